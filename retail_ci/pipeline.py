@@ -393,7 +393,7 @@ def write_manifest(
     "Write manifest.json: the papers of a run."
     stamp = lambda t: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(t))
     counts = load(run / "metrics/data.json") if (run / "metrics/data.json").exists() else {}
-    manifest = {"run": more.pop("run", run.name), "config": dataclasses.asdict(config), "seed": config.seed, "versions": versions(), **more,
+    manifest = {"run": run.name.removeprefix(".").removesuffix(".partial"), "config": dataclasses.asdict(config), "seed": config.seed, "versions": versions(), **more,
                 "inputs": inputs, "counts": {k: v for k, v in counts.items() if isinstance(v, int) and not isinstance(v, bool)},
                 "notebooks": notebooks, "artifacts": artifacts(run), "started": stamp(began), "finished": stamp(time.time()),
                 "seconds": round(time.time() - began, 2)}
@@ -572,8 +572,7 @@ def run_chain(
         with unfinished(home, config) as run:
             facts = link_earlier(earlier, home, run, config, inputs) if earlier else []
             facts += run_notebooks(now, run, config, Progress(len(now), stream))
-            name = run.name.removeprefix(".").removesuffix(".partial")
-            manifest = write_manifest(run, config, inputs, facts, began, run=name, commit=commit(root), complete=not last)
+            manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root), complete=not last)
             place = settle(run, last, config.runs.keep)
     print("\n" + timing_table(manifest["notebooks"], manifest["seconds"]), file=stream or sys.stdout, flush=True)
     return place
