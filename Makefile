@@ -1,0 +1,44 @@
+# What can be done here; `make` alone says it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+export PYTHONUTF8 := 1
+
+.PHONY: help report test site lab lock clean
+help: ## say what can be done
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+report: $(READY) ## environment, data, the whole chain, figures, metrics, Power BI tables, the site
+	@$(BIN)/retail-ci run --publish
+	@$(BIN)/retail-ci site
+
+test: $(READY) ## environment, then nbdev_test and pytest
+	@$(BIN)/nbdev_test --n_workers 2
+	@$(BIN)/python -m pytest -q tests
+
+site: $(READY) ## the site alone, from the current run
+	@$(BIN)/retail-ci site
+
+lab: $(READY) ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab nbs
+
+lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt
+	@$(PIP) install uv
+	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --upgrade \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links setup.py; } > .constraints.new
+	@mv .constraints.new constraints.txt
+
+clean: ## remove the environment, all runs, the site and build products
+	rm -rf $(VENV) runs _site _site.* build dist *.egg-info .pytest_cache .constraints.new
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: every extra, the locked versions. Made anew when one of these files changes.
+$(READY): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; run make PYTHON=python3.11 (or newer).")'
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable '.[all]'
+	@touch $@
