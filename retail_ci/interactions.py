@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -13,7 +14,7 @@ from .core import DataError, count, open_run, share, show_table, unknown
 
 # %% auto #0
 __all__ = ['POPULAR_DAYS', 'time_cut', 'split_at', 'purchases', 'count_buyers', 'Interactions', 'to_csr', 'interactions',
-           'check_products', 'top_k', 'row_of', 'blocks']
+           'assemble', 'check_products', 'top_k', 'row_of', 'blocks']
 
 # %% ../nbs/04_interactions.ipynb #f2978df0
 def time_cut(
@@ -58,7 +59,7 @@ def count_buyers(
 ) -> np.ndarray:           # buyers per product: distinct customers plus anonymous sales
     "How many have bought each product."
     known = rows >= 0
-    pairs = np.unique(rows[known].astype(np.int64) * products + columns[known])
+    pairs = pd.unique(rows[known].astype(np.int64) * products + columns[known])
     return np.bincount(pairs % products, minlength=products) + np.bincount(columns[~known], minlength=products)
 
 # %% ../nbs/04_interactions.ipynb #553b46aa
@@ -69,7 +70,7 @@ class Interactions:
     product_ids: pd.Index      # a column each, most buyers first, then by id
     counts: sp.csr_matrix      # how many baskets of the customer held the product
     buyers: np.ndarray         # customers per product, anonymous sales included
-    popular: np.ndarray        # columns, by buyers in the last `POPULAR_DAYS`, then as they stand
+    recent: np.ndarray         # the same, in the last `POPULAR_DAYS` only
     rows: np.ndarray           # customer row per purchase, -1 for anonymous
     columns: np.ndarray        # product column per purchase
     age: np.ndarray            # days between the purchase and the last line of the log
@@ -81,6 +82,11 @@ class Interactions:
         known = self.rows >= 0
         values = (0.5 ** (self.age[known] / half_life)).astype(np.float32)
         return to_csr(values, self.rows[known], self.columns[known], self.counts.shape)
+
+    @cached_property
+    def popular(self) -> np.ndarray:
+        "Columns by buyers in the last `POPULAR_DAYS`, then as they stand: what to show when nothing else is known."
+        return np.argsort(-self.recent, kind="stable")
 
     def recent_buyers(self, days: float | None = None) -> np.ndarray:
         "Buyers per product in the last `days`; of all time without it."
@@ -98,9 +104,8 @@ def to_csr(
     columns: np.ndarray,     # its column
     shape: tuple[int, int],  # of the matrix
 ) -> sp.csr_matrix:          # float32, columns sorted, repeated cells summed
-    "A sparse matrix whose sums do not depend on the order of the input."
-    order = np.lexsort((values, columns, rows))
-    matrix = sp.csr_matrix((values[order].astype(np.float64), (rows[order], columns[order])), shape=shape)
+    "A sparse matrix; purchases of the same cell add up in the order given."
+    matrix = sp.csr_matrix((values.astype(np.float64), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     return matrix.astype(np.float32)
 
@@ -113,19 +118,28 @@ def interactions(
     sales = purchases(transactions)
     if not len(sales): raise DataError("The transactions hold no purchase: no line has a product and a positive quantity.")
     rows, customer_ids = pd.factorize(sales["customer_id"], sort=True)
-    catalogue = pd.Index(sales["product_id"].unique())
-    if products is not None: catalogue = catalogue.union(check_products(products)["product_id"], sort=False)
-    catalogue = catalogue.unique().sort_values()
-    columns = catalogue.get_indexer(sales["product_id"])
-    buyers = count_buyers(rows, columns, len(catalogue))
-    order = np.argsort(-buyers, kind="stable")
-    columns = np.argsort(order, kind="stable")[columns]
+    codes, sold = pd.factorize(sales["product_id"])
+    catalogue = sold if products is None else sold.union(pd.Index(check_products(products)["product_id"]))
+    catalogue = catalogue.sort_values()
+    columns = catalogue.get_indexer(sold)[codes]
+    order = np.argsort(-count_buyers(rows, columns, len(catalogue)), kind="stable")
+    columns = np.argsort(order)[columns]
     age = ((transactions["date"].max() - sales["date"]) / pd.Timedelta(days=1)).to_numpy()
-    known = rows >= 0
-    counts = to_csr(np.ones(known.sum()), rows[known], columns[known], (len(customer_ids), len(catalogue)))
-    recent = count_buyers(rows[age < POPULAR_DAYS], columns[age < POPULAR_DAYS], len(catalogue))
-    return Interactions(pd.Index(customer_ids), catalogue[order], counts, buyers[order], np.argsort(-recent, kind="stable"),
-                        rows.astype(np.int32), columns.astype(np.int32), age)
+    by_cell = np.lexsort((age, columns, rows))   # so that sums do not depend on the order of the lines
+    return assemble(pd.Index(customer_ids), catalogue[order], rows[by_cell], columns[by_cell], age[by_cell])
+
+def assemble(
+    customer_ids: pd.Index,  # sorted
+    product_ids: pd.Index,   # by popularity
+    rows: np.ndarray,        # customer row per purchase, -1 for anonymous
+    columns: np.ndarray,     # product column per purchase
+    age: np.ndarray,         # days before the end of the log
+) -> Interactions:           # with its counts
+    "Count purchases and buyers."
+    known, recent, width = rows >= 0, age < POPULAR_DAYS, len(product_ids)
+    counts = to_csr(np.ones(known.sum()), rows[known], columns[known], (len(customer_ids), width))
+    return Interactions(customer_ids, product_ids, counts, count_buyers(rows, columns, width),
+                        count_buyers(rows[recent], columns[recent], width), rows.astype(np.int32), columns.astype(np.int32), age)
 
 # %% ../nbs/04_interactions.ipynb #441d7e3e
 def check_products(
@@ -144,32 +158,34 @@ def top_k(
     ruled_out: sp.csr_matrix | None = None,  # cells that may not appear, of the same shape
 ) -> tuple[np.ndarray, np.ndarray]:          # columns (-1: nothing left) and their scores (0 there), both rows × k
     "The `k` highest scores above zero of each row, best first, the lower column first in a tie."
-    n, products = scores.shape
-    best, values = np.full((n, k), -1, dtype=np.int32), np.zeros((n, k), dtype=np.float32)
-    out = np.zeros(products, dtype=bool)
-    for i in range(n):
-        columns, row = row_of(scores, i)
-        if ruled_out is not None:
-            banned = ruled_out.indices[ruled_out.indptr[i]:ruled_out.indptr[i + 1]]
-            out[banned] = True
-            row = np.where(out[columns], 0, row)
-            out[banned] = False
+    best, values = np.full((scores.shape[0], k), -1, dtype=np.int32), np.zeros((scores.shape[0], k), dtype=np.float32)
+    for i in range(scores.shape[0]):
+        columns, row = row_of(scores, i, ruled_out)
         if len(row) > k:
-            near = np.flatnonzero(row >= np.partition(row, len(row) - k)[len(row) - k])
-            columns, row = columns[near], row[near]
+            near = np.flatnonzero(-row <= np.partition(-row, k - 1)[k - 1])
+            columns, row = near if columns is None else columns[near], row[near]
+        elif columns is None: columns = np.arange(len(row))
         order = np.lexsort((columns, -row))[:k]
         order = order[row[order] > 0]
         best[i, :len(order)], values[i, :len(order)] = columns[order], row[order]
     return best, values
 
 def row_of(
-    scores: sp.csr_matrix | np.ndarray,  # rows × columns
-    i: int,                              # which row
-) -> tuple[np.ndarray, np.ndarray]:      # columns, values
-    "The stored cells of one row."
-    if not sp.issparse(scores): return np.arange(scores.shape[1]), scores[i]
-    part = slice(scores.indptr[i], scores.indptr[i + 1])
-    return scores.indices[part], scores.data[part]
+    scores: sp.csr_matrix | np.ndarray,      # rows × columns
+    i: int,                                  # which row
+    ruled_out: sp.csr_matrix | None = None,  # cells to set to zero
+) -> tuple[np.ndarray | None, np.ndarray]:   # columns (None: all of them), values
+    "One row's scores without what is ruled out."
+    banned = () if ruled_out is None else ruled_out.indices[ruled_out.indptr[i]:ruled_out.indptr[i + 1]]
+    if sp.issparse(scores):
+        part = slice(scores.indptr[i], scores.indptr[i + 1])
+        columns, row = scores.indices[part], scores.data[part]
+        return columns, np.where(np.isin(columns, banned, assume_unique=True), 0, row) if len(banned) else row
+    row = scores[i]
+    if len(banned):
+        row = row.copy()
+        row[banned] = 0
+    return None, row
 
 # %% ../nbs/04_interactions.ipynb #3fb4ec59
 def blocks(
