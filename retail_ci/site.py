@@ -4,7 +4,7 @@
 
 # %% ../nbs/09b_site.ipynb #d2af59af
 from __future__ import annotations
-import ast, base64, hashlib, html, io, json, os, re, shutil, struct, subprocess, tempfile, tokenize
+import ast, base64, errno, hashlib, html, io, json, os, re, shutil, struct, subprocess, tempfile, tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,14 +16,15 @@ import yaml
 from .core import SEGMENTS, Html, Run, RunError, count, money, share
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'OUTSIDE', 'split_title', 'slug', 'add_anchors',
-           'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'move_figures', 'box_tables',
-           'html_table', 'Page', 'clean_html', 'clean_output', 'stage_code', 'stage_text', 'run_steps',
-           'stage_notebook', 'comments_of', 'parameters_of', 'fields_of', 'signature_of', 'describe', 'explained_in',
-           'module_page', 'modules_of', 'write_reference', 'data_hash', 'stamp', 'navigation', 'read_facts',
-           'sources_of', 'stage_site', 'renderer_for', 'render', 'make_offline', 'PageReader', 'outside_in', 'place_of',
-           'faults_of', 'check_site', 'workshop', 'replace_folder', 'build_site', 'key_figures', 'what_to_do',
-           'figure_link', 'readme_link', 'readme_text', 'make_readme']
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE', 'split_title', 'slug',
+           'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'move_figures',
+           'box_tables', 'html_table', 'Page', 'clean_html', 'clean_output', 'stage_code', 'stage_text', 'run_steps',
+           'stage_notebook', 'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe',
+           'explained_in', 'module_page', 'modules_of', 'origin_of', 'write_reference', 'data_hash', 'stamp',
+           'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'make_offline',
+           'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder',
+           'build_site', 'key_figures', 'what_to_do', 'figure_link', 'readme_link', 'readme_parts', 'heading_level',
+           'readme_text', 'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -44,6 +45,7 @@ def slug(
     words = re.sub(r"[^\w\s-]", "", text.lower()).split()
     return re.sub(r"^[^a-z]+", "", "-".join(words)) or "section"
 
+# %% ../nbs/09b_site.ipynb #e2db446a
 def add_anchors(
     text: str,        # a markdown cell
     taken: set[str],  # the addresses in use on this page; added to
@@ -68,12 +70,14 @@ def parse(
     try: return ast.parse(code).body
     except SyntaxError: return []
 
+# %% ../nbs/09b_site.ipynb #6949d570
 def names_in(
     code: str,  # the source of a cell
 ) -> list[str]:  # the functions and classes that it defines
     "The names that a cell defines."
     return [s.name for s in parse(code) if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
 
+# %% ../nbs/09b_site.ipynb #1c4b71fb
 def is_imports(
     code: str,  # the source of a cell
 ) -> bool:      # whether it holds imports and nothing else
@@ -81,6 +85,7 @@ def is_imports(
     body = parse(code)
     return bool(body) and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body)
 
+# %% ../nbs/09b_site.ipynb #a1c0aa38
 def is_checks(
     code: str,  # the source of a cell
 ) -> bool:      # whether it asserts, or expects errors, and defines nothing
@@ -133,14 +138,16 @@ def box_tables(
     text = re.sub(r'<table border="\d+"', "<table", text)
     return re.sub(r"<table(.*?</table>)", r'<div class="table-box"><table data-quarto-disable-processing="true"\1</div>', text, flags=re.S)
 
+# %% ../nbs/09b_site.ipynb #77071b65
 def html_table(
     header: list[str],      # the column titles
     rows: list[list[str]],  # the cells, as HTML
-    numbers: tuple[int, ...] = (),  # columns that are set to the right
+    kinds: Mapping[int, str] | None = None,  # column: how it is set; "number" stands to the right
     caption: str = "",      # the finding, in a sentence
 ) -> str:                   # the table in its box
     "A small table whose cells may hold HTML."
-    cell = lambda tag, i, text: f'<{tag}{" class=number" if i in numbers else ""}>{text}</{tag}>'
+    kind = {i: f' class="{name}"' for i, name in (kinds or {}).items()}
+    cell = lambda tag, i, text: f"<{tag}{kind.get(i, '')}>{text}</{tag}>"
     head = "".join(cell("th", i, html.escape(h)) for i, h in enumerate(header))
     body = "\n".join("<tr>" + "".join(cell("td", i, c) for i, c in enumerate(row)) + "</tr>" for row in rows)
     top = f"<caption>{html.escape(caption)}</caption>" if caption else ""
@@ -175,6 +182,7 @@ def clean_html(
     text = box_tables(move_figures(text, page.name, page.run_dir, page.stage))
     return re.sub(r'href="([\w-]+)\.ipynb', r'href="\1.html', text)
 
+# %% ../nbs/09b_site.ipynb #4dc16478
 def clean_output(
     output: dict,  # one output of a cell
     page: Page,    # where it goes
@@ -206,6 +214,7 @@ def stage_code(
         summary = "Parameters of this run" if injected else summary_of(code, not bare)
         cell.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n{code}'
 
+# %% ../nbs/09b_site.ipynb #fa19a41f
 def stage_text(
     cell: Any,   # a markdown cell of nbdev's processor
     page: Page,  # where it goes
@@ -256,6 +265,7 @@ def comments_of(
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {t.start[0]: t.string.lstrip("# ").strip() for t in tokens if t.type == tokenize.COMMENT}
 
+# %% ../nbs/09b_site.ipynb #2e7674da
 def parameters_of(
     node: ast.FunctionDef | ast.AsyncFunctionDef,  # a function
     comments: dict[int, str],  # of its source
@@ -270,13 +280,25 @@ def parameters_of(
     return [[stars.get(id(p), "") + p.arg, text(p.annotation), text(default), "" if p.lineno == line else comments.get(p.end_lineno, "")]
             for p, default in pairs if p.arg not in ("self", "cls")]
 
+# %% ../nbs/09b_site.ipynb #962ddb89
 def fields_of(
     node: ast.ClassDef,  # a class
     comments: dict[int, str],  # of its source
 ) -> list[list[str]]:  # name, type, default and description of each field
     "The fields of a class that are written with their types."
-    return [[s.target.id, ast.unparse(s.annotation), ast.unparse(s.value) if s.value else "", comments.get(s.end_lineno, "")]
+    return [[s.target.id, ast.unparse(s.annotation), default_of(s.value), comments.get(s.end_lineno, "")]
             for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+
+# %% ../nbs/09b_site.ipynb #28489f8e
+def default_of(
+    value: ast.expr | None,  # what stands behind the equals sign of a field
+) -> str:                    # Python; the value itself where the field makes a fresh one each time
+    "The default of a field."
+    if value is None: return ""
+    made = next((k.value for k in getattr(value, "keywords", []) if k.arg == "default_factory"), None)
+    if made is None: return ast.unparse(value)
+    if isinstance(made, ast.Lambda): return ast.unparse(made.body)
+    return {"dict": "{}", "list": "[]"}.get(ast.unparse(made), f"{ast.unparse(made)}()")
 
 # %% ../nbs/09b_site.ipynb #9bcf0e83
 def signature_of(
@@ -290,6 +312,7 @@ def signature_of(
     line = f"{name}({', '.join(parts)}){arrow}"
     return line if len(line) <= 90 else f"{name}(\n    " + ",\n    ".join(parts) + f",\n){arrow}"
 
+# %% ../nbs/09b_site.ipynb #0937dd9c
 def describe(
     node: ast.stmt,            # a function or a class
     comments: dict[int, str],  # of its source
@@ -303,10 +326,12 @@ def describe(
     rows = parameters_of(start, comments) if start else fields_of(node, comments)
     returns = "" if cls or not node.returns else ast.unparse(node.returns)
     code = lambda text: f"<code>{html.escape(text)}</code>" if text else ""
-    table = [[code(n), code(t), code(d), html.escape(c)] for n, t, d, c in rows]
-    if returns not in ("", "None"): table.append(["returns", code(returns), "", html.escape(comments.get(node.returns.end_lineno, ""))])
-    parts = [f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}", f"```python\n{signature_of(name, rows, returns)}\n```", ast.get_docstring(node) or ""]
-    if table: parts.append("```{=html}\n" + html_table(["Name", "Type", "Default", "Description"], table) + "\n```")
+    words = lambda text: re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    table = [[code(n), code(t), code(d), words(c)] for n, t, d, c in rows]
+    if returns not in ("", "None"): table.append(["returns", code(returns), "", words(comments.get(node.returns.end_lineno, ""))])
+    call = f"class {name}({', '.join(map(ast.unparse, node.bases))})" if cls and not rows else signature_of(name, rows, returns)
+    parts = [f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}", f"```python\n{call}\n```", ast.get_docstring(node) or ""]
+    if table: parts.append(f"```{{=html}}\n<div class='reference'>{html_table(['Name', 'Type', 'Default', 'Description'], table)}</div>\n```")
     methods = [describe(f, comments, f"{name}.") for f in functions if cls and not f.name.startswith("_")]
     return "\n\n".join(p for p in [*parts, where, *methods] if p)
 
@@ -322,11 +347,12 @@ def explained_in(
         else: heading = next(iter(re.findall(r"^#{2,6} +(.+?) \{#([\w-]+)\}$", text, flags=re.M)[::-1]), heading)
     return found
 
+# %% ../nbs/09b_site.ipynb #e9db51c8
 def module_page(
     source: str,      # the module's Python
     name: str,        # the module's name
     notebook: str,    # the page of the notebook it comes from
-    sections: dict[str, tuple[str, str]],  # where each name is explained
+    sections: dict[str, tuple[str, str]],  # where each name is explained; empty if the notebook is not on the site
 ) -> str:             # a markdown page
     "The reference of one module: its public functions and classes, in their order."
     tree, comments = ast.parse(source), comments_of(source)
@@ -337,7 +363,8 @@ def module_page(
         link = f"Explained in [{heading.replace('`', '')}](../{notebook}.ipynb#{address})." if heading else ""
         entries.append(describe(node, comments, where=link))
     front = yaml.safe_dump({"title": name, "subtitle": (ast.get_docstring(tree) or "").split("\n")[0]}, allow_unicode=True, sort_keys=False)
-    return f"---\n{front}---\n\n" + "\n\n".join([f"Made from the notebook [{notebook}](../{notebook}.ipynb).", *entries]) + "\n"
+    made = [f"Made from the notebook [{notebook}](../{notebook}.ipynb)."] if sections else []
+    return f"---\n{front}---\n\n" + "\n\n".join(made + entries) + "\n"
 
 # %% ../nbs/09b_site.ipynb #b92ac671
 def modules_of(
@@ -348,25 +375,32 @@ def modules_of(
     index = ast.literal_eval(tree.body[-1].value)
     return {name: root / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])}
 
+def origin_of(
+    source: str,  # a module's Python
+) -> str:         # the notebook that it was exported from
+    "The name of a module's notebook, from the comment that nbdev writes."
+    match = re.search(r"File to edit: (\S+)\.ipynb", source)
+    return Path(match.group(1)).name if match else ""
+
+# %% ../nbs/09b_site.ipynb #46f62d9d
 def write_reference(
     root: Path,   # the checkout
     stage: Path,  # the folder that is rendered, with the notebooks in it
-) -> list[str]:   # the pages
+) -> list[str]:   # the pages, in the order of the notebooks
     "Write one page per module, and a page that lists them."
     (stage / "reference").mkdir()
-    rows, pages = [], []
+    entries = []
     for module, file in modules_of(root).items():
-        source = file.read_text(encoding="utf-8")
-        notebook = Path(re.search(r"File to edit: (\S+)\.ipynb", source).group(1)).name
-        sections = explained_in(stage / f"{notebook}.ipynb")
-        short = module.rpartition(".")[2]
-        (stage / f"reference/{short}.qmd").write_text(module_page(source, module, notebook, sections), encoding="utf-8")
+        source, short = file.read_text(encoding="utf-8"), module.rpartition(".")[2]
+        notebook = stage / f"{origin_of(source)}.ipynb"
+        sections = explained_in(notebook) if notebook.is_file() else {}
+        (stage / f"reference/{short}.qmd").write_text(module_page(source, module, notebook.stem, sections), encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-        pages.append(f"reference/{short}.qmd")
-        rows.append((notebook, f"| [`{short}`]({short}.qmd) | {summary} |"))
-    top = "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the notebooks it is made from.\n---\n\n| Module | What it holds |\n|---|---|\n"
-    (stage / "reference/index.qmd").write_text(top + "\n".join(row for _, row in sorted(rows)) + "\n", encoding="utf-8")
-    return [page for _, page in sorted(zip([n for n, _ in rows], pages))]
+        entries.append((notebook.stem, short, summary))
+    front = "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the notebooks it is made from.\n---\n\n"
+    lines = [f"| [`{short}`]({short}.qmd) | {summary} |" for _, short, summary in sorted(entries)]
+    (stage / "reference/index.qmd").write_text(front + "| Module | What it holds |\n|---|---|\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return [f"reference/{short}.qmd" for _, short, _ in sorted(entries)]
 
 # %% ../nbs/09b_site.ipynb #d3c02d12
 def data_hash(
@@ -411,6 +445,7 @@ def read_facts(
     "Read a small file that may be missing."
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
+# %% ../nbs/09b_site.ipynb #829c6aab
 def sources_of(
     run_dir: Path,  # a run
     root: Path,     # the checkout
@@ -421,6 +456,7 @@ def sources_of(
     every = {p.stem: p for p in root.glob("nbs/*.ipynb")} | executed
     return {name: every[name] for name in sorted(every)}
 
+# %% ../nbs/09b_site.ipynb #c48b6e99
 def stage_site(
     run_dir: Path,  # a run
     root: Path,     # the checkout
@@ -452,6 +488,7 @@ def renderer_for(
         if have.get(name): return name
     raise RunError(f"The site needs {' or '.join(wanted)}, and it is not installed; run `pip install 'retail_ci[report]'` for smalldocs.")
 
+# %% ../nbs/09b_site.ipynb #09334ab8
 def render(
     stage: Path,    # a project
     renderer: str,  # "quarto" or "smalldocs"
@@ -467,6 +504,7 @@ def render(
         except (BuildError, ConfigError) as e: raise RunError(f"smalldocs could not render the site: {e}") from e
     return stage / "_site"
 
+# %% ../nbs/09b_site.ipynb #0fd34ea3
 def make_offline(
     site: Path,  # rendered pages
 ) -> None:       # the folder is changed
@@ -480,6 +518,26 @@ def make_offline(
     (site / "search-index.js").write_text(f"window.searchIndex = {text};\n", encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #6982a25f
+def outside_in(
+    code: str,  # a stylesheet or a script
+) -> list[str]:  # the addresses on other hosts that it loads
+    "What a stylesheet or a script would fetch from another host."
+    return re.findall(r"(?:url\(\s*[\"']?|@import\s+[\"']?|\bfrom\s*[\"']|\bimport\s*\(?\s*[\"'])((?:https?:)?//[^\s\"')]+)", code)
+
+# %% ../nbs/09b_site.ipynb #91559169
+FETCHED = ("stylesheet", "icon", "preload", "modulepreload", "preconnect")  # kinds of <link> that make the browser fetch
+
+def loaded_by(
+    tag: str,           # an HTML tag
+    a: Mapping[str, str],  # its attributes
+) -> list[str]:         # the addresses that the browser fetches for it
+    "What a tag makes the browser fetch by itself."
+    if tag == "a": return []
+    if tag == "link": return [a["href"]] if a.get("rel") in FETCHED and a.get("href") else []
+    several = [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
+    return [x for x in (a.get("src"), a.get("poster"), a.get("data") if tag == "object" else None) if x] + several
+
+# %% ../nbs/09b_site.ipynb #1b91cd87
 class PageReader(HTMLParser):
     "Collects from one page what has to be checked."
     def __init__(self) -> None:
@@ -490,11 +548,9 @@ class PageReader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list) -> None:
         "Note ids, links and resources, and where an output or code begins."
         a = {k: v or "" for k, v in attrs}
-        self.ids.update(a[k] for k in ("id", "name") if a.get(k) and (k == "id" or tag == "a"))
+        self.ids |= {a[k] for k in ("id", "name") if a.get(k)}
         if tag == "a" and "href" in a: self.links.append(a["href"])
-        loads = {"link": a.get("rel", "") in ("stylesheet", "icon", "preload", "modulepreload", "preconnect") and a.get("href")}.get(tag, a.get("src") or (tag == "object" and a.get("data")))
-        if loads: self.resources.append(loads)
-        self.resources += [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
+        self.resources += loaded_by(tag, a)
         if tag == "div" and (self.depth or "cell-output" in a.get("class", "").split()): self.depth += 1
         if tag in ("code", "pre", "script", "style"): self.quiet.append(tag)
 
@@ -504,18 +560,12 @@ class PageReader(HTMLParser):
         if self.quiet and self.quiet[-1] == tag: self.quiet.pop()
 
     def handle_data(self, data: str) -> None:
-        "Keep the text of outputs, of prose, and what scripts and styles load."
+        "Keep the text of outputs and of prose, and what scripts and styles fetch."
         if self.quiet and self.quiet[-1] in ("script", "style"): self.resources += outside_in(data)
         elif self.depth: self.output.append(data)
         if not self.quiet: self.prose.append(data)
 
-def outside_in(
-    code: str,  # a stylesheet or a script
-) -> list[str]:  # the addresses on other hosts that it loads
-    "What a stylesheet or a script would fetch from another host."
-    return re.findall(r"(?:url\(\s*[\"']?|@import\s+[\"']?|\bfrom\s*[\"']|\bimport\s*\(?\s*[\"'])((?:https?:)?//[^\s\"')]+)", code)
-
-# %% ../nbs/09b_site.ipynb #91559169
+# %% ../nbs/09b_site.ipynb #474a12a0
 OUTSIDE = re.compile(r"^(?:https?:)?//", re.I)  # an address on another host
 
 def place_of(
@@ -529,6 +579,7 @@ def place_of(
     file = page if not path else (folder / path.lstrip("/") if path.startswith("/") else page.parent / path)
     return (file / "index.html" if file.is_dir() else file).resolve(), unquote(anchor)
 
+# %% ../nbs/09b_site.ipynb #eaf8cec6
 def faults_of(
     page: Path,    # a page
     folder: Path,  # the site
@@ -575,9 +626,12 @@ def workshop(
         stage = Path(tempfile.mkdtemp(prefix=f"{out.name}.", dir=out.parent))
     except OSError as e: raise RunError(f"Cannot write the site to {out}: {e.strerror}; choose another folder with --out.") from e
     try: yield stage
-    except OSError as e: raise RunError(f"Cannot write the site to {out}: {e.strerror or e}.") from e
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS): raise
+        raise RunError(f"Cannot write the site to {out}: {e.strerror}; the old site is still there.") from e
     finally: shutil.rmtree(stage, ignore_errors=True)
 
+# %% ../nbs/09b_site.ipynb #64750f19
 def replace_folder(
     new: Path,   # a finished folder
     out: Path,   # its place
@@ -619,7 +673,8 @@ def key_figures(
     value = data["revenue"] / baskets if baskets else None
     cards = [("Revenue", money(data.get("revenue"), currency)), ("Customers", count(data.get("customers") or 0)),
              ("Baskets", count(baskets)), ("Average basket", money(value, currency))]
-    body = "".join(f'<div class="key-figure"><span class="key-number">{html.escape(v)}</span><span class="key-name">{k}</span></div>' for k, v in cards)
+    card = '<div class="key-figure"><span class="key-number">{}</span><span class="key-name">{}</span></div>'
+    body = "".join(card.format(html.escape(number), name) for name, number in cards)
     days = [str(data.get(k) or "")[:10] for k in ("first_date", "last_date")]
     period = f'<p class="key-period">Sales from {days[0]} to {days[1]}.</p>' if all(days) else ""
     return Html(f'<div class="key-figures">{body}</div>{period}')
@@ -632,8 +687,10 @@ def what_to_do(
     "What to do, for how many customers, worth how much."
     rows = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
     dot = lambda s: f'<span class="dot" style="background:{SEGMENTS.get(s, SEGMENTS["Unnamed"])}"></span>{html.escape(s)}'
-    cells = [[dot(p["segment"]), count(p["customers"]), money(p.get("revenue"), currency), share(p.get("revenue_share")), html.escape(p.get("action") or "–")] for p in rows]
-    return Html(html_table(["Segment", "Customers", "Revenue", "Of revenue", "What to do"], cells, (1, 2, 3)))
+    numbers = lambda p: [count(p["customers"]), money(p.get("revenue"), currency), share(p.get("revenue_share"))]
+    cells = [[dot(p["segment"]), html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
+    kinds = {0: "segment", 1: "action", 2: "number", 3: "number", 4: "number"}
+    return Html(f'<div class="actions">{html_table(["Segment", "What to do", "Customers", "Revenue", "Of revenue"], cells, kinds)}</div>')
 
 # %% ../nbs/09b_site.ipynb #6d06690f
 def figure_link(
@@ -657,22 +714,36 @@ def readme_link(
     if re.match(r"[a-z][a-z0-9+.-]*:|#", target, re.I): return target
     return target[3:] if target.startswith("../") else f"nbs/{target}"
 
+# %% ../nbs/09b_site.ipynb #3e35b9c6
+def readme_parts(
+    cell: Mapping,  # a cell of the notebook
+) -> list[str]:     # markdown, split before each heading; nothing for what the README leaves out
+    "What a cell gives to the README: its text, or its visible code."
+    text = "".join(cell["source"]).strip()
+    flags = set(re.findall(r"^#\|\s*(\w+)", text, flags=re.M))
+    if cell["cell_type"] == "code":
+        return [] if flags & {"chain", "hide"} or is_imports(text) or not text else [f"```python\n{text}\n```"]
+    linked = re.sub(r"\]\(([^)\s]+)\)", lambda m: f"]({readme_link(m[1])})", text)
+    return re.split(r"\n+(?=#{1,6} )", linked)
+
+# %% ../nbs/09b_site.ipynb #272078a9
+def heading_level(
+    part: str,  # a part of the README
+) -> int:       # 1 to 6 for a heading with nothing below it in the same part, else 0
+    "The level of a bare heading."
+    return len(re.match(r"#*", part).group()) if re.match(r"#{1,6} [^\n]*$", part) else 0
+
 def readme_text(
     notebook: str | Path,  # index.ipynb
 ) -> str:                  # the README
-    "The README that a notebook gives: its text, and its visible code; no results."
-    parts = []
-    for cell in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]:
-        text = "".join(cell["source"]).strip()
-        flags = set(re.findall(r"^#\|\s*(\w+)", text, flags=re.M))
-        if cell["cell_type"] == "code":
-            if flags & {"chain", "hide"} or is_imports(text) or not text: continue
-            text = f"```python\n{text}\n```"
-        parts += re.split(r"\n(?=#{1,6} )", re.sub(r"(\]\()([^)\s]+)(\))", lambda m: m[1] + readme_link(m[2]) + m[3], text)) if cell["cell_type"] == "markdown" else [text]
-    level = lambda part: len(re.match(r"#*", part).group()) if re.match(r"#{1,6} [^\n]*$", part) else 0
-    kept = [p for p, after in zip(parts, [*parts[1:], "# "]) if not level(p) or not re.match(rf"#{{1,{level(p)}}} ", after)]
+    "The README that a notebook gives: its text and its visible code, no results."
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    parts = [part for cell in cells for part in readme_parts(cell)]
+    follows = lambda part, after: re.match(rf"#{{1,{heading_level(part)}}} ", after)
+    kept = [p for p, after in zip(parts, [*parts[1:], "# "]) if not heading_level(p) or not follows(p, after)]
     return "<!-- Made from nbs/index.ipynb: edit that, and call make_readme. -->\n\n" + "\n\n".join(kept) + "\n"
 
+# %% ../nbs/09b_site.ipynb #7786e1dc
 def make_readme(
     root: str | Path = ".",  # the checkout
 ) -> Path:                   # README.md
