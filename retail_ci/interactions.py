@@ -79,6 +79,7 @@ class Interactions:
         "Counts in which a purchase of `half_life` days ago counts half; plain counts without it."
         if half_life is None: return self.counts
         if not half_life > 0: raise DataError(f"half_life must be a positive number of days, got {half_life}.")
+        self.check_dates()
         known = self.rows >= 0
         values = (0.5 ** (self.age[known] / half_life)).astype(np.float32)
         return to_csr(values, self.rows[known], self.columns[known], self.counts.shape)
@@ -92,8 +93,13 @@ class Interactions:
         "Buyers per product in the last `days`; of all time without it."
         if days is None: return self.buyers
         if not days > 0: raise DataError(f"days must be a positive number, got {days}.")
+        self.check_dates()
         recent = self.age < days
         return count_buyers(self.rows[recent], self.columns[recent], len(self.product_ids))
+
+    def check_dates(self) -> None:
+        "Raise `DataError` if the purchases were left out, as in a saved model."
+        if len(self.age) < self.counts.nnz: raise DataError("These interactions hold counts without dates, as a saved model does; fit on the transactions again.")
 
 POPULAR_DAYS = 56  # eight whole weeks: the window of "popular now"
 
@@ -191,7 +197,7 @@ def row_of(
 def blocks(
     rows: np.ndarray,         # row numbers to work through
     width: int,               # columns of a block
-    cells: int = 32_000_000,  # most cells that a block may have
+    cells: int = 16_000_000,  # most cells that a block may have
     height: int = 1024,       # most rows that a block may have
 ) -> Iterator[np.ndarray]:    # row numbers, a block at a time
     "Cut a list of rows into blocks of bounded size."
