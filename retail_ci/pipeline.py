@@ -104,9 +104,9 @@ def kernel_manager(
         def __init__(self, **kwargs: Any):
             super().__init__(**kwargs, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
             self.transport, self.connection_file = "ipc", str(Path(folder) / "k.json")
-        async def post_start_kernel(self, **kwargs: Any) -> None:
-            started(self.provisioner.process.pid)
-            await super().post_start_kernel(**kwargs)
+        async def start_kernel(self, **kwargs: Any) -> None:
+            await super().start_kernel(**kwargs)
+            started(self.provisioner.pid)
     return Kernel
 
 # %% ../nbs/09_pipeline.ipynb #910a206c
@@ -168,7 +168,7 @@ def execute(
     error = None
     try: papermill.execute_notebook(
         notebook, out, parameters, kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, start_timeout=120,
-        cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, started))
+        shutdown_kernel="immediate", cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, started))
     except BaseException as e: error = what_failed(e, folder / "log")
     connection.send({"error": error, "peak_mib": peak_mib()})
 

@@ -14,9 +14,9 @@ from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, 
 
 # %% auto #0
 __all__ = ['RFM', 'AXES', 'PROTOTYPES', 'ACTIONS', 'log_rfm', 'turn', 'places', 'standing', 'orderings', 'assign_names',
-           'best_match', 'number_unnamed', 'CustomerSegmentation', 'nonzero', 'check_enough', 'settle', 'compare_k',
-           'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
-           'plot_pca', 'plot_profiles']
+           'best_match', 'number_unnamed', 'name_margins', 'CustomerSegmentation', 'nonzero', 'check_enough', 'settle',
+           'compare_k', 'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour', 'plot_optimal_k',
+           'pca_view', 'plot_pca', 'plot_profiles']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -91,7 +91,7 @@ def assign_names(
     stand: np.ndarray,        # clusters × 3, from `standing`
     typical: pd.DataFrame,    # recency, frequency, monetary per cluster
     far: float = 0.6,         # a cluster further than this from its prototype is not named
-) -> tuple[list[str], float]:  # a name per cluster, and the margin: how much worse the next assignment is
+) -> tuple[list[str], np.ndarray]:  # a name per cluster, and the distances, clusters × prototypes
     "Match clusters and names one to one: first the orderings, then the distance."
     names, k = list(PROTOTYPES), len(stand)
     distance = np.linalg.norm(stand[:, None] - np.array([PROTOTYPES[n] for n in names])[None], axis=2)
@@ -101,9 +101,8 @@ def assign_names(
         labels = number_unnamed(named(chosen))
         return sum(not kept for kept in orderings(typical.set_axis(labels)).values()) + sum(label.startswith("Unnamed") for label in labels)
     options = permutations(range(cost.shape[1]), k) if k <= len(names) else [best_match(cost)]
-    judged = sorted((broken(chosen), float(cost[range(k), chosen].sum()), chosen) for chosen in options)
-    best, rivals = judged[0], [o for o in judged[1:] if o[0] == judged[0][0]]
-    return number_unnamed(named(best[2])), rivals[0][1] - best[1] if rivals else float("inf")
+    best = min(options, key=lambda chosen: (broken(chosen), float(cost[range(k), chosen].sum()), chosen))
+    return number_unnamed(named(best)), distance
 
 # %% ../nbs/03_segmentation.ipynb #0ab4b07f
 def best_match(
@@ -121,6 +120,19 @@ def number_unnamed(
     for name in names: out.append(f"Unnamed {sum(o.startswith('Unnamed') for o in out) + 1}" if name == "Unnamed" and name in out else name)
     return out
 
+# %% ../nbs/03_segmentation.ipynb #e3e118b5
+def name_margins(
+    names: list[str],      # a name per cluster
+    distance: np.ndarray,  # clusters × prototypes, from `assign_names`
+) -> pd.DataFrame:         # segment, distance to its prototype, nearest other name, margin (below zero: the orderings decided)
+    "How clearly each name fits: the distance to the nearest other prototype, less the distance to its own."
+    rows, all_names = [], list(PROTOTYPES)
+    for name, d in zip(names, distance):
+        own = d[all_names.index(name)] if name in all_names else np.nan
+        others = [(x, other) for x, other in zip(d, all_names) if other != name]
+        rows.append((name, own, min(others)[1], min(others)[0] - own))
+    return pd.DataFrame(rows, columns=["segment", "distance", "next", "margin"]).sort_values("segment", key=lambda s: s.map(lambda n: (all_names + [n]).index(n)), ignore_index=True)
+
 # %% ../nbs/03_segmentation.ipynb #76b8b4d4
 class CustomerSegmentation(ClusterMixin, BaseEstimator):
     "KMeans on turned log RFM, started from prototypes, with named clusters."
@@ -134,7 +146,7 @@ class CustomerSegmentation(ClusterMixin, BaseEstimator):
         z = self._learn_scale(log_rfm(features))
         self.centers_, self.labels_, self.inertia_ = settle(z, self._start(features), self.k, self.seed)
         typical = features[RFM].groupby(self.labels_).median()
-        self.names_, self.margin_ = assign_names(standing(features, self.labels_), typical)
+        self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
         return self
 
     def _learn_scale(self, logs: np.ndarray) -> np.ndarray:
