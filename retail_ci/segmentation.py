@@ -358,7 +358,8 @@ def plot_pca(
     reach = np.abs(points).max(axis=0).min() * 0.8
     for measure, (x, y) in zip(loadings.index, loadings.to_numpy() * reach):
         ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.4})
-        ax.text(1.1 * x, 1.1 * y + (0.12 if measure == "frequency" else -0.12 if measure == "monetary" else 0), measure, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
+        right, up = {"frequency": (0.15, -0.12), "monetary": (0, 0.22)}.get(measure, (0, 0.12))
+        ax.text(x + right, y + up, measure, ha="left" if right else "center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
     ax.set(title="Customers by segment", xlabel=f"first direction ({explained[0]:.0%} of the variation): more active to the right", ylabel=f"second direction ({explained[1]:.0%}): longer ago upwards")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=2.2)
     return fig
