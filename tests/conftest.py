@@ -1,0 +1,110 @@
+"A project in a temporary folder, with notebooks that do almost nothing, and a way to call the command line there."
+import os, shutil, signal, subprocess, sys, time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+
+RETAIL_CI = Path(sys.executable).parent / "retail-ci"
+OPEN = "from retail_ci.core import open_run\nrun = open_run(config, run_dir)"
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+
+
+def no_traceback(text: str) -> bool:
+    return "Traceback" not in text and "  File " not in text
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60):
+    "Wait until something is true; what it was."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := what(): return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} seconds")
+
+
+def alive(pid: int) -> bool:
+    try: return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError: return False
+
+
+@dataclass
+class Project:
+    "A folder with configs/ and nbs/."
+    root: Path
+
+    def notebook(self, name: str, *sources: str) -> Path:
+        "Write a notebook; the run is opened in its first cell."
+        cells = [nbformat.v4.new_code_cell('config = "small"\nrun_dir = ""', metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(OPEN)]
+        cells += [nbformat.v4.new_code_cell(source) for source in sources]
+        path = self.root / "nbs" / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
+        return path
+
+    def config(self, text: str, name: str = "default") -> None:
+        (self.root / "configs" / f"{name}.yaml").write_text(text)
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen:
+        "Start the command line as a terminal does: in a process group of its own."
+        return subprocess.Popen([RETAIL_CI, *words], cwd=self.root, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                start_new_session=True, env=os.environ | env)
+
+    def call(self, *words: str, **env: str) -> subprocess.CompletedProcess:
+        "Call the command line and wait; whatever happens, nobody sees a traceback."
+        process = self.start(*words, **env)
+        try: out, err = process.communicate(timeout=300)
+        finally:
+            if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
+        assert no_traceback(out) and no_traceback(err), err
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def home(self, name: str = "default") -> Path:
+        return self.root / "runs" / name
+
+    def current(self, name: str = "default") -> str | None:
+        link = self.home(name) / "current"
+        return os.readlink(link) if link.is_symlink() else None
+
+    def leftovers(self, name: str = "default") -> list[str]:
+        return [p.name for p in self.home(name).glob(".*") if p.name != ".lock"] if self.home(name).exists() else []
+
+
+    def only(self, name: str, *sources: str) -> None:
+        "Leave one notebook, with these sources."
+        for path in (self.root / "nbs").iterdir(): path.unlink()
+        self.notebook(name, *sources)
+
+
+def make_project(root: Path) -> Project:
+    "Four notebooks: 01, then 02 and 03 beside each other, then the index."
+    made = Project(root)
+    for folder in ("nbs", "configs"): (root / folder).mkdir(parents=True)
+    made.config("seed: 42\n")
+    made.notebook("01_data", "run.write('data_metrics', {'kept': 3})")
+    made.notebook("02_rfm", "run.write('cut_points', {'kept': run.read('data_metrics')['kept']})")
+    made.notebook("03_segmentation", "run.write('segment_metrics', {'k': run.read('data_metrics')['kept']})")
+    made.notebook("index", "run.read('segment_metrics'), run.read('cut_points')")
+    return made
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Project:
+    "A project that has not run yet."
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory) -> tuple[Project, subprocess.CompletedProcess]:
+    "One run of the small project, and what it said; not to be changed."
+    made = make_project(tmp_path_factory.mktemp("ran") / "project")
+    return made, made.call("run")
+
+
+@pytest.fixture
+def project(ran, tmp_path) -> Project:
+    "A project with a finished run, to be changed."
+    assert ran[1].returncode == 0, ran[1].stderr
+    shutil.copytree(ran[0].root, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")

@@ -1,0 +1,208 @@
+"House rules: what holds for every notebook and every module."
+import ast, json, os, re, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+from retail_ci.core import ARTEFACTS, FIGURES
+from retail_ci.pipeline import chain, code, number, order, reads
+
+ROOT = Path(__file__).parents[1]
+NBS = ROOT / "nbs"
+NOTEBOOKS = sorted(NBS.glob("*.ipynb"))
+NUMBERED = [p for p in NOTEBOOKS if p.stem != "index"]
+CHAIN = chain(NBS)
+by_name = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def cells(notebook: Path) -> list[dict]:
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def flagged(cell: dict, flag: str) -> bool:
+    return cell["cell_type"] == "code" and bool(re.search(rf"^#\|\s*{flag}\b", source(cell), re.M))
+
+
+def module(notebook: Path) -> str | None:
+    found = re.search(r"^#\|\s*default_exp\s+(\w+)", code(notebook), re.M)
+    return found and found[1]
+
+
+def python(cell: dict) -> str:
+    "A cell without the lines that only IPython reads."
+    return "\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in source(cell).splitlines())
+
+
+def imported(text: str) -> set[str]:
+    "The modules of this package that a piece of code imports, at any depth."
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == "retail_ci": names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("retail_ci."): names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import): names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("retail_ci.")}
+    return names
+
+
+MODULES = {module(p): number(p) for p in NUMBERED if module(p)}
+
+
+def test_every_numbered_notebook_has_its_number_and_module_once():
+    assert len({number(p) for p in NUMBERED}) == len(NUMBERED), "two notebooks share a number"
+    exported = [p for p in NUMBERED if any(flagged(c, "export") for c in cells(p))]
+    assert len({module(p) for p in exported}) == len(exported), "two notebooks export the same module"
+
+
+@pytest.mark.parametrize("notebook", NUMBERED, ids=lambda p: p.stem)
+def test_imports_come_from_lower_numbers(notebook):
+    for cell in cells(notebook):
+        if cell["cell_type"] != "code": continue
+        higher = {m for m in imported(python(cell)) & set(MODULES) if m != module(notebook) and MODULES[m] >= number(notebook)}
+        assert not higher, f"{notebook.stem} imports {higher}, which come later"
+
+
+@by_name
+def test_no_star_imports(notebook):
+    assert not re.search(r"^\s*from\s+\S+\s+import\s+\*", code(notebook), re.M)
+
+
+@by_name
+def test_imports_stand_in_cells_of_their_own(notebook):
+    for cell in cells(notebook):
+        if cell["cell_type"] != "code" or not flagged(cell, "export"): continue
+        kinds = [isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.parse(python(cell)).body]
+        assert all(kinds) or not any(kinds), f"a cell mixes imports with code: {source(cell)[:80]!r}"
+
+
+@pytest.mark.parametrize("notebook", CHAIN, ids=lambda p: p.stem)
+def test_chain_notebooks_take_config_and_run(notebook):
+    tagged = [source(c) for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
+    assert tagged == ['#| hide\nconfig = "small"\nrun_dir = ""']
+    kernel = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]
+    assert kernel["name"] == "python3" and kernel["language"] == "python"
+
+
+@by_name
+def test_source_notebooks_carry_no_outputs(notebook):
+    for cell in cells(notebook):
+        assert not cell.get("outputs") and not cell.get("execution_count"), f"a cell has outputs: {source(cell)[:80]!r}"
+
+
+@by_name
+def test_cell_ids_are_unique(notebook):
+    ids = [c["id"] for c in cells(notebook)]
+    assert len(set(ids)) == len(ids)
+
+
+@by_name
+def test_directives_have_no_colon_after_export(notebook):
+    assert not re.search(r"^#\|\s*export\s*:", code(notebook), re.M)
+
+
+@by_name
+def test_results_define_nothing(notebook):
+    for cell in cells(notebook):
+        if flagged(cell, "chain"):
+            kinds = [type(n).__name__ for n in ast.walk(ast.parse(python(cell))) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+            assert not kinds, f"a result cell defines something: {source(cell)[:80]!r}"
+
+
+@by_name
+def test_exported_cells_are_short_enough_to_read(notebook):
+    long = {source(c).splitlines()[1][:60]: n for c in cells(notebook) if flagged(c, "export") and (n := len(source(c).splitlines())) > 45}
+    assert not long, f"exported cells of more than 45 lines: {long}"
+
+
+def test_no_cell_is_commented_out():
+    for notebook in NOTEBOOKS:
+        for cell in cells(notebook):
+            lines = [line for line in source(cell).splitlines() if line.strip()]
+            if cell["cell_type"] == "code" and lines:
+                assert not all(line.lstrip().startswith("#") and not line.startswith("#|") for line in lines), f"{notebook.stem}: {lines[0]!r}"
+
+
+def public_functions():
+    for notebook in NUMBERED:
+        for cell in cells(notebook):
+            if not flagged(cell, "export"): continue
+            for node in ast.parse(python(cell)).body:
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"): yield notebook, node
+
+
+def test_public_functions_have_types_and_a_docstring():
+    missing = []
+    for notebook, node in public_functions():
+        if not ast.get_docstring(node): missing.append(f"{notebook.stem}: {node.name} has no docstring")
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            missing += [f"{notebook.stem}: {node.name}({a.arg}) has no type" for a in arguments if not a.annotation and a.arg not in ("self", "cls")]
+            if not node.returns: missing.append(f"{notebook.stem}: {node.name} has no return type")
+    assert not missing, "\n".join(missing)
+
+
+def test_every_artefact_that_is_read_has_an_earlier_maker():
+    needs, names = order(CHAIN), [p.stem for p in CHAIN]
+    for name, before in needs.items():
+        assert all(names.index(b) < names.index(name) for b in before), f"{name} reads what a later notebook makes"
+    makers = {number(p) for p in CHAIN}
+    for notebook in CHAIN:
+        unmade = {a for a in reads(notebook) if ARTEFACTS[a].maker not in makers}
+        assert not unmade, f"{notebook.stem} reads {unmade}, which no notebook makes"
+
+
+def test_every_artefact_is_written_by_its_maker_and_nobody_else():
+    wrote = {}
+    for notebook in CHAIN:
+        text = "\n".join(source(c) for c in cells(notebook) if flagged(c, "chain"))
+        for name in re.findall(r"""\brun\.(?:write|target)\(\s*["'](\w+)["']""", text): wrote.setdefault(name, set()).add(number(notebook))
+    assert not set(wrote) - set(ARTEFACTS), f"unknown artefacts: {set(wrote) - set(ARTEFACTS)}"
+    for name, makers in wrote.items(): assert makers == {ARTEFACTS[name].maker}, f"{name} is written by {makers}, and the table says {ARTEFACTS[name].maker}"
+
+
+def test_every_figure_is_drawn_by_a_notebook_of_its_zone():
+    texts = {zone: "\n".join(source(c) for p in CHAIN if number(p)[:2] == zone for c in cells(p) if flagged(c, "chain")) for zone in FIGURES.values()}
+    missing = [name for name, zone in FIGURES.items() if not re.search(rf"""["']{name}["']""", texts[zone])]
+    assert not missing, "figures that nobody draws"
+
+
+def test_the_runner_is_no_part_of_what_it_runs():
+    assert not {"09"} & {number(p)[:2] for p in CHAIN} and CHAIN[-1].stem == "index"
+    assert not any(flagged(c, "chain") for p in NBS.glob("09*.ipynb") for c in cells(p))
+
+
+def test_init_holds_the_version_and_nothing_else():
+    text = (ROOT / "retail_ci/__init__.py").read_text()
+    version = re.search(r"^version = (\S+)$", (ROOT / "settings.ini").read_text(), re.M)[1]
+    assert text.split() == ["__version__", "=", f'"{version}"']
+
+
+def test_the_package_is_what_the_notebooks_export(tmp_path):
+    for name in ("nbs", "retail_ci"): shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("settings.ini", "setup.py"): shutil.copy(ROOT / name, tmp_path)
+    subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
+    fresh = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / "retail_ci").glob("*.py")}
+    assert {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "retail_ci").glob("*.py")} == fresh
+
+
+def test_the_command_line_imports_nothing_heavy():
+    out = subprocess.run([sys.executable, "-X", "importtime", "-c", "import retail_ci.core, retail_ci.cli"], capture_output=True, text=True, check=True).stderr
+    loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in out.splitlines() if "|" in line}
+    allowed = set(sys.stdlib_module_names) | {"yaml", "_yaml", "retail_ci", "imported package", "sitecustomize", "usercustomize"} | {"org"}  # `pickle` asks for Jython's org.python
+    assert {"retail_ci", "yaml"} <= loaded
+    heavy = loaded - allowed - before_anything()
+    assert not heavy, f"imported at start: {heavy}"
+
+
+def before_anything() -> set[str]:
+    "What this environment loads before any program: .pth files of editable installs and the like."
+    out = subprocess.run([sys.executable, "-X", "importtime", "-c", "pass"], capture_output=True, text=True, check=True).stderr
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in out.splitlines() if "|" in line}
+
+
+def test_the_help_answers():
+    out = subprocess.run([Path(sys.executable).parent / "retail-ci", "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "100"})
+    assert out.returncode == 0 and not out.stderr
+    for words in ("generate", "run", "site", "Examples:", "Exit codes:"): assert words in out.stdout
