@@ -28,7 +28,8 @@ def connect(
 ) -> Any:                        # an Ibis backend
     "An in-memory DuckDB that keeps the order of rows and draws no progress bar."
     con = ibis.duckdb.connect()
-    con.raw_sql("SET enable_progress_bar = false; SET preserve_insertion_order = true")
+    con.raw_sql("SET preserve_insertion_order = true")
+    if con.raw_sql("SELECT current_setting('enable_progress_bar')").fetchone()[0]: con.raw_sql("SET enable_progress_bar = false")
     if threads: con.raw_sql(f"SET threads = {int(threads)}")
     return con
 
