@@ -18,7 +18,7 @@ from .interactions import Interactions
 
 # %% auto #0
 __all__ = ['MODELS', 'to_unit', 'mix', 'HybridRecommender', 'louder', 'hybrid_arrays', 'hybrid_from_arrays', 'make_model',
-           'concentration', 'plot_coverage']
+           'concentration_curve', 'plot_coverage']
 
 # %% ../nbs/04e_recommender.ipynb #f031482c
 def to_unit(
@@ -174,7 +174,7 @@ def make_model(
     return MODELS[name]()
 
 # %% ../nbs/04e_recommender.ipynb #6dae674f
-def concentration(
+def concentration_curve(
     numbers: np.ndarray,  # how often each product appears (or sells), zeros included
 ) -> np.ndarray:          # one more value than products: share of the total in the top 0, 1, 2, ... products
     "Cumulative share of the most frequent products."
@@ -191,8 +191,8 @@ def plot_coverage(
     use_style()
     figure, axis = plt.subplots(figsize=(7.5, 4))
     shelf = np.linspace(0, 1, len(recommended) + 1)
-    axis.plot(shelf, concentration(recommended), color=ACCENT, lw=2, label="recommended")
-    axis.plot(shelf, concentration(sold), color=SECOND, lw=2, label="sold")
+    axis.plot(shelf, concentration_curve(recommended), color=ACCENT, lw=2, label="recommended")
+    axis.plot(shelf, concentration_curve(sold), color=SECOND, lw=2, label="sold")
     axis.plot([0, k / len(recommended), 1], [0, 1, 1], color="#7F7F7F", ls=":", label="best sellers for everybody")
     axis.set(xlabel="Share of the catalogue, most frequent first", ylabel="Share of all lines", title="How much of the shelf gets a chance",
              xlim=(0, 1), ylim=(0, 1.02))
