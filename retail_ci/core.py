@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'GRID',
+__all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
            'RetailError', 'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
            'RfmConfig', 'SegmentationConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig', 'Config',
            'check_value', 'expected', 'fill', 'check_bounds', 'find_root', 'config_path', 'override', 'load_config',
@@ -439,7 +439,7 @@ def open_run(
 SEGMENTS: dict[str, str] = {  # segment: its colour, best customers first
     "Champions": "#0072B2", "Loyal Customers": "#009E73", "Potential Loyalists": "#56B4E9",
     "At Risk": "#E69F00", "Lost": "#7F7F7F", "Unnamed": "#CC79A7"}
-INK, ACCENT, SECOND, GRID = "#2B2F36", "#0072B2", "#D55E00", "#E3E6EA"  # text, first and second series, grid lines
+INK, ACCENT, SECOND, PALE, GRID = "#2B2F36", "#0072B2", "#D55E00", "#A9CBE2", "#E3E6EA"  # text, first and second series, unfinished, grid lines
 
 # %% ../nbs/00_core.ipynb #539ffa99
 def use_style() -> None:

@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.datatypes as dt
 import pandas as pd
 from ibis import _
-from .core import (ACCENT, INK, SECOND, Config, DataConfig, DataError, Html, Run, count, load_config, money, open_run, save_figure, share,
+from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, count, load_config, money, open_run, save_figure, share,
                             show_table, source_files, unknown, use_style)
 
 # %% auto #0
@@ -339,25 +339,29 @@ def write_table(
 # %% ../nbs/01_data.ipynb #7cb1e11c
 def by_month(
     transactions: ibis.Table,  # the transactions
-) -> pd.DataFrame:             # month, revenue, baskets, customers, days with sales; in order
+) -> pd.DataFrame:             # month, revenue, baskets, customers, days with sales, whole (the data covers all of it); in order
     "Monthly net revenue, baskets and known customers."
     money_sum = transactions.revenue.cast("decimal(18, 4)").sum().cast("float64")
-    return transactions.group_by("month").aggregate(revenue=money_sum, baskets=transactions.transaction_id.nunique(),
-                                                    customers=transactions.customer_id.nunique(), days=transactions.day.nunique()).order_by("month").execute()
+    out = transactions.group_by("month").aggregate(revenue=money_sum, baskets=transactions.transaction_id.nunique(), customers=transactions.customer_id.nunique(),
+                                                   days=transactions.day.nunique(), first=transactions.day.min(), last=transactions.day.max()).order_by("month").execute()
+    whole = (out.month >= out["first"].min()) & (out.month + pd.offsets.MonthEnd(0) <= out["last"].max())
+    return out.drop(columns=["first", "last"]).assign(whole=whole)
 
 # %% ../nbs/01_data.ipynb #54ca4e90
 def plot_trend(
     months: pd.DataFrame,   # from `by_month`
     currency: str = "",     # for the axis
 ) -> Any:                   # a matplotlib Figure
-    "Revenue per day of each month as bars, known customers as a line below."
+    "Revenue per day and known customers of each month; months that the data covers in part are pale."
     import matplotlib.pyplot as plt
     use_style()
     fig, (top, low) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, height_ratios=[2, 1])
     x = range(len(months))
-    top.bar(x, months.revenue / months.days, color=ACCENT)
-    top.set(title="Net revenue per day", ylabel=currency or "revenue")
-    low.plot(x, months.customers, color=SECOND, marker="o", markersize=4)
+    colours = [ACCENT if whole else PALE for whole in months.whole]
+    top.bar(x, months.revenue / months.days, color=colours)
+    top.set(title="Net revenue per day" + ("" if months.whole.all() else " (pale: not a whole month)"), ylabel=currency or "revenue")
+    top.yaxis.set_major_formatter("{x:,.0f}")
+    low.bar(x, months.customers, color=colours)
     low.set(title="Customers who bought", xticks=list(x), ylim=(0, None))
     low.set_xticklabels([f"{m:%b\n%Y}" if i == 0 or m.month == 1 else f"{m:%b}" for i, m in enumerate(months.month)])
     for ax in (top, low): ax.grid(axis="x", visible=False)
@@ -381,17 +385,20 @@ def plot_categories(
     currency: str = "",        # for the axis
     most: int = 12,            # bars; the rest is one bar
 ) -> Any:                      # a matplotlib Figure
-    "Revenue by category, and the share of lines that come back."
+    "Revenue by category, and the share of lines that come back, where any do."
     import matplotlib.pyplot as plt
     use_style()
     top = categories.head(most).iloc[::-1]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 0.9 + 0.32 * len(top)), sharey=True, width_ratios=[2, 1])
+    returned = top.return_share.any()
+    fig, axes = plt.subplots(1, 1 + returned, figsize=(8, 0.9 + 0.32 * len(top)), sharey=True, width_ratios=[2, 1][:1 + returned], squeeze=False)
+    left = axes[0][0]
     left.barh(top.category.str.slice(0, 28), top.revenue, color=ACCENT)
     for y, (value, part) in enumerate(zip(top.revenue, top.share)): left.text(value, y, f" {part:.0%}", va="center", fontsize=9)
     left.set(title="Net revenue", xlabel=currency or "revenue", xlim=(0, 1.12 * top.revenue.max()))
-    right.barh(top.category.str.slice(0, 28), 100 * top.return_share, color=SECOND)
-    right.set(title="Lines returned", xlabel="% of lines")
-    for ax in (left, right): ax.grid(axis="y", visible=False)
+    if returned:
+        axes[0][1].barh(top.category.str.slice(0, 28), 100 * top.return_share, color=SECOND)
+        axes[0][1].set(title="Lines returned", xlabel="% of lines")
+    for ax in axes[0]: ax.grid(axis="y", visible=False)
     left.xaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v / 1000:,.0f} k" if top.revenue.max() > 5000 else f"{v:,.0f}"))
     return fig
 

@@ -169,7 +169,7 @@ def plot_heatmap(
     cells = scored.groupby(["f_score", "r_score"]).monetary.agg(["size", "mean"])
     size, mean = (cells[c].unstack().reindex(index=list(bins)[::-1], columns=bins) for c in ("size", "mean"))
     fig, ax = plt.subplots(figsize=(6.6, 4.6))
-    sns.heatmap(mean, annot=size.fillna(0).map("{:,.0f}".format), fmt="", cmap="Blues", linewidths=1.5, ax=ax, cbar_kws={"label": f"mean spend{', ' + currency if currency else ''}"})
+    sns.heatmap(mean, annot=size.fillna(0).map("{:,.0f}".format), fmt="", cmap="Blues", linewidths=1.5, ax=ax, cbar_kws={"format": "{x:,.0f}", "label": f"mean spend{', ' + currency if currency else ''}"})
     ax.set(title="Customers by recency and frequency", xlabel="recency score (5 bought lately)", ylabel="frequency score (5 buys often)")
     ax.tick_params(rotation=0, length=0)
     return fig
@@ -193,6 +193,7 @@ def plot_distributions(
         for cut in np.unique(cuts[measure]): ax.axvline(cut + (0.5 if whole else 0), color=SECOND, linewidth=1.2)
         ax.set(title=measure.capitalize(), xlabel=label)
         ax.grid(axis="x", visible=False)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
     axes[0].set_ylabel("customers")
     return fig
 

@@ -16,15 +16,15 @@ import yaml
 from .core import SEGMENTS, Html, Run, RunError, count, money, share
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE', 'split_title', 'slug',
-           'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'move_figures',
-           'box_tables', 'html_table', 'Page', 'clean_html', 'clean_output', 'stage_code', 'stage_text', 'run_steps',
-           'stage_notebook', 'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe',
-           'explained_in', 'module_page', 'modules_of', 'origin_of', 'write_reference', 'data_hash', 'stamp',
-           'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'make_offline',
-           'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder',
-           'build_site', 'key_figures', 'what_to_do', 'figure_link', 'readme_link', 'readme_parts', 'heading_level',
-           'readme_text', 'make_readme']
+__all__ = ['NUMBER', 'NOTHING', 'PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE',
+           'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
+           'png_size', 'move_figures', 'align_numbers', 'box_tables', 'html_table', 'Page', 'clean_html',
+           'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of',
+           'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page',
+           'modules_of', 'origin_of', 'write_reference', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of',
+           'stage_site', 'renderer_for', 'render', 'make_offline', 'outside_in', 'loaded_by', 'PageReader', 'place_of',
+           'faults_of', 'check_site', 'workshop', 'replace_folder', 'build_site', 'key_figures', 'what_to_do',
+           'figure_link', 'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -130,19 +130,36 @@ def move_figures(
     return re.sub(pattern, moved, text)
 
 # %% ../nbs/09b_site.ipynb #1dfec4db
+NUMBER = re.compile(r"[-+]?[€$£¥]?[\d,]*\.?\d+(?:e[-+]?\d+)?(?: ?(?:%|k|M|bn))?$")  # what counts as a number in a table
+NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
+
+def align_numbers(
+    table: str,  # an HTML table
+) -> str:        # the table with the class "number" on the cells of columns of numbers
+    "Mark the columns of numbers, heading included; an id with leading zeros is text."
+    grid = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S) for row in re.findall(r"<tr.*?</tr>", table, flags=re.S)]
+    if len(grid) < 2 or len({len(row) for row in grid}) > 1: return table
+    numeric = lambda text: bool(NUMBER.match(text)) and not re.match(r"0\d", text)
+    columns = [{cell.strip() for cell in column} - set(NOTHING) for column in zip(*grid[1:])]
+    right = [bool(column) and all(map(numeric, column)) for column in columns]
+    place = iter(right * len(grid))
+    return re.sub(r"<(t[hd])(?=[\s>])", lambda m: f'<{m[1]} class="number"' if next(place) else m[0], table)
+
+# %% ../nbs/09b_site.ipynb #ea24fc4a
 def box_tables(
     text: str,  # HTML
 ) -> str:       # HTML whose tables scroll on their own
     "Put each table into a box that scrolls sideways."
     text = re.sub(r"<style[^>]*scoped.*?</style>", "", text, flags=re.S)
-    text = re.sub(r'<table border="\d+"', "<table", text)
-    return re.sub(r"<table(.*?</table>)", r'<div class="table-box"><table data-quarto-disable-processing="true"\1</div>', text, flags=re.S)
+    text = re.sub(r'<table border="\d+"', "<table", text).replace('<tr style="text-align: right;">', "<tr>")
+    opening = '<div class="table-box"><table data-quarto-disable-processing="true"'
+    return re.sub(r"<table(.*?</table>)", lambda m: opening + align_numbers(m[1]) + "</div>", text, flags=re.S)
 
 # %% ../nbs/09b_site.ipynb #77071b65
 def html_table(
     header: list[str],      # the column titles
     rows: list[list[str]],  # the cells, as HTML
-    kinds: Mapping[int, str] | None = None,  # column: how it is set; "number" stands to the right
+    kinds: Mapping[int, str] | None = None,  # column: a class for its cells
     caption: str = "",      # the finding, in a sentence
 ) -> str:                   # the table in its box
     "A small table whose cells may hold HTML."
@@ -202,17 +219,14 @@ def stage_code(
     cell: Any,   # a code cell of nbdev's processor
     page: Page,  # where it goes
 ) -> None:       # the cell is changed; without a source it is dropped
-    "Prepare a code cell: outputs cleaned, code folded under a line that says what it is."
+    "Prepare a code cell: outputs cleaned, and the line that its code will be folded under; none on the home page."
     injected = "injected-parameters" in cell.metadata.get("tags", [])
     code = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
     if injected: code = f'config = "{page.config}"\nrun = "{page.run_dir.name}"'
     cell.outputs = [o for o in (clean_output(o, page) for o in cell.get("outputs", [])) if o]
     home, bare = page.name == "index", not cell.outputs
     if "default_exp" in cell.directives_ or (bare and (home or not code or is_imports(code))): cell.source = None
-    elif home: cell.source = f"#| echo: false\n{code}"
-    else:
-        summary = "Parameters of this run" if injected else summary_of(code, not bare)
-        cell.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n{code}'
+    else: cell.source, cell.summary_ = code, "Parameters of this run" if injected else "" if home else summary_of(code, not bare)
 
 # %% ../nbs/09b_site.ipynb #fa19a41f
 def stage_text(
@@ -238,6 +252,24 @@ def run_steps(
         def procs(self) -> list: return [p for p in self.base_procs() if p.__name__ in NBDEV_STEPS] + [stage_cell]
     Steps()(notebook)
 
+# %% ../nbs/09b_site.ipynb #902868b0
+def fold_code(
+    cells: list,  # the staged cells of a notebook
+) -> list:        # the same with less to unfold
+    "Join code without output to the code below it, and write the options that fold it."
+    folded = []
+    for cell in cells:
+        last, summary = folded[-1] if folded else None, getattr(cell, "summary_", None)
+        joins = summary and summary.startswith("Code") and getattr(last, "summary_", "").startswith("Code") and not last.outputs
+        if joins: folded.pop(); cell.source = f"{last.source}\n\n{cell.source}"
+        if joins: cell.summary_ = summary_of(cell.source, True)
+        folded.append(cell)
+    for cell in folded:
+        summary = getattr(cell, "summary_", None)
+        if summary: cell.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n{cell.source}'
+        elif summary == "": cell.source = f"#| echo: false\n{cell.source}"
+    return folded
+
 # %% ../nbs/09b_site.ipynb #3ce71653
 def stage_notebook(
     source: Path,  # an executed notebook
@@ -253,7 +285,7 @@ def stage_notebook(
     front = {"title": title or page.name, "subtitle": subtitle, "order": page.order}
     top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
     if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
-    notebook.cells = top + [c for c in notebook.cells if c.source.strip()]
+    notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
     write_nb(notebook, page.stage / f"{page.name}.ipynb")
     return front["title"]
 
@@ -689,7 +721,7 @@ def what_to_do(
     dot = lambda s: f'<span class="dot" style="background:{SEGMENTS.get(s, SEGMENTS["Unnamed"])}"></span>{html.escape(s)}'
     numbers = lambda p: [count(p["customers"]), money(p.get("revenue"), currency), share(p.get("revenue_share"))]
     cells = [[dot(p["segment"]), html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
-    kinds = {0: "segment", 1: "action", 2: "number", 3: "number", 4: "number"}
+    kinds = {0: "segment", 1: "action"}
     return Html(f'<div class="actions">{html_table(["Segment", "What to do", "Customers", "Revenue", "Of revenue"], cells, kinds)}</div>')
 
 # %% ../nbs/09b_site.ipynb #6d06690f
