@@ -13,14 +13,15 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, open_run, save, save_figure, share, show_table, use_style
 
 # %% auto #0
-__all__ = ['RFM', 'AXES', 'PROTOTYPES', 'ACTIONS', 'log_rfm', 'turn', 'places', 'standing', 'orderings', 'assign_names',
-           'best_match', 'number_unnamed', 'name_margins', 'CustomerSegmentation', 'nonzero', 'check_enough', 'settle',
-           'compare_k', 'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour', 'plot_optimal_k',
-           'pca_view', 'plot_pca', 'plot_profiles']
+__all__ = ['RFM', 'AXES', 'LAPSE_WEIGHTS', 'PROTOTYPES', 'ACTIONS', 'log_rfm', 'turn', 'places', 'standing', 'orderings',
+           'assign_names', 'best_match', 'number_unnamed', 'name_margins', 'CustomerSegmentation', 'nonzero',
+           'check_enough', 'settle', 'compare_k', 'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour',
+           'plot_optimal_k', 'pca_view', 'plot_pca', 'plot_profiles']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
 AXES: dict[str, float] = {"activity": 1.0, "lapse": 0.6, "basket": 0.3}  # axis: its weight in a distance
+LAPSE_WEIGHTS = (AXES["lapse"], 0.8, 1.0, 1.25)  # tried in this order until the names are true
 
 def log_rfm(
     features: pd.DataFrame,  # recency, frequency, monetary
@@ -143,21 +144,23 @@ class CustomerSegmentation(ClusterMixin, BaseEstimator):
     def fit(self, features: pd.DataFrame, y: Any = None) -> "CustomerSegmentation":
         "Learn scale, axes, centres and names from a customer table."
         check_enough(features, self.k)
-        z = self._learn_scale(log_rfm(features))
-        self.centers_, self.labels_, self.inertia_ = settle(z, self._start(features), self.k, self.seed)
-        typical = features[RFM].groupby(self.labels_).median()
-        self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
-        return self
-
-    def _learn_scale(self, logs: np.ndarray) -> np.ndarray:
-        "Learn means and spreads; return the customers in the turned space."
+        logs = log_rfm(features)
         self.mean_, self.scale_ = logs.mean(axis=0), nonzero(logs.std(axis=0))
         self.spread_ = nonzero(turn((logs - self.mean_) / self.scale_).std(axis=0))
-        return self._place(logs)
+        if not any(self._settle(features, logs, lapse) for lapse in LAPSE_WEIGHTS): self._settle(features, logs, LAPSE_WEIGHTS[0])
+        return self
+
+    def _settle(self, features: pd.DataFrame, logs: np.ndarray, lapse: float) -> bool:
+        "Find and name the clusters for one weight of the lapse axis; true where all names are given and true."
+        self.weights_ = np.array([AXES["activity"], lapse, AXES["basket"]])
+        self.centers_, self.labels_, self.inertia_ = settle(self._place(logs), self._start(features), self.k, self.seed)
+        typical = features[RFM].groupby(self.labels_).median()
+        self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
+        return all(orderings(typical.set_axis(self.names_)).values()) and set(self.names_) <= set(PROTOTYPES)
 
     def _place(self, logs: np.ndarray) -> np.ndarray:
         "Customers in the turned and weighted space."
-        return turn((logs - self.mean_) / self.scale_) / self.spread_ * list(AXES.values())
+        return turn((logs - self.mean_) / self.scale_) / self.spread_ * self.weights_
 
     def _start(self, features: pd.DataFrame) -> np.ndarray | None:
         "The prototypes in the turned space; only five clusters have them."
@@ -174,14 +177,15 @@ class CustomerSegmentation(ClusterMixin, BaseEstimator):
 
     def save(self, path: str | Path) -> Path:
         "Save what was learned as arrays; nothing in the file is code."
-        return save({"mean": self.mean_, "scale": self.scale_, "spread": self.spread_, "centers": self.centers_, "names": np.array(self.names_)}, path)
+        return save({"mean": self.mean_, "scale": self.scale_, "spread": self.spread_, "weights": self.weights_, "centers": self.centers_, "names": np.array(self.names_)}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "CustomerSegmentation":
         "Load a saved model; ready to `predict`."
         a = load(path)
         model = cls(k=len(a["centers"]))
-        model.mean_, model.scale_, model.spread_, model.centers_, model.names_ = a["mean"], a["scale"], a["spread"], a["centers"], a["names"].tolist()
+        for name in ("mean", "scale", "spread", "weights", "centers"): setattr(model, f"{name}_", a[name])
+        model.names_ = a["names"].tolist()
         return model
 
 # %% ../nbs/03_segmentation.ipynb #29dccfb6

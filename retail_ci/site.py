@@ -4,10 +4,11 @@
 
 # %% ../nbs/09b_site.ipynb #d2af59af
 from __future__ import annotations
-import ast, base64, errno, hashlib, html, io, json, os, re, shutil, struct, subprocess, tempfile, tokenize
+import ast, base64, errno, functools, hashlib, html, io, json, os, re, shutil, struct, subprocess, tempfile, tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +17,16 @@ import yaml
 from .core import SEGMENTS, Html, Run, RunError, count, money, share
 
 # %% auto #0
-__all__ = ['NUMBER', 'NOTHING', 'PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE',
+__all__ = ['NUMBER', 'NOTHING', 'PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE', 'CARDS',
            'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
            'png_size', 'move_figures', 'align_numbers', 'box_tables', 'html_table', 'Page', 'clean_html',
            'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of',
            'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page',
            'modules_of', 'origin_of', 'write_reference', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of',
            'stage_site', 'renderer_for', 'render', 'make_offline', 'outside_in', 'loaded_by', 'PageReader', 'place_of',
-           'faults_of', 'check_site', 'workshop', 'replace_folder', 'build_site', 'key_figures', 'what_to_do',
-           'figure_link', 'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
+           'faults_of', 'check_site', 'workshop', 'replace_folder', 'build_site', 'figure_cards', 'source_line',
+           'what_to_do', 'figure_link', 'offers_line', 'readme_link', 'readme_parts', 'heading_level', 'readme_text',
+           'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -63,6 +65,7 @@ def add_anchors(
     return "\n".join(lines)
 
 # %% ../nbs/09b_site.ipynb #b630b2b1
+@functools.lru_cache(maxsize=4096)
 def parse(
     code: str,  # the source of a cell
 ) -> list[ast.stmt]:  # its statements; none if it is not plain Python
@@ -696,20 +699,33 @@ def build_site(
         return replace_folder(site, out, stage / "old")
 
 # %% ../nbs/09b_site.ipynb #fc26c1f6
-def key_figures(
-    data: Mapping,       # the facts of the data: revenue, customers, baskets
-    currency: str = "",  # the sign in front of money
-) -> Html:               # four numbers
-    "The size of the business in four numbers."
-    baskets = data.get("baskets") or 0
-    value = data["revenue"] / baskets if baskets else None
-    cards = [("Revenue", money(data.get("revenue"), currency)), ("Customers", count(data.get("customers") or 0)),
-             ("Baskets", count(baskets)), ("Average basket", money(value, currency))]
-    card = '<div class="key-figure"><span class="key-number">{}</span><span class="key-name">{}</span></div>'
-    body = "".join(card.format(html.escape(number), name) for name, number in cards)
-    days = [str(data.get(k) or "")[:10] for k in ("first_date", "last_date")]
-    period = f'<p class="key-period">Sales from {days[0]} to {days[1]}.</p>' if all(days) else ""
-    return Html(f'<div class="key-figures">{body}</div>{period}')
+CARDS = {"revenue": "Revenue", "customers": "Customers", "baskets": "Baskets", "basket_value": "Average basket"}  # figure: its name on the page
+
+def figure_cards(
+    figures: list[Mapping],  # name, value, and where there are two full months: month, change
+    currency: str = "",      # the sign in front of money
+) -> Html:                   # one card per figure
+    "The size of the business in a few numbers, with the change in the last full month."
+    cards = []
+    for f in figures:
+        value = money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"] or 0)
+        change = f.get("change")
+        month = date.fromisoformat(f["month"][:10]).strftime("%b %Y") if change is not None else ""
+        note = f"{change:+.1%} in {month}" if month else "&nbsp;"
+        cards.append(f'<div class="key-figure"><span class="key-name">{CARDS.get(f["name"], f["name"])}</span>'
+                     f'<span class="key-number">{html.escape(value)}</span><span class="key-change">{note}</span></div>')
+    return Html(f'<div class="key-figures">{"".join(cards)}</div>')
+
+# %% ../nbs/09b_site.ipynb #d92ec855
+def source_line(
+    data: Mapping,  # the facts of the data: rows_in, kept, rejected, collapsed, anonymous, first_date, last_date
+) -> Html:          # a sentence
+    "What the numbers were made from."
+    told = {"rejected": "set aside with a reason", "collapsed": "copies of another", "anonymous": "kept without a customer"}
+    parts = [f"{count(data[k])} {words}" for k, words in told.items() if data.get(k)]
+    days = " to ".join(str(data.get(k) or "unknown")[:10] for k in ("first_date", "last_date"))
+    return Html(f'<p class="key-note">Sales from {days}; {count(data.get("rows_in") or 0)} lines read{": " + ", ".join(parts) if parts else ""}. '
+                'Changes are those of the last full month against the month before.</p>')
 
 # %% ../nbs/09b_site.ipynb #641427ba
 def what_to_do(
@@ -730,13 +746,28 @@ def figure_link(
     name: str,    # of the figure
     page: str,    # the notebook that explains it, such as "05_evaluation"
     alt: str,     # what there is to see, for those who cannot
+    caption: str = "",  # the finding, in a sentence
 ) -> Html:        # the picture, which leads to its page; a sentence if the run has not drawn it
     "A figure that links to its page."
     file = next((f for f in (p / "figures" / f"{name}.png" for p in (run.path, run.fallback) if p) if f.exists()), None)
     if not file: return Html("<p>This run has not drawn the figure.</p>")
     data = base64.b64encode(file.read_bytes()).decode()
     return Html(f'<figure class="figure"><a href="{page}.ipynb"><img class="img-fluid figure-img" data-figure="{name}" '
-                f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a></figure>')
+                f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a><figcaption>{html.escape(caption)}</figcaption></figure>')
+
+# %% ../nbs/09b_site.ipynb #4eb1cf3d
+def offers_line(
+    facts: Mapping,  # of the recommendations: customers, personal_share, and per task the best model
+    page: str = "05_evaluation",  # the notebook that explains how it was measured
+) -> Html:           # a paragraph
+    "Who gets recommendations, and what did best on the held-out month."
+    if not facts.get("customers"): return Html("<p>This source names no products, so there is nothing to recommend.</p>")
+    told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
+    best = [f"{words}, <b>{html.escape(facts[task]['best'].replace('_', ' '))}</b>" for task, words in told.items() if facts.get(task)]
+    personal = share(facts.get("personal_share"))
+    measured = f" In the held-out month the best list was, {'; '.join(best)}." if best else ""
+    return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of its lines are their own rather than best sellers.{measured} "
+                f'<a href="{page}.ipynb">Does it work?</a> shows all models, with intervals.</p>')
 
 # %% ../nbs/09b_site.ipynb #a740dbed
 def readme_link(

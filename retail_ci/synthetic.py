@@ -690,7 +690,7 @@ class TableWriter:
         import pyarrow.csv, pyarrow.parquet
         if self.writer is None and self.path.suffix == ".csv":
             self.file.write((",".join(table.column_names) + "\n").encode())
-            options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+            options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
             self.writer = pyarrow.csv.CSVWriter(self.file, table.schema, write_options=options)
         elif self.writer is None:
             self.writer = pyarrow.parquet.ParquetWriter(self.file, table.schema, compression="zstd")
