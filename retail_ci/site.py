@@ -122,14 +122,15 @@ def move_figures(
 ) -> str:            # HTML with pictures as files
     "Move embedded pictures into `figures/`."
     def moved(match: re.Match) -> str:
-        data, name = base64.b64decode(match.group(3)), match.group(2)
-        known = run_dir / "figures" / f"{name}.png"
+        link, before, name, encoded, after = match.groups()
+        data, known = base64.b64decode(encoded), run_dir / "figures" / f"{name}.png"
         file = f"figures/{name}.png" if known.exists() and known.read_bytes() == data else f"figures/{page}-{name}.png"
         (stage / "figures").mkdir(exist_ok=True)
         (stage / file).write_bytes(data)
         width, height = png_size(data)
-        return f'<img {match.group(1)}data-figure="{name}"{match.group(4)} src="{file}" width="{width}" height="{height}" loading="lazy"'
-    pattern = r'<img ([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) src="data:[^"]*"'
+        image = f'<img {before}data-figure="{name}"{after} src="{file}" width="{width}" height="{height}" loading="lazy">'
+        return f"{link}{image}" if link else f'<a href="{file}">{image}</a>'
+    pattern = r'(<a [^>]*>)?<img ([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) src="data:[^"]*">'
     return re.sub(pattern, moved, text)
 
 # %% ../nbs/09b_site.ipynb #1dfec4db
@@ -710,8 +711,8 @@ def figure_cards(
     for f in figures:
         value = money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"] or 0)
         change = f.get("change")
-        month = date.fromisoformat(f["month"][:10]).strftime("%b %Y") if change is not None else ""
-        note = f"{change:+.1%} in {month}" if month else "&nbsp;"
+        month = date.fromisoformat(f["month"][:10]).strftime("%b") if change is not None else ""
+        note = f"{change:+.1%} in {month}".replace("-", "−") if month else "&nbsp;"
         cards.append(f'<div class="key-figure"><span class="key-name">{CARDS.get(f["name"], f["name"])}</span>'
                      f'<span class="key-number">{html.escape(value)}</span><span class="key-change">{note}</span></div>')
     return Html(f'<div class="key-figures">{"".join(cards)}</div>')
@@ -738,7 +739,7 @@ def what_to_do(
     numbers = lambda p: [count(p["customers"]), money(p.get("revenue"), currency), share(p.get("revenue_share"))]
     cells = [[dot(p["segment"]), html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
     kinds = {0: "segment", 1: "action"}
-    return Html(f'<div class="actions">{html_table(["Segment", "What to do", "Customers", "Revenue", "Of revenue"], cells, kinds)}</div>')
+    return Html(f'<div class="actions">{html_table(["Segment", "What to do", "Customers", "Revenue", "Share"], cells, kinds)}</div>')
 
 # %% ../nbs/09b_site.ipynb #6d06690f
 def figure_link(
@@ -763,10 +764,10 @@ def offers_line(
     "Who gets recommendations, and what did best on the held-out month."
     if not facts.get("customers"): return Html("<p>This source names no products, so there is nothing to recommend.</p>")
     told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
-    best = [f"{words}, <b>{html.escape(facts[task]['best'].replace('_', ' '))}</b>" for task, words in told.items() if facts.get(task)]
+    best = [f"<b>{html.escape(facts[task]['best'].replace('_', ' '))}</b> {words}" for task, words in told.items() if facts.get(task)]
     personal = share(facts.get("personal_share"))
-    measured = f" In the held-out month the best list was, {'; '.join(best)}." if best else ""
-    return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of its lines are their own rather than best sellers.{measured} "
+    measured = f" The best list in the held-out month: {', '.join(best)}." if best else ""
+    return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of the lines are personal, not best sellers.{measured} "
                 f'<a href="{page}.ipynb">Does it work?</a> shows all models, with intervals.</p>')
 
 # %% ../nbs/09b_site.ipynb #a740dbed

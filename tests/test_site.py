@@ -88,6 +88,21 @@ def test_code_is_folded_under_a_name_and_directives_are_gone(tmp_path, source, s
     assert not re.search(r"#\|\s*(export|chain)", shown)
 
 
+def test_code_without_output_joins_what_follows_up_to_the_first_output(tmp_path):
+    cells = staged(tmp_path, ("markdown", "# T"), ("code", "#| export\ndef a(): ..."), ("code", "#| export\ndef b(): ..."), ("code", "a()", [html_output("<b>1</b>")]),
+                   ("code", "assert b"), ("code", "#| chain\nrun = open_run()"), ("markdown", "## Next"), ("code", "#| chain\nshow()", [html_output("<b>2</b>")]))
+    shown = ["".join(c["source"]) for c in cells[1:]]
+    assert shown[0] == '#| code-fold: true\n#| code-summary: "Code: a, b"\ndef a(): ...\n\ndef b(): ...\n\na()' and cells[1]["outputs"]
+    assert [re.search('summary: "(.*)"', s).group(1) if "summary" in s else s for s in shown[1:]] == ["Checks", "Code", "## Next {#next}", "Code"]
+
+
+def test_columns_of_numbers_stand_to_the_right():
+    table = "<table><tr><th>id</th><th>spend</th><th>name</th></tr><tr><td>00012</td><td>€1,204.50</td><td>Ann</td></tr><tr><td>7</td><td>–</td><td>12</td></tr></table>"
+    assert re.findall(r'<th class="number">(\w+)', site.box_tables(table)) == ["spend"]
+    uneven = "<table><tr><th colspan=2>x</th></tr><tr><td>1</td><td>2</td></tr></table>"
+    assert "number" not in site.box_tables(uneven)
+
+
 def test_parameters_are_labelled_and_hold_no_path_of_the_machine(tmp_path):
     shown = text_of(staged(tmp_path, ("markdown", "# T"), ("code", "# Parameters\nconfig = '/home/me/small.yaml'\nrun_dir = '/home/me/run1'", [], ["injected-parameters"])))
     assert "Parameters of this run" in shown and 'run = "run1"' in shown and "/home/me" not in shown
