@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from .core import DataError
-from .interactions import Interactions, blocks, interactions, top_k
+from .interactions import Interactions, blocks, interactions, row_max, top_k
 
 # %% auto #0
 __all__ = ['fill_up', 'Recommender', 'rank_rows', 'check_k', 'check_customers', 'recommend_table', 'long_table',
@@ -57,8 +57,8 @@ class Recommender:
         "How well each product suits each of these customers: rows × products; zero or less means it does not."
         raise NotImplementedError
 
-    def _reasons(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        "Why each product is on each list, rows × k."
+    def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
+        "Why each product is on each list, rows × k; `values` are the scores of the lines."
         return np.full(columns.shape, self.reason, dtype=object)
 
     def rank(self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -81,7 +81,7 @@ def rank_rows(
     k = min(k, len(data.product_ids))
     for block in blocks(rows, len(data.product_ids)):
         scores = model._scores(block)
-        top = np.maximum(np.asarray(scores.max(axis=1).todense() if sp.issparse(scores) else scores.max(axis=1)).reshape(-1, 1), 1e-12)
+        top = np.maximum(row_max(scores), 1e-12)[:, None]
         for part, exclude in zip(parts, exclude_purchased):
             ruled_out = data.counts[block] if exclude else None
             best, values = top_k(scores, k, ruled_out)
@@ -134,7 +134,7 @@ def recommend_table(
         fill_up(one, score, data)
         best[~known], values[~known] = one, score
     own = np.flatnonzero(known & (~filled).any(1))
-    if len(own): reasons[own] = np.where(filled[own] | (best[own] < 0), "popular now", model._reasons(rows[own], best[own]))
+    if len(own): reasons[own] = np.where(filled[own] | (best[own] < 0), "popular now", model._reasons(rows[own], best[own], values[own]))
     if (best < 0).any(): notes.append(f"{(best < 0).any(1).sum()} lists are shorter than {width}: the customers have bought everything else.")
     return long_table(data, once, best, values, np.where(filled, "popular", model.method), reasons, notes)
 
@@ -194,7 +194,7 @@ class PersonalRecommender(Recommender):
         "The customers' own purchases."
         return self.weights_[rows]
 
-    def _reasons(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         "How often it was bought."
         times = cells(self.data_.counts, rows, columns)
         return np.array([["bought once" if t == 1 else f"bought {t:.0f} times" for t in row] for row in times], dtype=object)

@@ -40,6 +40,7 @@ def neighbours(
 ) -> sp.csr_matrix:         # customers × customers, at most n cosines per row
     "The `n` most similar customers of each customer, in blocks of bounded memory."
     units = unit_rows(counts)
+    if not counts.shape[0]: return sp.csr_matrix((0, 0), dtype=np.float32)
     return sp.vstack([nearest(units, rows, n) for rows in blocks(np.arange(counts.shape[0]), counts.shape[0])], format="csr")
 
 # %% ../nbs/04c_collaborative.ipynb #9f1ce74d

@@ -17,8 +17,8 @@ from .metrics import METRICS, coverage, find_hits, intervals, novelty, per_custo
 from .recommender import MODELS, HybridRecommender, make_model
 
 # %% auto #0
-__all__ = ['TASKS', 'BASELINES', 'LABELS', 'products_before', 'relevant_products', 'KnownChances', 'oracle', 'Evaluation',
-           'evaluate', 'measure', 'summarise', 'protocol', 'ranking_facts', 'label', 'compare', 'verdict',
+__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'products_before', 'relevant_products', 'KnownChances', 'oracle',
+           'Evaluation', 'evaluate', 'measure', 'summarise', 'protocol', 'ranking_facts', 'label', 'compare', 'verdict',
            'value_of_hits', 'by_history', 'plot_metrics', 'bar_panel', 'scatter_panel', 'month_panel', 'ranking_panel',
            'plot_dashboard', 'monthly', 'key_figures', 'recommendation_facts']
 
@@ -99,6 +99,13 @@ class Evaluation:
         "One metric of one task, best model first."
         part = self.table[(self.table["task"] == task) & (self.table["metric"] == metric)]
         return part.sort_values(["value", "model"], ascending=[False, True]).reset_index(drop=True)
+
+    def rivals(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
+        "The same without the oracle and, for discovery, without the models that only repeat purchases."
+        board = self.metric(task, metric)
+        return board[~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])].reset_index(drop=True)
+
+REPEATERS = ("personal", "personal_decayed")  # for discovery their lists are nothing but what is popular now
 
 # %% ../nbs/05_evaluation.ipynb #c7c45ef0
 BASELINES = ("popularity", "recent_popularity", "personal", "personal_decayed")  # every model is compared with these
@@ -197,7 +204,7 @@ def protocol(
             "relevant": {task: int(matrix.nnz) for task, matrix in truth.items()},
             "new_customers_in_test": int(after["customer_id"].dropna()[~after["customer_id"].dropna().isin(data.customer_ids)].nunique()),
             "repeat_share": 1 - truth["discovery"].nnz / max(bought.nnz, 1),
-            "unseen_share": float((bought.indices >= len(data.product_ids)).sum() / max(bought.nnz, 1))}
+            "unsold_share": float((np.append(data.buyers, np.zeros(bought.shape[1], int))[bought.indices] == 0).mean()) if bought.nnz else 0.0}
 
 # %% ../nbs/05_evaluation.ipynb #0690cc76
 def ranking_facts(
@@ -242,11 +249,10 @@ def verdict(
     model: str = "hybrid",    # whose case is argued
 ) -> str:                     # two or three sentences
     "Who wins a task, and how the model stands against the simple rivals."
-    board = evaluation.metric(task)
+    board, oracle = evaluation.rivals(task), evaluation.metric(task).query("model == 'oracle'")
     if board.empty: return "Nobody bought anything new after the cut, so this task has no answer here."
-    first = board[board["model"] != "oracle"].iloc[0]
+    first = board.iloc[0]
     words = f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of {first['value']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
-    oracle = board[board["model"] == "oracle"]
     words += f", {share(first['value'] / oracle['value'].iloc[0])} of what the oracle reaches." if len(oracle) and oracle["value"].iloc[0] > 0 else "."
     rivals = [b for b in ("personal_decayed", "recent_popularity", "personal", "popularity") if b in set(board["model"]) and b != model]
     if model in set(board["model"]) and rivals:
@@ -287,8 +293,7 @@ def plot_metrics(
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     for axis, task in zip(axes, TASKS):
-        board = evaluation.metric(task, metric)
-        oracle, board = board[board["model"] == "oracle"], board[board["model"] != "oracle"].iloc[::-1]
+        oracle, board = evaluation.metric(task, metric).query("model == 'oracle'"), evaluation.rivals(task, metric).iloc[::-1]
         for y, r in enumerate(board.itertuples()):
             axis.errorbar(r.value, y, xerr=[[r.value - r.low], [r.high - r.value]], fmt="o", ms=7, lw=2, capsize=3,
                           color=SECOND if r.model == accent else ACCENT if r.model not in BASELINES + ("random",) else "#7F7F7F")
@@ -420,7 +425,6 @@ def recommendation_facts(
     out: dict[str, Any] = {"customers": recommendations["customer_id"].nunique(), "lines": len(recommendations), "products": len(top),
                            "personal_share": float((recommendations["method"] != "popular").mean()), "top_product": top.index[0], "top_product_lists": int(top.iloc[0])}
     for task in TASKS:
-        board = evaluation.metric(task)
-        board = board[board["model"] != "oracle"]
+        board = evaluation.rivals(task)
         if len(board): out[task] = {"best": board["model"].iloc[0], "ndcg": {r.model: r.value for r in board.itertuples()}, "verdict": verdict(evaluation, task)}
     return out

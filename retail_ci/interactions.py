@@ -14,7 +14,7 @@ from .core import DataError, count, open_run, share, show_table, unknown
 
 # %% auto #0
 __all__ = ['POPULAR_DAYS', 'time_cut', 'split_at', 'purchases', 'count_buyers', 'Interactions', 'to_csr', 'interactions',
-           'assemble', 'check_products', 'top_k', 'row_of', 'blocks']
+           'assemble', 'check_products', 'top_k', 'row_of', 'row_max', 'blocks']
 
 # %% ../nbs/04_interactions.ipynb #f2978df0
 def time_cut(
@@ -192,6 +192,15 @@ def row_of(
         row = row.copy()
         row[banned] = 0
     return None, row
+
+def row_max(
+    scores: sp.csr_matrix | np.ndarray,  # rows × columns, stored values not below zero
+) -> np.ndarray:                         # the highest score of each row; 0 for an empty one
+    "Highest value per row."
+    if not sp.issparse(scores): return scores.max(axis=1)
+    out, full = np.zeros(scores.shape[0], dtype=scores.dtype), np.flatnonzero(np.diff(scores.indptr))
+    if len(full): out[full] = np.maximum.reduceat(scores.data, scores.indptr[full])
+    return out
 
 # %% ../nbs/04_interactions.ipynb #3fb4ec59
 def blocks(

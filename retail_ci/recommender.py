@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from .baselines import PersonalRecommender, PopularityRecommender, RandomRecommender, Recommender
+from .baselines import PersonalRecommender, PopularityRecommender, RandomRecommender, Recommender, cells
 from .collaborative import CollaborativeRecommender
 from .content import TEXT_COLUMNS, ContentRecommender
 from .core import ACCENT, SECOND, ConfigError, DataError, count, load, open_run, save, save_figure, share, show_table, unknown, use_style
-from .interactions import Interactions
+from .interactions import Interactions, blocks, row_max
 
 # %% auto #0
-__all__ = ['MODELS', 'to_unit', 'mix', 'HybridRecommender', 'louder', 'hybrid_arrays', 'hybrid_from_arrays', 'make_model',
+__all__ = ['MODELS', 'to_unit', 'mix', 'HybridRecommender', 'quieter', 'hybrid_arrays', 'hybrid_from_arrays', 'make_model',
            'concentration_curve', 'plot_coverage']
 
 # %% ../nbs/04e_recommender.ipynb #f031482c
@@ -37,7 +37,7 @@ def mix(
     weight: float,                 # of the collaborative part, 0 to 1
 ) -> np.ndarray | sp.csr_matrix:   # customers × products, 0 to 1
     "Weighted mean of both parts on the scale from 0 to 1."
-    top = np.maximum(collaborative.max(axis=1).toarray().ravel(), 1e-12)
+    top = np.maximum(row_max(collaborative), 1e-12)
     rows = np.repeat(np.arange(collaborative.shape[0]), np.diff(collaborative.indptr))
     unit = (collaborative.data / top[rows]).astype(np.float32)
     if content is None: return sp.csr_matrix((unit, collaborative.indices, collaborative.indptr), shape=collaborative.shape)
@@ -71,21 +71,18 @@ class HybridRecommender(Recommender):
         self.content_ = ContentRecommender().fit(self.data_, products) if described and self.content else None
         if self.content and not described: self.notes_.append("No product descriptions, so the content part steps aside.")
 
-    def _parts(self, rows: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray | None]:
-        "Raw scores of both parts."
-        return self.collaborative_._scores(rows), None if self.content_ is None else self.content_._scores(rows)
-
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix | np.ndarray:
         "The mixture."
-        return mix(*self._parts(rows), self.collaborative / (self.collaborative + self.content))
+        content = None if self.content_ is None else self.content_._scores(rows)
+        return mix(self.collaborative_._scores(rows), content, self.collaborative / (self.collaborative + self.content))
 
-    def _reasons(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         "The reason of the part that speaks louder."
-        reasons = self.collaborative_._reasons(rows, columns)
+        reasons = self.collaborative_._reasons(rows, columns, values)
         if self.content_ is None: return reasons
-        silent = ~louder(self, rows, columns)
-        ask = np.flatnonzero(silent.any(axis=1))
-        if len(ask): reasons[ask] = np.where(silent[ask], self.content_._reasons(rows[ask], columns[ask]), reasons[ask])
+        quiet = quieter(self, rows, columns, values)
+        ask = np.flatnonzero(quiet.any(axis=1))
+        if len(ask): reasons[ask] = np.where(quiet[ask], self.content_._reasons(rows[ask], columns[ask], values[ask]), reasons[ask])
         return reasons
 
     def to_arrays(self) -> dict[str, np.ndarray]:
@@ -107,20 +104,19 @@ class HybridRecommender(Recommender):
         return cls.from_arrays(load(path))
 
 # %% ../nbs/04e_recommender.ipynb #aa3ee856
-def louder(
+def quieter(
     model: HybridRecommender,  # a fitted model
     rows: np.ndarray,          # customers
     columns: np.ndarray,       # rows × k recommended products, -1 where a list ends
-) -> np.ndarray:               # rows × k, true where the collaborative part contributes at least as much as the content part
-    "Which part speaks for each line."
-    if model.content_ is None: return np.ones(columns.shape, dtype=bool)
-    weight, out = model.collaborative / (model.collaborative + model.content), np.empty(columns.shape, dtype=bool)
-    for i in range(0, len(rows), 256):
-        block, part = slice(i, i + 256), np.maximum(columns[i:i + 256], 0)
-        collaborative, content = model._parts(rows[block])
-        first = mix(collaborative, None, 1)[np.arange(len(part))[:, None], part].toarray()
-        out[block] = weight * first >= (1 - weight) * np.take_along_axis(to_unit(content), part, axis=1)
-    return out
+    values: np.ndarray,        # their mixed scores
+) -> np.ndarray:               # rows × k, true where the collaborative part gives less than half of the score
+    "Where the collaborative part is not the reason."
+    weight, out = model.collaborative / (model.collaborative + model.content), []
+    for part in blocks(np.arange(len(rows)), len(model.data_.product_ids)):
+        scores = model.collaborative_._scores(rows[part])
+        own = cells(scores, np.arange(len(part)), columns[part]) / np.maximum(row_max(scores), 1e-12)[:, None]
+        out.append(weight * own < values[part] / 2)
+    return np.concatenate(out)
 
 # %% ../nbs/04e_recommender.ipynb #00f00b06
 def hybrid_arrays(

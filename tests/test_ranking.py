@@ -1,0 +1,237 @@
+"The ranking rooms against plain recomputation: metrics by loops, neighbours by dense numpy, and the same answer for shuffled rows."
+import math
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from retail_ci.baselines import PersonalRecommender, PopularityRecommender, RandomRecommender
+from retail_ci.collaborative import CollaborativeRecommender, neighbours
+from retail_ci.content import ContentRecommender
+from retail_ci.core import ConfigError, DataError
+from retail_ci.evaluation import evaluate, ranking_facts
+from retail_ci.interactions import blocks, interactions, time_cut, top_k
+from retail_ci.metrics import bootstrap_interval, find_hits, intervals, paired_difference, per_customer
+from retail_ci.recommender import MODELS, HybridRecommender, make_model
+
+COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
+
+
+def make_log(seed=0, customers=60, products=40, lines=1500, days=120):
+    rng = np.random.default_rng(seed)
+    taste = rng.integers(0, 4, customers)
+    who = rng.integers(0, customers, lines)
+    what = np.where(rng.random(lines) < 0.7, taste[who] * 10 + rng.integers(0, 10, lines), rng.integers(0, products, lines))
+    log = pd.DataFrame({"transaction_id": [f"B{i // 2}" for i in range(lines)], "customer_id": [f"C{i:03d}" for i in who], "product_id": [f"P{i:03d}" for i in what],
+                        "date": pd.Timestamp("2025-01-01") + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
+                        "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[.8, .15, .05]), "price": 1.0 + what % 7})
+    log.loc[rng.random(lines) < 0.05, "customer_id"] = None
+    table = pd.DataFrame({"product_id": [f"P{i:03d}" for i in range(products + 2)], "category": [f"cat{i // 10}" for i in range(products + 2)],
+                          "price": [1.0 + i % 7 for i in range(products + 2)]})
+    return log, table
+
+
+def plain_metrics(recommended, relevant, k):
+    "One customer, by the definitions, with loops."
+    hits = [p in relevant for p in recommended[:k]]
+    gain = sum(1 / math.log2(r + 2) for r, hit in enumerate(hits) if hit)
+    best = sum(1 / math.log2(r + 2) for r in range(min(k, len(relevant))))
+    precisions = [sum(hits[:r + 1]) / (r + 1) for r, hit in enumerate(hits) if hit]
+    return {"precision": sum(hits) / k, "recall": sum(hits) / len(relevant), "ndcg": gain / best,
+            "hit_rate": float(any(hits)), "map": sum(precisions) / min(k, len(relevant))}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_metrics_equal_plain_loops(seed):
+    rng = np.random.default_rng(seed)
+    n, products, k = 30, int(rng.integers(5, 60)), int(rng.integers(1, 15))
+    lists = np.full((n, k), -1)
+    for i in range(n):
+        found = rng.permutation(products)[:min(k, int(rng.integers(0, k + 1)))]
+        lists[i, :len(found)] = found
+    bought = rng.random((n, products)) < 0.2
+    bought[np.arange(n), rng.integers(0, products, n)] = True
+    truth = sp.csr_matrix(bought.astype(float))
+    ours = per_customer(find_hits(lists, truth), np.diff(truth.indptr))
+    for i in range(n):
+        relevant = set(truth[i].indices.tolist())
+        for name, value in plain_metrics([p for p in lists[i].tolist() if p >= 0], relevant, k).items():
+            assert ours[name][i] == pytest.approx(value, abs=1e-12), (name, i)
+
+
+def plain_backtest(model, log, table, k=10, days=30):
+    "The whole protocol again, from long tables and python sets."
+    cut = log["date"].max() - pd.Timedelta(hours=24 * days)
+    bought = log[(log["quantity"] > 0) & log["customer_id"].notna()]
+    before, after = bought[bought["date"] <= cut], bought[bought["date"] > cut]
+    past = before.groupby("customer_id")["product_id"].agg(set)
+    future = after.groupby("customer_id")["product_id"].agg(set)
+    known = log[log["date"] <= cut]
+    paid = known[known["quantity"] > 0].groupby("product_id")["price"].median()
+    model.fit(known, table.assign(price=table["product_id"].map(paid)))
+    out = {}
+    for task in ("any", "discovery"):
+        relevant = {c: (f - past[c] if task == "discovery" else f) for c, f in future.items() if c in past.index}
+        relevant = {c: f for c, f in relevant.items() if f}
+        answer = model.recommend(list(relevant), k, exclude_purchased=task == "discovery")
+        lists = answer.sort_values("rank").groupby("customer_id")["product_id"].agg(list)
+        rows = pd.DataFrame([plain_metrics(lists.get(c, []), f, k) for c, f in relevant.items()])
+        out[task] = rows.mean().to_dict() | {"customers": len(rows)}
+    return out
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_evaluation_equals_a_plain_backtest(name):
+    log, table = make_log()
+    ours, plain = evaluate([name], log, table, resamples=20), plain_backtest(make_model(name), log, table)
+    for task in ("any", "discovery"):
+        found = ours.table[ours.table["task"] == task].set_index("metric")["value"]
+        assert ours.protocol["customers"][task] == plain[task]["customers"] > 10
+        for metric in ("precision", "recall", "ndcg", "hit_rate", "map"):
+            assert found[metric] == pytest.approx(plain[task][metric], abs=1e-9), (task, metric)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_shuffled_rows_change_nothing(name):
+    log, table = make_log(3)
+    mixed = log.sample(frac=1, random_state=5), table.sample(frac=1, random_state=6)
+    for exclude in (False, True):
+        a = make_model(name).fit(log, table).recommend(k=12, exclude_purchased=exclude)
+        b = make_model(name).fit(*mixed).recommend(k=12, exclude_purchased=exclude)
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
+    log, _ = make_log(7)
+    data, n = interactions(log), 5
+    counts = data.counts.toarray().astype(float)
+    units = counts / np.linalg.norm(counts, axis=1, keepdims=True)
+    cosine = units @ units.T
+    np.fill_diagonal(cosine, 0)
+    nearest = np.zeros_like(cosine)
+    for i, row in enumerate(cosine):
+        best = sorted(range(len(row)), key=lambda j: (-np.float32(row[j]), j))[:n]
+        nearest[i, best] = row[best]
+    monkeypatch.setattr("retail_ci.collaborative.blocks", lambda rows, width: blocks(rows, width, height=7))
+    assert np.allclose(neighbours(data.counts, n).toarray(), nearest, atol=1e-6)
+    model = CollaborativeRecommender(n).fit(log)
+    assert np.allclose(model._scores(np.arange(len(counts))).toarray(), nearest @ counts, atol=1e-4)
+
+
+def test_blocks_do_not_change_the_answer(monkeypatch):
+    log, table = make_log(8)
+    whole = HybridRecommender().fit(log, table).recommend()
+    for module in ("baselines", "collaborative", "recommender"):
+        monkeypatch.setattr(f"retail_ci.{module}.blocks", lambda rows, width: blocks(rows, width, height=3))
+    pd.testing.assert_frame_equal(whole, HybridRecommender().fit(log, table).recommend())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_top_k_equals_a_sort(seed):
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(0, 4, (25, 30)).astype(float)
+    banned = sp.csr_matrix(rng.random((25, 30)) < 0.3, dtype=float)
+    for scores in (dense, sp.csr_matrix(dense)):
+        columns, values = top_k(scores, 8, banned)
+        for i in range(25):
+            left = [j for j in range(30) if dense[i, j] > 0 and not banned[i, j]]
+            expected = sorted(left, key=lambda j: (-dense[i, j], j))[:8]
+            assert columns[i].tolist() == expected + [-1] * (8 - len(expected))
+            assert values[i, :len(expected)].tolist() == dense[i, expected].tolist()
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("exclude", [False, True])
+def test_every_model_keeps_the_manners(name, exclude):
+    log, table = make_log(1)
+    model = make_model(name).fit(log, table)
+    answer = model.recommend(k=10, exclude_purchased=exclude)
+    assert list(answer.columns) == COLUMNS and answer["score"].between(0, 1).all() and (answer["reason"] != "").all()
+    assert not answer.duplicated(["customer_id", "product_id"]).any()
+    for _, part in answer.groupby("customer_id"):
+        assert part["rank"].tolist() == list(range(1, len(part) + 1)) and part["score"].is_monotonic_decreasing and len(part) == 10
+    if exclude:
+        sales = log[(log["quantity"] > 0) & log["customer_id"].notna()]
+        assert answer.merge(sales, on=["customer_id", "product_id"]).empty
+
+
+def test_odd_questions_are_answered_and_flagged():
+    log, table = make_log(2)
+    model = HybridRecommender().fit(log, table)
+    assert list(model.recommend([]).columns) == COLUMNS and "No customer" in model.recommend([]).attrs["notes"][0]
+    twice = model.recommend(["C001", "nobody", "C001"], k=3)
+    assert twice["customer_id"].tolist() == ["C001"] * 3 + ["nobody"] * 3 and len(twice.attrs["notes"]) == 2
+    assert set(twice.query("customer_id == 'nobody'")["method"]) == {"popular"}
+    everything = model.recommend(["C001"], k=1000)
+    assert len(everything) == len(table) and "catalogue ends after 42" in everything.attrs["notes"][0]
+    short = model.recommend(["C001"], k=42, exclude_purchased=True)
+    assert len(short) < 42 and "shorter than 42" in short.attrs["notes"][0]
+    for k in (0, -1, 1.5, True):
+        with pytest.raises(DataError, match="k must be a whole number of at least 1"): model.recommend(["C001"], k=k)
+    with pytest.raises(ConfigError, match="Unknown model 'hybird'"): make_model("hybird")
+
+
+def test_odd_data_is_answered_or_refused():
+    log, table = make_log(4)
+    one = log[log["customer_id"] == "C001"].query("quantity > 0").head(1)
+    assert set(HybridRecommender().fit(one, table).recommend(k=3)["customer_id"]) == {"C001"}
+    lonely = HybridRecommender().fit(one).recommend(k=3)
+    assert len(lonely) == 1 and lonely.attrs["notes"]
+    for missing in (["category"], ["price"]):
+        assert len(HybridRecommender().fit(log, table.drop(columns=missing)).recommend(["C001"])) == 10
+    bare = HybridRecommender().fit(log, table[["product_id"]])
+    assert bare.notes_ and len(bare.recommend(["C001"])) == 10
+    with pytest.raises(DataError, match="describes nothing"): ContentRecommender().fit(log, table[["product_id"]])
+    with pytest.raises(DataError, match="more than once"): HybridRecommender().fit(log, pd.concat([table, table[:1]]))
+    with pytest.raises(DataError, match="no purchase"): PopularityRecommender().fit(log[:0])
+    anonymous = log.assign(customer_id=None)
+    for model in (PersonalRecommender(), HybridRecommender()):
+        assert set(model.fit(anonymous, table).recommend(["C001"])["method"]) == {"popular"} and model.recommend().empty
+
+
+def test_a_saved_model_answers_alike(tmp_path):
+    log, table = make_log(5)
+    model = HybridRecommender().fit(log, table)
+    again = HybridRecommender.load(model.save(tmp_path / "recommender.npz"))
+    for exclude in (False, True):
+        pd.testing.assert_frame_equal(model.recommend(["C001", "C007", "nobody"], 7, exclude), again.recommend(["C001", "C007", "nobody"], 7, exclude))
+    assert (tmp_path / "recommender.npz").read_bytes() == model.save(tmp_path / "b.npz").read_bytes()
+
+
+def test_nothing_after_the_cut_is_used():
+    log, table = make_log(6)
+    cut = time_cut(log)
+    later = log["date"] > cut
+    lying = log.assign(price=log["price"].where(~later, 1000.0))
+    names = ["hybrid", "content", "popularity"]
+    pd.testing.assert_frame_equal(evaluate(names, log, table, resamples=10).table, evaluate(names, lying, table.assign(price=5.0), resamples=10).table)
+
+
+def test_intervals_are_seeded_shared_and_cover():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(300), rng.random(300)
+    both = intervals({"a": a, "b": b, "d": a - b})
+    assert both["a"] == pytest.approx(bootstrap_interval(a)) and both["d"] == pytest.approx(paired_difference(a, b))
+    inside = sum(i["low"] <= 0.5 <= i["high"] for i in (bootstrap_interval(rng.random(80), resamples=300) for _ in range(100)))
+    assert 88 <= inside <= 100
+
+
+def test_ranking_file_has_the_agreed_shape():
+    log, table = make_log(9)
+    facts = ranking_facts(evaluate(list(MODELS), log, table, resamples=50))
+    for task in ("any", "discovery"):
+        assert set(facts[task]) == set(MODELS)
+        for metrics in facts[task].values():
+            assert {"precision", "recall", "ndcg", "hit_rate", "map", "coverage", "novelty"} <= set(metrics)
+            assert all(set(m) == {"value", "low", "high"} for m in metrics.values())
+        assert {"popularity", "personal"} <= set(facts["paired"][task]["hybrid"])
+    better = facts["paired"]["any"]["collaborative"]["popularity"]["ndcg"]
+    assert better["low"] > 0, "tastes are in the data, so customers like you must beat best sellers"
+
+
+def test_chance_depends_on_the_customer_alone():
+    log, _ = make_log(10)
+    model = RandomRecommender(seed=1).fit(log)
+    everyone = model.recommend()
+    for customer in ("C003", "C050"):
+        pd.testing.assert_frame_equal(model.recommend([customer]), everyone[everyone["customer_id"] == customer].reset_index(drop=True))
+    assert not RandomRecommender(seed=2).fit(log).recommend(["C003"])["product_id"].equals(model.recommend(["C003"])["product_id"])
