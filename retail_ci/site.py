@@ -182,7 +182,6 @@ class Page:
     run_dir: Path   # the run it was executed in
     root: Path      # the checkout; its path is kept out of the pages
     stage: Path     # the project folder that is rendered
-    order: int = 0  # its place among the pages
     executed: bool = True  # whether the run executed it
     config: str = ""       # the config's name
     anchors: set[str] = field(default_factory=set)  # addresses of headings in use
@@ -286,7 +285,7 @@ def stage_notebook(
     title, subtitle, rest = split_title(first.source) if first else ("", "", "")
     if first: first.source = rest
     run_steps(notebook, page)
-    front = {"title": title or page.name, "subtitle": subtitle, "order": page.order}
+    front = {"title": title or page.name, "subtitle": subtitle}
     top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
     if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
     notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
@@ -506,8 +505,8 @@ def stage_site(
     manifest, settings = read_facts(run_dir / "manifest.json"), read_facts(run_dir / "config.yaml")
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
     sources = sources_of(run_dir, root)
-    for order, (notebook, file) in enumerate(sources.items()):
-        stage_notebook(file, Page(notebook, run_dir, root, stage, order, file.parent.name == "executed", name))
+    for notebook, file in sources.items():
+        stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name))
     title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
     website = {"title": title, "page-footer": {"left": stamp(manifest)}, **navigation(list(sources), write_reference(root, stage))}
     (stage / "_run.yml").write_text(yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8")
