@@ -19,7 +19,7 @@ from .core import SEGMENTS, Html, Run, RunError, count, money, share
 # %% auto #0
 __all__ = ['NUMBER', 'NOTHING', 'PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE', 'CARDS',
            'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
-           'png_size', 'move_figures', 'align_numbers', 'box_tables', 'html_table', 'Page', 'clean_html',
+           'png_size', 'move_figures', 'kind_of', 'set_columns', 'box_tables', 'html_table', 'Page', 'clean_html',
            'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of',
            'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page',
            'modules_of', 'origin_of', 'write_reference', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of',
@@ -137,17 +137,27 @@ def move_figures(
 NUMBER = re.compile(r"[-+]?[€$£¥]?[\d,]*\.?\d+(?:e[-+]?\d+)?(?: ?(?:%|k|M|bn))?$")  # what counts as a number in a table
 NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
 
-def align_numbers(
+def kind_of(
+    cells: set[str],  # what stands in a column, heading left out
+) -> str:             # "number", "short" for words that fit on a line, or nothing
+    "How a column is set."
+    told = cells - set(NOTHING)
+    if told and all(NUMBER.match(text) and not re.match(r"0\d", text) for text in told): return "number"
+    return "short" if max((len(re.sub(r"<[^>]+>", "", text)) for text in told), default=0) <= 40 else ""
+
+# %% ../nbs/09b_site.ipynb #b841907e
+def set_columns(
     table: str,  # an HTML table
-) -> str:        # the table with the class "number" on the cells of columns of numbers
-    "Mark the columns of numbers, heading included; an id with leading zeros is text."
+) -> str:        # the table with a class on the cells that have none yet
+    "Mark columns of numbers and of short words, headings included; an id with leading zeros is text."
     grid = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S) for row in re.findall(r"<tr.*?</tr>", table, flags=re.S)]
     if len(grid) < 2 or len({len(row) for row in grid}) > 1: return table
-    numeric = lambda text: bool(NUMBER.match(text)) and not re.match(r"0\d", text)
-    columns = [{cell.strip() for cell in column} - set(NOTHING) for column in zip(*grid[1:])]
-    right = [bool(column) and all(map(numeric, column)) for column in columns]
-    place = iter(right * len(grid))
-    return re.sub(r"<(t[hd])(?=[\s>])", lambda m: f'<{m[1]} class="number"' if next(place) else m[0], table)
+    kinds = [kind_of({cell.strip() for cell in column}) for column in zip(*grid[1:])]
+    place = iter(kinds * len(grid))
+    def marked(m: re.Match) -> str:
+        kind = next(place)
+        return f'<{m[1]} class="{kind}"{m[2]}>' if kind and "class=" not in m[2] else m[0]
+    return re.sub(r"<(t[hd])((?:\s[^>]*)?)>", marked, table)
 
 # %% ../nbs/09b_site.ipynb #ea24fc4a
 def box_tables(
@@ -157,7 +167,7 @@ def box_tables(
     text = re.sub(r"<style[^>]*scoped.*?</style>", "", text, flags=re.S)
     text = re.sub(r'<table border="\d+"', "<table", text).replace('<tr style="text-align: right;">', "<tr>")
     opening = '<div class="table-box"><table data-quarto-disable-processing="true"'
-    return re.sub(r"<table(.*?</table>)", lambda m: opening + align_numbers(m[1]) + "</div>", text, flags=re.S)
+    return re.sub(r"<table(.*?</table>)", lambda m: opening + set_columns(m[1]) + "</div>", text, flags=re.S)
 
 # %% ../nbs/09b_site.ipynb #77071b65
 def html_table(
@@ -453,7 +463,7 @@ def stamp(
     "The line at the foot of every page."
     name = (manifest.get("config") or {}).get("name") or "unknown"
     day = str(manifest.get("finished") or "unknown")[:10]
-    commit = str(manifest.get("commit") or "unknown")[:12]
+    commit = re.sub(r"^([0-9a-f]{12})[0-9a-f]+", r"\1", str(manifest.get("commit") or "unknown"))
     return f"Config **{name}** · {day} · commit `{commit}` · data `{data_hash(manifest)}`"
 
 # %% ../nbs/09b_site.ipynb #801608b3
