@@ -221,7 +221,7 @@ def ranking_facts(
 
 # %% ../nbs/05_evaluation.ipynb #240f300f
 LABELS = {"hybrid": "Hybrid 70/30", "collaborative": "Customers like you", "content": "Products like yours", "popularity": "Best sellers, all time",
-          "recent_popularity": "Best sellers, 28 days", "personal": "Personal frequency", "personal_decayed": "Personal frequency, 90-day half-life",
+          "recent_popularity": "Best sellers, 28 days", "personal": "Personal frequency", "personal_decayed": "Personal, 90-day half-life",
           "random": "Chance", "oracle": "Oracle (knows the generator)"}
 
 def label(
@@ -298,9 +298,10 @@ def plot_metrics(
             axis.errorbar(r.value, y, xerr=[[r.value - r.low], [r.high - r.value]], fmt="o", ms=7, lw=2, capsize=3,
                           color=SECOND if r.model == accent else ACCENT if r.model not in BASELINES + ("random",) else "#7F7F7F")
             axis.annotate(f"{r.value:.3f}", (r.high, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
-        if len(oracle): axis.axvline(oracle["value"].iloc[0], color=INK, ls=":", label=f"oracle {oracle['value'].iloc[0]:.3f}")
-        if len(oracle): axis.legend(loc="lower right")
-        axis.set(title=f"{task}: {'repeats count' if task == 'any' else 'only products new to the customer'}", yticks=range(len(board)),
+        for ceiling in oracle["value"]:
+            axis.axvline(ceiling, color=INK, ls=":")
+            axis.annotate(f"oracle {ceiling:.3f} ", (ceiling, 0), ha="right", va="center", fontsize=9)
+        axis.set(title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}", yticks=range(len(board)),
                  yticklabels=[label(m) for m in board["model"]], xlabel=f"{metric.upper()}@{evaluation.protocol.get('k', 10)}")
         axis.set_xlim(0, max(1e-3, board["high"].max(), oracle["value"].max() if len(oracle) else 0) * 1.15)
         axis.grid(axis="y", visible=False)
@@ -330,7 +331,7 @@ def scatter_panel(
         axis.scatter(r.recency, r.frequency, s=2500 * r.share + 20, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white")
         axis.annotate(r.segment, (r.recency, r.frequency), xytext=(0, 6 + np.sqrt(2500 * r.share + 20) / 2), textcoords="offset points", ha="center", fontsize=8)
     axis.set(title="How recent, how often (medians)", xlabel="days since the last purchase", ylabel="baskets")
-    axis.margins(0.25)
+    axis.set(xlim=(0, max(1, profiles["recency"].max()) * 1.25), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
 
 # %% ../nbs/05_evaluation.ipynb #7227f3b8
 def month_panel(
@@ -346,26 +347,26 @@ def month_panel(
     step = max(1, len(months) // 6)
     axis.set(title="Revenue per month", xticks=range(0, len(months), step), ylim=(0, months["revenue"].max() * 1.15),
              xticklabels=[f"{m:%b %y}" for m in months["month"].iloc[::step]])
-    axis.yaxis.set_major_formatter(lambda v, _: money(v, currency))
+    unit, name = next(u for u in ((1e6, " M"), (1e3, " k"), (1, "")) if months["revenue"].max() >= 2 * u[0] or u[0] == 1)
+    axis.yaxis.set_major_formatter(lambda v, _: f"{currency}{v / unit:,g}{name}")
 
 def ranking_panel(
     axis: Any,                        # a matplotlib Axes
     evaluation: Evaluation | None,    # None where there are no products
     models: Sequence[str] = ("hybrid", "personal_decayed", "recent_popularity"),  # which models
 ) -> None:
-    "NDCG of the hybrid and two rivals, for both tasks."
+    "NDCG of the hybrid and two rivals, for both tasks; a repeater has no bar under discovery."
     axis.set(title="Do the lists come true? (NDCG)")
     axis.grid(axis="x", visible=False)
     if evaluation is None: return axis.set(xticks=[], yticks=[]) and None
     tasks = [t for t in TASKS if not evaluation.metric(t).empty]
+    board = pd.concat([evaluation.rivals(t).assign(place=i) for i, t in enumerate(tasks)])
     for i, (model, colour) in enumerate(zip(models, (SECOND, "#7F7F7F", "#BDBDBD"))):
-        board = [evaluation.metric(t).set_index("model") for t in tasks]
-        found = [b.loc[model] for b in board if model in b.index]
-        if not found: continue
-        axis.bar(np.arange(len(found)) + (i - 1) * 0.27, [f["value"] for f in found], 0.25, color=colour, label=label(model),
-                 yerr=[[f["value"] - f["low"] for f in found], [f["high"] - f["value"] for f in found]], error_kw={"lw": 1})
-    axis.set(xticks=range(len(tasks)), xticklabels=tasks)
-    axis.legend(fontsize=8)
+        found = board[board["model"] == model]
+        axis.bar(found["place"] + (i - 1) * 0.27, found["value"], 0.25, color=colour, label=label(model),
+                 yerr=[found["value"] - found["low"], found["high"] - found["value"]], error_kw={"lw": 1})
+    axis.set(xticks=range(len(tasks)), xticklabels=tasks, ylim=(0, max(1e-3, board["high"].max()) * 1.35))
+    axis.legend(fontsize=8, loc="upper right")
 
 # %% ../nbs/05_evaluation.ipynb #eca5eb35
 def plot_dashboard(

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from .core import DataError, count, open_run, share, show_table, unknown
 
 # %% auto #0
-__all__ = ['POPULAR_DAYS', 'time_cut', 'split_at', 'purchases', 'count_buyers', 'Interactions', 'to_csr', 'interactions',
-           'assemble', 'check_products', 'top_k', 'row_of', 'row_max', 'blocks']
+__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'purchases', 'count_buyers', 'Interactions', 'to_csr', 'interactions',
+           'assemble', 'check_products', 'top_k', 'without', 'row_of', 'sort_rows', 'row_max', 'blocks']
 
 # %% ../nbs/04_interactions.ipynb #f2978df0
 def time_cut(
@@ -165,8 +165,10 @@ def top_k(
 ) -> tuple[np.ndarray, np.ndarray]:          # columns (-1: nothing left) and their scores (0 there), both rows × k
     "The `k` highest scores above zero of each row, best first, the lower column first in a tie."
     best, values = np.full((scores.shape[0], k), -1, dtype=np.int32), np.zeros((scores.shape[0], k), dtype=np.float32)
+    scores = without(scores, ruled_out)
+    if scores.shape[1] <= SMALL: return sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
     for i in range(scores.shape[0]):
-        columns, row = row_of(scores, i, ruled_out)
+        columns, row = row_of(scores, i)
         if len(row) > k:
             near = np.flatnonzero(-row <= np.partition(-row, k - 1)[k - 1])
             columns, row = near if columns is None else columns[near], row[near]
@@ -176,22 +178,45 @@ def top_k(
         best[i, :len(order)], values[i, :len(order)] = columns[order], row[order]
     return best, values
 
+# %% ../nbs/04_interactions.ipynb #c90e3075
+SMALL = 1000  # columns up to which whole rows are sorted
+
+def without(
+    scores: sp.csr_matrix | np.ndarray,  # rows × columns
+    ruled_out: sp.csr_matrix | None,     # cells to set to zero
+) -> sp.csr_matrix | np.ndarray:         # a copy, or the scores themselves if nothing is ruled out
+    "Scores in which the ruled out cells are zero."
+    if ruled_out is None: return scores
+    rows = np.repeat(np.arange(scores.shape[0]), np.diff(ruled_out.indptr))
+    if not sp.issparse(scores):
+        scores = scores.copy()
+        scores[rows, ruled_out.indices] = 0
+        return scores
+    banned = np.zeros(scores.shape, dtype=bool)
+    banned[rows, ruled_out.indices] = True
+    kept = np.where(banned[np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr)), scores.indices], 0, scores.data)
+    return sp.csr_matrix((kept, scores.indices, scores.indptr), shape=scores.shape)
+
 def row_of(
     scores: sp.csr_matrix | np.ndarray,      # rows × columns
     i: int,                                  # which row
-    ruled_out: sp.csr_matrix | None = None,  # cells to set to zero
 ) -> tuple[np.ndarray | None, np.ndarray]:   # columns (None: all of them), values
-    "One row's scores without what is ruled out."
-    banned = () if ruled_out is None else ruled_out.indices[ruled_out.indptr[i]:ruled_out.indptr[i + 1]]
-    if sp.issparse(scores):
-        part = slice(scores.indptr[i], scores.indptr[i + 1])
-        columns, row = scores.indices[part], scores.data[part]
-        return columns, np.where(np.isin(columns, banned, assume_unique=True), 0, row) if len(banned) else row
-    row = scores[i]
-    if len(banned):
-        row = row.copy()
-        row[banned] = 0
-    return None, row
+    "The stored cells of one row."
+    if not sp.issparse(scores): return None, scores[i]
+    part = slice(scores.indptr[i], scores.indptr[i + 1])
+    return scores.indices[part], scores.data[part]
+
+def sort_rows(
+    scores: np.ndarray,  # rows × columns
+    best: np.ndarray,    # columns, filled in place
+    values: np.ndarray,  # scores, filled in place
+) -> tuple[np.ndarray, np.ndarray]:  # both
+    "The best of each row by sorting all of it."
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :best.shape[1]]
+    found = np.take_along_axis(scores, order, axis=1)
+    width = order.shape[1]
+    best[:, :width], values[:, :width] = np.where(found > 0, order, -1), np.maximum(found, 0)
+    return best, values
 
 def row_max(
     scores: sp.csr_matrix | np.ndarray,  # rows × columns, stored values not below zero

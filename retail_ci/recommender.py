@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -181,17 +182,17 @@ def plot_coverage(
     recommended: np.ndarray,  # how often each product of the catalogue is recommended
     sold: np.ndarray,         # how often each is bought
     k: int,                   # length of a list
-):                            # a matplotlib Figure
+) -> Any:                     # a matplotlib Figure
     "Concentration of the recommendations, beside that of sales and of one list for everybody."
     import matplotlib.pyplot as plt
     use_style()
     figure, axis = plt.subplots(figsize=(7.5, 4))
-    shelf = np.linspace(0, 1, len(recommended) + 1)
-    axis.plot(shelf, concentration_curve(recommended), color=ACCENT, lw=2, label="recommended")
-    axis.plot(shelf, concentration_curve(sold), color=SECOND, lw=2, label="sold")
-    axis.plot([0, k / len(recommended), 1], [0, 1, 1], color="#7F7F7F", ls=":", label="best sellers for everybody")
-    axis.set(xlabel="Share of the catalogue, most frequent first", ylabel="Share of all lines", title="How much of the shelf gets a chance",
-             xlim=(0, 1), ylim=(0, 1.02))
-    axis.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}"); axis.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    axis.legend(loc="lower right")
+    products = np.arange(1, len(recommended) + 1)
+    axis.plot(products, concentration_curve(recommended)[1:], color=ACCENT, lw=2, label="recommended")
+    axis.plot(products, concentration_curve(sold)[1:], color=SECOND, lw=2, label="sold")
+    axis.plot(products, np.minimum(products / k, 1), color="#7F7F7F", ls=":", label="one list for everybody")
+    axis.set(xlabel="Products, most frequent first (logarithmic)", ylabel="Share of all lines", title="How much of the shelf gets a chance",
+             xscale="log", xlim=(1, max(2, len(products))), ylim=(0, 1.02))
+    axis.xaxis.set_major_formatter(lambda v, _: count(v)); axis.yaxis.set_major_formatter(lambda v, _: share(v))
+    axis.legend(loc="upper left")
     return figure

@@ -80,7 +80,8 @@ def plain_backtest(model, log, table, k=10, days=30):
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-def test_evaluation_equals_a_plain_backtest(name):
+def test_evaluation_equals_a_plain_backtest(name, monkeypatch):
+    monkeypatch.setattr("retail_ci.interactions.SMALL", 0)
     log, table = make_log()
     ours, plain = evaluate([name], log, table, resamples=20), plain_backtest(make_model(name), log, table)
     for task in ("any", "discovery"):
@@ -125,8 +126,10 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     pd.testing.assert_frame_equal(whole, HybridRecommender().fit(log, table).recommend())
 
 
+@pytest.mark.parametrize("small", [0, 1000])
 @pytest.mark.parametrize("seed", range(5))
-def test_top_k_equals_a_sort(seed):
+def test_top_k_equals_a_sort(seed, small, monkeypatch):
+    monkeypatch.setattr("retail_ci.interactions.SMALL", small)
     rng = np.random.default_rng(seed)
     dense = rng.integers(0, 4, (25, 30)).astype(float)
     banned = sp.csr_matrix(rng.random((25, 30)) < 0.3, dtype=float)
