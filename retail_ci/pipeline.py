@@ -230,7 +230,8 @@ def as_error(
         return RunError(f"Notebook {name} could not write: {text}. Free some space or correct the permissions, and run again.")
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""
-    return RetailError(f"Notebook {name} failed{where}: {kind}: {text[:400]}{'' if text[-1:] in '.!?' else '.'}{look}")
+    words = f"{kind}: {text[:400]}".removesuffix(": ").removesuffix(".")
+    return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 
 # %% ../nbs/09_pipeline.ipynb #ece9244b
 def run_notebooks(

@@ -177,8 +177,8 @@ def test_a_killed_run_leaves_the_last_good_one_and_the_next_run_cleans_up(projec
 @pytest.mark.parametrize("source, code, sentence", [
     ("from retail_ci.core import DataError\nraise DataError('K must be at most 4, found 5; set segmentation.k.')", 3, "retail-ci: K must be at most 4, found 5; set segmentation.k.\n"),
     ("from retail_ci.core import ConfigError\nraise ConfigError('No such model.')", 2, "retail-ci: No such model.\n"),
-    ("{}['day']", 1, "Notebook 01_data failed in cell 3: KeyError: 'day'. The executed copy is runs/default/failed/01_data.ipynb.\n"),
-    ("1 +", 1, "Notebook 01_data failed in cell 3: SyntaxError"),
+    ("{}['day']", 1, "Notebook 01_data failed in cell 4: KeyError: 'day'. The executed copy is runs/default/failed/01_data.ipynb.\n"),
+    ("1 +", 1, "Notebook 01_data failed in cell 4: SyntaxError"),
     ("import os\nraise OSError(28, os.strerror(28), 'features.parquet')", 4, "could not write: [Errno 28] No space left on device: 'features.parquet'"),
     ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", 1, "want of memory")])
 def test_a_failed_notebook_is_one_sentence(project, source, code, sentence):
