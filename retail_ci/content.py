@@ -25,7 +25,9 @@ def product_vectors(
 ) -> sp.csr_matrix:          # products × features, rows of length 1; an undescribed product has an empty row
     "Describe each product by its categories and its log price."
     parts = [one_hot(products[name]) for name in TEXT_COLUMNS if name in products and products[name].notna().any()]
-    if "price" in products and products["price"].gt(0).any(): parts.append(sp.csr_matrix(PRICE_WEIGHT * log_price(products["price"])[:, None]))
+    if "price" in products and products["price"].gt(0).any():
+        if not parts: parts.append(sp.csr_matrix(np.ones((len(products), 1))))  # with nothing but prices, all products share one shelf
+        parts.append(sp.csr_matrix(PRICE_WEIGHT * log_price(products["price"])[:, None]))
     if not parts: raise DataError(f"The products table describes nothing: it needs price or one of {', '.join(TEXT_COLUMNS)}.")
     return unit_rows(sp.hstack(parts, format="csr"))
 

@@ -14,7 +14,7 @@ from .baselines import Recommender
 from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, money, open_run, save_figure, share, show_table, use_style
 from .interactions import Interactions, interactions, purchases, split_at, time_cut
 from .metrics import METRICS, coverage, find_hits, intervals, novelty, per_customer
-from .recommender import MODELS, HybridRecommender, make_model
+from .recommender import MODELS, configured, make_model
 
 # %% auto #0
 __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'products_before', 'relevant_products', 'KnownChances', 'oracle',
@@ -328,10 +328,12 @@ def scatter_panel(
 ) -> None:
     "Median recency against median frequency, a bubble per segment, its area the customers."
     for r in profiles.itertuples():
-        axis.scatter(r.recency, r.frequency, s=2500 * r.share + 20, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white")
-        axis.annotate(r.segment, (r.recency, r.frequency), xytext=(0, 6 + np.sqrt(2500 * r.share + 20) / 2), textcoords="offset points", ha="center", fontsize=8)
+        size, left = 2500 * r.share + 20, r.recency > 0.7 * profiles["recency"].max()
+        axis.scatter(r.recency, r.frequency, s=size, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white", clip_on=False)
+        axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-1 if left else 1) * (4 + np.sqrt(size) / 2), 0), textcoords="offset points",
+                      ha="right" if left else "left", va="center", fontsize=9)
     axis.set(title="How recent, how often (medians)", xlabel="days since the last purchase", ylabel="baskets")
-    axis.set(xlim=(0, max(1, profiles["recency"].max()) * 1.25), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
+    axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
 
 # %% ../nbs/05_evaluation.ipynb #7227f3b8
 def month_panel(

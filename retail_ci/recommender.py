@@ -14,12 +14,12 @@ import scipy.sparse as sp
 from .baselines import PersonalRecommender, PopularityRecommender, RandomRecommender, Recommender, cells
 from .collaborative import CollaborativeRecommender
 from .content import TEXT_COLUMNS, ContentRecommender
-from .core import ACCENT, SECOND, ConfigError, DataError, count, load, open_run, save, save_figure, share, show_table, unknown, use_style
+from .core import ACCENT, SECOND, ConfigError, DataError, RecommenderConfig, count, load, open_run, save, save_figure, share, show_table, unknown, use_style
 from .interactions import Interactions, blocks, row_max
 
 # %% auto #0
 __all__ = ['MODELS', 'to_unit', 'mix', 'HybridRecommender', 'quieter', 'hybrid_arrays', 'hybrid_from_arrays', 'make_model',
-           'concentration_curve', 'plot_coverage']
+           'configured', 'concentration_curve', 'plot_coverage']
 
 # %% ../nbs/04e_recommender.ipynb #f031482c
 def to_unit(
@@ -68,9 +68,9 @@ class HybridRecommender(Recommender):
         "Fit both parts on the same interactions."
         self.notes_ = []
         self.collaborative_ = CollaborativeRecommender(self.neighbours).fit(self.data_)
-        described = products is not None and any(c in products and products[c].notna().any() for c in (*TEXT_COLUMNS, "price"))
+        described = products is not None and any(c in products and products[c].nunique() > 1 for c in TEXT_COLUMNS)
         self.content_ = ContentRecommender().fit(self.data_, products) if described and self.content else None
-        if self.content and not described: self.notes_.append("No product descriptions, so the content part steps aside.")
+        if self.content and not described: self.notes_.append("No category or brand tells products apart, so the content part steps aside.")
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix | np.ndarray:
         "The mixture."
@@ -170,6 +170,14 @@ def make_model(
     if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
     return MODELS[name]()
 
+def configured(
+    settings: RecommenderConfig,  # the config's section
+) -> HybridRecommender:           # not fitted yet
+    "The hybrid that a config asks for; raises `ConfigError` for a weight that does not exist."
+    for name in settings.weights:
+        if name not in ("collaborative", "content"): raise ConfigError(unknown("config key", name, ["collaborative", "content"], "recommender.weights"))
+    return HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
+
 # %% ../nbs/04e_recommender.ipynb #6dae674f
 def concentration_curve(
     numbers: np.ndarray,  # how often each product appears (or sells), zeros included
@@ -194,5 +202,5 @@ def plot_coverage(
     axis.set(xlabel="Products, most frequent first (logarithmic)", ylabel="Share of all lines", title="How much of the shelf gets a chance",
              xscale="log", xlim=(1, max(2, len(products))), ylim=(0, 1.02))
     axis.xaxis.set_major_formatter(lambda v, _: count(v)); axis.yaxis.set_major_formatter(lambda v, _: share(v))
-    axis.legend(loc="upper left")
+    axis.legend(loc="lower right")
     return figure
