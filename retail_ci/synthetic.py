@@ -16,13 +16,13 @@ from .core import Config, DataError, replacing
 # %% auto #0
 __all__ = ['SHELVES', 'CATEGORIES', 'BRANDS', 'BEHAVIOUR', 'SEASONS', 'BLOCK_CUSTOMERS', 'BLOCK_LINES', 'DIRT', 'AGE_BANDS',
            'REGIONS', 'TRUTH_LIMIT', 'CALIBRATION', 'Shelf', 'Behaviour', 'bell', 'footfall', 'seasons',
-           'draw_products', 'draw_tastes', 'World', 'make_world', 'promoted', 'demand', 'appetite', 'draw_spells',
-           'Customers', 'draw_favourites', 'draw_customers', 'flow_at', 'draw_visits', 'draw_trials', 'draw_habits',
-           'visit_rounds', 'draw_purchases', 'blocks', 'visits_needed', 'open_shop', 'draw_returns', 'draw_anonymous',
-           'draw_sales', 'priced', 'draw_block', 'plan_dirt', 'name_ids', 'to_table', 'basket_stride', 'product_table',
-           'customer_table', 'stream', 'TableWriter', 'generate', 'truth_arrays', 'unpack', 'last_purchases',
-           'purchase_steps', 'oracle_scores', 'play_forward', 'repeat_share', 'visit_spread', 'calibration',
-           'good_lines']
+           'draw_products', 'draw_tastes', 'promoted', 'demand', 'World', 'make_world', 'appetite', 'draw_spells',
+           'Customers', 'draw_favourites', 'draw_customers', 'flow_at', 'draw_visits', 'distinct', 'draw_trials',
+           'draw_habits', 'visit_rounds', 'draw_purchases', 'blocks', 'visits_needed', 'open_shop', 'draw_returns',
+           'draw_anonymous', 'draw_sales', 'priced', 'draw_block', 'plan_dirt', 'name_ids', 'to_table', 'basket_stride',
+           'product_table', 'customer_table', 'stream', 'TableWriter', 'generate', 'truth_arrays', 'unpack',
+           'last_purchases', 'purchase_steps', 'oracle_scores', 'play_forward', 'repeat_share', 'visit_spread',
+           'calibration', 'good_lines']
 
 # %% ../nbs/00a_synthetic.ipynb #fe1ea339
 class Shelf(NamedTuple):
@@ -57,15 +57,15 @@ SHELVES: tuple[Shelf, ...] = tuple(Shelf(*row) for row in [
     ("pharmacy", "allergy", .03, 4, 15, 60, 0, "spring", .005, .05, "Cetirizine 10|Eye Drops|Hay Fever Spray"),
     ("pharmacy", "first aid", .04, 2, 12, 0, .2, "flat", .01, .1, "Plasters|Bandage Set|Wound Gel|Disinfectant"),
     ("pharmacy", "oral care", .05, 2, 9, 90, 0, "flat", .005, .2, "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste"),
-    ("fragrance", "eau de parfum", .05, 18, 75, 0, .2, "gift", .05, .0, "Eau de Parfum|Eau de Toilette|Body Mist"),
-    ("fragrance", "gift sets", .03, 15, 60, 0, .2, "gift", .04, .1, "Gift Set|Discovery Set|Bath Gift Box"),
+    ("fragrance", "eau de parfum", .05, 12, 55, 0, .2, "gift", .05, .0, "Eau de Parfum|Eau de Toilette|Body Mist"),
+    ("fragrance", "gift sets", .03, 10, 40, 0, .2, "gift", .04, .1, "Gift Set|Discovery Set|Bath Gift Box"),
     ("baby", "nappies", .05, 9, 24, 32, 0, "flat", .01, .4, "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants"),
     ("baby", "wipes", .04, 2, 9, 40, 0, "flat", .005, .5, "Baby Wipes|Sensitive Wipes|Water Wipes"),
     ("baby", "baby food", .04, 1, 6, 24, 0, "flat", .005, 1.5, "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk"),
     ("baby", "baby care", .03, 3, 12, 90, 0, "flat", .01, .1, "Baby Lotion|Nappy Cream|Baby Bath"),
-    ("electrical", "hair tools", .03, 19, 120, 0, .05, "gift", .08, .0, "Hair Dryer|Straightener|Curling Wand"),
-    ("electrical", "shavers", .03, 25, 140, 0, .05, "gift", .08, .0, "Foil Shaver|Beard Trimmer|Epilator"),
-    ("electrical", "toothbrushes", .02, 20, 110, 0, .05, "gift", .06, .0, "Sonic Toothbrush|Rotary Toothbrush|Water Flosser")])
+    ("electrical", "hair tools", .03, 14, 60, 0, .05, "gift", .08, .0, "Hair Dryer|Straightener|Curling Wand"),
+    ("electrical", "shavers", .03, 16, 70, 0, .05, "gift", .08, .0, "Foil Shaver|Beard Trimmer|Epilator"),
+    ("electrical", "toothbrushes", .02, 12, 60, 0, .05, "gift", .06, .0, "Sonic Toothbrush|Rotary Toothbrush|Water Flosser")])
 CATEGORIES: list[str] = list(dict.fromkeys(s.category for s in SHELVES))
 BRANDS: dict[str, list[str]] = {  # invented, five per category
     "skincare": ["Quandelle", "Ostrivane", "Mirrelune", "Sablequin", "Threnwood"],
@@ -192,37 +192,6 @@ def draw_tastes(
         weights /= weights.sum(axis=1, keepdims=True)
     return weights
 
-# %% ../nbs/00a_synthetic.ipynb #c0d0a6aa
-@dataclass(frozen=True)
-class World:
-    "What is the same for every customer."
-    config: Config                    # the size and the seed
-    behaviour: Behaviour              # how customers behave
-    flow: np.ndarray                  # running total of visits, hour by hour
-    season: np.ndarray                # seasons x days
-    products: dict[str, np.ndarray]   # the assortment
-    tastes: np.ndarray                # kinds x products
-    kinds: np.ndarray                 # how common each kind is
-    peak: np.ndarray                  # per product, the most that its calendar ever gives
-    trial_total: np.ndarray           # per kind, the sum of tastes at those peaks
-    trial_table: np.ndarray           # running sums of them, kind after kind, to look a product up
-    visits: float = 1.0               # expected visits per customer over the period; see `visits_needed`
-
-# %% ../nbs/00a_synthetic.ipynb #e4715c59
-def make_world(
-    config: Config,                   # size and seed
-    behaviour: Behaviour = BEHAVIOUR, # how customers behave
-) -> World:                           # ready to draw customers in
-    "Draw the assortment and the tastes; the same for the same config."
-    s, rng = config.synthetic, np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
-    products = draw_products(rng, s.products, s.days, behaviour)
-    tastes = draw_tastes(rng, products, behaviour)
-    season = seasons(s.start, s.days)
-    peak = season.max(axis=1)[products["season"]] * (1 + behaviour.promoted)
-    weights = tastes * peak
-    table = (np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True) + np.arange(len(tastes))[:, None]).ravel()
-    return World(config, behaviour, footfall(s.start, s.days), season, products, tastes, rng.dirichlet(np.full(len(tastes), 30.0)), peak, weights.sum(axis=1), table)
-
 # %% ../nbs/00a_synthetic.ipynb #7de26307
 def promoted(
     products: Mapping[str, np.ndarray],  # the assortment
@@ -243,6 +212,47 @@ def demand(
     "How much the calendar makes of a product on a day."
     on_sale = (day >= products["launch"][product]) & (day < products["end"][product])
     return season[products["season"][product], day] * on_sale * (1 + lift * promoted(products, product, day))
+
+# %% ../nbs/00a_synthetic.ipynb #c0d0a6aa
+@dataclass(frozen=True)
+class World:
+    "What is the same for every customer."
+    config: Config                    # the size and the seed
+    behaviour: Behaviour              # how customers behave
+    flow: np.ndarray                  # running total of visits, hour by hour
+    season: np.ndarray                # seasons x days
+    products: dict[str, np.ndarray]   # the assortment
+    tastes: np.ndarray                # kinds x products
+    kinds: np.ndarray                 # how common each kind is
+    peak: np.ndarray                  # per product, the most that its calendar ever gives
+    trial_total: np.ndarray           # per kind, the sum of tastes at those peaks
+    trial_table: np.ndarray           # running sums of them, kind after kind, to look a product up
+    table: np.ndarray | None = None   # products x days, `demand` of all; None if too large to keep
+    visits: float = 1.0               # expected visits per customer over the period; see `visits_needed`
+
+    def calendar(self,
+        product: np.ndarray,  # numbers of products
+        day: np.ndarray,      # days since the start
+    ) -> np.ndarray:          # what the calendar makes of each
+        "`demand`, looked up where there is a table."
+        if self.table is not None: return self.table[product, day]
+        return demand(self.products, self.season, product, day, self.behaviour.promoted)
+
+# %% ../nbs/00a_synthetic.ipynb #e4715c59
+def make_world(
+    config: Config,                   # size and seed
+    behaviour: Behaviour = BEHAVIOUR, # how customers behave
+) -> World:                           # ready to draw customers in
+    "Draw the assortment and the tastes; the same for the same config."
+    s, rng = config.synthetic, np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
+    products = draw_products(rng, s.products, s.days, behaviour)
+    tastes = draw_tastes(rng, products, behaviour)
+    season = seasons(s.start, s.days)
+    peak = season.max(axis=1)[products["season"]] * (1 + behaviour.promoted)
+    weights = tastes * peak
+    table = demand(products, season, np.arange(s.products)[:, None], np.arange(s.days), behaviour.promoted) if s.products * s.days <= 5_000_000 else None
+    running = (np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True) + np.arange(len(tastes))[:, None]).ravel()
+    return World(config, behaviour, footfall(s.start, s.days), season, products, tastes, rng.dirichlet(np.full(len(tastes), 30.0)), peak, weights.sum(axis=1), running, table)
 
 # %% ../nbs/00a_synthetic.ipynb #0259d85a
 def appetite(
@@ -357,6 +367,14 @@ def draw_visits(
     return customer[order], day[order]
 
 # %% ../nbs/00a_synthetic.ipynb #f77b479d
+def distinct(
+    values: np.ndarray,  # whole numbers
+) -> np.ndarray:         # each once, ascending
+    "Like numpy's `unique`, by sorting, which is faster here; the values must not be negative."
+    values = np.sort(values)
+    return values[np.diff(values, prepend=-1) != 0] if len(values) else values
+
+# %% ../nbs/00a_synthetic.ipynb #10c9848d
 def draw_trials(
     rng: np.random.Generator,  # source of chance
     world: World,              # the shop
@@ -373,8 +391,8 @@ def draw_trials(
     running = np.cumsum(weights, axis=1) / total[:, None]
     kind = (running[customer[visit]] < rng.random((len(visit), 1))).sum(axis=1).clip(0, len(world.tastes) - 1)
     product = (np.searchsorted(world.trial_table, kind + rng.random(len(visit))) - kind * width).clip(0, width - 1)
-    kept = rng.random(len(visit)) * world.peak[product] < demand(world.products, world.season, product, day[visit].astype(int), b.promoted)
-    pairs = np.unique(visit[kept] * width + product[kept])
+    kept = rng.random(len(visit)) * world.peak[product] < world.calendar(product, day[visit].astype(int))
+    pairs = distinct(visit[kept] * width + product[kept])
     return pairs // width, pairs % width
 
 # %% ../nbs/00a_synthetic.ipynb #f8ef0726
@@ -390,15 +408,16 @@ def draw_habits(
 ) -> np.ndarray:               # visits x favourites: bought by habit
     "Favourites that are bought because they are due."
     b, favourite = world.behaviour, people.favourite
-    calendar = demand(world.products, world.season, favourite[customer], day.astype(int)[:, None], b.promoted)
-    strength = calendar * people.pull[customer] * (people.size[customer] * size)[:, None]
-    again, chance = world.products["again"][favourite], rng.random(strength.shape)
-    bought = np.zeros(strength.shape, bool)
+    strength = world.calendar(favourite[customer], day.astype(int)[:, None]) * people.pull[customer] * (people.size[customer] * size)[:, None]
+    chance, bought = rng.random(strength.shape), np.zeros(strength.shape, bool)
+    possible = chance < -np.expm1(-strength)  # appetite is at most 1: nothing else can be bought
     for now in visit_rounds(customer):
-        who = customer[now]
-        ready = appetite(day[now, None] - last[who], people.cycle[who], again[who], b)
-        bought[now] = chance[now] < -np.expm1(-strength[now] * ready)
-        last[who] = np.where(bought[now] | tried[now], day[now, None], last[who])
+        turn, slot = np.nonzero(possible[now])
+        visit, who = now[turn], customer[now[turn]]
+        ready = appetite(day[visit] - last[who, slot], people.cycle[who, slot], world.products["again"][favourite[who, slot]], b)
+        bought[visit, slot] = chance[visit, slot] < -np.expm1(-strength[visit, slot] * ready)
+        turn, slot = np.nonzero(bought[now] | tried[now])
+        last[customer[now[turn]], slot] = day[now[turn]]
     return bought
 
 def visit_rounds(
@@ -428,7 +447,7 @@ def draw_purchases(
     tried[visit[match], slot] = True
     if last is None: last = np.full(people.favourite.shape, -np.inf)
     from_habit, slot = np.nonzero(draw_habits(rng, world, people, customer, day, size, tried, last))
-    pairs = np.unique(np.concatenate([visit * width + product, from_habit * width + people.favourite[customer[from_habit], slot]]))
+    pairs = distinct(np.concatenate([visit * width + product, from_habit * width + people.favourite[customer[from_habit], slot]]))
     return pairs // width, pairs % width
 
 # %% ../nbs/00a_synthetic.ipynb #c9876376
@@ -498,8 +517,8 @@ def draw_anonymous(
         visit = np.repeat(np.arange(m), 1 + rng.poisson(1.5, m))
         kind = rng.choice(len(world.kinds), m, p=world.kinds)[visit]
         product = (np.searchsorted(world.trial_table, kind + rng.random(len(visit))) - kind * width).clip(0, width - 1)
-        kept = rng.random(len(visit)) * world.peak[product] < demand(world.products, world.season, product, day[visit].astype(int), world.behaviour.promoted)
-        pairs = np.unique(visit[kept] * width + product[kept])
+        kept = rng.random(len(visit)) * world.peak[product] < world.calendar(product, day[visit].astype(int))
+        pairs = distinct(visit[kept] * width + product[kept])
         days.append(day[pairs // width]); baskets.append(pairs // width + len(baskets) * m); products.append(pairs % width)
         so_far += len(pairs)
     return tuple(np.concatenate(x)[:n] if x else np.empty(0, int) for x in (days, baskets, products))
@@ -519,7 +538,7 @@ def draw_sales(
     visit, product = draw_purchases(rng, world, people, customer, day)
     if regular_first:
         first, twelfth = int(np.argmin(np.where(customer == 0, day, np.inf))), min(11, len(world.products["price"]) - 1)
-        pairs = np.unique(np.append(visit * len(world.products["price"]) + product, first * len(world.products["price"]) + twelfth))
+        pairs = distinct(np.append(visit * len(world.products["price"]) + product, first * len(world.products["price"]) + twelfth))
         visit, product = pairs // len(world.products["price"]), pairs % len(world.products["price"])
     return priced(rng, world, day[visit], visit, customer[visit], product)
 
