@@ -18,12 +18,13 @@ from .core import (ARTEFACTS, FIGURES, Config, ConfigError, RetailError, RunErro
                             find_root, load, load_config, save, sha256, source_files, unknown)
 
 # %% auto #0
-__all__ = ['DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment', 'kernel_manager',
-           'end_with_parent', 'kill_group', 'peak_mib', 'what_failed', 'execute', 'Job', 'start_job', 'as_error',
-           'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table', 'input_hashes', 'rows',
-           'artifacts', 'versions', 'commit', 'write_manifest', 'new_id', 'publish', 'remains', 'prune', 'locked',
-           'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable', 'unfinished', 'settle', 'run_chain',
-           'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
+__all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment',
+           'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib', 'what_failed',
+           'execute', 'Job', 'set_environment', 'start_job', 'as_error', 'run_notebooks', 'finished', 'keep_failed',
+           'relative', 'Progress', 'timing_table', 'input_hashes', 'rows', 'artifacts', 'versions', 'commit',
+           'write_manifest', 'new_id', 'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'link_earlier',
+           'disk_errors', 'stoppable', 'unfinished', 'settle', 'run_chain', 'same_facts', 'same_picture',
+           'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -87,36 +88,105 @@ def environment(
     folder: str | Path,   # a short-lived folder for sockets and settings
 ) -> dict[str, str]:      # what the kernel finds in its environment
     "The environment of a kernel: yours, with one thread and no personal settings."
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-    return os.environ | threads | {
+    return os.environ | ONE_THREAD | {
         "JUPYTER_RUNTIME_DIR": str(folder), "IPYTHONDIR": str(Path(folder) / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PLOTLY_RENDERER": "plotly_mimetype+notebook_connected"}
+        "PLOTLY_RENDERER": "plotly_mimetype+notebook_connected"}
 
+# %% ../nbs/09_pipeline.ipynb #1c135487
+class ForkedKernel:
+    "A kernel process, forked and waiting; looks like the `Popen` that jupyter_client expects."
+    stdin = stdout = stderr = None
+
+    def __init__(self, connection_file: Path, cwd: Path):
+        "Fork; the child waits for `go`."
+        self.gate, self.returncode = os.pipe(), None
+        self.pid = os.fork()
+        if self.pid: os.close(self.gate[0])
+        else: self.serve(connection_file, cwd)
+
+    def serve(self, connection_file: Path, cwd: Path) -> None:
+        "The child's whole life: wait, be a kernel, end."
+        os.close(self.gate[1])
+        if os.read(self.gate[0], 1):
+            os.setsid(), os.chdir(cwd)
+            from ipykernel.kernelapp import IPKernelApp
+            IPKernelApp.launch_instance(argv=["-f", str(connection_file), "--HistoryManager.enabled=False"])
+        os._exit(0)
+
+    def go(self) -> None:
+        "Let the kernel start."
+        os.write(self.gate[1], b"1"), os.close(self.gate[1])
+
+    def poll(self) -> int | None:
+        "The exit code, or None while it runs."
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid: self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self) -> int:
+        "Wait for the end."
+        while self.poll() is None: time.sleep(0.01)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        "Send a signal, unless it has ended."
+        if self.poll() is None: os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        "Ask it to end."
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        "End it."
+        self.send_signal(signal.SIGKILL)
+
+# %% ../nbs/09_pipeline.ipynb #8131b782
 def kernel_manager(
     folder: str | Path,             # where the socket files go
+    kernel: ForkedKernel,           # waiting
     started: Callable[[int], Any],  # told the kernel's process id
 ) -> type:                          # what papermill starts kernels with
-    "A kernel manager that starts this very Python."
+    "A kernel manager that lets a forked kernel go."
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class Forked(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
+            self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
+            kernel.go()
+            return self.connection_info
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **kwargs: Any):
             super().__init__(**kwargs, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
             self.transport, self.connection_file = "ipc", str(Path(folder) / "k.json")
         async def start_kernel(self, **kwargs: Any) -> None:
+            self.provisioner = Forked(kernel_id="k", kernel_spec=self.kernel_spec, parent=self)
+            started(kernel.pid)
             await super().start_kernel(**kwargs)
-            started(self.provisioner.pid)
     return Kernel
+
+# %% ../nbs/09_pipeline.ipynb #bcdc6fdd
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1") | {"MPLBACKEND": "agg"}
+ALWAYS = ["papermill", "nbclient", "jupyter_client.manager", "jupyter_client.provisioning", "ipykernel.kernelapp", "ipykernel.ipkernel", "IPython.display"]
+HEAVY = ["numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "matplotlib.pyplot", "ibis", "duckdb", "ibis.backends.duckdb", "sklearn.cluster", "sklearn.metrics", "pytest"]
+
+def preload(
+    notebooks: list[Path],  # what will run
+) -> list[str]:             # modules that the server imports once
+    "What to have ready: the heavy libraries only where a notebook uses the package."
+    return ALWAYS + HEAVY * any(re.search(r"\bretail_ci\.(?!core\b)\w", code(p)) for p in notebooks)
 
 # %% ../nbs/09_pipeline.ipynb #910a206c
 def end_with_parent(
-    kernel: list[int],  # the kernel's process id, once it is known
+    kernel: int,  # the kernel's process id
 ) -> None:
     "End this process and its kernel when the runner is gone."
     def watch() -> None:
         multiprocessing.parent_process().join()
-        kill_group(*kernel)
+        kill_group(kernel)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -157,18 +227,19 @@ def execute(
 ) -> None:
     "Execute one notebook and send what it took: the work of one process."
     import logging
-    folder, kernel = Path(env["JUPYTER_RUNTIME_DIR"]), []
+    folder = Path(env["JUPYTER_RUNTIME_DIR"])
     os.setsid()                                      # Ctrl-C is the runner's to handle
-    end_with_parent(kernel)
     with open(folder / "log", "wb") as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
     os.environ.clear(); os.environ.update(env)
+    kernel = ForkedKernel(folder / "k.json", Path(notebook).parent)
+    end_with_parent(kernel.pid)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     import papermill
-    def started(pid: int) -> None: kernel.append(pid); connection.send({"kernel": pid})
+    def started(pid: int) -> None: connection.send({"kernel": pid})
     error = None
     try: papermill.execute_notebook(
         notebook, out, parameters, kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, start_timeout=120,
-        shutdown_kernel="immediate", cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, started))
+        shutdown_kernel="immediate", cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, kernel, started))
     except BaseException as e: error = what_failed(e, folder / "log")
     connection.send({"error": error, "peak_mib": peak_mib()})
 
@@ -196,21 +267,32 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 # %% ../nbs/09_pipeline.ipynb #7d0b77e8
+@contextlib.contextmanager
+def set_environment(
+    values: dict[str, str],  # names and values
+) -> Iterator[None]:
+    "Change the environment for the processes that are started inside, and put it back."
+    before = dict(os.environ)
+    os.environ.update(values)
+    try: yield
+    finally: os.environ.clear(); os.environ.update(before)
+
 def start_job(
     notebook: Path,     # the source
     run: Path,          # the run's folder
     name: str,          # the config's name
+    modules: list[str], # from `preload`
 ) -> Job:               # at work
     "Start one notebook in a process of its own."
     import retail_ci.pipeline
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["papermill", "nbclient", "jupyter_client.manager"])
+    context.set_forkserver_preload(modules)
     folder = Path(tempfile.mkdtemp(prefix="rci-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))  # a socket's path must be short
     here, there = context.Pipe(duplex=False)
     (run / "executed").mkdir(exist_ok=True)
     process = context.Process(target=retail_ci.pipeline.execute, args=(
         str(notebook), str(run / "executed" / notebook.name), {"config": name, "run_dir": str(run)}, environment(folder), there))
-    process.start()
+    with set_environment(ONE_THREAD): process.start()
     there.close()
     return Job(notebook, process, here, folder)
 
@@ -241,7 +323,7 @@ def run_notebooks(
     progress: Progress,      # told what happens
 ) -> list[dict[str, Any]]:   # per notebook: name, source, seconds, peak_mib
     "Execute notebooks, side by side where they do not need each other; raises the first failure as a `RetailError`."
-    paths, jobs, ready, facts = {p.stem: p for p in notebooks}, {}, [], {}
+    paths, jobs, ready, facts, modules = {p.stem: p for p in notebooks}, {}, [], {}, preload(notebooks)
     sorter = TopologicalSorter(order(notebooks))
     sorter.prepare()
     try:
@@ -249,7 +331,7 @@ def run_notebooks(
             ready = sorted([*ready, *sorter.get_ready()], key=list(paths).index)
             while ready and len(jobs) < config.runs.workers:
                 name = ready.pop(0)
-                jobs[name] = start_job(paths[name], run, config.name)
+                jobs[name] = start_job(paths[name], run, config.name, modules)
                 progress.started(name)
             wait([w for job in jobs.values() for w in (job.connection, job.process.sentinel)], timeout=1)
             for name in [n for n, job in jobs.items() if job.listen()]:

@@ -74,23 +74,25 @@ def standing(
 
 # %% ../nbs/03_segmentation.ipynb #e72b975f
 def orderings(
-    typical: pd.DataFrame,  # recency, frequency, monetary of each segment, indexed by its name
-) -> dict[str, bool]:       # what a name promises: whether it is kept; only names that are there
+    names: list[str],     # a name per segment
+    typical: np.ndarray,  # segments × 3: recency, frequency, monetary of each
+) -> dict[str, bool]:     # what a name promises: whether it is kept; only names that are there
     "Check the promises of the names."
-    t, out = typical, {}
-    if "Champions" in t.index: out["Champions highest in spend"] = bool((t.monetary.drop("Champions") < t.monetary["Champions"]).all())
-    if "Lost" in t.index:
-        out["Lost longest away"] = bool((t.recency.drop("Lost") < t.recency["Lost"]).all())
-        out["Lost lowest in spend"] = bool((t.monetary.drop("Lost") > t.monetary["Lost"]).all())
-    if {"At Risk", "Potential Loyalists"} <= set(t.index):
-        out["At Risk more frequent than Potential Loyalists"] = bool(t.frequency["At Risk"] > t.frequency["Potential Loyalists"])
-        out["At Risk less recent than Potential Loyalists"] = bool(t.recency["At Risk"] > t.recency["Potential Loyalists"])
+    of, out = {name: row for name, row in zip(names, np.asarray(typical).tolist())}, {}
+    def others(name: str, column: int) -> list[float]: return [row[column] for other, row in of.items() if other != name]
+    if "Champions" in of: out["Champions highest in spend"] = of["Champions"][2] > max(others("Champions", 2), default=-np.inf)
+    if "Lost" in of:
+        out["Lost longest away"] = of["Lost"][0] > max(others("Lost", 0), default=-np.inf)
+        out["Lost lowest in spend"] = of["Lost"][2] < min(others("Lost", 2), default=np.inf)
+    if {"At Risk", "Potential Loyalists"} <= set(of):
+        out["At Risk more frequent than Potential Loyalists"] = of["At Risk"][1] > of["Potential Loyalists"][1]
+        out["At Risk less recent than Potential Loyalists"] = of["At Risk"][0] > of["Potential Loyalists"][0]
     return out
 
 # %% ../nbs/03_segmentation.ipynb #fd090882
 def assign_names(
     stand: np.ndarray,        # clusters × 3, from `standing`
-    typical: pd.DataFrame,    # recency, frequency, monetary per cluster
+    typical: np.ndarray,      # clusters × 3: recency, frequency, monetary of each
     far: float = 0.6,         # a cluster further than this from its prototype is not named
 ) -> tuple[list[str], np.ndarray]:  # a name per cluster, and the distances, clusters × prototypes
     "Match clusters and names one to one: first the orderings, then the distance."
@@ -100,7 +102,7 @@ def assign_names(
     def named(chosen: tuple[int, ...]) -> list[str]: return [names[j] if j < len(names) and distance[c, j] <= far else "Unnamed" for c, j in enumerate(chosen)]
     def broken(chosen: tuple[int, ...]) -> int:
         labels = number_unnamed(named(chosen))
-        return sum(not kept for kept in orderings(typical.set_axis(labels)).values()) + sum(label.startswith("Unnamed") for label in labels)
+        return sum(not kept for kept in orderings(labels, typical).values()) + sum(label.startswith("Unnamed") for label in labels)
     options = permutations(range(cost.shape[1]), k) if k <= len(names) else [best_match(cost)]
     best = min(options, key=lambda chosen: (broken(chosen), float(cost[range(k), chosen].sum()), chosen))
     return number_unnamed(named(best)), distance
@@ -154,9 +156,9 @@ class CustomerSegmentation(ClusterMixin, BaseEstimator):
         "Find and name the clusters for one weight of the lapse axis; true where all names are given and true."
         self.weights_ = np.array([AXES["activity"], lapse, AXES["basket"]])
         self.centers_, self.labels_, self.inertia_ = settle(self._place(logs), self._start(features), self.k, self.seed)
-        typical = features[RFM].groupby(self.labels_).median()
+        typical = features[RFM].groupby(self.labels_).median().to_numpy()
         self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
-        return all(orderings(typical.set_axis(self.names_)).values()) and set(self.names_) <= set(PROTOTYPES)
+        return all(orderings(self.names_, typical).values()) and set(self.names_) <= set(PROTOTYPES)
 
     def _place(self, logs: np.ndarray) -> np.ndarray:
         "Customers in the turned and weighted space."
