@@ -179,8 +179,6 @@ def top_k(
     return best, values
 
 # %% ../nbs/04_interactions.ipynb #c90e3075
-SMALL = 1000  # columns up to which whole rows are sorted
-
 def without(
     scores: sp.csr_matrix | np.ndarray,  # rows × columns
     ruled_out: sp.csr_matrix | None,     # cells to set to zero
@@ -197,6 +195,7 @@ def without(
     kept = np.where(banned[np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr)), scores.indices], 0, scores.data)
     return sp.csr_matrix((kept, scores.indices, scores.indptr), shape=scores.shape)
 
+# %% ../nbs/04_interactions.ipynb #893733af
 def row_of(
     scores: sp.csr_matrix | np.ndarray,      # rows × columns
     i: int,                                  # which row
@@ -205,6 +204,8 @@ def row_of(
     if not sp.issparse(scores): return None, scores[i]
     part = slice(scores.indptr[i], scores.indptr[i + 1])
     return scores.indices[part], scores.data[part]
+
+SMALL = 1000  # columns up to which whole rows are sorted
 
 def sort_rows(
     scores: np.ndarray,  # rows × columns

@@ -18,8 +18,8 @@ from .core import ACCENT, SECOND, ConfigError, DataError, RecommenderConfig, cou
 from .interactions import Interactions, blocks, row_max
 
 # %% auto #0
-__all__ = ['MODELS', 'to_unit', 'mix', 'HybridRecommender', 'quieter', 'hybrid_arrays', 'hybrid_from_arrays', 'make_model',
-           'configured', 'concentration_curve', 'plot_coverage']
+__all__ = ['MODELS', 'to_unit', 'mix', 'Storable', 'HybridRecommender', 'quieter', 'louder_reasons', 'hybrid_arrays',
+           'hybrid_from_arrays', 'make_model', 'configured', 'concentration_curve', 'plot_coverage']
 
 # %% ../nbs/04e_recommender.ipynb #f031482c
 def to_unit(
@@ -48,7 +48,19 @@ def mix(
     return content
 
 # %% ../nbs/04e_recommender.ipynb #2d52e060
-class HybridRecommender(Recommender):
+class Storable:
+    "A model that can be written to a file and read again."
+    def save(self, path: str | Path) -> Path:
+        "Write the model to an npz file, without pickle."
+        return save(self.to_arrays(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Storable:
+        "Read a model that `save` wrote."
+        return cls.from_arrays(load(path))
+
+# %% ../nbs/04e_recommender.ipynb #aa3ee856
+class HybridRecommender(Storable, Recommender):
     "Customers like you and products like yours, mixed; popular products where both are silent."
     method = "hybrid"
     relative = False
@@ -79,12 +91,7 @@ class HybridRecommender(Recommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         "The reason of the part that speaks louder."
-        reasons = self.collaborative_._reasons(rows, columns, values)
-        if self.content_ is None: return reasons
-        quiet = quieter(self, rows, columns, values)
-        ask = np.flatnonzero(quiet.any(axis=1))
-        if len(ask): reasons[ask] = np.where(quiet[ask], self.content_._reasons(rows[ask], columns[ask], values[ask]), reasons[ask])
-        return reasons
+        return louder_reasons(self, rows, columns, values)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         "Everything needed to answer again, as plain arrays."
@@ -95,16 +102,7 @@ class HybridRecommender(Recommender):
         "The model that `to_arrays` described."
         return hybrid_from_arrays(cls, arrays)
 
-    def save(self, path: str | Path) -> Path:
-        "Write the model to an npz file, without pickle."
-        return save(self.to_arrays(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> HybridRecommender:
-        "Read a model that `save` wrote."
-        return cls.from_arrays(load(path))
-
-# %% ../nbs/04e_recommender.ipynb #aa3ee856
+# %% ../nbs/04e_recommender.ipynb #f465e89b
 def quieter(
     model: HybridRecommender,  # a fitted model
     rows: np.ndarray,          # customers
@@ -118,6 +116,20 @@ def quieter(
         own = cells(scores, np.arange(len(part)), columns[part]) / np.maximum(row_max(scores), 1e-12)[:, None]
         out.append(weight * own < values[part] / 2)
     return np.concatenate(out)
+
+def louder_reasons(
+    model: HybridRecommender,  # a fitted model
+    rows: np.ndarray,          # customers
+    columns: np.ndarray,       # rows × k recommended products, -1 where a list ends
+    values: np.ndarray,        # their mixed scores
+) -> np.ndarray:               # rows × k
+    "The collaborative reason, or the content reason where that part gives more."
+    reasons = model.collaborative_._reasons(rows, columns, values)
+    if model.content_ is None: return reasons
+    quiet = quieter(model, rows, columns, values)
+    ask = np.flatnonzero(quiet.any(axis=1))
+    if len(ask): reasons[ask] = np.where(quiet[ask], model.content_._reasons(rows[ask], columns[ask], values[ask]), reasons[ask])
+    return reasons
 
 # %% ../nbs/04e_recommender.ipynb #00f00b06
 def hybrid_arrays(
