@@ -341,8 +341,8 @@ def month_panel(
     months: pd.DataFrame,  # from `monthly`
     currency: str,         # the sign in front of money
 ) -> None:
-    "Revenue per month; a month that is not complete is drawn open."
-    axis.plot(range(len(months)), months["revenue"], color=ACCENT, lw=2)
+    "Revenue per month; a month that is not complete is an open dot off the line."
+    axis.plot(range(len(months)), months["revenue"].where(months["full"]), color=ACCENT, lw=2)
     for full, face in ((True, ACCENT), (False, "white")):
         part = np.flatnonzero(months["full"] == full)
         axis.scatter(part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30)
