@@ -19,12 +19,12 @@ from .core import (ARTEFACTS, FIGURES, Config, ConfigError, RetailError, RunErro
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment',
-           'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib', 'what_failed',
-           'execute', 'Job', 'set_environment', 'start_job', 'as_error', 'run_notebooks', 'finished', 'keep_failed',
-           'relative', 'Progress', 'timing_table', 'input_hashes', 'rows', 'artifacts', 'versions', 'commit',
-           'write_manifest', 'new_id', 'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'link_earlier',
-           'disk_errors', 'stoppable', 'unfinished', 'settle', 'run_chain', 'same_facts', 'same_picture',
-           'stale_reports', 'refresh_reports']
+           'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib',
+           'what_failed', 'execute', 'Job', 'set_environment', 'start_job', 'as_error', 'run_notebooks', 'finished',
+           'keep_failed', 'relative', 'Progress', 'timing_table', 'input_hashes', 'rows', 'artifacts', 'versions',
+           'commit', 'write_manifest', 'new_id', 'publish', 'remains', 'prune', 'locked', 'made_by', 'differing',
+           'link_earlier', 'disk_errors', 'stoppable', 'unfinished', 'settle', 'run_chain', 'same_facts',
+           'same_picture', 'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -93,29 +93,33 @@ def environment(
         "PLOTLY_RENDERER": "plotly_mimetype+notebook_connected"}
 
 # %% ../nbs/09_pipeline.ipynb #1c135487
+def serve_kernel(
+    gate: int,              # the reading end of a pipe; a byte lets the kernel start, its closing ends the wait
+    connection_file: Path,  # names the sockets
+    cwd: Path,              # the working directory of the notebook
+) -> None:
+    "The whole life of a forked kernel: wait, be a kernel, end."
+    if os.read(gate, 1):
+        os.setsid(), os.chdir(cwd)
+        from ipykernel.kernelapp import IPKernelApp
+        IPKernelApp.launch_instance(argv=["-f", str(connection_file), "--HistoryManager.enabled=False"])
+    os._exit(0)
+
+# %% ../nbs/09_pipeline.ipynb #7201f9db
 class ForkedKernel:
     "A kernel process, forked and waiting; looks like the `Popen` that jupyter_client expects."
-    stdin = stdout = stderr = None
+    stdin = stdout = stderr = returncode = None
 
     def __init__(self, connection_file: Path, cwd: Path):
         "Fork; the child waits for `go`."
-        self.gate, self.returncode = os.pipe(), None
+        wait_at, self.gate = os.pipe()
         self.pid = os.fork()
-        if self.pid: os.close(self.gate[0])
-        else: self.serve(connection_file, cwd)
-
-    def serve(self, connection_file: Path, cwd: Path) -> None:
-        "The child's whole life: wait, be a kernel, end."
-        os.close(self.gate[1])
-        if os.read(self.gate[0], 1):
-            os.setsid(), os.chdir(cwd)
-            from ipykernel.kernelapp import IPKernelApp
-            IPKernelApp.launch_instance(argv=["-f", str(connection_file), "--HistoryManager.enabled=False"])
-        os._exit(0)
+        if not self.pid: os.close(self.gate), serve_kernel(wait_at, connection_file, cwd)
+        os.close(wait_at)
 
     def go(self) -> None:
         "Let the kernel start."
-        os.write(self.gate[1], b"1"), os.close(self.gate[1])
+        os.write(self.gate, b"1"), os.close(self.gate)
 
     def poll(self) -> int | None:
         "The exit code, or None while it runs."

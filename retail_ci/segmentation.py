@@ -14,8 +14,8 @@ from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, 
 
 # %% auto #0
 __all__ = ['RFM', 'AXES', 'LAPSE_WEIGHTS', 'PROTOTYPES', 'ACTIONS', 'log_rfm', 'turn', 'places', 'standing', 'orderings',
-           'assign_names', 'best_match', 'number_unnamed', 'name_margins', 'CustomerSegmentation', 'nonzero',
-           'check_enough', 'settle', 'compare_k', 'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour',
+           'assign_names', 'best_match', 'number_unnamed', 'name_margins', 'nonzero', 'check_enough', 'settle', 'Space',
+           'CustomerSegmentation', 'compare_k', 'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour',
            'plot_optimal_k', 'pca_view', 'plot_pca', 'plot_profiles']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
@@ -136,60 +136,6 @@ def name_margins(
         rows.append((name, own, min(others)[1], min(others)[0] - own))
     return pd.DataFrame(rows, columns=["segment", "distance", "next", "margin"]).sort_values("segment", key=lambda s: s.map(lambda n: (all_names + [n]).index(n)), ignore_index=True)
 
-# %% ../nbs/03_segmentation.ipynb #76b8b4d4
-class CustomerSegmentation(ClusterMixin, BaseEstimator):
-    "KMeans on turned log RFM, started from prototypes, with named clusters."
-
-    def __init__(self, k: int = 5, seed: int = 42):
-        self.k, self.seed = k, seed
-
-    def fit(self, features: pd.DataFrame, y: Any = None) -> "CustomerSegmentation":
-        "Learn scale, axes, centres and names from a customer table."
-        check_enough(features, self.k)
-        logs = log_rfm(features)
-        self.mean_, self.scale_ = logs.mean(axis=0), nonzero(logs.std(axis=0))
-        self.spread_ = nonzero(turn((logs - self.mean_) / self.scale_).std(axis=0))
-        if not any(self._settle(features, logs, lapse) for lapse in LAPSE_WEIGHTS): self._settle(features, logs, LAPSE_WEIGHTS[0])
-        return self
-
-    def _settle(self, features: pd.DataFrame, logs: np.ndarray, lapse: float) -> bool:
-        "Find and name the clusters for one weight of the lapse axis; true where all names are given and true."
-        self.weights_ = np.array([AXES["activity"], lapse, AXES["basket"]])
-        self.centers_, self.labels_, self.inertia_ = settle(self._place(logs), self._start(features), self.k, self.seed)
-        typical = features[RFM].groupby(self.labels_).median().to_numpy()
-        self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
-        return all(orderings(self.names_, typical).values()) and set(self.names_) <= set(PROTOTYPES)
-
-    def _place(self, logs: np.ndarray) -> np.ndarray:
-        "Customers in the turned and weighted space."
-        return turn((logs - self.mean_) / self.scale_) / self.spread_ * self.weights_
-
-    def _start(self, features: pd.DataFrame) -> np.ndarray | None:
-        "The prototypes in the turned space; only five clusters have them."
-        return self._place(log_rfm(places(features))) if self.k == len(PROTOTYPES) else None
-
-    def transform(self, features: pd.DataFrame) -> np.ndarray:
-        "Distance of each customer to each centre, customers × k."
-        z = self._place(log_rfm(features))
-        return np.sqrt(((z[:, None, :] - self.centers_[None]) ** 2).sum(axis=2))
-
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
-        "The name of the nearest centre for each customer."
-        return np.array(self.names_)[self.transform(features).argmin(axis=1)]
-
-    def save(self, path: str | Path) -> Path:
-        "Save what was learned as arrays; nothing in the file is code."
-        return save({"mean": self.mean_, "scale": self.scale_, "spread": self.spread_, "weights": self.weights_, "centers": self.centers_, "names": np.array(self.names_)}, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "CustomerSegmentation":
-        "Load a saved model; ready to `predict`."
-        a = load(path)
-        model = cls(k=len(a["centers"]))
-        for name in ("mean", "scale", "spread", "weights", "centers"): setattr(model, f"{name}_", a[name])
-        model.names_ = a["names"].tolist()
-        return model
-
 # %% ../nbs/03_segmentation.ipynb #29dccfb6
 def nonzero(
     spread: np.ndarray,  # standard deviations
@@ -206,6 +152,7 @@ def check_enough(
     if different < k:
         raise DataError(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different}; set segmentation.k to {max(different, 1)} or less, or use more data.")
 
+# %% ../nbs/03_segmentation.ipynb #4160f3ab
 def settle(
     z: np.ndarray,               # customers × 3
     start: np.ndarray | None,    # k × 3 starting places, or none for ten random starts
@@ -218,6 +165,66 @@ def settle(
     with threadpool_limits(1):
         model = KMeans(k, init="k-means++" if start is None else start, n_init=10 if start is None else 1, random_state=seed).fit(z)
     return model.cluster_centers_, model.labels_, float(model.inertia_)
+
+# %% ../nbs/03_segmentation.ipynb #64bc0461
+class Space:
+    "The turned and weighted space of a retailer's customers."
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray, spread: np.ndarray, weights: np.ndarray):
+        self.mean, self.scale, self.spread, self.weights = mean, scale, spread, weights
+
+    @classmethod
+    def learn(cls, logs: np.ndarray, lapse: float = AXES["lapse"]) -> "Space":
+        "Learn means and spreads from customers, for one weight of the lapse axis."
+        mean, scale = logs.mean(axis=0), nonzero(logs.std(axis=0))
+        return cls(mean, scale, nonzero(turn((logs - mean) / scale).std(axis=0)), np.array([AXES["activity"], lapse, AXES["basket"]]))
+
+    def place(self, features: pd.DataFrame) -> np.ndarray:
+        "Customers × 3: where they stand in the space."
+        return turn((log_rfm(features) - self.mean) / self.scale) / self.spread * self.weights
+
+# %% ../nbs/03_segmentation.ipynb #fb811c7b
+class CustomerSegmentation(ClusterMixin, BaseEstimator):
+    "KMeans on turned log RFM, started from prototypes, with named clusters."
+
+    def __init__(self, k: int = 5, seed: int = 42):
+        self.k, self.seed = k, seed
+
+    def fit(self, features: pd.DataFrame, y: Any = None) -> "CustomerSegmentation":
+        "Learn space, centres and names from a customer table."
+        check_enough(features, self.k)
+        if not any(self._settle(features, lapse) for lapse in LAPSE_WEIGHTS): self._settle(features, LAPSE_WEIGHTS[0])
+        return self
+
+    def _settle(self, features: pd.DataFrame, lapse: float) -> bool:
+        "Find and name the clusters for one weight of the lapse axis; true where all names are given and true."
+        self.space_ = Space.learn(log_rfm(features), lapse)
+        start = self.space_.place(places(features)) if self.k == len(PROTOTYPES) else None
+        self.centers_, self.labels_, self.inertia_ = settle(self.space_.place(features), start, self.k, self.seed)
+        typical = features[RFM].groupby(self.labels_).median().to_numpy()
+        self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
+        return all(orderings(self.names_, typical).values()) and set(self.names_) <= set(PROTOTYPES)
+
+    def transform(self, features: pd.DataFrame) -> np.ndarray:
+        "Distance of each customer to each centre, customers × k."
+        return np.sqrt(((self.space_.place(features)[:, None, :] - self.centers_[None]) ** 2).sum(axis=2))
+
+    def predict(self, features: pd.DataFrame) -> np.ndarray:
+        "The name of the nearest centre for each customer."
+        return np.array(self.names_)[self.transform(features).argmin(axis=1)]
+
+    def save(self, path: str | Path) -> Path:
+        "Save what was learned as arrays; nothing in the file is code."
+        return save({**vars(self.space_), "centers": self.centers_, "names": np.array(self.names_)}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CustomerSegmentation":
+        "Load a saved model; ready to `predict`."
+        arrays = load(path)
+        model = cls(k=len(arrays["centers"]))
+        model.centers_, model.names_ = arrays.pop("centers"), arrays.pop("names").tolist()
+        model.space_ = Space(**arrays)
+        return model
 
 # %% ../nbs/03_segmentation.ipynb #312feb67
 def compare_k(
