@@ -4,7 +4,7 @@
 
 # %% ../nbs/09_pipeline.ipynb #41888f30
 from __future__ import annotations
-import contextlib, csv, dataclasses, errno, fcntl, hashlib, importlib.metadata, json, multiprocessing, os, re
+import contextlib, csv, dataclasses, errno, fcntl, hashlib, importlib.metadata, json, multiprocessing, multiprocessing.forkserver, os, re
 import secrets, shutil, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ from .core import (ARTEFACTS, FIGURES, Config, ConfigError, RetailError, RunErro
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment',
            'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib',
-           'what_failed', 'execute', 'Job', 'set_environment', 'start_job', 'as_error', 'run_notebooks', 'finished',
-           'keep_failed', 'relative', 'Progress', 'timing_table', 'input_hashes', 'rows', 'artifacts', 'versions',
-           'commit', 'write_manifest', 'new_id', 'publish', 'remains', 'prune', 'locked', 'made_by', 'differing',
-           'link_earlier', 'disk_errors', 'stoppable', 'unfinished', 'settle', 'run_chain', 'same_facts',
-           'same_picture', 'stale_reports', 'refresh_reports']
+           'what_failed', 'execute', 'Job', 'set_environment', 'python_path', 'Server', 'start_job', 'as_error',
+           'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
+           'input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id', 'publish', 'remains',
+           'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable', 'unfinished',
+           'settle', 'run_chain', 'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -172,7 +172,7 @@ def kernel_manager(
             await super().start_kernel(**kwargs)
     return Kernel
 
-# %% ../nbs/09_pipeline.ipynb #bcdc6fdd
+# %% ../nbs/09_pipeline.ipynb #ecd1e044
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1") | {"MPLBACKEND": "agg"}
 ALWAYS = ["papermill", "nbclient", "jupyter_client.manager", "jupyter_client.provisioning", "ipykernel.kernelapp", "ipykernel.ipkernel", "IPython.display"]
 HEAVY = ["numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "matplotlib.pyplot", "ibis", "duckdb", "ibis.backends.duckdb", "sklearn.cluster", "sklearn.metrics", "pytest"]
@@ -281,22 +281,53 @@ def set_environment(
     try: yield
     finally: os.environ.clear(); os.environ.update(before)
 
+# %% ../nbs/09_pipeline.ipynb #43157de9
+def python_path(
+    folder: str | Path,   # a short-lived folder
+) -> dict[str, str]:      # for the environment of a new Python
+    "A search path on which the grammar of web addresses cannot be imported."
+    (Path(folder) / "rfc3987_syntax.py").write_text("raise ImportError('not needed to execute notebooks')\n")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+
+# %% ../nbs/09_pipeline.ipynb #62c0f632
+class Server:
+    "The process that notebooks are forked from, getting ready in the background."
+
+    def __init__(self, modules: list[str]):
+        "Start it; the modules are imported meanwhile."
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(modules)
+        self.folder = tempfile.TemporaryDirectory(prefix="rci-")
+        self.variables = ONE_THREAD | python_path(self.folder.name)
+        with set_environment(self.variables): multiprocessing.forkserver.ensure_running()
+        self.ready = threading.Event()
+        threading.Thread(target=self._try, args=(context.Process(target=os.getpid),), daemon=True).start()
+
+    def _try(self, first: Any) -> None:
+        "Fork a first process, which does nothing: it can only start when all is imported."
+        try: first.start(), first.join()
+        finally: self.ready.set()
+
+    def context(self) -> Any:
+        "Where the next process comes from: a new Python as long as the server is not ready."
+        return multiprocessing.get_context("forkserver" if self.ready.is_set() else "spawn")
+
+# %% ../nbs/09_pipeline.ipynb #07fbd402
 def start_job(
     notebook: Path,     # the source
     run: Path,          # the run's folder
     name: str,          # the config's name
-    modules: list[str], # from `preload`
+    server: Server,     # where processes come from
 ) -> Job:               # at work
     "Start one notebook in a process of its own."
     import retail_ci.pipeline
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(modules)
     folder = Path(tempfile.mkdtemp(prefix="rci-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))  # a socket's path must be short
+    context = server.context()
     here, there = context.Pipe(duplex=False)
     (run / "executed").mkdir(exist_ok=True)
     process = context.Process(target=retail_ci.pipeline.execute, args=(
         str(notebook), str(run / "executed" / notebook.name), {"config": name, "run_dir": str(run)}, environment(folder), there))
-    with set_environment(ONE_THREAD): process.start()
+    with set_environment(server.variables): process.start()
     there.close()
     return Job(notebook, process, here, folder)
 
@@ -320,6 +351,15 @@ def as_error(
     return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 
 # %% ../nbs/09_pipeline.ipynb #ece9244b
+def followers(
+    needs: dict[str, set[str]],  # from `order`
+) -> dict[str, int]:             # notebook: how many wait for it, directly or through others
+    "How many notebooks cannot start before this one has finished."
+    waiting = {name: {n for n, before in needs.items() if name in before} for name in needs}
+    def reach(name: str) -> set[str]: return waiting[name].union(*(reach(n) for n in waiting[name]))
+    return {name: len(reach(name)) for name in needs}
+
+# %% ../nbs/09_pipeline.ipynb #7016fb83
 def run_notebooks(
     notebooks: list[Path],   # what to run
     run: Path,               # the run's folder
@@ -327,17 +367,18 @@ def run_notebooks(
     progress: Progress,      # told what happens
 ) -> list[dict[str, Any]]:   # per notebook: name, source, seconds, peak_mib
     "Execute notebooks, side by side where they do not need each other; raises the first failure as a `RetailError`."
-    paths, jobs, ready, facts, modules = {p.stem: p for p in notebooks}, {}, [], {}, preload(notebooks)
-    sorter = TopologicalSorter(order(notebooks))
+    paths, needs, jobs, ready, facts = {p.stem: p for p in notebooks}, order(notebooks), {}, [], {}
+    sorter, behind, server = TopologicalSorter(needs), followers(needs), Server(preload(notebooks))
     sorter.prepare()
     try:
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=list(paths).index)
-            while ready and len(jobs) < config.runs.workers:
+            ready = sorted([*ready, *sorter.get_ready()], key=lambda name: (-behind[name], list(paths).index(name)))
+            free = config.runs.workers if server.ready.is_set() else 0 if facts else 1
+            while ready and len(jobs) < free:
                 name = ready.pop(0)
-                jobs[name] = start_job(paths[name], run, config.name, modules)
+                jobs[name] = start_job(paths[name], run, config.name, server)
                 progress.started(name)
-            wait([w for job in jobs.values() for w in (job.connection, job.process.sentinel)], timeout=1)
+            wait([w for job in jobs.values() for w in (job.connection, job.process.sentinel)], timeout=1 if server.ready.is_set() else 0.1)
             for name in [n for n, job in jobs.items() if job.listen()]:
                 facts[name] = finished(jobs[name], run)
                 jobs.pop(name).close()
