@@ -316,7 +316,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("recommendations",  "data/recommendations.parquet",     "04e"),
     ("recommender",      "models/recommender.npz",           "04e"),
     ("ranking_metrics",  "metrics/ranking.json",             "05"),
-    ("insights",         "metrics/insights.json",            "05"),
+    ("insights",         "metrics/insights.json",            "05a"),
     ("powerbi_customers",       "powerbi/customers.csv",        "08"),
     ("powerbi_segments",        "powerbi/segment_summary.csv",  "08"),
     ("powerbi_rfm",             "powerbi/rfm_distribution.csv", "08"),

@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from .baselines import Recommender
-from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, money, open_run, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, DataError, count, money, open_run, save_figure, share, show_table, use_style
 from .interactions import Interactions, interactions, purchases, split_at, time_cut
 from .metrics import METRICS, coverage, find_hits, intervals, novelty, per_customer
 from .recommender import MODELS, configured, make_model
 
 # %% auto #0
 __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'products_before', 'relevant_products', 'KnownChances', 'oracle',
-           'Evaluation', 'evaluate', 'measure', 'summarise', 'protocol', 'ranking_facts', 'label', 'compare', 'verdict',
-           'value_of_hits', 'by_history', 'plot_metrics', 'bar_panel', 'scatter_panel', 'month_panel', 'ranking_panel',
-           'plot_dashboard', 'monthly', 'key_figures', 'recommendation_facts']
+           'Evaluation', 'evaluate', 'measure', 'summarise', 'protocol', 'ranking_facts', 'summary', 'label', 'compare',
+           'verdict', 'value_of_hits', 'by_history', 'plot_metrics']
 
 # %% ../nbs/05_evaluation.ipynb #2d2f996b
 def products_before(
@@ -219,6 +218,13 @@ def ranking_facts(
         out["paired"][r.task].setdefault(r.model, {}).setdefault(r.baseline, {})[r.metric] = {"value": r.value, "low": r.low, "high": r.high}
     return {**out, "protocol": evaluation.protocol}
 
+def summary(
+    evaluation: Evaluation,  # from `evaluate`
+) -> dict:                   # task → leaders (models that may lead, best first) and verdict
+    "Who may lead each task, best first, and the verdict in words, for pages that show the result and not the measurement."
+    boards = {task: evaluation.rivals(task) for task in TASKS}
+    return {task: {"leaders": board["model"].tolist(), "verdict": verdict(evaluation, task)} for task, board in boards.items() if len(board)}
+
 # %% ../nbs/05_evaluation.ipynb #240f300f
 LABELS = {"hybrid": "Hybrid 70/30", "collaborative": "Customers like you", "content": "Products like yours", "popularity": "Best sellers, all time",
           "recent_popularity": "Best sellers, 28 days", "personal": "Personal frequency", "personal_decayed": "Personal, 90-day half-life",
@@ -306,128 +312,3 @@ def plot_metrics(
         axis.set_xlim(0, max(1e-3, board["high"].max(), oracle["value"].max() if len(oracle) else 0) * 1.15)
         axis.grid(axis="y", visible=False)
     return figure
-
-# %% ../nbs/05_evaluation.ipynb #19010c56
-def bar_panel(
-    axis: Any,                # a matplotlib Axes
-    profiles: pd.DataFrame,   # a row per segment: `segment` and the column to draw
-    column: str,              # which column
-    title: str,               # of the panel
-    text: Any,                # a function from a value to its label
-) -> None:
-    "Horizontal bars, one per segment, in the segments' colours."
-    rows = profiles.iloc[::-1]
-    axis.barh(rows["segment"], rows[column], color=[SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]])
-    for y, value in enumerate(rows[column]): axis.annotate(text(value), (max(value, 0), y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
-    axis.set(title=title, xticks=[], xlim=(min(0, rows[column].min()), rows[column].max() * 1.25))
-    axis.grid(visible=False)
-
-def scatter_panel(
-    axis: Any,                # a matplotlib Axes
-    profiles: pd.DataFrame,   # segment, customers, and the medians recency and frequency
-) -> None:
-    "Median recency against median frequency, a bubble per segment, its area the customers."
-    for r in profiles.itertuples():
-        size, left = 2500 * r.share + 20, r.recency > 0.7 * profiles["recency"].max()
-        axis.scatter(r.recency, r.frequency, s=size, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white", clip_on=False)
-        axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-1 if left else 1) * (4 + np.sqrt(size) / 2), 0), textcoords="offset points",
-                      ha="right" if left else "left", va="center", fontsize=9)
-    axis.set(title="How recent, how often (medians)", xlabel="days since the last purchase", ylabel="baskets")
-    axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
-
-# %% ../nbs/05_evaluation.ipynb #7227f3b8
-def month_panel(
-    axis: Any,             # a matplotlib Axes
-    months: pd.DataFrame,  # from `monthly`
-    currency: str,         # the sign in front of money
-) -> None:
-    "Revenue per month; a month that is not complete is an open dot off the line."
-    axis.plot(range(len(months)), months["revenue"].where(months["full"]), color=ACCENT, lw=2)
-    for full, face in ((True, ACCENT), (False, "white")):
-        part = np.flatnonzero(months["full"] == full)
-        axis.scatter(part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30)
-    step = max(1, len(months) // 6)
-    axis.set(title="Revenue per month", xticks=range(0, len(months), step), ylim=(0, months["revenue"].max() * 1.15),
-             xticklabels=[f"{m:%b %y}" for m in months["month"].iloc[::step]])
-    unit, name = next(u for u in ((1e6, " M"), (1e3, " k"), (1, "")) if months["revenue"].max() >= 2 * u[0] or u[0] == 1)
-    axis.yaxis.set_major_formatter(lambda v, _: f"{currency}{v / unit:,g}{name}")
-
-def ranking_panel(
-    axis: Any,                        # a matplotlib Axes
-    evaluation: Evaluation | None,    # None where there are no products
-    models: Sequence[str] = ("hybrid", "personal_decayed", "recent_popularity"),  # which models
-) -> None:
-    "NDCG of the hybrid and two rivals, for both tasks; a repeater has no bar under discovery."
-    axis.set(title="Do the lists come true? (NDCG)")
-    axis.grid(axis="x", visible=False)
-    if evaluation is None: return axis.set(xticks=[], yticks=[]) and None
-    tasks = [t for t in TASKS if not evaluation.metric(t).empty]
-    board = pd.concat([evaluation.rivals(t).assign(place=i) for i, t in enumerate(tasks)])
-    for i, (model, colour) in enumerate(zip(models, (SECOND, "#7F7F7F", "#BDBDBD"))):
-        found = board[board["model"] == model]
-        axis.bar(found["place"] + (i - 1) * 0.27, found["value"], 0.25, color=colour, label=label(model),
-                 yerr=[found["value"] - found["low"], found["high"] - found["value"]], error_kw={"lw": 1})
-    axis.set(xticks=range(len(tasks)), xticklabels=tasks, ylim=(0, max(1e-3, board["high"].max()) * 1.35))
-    axis.legend(fontsize=8, loc="upper right")
-
-# %% ../nbs/05_evaluation.ipynb #eca5eb35
-def plot_dashboard(
-    profiles: pd.DataFrame,           # a row per segment, from segments.json
-    months: pd.DataFrame,             # from `monthly`
-    evaluation: Evaluation | None,    # None where there are no products
-    currency: str = "",               # the sign in front of money
-) -> Any:                             # a matplotlib Figure
-    "Six panels: segments, their revenue, recency and frequency, value, months, ranking."
-    import matplotlib.pyplot as plt
-    use_style()
-    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5))
-    bar_panel(axes[0, 0], profiles, "customers", "Customers", count)
-    bar_panel(axes[0, 1], profiles, "revenue_share", "Share of revenue", share)
-    scatter_panel(axes[0, 2], profiles)
-    bar_panel(axes[1, 0], profiles, "monetary", "Value of a customer (median)", lambda v: money(v, currency))
-    month_panel(axes[1, 1], months, currency)
-    ranking_panel(axes[1, 2], evaluation)
-    return figure
-
-# %% ../nbs/05_evaluation.ipynb #6bc75dd7
-def monthly(
-    transactions: pd.DataFrame,  # the log, with month and revenue
-) -> pd.DataFrame:               # month, revenue, baskets, customers, basket_value, full
-    "Revenue, baskets and customers per month, and whether the data covers the whole month."
-    sales = transactions[transactions["quantity"] > 0]
-    out = pd.DataFrame({"revenue": transactions.groupby("month")["revenue"].sum(), "baskets": sales.groupby("month")["transaction_id"].nunique(),
-                        "customers": sales.groupby("month")["customer_id"].nunique()})
-    out["basket_value"] = out["revenue"] / out["baskets"]
-    first, last = transactions["date"].min().normalize(), transactions["date"].max().normalize()
-    out["full"] = (out.index >= first) & (out.index + pd.offsets.MonthEnd(0) <= last)
-    return out.reset_index()
-
-# %% ../nbs/05_evaluation.ipynb #ed99a9b7
-def key_figures(
-    transactions: pd.DataFrame,  # the log
-    months: pd.DataFrame,        # from `monthly`
-) -> list[dict]:                 # name, value, last_month, month_before, change, month
-    "Revenue, customers, baskets and basket value: in all, in the last complete month, and its change."
-    sales, full = transactions[transactions["quantity"] > 0], months[months["full"]]
-    revenue, baskets = float(transactions["revenue"].sum()), int(sales["transaction_id"].nunique())
-    total = {"revenue": revenue, "customers": int(sales["customer_id"].nunique()), "baskets": baskets, "basket_value": revenue / baskets if baskets else None}
-    out = [{"name": name, "value": value} for name, value in total.items()]
-    if len(full) < 2: return out
-    last, before = full.iloc[-1], full.iloc[-2]
-    return [{**f, "month": last["month"], "last_month": last[f["name"]], "month_before": before[f["name"]],
-             "change": last[f["name"]] / before[f["name"]] - 1 if before[f["name"]] else None} for f in out]
-
-# %% ../nbs/05_evaluation.ipynb #e28f55fd
-def recommendation_facts(
-    recommendations: pd.DataFrame,   # the published lists
-    evaluation: Evaluation | None,   # None where there are no products
-) -> dict:                           # customers, lines, personal_share, top_product, best model and hybrid per task
-    "The facts about recommendations for the home page."
-    if evaluation is None or not len(recommendations): return {"customers": 0, "lines": 0}
-    top = recommendations["product_id"].value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
-    out: dict[str, Any] = {"customers": recommendations["customer_id"].nunique(), "lines": len(recommendations), "products": len(top),
-                           "personal_share": float((recommendations["method"] != "popular").mean()), "top_product": top.index[0], "top_product_lists": int(top.iloc[0])}
-    for task in TASKS:
-        board = evaluation.rivals(task)
-        if len(board): out[task] = {"best": board["model"].iloc[0], "ndcg": {r.model: r.value for r in board.itertuples()}, "verdict": verdict(evaluation, task)}
-    return out
