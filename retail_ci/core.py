@@ -489,7 +489,7 @@ def show_table(
     "A table for readers: text to the left, numbers to the right, sensible digits, nothing that runs."
     import html
     formatters = {c: (lambda v, f=f: "–" if v is None or v != v else f.format(v)) for c, f in (formats or {}).items() if c in data.columns}
-    body = data.to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
+    body = data.rename_axis(columns=None).to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
                         na_rep="–", escape=True, justify="left", float_format=lambda v: f"{v:,.3g}")
     return Html(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1) if caption else body)
 

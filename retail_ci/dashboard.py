@@ -89,7 +89,7 @@ def plot_dashboard(
     "Six panels: segments, their revenue, recency and frequency, value, months, ranking."
     import matplotlib.pyplot as plt
     use_style()
-    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5))
+    figure, axes = plt.subplots(2, 3, figsize=(11.5, 6.6))
     bar_panel(axes[0, 0], profiles, "customers", "Customers", count)
     bar_panel(axes[0, 1], profiles, "revenue_share", "Share of revenue", share)
     scatter_panel(axes[0, 2], profiles)
@@ -137,5 +137,5 @@ def recommendation_facts(
     out: dict[str, Any] = {"customers": recommendations["customer_id"].nunique(), "lines": len(recommendations), "products": len(top),
                            "personal_share": float((recommendations["method"] != "popular").mean()), "top_product": top.index[0], "top_product_lists": int(top.iloc[0])}
     for task, said in ranking.get("summary", {}).items():
-        out[task] = {"best": said["leaders"][0], "ndcg": {m: ranking[task][m]["ndcg"]["value"] for m in said["leaders"]}, "verdict": said["verdict"]}
+        out[task] = {"best": said["leaders"][0], "best_label": label(said["leaders"][0]), "ndcg": {m: ranking[task][m]["ndcg"]["value"] for m in said["leaders"]}, "verdict": said["verdict"]}
     return out

@@ -297,7 +297,7 @@ def plot_metrics(
     "Both tasks side by side: each model's mean with its interval."
     import matplotlib.pyplot as plt
     use_style()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0))
     for axis, task in zip(axes, TASKS):
         oracle, board = evaluation.metric(task, metric).query("model == 'oracle'"), evaluation.rivals(task, metric).iloc[::-1]
         for y, r in enumerate(board.itertuples()):

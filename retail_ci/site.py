@@ -773,7 +773,7 @@ def offers_line(
     "Who gets recommendations, and what did best on the held-out month."
     if not facts.get("customers"): return Html("<p>This source names no products, so there is nothing to recommend.</p>")
     told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
-    best = [f"<b>{html.escape(facts[task]['best'].replace('_', ' '))}</b> {words}" for task, words in told.items() if facts.get(task)]
+    best = [f"<b>{html.escape(facts[task]['best_label'])}</b> {words}" for task, words in told.items() if facts.get(task)]
     personal = share(facts.get("personal_share"))
     measured = f" The best list in the held-out month: {', '.join(best)}." if best else ""
     return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of the lines are personal, not best sellers.{measured} "
