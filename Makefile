@@ -17,7 +17,7 @@ report: $(READY) ## environment, data, the whole chain, figures, metrics, Power 
 
 test: $(READY) ## environment, then nbdev_test and pytest
 	@$(BIN)/nbdev_test --n_workers 2
-	@$(BIN)/python -m pytest -q tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -rs tests
 
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
@@ -27,7 +27,7 @@ lab: $(READY) ## JupyterLab on the notebooks
 
 lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt
 	@$(PIP) install uv
-	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra all --upgrade \
+	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv pip compile --quiet --no-cache --universal --python-version 3.11 --extra all --upgrade \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links setup.py; } > .constraints.new
 	@mv .constraints.new constraints.txt
 

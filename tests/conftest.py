@@ -49,7 +49,8 @@ class Project:
     def start(self, *words: str, **env: str) -> subprocess.Popen:
         "Start the command line as a terminal does: in a process group of its own."
         return subprocess.Popen([RETAIL_CI, *words], cwd=self.root, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                start_new_session=True, env=os.environ | env)
+                                start_new_session=True, env=os.environ | env,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # also where the tests run in the background
 
     def call(self, *words: str, **env: str) -> subprocess.CompletedProcess:
         "Call the command line and wait; whatever happens, nobody sees a traceback."

@@ -160,7 +160,7 @@ def test_a_stopped_run_leaves_nothing_and_the_last_good_run(project, tmp_path, s
     process, out, err, kernel = interrupt(project, tmp_path, send)
     assert process.returncode == 130 and err == "retail-ci: Stopped. The last good run is untouched.\n" and no_traceback(out)
     assert project.current() == before and not project.leftovers() and not (project.home() / "failed").exists()
-    wait_for(lambda: not alive(kernel), 0.5)
+    wait_for(lambda: not alive(kernel), 3)
 
 
 def test_a_killed_run_leaves_the_last_good_one_and_the_next_run_cleans_up(project, tmp_path):
@@ -195,7 +195,7 @@ def test_a_failure_ends_what_runs_beside_it(fresh, tmp_path):
     fresh.only("02_rfm", WAIT.format(flag=str(flag)))
     fresh.notebook("01_data", f"import pathlib, time\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(.05)", "1 / 0")
     assert fresh.call("run").returncode == 1
-    wait_for(lambda: not alive(int(flag.read_text())), 0.5)
+    wait_for(lambda: not alive(int(flag.read_text())), 3)
 
 
 def test_a_missing_or_empty_source_is_found_out_before_anything_runs(fresh):
