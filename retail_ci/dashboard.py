@@ -40,7 +40,7 @@ def scatter_panel(
         axis.scatter(r.recency, r.frequency, s=size, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white", clip_on=False)
         axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-1 if left else 1) * (4 + np.sqrt(size) / 2), 0), textcoords="offset points",
                       ha="right" if left else "left", va="center", fontsize=9)
-    axis.set(title="How recent, how often (medians)", xlabel="days since the last purchase", ylabel="baskets")
+    axis.set(title="Recency and frequency", xlabel="median days since the last purchase", ylabel="median baskets")
     axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
 
 # %% ../nbs/05a_dashboard.ipynb #1021240c

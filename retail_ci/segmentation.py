@@ -150,7 +150,8 @@ def check_enough(
     "Refuse to make more clusters than there are different customers."
     different = len(features[RFM].drop_duplicates()) if set(RFM) <= set(features) else len(features)
     if different < k:
-        raise DataError(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different}; set segmentation.k to {max(different, 1)} or less, or use more data.")
+        raise DataError(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different}; "
+                        + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since one customer cannot be divided into groups."))
 
 # %% ../nbs/03_segmentation.ipynb #4160f3ab
 def settle(
