@@ -19,7 +19,7 @@ from .interactions import Interactions, blocks, row_max
 
 # %% auto #0
 __all__ = ['MODELS', 'to_unit', 'mix', 'Storable', 'HybridRecommender', 'quieter', 'louder_reasons', 'hybrid_arrays',
-           'hybrid_from_arrays', 'make_model', 'configured', 'concentration_curve', 'plot_coverage']
+           'hybrid_from_arrays', 'make_model', 'configured', 'concentration_curve', 'plot_coverage', 'check_choice']
 
 # %% ../nbs/04e_recommender.ipynb #f031482c
 def to_unit(
@@ -216,3 +216,12 @@ def plot_coverage(
     axis.xaxis.set_major_formatter(lambda v, _: count(v)); axis.yaxis.set_major_formatter(lambda v, _: share(v))
     axis.legend(loc="lower right")
     return figure
+
+# %% ../nbs/04e_recommender.ipynb #04a703f7
+def check_choice(
+    transactions: pd.DataFrame,  # with product_id
+) -> None:                       # raises `DataError`
+    "Refuse a source that names fewer than two products."
+    products = transactions["product_id"].nunique()
+    if products < 2:
+        raise DataError(f"A recommendation needs at least 2 products to choose from, found {products} product in the transactions; check data.columns.product_id, or leave the column out.")
