@@ -54,7 +54,7 @@ def month_panel(
     for full, face in ((True, ACCENT), (False, "white")):
         part = np.flatnonzero(months["full"] == full)
         axis.scatter(part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30)
-    step = max(1, len(months) // 6)
+    step = -(-len(months) // 4)
     axis.set(title="Revenue per month", xticks=range(0, len(months), step), ylim=(0, months["revenue"].max() * 1.15),
              xticklabels=[f"{m:%b %y}" for m in months["month"].iloc[::step]])
     unit, name = next(u for u in ((1e6, " M"), (1e3, " k"), (1, "")) if months["revenue"].max() >= 2 * u[0] or u[0] == 1)
