@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
+unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
 .PHONY: help report test site lab lock clean
 help: ## say what can be done
