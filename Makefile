@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
 unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
-.PHONY: help report test site lab lock clean
+.PHONY: help report test site bench lab lock clean
 help: ## say what can be done
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
@@ -22,6 +22,9 @@ test: $(READY) ## environment, then nbdev_test and pytest
 
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
+
+bench: $(READY) ## seconds and memory of the chain, beside a baseline
+	@$(BIN)/python benchmarks/chain.py
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
