@@ -291,7 +291,8 @@ def python_path(
 
 # %% ../nbs/09_pipeline.ipynb #62c0f632
 class Server:
-    "The process that notebooks are forked from, getting ready in the background."
+    "The process that notebooks are forked from, getting ready in the background; a later run in the same Python finds it ready."
+    started = False
 
     def __init__(self, modules: list[str]):
         "Start it; the modules are imported meanwhile."
@@ -301,7 +302,10 @@ class Server:
         self.variables = ONE_THREAD | python_path(self.folder.name)
         with set_environment(self.variables): multiprocessing.forkserver.ensure_running()
         self.ready = threading.Event()
-        threading.Thread(target=self._try, args=(context.Process(target=os.getpid),), daemon=True).start()
+        attempt = threading.Thread(target=self._try, args=(context.Process(target=os.getpid),), daemon=True)
+        attempt.start()
+        if Server.started: attempt.join()
+        Server.started = True
 
     def _try(self, first: Any) -> None:
         "Fork a first process, which does nothing: it can only start when all is imported."

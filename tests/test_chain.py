@@ -1,8 +1,9 @@
 "The real notebooks on the small config, in another folder; and what they say to input that cannot be used."
-import ctypes, json, os, resource, shutil, signal, subprocess
+import ast, ctypes, json, os, re, resource, shutil, signal, subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import nbformat
 import pytest
 from conftest import RETAIL_CI, Project, wait_for
 
@@ -13,12 +14,23 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [p.stem for p in chain(ROOT / "nbs")]
 
 
-def checkout(root: Path, *zones: str) -> Project:
-    "The project in another folder, with all its notebooks, or those of some zones only."
+def checkout(root: Path, *numbers: str) -> Project:
+    "The project in another folder: all of it, or some notebooks only and of these what a run needs (the examples are run elsewhere)."
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "_site*", "data", "__pycache__", "*.egg-info", ".pytest_cache", "build", "dist"))
-    for path in (root / "nbs").iterdir():
-        if zones and not path.name.startswith(zones): path.unlink()
+    for path in (root / "nbs").iterdir() if numbers else ():
+        if path.name.startswith(numbers): leave_examples_out(path)
+        else: path.unlink()
     return Project(root)
+
+
+def leave_examples_out(notebook: Path) -> None:
+    "Leave the imports, the parameters, what is exported, and the results."
+    nb = nbformat.read(notebook, as_version=4)
+    def needed(cell) -> bool:
+        body = ast.parse(cell.source).body
+        return bool(re.search(r"^#\|\s*(export|chain)\b", cell.source, re.M)) or "parameters" in cell.metadata.get("tags", []) or all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
+    nb.cells = [c for c in nb.cells if c.cell_type == "code" and needed(c)]
+    nbformat.write(nb, notebook)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +103,7 @@ def write_sales(project: Project, customers: int, products: int, lines: int = 40
 
 def refused(project: Project, code: int, *words: str, options: tuple[str, ...] = ()) -> str:
     "The run must end with one sentence that holds some words, and leave nothing."
-    result = project.call("run", *options)
+    result = project.here("run", *options)
     assert result.returncode == code, result.stderr
     assert result.stderr.startswith("retail-ci: ") and result.stderr.count("\n") == 1
     for word in words: assert word in result.stderr
@@ -110,7 +122,7 @@ def shop(tmp_path) -> Project:
 def test_a_plain_sales_file_runs(tmp_path):
     project = checkout(tmp_path / "shop", "01", "02", "03", "04", "05", "08")
     write_sales(project, customers=50, products=20)
-    result = project.call("run")
+    result = project.here("run")
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads((project.home() / "current/manifest.json").read_text())["counts"]["customers"] == 50
 

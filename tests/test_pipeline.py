@@ -14,7 +14,7 @@ def manifest(project, run="current"):
 
 def run_well(project, *words, **env):
     "A run that must succeed, with nothing on stderr."
-    result = project.call("run", *words, **env)
+    result = project.call("run", *words, **env) if env else project.here("run", *words)
     assert (result.returncode, result.stderr) == (0, "")
     return result
 
@@ -111,18 +111,18 @@ def test_from_links_what_is_the_same(project):
     (["--set", "seed=7"], "seed is 7, was 42"), (["--set", "rfm.bins=4"], "rfm.bins is 4, was 5")])
 def test_from_refuses_another_config(project, words, sentence):
     before = project.current()
-    result = project.call("run", "--from", "03", *words)
+    result = project.here("run", "--from", "03", *words)
     assert result.returncode == 4 and sentence in result.stderr and project.current() == before
 
 
 def test_from_needs_a_finished_run(fresh):
-    result = fresh.call("run", "--from", "03")
+    result = fresh.here("run", "--from", "03")
     assert result.returncode == 4 and "no finished run of 'default' to start from" in result.stderr
 
 
 def test_from_refuses_a_changed_notebook_and_a_changed_input(project):
     project.notebook("02_rfm", "2 + 2")
-    result = project.call("run", "--from", "03")
+    result = project.here("run", "--from", "03")
     assert result.returncode == 4 and "notebook 02_rfm has changed" in result.stderr
     project.only("01_data", ONE)
     project.notebook("02_rfm", "run.write('cut_points', {})")
@@ -130,7 +130,7 @@ def test_from_refuses_a_changed_notebook_and_a_changed_input(project):
     project.config("data: {transactions: sales.csv}\n")
     run_well(project)
     (project.root / "sales.csv").write_text("customer_id\n2\n")
-    result = project.call("run", "--from", "02")
+    result = project.here("run", "--from", "02")
     assert result.returncode == 4 and "the input transactions/sales.csv has changed" in result.stderr
 
 
@@ -138,7 +138,7 @@ def test_from_refuses_a_changed_notebook_and_a_changed_input(project):
     (["--from", "07"], "Unknown notebook number '07'"), (["--to", "9"], "Unknown notebook number '9'"), (["--from", "03", "--to", "02"], "comes after --to 02"),
     (["--set", "rfm.bin=4"], "did you mean 'bins'"), (["--set", "rfm.bins"], "must look like key=value"), (["--config", "defualt"], "did you mean 'default'")])
 def test_a_wrong_command_is_refused_before_anything_runs(fresh, words, sentence):
-    result = fresh.call("run", *words)
+    result = fresh.here("run", *words)
     assert result.returncode == 2 and sentence in result.stderr and result.stderr.count("\n") == 1 and not fresh.home().exists()
 
 
@@ -184,7 +184,7 @@ def test_a_killed_run_leaves_the_last_good_one_and_the_next_run_cleans_up(projec
 def test_a_failed_notebook_is_one_sentence(project, source, code, sentence):
     before = project.current()
     project.only("01_data", source)
-    result = project.call("run")
+    result = project.here("run")
     assert result.returncode == code and sentence in result.stderr and result.stderr.count("\n") == 1
     assert project.current() == before and not project.leftovers()
     assert (project.home() / "failed/01_data.ipynb").exists() == ("SIGKILL" not in source)
@@ -194,28 +194,28 @@ def test_a_failure_ends_what_runs_beside_it(fresh, tmp_path):
     flag = tmp_path / "at-work"
     fresh.only("02_rfm", WAIT.format(flag=str(flag)))
     fresh.notebook("01_data", f"import pathlib, time\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(.05)", "1 / 0")
-    assert fresh.call("run").returncode == 1
+    assert fresh.here("run").returncode == 1
     wait_for(lambda: not alive(int(flag.read_text())), 3)
 
 
 def test_a_missing_or_empty_source_is_found_out_before_anything_runs(fresh):
     fresh.config("data: {transactions: sales.csv}\n")
-    result = fresh.call("run")
+    result = fresh.here("run")
     assert result.returncode == 3 and "sales.csv does not exist" in result.stderr and not fresh.home().exists()
     (fresh.root / "sales.csv").touch()
-    result = fresh.call("run")
+    result = fresh.here("run")
     assert result.returncode == 3 and "sales.csv is empty" in result.stderr and not fresh.home().exists()
 
 
 def test_a_place_that_cannot_be_written(fresh):
     (fresh.root / "runs").write_text("a file")
-    result = fresh.call("run")
+    result = fresh.here("run")
     assert result.returncode == 4 and "Cannot write" in result.stderr and "runs" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_folder_without_notebooks(fresh):
     for notebook in (fresh.root / "nbs").iterdir(): notebook.unlink()
-    result = fresh.call("run")
+    result = fresh.here("run")
     assert result.returncode == 4 and "There are no notebooks" in result.stderr
 
 
@@ -223,10 +223,10 @@ def test_only_the_default_run_goes_into_reports(project):
     project.only("01_data", ONE)
     run_well(project, "--publish")
     assert json.loads((project.root / "reports/metrics/data.json").read_text()) == {"kept": 3}
-    result = project.call("run", "--publish", "--set", "seed=1")
+    result = project.here("run", "--publish", "--set", "seed=1")
     assert result.returncode == 2 and "Only a run of configs/default.yaml" in result.stderr
 
 
 def test_site_needs_a_run(fresh):
-    result = fresh.call("site")
+    result = fresh.here("site")
     assert result.returncode == 4 and "retail-ci run --config default" in result.stderr
