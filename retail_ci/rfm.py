@@ -44,17 +44,18 @@ FEATURES: dict[str, str] = {  # feature: what it says
 # %% ../nbs/02_rfm.ipynb #292ccff8
 def rfm_features(
     transactions: ibis.Table,         # the transactions, as 01 writes them
-    reference: pd.Timestamp,          # from `reference_date`
+    reference_date: pd.Timestamp,     # midnight of the day from which to look back; that day and later ones are not seen
     window_days: int = 365,           # the look-back of frequency and monetary, in days
     products: ibis.Table | None = None,  # product_id and category; without it category_variety is missing
-) -> ibis.Table:                      # customer_id and `FEATURES`, a row per customer with a purchase, by customer_id
-    "Recency, frequency, monetary value and habits per known customer."
-    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < ibis.literal(reference)))
+) -> ibis.Table:                      # customer_id, `FEATURES` and short_history, a row per customer with a purchase, by customer_id
+    "Recency, frequency, monetary value and habits per known customer, as they stood at a date."
+    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < ibis.literal(pd.Timestamp(reference_date))))
     if products is not None and "product_id" in t.columns: t = t.left_join(products.select("product_id", "category"), "product_id")
     number = t.day.epoch_seconds() // 86400
-    t = t.mutate(number=number, sale=~t.is_return, recent=number >= epoch_day(reference) - window_days, amount=t.revenue.cast("decimal(18, 4)"), nothing=ibis.null("int64"))
+    today = epoch_day(reference_date)
+    t = t.mutate(number=number, sale=~t.is_return, recent=number >= today - window_days, amount=t.revenue.cast("decimal(18, 4)"), nothing=ibis.null("int64"))
     sums = t.group_by("customer_id").aggregate(**basic_sums(t), **variety_sums(t))
-    return ratios(sums.filter(sums.last_day.notnull()), epoch_day(reference)).order_by("customer_id")
+    return ratios(sums.filter(sums.last_day.notnull()), today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
 
 def epoch_day(
     date: pd.Timestamp,  # a date
