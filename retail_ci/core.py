@@ -57,7 +57,7 @@ class DataConfig:
     customers: str | None = None             # a customers table, likewise; optional
     columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
     date_format: str | None = None           # such as "%d/%m/%Y"; ISO 8601 if left out
-    delimiter: str | None = None             # of a CSV file; found from its first lines if left out
+    delimiter: str | None = None             # of a CSV file, or "whitespace"; found from its first lines if left out
     duplicates: Literal["collapse", "keep"] = "collapse"   # exact duplicate lines
     cancelled_prefix: str | None = None      # basket ids that start with it are cancellations
     exclude: dict[str, list[str]] = field(default_factory=dict)  # product column: values whose lines are not products

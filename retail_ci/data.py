@@ -43,6 +43,7 @@ def read_source(
     options = {"delim": delimiter} if delimiter else {}
     try:
         if files[0].suffix == ".parquet": table = con.read_parquet(files)
+        elif delimiter == "whitespace": table = ibis.memtable(pd.concat([pd.read_csv(f, sep=r"\s+", dtype=str, keep_default_na=False) for f in files], ignore_index=True))
         else: table = con.read_csv(files, all_varchar=True, header=True, **options)
     except Exception as e:
         if type(e).__module__.split(".")[0] not in ("duckdb", "_duckdb"): raise

@@ -156,7 +156,7 @@ def measure(
         if not len(best): continue
         hits = find_hits(best, truth[task][rows[asked]])
         scores[task][name] = per_customer(hits, relevant[asked])
-        reach[task][name] = {"coverage": coverage(best, len(data.product_ids)), "novelty": novelty(best, data.buyers, len(data.customer_ids)),
+        reach[task][name] = {"coverage": coverage(best, len(data.product_ids)), "novelty": float(np.nanmean(novelty(best, data.buyers, len(data.customer_ids)))),
                              "hits": np.bincount(best[hits], minlength=len(data.product_ids))}
 
 # %% ../nbs/05_evaluation.ipynb #77cab4f6

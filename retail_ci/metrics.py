@@ -4,15 +4,18 @@
 
 # %% ../nbs/04a_metrics.ipynb #41c6da86
 from __future__ import annotations
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 from .core import DataError
 
 # %% auto #0
-__all__ = ['METRICS', 'find_hits', 'precision', 'recall', 'hit_rate', 'ndcg', 'average_precision', 'per_customer', 'coverage',
-           'novelty', 'bootstrap_means', 'bootstrap_interval', 'intervals', 'paired_difference']
+__all__ = ['METRICS', 'SHOWN', 'find_hits', 'precision', 'recall', 'hit_rate', 'ndcg', 'average_precision', 'per_customer',
+           'coverage', 'list_mean', 'known_share', 'novelty', 'percentiles', 'popularity_bias', 'diversity', 'per_list',
+           'bootstrap_means', 'resampled', 'bootstrap_interval', 'intervals', 'paired_difference']
 
 # %% ../nbs/04a_metrics.ipynb #04382152
 def find_hits(
@@ -89,14 +92,78 @@ def coverage(
     "Share of the catalogue that is recommended to at least one customer."
     return len(np.unique(recommended[recommended >= 0])) / products
 
+# %% ../nbs/04a_metrics.ipynb #28e2bd15
+def list_mean(
+    recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
+    values: np.ndarray,       # a number per product
+) -> np.ndarray:              # per customer; missing for an empty list
+    "The mean of a product's number over each list."
+    there = recommended >= 0
+    total = np.where(there, np.asarray(values, dtype=float)[np.maximum(recommended, 0)], 0).sum(1)
+    return np.divide(total, there.sum(1), out=np.full(len(recommended), np.nan), where=there.any(1))
+
+# %% ../nbs/04a_metrics.ipynb #9ad63e0b
+def known_share(
+    buyers: np.ndarray,  # buyers of each product before the cut
+    customers: int,      # how many customers there are
+) -> np.ndarray:         # per product, above 0 and at most 1
+    "Share of the customers who have bought a product; at least one customer, at most all."
+    return np.clip(buyers, 1, max(customers, 1)) / max(customers, 1)
+
 def novelty(
     recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
-    buyers: np.ndarray,       # customers who have bought each product
+    buyers: np.ndarray,       # buyers of each product before the cut
     customers: int,           # how many customers there are
-) -> float:                   # bits; higher means less known products
-    "Mean surprise of the recommended products."
-    known = np.clip(buyers[recommended[recommended >= 0]], 1, customers) / customers
-    return float(-np.log2(known).mean()) if len(known) else float("nan")
+) -> np.ndarray:              # per customer, in bits; higher means less known products
+    "Mean surprise of each list."
+    return list_mean(recommended, -np.log2(known_share(buyers, customers)))
+
+# %% ../nbs/04a_metrics.ipynb #e61ae75d
+def percentiles(
+    buyers: np.ndarray,  # buyers of each product before the cut
+) -> np.ndarray:         # per product, 0 (fewest buyers) to 1 (most); equal numbers share the middle of their places
+    "Where each product stands in the catalogue by buyers."
+    if len(buyers) < 2: return np.full(len(buyers), 0.5)
+    _, group, size = np.unique(buyers, return_inverse=True, return_counts=True)
+    return ((np.cumsum(size) - (size + 1) / 2) / (len(buyers) - 1))[group]
+
+def popularity_bias(
+    recommended: np.ndarray,   # customers × k product numbers, -1 where a list ends early
+    relevant: sp.csr_matrix,   # customers × products, stored where bought; columns beyond the catalogue are unknown products
+    buyers: np.ndarray,        # buyers of each product before the cut
+) -> np.ndarray:               # per customer: above zero, the list is more mainstream than the customer
+    "Mean popularity percentile of a list minus that of what the customer bought."
+    places = np.append(percentiles(buyers), np.zeros(max(0, relevant.shape[1] - len(buyers))))
+    bought = np.add.reduceat(np.append(places[relevant.indices], 0), np.minimum(relevant.indptr[:-1], relevant.nnz))
+    amount = np.diff(relevant.indptr)
+    return list_mean(recommended, places) - np.where(amount > 0, bought, np.nan) / np.maximum(amount, 1)
+
+# %% ../nbs/04a_metrics.ipynb #fb199e33
+def diversity(
+    recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
+    categories: np.ndarray,   # a number per product, -1 where unknown
+) -> np.ndarray:              # per customer, 0 (one category) to 1 (all different); missing where there is no pair
+    "Share of the pairs on each list whose categories differ."
+    found = np.sort(np.where(recommended >= 0, np.asarray(categories)[np.maximum(recommended, 0)], -1), axis=1)
+    known = (found >= 0).sum(1)
+    pairs, same = known * (known - 1) / 2, np.zeros(len(found))
+    for gap in range(1, found.shape[1]): same += ((found[:, gap:] == found[:, :-gap]) & (found[:, gap:] >= 0)).sum(1)
+    return np.divide(pairs - same, pairs, out=np.full(len(found), np.nan), where=pairs > 0)
+
+# %% ../nbs/04a_metrics.ipynb #1b3240a0
+SHOWN = ("novelty", "arp", "popularity_bias", "diversity")  # what is shown, per customer; `coverage` belongs to the whole
+
+def per_list(
+    recommended: np.ndarray,               # customers × k product numbers, -1 where a list ends early
+    relevant: sp.csr_matrix,               # customers × products, stored where bought
+    buyers: np.ndarray,                    # buyers of each product before the cut
+    customers: int,                        # how many customers there were
+    categories: np.ndarray | None = None,  # a number per product, -1 where unknown
+) -> dict[str, np.ndarray]:                # metric: one number per customer
+    "What kind of list each customer was shown."
+    out = {"novelty": novelty(recommended, buyers, customers), "arp": list_mean(recommended, known_share(buyers, customers)),
+           "popularity_bias": popularity_bias(recommended, relevant, buyers)}
+    return out if categories is None else out | {"diversity": diversity(recommended, categories)}
 
 # %% ../nbs/04a_metrics.ipynb #efb4a236
 def bootstrap_means(
@@ -115,6 +182,19 @@ def bootstrap_means(
     return np.concatenate(parts)
 
 # %% ../nbs/04a_metrics.ipynb #a1d816be
+def resampled(
+    values: np.ndarray,      # customers × columns; missing values allowed
+    resamples: int = 1000,   # how many draws
+    seed: int = 42,          # of the draws
+) -> np.ndarray:             # resamples × columns: the mean of each draw over the customers who have a value
+    "`bootstrap_means` that leaves missing values out."
+    gone = np.isnan(values)
+    if not gone.any(): return bootstrap_means(values, resamples, seed)
+    both = bootstrap_means(np.hstack([np.where(gone, 0, values), ~gone]), resamples, seed)
+    total, there = np.hsplit(both, 2)
+    return np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
+
+# %% ../nbs/04a_metrics.ipynb #44952897
 def bootstrap_interval(
     values: np.ndarray,      # one number per customer
     level: float = 0.95,     # how much of the draws the interval holds
@@ -125,16 +205,23 @@ def bootstrap_interval(
     return intervals({"": np.asarray(values, dtype=float)}, level, resamples, seed)[""]
 
 def intervals(
-    columns: Mapping[str, np.ndarray],  # name: one number per customer, the same customers in each
-    level: float = 0.95,                # how much of the draws an interval holds
-    resamples: int = 1000,              # how many draws
-    seed: int = 42,                     # of the draws
-) -> dict[str, dict[str, float]]:       # name: value, low, high
-    "Intervals of many columns over the same draws."
+    columns: Mapping[Any, np.ndarray],      # name: one number per customer, the same customers in each
+    level: float = 0.95,                    # how much of the draws an interval holds
+    resamples: int = 1000,                  # how many draws
+    seed: int = 42,                         # of the draws
+    pairs: Sequence[tuple[Any, Any]] = (),  # names (a, b) whose difference a - b is wanted too
+) -> dict[Any, dict[str, float]]:           # name, or (a, b): value, low, high
+    "Intervals of many columns, and of differences between them, over the same draws."
+    names = list(columns)
     values = np.column_stack([np.asarray(v, dtype=float) for v in columns.values()])
-    low, high = np.quantile(bootstrap_means(values, resamples, seed), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: {"value": float(v), "low": float(a), "high": float(b)}
-            for name, v, a, b in zip(columns, values.mean(0), low, high)}
+    draws, place = resampled(values, resamples, seed), {name: i for i, name in enumerate(names)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value has no mean
+        means = np.nanmean(values, axis=0)
+        left, right = ([place[p[side]] for p in pairs] for side in (0, 1))
+        value, every = np.append(means, means[left] - means[right]), np.hstack([draws, draws[:, left] - draws[:, right]])
+        low, high = np.nanquantile(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: {"value": float(v), "low": float(a), "high": float(b)} for name, v, a, b in zip([*names, *pairs], value, low, high)}
 
 # %% ../nbs/04a_metrics.ipynb #cc674863
 def paired_difference(
