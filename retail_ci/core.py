@@ -63,7 +63,11 @@ class DataConfig:
     exclude: dict[str, list[str]] = field(default_factory=dict)  # product column: values whose lines are not products
     known_products_only: bool = False        # reject lines whose product is missing from the products table
     max_rejected: float = 0.20               # stop when a larger share of the lines is rejected
-    engine: Literal["duckdb"] = "duckdb"     # what runs the expressions
+    engine: Literal["duckdb", "spark"] = "duckdb"  # what runs the expressions
+    memory: str | None = None                # how much memory the engine may use, such as "8GB"; its own default if left out
+    threads: int | None = None               # how many threads the engine may use; all cores if left out
+    spill: str | None = None                 # a folder for what does not fit into memory; the run's own temporary one if left out
+    spark: dict[str, str] = field(default_factory=dict)  # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
 
 # %% ../nbs/00_core.ipynb #807580a0
 @dataclass
@@ -183,7 +187,7 @@ def fill(
 
 # %% ../nbs/00_core.ipynb #acb9f50f
 BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest value that make sense
-    "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
+    "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "data.threads": (1, 1024), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
     "synthetic.products": (1, 10**6), "synthetic.days": (1, 3660), "rfm.window_days": (1, 36500), "rfm.bins": (2, 10), "segmentation.k": (2, 20),
     "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6),
     "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.test_days": (1, 365),
@@ -196,7 +200,7 @@ def check_bounds(
     for key, (low, high) in BOUNDS.items():
         section, _, name = key.rpartition(".")
         value = getattr(getattr(config, section) if section else config, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise ConfigError(f"Config key {key!r} must be between {low} and {high}, found {value}; correct it in the config.")
     return config
 

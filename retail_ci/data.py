@@ -9,29 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 import ibis
-import ibis.expr.datatypes as dt
 import pandas as pd
 from ibis import _
 from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, count, load_config, money, open_run, save_figure, share,
                             show_table, source_files, unknown, use_style)
+from .engines import connect, parse_date, write_table
 
 # %% auto #0
-__all__ = ['COLUMNS', 'RULES', 'TRANSACTION_COLUMNS', 'PRODUCT_COLUMNS', 'connect', 'read_source', 'map_columns', 'try_strptime',
-           'as_text', 'as_number', 'as_date', 'typed', 'Rule', 'applicable', 'judge', 'collapse', 'add_time', 'finish',
-           'read_products', 'complete_products', 'complete_customers', 'Prepared', 'prepare', 'mark_products', 'book',
-           'check_books', 'open_sources', 'write_table', 'by_month', 'plot_trend', 'by_category', 'plot_categories',
-           'concentration', 'top_share', 'plot_pareto', 'per_customer', 'plot_customers']
-
-# %% ../nbs/01_data.ipynb #94c68ef9
-def connect(
-    threads: int | None = None,  # DuckDB's threads; all cores if left out
-) -> Any:                        # an Ibis backend
-    "An in-memory DuckDB that keeps the order of rows and draws no progress bar."
-    con = ibis.duckdb.connect()
-    con.raw_sql("SET preserve_insertion_order = true")
-    if con.raw_sql("SELECT current_setting('enable_progress_bar')").fetchone()[0]: con.raw_sql("SET enable_progress_bar = false")
-    if threads: con.raw_sql(f"SET threads = {int(threads)}")
-    return con
+__all__ = ['COLUMNS', 'RULES', 'TRANSACTION_COLUMNS', 'PRODUCT_COLUMNS', 'read_source', 'map_columns', 'as_text', 'as_number',
+           'as_date', 'typed', 'Rule', 'applicable', 'judge', 'collapse', 'add_time', 'finish', 'read_products',
+           'complete_products', 'complete_customers', 'Prepared', 'prepare', 'mark_products', 'book', 'check_books',
+           'open_sources', 'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share',
+           'plot_pareto', 'per_customer', 'plot_customers']
 
 # %% ../nbs/01_data.ipynb #51c2adbc
 def read_source(
@@ -73,10 +62,6 @@ def map_columns(
     return found
 
 # %% ../nbs/01_data.ipynb #a96d32cd
-@ibis.udf.scalar.builtin
-def try_strptime(value: str, format: str) -> dt.timestamp:
-    "DuckDB's parser for a declared date format; missing where the text does not fit."
-
 def as_text(
     column: ibis.Value,      # any column
 ) -> ibis.StringValue:       # trimmed; blank becomes missing
@@ -96,8 +81,7 @@ def as_date(
 ) -> ibis.TimestampValue:        # missing where it is no date
     "A point in time, or missing. A declared format is the only one that is read: 3/4 is never guessed."
     if not column.type().is_string(): return column.cast("timestamp(6)")
-    text = as_text(column)
-    return (try_strptime(text, format) if format else text.try_cast("timestamp(6)")).cast("timestamp(6)")
+    return parse_date(as_text(column), format)
 
 # %% ../nbs/01_data.ipynb #0570f791
 def typed(
@@ -327,15 +311,6 @@ def open_sources(
         paths = {"transactions": [run.file("raw_transactions")], "products": [run.file("raw_products")], "customers": [run.file("raw_customers")]}
     else: paths = {role: source_files(getattr(data, role), role) for role in ("transactions", "products", "customers") if getattr(data, role)}
     return {role: read_source(con, files, data.delimiter) for role, files in paths.items()}
-
-# %% ../nbs/01_data.ipynb #b7c6dffa
-def write_table(
-    table: ibis.Table,   # what to write, in order
-    path: Path,          # a parquet file; its place is taken only when all is written
-) -> None:
-    "Write an expression as parquet without holding it in memory."
-    from retail_ci.core import replacing
-    with replacing(path) as part: table.to_parquet(part, compression="zstd")
 
 # %% ../nbs/01_data.ipynb #7cb1e11c
 def by_month(

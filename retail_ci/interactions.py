@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from .core import DataError, count, open_run, share, show_table, unknown
 
 # %% auto #0
-__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'purchases', 'count_buyers', 'Interactions', 'to_csr', 'interactions',
-           'assemble', 'check_products', 'top_k', 'without', 'row_of', 'sort_rows', 'row_max', 'blocks']
+__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_ids', 'as_dates', 'purchases', 'count_buyers', 'Interactions',
+           'to_csr', 'interactions', 'assemble', 'check_products', 'cell_history', 'with_baskets', 'top_k', 'without',
+           'row_of', 'sort_rows', 'row_max', 'Limits', 'place_in_group', 'choose', 'blocks']
 
 # %% ../nbs/04_interactions.ipynb #f2978df0
 def time_cut(
@@ -39,17 +40,36 @@ def split_at(
     return transactions[past], transactions[~past]
 
 # %% ../nbs/04_interactions.ipynb #47bac0ea
+def as_ids(
+    values: pd.Series,  # ids of any type
+) -> pd.Series:         # text; what is missing stays missing
+    "Ids as text: 7 and 7.0 are both \"7\", and a missing one is not called \"nan\"."
+    if values.dtype == "str": return values
+    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all(): values = values.astype("Int64")
+    if values.dtype == object: values = values.map(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v, na_action="ignore")
+    return values.astype("str")
+
+def as_dates(
+    values: pd.Series,  # dates, or text in ISO 8601
+) -> pd.Series:         # timestamps
+    "Dates as timestamps; raises `DataError` for what is none."
+    if pd.api.types.is_datetime64_any_dtype(values): return values
+    try: return pd.to_datetime(values, format="ISO8601")
+    except (ValueError, TypeError) as e: raise DataError(f"The column 'date' holds something that is no date: {' '.join(str(e).split())[:120]}; convert it with pandas.to_datetime first.") from e
+
+# %% ../nbs/04_interactions.ipynb #9159a356
 def purchases(
-    transactions: pd.DataFrame,  # the log; needs customer_id, product_id, date and quantity
+    transactions: pd.DataFrame,  # the log; needs customer_id, product_id and date
 ) -> pd.DataFrame:               # customer_id (null: anonymous), product_id, date; a row per basket and product
     "The lines that count: positive quantity, no return, a product, once per basket."
-    for name in ("customer_id", "product_id", "date", "quantity"):
+    for name in ("customer_id", "product_id", "date"):
         if name not in transactions: raise DataError(unknown("column", name, list(transactions.columns), "transactions"))
-    keep = (transactions["quantity"] > 0) & transactions["product_id"].notna() & transactions["date"].notna()
+    keep = transactions["product_id"].notna() & transactions["date"].notna()
+    if "quantity" in transactions: keep &= transactions["quantity"] > 0
     if "is_return" in transactions: keep &= ~transactions["is_return"].astype(bool)
     sales = transactions[keep]
     if "transaction_id" in sales: sales = sales.drop_duplicates(["transaction_id", "customer_id", "product_id"])
-    return sales[["customer_id", "product_id", "date"]].astype({"customer_id": "str", "product_id": "str"})
+    return pd.DataFrame({"customer_id": as_ids(sales["customer_id"]), "product_id": as_ids(sales["product_id"]), "date": as_dates(sales["date"])})
 
 # %% ../nbs/04_interactions.ipynb #e9d9c301
 def count_buyers(
@@ -74,12 +94,12 @@ class Interactions:
     rows: np.ndarray           # customer row per purchase, -1 for anonymous
     columns: np.ndarray        # product column per purchase
     age: np.ndarray            # days between the purchase and the last line of the log
+    end: pd.Timestamp          # the last line of the log: the "now" of every reason
 
     def weights(self, half_life: float | None = None) -> sp.csr_matrix:
         "Counts in which a purchase of `half_life` days ago counts half; plain counts without it."
         if half_life is None: return self.counts
         if not half_life > 0: raise DataError(f"half_life must be a positive number of days, got {half_life}.")
-        self.check_dates()
         known = self.rows >= 0
         values = (0.5 ** (self.age[known] / half_life)).astype(np.float32)
         return to_csr(values, self.rows[known], self.columns[known], self.counts.shape)
@@ -93,13 +113,13 @@ class Interactions:
         "Buyers per product in the last `days`; of all time without it."
         if days is None: return self.buyers
         if not days > 0: raise DataError(f"days must be a positive number, got {days}.")
-        self.check_dates()
         recent = self.age < days
         return count_buyers(self.rows[recent], self.columns[recent], len(self.product_ids))
 
-    def check_dates(self) -> None:
-        "Raise `DataError` if the purchases were left out, as in a saved model."
-        if len(self.age) < self.counts.nnz: raise DataError("These interactions hold counts without dates, as a saved model does; fit on the transactions again.")
+    @cached_property
+    def keys(self) -> np.ndarray:
+        "A number per purchase that names its cell: row × products + column, increasing."
+        return self.rows.astype(np.int64) * len(self.product_ids) + self.columns
 
 POPULAR_DAYS = 56  # eight whole weeks: the window of "popular now"
 
@@ -130,9 +150,10 @@ def interactions(
     columns = catalogue.get_indexer(sold)[codes]
     order = np.argsort(-count_buyers(rows, columns, len(catalogue)), kind="stable")
     columns = np.argsort(order)[columns]
-    age = ((transactions["date"].max() - sales["date"]) / pd.Timedelta(days=1)).to_numpy()
+    end = as_dates(transactions["date"]).max()
+    age = ((end - sales["date"]) / pd.Timedelta(days=1)).to_numpy()
     by_cell = np.lexsort((age, columns, rows))   # so that sums do not depend on the order of the lines
-    return assemble(pd.Index(customer_ids), catalogue[order], rows[by_cell], columns[by_cell], age[by_cell])
+    return assemble(pd.Index(customer_ids), catalogue[order], rows[by_cell], columns[by_cell], age[by_cell], end)
 
 def assemble(
     customer_ids: pd.Index,  # sorted
@@ -140,12 +161,13 @@ def assemble(
     rows: np.ndarray,        # customer row per purchase, -1 for anonymous
     columns: np.ndarray,     # product column per purchase
     age: np.ndarray,         # days before the end of the log
+    end: pd.Timestamp,       # the end of the log
 ) -> Interactions:           # with its counts
     "Count purchases and buyers."
     known, recent, width = rows >= 0, age < POPULAR_DAYS, len(product_ids)
     counts = to_csr(np.ones(known.sum()), rows[known], columns[known], (len(customer_ids), width))
     return Interactions(customer_ids, product_ids, counts, count_buyers(rows, columns, width),
-                        count_buyers(rows[recent], columns[recent], width), rows.astype(np.int32), columns.astype(np.int32), age)
+                        count_buyers(rows[recent], columns[recent], width), rows.astype(np.int32), columns.astype(np.int32), age, end)
 
 # %% ../nbs/04_interactions.ipynb #441d7e3e
 def check_products(
@@ -153,19 +175,66 @@ def check_products(
 ) -> pd.DataFrame:           # the same, with ids as text
     "Raise `DataError` if the products table has no ids or repeats one."
     if "product_id" not in products: raise DataError(unknown("column", "product_id", list(products.columns), "products"))
-    repeated = products["product_id"][products["product_id"].duplicated()]
+    ids = as_ids(products["product_id"])
+    repeated = ids[ids.duplicated() & ids.notna()]
     if len(repeated): raise DataError(f"The products table holds {repeated.iloc[0]!r} more than once ({len(repeated)} repeated ids); give each product one row.")
-    return products.astype({"product_id": "str"})
+    return products.assign(product_id=ids)[ids.notna()]
+
+# %% ../nbs/04_interactions.ipynb #9edbb2ab
+def cell_history(
+    data: Interactions,   # who bought what and when
+    rows: np.ndarray,     # customer rows, any shape
+    columns: np.ndarray,  # product columns, the same shape
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # times bought, usual gap in days, days since the last; missing where there is none
+    "How often a customer bought a product, how many days usually lie between, and how long ago it was."
+    wanted = np.asarray(rows, np.int64) * len(data.product_ids) + columns
+    first, after = np.searchsorted(data.keys, wanted.ravel(), "left"), np.searchsorted(data.keys, wanted.ravel(), "right")
+    times = np.where(np.ravel(columns) >= 0, after - first, 0)
+    last = np.where(times > 0, data.age[np.minimum(first, len(data.age) - 1)], np.nan)
+    gap = np.full(len(times), np.nan)
+    several = np.flatnonzero(times > 1)
+    cell = np.repeat(np.arange(len(several)), times[several] - 1)
+    place = np.arange(len(cell)) - np.repeat(np.cumsum(times[several] - 1) - (times[several] - 1), times[several] - 1) + first[several][cell]
+    days = np.round(data.age[place + 1]) - np.round(data.age[place])
+    cell, days = cell[days > 0], days[days > 0]
+    order = np.lexsort((days, cell))
+    cell, days = cell[order], days[order]
+    found, start, size = np.unique(cell, return_index=True, return_counts=True)
+    gap[several[found]] = (days[start + (size - 1) // 2] + days[start + size // 2]) / 2
+    return tuple(a.reshape(wanted.shape) for a in (times, gap, last))
+
+# %% ../nbs/04_interactions.ipynb #a7bd6893
+def with_baskets(
+    data: Interactions,      # what the model was fitted on
+    baskets: pd.DataFrame,   # new purchases: customer_id and product_id as text, date (missing: now)
+) -> Interactions:           # the customers in `baskets` only, with old and new purchases; popularity as it was
+    "Rows for the customers with new purchases; products that are not in the catalogue are left out."
+    columns = data.product_ids.get_indexer(baskets["product_id"])
+    ids, dates = baskets["customer_id"][columns >= 0], as_dates(baskets["date"])[columns >= 0].fillna(data.end)
+    ids, customers = pd.factorize(ids, sort=True)
+    end = max([data.end, *dates])
+    before = data.customer_ids.get_indexer(customers)
+    start, stop = np.searchsorted(data.rows, before, "left"), np.searchsorted(data.rows, before, "right")
+    size = np.where(before >= 0, stop - start, 0)
+    old = np.arange(size.sum()) + np.repeat(start - np.cumsum(size) + size, size)
+    rows = np.concatenate([np.repeat(np.arange(len(customers)), size), ids])
+    cells = np.concatenate([data.columns[old], columns[columns >= 0]])
+    age = np.concatenate([data.age[old] + (end - data.end) / pd.Timedelta(days=1), ((end - dates) / pd.Timedelta(days=1)).to_numpy()])
+    order = np.lexsort((age, cells, rows))
+    counts = to_csr(np.ones(len(rows)), rows, cells, (len(customers), len(data.product_ids)))
+    return Interactions(pd.Index(customers, dtype="str"), data.product_ids, counts, data.buyers, data.recent,
+                        rows[order].astype(np.int32), cells[order].astype(np.int32), age[order], end)
 
 # %% ../nbs/04_interactions.ipynb #22d23c9f
 def top_k(
     scores: sp.csr_matrix | np.ndarray,      # customers × products, higher is better
     k: int,                                  # how many to keep per row
     ruled_out: sp.csr_matrix | None = None,  # cells that may not appear, of the same shape
+    allowed: np.ndarray | None = None,       # columns that may appear (true); all if left out
 ) -> tuple[np.ndarray, np.ndarray]:          # columns (-1: nothing left) and their scores (0 there), both rows × k
     "The `k` highest scores above zero of each row, best first, the lower column first in a tie."
     best, values = np.full((scores.shape[0], k), -1, dtype=np.int32), np.zeros((scores.shape[0], k), dtype=np.float32)
-    scores = without(scores, ruled_out)
+    scores = without(scores, ruled_out, allowed)
     if scores.shape[1] <= SMALL: return sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
     for i in range(scores.shape[0]):
         columns, row = row_of(scores, i)
@@ -182,8 +251,12 @@ def top_k(
 def without(
     scores: sp.csr_matrix | np.ndarray,  # rows × columns
     ruled_out: sp.csr_matrix | None,     # cells to set to zero
+    allowed: np.ndarray | None = None,   # columns that are kept
 ) -> sp.csr_matrix | np.ndarray:         # a copy, or the scores themselves if nothing is ruled out
-    "Scores in which the ruled out cells are zero."
+    "Scores in which the ruled out cells and columns are zero."
+    if allowed is not None:
+        if not sp.issparse(scores): scores = np.where(allowed, scores, scores.dtype.type(0))
+        else: scores = sp.csr_matrix((np.where(allowed[scores.indices], scores.data, 0), scores.indices, scores.indptr), shape=scores.shape)
     if ruled_out is None: return scores
     rows = np.repeat(np.arange(scores.shape[0]), np.diff(ruled_out.indptr))
     if not sp.issparse(scores):
@@ -227,6 +300,49 @@ def row_max(
     out, full = np.zeros(scores.shape[0], dtype=scores.dtype), np.flatnonzero(np.diff(scores.indptr))
     if len(full): out[full] = np.maximum.reduceat(scores.data, scores.indptr[full])
     return out
+
+# %% ../nbs/04_interactions.ipynb #d22d73ba
+@dataclass(frozen=True)
+class Limits:
+    "What may stand on a list, in columns of the table."
+    allowed: np.ndarray | None = None    # per column: true if it may appear; all if None
+    cap: int | None = None               # most lines of one group
+    groups: np.ndarray | None = None     # group per column, -1 for a product of no group (never capped)
+
+def place_in_group(
+    columns: np.ndarray,  # rows × m, -1 for nothing
+    groups: np.ndarray,   # group per column, -1 for none
+) -> np.ndarray:          # rows × m: how many of the same group stand before it in its row; 0 without a group
+    "The how-manieth of its group each product of a list is, from 0."
+    code = np.where(columns >= 0, groups[columns], -1).astype(np.int64)
+    key = (np.arange(len(columns))[:, None] * (groups.max(initial=0) + 2) + code + 1).ravel()
+    order = np.argsort(key, kind="stable")
+    _, start, size = np.unique(key[order], return_index=True, return_counts=True)
+    place = np.empty(len(key), dtype=np.int64)
+    place[order] = np.arange(len(key)) - np.repeat(start, size)
+    return np.where(code < 0, 0, place.reshape(columns.shape))
+
+# %% ../nbs/04_interactions.ipynb #473f8e62
+def choose(
+    scores: sp.csr_matrix | np.ndarray,  # customers × products
+    k: int,                              # how many to keep per row
+    ruled_out: sp.csr_matrix | None,     # cells that may not appear
+    limits: Limits,                      # columns that may not appear, and the cap
+) -> tuple[np.ndarray, np.ndarray]:      # as `top_k`
+    "The `k` best of each row within the limits."
+    if limits.cap is None: return top_k(scores, k, ruled_out, limits.allowed)
+    scores, ask, width = without(scores, ruled_out, limits.allowed), np.arange(scores.shape[0]), 4 * k
+    best, values = np.full((len(ask), k), -1, dtype=np.int32), np.zeros((len(ask), k), dtype=np.float32)
+    while len(ask):
+        found, value = top_k(scores[ask], min(width, scores.shape[1]))
+        keep = (found >= 0) & (place_in_group(found, limits.groups) < limits.cap)
+        order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(keep, order, 1)
+        best[ask, :order.shape[1]] = np.where(kept, np.take_along_axis(found, order, 1), -1)
+        values[ask, :order.shape[1]] = np.where(kept, np.take_along_axis(value, order, 1), 0)
+        ask = ask[(keep.sum(1) < k) & (found >= 0).all(1) & (width < scores.shape[1])]
+        width *= 4
+    return best, values
 
 # %% ../nbs/04_interactions.ipynb #3fb4ec59
 def blocks(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, money, open_run, save_figure, share, show_table, use_style
-from .data import connect
+from .engines import connect
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'basic_sums', 'variety_sums',
