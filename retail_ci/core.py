@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import contextlib, dataclasses, difflib, glob, hashlib, importlib.util, io, json, math, os, shutil, tempfile
+import codecs, contextlib, dataclasses, datetime, difflib, glob, hashlib, importlib.util, io, json, math, os, re, shutil, tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,9 @@ __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGME
            'RetailError', 'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
            'RfmConfig', 'SegmentationConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig', 'Config',
            'check_value', 'expected', 'fill', 'check_bounds', 'find_root', 'config_path', 'override', 'load_config',
-           'check_name', 'source_files', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
-           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
+           'check_name', 'check_data', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain',
+           'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
+           'share', 'money', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -52,16 +53,29 @@ def unknown(
 @dataclass
 class DataConfig:
     "Where the transactions come from, and how to read them."
-    transactions: str = "synthetic"          # a path, a glob, `package:NAME/FILE`, or "synthetic" | "completejourney"
+    transactions: str = "synthetic"          # a file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or "synthetic" | "completejourney"
     products: str | None = None              # a products table, likewise; derived from the transactions if left out
     customers: str | None = None             # a customers table, likewise; optional
     columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
-    date_format: str | None = None           # such as "%d/%m/%Y"; ISO 8601 if left out
+    query: dict[str, str] = field(default_factory=dict)    # role: the SQL that a database answers, in place of a table
+    date_format: str | list[str] | None = None  # such as "%d/%m/%Y", or several; ISO 8601 if left out
     delimiter: str | None = None             # of a CSV file, or "whitespace"; found from its first lines if left out
+    header: list[str] = field(default_factory=list)  # the column names of a CSV file that has no header line
+    quote: str = '"'                         # around values that hold a delimiter; "" where quotation marks are plain characters
+    encoding: str | None = None              # of a CSV file, such as cp1252; UTF-8, or what its byte order mark says, if left out
+    decimal: Literal[".", ","] = "."         # the decimal sign
+    thousands: str | None = None             # what stands between thousands, such as ","; nothing if left out
+    currency_signs: list[str] = field(default_factory=list)  # what may stand around an amount, such as "€"
+    missing: list[str] = field(default_factory=list)  # words that mean a missing value, such as "NULL"; blank always does
     duplicates: Literal["collapse", "keep"] = "collapse"   # exact duplicate lines
     cancelled_prefix: str | None = None      # basket ids that start with it are cancellations
+    non_product: dict[str, str] = field(default_factory=dict)  # column: a regular expression; lines that match are not products
     exclude: dict[str, list[str]] = field(default_factory=dict)  # product column: values whose lines are not products
     known_products_only: bool = False        # reject lines whose product is missing from the products table
+    earliest: str = "1970-01-02"             # a date before this day is absurd
+    last_date: str | None = None             # a date after this day is in the future; see `max_silence` if left out
+    max_silence: int = 92                    # days without a line, after which at most 1% of the lines are taken for misdated
+    tolerance: float = 0.01                  # share by which a revenue may differ from quantity × price before it is flagged
     max_rejected: float = 0.20               # stop when a larger share of the lines is rejected
     engine: Literal["duckdb", "spark"] = "duckdb"  # what runs the expressions
     memory: str | None = None                # how much memory the engine may use, such as "8GB"; its own default if left out
@@ -142,6 +156,7 @@ def check_value(
     where: str,              # the key, for the message
 ) -> Any:                    # the value, an int widened to float where a float is asked for
     "Return `value` if it fits `hint`; raise `ConfigError` if not."
+    if isinstance(value, datetime.date): value = value.isoformat()  # YAML reads 2025-12-31 as a date
     options = get_args(hint) if get_origin(hint) not in (dict, list, Literal) and get_args(hint) else (hint,)
     for option in options:
         origin = get_origin(option)
@@ -187,7 +202,7 @@ def fill(
 
 # %% ../nbs/00_core.ipynb #acb9f50f
 BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest value that make sense
-    "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "data.threads": (1, 1024), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
+    "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "data.tolerance": (0, 10), "data.max_silence": (1, 36500), "data.threads": (1, 1024), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
     "synthetic.products": (1, 10**6), "synthetic.days": (1, 3660), "rfm.window_days": (1, 36500), "rfm.bins": (2, 10), "segmentation.k": (2, 20),
     "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6),
     "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.test_days": (1, 365),
@@ -255,6 +270,7 @@ def load_config(
     for setting in settings or []: override(values, setting)
     result = check_bounds(fill(Config, {"name": file.stem, **values}))
     check_name(result.name)
+    check_data(result.data)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
         source = getattr(result.data, key)
@@ -272,26 +288,64 @@ def check_name(
     if name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
     raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {name!r}.")
 
+# %% ../nbs/00_core.ipynb #6e1e6d0a
+def check_data(
+    data: DataConfig,  # where the transactions come from, and how to read them
+) -> DataConfig:       # the same
+    "Refuse what no reader could use: a broken pattern, a date that is none, an unknown encoding, a written-out password."
+    for source in (data.transactions, data.products, data.customers):
+        if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", source or ""):
+            raise ConfigError("A source under data holds a password; write ${NAME} in its place and set NAME in the environment, or set PGPASSWORD.")
+    for key in ("earliest", "last_date"):
+        try: datetime.date.fromisoformat(getattr(data, key) or "2000-01-01")
+        except ValueError: raise ConfigError(f"Config key 'data.{key}' must be a day such as 2025-12-31, found {getattr(data, key)!r}.") from None
+    for column, pattern in data.non_product.items():
+        try: re.compile(pattern)
+        except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {pattern!r}: {e}.") from None
+    try: codecs.lookup(data.encoding or "utf-8")
+    except LookupError: raise ConfigError(f"Config key 'data.encoding' must be an encoding that Python knows, such as utf-8, cp1252 or utf-16, found {data.encoding!r}.") from None
+    if data.thousands == data.decimal: raise ConfigError(f"data.thousands and data.decimal are both {data.decimal!r}; they must differ.")
+    if len(data.quote) > 1 or len(data.delimiter or ",") != 1 and data.delimiter not in ("whitespace", "tab"):
+        raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {data.delimiter!r} and {data.quote!r}.")
+    if data.header and len(set(data.header)) < len(data.header): raise ConfigError("Config key 'data.header' names a column twice; give each column a name of its own.")
+    return data
+
 # %% ../nbs/00_core.ipynb #a1223a55
+SUFFIXES = (".csv", ".txt", ".tsv", ".gz", ".zip", ".parquet", ".xlsx", ".xlsm", ".xls", ".ods")  # files that are read in a folder
+
+def split_table(
+    source: str,       # such as "shop.duckdb#sales"
+) -> tuple[str, str]:  # the file or URL, and the table or sheet; "" where none is named
+    "Take the table's name off a source."
+    place, mark, table = source.rpartition("#")
+    return (place, table) if mark and not Path(source).exists() else (source, "")
+
+# %% ../nbs/00_core.ipynb #d86475ff
 def source_files(
-    source: str,                  # a path, folder, glob, `package:NAME/FILE`, or one of `NAMED_SOURCES`
+    source: str,                  # a path, folder, glob, `package:NAME/FILE`, one of `NAMED_SOURCES`, with `#TABLE` or not, or a database URL
     role: str = "transactions",   # "transactions", "products" or "customers"
-) -> list[Path]:                  # existing files, sorted by name
+) -> list[Path]:                  # existing files, sorted by name; none for a database
     "The files behind a source; raises `DataError` if there are none, or if they are empty."
-    source = NAMED_SOURCES.get(source, {}).get(role, source)
+    source = split_table(NAMED_SOURCES.get(source, {}).get(role, source))[0]
+    if "://" in source: return []
     if source.startswith("package:"):
         package, _, inner = source.removeprefix("package:").partition("/")
         found = importlib.util.find_spec(package)
         if not found: raise DataError(f"The {role} come from the Python package {package!r}, which is not installed; install it with `pip install {package.replace('_', '-')}`.")
         source = str(Path(found.submodule_search_locations[0]) / inner)
     path = Path(source)
-    files = [p for p in path.iterdir() if p.suffix in SUFFIXES] if path.is_dir() else [path] if path.is_file() else [Path(p) for p in glob.glob(source)]
+    files = in_folder(path) if path.is_dir() else [path] if path.is_file() else [Path(p) for p in glob.glob(source) if Path(p).is_file()]
     if not files: raise DataError(f"The {role} file {source} does not exist; expected a file, a folder of files or a glob. Correct data.{role} in the config.")
     for file in files:
         if not file.stat().st_size: raise DataError(f"The {role} file {file} is empty; expected a header and at least one row.")
     return sorted(files)
 
-SUFFIXES = (".csv", ".txt", ".tsv", ".gz", ".parquet")  # files that are read in a folder
+def in_folder(
+    folder: Path,   # an existing folder
+) -> list[Path]:    # its data files; where it has none, those of its subfolders (partitions)
+    "The data files of a folder, without hidden ones and markers such as _SUCCESS."
+    seen = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not any(part[0] in "._" for part in p.relative_to(folder).parts)]
+    return [p for p in seen if p.parent == folder] or seen
 
 # %% ../nbs/00_core.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -320,6 +374,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("recommendations",  "data/recommendations.parquet",     "04h"),
     ("recommender",      "models/recommender.npz",           "04h"),
     ("ranking_metrics",  "metrics/ranking.json",             "05"),
+    ("ranking_segments", "metrics/ranking_segments.csv",     "05"),
     ("insights",         "metrics/insights.json",            "05a"),
     ("powerbi_customers",       "powerbi/customers.csv",        "08"),
     ("powerbi_segments",        "powerbi/segment_summary.csv",  "08"),

@@ -4,32 +4,76 @@
 
 # %% ../nbs/05_evaluation.ipynb #976194fa
 from __future__ import annotations
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from .baselines import Recommender
-from .core import ACCENT, INK, SECOND, DataError, count, money, open_run, save_figure, share, show_table, use_style
-from .interactions import Interactions, interactions, purchases, split_at, time_cut
-from .metrics import METRICS, coverage, find_hits, intervals, novelty, per_customer
+from .baselines import PopularityRecommender, Recommender
+from .core import ACCENT, INK, SECOND, ConfigError, DataError, RecommenderConfig, count, money, open_run, save_figure, share, show_table, unknown, use_style
+from .interactions import Interactions, as_dates, as_ids, assemble, interactions, purchases, split_at, time_cut, to_csr
+from .metrics import METRICS, SHOWN, coverage, find_hits, intervals, per_customer, per_list
 from .recommender import MODELS, configured, make_model
 
 # %% auto #0
-__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'products_before', 'relevant_products', 'KnownChances', 'oracle',
-           'Evaluation', 'evaluate', 'measure', 'summarise', 'protocol', 'ranking_facts', 'summary', 'label', 'compare',
-           'verdict', 'value_of_hits', 'by_history', 'plot_metrics']
+__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before', 'products_before', 'segments_before',
+           'purchases_per_customer', 'relevant_products', 'two_questions', 'KnownChances', 'oracle', 'Evaluation',
+           'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
+           'history_groups', 'hold_back', 'BestWindowRecommender', 'production', 'contestants', 'by_group',
+           'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'label', 'compare', 'verdict',
+           'strongest_rival', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../nbs/05_evaluation.ipynb #2d2f996b
+def tidy(
+    transactions: pd.DataFrame,  # any log with customer_id, product_id and date
+) -> pd.DataFrame:               # ids as text, dates as dates, a quantity
+    "The log as all of this page reads it; a log without quantities counts every line as one."
+    for name in ("customer_id", "product_id", "date"):
+        if name not in transactions: raise DataError(unknown("column", name, list(transactions.columns), "transactions"))
+    out = transactions.assign(customer_id=as_ids(transactions["customer_id"]), product_id=as_ids(transactions["product_id"]), date=as_dates(transactions["date"]))
+    return out if "quantity" in out else out.assign(quantity=1.0)
+
+# %% ../nbs/05_evaluation.ipynb #7c945003
+def prices_before(
+    train: pd.DataFrame,  # transactions up to the cut
+) -> pd.Series:           # product_id: median price paid; empty without prices
+    "What products cost, from the sales before the cut."
+    if "price" not in train: return pd.Series(dtype=float)
+    paid = train[(train["quantity"] > 0) & (train["price"] > 0)]
+    return paid.groupby("product_id")["price"].median()
+
 def products_before(
     products: pd.DataFrame | None,  # the products table, if there is one
     train: pd.DataFrame,            # transactions up to the cut
 ) -> pd.DataFrame | None:           # the same products with the median price paid before the cut
     "The products table as it could have been known at the cut."
     if products is None or "price" not in train: return products
-    paid = train[(train["quantity"] > 0) & (train["price"] > 0)].groupby("product_id")["price"].median()
-    return products.assign(price=products["product_id"].map(paid).astype(float))
+    return products.assign(price=as_ids(products["product_id"]).map(prices_before(train)).astype(float))
+
+# %% ../nbs/05_evaluation.ipynb #c29338a2
+def segments_before(
+    train: pd.DataFrame,        # transactions up to the cut
+    customer_ids: pd.Index,     # who is asked for
+) -> np.ndarray:                # the name of each one's grid cell
+    "The RFM segment of each customer as it stood at the cut."
+    from retail_ci.rfm import add_scores, learn_cuts
+    sales = purchases(train)
+    known = train[train["customer_id"].notna()]
+    worth = known["revenue"] if "revenue" in train else known["price"] * known["quantity"] if "price" in train else (known["quantity"] > 0).astype(float)
+    last, day = train["date"].max(), sales["date"].dt.normalize()
+    basket = purchases_per_customer(train)
+    features = pd.DataFrame({"recency": (last.normalize() - day.groupby(sales["customer_id"]).max()) / pd.Timedelta(days=1), "frequency": basket})
+    features["monetary"] = worth.groupby(known["customer_id"].astype("str")).sum().reindex(features.index).fillna(0.0)
+    features = features.rename_axis("customer_id").reset_index()
+    return add_scores(features, learn_cuts(features)).set_index("customer_id")["rfm_segment"].reindex(customer_ids).to_numpy(dtype=object)
+
+def purchases_per_customer(
+    train: pd.DataFrame,  # transactions
+) -> pd.Series:           # customer: baskets; a basket is a moment where the log has no basket ids
+    "How many baskets each customer bought."
+    sales = train[(train["quantity"] > 0) & train["customer_id"].notna()]
+    return sales[sales["product_id"].notna()].astype({"customer_id": "str"}).groupby("customer_id")["transaction_id" if "transaction_id" in train else "date"].nunique()
 
 # %% ../nbs/05_evaluation.ipynb #f08f80e0
 TASKS = ("any", "discovery")  # repeats count; only products new to the customer
@@ -47,8 +91,15 @@ def relevant_products(
     known = rows >= 0
     bought = sp.csr_matrix((np.ones(known.sum()), (rows[known], columns[known])), shape=shape)
     bought.sum_duplicates()
-    bought.data[:] = 1
-    before = sp.csr_matrix((np.ones(data.counts.nnz), data.counts.indices, data.counts.indptr), shape=shape)
+    return two_questions(bought, sp.csr_matrix((data.counts.data, data.counts.indices, data.counts.indptr), shape=shape))
+
+def two_questions(
+    bought: sp.csr_matrix,  # customers × products, above zero where bought after the cut
+    before: sp.csr_matrix,  # the same, where bought before it
+) -> dict[str, sp.csr_matrix]:  # task: ones where bought
+    "All purchases, and those of products new to the customer."
+    ones = lambda m: sp.csr_matrix((np.ones(m.nnz), m.indices, m.indptr), shape=m.shape)
+    bought, before = ones(bought), ones(before)
     fresh = (bought - bought.multiply(before)).tocsr()
     fresh.eliminate_zeros()
     return {"any": bought, "discovery": fresh}
@@ -85,14 +136,15 @@ def oracle(
 # %% ../nbs/05_evaluation.ipynb #ad503fc9
 @dataclass
 class Evaluation:
-    "The outcome of a back-test."
+    "The outcome of a measurement at one cut."
     table: pd.DataFrame    # task, model, metric, value, low, high
     paired: pd.DataFrame   # task, model, baseline, metric, value, low, high: model minus baseline
     protocol: dict         # the facts: cut, days, k, customers, products
     scores: dict           # task: model: metric: one number per customer
-    reach: dict            # task: model: coverage, novelty, and `hits`: how many lists named each product rightly
-    history: dict | None = None          # task: purchases before the cut, per customer
-    prices: np.ndarray | None = None     # per product before the cut; missing where unknown
+    reach: dict            # task: model: `coverage`, and `hits`: how many lists named each product rightly
+    customers: dict = field(default_factory=dict)  # task: ids of the customers, in the order of the scores
+    groups: dict = field(default_factory=dict)     # "segment" or "history": task: the group of each customer
+    prices: np.ndarray | None = None               # per product before the cut; missing where unknown
 
     def metric(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
         "One metric of one task, best model first."
@@ -104,11 +156,10 @@ class Evaluation:
         board = self.metric(task, metric)
         return board[~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])].reset_index(drop=True)
 
-REPEATERS = ("personal", "personal_decayed")  # for discovery their lists are nothing but what is popular now
+REPEATERS = ("personal", "personal_decayed", "repeat")  # for discovery their lists are nothing but what is popular now
+BASELINES = ("personal_decayed", "recent_popularity", "personal", "popularity")  # every model is compared with these
 
 # %% ../nbs/05_evaluation.ipynb #c7c45ef0
-BASELINES = ("popularity", "recent_popularity", "personal", "personal_decayed")  # every model is compared with these
-
 def evaluate(
     models: Mapping[str, Recommender] | Sequence[str],  # name: a model that is not fitted yet; or names from `MODELS`
     transactions: pd.DataFrame,                         # the whole log
@@ -118,46 +169,66 @@ def evaluate(
     k: int = 10,                                        # length of a list
     seed: int = 42,                                     # of the bootstrap
     resamples: int = 1000,                              # of the bootstrap
+    progress: Callable[[str, int, int], None] | None = None,  # called with a model's name, its number and how many there are
 ) -> Evaluation:                                        # tables, intervals, protocol
     "Fit every model before the cut and measure it after, for both tasks."
     models = dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
     if not models: raise DataError("evaluate needs at least one model, got none.")
+    transactions = tidy(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     train, test = split_at(transactions, cut)
     test = test[test["date"] <= cut + pd.Timedelta(hours=24 * days)]
-    products, data = products_before(products, train), interactions(train, products)
-    truth = relevant_products(data, test)
+    products = products_before(products, train)
+    data = interactions(train, products)
+    truth, kinds = relevant_products(data, test), categories(data, products)
     scores, reach = {task: {} for task in TASKS}, {task: {} for task in TASKS}
-    for name, model in models.items():
-        measure(name, model.fit(data, products), truth, k, scores, reach)
-    bought = np.asarray(data.counts.sum(axis=1)).ravel()
-    history = {task: bought[np.diff(matrix.indptr) > 0] for task, matrix in truth.items()}
-    facts = protocol(data, test, truth, cut, days, k, resamples, train)
-    prices = None if products is None or "price" not in products else products.set_index("product_id")["price"].reindex(data.product_ids).to_numpy(dtype=float)
-    return Evaluation(*summarise(scores, reach, seed, resamples), facts, scores, reach, history, prices)
+    for i, (name, model) in enumerate(models.items()):
+        if progress: progress(name, i, len(models))
+        measure(name, model.fit(data, products), truth, k, scores, reach, kinds)
+    facts = protocol(data, test, truth, cut, days, k, resamples, train) | settings_of(models)
+    asked = {task: np.flatnonzero(np.diff(matrix.indptr)) for task, matrix in truth.items()}
+    return Evaluation(*summarise(scores, reach, seed, resamples), facts, scores, reach, {task: data.customer_ids[rows] for task, rows in asked.items()},
+                      customer_groups(train, data, asked), prices_before(train).reindex(data.product_ids).to_numpy(dtype=float))
 
 # %% ../nbs/05_evaluation.ipynb #bc48b7b3
+def categories(
+    data: Interactions,             # the past
+    products: pd.DataFrame | None,  # the products table
+) -> np.ndarray | None:             # a number per product, -1 where unknown; None without categories
+    "The category of each product of the catalogue, as a number."
+    if products is None or "category" not in products: return None
+    return pd.factorize(products.set_axis(as_ids(products["product_id"]))["category"].reindex(data.product_ids))[0]
+
+def settings_of(
+    models: Mapping[str, Recommender],  # fitted
+) -> dict:                              # settings: model: parameter: value; notes: model: what it had to say
+    "What each model was told, and what it found odd."
+    plain = lambda model: {n: v for n, v in vars(model).items() if not n.endswith("_") and isinstance(v, (int, float, str, type(None), tuple))}
+    notes = {name: list(model.notes_) for name, model in models.items() if getattr(model, "notes_", None)}
+    return {"settings": {name: found for name, model in models.items() if (found := plain(model))}, "notes": notes}
+
+# %% ../nbs/05_evaluation.ipynb #0e9cda8b
 def measure(
-    name: str,                         # the model's name
-    model: Recommender,                # fitted on the past
-    truth: dict[str, sp.csr_matrix],   # from `relevant_products`
-    k: int,                            # length of a list
-    scores: dict,                      # task: model: metric: per customer; added to
-    reach: dict,                       # task: model: coverage, novelty, hits per product; added to
+    name: str,                          # the model's name
+    model: Recommender,                 # fitted on the past
+    truth: dict[str, sp.csr_matrix],    # from `relevant_products`
+    k: int,                             # length of a list
+    scores: dict,                       # task: model: metric: per customer; added to
+    reach: dict,                        # task: model: coverage, hits per product; added to
+    kinds: np.ndarray | None = None,    # the products' categories as numbers
 ) -> None:
     "Lists, hits and metrics of one model."
     rows = np.flatnonzero(np.diff(truth["any"].indptr))
     if not len(rows): raise DataError("No customer bought both before and after the cut, so nothing can be measured; choose another cut.")
     data = model.data_
     for task, (best, _, _) in zip(TASKS, model.rank(rows, k, (False, True))):
-        relevant = np.diff(truth[task][rows].indptr)
-        asked = relevant > 0
-        best = np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)[asked]
-        if not len(best): continue
-        hits = find_hits(best, truth[task][rows[asked]])
-        scores[task][name] = per_customer(hits, relevant[asked])
-        reach[task][name] = {"coverage": coverage(best, len(data.product_ids)), "novelty": float(np.nanmean(novelty(best, data.buyers, len(data.customer_ids)))),
-                             "hits": np.bincount(best[hits], minlength=len(data.product_ids))}
+        bought = truth[task][rows]
+        asked = np.diff(bought.indptr) > 0
+        if not asked.any(): continue
+        best, bought = np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)[asked], bought[asked]
+        hits = find_hits(best, bought)
+        scores[task][name] = per_customer(hits, np.diff(bought.indptr)) | per_list(best, bought, data.buyers, len(data.customer_ids), kinds)
+        reach[task][name] = {"coverage": coverage(best, len(data.product_ids)), "hits": np.bincount(best[hits], minlength=len(data.product_ids))}
 
 # %% ../nbs/05_evaluation.ipynb #77cab4f6
 def summarise(
@@ -167,21 +238,20 @@ def summarise(
     resamples: int,   # of the bootstrap
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # the table and the paired table of an `Evaluation`
     "Means, intervals, paired differences, and each model's share of the oracle."
-    rows, pairs = [], []
+    rows, paired = [], []
     for task, models in scores.items():
         if not models: continue
         columns = {(m, metric): values for m, found in models.items() for metric, values in found.items()}
-        columns |= {(m, b, metric): columns[m, metric] - columns[b, metric] for m in models for b in BASELINES if b in models and b != m for metric in METRICS}
-        ceiling = columns["oracle", "ndcg"].mean() if "oracle" in models else None
-        for key, interval in intervals(columns, resamples=resamples, seed=seed).items():
-            target, names = (rows, ("model", "metric")) if len(key) == 2 else (pairs, ("model", "baseline", "metric"))
-            target.append({"task": task, **dict(zip(names, key)), **interval})
+        pairs = [((m, metric), (b, metric)) for m in models for b in BASELINES if b in models and b != m for metric in METRICS]
+        found = intervals(columns, resamples=resamples, seed=seed, pairs=pairs)
+        rows += [{"task": task, "model": m, "metric": metric, **found[m, metric]} for m, metric in columns]
+        paired += [{"task": task, "model": a[0], "baseline": b[0], "metric": a[1], **found[a, b]} for a, b in pairs]
+        ceiling = columns["oracle", "ndcg"].mean() if "oracle" in models else 0
         for m in models:
-            plain = {n: v for n, v in reach[task][m].items() if n in ("coverage", "novelty")}
-            if ceiling: plain["share_of_oracle"] = columns[m, "ndcg"].mean() / ceiling
+            plain = {"coverage": reach[task][m]["coverage"]} | ({"share_of_oracle": columns[m, "ndcg"].mean() / ceiling} if ceiling else {})
             rows += [{"task": task, "model": m, "metric": n, "value": v, "low": np.nan, "high": np.nan} for n, v in plain.items()]
     return (pd.DataFrame(rows, columns=["task", "model", "metric", "value", "low", "high"]),
-            pd.DataFrame(pairs, columns=["task", "model", "baseline", "metric", "value", "low", "high"]))
+            pd.DataFrame(paired, columns=["task", "model", "baseline", "metric", "value", "low", "high"]))
 
 # %% ../nbs/05_evaluation.ipynb #c78cad06
 def protocol(
@@ -195,17 +265,134 @@ def protocol(
     train: pd.DataFrame,              # transactions before the cut
 ) -> dict:                            # facts for readers and for ranking.json
     "What was measured, on whom."
-    after = purchases(test)
+    after = purchases(test)["customer_id"].dropna()
     bought = truth["any"]
     return {"cut": cut, "days": days, "k": k, "level": 0.95, "resamples": resamples,
             "train_lines": len(train), "test_lines": len(test), "catalogue": len(data.product_ids), "customers_before": len(data.customer_ids),
             "customers": {task: int((np.diff(matrix.indptr) > 0).sum()) for task, matrix in truth.items()},
             "relevant": {task: int(matrix.nnz) for task, matrix in truth.items()},
-            "new_customers_in_test": int(after["customer_id"].dropna()[~after["customer_id"].dropna().isin(data.customer_ids)].nunique()),
+            "new_customers_in_test": int(after[~after.isin(data.customer_ids)].nunique()),
             "repeat_share": 1 - truth["discovery"].nnz / max(bought.nnz, 1),
             "unsold_share": float((np.append(data.buyers, np.zeros(bought.shape[1], int))[bought.indices] == 0).mean()) if bought.nnz else 0.0}
 
+# %% ../nbs/05_evaluation.ipynb #62a7ea71
+def customer_groups(
+    train: pd.DataFrame,              # transactions up to the cut
+    data: Interactions,               # the same as a matrix
+    asked: Mapping[str, np.ndarray],  # task: rows of the customers who are measured
+) -> dict:                            # "segment" and "history": task: a group per customer
+    "Who belongs together, by what was known at the cut."
+    from retail_ci.rfm import GRID
+    segment, bought = segments_before(train, data.customer_ids), np.asarray(data.counts.sum(axis=1)).ravel()
+    return {"segment": {task: pd.Categorical(segment[rows], list(GRID), ordered=True) for task, rows in asked.items()},
+            "history": {task: history_groups(bought[rows]) for task, rows in asked.items()}}
+
+def history_groups(
+    bought: np.ndarray,   # purchases before the cut, per customer
+) -> pd.Categorical:      # "1 to 12 purchases"
+    "Thirds of the customers by how much they had bought; equal numbers stay together."
+    edges = np.unique(np.quantile(bought, [1 / 3, 2 / 3], method="lower")) if len(bought) else []
+    part = np.searchsorted(edges, bought, side="left")
+    names = {g: (bought[part == g].min(), bought[part == g].max()) for g in np.unique(part)}
+    words = {g: (f"{a:,.0f} to {b:,.0f}" if a < b else f"{a:,.0f}") + " purchases" for g, (a, b) in names.items()}
+    return pd.Categorical([words[g] for g in part], list(words.values()), ordered=True)
+
 # %% ../nbs/05_evaluation.ipynb #0690cc76
+def hold_back(
+    data: Interactions,  # the past
+    days: float = 30,    # how much of its end is held back
+) -> tuple[Interactions, dict[str, sp.csr_matrix]]:  # what came before, and what its customers then bought, by task
+    "Split a past in two again: what lies more than `days` before its end, and the truth of those days."
+    old, known = data.age >= days, data.rows >= 0
+    past = assemble(data.customer_ids, data.product_ids, data.rows[old], data.columns[old], data.age[old] - days, data.end - pd.Timedelta(days=days))
+    there = np.diff(past.counts.indptr) > 0
+    use = ~old & known
+    use[use] = there[data.rows[use]]
+    bought = to_csr(np.ones(use.sum()), data.rows[use], data.columns[use], data.counts.shape)
+    return past, two_questions(bought, past.counts)
+
+# %% ../nbs/05_evaluation.ipynb #d803aad4
+class BestWindowRecommender(Recommender):
+    "Recent best sellers; how recent is chosen on the last days of the past, for each task."
+    method = "popular"
+    reason = "popular now"
+
+    def __init__(self, windows: Sequence[float] = (7, 14, 28, 56), days: float = 30):
+        "`windows`: lengths in days that are tried. `days`: how much of the past they are tried on."
+        self.windows, self.days = tuple(windows), days
+
+    def _learn(self, products: pd.DataFrame | None) -> None:
+        "Try every window, keep the best of each task."
+        past, truth = hold_back(self.data_, self.days)
+        tried = {task: {} for task in TASKS}
+        if past.counts.nnz and truth["any"].nnz:
+            for window in self.windows: measure(window, PopularityRecommender(window).fit(past), truth, 10, tried, {task: {} for task in TASKS})
+        self.best_ = {task: max(found, key=lambda w: (found[w]["ndcg"].mean(), w)) if found else 28 for task, found in tried.items()}
+        self.models_ = {w: PopularityRecommender(w).fit(self.data_) for w in set(self.best_.values())}
+        self.notes_ = ["; ".join(f"{task}: the last {w:g} days" for task, w in self.best_.items()) + ("" if tried["any"] else "; too little history to choose")]
+
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        "Buyers in the window for any purchase."
+        return self.models_[self.best_["any"]]._scores(rows)
+
+    def rank(self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,), **options: Any) -> list:
+        "Each question with its own window."
+        return [self.models_[self.best_[TASKS[bool(e)]]].rank(rows, k, (e,), **options)[0] for e in exclude_purchased]
+
+# %% ../nbs/05_evaluation.ipynb #ecbab946
+def production(
+    settings: RecommenderConfig,  # the config's section
+) -> str:                         # a name in `MODELS`
+    "The name of the model that is published."
+    return settings.production if settings.production in MODELS else "hybrid"
+
+def contestants(
+    settings: RecommenderConfig,   # the config's section
+    names: Sequence[str] = (),     # which models; all if left out. The baselines are always there
+) -> dict[str, Recommender]:       # name: not fitted yet
+    "The models to measure, with the config's settings."
+    for name in names:
+        if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
+    models = {name: make_model(name) for name in MODELS if not names or name in names or name in BASELINES}
+    if production(settings) in models: models[production(settings)] = configured(settings)
+    models["recent_popularity"] = BestWindowRecommender()
+    return models
+
+# %% ../nbs/05_evaluation.ipynb #94434fc6
+def by_group(
+    evaluation: Evaluation,   # from `evaluate`
+    task: str,                # "any" or "discovery"
+    kind: str = "segment",    # "segment" or "history"
+    resamples: int = 1000,    # of the bootstrap
+) -> pd.DataFrame:            # task, group, customers, model, metric, value, low, high
+    "Every metric of every model within each group of customers."
+    groups, rows = evaluation.groups[kind][task], []
+    for code, name in enumerate(groups.categories):
+        mine = groups.codes == code
+        if not mine.any() or not evaluation.scores[task]: continue
+        columns = {(m, metric): values[mine] for m, found in evaluation.scores[task].items() for metric, values in found.items()}
+        rows += [{"task": task, "group": name, "customers": int(mine.sum()), "model": m, "metric": metric, **interval}
+                 for (m, metric), interval in intervals(columns, resamples=resamples).items()]
+    return pd.DataFrame(rows, columns=["task", "group", "customers", "model", "metric", "value", "low", "high"])
+
+def lead_by_group(
+    evaluation: Evaluation,   # from `evaluate`
+    task: str,                # "any" or "discovery"
+    model: str,               # whose lead it is
+    rival: str,               # over whom
+    kind: str = "segment",    # "segment" or "history"
+    metric: str = "ndcg",     # of which metric
+) -> pd.DataFrame:            # group, customers, model, rival (their means), value, low, high (of the difference)
+    "How one model stands against another within each group."
+    groups, scores, rows = evaluation.groups[kind][task], evaluation.scores[task], []
+    for code, name in enumerate(groups.categories):
+        mine = groups.codes == code
+        if not mine.any(): continue
+        a, b = scores[model][metric][mine], scores[rival][metric][mine]
+        rows.append({"group": name, "customers": int(mine.sum()), "model": a.mean(), "rival": b.mean(), **intervals({"d": a - b})["d"]})
+    return pd.DataFrame(rows, columns=["group", "customers", "model", "rival", "value", "low", "high"])
+
+# %% ../nbs/05_evaluation.ipynb #c3649508
 def ranking_facts(
     evaluation: Evaluation,  # from `evaluate`
 ) -> dict:                   # the content of ranking.json
@@ -219,16 +406,24 @@ def ranking_facts(
     return {**out, "protocol": evaluation.protocol}
 
 def summary(
-    evaluation: Evaluation,  # from `evaluate`
-) -> dict:                   # task → leaders (models that may lead, best first) and verdict
+    evaluation: Evaluation,     # from `evaluate`
+    model: str | None = None,   # the model that is published
+) -> dict:                      # task → leaders (models that may lead, best first) and verdict
     "Who may lead each task, best first, and the verdict in words, for pages that show the result and not the measurement."
     boards = {task: evaluation.rivals(task) for task in TASKS}
-    return {task: {"leaders": board["model"].tolist(), "verdict": verdict(evaluation, task)} for task, board in boards.items() if len(board)}
+    return {task: {"leaders": board["model"].tolist(), "verdict": verdict(evaluation, task, model)} for task, board in boards.items() if len(board)}
+
+def segment_table(
+    evaluation: Evaluation,  # from `evaluate`
+) -> pd.DataFrame:           # task, kind, group, customers, model, metric, value, low, high
+    "Every metric by segment and by history, for both tasks."
+    parts = [by_group(evaluation, task, kind).assign(kind=kind) for kind in ("segment", "history") for task in TASKS]
+    return pd.concat(parts, ignore_index=True)[["task", "kind", "group", "customers", "model", "metric", "value", "low", "high"]]
 
 # %% ../nbs/05_evaluation.ipynb #240f300f
-LABELS = {"hybrid": "Hybrid 70/30", "collaborative": "Customers like you", "content": "Products like yours", "popularity": "Best sellers, all time",
-          "recent_popularity": "Best sellers, 28 days", "personal": "Personal frequency", "personal_decayed": "Personal, 90-day half-life",
-          "random": "Chance", "oracle": "Oracle (knows the generator)"}
+LABELS = {"hybrid": "Hybrid", "weighted": "Weighted hybrid", "ranker": "Ranker", "blend": "Untrained blend", "collaborative": "Customers like you", "content": "Products like yours",
+          "ease": "Bought together (EASE)", "repeat": "Time to buy again", "popularity": "Best sellers, all time", "recent_popularity": "Best sellers, lately",
+          "personal": "Personal frequency", "personal_decayed": "Personal, 90-day half-life", "random": "Chance", "oracle": "Oracle (knows the generator)"}
 
 def label(
     model: str,  # a model's name
@@ -241,7 +436,7 @@ def compare(
     task: str,               # "any" or "discovery"
     model: str,              # whose lead it is
     baseline: str,           # over whom
-) -> str:                    # such as "beats Best sellers by 0.02 (0.01 to 0.03)"
+) -> str:                    # such as "beats Best sellers (+0.020, 95% interval +0.010 to +0.030)"
     "The paired NDCG difference of two models as half a sentence."
     p = evaluation.paired
     d = p[(p["task"] == task) & (p["model"] == model) & (p["baseline"] == baseline) & (p["metric"] == "ndcg")].iloc[0]
@@ -250,56 +445,87 @@ def compare(
 
 # %% ../nbs/05_evaluation.ipynb #51c7e6ed
 def verdict(
-    evaluation: Evaluation,   # from `evaluate`
-    task: str,                # "any" or "discovery"
-    model: str = "hybrid",    # whose case is argued
-) -> str:                     # two or three sentences
+    evaluation: Evaluation,     # from `evaluate`
+    task: str,                  # "any" or "discovery"
+    model: str | None = None,   # whose case is argued; the leader's if left out
+) -> str:                       # two or three sentences
     "Who wins a task, and how the model stands against the simple rivals."
     board, oracle = evaluation.rivals(task), evaluation.metric(task).query("model == 'oracle'")
-    if board.empty: return "Nobody bought anything new after the cut, so this task has no answer here."
-    first = board.iloc[0]
+    if board.empty: return f"**{task.capitalize()}.** Nobody bought anything new after the cut, so this task has no answer here."
+    first, names = board.iloc[0], board["model"].tolist()
     words = f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of {first['value']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
     words += f", {share(first['value'] / oracle['value'].iloc[0])} of what the oracle reaches." if len(oracle) and oracle["value"].iloc[0] > 0 else "."
-    rivals = [b for b in ("personal_decayed", "recent_popularity", "personal", "popularity") if b in set(board["model"]) and b != model]
-    if model in set(board["model"]) and rivals:
-        words += f" {label(model)} " + "; it ".join(compare(evaluation, task, model, b) for b in rivals[:2]) + "."
+    model = model if model in names else names[0]
+    if model != names[0]:
+        words += f" {label(model)}, the published model, is number {names.index(model) + 1} of {len(names)} with {board['value'].iloc[names.index(model)]:.3f}."
+    rivals = [b for b in BASELINES if b in names and b != model]
+    if rivals: words += f" {label(model)} " + "; it ".join(compare(evaluation, task, model, b) for b in rivals) + "."
+    if (n := evaluation.protocol.get("customers", {}).get(task, 100)) < 30: words += f" With {n} customer{'s' * (n != 1)} in the test, none of these intervals is worth much."
     return words
+
+# %% ../nbs/05_evaluation.ipynb #a59cbcb6
+def strongest_rival(
+    evaluation: Evaluation,  # from `evaluate`
+    task: str,               # "any" or "discovery"
+    model: str,              # the model that is compared
+) -> str | None:             # the best baseline; None if there is none
+    "The simple rival that does best."
+    return next((m for m in evaluation.rivals(task)["model"] if m in BASELINES and m != model), None)
+
+def failings(
+    leads: pd.DataFrame,  # from `lead_by_group`
+    model: str,           # its name
+    rival: str,           # its name
+    least: int = 20,      # customers that a group needs to be named
+) -> str:                 # two or three sentences
+    "Where a model is weak, and where it is worse or better than its rival."
+    big = leads[leads["customers"] >= least]
+    if len(big) < 2: return f"No two groups have {least} customers, so {label(model)} cannot be judged by group."
+    low, high = big.loc[big["model"].idxmin()], big.loc[big["model"].idxmax()]
+    names = lambda rows: ", ".join(rows["group"]) if len(rows) else "no group"
+    return (f"{label(model)} is weakest among {low['group']} (NDCG {low['model']:.3f}, {count(low['customers'])} customers) and strongest among {high['group']} ({high['model']:.3f}). "
+            f"Against {label(rival)} it is better beyond doubt in {names(big[big['low'] > 0])}, and worse in {names(big[big['high'] < 0])}.")
 
 # %% ../nbs/05_evaluation.ipynb #b0c87121
 def value_of_hits(
     evaluation: Evaluation,   # from `evaluate`
     task: str,                # "any" or "discovery"
     model: str,               # whose lists
-) -> dict[str, float]:        # hits, value (one unit of each, at the price before the cut; hits without a price add nothing)
+) -> dict[str, float]:        # hits, priced (hits whose price is known), value (one unit of each, at the median price before the cut)
     "How many listed products were bought in the test window, and what they cost."
     hits = evaluation.reach[task][model]["hits"]
-    prices = np.zeros(len(hits)) if evaluation.prices is None else np.nan_to_num(evaluation.prices)
-    return {"hits": int(hits.sum()), "value": float((hits * prices).sum())}
+    prices = np.full(len(hits), np.nan) if evaluation.prices is None else evaluation.prices
+    return {"hits": int(hits.sum()), "priced": int(hits[~np.isnan(prices)].sum()), "value": float((hits * np.nan_to_num(prices)).sum())}
 
-# %% ../nbs/05_evaluation.ipynb #76a66cbe
-def by_history(
-    hit_rate: np.ndarray,   # 0 or 1 per customer
-    bought: np.ndarray,     # purchases of the same customers before the cut
-) -> pd.DataFrame:          # group, customers, purchases_from, purchases_to, hit_rate
-    "Hit rate by how much history a customer has."
-    edges = np.unique(np.quantile(bought, [1 / 3, 2 / 3], method="lower"))
-    group = np.searchsorted(edges, bought, side="left")
-    frame = pd.DataFrame({"group": group, "hit_rate": hit_rate, "bought": bought}).groupby("group")
-    out = frame.agg(customers=("bought", "size"), purchases_from=("bought", "min"), purchases_to=("bought", "max"), hit_rate=("hit_rate", "mean"))
-    return out.reset_index(drop=True)
+def money_words(
+    evaluation: Evaluation,   # from `evaluate`
+    task: str,                # "any" or "discovery"
+    model: str,               # whose lists
+    rival: str | None = None, # compared with whom
+    currency: str = "",       # the sign in front of money
+) -> str:                     # one or two sentences
+    "The value of foreseen sales in words."
+    ours = value_of_hits(evaluation, task, model)
+    if not ours["priced"]: return f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}; no price before the cut is known."
+    words = f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}, worth {money(ours['value'], currency)} at one unit each and the prices before the cut"
+    if rival is None: return words + "."
+    other = value_of_hits(evaluation, task, rival)
+    more, gap = ("more" if ours["value"] >= other["value"] else "less"), abs(ours["value"] - other["value"])
+    return words + f"; {money(gap, currency)} {more} than on those of {label(rival)}."
 
 # %% ../nbs/05_evaluation.ipynb #e2d7b668
 def plot_metrics(
-    evaluation: Evaluation,    # from `evaluate`
-    metric: str = "ndcg",      # which metric
-    accent: str = "hybrid",    # the model in colour
-) -> Any:                      # a matplotlib Figure
+    evaluation: Evaluation,      # from `evaluate`
+    metric: str = "ndcg",        # which metric
+    accent: str | None = None,   # the model in colour
+) -> Any:                        # a matplotlib Figure
     "Both tasks side by side: each model's mean with its interval."
     import matplotlib.pyplot as plt
     use_style()
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0))
-    for axis, task in zip(axes, TASKS):
-        oracle, board = evaluation.metric(task, metric).query("model == 'oracle'"), evaluation.rivals(task, metric).iloc[::-1]
+    boards = {task: evaluation.rivals(task, metric).iloc[::-1] for task in TASKS}
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 1.6 + 0.3 * max(4, *map(len, boards.values()))))
+    for axis, (task, board) in zip(axes, boards.items()):
+        oracle = evaluation.metric(task, metric).query("model == 'oracle'")
         for y, r in enumerate(board.itertuples()):
             axis.errorbar(r.value, y, xerr=[[r.value - r.low], [r.high - r.value]], fmt="o", ms=7, lw=2, capsize=3,
                           color=SECOND if r.model == accent else ACCENT if r.model not in BASELINES + ("random",) else "#7F7F7F")
@@ -309,6 +535,7 @@ def plot_metrics(
             axis.annotate(f"oracle {ceiling:.3f} ", (ceiling, 0), ha="right", va="center", fontsize=9)
         axis.set(title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}", yticks=range(len(board)),
                  yticklabels=[label(m) for m in board["model"]], xlabel=f"{metric.upper()}@{evaluation.protocol.get('k', 10)}")
-        axis.set_xlim(0, max(1e-3, board["high"].max(), oracle["value"].max() if len(oracle) else 0) * 1.15)
+        axis.set_xlim(0, max([1e-3, *board["high"], *oracle["value"]]) * 1.15)
         axis.grid(axis="y", visible=False)
+        if board.empty: axis.text(0.5, 0.5, "nobody bought anything new", transform=axis.transAxes, ha="center")
     return figure

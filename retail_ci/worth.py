@@ -5,6 +5,7 @@
 # %% ../nbs/03b_worth.ipynb #00f37049
 from __future__ import annotations
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 import ibis
 import numpy as np
@@ -12,14 +13,17 @@ import pandas as pd
 from ibis import _
 from scipy.optimize import minimize
 from scipy.special import betaln, digamma, gammaln, hyp2f1
+from threadpoolctl import ThreadpoolController
 from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, RunError, count, money, open_run, save_figure, share, show_table, use_style
 from .data import connect
 from .rfm import epoch_day, reference_date
 
 # %% auto #0
-__all__ = ['LIMITS', 'SPEND_LIMITS', 'histories', 'daily', 'Rows', 'purchase_likelihood', 'nbd_likelihood', 'climb',
-           'PurchaseModel', 'check_rows', 'simulate', 'p_alive', 'expected_visits', 'p_visit', 'SpendModel',
-           'spend_likelihood']
+__all__ = ['LIMITS', 'SPEND_LIMITS', 'HORIZONS', 'ANSWERS', 'histories', 'daily', 'Rows', 'purchase_likelihood', 'nbd_likelihood',
+           'climb', 'threads', 'PurchaseModel', 'check_rows', 'simulate', 'p_alive', 'expected_visits', 'p_visit',
+           'SpendModel', 'spend_likelihood', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between',
+           'visits_by_week', 'hold_out', 'fit_both', 'bounded', 'by_frequency', 'by_probability', 'errors',
+           'plot_calibration', 'cautions', 'gain_of_leaving', 'empty_worth']
 
 # %% ../nbs/03b_worth.ipynb #a4608a42
 def histories(
@@ -108,14 +112,21 @@ def climb(
     likelihood: Any,                    # a function of theta that returns a value and a gradient
     starts: list[np.ndarray],           # where to begin
     bounds: list[tuple[float, float]],  # limits of theta
+    exact: bool = True,                 # to the last digit; not needed for an interval
 ) -> tuple[np.ndarray, float, int]:     # the best theta, its value, and how many starts came to the same place
     "Maximise from several starts; raises `DataError` where none arrives."
     def downhill(theta: np.ndarray) -> tuple[float, np.ndarray]: return tuple(-part for part in likelihood(theta))
-    found = [minimize(downhill, np.clip(s, *np.array(bounds).T), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-7}) for s in starts]
+    options = {"maxiter": 1000, "ftol": 1e-12 if exact else 1e-9, "gtol": 1e-7 if exact else 1e-5}
+    with threads().limit(limits=1): found = [minimize(downhill, np.clip(s, *np.array(bounds).T), jac=True, method="L-BFGS-B", bounds=bounds, options=options) for s in starts]
     found = [f for f in found if np.isfinite(f.fun) and f.nit < 1000]
     if not found: raise DataError(f"The likelihood could not be maximised from any of {len(starts)} starts; expected a finite optimum. Check the log for customers with impossible times.")
     best = min(found, key=lambda f: f.fun)
     return best.x, -float(best.fun), sum(f.fun - best.fun < 1e-6 for f in found)
+
+@cache
+def threads() -> ThreadpoolController:  # one for the process, since looking for libraries takes time
+    "What limits the threads of linear algebra: four parameters need one, and many would only wait for each other."
+    return ThreadpoolController()
 
 # %% ../nbs/03b_worth.ipynb #9698ff1b
 class PurchaseModel:
@@ -129,7 +140,7 @@ class PurchaseModel:
         check_rows(rows)
         pace = (rows.weight * rows.x).sum() / (rows.weight * rows.age).sum()
         guesses = [np.log([r, r / pace, a, b]) for r, a, b in ((0.5, 0.5, 2.0), (1.0, 0.1, 5.0), (2.0, 1.0, 1.0))] if start is None else [start]
-        self.theta_, value, self.agreeing_ = climb(lambda t: purchase_likelihood(t, rows, self.first), guesses, list(LIMITS.values()))
+        self.theta_, value, self.agreeing_ = climb(lambda t: purchase_likelihood(t, rows, self.first), guesses, list(LIMITS.values()), start is None)
         self.customers_ = float(rows.weight.sum())
         self.loglik_ = value * self.customers_
         return self
@@ -228,7 +239,7 @@ class SpendModel:
         k, n = visits[use].astype(float), (np.ones(len(value)) if weight is None else weight)[use]
         self.scale_ = float((n * value[use]).sum() / n.sum()) if start is None else float(start[3])
         starts = [np.log(s) for s in ((2.0, 3.0, 2.0), (6.0, 4.0, 1.0), (1.0, 10.0, 9.0))] if start is None else [start[:3]]
-        self.theta_, self.loglik_, self.agreeing_ = climb(lambda t: spend_likelihood(t, k, value[use] / self.scale_, n), starts, SPEND_LIMITS)
+        self.theta_, self.loglik_, self.agreeing_ = climb(lambda t: spend_likelihood(t, k, value[use] / self.scale_, n), starts, SPEND_LIMITS, start is None)
         return self
 
     @property
@@ -259,3 +270,227 @@ def spend_likelihood(
     gradient = np.array([visits * ((digamma(p * c + q) - digamma(p * c) + np.log(c))[which] + np.log(value) - whole),
                          (digamma(p * c + q) - digamma(q) + np.log(gamma))[which] - whole, q / gamma - (p * visits + q) * np.exp(-whole)])
     return float((weight * ll).sum() / total), (weight * gradient).sum(axis=1) * np.exp(theta) / total
+
+# %% ../nbs/03b_worth.ipynb #1d38b224
+@dataclass
+class Draw:
+    "Parameters from one bootstrap sample."
+    visits: np.ndarray  # logarithms of r, alpha, a, b
+    spend: SpendModel   # fitted on the same sample
+
+def bootstrap(
+    table: pd.DataFrame,      # from `histories`
+    model: PurchaseModel,     # fitted on them
+    spend: SpendModel,        # fitted on them
+    draws: int = 50,          # how many samples
+    seed: int = 42,           # of the samples
+) -> list[Draw]:              # parameters; draws that cannot be fitted are left out
+    "Customers drawn with repetition, both models fitted again from where they stood."
+    rng, (rows, place), n, out = np.random.default_rng(seed), Rows.of(table), len(table), []
+    for _draw in range(draws):
+        weight = np.bincount(rng.integers(0, n, n), minlength=n).astype(float)
+        try:
+            again = PurchaseModel(model.first).fit(rows.weighted(np.bincount(place, weight, minlength=len(rows.x))), model.theta_)
+            out.append(Draw(again.theta_, SpendModel().fit(table.visits.to_numpy(), table.value.to_numpy(), weight, np.append(spend.theta_, spend.scale_))))
+        except DataError: continue
+    return out
+
+# %% ../nbs/03b_worth.ipynb #cc2549ad
+HORIZONS: dict[str, float] = {"90": 90 / 7, "365": 365 / 7}  # days, as in the columns: weeks
+ANSWERS = ["p_alive", "buys_90", *(f"{what}_{days}" for days in HORIZONS for what in ("purchases", "value"))]  # columns, each with _low and _high
+
+def answers(
+    rows: Rows,            # the different histories
+    place: np.ndarray,     # which of them each customer has
+    table: pd.DataFrame,   # the customers, with visits and value
+    theta: np.ndarray,     # logarithms of r, alpha, a, b
+    spend: SpendModel,     # fitted
+    first: bool = True,    # whether the first visit may be the last
+    margin: float = 1.0,   # the share of revenue that counts
+) -> np.ndarray:           # customers × `ANSWERS`
+    "Alive, buys, visits and value, for one set of parameters."
+    worth = spend.expected(table.visits.to_numpy(), table.value.to_numpy()) * margin
+    ahead = [expected_visits(theta, rows, weeks, first)[place] for weeks in HORIZONS.values()]
+    return np.column_stack([p_alive(theta, rows, first)[place], p_visit(theta, rows, HORIZONS["90"], first)[place], *(column for visits in ahead for column in (visits, visits * worth))])
+
+# %% ../nbs/03b_worth.ipynb #e28e3dac
+def customer_worth(
+    table: pd.DataFrame,       # from `histories`
+    model: PurchaseModel,      # fitted
+    spend: SpendModel,         # fitted
+    draws: list[Draw],         # from `bootstrap`
+    margin: float = 1.0,       # the share of revenue that counts
+    groups: np.ndarray | None = None,  # a group per customer, for sums with intervals of their own
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row per customer: `ANSWERS` with _low and _high; a row per draw: value_90 of each group
+    "The answers with 95% intervals; ten thousand customers at a time, so that memory stays small."
+    sums, parts, keys = [], [], pd.Index(np.unique(groups)) if groups is not None else pd.Index([])
+    for start in range(0, len(table), 10_000):
+        part = table.iloc[start:start + 10_000]
+        rows, place = Rows.of(part)
+        middle = answers(rows, place, part, model.theta_, spend, model.first, margin)
+        spread = np.array([answers(rows, place, part, d.visits, d.spend, model.first, margin) for d in draws] or [middle])
+        low, high = np.quantile(spread, [0.025, 0.975], axis=0)
+        parts.append(pd.DataFrame({f"{name}{end}": values[:, i] for i, name in enumerate(ANSWERS) for end, values in (("", middle), ("_low", np.minimum(low, middle)), ("_high", np.maximum(high, middle)))}))
+        if groups is not None: sums.append(np.array([[one[groups[start:start + 10_000] == key, ANSWERS.index("value_90")].sum() for key in keys] for one in spread]))
+    out = pd.concat(parts, ignore_index=True)
+    out.insert(0, "customer_id", table.customer_id.to_numpy())
+    return out, pd.DataFrame(sum(sums) if sums else np.zeros((0, 0)), columns=keys)
+
+# %% ../nbs/03b_worth.ipynb #277b0cfc
+def visits_between(
+    transactions: ibis.Table,  # the transactions
+    start: pd.Timestamp,       # the first day
+    end: pd.Timestamp,         # the first day no longer counted
+) -> ibis.Table:               # customer_id, visits, net: a row per customer with a line in these days
+    "Visits and net revenue between two dates."
+    days = daily(transactions).filter((_.number >= epoch_day(start)) & (_.number < epoch_day(end)))
+    return days.group_by("customer_id").aggregate(visits=_.sold.cast("int64").sum(), net=_.net.sum().cast("float64")).order_by("customer_id")
+
+def visits_by_week(
+    transactions: ibis.Table,  # the transactions
+    start: pd.Timestamp,       # the first day
+    end: pd.Timestamp,         # the first day no longer counted
+) -> ibis.Table:               # week (from 0), visits: of customers who had bought before the start
+    "Visits per week between two dates, of customers known at the start."
+    days, first = daily(transactions), epoch_day(start)
+    known = days.filter(_.sold & (_.number < first)).select("customer_id").distinct()
+    later = days.semi_join(known, "customer_id").filter(_.sold & (_.number >= first) & (_.number < epoch_day(end)))
+    return later.group_by(week=(later.number - first) // 7).aggregate(visits=_.count()).order_by("week")
+
+# %% ../nbs/03b_worth.ipynb #9e5f4bcc
+def hold_out(
+    transactions: ibis.Table,  # the transactions
+    reference: pd.Timestamp,   # the end of the log
+    days: int = 90,            # to hide
+    first: bool = True,        # whether the first visit may be the last
+    sample: int = 50_000,      # customers to fit on, at most
+    seed: int = 42,            # of the sample
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row per customer known at the cut: expected, buys, value and what happened; a row per week
+    "Fit before the cut, compare after it."
+    cut = reference - pd.Timedelta(days=days)
+    table = histories(transactions, cut).execute()
+    model, spend = fit_both(table, first, sample, seed)
+    rows, place = Rows.of(table)
+    def seen(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame: return visits_between(transactions, start, end).execute().set_index("customer_id").reindex(table.customer_id).fillna(0.0)
+    after, before = seen(cut, reference), seen(cut - pd.Timedelta(days=days), cut)
+    ahead = expected_visits(model.theta_, rows, days / 7, first)[place]
+    out = table.assign(expected=ahead, buys=p_visit(model.theta_, rows, days / 7, first)[place], expected_value=ahead * spend.expected(table.visits.to_numpy(), table.value.to_numpy()),
+                       as_before=before.visits.to_numpy(), own_pace=table.repeats / table.age * days / 7, actual=after.visits.to_numpy(), actual_value=after.net.to_numpy())
+    ends = np.minimum(np.arange(1, -(-days // 7) + 1), days / 7)
+    sums = np.array([0.0, *((rows.weight * expected_visits(model.theta_, rows, float(end), first)).sum() for end in ends)])
+    weeks = visits_by_week(transactions, cut, reference).execute().set_index("week").visits.reindex(range(len(ends)), fill_value=0)
+    return out, pd.DataFrame({"week": np.arange(1, len(ends) + 1), "expected": np.diff(sums), "actual": weeks.to_numpy(), "whole": np.diff([0, *ends]) > 0.99})
+
+def fit_both(
+    table: pd.DataFrame,  # from `histories`
+    first: bool = True,   # whether the first visit may be the last
+    sample: int = 50_000,  # customers to fit on, at most
+    seed: int = 42,       # of the sample
+) -> tuple[PurchaseModel, SpendModel]:  # fitted
+    "Fit visits and value, on a sample of customers where there are very many."
+    some = bounded(table, sample, seed)
+    return PurchaseModel(first).fit(Rows.of(some)[0]), SpendModel().fit(some.visits.to_numpy(), some.value.to_numpy())
+
+def bounded(
+    table: pd.DataFrame,  # customers, by customer_id
+    sample: int,          # how many at most
+    seed: int = 42,       # of the draw
+) -> pd.DataFrame:        # all of them, or a sample
+    "At most so many customers, drawn without repetition."
+    return table if len(table) <= sample else table.iloc[np.sort(np.random.default_rng(seed).choice(len(table), sample, replace=False))]
+
+# %% ../nbs/03b_worth.ipynb #ad5ad3d1
+def by_frequency(
+    held: pd.DataFrame,   # from `hold_out`
+    most: int = 8,        # groups, at most
+) -> pd.DataFrame:        # group ("0", "1", "2–3", ...), customers, expected, actual (means), error (standard error of the actual mean)
+    "Expected and actual visits per group of earlier repeat visits."
+    counts = held.repeats.sort_values().to_numpy()
+    edges = np.unique(np.concatenate([[0], counts[(len(counts) * np.arange(1, most)) // most], [1] if (counts == 0).any() else [], [counts[-1] + 1]]))
+    edges = edges if len(edges) <= most + 2 else edges[:most + 2]
+    which = np.searchsorted(edges, held.repeats, side="right") - 1
+    out = held.groupby(which).agg(low=("repeats", "min"), high=("repeats", "max"), customers=("repeats", "size"), expected=("expected", "mean"), actual=("actual", "mean"), error=("actual", "sem"))
+    out.insert(0, "group", [str(lo) if lo == hi else f"{lo}–{hi}" for lo, hi in zip(out.low, out.high)])
+    return out.drop(columns=["low", "high"]).reset_index(drop=True)
+
+def by_probability(
+    held: pd.DataFrame,   # from `hold_out`
+    groups: int = 10,     # how many
+) -> pd.DataFrame:        # customers, said (mean probability), came (share who came), error
+    "Customers in order of the probability that they come, and the share who did."
+    place = held.buys.rank(method="first").to_numpy() if held.buys.nunique() > groups else held.buys.rank(method="dense").to_numpy()
+    which = np.ceil(place / place.max() * groups).astype(int)
+    out = held.assign(came=held.actual > 0).groupby(which).agg(customers=("buys", "size"), said=("buys", "mean"), came=("came", "mean"))
+    return out.assign(error=np.sqrt(out.came * (1 - out.came) / out.customers)).reset_index(drop=True)
+
+# %% ../nbs/03b_worth.ipynb #0f2d961e
+def errors(
+    held: pd.DataFrame,   # from `hold_out`
+) -> pd.DataFrame:        # rule, total (expected over actual visits), error (mean absolute, per customer), order (rank correlation with what happened)
+    "How far the model and two rules of thumb are off."
+    rules = {"the model": "expected", "as in the weeks before": "as_before", "at the customer's own pace": "own_pace"}
+    actual, nothing = held.actual.sum(), held.actual.nunique() < 2
+    rank = held.actual.rank()
+    return pd.DataFrame([{"rule": rule, "total": held[c].sum() / actual if actual else np.nan, "error": (held[c] - held.actual).abs().mean(),
+                          "order": np.nan if nothing or held[c].nunique() < 2 else float(np.corrcoef(held[c].rank(), rank)[0, 1])} for rule, c in rules.items()])
+
+# %% ../nbs/03b_worth.ipynb #3865da2a
+def plot_calibration(
+    held: pd.DataFrame,   # from `hold_out`
+    weeks: pd.DataFrame,  # from `hold_out`
+    days: int,            # that were hidden
+) -> Any:                 # a matplotlib Figure
+    "Expected against actual: by how often somebody had come, week by week, and by the probability to come at all."
+    import matplotlib.pyplot as plt
+    use_style()
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.2, 3.5))
+    groups, said = by_frequency(held), by_probability(held)
+    at = np.arange(len(groups))
+    left.bar(at - 0.2, groups.actual, 0.38, color=ACCENT, label="came", yerr=1.96 * groups.error.fillna(0), error_kw={"lw": 1, "ecolor": INK})
+    left.bar(at + 0.2, groups.expected, 0.38, color=SECOND, label="expected")
+    left.set(title="Visits per customer", xlabel="repeat visits before", xticks=at)
+    left.set_xticklabels(groups.group, rotation=45 if groups.group.str.len().max() > 3 else 0)
+    whole = weeks[weeks.whole]
+    middle.plot(whole.week, whole.actual, color=ACCENT, lw=2, label="came")
+    middle.plot(whole.week, whole.expected, color=SECOND, lw=2, label="expected")
+    middle.set(title="Visits per week, all customers", xlabel="week after the cut", ylim=(0, 1.25 * max(1, whole[["actual", "expected"]].max().max())))
+    middle.yaxis.set_major_formatter("{x:,.0f}")
+    top = min(1.0, 1.1 * max(said.said.max(), said.came.max()) + 0.02)
+    right.plot([0, top], [0, top], color="#B8BEC6", lw=1)
+    right.errorbar(said.said, said.came, 1.96 * said.error, fmt="o", color=ACCENT, lw=1, markersize=5)
+    right.set(title=f"Came at least once in {days} days", xlabel="probability that was given", ylabel="share that came", xlim=(-0.02 * top, top), ylim=(-0.02 * top, top))
+    for ax in (left, middle): ax.legend(fontsize=9), ax.grid(axis="x", visible=False)
+    return figure
+
+# %% ../nbs/03b_worth.ipynb #d6bea7b0
+def cautions(
+    model: PurchaseModel,     # fitted
+    gain: float,              # by how much leaving improves the log-likelihood over NBD
+    early: float,             # share of customers first seen in the first tenth of the log
+    correlation: float,       # between visits and the value of a visit
+    ratio: float,             # expected over actual visits in the hidden weeks; missing where none were hidden
+) -> list[str]:               # sentences, none where nothing was found
+    "What speaks against the model on this log, in words."
+    out = []
+    if gain < 3: out.append("**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as well: almost nobody leaves, or the log is too short to show it. The probability of being alive is therefore left empty; expected visits and value hold as long as customers go on as they do.")
+    elif model.at_limit_: out.append(f"**A parameter has run to its limit** ({', '.join(model.at_limit_)}): how much customers differ in leaving cannot be told from this log. The averages hold; the probability of being alive of a single customer is rough.")
+    if early > 0.5: out.append(f"**Most customers are older than the log.** {share(early)} made their first purchase in the first tenth of it; for them the log begins in the middle, and their true first purchase is unknown. Read their numbers as an order, less as amounts.")
+    if abs(correlation) > 0.3: out.append(f"**How often and how much go together** (rank correlation {correlation:+.2f}). The model takes them as independent, so that it makes the value of the most frequent customers too {'low' if correlation > 0 else 'high'}.")
+    if ratio == ratio and not 0.8 <= ratio <= 1.25: out.append(f"**In the hidden weeks it expected {ratio:.2f} times the visits that came.** A season, a campaign or a closed shop is not in the model. Until that is understood, use the order of the customers, not the sums.")
+    return out
+
+# %% ../nbs/03b_worth.ipynb #1c7ac212
+def gain_of_leaving(
+    model: PurchaseModel,  # fitted
+    rows: Rows,            # the histories it was fitted on
+) -> float:                # log-likelihood of the model less that of NBD
+    "What the possibility to leave explains; below 3 it is not more than chance (two parameters, 5%)."
+    r, alpha = model.theta_[:2]
+    return model.loglik_ - climb(lambda t: nbd_likelihood(t, rows), [np.array([r, alpha]), np.array([0.0, alpha - r])], list(LIMITS.values())[:2])[1] * model.customers_
+
+# %% ../nbs/03b_worth.ipynb #dee97091
+def empty_worth(
+    customers: pd.Series,  # customer_id
+) -> pd.DataFrame:         # the columns of `customer_worth`, without numbers
+    "What is written where nothing can be said."
+    return pd.DataFrame({"customer_id": customers.to_numpy(), **{f"{name}{end}": np.nan for name in ANSWERS for end in ("", "_low", "_high")}})
