@@ -13,8 +13,10 @@ import ibis.expr.datatypes as dt
 from .core import ConfigError, DataConfig, DataError, RunError, replacing
 
 # %% auto #0
-__all__ = ['SPARK_SETTINGS', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes', 'connect_spark', 'start_spark',
-           'check_java', 'said_to', 'engine', 'close', 'try_strptime', 'parse_date', 'write_table']
+__all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes', 'connect_spark',
+           'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
+           'try_make_timestamp_ntz', 'parse_date', 'assemble_date', 'finite', 'exact_sum', 'copies', 'read_parquet',
+           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -135,22 +137,166 @@ def close(
     if own["folder"]: shutil.rmtree(own["folder"], ignore_errors=True)
 
 # %% ../nbs/00b_engines.ipynb #55b1e2d5
+CODES: dict[str, str] = {  # letter of a date format: the text that fits it
+    "Y": r"(\d{1,4}+)", "y": r"(\d{1,2}+)", "m": r"(\d{1,2}+)", "d": r"(\d{1,2}+)", "H": r"(\d{1,2}+)", "I": r"(\d{1,2}+)", "M": r"(\d{1,2}+)", "S": r"(\d{1,2}+)",
+    "f": r"(\d{1,6}+)", "p": r"([AaPp][Mm])", "b": r"([A-Za-z]{3})", "B": r"([A-Za-z]{3,9}+)"}
+MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
+
+def date_pattern(
+    format: str,                  # such as "%d/%m/%Y"
+) -> tuple[str, list[str]]:       # a regular expression with a group per letter, and the letters
+    "A date format as a regular expression; raises `ConfigError` for a letter that is not one of `CODES`."
+    parts = re.split(r"%-?(.)", format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
+    letters = parts[1::2]
+    for letter in letters:
+        if letter not in CODES: raise ConfigError(f"Config key 'data.date_format' may use %{' %'.join(CODES)}, found %{letter} in {format!r}; correct it in the config.")
+    if not {"d", "m"} <= set("m" if x in "bB" else x for x in letters) or not {"Y", "y"} & set(letters) or len(set(letters)) < len(letters):
+        raise ConfigError(f"Config key 'data.date_format' must name a day, a month and a year once each, such as %d/%m/%Y, found {format!r}; correct it in the config.")
+    literal = [re.sub(r"\s+", r"\\s+", re.sub(r"([^\w\s])", r"\\\1", part)) for part in parts[::2]]
+    return "^" + "".join(a + b for a, b in zip(literal, [CODES[x] for x in letters] + [""])) + "$", letters
+
+# %% ../nbs/00b_engines.ipynb #3a3c0795
+ISO = r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
+
 @ibis.udf.scalar.builtin
 def try_strptime(value: str, format: str) -> dt.timestamp:
     "DuckDB's parser for a declared date format; missing where the text does not fit."
+
+@ibis.udf.scalar.builtin
+def try_make_timestamp_ntz(year: int, month: int, day: int, hour: int, minute: int, second: dt.Decimal(16, 6)) -> dt.timestamp:
+    "Spark's way to put a point in time together; missing where there is no such date."
 
 def parse_date(
     text: ibis.StringValue,       # trimmed text
     format: str | None = None,    # such as "%d/%m/%Y"; ISO 8601 if left out
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
     "Text as a point in time: by the declared format only, or as ISO 8601."
-    date = (try_strptime(text, format) if format else text.try_cast("timestamp(6)")).cast("timestamp(6)")
-    return date
+    pattern, letters = date_pattern(format) if format else (ISO, list("YmdHMSf"))
+    if engine(text) == "spark": date = assemble_date(text, pattern, letters)
+    elif format: date = try_strptime(text, format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
+    else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
+    return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
 
-# %% ../nbs/00b_engines.ipynb #3a3c0795
+# %% ../nbs/00b_engines.ipynb #5bc15915
+def assemble_date(
+    text: ibis.StringValue,   # trimmed text
+    pattern: str,             # from `date_pattern`, or `ISO`
+    letters: list[str],       # one per group
+) -> ibis.TimestampValue:     # missing where the text does not fit or there is no such date
+    "Take a date apart by its pattern and put it together."
+    part = {letter: text.re_extract(pattern, n).nullif("") for n, letter in enumerate(letters, 1)}
+    number = {letter: value.cast("int64") for letter, value in part.items() if letter not in "pbBf"}
+    zero = ibis.literal(0, "int64")
+    short = number.get("y", zero)
+    year = number["Y"] if "Y" in number else short + ibis.ifelse(short >= 69, 1900, 2000)
+    name = next((part[x].lower() for x in "bB" if x in part), None)
+    month = number["m"] if name is None else ibis.cases(*((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(MONTHS, 1)), else_=ibis.null("int64"))
+    hour = number.get("H", zero)
+    if "I" in number:
+        clock = ibis.ifelse(number["I"].between(1, 12), number["I"] % 12, ibis.null("int64"))
+        hour = clock + ibis.ifelse(part["p"].lower() == "pm", 12, 0) if "p" in part else clock
+    seconds = number.get("S", zero)
+    second = ibis.ifelse(seconds.fill_null(0) < 60, seconds.fill_null(0), ibis.null("int64")).cast("string") + "." + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
+    return try_make_timestamp_ntz(year.cast("int32"), month.cast("int32"), number["d"].cast("int32"), hour.fill_null(0).cast("int32"), number.get("M", zero).fill_null(0).cast("int32"), second.cast("decimal(16, 6)"))
+
+# %% ../nbs/00b_engines.ipynb #c0fb03cd
+def finite(
+    number: ibis.NumericValue,  # float64
+) -> ibis.FloatingValue:        # missing where it is infinite or no number
+    "A number, or missing."
+    return ibis.ifelse(number.abs() <= 1.7976931348623157e308, number, ibis.null("float64"))
+
+def exact_sum(
+    amount: ibis.FloatingValue,              # money, below 10^13 in size
+    where: ibis.BooleanValue | None = None,  # which lines; all if left out
+) -> ibis.FloatingScalar:                    # the sum, exact to four digits; missing where there is nothing to add
+    "Add money exactly, whatever the order."
+    return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(10_000.0)
+
+# %% ../nbs/00b_engines.ipynb #3bfb579c
+def copies(
+    table: ibis.Table,     # lines with a unique `row`
+    columns: list[str] | None = None,  # what is compared; all but `row` if left out
+) -> ibis.Table:           # `row` of each line that equals an earlier one; missing values equal each other
+    "Find exact copies."
+    columns = columns or [c for c in table.columns if c != "row"]
+    marked = table.select("row", *columns, fingerprint=ibis.struct({c: table[c] for c in columns}).hash())
+    seen = marked.group_by("fingerprint").aggregate(n=lambda t: t.count()).filter(lambda t: t.n > 1)
+    alike = marked.semi_join(seen, "fingerprint")
+    return alike.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row")).filter(lambda t: t.nth > 0).select("row")
+
+# %% ../nbs/00b_engines.ipynb #6a10aeec
+def read_parquet(
+    con: Any,                  # the Ibis backend
+    files: list[Path],         # parquet files with the same columns
+) -> ibis.Table:               # their columns, and `row`, counted from 1 over all files
+    "Open parquet files as one table with row numbers; nothing is read yet."
+    from pyarrow.parquet import read_metadata
+    files = [Path(f).resolve() for f in files]
+    try: lengths = [read_metadata(f).num_rows for f in files]
+    except Exception as e: raise DataError(f"A parquet file among {', '.join(f.name for f in files[:3])} cannot be read: {' '.join(str(e).split())[:200]}") from e
+    starts = {str(f): sum(lengths[:n]) for n, f in enumerate(files)}
+    if engine(con) == "spark": return read_parquet_spark(con, starts)
+    if len(files) == 1:
+        table = con.read_parquet(files, file_row_number=True)
+        return table.mutate(row=table.file_row_number + 1).drop("file_row_number")
+    table = con.read_parquet(files, file_row_number=True, filename=True, union_by_name=True)
+    first = ibis.memtable({"place": list(starts), "start": list(starts.values())}, schema={"place": "string", "start": "int64"})
+    joined = table.inner_join(first, table.filename == first.place)
+    return joined.mutate(row=joined.start + joined.file_row_number + 1).drop("filename", "file_row_number", "place", "start")
+
+# %% ../nbs/00b_engines.ipynb #cabb61cd
+def read_parquet_spark(
+    con: Any,                  # the Ibis backend, Spark
+    starts: dict[str, int],    # file: lines in the files before it
+) -> ibis.Table:               # their columns, and `row`
+    "Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column."
+    names = list(starts)
+    frame = con._session.read.option("mergeSchema", str(len(names) > 1).lower()).parquet(*[glob_safe(n) for n in names])
+    frame = frame.selectExpr("*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`")
+    first = con._session.createDataFrame([(Path(n).as_uri().replace("file://", "file:"), s) for n, s in starts.items()], "place string, start long")
+    frame = frame.join(first.hint("broadcast"), frame.filename == first.place).selectExpr(*[f"`{c}`" for c in frame.columns[:-2]], "start + file_row_number + 1 AS `row`")
+    name = ibis.util.gen_name("files")
+    frame.createOrReplaceTempView(name)
+    return con.table(name)
+
+def glob_safe(
+    path: str,  # a file
+) -> str:       # the same, for a reader that takes patterns
+    "Escape what Hadoop's file patterns would read as a wildcard."
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
+
+# %% ../nbs/00b_engines.ipynb #c7683430
 def write_table(
     table: ibis.Table,   # what to write, in order
     path: Path,          # a parquet file; its place is taken only when all is written
 ) -> None:
     "Write an expression as parquet without holding it in memory."
-    with replacing(path) as part: table.to_parquet(part, compression="zstd")
+    with replacing(path) as part:
+        if engine(table) == "spark": write_spark(table, part)
+        else: table.to_parquet(part, compression="zstd")
+
+def write_spark(
+    table: ibis.Table,   # on Spark
+    path: Path,          # a parquet file
+) -> None:
+    "Let Spark write its parts, and join them in order into one file with the types of the expression."
+    con = table.get_backend()
+    with tempfile.TemporaryDirectory(prefix="parts-", dir=con.retail_ci["folder"]) as folder:
+        con._session.sql(str(ibis.to_sql(table, dialect="pyspark"))).write.parquet(f"{folder}/parts")
+        parts = sorted(Path(folder, "parts").glob("part-*.parquet"))
+        duck = connect_duckdb(DataConfig(threads=1))
+        raw = duck.read_parquet(parts)
+        typed = raw.select(**{name: raw[name].cast("timestamp('UTC')").cast(kind) if kind.is_timestamp() and raw[name].type().timezone else raw[name].cast(kind) for name, kind in table.schema().items()})
+        typed.to_parquet(path, compression="zstd")
+        duck.disconnect()
+
+# %% ../nbs/00b_engines.ipynb #bb9e3d33
+def lay_down(
+    table: ibis.Table,        # what is needed more than once
+    path: Path,               # a parquet file for it
+) -> ibis.Table:              # the same table, to be read from there
+    "Carry an expression out once, and go on from its result."
+    con = table.get_backend()
+    write_table(table, path)
+    return con.read_parquet(glob_safe(str(path)) if engine(con) == "spark" else path)

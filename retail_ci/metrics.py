@@ -174,10 +174,12 @@ def bootstrap_means(
     "Means over customers drawn with replacement; the same draws for every column."
     n, rng = len(values), np.random.default_rng(seed)
     if not n: raise DataError("A bootstrap needs at least one customer, got none.")
-    step = max(1, 16_000_000 // n)
+    step = max(1, 4_000_000 // n)
     parts = []
     for start in range(0, resamples, step):
-        draws = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(min(step, resamples - start))])
+        size = min(step, resamples - start)
+        places = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
+        draws = np.bincount(places.ravel(), minlength=size * n).reshape(size, n)
         with threadpool_limits(1): parts.append(draws.astype(np.float64) @ values / n)  # one thread: the same sum on every run
     return np.concatenate(parts)
 
@@ -220,7 +222,7 @@ def intervals(
         means = np.nanmean(values, axis=0)
         left, right = ([place[p[side]] for p in pairs] for side in (0, 1))
         value, every = np.append(means, means[left] - means[right]), np.hstack([draws, draws[:, left] - draws[:, right]])
-        low, high = np.nanquantile(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = (np.nanquantile if np.isnan(every).any() else np.quantile)(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: {"value": float(v), "low": float(a), "high": float(b)} for name, v, a, b in zip([*names, *pairs], value, low, high)}
 
 # %% ../nbs/04a_metrics.ipynb #cc674863
