@@ -14,11 +14,11 @@ import yaml
 # %% auto #0
 __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
            'RetailError', 'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
-           'RfmConfig', 'SegmentationConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig', 'Config',
-           'check_value', 'expected', 'fill', 'check_bounds', 'find_root', 'config_path', 'override', 'load_config',
-           'check_name', 'check_data', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain',
-           'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
-           'share', 'money', 'sha256']
+           'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
+           'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'find_root', 'config_path',
+           'override', 'load_config', 'check_name', 'check_data', 'split_table', 'source_files', 'in_folder',
+           'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html',
+           'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -71,6 +71,7 @@ class DataConfig:
     cancelled_prefix: str | None = None      # basket ids that start with it are cancellations
     non_product: dict[str, str] = field(default_factory=dict)  # column: a regular expression; lines that match are not products
     exclude: dict[str, list[str]] = field(default_factory=dict)  # product column: values whose lines are not products
+    sensitive: dict[str, list[str]] = field(default_factory=dict)  # product column: values that recommendations and their reasons never show
     known_products_only: bool = False        # reject lines whose product is missing from the products table
     earliest: str = "1970-01-02"             # a date before this day is absurd
     last_date: str | None = None             # a date after this day is in the future; see `max_silence` if left out
@@ -113,12 +114,30 @@ class SegmentationConfig:
 
 # %% ../nbs/00_core.ipynb #84801d9e
 @dataclass
+class MovementConfig:
+    "The segments at each month end."
+    window_days: int = 0       # the look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and 90 that leaves four month ends
+    draws: int = 20            # repetitions that say how much movement is chance
+
+# %% ../nbs/00_core.ipynb #fc706b66
+@dataclass
+class WorthConfig:
+    "What customers are expected to bring."
+    model: Literal["mbg", "bg"] = "mbg"  # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
+    margin: float = 1.0        # the share of revenue that counts as value; 1 is revenue itself
+    draws: int = 50            # bootstrap samples behind the intervals
+    holdout_days: int = 90     # days hidden to check the expectation, at most a third of the log
+    sample: int = 50_000       # customers to learn from, at most
+
+# %% ../nbs/00_core.ipynb #dbbcfc88
+@dataclass
 class RecommenderConfig:
     "The recommendations and their evaluation."
     k: int = 10                # products per customer
     production: Literal["weighted"] = "weighted"  # the model whose list is published
     weights: dict[str, float] = field(default_factory=lambda: {"collaborative": 0.7, "content": 0.3})  # of the weighted hybrid
     neighbours: int = 50       # most similar customers that the collaborative model listens to
+    exact_customers: int = 100_000  # with more customers than this, products' neighbours (EASE) take the place of customers' neighbours
     test_days: int = 30        # the held-out window, in days of 24 hours
 
 # %% ../nbs/00_core.ipynb #1999e9b4
@@ -145,6 +164,8 @@ class Config:
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)  # the generator
     rfm: RfmConfig = field(default_factory=RfmConfig)               # recency, frequency, monetary
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)  # clusters
+    movement: MovementConfig = field(default_factory=MovementConfig)  # month ends
+    worth: WorthConfig = field(default_factory=WorthConfig)         # expected value
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)     # recommendations
     report: ReportConfig = field(default_factory=ReportConfig)      # words and signs
     runs: RunsConfig = field(default_factory=RunsConfig)            # housekeeping
@@ -205,7 +226,8 @@ BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest v
     "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "data.tolerance": (0, 10), "data.max_silence": (1, 36500), "data.threads": (1, 1024), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
     "synthetic.products": (1, 10**6), "synthetic.days": (1, 3660), "rfm.window_days": (1, 36500), "rfm.bins": (2, 10), "segmentation.k": (2, 20),
     "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6),
-    "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.test_days": (1, 365),
+    "movement.window_days": (0, 36500), "movement.draws": (1, 1000), "worth.margin": (0.0001, 1), "worth.draws": (2, 1000), "worth.holdout_days": (14, 3650), "worth.sample": (100, 10**7),
+    "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365),
     "runs.keep": (1, 1000), "runs.workers": (1, 64)}
 
 def check_bounds(
@@ -371,6 +393,11 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("segments",         "data/segments.parquet",            "03"),
     ("segmentation",     "models/segmentation.npz",          "03"),
     ("segment_metrics",  "metrics/segments.json",            "03"),
+    ("snapshots",        "data/snapshots.parquet",           "03a"),
+    ("alerts",           "data/alerts.parquet",              "03a"),
+    ("movement_metrics", "metrics/movement.json",            "03a"),
+    ("worth",            "data/worth.parquet",               "03b"),
+    ("worth_metrics",    "metrics/worth.json",               "03b"),
     ("recommendations",  "data/recommendations.parquet",     "04h"),
     ("recommender",      "models/recommender.npz",           "04h"),
     ("ranking_metrics",  "metrics/ranking.json",             "05"),
@@ -386,7 +413,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
 FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that draws it
     "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
     "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles",
-    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles",
+    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_migration", "03_worth_calibration",
     "04_recommendation_coverage", "05_recommender_metrics", "05_business_dashboard")}
 
 # %% ../nbs/00_core.ipynb #c3988a48
