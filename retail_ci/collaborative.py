@@ -7,12 +7,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from .baselines import Recommender
+from .baselines import Recommender, cells
 from .core import DataError
 from .interactions import blocks, top_k
 
 # %% auto #0
-__all__ = ['unit_rows', 'nearest', 'neighbours', 'CollaborativeRecommender']
+__all__ = ['unit_rows', 'nearest', 'as_rows', 'neighbours', 'CollaborativeRecommender', 'neighbour_reasons']
 
 # %% ../nbs/04c_collaborative.ipynb #c478ed88
 def unit_rows(
@@ -24,15 +24,27 @@ def unit_rows(
 
 # %% ../nbs/04c_collaborative.ipynb #78e7b1ce
 def nearest(
-    units: sp.csr_matrix,  # all customers, rows of length 1
-    rows: np.ndarray,      # the customers whose neighbours are wanted
-    n: int,                # how many neighbours each
-) -> sp.csr_matrix:        # len(rows) × customers: the n highest cosines of each row, without the customer itself
+    some: sp.csr_matrix,      # a block of customers, rows of length 1
+    everyone: sp.csr_matrix,  # products × customers: all customers, columns of length 1
+    itself: np.ndarray,       # the column of each customer of the block, which is no neighbour; -1 if it has none
+    n: int,                   # how many neighbours each
+) -> sp.csr_matrix:           # block × customers: the n highest cosines of each row
     "Cosine neighbours of one block of customers."
-    itself = sp.csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), units.shape[0]))
-    best, values = top_k((units[rows] @ units.T).tocsr(), min(n, units.shape[0]), itself)
+    shape = (some.shape[0], everyone.shape[1])
+    own = np.flatnonzero(itself >= 0)
+    best, values = top_k(some @ everyone, min(n, shape[1]), sp.csr_matrix((np.ones(len(own)), (own, itself[own])), shape=shape))
+    return as_rows(best, values, shape)
+
+def as_rows(
+    best: np.ndarray,        # columns, rows × n, -1 where there is none
+    values: np.ndarray,      # their values
+    shape: tuple[int, int],  # of the matrix
+) -> sp.csr_matrix:          # the same as a sparse matrix
+    "A list of the best per row as a matrix."
     found = best >= 0
-    return sp.csr_matrix((values[found], (np.nonzero(found)[0], best[found])), shape=itself.shape)
+    matrix = sp.csr_matrix((values[found], (np.nonzero(found)[0], best[found])), shape=shape)
+    matrix.sort_indices()
+    return matrix
 
 def neighbours(
     counts: sp.csr_matrix,  # customers × products
@@ -41,13 +53,14 @@ def neighbours(
     "The `n` most similar customers of each customer, in blocks of bounded memory."
     units = unit_rows(counts)
     if not counts.shape[0]: return sp.csr_matrix((0, 0), dtype=np.float32)
-    return sp.vstack([nearest(units, rows, n) for rows in blocks(np.arange(counts.shape[0]), counts.shape[0])], format="csr")
+    everyone = units.T.tocsr()
+    return sp.vstack([nearest(units[rows], everyone, rows, n) for rows in blocks(np.arange(counts.shape[0]), counts.shape[0])], format="csr")
 
 # %% ../nbs/04c_collaborative.ipynb #9f1ce74d
 class CollaborativeRecommender(Recommender):
     "What the most similar customers buy: user-user cosine on purchase counts."
     method = "collaborative"
-    reason = "customers like you bought it"
+    learned = ("neighbours_",)
 
     def __init__(self, neighbours: int = 50):
         "`neighbours`: how many of the most similar customers are listened to."
@@ -58,6 +71,32 @@ class CollaborativeRecommender(Recommender):
         "Find everybody's neighbours."
         self.neighbours_ = neighbours(self.data_.counts, self.neighbours)
 
+    def _update(self) -> None:
+        "Find the neighbours of customers with new baskets among those the model was fitted on."
+        everyone, itself = unit_rows(self.base_.counts).T.tocsr(), self.base_.customer_ids.get_indexer(self.data_.customer_ids)
+        self.neighbours_ = nearest(unit_rows(self.data_.counts), everyone, itself, self.neighbours)
+
+    def _restore(self) -> None:
+        "The neighbours are in the file."
+
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         "The neighbours' purchases, weighted by similarity."
-        return (self.neighbours_[rows] @ self.data_.counts).tocsr()
+        return (self.neighbours_[rows] @ self.base_.counts).tocsr()
+
+    def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
+        "How many of the neighbours bought it."
+        return neighbour_reasons(self.neighbours_[rows], self.base_.counts, columns)
+
+# %% ../nbs/04c_collaborative.ipynb #16a27f49
+def neighbour_reasons(
+    found: sp.csr_matrix,   # lists × customers: the neighbours of each list's customer
+    counts: sp.csr_matrix,  # customers × products
+    columns: np.ndarray,    # lists × k products, -1 where a list ends
+) -> np.ndarray:            # lists × k sentences
+    "Such as: 7 of your 50 nearest customers bought it."
+    ones = lambda m: sp.csr_matrix((np.ones(m.nnz, np.float32), m.indices, m.indptr), shape=m.shape)
+    buyers = cells((ones(found) @ ones(counts)).tocsr(), np.arange(len(columns)), columns).astype(int)
+    asked = np.broadcast_to(np.diff(found.indptr)[:, None], buyers.shape)
+    pairs, inverse = np.unique(np.stack([buyers.ravel(), asked.ravel()], axis=1), axis=0, return_inverse=True)
+    words = [f"{b} of your {n} nearest customers bought it" if n > 1 else "the customer most like you bought it" for b, n in pairs.tolist()]
+    return np.array(words or [""], dtype=object)[inverse.reshape(buyers.shape)]

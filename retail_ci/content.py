@@ -4,40 +4,51 @@
 
 # %% ../nbs/04d_content.ipynb #be38ce93
 from __future__ import annotations
+from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from .baselines import Recommender, check_k
+from .baselines import TEXT_COLUMNS, Recommender, Rules, check_k, find_limits, make_rules
 from .collaborative import unit_rows
 from .core import DataError
-from .interactions import check_products, top_k
+from .interactions import check_products, choose
 
 # %% auto #0
-__all__ = ['TEXT_COLUMNS', 'PRICE_WEIGHT', 'product_vectors', 'one_hot', 'log_price', 'ContentRecommender', 'cosines',
-           'most_alike']
+__all__ = ['PRICE_WEIGHT', 'PAIRS', 'product_codes', 'code_vectors', 'product_vectors', 'log_price', 'ContentRecommender',
+           'cosines', 'most_alike', 'content_reasons', 'similar_table']
 
 # %% ../nbs/04d_content.ipynb #ca21f452
-TEXT_COLUMNS = ("category", "subcategory", "department", "brand", "manufacturer")  # what a product may be described by
 PRICE_WEIGHT = 0.5  # of the price, against 1 for a shared category
+
+def product_codes(
+    products: pd.DataFrame,  # one row per product: any of `TEXT_COLUMNS`, and `price`
+) -> tuple[np.ndarray, np.ndarray]:  # products × text columns: number of the name, -1 where unknown; weighted log price per product
+    "What describes each product, as numbers; raises `DataError` if nothing does."
+    codes = [pd.factorize(products[name].astype("str"), sort=True)[0] for name in TEXT_COLUMNS if name in products and products[name].notna().any()]
+    price = np.zeros(len(products))
+    if "price" in products and products["price"].gt(0).any():
+        if not codes: codes.append(np.zeros(len(products), dtype=int))  # with nothing but prices, all products share one shelf
+        price = PRICE_WEIGHT * log_price(products["price"])
+    if not codes: raise DataError(f"The products table describes nothing: it needs price or one of {', '.join(TEXT_COLUMNS)}.")
+    return np.stack(codes, axis=1).astype(np.int32), price.astype(np.float32)
+
+def code_vectors(
+    codes: np.ndarray,  # products × text columns, -1 where unknown
+    price: np.ndarray,  # weighted log price per product
+) -> sp.csr_matrix:     # products × features, rows of length 1
+    "A column per name, 1 where the product has it, and one for the price."
+    parts = []
+    for column in codes.T:
+        rows = np.flatnonzero(column >= 0)
+        parts.append(sp.csr_matrix((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), int(column.max(initial=-1)) + 1)))
+    if price.any(): parts.append(sp.csr_matrix(price[:, None].astype(float)))
+    return unit_rows(sp.hstack(parts, format="csr"))
 
 def product_vectors(
     products: pd.DataFrame,  # one row per product: any of `TEXT_COLUMNS`, and `price`
 ) -> sp.csr_matrix:          # products × features, rows of length 1; an undescribed product has an empty row
     "Describe each product by its categories and its log price."
-    parts = [one_hot(products[name]) for name in TEXT_COLUMNS if name in products and products[name].notna().any()]
-    if "price" in products and products["price"].gt(0).any():
-        if not parts: parts.append(sp.csr_matrix(np.ones((len(products), 1))))  # with nothing but prices, all products share one shelf
-        parts.append(sp.csr_matrix(PRICE_WEIGHT * log_price(products["price"])[:, None]))
-    if not parts: raise DataError(f"The products table describes nothing: it needs price or one of {', '.join(TEXT_COLUMNS)}.")
-    return unit_rows(sp.hstack(parts, format="csr"))
-
-def one_hot(
-    values: pd.Series,  # a category per product; missing ones have no column
-) -> sp.csr_matrix:     # products × distinct values
-    "A column per value, 1 where the product has it."
-    codes, names = pd.factorize(values, sort=True)
-    rows = np.flatnonzero(codes >= 0)
-    return sp.csr_matrix((np.ones(len(rows)), (rows, codes[rows])), shape=(len(values), len(names)))
+    return code_vectors(*product_codes(products))
 
 def log_price(
     prices: pd.Series,  # prices, missing or not above zero where unknown
@@ -50,6 +61,7 @@ def log_price(
 class ContentRecommender(Recommender):
     "Products that are like what the customer bought, by category, brand and price."
     method = "content"
+    learned = ("codes_", "price_")
 
     def __init__(self, half_life: float | None = 30):
         "`half_life`: days after which a purchase shapes the taste half as much; all alike if None."
@@ -58,8 +70,16 @@ class ContentRecommender(Recommender):
     def _learn(self, products: pd.DataFrame | None) -> None:
         "Describe products and customers."
         if products is None: raise DataError("A content-based model needs a products table with a category, a brand or a price.")
-        table = check_products(products).set_index("product_id").reindex(self.data_.product_ids)
-        self.vectors_ = product_vectors(table)
+        self.codes_, self.price_ = product_codes(check_products(products).set_index("product_id").reindex(self.data_.product_ids))
+        self._restore()
+
+    def _restore(self) -> None:
+        "Vectors from what is written on the products."
+        self.vectors_ = code_vectors(self.codes_, self.price_)
+        self._update()
+
+    def _update(self) -> None:
+        "Describe the customers."
         self.tastes_ = unit_rows((self.data_.weights(self.half_life) @ self.vectors_).tocsr())
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
@@ -67,19 +87,12 @@ class ContentRecommender(Recommender):
         return cosines(self.tastes_[rows], self.vectors_)
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "The bought product that is most like the recommended one."
-        names, nearest = self.data_.product_ids.to_numpy(), most_alike(self.vectors_, self.data_.counts, rows, columns)
-        return np.array([["like what you buy" if a < 0 else f"like {names[a]}, which you bought" for a in line] for line in nearest], dtype=object)
+        "The bought product that is most like the recommended one, unless it is sensitive."
+        return content_reasons(self, rows, columns)
 
-    def similar_products(self, product_id: str, k: int = 10) -> pd.DataFrame:
-        "The `k` products most like this one: product_id, score (cosine, 0 to 1), rank."
-        column = self.data_.product_ids.get_indexer([product_id])
-        if column[0] < 0: raise DataError(f"Unknown product {product_id!r}: it is neither in the sales nor in the products table.")
-        itself = sp.csr_matrix(([1.0], ([0], column)), shape=(1, len(self.data_.product_ids)))
-        likeness = np.clip((self.vectors_ @ self.vectors_[column].T).toarray().T, 0, 1)
-        best, values = (x[0] for x in top_k(likeness, min(check_k(k), len(self.data_.product_ids)), itself))
-        return pd.DataFrame({"product_id": self.data_.product_ids[best[best >= 0]], "score": values[best >= 0].astype(float).round(6),
-                             "rank": np.arange(1, (best >= 0).sum() + 1)})
+    def similar_products(self, product_id: str, k: int = 10, rules: Rules | None = None, **options: Any) -> pd.DataFrame:
+        "The `k` products most like this one: product_id, score (cosine, 0 to 1), rank. Rules as for `recommend`."
+        return similar_table(self, product_id, check_k(k), make_rules(rules, options))
 
 def cosines(
     tastes: sp.csr_matrix,   # customers × features, rows of length 1
@@ -93,20 +106,62 @@ def cosines(
 
 # %% ../nbs/04d_content.ipynb #5a82ac2e
 def most_alike(
-    vectors: sp.csr_matrix,  # products × features, rows of length 1
-    counts: sp.csr_matrix,   # customers × products
-    rows: np.ndarray,        # customers
-    columns: np.ndarray,     # rows × k recommended products, -1 where a list ends
-) -> np.ndarray:             # rows × k: a bought product, -1 where none is alike
-    "The customer's own product nearest to each recommended one."
+    model: ContentRecommender,  # fitted
+    rows: np.ndarray,           # customers
+    columns: np.ndarray,        # rows × k recommended products, -1 where a list ends
+) -> np.ndarray:                # rows × k: a bought product, -1 where none is alike
+    "The customer's own product nearest to each recommended one; in a tie the more popular one."
+    counts, codes, price = model.data_.counts, model.codes_, model.price_
+    length = np.sqrt(np.maximum((codes >= 0).sum(axis=1) + price.astype(float) ** 2, 1e-12)).astype(np.float32)
+    line, wanted = np.nonzero(columns >= 0)[0], columns[columns >= 0]
+    start, size = counts.indptr[rows[line]], np.diff(counts.indptr)[rows[line]]
+    found = np.full(len(line), -1)
+    full = np.flatnonzero(size)
+    for part in np.array_split(full, max(1, int(size.sum() // PAIRS))):
+        if not len(part): continue
+        pair = np.repeat(np.arange(len(part)), size[part])
+        first = np.cumsum(size[part]) - size[part]
+        own, other = counts.indices[np.arange(len(pair)) - first[pair] + start[part][pair]], wanted[part][pair]
+        alike = price[own] * price[other] + sum(((c[own] == c[other]) & (c[own] >= 0)).astype(np.float32) for c in codes.T)
+        alike = np.where(own == other, 0, alike / (length[own] * length[other]))
+        if model.sensitive_ is not None: alike[model.sensitive_[own]] = 0
+        top = np.maximum.reduceat(alike, first)
+        hit = np.flatnonzero((alike == top[pair]) & (alike > 0))
+        at, once = np.unique(pair[hit], return_index=True)
+        found[part[at]] = own[hit[once]]
     nearest = np.full(columns.shape, -1)
-    if np.prod(vectors.shape, dtype=float) <= 4_000_000: vectors = sp.csr_matrix.toarray(vectors)
-    for i, row in enumerate(rows):
-        bought = counts.indices[counts.indptr[row]:counts.indptr[row + 1]]
-        if not len(bought): continue
-        likeness = vectors[np.maximum(columns[i], 0)] @ vectors[bought].T
-        if sp.issparse(likeness): likeness = likeness.toarray()
-        likeness[columns[i][:, None] == bought] = 0
-        best = likeness.argmax(axis=1)
-        nearest[i] = np.where(likeness.max(axis=1) > 0, bought[best], -1)
+    nearest[columns >= 0] = found
     return nearest
+
+PAIRS = 4_000_000  # pairs of products that are compared at a time
+
+# %% ../nbs/04d_content.ipynb #4fba15f6
+def content_reasons(
+    model: ContentRecommender,  # fitted
+    rows: np.ndarray,           # customers
+    columns: np.ndarray,        # rows × k recommended products, -1 where a list ends
+) -> np.ndarray:                # rows × k sentences
+    "Such as: like P0012, which you bought."
+    nearest = most_alike(model, rows, columns)
+    words = np.append(("like " + model.base_.product_ids.to_numpy(dtype=object) + ", which you bought"), "like what you buy")[nearest]
+    new = np.append(model.base_.buyers, 1)[columns] == 0
+    return np.where(new, "new, " + words, words)
+
+def similar_table(
+    model: ContentRecommender,  # fitted
+    product_id: str,            # the product that others are compared with
+    k: int,                     # how many
+    rules: Rules,               # what may stand in the answer
+) -> pd.DataFrame:              # product_id, score, rank
+    "Products by their cosine with one of them."
+    ids, notes = model.base_.product_ids, []
+    column = ids.get_indexer([str(product_id)])
+    if column[0] < 0: raise DataError(f"Unknown product {product_id!r}: it is neither in the sales nor in the products table.")
+    itself = sp.csr_matrix(([1.0], ([0], column)), shape=(1, len(ids)))
+    likeness = np.clip((model.vectors_ @ model.vectors_[column].T).toarray().T, 0, 1)
+    best, values = (x[0] for x in choose(likeness, min(k, len(ids)), itself, find_limits(model, rules, notes)))
+    found = best >= 0
+    if found.sum() < k: notes.append(f"Only {found.sum()} products are at all like {product_id} and may be shown.")
+    table = pd.DataFrame({"product_id": ids[best[found]], "score": values[found].astype(float).round(6), "rank": np.arange(1, found.sum() + 1)})
+    table.attrs["notes"] = notes
+    return table

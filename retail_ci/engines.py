@@ -171,9 +171,9 @@ def parse_date(
     format: str | None = None,    # such as "%d/%m/%Y"; ISO 8601 if left out
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
     "Text as a point in time: by the declared format only, or as ISO 8601."
-    pattern, letters = date_pattern(format) if format else (ISO, list("YmdHMSf"))
+    pattern, letters = date_pattern(format) if format else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
     if engine(text) == "spark": date = assemble_date(text, pattern, letters)
-    elif format: date = try_strptime(text, format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
+    elif format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
 
@@ -191,13 +191,13 @@ def assemble_date(
     year = number["Y"] if "Y" in number else short + ibis.ifelse(short >= 69, 1900, 2000)
     name = next((part[x].lower() for x in "bB" if x in part), None)
     month = number["m"] if name is None else ibis.cases(*((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(MONTHS, 1)), else_=ibis.null("int64"))
-    hour = number.get("H", zero)
+    hour = number.get("H", zero).fill_null(0)
     if "I" in number:
         clock = ibis.ifelse(number["I"].between(1, 12), number["I"] % 12, ibis.null("int64"))
         hour = clock + ibis.ifelse(part["p"].lower() == "pm", 12, 0) if "p" in part else clock
     seconds = number.get("S", zero)
     second = ibis.ifelse(seconds.fill_null(0) < 60, seconds.fill_null(0), ibis.null("int64")).cast("string") + "." + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
-    return try_make_timestamp_ntz(year.cast("int32"), month.cast("int32"), number["d"].cast("int32"), hour.fill_null(0).cast("int32"), number.get("M", zero).fill_null(0).cast("int32"), second.cast("decimal(16, 6)"))
+    return try_make_timestamp_ntz(year.cast("int32"), month.cast("int32"), number["d"].cast("int32"), hour.cast("int32"), number.get("M", zero).fill_null(0).cast("int32"), second.cast("decimal(16, 6)"))
 
 # %% ../nbs/00b_engines.ipynb #c0fb03cd
 def finite(

@@ -18,8 +18,8 @@ from .core import ACCENT, SECOND, ConfigError, DataError, RecommenderConfig, cou
 from .interactions import Interactions, blocks, row_max
 
 # %% auto #0
-__all__ = ['MODELS', 'to_unit', 'mix', 'Storable', 'HybridRecommender', 'quieter', 'louder_reasons', 'hybrid_arrays',
-           'hybrid_from_arrays', 'make_model', 'configured', 'concentration_curve', 'plot_coverage', 'check_choice']
+__all__ = ['MODELS', 'to_unit', 'mix', 'HybridRecommender', 'quieter', 'louder_reasons', 'make_model', 'configured',
+           'concentration_curve', 'plot_coverage', 'check_choice']
 
 # %% ../nbs/04h_recommender.ipynb #f031482c
 def to_unit(
@@ -48,22 +48,12 @@ def mix(
     return content
 
 # %% ../nbs/04h_recommender.ipynb #2d52e060
-class Storable:
-    "A model that can be written to a file and read again."
-    def save(self, path: str | Path) -> Path:
-        "Write the model to an npz file, without pickle."
-        return save(self.to_arrays(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Storable:
-        "Read a model that `save` wrote."
-        return cls.from_arrays(load(path))
-
-# %% ../nbs/04h_recommender.ipynb #aa3ee856
-class HybridRecommender(Storable, Recommender):
+class HybridRecommender(Recommender):
     "Customers like you and products like yours, mixed; popular products where both are silent."
     method = "hybrid"
     relative = False
+    new_method = "content"
+    learned = ("collaborative_", "content_")
 
     def __init__(self, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50):
         "`collaborative`, `content`: weights, scaled to sum to 1. `neighbours`: similar customers listened to."
@@ -93,15 +83,6 @@ class HybridRecommender(Storable, Recommender):
         "The reason of the part that speaks louder."
         return louder_reasons(self, rows, columns, values)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        "Everything needed to answer again, as plain arrays."
-        return hybrid_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> HybridRecommender:
-        "The model that `to_arrays` described."
-        return hybrid_from_arrays(cls, arrays)
-
 # %% ../nbs/04h_recommender.ipynb #f465e89b
 def quieter(
     model: HybridRecommender,  # a fitted model
@@ -130,39 +111,6 @@ def louder_reasons(
     ask = np.flatnonzero(quiet.any(axis=1))
     if len(ask): reasons[ask] = np.where(quiet[ask], model.content_._reasons(rows[ask], columns[ask], values[ask]), reasons[ask])
     return reasons
-
-# %% ../nbs/04h_recommender.ipynb #00f00b06
-def hybrid_arrays(
-    model: HybridRecommender,  # a fitted model
-) -> dict[str, np.ndarray]:    # name: array
-    "A fitted hybrid as plain arrays; its settings as a line of JSON."
-    data, out = model.data_, {}
-    out["settings"] = np.array(json.dumps({"collaborative": model.collaborative, "content": model.content, "neighbours": model.neighbours, "notes": model.notes_}))
-    out["customer_ids"], out["product_ids"] = data.customer_ids.to_numpy(dtype=str), data.product_ids.to_numpy(dtype=str)
-    out["buyers"], out["recent"] = data.buyers, data.recent
-    parts = {"counts": data.counts, "neighbours": model.collaborative_.neighbours_}
-    if model.content_ is not None: parts |= {"vectors": model.content_.vectors_, "tastes": model.content_.tastes_}
-    for name, matrix in parts.items():
-        out |= {f"{name}_{field}": np.asarray(getattr(matrix, field)) for field in ("data", "indices", "indptr", "shape")}
-    return out
-
-def hybrid_from_arrays(
-    cls: type[HybridRecommender],       # the class to build
-    arrays: Mapping[str, np.ndarray],   # from `hybrid_arrays`
-) -> HybridRecommender:                 # ready to recommend
-    "Rebuild a fitted hybrid."
-    if "settings" not in arrays: raise DataError("This file is no saved recommender: it has no settings; write one with HybridRecommender.save.")
-    settings = json.loads(str(arrays["settings"]))
-    matrix = lambda name: sp.csr_matrix(tuple(arrays[f"{name}_{field}"] for field in ("data", "indices", "indptr")), shape=tuple(arrays[f"{name}_shape"]))
-    model, empty = cls(settings["collaborative"], settings["content"], settings["neighbours"]), np.empty(0, np.int32)
-    model.data_ = Interactions(pd.Index(arrays["customer_ids"], dtype="str"), pd.Index(arrays["product_ids"], dtype="str"), matrix("counts"),
-                               arrays["buyers"], arrays["recent"], empty, empty, empty.astype(float))
-    model.collaborative_, model.content_, model.notes_ = CollaborativeRecommender(settings["neighbours"]), None, settings["notes"]
-    model.collaborative_.data_, model.collaborative_.neighbours_ = model.data_, matrix("neighbours")
-    if "vectors_data" in arrays:
-        model.content_ = ContentRecommender()
-        model.content_.data_, model.content_.vectors_, model.content_.tastes_ = model.data_, matrix("vectors"), matrix("tastes")
-    return model
 
 # %% ../nbs/04h_recommender.ipynb #8650ffae
 MODELS: dict[str, Callable[[], Recommender]] = {  # name: a new model with the house's settings
