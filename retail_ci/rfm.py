@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, money, open_run, save_figure, share, show_table, use_style
-from .engines import connect
+from .engines import connect, exact_sum
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'basic_sums', 'variety_sums',
@@ -53,7 +53,7 @@ def rfm_features(
     if products is not None and "product_id" in t.columns: t = t.left_join(products.select("product_id", "category"), "product_id")
     number = t.day.epoch_seconds() // 86400
     today = epoch_day(reference_date)
-    t = t.mutate(number=number, sale=~t.is_return, recent=number >= today - window_days, amount=t.revenue.cast("decimal(18, 4)"), nothing=ibis.null("int64"))
+    t = t.mutate(number=number, sale=~t.is_return, recent=number >= today - window_days, nothing=ibis.null("int64"))
     sums = t.group_by("customer_id").aggregate(**basic_sums(t), **variety_sums(t))
     return ratios(sums.filter(sums.last_day.notnull()), today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
 
@@ -65,14 +65,14 @@ def epoch_day(
 
 # %% ../nbs/02_rfm.ipynb #7f74ce1c
 def basic_sums(
-    t: ibis.Table,  # lines with number, sale, recent, amount, nothing
+    t: ibis.Table,  # lines with number, sale, recent, nothing
 ) -> dict[str, ibis.Value]:  # name: aggregate
     "What is counted and added per customer."
     now = t.sale & t.recent
     return dict(first_day=t.number.min(where=t.sale), last_day=t.number.max(where=t.sale), days=t.number.nunique(where=t.sale),
                 frequency=t.transaction_id.nunique(where=now), weekend=t.transaction_id.nunique(where=now & t.is_weekend),
                 lines=t.recent.cast("int64").sum(), sale_lines=now.cast("int64").sum(),
-                net=t.amount.sum(where=t.recent), spent=t.amount.sum(where=now))
+                net=exact_sum(t.revenue, t.recent), spent=exact_sum(t.revenue, now))
 
 def variety_sums(
     t: ibis.Table,  # lines, with product_id and category where the source has them
