@@ -296,7 +296,7 @@ def check_log(
 ) -> pd.DataFrame:       # the same
     "Raise `DataError` unless there is a table with lines."
     if not isinstance(transactions, pd.DataFrame): raise DataError(f"fit needs a table of transactions (a pandas DataFrame), got {type(transactions).__name__}.")
-    if not len(transactions): raise DataError("The transactions are empty; a recommender needs at least one purchase.")
+    if not len(transactions): raise DataError("The transactions are empty: there is no purchase to learn from.")
     return transactions
 
 # %% ../nbs/04b_baselines.ipynb #0d0e4724

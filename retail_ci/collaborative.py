@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from .baselines import Recommender, cells
-from .core import DataError
-from .interactions import blocks, top_k
+from .core import DataError, unknown
+from .interactions import Interactions, blocks, top_k
 
 # %% auto #0
-__all__ = ['unit_rows', 'nearest', 'as_rows', 'neighbours', 'CollaborativeRecommender', 'neighbour_reasons']
+__all__ = ['WEIGHTINGS', 'unit_rows', 'nearest', 'as_rows', 'neighbours', 'rarity', 'recent_root', 'CollaborativeRecommender',
+           'neighbour_reasons']
 
 # %% ../nbs/04c_collaborative.ipynb #c478ed88
 def unit_rows(
@@ -57,31 +58,55 @@ def neighbours(
     return sp.vstack([nearest(units[rows], everyone, rows, n) for rows in blocks(np.arange(counts.shape[0]), counts.shape[0])], format="csr")
 
 # %% ../nbs/04c_collaborative.ipynb #9f1ce74d
+WEIGHTINGS = ("count", "tfidf")  # how baskets are compared
+
+def rarity(
+    counts: sp.csr_matrix,  # customers × products
+) -> np.ndarray:            # a weight per product, float32
+    "Inverse document frequency: high for what few buy."
+    return np.log1p(counts.shape[0] / (1 + np.bincount(counts.indices, minlength=counts.shape[1]))).astype(np.float32)
+
+def recent_root(
+    data: Interactions,   # who bought what and when
+    half_life: float,     # days after which a purchase counts half
+) -> sp.csr_matrix:       # customers × products
+    "The root of decayed counts."
+    return data.weights(half_life).sqrt()
+
+# %% ../nbs/04c_collaborative.ipynb #7aabdce9
 class CollaborativeRecommender(Recommender):
-    "What the most similar customers buy: user-user cosine on purchase counts."
+    "What the most similar customers buy: user-user cosine on purchase counts, or on TF-IDF."
     method = "collaborative"
     learned = ("neighbours_",)
 
-    def __init__(self, neighbours: int = 50):
-        "`neighbours`: how many of the most similar customers are listened to."
+    def __init__(self, neighbours: int = 50, weighting: str = "count", half_life: float | None = None):
+        "`neighbours`: how many are listened to. `weighting`: count or tfidf. `half_life`: of the neighbours' purchases, in days."
         if neighbours < 1: raise DataError(f"neighbours must be at least 1, got {neighbours}.")
-        self.neighbours = neighbours
+        if weighting not in WEIGHTINGS: raise DataError(unknown("weighting", weighting, list(WEIGHTINGS)))
+        self.neighbours, self.weighting, self.half_life = neighbours, weighting, half_life
+
+    def _compared(self, data: Interactions) -> sp.csr_matrix:
+        "The rows whose cosines are taken."
+        if self.weighting == "count": return data.counts
+        return (data.counts.log1p() @ sp.diags(rarity(self.base_.counts))).tocsr()
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         "Find everybody's neighbours."
-        self.neighbours_ = neighbours(self.data_.counts, self.neighbours)
+        self.neighbours_ = neighbours(self._compared(self.base_), self.neighbours)
+        self._restore()
 
     def _update(self) -> None:
         "Find the neighbours of customers with new baskets among those the model was fitted on."
-        everyone, itself = unit_rows(self.base_.counts).T.tocsr(), self.base_.customer_ids.get_indexer(self.data_.customer_ids)
-        self.neighbours_ = nearest(unit_rows(self.data_.counts), everyone, itself, self.neighbours)
+        everyone, itself = unit_rows(self._compared(self.base_)).T.tocsr(), self.base_.customer_ids.get_indexer(self.data_.customer_ids)
+        self.neighbours_ = nearest(unit_rows(self._compared(self.data_)), everyone, itself, self.neighbours)
 
     def _restore(self) -> None:
-        "The neighbours are in the file."
+        "The neighbours are in the file; what they bought follows from the purchases."
+        self.bought_ = self.base_.counts if self.half_life is None else recent_root(self.base_, self.half_life)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         "The neighbours' purchases, weighted by similarity."
-        return (self.neighbours_[rows] @ self.base_.counts).tocsr()
+        return (self.neighbours_[rows] @ self.bought_).tocsr()
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         "How many of the neighbours bought it."

@@ -139,6 +139,8 @@ class RecommenderConfig:
     neighbours: int = 50       # most similar customers that the collaborative model listens to
     exact_customers: int = 100_000  # with more customers than this, products' neighbours (EASE) take the place of customers' neighbours
     test_days: int = 30        # the held-out window, in days of 24 hours
+    cuts: int = 3              # moments in the past at which the chain measures again; 1 leaves the back-test out
+    parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)  # model: its settings, as `retail-ci tune` prints them
 
 # %% ../nbs/00_core.ipynb #1999e9b4
 @dataclass
@@ -227,7 +229,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest v
     "synthetic.products": (1, 10**6), "synthetic.days": (1, 3660), "rfm.window_days": (1, 36500), "rfm.bins": (2, 10), "segmentation.k": (2, 20),
     "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6),
     "movement.window_days": (0, 36500), "movement.draws": (1, 1000), "worth.margin": (0.0001, 1), "worth.draws": (2, 1000), "worth.holdout_days": (14, 3650), "worth.sample": (100, 10**7),
-    "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365),
+    "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365), "recommender.cuts": (1, 60),
     "runs.keep": (1, 1000), "runs.workers": (1, 64)}
 
 def check_bounds(
@@ -403,6 +405,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("ranking_metrics",  "metrics/ranking.json",             "05"),
     ("ranking_segments", "metrics/ranking_segments.csv",     "05"),
     ("insights",         "metrics/insights.json",            "05a"),
+    ("backtest_metrics", "metrics/backtest.json",            "05b"),
     ("powerbi_customers",       "powerbi/customers.csv",        "08"),
     ("powerbi_segments",        "powerbi/segment_summary.csv",  "08"),
     ("powerbi_rfm",             "powerbi/rfm_distribution.csv", "08"),
@@ -414,7 +417,7 @@ FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that
     "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
     "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles",
     "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_migration", "03_worth_calibration",
-    "04_recommendation_coverage", "05_recommender_metrics", "05_business_dashboard")}
+    "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard")}
 
 # %% ../nbs/00_core.ipynb #c3988a48
 @contextlib.contextmanager

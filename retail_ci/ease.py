@@ -59,6 +59,7 @@ class EaseRecommender(Recommender):
     "What the customer's own products predict, by one linear rule per product."
     method = "ease"
     reason = "goes with what you buy"
+    learned = ("items_", "weights_")
 
     def __init__(self, items: int = 3000, half_life: float = 60, regularization: float = 100):
         "`items`: products in the table of weights. `half_life`: of a purchase, in days. `regularization`: larger trusts only what many confirm."
@@ -67,10 +68,13 @@ class EaseRecommender(Recommender):
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         "Solve for the weights."
-        matrix = liking(self.data_, self.half_life)
-        self.items_ = top_items(matrix, self.items)
-        self.liking_ = matrix[:, self.items_].tocsr()
+        self.items_ = top_items(liking(self.data_, self.half_life), self.items)
+        self._update()
         self.weights_ = ease_weights(self.liking_, self.regularization)
+
+    def _update(self) -> None:
+        "What each customer likes now."
+        self.liking_ = liking(self.data_, self.half_life)[:, self.items_].tocsr()
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         "Likings times weights; products outside the table have no score."

@@ -20,7 +20,7 @@ from .recommender import MODELS, configured, make_model
 __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before', 'products_before', 'segments_before',
            'purchases_per_customer', 'relevant_products', 'two_questions', 'KnownChances', 'oracle', 'Evaluation',
            'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
-           'history_groups', 'hold_back', 'BestWindowRecommender', 'production', 'contestants', 'by_group',
+           'history_groups', 'hold_back', 'BestWindowRecommender', 'told', 'production', 'contestants', 'by_group',
            'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'label', 'compare', 'verdict',
            'strongest_rival', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
 
@@ -340,6 +340,18 @@ class BestWindowRecommender(Recommender):
         return [self.models_[self.best_[TASKS[bool(e)]]].rank(rows, k, (e,), **options)[0] for e in exclude_purchased]
 
 # %% ../nbs/05_evaluation.ipynb #ecbab946
+def told(
+    name: str,                      # the model's name, for the message
+    model: Recommender,             # not fitted yet
+    values: Mapping[str, Any],      # parameter: value
+) -> Recommender:                   # the same model
+    "Set a model's parameters; raises `ConfigError` for one that it does not have."
+    for key, value in values.items():
+        if key not in vars(model): raise ConfigError(unknown("parameter", key, sorted(vars(model)), f"recommender.parameters.{name}"))
+        setattr(model, key, value)
+    return model
+
+# %% ../nbs/05_evaluation.ipynb #65260b30
 def production(
     settings: RecommenderConfig,  # the config's section
 ) -> str:                         # a name in `MODELS`
@@ -351,12 +363,12 @@ def contestants(
     names: Sequence[str] = (),     # which models; all if left out. The baselines are always there
 ) -> dict[str, Recommender]:       # name: not fitted yet
     "The models to measure, with the config's settings."
-    for name in names:
+    for name in [*names, *settings.parameters]:
         if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
     models = {name: make_model(name) for name in MODELS if not names or name in names or name in BASELINES}
     if production(settings) in models: models[production(settings)] = configured(settings)
-    models["recent_popularity"] = BestWindowRecommender()
-    return models
+    if "recent_popularity" not in settings.parameters: models["recent_popularity"] = BestWindowRecommender()
+    return {name: told(name, model, settings.parameters.get(name, {})) for name, model in models.items()}
 
 # %% ../nbs/05_evaluation.ipynb #94434fc6
 def by_group(
