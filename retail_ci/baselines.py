@@ -506,7 +506,7 @@ def answer_part(
     lists.methods[places] = np.where(filled, "popular", np.where(unsold, model.new_method or model.method, model.method))
     lists.reasons[places] = popular_reasons(model, ids, best)
     own = np.flatnonzero((~filled & (best >= 0)).any(axis=1))
-    for part in blocks(own, width, height=4096):
+    for part in blocks(own, width):
         words = model._reasons(rows[part], np.where(filled[part], -1, best[part]), values[part])
         lists.reasons[places[part]] = np.where(filled[part] | (best[part] < 0), lists.reasons[places[part]], words)
 
