@@ -68,7 +68,7 @@ def backtest(
         here = copy.deepcopy(models) | ({"oracle": oracle(truth, known, cut, days)} if truth is not None else {})
         tell = (lambda name, n, total, i=i, cut=cut: progress(f"{cut:%d %b %Y}: {name}", i * total + n, len(dates) * total)) if progress else None
         try: found.append(evaluate(here, known, products, cut, days, k, seed, resamples, tell))
-        except DataError as e: notes.append(f"The cut at {cut:%d %B %Y} is left out: {e}")
+        except DataError as e: notes.append(f"The cut at {cut:%-d %B %Y} is left out: {e}")
         else: done.append(cut)
     if not found: raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
     return Backtest(done, found, *pool(found, seed, resamples), notes)
@@ -132,7 +132,7 @@ def backtest_words(
     said = [f"{'beats' if d.low > 0 else 'loses to' if d.high < 0 else 'cannot be told from'} {label(d.baseline)} ({d.value:+.3f}, {d.low:+.3f} to {d.high:+.3f})" for d in p.itertuples()]
     if said: words += f" All cuts together, {label(model)} " + "; it ".join(said) + "."
     own = board[board["model"] == model].sort_values("value")
-    if len(own) > 1: words += f" Its worst month is the one after {own['cut'].iloc[0]:%d %B %Y} ({own['value'].iloc[0]:.3f}), its best the one after {own['cut'].iloc[-1]:%d %B %Y} ({own['value'].iloc[-1]:.3f})."
+    if len(own) > 1: words += f" Its worst month is the one after {own['cut'].iloc[0]:%-d %B %Y} ({own['value'].iloc[0]:.3f}), its best the one after {own['cut'].iloc[-1]:%-d %B %Y} ({own['value'].iloc[-1]:.3f})."
     return words
 
 # %% ../nbs/05b_backtest.ipynb #c0c827d5
