@@ -34,7 +34,7 @@ __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'r
 @dataclass(frozen=True)
 class Settings:
     "How a service behaves; `from_environment` reads the variables named here."
-    serving: Path                    # RETAIL_CI_SERVING: the folder of bundles
+    serving: Path                    # RETAIL_CI_SERVING: the folder of bundles, or one bundle
     keys: frozenset[str] = frozenset()  # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per line
     rate: float = 0                  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
     body: int = 1_000_000            # RETAIL_CI_BODY: the largest request body, in bytes
@@ -79,7 +79,7 @@ def read_keys(
 @dataclass
 class Desk:
     "Holds the bundle that answers, and looks for a newer one."
-    serving: Path                 # the folder of bundles
+    serving: Path                 # the folder of bundles, or one bundle
     bundle: Bundle | None = None  # what answers now
     seen: Path | None = None      # the last bundle that was looked at
     refused: str = ""             # why the last one was not taken
@@ -87,7 +87,7 @@ class Desk:
 
     def refresh(self) -> bool:
         "Take the current bundle if it is new and whole; true if it was taken."
-        target = current_bundle(self.serving)
+        target = self.serving.resolve() if (self.serving / "manifest.json").is_file() else current_bundle(self.serving)
         if target is None or target == self.seen: return False
         self.seen = target
         try: self_test(bundle := Bundle(target))

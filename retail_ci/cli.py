@@ -4,15 +4,15 @@
 
 # %% ../nbs/09c_cli.ipynb #1f51f6ca
 from __future__ import annotations
-import functools, inspect, os, re, sys
+import contextlib, functools, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import RetailError, RunError, find_root, load_config
+from .core import ConfigError, RetailError, RunError, find_root, load_config
 
 # %% auto #0
-__all__ = ['METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'run', 'site', 'show_folder', 'comments', 'as_command', 'answer',
-           'show_version', 'app', 'main']
+__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'run', 'site', 'serve', 'check_service', 'show_folder',
+           'comments', 'as_command', 'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -58,6 +58,46 @@ def site(
     print(f"The site: {root / '_site' / 'index.html'}")
     if serve: show_folder(root / "_site", port)
 
+# %% ../nbs/09c_cli.ipynb #1ea0f3a5
+def serve(
+    config: str = "default",   # a name from configs/, or a YAML file: whose promoted model answers
+    host: str = "127.0.0.1",   # the address to listen at; any other than loopback needs API keys
+    port: int = 8000,          # the port
+    workers: int = 1,          # processes that answer side by side
+    bundle: str = "",          # a folder of bundles, or one bundle, in place of the config's
+) -> None:
+    "Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."
+    serving = Path(bundle) if bundle else find_root() / "runs" / load_config(config).name / "serving"
+    check_service(serving, host, port, workers)
+    import uvicorn
+    os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
+    print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
+    with contextlib.ExitStack() as stack:
+        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
+        uvicorn.run("retail_ci.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+
+# %% ../nbs/09c_cli.ipynb #eb26067b
+def check_service(
+    serving: Path,  # the folder of bundles, or one bundle
+    host: str,      # where to listen
+    port: int,      # where to listen
+    workers: int,   # how many processes
+) -> None:
+    "Raise an error with a sentence if a service could not answer."
+    if workers < 1: raise ConfigError(f"--workers must be at least 1, found {workers}.")
+    try: from retail_ci.api import Settings, is_local
+    except ModuleNotFoundError as e: raise ConfigError(f"The API needs the extra `api` ({e.name} is missing); install it with `pip install retail-ci[api]`.") from e
+    from retail_ci.bundle import Bundle, current_bundle
+    if not Settings.from_environment().keys and not is_local(host):
+        raise ConfigError(f"Listening at {host} needs API keys, since others can reach it; set RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1.")
+    folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
+    if folder is None: raise RunError(f"No model has been promoted in {serving} yet; run `retail-ci run` first.")
+    Bundle(folder)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try: probe.bind((host, port))
+        except OSError as e: raise RunError(f"Cannot listen at {host}:{port}: {e.strerror}. Stop what uses it, or choose another --port.") from e
+
 # %% ../nbs/09c_cli.ipynb #363d17a6
 def show_folder(
     folder: Path,   # what to show
@@ -75,6 +115,9 @@ def show_folder(
     except KeyboardInterrupt: pass
     finally: server.server_close()
 
+# %% ../nbs/09c_cli.ipynb #13bdcde7
+COMMANDS: tuple[Callable, ...] = (generate, run, site, serve)
+
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
     function: Callable,   # a command
@@ -84,7 +127,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT"}  # what stands behind an option
+METAVARS = {"config": "NAME|FILE", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR"}  # what stands behind an option
 
 def as_command(
     function: Callable,   # a command
@@ -123,7 +166,8 @@ def answer(
 EXAMPLES = {
     "generate": ["retail-ci generate", "retail-ci generate --config small --out data/raw"],
     "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05"],
-    "site": ["retail-ci site", "retail-ci site --config small --serve"]}
+    "site": ["retail-ci site", "retail-ci site --config small --serve"],
+    "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 
 def show_version(
     value: bool,  # whether it was asked for
@@ -138,7 +182,7 @@ def app() -> Any:  # a typer application
     block = lambda title, lines: "\n\n".join(["\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])])
     codes = block("Exit codes:", [f"{k:<4} {v}" for k, v in EXIT_CODES.items()])
     result = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
-    for function in (generate, run, site):
+    for function in COMMANDS:
         result.command(function.__name__, epilog=block("Examples:", EXAMPLES[function.__name__]))(as_command(function))
     def options(version: bool = False) -> None:
         "Show the version, if asked."
