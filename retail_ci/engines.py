@@ -4,19 +4,21 @@
 
 # %% ../nbs/00b_engines.ipynb #a97266ee
 from __future__ import annotations
-import contextlib, os, re, shutil, subprocess, tempfile, warnings
-from collections.abc import Iterator
+import contextlib, dataclasses, hashlib, importlib.util, json, os, re, shutil, subprocess, tempfile, warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 import ibis
 import ibis.expr.datatypes as dt
-from .core import ConfigError, DataConfig, DataError, RunError, replacing
+from . import __version__
+from .core import ConfigError, DataConfig, DataError, RunError, load, replacing, save, sha256
 
 # %% auto #0
-__all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes', 'connect_spark',
-           'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
+__all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
+           'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'parse_date', 'assemble_date', 'finite', 'exact_sum', 'copies', 'read_parquet',
-           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down']
+           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index',
+           'prune_staging']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -61,7 +63,7 @@ def mebibytes(
 
 # %% ../nbs/00b_engines.ipynb #cc48b78f
 SPARK_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true", "spark.sql.execution.arrow.pyspark.enabled": "true",
-                  "spark.sql.parquet.compression.codec": "zstd", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
+                  "spark.sql.parquet.compression.codec": "zstd", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS", "spark.sql.sources.partitionColumnTypeInference.enabled": "false"}
 
 def connect_spark(
     settings: DataConfig,  # spark, memory, threads, spill
@@ -233,14 +235,16 @@ def read_parquet(
     "Open parquet files as one table with row numbers; nothing is read yet."
     from pyarrow.parquet import read_metadata
     files = [Path(f).resolve() for f in files]
-    try: lengths = [read_metadata(f).num_rows for f in files]
-    except Exception as e: raise DataError(f"A parquet file among {', '.join(f.name for f in files[:3])} cannot be read: {' '.join(str(e).split())[:200]}") from e
+    lengths = []
+    for file in files:
+        try: lengths.append(read_metadata(file).num_rows)
+        except Exception as e: raise DataError(f"{file.name} cannot be read as PARQUET: {str(e).splitlines()[0][:200]}") from e
     starts = {str(f): sum(lengths[:n]) for n, f in enumerate(files)}
     if engine(con) == "spark": return read_parquet_spark(con, starts)
-    if len(files) == 1:
-        table = con.read_parquet(files, file_row_number=True)
-        return table.mutate(row=table.file_row_number + 1).drop("file_row_number")
-    table = con.read_parquet(files, file_row_number=True, filename=True, union_by_name=True)
+    parted = {"hive_partitioning": True, "hive_types_autocast": False} if any("=" in p.name for f in files for p in f.parents) else {"hive_partitioning": False}
+    table = con.read_parquet(files, file_row_number=True, filename=len(files) > 1, union_by_name=True, **parted)
+    if "row" in table.columns: table = table.rename({"row (source)": "row"})
+    if len(files) == 1: return table.mutate(row=table.file_row_number + 1).drop("file_row_number")
     first = ibis.memtable({"place": list(starts), "start": list(starts.values())}, schema={"place": "string", "start": "int64"})
     joined = table.inner_join(first, table.filename == first.place)
     return joined.mutate(row=joined.start + joined.file_row_number + 1).drop("filename", "file_row_number", "place", "start")
@@ -252,7 +256,10 @@ def read_parquet_spark(
 ) -> ibis.Table:               # their columns, and `row`
     "Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column."
     names = list(starts)
-    frame = con._session.read.option("mergeSchema", str(len(names) > 1).lower()).parquet(*[glob_safe(n) for n in names])
+    base = next((p.parent for p in reversed(Path(names[0]).parents) if "=" in p.name), Path(names[0]).parent if len(names) == 1 else None)
+    reader = con._session.read.option("mergeSchema", str(len(names) > 1).lower())
+    frame = (reader.option("basePath", str(base)) if base else reader).parquet(*[glob_safe(n) for n in names])
+    if "row" in frame.columns: frame = frame.withColumnRenamed("row", "row (source)")
     frame = frame.selectExpr("*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`")
     first = con._session.createDataFrame([(Path(n).as_uri().replace("file://", "file:"), s) for n, s in starts.items()], "place string, start long")
     frame = frame.join(first.hint("broadcast"), frame.filename == first.place).selectExpr(*[f"`{c}`" for c in frame.columns[:-2]], "start + file_row_number + 1 AS `row`")
@@ -300,3 +307,39 @@ def lay_down(
     con = table.get_backend()
     write_table(table, path)
     return con.read_parquet(glob_safe(str(path)) if engine(con) == "spark" else path)
+
+# %% ../nbs/00b_engines.ipynb #8f14bedf
+CLEANING = {"transactions", "products", "customers", "columns", "date_format", "duplicates", "cancelled_prefix", "non_product", "exclude", "sensitive", "known_products_only", "earliest",
+            "last_date", "max_silence", "tolerance", "max_rejected", "engine", "memory", "threads", "spill", "spark"}  # keys of the data section that say nothing about how a file is read
+
+def staging_name(
+    file: Path,            # a source file
+    settings: DataConfig,  # how it is read
+    table: str = "",       # its sheet or table
+    query: str = "",       # SQL in its place
+) -> str:                  # such as "1f0c2d3a4b5c6d7e.parquet"
+    "The name under which a converted file is kept: its content, how it is read, and by which code."
+    code = importlib.util.find_spec("retail_ci.sources").origin
+    reading = {k: v for k, v in dataclasses.asdict(settings).items() if k not in CLEANING}
+    recipe = [sha256(file), file.suffix.lower(), table, query, reading, __version__, sha256(code)]
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
+
+# %% ../nbs/00b_engines.ipynb #e69fc9aa
+def staging_index(
+    folder: Path,                     # runs/<name>/staging
+    used: Mapping[str, str] | None = None,  # name of a converted file: the source file's name, to be added
+) -> dict[str, str]:                  # all that the index holds
+    "Read the index of converted files, or add to it."
+    path = folder / "index.json"
+    index = load(path) if path.exists() else {}
+    if used and not set(used) <= set(index): save(index := index | dict(used), path)
+    return index
+
+def prune_staging(
+    folder: Path,  # runs/<name>/staging
+) -> list[str]:    # what was removed
+    "Remove converted files that the index does not name."
+    index = staging_index(folder)
+    gone = [p for p in folder.glob("*") if p.name not in index and p.name != "index.json"] + [p for p in folder.glob(".*") if p.is_file()]
+    for path in gone: path.unlink(missing_ok=True)
+    return sorted(p.name for p in gone)

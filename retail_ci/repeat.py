@@ -80,7 +80,10 @@ def habit_shares(
 ) -> np.ndarray:     # LONGEST + 1 shares; entry n: of those with n purchases of a product, who made one more
     "How likely a habit of n purchases goes on."
     reached = np.array([(found.times >= n).sum() for n in range(LONGEST + 2)], dtype=float)
-    return np.clip((reached[1:] + 1) / (reached[:-1] + 2), 0.02, 0.98)
+    overall = reached[2:].sum() / max(reached[1:-1].sum(), 1)
+    shares = (reached[1:] + LEAN * overall) / (reached[:-1] + LEAN)
+    shares[0] = 0
+    return np.minimum(np.maximum.accumulate(shares), 0.98)
 
 # %% ../nbs/04f_repeat.ipynb #015f8caa
 SPREAD = 0.9  # standard deviation of the log of a gap within one habit

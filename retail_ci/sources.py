@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, replacing, source_files, split_table, unknown
-from .engines import connect, engine
+from . import engines
+from .engines import connect, engine, staging_index, staging_name
 
 # %% auto #0
 __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'split_line', 'find_delimiter', 'unique_names',
@@ -406,16 +407,11 @@ def read_parquet(
     files: list[Path],     # parquet files
 ) -> Source:               # all of them
     "Parquet files as one table."
-    try:
-        counts = [pq.read_metadata(f).num_rows for f in files]
-        parted = any("=" in parent.name for f in files for parent in f.parents)
-        options = {"union_by_name": True, **({"hive_partitioning": True, "hive_types_autocast": False} if parted else {})} if engine(con) == "duckdb" else {}
-        table = con.read_parquet([str(f) for f in files], **options)
+    try: table = engines.read_parquet(con, files)
     except Exception as e:
-        if not isinstance(e, pa.ArrowException) and type(e).__module__.split(".")[0] not in ("duckdb", "_duckdb"): raise
+        if type(e).__module__.split(".")[0] not in ("duckdb", "_duckdb"): raise
         raise DataError(f"{files[0].name} cannot be read as PARQUET: {str(e).splitlines()[0]}") from e
-    if "row" in table.columns: table = table.rename({"row (source)": "row"})
-    return Source(table.mutate(row=ibis.row_number() + 1), [(f.name, n) for f, n in zip(files, counts)], con)
+    return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
 
 # %% ../nbs/00c_sources.ipynb #71fa7134
 def connect_postgres(
@@ -517,11 +513,12 @@ def lay_down(
     table: str = "",       # sheet or table
     query: str = "",       # SQL, for SQLite
 ) -> list[tuple[str, Path]]:  # name of the file, and where it lies
-    "Lay files down as parquet, each under a number of its own."
-    out = []
-    for file in files:
-        out.append((file.name, folder / f"{len(list(folder.iterdir())):05d}.parquet"))
-        stage(file, out[-1][1], settings, table, query)
+    "Lay files down as parquet, each under a name made of its content; what lies there already is not read again."
+    folder.mkdir(parents=True, exist_ok=True)
+    out = [(file.name, folder / staging_name(file, settings, table, query)) for file in files]
+    for file, (_, target) in zip(files, out):
+        if not target.exists(): stage(file, target, settings, table, query)
+    staging_index(folder, {target.name: name for name, target in out})
     return out
 
 def temporary_folder() -> Path:  # an empty folder

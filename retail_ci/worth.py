@@ -458,7 +458,7 @@ def plot_calibration(
     top = min(1.0, 1.1 * max(said.said.max(), said.came.max()) + 0.02)
     right.plot([0, top], [0, top], color="#B8BEC6", lw=1)
     right.errorbar(said.said, said.came, 1.96 * said.error, fmt="o", color=ACCENT, lw=1, markersize=5)
-    right.set(title=f"Came at least once in {days} days", xlabel="probability that was given", ylabel="share that came", xlim=(-0.02 * top, top), ylim=(-0.02 * top, top))
+    right.set(title=f"Came at least once in {days} days", xlabel="probability that was given", ylabel="share that came", xlim=(-0.02 * top, 1.03 * top), ylim=(-0.02 * top, 1.05 * top))
     for ax in (left, middle): ax.legend(fontsize=9), ax.grid(axis="x", visible=False)
     return figure
 
@@ -469,14 +469,17 @@ def cautions(
     early: float,             # share of customers first seen in the first tenth of the log
     correlation: float,       # between visits and the value of a visit
     ratio: float,             # expected over actual visits in the hidden weeks; missing where none were hidden
+    value_ratio: float,       # the same for revenue
 ) -> list[str]:               # sentences, none where nothing was found
     "What speaks against the model on this log, in words."
     out = []
     if gain < 3: out.append("**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as well: almost nobody leaves, or the log is too short to show it. The probability of being alive is therefore left empty; expected visits and value hold as long as customers go on as they do.")
     elif model.at_limit_: out.append(f"**A parameter has run to its limit** ({', '.join(model.at_limit_)}): how much customers differ in leaving cannot be told from this log. The averages hold; the probability of being alive of a single customer is rough.")
-    if early > 0.5: out.append(f"**Most customers are older than the log.** {share(early)} made their first purchase in the first tenth of it; for them the log begins in the middle, and their true first purchase is unknown. Read their numbers as an order, less as amounts.")
+    if early > 0.5: out.append(f"**Most customers are older than the log.** {share(early)} made their first purchase in the first tenth of it; for them the log begins in the middle, and those who left early in their lives are not in it. So leaving looks rarer here than it is for a new customer.")
     if abs(correlation) > 0.3: out.append(f"**How often and how much go together** (rank correlation {correlation:+.2f}). The model takes them as independent, so that it makes the value of the most frequent customers too {'low' if correlation > 0 else 'high'}.")
     if ratio == ratio and not 0.8 <= ratio <= 1.25: out.append(f"**In the hidden weeks it expected {ratio:.2f} times the visits that came.** A season, a campaign or a closed shop is not in the model. Until that is understood, use the order of the customers, not the sums.")
+    elif value_ratio == value_ratio and not 0.87 <= value_ratio <= 1.15:
+        out.append(f"**In the hidden weeks it expected {value_ratio:.2f} times the revenue that came**, and {ratio:.2f} times the visits: a visit was worth {'more' if value_ratio < ratio else 'less'} than before. The model knows no season and no trend; the intervals below do not contain such a change.")
     return out
 
 # %% ../nbs/03b_worth.ipynb #1c7ac212
