@@ -361,13 +361,13 @@ class Counts:
 # %% ../nbs/07_api.ipynb #1efce961
 router = APIRouter()
 PROBLEMS = {status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-            for status in (401, 403, 404, 405, 408, 413, 422, 429, 503)}
+            for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 503)}
 
 def answers(
     *extra: int,  # statuses beyond those of every route
 ) -> dict:        # for `responses`
     "The errors that a route documents."
-    return {status: PROBLEMS[status] for status in (401, 403, 429, *extra)}
+    return {status: PROBLEMS[status] for status in (400, 401, 403, 429, *extra)}
 
 def bundle_of(
     request: Request,  # whose app holds the desk
@@ -383,12 +383,12 @@ def reply(
     return Response(orjson.dumps(content), media_type="application/json")
 
 # %% ../nbs/07_api.ipynb #a33d6ffb
-@router.post("/recommend", response_model=Recommendations, responses=answers(408, 413, 422, 503), response_model_exclude_unset=True)
+@router.post("/recommend", response_model=Recommendations, responses=answers(400, 408, 413, 422, 503), response_model_exclude_unset=True)
 async def post_recommend(body: RecommendRequest, request: Request) -> Response:
     "A list for one customer; somebody unknown gets what is popular, and `known_customer` is false."
     return reply(recommend(bundle_of(request), body.customer_id, body.n_recommendations, body.exclude_purchased, body.last_purchased_product, body.exclude, body.categories))
 
-@router.post("/recommend/batch", response_model=Batch, responses=answers(408, 413, 422, 503))
+@router.post("/recommend/batch", response_model=Batch, responses=answers(400, 408, 413, 422, 503))
 async def post_batch(body: BatchRequest, request: Request) -> Response:
     "Lists for up to 1,000 customers, all from the same model."
     bundle = bundle_of(request)

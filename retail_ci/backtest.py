@@ -7,18 +7,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
 from .baselines import Recommender
-from .core import ACCENT, INK, SECOND, DataError, count, open_run, save_figure, show_table, use_style
-from .evaluation import BASELINES, REPEATERS, TASKS, Evaluation, contestants, evaluate, label, oracle, production, tidy
+from .core import ACCENT, INK, SECOND, DataError, Run, count, open_run, replacing, save, save_figure, show_table, use_style
+from .evaluation import BASELINES, REPEATERS, TASKS, Evaluation, contestants, evaluate, label, oracle, production, ranking_facts, segment_table, summary, tidy, verdict
 from .interactions import time_cut
 from .metrics import METRICS, bootstrap_means
 from .recommender import make_model
 
 # %% auto #0
-__all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'clustered', 'backtest_words', 'backtest_facts', 'plot_backtest']
+__all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'clustered', 'backtest_words', 'backtest_facts', 'plot_backtest',
+           'evaluate_run', 'save_backtest', 'board_text']
 
 # %% ../nbs/05b_backtest.ipynb #1d8c27b9
 def cut_dates(
@@ -177,3 +179,48 @@ def plot_backtest(
         axis.grid(axis="x", visible=False)
         if len(board): axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return figure
+
+# %% ../nbs/05b_backtest.ipynb #a8aa00e7
+def evaluate_run(
+    run: Run,                   # a finished run
+    folder: Path,               # where the results go
+    names: Sequence[str] = (),  # which models; all if left out. The baselines are always there
+    cuts: int = 1,              # how many moments in the past
+    k: int | None = None,       # length of a list; the config's if left out
+    progress: Callable[[str, int, int], None] | None = None,  # called with a model's name, its number and how many there are
+) -> str:                       # what was found, as text
+    "Measure models on a run's data and write what was found."
+    transactions, products = run.read("transactions"), run.read("products") if run.has("products") else None
+    if "product_id" not in transactions: raise DataError("This source names no products, so there is nothing to rank.")
+    settings, truth = run.config.recommender, run.read("truth") if run.has("truth") else None
+    published = production(settings)
+    result = backtest(contestants(settings, names), transactions, products, cuts, settings.test_days, k or settings.k, run.config.seed, truth=truth, progress=progress)
+    last = result.evaluations[0]
+    save(ranking_facts(last) | {"summary": summary(last, published), "production": published}, folder / "ranking.json")
+    save(last.table, folder / "ranking.csv"); save(last.paired, folder / "paired.csv"); save(segment_table(last), folder / "ranking_segments.csv")
+    if len(result.cuts) > 1: save_backtest(result, published, folder)
+    lines = result.notes + [text for task in TASKS for text in (board_text(last, task), verdict(last, task, published))]
+    if len(result.cuts) > 1: lines += ["All cuts:", *(backtest_words(result, task, published) for task in TASKS)]
+    return "\n\n".join(lines).replace("**", "")
+
+def save_backtest(
+    result: Backtest,  # from `backtest`
+    published: str,    # the published model
+    folder: Path,      # where it goes
+) -> None:
+    "Write backtest.json, backtest.csv and the picture."
+    save(backtest_facts(result, published), folder / "backtest.json")
+    save(pd.concat([e.table.assign(cut=c) for c, e in zip(result.cuts, result.evaluations)], ignore_index=True), folder / "backtest.csv")
+    with replacing(folder / "05_backtest.png") as part: plot_backtest(result, published).savefig(part, metadata={"Software": None})
+
+def board_text(
+    evaluation: Evaluation,  # from `evaluate`
+    task: str,               # "any" or "discovery"
+) -> str:                    # a table as text
+    "The models of one task, best NDCG first."
+    board = evaluation.metric(task)
+    if board.empty: return f"{task}: nothing to measure."
+    other = {m: evaluation.metric(task, m).set_index("model")["value"] for m in ("recall", "hit_rate", "coverage")}
+    k, n = evaluation.protocol["k"], evaluation.protocol["customers"][task]
+    rows = [f"{label(r.model):<28}{r.value:8.3f}  {r.low:.3f} to {r.high:.3f}" + "".join(f"{o[r.model]:10.3f}" for o in other.values()) for r in board.itertuples()]
+    return "\n".join([f"{task}, {n:,} customers, k = {k}, the past ends at {evaluation.protocol['cut']:%Y-%m-%d %H:%M}", f"{'':<28}{'NDCG':>8}  {'95% interval':<14}" + "".join(f"{m:>10}" for m in other), *rows])

@@ -31,11 +31,12 @@ def run(
     from_: str = "",                 # start at this notebook, such as 03, with the earlier results of the last good run
     to: str = "",                    # stop after this notebook; the result goes to runs/NAME/to-NN and does not become current
     publish: bool = False,           # also refresh the committed copies in reports/; for the default config only
+    fresh: bool = False,             # read every source file anew, also those that have not changed since the last run
 ) -> None:
     "Run the notebooks in order, and make the result the current one."
     from retail_ci.pipeline import refresh_reports, relative, run_chain
     root = find_root()
-    place = run_chain(load_config(config, set_), root, first=from_, last=to)
+    place = run_chain(load_config(config, set_), root, first=from_, last=to, fresh=fresh)
     if publish:
         stale = refresh_reports(place, root)
         print(f"reports/: {len(stale)} of the committed copies refreshed." if stale else "reports/: the committed copies are up to date.")
@@ -165,7 +166,7 @@ def answer(
 # %% ../nbs/09c_cli.ipynb #0c590aaf
 EXAMPLES = {
     "generate": ["retail-ci generate", "retail-ci generate --config small --out data/raw"],
-    "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05"],
+    "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05", "retail-ci run --config shop.yaml --fresh"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 

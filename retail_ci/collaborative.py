@@ -4,16 +4,19 @@
 
 # %% ../nbs/04c_collaborative.ipynb #f7144d6b
 from __future__ import annotations
+from collections.abc import Callable, Iterator
+from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from joblib import Parallel, delayed
 from .baselines import Recommender, cells
 from .core import DataError, unknown
 from .interactions import Interactions, blocks, top_k
 
 # %% auto #0
-__all__ = ['WEIGHTINGS', 'unit_rows', 'nearest', 'as_rows', 'neighbours', 'rarity', 'recent_root', 'CollaborativeRecommender',
-           'neighbour_reasons']
+__all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product', 'fast_top', 'neighbours',
+           'neighbours_on_spark', 'rarity', 'recent_root', 'CollaborativeRecommender', 'neighbour_reasons']
 
 # %% ../nbs/04c_collaborative.ipynb #c478ed88
 def unit_rows(
@@ -29,33 +32,90 @@ def nearest(
     everyone: sp.csr_matrix,  # products × customers: all customers, columns of length 1
     itself: np.ndarray,       # the column of each customer of the block, which is no neighbour; -1 if it has none
     n: int,                   # how many neighbours each
+    fast: Callable | None = None,  # `fast_product()`, or None for scipy alone; the result is the same
 ) -> sp.csr_matrix:           # block × customers: the n highest cosines of each row
     "Cosine neighbours of one block of customers."
-    shape = (some.shape[0], everyone.shape[1])
-    own = np.flatnonzero(itself >= 0)
-    best, values = top_k(some @ everyone, min(n, shape[1]), sp.csr_matrix((np.ones(len(own)), (own, itself[own])), shape=shape))
-    return as_rows(best, values, shape)
-
-def as_rows(
-    best: np.ndarray,        # columns, rows × n, -1 where there is none
-    values: np.ndarray,      # their values
-    shape: tuple[int, int],  # of the matrix
-) -> sp.csr_matrix:          # the same as a sparse matrix
-    "A list of the best per row as a matrix."
-    found = best >= 0
-    matrix = sp.csr_matrix((values[found], (np.nonzero(found)[0], best[found])), shape=shape)
+    best, values = fast_top(some, everyone, n + 1, fast) if fast else top_k(some @ everyone, n + 1)
+    order = np.argsort((best < 0) | (best == itself[:, None]), axis=1, kind="stable")[:, :n]
+    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+    found = (best >= 0) & (best != itself[:, None])
+    matrix = sp.csr_matrix((values[found], (np.nonzero(found)[0], best[found])), shape=(some.shape[0], everyone.shape[1]))
     matrix.sort_indices()
     return matrix
 
+# %% ../nbs/04c_collaborative.ipynb #4719de0b
+SPARE = 64  # how many more than needed are asked for, so that ties can be broken by id
+
+def fast_product() -> Callable | None:  # sp_matmul_topn, or None where it is not installed
+    "The accelerator, if there is one."
+    try: from sparse_dot_topn import sp_matmul_topn
+    except ImportError: return None
+    return sp_matmul_topn
+
+def fast_top(
+    some: sp.csr_matrix,      # rows × products
+    everyone: sp.csr_matrix,  # products × customers
+    n: int,                   # how many per row
+    product: Callable,        # `fast_product()`
+) -> tuple[np.ndarray, np.ndarray]:  # as `top_k(some @ everyone, n)`
+    "The highest values of each row of a product, without the product."
+    width = min(n + SPARE, everyone.shape[1])
+    found = product(some, everyone, top_n=width, sort=True)
+    best, values = np.full((some.shape[0], max(width, n)), -1, dtype=np.int32), np.zeros((some.shape[0], max(width, n)), dtype=np.float32)
+    rows = np.repeat(np.arange(some.shape[0]), np.diff(found.indptr))
+    place = np.arange(len(rows)) - found.indptr[rows]
+    best[rows, place], values[rows, place] = found.indices, found.data
+    order = np.lexsort((best, -values), axis=1)
+    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+    unsure = np.flatnonzero((best[:, -1] >= 0) & (values[:, n - 1] == values[:, -1]) & (width < everyone.shape[1]))
+    best, values = best[:, :n].copy(), values[:, :n].copy()
+    for part in blocks(unsure, everyone.shape[1], BLOCK): best[part], values[part] = top_k(some[part] @ everyone, n)
+    return best, values
+
+# %% ../nbs/04c_collaborative.ipynb #44079f75
+BLOCK = 4_000_000  # cells of a block of similarities: at most 32 MB while a thread works on it
+
 def neighbours(
+    counts: sp.csr_matrix,       # customers × products
+    n: int = 50,                 # how many neighbours each
+    workers: int | None = None,  # threads; all cores for more than 5,000 customers, else one
+    fast: bool = True,           # use `sparse_dot_topn` where it is installed; the result is the same
+    progress: Callable[[int, int], None] | None = None,  # called with customers done and customers in all
+) -> sp.csr_matrix:              # customers × customers, at most n cosines per row
+    "The `n` most similar customers of each customer, in blocks of bounded memory."
+    units, size = unit_rows(counts), counts.shape[0]
+    if not size: return sp.csr_matrix((0, 0), dtype=np.float32)
+    everyone, product = units.T.tocsr(), fast_product() if fast else None
+    everyone.sort_indices()
+    if workers is None: workers = -1 if size > 5_000 else 1
+    jobs = (delayed(nearest)(units[rows], everyone, rows, n, product) for rows in blocks(np.arange(size), size, BLOCK))
+    parts, done = [], 0
+    for part in Parallel(n_jobs=workers, require="sharedmem", return_as="generator")(jobs):
+        parts.append(part)
+        done += part.shape[0]
+        if progress: progress(done, size)
+    return sp.vstack(parts, format="csr")
+
+# %% ../nbs/04c_collaborative.ipynb #252b7d6a
+def neighbours_on_spark(
+    spark: Any,             # a SparkSession
     counts: sp.csr_matrix,  # customers × products
     n: int = 50,            # how many neighbours each
-) -> sp.csr_matrix:         # customers × customers, at most n cosines per row
-    "The `n` most similar customers of each customer, in blocks of bounded memory."
+    partitions: int = 8,    # how many pieces of work
+) -> sp.csr_matrix:         # as `neighbours`
+    "The neighbours of all customers, found by the executors of a Spark session."
     units = unit_rows(counts)
-    if not counts.shape[0]: return sp.csr_matrix((0, 0), dtype=np.float32)
-    everyone = units.T.tocsr()
-    return sp.vstack([nearest(units[rows], everyone, rows, n) for rows in blocks(np.arange(counts.shape[0]), counts.shape[0])], format="csr")
+    shared = spark.sparkContext.broadcast((units, units.T.tocsr()))
+    def work(tables: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        "One block of customers after another."
+        for table in tables:
+            for rows in blocks(table["id"].to_numpy(), counts.shape[0], BLOCK):
+                found = nearest(shared.value[0][rows], shared.value[1], rows, n).tocoo()
+                yield pd.DataFrame({"row": rows[found.row], "neighbour": found.col, "cosine": found.data})
+    pairs = spark.range(counts.shape[0], numPartitions=partitions).mapInPandas(work, "row long, neighbour long, cosine float").toPandas()
+    matrix = sp.csr_matrix((pairs["cosine"].to_numpy(np.float32), (pairs["row"], pairs["neighbour"])), shape=(counts.shape[0],) * 2)
+    matrix.sort_indices()
+    return matrix
 
 # %% ../nbs/04c_collaborative.ipynb #9f1ce74d
 WEIGHTINGS = ("count", "tfidf")  # how baskets are compared

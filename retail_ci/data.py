@@ -4,156 +4,66 @@
 
 # %% ../nbs/01_data.ipynb #8971e651
 from __future__ import annotations
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 import ibis
 import pandas as pd
 from ibis import _
-from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, count, load_config, money, open_run, save_figure, share,
-                            show_table, source_files, unknown, use_style)
-from .engines import connect, parse_date, write_table
+from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, applicable, as_number, as_text, believed_until, counter_like, flagged, float_ids, judge,
+                                map_columns, typed, with_limits, without_point)
+from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, count, load_config, money, open_run, save_figure, share,
+                            show_table, unknown, use_style)
+from .engines import connect, copies, engine, exact_sum, lay_down, write_table
+from .sources import Source, bring, open_source, place
 
 # %% auto #0
-__all__ = ['COLUMNS', 'RULES', 'TRANSACTION_COLUMNS', 'PRODUCT_COLUMNS', 'read_source', 'map_columns', 'as_text', 'as_number',
-           'as_date', 'typed', 'Rule', 'applicable', 'judge', 'collapse', 'add_time', 'finish', 'read_products',
-           'complete_products', 'complete_customers', 'Prepared', 'prepare', 'mark_products', 'book', 'check_books',
-           'open_sources', 'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share',
-           'plot_pareto', 'per_customer', 'plot_customers']
+__all__ = ['TRANSACTION_COLUMNS', 'hold', 'judge_all', 'days_of', 'collapse', 'add_time', 'finish', 'our_columns',
+           'read_products', 'products_in_log', 'complete_products', 'complete_customers', 'read_customers', 'Prepared',
+           'clean', 'prepare', 'with_time', 'set_aside', 'mark_products', 'book', 'check_books', 'examples', 'quoted',
+           'open_sources', 'prepare_run', 'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration',
+           'top_share', 'plot_pareto', 'per_customer', 'plot_customers']
 
-# %% ../nbs/01_data.ipynb #51c2adbc
-def read_source(
-    con: Any,                    # the Ibis backend
-    files: list[Path],           # CSV or parquet files with the same columns
-    delimiter: str | None = None,  # of a CSV; found from its first lines if left out
-) -> ibis.Table:                 # the raw columns, and `row`, counted from 1 over all files
-    "Open files as one table; nothing is read yet, and no CSV value is interpreted."
-    options = {"delim": delimiter} if delimiter else {}
-    try:
-        if files[0].suffix == ".parquet": table = con.read_parquet(files)
-        elif delimiter == "whitespace": table = ibis.memtable(pd.concat([pd.read_csv(f, sep=r"\s+", dtype=str, keep_default_na=False) for f in files], ignore_index=True))
-        else: table = con.read_csv(files, all_varchar=True, header=True, **options)
-    except Exception as e:
-        if type(e).__module__.split(".")[0] not in ("duckdb", "_duckdb"): raise
-        raise DataError(f"{files[0].name} cannot be read as {files[0].suffix.lstrip('.').upper()}: {str(e).splitlines()[0]}") from e
-    return table.mutate(row=ibis.row_number() + 1)
+# %% ../nbs/01_data.ipynb #41e2070e
+def hold(
+    con: Any,           # the Ibis backend
+    table: ibis.Table,  # what is needed more than once
+    name: str,          # what it is called
+) -> ibis.Table:        # the same, carried out
+    "Carry an expression out where the data is, and go on from its result."
+    name = ibis.util.gen_name(name)
+    if engine(con) == "spark": return lay_down(table, Path(con.retail_ci["folder"]) / f"{name}.parquet")
+    return con.create_table(name, table, temp=True)
+
+def judge_all(
+    con: Any,                      # the Ibis backend
+    raw: ibis.Table,               # the raw log
+    settings: DataConfig,          # the contract's limits
+    catalogue: ibis.Table | None,  # the products table, if there is one
+) -> tuple[ibis.Table, dict]:      # judged lines, carried out; and what only the whole could tell
+    "Apply the contract to all lines."
+    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
+        lines = mark_products(typed(raw, settings, floats), catalogue, settings)
+        return hold(con, judge(with_limits(lines, settings, latest)), "judged")
+    lines = judged()
+    floats, latest = float_ids(lines), None if settings.last_date else believed_until(days_of(lines), settings.max_silence)
+    if floats or latest is not None: lines = judged(tuple(floats), latest)
+    return lines, {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {})
+
+def days_of(
+    judged: ibis.Table,   # judged lines
+) -> pd.DataFrame:        # day and lines, in order
+    "How many acceptable lines each day has."
+    fine = judged.filter(judged.reason.isnull())
+    return fine.group_by(day=fine.date.truncate("D")).aggregate(lines=_.count()).order_by("day").execute().astype({"day": "datetime64[us]"})
 
 # %% ../nbs/01_data.ipynb #e9e51921
-COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
-    "transaction_id": False, "customer_id": True, "product_id": False, "date": True, "quantity": False, "price": False, "revenue": False}
-
-def map_columns(
-    raw: ibis.Table,        # the source's columns, and `row`
-    columns: dict[str, str],  # our name: theirs; where left out, the names are the same
-    wanted: dict[str, bool] | None = None,  # our column: whether it must exist; `COLUMNS` if left out
-    source: str = "the transactions",       # for messages
-) -> dict[str, str]:        # our name: theirs, for the columns that exist
-    "Find the source's column for each of ours; raises `DataError` that names the missing one and those that exist."
-    wanted, there = wanted or COLUMNS, [c for c in raw.columns if c != "row"]
-    found = {}
-    for ours, needed in wanted.items():
-        theirs = columns.get(ours, ours)
-        if theirs in there: found[ours] = theirs
-        elif needed or ours in columns:
-            raise DataError(f"Column {theirs!r} (our {ours}) is not in {source}; found: {', '.join(there)}. Correct data.columns.{ours} in the config.")
-    if wanted is COLUMNS and not {"price", "revenue"} & set(found):
-        raise DataError(f"Neither a price nor a revenue column is in {source}; found: {', '.join(there)}. Set data.columns.price or data.columns.revenue.")
-    return found
-
-# %% ../nbs/01_data.ipynb #a96d32cd
-def as_text(
-    column: ibis.Value,      # any column
-) -> ibis.StringValue:       # trimmed; blank becomes missing
-    "An identifier or a name: always text, so that `00012` stays `00012`."
-    return column.cast("string").strip().nullif("")
-
-def as_number(
-    column: ibis.Value,      # a text or number column
-) -> ibis.FloatingValue:     # float64; missing where it is no finite number
-    "A number, or missing."
-    number = as_text(column).try_cast("float64") if column.type().is_string() else column.cast("float64")
-    return ibis.ifelse(number.isinf() | number.isnan(), ibis.null("float64"), number)
-
-def as_date(
-    column: ibis.Value,          # a text, date or timestamp column
-    format: str | None = None,   # such as "%d/%m/%Y"; ISO 8601 if left out
-) -> ibis.TimestampValue:        # missing where it is no date
-    "A point in time, or missing. A declared format is the only one that is read: 3/4 is never guessed."
-    if not column.type().is_string(): return column.cast("timestamp(6)")
-    return parse_date(as_text(column), format)
-
-# %% ../nbs/01_data.ipynb #0570f791
-def typed(
-    raw: ibis.Table,     # the source's columns, and `row`
-    settings: DataConfig,  # columns, date format, cancellation mark
-) -> ibis.Table:         # row, the seven columns (no product_id where the source has none), and `source_*`, the raw texts of what was parsed
-    "Parse a raw log into the columns of the house."
-    names = map_columns(raw, settings.columns)
-    col = {ours: raw[theirs] for ours, theirs in names.items()}
-    quantity = as_number(col["quantity"]) if "quantity" in col else ibis.literal(1.0)
-    price, revenue = (as_number(col[c]) if c in col else ibis.null("float64") for c in ("price", "revenue"))
-    customer, date = as_text(col["customer_id"]), as_date(col["date"], settings.date_format)
-    basket = as_text(col["transaction_id"]) if "transaction_id" in col else ibis.coalesce(customer + "-", "row " + raw.row.cast("string") + "-") + date.strftime("%Y%m%d")
-    if settings.cancelled_prefix: quantity = ibis.ifelse(basket.startswith(settings.cancelled_prefix), -quantity.abs(), quantity)
-    if "price" not in col: price = revenue.abs() / quantity.abs().nullif(0)
-    amount = revenue.abs() * quantity.sign().nullif(0) if "revenue" in col else quantity * price
-    out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
-    if "product_id" in col: out["product_id"] = as_text(col["product_id"])
-    out |= {"date": date, "quantity": quantity, "price": price, "revenue": amount}
-    return raw.select(**out, **{f"source_{c}": as_text(col[c]) for c in ("date", "quantity", "price", "revenue") if c in col})
-
-# %% ../nbs/01_data.ipynb #e17d5cd7
-@dataclass(frozen=True)
-class Rule:
-    "One sentence of the data contract."
-    name: str         # what the books call it
-    reason: str       # in plain words
-    severity: str     # "reject", "net" or "flag"
-    advice: str       # what to do about it
-    broken: Callable[[ibis.Table], ibis.BooleanValue]  # true where a line breaks the rule
-
-# %% ../nbs/01_data.ipynb #7d8f0c30
-RULES: list[Rule] = [
-    Rule("missing_basket", "No basket id", "reject", "Export the receipt number with every line.", lambda t: t.transaction_id.isnull()),
-    Rule("missing_product", "No product id", "reject", "Find the till or channel that sells without a product code.", lambda t: t.product_id.isnull()),
-    Rule("bad_date", "No date, or one that cannot be read", "reject", "Set data.date_format to the format of the export.", lambda t: t.date.isnull()),
-    Rule("bad_quantity", "A quantity that is no number", "reject", "Check the decimal sign and units of the export.", lambda t: t.quantity.isnull()),
-    Rule("zero_quantity", "A quantity of zero", "reject", "Usually a void or a price check; nothing to do if the count is small.", lambda t: t.quantity == 0),
-    Rule("bad_price", "A price or revenue that is no finite number", "reject", "Check the decimal sign and the currency signs of the export.", lambda t: t.revenue.isnull()),
-    Rule("negative_price", "A negative price", "reject", "Book returns with a negative quantity, not a negative price.", lambda t: t.price < 0),
-    Rule("return", "A return or a cancellation", "net", "Counted against revenue, never as a purchase.", lambda t: t.quantity < 0),
-    Rule("anonymous", "A sale without a customer", "flag", "Counts for revenue and trends; a loyalty card would make it useful.", lambda t: t.customer_id.isnull()),
-]
-
-def applicable(
-    lines: ibis.Table,  # typed lines
-    settings: DataConfig,  # exclusions, known products
-) -> list[Rule]:        # the rules for this source
-    "The contract for a source: no product rules where it has no products, and the config's own rules where it sets any."
-    has_products = "product_id" in lines.columns
-    rules = [r for r in RULES if has_products or r.name != "missing_product"]
-    if settings.known_products_only: rules.insert(2, Rule("unknown_product", "A product that is not in the products table", "reject", "Add it to the products table.", lambda t: ~t.known))
-    if settings.exclude: rules.insert(3, Rule("not_a_product", "A line that is no product", "reject", "Listed under data.exclude in the config.", lambda t: t.excluded))
-    return rules
-
-# %% ../nbs/01_data.ipynb #79b142c8
-def judge(
-    lines: ibis.Table,          # typed lines, with `known` and `excluded` where the contract asks for them
-    rules: list[Rule],          # the contract
-) -> ibis.Table:                # the lines, and `reason`: the first rejecting rule that is broken, or missing
-    "Apply the rejecting rules of the contract."
-    cases = [(r.broken(lines).fill_null(False), r.name) for r in rules if r.severity == "reject"]
-    return lines.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
-
-# %% ../nbs/01_data.ipynb #430cfb15
 def collapse(
     lines: ibis.Table,           # accepted lines, one row each
     raw: ibis.Table,             # the source, with the same `row`
 ) -> ibis.Table:                 # the lines without exact copies; the first of equal lines stays
     "Drop lines that equal an earlier one in every column of the source."
-    first = raw.group_by([c for c in raw.columns if c != "row"]).aggregate(row=raw.row.min())
-    return lines.semi_join(first, "row")
+    return lines.anti_join(copies(raw), "row")
 
 # %% ../nbs/01_data.ipynb #13bc858d
 def add_time(
@@ -175,17 +85,33 @@ def finish(
     return table.select([c for c in TRANSACTION_COLUMNS if c in table.columns])
 
 # %% ../nbs/01_data.ipynb #b570dda2
-PRODUCT_COLUMNS = {"product_id": True, "product_name": False, "category": False, "price": False, "department": False, "subcategory": False, "brand": False, "manufacturer": False}
+def our_columns(
+    raw: ibis.Table,          # a products or customers table
+    columns: dict[str, str],  # our name: theirs, as the transactions have them
+    ours: list[str],          # the names that may be here
+) -> dict[str, str]:          # our name: theirs, where this table has them
+    "Which of the config's column names speak of this table; an id may be called here as in the transactions, or as we call it."
+    return {k: v for k, v in columns.items() if k in ours and (v in raw.columns or k == ours[0] and k not in raw.columns)}
 
 def read_products(
     raw: ibis.Table,           # a products table
-    columns: dict[str, str],   # our name: theirs
+    settings: DataConfig,      # columns, number signs
 ) -> ibis.Table:               # one row per product_id, the first that the file has
     "The products table in the columns of the house."
-    names = map_columns(raw, {k: v for k, v in columns.items() if k in PRODUCT_COLUMNS and (v in raw.columns or k == "product_id")}, PRODUCT_COLUMNS, "the products table")
-    table = raw.select(raw.row, **{ours: as_number(raw[theirs]) if ours == "price" else as_text(raw[theirs]) for ours, theirs in names.items()})
+    names = map_columns(raw, our_columns(raw, settings.columns, list(PRODUCT_COLUMNS)), PRODUCT_COLUMNS, "the products table")
+    table = raw.select(raw.row, **{ours: as_number(raw[theirs], settings) if ours == "price" else as_text(raw[theirs], settings.missing) for ours, theirs in names.items()})
+    table = table.mutate(product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",)))))
     first = table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
     return table.semi_join(first, "row").drop("row")
+
+def products_in_log(
+    raw: ibis.Table,       # the raw log
+    settings: DataConfig,  # columns
+) -> ibis.Table | None:    # one row per product_id; None where the log says nothing about products
+    "What the transactions themselves say about products: names, categories."
+    told = {c: settings.columns.get(c, c) for c in PRODUCT_COLUMNS if c != "price" and settings.columns.get(c, c) in raw.columns}
+    if "product_id" not in told or len(told) == 1: return None
+    return read_products(raw.select("row", *{v: None for v in told.values()}), replace(settings, columns=told))
 
 # %% ../nbs/01_data.ipynb #4fd0c20d
 def complete_products(
@@ -209,28 +135,62 @@ def complete_products(
 def complete_customers(
     transactions: ibis.Table,             # accepted lines
     raw: ibis.Table | None = None,        # a customers table, if there is one
-    columns: dict[str, str] | None = None,  # our name: theirs
-) -> ibis.Table:                          # every customer who bought or is on file: id, first purchase, and the attributes given
+    settings: DataConfig | None = None,   # columns
+) -> ibis.Table:                          # every customer who bought or is on file: id, first purchase, counter_like, and the attributes given
     "Bring customers who bought and customers on file into one table."
-    bought = transactions.filter(_.customer_id.notnull()).group_by("customer_id").aggregate(first_purchase=_.date.min(where=_.quantity > 0))
+    known = transactions.filter(_.customer_id.notnull())
+    bought = known.group_by("customer_id").aggregate(first_purchase=known.date.min(where=known.quantity > 0), baskets=known.transaction_id.nunique(where=known.quantity > 0),
+                                                     spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0))
+    bought = bought.select("customer_id", "first_purchase").left_join(counter_like(bought), "customer_id").drop("customer_id_right")
     if raw is None: return bought.order_by("customer_id")
-    names = map_columns(raw, {k: v for k, v in (columns or {}).items() if k == "customer_id"}, {"customer_id": True}, "the customers table")
-    other = [c for c in raw.columns if c not in ("row", names["customer_id"], "customer_id", "first_purchase")]
-    table = raw.select("row", customer_id=as_text(raw[names["customer_id"]]), **{c: raw[c] for c in other})
-    table = table.semi_join(table.filter(_.customer_id.notnull()).group_by("customer_id").aggregate(row=_.row.min()), "row").drop("row")
+    table = read_customers(raw, settings or DataConfig())
     everybody = table.select("customer_id").union(bought.select("customer_id"), distinct=True)
     joined = everybody.left_join(bought, "customer_id").drop("customer_id_right").left_join(table, "customer_id").drop("customer_id_right")
-    return joined.order_by("customer_id")
+    return joined.mutate(counter_like=joined.counter_like.fill_null(False)).order_by("customer_id")
+
+def read_customers(
+    raw: ibis.Table,       # a customers table
+    settings: DataConfig,  # columns
+) -> ibis.Table:           # one row per customer_id, the first that the file has, and its attributes as they are
+    "The customers table, under the ids of the house."
+    names = map_columns(raw, our_columns(raw, settings.columns, ["customer_id"]), {"customer_id": True}, "the customers table")
+    other = [c for c in raw.columns if c not in ("row", "damaged", names["customer_id"], "customer_id", "first_purchase", "counter_like")]
+    table = raw.select("row", customer_id=as_text(raw[names["customer_id"]], settings.missing), **{c: raw[c] for c in other})
+    table = table.mutate(customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",)))))
+    return table.semi_join(table.filter(_.customer_id.notnull()).group_by("customer_id").aggregate(row=_.row.min()), "row").drop("row")
 
 # %% ../nbs/01_data.ipynb #bbe96abc
 @dataclass
 class Prepared:
     "Clean tables, as expressions, and what happened on the way."
     transactions: ibis.Table   # accepted lines
-    rejected: ibis.Table       # lines set aside: row, reason, and what the source said
+    rejected: ibis.Table       # lines set aside: row, reason, source_file, source_row, and what the source said
     products: ibis.Table | None  # None where the source has no product column
     customers: ibis.Table      # everybody who bought or is on file
     facts: dict                # counts by fate and reason
+    flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
+
+def clean(
+    con: Any,                       # the Ibis backend
+    transactions: ibis.Table,       # the raw log
+    settings: DataConfig,           # names, formats and rules
+    products: ibis.Table | None = None,   # a raw products table
+    customers: ibis.Table | None = None,  # a raw customers table
+    parts: list[tuple[str, int]] | None = None,  # files and their rows, from the source
+) -> Prepared:                      # the tables and the books, however many lines were rejected
+    "Clean a raw log by the contract."
+    has_products = settings.columns.get("product_id", "product_id") in transactions.columns
+    catalogue = read_products(products, settings) if products is not None and has_products else None
+    told = catalogue if catalogue is not None or not has_products else products_in_log(transactions, settings)
+    judged, found = judge_all(con, transactions, settings, catalogue if catalogue is not None else told if settings.exclude else None)
+    accepted = judged.filter(judged.reason.isnull())
+    once = collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
+    lines = hold(con, with_time(once), "kept")
+    kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select([c for c in TRANSACTION_COLUMNS if c in lines.columns])
+    marked = hold(con, flagged(lines, settings), "flagged")
+    people = hold(con, complete_customers(lines, customers, settings), "customers")
+    facts = book(judged, lines, marked, people, int(transactions.count().execute())) | found
+    return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people, facts, marked.order_by("row", "flag"))
 
 # %% ../nbs/01_data.ipynb #42741bf4
 def prepare(
@@ -239,78 +199,147 @@ def prepare(
     settings: DataConfig,           # names, formats and rules
     products: ibis.Table | None = None,   # a raw products table
     customers: ibis.Table | None = None,  # a raw customers table
+    parts: list[tuple[str, int]] | None = None,  # files and their rows, from the source
 ) -> Prepared:                      # the tables and the books
     "Clean a raw log by the contract; raises `DataError` if too much of it is rejected or nothing is left."
-    lines = typed(transactions, settings)
-    catalogue = read_products(products, settings.columns) if products is not None and "product_id" in lines.columns else None
-    lines, rules = mark_products(lines, catalogue, settings), applicable(lines, settings)
-    judged = con.create_table("judged", judge(lines, rules), temp=True, overwrite=True)
-    accepted = judged.filter(judged.reason.isnull())
-    if settings.duplicates == "collapse": accepted = collapse(accepted, transactions)
-    kept = con.create_table("kept", finish(accepted), temp=True, overwrite=True)
-    facts = book(judged, kept, rules)
-    check_books(facts, settings.max_rejected)
-    shown = [c for c in ("transaction_id", "customer_id", "product_id") if c in judged.columns] + [c for c in judged.columns if c.startswith("source_")]
-    return Prepared(kept, judged.filter(judged.reason.notnull()).select("row", "reason", *shown).order_by("row"),
-                    complete_products(kept, catalogue) if "product_id" in kept.columns else None,
-                    complete_customers(kept, customers, settings.columns), facts)
+    result = clean(con, transactions, settings, products, customers, parts)
+    check_books(result, settings.max_rejected)
+    return result
+
+def with_time(
+    lines: ibis.Table,   # accepted lines
+) -> ibis.Table:         # in the order of the source: row, the columns of the house, and the `_` columns that flags need
+    "What is kept of each accepted line."
+    table = add_time(lines.mutate(is_return=lines.quantity < 0)).order_by("row")
+    return table.select(["row", *(c for c in TRANSACTION_COLUMNS if c in table.columns), *(c for c in ("_known", "_own_basket") if c in table.columns)])
 
 # %% ../nbs/01_data.ipynb #04480ab2
+def set_aside(
+    judged: ibis.Table,    # all lines with their reason
+    raw: ibis.Table,       # the source, with the same `row`
+    settings: DataConfig,  # columns
+    parts: list[tuple[str, int]] | None = None,  # files and their rows
+) -> ibis.Table:           # row, reason, source_file, source_row, and what the source said, in the order of the source
+    "The rejected lines, so that somebody can find them again."
+    said = {f"source_{ours}": raw[theirs].cast("string") for ours, theirs in map_columns(raw, settings.columns).items()}
+    if "damaged" in raw.columns: said["source_line"] = raw.damaged
+    lines = judged.filter(judged.reason.notnull()).select("row", "reason").inner_join(raw.select("row", **said), "row")
+    cases, start = [], 0
+    for name, rows in parts or []:
+        if rows >= 0: cases.append((lines.row <= start + rows, (name, start)))
+        start += max(rows, 0)
+    last = (parts or [("", -1)])[-1][0]
+    where = ibis.cases(*((c, n) for c, (n, _) in cases), else_=last) if cases else ibis.literal(last)
+    begin = ibis.cases(*((c, s) for c, (_, s) in cases), else_=0) if cases else ibis.literal(0)
+    return lines.select("row", "reason", source_file=where, source_row=lines.row - begin, **{c: lines[c] for c in said}).order_by("row")
+
+# %% ../nbs/01_data.ipynb #60b5550e
 def mark_products(
     lines: ibis.Table,             # typed lines
-    catalogue: ibis.Table | None,  # the products table, if there is one
-    settings: DataConfig,          # known_products_only, exclude
-) -> ibis.Table:                   # the lines, with `known` and `excluded` where the contract asks for them
-    "Look the lines' products up, where the config makes a rule of it."
-    if not (settings.known_products_only or settings.exclude): return lines
-    if catalogue is None: raise DataError("data.exclude and data.known_products_only need a products table with product_id; set data.products in the config.")
+    catalogue: ibis.Table | None,  # the products table, or what the log says about products
+    settings: DataConfig,          # products, known_products_only, exclude
+) -> ibis.Table:                   # the lines, with `_known` and `_pattern` where the contract asks for them
+    "Look the lines' products up."
+    if catalogue is None:
+        if not (settings.known_products_only or settings.exclude): return lines
+        raise DataError("data.exclude and data.known_products_only need a products table with product_id; set data.products in the config.")
     for column in settings.exclude:
         if column not in catalogue.columns: raise DataError(unknown("product column", column, list(catalogue.columns), "data.exclude"))
     hit = ibis.or_(ibis.literal(False), *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()))
     listed = catalogue.select(listed_id="product_id", excluded=hit)
     joined = lines.left_join(listed, lines.product_id == listed.listed_id)
-    return joined.mutate(known=joined.listed_id.notnull(), excluded=joined.excluded.fill_null(False)).drop("listed_id")
-
-# %% ../nbs/01_data.ipynb #60b5550e
-def book(
-    judged: ibis.Table,   # all lines with their reason
-    kept: ibis.Table,     # the transactions
-    rules: list[Rule],    # the contract
-) -> dict:                # counts; rows_in = kept + rejected + collapsed
-    "Count what happened to the lines."
-    reasons = judged.group_by("reason").aggregate(n=_.count()).execute()
-    rejected = {r.name: int(reasons.n[reasons.reason == r.name].sum()) for r in rules if r.severity == "reject"}
-    one = kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().sum(), returns=_.is_return.sum(), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
-                         revenue=_.revenue.cast("decimal(18, 4)").sum().cast("float64"), first_date=_.date.min(), last_date=_.date.max()).execute().iloc[0]
-    facts = {"rows_in": int(reasons.n.sum()), "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(reasons.n.sum()) - sum(rejected.values()) - int(one.kept),
-             "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0), "by_reason": rejected, "customers": int(one.customers), "baskets": int(one.baskets)}
-    if "product_id" in kept.columns: facts["products"] = int(kept.product_id.nunique().execute())
-    return facts | {"revenue": one.revenue, "first_date": one.first_date, "last_date": one.last_date}
+    excluded = joined.excluded.fill_null(False)
+    out = {"_pattern": joined["_pattern"] | excluded if "_pattern" in lines.columns else excluded}
+    if settings.products: out["_known"] = joined.listed_id.notnull()
+    if settings.known_products_only: out["_only_known"] = ibis.literal(True)
+    return joined.mutate(**out).drop("listed_id", "excluded")
 
 # %% ../nbs/01_data.ipynb #3428f979
+def book(
+    judged: ibis.Table,   # all lines with their reason
+    kept: ibis.Table,     # the kept lines
+    marked: ibis.Table,   # from `flagged`
+    people: ibis.Table,   # from `complete_customers`
+    rows_in: int,         # lines of the source
+) -> dict:                # counts; rows_in = kept + rejected + collapsed
+    "Count what happened to the lines."
+    reasons = judged.group_by("reason").aggregate(n=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12))).execute()
+    rejected = {r.name: int(reasons.n[reasons.reason == r.name].sum()) for r in applicable(judged, REJECTS)}
+    fine = reasons[reasons.reason.isna()]
+    one = kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int64").sum(), returns=_.is_return.cast("int64").sum(), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
+                         revenue=exact_sum(kept.revenue), anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()), returned_revenue=exact_sum(kept.revenue, kept.is_return),
+                         first_date=_.date.min(), last_date=_.date.max()).execute().iloc[0]
+    flags = marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue)).execute().set_index("flag")
+    names = [r.name for r in KEPT if r.name not in ("return", "anonymous") and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)]
+    facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.n.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),
+             "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(people.counter_like.cast("int64").sum().execute() or 0)},
+             "customers": int(one.customers), "baskets": int(one.baskets)}
+    if "product_id" in kept.columns: facts["products"] = int(kept.product_id.nunique().execute())
+    amounts = {"collapsed": float(fine.revenue.sum()) - (one.revenue or 0), "anonymous": one.anonymous_revenue, "return": one.returned_revenue} | {n: flags.revenue.get(n, 0.0) for n in names}
+    return facts | {"revenue": one.revenue, "revenue_by_fate": {k: round(float(v or 0), 4) if v == v else 0.0 for k, v in amounts.items()}, "first_date": one.first_date, "last_date": one.last_date}
+
+# %% ../nbs/01_data.ipynb #a0fdc741
 def check_books(
-    facts: dict,          # from `book`
+    result: Prepared,     # from `clean`
     max_rejected: float,  # the largest share of lines that may be rejected
-) -> None:                # raises `DataError`
-    "Stop when a source is empty or mostly unusable, and say which rule it broke most."
+) -> None:                # raises `DataError`, or `RunError` if the rows do not add up
+    "Stop when a source is empty or mostly unusable, and say which rules it broke most, with an example of each."
+    facts = result.facts
+    if facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"] or facts["collapsed"] < 0:
+        raise RunError(f"The rows do not add up: {count(facts['rows_in'])} came in; {count(facts['kept'])} kept, {count(facts['rejected'])} rejected and {count(facts['collapsed'])} collapsed. This is a fault of retail_ci; please report it.")
     if not facts["rows_in"]: raise DataError("The transactions have a header and no rows; expected at least one sale.")
-    worst = max(facts["by_reason"], key=facts["by_reason"].get)
     if facts["rejected"] > max_rejected * facts["rows_in"]:
+        seen = examples(result, 1).sort_values("lines", ascending=False, kind="stable")
+        worst = "; then ".join(f"{r.reason} ({count(r.lines)} lines; {r.example})" for r in seen.head(3).itertuples())
         raise DataError(f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more than the {share(max_rejected)} that data.max_rejected allows; "
-                        f"most often {worst} ({count(facts['by_reason'][worst])} lines). Correct the source or data.columns and data.date_format.")
+                        f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason.")
     if not facts["customers"]: raise DataError("No line has a customer; expected at least one known customer. Correct data.columns.customer_id.")
+
+# %% ../nbs/01_data.ipynb #9ec2fe6b
+def examples(
+    result: Prepared,   # from `clean` or `prepare`
+    most: int = 2,      # examples of each reason
+) -> pd.DataFrame:      # reason, what, advice, lines, example; in the contract's order, broken rules only
+    "The broken rules, each with a count and lines that broke it."
+    lines = result.rejected
+    near = lines.mutate(nth=ibis.row_number().over(group_by="reason", order_by="row")).filter(_.nth < most).order_by("row").execute()
+    out = []
+    for rule in REJECTS:
+        rows = near[near.reason == rule.name]
+        said = [f"row {count(r.source_row)}" + (f" of {r.source_file}" if r.source_file else "") + ": " + quoted(r, rule) for _, r in rows.iterrows()]
+        if len(rows): out.append((rule.name, rule.reason, rule.advice, result.facts["by_reason"][rule.name], "; ".join(said)))
+    return pd.DataFrame(out, columns=["reason", "what", "advice", "lines", "example"])
+
+def quoted(
+    line: pd.Series,  # a rejected line
+    rule: Rule,       # that it broke
+) -> str:             # such as "date '31/12/2025'"
+    "What the source said, as far as it shows what is wrong."
+    if line.get("source_line"): return repr(line.source_line[:60])
+    columns = [c for c in rule.shows if f"source_{c}" in line.index] or [c.removeprefix("source_") for c in line.index if c.startswith("source_") and c not in ("source_file", "source_row", "source_line")]
+    return ", ".join(f"{c} " + (repr(v[:30]) if isinstance(v := line[f"source_{c}"], str) else "empty") for c in columns)
 
 # %% ../nbs/01_data.ipynb #ee357fba
 def open_sources(
     con: Any,   # the Ibis backend
     run: Run,   # its config says where the data is
-) -> dict[str, ibis.Table]:  # role: raw table, for the roles that the config names
+) -> dict[str, Source]:  # role: raw lines, for the roles that the config names; all on one backend
     "Open the run's sources: the generated files, or the retailer's own."
     data = run.config.data
-    if data.transactions == "synthetic":
-        paths = {"transactions": [run.file("raw_transactions")], "products": [run.file("raw_products")], "customers": [run.file("raw_customers")]}
-    else: paths = {role: source_files(getattr(data, role), role) for role in ("transactions", "products", "customers") if getattr(data, role)}
-    return {role: read_source(con, files, data.delimiter) for role, files in paths.items()}
+    if data.transactions == "synthetic": data = replace(data, transactions=str(run.file("raw_transactions")), products=str(run.file("raw_products")), customers=str(run.file("raw_customers")))
+    found = {role: open_source(con, role, data) for role in ("transactions", "products", "customers") if getattr(data, role)}
+    if len({id(s.backend) for s in found.values()}) == 1: return found
+    return {role: bring(source, con) for role, source in found.items()}
+
+def prepare_run(
+    con: Any,   # the Ibis backend
+    run: Run,   # its config says where the data is
+) -> Prepared:  # the tables and the books
+    "Open a run's sources and clean them."
+    found = open_sources(con, run)
+    data = replace(run.config.data, products=run.config.data.products or ("products" in found and "synthetic" or None))
+    main = found["transactions"]
+    return prepare(main.backend, main.table, data, *(found[r].table if r in found else None for r in ("products", "customers")), parts=main.parts)
 
 # %% ../nbs/01_data.ipynb #7cb1e11c
 def by_month(

@@ -17,8 +17,7 @@ from .core import ConfigError, DataConfig, DataError, RunError, load, replacing,
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'parse_date', 'assemble_date', 'finite', 'exact_sum', 'copies', 'read_parquet',
-           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index',
-           'prune_staging']
+           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -334,12 +333,3 @@ def staging_index(
     index = load(path) if path.exists() else {}
     if used and not set(used) <= set(index): save(index := index | dict(used), path)
     return index
-
-def prune_staging(
-    folder: Path,  # runs/<name>/staging
-) -> list[str]:    # what was removed
-    "Remove converted files that the index does not name."
-    index = staging_index(folder)
-    gone = [p for p in folder.glob("*") if p.name not in index and p.name != "index.json"] + [p for p in folder.glob(".*") if p.is_file()]
-    for path in gone: path.unlink(missing_ok=True)
-    return sorted(p.name for p in gone)

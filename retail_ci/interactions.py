@@ -239,7 +239,7 @@ def top_k(
     for i in range(scores.shape[0]):
         columns, row = row_of(scores, i)
         if len(row) > k:
-            near = np.flatnonzero(-row <= np.partition(-row, k - 1)[k - 1])
+            near = np.flatnonzero(row >= np.partition(row, len(row) - k)[len(row) - k])
             columns, row = near if columns is None else columns[near], row[near]
         elif columns is None: columns = np.arange(len(row))
         order = np.lexsort((columns, -row))[:k]

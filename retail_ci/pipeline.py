@@ -24,7 +24,8 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain',
            'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
            'input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id', 'publish', 'remains',
            'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable', 'unfinished',
-           'settle', 'run_chain', 'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
+           'staged', 'open_staging', 'close_staging', 'settle', 'run_chain', 'same_facts', 'same_picture',
+           'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -89,7 +90,7 @@ def environment(
 ) -> dict[str, str]:      # what the kernel finds in its environment
     "The environment of a kernel: yours, with one thread and no personal settings."
     return os.environ | ONE_THREAD | {
-        "JUPYTER_RUNTIME_DIR": str(folder), "IPYTHONDIR": str(Path(folder) / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_RUNTIME_DIR": str(folder), "TMPDIR": str(folder), "IPYTHONDIR": str(Path(folder) / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1",
         "PLOTLY_RENDERER": "plotly_mimetype+notebook_connected"}
 
 # %% ../nbs/09_pipeline.ipynb #1c135487
@@ -670,6 +671,34 @@ def unfinished(
         if previous: signal.signal(signal.SIGINT, previous)
         raise
 
+# %% ../nbs/09_pipeline.ipynb #0f8017ef
+def staged(
+    home: Path,     # runs/<name>
+) -> set[str]:      # names of converted files
+    "The converted source files of a config."
+    return {p.name for p in (home / "staging").glob("*.parquet")}
+
+def open_staging(
+    home: Path,     # runs/<name>, with the lock held
+    fresh: bool,    # whether every source file is to be read anew
+) -> set[str]:      # what is there before the run
+    "Begin a run's reading: an empty index, and no converted files if all is to be read anew."
+    if fresh: shutil.rmtree(home / "staging", ignore_errors=True)
+    (home / "staging/index.json").unlink(missing_ok=True)
+    return staged(home)
+
+def close_staging(
+    home: Path,         # runs/<name>, with the lock held
+    before: set[str],   # from `open_staging`
+) -> dict[str, int]:    # source files: read, and found ready
+    "End a run's reading: count, and remove what was not used; nothing is removed where no notebook has asked for a source."
+    folder = home / "staging"
+    if not (folder / "index.json").exists(): return {"read": 0, "ready": 0}
+    used = set(load(folder / "index.json"))
+    for path in folder.iterdir():
+        if path.name not in used and path.name != "index.json": path.unlink()
+    return {"read": len(used - before), "ready": len(used & before)}
+
 # %% ../nbs/09_pipeline.ipynb #e2cedfa7
 def settle(
     run: Path,           # the folder that was built, with its manifest
@@ -692,6 +721,7 @@ def run_chain(
     first: str = "",                    # start at this number, with earlier results from the last good run
     last: str = "",                     # stop after this number
     stream: TextIO | None = None,       # where progress goes; standard output if left out
+    fresh: bool = False,                # whether every source file is read anew
 ) -> Path:                              # the finished run
     "Run the chain and make its result the current one; on any error the last good run stays as it was."
     root = Path(root or find_root())
@@ -701,10 +731,11 @@ def run_chain(
     inputs = input_hashes(config)
     with disk_errors(), stoppable(), locked(home):
         prune(home, config.runs.keep)
+        kept = open_staging(home, fresh)
         with unfinished(home, config) as run:
             facts = link_earlier(earlier, home, run, config, inputs) if earlier else []
             facts += run_notebooks(now, run, config, Progress(len(now), stream))
-            manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root), complete=not last)
+            manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root), complete=not last, staging=close_staging(home, kept))
             place = settle(run, last, config.runs.keep)
     print("\n" + timing_table(manifest["notebooks"], manifest["seconds"]), file=stream or sys.stdout, flush=True)
     return place
