@@ -8,11 +8,12 @@ import contextlib, functools, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, RetailError, RunError, find_root, load_config
+from .core import ConfigError, RetailError, Run, RunError, find_root, load_config
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'run', 'site', 'serve', 'check_service', 'show_folder',
-           'comments', 'as_command', 'answer', 'show_version', 'app', 'main']
+           'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'comments', 'as_command', 'answer',
+           'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -116,8 +117,65 @@ def show_folder(
     except KeyboardInterrupt: pass
     finally: server.server_close()
 
+# %% ../nbs/09c_cli.ipynb #b9d5cebf
+def finished_run(
+    config: str,                     # a name from configs/, or a YAML file
+    settings: list[str] | None = None,  # key=value overrides
+) -> Run:                            # the last good run, with the settings of now
+    "The last good run of a config; raises `RunError` if there is none."
+    loaded = load_config(config, settings)
+    current = find_root() / "runs" / loaded.name / "current"
+    if not current.exists(): raise RunError(f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` first.")
+    return Run(loaded, current)
+
+def tell_step(
+    what: str,   # what is being done
+    done: int,   # steps before it
+    total: int,  # steps in all
+) -> None:
+    "Say on stderr what is being done."
+    line = f"[{done + 1:>{len(str(total))}}/{total}] {what}"
+    if not sys.stderr.isatty(): print(line, file=sys.stderr, flush=True)
+    else: print(f"\r\x1b[2K{line[:os.get_terminal_size(sys.stderr.fileno()).columns - 1]}", end="", file=sys.stderr, flush=True)
+
+def end_steps() -> None:
+    "Clear the moving line."
+    if sys.stderr.isatty(): print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+# %% ../nbs/09c_cli.ipynb #5e32a710
+def evaluate(
+    config: str = "default",         # a name from configs/, or a YAML file
+    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
+    models: str = "",                # which models, with commas between; all if left out. The baselines are always there
+    cuts: int = 1,                   # how many moments in the past, a test window apart
+    k: int = 0,                      # length of a list; the config's if left out
+    out: str = "",                   # where the results go; runs/NAME/evaluation if left out
+) -> None:
+    "Measure the recommenders on the data of the last good run: tables, intervals, and who wins."
+    if cuts < 1 or k < 0: raise ConfigError(f"--cuts must be at least 1 and --k not negative, found {cuts} and {k}.")
+    run = finished_run(config, set_)
+    from retail_ci.backtest import evaluate_run
+    folder = Path(out) if out else run.path.parent / "evaluation"
+    try: text = evaluate_run(run, folder, [m.strip() for m in models.split(",") if m.strip()], cuts, k or None, tell_step)
+    finally: end_steps()
+    print(f"{text}\n\nWritten to {folder}/")
+
+def tune(
+    config: str = "default",         # a name from configs/, or a YAML file
+    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
+    models: str = "",                # which models, with commas between; all that have something to tune if left out
+    out: str = "",                   # where the table goes; runs/NAME/tuning if left out
+) -> None:
+    "Choose the models' settings on the month before the test month, and print them for the config."
+    run = finished_run(config, set_)
+    from retail_ci.tuning import tune_run
+    folder = Path(out) if out else run.path.parent / "tuning"
+    try: text = tune_run(run, folder, [m.strip() for m in models.split(",") if m.strip()], tell_step)
+    finally: end_steps()
+    print(f"{text}\n\nEverything that was tried: {folder / 'tuning.csv'}")
+
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, run, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, run, evaluate, tune, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -128,7 +186,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR"}  # what stands behind an option
+METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR"}  # what stands behind an option
 
 def as_command(
     function: Callable,   # a command
@@ -167,6 +225,8 @@ def answer(
 EXAMPLES = {
     "generate": ["retail-ci generate", "retail-ci generate --config small --out data/raw"],
     "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05", "retail-ci run --config shop.yaml --fresh"],
+    "evaluate": ["retail-ci evaluate", "retail-ci evaluate --config completejourney --cuts 3", "retail-ci evaluate --models collaborative,content --k 5 --out trial"],
+    "tune": ["retail-ci tune", "retail-ci tune --models personal_decayed,recent_popularity"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 
