@@ -387,6 +387,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("truth",            "data/raw/truth.npz",               "00a"),
     ("transactions",     "data/transactions.parquet",        "01"),
     ("rejected",         "data/rejected.parquet",            "01"),
+    ("flagged",          "data/flagged.parquet",             "01"),
     ("products",         "data/products.parquet",            "01"),
     ("customers",        "data/customers.parquet",           "01"),
     ("data_metrics",     "metrics/data.json",                "01"),
@@ -416,7 +417,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
 FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that draws it
     "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
     "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles",
-    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_worth_calibration",
+    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_migration", "03_worth_calibration",
     "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard")}
 
 # %% ../nbs/00_core.ipynb #c3988a48

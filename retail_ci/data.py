@@ -327,7 +327,7 @@ def open_sources(
     "Open the run's sources: the generated files, or the retailer's own."
     data = run.config.data
     if data.transactions == "synthetic": data = replace(data, transactions=str(run.file("raw_transactions")), products=str(run.file("raw_products")), customers=str(run.file("raw_customers")))
-    found = {role: open_source(con, role, data) for role in ("transactions", "products", "customers") if getattr(data, role)}
+    found = {role: open_source(con, role, data, run.path.parent / "staging") for role in ("transactions", "products", "customers") if getattr(data, role)}
     if len({id(s.backend) for s in found.values()}) == 1: return found
     return {role: bring(source, con) for role, source in found.items()}
 

@@ -24,7 +24,7 @@ __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout'
            'Pieces', 'csv_batches', 'chain_texts', 'numbered', 'check_quotes', 'excel_rows', 'cell_text', 'sqlite_rows',
            'choose_table', 'row_batches', 'kind', 'batches', 'stage', 'no_rows', 'Source', 'place', 'read_staged',
            'read_parquet', 'connect_postgres', 'postgres_parts', 'read_database', 'attach_duckdb', 'open_source',
-           'read_attached', 'using', 'lay_down', 'temporary_folder']
+           'read_attached', 'fetch', 'using', 'lay_down', 'bring', 'temporary_folder']
 
 # %% ../nbs/00c_sources.ipynb #fb135117
 def open_bytes(
@@ -424,6 +424,7 @@ def connect_postgres(
     try: con = ibis.postgres.connect(**postgres_parts(full))
     except ImportError as e: raise ConfigError("Reading PostgreSQL needs the Python package psycopg; install it with `pip install retail_ci[sql]`.") from e
     except Exception as e: raise DataError(f"The database {url} cannot be opened: {' '.join(str(e).split())[:200]}") from e
+    con.retail_ci_url = full
     return con
 
 def postgres_parts(
@@ -498,6 +499,23 @@ def read_attached(
     return Source((found.rename({"row (source)": "row"}) if "row" in found.columns else found).mutate(row=ibis.row_number() + 1), [(file.name, -1)], con)
 
 # %% ../nbs/00c_sources.ipynb #6b423396
+def fetch(
+    source: Source,  # lines in a database
+    path: Path,      # a parquet file for them
+) -> None:
+    "Write the lines of a database as parquet."
+    url = getattr(source.backend, "retail_ci_url", "")
+    try: import adbc_driver_postgresql.dbapi as adbc
+    except ImportError: adbc = None
+    with replacing(path) as part:
+        if not url or adbc is None: return source.table.to_parquet(part, compression="zstd")
+        with adbc.connect(url) as link, link.cursor() as cursor:
+            cursor.execute(ibis.to_sql(source.table, dialect="postgres"))
+            reader = cursor.fetch_record_batch()
+            with pq.ParquetWriter(part, reader.schema, compression="zstd") as writer:
+                for batch in reader: writer.write_batch(batch)
+
+# %% ../nbs/00c_sources.ipynb #718241eb
 def using(
     con: Any,    # an Ibis backend of DuckDB
     name: str,   # an attached catalogue
@@ -520,6 +538,16 @@ def lay_down(
         if not target.exists(): stage(file, target, settings, table, query)
     staging_index(folder, {target.name: name for name, target in out})
     return out
+
+def bring(
+    source: Source,   # raw lines, wherever they are
+    con: Any,         # the Ibis backend that is to have them
+) -> Source:          # the same lines, on `con`
+    "Let the lines of a database travel to the engine, by ADBC where it is installed."
+    if source.backend is con: return source
+    path = temporary_folder() / "lines.parquet"
+    fetch(source, path)
+    return Source(con.read_parquet(str(path)), source.parts, con)
 
 def temporary_folder() -> Path:  # an empty folder
     "A folder that goes with the process."

@@ -122,7 +122,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     log, table = make_log(8)
     whole = HybridRecommender().fit(log, table).recommend()
     for module in ("baselines", "collaborative", "recommender"):
-        monkeypatch.setattr(f"retail_ci.{module}.blocks", lambda rows, width: blocks(rows, width, height=3))
+        monkeypatch.setattr(f"retail_ci.{module}.blocks", lambda rows, width, *_: blocks(rows, width, height=3))
     pd.testing.assert_frame_equal(whole, HybridRecommender().fit(log, table).recommend())
 
 
