@@ -1,0 +1,290 @@
+"What a shop asks of a list, and what it may throw at a model: every model, every odd question, an answer that is flagged or an error that names it."
+import json, subprocess, sys, zipfile
+import numpy as np
+import pandas as pd
+import pytest
+from retail_ci.baselines import PersonalRecommender, PopularityRecommender, Recommender, Rules
+from retail_ci.collaborative import CollaborativeRecommender
+from retail_ci.content import ContentRecommender
+from retail_ci.core import DataError
+from retail_ci.interactions import Limits, choose, interactions
+from retail_ci.recommender import MODELS, HybridRecommender, make_model
+
+COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
+every_model = pytest.mark.parametrize("name", list(MODELS))
+
+
+def make_shop(seed=0, customers=80, products=60, lines=2400, days=150):
+    "A small shop with tastes, repeats, returns, anonymous sales, and two products that nobody has bought."
+    rng = np.random.default_rng(seed)
+    taste, who = rng.integers(0, 6, customers), rng.integers(0, customers, lines)
+    what = np.where(rng.random(lines) < .75, taste[who] * 10 + rng.geometric(.3, lines).clip(1, 10) - 1, rng.integers(0, products, lines))
+    log = pd.DataFrame({"transaction_id": [f"B{i // 3}" for i in range(lines)], "customer_id": [f"C{i:03d}" for i in who], "product_id": [f"P{i:03d}" for i in what],
+                        "date": pd.Timestamp("2025-01-01") + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
+                        "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[.8, .15, .05]), "price": 1.0 + what % 7})
+    log.loc[rng.random(lines) < .05, "customer_id"] = None
+    shelf = pd.DataFrame({"product_id": [f"P{i:03d}" for i in range(products + 2)], "category": [f"cat{i // 10}" for i in range(products + 2)],
+                          "brand": [f"b{i % 4}" for i in range(products + 2)], "price": [1.0 + i % 7 for i in range(products + 2)]})
+    return log, shelf
+
+
+LOG, SHELF = make_shop()
+SEGMENTS = pd.DataFrame({"customer_id": [f"C{i:03d}" for i in range(80)] + ["new1"], "segment": ["Champions", "Lost"] * 40 + ["Lost"]})
+SENSITIVE = {"category": ["cat1"], "product_id": ["P005"]}
+HIDDEN = {f"P{i:03d}" for i in range(10, 20)} | {"P005"}
+_fitted = {}
+
+
+def fitted(name: str) -> Recommender:
+    "Each model once, with segments and with what is sensitive."
+    if name not in _fitted: _fitted[name] = make_model(name).fit(LOG, SHELF, segments=SEGMENTS, sensitive=SENSITIVE)
+    return _fitted[name]
+
+
+def check(table: pd.DataFrame, k: int) -> pd.DataFrame:
+    "What holds for every answer."
+    assert list(table.columns) == COLUMNS and table["score"].between(0, 1).all() and table.notna().all().all()
+    assert not table.duplicated(["customer_id", "product_id"]).any() and (table["reason"].str.len() > 0).all()
+    sizes = table.groupby("customer_id", sort=False)["rank"].agg(["size", "max"])
+    assert (sizes["size"] == sizes["max"]).all() and (sizes["max"] <= k).all()
+    if len(sizes) and (sizes["size"] < k).any(): assert table.attrs["notes"], "a short list without a word"
+    return table
+
+
+@every_model
+def test_rules_hold_for_every_model(name):
+    model = fitted(name)
+    for discovery in (False, True):
+        allowed = [f"P{i:03d}" for i in range(20, 45)]
+        table = check(model.recommend(k=10, exclude_purchased=discovery, allow=allowed, block=["P021"]), 10)
+        assert set(table["product_id"]) <= set(allowed) - {"P021"}
+        assert table.groupby("customer_id").size().eq(10).all() or discovery
+        table = check(model.recommend(k=8, exclude_purchased=discovery, categories=["cat2", "cat3", "cat4"], without_categories={"brand": ["b1"]}), 8)
+        shown = table.merge(SHELF, on="product_id")
+        assert set(shown["category"]) <= {"cat2", "cat3", "cat4"} and "b1" not in set(shown["brand"])
+        table = check(model.recommend(k=10, exclude_purchased=discovery, max_per_category=2), 10)
+        assert table.merge(SHELF, on="product_id").groupby(["customer_id", "category"]).size().max() <= 2
+        assert table.groupby("customer_id").size().eq(10).all()
+        blocked = pd.DataFrame({"customer_id": ["C001"] * 3 + ["new1"], "product_id": ["P020", "P021", "P022", "P030"]})
+        table = check(model.recommend(["C001", "C002", "new1"], 40, discovery, block_for=blocked), 40)
+        assert not table.merge(blocked, on=["customer_id", "product_id"]).shape[0]
+    assert not {p for p in model.recommend(k=10, exclude_purchased=True).merge(LOG[LOG["quantity"] > 0], on=["customer_id", "product_id"])["product_id"]}
+
+
+@every_model
+def test_rules_choose_and_do_not_strike_out(name):
+    "The allowed products stand in the order of the unrestricted list."
+    model, allowed = fitted(name), [f"P{i:03d}" for i in range(25, 55)]
+    free = model.recommend(["C003", "C004"], 62, include_sensitive=True)
+    ruled = model.recommend(["C003", "C004"], 10, allow=allowed)
+    for customer in ("C003", "C004"):
+        order = lambda t: t[(t["customer_id"] == customer) & (t["method"] != "popular") & t["product_id"].isin(allowed)]["product_id"].tolist()
+        assert order(ruled) == order(free)[:len(order(ruled))]
+
+
+@every_model
+def test_sensitive_products_are_nowhere_unless_asked_for(name):
+    model = fitted(name)
+    table = check(model.recommend(k=10), 10)
+    assert not set(table["product_id"]) & HIDDEN
+    assert not table["reason"].str.contains("|".join(HIDDEN)).any()
+    recent = pd.DataFrame({"customer_id": ["C001", "new2"], "product_id": ["P012", "P012"]})
+    table = check(model.recommend(["C001", "new2"], 10, recent=recent), 10)
+    assert not set(table["product_id"]) & HIDDEN and not table["reason"].str.contains("|".join(HIDDEN)).any()
+    if name != "random": assert set(model.recommend(k=20, include_sensitive=True)["product_id"]) & HIDDEN
+    again = Recommender.from_arrays(model.to_arrays())
+    assert not set(again.recommend(k=10)["product_id"]) & HIDDEN
+
+
+@every_model
+def test_recent_baskets_count_without_training(name):
+    model = fitted(name)
+    before = model.recommend(["C001", "C002"], 10)
+    recent = pd.DataFrame({"customer_id": ["C001", "new9", "new9", "elsewhere"], "product_id": ["P033", "P033", "P034", "P001"],
+                           "date": [LOG["date"].max() + pd.Timedelta(days=3)] * 4})
+    after = check(model.recommend(["C002", "C001", "new9"], 10, recent=recent), 10)
+    assert after["customer_id"].unique().tolist() == ["C002", "C001", "new9"]
+    pd.testing.assert_frame_equal(after[after["customer_id"] == "C002"].reset_index(drop=True), before[before["customer_id"] == "C002"].reset_index(drop=True))
+    pd.testing.assert_frame_equal(model.recommend(["C001", "C002"], 10), before)  # the model itself has not changed
+    fresh = model.recommend(["new9"], 40, exclude_purchased=True, recent=recent)
+    assert not {"P033", "P034"} & set(fresh["product_id"])
+    assert "no purchase on record" not in " ".join(after.attrs["notes"])
+    strange = model.recommend(["C001"], 5, recent=pd.DataFrame({"customer_id": ["C001"], "product_id": ["P999"]}))
+    assert any("P999" in note for note in strange.attrs["notes"])
+    with pytest.raises(DataError, match="Unknown column 'product_id' in recent"): model.recommend(["C001"], recent=recent[["customer_id"]])
+
+
+def test_a_recent_basket_moves_the_list_of_each_kind_of_model():
+    recent = pd.DataFrame({"customer_id": ["zoe"] * 2, "product_id": ["P033", "P034"]})
+    for name in ("personal", "personal_decayed", "collaborative", "content", "weighted" if "weighted" in MODELS else "hybrid"):
+        table = fitted(name).recommend(["zoe"], 5, recent=recent)
+        assert table["method"].iloc[0] != "popular", name
+        assert table.merge(SHELF, on="product_id")["category"].iloc[0] == "cat3", name
+
+
+def test_a_folded_basket_equals_training_where_nothing_is_shared():
+    "Personal frequency and content know a customer by her own purchases alone, so a basket and a training give the same."
+    recent = pd.DataFrame({"customer_id": ["C001"] * 2, "product_id": ["P033", "P034"], "date": LOG["date"].max() + pd.Timedelta(days=2)})
+    longer = pd.concat([LOG, recent.assign(transaction_id="B-new", quantity=1.0, price=1.0)])
+    for make in (lambda: PersonalRecommender(90), lambda: ContentRecommender()):
+        folded, trained = make().fit(LOG, SHELF).recommend(["C001"], 10, recent=recent), make().fit(longer, SHELF).recommend(["C001"], 10)
+        own = lambda t: t[t["method"] != "popular"].set_index("product_id")[["score", "reason"]].round(5)
+        pd.testing.assert_frame_equal(own(folded).sort_index(), own(trained).sort_index())
+
+
+@every_model
+def test_saved_and_loaded_it_answers_the_same(name, tmp_path):
+    model = fitted(name)
+    path = model.save(tmp_path / "model.npz")
+    with zipfile.ZipFile(path) as archive: assert all(f.endswith(".npy") for f in archive.namelist())
+    with np.load(path, allow_pickle=False) as arrays: json.loads(str(arrays["model"]))
+    again = Recommender.load(path)
+    assert type(again) is type(model)
+    recent = pd.DataFrame({"customer_id": ["C001", "zoe"], "product_id": ["P033", "P040"]})
+    for discovery in (False, True):
+        pd.testing.assert_frame_equal(model.recommend(k=10, exclude_purchased=discovery), again.recommend(k=10, exclude_purchased=discovery))
+        pd.testing.assert_frame_equal(model.recommend(["C001", "zoe", "new1"], 7, discovery, recent=recent, max_per_category=2),
+                                      again.recommend(["C001", "zoe", "new1"], 7, discovery, recent=recent, max_per_category=2))
+    pd.testing.assert_frame_equal(model.recommend(k=5), model.recommend(k=5))
+    assert (tmp_path / "model.npz").read_bytes() == again.save(tmp_path / "again.npz").read_bytes()
+
+
+def test_a_bad_file_is_one_sentence(tmp_path):
+    bad = {"text.npz": b"hello", "empty.npz": b"", "cut.npz": fitted("personal").save(tmp_path / "m.npz").read_bytes()[:3000]}
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match="is no saved recommender") as e: Recommender.load(tmp_path / name)
+        assert "\n" not in str(e.value)
+    np.savez(tmp_path / "foreign.npz", x=np.eye(2))
+    with pytest.raises(DataError, match="describes no model"): Recommender.load(tmp_path / "foreign.npz")
+    np.savez(tmp_path / "pickle.npz", model=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError): Recommender.load(tmp_path / "pickle.npz")
+    with pytest.raises(DataError, match="does not exist"): Recommender.load(tmp_path / "none.npz")
+    arrays = fitted("personal").to_arrays()
+    with pytest.raises(DataError, match="Unknown model class 'os.system'"): Recommender.from_arrays(arrays | {"model": np.array(str(arrays["model"]).replace("PersonalRecommender", "os.system"))})
+    with pytest.raises(DataError, match="damaged"): Recommender.from_arrays({k: v for k, v in arrays.items() if k != "shared.columns"})
+    with pytest.raises(DataError, match="has not been fitted, so there is nothing to save"): PersonalRecommender().save(tmp_path / "x.npz")
+
+
+one = LOG[(LOG["customer_id"] == "C001") & (LOG["quantity"] > 0)]
+ties = pd.DataFrame([(f"C{c}", f"P{p:03d}") for c in range(12) for p in range(8)], columns=["customer_id", "product_id"]).assign(date=pd.Timestamp("2025-03-01"), quantity=1.0)
+numeric = LOG.assign(customer_id=LOG["customer_id"].str[1:].astype(float), product_id=LOG["product_id"].str[1:].astype(int))
+numbered = SHELF.assign(product_id=SHELF["product_id"].str[1:].astype(int))
+holes = LOG.assign(product_id=LOG["product_id"].where(np.arange(len(LOG)) % 5 > 0))
+ODD = {  # what is odd: (log, products, question, words of the error, or words of a note, or nothing at all)
+    "unknown customers": (LOG, SHELF, {"customers": ["C001", "nobody"]}, None, "1 of 2 customers have no purchase on record"),
+    "an empty question": (LOG, SHELF, {"customers": []}, None, "No customer was asked for"),
+    "missing ids": (LOG, SHELF, {"customers": ["C001", None, np.nan]}, None, "2 customer ids are missing"),
+    "duplicated ids": (LOG, SHELF, {"customers": ["C001", "C001"]}, None, "1 repeated customer ids"),
+    "a table without ids": (LOG, SHELF, {"customers": pd.DataFrame({"customer": ["C001"]})}, "Unknown column 'customer_id' in customers", None),
+    "unknown products allowed": (LOG, SHELF, {"allow": ["P001", "gold"]}, None, "allow names products that the model does not know: gold"),
+    "unknown products blocked": (LOG, SHELF, {"block": ["gold"]}, None, "block names products that the model does not know: gold"),
+    "unknown category": (LOG, SHELF, {"categories": ["cat22"]}, "Unknown category 'cat22' in categories; did you mean", None),
+    "unknown rule": (LOG, SHELF, {"blocks": ["P001"]}, "Unknown rule 'blocks' in recommend; did you mean 'block'", None),
+    "everything blocked": (LOG, SHELF, {"block": SHELF["product_id"].tolist()}, "The rules leave none of the 62 products", None),
+    "nothing allowed": (LOG, SHELF, {"allow": []}, "The rules leave none", None),
+    "blocked for one": (LOG, SHELF, {"customers": ["C001", "C002"], "block_for": pd.DataFrame({"customer_id": "C001", "product_id": SHELF["product_id"]})}, None, "1 customers receive no line: C001"),
+    "k too large": (LOG, SHELF, {"customers": ["C001"], "k": 1000}, None, "k is 1000, and the catalogue ends after 62 products"),
+    "k of zero": (LOG, SHELF, {"k": 0}, "k must be a whole number of at least 1, got 0", None),
+    "k in words": (LOG, SHELF, {"k": "ten"}, "k must be a whole number of at least 1, got 'ten'", None),
+    "a small allow list": (LOG, SHELF, {"allow": ["P001", "P002"]}, None, "the rules leave 2 of 62 products"),
+    "a tight cap": (LOG, SHELF, {"max_per_category": 1}, None, "a category may take 1 lines"),
+    "an empty history": (LOG[:0], SHELF, {}, "no purchase", None),
+    "only returns": (LOG[LOG["quantity"] < 0], SHELF, {}, "no purchase", None),
+    "only anonymous sales": (LOG[LOG["customer_id"].isna()], SHELF, {"customers": ["C001"]}, None, "no purchase on record"),
+    "no table": ("transactions.csv", None, {}, "fit needs a table of transactions", None),
+    "no product column": (LOG.drop(columns="product_id"), SHELF, {}, "Unknown column 'product_id' in transactions", None),
+    "dates that are none": (LOG.assign(date="soon"), SHELF, {}, "holds something that is no date", None),
+    "dates as text": (LOG.assign(date=LOG["date"].astype("str")), SHELF, {}, None, None),
+    "no quantity": (LOG.drop(columns="quantity"), SHELF, {}, None, None),
+    "only three columns": (LOG[["customer_id", "product_id", "date"]], SHELF, {}, None, None),
+    "no category": (LOG, SHELF.drop(columns=["category", "brand"]), {}, None, None),
+    "no price": (LOG, SHELF.drop(columns="price"), {}, None, None),
+    "a cap without categories": (LOG, SHELF.drop(columns="category"), {"max_per_category": 2}, "max_per_category needs the products' categories", None),
+    "repeated products": (LOG, pd.concat([SHELF, SHELF[:1]]), {}, "holds 'P000' more than once", None),
+    "products without ids": (LOG, SHELF.drop(columns="product_id"), {}, "Unknown column 'product_id' in products", None),
+    "one customer": (one, SHELF, {}, None, None),
+    "one product": (LOG[LOG["product_id"] == "P020"], SHELF[SHELF["product_id"] == "P020"], {"k": 3}, None, "the catalogue ends after 1 products"),
+    "one line": (one.head(1), SHELF, {}, None, None),
+    "ties everywhere": (ties, SHELF.assign(category="same", brand="same", price=1.0), {}, None, None),
+    "numeric ids": (numeric, numbered, {"customers": [1, 2.0, "3"]}, None, None),
+    "products without an id": (holes, SHELF, {}, None, None),
+}
+
+
+@every_model
+@pytest.mark.parametrize("odd", list(ODD))
+def test_odd_input_is_flagged_or_named(name, odd):
+    log, shelf, question, error, note = ODD[odd]
+    if error:
+        with pytest.raises(DataError, match=error) as e: make_model(name).fit(log, shelf).recommend(**question)
+        assert "\n" not in str(e.value)
+        return
+    model = fitted(name) if log is LOG and shelf is SHELF and "block_for" not in question and "allow" not in question else make_model(name).fit(log, shelf)
+    if model.sensitive_ is not None: question = question | {"include_sensitive": True}
+    table = check(model.recommend(**question), question.get("k", 10))
+    if note: assert any(note in n for n in table.attrs["notes"]), table.attrs["notes"]
+    if odd == "numeric ids": assert table["customer_id"].unique().tolist() == ["1", "2", "3"] and "popular" != table["method"].iloc[0] or name in ("popularity", "recent_popularity", "segment_popularity", "random")
+    if odd == "ties everywhere" and name in ("popularity", "personal"): assert table.groupby("customer_id")["product_id"].agg(list).iloc[0][:8] == [f"P{i:03d}" for i in range(8)]
+
+
+def test_no_products_table_is_needed_but_for_content():
+    for name in MODELS:
+        if name == "content": continue
+        table = check(make_model(name).fit(LOG[["customer_id", "product_id", "date", "quantity"]]).recommend(k=10), 10)
+        assert table.groupby("customer_id").size().eq(10).all(), name
+    with pytest.raises(DataError, match="needs a products table"): make_model("content").fit(LOG)
+    with pytest.raises(DataError, match="speaks of 'category', which the products table does not hold"): make_model("personal").fit(LOG, sensitive={"category": ["cat1"]})
+
+
+def test_strangers_get_what_is_popular_in_their_segment():
+    model = fitted("personal")
+    table = model.recommend(["new1", "stranger"], 5)
+    assert set(table["method"]) == {"popular"}
+    assert set(table.query("customer_id == 'new1'")["reason"]) == {"popular in your segment"} and set(table.query("customer_id == 'stranger'")["reason"]) == {"popular now"}
+    recent = LOG[(LOG["date"] > LOG["date"].max() - pd.Timedelta(days=56)) & (LOG["quantity"] > 0)].merge(SEGMENTS, on="customer_id").query("segment == 'Lost'")
+    best = recent[~recent["product_id"].isin(HIDDEN)].groupby("product_id")["customer_id"].nunique().max()
+    first = table.query("customer_id == 'new1'")["product_id"].iloc[0]
+    assert recent[recent["product_id"] == first]["customer_id"].nunique() == best
+
+
+def test_a_new_product_comes_by_its_likeness_and_says_so():
+    table = fitted("content").recommend(["C007"], 62, exclude_purchased=True, allow=["P060"])
+    assert table["method"].item() == "content" and table["reason"].item().startswith("new, like ")
+
+
+def test_the_cap_equals_a_walk_down_the_catalogue():
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        scores, groups, cap, k = rng.integers(0, 6, (9, 50)).astype(float), rng.integers(-1, 5, 50), int(rng.integers(1, 4)), int(rng.integers(1, 15))
+        best, _ = choose(scores, k, None, Limits(None, cap, groups))
+        for row, line in zip(scores, best):
+            expected, used = [], {}
+            for j in sorted(range(50), key=lambda j: (-row[j], j)):
+                if row[j] <= 0 or len(expected) == k: break
+                if groups[j] >= 0 and used.get(groups[j], 0) == cap: continue
+                expected.append(j)
+                used[groups[j]] = used.get(groups[j], 0) + 1
+            assert line.tolist() == expected + [-1] * (k - len(expected))
+
+
+def test_reasons_say_what_the_log_says():
+    model = PersonalRecommender().fit(LOG, SHELF)
+    sales = LOG[(LOG["quantity"] > 0) & LOG["customer_id"].notna()].drop_duplicates(["transaction_id", "customer_id", "product_id"])
+    table = model.recommend(["C001", "C005"], 10)
+    for line in table[table["method"] == "personal"].itertuples():
+        own = sales[(sales["customer_id"] == line.customer_id) & (sales["product_id"] == line.product_id)]["date"].sort_values()
+        age = (LOG["date"].max() - own.max()).days
+        assert line.reason.startswith("bought once" if len(own) == 1 else f"bought {len(own)} times")
+        assert line.reason.endswith({0: "today", 1: "yesterday"}.get(age, f"{age} days ago"))
+    model = CollaborativeRecommender(10).fit(LOG, SHELF)
+    line = model.recommend(["C001"], 1).iloc[0]
+    near = model.base_.customer_ids[model.neighbours_[model.base_.customer_ids.get_loc("C001")].indices]
+    buyers = sales[sales["customer_id"].isin(near) & (sales["product_id"] == line["product_id"])]["customer_id"].nunique()
+    assert line["reason"] == f"{buyers} of your 10 nearest customers bought it"
+
+
+def test_rules_can_be_made_once_and_used_often():
+    rules = Rules(block=["P001"], max_per_category=3)
+    a, b = fitted("personal").recommend(["C001"], 10, rules=rules), fitted("personal").recommend(["C001"], 10, block=["P001"], max_per_category=3)
+    pd.testing.assert_frame_equal(a, b)
