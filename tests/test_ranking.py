@@ -112,7 +112,7 @@ def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
     for i, row in enumerate(cosine):
         best = sorted(range(len(row)), key=lambda j: (-np.float32(row[j]), j))[:n]
         nearest[i, best] = row[best]
-    monkeypatch.setattr("retail_ci.collaborative.blocks", lambda rows, width: blocks(rows, width, height=7))
+    monkeypatch.setattr("retail_ci.collaborative.blocks", lambda rows, width, *_: blocks(rows, width, height=7))
     assert np.allclose(neighbours(data.counts, n).toarray(), nearest, atol=1e-6)
     model = CollaborativeRecommender(n).fit(log)
     assert np.allclose(model._scores(np.arange(len(counts))).toarray(), nearest @ counts, atol=1e-4)
