@@ -16,7 +16,7 @@ from fastapi import Path as UrlPath
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from starlette.exceptions import HTTPException
 from . import __version__
 from .bundle import Bundle, current_bundle, recommend, segment_of, self_test, similar_to
@@ -103,7 +103,7 @@ class Desk:
 
 # %% ../nbs/07_api.ipynb #7b1119b4
 Id = Annotated[StrictStr, Field(min_length=1, max_length=128)]
-Count = Annotated[StrictInt, Field(ge=1, le=100, description="How many products.")]
+Count = Annotated[StrictInt, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v), Field(ge=1, le=100, description="How many products.")]
 
 class Options(BaseModel):
     "What a question for a list may ask for."

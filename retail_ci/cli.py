@@ -12,8 +12,8 @@ from .core import ConfigError, RetailError, Run, RunError, find_root, load_confi
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'run', 'site', 'serve', 'check_service', 'show_folder',
-           'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'comments', 'as_command', 'answer',
-           'show_version', 'app', 'main']
+           'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'comments', 'as_command',
+           'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -174,8 +174,39 @@ def tune(
     finally: end_steps()
     print(f"{text}\n\nEverything that was tried: {folder / 'tuning.csv'}")
 
+# %% ../nbs/09c_cli.ipynb #3555243f
+def recommend(
+    customers: str = "",               # a file with a column customer_id (.csv, .tsv, .txt, .parquet)
+    all_: bool = False,                # everyone whom the model knows, in place of --customers
+    out: str = "",                     # the file to write, .csv or .parquet
+    config: str = "default",           # a name from configs/, or a YAML file
+    k: int = 0,                        # products per customer; the config's if left out
+    exclude_purchased: bool = False,   # only products that the customer has not bought yet
+    allow: str = "",                   # a file with a column product_id: only these products
+    block: str = "",                   # a file with a column product_id: none of these; with customer_id beside it, for that customer
+    categories: list[str] | None = None,          # only these categories, with commas between; may be repeated
+    without_categories: list[str] | None = None,  # none of these categories, likewise
+    max_per_category: int = 0,         # at most so many products of one category on a list
+    recent: str = "",                  # a file with customer_id and product_id (and date): purchases since the run
+    include_sensitive: bool = False,   # also products that the config calls sensitive
+) -> None:
+    "Write recommendations for a list of customers, or for all, to a file."
+    if bool(customers) == all_: raise ConfigError("Say whom the lists are for: either --customers FILE or --all.")
+    if not out: raise ConfigError("Say where the lists go: --out FILE, a .csv or .parquet file.")
+    if k < 0 or max_per_category < 0: raise ConfigError(f"-k and --max-per-category must be at least 1, found {min(k, max_per_category)}.")
+    run = finished_run(config)
+    from retail_ci.lists import recommend_run
+    told = set()
+    def progress(done: int, total: int) -> None:
+        "A line for every tenth of the customers."
+        if (tenth := 10 * done // total) not in told: told.add(tenth); tell_step(f"lists: {done:,} of {total:,} customers", max(tenth - 1, 0), 10)
+    try: _, notes = recommend_run(run, out, customers, k or None, exclude_purchased, recent, progress, block=block, allow=allow, categories=categories or [],
+                                  without_categories=without_categories or [], max_per_category=max_per_category, include_sensitive=include_sensitive)
+    finally: end_steps()
+    print("\n".join(notes))
+
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, run, evaluate, tune, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, run, recommend, evaluate, tune, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -186,7 +217,8 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR"}  # what stands behind an option
+METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR",
+            "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
 
 def as_command(
     function: Callable,   # a command
@@ -197,7 +229,7 @@ def as_command(
     @functools.wraps(function)
     def command(**values: Any) -> None: raise SystemExit(answer(function, **values))
     options = {name: Annotated[hints[name], typer.Option(
-        f"--{name.rstrip('_')}", help=notes[name], metavar=METAVARS.get(name), show_default=bool(p.default))]
+        *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[:1 + (len(name) == 1)], help=notes[name], metavar=METAVARS.get(name), show_default=bool(p.default))]
                for name, p in signature.parameters.items()}
     command.__annotations__ = options
     command.__signature__ = signature.replace(parameters=[p.replace(annotation=options[n]) for n, p in signature.parameters.items()], return_annotation=None)
@@ -227,6 +259,7 @@ EXAMPLES = {
     "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05", "retail-ci run --config shop.yaml --fresh"],
     "evaluate": ["retail-ci evaluate", "retail-ci evaluate --config completejourney --cuts 3", "retail-ci evaluate --models collaborative,content --k 5 --out trial"],
     "tune": ["retail-ci tune", "retail-ci tune --models personal_decayed,recent_popularity"],
+    "recommend": ["retail-ci recommend --all --out lists.parquet", "retail-ci recommend --customers mailing.csv --out lists.csv -k 5 --block out_of_stock.csv --exclude-purchased"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 

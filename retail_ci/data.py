@@ -18,11 +18,32 @@ from .engines import connect, copies, engine, exact_sum, lay_down, write_table
 from .sources import Source, bring, open_source, place
 
 # %% auto #0
-__all__ = ['TRANSACTION_COLUMNS', 'hold', 'judge_all', 'days_of', 'collapse', 'add_time', 'finish', 'our_columns',
-           'read_products', 'products_in_log', 'complete_products', 'complete_customers', 'read_customers', 'Prepared',
-           'clean', 'prepare', 'with_time', 'set_aside', 'mark_products', 'book', 'check_books', 'examples', 'quoted',
-           'open_sources', 'prepare_run', 'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration',
-           'top_share', 'plot_pareto', 'per_customer', 'plot_customers']
+__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'hold', 'judge_all', 'days_of', 'collapse', 'add_time', 'finish',
+           'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
+           'read_customers', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books',
+           'examples', 'quoted', 'open_sources', 'prepare_run', 'by_month', 'plot_trend', 'by_category',
+           'plot_categories', 'concentration', 'top_share', 'plot_pareto', 'per_customer', 'plot_customers']
+
+# %% ../nbs/01_data.ipynb #60b5550e
+def mark_products(
+    lines: ibis.Table,             # typed lines
+    catalogue: ibis.Table | None,  # the products table, or what the log says about products
+    settings: DataConfig,          # products, known_products_only, exclude
+) -> ibis.Table:                   # the lines, with `_known` and `_pattern` where the contract asks for them
+    "Look the lines' products up."
+    if catalogue is None:
+        if not (settings.known_products_only or settings.exclude): return lines
+        raise DataError("data.exclude and data.known_products_only need a products table with product_id; set data.products in the config.")
+    for column in settings.exclude:
+        if column not in catalogue.columns: raise DataError(unknown("product column", column, list(catalogue.columns), "data.exclude"))
+    hit = ibis.or_(ibis.literal(False), *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()))
+    listed = catalogue.select(listed_id="product_id", excluded=hit)
+    joined = lines.left_join(listed, lines.product_id == listed.listed_id)
+    excluded = joined.excluded.fill_null(False)
+    out = {"_pattern": joined["_pattern"] | excluded if "_pattern" in lines.columns else excluded}
+    if settings.products: out["_known"] = joined.listed_id.notnull()
+    if settings.known_products_only: out["_only_known"] = ibis.literal(True)
+    return joined.mutate(**out).drop("listed_id", "excluded")
 
 # %% ../nbs/01_data.ipynb #41e2070e
 def hold(
@@ -233,27 +254,6 @@ def set_aside(
     begin = ibis.cases(*((c, s) for c, (_, s) in cases), else_=0) if cases else ibis.literal(0)
     return lines.select("row", "reason", source_file=where, source_row=lines.row - begin, **{c: lines[c] for c in said}).order_by("row")
 
-# %% ../nbs/01_data.ipynb #60b5550e
-def mark_products(
-    lines: ibis.Table,             # typed lines
-    catalogue: ibis.Table | None,  # the products table, or what the log says about products
-    settings: DataConfig,          # products, known_products_only, exclude
-) -> ibis.Table:                   # the lines, with `_known` and `_pattern` where the contract asks for them
-    "Look the lines' products up."
-    if catalogue is None:
-        if not (settings.known_products_only or settings.exclude): return lines
-        raise DataError("data.exclude and data.known_products_only need a products table with product_id; set data.products in the config.")
-    for column in settings.exclude:
-        if column not in catalogue.columns: raise DataError(unknown("product column", column, list(catalogue.columns), "data.exclude"))
-    hit = ibis.or_(ibis.literal(False), *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()))
-    listed = catalogue.select(listed_id="product_id", excluded=hit)
-    joined = lines.left_join(listed, lines.product_id == listed.listed_id)
-    excluded = joined.excluded.fill_null(False)
-    out = {"_pattern": joined["_pattern"] | excluded if "_pattern" in lines.columns else excluded}
-    if settings.products: out["_known"] = joined.listed_id.notnull()
-    if settings.known_products_only: out["_only_known"] = ibis.literal(True)
-    return joined.mutate(**out).drop("listed_id", "excluded")
-
 # %% ../nbs/01_data.ipynb #3428f979
 def book(
     judged: ibis.Table,   # all lines with their reason
@@ -315,7 +315,7 @@ def quoted(
     rule: Rule,       # that it broke
 ) -> str:             # such as "date '31/12/2025'"
     "What the source said, as far as it shows what is wrong."
-    if line.get("source_line"): return repr(line.source_line[:60])
+    if isinstance(line.get("source_line"), str): return repr(line.source_line[:60])
     columns = [c for c in rule.shows if f"source_{c}" in line.index] or [c.removeprefix("source_") for c in line.index if c.startswith("source_") and c not in ("source_file", "source_row", "source_line")]
     return ", ".join(f"{c} " + (repr(v[:30]) if isinstance(v := line[f"source_{c}"], str) else "empty") for c in columns)
 

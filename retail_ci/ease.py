@@ -108,6 +108,7 @@ def strongest_item(
         own = model.liking_.indices[part]
         if not len(own): continue
         adds = model.liking_.data[part][:, None] * model.weights_[own[:, None], place[i]]
+        if model.sensitive_ is not None: adds[model.sensitive_[model.items_[own]]] = 0
         best = adds.argmax(axis=0)
         out[i] = np.where(inside[i] & (adds.max(axis=0) > 0), model.items_[own[best]], -1)
     return out

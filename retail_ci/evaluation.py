@@ -435,7 +435,7 @@ def segment_table(
 # %% ../nbs/05_evaluation.ipynb #240f300f
 LABELS = {"hybrid": "Hybrid", "weighted": "Weighted hybrid", "ranker": "Ranker", "blend": "Untrained blend", "collaborative": "Customers like you", "content": "Products like yours",
           "ease": "Bought together (EASE)", "repeat": "Time to buy again", "popularity": "Best sellers, all time", "recent_popularity": "Best sellers, lately",
-          "personal": "Personal frequency", "personal_decayed": "Personal, 90-day half-life", "random": "Chance", "oracle": "Oracle (knows the generator)"}
+          "personal": "Personal frequency", "personal_decayed": "Personal, recent first", "random": "Chance", "oracle": "Oracle (knows the generator)"}
 
 def label(
     model: str,  # a model's name

@@ -20,10 +20,13 @@ from .metrics import find_hits, ndcg
 from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 
 # %% auto #0
-__all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'before', 'bought_between', 'log_of',
-           'extreme', 'product_facts', 'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence',
-           'unit_max', 'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe',
-           'other_opinions', 'kind_opinions', 'Net', 'listwise', 'learn_order']
+__all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'FEWEST',
+           'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'customer_facts',
+           'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'unit_max', 'kind_table', 'shares_of', 'nominate',
+           'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise',
+           'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'filled', 'judge',
+           'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'task_scores', 'chances', 'said',
+           'evidence_reasons']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -291,7 +294,7 @@ def fresh_only(
 ) -> tuple[sp.csr_matrix, np.ndarray]:  # the same without what was bought
     "Scores of what is new to the customer."
     taken = look_up(bought, np.repeat(np.arange(near.shape[0]), np.diff(near.indptr)), near.indices) > 0
-    near = sp.csr_matrix((np.where(taken, 0, near.data), near.indices, near.indptr), shape=near.shape)
+    near = sp.csr_matrix((np.where(taken, 0, near.data), near.indices, near.indptr), shape=near.shape, copy=True)
     near.eliminate_zeros()
     ease, own = ease.copy(), bought[:, items].tocoo()
     ease[own.row, own.col] = 0
@@ -409,3 +412,277 @@ def learn_order(
     begin = np.concatenate([np.zeros(p), np.random.default_rng(seed).normal(size=p * h) * 0.7 / np.sqrt(p), np.zeros(2 * h)])
     with threadpool_limits(1): net.weights = minimize(cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 15}).x.astype(np.float32)
     return net
+
+# %% ../nbs/04g_ranker.ipynb #08303abd
+MONTH = 30          # days of a label window, as in the evaluation
+MOST = 2500         # customers a month that the ranker learns from
+ENOUGH = 1000       # with so many customers one month is enough
+FEWEST = 40         # with fewer customers nothing is learned
+TASKS = {"any": False, "discovery": True}  # task: whether bought products are left out
+
+class Month:
+    "What was known some days ago, and what was bought in the month after."
+    def __init__(self, data: Interactions, products: pd.DataFrame | None, ago: int, settings: Mapping[str, int]):
+        "`ago`: days from the end of the log to the moment of knowledge. `settings`: of `Evidence`."
+        self.evidence = Evidence(**settings).fit(before(data, ago), products)
+        bought, seen = bought_between(data, ago, ago - MONTH), self.evidence.data_.counts
+        self.came, self.known = np.diff(bought.indptr) > 0, np.diff(seen.indptr) > 0
+        fresh = (bought - bought.multiply(seen > 0)).tocsr()
+        fresh.eliminate_zeros()
+        self.truth = {"any": bought, "discovery": fresh}
+
+    def customers(self, task: str) -> np.ndarray:
+        "Customers with something to find, at most `MOST`, in an order that mixes them."
+        rows = np.flatnonzero((np.diff(self.truth[task].indptr) > 0) & self.known)
+        return np.random.default_rng(0).permutation(rows)[:MOST]
+
+    def pairs(self, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        "Customers, and for each pair: place among them, column, numbers, bought or not."
+        rows, out, start = self.customers(task), [], 0
+        for block in blocks(rows, len(self.evidence.facts_), height=256):
+            places, columns, numbers = describe(self.evidence, block, TASKS[task])
+            truth = self.truth[task][block]
+            truth.sort_indices()
+            out.append((places + start, columns, numbers, look_up(truth, places, columns) > 0))
+            start += len(block)
+        return rows, *(np.concatenate(x) for x in zip(*out))
+
+# %% ../nbs/04g_ranker.ipynb #f776d9d0
+def months(
+    data: Interactions,               # who bought what and when
+    products: pd.DataFrame | None,    # the products table
+    settings: Mapping[str, int],      # of `Evidence`
+) -> list[Month]:                     # the latest first; empty if the history is too short
+    "As many months to learn from as are needed and there are."
+    found, span = [], float(data.age[data.rows >= 0].max(initial=0))
+    while len(found) < 3 and span >= MONTH * (len(found) + 2) and sum(len(m.customers("any")) for m in found) < ENOUGH:
+        found.append(Month(data, products, MONTH * (len(found) + 1), settings))
+    return found
+
+# %% ../nbs/04g_ranker.ipynb #a1899bc3
+RIVALS = {"any": ("personal",), "discovery": tuple(f"popular {w}" for w in WINDOWS)}
+
+def popular_list(
+    buyers: np.ndarray,      # recent buyers per product
+    bought: sp.csr_matrix,   # block × products; what may not appear
+    k: int = 10,             # length of a list
+) -> np.ndarray:             # block × k columns, -1 where nothing is left
+    "The most popular products that each customer has not bought."
+    head = np.argsort(-buyers, kind="stable")[:k + int(np.diff(bought.indptr).max(initial=0))][:1000]
+    free = bought[:, head].toarray() == 0
+    place = np.where(free, np.cumsum(free, axis=1) - 1, k)
+    best = np.full((bought.shape[0], k + 1), -1)
+    rows, spots = np.nonzero(place < k)
+    best[rows, place[rows, spots]] = head[spots]
+    return best[:, :k]
+
+def best_pairs(
+    customers: np.ndarray,  # place per pair, in blocks
+    columns: np.ndarray,    # product per pair
+    scores: np.ndarray,     # per pair
+    n: int,                 # customers
+    k: int = 10,            # length of a list
+) -> np.ndarray:            # n × k columns, -1 where there are fewer
+    "The best pairs of each customer, the more popular product in a tie."
+    order = np.lexsort((columns, -scores, customers))
+    customers, columns = customers[order], columns[order]
+    place = np.arange(len(order)) - np.searchsorted(customers, np.arange(n))[customers]
+    best = np.full((n, k), -1)
+    best[customers[place < k], place[place < k]] = columns[place < k]
+    return best
+
+# %% ../nbs/04g_ranker.ipynb #b68d6a13
+def plain_lists(
+    month: Month,        # evidence and rows
+    task: str,           # "any" or "discovery"
+    rows: np.ndarray,    # customers
+) -> dict[str, np.ndarray]:  # name: customers × 10 columns
+    "The lists of the blend and of the plain rivals."
+    data, bought = month.evidence.data_, month.evidence.data_.counts[rows]
+    lists = {"blend": month.evidence.rank(rows, 10, (TASKS[task],))[0][0]}
+    if task == "any":
+        best, _ = top_k(month.evidence.personal_[rows], 10)
+        return lists | {"personal": filled(best, np.argsort(-data.recent, kind="stable"))}
+    return lists | {f"popular {w}": popular_list(data.recent_buyers(w), bought) for w in WINDOWS}
+
+def filled(
+    best: np.ndarray,     # rows × k columns, -1 where a list ends early
+    popular: np.ndarray,  # columns, most popular first
+) -> np.ndarray:          # rows × k
+    "Lists with popular products in their empty places."
+    out = best.copy()
+    for i in np.flatnonzero((best < 0).any(axis=1)):
+        head = popular[:2 * best.shape[1]]
+        free = head[~np.isin(head, best[i])]
+        spots = np.flatnonzero(best[i] < 0)[:len(free)]
+        out[i, spots] = free[:len(spots)]
+    return out
+
+def judge(
+    quality: Mapping[str, np.ndarray],  # name: NDCG per customer
+    rivals: Sequence[str],              # the plain ones; the best of them is to be beaten
+) -> tuple[str, str, float]:            # who answers, the best rival, the mean lead over it
+    "The surest lead over the best plain rival, or else that rival."
+    rival = max(rivals, key=lambda r: quality[r].mean())
+    def sure(name: str) -> float:
+        lead = quality[name] - quality[rival]
+        return lead.mean() - 1.64 * lead.std() / np.sqrt(len(lead))
+    best = max((name for name in quality if name not in rivals), key=sure)
+    return (best, rival, float((quality[best] - quality[rival]).mean())) if sure(best) > 0 else (rival, rival, 0.0)
+
+# %% ../nbs/04g_ranker.ipynb #96b4732c
+def fit_curve(
+    numbers: np.ndarray,  # cases × numbers
+    happened: np.ndarray, # true or false per case
+) -> np.ndarray:          # an offset, then a weight per number
+    "Logistic regression with a light ridge."
+    x = np.column_stack([np.ones(len(numbers)), numbers]).astype(float)
+    y = happened.astype(float)
+    def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x @ w
+        return float((np.logaddexp(0, z) - y * z).sum() + w[1:] @ w[1:] / 2), x.T @ (expit(z) - y) + np.concatenate([[0], w[1:]])
+    begin = np.zeros(x.shape[1])
+    begin[0] = np.log((y.sum() + .5) / (len(y) - y.sum() + .5))
+    with threadpool_limits(1): return minimize(cost, begin, jac=True, method="L-BFGS-B").x
+
+def on_curve(
+    curve: np.ndarray,    # from `fit_curve`
+    numbers: np.ndarray,  # cases × numbers
+) -> np.ndarray:          # 0 to 1
+    "The chance of each case."
+    return expit(curve[0] + numbers @ curve[1:])
+
+def log_share(
+    scores: np.ndarray,     # per pair
+    customers: np.ndarray,  # per pair, in blocks
+) -> np.ndarray:            # logarithm of the share within the customer's pairs
+    "The softmax of each customer's scores, as a logarithm."
+    if not len(scores): return scores
+    starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
+    size = np.diff(np.append(starts, len(scores)))
+    top = np.repeat(np.maximum.reduceat(scores, starts), size)
+    return scores - top - np.log(np.repeat(np.add.reduceat(np.exp(scores - top), starts), size))
+
+# %% ../nbs/04g_ranker.ipynb #10ec7653
+class Ranker(Recommender):
+    "Evidence of many models, weighed by a ranker that is trained on last month; simpler models where it does not prove itself."
+    method = "ranker"
+    relative = False
+    two_tasks = True
+    learned = ("evidence_", "nets_", "curves_", "choice_", "checks_")
+
+    def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
+        "`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above whom there are no neighbours."
+        self.neighbours, self.items, self.many = neighbours, items, many
+
+    def _learn(self, products: pd.DataFrame | None) -> None:
+        "Fit the evidence, learn from the last months, and decide who answers."
+        settings = {"neighbours": self.neighbours, "items": self.items, "many": self.many}
+        self.nets_, self.curves_, self.choice_, self.checks_ = {}, {}, {}, {}
+        past = months(self.data_, products, settings)
+        for task in TASKS: learn_task(self, task, past)
+        self.evidence_ = Evidence(**settings).fit(self.data_, products)
+        self.notes_ += [*self.evidence_.notes_, *(said(self, task) for task in TASKS)]
+
+    def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
+        "The chances of the nominated products, or what the simpler model says."
+        return task_scores(self, rows, "discovery" if discovery else "any")
+
+    def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
+        "The chances for any purchase."
+        return self._task_scores(rows, False)
+
+    def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
+        "The strongest piece of evidence in words."
+        return evidence_reasons(self.evidence_, rows, columns)
+
+    def recommend(self, customers: Sequence[str] | str | None = None, k: int = 10, exclude_purchased: bool = False, *args: object, **options: object) -> pd.DataFrame:
+        "As every model; the column `method` names who answered: ranker, blend, personal or popular."
+        table = super().recommend(customers, k, exclude_purchased, *args, **options)
+        choice = self.choice_["discovery" if exclude_purchased else "any"].split()[0]
+        return table if choice == "ranker" else table.assign(method=table["method"].where(table["method"] != self.method, choice))
+
+# %% ../nbs/04g_ranker.ipynb #d46feabb
+def learn_task(
+    model: Ranker,       # gets nets_, curves_, choice_ and checks_
+    task: str,           # "any" or "discovery"
+    past: list[Month],   # from `months`
+) -> None:
+    "Train on each half of the customers, check on the other, decide."
+    groups = [m.pairs(task) for m in past if len(m.customers(task))]
+    if not groups or len(groups[0][0]) < FEWEST or sum(g[4].sum() for g in groups) < 5 * FEWEST:
+        model.choice_[task] = "blend"
+        return
+    half = [(g[0][g[1]] % 2).astype(bool) for g in groups]
+    offset = np.cumsum([0, *(len(g[0]) for g in groups)])
+    who = np.concatenate([g[1] + o for g, o in zip(groups, offset)])
+    part, numbers, bought = np.concatenate(half), np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups])
+    nets = [learn_order(numbers[part == side], bought[part == side], who[part == side], seed=int(side)) for side in (False, True)]
+    rows, places, columns, numbers, bought = groups[0]
+    scores = np.where(half[0], nets[0].scores(numbers), nets[1].scores(numbers))
+    truth = past[0].truth[task][rows]
+    lists = plain_lists(past[0], task, rows) | {"ranker": best_pairs(places, columns, scores, len(rows))}
+    quality = {name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in lists.items()}
+    model.choice_[task], rival, lead = judge(quality, RIVALS[task])
+    model.checks_[task] = {"customers": len(rows), "rival": rival, "lead": lead, **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()}}
+    model.nets_[task] = [[n.middle, n.scale, n.weights] for n in nets]
+    people = past[0].evidence.people_[:, :3]
+    model.curves_[task] = [fit_curve(log_share(scores, places)[:, None], bought), fit_curve(people[past[0].known], past[0].came[past[0].known])]
+
+# %% ../nbs/04g_ranker.ipynb #6f501248
+def task_scores(
+    model: Ranker,      # fitted
+    rows: np.ndarray,   # a block of customers
+    task: str,          # "any" or "discovery"
+) -> sp.csr_matrix:     # block × products, 0 to 1
+    "What the chosen model says."
+    evidence, choice, shape = model.evidence_, model.choice_[task], (len(rows), len(model.evidence_.facts_))
+    if choice == "personal": return unit_max(evidence.personal_[rows])
+    if choice == "blend": return unit_max(evidence._task_scores(rows, TASKS[task]))
+    if choice != "ranker":
+        buyers = model.base_.recent_buyers(int(choice.split()[1])).astype(np.float32)
+        head = np.sort(np.argsort(-buyers, kind="stable")[:1000])
+        return sp.csr_matrix((np.tile(buyers[head] / max(buyers.max(), 1), shape[0]), np.tile(head, shape[0]), np.arange(shape[0] + 1) * len(head)), shape=shape)
+    out = [chances(model, block, task) for block in blocks(rows, shape[1], height=256)]
+    return sp.vstack(out, format="csr") if out else sp.csr_matrix(shape, dtype=np.float32)
+
+def chances(
+    model: Ranker,      # fitted, with nets for the task
+    rows: np.ndarray,   # a block of customers
+    task: str,          # "any" or "discovery"
+) -> sp.csr_matrix:     # block × products, the chance of a purchase in the next 30 days
+    "Nominate, describe, weigh."
+    places, columns, numbers = describe(model.evidence_, rows, TASKS[task])
+    scores = np.mean([Net(*parts).scores(numbers) for parts in model.nets_[task]], axis=0)
+    buys, comes = model.curves_[task]
+    share = np.round(log_share(scores.astype(float), places), 4)[:, None]
+    chance = on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share) * on_curve(comes, model.evidence_.people_[rows, :3])[places]
+    return sp.csr_matrix((np.maximum(chance, 1e-9).astype(np.float32), (places, columns)), shape=(len(rows), len(model.evidence_.facts_)))
+
+# %% ../nbs/04g_ranker.ipynb #35955385
+def said(
+    model: Ranker,  # fitted
+    task: str,      # "any" or "discovery"
+) -> str:           # a sentence for `notes_`
+    "Who answers a task, and why."
+    choice, check = model.choice_[task], model.checks_.get(task)
+    if check is None: return f"{task}: the untrained blend answers, because there is too little history to learn from."
+    if choice == check["rival"]: return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers of the last month."
+    return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers of the last month, none of whom it had learned from."
+
+def evidence_reasons(
+    evidence: Evidence,   # fitted
+    rows: np.ndarray,     # customers
+    columns: np.ndarray,  # rows × k products, -1 where a list ends
+) -> np.ndarray:          # rows × k sentences
+    "The history with a product; else what speaks louder for it, similar customers or another product; else its popularity."
+    words = evidence.repeat_._reasons(rows, columns, columns)
+    blank = words == ""
+    near, ease = evidence.near_scores(rows), evidence.ease_._scores(rows)
+    shown = np.arange(len(rows))
+    alike = cells(near, shown, columns) / np.maximum(row_max(near), 1e-9)[:, None]
+    goes = cells(ease, shown, columns) / np.maximum(row_max(ease), 1e-9)[:, None]
+    words = np.where(blank & (alike > goes) & (alike > .1), "customers like you bought it", words)
+    ask = np.flatnonzero((blank & (goes >= alike) & (goes > .1)).any(axis=1))
+    if len(ask): words[ask] = np.where((blank & (goes >= alike) & (goes > .1))[ask], evidence.ease_._reasons(rows[ask], columns[ask], columns[ask]), words[ask])
+    return np.where((words == "") & (columns >= 0), "popular now", words).astype(object)
