@@ -103,7 +103,7 @@ class Desk:
 
 # %% ../nbs/07_api.ipynb #7b1119b4
 Id = Annotated[StrictStr, Field(min_length=1, max_length=128)]
-Count = Annotated[StrictInt, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v), Field(ge=1, le=100, description="How many products.")]
+Count = Annotated[StrictInt, Field(ge=1, le=100, description="How many products."), BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)]
 
 class Options(BaseModel):
     "What a question for a list may ask for."
