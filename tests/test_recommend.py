@@ -288,3 +288,56 @@ def test_rules_can_be_made_once_and_used_often():
     rules = Rules(block=["P001"], max_per_category=3)
     a, b = fitted("personal").recommend(["C001"], 10, rules=rules), fitted("personal").recommend(["C001"], 10, block=["P001"], max_per_category=3)
     pd.testing.assert_frame_equal(a, b)
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    "A project with a finished run of the small shop, and the command line in it."
+    import typer.testing
+    from retail_ci.cli import app
+    from retail_ci.core import Config, Run
+    (tmp_path / "configs").mkdir(), (tmp_path / "nbs").mkdir()
+    (tmp_path / "configs" / "default.yaml").write_text("data: {transactions: sales.csv}\n")
+    run = tmp_path / "runs" / "default" / "current"
+    Run(Config(), run).write("recommender", make_model("hybrid").fit(LOG, SHELF, sensitive=SENSITIVE).to_arrays())
+    monkeypatch.chdir(tmp_path)
+    def ask(*words):
+        answer = typer.testing.CliRunner().invoke(app(), ["recommend", *words])
+        assert "Traceback" not in answer.output + answer.stderr and len(answer.stderr.strip().splitlines()) <= 11
+        return answer
+    ask.folder = tmp_path
+    return ask
+
+
+def test_the_command_writes_the_lists_of_the_run(shop):
+    (shop.folder / "who.csv").write_text("customer_id,name\nC001,Ann\nnobody,Bob\nC002,Cid\n")
+    (shop.folder / "block.txt").write_text("P020\nP021\n")
+    answer = shop("--customers", "who.csv", "--out", "lists.csv", "-k", "4", "--block", "block.txt", "--categories", "cat2,cat3", "--exclude-purchased", "--max-per-category", "3")
+    assert answer.exit_code == 0, answer.stderr
+    assert "1 of 3 customers have no purchase on record" in answer.stdout and "3 customers, " in answer.stdout
+    lists = pd.read_csv("lists.csv", dtype={"customer_id": str})
+    assert list(lists.columns) == COLUMNS and set(lists["product_id"]) <= {f"P{i:03d}" for i in range(22, 40)}
+    assert lists["customer_id"].unique().tolist() == ["C001", "nobody", "C002"]
+    answer = shop("--all", "--out", "out/lists.parquet")
+    assert answer.exit_code == 0 and "10/10" in answer.stderr
+    whole = pd.read_parquet("out/lists.parquet")
+    pd.testing.assert_frame_equal(whole, make_model("hybrid").fit(LOG, SHELF, sensitive=SENSITIVE).recommend(k=10), check_dtype=False)
+    assert not set(whole["product_id"]) & HIDDEN
+
+
+@pytest.mark.parametrize("words, exit_code, sentence", [
+    (["--all"], 2, "--out FILE"), (["--out", "x.csv"], 2, "either --customers FILE or --all"), (["--all", "--out", "x.xlsx"], 2, "must name a .csv or .parquet"),
+    (["--all", "--out", "."], 2, "must name a .csv or .parquet"), (["--all", "--out", "x.csv", "-k", "-2"], 2, "at least 1"),
+    (["--customers", "none.csv", "--out", "x.csv"], 3, "does not exist"), (["--customers", "bytes.csv", "--out", "x.csv"], 3, "no readable table"),
+    (["--customers", "empty.csv", "--out", "x.csv"], 3, "no readable table"), (["--customers", "wrong.csv", "--out", "x.csv"], 3, "Unknown column 'customer_id' in wrong.csv"),
+    (["--all", "--out", "x.csv", "--categories", "cat22"], 3, "Unknown category 'cat22'"), (["--all", "--out", "x.csv", "--allow", "gold.txt"], 3, "The rules leave none"),
+    (["--all", "--out", "x.csv", "--recent", "wrong.csv"], 3, "--recent: Unknown column 'customer_id'"), (["--all", "--out", "x.csv", "--config", "other"], 4, "no finished run")])
+def test_nonsense_is_one_sentence_and_an_exit_code(shop, words, exit_code, sentence):
+    (shop.folder / "bytes.csv").write_bytes(b"\xff\xfe\x00\x81customer_id")
+    (shop.folder / "empty.csv").write_text("")
+    (shop.folder / "wrong.csv").write_text("name,town\nAnn,Rome\n")
+    (shop.folder / "gold.txt").write_text("gold\n")
+    (shop.folder / "configs" / "other.yaml").write_text("{}")
+    answer = shop(*words)
+    assert answer.exit_code == exit_code and sentence in answer.stderr and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+    assert not list(shop.folder.glob("x.csv"))
