@@ -1,0 +1,185 @@
+"The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."
+import asyncio, contextlib, json, os, shutil, signal, socket, subprocess, sys, time
+import hashlib
+from pathlib import Path
+import httpx2
+import numpy as np
+import pandas as pd
+import pytest
+from retail_ci.bundle import activate, current_bundle, read_stack, rollback, write_bundle
+
+LONG = "x" * 128
+
+def tables(mark: str) -> dict:
+    "A small bundle: every reason names the bundle, so that a mixed answer would show."
+    ids, shelf = [f"C{i:05d}" for i in range(1, 41)] + ["Zoë ☀", "a/b", LONG], [f"P{i:04d}" for i in range(1, 61)]
+    lists = {name: pd.concat([pd.DataFrame({"customer_id": c, "product_id": np.roll(shelf, -n - shift)[:20], "score": np.linspace(.9, .1, 20), "rank": range(1, 21), "method": "hybrid", "reason": mark})
+                              for n, c in enumerate(ids)]) for name, shift in (("any", 0), ("discovery", 3))}
+    return dict(lists={k: [v] for k, v in lists.items()}, popular=pd.DataFrame({"product_id": shelf, "score": np.linspace(1, .1, 60), "method": "popular", "reason": mark}),
+                bought=pd.DataFrame({"customer_id": ids, "product_id": "P0060"}),
+                segments=pd.DataFrame({"customer_id": ids, "segment": "Champions", "r_score": 5, "f_score": 4, "m_score": 3, "rfm_score": "543", "action": "say thank you", "value": 10.0}),
+                products=pd.DataFrame({"product_id": shelf, "category": ["care", "food"] * 30}),
+                similar=pd.DataFrame({"product_id": "P0012", "similar_id": shelf[:10], "score": np.linspace(.9, .5, 10), "rank": range(1, 11)}),
+                profiles=[{"segment": "Champions", "customers": len(ids)}], card={"last_date": "2025-12-31"})
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    "A folder with three bundles; the first is current, the last is broken."
+    folder = tmp_path_factory.mktemp("serving")
+    for mark in ("v1", "v2", "v3"): write_bundle(folder / mark, **tables(mark), version=mark, depth=20)
+    with (folder / "v3" / "any_items.bin").open("r+b") as file: file.write(b"\xff")
+    activate(folder, "v1")
+    return folder
+
+def free_port() -> int:
+    "A port that nobody uses."
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+
+@contextlib.contextmanager
+def served(serving: Path, *options: str, **environment: str):
+    "`retail-ci serve` on a free port: its base address and its process."
+    port, tool = free_port(), str(Path(sys.executable).with_name("retail-ci"))
+    process = subprocess.Popen([tool, "serve", "--bundle", str(serving), "--port", str(port), *options], env=os.environ | {"RETAIL_CI_LOG": "off"} | environment, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(httpx2.TransportError):
+                if httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200: break
+            assert process.poll() is None, "the service ended before it answered"
+            time.sleep(.1)
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.terminate()
+        assert process.wait(20) is not None
+
+@pytest.fixture(scope="module")
+def service(serving):
+    "A running service."
+    with served(serving) as (base, _), httpx2.Client(base_url=base) as client: yield client
+
+BAD = [  # id, what to send, status
+    ("n 0", {"customer_id": "C00001", "n_recommendations": 0}, 422), ("n 101", {"customer_id": "C00001", "n_recommendations": 101}, 422),
+    ("n true", {"customer_id": "C00001", "n_recommendations": True}, 422), ("n text", {"customer_id": "C00001", "n_recommendations": "10"}, 422),
+    ("n 1.5", {"customer_id": "C00001", "n_recommendations": 1.5}, 422), ("n null", {"customer_id": "C00001", "n_recommendations": None}, 422),
+    ("id number", {"customer_id": 1}, 422), ("id empty", {"customer_id": ""}, 422), ("id too long", {"customer_id": LONG + "x"}, 422), ("no id", {}, 422),
+    ("a list", [], 422), ("a word", "C00001", 422), ("null", None, 422), ("a typing mistake", {"customer_id": "C00001", "n_recomendations": 3}, 422),
+    ("a thousand keys", {"customer_id": "C00001"} | {f"k{i}": i for i in range(1000)}, 422), ("exclude text", {"customer_id": "C00001", "exclude": "P0001"}, 422),
+    ("exclude too many", {"customer_id": "C00001", "exclude": ["P0001"] * 1001}, 422), ("purchased text", {"customer_id": "C00001", "exclude_purchased": "yes"}, 422)]
+
+@pytest.mark.parametrize("body,status", [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_request_that_does_not_fit_is_refused_with_a_problem(service, body, status):
+    answer = service.post("/recommend", json=body)
+    assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status and answer.json()["request_id"] == answer.headers["x-request-id"]
+
+@pytest.mark.parametrize("content,status", [(b"", 422), (b"{", 422), (b"\xff\xfe", 422), (b'{"customer_id": "\\ud800"}', 422), (b"[" * 50_000, 400), (b"x" * 10_000_000, 413)],
+                         ids=["empty", "half", "no UTF-8", "half a character", "deep", "10 MB"])
+def test_a_body_that_is_no_json_is_refused(service, content, status):
+    answer = service.post("/recommend", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status and answer.json()["title"]
+    assert service.get("/health/ready").status_code == 200
+
+@pytest.mark.parametrize("who", ["C00001", "Zoë ☀", "a/b", LONG])
+def test_any_known_id_is_found(service, who):
+    answer = service.post("/recommend", json={"customer_id": who}).json()
+    assert answer["known_customer"] and len(answer["recommendations"]) == 10
+    assert service.get("/segments/" + __import__("urllib.parse").parse.quote(who)).json()["rfm_score"] == "543"
+
+@pytest.mark.parametrize("n,lines", [(1, 1), (10, 10), (20, 20), (60, 60), (100, 60)])
+def test_a_list_is_as_long_as_asked_or_says_why_not(service, n, lines):
+    answer = service.post("/recommend", json={"customer_id": "C00001", "n_recommendations": n}).json()
+    assert len({line["product_id"] for line in answer["recommendations"]}) == lines
+    assert (lines == n) == ("notes" not in answer)
+
+def test_the_example_of_the_brief(service):
+    answer = service.post("/recommend", json={"customer_id": "C00001", "last_purchased_product": "P0012", "n_recommendations": 10}).json()
+    assert answer["customer_id"] == "C00001" and {line["method"] for line in answer["recommendations"]} == {"hybrid"} and len(answer["recommendations"]) == 10
+
+def test_somebody_unknown_gets_the_cold_start_list(service):
+    answer = service.post("/recommend", json={"customer_id": "nobody"})
+    assert answer.status_code == 200 and not answer.json()["known_customer"] and answer.json()["recommendations"][0]["method"] == "popular"
+    assert service.get("/segments/nobody").status_code == 404 and service.get("/products/nothing/similar").status_code == 404
+
+def test_many_customers_at_once(service):
+    answer = service.post("/recommend/batch", json={"customer_ids": ["C00002", "nobody", "C00001"], "n_recommendations": 2}).json()
+    assert [a["customer_id"] for a in answer["answers"]] == ["C00002", "nobody", "C00001"] and {a["model_version"] for a in answer["answers"]} == {answer["model_version"]}
+    assert service.post("/recommend/batch", json={"customer_ids": ["C00001"] * 1001}).status_code == 422
+    assert len(service.post("/recommend/batch", json={"customer_ids": ["C00001"] * 1000}).json()["answers"]) == 1000
+
+def test_a_wrong_method_names_the_right_one(service):
+    answer = service.get("/recommend")
+    assert answer.status_code == 405 and answer.headers["allow"] == "POST" and answer.headers["content-type"] == "application/problem+json"
+
+def test_the_pages_for_developers_load_nothing_from_elsewhere(service):
+    page = service.get("/docs").text
+    links = __import__("re").findall(r'(?:src|href)="([^"]+)"', page)
+    assert links and all(link.startswith("/") and service.get(link).status_code == 200 for link in links)
+
+def test_the_contract_holds_for_generated_requests(serving, tmp_path):
+    "schemathesis, every check, 300 examples."
+    with served(serving) as (base, _):
+        done = subprocess.run([str(Path(sys.executable).with_name("schemathesis")), "run", f"{base}/openapi.json", "--checks", "all", "-n", "300", "--seed", os.environ.get("API_SEED", "1"), "--no-color"],
+                              capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+def test_beyond_this_machine_keys_are_needed(serving):
+    tool = str(Path(sys.executable).with_name("retail-ci"))
+    done = subprocess.run([tool, "serve", "--bundle", str(serving), "--host", "0.0.0.0"], capture_output=True, text=True)
+    assert done.returncode == 2 and "needs API keys" in done.stderr and "Traceback" not in done.stderr
+    with served(serving, RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(), RETAIL_CI_RATE="2") as (base, _):
+        assert httpx2.get(f"{base}/segments").status_code == 401 and httpx2.get(f"{base}/health/live").status_code == 200
+        statuses = [httpx2.get(f"{base}/segments", headers={"X-API-Key": "open sesame"}).status_code for _ in range(6)]
+        assert statuses[:4] == [200] * 4 and 429 in statuses
+
+def test_a_port_in_use_is_said(serving, service):
+    tool = str(Path(sys.executable).with_name("retail-ci"))
+    done = subprocess.run([tool, "serve", "--bundle", str(serving), "--port", str(service.base_url.port)], capture_output=True, text=True)
+    assert done.returncode == 4 and f"Cannot listen at 127.0.0.1:{service.base_url.port}" in done.stderr and "Traceback" not in done.stderr
+
+async def steady(base: str, rate: int, seconds: float, during) -> list[tuple[int, set]]:
+    "Ask at a steady rate while something else happens; the status and the versions in each answer."
+    seen, limits = [], httpx2.Limits(max_connections=50, max_keepalive_connections=50)
+    async with httpx2.AsyncClient(base_url=base, limits=limits, timeout=20) as client:
+        async def one(i: int) -> None:
+            answer = await client.post("/recommend", json={"customer_id": f"C{i % 40 + 1:05d}"})
+            body = answer.json()
+            seen.append((answer.status_code, {body["model_version"], *(line["reason"] for line in body["recommendations"])}))
+        began, tasks, other = time.perf_counter(), [], asyncio.create_task(during())
+        for i in range(int(rate * seconds)):
+            await asyncio.sleep(max(0, began + i / rate - time.perf_counter()))
+            tasks.append(asyncio.create_task(one(i)))
+        await asyncio.gather(*tasks, other)
+    return seen
+
+def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
+    "Two promotions and one broken bundle in the middle of a steady load."
+    seconds, rate = float(os.environ.get("LOAD_SECONDS", "15")), int(os.environ.get("LOAD_RATE", "500"))
+    async def during() -> None:
+        await asyncio.sleep(seconds / 4)
+        await asyncio.to_thread(activate, serving, "v2")
+        await asyncio.sleep(seconds / 4)
+        with pytest.raises(Exception, match="any_items.bin"): await asyncio.to_thread(activate, serving, "v3")
+        from retail_ci.bundle import point_at
+        await asyncio.to_thread(point_at, serving, "v3")      # as if somebody had forced it
+        await asyncio.sleep(seconds / 4)
+        await asyncio.to_thread(activate, serving, "v1")
+    try:
+        with served(serving) as (base, _):
+            seen = asyncio.run(steady(base, rate, seconds, during))
+            time.sleep(1.5)
+            health = httpx2.get(f"{base}/health").json()
+    finally: activate(serving, "v1")
+    assert len(seen) == int(rate * seconds) and {status for status, _ in seen} == {200}
+    assert all(len(versions) == 1 for _, versions in seen) and {v for _, versions in seen for v in versions} == {"v1", "v2"}
+    assert health["model_version"] == "v1" and health["refused_bundle"] is None
+
+def test_a_stop_lets_running_requests_finish(serving):
+    with served(serving) as (base, process), httpx2.Client(base_url=base) as client:
+        assert client.get("/health/live").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) in (0, -signal.SIGTERM)
+
+def test_several_workers_count_together(serving):
+    with served(serving, "--workers", "2") as (base, _):
+        for _ in range(20): assert httpx2.get(f"{base}/segments").status_code == 200
+        line = next(x for x in httpx2.get(f"{base}/metrics").text.splitlines() if x.startswith('retail_ci_requests_total{route="/segments"'))
+    assert float(line.split()[-1]) == 20
