@@ -49,7 +49,7 @@ class Implicit(Recommender):
             order = np.argsort(~good, axis=1, kind="stable")   # what was found first, gaps last
             good, found, scores = (np.take_along_axis(x, order, 1) for x in (good, found, scores))
             best[good], values[good] = self.columns_[found[good]], scores[good]
-            out.append((best, values, fill_up(best, values, data, data.counts[rows] if exclude else None)))
+            out.append((best, values, fill_up(best, values, data.popular, data.recent / max(data.recent.max(), 1), data.counts[rows] if exclude else None)))
         return out
 
 

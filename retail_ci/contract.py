@@ -11,7 +11,7 @@ import ibis
 import pandas as pd
 from ibis import _
 from .core import ConfigError, DataConfig, DataError, show_table, unknown
-from .engines import engine, parse_date
+from .engines import engine, finite, parse_date
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
@@ -68,8 +68,7 @@ def as_number(
     "A number, or missing."
     settings = settings or DataConfig()
     if not column.type().is_string():
-        number = column.cast("float64")
-        return ibis.ifelse(number.isinf() | number.isnan(), ibis.null("float64"), number)
+        return finite(column.cast("float64"))
     text = as_text(column, settings.missing)
     for sign in settings.currency_signs: text = text.replace(sign, "").strip()
     if settings.thousands == " ": text = text.replace("\u00a0", " ").replace("\u202f", " ")
@@ -244,8 +243,8 @@ def float_ids(
 ) -> dict[str, int]:    # id column: how many ids end in `.0`, for the columns that went through floats
     "Find id columns whose whole numbers carry a `.0`."
     columns = [c for c in columns if c in lines.columns]
-    ends = lines.aggregate(**{c: lines[c].endswith(".0").cast("int32").sum() for c in columns}).execute().iloc[0]
-    maybe = [c for c in columns if ends[c] == ends[c] and ends[c] > 0]
+    ends = lines.aggregate(**{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in columns}).execute().iloc[0]
+    maybe = [c for c in columns if ends[c] > 0]
     if not maybe: return {}
     others = lines.aggregate(**{c: (~lines[c].re_search("^[0-9]+([.]0)?$")).cast("int32").sum() for c in maybe}).execute().iloc[0]
     return {c: int(ends[c]) for c in maybe if not others[c]}

@@ -316,6 +316,7 @@ class BestWindowRecommender(Recommender):
     "Recent best sellers; how recent is chosen on the last days of the past, for each task."
     method = "popular"
     reason = "popular now"
+    two_tasks = True   # another window for discovery
 
     def __init__(self, windows: Sequence[float] = (7, 14, 28, 56), days: float = 30):
         "`windows`: lengths in days that are tried. `days`: how much of the past they are tried on."
@@ -335,9 +336,9 @@ class BestWindowRecommender(Recommender):
         "Buyers in the window for any purchase."
         return self.models_[self.best_["any"]]._scores(rows)
 
-    def rank(self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,), **options: Any) -> list:
-        "Each question with its own window."
-        return [self.models_[self.best_[TASKS[bool(e)]]].rank(rows, k, (e,), **options)[0] for e in exclude_purchased]
+    def _task_scores(self, rows: np.ndarray, discovery: bool) -> np.ndarray:
+        "Buyers in the window of the task."
+        return self.models_[self.best_[TASKS[bool(discovery)]]]._scores(rows)
 
 # %% ../nbs/05_evaluation.ipynb #ecbab946
 def told(
