@@ -15,7 +15,7 @@ from .core import DataError, unknown
 from .interactions import Interactions, blocks, top_k
 
 # %% auto #0
-__all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product', 'fast_top', 'neighbours',
+__all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product', 'fast_top', 'neighbours', 'neighbours_among',
            'neighbours_on_spark', 'rarity', 'recent_root', 'CollaborativeRecommender', 'neighbour_reasons']
 
 # %% ../nbs/04c_collaborative.ipynb #c478ed88
@@ -83,13 +83,25 @@ def neighbours(
     progress: Callable[[int, int], None] | None = None,  # called with customers done and customers in all
 ) -> sp.csr_matrix:              # customers × customers, at most n cosines per row
     "The `n` most similar customers of each customer, in blocks of bounded memory."
-    units, size = unit_rows(counts), counts.shape[0]
-    if not size: return sp.csr_matrix((0, 0), dtype=np.float32)
-    everyone, product = units.T.tocsr(), fast_product() if fast else None
+    units = unit_rows(counts)
+    return neighbours_among(units, units, np.arange(counts.shape[0]), n, workers, fast, progress)
+
+def neighbours_among(
+    some: sp.csr_matrix,         # whose neighbours are wanted, rows of length 1
+    crowd: sp.csr_matrix,        # who may be a neighbour, rows of length 1
+    itself: np.ndarray,          # the row of each in the crowd, -1 for a stranger
+    n: int = 50,                 # how many neighbours each
+    workers: int | None = None,  # as `neighbours`
+    fast: bool = True,           # as `neighbours`
+    progress: Callable[[int, int], None] | None = None,  # as `neighbours`
+) -> sp.csr_matrix:              # some × crowd, at most n cosines per row
+    "The `n` most similar of a crowd for each of some customers, who need not belong to it."
+    size, parts, done = some.shape[0], [], 0
+    if not size: return sp.csr_matrix((0, crowd.shape[0]), dtype=np.float32)
+    everyone, product = crowd.T.tocsr(), fast_product() if fast else None
     everyone.sort_indices()
     if workers is None: workers = -1 if size > 5_000 else 1
-    jobs = (delayed(nearest)(units[rows], everyone, rows, n, product) for rows in blocks(np.arange(size), size, BLOCK))
-    parts, done = [], 0
+    jobs = (delayed(nearest)(some[rows], everyone, itself[rows], n, product) for rows in blocks(np.arange(size), crowd.shape[0], BLOCK))
     for part in Parallel(n_jobs=workers, require="sharedmem", return_as="generator")(jobs):
         parts.append(part)
         done += part.shape[0]
@@ -157,8 +169,8 @@ class CollaborativeRecommender(Recommender):
 
     def _update(self) -> None:
         "Find the neighbours of customers with new baskets among those the model was fitted on."
-        everyone, itself = unit_rows(self._compared(self.base_)).T.tocsr(), self.base_.customer_ids.get_indexer(self.data_.customer_ids)
-        self.neighbours_ = nearest(unit_rows(self._compared(self.data_)), everyone, itself, self.neighbours)
+        some, crowd = (unit_rows(self._compared(data)) for data in (self.data_, self.base_))
+        self.neighbours_ = neighbours_among(some, crowd, self.base_.customer_ids.get_indexer(self.data_.customer_ids), self.neighbours)
 
     def _restore(self) -> None:
         "The neighbours are in the file; what they bought follows from the purchases."

@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import codecs, contextlib, dataclasses, datetime, difflib, glob, hashlib, importlib.util, io, json, math, os, re, shutil, tempfile
+import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,10 @@ import yaml
 __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
            'RetailError', 'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
            'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
-           'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'find_root', 'config_path',
-           'override', 'load_config', 'check_name', 'check_data', 'split_table', 'source_files', 'in_folder',
-           'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html',
-           'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
+           'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
+           'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table', 'source_files',
+           'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run',
+           'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -102,6 +102,7 @@ class RfmConfig:
     window_days: int = 365     # the look-back of frequency and monetary, in days
     bins: int = 5              # scores run from 1 to `bins`; the highest is best
     cut_points: dict[str, list[float]] | None = None  # fixed cut points per measure; learned if left out
+    grid: dict[str, list[str]] | None = None  # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
 
 # %% ../nbs/00_core.ipynb #c9a2a577
 @dataclass
@@ -111,6 +112,8 @@ class SegmentationConfig:
     k_max: int = 10            # the largest number of segments that is tried for comparison
     sample: int = 100_000      # customers used to compare numbers of segments
     outlier_sample: int = 10_000  # customers that DBSCAN looks at
+    seeds: int = 5             # random starts per number of segments, for the intervals
+    draws: int = 20            # new draws of the customers, for the stability
 
 # %% ../nbs/00_core.ipynb #84801d9e
 @dataclass
@@ -134,7 +137,7 @@ class WorthConfig:
 class RecommenderConfig:
     "The recommendations and their evaluation."
     k: int = 10                # products per customer
-    production: Literal["weighted"] = "weighted"  # the model whose list is published
+    production: Literal["ranker", "weighted"] = "ranker"  # the model whose list is published
     weights: dict[str, float] = field(default_factory=lambda: {"collaborative": 0.7, "content": 0.3})  # of the weighted hybrid
     neighbours: int = 50       # most similar customers that the collaborative model listens to
     exact_customers: int = 100_000  # with more customers than this, products' neighbours (EASE) take the place of customers' neighbours
@@ -227,7 +230,7 @@ def fill(
 BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest value that make sense
     "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "data.tolerance": (0, 10), "data.max_silence": (1, 36500), "data.threads": (1, 1024), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
     "synthetic.products": (1, 10**6), "synthetic.days": (1, 3660), "rfm.window_days": (1, 36500), "rfm.bins": (2, 10), "segmentation.k": (2, 20),
-    "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6),
+    "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6), "segmentation.seeds": (1, 100), "segmentation.draws": (2, 1000),
     "movement.window_days": (0, 36500), "movement.draws": (1, 1000), "worth.margin": (0.0001, 1), "worth.draws": (2, 1000), "worth.holdout_days": (14, 3650), "worth.sample": (100, 10**7),
     "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365), "recommender.cuts": (1, 60),
     "runs.keep": (1, 1000), "runs.workers": (1, 64)}
@@ -242,6 +245,24 @@ def check_bounds(
         if value is not None and not low <= value <= high:
             raise ConfigError(f"Config key {key!r} must be between {low} and {high}, found {value}; correct it in the config.")
     return config
+
+# %% ../nbs/00_core.ipynb #7cb574f5
+def grid_cells(
+    grid: Mapping[str, list[str]],  # name: cells or patterns
+    bins: int = 5,                  # scores run from 1 to `bins`
+) -> dict[str, str]:                # cell: its name, every cell once
+    "Expand a grid; raises `ConfigError` for overlaps, gaps, and patterns that fit nothing."
+    if bins > 9: raise ConfigError(f"Config key 'rfm.grid' needs scores of one digit, found rfm.bins {bins}; use 9 or fewer.")
+    cells, out = ["".join(c) for c in itertools.product("123456789"[:bins], repeat=3)], {}
+    for name, patterns in grid.items():
+        for pattern in patterns:
+            fitting = fnmatch.filter(cells, str(pattern))
+            if not fitting: raise ConfigError(f"Config key 'rfm.grid.{name}' holds {pattern!r}, which fits none of the {len(cells)} cells from {cells[0]} to {cells[-1]}; correct it in the config.")
+            taken = sorted(c for c in fitting if out.setdefault(c, name) != name)
+            if taken: raise ConfigError(f"Config key 'rfm.grid' gives cell {taken[0]} to both {out[taken[0]]!r} and {name!r}{f' ({len(taken)} cells overlap)' if len(taken) > 1 else ''}; each cell must have one name.")
+    missing = [c for c in cells if c not in out]
+    if missing: raise ConfigError(f"Config key 'rfm.grid' leaves {len(missing)} of the {len(cells)} cells without a name: {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; every cell must have one.")
+    return out
 
 # %% ../nbs/00_core.ipynb #c66e9a8f
 def find_root(
@@ -293,6 +314,7 @@ def load_config(
     if not isinstance(values, dict): raise ConfigError(f"Config file {file.name} must hold keys and values, found {values!r}.")
     for setting in settings or []: override(values, setting)
     result = check_bounds(fill(Config, {"name": file.stem, **values}))
+    if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
     check_data(result.data)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
@@ -395,6 +417,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("cut_points",       "models/rfm_cut_points.json",       "02"),
     ("segments",         "data/segments.parquet",            "03"),
     ("segmentation",     "models/segmentation.npz",          "03"),
+    ("segmentation_words", "models/segmentation.json",       "03"),
     ("segment_metrics",  "metrics/segments.json",            "03"),
     ("snapshots",        "data/snapshots.parquet",           "03a"),
     ("alerts",           "data/alerts.parquet",              "03a"),
@@ -417,7 +440,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
 FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that draws it
     "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
     "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles",
-    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_migration", "03_worth_calibration",
+    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_stability", "03_migration", "03_worth_calibration",
     "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard")}
 
 # %% ../nbs/00_core.ipynb #c3988a48

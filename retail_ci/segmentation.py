@@ -4,46 +4,70 @@
 
 # %% ../nbs/03_segmentation.ipynb #f129c2f4
 from __future__ import annotations
-from itertools import permutations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
 from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, open_run, save, save_figure, share, show_table, use_style
 
 # %% auto #0
-__all__ = ['RFM', 'AXES', 'LAPSE_WEIGHTS', 'PROTOTYPES', 'ACTIONS', 'log_rfm', 'turn', 'places', 'standing', 'orderings',
-           'assign_names', 'best_match', 'number_unnamed', 'name_margins', 'nonzero', 'check_enough', 'settle', 'Space',
-           'CustomerSegmentation', 'compare_k', 'knee', 'stability', 'find_outliers', 'explain', 'profiles', 'colour',
-           'plot_optimal_k', 'pca_view', 'plot_pca', 'plot_profiles']
+__all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'FIVE', 'rfm_values', 'logs',
+           'turn', 'View', 'nonzero', 'Space', 'orderings', 'best_match', 'named', 'assign_names', 'fill_gaps',
+           'drop_broken', 'name_margins', 'settle', 'nearest', 'squared_distances', 'Attempt', 'attempt',
+           'check_enough', 'TooFew', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model', 'load_model',
+           'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
+           'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons', 'explain',
+           'score_customers', 'describe', 'profiles', 'colour', 'plot_optimal_k', 'pca_view', 'plot_pca',
+           'in_house_order', 'plot_profiles', 'plot_stability']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
-AXES: dict[str, float] = {"activity": 1.0, "lapse": 0.6, "basket": 0.3}  # axis: its weight in a distance
-LAPSE_WEIGHTS = (AXES["lapse"], 0.8, 1.0, 1.25)  # tried in this order until the names are true
+AXES = ["activity", "lapse", "basket"]
+ACTIVITY, BASKET = 1.0, 0.3  # weights of these two axes in a distance
 
-def log_rfm(
+def rfm_values(
     features: pd.DataFrame,  # recency, frequency, monetary
-) -> np.ndarray:             # customers × 3, log(1 + value); a negative net spend counts as zero
-    "The three measures on a log scale; raises `DataError` where one is missing."
+) -> np.ndarray:             # customers × 3; a negative net spend (more returned than bought) counts as zero
+    "The three measures of every customer; raises `DataError` where one is missing or is no number."
     for measure in RFM:
         if measure not in features: raise DataError(f"Segmentation needs the columns recency, frequency and monetary; {measure!r} is missing.")
+        if not pd.api.types.is_numeric_dtype(features[measure]): raise DataError(f"Segmentation needs numbers; {measure} holds {features[measure].dtype}.")
         if features[measure].isna().any(): raise DataError(f"{int(features[measure].isna().sum())} customers have no {measure}; segmentation needs all three measures for every customer.")
-    return np.log1p(features[RFM].clip(lower=0).to_numpy(dtype=float))
+        if np.isinf(features[measure].to_numpy(dtype=float)).any(): raise DataError(f"{measure} holds infinite values; segmentation needs finite numbers.")
+    single = all(features[m].dtype == np.float32 for m in RFM)
+    return np.clip(features[RFM].to_numpy(dtype=np.float32 if single else np.float64), 0, None)
 
 # %% ../nbs/03_segmentation.ipynb #8197d09e
+def logs(
+    values: np.ndarray,  # customers × measures
+) -> np.ndarray:         # the same shape
+    "log(1 + value); mirrored below zero, so that any table of numbers has one."
+    return np.log1p(values) if values.size and values.min() >= 0 else np.sign(values) * np.log1p(np.abs(values))
+
 def turn(
-    z: np.ndarray,  # customers × 3: standardised log recency, frequency, monetary
-) -> np.ndarray:    # customers × 3: activity, lapse, basket, not yet scaled
+    z: np.ndarray,            # customers × 3: standardised log recency, frequency, monetary
+    frequency: float = 0.5,   # how much of a customer's value is frequency; the rest is spend
+) -> np.ndarray:              # customers × 3: activity, lapse, basket, not yet scaled
     "Turn the axes: activity, lapse, basket."
-    value = (z[:, 1] + z[:, 2]) / 2
+    value = frequency * z[:, 1] + (1 - frequency) * z[:, 2]
     return np.column_stack([value - z[:, 0], value + z[:, 0], z[:, 2] - z[:, 1]])
 
 # %% ../nbs/03_segmentation.ipynb #b66dc0e5
-PROTOTYPES: dict[str, tuple[float, float, float]] = {  # name: standing in recency (1 is latest), frequency, monetary
-    "Champions": (0.90, 0.95, 0.90), "Loyal Customers": (0.70, 0.75, 0.70), "Potential Loyalists": (0.85, 0.30, 0.30),
-    "At Risk": (0.30, 0.80, 0.75), "Lost": (0.05, 0.05, 0.05)}
+PROTOTYPES: dict[str, tuple[float, float, float]] = {  # name: log recency, frequency, monetary, in standard deviations from the mean
+    "Champions": (-1.2, 1.4, 1.4), "Loyal Customers": (-0.5, 0.6, 0.6), "Potential Loyalists": (-0.8, -0.5, -0.5),
+    "At Risk": (0.5, 0.5, 0.5), "Lost": (0.9, -0.9, -0.9)}
+
+class View(NamedTuple):
+    "How customers are looked at."
+    lapse: float      # weight of the lapse axis
+    frequency: float  # how much of value is frequency; the rest is spend
+    pull: float       # all prototypes together weigh this many times as much as all customers
+
+VIEWS = (View(0.6, 0.5, 0.5), View(1.0, 1.0, 1.0), View(1.0, 1.0, 3.0))
 
 # %% ../nbs/03_segmentation.ipynb #e39c5940
 ACTIONS: dict[str, str] = {  # segment: what to do
@@ -55,79 +79,127 @@ ACTIONS: dict[str, str] = {  # segment: what to do
     "Unnamed": "Look at the profile before acting: no standard action fits."}
 
 # %% ../nbs/03_segmentation.ipynb #e9cc299a
-def places(
-    features: pd.DataFrame,  # recency, frequency, monetary
-) -> pd.DataFrame:           # recency, frequency, monetary: customers as rows
-    "The prototypes in a retailer's own units: the quantiles of its customers."
-    rows = {name: [features.recency.quantile(1 - r), features.frequency.quantile(f), features.monetary.quantile(m)] for name, (r, f, m) in PROTOTYPES.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=RFM)
+def nonzero(
+    spread: np.ndarray,  # standard deviations
+) -> np.ndarray:         # the same, with 1 in place of 0
+    "A measure that is the same for everybody must not divide by zero."
+    return np.where(spread > 1e-7, spread, 1.0)
+
+class Space:
+    "The turned and weighted space of a retailer's customers; three measures are turned, any other number is only standardised."
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray, spread: np.ndarray, weights: np.ndarray, frequency: float):
+        self.mean, self.scale, self.spread, self.weights, self.frequency = mean, scale, spread, weights, float(frequency)
+
+    @classmethod
+    def learn(cls, values: np.ndarray, view: View) -> "Space":
+        "Learn means and spreads from customers."
+        x = logs(values)
+        mean, scale = x.mean(axis=0, dtype=float), nonzero(x.std(axis=0, dtype=float))
+        if x.shape[1] != 3: return cls(mean, scale, np.ones(x.shape[1]), np.ones(x.shape[1]), view.frequency)
+        spread = turn((x - mean) / scale, view.frequency).std(axis=0)
+        return cls(mean, scale, nonzero(spread), np.array([ACTIVITY, view.lapse, BASKET]), view.frequency)
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        "Where customers stand in the space, from their measures."
+        return self.put((logs(values) - self.mean) / self.scale).astype(values.dtype, copy=False)
+
+    def put(self, z: np.ndarray) -> np.ndarray:
+        "Where customers stand in the space, from standardised logs."
+        return (turn(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
 
 # %% ../nbs/03_segmentation.ipynb #1db60318
-def standing(
-    features: pd.DataFrame,  # recency, frequency, monetary
-    labels: np.ndarray,      # a cluster number per customer
-) -> np.ndarray:             # clusters × 3: mean standing in recency (1 is latest), frequency, monetary
-    "Where the customers of each cluster stand among all, equal values sharing a place."
-    ranks = features[RFM].rank(pct=True, method="average").to_numpy(copy=True)
-    ranks[:, 0] = 1 - ranks[:, 0]
-    return np.array([ranks[labels == c].mean(axis=0) for c in range(labels.max() + 1)])
+PROMISES: tuple[tuple[str, str, str, int], ...] = (  # what is promised, who has more, who has less ("others" for everybody else), of which measure
+    ("Champions highest in spend", "Champions", "others", 2),
+    ("Lost longest away", "Lost", "others", 0),
+    ("Lost lowest in spend", "others", "Lost", 2),
+    ("At Risk more frequent than Potential Loyalists", "At Risk", "Potential Loyalists", 1),
+    ("At Risk less recent than Potential Loyalists", "At Risk", "Potential Loyalists", 0),
+    ("Loyal Customers more frequent than Potential Loyalists", "Loyal Customers", "Potential Loyalists", 1),
+    ("At Risk less recent than Loyal Customers", "At Risk", "Loyal Customers", 0))
 
-# %% ../nbs/03_segmentation.ipynb #e72b975f
 def orderings(
-    names: list[str],     # a name per segment
-    typical: np.ndarray,  # segments × 3: recency, frequency, monetary of each
-) -> dict[str, bool]:     # what a name promises: whether it is kept; only names that are there
+    names: Sequence[str],  # a name per segment
+    typical: np.ndarray,   # segments × 3: recency, frequency, monetary of each
+) -> dict[str, bool]:      # what a name promises: whether it is kept; only names that are there
     "Check the promises of the names."
-    of, out = {name: row for name, row in zip(names, np.asarray(typical).tolist())}, {}
-    def others(name: str, column: int) -> list[float]: return [row[column] for other, row in of.items() if other != name]
-    if "Champions" in of: out["Champions highest in spend"] = of["Champions"][2] > max(others("Champions", 2), default=-np.inf)
-    if "Lost" in of:
-        out["Lost longest away"] = of["Lost"][0] > max(others("Lost", 0), default=-np.inf)
-        out["Lost lowest in spend"] = of["Lost"][2] < min(others("Lost", 2), default=np.inf)
-    if {"At Risk", "Potential Loyalists"} <= set(of):
-        out["At Risk more frequent than Potential Loyalists"] = of["At Risk"][1] > of["Potential Loyalists"][1]
-        out["At Risk less recent than Potential Loyalists"] = of["At Risk"][0] > of["Potential Loyalists"][0]
+    of, out = {name: row for name, row in zip(names, np.asarray(typical, dtype=float).tolist())}, {}
+    for text, more, less, column in PROMISES:
+        if any(name != "others" and name not in of for name in (more, less)): continue
+        high = [row[column] for name, row in of.items() if name == more or more == "others" and name != less]
+        low = [row[column] for name, row in of.items() if name == less or less == "others" and name != more]
+        out[text] = all(a > b for a in high for b in low)
     return out
 
 # %% ../nbs/03_segmentation.ipynb #fd090882
-def assign_names(
-    stand: np.ndarray,        # clusters × 3, from `standing`
-    typical: np.ndarray,      # clusters × 3: recency, frequency, monetary of each
-    far: float = 0.6,         # a cluster further than this from its prototype is not named
-) -> tuple[list[str], np.ndarray]:  # a name per cluster, and the distances, clusters × prototypes
-    "Match clusters and names one to one: first the orderings, then the distance."
-    names, k = list(PROTOTYPES), len(stand)
-    distance = np.linalg.norm(stand[:, None] - np.array([PROTOTYPES[n] for n in names])[None], axis=2)
-    cost = np.hstack([distance, np.full((k, max(k - len(names), 0)), far)])
-    def named(chosen: tuple[int, ...]) -> list[str]: return [names[j] if j < len(names) and distance[c, j] <= far else "Unnamed" for c, j in enumerate(chosen)]
-    def broken(chosen: tuple[int, ...]) -> int:
-        labels = number_unnamed(named(chosen))
-        return sum(not kept for kept in orderings(labels, typical).values()) + sum(label.startswith("Unnamed") for label in labels)
-    options = permutations(range(cost.shape[1]), k) if k <= len(names) else [best_match(cost)]
-    best = min(options, key=lambda chosen: (broken(chosen), float(cost[range(k), chosen].sum()), chosen))
-    return number_unnamed(named(best)), distance
+FAR = 3.0  # a centre further than this from a prototype does not get its name
 
-# %% ../nbs/03_segmentation.ipynb #0ab4b07f
 def best_match(
     distance: np.ndarray,  # clusters × names
-) -> tuple[int, ...]:      # a column per cluster, each once
+) -> tuple[int, ...]:      # a column per cluster, each once; -1 where there are more clusters than names
     "The assignment with the smallest sum (Hungarian method)."
     from scipy.optimize import linear_sum_assignment
-    return tuple(int(c) for c in linear_sum_assignment(distance)[1])
+    rows, columns = linear_sum_assignment(distance)
+    out = np.full(len(distance), -1)
+    out[rows] = columns
+    return tuple(out.tolist())
 
-def number_unnamed(
-    names: list[str],  # names, some of them "Unnamed"
-) -> list[str]:        # "Unnamed", "Unnamed 2", ...
-    "Keep names unique when more than one cluster has none."
-    out: list[str] = []
-    for name in names: out.append(f"Unnamed {sum(o.startswith('Unnamed') for o in out) + 1}" if name == "Unnamed" and name in out else name)
+def named(
+    match: tuple[int, ...],  # a prototype's number per cluster, or -1
+) -> list[str]:              # names; "Unnamed", "Unnamed 2", ... for the rest
+    "The names of a matching."
+    names, out = list(PROTOTYPES), []
+    for j in match:
+        nameless = sum(name.startswith("Unnamed") for name in out)
+        out.append(names[j] if j >= 0 else "Unnamed" if not nameless else f"Unnamed {nameless + 1}")
     return out
 
+# %% ../nbs/03_segmentation.ipynb #0ab4b07f
+def assign_names(
+    distance: np.ndarray,  # clusters × prototypes
+    typical: np.ndarray,   # clusters × 3: median recency, frequency, monetary of each
+    average: np.ndarray,   # clusters × 3: their means
+) -> tuple[list[str], int]:  # a name per cluster, and how many promises the means break
+    "Match clusters and names one to one, so that every name given is true."
+    k, many = len(distance), distance.shape[1]
+    def cost(match: tuple[int, ...]) -> tuple:
+        labels, gaps = named(match), match.count(-1)
+        if not all(orderings(labels, typical).values()) or any(distance[c, j] > FAR for c, j in enumerate(match) if j >= 0): return (k + 1,)
+        return gaps, sum(not kept for kept in orderings(labels, average).values()), float(sum(distance[c, j] for c, j in enumerate(match) if j >= 0)), match
+    best = min([cost(best_match(distance)), (max(k - many, 0), 1, np.inf, ())])
+    for gaps in range(max(k - many, 0), k + 1) if k <= 6 and (len(best) < 4 or not best[3]) else ():
+        matchings = {m for kept in combinations(range(k), k - gaps) for js in permutations(range(many), k - gaps) for m in [fill_gaps(k, kept, js)]}
+        found = min((cost(m) for m in sorted(matchings)), default=(k + 1,))
+        if len(found) > 1: best = found; break
+    match = best[3] if best[3] else drop_broken(list(best_match(distance)), distance, typical)
+    return named(match), sum(not kept for kept in orderings(named(match), average).values())
+
 # %% ../nbs/03_segmentation.ipynb #e3e118b5
+def fill_gaps(
+    k: int,                      # clusters
+    kept: tuple[int, ...],       # clusters that get a name
+    columns: tuple[int, ...],    # their prototypes
+) -> tuple[int, ...]:            # a prototype per cluster, -1 for the others
+    "A matching with gaps."
+    at = dict(zip(kept, columns))
+    return tuple(at.get(c, -1) for c in range(k))
+
+def drop_broken(
+    match: list[int],      # a prototype per cluster, or -1
+    distance: np.ndarray,  # clusters × prototypes
+    typical: np.ndarray,   # clusters × 3, medians
+) -> tuple[int, ...]:      # the same with names taken away until all that are left are true
+    "Take names away, the worst fitting first: for more clusters than can be searched through."
+    match = [j if j >= 0 and distance[c, j] <= FAR else -1 for c, j in enumerate(match)]
+    while not all(orderings(named(tuple(match)), typical).values()):
+        match[max((c for c, j in enumerate(match) if j >= 0), key=lambda c: distance[c, match[c]])] = -1
+    return tuple(match)
+
+# %% ../nbs/03_segmentation.ipynb #661496df
 def name_margins(
     names: list[str],      # a name per cluster
-    distance: np.ndarray,  # clusters × prototypes, from `assign_names`
-) -> pd.DataFrame:         # segment, distance to its prototype, nearest other name, margin (below zero: the orderings decided)
+    distance: np.ndarray,  # clusters × prototypes
+) -> pd.DataFrame:         # segment, distance to its prototype, nearest other name, margin (below zero: the promises decided)
     "How clearly each name fits: the distance to the nearest other prototype, less the distance to its own."
     rows, all_names = [], list(PROTOTYPES)
     for name, d in zip(names, distance):
@@ -136,112 +208,223 @@ def name_margins(
         rows.append((name, own, min(others)[1], min(others)[0] - own))
     return pd.DataFrame(rows, columns=["segment", "distance", "next", "margin"]).sort_values("segment", key=lambda s: s.map(lambda n: (all_names + [n]).index(n)), ignore_index=True)
 
-# %% ../nbs/03_segmentation.ipynb #29dccfb6
-def nonzero(
-    spread: np.ndarray,  # standard deviations
-) -> np.ndarray:         # the same, with 1 in place of 0
-    "A measure that is the same for everybody must not divide by zero."
-    return np.where(spread > 1e-12, spread, 1.0)
-
-def check_enough(
-    features: pd.DataFrame,  # the customers
-    k: int,                  # how many clusters are asked for
-) -> None:                   # raises `DataError`
-    "Refuse to make more clusters than there are different customers."
-    different = len(features[RFM].drop_duplicates()) if set(RFM) <= set(features) else len(features)
-    if different < k:
-        raise DataError(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different}; "
-                        + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since one customer cannot be divided into groups."))
-
-# %% ../nbs/03_segmentation.ipynb #4160f3ab
+# %% ../nbs/03_segmentation.ipynb #f6715c16
 def settle(
-    z: np.ndarray,               # customers × 3
-    start: np.ndarray | None,    # k × 3 starting places, or none for ten random starts
+    z: np.ndarray,               # customers × axes, in a fixed order
     k: int,                      # how many clusters
-    seed: int,                   # of the random starts
-) -> tuple[np.ndarray, np.ndarray, float]:  # centres, a label per customer, inertia
-    "KMeans on one thread, so that the order of addition is always the same."
+    seed: int = 42,              # of random starts
+    start: np.ndarray | None = None,    # k × axes starting places; ten random starts if left out
+    anchors: np.ndarray | None = None,  # places that pull
+    pull: float = 0.0,           # how much all anchors together weigh, in customers' total weight
+) -> tuple[np.ndarray, float]:   # centres, inertia (of customers alone)
+    "KMeans on one thread, with anchors as weighted customers."
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
+    pulled = anchors is not None and pull > 0
+    x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
+    weight = np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))] if pulled else None
     with threadpool_limits(1):
-        model = KMeans(k, init="k-means++" if start is None else start, n_init=10 if start is None else 1, random_state=seed).fit(z)
-    return model.cluster_centers_, model.labels_, float(model.inertia_)
+        model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=10 if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
+    _, squares = nearest(z, model.cluster_centers_)
+    return model.cluster_centers_, float(squares.sum(dtype=float))
 
-# %% ../nbs/03_segmentation.ipynb #64bc0461
-class Space:
-    "The turned and weighted space of a retailer's customers."
+def nearest(
+    z: np.ndarray,        # customers × axes
+    centers: np.ndarray,  # k × axes
+    block: int = 100_000,  # customers at a time
+) -> tuple[np.ndarray, np.ndarray]:  # number of the nearest centre, squared distance to it
+    "The nearest centre of each customer; each alone gets the same answer as among a million."
+    label, best = np.empty(len(z), np.int32), np.empty(len(z), z.dtype)
+    for i in range(0, len(z), block):
+        d = squared_distances(z[i:i + block], centers)
+        label[i:i + block], best[i:i + block] = d.argmin(axis=1), d.min(axis=1)
+    return label, best
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray, spread: np.ndarray, weights: np.ndarray):
-        self.mean, self.scale, self.spread, self.weights = mean, scale, spread, weights
+def squared_distances(
+    z: np.ndarray,        # customers × axes
+    centers: np.ndarray,  # k × axes
+) -> np.ndarray:          # customers × k
+    "Squared distances, each computed alone."
+    out = np.zeros((len(z), len(centers)), z.dtype)
+    for j in range(z.shape[1]): out += (z[:, [j]] - centers[:, j].astype(z.dtype)) ** 2
+    return out
 
-    @classmethod
-    def learn(cls, logs: np.ndarray, lapse: float = AXES["lapse"]) -> "Space":
-        "Learn means and spreads from customers, for one weight of the lapse axis."
-        mean, scale = logs.mean(axis=0), nonzero(logs.std(axis=0))
-        return cls(mean, scale, nonzero(turn((logs - mean) / scale).std(axis=0)), np.array([AXES["activity"], lapse, AXES["basket"]]))
+# %% ../nbs/03_segmentation.ipynb #29dccfb6
+class Attempt(NamedTuple):
+    "What one view found."
+    view: View            # how it looked
+    space: Space          # where customers stand
+    centers: np.ndarray   # k × axes
+    names: list[str]      # a name per centre
+    distance: np.ndarray  # centres × prototypes
+    inertia: float        # of the customers
 
-    def place(self, features: pd.DataFrame) -> np.ndarray:
-        "Customers × 3: where they stand in the space."
-        return turn((log_rfm(features) - self.mean) / self.scale) / self.spread * self.weights
+    def flaws(self) -> tuple[int, int]:
+        "Groups without a name, and names with a promise that holds for medians and not for means."
+        return sum(name.startswith("Unnamed") for name in self.names), self.broken
 
-# %% ../nbs/03_segmentation.ipynb #fb811c7b
-class CustomerSegmentation(ClusterMixin, BaseEstimator):
-    "KMeans on turned log RFM, started from prototypes, with named clusters."
+    broken: int = 0       # promises that the means break
 
-    def __init__(self, k: int = 5, seed: int = 42):
-        self.k, self.seed = k, seed
+# %% ../nbs/03_segmentation.ipynb #4160f3ab
+def attempt(
+    values: np.ndarray,  # customers × 3, in a fixed order
+    k: int,              # how many clusters
+    view: View,          # how to look
+    seed: int = 42,      # of random starts, which are used where there are not five clusters
+) -> Attempt:            # centres with names
+    "Learn a space, settle, and name."
+    space = Space.learn(values, view)
+    z = space.place(values)
+    if values.shape[1] != 3:
+        centers, inertia = settle(z, k, seed)
+        return Attempt(view, space, centers, named((-1,) * k), np.full((k, len(PROTOTYPES)), np.nan), inertia)
+    anchors = space.put(np.array(list(PROTOTYPES.values())))
+    five = k == len(PROTOTYPES)
+    centers, inertia = settle(z, k, seed, anchors if five else None, anchors if five else None, view.pull)
+    used, label = np.unique(nearest(z, centers)[0], return_inverse=True)
+    groups = pd.DataFrame(values).groupby(label)
+    distance = np.sqrt(squared_distances(centers[used].astype(float), anchors))
+    names, broken = assign_names(distance, groups.median().to_numpy(), groups.mean().to_numpy())
+    return Attempt(view, space, centers[used], names, distance, inertia, broken)
 
-    def fit(self, features: pd.DataFrame, y: Any = None) -> "CustomerSegmentation":
-        "Learn space, centres and names from a customer table."
-        check_enough(features, self.k)
-        if not any(self._settle(features, lapse) for lapse in LAPSE_WEIGHTS): self._settle(features, LAPSE_WEIGHTS[0])
+# %% ../nbs/03_segmentation.ipynb #86efd4c0
+def check_enough(
+    values: np.ndarray,  # customers × measures
+    k: int,              # how many clusters are asked for
+) -> None:               # raises `TooFew`
+    "Refuse to make more clusters than there are different customers."
+    different = len(np.unique(values[: 100_000], axis=0))
+    if different < k and (len(values) <= 100_000 or (different := len(np.unique(values, axis=0))) < k):
+        raise TooFew(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different} (n_samples={len(values)}); "
+                     + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since one customer cannot be divided into groups."))
+
+class TooFew(DataError, ValueError):
+    "There are not enough different customers."
+
+# %% ../nbs/03_segmentation.ipynb #122a3c94
+class CustomerSegmentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    "KMeans on turned log RFM, pulled by prototypes, with named clusters."
+
+    def __init__(self, k: int = 5, seed: int = 42, sample: int = 100_000):
+        self.k, self.seed, self.sample = k, seed, sample  # clusters; of random starts; customers that the view is chosen on, at most
+
+    def fit(self, X: pd.DataFrame | np.ndarray, y: Any = None) -> "CustomerSegmentation":
+        "Learn space, centres and names from a customer table; returns itself."
+        given = self._values(X, reset=True)
+        check_enough(given, self.k)
+        values = given[np.lexsort(given.T[::-1])]
+        some = values if len(values) <= self.sample else values[np.linspace(0, len(values) - 1, self.sample).astype(int)]
+        views = VIEWS if self.k == len(PROTOTYPES) and given.shape[1] == 3 else VIEWS[:1]
+        chosen = first_flawless(some, self.k, views, self.seed)
+        if len(some) < len(values): chosen = finish(values, chosen)
+        self.space_, self.centers_, self.names_, self.name_distance_, self.view_ = chosen.space, chosen.centers, chosen.names, chosen.distance, chosen.view
+        self.quantiles_ = np.quantile(values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf").astype(float)
+        self.labels_, squares = nearest(self.space_.place(given), self.centers_)
+        self.inertia_ = float(np.sort(squares).sum(dtype=float))
         return self
 
-    def _settle(self, features: pd.DataFrame, lapse: float) -> bool:
-        "Find and name the clusters for one weight of the lapse axis; true where all names are given and true."
-        self.space_ = Space.learn(log_rfm(features), lapse)
-        start = self.space_.place(places(features)) if self.k == len(PROTOTYPES) else None
-        self.centers_, self.labels_, self.inertia_ = settle(self.space_.place(features), start, self.k, self.seed)
-        typical = features[RFM].groupby(self.labels_).median().to_numpy()
-        self.names_, self.name_distance_ = assign_names(standing(features, self.labels_), typical)
-        return all(orderings(self.names_, typical).values()) and set(self.names_) <= set(PROTOTYPES)
-
-    def transform(self, features: pd.DataFrame) -> np.ndarray:
+    def transform(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
         "Distance of each customer to each centre, customers × k."
-        return np.sqrt(((self.space_.place(features)[:, None, :] - self.centers_[None]) ** 2).sum(axis=2))
+        check_is_fitted(self)
+        return np.sqrt(squared_distances(self.space_.place(self._values(X)), self.centers_))
 
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
-        "The name of the nearest centre for each customer."
-        return np.array(self.names_)[self.transform(features).argmin(axis=1)]
+    def predict(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
+        "The name of the nearest centre for each customer; nothing is learned."
+        check_is_fitted(self)
+        return np.array(self.names_)[nearest(self.space_.place(self._values(X)), self.centers_)[0]]
 
     def save(self, path: str | Path) -> Path:
-        "Save what was learned as arrays; nothing in the file is code."
-        return save({**vars(self.space_), "centers": self.centers_, "names": np.array(self.names_)}, path)
+        "Save what was learned; see `save_model`."
+        return save_model(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "CustomerSegmentation":
-        "Load a saved model; ready to `predict`."
-        arrays = load(path)
-        model = cls(k=len(arrays["centers"]))
-        model.centers_, model.names_ = arrays.pop("centers"), arrays.pop("names").tolist()
-        model.space_ = Space(**arrays)
-        return model
+        "Load a saved model; see `load_model`."
+        return load_model(path)
+
+    def _values(self, X: Any, reset: bool = False) -> np.ndarray:
+        "The measures of a table, or a checked array."
+        if isinstance(X, pd.DataFrame) and set(RFM) & set(X):
+            if not reset and self.n_features_in_ != 3: raise ValueError(f"X has 3 measures, but CustomerSegmentation is expecting {self.n_features_in_} features as input.")
+            if reset: self.n_features_in_ = 3
+            return rfm_values(X)
+        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+
+    @property
+    def _n_features_out(self) -> int: return len(self.centers_)
+
+# %% ../nbs/03_segmentation.ipynb #9d956a53
+def first_flawless(
+    values: np.ndarray,     # customers × 3, in a fixed order
+    k: int,                 # how many clusters
+    views: Sequence[View],  # in the order of preference
+    seed: int = 42,         # of random starts
+) -> Attempt:               # the first without a flaw, or the one with the fewest
+    "Try the views in order."
+    best: Attempt | None = None
+    for view in views:
+        found = attempt(values, k, view, seed)
+        if best is None or found.flaws() < best.flaws(): best = found
+        if found.flaws() == (0, 0): break
+    return best
+
+def finish(
+    values: np.ndarray,  # all customers, in a fixed order
+    chosen: Attempt,     # found on a part of them
+) -> Attempt:            # the same names and view, centres settled on all
+    "Let the centres settle on all customers; they start where the sample left them."
+    z = chosen.space.place(values)
+    pulled = len(chosen.centers) == len(PROTOTYPES) and values.shape[1] == 3
+    centers, inertia = settle(z, len(chosen.centers), 0, chosen.centers, chosen.space.put(np.array(list(PROTOTYPES.values()))) if pulled else None, chosen.view.pull)
+    return chosen._replace(centers=centers, inertia=inertia)
+
+# %% ../nbs/03_segmentation.ipynb #b332ac66
+def save_model(
+    model: CustomerSegmentation,  # fitted
+    path: str | Path,             # ends in .npz; the words go beside it, as .json
+) -> Path:                        # `path`
+    "Save a fitted model as arrays and words."
+    path = Path(path)
+    save({"mean": model.space_.mean, "scale": model.space_.scale, "spread": model.space_.spread, "weights": model.space_.weights,
+          "frequency": np.array(model.space_.frequency), "centers": model.centers_, "name_distance": model.name_distance_, "quantiles": model.quantiles_}, path)
+    save({"names": model.names_, "k": model.k, "seed": model.seed, "sample": model.sample, "view": model.view_._asdict(), "measures": RFM, "axes": AXES,
+          "prototypes": PROTOTYPES}, path.with_suffix(".json"))
+    return path
+
+def load_model(
+    path: str | Path,         # from `save_model`
+) -> CustomerSegmentation:    # ready to `predict`
+    "Load a saved model; nothing in the files is run."
+    arrays, words = load(path), load(Path(path).with_suffix(".json"))
+    model = CustomerSegmentation(words["k"], words["seed"], words["sample"])
+    model.centers_, model.name_distance_, model.quantiles_ = (arrays.pop(name) for name in ("centers", "name_distance", "quantiles"))
+    model.names_, model.view_, model.space_ = words["names"], View(**words["view"]), Space(**arrays)
+    model.n_features_in_ = len(model.space_.mean)
+    return model
 
 # %% ../nbs/03_segmentation.ipynb #312feb67
 def compare_k(
-    z: np.ndarray,          # customers × 3, turned
+    z: np.ndarray,          # customers × axes
     ks: range,              # numbers of clusters to try
-    seed: int = 42,         # of starts and sample
+    seed: int = 42,         # the first of the seeds
     sample: int = 100_000,  # customers to look at, at most
-) -> pd.DataFrame:          # k, inertia, silhouette, davies_bouldin
-    "Inertia, silhouette and Davies-Bouldin for each number of clusters."
-    from sklearn.metrics import davies_bouldin_score, silhouette_score
-    if len(z) > sample: z = z[np.random.default_rng(seed).choice(len(z), sample, replace=False)]
+    seeds: int = 5,         # how many seeds, for the intervals
+    compared: int = 4_000,  # customers whose silhouette is taken, per seed
+) -> pd.DataFrame:          # k, and inertia and silhouette, each with its smallest and largest value over the seeds
+    "Inertia and silhouette for each number of clusters, with their spread over seeds."
+    from sklearn.metrics import silhouette_score
     rows = []
-    for k in ks:
-        _, labels, inertia = settle(z, None, k, seed)
-        rows.append((k, inertia, silhouette_score(z, labels, sample_size=min(len(z), 10_000), random_state=seed), davies_bouldin_score(z, labels)))
-    return pd.DataFrame(rows, columns=["k", "inertia", "silhouette", "davies_bouldin"])
+    for s in range(seed, seed + seeds):
+        rng = np.random.default_rng(s)
+        part = z if len(z) <= sample // seeds else z[np.sort(rng.choice(len(z), sample // seeds, replace=False))]
+        few = np.sort(rng.choice(len(part), min(len(part), compared), replace=False))
+        for k in ks:
+            centers, inertia = settle(part, k, s)
+            label = nearest(part[few], centers)[0]
+            rows.append((k, inertia / len(part), silhouette_score(part[few], label) if len(set(label)) > 1 else np.nan))
+    out = pd.DataFrame(rows, columns=["k", "inertia", "silhouette"]).groupby("k").agg(["mean", "min", "max"])
+    out.columns = [a if b == "mean" else f"{a}_{'low' if b == 'min' else 'high'}" for a, b in out.columns]
+    return out.reset_index()
 
 # %% ../nbs/03_segmentation.ipynb #3d1e1f5c
 def knee(
@@ -249,6 +432,7 @@ def knee(
     inertia: np.ndarray,  # falling
 ) -> int:                 # the k at the knee
     "The point furthest below the straight line from the first to the last."
+    if len(k) < 3 or inertia[0] <= inertia[-1]: return int(k[0])
     x, y = (k - k[0]) / (k[-1] - k[0]), (inertia - inertia[-1]) / (inertia[0] - inertia[-1])
     return int(k[np.argmax(1 - x - y)])
 
@@ -258,61 +442,218 @@ def stability(
     model: CustomerSegmentation,  # fitted on them
     draws: int = 20,         # bootstrap samples
     seed: int = 42,          # of the draws
-) -> np.ndarray:             # an adjusted Rand index per draw
-    "Bootstrap stability of the partition."
+) -> tuple[np.ndarray, pd.DataFrame]:  # an adjusted Rand index per draw; draws × segments, the Jaccard index of each
+    "Bootstrap stability of the partition and of each segment."
     from sklearn.metrics import adjusted_rand_score
-    rng, own, out = np.random.default_rng(seed), model.predict(features), []
+    rng, own = np.random.default_rng(seed), nearest(model.space_.place(rfm_values(features)), model.centers_)[0]
+    ari, jaccard = [], []
     for _ in range(draws):
-        again = CustomerSegmentation(model.k, model.seed).fit(features.iloc[rng.integers(0, len(features), len(features))])
-        out.append(adjusted_rand_score(own, again.transform(features).argmin(axis=1)))
-    return np.array(out)
+        again = CustomerSegmentation(model.k, model.seed, model.sample).fit(features.iloc[rng.integers(0, len(features), len(features))])
+        other = nearest(again.space_.place(rfm_values(features)), again.centers_)[0]
+        ari.append(adjusted_rand_score(own, other))
+        both = pd.crosstab(own, other).reindex(range(len(model.names_)), fill_value=0).to_numpy()
+        jaccard.append((both / np.maximum(both.sum(1, keepdims=True) + both.sum(0) - both, 1)).max(axis=1))
+    return np.array(ari), pd.DataFrame(jaccard, columns=model.names_)
+
+# %% ../nbs/03_segmentation.ipynb #b07a3055
+def plain_space(
+    features: pd.DataFrame,  # recency, frequency, monetary
+) -> np.ndarray:             # customers × 3
+    "Standardised log RFM, not turned."
+    x = logs(rfm_values(features))
+    return (x - x.mean(axis=0)) / nonzero(x.std(axis=0))
+
+def other_methods(
+    k: int,     # clusters
+    seed: int,  # of random starts
+) -> dict[str, Any]:  # name: a function from customers × 3 to a label each
+    "The alternatives."
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.mixture import GaussianMixture
+    return {"KMeans on plain log RFM": lambda z: nearest(z, settle(z, k, seed)[0])[0],
+            "Gaussian mixture": lambda z: GaussianMixture(k, random_state=seed, n_init=3, reg_covar=1e-4).fit(z).predict(z),
+            "Hierarchical (Ward)": lambda z: AgglomerativeClustering(k).fit(z).labels_}
+
+def true_names(
+    values: np.ndarray,  # customers × 3: recency, frequency, monetary
+    label: np.ndarray,   # a cluster number per customer
+) -> int:                # how many clusters can be given a name that is true
+    "Names that a partition could carry, by promises alone."
+    used, label = np.unique(label, return_inverse=True)
+    groups = pd.DataFrame(values).groupby(label)
+    names, _ = assign_names(np.zeros((len(used), len(PROTOTYPES))), groups.median().to_numpy(), groups.mean().to_numpy())
+    return sum(not name.startswith("Unnamed") for name in names)
+
+# %% ../nbs/03_segmentation.ipynb #2540824f
+def alternatives(
+    features: pd.DataFrame,  # recency, frequency, monetary
+    model: CustomerSegmentation,  # the one in use
+    sample: int = 3_000,     # customers to look at
+    draws: int = 3,          # new draws per method
+) -> pd.DataFrame:           # method, silhouette, davies_bouldin, calinski_harabasz, names, stability, agreement
+    "The model and its alternatives on the same customers."
+    from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
+    from threadpoolctl import threadpool_limits
+    rng = np.random.default_rng(model.seed)
+    few = features.iloc[np.sort(rng.choice(len(features), min(len(features), sample), replace=False))].reset_index(drop=True)
+    own = lambda f: CustomerSegmentation(model.k, model.seed).fit(f).labels_
+    methods = {"In use: turned axes and prototypes": own} | {name: lambda f, m=m: m(plain_space(f)) for name, m in other_methods(model.k, model.seed).items()}
+    z, values, rows, first = plain_space(few), rfm_values(few), [], None
+    with threadpool_limits(1):
+        for name, method in methods.items():
+            label, again = method(few), []
+            first = label if first is None else first
+            for _ in range(draws):
+                drawn = rng.integers(0, len(few), len(few))
+                again.append(adjusted_rand_score(label[drawn], method(few.iloc[drawn].reset_index(drop=True))))
+            rows.append((name, silhouette_score(z, label), davies_bouldin_score(z, label), calinski_harabasz_score(z, label), true_names(values, label), np.mean(again), adjusted_rand_score(first, label)))
+    return pd.DataFrame(rows, columns=["method", "silhouette", "davies_bouldin", "calinski_harabasz", "names", "stability", "agreement"])
+
+# %% ../nbs/03_segmentation.ipynb #8175ee89
+FIVE: dict[str, str] = {  # name in the grid of eleven: the segment it corresponds to
+    "Champions": "Champions", "Loyal": "Loyal Customers", "Need Attention": "Loyal Customers", "Potential Loyalist": "Potential Loyalists", "New": "Potential Loyalists",
+    "Promising": "Potential Loyalists", "At Risk": "At Risk", "Cannot Lose": "At Risk", "About To Sleep": "Lost", "Hibernating": "Lost", "Lost": "Lost"}
+
+def grid_agreement(
+    segment: Sequence[str],      # a name per customer
+    rfm_segment: Sequence[str],  # the grid's name per customer
+) -> tuple[float, pd.DataFrame]:  # share of customers whose segment is the one that their grid name maps to; grid names × segments
+    "How far the two views agree, and where not."
+    s, g = pd.Series(np.asarray(segment), name="segment"), pd.Series(np.asarray(rfm_segment), name="name in the grid")
+    table = pd.crosstab(g, s)
+    rows, columns = [n for n in FIVE if n in table.index], [n for n in [*PROTOTYPES, *table.columns] if n in table.columns]
+    return float((g.map(FIVE) == s).mean()), table.loc[rows + [n for n in table.index if n not in FIVE], list(dict.fromkeys(columns))]
+
+# %% ../nbs/03_segmentation.ipynb #306c38ad
+def true_kinds(
+    truth: Mapping[str, np.ndarray],  # the generator's: customer_id, rate, spells, start
+    customer_id: Sequence[str],       # of whom
+    reference_date: pd.Timestamp,     # the day after the last day of data
+) -> tuple[np.ndarray, np.ndarray]:   # whether each is still active; the third of the hidden rate, 0 to 2
+    "What the generator knows about each customer."
+    last = (pd.Timestamp(reference_date) - pd.Timestamp(str(truth["start"]))).days - 0.5
+    active = np.zeros(len(truth["rate"]), bool)
+    active[truth["spells"][(truth["spells"][:, 1] <= last) & (truth["spells"][:, 2] > last), 0].astype(int)] = True
+    at = pd.Index(truth["customer_id"]).get_indexer(list(customer_id))
+    rate = truth["rate"][at]
+    return active[at], np.searchsorted(np.quantile(rate, [1 / 3, 2 / 3]), rate)
+
+def truth_agreement(
+    features: pd.DataFrame,  # recency, frequency, monetary
+    segment: np.ndarray,     # a name per customer
+    active: np.ndarray,      # from `true_kinds`
+    third: np.ndarray,       # from `true_kinds`
+    seed: int = 42,          # of the folds
+) -> dict[str, float]:       # adjusted mutual information of the segments, of a tree with as many leaves, of a free tree
+    "What the segments know about the truth, and what could be known from the three measures."
+    from sklearn.metrics import adjusted_mutual_info_score
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+    kind, folds = active * 3 + third, KFold(5, shuffle=True, random_state=seed)
+    def told(**limits: int) -> float: return adjusted_mutual_info_score(kind, cross_val_predict(DecisionTreeClassifier(random_state=seed, **limits), rfm_values(features), kind, cv=folds))
+    return {"segments": adjusted_mutual_info_score(kind, segment), "tree_as_many": told(max_leaf_nodes=max(len(set(segment)), 2)), "tree_free": told(min_samples_leaf=20)}
 
 # %% ../nbs/03_segmentation.ipynb #8d3f95ed
 def find_outliers(
-    z: np.ndarray,           # customers × 3, turned
+    z: np.ndarray,           # customers × axes
     sample: int = 10_000,    # customers that DBSCAN looks at, at most
     neighbours: int = 10,    # how many make a place dense
-    seed: int = 42,          # of the sample
 ) -> np.ndarray:             # a boolean per customer
     "Customers far from every dense place; the radius is where the nearest-neighbour distances of the outer one per cent begin."
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import NearestNeighbors
-    few = z if len(z) <= sample else z[np.random.default_rng(seed).choice(len(z), sample, replace=False)]
+    few = z[np.lexsort(z.T[::-1])][np.unique(np.linspace(0, len(z) - 1, min(len(z), sample)).astype(int))]
     if len(few) <= neighbours: return np.zeros(len(z), dtype=bool)
     gaps = NearestNeighbors(n_neighbors=neighbours).fit(few).kneighbors()[0][:, -1]
     radius = float(np.quantile(gaps, 0.99)) or 1e-9
     core = few[DBSCAN(eps=radius, min_samples=neighbours).fit(few).core_sample_indices_]
     return NearestNeighbors(n_neighbors=1).fit(core).kneighbors(z)[0][:, 0] > radius if len(core) else np.ones(len(z), dtype=bool)
 
+# %% ../nbs/03_segmentation.ipynb #dec5be42
+def outlier_reasons(
+    features: pd.DataFrame,  # customer_id, recency, frequency, monetary
+    segment: np.ndarray,     # a name per customer
+    odd: np.ndarray,         # from `find_outliers`
+) -> pd.DataFrame:           # customer_id, segment, reason, and each value beside the segment's median; the strangest first
+    "Who the outliers are, and why."
+    f = features[["customer_id", *RFM]].assign(segment=segment, basket=np.maximum(features.monetary, 0) / np.maximum(features.frequency, 1))
+    words = {"recency": "days since the last purchase", "frequency": "purchases", "monetary": "spend", "basket": "spend per purchase"}
+    usual = f.groupby("segment")[list(words)].transform("median")
+    factor = (np.maximum(f[list(words)], 0) + 1) / (usual + 1)
+    strange, out = np.abs(np.log(factor)), f.join(usual.add_prefix("usual_"))
+    which = strange.columns.to_numpy()[strange.to_numpy().argmax(axis=1)]
+    times = factor.to_numpy()[np.arange(len(f)), strange.to_numpy().argmax(axis=1)]
+    out["reason"] = [f"{words[w]}: {t:,.0f} times the usual" if t >= 2 else f"{words[w]}: {t:.0%} of the usual" if t <= 0.5 else "a rare mixture: no single value is far from the usual" for w, t in zip(which, times)]
+    out["strange"] = strange.max(axis=1)
+    columns = ["customer_id", "segment", "reason"] + [c for w in words for c in (w, f"usual_{w}")]
+    return out[odd].sort_values(["strange", "customer_id"], ascending=[False, True])[columns].reset_index(drop=True)
+
 # %% ../nbs/03_segmentation.ipynb #136ee42b
 def explain(
     features: pd.DataFrame,  # recency, frequency, monetary
+    quantiles: np.ndarray,   # 101 × 3: the model's `quantiles_`
     currency: str = "",      # for the spend
 ) -> pd.Series:              # such as "240 purchases (top 2%), last purchase 3 days ago (top 10%)"
     "Why a customer is where it is: the two measures furthest from the middle."
-    ranks = features[RFM].rank(pct=True, method="average")
-    ranks["recency"] = 1 - ranks.recency + 1 / len(features)
-    words = pd.DataFrame({"recency": "last purchase " + features.recency.round().astype(int).astype(str) + " days ago",
-                          "frequency": features.frequency.round().astype(int).astype(str) + " purchases",
-                          "monetary": currency + features.monetary.map("{:,.0f}".format) + " spent"})
-    percent = ranks.map(lambda r: f" (top {max(100 * (1 - r), 1):.0f}%)" if r >= 0.5 else f" (lowest {max(100 * r, 1):.0f}%)")
-    order = np.argsort(-np.abs(ranks[RFM].to_numpy() - 0.5), axis=1, kind="stable")[:, :2]
-    text, rows = (words[RFM] + percent[RFM]).to_numpy(), np.arange(len(features))
-    return pd.Series([f"{a}, {b}" for a, b in zip(text[rows, order[:, 0]], text[rows, order[:, 1]])], index=features.index)
+    values = rfm_values(features)
+    ranks = np.column_stack([(np.searchsorted(q, v, "left") + np.searchsorted(q, v, "right")) / (2 * len(q)) for q, v in zip(quantiles.T, values.T)])
+    ranks[:, 0] = 1 - ranks[:, 0]
+    words = np.column_stack([[f"last purchase {v:.0f} days ago" for v in values[:, 0]], [f"{v:.0f} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]], [f"{currency}{v:,.0f} spent" for v in features.monetary]]).astype(object)
+    percent = np.array([[f" (top {max(100 * (1 - r), 1):.0f}%)" if r >= 0.5 else f" (lowest {max(100 * r, 1):.0f}%)" for r in row] for row in ranks], dtype=object).reshape(-1, 3)
+    order, rows = np.argsort(-np.abs(ranks - 0.5), axis=1, kind="stable")[:, :2], np.arange(len(features))
+    text = words + percent
+    return pd.Series(text[rows, order[:, 0]] + ", " + text[rows, order[:, 1]], index=features.index, dtype="str")
+
+# %% ../nbs/03_segmentation.ipynb #9dc9cb35
+def score_customers(
+    customers: pd.DataFrame,       # customer_id, with recency, frequency and monetary or without
+    model: CustomerSegmentation,   # fitted or loaded
+    features: pd.DataFrame | None = None,  # of the run, to look ids up
+    currency: str = "",            # for the reasons
+) -> pd.DataFrame:                 # customer_id, segment, margin, why, value_at_risk, action; in the order given
+    "Segments, reasons and actions for a list of customers."
+    if "customer_id" not in customers: raise DataError(f"The list of customers needs a column customer_id; found {', '.join(map(str, customers.columns))}.")
+    asked = customers[["customer_id", *[m for m in RFM if m in customers]]].astype({"customer_id": "str"}).reset_index(drop=True)
+    if not set(RFM) <= set(asked):
+        if features is None: raise DataError("The list has no recency, frequency and monetary, and there are no customers to look the ids up among.")
+        asked = asked[["customer_id"]].merge(features[["customer_id", *RFM]].astype({"customer_id": "str"}), on="customer_id", how="left")
+        known = asked.recency.notna()
+    else: known = pd.Series(True, index=asked.index)
+    out = pd.DataFrame({"customer_id": asked.customer_id, "segment": "Unknown", "margin": np.nan, "why": "not among the customers of this run", "value_at_risk": np.nan, "action": "Check the id."})
+    if known.any():
+        rows = asked[known]
+        out.loc[known, ["segment", "margin", "why", "value_at_risk", "action"]] = describe(rows, model, currency)[["segment", "margin", "why", "value_at_risk", "action"]]
+    return out
+
+def describe(
+    features: pd.DataFrame,       # customer_id, recency, frequency, monetary
+    model: CustomerSegmentation,  # fitted or loaded
+    currency: str = "",           # for the reasons
+) -> pd.DataFrame:                # segment, cluster, margin, why, value_at_risk (spend in the look-back of those At Risk), action; index as given
+    "What a campaign list needs to know about each customer."
+    distance = model.transform(features)
+    nearest_two = np.sort(distance, axis=1)[:, :2]
+    out = pd.DataFrame({"cluster": distance.argmin(axis=1).astype("int64")}, index=features.index)
+    out.insert(0, "segment", np.array(model.names_)[out.cluster.to_numpy()])
+    out["margin"] = (nearest_two[:, -1] - nearest_two[:, 0]) / np.maximum(nearest_two[:, -1], 1e-12)
+    out["why"] = explain(features, model.quantiles_, currency)
+    out["value_at_risk"] = np.where(out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0)
+    return out.assign(action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.segment])
 
 # %% ../nbs/03_segmentation.ipynb #be21111f
 def profiles(
     features: pd.DataFrame,  # the customers, with basket_value
     segment: np.ndarray,     # a name per customer
-) -> pd.DataFrame:           # a row per segment in the house's order: customers, shares, revenue, medians, action
+) -> pd.DataFrame:           # a row per segment in the house's order: customers, shares, revenue, medians, value at risk, action
     "Who is in a segment, what they bring, and what to do."
     f = features.assign(segment=segment)
     out = f.groupby("segment").agg(customers=("customer_id", "size"), revenue=("monetary", "sum"), recency=("recency", "median"), frequency=("frequency", "median"),
                                    monetary=("monetary", "median"), basket_value=("basket_value", "median"))
     out = out.loc[sorted(out.index, key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s))]
+    total = out.revenue.sum()
     out.insert(1, "share", out.customers / out.customers.sum())
-    out.insert(3, "revenue_share", out.revenue / out.revenue.sum())
-    return out.assign(action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.index]).reset_index()
+    out.insert(3, "revenue_share", out.revenue / total if total else np.nan)
+    return out.assign(revenue_per_customer=out.revenue / out.customers, action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.index]).reset_index()
 
 # %% ../nbs/03_segmentation.ipynb #83b93d68
 def colour(
@@ -327,18 +668,18 @@ def plot_optimal_k(
     chosen: int,          # the number that is used
     at_knee: int,         # from `knee`
 ) -> Any:                 # a matplotlib Figure
-    "Elbow and silhouette side by side, with the choice marked."
+    "Elbow and silhouette side by side with their spread over seeds, and the choice marked."
     import matplotlib.pyplot as plt
     use_style()
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1))
-    left.plot(tried.k, tried.inertia, color=ACCENT, marker="o", markersize=4)
-    left.set(title=f"Elbow: the knee is at {at_knee}", xlabel="number of segments", ylabel="inertia", ylim=(0, None))
-    right.plot(tried.k, tried.silhouette, color=ACCENT, marker="o", markersize=4)
-    right.set(title=f"Silhouette: highest at {tried.k[tried.silhouette.idxmax()]}", xlabel="number of segments", ylabel="silhouette", ylim=(0, None))
-    for ax in (left, right):
+    fig, axes = plt.subplots(1, 2, figsize=(8.8, 3.2))
+    titles = {"inertia": f"Elbow: the knee is at {at_knee}", "silhouette": f"Silhouette: highest at {tried.k[tried.silhouette.idxmax()]}"}
+    for ax, (measure, title) in zip(axes, titles.items()):
+        ax.fill_between(tried.k, tried[f"{measure}_low"], tried[f"{measure}_high"], color=ACCENT, alpha=0.22, linewidth=0, label="smallest to largest over seeds")
+        ax.plot(tried.k, tried[measure], color=ACCENT, marker="o", markersize=4, label="mean")
+        ax.set(title=title, xlabel="number of segments", ylabel="inertia per customer" if measure == "inertia" else measure, ylim=(0, 1.15 * tried[f"{measure}_high"].max()), xticks=tried.k)
         ax.axvline(chosen, color=SECOND, linewidth=1)
         ax.annotate(f"used: {chosen}", (chosen, ax.get_ylim()[1]), xytext=(4, -10), textcoords="offset points", color=SECOND)
-        ax.set_xticks(tried.k)
+    axes[0].legend(loc="lower left")
     return fig
 
 # %% ../nbs/03_segmentation.ipynb #03db1ec0
@@ -347,13 +688,14 @@ def pca_view(
 ) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:  # customers × 2, loadings (measure × 2), explained share of each component
     "The two main directions of standardised log RFM; signs fixed so that more spend lies to the right and longer ago lies upwards."
     from sklearn.decomposition import PCA
-    logs = log_rfm(features)
-    z = (logs - logs.mean(axis=0)) / nonzero(logs.std(axis=0))
-    pca = PCA(2, svd_solver="full").fit(z)
+    from threadpoolctl import threadpool_limits
+    z = plain_space(features).astype(float)
+    with threadpool_limits(1): pca = PCA(2, svd_solver="covariance_eigh").fit(z[np.lexsort(z.T[::-1])])
     sign = np.where(np.array([pca.components_[0, 2], pca.components_[1, 0]]) < 0, -1.0, 1.0)
-    return pca.transform(z) * sign, pd.DataFrame(pca.components_.T * sign, index=RFM, columns=["pc1", "pc2"]), pca.explained_variance_ratio_
+    points = np.column_stack([sum((z[:, j] - pca.mean_[j]) * pca.components_[i, j] for j in range(3)) * sign[i] for i in range(2)])
+    return points, pd.DataFrame(pca.components_.T * sign, index=RFM, columns=["pc1", "pc2"]), np.nan_to_num(pca.explained_variance_ratio_)
 
-# %% ../nbs/03_segmentation.ipynb #85cbfca6
+# %% ../nbs/03_segmentation.ipynb #e6dcf6bf
 def plot_pca(
     points: np.ndarray,        # customers × 2, from `pca_view`
     segment: np.ndarray,       # a name per customer
@@ -364,21 +706,30 @@ def plot_pca(
     "The customers in two dimensions, coloured by segment, with what the axes mean as arrows."
     import matplotlib.pyplot as plt
     use_style()
-    fig, ax = plt.subplots(figsize=(7.4, 4.8))
+    fig, ax = plt.subplots(figsize=(8.2, 4.8))
     some = np.arange(len(points)) if len(points) <= most else np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))
-    for name in sorted(set(segment), key=lambda s: list(SEGMENTS).index(s) if s in SEGMENTS else 99):
+    for name in in_house_order(segment):
         at = some[segment[some] == name]
         ax.scatter(points[at, 0], points[at, 1], s=7, alpha=0.55, color=colour(name), linewidths=0, label=f"{name} ({(segment == name).sum():,})", rasterized=True)
-    reach = np.abs(points).max(axis=0).min() * 0.8
-    for measure, (x, y) in zip(loadings.index, loadings.to_numpy() * reach):
-        ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.4})
-        right, up = {"frequency": (0.15, -0.12), "monetary": (0, 0.22)}.get(measure, (0, 0.12))
-        ax.text(x + right, y + up, measure, ha="left" if right else "center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1})
-    ax.set(title="Customers by segment", xlabel=f"first direction ({explained[0]:.0%} of the variation): more active to the right", ylabel=f"second direction ({explained[1]:.0%}): longer ago upwards")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), markerscale=2.2)
+        ax.text(*np.median(points[segment == name], axis=0), name, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5})
+    low, high = ax.get_xlim(), ax.get_ylim()
+    x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * (low[1] - low[0])
+    for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
+        ax.annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3}, annotation_clip=False)
+        drop = {"frequency": -0.018, "monetary": 0.018}.get(measure, 0.03) * (high[1] - high[0])
+        ax.text(x + 1.12 * dx, y + 1.12 * dy + drop, measure, ha="left" if dx > 0.3 * reach else "center", va="center", fontsize=9, clip_on=False)
+    ax.text(x - 0.6 * reach, y - 0.16 * (high[1] - high[0]), "which way each measure grows", fontsize=9, clip_on=False)
+    ax.set(title="Customers by segment", xlim=low, ylim=high, xlabel=f"first direction ({explained[0]:.0%} of the variation): more active to the right", ylabel=f"second direction ({explained[1]:.0%}): longer ago upwards")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=2.2, title="Segment (customers)", alignment="left")
     return fig
 
-# %% ../nbs/03_segmentation.ipynb #e6dcf6bf
+def in_house_order(
+    segments: Sequence[str],  # names, repeated or not
+) -> list[str]:               # each once
+    "Segment names from best to worst."
+    return sorted(set(segments), key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s))
+
+# %% ../nbs/03_segmentation.ipynb #043b69ed
 def plot_profiles(
     profile: pd.DataFrame,  # from `profiles`
     currency: str = "",     # for the spend
@@ -390,10 +741,36 @@ def plot_profiles(
     fig, axes = plt.subplots(1, len(panels), figsize=(10, 0.7 + 0.36 * len(profile)), sharey=True)
     y = np.arange(len(profile))[::-1]
     for ax, (column, title, factor) in zip(axes, panels):
-        ax.barh(y, factor * profile[column], color=[colour(s) for s in profile.segment])
-        for at, value in zip(y, factor * profile[column]): ax.text(max(value, 0), at, f" {value:,.0f}", va="center", fontsize=9)
-        ax.set(title=title, xticks=[], xlim=(0, 1.35 * max(float((factor * profile[column]).max()), 1e-9)))
+        values = (factor * profile[column]).fillna(0)
+        ax.barh(y, values, color=[colour(s) for s in profile.segment])
+        for at, value in zip(y, values): ax.text(max(value, 0), at, f" {value:,.0f}", va="center", fontsize=9)
+        ax.set(title=title, xticks=[], xlim=(0, 1.35 * max(float(values.max()), 1e-9)))
         ax.grid(visible=False)
     axes[0].set(yticks=y)
     axes[0].set_yticklabels(profile.segment)
+    return fig
+
+# %% ../nbs/03_segmentation.ipynb #a661b74a
+def plot_stability(
+    ari: np.ndarray,        # from `stability`
+    jaccard: pd.DataFrame,  # from `stability`
+) -> Any:                   # a matplotlib Figure
+    "Agreement of each new draw with the partition in use, for all and for each segment."
+    import matplotlib.pyplot as plt
+    use_style()
+    names = in_house_order(jaccard.columns)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.2), width_ratios=[1, 2.2])
+    lowest = min(0.7, float(np.floor(10 * min(ari.min(), jaccard.to_numpy().min())) / 10))
+    spread = np.linspace(-0.25, 0.25, len(ari))
+    left.plot(spread, np.sort(ari), "o", color=ACCENT, alpha=0.7, markersize=5, linewidth=0)
+    left.hlines(ari.mean(), -0.4, 0.4, color=INK, linewidth=1.6)
+    left.axhline(0.85, color=SECOND, linewidth=1)
+    left.set(title="The partition", ylabel="adjusted Rand index", xticks=[], xlim=(-0.5, 0.5), ylim=(lowest, 1.005))
+    for i, name in enumerate(names):
+        right.plot(i + spread, np.sort(jaccard[name]), "o", color=colour(name), alpha=0.8, markersize=5)
+        right.text(i, lowest + 0.02 * (1 - lowest), f"{(jaccard[name] > 0.75).mean():.0%} found", ha="center", va="bottom", fontsize=9)
+    right.axhline(0.75, color=SECOND, linewidth=1)
+    right.set(title="Each segment", ylabel="Jaccard index", xticks=range(len(names)), ylim=(lowest - 0.06 * (1 - lowest), 1.005))
+    right.set_xticklabels([n.replace(" ", "\n") for n in names])
+    right.grid(axis="x", visible=False)
     return fig
