@@ -109,11 +109,11 @@ def grid(**values):
 
 
 OUTSIDE = {  # name: how to make it, and what is tried on the validation window
-    "implicit BM25": (lambda **p: Implicit(nearest("BM25Recommender"), **p), grid(support=[5, 10, 20], K=[20, 100], K1=[0.5, 1.2], B=[0.25, 0.75])),
-    "implicit TF-IDF": (lambda **p: Implicit(nearest("TFIDFRecommender"), **p), grid(support=[5, 10, 20], K=[20, 100, 300])),
-    "implicit cosine": (lambda **p: Implicit(nearest("CosineRecommender"), **p), grid(support=[5, 10, 20], K=[20, 100, 300])),
-    "implicit ALS": (lambda **p: Implicit(als, **p), grid(support=[5], factors=[32, 64, 128], regularization=[0.01, 1.0], alpha=[1, 10], iterations=[15])),
-    "TIFU-KNN": (Tifu, grid(size=[7], within=[0.9, 1.0], between=[0.7, 0.9], neighbours=[100, 300], alpha=[0.7, 0.9])),
+    "implicit BM25": (lambda **p: Implicit(nearest("BM25Recommender"), **p), grid(support=[10], K=[20, 100], K1=[0.5, 1.2], B=[0.25, 0.75])),
+    "implicit TF-IDF": (lambda **p: Implicit(nearest("TFIDFRecommender"), **p), grid(support=[5, 20], K=[20, 100])),
+    "implicit cosine": (lambda **p: Implicit(nearest("CosineRecommender"), **p), grid(support=[5, 20], K=[20, 100])),
+    "implicit ALS": (lambda **p: Implicit(als, **p), grid(support=[10], factors=[64, 128], regularization=[0.1], alpha=[1, 10], iterations=[15])),
+    "TIFU-KNN": (Tifu, grid(size=[7], within=[0.9], between=[0.7, 0.9], neighbours=[100, 300], alpha=[0.7, 0.9])),
     "random": (RandomRecommender, [{}])}
 
 
