@@ -18,11 +18,11 @@ from .engines import connect, copies, engine, exact_sum, lay_down, write_table
 from .sources import Source, bring, open_source, place
 
 # %% auto #0
-__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'hold', 'judge_all', 'days_of', 'collapse', 'add_time', 'finish',
-           'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
-           'read_customers', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books',
-           'examples', 'quoted', 'open_sources', 'prepare_run', 'by_month', 'plot_trend', 'by_category',
-           'plot_categories', 'concentration', 'top_share', 'plot_pareto', 'per_customer', 'plot_customers']
+__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'hold', 'judge_all', 'survey', 'collapse', 'add_time', 'finish', 'our_columns',
+           'read_products', 'products_in_log', 'complete_products', 'complete_customers', 'read_customers', 'Prepared',
+           'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books', 'examples', 'quoted', 'open_sources',
+           'prepare_run', 'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share',
+           'plot_pareto', 'per_customer', 'plot_customers']
 
 # %% ../nbs/01_data.ipynb #60b5550e
 def mark_products(
@@ -61,22 +61,29 @@ def judge_all(
     raw: ibis.Table,               # the raw log
     settings: DataConfig,          # the contract's limits
     catalogue: ibis.Table | None,  # the products table, if there is one
-) -> tuple[ibis.Table, dict]:      # judged lines, carried out; and what only the whole could tell
+) -> tuple[ibis.Table, pd.DataFrame, dict]:  # judged lines, carried out; from `survey`; and what only the whole could tell
     "Apply the contract to all lines."
     def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
         lines = mark_products(typed(raw, settings, floats), catalogue, settings)
         return hold(con, judge(with_limits(lines, settings, latest)), "judged")
     lines = judged()
-    floats, latest = float_ids(lines), None if settings.last_date else believed_until(days_of(lines), settings.max_silence)
-    if floats or latest is not None: lines = judged(tuple(floats), latest)
-    return lines, {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {})
+    seen = survey(lines)
+    fine = seen[seen.reason.isna()].reset_index(drop=True)
+    maybe = tuple(c for c in ("transaction_id", "customer_id", "product_id") if c in fine and fine[c].sum() > 0)
+    floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
+    latest = None if settings.last_date else believed_until(fine, settings.max_silence)
+    if floats or latest is not None:
+        lines = judged(tuple(floats), latest)
+        seen = survey(lines)
+    return lines, seen, {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {})
 
-def days_of(
+def survey(
     judged: ibis.Table,   # judged lines
-) -> pd.DataFrame:        # day and lines, in order
-    "How many acceptable lines each day has."
-    fine = judged.filter(judged.reason.isnull())
-    return fine.group_by(day=fine.date.truncate("D")).aggregate(lines=_.count()).order_by("day").execute().astype({"day": "datetime64[us]"})
+) -> pd.DataFrame:        # reason, day, lines, revenue, and for each id column how many end in `.0`; in order
+    "What there is of each reason on each day."
+    ids = {c: judged[c].endswith(".0").cast("int32").sum().fill_null(0) for c in ("transaction_id", "customer_id", "product_id") if c in judged.columns}
+    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), **ids)
+    return days.execute().astype({"day": "datetime64[us]"}).sort_values(["reason", "day"], ignore_index=True)
 
 # %% ../nbs/01_data.ipynb #e9e51921
 def collapse(
@@ -203,14 +210,15 @@ def clean(
     has_products = settings.columns.get("product_id", "product_id") in transactions.columns
     catalogue = read_products(products, settings) if products is not None and has_products else None
     told = catalogue if catalogue is not None or not has_products else products_in_log(transactions, settings)
-    judged, found = judge_all(con, transactions, settings, catalogue if catalogue is not None else told if settings.exclude else None)
+    judged, seen, found = judge_all(con, transactions, settings, catalogue if catalogue is not None else told if settings.exclude else None)
     accepted = judged.filter(judged.reason.isnull())
     once = collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
     lines = hold(con, with_time(once), "kept")
     kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select([c for c in TRANSACTION_COLUMNS if c in lines.columns])
     marked = hold(con, flagged(lines, settings), "flagged")
     people = hold(con, complete_customers(lines, customers, settings), "customers")
-    facts = book(judged, lines, marked, people, int(transactions.count().execute())) | found
+    counted = [rows for _, rows in parts or [("", -1)]]
+    facts = book(judged, seen, lines, marked, people, sum(counted) if min(counted) >= 0 else int(transactions.count().execute())) | found
     return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people, facts, marked.order_by("row", "flag"))
 
 # %% ../nbs/01_data.ipynb #42741bf4
@@ -257,24 +265,24 @@ def set_aside(
 # %% ../nbs/01_data.ipynb #3428f979
 def book(
     judged: ibis.Table,   # all lines with their reason
+    seen: pd.DataFrame,   # from `survey`
     kept: ibis.Table,     # the kept lines
     marked: ibis.Table,   # from `flagged`
     people: ibis.Table,   # from `complete_customers`
     rows_in: int,         # lines of the source
 ) -> dict:                # counts; rows_in = kept + rejected + collapsed
     "Count what happened to the lines."
-    reasons = judged.group_by("reason").aggregate(n=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12))).execute()
-    rejected = {r.name: int(reasons.n[reasons.reason == r.name].sum()) for r in applicable(judged, REJECTS)}
-    fine = reasons[reasons.reason.isna()]
+    rejected = {r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)}
+    fine = seen[seen.reason.isna()]
     one = kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int64").sum(), returns=_.is_return.cast("int64").sum(), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
                          revenue=exact_sum(kept.revenue), anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()), returned_revenue=exact_sum(kept.revenue, kept.is_return),
-                         first_date=_.date.min(), last_date=_.date.max()).execute().iloc[0]
+                         first_date=_.date.min(), last_date=_.date.max(), **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {})).execute().iloc[0]
     flags = marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue)).execute().set_index("flag")
     names = [r.name for r in KEPT if r.name not in ("return", "anonymous") and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)]
-    facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.n.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),
+    facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.lines.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),
              "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(people.counter_like.cast("int64").sum().execute() or 0)},
              "customers": int(one.customers), "baskets": int(one.baskets)}
-    if "product_id" in kept.columns: facts["products"] = int(kept.product_id.nunique().execute())
+    if "products" in one: facts["products"] = int(one.products)
     amounts = {"collapsed": float(fine.revenue.sum()) - (one.revenue or 0), "anonymous": one.anonymous_revenue, "return": one.returned_revenue} | {n: flags.revenue.get(n, 0.0) for n in names}
     return facts | {"revenue": one.revenue, "revenue_by_fate": {k: round(float(v or 0), 4) if v == v else 0.0 for k, v in amounts.items()}, "first_date": one.first_date, "last_date": one.last_date}
 
