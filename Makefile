@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
 unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
-.PHONY: help report test site bench lab lock clean
+.PHONY: help report test site bench soak lab lock clean
 help: ## say what can be done
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
@@ -23,8 +23,11 @@ test: $(READY) ## environment, then nbdev_test and pytest
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
 
-bench: $(READY) ## seconds and memory of the chain, beside a baseline
-	@$(BIN)/python benchmarks/chain.py
+bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
+	@for b in chain features segmentation recommenders recommend_scale api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
+
+soak: $(READY) ## the long tests of the API: three seeds, a minute of load
+	@for seed in 1 2 3; do API_SEED=$$seed LOAD_SECONDS=60 $(BIN)/python -m pytest -q -rs tests/test_api.py || exit 1; done
 
 lab: $(READY) ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
