@@ -5,7 +5,7 @@
 # %% ../nbs/05_evaluation.ipynb #976194fa
 from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 import numpy as np
 import pandas as pd
@@ -357,7 +357,7 @@ def production(
     settings: RecommenderConfig,  # the config's section
 ) -> str:                         # a name in `MODELS`
     "The name of the model that is published."
-    return settings.production if settings.production in MODELS else "hybrid"
+    return settings.production if settings.production in MODELS else next(iter(MODELS))
 
 def contestants(
     settings: RecommenderConfig,   # the config's section
@@ -367,7 +367,8 @@ def contestants(
     for name in [*names, *settings.parameters]:
         if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
     models = {name: make_model(name) for name in MODELS if not names or name in names or name in BASELINES}
-    if production(settings) in models: models[production(settings)] = configured(settings)
+    for name in ("ranker", "weighted"):
+        if name in models: models[name] = configured(replace(settings, production=name))
     if "recent_popularity" not in settings.parameters: models["recent_popularity"] = BestWindowRecommender()
     return {name: told(name, model, settings.parameters.get(name, {})) for name, model in models.items()}
 
@@ -497,7 +498,7 @@ def failings(
     low, high = big.loc[big["model"].idxmin()], big.loc[big["model"].idxmax()]
     names = lambda rows: ", ".join(rows["group"]) if len(rows) else "no group"
     return (f"{label(model)} is weakest among {low['group']} (NDCG {low['model']:.3f}, {count(low['customers'])} customers) and strongest among {high['group']} ({high['model']:.3f}). "
-            f"Against {label(rival)} it is better beyond doubt in {names(big[big['low'] > 0])}, and worse in {names(big[big['high'] < 0])}.")
+            f"Against {label(rival)} it is clearly better in {names(big[big['low'] > 0])}, and clearly worse in {names(big[big['high'] < 0])}.")
 
 # %% ../nbs/05_evaluation.ipynb #b0c87121
 def value_of_hits(

@@ -22,11 +22,11 @@ from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 # %% auto #0
 __all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'FEWEST',
            'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'customer_facts',
-           'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'unit_max', 'kind_table', 'shares_of', 'nominate',
-           'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise',
-           'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'filled', 'judge',
-           'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'task_scores', 'chances', 'said',
-           'evidence_reasons']
+           'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'unit_max', 'head_scores', 'kind_table',
+           'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net',
+           'listwise', 'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'filled', 'judge',
+           'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'halves', 'check_month',
+           'task_scores', 'chances', 'said', 'evidence_reasons']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -134,7 +134,7 @@ def habit_facts(
 
 # %% ../nbs/04g_ranker.ipynb #b2be23d1
 NOMINATED = {False: {"own": 120, "near": 30, "ease": 30, "popular": 40},                              # any
-             True: {"near": 100, "ease": 50, "popular": 60, "new": 60, "manufacturer": 80, "subcategory": 50}}  # discovery
+             True: {"near": 80, "ease": 40, "popular": 50, "new": 50, "manufacturer": 60, "subcategory": 40}}  # discovery
 KINDS = ("manufacturer", "subcategory", "category")  # of the products table, as far as it has them
 
 def best_of(
@@ -209,8 +209,11 @@ class Evidence(Recommender):
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         "The untrained blend."
-        near, other = self.near_scores(rows), self.ease_._scores(rows) if discovery else self.personal_[rows]
-        return (unit_max(other) + (1.0 if discovery else 0.2) * unit_max(near)).tocsr()
+        kinds = np.diff(self.data_.counts.indptr)[rows]
+        trust, near = sp.diags((kinds / (kinds + 20)).astype(np.float32)), unit_max(self.near_scores(rows))
+        popular = head_scores(self.base_.recent, len(rows))
+        if discovery: return (popular + trust @ (near + unit_max(self.ease_._scores(rows)))).tocsr()
+        return (unit_max(self.personal_[rows]) + 0.2 * trust @ near + 0.01 * popular).tocsr()
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         "The blend for any purchase."
@@ -222,6 +225,18 @@ def unit_max(
 ) -> sp.csr_matrix:         # the same; the highest of each row is 1
     "Divide each row by its highest score."
     return (sp.diags((1 / np.maximum(row_max(scores), 1e-12)).astype(np.float32)) @ scores).tocsr()
+
+def head_scores(
+    buyers: np.ndarray,  # per product
+    rows: int,           # how many customers
+    n: int = 1000,       # products that have a score
+) -> sp.csr_matrix:      # rows × products
+    "The most bought products, alike for everybody; the first has 1."
+    head = np.sort(np.argsort(-buyers, kind="stable")[:n])
+    values = (buyers[head] / max(buyers.max(initial=0), 1)).astype(np.float32)
+    matrix = sp.csr_matrix((np.tile(values, rows), np.tile(head, rows), np.arange(rows + 1) * len(head)), shape=(rows, len(buyers)))
+    matrix.eliminate_zeros()
+    return matrix
 
 def kind_table(
     codes: np.ndarray,   # number of the name per product, -1 for none
@@ -520,15 +535,21 @@ def filled(
 
 def judge(
     quality: Mapping[str, np.ndarray],  # name: NDCG per customer
-    rivals: Sequence[str],              # the plain ones; the best of them is to be beaten
-) -> tuple[str, str, float]:            # who answers, the best rival, the mean lead over it
-    "The surest lead over the best plain rival, or else that rival."
-    rival = max(rivals, key=lambda r: quality[r].mean())
-    def sure(name: str) -> float:
-        lead = quality[name] - quality[rival]
-        return lead.mean() - 1.64 * lead.std() / np.sqrt(len(lead))
-    best = max((name for name in quality if name not in rivals), key=sure)
-    return (best, rival, float((quality[best] - quality[rival]).mean())) if sure(best) > 0 else (rival, rival, 0.0)
+    rivals: Sequence[str],              # the plain ones; the last of them, unless another is clearly better
+) -> tuple[str, str, float]:            # who answers, the plain rival to beat, the mean lead over it
+    "The surest lead over the plain rival, or else that rival."
+    rival = max(rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 1), rivals.index(r)))
+    best = max((name for name in quality if name not in rivals), key=lambda n: sure_lead(quality[n], quality[rival]))
+    if sure_lead(quality[best], quality[rival]) <= 0: return rival, rival, 0.0
+    return best, rival, float((quality[best] - quality[rival]).mean())
+
+def sure_lead(
+    a: np.ndarray,        # NDCG per customer
+    b: np.ndarray,        # of the same customers, another model
+    errors: float = 1.64, # standard errors that are taken off
+) -> float:               # above zero: the lead is more than chance
+    "Mean difference minus some standard errors."
+    return float((a - b).mean() - errors * (a - b).std() / np.sqrt(len(a)))
 
 # %% ../nbs/04g_ranker.ipynb #96b4732c
 def fit_curve(
@@ -609,25 +630,43 @@ def learn_task(
     past: list[Month],   # from `months`
 ) -> None:
     "Train on each half of the customers, check on the other, decide."
-    groups = [m.pairs(task) for m in past if len(m.customers(task))]
-    if not groups or len(groups[0][0]) < FEWEST or sum(g[4].sum() for g in groups) < 5 * FEWEST:
+    past = [m for m in past if len(m.customers(task))]
+    groups = [m.pairs(task) for m in past]
+    if sum(len(g[0]) for g in groups) < FEWEST:
         model.choice_[task] = "blend"
         return
     half = [(g[0][g[1]] % 2).astype(bool) for g in groups]
+    nets = halves(groups, half) if sum(g[4].sum() for g in groups) >= 5 * FEWEST else []
+    scores = [np.where(h, nets[0].scores(g[3]), nets[1].scores(g[3])) if nets else np.zeros(0) for g, h in zip(groups, half)]
+    parts = [check_month(m, task, g[0], best_pairs(g[1], g[2], z, len(g[0])) if nets else None) for m, g, z in zip(past, groups, scores)]
+    quality = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    model.choice_[task], rival, lead = judge(quality, RIVALS[task])
+    model.checks_[task] = {"customers": len(quality["blend"]), "months": len(past), "rival": rival, "lead": lead, **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()}}
+    if not nets: return
+    model.nets_[task] = [[n.middle, n.scale, n.weights] for n in nets]
+    shares, known = np.concatenate([log_share(z, g[1]) for z, g in zip(scores, groups)]), past[0].known
+    model.curves_[task] = [fit_curve(shares[:, None], np.concatenate([g[4] for g in groups])), fit_curve(past[0].evidence.people_[known, :3], past[0].came[known])]
+
+def halves(
+    groups: list[tuple],     # from `Month.pairs`, one per month
+    half: list[np.ndarray],  # true for the pairs of the second half of the customers
+) -> list[Net]:              # learned on the first half, and on the second
+    "One ranker for each half of the customers."
     offset = np.cumsum([0, *(len(g[0]) for g in groups)])
     who = np.concatenate([g[1] + o for g, o in zip(groups, offset)])
     part, numbers, bought = np.concatenate(half), np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups])
-    nets = [learn_order(numbers[part == side], bought[part == side], who[part == side], seed=int(side)) for side in (False, True)]
-    rows, places, columns, numbers, bought = groups[0]
-    scores = np.where(half[0], nets[0].scores(numbers), nets[1].scores(numbers))
-    truth = past[0].truth[task][rows]
-    lists = plain_lists(past[0], task, rows) | {"ranker": best_pairs(places, columns, scores, len(rows))}
-    quality = {name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in lists.items()}
-    model.choice_[task], rival, lead = judge(quality, RIVALS[task])
-    model.checks_[task] = {"customers": len(rows), "rival": rival, "lead": lead, **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()}}
-    model.nets_[task] = [[n.middle, n.scale, n.weights] for n in nets]
-    people = past[0].evidence.people_[:, :3]
-    model.curves_[task] = [fit_curve(log_share(scores, places)[:, None], bought), fit_curve(people[past[0].known], past[0].came[past[0].known])]
+    return [learn_order(numbers[part == side], bought[part == side], who[part == side], seed=int(side)) for side in (False, True)]
+
+def check_month(
+    month: Month,               # evidence and truth
+    task: str,                  # "any" or "discovery"
+    rows: np.ndarray,           # customers
+    lists: np.ndarray | None,   # the ranker's, customers × 10, if there is one
+) -> dict[str, np.ndarray]:     # name: NDCG per customer
+    "How the ranker, the blend and the plain rivals did."
+    truth = month.truth[task][rows]
+    found = plain_lists(month, task, rows) | ({} if lists is None else {"ranker": lists})
+    return {name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in found.items()}
 
 # %% ../nbs/04g_ranker.ipynb #6f501248
 def task_scores(
@@ -640,9 +679,7 @@ def task_scores(
     if choice == "personal": return unit_max(evidence.personal_[rows])
     if choice == "blend": return unit_max(evidence._task_scores(rows, TASKS[task]))
     if choice != "ranker":
-        buyers = model.base_.recent_buyers(int(choice.split()[1])).astype(np.float32)
-        head = np.sort(np.argsort(-buyers, kind="stable")[:1000])
-        return sp.csr_matrix((np.tile(buyers[head] / max(buyers.max(), 1), shape[0]), np.tile(head, shape[0]), np.arange(shape[0] + 1) * len(head)), shape=shape)
+        return head_scores(model.base_.recent_buyers(int(choice.split()[1])), shape[0])
     out = [chances(model, block, task) for block in blocks(rows, shape[1], height=256)]
     return sp.vstack(out, format="csr") if out else sp.csr_matrix(shape, dtype=np.float32)
 
@@ -667,8 +704,8 @@ def said(
     "Who answers a task, and why."
     choice, check = model.choice_[task], model.checks_.get(task)
     if check is None: return f"{task}: the untrained blend answers, because there is too little history to learn from."
-    if choice == check["rival"]: return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers of the last month."
-    return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers of the last month, none of whom it had learned from."
+    if choice == check["rival"]: return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers it was checked on."
+    return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers, none of whom it had learned from."
 
 def evidence_reasons(
     evidence: Evidence,   # fitted

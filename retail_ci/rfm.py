@@ -10,13 +10,13 @@ import ibis
 import numpy as np
 import pandas as pd
 from ibis import _
-from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, money, open_run, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, grid_cells, money, open_run, save_figure, share, show_table, use_style
 from .engines import connect, exact_sum
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'basic_sums', 'variety_sums',
-           'ratios', 'cut_points', 'score', 'learn_cuts', 'add_scores', 'plot_heatmap', 'plot_distributions',
-           'grid_profile', 'plot_grid']
+           'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'add_scores', 'plot_heatmap',
+           'plot_distributions', 'grid_profile', 'plot_grid']
 
 # %% ../nbs/02_rfm.ipynb #2e5be2e6
 def reference_date(
@@ -115,6 +115,20 @@ def score(
     passed = np.searchsorted(np.asarray(cuts, dtype=float), values.to_numpy(dtype=float), side="left")
     return pd.Series(len(cuts) + 1 - passed if low_is_good else passed + 1, index=values.index, dtype="int64")
 
+# %% ../nbs/02_rfm.ipynb #6abb9e15
+def cut_notes(
+    features: pd.DataFrame,          # the customers that the cut points were learned from
+    cuts: Mapping[str, np.ndarray],  # their cut points
+) -> list[str]:                      # sentences; empty where there is nothing to say
+    "What is unusual about the scores of these customers."
+    notes, bins = [], len(next(iter(cuts.values()))) + 1
+    if len(features) < bins: notes.append(f"There are {len(features)} customers for {bins} scores; scores compare customers with each other, so with so few they say little.")
+    for measure, low_is_good in MEASURES.items():
+        given = sorted(set(score(features[measure], cuts[measure], low_is_good)))
+        if features[measure].nunique() == 1: notes.append(f"Every customer has the same {measure} ({features[measure].iloc[0]:g}), so all score {given[0]} on it.")
+        elif len(given) < bins: notes.append(f"On {measure}, {share(features[measure].value_counts(normalize=True).max())} of the customers share one value; only the scores {', '.join(map(str, given))} are given.")
+    return notes
+
 # %% ../nbs/02_rfm.ipynb #c508a84d
 MEASURES: dict[str, bool] = {"recency": True, "frequency": False, "monetary": False}  # measure: whether low is good
 
@@ -130,6 +144,14 @@ def learn_cuts(
             raise ConfigError(f"rfm.cut_points.{measure} must be {bins - 1} numbers in rising order, found {list(cuts)}.")
     return {m: np.asarray(fixed[m], float) if fixed and m in fixed else cut_points(features[m], bins) for m in MEASURES}
 
+def load_cuts(
+    stored: Mapping[str, Any],   # the artefact `cut_points`, as read
+) -> dict[str, np.ndarray]:      # measure: its cut points
+    "Cut points of an earlier run, to score with them again."
+    missing = [m for m in MEASURES if m not in stored]
+    if missing: raise DataError(f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(MEASURES)}.")
+    return {m: np.asarray(stored[m], float) for m in MEASURES}
+
 # %% ../nbs/02_rfm.ipynb #c579b834
 GRID: dict[str, str] = {  # name: its cells, recency score first
     "Champions": "555 554 544 545 454 455 445",
@@ -143,18 +165,20 @@ GRID: dict[str, str] = {  # name: its cells, recency score first
     "Cannot Lose": "155 154 144 214 215 115 114 113",
     "Hibernating": "332 322 233 232 223 222 132 123 122 212 211",
     "Lost": "111 112 121 131 141 151"}
-CELLS: dict[str, str] = {cell: name for name, cells in GRID.items() for cell in cells.split()}  # cell: its name
+CELLS: dict[str, str] = grid_cells({name: cells.split() for name, cells in GRID.items()})  # cell: its name; every cell once, or this line would fail
 
 # %% ../nbs/02_rfm.ipynb #61873cc5
 def add_scores(
     features: pd.DataFrame,       # from `rfm_features`
     cuts: Mapping[str, np.ndarray],  # from `learn_cuts`
-) -> pd.DataFrame:                # and r_score, f_score, m_score, rfm_score, rfm_segment (missing unless there are five scores)
+    cells: Mapping[str, str] | None = None,  # cell: name, from `grid_cells`; the grid of eleven if left out
+) -> pd.DataFrame:                # and r_score, f_score, m_score, rfm_score, rfm_segment (missing where the grid is for other scores)
     "Score customers against given cut points."
     out = features.copy()
     for measure, low_is_good in MEASURES.items(): out[f"{measure[0]}_score"] = score(out[measure], cuts[measure], low_is_good)
     out["rfm_score"] = out.r_score.astype(str) + out.f_score.astype(str) + out.m_score.astype(str)
-    out["rfm_segment"] = out.rfm_score.map(CELLS) if all(len(c) == 4 for c in cuts.values()) else None
+    five = all(len(c) == 4 for c in cuts.values())
+    out["rfm_segment"] = out.rfm_score.map(dict(cells if cells is not None else CELLS)) if five or cells is not None else None
     return out
 
 # %% ../nbs/02_rfm.ipynb #4142bb8d
@@ -205,7 +229,7 @@ def grid_profile(
     "The eleven names with their size and what is typical of them."
     out = scored.groupby("rfm_segment").agg(customers=("customer_id", "size"), revenue=("monetary", "sum"), recency=("recency", "median"),
                                             frequency=("frequency", "median"), monetary=("monetary", "median"))
-    out = out.reindex([name for name in GRID if name in out.index])
+    out = out.reindex([name for name in GRID if name in out.index] + [name for name in out.index if name not in GRID])
     out.insert(1, "share", out.customers / out.customers.sum())
     out.insert(2, "revenue_share", out.revenue / out.revenue.sum())
     return out.drop(columns="revenue").rename_axis("name").reset_index()

@@ -110,9 +110,12 @@ def as_yaml(
     for name, values in found.items():
         r = rows.loc[name]
         told_apart = "" if r["low"] > 0 else "; not told apart from the present setting"
+        where = "  weights" if name == "weighted" else f"    {name}"
+        values = {"collaborative": vars(make_model(name))["collaborative"], **values} if name == "weighted" else values
         text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False).strip()
-        lines.append(f"    {name}: {text}  # {r['task']} NDCG {r[r['task']]:.3f}, {r['gain']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) over the present setting{told_apart}")
-    return "\n".join(["recommender:", "  parameters:", *lines])
+        lines.append(f"{where}: {text}  # {r['task']} NDCG {r[r['task']]:.3f}, {r['gain']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) over the present setting{told_apart}")
+    others, weights = ([line for line in lines if line.startswith("  weights") == w] for w in (False, True))
+    return "\n".join(["recommender:", *weights, *(["  parameters:", *others] if others else [])])
 
 # %% ../nbs/05c_tuning.ipynb #29151691
 def tune_run(
