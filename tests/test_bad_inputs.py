@@ -1,0 +1,195 @@
+"Inputs that are wrong in every way we could think of: each gets its reason or its one sentence, and no number changes silently."
+import gzip, io, sqlite3, zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from retail_ci.core import DataConfig, RetailError, check_data, fill
+from retail_ci.data import prepare
+from retail_ci.engines import close, connect
+from retail_ci.sources import open_source
+
+HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
+GOOD = "B1,c1,p1,2025-01-03,2,4.50\nB2,c2,p2,2025-01-04,1,3.00\nB3,c1,p2,2025-01-05,1,3.00\n"  # three fine lines, 15 in all
+LOG = HEAD + GOOD
+NO_QUANTITY = "transaction_id,customer_id,product_id,date,revenue\nB1,c1,p1,2025-01-03,9\nB2,c2,p2,2025-01-04,6\n"
+
+
+@dataclass
+class Case:
+    "One input: what it holds, how it is configured, and what must come of it."
+    name: str
+    content: str | bytes | dict           # the file, or file: content
+    expect: dict | str = field(default_factory=dict)  # broken rule: lines; or a pattern of the sentence
+    config: dict = field(default_factory=dict)
+    revenue: float | None = 15.0          # of the kept lines
+    flags: dict = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+    suffix: str = ".csv"
+
+
+def line(text: str, expect: dict | str | None = None, revenue: float = 15.0, name: str = "", **more) -> Case:
+    "The fine lines, and one more."
+    return Case(name or text, LOG + text + "\n", {} if expect is None else {expect: 1} if isinstance(expect, str) else expect, revenue=revenue, **more)
+
+
+def sheet(rows: list[list]) -> bytes:
+    buffer = io.BytesIO()
+    pd.DataFrame(rows).to_excel(buffer, header=False, index=False)
+    return buffer.getvalue()
+
+
+def database(*statements: str) -> bytes:
+    con = sqlite3.connect(":memory:")
+    for statement in statements: con.execute(statement)
+    return con.serialize()
+
+
+def zipped(**files: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as z:
+        for name, text in files.items(): z.writestr(f"{name}.csv", text)
+    return buffer.getvalue()
+
+
+COMMA = {"decimal": ",", "thousands": ".", "delimiter": ";"}
+SEMI = "transaction_id;customer_id;product_id;date;quantity;price\n"
+MANY = HEAD + "".join(f"B{i},c{i % 7},p{i % 5},2025-{1 + i % 3:02}-{1 + i % 28:02},1,1.00\n" for i in range(200))
+
+CASES = [
+    # a line that is no sale
+    line("B4,c1,,2025-01-06,1,5", "missing_product"), line("B4,c1,   ,2025-01-06,1,5", "missing_product"), line(",c1,p1,2025-01-06,1,5", "missing_basket"), line(" ,c1,p1,2025-01-06,1,5", "missing_basket", name="blank basket"),
+    line("B4,c1,p1,,1,5", "bad_date"), line("B4,c1,p1,31/12/2025,1,5", "bad_date"), line("B4,c1,p1,2025-02-30,1,5", "bad_date"), line("B4,c1,p1,2025-13-01,1,5", "bad_date"),
+    line("B4,c1,p1,yesterday,1,5", "bad_date"), line("B4,c1,p1,45678,1,5", "bad_date", name="a date as a spreadsheet counts it"), line("B4,c1,p1,0000-00-00,1,5", "bad_date"), line("B4,c1,p1,infinity,1,5", "bad_date"),
+    line("B4,c1,p1,1970-01-01,1,5", "too_old"), line("B4,c1,p1,1899-12-30,1,5", "too_old"), line("B4,c1,p1,2024-12-31,1,5", "too_old", config={"earliest": "2025-01-01"}, name="before data.earliest"),
+    line("B4,c1,p1,2025-02-01,1,5", "future", config={"last_date": "2025-01-31"}, name="after data.last_date"), line("B4,c1,p1,2025-01-31 23:59:59,1,5", revenue=20, config={"last_date": "2025-01-31"}, name="the last second of data.last_date"),
+    Case("one date in 2099", MANY + "B999,c1,p1,2099-01-01,1,1.00\n", {"future": 1}, revenue=200),
+    line("B4,c1,p1,2025-01-06,,5", "bad_quantity"), line("B4,c1,p1,2025-01-06,two,5", "bad_quantity"), line("B4,c1,p1,2025-01-06,0,5", "zero_quantity"), line("B4,c1,p1,2025-01-06,-0,5", "zero_quantity"), line("B4,c1,p1,2025-01-06,0x10,5", "bad_quantity"),
+    line("B4,c1,p1,2025-01-06,1_000,5", "bad_quantity"), line('B4,c1,p1,2025-01-06,"1,000",5', "bad_quantity"), line("B4,c1,p1,2025-01-06,nan,5", "bad_quantity"), line("B4,c1,p1,2025-01-06,1e15,5", "too_large"),
+    line("B4,c1,p1,2025-01-06,1,", "bad_price"), line("B4,c1,p1,2025-01-06,1,inf", "bad_price"), line("B4,c1,p1,2025-01-06,1,-inf", "bad_price"), line("B4,c1,p1,2025-01-06,1,NaN", "bad_price"), line("B4,c1,p1,2025-01-06,1,free", "bad_price"),
+    line('B4,c1,p1,2025-01-06,1,"4,50"', "bad_price"), line('B4,c1,p1,2025-01-06,1,"1,234"', "bad_price"), line("B4,c1,p1,2025-01-06,1,€5", "bad_price"), line("B4,c1,p1,2025-01-06,1,(5.00)", "bad_price"), line("B4,c1,p1,2025-01-06,1,5.00-", "bad_price"),
+    line("B4,c1,p1,2025-01-06,1,1e999", "bad_price"), line("B4,c1,p1,2025-01-06,1,4006381333931", "too_large"), line("B4,c1,p1,2025-01-06,1,٥", "bad_price", name="digits of another script"),
+    line("B4,c1,p1,2025-01-06,1,-5", "negative_price"), line("B4,c1,p1,2025-01-06,-1,-5", "negative_price"),
+    line("B4,c1,POST,2025-01-06,1,5", "not_a_product", config={"non_product": {"product_id": "^(POST|FEE)$"}}, name="postage"),
+    line("B4,c1,p9,2025-01-06,1,5", "unknown_product", config={"products": "products.csv", "known_products_only": True}, name="a product that is not on file"),
+    line(HEAD.strip(), "repeated_header"), line("B4,c1,p1,2025-01-06,1", "damaged_line"), line("B4,c1,p1,2025-01-06,1,5,6", "damaged_line"), line("B4,c1", "damaged_line"), line("B4,c\0,p1,2025-01-06,1,5", "damaged_line", name="a zero byte"),
+    line(",,,,,", "missing_product", name="a line of delimiters"), line("\n\n", name="blank lines"),
+    # a sale that needs a word
+    line("B4,,p1,2025-01-06,1,5", revenue=20, facts={"anonymous": 1}), line("B4,  ,p1,2025-01-06,1,5", revenue=20, facts={"anonymous": 1}), line("B4,NULL,p1,2025-01-06,1,5", revenue=20, flags={"missing_word": 1}),
+    line("B4,NULL,p1,2025-01-06,1,5", revenue=20, config={"missing": ["NULL"]}, facts={"anonymous": 1}, name="NULL is declared"), line("B4,NA,p1,2025-01-06,1,5", revenue=20, facts={"customers": 3}, flags={"missing_word": 1}),
+    line("B4,00012,p1,2025-01-06,1,5", revenue=20, facts={"customers": 3}, name="leading zeros"), line("B4,1.23E+12,p1,2025-01-06,1,5", revenue=20, flags={"damaged_id": 1}),
+    line("B4,c1,p1,2025-01-06,-1,5", revenue=10, facts={"returns": 1}), line("C4,c1,p1,2025-01-06,1,5", revenue=10, config={"cancelled_prefix": "C"}, facts={"returns": 1}, name="cancelled by its prefix"),
+    line("B4,c1,p1,2025-01-06,1,0", name="free of charge"), line("B4,c1,p1,2025-01-06,1e0,5.", revenue=20), line("B4,c1,p1,2025-01-06,+1,.5", revenue=15.5),
+    line("B2,c2,p2,2025-01-04,1,3.00", name="an exact copy", facts={"collapsed": 1}), line("B2,c2,p2,2025-01-04,1,3.00", revenue=18, name="copies are real", config={"duplicates": "keep"}, facts={"collapsed": 0}),
+    line("B1,c2,p2,2025-01-03,1,1", revenue=16, flags={"shared_basket": 2}, name="one basket under two customers"), line("B4,c1,p9,2025-01-06,1,5", revenue=20, config={"products": "products.csv"}, flags={"unlisted_product": 1}, name="an unlisted product"),
+    Case("ids that went through floats", LOG.replace("c1", "17850.0").replace("c2", "12.0"), facts={"customers": 2, "float_ids": {"customer_id": 3}}),
+    Case("some ids with a point and a letter", LOG.replace("c1", "17850.0"), facts={"customers": 2, "float_ids": {}}),
+    Case("revenue contradicts", "transaction_id,customer_id,product_id,date,quantity,price,revenue\nB1,c1,p1,2025-01-03,2,4.50,9\nB2,c1,p1,2025-01-03,2,4.50,6\n", flags={"contradiction": 1}),
+    Case("negative revenue, positive quantity", "transaction_id,customer_id,product_id,date,quantity,revenue\nB1,c1,p1,2025-01-03,2,15\nB2,c1,p1,2025-01-03,2,-6\n", {"negative_revenue": 1}),
+    Case("negative revenue, no quantity", NO_QUANTITY + "B3,c1,p1,2025-01-05,-4\n", revenue=11, facts={"returns": 1}),
+    Case("no price in a line with revenue", "transaction_id,customer_id,product_id,date,quantity,price,revenue\nB1,c1,p1,2025-01-03,2,,15\nB2,c1,p1,2025-01-03,2,x,6\n", {"bad_price": 1}),
+    # letters and numbers of other countries
+    Case("decimal comma", SEMI + "B1,c1;c1;p1;2025-01-03;2;1.234,50\n", config=COMMA, revenue=2469), Case("decimal comma, a point without thousands", SEMI + "B1;c1;p1;2025-01-03;2;7,50\nB2;c1;p1;2025-01-03;2;12.34\n", {"bad_price": 1}, COMMA),
+    Case("euros", SEMI + "B1;c1;p1;2025-01-03;2;7,50 €\n", config=COMMA | {"currency_signs": ["€"]}), Case("thousands by blanks", SEMI + "B1;c1;p1;2025-01-03;1;1\u00a0015,00\n", config=COMMA | {"thousands": " "}, revenue=1015),
+    Case("day first", LOG.replace("2025-01-03", "03/01/2025").replace("2025-01-04", "04/01/2025").replace("2025-01-05", "13/01/2025"), config={"date_format": "%d/%m/%Y"}, facts={"last_date": pd.Timestamp("2025-01-13")}),
+    Case("two declared formats", LOG.replace("2025-01-03", "03.01.2025"), config={"date_format": ["%Y-%m-%d", "%d.%m.%Y"]}, facts={"first_date": pd.Timestamp("2025-01-03")}),
+    Case("byte order mark", b"\xef\xbb\xbf" + LOG.encode()), Case("utf-16", LOG.encode("utf-16")), Case("utf-16 without a mark", LOG.encode("utf-16-le"), "looks like UTF-16 without a byte order mark"), Case("utf-16 declared", LOG.encode("utf-16-le"), config={"encoding": "utf-16-le"}),
+    Case("latin-1", LOG.replace("c1", "Müller").encode("latin-1"), "not utf-8: byte 0xfc at position 62 is no letter"), Case("latin-1 declared", LOG.replace("c1", "Müller").encode("latin-1"), config={"encoding": "cp1252"}), Case("old line ends", LOG.replace("\n", "\r")), Case("windows line ends", LOG.replace("\n", "\r\n")),
+    Case("no line end at the end", LOG.rstrip()), Case("excel's sep line", "sep=,\n" + LOG), Case("tabs", LOG.replace(",", "\t")), Case("pipes", LOG.replace(",", "|")), Case("quoted delimiters", LOG.replace("c1", '"c,1"')),
+    Case("whitespace", LOG.replace(",", "   "), config={"delimiter": "whitespace"}), Case("no header", GOOD, config={"header": HEAD.strip().split(",")}), Case("no header and none declared", GOOD, r"Column 'customer_id' \(our customer_id\) is not in the transactions; found: B1, c1"),
+    Case("a header of another width", GOOD, "names 2 columns, and the first line of sales.csv has 6 values", config={"header": ["a", "b"]}),
+    # files that cannot be read
+    Case("empty", "", "is empty"), Case("blank lines only", "\n\n\n", "holds no text"), Case("header only", HEAD, "a header and no rows"), Case("one column twice", LOG.replace("transaction_id", "date"), "'date' stands twice in the header"),
+    Case("an unclosed quotation mark", LOG.replace("c2", '"c2'), "a quotation mark is probably not closed"), Case("inches", LOG.replace("c2", 'c2"'), config={"quote": ""}), Case("quotation marks as letters", LOG.replace("c2", '"c2'), config={"quote": ""}),
+    Case("no such column", LOG, "Column 'Kunde' .our customer_id. is not in the transactions", config={"columns": {"customer_id": "Kunde"}}), Case("no such name of ours", LOG, "Unknown column 'customer' in data.columns; did you mean 'customer_id'", config={"columns": {"customer": "customer_id"}}),
+    Case("no price at all", LOG.replace("price", "weight"), "Neither a price nor a revenue column"), Case("cut gzip", gzip.compress(MANY.encode())[:-20], "damaged and cannot be unpacked", suffix=".csv.gz"), Case("gzip", gzip.compress(LOG.encode()), suffix=".csv.gz"),
+    Case("zip", zipped(a=LOG), suffix=".zip"), Case("zip of two", zipped(a=LOG, b=LOG), "holds 2 files", suffix=".zip"), Case("no parquet", "PAR1 no", "cannot be read", suffix=".parquet"), Case("no spreadsheet", "text", "cannot be read as a spreadsheet", suffix=".xlsx"),
+    Case("spreadsheet", sheet([HEAD.strip().split(","), ["B1", 17850, "00012", pd.Timestamp("2025-01-03"), 2, 7.5]]), suffix=".xlsx", facts={"customers": 1, "first_date": pd.Timestamp("2025-01-03")}), Case("empty sheet", sheet([[]]), "is empty; expected a header", suffix=".xlsx"),
+    Case("sqlite", database("CREATE TABLE s (transaction_id, customer_id, product_id, date, quantity, price)", "INSERT INTO s VALUES ('B1', 17850, '00012', '2025-01-03', 2, 7.5)"), suffix=".db"),
+    Case("two tables", database("CREATE TABLE a (x)", "CREATE TABLE b (x)"), r"holds 2 tables \(a, b\); name one after a #", suffix=".db"),
+    Case("monthly files with other columns", {"s1.csv": LOG, "s2.csv": "transaction_id,customer_id,product_id,date,quantity,price,shop\nB9,c9,p9,2025-02-01,1,5,north\n"}, revenue=20, facts={"customers": 3}),
+    Case("a month without prices", {"s1.csv": LOG, "s2.csv": "transaction_id,customer_id,product_id,date,quantity\nB9,c9,p9,2025-02-01,1\n"}, "Column 'price' .our price. is missing in s2.csv", config={"columns": {"price": "price"}}),
+    Case("the same month twice", {"s1.csv": LOG, "s2.csv": LOG}, facts={"collapsed": 3}), Case("two kinds of files", {"s1.csv": LOG, "s2.parquet": b"PAR1"}, "mixes parquet and text files"),
+    # too much
+    Case("too many rejected", LOG + "B4,c1,p1,never,1,5\n" * 2, r"2 of 5 lines are rejected, more than the 20% .* most often bad_date \(2 lines; row 4 of sales.csv: date 'never'\)", config={"max_rejected": 0.2}),
+    Case("nobody is known", LOG.replace("c1", "").replace("c2", ""), "No line has a customer"), Case("everything is wrong", HEAD + "B,c,p,x,y,z\n", "1 of 1 lines are rejected", config={"max_rejected": 0.5}),
+    # a config that cannot be
+    Case("no such encoding", LOG, "'data.encoding' must be an encoding that Python knows", config={"encoding": "klingon"}), Case("a broken pattern", LOG, "must be a regular expression", config={"non_product": {"product_id": "("}}), Case("a pattern on no column", LOG, "Unknown column 'sku' in data.non_product", config={"non_product": {"sku": "x"}}),
+    Case("no such file", {}, "does not exist", config={"transactions": "none.csv"}), Case("no such database", LOG, r"expected postgresql://", config={"transactions": "oracle://host/db"}), Case("rules on products without products", LOG, "need a products table", config={"known_products_only": True}),
+]
+
+
+TOGETHER = [c for c in CASES if isinstance(c.expect, dict) and not c.config and not set(c.facts) - {"anonymous", "returns"} and isinstance(c.content, str) and c.content.startswith(LOG) and "shared_basket" not in c.flags and c.content.count("\n") == 5]
+ALONE = [c for c in CASES if c not in TOGETHER]
+
+
+@pytest.fixture(scope="module")
+def con():
+    con = connect()
+    yield con
+    close(con)
+
+
+def test_there_are_enough():
+    assert len(CASES) >= 60 and len({c.name for c in CASES}) == len(CASES) and len(TOGETHER) > 40 and len(ALONE) > 60
+
+
+@pytest.fixture(scope="module")
+def together(con, tmp_path_factory):
+    "All the single lines in one file, each under a basket of its own: what came of each row."
+    lines = [c.content.splitlines()[4].replace("B4,", f"B{100 + i},") for i, c in enumerate(TOGETHER)]
+    place = tmp_path_factory.mktemp("together") / "sales.csv"
+    place.write_text(LOG + "\n".join(lines) + "\n")
+    result = outcome(con, {"transactions": str(place), "max_rejected": 0.95})
+    kept = result.transactions.execute().set_index("transaction_id")
+    return result.facts, result.rejected.execute().set_index("row").reason, kept, result.flagged.execute().groupby("row").flag.agg(list)
+
+
+def test_the_rows_add_up(together):
+    facts, reasons, kept, _ = together
+    assert facts["rows_in"] == 3 + len(TOGETHER) == len(kept) + len(reasons) + facts["collapsed"] and facts["collapsed"] == 0
+    assert facts["revenue"] == pytest.approx(15 + sum(c.revenue - 15 for c in TOGETHER), abs=1e-9)
+
+
+@pytest.mark.parametrize("number, case", list(enumerate(TOGETHER)), ids=[c.name for c in TOGETHER])
+def test_bad_line(number, case, together):
+    _, reasons, kept, flags = together
+    assert [reasons[number + 4]] == list(case.expect) if case.expect else number + 4 not in reasons
+    assert flags.get(number + 4, []) == list(case.flags)
+    if case.expect: return
+    line = kept.loc[f"{'B' if 'B4' in case.content else 'C'}{100 + number}"]
+    assert line.revenue == pytest.approx(case.revenue - 15) and pd.isna(line.customer_id) == bool(case.facts.get("anonymous")) and line.is_return == bool(case.facts.get("returns"))
+
+
+@pytest.mark.parametrize("case", ALONE, ids=lambda c: c.name)
+def test_bad_input(case, con, tmp_path):
+    files = case.content if isinstance(case.content, dict) else {f"sales{case.suffix}": case.content}
+    (tmp_path / "in").mkdir()
+    for name, content in files.items(): (tmp_path / "in" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    place = tmp_path / "in" / (f"sales{case.suffix}" if len(files) == 1 else "")
+    if "products" in case.config: (tmp_path / "products.csv").write_text("product_id,category\np1,a\np2,b\n")
+    config = {"transactions": str(place), "max_rejected": 0.9} | case.config
+    for role in ("transactions", "products"):
+        if config.get(role, "").endswith(".csv"): config[role] = str(tmp_path / config[role])
+    if isinstance(case.expect, str):
+        with pytest.raises(RetailError, match=case.expect) as caught: outcome(con, config)
+        assert caught.value.exit_code in (2, 3) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+        return
+    result = outcome(con, config)
+    facts = result.facts
+    assert {k: n for k, n in facts["by_reason"].items() if n} == case.expect
+    assert {k: n for k, n in facts["by_flag"].items() if n} == case.flags
+    assert facts["revenue"] == pytest.approx(case.revenue, abs=1e-9)
+    assert {k: facts[k] for k in case.facts} == case.facts
+    assert facts["rows_in"] == facts["kept"] + facts["rejected"] + facts["collapsed"]
+    assert facts["kept"] == result.transactions.count().execute() and facts["rejected"] == result.rejected.count().execute()
+
+
+def outcome(con, config: dict):
+    "Read and clean, as a run does."
+    settings = check_data(fill(DataConfig, config, "data"))
+    source = open_source(con, "transactions", settings)
+    products = open_source(con, "products", settings).table if settings.products else None
+    return prepare(con, source.table, settings, products, parts=source.parts)
