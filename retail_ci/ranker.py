@@ -219,6 +219,10 @@ class Evidence(Recommender):
         "The blend for any purchase."
         return self._task_scores(rows, False)
 
+    def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
+        "The strongest piece of evidence in words."
+        return evidence_reasons(self, rows, columns)
+
 # %% ../nbs/04g_ranker.ipynb #0b08f9e0
 def unit_max(
     scores: sp.csr_matrix,  # rows × products
