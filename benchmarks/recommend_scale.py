@@ -65,7 +65,7 @@ if __name__ == "__main__":
     options.add_argument("--customers", type=int, default=100_000)
     options.add_argument("--products", type=int, default=20_000)
     options.add_argument("--lines", type=int, help="purchases; 34 per customer if left out")
-    options.add_argument("--models", default="neighbours,hybrid", help="with commas between; `neighbours` is the exact user-kNN alone, `neighbours_plain` the same without sparse_dot_topn")
+    options.add_argument("--models", default="neighbours,ranker,weighted", help="with commas between; `neighbours` is the exact user-kNN alone, `neighbours_plain` the same without sparse_dot_topn")
     options.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.one: print(one(*asked.one)); raise SystemExit

@@ -116,7 +116,7 @@ def test_recent_baskets_count_without_training(name):
 
 def test_a_recent_basket_moves_the_list_of_each_kind_of_model():
     recent = pd.DataFrame({"customer_id": ["zoe"] * 2, "product_id": ["P033", "P034"]})
-    for name in ("personal", "personal_decayed", "collaborative", "content", "weighted" if "weighted" in MODELS else "hybrid"):
+    for name in ("personal", "personal_decayed", "collaborative", "content", "weighted", "ease", "repeat", "ranker"):
         table = fitted(name).recommend(["zoe"], 5, recent=recent)
         assert table["method"].iloc[0] != "popular", name
         assert table.merge(SHELF, on="product_id")["category"].iloc[0] == "cat3", name
@@ -299,7 +299,7 @@ def shop(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir(), (tmp_path / "nbs").mkdir()
     (tmp_path / "configs" / "default.yaml").write_text("data: {transactions: sales.csv}\n")
     run = tmp_path / "runs" / "default" / "current"
-    Run(Config(), run).write("recommender", make_model("hybrid").fit(LOG, SHELF, sensitive=SENSITIVE).to_arrays())
+    Run(Config(), run).write("recommender", make_model("weighted").fit(LOG, SHELF, sensitive=SENSITIVE).to_arrays())
     monkeypatch.chdir(tmp_path)
     def ask(*words):
         answer = typer.testing.CliRunner().invoke(app(), ["recommend", *words])
@@ -321,7 +321,7 @@ def test_the_command_writes_the_lists_of_the_run(shop):
     answer = shop("--all", "--out", "out/lists.parquet")
     assert answer.exit_code == 0 and "10/10" in answer.stderr
     whole = pd.read_parquet("out/lists.parquet")
-    pd.testing.assert_frame_equal(whole, make_model("hybrid").fit(LOG, SHELF, sensitive=SENSITIVE).recommend(k=10), check_dtype=False)
+    pd.testing.assert_frame_equal(whole, make_model("weighted").fit(LOG, SHELF, sensitive=SENSITIVE).recommend(k=10), check_dtype=False)
     assert not set(whole["product_id"]) & HIDDEN
 
 
