@@ -18,11 +18,12 @@ from .engines import connect, copies, engine, exact_sum, lay_down, write_table
 from .sources import Source, bring, open_source, place
 
 # %% auto #0
-__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'hold', 'judge_all', 'survey', 'collapse', 'add_time', 'finish', 'our_columns',
-           'read_products', 'products_in_log', 'complete_products', 'complete_customers', 'read_customers', 'Prepared',
-           'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books', 'examples', 'quoted', 'open_sources',
-           'prepare_run', 'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share',
-           'plot_pareto', 'per_customer', 'plot_customers']
+__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'hold', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
+           'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
+           'read_customers', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books',
+           'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run', 'by_month', 'plot_trend',
+           'by_category', 'plot_categories', 'concentration', 'top_share', 'plot_pareto', 'per_customer',
+           'plot_customers']
 
 # %% ../nbs/01_data.ipynb #60b5550e
 def mark_products(
@@ -68,14 +69,24 @@ def judge_all(
         return hold(con, judge(with_limits(lines, settings, latest)), "judged")
     lines = judged()
     seen = survey(lines)
-    fine = seen[seen.reason.isna()].reset_index(drop=True)
-    maybe = tuple(c for c in ("transaction_id", "customer_id", "product_id") if c in fine and fine[c].sum() > 0)
-    floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
-    latest = None if settings.last_date else believed_until(fine, settings.max_silence)
+    floats, latest, _days = whole_file(lines, settings, seen)
     if floats or latest is not None:
         lines = judged(tuple(floats), latest)
         seen = survey(lines)
     return lines, seen, {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {})
+
+def whole_file(
+    lines: ibis.Table,      # judged lines
+    settings: DataConfig,   # last_date, max_silence
+    seen: pd.DataFrame | None = None,  # from `survey`, if it is at hand
+) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:  # id columns that went through floats; the day after the last believed one, or None; the days with accepted lines
+    "What only the whole of the lines can tell."
+    seen = survey(lines) if seen is None else seen
+    fine = seen[seen.reason.isna()].reset_index(drop=True)
+    maybe = tuple(c for c in ("transaction_id", "customer_id", "product_id") if c in fine and fine[c].sum() > 0)
+    floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
+    latest = None if settings.last_date else believed_until(fine, settings.max_silence)
+    return floats, latest, fine if latest is None else fine[fine.day < latest]
 
 def survey(
     judged: ibis.Table,   # judged lines
@@ -147,7 +158,7 @@ def complete_products(
     catalogue: ibis.Table | None = None,  # the products table, if there is one
 ) -> ibis.Table:                          # every product that is listed or was sold: id, name, category, price, and what else is known
     "Bring products, listed and sold, into one table; missing names, categories and prices are filled from what is known."
-    sold = transactions.group_by("product_id").aggregate(paid=_.price.median(where=_.quantity > 0))
+    sold = transactions.group_by("product_id").aggregate(paid=ibis.ifelse(_.quantity > 0, _.price, ibis.null("float64")).median())
     table = sold
     if catalogue is not None:
         every = catalogue.select("product_id").union(sold.select("product_id"), distinct=True)
@@ -326,6 +337,23 @@ def quoted(
     if isinstance(line.get("source_line"), str): return repr(line.source_line[:60])
     columns = [c for c in rule.shows if f"source_{c}" in line.index] or [c.removeprefix("source_") for c in line.index if c.startswith("source_") and c not in ("source_file", "source_row", "source_line")]
     return ", ".join(f"{c} " + (repr(v[:30]) if isinstance(v := line[f"source_{c}"], str) else "empty") for c in columns)
+
+# %% ../nbs/01_data.ipynb #2aed916d
+def customer_lines(
+    raw: ibis.Table,        # the raw log
+    settings: DataConfig,   # names, formats and rules
+    catalogue: ibis.Table | None = None,  # the products table, from `read_products`, where rules ask for it
+) -> tuple[ibis.Table, pd.Timestamp]:     # accepted lines with their time columns; the day after the last of them
+    "The accepted lines as an expression: nothing is laid down, nothing written."
+    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
+        return judge(with_limits(mark_products(typed(raw, settings, floats), catalogue, settings), settings, latest))
+    lines = judged()
+    floats, latest, days = whole_file(lines, settings)
+    if floats or latest is not None: lines = judged(tuple(floats), latest)
+    if not len(days): raise DataError("No line is left after cleaning; expected at least one sale. `retail-ci check` shows the reasons.")
+    fine = lines.filter(lines.reason.isnull())
+    once = collapse(fine, raw) if settings.duplicates == "collapse" else fine
+    return add_time(once.mutate(is_return=once.quantity < 0)), days.day.max() + pd.Timedelta(days=1)
 
 # %% ../nbs/01_data.ipynb #ee357fba
 def open_sources(

@@ -235,7 +235,7 @@ def plot_migration(
     "The flows between the segments over the last month ends."
     import matplotlib.pyplot as plt
     use_style()
-    film = film.iloc[:, -months:]
+    film = film.iloc[:, -months:].loc[lambda f: ~f.isin([GONE, NOT_YET]).all(axis=1)]
     order = [s for s in in_order(set(np.unique(film.to_numpy().astype(str)))) if s != NOT_YET]
     gap, wide = 0.02 * len(film), 0.07
     at = [stack(film[c], order, gap) for c in film.columns]

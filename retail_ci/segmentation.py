@@ -216,6 +216,7 @@ def settle(
     start: np.ndarray | None = None,    # k × axes starting places; ten random starts if left out
     anchors: np.ndarray | None = None,  # places that pull
     pull: float = 0.0,           # how much all anchors together weigh, in customers' total weight
+    starts: int = 10,            # random starts, where no starting places are given
 ) -> tuple[np.ndarray, float]:   # centres, inertia (of customers alone)
     "KMeans on one thread, with anchors as weighted customers."
     from sklearn.cluster import KMeans
@@ -224,7 +225,7 @@ def settle(
     x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
     weight = np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))] if pulled else None
     with threadpool_limits(1):
-        model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=10 if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
+        model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=starts if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
     _, squares = nearest(z, model.cluster_centers_)
     return model.cluster_centers_, float(squares.sum(dtype=float))
 
@@ -416,10 +417,11 @@ def compare_k(
     rows = []
     for s in range(seed, seed + seeds):
         rng = np.random.default_rng(s)
-        part = z if len(z) <= sample // seeds else z[np.sort(rng.choice(len(z), sample // seeds, replace=False))]
+        part = z[np.sort(rng.integers(0, len(z), min(len(z), max(sample // seeds, 1))))]
         few = np.sort(rng.choice(len(part), min(len(part), compared), replace=False))
         for k in ks:
-            centers, inertia = settle(part, k, s)
+            if k > len(np.unique(part, axis=0)): continue
+            centers, inertia = settle(part, k, s, starts=3)
             label = nearest(part[few], centers)[0]
             rows.append((k, inertia / len(part), silhouette_score(part[few], label) if len(set(label)) > 1 else np.nan))
     out = pd.DataFrame(rows, columns=["k", "inertia", "silhouette"]).groupby("k").agg(["mean", "min", "max"])
@@ -674,7 +676,7 @@ def plot_optimal_k(
     fig, axes = plt.subplots(1, 2, figsize=(8.8, 3.2))
     titles = {"inertia": f"Elbow: the knee is at {at_knee}", "silhouette": f"Silhouette: highest at {tried.k[tried.silhouette.idxmax()]}"}
     for ax, (measure, title) in zip(axes, titles.items()):
-        ax.fill_between(tried.k, tried[f"{measure}_low"], tried[f"{measure}_high"], color=ACCENT, alpha=0.22, linewidth=0, label="smallest to largest over seeds")
+        ax.fill_between(tried.k, tried[f"{measure}_low"], tried[f"{measure}_high"], color=ACCENT, alpha=0.22, linewidth=0, label="smallest to largest over seeds and draws")
         ax.plot(tried.k, tried[measure], color=ACCENT, marker="o", markersize=4, label="mean")
         ax.set(title=title, xlabel="number of segments", ylabel="inertia per customer" if measure == "inertia" else measure, ylim=(0, 1.15 * tried[f"{measure}_high"].max()), xticks=tried.k)
         ax.axvline(chosen, color=SECOND, linewidth=1)
@@ -765,12 +767,12 @@ def plot_stability(
     left.plot(spread, np.sort(ari), "o", color=ACCENT, alpha=0.7, markersize=5, linewidth=0)
     left.hlines(ari.mean(), -0.4, 0.4, color=INK, linewidth=1.6)
     left.axhline(0.85, color=SECOND, linewidth=1)
-    left.set(title="The partition", ylabel="adjusted Rand index", xticks=[], xlim=(-0.5, 0.5), ylim=(lowest, 1.005))
+    left.set(title="The partition", ylabel="adjusted Rand index", xticks=[], xlim=(-0.5, 0.5), ylim=(lowest - 0.13 * (1 - lowest), 1.005))
     for i, name in enumerate(names):
         right.plot(i + spread, np.sort(jaccard[name]), "o", color=colour(name), alpha=0.8, markersize=5)
-        right.text(i, lowest + 0.02 * (1 - lowest), f"{(jaccard[name] > 0.75).mean():.0%} found", ha="center", va="bottom", fontsize=9)
+        right.text(i, lowest - 0.1 * (1 - lowest), f"{(jaccard[name] > 0.75).mean():.0%} found", ha="center", va="bottom", fontsize=9)
     right.axhline(0.75, color=SECOND, linewidth=1)
-    right.set(title="Each segment", ylabel="Jaccard index", xticks=range(len(names)), ylim=(lowest - 0.06 * (1 - lowest), 1.005))
+    right.set(title="Each segment", ylabel="Jaccard index", xticks=range(len(names)), ylim=(lowest - 0.13 * (1 - lowest), 1.005))
     right.set_xticklabels([n.replace(" ", "\n") for n in names])
     right.grid(axis="x", visible=False)
     return fig
