@@ -8,12 +8,12 @@ import contextlib, functools, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, RetailError, Run, RunError, find_root, load_config
+from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config
 
 # %% auto #0
-__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'run', 'site', 'serve', 'check_service', 'show_folder',
-           'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'comments', 'as_command',
-           'answer', 'show_version', 'app', 'main']
+__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
+           'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'comments',
+           'as_command', 'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -24,6 +24,29 @@ def generate(
     from retail_ci.synthetic import generate as make
     make(load_config(config), Path(out))
     print(f"{out}: " + ", ".join(sorted(p.name for p in Path(out).iterdir() if not p.name.startswith("."))))
+
+# %% ../nbs/09c_cli.ipynb #dfc8c574
+def check(
+    source: str = "",                # a file, folder, glob or FILE#TABLE; with --config in place of the config's transactions
+    config: str = "",                # a name from configs/, or a YAML file, that describes the source
+    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
+    out: str = "",                   # write the proposed config to this file
+) -> None:
+    "Show what becomes of every line of a source; without a config, propose one to edit."
+    from retail_ci.check import check_source, guess, proposal
+    if config:
+        settings = load_config(config, set_)
+        if source: settings.data.transactions = source
+        text, fine = check_source(settings)
+        print(text)
+        if not fine: raise DataError("A run would not accept these data; the reasons stand above.")
+        return
+    if not source: raise ConfigError("There is nothing to check; give a file, as in retail-ci check sales.csv, or a config with --config.")
+    text = proposal(source, guess(source))
+    print(text, end="")
+    if out:
+        if Path(out).exists(): raise ConfigError(f"The file {out} exists; give another name to --out, or move it away.")
+        Path(out).write_text(text, encoding="utf-8")
 
 # %% ../nbs/09c_cli.ipynb #c9c99901
 def run(
@@ -206,7 +229,7 @@ def recommend(
     print("\n".join(notes))
 
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, run, recommend, evaluate, tune, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, check, run, recommend, evaluate, tune, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -228,7 +251,7 @@ def as_command(
     hints, notes, signature = get_type_hints(function), comments(function), inspect.signature(function)
     @functools.wraps(function)
     def command(**values: Any) -> None: raise SystemExit(answer(function, **values))
-    options = {name: Annotated[hints[name], typer.Option(
+    options = {name: Annotated[hints[name], typer.Argument(help=notes[name], metavar="[SOURCE]", show_default=False) if name == "source" else typer.Option(
         *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[:1 + (len(name) == 1)], help=notes[name], metavar=METAVARS.get(name), show_default=bool(p.default))]
                for name, p in signature.parameters.items()}
     command.__annotations__ = options
@@ -256,6 +279,7 @@ def answer(
 # %% ../nbs/09c_cli.ipynb #0c590aaf
 EXAMPLES = {
     "generate": ["retail-ci generate", "retail-ci generate --config small --out data/raw"],
+    "check": ["retail-ci check sales.csv --out shop.yaml", "retail-ci check --config shop.yaml"],
     "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05", "retail-ci run --config shop.yaml --fresh"],
     "evaluate": ["retail-ci evaluate", "retail-ci evaluate --config completejourney --cuts 3", "retail-ci evaluate --models collaborative,content --k 5 --out trial"],
     "tune": ["retail-ci tune", "retail-ci tune --models personal_decayed,recent_popularity"],

@@ -85,7 +85,7 @@ def start_spark(
 ) -> Any:                  # a SparkSession
     "Start Spark with what it says kept off the terminal."
     options = {"spark.master": f"local[{settings.threads or '*'}]", "spark.app.name": "retail_ci", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
-               "spark.local.dir": str(spill_folder(settings)), "spark.sql.shuffle.partitions": "8", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+               "spark.local.dir": str(spill_folder(settings)), "spark.sql.shuffle.partitions": "4", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     if settings.memory: options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
     options |= {key if key.startswith("spark.") else f"spark.{key}": value for key, value in settings.spark.items()}
     if not options["spark.master"].startswith("local"): options = {k: v for k, v in options.items() if k not in ("spark.driver.host", "spark.driver.bindAddress", "spark.sql.shuffle.partitions")} | settings.spark

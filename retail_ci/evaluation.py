@@ -432,7 +432,7 @@ def segment_table(
 ) -> pd.DataFrame:           # task, kind, group, customers, model, metric, value, low, high
     "Every metric by segment and by history, for both tasks."
     parts = [by_group(evaluation, task, kind).assign(kind=kind) for kind in ("segment", "history") for task in TASKS]
-    return pd.concat(parts, ignore_index=True)[["task", "kind", "group", "customers", "model", "metric", "value", "low", "high"]]
+    return pd.concat(parts, ignore_index=True)[["task", "kind", "group", "customers", "model", "metric", "value", "low", "high"]].round(6)
 
 # %% ../nbs/05_evaluation.ipynb #240f300f
 LABELS = {"hybrid": "Hybrid", "weighted": "Weighted hybrid", "ranker": "Ranker", "blend": "Untrained blend", "collaborative": "Customers like you", "content": "Products like yours",

@@ -15,18 +15,18 @@ from .baselines import Recommender, cells
 from .collaborative import CollaborativeRecommender
 from .core import count
 from .ease import EaseRecommender, spread, strongest_item
-from .interactions import Interactions, assemble, blocks, interactions, row_max, top_k
+from .interactions import POPULAR_DAYS, Interactions, assemble, blocks, interactions, row_max, top_k
 from .metrics import find_hits, ndcg
 from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 
 # %% auto #0
-__all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'FEWEST',
-           'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'customer_facts',
-           'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'unit_max', 'head_scores', 'kind_table',
-           'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net',
-           'listwise', 'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'filled', 'judge',
-           'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'halves', 'check_month',
-           'task_scores', 'chances', 'said', 'evidence_reasons']
+__all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
+           'FEWEST', 'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'gone',
+           'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'unit_max', 'head_scores',
+           'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe', 'other_opinions',
+           'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month', 'months', 'popular_list', 'best_pairs',
+           'plain_lists', 'filled', 'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task',
+           'learn_months', 'check_month', 'task_scores', 'chances', 'said', 'evidence_reasons']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -87,6 +87,19 @@ def product_facts(
     facts += [again, log_of(again), log_of(usual_gaps(found, width))]
     facts += [np.log1p(extreme(data.age, data.columns, width, 0, True)), np.log1p(extreme(data.age, data.columns, width, 999, False))]
     return np.column_stack([*facts, log_of((new[28] + .5) / np.maximum(customers - known, 1))]).astype(np.float32)
+
+# %% ../nbs/04g_ranker.ipynb #39d07c02
+def gone(
+    data: Interactions,     # who bought what and when
+    silence: float = 9,     # expected sales since the last one
+) -> np.ndarray:            # true per product that has left the shelf
+    "Products whose silence is too long to be an accident."
+    width, ages = len(data.product_ids), np.sort(data.age)
+    last = extreme(data.age, data.columns, width, 1e9, False)
+    since = np.searchsorted(ages, last, "left")
+    window = np.searchsorted(ages, last + POPULAR_DAYS, "left") - since
+    sold = np.bincount(data.columns[data.age < last[data.columns] + POPULAR_DAYS], minlength=width)
+    return sold / np.maximum(window, 1) * since > silence
 
 # %% ../nbs/04g_ranker.ipynb #0517073c
 def customer_facts(
@@ -190,6 +203,7 @@ class Evidence(Recommender):
         "What follows from the purchases of everybody."
         found = habits(self.base_)
         self.facts_, self.recent_ = product_facts(self.base_, found), self.base_.recent_buyers(28) + 0.001 * self.base_.recent
+        self.gone_ = gone(self.base_)
         self.new_ = np.bincount(found.columns[found.first < 28], minlength=len(self.facts_)) + 0.001 * self.recent_
         self.kinds_ = {k: kind_table(self.shelf_.codes[k], self.recent_) for k in KINDS if self.shelf_ is not None and k in self.shelf_.codes}
         self._update()
@@ -291,7 +305,7 @@ def nominate(
     places, columns = keys // width, keys % width
     own = sp.csr_matrix((np.arange(1, counts.nnz + 1, dtype=np.float64), counts.indices, counts.indptr), shape=counts.shape)[rows]
     habit = look_up_exact(own, places, columns) - 1
-    keep = habit < 0 if discovery else slice(None)
+    keep = (habit < 0) & ~evidence.gone_[columns] if discovery else ~evidence.gone_[columns]
     return places[keep], columns[keep], habit[keep]
 
 # %% ../nbs/04g_ranker.ipynb #1f5833eb
@@ -435,7 +449,8 @@ def learn_order(
 # %% ../nbs/04g_ranker.ipynb #08303abd
 MONTH = 30          # days of a label window, as in the evaluation
 MOST = 2500         # customers a month that the ranker learns from
-ENOUGH = 1000       # with so many customers one month is enough
+ENOUGH = 1000       # with so many customers one month is enough to learn from
+TRIAL = 1000        # customers of an older month that the trial learns from
 FEWEST = 40         # with fewer customers nothing is learned
 TASKS = {"any": False, "discovery": True}  # task: whether bought products are left out
 
@@ -455,9 +470,9 @@ class Month:
         rows = np.flatnonzero((np.diff(self.truth[task].indptr) > 0) & self.known)
         return np.random.default_rng(0).permutation(rows)[:MOST]
 
-    def pairs(self, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def pairs(self, task: str, most: int = MOST) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         "Customers, and for each pair: place among them, column, numbers, bought or not."
-        rows, out, start = self.customers(task), [], 0
+        rows, out, start = self.customers(task)[:most], [], 0
         for block in blocks(rows, len(self.evidence.facts_), height=256):
             places, columns, numbers = describe(self.evidence, block, TASKS[task])
             truth = self.truth[task][block]
@@ -474,7 +489,7 @@ def months(
 ) -> list[Month]:                     # the latest first; empty if the history is too short
     "As many months to learn from as are needed and there are."
     found, span = [], float(data.age[data.rows >= 0].max(initial=0))
-    while len(found) < 3 and span >= MONTH * (len(found) + 2) and sum(len(m.customers("any")) for m in found) < ENOUGH:
+    while len(found) < 3 and span >= MONTH * (len(found) + 2) and (len(found) < 2 or sum(len(m.customers("any")) for m in found) < ENOUGH):
         found.append(Month(data, products, MONTH * (len(found) + 1), settings))
     return found
 
@@ -542,7 +557,7 @@ def judge(
     rivals: Sequence[str],              # the plain ones; the last of them, unless another is clearly better
 ) -> tuple[str, str, float]:            # who answers, the plain rival to beat, the mean lead over it
     "The surest lead over the plain rival, or else that rival."
-    rival = max(rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 1), rivals.index(r)))
+    rival = max(rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 2), rivals.index(r)))
     best = max((name for name in quality if name not in rivals), key=lambda n: sure_lead(quality[n], quality[rival]))
     if sure_lead(quality[best], quality[rival]) <= 0: return rival, rival, 0.0
     return best, rival, float((quality[best] - quality[rival]).mean())
@@ -633,33 +648,32 @@ def learn_task(
     task: str,           # "any" or "discovery"
     past: list[Month],   # from `months`
 ) -> None:
-    "Train on each half of the customers, check on the other, decide."
+    "Learn from the older months, check on the last, decide; then learn from the last as well."
     past = [m for m in past if len(m.customers(task))]
-    groups = [m.pairs(task) for m in past]
-    if sum(len(g[0]) for g in groups) < FEWEST:
+    few = sum(len(m.customers(task)) for m in past[:1]) < ENOUGH
+    groups = [m.pairs(task, MOST if few or not i else TRIAL) for i, m in enumerate(past)]
+    if not groups or len(groups[0][0]) < FEWEST:
         model.choice_[task] = "blend"
         return
-    half = [(g[0][g[1]] % 2).astype(bool) for g in groups]
-    nets = halves(groups, half) if sum(g[4].sum() for g in groups) >= 5 * FEWEST else []
-    scores = [np.where(h, nets[0].scores(g[3]), nets[1].scores(g[3])) if nets else np.zeros(0) for g, h in zip(groups, half)]
-    parts = [check_month(m, task, g[0], best_pairs(g[1], g[2], z, len(g[0])) if nets else None) for m, g, z in zip(past, groups, scores)]
-    quality = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    rows, places, columns, numbers, bought = groups[0]
+    older = [g for g in groups[1:] if g[4].sum() >= 5 * FEWEST]
+    trial = learn_months(older) if older and bought.sum() >= 5 * FEWEST else None
+    scores = None if trial is None else trial.scores(numbers)
+    quality = check_month(past[0], task, rows, None if trial is None else best_pairs(places, columns, scores, len(rows)))
     model.choice_[task], rival, lead = judge(quality, RIVALS[task])
-    model.checks_[task] = {"customers": len(quality["blend"]), "months": len(past), "rival": rival, "lead": lead, **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()}}
-    if not nets: return
-    model.nets_[task] = [[n.middle, n.scale, n.weights] for n in nets]
-    shares, known = np.concatenate([log_share(z, g[1]) for z, g in zip(scores, groups)]), past[0].known
-    model.curves_[task] = [fit_curve(shares[:, None], np.concatenate([g[4] for g in groups])), fit_curve(past[0].evidence.people_[known, :3], past[0].came[known])]
+    model.checks_[task] = {"customers": len(rows), "rival": rival, "lead": lead, **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()}}
+    if model.choice_[task] != "ranker": return
+    net, known = learn_months(groups if few else groups[:1]), past[0].known
+    model.nets_[task] = [net.middle, net.scale, net.weights]
+    model.curves_[task] = [fit_curve(log_share(scores, places)[:, None], bought), fit_curve(past[0].evidence.people_[known, :3], past[0].came[known])]
 
-def halves(
-    groups: list[tuple],     # from `Month.pairs`, one per month
-    half: list[np.ndarray],  # true for the pairs of the second half of the customers
-) -> list[Net]:              # learned on the first half, and on the second
-    "One ranker for each half of the customers."
+def learn_months(
+    groups: Sequence[tuple],  # from `Month.pairs`, one per month
+) -> Net:                     # a ranker
+    "Learn from one or more months."
     offset = np.cumsum([0, *(len(g[0]) for g in groups)])
     who = np.concatenate([g[1] + o for g, o in zip(groups, offset)])
-    part, numbers, bought = np.concatenate(half), np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups])
-    return [learn_order(numbers[part == side], bought[part == side], who[part == side], seed=int(side)) for side in (False, True)]
+    return learn_order(np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups]), who)
 
 def check_month(
     month: Month,               # evidence and truth
@@ -694,7 +708,7 @@ def chances(
 ) -> sp.csr_matrix:     # block × products, the chance of a purchase in the next 30 days
     "Nominate, describe, weigh."
     places, columns, numbers = describe(model.evidence_, rows, TASKS[task])
-    scores = np.mean([Net(*parts).scores(numbers) for parts in model.nets_[task]], axis=0)
+    scores = Net(*model.nets_[task]).scores(numbers)
     buys, comes = model.curves_[task]
     share = np.round(log_share(scores.astype(float), places), 4)[:, None]
     chance = on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share) * on_curve(comes, model.evidence_.people_[rows, :3])[places]
@@ -708,8 +722,8 @@ def said(
     "Who answers a task, and why."
     choice, check = model.choice_[task], model.checks_.get(task)
     if check is None: return f"{task}: the untrained blend answers, because there is too little history to learn from."
-    if choice == check["rival"]: return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers it was checked on."
-    return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers, none of whom it had learned from."
+    if choice == check["rival"]: return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers of the last month."
+    return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers of the last month, from which it had not learned."
 
 def evidence_reasons(
     evidence: Evidence,   # fitted

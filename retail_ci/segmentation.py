@@ -18,8 +18,8 @@ from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, 
 __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'FIVE', 'rfm_values', 'logs',
            'turn', 'View', 'nonzero', 'Space', 'orderings', 'best_match', 'named', 'assign_names', 'fill_gaps',
            'drop_broken', 'name_margins', 'settle', 'nearest', 'squared_distances', 'Attempt', 'attempt',
-           'check_enough', 'TooFew', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model', 'load_model',
-           'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
+           'check_enough', 'is_table', 'TooFew', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model',
+           'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
            'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons', 'explain',
            'score_customers', 'describe', 'profiles', 'colour', 'plot_optimal_k', 'pca_view', 'plot_pca',
            'in_house_order', 'plot_profiles', 'plot_stability']
@@ -299,6 +299,12 @@ def check_enough(
         raise TooFew(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different} (n_samples={len(values)}); "
                      + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since one customer cannot be divided into groups."))
 
+def is_table(
+    X: Any,   # what was given
+) -> bool:    # whether it is a customer table, by its columns
+    "Tell a customer table from an array of numbers."
+    return isinstance(X, pd.DataFrame) and not set(RFM).isdisjoint(X.columns)
+
 class TooFew(DataError, ValueError):
     "There are not enough different customers."
 
@@ -330,9 +336,10 @@ class CustomerSegmentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
         return np.sqrt(squared_distances(self.space_.place(self._values(X)), self.centers_))
 
     def predict(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
-        "The name of the nearest centre for each customer; nothing is learned."
+        "The nearest centre for each customer: its name for a table, its number for an array. Nothing is learned."
         check_is_fitted(self)
-        return np.array(self.names_)[nearest(self.space_.place(self._values(X)), self.centers_)[0]]
+        number = nearest(self.space_.place(self._values(X)), self.centers_)[0]
+        return np.array(self.names_)[number] if is_table(X) else number
 
     def save(self, path: str | Path) -> Path:
         "Save what was learned; see `save_model`."
@@ -345,7 +352,7 @@ class CustomerSegmentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
 
     def _values(self, X: Any, reset: bool = False) -> np.ndarray:
         "The measures of a table, or a checked array."
-        if isinstance(X, pd.DataFrame) and set(RFM) & set(X):
+        if is_table(X):
             if not reset and self.n_features_in_ != 3: raise ValueError(f"X has 3 measures, but CustomerSegmentation is expecting {self.n_features_in_} features as input.")
             if reset: self.n_features_in_ = 3
             return rfm_values(X)
