@@ -543,7 +543,7 @@ def plot_metrics(
         for y, r in enumerate(board.itertuples()):
             axis.errorbar(r.value, y, xerr=[[r.value - r.low], [r.high - r.value]], fmt="o", ms=7, lw=2, capsize=3,
                           color=SECOND if r.model == accent else ACCENT if r.model not in BASELINES + ("random",) else "#7F7F7F")
-            axis.annotate(f"{r.value:.3f}", (r.high, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+            axis.annotate(f"{r.value:.3f}", (r.high, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         for ceiling in oracle["value"]:
             axis.axvline(ceiling, color=INK, ls=":")
             axis.annotate(f"oracle {ceiling:.3f} ", (ceiling, 0), ha="right", va="center", fontsize=9)
