@@ -18,12 +18,12 @@ from .interactions import POPULAR_DAYS, Interactions, Limits, as_dates, as_ids, 
 
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'RECORDS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shelf', 'select', 'texts', 'Segments',
-           'make_segments', 'segment_buyers', 'fill_up', 'next_popular', 'Recommender', 'inner_models', 'twin',
-           'check_log', 'rank_rows', 'either', 'fill_rows', 'check_customers', 'check_baskets', 'listed', 'find_limits',
-           'find_blocked', 'Lists', 'recommend_table', 'answerers', 'answer_part', 'popular_reasons', 'why_short',
-           'long_table', 'pack', 'unpack', 'model_classes', 'model_arrays', 'model_from_arrays', 'load_arrays',
-           'PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'repeat_words', 'cells',
-           'RandomRecommender']
+           'make_segments', 'segment_buyers', 'fill_up', 'next_popular', 'Storable', 'Recommender', 'inner_models',
+           'twin', 'fit_model', 'check_log', 'rank_rows', 'either', 'fill_rows', 'check_customers', 'check_baskets',
+           'listed', 'find_limits', 'find_blocked', 'Lists', 'recommend_table', 'answerers', 'answer_part',
+           'popular_reasons', 'why_short', 'long_table', 'pack', 'unpack', 'model_classes', 'model_arrays',
+           'model_from_arrays', 'load_arrays', 'PopularityRecommender', 'PersonalRecommender', 'repeat_reasons',
+           'repeat_words', 'cells', 'RandomRecommender']
 
 # %% ../nbs/04b_baselines.ipynb #fd6ceeb2
 @dataclass(frozen=True)
@@ -196,7 +196,28 @@ def next_popular(
         width *= 4
 
 # %% ../nbs/04b_baselines.ipynb #f62c6644
-class Recommender:
+class Storable:
+    "What can be written to a file and read again."
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        "Everything needed to answer again, as plain arrays and a line of JSON."
+        return model_arrays(self)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Storable:
+        "The model that `to_arrays` described."
+        return model_from_arrays(arrays, cls)
+
+    def save(self, path: str | Path) -> Path:
+        "Write the model to an npz file, without pickle."
+        return save(self.to_arrays(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Storable:
+        "Read a model that `save` wrote; no code is run."
+        return cls.from_arrays(load_arrays(path))
+
+# %% ../nbs/04b_baselines.ipynb #e4ce83c9
+class Recommender(Storable):
     "Base of all models: fit on a log, answer with a long table."
     method = "model"                 # what the column `method` says
     reason = ""                      # what the column `reason` says, unless `_reasons` knows better
@@ -208,13 +229,7 @@ class Recommender:
     def fit(self, transactions: pd.DataFrame | Interactions, products: pd.DataFrame | None = None, *,
             segments: pd.DataFrame | None = None, sensitive: Mapping[str, Sequence[str]] | None = None) -> Recommender:
         "Learn from a log (or `Interactions`), a products table, segments (customer_id, segment) and what is sensitive (product column: values)."
-        self.data_ = self.base_ = transactions if isinstance(transactions, Interactions) else interactions(check_log(transactions), products)
-        self.shelf_, self.notes_ = make_shelf(products, self.data_.product_ids), []
-        self.segments_ = None if segments is None else make_segments(segments, self.data_)
-        self.sensitive_ = select(self.shelf_, self.data_.product_ids, sensitive, "sensitive") if sensitive else None
-        self._learn(products)
-        for inner in inner_models(self): vars(inner).update(shelf_=self.shelf_, segments_=self.segments_, sensitive_=self.sensitive_)
-        return self
+        return fit_model(self, transactions, products, segments, sensitive)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         "What a model prepares once; by default what `_update` does."
@@ -248,24 +263,6 @@ class Recommender:
         "The `k` best products for each customer (everyone if left out): customer_id, product_id, score, rank, method, reason."
         return recommend_table(self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        "Everything needed to answer again, as plain arrays and a line of JSON."
-        return model_arrays(self)
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Recommender:
-        "The model that `to_arrays` described."
-        return model_from_arrays(arrays, cls)
-
-    def save(self, path: str | Path) -> Path:
-        "Write the model to an npz file, without pickle."
-        return save(self.to_arrays(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Recommender:
-        "Read a model that `save` wrote; no code is run."
-        return cls.from_arrays(load_arrays(path))
-
 # %% ../nbs/04b_baselines.ipynb #e744532e
 def inner_models(
     model: Recommender,        # a model
@@ -290,6 +287,24 @@ def twin(
     vars(other).update(attributes)
     if update: other._update()
     return other
+
+# %% ../nbs/04b_baselines.ipynb #f0d9db6c
+def fit_model(
+    model: Recommender,                          # any
+    transactions: pd.DataFrame | Interactions,   # the log
+    products: pd.DataFrame | None,               # the products table
+    segments: pd.DataFrame | None,               # customer_id, segment
+    sensitive: Mapping[str, Sequence[str]] | None,  # product column: values
+) -> Recommender:                                # the same, fitted
+    "What `fit` does for every model; what concerns the parts of a model reaches them too."
+    data = transactions if isinstance(transactions, Interactions) else interactions(check_log(transactions), products)
+    model.data_ = model.base_ = data
+    model.shelf_, model.notes_ = make_shelf(products, data.product_ids), []
+    model.segments_ = None if segments is None else make_segments(segments, data)
+    model.sensitive_ = select(model.shelf_, data.product_ids, sensitive, "sensitive") if sensitive else None
+    model._learn(products)
+    for inner in inner_models(model): vars(inner).update(shelf_=model.shelf_, segments_=model.segments_, sensitive_=model.sensitive_)
+    return model
 
 def check_log(
     transactions: Any,   # what was given to `fit`
@@ -326,6 +341,7 @@ def rank_rows(
     empty = (np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty((0, k), bool))
     return [tuple(np.concatenate(x) for x in zip(empty, *part)) for part in parts]
 
+# %% ../nbs/04b_baselines.ipynb #33b1cf68
 def either(
     a: sp.csr_matrix | None,  # cells
     b: sp.csr_matrix | None,  # cells
@@ -444,6 +460,7 @@ class Lists:
     methods: np.ndarray   # how each line was found
     reasons: np.ndarray   # why
 
+# %% ../nbs/04b_baselines.ipynb #12df81a5
 def recommend_table(
     model: Recommender,                     # a fitted model
     customers: Sequence[str] | str | None,  # ids; None means everyone

@@ -94,6 +94,7 @@ class ContentRecommender(Recommender):
         "The `k` products most like this one: product_id, score (cosine, 0 to 1), rank. Rules as for `recommend`."
         return similar_table(self, product_id, check_k(k), make_rules(rules, options))
 
+# %% ../nbs/04d_content.ipynb #467a34d0
 def cosines(
     tastes: sp.csr_matrix,   # customers × features, rows of length 1
     vectors: sp.csr_matrix,  # products × features, rows of length 1

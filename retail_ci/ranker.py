@@ -737,7 +737,8 @@ def evidence_reasons(
     shown = np.arange(len(rows))
     alike = cells(near, shown, columns) / np.maximum(row_max(near), 1e-9)[:, None]
     goes = cells(ease, shown, columns) / np.maximum(row_max(ease), 1e-9)[:, None]
-    words = np.where(blank & (alike > goes) & (alike > .1), "customers like you bought it", words)
+    for_near = blank & (alike > goes) & (alike > .1)
+    if for_near.any(): words = np.where(for_near, evidence.near_._reasons(rows, columns, columns), words)
     ask = np.flatnonzero((blank & (goes >= alike) & (goes > .1)).any(axis=1))
     if len(ask): words[ask] = np.where((blank & (goes >= alike) & (goes > .1))[ask], evidence.ease_._reasons(rows[ask], columns[ask], columns[ask]), words[ask])
     return np.where((words == "") & (columns >= 0), "popular now", words).astype(object)

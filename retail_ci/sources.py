@@ -495,7 +495,8 @@ def read_attached(
     except Exception as e: raise DataError(f"{file.name} cannot be opened as a DuckDB file: {str(e).splitlines()[0][:200]}") from e
     if query: return read_database(using(con, name), "", query, file.name)
     schema, _, only = table.rpartition(".")
-    found = con.table(choose_table(only, con.list_tables(database=(name, schema or "main")), file.name), database=(name, schema or "main"))
+    there = con.raw_sql(f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND table_schema = '{schema or 'main'}' ORDER BY 1").fetchall()
+    found = con.table(choose_table(only, [t for t, in there], file.name), database=(name, schema or "main"))
     return Source((found.rename({"row (source)": "row"}) if "row" in found.columns else found).mutate(row=ibis.row_number() + 1), [(file.name, -1)], con)
 
 # %% ../nbs/00c_sources.ipynb #6b423396
@@ -510,7 +511,7 @@ def fetch(
     with replacing(path) as part:
         if not url or adbc is None: return source.table.to_parquet(part, compression="zstd")
         with adbc.connect(url) as link, link.cursor() as cursor:
-            cursor.execute(ibis.to_sql(source.table, dialect="postgres"))
+            cursor.execute(str(ibis.to_sql(source.table, dialect="postgres")))
             reader = cursor.fetch_record_batch()
             with pq.ParquetWriter(part, reader.schema, compression="zstd") as writer:
                 for batch in reader: writer.write_batch(batch)
