@@ -51,7 +51,7 @@ def movement_panel(
     movement: Mapping,   # the content of movement.json
 ) -> None:
     "Who came to a segment and who left it in the last month; in words where there is no movement to show."
-    axis.set(title="Came to and left the segment")
+    axis.set(title="Came and left")
     axis.grid(visible=False)
     if not movement.get("fitted"): return say(axis, "The log is too short\nfor movement.")
     rows = pd.DataFrame(movement["segments"]).query("segment != 'Gone'").iloc[::-1].reset_index(drop=True)
@@ -62,7 +62,7 @@ def movement_panel(
     for y, r in enumerate(rows.itertuples()):
         axis.annotate(f"+{r.came:,}", (r.came, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
         axis.annotate(f"−{r.left:,}", (-r.left, y), xytext=(-4, 0), textcoords="offset points", va="center", ha="right", fontsize=9)
-    axis.set(xticks=[], yticks=rows.index, yticklabels=rows["segment"], xlim=(-1.45 * most, 1.45 * most), xlabel=f"in the month to {pd.Timestamp(movement['month_end']):%-d %b %Y}")
+    axis.set(xticks=[], yticks=rows.index, yticklabels=rows["segment"], xlim=(-1.65 * most, 1.65 * most), xlabel=f"in the month to {pd.Timestamp(movement['month_end']):%-d %b %Y}")
 
 def worth_panel(
     axis: Any,        # a matplotlib Axes
@@ -70,7 +70,7 @@ def worth_panel(
     currency: str,    # the sign in front of money
 ) -> None:
     "What the segments are expected to bring in the next 90 days, with 95% intervals; in words where nothing can be said."
-    axis.set(title="Expected in the next 90 days", xticks=[])
+    axis.set(title="Expected in 90 days", xticks=[])
     axis.grid(visible=False)
     if not worth.get("fitted"): return say(axis, "Too little data\nfor an expectation.")
     rows = pd.DataFrame(worth["segments"]).iloc[::-1].reset_index(drop=True)
@@ -110,7 +110,7 @@ def ranking_panel(
     models: Sequence[str] = ("hybrid", "personal_decayed", "recent_popularity"),  # which models
 ) -> None:
     "NDCG of the hybrid and two rivals, for both tasks; a repeater has no bar under discovery."
-    axis.set(title="Do the lists come true? (NDCG)", xticks=[])
+    axis.set(title="Do the lists come true?", xticks=[], ylabel="NDCG")
     axis.grid(axis="x", visible=False)
     tasks = list(ranking.get("summary", {}))
     if not tasks: return axis.set(yticks=[]) and None
@@ -135,11 +135,12 @@ def plot_dashboard(
     "Eight panels: segments, their revenue, average value, recency and frequency, movement, expectation, months, ranking."
     import matplotlib.pyplot as plt
     use_style()
-    figure = plt.figure(figsize=(11.5, 9.4))
+    figure = plt.figure(figsize=(12, 9.6))
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
     grid = figure.add_gridspec(3, 3)
     bar_panel(figure.add_subplot(grid[0, 0]), profiles, "customers", "Customers", count)
     bar_panel(figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of revenue", share)
-    bar_panel(figure.add_subplot(grid[0, 2]), profiles.assign(average=profiles["revenue"] / profiles["customers"]), "average", "Average value of a customer", lambda v: money(v, currency))
+    bar_panel(figure.add_subplot(grid[0, 2]), profiles.assign(average=profiles["revenue"] / profiles["customers"]), "average", "Average value", lambda v: money(v, currency))
     scatter_panel(figure.add_subplot(grid[1, 0]), profiles)
     movement_panel(figure.add_subplot(grid[1, 1]), movement)
     worth_panel(figure.add_subplot(grid[1, 2]), worth, currency)
