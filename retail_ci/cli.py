@@ -12,8 +12,8 @@ from .core import ConfigError, DataError, RetailError, Run, RunError, find_root,
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
-           'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'comments',
-           'as_command', 'answer', 'show_version', 'app', 'main']
+           'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'segment',
+           'comments', 'as_command', 'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -228,8 +228,29 @@ def recommend(
     finally: end_steps()
     print("\n".join(notes))
 
+# %% ../nbs/09c_cli.ipynb #3dc6ac7a
+def segment(
+    customers: str = "",       # a file with a column customer_id, and recency, frequency and monetary for customers that the run does not know (.csv, .tsv, .txt, .parquet)
+    all_: bool = False,        # everyone in the run; the same as leaving --customers out
+    out: str = "",             # the file to write, .csv or .parquet
+    config: str = "default",   # a name from configs/, or a YAML file
+) -> None:
+    "Write the segment, the reason and the action for a list of customers, or for all, to a file."
+    if customers and all_: raise ConfigError("Say who is to be scored: either --customers FILE or --all.")
+    if Path(out).suffix not in (".csv", ".parquet"): raise ConfigError("Say where the segments go: --out FILE, a .csv or .parquet file.")
+    run = finished_run(config)
+    from retail_ci.core import save
+    from retail_ci.export import escape_formulas
+    from retail_ci.segmentation import load_model, read_customers, score_customers
+    features = run.read("features")
+    scored = score_customers(read_customers(customers) if customers else features, load_model(run.file("segmentation")), features, run.config.report.currency)
+    save(escape_formulas(scored) if out.endswith(".csv") else scored, out)
+    unknown = int((scored.segment == "Unknown").sum())
+    sizes = ", ".join(f"{name} {n:,}" for name, n in scored.segment.value_counts().items())
+    print(f"{out}: {len(scored):,} customers ({sizes})." + (f" {unknown:,} ids are not among the customers of this run." if unknown else ""))
+
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, check, run, recommend, evaluate, tune, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, evaluate, tune, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -284,6 +305,7 @@ EXAMPLES = {
     "evaluate": ["retail-ci evaluate", "retail-ci evaluate --config completejourney --cuts 3", "retail-ci evaluate --models collaborative,content --k 5 --out trial"],
     "tune": ["retail-ci tune", "retail-ci tune --models personal_decayed,recent_popularity"],
     "recommend": ["retail-ci recommend --all --out lists.parquet", "retail-ci recommend --customers mailing.csv --out lists.csv -k 5 --block out_of_stock.csv --exclude-purchased"],
+    "segment": ["retail-ci segment --out segments.csv", "retail-ci segment --customers mailing.csv --out segments.parquet --config small"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 

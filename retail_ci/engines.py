@@ -16,8 +16,9 @@ from .core import ConfigError, DataConfig, DataError, RunError, load, replacing,
 # %% auto #0
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
-           'try_make_timestamp_ntz', 'parse_date', 'assemble_date', 'finite', 'exact_sum', 'copies', 'read_parquet',
-           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
+           'try_make_timestamp_ntz', 'parse_date', 'make_timestamp', 'checked_timestamp', 'assemble_date',
+           'spark_timestamp', 'finite', 'exact_sum', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe',
+           'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -62,7 +63,7 @@ def mebibytes(
 
 # %% ../nbs/00b_engines.ipynb #cc48b78f
 SPARK_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true", "spark.sql.execution.arrow.pyspark.enabled": "true",
-                  "spark.sql.parquet.compression.codec": "zstd", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS", "spark.sql.sources.partitionColumnTypeInference.enabled": "false"}
+                  "spark.sql.parquet.compression.codec": "zstd", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS", "spark.sql.sources.partitionColumnTypeInference.enabled": "false", "spark.sql.legacy.parquet.nanosAsLong": "true"}
 
 def connect_spark(
     settings: DataConfig,  # spark, memory, threads, spill
@@ -173,12 +174,28 @@ def parse_date(
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
     "Text as a point in time: by the declared format only, or as ISO 8601."
     pattern, letters = date_pattern(format) if format else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
-    if engine(text) == "spark": date = assemble_date(text, pattern, letters)
+    if engine(text) in ("spark", "postgres"): date = assemble_date(text, pattern, letters)
     elif format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
 
 # %% ../nbs/00b_engines.ipynb #5bc15915
+@ibis.udf.scalar.builtin
+def make_timestamp(year: int, month: int, day: int, hour: int, minute: int, second: float) -> dt.timestamp:
+    "PostgreSQL's function; it stops at the first day that does not exist."
+
+def checked_timestamp(
+    year: ibis.Value, month: ibis.Value, day: ibis.Value, hour: ibis.Value, minute: ibis.Value,  # whole numbers
+    second: ibis.StringValue,  # with six digits after the point
+) -> ibis.TimestampValue:      # missing where there is no such time
+    "PostgreSQL must not be asked for a day that does not exist, so the calendar is checked first."
+    leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
+    last = ibis.cases((month.isin([4, 6, 9, 11]), 30), (month == 2, ibis.ifelse(leap, 29, 28)), else_=31)
+    fine = year.between(1, 9999) & month.between(1, 12) & day.between(1, last) & hour.between(0, 23) & minute.between(0, 59)
+    parts = [ibis.ifelse(fine, n, ibis.null("int64")).cast("int32") for n in (year, month, day, hour, minute)]
+    return make_timestamp(*parts, second.cast("float64"))
+
+# %% ../nbs/00b_engines.ipynb #44df1d20
 def assemble_date(
     text: ibis.StringValue,   # trimmed text
     pattern: str,             # from `date_pattern`, or `ISO`
@@ -198,7 +215,15 @@ def assemble_date(
         hour = clock + ibis.ifelse(part["p"].lower() == "pm", 12, 0) if "p" in part else clock
     seconds = number.get("S", zero)
     second = ibis.ifelse(seconds.fill_null(0) < 60, seconds.fill_null(0), ibis.null("int64")).cast("string") + "." + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
-    return try_make_timestamp_ntz(year.cast("int32"), month.cast("int32"), number["d"].cast("int32"), hour.cast("int32"), number.get("M", zero).fill_null(0).cast("int32"), second.cast("decimal(16, 6)"))
+    parts = (year, month, number["d"], hour, number.get("M", zero).fill_null(0), second)
+    return (checked_timestamp if engine(text) == "postgres" else spark_timestamp)(*parts)
+
+def spark_timestamp(
+    year: ibis.Value, month: ibis.Value, day: ibis.Value, hour: ibis.Value, minute: ibis.Value,  # whole numbers
+    second: ibis.StringValue,  # with six digits after the point
+) -> ibis.TimestampValue:      # missing where there is no such time
+    "Spark looks by itself whether there is such a day."
+    return try_make_timestamp_ntz(*(n.cast("int32") for n in (year, month, day, hour, minute)), second.cast("decimal(16, 6)"))
 
 # %% ../nbs/00b_engines.ipynb #c0fb03cd
 def finite(
@@ -221,6 +246,7 @@ def copies(
 ) -> ibis.Table:           # `row` of each line that equals an earlier one; missing values equal each other
     "Find exact copies."
     columns = columns or [c for c in table.columns if c != "row"]
+    if engine(table) == "postgres": return table.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row")).filter(lambda t: t.nth > 0).select("row")
     marked = table.select("row", *columns, fingerprint=ibis.struct({c: table[c] for c in columns}).hash())
     seen = marked.group_by("fingerprint").aggregate(n=lambda t: t.count()).filter(lambda t: t.n > 1)
     alike = marked.semi_join(seen, "fingerprint")
@@ -253,15 +279,18 @@ def read_parquet_spark(
     con: Any,                  # the Ibis backend, Spark
     starts: dict[str, int],    # file: lines in the files before it
 ) -> ibis.Table:               # their columns, and `row`
-    "Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column."
+    "Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column. Nanoseconds, which Spark does not know, become microseconds."
+    from pyarrow.parquet import read_schema
     names = list(starts)
     base = next((p.parent for p in reversed(Path(names[0]).parents) if "=" in p.name), Path(names[0]).parent if len(names) == 1 else None)
     reader = con._session.read.option("mergeSchema", str(len(names) > 1).lower())
     frame = (reader.option("basePath", str(base)) if base else reader).parquet(*[glob_safe(n) for n in names])
     if "row" in frame.columns: frame = frame.withColumnRenamed("row", "row (source)")
+    nanos = {f.name for n in names for f in read_schema(n) if str(f.type).startswith("timestamp[ns")}
+    frame = frame.selectExpr(*[f"CAST(timestamp_micros(CAST(floor(`{c}` / 1000) AS BIGINT)) AS TIMESTAMP_NTZ) AS `{c}`" if c in nanos else f"`{c}`" for c in frame.columns], "_metadata")
     frame = frame.selectExpr("*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`")
     first = con._session.createDataFrame([(Path(n).as_uri().replace("file://", "file:"), s) for n, s in starts.items()], "place string, start long")
-    frame = frame.join(first.hint("broadcast"), frame.filename == first.place).selectExpr(*[f"`{c}`" for c in frame.columns[:-2]], "start + file_row_number + 1 AS `row`")
+    frame = frame.join(first.hint("broadcast"), frame.filename == first.place).selectExpr(*[f"`{c}`" for c in frame.columns if c not in ("_metadata", "file_row_number", "filename")], "start + file_row_number + 1 AS `row`")
     name = ibis.util.gen_name("files")
     frame.createOrReplaceTempView(name)
     return con.table(name)

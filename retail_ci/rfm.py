@@ -71,7 +71,7 @@ def basic_sums(
     now = t.sale & t.recent
     return dict(first_day=t.number.min(where=t.sale), last_day=t.number.max(where=t.sale), days=t.number.nunique(where=t.sale),
                 frequency=t.transaction_id.nunique(where=now), weekend=t.transaction_id.nunique(where=now & t.is_weekend),
-                lines=t.recent.cast("int64").sum(), sale_lines=now.cast("int64").sum(),
+                lines=t.recent.cast("int32").sum(), sale_lines=now.cast("int32").sum(),
                 net=exact_sum(t.revenue, t.recent), spent=exact_sum(t.revenue, now))
 
 def variety_sums(

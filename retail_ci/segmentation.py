@@ -21,8 +21,8 @@ __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS'
            'check_enough', 'is_table', 'TooFew', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model',
            'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
            'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons', 'explain',
-           'score_customers', 'describe', 'profiles', 'colour', 'plot_optimal_k', 'pca_view', 'plot_pca',
-           'in_house_order', 'plot_profiles', 'plot_stability']
+           'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
+           'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -648,6 +648,22 @@ def describe(
     out["why"] = explain(features, model.quantiles_, currency)
     out["value_at_risk"] = np.where(out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0)
     return out.assign(action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.segment])
+
+# %% ../nbs/03_segmentation.ipynb #ef6bef9e
+def read_customers(
+    path: str | Path,  # .parquet, .csv, .txt or .tsv, with a column customer_id, and recency, frequency and monetary or without
+) -> pd.DataFrame:     # as in the file; measures as numbers
+    "Read a list of customers from a file."
+    path = Path(path)
+    if not path.is_file(): raise DataError(f"The list of customers {path} does not exist; expected a .csv or .parquet file with a column customer_id.")
+    try: table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, sep="\t" if path.suffix == ".tsv" else ",")
+    except (ValueError, OSError) as e: raise DataError(f"The list of customers {path.name} cannot be read: {str(e).splitlines()[0]}") from e
+    if "customer_id" not in table: raise DataError(f"The list of customers needs a column customer_id; found {', '.join(map(str, table.columns))}.")
+    for measure in [m for m in RFM if m in table]:
+        numbers = pd.to_numeric(table[measure], errors="coerce")
+        if (numbers.isna() & table[measure].notna()).any(): raise DataError(f"The column {measure} of {path.name} holds {table[measure][numbers.isna()].iloc[0]!r}; expected numbers.")
+        table[measure] = numbers
+    return table.dropna(subset=["customer_id"]).reset_index(drop=True)
 
 # %% ../nbs/03_segmentation.ipynb #be21111f
 def profiles(

@@ -24,7 +24,7 @@ __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout'
            'Pieces', 'csv_batches', 'chain_texts', 'numbered', 'check_quotes', 'excel_rows', 'cell_text', 'sqlite_rows',
            'choose_table', 'row_batches', 'kind', 'batches', 'stage', 'no_rows', 'Source', 'place', 'read_staged',
            'read_parquet', 'connect_postgres', 'postgres_parts', 'read_database', 'attach_duckdb', 'open_source',
-           'read_attached', 'fetch', 'using', 'lay_down', 'bring', 'temporary_folder']
+           'read_attached', 'fetch', 'view_of', 'lay_down', 'bring', 'temporary_folder']
 
 # %% ../nbs/00c_sources.ipynb #fb135117
 def open_bytes(
@@ -493,7 +493,7 @@ def read_attached(
     if engine(con) != "duckdb": raise ConfigError(f"{file.name} is a DuckDB file, which data.engine {engine(con)} cannot read; set data.engine to duckdb.")
     try: name = attach_duckdb(con, file)
     except Exception as e: raise DataError(f"{file.name} cannot be opened as a DuckDB file: {str(e).splitlines()[0][:200]}") from e
-    if query: return read_database(using(con, name), "", query, file.name)
+    if query: return Source(view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1), [("the query", -1)], con)
     schema, _, only = table.rpartition(".")
     there = con.raw_sql(f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND table_schema = '{schema or 'main'}' ORDER BY 1").fetchall()
     found = con.table(choose_table(only, [t for t, in there], file.name), database=(name, schema or "main"))
@@ -517,13 +517,19 @@ def fetch(
                 for batch in reader: writer.write_batch(batch)
 
 # %% ../nbs/00c_sources.ipynb #718241eb
-def using(
-    con: Any,    # an Ibis backend of DuckDB
-    name: str,   # an attached catalogue
-) -> Any:        # the same backend
-    "Let queries name the attached tables without their catalogue."
-    con.raw_sql(f"SET search_path = 'memory.main,{name}.main'")
-    return con
+def view_of(
+    con: Any,     # an Ibis backend of DuckDB
+    name: str,    # an attached catalogue
+    query: str,   # SQL on its tables
+    where: str,   # the file, for messages
+) -> ibis.Table:  # what the query answers
+    "A query on an attached file, whose tables it names without their catalogue."
+    view = ibis.util.gen_name("query")
+    try:
+        con.raw_sql(f"SET search_path = 'memory.main,{name}.main'")
+        con.raw_sql(f"CREATE TEMP VIEW {view} AS {query}")
+        return con.table(view)
+    except Exception as e: raise DataError(f"{where} does not answer {query!r}: {' '.join(str(e).split())[:200]}") from e
 
 def lay_down(
     files: list[Path],     # text, spreadsheets, SQLite
