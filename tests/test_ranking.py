@@ -120,10 +120,37 @@ def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
 
 def test_blocks_do_not_change_the_answer(monkeypatch):
     log, table = make_log(8)
-    whole = HybridRecommender().fit(log, table).recommend()
-    for module in ("baselines", "collaborative", "recommender"):
-        monkeypatch.setattr(f"retail_ci.{module}.blocks", lambda rows, width, *_: blocks(rows, width, height=3))
-    pd.testing.assert_frame_equal(whole, HybridRecommender().fit(log, table).recommend())
+    makes = (HybridRecommender, HybridRecommender.weighted)
+    whole = [make().fit(log, table).recommend() for make in makes]
+    for module in ("baselines", "collaborative", "recommender", "ranker"):
+        monkeypatch.setattr(f"retail_ci.{module}.blocks", lambda rows, width, *_, **__: blocks(rows, width, height=7))
+    for make, before in zip(makes, whole): pd.testing.assert_frame_equal(before, make().fit(log, table).recommend())
+
+
+def test_the_ranker_needs_transactions_alone_and_no_order_of_lines():
+    log, _ = make_log(11, lines=4000)
+    bare = log[["customer_id", "product_id", "date", "quantity"]]
+    model = HybridRecommender().fit(bare)
+    assert len(model.notes_) == 2 and model.checks_["any"]["customers"] >= 40
+    pd.testing.assert_frame_equal(model.recommend(), HybridRecommender().fit(bare.sample(frac=1, random_state=3)).recommend())
+    for exclude in (False, True):
+        everyone = model.recommend(exclude_purchased=exclude)
+        alone = pd.concat([model.recommend([c], exclude_purchased=exclude) for c in ("C003", "C031")], ignore_index=True)
+        pd.testing.assert_frame_equal(alone, everyone[everyone["customer_id"].isin(["C003", "C031"])].reset_index(drop=True))
+
+
+def test_what_left_the_shelf_is_not_recommended():
+    log, _ = make_log(12, lines=6000)
+    log["product_id"] = log["product_id"].where(log["date"] < log["date"].max() - pd.Timedelta(days=20), "new " + log["product_id"])
+    lists = HybridRecommender().fit(log).evidence_
+    assert lists.gone_.sum() >= 20 and not any(name.startswith("new") for name in lists.data_.product_ids[lists.gone_])
+
+
+def test_too_little_history_is_said():
+    log, _ = make_log(13, days=40)
+    model = HybridRecommender().fit(log)
+    assert model.choice_ == {"any": "blend", "discovery": "blend"} and all("too little history" in note for note in model.notes_)
+    assert set(model.recommend()["method"]) == {"blend"}
 
 
 @pytest.mark.parametrize("small", [0, 1000])
@@ -205,7 +232,7 @@ def test_nothing_after_the_cut_is_used():
     cut = time_cut(log)
     later = log["date"] > cut
     lying = log.assign(price=log["price"].where(~later, 1000.0))
-    names = ["hybrid", "content", "popularity"]
+    names = ["ranker", "weighted", "content", "popularity"]
     pd.testing.assert_frame_equal(evaluate(names, log, table, resamples=10).table, evaluate(names, lying, table.assign(price=5.0), resamples=10).table)
 
 
@@ -226,7 +253,7 @@ def test_ranking_file_has_the_agreed_shape():
         for metrics in facts[task].values():
             assert {"precision", "recall", "ndcg", "hit_rate", "map", "coverage", "novelty"} <= set(metrics)
             assert all(set(m) == {"value", "low", "high"} for m in metrics.values())
-        assert {"popularity", "personal"} <= set(facts["paired"][task]["hybrid"])
+        assert {"popularity", "personal"} <= set(facts["paired"][task]["weighted"])
     better = facts["paired"]["any"]["collaborative"]["popularity"]["ndcg"]
     assert better["low"] > 0, "tastes are in the data, so customers like you must beat best sellers"
 
