@@ -287,7 +287,7 @@ def read_parquet_spark(
     frame = (reader.option("basePath", str(base)) if base else reader).parquet(*[glob_safe(n) for n in names])
     if "row" in frame.columns: frame = frame.withColumnRenamed("row", "row (source)")
     nanos = {f.name for n in names for f in read_schema(n) if str(f.type).startswith("timestamp[ns")}
-    frame = frame.selectExpr(*[f"CAST(timestamp_micros(CAST(floor(`{c}` / 1000) AS BIGINT)) AS TIMESTAMP_NTZ) AS `{c}`" if c in nanos else f"`{c}`" for c in frame.columns], "_metadata")
+    frame = frame.selectExpr(*[f"CAST(timestamp_micros(`{c}` DIV 1000) AS TIMESTAMP_NTZ) AS `{c}`" if c in nanos else f"`{c}`" for c in frame.columns], "_metadata")
     frame = frame.selectExpr("*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`")
     first = con._session.createDataFrame([(Path(n).as_uri().replace("file://", "file:"), s) for n, s in starts.items()], "place string, start long")
     frame = frame.join(first.hint("broadcast"), frame.filename == first.place).selectExpr(*[f"`{c}`" for c in frame.columns if c not in ("_metadata", "file_row_number", "filename")], "start + file_row_number + 1 AS `row`")

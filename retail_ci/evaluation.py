@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from .baselines import PopularityRecommender, Recommender
+from .baselines import Recommender, fill_up
 from .core import ACCENT, INK, SECOND, ConfigError, DataError, RecommenderConfig, count, money, open_run, save_figure, share, show_table, unknown, use_style
 from .interactions import Interactions, as_dates, as_ids, assemble, interactions, purchases, split_at, time_cut, to_csr
-from .metrics import METRICS, SHOWN, coverage, find_hits, intervals, per_customer, per_list
+from .metrics import METRICS, SHOWN, coverage, find_hits, intervals, ndcg, per_customer, per_list
 from .recommender import MODELS, configured, make_model
 
 # %% auto #0
 __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before', 'products_before', 'segments_before',
            'purchases_per_customer', 'relevant_products', 'two_questions', 'KnownChances', 'oracle', 'Evaluation',
            'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
-           'history_groups', 'hold_back', 'BestWindowRecommender', 'told', 'production', 'contestants', 'by_group',
-           'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'label', 'compare', 'verdict',
-           'strongest_rival', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
+           'history_groups', 'hold_back', 'popular_order', 'lists_of', 'BestWindowRecommender', 'order_ndcg', 'told',
+           'production', 'contestants', 'by_group', 'lead_by_group', 'ranking_facts', 'summary', 'segment_table',
+           'label', 'compare', 'verdict', 'strongest_rival', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../nbs/05_evaluation.ipynb #2d2f996b
 def tidy(
@@ -312,6 +312,27 @@ def hold_back(
     return past, two_questions(bought, past.counts)
 
 # %% ../nbs/05_evaluation.ipynb #d803aad4
+def popular_order(
+    data: Interactions,  # the past
+    days: float,         # the window
+) -> np.ndarray:         # all columns: by buyers in the window, then what is popular otherwise
+    "The catalogue, best sellers of the last `days` first."
+    buyers = data.recent_buyers(days)
+    best = np.argsort(-buyers, kind="stable")[:(buyers > 0).sum()]
+    return np.concatenate([best, data.popular[~np.isin(data.popular, best)]])
+
+def lists_of(
+    order: np.ndarray,           # from `popular_order`
+    bought: sp.csr_matrix | None,  # rows × products that are left out
+    rows: int,                   # how many customers
+    k: int,                      # length of a list
+) -> np.ndarray:                 # rows × k columns, -1 where the catalogue ends
+    "The first `k` of one order for each customer, without what is left out."
+    best = np.full((rows, k), -1, np.int32)
+    fill_up(best, np.zeros(best.shape, np.float32), order, np.ones(len(order), np.float32), bought)
+    return best
+
+# %% ../nbs/05_evaluation.ipynb #2c7b7b25
 class BestWindowRecommender(Recommender):
     "Recent best sellers; how recent is chosen on the last days of the past, for each task."
     method = "popular"
@@ -325,20 +346,36 @@ class BestWindowRecommender(Recommender):
     def _learn(self, products: pd.DataFrame | None) -> None:
         "Try every window, keep the best of each task."
         past, truth = hold_back(self.data_, self.days)
-        tried = {task: {} for task in TASKS}
-        if past.counts.nnz and truth["any"].nnz:
-            for window in self.windows: measure(window, PopularityRecommender(window).fit(past), truth, 10, tried, {task: {} for task in TASKS})
-        self.best_ = {task: max(found, key=lambda w: (found[w]["ndcg"].mean(), w)) if found else 28 for task, found in tried.items()}
-        self.models_ = {w: PopularityRecommender(w).fit(self.data_) for w in set(self.best_.values())}
+        orders = {w: popular_order(past, w) for w in self.windows} if past.counts.nnz else {}
+        tried = {task: {w: order_ndcg(order, past, truth[task], task) for w, order in orders.items() if truth[task].nnz} for task in TASKS}
+        self.best_ = {task: max(found, key=lambda w: (found[w], w)) if found else 28 for task, found in tried.items()}
+        self.buyers_ = {task: self.data_.recent_buyers(w).astype(np.float32) for task, w in self.best_.items()}
         self.notes_ = ["; ".join(f"{task}: the last {w:g} days" for task, w in self.best_.items()) + ("" if tried["any"] else "; too little history to choose")]
-
-    def _scores(self, rows: np.ndarray) -> np.ndarray:
-        "Buyers in the window for any purchase."
-        return self.models_[self.best_["any"]]._scores(rows)
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> np.ndarray:
         "Buyers in the window of the task."
-        return self.models_[self.best_[TASKS[bool(discovery)]]]._scores(rows)
+        buyers = self.buyers_[TASKS[bool(discovery)]]
+        return np.broadcast_to(buyers, (len(rows), len(buyers)))
+
+    def rank(self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)) -> list:
+        "The same lists as from the scores, read off one order."
+        rows, k, out = np.asarray(rows), min(k, len(self.data_.product_ids)), []
+        for e in exclude_purchased:
+            best = lists_of(popular_order(self.data_, self.best_[TASKS[bool(e)]]), self.data_.counts[rows] if e else None, len(rows), k)
+            out.append((best, np.ones(best.shape, np.float32), best < 0))
+        return out
+
+def order_ndcg(
+    order: np.ndarray,      # from `popular_order`
+    past: Interactions,     # the past it comes from
+    bought: sp.csr_matrix,  # what the customers then bought
+    task: str,              # "any" or "discovery"
+    k: int = 10,            # length of a list
+) -> float:                 # mean NDCG
+    "How good one order for everybody is."
+    rows = np.flatnonzero(np.diff(bought.indptr))
+    hits = find_hits(lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k), bought[rows])
+    return float(ndcg(hits, np.diff(bought[rows].indptr)).mean())
 
 # %% ../nbs/05_evaluation.ipynb #ecbab946
 def told(
