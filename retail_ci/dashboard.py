@@ -107,9 +107,10 @@ def month_panel(
 def ranking_panel(
     axis: Any,          # a matplotlib Axes
     ranking: Mapping,   # the content of ranking.json; without a summary where there are no products
-    models: Sequence[str] = ("hybrid", "personal_decayed", "recent_popularity"),  # which models
+    models: Sequence[str] = (),  # which models; the published one and two plain rivals if left out
 ) -> None:
-    "NDCG of the hybrid and two rivals, for both tasks; a repeater has no bar under discovery."
+    "NDCG of the published model and two rivals, for both tasks; a repeater has no bar under discovery."
+    models = models or (ranking.get("production", "ranker"), "personal_decayed", "recent_popularity")
     axis.set(title="Do the lists come true?", xticks=[], ylabel="NDCG")
     axis.grid(axis="x", visible=False)
     tasks = list(ranking.get("summary", {}))

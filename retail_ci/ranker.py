@@ -557,7 +557,7 @@ def judge(
     rivals: Sequence[str],              # the plain ones; the last of them, unless another is clearly better
 ) -> tuple[str, str, float]:            # who answers, the plain rival to beat, the mean lead over it
     "The surest lead over the plain rival, or else that rival."
-    rival = max(rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 2), rivals.index(r)))
+    rival = max(rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r)))
     best = max((name for name in quality if name not in rivals), key=lambda n: sure_lead(quality[n], quality[rival]))
     if sure_lead(quality[best], quality[rival]) <= 0: return rival, rival, 0.0
     return best, rival, float((quality[best] - quality[rival]).mean())

@@ -121,3 +121,52 @@ def project(ran, tmp_path) -> Project:
     assert ran[1].returncode == 0, ran[1].stderr
     shutil.copytree(ran[0].root, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
+
+
+@dataclass
+class Server:
+    "A PostgreSQL server of our own."
+    port: int
+    folder: Path
+
+    def url(self, table: str = "") -> str:
+        return f"postgresql://tester@127.0.0.1:{self.port}/postgres" + (f"#{table}" if table else "")
+
+    def sql(self, *statements: str) -> None:
+        import psycopg
+        with psycopg.connect(self.url()) as con:
+            for statement in statements: con.execute(statement)
+
+    def fill(self, table: str, rows: "pd.DataFrame", types: dict[str, str]) -> None:
+        "Make a table of a frame."
+        import psycopg
+        with psycopg.connect(self.url()) as con:
+            con.execute(f"CREATE TABLE {table} ({', '.join(f'{c} {types[c]}' for c in rows.columns)})")
+            with con.cursor().copy(f"COPY {table} FROM STDIN") as copy:
+                for row in rows.itertuples(index=False): copy.write_row([None if v is None or v != v else v for v in row])
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    "PostgreSQL from Debian's package, on a free port of this machine only; stopped and removed afterwards."
+    import pwd, socket, tempfile
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
+    if not found: pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
+    tools, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="pg-"))
+    who = {}
+    if os.getuid() == 0:  # the server refuses to run as root
+        try: account = pwd.getpwnam("postgres")
+        except KeyError: pytest.skip("PostgreSQL will not run as root, and there is no user postgres")
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    call = lambda *words: subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, **who)
+    try:
+        call(tools / "initdb", "-D", folder / "data", "-U", "tester", "-A", "trust", "--no-sync", "--locale", "C", "-E", "UTF8")
+        call(tools / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", "start")
+        yield Server(port, folder)
+    finally:
+        if (folder / "data/postmaster.pid").exists(): call(tools / "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
