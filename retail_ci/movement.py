@@ -17,7 +17,7 @@ from .segmentation import CustomerSegmentation
 # %% auto #0
 __all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'WATCHED', 'PALE', 'month_ends', 'choose_window', 'take_snapshots',
            'name_snapshots', 'states', 'in_order', 'migration', 'directions', 'day_matrix', 'replay', 'chance',
-           'slipped', 'reasons', 'band', 'stack', 'paint', 'plot_migration', 'spread']
+           'slipped', 'reasons', 'band', 'stack', 'spread', 'paint', 'plot_migration']
 
 # %% ../nbs/03a_movement.ipynb #4d8e553a
 def month_ends(
@@ -220,6 +220,16 @@ def stack(
     return out
 
 # %% ../nbs/03a_movement.ipynb #d7817ac5
+def spread(
+    places: dict[str, float],  # label: where it wants to stand, highest first
+    least: float,              # the smallest distance
+) -> dict[str, float]:         # label: where it stands
+    "Push labels down until none covers another."
+    out, above = {}, np.inf
+    for label, y in places.items(): above = out[label] = min(y, above - least)
+    return out
+
+# %% ../nbs/03a_movement.ipynb #f3a0dbda
 PALE = {GONE: "#DADDE1"}  # colours of the states that are no segments
 
 def paint(
@@ -256,12 +266,3 @@ def plot_migration(
     ax.set_xticklabels([f"{m:%-d %b %Y}" if i == 0 or m.month == 1 else f"{m:%-d %b}" for i, m in enumerate(film.columns)])
     ax.grid(visible=False), ax.spines["left"].set_visible(False), ax.spines["bottom"].set_visible(False), ax.tick_params(length=0)
     return figure
-
-def spread(
-    places: dict[str, float],  # label: where it wants to stand, highest first
-    least: float,              # the smallest distance
-) -> dict[str, float]:         # label: where it stands
-    "Push labels down until none covers another."
-    out, above = {}, np.inf
-    for label, y in places.items(): above = out[label] = min(y, above - least)
-    return out
