@@ -1,0 +1,194 @@
+"""From raw lines to one row per customer: what the package takes, beside SQL by hand and pandas.
+
+    python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas] [--folder DIR] [--memory 8GB]
+
+Each method reads the same parquet file of raw lines and the same products table, on two threads, in a process of its own, and writes customer
+features, which must agree to 1e-9. All three do the same work:
+
+1.  parse: ids trimmed, blank ids missing, amounts finite;
+2.  look at the whole: do ids end in `.0` because they went through floats, and does a long silence precede the last dates;
+3.  set aside, by the contract: no basket, product or date; a date before 1970; a quantity that is missing or zero; a price or revenue that is
+    missing or negative against its sign; amounts of a trillion and more;
+4.  collapse lines that equal an earlier one in every column;
+5.  recency, frequency, monetary value and eight habits per known customer, over 365 days, returns netted.
+
+`ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for each line, and copies are found by fingerprint.
+`sql` is what a person who knows DuckDB writes by hand: a WHERE for the rules and a SELECT DISTINCT for the copies. `pandas` is the same on frames.
+10^8 lines are not part of the default and are not given to pandas, which would need tens of gigabytes: `--lines 100000000 --methods ours,sql`.
+
+The lines come from the project's generator: a million of them, repeated as often as is needed under other customers and baskets.
+CPU seconds are of all threads; the peak is the process's largest resident memory, with its libraries.
+"""
+import argparse, json, resource, subprocess, sys, tempfile, time
+from pathlib import Path
+
+WINDOW, THREADS = 365, 2
+
+
+def make(lines: int, folder: Path) -> Path:
+    "A parquet file of about this many raw lines, with its products beside it."
+    import duckdb
+    from retail_ci.core import load_config
+    from retail_ci.synthetic import generate
+    base = folder / "base"
+    size = min(lines, 1_000_000)
+    if not (base / "transactions.parquet").exists():
+        generate(load_config("default", [f"synthetic.lines={size}", f"synthetic.customers={max(size // 40, 100)}", "synthetic.products=2000", "synthetic.format=parquet"]), base)
+    out, blocks = folder / f"lines_{lines}.parquet", max(round(lines / size), 1)
+    if not out.exists():
+        con = duckdb.connect(config={"threads": THREADS, "memory_limit": "3GB", "preserve_insertion_order": False})
+        con.execute(f"""COPY (SELECT * REPLACE (b || '-' || transaction_id AS transaction_id, b || '-' || customer_id AS customer_id)
+                        FROM range({blocks}) AS blocks(b), '{base}/transactions.parquet') TO '{out}' (COMPRESSION zstd)""")
+    return out
+
+
+def ours(file: Path, products: Path, memory: str | None):
+    "The package's expressions, on DuckDB."
+    from retail_ci import contract, data, engines, rfm
+    from retail_ci.core import DataConfig
+    settings = DataConfig(threads=THREADS, memory=memory, spill=str(file.parent))
+    con = engines.connect(settings)
+    raw, listed = engines.read_parquet(con, [file]), data.read_products(engines.read_parquet(con, [products]), settings)
+    return rfm.rfm_features(*data.customer_lines(raw, settings), WINDOW, listed).execute().set_index("customer_id")
+
+
+SQL = r"""
+CREATE TEMP VIEW typed AS SELECT nullif(trim(transaction_id), '') AS basket, nullif(trim(customer_id), '') AS customer, nullif(trim(product_id), '') AS product, date,
+    CAST(quantity AS DOUBLE) AS quantity, CASE WHEN isfinite(price) THEN price END AS price, price AS said_price, CASE WHEN isfinite(revenue) THEN revenue END AS said, revenue AS said_revenue FROM raw;
+CREATE TEMP VIEW amounts AS SELECT *, coalesce(price, abs(said) / nullif(abs(quantity), 0)) AS paid, coalesce(abs(said) * CASE WHEN quantity < 0 THEN -1 ELSE 1 END, quantity * price) AS revenue FROM typed;
+CREATE TEMP VIEW fine AS SELECT basket, customer, product, date_trunc('day', date) AS day, quantity, revenue FROM amounts
+    WHERE basket IS NOT NULL AND product IS NOT NULL AND date IS NOT NULL AND date >= TIMESTAMP '1970-01-02' AND quantity <> 0 AND paid IS NOT NULL AND revenue IS NOT NULL
+    AND NOT (said_price IS NOT NULL AND price IS NULL) AND NOT (said_revenue IS NOT NULL AND said IS NULL) AND paid >= 0 AND NOT (coalesce(said, 0) < 0 AND quantity > 0)
+    AND abs(quantity) < 1e12 AND paid < 1e12 AND abs(revenue) < 1e12
+"""
+WHOLE = "SELECT day, count(*) AS lines FROM fine_all GROUP BY day ORDER BY day"
+FLOATS = "SELECT count(*) FILTER (customer LIKE '%.0'), count(*) FILTER (basket LIKE '%.0'), count(*) FILTER (product LIKE '%.0') FROM typed_all"
+FEATURES = """
+WITH kept AS (SELECT customer, basket, product, epoch(day) // 86400 AS number, revenue, quantity > 0 AS sale, isodow(day) >= 6 AS weekend FROM fine WHERE customer IS NOT NULL),
+lines AS (SELECT k.*, coalesce(category, 'Uncategorised') AS category, number >= {today} - {window} AS recent FROM kept k LEFT JOIN products p ON k.product = p.product_id),
+sums AS (SELECT customer, min(number) FILTER (sale) AS first, max(number) FILTER (sale) AS last, count(DISTINCT number) FILTER (sale) AS days,
+    count(DISTINCT basket) FILTER (sale AND recent) AS frequency, count(DISTINCT basket) FILTER (sale AND recent AND weekend) AS weekends,
+    count(*) FILTER (recent) AS n, count(*) FILTER (sale AND recent) AS sales,
+    sum(CAST(round(revenue * 10000) AS BIGINT)) FILTER (recent) AS net, sum(CAST(round(revenue * 10000) AS BIGINT)) FILTER (sale AND recent) AS spent,
+    count(DISTINCT category) FILTER (sale AND recent) AS category_variety, count(DISTINCT product) FILTER (sale AND recent) AS product_variety FROM lines GROUP BY customer)
+SELECT customer AS customer_id, {today} - last AS recency, frequency, coalesce(net / 10000.0, 0) AS monetary, {today} - first AS tenure, (last - first) / nullif(days - 1, 0) AS interpurchase_days,
+    spent / 10000.0 / nullif(frequency, 0) AS basket_value, sales / nullif(frequency, 0) AS basket_size, category_variety, product_variety,
+    weekends / nullif(frequency, 0) AS weekend_ratio, (n - sales) / nullif(n, 0) AS return_ratio FROM sums WHERE last IS NOT NULL ORDER BY customer
+"""
+
+
+def sql(file: Path, products: Path, memory: str | None):
+    "DuckDB by hand."
+    import duckdb
+    con = duckdb.connect(config={"threads": THREADS, "temp_directory": str(file.parent / "sql-spill"), "preserve_insertion_order": False} | ({"memory_limit": memory} if memory else {}))
+    con.execute("SET enable_progress_bar = false")
+    con.execute(f"CREATE TEMP VIEW raw AS FROM read_parquet('{file}')")
+    con.execute(SQL.replace("VIEW typed", "VIEW typed_all").replace("VIEW amounts", "VIEW amounts_all").replace("VIEW fine", "VIEW fine_all").replace("FROM typed;", "FROM typed_all;").replace("FROM amounts\n", "FROM amounts_all\n"))
+    assert not any(con.execute(FLOATS).fetchone())
+    days = con.execute(WHOLE).df()
+    assert (days.day.diff().dt.days.dropna() <= 92).all()
+    con.execute("CREATE TEMP VIEW once AS SELECT DISTINCT * FROM raw")
+    con.execute(SQL.replace("FROM raw", "FROM once"))
+    con.execute(f"CREATE TEMP VIEW products AS FROM read_parquet('{products}')")
+    today = int(days.day.max().timestamp() // 86400) + 1
+    return con.execute(FEATURES.format(today=today, window=WINDOW)).df().set_index("customer_id")
+
+
+def pandas(file: Path, products: Path, memory: str | None):
+    "The same on frames."
+    import numpy as np
+    import pandas as pd
+    t = pd.read_parquet(file)
+    copied = t.duplicated()
+    for name in ("transaction_id", "customer_id", "product_id"):
+        t[name] = t[name].str.strip().replace("", pd.NA)
+        assert not t[name].str.endswith(".0").any()
+    finite = lambda s: s.where(np.isfinite(s))
+    quantity, price, said = t.quantity.astype(float), finite(t.price), finite(t.revenue)
+    paid = price.fillna(said.abs() / quantity.abs().replace(0, np.nan))
+    revenue = (said.abs() * np.where(quantity < 0, -1, 1)).fillna(quantity * price)
+    fine = (t.transaction_id.notna() & t.product_id.notna() & (t.date >= pd.Timestamp("1970-01-02")) & (quantity != 0) & paid.notna() & revenue.notna() & (t.price.isna() | price.notna())
+            & (t.revenue.isna() | said.notna()) & (paid >= 0) & ~((said < 0) & (quantity > 0)) & (quantity.abs() < 1e12) & (paid < 1e12) & (revenue.abs() < 1e12))
+    day = t.date.dt.floor("D")
+    assert (day[fine].drop_duplicates().sort_values().diff().dt.days.dropna() <= 92).all()
+    today = day[fine].max() + pd.Timedelta(days=1)
+    fine &= ~copied & t.customer_id.notna()
+    t = pd.DataFrame({"customer_id": t.customer_id, "basket": t.transaction_id, "product": t.product_id, "day": day, "amount": np.round(revenue * 10_000), "sale": quantity > 0})[fine]
+    t["category"] = t["product"].map(pd.read_parquet(products).set_index("product_id").category).fillna("Uncategorised")
+    window = t[t.day >= today - pd.Timedelta(days=WINDOW)]
+    sales, now = t[t.sale].groupby("customer_id"), window[window.sale]
+    weekend, each, recent = now[now.day.dt.day_of_week >= 5].groupby("customer_id"), now.groupby("customer_id"), window.groupby("customer_id")
+    out = pd.DataFrame({"first": sales.day.min(), "last": sales.day.max(), "days": sales.day.nunique()})
+    fill = lambda s: s.reindex(out.index).fillna(0)
+    never = lambda s: s.where(s != 0)
+    frequency, lines, kept = fill(each.basket.nunique()), fill(recent.size()), fill(each.size())
+    return pd.DataFrame({
+        "recency": (today - out["last"]).dt.days, "frequency": frequency, "monetary": fill(recent.amount.sum()) / 10_000, "tenure": (today - out["first"]).dt.days,
+        "interpurchase_days": (out["last"] - out["first"]).dt.days / never(out.days - 1), "basket_value": fill(each.amount.sum()) / 10_000 / never(frequency), "basket_size": kept / never(frequency),
+        "category_variety": fill(each.category.nunique()), "product_variety": fill(each["product"].nunique()), "weekend_ratio": fill(weekend.basket.nunique()) / never(frequency),
+        "return_ratio": (lines - kept) / never(lines)}).sort_index()
+
+
+METHODS = {"ours": ours, "sql": sql, "pandas": pandas}
+
+
+def one(method: str, file: Path, memory: str | None, out: Path) -> None:
+    "The work of one process: features to a file, what it took to standard output."
+    began = time.perf_counter()
+    METHODS[method](file, file.parent / "base/products.parquet", memory).to_parquet(out)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({"seconds": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / 2**20}))
+
+
+def measure(method: str, file: Path, memory: str | None) -> tuple[dict, Path]:
+    "Start a process of its own and wait."
+    out = file.with_name(f"features_{method}.parquet")
+    command = [sys.executable, __file__, "--one", method, "--file", str(file), "--out", str(out)] + (["--memory", memory] if memory else [])
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode: sys.exit(f"{method}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1]), out
+
+
+def compare(files: dict[str, Path]) -> int:
+    "Customers; stops unless all methods agree on every feature to 1e-9."
+    import numpy as np
+    import pandas as pd
+    frames = {m: pd.read_parquet(f) for m, f in files.items()}
+    first, reference = next(iter(frames.items()))
+    for method, frame in frames.items():
+        assert list(frame.index) == list(reference.index), f"{method} and {first} have other customers"
+        for name in ("recency", "frequency", "monetary", "tenure", "interpurchase_days", "basket_value", "basket_size", "category_variety", "product_variety", "weekend_ratio", "return_ratio"):
+            a, b = frame[name].to_numpy(dtype=float), reference[name].to_numpy(dtype=float)
+            assert np.allclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True), f"{method} and {first} differ in {name}: {np.nanmax(np.abs(a - b))}"
+    return len(reference)
+
+
+def report(sizes: list[int], methods: list[str], folder: Path, memory: str | None) -> None:
+    "Measure and print."
+    import duckdb, ibis
+    import pandas as pd
+    print(f"Python {sys.version.split()[0]}, DuckDB {duckdb.__version__}, Ibis {ibis.__version__}, pandas {pd.__version__}; {THREADS} threads\n")
+    print("| lines | method | wall s | CPU s | peak GiB | CPU against SQL by hand |\n|---:|---|---:|---:|---:|---:|")
+    for lines in sizes:
+        file = make(lines, folder)
+        rows = duckdb.connect().execute(f"SELECT count(*) FROM '{file}'").fetchone()[0]
+        took = {m: measure(m, file, memory) for m in methods if m != "pandas" or lines <= 10_000_000}
+        for method, (t, _) in took.items():
+            ratio = f"{t['cpu'] / took['sql'][0]['cpu']:.2f}" if "sql" in took else ""
+            print(f"| {rows:,} | {method} | {t['seconds']:.1f} | {t['cpu']:.1f} | {t['gib']:.2f} | {ratio} |", flush=True)
+        print(f"| | | | | | {compare({m: f for m, (_, f) in took.items()}):,} customers, all equal |", flush=True)
+        file.unlink()
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--lines", type=int, nargs="+", default=[80_000, 1_470_000, 10_000_000])
+    options.add_argument("--methods", default="ours,sql,pandas")
+    options.add_argument("--folder", help="where the files go; a temporary folder if left out")
+    options.add_argument("--memory", help="the engines' limit, such as 8GB")
+    for hidden in ("--one", "--file", "--out"): options.add_argument(hidden, help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.one: one(given.one, Path(given.file), given.memory, Path(given.out))
+    elif given.folder: report(given.lines, given.methods.split(","), Path(given.folder), given.memory)
+    else:
+        with tempfile.TemporaryDirectory() as folder: report(given.lines, given.methods.split(","), Path(folder), given.memory)
