@@ -109,7 +109,7 @@ def grid(**values):
 
 
 OUTSIDE = {  # name: how to make it, and what is tried on the validation window
-    "implicit BM25": (lambda **p: Implicit(nearest("BM25Recommender"), **p), grid(support=[10], K=[20, 100], K1=[0.5, 1.2], B=[0.25, 0.75])),
+    "implicit BM25": (lambda **p: Implicit(nearest("BM25Recommender"), **p), grid(support=[10], K=[5, 10, 20, 100], K1=[0.5, 1.2], B=[0.75, 1.0])),
     "implicit TF-IDF": (lambda **p: Implicit(nearest("TFIDFRecommender"), **p), grid(support=[5, 20], K=[20, 100])),
     "implicit cosine": (lambda **p: Implicit(nearest("CosineRecommender"), **p), grid(support=[5, 20], K=[20, 100])),
     "implicit ALS": (lambda **p: Implicit(als, **p), grid(support=[10], factors=[64, 128], regularization=[0.1], alpha=[1, 10], iterations=[15])),
