@@ -59,12 +59,17 @@ def same(got, wanted, ordered: bool = True) -> None:
     pd.testing.assert_frame_equal(got[2].sort_values("customer_id", ignore_index=True), wanted[2].sort_values("customer_id", ignore_index=True), check_dtype=False, rtol=1e-9, atol=1e-9)
 
 
-def test_postgres_answers_the_expressions_itself(postgres, wanted, con):
+def test_postgres_answers_the_expressions_itself(postgres, wanted, con, tmp_path):
     postgres.fill("sales", sales(), TYPES)
     settings = DataConfig(transactions=postgres.url("sales"))
     source = open_source(con, "transactions", settings)
     assert engine(source.backend) == "postgres"
     same(tables(con, settings), wanted, ordered=False)
+    result = prepare(source.backend, source.table, settings)
+    for name in ("transactions", "rejected", "flagged", "customers", "products"): write_table(getattr(result, name), tmp_path / f"{name}.parquet")
+    written = pd.read_parquet(tmp_path / "transactions.parquet")
+    assert len(written) == wanted[0]["kept"] and len(pd.read_parquet(tmp_path / "rejected.parquet")) == wanted[0]["rejected"] and set(written.columns) == set(wanted[1].columns)
+    assert {c: str(t) for c, t in written.dtypes.items() if c in ("quantity", "price", "revenue", "is_return")} == {"quantity": "float64", "price": "float64", "revenue": "float64", "is_return": "bool"}
 
 
 def test_a_postgres_query_and_text_columns(postgres, wanted, con):
