@@ -286,13 +286,13 @@ def book(
     "Count what happened to the lines."
     rejected = {r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)}
     fine = seen[seen.reason.isna()]
-    one = kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int32").sum(), returns=_.is_return.cast("int32").sum(), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
+    one = kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0), returns=_.is_return.cast("int32").sum().fill_null(0), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
                          revenue=exact_sum(kept.revenue), anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()), returned_revenue=exact_sum(kept.revenue, kept.is_return),
                          first_date=_.date.min(), last_date=_.date.max(), **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {})).execute().iloc[0]
     flags = marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue)).execute().set_index("flag")
     names = [r.name for r in KEPT if r.name not in ("return", "anonymous") and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)]
     facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.lines.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),
-             "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(people.counter_like.cast("int32").sum().execute() or 0)},
+             "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(people.counter_like.cast("int32").sum().fill_null(0).execute())},
              "customers": int(one.customers), "baskets": int(one.baskets)}
     if "products" in one: facts["products"] = int(one.products)
     amounts = {"collapsed": float(fine.revenue.sum()) - (one.revenue or 0), "anonymous": one.anonymous_revenue, "return": one.returned_revenue} | {n: flags.revenue.get(n, 0.0) for n in names}

@@ -709,7 +709,7 @@ def plot_optimal_k(
         ax.set(title=title, xlabel="number of segments", ylabel="inertia per customer" if measure == "inertia" else measure, ylim=(0, 1.15 * tried[f"{measure}_high"].max()), xticks=tried.k)
         ax.axvline(chosen, color=SECOND, linewidth=1)
         ax.annotate(f"used: {chosen}", (chosen, ax.get_ylim()[1]), xytext=(4, -10), textcoords="offset points", color=SECOND)
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 0), frameon=True, framealpha=0.85, edgecolor="none")
     return fig
 
 # %% ../nbs/03_segmentation.ipynb #03db1ec0
@@ -741,8 +741,11 @@ def plot_pca(
     for name in in_house_order(segment):
         at = some[segment[some] == name]
         ax.scatter(points[at, 0], points[at, 1], s=7, alpha=0.55, color=colour(name), linewidths=0, label=f"{name} ({(segment == name).sum():,})", rasterized=True)
-        ax.text(*np.median(points[segment == name], axis=0), name, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5})
     low, high = ax.get_xlim(), ax.get_ylim()
+    middle, above = {name: np.median(points[segment == name], axis=0) for name in set(segment)}, -np.inf
+    for name in sorted(middle, key=lambda n: middle[n][1]):
+        above = max(middle[name][1], above + 0.055 * (high[1] - high[0]))
+        ax.text(middle[name][0], above, name, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5})
     x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * (low[1] - low[0])
     for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
         ax.annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3}, annotation_clip=False)
