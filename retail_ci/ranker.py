@@ -22,11 +22,12 @@ from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 # %% auto #0
 __all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
            'FEWEST', 'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'gone',
-           'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'unit_max', 'head_scores',
-           'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe', 'other_opinions',
-           'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month', 'months', 'popular_list', 'best_pairs',
-           'plain_lists', 'filled', 'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task',
-           'learn_months', 'check_month', 'task_scores', 'chances', 'said', 'evidence_reasons']
+           'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'look_at_products', 'blend',
+           'in_order', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only',
+           'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month', 'months',
+           'popular_list', 'best_pairs', 'plain_lists', 'filled', 'judge', 'sure_lead', 'fit_curve', 'on_curve',
+           'log_share', 'Ranker', 'learn_task', 'learn_months', 'check_month', 'task_scores', 'chances', 'said',
+           'evidence_reasons']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -181,6 +182,7 @@ def look_up(
 # %% ../nbs/04g_ranker.ipynb #b44888b6
 MANY = 50_000  # customers above whom nobody is compared with everybody
 
+# %% ../nbs/04g_ranker.ipynb #b2dad761
 class Evidence(Recommender):
     "All models side by side, and their untrained blend."
     method = "blend"
@@ -201,11 +203,7 @@ class Evidence(Recommender):
 
     def _restore(self) -> None:
         "What follows from the purchases of everybody."
-        found = habits(self.base_)
-        self.facts_, self.recent_ = product_facts(self.base_, found), self.base_.recent_buyers(28) + 0.001 * self.base_.recent
-        self.gone_ = gone(self.base_)
-        self.new_ = np.bincount(found.columns[found.first < 28], minlength=len(self.facts_)) + 0.001 * self.recent_
-        self.kinds_ = {k: kind_table(self.shelf_.codes[k], self.recent_) for k in KINDS if self.shelf_ is not None and k in self.shelf_.codes}
+        look_at_products(self)
         self._update()
 
     def _update(self) -> None:
@@ -216,18 +214,11 @@ class Evidence(Recommender):
 
     def near_scores(self, rows: np.ndarray) -> sp.csr_matrix:
         "What similar customers bought lately."
-        if self.near_ is None: return sp.csr_matrix((len(rows), len(self.data_.product_ids)), dtype=np.float32)
-        scores = self.near_._scores(rows)
-        scores.sort_indices()
-        return scores
+        return sp.csr_matrix((len(rows), len(self.data_.product_ids)), dtype=np.float32) if self.near_ is None else in_order(self.near_._scores(rows))
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         "The untrained blend."
-        kinds = np.diff(self.data_.counts.indptr)[rows]
-        trust, near = sp.diags((kinds / (kinds + 20)).astype(np.float32)), unit_max(self.near_scores(rows))
-        popular = head_scores(self.base_.recent, len(rows))
-        if discovery: return (popular + trust @ (near + unit_max(self.ease_._scores(rows)))).tocsr()
-        return (unit_max(self.personal_[rows]) + 0.2 * trust @ near + 0.01 * popular).tocsr()
+        return blend(self, rows, discovery)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         "The blend for any purchase."
@@ -236,6 +227,37 @@ class Evidence(Recommender):
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         "The strongest piece of evidence in words."
         return evidence_reasons(self, rows, columns)
+
+# %% ../nbs/04g_ranker.ipynb #9a28ff95
+def look_at_products(
+    evidence: Evidence,  # gets facts_, recent_, new_, gone_ and kinds_
+) -> None:
+    "What the purchases of everybody say about products."
+    data = evidence.base_
+    found = habits(data)
+    evidence.facts_, evidence.gone_, evidence.recent_ = product_facts(data, found), gone(data), data.recent_buyers(28) + 0.001 * data.recent
+    evidence.new_ = np.bincount(found.columns[found.first < 28], minlength=len(data.product_ids)) + 0.001 * evidence.recent_
+    codes = evidence.shelf_.codes if evidence.shelf_ is not None else {}
+    evidence.kinds_ = {k: kind_table(codes[k], evidence.recent_) for k in KINDS if k in codes}
+
+def blend(
+    evidence: Evidence,  # fitted
+    rows: np.ndarray,    # a block of customers
+    discovery: bool,     # for what is new to the customer
+) -> sp.csr_matrix:      # block × products
+    "Fixed weights; likeness counts as far as the customer is known."
+    kinds = np.diff(evidence.data_.counts.indptr)[rows]
+    trust, near = sp.diags((kinds / (kinds + 20)).astype(np.float32)), unit_max(evidence.near_scores(rows))
+    popular = head_scores(evidence.base_.recent, len(rows))
+    if discovery: return (popular + trust @ (near + unit_max(evidence.ease_._scores(rows)))).tocsr()
+    return (unit_max(evidence.personal_[rows]) + 0.2 * trust @ near + 0.01 * popular).tocsr()
+
+def in_order(
+    scores: sp.csr_matrix,  # a block of scores
+) -> sp.csr_matrix:         # the same, columns sorted in each row
+    "Sort the stored cells of each row by column."
+    scores.sort_indices()
+    return scores
 
 # %% ../nbs/04g_ranker.ipynb #0b08f9e0
 def unit_max(
@@ -353,6 +375,7 @@ def describe(
 
 HABIT = 26  # facts about a habit
 
+# %% ../nbs/04g_ranker.ipynb #c6408c5f
 def other_opinions(
     evidence: Evidence,   # fitted
     places: np.ndarray,   # place in the block per pair
