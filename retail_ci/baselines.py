@@ -219,8 +219,7 @@ class Storable:
 # %% ../nbs/04b_baselines.ipynb #e4ce83c9
 class Recommender(Storable):
     "Base of all models: fit on a log, answer with a long table."
-    method = "model"                 # what the column `method` says
-    reason = ""                      # what the column `reason` says, unless `_reasons` knows better
+    method, reason = "model", ""     # what the columns `method` and `reason` say, unless `_reasons` knows better
     relative = True                  # whether scores are divided by the customer's best
     two_tasks = False                # whether discovery has a ranking of its own
     new_method: str | None = None    # the method of a line whose product nobody has bought yet, if another part found it
