@@ -18,11 +18,11 @@ from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, 
 __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'FIVE', 'rfm_values', 'logs',
            'turn', 'View', 'nonzero', 'Space', 'orderings', 'best_match', 'named', 'assign_names', 'fill_gaps',
            'drop_broken', 'name_margins', 'settle', 'nearest', 'squared_distances', 'Attempt', 'attempt',
-           'check_enough', 'is_table', 'TooFew', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model',
-           'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
-           'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons', 'explain',
-           'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
-           'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
+           'check_enough', 'is_table', 'TooFew', 'TableOrArray', 'CustomerSegmentation', 'first_flawless', 'finish',
+           'save_model', 'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names',
+           'alternatives', 'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons',
+           'explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k',
+           'pca_view', 'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -313,7 +313,19 @@ class TooFew(DataError, ValueError):
     "There are not enough different customers."
 
 # %% ../nbs/03_segmentation.ipynb #122a3c94
-class CustomerSegmentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class TableOrArray:
+    "Reads customers from a table by its columns, and from an array by position."
+
+    def _values(self, X: Any, reset: bool = False) -> np.ndarray:
+        "The measures of a table, or a checked array."
+        if is_table(X):
+            if not reset and self.n_features_in_ != 3: raise ValueError(f"X has 3 measures, but CustomerSegmentation is expecting {self.n_features_in_} features as input.")
+            if reset: self.n_features_in_ = 3
+            return rfm_values(X)
+        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+
+# %% ../nbs/03_segmentation.ipynb #8ac748a6
+class CustomerSegmentation(TableOrArray, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     "KMeans on turned log RFM, pulled by prototypes, with named clusters."
 
     def __init__(self, k: int = 5, seed: int = 42, sample: int = 100_000):
@@ -353,14 +365,6 @@ class CustomerSegmentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cl
     def load(cls, path: str | Path) -> "CustomerSegmentation":
         "Load a saved model; see `load_model`."
         return load_model(path)
-
-    def _values(self, X: Any, reset: bool = False) -> np.ndarray:
-        "The measures of a table, or a checked array."
-        if is_table(X):
-            if not reset and self.n_features_in_ != 3: raise ValueError(f"X has 3 measures, but CustomerSegmentation is expecting {self.n_features_in_} features as input.")
-            if reset: self.n_features_in_ = 3
-            return rfm_values(X)
-        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
 
     @property
     def _n_features_out(self) -> int: return len(self.centers_)

@@ -132,16 +132,24 @@ def threads() -> ThreadpoolController:  # one for the process, since looking for
 class PurchaseModel:
     "MBG/NBD (or BG/NBD) by maximum likelihood."
 
-    def __init__(self, first: bool = True):
-        self.first = first  # whether the first visit may be the last
+    def __init__(self, first: bool = True, leaves: bool = True):
+        self.first, self.leaves = first, leaves  # whether the first visit may be the last; whether anybody leaves at all
 
     def fit(self, rows: Rows, start: np.ndarray | None = None) -> "PurchaseModel":
         "Learn r, alpha, a and b; from `start` alone where it is given."
         check_rows(rows)
         pace = (rows.weight * rows.x).sum() / (rows.weight * rows.age).sum()
+        if not self.leaves: return self._stay(rows, pace)
         guesses = [np.log([r, r / pace, a, b]) for r, a, b in ((0.5, 0.5, 2.0), (1.0, 0.1, 5.0), (2.0, 1.0, 1.0))] if start is None else [start]
         self.theta_, value, self.agreeing_ = climb(lambda t: purchase_likelihood(t, rows, self.first), guesses, list(LIMITS.values()), start is None)
         self.customers_ = float(rows.weight.sum())
+        self.loglik_ = value * self.customers_
+        return self
+
+    def _stay(self, rows: Rows, pace: float) -> "PurchaseModel":
+        "Rates alone (NBD), with leaving as good as impossible."
+        both, value, self.agreeing_ = climb(lambda t: nbd_likelihood(t, rows), [np.log([r, r / pace]) for r in (0.5, 2.0)], list(LIMITS.values())[:2])
+        self.theta_, self.customers_ = np.append(both, [LIMITS["a"][0], LIMITS["b"][1]]), float(rows.weight.sum())
         self.loglik_ = value * self.customers_
         return self
 
@@ -290,7 +298,7 @@ def bootstrap(
     for _draw in range(draws):
         weight = np.bincount(rng.integers(0, n, n), minlength=n).astype(float)
         try:
-            again = PurchaseModel(model.first).fit(rows.weighted(np.bincount(place, weight, minlength=len(rows.x))), model.theta_)
+            again = PurchaseModel(model.first, model.leaves).fit(rows.weighted(np.bincount(place, weight, minlength=len(rows.x))), model.theta_)
             out.append(Draw(again.theta_, SpendModel().fit(table.visits.to_numpy(), table.value.to_numpy(), weight, np.append(spend.theta_, spend.scale_))))
         except DataError: continue
     return out
@@ -387,9 +395,12 @@ def fit_both(
     sample: int = 50_000,  # customers to fit on, at most
     seed: int = 42,       # of the sample
 ) -> tuple[PurchaseModel, SpendModel]:  # fitted
-    "Fit visits and value, on a sample of customers where there are very many."
+    "Fit visits and value, on a sample of customers where there are very many; where leaving cannot be seen, nobody leaves."
     some = bounded(table, sample, seed)
-    return PurchaseModel(first).fit(Rows.of(some)[0]), SpendModel().fit(some.visits.to_numpy(), some.value.to_numpy())
+    rows = Rows.of(some)[0]
+    model = PurchaseModel(first).fit(rows)
+    if gain_of_leaving(model, rows) < 3: model = PurchaseModel(first, leaves=False).fit(rows)
+    return model, SpendModel().fit(some.visits.to_numpy(), some.value.to_numpy())
 
 def bounded(
     table: pd.DataFrame,  # customers, by customer_id
@@ -473,8 +484,8 @@ def cautions(
 ) -> list[str]:               # sentences, none where nothing was found
     "What speaks against the model on this log, in words."
     out = []
-    if gain < 3: out.append("**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as well: almost nobody leaves, or the log is too short to show it. The probability of being alive is therefore left empty; expected visits and value hold as long as customers go on as they do.")
-    elif model.at_limit_: out.append(f"**A parameter has run to its limit** ({', '.join(model.at_limit_)}): how much customers differ in leaving cannot be told from this log. The averages hold; the probability of being alive of a single customer is rough.")
+    if gain < 3: out.append("**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as well: almost nobody leaves, or the log is too short to show it. The probability of being alive is therefore left empty; expected visits and value take it that everybody stays, and are the most that can be hoped for.")
+    elif model.leaves and model.at_limit_: out.append(f"**A parameter has run to its limit** ({', '.join(model.at_limit_)}): how much customers differ in leaving cannot be told from this log. The averages hold; the probability of being alive of a single customer is rough.")
     if early > 0.5: out.append(f"**Most customers appear at the very start.** {share(early)} were first seen in the first tenth of the log. If it follows a group of new customers, nothing is wrong. If they were customers before the log begins, those who left early in their lives are not in it, and leaving looks rarer here than it is for a new customer.")
     if abs(correlation) > 0.3: out.append(f"**How often and how much go together** (rank correlation {correlation:+.2f}). The model takes them as independent, so that it makes the value of the most frequent customers too {'low' if correlation > 0 else 'high'}.")
     if ratio == ratio and not 0.8 <= ratio <= 1.25: out.append(f"**In the hidden weeks it expected {ratio:.2f} times the visits that came.** A season, a campaign or a closed shop is not in the model. Until that is understood, use the order of the customers, not the sums.")
