@@ -374,7 +374,7 @@ def bundle_of(
 ) -> Bundle:           # what answers now
     "The bundle for this request; 503 while there is none."
     if (bundle := request.app.state.desk.bundle) is not None: return bundle
-    raise HTTPException(503, "No model has been promoted yet; run `retail-ci run`, then try again.")
+    raise HTTPException(503, "No model has been promoted yet; run `retail-ci models promote`, then try again.")
 
 def reply(
     content: Any,  # of plain types

@@ -13,7 +13,8 @@ from .core import ConfigError, DataError, RetailError, Run, RunError, find_root,
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
            'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'segment',
-           'comments', 'as_command', 'answer', 'show_version', 'app', 'main']
+           'models_promote', 'models_rollback', 'models_list', 'serving_of', 'comments', 'as_command', 'answer',
+           'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -116,7 +117,7 @@ def check_service(
     if not Settings.from_environment().keys and not is_local(host):
         raise ConfigError(f"Listening at {host} needs API keys, since others can reach it; set RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1.")
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
-    if folder is None: raise RunError(f"No model has been promoted in {serving} yet; run `retail-ci run` first.")
+    if folder is None: raise RunError(f"No model has been promoted in {serving} yet; run `retail-ci models promote` first.")
     Bundle(folder)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -249,8 +250,45 @@ def segment(
     sizes = ", ".join(f"{name} {n:,}" for name, n in scored.segment.value_counts().items())
     print(f"{out}: {len(scored):,} customers ({sizes})." + (f" {unknown:,} ids are not among the customers of this run." if unknown else ""))
 
+# %% ../nbs/09c_cli.ipynb #c63480fa
+def models_promote(
+    config: str = "default",   # a name from configs/, or a YAML file: whose last good run
+    force: str = "",           # go past the gate, for this reason; it is written down
+) -> None:
+    "Make the model of the last good run the one that answers, if it passes the gate."
+    run = finished_run(config)
+    from retail_ci.promotion import promote
+    step = lambda done, total: tell_step(f"lists: {done:,} of {total:,} customers", max(done - 1, 0), total)
+    try: yes, version, checks = promote(run, serving_of(run), force, step)
+    finally: end_steps()
+    print("\n".join(f"{'yes' if c.passed else 'NO ':<4}{c.name}: {c.found}" for c in checks))
+    if not yes: raise RunError("The gate says no, so nothing has changed. Look at the pages 03 and 05, or give a reason with --force.")
+    print(f"{version} answers now; `retail-ci serve --config {config}` starts the service.")
+
+def models_rollback(
+    config: str = "default",   # a name from configs/, or a YAML file
+) -> None:
+    "Let the model before the present one answer again."
+    from retail_ci.bundle import rollback
+    run = finished_run(config)
+    print(f"{rollback(serving_of(run))} answers now.")
+
+def models_list(
+    config: str = "default",   # a name from configs/, or a YAML file
+) -> None:
+    "Show the models that have answered, the present one last."
+    from retail_ci.bundle import read_stack
+    stack = read_stack(serving_of(finished_run(config)))
+    print("\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"]) if stack else "No model has been promoted yet; `retail-ci models promote` does it.")
+
+def serving_of(
+    run: Run,   # any run of a config
+) -> Path:      # the folder of its bundles
+    "Where the bundles of a config stand."
+    return find_root() / "runs" / run.config.name / "serving"
+
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, evaluate, tune, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, evaluate, tune, models_promote, models_rollback, models_list, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -261,7 +299,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR",
+METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON",
             "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
 
 def as_command(
@@ -307,6 +345,8 @@ EXAMPLES = {
     "recommend": ["retail-ci recommend --all --out lists.parquet", "retail-ci recommend --customers mailing.csv --out lists.csv -k 5 --block out_of_stock.csv --exclude-purchased"],
     "segment": ["retail-ci segment --out segments.csv", "retail-ci segment --customers mailing.csv --out segments.parquet --config small"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
+    "models_promote": ["retail-ci models promote", "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'"],
+    "models_rollback": ["retail-ci models rollback"], "models_list": ["retail-ci models list"],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 
 def show_version(
@@ -322,8 +362,11 @@ def app() -> Any:  # a typer application
     block = lambda title, lines: "\n\n".join(["\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])])
     codes = block("Exit codes:", [f"{k:<4} {v}" for k, v in EXIT_CODES.items()])
     result = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+    groups = {"": result}
     for function in COMMANDS:
-        result.command(function.__name__, epilog=block("Examples:", EXAMPLES[function.__name__]))(as_command(function))
+        group, _, name = function.__name__.rpartition("_")
+        if group not in groups: result.add_typer(groups.setdefault(group, typer.Typer(help="Decide which model answers.", no_args_is_help=True)), name=group)
+        groups[group].command(name, epilog=block("Examples:", EXAMPLES[function.__name__]))(as_command(function))
     def options(version: bool = False) -> None:
         "Show the version, if asked."
     options.__annotations__ = {"version": Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)]}

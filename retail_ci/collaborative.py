@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from joblib import Parallel, delayed
-from .baselines import Recommender, cells
+from .baselines import Recommender
 from .core import DataError, unknown
 from .interactions import Interactions, blocks, top_k
 
 # %% auto #0
 __all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product', 'fast_top', 'neighbours', 'neighbours_among',
-           'neighbours_on_spark', 'rarity', 'recent_root', 'CollaborativeRecommender', 'neighbour_reasons']
+           'neighbours_on_spark', 'rarity', 'recent_root', 'CollaborativeRecommender', 'product_cells',
+           'neighbour_reasons']
 
 # %% ../nbs/04c_collaborative.ipynb #c478ed88
 def unit_rows(
@@ -185,6 +186,17 @@ class CollaborativeRecommender(Recommender):
         return neighbour_reasons(self.neighbours_[rows], self.base_.counts, columns)
 
 # %% ../nbs/04c_collaborative.ipynb #16a27f49
+def product_cells(
+    left: sp.csr_matrix,   # lists × customers
+    right: sp.csr_matrix,  # customers × products
+    columns: np.ndarray,   # lists × k products, -1 where a list ends
+) -> np.ndarray:           # lists × k; 0 at -1
+    "Single cells of a product of two sparse matrices, without the rest of it."
+    crowd, (wanted, place) = np.unique(left.indices), np.unique(columns, return_inverse=True)
+    cells = (left[:, crowd] @ right[crowd][:, np.maximum(wanted, 0)]).toarray()
+    return np.where(columns >= 0, cells[np.arange(len(columns))[:, None], place.reshape(columns.shape)], 0)
+
+# %% ../nbs/04c_collaborative.ipynb #f9d047b6
 def neighbour_reasons(
     found: sp.csr_matrix,   # lists × customers: the neighbours of each list's customer
     counts: sp.csr_matrix,  # customers × products
@@ -192,7 +204,7 @@ def neighbour_reasons(
 ) -> np.ndarray:            # lists × k sentences
     "Such as: 7 of your 50 nearest customers bought it."
     ones = lambda m: sp.csr_matrix((np.ones(m.nnz, np.float32), m.indices, m.indptr), shape=m.shape)
-    buyers = cells((ones(found) @ ones(counts)).tocsr(), np.arange(len(columns)), columns).astype(int)
+    buyers = product_cells(ones(found), ones(counts), columns).astype(int)
     asked = np.broadcast_to(np.diff(found.indptr)[:, None], buyers.shape)
     pairs, inverse = np.unique(np.stack([buyers.ravel(), asked.ravel()], axis=1), axis=0, return_inverse=True)
     words = [f"{b} of your {n} nearest customers bought it" if n > 1 else "the customer most like you bought it" for b, n in pairs.tolist()]

@@ -280,6 +280,7 @@ def read_parquet_spark(
     starts: dict[str, int],    # file: lines in the files before it
 ) -> ibis.Table:               # their columns, and `row`
     "Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column. Nanoseconds, which Spark does not know, become microseconds."
+    import pandas as pd
     from pyarrow.parquet import read_schema
     names = list(starts)
     base = next((p.parent for p in reversed(Path(names[0]).parents) if "=" in p.name), Path(names[0]).parent if len(names) == 1 else None)
@@ -289,8 +290,11 @@ def read_parquet_spark(
     nanos = {f.name for n in names for f in read_schema(n) if str(f.type).startswith("timestamp[ns")}
     frame = frame.selectExpr(*[f"CAST(timestamp_micros(`{c}` DIV 1000) AS TIMESTAMP_NTZ) AS `{c}`" if c in nanos else f"`{c}`" for c in frame.columns], "_metadata")
     frame = frame.selectExpr("*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`")
-    first = con._session.createDataFrame([(Path(n).as_uri().replace("file://", "file:"), s) for n, s in starts.items()], "place string, start long")
-    frame = frame.join(first.hint("broadcast"), frame.filename == first.place).selectExpr(*[f"`{c}`" for c in frame.columns if c not in ("_metadata", "file_row_number", "filename")], "start + file_row_number + 1 AS `row`")
+    ours = [f"`{c}`" for c in frame.columns if c not in ("_metadata", "file_row_number", "filename")]
+    if len(names) > 1:
+        first = con._session.createDataFrame(pd.DataFrame({"place": [Path(n).as_uri().replace("file://", "file:") for n in names], "start": list(starts.values())}))
+        frame = frame.join(first.hint("broadcast"), frame.filename == first.place)
+    frame = frame.selectExpr(*ours, ("start + " if len(names) > 1 else "") + "file_row_number + 1 AS `row`")
     name = ibis.util.gen_name("files")
     frame.createOrReplaceTempView(name)
     return con.table(name)

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
-from .baselines import Recommender, cells
-from .collaborative import CollaborativeRecommender
+from .baselines import Recommender
+from .collaborative import CollaborativeRecommender, product_cells
 from .core import count
 from .ease import EaseRecommender, spread, strongest_item
 from .interactions import POPULAR_DAYS, Interactions, assemble, blocks, interactions, row_max, top_k
@@ -23,11 +23,11 @@ from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 __all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
            'FEWEST', 'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'gone',
            'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'look_at_products', 'blend',
-           'in_order', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only',
-           'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month', 'months',
-           'popular_list', 'best_pairs', 'plain_lists', 'filled', 'judge', 'sure_lead', 'fit_curve', 'on_curve',
-           'log_share', 'Ranker', 'learn_task', 'learn_months', 'check_month', 'task_scores', 'chances', 'said',
-           'evidence_reasons']
+           'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe',
+           'other_opinions', 'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month', 'months', 'popular_list',
+           'best_pairs', 'plain_lists', 'filled', 'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker',
+           'learn_task', 'learn_months', 'check_month', 'task_scores', 'chances', 'said', 'evidence_reasons',
+           'loudness']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -163,7 +163,7 @@ def best_of(
         values = scores.data[part]
         border = -np.partition(-values, n - 1)[n - 1]
         above, tied = values > border, np.flatnonzero(values == border)
-        above[tied[:n - above.sum()]] = True
+        above[tied[np.argsort(scores.indices[part][tied])[:n - above.sum()]]] = True
         keep[part] = above
     return rows[keep], scores.indices[keep]
 
@@ -209,12 +209,15 @@ class Evidence(Recommender):
     def _update(self) -> None:
         "What follows from the purchases of these customers."
         self.own_, self.people_, self.personal_ = habits(self.data_), customer_facts(self.data_), self.data_.weights(90)
-        weights = self.data_.weights(60)
+        weights, self.near_top_ = self.data_.weights(60), np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
         self.shares_ = {k: shares_of(weights, table) for k, table in self.kinds_.items()}
 
     def near_scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "What similar customers bought lately."
-        return sp.csr_matrix((len(rows), len(self.data_.product_ids)), dtype=np.float32) if self.near_ is None else in_order(self.near_._scores(rows))
+        "What similar customers bought lately; columns in no order. The highest of each row is kept for the reasons."
+        if self.near_ is None: return sp.csr_matrix((len(rows), len(self.data_.product_ids)), dtype=np.float32)
+        scores = self.near_._scores(rows)
+        self.near_top_[rows] = row_max(scores)
+        return scores
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         "The untrained blend."
@@ -251,13 +254,6 @@ def blend(
     popular = head_scores(evidence.base_.recent, len(rows))
     if discovery: return (popular + trust @ (near + unit_max(evidence.ease_._scores(rows)))).tocsr()
     return (unit_max(evidence.personal_[rows]) + 0.2 * trust @ near + 0.01 * popular).tocsr()
-
-def in_order(
-    scores: sp.csr_matrix,  # a block of scores
-) -> sp.csr_matrix:         # the same, columns sorted in each row
-    "Sort the stored cells of each row by column."
-    scores.sort_indices()
-    return scores
 
 # %% ../nbs/04g_ranker.ipynb #0b08f9e0
 def unit_max(
@@ -348,11 +344,14 @@ def fresh_only(
     items: np.ndarray,      # columns of the items
 ) -> tuple[sp.csr_matrix, np.ndarray]:  # the same without what was bought
     "Scores of what is new to the customer."
-    taken = look_up(bought, np.repeat(np.arange(near.shape[0]), np.diff(near.indptr)), near.indices) > 0
-    near = sp.csr_matrix((np.where(taken, 0, near.data), near.indices, near.indptr), shape=near.shape, copy=True)
+    rows, near, ease = np.repeat(np.arange(bought.shape[0]), np.diff(bought.indptr)), near.copy(), ease.copy()
+    taken = np.zeros(near.shape, dtype=bool)
+    taken[rows, bought.indices] = True
+    near.data[taken[np.repeat(np.arange(near.shape[0]), np.diff(near.indptr)), near.indices]] = 0
     near.eliminate_zeros()
-    ease, own = ease.copy(), bought[:, items].tocoo()
-    ease[own.row, own.col] = 0
+    spot = np.minimum(np.searchsorted(items, bought.indices), len(items) - 1)
+    inside = items[spot] == bought.indices
+    ease[rows[inside], spot[inside]] = 0
     return near, ease
 
 # %% ../nbs/04g_ranker.ipynb #e586acb7
@@ -384,7 +383,7 @@ def other_opinions(
     ease: np.ndarray,     # block × items
 ) -> np.ndarray:          # pairs × 9
     "What similar customers and EASE say about each pair."
-    said, most, total = look_up(near, places, columns), np.maximum(row_max(near), 1e-9)[places], np.asarray(near.sum(axis=1), dtype=np.float64).ravel()
+    said, most, total = near.toarray()[places, columns], np.maximum(row_max(near), 1e-9)[places], np.asarray(near.sum(axis=1), dtype=np.float64).ravel()
     items = evidence.ease_.items_
     spot = np.minimum(np.searchsorted(items, columns), len(items) - 1)
     inside = items[spot] == columns
@@ -755,13 +754,26 @@ def evidence_reasons(
 ) -> np.ndarray:          # rows × k sentences
     "The history with a product; else what speaks louder for it, similar customers or another product; else its popularity."
     words = evidence.repeat_._reasons(rows, columns, columns)
-    blank = words == ""
-    near, ease = evidence.near_scores(rows), evidence.ease_._scores(rows)
-    shown = np.arange(len(rows))
-    alike = cells(near, shown, columns) / np.maximum(row_max(near), 1e-9)[:, None]
-    goes = cells(ease, shown, columns) / np.maximum(row_max(ease), 1e-9)[:, None]
-    for_near = blank & (alike > goes) & (alike > .1)
-    if for_near.any(): words = np.where(for_near, evidence.near_._reasons(rows, columns, columns), words)
-    ask = np.flatnonzero((blank & (goes >= alike) & (goes > .1)).any(axis=1))
-    if len(ask): words[ask] = np.where((blank & (goes >= alike) & (goes > .1))[ask], evidence.ease_._reasons(rows[ask], columns[ask], columns[ask]), words[ask])
-    return np.where((words == "") & (columns >= 0), "popular now", words).astype(object)
+    blank = (words == "") & (columns >= 0)
+    ask = np.flatnonzero(blank.any(axis=1))
+    if not len(ask): return words
+    alike, goes = loudness(evidence, rows[ask], columns[ask])
+    for part, said, other in ((evidence.near_, alike > goes, alike), (evidence.ease_, goes >= alike, goes)):
+        wanted = blank[ask] & said & (other > .1)
+        some = np.flatnonzero(wanted.any(axis=1))
+        if len(some): words[ask[some]] = np.where(wanted[some], part._reasons(rows[ask[some]], columns[ask[some]], columns[ask[some]]), words[ask[some]])
+    return np.where(blank & (words == ""), "popular now", words).astype(object)
+
+def loudness(
+    evidence: Evidence,   # fitted
+    rows: np.ndarray,     # customers
+    columns: np.ndarray,  # rows × k products, -1 where a list ends
+) -> tuple[np.ndarray, np.ndarray]:  # rows × k each, as shares of the customer's best
+    "How loudly similar customers, and her other products, speak for each line."
+    ease, items, alike = np.maximum(evidence.ease_.liking_[rows] @ evidence.ease_.weights_, 0), evidence.ease_.items_, np.zeros(columns.shape)
+    spot = np.minimum(np.searchsorted(items, np.maximum(columns, 0)), len(items) - 1)
+    goes = np.where(items[spot] == columns, ease[np.arange(len(rows))[:, None], spot], 0) / np.maximum(ease.max(axis=1), 1e-6)[:, None]
+    if evidence.near_ is None: return alike, goes
+    for block in blocks(rows[np.isnan(evidence.near_top_[rows])], len(evidence.facts_), height=256): evidence.near_scores(block)
+    said = product_cells(evidence.near_.neighbours_[rows], evidence.near_.bought_, columns)
+    return said / np.maximum(evidence.near_top_[rows], 1e-9)[:, None], goes

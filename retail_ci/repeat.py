@@ -42,12 +42,11 @@ def habits(
     data: Interactions,  # who bought what and when
 ) -> Habits:             # one entry per customer and product
     "Every customer's history with every product she bought."
-    order = np.lexsort((data.age, data.columns, data.rows))
-    order = order[np.searchsorted(data.rows[order], 0):]
-    key, ages = data.keys[order], data.age[order]
+    known = np.searchsorted(data.rows, 0)
+    key, ages, rows, columns = data.keys[known:], data.age[known:], data.rows[known:], data.columns[known:]
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.zeros(0, np.int64)
     ends = np.concatenate([starts[1:], [len(key)]])[:len(starts)] - 1
-    return Habits(data.rows[order[starts]], data.columns[order[starts]], (ends - starts + 1).astype(float), ages[starts], ages[ends], starts, ages)
+    return Habits(rows[starts], columns[starts], (ends - starts + 1).astype(float), ages[starts], ages[ends], starts, ages)
 
 # %% ../nbs/04f_repeat.ipynb #351c3295
 LEAN = 5.0  # customers' worth of the shop's average that each product starts with
