@@ -65,10 +65,9 @@ def judge_all(
     catalogue: ibis.Table | None,  # the products table, if there is one
 ) -> tuple[ibis.Table, pd.DataFrame, dict]:  # judged lines, carried out; from `survey`; and what only the whole could tell
     "Apply the contract to all lines."
-    again = engine(con) == "postgres" and raw[settings.columns.get("date", "date")].type().is_string()  # it works out an expression wherever it is named
     def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
         lines = typed(raw, settings, floats)
-        if again: lines = hold(con, lines, "typed")
+        if engine(con) == "postgres" and raw[settings.columns.get("date", "date")].type().is_string(): lines = hold(con, lines, "typed")  # it works an expression out anew wherever it is named
         return hold(con, judge(with_limits(mark_products(lines, catalogue, settings), settings, latest)), "judged")
     lines = judged()
     seen = survey(lines)

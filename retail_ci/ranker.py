@@ -20,14 +20,14 @@ from .metrics import find_hits, ndcg
 from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 
 # %% auto #0
-__all__ = ['WINDOWS', 'HALF_LIVES', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
+__all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
            'FEWEST', 'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'gone',
-           'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence', 'look_at_products', 'blend',
-           'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate', 'look_up_exact', 'fresh_only', 'describe',
-           'other_opinions', 'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month', 'months', 'popular_list',
-           'best_pairs', 'plain_lists', 'filled', 'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker',
-           'learn_task', 'learn_months', 'check_month', 'task_scores', 'chances', 'said', 'evidence_reasons',
-           'loudness']
+           'buyers_lately', 'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence',
+           'look_at_products', 'blend', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate',
+           'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise',
+           'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled',
+           'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months',
+           'check_month', 'task_scores', 'chances', 'said', 'evidence_reasons', 'loudness']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -101,6 +101,17 @@ def gone(
     window = np.searchsorted(ages, last + POPULAR_DAYS, "left") - since
     sold = np.bincount(data.columns[data.age < last[data.columns] + POPULAR_DAYS], minlength=width)
     return sold / np.maximum(window, 1) * since > silence
+
+# %% ../nbs/04g_ranker.ipynb #d3b7730f
+FADE = 14  # days after which a buyer counts half; twice that, a third
+
+def buyers_lately(
+    data: Interactions,  # who bought what and when
+) -> np.ndarray:         # per product; each customer counts with her latest purchase
+    "Buyers of each product, the recent ones counting more; 0 for what has left the shelf."
+    latest = (data.rows < 0) | np.concatenate([[True], data.keys[1:] != data.keys[:-1]])
+    weights = np.bincount(data.columns[latest], 1 / (1 + data.age[latest] / FADE), minlength=len(data.product_ids))
+    return np.where(gone(data), 0, weights)
 
 # %% ../nbs/04g_ranker.ipynb #0517073c
 def customer_facts(
@@ -233,12 +244,13 @@ class Evidence(Recommender):
 
 # %% ../nbs/04g_ranker.ipynb #9a28ff95
 def look_at_products(
-    evidence: Evidence,  # gets facts_, recent_, new_, gone_ and kinds_
+    evidence: Evidence,  # gets facts_, recent_, lately_, new_, gone_ and kinds_
 ) -> None:
     "What the purchases of everybody say about products."
     data = evidence.base_
     found = habits(data)
     evidence.facts_, evidence.gone_, evidence.recent_ = product_facts(data, found), gone(data), data.recent_buyers(28) + 0.001 * data.recent
+    evidence.lately_ = buyers_lately(data)
     evidence.new_ = np.bincount(found.columns[found.first < 28], minlength=len(data.product_ids)) + 0.001 * evidence.recent_
     codes = evidence.shelf_.codes if evidence.shelf_ is not None else {}
     evidence.kinds_ = {k: kind_table(codes[k], evidence.recent_) for k in KINDS if k in codes}
@@ -516,7 +528,7 @@ def months(
     return found
 
 # %% ../nbs/04g_ranker.ipynb #a1899bc3
-RIVALS = {"any": ("personal",), "discovery": tuple(f"popular {w}" for w in WINDOWS)}
+RIVALS = {"any": ("personal",), "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately")}
 
 def popular_list(
     buyers: np.ndarray,      # recent buyers per product
@@ -559,7 +571,15 @@ def plain_lists(
     if task == "any":
         best, _ = top_k(month.evidence.personal_[rows], 10)
         return lists | {"personal": filled(best, np.argsort(-data.recent, kind="stable"))}
-    return lists | {f"popular {w}": popular_list(data.recent_buyers(w), bought) for w in WINDOWS}
+    return lists | {name: popular_list(popular_buyers(month.evidence, name), bought) for name in RIVALS["discovery"]}
+
+def popular_buyers(
+    evidence: Evidence,  # fitted
+    name: str,           # "popular lately", or "popular" and a number of days
+) -> np.ndarray:         # per product
+    "The buyers that a plain list goes by."
+    days = name.split()[1]
+    return evidence.lately_ if days == "lately" else evidence.base_.recent_buyers(int(days))
 
 def filled(
     best: np.ndarray,     # rows × k columns, -1 where a list ends early
@@ -719,7 +739,7 @@ def task_scores(
     if choice == "personal": return unit_max(evidence.personal_[rows])
     if choice == "blend": return unit_max(evidence._task_scores(rows, TASKS[task]))
     if choice != "ranker":
-        return head_scores(model.base_.recent_buyers(int(choice.split()[1])), shape[0])
+        return head_scores(popular_buyers(evidence, choice), shape[0])
     out = [chances(model, block, task) for block in blocks(rows, shape[1], height=256)]
     return sp.vstack(out, format="csr") if out else sp.csr_matrix(shape, dtype=np.float32)
 
