@@ -11,7 +11,7 @@ import ibis
 import pandas as pd
 from ibis import _
 from .core import ConfigError, DataConfig, DataError, show_table, unknown
-from .engines import engine, finite, parse_date
+from .engines import engine, finite, parse_date, trimmed
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
@@ -49,7 +49,7 @@ def as_text(
     missing: list[str] | None = None,  # words that mean a missing value
 ) -> ibis.StringValue:              # trimmed; blank becomes missing
     "An identifier or a name: always text, so that `00012` stays `00012`."
-    text = column.cast("string").strip().nullif("")
+    text = trimmed(column.cast("string")).nullif("")
     return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
 
 def number_pattern(
@@ -70,7 +70,7 @@ def as_number(
     if not column.type().is_string():
         return finite(column.cast("float64"))
     text = as_text(column, settings.missing)
-    for sign in settings.currency_signs: text = text.replace(sign, "").strip()
+    for sign in settings.currency_signs: text = trimmed(text.replace(sign, ""))
     if settings.thousands == " ": text = text.replace("\u00a0", " ").replace("\u202f", " ")
     text = ibis.ifelse(text.re_search(number_pattern(settings)) & (text.length() <= 60), text, ibis.null("string"))
     if settings.thousands: text = text.replace(settings.thousands, "")
@@ -142,7 +142,7 @@ def marks(
     "Lines that are damaged, repeat the header, or match a pattern of what is no product."
     out = {"_damaged": raw.damaged.notnull()} if "damaged" in raw.columns else {}
     texts = [c for c in names.values() if raw[c].type().is_string()]
-    if "damaged" in raw.columns and texts: out["_header"] = ibis.and_(*(raw[c].strip() == c for c in texts)).fill_null(False)
+    if "damaged" in raw.columns and texts: out["_header"] = ibis.and_(*(trimmed(raw[c]) == c for c in texts)).fill_null(False)
     for column, pattern in settings.non_product.items():
         theirs = settings.columns.get(column, column)
         if theirs not in raw.columns: raise DataError(unknown("column", theirs, [c for c in raw.columns if c not in ("row", "damaged")], "data.non_product"))

@@ -17,8 +17,8 @@ from .core import ConfigError, DataConfig, DataError, RunError, load, replacing,
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'parse_date', 'make_timestamp', 'checked_timestamp', 'assemble_date',
-           'spark_timestamp', 'finite', 'exact_sum', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe',
-           'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
+           'spark_timestamp', 'btrim', 'character', 'trimmed', 'finite', 'exact_sum', 'copies', 'read_parquet',
+           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -224,6 +224,21 @@ def spark_timestamp(
 ) -> ibis.TimestampValue:      # missing where there is no such time
     "Spark looks by itself whether there is such a day."
     return try_make_timestamp_ntz(*(n.cast("int32") for n in (year, month, day, hour, minute)), second.cast("decimal(16, 6)"))
+
+# %% ../nbs/00b_engines.ipynb #ba661cd3
+@ibis.udf.scalar.builtin
+def btrim(value: str, characters: str) -> str:
+    "Spark's way to take characters off both ends."
+
+@ibis.udf.scalar.builtin(name="chr")
+def character(code: int) -> str:
+    "The character of a number."
+
+def trimmed(
+    text: ibis.StringValue,  # any text
+) -> ibis.StringValue:       # without blanks, tabs, line ends, vertical tabs and form feeds on either end
+    "Take the white space off, and nothing else, on any engine."
+    return btrim(text, ibis.literal(" \t\n\r") + character(11) + character(12)) if engine(text) == "spark" else text.strip()
 
 # %% ../nbs/00b_engines.ipynb #c0fb03cd
 def finite(
