@@ -66,9 +66,8 @@ def judge_all(
 ) -> tuple[ibis.Table, pd.DataFrame, dict]:  # judged lines, carried out; from `survey`; and what only the whole could tell
     "Apply the contract to all lines."
     def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        lines = typed(raw, settings, floats)
-        if engine(con) == "postgres" and raw[settings.columns.get("date", "date")].type().is_string(): lines = hold(con, lines, "typed")  # it works an expression out anew wherever it is named
-        return hold(con, judge(with_limits(mark_products(lines, catalogue, settings), settings, latest)), "judged")
+        lines = mark_products(typed(raw, settings, floats), catalogue, settings)
+        return hold(con, judge(with_limits(lines, settings, latest)), "judged")
     lines = judged()
     seen = survey(lines)
     floats, latest, _days = whole_file(lines, settings, seen)

@@ -23,7 +23,7 @@ from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 __all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
            'FEWEST', 'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'gone',
            'buyers_lately', 'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence',
-           'look_at_products', 'blend', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate',
+           'look_at_products', 'near_scores', 'blend', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate',
            'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise',
            'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled',
            'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months',
@@ -224,11 +224,8 @@ class Evidence(Recommender):
         self.shares_ = {k: shares_of(weights, table) for k, table in self.kinds_.items()}
 
     def near_scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "What similar customers bought lately; columns in no order. The highest of each row is kept for the reasons."
-        if self.near_ is None: return sp.csr_matrix((len(rows), len(self.data_.product_ids)), dtype=np.float32)
-        scores = self.near_._scores(rows)
-        self.near_top_[rows] = row_max(scores)
-        return scores
+        "What similar customers bought lately; columns in no order."
+        return near_scores(self, rows)
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         "The untrained blend."
@@ -254,6 +251,16 @@ def look_at_products(
     evidence.new_ = np.bincount(found.columns[found.first < 28], minlength=len(data.product_ids)) + 0.001 * evidence.recent_
     codes = evidence.shelf_.codes if evidence.shelf_ is not None else {}
     evidence.kinds_ = {k: kind_table(codes[k], evidence.recent_) for k in KINDS if k in codes}
+
+def near_scores(
+    evidence: Evidence,  # fitted; keeps the highest of each row, for the reasons
+    rows: np.ndarray,    # a block of customers
+) -> sp.csr_matrix:      # block × products, columns in no order
+    "What similar customers bought lately."
+    if evidence.near_ is None: return sp.csr_matrix((len(rows), len(evidence.data_.product_ids)), dtype=np.float32)
+    scores = evidence.near_._scores(rows)
+    evidence.near_top_[rows] = row_max(scores)
+    return scores
 
 def blend(
     evidence: Evidence,  # fitted
@@ -581,6 +588,7 @@ def popular_buyers(
     days = name.split()[1]
     return evidence.lately_ if days == "lately" else evidence.base_.recent_buyers(int(days))
 
+# %% ../nbs/04g_ranker.ipynb #98e5d9fb
 def filled(
     best: np.ndarray,     # rows × k columns, -1 where a list ends early
     popular: np.ndarray,  # columns, most popular first

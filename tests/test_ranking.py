@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from retail_ci.baselines import PersonalRecommender, PopularityRecommender, RandomRecommender
-from retail_ci.collaborative import CollaborativeRecommender, neighbours
+from retail_ci.collaborative import CollaborativeRecommender, neighbours, product_cells
 from retail_ci.content import ContentRecommender
 from retail_ci.core import ConfigError, DataError
 from retail_ci.evaluation import evaluate, ranking_facts
 from retail_ci.interactions import blocks, interactions, time_cut, top_k
 from retail_ci.metrics import bootstrap_interval, find_hits, intervals, paired_difference, per_customer
+from retail_ci.ranker import Evidence, buyers_lately, gone, popular_buyers
 from retail_ci.recommender import MODELS, HybridRecommender, make_model
 
 COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
@@ -144,6 +145,32 @@ def test_what_left_the_shelf_is_not_recommended():
     log["product_id"] = log["product_id"].where(log["date"] < log["date"].max() - pd.Timedelta(days=20), "new " + log["product_id"])
     lists = HybridRecommender().fit(log).evidence_
     assert lists.gone_.sum() >= 20 and not any(name.startswith("new") for name in lists.data_.product_ids[lists.gone_])
+    assert (lists.lately_[lists.gone_] == 0).all() and lists.lately_[~lists.gone_].min() > 0
+
+
+def test_fading_buyers_equal_a_plain_sum():
+    log, _ = make_log(14)
+    data = interactions(log)
+    plain = np.zeros(len(data.product_ids))
+    for column in range(len(plain)):
+        mine = data.columns == column
+        known = pd.Series(data.age[mine & (data.rows >= 0)]).groupby(data.rows[mine & (data.rows >= 0)]).min()
+        plain[column] = sum(1 / (1 + age / 14) for age in [*known, *data.age[mine & (data.rows < 0)]])
+    left = ~gone(data)
+    assert left.any() and np.allclose(buyers_lately(data)[left], plain[left])
+    assert popular_buyers(Evidence().fit(log), "popular lately").tolist() == buyers_lately(data).tolist()
+
+
+def test_reasons_do_not_depend_on_what_was_ranked_before():
+    log, table = make_log(15, lines=4000)
+    model = HybridRecommender().fit(log, table)
+    rows, columns = np.arange(20), np.tile(np.arange(10), (20, 1))
+    before = model._reasons(rows, columns, columns)
+    model.rank(np.arange(40), exclude_purchased=(False, True))
+    assert before.tolist() == model._reasons(rows, columns, columns).tolist()
+    near = model.evidence_.near_._scores(rows).toarray()
+    assert np.allclose(product_cells(model.evidence_.near_.neighbours_[rows], model.evidence_.near_.bought_, columns), near[:, :10], rtol=1e-6)
+    assert np.array_equal(model.evidence_.near_top_[rows], near.max(axis=1))
 
 
 def test_too_little_history_is_said():
