@@ -197,6 +197,6 @@ def test_ctrl_c_in_the_middle_of_the_real_chain(small, tmp_path):
     process = project.start("run", "--config", "small")
     wait_for(lambda: [p for p in project.home("small").glob(".*.partial/data/*") if p.is_file()], 300)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130 and err == "retail-ci: Stopped. The last good run is untouched.\n"
     assert project.current("small") == before and not project.leftovers("small")
