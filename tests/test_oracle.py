@@ -190,6 +190,10 @@ def compare(con, raw: pd.DataFrame, config: DataConfig, folder: Path, what: str,
         categories = dict(zip(text(products[product])[::-1], text(products[category])[::-1]))
     done = prepare(con, lay(con, raw, folder / "raw.parquet"), config, None if products is None else lay(con, products, folder / "products.parquet"))
     check(done, kept, rejected, copied, features(kept, categories), what)
+    if products is None: return
+    listed = done.products.execute()
+    assert set(listed.product_id) == {p for p in categories if p is not None} | set(kept.product_id), f"{what}: other products"
+    assert list(listed.category) == [categories.get(p) or "Uncategorised" for p in listed.product_id], f"{what}: category"
 
 
 # The generated retailer, and CompleteJourney
