@@ -13,7 +13,7 @@ import yaml
 
 # %% auto #0
 __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
-           'RetailError', 'ConfigError', 'DataError', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
+           'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
            'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
            'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
            'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table', 'source_files',
@@ -32,6 +32,9 @@ class ConfigError(RetailError):
 class DataError(RetailError):
     "The input cannot be used as it is."
     exit_code = 3
+
+class TooFew(DataError, ValueError):
+    "There is not enough data for what was asked; a `ValueError` too, as scikit-learn expects."
 
 class RunError(RetailError):
     "A run cannot start, go on, or be read: a missing artefact, a lock, a full disk."

@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
-from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, count, load, money, open_run, save, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, TooFew, count, load, money, open_run, save, save_figure, share, show_table, use_style
 
 # %% auto #0
 __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'FIVE', 'rfm_values', 'logs',
            'turn', 'View', 'nonzero', 'Space', 'orderings', 'best_match', 'named', 'assign_names', 'fill_gaps',
            'drop_broken', 'name_margins', 'settle', 'nearest', 'squared_distances', 'Attempt', 'attempt',
-           'check_enough', 'is_table', 'TooFew', 'TableOrArray', 'CustomerSegmentation', 'first_flawless', 'finish',
-           'save_model', 'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names',
-           'alternatives', 'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons',
-           'explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k',
-           'pca_view', 'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
+           'check_enough', 'is_table', 'TableOrArray', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model',
+           'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
+           'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons', 'explain',
+           'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
+           'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -308,9 +308,6 @@ def is_table(
 ) -> bool:    # whether it is a customer table, by its columns
     "Tell a customer table from an array of numbers."
     return isinstance(X, pd.DataFrame) and not set(RFM).isdisjoint(X.columns)
-
-class TooFew(DataError, ValueError):
-    "There are not enough different customers."
 
 # %% ../nbs/03_segmentation.ipynb #122a3c94
 class TableOrArray:
