@@ -1,4 +1,5 @@
 "The neighbours found on Spark are the ones found here."
+import os, sys
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -17,9 +18,12 @@ def taste_matrix(customers: int, products: int, seed: int) -> sp.csr_matrix:
 
 @pytest.fixture(scope="module")
 def spark():
+    "A session whose Python workers are this very Python, wherever it stands."
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
     session = (SparkSession.builder.master("local[2]").appName("neighbours").config("spark.ui.enabled", "false")
-               .config("spark.driver.bindAddress", "127.0.0.1").config("spark.sql.shuffle.partitions", "2").getOrCreate())
+               .config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
+               .config("spark.sql.shuffle.partitions", "2").getOrCreate())
     yield session
     session.stop()
 
