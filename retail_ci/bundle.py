@@ -277,11 +277,6 @@ class Bundle:
         self.bought = map_array(self.folder / "bought_ends.bin", "Q"), map_array(self.folder / "bought_items.bin", "i")
         self.categories = {texts[c]: c for c in sorted(set(self.category)) if c >= 0}
 
-    def line(self, name: str, place: int) -> dict:
-        "One line of a list, as it is answered."
-        items, scores, methods, reasons = self.lists[name]
-        return {"product_id": self.products[items[place]], "score": round(scores[place], 6), "method": self.texts[methods[place]], "reason": self.texts[reasons[place]]}
-
 PARTS = (("items", "i"), ("scores", "f"), ("methods", "i"), ("reasons", "i"))
 PERSON = {"segment": "i", "action": "i", "rfm_score": "i", "since": "i", "r_score": "B", "f_score": "B", "m_score": "B", "value": "d"}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
-from .baselines import Recommender
-from .bundle import activate, write_bundle
+from .baselines import Recommender, inner_models
+from .bundle import LISTS, activate, write_bundle
 from .content import ContentRecommender, cosines
 from .core import DataError, RetailError, Run, RunError, sha256, show_table, to_plain
 from .interactions import top_k
@@ -53,8 +53,7 @@ def product_neighbours(
     block: int = 512,               # products at a time
 ) -> pd.DataFrame | None:           # product_id, similar_id, score, rank; None if nothing describes the products
     "The products most like each product."
-    parts = [model, *vars(model).values()]
-    content = next((p for p in parts if isinstance(p, ContentRecommender)), None)
+    content = next((p for p in (model, *inner_models(model)) if isinstance(p, ContentRecommender)), None)
     if content is None:
         try: content = ContentRecommender().fit(model.data_, products)
         except RetailError: return None
@@ -88,8 +87,7 @@ def bundle_of_run(
     bought = model.data_.counts.tocoo()
     pairs = pd.DataFrame({"customer_id": model.data_.customer_ids.to_numpy()[bought.row], "product_id": model.data_.product_ids.to_numpy()[bought.col]})
     shelf = pd.DataFrame({"product_id": model.data_.product_ids}).merge(products.drop_duplicates("product_id"), on="product_id", how="left")
-    lists = {"any": False, "discovery": True}
-    write_bundle(serving / version, {name: map(in_plain_methods, all_lists(model, known, depth, new, progress=progress)) for name, new in lists.items()},
+    write_bundle(serving / version, {name: map(in_plain_methods, all_lists(model, known, depth, new, progress=progress)) for name, new in LISTS.items()},
                  in_plain_methods(for_newcomers(model)), pairs, customers, shelf, product_neighbours(model, products), run.read("segment_metrics")["profiles"], card_of(run, model), version, depth)
     return version
 

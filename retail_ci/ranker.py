@@ -22,12 +22,12 @@ from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 # %% auto #0
 __all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'MONTH', 'MOST', 'ENOUGH', 'TRIAL',
            'FEWEST', 'TASKS', 'RIVALS', 'before', 'bought_between', 'log_of', 'extreme', 'product_facts', 'gone',
-           'buyers_lately', 'customer_facts', 'pick', 'habit_facts', 'best_of', 'look_up', 'Evidence',
+           'buyers_lately', 'customer_facts', 'pick', 'habit_facts', 'best_of', 'places_of', 'look_up', 'Evidence',
            'look_at_products', 'near_scores', 'blend', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'nominate',
-           'look_up_exact', 'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise',
-           'learn_order', 'Month', 'months', 'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled',
-           'judge', 'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months',
-           'check_month', 'task_scores', 'chances', 'said', 'evidence_reasons', 'loudness']
+           'fresh_only', 'describe', 'other_opinions', 'kind_opinions', 'Net', 'listwise', 'learn_order', 'Month',
+           'months', 'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled', 'judge', 'sure_lead',
+           'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months', 'check_month', 'task_scores',
+           'chances', 'said', 'evidence_reasons', 'loudness']
 
 # %% ../nbs/04g_ranker.ipynb #ba4a22ee
 def before(
@@ -178,17 +178,26 @@ def best_of(
         keep[part] = above
     return rows[keep], scores.indices[keep]
 
+def places_of(
+    matrix: sp.csr_matrix,  # rows × columns, columns sorted
+    rows: np.ndarray,       # of the cells wanted
+    columns: np.ndarray,    # of the cells wanted
+) -> np.ndarray:            # where each cell's value stands in `matrix.data`; -1 where nothing is stored
+    "Find single cells of a sparse block."
+    keys = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * matrix.shape[1] + matrix.indices
+    if not len(keys): return np.full(len(rows), -1)
+    wanted = rows.astype(np.int64) * matrix.shape[1] + columns
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, place, -1)
+
 def look_up(
     matrix: sp.csr_matrix,  # rows × columns, columns sorted
     rows: np.ndarray,       # of the cells wanted
     columns: np.ndarray,    # of the cells wanted
 ) -> np.ndarray:            # float32; 0 where nothing is stored
     "Single cells of a sparse block."
-    keys = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * matrix.shape[1] + matrix.indices
-    if not len(keys): return np.zeros(len(rows), np.float32)
-    wanted = rows.astype(np.int64) * matrix.shape[1] + columns
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, matrix.data[place], 0).astype(np.float32)
+    place = places_of(matrix, rows, columns)
+    return np.where(place >= 0, np.append(matrix.data, 0)[place], 0).astype(np.float32)
 
 # %% ../nbs/04g_ranker.ipynb #b44888b6
 MANY = 50_000  # customers above whom nobody is compared with everybody
@@ -340,22 +349,13 @@ def nominate(
         parts.append(best_of(scores, wanted[kind]))
     keys = np.unique(np.concatenate([r.astype(np.int64) * width + c for r, c in parts]))
     places, columns = keys // width, keys % width
-    own = sp.csr_matrix((np.arange(1, counts.nnz + 1, dtype=np.float64), counts.indices, counts.indptr), shape=counts.shape)[rows]
-    habit = look_up_exact(own, places, columns) - 1
+    own = counts[rows]
+    place = places_of(own, places, columns)
+    habit = np.where(place < 0, -1, place - own.indptr[places] + counts.indptr[rows[places]]).astype(np.int64)
     keep = (habit < 0) & ~evidence.gone_[columns] if discovery else ~evidence.gone_[columns]
     return places[keep], columns[keep], habit[keep]
 
 # %% ../nbs/04g_ranker.ipynb #1f5833eb
-def look_up_exact(
-    matrix: sp.csr_matrix,  # rows × columns, whole numbers
-    rows: np.ndarray,       # of the cells wanted
-    columns: np.ndarray,    # of the cells wanted
-) -> np.ndarray:            # int64; 0 where nothing is stored
-    "Single cells of a block of numbers too large for float32."
-    order = sp.csr_matrix((np.arange(1, matrix.nnz + 1, dtype=np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
-    place = look_up(order, rows, columns).astype(np.int64)
-    return np.where(place > 0, np.append(matrix.data, 0)[place - 1], 0).astype(np.int64)
-
 def fresh_only(
     near: sp.csr_matrix,    # block × products
     ease: np.ndarray,       # block × items

@@ -1,13 +1,13 @@
 "The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."
-import asyncio, contextlib, json, os, shutil, signal, socket, subprocess, sys, time
-import hashlib
+import asyncio, contextlib, hashlib, os, re, signal, socket, subprocess, sys, time
 from pathlib import Path
+from urllib.parse import quote
 import httpx2
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import wait_for
-from retail_ci.bundle import activate, current_bundle, read_stack, rollback, write_bundle
+from retail_ci.bundle import activate, point_at, write_bundle
 
 LONG = "x" * 128
 
@@ -83,7 +83,7 @@ def test_a_body_that_is_no_json_is_refused(service, content, status):
 def test_any_known_id_is_found(service, who):
     answer = service.post("/recommend", json={"customer_id": who}).json()
     assert answer["known_customer"] and len(answer["recommendations"]) == 10
-    assert service.get("/segments/" + __import__("urllib.parse").parse.quote(who)).json()["rfm_score"] == "543"
+    assert service.get("/segments/" + quote(who)).json()["rfm_score"] == "543"
 
 @pytest.mark.parametrize("n,lines", [(1, 1), (10, 10), (20, 20), (60, 60), (100, 60)])
 def test_a_list_is_as_long_as_asked_or_says_why_not(service, n, lines):
@@ -112,7 +112,7 @@ def test_a_wrong_method_names_the_right_one(service):
 
 def test_the_pages_for_developers_load_nothing_from_elsewhere(service):
     page = service.get("/docs").text
-    links = __import__("re").findall(r'(?:src|href)="([^"]+)"', page)
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert links and all(link.startswith("/") and service.get(link).status_code == 200 for link in links)
 
 def test_the_contract_holds_for_generated_requests(serving, tmp_path):
@@ -159,7 +159,6 @@ def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
         await asyncio.to_thread(activate, serving, "v2")
         await asyncio.sleep(seconds / 4)
         with pytest.raises(Exception, match="any_items.bin"): await asyncio.to_thread(activate, serving, "v3")
-        from retail_ci.bundle import point_at
         await asyncio.to_thread(point_at, serving, "v3")      # as if somebody had forced it
         await asyncio.sleep(seconds / 4)
         await asyncio.to_thread(activate, serving, "v1")
