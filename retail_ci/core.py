@@ -16,9 +16,9 @@ __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGME
            'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
            'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
            'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
-           'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table', 'source_files',
-           'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run',
-           'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
+           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table',
+           'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
+           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -276,16 +276,31 @@ def find_root(
     return next((p for p in (start, *start.parents) if (p / "configs").is_dir() and (p / "nbs").is_dir()), start)
 
 # %% ../nbs/00_core.ipynb #4ae8ae67
+def shipped() -> Path:  # a folder with nbs/, configs/, assets/ and _quarto.yml
+    "What came with the package: a folder inside it, or the checkout where the package was installed from one with `--editable`."
+    package = Path(importlib.util.find_spec("retail_ci").origin).parent
+    return package / "_project" if (package / "_project").is_dir() else package.parent
+
+def supplied(
+    name: str,                      # "nbs", "assets", "_quarto.yml", "configs/small.yaml"
+    root: str | Path | None = None,  # the project's folder; found from here if left out
+) -> Path:                          # may not exist, if neither has it
+    "A file or folder of the project: the one in its folder, else the one that came with the package."
+    own = Path(root or find_root()) / name
+    return own if own.exists() else shipped() / name
+
+# %% ../nbs/00_core.ipynb #d2bec17f
 def config_path(
     config: str | Path,  # a name such as "small", or a path to a YAML file
 ) -> Path:               # the file
     "The file behind a config's name; raises `ConfigError` with the names that exist."
-    file, folder = Path(config), find_root() / "configs"
+    file = Path(config)
     if file.suffix in (".yaml", ".yml"):
         if file.is_file(): return file.resolve()
-        raise ConfigError(f"Config file {str(config)!r} does not exist; give an existing file or a name from {folder.name}/.")
-    if (folder / f"{config}.yaml").is_file(): return folder / f"{config}.yaml"
-    raise ConfigError(unknown("config", str(config), sorted(p.stem for p in folder.glob("*.yaml")), f"{folder.name}/"))
+        raise ConfigError(f"Config file {str(config)!r} does not exist; give an existing file or a name from configs/.")
+    found = supplied(f"configs/{config}.yaml")
+    if found.is_file(): return found
+    raise ConfigError(unknown("config", str(config), sorted({p.stem for folder in (find_root(), shipped()) for p in folder.glob("configs/*.yaml")}), "configs/"))
 
 # %% ../nbs/00_core.ipynb #d59aeb99
 def override(
@@ -546,9 +561,8 @@ def open_run(
     "Open the run that a notebook belongs to."
     if run_dir: return Run(load_config(Path(run_dir) / "config.yaml"), Path(run_dir))
     loaded = load_config(config)
-    home = find_root() / "runs" / loaded.name
-    if not (home / "current").exists():
-        raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")
+    home = next((h for top in (find_root(), shipped()) if (h := top / "runs" / loaded.name) and (h / "current").exists()), None)
+    if not home: raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")
     return Run(loaded, home / "by-hand", home / "current")
 
 # %% ../nbs/00_core.ipynb #c2c92211

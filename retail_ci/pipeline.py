@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import yaml
 from . import core
 from .core import (ARTEFACTS, FIGURES, Config, ConfigError, RetailError, RunError,
-                            find_root, load, load_config, save, sha256, source_files, unknown)
+                            find_root, load, load_config, save, sha256, source_files, supplied, unknown)
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment',
@@ -350,6 +350,7 @@ def as_error(
     if isinstance(own, type) and issubclass(own, RetailError): return own(text)
     if "No space" in text or (re.search("OS|IO|Permission", kind) and any(os.strerror(e) in text for e in DISK)):
         return RunError(f"Notebook {name} could not write: {text}. Free some space or correct the permissions, and run again.")
+    if kind == "ModuleNotFoundError": return RunError(f"Notebook {name} needs a Python package that is not installed: {text}. Run `pip install 'retail_ci[all]'`, and run again.")
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""
     words = f"{kind}: {text[:400]}".removesuffix(": ").removesuffix(".")
@@ -717,7 +718,7 @@ def settle(
 def run_chain(
     config: Config,                     # what to do
     root: str | Path | None = None,     # the project's folder; found from here if left out
-    nbs: str | Path | None = None,      # the notebooks; root/nbs if left out
+    nbs: str | Path | None = None,      # the notebooks; root/nbs, or those that came with the package, if left out
     first: str = "",                    # start at this number, with earlier results from the last good run
     last: str = "",                     # stop after this number
     stream: TextIO | None = None,       # where progress goes; standard output if left out
@@ -725,7 +726,7 @@ def run_chain(
 ) -> Path:                              # the finished run
     "Run the chain and make its result the current one; on any error the last good run stays as it was."
     root = Path(root or find_root())
-    home, notebooks, began = root / "runs" / config.name, chain(nbs or root / "nbs"), time.time()
+    home, notebooks, began = root / "runs" / config.name, chain(nbs or supplied("nbs", root)), time.time()
     earlier, now = split(notebooks, first, last)
     last = "" if now[-1] == notebooks[-1] else last
     inputs = input_hashes(config)
@@ -735,7 +736,7 @@ def run_chain(
         with unfinished(home, config) as run:
             facts = link_earlier(earlier, home, run, config, inputs) if earlier else []
             facts += run_notebooks(now, run, config, Progress(len(now), stream))
-            manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root), complete=not last, staging=close_staging(home, kept))
+            manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root) if notebooks[0].parent.parent == root else None, complete=not last, staging=close_staging(home, kept))
             place = settle(run, last, config.runs.keep)
     print("\n" + timing_table(manifest["notebooks"], manifest["seconds"]), file=stream or sys.stdout, flush=True)
     return place
