@@ -4,7 +4,7 @@
 
 # %% ../nbs/07_api.ipynb #0ff700b0
 from __future__ import annotations
-import asyncio, contextlib, datetime, hashlib, hmac, ipaddress, os, re, sys, time
+import asyncio, contextlib, datetime, hashlib, hmac, ipaddress, os, re, sys, threading, time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from starlette.exceptions import HTTPException
 from . import __version__
-from .bundle import Bundle, current_bundle, recommend, segment_of, self_test, similar_to
+from .bundle import Bundle, check_bundle, current_bundle, recommend, same_shop, segment_of, self_test, similar_to
 from .core import ConfigError, RunError, find_root
 
 # %% auto #0
@@ -83,6 +83,7 @@ class Desk:
     bundle: Bundle | None = None  # what answers now
     seen: Path | None = None      # the last bundle that was looked at
     refused: str = ""             # why the last one was not taken
+    damaged: str = ""             # what the second reading of the bundle that answers has found
     draining: bool = False        # whether the service is about to stop
 
     def refresh(self) -> bool:
@@ -90,15 +91,28 @@ class Desk:
         target = self.serving.resolve() if (self.serving / "manifest.json").is_file() else current_bundle(self.serving)
         if target is None or target == self.seen: return False
         self.seen = target
-        try: self_test(bundle := Bundle(target))
+        try:
+            self_test(bundle := Bundle(target, quick=True))
+            if self.bundle: same_shop(self.bundle.version, self.bundle.card, bundle)
         except (RunError, OSError, ValueError, LookupError) as e: self.refused = str(e); return False
-        self.bundle, self.refused = bundle, ""
+        self.bundle, self.refused, self.damaged = bundle, "", ""
         return True
 
+    def read_again(self) -> None:
+        "Read every byte of the bundle that answers, at the lowest priority."
+        with contextlib.suppress(AttributeError, OSError): os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        bundle = self.bundle
+        try: check_bundle(bundle.folder)
+        except (RunError, OSError) as e:
+            if bundle is self.bundle: self.damaged = str(e)
+
     async def watch(self, every: float = 0.5) -> None:
-        "Look for a newer bundle until cancelled."
+        "Look for a newer bundle until cancelled, and read each that is taken a second time."
+        again = None
         while True:
             await asyncio.sleep(every)
+            if self.bundle is not again: threading.Thread(target=self.read_again, daemon=True).start()
+            again = self.bundle
             await asyncio.to_thread(self.refresh)
 
 # %% ../nbs/07_api.ipynb #7b1119b4
@@ -182,12 +196,12 @@ class Card(BaseModel):
 
 class Health(BaseModel):
     "How the service is."
-    status: str = Field(description="ok, or unavailable while there is no bundle.")
+    status: str = Field(description="ok; unavailable while there is no bundle; damaged if a byte of it has changed since it was promoted.")
     service: str
     model_version: str | None
     data_until: str | None = Field(description="The last day of the data behind the model.")
     data_age_days: int | None
-    refused_bundle: str | None = Field(description="Why the newest bundle was not taken, if it was not.")
+    refused_bundle: str | None = Field(description="Why the newest bundle was not taken, if it was not, or what is wrong with the one that answers.")
 
 class Problem(BaseModel):
     "An error, as in RFC 9457."
@@ -426,8 +440,8 @@ async def get_health(request: Request) -> Response:
     desk = request.app.state.desk
     until = desk.bundle.card.get("last_date") if desk.bundle else None
     age = (datetime.date.today() - datetime.date.fromisoformat(until[:10])).days if until else None
-    return reply({"status": "ok" if desk.bundle else "unavailable", "service": f"retail_ci {__version__}", "model_version": desk.bundle.version if desk.bundle else None,
-                  "data_until": until, "data_age_days": age, "refused_bundle": desk.refused or None})
+    return reply({"status": "damaged" if desk.damaged else "ok" if desk.bundle else "unavailable", "service": f"retail_ci {__version__}", "model_version": desk.bundle.version if desk.bundle else None,
+                  "data_until": until, "data_age_days": age, "refused_bundle": desk.refused or desk.damaged or None})
 
 @router.get("/health/live")
 async def get_live() -> dict[str, str]:

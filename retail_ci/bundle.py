@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_bundle.ipynb #22c6b7c2
 from __future__ import annotations
-import bisect, hashlib, json, mmap, os, shutil
+import bisect, contextlib, hashlib, json, mmap, os, shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import numpy as np
 from .core import RunError, replacing, sha256, to_plain
 
 # %% auto #0
-__all__ = ['LISTS', 'FORMAT', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'key_of', 'write_texts', 'write_coded', 'write_array',
-           'map_array', 'Texts', 'Codes', 'write_lists', 'seal', 'check_bundle', 'write_bundle', 'fill_bundle',
-           'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle', 'with_last', 'recommend', 'own_lines',
-           'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback',
+__all__ = ['LISTS', 'FORMAT', 'LARGE', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'key_of', 'write_texts', 'write_coded', 'write_array',
+           'map_array', 'Texts', 'Codes', 'write_lists', 'seal', 'read_manifest', 'check_bundle', 'not_as_written',
+           'state_of', 'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle', 'in_order', 'write_bought',
+           'write_people', 'write_similar', 'Bundle', 'with_last', 'recommend', 'own_lines', 'choose', 'segment_of',
+           'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop',
            'self_test']
 
 # %% ../nbs/06_bundle.ipynb #1785cab1
@@ -135,10 +136,10 @@ def seal(
     with replacing(folder / "manifest.json") as part: part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     return manifest
 
-def check_bundle(
+def read_manifest(
     folder: Path,   # a bundle
 ) -> dict:          # its manifest
-    "Compare a bundle with its manifest; raises `RunError` that names the first thing that is wrong."
+    "Read the manifest of a bundle; raises `RunError` if it has none that this version reads."
     try: manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except OSError as e: raise RunError(f"{folder} is no serving bundle: it has no readable manifest.json. Promote a model with `retail-ci models promote`.") from e
     except ValueError as e: raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.") from e
@@ -146,12 +147,65 @@ def check_bundle(
         raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.")
     if manifest["format"] > FORMAT:
         raise RunError(f"The bundle {folder.name} has format {manifest['format']}, and this version reads up to {FORMAT}. Install a newer retail_ci, or roll back.")
-    for name, file in manifest["files"].items():
-        path = folder / name
-        if not path.is_file(): raise RunError(f"The bundle {folder.name} misses the file {name}. Roll back with `retail-ci models rollback`.")
-        if path.stat().st_size != file["bytes"] or sha256(path) != file["sha256"]:
-            raise RunError(f"The file {name} of the bundle {folder.name} is not what was written. Roll back with `retail-ci models rollback`.")
     return manifest
+
+def check_bundle(
+    folder: Path,        # a bundle
+    quick: bool = False, # whether a large bundle that has been read whole, and not been touched since, is taken as it is
+) -> dict:               # its manifest
+    "Compare a bundle with its manifest; raises `RunError` that names the first thing that is wrong."
+    manifest = read_manifest(folder)
+    for name, file in manifest["files"].items():
+        if not (folder / name).is_file(): raise RunError(f"The bundle {folder.name} misses the file {name}. Roll back with `retail-ci models rollback`.")
+        if (folder / name).stat().st_size != file["bytes"]: raise not_as_written(folder, name)
+    state = state_of(folder, manifest)
+    if quick and sum(f["bytes"] for f in manifest["files"].values()) > LARGE and read_note(folder) == state: return manifest
+    note_of(folder).unlink(missing_ok=True) if os.access(folder.parent, os.W_OK) else None
+    for name, file in manifest["files"].items():
+        if sha256(folder / name) != file["sha256"]: raise not_as_written(folder, name)
+    write_note(folder, state)
+    return manifest
+
+def not_as_written(
+    folder: Path,   # a bundle
+    name: str,      # one of its files
+) -> RunError:      # to raise
+    "The sentence for a file that has changed."
+    return RunError(f"The file {name} of the bundle {folder.name} is not what was written. Roll back with `retail-ci models rollback`.")
+
+# %% ../nbs/06_bundle.ipynb #5728086a
+LARGE = 64_000_000  # bytes up to which a bundle is read whole at every start
+
+def state_of(
+    folder: Path,       # a bundle with all its files
+    manifest: Mapping,  # its manifest
+) -> list:              # of every file: name, size, inode, and when it and its entry were last changed
+    "What the file system says about a bundle."
+    stats = [(name, (folder / name).stat()) for name in [*manifest["files"], "manifest.json"]]
+    return [[name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
+
+def note_of(
+    folder: Path,   # a bundle
+) -> Path:          # beside it
+    "Where it is noted that a bundle was read whole."
+    return folder.with_name(f".{folder.name}.checked")
+
+def read_note(
+    folder: Path,   # a bundle
+) -> list | None:   # from `state_of`, when it was read whole; None if nothing is known
+    "What was noted."
+    try: return json.loads(note_of(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError): return None
+
+def write_note(
+    folder: Path,   # a bundle that was read whole
+    state: list,    # what it looked like before
+) -> None:
+    "Note it; a folder that cannot be written to does without."
+    part = note_of(folder).with_suffix(f".{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        part.write_text(json.dumps(state), encoding="utf-8")
+        os.replace(part, note_of(folder))
 
 # %% ../nbs/06_bundle.ipynb #9ed00767
 def write_bundle(
@@ -262,10 +316,10 @@ def write_similar(
 # %% ../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
     "A serving bundle, checked and mapped."
-    def __init__(self, folder: Path):
-        "`folder`: the bundle's folder; raises `RunError` if it is not whole."
+    def __init__(self, folder: Path, quick: bool = False):
+        "`folder`: the bundle's folder; raises `RunError` if it is not whole. `quick`: as for `check_bundle`."
         self.folder = Path(folder).resolve()
-        self.manifest = check_bundle(self.folder)
+        self.manifest = check_bundle(self.folder, quick)
         self.version, self.depth = self.manifest["version"], self.manifest["depth"]
         self.customers, self.products, texts = Texts(self.folder, "customers"), Texts(self.folder, "products"), Texts(self.folder, "texts", keys=False)
         self.card, self.profiles = (json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("card", "profiles"))
@@ -419,8 +473,9 @@ def activate(
     version: str,   # a bundle in it
 ) -> Bundle:        # the open bundle
     "Check a bundle, let it answer a question, and make it current."
-    bundle = Bundle(serving / version)
+    bundle, now = Bundle(serving / version), current_bundle(serving)
     self_test(bundle)
+    if now is not None: same_shop(now.name, card_in(now), bundle)
     stack = [v for v in read_stack(serving) if v != version]
     with replacing(serving / "stack.json") as part: part.write_text(json.dumps([*stack, version]), encoding="utf-8")
     point_at(serving, version)
@@ -432,9 +487,26 @@ def rollback(
     "Make the bundle before the current one current again; raises `RunError` if there is none."
     stack = read_stack(serving)
     if len(stack) < 2: raise RunError("There is no earlier bundle to go back to." if stack else "No model has been promoted yet, so there is nothing to roll back.")
-    Bundle(serving / stack[-2])
+    Bundle(serving / stack[-2], quick=True)
     point_at(serving, stack[-2])
     return stack[-2]
+
+def card_in(
+    folder: Path,   # a bundle, whole or not
+) -> dict:          # its card; empty if it cannot be read
+    "The model card of a bundle."
+    try: return json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError): return {}
+
+def same_shop(
+    version: str,    # of the bundle that answers
+    card: Mapping,   # its card
+    bundle: Bundle,  # the one that is to take its place
+) -> None:
+    "Raise `RunError` if two bundles were made from different data sets."
+    old, new = card.get("name"), bundle.card.get("name")
+    if old and new and old != new:
+        raise RunError(f"The bundle {bundle.version} was made from the data set {new!r}, and what answers here ({version}) from {old!r}; nothing has changed. Promote a run of {old!r}, or give {new!r} a folder of its own.")
 
 def self_test(
     bundle: Bundle,  # an open bundle

@@ -93,8 +93,9 @@ def serve(
     bundle: str = "",          # a folder of bundles, or one bundle, in place of the config's
 ) -> None:
     "Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."
-    serving = Path(bundle) if bundle else find_root() / "runs" / load_config(config).name / "serving"
-    check_service(serving, host, port, workers)
+    name = load_config(config).name
+    serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
+    check_service(serving, host, port, workers, "" if bundle else name)
     import uvicorn
     os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
     print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
@@ -108,6 +109,7 @@ def check_service(
     host: str,      # where to listen
     port: int,      # where to listen
     workers: int,   # how many processes
+    name: str = "", # the data set that the bundle must have been made from; any if left out
 ) -> None:
     "Raise an error with a sentence if a service could not answer."
     if workers < 1: raise ConfigError(f"--workers must be at least 1, found {workers}.")
@@ -118,7 +120,9 @@ def check_service(
         raise ConfigError(f"Listening at {host} needs API keys, since others can reach it; set RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1.")
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
     if folder is None: raise RunError(f"No model has been promoted in {serving} yet; run `retail-ci models promote` first.")
-    Bundle(folder)
+    opened = Bundle(folder, quick=True)
+    if name and opened.card.get("name") not in (None, name):
+        raise RunError(f"The bundle {opened.version} in {serving} was made from the data set {opened.card['name']!r}, not from {name!r}. Promote a run with `retail-ci models promote --config {name}`, or name the bundle with --bundle.")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: probe.bind((host, port))
