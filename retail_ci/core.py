@@ -12,13 +12,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
-           'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'unknown', 'DataConfig', 'SyntheticConfig',
-           'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
-           'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
-           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table',
+__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK',
+           'ACCENT', 'SECOND', 'PALE', 'GRID', 'NUMBERS', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
+           'RunError', 'unknown', 'Locale', 'use_locale', 'DataConfig', 'SyntheticConfig', 'RfmConfig',
+           'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig',
+           'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped',
+           'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table',
            'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
-           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'money', 'sha256']
+           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'localised', 'localise_figure', 'count',
+           'share', 'decimal', 'money', 'day', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -51,6 +53,31 @@ def unknown(
     near = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
     return f"Unknown {what} {name!r}{' in ' + where if where else ''}; {hint}"
+
+# %% ../nbs/00_core.ipynb #d3084736
+@dataclass(frozen=True)
+class Locale:
+    "How numbers, money and days are written."
+    thousands: str = ","       # between thousands
+    decimal: str = "."         # before decimals
+    day: str = "%-d %b %Y"     # a day, as `strftime` writes it
+    after: bool = False        # whether the currency stands behind the amount
+
+LOCALES: dict[str, Locale] = {
+    "en": Locale(), "en-US": Locale(day="%b %-d, %Y"), "iso": Locale("\u202f", ".", "%Y-%m-%d"), "ja": Locale(day="%Y-%m-%d"), "zh": Locale(day="%Y-%m-%d"),
+    "de": Locale(".", ",", "%d.%m.%Y", True), "de-CH": Locale("’", ".", "%d.%m.%Y"), "nl": Locale(".", ",", "%d-%m-%Y"), "fr": Locale("\u202f", ",", "%d/%m/%Y", True),
+    **dict.fromkeys(("es", "it", "pt"), Locale(".", ",", "%d/%m/%Y", True)), **dict.fromkeys(("cs", "pl"), Locale("\u00a0", ",", "%d.%m.%Y", True)), "sv": Locale("\u00a0", ",", "%Y-%m-%d", True)}
+NO_DECIMALS = ("¥", "₩", "₫", "Ft", "JPY", "KRW", "VND", "HUF", "ISK", "CLP", "kr.")  # currencies that are counted in whole units
+
+SPEECH: list[Locale] = [LOCALES["en"]]  # the locale in use
+
+def use_locale(
+    name: str = "en",  # one of `LOCALES`
+) -> Locale:           # the locale that is now in use
+    "Set how numbers, money and days are written from here on; raises `ConfigError` for an unknown name."
+    if name not in LOCALES: raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
+    SPEECH[0] = LOCALES[name]
+    return SPEECH[0]
 
 # %% ../nbs/00_core.ipynb #380a8ea0
 @dataclass
@@ -153,7 +180,8 @@ class RecommenderConfig:
 class ReportConfig:
     "How the report speaks."
     title: str = "Retail customer intelligence"  # the site's title
-    currency: str = ""         # the sign in front of money
+    currency: str = ""         # the sign of money, such as "€" or "CHF"
+    locale: str = "en"         # how numbers, money and days are written: one of `LOCALES`
 
 # %% ../nbs/00_core.ipynb #d8989395
 @dataclass
@@ -334,6 +362,7 @@ def load_config(
     result = check_bounds(fill(Config, {"name": file.stem, **values}))
     if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
+    if result.report.locale not in LOCALES: raise ConfigError(unknown("locale", result.report.locale, sorted(LOCALES), "report.locale"))
     check_data(result.data)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
@@ -559,8 +588,9 @@ def open_run(
     run_dir: str | Path = "",        # the run's folder; empty when a person opens a notebook
 ) -> Run:                            # ready to read and write
     "Open the run that a notebook belongs to."
-    if run_dir: return Run(load_config(Path(run_dir) / "config.yaml"), Path(run_dir))
-    loaded = load_config(config)
+    loaded = load_config(Path(run_dir) / "config.yaml" if run_dir else config)
+    use_locale(loaded.report.locale)
+    if run_dir: return Run(loaded, Path(run_dir))
     home = next((h for top in (find_root(), shipped()) if (h := top / "runs" / loaded.name) and (h / "current").exists()), None)
     if not home: raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")
     return Run(loaded, home / "by-hand", home / "current")
@@ -602,12 +632,13 @@ def save_figure(
     if name not in FIGURES: raise RunError(unknown("figure", name, list(FIGURES)))
     import base64, html
     buffer = io.BytesIO()
+    localise_figure(figure)
     figure.savefig(buffer, format="png", metadata={"Software": None})
     with replacing(run.path / "figures" / f"{name}.png") as part: part.write_bytes(buffer.getvalue())
     __import__("matplotlib.pyplot").pyplot.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
     return Html(f'<figure class="figure" id="fig-{name}"><img class="img-fluid figure-img" data-figure="{name}" alt="{html.escape(alt)}" '
-                f'src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>')
+                f'src="data:image/png;base64,{data}"><figcaption>{html.escape(localised(caption))}</figcaption></figure>')
 
 # %% ../nbs/00_core.ipynb #f236c675
 def show_table(
@@ -618,35 +649,74 @@ def show_table(
 ) -> Html:                                   # the table
     "A table for readers: text to the left, numbers to the right, sensible digits, nothing that runs."
     import html
-    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else f.format(v)) for c, f in (formats or {}).items() if c in data.columns}
+    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else localised(f.format(v))) for c, f in (formats or {}).items() if c in data.columns}
     body = data.rename_axis(columns=None).to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
-                        na_rep="–", escape=True, justify="left", float_format=lambda v: f"{v:,.3g}")
-    return Html(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1) if caption else body)
+                        na_rep="–", escape=True, justify="left", float_format=lambda v: localised(f"{v:,.3g}"))
+    return Html(body.replace("<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1) if caption else body)
 
 # %% ../nbs/00_core.ipynb #60466467
+NUMBERS = re.compile(r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)")  # numbers in a text, as English writes them
+
+def localised(
+    text: str,  # with numbers as English writes them
+) -> str:       # the same with the signs of the locale
+    "Give the numbers of a text the thousands and decimal signs of the locale."
+    at = SPEECH[0]
+    if (at.thousands, at.decimal) == (",", "."): return text
+    return NUMBERS.sub(lambda m: m[0].translate({ord(","): at.thousands, ord("."): at.decimal}), text)
+
+def localise_figure(
+    figure: Any,  # a matplotlib Figure
+) -> None:        # the figure is changed
+    "Write the numbers on a figure, on its axes and in its labels, in the locale."
+    if (SPEECH[0].thousands, SPEECH[0].decimal) == (",", "."): return
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+    figure.canvas.draw()
+    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
+        texts = dict(zip(axis.get_majorticklocs(), (localised(t.get_text()) for t in axis.get_majorticklabels())))
+        axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
+    for text in figure.findobj(Text): text.set_text(localised(text.get_text()))
+
+# %% ../nbs/00_core.ipynb #86f875bb
 def count(
     value: float,  # how many
 ) -> str:          # "12,345"
     "A count, with separators."
-    return f"{value:,.0f}"
+    return localised(f"{value:,.0f}")
 
 def share(
     value: float,  # a fraction of one
     digits: int = 0,  # after the point
 ) -> str:          # "12%"
     "A share, in per cent."
-    return "–" if value is None or value != value else f"{100 * value:.{digits}f}%"
+    return "–" if value is None or value != value else localised(f"{100 * value:.{digits}f}") + "%"
+
+def decimal(
+    value: float,     # any number
+    digits: int = 2,  # after the point
+    signed: bool = False,  # whether a plus is written too
+) -> str:             # "1,234.57"
+    "A number with so many decimals."
+    return "–" if value is None or value != value else localised(f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−"))
 
 def money(
     value: float,        # in the data's currency
-    currency: str = "",  # the sign in front of it
-) -> str:                # "€1.2 M", "€950 k", "€12.40"
+    currency: str = "",  # its sign
+) -> str:                # "€1.23 M", "€950 k", "€12.40"
     "An amount, short enough for a sentence."
     if value is None or value != value: return "–"
-    sign, size = "-" if value < 0 else "", abs(value)
-    for limit, divisor, unit, digits in ((1e9, 1e9, " bn", 2), (1e6, 1e6, " M", 2), (1e5, 1e3, " k", 0)):
-        if size >= limit: return f"{sign}{currency}{size / divisor:,.{digits}f}{unit}"
-    return f"{sign}{currency}{size:,.{2 if size < 100 else 0}f}"
+    sign, size, cents = "-" if value < 0 else "", abs(value), 0 if currency in NO_DECIMALS else 2
+    unit, divisor, digits = next((u for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0)) if size >= limit), ("", 1, cents if size < 100 else 0))
+    text, space = localised(f"{size / divisor:,.{digits}f}") + unit, "\u00a0" if currency[-1:].isalpha() or SPEECH[0].after else ""
+    return sign + (f"{text}{space if currency else ''}{currency}" if SPEECH[0].after else f"{currency}{space}{text}")
+
+def day(
+    value: Any,  # a date, or a text that begins with one in ISO 8601
+) -> str:        # "31 Dec 2025"; "unknown" where there is none
+    "A day as the locale writes it."
+    if value is None or value != value: return "unknown"
+    return (datetime.date.fromisoformat(value[:10]) if isinstance(value, str) else value).strftime(SPEECH[0].day)
 
 # %% ../nbs/00_core.ipynb #ad35d741
 def sha256(
