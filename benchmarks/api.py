@@ -6,13 +6,16 @@ Three endpoints are asked in turn, in one run, over one kept-alive connection ea
 - no-op: the same route inside the service, behind its door (id, key check, body limit, counts, log);
 - /recommend: 10 items with reasons, from a bundle of invented lists; and /segments/{id}.
 
-Run it with `make bench`, or `python benchmarks/api.py --customers 1000000` for a large bundle. Latencies under load (p50, p99) stand beside the ratios.
+Beside the ratios stand latencies: p50 and p99 of one request after the other, and under a steady load, counted from the moment at which a request was due.
+Then `retail-ci serve --workers 2` is started on the same bundle: how long until it is ready, and what each worker holds in memory (resident; its proportional share of what is shared; its own alone).
+
+Run it with `make bench`, or `python benchmarks/api.py --customers 1000000 --products 20000 --depth 50` for a large bundle.
 """
-import argparse, json, os, shutil, socket, statistics, subprocess, sys, tempfile, time
+import argparse, asyncio, json, os, shutil, socket, statistics, subprocess, sys, tempfile, time, urllib.request
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from retail_ci.bundle import activate, write_bundle
+from retail_ci.bundle import Bundle, activate, write_bundle
 
 SERVER = """
 import sys, uvicorn
@@ -84,12 +87,63 @@ def cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-def measure(customers: int, products: int, rounds: int, requests: int) -> dict[str, tuple[float, float, float]]:
+async def steady(port: int, messages: list[bytes], rate: int, seconds: float, links: int = 16) -> tuple[float, float, float, int]:
+    "A steady load over a few connections: p50, p99 and the longest in milliseconds, from the moment a request was due, and how many."
+    due, waits = asyncio.Queue(), []
+    async def link() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while (item := await due.get()) is not None:
+            moment, message = item
+            writer.write(message)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200"): raise SystemExit(f"Unexpected answer: {head[:300]!r}")
+            await reader.readexactly(int(next(line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))))
+            waits.append(time.perf_counter() - moment)
+        writer.close()
+    tasks, began = [asyncio.create_task(link()) for _ in range(links)], time.perf_counter()
+    for i in range(int(rate * seconds)):
+        moment = began + i / rate
+        await asyncio.sleep(max(0, moment - time.perf_counter()))
+        due.put_nowait((moment, messages[i % len(messages)]))
+    for _ in tasks: due.put_nowait(None)
+    await asyncio.gather(*tasks)
+    return 1e3 * float(np.quantile(waits, .5)), 1e3 * float(np.quantile(waits, .99)), 1e3 * max(waits), len(waits)
+
+def memory(pid: int) -> str:
+    "What a process holds: resident, its share, its own."
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    kib = lambda name: int(lines[name].split()[0])
+    return f"{kib('Rss') / 1024:.0f} MiB resident, {kib('Pss') / 1024:.0f} MiB share, {(kib('Private_Clean') + kib('Private_Dirty')) / 1024:.0f} MiB its own"
+
+def start_up(serving: Path, messages: list[bytes], workers: int) -> None:
+    "Start the command as a user does; say how long until it is ready, and what its workers hold after some requests."
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    began = time.perf_counter()
+    process = subprocess.Popen([str(Path(sys.executable).with_name("retail-ci")), "serve", "--bundle", str(serving), "--port", str(port), "--workers", str(workers)],
+                               stdout=subprocess.DEVNULL, env=os.environ | {"RETAIL_CI_LOG": "off"})
+    try:
+        while True:
+            try: urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready").read(); break
+            except OSError: time.sleep(.01)
+            if process.poll() is not None: raise SystemExit("The service ended before it answered.")
+        print(f"`retail-ci serve --workers {workers}` ready after {time.perf_counter() - began:.2f} s", flush=True)
+        asyncio.run(steady(port, messages, 200, 5))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() if workers > 1 else [str(process.pid)]
+        for child in children:
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes(): print(f"  a worker: {memory(int(child))}")
+    finally: process.terminate(); process.wait()
+
+def measure(customers: int, products: int, depth: int, rounds: int, requests: int, rate: int) -> dict[str, tuple[float, float, float]]:
     "Microseconds of CPU per request (median of rounds), p50 and p99 in milliseconds, per endpoint."
     serving = Path(tempfile.mkdtemp())
     began = time.perf_counter()
-    make_bundle(serving, customers, products)
-    print(f"bundle: {customers:,} customers x {products:,} products, {sum(f.stat().st_size for f in (serving / 'v1').iterdir()) / 2**20:,.0f} MiB, written in {time.perf_counter() - began:.0f} s", flush=True)
+    make_bundle(serving, customers, products, depth)
+    size = sum(f.stat().st_size for f in (serving / "v1").iterdir())
+    print(f"bundle: {customers:,} customers x {products:,} products, lists of {depth}, {size / 2**20:,.0f} MiB, written and promoted in {time.perf_counter() - began:.0f} s", flush=True)
+    for name, quick in (("every byte", False), ("as noted at the promotion", True)):
+        began = time.perf_counter()
+        Bundle(serving / "v1", quick)
+        print(f"  opened, {name}: {time.perf_counter() - began:.2f} s", flush=True)
     (bare, bare_port), (service, port) = start("bare", serving), start("service", serving)
     ask = [{"customer_id": f"C{i * 7919 % customers}", "last_purchased_product": f"P{i % products}", "n_recommendations": 10} for i in range(200)]
     plain = [{"customer_id": a["customer_id"], "n_recommendations": 10} for a in ask]
@@ -108,8 +162,12 @@ def measure(customers: int, products: int, rounds: int, requests: int) -> dict[s
                     one(links[name], messages[i % len(messages)])
                     if turn: waits[name].append(time.perf_counter() - began)
                 if turn: used[name].append((cpu(process.pid) - before) / requests)
-        memory = int(next(line.split()[1] for line in Path(f"/proc/{service.pid}/status").read_text().splitlines() if line.startswith("VmRSS")))
-        print(f"memory of the worker after the run: {memory / 1024:.0f} MiB resident")
+        print(f"a worker after the run: {memory(service.pid)}")
+        for name in ("no-op", "/recommend", "/recommend, last purchase"):
+            p50, p99, longest, count = asyncio.run(steady(port, cases[name][2], rate, 10))
+            print(f"{name:<28}{rate} requests a second: p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {longest:.1f} ms, of {count:,}", flush=True)
+        for process in (bare, service): process.terminate(); process.wait()
+        for workers in (1, 2): start_up(serving, cases["/recommend"][2], workers)
     finally:
         for process in (bare, service): process.terminate(); process.wait()
         shutil.rmtree(serving)
@@ -120,10 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--customers", type=int, default=2467)
     parser.add_argument("--products", type=int, default=67_801)
+    parser.add_argument("--depth", type=int, default=50, help="length of the stored lists")
+    parser.add_argument("--rate", type=int, default=500, help="requests a second of the steady load")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=1000, help="per endpoint and round")
     options = parser.parse_args()
-    result = measure(options.customers, options.products, options.rounds, options.requests)
+    result = measure(options.customers, options.products, options.depth, options.rounds, options.requests, options.rate)
     print(f"{'endpoint':<28}{'CPU, µs':>10}{'to no-op':>10}{'to bare':>10}{'p50, ms':>10}{'p99, ms':>10}")
     for name, (used, p50, p99) in result.items():
         rival = result["GET no-op" if name in ("/segments", "GET no-op") else "no-op"][0]
