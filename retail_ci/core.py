@@ -12,15 +12,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK',
-           'ACCENT', 'SECOND', 'PALE', 'GRID', 'NUMBERS', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
-           'RunError', 'unknown', 'Locale', 'use_locale', 'DataConfig', 'SyntheticConfig', 'RfmConfig',
-           'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'RunsConfig',
-           'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped',
-           'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'split_table',
-           'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
-           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'localised', 'localise_figure', 'count',
-           'share', 'decimal', 'money', 'day', 'sha256']
+__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES',
+           'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
+           'RunError', 'unknown', 'Locale', 'use_locale', 'localised', 'localise_figure', 'DataConfig',
+           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
+           'ReportConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
+           'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
+           'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load',
+           'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share',
+           'decimal', 'money', 'day', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -78,6 +78,30 @@ def use_locale(
     if name not in LOCALES: raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
     SPEECH[0] = LOCALES[name]
     return SPEECH[0]
+
+# %% ../nbs/00_core.ipynb #60466467
+NUMBERS = re.compile(r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)")  # numbers in a text, as English writes them
+
+def localised(
+    text: str,  # with numbers as English writes them
+) -> str:       # the same with the signs of the locale
+    "Give the numbers of a text the thousands and decimal signs of the locale."
+    at = SPEECH[0]
+    if (at.thousands, at.decimal) == (",", "."): return text
+    return NUMBERS.sub(lambda m: m[0].translate({ord(","): at.thousands, ord("."): at.decimal}), text)
+
+def localise_figure(
+    figure: Any,  # a matplotlib Figure
+) -> None:        # the figure is changed
+    "Write the numbers on a figure, on its axes and in its labels, in the locale."
+    if (SPEECH[0].thousands, SPEECH[0].decimal) == (",", "."): return
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+    figure.canvas.draw()
+    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
+        texts = dict(zip(axis.get_majorticklocs(), (localised(t.get_text()) for t in axis.get_majorticklabels())))
+        axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
+    for text in figure.findobj(Text): text.set_text(localised(text.get_text()))
 
 # %% ../nbs/00_core.ipynb #380a8ea0
 @dataclass
@@ -653,30 +677,6 @@ def show_table(
     body = data.rename_axis(columns=None).to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
                         na_rep="–", escape=True, justify="left", float_format=lambda v: localised(f"{v:,.3g}"))
     return Html(body.replace("<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1) if caption else body)
-
-# %% ../nbs/00_core.ipynb #60466467
-NUMBERS = re.compile(r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)")  # numbers in a text, as English writes them
-
-def localised(
-    text: str,  # with numbers as English writes them
-) -> str:       # the same with the signs of the locale
-    "Give the numbers of a text the thousands and decimal signs of the locale."
-    at = SPEECH[0]
-    if (at.thousands, at.decimal) == (",", "."): return text
-    return NUMBERS.sub(lambda m: m[0].translate({ord(","): at.thousands, ord("."): at.decimal}), text)
-
-def localise_figure(
-    figure: Any,  # a matplotlib Figure
-) -> None:        # the figure is changed
-    "Write the numbers on a figure, on its axes and in its labels, in the locale."
-    if (SPEECH[0].thousands, SPEECH[0].decimal) == (",", "."): return
-    from matplotlib.text import Text
-    from matplotlib.ticker import FuncFormatter
-    figure.canvas.draw()
-    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
-        texts = dict(zip(axis.get_majorticklocs(), (localised(t.get_text()) for t in axis.get_majorticklabels())))
-        axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
-    for text in figure.findobj(Text): text.set_text(localised(text.get_text()))
 
 # %% ../nbs/00_core.ipynb #86f875bb
 def count(
