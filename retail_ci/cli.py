@@ -8,7 +8,7 @@ import contextlib, functools, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config
+from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
@@ -80,7 +80,7 @@ def site(
     current = root / "runs" / load_config(config).name / "current"
     if not current.exists(): raise RunError(f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` first.")
     from retail_ci.site import build_site
-    build_site(current, root)
+    build_site(current, supplied("_quarto.yml", root).parent, root / "_site")
     print(f"The site: {root / '_site' / 'index.html'}")
     if serve: show_folder(root / "_site", port)
 

@@ -16,11 +16,11 @@ __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'BOUNDS', 'NAMED_SOURC
            'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
            'RunError', 'unknown', 'Locale', 'use_locale', 'localised', 'localise_figure', 'DataConfig',
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
-           'ReportConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
-           'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load',
-           'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share',
-           'decimal', 'money', 'day', 'sha256']
+           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill',
+           'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config',
+           'check_name', 'check_data', 'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact',
+           'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html',
+           'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'day', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -207,6 +207,21 @@ class ReportConfig:
     currency: str = ""         # the sign of money, such as "€" or "CHF"
     locale: str = "en"         # how numbers, money and days are written: one of `LOCALES`
 
+# %% ../nbs/00_core.ipynb #be49f9c3
+@dataclass
+class MlflowConfig:
+    "Where runs and models are written down."
+    enabled: bool = True             # whether finished runs are written down in MLflow, where it is installed
+    tracking_uri: str | None = None  # a tracking server or a database; MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
+    prefix: str = "retail"           # the registered models are PREFIX-segmentation and PREFIX-recommender
+    timeout: int = 120               # seconds that writing a run down may take
+
+# %% ../nbs/00_core.ipynb #2b7f13f3
+@dataclass
+class ServingConfig:
+    "Which model answers."
+    promote_first: bool = True       # whether a run's model answers at once where no model does yet, if it passes the gate
+
 # %% ../nbs/00_core.ipynb #d8989395
 @dataclass
 class RunsConfig:
@@ -228,6 +243,8 @@ class Config:
     worth: WorthConfig = field(default_factory=WorthConfig)         # expected value
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)     # recommendations
     report: ReportConfig = field(default_factory=ReportConfig)      # words and signs
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)      # tracking and registry
+    serving: ServingConfig = field(default_factory=ServingConfig)   # which model answers
     runs: RunsConfig = field(default_factory=RunsConfig)            # housekeeping
 
 # %% ../nbs/00_core.ipynb #09762141
@@ -288,7 +305,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest v
     "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6), "segmentation.seeds": (1, 100), "segmentation.draws": (2, 1000),
     "movement.window_days": (0, 36500), "movement.draws": (1, 1000), "worth.margin": (0.0001, 1), "worth.draws": (2, 1000), "worth.holdout_days": (14, 3650), "worth.sample": (100, 10**7),
     "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365), "recommender.cuts": (1, 60),
-    "runs.keep": (1, 1000), "runs.workers": (1, 64)}
+    "mlflow.timeout": (1, 3600), "runs.keep": (1, 1000), "runs.workers": (1, 64)}
 
 def check_bounds(
     config: Config,  # a filled config
@@ -388,6 +405,7 @@ def load_config(
     check_name(result.name)
     if result.report.locale not in LOCALES: raise ConfigError(unknown("locale", result.report.locale, sorted(LOCALES), "report.locale"))
     check_data(result.data)
+    check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
         source = getattr(result.data, key)
@@ -426,6 +444,19 @@ def check_data(
         raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {data.delimiter!r} and {data.quote!r}.")
     if data.header and len(set(data.header)) < len(data.header): raise ConfigError("Config key 'data.header' names a column twice; give each column a name of its own.")
     return data
+
+# %% ../nbs/00_core.ipynb #f9d4cb9a
+def check_mlflow(
+    mlflow: MlflowConfig,  # where runs and models are written down
+) -> MlflowConfig:         # the same
+    "Refuse a place that MLflow cannot use, a written-out password, and a prefix that is no plain name."
+    uri = mlflow.tracking_uri
+    if uri is not None and not re.match(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
+        raise ConfigError(f"Config key 'mlflow.tracking_uri' must be a server or a database, such as http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found {uri!r}.")
+    if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", uri or ""):
+        raise ConfigError("Config key 'mlflow.tracking_uri' holds a password; write ${NAME} in its place and set NAME in the environment.")
+    if not re.fullmatch(r"[\w.-]+", mlflow.prefix): raise ConfigError(f"Config key 'mlflow.prefix' must be a plain name (letters, digits, - _ .), found {mlflow.prefix!r}.")
+    return mlflow
 
 # %% ../nbs/00_core.ipynb #a1223a55
 SUFFIXES = (".csv", ".txt", ".tsv", ".gz", ".zip", ".parquet", ".xlsx", ".xlsm", ".xls", ".ods")  # files that are read in a folder

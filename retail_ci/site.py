@@ -415,10 +415,11 @@ def module_page(
 def modules_of(
     root: Path,  # the checkout
 ) -> dict[str, Path]:  # module: its file
-    "The modules that the notebooks export, from `retail_ci/_modidx.py`."
-    tree = ast.parse((root / "retail_ci/_modidx.py").read_text(encoding="utf-8"))
+    "The modules that the notebooks export, from `retail_ci/_modidx.py`; of the installed package, where there is no checkout."
+    package = root / "retail_ci" if (root / "retail_ci").is_dir() else root.parent
+    tree = ast.parse((package / "_modidx.py").read_text(encoding="utf-8"))
     index = ast.literal_eval(tree.body[-1].value)
-    return {name: root / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])}
+    return {name: package.parent / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])}
 
 def origin_of(
     source: str,  # a module's Python
