@@ -199,12 +199,16 @@ def worth_facts(
 def recommendation_facts(
     recommendations: pd.DataFrame,   # the published lists
     ranking: Mapping,                # the content of ranking.json
-) -> dict:                           # customers, lines, personal_share, top_product, and per task the leader, NDCG and verdict
+    products: pd.DataFrame | None = None,  # product_id, product_name
+) -> dict:                           # customers, lines, personal_share, the products on most lists, and per task the leader, NDCG and verdict
     "The facts about recommendations for the home page."
     if not len(recommendations): return {"customers": 0, "lines": 0}
     top = recommendations["product_id"].value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
     out: dict[str, Any] = {"customers": recommendations["customer_id"].nunique(), "lines": len(recommendations), "products": len(top),
                            "personal_share": float((recommendations["method"] != "popular").mean()), "top_product": top.index[0], "top_product_lists": int(top.iloc[0])}
+    named = {} if products is None or "product_name" not in products else products.set_index("product_id")["product_name"].to_dict()
+    out["top_products"] = [{"product_id": p, "product_name": named.get(p) or p, "lists": int(n)} for p, n in top.head(10).items()]
+    out["methods"] = recommendations["method"].value_counts().sort_index(kind="stable").to_dict()
     for task, said in ranking.get("summary", {}).items():
         out[task] = {"best": said["leaders"][0], "best_label": label(said["leaders"][0]), "ndcg": {m: ranking[task][m]["ndcg"]["value"] for m in said["leaders"]}, "verdict": said["verdict"]}
     return out
