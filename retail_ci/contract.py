@@ -122,7 +122,6 @@ def amounts(
 ) -> dict[str, ibis.Value]:      # quantity, price, revenue, `_unread`: an amount that is there and no number, `_minus`: a negative revenue of a positive quantity
     "Quantity, price and revenue of a line."
     got = {c: as_number(col[c], settings) for c in ("quantity", "price", "revenue") if c in col}
-    there = {c: as_text(col[c], settings.missing).notnull() for c in got}
     nothing, revenue = ibis.null("float64"), got.get("revenue")
     quantity = got["quantity"] if "quantity" in got else ibis.ifelse(revenue < 0, -1.0, 1.0) if revenue is not None and "price" not in got else ibis.literal(1.0)
     if settings.cancelled_prefix: quantity = ibis.ifelse(basket.startswith(settings.cancelled_prefix), -quantity.abs(), quantity)
@@ -130,7 +129,7 @@ def amounts(
     price = got.get("price", nothing)
     if revenue is not None: price = ibis.coalesce(price, revenue.abs() / quantity.abs().nullif(0))
     amount = quantity * price if revenue is None else ibis.coalesce(revenue.abs() * sign, quantity * price)
-    unread = ibis.or_(*(there[c] & got[c].isnull() for c in ("price", "revenue") if c in got))
+    unread = ibis.or_(*(ibis.ifelse(got[c].isnull(), as_text(col[c], settings.missing).notnull(), False) for c in ("price", "revenue") if c in got))
     minus = (revenue < 0) & (quantity > 0) if revenue is not None else ibis.literal(False)
     return {"quantity": quantity, "price": price, "revenue": amount, "_unread": unread, "_minus": minus.fill_null(False)}
 

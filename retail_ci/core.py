@@ -16,11 +16,12 @@ __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'BOUNDS', 'NAMED_SOURC
            'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
            'RunError', 'unknown', 'Locale', 'use_locale', 'localised', 'localise_figure', 'DataConfig',
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
-           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill',
-           'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config',
-           'check_name', 'check_data', 'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact',
-           'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html',
-           'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'day', 'sha256']
+           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
+           'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
+           'config_path', 'override', 'load_config', 'check_name', 'check_data', 'check_mlflow', 'split_table',
+           'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
+           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'day',
+           'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -222,6 +223,22 @@ class ServingConfig:
     "Which model answers."
     promote_first: bool = True       # whether a run's model answers at once where no model does yet, if it passes the gate
 
+# %% ../nbs/00_core.ipynb #d7c2443f
+@dataclass
+class ExportConfig:
+    "What leaves the house for Power BI."
+    attributes: list[str] | None = None  # columns of the customers table that dim_customer takes over; those that group customers if left out
+
+# %% ../nbs/00_core.ipynb #afa4b543
+@dataclass
+class CampaignsConfig:
+    "Who may be contacted, with what, and who is held back."
+    consent: list[str] | str | None = None     # column of the customers table in which a plain yes allows contact; found by its name if left out, [] for none
+    suppressed: list[str] | str | None = None  # column in which anything but a plain no forbids contact; likewise
+    control: float = 0.1       # share of each segment that is held back, to measure what the campaign does
+    offers: int = 3            # products offered to each customer, at most
+    wave: str = ""             # a word that changes who is held back, such as the campaign's name; the same people each time if left out
+
 # %% ../nbs/00_core.ipynb #d8989395
 @dataclass
 class RunsConfig:
@@ -243,6 +260,8 @@ class Config:
     worth: WorthConfig = field(default_factory=WorthConfig)         # expected value
     recommender: RecommenderConfig = field(default_factory=RecommenderConfig)     # recommendations
     report: ReportConfig = field(default_factory=ReportConfig)      # words and signs
+    export: ExportConfig = field(default_factory=ExportConfig)      # tables for Power BI
+    campaigns: CampaignsConfig = field(default_factory=CampaignsConfig)  # campaign lists
     mlflow: MlflowConfig = field(default_factory=MlflowConfig)      # tracking and registry
     serving: ServingConfig = field(default_factory=ServingConfig)   # which model answers
     runs: RunsConfig = field(default_factory=RunsConfig)            # housekeeping
@@ -305,7 +324,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest v
     "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6), "segmentation.seeds": (1, 100), "segmentation.draws": (2, 1000),
     "movement.window_days": (0, 36500), "movement.draws": (1, 1000), "worth.margin": (0.0001, 1), "worth.draws": (2, 1000), "worth.holdout_days": (14, 3650), "worth.sample": (100, 10**7),
     "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365), "recommender.cuts": (1, 60),
-    "mlflow.timeout": (1, 3600), "runs.keep": (1, 1000), "runs.workers": (1, 64)}
+    "mlflow.timeout": (1, 3600), "campaigns.control": (0, 0.9), "campaigns.offers": (0, 100), "runs.keep": (1, 1000), "runs.workers": (1, 64)}
 
 def check_bounds(
     config: Config,  # a filled config

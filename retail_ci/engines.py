@@ -238,7 +238,9 @@ def trimmed(
     text: ibis.StringValue,  # any text
 ) -> ibis.StringValue:       # without blanks, tabs, line ends, vertical tabs and form feeds on either end
     "Take the white space off, and nothing else, on any engine."
-    return btrim(text, ibis.literal(" \t\n\r") + character(11) + character(12)) if engine(text) == "spark" else text.strip()
+    if engine(text) == "spark": return btrim(text, ibis.literal(" \t\n\r") + character(11) + character(12))
+    if engine(text) != "duckdb": return text.strip()
+    return ibis.ifelse((text < "!") | (text.right(1) < "!"), text.strip(), text)
 
 # %% ../nbs/00b_engines.ipynb #c0fb03cd
 def finite(
