@@ -1,8 +1,10 @@
-"Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines."
+"Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines. The wheel carries the notebooks."
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
@@ -12,7 +14,32 @@ cfg = parser["DEFAULT"]
 extras = {key.removesuffix("_requirements"): value.split() for key, value in cfg.items() if key.endswith("_requirements")}
 extras["all"] = sorted({requirement for group in extras.values() for requirement in group})
 
+PROJECT = ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml")  # what `retail-ci run` and `retail-ci site` need beside the package
+
+
+class WithProject(build_py):
+    "Copy the notebooks, the configs and the look of the site into the package that is built; the checkout holds them once."
+
+    def project_files(self) -> dict[Path, Path]:
+        "Each file, and where it goes."
+        target = Path(self.build_lib) / cfg["lib_path"] / "_project"
+        return {target / file.relative_to(here): file for pattern in PROJECT for file in sorted(here.glob(pattern)) if file.is_file()}
+
+    def run(self) -> None:
+        "Build the package; an editable install needs no copies."
+        super().run()
+        if self.editable_mode: return
+        for target, file in self.project_files().items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        "What was built, for the record of installed files."
+        return super().get_outputs(include_bytecode) + ([] if self.editable_mode else list(map(str, self.project_files())))
+
+
 setup(
+    cmdclass={"build_py": WithProject},
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],

@@ -14,7 +14,7 @@ import yaml
 # %% auto #0
 __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES',
            'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
-           'RunError', 'unknown', 'Locale', 'use_locale', 'localised', 'localise_figure', 'DataConfig',
+           'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'localise_figure', 'DataConfig',
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
            'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
            'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
@@ -42,6 +42,10 @@ class TooFew(DataError, ValueError):
 class RunError(RetailError):
     "A run cannot start, go on, or be read: a missing artefact, a lock, a full disk."
     exit_code = 4
+
+class DriftError(RetailError):
+    "New data differ from what the model has learned from; nothing is broken."
+    exit_code = 5
 
 # %% ../nbs/00_core.ipynb #da467ec2
 def unknown(
@@ -551,6 +555,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("ranking_segments", "metrics/ranking_segments.csv",     "05"),
     ("insights",         "metrics/insights.json",            "05a"),
     ("backtest_metrics", "metrics/backtest.json",            "05b"),
+    ("drift_metrics",    "metrics/drift.json",               "06d"),
     ("powerbi_customers",       "powerbi/customers.csv",        "08"),
     ("powerbi_segments",        "powerbi/segment_summary.csv",  "08"),
     ("powerbi_rfm",             "powerbi/rfm_distribution.csv", "08"),
@@ -562,7 +567,7 @@ FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that
     "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
     "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles",
     "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_stability", "03_migration", "03_worth_calibration",
-    "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard")}
+    "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard", "06_drift")}
 
 # %% ../nbs/00_core.ipynb #c3988a48
 @contextlib.contextmanager
