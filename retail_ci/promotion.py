@@ -4,7 +4,7 @@
 
 # %% ../nbs/06a_promotion.ipynb #30478433
 from __future__ import annotations
-import contextlib, fcntl, json
+import contextlib, dataclasses, fcntl, hashlib, json, time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from .baselines import Recommender, inner_models
-from .bundle import LISTS, activate, write_bundle
+from .bundle import LISTS, Bundle, activate, card_in, current_bundle, read_stack, rollback, self_test, write_bundle
 from .content import ContentRecommender, cosines
-from .core import DataError, RetailError, Run, RunError, sha256, show_table, to_plain
+from .core import DataError, RecommenderConfig, RetailError, Run, RunError, load, replacing, save, sha256, show_table, to_plain
+from .evaluation import evaluate, settings_of
 from .interactions import top_k
-from .recommender import HybridRecommender
+from .metrics import paired_difference
+from .recommender import HybridRecommender, configured
 
 # %% auto #0
-__all__ = ['NOT_WORSE', 'STABLE', 'RIVALS', 'all_lists', 'for_newcomers', 'product_neighbours', 'bundle_of_run',
-           'in_plain_methods', 'people_of', 'since_when', 'card_of', 'Check', 'gate', 'only_one', 'promote']
+__all__ = ['NOT_WORSE', 'STABLE', 'RIVALS', 'all_lists', 'for_newcomers', 'product_neighbours', 'bundle_of_run', 'version_of',
+           'in_plain_methods', 'people_of', 'since_when', 'card_of', 'fingerprint', 'recipe_of', 'code_of',
+           'load_cells', 'origin_of', 'Check', 'gate', 'as_measured', 'compare_recipes', 'against_champion', 'only_one',
+           'append_log', 'read_log', 'heal', 'deciding', 'stamp', 'promote', 'answers_itself', 'take_back',
+           'promote_first']
 
 # %% ../nbs/06a_promotion.ipynb #cc93d19c
 def all_lists(
@@ -79,7 +84,7 @@ def bundle_of_run(
     "Write the serving bundle of a run; nothing is written again if it is there already."
     arrays = run.read("recommender")
     if "note" in arrays: raise DataError(f"The run {run.config.name!r} has no recommender to serve: {arrays['note']}.")
-    version = "m" + sha256(run.file("recommender"))[:10]
+    version = version_of(run)
     if (serving / version).exists(): return version
     model, products = HybridRecommender.from_arrays(arrays), run.read("products")
     customers = people_of(run, model)
@@ -91,6 +96,14 @@ def bundle_of_run(
                  in_plain_methods(for_newcomers(model)), pairs, customers, shelf, product_neighbours(model, products), run.read("segment_metrics")["profiles"], card_of(run, model), version, depth)
     return version
 
+def version_of(
+    run: Run,   # a finished run with a recommender
+) -> str:       # such as m0a1b2c3d4e
+    "The version of a run's bundle."
+    parts = [run.file(n) for n in ("recommender", "segments", "worth", "snapshots", "products", "segment_metrics", "ranking_metrics")]
+    return "m" + hashlib.sha256("".join(sha256(p) for p in parts if p.exists()).encode()).hexdigest()[:10]
+
+# %% ../nbs/06a_promotion.ipynb #634b3203
 def in_plain_methods(
     table: pd.DataFrame,  # with `method`
 ) -> pd.DataFrame:        # the same, its methods hybrid, content or popular
@@ -108,7 +121,7 @@ def people_of(
     rest = pd.DataFrame({"customer_id": others.to_numpy(), "segment": "Unknown", "r_score": 0, "f_score": 0, "m_score": 0, "rfm_score": "", "action": ""})
     return pd.concat([people, rest], ignore_index=True).assign(since=lambda t: t["customer_id"].map(since_when(run)).fillna(""))
 
-# %% ../nbs/06a_promotion.ipynb #634b3203
+# %% ../nbs/06a_promotion.ipynb #4281e4cf
 def since_when(
     run: Run,         # a finished run
 ) -> pd.Series:       # by customer: the first month end of the unbroken stretch in the present segment, ISO 8601
@@ -128,12 +141,46 @@ def card_of(
     production = ranking.get("production", "")
     measured = {task: ranking.get(task, {}).get(production) for task in ("any", "discovery")}
     return to_plain({"name": run.config.name, "recipe": run.config.recommender.production, "last_date": data["last_date"], "first_date": data["first_date"],
-                     "customers": data["customers"], "products": data.get("products"), "baskets": data["baskets"], "source_hash": data.get("source_hash"),
-                     "recommender_sha256": sha256(run.file("recommender")), "metrics": measured, "notes": list(model.notes_),
+                     "customers": data["customers"], "products": data.get("products"), "baskets": data["baskets"], **origin_of(run),
+                     "settings": dataclasses.asdict(run.config.recommender), "recommender_sha256": sha256(run.file("recommender")), "metrics": measured, "notes": list(model.notes_),
                      "score": "the chance of a purchase in the next 30 days" if run.config.recommender.production == "ranker" else "relative to the customer's best",
                      "value": "expected revenue of the next 90 days", "limits": ["Lists are foreseen sales, not caused ones.", "A customer unknown to the data gets what is popular."]})
 
 # %% ../nbs/06a_promotion.ipynb #4803c014
+def fingerprint(
+    facts: Any,   # what json holds
+) -> str:         # 64 hexadecimal digits
+    "The SHA-256 of facts, whatever order their keys have."
+    return hashlib.sha256(json.dumps(to_plain(facts), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+def recipe_of(
+    settings: RecommenderConfig,   # the config's section
+) -> dict:                         # model, and its settings
+    "What is fitted, read off the model itself: settings that it does not use are no part of it."
+    return {"model": settings.production, **settings_of({"m": configured(settings)})["settings"].get("m", {})}
+
+def code_of(
+    folder: Path,   # a finished run
+) -> str:           # 64 hexadecimal digits
+    "The fingerprint of the recommender's code: the code cells of the pages 04, as executed."
+    cells = [cell for p in sorted((folder / "executed").glob("04*.ipynb")) for cell in load_cells(p)]
+    return fingerprint(["".join(c["source"]) for c in cells if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])])
+
+def load_cells(
+    notebook: Path,   # a notebook
+) -> list[dict]:      # its cells
+    "The cells of a notebook."
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+def origin_of(
+    run: Run,   # a finished run
+) -> dict:      # run, source_hash, recipe_hash, code_hash
+    "Which run, data, recipe and code a model comes from."
+    papers = load(run.path / "manifest.json") if (run.path / "manifest.json").exists() else {}
+    return {"run": papers.get("run", run.path.resolve().name), "source_hash": fingerprint(papers["inputs"]) if papers.get("inputs") else None,
+            "recipe_hash": fingerprint(recipe_of(run.config.recommender)), "code_hash": code_of(run.path)}
+
+# %% ../nbs/06a_promotion.ipynb #901d8a44
 @dataclass(frozen=True)
 class Check:
     "One question of the gate."
@@ -148,16 +195,62 @@ def gate(
     data: Mapping,      # metrics/data.json
     ranking: Mapping,   # metrics/ranking.json
     segments: Mapping,  # metrics/segments.json
+    most: float = 1.0,  # the share of lines that may be set aside
 ) -> list[Check]:       # every question with its answer
     "Whether the results of a run are good enough to answer customers."
     books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"]
-    checks = [Check("the books add up", books, f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} set aside, {data['collapsed']:,} copies")]
+    checks = [Check("the books add up", books, f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} set aside, {data['collapsed']:,} copies"),
+              Check("few lines are set aside", data["rejected"] <= most * data["rows_in"], f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}")]
     for task, rival in RIVALS.items():
         pair = ranking.get("paired", {}).get(task, {}).get(ranking.get("production", ""), {}).get(rival, {}).get("ndcg")
         if pair is None or pair["low"] is None: checks.append(Check(f"{task}: not worse than {rival}", True, "could not be measured"))
         else: checks.append(Check(f"{task}: not worse than {rival}", pair["low"] >= NOT_WORSE, f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"))
     stable = segments.get("stability", {}).get("value")
     return [*checks, Check("the segments are found again", stable is None or stable >= STABLE, "could not be measured" if stable is None else f"ARI {stable:.2f}")]
+
+# %% ../nbs/06a_promotion.ipynb #8eb22e2f
+def as_measured(
+    ranking: Mapping,             # metrics/ranking.json
+    settings: RecommenderConfig,  # the config's section
+) -> Check:                       # one question with its answer
+    "Whether the evaluation measured the settings that are published."
+    question = "what was measured is what answers"
+    seen = ranking.get("protocol", {}).get("settings", {}).get(settings.production)
+    if seen is None: return Check(question, True, "could not be compared")
+    recipe = {k: v for k, v in recipe_of(settings).items() if k != "model"}
+    return Check(question, to_plain(recipe) == dict(seen), ", ".join(f"{k} {v}" for k, v in seen.items()) or settings.production)
+
+# %% ../nbs/06a_promotion.ipynb #6d8b6987
+def compare_recipes(
+    run: Run,                      # a finished run: its data decide
+    champion: RecommenderConfig,   # the recipe of the model that answers now
+    progress: Callable[[str, int, int], None] | None = None,  # called with a model's name, its number and how many there are
+) -> dict[str, dict[str, float]]:  # task: value, low, high of the difference in NDCG@10, challenger minus champion; and customers
+    "Fit two recipes before the same cut of the same data and compare them customer by customer."
+    models = {"challenger": configured(run.config.recommender), "champion": configured(champion)}
+    found = evaluate(models, run.read("transactions"), run.read("products"), days=run.config.recommender.test_days, k=10, seed=run.config.seed, progress=progress)
+    pairs = {task: (scores["challenger"]["ndcg"], scores["champion"]["ndcg"]) for task, scores in found.scores.items() if scores}
+    return {task: {**paired_difference(a, b, seed=run.config.seed), "customers": len(a)} for task, (a, b) in pairs.items()}
+
+# %% ../nbs/06a_promotion.ipynb #25c04869
+def against_champion(
+    run: Run,        # a finished run
+    version: str,    # of the bundle that answers now
+    card: Mapping,   # its card
+    progress: Callable[[str, int, int], None] | None = None,  # as for `compare_recipes`
+) -> list[Check]:    # a question for each task, with its answer
+    "Whether the recipe of a run holds up against that of the model that answers now."
+    say = lambda passed, words, tasks=tuple(RIVALS): [Check(f"{task}: not worse than the recipe of {version}", passed, words) for task in tasks]
+    if "settings" not in card: return say(True, "its recipe is not recorded, so it could not be measured")
+    known = {f.name for f in dataclasses.fields(RecommenderConfig)}
+    champion, mine = RecommenderConfig(**{k: v for k, v in card["settings"].items() if k in known}), origin_of(run)
+    if fingerprint(recipe_of(champion)) == mine["recipe_hash"]:
+        if card.get("code_hash") == mine["code_hash"]: return say(True, "the same recipe; no difference by construction")
+        return say(True, "the same recipe; its code has changed since, and the old code cannot be measured here")
+    try: found = compare_recipes(run, champion, progress)
+    except DataError as e: return say(True, f"could not be measured: {e}")
+    checks = [Check(f"{t}: not worse than the recipe of {version}", d["low"] >= NOT_WORSE, f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {d['customers']:,} customers") for t, d in found.items()]
+    return checks + say(True, "nobody to measure it on", tuple(t for t in RIVALS if t not in found))
 
 # %% ../nbs/06a_promotion.ipynb #9274e4cc
 @contextlib.contextmanager
@@ -171,18 +264,109 @@ def only_one(
         except OSError as e: raise RunError(f"Another promotion is at work in {serving}. Wait until it has ended.") from e
         yield
 
+# %% ../nbs/06a_promotion.ipynb #1303e809
+def append_log(
+    serving: Path,   # the folder of bundles
+    line: Mapping,   # one verdict
+) -> None:
+    "Add a line to the log, once; half a line that a dying machine has left is closed first."
+    path = serving / "log.jsonl"
+    if any(seen.get("when") == line["when"] for seen in read_log(serving)): return
+    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as log: log.write("\n" * bool(cut) + json.dumps(to_plain(line), ensure_ascii=False) + "\n")
+
+def read_log(
+    serving: Path,   # the folder of bundles
+) -> list[dict]:     # verdicts, the latest last
+    "What was decided, and why."
+    found = []
+    for line in (serving / "log.jsonl").read_text(encoding="utf-8").splitlines() if (serving / "log.jsonl").exists() else []:
+        with contextlib.suppress(ValueError): found.append(json.loads(line))
+    return found
+
+def heal(
+    serving: Path,   # the folder of bundles, with its lock held
+) -> None:
+    "Bring to an end what a promotion or a rollback that was killed has left."
+    note = serving / "pending.json"
+    if not note.exists(): return
+    line, now = load(note), current_bundle(serving)
+    done = now is not None and now.name == line["version"]
+    append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
+    note.unlink()
+
+# %% ../nbs/06a_promotion.ipynb #d2b2b18a
+@contextlib.contextmanager
+def deciding(
+    serving: Path,     # the folder of bundles, with its lock held
+    line: Mapping,     # the verdict
+) -> Iterator[None]:   # while the link moves
+    "Write a verdict down before it takes effect and after; one that fails is no verdict."
+    save(line, serving / "pending.json")
+    try: yield
+    except Exception: (serving / "pending.json").unlink(); raise
+    append_log(serving, line)
+    (serving / "pending.json").unlink()
+
+def stamp() -> str:  # UTC, to the microsecond, so that no two decisions share it
+    "When a decision is taken."
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1000 % 10**6:06}Z"
+
+# %% ../nbs/06a_promotion.ipynb #e13c64c8
 def promote(
     run: Run,          # a finished run
     serving: Path,     # the folder of bundles
     force: str = "",   # a reason to go past the gate
     progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all
+    tell: Callable[[str, int, int], None] | None = None,  # told what is compared: a name, its number and how many there are
 ) -> tuple[bool, str, list[Check]]:  # whether it answers now, its version, and the gate's answers
     "Make a run's model the one that answers, if it passes the gate or is forced."
     with only_one(serving):
-        checks = gate(run.read("data_metrics"), run.read("ranking_metrics"), run.read("segment_metrics"))
-        yes = all(c.passed for c in checks) or bool(force)
-        version = bundle_of_run(run, serving, progress=progress) if yes else ""
-        if yes: activate(serving, version)
-        with (serving / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"run": run.path.name, "version": version, "promoted": yes, "forced": force, "checks": [vars(c) for c in checks]}, ensure_ascii=False) + "\n")
+        heal(serving)
+        before, ranking = current_bundle(serving), run.read("ranking_metrics")
+        checks = [*gate(run.read("data_metrics"), ranking, run.read("segment_metrics"), run.config.data.max_rejected), as_measured(ranking, run.config.recommender)]
+        if before is not None: checks += against_champion(run, before.name, card_in(before), tell)
+        wanted, version = all(c.passed for c in checks) or bool(force), ""
+        if wanted:
+            version = bundle_of_run(run, serving, progress=progress)
+            checks.append(answers_itself(serving / version))
+        yes = wanted and checks[-1].passed
+        line = {"when": stamp(), **origin_of(run), "version": version, "promoted": yes, "forced": force, "before": before.name if before else None, "checks": [vars(c) for c in checks]}
+        if not yes: append_log(serving, line)
+        else:
+            with deciding(serving, line): activate(serving, version)
     return yes, version, checks
+
+def answers_itself(
+    folder: Path,   # a bundle
+) -> Check:         # one question with its answer; no force goes past it
+    "Whether a bundle answers when it is asked."
+    question = "the bundle answers its self-test"
+    try: self_test(bundle := Bundle(folder))
+    except RunError as e: return Check(question, False, str(e))
+    return Check(question, True, f"{len(bundle.customers):,} customers, {len(bundle.products):,} products")
+
+# %% ../nbs/06a_promotion.ipynb #abf3a22e
+def take_back(
+    serving: Path,      # the folder of bundles
+    reason: str = "",   # why, for the log
+) -> str:               # the version that answers now
+    "Let the model before the present one answer again; raises `RunError` if there is none."
+    with only_one(serving):
+        heal(serving)
+        stack = read_stack(serving)
+        line = {"when": stamp(), "version": stack[-2] if len(stack) > 1 else None, "promoted": True, "rolled_back": stack[-1] if stack else None, "reason": reason}
+        with deciding(serving, line): return rollback(serving)
+
+# %% ../nbs/06a_promotion.ipynb #4a264f15
+def promote_first(
+    run: Run,          # a finished run
+    serving: Path,     # the folder of bundles
+    progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all
+) -> str:              # a sentence; empty if a model answers already
+    "Promote a run's model where none answers yet."
+    if current_bundle(serving) is not None: return ""
+    try: yes, version, checks = promote(run, serving, progress=progress)
+    except RetailError as e: return f"No model answers yet: {e}"
+    if yes: return f"{version} answers now, the first to pass the gate; `retail-ci serve --config {run.config.name}` starts the service."
+    return "No model answers yet, since the gate says no: " + "; ".join(f"{c.name} ({c.found})" for c in checks if not c.passed) + "."
