@@ -29,17 +29,18 @@ if kind == "bare":
 else: app = make_app(Settings(serving))
 @app.post("/noop")
 async def noop(body: RecommendRequest, request: Request) -> dict: return {}
-uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, loop="uvloop", http="httptools")
+uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, loop="uvloop", http="httptools", timeout_keep_alive=600)
 """
 
 def invented(customers: int, products: int, depth: int, block: int = 10_000):
     "Long tables of random lists, a block of customers at a time."
     rng = np.random.default_rng(0)
     reasons = np.array([f"bought {n} times, usually every {d} days, last {d + 3} days ago" for n in range(2, 12) for d in range(5, 65)], dtype=object)
+    shelf = np.array([f"P{i}" for i in range(products)], dtype=object)
     for start in range(0, customers, block):
-        ids = np.arange(start, min(start + block, customers))
+        ids = np.array([f"C{i}" for i in range(start, min(start + block, customers))], dtype=object)
         first = rng.integers(0, products - depth, len(ids))
-        yield pd.DataFrame({"customer_id": np.char.add("C", ids.astype(str)).repeat(depth), "product_id": np.char.add("P", (first[:, None] + np.arange(depth)).ravel().astype(str)),
+        yield pd.DataFrame({"customer_id": ids.repeat(depth), "product_id": shelf[(first[:, None] + np.arange(depth)).ravel()],
                             "score": np.tile(np.linspace(.9, .1, depth), len(ids)), "rank": np.tile(np.arange(1, depth + 1), len(ids)), "method": "hybrid",
                             "reason": reasons[rng.integers(0, len(reasons), len(ids) * depth)]})
 
@@ -75,7 +76,10 @@ def message(path: str, body: dict | None) -> bytes:
 def one(connection: socket.socket, request: bytes) -> bytes:
     "Send a request and read the whole answer."
     connection.sendall(request)
-    data = connection.recv(65536)
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += (part := connection.recv(65536))
+        if not part: raise SystemExit("The server closed the connection.")
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(next(line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")))
     while len(body) < length: body += connection.recv(65536)

@@ -13,11 +13,11 @@ from .core import RunError, replacing, sha256, to_plain
 
 # %% auto #0
 __all__ = ['LISTS', 'FORMAT', 'LARGE', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'key_of', 'write_texts', 'write_coded', 'write_array',
-           'map_array', 'Texts', 'Codes', 'write_lists', 'seal', 'read_manifest', 'check_bundle', 'not_as_written',
-           'state_of', 'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle', 'in_order', 'write_bought',
-           'write_people', 'write_similar', 'Bundle', 'with_last', 'recommend', 'own_lines', 'choose', 'segment_of',
-           'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop',
-           'self_test']
+           'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'seal', 'read_manifest', 'check_bundle',
+           'not_as_written', 'state_of', 'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle',
+           'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle', 'with_last', 'recommend', 'own_lines',
+           'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback',
+           'card_in', 'same_shop', 'self_test']
 
 # %% ../nbs/06_bundle.ipynb #1785cab1
 def key_of(
@@ -101,6 +101,14 @@ class Codes(dict):
         self[text] = len(self)
         return self[text]
 
+def numbers(
+    texts: Any,                  # a pandas Series
+    lookup: Mapping[str, int],   # text: its number
+) -> np.ndarray:                 # a number each
+    "Look texts up, each different one once."
+    codes, found = texts.factorize()
+    return np.fromiter((lookup[t] for t in found), np.int64, len(found))[codes] if len(found) else np.empty(0, np.int64)
+
 def write_lists(
     folder: Path,                # where the files go
     name: str,                   # one of `LISTS`
@@ -116,11 +124,10 @@ def write_lists(
            for part, dtype in (("items", "<i4"), ("scores", "<f4"), ("methods", "<i4"), ("reasons", "<i4"))}
     out["items"][:] = -1
     for table in tables:
-        at = (table["customer_id"].map(customers).to_numpy(np.int64), table["rank"].to_numpy(np.int64) - 1)
-        out["items"][at] = table["product_id"].map(products).to_numpy(np.int64)
+        at = (numbers(table["customer_id"], customers), table["rank"].to_numpy(np.int64) - 1)
+        out["items"][at] = numbers(table["product_id"], products)
         out["scores"][at] = table["score"].to_numpy(np.float32)
-        for part, column in (("methods", "method"), ("reasons", "reason")):
-            out[part][at] = [texts[t] for t in table[column].tolist()]
+        for part, column in (("methods", "method"), ("reasons", "reason")): out[part][at] = numbers(table[column], texts)
     for array in out.values(): array.flush()
 
 # %% ../nbs/06_bundle.ipynb #47bbdfb6

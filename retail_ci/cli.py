@@ -13,8 +13,8 @@ from .core import ConfigError, DataError, RetailError, Run, RunError, find_root,
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
            'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'segment',
-           'models_promote', 'models_rollback', 'models_list', 'serving_of', 'comments', 'as_command', 'answer',
-           'show_version', 'app', 'main']
+           'predict', 'drift', 'models_promote', 'models_rollback', 'models_list', 'serving_of', 'comments',
+           'as_command', 'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -254,6 +254,40 @@ def segment(
     sizes = ", ".join(f"{name} {n:,}" for name, n in scored.segment.value_counts().items())
     print(f"{out}: {len(scored):,} customers ({sizes})." + (f" {unknown:,} ids are not among the customers of this run." if unknown else ""))
 
+# %% ../nbs/09c_cli.ipynb #8d7b1313
+def predict(
+    out: str = "",             # the folder to write to; runs/NAME/predictions if left out
+    config: str = "default",   # a name from configs/, or a YAML file
+    k: int = 0,                # products per customer; the config's if left out
+) -> None:
+    "Write recommendations and segments of everybody, from the model that answers, with its version in each row."
+    if not 0 <= k <= 1000: raise ConfigError(f"-k must be between 1 and 1000, found {k}.")
+    settings = load_config(config)
+    from retail_ci.lists import predict_run
+    told = set()
+    def progress(done: int, total: int) -> None:
+        "A line for every tenth of the customers."
+        if (tenth := 10 * done // max(total, 1)) not in told: told.add(tenth); tell_step(f"{done:,} of {total:,} customers", max(tenth - 1, 0), 10)
+    try: notes = predict_run(settings, find_root(), Path(out) if out else None, k or None, progress)
+    finally: end_steps()
+    print("\n".join(notes))
+
+def drift(
+    source: str = "",          # the new month: a file, folder, glob or FILE#TABLE; the config's own transactions if left out
+    config: str = "default",   # a name from configs/, or a YAML file: whose model, and how to read the source
+    since: str = "",           # the first day that counts as new, such as 2025-12-01; the day after the training data if left out
+    out: str = "",             # the folder for drift.json, drift.png and drift.html; runs/NAME/drift if left out
+) -> None:
+    "Hold a new month against the data of the model that answers; ends with 5 if it differs."
+    settings = load_config(config)
+    from retail_ci.drift import as_text, drift_run, raise_alarm, write_drift
+    folder = Path(out) if out else find_root() / "runs" / settings.name / "drift"
+    try: found = drift_run(settings, find_root(), source, since, tell_step)
+    finally: end_steps()
+    write_drift(found, folder, f"Drift of {settings.name}, {found.start} to {found.end}")
+    print(f"{as_text(found)}\n\nWritten to {folder}/")
+    raise_alarm(found)
+
 # %% ../nbs/09c_cli.ipynb #c63480fa
 def models_promote(
     config: str = "default",   # a name from configs/, or a YAML file: whose last good run
@@ -292,7 +326,7 @@ def serving_of(
     return find_root() / "runs" / run.config.name / "serving"
 
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, evaluate, tune, models_promote, models_rollback, models_list, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, predict, drift, evaluate, tune, models_promote, models_rollback, models_list, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -303,7 +337,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON",
+METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON",
             "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
 
 def as_command(
@@ -323,7 +357,7 @@ def as_command(
 
 # %% ../nbs/09c_cli.ipynb #597ed412
 EXIT_CODES = {0: "done", 1: "something failed inside", 2: "the config or the command is wrong", 3: "the data cannot be used",
-              4: "the run or the disk is in the way", 130: "stopped by Ctrl-C"}
+              4: "the run or the disk is in the way", 5: "new data differ from what the model has learned from", 130: "stopped by Ctrl-C"}
 
 def answer(
     function: Callable,  # what to do
@@ -348,6 +382,8 @@ EXAMPLES = {
     "tune": ["retail-ci tune", "retail-ci tune --models personal_decayed,recent_popularity"],
     "recommend": ["retail-ci recommend --all --out lists.parquet", "retail-ci recommend --customers mailing.csv --out lists.csv -k 5 --block out_of_stock.csv --exclude-purchased"],
     "segment": ["retail-ci segment --out segments.csv", "retail-ci segment --customers mailing.csv --out segments.parquet --config small"],
+    "predict": ["retail-ci predict", "retail-ci predict --config shop.yaml --out tables -k 20"],
+    "drift": ["retail-ci drift december.csv --config shop.yaml", "retail-ci drift --since 2025-12-01"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "models_promote": ["retail-ci models promote", "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'"],
     "models_rollback": ["retail-ci models rollback"], "models_list": ["retail-ci models list"],

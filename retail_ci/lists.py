@@ -5,17 +5,22 @@
 # %% ../nbs/09a_lists.ipynb #47a4bcaa
 from __future__ import annotations
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+import numpy as np
 import pandas as pd
 from .baselines import Recommender, Rules
-from .core import ConfigError, DataError, Run, count, save, unknown
+from .bundle import Bundle, current_bundle, recommend, segment_of
+from .core import Config, ConfigError, DataError, Run, RunError, count, replacing, save, unknown
+from .drift import champion_run
 from .export import escape_formulas
 from .recommender import HybridRecommender
+from .segmentation import load_model, score_customers
 
 # %% auto #0
-__all__ = ['read_ids', 'read_text', 'read_rules', 'check_out', 'write_lists', 'run_model', 'recommend_run']
+__all__ = ['LINE', 'read_ids', 'read_text', 'read_rules', 'check_out', 'write_lists', 'run_model', 'recommend_run',
+           'served_lists', 'from_arrays', 'one_by_one', 'served_segments', 'write_lines', 'predict_run']
 
 # %% ../nbs/09a_lists.ipynb #6cf8a607
 def read_ids(
@@ -115,3 +120,103 @@ def recommend_run(
     notes = model.notes_ + lists.attrs["notes"]
     write_lists(lists, file)
     return lists, [*notes, f"{count(lists['customer_id'].nunique())} customers, {count(len(lists))} lines: {file}"]
+
+# %% ../nbs/09a_lists.ipynb #baf56680
+LINE = ["customer_id", "product_id", "score", "rank", "method", "reason", "known_customer", "model_version"]  # a row of the recommendations
+
+def served_lists(
+    bundle: Bundle,             # an open bundle
+    newcomers: Sequence[str],   # customers whom it does not know
+    k: int = 10,                # length of a list
+    block: int = 10_000,        # customers at a time
+) -> Iterator[tuple[int, pd.DataFrame]]:  # customers so far, and `LINE`: a row per product, customers in the bundle's order, then the newcomers in theirs
+    "What the service answers to each customer, a block at a time."
+    width, total = bundle.depth, len(bundle.customers)
+    parts = [np.frombuffer(a, dtype).reshape(-1, width) for a, dtype in zip(bundle.lists["any"], ("<i4", "<f4", "<i4", "<i4"))]
+    shelf = np.array([bundle.products[i] for i in range(len(bundle.products))], dtype=object)
+    for start in range(0, total, block):
+        rows = np.arange(start, min(start + block, total))
+        full = rows[(parts[0][rows, :k] >= 0).all(1)] if k <= width else rows[:0]
+        table = from_arrays(bundle, [p[full, :k] for p in parts], full, shelf)
+        short = one_by_one(bundle, [bundle.customers[r] for r in np.setdiff1d(rows, full)], k)
+        both = pd.concat([t for t in (table, short) if len(t)], ignore_index=True) if len(table) or len(short) else table
+        yield int(rows[-1]) + 1, both
+    for start in range(0, len(newcomers), block):
+        yield total + min(start + block, len(newcomers)), one_by_one(bundle, newcomers[start:start + block], k)
+
+def from_arrays(
+    bundle: Bundle,             # an open bundle
+    parts: list[np.ndarray],    # items, scores, methods, reasons: customers × k
+    rows: np.ndarray,           # of the customers
+    shelf: np.ndarray,          # the products by their row
+) -> pd.DataFrame:              # `LINE`
+    "Rows of the bundle as a long table."
+    items, scores, methods, reasons = parts
+    k = items.shape[1] if len(rows) else 0
+    words = {c: bundle.texts[int(c)] for c in np.unique(np.concatenate([methods.ravel(), reasons.ravel()]))}
+    said = lambda codes: pd.Series(codes.ravel()).map(words).astype("str")
+    return pd.DataFrame({"customer_id": np.repeat(np.array([bundle.customers[r] for r in rows], dtype=object), k), "product_id": shelf[items.ravel()],
+                         "score": np.round(np.minimum.accumulate(np.minimum(scores.astype(float), 1), axis=1), 6).ravel(), "rank": np.tile(np.arange(1, k + 1), len(rows)),
+                         "method": said(methods), "reason": said(reasons), "known_customer": True, "model_version": bundle.version})[LINE]
+
+def one_by_one(
+    bundle: Bundle,            # an open bundle
+    customers: Sequence[str],  # ids, known or not
+    k: int,                    # length of a list
+) -> pd.DataFrame:             # `LINE`
+    "Ask the bundle for each customer."
+    answers = [(a, rank, line) for a in (recommend(bundle, who, k) for who in customers) for rank, line in enumerate(a["recommendations"], 1)]
+    return pd.DataFrame([(a["customer_id"], line["product_id"], line["score"], rank, line["method"], line["reason"], a["known_customer"], a["model_version"]) for a, rank, line in answers], columns=LINE)
+
+# %% ../nbs/09a_lists.ipynb #fc902189
+def served_segments(
+    bundle: Bundle,           # an open bundle
+    newcomers: pd.DataFrame,  # customer_id, recency, frequency, monetary of customers whom it does not know
+    trained: Run,             # the run behind the bundle
+) -> pd.DataFrame:            # customer_id, segment, rfm_score, action, value, since, known_customer, model_version
+    "The segment of everybody."
+    names = ["customer_id", "segment", "rfm_score", "action", "value", "since"]
+    known = pd.DataFrame([segment_of(bundle, bundle.customers[r]) for r in range(len(bundle.customers))], columns=[*names, "model_version"]).assign(known_customer=True)
+    if not len(newcomers): return known
+    scored = score_customers(newcomers, load_model(trained.file("segmentation")))[["customer_id", "segment", "action"]]
+    return pd.concat([known, scored.assign(rfm_score=None, value=np.nan, since=None, known_customer=False, model_version=bundle.version)], ignore_index=True)[[*names, "known_customer", "model_version"]]
+
+def write_lines(
+    blocks: Iterator[tuple[int, pd.DataFrame]],  # from `served_lists`
+    path: Path,                                  # .parquet
+    progress: Callable[[int], None],             # told customers so far
+) -> int:                                        # rows
+    "Write blocks into one parquet file; it is there whole or not at all."
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+    kinds = dict.fromkeys(LINE, pa.string()) | {"score": pa.float64(), "rank": pa.int32(), "known_customer": pa.bool_()}
+    schema, total = pa.schema(list(kinds.items())), 0
+    with replacing(path) as part:
+        with ParquetWriter(part, schema, compression="zstd") as writer:
+            for done, table in blocks:
+                writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
+                total += len(table)
+                progress(done)
+    return total
+
+# %% ../nbs/09a_lists.ipynb #8b5071ae
+def predict_run(
+    config: Config,           # whose model
+    root: Path,               # the project's folder
+    out: Path | None = None,  # the folder of the two tables; runs/NAME/predictions if left out
+    k: int | None = None,     # length of a list; the config's if left out
+    progress: Callable[[int, int], None] = lambda *_: None,  # told customers done and customers in all
+) -> list[str]:               # what there is to say
+    "Write what the model that answers says about everybody: recommendations.parquet and segments.parquet."
+    home, folder = root / "runs" / config.name, out or root / "runs" / config.name / "predictions"
+    if folder.exists() and not folder.is_dir(): raise ConfigError(f"--out must name a folder, and {folder} is a file.")
+    now = current_bundle(home / "serving")
+    if now is None: raise RunError(f"No model of {config.name!r} has been promoted yet; run `retail-ci models promote --config {config.name}` first.")
+    bundle, (trained, _, note) = Bundle(now), champion_run(config, root)
+    features = Run(config, (home / "current").resolve()).read("features")[["customer_id", "recency", "frequency", "monetary"]]
+    fresh = features[[bundle.customers.find(c) < 0 for c in features.customer_id]].reset_index(drop=True)
+    everyone = len(bundle.customers) + len(fresh)
+    rows = write_lines(served_lists(bundle, fresh.customer_id.tolist(), k or config.recommender.k), folder / "recommendations.parquet", lambda done: progress(done, everyone))
+    segments = served_segments(bundle, fresh, trained)
+    save(segments, folder / "segments.parquet")
+    return [*([note] if note and len(fresh) else []), f"{count(everyone)} customers, {count(len(fresh))} of them new since the model was trained; {count(rows)} lines from {bundle.version}: {folder}/recommendations.parquet, {folder}/segments.parquet"]
