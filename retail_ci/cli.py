@@ -61,6 +61,7 @@ def run(
     "Run the notebooks in order, and make the result the current one."
     from retail_ci.pipeline import refresh_reports, relative, run_chain
     root = find_root()
+    if publish and not (root / "configs/default.yaml").is_file(): raise ConfigError("--publish is for a checkout, which holds the committed copies in reports/; leave it out here.")
     place = run_chain(load_config(config, set_), root, first=from_, last=to, fresh=fresh)
     if publish:
         stale = refresh_reports(place, root)

@@ -1,0 +1,96 @@
+"The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and what lies in the folder goes first."
+import importlib.util, os, shutil, subprocess, sys, tarfile, zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def carried(folder: Path) -> set[str]:
+    "What the wheel must hold of a checkout."
+    return {p.relative_to(folder).as_posix() for pattern in ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml") for p in folder.glob(pattern) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    "The checkout in another folder."
+    folder = tmp_path_factory.mktemp("source") / "retail_ci"
+    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "_site*", "data", "__pycache__", "*.egg-info", ".pytest_cache", ".hypothesis", "build", "dist"))
+
+
+@pytest.fixture(scope="module")
+def dist(source, tmp_path_factory) -> Path:
+    "The wheel, made from the source distribution, as a release is."
+    out = tmp_path_factory.mktemp("dist")
+    here = ["--no-isolation"] if importlib.util.find_spec("setuptools") else []
+    done = subprocess.run([sys.executable, "-m", "build", *here, "--outdir", out, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert not (source / "retail_ci/_project").exists(), "a build must leave the checkout alone"
+    return out
+
+
+@pytest.fixture(scope="module")
+def installed(dist, tmp_path_factory) -> Path:
+    "The wheel, unpacked: what pip does with it."
+    folder = tmp_path_factory.mktemp("site-packages")
+    zipfile.ZipFile(next(dist.glob("*.whl"))).extractall(folder)
+    return folder
+
+
+def call(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
+    "The command line of the unpacked wheel."
+    return subprocess.run([sys.executable, "-c", "from retail_ci.cli import main; main()", *words], cwd=cwd, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"PYTHONPATH": str(installed)})
+
+
+def test_the_wheel_carries_the_project_as_it_is(installed, source):
+    project = installed / "retail_ci/_project"
+    assert {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()} == carried(source) >= {"nbs/index.ipynb", "configs/default.yaml", "_quarto.yml"}
+    for name in carried(source): assert (project / name).read_bytes() == (source / name).read_bytes(), name
+
+
+def test_the_source_distribution_is_whole(dist, source):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive: names = {n.partition("/")[2] for n in archive.getnames()}
+    assert carried(source) | {"settings.ini", "setup.py", "LICENSE", "README.md", "CHANGELOG.md", "examples/drogerie.csv", "examples/drogerie.yaml"} <= names
+    assert not any(n.startswith(("runs/", "_site", ".git")) for n in names)
+
+
+def test_the_version_stands_in_one_place(dist):
+    version = next(line.split(" = ")[1] for line in (ROOT / "settings.ini").read_text().splitlines() if line.startswith("version = "))
+    assert {p.name.split("-")[1].removesuffix(".tar.gz") for p in dist.iterdir()} == {version}
+
+
+def test_it_runs_in_an_empty_folder(installed, tmp_path):
+    done = call(installed, tmp_path, "run", "--config", "small", "--to", "00c")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/small/to-00c/data/raw/transactions.csv").is_file() and [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert '"commit": null' in (tmp_path / "runs/small/to-00c/manifest.json").read_text()
+
+
+def test_a_config_of_the_folder_goes_before_one_that_came_along(installed, tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/small.yaml").write_text("data: {transactions: nothing.csv}\n")
+    done = call(installed, tmp_path, "run", "--config", "small")
+    assert done.returncode == 3 and f"{tmp_path}/nothing.csv does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("words, code, sentence", [
+    (("run", "--config", "smal"), 2, "did you mean 'small'"), (("run", "--config", "mine.yaml"), 2, "give an existing file or a name from configs/"),
+    (("site",), 4, "run `retail-ci run --config default` first"), (("serve",), 4, "retail-ci models promote")])
+def test_what_cannot_be_done_there_is_one_sentence(installed, tmp_path, words, code, sentence):
+    done = call(installed, tmp_path, *words)
+    assert done.returncode == code and sentence in done.stderr and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_copies_for_the_repository_are_refused_outside_it(installed, tmp_path):
+    done = call(installed, tmp_path, "run", "--config", "small", "--publish", "--to", "00")
+    assert done.returncode == 2 and "reports/" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_missing_package_is_named_with_what_to_type(installed, tmp_path):
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/pytest.py").write_text("raise ModuleNotFoundError(\"No module named 'pytest'\")\n")
+    done = subprocess.run([sys.executable, "-c", "from retail_ci.cli import main; main()", "run", "--config", "small", "--to", "00"], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=300, env=os.environ | {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{installed}"})
+    assert done.returncode == 4 and "No module named 'pytest'" in done.stderr and "pip install 'retail_ci[all]'" in done.stderr
