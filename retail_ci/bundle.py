@@ -4,20 +4,20 @@
 
 # %% ../nbs/06_bundle.ipynb #22c6b7c2
 from __future__ import annotations
-import bisect, contextlib, hashlib, json, mmap, os, shutil
-from collections.abc import Iterable, Mapping, Sequence
+import bisect, contextlib, functools, hashlib, json, mmap, operator, os, shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np
 from .core import RunError, replacing, sha256, to_plain
 
 # %% auto #0
-__all__ = ['LISTS', 'FORMAT', 'LARGE', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'key_of', 'write_texts', 'write_coded', 'write_array',
-           'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'seal', 'read_manifest', 'check_bundle',
-           'not_as_written', 'state_of', 'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle',
-           'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle', 'with_last', 'recommend', 'own_lines',
-           'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback',
-           'card_in', 'same_shop', 'self_test']
+__all__ = ['LISTS', 'FORMAT', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'key_of', 'write_texts',
+           'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'seal',
+           'read_manifest', 'check_bundle', 'not_as_written', 'state_of', 'note_of', 'read_note', 'write_note',
+           'write_bundle', 'fill_bundle', 'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle',
+           'with_last', 'recommend', 'own_lines', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack',
+           'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test']
 
 # %% ../nbs/06_bundle.ipynb #1785cab1
 def key_of(
@@ -69,8 +69,9 @@ def map_array(
 
 class Texts:
     "Texts in a bundle, found by row; with keys also by text."
-    def __init__(self, folder: Path, name: str, keys: bool = True):
-        "`folder`, `name`: as given to `write_texts`; `keys`: false for texts that are never looked for."
+    def __init__(self, folder: Path, name: str, keys: bool = True, remember: int = 0):
+        "`folder`, `name`: as given to `write_texts`; `keys`: false for texts that are never looked for; `remember`: how many that were read lately stay at hand."
+        self.at = functools.lru_cache(remember)(self.__getitem__) if remember else self.__getitem__
         self.offsets, self.text = map_array(folder / f"{name}_offsets.bin", "Q"), map_array(folder / f"{name}_text.bin", "B")
         self.keys = map_array(folder / f"{name}_keys.bin", "Q") if keys else None
 
@@ -328,7 +329,7 @@ class Bundle:
         self.folder = Path(folder).resolve()
         self.manifest = check_bundle(self.folder, quick)
         self.version, self.depth = self.manifest["version"], self.manifest["depth"]
-        self.customers, self.products, texts = Texts(self.folder, "customers"), Texts(self.folder, "products"), Texts(self.folder, "texts", keys=False)
+        self.customers, self.products, texts = Texts(self.folder, "customers"), Texts(self.folder, "products", remember=LATELY), Texts(self.folder, "texts", keys=False, remember=LATELY)
         self.card, self.profiles = (json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("card", "profiles"))
         self.texts = texts
         self.lists = {name: tuple(map_array(self.folder / f"{name}_{part}.bin", code) for part, code in PARTS) for name in (*LISTS, "popular")}
@@ -338,11 +339,13 @@ class Bundle:
         self.bought = map_array(self.folder / "bought_ends.bin", "Q"), map_array(self.folder / "bought_items.bin", "i")
         self.categories = {texts[c]: c for c in sorted(set(self.category)) if c >= 0}
 
+LATELY = 20_000  # product ids and reasons that a worker keeps at hand, a few megabytes
 PARTS = (("items", "i"), ("scores", "f"), ("methods", "i"), ("reasons", "i"))
 PERSON = {"segment": "i", "action": "i", "rfm_score": "i", "since": "i", "r_score": "B", "f_score": "B", "m_score": "B", "value": "d"}
 
 # %% ../nbs/06_bundle.ipynb #9955d93f
 OWN, LIKE = 0.7, 0.3  # how much the customer's list and the likeness to the last purchase count
+SCORE = operator.itemgetter(1)  # of a line
 
 def with_last(
     bundle: Bundle,  # an open bundle
@@ -352,12 +355,14 @@ def with_last(
     "Mix a list with the products that are like the last purchase."
     width = len(bundle.similar_items) // max(len(bundle.products), 1)
     start = last * width
-    alike = {i: s for i, s in zip(bundle.similar_items[start:start + width].tolist(), bundle.similar_scores[start:start + width].tolist()) if i >= 0}
-    top = max((line[1] for line in lines), default=0) or 1
-    mixed = [(i, OWN * s / top + LIKE * alike.pop(i, 0), m, r) for i, s, m, r in lines if i != last]
-    weight, method = (LIKE, "hybrid") if lines else (1, "content")
-    mixed += [(i, weight * s, method, f"like {bundle.products[last]}, which you bought last") for i, s in alike.items()]
-    return sorted(mixed, key=lambda line: -line[1])
+    alike = dict(zip(bundle.similar_items[start:start + width].tolist(), bundle.similar_scores[start:start + width].tolist()))
+    alike.pop(-1, None)
+    share, near = OWN / (max([line[1] for line in lines], default=0) or 1), alike.pop
+    mixed = [(i, share * s + LIKE * near(i, 0), m, r) for i, s, m, r in lines if i != last]
+    weight, method, reason = LIKE if lines else 1, "hybrid" if lines else "content", f"like {bundle.products.at(last)}, which you bought last"
+    mixed += [(i, weight * s, method, reason) for i, s in alike.items()]
+    mixed.sort(key=SCORE, reverse=True)
+    return mixed
 
 # %% ../nbs/06_bundle.ipynb #fe0c0c21
 def recommend(
@@ -373,13 +378,14 @@ def recommend(
     row, notes = bundle.customers.find(customer_id), []
     just = bundle.products.find(last) if last is not None else -1
     if last is not None and just < 0: notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
-    lines = own_lines(bundle, row, "discovery" if exclude_purchased else "any") if row >= 0 else []
+    simple = just < 0 and not (exclude or categories or exclude_purchased)  # then the list is answered as it stands, and its head is enough
+    lines = own_lines(bundle, row, "discovery" if exclude_purchased else "any", n if simple else bundle.depth) if row >= 0 else []
     if just >= 0: lines = with_last(bundle, lines, just)
     banned = {just, *map(bundle.products.find, exclude)}
     if exclude_purchased and row >= 0: banned.update(bundle.bought[1][bundle.bought[0][row]:bundle.bought[0][row + 1]])
     wanted = {bundle.categories[c] for c in categories if c in bundle.categories} if categories else None
     if wanted is not None and len(wanted) < len(set(categories)): notes.append(f"Unknown categories: {', '.join(sorted(set(categories) - set(bundle.categories)))}.")
-    chosen = choose(bundle, lines, own_lines(bundle, 0, "popular"), n, banned, wanted)
+    chosen = choose(bundle, lines, lambda: own_lines(bundle, 0, "popular"), n, banned, wanted)
     if len(chosen) < n: notes.append(f"Only {len(chosen)} products fit the request.")
     answer = {"customer_id": customer_id, "known_customer": row >= 0, "model_version": bundle.version, "recommendations": chosen}
     if notes: answer["notes"] = notes
@@ -390,31 +396,33 @@ def own_lines(
     bundle: Bundle,  # an open bundle
     row: int,        # whose
     name: str,       # "any", "discovery" or "popular"
+    most: int | None = None,  # how many, at most; all if left out
 ) -> list[tuple[int, float, int, int]]:  # product, score, method, reason; best first
     "One row of a list."
     items, scores, methods, reasons = bundle.lists[name]
     width = len(items) if name == "popular" else bundle.depth
-    cells = slice(row * width, (row + 1) * width)
-    return [line for line in zip(items[cells].tolist(), scores[cells].tolist(), methods[cells].tolist(), reasons[cells].tolist()) if line[0] >= 0]
+    cells = slice(row * width, row * width + min(most or width, width))
+    lines = list(zip(items[cells].tolist(), scores[cells].tolist(), methods[cells].tolist(), reasons[cells].tolist()))
+    return lines if not lines or lines[-1][0] >= 0 else [line for line in lines if line[0] >= 0]
 
 def choose(
     bundle: Bundle,            # an open bundle
     lines: list[tuple],        # the customer's list, best first
-    popular: list[tuple],      # what to go on with
+    popular: Callable[[], list[tuple]],  # what to go on with
     n: int,                    # how many
     banned: set[int],          # products that may not appear
     wanted: set[int] | None,   # categories that may; all if None
 ) -> list[dict]:               # lines as they are answered
     "The first `n` lines that fit; a product appears once, and scores never rise."
-    out, ceiling, text = [], 1.0, bundle.texts.__getitem__
-    for line in (*lines, *popular) if len(lines) < n or banned or wanted is not None else lines:
-        item, score, method, reason = line
-        if item in banned or (wanted is not None and bundle.category[item] not in wanted): continue
-        banned.add(item)
-        ceiling = min(ceiling, score)
-        out.append({"product_id": bundle.products[item], "score": round(ceiling, 6), "method": method if isinstance(method, str) else text(method),
-                    "reason": reason if isinstance(reason, str) else text(reason)})
-        if len(out) == n: break
+    out, ceiling, text, name = [], 1.0, bundle.texts.at, bundle.products.at
+    for source in (lambda: lines, popular):
+        for item, score, method, reason in source():
+            if item in banned or (wanted is not None and bundle.category[item] not in wanted): continue
+            banned.add(item)
+            if score < ceiling: ceiling = score
+            out.append({"product_id": name(item), "score": round(ceiling, 6), "method": method if method.__class__ is str else text(method),
+                        "reason": reason if reason.__class__ is str else text(reason)})
+            if len(out) == n: return out
     return out
 
 # %% ../nbs/06_bundle.ipynb #cc62df18
@@ -425,7 +433,7 @@ def segment_of(
     "What is known about a customer."
     row = bundle.customers.find(customer_id)
     if row < 0: return None
-    person, text = bundle.person, bundle.texts.__getitem__
+    person, text = bundle.person, bundle.texts.at
     value = person["value"][row]
     return {"customer_id": customer_id, "segment": text(person["segment"][row]), "rfm_score": text(person["rfm_score"][row]),
             "recency_score": person["r_score"][row], "frequency_score": person["f_score"][row], "monetary_score": person["m_score"][row],

@@ -8,13 +8,13 @@ import contextlib, functools, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied
+from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied, unknown
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
            'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'segment',
-           'predict', 'drift', 'models_promote', 'models_rollback', 'models_list', 'serving_of', 'comments',
-           'as_command', 'answer', 'show_version', 'app', 'main']
+           'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list', 'serving_of',
+           'comments', 'as_command', 'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -289,6 +289,38 @@ def drift(
     print(f"{as_text(found)}\n\nWritten to {folder}/")
     raise_alarm(found)
 
+# %% ../nbs/09c_cli.ipynb #1a2dfb1f
+def export(
+    config: str = "default",         # a name from configs/, or a YAML file
+    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
+    format: str = "powerbi",         # powerbi: tables as parquet and CSV, a model with measures, a dictionary, a theme
+    out: str = "",                   # the folder; runs/NAME/powerbi if left out
+    bom: bool = False,               # begin CSV files with the mark by which Excel knows UTF-8
+) -> None:
+    "Write the tables of the last good run for Power BI."
+    if format != "powerbi": raise ConfigError(unknown("format", format, ["powerbi"], "--format"))
+    run = finished_run(config, set_)
+    from retail_ci.powerbi import export_powerbi
+    folder = Path(out) if out else run.path.parent / "powerbi"
+    try: facts = export_powerbi(run, folder, bom, tell_step)
+    finally: end_steps()
+    print("\n".join([*facts["notes"], *(f"{t['table']}: {t['rows']:,} rows" for t in facts["tables"]), f"Written to {folder}/; README.md there says how to open it."]))
+
+def campaigns(
+    config: str = "default",         # a name from configs/, or a YAML file
+    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
+    out: str = "",                   # the folder; runs/NAME/campaigns if left out
+    bom: bool = False,               # begin CSV files with the mark by which Excel knows UTF-8
+) -> None:
+    "Write a list of customers to contact for each segment, and hold a group back."
+    run = finished_run(config, set_)
+    from retail_ci.campaigns import write_campaigns
+    folder = Path(out) if out else run.path.parent / "campaigns"
+    try: summary, notes = write_campaigns(run, folder, bom, tell_step)
+    finally: end_steps()
+    say = lambda r: f"{r.segment}: {r.send:,} to contact, {r.control:,} held back" + (f"; a lift of {100 * r.smallest_lift:.1f} points or more would show" if r.smallest_lift == r.smallest_lift else "; too few for any lift to show") if r.send + r.control else f"{r.segment}: nobody to contact"
+    print("\n".join([*notes, *(say(r) for r in summary.itertuples()), f"Written to {folder}/"]))
+
 # %% ../nbs/09c_cli.ipynb #c63480fa
 def models_promote(
     config: str = "default",   # a name from configs/, or a YAML file: whose last good run
@@ -327,7 +359,7 @@ def serving_of(
     return find_root() / "runs" / run.config.name / "serving"
 
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, predict, drift, evaluate, tune, models_promote, models_rollback, models_list, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, predict, drift, evaluate, tune, models_promote, models_rollback, models_list, export, campaigns, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -338,7 +370,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON",
+METAVARS = {"config": "NAME|FILE", "format": "NAME", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON",
             "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
 
 def as_command(
@@ -385,6 +417,8 @@ EXAMPLES = {
     "segment": ["retail-ci segment --out segments.csv", "retail-ci segment --customers mailing.csv --out segments.parquet --config small"],
     "predict": ["retail-ci predict", "retail-ci predict --config shop.yaml --out tables -k 20"],
     "drift": ["retail-ci drift december.csv --config shop.yaml", "retail-ci drift --since 2025-12-01"],
+    "export": ["retail-ci export", "retail-ci export --format powerbi --config shop.yaml --out /mnt/share/powerbi --bom"],
+    "campaigns": ["retail-ci campaigns", "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "models_promote": ["retail-ci models promote", "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'"],
     "models_rollback": ["retail-ci models rollback"], "models_list": ["retail-ci models list"],

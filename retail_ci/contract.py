@@ -16,8 +16,8 @@ from .engines import engine, finite, parse_date, trimmed
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
            'number_pattern', 'as_number', 'as_date', 'typed', 'without_point', 'amounts', 'marks', 'Rule',
-           'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'float_ids', 'believed_until',
-           'flagged', 'counter_like']
+           'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'accepted', 'float_ids',
+           'believed_until', 'flagged', 'counter_like']
 
 # %% ../nbs/00d_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -234,6 +234,13 @@ def judge(
     "Apply the rejecting rules of the contract."
     cases = [(r.broken(lines).fill_null(False), r.name) for r in applicable(lines, REJECTS)]
     return lines.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
+
+# %% ../nbs/00d_contract.ipynb #abd1dd21
+def accepted(
+    lines: ibis.Table,   # typed lines, with limits
+) -> ibis.Table:         # those that break no rejecting rule
+    "The lines that `judge` would give no reason."
+    return lines.filter(~ibis.or_(*(r.broken(lines) for r in applicable(lines, REJECTS))).fill_null(False))
 
 # %% ../nbs/00d_contract.ipynb #ecc170fe
 def float_ids(

@@ -560,6 +560,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("powerbi_segments",        "powerbi/segment_summary.csv",  "08"),
     ("powerbi_rfm",             "powerbi/rfm_distribution.csv", "08"),
     ("powerbi_recommendations", "powerbi/recommendations.csv",  "08"),
+    ("campaign_metrics",        "metrics/campaigns.json",       "08b"),
 ])}
 
 # %% ../nbs/00_core.ipynb #8f1672be

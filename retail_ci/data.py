@@ -10,7 +10,7 @@ from typing import Any
 import ibis
 import pandas as pd
 from ibis import _
-from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, applicable, as_number, as_text, believed_until, counter_like, flagged, float_ids, judge,
+from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted, applicable, as_number, as_text, believed_until, counter_like, flagged, float_ids, judge,
                                 map_columns, typed, with_limits, without_point)
 from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, count, load_config, money, open_run, save_figure, share,
                             show_table, unknown, use_style)
@@ -346,15 +346,15 @@ def customer_lines(
     catalogue: ibis.Table | None = None,  # the products table, from `read_products`, where rules ask for it
 ) -> tuple[ibis.Table, pd.Timestamp]:     # accepted lines with their time columns; the day after the last of them
     "The accepted lines as an expression: nothing is laid down, nothing written."
-    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        return judge(with_limits(mark_products(typed(raw, settings, floats), catalogue, settings), settings, latest))
-    lines = judged()
-    floats, latest, days = whole_file(lines, settings)
-    if floats or latest is not None: lines = judged(tuple(floats), latest)
+    def fine(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
+        return accepted(with_limits(mark_products(typed(raw, settings, floats), catalogue, settings), settings, latest))
+    lines, con = fine(), raw.get_backend()
+    floats, latest, days = whole_file(lines.mutate(reason=ibis.null("string")), settings)
+    if floats or latest is not None: lines = fine(tuple(floats), latest)
     if not len(days): raise DataError("No line is left after cleaning; expected at least one sale. `retail-ci check` shows the reasons.")
-    fine = lines.filter(lines.reason.isnull())
-    once = collapse(fine, raw) if settings.duplicates == "collapse" else fine
-    return add_time(once.mutate(is_return=once.quantity < 0)), days.day.max() + pd.Timedelta(days=1)
+    if settings.duplicates == "collapse": lines = lines.anti_join(hold(con, copies(raw), "copies"), "row")
+    done = add_time(lines.mutate(is_return=lines.quantity < 0))
+    return con.create_view(ibis.util.gen_name("accepted"), done) if engine(con) == "duckdb" else done, days.day.max() + pd.Timedelta(days=1)
 
 # %% ../nbs/01_data.ipynb #ee357fba
 def open_sources(

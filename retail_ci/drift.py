@@ -412,6 +412,7 @@ def drift_run(
 ) -> Comparison:           # with its verdict
     "Hold a new month against the data of the model that answers."
     if since and (pd.isna(day := pd.to_datetime(since, format="%Y-%m-%d", errors="coerce"))): raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
+    if not source and not since and config.data.transactions == "synthetic": raise DataError("A generated shop has no new month; name a file, as in retail-ci drift january.csv, or look back with --since.")
     run, _, note = champion_run(config, root)
     con, folder = connect(replace(config.data, engine="duckdb")), Path(tempfile.mkdtemp(prefix="retail-ci-drift-"))
     try:

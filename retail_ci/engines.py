@@ -17,8 +17,9 @@ from .core import ConfigError, DataConfig, DataError, RunError, load, replacing,
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'parse_date', 'make_timestamp', 'checked_timestamp', 'assemble_date',
-           'spark_timestamp', 'btrim', 'character', 'trimmed', 'finite', 'exact_sum', 'copies', 'read_parquet',
-           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
+           'spark_timestamp', 'btrim', 'character', 'trimmed', 'finite', 'exact_sum', 'duckdb_hash', 'copies',
+           'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name',
+           'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -257,6 +258,10 @@ def exact_sum(
     return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(10_000.0)
 
 # %% ../nbs/00b_engines.ipynb #3bfb579c
+@ibis.udf.scalar.builtin(name="hash")
+def duckdb_hash(value) -> dt.uint64:
+    "DuckDB's 64 bits of any value, as they are; Ibis turns them into a signed number by way of text."
+
 def copies(
     table: ibis.Table,     # lines with a unique `row`
     columns: list[str] | None = None,  # what is compared; all but `row` if left out
@@ -264,9 +269,10 @@ def copies(
     "Find exact copies."
     columns = columns or [c for c in table.columns if c != "row"]
     if engine(table) == "postgres": return table.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row")).filter(lambda t: t.nth > 0).select("row")
-    marked = table.select("row", *columns, fingerprint=ibis.struct({c: table[c] for c in columns}).hash())
-    seen = marked.group_by("fingerprint").aggregate(n=lambda t: t.count()).filter(lambda t: t.n > 1)
-    alike = marked.semi_join(seen, "fingerprint")
+    line = ibis.struct({c: table[c] for c in columns})
+    fingerprint = duckdb_hash(line) if engine(table) == "duckdb" else line.hash()
+    seen = table.select(fingerprint=fingerprint).group_by("fingerprint").aggregate(n=lambda t: t.count()).filter(lambda t: t.n > 1)
+    alike = table.select("row", *columns, fingerprint=fingerprint).semi_join(seen, "fingerprint")
     return alike.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row")).filter(lambda t: t.nth > 0).select("row")
 
 # %% ../nbs/00b_engines.ipynb #6a10aeec
@@ -286,10 +292,9 @@ def read_parquet(
     parted = {"hive_partitioning": True, "hive_types_autocast": False} if any("=" in p.name for f in files for p in f.parents) else {"hive_partitioning": False}
     table = con.read_parquet(files, file_row_number=True, filename=len(files) > 1, union_by_name=True, **parted)
     if "row" in table.columns: table = table.rename({"row (source)": "row"})
-    if len(files) == 1: return table.mutate(row=table.file_row_number + 1).drop("file_row_number")
-    first = ibis.memtable({"place": list(starts), "start": list(starts.values())}, schema={"place": "string", "start": "int64"})
-    joined = table.inner_join(first, table.filename == first.place)
-    return joined.mutate(row=joined.start + joined.file_row_number + 1).drop("filename", "file_row_number", "place", "start")
+    start = ibis.cases(*((table.filename == name, first) for name, first in starts.items()), else_=0) if len(files) > 1 else 0
+    lines = table.mutate(row=start + table.file_row_number + 1).drop("file_row_number", *(["filename"] if len(files) > 1 else []))
+    return con.create_view(ibis.util.gen_name("files"), lines)
 
 # %% ../nbs/00b_engines.ipynb #cabb61cd
 def read_parquet_spark(

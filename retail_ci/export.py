@@ -4,21 +4,22 @@
 
 # %% ../nbs/08_export.ipynb #6460c691
 from __future__ import annotations
-import codecs, dataclasses, re, shutil
-from collections.abc import Callable, Mapping
+import codecs, contextlib, ctypes, dataclasses, os, re, shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import ARTEFACTS, SEGMENTS, ConfigError, DataConfig, DataError, Run, count, money, open_run, replacing, share, show_table, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, count, money, open_run, replacing, share, show_table, unknown
 from .engines import connect_duckdb
 
 # %% auto #0
 __all__ = ['FORMULA', 'PLAIN_NUMBER', 'KINDS', 'FACT_SALES', 'FACT_SNAPSHOT', 'FACT_RECOMMENDATION', 'DIM_CUSTOMER',
            'DIM_PRODUCT', 'DIM_SEGMENT', 'DIM_DATE', 'TABLES', 'INPUTS', 'MOST_VALUES', 'PARTS', 'VIEWS',
-           'escape_formulas', 'sql_text', 'sql_name', 'sql_escaped', 'write_csv', 'put_first', 'Column', 'Table',
-           'read_input', 'sensitive_sql', 'number_keys', 'pick_attributes', 'attribute_columns', 'Star', 'open_star',
-           'decimals', 'check_parts', 'check_keys', 'remarks']
+           'escape_formulas', 'sql_text', 'sql_name', 'sql_escaped', 'write_csv', 'put_first', 'check_folder',
+           'exchange', 'replacing_folder', 'Column', 'Table', 'read_input', 'sensitive_sql', 'number_keys',
+           'pick_attributes', 'attribute_columns', 'Star', 'open_star', 'decimals', 'check_parts', 'check_keys',
+           'remarks']
 
 # %% ../nbs/08_export.ipynb #370408fa
 FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"     # text that a spreadsheet might run
@@ -81,6 +82,49 @@ def put_first(
         out.write(head)
         shutil.copyfileobj(rest, out, 1 << 20)
     whole.replace(path)
+
+# %% ../nbs/08_export.ipynb #1df5eedd
+def check_folder(
+    path: Path,  # where an export is to go
+    mark: str,   # the file by which an earlier export is known
+) -> Path:       # the folder, absolute
+    "Raise `ConfigError` for a place that an export must not take."
+    place = path.resolve()
+    if place in (Path.cwd(), *Path.cwd().parents): raise ConfigError(f"The folder {path} is the one in which you are, or holds it; give another to --out.")
+    if place.exists() and not place.is_dir(): raise ConfigError(f"--out must name a folder, and {path} is a file; give another name.")
+    if place.is_dir() and any(place.iterdir()) and not (place / mark).is_file(): raise ConfigError(f"The folder {path} holds files that are no export of ours, and they would be lost; give a new or an empty folder to --out.")
+    return place
+
+def exchange(
+    one: Path,    # a folder
+    other: Path,  # another
+) -> bool:        # whether the system could do it
+    "Let two folders change places in one step."
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    return rename is not None and rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+
+# %% ../nbs/08_export.ipynb #6dca518a
+@contextlib.contextmanager
+def replacing_folder(
+    path: Path,       # where the folder is to be
+    mark: str,        # the file by which an earlier export is known
+) -> Iterator[Path]:  # an empty folder beside it
+    "Write a folder that takes its place only if all went well; what a killed export left is removed."
+    place = check_folder(path, mark)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for left in place.parent.glob(f".{place.name}.part-*"):
+        if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists(): shutil.rmtree(left, ignore_errors=True)
+    part = place.with_name(f".{place.name}.part-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        if place.exists() and not exchange(part, place):
+            place.rename(old := place.with_name(f"{part.name}-old"))
+            part.rename(place)
+            shutil.rmtree(old)
+        elif not place.exists(): part.rename(place)
+    finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/08_export.ipynb #84f53618
 KINDS: dict[str, str] = {"key": "INTEGER", "count": "BIGINT", "number": "DOUBLE", "money": "DOUBLE", "text": "VARCHAR", "date": "DATE", "flag": "BOOLEAN"}  # kind of column: its type
@@ -279,7 +323,7 @@ def pick_attributes(
             if name not in given: raise ConfigError("export.attributes: " + unknown("column", name, given or ["none"], "the customers table"))
         return [c for c in given if c in asked], []
     if not given: return [], []
-    numbers = con.execute(f"SELECT {', '.join(f'count(DISTINCT {sql_name(c)})' for c in given)} FROM read_parquet({sql_text(file)})").fetchone()
+    numbers = con.execute(f"SELECT {', '.join(f'count(DISTINCT {sql_name(c)})' for c in given)} FROM read_parquet({sql_text(file)})").fetchall()[0]
     taken = [c for c, n in zip(given, numbers) if n <= MOST_VALUES]
     return taken, [c for c in given if c not in taken]
 
@@ -336,7 +380,7 @@ def decimals(
     con: Any,  # a connection with the view log
 ) -> int:      # 0 for yen, 2 for euro, 3 for dinar
     "How many decimals the currency has: as few as show every line's revenue, two if none do."
-    off = con.execute("SELECT " + ", ".join(f"coalesce(max(abs(revenue - round(revenue, {d}))), 0)" for d in (0, 1, 2, 3)) + " FROM log").fetchone()
+    off = con.execute("SELECT " + ", ".join(f"coalesce(max(abs(revenue - round(revenue, {d}))), 0)" for d in (0, 1, 2, 3)) + " FROM log").fetchall()[0]
     found = next((d for d, rest in enumerate(off) if rest < 1e-6), 2)
     return 2 if found == 1 else found
 
@@ -349,10 +393,10 @@ def check_parts(
 ) -> None:
     "Raise `DataError` if an artefact speaks of a customer or product that another should know and does not, or lists one twice."
     for view, key in (("people", "customer_id"), ("goods", "product_id"), ("segments", "customer_id"), ("features", "customer_id"), ("worth", "customer_id")):
-        twice = con.execute(f"SELECT {key} FROM {view} GROUP BY {key} HAVING count(*) > 1 OR {key} IS NULL ORDER BY {key} LIMIT 1").fetchone()
-        if twice: raise DataError(f"The artefact {INPUTS[view][0]!r} lists {twice[0]!r} more than once; expected each {key} once. Run the chain again on the same data.")
+        twice = con.execute(f"SELECT {key} FROM {view} GROUP BY {key} HAVING count(*) > 1 OR {key} IS NULL ORDER BY {key} LIMIT 1").fetchall()
+        if twice: raise DataError(f"The artefact {INPUTS[view][0]!r} lists {twice[0][0]!r} more than once; expected each {key} once. Run the chain again on the same data.")
     for view, key, where, artefact in PARTS:
-        n, first = con.execute(f"SELECT count(*), min({key}) FROM {view} WHERE {key} IS NOT NULL AND {key} NOT IN (SELECT {key} FROM {where} WHERE {key} IS NOT NULL)").fetchone()
+        n, first = con.execute(f"SELECT count(*), min({key}) FROM {view} WHERE {key} IS NOT NULL AND {key} NOT IN (SELECT {key} FROM {where} WHERE {key} IS NOT NULL)").fetchall()[0]
         if n: raise DataError(f"{count(n)} rows of {artefact!r} have a {key} that {INPUTS[where][0]!r} does not know, {first!r} the first; expected each there. Run the chain again on the same data.")
 
 # %% ../nbs/08_export.ipynb #eb485d06
@@ -364,12 +408,12 @@ def check_keys(
     rows = {}
     for name, table in tables.items():
         key = sql_name(table.columns[0].name)
-        total, distinct = con.execute(f"SELECT count(*), count(DISTINCT {key}) FROM {name}").fetchone()
+        total, distinct = con.execute(f"SELECT count(*), count(DISTINCT {key}) FROM {name}").fetchall()[0]
         if name.startswith("dim") and total != distinct: raise DataError(f"{name} has {count(total)} rows and {count(distinct)} keys; expected one row per {table.columns[0].name}.")
         rows[name] = total
         for column in (c for c in table.columns if c.joins):
             there, own = sql_name(tables[column.joins].columns[0].name), sql_name(column.name)
-            n, first = con.execute(f"SELECT count(*), min({own}) FROM {name} WHERE {own} IS NULL OR {own} NOT IN (SELECT {there} FROM {column.joins})").fetchone()
+            n, first = con.execute(f"SELECT count(*), min({own}) FROM {name} WHERE {own} IS NULL OR {own} NOT IN (SELECT {there} FROM {column.joins})").fetchall()[0]
             if n: raise DataError(f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not hold ({first}); expected every key to join.")
     return rows
 
@@ -379,7 +423,7 @@ def remarks(
     left: list[str],  # attributes that were left out
 ) -> list[str]:       # a sentence each
     "What a reader of the tables should know: parts without data, and what was left out."
-    one = lambda query: con.execute(query).fetchone()[0]
+    one = lambda query: con.execute(query).fetchall()[0][0]
     empty = [("SELECT count(*) FROM goods", "The source names no products: dim_product holds the row for no product only, and fact_recommendation no row."),
              ("SELECT count(*) FROM lists", "There are no recommendations: fact_recommendation holds no row."),
              ("SELECT count(*) FROM pictures", "The log is too short for month ends: fact_segment_snapshot holds no row."),

@@ -14,9 +14,9 @@ from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, grid_cells
 from .engines import connect, exact_sum
 
 # %% auto #0
-__all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'basic_sums', 'variety_sums',
-           'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'add_scores', 'plot_heatmap',
-           'plot_distributions', 'grid_profile', 'plot_grid']
+__all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'basic_sums', 'visits',
+           'variety_sums', 'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'add_scores',
+           'plot_heatmap', 'plot_distributions', 'grid_profile', 'plot_grid']
 
 # %% ../nbs/02_rfm.ipynb #2e5be2e6
 def reference_date(
@@ -49,13 +49,16 @@ def rfm_features(
     products: ibis.Table | None = None,  # product_id and category; without it category_variety is missing
 ) -> ibis.Table:                      # customer_id, `FEATURES` and short_history, a row per customer with a purchase, by customer_id
     "Recency, frequency, monetary value and habits per known customer, as they stood at a date."
-    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < ibis.literal(pd.Timestamp(reference_date))))
+    today, until = epoch_day(reference_date), ibis.literal(pd.Timestamp(reference_date))
+    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < until))
     if products is not None and "product_id" in t.columns: t = t.left_join(products.select("product_id", "category"), "product_id")
     number = t.day.epoch_seconds() // 86400
-    today = epoch_day(reference_date)
     t = t.mutate(number=number, sale=~t.is_return, recent=number >= today - window_days, nothing=ibis.null("int64"))
     sums = t.group_by("customer_id").aggregate(**basic_sums(t), **variety_sums(t))
-    return ratios(sums.filter(sums.last_day.notnull()), today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
+    came = visits(transactions, pd.Timestamp(reference_date) - pd.Timedelta(days=window_days), pd.Timestamp(reference_date))
+    both = sums.filter(sums.last_day.notnull()).left_join(came, "customer_id").drop("customer_id_right")
+    both = both.mutate(frequency=both.frequency.fill_null(0), weekend=both.weekend.fill_null(0))
+    return ratios(both, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
 
 def epoch_day(
     date: pd.Timestamp,  # a date
@@ -70,9 +73,18 @@ def basic_sums(
     "What is counted and added per customer."
     now = t.sale & t.recent
     return dict(first_day=t.number.min(where=t.sale), last_day=t.number.max(where=t.sale), days=t.number.nunique(where=t.sale),
-                frequency=t.transaction_id.nunique(where=now), weekend=t.transaction_id.nunique(where=now & t.is_weekend),
                 lines=t.recent.cast("int32").sum(), sale_lines=now.cast("int32").sum(),
                 net=exact_sum(t.revenue, t.recent), spent=exact_sum(t.revenue, now))
+
+def visits(
+    transactions: ibis.Table,  # the transactions
+    since: pd.Timestamp,       # midnight of the first day of the look-back
+    until: pd.Timestamp,       # midnight after its last day
+) -> ibis.Table:               # customer_id, frequency, weekend: baskets with a sale, and those with one on a weekend
+    "How often each customer came; the lines of a basket are brought together first."
+    sales = transactions.filter(transactions.customer_id.notnull() & ~transactions.is_return & (transactions.day >= ibis.literal(since)) & (transactions.day < ibis.literal(until)))
+    baskets = sales.group_by("customer_id", "transaction_id").aggregate(weekend=sales.is_weekend.cast("int32").max())
+    return baskets.group_by("customer_id").aggregate(frequency=baskets.count(), weekend=baskets.weekend.sum())
 
 def variety_sums(
     t: ibis.Table,  # lines, with product_id and category where the source has them

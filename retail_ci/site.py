@@ -4,7 +4,7 @@
 
 # %% ../nbs/09b_site.ipynb #d2af59af
 from __future__ import annotations
-import ast, base64, errno, functools, hashlib, html, io, json, os, re, shutil, struct, subprocess, tempfile, tokenize
+import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, struct, subprocess, tempfile, tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 import yaml
-from .core import SEGMENTS, Html, Run, RunError, count, money, share
+from .charts import charts_of
+from .core import LOCALES, RunError, count, decimal, use_locale
+from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, write_pages
 
 # %% auto #0
-__all__ = ['NUMBER', 'NOTHING', 'PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'REPORT_ZONES', 'FETCHED', 'OUTSIDE', 'CARDS',
-           'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
-           'png_size', 'move_figures', 'kind_of', 'set_columns', 'box_tables', 'html_table', 'Page', 'clean_html',
-           'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of',
-           'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page',
-           'modules_of', 'origin_of', 'write_reference', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of',
-           'stage_site', 'renderer_for', 'render', 'make_offline', 'outside_in', 'loaded_by', 'PageReader', 'place_of',
-           'faults_of', 'check_site', 'workshop', 'replace_folder', 'build_site', 'figure_cards', 'source_line',
-           'what_to_do', 'figure_link', 'offers_line', 'readme_link', 'readme_parts', 'heading_level', 'readme_text',
-           'make_readme']
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'FETCHED', 'OUTSIDE', 'split_title', 'slug', 'add_anchors',
+           'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'move_figures', 'Page',
+           'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code',
+           'stage_notebook', 'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe',
+           'explained_in', 'module_page', 'modules_of', 'origin_of', 'write_reference', 'front_of', 'notebooks_page',
+           'start_page', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for',
+           'render', 'pack', 'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons',
+           'plain_code', 'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of',
+           'check_site', 'workshop', 'replace_folder', 'build_site', 'readme_link', 'readme_parts', 'heading_level',
+           'readme_text', 'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -133,57 +135,6 @@ def move_figures(
     pattern = r'(<a [^>]*>)?<img ([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) src="data:[^"]*">'
     return re.sub(pattern, moved, text)
 
-# %% ../nbs/09b_site.ipynb #1dfec4db
-NUMBER = re.compile(r"[-+]?[€$£¥]?[\d,]*\.?\d+(?:e[-+]?\d+)?(?: ?(?:%|k|M|bn))?$")  # what counts as a number in a table
-NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
-
-def kind_of(
-    cells: set[str],  # what stands in a column, heading left out
-) -> str:             # "number", "short" for words that fit on a line, or nothing
-    "How a column is set."
-    told = cells - set(NOTHING)
-    if told and all(NUMBER.match(text) and not re.match(r"0\d", text) for text in told): return "number"
-    return "short" if max((len(re.sub(r"<[^>]+>", "", text)) for text in told), default=0) <= 40 else ""
-
-# %% ../nbs/09b_site.ipynb #b841907e
-def set_columns(
-    table: str,  # an HTML table
-) -> str:        # the table with a class on the cells that have none yet
-    "Mark columns of numbers and of short words, headings included; an id with leading zeros is text."
-    grid = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S) for row in re.findall(r"<tr.*?</tr>", table, flags=re.S)]
-    if len(grid) < 2 or len({len(row) for row in grid}) > 1: return table
-    kinds = [kind_of({cell.strip() for cell in column}) for column in zip(*grid[1:])]
-    place = iter(kinds * len(grid))
-    def marked(m: re.Match) -> str:
-        kind = next(place)
-        return f'<{m[1]} class="{kind}"{m[2]}>' if kind and "class=" not in m[2] else m[0]
-    return re.sub(r"<(t[hd])((?:\s[^>]*)?)>", marked, table)
-
-# %% ../nbs/09b_site.ipynb #ea24fc4a
-def box_tables(
-    text: str,  # HTML
-) -> str:       # HTML whose tables scroll on their own
-    "Put each table into a box that scrolls sideways."
-    text = re.sub(r"<style[^>]*scoped.*?</style>", "", text, flags=re.S)
-    text = re.sub(r'<table border="\d+"', "<table", text).replace('<tr style="text-align: right;">', "<tr>")
-    opening = '<div class="table-box"><table data-quarto-disable-processing="true"'
-    return re.sub(r"<table(.*?</table>)", lambda m: opening + set_columns(m[1]) + "</div>", text, flags=re.S)
-
-# %% ../nbs/09b_site.ipynb #77071b65
-def html_table(
-    header: list[str],      # the column titles
-    rows: list[list[str]],  # the cells, as HTML
-    kinds: Mapping[int, str] | None = None,  # column: a class for its cells
-    caption: str = "",      # the finding, in a sentence
-) -> str:                   # the table in its box
-    "A small table whose cells may hold HTML."
-    kind = {i: f' class="{name}"' for i, name in (kinds or {}).items()}
-    cell = lambda tag, i, text: f"<{tag}{kind.get(i, '')}>{text}</{tag}>"
-    head = "".join(cell("th", i, html.escape(h)) for i, h in enumerate(header))
-    body = "\n".join("<tr>" + "".join(cell("td", i, c) for i, c in enumerate(row)) + "</tr>" for row in rows)
-    top = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return box_tables(f'<table class="table table-sm house-table">{top}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>')
-
 # %% ../nbs/09b_site.ipynb #f1f76b88
 @dataclass
 class Page:
@@ -210,7 +161,15 @@ def clean_html(
         (page.stage / "assets/plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
         text = re.sub(PLOTLY_SCRIPT, '<script src="assets/plotly.js">', text)
     text = box_tables(move_figures(text, page.name, page.run_dir, page.stage))
-    return re.sub(r'href="([\w-]+)\.ipynb', r'href="\1.html', text)
+    return re.sub(r'href="([\w-]+)\.(?:ipynb|qmd)', r'href="\1.html', text)
+
+# %% ../nbs/09b_site.ipynb #662b2c79
+def short_numbers(
+    text: str,  # an output
+) -> str:       # the same with at most six decimals
+    "Cut the decimals that nobody reads."
+    text = re.sub(r"(?<![\w.])(\d+\.\d{6})\d+(?![\w.])", r"\1", text)
+    return re.sub(r"(?<![\w.])(\d\.\d{4})\d+(e[-+]\d+)(?!\w)", r"\1\2", text)
 
 # %% ../nbs/09b_site.ipynb #4dc16478
 def clean_output(
@@ -219,7 +178,7 @@ def clean_output(
 ) -> dict | None:  # the output for the site, or None if it is not shown
     "Prepare one output of a cell."
     if output.get("name") == "stderr": return None
-    plain = lambda text: "".join(text).replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
+    plain = lambda text: short_numbers("".join(text).replace(f"{page.run_dir}/", "").replace(f"{page.root}/", ""))
     if "text" in output: output["text"] = plain(output["text"])
     data = output.get("data", {})
     if "text/html" in data: data.pop(PLOTLY_JSON, None)
@@ -247,7 +206,7 @@ def stage_text(
     page: Page,  # where it goes
 ) -> None:       # the cell is changed; without a source it is dropped
     "Prepare a markdown cell: addresses on headings, no links to files that the site does not have."
-    if "readme" in cell.metadata.get("tags", []): cell.source = None
+    if {"readme", "start"} & set(cell.metadata.get("tags", [])): cell.source = None
     else: cell.source = add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", cell.source), page.anchors)
 
 # %% ../nbs/09b_site.ipynb #ab5d63f5
@@ -295,7 +254,7 @@ def stage_notebook(
     title, subtitle, rest = split_title(first.source) if first else ("", "", "")
     if first: first.source = rest
     run_steps(notebook, page)
-    front = {"title": title or page.name, "subtitle": subtitle}
+    front = {"title": title or page.name, "subtitle": subtitle} | ({"toc": False} if page.name == "index" else {})
     top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
     if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
     notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
@@ -351,11 +310,8 @@ def signature_of(
     rows: list[list[str]],   # its parameters
     returns: str = "",       # the type that comes back
 ) -> str:                    # Python, on one line where it fits
-    "A signature as a reader would write it."
-    parts = [n + (f": {t}" if t else "") + ((f" = {d}" if t else f"={d}") if d else "") for n, t, d, _ in rows]
-    arrow = f" -> {returns}" if returns else ""
-    line = f"{name}({', '.join(parts)}){arrow}"
-    return line if len(line) <= 90 else f"{name}(\n    " + ",\n    ".join(parts) + f",\n){arrow}"
+    "A call as a reader would write it; the types stand in the table below it."
+    return f"{name}({', '.join(n + (f'={d}' if d else '') for n, _, d, _ in rows)})" + (f" -> {returns}" if returns else "")
 
 # %% ../nbs/09b_site.ipynb #0937dd9c
 def describe(
@@ -375,8 +331,8 @@ def describe(
     table = [[code(n), code(t), code(d), words(c)] for n, t, d, c in rows]
     if returns not in ("", "None"): table.append(["returns", code(returns), "", words(comments.get(node.returns.end_lineno, ""))])
     call = f"class {name}({', '.join(map(ast.unparse, node.bases))})" if cls and not rows else signature_of(name, rows, returns)
-    parts = [f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}", f"```python\n{call}\n```", ast.get_docstring(node) or ""]
-    if table: parts.append(f"```{{=html}}\n<div class='reference'>{html_table(['Name', 'Type', 'Default', 'Description'], table)}</div>\n```")
+    parts = [f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}", raw(f'<pre class="signature">{html.escape(call, quote=False)}</pre>'), ast.get_docstring(node) or ""]
+    if table: parts.append(raw(f'<div class="reference">{html_table(["Name", "Type", "Default", "Description"], table)}</div>'))
     methods = [describe(f, comments, f"{name}.") for f in functions if cls and not f.name.startswith("_")]
     return "\n\n".join(p for p in [*parts, where, *methods] if p)
 
@@ -416,7 +372,7 @@ def modules_of(
     root: Path,  # the checkout
 ) -> dict[str, Path]:  # module: its file
     "The modules that the notebooks export, from `retail_ci/_modidx.py`; of the installed package, where there is no checkout."
-    package = root / "retail_ci" if (root / "retail_ci").is_dir() else root.parent
+    package = root / "retail_ci" if (root / "retail_ci").is_dir() else Path(importlib.util.find_spec("retail_ci").origin).parent
     tree = ast.parse((package / "_modidx.py").read_text(encoding="utf-8"))
     index = ast.literal_eval(tree.body[-1].value)
     return {name: package.parent / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])}
@@ -448,6 +404,39 @@ def write_reference(
     (stage / "reference/index.qmd").write_text(front + "| Module | What it holds |\n|---|---|\n" + "\n".join(lines) + "\n", encoding="utf-8")
     return [f"reference/{short}.qmd" for _, short, _ in sorted(entries)]
 
+# %% ../nbs/09b_site.ipynb #3a02a8e2
+def front_of(
+    staged: Path,  # a staged notebook
+) -> dict:         # title, subtitle
+    "The front matter of a staged notebook."
+    first = json.loads(staged.read_text(encoding="utf-8"))["cells"][0]
+    return yaml.safe_load("".join(first["source"]).strip("-\n")) or {}
+
+def notebooks_page(
+    stage: Path,        # the folder that is rendered, with the notebooks in it
+    names: list[str],   # the notebooks, in their order
+    manifest: Mapping,  # of the run
+) -> str:               # a page
+    "The notebooks in order, with what each cost."
+    cost, rows = {n["name"]: n for n in manifest.get("notebooks") or []}, []
+    for name in (n for n in names if n != "index"):
+        front, spent = front_of(stage / f"{name}.ipynb"), cost.get(name, {})
+        rows.append([f'<a href="{name}.html">{html.escape(front["title"])}</a>', html.escape(front.get("subtitle") or ""), decimal(spent.get("seconds"), 1), count(spent["peak_mib"]) if spent.get("peak_mib") else "–"])
+    seconds, versions = manifest.get("seconds"), manifest.get("versions") or {}
+    told = f"<p>The chain of this run took {decimal(seconds, 0)} seconds, with several notebooks side by side, under Python {html.escape(str(versions.get('python', 'unknown')))}. A notebook without a time is no part of the chain.</p>" if seconds else ""
+    return page_text("The notebooks", "The whole argument, in the order in which it is computed; code unfolds where you ask for it.",
+                     [raw(told + html_table(["Notebook", "What it is about", "Seconds", "Memory, MiB"], rows, None, "The notebooks in the order of the chain, with what each took in this run."))])
+
+# %% ../nbs/09b_site.ipynb #a28f6a61
+def start_page(
+    notebook: Path,  # the home notebook
+) -> str:            # a page; nothing if no cell is tagged `start`
+    "How to run the chain, from the home notebook."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.exists() else []
+    texts, taken = ["".join(c["source"]) for c in cells if "start" in c["metadata"].get("tags", [])], set()
+    linked = [add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts]
+    return page_text("Run it yourself", "From an empty machine to this report, on your own data, from Python, and over HTTP.", linked) if texts else ""
+
 # %% ../nbs/09b_site.ipynb #d3c02d12
 def data_hash(
     manifest: Mapping,  # of a run
@@ -468,21 +457,23 @@ def stamp(
     return f"Config **{name}** · {day} · commit `{commit}` · data `{data_hash(manifest)}`"
 
 # %% ../nbs/09b_site.ipynb #801608b3
-REPORT_ZONES = ("01", "02", "03", "04", "05", "08")  # the notebooks whose pages speak about the business
+ZONES: dict[str, tuple[str, ...]] = {  # part of the analyst's list: the numbers of its notebooks
+    "The data": ("00", "01"), "The customers": ("02", "03"), "The recommendations": ("04", "05"), "Serving and exports": ("06", "07", "08"), "The machinery": ("09",)}
 
 def navigation(
     names: list[str],      # the notebooks, in their order
     reference: list[str],  # the pages of the reference
+    start: bool = True,    # whether there is a page on how to run the chain
 ) -> dict:                 # the part of the website's config that says what is where
-    "The sidebar and the links of the navigation bar."
-    pages = [f"{n}.ipynb" for n in names if n != "index"]
-    report = [p for p in pages if p[:2] in REPORT_ZONES]
-    made = [p for p in pages if p not in report]
-    sections = [{"section": title, "contents": contents} for title, contents in (("Report", report), ("How it is made", made)) if contents]
-    side = [{"text": "Home", "href": "index.ipynb"}, *sections, {"section": "Reference", "href": "reference/index.qmd", "contents": reference}]
-    bar = [{"text": "Home", "href": "index.ipynb"}, *({"text": s["section"], "href": s["contents"][0]} for s in sections),
-           {"text": "Reference", "href": "reference/index.qmd"}]
-    return {"sidebar": {"contents": side}, "navbar": {"left": bar}}
+    "A sidebar for each reader, and the doors in the navigation bar."
+    zones = {title: [f"{n}.ipynb" for n in names if n[:2] in numbers] for title, numbers in ZONES.items()}
+    business = [{"text": "Home", "href": "index.ipynb"}, *(f"{p}.qmd" for p in PAGES if p not in PAPERS)]
+    analyst = ["notebooks.qmd", *({"section": title, "contents": pages} for title, pages in zones.items() if pages)]
+    engineer = [*(["start.qmd"] if start else []), *([{"text": "The API", "href": "07_api.ipynb"}] if "07_api" in names else []), {"section": "Package reference", "href": "reference/index.qmd", "contents": reference}]
+    sides = {"Business": business, "Analyst": analyst, "Engineer": engineer, "Papers": [f"{p}.qmd" for p in PAPERS]}
+    doors = {"Business": "index.ipynb", "Analyst": "notebooks.qmd", "Engineer": "start.qmd" if start else "reference/index.qmd", "Papers": f"{PAPERS[0]}.qmd"}
+    return {"sidebar": [{"id": t.lower(), "style": "floating", "collapse-level": 2, "contents": c} for t, c in sides.items()],
+            "navbar": {"left": [{"text": text, "href": href} for text, href in doors.items()]}}
 
 # %% ../nbs/09b_site.ipynb #bf60cedb
 def read_facts(
@@ -515,11 +506,17 @@ def stage_site(
     (stage / "figures").mkdir()
     manifest, settings = read_facts(run_dir / "manifest.json"), read_facts(run_dir / "config.yaml")
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
-    sources = sources_of(run_dir, root)
+    sources, locale = sources_of(run_dir, root), (settings.get("report") or {}).get("locale")
+    use_locale(locale if locale in LOCALES else "en")
+    for picture in sorted(run_dir.glob("figures/*.png")): shutil.copy(picture, stage / "figures")
     for notebook, file in sources.items():
         stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name))
+    write_pages(facts_of(run_dir), stage)
+    start = start_page(sources["index"]) if "index" in sources else ""
+    for page, text in (("notebooks", notebooks_page(stage, list(sources), manifest)), ("start", start)):
+        if text: (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
     title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
-    website = {"title": title, "page-footer": {"left": stamp(manifest)}, **navigation(list(sources), write_reference(root, stage))}
+    website = {"title": title, "page-footer": {"left": stamp(manifest)}, **navigation(list(sources), write_reference(root, stage), bool(start))}
     (stage / "_run.yml").write_text(yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #85f8503b
@@ -527,7 +524,6 @@ def renderer_for(
     renderer: Literal["auto", "quarto", "smalldocs"],  # which one is wanted
 ) -> str:                                              # which one is used
     "Quarto where it is installed, else smalldocs; raises `RunError` if the wanted one is missing."
-    import importlib.util
     have = {"quarto": shutil.which("quarto"), "smalldocs": importlib.util.find_spec("smalldocs")}
     wanted = list(have) if renderer == "auto" else [renderer]
     for name in wanted:
@@ -550,18 +546,152 @@ def render(
         except (BuildError, ConfigError) as e: raise RunError(f"smalldocs could not render the site: {e}") from e
     return stage / "_site"
 
-# %% ../nbs/09b_site.ipynb #0fd34ea3
-def make_offline(
+# %% ../nbs/09b_site.ipynb #31cefa8a
+def pack(
+    text: str,      # a script, or data
+    name: str,      # what it is called
+    site: Path,     # rendered pages
+) -> Path:          # packed/NAME.js
+    "Pack a text into a script of the site."
+    file = site / "packed" / f"{name}.js"
+    file.parent.mkdir(exist_ok=True)
+    packed = base64.b85encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode()
+    file.write_text(f'housePacked("{name}", "{packed}");\n', encoding="utf-8")
+    return file
+
+def pack_all(
+    site: Path,     # rendered pages
+    run_dir: Path,  # the run
+) -> list[str]:     # the figures that have a chart
+    "Write the charts of the run, plotly's script, the script of the tables, and the search index."
+    charts, tables, index = charts_of(run_dir), importlib.util.find_spec("itables"), site / "search.json"
+    for name, made in charts.items(): pack(json.dumps(made, ensure_ascii=False, separators=(",", ":")), name, site)
+    if charts:
+        from plotly.offline import get_plotlyjs
+        pack(get_plotlyjs(), "plotly", site)
+    if tables: pack((Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"), "tables", site)
+    if index.exists():
+        found = [{k: v[:1200] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
+        pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
+        if (site / "site_libs/smalldocs.js").exists(): index.unlink()  # Quarto's own search reads it from a server
+    return list(charts)
+
+# %% ../nbs/09b_site.ipynb #6065254c
+def lighten_figures(
     site: Path,  # rendered pages
-) -> None:       # the folder is changed
-    "Drop fonts of other hosts from the stylesheets, and write the search index as a script."
-    for file in site.rglob("*.css"):
+) -> None:       # the pictures in figures/ are changed
+    "Write the pictures of the site with a palette of at most 256 colours, where that is smaller."
+    from PIL import Image
+    for file in sorted((site / "figures").glob("*.png")):
+        data, kept = file.read_bytes(), io.BytesIO()
+        with Image.open(io.BytesIO(data)) as image:
+            paper = Image.new("RGB", image.size, "white")
+            paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
+        paper.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(kept, "png")
+        if kept.tell() < len(data): file.write_bytes(kept.getvalue())
+
+# %% ../nbs/09b_site.ipynb #c5744d3f
+def css_blocks(
+    text: str,  # a stylesheet
+) -> Iterator[tuple[str, str]]:  # what stands before the brace, and what stands within; a statement has nothing within
+    "The parts of a stylesheet on its outermost level."
+    text, start, at, depth = re.sub(r"/\*.*?\*/", "", text, flags=re.S), 0, 0, 0
+    quoted = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[{};]|url\([^)]*\)", re.S)
+    for m in quoted.finditer(text):
+        sign = m[0]
+        if sign == ";" and not depth: yield text[start:m.end()].strip(), ""; start = m.end()
+        elif sign == "{":
+            if not depth: at = m.end()
+            depth += 1
+        elif sign == "}":
+            depth -= 1
+            if not depth: yield text[start:at - 1].strip(), text[at:m.start()]; start = m.end()
+
+def used_css(
+    text: str,       # a stylesheet
+    used: set[str],  # the words that pages and scripts mention
+) -> str:            # the same without rules that no page can use
+    "Leave out the rules for classes that nobody mentions."
+    kept = []
+    for head, body in css_blocks(text):
+        if not body: kept += [head] if not re.match(r"@import.*//", head) else []
+        elif head.startswith(("@media", "@supports", "@layer")): kept += [f"{head}{{{inner}}}"] if (inner := used_css(body, used)) else []
+        elif head.startswith("@"): kept.append(f"{head}{{{body}}}")
+        else:
+            wanted = [s for s in re.split(r",(?![^(]*\))", head) if set(re.findall(r"\.([A-Za-z_][\w-]*)", re.sub(r":not\([^)]*\)", "", s))) <= used]
+            if wanted: kept.append(f"{','.join(wanted)}{{{body}}}")
+    return "".join(kept)
+
+# %% ../nbs/09b_site.ipynb #7dc4cc96
+def lighten_styles(
+    site: Path,  # rendered pages
+) -> None:       # stylesheets and icons are changed
+    "Leave out of the stylesheets what the site does not use."
+    pages, scripts = sorted(site.rglob("*.html")), sorted(p for p in site.rglob("*.js") if p.parent.name != "packed")
+    named = {c for p in pages for text in re.findall(r'class="([^"]*)"', p.read_text(encoding="utf-8")) for c in text.split()}
+    used = named | {w for p in scripts for w in re.findall(r"[A-Za-z_][\w-]*", p.read_text(encoding="utf-8"))}
+    for file in sorted(site.glob("site_libs/**/*.css")):
         text = file.read_text(encoding="utf-8")
-        local = re.sub(r"@import\s*(?:url\()?[\"']?https?://(?:[^;\"')]|;(?=\d))*[\"']?\)?\s*;", "", text)
-        if local != text: file.write_text(local, encoding="utf-8")
-    index = site / "search.json"
-    text = index.read_text(encoding="utf-8") if index.exists() else "[]"
-    (site / "search-index.js").write_text(f"window.searchIndex = {text};\n", encoding="utf-8")
+        if "icons" in file.name: text = used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
+        file.write_text(used_css(text, used), encoding="utf-8")
+    lighten_icons(site)
+
+def lighten_icons(
+    site: Path,  # rendered pages, icons' stylesheet already lightened
+) -> None:       # the icons' font is changed
+    "Keep of the icons' font what the stylesheet still names."
+    folder = site / "site_libs/bootstrap-icons"
+    sheet, font = folder / "bootstrap-icons.min.css", folder / "fonts/bootstrap-icons.woff"
+    if not (sheet.exists() and font.exists()): return
+    from fontTools import subset
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the font's own table of names
+    text = sheet.read_text(encoding="utf-8")
+    signs = [int(code, 16) for file in site.rglob("*.css") for code in re.findall(r'content:\s*"\\([0-9a-f]{4,5})"', file.read_text(encoding="utf-8"))]
+    options = subset.Options(flavor="woff", layout_features=[], name_IDs=[], notdef_outline=True)
+    loaded = subset.load_font(str(font), options)
+    maker = subset.Subsetter(options)
+    maker.populate(unicodes=signs)
+    maker.subset(loaded)
+    subset.save_font(loaded, str(font), options)
+    (folder / "fonts/bootstrap-icons.woff2").unlink(missing_ok=True)
+    sheet.write_text(re.sub(r"url\([^)]*woff2[^)]*\)\s*format\([^)]*\),?", "", text), encoding="utf-8")
+
+# %% ../nbs/09b_site.ipynb #0b6c3d54
+def plain_code(
+    match: re.Match,  # a block of code on a page
+) -> str:             # the same without colours
+    "Code without the marks of colouring; what is quoted needs no escape."
+    return re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'")
+
+def finish_page(
+    text: str,          # a rendered page
+    charts: list[str],  # the figures that have a chart
+    sizes: Mapping[str, tuple[int, int]],  # figure file: its width and height
+) -> str:               # the finished page
+    "One page, finished."
+    text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
+    text = re.sub(r"(<body[^>]*>)", r'\1<a class="skip-link" href="#quarto-document-content">Skip to the page</a>', text, count=1)
+    text = re.sub(r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"', r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"', text)
+    text = text.replace('<a class="quarto-color-scheme-toggle nav-link" href=""', '<a class="quarto-color-scheme-toggle nav-link" href="" role="button" aria-label="Toggle dark mode"')
+    def image(m: re.Match) -> str:
+        tag, name = m[0], re.search(r'data-figure="([\w-]+)"', m[0])
+        file = re.search(r'src="(?:\.\./)?(figures/[^"]+)"', tag)
+        if name and file and name[1] in charts and file[1] == f"figures/{name[1]}.png": tag = tag.replace("<img", f'<img data-chart="{name[1]}"', 1)
+        if file and file[1] in sizes and " width=" not in tag: tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*sizes[file[1]]), 1)
+        return tag
+    return re.sub(r"<img\b[^>]*>", image, text)
+
+# %% ../nbs/09b_site.ipynb #5c9f7689
+def finish(
+    site: Path,     # rendered pages
+    run_dir: Path,  # the run
+) -> None:          # the folder is changed
+    "Pack, lighten, and mend what the renderers leave."
+    charts = pack_all(site, run_dir)
+    sizes = {f"figures/{p.name}": png_size(p.read_bytes()) for p in site.glob("figures/*.png")}
+    for page in sorted(site.rglob("*.html")): page.write_text(finish_page(page.read_text(encoding="utf-8"), charts, sizes), encoding="utf-8")
+    lighten_figures(site)
+    lighten_styles(site)
 
 # %% ../nbs/09b_site.ipynb #6982a25f
 def outside_in(
@@ -665,7 +795,7 @@ def workshop(
     out: Path,  # where the site will go
 ) -> Iterator[Path]:  # an empty folder beside it
     "A temporary folder on the same disk; raises `RunError` if the place holds something else or cannot be written."
-    if out.exists() and not (out.is_dir() and ((out / "search-index.js").exists() or not any(out.iterdir()))):
+    if out.exists() and not (out.is_dir() and ((out / "assets/house.css").exists() or not any(out.iterdir()))):
         raise RunError(f"{out} exists and is not a report site; give a new folder, or remove it yourself.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -704,81 +834,10 @@ def build_site(
     with workshop(out) as stage:
         stage_site(run_dir, root, stage)
         site = render(stage, tool)
-        make_offline(site)
+        finish(site, run_dir)
         faults = check_site(site)
         if faults: raise RunError(f"The site was not replaced, {len(faults)} fault(s): " + " ".join(faults[:5]))
         return replace_folder(site, out, stage / "old")
-
-# %% ../nbs/09b_site.ipynb #fc26c1f6
-CARDS = {"revenue": "Revenue", "customers": "Customers", "baskets": "Baskets", "basket_value": "Average basket"}  # figure: its name on the page
-
-def figure_cards(
-    figures: list[Mapping],  # name, value, and where there are two full months: month, change
-    currency: str = "",      # the sign in front of money
-) -> Html:                   # one card per figure
-    "The size of the business in a few numbers, with the change in the last full month."
-    cards = []
-    for f in figures:
-        value = money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"] or 0)
-        change = f.get("change")
-        month = date.fromisoformat(f["month"][:10]).strftime("%b") if change is not None else ""
-        note = f"{change:+.1%} in {month}".replace("-", "−") if month else "&nbsp;"
-        cards.append(f'<div class="key-figure"><span class="key-name">{CARDS.get(f["name"], f["name"])}</span>'
-                     f'<span class="key-number">{html.escape(value)}</span><span class="key-change">{note}</span></div>')
-    return Html(f'<div class="key-figures">{"".join(cards)}</div>')
-
-# %% ../nbs/09b_site.ipynb #d92ec855
-def source_line(
-    data: Mapping,  # the facts of the data: rows_in, kept, rejected, collapsed, anonymous, first_date, last_date
-) -> Html:          # a sentence
-    "What the numbers were made from."
-    told = {"rejected": "set aside with a reason", "collapsed": "copies of another", "anonymous": "kept without a customer"}
-    parts = [f"{count(data[k])} {words}" for k, words in told.items() if data.get(k)]
-    days = " to ".join(str(data.get(k) or "unknown")[:10] for k in ("first_date", "last_date"))
-    return Html(f'<p class="key-note">Sales from {days}; {count(data.get("rows_in") or 0)} lines read{": " + ", ".join(parts) if parts else ""}. '
-                'Changes are those of the last full month against the month before.</p>')
-
-# %% ../nbs/09b_site.ipynb #641427ba
-def what_to_do(
-    profiles: list[Mapping],  # of the segments: segment, customers, revenue, revenue_share, action
-    currency: str = "",       # the sign in front of money
-) -> Html:                    # a table, the segment with the most revenue first
-    "What to do, for how many customers, worth how much."
-    rows = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
-    dot = lambda s: f'<span class="dot" style="background:{SEGMENTS.get(s, SEGMENTS["Unnamed"])}"></span>{html.escape(s)}'
-    numbers = lambda p: [count(p["customers"]), money(p.get("revenue"), currency), share(p.get("revenue_share"))]
-    cells = [[dot(p["segment"]), html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
-    kinds = {0: "segment", 1: "action"}
-    return Html(f'<div class="actions">{html_table(["Segment", "What to do", "Customers", "Revenue", "Share"], cells, kinds)}</div>')
-
-# %% ../nbs/09b_site.ipynb #6d06690f
-def figure_link(
-    run: Run,     # whose figure
-    name: str,    # of the figure
-    page: str,    # the notebook that explains it, such as "05_evaluation"
-    alt: str,     # what there is to see, for those who cannot
-    caption: str = "",  # the finding, in a sentence
-) -> Html:        # the picture, which leads to its page; a sentence if the run has not drawn it
-    "A figure that links to its page."
-    file = next((f for f in (p / "figures" / f"{name}.png" for p in (run.path, run.fallback) if p) if f.exists()), None)
-    if not file: return Html("<p>This run has not drawn the figure.</p>")
-    data = base64.b64encode(file.read_bytes()).decode()
-    return Html(f'<figure class="figure"><a href="{page}.ipynb"><img class="img-fluid figure-img" data-figure="{name}" '
-                f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a><figcaption>{html.escape(caption)}</figcaption></figure>')
-
-# %% ../nbs/09b_site.ipynb #4eb1cf3d
-def offers_line(
-    facts: Mapping,  # of the recommendations: customers, personal_share, and per task the best model
-    page: str = "05_evaluation",  # the notebook that explains how it was measured
-) -> Html:           # a paragraph
-    "Who gets recommendations, and what did best on the held-out month."
-    if not facts.get("customers"): return Html("<p>This source names no products, so there is nothing to recommend.</p>")
-    told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
-    best = [f"<b>{html.escape(facts[task]['best_label'])}</b> {words}" for task, words in told.items() if facts.get(task)]
-    personal = share(facts.get("personal_share"))
-    measured = f" The best list in the held-out month: {', '.join(best)}." if best else ""
-    return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of the lines are personal, not best sellers.{measured} "
-                f'<a href="{page}.ipynb">Does it work?</a> shows all models, with intervals.</p>')
 
 # %% ../nbs/09b_site.ipynb #a740dbed
 def readme_link(
