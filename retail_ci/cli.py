@@ -13,8 +13,9 @@ from .core import ConfigError, DataError, RetailError, Run, RunError, find_root,
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
            'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'segment',
-           'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list', 'serving_of',
-           'comments', 'as_command', 'answer', 'show_version', 'app', 'main']
+           'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list', 'models_show',
+           'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments', 'as_command', 'answer',
+           'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -62,7 +63,7 @@ def run(
     from retail_ci.pipeline import refresh_reports, relative, run_chain
     root = find_root()
     if publish and not (root / "configs/default.yaml").is_file(): raise ConfigError("--publish is for a checkout, which holds the committed copies in reports/; leave it out here.")
-    place = run_chain(load_config(config, set_), root, first=from_, last=to, fresh=fresh)
+    place = run_chain(load_config(config, set_), root, first=from_, last=to, fresh=fresh, afterwards=True)
     if publish:
         stale = refresh_reports(place, root)
         print(f"reports/: {len(stale)} of the committed copies refreshed." if stale else "reports/: the committed copies are up to date.")
@@ -330,27 +331,89 @@ def models_promote(
     run = finished_run(config)
     from retail_ci.promotion import promote
     step = lambda done, total: tell_step(f"lists: {done:,} of {total:,} customers", max(done - 1, 0), total)
-    try: yes, version, checks = promote(run, serving_of(run), force, step)
+    try: yes, version, checks = promote(run, serving_of(run), force, step, tell_step)
     finally: end_steps()
     print("\n".join(f"{'yes' if c.passed else 'NO ':<4}{c.name}: {c.found}" for c in checks))
+    if yes: print(f"{version} answers now; `retail-ci serve --config {config}` starts the service.", flush=True)
+    tell_registry(run)
     if not yes: raise RunError("The gate says no, so nothing has changed. Look at the pages 03 and 05, or give a reason with --force.")
-    print(f"{version} answers now; `retail-ci serve --config {config}` starts the service.")
 
 def models_rollback(
     config: str = "default",   # a name from configs/, or a YAML file
+    reason: str = "",          # why; it is written down
 ) -> None:
-    "Let the model before the present one answer again."
-    from retail_ci.bundle import rollback
+    "Let the model before the present one answer again; it takes effect at once."
+    from retail_ci.promotion import take_back
     run = finished_run(config)
-    print(f"{rollback(serving_of(run))} answers now.")
+    print(f"{take_back(serving_of(run), reason)} answers now.", flush=True)
+    tell_registry(run)
 
+# %% ../nbs/09c_cli.ipynb #fa76911f
 def models_list(
     config: str = "default",   # a name from configs/, or a YAML file
 ) -> None:
-    "Show the models that have answered, the present one last."
+    "Show the models that have answered, the present one last, and those in the registry."
     from retail_ci.bundle import read_stack
-    stack = read_stack(serving_of(finished_run(config)))
-    print("\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"]) if stack else "No model has been promoted yet; `retail-ci models promote` does it.")
+    from retail_ci.promotion import settle_pending
+    run = finished_run(config)
+    settle_pending(serving_of(run))
+    stack = read_stack(serving_of(run))
+    print("\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"]) if stack else "No model has been promoted yet; `retail-ci models promote` does it.", flush=True)
+    if not tell_registry(run): return
+    from retail_ci.registry import list_models
+    table = list_models(open_registry(run), serving_of(run), run.config.name)
+    print("\n" + table.to_string(index=False) if len(table) else "No model is registered yet.")
+
+def models_show(
+    which: str = "champion",   # champion, challenger, a version, a bundle or a run
+    config: str = "default",   # a name from configs/, or a YAML file
+) -> None:
+    "Show one registered model: where it comes from, what it reached, what the gate said, how to load it."
+    run = finished_run(config)
+    from retail_ci.registry import follow, model_text, pick_version
+    store = open_registry(run)
+    for note in follow(store, serving_of(run), run.config.name): print(f"retail-ci: {note}", file=sys.stderr)
+    print(model_text(store, pick_version(store, which, run.config.name)))
+
+def models_compare(
+    runs: str = "",            # which runs, with commas between, or the beginnings of their names; the last five if left out
+    metric: str = "",          # only numbers whose name holds this, such as ndcg
+    config: str = "default",   # a name from configs/, or a YAML file
+    out: str = "",             # also write the numbers to this file, .csv or .parquet
+) -> None:
+    "Lay runs side by side: settings that differ, and every number with its interval."
+    if out and Path(out).suffix not in (".csv", ".parquet"): raise ConfigError(f"Say where the numbers go: --out FILE, a .csv or .parquet file, found {out!r}.")
+    run = finished_run(config)
+    from retail_ci.core import save
+    from retail_ci.tracking import compare_runs, comparison_text
+    found = compare_runs(run.config, [r.strip() for r in runs.split(",") if r.strip()], metric, store=open_registry(run))
+    print(comparison_text(found))
+    if out: save(found.numbers, out)
+
+# %% ../nbs/09c_cli.ipynb #9204bdc5
+def open_registry(
+    run: Run,   # any run of a config
+) -> Any:       # a Store of retail_ci.tracking
+    "Open the place where the runs of a config are written down, saying that it takes a moment."
+    from retail_ci.tracking import open_store
+    tell_step("opening MLflow", 0, 1)
+    try: return open_store(run.config, serving_of(run).parent)
+    finally: end_steps()
+
+def tell_registry(
+    run: Run,   # the last good run of a config
+) -> bool:      # whether MLflow is in use and could be told
+    "Bring MLflow up to date; if that cannot be done, say so: what was decided stands."
+    from retail_ci.pipeline import to_write_down
+    from retail_ci.tracking import installed
+    if not (to_write_down(run.config) and installed()): return False
+    from retail_ci.registry import write_down
+    tell_step("MLflow", 0, 1)
+    try: notes = write_down(run.config, serving_of(run).parent)
+    except RetailError as e: notes = [f"MLflow is not up to date: {str(e).removesuffix('.')}. What answers is not affected; the next `retail-ci models` command puts it right."]
+    finally: end_steps()
+    for note in notes: print(f"retail-ci: {note}", file=sys.stderr, flush=True)
+    return not any(note.startswith("MLflow is not up to date") for note in notes)
 
 def serving_of(
     run: Run,   # any run of a config
@@ -359,7 +422,7 @@ def serving_of(
     return find_root() / "runs" / run.config.name / "serving"
 
 # %% ../nbs/09c_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, predict, drift, evaluate, tune, models_promote, models_rollback, models_list, export, campaigns, site, serve)
+COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, predict, drift, evaluate, tune, models_promote, models_rollback, models_list, models_show, models_compare, export, campaigns, site, serve)
 
 # %% ../nbs/09c_cli.ipynb #bd25da3e
 def comments(
@@ -370,7 +433,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "format": "NAME", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON",
+METAVARS = {"config": "NAME|FILE", "format": "NAME", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON", "reason": "REASON", "runs": "A,B", "metric": "NAME",
             "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
 
 def as_command(
@@ -381,7 +444,7 @@ def as_command(
     hints, notes, signature = get_type_hints(function), comments(function), inspect.signature(function)
     @functools.wraps(function)
     def command(**values: Any) -> None: raise SystemExit(answer(function, **values))
-    options = {name: Annotated[hints[name], typer.Argument(help=notes[name], metavar="[SOURCE]", show_default=False) if name == "source" else typer.Option(
+    options = {name: Annotated[hints[name], typer.Argument(help=notes[name], metavar=f"[{name.upper()}]", show_default=name == "which") if name in ("source", "which") else typer.Option(
         *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[:1 + (len(name) == 1)], help=notes[name], metavar=METAVARS.get(name), show_default=bool(p.default))]
                for name, p in signature.parameters.items()}
     command.__annotations__ = options
@@ -421,7 +484,9 @@ EXAMPLES = {
     "campaigns": ["retail-ci campaigns", "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists"],
     "site": ["retail-ci site", "retail-ci site --config small --serve"],
     "models_promote": ["retail-ci models promote", "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'"],
-    "models_rollback": ["retail-ci models rollback"], "models_list": ["retail-ci models list"],
+    "models_rollback": ["retail-ci models rollback", "retail-ci models rollback --reason 'too many umbrellas'"], "models_list": ["retail-ci models list"],
+    "models_show": ["retail-ci models show", "retail-ci models show challenger --config shop.yaml"],
+    "models_compare": ["retail-ci models compare --metric ndcg", "retail-ci models compare --runs 20260102,20260201 --out months.csv"],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
 
 def show_version(

@@ -4,7 +4,7 @@
 
 # %% ../nbs/09_pipeline.ipynb #41888f30
 from __future__ import annotations
-import contextlib, csv, dataclasses, errno, fcntl, hashlib, importlib.metadata, json, multiprocessing, multiprocessing.forkserver, os, re
+import contextlib, csv, dataclasses, errno, fcntl, hashlib, importlib.metadata, importlib.util, json, multiprocessing, multiprocessing.forkserver, os, re
 import secrets, shutil, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain',
            'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
            'input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id', 'publish', 'remains',
            'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable', 'unfinished',
-           'staged', 'open_staging', 'close_staging', 'settle', 'run_chain', 'same_facts', 'same_picture',
-           'stale_reports', 'refresh_reports']
+           'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote', 'to_write_down',
+           'Clerk', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -371,6 +371,7 @@ def run_notebooks(
     run: Path,               # the run's folder
     config: Config,          # its name and its workers
     progress: Progress,      # told what happens
+    idle: Callable[[Server], None] = lambda server: None,  # told when a worker is free and the end is near
 ) -> list[dict[str, Any]]:   # per notebook: name, source, seconds, peak_mib
     "Execute notebooks, side by side where they do not need each other; raises the first failure as a `RetailError`."
     paths, needs, jobs, ready, facts = {p.stem: p for p in notebooks}, order(notebooks), {}, [], {}
@@ -384,6 +385,7 @@ def run_notebooks(
                 name = ready.pop(0)
                 jobs[name] = start_job(paths[name], run, config.name, server)
                 progress.started(name)
+            if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1: idle(server)
             wait([w for job in jobs.values() for w in (job.connection, job.process.sentinel)], timeout=1 if server.ready.is_set() else 0.1)
             for name in [n for n, job in jobs.items() if job.listen()]:
                 facts[name] = finished(jobs[name], run)
@@ -609,7 +611,7 @@ def differing(
     new = json.loads(json.dumps(dataclasses.asdict(config)))
     flat = lambda c: {f"{s}.{k}" if isinstance(v, dict) else s: w for s, v in c.items() for k, w in (v.items() if isinstance(v, dict) else [("", v)])}
     was, now = flat(old["config"]), flat(new)
-    words = [f"{k} is {now.get(k)!r}, was {was.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k) and not k.startswith("runs.")]
+    words = [f"{k} is {now.get(k)!r}, was {was.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k) and not k.startswith(("runs.", "mlflow.", "serving."))]
     words += [f"the input {k} has changed" for k in sorted(old["inputs"] | inputs) if old["inputs"].get(k) != inputs.get(k)]
     sources = {n["name"]: n["sha256"] for n in old["notebooks"]}
     return words + [f"notebook {p.stem} has changed" for p in notebooks if sources.get(p.stem) != sha256(p)]
@@ -715,6 +717,109 @@ def settle(
     return place
 
 # %% ../nbs/09_pipeline.ipynb #11976048
+def keep_books(
+    connection: Connection,   # to the runner
+    config: Config,           # of the run
+    home: str,                # runs/<name>
+    env: dict[str, str],      # the runner's environment
+    cwd: str,                 # its working directory
+) -> None:
+    "The life of the clerk: get ready, wait for the finished run, do what is due, tell."
+    os.setsid(), os.chdir(cwd), os.environ.clear(), os.environ.update(env | ONE_THREAD)
+    end_with_parent(os.getpid())
+    if not os.environ.get("RETAIL_CI_DEBUG"):
+        with open(os.devnull, "wb") as nowhere: os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+    from retail_ci import promotion, registry, tracking
+    if to_write_down(config) and tracking.installed():
+        with contextlib.suppress(Exception): tracking.import_mlflow()
+    with contextlib.suppress(EOFError):
+        run = core.Run(config, Path(connection.recv()))
+        duties = {"promotion": lambda: [promotion.promote_first(run, Path(home) / "serving")], "MLflow": lambda: registry.write_down(config, Path(home))}
+        for name, wanted in (("promotion", to_promote(config, Path(home))), ("MLflow", to_write_down(config))):
+            if wanted: one_duty(connection, name, duties[name])
+        connection.send({"end": True})
+
+def one_duty(
+    connection: Connection,             # to the runner
+    name: str,                          # what it is called
+    work: Callable[[], list[str]],      # does it and returns sentences
+) -> None:
+    "Do one thing, and tell how it went."
+    began = time.monotonic()
+    connection.send({"at": name})
+    try: said, trouble = [s for s in work() if s], ""
+    except RetailError as e: said, trouble = [], str(e)
+    except Exception as e: said, trouble = [], f"Unexpected {type(e).__name__}: {e}"
+    connection.send({"name": name, "seconds": time.monotonic() - began, "said": said, "trouble": trouble})
+
+# %% ../nbs/09_pipeline.ipynb #a1f3f549
+def to_promote(
+    config: Config,   # of the run
+    home: Path,       # runs/<name>
+) -> bool:
+    "Whether a run is to put its own model in place, since none answers."
+    return config.serving.promote_first and not (home / "serving/current").exists()
+
+def to_write_down(
+    config: Config,   # of the run
+) -> bool:
+    "Whether a run is to be written down; `RETAIL_CI_TRACKING=off` in the environment says no."
+    return config.mlflow.enabled and os.environ.get("RETAIL_CI_TRACKING") != "off"
+
+class Clerk:
+    "Does what is due after a run, in a process that gets ready beforehand."
+    def __init__(self, config: Config, home: Path, stream: TextIO | None = None):
+        "`home`: runs/<name>; `stream`: where lines go, standard output if left out."
+        self.config, self.home, self.stream, self.process = config, home, stream, None
+        missing = to_write_down(config) and importlib.util.find_spec("mlflow") is None
+        self.words = ["Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it on."] if missing else []
+        if missing: self.config = dataclasses.replace(config, mlflow=dataclasses.replace(config.mlflow, enabled=False))
+
+    def start(self, server: Server) -> None:
+        "Let the process get ready, if there is anything to do for it."
+        if self.process is not None or not (to_promote(self.config, self.home) or to_write_down(self.config)): return
+        import retail_ci.pipeline
+        context = server.context()
+        self.connection, there = context.Pipe()
+        self.process = context.Process(target=retail_ci.pipeline.keep_books, args=(there, self.config, str(self.home), dict(os.environ), os.getcwd()), daemon=True)
+        with set_environment(server.variables): self.process.start()
+        there.close()
+
+    def finish(self, run: Path) -> list[dict[str, Any]]:
+        "Hand over the finished run and wait; what was done, as lines of the timing table."
+        lines = []
+        if self.process is None: return lines
+        try:
+            self.connection.send(str(run))
+            lines = list(self._listen())
+        except (EOFError, OSError): self._trouble("the process that does it was killed")
+        finally: self.close()
+        return lines
+
+    def _listen(self) -> Iterator[dict[str, Any]]:
+        "What the process tells, until it has nothing left to do or takes too long over MLflow."
+        at = ""
+        while True:
+            if not self.connection.poll(self.config.mlflow.timeout if at == "MLflow" else None): return self._trouble(f"it took longer than {self.config.mlflow.timeout} seconds (mlflow.timeout)")
+            told = self.connection.recv()
+            if "end" in told: return
+            if "at" in told: at = told["at"]; continue
+            self.words += told["said"]
+            if told["trouble"]: self._trouble(told["trouble"].removesuffix("."), told["name"])
+            yield told
+
+    def _trouble(self, words: str, name: str = "MLflow") -> None:
+        "Say what has not been done."
+        what = "no model was promoted" if name == "promotion" else "it is not written down in MLflow"
+        print(f"retail-ci: The run is finished and current, but {what}: {words}.{'' if name == 'promotion' else ' The next run catches up.'}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        "End the process."
+        if self.process is None: return
+        kill_group(self.process.pid), self.process.kill(), self.process.join(), self.connection.close()
+        self.process = None
+
+# %% ../nbs/09_pipeline.ipynb #847f564f
 def run_chain(
     config: Config,                     # what to do
     root: str | Path | None = None,     # the project's folder; found from here if left out
@@ -723,23 +828,35 @@ def run_chain(
     last: str = "",                     # stop after this number
     stream: TextIO | None = None,       # where progress goes; standard output if left out
     fresh: bool = False,                # whether every source file is read anew
+    afterwards: bool = False,           # whether a first model is promoted, and the run written down in MLflow
 ) -> Path:                              # the finished run
     "Run the chain and make its result the current one; on any error the last good run stays as it was."
     root = Path(root or find_root())
     home, notebooks, began = root / "runs" / config.name, chain(nbs or supplied("nbs", root)), time.time()
     earlier, now = split(notebooks, first, last)
     last = "" if now[-1] == notebooks[-1] else last
-    inputs = input_hashes(config)
-    with disk_errors(), stoppable(), locked(home):
+    inputs, clerk = input_hashes(config), Clerk(config, home, stream) if afterwards and not last else None
+    with disk_errors(), stoppable(), locked(home), contextlib.closing(clerk) if clerk else contextlib.nullcontext():
         prune(home, config.runs.keep)
         kept = open_staging(home, fresh)
         with unfinished(home, config) as run:
             facts = link_earlier(earlier, home, run, config, inputs) if earlier else []
-            facts += run_notebooks(now, run, config, Progress(len(now), stream))
+            facts += run_notebooks(now, run, config, Progress(len(now), stream), *([clerk.start] if clerk else []))
             manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root) if notebooks[0].parent.parent == root else None, complete=not last, staging=close_staging(home, kept))
             place = settle(run, last, config.runs.keep)
-    print("\n" + timing_table(manifest["notebooks"], manifest["seconds"]), file=stream or sys.stdout, flush=True)
+        print("\n" + timing_table(manifest["notebooks"], manifest["seconds"]), file=stream or sys.stdout, flush=True)
+        if clerk: tell_afterwards(clerk, place, stream)
     return place
+
+def tell_afterwards(
+    clerk: Clerk,             # for this run
+    place: Path,              # the finished run
+    stream: TextIO | None,    # where lines go; standard output if left out
+) -> None:
+    "Let the clerk do what is due, and say what was done."
+    clerk.start(Server([]))
+    for line in clerk.finish(place): print(f"{line['name']:<24}{line['seconds']:>9.1f}", file=stream or sys.stdout, flush=True)
+    for words in clerk.words: print(words, file=stream or sys.stdout, flush=True)
 
 # %% ../nbs/09_pipeline.ipynb #e338b939
 def same_facts(

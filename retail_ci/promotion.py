@@ -24,8 +24,8 @@ from .recommender import HybridRecommender, configured
 __all__ = ['NOT_WORSE', 'STABLE', 'RIVALS', 'all_lists', 'for_newcomers', 'product_neighbours', 'bundle_of_run', 'version_of',
            'in_plain_methods', 'people_of', 'since_when', 'card_of', 'fingerprint', 'recipe_of', 'code_of',
            'load_cells', 'origin_of', 'Check', 'gate', 'as_measured', 'compare_recipes', 'against_champion', 'only_one',
-           'append_log', 'read_log', 'heal', 'deciding', 'stamp', 'promote', 'answers_itself', 'take_back',
-           'promote_first']
+           'append_log', 'read_log', 'heal', 'settle_pending', 'deciding', 'stamp', 'promote', 'answers_itself',
+           'take_back', 'promote_first']
 
 # %% ../nbs/06a_promotion.ipynb #cc93d19c
 def all_lists(
@@ -294,6 +294,13 @@ def heal(
     done = now is not None and now.name == line["version"]
     append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
     note.unlink()
+
+def settle_pending(
+    serving: Path,   # the folder of bundles
+) -> None:
+    "The same for whoever only looks: where a promotion is at work, its note is its own affair."
+    if (serving / "pending.json").exists():
+        with contextlib.suppress(RunError), only_one(serving): heal(serving)
 
 # %% ../nbs/06a_promotion.ipynb #d2b2b18a
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 
 # %% ../nbs/06c_registry.ipynb #62077642
 from __future__ import annotations
-import contextlib, importlib.metadata, io, os, tempfile, warnings
+import contextlib, fcntl, importlib.metadata, io, os, tempfile, warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from .tracking import Store, find_logged, import_mlflow, log_missing, one_senten
 # %% auto #0
 __all__ = ['KINDS', 'SCRIPT', 'COLUMNS', 'ServedRecommender', 'ServedSegmentation', 'served', 'signature', 'parts_of',
            'requirements', 'speaking_to', 'name_of', 'log_model', 'register', 'set_alias', 'holder', 'follow',
-           'still_there', 'note_verdicts', 'write_down', 'list_models', 'pick_version', 'model_text']
+           'still_there', 'note_verdicts', 'write_down', 'taking_turns', 'write_down_alone', 'list_models',
+           'pick_version', 'model_text']
 
 # %% ../nbs/06c_registry.ipynb #cc0efe4d
 class ServedRecommender:
@@ -226,6 +227,23 @@ def write_down(
     progress: Callable[[str], None] = lambda words: None,  # told what is being done
 ) -> list[str]:       # sentences for the user
     "Bring tracking and registry up to date; raises `RunError` with one sentence if they cannot be used."
+    with taking_turns(home): return write_down_alone(config, home, progress)
+
+@contextlib.contextmanager
+def taking_turns(
+    home: Path,          # runs/<name>
+) -> Iterator[None]:     # while nobody else writes
+    "Let one process at a time write the runs of a config down, so that none is written twice."
+    with open(home / ".mlflow.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+def write_down_alone(
+    config: Config,   # whose runs
+    home: Path,       # runs/<name>
+    progress: Callable[[str], None],  # told what is being done
+) -> list[str]:       # sentences for the user
+    "The work of `write_down`."
     store = open_store(config, home, create=True)
     notes = [store.note] if store.note else []
     log_missing(store, home, progress)

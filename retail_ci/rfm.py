@@ -14,8 +14,8 @@ from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, grid_cells
 from .engines import connect, exact_sum
 
 # %% auto #0
-__all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'basic_sums', 'visits',
-           'variety_sums', 'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'add_scores',
+__all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'totals', 'days', 'visits',
+           'variety', 'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'add_scores',
            'plot_heatmap', 'plot_distributions', 'grid_profile', 'plot_grid']
 
 # %% ../nbs/02_rfm.ipynb #2e5be2e6
@@ -49,16 +49,17 @@ def rfm_features(
     products: ibis.Table | None = None,  # product_id and category; without it category_variety is missing
 ) -> ibis.Table:                      # customer_id, `FEATURES` and short_history, a row per customer with a purchase, by customer_id
     "Recency, frequency, monetary value and habits per known customer, as they stood at a date."
-    today, until = epoch_day(reference_date), ibis.literal(pd.Timestamp(reference_date))
-    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < until))
-    if products is not None and "product_id" in t.columns: t = t.left_join(products.select("product_id", "category"), "product_id")
+    today = epoch_day(reference_date)
+    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < ibis.literal(pd.Timestamp(reference_date))))
     number = t.day.epoch_seconds() // 86400
-    t = t.mutate(number=number, sale=~t.is_return, recent=number >= today - window_days, nothing=ibis.null("int64"))
-    sums = t.group_by("customer_id").aggregate(**basic_sums(t), **variety_sums(t))
-    came = visits(transactions, pd.Timestamp(reference_date) - pd.Timedelta(days=window_days), pd.Timestamp(reference_date))
-    both = sums.filter(sums.last_day.notnull()).left_join(came, "customer_id").drop("customer_id_right")
-    both = both.mutate(frequency=both.frequency.fill_null(0), weekend=both.weekend.fill_null(0))
-    return ratios(both, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
+    wanted = {c: t[c] for c in ("customer_id", "transaction_id", "product_id", "revenue", "is_weekend") if c in t.columns}
+    t = t.select(**wanted, number=number, sale=~t.is_return, recent=number >= today - window_days)
+    parts = [totals(t), days(t), visits(t), variety(t, products)]
+    joined = parts[0].filter(parts[0].last_day.notnull())
+    for part in parts[1:]: joined = joined.left_join(part, "customer_id").drop("customer_id_right")
+    tells = ["frequency"] + ["product_variety"] * ("product_id" in t.columns) + ["category_variety"] * ("product_id" in t.columns and products is not None)
+    joined = joined.mutate(**{c: joined[c].fill_null(0) for c in tells})
+    return ratios(joined, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
 
 def epoch_day(
     date: pd.Timestamp,  # a date
@@ -67,35 +68,47 @@ def epoch_day(
     return int(pd.Timestamp(date).timestamp() // 86400)
 
 # %% ../nbs/02_rfm.ipynb #7f74ce1c
-def basic_sums(
-    t: ibis.Table,  # lines with number, sale, recent, nothing
-) -> dict[str, ibis.Value]:  # name: aggregate
+def totals(
+    t: ibis.Table,  # lines: customer_id, number (of the day), sale, recent, revenue
+) -> ibis.Table:    # customer_id, first_day, last_day, lines, sale_lines, net, spent
     "What is counted and added per customer."
     now = t.sale & t.recent
-    return dict(first_day=t.number.min(where=t.sale), last_day=t.number.max(where=t.sale), days=t.number.nunique(where=t.sale),
-                lines=t.recent.cast("int32").sum(), sale_lines=now.cast("int32").sum(),
-                net=exact_sum(t.revenue, t.recent), spent=exact_sum(t.revenue, now))
+    return t.group_by("customer_id").aggregate(first_day=t.number.min(where=t.sale), last_day=t.number.max(where=t.sale), lines=t.recent.cast("int32").sum(),
+                                               sale_lines=now.cast("int32").sum(), net=exact_sum(t.revenue, t.recent), spent=exact_sum(t.revenue, now))
+
+def days(
+    t: ibis.Table,  # lines: customer_id, number, sale
+) -> ibis.Table:    # customer_id, days
+    "On how many days each customer bought."
+    each = t.filter(t.sale).select("customer_id", "number").distinct()
+    return each.group_by("customer_id").aggregate(days=each.count())
 
 def visits(
-    transactions: ibis.Table,  # the transactions
-    since: pd.Timestamp,       # midnight of the first day of the look-back
-    until: pd.Timestamp,       # midnight after its last day
-) -> ibis.Table:               # customer_id, frequency, weekend: baskets with a sale, and those with one on a weekend
-    "How often each customer came; the lines of a basket are brought together first."
-    sales = transactions.filter(transactions.customer_id.notnull() & ~transactions.is_return & (transactions.day >= ibis.literal(since)) & (transactions.day < ibis.literal(until)))
+    t: ibis.Table,  # lines: customer_id, transaction_id, sale, recent, is_weekend
+) -> ibis.Table:    # customer_id, frequency, weekend: baskets with a sale, and those with one on a weekend
+    "How often each customer came within the look-back."
+    sales = t.filter(t.sale & t.recent & t.transaction_id.notnull())
     baskets = sales.group_by("customer_id", "transaction_id").aggregate(weekend=sales.is_weekend.cast("int32").max())
     return baskets.group_by("customer_id").aggregate(frequency=baskets.count(), weekend=baskets.weekend.sum())
 
-def variety_sums(
-    t: ibis.Table,  # lines, with product_id and category where the source has them
-) -> dict[str, ibis.Value]:  # name: aggregate
-    "How many different things a customer buys; missing where the source cannot tell."
-    now = t.sale & t.recent
-    return {f"{what}_variety": t[column].nunique(where=now) if column in t.columns else t.nothing.max() for what, column in (("category", "category"), ("product", "product_id"))}
-
 # %% ../nbs/02_rfm.ipynb #7a360ad2
+def variety(
+    t: ibis.Table,                      # lines: customer_id, sale, recent, and product_id where the source has it
+    products: ibis.Table | None = None,  # product_id and category
+) -> ibis.Table:                        # customer_id, product_variety, category_variety; missing where the source cannot tell
+    "How many different things each customer buys within the look-back."
+    now = t.filter(t.sale & t.recent)
+    nothing = ibis.null("int64")
+    if "product_id" not in t.columns: return now.select("customer_id").distinct().mutate(product_variety=nothing, category_variety=nothing)
+    each = now.select("customer_id", "product_id").distinct()
+    if products is None: return each.group_by("customer_id").aggregate(product_variety=each.product_id.count()).mutate(category_variety=nothing)
+    named = each.left_join(products.select("product_id", "category"), "product_id")
+    kinds = named.group_by("customer_id", "category").aggregate(products=named.product_id.count())
+    return kinds.group_by("customer_id").aggregate(product_variety=kinds.products.sum(), category_variety=kinds.category.count())
+
+# %% ../nbs/02_rfm.ipynb #360e101d
 def ratios(
-    sums: ibis.Table,    # one row per customer, from the aggregates above
+    sums: ibis.Table,    # one row per customer, from the four parts; what a part does not have is missing
     reference_day: int,  # the reference date as a day number
 ) -> ibis.Table:         # customer_id and `FEATURES`
     "Turn counts and sums into features; a division by nothing is missing."

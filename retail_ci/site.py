@@ -511,7 +511,7 @@ def stage_site(
     for picture in sorted(run_dir.glob("figures/*.png")): shutil.copy(picture, stage / "figures")
     for notebook, file in sources.items():
         stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name))
-    write_pages(facts_of(run_dir), stage)
+    write_pages(facts_of(run_dir), stage, sources)
     start = start_page(sources["index"]) if "index" in sources else ""
     for page, text in (("notebooks", notebooks_page(stage, list(sources), manifest)), ("start", start)):
         if text: (stage / f"{page}.qmd").write_text(text, encoding="utf-8")

@@ -146,13 +146,13 @@ def test_build_reference_stamp_and_home(tmp_path):
     out = site.build_site(run, root, renderer="smalldocs")
     assert out == root / "_site" and sorted(p.name for p in root.iterdir() if p.name.startswith("_site")) == ["_site"]
     pages = {p.relative_to(out).as_posix(): p.read_text() for p in out.rglob("*.html")}
-    assert set(pages) == {"index.html", "02_rfm.html", "reference/index.html", "reference/rfm.html"}
+    assert set(pages) == {"index.html", "02_rfm.html", "reference/index.html", "reference/rfm.html", "notebooks.html", *(f"{p}.html" for p in site.PAGES)}
     for text in pages.values():
         assert all(part in text for part in ("small", "2026-01-02", "abcdef012345", "abababababab"))
     reference = pages["reference/rfm.html"]
     assert "one number, &lt;b&gt;not&lt;/b&gt; markup" in reference and "float | None" in reference and "from 1" in reference
     assert 'href="../02_rfm.html#by-value"' in reference and 'href="02_rfm.html#by-value"' in pages["index.html"]
-    assert "quarto-color-scheme-toggle" in reference and "window.searchIndex = [{" in (out / "search-index.js").read_text()
+    assert "quarto-color-scheme-toggle" in reference and (out / "packed/search.js").read_text().startswith('housePacked("search", "') and not (out / "search.json").exists()
     assert "fonts.googleapis" not in "".join(p.read_text() for p in out.rglob("*.css"))
 
 

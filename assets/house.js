@@ -1,0 +1,165 @@
+// What the report's pages do in a browser: packed files are loaded when somebody needs them, figures become charts,
+// tables sort, search and download. Everything lies beside the pages, and works from a folder without a server.
+(() => {
+  "use strict";
+  const at = window.houseAt || "./", all = (what, within = document) => [...within.querySelectorAll(what)];
+  const make = (tag, attributes = {}, text = "") => {
+    const node = document.createElement(tag);
+    Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
+    if (text) node.textContent = text;
+    return node;
+  };
+
+  // ---- packed files: gzip as base 85 in a script, since a page from a folder may load scripts and nothing else
+  const waiting = {}, promised = {};
+  window.housePacked = (name, text) => waiting[name](text);
+  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~";
+  const value = new Uint8Array(128);
+  [...digits].forEach((digit, i) => { value[digit.charCodeAt(0)] = i; });
+  const bytesOf = (text) => {
+    const short = (5 - text.length % 5) % 5, padded = text + "~".repeat(short), out = new Uint8Array(padded.length / 5 * 4);
+    for (let i = 0, o = 0; i < padded.length; i += 5, o += 4) {
+      let n = 0;
+      for (let j = 0; j < 5; j++) n = n * 85 + value[padded.charCodeAt(i + j)];
+      out[o] = n / 16777216; out[o + 1] = n / 65536 & 255; out[o + 2] = n / 256 & 255; out[o + 3] = n & 255;
+    }
+    return out.subarray(0, out.length - short);
+  };
+  const unpack = async (text) => {
+    if (!window.DecompressionStream) throw new Error("this browser is too old to unpack it");
+    return new Response(new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const load = (name) => promised[name] = promised[name] || new Promise((done, failed) => {
+    waiting[name] = (text) => unpack(text).then(done, failed);
+    const script = make("script", { src: `${at}packed/${name}.js` });
+    script.onerror = () => failed(new Error(`${name} is not there`));
+    document.head.append(script);
+  });
+  const addressOf = (text) => URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+
+  // ---- search: the index is packed too
+  const fetched = window.fetch;
+  window.fetch = (address, options) => /search\.json$/.test(String(address))
+    ? load("search").then((text) => new Response(text), () => fetched(address, options)) : fetched(address, options);
+
+  // ---- charts
+  const dark = () => document.documentElement.classList.contains("quarto-dark") || document.body.classList.contains("quarto-dark");
+  const plotly = () => promised.plotlyReady = promised.plotlyReady || load("plotly").then((text) => new Promise((done, failed) => {
+    const script = make("script", { src: addressOf(text) });
+    script.onload = () => done(window.Plotly);
+    script.onerror = () => failed(new Error("the chart's script did not start"));
+    document.head.append(script);
+  }));
+  const themed = (layout) => {
+    const line = dark() ? "#3a424d" : "#e3e6ea", ink = dark() ? "#e4e7eb" : "#2b2f36", axes = {};
+    Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).forEach((key) => { axes[key] = { ...layout[key], gridcolor: line, linecolor: line }; });
+    const menus = (layout.updatemenus || []).map((menu) => ({ ...menu, bgcolor: dark() ? "#242a32" : "#f6f8fa", bordercolor: line, font: { color: ink } }));
+    return { ...layout, ...axes, updatemenus: menus, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "inherit", size: 13 }, height: 460, autosize: true };
+  };
+  const offerChart = (image) => {
+    const figure = image.closest("figure"), link = image.closest("a") || image, name = image.dataset.chart;
+    if (!figure || figure.querySelector(".house-explore")) return;
+    const button = make("button", { type: "button", class: "house-explore", "aria-pressed": "false" }, "Explore this chart");
+    const place = make("div", { class: "house-chart", hidden: "", role: "group", "aria-label": `Interactive chart. ${image.alt}` });
+    let drawn = null;
+    const draw = async () => {
+      button.textContent = "Loading …";
+      try {
+        const [library, text] = await Promise.all([plotly(), load(name)]);
+        drawn = JSON.parse(text);
+        place.hidden = false; link.hidden = true;
+        await library.newPlot(place, drawn.data, themed(drawn.layout), { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+        button.textContent = "Show the picture"; button.setAttribute("aria-pressed", "true");
+      } catch (error) { button.textContent = `The chart cannot be shown: ${error.message}.`; }
+    };
+    button.addEventListener("click", () => {
+      if (!drawn) { draw(); return; }
+      place.hidden = !place.hidden; link.hidden = !place.hidden;
+      button.setAttribute("aria-pressed", String(!place.hidden));
+      button.textContent = place.hidden ? "Explore this chart" : "Show the picture";
+      if (!place.hidden) window.Plotly.relayout(place, themed(drawn.layout));
+    });
+    link.after(place, button);
+    new MutationObserver(() => { if (drawn && !place.hidden) window.Plotly.relayout(place, themed(drawn.layout)); })
+      .observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
+    window.addEventListener("beforeprint", () => { link.hidden = false; });
+    window.addEventListener("afterprint", () => { link.hidden = !place.hidden; });
+  };
+  all("img[data-chart]").forEach(offerChart);
+
+  // ---- tables: sorted and searched by DataTables, which is loaded when a pointer or the keyboard comes near
+  const scale = { k: 1e3, M: 1e6, bn: 1e9 };
+  const numberIn = (text, decimal) => {
+    const sign = /^[-−]|\(−/.test(text.trim()) ? -1 : 1, first = (text.match(/\d[\d.,’\u00a0\u202f]*/) || [""])[0], unit = (text.match(/\d[\s\u00a0](k|M|bn)\b/) || [])[1];
+    const plain = first.replace(decimal === "," ? /[.\u00a0\u202f’]/g : /[,\u00a0\u202f’]/g, "").replace(",", ".");
+    return plain === "" ? null : sign * parseFloat(plain) * (scale[unit] || 1);
+  };
+  const textOf = (cell) => (cell.textContent || "").replace(/\s+/g, " ").trim();
+  const library = () => promised.tables = promised.tables || load("tables").then((text) => import(addressOf(text))).then((module) => module.default);
+  const csvOf = (table) => all("tr", table).filter((row) => row.closest("table") === table).map((row) => [...row.cells].map((cell) => {
+    const text = textOf(cell), safe = /^[=+@\t\r]|^-(?!\d)/.test(text) && !/^\+?[\d.,]+%?$/.test(text) ? `'${text}` : text;
+    return /[",\n;]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
+  }).join(",")).join("\r\n");
+  const save = (table, name) => {
+    const link = make("a", { href: URL.createObjectURL(new Blob(["\ufeff" + csvOf(table) + "\r\n"], { type: "text/csv;charset=utf-8" })), download: `${name}.csv` });
+    document.body.append(link); link.click(); link.remove();
+  };
+  const ready = (table) => table.houseReady = table.houseReady || library().then((DataTable) => {
+    const decimal = table.dataset.decimal || ".", numbers = [...table.tHead.rows[table.tHead.rows.length - 1].cells].map((cell, i) => cell.classList.contains("number") ? i : -1).filter((i) => i >= 0);
+    const render = (data, type) => { if (type !== "sort" && type !== "type") return data; const n = numberIn(String(data).replace(/<small>.*?<\/small>/g, "").replace(/<[^>]*>/g, ""), decimal); return n === null ? -Infinity : n; };
+    return new DataTable(table, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
+      columnDefs: numbers.length ? [{ targets: numbers, render, type: "num" }] : [] });
+  });
+  const offerTools = (table, n) => {
+    const box = table.closest(".table-box"), rows = table.tBodies[0] ? table.tBodies[0].rows.length : 0, body = table.tBodies[0];
+    if (!box || !table.tHead || rows < 4 || table.closest(".reference, .actions, .claims") || all("[colspan], [rowspan]", table).length || (body && all("tr", body).some((row) => row.cells.length !== table.tHead.rows[0].cells.length))) return;
+    const about = table.caption ? table.caption.textContent.trim() : document.title, tools = make("div", { class: "table-tools" });
+    const download = make("button", { type: "button", class: "table-csv", "aria-label": `Download as CSV: ${about}` }, "CSV");
+    download.addEventListener("click", () => save(table, `${(location.pathname.split("/").pop() || "index").replace(/\.html$/, "") || "index"}-${n + 1}`));
+    if (rows >= 8) {
+      const search = make("input", { type: "search", placeholder: "Search this table", "aria-label": `Search: ${about}` });
+      search.addEventListener("input", () => ready(table).then((data) => data.search(search.value).draw()));
+      tools.append(search);
+    }
+    tools.append(download);
+    box.before(tools);
+    table.classList.add("house-sorts");
+    ["pointerenter", "focusin", "touchstart"].forEach((kind) => { box.addEventListener(kind, () => ready(table).catch(() => {}), { once: true, passive: true }); tools.addEventListener(kind, () => ready(table).catch(() => {}), { once: true, passive: true }); });
+    all("th", table.tHead).forEach((head, i) => {  // a click or a key before the library is there is not lost
+      head.tabIndex = 0;
+      const early = (event) => {
+        if (table.classList.contains("dataTable") || (event.key && !["Enter", " "].includes(event.key))) return;
+        event.preventDefault(); event.stopPropagation();
+        ready(table).then((data) => data.order([i, "asc"]).draw());
+      };
+      head.addEventListener("click", early); head.addEventListener("keydown", early);
+    });
+  };
+  all(".table-box > table").forEach(offerTools);
+
+  // ---- what scrolls can be reached by keyboard
+  const reach = () => all(".table-box, pre").forEach((box) => {
+    if (box.scrollWidth > box.clientWidth + 1) { box.tabIndex = 0; if (!box.hasAttribute("role")) { box.setAttribute("role", "region"); box.setAttribute("aria-label", box.matches("pre") ? "Code" : "Table"); } }
+  });
+  reach();
+  window.addEventListener("resize", reach);
+
+  // ---- code gets its colours when somebody opens it
+  const words = /("""[\s\S]*?"""|'''[\s\S]*?'''|[rfbRFB]{0,2}"(?:\\.|[^"\\\n])*"|[rfbRFB]{0,2}'(?:\\.|[^'\\\n])*')|(#[^\n]*)|\b(def|class|return|if|elif|else|for|while|in|not|and|or|is|import|from|as|with|lambda|assert|raise|try|except|finally|yield|pass|break|continue|None|True|False|await|async)\b/g;
+  const colour = (code) => {
+    const text = code.textContent, parts = [];
+    let last = 0;
+    text.replace(words, (found, string, comment, keyword, index) => {
+      parts.push(text.slice(last, index), make("span", { class: string ? "st" : comment ? "co" : "kw" }, found));
+      last = index + found.length;
+      return found;
+    });
+    parts.push(text.slice(last));
+    code.replaceChildren(...parts);
+    code.dataset.coloured = "";
+  };
+  const colourIn = (within) => all("pre.python > code:not([data-coloured])", within).forEach(colour);
+  all("details.code-fold").forEach((fold) => fold.addEventListener("toggle", () => { if (fold.open) { colourIn(fold); reach(); } }));
+  all("pre.python > code").filter((code) => !code.closest("details")).forEach(colour);
+  document.documentElement.dataset.house = "ready";
+})();
