@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, DataError, Run, RunError, count, load_config, money, open_run, save, share, show_table, unknown
 from .engines import connect_duckdb
-from .export import escape_formulas, replacing_folder, sensitive_sql, sql_text
+from .export import escape_formulas, replacing_folder, sql_text
 
 # %% auto #0
 __all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'DAYS', 'LINE', 'MARK', 'says', 'permissions', 'find_columns',
@@ -140,11 +140,10 @@ def offers_table(
     columns = [f"{part}_{i}" for i in range(1, most + 1) for part in parts]
     lists = run.read("recommendations")
     if not len(lists) or not most: return pd.DataFrame({c: pd.Series(dtype="str") for c in ["customer_id", *columns]})
-    products = run.read("products")
-    con = connect_duckdb(DataConfig(threads=1)).con
-    con.register("products", products)
-    hidden = con.execute(f"SELECT product_id FROM products WHERE {sensitive_sql(run.config.data.sensitive, set(products.columns))}").df().product_id
-    con.close()
+    products, hidden = run.read("products"), pd.Series(dtype="str")
+    for column, values in run.config.data.sensitive.items():
+        if column not in products: raise ConfigError("data.sensitive: " + unknown("product column", column, list(products.columns)))
+        hidden = pd.concat([hidden, products.product_id[products[column].astype("str").isin([str(v) for v in values])]])
     shown = lists[~lists.product_id.isin(hidden)].sort_values(["customer_id", "rank", "product_id"])
     shown = shown.assign(place=shown.groupby("customer_id").cumcount() + 1, name=shown.product_id.map(products.set_index("product_id").product_name), product=shown.product_id)
     wide = shown[shown.place <= most].pivot(index="customer_id", columns="place", values=list(parts))

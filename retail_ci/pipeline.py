@@ -768,9 +768,10 @@ def to_write_down(
 
 class Clerk:
     "Does what is due after a run, in a process that gets ready beforehand."
-    def __init__(self, config: Config, home: Path, stream: TextIO | None = None):
-        "`home`: runs/<name>; `stream`: where lines go, standard output if left out."
-        self.config, self.home, self.stream, self.process = config, home, stream, None
+    def __init__(self, config: Config, home: Path, notebooks: list[Path]):
+        "`home`: runs/<name>; `notebooks`: the chain, which may learn no recommender."
+        self.config, self.home, self.process = config, home, None
+        if ARTEFACTS["recommender"].maker not in map(number, notebooks): self.config = config = dataclasses.replace(config, serving=core.ServingConfig(promote_first=False))
         missing = to_write_down(config) and importlib.util.find_spec("mlflow") is None
         self.words = ["Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it on."] if missing else []
         if missing: self.config = dataclasses.replace(config, mlflow=dataclasses.replace(config.mlflow, enabled=False))
@@ -835,7 +836,7 @@ def run_chain(
     home, notebooks, began = root / "runs" / config.name, chain(nbs or supplied("nbs", root)), time.time()
     earlier, now = split(notebooks, first, last)
     last = "" if now[-1] == notebooks[-1] else last
-    inputs, clerk = input_hashes(config), Clerk(config, home, stream) if afterwards and not last else None
+    inputs, clerk = input_hashes(config), Clerk(config, home, notebooks) if afterwards and not last else None
     with disk_errors(), stoppable(), locked(home), contextlib.closing(clerk) if clerk else contextlib.nullcontext():
         prune(home, config.runs.keep)
         kept = open_staging(home, fresh)
