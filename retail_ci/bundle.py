@@ -12,12 +12,12 @@ import numpy as np
 from .core import RunError, replacing, sha256, to_plain
 
 # %% auto #0
-__all__ = ['LISTS', 'FORMAT', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'key_of', 'write_texts',
+__all__ = ['LISTS', 'FORMAT', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'key_of', 'write_texts',
            'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'seal',
            'read_manifest', 'check_bundle', 'not_as_written', 'state_of', 'note_of', 'read_note', 'write_note',
            'write_bundle', 'fill_bundle', 'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle',
            'with_last', 'recommend', 'own_lines', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack',
-           'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test']
+           'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
 
 # %% ../nbs/06_bundle.ipynb #1785cab1
 def key_of(
@@ -488,7 +488,7 @@ def activate(
     version: str,   # a bundle in it
 ) -> Bundle:        # the open bundle
     "Check a bundle, let it answer a question, and make it current."
-    bundle, now = Bundle(serving / version), current_bundle(serving)
+    bundle, now = Bundle(serving / version, quick=True), current_bundle(serving)
     self_test(bundle)
     if now is not None: same_shop(now.name, card_in(now), bundle)
     stack = [v for v in read_stack(serving) if v != version]
@@ -532,3 +532,18 @@ def self_test(
         lines = recommend(bundle, who)["recommendations"]
         if not lines or len({line["product_id"] for line in lines}) < len(lines) or not all(0 <= line["score"] <= 1 for line in lines):
             raise RunError(f"The bundle {bundle.version} does not answer sensibly for {who!r}; it was not made current.")
+
+# %% ../nbs/06_bundle.ipynb #8709bc9d
+KEEP = 5  # bundles, the one that answers among them
+
+def tidy(
+    serving: Path,  # the folder of bundles, while nobody else promotes
+) -> list[str]:     # what was removed
+    "Remove what killed promotions have left, and bundles beyond the last few."
+    try: wanted = {*read_stack(serving)[-KEEP:], *json.loads((serving / "stack.json").read_text(encoding="utf-8"))[-KEEP:]}
+    except FileNotFoundError: wanted = set(read_stack(serving))
+    halves = [p for p in serving.glob(".*.part") if p.is_dir() or p.is_symlink() or p.name.count(".") == 3]
+    stale = [p for p in serving.iterdir() if (p / "manifest.json").is_file() and not p.is_symlink() and p.name not in wanted and not p.name.startswith(".")]
+    notes = [p for p in serving.glob(".*.checked") if p.name[1:].removesuffix(".checked") not in wanted]
+    for path in (*halves, *stale, *notes): shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    return sorted(p.name for p in (*halves, *stale, *notes))

@@ -16,8 +16,8 @@ from .export import escape_formulas, replacing_folder, sql_text
 
 # %% auto #0
 __all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'DAYS', 'LINE', 'MARK', 'says', 'permissions', 'find_columns',
-           'draw', 'hold_back', 'needed_difference', 'smallest_lift', 'base_rates', 'check_sensitive', 'offers_table',
-           'campaign_table', 'what_to_say', 'campaign_summary', 'file_name', 'write_campaigns']
+           'draw', 'hold_back', 'needed_difference', 'smallest_lift', 'base_rates', 'check_sensitive', 'readable',
+           'offers_table', 'campaign_table', 'what_to_say', 'campaign_summary', 'file_name', 'write_campaigns']
 
 # %% ../nbs/08b_campaigns.ipynb #656791fd
 YES = {"true", "t", "yes", "y", "1", "1.0", "on", "ja", "j", "oui", "o", "si", "sí", "s", "sim", "tak", "да"}
@@ -117,8 +117,8 @@ def base_rates(
     log, pictures = (f"read_parquet({sql_text(run.file(name))})" for name in ("transactions", "snapshots"))
     rows = con.execute(f"""WITH ends AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS day FROM {pictures} WHERE CAST(month_end AS DATE) + {DAYS} <= (SELECT CAST(max(date) AS DATE) FROM {log})),
         bought AS (SELECT DISTINCT customer_id, CAST(date AS DATE) AS day FROM {log} WHERE NOT is_return AND customer_id IS NOT NULL),
-        seen AS (SELECT e.segment, coalesce(b.day <= e.day + {DAYS}, FALSE) AS again FROM ends AS e ASOF LEFT JOIN bought AS b ON e.customer_id = b.customer_id AND e.day < b.day)
-        SELECT coalesce(segment, ''), count(*), sum(CAST(again AS INTEGER)) FROM seen GROUP BY GROUPING SETS ((segment), ()) ORDER BY 1""").fetchall()
+        hits AS (SELECT DISTINCT e.customer_id, e.day FROM ends AS e JOIN bought AS b ON e.customer_id = b.customer_id AND b.day > e.day AND b.day <= e.day + {DAYS})
+        SELECT coalesce(e.segment, ''), count(*), count(h.day) FROM ends AS e LEFT JOIN hits AS h ON e.customer_id = h.customer_id AND e.day = h.day GROUP BY GROUPING SETS ((e.segment), ()) ORDER BY 1""").fetchall()
     con.close()
     return {segment: float(bought) / n for segment, n, bought in rows if n}
 
@@ -130,6 +130,15 @@ def check_sensitive(
     file = run.path / "config.yaml"
     if file.is_file() and load_config(file).data.sensitive != run.config.data.sensitive:
         raise RunError(f"The config says something else under data.sensitive than when the run {run.config.name!r} was made, so its reasons may name what must not be named; run `retail-ci run` first.")
+
+def readable(
+    reasons: pd.Series,  # such as "goes with P0104, which you bought"
+    names: pd.Series,    # product names by product_id
+) -> pd.Series:          # such as "goes with Calm Disinfectant, which you bought"
+    "Reasons with the names of products in place of their ids, for a letter."
+    parts = reasons.str.extract(r"^(.*?(?:goes with|like) )(.+)(, which you bought)$")
+    named = parts[1].map(names)
+    return reasons.where(named.isna(), parts[0] + named + parts[2])
 
 def offers_table(
     run: Run,      # recommendations and products
@@ -145,8 +154,9 @@ def offers_table(
         if column not in products: raise ConfigError("data.sensitive: " + unknown("product column", column, list(products.columns)))
         hidden = pd.concat([hidden, products.product_id[products[column].astype("str").isin([str(v) for v in values])]])
     shown = lists[~lists.product_id.isin(hidden)].sort_values(["customer_id", "rank", "product_id"])
-    shown = shown.assign(place=shown.groupby("customer_id").cumcount() + 1, name=shown.product_id.map(products.set_index("product_id").product_name), product=shown.product_id)
-    wide = shown[shown.place <= most].pivot(index="customer_id", columns="place", values=list(parts))
+    names, shown = products.set_index("product_id").product_name, shown[shown.groupby("customer_id").cumcount() < most]
+    shown = shown.assign(place=shown.groupby("customer_id").cumcount() + 1, product=shown.product_id, name=shown.product_id.map(names), reason=readable(shown.reason, names))
+    wide = shown.pivot(index="customer_id", columns="place", values=list(parts))
     wide.columns = [f"{part}_{place}" for part, place in wide.columns]
     return wide.reindex(columns=columns).reset_index()
 

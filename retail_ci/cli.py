@@ -319,7 +319,7 @@ def campaigns(
     folder = Path(out) if out else run.path.parent / "campaigns"
     try: summary, notes = write_campaigns(run, folder, bom, tell_step)
     finally: end_steps()
-    say = lambda r: f"{r.segment}: {r.send:,} to contact, {r.control:,} held back" + (f"; a lift of {100 * r.smallest_lift:.1f} points or more would show" if r.smallest_lift == r.smallest_lift else "; too few for any lift to show" if r.buys_anyway == r.buys_anyway else "; how many buy anyway is not known") if r.send + r.control else f"{r.segment}: nobody to contact"
+    say = lambda r: f"{r.segment}: {r.send:,} to contact, {r.control:,} held back" + (f"; a lift of {100 * r.smallest_lift:.1f} points or more would show" if r.smallest_lift == r.smallest_lift else f"; {r.buys_anyway:.0%} buy anyway, and no lift could show" if r.buys_anyway == r.buys_anyway else "; how many buy anyway is not known") if r.send + r.control else f"{r.segment}: nobody to contact"
     print("\n".join([*notes, *(say(r) for r in summary.itertuples()), f"Written to {folder}/"]))
 
 # %% ../nbs/09c_cli.ipynb #c63480fa

@@ -353,8 +353,7 @@ def customer_lines(
     if floats or latest is not None: lines = fine(tuple(floats), latest)
     if not len(days): raise DataError("No line is left after cleaning; expected at least one sale. `retail-ci check` shows the reasons.")
     if settings.duplicates == "collapse": lines = lines.anti_join(hold(con, copies(raw), "copies"), "row")
-    done = add_time(lines.mutate(is_return=lines.quantity < 0))
-    return con.create_view(ibis.util.gen_name("accepted"), done) if engine(con) == "duckdb" else done, days.day.max() + pd.Timedelta(days=1)
+    return add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(days=1)
 
 # %% ../nbs/01_data.ipynb #ee357fba
 def open_sources(

@@ -179,7 +179,10 @@ GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never 
     "Discovery": "The question which product, never bought by this customer before, she will buy next.",
     "EASE": "Embarrassingly shallow autoencoder: a model that learns which products lead to which others.",
     "Hit rate": "The share of customers who bought at least one product of their list.",
-    "Interval": "The range in which the true value lies in 95 of 100 cases, if the customers are a fair sample. The narrower, the surer.",
+    "Interval": "The range in which the true value lies in 95 of 100 cases, if the customers are a fair sample. The narrower, the surer."}
+
+# %% ../nbs/09ab_pages.ipynb #1b5d3b6d
+GLOSSARY |= {
     "KMeans": "A method that sorts customers into a chosen number of groups, so that each stands as near as possible to the middle of its group.",
     "Monetary value": "What a customer has spent within the look-back, returns taken off.",
     "NDCG": "Normalised discounted cumulative gain: how good a list is when the first places count most. 1 is a perfect list, 0 one without a hit.",
@@ -200,6 +203,7 @@ GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never 
     "Stability": "How often the same groups are found again when customers are drawn anew.",
     "Worth": "What a customer is expected to bring. It is a forecast, never the effect of an action."}
 
+# %% ../nbs/09ab_pages.ipynb #e3475420
 def anchor(
     word: str,  # of the glossary
 ) -> str:       # its address on the glossary's page
@@ -235,7 +239,7 @@ def customers_page(
     "Who the customers are, and what to do about each group."
     rows, profiles = segment_rows(facts), facts.segments.get("profiles", [])
     if not rows: return page_text("Customers and segments", "Who the customers are.", ["This run has found no segments."])
-    head = ["Segment", "Customers", "Share", "Revenue", "Of revenue", "Days since last purchase", "Purchases", "Basket"] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
+    head = ["Segment", "Customers", "Share", "Revenue", "Of revenue", "Days since last", "Purchases", "Basket"] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
     lead = f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers and bring {share(best['revenue_share'])} of {term('Net revenue', 'net revenue')}.</p>"
     actions = html_table(["Segment", "What to do"], [[segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles], {0: "segment", 1: "action"})
@@ -292,7 +296,8 @@ def models_table(
 ) -> str:          # HTML; a sentence if nothing was measured
     "The models on one question, best first, the published one marked."
     models, labels = facts.ranking.get(task) or {}, facts.insights.get("labels", {})
-    known = sorted((m for m in models if (models[m].get("ndcg") or {}).get("value") is not None), key=lambda m: (-models[m]["ndcg"]["value"], m))
+    leaders = (facts.ranking.get("summary") or {}).get(task, {}).get("leaders") or list(models)  # without lists that cannot answer the question
+    known = sorted((m for m in models if m in (*leaders, "oracle") and (models[m].get("ndcg") or {}).get("value") is not None), key=lambda m: (-models[m]["ndcg"]["value"], m))
     if not known: return "<p>Nothing could be measured here: nobody bought anything of the kind in the hidden month.</p>"
     name = lambda m: f"<b>{html.escape(labels.get(m, m))}</b> (published)" if m == facts.ranking.get("production") else html.escape(labels.get(m, m))
     rows = [[name(m), measured(models[m]["ndcg"]), measured(models[m].get("hit_rate")), measured(models[m].get("precision")), share((models[m].get("coverage") or {}).get("value"))] for m in known]
@@ -548,7 +553,8 @@ def offers_line(
     "Who gets recommendations, and what did best on the held-out month."
     if not facts.get("customers"): return Html("<p>This source names no products, so there is nothing to recommend.</p>")
     told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
-    best = [f"<b>{html.escape(facts[task]['best_label'])}</b> {words}" for task, words in told.items() if facts.get(task)]
+    leads = {task: facts[task]["best_label"] for task in told if facts.get(task)}
+    best = [f"<b>{html.escape(name)}</b> {' and '.join(told[t] for t in leads if leads[t] == name)}" for name in dict.fromkeys(leads.values())]
     personal = share(facts.get("personal_share"))
     measured = f" The best list in the held-out month: {', '.join(best)}." if best else ""
     return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of the lines are personal, not best sellers.{measured} "

@@ -175,7 +175,8 @@ def kernel_manager(
 
 # %% ../nbs/09_pipeline.ipynb #ecd1e044
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1") | {"MPLBACKEND": "agg"}
-ALWAYS = ["papermill", "nbclient", "jupyter_client.manager", "jupyter_client.provisioning", "ipykernel.kernelapp", "ipykernel.ipkernel", "IPython.display"]
+ALWAYS = ["papermill", "nbclient", "jupyter_client.manager", "jupyter_client.provisioning", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger",
+          "IPython.core.completerlib", "IPython.extensions.storemagic", "IPython.display", "tornado.platform.asyncio"]
 HEAVY = ["numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "matplotlib.pyplot", "ibis", "duckdb", "ibis.backends.duckdb", "sklearn.cluster", "sklearn.metrics", "pytest"]
 
 def preload(
@@ -186,12 +187,14 @@ def preload(
 
 # %% ../nbs/09_pipeline.ipynb #910a206c
 def end_with_parent(
-    kernel: int,  # the kernel's process id
+    kernel: int,     # the kernel's process id
+    *folders: Path,  # short-lived folders that nobody else would remove
 ) -> None:
     "End this process and its kernel when the runner is gone."
     def watch() -> None:
         multiprocessing.parent_process().join()
         kill_group(kernel)
+        for folder in folders: shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -237,7 +240,7 @@ def execute(
     with open(folder / "log", "wb") as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
     os.environ.clear(); os.environ.update(env)
     kernel = ForkedKernel(folder / "k.json", Path(notebook).parent)
-    end_with_parent(kernel.pid)
+    end_with_parent(kernel.pid, folder, *(p for p in map(Path, env.get("PYTHONPATH", "").split(os.pathsep)) if p.name.startswith("rci-")))
     logging.getLogger("papermill").setLevel(logging.ERROR)
     import papermill
     def started(pid: int) -> None: connection.send({"kernel": pid})
@@ -286,8 +289,8 @@ def set_environment(
 def python_path(
     folder: str | Path,   # a short-lived folder
 ) -> dict[str, str]:      # for the environment of a new Python
-    "A search path on which the grammar of web addresses cannot be imported."
-    (Path(folder) / "rfc3987_syntax.py").write_text("raise ImportError('not needed to execute notebooks')\n")
+    "A search path on which the grammar of web addresses and the debugger cannot be imported."
+    for name in ("rfc3987_syntax", "debugpy"): (Path(folder) / f"{name}.py").write_text("raise ImportError('not needed to execute notebooks')\n")
     return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 # %% ../nbs/09_pipeline.ipynb #62c0f632

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from .baselines import Recommender, inner_models
-from .bundle import LISTS, Bundle, activate, card_in, current_bundle, read_stack, rollback, self_test, write_bundle
+from .bundle import LISTS, Bundle, activate, card_in, current_bundle, read_stack, rollback, self_test, tidy, write_bundle
 from .content import ContentRecommender, cosines
 from .core import DataError, RecommenderConfig, RetailError, Run, RunError, load, replacing, save, sha256, show_table, to_plain
 from .evaluation import evaluate, settings_of
@@ -330,6 +330,7 @@ def promote(
     "Make a run's model the one that answers, if it passes the gate or is forced."
     with only_one(serving):
         heal(serving)
+        tidy(serving)
         before, ranking = current_bundle(serving), run.read("ranking_metrics")
         checks = [*gate(run.read("data_metrics"), ranking, run.read("segment_metrics"), run.config.data.max_rejected), as_measured(ranking, run.config.recommender)]
         if before is not None: checks += against_champion(run, before.name, card_in(before), tell)

@@ -20,8 +20,8 @@ from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, r
 
 # %% auto #0
 __all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'FETCHED', 'OUTSIDE', 'split_title', 'slug', 'add_anchors',
-           'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'move_figures', 'Page',
-           'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code',
+           'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'shown_size', 'move_figures',
+           'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code',
            'stage_notebook', 'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe',
            'explained_in', 'module_page', 'modules_of', 'origin_of', 'write_reference', 'front_of', 'notebooks_page',
            'start_page', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for',
@@ -116,6 +116,12 @@ def png_size(
     "The size of a PNG, from its header."
     return struct.unpack(">II", data[16:24])
 
+def shown_size(
+    data: bytes,  # a PNG file of a figure, drawn at 144 dots per inch
+) -> tuple[int, int]:  # width and height on a page
+    "The size of a figure on a page; a fine screen shows all of its dots."
+    return tuple(round(n / 1.44) for n in png_size(data))
+
 def move_figures(
     text: str,       # HTML with pictures as data
     page: str,       # the page's name, for pictures that differ from the run's
@@ -129,7 +135,7 @@ def move_figures(
         file = f"figures/{name}.png" if known.exists() and known.read_bytes() == data else f"figures/{page}-{name}.png"
         (stage / "figures").mkdir(exist_ok=True)
         (stage / file).write_bytes(data)
-        width, height = png_size(data)
+        width, height = shown_size(data)
         image = f'<img {before}data-figure="{name}"{after} src="{file}" width="{width}" height="{height}" loading="lazy">'
         return f"{link}{image}" if link else f'<a href="{file}">{image}</a>'
     pattern = r'(<a [^>]*>)?<img ([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) src="data:[^"]*">'
@@ -145,6 +151,7 @@ class Page:
     stage: Path     # the project folder that is rendered
     executed: bool = True  # whether the run executed it
     config: str = ""       # the config's name
+    home: str = ""         # the title of the home page
     anchors: set[str] = field(default_factory=set)  # addresses of headings in use
 
 # %% ../nbs/09b_site.ipynb #7cc37622
@@ -254,7 +261,7 @@ def stage_notebook(
     title, subtitle, rest = split_title(first.source) if first else ("", "", "")
     if first: first.source = rest
     run_steps(notebook, page)
-    front = {"title": title or page.name, "subtitle": subtitle} | ({"toc": False} if page.name == "index" else {})
+    front = {"title": title or page.name, "subtitle": subtitle} | ({"title": page.home or title, "toc": False} if page.name == "index" else {})
     top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
     if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
     notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
@@ -363,7 +370,7 @@ def module_page(
         heading, address = sections.get(node.name, ("", ""))
         link = f"Explained in [{heading.replace('`', '')}](../{notebook}.ipynb#{address})." if heading else ""
         entries.append(describe(node, comments, where=link))
-    front = yaml.safe_dump({"title": name, "subtitle": (ast.get_docstring(tree) or "").split("\n")[0]}, allow_unicode=True, sort_keys=False)
+    front = yaml.safe_dump({"title": name.rpartition(".")[2], "subtitle": name + ". " + (ast.get_docstring(tree) or "").split("\n")[0]}, allow_unicode=True, sort_keys=False)
     made = [f"Made from the notebook [{notebook}](../{notebook}.ipynb)."] if sections else []
     return f"---\n{front}---\n\n" + "\n\n".join(made + entries) + "\n"
 
@@ -508,14 +515,14 @@ def stage_site(
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
     sources, locale = sources_of(run_dir, root), (settings.get("report") or {}).get("locale")
     use_locale(locale if locale in LOCALES else "en")
+    title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
     for picture in sorted(run_dir.glob("figures/*.png")): shutil.copy(picture, stage / "figures")
     for notebook, file in sources.items():
-        stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name))
+        stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title))
     write_pages(facts_of(run_dir), stage, sources)
     start = start_page(sources["index"]) if "index" in sources else ""
     for page, text in (("notebooks", notebooks_page(stage, list(sources), manifest)), ("start", start)):
         if text: (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
-    title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
     website = {"title": title, "page-footer": {"left": stamp(manifest)}, **navigation(list(sources), write_reference(root, stage), bool(start))}
     (stage / "_run.yml").write_text(yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
@@ -571,7 +578,7 @@ def pack_all(
         pack(get_plotlyjs(), "plotly", site)
     if tables: pack((Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"), "tables", site)
     if index.exists():
-        found = [{k: v[:1200] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
+        found = [{k: v[:600] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
         pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
         if (site / "site_libs/smalldocs.js").exists(): index.unlink()  # Quarto's own search reads it from a server
     return list(charts)
@@ -670,6 +677,7 @@ def finish_page(
 ) -> str:               # the finished page
     "One page, finished."
     text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
+    text = re.sub(r'(<details.*?</details>)', lambda m: re.sub(r'<button title="Copy[^>]*>.*?</button>', "", m[0]), text, flags=re.S)
     text = re.sub(r"(<body[^>]*>)", r'\1<a class="skip-link" href="#quarto-document-content">Skip to the page</a>', text, count=1)
     text = re.sub(r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"', r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"', text)
     text = text.replace('<a class="quarto-color-scheme-toggle nav-link" href=""', '<a class="quarto-color-scheme-toggle nav-link" href="" role="button" aria-label="Toggle dark mode"')
@@ -688,7 +696,7 @@ def finish(
 ) -> None:          # the folder is changed
     "Pack, lighten, and mend what the renderers leave."
     charts = pack_all(site, run_dir)
-    sizes = {f"figures/{p.name}": png_size(p.read_bytes()) for p in site.glob("figures/*.png")}
+    sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     for page in sorted(site.rglob("*.html")): page.write_text(finish_page(page.read_text(encoding="utf-8"), charts, sizes), encoding="utf-8")
     lighten_figures(site)
     lighten_styles(site)
