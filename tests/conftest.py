@@ -9,6 +9,7 @@ import pytest
 
 from retail_ci.cli import app
 
+os.environ.setdefault("RETAIL_CI_TRACKING", "off")  # MLflow has tests of its own; the others do not wait for it
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
 OPEN = "from retail_ci.core import open_run\nrun = open_run(config, run_dir)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
