@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from .baselines import Recommender
 from .core import ACCENT, INK, SECOND, DataError, Run, count, open_run, replacing, save, save_figure, show_table, use_style
-from .evaluation import BASELINES, REPEATERS, TASKS, Evaluation, contestants, evaluate, label, oracle, production, ranking_facts, segment_table, summary, tidy, verdict
+from .evaluation import BASELINES, REPEATERS, TASKS, Evaluation, contestants, evaluate, label, measured_before, oracle, production, ranking_facts, segment_table, summary, tidy, verdict
 from .interactions import time_cut
 from .metrics import METRICS, bootstrap_means
 from .recommender import make_model
@@ -59,6 +59,7 @@ def backtest(
     resamples: int = 1000,                    # of the bootstrap
     truth: Mapping[str, np.ndarray] | None = None,            # what the generator knows, for the oracle
     progress: Callable[[str, int, int], None] | None = None,  # called with "cut: model", its number and how many there are
+    last: Evaluation | None = None,           # the same models at the last cut, where that has been measured already
 ) -> Backtest:                                # evaluations and what they say together
     "Evaluate every model at every cut."
     models = dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
@@ -69,7 +70,7 @@ def backtest(
         known = transactions[transactions["date"] <= cut + pd.Timedelta(hours=24 * days)]
         here = copy.deepcopy(models) | ({"oracle": oracle(truth, known, cut, days)} if truth is not None else {})
         tell = (lambda name, n, total, i=i, cut=cut: progress(f"{cut:%d %b %Y}: {name}", i * total + n, len(dates) * total)) if progress else None
-        try: found.append(evaluate(here, known, products, cut, days, k, seed, resamples, tell))
+        try: found.append(last if last and not i else evaluate(here, known, products, cut, days, k, seed, resamples, tell))
         except DataError as e: notes.append(f"The cut at {cut:%-d %B %Y} is left out: {e}")
         else: done.append(cut)
     if not found: raise DataError("No cut of the back-test could be measured. " + " ".join(notes))

@@ -553,6 +553,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
     ("recommender",      "models/recommender.npz",           "04h"),
     ("ranking_metrics",  "metrics/ranking.json",             "05"),
     ("ranking_segments", "metrics/ranking_segments.csv",     "05"),
+    ("ranking_scores",   "data/ranking_scores.parquet",      "05"),
     ("insights",         "metrics/insights.json",            "05a"),
     ("backtest_metrics", "metrics/backtest.json",            "05b"),
     ("drift_metrics",    "metrics/drift.json",               "06d"),

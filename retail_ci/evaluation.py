@@ -22,7 +22,8 @@ __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before',
            'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
            'history_groups', 'hold_back', 'popular_order', 'lists_of', 'BestWindowRecommender', 'order_ndcg', 'told',
            'production', 'contestants', 'by_group', 'lead_by_group', 'ranking_facts', 'summary', 'segment_table',
-           'label', 'compare', 'verdict', 'strongest_rival', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
+           'customer_scores', 'measured_before', 'label', 'compare', 'verdict', 'strongest_rival', 'failings',
+           'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../nbs/05_evaluation.ipynb #2d2f996b
 def tidy(
@@ -470,6 +471,29 @@ def segment_table(
     "Every metric by segment and by history, for both tasks."
     parts = [by_group(evaluation, task, kind).assign(kind=kind) for kind in ("segment", "history") for task in TASKS]
     return pd.concat(parts, ignore_index=True)[["task", "kind", "group", "customers", "model", "metric", "value", "low", "high"]].round(6)
+
+# %% ../nbs/05_evaluation.ipynb #8e420e64
+def customer_scores(
+    evaluation: Evaluation | None,  # from `evaluate`; nothing where nothing could be measured
+    names: Sequence[str],           # the models that are kept
+) -> pd.DataFrame:                  # task, model, customer_id, and a column per metric
+    "What every customer's list was worth, model by model."
+    parts = [pd.DataFrame({"task": task, "model": name, "customer_id": evaluation.customers[task], **found})
+             for task in TASKS for name, found in (evaluation.scores[task] if evaluation else {}).items() if name in names]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({c: pd.Series(dtype="str") for c in ("task", "model", "customer_id")})
+
+def measured_before(
+    scores: pd.DataFrame,  # from `customer_scores`
+    facts: Mapping,        # from `ranking_facts`, of the same evaluation
+) -> Evaluation | None:    # with what a back-test needs of it; nothing where there are no scores
+    "The same evaluation, read from file."
+    if scores.empty: return None
+    found: dict[str, dict] = {task: {} for task in TASKS}
+    for (task, name), part in scores.groupby(["task", "model"], sort=False): found[task][name] = {m: part[m].to_numpy() for m in part.columns[3:]}
+    people = {task: pd.Index(scores.loc[(scores["task"] == task) & (scores["model"] == next(iter(found[task]), "")), "customer_id"]) for task in TASKS}
+    rows = [{"task": task, "model": name, "metric": metric, **value} for task in TASKS for name in found[task] for metric, value in facts[task][name].items()]
+    table = pd.DataFrame(rows).astype({"value": float, "low": float, "high": float})
+    return Evaluation(table, pd.DataFrame(), dict(facts["protocol"]), found, {}, people)
 
 # %% ../nbs/05_evaluation.ipynb #240f300f
 LABELS = {"hybrid": "Hybrid", "weighted": "Weighted hybrid", "ranker": "Ranker", "blend": "Untrained blend", "collaborative": "Customers like you", "content": "Products like yours",
