@@ -4,7 +4,7 @@
 
 # %% ../nbs/07_api.ipynb #0ff700b0
 from __future__ import annotations
-import asyncio, contextlib, datetime, gc, hashlib, hmac, ipaddress, os, re, sys, threading, time
+import asyncio, contextlib, datetime, gc, hashlib, hmac, ipaddress, multiprocessing, os, re, signal, sys, threading, time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -27,8 +27,8 @@ __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'r
            'BatchRequest', 'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles', 'SimilarLine', 'Similar',
            'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'fault', 'is_local', 'Buckets', 'read_body',
            'replay', 'Door', 'Counts', 'answers', 'bundle_of', 'reply', 'post_recommend', 'post_batch', 'get_segment',
-           'get_segments', 'get_similar', 'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics', 'life',
-           'make_app']
+           'get_segments', 'get_similar', 'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics',
+           'stop_with_manager', 'life', 'make_app']
 
 # %% ../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
@@ -461,9 +461,17 @@ async def get_metrics(request: Request) -> Response:
     return Response(request.app.state.counts.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 # %% ../nbs/07_api.ipynb #a091e136
+def stop_with_manager() -> None:
+    "Ask this process to end, as the manager would have, when the process that has started it is gone."
+    manager = multiprocessing.parent_process()
+    def watch() -> None: manager.join(); os.kill(os.getpid(), signal.SIGTERM)
+    if manager is not None: threading.Thread(target=watch, daemon=True).start()
+
+# %% ../nbs/07_api.ipynb #28c805ac
 @contextlib.asynccontextmanager
 async def life(app: FastAPI) -> AsyncIterator[None]:
     "Open the bundle, watch for newer ones, and stop watching at the end."
+    stop_with_manager()
     await asyncio.to_thread(app.state.desk.refresh)
     gc.collect(), gc.freeze()  # what is here now stays: no later collection needs to look through it, which takes a tenth of a second
     watching = asyncio.create_task(app.state.desk.watch())

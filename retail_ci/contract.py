@@ -11,13 +11,13 @@ import ibis
 import pandas as pd
 from ibis import _
 from .core import ConfigError, DataConfig, DataError, show_table, unknown
-from .engines import engine, finite, parse_date, trimmed
+from .engines import engine, finite, loose, match_dates, matched_date, parse_date, settled, trimmed
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
-           'number_pattern', 'as_number', 'as_date', 'typed', 'without_point', 'amounts', 'marks', 'Rule',
-           'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'accepted', 'float_ids',
-           'believed_until', 'flagged', 'counter_like']
+           'number_pattern', 'as_number', 'as_date', 'typed', 'date_formats', 'without_point', 'amounts', 'marks',
+           'Rule', 'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'broken', 'accepted',
+           'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../nbs/00d_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -47,9 +47,10 @@ def map_columns(
 def as_text(
     column: ibis.Value,             # any column
     missing: list[str] | None = None,  # words that mean a missing value
+    neat: bool = False,             # whether it is known that there is nothing to trim
 ) -> ibis.StringValue:              # trimmed; blank becomes missing
     "An identifier or a name: always text, so that `00012` stays `00012`."
-    text = trimmed(column.cast("string")).nullif("")
+    text = column.cast("string") if neat else trimmed(column.cast("string")).nullif("")
     return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
 
 def number_pattern(
@@ -93,19 +94,29 @@ def typed(
     raw: ibis.Table,       # the source's columns, and `row`
     settings: DataConfig,  # columns, formats, cancellation mark
     floats: tuple[str, ...] = (),  # id columns that went through floats, from `float_ids`
+    neat: bool = False,    # whether it is known that no id has a blank at its ends, so that none has to be taken off
 ) -> ibis.Table:           # row, the columns of the house (no product_id where the source has none), and `_` columns for the rules
     "Parse a raw log into the columns of the house."
     for name in settings.columns:
         if name not in COLUMNS | PRODUCT_COLUMNS: raise ConfigError(unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns"))
-    names = map_columns(raw, settings.columns)
+    names, formats = map_columns(raw, settings.columns), date_formats(settings)
+    apart = engine(raw) == "postgres" and raw[names["date"]].type().is_string()
+    if apart: raw, parts = match_dates(raw, as_text(raw[names["date"]]), formats)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
-    ids = {c: without_point(as_text(col[c], settings.missing), c in floats) for c in ("transaction_id", "customer_id", "product_id") if c in col}
-    date = as_date(col["date"], settings.date_format)
+    ids = {c: without_point(as_text(col[c], settings.missing, neat), c in floats) for c in ("transaction_id", "customer_id", "product_id") if c in col}
+    date = ibis.coalesce(*(matched_date(raw[p], f) for p, f in zip(parts, formats))) if apart else as_date(col["date"], settings.date_format)
     basket = ids.get("transaction_id", ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-") + date.strftime("%Y%m%d"))
     out = {"row": raw.row, "transaction_id": basket, "customer_id": ids["customer_id"]}
     if "product_id" in ids: out["product_id"] = ids["product_id"]
     if "transaction_id" in ids: out["_own_basket"] = ibis.literal(True)
-    return raw.select(**out, date=date, **amounts(col, basket, settings), **marks(raw, names, settings))
+    out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
+    return settled(raw.select(**out, date=date, **amounts(col, basket, settings), **marks(raw, names, settings)))
+
+def date_formats(
+    settings: DataConfig,    # date_format
+) -> list[str | None]:       # each of them; None is ISO 8601
+    "The declared date formats, as a list."
+    return settings.date_format if isinstance(settings.date_format, list) and settings.date_format else [settings.date_format or None]
 
 def without_point(
     text: ibis.StringValue,  # ids
@@ -236,11 +247,17 @@ def judge(
     return lines.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
 
 # %% ../nbs/00d_contract.ipynb #abd1dd21
+def broken(
+    lines: ibis.Table,     # typed lines, with limits
+) -> ibis.BooleanValue:    # true where `judge` would give a reason
+    "Whether a line breaks a rejecting rule."
+    return ibis.or_(*(r.broken(lines) for r in applicable(lines, REJECTS))).fill_null(False)
+
 def accepted(
     lines: ibis.Table,   # typed lines, with limits
 ) -> ibis.Table:         # those that break no rejecting rule
     "The lines that `judge` would give no reason."
-    return lines.filter(~ibis.or_(*(r.broken(lines) for r in applicable(lines, REJECTS))).fill_null(False))
+    return lines.filter(~broken(lines))
 
 # %% ../nbs/00d_contract.ipynb #ecc170fe
 def float_ids(

@@ -10,7 +10,7 @@ from typing import Any
 import ibis
 import pandas as pd
 from ibis import _
-from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted, applicable, as_number, as_text, believed_until, counter_like, flagged, float_ids, judge,
+from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted, applicable, broken, as_number, as_text, believed_until, counter_like, flagged, float_ids, judge,
                                 map_columns, typed, with_limits, without_point)
 from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, count, load_config, money, open_run, save_figure, share,
                             show_table, unknown, use_style)
@@ -91,10 +91,10 @@ def whole_file(
 
 def survey(
     judged: ibis.Table,   # judged lines
-) -> pd.DataFrame:        # reason, day, lines, revenue, and for each id column how many end in `.0`; in order
+) -> pd.DataFrame:        # reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column how many end in `.0`; in order
     "What there is of each reason on each day."
     ids = {c: judged[c].endswith(".0").cast("int32").sum().fill_null(0) for c in ("transaction_id", "customer_id", "product_id") if c in judged.columns}
-    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), **ids)
+    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), loose=judged["_loose"].max(), **ids)
     return days.execute().astype({"day": "datetime64[us]"}).sort_values(["reason", "day"], ignore_index=True)
 
 # %% ../nbs/01_data.ipynb #e9e51921
@@ -346,11 +346,12 @@ def customer_lines(
     catalogue: ibis.Table | None = None,  # the products table, from `read_products`, where rules ask for it
 ) -> tuple[ibis.Table, pd.Timestamp]:     # accepted lines with their time columns; the day after the last of them
     "The accepted lines as an expression: nothing is laid down, nothing written."
-    def fine(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        return accepted(with_limits(mark_products(typed(raw, settings, floats), catalogue, settings), settings, latest))
-    lines, con = fine(), raw.get_backend()
-    floats, latest, days = whole_file(lines.mutate(reason=ibis.null("string")), settings)
-    if floats or latest is not None: lines = fine(tuple(floats), latest)
+    def limited(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
+        return with_limits(mark_products(typed(raw, settings, floats, neat), catalogue, settings), settings, latest)
+    first, con = limited(), raw.get_backend()
+    seen = survey(first.mutate(reason=ibis.ifelse(broken(first), "set aside", ibis.null("string"))))
+    floats, latest, days = whole_file(accepted(first).mutate(reason=ibis.null("string")), settings, seen)
+    lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
     if not len(days): raise DataError("No line is left after cleaning; expected at least one sale. `retail-ci check` shows the reasons.")
     if settings.duplicates == "collapse": lines = lines.anti_join(hold(con, copies(raw), "copies"), "row")
     return add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(days=1)

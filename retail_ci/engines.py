@@ -16,10 +16,10 @@ from .core import ConfigError, DataConfig, DataError, RunError, load, replacing,
 # %% auto #0
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
-           'try_make_timestamp_ntz', 'parse_date', 'make_timestamp', 'checked_timestamp', 'assemble_date',
-           'spark_timestamp', 'btrim', 'character', 'trimmed', 'finite', 'exact_sum', 'duckdb_hash', 'copies',
-           'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name',
-           'staging_index']
+           'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'make_timestamp', 'checked_timestamp',
+           'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'match_dates', 'matched_date', 'btrim',
+           'character', 'trimmed', 'loose', 'finite', 'exact_sum', 'duckdb_hash', 'copies', 'read_parquet',
+           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -169,13 +169,19 @@ def try_strptime(value: str, format: str) -> dt.timestamp:
 def try_make_timestamp_ntz(year: int, month: int, day: int, hour: int, minute: int, second: dt.Decimal(16, 6)) -> dt.timestamp:
     "Spark's way to put a point in time together; missing where there is no such date."
 
+def date_layout(
+    format: str | None = None,  # such as "%d/%m/%Y"; ISO 8601 if left out
+) -> tuple[str, list[str]]:     # a regular expression with a group per letter, and the letters
+    "How a date is taken apart."
+    return date_pattern(format) if format else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
+
 def parse_date(
     text: ibis.StringValue,       # trimmed text
     format: str | None = None,    # such as "%d/%m/%Y"; ISO 8601 if left out
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
     "Text as a point in time: by the declared format only, or as ISO 8601."
-    pattern, letters = date_pattern(format) if format else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
-    if engine(text) in ("spark", "postgres"): date = assemble_date(text, pattern, letters)
+    pattern, letters = date_layout(format)
+    if engine(text) in ("spark", "postgres"): date = assemble_date({letter: text.re_extract(pattern, n).nullif("") for n, letter in enumerate(letters, 1)}, engine(text))
     elif format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
@@ -198,12 +204,10 @@ def checked_timestamp(
 
 # %% ../nbs/00b_engines.ipynb #44df1d20
 def assemble_date(
-    text: ibis.StringValue,   # trimmed text
-    pattern: str,             # from `date_pattern`, or `ISO`
-    letters: list[str],       # one per group
-) -> ibis.TimestampValue:     # missing where the text does not fit or there is no such date
-    "Take a date apart by its pattern and put it together."
-    part = {letter: text.re_extract(pattern, n).nullif("") for n, letter in enumerate(letters, 1)}
+    part: Mapping[str, ibis.StringValue],  # letter: what stands there; missing where the text does not fit
+    where: str,                            # the engine
+) -> ibis.TimestampValue:                  # missing where there is no such date
+    "Put a date together from its parts."
     number = {letter: value.cast("int64") for letter, value in part.items() if letter not in "pbBf"}
     zero = ibis.literal(0, "int64")
     short = number.get("y", zero)
@@ -217,7 +221,7 @@ def assemble_date(
     seconds = number.get("S", zero)
     second = ibis.ifelse(seconds.fill_null(0) < 60, seconds.fill_null(0), ibis.null("int64")).cast("string") + "." + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
     parts = (year, month, number["d"], hour, number.get("M", zero).fill_null(0), second)
-    return (checked_timestamp if engine(text) == "postgres" else spark_timestamp)(*parts)
+    return (checked_timestamp if where == "postgres" else spark_timestamp)(*parts)
 
 def spark_timestamp(
     year: ibis.Value, month: ibis.Value, day: ibis.Value, hour: ibis.Value, minute: ibis.Value,  # whole numbers
@@ -225,6 +229,34 @@ def spark_timestamp(
 ) -> ibis.TimestampValue:      # missing where there is no such time
     "Spark looks by itself whether there is such a day."
     return try_make_timestamp_ntz(*(n.cast("int32") for n in (year, month, day, hour, minute)), second.cast("decimal(16, 6)"))
+
+# %% ../nbs/00b_engines.ipynb #b71e6ceb
+@ibis.udf.scalar.builtin
+def regexp_match(text: str, pattern: str) -> dt.Array(dt.string):
+    "PostgreSQL's function: the groups of the first match."
+
+def settled(
+    table: ibis.Table,  # columns that are used more than once
+) -> ibis.Table:        # the same; on PostgreSQL each of them is worked out once
+    "Let a database work columns out once, however often they are used."
+    return table.mutate(_settled=ibis.random()).drop("_settled") if engine(table) == "postgres" else table
+
+def match_dates(
+    table: ibis.Table,              # lines in PostgreSQL
+    text: ibis.StringValue,         # its column of dates, trimmed
+    formats: list[str | None],      # date formats; None is ISO 8601
+) -> tuple[ibis.Table, list[str]]:  # the table, and the names of its new columns, one of parts per format
+    "Take a column of dates apart, once."
+    names = [f"_date_{n}" for n in range(len(formats))]
+    return settled(table.mutate(**{name: regexp_match(text, date_layout(f)[0]) for name, f in zip(names, formats)})), names
+
+def matched_date(
+    parts: ibis.ArrayValue,       # from `match_dates`
+    format: str | None = None,    # the format that it was taken apart by
+) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
+    "Put together what `match_dates` took apart."
+    date = assemble_date({letter: parts[n].nullif("") for n, letter in enumerate(date_layout(format)[1])}, "postgres")
+    return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
 
 # %% ../nbs/00b_engines.ipynb #ba661cd3
 @ibis.udf.scalar.builtin
@@ -240,8 +272,13 @@ def trimmed(
 ) -> ibis.StringValue:       # without blanks, tabs, line ends, vertical tabs and form feeds on either end
     "Take the white space off, and nothing else, on any engine."
     if engine(text) == "spark": return btrim(text, ibis.literal(" \t\n\r") + character(11) + character(12))
-    if engine(text) != "duckdb": return text.strip()
-    return ibis.ifelse((text < "!") | (text.right(1) < "!"), text.strip(), text)
+    return text.strip() if engine(text) != "duckdb" else ibis.ifelse(loose(text), text.strip(), text)
+
+def loose(
+    text: ibis.StringValue,  # any text
+) -> ibis.BooleanValue:      # true where it is empty or may have white space at its ends; always true where that is not known
+    "Whether there may be something to trim."
+    return (text < "!") | (text.right(1) < "!") if engine(text) == "duckdb" else ibis.literal(True)
 
 # %% ../nbs/00b_engines.ipynb #c0fb03cd
 def finite(

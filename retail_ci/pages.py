@@ -18,7 +18,8 @@ __all__ = ['NUMBER', 'NOTHING', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS',
            'anchor', 'term', 'glossary_page', 'segment_rows', 'customers_page', 'movement_lead', 'movement_page',
            'measured', 'models_table', 'recommendations_page', 'sales_page', 'quality_rows', 'quality_page',
            'sure_rows', 'sure_page', 'weakest', 'recipe_rows', 'model_card', 'data_sheet', 'link_what_is_there',
-           'write_pages', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
+           'write_pages', 'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link',
+           'offers_line']
 
 # %% ../nbs/09ab_pages.ipynb #bbf5bf55
 NUMBER = re.compile(r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$")  # what counts as a number in a table
@@ -470,6 +471,15 @@ def write_pages(
     "Write every page of the run."
     for name, make in PAGES.items(): (stage / f"{name}.qmd").write_text(link_what_is_there(make(facts), set(notebooks)), encoding="utf-8")
     return list(PAGES)
+
+# %% ../nbs/09ab_pages.ipynb #89dd405e
+def search_entries(
+    facts: Facts,  # of the run
+) -> list[dict]:   # entries in the form of the search index
+    "An entry for each segment and each word of the glossary."
+    entry = lambda href, title, section, text: {"objectID": f"{href}-{anchor(section)}", "href": href, "title": title, "section": section, "text": text}
+    groups = [entry("customers.html#numbers", "Customers and segments", p["segment"], f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue. {p.get('action') or ''}") for p in facts.segments.get("profiles", [])]
+    return groups + [entry(f"glossary.html#{anchor(w)}", "Glossary", w, said) for w, said in GLOSSARY.items()]
 
 # %% ../nbs/09ab_pages.ipynb #9e22a74d
 CARDS = {"revenue": ("Net revenue", "sales"), "customers": ("Customers", "customers"), "baskets": ("Baskets", "sales"), "basket_value": ("Average basket", "sales")}  # figure: its name, and the page that explains it

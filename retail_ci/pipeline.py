@@ -734,7 +734,7 @@ def keep_books(
         with open(os.devnull, "wb") as nowhere: os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
     from retail_ci import promotion, registry, tracking
     if to_write_down(config) and tracking.installed():
-        with contextlib.suppress(Exception): tracking.import_mlflow()
+        with contextlib.suppress(Exception): tracking.open_store(config, Path(home), create=True)
     with contextlib.suppress(EOFError):
         run = core.Run(config, Path(connection.recv()))
         duties = {"promotion": lambda: [promotion.promote_first(run, Path(home) / "serving")], "MLflow": lambda: registry.write_down(config, Path(home))}

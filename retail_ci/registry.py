@@ -13,13 +13,13 @@ from . import core
 from .bundle import current_bundle, read_stack
 from .core import Config, ConfigError, Run, RunError, load, load_config
 from .promotion import origin_of, read_log, version_of
-from .tracking import Store, find_logged, import_mlflow, log_missing, one_sentence, open_store, sqlite_file
+from .tracking import Store, find_logged, headline, import_mlflow, log_missing, one_sentence, open_store, sqlite_file, write_batch
 
 # %% auto #0
-__all__ = ['KINDS', 'SCRIPT', 'COLUMNS', 'ServedRecommender', 'ServedSegmentation', 'served', 'signature', 'parts_of',
-           'requirements', 'speaking_to', 'name_of', 'log_model', 'register', 'set_alias', 'holder', 'follow',
-           'still_there', 'note_verdicts', 'write_down', 'taking_turns', 'write_down_alone', 'list_models',
-           'pick_version', 'model_text']
+__all__ = ['KINDS', 'SCRIPT', 'COLUMNS', 'CHOSEN_BY', 'ServedRecommender', 'ServedSegmentation', 'served', 'signature',
+           'parts_of', 'requirements', 'speaking_to', 'name_of', 'log_model', 'run_of_models', 'register', 'set_alias',
+           'holder', 'follow', 'still_there', 'note_verdicts', 'write_down', 'taking_turns', 'write_down_alone',
+           'list_models', 'pick_version', 'model_text']
 
 # %% ../nbs/06c_registry.ipynb #cc0efe4d
 class ServedRecommender:
@@ -119,7 +119,8 @@ def name_of(
 
 # %% ../nbs/06c_registry.ipynb #ce8efff8
 def log_model(
-    mlflow: Any,         # the module, speaking to the store, with the run active
+    mlflow: Any,         # the module, speaking to the store
+    number: str,         # the nested run of models, in MLflow
     run: Run,            # a finished run
     kind: str,           # one of `KINDS`
     files: Mapping[str, str],  # from `parts_of`
@@ -129,9 +130,24 @@ def log_model(
     with tempfile.TemporaryDirectory() as place:
         script = Path(place) / f"{kind}.py"
         script.write_text(SCRIPT.format(kind=kind), encoding="utf-8")
-        return mlflow.pyfunc.log_model(name=kind, python_model=str(script), artifacts=dict(files), signature=signature(kind), input_example=example, pip_requirements=requirements(),
-                                       code_paths=[str(Path(core.__file__).parent)], model_config={"currency": run.config.report.currency}).model_uri
+        return mlflow.models.Model.log(None, mlflow.pyfunc, name=kind, run_id=number, python_model=str(script), artifacts=dict(files), signature=signature(kind), input_example=example,
+                                       pip_requirements=requirements(), code_paths=[str(Path(core.__file__).parent)], model_config={"currency": run.config.report.currency}).model_uri
 
+def run_of_models(
+    store: Store,   # open
+    run: Run,       # a finished run
+    parent: str,    # its number in MLflow
+) -> str:           # the number of its nested run of models, made if need be
+    "The nested run that models belong to."
+    found = store.client.search_runs([store.experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.run_name = 'models'")
+    if found: return found[0].info.run_id
+    number, wanted = store.client.create_run(store.experiment, run_name="models", tags={"mlflow.parentRunId": parent}).info.run_id, headline(run)
+    write_batch(store, number, {k: v for k, v in wanted.items() if k.partition(".")[0] in CHOSEN_BY}, {}, None)
+    return number
+
+CHOSEN_BY = ("any/ndcg", "any/hit_rate", "discovery/ndcg", "discovery/hit_rate", "segments/stability", "segments/silhouette", "data/customers")  # the numbers on a model's page
+
+# %% ../nbs/06c_registry.ipynb #b05a3f64
 def register(
     store: Store,   # open
     folder: Path,   # a finished run
@@ -139,16 +155,15 @@ def register(
 ) -> dict[str, str]:  # kind: version, of what the run has
     "Register the models of a run, each once, and call them challenger."
     run, client, done = Run(load_config(folder / "config.yaml"), folder), store.client, {}
-    marks = {"config": run.config.name, "bundle": version_of(run) if run.has("recommender") else "", **{k: str(v) for k, v in origin_of(run).items() if v}}
+    marks = {"config": run.config.name, "mlflow_run": number, "bundle": version_of(run) if run.has("recommender") else "", **{k: str(v) for k, v in origin_of(run).items() if v}}
+    place = run_of_models(store, run, number)
     for kind in KINDS:
-        seen = client.search_model_versions(f"name = '{name_of(store, kind)}' and run_id = '{number}'")
+        seen = client.search_model_versions(f"name = '{name_of(store, kind)}' and run_id = '{place}'")
         if seen: done[kind] = str(max(int(v.version) for v in seen)); continue
         if (parts := parts_of(run, kind)) is None: continue
-        ended = client.get_run(number).info.end_time
         with speaking_to(store) as mlflow:
-            with mlflow.start_run(run_id=number): uri = log_model(mlflow, run, kind, *parts)
-            done[kind] = str(mlflow.register_model(uri, name_of(store, kind), await_registration_for=0, tags=marks).version)
-        client.set_terminated(number, "FINISHED", ended)
+            done[kind] = str(mlflow.register_model(log_model(mlflow, place, run, kind, *parts), name_of(store, kind), await_registration_for=0, tags=marks).version)
+    if client.get_run(place).info.status != "FINISHED": client.set_terminated(place, "FINISHED")
     for kind, version in done.items(): set_alias(store, kind, "challenger", version, run.config.name)
     return done
 
@@ -289,9 +304,9 @@ def model_text(
     version: Any,    # MLflow's ModelVersion
 ) -> str:            # for a terminal
     "One registered model in full: where it comes from, what it reached, what the gate said, how to load it."
-    with one_sentence(store.uri): metrics = store.client.get_run(version.run_id).data.metrics
+    with one_sentence(store.uri): metrics = store.client.get_run(version.tags.get("mlflow_run") or version.run_id).data.metrics
     marks = {k: version.tags.get(k) for k in ("config", "run", "bundle", "source_hash", "recipe_hash", "code_hash") if version.tags.get(k)}
-    reached = [f"  {k:<36}{metrics[k]:.3f} ({metrics[f'{k}.low']:.3f} to {metrics[f'{k}.high']:.3f})" for k in sorted(metrics) if f"{k}.low" in metrics and f"{k}.high" in metrics and ("ndcg" in k or "hit_rate" in k or "stability" in k)]
+    reached = [f"  {k:<40}{metrics[k]:.3f} ({metrics[f'{k}.low']:.3f} to {metrics[f'{k}.high']:.3f})" for k in sorted(metrics) if f"{k}.low" in metrics and f"{k}.high" in metrics and ("ndcg" in k or "hit_rate" in k or "stability" in k)]
     verdict = version.tags.get("verdict", "not asked yet")
     return "\n".join([f"{version.name}, version {version.version}", *(f"  {k:<14}{v}" for k, v in marks.items()), "", "What it reached:", *reached, "", "The gate:", *(f"  {line}" for line in verdict.split("\n")), "",
                       "To load it:", f"  MLFLOW_TRACKING_URI={store.uri if sqlite_file(store.uri) else 'the server'}", f"  mlflow.pyfunc.load_model(\"models:/{version.name}/{version.version}\")"])
