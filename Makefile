@@ -26,11 +26,14 @@ site: $(READY) ## the site alone, from the current run
 bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or more
 	@for b in chain features segmentation recommenders recommend_scale api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 
-soak: $(READY) ## the long tests of the API: three seeds, a minute of load
-	@for seed in 1 2 3; do API_SEED=$$seed LOAD_SECONDS=60 $(BIN)/python -m pytest -q -rs tests/test_api.py || exit 1; done
+soak: $(READY) ## the long tests of the service: a minute of load, three seeds of generated requests, forty kills of everything
+	@API_SEED=1 LOAD_SECONDS=60 $(BIN)/python -m pytest -q -rs tests/test_api.py
+	@for seed in 2 3; do API_SEED=$$seed $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
+	@CRASHES=40 $(BIN)/python -m pytest -q -rs tests/test_crash.py
 
-lab: $(READY) ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab nbs
+lab: $(READY) ## JupyterLab on the notebooks; the small run that they open is made first
+	@[ -e runs/small/current ] || $(BIN)/retail-ci run --config small
+	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab nbs $(LAB)
 
 lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt
 	@$(PIP) install uv

@@ -1,0 +1,183 @@
+"Killed at random moments: a run of the chain, a promotion, the service. Each time what was good stays good, and the next one cleans up. CRASHES says how many kills each."
+import contextlib, json, os, random, shutil, signal, socket, subprocess, sys, threading, time
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import Project, alive, wait_for
+from retail_ci.bundle import Bundle, activate, check_bundle, current_bundle, read_stack, self_test, write_bundle
+from retail_ci.core import Config, Run, load, sha256
+from retail_ci.pipeline import remains
+from retail_ci.recommender import HybridRecommender
+
+ROOT = Path(__file__).parents[1]
+CRASHES = int(os.environ.get("CRASHES", "5"))
+REAL = ["00_core", "00a_synthetic", "01_data"]  # the beginning of the chain
+
+
+def family(pid: int) -> list[int]:
+    "A process and all that descend from it."
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError): parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found, new = [pid], [pid]
+    while new: new = [p for p, parent in parents.items() if parent in new]; found += new
+    return found
+
+
+def kill(process: subprocess.Popen) -> None:
+    "Kill a process alone, and wait until all that it had started is gone, too."
+    pids = family(process.pid)
+    process.kill()
+    process.wait()
+    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)): pipe.close()
+    wait_for(lambda: not any(alive(p) for p in pids), 120)
+
+
+def whole(run: Path) -> bool:
+    "Whether a run holds every file that its manifest names, with the bytes that it names."
+    return all(sha256(run / a["path"]) == a["sha256"] for a in load(run / "manifest.json")["artifacts"])
+
+
+def test_a_chain_killed_at_any_moment(tmp_path):
+    "The real first notebooks, on the small config; each time with another seed, so that no two runs have the same bytes."
+    project, rng = Project(tmp_path / "project"), random.Random(1)
+    for folder in ("nbs", "configs"): (project.root / folder).mkdir(parents=True)
+    for name in REAL: shutil.copy(ROOT / "nbs" / f"{name}.ipynb", project.root / "nbs")
+    shutil.copy(ROOT / "configs/small.yaml", project.root / "configs")
+    words = ("run", "--config", "small", "--set", "synthetic.lines=800", "--set", "synthetic.customers=120", "--set", "mlflow.enabled=false", "--set")
+    before, began = set(Path("/tmp").glob("rci-*")), time.monotonic()
+    first = project.call(*words, "seed=1000")
+    assert first.returncode == 0, first.stderr
+    seconds, good, home, hit = time.monotonic() - began, project.current("small"), project.home("small"), 0
+    for turn in range(CRASHES):
+        process = project.start(*words, f"seed={turn}")
+        if turn % 3 == 2:  # the moment in which a run becomes current is short, so it is aimed at
+            with contextlib.suppress(AssertionError): wait_for(lambda: process.poll() is not None or list(home.glob(".*.partial/manifest.json")), 10 * seconds)
+            time.sleep(rng.uniform(0, 0.02))
+        else: time.sleep(rng.uniform(0, 1.1 * seconds))
+        hit += process.poll() is None
+        kill(process)
+        now = project.current("small")
+        assert now == good or now > good, "the current run is the last good one, or the one that had just finished"
+        assert whole(home / now) and len(list(home.glob(".*.partial"))) <= 1, "of all that was killed, only the last has left anything"
+        good = now
+    last = project.call(*words, "seed=2000")
+    assert last.returncode == 0 and project.current("small") > good and whole(home / "current") and hit
+    assert remains(home) == [] and project.leftovers("small") == []
+    mine = [p for p in set(Path("/tmp").glob("rci-*")) - before if project.root.as_posix() in "".join(f.read_text(errors="ignore") for f in p.glob("*.json"))]
+    assert mine == [], "no sockets are left in the folder for temporary files"
+
+
+PROMOTE = """
+import sys
+from pathlib import Path
+from retail_ci.core import Config, Run
+from retail_ci.promotion import promote
+print("ready", flush=True)
+sys.stdin.readline()
+yes, version, checks = promote(Run(Config(name="shop"), Path(sys.argv[1])), Path(sys.argv[2]), force="a trial")
+print(version, flush=True)
+"""
+
+
+def small_run(folder: Path, seed: int) -> Run:
+    "What a promotion reads of a run."
+    rng, run = np.random.default_rng(seed), Run(Config(name="shop"), folder)
+    log = pd.DataFrame({"customer_id": [f"C{i:03d}" for i in rng.integers(0, 250, 2500)], "product_id": [f"P{i:02d}" for i in rng.integers(0, 40, 2500)], "quantity": 1.0,
+                        "date": pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, 200, 2500), "D")})
+    shelf = pd.DataFrame({"product_id": [f"P{i:02d}" for i in range(40)], "category": ["care", "food"] * 20, "price": np.linspace(1, 40, 40)})
+    who = sorted(log.customer_id.unique())
+    run.write("recommender", HybridRecommender.weighted().fit(log, shelf).to_arrays())
+    run.write("products", shelf)
+    run.write("segments", pd.DataFrame({"customer_id": who, "segment": "Champions", "r_score": 5, "f_score": 4, "m_score": 3, "rfm_score": "543", "action": "say thank you"}))
+    run.write("data_metrics", {"rows_in": 2500, "kept": 2500, "rejected": 0, "collapsed": 0, "first_date": "2025-01-01", "last_date": "2025-07-19", "customers": len(who), "products": 40, "baskets": 2500, "by_reason": {}})
+    run.write("segment_metrics", {"profiles": [], "stability": {"value": 0.9}})
+    run.write("ranking_metrics", {"production": "weighted"})
+    return run
+
+
+def test_a_promotion_killed_at_any_moment(tmp_path):
+    serving, rng = tmp_path / "serving", random.Random(2)
+    def start(seed: int) -> subprocess.Popen:
+        run = small_run(tmp_path / f"run{seed}", seed)
+        process = subprocess.Popen([sys.executable, "-c", PROMOTE, str(run.path), str(serving)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("\n"), process.stdin.flush()
+        return process
+    began = time.monotonic()
+    process = start(1000)
+    began = time.monotonic()
+    good, seconds = process.communicate()[0].strip(), time.monotonic() - began
+    assert current_bundle(serving).name == good and process.returncode == 0
+    hit, changed = 0, 0
+    for turn in range(CRASHES):
+        process = start(turn)
+        time.sleep(rng.uniform(0, seconds))
+        hit += process.poll() is None
+        kill(process)
+        now = current_bundle(serving).name
+        changed, good = changed + (now != good), now
+        self_test(Bundle(serving / now))
+        for bundle in serving.iterdir():
+            if bundle.is_dir() and not bundle.is_symlink() and not bundle.name.startswith("."): check_bundle(bundle)
+        assert read_stack(serving)[-1] == now and len(list(serving.glob(".m*.part"))) <= 1
+        assert all(json.loads(line) for line in (serving / "log.jsonl").read_text().splitlines())
+    process = start(2000)
+    version = process.communicate()[0].strip()
+    assert process.returncode == 0 and current_bundle(serving).name == version and hit
+    assert not list(serving.glob(".*.part")) and not (serving / "pending.json").exists()
+    assert len([p for p in serving.iterdir() if (p / "manifest.json").exists() and not p.is_symlink()]) <= 6, "old bundles do not pile up"
+
+
+def lists(mark: str) -> dict:
+    "A bundle in which every reason names the bundle."
+    ids, shelf = [f"C{i:03d}" for i in range(500)], [f"P{i:02d}" for i in range(40)]
+    table = pd.DataFrame({"customer_id": np.repeat(ids, 10), "product_id": shelf[:10] * 500, "score": np.tile(np.linspace(.9, .1, 10), 500), "rank": np.tile(range(1, 11), 500), "method": "hybrid", "reason": mark})
+    return dict(lists={"any": [table], "discovery": [table]}, popular=pd.DataFrame({"product_id": shelf, "score": np.linspace(1, .1, 40), "method": "popular", "reason": mark}), bought=pd.DataFrame({"customer_id": ids, "product_id": "P39"}),
+                segments=pd.DataFrame({"customer_id": ids, "segment": "Champions", "r_score": 5, "f_score": 4, "m_score": 3, "rfm_score": "543", "action": "say thank you"}), products=pd.DataFrame({"product_id": shelf}), similar=None, profiles=[], card={"last_date": "2025-12-31"})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_killed_at_any_moment(tmp_path, workers):
+    "While requests come in and bundles change; the killed service leaves no process behind, and the next one answers from a whole bundle."
+    serving, rng = tmp_path / "serving", random.Random(3 + workers)
+    for mark in ("v1", "v2"): write_bundle(serving / mark, **lists(mark), version=mark, depth=10)
+    activate(serving, "v1")
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([str(Path(sys.executable).with_name("retail-ci")), "serve", "--bundle", str(serving), "--port", str(port), "--workers", str(workers)], start_new_session=True,
+                                env=os.environ | {"RETAIL_CI_LOG": "off"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def answer() -> dict | None:
+        with contextlib.suppress(httpx2.TransportError):
+            got = httpx2.post(f"http://127.0.0.1:{port}/recommend", json={"customer_id": "C007"}, timeout=60)
+            return got.json() if got.status_code == 200 else None
+    def check(got: dict) -> None: assert {line["reason"] for line in got["recommendations"]} == {got["model_version"]}
+    began, process = time.monotonic(), start()
+    check(wait_for(answer, 120))
+    seconds = time.monotonic() - began
+    kill(process)
+    stop = threading.Event()
+    def change() -> None:
+        while not stop.wait(0.3): activate(serving, random.choice(["v1", "v2"]))
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(CRASHES if workers == 1 else max(CRASHES // 4, 1)):
+            process, until = start(), time.monotonic() + rng.uniform(0, 1.5 * seconds)
+            while time.monotonic() < until:
+                if got := answer(): check(got)
+                else: time.sleep(0.05)
+            kill(process)
+            check_bundle(current_bundle(serving))
+    finally:
+        stop.set()
+        changing.join()
+    process = start()
+    check(wait_for(answer, 120))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert read_stack(serving)[-1] == current_bundle(serving).name and not list(serving.glob(".*.part"))
