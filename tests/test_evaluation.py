@@ -208,6 +208,23 @@ def test_a_back_test_is_the_evaluation_at_each_cut():
     assert row["value"] == pytest.approx(np.concatenate(gaps).mean(), abs=1e-12) and row["low"] <= row["value"] <= row["high"]
 
 
+def test_a_cut_that_was_measured_before_is_not_measured_again(monkeypatch, tmp_path):
+    from retail_ci import backtest as room
+    from retail_ci.core import load, save
+    from retail_ci.evaluation import customer_scores, measured_before, ranking_facts
+    log, table = make_log(12, days=200)
+    first = evaluate(["personal", "popularity", "random"], log, table, resamples=100)
+    save(customer_scores(first, ["personal", "popularity"]), tmp_path / "scores.parquet"), save(ranking_facts(first), tmp_path / "ranking.json")
+    plain, asked = backtest(["personal", "popularity"], log, table, cuts=3, resamples=100), []
+    monkeypatch.setattr(room, "evaluate", lambda *a, **b: asked.append(a[3]) or evaluate(*a, **b))
+    last = measured_before(load(tmp_path / "scores.parquet"), load(tmp_path / "ranking.json"))
+    quick = backtest(["personal", "popularity"], log, table, cuts=3, resamples=100, last=last)
+    assert asked == cut_dates(log, 3)[1:] and quick.cuts == plain.cuts
+    for task in ("any", "discovery"): pd.testing.assert_frame_equal(quick.table(task), plain.table(task), rtol=1e-12)
+    pd.testing.assert_frame_equal(quick.pooled, plain.pooled, rtol=1e-12)
+    pd.testing.assert_frame_equal(quick.paired, plain.paired, rtol=1e-12)
+
+
 def test_pooling_the_same_month_three_times_gives_no_more_certainty():
     log, table = make_log(13)
     one = evaluate(["personal", "popularity"], log, table, resamples=1000)
