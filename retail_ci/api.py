@@ -65,9 +65,9 @@ def number(
 def read_keys(
     text: str,        # hashes, or @FILE
 ) -> frozenset[str]:  # lower-case SHA-256 digests
-    "Read hashed API keys; a `#` starts a comment in a file."
+    "Read hashed API keys; in a file the first word of each line, as `sha256sum` writes it, and a `#` starts a comment."
     if text.startswith("@"):
-        try: text = " ".join(line.partition("#")[0] for line in Path(text[1:]).read_text(encoding="utf-8").splitlines())
+        try: text = " ".join(" ".join(line.partition("#")[0].split()[:1]) for line in Path(text[1:]).read_text(encoding="utf-8").splitlines())
         except OSError as e: raise ConfigError(f"The file of API keys {text[1:]} cannot be read: {e.strerror}.") from e
         if not text.split(): raise ConfigError("The file of API keys holds no key; expected the SHA-256 of a key on each line.")
     keys = re.split(r"[\s,]+", text.strip().lower()) if text.strip() else []

@@ -95,9 +95,9 @@ def serve(
     bundle: str = "",          # a folder of bundles, or one bundle, in place of the config's
 ) -> None:
     "Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."
-    name = load_config(config).name
+    name = "" if bundle else load_config(config).name
     serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
-    check_service(serving, host, port, workers, "" if bundle else name)
+    check_service(serving, host, port, workers, name)
     import uvicorn
     os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
     print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)

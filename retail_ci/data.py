@@ -94,7 +94,7 @@ def survey(
 ) -> pd.DataFrame:        # reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column how many end in `.0`; in order
     "What there is of each reason on each day."
     ids = {c: judged[c].endswith(".0").cast("int32").sum().fill_null(0) for c in ("transaction_id", "customer_id", "product_id") if c in judged.columns}
-    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), loose=judged["_loose"].max(), **ids)
+    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), loose=judged["_loose"].cast("int32").max(), **ids)
     return days.execute().astype({"day": "datetime64[us]"}).sort_values(["reason", "day"], ignore_index=True)
 
 # %% ../nbs/01_data.ipynb #e9e51921

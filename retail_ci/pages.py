@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 import yaml
-from .core import SEGMENTS, SPEECH, Html, Run, count, day, decimal, localised, money, share
+from .charts import colour_of
+from .core import SPEECH, Html, Run, count, day, decimal, localised, money, share
 
 # %% auto #0
 __all__ = ['NUMBER', 'NOTHING', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of', 'set_columns', 'box_tables',
@@ -160,7 +161,7 @@ def segment_cell(
     name: str,  # of a segment
 ) -> str:       # HTML
     "A segment's name beside its colour."
-    return f'<span class="dot" style="background:{SEGMENTS.get(name, SEGMENTS["Unnamed"])}"></span>{html.escape(name)}'
+    return f'<span class="dot" style="background:{colour_of(name)}"></span>{html.escape(name)}'
 
 # %% ../nbs/09ab_pages.ipynb #9faf2614
 GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never met it
@@ -423,7 +424,7 @@ def model_card(
     who = [part for t in TASKS if (rows := weakest(facts, t)) for part in (f"### {TASKS[t]} {{#for-whom-{t}}}", raw(html_table(["Segment before the cut", "Customers", "NDCG"], rows, {2: "number"}, "The published list, weakest group first.")))]
     settings = (facts.ranking.get("protocol") or {}).get("settings", {}).get(production, {})
     return page_text("Model card", "What the models of this run are for, what they learned from, and where they fail.", [
-        raw(html_table(["What", "Value"], recipe_rows(facts))),
+        raw(f'<div class="facts">{html_table(["What", "Value"], recipe_rows(facts))}</div>'),
         "## The models {#models}", "\n".join([f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, frequency and spend (logarithms), named by what their medians promise." if facts.segments.get("k") else "- **Segments**: none in this run.",
             f"- **Recommendations**: {label}." + (f" Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}." if settings else "") if production and facts.ranking.get("summary") else "- **Recommendations**: none measured in this run.",
             f"- **Expectation**: {'MBG/NBD' if facts.worth.get('model') == 'mbg' else 'BG/NBD'} for visits and gamma-gamma for spend." if facts.worth.get("fitted") else "- **Expectation**: none in this run."]),
@@ -444,7 +445,7 @@ def data_sheet(
     files = [[f"<code>{html.escape(a['path'])}</code>", count(a["rows"]) if a.get("rows") is not None else "–", f"<code>{a['sha256'][:12]}</code>"] for a in facts.manifest.get("artifacts", []) if a["path"].startswith(("data/", "metrics/"))]
     without = [text for ok, text in ((d.get("products"), "no products: the pages about products step aside"), (d.get("returns"), "no returns: gross and net revenue are the same"), (d.get("anonymous"), "no anonymous sales")) if d and not ok]
     return page_text("Data sheet", "What the data is, where it came from, and what was done to it.", [
-        f"**Source:** {told}. A row is a line of a receipt: who, what, when, how many, for how much.", raw(html_table(["What", "Value"], counts, {1: "number"})) if counts else "This run has kept no books.", "\n".join(f"- There are {t}." for t in without),
+        f"**Source:** {told}. A row is a line of a receipt: who, what, when, how many, for how much.", raw(f'<div class="facts">{html_table(["What", "Value"], counts, {1: "number"})}</div>') if counts else "This run has kept no books.", "\n".join(f"- There are {t}." for t in without),
         "## What was done to it {#done}", "Lines that break a rule are set aside with their reason, exact copies are counted once, and returns are taken off revenue. The counts are on the page about [data quality](quality.qmd), the rules in [What a line may not be](00d_contract.ipynb).",
         "## Persons {#persons}", "Customers are known by their number alone. Attributes of customers, where a source has them, stay in the run's folder and are not shown on these pages.",
         "## The files of the run {#files}" if files else "", raw(html_table(["File", "Rows", "SHA-256 begins"], files, None, "Anybody can check that what they hold is what was made.")) if files else ""])

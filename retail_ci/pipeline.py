@@ -20,8 +20,8 @@ from .core import (ARTEFACTS, FIGURES, Config, ConfigError, RetailError, RunErro
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment',
            'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib',
-           'what_failed', 'execute', 'Job', 'set_environment', 'python_path', 'Server', 'start_job', 'as_error',
-           'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
+           'cpu_seconds', 'what_failed', 'execute', 'Job', 'set_environment', 'python_path', 'Server', 'start_job',
+           'as_error', 'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
            'input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id', 'publish', 'remains',
            'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable', 'unfinished',
            'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote', 'to_write_down',
@@ -212,6 +212,11 @@ def peak_mib() -> float:  # mebibytes
     size = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return round(size / (1024 if sys.platform.startswith("linux") else 1024**2), 1)
 
+def cpu_seconds() -> float:  # of all cores
+    "The processor time of this process and its finished children: what a notebook costs, whatever else the machine does."
+    import resource
+    return round(sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))), 2)
+
 # %% ../nbs/09_pipeline.ipynb #3caa61f2
 def what_failed(
     error: BaseException,   # from papermill or from the operating system
@@ -249,7 +254,7 @@ def execute(
         notebook, out, parameters, kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, start_timeout=120,
         shutdown_kernel="immediate", cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, kernel, started))
     except BaseException as e: error = what_failed(e, folder / "log")
-    connection.send({"error": error, "peak_mib": peak_mib()})
+    connection.send({"error": error, "cpu_seconds": cpu_seconds(), "peak_mib": peak_mib()})
 
 # %% ../nbs/09_pipeline.ipynb #35fcc2fb
 @dataclass
@@ -408,7 +413,7 @@ def finished(
     "What a notebook took; raises its error if it failed."
     job.told.setdefault("error", {"kind": "Ended", "text": "its process was killed.", "cell": None})
     if job.told["error"]: raise as_error(job.notebook.stem, job.told["error"], keep_failed(job.notebook.stem, run))
-    return {"name": job.notebook.stem, "sha256": sha256(job.notebook), "seconds": round(time.monotonic() - job.began, 2), "peak_mib": job.told["peak_mib"]}
+    return {"name": job.notebook.stem, "sha256": sha256(job.notebook), "seconds": round(time.monotonic() - job.began, 2), **{k: job.told[k] for k in ("cpu_seconds", "peak_mib")}}
 
 def keep_failed(
     name: str,      # the notebook's name
@@ -465,9 +470,9 @@ def timing_table(
     seconds: float,               # of the whole run
 ) -> str:                         # lines of text
     "Seconds and peak memory per notebook, as text."
-    lines = [f"{'notebook':<24}{'seconds':>9}{'peak MiB':>10}"]
-    lines += [f"{f['name']:<24}{f['seconds']:>9.1f}{f['peak_mib']:>10.0f}" + (f"  from {f['from']}" if "from" in f else "") for f in facts]
-    return "\n".join([*lines, f"{'whole run, largest peak':<24}{seconds:>9.1f}{max(f['peak_mib'] for f in facts):>10.0f}"])
+    lines = [f"{'notebook':<24}{'seconds':>9}{'of CPU':>9}{'peak MiB':>10}"]
+    lines += [f"{f['name']:<24}{f['seconds']:>9.1f}{f.get('cpu_seconds', 0):>9.1f}{f['peak_mib']:>10.0f}" + (f"  from {f['from']}" if "from" in f else "") for f in facts]
+    return "\n".join([*lines, f"{'whole run, largest peak':<24}{seconds:>9.1f}{sum(f.get('cpu_seconds', 0) for f in facts):>9.1f}{max(f['peak_mib'] for f in facts):>10.0f}"])
 
 # %% ../nbs/09_pipeline.ipynb #9a610c1d
 def input_hashes(

@@ -119,7 +119,8 @@ def people_of(
     if run.has("worth"): people = people.merge(run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "value"}), on="customer_id", how="left")
     others = model.data_.customer_ids.difference(pd.Index(people["customer_id"]))
     rest = pd.DataFrame({"customer_id": others.to_numpy(), "segment": "Unknown", "r_score": 0, "f_score": 0, "m_score": 0, "rfm_score": "", "action": ""})
-    return pd.concat([people, rest], ignore_index=True).assign(since=lambda t: t["customer_id"].map(since_when(run)).fillna(""))
+    since = since_when(run).to_dict()
+    return pd.concat([people, rest], ignore_index=True).assign(since=lambda t: [since.get(c, "") for c in t["customer_id"]])
 
 # %% ../nbs/06a_promotion.ipynb #4281e4cf
 def since_when(

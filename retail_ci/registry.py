@@ -63,7 +63,7 @@ def served(
 # %% ../nbs/06c_registry.ipynb #7c46a7a0
 COLUMNS = {  # kind: what goes in, what comes out; name: type, with "?" for what may be left out
     "recommender": ({"customer_id": "string"}, {"customer_id": "string", "product_id": "string", "score": "double", "rank": "long", "method": "string", "reason": "string"}),
-    "segmentation": ({"customer_id": "string?", "recency": "double", "frequency": "double", "monetary": "double"},
+    "segmentation": ({"customer_id": "string?", "recency": "long", "frequency": "long", "monetary": "double"},
                      {"customer_id": "string?", "segment": "string", "cluster": "long", "margin": "double", "why": "string", "action": "string"})}
 
 def signature(
@@ -85,7 +85,7 @@ def parts_of(
     if kind == "segmentation":
         if not run.has("segmentation") or not run.has("segmentation_words"): return None
         files = {"segmentation": str(run.file("segmentation")), "words": str(run.file("segmentation_words"))}
-        return files, features[["customer_id", "recency", "frequency", "monetary"]].astype({"recency": float, "frequency": float, "monetary": float})
+        return files, features[["customer_id", "recency", "frequency", "monetary"]].astype({"recency": "int64", "frequency": "int64", "monetary": float})
     if not run.has("recommender") or "note" in load(run.file("recommender")): return None
     return {"recommender": str(run.file("recommender"))}, features[["customer_id"]]
 
