@@ -42,6 +42,14 @@
   window.fetch = (address, options) => /search\.json$/.test(String(address))
     ? load("search").then((text) => new Response(text), () => fetched(address, options)) : fetched(address, options);
 
+  // ---- dark or light: smalldocs looks at the page's colour shortly after a change, on a busy machine too early
+  const root = document.documentElement;
+  if (document.querySelector('meta[name="smalldocs:offset"]')) {
+    const settle = () => { const wanted = root.dataset.scheme === "alternate"; if (root.classList.contains("quarto-dark") !== wanted) root.classList.toggle("quarto-dark", wanted); };
+    new MutationObserver(settle).observe(root, { attributes: true, attributeFilter: ["class", "data-scheme"] });
+    settle();
+  }
+
   // ---- charts
   const dark = () => document.documentElement.classList.contains("quarto-dark") || document.body.classList.contains("quarto-dark");
   const plotly = () => promised.plotlyReady = promised.plotlyReady || load("plotly").then((text) => new Promise((done, failed) => {
@@ -112,7 +120,7 @@
   });
   const offerTools = (table, n) => {
     const box = table.closest(".table-box"), rows = table.tBodies[0] ? table.tBodies[0].rows.length : 0, body = table.tBodies[0];
-    if (!box || !table.tHead || rows < 4 || table.closest(".reference, .actions, .claims") || all("[colspan], [rowspan]", table).length || (body && all("tr", body).some((row) => row.cells.length !== table.tHead.rows[0].cells.length))) return;
+    if (!box || !table.tHead || rows < 4 || table.closest(".reference, .actions, .claims, .facts") || all("[colspan], [rowspan]", table).length || (body && all("tr", body).some((row) => row.cells.length !== table.tHead.rows[0].cells.length))) return;
     const about = table.caption ? table.caption.textContent.trim() : document.title, tools = make("div", { class: "table-tools" });
     const download = make("button", { type: "button", class: "table-csv", "aria-label": `Download as CSV: ${about}` }, "CSV");
     download.addEventListener("click", () => save(table, `${(location.pathname.split("/").pop() || "index").replace(/\.html$/, "") || "index"}-${n + 1}`));

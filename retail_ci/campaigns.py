@@ -15,9 +15,10 @@ from .engines import connect_duckdb
 from .export import escape_formulas, replacing_folder, sql_text
 
 # %% auto #0
-__all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'DAYS', 'LINE', 'MARK', 'says', 'permissions', 'find_columns',
-           'draw', 'hold_back', 'needed_difference', 'smallest_lift', 'base_rates', 'check_sensitive', 'readable',
-           'offers_table', 'campaign_table', 'what_to_say', 'campaign_summary', 'file_name', 'write_campaigns']
+__all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'LEAST', 'DAYS', 'LINE', 'MARK', 'says', 'permissions',
+           'find_columns', 'draw', 'hold_back', 'needed_difference', 'smallest_lift', 'base_rates', 'check_sensitive',
+           'readable', 'offers_table', 'campaign_table', 'what_to_say', 'campaign_summary', 'file_name',
+           'write_campaigns']
 
 # %% ../nbs/08b_campaigns.ipynb #656791fd
 YES = {"true", "t", "yes", "y", "1", "1.0", "on", "ja", "j", "oui", "o", "si", "sí", "s", "sim", "tak", "да"}
@@ -79,6 +80,8 @@ def hold_back(
     return pd.Series(segments.index.isin(chosen), index=segments.index)
 
 # %% ../nbs/08b_campaigns.ipynb #2f1f371d
+LEAST = 5  # expected buyers, and expected others, among those held back, below which the formula does not hold
+
 def needed_difference(
     rate: float,     # share that buys without the campaign
     other: float,    # share that buys with it
@@ -98,7 +101,7 @@ def smallest_lift(
     treated: int,    # customers contacted
 ) -> float:          # percentage points as a fraction: .05 is from 20% to 25%; nan where no lift could be seen
     "The smallest lift that a campaign's comparison would show."
-    if not (control >= 1 and treated >= 1 and 0 <= rate < 1): return np.nan
+    if not (0 <= rate < 1 and treated >= 1 and control * min(rate, 1 - rate) >= LEAST): return np.nan
     low, high = rate, 1.0
     if needed_difference(rate, high, control, treated) > high - rate: return np.nan
     for _ in range(60):

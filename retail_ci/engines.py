@@ -18,7 +18,7 @@ __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'c
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'make_timestamp', 'checked_timestamp',
            'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'match_dates', 'matched_date', 'btrim',
-           'character', 'trimmed', 'loose', 'finite', 'exact_sum', 'duckdb_hash', 'copies', 'read_parquet',
+           'character', 'trimmed', 'loose', 'finite', 'exact_sum', 'different', 'duckdb_hash', 'copies', 'read_parquet',
            'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
@@ -293,6 +293,14 @@ def exact_sum(
 ) -> ibis.FloatingScalar:                    # the sum, exact to four digits; missing where there is nothing to add
     "Add money exactly, whatever the order."
     return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(10_000.0)
+
+# %% ../nbs/00b_engines.ipynb #ed2ae62a
+def different(
+    table: ibis.Table,  # any table, in any order
+    *columns: str,      # what is looked at
+) -> ibis.Table:        # these columns, each combination once
+    "The different values of some columns."
+    return table.group_by(*columns).aggregate(_n=table.count()).select(*columns)
 
 # %% ../nbs/00b_engines.ipynb #3bfb579c
 @ibis.udf.scalar.builtin(name="hash")

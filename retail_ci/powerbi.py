@@ -82,7 +82,7 @@ def tmdl_column(
     decimals: int,      # of the currency
 ) -> str:               # some lines
     "A column in TMDL."
-    key, shown = (table.name, column.name), format_string(column.kind, currency, decimals)
+    key, shown = (table.name, column.name), "0" if column.kind in ("key", "count") else format_string(column.kind, currency, decimals)  # a year has no separator
     lines = [f"\t/// {column.about}", f"\tcolumn {tmdl_name(column.name)}", f"\t\tdataType: {DATA_TYPES[column.kind]}"]
     if column.kind == "key": lines.append("\t\tisHidden")
     if table.name.startswith("dim") and column is table.columns[0]: lines.append("\t\tisKey")

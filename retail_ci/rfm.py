@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, grid_cells, money, open_run, save_figure, share, show_table, use_style
-from .engines import connect, exact_sum
+from .engines import connect, different, exact_sum
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'totals', 'days', 'visits',
@@ -80,7 +80,7 @@ def days(
     t: ibis.Table,  # lines: customer_id, number, sale
 ) -> ibis.Table:    # customer_id, days
     "On how many days each customer bought."
-    each = t.filter(t.sale).select("customer_id", "number").distinct()
+    each = different(t.filter(t.sale), "customer_id", "number")
     return each.group_by("customer_id").aggregate(days=each.count())
 
 def visits(
@@ -99,8 +99,8 @@ def variety(
     "How many different things each customer buys within the look-back."
     now = t.filter(t.sale & t.recent)
     nothing = ibis.null("int64")
-    if "product_id" not in t.columns: return now.select("customer_id").distinct().mutate(product_variety=nothing, category_variety=nothing)
-    each = now.select("customer_id", "product_id").distinct()
+    if "product_id" not in t.columns: return different(now, "customer_id").mutate(product_variety=nothing, category_variety=nothing)
+    each = different(now, "customer_id", "product_id")
     if products is None: return each.group_by("customer_id").aggregate(product_variety=each.product_id.count()).mutate(category_variety=nothing)
     named = each.left_join(products.select("product_id", "category"), "product_id")
     kinds = named.group_by("customer_id", "category").aggregate(products=named.product_id.count())

@@ -259,3 +259,43 @@ def test_without_scripts_everything_can_still_be_read(browser, address, made):
     page.goto(f"{address}/customers.html")
     assert "Champions" in page.inner_text("main") and page.locator("main figure img").count() >= 3 and page.locator("main table").count() >= 2
     context.close()
+
+
+ODD = ['Crème "n°5", 100 ml', "Line\nbreak", "Emoji 💊", "عطر الورد", "<script>window.hacked = 1</script>", '<img src=x onerror="window.hacked=1">', "**bold** `code` $x$", "[link](javascript:alert(1))", "a|b & c",
+       "```{=html}\n<script>window.hacked = 1</script>\n```", "&lt;b&gt;", "</script><script>window.hacked=1</script>", "{{< include /etc/hostname >}}", "=cmd()|A1"]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    "A site whose products, segments and labels have names that look like code."
+    import pandas as pd
+    from test_site import html_output, project
+
+    from retail_ci.core import show_table
+    from retail_ci.site import build_site
+    shown = show_table(pd.DataFrame({"Product": ODD, "Lists": range(len(ODD))}), ODD[4])
+    root, run = project(tmp_path_factory.mktemp("odd"), ("code", "#| chain\nshow_table(products)", [html_output(shown)]))
+    (run / "metrics").mkdir()
+    products = [{"product_id": f"P{i}", "product_name": name, "lists": 20 - i} for i, name in enumerate(ODD)]
+    profiles = [{"segment": name, "customers": 5, "share": 0.1, "revenue": 10.0, "revenue_share": 0.1, "recency": 1.0, "frequency": 2.0, "basket_value": 3.0, "action": name} for name in ODD[:6]]
+    facts = {"insights": {"currency": "€", "recommendations": {"customers": 20, "lines": 200, "products": 14, "personal_share": 1.0, "top_products": products}, "labels": {f"m{i}": name for i, name in enumerate(ODD)}},
+             "segments": {"profiles": profiles}, "ranking": {"production": "m0", "protocol": {"cut": "2025-01-01", "days": 30}, "summary": {"any": {"leaders": [f"m{i}" for i in range(len(ODD))], "verdict": " ".join(ODD)}}, "any": {f"m{i}": {"ndcg": {"value": 0.1, "low": 0.0, "high": 0.2}} for i in range(len(ODD))}}}
+    for kind, fact in facts.items(): (run / f"metrics/{kind}.json").write_text(json.dumps(fact))
+    return build_site(run, root, renderer="smalldocs")
+
+
+def test_odd_names_are_shown_as_text_and_never_run(odd, tab):
+    plain = lambda text: " ".join(text.replace("\\n", " ").split())  # pandas writes a line break as \\n
+    for name, wanted in (("recommendations", ODD), ("customers", ODD[:6]), ("02_rfm", ODD), ("model-card", ODD), ("sure", [])):
+        page = tab(f"file://{odd}/{name}.html")
+        cells = {plain(t) for t in page.eval_on_selector_all("main td", "cells => cells.map(c => c.textContent.replace(' (published)', ''))")}
+        assert {plain(w) for w in wanted} <= cells, ({plain(w) for w in wanted} - cells, name)
+        assert page.evaluate("window.hacked") is None and not page.query_selector("main img[src=x], main td b b, main a[href^='javascript']") and not page.faults
+    page = tab(f"file://{odd}/recommendations.html")
+    page.fill(".smalldocs-search input", "onerror")
+    page.wait_for_selector(".smalldocs-search-results.show")
+    tools = page.locator(".table-tools", has=page.get_by_label("Search: The products that stand on most lists."))
+    with page.expect_download() as download: tools.get_by_role("button").click()
+    rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig"))))
+    assert [plain(r[0]).lstrip("'") for r in rows[1:]] == [plain(n) for n in ODD] and {r[0] for r in rows if "cmd" in r[0]} == {"'=cmd()|A1"}
+    assert page.evaluate("window.hacked") is None
