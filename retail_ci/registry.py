@@ -120,6 +120,7 @@ def name_of(
 # %% ../nbs/06c_registry.ipynb #ce8efff8
 def log_model(
     mlflow: Any,         # the module, speaking to the store
+    store: Store,        # open
     number: str,         # the nested run of models, in MLflow
     run: Run,            # a finished run
     kind: str,           # one of `KINDS`
@@ -130,7 +131,8 @@ def log_model(
     with tempfile.TemporaryDirectory() as place:
         script = Path(place) / f"{kind}.py"
         script.write_text(SCRIPT.format(kind=kind), encoding="utf-8")
-        return mlflow.models.Model.log(None, mlflow.pyfunc, name=kind, run_id=number, python_model=str(script), artifacts=dict(files), signature=signature(kind), input_example=example,
+        model = store.client.create_logged_model(store.experiment, kind, source_run_id=number)
+        return mlflow.models.Model.log(None, mlflow.pyfunc, name=kind, run_id=number, model_id=model.model_id, python_model=str(script), artifacts=dict(files), signature=signature(kind), input_example=example,
                                        pip_requirements=requirements(), code_paths=[str(Path(core.__file__).parent)], model_config={"currency": run.config.report.currency}).model_uri
 
 def run_of_models(
@@ -162,7 +164,7 @@ def register(
         if seen: done[kind] = str(max(int(v.version) for v in seen)); continue
         if (parts := parts_of(run, kind)) is None: continue
         with speaking_to(store) as mlflow:
-            done[kind] = str(mlflow.register_model(log_model(mlflow, place, run, kind, *parts), name_of(store, kind), await_registration_for=0, tags=marks).version)
+            done[kind] = str(mlflow.register_model(log_model(mlflow, store, place, run, kind, *parts), name_of(store, kind), await_registration_for=0, tags=marks).version)
     if client.get_run(place).info.status != "FINISHED": client.set_terminated(place, "FINISHED")
     for kind, version in done.items(): set_alias(store, kind, "challenger", version, run.config.name)
     return done
@@ -219,8 +221,9 @@ def still_there(
     version: Any,   # MLflow's ModelVersion
 ) -> bool:          # true for a server: it looks after its files itself
     "Whether the files of a version are where MLflow looks for them."
-    if sqlite_file(store.uri) is None or not getattr(version, "model_id", None): return True
-    return Path(store.client.get_logged_model(version.model_id).artifact_location.removeprefix("file://")).exists()
+    if sqlite_file(store.uri) is None: return True
+    place = store.client.get_logged_model(version.source.rpartition("/")[2]).artifact_location if version.source.startswith("models:/") else version.source
+    return Path(place.removeprefix("file://")).exists()
 
 def note_verdicts(
     store: Store,              # open
