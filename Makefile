@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
+CONFIG ?= default
+MLFLOW_PORT ?= 5000
 unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
-.PHONY: help report test site bench soak lab lock clean
+.PHONY: help report test site bench soak mlflow lab lock clean
 help: ## say what can be done
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
@@ -30,6 +32,12 @@ soak: $(READY) ## the long tests of the service: a minute of load, three seeds o
 	@API_SEED=1 LOAD_SECONDS=60 $(BIN)/python -m pytest -q -rs tests/test_api.py
 	@for seed in 2 3; do API_SEED=$$seed $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
 	@CRASHES=40 $(BIN)/python -m pytest -q -rs tests/test_crash.py
+
+mlflow: $(READY) ## what was tried, in a browser on this machine: the runs of one config (CONFIG=default)
+	@test -f runs/$(CONFIG)/mlflow.db || { echo "Nothing has been written down yet for the config '$(CONFIG)'; retail-ci run --config $(CONFIG) does it." >&2; exit 1; }
+	@echo "http://127.0.0.1:$(MLFLOW_PORT)/ (Ctrl-C ends)"
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri "sqlite:///$(CURDIR)/runs/$(CONFIG)/mlflow.db" --default-artifact-root "$(CURDIR)/runs/$(CONFIG)/mlflow" \
+	  --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 lab: $(READY) ## JupyterLab on the notebooks; the small run that they open is made first
 	@[ -e runs/small/current ] || $(BIN)/retail-ci run --config small
