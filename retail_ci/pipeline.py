@@ -22,10 +22,11 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain',
            'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib',
            'cpu_seconds', 'what_failed', 'execute', 'Job', 'set_environment', 'python_path', 'Server', 'start_job',
            'as_error', 'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
-           'input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id', 'publish', 'remains',
-           'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable', 'unfinished',
-           'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote', 'to_write_down',
-           'Clerk', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
+           'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
+           'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable',
+           'unfinished', 'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote',
+           'to_write_down', 'Clerk', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports',
+           'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -483,7 +484,16 @@ def input_hashes(
         recipe = json.dumps([config.seed, dataclasses.asdict(config.synthetic)], sort_keys=True)
         return {"synthetic": hashlib.sha256(recipe.encode()).hexdigest()}
     sources = {role: getattr(config.data, role) for role in ("transactions", "products", "customers")}
-    return {f"{role}/{file.name}": sha256(file) for role, source in sources.items() if source for file in source_files(source, role)}
+    hashes = {f"{role}/{file.name}": sha256(file) for role, source in sources.items() if source for file in source_files(source, role)}
+    return hashes | {f"{role}/database": database_hash(role, config) for role, source in sources.items() if source and "://" in source}
+
+def database_hash(
+    role: str,       # "transactions", "products" or "customers"
+    config: Config,  # its source is a database URL
+) -> str:            # a fingerprint of what the database holds now
+    "The fingerprint that the database works out; what reads databases is loaded here and not before."
+    from retail_ci.sources import database_fingerprint
+    return database_fingerprint(role, config.data)
 
 # %% ../nbs/09_pipeline.ipynb #98fc6905
 def rows(
