@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 from .contract import CUSTOMERS, KEPT
-from .core import Config, DataConfig, DataError, Run, count, open_run, share, source_files, split_table
+from .core import Config, DataConfig, DataError, Run, check_data, count, open_run, share, source_files, split_table
 from .data import Prepared, clean, examples, open_sources
 from .engines import connect
-from .sources import batches, decoded, kind, layout, open_bytes, read_attached, text_encoding
+from .sources import batches, decoded, kind, layout, open_bytes, open_source, read_attached, text_encoding
 
 # %% auto #0
 __all__ = ['NUMBERS', 'SIGNS', 'DATES', 'TIMES', 'NAMES', 'Guess', 'guess_encoding', 'numeric', 'guess_numbers', 'fits',
@@ -149,14 +149,17 @@ def guess_columns(
 
 # %% ../nbs/01a_check.ipynb #0b9502f1
 def first_rows(
-    source: str,         # a file, folder, glob, FILE#TABLE
+    source: str,         # a file, folder, glob, FILE#TABLE, or a database URL
     reading: DataConfig,  # encoding, delimiter
     most: int = 5000,    # rows
 ) -> pd.DataFrame:       # text
     "The first rows of a source, as text."
-    file, table = source_files(source)[0], split_table(source)[1]
-    what = kind(file)
-    if what == "duckdb":
+    if "://" in source: file = Path(split_table(source)[1] or "the database")
+    else: file = source_files(source)[0]
+    table, what = split_table(source)[1], "database" if "://" in source else kind(file)
+    if what == "database":
+        rows = open_source(connect(), "transactions", reading).table.drop("row").limit(most).execute()
+    elif what == "duckdb":
         rows = read_attached(connect(), file, table, "").table.drop("row").limit(most).execute()
     elif what == "parquet":
         rows = next(pq.ParquetFile(file).iter_batches(most), None)
@@ -168,12 +171,12 @@ def first_rows(
     return rows.apply(lambda column: column.map(lambda v: None if pd.isna(v) else str(v)).astype("str"))
 
 def guess(
-    source: str,  # a file, folder, glob, FILE#TABLE
+    source: str,  # a file, folder, glob, FILE#TABLE, or a database URL
 ) -> list[Guess]:  # for each key of the config that needs a value
     "What a source could mean; raises `DataError` where it cannot be read at all."
-    file = source_files(source)[0]
-    out, reading = [], DataConfig(transactions=source)
-    if kind(file) == "text":
+    out, reading = [], check_data(DataConfig(transactions=source))
+    file = None if "://" in source else source_files(source)[0]
+    if file and kind(file) == "text":
         out.append(guess_encoding(file))
         reading = replace(reading, encoding=out[0].value)
         plan = layout(next(decoded(file, out[0].value)), reading, file.name)

@@ -29,7 +29,7 @@ def generate(
 
 # %% ../nbs/09c_cli.ipynb #dfc8c574
 def check(
-    source: str = "",                # a file, folder, glob or FILE#TABLE; with --config in place of the config's transactions
+    source: str = "",                # a file, folder, glob, FILE#TABLE or database URL; with --config in place of the config's transactions
     config: str = "",                # a name from configs/, or a YAML file, that describes the source
     set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
     out: str = "",                   # write the proposed config to this file

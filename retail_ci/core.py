@@ -12,16 +12,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES',
-           'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError', 'TooFew',
-           'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'localise_figure', 'DataConfig',
-           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
-           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
-           'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
-           'config_path', 'override', 'load_config', 'check_name', 'check_data', 'check_mlflow', 'split_table',
-           'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'load', 'import_numpy', 'Run',
-           'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'day',
-           'sha256']
+__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS',
+           'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError',
+           'TooFew', 'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'written',
+           'localise_figure', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig',
+           'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
+           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
+           'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
+           'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
+           'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
+           'share', 'decimal', 'money', 'day', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -68,6 +68,11 @@ class Locale:
     day: str = "%-d %b %Y"     # a day, as `strftime` writes it
     after: bool = False        # whether the currency stands behind the amount
 
+    @property
+    def signs(self) -> str:
+        "The signs between thousands and before decimals."
+        return self.thousands + self.decimal
+
 LOCALES: dict[str, Locale] = {
     "en": Locale(), "en-US": Locale(day="%b %-d, %Y"), "iso": Locale("\u202f", ".", "%Y-%m-%d"), "ja": Locale(day="%Y-%m-%d"), "zh": Locale(day="%Y-%m-%d"),
     "de": Locale(".", ",", "%d.%m.%Y", True), "de-CH": Locale("’", ".", "%d.%m.%Y"), "nl": Locale(".", ",", "%d-%m-%Y"), "fr": Locale("\u202f", ",", "%d/%m/%Y", True),
@@ -90,16 +95,25 @@ NUMBERS = re.compile(r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?
 def localised(
     text: str,  # with numbers as English writes them
 ) -> str:       # the same with the signs of the locale
-    "Give the numbers of a text the thousands and decimal signs of the locale."
-    at = SPEECH[0]
-    if (at.thousands, at.decimal) == (",", "."): return text
-    return NUMBERS.sub(lambda m: m[0].translate({ord(","): at.thousands, ord("."): at.decimal}), text)
+    "Give the numbers of a text the signs of the locale, but for those that have them already."
+    return NUMBERS.sub(lambda m: m[0] if m[0] in WRITTEN else written(m[0]), text) if SPEECH[0].signs != ",." else text
+
+WRITTEN: set[str] = set()  # numbers in the locale's signs that could be taken for English ones
+
+def written(
+    number: str,  # a number, as English writes it, with a currency or without
+) -> str:         # the same with the signs of the locale
+    "Give a number the thousands and decimal signs of the locale."
+    if SPEECH[0].signs == ",.": return number
+    out = number.translate({ord(","): SPEECH[0].thousands, ord("."): SPEECH[0].decimal})
+    if out != number: WRITTEN.update(m[0] for m in NUMBERS.finditer(out))
+    return out
 
 def localise_figure(
     figure: Any,  # a matplotlib Figure
 ) -> None:        # the figure is changed
     "Write the numbers on a figure, on its axes and in its labels, in the locale."
-    if (SPEECH[0].thousands, SPEECH[0].decimal) == (",", "."): return
+    if SPEECH[0].signs == ",.": return
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
     figure.canvas.draw()
@@ -730,9 +744,9 @@ def show_table(
 ) -> Html:                                   # the table
     "A table for readers: text to the left, numbers to the right, sensible digits, nothing that runs."
     import html
-    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else localised(f.format(v))) for c, f in (formats or {}).items() if c in data.columns}
+    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else written(f.format(v))) for c, f in (formats or {}).items() if c in data.columns}
     body = data.rename_axis(columns=None).to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
-                        na_rep="–", escape=True, justify="left", float_format=lambda v: localised(f"{v:,.3g}"))
+                        na_rep="–", escape=True, justify="left", float_format=lambda v: written(f"{v:,.3g}"))
     return Html(body.replace("<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1) if caption else body)
 
 # %% ../nbs/00_core.ipynb #86f875bb
@@ -740,14 +754,14 @@ def count(
     value: float,  # how many
 ) -> str:          # "12,345"
     "A count, with separators."
-    return localised(f"{value:,.0f}")
+    return written(f"{value:,.0f}")
 
 def share(
     value: float,  # a fraction of one
     digits: int = 0,  # after the point
 ) -> str:          # "12%"
     "A share, in per cent."
-    return "–" if value is None or value != value else localised(f"{100 * value:.{digits}f}") + "%"
+    return "–" if value is None or value != value else written(f"{100 * value:.{digits}f}") + "%"
 
 def decimal(
     value: float,     # any number
@@ -755,7 +769,7 @@ def decimal(
     signed: bool = False,  # whether a plus is written too
 ) -> str:             # "1,234.57"
     "A number with so many decimals."
-    return "–" if value is None or value != value else localised(f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−"))
+    return "–" if value is None or value != value else written(f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−"))
 
 def money(
     value: float,        # in the data's currency
@@ -765,7 +779,7 @@ def money(
     if value is None or value != value: return "–"
     sign, size, cents = "-" if value < 0 else "", abs(value), 0 if currency in NO_DECIMALS else 2
     unit, divisor, digits = next((u for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0)) if size >= limit), ("", 1, cents if size < 100 else 0))
-    text, space = localised(f"{size / divisor:,.{digits}f}") + unit, "\u00a0" if currency[-1:].isalpha() or SPEECH[0].after else ""
+    text, space = written(f"{size / divisor:,.{digits}f}") + unit, "\u00a0" if currency[-1:].isalpha() or SPEECH[0].after else ""
     return sign + (f"{text}{space if currency else ''}{currency}" if SPEECH[0].after else f"{currency}{space}{text}")
 
 def day(

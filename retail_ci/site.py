@@ -261,7 +261,7 @@ def stage_notebook(
     title, subtitle, rest = split_title(first.source) if first else ("", "", "")
     if first: first.source = rest
     run_steps(notebook, page)
-    front = {"title": title or page.name, "subtitle": subtitle} | ({"title": page.home or title, "toc": False} if page.name == "index" else {})
+    front = {"title": title or page.name, "subtitle": subtitle} | ({"title": html.escape(page.home or title, quote=False), "toc": False} if page.name == "index" else {})
     top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
     if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
     notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])

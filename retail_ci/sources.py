@@ -4,7 +4,7 @@
 
 # %% ../nbs/00c_sources.ipynb #4600daac
 from __future__ import annotations
-import atexit, codecs, csv, gzip, io, os, re, shutil, sqlite3, tempfile, zipfile
+import atexit, codecs, csv, gzip, hashlib, io, os, re, shutil, sqlite3, tempfile, zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from .engines import connect, engine, staging_index, staging_name
 __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'split_line', 'find_delimiter', 'unique_names',
            'Pieces', 'csv_batches', 'chain_texts', 'numbered', 'check_quotes', 'excel_rows', 'cell_text', 'sqlite_rows',
            'choose_table', 'row_batches', 'kind', 'batches', 'stage', 'no_rows', 'Source', 'place', 'read_staged',
-           'read_parquet', 'connect_postgres', 'postgres_parts', 'read_database', 'attach_duckdb', 'open_source',
-           'read_attached', 'fetch', 'view_of', 'lay_down', 'bring', 'temporary_folder']
+           'read_parquet', 'connect_postgres', 'postgres_parts', 'read_database', 'attach_duckdb',
+           'database_fingerprint', 'open_source', 'read_attached', 'fetch', 'view_of', 'lay_down', 'bring',
+           'temporary_folder']
 
 # %% ../nbs/00c_sources.ipynb #fb135117
 def open_bytes(
@@ -463,6 +464,22 @@ def attach_duckdb(
     name = "source_" + re.sub(r"\W", "_", file.stem)
     con.raw_sql(f"ATTACH IF NOT EXISTS '{str(file).replace(chr(39), chr(39) * 2)}' AS {name} (READ_ONLY)")
     return name
+
+# %% ../nbs/00c_sources.ipynb #5bcc5ebe
+def database_fingerprint(
+    role: str,             # "transactions", "products" or "customers"
+    settings: DataConfig,  # its source is a database URL
+) -> str:                  # 64 hexadecimal digits; other rows, columns or types give others
+    "What a database holds now, in one line for the papers of a run."
+    text, table = split_table(getattr(settings, role))
+    con = connect_postgres(text)
+    try:
+        lines = read_database(con, table, settings.query.get(role, ""), re.sub(r"//.*@", "//", text)).table.drop("row")
+        for words in ("timezone = 'UTC'", "datestyle = 'ISO'", "extra_float_digits = 1"): con.raw_sql(f"SET {words}").close()
+        halves = ", ".join(f"coalesce(sum(('x' || substr(m, {at}, 15))::bit(60)::bigint), 0)::text" for at in (1, 17))
+        with con.raw_sql(f"SELECT count(*), {halves} FROM (SELECT md5(t::text) AS m FROM ({ibis.to_sql(lines, dialect='postgres')}) t) hashes") as cursor: sums = cursor.fetchone()
+    finally: con.disconnect()
+    return hashlib.sha256(repr((*map(str, sums), [(n, str(k)) for n, k in lines.schema().items()])).encode()).hexdigest()
 
 # %% ../nbs/00c_sources.ipynb #a23220b0
 def open_source(
