@@ -13,13 +13,14 @@ features, which must agree to 1e-9. All three do the same work:
 5.  recency, frequency, monetary value and eight habits per known customer, over 365 days, returns netted.
 
 `ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for each line, and copies are found by fingerprint.
-`sql` is what a person who knows DuckDB writes by hand: a WHERE for the rules and a SELECT DISTINCT for the copies. `pandas` is the same on frames.
+`sql` is what a person who knows DuckDB well writes by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things brought together before they are counted. `pandas` is the same on frames.
 10^8 lines are not part of the default and are not given to pandas, which would need tens of gigabytes: `--lines 100000000 --methods ours,sql --memory 8GB`.
 
 The lines come from the project's generator: a million of them, repeated as often as is needed under other customers and baskets.
 DuckDB is given 1500 MB, and spills what is more: without a limit it takes memory that it can do without. CPU seconds are of all threads; the peak is the process's largest resident memory, with its libraries.
+The result goes to benchmarks/results/features.json, from which the page of the site is drawn; the load of the machine before each measurement stands beside it.
 """
-import argparse, json, resource, subprocess, sys, tempfile, time
+import argparse, json, os, platform, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 
 WINDOW, THREADS = 365, 2
@@ -36,9 +37,10 @@ def make(lines: int, folder: Path) -> Path:
         generate(load_config("default", [f"synthetic.lines={size}", f"synthetic.customers={max(size // 40, 100)}", "synthetic.products=2000", "synthetic.format=parquet"]), base)
     out, blocks = folder / f"lines_{lines}.parquet", max(round(lines / size), 1)
     if not out.exists():
-        con = duckdb.connect(config={"threads": THREADS, "memory_limit": "3GB", "preserve_insertion_order": False})
-        con.execute(f"""COPY (SELECT * REPLACE (b || '-' || transaction_id AS transaction_id, b || '-' || customer_id AS customer_id)
-                        FROM range({blocks}) AS blocks(b), '{base}/transactions.parquet') TO '{out}' (COMPRESSION zstd)""")
+        con = duckdb.connect(config={"threads": THREADS, "memory_limit": "3GB"})
+        con.execute("SET enable_progress_bar = false")
+        block = f"SELECT * REPLACE ('{{b}}-' || transaction_id AS transaction_id, '{{b}}-' || customer_id AS customer_id) FROM '{base}/transactions.parquet'"
+        con.execute(f"COPY ({' UNION ALL '.join(block.format(b=b) for b in range(blocks))}) TO '{out}' (COMPRESSION zstd)")
     return out
 
 
@@ -52,28 +54,36 @@ def ours(file: Path, products: Path, memory: str | None):
     return rfm.rfm_features(*data.customer_lines(raw, settings), WINDOW, listed).execute().set_index("customer_id")
 
 
-SQL = r"""
-CREATE TEMP VIEW typed AS SELECT nullif(trim(transaction_id), '') AS basket, nullif(trim(customer_id), '') AS customer, nullif(trim(product_id), '') AS product, date,
-    CAST(quantity AS DOUBLE) AS quantity, CASE WHEN isfinite(price) THEN price END AS price, price AS said_price, CASE WHEN isfinite(revenue) THEN revenue END AS said, revenue AS said_revenue FROM raw;
+TRIMMED = "nullif(CASE WHEN {0} < '!' OR {0}[-1] < '!' THEN trim({0}, E' \t\n\r\v\f') ELSE {0} END, '')"
+SQL = """
+CREATE TEMP VIEW raw AS SELECT * EXCLUDE (file_row_number), file_row_number AS row FROM read_parquet('{file}', file_row_number = true);
+CREATE TEMP VIEW products AS FROM read_parquet('{products}');
+CREATE TEMP VIEW typed AS SELECT row, {basket} AS basket, {customer} AS customer, {product} AS product, date, CAST(quantity AS DOUBLE) AS quantity,
+    CASE WHEN isfinite(price) THEN price END AS price, price AS said_price, CASE WHEN isfinite(revenue) THEN revenue END AS said, revenue AS said_revenue FROM raw;
 CREATE TEMP VIEW amounts AS SELECT *, coalesce(price, abs(said) / nullif(abs(quantity), 0)) AS paid, coalesce(abs(said) * CASE WHEN quantity < 0 THEN -1 ELSE 1 END, quantity * price) AS revenue FROM typed;
-CREATE TEMP VIEW fine AS SELECT basket, customer, product, date_trunc('day', date) AS day, quantity, revenue FROM amounts
-    WHERE basket IS NOT NULL AND product IS NOT NULL AND date IS NOT NULL AND date >= TIMESTAMP '1970-01-02' AND quantity <> 0 AND paid IS NOT NULL AND revenue IS NOT NULL
-    AND NOT (said_price IS NOT NULL AND price IS NULL) AND NOT (said_revenue IS NOT NULL AND said IS NULL) AND paid >= 0 AND NOT (coalesce(said, 0) < 0 AND quantity > 0)
-    AND abs(quantity) < 1e12 AND paid < 1e12 AND abs(revenue) < 1e12
+CREATE TEMP VIEW fine AS SELECT row, basket, customer, product, CAST(date AS DATE) AS day, quantity, revenue FROM amounts
+    WHERE NOT (basket IS NULL OR product IS NULL OR date IS NULL OR quantity IS NULL OR paid IS NULL OR revenue IS NULL
+    OR coalesce(date < TIMESTAMP '1970-01-02' OR quantity = 0 OR (said_price IS NOT NULL AND price IS NULL) OR (said_revenue IS NOT NULL AND said IS NULL) OR paid < 0 OR (said < 0 AND quantity > 0)
+        OR abs(quantity) >= 1e12 OR paid >= 1e12 OR abs(revenue) >= 1e12, false))
 """
-WHOLE = "SELECT day, count(*) AS lines FROM fine_all GROUP BY day ORDER BY day"
-FLOATS = "SELECT count(*) FILTER (customer LIKE '%.0'), count(*) FILTER (basket LIKE '%.0'), count(*) FILTER (product LIKE '%.0') FROM typed_all"
+WHOLE = """SELECT day, count(*) AS lines, count(*) FILTER (suffix(customer, '.0')) + count(*) FILTER (suffix(basket, '.0')) + count(*) FILTER (suffix(product, '.0')) AS floats FROM fine GROUP BY day ORDER BY day"""
+COPIES = """
+CREATE TEMP TABLE copies AS WITH twice AS (SELECT hash({columns}) AS mark FROM raw GROUP BY mark HAVING count(*) > 1)
+SELECT row FROM (SELECT row, row_number() OVER (PARTITION BY {columns} ORDER BY row) AS nth FROM raw WHERE hash({columns}) IN (FROM twice)) WHERE nth > 1
+"""
 FEATURES = """
-WITH kept AS (SELECT customer, basket, product, epoch(day) // 86400 AS number, revenue, quantity > 0 AS sale, isodow(day) >= 6 AS weekend FROM fine WHERE customer IS NOT NULL),
-lines AS (SELECT k.*, coalesce(category, 'Uncategorised') AS category, number >= {today} - {window} AS recent FROM kept k LEFT JOIN products p ON k.product = p.product_id),
-sums AS (SELECT customer, min(number) FILTER (sale) AS first, max(number) FILTER (sale) AS last, count(DISTINCT number) FILTER (sale) AS days,
-    count(DISTINCT basket) FILTER (sale AND recent) AS frequency, count(DISTINCT basket) FILTER (sale AND recent AND weekend) AS weekends,
-    count(*) FILTER (recent) AS n, count(*) FILTER (sale AND recent) AS sales,
-    sum(CAST(round(revenue * 10000) AS BIGINT)) FILTER (recent) AS net, sum(CAST(round(revenue * 10000) AS BIGINT)) FILTER (sale AND recent) AS spent,
-    count(DISTINCT category) FILTER (sale AND recent) AS category_variety, count(DISTINCT product) FILTER (sale AND recent) AS product_variety FROM lines GROUP BY customer)
-SELECT customer AS customer_id, {today} - last AS recency, frequency, coalesce(net / 10000.0, 0) AS monetary, {today} - first AS tenure, (last - first) / nullif(days - 1, 0) AS interpurchase_days,
-    spent / 10000.0 / nullif(frequency, 0) AS basket_value, sales / nullif(frequency, 0) AS basket_size, category_variety, product_variety,
-    weekends / nullif(frequency, 0) AS weekend_ratio, (n - sales) / nullif(n, 0) AS return_ratio FROM sums WHERE last IS NOT NULL ORDER BY customer
+WITH kept AS (SELECT customer, basket, product, day - DATE '1970-01-01' AS number, CAST(round(revenue * 10000) AS BIGINT) AS amount, quantity > 0 AS sale, isodow(day) >= 6 AS weekend,
+    day - DATE '1970-01-01' >= {today} - {window} AS recent FROM fine ANTI JOIN copies USING (row) WHERE customer IS NOT NULL),
+sums AS (SELECT customer, min(number) FILTER (sale) AS first, max(number) FILTER (sale) AS last, count(*) FILTER (recent) AS n, count(*) FILTER (sale AND recent) AS sales,
+    sum(amount) FILTER (recent) AS net, sum(amount) FILTER (sale AND recent) AS spent FROM kept GROUP BY customer),
+days AS (SELECT customer, count(*) AS days FROM (SELECT DISTINCT customer, number FROM kept WHERE sale) GROUP BY customer),
+visits AS (SELECT customer, count(*) AS frequency, count(*) FILTER (weekend) AS weekends FROM (SELECT customer, basket, bool_or(weekend) AS weekend FROM kept WHERE sale AND recent GROUP BY ALL) GROUP BY customer),
+kinds AS (SELECT customer, coalesce(category, 'Uncategorised') AS category, count(*) AS products FROM (SELECT DISTINCT customer, product FROM kept WHERE sale AND recent) LEFT JOIN products ON product = product_id GROUP BY ALL),
+variety AS (SELECT customer, sum(products) AS product_variety, count(*) AS category_variety FROM kinds GROUP BY customer)
+SELECT customer AS customer_id, {today} - last AS recency, coalesce(frequency, 0) AS frequency, coalesce(net / 10000.0, 0) AS monetary, {today} - first AS tenure, (last - first) / nullif(days - 1, 0) AS interpurchase_days,
+    spent / 10000.0 / nullif(frequency, 0) AS basket_value, sales / nullif(frequency, 0) AS basket_size, coalesce(category_variety, 0) AS category_variety, coalesce(product_variety, 0) AS product_variety,
+    weekends / nullif(frequency, 0) AS weekend_ratio, (n - sales) / nullif(n, 0) AS return_ratio
+FROM sums LEFT JOIN days USING (customer) LEFT JOIN visits USING (customer) LEFT JOIN variety USING (customer) WHERE last IS NOT NULL ORDER BY customer
 """
 
 
@@ -82,14 +92,11 @@ def sql(file: Path, products: Path, memory: str | None):
     import duckdb
     con = duckdb.connect(config={"threads": THREADS, "temp_directory": str(file.parent / "sql-spill"), "preserve_insertion_order": False} | ({"memory_limit": memory} if memory else {}))
     con.execute("SET enable_progress_bar = false")
-    con.execute(f"CREATE TEMP VIEW raw AS FROM read_parquet('{file}')")
-    con.execute(SQL.replace("VIEW typed", "VIEW typed_all").replace("VIEW amounts", "VIEW amounts_all").replace("VIEW fine", "VIEW fine_all").replace("FROM typed;", "FROM typed_all;").replace("FROM amounts\n", "FROM amounts_all\n"))
-    assert not any(con.execute(FLOATS).fetchone())
+    ids = {name: TRIMMED.format(f"{name}_id") for name in ("customer", "product")}
+    con.execute(SQL.format(file=file, products=products, basket=TRIMMED.format("transaction_id"), **ids))
     days = con.execute(WHOLE).df()
-    assert (days.day.diff().dt.days.dropna() <= 92).all()
-    con.execute("CREATE TEMP VIEW once AS SELECT DISTINCT * FROM raw")
-    con.execute(SQL.replace("FROM raw", "FROM once"))
-    con.execute(f"CREATE TEMP VIEW products AS FROM read_parquet('{products}')")
+    assert (days.day.diff().dt.days.dropna() <= 92).all() and not days.floats.any()
+    con.execute(COPIES.format(columns=", ".join(c for c, *_ in con.execute("DESCRIBE raw").fetchall() if c != "row")))
     today = int(days.day.max().timestamp() // 86400) + 1
     return con.execute(FEATURES.format(today=today, window=WINDOW)).df().set_index("customer_id")
 
@@ -163,20 +170,43 @@ def compare(files: dict[str, Path]) -> int:
     return len(reference)
 
 
-def report(sizes: list[int], methods: list[str], folder: Path, memory: str | None) -> None:
-    "Measure and print."
+def machine() -> dict:
+    "What was measured on; no name and no path."
+    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    return {"cores": os.cpu_count(), "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30), "cpu": model, "system": platform.system()}
+
+
+def keep(path: Path, rows: list[dict], versions: dict) -> None:
+    "Write what was measured beside what is there already; a size and method that was measured again takes its old place."
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    fresh = {(r["size"], r["method"]) for r in rows}
+    both = sorted([r for r in old if (r["size"], r["method"]) not in fresh] + rows, key=lambda r: (r["size"], list(METHODS).index(r["method"])))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine(), "versions": versions, "threads": THREADS, "rows": both}, indent=1) + "\n")
+
+
+def report(sizes: list[int], methods: list[str], folder: Path, memory: str | None, out: Path | None) -> None:
+    "Measure, print, and keep the result."
     import duckdb, ibis
     import pandas as pd
-    print(f"Python {sys.version.split()[0]}, DuckDB {duckdb.__version__}, Ibis {ibis.__version__}, pandas {pd.__version__}; {THREADS} threads, DuckDB with {memory}\n")
+    versions = {"python": sys.version.split()[0], "duckdb": duckdb.__version__, "ibis": ibis.__version__, "pandas": pd.__version__}
+    print(f"{', '.join(f'{k} {v}' for k, v in versions.items())}; {THREADS} threads, DuckDB with {memory}\n")
     print("| lines | method | wall s | CPU s | peak GiB | CPU against SQL by hand |\n|---:|---|---:|---:|---:|---:|")
     for lines in sizes:
         file = make(lines, folder)
         rows = duckdb.connect().execute(f"SELECT count(*) FROM '{file}'").fetchone()[0]
-        took = {m: measure(m, file, memory) for m in methods if m != "pandas" or lines <= 10_000_000}
-        for method, (t, _) in took.items():
+        took, load = {}, {}
+        for method in methods:
+            if method == "pandas" and lines > 10_000_000: continue
+            load[method] = os.getloadavg()[0]
+            took[method] = t, _ = measure(method, file, memory)
             ratio = f"{t['cpu'] / took['sql'][0]['cpu']:.2f}" if "sql" in took else ""
             print(f"| {rows:,} | {method} | {t['seconds']:.1f} | {t['cpu']:.1f} | {t['gib']:.2f} | {ratio} |", flush=True)
-        print(f"| | | | | | {compare({m: f for m, (_, f) in took.items()}):,} customers, all equal |", flush=True)
+        customers = compare({m: f for m, (_, f) in took.items()})
+        print(f"| | | | | | {customers:,} customers, all equal |", flush=True)
+        made = [{"size": lines, "lines": rows, "method": m, "customers": customers, "limit": memory if m != "pandas" else None, "date": time.strftime("%Y-%m-%d"), "load_before": round(load[m], 1)}
+                | {k: round(v, 2) for k, v in t.items()} for m, (t, _) in took.items()]
+        if out: keep(out, made, versions)
         file.unlink()
 
 
@@ -186,9 +216,10 @@ if __name__ == "__main__":
     options.add_argument("--methods", default="ours,sql,pandas")
     options.add_argument("--folder", help="where the files go; a temporary folder if left out")
     options.add_argument("--memory", default="1500MB", help="DuckDB's limit, for both who use it; it spills what is more (give 8GB for 10^8 lines)")
+    options.add_argument("--results", default=str(Path(__file__).parent / "results/features.json"), help="where the result is kept; an empty word keeps nothing")
     for hidden in ("--one", "--file", "--out"): options.add_argument(hidden, help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.one: one(given.one, Path(given.file), given.memory, Path(given.out))
-    elif given.folder: report(given.lines, given.methods.split(","), Path(given.folder), given.memory)
     else:
-        with tempfile.TemporaryDirectory() as folder: report(given.lines, given.methods.split(","), Path(folder), given.memory)
+        with tempfile.TemporaryDirectory() as temporary:
+            report(given.lines, given.methods.split(","), Path(given.folder or temporary), given.memory, Path(given.results) if given.results else None)

@@ -6,9 +6,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from retail_ci.cli import check
 from retail_ci.core import Config, ConfigError, DataConfig, DataError, Run, load_config
 from retail_ci.data import open_sources, prepare, prepare_run
+from retail_ci.pipeline import input_hashes
 from retail_ci.engines import close, connect, engine, write_table
 from retail_ci.rfm import reference_date, rfm_features
 from retail_ci.sources import bring, open_source, place
@@ -97,6 +100,38 @@ def test_postgres_says_what_is_wrong_in_one_sentence(postgres, con, monkeypatch)
         with pytest.raises(DataError, match=words) as caught: open_source(con, "transactions", DataConfig(transactions=url))
         assert "\n" not in str(caught.value) and "very secret" not in str(caught.value)
     with pytest.raises(DataError, match="does not answer"): open_source(con, "transactions", DataConfig(transactions=postgres.url(), query={"transactions": "SELEKT 1"}))
+
+
+def test_a_table_that_has_changed_is_another_input(postgres):
+    "The order of rows says nothing; a value, a row, a column and a type say everything."
+    rows = sales(60)
+    postgres.fill("marked", rows, TYPES)
+    postgres.fill("shuffled", rows.sample(frac=1, random_state=1), TYPES)
+    mark = lambda table: input_hashes(Config(name="marked", data=DataConfig(transactions=postgres.url(table))))["transactions/database"]
+    first = mark("marked")
+    assert len(first) == 64 and mark("marked") == first == mark("shuffled")
+    seen = {first}
+    for change in ("UPDATE marked SET price = price + 0.01 WHERE ctid = '(0,7)'", "DELETE FROM marked WHERE ctid = '(0,3)'", "INSERT INTO marked SELECT * FROM shuffled LIMIT 1",
+                   "ALTER TABLE marked RENAME COLUMN price TO cost", "ALTER TABLE marked ALTER COLUMN cost TYPE numeric"):
+        postgres.sql(change)
+        assert mark("marked") not in seen, change
+        seen.add(mark("marked"))
+    by_query = lambda words: input_hashes(Config(name="marked", data=DataConfig(transactions=postgres.url(), query={"transactions": words})))["transactions/database"]
+    assert by_query("SELECT * FROM shuffled") == first != by_query("SELECT * FROM shuffled WHERE quantity > 0")
+    with pytest.raises(DataError, match="Unknown table 'marke'"): mark("marke")
+
+
+def test_check_looks_into_a_database(postgres, capsys):
+    postgres.fill("till", sales(80).rename(columns={"transaction_id": "InvoiceNo", "customer_id": "CustomerID", "product_id": "StockCode", "date": "InvoiceDate", "quantity": "Quantity", "price": "UnitPrice"}),
+                  {"InvoiceNo": "text", "CustomerID": "text", "StockCode": "text", "InvoiceDate": "timestamp", "Quantity": "double precision", "UnitPrice": "numeric"})
+    check(postgres.url("till"))
+    proposed = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert proposed["transactions"] == postgres.url("till") and proposed["columns"] == {"transaction_id": "invoiceno", "customer_id": "customerid", "product_id": "stockcode", "date": "invoicedate", "quantity": "quantity", "price": "unitprice"}
+    result = prepare(*(lambda s: (s.backend, s.table))(open_source(None, "transactions", DataConfig(**proposed))), DataConfig(**proposed))
+    assert result.facts["kept"] > 0
+    for url, words in ((postgres.url("till5"), "Unknown table 'till5'"), ("postgresql://x@127.0.0.1:1/none", "cannot be opened"), ("mysql://host/shop", "expected postgresql://"), ("postgresql://me:secret@host/shop", "holds a password")):
+        with pytest.raises((DataError, ConfigError), match=words) as caught: check(url)
+        assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
 
 
 def test_a_password_in_a_config_is_refused(tmp_path):
