@@ -1,5 +1,6 @@
 "The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."
-import asyncio, contextlib, hashlib, os, re, signal, socket, subprocess, sys, time
+import asyncio, contextlib, hashlib, json, os, re, shlex, shutil, signal, socket, subprocess, sys, time
+from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import quote
 import httpx2
@@ -7,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import wait_for
-from retail_ci.bundle import activate, point_at, write_bundle
+from retail_ci import api
+from retail_ci.api import OPEN, Settings, read_keys
+from retail_ci.bundle import activate, point_at, rollback, seal, write_bundle
+from retail_ci.cli import answer, serve
 
 LONG = "x" * 128
 
@@ -174,11 +178,154 @@ def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
     assert all(len(versions) == 1 for _, versions in seen) and {v for _, versions in seen for v in versions} == {"v1", "v2"}
     assert health["model_version"] == "v1" and health["refused_bundle"] is None
 
+def request_in_two(base: str, body: bytes) -> tuple[socket.socket, bytes]:
+    "Send a request's head and half of its body; the connection, and the rest."
+    connection = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 60)
+    head = f"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body[:10])
+    return connection, body[10:]
+
+def whole_answer(connection: socket.socket) -> bytes:
+    "Read an answer to its end."
+    data = b""
+    while part := connection.recv(65536):
+        data += part
+        length = re.search(rb"content-length: (\d+)\r\n", data)
+        if length and len(data.partition(b"\r\n\r\n")[2]) >= int(length[1]): break
+    return data
+
 def test_a_stop_lets_running_requests_finish(serving):
-    with served(serving) as (base, process), httpx2.Client(base_url=base) as client:
-        assert client.get("/health/live").status_code == 200
+    with served(serving) as (base, process):
+        connection, rest = request_in_two(base, b'{"customer_id": "C00001"}')
+        time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert process.poll() is None, "a request is under way"
+        connection.sendall(rest)
+        told = whole_answer(connection)
+        assert told.startswith(b"HTTP/1.1 200") and b'"known_customer":true' in told
         assert process.wait(120) in (0, -signal.SIGTERM)
+
+def test_slow_senders_logs_and_other_sites(serving, tmp_path):
+    "A body that does not arrive is answered with 408; the log is JSON without personal data; no other site may ask."
+    log, tool, port = tmp_path / "log", str(Path(sys.executable).with_name("retail-ci")), free_port()
+    with log.open("wb") as out: process = subprocess.Popen([tool, "serve", "--bundle", str(serving), "--port", str(port)], env=os.environ | {"RETAIL_CI_LOG": "json", "RETAIL_CI_TIMEOUT": "1"}, stdout=out)
+    base = f"http://127.0.0.1:{port}"
+    def ready() -> bool:
+        with contextlib.suppress(httpx2.TransportError): return httpx2.get(f"{base}/health/ready").status_code == 200
+    try:
+        wait_for(ready, 120)
+        connection, _ = request_in_two(base, b'{"customer_id": "C00001"}')
+        slow = whole_answer(connection)
+        known = httpx2.post(f"{base}/recommend", json={"customer_id": "C00001"}, headers={"X-Request-ID": "till-7", "Origin": "https://elsewhere.example"})
+        odd = httpx2.get(f"{base}/segments", headers={"X-Request-ID": "a b\"c"})
+        ask = httpx2.request("OPTIONS", f"{base}/recommend", headers={"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"})
+        assert slow.startswith(b"HTTP/1.1 408") and b"application/problem+json" in slow and b"longer than 1 seconds" in slow
+        assert known.headers["x-request-id"] == "till-7" and re.fullmatch("[0-9a-f]{16}", odd.headers["x-request-id"])
+        assert ask.status_code == 405 and not [h for h in (*known.headers, *ask.headers) if h.startswith("access-control")]
+        lines = wait_for(lambda: [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")])
+        mine = next(line for line in lines if line["request_id"] == "till-7")
+        assert set(mine) == {"time", "request_id", "method", "path", "status", "ms"} and (mine["path"], mine["status"]) == ("/recommend", 200)
+        assert "C00001" not in log.read_text() and "127.0.0.1" not in "".join(json.dumps(line) for line in lines), "neither what was sent nor who sent it"
+    finally: process.terminate(); process.wait(120)
+
+def test_keys_in_a_file(tmp_path):
+    (tmp_path / "keys").write_text(f"# of the shop\n{hashlib.sha256(b'one').hexdigest()}  -\n{hashlib.sha256(b'two').hexdigest().upper()} # the till\n\n")
+    assert read_keys(f"@{tmp_path / 'keys'}") == {hashlib.sha256(k).hexdigest() for k in (b"one", b"two")}
+    (tmp_path / "none").write_text("# nothing yet\n")
+    with pytest.raises(Exception, match="holds no key"): read_keys(f"@{tmp_path / 'none'}")
+
+def test_an_unknown_product_is_ignored_and_said(service):
+    answer = service.post("/recommend", json={"customer_id": "C00001", "last_purchased_product": "P9999"})
+    assert answer.status_code == 200 and answer.json()["notes"] == ["Unknown product 'P9999' as last_purchased_product; it was ignored."]
+    assert answer.json()["recommendations"] == service.post("/recommend", json={"customer_id": "C00001"}).json()["recommendations"]
+
+DAMAGE = {  # what is wrong with a bundle: the words that say so
+    "a flipped byte": "The file any_items.bin of the bundle bad is not what was written", "a missing file": "The bundle bad misses the file any_scores.bin",
+    "from a newer version": "The bundle bad has format 99, and this version reads up to 1. Install a newer retail_ci, or roll back",
+    "from another data set": "was made from the data set 'a shop elsewhere'", "no manifest": "is no serving bundle", "half a manifest": "The manifest of the bundle bad is damaged"}
+
+def damaged(folder: Path, what: str) -> Path:
+    "A bundle with something wrong."
+    write_bundle(folder / "bad", **tables("bad") | {"card": {"last_date": "2025-12-31", "name": "a shop elsewhere" if what == "from another data set" else "my shop"}}, version="bad", depth=20)
+    manifest = folder / "bad" / "manifest.json"
+    if what == "a flipped byte":
+        with (folder / "bad" / "any_items.bin").open("r+b") as file: first = file.read(1); file.seek(0); file.write(bytes([first[0] ^ 1]))
+    elif what == "a missing file": (folder / "bad" / "any_scores.bin").unlink()
+    elif what == "from a newer version": seal(folder / "bad", json.loads(manifest.read_text()) | {"format": 99})
+    elif what == "no manifest": manifest.unlink()
+    elif what == "half a manifest": manifest.write_bytes(manifest.read_bytes()[:100])
+    return folder / "bad"
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_bundle_starts_no_service(what, tmp_path, capsys, monkeypatch):
+    damaged(tmp_path / "runs/my shop/serving", what)
+    point_at(tmp_path / "runs/my shop/serving", "bad")
+    for folder in ("configs", "nbs"): (tmp_path / folder).mkdir()
+    (tmp_path / "configs/mine.yaml").write_text("name: myshop")
+    (tmp_path / "runs/my shop").rename(tmp_path / "runs/myshop")
+    monkeypatch.chdir(tmp_path)
+    if what == "from another data set": assert answer(serve, config="mine", port=free_port()) == 4
+    else: assert answer(serve, bundle=str(tmp_path / "runs/myshop/serving"), port=free_port()) == 4
+    said = capsys.readouterr().err
+    assert DAMAGE[what] in said and said.count("\n") == 1
+
+def test_a_running_service_keeps_what_it_has(tmp_path):
+    write_bundle(tmp_path / "v1", **tables("v1") | {"card": {"last_date": "2025-12-31", "name": "my shop"}}, version="v1", depth=20)
+    activate(tmp_path, "v1")
+    with served(tmp_path) as (base, _):
+        for what, words in DAMAGE.items():
+            damaged(tmp_path, what)
+            if what != "no manifest":
+                with pytest.raises(Exception, match=re.escape(words)): activate(tmp_path, "bad")
+            assert (tmp_path / "current").resolve().name != "bad", "a promotion refuses it"
+            point_at(tmp_path, "bad")                        # as if somebody had forced it
+            health = wait_for(lambda: (h := httpx2.get(f"{base}/health").json())["refused_bundle"] and h)
+            assert words in health["refused_bundle"] and health["model_version"] == "v1" and health["status"] == "ok"
+            assert httpx2.post(f"{base}/recommend", json={"customer_id": "C00001"}).json()["model_version"] == "v1"
+            assert rollback(tmp_path) == "v1", "as the sentence says"
+            wait_for(lambda: httpx2.get(f"{base}/health").json()["refused_bundle"] is None)
+            shutil.rmtree(tmp_path / "bad")
+
+def test_the_lines_for_a_terminal_work(serving, service, tmp_path):
+    "Every curl line of the API's page; sent by curl where it is installed, and otherwise as it says."
+    page = json.loads((Path(__file__).parents[1] / "nbs/07_api.ipynb").read_text(encoding="utf-8"))
+    lines = re.findall(r"^curl .*$", "\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"), re.M)
+    assert len(lines) >= 10
+    for line in lines:
+        words = shlex.split(line.replace("http://127.0.0.1:8000", str(service.base_url).rstrip("/")))
+        if shutil.which("curl"): text, status = subprocess.run([*words, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=60).stdout.rsplit("\n", 1)
+        else:
+            url, data = next(w for w in words if w.startswith("http")), words[words.index("-d") + 1] if "-d" in words else None
+            sent = httpx2.request("POST" if data else "GET", url, content=data, headers={"Content-Type": "application/json"} if data else {})
+            text, status = sent.text, sent.status_code
+        assert int(status) == 200 and text, f"{line}: {status} {text[:200]}"
+
+def test_the_containerfile_names_what_exists(service, monkeypatch):
+    "It cannot be built in a test; but all that it copies, installs, sets and calls must be there."
+    root = Path(__file__).parents[1]
+    text = (root / "Containerfile").read_text().replace("\\\n", " ")
+    steps = [line.split(None, 1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    said = lambda word: [rest for name, rest in steps if name == word]
+    ignored = [line for line in (root / ".containerignore").read_text().splitlines() if line and not line.startswith("#")]
+    for copy in said("COPY"):
+        if not copy.startswith("--from"): assert all((root / source).exists() and source not in ignored for source in copy.split()[:-1]), copy
+    settings = ConfigParser(delimiters=["="], interpolation=None)
+    settings.read(root / "settings.ini")
+    extra = re.search(r"\[(\w+)\]", next(r for r in said("RUN") if "[" in r))[1]
+    assert f"{extra}_requirements" in settings["DEFAULT"]
+    least = tuple(map(int, settings["DEFAULT"]["min_python"].split(".")))
+    assert all(tuple(map(int, re.search(r"python:(\d+)\.(\d+)-slim", image).groups())) >= least for image in said("FROM"))
+    names = set(re.findall(r"\bRETAIL_CI_\w+", text))
+    assert names and all(name in (root / "retail_ci/api.py").read_text() for name in names), names
+    assert said("USER")[0].isdigit() and said("USER")[0] != "0" and said("STOPSIGNAL") == ["SIGTERM"]
+    command = json.loads(said("ENTRYPOINT")[0])
+    assert command[:2] == ["retail-ci", "serve"] and "0.0.0.0" in command and {w.strip("-") for w in command if w.startswith("--")} <= set(serve.__annotations__)
+    check = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
+    assert any(path in check[2] for path in OPEN)
+    code = check[2].replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0 and subprocess.run([sys.executable, "-c", code.replace("/health/ready", "/segments/nobody")], stderr=subprocess.DEVNULL, timeout=60).returncode
+    assert Settings.from_environment({"RETAIL_CI_SERVING": "/serving", "RETAIL_CI_LOG": "json"}).serving == Path("/serving") and api.OPEN
 
 def test_several_workers_count_together(serving):
     with served(serving, "--workers", "2") as (base, _):
