@@ -25,8 +25,8 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain',
            'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
            'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable',
            'unfinished', 'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote',
-           'to_write_down', 'Clerk', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports',
-           'refresh_reports']
+           'to_write_down', 'not_done', 'Clerk', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture',
+           'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -784,6 +784,15 @@ def to_write_down(
     "Whether a run is to be written down; `RETAIL_CI_TRACKING=off` in the environment says no."
     return config.mlflow.enabled and os.environ.get("RETAIL_CI_TRACKING") != "off"
 
+def not_done(
+    words: str,            # why
+    duty: str = "MLflow",  # or "promotion"
+) -> None:
+    "Say on stderr what has not been done after a run."
+    what = "no model was promoted" if duty == "promotion" else "it is not written down in MLflow"
+    print(f"retail-ci: The run is finished and current, but {what}: {words.removesuffix('.')}.{'' if duty == 'promotion' else ' The next run catches up.'}", file=sys.stderr, flush=True)
+
+# %% ../nbs/09_pipeline.ipynb #7df6ff60
 class Clerk:
     "Does what is due after a run, in a process that gets ready beforehand."
     def __init__(self, config: Config, home: Path, notebooks: list[Path]):
@@ -811,7 +820,7 @@ class Clerk:
         try:
             self.connection.send(str(run))
             lines = list(self._listen())
-        except (EOFError, OSError): self._trouble("the process that does it was killed")
+        except (EOFError, OSError): not_done("the process that does it was killed")
         finally: self.close()
         return lines
 
@@ -819,18 +828,13 @@ class Clerk:
         "What the process tells, until it has nothing left to do or takes too long over MLflow."
         at = ""
         while True:
-            if not self.connection.poll(self.config.mlflow.timeout if at == "MLflow" else None): return self._trouble(f"it took longer than {self.config.mlflow.timeout} seconds (mlflow.timeout)")
+            if not self.connection.poll(self.config.mlflow.timeout if at == "MLflow" else None): return not_done(f"it took longer than {self.config.mlflow.timeout} seconds (mlflow.timeout)")
             told = self.connection.recv()
             if "end" in told: return
             if "at" in told: at = told["at"]; continue
             self.words += told["said"]
-            if told["trouble"]: self._trouble(told["trouble"].removesuffix("."), told["name"])
+            if told["trouble"]: not_done(told["trouble"], told["name"])
             yield told
-
-    def _trouble(self, words: str, name: str = "MLflow") -> None:
-        "Say what has not been done."
-        what = "no model was promoted" if name == "promotion" else "it is not written down in MLflow"
-        print(f"retail-ci: The run is finished and current, but {what}: {words}.{'' if name == 'promotion' else ' The next run catches up.'}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         "End the process."

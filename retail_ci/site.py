@@ -635,9 +635,10 @@ def lighten_styles(
     site: Path,  # rendered pages
 ) -> None:       # stylesheets and icons are changed
     "Leave out of the stylesheets what the site does not use."
-    pages, scripts = sorted(site.rglob("*.html")), sorted(p for p in site.rglob("*.js") if p.parent.name != "packed")
-    named = {c for p in pages for text in re.findall(r'class="([^"]*)"', p.read_text(encoding="utf-8")) for c in text.split()}
-    used = named | {w for p in scripts for w in re.findall(r"[A-Za-z_][\w-]*", p.read_text(encoding="utf-8"))}
+    pages = [p.read_text(encoding="utf-8") for p in sorted(site.rglob("*.html"))]
+    scripts = {p.read_text(encoding="utf-8") for p in site.rglob("*.js") if p.parent.name != "packed"} | {s for page in pages for s in re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S)}
+    named = {c for page in pages for text in set(re.findall(r'class="([^"]*)"', page)) for c in text.split()}
+    used = named | {w for script in scripts for w in re.findall(r"[A-Za-z_][\w-]*", script)}
     for file in sorted(site.glob("site_libs/**/*.css")):
         text = file.read_text(encoding="utf-8")
         if "icons" in file.name: text = used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
