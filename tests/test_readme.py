@@ -135,6 +135,12 @@ def test_the_api_answers_the_readmes_questions(report):
     assert len(offers["recommendations"]) == 10 and all(0 <= r["score"] <= 1 for r in offers["recommendations"])
 
 
+def test_the_export_for_power_bi(report):
+    bash(report, blocks("bash", "retail-ci export")[0])
+    folder = report.home("drogerie") / "powerbi"
+    assert (folder / "README.md").is_file() and list(folder.rglob("fact_sales.csv")) and list(folder.rglob("*.tmdl"))
+
+
 def test_links_of_the_readme_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README): assert (ROOT / target).exists(), target
 
