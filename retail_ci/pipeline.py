@@ -25,8 +25,8 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain',
            'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
            'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable',
            'unfinished', 'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote',
-           'to_write_down', 'not_done', 'Clerk', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture',
-           'stale_reports', 'refresh_reports']
+           'to_write_down', 'not_done', 'Clerk', 'duties_done', 'run_chain', 'tell_afterwards', 'same_facts',
+           'same_picture', 'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -819,28 +819,31 @@ class Clerk:
         if self.process is None: return lines
         try:
             self.connection.send(str(run))
-            lines = list(self._listen())
+            lines = list(duties_done(self))
         except (EOFError, OSError): not_done("the process that does it was killed")
         finally: self.close()
         return lines
-
-    def _listen(self) -> Iterator[dict[str, Any]]:
-        "What the process tells, until it has nothing left to do or takes too long over MLflow."
-        at = ""
-        while True:
-            if not self.connection.poll(self.config.mlflow.timeout if at == "MLflow" else None): return not_done(f"it took longer than {self.config.mlflow.timeout} seconds (mlflow.timeout)")
-            told = self.connection.recv()
-            if "end" in told: return
-            if "at" in told: at = told["at"]; continue
-            self.words += told["said"]
-            if told["trouble"]: not_done(told["trouble"], told["name"])
-            yield told
 
     def close(self) -> None:
         "End the process."
         if self.process is None: return
         kill_group(self.process.pid), self.process.kill(), self.process.join(), self.connection.close()
         self.process = None
+
+# %% ../nbs/09_pipeline.ipynb #28d1ecfd
+def duties_done(
+    clerk: Clerk,   # who has been handed the finished run
+) -> Iterator[dict[str, Any]]:  # name and seconds of each duty
+    "What the clerk tells, until it has nothing left to do or takes too long over MLflow."
+    at = ""
+    while True:
+        if not clerk.connection.poll(clerk.config.mlflow.timeout if at == "MLflow" else None): return not_done(f"it took longer than {clerk.config.mlflow.timeout} seconds (mlflow.timeout)")
+        told = clerk.connection.recv()
+        if "end" in told: return
+        if "at" in told: at = told["at"]; continue
+        clerk.words += told["said"]
+        if told["trouble"]: not_done(told["trouble"], told["name"])
+        yield told
 
 # %% ../nbs/09_pipeline.ipynb #847f564f
 def run_chain(
