@@ -77,7 +77,7 @@ LOCALES: dict[str, Locale] = {
     "en": Locale(), "en-US": Locale(day="%b %-d, %Y"), "iso": Locale("\u202f", ".", "%Y-%m-%d"), "ja": Locale(day="%Y-%m-%d"), "zh": Locale(day="%Y-%m-%d"),
     "de": Locale(".", ",", "%d.%m.%Y", True), "de-CH": Locale("’", ".", "%d.%m.%Y"), "nl": Locale(".", ",", "%d-%m-%Y"), "fr": Locale("\u202f", ",", "%d/%m/%Y", True),
     **dict.fromkeys(("es", "it", "pt"), Locale(".", ",", "%d/%m/%Y", True)), **dict.fromkeys(("cs", "pl"), Locale("\u00a0", ",", "%d.%m.%Y", True)), "sv": Locale("\u00a0", ",", "%Y-%m-%d", True)}
-NO_DECIMALS = ("¥", "₩", "₫", "Ft", "JPY", "KRW", "VND", "HUF", "ISK", "CLP", "kr.")  # currencies that are counted in whole units
+NO_DECIMALS = ("¥", "₩", "₫", "Ft", "JPY", "KRW", "VND", "HUF", "ISK", "CLP")  # currencies that are counted in whole units
 
 SPEECH: list[Locale] = [LOCALES["en"]]  # the locale in use
 
@@ -581,7 +581,7 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
 # %% ../nbs/00_core.ipynb #8f1672be
 FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that draws it
     "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
-    "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles",
+    "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles", "02_scale",
     "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_stability", "03_migration", "03_worth_calibration",
     "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard", "06_drift")}
 
@@ -777,7 +777,7 @@ def money(
 ) -> str:                # "€1.23 M", "€950 k", "€12.40"
     "An amount, short enough for a sentence."
     if value is None or value != value: return "–"
-    sign, size, cents = "-" if value < 0 else "", abs(value), 0 if currency in NO_DECIMALS else 2
+    sign, size, cents = "−" if value < 0 else "", abs(value), 0 if currency in NO_DECIMALS else 2
     unit, divisor, digits = next((u for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0)) if size >= limit), ("", 1, cents if size < 100 else 0))
     text, space = written(f"{size / divisor:,.{digits}f}") + unit, "\u00a0" if currency[-1:].isalpha() or SPEECH[0].after else ""
     return sign + (f"{text}{space if currency else ''}{currency}" if SPEECH[0].after else f"{currency}{space}{text}")

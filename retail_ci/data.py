@@ -345,7 +345,7 @@ def customer_lines(
     settings: DataConfig,   # names, formats and rules
     catalogue: ibis.Table | None = None,  # the products table, from `read_products`, where rules ask for it
 ) -> tuple[ibis.Table, pd.Timestamp]:     # accepted lines with their time columns; the day after the last of them
-    "The accepted lines as an expression: nothing is laid down, nothing written."
+    "The accepted lines as an expression: nothing is written."
     def limited(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
         return with_limits(mark_products(typed(raw, settings, floats, neat), catalogue, settings), settings, latest)
     first, con = limited(), raw.get_backend()

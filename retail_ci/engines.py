@@ -86,11 +86,13 @@ def start_spark(
     settings: DataConfig,  # spark, memory, threads, spill
 ) -> Any:                  # a SparkSession
     "Start Spark with what it says kept off the terminal."
+    given = {key if key.startswith("spark.") else f"spark.{key}": value for key, value in settings.spark.items()}
+    here = {"spark.sql.shuffle.partitions": "4", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}  # for the cores of one machine
+    if not given.get("spark.master", "local").startswith("local"): here = {}
     options = {"spark.master": f"local[{settings.threads or '*'}]", "spark.app.name": "retail_ci", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
-               "spark.local.dir": str(spill_folder(settings)), "spark.sql.shuffle.partitions": "4", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+               "spark.local.dir": str(spill_folder(settings)), **here}
     if settings.memory: options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
-    options |= {key if key.startswith("spark.") else f"spark.{key}": value for key, value in settings.spark.items()}
-    if not options["spark.master"].startswith("local"): options = {k: v for k, v in options.items() if k not in ("spark.driver.host", "spark.driver.bindAddress", "spark.sql.shuffle.partitions")} | settings.spark
+    options |= given
     check_java()
     from pyspark.sql import SparkSession
     with tempfile.NamedTemporaryFile(prefix="rci-spark-", suffix=".log") as log:

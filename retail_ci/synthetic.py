@@ -733,7 +733,7 @@ def generate(
     out: str | Path,                   # the folder to write to
     progress: Callable[[int, int], None] | None = None,  # called with lines done and lines in all, after each block
     format: str | None = None,         # "csv" or "parquet"; the config's if left out
-) -> dict[str, int]:                   # lines, rows (with dirt), customers, products, blocks, and rows per kind of dirt
+) -> dict[str, int]:                   # lines, rows (with dirt), customers, products, blocks
     "Write transactions, products, customers and the truth to a folder; each file appears whole, at the end."
     import pyarrow as pa
     s, out = config.synthetic, Path(out)
@@ -893,7 +893,7 @@ def visit_spread(
 def calibration(
     transactions: pd.DataFrame,  # cleaned: transaction_id, customer_id, product_id, date, quantity
 ) -> pd.Series:                  # the statistics of `CALIBRATION`
-    "The four figures that tie the generator to real sales; returns and anonymous sales are left out."
+    "The figures that tie the generator to real sales; returns and anonymous sales are left out."
     sales = transactions[(transactions["quantity"] > 0) & transactions["customer_id"].notna()]
     if sales.empty: raise DataError("calibration needs sales to known customers, found none.")
     baskets, lines = sales["transaction_id"].value_counts(), sales["product_id"].value_counts()
