@@ -4,15 +4,15 @@
 
 # %% ../nbs/08b_campaigns.ipynb #9d8861a6
 from __future__ import annotations
-import hashlib, re
+import contextlib, hashlib, re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
-from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, DataError, Run, RunError, count, load_config, money, open_run, save, share, show_table, unknown
+from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, DataError, Run, RunError, count, load_config, money, open_run, share, show_table, unknown
 from .engines import connect_duckdb
-from .export import escape_formulas, replacing_folder, sql_text
+from .export import replacing_folder, sql_text, write_csv
 
 # %% auto #0
 __all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'LEAST', 'DAYS', 'LINE', 'MARK', 'says', 'permissions',
@@ -175,9 +175,10 @@ def campaign_table(
     consent, suppressed = (find_columns(getattr(settings, key), known, list(customers.columns), f"campaigns.{key}") for key, known in (("consent", CONSENT_NAMES), ("suppressed", SUPPRESSED_NAMES)))
     table = run.read("segments")[["customer_id", "segment", "why", "value_at_risk", "action"]].merge(run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "forecast_90"}), on="customer_id", how="left", validate="one_to_one")
     table = table[LINE].merge(offers_table(run, settings.offers), on="customer_id", how="left").sort_values("customer_id", ignore_index=True).round({"value_at_risk": 2, "forecast_90": 2})
-    allowed = table.customer_id.map(permissions(customers, consent, suppressed)).fillna("no consent" if consent else "yes")
+    allowed = table.customer_id.map(permissions(customers, consent, suppressed)).astype(object).fillna("no consent" if consent else "yes")
     reachable = table[allowed == "yes"].set_index("customer_id").segment
-    held = table.customer_id.map(hold_back(reachable, settings.control, run.config.seed, settings.wave)).fillna(False).astype(bool)
+    tickets = hold_back(reachable, settings.control, run.config.seed, settings.wave)
+    held = table.customer_id.isin(tickets.index[tickets])
     return table.assign(group=np.where(allowed != "yes", allowed, np.where(held, "control", "send"))), what_to_say(table, consent, suppressed, allowed)
 
 def what_to_say(
@@ -234,8 +235,8 @@ def write_campaigns(
     lists = {file_name(s): table[(table.segment == s) & (table.group == "send")].drop(columns="group") for s in summary.segment if s != "All"}
     lists["control.csv"] = table.loc[table.group == "control", ["customer_id", "segment"]]
     if len(lists) < len(summary): raise DataError("Two segments would share a file name; rename one of them.")
-    with replacing_folder(out, MARK) as part:
+    with replacing_folder(out, MARK) as part, contextlib.closing(connect_duckdb(DataConfig(memory="512MB")).con.cursor()) as con:
         for name, rows in {**lists, MARK: summary}.items():
-            save(escape_formulas(rows), part / name)
-            if bom: (part / name).write_bytes(b"\xef\xbb\xbf" + (part / name).read_bytes())
+            con.register("rows", rows.astype({c: "str" for c in rows.columns if rows[c].dtype == object}))
+            write_csv(con, "SELECT * FROM rows", part / name, bom)
     return summary, notes

@@ -103,7 +103,7 @@ def serve(
     print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
     with contextlib.ExitStack() as stack:
         if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
-        uvicorn.run("retail_ci.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+        uvicorn.run("retail_ci.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75)  # longer than callers and proxies keep a connection, so that none is closed in their hands
 
 # %% ../nbs/09c_cli.ipynb #eb26067b
 def check_service(

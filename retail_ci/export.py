@@ -342,7 +342,7 @@ def attribute_columns(
         used.add(name.lower())
         kind = "flag" if kinds[source] == "BOOLEAN" else "date" if kinds[source] == "DATE" or kinds[source].startswith("TIMESTAMP") else "count" if "INT" in kinds[source] else \
                "number" if kinds[source].startswith(("DOUBLE", "FLOAT", "DECIMAL")) else "text"
-        out.append(Column(name, kind, f"The column {source} of the customers table.", "p." + sql_name(source)))
+        out.append(Column(name, kind, f"The column {' '.join(source.split())} of the customers table.", "p." + sql_name(source)))
     return out
 
 # %% ../nbs/08_export.ipynb #37113dd5

@@ -19,16 +19,16 @@ from .core import LOCALES, RunError, count, decimal, use_locale
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'LANDMARKS', 'FETCHED', 'OUTSIDE', 'split_title', 'slug',
-           'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'shown_size',
-           'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text',
-           'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of', 'fields_of', 'default_of',
-           'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of', 'origin_of', 'write_reference',
-           'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of',
-           'stage_site', 'renderer_for', 'render', 'pack', 'pack_all', 'lighten_figures', 'css_blocks', 'used_css',
-           'lighten_styles', 'lighten_icons', 'plain_code', 'finish_page', 'finish', 'outside_in', 'loaded_by',
-           'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder', 'build_site',
-           'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'LANDMARKS', 'FETCHED', 'OUTSIDE', 'split_title',
+           'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size',
+           'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code',
+           'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of', 'fields_of',
+           'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of', 'origin_of',
+           'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp', 'navigation',
+           'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'pack', 'pack_all', 'lighten_figures',
+           'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons', 'plain_code', 'finish_page', 'finish',
+           'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder',
+           'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -578,7 +578,7 @@ def pack_all(
         pack(get_plotlyjs(), "plotly", site)
     if tables: pack((Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"), "tables", site)
     if index.exists():
-        found = [{k: v[:600] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
+        found = [{k: v[:400] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
         found = search_entries(facts_of(run_dir)) + found
         pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
         if (site / "site_libs/smalldocs.js").exists(): index.unlink()  # Quarto's own search reads it from a server
@@ -670,7 +670,9 @@ def plain_code(
     match: re.Match,  # a block of code on a page
 ) -> str:             # the same without colours
     "Code without the marks of colouring; what is quoted needs no escape."
-    return re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'")
+    return re.sub(r'^<pre class="sourceCode python[^"]*"><code class="[^"]*">', '<pre class="sourceCode python"><code class="sourceCode">', re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"))
+
+MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*"|anchor-id="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")')  # what renderers note for themselves
 
 LANDMARKS: dict[str, str] = {'class="navbar': "Readers", 'id="quarto-sidebar"': "Pages of this part", 'class="quarto-secondary-nav"': "Where this page stands", 'class="page-navigation"': "Previous and next page", 'id="TOC"': "On this page"}  # what a region of a page is for
 
@@ -681,7 +683,9 @@ def finish_page(
 ) -> str:               # the finished page
     "One page, finished."
     text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
-    text = re.sub(r'(<details.*?</details>)', lambda m: re.sub(r'<button title="Copy[^>]*>.*?</button>', "", m[0]), text, flags=re.S)
+    bare = lambda m: re.sub(r'<div class="code-copy-outer-scaffold"><div class="sourceCode" id="cb\d+">(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>', r'<div class="sourceCode">\1</div>', m[0], flags=re.S)
+    text = MARKS.sub("", re.sub(r"<details.*?</details>", bare, text, flags=re.S))
+    text = re.sub(r'<nav[^>]*id="quarto-sidebar".*?</nav>', lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]), text, count=1, flags=re.S)
     text = re.sub(r"(<body[^>]*>)", r'\1<a class="skip-link" href="#quarto-document-content">Skip to the page</a>', text, count=1)
     text = re.sub(r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"', r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"', text)
     text = text.replace('<a class="quarto-color-scheme-toggle nav-link" href=""', '<a class="quarto-color-scheme-toggle nav-link" href="" role="button" aria-label="Toggle dark mode"')
