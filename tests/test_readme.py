@@ -47,7 +47,7 @@ def reader(tmp_path_factory) -> Project:
 
 def bash(project: Project, text: str, **more: object) -> str:
     "Run a snippet; what it printed."
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], cwd=project.root, capture_output=True, text=True, timeout=600, **more)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], cwd=project.root, capture_output=True, text=True, timeout=1800, **more)
     assert done.returncode == 0 and no_traceback(done.stdout + done.stderr), done.stdout + done.stderr
     return done.stdout
 
