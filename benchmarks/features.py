@@ -31,11 +31,12 @@ def make(lines: int, folder: Path) -> Path:
     import duckdb
     from retail_ci.core import load_config
     from retail_ci.synthetic import generate
-    base = folder / "base"
-    size = min(lines, 1_000_000)
+    blocks = max(round(lines / 1_000_000), 1)
+    size = round(lines / blocks)
+    base = folder / f"base_{size}"
     if not (base / "transactions.parquet").exists():
         generate(load_config("default", [f"synthetic.lines={size}", f"synthetic.customers={max(size // 40, 100)}", "synthetic.products=2000", "synthetic.format=parquet"]), base)
-    out, blocks = folder / f"lines_{lines}.parquet", max(round(lines / size), 1)
+    out = base / f"lines_{lines}.parquet"
     if not out.exists():
         con = duckdb.connect(config={"threads": THREADS, "memory_limit": "3GB"})
         con.execute("SET enable_progress_bar = false")
@@ -142,7 +143,7 @@ METHODS = {"ours": ours, "sql": sql, "pandas": pandas}
 def one(method: str, file: Path, memory: str | None, out: Path) -> None:
     "The work of one process: features to a file, what it took to standard output."
     began = time.perf_counter()
-    METHODS[method](file, file.parent / "base/products.parquet", memory).to_parquet(out)
+    METHODS[method](file, file.parent / "products.parquet", memory).to_parquet(out)
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"seconds": time.perf_counter() - began, "cpu": used.ru_utime + used.ru_stime, "gib": used.ru_maxrss / 2**20}))
 

@@ -672,7 +672,7 @@ def plain_code(
     "Code without the marks of colouring; what is quoted needs no escape."
     return re.sub(r'^<pre class="sourceCode python[^"]*"><code class="[^"]*">', '<pre class="sourceCode python"><code class="sourceCode">', re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"))
 
-MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*"|anchor-id="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")')  # what renderers note for themselves
+MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")')  # what renderers note for themselves
 
 LANDMARKS: dict[str, str] = {'class="navbar': "Readers", 'id="quarto-sidebar"': "Pages of this part", 'class="quarto-secondary-nav"': "Where this page stands", 'class="page-navigation"': "Previous and next page", 'id="TOC"': "On this page"}  # what a region of a page is for
 
