@@ -285,7 +285,7 @@ def server(tmp_path_factory):
         try: return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
         except OSError: return False
     try:
-        wait_for(healthy, 240)
+        wait_for(healthy, 480)  # seconds on a quiet machine, minutes on a busy one
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
