@@ -157,6 +157,7 @@ def read_manifest(
         raise RunError(f"The bundle {folder.name} has format {manifest['format']}, and this version reads up to {FORMAT}. Install a newer retail_ci, or roll back.")
     return manifest
 
+# %% ../nbs/06_bundle.ipynb #eb018d69
 def check_bundle(
     folder: Path,        # a bundle
     quick: bool = False, # whether a large bundle that has been read whole, and not been touched since, is taken as it is
@@ -506,6 +507,7 @@ def rollback(
     point_at(serving, stack[-2])
     return stack[-2]
 
+# %% ../nbs/06_bundle.ipynb #f0fcbaca
 def card_in(
     folder: Path,   # a bundle, whole or not
 ) -> dict:          # its card; empty if it cannot be read
