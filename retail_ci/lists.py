@@ -144,6 +144,7 @@ def served_lists(
     for start in range(0, len(newcomers), block):
         yield total + min(start + block, len(newcomers)), one_by_one(bundle, newcomers[start:start + block], k)
 
+# %% ../nbs/09a_lists.ipynb #eda9bf82
 def from_arrays(
     bundle: Bundle,             # an open bundle
     parts: list[np.ndarray],    # items, scores, methods, reasons: customers × k
