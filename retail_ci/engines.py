@@ -305,9 +305,13 @@ def different(
     return table.group_by(*columns).aggregate(_n=table.count()).select(*columns)
 
 # %% ../nbs/00b_engines.ipynb #3bfb579c
-@ibis.udf.scalar.builtin(name="hash")
-def duckdb_hash(value) -> dt.uint64:
+def duckdb_hash(
+    value: ibis.Value,  # of any type
+) -> ibis.Value:        # unsigned, 64 bits
     "DuckDB's 64 bits of any value, as they are; Ibis turns them into a signed number by way of text."
+    @ibis.udf.scalar.builtin(name="hash")
+    def bits(value) -> dt.uint64: ...
+    return bits(value)
 
 def copies(
     table: ibis.Table,     # lines with a unique `row`
