@@ -21,7 +21,7 @@ NEEDED = ("01", "02", "03_", "03a", "03b", "04h", "08")  # the notebooks whose r
 ODD = ['6" plaster', "salt, fine", "two\nlines", "carriage\rreturn", "hand cream 🎁", "نعناع مجفف", "<script>alert(1)</script>", "<b>bold</b>", "=cmd|' /C calc'!A0", "+44 20 7946", "-1", "@home", "- 20%", "tab\there", "it's", "'quoted'", "100% | pure"]
 RUNS_IN_A_SHEET = re.compile("^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]")
 CON = duckdb.connect(config={"threads": 1})
-NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*", re.A)
+NUMBER = re.compile(r" *[+-]?\d+([.,]\d+)? *", re.A)  # with spaces around it at most: a tab or a line break before it makes it a formula
 
 
 def marked(text: str) -> str:
