@@ -15,6 +15,7 @@ import pandas as pd
 from .bundle import card_in, current_bundle
 from .core import ACCENT, INK, PALE, SECOND, Config, DataError, DriftError, Run, RunError, count, open_run, replacing, save, save_figure, share, show_table, use_style
 from .data import clean, connect, open_sources
+from .engines import exact_sum, write_table
 from .rfm import rfm_features
 from .segmentation import CustomerSegmentation, in_house_order, load_model
 
@@ -201,7 +202,7 @@ def baskets_of(
     lines: ibis.Table,  # sales
 ) -> pd.DataFrame:      # a row per basket: value, size, price (mean of its lines), weekday, hour; in no order
     "The baskets of some lines."
-    return lines.group_by("transaction_id").aggregate(value=lines.revenue.sum(), size=lines.count().cast("float64"), price=lines.price.mean(),
+    return lines.group_by("transaction_id").aggregate(value=exact_sum(lines.revenue), size=lines.count().cast("float64"), price=exact_sum(lines.price) / lines.price.count().cast("float64").nullif(0),
                                                       weekday=lines.weekday.min().cast("string"), hour=lines.hour.min().cast("float64")).execute()
 
 # %% ../nbs/06d_drift.ipynb #e5f3ca7b
@@ -322,7 +323,7 @@ def plot_drift(
     indexed = [m for m in found.measures if is_index(m)][::-1]
     figure, axes = plt.subplots(1, 2 if found.segments else 1, figsize=(10, max(3.2, 0.26 * len(indexed) + 1)), width_ratios=[3, 2] if found.segments else None, squeeze=False)
     left = axes[0][0]
-    left.barh([m.name for m in indexed], [m.value for m in indexed], color=[{"drift": SECOND, "watch": ACCENT}.get(m.state, PALE) for m in indexed])
+    left.barh([m.name.replace("_", " ") + " of a customer" * (m.name in SHAPES) for m in indexed], [m.value for m in indexed], color=[{"drift": SECOND, "watch": ACCENT}.get(m.state, PALE) for m in indexed])
     for x, word in ((WATCH, "look"), (ALARM, "alarm")):
         left.axvline(x, color=INK, lw=0.8, ls=":")
         left.annotate(word, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points", fontsize=8)
@@ -390,7 +391,6 @@ def read_new(
     if not result.facts["kept"]:
         why, lines = max(result.facts["by_reason"].items(), key=lambda item: item[1])
         raise DataError(f"No line of {source or config.data.transactions} can be used; {count(lines)} of {count(result.facts['rows_in'])} were set aside as {why!r}. `retail-ci check` shows them.")
-    from retail_ci.engines import write_table
     write_table(result.transactions, folder / "new.parquet")
     return result.facts
 

@@ -62,7 +62,8 @@ def plot_scale(
             part = rows[rows.method == method].sort_values("lines")
             if len(part): ax.plot(part.lines, part[column], "o-", color=colour, label=name)
         ax.set(title=title, xlabel="lines", xscale="log", yscale="log")
-        ax.xaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v / 1e6:g} million" if v >= 1e6 else f"{v:,.0f}")
         ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
     axes[0].legend()
     return fig
