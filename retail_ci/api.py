@@ -397,44 +397,44 @@ def reply(
     return Response(orjson.dumps(content), media_type="application/json")
 
 # %% ../nbs/07_api.ipynb #a33d6ffb
-@router.post("/recommend", response_model=Recommendations, responses=answers(400, 408, 413, 422, 503), response_model_exclude_unset=True)
+@router.post("/recommend", tags=["Answers"], summary="A list for one customer", response_model=Recommendations, responses=answers(400, 408, 413, 422, 503), response_model_exclude_unset=True)
 async def post_recommend(body: RecommendRequest, request: Request) -> Response:
     "A list for one customer; somebody unknown gets what is popular, and `known_customer` is false."
     return reply(recommend(bundle_of(request), body.customer_id, body.n_recommendations, body.exclude_purchased, body.last_purchased_product, body.exclude, body.categories))
 
-@router.post("/recommend/batch", response_model=Batch, responses=answers(400, 408, 413, 422, 503))
+@router.post("/recommend/batch", tags=["Answers"], summary="Lists for many customers", response_model=Batch, responses=answers(400, 408, 413, 422, 503))
 async def post_batch(body: BatchRequest, request: Request) -> Response:
     "Lists for up to 1,000 customers, all from the same model."
     bundle = bundle_of(request)
     lists = [recommend(bundle, who, body.n_recommendations, body.exclude_purchased, None, body.exclude, body.categories) for who in body.customer_ids]
     return reply({"model_version": bundle.version, "answers": lists})
 
-@router.get("/segments/{customer_id:path}", response_model=CustomerSegment, responses=answers(404, 422, 503))
+@router.get("/segments/{customer_id:path}", tags=["Answers"], summary="The segment of one customer", response_model=CustomerSegment, responses=answers(404, 422, 503))
 async def get_segment(customer_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request) -> Response:
     "The segment of one customer, with the score behind it and what to do."
     if (found := segment_of(bundle_of(request), customer_id)) is not None: return reply(found)
     raise HTTPException(404, "There is no customer with this id.")
 
-@router.get("/segments", response_model=Profiles, responses=answers(503))
+@router.get("/segments", tags=["Answers"], summary="All segments", response_model=Profiles, responses=answers(503))
 async def get_segments(request: Request) -> Response:
     "What each segment is like."
     bundle = bundle_of(request)
     return reply({"model_version": bundle.version, "segments": bundle.profiles})
 
-@router.get("/products/{product_id:path}/similar", response_model=Similar, responses=answers(404, 422, 503))
+@router.get("/products/{product_id:path}/similar", tags=["Answers"], summary="Products like one", response_model=Similar, responses=answers(404, 422, 503))
 async def get_similar(product_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request, n: Annotated[int, Query(ge=1, le=50)] = 10) -> Response:
     "The products most like one, by what they are."
     if (found := similar_to(bundle_of(request), product_id, n)) is not None: return reply(found)
     raise HTTPException(404, "There is no product with this id.")
 
 # %% ../nbs/07_api.ipynb #4742c853
-@router.get("/model", response_model=Card, responses=answers(503))
+@router.get("/model", tags=["Service"], summary="The model card", response_model=Card, responses=answers(503))
 async def get_model(request: Request) -> Response:
     "The model card: what it was trained on, how it was measured, and its limits."
     bundle = bundle_of(request)
     return reply({"model_version": bundle.version, "card": bundle.card})
 
-@router.get("/health", response_model=Health, responses=answers())
+@router.get("/health", tags=["Service"], summary="Service, model and age of the data", response_model=Health, responses=answers())
 async def get_health(request: Request) -> Response:
     "How the service is, which model answers, and how old its data is."
     desk = request.app.state.desk
@@ -443,19 +443,19 @@ async def get_health(request: Request) -> Response:
     return reply({"status": "damaged" if desk.damaged else "ok" if desk.bundle else "unavailable", "service": f"retail_ci {__version__}", "model_version": desk.bundle.version if desk.bundle else None,
                   "data_until": until, "data_age_days": age, "refused_bundle": desk.refused or desk.damaged or None})
 
-@router.get("/health/live")
+@router.get("/health/live", tags=["Service"], summary="Does the process answer?")
 async def get_live() -> dict[str, str]:
     "Whether the process answers at all."
     return {"status": "alive"}
 
-@router.get("/health/ready", responses={503: PROBLEMS[503]})
+@router.get("/health/ready", tags=["Service"], summary="Can it answer with a model?", responses={503: PROBLEMS[503]})
 async def get_ready(request: Request) -> dict[str, str]:
     "Whether it has a model to answer with, and is not about to stop."
     if request.app.state.desk.draining: raise HTTPException(503, "The service is stopping.")
     bundle_of(request)
     return {"status": "ready"}
 
-@router.get("/metrics", response_class=Response, responses=answers() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+@router.get("/metrics", tags=["Service"], summary="Counts for Prometheus", response_class=Response, responses=answers() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def get_metrics(request: Request) -> Response:
     "Counts for Prometheus."
     return Response(request.app.state.counts.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

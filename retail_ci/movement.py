@@ -261,7 +261,8 @@ def plot_migration(
             if high > low: ax.bar(i, high - low, 2 * wide, low, color=paint(state))
     for i, side, x in ((0, "right", -wide - 0.04), (len(at) - 1, "left", len(at) - 1 + wide + 0.04)):
         for state, y in spread({s: (lo + hi) / 2 for s, (lo, hi) in at[i].items() if hi > lo}, 0.045 * (len(film) + gap * len(order))).items():
-            ax.text(x, y, f"{state}  {at[i][state][1] - at[i][state][0]:,.0f}", ha=side, va="center", fontsize=9)
+            words = state if state == GONE else f"{state}  {at[i][state][1] - at[i][state][0]:,.0f}"  # who was gone all along is not drawn, so a number would not be the table's
+            ax.text(x, y, words, ha=side, va="center", fontsize=9)
     ax.set(xlim=(-0.95, len(at) - 0.05), xticks=range(len(at)), yticks=[], title="Where the customers of each segment went")
     ax.set_xticklabels([f"{m:%-d %b %Y}" if i == 0 or m.month == 1 else f"{m:%-d %b}" for i, m in enumerate(film.columns)])
     ax.grid(visible=False), ax.spines["left"].set_visible(False), ax.spines["bottom"].set_visible(False), ax.tick_params(length=0)
