@@ -436,7 +436,9 @@ class Net:
 
     def scaled(self, pairs: np.ndarray) -> np.ndarray:
         "Columns with mean 0 and standard deviation 1, cut at 5 of them."
-        return np.clip((pairs - self.middle) / self.scale, -5, 5).astype(np.float32)
+        z = np.subtract(pairs, self.middle, dtype=np.float32)
+        z /= self.scale.astype(np.float32)
+        return np.clip(z, -5, 5, out=z)
 
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         "Linear weights, hidden weights, hidden offsets, output weights."
@@ -474,15 +476,23 @@ def learn_order(
 ) -> Net:                    # ready to score
     "Fit the ranker on one or more months of evidence."
     net = Net(pairs.mean(axis=0, dtype=np.float64), pairs.std(axis=0, dtype=np.float64) + 1e-6, np.zeros(0))
-    z, bought, p, h = net.scaled(pairs), bought.astype(np.float32), pairs.shape[1], Net.hidden
+    bought, (n, p), h = bought.astype(np.float32), pairs.shape, Net.hidden
+    x = np.ones((p + 1, n), np.float32)
+    x[:p] = net.scaled(pairs).T
     starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
     def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
         net.weights = weights.astype(np.float32)
         linear, hidden, offsets, out = net.parts()
-        units = np.tanh(z @ hidden + offsets)
-        loss, slope = listwise(z @ linear + units @ out, bought, starts)
-        inner = (1 - units * units) * (slope[:, None] * out)
-        return loss + penalty / 2 * float(weights @ weights), np.concatenate([z.T @ slope, (z.T @ inner).ravel(), inner.sum(axis=0), units.T @ slope]) + penalty * weights
+        layers = np.vstack([np.column_stack([hidden.T, offsets]), np.append(linear, np.float32(0))]) @ x
+        units = np.tanh(layers[:h], out=layers[:h])
+        loss, slope = listwise(layers[h] + out @ units, bought, starts)
+        output = units @ slope
+        np.subtract(1, np.square(units, out=units), out=units)
+        units *= slope
+        units *= out[:, None]
+        layers[h] = slope
+        steep = layers @ x.T  # how the loss rises with each weight
+        return loss + penalty / 2 * float(weights @ weights), np.concatenate([steep[h, :p], steep[:h, :p].T.ravel(), steep[:h, p], output]) + penalty * weights
     begin = np.concatenate([np.zeros(p), np.random.default_rng(seed).normal(size=p * h) * 0.7 / np.sqrt(p), np.zeros(2 * h)])
     with threadpool_limits(1): net.weights = minimize(cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 15}).x.astype(np.float32)
     return net
