@@ -10,27 +10,23 @@
     return node;
   };
 
-  // ---- packed files: gzip as base 85 in a script, since a page from a folder may load scripts and nothing else
+  // ---- packed files: gzip as characters of 15 bits in a script, since a page from a folder may load scripts and nothing else
   const waiting = {}, promised = {};
-  window.housePacked = (name, text) => waiting[name](text);
-  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~";
-  const value = new Uint8Array(128);
-  [...digits].forEach((digit, i) => { value[digit.charCodeAt(0)] = i; });
-  const bytesOf = (text) => {
-    const short = (5 - text.length % 5) % 5, padded = text + "~".repeat(short), out = new Uint8Array(padded.length / 5 * 4);
-    for (let i = 0, o = 0; i < padded.length; i += 5, o += 4) {
-      let n = 0;
-      for (let j = 0; j < 5; j++) n = n * 85 + value[padded.charCodeAt(i + j)];
-      out[o] = n / 16777216; out[o + 1] = n / 65536 & 255; out[o + 2] = n / 256 & 255; out[o + 3] = n & 255;
+  window.housePacked = (name, text, size) => waiting[name](text, size);
+  const bytesOf = (text, size) => {
+    const out = new Uint8Array(size);
+    for (let i = 0, o = 0, held = 0, bits = 0; o < size; i++) {
+      held = (held & 0x7fff) << 15 | text.charCodeAt(i) - 0x3000;
+      for (bits += 15; bits >= 8 && o < size; bits -= 8) out[o++] = held >> bits - 8;
     }
-    return out.subarray(0, out.length - short);
+    return out;
   };
-  const unpack = async (text) => {
+  const unpack = async (text, size) => {
     if (!window.DecompressionStream) throw new Error("this browser is too old to unpack it");
-    return new Response(new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+    return new Response(new Blob([bytesOf(text, size)]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
   const load = (name) => promised[name] = promised[name] || new Promise((done, failed) => {
-    waiting[name] = (text) => unpack(text).then(done, failed);
+    waiting[name] = (text, size) => unpack(text, size).then(done, failed);
     const script = make("script", { src: `${at}packed/${name}.js` });
     script.onerror = () => failed(new Error(`${name} is not there`));
     document.head.append(script);

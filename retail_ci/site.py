@@ -13,22 +13,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
+import numpy as np
 import yaml
 from .charts import charts_of
 from .core import LOCALES, RunError, count, decimal, use_locale
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'LANDMARKS', 'FETCHED', 'OUTSIDE', 'split_title',
-           'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size',
-           'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code',
-           'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of', 'fields_of',
-           'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of', 'origin_of',
-           'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp', 'navigation',
-           'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'pack', 'pack_all', 'lighten_figures',
-           'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons', 'plain_code', 'finish_page', 'finish',
-           'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder',
-           'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'ENDS', 'LANDMARKS', 'FETCHED', 'OUTSIDE',
+           'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
+           'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output',
+           'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of',
+           'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of',
+           'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp',
+           'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'letters', 'pack',
+           'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons', 'plain_code',
+           'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site',
+           'workshop', 'replace_folder', 'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text',
+           'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -554,6 +556,15 @@ def render(
     return stage / "_site"
 
 # %% ../nbs/09b_site.ipynb #31cefa8a
+def letters(
+    data: bytes,  # anything
+) -> str:         # a character for each 15 bits, from U+3000 on: none of them ends a line or a text
+    "Bytes as text."
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    groups = np.pad(bits, (0, -len(bits) % 15)).reshape(-1, 15).astype(np.int64)
+    return (groups @ (1 << np.arange(14, -1, -1)) + 0x3000).astype("<u2").tobytes().decode("utf-16-le")
+
+# %% ../nbs/09b_site.ipynb #24c7caa3
 def pack(
     text: str,      # a script, or data
     name: str,      # what it is called
@@ -562,8 +573,8 @@ def pack(
     "Pack a text into a script of the site."
     file = site / "packed" / f"{name}.js"
     file.parent.mkdir(exist_ok=True)
-    packed = base64.b85encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode()
-    file.write_text(f'housePacked("{name}", "{packed}");\n', encoding="utf-8")
+    data = gzip.compress(text.encode("utf-8"), 9, mtime=0)
+    file.write_text(f'housePacked("{name}", "{letters(data)}", {len(data)});\n', encoding="utf-16")
     return file
 
 def pack_all(
@@ -674,6 +685,8 @@ def plain_code(
 
 MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")')  # what renderers note for themselves
 
+ENDS = re.compile(r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)")  # ends that HTML lets a page leave out
+
 LANDMARKS: dict[str, str] = {'class="navbar': "Readers", 'id="quarto-sidebar"': "Pages of this part", 'class="quarto-secondary-nav"': "Where this page stands", 'class="page-navigation"': "Previous and next page", 'id="TOC"': "On this page"}  # what a region of a page is for
 
 def finish_page(
@@ -696,7 +709,7 @@ def finish_page(
         if name and file and name[1] in charts and file[1] == f"figures/{name[1]}.png": tag = tag.replace("<img", f'<img data-chart="{name[1]}"', 1)
         if file and file[1] in sizes and " width=" not in tag: tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*sizes[file[1]]), 1)
         return tag
-    return re.sub(r"<img\b[^>]*>", image, text)
+    return ENDS.sub("", re.sub(r"<img\b[^>]*>", image, text))
 
 # %% ../nbs/09b_site.ipynb #5c9f7689
 def finish(

@@ -152,7 +152,7 @@ def test_build_reference_stamp_and_home(tmp_path):
     reference = pages["reference/rfm.html"]
     assert "one number, &lt;b&gt;not&lt;/b&gt; markup" in reference and "float | None" in reference and "from 1" in reference
     assert 'href="../02_rfm.html#by-value"' in reference and 'href="02_rfm.html#by-value"' in pages["index.html"]
-    assert "quarto-color-scheme-toggle" in reference and (out / "packed/search.js").read_text().startswith('housePacked("search", "') and not (out / "search.json").exists()
+    assert "quarto-color-scheme-toggle" in reference and (out / "packed/search.js").read_text(encoding="utf-16").startswith('housePacked("search", "') and not (out / "search.json").exists()
     assert "fonts.googleapis" not in "".join(p.read_text() for p in out.rglob("*.css"))
 
 
