@@ -4,7 +4,7 @@
 
 # %% ../nbs/06_bundle.ipynb #22c6b7c2
 from __future__ import annotations
-import bisect, contextlib, functools, hashlib, json, mmap, operator, os, shutil
+import bisect, contextlib, functools, hashlib, itertools, json, mmap, operator, os, shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from .core import RunError, replacing, sha256, to_plain
 
 # %% auto #0
 __all__ = ['LISTS', 'FORMAT', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'key_of', 'write_texts',
-           'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'seal',
+           'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'best_first', 'seal',
            'read_manifest', 'check_bundle', 'not_as_written', 'state_of', 'note_of', 'read_note', 'write_note',
            'write_bundle', 'fill_bundle', 'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle',
-           'with_last', 'recommend', 'own_lines', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack',
-           'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
+           'alike', 'with_last', 'in_both', 'recommend', 'own_lines', 'choose', 'segment_of', 'similar_to',
+           'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test',
+           'tidy']
 
 # %% ../nbs/06_bundle.ipynb #1785cab1
 def key_of(
@@ -129,7 +130,14 @@ def write_lists(
         out["items"][at] = numbers(table["product_id"], products)
         out["scores"][at] = table["score"].to_numpy(np.float32)
         for part, column in (("methods", "method"), ("reasons", "reason")): out[part][at] = numbers(table[column], texts)
+    for start in range(0, len(out["scores"]), 50_000): best_first(out["scores"][start:start + 50_000])
     for array in out.values(): array.flush()
+
+def best_first(
+    scores: np.ndarray,  # rows × depth; changed in place
+) -> None:
+    "Let the scores of each list never rise: a request for ten lines need not look at the eleventh."
+    scores[:] = np.minimum.accumulate(scores, axis=1)
 
 # %% ../nbs/06_bundle.ipynb #47bbdfb6
 FORMAT = 1  # of the bundle; a reader refuses a later one
@@ -319,6 +327,7 @@ def write_similar(
         near = similar[similar["rank"] <= most]
         at = (near["product_id"].map(products).to_numpy(np.int64), near["rank"].to_numpy(np.int64) - 1)
         items[at], scores[at] = near["similar_id"].map(products).to_numpy(np.int64), near["score"].to_numpy(np.float32)
+    best_first(scores)
     write_array(part, "similar_items", items)
     write_array(part, "similar_scores", scores)
 
@@ -348,24 +357,47 @@ PERSON = {"segment": "i", "action": "i", "rfm_score": "i", "since": "i", "r_scor
 OWN, LIKE = 0.7, 0.3  # how much the customer's list and the likeness to the last purchase count
 SCORE = operator.itemgetter(1)  # of a line
 
+def alike(
+    bundle: Bundle,     # an open bundle
+    row: int,           # of a product
+) -> dict[int, float]:  # row of a product that is like it: how much, most alike first
+    "What is like a product."
+    width = len(bundle.similar_items) // max(len(bundle.products), 1)
+    cells = slice(row * width, row * width + width)
+    near = dict(zip(bundle.similar_items[cells].tolist(), bundle.similar_scores[cells].tolist()))
+    near.pop(-1, None)
+    return near
+
 def with_last(
     bundle: Bundle,  # an open bundle
     lines: list[tuple[int, float, int, int]],  # product, score, method, reason: the customer's own list, best first
-    last: int,       # the row of the product just bought
+    near: dict[int, float],  # what is like the product just bought; changed
+    last: int,       # the row of that product
+    most: int | None = None,  # how many of what is alike, and not in the list, can be needed; all if left out
 ) -> list[tuple[int, float, str | int, str | int]]:  # the mixture, best first
     "Mix a list with the products that are like the last purchase."
-    width = len(bundle.similar_items) // max(len(bundle.products), 1)
-    start = last * width
-    alike = dict(zip(bundle.similar_items[start:start + width].tolist(), bundle.similar_scores[start:start + width].tolist()))
-    alike.pop(-1, None)
-    share, near = OWN / (max([line[1] for line in lines], default=0) or 1), alike.pop
-    mixed = [(i, share * s + LIKE * near(i, 0), m, r) for i, s, m, r in lines if i != last]
+    share, take = OWN / ((lines[0][1] if lines else 0) or 1), near.pop
+    mixed = [(i, share * s + LIKE * take(i, 0), m, r) for i, s, m, r in lines if i != last]
     weight, method, reason = LIKE if lines else 1, "hybrid" if lines else "content", f"like {bundle.products.at(last)}, which you bought last"
-    mixed += [(i, weight * s, method, reason) for i, s in alike.items()]
+    mixed += [(i, weight * s, method, reason) for i, s in itertools.islice(near.items(), most)]
     mixed.sort(key=SCORE, reverse=True)
     return mixed
 
 # %% ../nbs/06_bundle.ipynb #fe0c0c21
+def in_both(
+    bundle: Bundle,   # an open bundle
+    row: int,         # whose list
+    most: int,        # how many of its lines are there already
+    near: dict[int, float],  # what is like the product just bought
+) -> list[tuple[int, float, int, int]]:  # product, score, method, reason; best first
+    "The lines of a customer's list, beyond the first, whose product is also like the one just bought."
+    start, end = row * bundle.depth + most, (row + 1) * bundle.depth
+    items, *others = bundle.lists["any"]
+    rest = items[start:end].tolist() if start < end else []
+    if near.keys().isdisjoint(rest): return []
+    return [(i, *(other[p] for other in others)) for p, i in enumerate(rest, start) if i in near]
+
+# %% ../nbs/06_bundle.ipynb #a6777132
 def recommend(
     bundle: Bundle,                  # an open bundle
     customer_id: str,                # who; may be new
@@ -379,9 +411,12 @@ def recommend(
     row, notes = bundle.customers.find(customer_id), []
     just = bundle.products.find(last) if last is not None else -1
     if last is not None and just < 0: notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
-    simple = just < 0 and not (exclude or categories or exclude_purchased)  # then the list is answered as it stands, and its head is enough
-    lines = own_lines(bundle, row, "discovery" if exclude_purchased else "any", n if simple else bundle.depth) if row >= 0 else []
-    if just >= 0: lines = with_last(bundle, lines, just)
+    most = None if exclude or categories or exclude_purchased else n + (just >= 0)  # without conditions the head of a list is enough
+    lines = own_lines(bundle, row, "discovery" if exclude_purchased else "any", most) if row >= 0 else []
+    if just >= 0:
+        near = alike(bundle, just)
+        if most and row >= 0: lines += in_both(bundle, row, most, near)
+        lines = with_last(bundle, lines, near, just, most)
     banned = {just, *map(bundle.products.find, exclude)}
     if exclude_purchased and row >= 0: banned.update(bundle.bought[1][bundle.bought[0][row]:bundle.bought[0][row + 1]])
     wanted = {bundle.categories[c] for c in categories if c in bundle.categories} if categories else None
@@ -414,14 +449,14 @@ def choose(
     banned: set[int],          # products that may not appear
     wanted: set[int] | None,   # categories that may; all if None
 ) -> list[dict]:               # lines as they are answered
-    "The first `n` lines that fit; a product appears once, and scores never rise."
+    "The first `n` lines that fit; a product appears once, and scores never rise; six decimals, by a quarter of the time that `round` takes."
     out, ceiling, text, name = [], 1.0, bundle.texts.at, bundle.products.at
     for source in (lambda: lines, popular):
         for item, score, method, reason in source():
             if item in banned or (wanted is not None and bundle.category[item] not in wanted): continue
             banned.add(item)
             if score < ceiling: ceiling = score
-            out.append({"product_id": name(item), "score": round(ceiling, 6), "method": method if method.__class__ is str else text(method),
+            out.append({"product_id": name(item), "score": int(ceiling * 1e6 + .5) / 1e6, "method": method if method.__class__ is str else text(method),
                         "reason": reason if reason.__class__ is str else text(reason)})
             if len(out) == n: return out
     return out

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from retail_ci.baselines import PersonalRecommender, PopularityRecommender, Recommender, Rules
+from retail_ci.bundle import LIKE, OWN, Bundle, recommend, write_bundle
 from retail_ci.collaborative import CollaborativeRecommender
 from retail_ci.content import ContentRecommender
 from retail_ci.core import DataError
@@ -295,6 +296,35 @@ def test_rules_can_be_made_once_and_used_often():
     rules = Rules(block=["P001"], max_per_category=3)
     a, b = fitted("personal").recommend(["C001"], 10, rules=rules), fitted("personal").recommend(["C001"], 10, block=["P001"], max_per_category=3)
     pd.testing.assert_frame_equal(a, b)
+
+
+def mixed_by_hand(own: list, near: list, popular: list, last: str, n: int) -> list[tuple[str, float]]:
+    "The whole of both lists, mixed and sorted, and what is popular behind: what the service answers from the heads of both."
+    alike, share = dict(near), OWN / (max([s for _, s in own], default=0) or 1)
+    lines = [(p, share * s + LIKE * alike.get(p, 0)) for p, s in own] + [(p, (LIKE if own else 1) * s) for p, s in near if p not in dict(own)]
+    out, ceiling = {}, 1.0
+    for p, s in [*sorted(lines, key=lambda line: -line[1]), *popular]:
+        if p != last and p not in out: out[p] = ceiling = min(ceiling, s)
+    return [(p, round(s, 6)) for p, s in out.items()][:n]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_heads_of_two_lists_answer_like_the_whole(seed, tmp_path):
+    rng, shelf, depth = np.random.default_rng(seed), np.array([f"P{i}" for i in range(24)]), 12
+    draw = lambda most: (rng.permutation(shelf)[:(size := rng.integers(0, most + 1))], np.sort(rng.integers(0, [2, 4, 9][seed % 3], size) / 8)[::-1])  # few values, so that many are equal; all exact in 32 bits
+    own, near = {f"C{i}": draw(depth) for i in range(15)}, {p: draw(20) for p in shelf}
+    long = lambda lists, key, item: pd.DataFrame([(k, p, s, r) for k, (ps, ss) in lists.items() for r, (p, s) in enumerate(zip(ps, ss), 1)], columns=[key, item, "score", "rank"])
+    lists = long(own, "customer_id", "product_id").assign(method="hybrid", reason="why")
+    popular = pd.DataFrame({"product_id": rng.permutation(shelf), "score": np.sort(rng.integers(0, 9, 24) / 8)[::-1], "method": "popular", "reason": "popular now"})
+    people = pd.DataFrame({"customer_id": list(own), "segment": "Lost", "r_score": 1, "f_score": 1, "m_score": 1, "rfm_score": "111", "action": "wait"})
+    write_bundle(tmp_path / "v", {"any": [lists], "discovery": [lists]}, popular, lists[["customer_id", "product_id"]], people, pd.DataFrame({"product_id": shelf}), long(near, "product_id", "similar_id"), [], {}, "v", depth)
+    bundle, best = Bundle(tmp_path / "v"), list(zip(popular["product_id"], popular["score"]))
+    for who in [*own, "somebody new"]:
+        for last in shelf:
+            n = int(rng.integers(1, 26))
+            answer = [(line["product_id"], line["score"]) for line in recommend(bundle, who, n, last=last)["recommendations"]]
+            assert answer == mixed_by_hand(list(zip(*own.get(who, ((), ())))), list(zip(*near[last])), best, last, n), (who, last, n)
+            assert answer == [(line["product_id"], line["score"]) for line in recommend(bundle, who, n, last=last, exclude=["nothing"])["recommendations"]], "a condition that excludes nothing"
 
 
 @pytest.fixture
