@@ -18,7 +18,7 @@ from .interactions import POPULAR_DAYS, Interactions, Limits, as_dates, as_ids, 
 
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'RECORDS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shelf', 'select', 'texts', 'Segments',
-           'make_segments', 'segment_buyers', 'fill_up', 'next_popular', 'Storable', 'Recommender', 'inner_models',
+           'make_segments', 'segment_buyers', 'fill_up', 'still_free', 'Storable', 'Recommender', 'inner_models',
            'twin', 'fit_model', 'check_log', 'rank_rows', 'either', 'fill_rows', 'check_customers', 'check_baskets',
            'listed', 'find_limits', 'find_blocked', 'Lists', 'recommend_table', 'answerers', 'answer_part',
            'popular_reasons', 'why_short', 'long_table', 'pack', 'unpack', 'model_classes', 'model_arrays',
@@ -167,33 +167,35 @@ def fill_up(
     limits: Limits = Limits(),               # the cap
 ) -> np.ndarray:                             # rows × k, true where a place was filled
     "Fill empty places with popular products, in place; places stay empty only if no product is left."
-    filled, same = np.zeros(best.shape, dtype=bool), None
-    for i in np.flatnonzero((best < 0).any(1)):
-        start = int((best[i] >= 0).sum())
-        taken = best[i, :start]
-        if ruled_out is not None: taken = np.concatenate([taken, ruled_out.indices[ruled_out.indptr[i]:ruled_out.indptr[i + 1]]])
-        if len(taken) or same is None: free = next_popular(order, taken, best[i, :start], best.shape[1] - start, limits)
-        else: free = same
-        if not len(taken): same = free
-        place = slice(start, start + len(free))
-        best[i, place], filled[i, place] = free, True
-        values[i, place] = np.minimum(share[free], values[i, start - 1] if start else 1)
+    filled, short, depth = np.zeros(best.shape, dtype=bool), np.flatnonzero((best < 0).any(axis=1)), 4 * best.shape[1]
+    while len(short):
+        free = still_free(best[short], order[:depth], None if ruled_out is None else ruled_out[short], limits)
+        start = (best[short] >= 0).sum(axis=1)
+        place = start[:, None] + np.cumsum(free, axis=1) - 1
+        done = (start + free.sum(axis=1) >= best.shape[1]) | (depth >= len(order))
+        line, spot = np.nonzero(free & (place < best.shape[1]) & done[:, None])
+        row, place, product = short[line], place[line, spot], order[spot]
+        lowest = np.where(start > 0, values[short, start - 1], 1)[line]
+        best[row, place], filled[row, place], values[row, place] = product, True, np.minimum(share[product], lowest)
+        short, depth = short[~done], 4 * depth  # whoever may have little of what is popular looks further down
     return filled
 
-def next_popular(
-    order: np.ndarray,   # columns that may be used, most popular first
-    taken: np.ndarray,   # columns that may not be used
-    listed: np.ndarray,  # what stands on the list already
-    need: int,           # how many places are empty
-    limits: Limits,      # the cap
-) -> np.ndarray:         # at most `need` columns
-    "The most popular products that still fit on a list."
-    width = need + len(taken)
-    while True:
-        free = order[:width][~np.isin(order[:width], taken)]
-        if limits.cap is not None: free = free[place_in_group(np.concatenate([listed, free])[None], limits.groups)[0, len(listed):] < limits.cap]
-        if len(free) >= need or width >= len(order): return free[:need]
-        width *= 4
+def still_free(
+    best: np.ndarray,                  # columns, rows × k, -1 where nothing was found
+    head: np.ndarray,                  # columns that may be used, most popular first
+    ruled_out: sp.csr_matrix | None,   # cells that may not appear
+    limits: Limits,                    # the cap
+) -> np.ndarray:                       # rows × head, true where the product still fits on the list
+    "Which popular products each list can take."
+    free, rows = np.ones((len(best), len(head)), dtype=bool), np.arange(len(best))
+    taken = [(rows.repeat(best.shape[1]), best.ravel())] + ([] if ruled_out is None else [(rows.repeat(np.diff(ruled_out.indptr)), ruled_out.indices)])
+    spot = np.full(2 + max([int(columns.max(initial=0)) for _, columns in taken] + [int(head.max(initial=0))]), -1)
+    spot[head] = np.arange(len(head))  # the last place stays -1, for the column -1
+    for line, columns in taken:
+        place = spot[columns]
+        free[line[place >= 0], place[place >= 0]] = False
+    if limits.cap is None: return free
+    return free & (place_in_group(np.hstack([best, np.where(free, head, -1)]), limits.groups)[:, best.shape[1]:] < limits.cap)
 
 # %% ../nbs/04b_baselines.ipynb #f62c6644
 class Storable:

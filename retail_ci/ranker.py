@@ -167,15 +167,15 @@ def best_of(
     n: int,                 # how many per row
 ) -> tuple[np.ndarray, np.ndarray]:  # rows and columns of the chosen cells
     "The n highest cells of each row, in no order; the lower column where the last place is tied."
-    size = np.diff(scores.indptr)
-    rows, keep = np.repeat(np.arange(scores.shape[0]), size), np.ones(scores.nnz, dtype=bool)
-    for i in np.flatnonzero(size > n):
-        part = slice(scores.indptr[i], scores.indptr[i + 1])
-        values = scores.data[part]
-        border = -np.partition(-values, n - 1)[n - 1]
-        above, tied = values > border, np.flatnonzero(values == border)
-        above[tied[np.argsort(scores.indices[part][tied])[:n - above.sum()]]] = True
-        keep[part] = above
+    size, border = np.diff(scores.indptr), np.full(scores.shape[0], -np.inf, dtype=scores.dtype)
+    for i in np.flatnonzero(size > n): border[i] = np.partition(scores.data[scores.indptr[i]:scores.indptr[i + 1]], size[i] - n)[size[i] - n]
+    rows = np.arange(scores.shape[0]).repeat(size)
+    keep = scores.data >= border[rows]
+    tied = np.flatnonzero((scores.data == border[rows]) & (np.bincount(rows, keep, len(size)) > n)[rows])
+    tied = tied[np.lexsort((scores.indices[tied], rows[tied]))]
+    keep[tied] = False
+    room = n - np.bincount(rows, keep, len(size))
+    keep[tied[np.arange(len(tied)) - np.searchsorted(rows[tied], rows[tied]) < room[rows[tied]]]] = True
     return rows[keep], scores.indices[keep]
 
 def places_of(
