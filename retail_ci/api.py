@@ -28,7 +28,7 @@ __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'r
            'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'fault', 'is_local', 'Buckets', 'read_body',
            'replay', 'Door', 'Counts', 'answers', 'bundle_of', 'reply', 'post_recommend', 'post_batch', 'get_segment',
            'get_segments', 'get_similar', 'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics',
-           'stop_with_manager', 'life', 'make_app']
+           'stop_with_manager', 'settle', 'copy_workers', 'life', 'make_app']
 
 # %% ../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
@@ -464,8 +464,24 @@ async def get_metrics(request: Request) -> Response:
 def stop_with_manager() -> None:
     "Ask this process to end, as the manager would have, when the process that has started it is gone."
     manager = multiprocessing.parent_process()
-    def watch() -> None: manager.join(); os.kill(os.getpid(), signal.SIGTERM)
+    def watch() -> None:
+        while os.getppid() == manager.pid: time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
     if manager is not None: threading.Thread(target=watch, daemon=True).start()
+
+def settle() -> None:
+    "What is here now stays: no later collection needs to look through it, which takes a tenth of a second. `retail-ci serve` imports without collecting."
+    gc.collect(), gc.freeze(), gc.enable()
+
+def copy_workers() -> None:
+    "Let uvicorn make its workers as copies of this process, with the signals of a new one; nothing changes where the system is not Linux, or uvicorn is made differently."
+    from uvicorn import _subprocess
+    def as_new() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if sys.platform != "linux" or not hasattr(_subprocess, "spawn"): return
+    settle()
+    os.register_at_fork(after_in_child=as_new)
+    _subprocess.spawn = multiprocessing.get_context("fork")
 
 # %% ../nbs/07_api.ipynb #28c805ac
 @contextlib.asynccontextmanager
@@ -473,7 +489,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
     "Open the bundle, watch for newer ones, and stop watching at the end."
     stop_with_manager()
     await asyncio.to_thread(app.state.desk.refresh)
-    gc.collect(), gc.freeze()  # what is here now stays: no later collection needs to look through it, which takes a tenth of a second
+    settle()
     watching = asyncio.create_task(app.state.desk.watch())
     try: yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from .baselines import Recommender
-from .core import ACCENT, INK, SECOND, DataError, Run, count, open_run, replacing, save, save_figure, show_table, use_style
+from .core import ACCENT, INK, SECOND, DataError, Run, count, day, open_run, replacing, save, save_figure, show_table, use_style
 from .evaluation import BASELINES, REPEATERS, TASKS, Evaluation, contestants, evaluate, label, measured_before, oracle, production, ranking_facts, segment_table, summary, tidy, verdict
 from .interactions import time_cut
 from .metrics import METRICS, bootstrap_means
@@ -71,7 +71,7 @@ def backtest(
         here = copy.deepcopy(models) | ({"oracle": oracle(truth, known, cut, days)} if truth is not None else {})
         tell = (lambda name, n, total, i=i, cut=cut: progress(f"{cut:%d %b %Y}: {name}", i * total + n, len(dates) * total)) if progress else None
         try: found.append(last if last and not i else evaluate(here, known, products, cut, days, k, seed, resamples, tell))
-        except DataError as e: notes.append(f"The cut at {cut:%-d %B %Y} is left out: {e}")
+        except DataError as e: notes.append(f"The cut at {day(cut)} is left out: {e}")
         else: done.append(cut)
     if not found: raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
     return Backtest(done, found, *pool(found, seed, resamples), notes)
@@ -135,7 +135,7 @@ def backtest_words(
     said = [f"{'beats' if d.low > 0 else 'loses to' if d.high < 0 else 'cannot be told from'} {label(d.baseline)} ({d.value:+.3f}, {d.low:+.3f} to {d.high:+.3f})" for d in p.itertuples()]
     if said: words += f" All cuts together, {label(model)} " + "; it ".join(said) + "."
     own = board[board["model"] == model].sort_values("value")
-    if len(own) > 1: words += f" Its worst month is the one after {own['cut'].iloc[0]:%-d %B %Y} ({own['value'].iloc[0]:.3f}), its best the one after {own['cut'].iloc[-1]:%-d %B %Y} ({own['value'].iloc[-1]:.3f})."
+    if len(own) > 1: words += f" Its worst month is the one after {day(own['cut'].iloc[0])} ({own['value'].iloc[0]:.3f}), its best the one after {day(own['cut'].iloc[-1])} ({own['value'].iloc[-1]:.3f})."
     return words
 
 # %% ../nbs/05b_backtest.ipynb #c0c827d5
@@ -175,7 +175,7 @@ def plot_backtest(
             axis.errorbar(places, part["value"], yerr=[part["value"] - part["low"], part["high"] - part["value"]], fmt="o-", ms=5, lw=1.3, elinewidth=1.3,
                           capsize=2, color=colour, label=label(name), zorder=3 if name == accent else 2)
         axis.set(title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}", xticks=range(len(result.cuts)),
-                 xticklabels=[f"{c:%d %b %y}" for c in sorted(result.cuts)], xlabel="the past ends at", ylabel=f"{metric.upper()}", xlim=(-0.5, len(result.cuts) - 0.5))
+                 xticklabels=[day(c) for c in sorted(result.cuts)], xlabel="the past ends at", ylabel=f"{metric.upper()}", xlim=(-0.5, len(result.cuts) - 0.5))
         axis.set_ylim(0, max(1e-3, board["high"].max() if len(board) else 0) * 1.08)
         axis.grid(axis="x", visible=False)
         if len(board): axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)

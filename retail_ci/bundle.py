@@ -4,21 +4,33 @@
 
 # %% ../nbs/06_bundle.ipynb #22c6b7c2
 from __future__ import annotations
-import bisect, contextlib, functools, hashlib, itertools, json, mmap, operator, os, shutil
+import bisect, contextlib, functools, hashlib, importlib, itertools, json, mmap, operator, os, shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-import numpy as np
 from .core import RunError, replacing, sha256, to_plain
 
 # %% auto #0
-__all__ = ['LISTS', 'FORMAT', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'key_of', 'write_texts',
-           'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers', 'write_lists', 'best_first', 'seal',
-           'read_manifest', 'check_bundle', 'not_as_written', 'state_of', 'note_of', 'read_note', 'write_note',
-           'write_bundle', 'fill_bundle', 'in_order', 'write_bought', 'write_people', 'write_similar', 'Bundle',
-           'alike', 'with_last', 'in_both', 'recommend', 'own_lines', 'choose', 'segment_of', 'similar_to',
-           'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test',
-           'tidy']
+__all__ = ['np', 'LISTS', 'FORMAT', 'READ', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'Later',
+           'key_of', 'write_texts', 'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers',
+           'write_lists', 'best_first', 'seal', 'read_manifest', 'check_bundle', 'not_as_written', 'state_of',
+           'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle', 'in_order', 'write_bought',
+           'write_people', 'write_similar', 'Bundle', 'alike', 'with_last', 'in_both', 'recommend', 'own_lines',
+           'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback',
+           'card_in', 'same_shop', 'self_test', 'tidy']
+
+# %% ../nbs/06_bundle.ipynb #430a0832
+class Later:
+    "A module that is imported when something of it is first used."
+    def __init__(self, name: str):
+        "`name`: as in an import."
+        self.name = name
+
+    def __getattr__(self, part: str) -> Any:
+        "A part of the module."
+        return getattr(importlib.import_module(self.name), part)
+
+np = Later("numpy")
 
 # %% ../nbs/06_bundle.ipynb #1785cab1
 def key_of(
@@ -168,7 +180,7 @@ def read_manifest(
 # %% ../nbs/06_bundle.ipynb #eb018d69
 def check_bundle(
     folder: Path,        # a bundle
-    quick: bool = False, # whether a large bundle that has been read whole, and not been touched since, is taken as it is
+    quick: bool = False, # whether a bundle that this process has read whole, or a large one that anybody has, and that has not been touched since, is taken as it is
 ) -> dict:               # its manifest
     "Compare a bundle with its manifest; raises `RunError` that names the first thing that is wrong."
     manifest = read_manifest(folder)
@@ -176,12 +188,15 @@ def check_bundle(
         if not (folder / name).is_file(): raise RunError(f"The bundle {folder.name} misses the file {name}. Roll back with `retail-ci models rollback`.")
         if (folder / name).stat().st_size != file["bytes"]: raise not_as_written(folder, name)
     state = state_of(folder, manifest)
-    if quick and sum(f["bytes"] for f in manifest["files"].values()) > LARGE and read_note(folder) == state: return manifest
+    if quick and state == (read_note(folder) if sum(f["bytes"] for f in manifest["files"].values()) > LARGE else READ.get(folder.resolve())): return manifest
     note_of(folder).unlink(missing_ok=True) if os.access(folder.parent, os.W_OK) else None
     for name, file in manifest["files"].items():
         if sha256(folder / name) != file["sha256"]: raise not_as_written(folder, name)
+    READ[folder.resolve()] = state
     write_note(folder, state)
     return manifest
+
+READ: dict[Path, list] = {}  # the bundles that this process has read whole, as they were then
 
 def not_as_written(
     folder: Path,   # a bundle

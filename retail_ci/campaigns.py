@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
-from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, DataError, Run, RunError, count, load_config, money, open_run, share, show_table, unknown
+from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, DataError, Run, RunError, amounts, count, load_config, money, open_run, share, show_table, unknown
 from .engines import connect_duckdb
 from .export import replacing_folder, sql_text, write_csv
 

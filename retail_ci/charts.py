@@ -8,7 +8,7 @@ import html, json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from .core import ACCENT, PALE, SECOND, SEGMENTS, SPEECH, count, day, money
+from .core import ACCENT, PALE, SECOND, SEGMENTS, SPEECH, count, day, money, month
 
 # %% auto #0
 __all__ = ['MEASURES', 'CELLS_SQL', 'POINTS_SQL', 'chart', 'plain', 'colour_of', 'trend_chart', 'heat_chart', 'points_chart',
@@ -48,7 +48,7 @@ def trend_chart(
 ) -> dict:                      # a chart
     "Net revenue per month, with the customers who bought."
     rows = list(months)
-    name = [f"{m['month'][:7]}" for m in rows]
+    name = [month(m["month"], short=True) for m in rows]
     told = [f"{money(m['revenue'], currency)}<br>{count(m['customers'])} customers, {count(m['baskets'])} baskets{'' if m['whole'] else '<br>not a whole month'}" for m in rows]
     bars = {"type": "bar", "name": "Net revenue", "x": name, "y": [round(m["revenue"], 2) for m in rows], "text": told, "textposition": "none", "hovertemplate": "%{x}<br>%{text}<extra></extra>",
             "marker": {"color": [ACCENT if m["whole"] else PALE for m in rows]}}

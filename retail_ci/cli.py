@@ -4,7 +4,7 @@
 
 # %% ../nbs/09c_cli.ipynb #1f51f6ca
 from __future__ import annotations
-import contextlib, functools, inspect, os, re, socket, sys, tempfile
+import contextlib, functools, gc, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -97,12 +97,15 @@ def serve(
     "Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."
     name = "" if bundle else load_config(config).name
     serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
-    check_service(serving, host, port, workers, name)
-    import uvicorn
-    os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
-    print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
     with contextlib.ExitStack() as stack:
-        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
+        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())  # before the import of what counts
+        gc.disable(), stack.callback(gc.enable)  # for the imports; the app enables it sooner
+        check_service(serving, host, port, workers, name)
+        import uvicorn
+        from retail_ci.api import copy_workers
+        if workers > 1: copy_workers()
+        os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
+        print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
         uvicorn.run("retail_ci.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75)  # longer than callers and proxies keep a connection, so that none is closed in their hands
 
 # %% ../nbs/09c_cli.ipynb #eb26067b

@@ -4,8 +4,8 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, tempfile
-from collections.abc import Iterator, Mapping
+import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -21,7 +21,7 @@ __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', '
            'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
            'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
            'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
-           'share', 'decimal', 'money', 'day', 'sha256']
+           'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -67,6 +67,7 @@ class Locale:
     decimal: str = "."         # before decimals
     day: str = "%-d %b %Y"     # a day, as `strftime` writes it
     after: bool = False        # whether the currency stands behind the amount
+    names: str = ""            # the language of the months' names; digits if left out
 
     @property
     def signs(self) -> str:
@@ -74,9 +75,9 @@ class Locale:
         return self.thousands + self.decimal
 
 LOCALES: dict[str, Locale] = {
-    "en": Locale(), "en-US": Locale(day="%b %-d, %Y"), "iso": Locale("\u202f", ".", "%Y-%m-%d"), "ja": Locale(day="%Y-%m-%d"), "zh": Locale(day="%Y-%m-%d"),
-    "de": Locale(".", ",", "%d.%m.%Y", True), "de-CH": Locale("’", ".", "%d.%m.%Y"), "nl": Locale(".", ",", "%d-%m-%Y"), "fr": Locale("\u202f", ",", "%d/%m/%Y", True),
-    **dict.fromkeys(("es", "it", "pt"), Locale(".", ",", "%d/%m/%Y", True)), **dict.fromkeys(("cs", "pl"), Locale("\u00a0", ",", "%d.%m.%Y", True)), "sv": Locale("\u00a0", ",", "%Y-%m-%d", True)}
+    "en": Locale(names="en"), "en-US": Locale(day="%b %-d, %Y", names="en"), "iso": Locale("\u202f", ".", "%Y-%m-%d"), "ja": Locale(day="%Y-%m-%d"), "zh": Locale(day="%Y-%m-%d"),
+    "de": Locale(".", ",", "%d.%m.%Y", True, "de"), "de-CH": Locale("’", ".", "%d.%m.%Y", names="de"), "nl": Locale(".", ",", "%d-%m-%Y", names="nl"), "fr": Locale("\u202f", ",", "%d/%m/%Y", True, "fr"),
+    **{n: Locale(".", ",", "%d/%m/%Y", True, n) for n in ("es", "it", "pt")}, **{n: Locale("\u00a0", ",", "%d.%m.%Y", True, n) for n in ("cs", "pl")}, "sv": Locale("\u00a0", ",", "%Y-%m-%d", True, "sv")}
 NO_DECIMALS = ("¥", "₩", "₫", "Ft", "JPY", "KRW", "VND", "HUF", "ISK", "CLP")  # currencies that are counted in whole units
 
 SPEECH: list[Locale] = [LOCALES["en"]]  # the locale in use
@@ -739,12 +740,12 @@ def save_figure(
 def show_table(
     data: Any,                               # a DataFrame, small enough to read
     caption: str = "",                       # the finding, in a sentence
-    formats: Mapping[str, str] | None = None,  # column: a format such as "{:,.0f}"
+    formats: Mapping[str, str | Callable[[Any], str]] | None = None,  # column: a format such as "{:,.0f}", or what writes a value, such as `amounts("€")`
     index: bool = False,                     # whether the index is shown
 ) -> Html:                                   # the table
     "A table for readers: text to the left, numbers to the right, sensible digits, nothing that runs."
     import html
-    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else written(f.format(v))) for c, f in (formats or {}).items() if c in data.columns}
+    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else f(v) if callable(f) else written(f.format(v))) for c, f in (formats or {}).items() if c in data.columns}
     body = data.rename_axis(columns=None).to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
                         na_rep="–", escape=True, justify="left", float_format=lambda v: written(f"{v:,.3g}"))
     return Html(body.replace("<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1) if caption else body)
@@ -779,15 +780,63 @@ def money(
     if value is None or value != value: return "–"
     sign, size, cents = "−" if value < 0 else "", abs(value), 0 if currency in NO_DECIMALS else 2
     unit, divisor, digits = next((u for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0)) if size >= limit), ("", 1, cents if size < 100 else 0))
-    text, space = written(f"{size / divisor:,.{digits}f}") + unit, "\u00a0" if currency[-1:].isalpha() or SPEECH[0].after else ""
-    return sign + (f"{text}{space if currency else ''}{currency}" if SPEECH[0].after else f"{currency}{space}{text}")
+    return sign + beside(written(f"{size / divisor:,.{digits}f}") + unit, currency)
+
+def beside(
+    text: str,      # an amount, as the locale writes it
+    currency: str,  # its sign
+) -> str:           # "€12", "CHF 12", "12 €"
+    "An amount with its currency on the side where readers look for it."
+    if not currency: return text
+    return f"{text}\u00a0{currency}" if SPEECH[0].after else currency + ("\u00a0" if currency[-1:].isalpha() else "") + text
+
+# %% ../nbs/00_core.ipynb #790fa4ab
+def amount(
+    value: float,        # in the data's currency
+    currency: str = "",  # its sign
+    digits: int = 0,     # after the point; none for a currency that has none
+) -> str:                # "€1,234,567"
+    "An amount in full."
+    if value is None or value != value: return "–"
+    text = f"{abs(value):,.{0 if currency in NO_DECIMALS else digits}f}"
+    return ("−" if value < 0 and text.strip("0.,") else "") + beside(written(text), currency)
+
+def amounts(
+    currency: str = "",  # the sign of money
+    digits: int = 0,     # after the point
+) -> Callable[[float], str]:  # for `show_table`
+    "What writes a column of amounts."
+    return functools.partial(amount, currency=currency, digits=digits)
+
+# %% ../nbs/00_core.ipynb #b595d08a
+def date_of(
+    value: Any,  # a date, or a text that begins with one in ISO 8601
+) -> Any:        # a date; None where there is none
+    "A date, from whatever holds one."
+    if value is None or value != value: return None
+    return datetime.date.fromisoformat(value[:10]) if isinstance(value, str) else value
 
 def day(
-    value: Any,  # a date, or a text that begins with one in ISO 8601
-) -> str:        # "31 Dec 2025"; "unknown" where there is none
+    value: Any,         # a date, or a text that begins with one in ISO 8601
+    year: bool = True,  # whether the year is written too
+) -> str:               # "31 Dec 2025"; "unknown" where there is none
     "A day as the locale writes it."
-    if value is None or value != value: return "unknown"
-    return (datetime.date.fromisoformat(value[:10]) if isinstance(value, str) else value).strftime(SPEECH[0].day)
+    found, how = date_of(value), SPEECH[0].day
+    return "unknown" if found is None else found.strftime(how if year else re.sub(r"[^%\w]*%Y[^%\w]*", "", how))
+
+def month(
+    value: Any,           # a date, or a text that begins with one in ISO 8601
+    short: bool = False,  # whether the name is shortened, for an axis
+    year: bool = True,    # whether the year is written too
+) -> str:                 # "December 2025", "Dec"; "unknown" where there is none
+    "A month with its name in the locale's language."
+    found, language = date_of(value), SPEECH[0].names
+    if found is None: return "unknown"
+    if not language: return found.strftime("%m" if short and not year else "%Y-%m")
+    if language == "en": return found.strftime(("%b" if short else "%B") + (" %Y" if year else ""))
+    from babel.dates import get_month_names
+    name = get_month_names("abbreviated" if short else "wide", "stand-alone", language)[found.month]
+    return f"{name} {found.year}" if year else name
 
 # %% ../nbs/00_core.ipynb #ad35d741
 def sha256(

@@ -9,7 +9,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pandas as pd
-from .core import ACCENT, INK, SECOND, SEGMENTS, count, money, open_run, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, SEGMENTS, beside, count, day, money, month, open_run, save_figure, share, show_table, use_style
 from .data import by_month, connect
 from .evaluation import label
 
@@ -62,7 +62,7 @@ def movement_panel(
     for y, r in enumerate(rows.itertuples()):
         axis.annotate(f"+{r.came:,}", (r.came, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
         axis.annotate(f"−{r.left:,}", (-r.left, y), xytext=(-4, 0), textcoords="offset points", va="center", ha="right", fontsize=9)
-    axis.set(xticks=[], yticks=rows.index, yticklabels=rows["segment"], xlim=(-1.65 * most, 1.65 * most), xlabel=f"in the month to {pd.Timestamp(movement['month_end']):%-d %b %Y}")
+    axis.set(xticks=[], yticks=rows.index, yticklabels=rows["segment"], xlim=(-1.65 * most, 1.65 * most), xlabel=f"in the month to {day(movement['month_end'])}")
 
 def worth_panel(
     axis: Any,        # a matplotlib Axes
@@ -100,9 +100,9 @@ def month_panel(
         axis.scatter(part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30)
     step = -(-len(months) // 8)
     axis.set(title="Revenue per month", xticks=range(0, len(months), step), ylim=(0, months["revenue"].max() * 1.15),
-             xticklabels=[f"{m:%b %y}" for m in months["month"].iloc[::step]])
+             xticklabels=[month(m, short=True, year=not i or m.month <= step).replace(" ", "\n") for i, m in enumerate(months["month"].iloc[::step])])
     unit, name = next(u for u in ((1e6, " M"), (1e3, " k"), (1, "")) if months["revenue"].max() >= 2 * u[0] or u[0] == 1)
-    axis.yaxis.set_major_formatter(lambda v, _: f"{currency}{v / unit:,g}{name}")
+    axis.yaxis.set_major_formatter(lambda v, _: beside(f"{v / unit:,g}{name}", currency))
 
 def ranking_panel(
     axis: Any,          # a matplotlib Axes

@@ -12,8 +12,8 @@ import pandas as pd
 from ibis import _
 from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted, applicable, broken, as_number, as_text, believed_until, counter_like, flagged, float_ids, judge,
                                 map_columns, typed, with_limits, without_point)
-from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, count, load_config, money, open_run, save_figure, share,
-                            show_table, unknown, use_style)
+from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, amounts, count, day, load_config, money, month,
+                            open_run, save_figure, share, show_table, unknown, use_style)
 from .engines import connect, copies, engine, exact_sum, lay_down, write_table
 from .sources import Source, bring, open_source, place
 
@@ -405,7 +405,7 @@ def plot_trend(
     top.yaxis.set_major_formatter("{x:,.0f}")
     low.bar(x, months.customers, color=colours)
     low.set(title="Customers who bought", xticks=list(x), ylim=(0, None))
-    low.set_xticklabels([f"{m:%b\n%Y}" if i == 0 or m.month == 1 else f"{m:%b}" for i, m in enumerate(months.month)])
+    low.set_xticklabels([month(m, short=True, year=i == 0 or m.month == 1).replace(" ", "\n") for i, m in enumerate(months.month)])
     for ax in (top, low): ax.grid(axis="x", visible=False)
     return fig
 

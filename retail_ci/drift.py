@@ -13,7 +13,7 @@ import ibis
 import numpy as np
 import pandas as pd
 from .bundle import card_in, current_bundle
-from .core import ACCENT, INK, PALE, SECOND, Config, DataError, DriftError, Run, RunError, count, open_run, replacing, save, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, PALE, SECOND, Config, DataError, DriftError, Run, RunError, count, day, open_run, replacing, save, save_figure, share, show_table, use_style
 from .data import clean, connect, open_sources
 from .engines import exact_sum, write_table
 from .rfm import rfm_features

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from .baselines import Recommender, fill_up
-from .core import ACCENT, INK, SECOND, ConfigError, DataError, RecommenderConfig, count, money, open_run, save_figure, share, show_table, unknown, use_style
+from .core import ACCENT, INK, SECOND, ConfigError, DataError, RecommenderConfig, count, day, money, open_run, save_figure, share, show_table, unknown, use_style
 from .interactions import Interactions, as_dates, as_ids, assemble, interactions, purchases, split_at, time_cut, to_csr
 from .metrics import METRICS, SHOWN, coverage, find_hits, intervals, ndcg, per_customer, per_list
 from .recommender import MODELS, configured, make_model

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, count, money, open_run, replacing, share, show_table, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, count, money, open_run, replacing, share, show_table, unknown
 from .engines import connect_duckdb
 
 # %% auto #0

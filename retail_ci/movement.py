@@ -9,7 +9,7 @@ import ibis
 import numpy as np
 import pandas as pd
 from ibis import _
-from .core import INK, SEGMENTS, DataError, count, money, open_run, save_figure, share, show_table, use_style
+from .core import INK, SEGMENTS, DataError, amounts, count, day, money, month, open_run, save_figure, share, show_table, use_style
 from .data import connect
 from .rfm import MEASURES, add_scores, epoch_day, learn_cuts, reference_date, rfm_features
 from .segmentation import CustomerSegmentation
@@ -264,6 +264,6 @@ def plot_migration(
             words = state if state == GONE else f"{state}  {at[i][state][1] - at[i][state][0]:,.0f}"  # who was gone all along is not drawn, so a number would not be the table's
             ax.text(x, y, words, ha=side, va="center", fontsize=9)
     ax.set(xlim=(-0.95, len(at) - 0.05), xticks=range(len(at)), yticks=[], title="Where the customers of each segment went")
-    ax.set_xticklabels([f"{m:%-d %b %Y}" if i == 0 or m.month == 1 else f"{m:%-d %b}" for i, m in enumerate(film.columns)])
+    ax.set_xticklabels([day(m, year=i == 0 or m.month == 1) for i, m in enumerate(film.columns)])
     ax.grid(visible=False), ax.spines["left"].set_visible(False), ax.spines["bottom"].set_visible(False), ax.tick_params(length=0)
     return figure

@@ -7,11 +7,10 @@ from __future__ import annotations
 import base64, csv, html, json, re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 import yaml
 from .charts import colour_of
-from .core import SPEECH, Html, Run, count, day, decimal, localised, money, share
+from .core import SPEECH, Html, Run, count, day, decimal, localised, money, month, share
 
 # %% auto #0
 __all__ = ['NUMBER', 'NOTHING', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of', 'set_columns', 'box_tables',
@@ -494,9 +493,9 @@ def figure_cards(
     for f in figures:
         value = money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"] or 0)
         change = f.get("change")
-        month = date.fromisoformat(f["month"][:10]).strftime("%B") if change is not None else ""
+        when = month(f["month"], year=False) if change is not None else ""
         name, page = CARDS.get(f["name"], (f["name"], "sales"))
-        note = f"{decimal(100 * change, 1, True)}% in {month}" if month else "one whole month at most" if "month" not in f else "&nbsp;"
+        note = f"{decimal(100 * change, 1, True)}% in {when}" if when else "one whole month at most" if "month" not in f else "&nbsp;"
         cards.append(f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
                      f'<span class="key-number" data-figure-name="{f["name"]}">{html.escape(value)}</span><span class="key-change">{note}</span></a>')
     return Html(f'<div class="key-figures">{"".join(cards)}</div>')

@@ -10,7 +10,7 @@ import ibis
 import numpy as np
 import pandas as pd
 from ibis import _
-from .core import ACCENT, INK, SECOND, ConfigError, DataError, count, grid_cells, money, open_run, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, ConfigError, DataError, amounts, count, day, grid_cells, money, open_run, save_figure, share, show_table, use_style
 from .engines import connect, different, exact_sum
 
 # %% auto #0

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
-from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, TooFew, count, load, money, open_run, save, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, TooFew, amount, amounts, count, load, money, open_run, save, save_figure, share, show_table, use_style
 
 # %% auto #0
 __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'FIVE', 'rfm_values', 'logs',
@@ -613,7 +613,7 @@ def explain(
     values = rfm_values(features)
     ranks = np.column_stack([(np.searchsorted(q, v, "left") + np.searchsorted(q, v, "right")) / (2 * len(q)) for q, v in zip(quantiles.T, values.T)])
     ranks[:, 0] = 1 - ranks[:, 0]
-    words = np.column_stack([[f"last purchase {v:.0f} days ago" for v in values[:, 0]], [f"{v:.0f} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]], [f"{currency}{v:,.0f} spent" for v in features.monetary]]).astype(object)
+    words = np.column_stack([[f"last purchase {v:.0f} days ago" for v in values[:, 0]], [f"{v:.0f} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]], [f"{amount(v, currency)} spent" for v in features.monetary]]).astype(object)
     percent = np.array([[f" (top {max(100 * (1 - r), 1):.0f}%)" if r >= 0.5 else f" (lowest {max(100 * r, 1):.0f}%)" for r in row] for row in ranks], dtype=object).reshape(-1, 3)
     order, rows = np.argsort(-np.abs(ranks - 0.5), axis=1, kind="stable")[:, :2], np.arange(len(features))
     text = words + percent

@@ -14,7 +14,7 @@ from ibis import _
 from scipy.optimize import minimize
 from scipy.special import betaln, digamma, gammaln, hyp2f1
 from threadpoolctl import ThreadpoolController
-from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, RunError, count, money, open_run, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, RunError, amounts, count, day, money, open_run, save_figure, share, show_table, use_style
 from .data import connect
 from .rfm import epoch_day, reference_date
 
