@@ -7,7 +7,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import wait_for
+from conftest import alive, wait_for
 from retail_ci import api
 from retail_ci.api import OPEN, Settings, read_keys
 from retail_ci.bundle import activate, point_at, rollback, seal, write_bundle
@@ -332,3 +332,20 @@ def test_several_workers_count_together(serving):
         for _ in range(20): assert httpx2.get(f"{base}/segments").status_code == 200
         line = next(x for x in httpx2.get(f"{base}/metrics").text.splitlines() if x.startswith('retail_ci_requests_total{route="/segments"'))
     assert float(line.split()[-1]) == 20
+
+def test_a_worker_that_dies_is_replaced(serving):
+    with served(serving, "--workers", "2") as (base, process):
+        children = lambda: set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        before = children()
+        assert len(before) == 2
+        os.kill(int(min(before)), signal.SIGKILL)
+        wait_for(lambda: len(children() - before) == 1 and len(children()) == 2, 60)
+        for _ in range(20): assert httpx2.get(f"{base}/segments/C00001", timeout=60).status_code == 200
+        now = before | children()
+        process.terminate()
+        assert process.wait(60) == 0 and not any(alive(int(p)) for p in now)
+
+def test_a_service_starts_without_what_only_training_needs(serving):
+    words = f"import sys, pathlib, retail_ci.api as api\nassert api.Desk(pathlib.Path({str(serving)!r})).refresh()\n"
+    words += "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'mlflow', 'pyarrow', 'ibis'} & set(sys.modules)\nassert not heavy, heavy"
+    assert subprocess.run([sys.executable, "-c", words], timeout=120).returncode == 0
