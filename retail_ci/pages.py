@@ -4,22 +4,22 @@
 
 # %% ../nbs/09ab_pages.ipynb #4117741a
 from __future__ import annotations
-import base64, csv, html, json, re
+import base64, csv, html, json, math, re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 import yaml
 from .charts import colour_of
-from .core import SPEECH, Html, Run, count, day, decimal, localised, money, month, share
+from .core import SPEECH, Html, Run, count, day, decimal, localised, money, month, share, written
 
 # %% auto #0
-__all__ = ['NUMBER', 'NOTHING', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of', 'set_columns', 'box_tables',
-           'html_table', 'Facts', 'findings_in', 'facts_of', 'raw', 'page_text', 'words', 'figure', 'segment_cell',
-           'anchor', 'term', 'glossary_page', 'segment_rows', 'customers_page', 'movement_lead', 'movement_page',
-           'measured', 'models_table', 'recommendations_page', 'sales_page', 'quality_rows', 'quality_page',
-           'sure_rows', 'sure_page', 'weakest', 'recipe_rows', 'model_card', 'data_sheet', 'link_what_is_there',
-           'write_pages', 'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link',
-           'offers_line']
+__all__ = ['NUMBER', 'NOTHING', 'FLOAT', 'SAID', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of', 'set_columns',
+           'heading', 'tidy_column', 'tidy_frame', 'box_tables', 'html_table', 'Facts', 'findings_in', 'facts_of',
+           'raw', 'page_text', 'words', 'figure', 'segment_cell', 'anchor', 'term', 'glossary_page', 'segment_rows',
+           'customers_page', 'movement_lead', 'movement_page', 'measured', 'models_table', 'recommendations_page',
+           'sales_page', 'quality_rows', 'quality_page', 'sure_rows', 'sure_page', 'weakest', 'recipe_rows',
+           'model_card', 'data_sheet', 'link_what_is_there', 'write_pages', 'search_entries', 'figure_cards',
+           'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
 
 # %% ../nbs/09ab_pages.ipynb #bbf5bf55
 NUMBER = re.compile(r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$")  # what counts as a number in a table
@@ -47,12 +47,53 @@ def set_columns(
         return f'<{m[1]} class="{kind}"{m[2]}>' if kind and "class=" not in m[2] else m[0]
     return re.sub(r"<(t[hd])((?:\s[^>]*)?)>", marked, table)
 
+# %% ../nbs/09ab_pages.ipynb #f78c68a2
+FLOAT = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?$")  # a number with decimals, as pandas writes it
+SAID = {"True": "yes", "False": "no", "NaN": "–", "NaT": "–", "None": "–", "&lt;NA&gt;": "–", "nan": "–"}  # what pandas writes: what a reader reads
+
+def heading(
+    name: str,  # of a column
+) -> str:       # "Customer id"; names that are not in the manner of code stay as they are
+    "The name of a column as words."
+    return name[0].upper() + name[1:].replace("_", " ") if re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name) else name
+
+def tidy_column(
+    cells: list[str],  # as pandas writes them
+) -> list[str]:        # as a reader reads them
+    "Equal and few decimals where all cells are such numbers; as few as each needs where they are mixed."
+    told = [c for c in cells if c not in SAID and c]
+    places = lambda v: next((d for d in range(4) if abs(v - round(v, d)) <= 5e-4), 3) if abs(v) >= 5e-3 or not v else min(6, 2 - math.floor(math.log10(abs(v))))
+    needed = {c: places(float(c)) for c in told if FLOAT.match(c)}
+    common = max(needed.values()) if needed and len(needed) == len(set(told)) else None
+    short = lambda c: written(f"{float(c):,.{min(needed[c], 3) if common is None else min(common, max(3, min(needed.values())))}f}")
+    return [SAID.get(c) or (short(c) if c in needed else c) for c in cells]
+
+# %% ../nbs/09ab_pages.ipynb #47a64e3d
+def tidy_frame(
+    table: str,  # a table as pandas writes it for a notebook
+) -> str:        # the same for readers; as it is where its cells are joined
+    "A table of pandas without row numbers, long decimals, and names in the manner of code."
+    part = lambda tag: re.findall(r"<tr.*?</tr>", m[1], flags=re.S) if (m := re.search(rf"<{tag}>(.*?)</{tag}>", table, flags=re.S)) else []
+    split = lambda rows: [[c.strip() for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S)] for row in rows]
+    head, body = split(part("thead")), split(part("tbody"))
+    if not head or not body or len(head) > 2 or "span=" in table or len({len(r) for r in head + body}) > 1: return table
+    names = [low or high for high, low in zip(head[0], head[-1])]
+    columns = [list(c) for c in zip(*body)]
+    numbered = not names[0] and all(re.fullmatch(r"\d+|\.\.\.", c) for c in columns[0]) and columns[0][0] == "0"
+    labels = [re.sub(r"^\d+$|.+", lambda m: heading(m[0]) if "_" in m[0] else m[0], c) for c in columns[0]]
+    columns = [tidy_column(c) for c in columns[1:]] if numbered else [labels, *(tidy_column(c) for c in columns[1:])]
+    cells = lambda tag, row: "".join(f"<{tag}>{c}</{tag}>" for c in row)
+    rows = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in zip(*columns))
+    top = cells("th", [heading(n) for n in names[numbered:]])
+    return f'<table class="table table-sm house-table"><thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
+
 # %% ../nbs/09ab_pages.ipynb #57f206cf
 def box_tables(
     text: str,  # HTML
 ) -> str:       # HTML whose tables scroll on their own
     "Put each table into a box that scrolls sideways."
     text = re.sub(r"<style[^>]*scoped.*?</style>", "", text, flags=re.S)
+    text = re.sub(r'<table border="\d+" class="dataframe">.*?</table>', lambda m: tidy_frame(m[0]), text, flags=re.S)
     text = re.sub(r'<table border="\d+"', "<table", text).replace('<tr style="text-align: right;">', "<tr>")
     text = re.sub(r"(</?(?:table|thead|tbody|tr|th|td)\b[^>]*>)\s+(?=</?(?:table|thead|tbody|tr|th|td)\b)", r"\1", text)
     sign = "" if SPEECH[0].decimal == "." else f' data-decimal="{SPEECH[0].decimal}"'  # for the script that sorts

@@ -20,7 +20,7 @@ from .core import LOCALES, RunError, count, decimal, use_locale
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'ENDS', 'LANDMARKS', 'FETCHED', 'OUTSIDE',
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED', 'OUTSIDE',
            'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
            'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output',
            'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of',
@@ -687,6 +687,8 @@ MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^
 
 ENDS = re.compile(r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)")  # ends that HTML lets a page leave out
 
+ANSWER = re.compile(r'<summary>(Code[^<]*)</summary>((?:(?!</details>).)*)</details>((?:\s*<div class="cell-output[^"]*"[^>]*>\s*<pre>(?:(?!</pre>).)*</pre>\s*</div>)+)(?=\s*</div>)', re.S)  # folded code and what Python printed below it
+
 LANDMARKS: dict[str, str] = {'class="navbar': "Readers", 'id="quarto-sidebar"': "Pages of this part", 'class="quarto-secondary-nav"': "Where this page stands", 'class="page-navigation"': "Previous and next page", 'id="TOC"': "On this page"}  # what a region of a page is for
 
 def finish_page(
@@ -698,6 +700,7 @@ def finish_page(
     text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
     bare = lambda m: re.sub(r'<div class="code-copy-outer-scaffold"><div class="sourceCode" id="cb\d+">(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>', r'<div class="sourceCode">\1</div>', m[0], flags=re.S)
     text = MARKS.sub("", re.sub(r"<details.*?</details>", bare, text, flags=re.S))
+    text = ANSWER.sub(r"<summary>\1, and its answer</summary>\2\3</details>", text)
     text = re.sub(r'<nav[^>]*id="quarto-sidebar".*?</nav>', lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]), text, count=1, flags=re.S)
     text = re.sub(r"(<body[^>]*>)", r'\1<a class="skip-link" href="#quarto-document-content">Skip to the page</a>', text, count=1)
     text = re.sub(r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"', r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"', text)
