@@ -217,7 +217,7 @@ class RecommenderConfig:
     exact_customers: int = 100_000  # with more customers than this, products' neighbours (EASE) take the place of customers' neighbours
     test_days: int = 30        # the held-out window, in days of 24 hours
     cuts: int = 3              # moments in the past at which the chain measures again; 1 leaves the back-test out
-    parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)  # model: its settings in the evaluation, as `retail-ci tune` prints them
+    parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)  # model: its settings where it is measured and where it is published, as `retail-ci tune` prints them
 
 # %% ../nbs/00_core.ipynb #1999e9b4
 @dataclass

@@ -14,13 +14,13 @@ from .baselines import Recommender, fill_up
 from .core import ACCENT, INK, SECOND, ConfigError, DataError, RecommenderConfig, count, day, money, open_run, save_figure, share, show_table, unknown, use_style
 from .interactions import Interactions, as_dates, as_ids, assemble, interactions, purchases, split_at, time_cut, to_csr
 from .metrics import METRICS, SHOWN, coverage, find_hits, intervals, ndcg, per_customer, per_list
-from .recommender import MODELS, configured, make_model
+from .recommender import MODELS, configured, make_model, told
 
 # %% auto #0
 __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before', 'products_before', 'segments_before',
            'purchases_per_customer', 'relevant_products', 'two_questions', 'KnownChances', 'oracle', 'Evaluation',
            'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
-           'history_groups', 'hold_back', 'popular_order', 'lists_of', 'BestWindowRecommender', 'order_ndcg', 'told',
+           'history_groups', 'hold_back', 'popular_order', 'lists_of', 'BestWindowRecommender', 'order_ndcg',
            'production', 'contestants', 'by_group', 'lead_by_group', 'ranking_facts', 'summary', 'segment_table',
            'customer_scores', 'measured_before', 'label', 'compare', 'verdict', 'strongest_rival', 'failings',
            'value_of_hits', 'money_words', 'plot_metrics']
@@ -377,18 +377,6 @@ def order_ndcg(
     rows = np.flatnonzero(np.diff(bought.indptr))
     hits = find_hits(lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k), bought[rows])
     return float(ndcg(hits, np.diff(bought[rows].indptr)).mean())
-
-# %% ../nbs/05_evaluation.ipynb #ecbab946
-def told(
-    name: str,                      # the model's name, for the message
-    model: Recommender,             # not fitted yet
-    values: Mapping[str, Any],      # parameter: value
-) -> Recommender:                   # the same model
-    "Set a model's parameters; raises `ConfigError` for one that it does not have."
-    for key, value in values.items():
-        if key not in vars(model): raise ConfigError(unknown("parameter", key, sorted(vars(model)), f"recommender.parameters.{name}"))
-        setattr(model, key, value)
-    return model
 
 # %% ../nbs/05_evaluation.ipynb #65260b30
 def production(

@@ -21,7 +21,7 @@ from .ranker import MANY, Evidence, Ranker
 from .repeat import RepeatRecommender
 
 # %% auto #0
-__all__ = ['MODELS', 'HybridRecommender', 'to_unit', 'mix', 'WeightedHybrid', 'quieter', 'louder_reasons', 'make_model',
+__all__ = ['MODELS', 'HybridRecommender', 'to_unit', 'mix', 'WeightedHybrid', 'quieter', 'louder_reasons', 'make_model', 'told',
            'configured', 'concentration_curve', 'plot_coverage', 'check_choice']
 
 # %% ../nbs/04h_recommender.ipynb #09867b31
@@ -143,14 +143,27 @@ def make_model(
     if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
     return MODELS[name]()
 
+def told(
+    name: str,                      # the model's name, for the message
+    model: Recommender,             # not fitted yet
+    values: Mapping[str, Any],      # parameter: value
+) -> Recommender:                   # a model of the same kind, with these parameters
+    "Set a model's parameters; raises `ConfigError` for one that it does not have."
+    for key in values:
+        if key not in vars(model): raise ConfigError(unknown("parameter", key, sorted(vars(model)), f"recommender.parameters.{name}"))
+    return type(model)(**vars(model) | dict(values)) if values else model
+
 def configured(
     settings: RecommenderConfig,  # the config's section
 ) -> HybridRecommender:           # not fitted yet
-    "The model that a config publishes; raises `ConfigError` for a weight that does not exist."
+    "The model that a config publishes; raises `ConfigError` for a weight, a model or a parameter that does not exist."
     for name in settings.weights:
         if name not in ("collaborative", "content"): raise ConfigError(unknown("config key", name, ["collaborative", "content"], "recommender.weights"))
-    if settings.production == "ranker": return HybridRecommender(many=min(MANY, settings.exact_customers))
-    return HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
+    for name in settings.parameters:
+        if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS), "recommender.parameters"))
+    ranker = settings.production == "ranker"
+    model = HybridRecommender(many=min(MANY, settings.exact_customers)) if ranker else HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
+    return told(settings.production, model, settings.parameters.get(settings.production, {}))
 
 # %% ../nbs/04h_recommender.ipynb #6dae674f
 def concentration_curve(
