@@ -1,14 +1,18 @@
 "What a shop asks of a list, and what it may throw at a model: every model, every odd question, an answer that is flagged or an error that names it."
-import json, subprocess, sys, zipfile
+import json, shutil, subprocess, sys, zipfile
+from dataclasses import replace
+from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Project
 from retail_ci.baselines import PersonalRecommender, PopularityRecommender, Recommender, Rules
-from retail_ci.bundle import LIKE, OWN, Bundle, recommend, write_bundle
+from retail_ci.bundle import LIKE, OWN, Bundle, current_bundle, recommend, write_bundle
 from retail_ci.collaborative import CollaborativeRecommender
 from retail_ci.content import ContentRecommender
-from retail_ci.core import DataError
+from retail_ci.core import ARTEFACTS, DataError, load, load_config
 from retail_ci.interactions import Limits, choose, interactions
+from retail_ci.promotion import as_measured
 from retail_ci.recommender import MODELS, HybridRecommender, make_model
 
 COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
@@ -378,3 +382,26 @@ def test_nonsense_is_one_sentence_and_an_exit_code(shop, words, exit_code, sente
     answer = shop(*words)
     assert answer.exit_code == exit_code and sentence in answer.stderr and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
     assert not list(shop.folder.glob("x.csv"))
+
+
+def test_what_is_tuned_is_measured_published_and_served(tmp_path):
+    "The small config through the pages that matter, to the bundle; then a run whose evaluation was made under other settings."
+    root = Path(__file__).parents[1]
+    project = Project(tmp_path / "project")
+    for folder in ("nbs", "configs"): (project.root / folder).mkdir(parents=True)
+    for name in ("00_core", "00a_synthetic", "01_data", "02_rfm", "03_segmentation", "04h_recommender", "05_evaluation"): shutil.copy(root / "nbs" / f"{name}.ipynb", project.root / "nbs")
+    (project.root / "configs/small.yaml").write_text((root / "configs/small.yaml").read_text() + "recommender: {cuts: 1, parameters: {ranker: {neighbours: 60, items: 40}}}\nmlflow: {enabled: false}\nserving: {promote_first: false}\n")
+    ran = project.call("run", "--config", "small")
+    assert ran.returncode == 0, ran.stderr
+    run = project.home("small") / "current"
+    ranker = HybridRecommender.from_arrays(load(run / ARTEFACTS["recommender"].path))
+    measured = json.loads((run / "metrics/ranking.json").read_text())["protocol"]["settings"]["ranker"]
+    assert (ranker.neighbours, ranker.items) == (60, 40) == (measured["neighbours"], measured["items"])
+    said = project.call("models", "promote", "--config", "small")
+    assert said.returncode == 0, said.stderr
+    bundle = Bundle(current_bundle(project.home("small") / "serving"))
+    assert bundle.card["settings"]["parameters"] == {"ranker": {"neighbours": 60, "items": 40}}
+    who = ranker.data_.customer_ids[:5].tolist()
+    for customer, lines in ranker.recommend(who, 10).groupby("customer_id"): assert [line["product_id"] for line in recommend(bundle, customer)["recommendations"]] == lines["product_id"].tolist()
+    settings = load_config(project.root / "configs/small.yaml").recommender
+    assert as_measured(load(run / "metrics/ranking.json"), settings).passed and not as_measured(load(run / "metrics/ranking.json"), replace(settings, parameters={})).passed
