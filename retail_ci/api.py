@@ -465,6 +465,7 @@ def stop_with_manager() -> None:
     "Ask this process to end, as the manager would have, when the process that has started it is gone."
     manager = multiprocessing.parent_process()
     def watch() -> None:
+        if os.getppid() != manager.pid: manager.join()  # a server of forks stands between, as in the chain; or the manager is gone already
         while os.getppid() == manager.pid: time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
     if manager is not None: threading.Thread(target=watch, daemon=True).start()
