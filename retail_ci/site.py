@@ -26,11 +26,11 @@ __all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'END
            'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of',
            'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of',
            'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp',
-           'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'letters', 'pack',
-           'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons', 'plain_code',
-           'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site',
-           'workshop', 'replace_folder', 'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text',
-           'make_readme']
+           'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'spare_colours', 'letters',
+           'pack', 'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons',
+           'plain_code', 'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of',
+           'check_site', 'workshop', 'replace_folder', 'build_site', 'readme_link', 'readme_parts', 'heading_level',
+           'readme_text', 'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -551,9 +551,19 @@ def render(
     else:
         from smalldocs.config import BuildError, ConfigError
         from smalldocs.site import build
+        spare_colours(stage)
         try: build(stage, quiet=True)
         except (BuildError, ConfigError) as e: raise RunError(f"smalldocs could not render the site: {e}") from e
     return stage / "_site"
+
+def spare_colours(
+    stage: Path,    # a project
+) -> None:          # its notebooks are changed
+    "Call the code of notebooks plain output, which is not coloured: most of the time would go into colours that `plain_code` takes off again."
+    for path in sorted(stage.rglob("*.ipynb")):
+        book = json.loads(path.read_text(encoding="utf-8"))
+        book.setdefault("metadata", {})["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "output"}
+        path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #31cefa8a
 def letters(
@@ -681,7 +691,7 @@ def plain_code(
     match: re.Match,  # a block of code on a page
 ) -> str:             # the same without colours
     "Code without the marks of colouring; what is quoted needs no escape."
-    return re.sub(r'^<pre class="sourceCode python[^"]*"><code class="[^"]*">', '<pre class="sourceCode python"><code class="sourceCode">', re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"))
+    return re.sub(r'^<pre class="sourceCode (?:python|output)[^"]*"><code class="[^"]*">', '<pre class="sourceCode python"><code class="sourceCode">', re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"))
 
 MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")')  # what renderers note for themselves
 
