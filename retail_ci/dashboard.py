@@ -42,6 +42,7 @@ def scatter_panel(
         axis.scatter(r.recency, r.frequency, s=size, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white", clip_on=False)
         axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-1 if left else 1) * (4 + np.sqrt(size) / 2), 0), textcoords="offset points",
                       ha="right" if left else "left", va="center", fontsize=9)
+    axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set(title="Recency and frequency", xlabel="median days since the last purchase", ylabel="median baskets")
     axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
 
@@ -102,25 +103,25 @@ def month_panel(
     axis.set(title="Revenue per month", xticks=range(0, len(months), step), ylim=(0, months["revenue"].max() * 1.15),
              xticklabels=[month(m, short=True, year=not i or m.month <= step).replace(" ", "\n") for i, m in enumerate(months["month"].iloc[::step])])
     unit, name = next(u for u in ((1e6, " M"), (1e3, " k"), (1, "")) if months["revenue"].max() >= 2 * u[0] or u[0] == 1)
-    axis.yaxis.set_major_formatter(lambda v, _: beside(f"{v / unit:,g}{name}", currency))
+    axis.yaxis.set_major_formatter(lambda v, _: beside(f"{v / unit:,g}{name if v else ''}", currency))
 
 def ranking_panel(
     axis: Any,          # a matplotlib Axes
     ranking: Mapping,   # the content of ranking.json; without a summary where there are no products
     models: Sequence[str] = (),  # which models; the published one and two plain rivals if left out
 ) -> None:
-    "NDCG of the published model and two rivals, for both tasks; a repeater has no bar under discovery."
+    "The customers who bought from their list, of the published model and two rivals, for both tasks; a repeater has no bar under discovery."
     models = models or (ranking.get("production", "ranker"), "personal_decayed", "recent_popularity")
-    axis.set(title="Do the lists come true?", xticks=[], ylabel="NDCG")
+    axis.set(title="Do the lists come true?", xticks=[], ylabel="bought from their list, %")
     axis.grid(axis="x", visible=False)
     tasks = list(ranking.get("summary", {}))
     if not tasks: return axis.set(yticks=[]) and None
     for i, (model, colour) in enumerate(zip(models, (SECOND, "#7F7F7F", "#BDBDBD"))):
-        found = [(place, ranking[task][model]["ndcg"]) for place, task in enumerate(tasks) if model in ranking["summary"][task]["leaders"]]
-        values, low, high = ([n[key] for _, n in found] for key in ("value", "low", "high"))
+        found = [(place, ranking[task][model]["hit_rate"]) for place, task in enumerate(tasks) if model in ranking["summary"][task]["leaders"]]
+        values, low, high = ([100 * n[key] for _, n in found] for key in ("value", "low", "high"))
         axis.bar([place + (i - 1) * 0.27 for place, _ in found], values, 0.25, color=colour, label=label(model),
                  yerr=[np.subtract(values, low), np.subtract(high, values)], error_kw={"lw": 1})
-    axis.set(xticks=range(len(tasks)), xticklabels=tasks)
+    axis.set(xticks=range(len(tasks)), xticklabels=[{"any": "whatever they\nbuy next", "discovery": "something\nnew to them"}.get(task, task) for task in tasks])
     axis.margins(y=0.35)
     axis.legend(fontsize=8, loc="upper right")
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import yaml
 from .charts import colour_of
-from .core import SPEECH, Html, Run, count, day, decimal, localised, money, month, share, written
+from .core import SPEECH, Html, Run, amount, count, day, decimal, localised, money, month, share, written
 
 # %% auto #0
 __all__ = ['NUMBER', 'NOTHING', 'FLOAT', 'SAID', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of', 'set_columns',
            'heading', 'tidy_column', 'tidy_frame', 'box_tables', 'html_table', 'Facts', 'findings_in', 'facts_of',
            'raw', 'page_text', 'words', 'figure', 'segment_cell', 'anchor', 'term', 'glossary_page', 'segment_rows',
-           'customers_page', 'movement_lead', 'movement_page', 'measured', 'models_table', 'recommendations_page',
-           'sales_page', 'quality_rows', 'quality_page', 'sure_rows', 'sure_page', 'weakest', 'recipe_rows',
-           'model_card', 'data_sheet', 'link_what_is_there', 'write_pages', 'search_entries', 'figure_cards',
-           'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
+           'customers_page', 'movement_lead', 'movement_page', 'measured', 'models_table', 'hit_sentence',
+           'recommendations_page', 'sales_page', 'quality_rows', 'quality_page', 'sure_rows', 'sure_page', 'weakest',
+           'recipe_rows', 'model_card', 'data_sheet', 'link_what_is_there', 'write_pages', 'search_entries',
+           'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
 
 # %% ../nbs/09ab_pages.ipynb #bbf5bf55
 NUMBER = re.compile(r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$")  # what counts as a number in a table
@@ -271,8 +271,8 @@ def segment_rows(
 ) -> list[list[str]]:  # a row of cells per segment
     "Segments with their size, what they bring, how they buy, and what is expected of them."
     worth = {s["segment"]: s for s in facts.worth.get("segments", [])}
-    now = lambda p: [segment_cell(p["segment"]), count(p["customers"]), share(p["share"]), money(p["revenue"], facts.currency), share(p["revenue_share"]), count(p["recency"]), count(p["frequency"]), money(p["basket_value"], facts.currency)]
-    later = lambda w: [money(w["value_90"], facts.currency) + f' <small>({money(w["value_90_low"], facts.currency)} to {money(w["value_90_high"], facts.currency)})</small>'] if w else ["–"]
+    now = lambda p: [segment_cell(p["segment"]), count(p["customers"]), share(p["share"]), amount(p["revenue"], facts.currency), share(p["revenue_share"]), count(p["recency"]), count(p["frequency"]), amount(p["basket_value"], facts.currency, 2)]
+    later = lambda w: [amount(w["value_90"], facts.currency) + f' <small>({amount(w["value_90_low"], facts.currency)} to {amount(w["value_90_high"], facts.currency)})</small>'] if w else ["–"]
     return [now(p) + (later(worth.get(p["segment"])) if worth else []) for p in facts.segments.get("profiles", [])]
 
 def customers_page(
@@ -288,9 +288,11 @@ def customers_page(
     table = html_table(head, rows, {0: "segment"}, "Typical values are medians: half of the segment lies above, half below.")
     expected = "" if facts.worth.get("fitted") else f"*There is no expectation here: {html.escape(facts.worth.get('note') or 'the run has not made one')}*"
     return page_text("Customers and segments", "Who the customers are, what they bring, and what to do about each group.", [
-        raw(lead), "## What to do {#what-to-do}", raw(actions), "## The segments in numbers {#numbers}", raw(table), expected,
+        raw(lead), "## What to do {#what-to-do}", raw(actions), "## The segments in numbers {#numbers}", raw(f'<div class="stacked">{table}</div>'), expected,
         "## How they differ {#differ}", figure(facts, "03_cluster_profiles", "03_segmentation"), figure(facts, "03_pca_clusters", "03_segmentation"),
-        "## How recent, how often {#rfm}", figure(facts, "02_rfm_heatmap", "02_rfm"), figure(facts, "02_segment_profiles", "02_rfm"),
+        "## How recent, how often {#rfm}", figure(facts, "02_rfm_heatmap", "02_rfm"),
+        "## A second opinion: eleven fixed names {#grid}", "The five segments above are found in the data. Many tools use a fixed grid instead, which reads a name off the two scores of recency and frequency. Some of its names are the same and its borders are not, so the numbers differ; "
+        "the actions of this report go by the five segments.", figure(facts, "02_segment_profiles", "02_rfm"),
         "How the segments are found and named: [Five segments with names that are true](03_segmentation.ipynb). What a customer is expected to bring: [What a customer is worth](03b_worth.ipynb)."])
 
 # %% ../nbs/09ab_pages.ipynb #08a96c6a
@@ -346,6 +348,18 @@ def models_table(
     return html_table(["List", "NDCG", "Hit rate", "Precision", "Coverage"], rows, {1: "number", 2: "number", 3: "number"}, f"{TASKS[task]}: each list against the hidden month, best first.")
 
 # %% ../nbs/09ab_pages.ipynb #ddca8aa1
+def hit_sentence(
+    facts: Facts,  # of the run
+    task: str,     # "any" or "discovery"
+) -> str:          # HTML; nothing where it was not measured
+    "How many customers bought from their list, beside a list of best sellers."
+    found, hits = facts.ranking.get(task) or {}, lambda m: ((facts.ranking.get(task) or {}).get(m, {}).get("hit_rate") or {}).get("value")
+    ours, plain = hits(facts.ranking.get("production")), max((h for m in ("popularity", "recent_popularity") if (h := hits(m)) is not None), default=None)
+    if not found or ours is None: return ""
+    what = "at least one product of their list" if task == "any" else "at least one product of their list that was new to them"
+    return f"<b>{share(ours)} of the customers who came back bought {what}</b> in the hidden month" + (f"; with the same best sellers for everybody it would have been {share(plain)}." if plain is not None else ".")
+
+# %% ../nbs/09ab_pages.ipynb #975cc75f
 def recommendations_page(
     facts: Facts,  # of the run
 ) -> str:          # a page
@@ -354,12 +368,13 @@ def recommendations_page(
     if not said.get("customers"): return page_text(title, told, ["This source names no products, so there is nothing to recommend."])
     lead = f"<p><b>{count(said['customers'])} customers</b> have a list of their own; {share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not best sellers. {count(said['products'])} products stand on somebody's list.</p>"
     verdicts = "".join(f"<p>{words(said[t]['verdict'])}</p>" for t in TASKS if said.get(t))
+    plain = "".join(f"<p>{sentence}</p>" for t in TASKS if (sentence := hit_sentence(facts, t)))
     top = html_table(["Product", "Number", "On how many lists", "Share of customers"], [[html.escape(str(p["product_name"])), html.escape(str(p["product_id"])), count(p["lists"]), share(p["lists"] / said["customers"])]
                                                                                        for p in said.get("top_products", [])], {0: "name"}, "The products that stand on most lists.")
     protocol = facts.ranking.get("protocol") or {}
     how = f"<p>Measured on the {count(protocol['days'])} days after {day(protocol['cut'])}, which no model had seen. The first question counts every purchase ({term('Any', 'any')}), the second only products that a customer had never bought ({term('Discovery', 'discovery')}). {term('NDCG')}, {term('Hit rate', 'hit rate')}, {term('Precision', 'precision')} and {term('Coverage', 'coverage')} are explained in the glossary.</p>" if protocol.get("cut") else f"<p>{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}</p>"
     boards = [part for t in TASKS for part in (f"### {TASKS[t]} {{#{t}}}", raw(models_table(facts, t)))] if protocol.get("cut") else []
-    return page_text(title, told, [raw(lead), "## Do they come true? {#proof}", raw(how + verdicts), figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "", *boards, "## What is offered most {#top}", raw(top) if said.get("top_products") else "",
+    return page_text(title, told, [raw(lead), "## Do they come true? {#proof}", raw(plain + how + verdicts), figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "", *boards, "## What is offered most {#top}", raw(top) if said.get("top_products") else "",
                                    "## How much of the shelf gets a chance {#shelf}", figure(facts, "04_recommendation_coverage", "04h_recommender"), "A list with the reason for each line: [The recommender](04h_recommender.ipynb). All measures, and who gets less: [Does it work?](05_evaluation.ipynb)"])
 
 # %% ../nbs/09ab_pages.ipynb #9b2a5061
@@ -368,7 +383,7 @@ def sales_page(
 ) -> str:          # a page
     "How the year went, what sells, and on whom it rests."
     months = facts.insights.get("months", [])
-    rows = [[m["month"][:7], money(m["revenue"], facts.currency), count(m["baskets"]), count(m["customers"]), money(m["basket_value"], facts.currency), "yes" if m["whole"] else "in part"] for m in months]
+    rows = [[m["month"][:7], amount(m["revenue"], facts.currency), count(m["baskets"]), count(m["customers"]), amount(m["basket_value"], facts.currency, 2), "yes" if m["whole"] else "in part"] for m in months]
     table = html_table(["Month", "Net revenue", "Baskets", "Customers", "Average basket", "Whole month"], rows, None, "Month by month. A month that the data covers in part is not compared with others.") if rows else "<p>This run has no months to show.</p>"
     return page_text("Sales", "How the year went, what sells, and on whom it rests.", [
         "## The year {#year}", figure(facts, "01_revenue_trend", "01_data"), raw(table), "## What sells {#categories}",
@@ -383,7 +398,7 @@ def quality_rows(
     told = {"kept": "Kept, and part of every number", "rejected": "Set aside, with a reason", "collapsed": "Copies of another line, counted once", "anonymous": "Kept, without a customer", "returns": "Kept, a return"}
     fates, total = data.get("revenue_by_fate", {}), data.get("rows_in") or 1
     worth = {"kept": data.get("revenue"), "collapsed": fates.get("collapsed"), "anonymous": fates.get("anonymous"), "returns": fates.get("return")}
-    return [[words, count(data[k]), share(data[k] / total, 1), money(worth.get(k), currency) if data[k] else "–"] for k, words in told.items() if k in data]
+    return [[words, count(data[k]), share(data[k] / total, 1), amount(worth.get(k), currency) if data[k] else "–"] for k, words in told.items() if k in data]
 
 # %% ../nbs/09ab_pages.ipynb #c39d2623
 def quality_page(
@@ -561,7 +576,7 @@ def what_to_do(
     "What to do, for how many customers, worth how much."
     expected = {s["segment"]: s["value_90"] for s in (worth or {}).get("segments", [])}
     rows = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
-    later = lambda s: [money(expected.get(s), currency)] if expected else []
+    later = lambda s: [amount(expected.get(s), currency)] if expected else []
     numbers = lambda p: [count(p["customers"]), share(p.get("revenue_share")), *later(p["segment"])]
     cells = [[segment_cell(p["segment"]), html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
     head = ["Segment", "What to do", "Customers", "Of revenue", *(["Expected in 90 days"] if expected else [])]
@@ -578,7 +593,7 @@ def slipping_line(
     if not alerts["customers"]: return Html('<p>No Champion and no Loyal Customer slipped last month. <a href="movement.qmd">Who moved</a></p>')
     first = f" Begin with the {count(alerts['unlikely_by_chance'])} whose slip chance hardly explains." if alerts.get("unlikely_by_chance") else ""
     later = f" and are expected to bring {money(alerts['value_90'], currency)} in the next 90 days" if alerts.get("value_90") else ""
-    return Html(f"<p><b>Call first: {count(alerts['customers'])} good customers slipped in the month to {day(movement['month_end'])}.</b> They had spent {money(alerts['value'], currency)}{later}.{first} "
+    return Html(f'<p class="first"><b>Call first: {count(alerts["customers"])} good customers slipped in the month to {day(movement["month_end"])}.</b> They had spent {money(alerts["value"], currency)}{later}.{first} '
                 '<a href="movement.qmd">Who moved</a></p>')
 
 # %% ../nbs/09ab_pages.ipynb #bcebb495

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_chain import checkout
 
-from retail_ci.core import count, money
+from retail_ci.core import amount, count, money
 from retail_ci.pages import GLOSSARY, PAGES
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -119,7 +119,7 @@ def test_the_figures_of_the_home_page_are_those_of_the_run(made, tab):
     assert shown == {f["name"]: money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"]) for f in insights["figures"]}
     rows = {r[0]: r[2:] for r in page.eval_on_selector_all(".actions tbody tr", "rows => rows.map(r => [...r.cells].map(c => c.innerText.trim()))")}
     expected = {s["segment"]: s["value_90"] for s in insights["worth"].get("segments", [])}
-    assert rows == {s["segment"]: [count(s["customers"]), f"{100 * s['revenue_share']:.0f}%", *([money(expected[s["segment"]], currency)] if expected else [])] for s in insights["segments"]}
+    assert rows == {s["segment"]: [count(s["customers"]), f"{100 * s['revenue_share']:.0f}%", *([amount(expected[s["segment"]], currency)] if expected else [])] for s in insights["segments"]}
     months = [m.inner_text() for m in page.query_selector_all(".key-change")]
     assert all(re.fullmatch(r"[+−]\d+\.\d% in [A-Z][a-z]+", m) for m in months)
     for link in page.eval_on_selector_all("a.key-figure", "links => links.map(a => a.getAttribute('href'))"): assert (made[0] / link).exists()
