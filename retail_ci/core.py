@@ -232,7 +232,7 @@ class ReportConfig:
 class MlflowConfig:
     "Where runs and models are written down."
     enabled: bool = True             # whether finished runs are written down in MLflow, where it is installed
-    tracking_uri: str | None = None  # a tracking server or a database; MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
+    tracking_uri: str | None = None  # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with the extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
     prefix: str = "retail"           # the registered models are PREFIX-segmentation and PREFIX-recommender
     timeout: int = 120               # seconds that writing a run down may take
 

@@ -13,11 +13,11 @@ from .core import ARTEFACTS, Config, ConfigError, Run, RunError, find_root, load
 from .promotion import origin_of
 
 # %% auto #0
-__all__ = ['QUIET', 'FOREIGN', 'tracking_uri', 'shown', 'sqlite_file', 'check_database', 'installed', 'import_mlflow',
-           'one_sentence', 'Store', 'open_experiment', 'open_store', 'one_at_a_time', 'numbers', 'headline',
-           'stage_numbers', 'settings', 'stage_facts', 'milliseconds', 'log_run', 'log_stage', 'write_batch',
-           'data_set', 'to_copy', 'find_logged', 'log_missing', 'Comparison', 'compare_runs', 'latest_of', 'comparison',
-           'comparison_text']
+__all__ = ['QUIET', 'FOREIGN', 'tracking_uri', 'shown', 'sqlite_file', 'check_database', 'with_driver', 'ask_database',
+           'in_words', 'installed', 'import_mlflow', 'one_sentence', 'Store', 'open_experiment', 'open_store',
+           'one_at_a_time', 'numbers', 'headline', 'stage_numbers', 'settings', 'stage_facts', 'milliseconds',
+           'log_run', 'log_stage', 'write_batch', 'data_set', 'to_copy', 'find_logged', 'log_missing', 'Comparison',
+           'compare_runs', 'latest_of', 'comparison', 'comparison_text']
 
 # %% ../nbs/06b_tracking.ipynb #b8dcac89
 def tracking_uri(
@@ -64,6 +64,28 @@ def check_database(
         raise RunError(f"The tracking database {path} cannot be opened ({e}); correct mlflow.tracking_uri or the permissions of its folder.") from e
     except OSError as e: raise RunError(f"The tracking database {path} cannot be made: {e.strerror}; correct mlflow.tracking_uri or the permissions of its folder.") from e
 
+# %% ../nbs/06b_tracking.ipynb #7608aa0d
+def with_driver(
+    uri: str,   # any
+) -> str:       # the same; PostgreSQL with the driver that comes with the extra `sql`
+    "Name the driver of a database whose address leaves it open."
+    return re.sub(r"^postgresql://", "postgresql+psycopg://", uri)
+
+def ask_database(
+    uri: str,   # of a database server
+) -> None:      # raises what the driver or SQLAlchemy raise
+    "Connect once, and for ten seconds at most."
+    import sqlalchemy
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 10} if uri.startswith("postgresql") else {})
+    engine.connect().close()
+
+def in_words(
+    error: Exception,   # of a driver
+) -> str:               # at most 300 characters
+    "What an error says, without what only a programmer can use."
+    words = re.sub(r"^\([\w.]+\) |\(Background on this error at: \S*\)|\[SQL:.*", "", " ".join(str(error).split()))
+    return re.sub(r"^.*\bFATAL: +", "", words).strip()[:300].rstrip(". ")
+
 # %% ../nbs/06b_tracking.ipynb #eb4e79da
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "GIT_PYTHON_REFRESH": "quiet",
          "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
@@ -79,7 +101,7 @@ def import_mlflow() -> Any:  # the module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow, mlflow.pyfunc, mlflow.store.tracking.sqlalchemy_store
-    for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("mlflow", "alembic", "psycopg"): logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow
 
 # %% ../nbs/06b_tracking.ipynb #9fc9cebc
@@ -97,8 +119,8 @@ def one_sentence(
         if "database is locked" in words: reason = "its database is locked by another program; close it or wait, and try again"
         elif "readonly database" in words: reason = "its database is read-only; correct its permissions"
         elif "Max retries exceeded" in words or "Connection refused" in words or "could not connect" in words: reason = "it does not answer; start it, or correct mlflow.tracking_uri"
-        elif isinstance(e, ModuleNotFoundError): reason = f"the package {e.name} is missing; install it"
-        else: reason = words[:300].rstrip(".")
+        elif isinstance(e, ModuleNotFoundError): reason = f"the package {e.name} is missing; install it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
+        else: reason = in_words(e)
         raise RunError(f"MLflow at {shown(uri)} cannot be used: {reason}.") from e
 
 # %% ../nbs/06b_tracking.ipynb #5504582a
@@ -133,11 +155,12 @@ def open_store(
     create: bool = False,   # whether a new database may be made
 ) -> Store:                 # open
     "Open the place where runs are written down; raises one sentence if it cannot be used."
-    uri = tracking_uri(config, home)
+    uri = with_driver(tracking_uri(config, home))
     path, folder = sqlite_file(uri), None
     if path: check_database(uri, create)
     if "://" in uri and not uri.startswith("http"): folder = (path.with_suffix("") if path else home / "mlflow").resolve()
     with one_sentence(uri), one_at_a_time(path):
+        if re.match("postgresql|mysql|mssql", uri): ask_database(uri)
         mlflow = import_mlflow()
         client = mlflow.MlflowClient(uri, uri)
         number, note = open_experiment(client, config.name, folder if path else None if client.get_experiment_by_name(config.name) else folder)

@@ -1,5 +1,5 @@
 "Tracking, registry and promotion against real MLflow: a file, a server, and everything that can be in the way."
-import dataclasses, json, os, shutil, signal, socket, sqlite3, subprocess, sys, urllib.request
+import dataclasses, json, os, shutil, signal, socket, sqlite3, subprocess, sys, time, urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +267,33 @@ def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
 def test_nothing_imports_mlflow_before_it_is_needed():
     words = "import pkgutil, sys, importlib, retail_ci\nfor m in pkgutil.iter_modules(retail_ci.__path__): importlib.import_module('retail_ci.' + m.name)\nassert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", words], check=True)
+
+
+# A real PostgreSQL
+
+def test_postgresql_keeps_runs_and_models(postgres, tmp_path):
+    import mlflow, psycopg
+    with psycopg.connect(postgres.url(), autocommit=True) as con: con.execute("CREATE DATABASE mlflow")
+    project = new_shop(tmp_path, tracking_uri=postgres.url().replace("/postgres", "/mlflow"))
+    run, home = finished_run(project, FIRST), project.home("trial")
+    assert "answers now" in promote_first(run, home / "serving") and write_down(run.config, home) == []
+    store = opened(project)
+    assert store.uri.startswith("postgresql+psycopg://") and not (home / "mlflow.db").exists()
+    assert store.client.get_run(find_logged(store, FIRST)).data.metrics["any/ndcg.low"] == .45
+    assert holder(store, "recommender", "champion").tags["config"] == "trial"
+    mlflow.set_tracking_uri(store.uri)
+    try: table = mlflow.pyfunc.load_model("models:/retail-recommender@champion").predict(pd.DataFrame({"customer_id": ["C00002"]}))
+    finally: mlflow.set_tracking_uri(None)
+    assert len(table) == 10 and table["rank"].tolist() == list(range(1, 11))
+
+
+@pytest.mark.parametrize("uri, said", [("postgresql://tester@127.0.0.1:{port}/nowhere", 'database "nowhere" does not exist'), ("postgresql://me@127.0.0.1:1/mlflow", "it does not answer; start it, or correct mlflow.tracking_uri"),
+                                       ("postgresql+psycopg2://me@127.0.0.1:{port}/mlflow", "the package psycopg2 is missing; install it"), ("postgresql+nonsense://me@127.0.0.1:{port}/mlflow", "postgresql.nonsense")])
+def test_a_wrong_address_of_a_database_is_one_sentence_at_once(postgres, tmp_path, uri, said):
+    config, began = Config(name="trial", mlflow=MlflowConfig(tracking_uri=uri.format(port=postgres.port))), time.monotonic()
+    with pytest.raises(RunError, match="cannot be used: ") as error: open_store(config, tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value) and "Background" not in str(error.value) and "me@" not in str(error.value)
+    assert time.monotonic() - began < 60, "MLflow alone would try for two minutes"
 
 
 # A real server
