@@ -162,7 +162,7 @@ def test_a_table_sorts_searches_and_downloads(made, tab, way):
     assert not page.faults and not page.outside
 
 
-@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "02_rfm_heatmap"), ("customers", "03_pca_clusters"), ("movement", "03_migration"), ("recommendations", "05_recommender_metrics")])
+@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "02_rfm_heatmap"), ("customers", "03_pca_clusters"), ("movement", "03_migration"), ("recommendations", "05_recommender_metrics"), ("sales", "01_category_analysis"), ("sales", "01_pareto"), ("sure", "05_backtest")])
 def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figure):
     page = tab(f"file://{made[0]}/{page_name}.html")
     shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
