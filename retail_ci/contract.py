@@ -11,12 +11,12 @@ import ibis
 import pandas as pd
 from ibis import _
 from .core import ConfigError, DataConfig, DataError, show_table, unknown
-from .engines import engine, finite, loose, match_dates, matched_date, parse_date, settled, trimmed
+from .engines import date_parts, engine, finite, loose, matched_date, parse_date, settled, trimmed
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
-           'number_pattern', 'as_number', 'as_date', 'typed', 'date_formats', 'without_point', 'amounts', 'marks',
-           'Rule', 'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'broken', 'accepted',
+           'number_pattern', 'as_number', 'as_date', 'typed', 'read_once', 'date_formats', 'without_point', 'amounts',
+           'marks', 'Rule', 'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'broken', 'accepted',
            'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../nbs/00d_contract.ipynb #2fb19046
@@ -99,18 +99,30 @@ def typed(
     "Parse a raw log into the columns of the house."
     for name in settings.columns:
         if name not in COLUMNS | PRODUCT_COLUMNS: raise ConfigError(unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns"))
-    names, formats = map_columns(raw, settings.columns), date_formats(settings)
-    apart = engine(raw) == "postgres" and raw[names["date"]].type().is_string()
-    if apart: raw, parts = match_dates(raw, as_text(raw[names["date"]]), formats)
+    names = map_columns(raw, settings.columns)
+    raw, date, numbers = read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     ids = {c: without_point(as_text(col[c], settings.missing, neat), c in floats) for c in ("transaction_id", "customer_id", "product_id") if c in col}
-    date = ibis.coalesce(*(matched_date(raw[p], f) for p, f in zip(parts, formats))) if apart else as_date(col["date"], settings.date_format)
     basket = ids.get("transaction_id", ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-") + date.strftime("%Y%m%d"))
     out = {"row": raw.row, "transaction_id": basket, "customer_id": ids["customer_id"]}
     if "product_id" in ids: out["product_id"] = ids["product_id"]
     if "transaction_id" in ids: out["_own_basket"] = ibis.literal(True)
     out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
-    return settled(raw.select(**out, date=date, **amounts(col, basket, settings), **marks(raw, names, settings)))
+    return settled(raw.select(**out, date=date, **amounts(col, numbers, basket, settings), **marks(raw, names, settings)))
+
+def read_once(
+    raw: ibis.Table,         # the source's columns
+    names: dict[str, str],   # our name: theirs
+    settings: DataConfig,    # formats and number signs
+) -> tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]:  # the lines, their date, and their quantity, price and revenue, as far as there are any
+    "Read dates and numbers; on PostgreSQL and Spark as columns that are settled, so that a rule that asks for one does not read it again."
+    there = [c for c in ("quantity", "price", "revenue") if c in names]
+    if engine(raw) == "duckdb": return raw, as_date(raw[names["date"]], settings.date_format), {c: as_number(raw[names[c]], settings) for c in there}
+    formats = date_formats(settings) if raw[names["date"]].type().is_string() else []
+    parts = {f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)}
+    lines = settled(raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there}))
+    date = ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats))) if parts else as_date(lines[names["date"]], settings.date_format)
+    return lines, date, {c: lines[f"_{c}"] for c in there}
 
 def date_formats(
     settings: DataConfig,    # date_format
@@ -128,11 +140,11 @@ def without_point(
 # %% ../nbs/00d_contract.ipynb #fad2e976
 def amounts(
     col: dict[str, ibis.Value],  # our name: the source's column
+    got: dict[str, ibis.FloatingValue],  # our name: the number that was read, for quantity, price and revenue
     basket: ibis.StringValue,    # basket ids
-    settings: DataConfig,        # number signs, cancellation mark
+    settings: DataConfig,        # words for nothing, cancellation mark
 ) -> dict[str, ibis.Value]:      # quantity, price, revenue, `_unread`: an amount that is there and no number, `_minus`: a negative revenue of a positive quantity
     "Quantity, price and revenue of a line."
-    got = {c: as_number(col[c], settings) for c in ("quantity", "price", "revenue") if c in col}
     nothing, revenue = ibis.null("float64"), got.get("revenue")
     quantity = got["quantity"] if "quantity" in got else ibis.ifelse(revenue < 0, -1.0, 1.0) if revenue is not None and "price" not in got else ibis.literal(1.0)
     if settings.cancelled_prefix: quantity = ibis.ifelse(basket.startswith(settings.cancelled_prefix), -quantity.abs(), quantity)
@@ -292,12 +304,16 @@ def flagged(
     lines = kept.mutate(_tolerance=ibis.literal(settings.tolerance))
     shown = [c for c in ("transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue") if c in kept.columns]
     rules = [r for r in applicable(lines, KEPT) if r.name not in ("return", "anonymous")]
-    return ibis.union(*(lines.filter(r.broken(lines).fill_null(False)).select("row", *shown, flag=ibis.literal(r.name)) for r in rules))
+    alone, together = [r for r in rules if r.name != "shared_basket"], [r for r in rules if r.name == "shared_basket"]
+    found = lines.select("row", *shown, **{f"_is_{r.name}": r.broken(lines).fill_null(False) for r in alone})
+    found = found.filter(ibis.or_(*(found[f"_is_{r.name}"] for r in alone)))
+    listed = found.select("row", *shown, flag=ibis.array([ibis.ifelse(found[f"_is_{r.name}"], r.name, ibis.null("string")) for r in alone]).unnest()).filter(_.flag.notnull())
+    return ibis.union(listed, *(lines.filter(r.broken(lines).fill_null(False)).select("row", *shown, flag=ibis.literal(r.name)) for r in together))
 
 def counter_like(
     customers: ibis.Table,   # customer_id, baskets, spent
-) -> ibis.Table:             # customer_id, counter_like
-    "Customers that look like a counter or a business."
+) -> ibis.Table:             # the same columns, and counter_like
+    "Which customers look like a counter or a business."
     top = customers.aggregate(baskets_99=_.baskets.cast("float64").quantile(0.99), spent_99=_.spent.cast("float64").quantile(0.99))
     beside = customers.cross_join(top)
-    return beside.select("customer_id", counter_like=CUSTOMERS[0].broken(beside).fill_null(False))
+    return beside.select(*customers.columns, counter_like=CUSTOMERS[0].broken(beside).fill_null(False))

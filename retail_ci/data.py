@@ -14,11 +14,11 @@ from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted
                                 map_columns, typed, with_limits, without_point)
 from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, amounts, count, day, load_config, money, month,
                             open_run, save_figure, share, show_table, unknown, use_style)
-from .engines import connect, copies, engine, exact_sum, lay_down, write_table
+from .engines import connect, copies, engine, exact_sum, hold, write_table
 from .sources import Source, bring, open_source, place
 
 # %% auto #0
-__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'hold', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
+__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
            'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
            'read_customers', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books',
            'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run', 'by_month', 'plot_trend',
@@ -45,17 +45,6 @@ def mark_products(
     if settings.products: out["_known"] = joined.listed_id.notnull()
     if settings.known_products_only: out["_only_known"] = ibis.literal(True)
     return joined.mutate(**out).drop("listed_id", "excluded")
-
-# %% ../nbs/01_data.ipynb #41e2070e
-def hold(
-    con: Any,           # the Ibis backend
-    table: ibis.Table,  # what is needed more than once
-    name: str,          # what it is called
-) -> ibis.Table:        # the same, carried out
-    "Carry an expression out where the data is, and go on from its result."
-    name = ibis.util.gen_name(name)
-    if engine(con) == "spark": return lay_down(table, Path(con.retail_ci["folder"]) / f"{name}.parquet")
-    return con.create_table(name, table, temp=True)
 
 # %% ../nbs/01_data.ipynb #757a7827
 def judge_all(
@@ -162,8 +151,8 @@ def complete_products(
     sold = transactions.group_by("product_id").aggregate(paid=ibis.ifelse(_.quantity > 0, _.price, ibis.null("float64")).median())
     table = sold
     if catalogue is not None:
-        every = catalogue.select("product_id").union(sold.select("product_id"), distinct=True)
-        table = every.left_join(sold, "product_id").drop("product_id_right").left_join(catalogue, "product_id").drop("product_id_right")
+        table = sold.outer_join(catalogue, "product_id")
+        table = table.mutate(product_id=ibis.coalesce(table.product_id, table.product_id_right)).drop("product_id_right")
     known = table.columns
     price = ibis.coalesce(table.price, table.paid) if "price" in known else table.paid
     name = ibis.coalesce(table.product_name, table.product_id) if "product_name" in known else table.product_id
@@ -181,12 +170,11 @@ def complete_customers(
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(first_purchase=known.date.min(where=known.quantity > 0), baskets=known.transaction_id.nunique(where=known.quantity > 0),
                                                      spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0))
-    bought = bought.select("customer_id", "first_purchase").left_join(counter_like(bought), "customer_id").drop("customer_id_right")
+    if engine(bought) == "spark": bought = hold(bought.get_backend(), bought, "bought")
+    bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
     if raw is None: return bought.order_by("customer_id")
-    table = read_customers(raw, settings or DataConfig())
-    everybody = table.select("customer_id").union(bought.select("customer_id"), distinct=True)
-    joined = everybody.left_join(bought, "customer_id").drop("customer_id_right").left_join(table, "customer_id").drop("customer_id_right")
-    return joined.mutate(counter_like=joined.counter_like.fill_null(False)).order_by("customer_id")
+    joined = bought.outer_join(read_customers(raw, settings or DataConfig()), "customer_id")
+    return joined.mutate(customer_id=ibis.coalesce(_.customer_id, _.customer_id_right), counter_like=_.counter_like.fill_null(False)).drop("customer_id_right").order_by("customer_id")
 
 def read_customers(
     raw: ibis.Table,       # a customers table
@@ -225,7 +213,8 @@ def clean(
     judged, seen, found = judge_all(con, transactions, settings, catalogue if catalogue is not None else told if settings.exclude else None)
     accepted = judged.filter(judged.reason.isnull())
     once = collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
-    lines = hold(con, with_time(once), "kept")
+    timed = with_time(once)
+    lines = hold(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
     kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select([c for c in TRANSACTION_COLUMNS if c in lines.columns])
     marked = hold(con, flagged(lines, settings), "flagged")
     people = hold(con, complete_customers(lines, customers, settings), "customers")
@@ -249,9 +238,9 @@ def prepare(
 
 def with_time(
     lines: ibis.Table,   # accepted lines
-) -> ibis.Table:         # in the order of the source: row, the columns of the house, and the `_` columns that flags need
+) -> ibis.Table:         # row, the columns of the house, and the `_` columns that flags need
     "What is kept of each accepted line."
-    table = add_time(lines.mutate(is_return=lines.quantity < 0)).order_by("row")
+    table = add_time(lines.mutate(is_return=lines.quantity < 0))
     return table.select(["row", *(c for c in TRANSACTION_COLUMNS if c in table.columns), *(c for c in ("_known", "_own_basket") if c in table.columns)])
 
 # %% ../nbs/01_data.ipynb #04480ab2
@@ -405,6 +394,7 @@ def plot_trend(
     top.yaxis.set_major_formatter("{x:,.0f}")
     low.bar(x, months.customers, color=colours)
     low.set(title="Customers who bought", xticks=list(x), ylim=(0, None))
+    low.yaxis.set_major_formatter("{x:,.0f}")
     low.set_xticklabels([month(m, short=True, year=i == 0 or m.month == 1).replace(" ", "\n") for i, m in enumerate(months.month)])
     for ax in (top, low): ax.grid(axis="x", visible=False)
     return fig
@@ -511,5 +501,5 @@ def plot_customers(
     gaps = customers.gap_days.dropna()
     if len(gaps): axes[2].hist(gaps.clip(upper=gaps.quantile(0.99)), bins=30, color=ACCENT)
     axes[2].set(title="Days between purchases", xlabel="mean, of those who came back")
-    for ax in axes: ax.grid(axis="x", visible=False)
+    for ax in axes: ax.grid(axis="x", visible=False), ax.yaxis.set_major_formatter("{x:,.0f}")
     return fig

@@ -17,9 +17,10 @@ from .core import ConfigError, DataConfig, DataError, RunError, load, replacing,
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'make_timestamp', 'checked_timestamp',
-           'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'match_dates', 'matched_date', 'btrim',
+           'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'date_parts', 'matched_date', 'btrim',
            'character', 'trimmed', 'loose', 'finite', 'exact_sum', 'different', 'duckdb_hash', 'copies', 'read_parquet',
-           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'lay_down', 'staging_name', 'staging_index']
+           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'hold', 'known_parquet', 'staging_name',
+           'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -182,9 +183,8 @@ def parse_date(
     format: str | None = None,    # such as "%d/%m/%Y"; ISO 8601 if left out
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
     "Text as a point in time: by the declared format only, or as ISO 8601."
-    pattern, letters = date_layout(format)
-    if engine(text) in ("spark", "postgres"): date = assemble_date({letter: text.re_extract(pattern, n).nullif("") for n, letter in enumerate(letters, 1)}, engine(text))
-    elif format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
+    if engine(text) != "duckdb": return matched_date(date_parts(text, format), format)
+    if format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
 
@@ -229,7 +229,8 @@ def spark_timestamp(
     year: ibis.Value, month: ibis.Value, day: ibis.Value, hour: ibis.Value, minute: ibis.Value,  # whole numbers
     second: ibis.StringValue,  # with six digits after the point
 ) -> ibis.TimestampValue:      # missing where there is no such time
-    "Spark looks by itself whether there is such a day."
+    "Spark looks by itself whether there is such a day, and knows a year 0, which we do not."
+    year = ibis.ifelse(year.between(1, 9999), year, ibis.null("int64"))
     return try_make_timestamp_ntz(*(n.cast("int32") for n in (year, month, day, hour, minute)), second.cast("decimal(16, 6)"))
 
 # %% ../nbs/00b_engines.ipynb #b71e6ceb
@@ -239,26 +240,26 @@ def regexp_match(text: str, pattern: str) -> dt.Array(dt.string):
 
 def settled(
     table: ibis.Table,  # columns that are used more than once
-) -> ibis.Table:        # the same; on PostgreSQL each of them is worked out once
-    "Let a database work columns out once, however often they are used."
-    return table.mutate(_settled=ibis.random()).drop("_settled") if engine(table) == "postgres" else table
+) -> ibis.Table:        # the same; on PostgreSQL and Spark each of them is worked out once
+    "Let an engine work columns out once, however often they are used; DuckDB does so by itself."
+    return table if engine(table) == "duckdb" else table.mutate(_settled=ibis.random()).drop("_settled")
 
-def match_dates(
-    table: ibis.Table,              # lines in PostgreSQL
-    text: ibis.StringValue,         # its column of dates, trimmed
-    formats: list[str | None],      # date formats; None is ISO 8601
-) -> tuple[ibis.Table, list[str]]:  # the table, and the names of its new columns, one of parts per format
-    "Take a column of dates apart, once."
-    names = [f"_date_{n}" for n in range(len(formats))]
-    return settled(table.mutate(**{name: regexp_match(text, date_layout(f)[0]) for name, f in zip(names, formats)})), names
+def date_parts(
+    text: ibis.StringValue,     # dates, trimmed
+    format: str | None = None,  # a date format; ISO 8601 if left out
+) -> ibis.ArrayValue:           # what stands for each letter of the format; missing where the text does not fit
+    "Take a date apart, on PostgreSQL or Spark."
+    pattern, letters = date_layout(format)
+    if engine(text) == "postgres": return regexp_match(text, pattern)
+    groups = ",".join(f"${n}" for n in range(1, len(letters) + 1))
+    return ibis.ifelse(text.re_search(pattern), text.re_replace(pattern, groups).split(","), ibis.null("array<string>"))
 
 def matched_date(
-    parts: ibis.ArrayValue,       # from `match_dates`
+    parts: ibis.ArrayValue,       # from `date_parts`
     format: str | None = None,    # the format that it was taken apart by
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
-    "Put together what `match_dates` took apart."
-    date = assemble_date({letter: parts[n].nullif("") for n, letter in enumerate(date_layout(format)[1])}, "postgres")
-    return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
+    "Put together what `date_parts` took apart."
+    return assemble_date({letter: parts[n].nullif("") for n, letter in enumerate(date_layout(format)[1])}, engine(parts)).cast("timestamp(6)")
 
 # %% ../nbs/00b_engines.ipynb #ba661cd3
 @ibis.udf.scalar.builtin
@@ -404,14 +405,29 @@ def write_spark(
         duck.disconnect()
 
 # %% ../nbs/00b_engines.ipynb #bb9e3d33
-def lay_down(
-    table: ibis.Table,        # what is needed more than once
-    path: Path,               # a parquet file for it
-) -> ibis.Table:              # the same table, to be read from there
-    "Carry an expression out once, and go on from its result."
-    con = table.get_backend()
-    write_table(table, path)
-    return con.read_parquet(glob_safe(str(path)) if engine(con) == "spark" else path)
+def hold(
+    con: Any,           # the Ibis backend
+    table: ibis.Table,  # what is needed more than once
+    name: str,          # what it is called
+) -> ibis.Table:        # the same, carried out
+    "Carry an expression out where the data is, and go on from its result."
+    name = ibis.util.gen_name(name)
+    if engine(con) != "spark": return con.create_table(name, table, temp=True)
+    frame = con._session.sql(str(ibis.to_sql(table, dialect="pyspark")))
+    path = str(Path(con.retail_ci["folder"]) / name)
+    frame.write.parquet(path)
+    return known_parquet(con, path, frame.schema)
+
+def known_parquet(
+    con: Any,         # the Ibis backend
+    path: str | Path,  # a parquet file or folder of ours
+    schema: Any,      # what Spark calls its columns: a schema, or text such as "`row` BIGINT"
+) -> ibis.Table:      # the table
+    "Open parquet whose columns are known; Spark would otherwise start a job to ask."
+    if engine(con) != "spark": return con.read_parquet(str(path))
+    name = ibis.util.gen_name("known")
+    con._session.read.schema(schema).parquet(glob_safe(str(path))).createOrReplaceTempView(name)
+    return con.table(name)
 
 # %% ../nbs/00b_engines.ipynb #8f14bedf
 CLEANING = {"transactions", "products", "customers", "columns", "date_format", "duplicates", "cancelled_prefix", "non_product", "exclude", "sensitive", "known_products_only", "earliest",

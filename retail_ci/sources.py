@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, replacing, source_files, split_table, unknown
 from . import engines
-from .engines import connect, engine, staging_index, staging_name
+from .engines import connect, engine, known_parquet, staging_index, staging_name
 
 # %% auto #0
 __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'split_line', 'find_delimiter', 'unique_names',
@@ -397,7 +397,8 @@ def read_staged(
         if theirs in columns and lacking: raise DataError(f"Column {theirs!r} (our {ours}) is missing in {lacking[0]}, and other files have it; found there: {', '.join(names[lacking[0]])}.")
     tables, offset = [], 0
     for (name, path), rows in zip(files, counts):
-        table = con.read_parquet(str(path))
+        kinds = ", ".join(f"`{n.replace('`', '``')}` {'BIGINT' if n == 'row' else 'STRING'}" for n in [*names[name], "row", "damaged"])
+        table = known_parquet(con, path, kinds)
         tables.append(table.select(**{n: table[n] if n in names[name] else ibis.null("string") for n in columns}, row=table["row"] + offset, damaged=table.damaged))
         offset += rows
     return Source(ibis.union(*tables) if len(tables) > 1 else tables[0], [(name, rows) for (name, _), rows in zip(files, counts)], con)
