@@ -306,7 +306,7 @@ def server(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [Path(sys.executable).parent / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", folder / "files", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with open(folder / "log", "wb") as log: process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    with open(folder / "log", "wb") as log: process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # no seven processes for jobs that nobody gives it
     def healthy() -> bool:
         assert process.poll() is None, (folder / "log").read_text()
         try: return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
