@@ -116,7 +116,7 @@
   });
   const offerTools = (table, n) => {
     const box = table.closest(".table-box"), rows = table.tBodies[0] ? table.tBodies[0].rows.length : 0, body = table.tBodies[0];
-    if (!box || !table.tHead || rows < 4 || table.closest(".reference, .actions, .claims, .facts") || all("[colspan], [rowspan]", table).length || (body && all("tr", body).some((row) => row.cells.length !== table.tHead.rows[0].cells.length))) return;
+    if (!box || !table.tHead || rows < 4 || table.closest(".reference, .actions, .claims, .facts, .example") || all("[colspan], [rowspan]", table).length || (body && all("tr", body).some((row) => row.cells.length !== table.tHead.rows[0].cells.length))) return;
     const about = table.caption ? table.caption.textContent.trim() : document.title, tools = make("div", { class: "table-tools" });
     const download = make("button", { type: "button", class: "table-csv", "aria-label": `Download as CSV: ${about}` }, "CSV");
     download.addEventListener("click", () => save(table, `${(location.pathname.split("/").pop() || "index").replace(/\.html$/, "") || "index"}-${n + 1}`));

@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, tempfile
+import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, sys, tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,9 @@ __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', '
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
            'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
            'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
-           'load', 'import_numpy', 'Run', 'open_run', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
-           'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'sha256']
+           'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html', 'save_figure',
+           'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month',
+           'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -118,9 +119,10 @@ def localise_figure(
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
     figure.canvas.draw()
-    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
-        texts = dict(zip(axis.get_majorticklocs(), (localised(t.get_text()) for t in axis.get_majorticklabels())))
-        axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
+    labels = lambda axis: dict(zip(axis.get_majorticklocs(), (localised(t.get_text()) for t in axis.get_majorticklabels())))
+    found = [(a, labels(a)) for axes in figure.axes for a in (axes.xaxis, axes.yaxis)]
+    for axis, texts in found:  # axes that share their marks share the words too: the ones without words must not take those of the others
+        if any(texts.values()): axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
     for text in figure.findobj(Text): text.set_text(localised(text.get_text()))
 
 # %% ../nbs/00_core.ipynb #380a8ea0
@@ -678,6 +680,20 @@ class Run:
         if name not in ARTEFACTS: raise RunError(unknown("artefact", name, list(ARTEFACTS)))
         return self.path / ARTEFACTS[name].path
 
+# %% ../nbs/00_core.ipynb #c6363f01
+def prose(
+    text: str,  # markdown
+) -> str:       # the same with the locale's signs, outside code
+    "Sentences in the locale; code within them is left alone."
+    return "".join(part if i % 2 else localised(part) for i, part in enumerate(re.split(r"(```.*?```|`[^`]*`|\]\([^)]*\))", text, flags=re.S)))
+
+def localise_prose() -> None:
+    "Have a notebook show its sentences in the locale; nothing happens outside a notebook, and in English."
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or SPEECH[0].signs == ",.": return
+    from IPython.display import Markdown
+    shell.display_formatter.formatters["text/markdown"].for_type(Markdown, lambda shown: prose(shown.data))
+
 # %% ../nbs/00_core.ipynb #3d967d93
 def open_run(
     config: str | Path = "default",  # a config's name or file
@@ -686,6 +702,7 @@ def open_run(
     "Open the run that a notebook belongs to."
     loaded = load_config(Path(run_dir) / "config.yaml" if run_dir else config)
     use_locale(loaded.report.locale)
+    localise_prose()
     if run_dir: return Run(loaded, Path(run_dir))
     home = next((h for top in (find_root(), shipped()) if (h := top / "runs" / loaded.name) and (h / "current").exists()), None)
     if not home: raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")

@@ -122,7 +122,7 @@ def ranking_panel(
         axis.bar([place + (i - 1) * 0.27 for place, _ in found], values, 0.25, color=colour, label=label(model),
                  yerr=[np.subtract(values, low), np.subtract(high, values)], error_kw={"lw": 1})
     axis.set(xticks=range(len(tasks)), xticklabels=[{"any": "whatever they\nbuy next", "discovery": "something\nnew to them"}.get(task, task) for task in tasks])
-    axis.margins(y=0.35)
+    axis.set(ylim=(0, 140), yticks=range(0, 101, 20))
     axis.legend(fontsize=8, loc="upper right")
 
 # %% ../nbs/05a_dashboard.ipynb #67e4548d

@@ -85,7 +85,7 @@ def tidy_frame(
     cells = lambda tag, row: "".join(f"<{tag}>{c}</{tag}>" for c in row)
     rows = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in zip(*columns))
     top = cells("th", [heading(n) for n in names[numbered:]])
-    return f'<table class="table table-sm house-table"><thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
+    return f'<table class="table table-sm house-table example"><thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
 
 # %% ../nbs/09ab_pages.ipynb #57f206cf
 def box_tables(
@@ -109,7 +109,8 @@ def html_table(
 ) -> str:                   # the table in its box
     "A small table whose cells may hold HTML."
     kind = {i: f' class="{name}"' for i, name in (kinds or {}).items()}
-    cell = lambda tag, i, text: f"<{tag}{kind.get(i, '')}>{text}</{tag}>"
+    order = lambda text: f' data-order="{m[1]}"' if (m := re.match(r'<time datetime="([^"]+)">', text)) else ""  # a date sorts by what it is, and not by its name
+    cell = lambda tag, i, text: f"<{tag}{kind.get(i, '')}{order(text)}>{text}</{tag}>"
     head = "".join(cell("th", i, html.escape(h)) for i, h in enumerate(header))
     body = "\n".join("<tr>" + "".join(cell("td", i, c) for i, c in enumerate(row)) + "</tr>" for row in rows)
     top = f"<caption>{html.escape(caption)}</caption>" if caption else ""
@@ -285,7 +286,7 @@ def customers_page(
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
     lead = f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers and bring {share(best['revenue_share'])} of {term('Net revenue', 'net revenue')}.</p>"
     actions = html_table(["Segment", "What to do"], [[segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles], {0: "segment", 1: "action"})
-    table = html_table(head, rows, {0: "segment"}, "Typical values are medians: half of the segment lies above, half below.")
+    table = html_table(head, rows, {0: "segment", 8: "number"}, "Typical values are medians: half of the segment lies above, half below.")
     expected = "" if facts.worth.get("fitted") else f"*There is no expectation here: {html.escape(facts.worth.get('note') or 'the run has not made one')}*"
     return page_text("Customers and segments", "Who the customers are, what they bring, and what to do about each group.", [
         raw(lead), "## What to do {#what-to-do}", raw(actions), "## The segments in numbers {#numbers}", raw(f'<div class="stacked">{table}</div>'), expected,
@@ -383,7 +384,7 @@ def sales_page(
 ) -> str:          # a page
     "How the year went, what sells, and on whom it rests."
     months = facts.insights.get("months", [])
-    rows = [[m["month"][:7], amount(m["revenue"], facts.currency), count(m["baskets"]), count(m["customers"]), amount(m["basket_value"], facts.currency, 2), "yes" if m["whole"] else "in part"] for m in months]
+    rows = [[f'<time datetime="{m["month"][:7]}">{month(m["month"], short=True)}</time>', amount(m["revenue"], facts.currency), count(m["baskets"]), count(m["customers"]), amount(m["basket_value"], facts.currency, 2), "yes" if m["whole"] else "in part"] for m in months]
     table = html_table(["Month", "Net revenue", "Baskets", "Customers", "Average basket", "Whole month"], rows, None, "Month by month. A month that the data covers in part is not compared with others.") if rows else "<p>This run has no months to show.</p>"
     return page_text("Sales", "How the year went, what sells, and on whom it rests.", [
         "## The year {#year}", figure(facts, "01_revenue_trend", "01_data"), raw(table), "## What sells {#categories}",
