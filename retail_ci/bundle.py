@@ -16,8 +16,8 @@ __all__ = ['np', 'LISTS', 'FORMAT', 'READ', 'LARGE', 'LATELY', 'PARTS', 'PERSON'
            'write_lists', 'best_first', 'seal', 'read_manifest', 'check_bundle', 'not_as_written', 'state_of',
            'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle', 'in_order', 'write_bought',
            'write_people', 'write_similar', 'Bundle', 'alike', 'with_last', 'in_both', 'recommend', 'own_lines',
-           'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate', 'rollback',
-           'card_in', 'same_shop', 'self_test', 'tidy']
+           'choose', 'segment_of', 'similar_to', 'current_bundle', 'stack_on_file', 'read_stack', 'point_at',
+           'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
 
 # %% ../nbs/06_bundle.ipynb #430a0832
 class Later:
@@ -171,7 +171,7 @@ def read_manifest(
     try: manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except OSError as e: raise RunError(f"{folder} is no serving bundle: it has no readable manifest.json. Promote a model with `retail-ci models promote`.") from e
     except ValueError as e: raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.") from e
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("version"), str):
         raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.")
     if manifest["format"] > FORMAT:
         raise RunError(f"The bundle {folder.name} has format {manifest['format']}, and this version reads up to {FORMAT}. Install a newer retail_ci, or roll back.")
@@ -353,7 +353,8 @@ class Bundle:
         "`folder`: the bundle's folder; raises `RunError` if it is not whole. `quick`: as for `check_bundle`."
         self.folder = Path(folder).resolve()
         self.manifest = check_bundle(self.folder, quick)
-        self.version, self.depth = self.manifest["version"], self.manifest["depth"]
+        self.version, self.depth = self.manifest["version"], self.manifest.get("depth")
+        if not isinstance(self.depth, int): raise RunError(f"The manifest of the bundle {self.folder.name} is damaged. Roll back with `retail-ci models rollback`.")
         self.customers, self.products, texts = Texts(self.folder, "customers"), Texts(self.folder, "products", remember=LATELY), Texts(self.folder, "texts", keys=False, remember=LATELY)
         self.card, self.profiles = (json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("card", "profiles"))
         self.texts = texts
@@ -513,15 +514,23 @@ def current_bundle(
     link = serving / "current"
     return link.resolve() if link.is_symlink() and link.exists() else None
 
+def stack_on_file(
+    serving: Path,     # the folder of bundles
+) -> list[str] | None:  # versions, oldest first; None if the file is damaged
+    "What was made current, one after the other."
+    try: stack = json.loads((serving / "stack.json").read_text(encoding="utf-8"))
+    except FileNotFoundError: return []
+    except (OSError, ValueError): return None
+    return stack if isinstance(stack, list) and all(isinstance(version, str) for version in stack) else None
+
 def read_stack(
     serving: Path,  # the folder of bundles
-) -> list[str]:     # versions, the current one last
+) -> list[str]:     # versions, the current one last, even if its folder is gone
     "What answered before, and answers now."
-    try: stack = json.loads((serving / "stack.json").read_text(encoding="utf-8"))
-    except FileNotFoundError: stack = []
-    now = current_bundle(serving)
-    if now is None: return []
-    return stack[:stack.index(now.name) + 1] if now.name in stack else [*stack, now.name]
+    link = serving / "current"
+    if not link.is_symlink(): return []
+    now, stack = Path(os.readlink(link)).name, stack_on_file(serving) or []
+    return stack[:stack.index(now) + 1] if now in stack else [*stack, now]
 
 def point_at(
     serving: Path,  # the folder of bundles
@@ -552,6 +561,7 @@ def rollback(
 ) -> str:           # the version that answers now
     "Make the bundle before the current one current again; raises `RunError` if there is none."
     stack = read_stack(serving)
+    if stack_on_file(serving) is None: raise RunError(f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so it is not known what answered before; nothing has changed. `retail-ci models promote` begins a new list.")
     if len(stack) < 2: raise RunError("There is no earlier bundle to go back to." if stack else "No model has been promoted yet, so there is nothing to roll back.")
     Bundle(serving / stack[-2], quick=True)
     point_at(serving, stack[-2])
@@ -592,8 +602,8 @@ def tidy(
     serving: Path,  # the folder of bundles, while nobody else promotes
 ) -> list[str]:     # what was removed
     "Remove what killed promotions have left, and bundles beyond the last few."
-    try: wanted = {*read_stack(serving)[-KEEP:], *json.loads((serving / "stack.json").read_text(encoding="utf-8"))[-KEEP:]}
-    except FileNotFoundError: wanted = set(read_stack(serving))
+    known = stack_on_file(serving)
+    wanted = {*read_stack(serving)[-KEEP:], *(p.name for p in serving.iterdir())} if known is None else {*read_stack(serving)[-KEEP:], *known[-KEEP:]}
     halves = [p for p in serving.glob(".*.part") if p.is_dir() or p.is_symlink() or p.name.count(".") == 3]
     stale = [p for p in serving.iterdir() if (p / "manifest.json").is_file() and not p.is_symlink() and p.name not in wanted and not p.name.startswith(".")]
     notes = [p for p in serving.glob(".*.checked") if p.name[1:].removesuffix(".checked") not in wanted]

@@ -124,6 +124,7 @@ def check_service(
     if not Settings.from_environment().keys and not is_local(host):
         raise ConfigError(f"Listening at {host} needs API keys, since others can reach it; set RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1.")
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
+    if folder is None and (serving / "current").is_symlink(): raise RunError(f"The bundle {os.readlink(serving / 'current')} that should answer is no longer in {serving}. Go back to the one before with `retail-ci models rollback`, or promote a run with `retail-ci models promote`.")
     if folder is None: raise RunError(f"No model has been promoted in {serving} yet; run `retail-ci models promote` first.")
     opened = Bundle(folder, quick=True)
     if name and opened.card.get("name") not in (None, name):

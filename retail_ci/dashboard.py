@@ -115,7 +115,9 @@ def ranking_panel(
     axis.set(title="Do the lists come true?", xticks=[], ylabel="bought from their list, %")
     axis.grid(axis="x", visible=False)
     tasks = list(ranking.get("summary", {}))
-    if not tasks: return axis.set(yticks=[]) and None
+    if not tasks:
+        axis.set(ylabel="")
+        return say(axis, "Nothing to measure here:\nno products, or too few days.")
     for i, (model, colour) in enumerate(zip(models, (SECOND, "#7F7F7F", "#BDBDBD"))):
         found = [(place, ranking[task][model]["hit_rate"]) for place, task in enumerate(tasks) if model in ranking["summary"][task]["leaders"]]
         values, low, high = ([100 * n[key] for _, n in found] for key in ("value", "low", "high"))

@@ -393,7 +393,7 @@ def plot_trend(
     top.set(title="Net revenue per day" + ("" if months.whole.all() else " (pale: not a whole month)"), ylabel=currency or "revenue")
     top.yaxis.set_major_formatter("{x:,.0f}")
     low.bar(x, months.customers, color=colours)
-    low.set(title="Customers who bought", xticks=list(x), ylim=(0, None))
+    low.set(title="Customers who bought", xticks=list(x), xlim=(-0.6, max(len(months), 6) - 0.4), ylim=(0, None))
     low.yaxis.set_major_formatter("{x:,.0f}")
     low.set_xticklabels([month(m, short=True, year=i == 0 or m.month == 1).replace(" ", "\n") for i, m in enumerate(months.month)])
     for ax in (top, low): ax.grid(axis="x", visible=False)

@@ -76,6 +76,7 @@ def tidy_frame(
     part = lambda tag: re.findall(r"<tr.*?</tr>", m[1], flags=re.S) if (m := re.search(rf"<{tag}>(.*?)</{tag}>", table, flags=re.S)) else []
     split = lambda rows: [[c.strip() for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S)] for row in rows]
     head, body = split(part("thead")), split(part("tbody"))
+    if head and not body: body = [["0", *["–"] * (len(head[0]) - 1)]]
     if not head or not body or len(head) > 2 or "span=" in table or len({len(r) for r in head + body}) > 1: return table
     names = [low or high for high, low in zip(head[0], head[-1])]
     columns = [list(c) for c in zip(*body)]
@@ -552,7 +553,7 @@ def figure_cards(
         change = f.get("change")
         when = month(f["month"], year=False) if change is not None else ""
         name, page = CARDS.get(f["name"], (f["name"], "sales"))
-        note = f"{decimal(100 * change, 1, True)}% in {when}" if when else "one whole month at most" if "month" not in f else "&nbsp;"
+        note = f"{decimal(100 * change, 1, True)}% in {when}" if when else "no earlier month to compare" if "month" not in f else "&nbsp;"
         cards.append(f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
                      f'<span class="key-number" data-figure-name="{f["name"]}">{html.escape(value)}</span><span class="key-change">{note}</span></a>')
     return Html(f'<div class="key-figures">{"".join(cards)}</div>')

@@ -291,9 +291,10 @@ def heal(
     "Bring to an end what a promotion or a rollback that was killed has left."
     note = serving / "pending.json"
     if not note.exists(): return
-    line, now = load(note), current_bundle(serving)
-    done = now is not None and now.name == line["version"]
-    append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # a note that a failing disk has spoilt says nothing
+        line, now = load(note), current_bundle(serving)
+        done = now is not None and now.name == line["version"]
+        append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
     note.unlink()
 
 def settle_pending(

@@ -242,6 +242,11 @@ def test_business_pages_hold_no_code_no_repr_and_no_unexplained_abbreviation(tab
         assert href in {re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-") for w in GLOSSARY}
 
 
+def test_no_page_shows_code_a_raw_table_or_a_long_number_unasked(made):
+    from test_site import unasked
+    assert unasked(made[0]) == []
+
+
 def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots):
     page = tab("customers.html", color_scheme="dark")
     page.emulate_media(media="print")

@@ -138,6 +138,39 @@ def test_text_for_the_readme_alone_and_links_out_of_the_notebooks_are_left_out(t
     assert "See the config, [scores](02_rfm.ipynb)." in shown and "Licence" not in shown
 
 
+# ---------------------------------------------------------------- what readers never see
+
+
+def unasked(folder: Path) -> list[str]:
+    "What pages show without being asked that is for programmers: printed Python, raw tables, warnings, numbers that nobody reads."
+    found = []
+    for page in sorted(folder.rglob("*.html")):
+        text = re.sub(r"<details.*?</details>|<script.*?</script>|<style.*?</style>|<pre class=\"signature.*?</pre>", "", page.read_text(encoding="utf-8"), flags=re.S)
+        if page.parent.name == "reference": text = re.sub(r"<code>.*?</code>", "", text, flags=re.S)
+        shown = re.sub(r"<[^>]+>", " ", re.sub(r"<p>.*?</p>|<li>.*?</li>", lambda m: re.sub(r"<code>.*?</code>", "", m[0], flags=re.S), text, flags=re.S))
+        raw = re.findall(r'<table class="dataframe">', text) + re.findall(r"dtype[:=]|\w+Warning\b|Traceback|\[\{&#39;|\[\{'|\barray\(|\bnp\.\w+\(|\bTimestamp\(|&lt;NA&gt;|\bNaN\b", shown)
+        found += [f"{page.name}: {what}" for what in raw + [n for n in re.findall(r"(?<![\w.])\d+[.,]\d{5,}(?![\w.])", shown)]]
+    return found
+
+
+def test_raw_tables_printed_python_and_long_decimals_do_not_reach_a_reader(tmp_path):
+    import pandas as pd
+    raw = pd.DataFrame({"customer_id": ["00012", "<b>7</b>"], "share": [1 / 3, None], "is_return": [True, False]})
+    printed = {"output_type": "execute_result", "execution_count": 1, "metadata": {}, "data": {"text/plain": ["(array([0.123456789]), [{'a': 1}])"]}}
+    said = {"output_type": "stream", "name": "stdout", "text": ["0    0.5\ndtype: float64\n"]}
+    root, run = project(tmp_path, ("code", "table", [html_output(raw._repr_html_())]), ("code", "values()", [printed]), ("code", "print(series)", [said]))
+    out = site.build_site(run, root, renderer="smalldocs")
+    text = (out / "02_rfm.html").read_text()
+    assert unasked(out) == []
+    assert "<summary>Code, and its answer</summary>" in text and "array([0.123456])" in text and "dtype: float64" in text  # for whoever unfolds it
+    assert re.findall(r"<th[^>]*>([^<]+)", text) == ["Customer id", "Share", "Is return"] and re.findall(r"<td[^>]*>([^<]+)", text) == ["00012", "0.333", "yes", "&lt;b&gt;7&lt;/b&gt;", "–", "no"]
+
+
+def test_the_hunt_finds_what_it_is_there_for(tmp_path):
+    (tmp_path / "a.html").write_text('<table class="dataframe"><tr><td>0.333333</td><td>NaN</td></tr></table><pre>dtype: int64 [{\'a\': 1}] FutureWarning</pre><details>array(</details><p>about <code>array(</code></p>')
+    assert unasked(tmp_path) == ['a.html: <table class="dataframe">', "a.html: NaN", "a.html: dtype:", "a.html: [{'", "a.html: FutureWarning", "a.html: 0.333333"]
+
+
 # ---------------------------------------------------------------- the whole site
 
 
