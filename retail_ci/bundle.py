@@ -171,7 +171,7 @@ def read_manifest(
     try: manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except OSError as e: raise RunError(f"{folder} is no serving bundle: it has no readable manifest.json. Promote a model with `retail-ci models promote`.") from e
     except ValueError as e: raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.") from e
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("version"), str):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or not isinstance(manifest.get("files"), dict):
         raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.")
     if manifest["format"] > FORMAT:
         raise RunError(f"The bundle {folder.name} has format {manifest['format']}, and this version reads up to {FORMAT}. Install a newer retail_ci, or roll back.")
@@ -353,8 +353,8 @@ class Bundle:
         "`folder`: the bundle's folder; raises `RunError` if it is not whole. `quick`: as for `check_bundle`."
         self.folder = Path(folder).resolve()
         self.manifest = check_bundle(self.folder, quick)
-        self.version, self.depth = self.manifest["version"], self.manifest.get("depth")
-        if not isinstance(self.depth, int): raise RunError(f"The manifest of the bundle {self.folder.name} is damaged. Roll back with `retail-ci models rollback`.")
+        self.version, self.depth = self.manifest.get("version"), self.manifest.get("depth")
+        if not (isinstance(self.version, str) and isinstance(self.depth, int)): raise RunError(f"The manifest of the bundle {self.folder.name} is damaged. Roll back with `retail-ci models rollback`.")
         self.customers, self.products, texts = Texts(self.folder, "customers"), Texts(self.folder, "products", remember=LATELY), Texts(self.folder, "texts", keys=False, remember=LATELY)
         self.card, self.profiles = (json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("card", "profiles"))
         self.texts = texts
