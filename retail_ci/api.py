@@ -4,7 +4,7 @@
 
 # %% ../nbs/07_api.ipynb #0ff700b0
 from __future__ import annotations
-import asyncio, contextlib, datetime, gc, hashlib, hmac, ipaddress, multiprocessing, os, re, signal, sys, threading, time
+import asyncio, contextlib, datetime, fcntl, gc, hashlib, hmac, ipaddress, mmap, multiprocessing, os, re, signal, struct, sys, threading, time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -25,10 +25,10 @@ from .core import ConfigError, RunError, find_root
 # %% auto #0
 __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'read_keys', 'Desk', 'Options', 'RecommendRequest',
            'BatchRequest', 'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles', 'SimilarLine', 'Similar',
-           'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'fault', 'is_local', 'Buckets', 'read_body',
-           'replay', 'Door', 'Counts', 'answers', 'bundle_of', 'reply', 'post_recommend', 'post_batch', 'get_segment',
-           'get_segments', 'get_similar', 'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics',
-           'stop_with_manager', 'settle', 'copy_workers', 'life', 'make_app']
+           'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'on_crash', 'fault', 'is_local', 'Buckets',
+           'Levels', 'SharedLevels', 'read_body', 'replay', 'Door', 'Counts', 'answers', 'bundle_of', 'reply',
+           'post_recommend', 'post_batch', 'get_segment', 'get_segments', 'get_similar', 'get_model', 'get_health',
+           'get_live', 'get_ready', 'get_metrics', 'stop_with_manager', 'settle', 'copy_workers', 'life', 'make_app']
 
 # %% ../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
@@ -236,6 +236,11 @@ async def on_invalid(request: Request, error: RequestValidationError) -> Respons
     return problem(422, f"The request does not fit: {found}.".encode("utf-8", "replace").decode(), request.scope.get("request_id"),
                    [{k: v.encode("utf-8", "replace").decode() for k, v in e.items()} for e in errors])
 
+async def on_crash(request: Request, error: Exception) -> Response:
+    "A mistake of ours: the caller gets the id under which the log has it, and nothing of the inside."
+    asked = request.scope.get("request_id")
+    return problem(500, "Something went wrong inside the service; its log has the request under this id.", asked, headers={"X-Request-ID": asked} if asked else None)
+
 # %% ../nbs/07_api.ipynb #e582fbfb
 def fault(
     settings: Settings,        # keys
@@ -262,18 +267,43 @@ def is_local(
 @dataclass
 class Buckets:
     "A token bucket per key."
-    rate: float                                             # tokens per second; 0 is no limit
-    levels: dict[str, tuple[float, float]] = field(default_factory=dict)  # key: tokens left, and when that was
+    rate: float                                      # tokens per second; 0 is no limit
+    levels: Any = field(default_factory=lambda: Levels())  # key: tokens left, and when that was
 
     def wait(self, who: str, now: float) -> float:
         "Take a token; seconds to wait if there is none."
         if not self.rate: return 0
         full = max(2 * self.rate, 1)
-        level, then = self.levels.get(who, (full, now))
-        level = min(full, level + (now - then) * self.rate)
-        if level < 1: self.levels[who] = (level, now); return (1 - level) / self.rate
-        self.levels[who] = (level - 1, now)
-        return 0
+        with self.levels:
+            level, then = self.levels.get(who, (full, now))
+            level = min(full, level + (now - then) * self.rate)
+            self.levels[who] = (level, now) if level < 1 else (level - 1, now)
+        return (1 - level) / self.rate if level < 1 else 0
+
+class Levels(dict):
+    "The levels of a single worker."
+    def __enter__(self) -> None: pass
+    def __exit__(self, *error: Any) -> None: pass
+
+class SharedLevels:
+    "The levels of several workers: two numbers per key in a file, with one worker at a time at it."
+    def __init__(self, path: Path, keys: frozenset[str]):
+        "`path`: the same for all workers. `keys`: whoever may ask."
+        self.places = {key: 16 * i for i, key in enumerate(["local", *sorted(keys)])}
+        self.file = path.open("ab+")
+        self.file.truncate(16 * len(self.places))
+        self.map = mmap.mmap(self.file.fileno(), 16 * len(self.places))
+
+    def __enter__(self) -> None: fcntl.flock(self.file, fcntl.LOCK_EX)
+    def __exit__(self, *error: Any) -> None: fcntl.flock(self.file, fcntl.LOCK_UN)
+
+    def get(self, who: str, new: tuple[float, float]) -> tuple[float, float]:
+        "What is in a key's bucket, or `new`."
+        found = struct.unpack_from("dd", self.map, self.places[who])
+        return found if found[1] else new
+
+    def __setitem__(self, who: str, value: tuple[float, float]) -> None:
+        struct.pack_into("dd", self.map, self.places[who], *value)
 
 # %% ../nbs/07_api.ipynb #ef85494d
 async def read_body(
@@ -304,7 +334,8 @@ class Door:
     "What happens to each request before and after its route: id, key, rate, size, time, count, log."
     def __init__(self, app: Any, settings: Settings, counts: Counts):
         "`app`: the routes. `counts`: where requests are counted."
-        self.app, self.settings, self.counts, self.buckets = app, settings, counts, Buckets(settings.rate)
+        self.app, self.settings, self.counts, together = app, settings, counts, os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self.buckets = Buckets(settings.rate, SharedLevels(Path(together) / "levels", settings.keys)) if together else Buckets(settings.rate)
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         "Serve one request."
@@ -315,7 +346,7 @@ class Door:
         async def sending(message: dict) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, scope["answering"] = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", scope["request_id"].encode())]
             await send(message)
         try: await self.answer(scope, headers, receive, sending)
@@ -336,7 +367,8 @@ class Door:
                     if body is None: return await refuse(413, f"The body is longer than {self.settings.body:,} bytes.", Connection="close")
                     receive = replay(body, receive)
                 await self.app(scope, receive, send)
-        except TimeoutError: await refuse(408, f"The request took longer than {self.settings.timeout:g} seconds.", Connection="close")
+        except TimeoutError:  # of an answer that is on its way already nothing can be taken back: the server closes the connection
+            if "answering" not in scope: await refuse(408, f"The request took longer than {self.settings.timeout:g} seconds.", Connection="close")
 
 OPEN = ("/health/live", "/health/ready")  # what an orchestrator asks without a key
 
@@ -508,6 +540,7 @@ def make_app(
     app.include_router(router)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(Exception, on_crash)
     app.add_middleware(Door, settings=settings, counts=app.state.counts)
     return app
 

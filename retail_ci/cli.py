@@ -8,7 +8,7 @@ import contextlib, functools, gc, inspect, os, re, socket, sys, tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied, unknown
+from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied, unknown, use_locale
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
@@ -158,6 +158,7 @@ def finished_run(
 ) -> Run:                            # the last good run, with the settings of now
     "The last good run of a config; raises `RunError` if there is none."
     loaded = load_config(config, settings)
+    use_locale(loaded.report.locale)
     current = find_root() / "runs" / loaded.name / "current"
     if not current.exists(): raise RunError(f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` first.")
     return Run(loaded, current)

@@ -22,7 +22,7 @@ __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', '
            'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
            'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html', 'save_figure',
            'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month',
-           'sha256']
+           'date_names', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -850,10 +850,21 @@ def month(
     found, language = date_of(value), SPEECH[0].names
     if found is None: return "unknown"
     if not language: return found.strftime("%m" if short and not year else "%Y-%m")
-    if language == "en": return found.strftime(("%b" if short else "%B") + (" %Y" if year else ""))
-    from babel.dates import get_month_names
-    name = get_month_names("abbreviated" if short else "wide", "stand-alone", language)[found.month]
+    name = date_names("month", short)[found.month - 1]
     return f"{name} {found.year}" if year else name
+
+def date_names(
+    kind: Literal["month", "weekday"],  # of what
+    short: bool = False,                # whether the names are shortened
+) -> list[str]:                         # from January, or from Monday
+    "The names of months or weekdays in the locale's language; English where the locale writes digits."
+    language = SPEECH[0].names or "en"
+    if language == "en":
+        days = [datetime.date(2024, m, 1) for m in range(1, 13)] if kind == "month" else [datetime.date(2024, 1, d) for d in range(1, 8)]
+        return [d.strftime(("%b" if short else "%B") if kind == "month" else ("%a" if short else "%A")) for d in days]
+    from babel.dates import get_day_names, get_month_names
+    names = (get_month_names if kind == "month" else get_day_names)("abbreviated" if short else "wide", "stand-alone", language)
+    return [names[i] for i in sorted(names)]
 
 # %% ../nbs/00_core.ipynb #ad35d741
 def sha256(

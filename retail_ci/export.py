@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, count, money, open_run, replacing, share, show_table, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, count, date_names, money, open_run, replacing, share, show_table, unknown
 from .engines import connect_duckdb
 
 # %% auto #0
@@ -243,11 +243,11 @@ DIM_DATE = Table("dim_date", "a day, from the first of January of the first year
     Column("quarter", "text", "The quarter, such as 2025 Q1.", "year(day) || ' Q' || quarter(day)"),
     Column("year_month", "text", "The month, such as 2025-01.", "strftime(day, '%Y-%m')"),
     Column("month", "count", "The month's number, 1 to 12.", "month(day)"),
-    Column("month_name", "text", "The month's name.", "strftime(day, '%B')"),
+    Column("month_name", "text", "The month's name, in the language of the report's locale.", "month_word(month(day))"),
     Column("month_end", "date", "The last day of the month.", "last_day(day)"),
     Column("iso_week", "text", "The week as ISO 8601 counts it, such as 2025-W01.", "strftime(day, '%G-W%V')"),
     Column("weekday", "count", "1 is Monday, 7 is Sunday.", "isodow(day)"),
-    Column("weekday_name", "text", "The day of the week.", "strftime(day, '%A')"),
+    Column("weekday_name", "text", "The day of the week, likewise.", "weekday_word(isodow(day))"),
     Column("is_weekend", "flag", "Saturday and Sunday.", "isodow(day) > 5"),
     Column("has_data", "flag", "Whether the day lies between the first and the last sale.", "day BETWEEN first_day AND span.last_day"),
     Column("is_whole_month", "flag", "Whether the data cover the whole month of the day.", "date_trunc('month', day) >= first_day AND last_day(day) <= span.last_day")))
@@ -297,6 +297,7 @@ def number_keys(
 ) -> None:
     "Give customers, products and segments their numbers, and lay out the days."
     names = ", ".join(f"({i}, {sql_text(name)}, {sql_text(colour)})" for i, (name, colour) in enumerate(SEGMENTS.items(), 1))
+    for kind in ("month", "weekday"): con.execute(f"CREATE OR REPLACE MACRO {kind}_word(n) AS list_extract([{', '.join(map(sql_text, date_names(kind)))}], n)")
     con.execute(f"CREATE OR REPLACE TABLE paint AS SELECT * FROM (VALUES {names}) AS v(segment_key, segment, colour)")
     con.execute(f"""CREATE OR REPLACE TABLE kinds AS SELECT segment, segment_key FROM paint UNION ALL
         SELECT segment, {len(SEGMENTS)} + row_number() OVER (ORDER BY segment) FROM (SELECT segment FROM segments UNION SELECT segment FROM pictures) WHERE segment NOT IN (SELECT segment FROM paint)""")

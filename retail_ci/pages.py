@@ -13,13 +13,13 @@ from .charts import colour_of
 from .core import SPEECH, Html, Run, amount, count, day, decimal, localised, money, month, share, written
 
 # %% auto #0
-__all__ = ['NUMBER', 'NOTHING', 'FLOAT', 'SAID', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of', 'set_columns',
-           'heading', 'tidy_column', 'tidy_frame', 'box_tables', 'html_table', 'Facts', 'findings_in', 'facts_of',
-           'raw', 'page_text', 'words', 'figure', 'segment_cell', 'anchor', 'term', 'glossary_page', 'segment_rows',
-           'customers_page', 'movement_lead', 'movement_page', 'measured', 'models_table', 'hit_sentence',
-           'recommendations_page', 'sales_page', 'quality_rows', 'quality_page', 'sure_rows', 'sure_page', 'weakest',
-           'recipe_rows', 'model_card', 'data_sheet', 'link_what_is_there', 'write_pages', 'search_entries',
-           'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
+__all__ = ['NUMBER', 'NOTHING', 'FLOAT', 'SAID', 'SHORT', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of',
+           'set_columns', 'heading', 'tidy_column', 'tidy_frame', 'box_tables', 'html_table', 'Facts', 'findings_in',
+           'facts_of', 'raw', 'page_text', 'words', 'figure', 'segment_cell', 'anchor', 'term', 'glossary_page',
+           'segment_rows', 'customers_page', 'movement_lead', 'movement_page', 'measured', 'models_table',
+           'hit_sentence', 'recommendations_page', 'sales_page', 'quality_rows', 'quality_page', 'sure_rows',
+           'sure_page', 'weakest', 'recipe_rows', 'model_card', 'data_sheet', 'link_what_is_there', 'write_pages',
+           'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
 
 # %% ../nbs/09ab_pages.ipynb #bbf5bf55
 NUMBER = re.compile(r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$")  # what counts as a number in a table
@@ -51,10 +51,13 @@ def set_columns(
 FLOAT = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?$")  # a number with decimals, as pandas writes it
 SAID = {"True": "yes", "False": "no", "NaN": "–", "NaT": "–", "None": "–", "&lt;NA&gt;": "–", "nan": "–"}  # what pandas writes: what a reader reads
 
+SHORT = {"cpu": "CPU seconds", "gib": "GiB", "ndcg": "NDCG", "map": "Mean average precision", "ari": "Adjusted Rand index"}  # names that are abbreviations
+
 def heading(
     name: str,  # of a column
 ) -> str:       # "Customer id"; names that are not in the manner of code stay as they are
     "The name of a column as words."
+    if name in SHORT: return SHORT[name]
     return name[0].upper() + name[1:].replace("_", " ") if re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name) else name
 
 def tidy_column(
@@ -580,7 +583,7 @@ def what_to_do(
     rows = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
     later = lambda s: [amount(expected.get(s), currency)] if expected else []
     numbers = lambda p: [count(p["customers"]), share(p.get("revenue_share")), *later(p["segment"])]
-    cells = [[segment_cell(p["segment"]), html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
+    cells = [[f'<a href="customers.qmd#numbers">{segment_cell(p["segment"])}</a>', html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
     head = ["Segment", "What to do", "Customers", "Of revenue", *(["Expected in 90 days"] if expected else [])]
     return Html(f'<div class="actions">{html_table(head, cells, {0: "segment", 1: "action"})}</div>')
 

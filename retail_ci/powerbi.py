@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import ACCENT, GRID, INK, SECOND, SEGMENTS, DataError, Run, count, open_run, replacing, save, show_table, unknown
+from .core import ACCENT, GRID, INK, SECOND, SEGMENTS, SPEECH, DataError, Run, count, open_run, replacing, save, show_table, unknown, use_locale
 from .export import TABLES, VIEWS, Column, Star, Table, check_keys, open_star, replacing_folder, sql_text, write_csv
 
 # %% auto #0
@@ -57,11 +57,13 @@ MEASURES: tuple[Measure, ...] = tuple(Measure(*row) for row in [
 # %% ../nbs/08a_powerbi.ipynb #9a4a7e50
 def format_string(
     kind: str,          # of a column or measure
-    currency: str = "", # the sign before money
+    currency: str = "", # the sign of money
     decimals: int = 2,  # of the currency
 ) -> str:               # such as "\\€#,0.00"; "" where Power BI's own is right
     "How Power BI shows a number."
-    if kind == "money": return "".join(f"\\{sign}" for sign in currency) + "#,0" + ("." + "0" * decimals if decimals else "")
+    if kind == "money":
+        digits, sign = "#,0" + ("." + "0" * decimals if decimals else ""), "".join(f"\\{letter}" for letter in currency)
+        return f"{digits}\\\u00a0{sign}" if sign and SPEECH[0].after else sign + digits
     return {"count": "#,0", "number": "#,0.##", "share": "0.0%", "date": "yyyy-mm-dd"}.get(kind, "")
 
 # %% ../nbs/08a_powerbi.ipynb #eb21f274
