@@ -38,7 +38,7 @@ class Settings:
     keys: frozenset[str] = frozenset()  # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per line
     rate: float = 0                  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
     body: int = 1_000_000            # RETAIL_CI_BODY: the largest request body, in bytes
-    timeout: float = 10              # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to leave
+    timeout: float = 10              # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to be made
     log: bool = True                 # RETAIL_CI_LOG: "json" or "off"
 
     @classmethod

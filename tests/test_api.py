@@ -194,8 +194,9 @@ def whole_answer(connection: socket.socket) -> bytes:
         if length and len(data.partition(b"\r\n\r\n")[2]) >= int(length[1]): break
     return data
 
-def test_a_stop_lets_running_requests_finish(serving):
-    with served(serving) as (base, process):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_lets_running_requests_finish(serving, workers):
+    with served(serving, "--workers", str(workers)) as (base, process):
         connection, rest = request_in_two(base, b'{"customer_id": "C00001"}')
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
@@ -332,6 +333,26 @@ def test_several_workers_count_together(serving):
         for _ in range(20): assert httpx2.get(f"{base}/segments").status_code == 200
         line = next(x for x in httpx2.get(f"{base}/metrics").text.splitlines() if x.startswith('retail_ci_requests_total{route="/segments"'))
     assert float(line.split()[-1]) == 20
+
+def test_several_workers_have_one_limit_for_a_key(serving):
+    with served(serving, "--workers", "2", RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(), RETAIL_CI_RATE="2") as (base, _):
+        began, links = time.monotonic(), [httpx2.Client(base_url=base, headers={"X-API-Key": "open sesame"}) for _ in range(8)]
+        statuses = [link.get("/segments").status_code for _ in range(10) for link in links]
+        for link in links: link.close()
+    assert statuses[0] == 200 and 429 in statuses and statuses.count(200) <= 5 + 2 * (time.monotonic() - began)
+
+def test_an_answer_that_is_on_its_way_is_not_answered_again(tmp_path):
+    "What takes too long before its first byte is a 408; after it, nothing is mixed in."
+    def sent(begins: bool) -> list[int]:
+        out = []
+        async def page(scope, receive, send) -> None:
+            if begins: await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.sleep(30)
+        async def send(message) -> None: out.append(message.get("status"))
+        scope = {"type": "http", "method": "GET", "path": "/docs", "headers": [], "server": ("127.0.0.1", 80)}
+        asyncio.run(api.Door(page, Settings(tmp_path, timeout=0.2, log=False), api.Counts())(scope, None, send))
+        return out
+    assert sent(True) == [200] and sent(False) == [408, None]
 
 def test_a_worker_that_dies_is_replaced(serving):
     with served(serving, "--workers", "2") as (base, process):
