@@ -105,7 +105,7 @@ def serve(
         from retail_ci.api import copy_workers
         if workers > 1: copy_workers()
         os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
-        print(f"Answering at http://{host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
+        print(f"Answering at http://{f'[{host}]' if ':' in host else host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
         uvicorn.run("retail_ci.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75)  # longer than callers and proxies keep a connection, so that none is closed in their hands
 
 # %% ../nbs/09c_cli.ipynb #eb26067b
@@ -117,7 +117,8 @@ def check_service(
     name: str = "", # the data set that the bundle must have been made from; any if left out
 ) -> None:
     "Raise an error with a sentence if a service could not answer."
-    if workers < 1: raise ConfigError(f"--workers must be at least 1, found {workers}.")
+    if not 1 <= workers <= 256: raise ConfigError(f"--workers must be between 1 and 256, found {workers}.")
+    if not 1 <= port <= 65535: raise ConfigError(f"--port must be between 1 and 65535, found {port}.")
     try: from retail_ci.api import Settings, is_local
     except ModuleNotFoundError as e: raise ConfigError(f"The API needs the extra `api` ({e.name} is missing); install it with `pip install retail-ci[api]`.") from e
     from retail_ci.bundle import Bundle, current_bundle
@@ -129,7 +130,7 @@ def check_service(
     opened = Bundle(folder, quick=True)
     if name and opened.card.get("name") not in (None, name):
         raise RunError(f"The bundle {opened.version} in {serving} was made from the data set {opened.card['name']!r}, not from {name!r}. Promote a run with `retail-ci models promote --config {name}`, or name the bundle with --bundle.")
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try: probe.bind((host, port))
         except OSError as e: raise RunError(f"Cannot listen at {host}:{port}: {e.strerror}. Stop what uses it, or choose another --port.") from e
