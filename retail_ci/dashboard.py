@@ -37,14 +37,17 @@ def scatter_panel(
     profiles: pd.DataFrame,   # segment, customers, and the medians recency and frequency
 ) -> None:
     "Median recency against median frequency, a bubble per segment, its area the customers."
-    for r in profiles.itertuples():
+    high = max(1, profiles["frequency"].max())
+    for r in profiles.sort_values(["frequency", "recency"]).itertuples():
         size, left = 2500 * r.share + 20, r.recency > 0.7 * profiles["recency"].max()
+        level = profiles[((profiles["frequency"] - r.frequency).abs() < 0.08 * high) & ((profiles["recency"] - r.recency).abs() < 0.6 * profiles["recency"].max())].sort_values("recency")["segment"].tolist()  # bubbles beside each other write above and below
         axis.scatter(r.recency, r.frequency, s=size, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white", clip_on=False)
-        axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-1 if left else 1) * (4 + np.sqrt(size) / 2), 0), textcoords="offset points",
-                      ha="right" if left else "left", va="center", fontsize=9)
+        away, beside_it = 4 + np.sqrt(size) / 2, len(level) < 2
+        axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-away if left else away), 0) if beside_it else (0, -away if level.index(r.segment) % 2 else away), textcoords="offset points",
+                      ha="right" if left else "left" if beside_it or r.recency < 0.3 * profiles["recency"].max() else "center", va="center" if beside_it else "top" if level.index(r.segment) % 2 else "bottom", fontsize=9)
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set(title="Recency and frequency", xlabel="median days since the last purchase", ylabel="median baskets")
-    axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, max(1, profiles["frequency"].max()) * 1.25))
+    axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, high * 1.25))
 
 # %% ../nbs/05a_dashboard.ipynb #1021240c
 def movement_panel(
