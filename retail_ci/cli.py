@@ -4,18 +4,18 @@
 
 # %% ../nbs/09c_cli.ipynb #1f51f6ca
 from __future__ import annotations
-import contextlib, functools, gc, inspect, os, re, socket, sys, tempfile
-from collections.abc import Callable
+import contextlib, fcntl, functools, gc, inspect, os, re, shutil, socket, sys, tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied, unknown, use_locale
 
 # %% auto #0
-__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'check_service',
-           'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend', 'segment',
-           'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list', 'models_show',
-           'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments', 'as_command', 'answer',
-           'show_version', 'app', 'main']
+__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
+           'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend',
+           'segment', 'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list',
+           'models_show', 'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments', 'as_command',
+           'answer', 'show_version', 'app', 'main']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -98,7 +98,7 @@ def serve(
     name = "" if bundle else load_config(config).name
     serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
     with contextlib.ExitStack() as stack:
-        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())  # before the import of what counts
+        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(counting_folder())  # before the import of what counts
         gc.disable(), stack.callback(gc.enable)  # for the imports; the app enables it sooner
         check_service(serving, host, port, workers, name)
         import uvicorn
@@ -107,6 +107,17 @@ def serve(
         os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
         print(f"Answering at http://{f'[{host}]' if ':' in host else host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
         uvicorn.run("retail_ci.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75)  # longer than callers and proxies keep a connection, so that none is closed in their hands
+
+# %% ../nbs/09c_cli.ipynb #634f6ada
+@contextlib.contextmanager
+def counting_folder() -> Iterator[str]:  # a folder that is removed afterwards
+    "Where the workers of a service count together; what services that were killed have left is removed first."
+    for old in Path(tempfile.gettempdir()).glob("retail-ci-serve-*"):
+        with contextlib.suppress(OSError), (old / "lock").open() as lock: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(prefix="retail-ci-serve-") as folder, open(Path(folder) / "lock.part", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.replace(lock.name, Path(folder) / "lock")  # held from its first moment, so that nobody takes a living service for a dead one
+        yield folder
 
 # %% ../nbs/09c_cli.ipynb #eb26067b
 def check_service(

@@ -150,7 +150,7 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
     def start() -> subprocess.Popen:
         return subprocess.Popen([str(Path(sys.executable).with_name("retail-ci")), "serve", "--bundle", str(serving), "--port", str(port), "--workers", str(workers)], start_new_session=True,
-                                env=os.environ | {"RETAIL_CI_LOG": "off"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                env=os.environ | {"RETAIL_CI_LOG": "off", "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     def answer() -> dict | None:
         with contextlib.suppress(httpx2.TransportError):
             got = httpx2.post(f"http://127.0.0.1:{port}/recommend", json={"customer_id": "C007"}, timeout=60)
@@ -181,3 +181,4 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert read_stack(serving)[-1] == current_bundle(serving).name and not list(serving.glob(".*.part"))
+    assert not list(tmp_path.glob("retail-ci-serve-*")), "the folders in which killed services had counted"
