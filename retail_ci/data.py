@@ -14,7 +14,7 @@ from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted
                                 map_columns, typed, with_limits, without_point)
 from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, amounts, count, day, load_config, money, month,
                             open_run, save_figure, share, show_table, unknown, use_style)
-from .engines import connect, copies, engine, exact_sum, hold, write_table
+from .engines import answer, connect, copies, engine, exact_sum, hold, write_table
 from .sources import Source, bring, open_source, place
 
 # %% auto #0
@@ -84,7 +84,7 @@ def survey(
     "What there is of each reason on each day."
     ids = {c: judged[c].endswith(".0").cast("int32").sum().fill_null(0) for c in ("transaction_id", "customer_id", "product_id") if c in judged.columns}
     days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), loose=judged["_loose"].cast("int32").max(), **ids)
-    return days.execute().astype({"day": "datetime64[us]"}).sort_values(["reason", "day"], ignore_index=True)
+    return answer(days).astype({"day": "datetime64[us]"}).sort_values(["reason", "day"], ignore_index=True)
 
 # %% ../nbs/01_data.ipynb #e9e51921
 def collapse(
@@ -220,7 +220,7 @@ def clean(
     people = hold(con, complete_customers(lines, customers, settings), "customers")
     counted = [rows for _, rows in parts or [("", -1)]]
     facts = book(judged, seen, lines, marked, people, sum(counted) if min(counted) >= 0 else int(transactions.count().execute())) | found
-    return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people, facts, marked.order_by("row", "flag"))
+    return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people.order_by("customer_id"), facts, marked.order_by("row", "flag"))
 
 # %% ../nbs/01_data.ipynb #42741bf4
 def prepare(
@@ -275,9 +275,9 @@ def book(
     "Count what happened to the lines."
     rejected = {r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)}
     fine = seen[seen.reason.isna()]
-    one = kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0), returns=_.is_return.cast("int32").sum().fill_null(0), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
+    one = answer(kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0), returns=_.is_return.cast("int32").sum().fill_null(0), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
                          revenue=exact_sum(kept.revenue), anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()), returned_revenue=exact_sum(kept.revenue, kept.is_return),
-                         first_date=_.date.min(), last_date=_.date.max(), **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {})).execute().iloc[0]
+                         first_date=_.date.min(), last_date=_.date.max(), **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}))).iloc[0]
     flags = marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue)).execute().set_index("flag")
     names = [r.name for r in KEPT if r.name not in ("return", "anonymous") and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)]
     facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.lines.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),

@@ -18,9 +18,9 @@ __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'c
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'make_timestamp', 'checked_timestamp',
            'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'date_parts', 'matched_date', 'btrim',
-           'character', 'trimmed', 'loose', 'finite', 'exact_sum', 'different', 'duckdb_hash', 'copies', 'read_parquet',
-           'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'hold', 'known_parquet', 'staging_name',
-           'staging_index']
+           'character', 'trimmed', 'loose', 'finite', 'exact_sum', 'unix_micros', 'answer', 'different', 'duckdb_hash',
+           'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark', 'hold',
+           'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -297,6 +297,21 @@ def exact_sum(
     "Add money exactly, whatever the order."
     return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(10_000.0)
 
+# %% ../nbs/00b_engines.ipynb #3b93ff44
+@ibis.udf.scalar.builtin
+def unix_micros(time: dt.Timestamp(timezone="UTC")) -> int:
+    "Spark's microseconds since 1970."
+
+def answer(
+    table: ibis.Table,  # a small result
+) -> Any:               # a pandas DataFrame; times of any year, to the microsecond
+    "Carry an expression out and fetch its rows."
+    times = [name for name, kind in table.schema().items() if kind.is_timestamp()]
+    if engine(table) != "spark" or not times: return table.execute()
+    import numpy, pandas
+    rows = table.mutate(**{name: unix_micros(table[name]).cast("string") for name in times}).execute()
+    return rows.assign(**{name: pandas.Series(numpy.array([None if v is None or v != v else int(v) for v in rows[name]], "datetime64[us]"), rows.index) for name in times})
+
 # %% ../nbs/00b_engines.ipynb #ed2ae62a
 def different(
     table: ibis.Table,  # any table, in any order
@@ -409,7 +424,7 @@ def hold(
     con: Any,           # the Ibis backend
     table: ibis.Table,  # what is needed more than once
     name: str,          # what it is called
-) -> ibis.Table:        # the same, carried out
+) -> ibis.Table:        # the same, carried out; only DuckDB keeps the order of its rows
     "Carry an expression out where the data is, and go on from its result."
     name = ibis.util.gen_name(name)
     if engine(con) != "spark": return con.create_table(name, table, temp=True)

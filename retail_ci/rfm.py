@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 from .core import ACCENT, INK, SECOND, ConfigError, DataError, amounts, count, day, grid_cells, money, open_run, save_figure, share, show_table, use_style
-from .engines import connect, different, exact_sum
+from .engines import answer, connect, different, exact_sum
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'totals', 'days', 'visits',
@@ -23,7 +23,7 @@ def reference_date(
     transactions: ibis.Table,  # the transactions
 ) -> pd.Timestamp:             # midnight after the last day with a line
     "The day from which recency is counted: the data's last day, plus one."
-    last = transactions.day.max().execute()
+    last = answer(transactions.aggregate(last=transactions.day.max()))["last"][0]
     if last is None or pd.isna(last): raise DataError("There are no transactions to count from; expected at least one line with a date.")
     return pd.Timestamp(last) + pd.Timedelta(days=1)
 

@@ -1,13 +1,14 @@
 "Engines by config, what they say when they cannot start, and source files that are read only once."
-import json, os, shutil, subprocess, sys
+import importlib.util, json, os, shutil, subprocess, sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import Project
 from test_chain import checkout
 
 from retail_ci import engines
-from retail_ci.core import ConfigError, DataConfig, RunError, load_config, sha256
+from retail_ci.core import ConfigError, DataConfig, RunError, load, load_config
 from retail_ci.sources import open_source
 
 HEADER = "basket,customer,product,date,quantity,price\n"
@@ -47,6 +48,29 @@ def test_spark_without_java_or_pyspark(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="Java 17 or newer, found openjdk version"): engines.connect(DataConfig(engine="spark"))
     monkeypatch.setitem(sys.modules, "pyspark", None)
     with pytest.raises(ConfigError, match="pip install retail_ci.spark."): engines.connect(DataConfig(engine="spark"))
+
+
+# A run on either engine
+
+QUICK = "data.spark={driver.extraJavaOptions: -XX:TieredStopAtLevel=1, sql.adaptive.enabled: 'false', sql.shuffle.partitions: '2'}"  # little data: less to plan and to compile
+
+
+def test_a_run_on_spark_hands_on_what_a_run_on_duckdb_does(tmp_path):
+    "The generated shop, from the raw log to the features, through the runner: what every later page reads."
+    if importlib.util.find_spec("pyspark") is None: pytest.skip("pyspark is not installed")
+    if not shutil.which("java"): pytest.skip("there is no Java")
+    project = checkout(tmp_path / "project", "00a", "01_", "02_")
+    for engine in ("duckdb", "spark"):
+        result = project.here("run", "--config", "small", "--set", "synthetic.lines=3000", "--set", f"name={engine}", "--set", f"data.engine={engine}", "--set", QUICK)
+        assert (result.returncode, result.stderr) == (0, "")
+    here, there = (project.home(engine) / "current" for engine in ("duckdb", "spark"))
+    tables = sorted(p.relative_to(here) for p in here.glob("data/*.parquet"))
+    assert [t.stem for t in tables] == ["customers", "features", "flagged", "products", "rejected", "transactions"]
+    for table in tables:
+        a, b = pd.read_parquet(here / table), pd.read_parquet(there / table)
+        assert (len(a) or table.stem == "flagged") and (a.dtypes == b.dtypes).all(), table
+        pd.testing.assert_frame_equal(a, b, check_exact=table.stem != "features", **({"rtol": 1e-9, "atol": 1e-9} if table.stem == "features" else {}), obj=table.stem)
+    for facts in ("metrics/data.json", "models/rfm_cut_points.json"): assert load(here / facts) == load(there / facts), facts
 
 
 # Staging
