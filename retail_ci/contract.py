@@ -215,7 +215,8 @@ KEPT: list[Rule] = [
     Rule("missing_word", "A customer called NULL, nan or the like", "flag", "If it means nobody, add the word to data.missing.", lambda t: t.customer_id.lower().isin(WORDS)),
     Rule("damaged_id", "An id like 1.23E+12, which a spreadsheet has rounded", "flag", "The id is lost; export again with ids as text.", lambda t: ibis.or_(*(t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False) for c in ("customer_id", "product_id") if c in t.columns)))]
 CUSTOMERS: list[Rule] = [
-    Rule("counter_like", "A customer that looks like a counter or a business", "flag", "Ask whether it is a till, a shared card or a reseller; it pulls averages up.", lambda c: (c.baskets > 10 * c.baskets_99) | (c.spent > 10 * c.spent_99))]
+    Rule("counter_like", "A customer that looks like a counter or a business", "flag", "Ask whether it is a till, a shared card or a reseller; it pulls averages up.", lambda c: (c.baskets > 10 * c.baskets_99) | (c.spent > 10 * c.spent_99)),
+    Rule("contradictory", "A customer who is listed twice, with different attributes", "flag", "Where the lines differ the attribute is `contradictory`, which is neither a yes nor a no: nobody is written to on the strength of one of two lines. Mend the customers table.", lambda c: c._contradictory)]
 
 def shared_baskets(
     lines: ibis.Table,  # kept lines

@@ -20,9 +20,9 @@ from .sources import Source, bring, open_source, place
 # %% auto #0
 __all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
            'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
-           'read_customers', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book', 'check_books',
-           'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run', 'by_month', 'plot_trend',
-           'by_category', 'plot_categories', 'concentration', 'top_share', 'plot_pareto', 'per_customer',
+           'read_customers', 'one_of_several', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book',
+           'check_books', 'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run', 'by_month',
+           'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share', 'plot_pareto', 'per_customer',
            'plot_customers']
 
 # %% ../nbs/01_data.ipynb #60b5550e
@@ -165,27 +165,46 @@ def complete_customers(
     transactions: ibis.Table,             # accepted lines
     raw: ibis.Table | None = None,        # a customers table, if there is one
     settings: DataConfig | None = None,   # columns
-) -> ibis.Table:                          # every customer who bought or is on file: id, first purchase, counter_like, and the attributes given
+) -> ibis.Table:                          # every customer who bought or is on file: id, first purchase, counter_like, the attributes given, and `_contradictory`
     "Bring customers who bought and customers on file into one table."
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(first_purchase=known.date.min(where=known.quantity > 0), baskets=known.transaction_id.nunique(where=known.quantity > 0),
                                                      spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0))
     if engine(bought) == "spark": bought = hold(bought.get_backend(), bought, "bought")
     bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
-    if raw is None: return bought.order_by("customer_id")
+    if raw is None: return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
     joined = bought.outer_join(read_customers(raw, settings or DataConfig()), "customer_id")
-    return joined.mutate(customer_id=ibis.coalesce(_.customer_id, _.customer_id_right), counter_like=_.counter_like.fill_null(False)).drop("customer_id_right").order_by("customer_id")
+    return joined.mutate(customer_id=ibis.coalesce(_.customer_id, _.customer_id_right), counter_like=_.counter_like.fill_null(False), _contradictory=_._contradictory.fill_null(False)).drop("customer_id_right").order_by("customer_id")
 
 def read_customers(
     raw: ibis.Table,       # a customers table
     settings: DataConfig,  # columns
-) -> ibis.Table:           # one row per customer_id, the first that the file has, and its attributes as they are
-    "The customers table, under the ids of the house."
+) -> ibis.Table:           # one row per customer_id, its attributes, and `_contradictory` where its lines differ
+    "The customers table, under the ids of the house; an attribute in which the lines of a customer differ becomes `contradictory`."
     names = map_columns(raw, our_columns(raw, settings.columns, ["customer_id"]), {"customer_id": True}, "the customers table")
-    other = [c for c in raw.columns if c not in ("row", "damaged", names["customer_id"], "customer_id", "first_purchase", "counter_like")]
+    other = [c for c in raw.columns if c not in ("row", "damaged", names["customer_id"], "customer_id", "first_purchase", "counter_like", "_contradictory")]
     table = raw.select("row", customer_id=as_text(raw[names["customer_id"]], settings.missing), **{c: raw[c] for c in other})
     table = table.mutate(customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",)))))
-    return table.semi_join(table.filter(_.customer_id.notnull()).group_by("customer_id").aggregate(row=_.row.min()), "row").drop("row")
+    known = table.filter(table.customer_id.notnull())
+    ids = known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
+    first = known.semi_join(ids, "row").drop("row")
+    if not ids.filter(ids.lines > 1).count().execute(): return first.mutate(_contradictory=ibis.literal(False))
+    return one_of_several(first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other)
+
+def one_of_several(
+    first: ibis.Table,    # the first line of each customer
+    again: ibis.Table,    # all lines of the customers who are listed more than once
+    columns: list[str],   # attributes
+) -> ibis.Table:          # `first`, with `contradictory` where lines differ, and `_contradictory`; a column in which any differ is text
+    "Do not choose between two lines about one customer."
+    texts = {c: ibis.coalesce(as_text(again[c]), ibis.literal("")) for c in columns}
+    differs = again.group_by("customer_id").aggregate(**{f"_differs_{c}": t.min() != t.max() for c, t in texts.items()})
+    sums = differs.aggregate(**{c: differs[f"_differs_{c}"].cast("int32").sum() for c in columns}).execute().iloc[0] if columns else {}
+    mixed = [c for c in columns if sums[c]]
+    if not mixed: return first.mutate(_contradictory=ibis.literal(False))
+    joined = first.left_join(differs, "customer_id")
+    marks = {c: joined[f"_differs_{c}"].fill_null(False) for c in mixed}
+    return joined.select("customer_id", **{c: ibis.ifelse(marks[c], "contradictory", joined[c].cast("string")) if c in mixed else joined[c] for c in columns}, _contradictory=ibis.or_(*marks.values()))
 
 # %% ../nbs/01_data.ipynb #bbe96abc
 @dataclass
@@ -220,7 +239,7 @@ def clean(
     people = hold(con, complete_customers(lines, customers, settings), "customers")
     counted = [rows for _, rows in parts or [("", -1)]]
     facts = book(judged, seen, lines, marked, people, sum(counted) if min(counted) >= 0 else int(transactions.count().execute())) | found
-    return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people.order_by("customer_id"), facts, marked.order_by("row", "flag"))
+    return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people.drop("_contradictory").order_by("customer_id"), facts, marked.order_by("row", "flag"))
 
 # %% ../nbs/01_data.ipynb #42741bf4
 def prepare(
@@ -279,9 +298,10 @@ def book(
                          revenue=exact_sum(kept.revenue), anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()), returned_revenue=exact_sum(kept.revenue, kept.is_return),
                          first_date=_.date.min(), last_date=_.date.max(), **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}))).iloc[0]
     flags = marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue)).execute().set_index("flag")
+    on_file = people.aggregate(counter_like=people.counter_like.cast("int32").sum().fill_null(0), contradictory=people["_contradictory"].cast("int32").sum().fill_null(0)).execute().iloc[0]
     names = [r.name for r in KEPT if r.name not in ("return", "anonymous") and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)]
     facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.lines.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),
-             "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(people.counter_like.cast("int32").sum().fill_null(0).execute())},
+             "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(on_file.counter_like)} | ({"contradictory": int(on_file.contradictory)} if on_file.contradictory else {}),
              "customers": int(one.customers), "baskets": int(one.baskets)}
     if "products" in one: facts["products"] = int(one.products)
     amounts = {"collapsed": float(fine.revenue.sum()) - (one.revenue or 0), "anonymous": one.anonymous_revenue, "return": one.returned_revenue} | {n: flags.revenue.get(n, 0.0) for n in names}

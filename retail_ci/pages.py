@@ -68,7 +68,9 @@ def tidy_column(
     places = lambda v: next((d for d in range(4) if abs(v - round(v, d)) <= 5e-4), 3) if abs(v) >= 5e-3 or not v else min(6, 2 - math.floor(math.log10(abs(v))))
     needed = {c: places(float(c)) for c in told if FLOAT.match(c)}
     common = max(needed.values()) if needed and len(needed) == len(set(told)) else None
-    short = lambda c: written(f"{float(c):,.{min(needed[c], 3) if common is None else min(common, max(3, min(needed.values())))}f}")
+    large = max((abs(float(c)) for c in needed), default=0)
+    most = max(2 if large >= 100 else 3, min(needed.values(), default=0))  # cents are enough for hundreds
+    short = lambda c: written(f"{float(c):,.{min(needed[c] if common is None else common, most)}f}")
     return [SAID.get(c) or (short(c) if c in needed else c) for c in cells]
 
 # %% ../nbs/09ab_pages.ipynb #47a64e3d

@@ -148,7 +148,7 @@ def unasked(folder: Path) -> list[str]:
         text = re.sub(r"<details.*?</details>|<script.*?</script>|<style.*?</style>|<pre class=\"signature.*?</pre>", "", page.read_text(encoding="utf-8"), flags=re.S)
         if page.parent.name == "reference": text = re.sub(r"<code>.*?</code>", "", text, flags=re.S)
         shown = re.sub(r"<[^>]+>", " ", re.sub(r"<p>.*?</p>|<li>.*?</li>", lambda m: re.sub(r"<code>.*?</code>", "", m[0], flags=re.S), text, flags=re.S))
-        raw = re.findall(r'<table class="dataframe">', text) + re.findall(r"dtype[:=]|\w+Warning\b|Traceback|\[\{&#39;|\[\{'|\barray\(|\bnp\.\w+\(|\bTimestamp\(|&lt;NA&gt;|\bNaN\b", shown)
+        raw = re.findall(r'<table class="dataframe">', text) + re.findall(r"dtype[:=]|\w+Warning\b|Traceback|\[\{&#39;|\[\{'|\barray\(|\bnp\.\w+\(|\bTimestamp\(|&lt;NA&gt;|\bNaN\b|\$\$|\$\\+\w+", shown)
         found += [f"{page.name}: {what}" for what in raw + [n for n in re.findall(r"(?<![\w.])\d+[.,]\d{5,}(?![\w.])", shown)]]
     return found
 
@@ -167,8 +167,8 @@ def test_raw_tables_printed_python_and_long_decimals_do_not_reach_a_reader(tmp_p
 
 
 def test_the_hunt_finds_what_it_is_there_for(tmp_path):
-    (tmp_path / "a.html").write_text('<table class="dataframe"><tr><td>0.333333</td><td>NaN</td></tr></table><pre>dtype: int64 [{\'a\': 1}] FutureWarning</pre><details>array(</details><p>about <code>array(</code></p>')
-    assert unasked(tmp_path) == ['a.html: <table class="dataframe">', "a.html: NaN", "a.html: dtype:", "a.html: [{'", "a.html: FutureWarning", "a.html: 0.333333"]
+    (tmp_path / "a.html").write_text('<table class="dataframe"><tr><td>0.333333</td><td>NaN</td></tr></table><pre>dtype: int64 [{\'a\': 1}] FutureWarning</pre><details>array(</details><p>about <code>array(`</code> $\\chi^2$</p>')
+    assert unasked(tmp_path) == ['a.html: <table class="dataframe">', "a.html: NaN", "a.html: dtype:", "a.html: [{'", "a.html: FutureWarning", "a.html: $\\chi", "a.html: 0.333333"]
 
 
 # ---------------------------------------------------------------- the whole site
