@@ -58,7 +58,7 @@
     const line = dark() ? "#3a424d" : "#e3e6ea", ink = dark() ? "#e4e7eb" : "#2b2f36", axes = {};
     Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).forEach((key) => { axes[key] = { ...layout[key], gridcolor: line, linecolor: line }; });
     const menus = (layout.updatemenus || []).map((menu) => ({ ...menu, bgcolor: dark() ? "#242a32" : "#f6f8fa", bordercolor: line, font: { color: ink } }));
-    return { ...layout, ...axes, updatemenus: menus, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "inherit", size: 13 }, height: 460, autosize: true };
+    return { ...layout, ...axes, updatemenus: menus, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)", color: dark() ? "#a9b2bd" : "#5a6270", activecolor: ink }, font: { color: ink, family: "inherit", size: 13 }, height: 460, autosize: true };
   };
   const offerChart = (image) => {
     const figure = image.closest("figure"), link = image.closest("a") || image, name = image.dataset.chart;
