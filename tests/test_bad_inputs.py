@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from retail_ci.campaigns import permissions
 from retail_ci.core import DataConfig, RetailError, check_data, fill
 from retail_ci.data import prepare
 from retail_ci.engines import close, connect
@@ -200,3 +201,26 @@ def outcome(con, config: dict):
     same = repr((source.table.schema(), source.table.order_by("row").execute().to_numpy().tolist(), [rows for _, rows in source.parts], cleaning))
     if same not in CLEANED: CLEANED[same] = prepare(con, source.table, settings, parts=source.parts)
     return CLEANED[same]
+
+
+def test_a_customer_who_is_listed_twice_is_not_taken_at_one_word(con, tmp_path):
+    "Consent in one line and none in the other is no consent; a complaint in one line is a complaint; what the lines agree on stays."
+    (tmp_path / "sales.csv").write_text("customer_id,date,revenue\n" + "".join(f"{c},2025-01-03,5\n" for c in ("a", "b", "c", "d", "e")))
+    listed = "customer_id,region,consent,do_not_contact\na,north,yes,\nb,north,yes,\nb,north,no,\nc,south,yes,no\nc,south,yes,no\nd,south,yes,\nd,east,yes,2025-01-03\ne,east,,no\ne,east,yes,no\n"
+    (tmp_path / "customers.csv").write_text(listed)
+    settings = DataConfig(transactions=str(tmp_path / "sales.csv"), customers=str(tmp_path / "customers.csv"))
+    lines, people = (open_source(con, role, settings).table for role in ("transactions", "customers"))
+    result = prepare(con, lines, settings, customers=people)
+    found = result.customers.execute()
+    assert list(found.columns) == ["customer_id", "first_purchase", "counter_like", "region", "consent", "do_not_contact"] and found.customer_id.tolist() == list("abcde")
+    assert permissions(found, ["consent"], ["do_not_contact"]).to_dict() == {"a": "yes", "b": "no consent", "c": "yes", "d": "suppressed", "e": "no consent"}
+    assert found.region.tolist() == ["north", "north", "south", "contradictory", "east"] and result.facts["by_flag"]["contradictory"] == 3
+
+
+def test_contradicting_truths_of_a_parquet_file_are_no_consent(con, tmp_path):
+    (tmp_path / "sales.csv").write_text("customer_id,date,revenue\na,2025-01-03,5\nb,2025-01-03,5\n")
+    pd.DataFrame({"customer_id": ["a", "a", "b"], "consent": [True, False, True]}).to_parquet(tmp_path / "customers.parquet")
+    settings = DataConfig(transactions=str(tmp_path / "sales.csv"), customers=str(tmp_path / "customers.parquet"))
+    lines, people = (open_source(con, role, settings).table for role in ("transactions", "customers"))
+    found = prepare(con, lines, settings, customers=people).customers.execute()
+    assert permissions(found, ["consent"], []).to_dict() == {"a": "no consent", "b": "yes"}
