@@ -20,9 +20,9 @@ __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', '
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
            'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
            'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
-           'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html', 'save_figure',
-           'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month',
-           'date_names', 'sha256']
+           'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html',
+           'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of',
+           'day', 'month', 'date_names', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -623,11 +623,18 @@ def save(
     path = Path(path)
     with replacing(path) as part:
         if path.suffix == ".parquet": value.to_parquet(part, index=False, compression="zstd")
-        elif path.suffix == ".csv": value.to_csv(part, index=False, lineterminator="\n")
+        elif path.suffix == ".csv": value.to_csv(part, index=False, lineterminator="\n", **({"quoting": 1} if lone_return(value) else {}))
         elif path.suffix == ".json": part.write_text(json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
         elif path.suffix == ".npz": import_numpy().savez(part, **value)
         else: raise RunError(f"Cannot write {path.name}: artefacts are parquet, csv, json or npz.")
     return path
+
+def lone_return(
+    table: Any,  # a DataFrame
+) -> bool:       # whether its names or its text hold a carriage return
+    "Python's CSV writer leaves a carriage return bare where lines end otherwise, and readers take it for the end of a line; then all values are quoted."
+    texts = table.select_dtypes(include=["object", "string", "category"])
+    return any("\r" in str(c) for c in table.columns) or any(texts[c].astype("string").str.contains("\r", regex=False).any() for c in texts)
 
 def load(
     path: str | Path,    # an artefact's file
