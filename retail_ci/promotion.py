@@ -282,7 +282,8 @@ def read_log(
     "What was decided, and why."
     found = []
     for line in (serving / "log.jsonl").read_text(encoding="utf-8").splitlines() if (serving / "log.jsonl").exists() else []:
-        with contextlib.suppress(ValueError): found.append(json.loads(line))
+        with contextlib.suppress(ValueError):
+            if isinstance(verdict := json.loads(line), dict) and "version" in verdict: found.append({"when": "at an unknown time", "promoted": False} | verdict)
     return found
 
 def heal(
