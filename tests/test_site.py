@@ -171,6 +171,25 @@ def test_the_hunt_finds_what_it_is_there_for(tmp_path):
     assert unasked(tmp_path) == ['a.html: <table class="dataframe">', "a.html: NaN", "a.html: dtype:", "a.html: [{'", "a.html: FutureWarning", "a.html: $\\chi", "a.html: 0.333333"]
 
 
+def test_a_figure_in_another_locale_keeps_the_words_of_shared_axes():
+    from retail_ci.core import localise_figure, month, use_locale
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    use_locale("de")
+    try:
+        fig, (top, low) = plt.subplots(2, 1, sharex=True)
+        top.bar([0, 1], [1500.0, 2500.0]), low.bar([0, 1], [1, 2])
+        top.yaxis.set_major_formatter("{x:,.1f}")
+        low.set_xticks([0, 1], [month(f"2025-{m:02}-01", short=True, year=False) for m in (3, 12)])
+        localise_figure(fig)
+        fig.canvas.draw()
+        assert [t.get_text() for t in low.get_xticklabels()] == ["Mär", "Dez"] and "1.500,0" in [t.get_text() for t in top.get_yticklabels()]
+    finally:
+        use_locale("en")
+        plt.close(fig)
+
+
 # ---------------------------------------------------------------- the whole site
 
 
