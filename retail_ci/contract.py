@@ -110,6 +110,7 @@ def typed(
     out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
     return settled(raw.select(**out, date=date, **amounts(col, numbers, basket, settings), **marks(raw, names, settings)))
 
+# %% ../nbs/00d_contract.ipynb #3e7e1adf
 def read_once(
     raw: ibis.Table,         # the source's columns
     names: dict[str, str],   # our name: theirs
