@@ -11,7 +11,7 @@ from retail_ci.pages import GLOSSARY, PAGES
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (Debian package chromium)")
 BUSINESS = ["index", *PAGES]
-SETTINGS = ("synthetic.lines=5000", "recommender.cuts=1", "segmentation.draws=4", "worth.draws=10", "movement.draws=4")  # the pages are the same, and quicker made
+SETTINGS = ("synthetic.lines=5000", "recommender.cuts=2", "segmentation.draws=4", "worth.draws=10", "movement.draws=4")  # the pages are the same, and quicker made
 
 
 @pytest.fixture(scope="module")
