@@ -14,7 +14,7 @@ features, which must agree to 1e-9. All three do the same work:
 
 `ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for each line, and copies are found by fingerprint.
 `sql` is what a person who knows DuckDB well writes by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things brought together before they are counted. `pandas` is the same on frames.
-10^8 lines are not part of the default and are not given to pandas, which would need tens of gigabytes: `--lines 100000000 --methods ours,sql --memory 8GB`.
+10^8 lines are not part of the default and are not given to pandas, which would need tens of gigabytes: `--lines 100000000 --methods ours,sql --memory 9500MB` (with less it spills more, and takes longer than in proportion).
 
 The lines come from the project's generator: a million of them, repeated as often as is needed under other customers and baskets.
 DuckDB is given 1500 MB, and spills what is more: without a limit it takes memory that it can do without. CPU seconds are of all threads; the peak is the process's largest resident memory, with its libraries.
@@ -216,7 +216,7 @@ if __name__ == "__main__":
     options.add_argument("--lines", type=int, nargs="+", default=[80_000, 1_470_000, 10_000_000])
     options.add_argument("--methods", default="ours,sql,pandas")
     options.add_argument("--folder", help="where the files go; a temporary folder if left out")
-    options.add_argument("--memory", default="1500MB", help="DuckDB's limit, for both who use it; it spills what is more (give 8GB for 10^8 lines)")
+    options.add_argument("--memory", default="1500MB", help="DuckDB's limit, for both who use it; it spills what is more (give 9500MB for 10^8 lines)")
     options.add_argument("--results", default=str(Path(__file__).parent / "results/features.json"), help="where the result is kept; an empty word keeps nothing")
     for hidden in ("--one", "--file", "--out"): options.add_argument(hidden, help=argparse.SUPPRESS)
     given = options.parse_args()
