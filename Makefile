@@ -10,16 +10,18 @@ CONFIG ?= default
 MLFLOW_PORT ?= 5000
 unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
-.PHONY: help report test site bench soak mlflow lab lock clean
+.PHONY: help env report test site bench soak mlflow lab lock clean
 help: ## say what can be done
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+env: $(READY) ## the environment alone, as every other target makes it first
 
 report: $(READY) ## environment, data, the whole chain, figures, metrics, Power BI tables, the site
 	@$(BIN)/retail-ci run --publish
 	@$(BIN)/retail-ci site
 
 test: $(READY) ## environment, then nbdev_test and pytest
-	@$(BIN)/nbdev_test --n_workers 2
+	@$(BIN)/python tests/notebooks.py --n_workers 2
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -rs tests
 
 site: $(READY) ## the site alone, from the current run

@@ -4,7 +4,7 @@
 
 # %% ../nbs/06c_registry.ipynb #62077642
 from __future__ import annotations
-import contextlib, fcntl, importlib.metadata, io, os, tempfile, warnings
+import contextlib, fcntl, importlib.metadata, io, os, sys, tempfile, warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,16 @@ def requirements() -> list[str]:  # such as numpy==2.4.1
 
 # %% ../nbs/06c_registry.ipynb #5a9488aa
 @contextlib.contextmanager
+def _without_bytecode() -> Iterator[None]:
+    "Import without leaving compiled files beside the source."
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+@contextlib.contextmanager
 def speaking_to(
     store: Store,      # open
 ) -> Iterator[Any]:    # the module mlflow
@@ -105,7 +115,8 @@ def speaking_to(
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            yield mlflow
+            with _without_bytecode():
+                yield mlflow
     finally:
         mlflow.set_tracking_uri(before[0]), mlflow.set_registry_uri(before[1])
         for name, value in zip(names, before): os.environ.pop(name, None) if value is None else os.environ.update({name: value})

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import nbformat
 import pytest
 
 from retail_ci.cli import app
 
 os.environ.setdefault("RETAIL_CI_TRACKING", "off")  # MLflow has tests of its own; the others do not wait for it
+hypothesis.settings.register_profile("everywhere", derandomize=True, deadline=None, database=None)  # by itself it does so only where CI is set
+hypothesis.settings.load_profile("everywhere")
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
 OPEN = "from retail_ci.core import open_run\nrun = open_run(config, run_dir)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}

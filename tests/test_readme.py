@@ -75,6 +75,17 @@ def test_the_two_commands_are_targets_of_make():
         assert {"report": "retail-ci run --publish", "test": "pytest"}[target] in plan
 
 
+def test_the_checks_call_the_two_commands_in_a_newcomers_shell():
+    "A shell that has set nothing: what is missing there is missing in the checks."
+    ci = (ROOT / ".ci/run").read_text()
+    for line in blocks("bash", "make report")[0].splitlines():
+        assert f"bare {line.split('#')[0].strip()}" in ci
+    (bare,) = re.findall(r"^bare\(\) .*$", ci, re.M)
+    full = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PIP_INDEX_URL": "https://example.org/simple", "LANG": "C.UTF-8"}
+    shown = subprocess.run(["bash", "-c", f"{bare}\nbare env"], env=full, capture_output=True, text=True, check=True).stdout
+    assert {line.split("=")[0] for line in shown.splitlines()} == {"PATH", "HOME", "LANG"}
+
+
 def test_the_wheel_is_tried_in_the_readmes_words():
     ci = (ROOT / ".ci/run").read_text()
     assert blocks("bash", "pip install")[0].split("\n")[1:3] == ["retail-ci run", "retail-ci site"]

@@ -1,8 +1,12 @@
-"The neighbours found on Spark are the ones found here."
-import os, sys
+"The neighbours found on Spark are the ones found here, and pandas tables come out of Spark, and go in, as they do with DuckDB."
+import datetime, os, sys
+import ibis
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+from retail_ci import engines
 from retail_ci.collaborative import neighbours, neighbours_on_spark
 
 pyspark = pytest.importorskip("pyspark")
@@ -64,3 +68,86 @@ def test_neighbours_equal_a_dense_sort():
     found = neighbours(counts, 8).toarray()
     kept = np.sort(np.where(cosine > 1e-9, cosine, 0), axis=1)[:, ::-1][:, :8]
     assert np.allclose(np.sort(found, axis=1)[:, ::-1][:, :8], kept, atol=1e-6)
+
+
+# What PySpark's warning about pandas 3 means here (nbs/00b_engines.ipynb has the table)
+
+ROWS = """SELECT * FROM (VALUES
+    (1, CAST('tea' AS {text}), CAST(7 AS BIGINT), CAST(1.5 AS DOUBLE), true, DATE '2025-01-31', {time} '2025-01-31 23:59:59.123456'),
+    (2, CAST(NULL AS {text}), CAST(NULL AS BIGINT), CAST(NULL AS DOUBLE), CAST(NULL AS BOOLEAN), CAST(NULL AS DATE), CAST(NULL AS {time})),
+    (3, CAST('' AS {text}), CAST(-9 AS BIGINT), CAST(0 AS DOUBLE), false, DATE '0001-01-01', {time} '9999-12-31 00:00:00')
+    ) AS t(row, text, whole, number, yes, day, time)"""
+TIME = datetime.datetime(2025, 1, 31, 23, 59, 59, 123456)
+
+
+@pytest.fixture(scope="module")
+def backends(spark):
+    "Spark and DuckDB, each with the same three rows."
+    there, here = engines.connect(session=spark), engines.connect()
+    there._session.sql(ROWS.format(text="STRING", time="TIMESTAMP_NTZ")).createOrReplaceTempView("three")
+    here.raw_sql("CREATE TABLE three AS " + ROWS.format(text="VARCHAR", time="TIMESTAMP"))
+    yield there, here
+    engines.close(there)
+    engines.close(here)
+
+
+def test_spark_answers_with_the_pandas_table_that_duckdb_gives(backends):
+    from_spark, from_duckdb = (engines.answer(con.table("three").order_by("row")) for con in backends)
+    pd.testing.assert_frame_equal(from_spark, from_duckdb, check_exact=True)
+    kinds = {name: str(kind) for name, kind in from_spark.dtypes.items()}
+    assert kinds == {"row": "int32", "text": "str", "whole": "float64", "number": "float64", "yes": "object", "day": "datetime64[s]", "time": "datetime64[us]"}
+    values = [from_spark[name].astype(object).where(from_spark[name].notna(), None).tolist() for name in ("text", "whole", "number", "yes")]
+    assert values == [["tea", None, ""], [7.0, None, -9.0], [1.5, None, 0.0], [True, None, False]]
+    times = [[None if pd.isna(v) else v.isoformat() for v in from_spark[name]] for name in ("day", "time")]
+    assert times == [["2025-01-31T00:00:00", None, "0001-01-01T00:00:00"], ["2025-01-31T23:59:59.123456", None, "9999-12-31T00:00:00"]]
+
+
+@pytest.mark.filterwarnings("ignore:toPandas attempted Arrow optimization:UserWarning")  # its words before it fails
+def test_sparks_own_way_to_pandas_still_ends_in_2262(backends):
+    "Once this fails, the detour in `answer` is no longer needed."
+    with pytest.raises(pa.ArrowInvalid, match="would result in out of bounds timestamp"):
+        backends[0].table("three").execute()
+
+
+SERIES = {
+    "str": pd.Series(["tea", None, ""], dtype="str"),
+    "object": pd.Series(["tea", None, ""], dtype=object),
+    "string": pd.Series(["tea", None, ""], dtype="string"),
+    "arrow": pd.Series(["tea", None, ""], dtype=pd.ArrowDtype(pa.string())),
+    "category": pd.Series(["tea", None, ""], dtype="category"),
+    "Int64": pd.Series([7, None, -9], dtype="Int64"),
+    "float64": pd.Series([1.5, None, 0.0]),
+    "boolean": pd.Series([True, None, False], dtype="boolean"),
+    "us": pd.Series([TIME, None, datetime.datetime(1970, 1, 1)], dtype="datetime64[us]"),
+    "ns": pd.Series([TIME, None, datetime.datetime(1970, 1, 1)], dtype="datetime64[ns]"),
+    "s": pd.Series([datetime.datetime(2025, 1, 31), None, datetime.datetime(1970, 1, 1)], dtype="datetime64[s]")}
+TEXT = ("str", ["tea", None, ""])
+WANTED = dict.fromkeys(("str", "object", "string", "arrow", "category"), TEXT) | {
+    "Int64": ("float64", [7.0, None, -9.0]),
+    "float64": ("float64", [1.5, None, 0.0]),
+    "boolean": ("object", [True, None, False]),
+    "us": ("datetime64[us]", [pd.Timestamp(TIME), None, pd.Timestamp("1970-01-01")]),
+    "ns": ("datetime64[us]", [pd.Timestamp(TIME), None, pd.Timestamp("1970-01-01")]),
+    "s": ("datetime64[us]", [pd.Timestamp("2025-01-31"), None, pd.Timestamp("1970-01-01")])}
+
+
+@pytest.mark.filterwarnings("ignore:Series.values returning an ndarray:DeprecationWarning")  # of times only, which we do not pass
+def test_pandas_tables_go_into_spark_and_come_back(backends):
+    frame = pd.DataFrame(SERIES)
+    tables = [con.execute(ibis.memtable(frame)) for con in backends]
+    tables.append(backends[0]._session.createDataFrame(frame).toPandas())
+    for table in tables:
+        back = {name: (str(table[name].dtype), table[name].astype(object).where(table[name].notna(), None).tolist()) for name in frame}
+        assert back == WANTED
+
+
+def test_map_in_pandas_hands_on_what_it_gets(backends):
+    rows = backends[0]._session.sql("SELECT row, text, whole, number, yes FROM three ORDER BY row")
+
+    def column_kinds(parts):  # in here, so that it travels to the workers as a whole
+        for part in parts:
+            yield pd.DataFrame({"kinds": [" ".join(map(str, part.dtypes))]})
+
+    inside = rows.mapInPandas(column_kinds, "kinds string").toPandas()
+    assert inside["kinds"].tolist() == ["int32 str Int64 float64 object"]
+    pd.testing.assert_frame_equal(rows.mapInPandas(lambda parts: parts, rows.schema).toPandas(), rows.toPandas())

@@ -72,7 +72,10 @@ def shop(tmp_path_factory) -> Project:
     run = finished_run(project, FIRST)
     assert "answers now" in promote_first(run, project.home("trial") / "serving")
     before = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
-    assert write_down(run.config, project.home("trial")) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", False)  # as in a user's shell, whatever is set here
+        assert write_down(run.config, project.home("trial")) == []
+        assert not sys.dont_write_bytecode, "the flag is as it was"
     os.environ.update({k: v for k, v in before.items() if v})
     return project
 
@@ -144,7 +147,7 @@ print("code:", sys.modules["retail_ci"].__file__)
 
 def test_both_models_load_in_an_empty_process(shop, tmp_path):
     home = shop.home("trial")
-    out = subprocess.run([sys.executable, "-c", ALONE, f"sqlite:///{home / 'mlflow.db'}", str(home / "current/data/features.parquet"), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "-B", "-c", ALONE, f"sqlite:///{home / 'mlflow.db'}", str(home / "current/data/features.parquet"), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert str(home / "mlflow") in out.stdout.split("code:")[1], "the code that lies beside the model is used"
     assert "refused:" in out.stdout and "customer_id" in out.stdout
