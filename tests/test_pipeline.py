@@ -134,6 +134,31 @@ def test_from_refuses_a_changed_notebook_and_a_changed_input(project):
     assert result.returncode == 4 and "the input transactions/sales.csv has changed" in result.stderr
 
 
+def test_from_works_after_the_folder_was_moved(project, tmp_path):
+    (project.root / "sales.csv").write_text("customer_id\n1\n")
+    project.config("data: {transactions: sales.csv}\n")
+    run_well(project)
+    moved = Project(project.root.rename(tmp_path / "another place"))
+    run_well(moved, "--from", "03")
+    assert [bool(n.get("from")) for n in manifest(moved)["notebooks"]] == [True, True, False, False]
+    (moved.root / "sales.csv").write_text("customer_id\n2\n")
+    result = moved.here("run", "--from", "03")
+    assert result.returncode == 4
+    assert "the input transactions/sales.csv has changed" in result.stderr
+
+
+def test_parts_of_one_name_are_all_fingerprinted(project):
+    for year in (2024, 2025):
+        (project.root / f"sales/year={year}").mkdir(parents=True)
+        (project.root / f"sales/year={year}/part.csv").write_text(f"customer_id\n{year}\n")
+    project.config("data: {transactions: sales}\n")
+    run_well(project)
+    (project.root / "sales/year=2024/part.csv").write_text("customer_id\n2023\n")
+    result = project.here("run", "--from", "03")
+    assert result.returncode == 4
+    assert "the input transactions/year=2024/part.csv has changed" in result.stderr
+
+
 @pytest.mark.parametrize("words, sentence", [
     (["--from", "07"], "Unknown notebook number '07'"), (["--to", "9"], "Unknown notebook number '9'"), (["--from", "03", "--to", "02"], "comes after --to 02"),
     (["--set", "rfm.bin=4"], "did you mean 'bins'"), (["--set", "rfm.bins"], "must look like key=value"), (["--config", "defualt"], "did you mean 'default'")])
