@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys
 
 import pytest
-from conftest import alive, no_traceback, wait_for
+from conftest import Project, alive, no_traceback, wait_for
 
 WAIT = "import os, time, pathlib\npathlib.Path({flag!r}).write_text(str(os.getpid()))\ntime.sleep(1200)"
 ONE = "run.write('data_metrics', {'kept': 3})"
