@@ -55,7 +55,13 @@ clean: ## remove the environment, all runs, the site and build products
 	rm -rf $(VENV) runs _site _site.* build dist *.egg-info .pytest_cache .constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment: every extra, the locked versions. Made anew when one of these files changes.
+# The environment: every extra, the locked versions. Made anew when one of these files changes, and when the folder was moved:
+# the programs in it hold the folder's path.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell grep -sqF "$(CURDIR)/$(BIN)/" $(BIN)/retail-ci && echo here),here)
+.PHONY: $(READY)
+endif
+endif
 $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; run make PYTHON=python3.11 (or newer).")'
 	@echo "Setting up $(VENV) (once) ..."

@@ -582,11 +582,27 @@ ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in 
 ])}
 
 # %% ../nbs/00_core.ipynb #8f1672be
-FIGURES: dict[str, str] = {name: name[:2] for name in (  # figure: the zone that draws it
-    "01_revenue_trend", "01_category_analysis", "01_pareto", "01_customer_distributions",
-    "02_rfm_heatmap", "02_rfm_distributions", "02_segment_profiles", "02_scale",
-    "03_optimal_k", "03_pca_clusters", "03_cluster_profiles", "03_stability", "03_migration", "03_worth_calibration",
-    "04_recommendation_coverage", "05_recommender_metrics", "05_backtest", "05_business_dashboard", "06_drift")}
+FIGURES: dict[str, str] = {  # figure: the number of the notebook that draws it
+    "01_revenue_trend": "01",
+    "01_category_analysis": "01",
+    "01_pareto": "01",
+    "01_customer_distributions": "01",
+    "02_rfm_heatmap": "02",
+    "02_rfm_distributions": "02",
+    "02_segment_profiles": "02",
+    "02_scale": "02a",
+    "03_optimal_k": "03",
+    "03_pca_clusters": "03",
+    "03_cluster_profiles": "03",
+    "03_stability": "03",
+    "03_migration": "03a",
+    "03_worth_calibration": "03b",
+    "04_recommendation_coverage": "04h",
+    "05_recommender_metrics": "05",
+    "05_backtest": "05b",
+    "05_business_dashboard": "05a",
+    "06_drift": "06d",
+}
 
 # %% ../nbs/00_core.ipynb #c3988a48
 @contextlib.contextmanager

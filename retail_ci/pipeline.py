@@ -484,7 +484,11 @@ def input_hashes(
         recipe = json.dumps([config.seed, dataclasses.asdict(config.synthetic)], sort_keys=True)
         return {"synthetic": hashlib.sha256(recipe.encode()).hexdigest()}
     sources = {role: getattr(config.data, role) for role in ("transactions", "products", "customers")}
-    hashes = {f"{role}/{file.name}": sha256(file) for role, source in sources.items() if source for file in source_files(source, role)}
+    hashes = {}
+    for role, source in sources.items():
+        files = source_files(source, role) if source else []
+        top = os.path.commonpath([file.parent for file in files]) if files else ""
+        hashes |= {f"{role}/{file.relative_to(top).as_posix()}": sha256(file) for file in files}
     return hashes | {f"{role}/database": database_hash(role, config) for role, source in sources.items() if source and "://" in source}
 
 def database_hash(
@@ -611,14 +615,25 @@ def made_by(
     run: Path,               # the last good run
 ) -> list[Path]:             # files, relative to the run
     "What notebooks have made: their artefacts, their figures, and their executed copies."
-    numbers, drawn = {number(p) for p in notebooks}, "\n".join(code(p) for p in notebooks)
-    stems = [str(Path(a.path).with_suffix("")) for a in ARTEFACTS.values() if a.maker in numbers]
-    stems += [f"figures/{name}" for name in FIGURES if re.search(rf"""["']{name}["']""", drawn)]
-    stems += [f"executed/{p.stem}" for p in notebooks]
-    found = [p for stem in stems for p in (run / stem).parent.glob(f"{Path(stem).name}*") if p.name.partition(".")[0] == Path(stem).name]
-    return sorted(f.relative_to(run) for p in found for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
+    numbers = {number(p) for p in notebooks}
+    paths = [a.path for a in ARTEFACTS.values() if a.maker in numbers]
+    paths += [f"figures/{name}.png" for name, maker in FIGURES.items() if maker in numbers]
+    paths += [f"executed/{p.name}" for p in notebooks]
+    return sorted(Path(path) for path in paths if (run / path).is_file())
 
 # %% ../nbs/09_pipeline.ipynb #eb6fcfb7
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    "The keys of a config that decide about results, flat; a source file is named without its folder."
+    flat = {}
+    for section, value in config.items():
+        if section not in ("runs", "mlflow", "serving"):
+            keys = value if isinstance(value, dict) else {"": value}
+            flat |= {f"{section}.{key}".rstrip("."): held for key, held in keys.items()}
+    for key in ("data.transactions", "data.products", "data.customers"):
+        if flat.get(key) and os.path.isabs(flat[key]):
+            flat[key] = os.path.basename(flat[key])
+    return flat
+
 def differing(
     old: dict[str, Any],       # the manifest of the last good run
     config: Config,            # what is asked now
@@ -626,10 +641,9 @@ def differing(
     notebooks: list[Path],     # the earlier notebooks
 ) -> list[str]:                # in words; empty if all agrees
     "What differs from an earlier run, as far as it matters for results."
-    new = json.loads(json.dumps(dataclasses.asdict(config)))
-    flat = lambda c: {f"{s}.{k}" if isinstance(v, dict) else s: w for s, v in c.items() for k, w in (v.items() if isinstance(v, dict) else [("", v)])}
-    was, now = flat(old["config"]), flat(new)
-    words = [f"{k} is {now.get(k)!r}, was {was.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k) and not k.startswith(("runs.", "mlflow.", "serving."))]
+    was = _deciding(old["config"])
+    now = _deciding(json.loads(json.dumps(dataclasses.asdict(config))))
+    words = [f"{k} is {now.get(k)!r}, was {was.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k)]
     words += [f"the input {k} has changed" for k in sorted(old["inputs"] | inputs) if old["inputs"].get(k) != inputs.get(k)]
     sources = {n["name"]: n["sha256"] for n in old["notebooks"]}
     return words + [f"notebook {p.stem} has changed" for p in notebooks if sources.get(p.stem) != sha256(p)]

@@ -462,7 +462,7 @@ def attach_duckdb(
     file: Path,   # a DuckDB file
 ) -> str:         # the name of its catalogue
     "Attach a DuckDB file for reading; an expression on its tables runs on the file."
-    name = "source_" + re.sub(r"\W", "_", file.stem)
+    name = "source_" + hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]  # two files of one name are two catalogues
     con.raw_sql(f"ATTACH IF NOT EXISTS '{str(file).replace(chr(39), chr(39) * 2)}' AS {name} (READ_ONLY)")
     return name
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import RETAIL_CI, Project, wait_for
 
 from retail_ci.core import ARTEFACTS, FIGURES, sha256
-from retail_ci.pipeline import chain, rows
+from retail_ci.pipeline import chain, number, rows
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [p.stem for p in chain(ROOT / "nbs")]
@@ -66,6 +66,41 @@ def test_the_manifest_tells_the_truth(small):
     assert counts["rows_in"] == listed["data/raw/transactions.csv"]["rows"] == counts["kept"] + counts["rejected"] + counts["collapsed"]
     assert listed["data/transactions.parquet"]["rows"] == counts["kept"] and listed["data/rejected.parquet"]["rows"] == counts["rejected"]
     assert listed["data/segments.parquet"]["rows"] == listed["data/features.parquet"]["rows"] > 0
+
+
+NUMBERS = [number(p) for p in chain(ROOT / "nbs")]
+MAKERS = {a.path: a.maker for a in ARTEFACTS.values()} | {f"figures/{name}.png": maker for name, maker in FIGURES.items()}
+
+
+def made(run: Path) -> dict[str, str]:
+    "Every file that a run's manifest names, with its fingerprint."
+    return {a["path"]: a["sha256"] for a in json.loads((run / "manifest.json").read_text())["artifacts"]}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(small, tmp_path_factory) -> Project:
+    "The finished run of the small config, with the whole project in another folder."
+    root = tmp_path_factory.mktemp("elsewhere") / "project"
+    shutil.copytree(small[0].root, root, symlinks=True)
+    return Project(root)
+
+
+@pytest.mark.parametrize("first", NUMBERS)
+def test_a_run_starts_at_every_notebook(elsewhere, first):
+    before = made(elsewhere.home("small") / "current")
+    result = elsewhere.here("run", "--config", "small", "--from", first, "--to", first)
+    assert (result.returncode, result.stderr) == (0, "")
+    done = NUMBERS[:NUMBERS.index(first) + 1]
+    place = "current" if first == NUMBERS[-1] else f"to-{first}"
+    assert made(elsewhere.home("small") / place) == {path: sha for path, sha in before.items() if MAKERS[path] in done}
+    assert len(list((elsewhere.home("small") / place / "executed").iterdir())) == len(done)
+
+
+def test_a_run_from_the_middle_equals_the_whole_one(elsewhere):
+    before = made(elsewhere.home("small") / "current")
+    result = elsewhere.here("run", "--config", "small", "--from", "06d")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert made(elsewhere.home("small") / "current") == before
 
 
 def test_executed_notebooks_hold_no_errors_and_no_warnings(small):

@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys
 
 import pytest
-from conftest import alive, no_traceback, wait_for
+from conftest import Project, alive, no_traceback, wait_for
 
 WAIT = "import os, time, pathlib\npathlib.Path({flag!r}).write_text(str(os.getpid()))\ntime.sleep(1200)"
 ONE = "run.write('data_metrics', {'kept': 3})"
@@ -132,6 +132,31 @@ def test_from_refuses_a_changed_notebook_and_a_changed_input(project):
     (project.root / "sales.csv").write_text("customer_id\n2\n")
     result = project.here("run", "--from", "02")
     assert result.returncode == 4 and "the input transactions/sales.csv has changed" in result.stderr
+
+
+def test_from_works_after_the_folder_was_moved(project, tmp_path):
+    (project.root / "sales.csv").write_text("customer_id\n1\n")
+    project.config("data: {transactions: sales.csv}\n")
+    run_well(project)
+    moved = Project(project.root.rename(tmp_path / "another place"))
+    run_well(moved, "--from", "03")
+    assert [bool(n.get("from")) for n in manifest(moved)["notebooks"]] == [True, True, False, False]
+    (moved.root / "sales.csv").write_text("customer_id\n2\n")
+    result = moved.here("run", "--from", "03")
+    assert result.returncode == 4
+    assert "the input transactions/sales.csv has changed" in result.stderr
+
+
+def test_parts_of_one_name_are_all_fingerprinted(project):
+    for year in (2024, 2025):
+        (project.root / f"sales/year={year}").mkdir(parents=True)
+        (project.root / f"sales/year={year}/part.csv").write_text(f"customer_id\n{year}\n")
+    project.config("data: {transactions: sales}\n")
+    run_well(project)
+    (project.root / "sales/year=2024/part.csv").write_text("customer_id\n2023\n")
+    result = project.here("run", "--from", "03")
+    assert result.returncode == 4
+    assert "the input transactions/year=2024/part.csv has changed" in result.stderr
 
 
 @pytest.mark.parametrize("words, sentence", [

@@ -140,6 +140,16 @@ def test_a_password_in_a_config_is_refused(tmp_path):
     assert "secret" not in str(caught.value)
 
 
+def test_two_duckdb_files_of_one_name_are_two_sources(con, tmp_path):
+    for year in ("2024", "2025"):
+        (tmp_path / year).mkdir()
+        with duckdb.connect(str(tmp_path / year / "shop.duckdb")) as file:
+            file.execute(f"CREATE TABLE sales AS SELECT '{year}' AS year")
+    for year in ("2024", "2025"):
+        source = DataConfig(transactions=str(tmp_path / year / "shop.duckdb"))
+        assert open_source(con, "transactions", source).table.execute()["year"].tolist() == [year]
+
+
 def test_a_duckdb_file(con, tmp_path, wanted):
     frame = sales()
     with duckdb.connect(str(tmp_path / "shop.duckdb")) as file: file.execute("CREATE TABLE sales AS SELECT * FROM frame")
