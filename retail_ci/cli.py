@@ -8,7 +8,7 @@ import contextlib, fcntl, functools, gc, inspect, os, re, shutil, socket, sys, t
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, DataError, RetailError, Run, RunError, find_root, load_config, supplied, unknown, use_locale
+from .core import ConfigError, DataError, RetailError, Run, RunError, check_writable, find_root, load_config, supplied, unknown, use_locale
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
@@ -47,6 +47,7 @@ def check(
     text = proposal(source, guess(source))
     print(text, end="")
     if out:
+        check_writable(out, "give another name to --out")
         if Path(out).exists(): raise ConfigError(f"The file {out} exists; give another name to --out, or move it away.")
         Path(out).write_text(text, encoding="utf-8")
 

@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, sys, tempfile
+import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, sys, tempfile, traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +13,26 @@ import yaml
 
 # %% auto #0
 __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS',
-           'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError',
-           'TooFew', 'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'written',
+           'FIGURES', 'SCRATCH', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError',
+           'DataError', 'TooFew', 'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'written',
            'localise_figure', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig',
            'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
            'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
-           'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
-           'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html',
-           'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of',
-           'day', 'month', 'date_names', 'sha256']
+           'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'replacing',
+           'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run',
+           'clear_scratch', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'decimal', 'money',
+           'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
     "An error with a sentence for the user: what, expected, found, what to do."
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        "What a notebook shows: the sentence; every frame with RETAIL_CI_DEBUG in the environment."
+        if os.environ.get("RETAIL_CI_DEBUG"): return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}"]
 
 class ConfigError(RetailError):
     "The config or the command line asks for something that does not exist."
@@ -378,11 +383,18 @@ def grid_cells(
 
 # %% ../nbs/00_core.ipynb #c66e9a8f
 def find_root(
-    start: str | Path = ".",  # where to look from
-) -> Path:                    # the nearest folder upwards with `configs` and `nbs` in it, else `start`
-    "The project's folder."
-    start = Path(start).resolve()
-    return next((p for p in (start, *start.parents) if (p / "configs").is_dir() and (p / "nbs").is_dir()), start)
+    start: str | Path = "",  # where to look from; RETAIL_CI_ROOT or the working directory if left out
+) -> Path:                   # the nearest folder upwards with `configs` and `nbs` in it, else `start`
+    "The project's folder; raises `ConfigError` if RETAIL_CI_ROOT names no folder."
+    named = "" if start else os.environ.get("RETAIL_CI_ROOT", "")
+    if named and not Path(named).is_dir():
+        raise ConfigError(f"RETAIL_CI_ROOT must name the project's folder, found {named!r}, which is no folder; correct it or unset it.")
+    place = Path(start or named).resolve()
+    return next((p for p in (place, *place.parents) if _is_project(p)), place)
+
+def _is_project(folder: Path) -> bool:
+    "Whether a folder holds `configs` and `nbs`."
+    return (folder / "configs").is_dir() and (folder / "nbs").is_dir()
 
 # %% ../nbs/00_core.ipynb #4ae8ae67
 def shipped() -> Path:  # a folder with nbs/, configs/, assets/ and _quarto.yml
@@ -604,13 +616,31 @@ FIGURES: dict[str, str] = {  # figure: the number of the notebook that draws it
     "06_drift": "06d",
 }
 
+# %% ../nbs/00_core.ipynb #b0307bb5
+def check_writable(
+    path: str | Path,  # a file or folder that is about to be written, existing or not
+    instead: str = "write to a folder outside it",  # what to do, for the message
+) -> None:
+    "Raise `RunError` for a place in a finished run."
+    real = Path(path).resolve()
+    run = next((p for p in (real, *real.parents) if _is_finished(p)), None)
+    if run is None: return
+    raise RunError(f"Cannot write {path}: the run {run.name} is finished, and a finished run is never changed; {instead}.")
+
+def _is_finished(folder: Path) -> bool:
+    "Whether a folder holds the papers of a finished run."
+    papers = folder / "manifest.json"
+    if not ((folder / "config.yaml").is_file() and papers.is_file()): return False
+    return '"artifacts"' in papers.read_text(encoding="utf-8", errors="replace")
+
 # %% ../nbs/00_core.ipynb #c3988a48
 @contextlib.contextmanager
 def replacing(
     path: str | Path,   # the file to write
 ) -> Iterator[Path]:    # a temporary path in the same folder
-    "Write to a temporary path that takes the file's place only if all went well."
+    "Write to a temporary path that takes the file's place only if all went well; raises `RunError` in a finished run."
     path = Path(path)
+    check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
@@ -674,7 +704,8 @@ class Run:
     "The folder of one run, its config, and where to read what it does not hold."
     config: Config             # what the run depends on
     path: Path                 # where artefacts are written
-    fallback: Path | None = None  # the last good run, for a notebook opened by hand
+    fallback: Path | None = None  # the last good run, for a scratch run
+    origin: dict | None = None  # of a scratch run: from which run and with which settings it is made
 
     def file(self, name: str) -> Path:
         "The path of an artefact, whether it exists or not."
@@ -694,13 +725,21 @@ class Run:
         raise RunError(f"The artefact {name!r} is not in the run {self.config.name!r}: notebook {ARTEFACTS[name].maker} makes it. "
                        f"Run `retail-ci run --config {self.config.name}` first.")
 
+    def check_writable(self) -> None:
+        "Raise `RunError` if the run is finished, or was a scratch run that has been cleared since it was opened."
+        check_writable(self.path, "leave run_dir out, and the notebook writes to a scratch run")
+        if self.origin is not None and _origin_of(self.path) != self.origin:
+            raise RunError(f"The scratch run in {self.path} was cleared since this notebook opened it, by a new run or "
+                           "by a notebook with other settings; run the notebook again from its first cell.")
+
     def write(self, name: str, value: Any) -> Path:
-        "Write an artefact by name."
+        "Write an artefact by name; raises `RunError` in a finished run."
         return save(value, self.target(name))
 
     def target(self, name: str) -> Path:
-        "Where an artefact is to be written, for makers that stream."
+        "Where an artefact is to be written, for makers that stream; raises `RunError` in a finished run."
         if name not in ARTEFACTS: raise RunError(unknown("artefact", name, list(ARTEFACTS)))
+        self.check_writable()
         return self.path / ARTEFACTS[name].path
 
 # %% ../nbs/00_core.ipynb #c6363f01
@@ -719,17 +758,98 @@ def localise_prose() -> None:
 
 # %% ../nbs/00_core.ipynb #3d967d93
 def open_run(
-    config: str | Path = "default",  # a config's name or file
-    run_dir: str | Path = "",        # the run's folder; empty when a person opens a notebook
-) -> Run:                            # ready to read and write
-    "Open the run that a notebook belongs to."
-    loaded = load_config(Path(run_dir) / "config.yaml" if run_dir else config)
-    use_locale(loaded.report.locale)
+    config: str | Path = "default",  # a config's name or file; of no account where `run_dir` names a folder
+    run_dir: str | Path | None = None,  # a run's folder; left out: the last good run, to read; empty: a scratch run, for a notebook by hand
+    settings: str | list[str] | None = None,  # "key=value" overrides, as a list or as YAML's text of one
+) -> Run:                            # ready to read; a run at work and a scratch run are ready to write too
+    "Open a run; raises `RunError` if there is none, and `ConfigError` for settings that do not exist."
+    wanted = _as_settings(settings)
+    if run_dir: run = _open_folder(Path(str(run_dir)), wanted)
+    else: run = _open_last(config if isinstance(config, Path) else str(config), wanted, scratch=run_dir is not None)
+    use_locale(run.config.report.locale)
     localise_prose()
-    if run_dir: return Run(loaded, Path(run_dir))
-    home = next((h for top in (find_root(), shipped()) if (h := top / "runs" / loaded.name) and (h / "current").exists()), None)
-    if not home: raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")
-    return Run(loaded, home / "by-hand", home / "current")
+    if run.origin is not None: print(_about_scratch(run), file=sys.stderr, flush=True)
+    return run
+
+# %% ../nbs/00_core.ipynb #d78d59f6
+def _as_settings(given: Any) -> list[str]:
+    "Settings as a list; papermill hands over text where `-p` is used, and YAML's values where `-y` is."
+    found = given
+    if isinstance(given, str):
+        with contextlib.suppress(yaml.YAMLError): found = yaml.safe_load(given) if given.strip().startswith("[") else [given.strip()]
+    found = [] if found is None or found == [""] else found
+    if isinstance(found, (list, tuple)) and all(isinstance(setting, str) for setting in found): return list(found)
+    raise ConfigError(f"settings must be a list of key=value, such as [\"rfm.window_days=90\"], found {given!r}; correct the parameter.")
+
+def _open_folder(folder: Path, settings: list[str]) -> Run:
+    "The run in a folder, whatever its state."
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise RunError(f"There is no run in {str(folder)!r}, as seen from {Path.cwd()}: expected a folder with config.yaml, such as runs/NAME/current. "
+                       "Leave run_dir empty to work in a scratch run.")
+    if settings:
+        raise ConfigError("settings and run_dir exclude each other, since a run keeps the config that it was started with; leave run_dir empty to try settings in a scratch run.")
+    place = folder.resolve()
+    origin = _origin_of(place)
+    return Run(load_config(file), place, place.parent / origin["from"] if origin else None, origin)
+
+# %% ../nbs/00_core.ipynb #2d1278be
+def _open_last(config: str | Path, settings: list[str], scratch: bool) -> Run:
+    "The last good run of a config, or the scratch run beside it."
+    loaded = load_config(config, settings)
+    tops = [find_root(), find_root(config_path(config).parent)]
+    if not _is_project(tops[0]): tops.append(shipped())
+    home = next((h for top in tops if ((h := top / "runs" / loaded.name) / "current").exists()), None)
+    if home is None: raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")
+    good = (home / "current").resolve()
+    return _open_scratch(loaded, good, settings) if scratch else Run(loaded, good)
+
+SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finished runs
+
+def _origin_of(folder: Path) -> dict | None:
+    "What a scratch run is made from; None for a folder that is none."
+    file = folder / "scratch.json"
+    return load(file) if file.is_file() else None
+
+def _open_scratch(config: Config, good: Path, settings: list[str]) -> Run:
+    "The scratch run beside a finished run; an empty one where it is missing or made from something else."
+    folder = good.parent / SCRATCH
+    print_of = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode()).hexdigest()
+    origin = {"from": good.name, "settings": settings, "config": print_of}
+    try:
+        if _origin_of(folder) != origin: _start_scratch(folder, config, origin)
+    except OSError as e:
+        raise RunError(f"Cannot write the scratch run {folder}: {e.strerror}. A notebook opened by hand works there; work in a copy of the project that is yours.") from e
+    return Run(config, folder, good, origin)
+
+# %% ../nbs/00_core.ipynb #744032db
+def _start_scratch(folder: Path, config: Config, origin: dict) -> None:
+    "Put an empty scratch run in the place of an earlier one; its papers are there from its first moment."
+    part = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    (part / "config.yaml").write_text(text, encoding="utf-8")
+    save(origin, part / "scratch.json")
+    clear_scratch(folder.parent)
+    try: part.rename(folder)
+    except OSError:  # another notebook was quicker
+        shutil.rmtree(part)
+        if _origin_of(folder) != origin: raise
+
+def clear_scratch(
+    home: Path,  # runs/<name>
+) -> None:
+    "Remove a config's scratch run, at one stroke for whoever looks."
+    gone = home / f".{SCRATCH}-{os.getpid()}-old.partial"
+    with contextlib.suppress(FileNotFoundError): (home / SCRATCH).rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+def _about_scratch(run: Run) -> str:
+    "The line that a scratch run says."
+    made = f" with {', '.join(run.origin['settings'])}" if run.origin["settings"] else ""
+    return (f"This is a scratch run, made by hand from {run.origin['from']}{made}: {run.path}. "
+            f"The next finished run clears it; open_run({run.config.name!r}) reads the finished one.")
 
 # %% ../nbs/00_core.ipynb #c2c92211
 SEGMENTS: dict[str, str] = {  # segment: its colour, best customers first
@@ -766,6 +886,7 @@ def save_figure(
 ) -> Html:            # the figure with its caption
     "Save a figure under its stable name and show it with its caption; the same picture gives the same bytes."
     if name not in FIGURES: raise RunError(unknown("figure", name, list(FIGURES)))
+    run.check_writable()
     import base64, html
     buffer = io.BytesIO()
     localise_figure(figure)

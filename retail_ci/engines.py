@@ -11,7 +11,7 @@ from typing import Any
 import ibis
 import ibis.expr.datatypes as dt
 from . import __version__
-from .core import ConfigError, DataConfig, DataError, RunError, load, replacing, save, sha256
+from .core import ConfigError, DataConfig, DataError, RunError, check_writable, load, replacing, save, sha256
 
 # %% auto #0
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
@@ -49,6 +49,7 @@ def spill_folder(
 ) -> Path:                 # an existing folder
     "Where an engine may put what does not fit into memory: the config's folder, or the machine's temporary one."
     folder = Path(settings.spill or tempfile.gettempdir())
+    check_writable(folder, "give another folder to data.spill")
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise RunError(f"The folder {folder} of data.spill cannot be used: {e.strerror}. Give a folder that can be written.") from e
     return folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, count, date_names, money, open_run, replacing, share, show_table, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, check_writable, count, date_names, money, open_run, replacing, share, show_table, unknown
 from .engines import connect_duckdb
 
 # %% auto #0
@@ -88,8 +88,9 @@ def check_folder(
     path: Path,  # where an export is to go
     mark: str,   # the file by which an earlier export is known
 ) -> Path:       # the folder, absolute
-    "Raise `ConfigError` for a place that an export must not take."
+    "Raise `ConfigError` for a place that an export must not take, and `RunError` for one in a finished run."
     place = path.resolve()
+    check_writable(place, "give another folder to --out")
     if place in (Path.cwd(), *Path.cwd().parents): raise ConfigError(f"The folder {path} is the one in which you are, or holds it; give another to --out.")
     if place.exists() and not place.is_dir(): raise ConfigError(f"--out must name a folder, and {path} is a file; give another name.")
     if place.is_dir() and any(place.iterdir()) and not (place / mark).is_file(): raise ConfigError(f"The folder {path} holds files that are no export of ours, and they would be lost; give a new or an empty folder to --out.")

@@ -23,10 +23,10 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain',
            'cpu_seconds', 'what_failed', 'execute', 'Job', 'set_environment', 'python_path', 'Server', 'start_job',
            'as_error', 'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
            'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
-           'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'link_earlier', 'disk_errors', 'stoppable',
-           'unfinished', 'staged', 'open_staging', 'close_staging', 'settle', 'keep_books', 'one_duty', 'to_promote',
-           'to_write_down', 'not_done', 'Clerk', 'duties_done', 'run_chain', 'tell_afterwards', 'same_facts',
-           'same_picture', 'stale_reports', 'refresh_reports']
+           'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'copy_earlier', 'disk_errors', 'stoppable',
+           'unfinished', 'staged', 'open_staging', 'close_staging', 'seal_run', 'settle', 'keep_books', 'one_duty',
+           'to_promote', 'to_write_down', 'not_done', 'Clerk', 'duties_done', 'run_chain', 'tell_afterwards',
+           'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -600,6 +600,7 @@ def locked(
     home: Path,          # runs/<name>
 ) -> Iterator[None]:
     "Hold the folder for one run; raises `RunError` that names the process which has it."
+    core.check_writable(home, "give the run another name with --set name=...")
     home.mkdir(parents=True, exist_ok=True)
     with open(home / ".lock", "a+") as file:
         try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -649,7 +650,7 @@ def differing(
     return words + [f"notebook {p.stem} has changed" for p in notebooks if sources.get(p.stem) != sha256(p)]
 
 # %% ../nbs/09_pipeline.ipynb #5a36bc13
-def link_earlier(
+def copy_earlier(
     notebooks: list[Path],     # those before the start
     home: Path,                # runs/<name>
     run: Path,                 # the new run
@@ -664,8 +665,7 @@ def link_earlier(
         raise RunError(f"Cannot start in the middle: since the last good run, {'; '.join(words[:3])}. Run without --from.")
     for file in made_by(notebooks, good):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
-        try: os.link(good.resolve() / file, run / file)
-        except OSError: shutil.copy2(good.resolve() / file, run / file)
+        shutil.copyfile(good / file, run / file)
     names = {p.stem for p in notebooks}
     return [{"from": old["run"], **n} for n in old["notebooks"] if n["name"] in names]
 
@@ -735,16 +735,26 @@ def close_staging(
     return {"read": len(used - before), "ready": len(used & before)}
 
 # %% ../nbs/09_pipeline.ipynb #e2cedfa7
+def seal_run(
+    run: Path,   # a run with its manifest
+) -> None:
+    "Make the files of a run read-only."
+    for path in run.rglob("*"):
+        if path.is_file() and not path.is_symlink(): path.chmod(path.stat().st_mode & ~0o222)
+
 def settle(
     run: Path,           # the folder that was built, with its manifest
     last: str,           # the number after which it stopped; empty for the end
     keep: int,           # finished runs to keep
 ) -> Path:               # where it is now
-    "Give a finished run its name and make it current."
+    "Seal a finished run, give it its name and make it current; what was made by hand from the last one goes."
     place = run.with_name(f"to-{last}" if last else run.name.removeprefix(".").removesuffix(".partial"))
     if last: shutil.rmtree(place, ignore_errors=True)
+    seal_run(run)
     run.rename(place)
-    if not last: publish(place)
+    if not last:
+        publish(place)
+        core.clear_scratch(run.parent)
     prune(run.parent, keep)
     return place
 
@@ -880,7 +890,7 @@ def run_chain(
         prune(home, config.runs.keep)
         kept = open_staging(home, fresh)
         with unfinished(home, config) as run:
-            facts = link_earlier(earlier, home, run, config, inputs) if earlier else []
+            facts = copy_earlier(earlier, home, run, config, inputs) if earlier else []
             facts += run_notebooks(now, run, config, Progress(len(now), stream), *([clerk.start] if clerk else []))
             manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root) if notebooks[0].parent.parent == root else None, complete=not last, staging=close_staging(home, kept))
             place = settle(run, last, config.runs.keep)

@@ -518,7 +518,7 @@ def stage_site(
     sources, locale = sources_of(run_dir, root), (settings.get("report") or {}).get("locale")
     use_locale(locale if locale in LOCALES else "en")
     title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
-    for picture in sorted(run_dir.glob("figures/*.png")): shutil.copy(picture, stage / "figures")
+    for picture in sorted(run_dir.glob("figures/*.png")): shutil.copyfile(picture, stage / "figures" / picture.name)  # writable, as the run's own is not
     for notebook, file in sources.items():
         stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title))
     write_pages(facts_of(run_dir), stage, sources)

@@ -209,6 +209,7 @@ def test_three_ways_to_mark_a_formula_agree(texts):
 def test_orphans_stop_the_export_and_leave_the_last_one(small, exported, tmp_path):
     home = tmp_path / "run"
     shutil.copytree(small.home("small") / "current", home)
+    (home / "manifest.json").unlink()  # or it would be a finished run, which is never changed
     run = Run(load_config(home / "config.yaml"), home)
     export_powerbi(run, tmp_path / "out")
     before = (tmp_path / "out/dictionary.json").read_bytes()
@@ -257,6 +258,7 @@ def test_refusals_are_one_sentence(small, tmp_path):
 def people(small, tmp_path) -> Run:
     "The small run with a customers table that says who may be contacted."
     shutil.copytree(small.home("small") / "current", tmp_path / "run")
+    (tmp_path / "run/manifest.json").unlink()  # or it would be a finished run, which is never changed
     run = Run(load_config(tmp_path / "run/config.yaml"), tmp_path / "run")
     customers = run.read("customers").drop(columns="consent")
     run.write("customers", customers.assign(marketing_ok=np.resize(["yes", "Yes", "no", "perhaps", None, "2024-01-01"], len(customers)), do_not_contact=np.resize([None, "", "no", "complained", "true"], len(customers))))

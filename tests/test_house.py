@@ -80,9 +80,22 @@ def test_imports_stand_in_cells_of_their_own(notebook):
 @pytest.mark.parametrize("notebook", CHAIN, ids=lambda p: p.stem)
 def test_chain_notebooks_take_config_and_run(notebook):
     tagged = [source(c) for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])]
-    assert tagged == ['#| hide\nconfig = "small"\nrun_dir = ""']
+    assert tagged == ['#| hide\nconfig = "small"\nrun_dir = ""\nsettings = []']
     kernel = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["kernelspec"]
     assert kernel["name"] == "python3" and kernel["language"] == "python"
+
+
+@by_name
+def test_no_cell_gives_a_parameter_another_value(notebook):
+    opening = [source(c) for c in cells(notebook) if flagged(c, "chain") and "open_run(" in source(c)]
+    assert all("open_run(config, run_dir, settings)" in text for text in opening)
+    if not opening: return
+    for cell in cells(notebook):
+        if cell["cell_type"] != "code" or "parameters" in cell["metadata"].get("tags", []): continue
+        for statement in ast.parse(python(cell)).body:
+            if isinstance(statement, (ast.FunctionDef, ast.ClassDef)): continue
+            names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            assert not names & {"config", "run_dir", "settings"}, f"a cell cannot be run twice: {source(cell)[:80]!r}"
 
 
 @by_name
