@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 from starlette.exceptions import HTTPException
 from . import __version__
 from .bundle import Bundle, check_bundle, current_bundle, recommend, same_shop, segment_of, self_test, similar_to
-from .core import ConfigError, RunError, find_root
+from .core import ConfigError, RunError, find_root, translating
 
 # %% auto #0
 __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'read_keys', 'Desk', 'Options', 'RecommendRequest',
@@ -67,8 +67,8 @@ def read_keys(
 ) -> frozenset[str]:  # lower-case SHA-256 digests
     "Read hashed API keys; in a file the first word of each line, as `sha256sum` writes it, and a `#` starts a comment."
     if text.startswith("@"):
-        try: text = " ".join(" ".join(line.partition("#")[0].split()[:1]) for line in Path(text[1:]).read_text(encoding="utf-8").splitlines())
-        except OSError as e: raise ConfigError(f"The file of API keys {text[1:]} cannot be read: {e.strerror}.") from e
+        with translating(ConfigError, f"The file of API keys {text[1:]} cannot be read", "Give a text file with the SHA-256 of a key on each line."):
+            text = " ".join(" ".join(line.partition("#")[0].split()[:1]) for line in Path(text[1:]).read_text(encoding="utf-8").splitlines())
         if not text.split(): raise ConfigError("The file of API keys holds no key; expected the SHA-256 of a key on each line.")
     keys = re.split(r"[\s,]+", text.strip().lower()) if text.strip() else []
     for key in keys:

@@ -8,7 +8,7 @@ import bisect, contextlib, functools, hashlib, importlib, itertools, json, mmap,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from .core import RunError, replacing, sha256, to_plain
+from .core import RunError, clear_staging, replacing, sha256, staging, to_plain
 
 # %% auto #0
 __all__ = ['np', 'LISTS', 'FORMAT', 'READ', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'Later',
@@ -234,10 +234,7 @@ def write_note(
     state: list,    # what it looked like before
 ) -> None:
     "Note it; a folder that cannot be written to does without."
-    part = note_of(folder).with_suffix(f".{os.getpid()}.part")
-    with contextlib.suppress(OSError):
-        part.write_text(json.dumps(state), encoding="utf-8")
-        os.replace(part, note_of(folder))
+    with contextlib.suppress(OSError), replacing(note_of(folder)) as part: part.write_text(json.dumps(state), encoding="utf-8")
 
 # %% ../nbs/06_bundle.ipynb #9ed00767
 def write_bundle(
@@ -255,16 +252,12 @@ def write_bundle(
 ) -> dict:                               # the manifest
     "Write a whole serving bundle, or nothing."
     if folder.exists(): raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with staging(f".{folder.name}", folder.parent) as part:
         counts = fill_bundle(part, lists, popular, bought, segments, products, similar, depth)
         (part / "profiles.json").write_text(json.dumps(to_plain(list(profiles)), ensure_ascii=False, allow_nan=False), encoding="utf-8")
         (part / "card.json").write_text(json.dumps(to_plain(card), ensure_ascii=False, allow_nan=False), encoding="utf-8")
         manifest = seal(part, {"version": version, "depth": depth, "counts": counts})
         os.replace(part, folder)
-    finally: shutil.rmtree(part, ignore_errors=True)
     return manifest
 
 # %% ../nbs/06_bundle.ipynb #13709ec0
@@ -537,10 +530,7 @@ def point_at(
     version: str,   # the bundle that is to answer
 ) -> None:
     "Let `current` point at another bundle, in one step."
-    part = serving / ".current.part"
-    part.unlink(missing_ok=True)
-    part.symlink_to(version)
-    os.replace(part, serving / "current")
+    with replacing(serving / "current") as part: part.symlink_to(version)
 
 # %% ../nbs/06_bundle.ipynb #caf120ff
 def activate(
@@ -604,8 +594,8 @@ def tidy(
     "Remove what killed promotions have left, and bundles beyond the last few."
     known = stack_on_file(serving)
     wanted = {*read_stack(serving)[-KEEP:], *(p.name for p in serving.iterdir())} if known is None else {*read_stack(serving)[-KEEP:], *known[-KEEP:]}
-    halves = [p for p in serving.glob(".*.part") if p.is_dir() or p.is_symlink() or p.name.count(".") == 3]
+    halves = clear_staging(serving)
     stale = [p for p in serving.iterdir() if (p / "manifest.json").is_file() and not p.is_symlink() and p.name not in wanted and not p.name.startswith(".")]
     notes = [p for p in serving.glob(".*.checked") if p.name[1:].removesuffix(".checked") not in wanted]
-    for path in (*halves, *stale, *notes): shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-    return sorted(p.name for p in (*halves, *stale, *notes))
+    for path in (*stale, *notes): shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    return sorted([*halves, *(p.name for p in (*stale, *notes))])

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 from .contract import CUSTOMERS, KEPT
-from .core import Config, DataConfig, DataError, Run, check_data, count, open_run, share, source_files, split_table
+from .core import Config, DataConfig, DataError, Run, check_data, count, open_run, share, source_files, split_table, staging
 from .data import Prepared, clean, examples, open_sources
 from .engines import connect
-from .sources import batches, decoded, kind, layout, open_bytes, open_source, read_attached, text_encoding
+from .sources import batches, decoded, kind, layout, open_bytes, open_source, read_attached, text_encoding, reading
 
 # %% auto #0
 __all__ = ['NUMBERS', 'SIGNS', 'DATES', 'TIMES', 'NAMES', 'Guess', 'guess_encoding', 'numeric', 'guess_numbers', 'fits',
@@ -174,14 +174,19 @@ def guess(
     source: str,  # a file, folder, glob, FILE#TABLE, or a database URL
 ) -> list[Guess]:  # for each key of the config that needs a value
     "What a source could mean; raises `DataError` where it cannot be read at all."
-    out, reading = [], check_data(DataConfig(transactions=source))
+    settings = check_data(DataConfig(transactions=source))
+    with reading(settings): return _guess(source, settings)
+
+def _guess(source: str, settings: DataConfig) -> list[Guess]:
+    "The work of `guess`."
+    out = []
     file = None if "://" in source else source_files(source)[0]
     if file and kind(file) == "text":
         out.append(guess_encoding(file))
-        reading = replace(reading, encoding=out[0].value)
-        plan = layout(next(decoded(file, out[0].value)), reading, file.name)
+        settings = replace(settings, encoding=out[0].value)
+        plan = layout(next(decoded(file, out[0].value)), settings, file.name)
         out.append(Guess("delimiter", plan.delimiter if plan.delimiter != "\t" else "tab", "sure" if len(plan.names) > 1 else "unsure", f"it splits the header into {len(plan.names)} columns"))
-    table = first_rows(source, reading)
+    table = first_rows(source, settings)
     columns = guess_columns(table)
     theirs = {g.key.removeprefix("columns."): g.value for g in columns}
     text = {ours: table[name].dropna().str.strip().loc[lambda v: v != ""] for ours, name in theirs.items()}
@@ -230,13 +235,11 @@ def check_source(
     config: Config,          # says where the data is and how to read it
 ) -> tuple[str, bool]:       # the books, and whether a run would accept them
     "Judge every line of a config's sources."
-    folder = Path(tempfile.mkdtemp(prefix="retail-ci-check-"))
     con = connect(config.data)
-    try:
+    with staging("retail-ci-check") as folder:
         found = open_sources(con, Run(config, folder / "run"))
         main = found["transactions"]
         result = clean(main.backend, main.table, config.data, *(found[r].table if r in found else None for r in ("products", "customers")), parts=main.parts)
         facts = result.facts
         fine = bool(facts["rows_in"] and facts["customers"]) and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
         return report(result, config.data.max_rejected), fine
-    finally: shutil.rmtree(folder, ignore_errors=True)

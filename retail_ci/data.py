@@ -15,7 +15,7 @@ from .contract import (CUSTOMERS, KEPT, PRODUCT_COLUMNS, REJECTS, Rule, accepted
 from .core import (ACCENT, INK, PALE, SECOND, Config, DataConfig, DataError, Html, Run, RunError, amounts, count, day, load_config, money, month,
                             open_run, save_figure, share, show_table, unknown, use_style)
 from .engines import answer, connect, copies, engine, exact_sum, hold, write_table
-from .sources import Source, bring, open_source, place
+from .sources import Source, bring, open_source, place, reading
 
 # %% auto #0
 __all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
@@ -226,6 +226,10 @@ def clean(
     parts: list[tuple[str, int]] | None = None,  # files and their rows, from the source
 ) -> Prepared:                      # the tables and the books, however many lines were rejected
     "Clean a raw log by the contract."
+    with reading(settings): return _clean(con, transactions, settings, products, customers, parts)
+
+def _clean(con: Any, transactions: ibis.Table, settings: DataConfig, products: ibis.Table | None, customers: ibis.Table | None, parts: list[tuple[str, int]] | None) -> Prepared:
+    "The work of `clean`."
     has_products = settings.columns.get("product_id", "product_id") in transactions.columns
     catalogue = read_products(products, settings) if products is not None and has_products else None
     told = catalogue if catalogue is not None or not has_products else products_in_log(transactions, settings)

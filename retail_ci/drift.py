@@ -13,7 +13,7 @@ import ibis
 import numpy as np
 import pandas as pd
 from .bundle import card_in, current_bundle
-from .core import ACCENT, INK, PALE, SECOND, Config, DataError, DriftError, Run, RunError, count, day, open_run, replacing, save, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, PALE, SECOND, Config, DataError, DriftError, Run, RunError, count, day, open_run, replacing, save, save_figure, share, show_table, use_style, staging
 from .data import clean, connect, open_sources
 from .engines import exact_sum, write_table
 from .rfm import rfm_features
@@ -414,8 +414,8 @@ def drift_run(
     if since and (pd.isna(day := pd.to_datetime(since, format="%Y-%m-%d", errors="coerce"))): raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
     if not source and not since and config.data.transactions == "synthetic": raise DataError("A generated shop has no new month; name a file, as in retail-ci drift january.csv, or look back with --since.")
     run, _, note = champion_run(config, root)
-    con, folder = connect(replace(config.data, engine="duckdb")), Path(tempfile.mkdtemp(prefix="retail-ci-drift-"))
-    try:
+    con = connect(replace(config.data, engine="duckdb"))
+    with staging("retail-ci-drift") as folder:
         old, facts, rejected = con.read_parquet(run.file("transactions")), run.read("data_metrics"), None
         after = pd.Timestamp(old.day.max().execute()) + pd.Timedelta(days=1)
         start, both = day if since else after, old
@@ -431,7 +431,6 @@ def drift_run(
         products = con.read_parquet(run.file("products")) if run.has("products") else None
         found = compare(both, start, config.rfm.window_days, products, model, rejected, lambda what, done, _: tell(what, done + 1, 3))
         return replace(found, notes=[*([note] if note else []), *found.notes])
-    finally: shutil.rmtree(folder, ignore_errors=True)
 
 def raise_alarm(
     found: Comparison,  # from `compare`

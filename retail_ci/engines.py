@@ -11,12 +11,12 @@ from typing import Any
 import ibis
 import ibis.expr.datatypes as dt
 from . import __version__
-from .core import ConfigError, DataConfig, DataError, RunError, check_writable, load, replacing, save, sha256
+from .core import ConfigError, DataConfig, DataError, RunError, check_writable, load, process_folder, replacing, save, sha256, shown, staging, translating
 
 # %% auto #0
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
-           'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'make_timestamp', 'checked_timestamp',
+           'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'check_format', 'make_timestamp', 'checked_timestamp',
            'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'date_parts', 'matched_date', 'btrim',
            'character', 'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'answer', 'different',
            'duckdb_hash', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark',
@@ -37,7 +37,7 @@ def connect_duckdb(
     settings: DataConfig,  # memory, threads, spill
 ) -> Any:                  # an Ibis backend
     "An in-memory DuckDB that keeps the order of rows, spills where it is told to, and draws no progress bar."
-    options = {"preserve_insertion_order": True, "temp_directory": str(spill_folder(settings) / f"duckdb-{os.getpid()}")}
+    options = {"preserve_insertion_order": True, "temp_directory": str(process_folder("rci-duckdb", spill_folder(settings)))}
     if settings.memory: options["memory_limit"] = f"{mebibytes(settings.memory)}MiB"
     if settings.threads: options["threads"] = settings.threads
     con = ibis.duckdb.connect(**options)
@@ -50,8 +50,7 @@ def spill_folder(
     "Where an engine may put what does not fit into memory: the config's folder, or the machine's temporary one."
     folder = Path(settings.spill or tempfile.gettempdir())
     check_writable(folder, "give another folder to data.spill")
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise RunError(f"The folder {folder} of data.spill cannot be used: {e.strerror}. Give a folder that can be written.") from e
+    with translating(RunError, f"The folder {folder} of data.spill cannot be used", "Give a folder that can be written."): folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 # %% ../nbs/00b_engines.ipynb #eff5964c
@@ -80,7 +79,8 @@ def connect_spark(
     owner = session is None
     con = ibis.pyspark.connect(start_spark(settings) if owner else session.newSession())
     for key, value in SPARK_SETTINGS.items(): con._session.conf.set(key, value)
-    con.retail_ci = {"owner": owner, "folder": tempfile.mkdtemp(prefix="rci-spark-", dir=spill_folder(settings))}
+    held = contextlib.ExitStack()
+    con.retail_ci = {"owner": owner, "folder": str(held.enter_context(staging("rci-spark", spill_folder(settings), private=True))), "held": held}
     return con
 
 # %% ../nbs/00b_engines.ipynb #f0cc85fb
@@ -97,7 +97,7 @@ def start_spark(
     options |= given
     check_java()
     from pyspark.sql import SparkSession
-    with tempfile.NamedTemporaryFile(prefix="rci-spark-", suffix=".log") as log:
+    with tempfile.NamedTemporaryFile(dir=process_folder("rci-spark-log")) as log:
         try:
             with said_to(log.fileno()): return SparkSession.builder.config(map=options).getOrCreate()
         except Exception as e:
@@ -139,9 +139,9 @@ def close(
     con: Any,  # from `connect`
 ) -> None:
     "End an engine and remove what it has laid down; a Spark session that was brought along goes on."
-    own = getattr(con, "retail_ci", {"owner": True, "folder": None})
+    own = getattr(con, "retail_ci", {"owner": True, "held": None})
     if own["owner"]: con.disconnect()
-    if own["folder"]: shutil.rmtree(own["folder"], ignore_errors=True)
+    if own["held"]: own["held"].close()
 
 # %% ../nbs/00b_engines.ipynb #55b1e2d5
 CODES: dict[str, str] = {  # letter of a date format: the text that fits it
@@ -185,9 +185,20 @@ def parse_date(
 ) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
     "Text as a point in time: by the declared format only, or as ISO 8601."
     if engine(text) != "duckdb": return matched_date(date_parts(text, format), format)
+    if format: check_format(format, text.get_backend())
     if format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
+
+# %% ../nbs/00b_engines.ipynb #b20f97d4
+def check_format(
+    format: str,  # such as "%d/%m/%Y"
+    con: Any,     # an Ibis backend of DuckDB
+) -> None:
+    "Raise `ConfigError` for a date format that DuckDB cannot read."
+    literal = format.replace("'", "''")
+    with translating(ConfigError, f"Config key 'data.date_format' cannot be {shown(format)}", "Write it as in %d/%m/%Y; correct it in the config."):
+        con.raw_sql(f"SELECT try_strptime('', '{literal}')").fetchall()
 
 # %% ../nbs/00b_engines.ipynb #5bc15915
 @ibis.udf.scalar.builtin
@@ -357,8 +368,7 @@ def read_parquet(
     files = [Path(f).resolve() for f in files]
     lengths = []
     for file in files:
-        try: lengths.append(read_metadata(file).num_rows)
-        except Exception as e: raise DataError(f"{file.name} cannot be read as PARQUET: {str(e).splitlines()[0][:200]}") from e
+        with translating(DataError, f"{file.name} cannot be read as PARQUET", "Fetch it again."): lengths.append(read_metadata(file).num_rows)
     starts = {str(f): sum(lengths[:n]) for n, f in enumerate(files)}
     if engine(con) == "spark": return read_parquet_spark(con, starts)
     parted = {"hive_partitioning": True, "hive_types_autocast": False} if any("=" in p.name for f in files for p in f.parents) else {"hive_partitioning": False}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, check_writable, count, date_names, money, open_run, replacing, share, show_table, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, check_writable, count, date_names, money, open_run, replacing, share, show_table, staging, unknown
 from .engines import connect_duckdb
 
 # %% auto #0
@@ -112,20 +112,14 @@ def replacing_folder(
 ) -> Iterator[Path]:  # an empty folder beside it
     "Write a folder that takes its place only if all went well; what a killed export left is removed."
     place = check_folder(path, mark)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    for left in place.parent.glob(f".{place.name}.part-*"):
-        if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists(): shutil.rmtree(left, ignore_errors=True)
-    part = place.with_name(f".{place.name}.part-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with staging(f".{place.name}", place.parent) as folder:
+        part = folder / place.name
+        part.mkdir()
         yield part
         if place.exists() and not exchange(part, place):
-            place.rename(old := place.with_name(f"{part.name}-old"))
+            place.rename(folder / "old")
             part.rename(place)
-            shutil.rmtree(old)
         elif not place.exists(): part.rename(place)
-    finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/08_export.ipynb #84f53618
 KINDS: dict[str, str] = {"key": "INTEGER", "count": "BIGINT", "number": "DOUBLE", "money": "DOUBLE", "text": "VARCHAR", "date": "DATE", "flag": "BOOLEAN"}  # kind of column: its type

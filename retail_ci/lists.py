@@ -4,7 +4,6 @@
 
 # %% ../nbs/09a_lists.ipynb #47a4bcaa
 from __future__ import annotations
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from .baselines import Recommender, Rules
 from .bundle import Bundle, current_bundle, recommend, segment_of
-from .core import Config, ConfigError, DataError, Run, RunError, count, replacing, save, unknown
+from .core import Config, ConfigError, DataError, Run, RunError, count, replacing, save, translating, unknown
 from .drift import champion_run
 from .export import escape_formulas
 from .recommender import HybridRecommender
@@ -31,12 +30,10 @@ def read_ids(
     "Read a small table of ids; raises `DataError` with one sentence if it cannot be one."
     file = Path(path)
     if not file.is_file(): raise DataError(f"{what}: the file {path} does not exist.")
-    try:
+    with translating(DataError, f"{what}: {file.name} is no readable table", f"Expected UTF-8 text or parquet with the column {columns[0]!r}."):
         if file.suffix == ".parquet": table = pd.read_parquet(file)
         elif file.suffix in (".csv", ".tsv", ".txt"): table = read_text(file, columns)
         else: raise DataError(f"{what}: cannot read {file.name}; expected .csv, .tsv, .txt or .parquet.")
-    except (UnicodeDecodeError, ValueError, OSError, csv.Error) as e:
-        raise DataError(f"{what}: {file.name} is no readable table ({' '.join(str(e).split())[:100]}); expected UTF-8 text or parquet with the column {columns[0]!r}.") from e
     for name in columns:
         if name not in table: raise DataError(f"{what}: " + unknown("column", name, [str(c) for c in table.columns][:20], file.name))
     if not len(table): raise DataError(f"{what}: {file.name} holds no rows; expected at least one {columns[0]}.")

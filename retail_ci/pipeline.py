@@ -246,7 +246,7 @@ def execute(
     with open(folder / "log", "wb") as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
     os.environ.clear(); os.environ.update(env)
     kernel = ForkedKernel(folder / "k.json", Path(notebook).parent)
-    end_with_parent(kernel.pid, folder, *(p for p in map(Path, env.get("PYTHONPATH", "").split(os.pathsep)) if p.name.startswith("rci-")))
+    end_with_parent(kernel.pid, folder, *(p for p in map(Path, env.get("PYTHONPATH", "").split(os.pathsep)) if core.STAGE.fullmatch(p.name)))
     logging.getLogger("papermill").setLevel(logging.ERROR)
     import papermill
     def started(pid: int) -> None: connection.send({"kernel": pid})
@@ -264,7 +264,7 @@ class Job:
     notebook: Path                              # what is executed
     process: Any                                # the process
     connection: Connection                      # what it tells
-    folder: Path                                # its sockets
+    held: contextlib.ExitStack                  # its folder of sockets
     began: float = field(default_factory=time.monotonic)  # on a clock that is never set
     told: dict = field(default_factory=dict)    # what it has told so far
 
@@ -278,7 +278,7 @@ class Job:
         "End the process and its kernel, and remove the sockets."
         if "peak_mib" not in self.told: self.listen(); kill_group(*filter(None, [self.told.get("kernel")])); self.process.kill()
         self.process.join()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.held.close()
 
 # %% ../nbs/09_pipeline.ipynb #7d0b77e8
 @contextlib.contextmanager
@@ -308,8 +308,7 @@ class Server:
         "Start it; the modules are imported meanwhile."
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(modules)
-        self.folder = tempfile.TemporaryDirectory(prefix="rci-")
-        self.variables = ONE_THREAD | python_path(self.folder.name)
+        self.variables = ONE_THREAD | python_path(core.process_folder("rci"))
         with set_environment(self.variables): multiprocessing.forkserver.ensure_running()
         self.ready = threading.Event()
         attempt = threading.Thread(target=self._try, args=(context.Process(target=os.getpid),), daemon=True)
@@ -335,7 +334,8 @@ def start_job(
 ) -> Job:               # at work
     "Start one notebook in a process of its own."
     import retail_ci.pipeline
-    folder = Path(tempfile.mkdtemp(prefix="rci-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))  # a socket's path must be short
+    held = contextlib.ExitStack()
+    folder = held.enter_context(core.staging("rci", "/tmp" if os.access("/tmp", os.W_OK) else None, private=True))  # a socket's path must be short
     context = server.context()
     here, there = context.Pipe(duplex=False)
     (run / "executed").mkdir(exist_ok=True)
@@ -343,7 +343,7 @@ def start_job(
         str(notebook), str(run / "executed" / notebook.name), {"config": name, "run_dir": str(run)}, environment(folder), there))
     with set_environment(server.variables): process.start()
     there.close()
-    return Job(notebook, process, here, folder)
+    return Job(notebook, process, here, held)
 
 # %% ../nbs/09_pipeline.ipynb #ea66e5ba
 DISK = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG)  # what a disk says when it will not take more
@@ -730,6 +730,7 @@ def close_staging(
     folder = home / "staging"
     if not (folder / "index.json").exists(): return {"read": 0, "ready": 0}
     used = set(load(folder / "index.json"))
+    core.clear_staging(folder)
     for path in folder.iterdir():
         if path.name not in used and path.name != "index.json": path.unlink()
     return {"read": len(used - before), "ready": len(used & before)}

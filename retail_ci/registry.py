@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from . import core
 from .bundle import current_bundle, read_stack
-from .core import Config, ConfigError, Run, RunError, load, load_config
+from .core import Config, ConfigError, Run, RunError, load, load_config, staging
 from .promotion import origin_of, read_log, version_of
 from .tracking import Store, find_logged, headline, import_mlflow, log_missing, one_sentence, open_store, sqlite_file, write_batch
 
@@ -139,8 +139,8 @@ def log_model(
     example: pd.DataFrame,     # from `parts_of`
 ) -> str:                # where the model is, for `register_model`
     "Put one model among the files of a run."
-    with tempfile.TemporaryDirectory() as place:
-        script = Path(place) / f"{kind}.py"
+    with staging("rci-model") as place:
+        script = place / f"{kind}.py"
         script.write_text(SCRIPT.format(kind=kind), encoding="utf-8")
         model = store.client.create_logged_model(store.experiment, kind, source_run_id=number)
         return mlflow.models.Model.log(None, mlflow.pyfunc, name=kind, run_id=number, model_id=model.model_id, python_model=str(script), artifacts=dict(files), signature=signature(kind), input_example=example,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
-from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, TooFew, amount, amounts, count, load, money, open_run, save, save_figure, share, show_table, use_style
+from .core import ACCENT, INK, SECOND, SEGMENTS, DataError, TooFew, amount, amounts, count, load, money, open_run, save, save_figure, share, show_table, use_style, translating
 
 # %% auto #0
 __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'FIVE', 'rfm_values', 'logs',
@@ -662,8 +662,8 @@ def read_customers(
     "Read a list of customers from a file."
     path = Path(path)
     if not path.is_file(): raise DataError(f"The list of customers {path} does not exist; expected a .csv or .parquet file with a column customer_id.")
-    try: table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, sep="\t" if path.suffix == ".tsv" else ",")
-    except (ValueError, OSError) as e: raise DataError(f"The list of customers {path.name} cannot be read: {str(e).splitlines()[0]}") from e
+    with translating(DataError, f"The list of customers {path.name} cannot be read", "Expected UTF-8 text or parquet with a column customer_id."):
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, sep="\t" if path.suffix == ".tsv" else ",")
     if "customer_id" not in table: raise DataError(f"The list of customers needs a column customer_id; found {', '.join(map(str, table.columns))}.")
     for measure in [m for m in RFM if m in table]:
         numbers = pd.to_numeric(table[measure], errors="coerce")

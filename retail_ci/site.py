@@ -6,7 +6,7 @@
 from __future__ import annotations
 import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, struct, subprocess, tempfile, tokenize
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from html.parser import HTMLParser
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import yaml
 from .charts import charts_of
-from .core import LOCALES, RunError, count, decimal, use_locale
+from .core import LOCALES, RunError, count, decimal, staging, use_locale
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
@@ -840,15 +840,13 @@ def workshop(
     "A temporary folder on the same disk; raises `RunError` if the place holds something else or cannot be written."
     if out.exists() and not (out.is_dir() and ((out / "assets/house.css").exists() or not any(out.iterdir()))):
         raise RunError(f"{out} exists and is not a report site; give a new folder, or remove it yourself.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f"{out.name}.", dir=out.parent))
-    except OSError as e: raise RunError(f"Cannot write the site to {out}: {e.strerror}; choose another folder with --out.") from e
-    try: yield stage
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS): raise
-        raise RunError(f"Cannot write the site to {out}: {e.strerror}; the old site is still there.") from e
-    finally: shutil.rmtree(stage, ignore_errors=True)
+    with ExitStack() as held:
+        try: stage = held.enter_context(staging(out.name, out.parent))  # without a dot before it: Quarto finds nothing to render in a hidden folder
+        except OSError as e: raise RunError(f"Cannot write the site to {out}: {e.strerror}; correct the permissions of its folder.") from e
+        try: yield stage
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS): raise
+            raise RunError(f"Cannot write the site to {out}: {e.strerror}; the old site is still there.") from e
 
 # %% ../nbs/09b_site.ipynb #64750f19
 def replace_folder(

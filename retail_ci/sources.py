@@ -4,7 +4,7 @@
 
 # %% ../nbs/00c_sources.ipynb #4600daac
 from __future__ import annotations
-import atexit, codecs, csv, gzip, hashlib, io, os, re, shutil, sqlite3, tempfile, zipfile
+import codecs, contextlib, csv, gzip, hashlib, io, os, re, sqlite3, tempfile, zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, replacing, source_files, split_table, unknown
+from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, process_folder, replacing, shown, source_files, split_table, translating, unknown
 from . import engines
 from .engines import connect, engine, known_parquet, staging_index, staging_name
 
@@ -24,7 +24,7 @@ __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout'
            'Pieces', 'csv_batches', 'chain_texts', 'numbered', 'check_quotes', 'excel_rows', 'cell_text', 'sqlite_rows',
            'choose_table', 'row_batches', 'kind', 'batches', 'stage', 'no_rows', 'Source', 'place', 'read_staged',
            'read_parquet', 'connect_postgres', 'postgres_parts', 'read_database', 'attach_duckdb',
-           'database_fingerprint', 'open_source', 'read_attached', 'fetch', 'view_of', 'lay_down', 'bring',
+           'database_fingerprint', 'open_source', 'reading', 'read_attached', 'fetch', 'view_of', 'lay_down', 'bring',
            'temporary_folder']
 
 # %% ../nbs/00c_sources.ipynb #fb135117
@@ -244,10 +244,10 @@ def excel_rows(
     "The rows of a sheet; raises `ConfigError` where the reader is not installed."
     try: import python_calamine
     except ImportError as e: raise ConfigError(f"Reading {file.name} needs the Python package python-calamine; install it with `pip install retail_ci[excel]`, or save the sheet as CSV.") from e
-    try: book = python_calamine.CalamineWorkbook.from_path(str(file))
-    except Exception as e: raise DataError(f"{file.name} cannot be read as a spreadsheet: {e}.") from e
-    if sheet and sheet not in book.sheet_names: raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
-    rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
+    with translating(DataError, f"{file.name} cannot be read as a spreadsheet", "Save it again without a password, or as CSV."):
+        book = python_calamine.CalamineWorkbook.from_path(str(file))
+        if sheet and sheet not in book.sheet_names: raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
+        rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
     names = settings.header or next(([cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)), [])
     if not names: raise DataError(f"Sheet {sheet or book.sheet_names[0]!r} of {file.name} is empty; expected a header and at least one row.")
     return unique_names(names, settings, file.name), ([cell_text(v, settings) for v in row] for row in rows)
@@ -272,11 +272,11 @@ def sqlite_rows(
 ) -> tuple[list[str], Iterator[list[str | None]]]:  # names, and the rows as text
     "The rows of a table or a query."
     con = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    try:
+    with translating(DataError, f"{file.name} does not answer {shown(query) if query else 'as a database'}", "Correct data.query, or fetch the file again."):
         tables = [n for n, in con.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name")]
         if not query: query = f'SELECT * FROM "{choose_table(table, tables, file.name)}"'
         cursor = con.execute(query)
-    except sqlite3.Error as e: raise DataError(f"{file.name} does not answer {query or 'as a database'!r}: {e}.") from e
+    if cursor.description is None: raise DataError(f"{file.name} answers {shown(query)} with no table; expected a SELECT in data.query.")
     texts = ([None if v is None else v.decode("utf-8", "replace") if isinstance(v, bytes) else repr(v) if isinstance(v, float) else str(v) for v in row] for row in cursor)
     return [c[0] for c in cursor.description], texts
 
@@ -409,10 +409,7 @@ def read_parquet(
     files: list[Path],     # parquet files
 ) -> Source:               # all of them
     "Parquet files as one table."
-    try: table = engines.read_parquet(con, files)
-    except Exception as e:
-        if type(e).__module__.split(".")[0] not in ("duckdb", "_duckdb"): raise
-        raise DataError(f"{files[0].name} cannot be read as PARQUET: {str(e).splitlines()[0]}") from e
+    with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."): table = engines.read_parquet(con, files)
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
 
 # %% ../nbs/00c_sources.ipynb #71fa7134
@@ -423,9 +420,9 @@ def connect_postgres(
     for name in re.findall(r"\$\{(\w+)\}", url):
         if name not in os.environ: raise ConfigError(f"The environment variable {name} of the database URL is not set; set it and try again.")
     full = re.sub(r"\$\{(\w+)\}", lambda found: __import__("urllib.parse").parse.quote(os.environ[found[1]], safe=""), url)
-    try: con = ibis.postgres.connect(**postgres_parts(full))
-    except ImportError as e: raise ConfigError("Reading PostgreSQL needs the Python package psycopg; install it with `pip install retail_ci[sql]`.") from e
-    except Exception as e: raise DataError(f"The database {url} cannot be opened: {' '.join(str(e).split())[:200]}") from e
+    with translating(DataError, f"The database {url} cannot be opened", "Correct the address in the config, or start the server."):
+        try: con = ibis.postgres.connect(**postgres_parts(full))
+        except ImportError as e: raise ConfigError("Reading PostgreSQL needs the Python package psycopg; install it with `pip install retail_ci[sql]`.") from e
     con.retail_ci_url = full
     return con
 
@@ -446,13 +443,11 @@ def read_database(
     where: str,        # the database, for messages
 ) -> Source:           # the table, numbered
     "A table or a query of a database, left where it is."
-    try:
+    with translating(DataError, f"{where} does not answer {shown(query or table)}", "Correct data.query or the table's name."):
         if query: found = con.sql(query)
         else:
             schema, _, name = table.rpartition(".")
             found = con.table(choose_table(name, con.list_tables(database=schema or None), where), database=schema or None)
-    except DataError: raise
-    except Exception as e: raise DataError(f"{where} does not answer {query or table!r}: {' '.join(str(e).split())[:200]}") from e
     if "row" in found.columns: found = found.rename({"row (source)": "row"})
     number = ibis.row_number().over(order_by=[found[c] for c in found.columns]) if engine(con) == "postgres" else ibis.row_number()
     return Source(found.mutate(row=number + 1), [(query and "the query" or found.get_name(), -1)], con)
@@ -490,6 +485,18 @@ def open_source(
     staging: Path | None = None,     # where what is not parquet is laid down; a temporary folder if left out
 ) -> Source:                         # the raw lines
     "Open one source of the config; no value is interpreted."
+    with reading(settings, role): return _open_source(con, role, settings, staging)
+
+def reading(
+    settings: DataConfig,        # says where the source is
+    role: str = "transactions",  # "transactions", "products" or "customers"
+) -> contextlib.AbstractContextManager[None]:
+    "While a source is read: an error of a library becomes a `DataError` that names the source."
+    name = re.sub(r"//.*@", "//", getattr(settings, role) or "")
+    return translating(DataError, f"The {role} in {shown(name)[1:-1]} cannot be read", "Correct the file, or what the config says of it under data; `retail-ci check` shows how a file is understood.")
+
+def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None) -> Source:
+    "The work of `open_source`."
     text, query = getattr(settings, role), settings.query.get(role, "")
     text, table = split_table(NAMED_SOURCES.get(text, {}).get(role, text))
     if re.match(r"postgres(ql)?://", text): return read_database(connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
@@ -509,8 +516,7 @@ def read_attached(
 ) -> Source:       # the table, numbered
     "A table of a DuckDB file."
     if engine(con) != "duckdb": raise ConfigError(f"{file.name} is a DuckDB file, which data.engine {engine(con)} cannot read; set data.engine to duckdb.")
-    try: name = attach_duckdb(con, file)
-    except Exception as e: raise DataError(f"{file.name} cannot be opened as a DuckDB file: {str(e).splitlines()[0][:200]}") from e
+    with translating(DataError, f"{file.name} cannot be opened as a DuckDB file", "Close what writes to it, or fetch it again."): name = attach_duckdb(con, file)
     if query: return Source(view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1), [("the query", -1)], con)
     schema, _, only = table.rpartition(".")
     there = con.raw_sql(f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND table_schema = '{schema or 'main'}' ORDER BY 1").fetchall()
@@ -543,11 +549,10 @@ def view_of(
 ) -> ibis.Table:  # what the query answers
     "A query on an attached file, whose tables it names without their catalogue."
     view = ibis.util.gen_name("query")
-    try:
+    with translating(DataError, f"{where} does not answer {shown(query)}", "Correct data.query."):
         con.raw_sql(f"SET search_path = 'memory.main,{name}.main'")
         con.raw_sql(f"CREATE TEMP VIEW {view} AS {query}")
         return con.table(view)
-    except Exception as e: raise DataError(f"{where} does not answer {query!r}: {' '.join(str(e).split())[:200]}") from e
 
 def lay_down(
     files: list[Path],     # text, spreadsheets, SQLite
@@ -576,6 +581,4 @@ def bring(
 
 def temporary_folder() -> Path:  # an empty folder
     "A folder that goes with the process."
-    folder = Path(tempfile.mkdtemp(prefix="retail-ci-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(tempfile.mkdtemp(dir=process_folder("rci-source")))

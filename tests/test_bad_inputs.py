@@ -117,7 +117,7 @@ CASES = [
     Case("too many rejected", LOG + "B4,c1,p1,never,1,5\n" * 2, r"2 of 5 lines are rejected, more than the 20% .* most often bad_date \(2 lines; row 4 of sales.csv: date 'never'\)", config={"max_rejected": 0.2}),
     Case("nobody is known", LOG.replace("c1", "").replace("c2", ""), "No line has a customer"), Case("everything is wrong", HEAD + "B,c,p,x,y,z\n", "1 of 1 lines are rejected", config={"max_rejected": 0.5}),
     # a config that cannot be
-    Case("no such encoding", LOG, "'data.encoding' must be an encoding that Python knows", config={"encoding": "klingon"}), Case("a broken pattern", LOG, "must be a regular expression", config={"non_product": {"product_id": "("}}), Case("a pattern on no column", LOG, "Unknown column 'sku' in data.non_product", config={"non_product": {"sku": "x"}}),
+    Case("no such encoding", LOG, "'data.encoding' must be a text encoding that Python knows", config={"encoding": "klingon"}), Case("a broken pattern", LOG, "must be a regular expression", config={"non_product": {"product_id": "("}}), Case("a pattern on no column", LOG, "Unknown column 'sku' in data.non_product", config={"non_product": {"sku": "x"}}),
     Case("no such file", {}, "does not exist", config={"transactions": "none.csv"}), Case("no such database", LOG, r"expected postgresql://", config={"transactions": "oracle://host/db"}), Case("rules on products without products", LOG, "need a products table", config={"known_products_only": True}),
 ]
 

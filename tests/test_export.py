@@ -230,12 +230,12 @@ def test_a_killed_export_leaves_the_last_one_and_the_next_cleans_up(small, expor
     before = (out / "dictionary.json").stat().st_mtime_ns
     process = small.start("export", "--config", "small", "--out", str(out))
     try:
-        wait_for(lambda: list(tmp_path.glob(".out.part-*/parquet")))
+        wait_for(lambda: list(tmp_path.glob(".out-*.part/out/parquet")))
         os.killpg(process.pid, signal.SIGKILL)
     finally: process.wait(60)
-    assert (out / "dictionary.json").stat().st_mtime_ns == before and list(tmp_path.glob(".out.part-*"))
+    assert (out / "dictionary.json").stat().st_mtime_ns == before and list(tmp_path.glob(".out-*.part"))
     assert small.call("export", "--config", "small", "--out", str(out)).returncode == 0
-    assert not list(tmp_path.glob(".out.part-*")) and (out / "dictionary.json").stat().st_mtime_ns > before
+    assert not list(tmp_path.glob(".out-*.part")) and (out / "dictionary.json").stat().st_mtime_ns > before
 
 
 def test_refusals_are_one_sentence(small, tmp_path):

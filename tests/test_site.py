@@ -215,7 +215,7 @@ def test_a_broken_page_leaves_the_old_site(tmp_path):
     notebook(("markdown", "# Scores\n\nSee [gone](07_gone.ipynb)."), path=run / "executed/02_rfm.ipynb")
     with pytest.raises(RunError, match=r"02_rfm.html links to 07_gone.html, which does not exist"):
         site.build_site(run, root, renderer="smalldocs")
-    assert (out / "02_rfm.html").read_text() == before and not list(root.glob("_site.*"))
+    assert (out / "02_rfm.html").read_text() == before and not list(root.glob("_site-*"))
 
 
 def test_maths_would_be_fetched_and_is_refused(tmp_path):
