@@ -38,6 +38,56 @@
   window.fetch = (address, options) => /search\.json$/.test(String(address))
     ? load("search").then((text) => new Response(text), () => fetched(address, options)) : fetched(address, options);
 
+  // ---- search on Quarto's pages, which get the box of smalldocs' pages: Quarto's own script reads its index from a server only
+  const searchIndex = () => promised.index = promised.index || load("search").then((text) => new window.Fuse(JSON.parse(text), {
+    keys: [{ name: "title", weight: 2 }, { name: "section", weight: 2 }, { name: "text", weight: 1 }], ignoreLocation: true, threshold: 0.3, minMatchCharLength: 2,
+  }));
+  const excerpt = (text, words) => {
+    const found = Math.max(0, text.toLowerCase().indexOf(words.toLowerCase())), start = Math.max(0, found - 60);
+    return (start ? "… " : "") + text.slice(start, start + 180);
+  };
+  const resultOf = (entry, words) => {
+    const link = make("a", { class: "search-result", href: at + entry.href });
+    link.append(make("div", { class: "search-result-title" }, entry.title));
+    if (entry.section) link.append(make("div", { class: "search-result-section" }, entry.section));
+    link.append(make("div", { class: "search-result-text" }, excerpt(entry.text || "", words)));
+    return link;
+  };
+  const offerSearch = (box) => {
+    const input = box.querySelector("input"), results = box.querySelector(".smalldocs-search-results");
+    const close = () => results.classList.remove("show");
+    const show = (nodes) => { results.replaceChildren(...nodes); results.classList.add("show"); };
+    const search = async () => {
+      const words = input.value.trim();
+      if (words.length < 2) { close(); return; }
+      try {
+        const found = (await searchIndex()).search(words, { limit: 20 });
+        if (words !== input.value.trim()) return;  // a later letter has its own answer
+        show(found.length ? found.map((hit) => resultOf(hit.item, words)) : [make("div", { class: "search-none" }, "No results")]);
+      } catch (error) { show([make("div", { class: "search-none" }, `The search cannot start: ${error.message}.`)]); }
+    };
+    const move = (step) => {
+      const links = all(".search-result", results), before = links.findIndex((link) => link.classList.contains("active"));
+      if (!links.length) return;
+      const next = before < 0 && step < 0 ? links.length - 1 : (before + step + links.length) % links.length;
+      links.forEach((link, i) => link.classList.toggle("active", i === next));
+      links[next].scrollIntoView({ block: "nearest" });
+    };
+    const keys = {
+      ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: () => { close(); input.blur(); },
+      Enter: () => { const link = results.querySelector(".search-result.active") || results.querySelector(".search-result"); if (link) link.click(); },
+    };
+    input.addEventListener("input", search);
+    input.addEventListener("focus", search);
+    input.addEventListener("keydown", (event) => { if (keys[event.key]) { event.preventDefault(); keys[event.key](); } });
+    document.addEventListener("click", (event) => { if (!box.contains(event.target)) close(); });
+    document.addEventListener("keydown", (event) => {
+      const typing = document.activeElement.matches("input, textarea, select, [contenteditable]");
+      if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); input.focus(); }
+    });
+  };
+  all(".house-search").forEach(offerSearch);
+
   // ---- dark or light: smalldocs looks at the page's colour shortly after a change, on a busy machine too early
   const root = document.documentElement;
   if (document.querySelector('meta[name="smalldocs:offset"]')) {

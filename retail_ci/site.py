@@ -810,6 +810,7 @@ def tidy_quarto(
     if '<meta name="generator" content="quarto' not in text.partition("</head>")[0]:
         return text
     text = _edit_part(text, "<head>", "</head>", _edit_head)
+    text = re.sub(r"<body[^>]*>", lambda body: re.sub(r"\bfullcontent\b *", "", body[0]), text, count=1)
     return _edit_part(text, '<header id="quarto-header"', "</header>", _edit_header)
 
 # %% ../nbs/09b_site.ipynb #2cd95843
