@@ -38,6 +38,56 @@
   window.fetch = (address, options) => /search\.json$/.test(String(address))
     ? load("search").then((text) => new Response(text), () => fetched(address, options)) : fetched(address, options);
 
+  // ---- search on Quarto's pages, which get the box of smalldocs' pages: Quarto's own script reads its index from a server only
+  const searchIndex = () => promised.index = promised.index || load("search").then((text) => new window.Fuse(JSON.parse(text), {
+    keys: [{ name: "title", weight: 2 }, { name: "section", weight: 2 }, { name: "text", weight: 1 }], ignoreLocation: true, threshold: 0.3, minMatchCharLength: 2,
+  }));
+  const excerpt = (text, words) => {
+    const found = Math.max(0, text.toLowerCase().indexOf(words.toLowerCase())), start = Math.max(0, found - 60);
+    return (start ? "… " : "") + text.slice(start, start + 180);
+  };
+  const resultOf = (entry, words) => {
+    const link = make("a", { class: "search-result", href: at + entry.href });
+    link.append(make("div", { class: "search-result-title" }, entry.title));
+    if (entry.section) link.append(make("div", { class: "search-result-section" }, entry.section));
+    link.append(make("div", { class: "search-result-text" }, excerpt(entry.text || "", words)));
+    return link;
+  };
+  const offerSearch = (box) => {
+    const input = box.querySelector("input"), results = box.querySelector(".smalldocs-search-results");
+    const close = () => results.classList.remove("show");
+    const show = (nodes) => { results.replaceChildren(...nodes); results.classList.add("show"); };
+    const search = async () => {
+      const words = input.value.trim();
+      if (words.length < 2) { close(); return; }
+      try {
+        const found = (await searchIndex()).search(words, { limit: 20 });
+        if (words !== input.value.trim()) return;  // a later letter has its own answer
+        show(found.length ? found.map((hit) => resultOf(hit.item, words)) : [make("div", { class: "search-none" }, "No results")]);
+      } catch (error) { show([make("div", { class: "search-none" }, `The search cannot start: ${error.message}.`)]); }
+    };
+    const move = (step) => {
+      const links = all(".search-result", results), before = links.findIndex((link) => link.classList.contains("active"));
+      if (!links.length) return;
+      const next = before < 0 && step < 0 ? links.length - 1 : (before + step + links.length) % links.length;
+      links.forEach((link, i) => link.classList.toggle("active", i === next));
+      links[next].scrollIntoView({ block: "nearest" });
+    };
+    const keys = {
+      ArrowDown: () => move(1), ArrowUp: () => move(-1), Escape: () => { close(); input.blur(); },
+      Enter: () => { const link = results.querySelector(".search-result.active") || results.querySelector(".search-result"); if (link) link.click(); },
+    };
+    input.addEventListener("input", search);
+    input.addEventListener("focus", search);
+    input.addEventListener("keydown", (event) => { if (keys[event.key]) { event.preventDefault(); keys[event.key](); } });
+    document.addEventListener("click", (event) => { if (!box.contains(event.target)) close(); });
+    document.addEventListener("keydown", (event) => {
+      const typing = document.activeElement.matches("input, textarea, select, [contenteditable]");
+      if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); input.focus(); }
+    });
+  };
+  all(".house-search").forEach(offerSearch);
+
   // ---- dark or light: smalldocs looks at the page's colour shortly after a change, on a busy machine too early
   const root = document.documentElement;
   if (document.querySelector('meta[name="smalldocs:offset"]')) {
@@ -47,18 +97,35 @@
   }
 
   // ---- charts
-  const dark = () => document.documentElement.classList.contains("quarto-dark") || document.body.classList.contains("quarto-dark");
+  // Quarto marks the body when the page is dark, smalldocs the root element.
+  const dark = () => [document.documentElement, document.body].some((node) => node.classList.contains("quarto-dark"));
+  const whenSchemeChanges = (call) => {
+    let before = dark();
+    const look = () => { if (dark() !== before) { before = !before; call(); } };
+    [document.documentElement, document.body].forEach((node) => new MutationObserver(look).observe(node, { attributes: true, attributeFilter: ["class"] }));
+  };
   const plotly = () => promised.plotlyReady = promised.plotlyReady || load("plotly").then((text) => new Promise((done, failed) => {
     const script = make("script", { src: addressOf(text) });
     script.onload = () => done(window.Plotly);
     script.onerror = () => failed(new Error("the chart's script did not start"));
     document.head.append(script);
   }));
-  const themed = (layout) => {
-    const line = dark() ? "#3a424d" : "#e3e6ea", ink = dark() ? "#e4e7eb" : "#2b2f36", axes = {};
-    Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).forEach((key) => { axes[key] = { ...layout[key], gridcolor: line, linecolor: line }; });
-    const menus = (layout.updatemenus || []).map((menu) => ({ ...menu, bgcolor: dark() ? "#242a32" : "#f6f8fa", bordercolor: line, font: { color: ink } }));
-    return { ...layout, ...axes, updatemenus: menus, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)", color: dark() ? "#a9b2bd" : "#5a6270", activecolor: ink }, font: { color: ink, family: "inherit", size: 13 }, height: 460, autosize: true };
+  // The colours of the page as paths into a layout: a change of colours leaves the reader's zoom, legend and buttons alone.
+  const coloursFor = (layout) => {
+    const line = dark() ? "#3a424d" : "#e3e6ea", ink = dark() ? "#e4e7eb" : "#2b2f36";
+    const colours = { "font.color": ink, "modebar.color": dark() ? "#a9b2bd" : "#5a6270", "modebar.activecolor": ink };
+    Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).forEach((axis) => Object.assign(colours, { [`${axis}.gridcolor`]: line, [`${axis}.linecolor`]: line }));
+    (layout.updatemenus || []).forEach((menu, i) => Object.assign(colours, { [`updatemenus[${i}].bgcolor`]: dark() ? "#242a32" : "#f6f8fa", [`updatemenus[${i}].bordercolor`]: line, [`updatemenus[${i}].font.color`]: ink }));
+    return colours;
+  };
+  const put = (within, path, value) => {
+    const keys = path.match(/[^.[\]]+/g), last = keys.pop();
+    keys.reduce((at, key) => at[key] = at[key] || {}, within)[last] = value;
+  };
+  const themed = (layout) => {  // without a height: the box has one in the stylesheet, and the chart fills the box
+    const out = { ...structuredClone(layout), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", modebar: { bgcolor: "rgba(0,0,0,0)" }, font: { family: "inherit", size: 13 }, autosize: true };
+    Object.entries(coloursFor(layout)).forEach(([path, value]) => put(out, path, value));
+    return out;
   };
   const offerChart = (image) => {
     const figure = image.closest("figure"), link = image.closest("a") || image, name = image.dataset.chart;
@@ -66,13 +133,15 @@
     const button = make("button", { type: "button", class: "house-explore", "aria-pressed": "false" }, "Explore this chart");
     const place = make("div", { class: "house-chart", hidden: "", role: "group", "aria-label": `Interactive chart. ${image.alt}` });
     let drawn = null;
+    const paint = () => window.Plotly.relayout(place, coloursFor(drawn.layout));
     const draw = async () => {
       button.textContent = "Loading …";
       try {
         const [library, text] = await Promise.all([plotly(), load(name)]);
         drawn = JSON.parse(text);
         place.hidden = false; link.hidden = true;
-        await library.newPlot(place, drawn.data, themed(drawn.layout), { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+        await library.newPlot(place, structuredClone(drawn.data), themed(drawn.layout), { displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+        new ResizeObserver(() => { if (!place.hidden) library.Plots.resize(place); }).observe(place);
         button.textContent = "Show the picture"; button.setAttribute("aria-pressed", "true");
       } catch (error) { button.textContent = `The chart cannot be shown: ${error.message}.`; }
     };
@@ -81,11 +150,10 @@
       place.hidden = !place.hidden; link.hidden = !place.hidden;
       button.setAttribute("aria-pressed", String(!place.hidden));
       button.textContent = place.hidden ? "Explore this chart" : "Show the picture";
-      if (!place.hidden) window.Plotly.relayout(place, themed(drawn.layout));
+      if (!place.hidden) paint();
     });
     link.after(place, button);
-    new MutationObserver(() => { if (drawn && !place.hidden) window.Plotly.relayout(place, themed(drawn.layout)); })
-      .observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
+    whenSchemeChanges(() => { if (drawn && !place.hidden) paint(); });
     window.addEventListener("beforeprint", () => { link.hidden = false; });
     window.addEventListener("afterprint", () => { link.hidden = !place.hidden; });
   };

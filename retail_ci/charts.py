@@ -54,7 +54,7 @@ def trend_chart(
     bars = {"type": "bar", "name": "Net revenue", "x": name, "y": [round(m["revenue"], 2) for m in rows], "text": told, "textposition": "none", "hovertemplate": "%{x}<br>%{text}<extra></extra>",
             "marker": {"color": [ACCENT if m["whole"] else PALE for m in rows]}}
     line = {"type": "scatter", "mode": "lines+markers", "name": "Customers who bought", "x": name, "y": [m["customers"] for m in rows], "yaxis": "y2", "line": {"color": SECOND}}
-    second = {"title": {"text": "customers who bought"}, "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": True}
+    second = {"title": {"text": "customers who bought"}, "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": True, "tickmode": "auto"}
     out = chart([bars, line], "", f"net revenue{', ' + plain(currency) if currency else ''}", yaxis2=second)
     out["layout"]["xaxis"]["type"] = "category"
     return out
@@ -128,9 +128,10 @@ def ranking_chart(
     def choice(measure: str) -> dict:
         v = [values(t, measure) for t in tasks]
         return {"label": MEASURES[measure], "method": "update", "args": [{"y": [x["y"] for x in v], "error_y.array": [x["plus"] for x in v], "error_y.arrayminus": [x["minus"] for x in v]}, {"yaxis.title.text": MEASURES[measure]}]}
-    menu = {"buttons": [choice(m) for m in MEASURES], "direction": "right", "type": "buttons", "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "bottom", "showactive": True}
+    menu = {"buttons": [choice(m) for m in MEASURES], "direction": "right", "type": "buttons", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 48}, "showactive": True}
+    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}  # above: the names of the models below are long
     traces = [trace(t, c) for t, c in zip(tasks, (SECOND, ACCENT))]
-    return chart(traces, "", "NDCG", barmode="group", margin={"l": 10, "r": 10, "t": 70, "b": 10}, updatemenus=[menu] if traces else [])
+    return chart(traces, "", "NDCG", barmode="group", margin={"l": 10, "r": 10, "t": 110, "b": 10}, legend=legend, updatemenus=[menu] if traces else [])
 
 # %% ../nbs/09aa_charts.ipynb #f0a56528
 def shelf_chart(

@@ -77,13 +77,14 @@ def site(
     config: str = "default",   # a name from configs/, or a YAML file
     serve: bool = False,       # show the site at a local address until Ctrl-C
     port: int = 8080,          # of the local address
+    renderer: str = "auto",    # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else smalldocs
 ) -> None:
     "Build the report site in _site/ from the current run."
     root = find_root()
     current = root / "runs" / load_config(config).name / "current"
     if not current.exists(): raise RunError(f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` first.")
     from retail_ci.site import build_site
-    build_site(current, supplied("_quarto.yml", root).parent, root / "_site")
+    build_site(current, supplied("_quarto.yml", root).parent, root / "_site", renderer)
     print(f"The site: {root / '_site' / 'index.html'}")
     if serve: show_folder(root / "_site", port)
 
@@ -446,7 +447,7 @@ def comments(
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+?)\s*$", signature, re.M))
 
 # %% ../nbs/09c_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "format": "NAME", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON", "reason": "REASON", "runs": "A,B", "metric": "NAME",
+METAVARS = {"config": "NAME|FILE", "format": "NAME", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON", "reason": "REASON", "renderer": "NAME", "runs": "A,B", "metric": "NAME",
             "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
 
 def as_command(
@@ -515,7 +516,7 @@ EXAMPLES = {
     "drift": ["retail-ci drift december.csv --config shop.yaml", "retail-ci drift --since 2025-12-01"],
     "export": ["retail-ci export", "retail-ci export --format powerbi --config shop.yaml --out /mnt/share/powerbi --bom"],
     "campaigns": ["retail-ci campaigns", "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists"],
-    "site": ["retail-ci site", "retail-ci site --config small --serve"],
+    "site": ["retail-ci site", "retail-ci site --config small --serve", "retail-ci site --renderer smalldocs"],
     "models_promote": ["retail-ci models promote", "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'"],
     "models_rollback": ["retail-ci models rollback", "retail-ci models rollback --reason 'too many umbrellas'"], "models_list": ["retail-ci models list"],
     "models_show": ["retail-ci models show", "retail-ci models show challenger --config shop.yaml"],

@@ -4,33 +4,34 @@
 
 # %% ../nbs/09b_site.ipynb #d2af59af
 from __future__ import annotations
-import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, struct, subprocess, tempfile, tokenize
-from collections.abc import Iterator, Mapping
+import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, struct, subprocess, sys, tempfile, tokenize
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import unquote
 import numpy as np
 import yaml
 from .charts import charts_of
-from .core import LOCALES, RunError, count, decimal, staging, use_locale
+from .core import LOCALES, ConfigError, RunError, count, decimal, staging, use_locale
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED', 'OUTSIDE',
-           'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of',
-           'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output',
-           'stage_code', 'stage_text', 'run_steps', 'fold_code', 'stage_notebook', 'comments_of', 'parameters_of',
-           'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of',
-           'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp',
-           'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderer_for', 'render', 'spare_colours', 'letters',
-           'pack', 'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons',
-           'plain_code', 'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of',
-           'check_site', 'workshop', 'replace_folder', 'build_site', 'readme_link', 'readme_parts', 'heading_level',
-           'readme_text', 'make_readme']
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'RENDERERS', 'SUMMARY', 'WIDGET_SCRIPT', 'SEARCH_SCRIPTS',
+           'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED', 'OUTSIDE', 'split_title', 'slug',
+           'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'shown_size',
+           'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text',
+           'run_steps', 'fold_code', 'drop_run_metadata', 'stage_notebook', 'comments_of', 'parameters_of', 'fields_of',
+           'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of', 'origin_of',
+           'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp', 'navigation',
+           'read_facts', 'sources_of', 'stage_site', 'renderers_for', 'quarto_title', 'render', 'spare_colours',
+           'letters', 'pack', 'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles',
+           'lighten_icons', 'tidy_quarto', 'describe_page', 'plain_code', 'finish_page', 'finish', 'outside_in',
+           'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder', 'make_pages',
+           'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -203,7 +204,7 @@ def stage_code(
     "Prepare a code cell: outputs cleaned, and the line that its code will be folded under; none on the home page."
     injected = "injected-parameters" in cell.metadata.get("tags", [])
     code = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
-    if injected: code = f'config = "{page.config}"\nrun = "{page.run_dir.name}"'
+    if injected: code = f'config = "{page.config}"'
     cell.outputs = [o for o in (clean_output(o, page) for o in cell.get("outputs", [])) if o]
     home, bare = page.name == "index", not cell.outputs
     if "default_exp" in cell.directives_ or (bare and (home or not code or is_imports(code))): cell.source = None
@@ -247,9 +248,29 @@ def fold_code(
         folded.append(cell)
     for cell in folded:
         summary = getattr(cell, "summary_", None)
-        if summary: cell.source = f'#| code-fold: true\n#| code-summary: "{summary}"\n{cell.source}'
+        if summary: cell.source = f"#| code-fold: true\n#| code-summary: {json.dumps(summary, ensure_ascii=False)}\n{cell.source}"
         elif summary == "": cell.source = f"#| echo: false\n{cell.source}"
     return folded
+
+# %% ../nbs/09b_site.ipynb #b478addb
+def drop_run_metadata(
+    notebook: Any,  # a staged notebook
+) -> None:          # the notebook is changed
+    "Take out what differs from run to run: times, tags, folders, ids and counters of cells."
+    kernel = notebook.get("metadata", {}).get("kernelspec")
+    notebook.metadata = {"kernelspec": kernel} if kernel else {}
+    notebook.nbformat_minor = 4  # from 5 on, every cell has an id, and that of an injected cell is drawn by chance
+    for cell in notebook.cells:
+        cell.metadata = {}
+        cell.pop("id", None)
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = None
+            if "metadata" in output:
+                output["metadata"] = {}
 
 # %% ../nbs/09b_site.ipynb #3ce71653
 def stage_notebook(
@@ -267,6 +288,7 @@ def stage_notebook(
     top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
     if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
     notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
+    drop_run_metadata(notebook)
     write_nb(notebook, page.stage / f"{page.name}.ipynb")
     return front["title"]
 
@@ -529,31 +551,80 @@ def stage_site(
     (stage / "_run.yml").write_text(yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #85f8503b
-def renderer_for(
-    renderer: Literal["auto", "quarto", "smalldocs"],  # which one is wanted
-) -> str:                                              # which one is used
-    "Quarto where it is installed, else smalldocs; raises `RunError` if the wanted one is missing."
-    have = {"quarto": shutil.which("quarto"), "smalldocs": importlib.util.find_spec("smalldocs")}
-    wanted = list(have) if renderer == "auto" else [renderer]
-    for name in wanted:
-        if have.get(name): return name
-    raise RunError(f"The site needs {' or '.join(wanted)}, and it is not installed; run `pip install 'retail_ci[report]'` for smalldocs.")
+RENDERERS = ("auto", "quarto", "smalldocs")
+
+def renderers_for(
+    renderer: str,  # one of `RENDERERS`
+) -> list[str]:     # what to try, in this order
+    "The renderers to try; raises `ConfigError` for an unknown name, and `RunError` if the wanted one is missing."
+    if renderer not in RENDERERS:
+        raise ConfigError(f"There is no renderer {renderer!r}; choose one of {', '.join(RENDERERS)}.")
+    have = []
+    if shutil.which("quarto"):
+        have.append("quarto")
+    if importlib.util.find_spec("smalldocs"):
+        have.append("smalldocs")
+    wanted = [name for name in have if renderer in ("auto", name)]
+    if wanted:
+        return wanted
+    if renderer == "quarto":
+        raise RunError("There is no `quarto` on the PATH; install Quarto, or leave --renderer out and smalldocs makes the pages.")
+    raise RunError("The pages need Quarto or smalldocs, and neither is installed; run `pip install 'retail_ci[report]'` for smalldocs.")
+
+# %% ../nbs/09b_site.ipynb #41cc8aef
+SUMMARY = re.compile(r"^#\| code-summary: (.+)$", re.M)  # the line of a staged cell that holds the title of its fold
+
+def quarto_title(
+    title: str,  # plain text
+) -> str:        # the same for Quarto
+    "A title that Quarto shows as it is."
+    return re.sub(r"[^\w\s:,]|_", lambda sign: f"&amp;#{ord(sign[0])};", title)
+
+def _escape_titles(stage: Path) -> None:
+    "Write the titles of folds as Quarto wants them."
+    def escape(line: re.Match) -> str:
+        title = quarto_title(json.loads(line[1]))
+        return f"#| code-summary: {json.dumps(title, ensure_ascii=False)}"
+    for path in sorted(stage.rglob("*.ipynb")):
+        book = json.loads(path.read_text(encoding="utf-8"))
+        for cell in book["cells"]:
+            if cell["cell_type"] == "code":
+                cell["source"] = SUMMARY.sub(escape, "".join(cell["source"]), count=1)
+        path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #09334ab8
+def _render_with_quarto(stage: Path) -> None:
+    "Call Quarto's command line."
+    _escape_titles(stage)
+    command = ["quarto", "render", str(stage), "--quiet"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+    except OSError as e:
+        raise RunError(f"Quarto could not be started: {e.strerror}.") from e
+    if done.returncode:
+        said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).split())
+        raise RunError(f"Quarto ended with exit code {done.returncode}: {said[-400:] or 'it said nothing'}")
+    if not (stage / "_site/index.html").is_file():
+        raise RunError("Quarto ended well and made no pages.")
+
+def _render_with_smalldocs(stage: Path) -> None:
+    "Call smalldocs."
+    from smalldocs.config import BuildError
+    from smalldocs.config import ConfigError as ProjectError
+    from smalldocs.site import build
+    spare_colours(stage)
+    try:
+        build(stage, quiet=True)
+    except (BuildError, ProjectError) as e:
+        raise RunError(f"smalldocs could not render the site: {e}") from e
+
 def render(
     stage: Path,    # a project
     renderer: str,  # "quarto" or "smalldocs"
 ) -> Path:          # the folder with the pages
     "Render a project, quietly."
-    if renderer == "quarto":
-        done = subprocess.run(["quarto", "render", str(stage), "--quiet"], capture_output=True, text=True)
-        if done.returncode: raise RunError(f"Quarto could not render the site: {' '.join(done.stderr.split())[-400:]}")
-    else:
-        from smalldocs.config import BuildError, ConfigError
-        from smalldocs.site import build
-        spare_colours(stage)
-        try: build(stage, quiet=True)
-        except (BuildError, ConfigError) as e: raise RunError(f"smalldocs could not render the site: {e}") from e
+    with_tool = {"quarto": _render_with_quarto, "smalldocs": _render_with_smalldocs}
+    with_tool[renderer](stage)
     return stage / "_site"
 
 def spare_colours(
@@ -602,7 +673,7 @@ def pack_all(
         found = [{k: v[:400] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
         found = search_entries(facts_of(run_dir)) + found
         pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
-        if (site / "site_libs/smalldocs.js").exists(): index.unlink()  # Quarto's own search reads it from a server
+        index.unlink()
     return list(charts)
 
 # %% ../nbs/09b_site.ipynb #6065254c
@@ -686,6 +757,74 @@ def lighten_icons(
     (folder / "fonts/bootstrap-icons.woff2").unlink(missing_ok=True)
     sheet.write_text(re.sub(r"url\([^)]*woff2[^)]*\)\s*format\([^)]*\),?", "", text), encoding="utf-8")
 
+# %% ../nbs/09b_site.ipynb #37dca603
+WIDGET_SCRIPT = re.compile(r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@")  # see Quarto's src/core/jupyter/widgets.ts
+SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js")  # of Quarto's own search
+SEARCH_BOX = """<i class="bi bi-search" aria-hidden="true"></i><input type="search" class="form-control form-control-sm" placeholder="Search" aria-label="Search" autocomplete="off"><div class="smalldocs-search-results dropdown-menu"></div>"""
+
+def _edit_part(text: str, start: str, end: str, edit: Callable) -> str:
+    "Change one part of a page as HTML; all else stays as it is."
+    from bs4 import BeautifulSoup
+    first = text.find(start)
+    last = text.find(end, first)
+    if first < 0 or last < 0:
+        return text
+    last += len(end)
+    part = BeautifulSoup(text[first:last], "html.parser")
+    edit(part)
+    return text[:first] + str(part) + text[last:]
+
+def _is_unused(script: Any) -> bool:
+    "Whether a script of Quarto's serves widgets, or its own search."
+    address = script.get("src", "")
+    if WIDGET_SCRIPT.match(address) or script.get("id") == "quarto-search-options":
+        return True
+    return Path(address).name in SEARCH_SCRIPTS or script.get_text().lstrip().startswith("define('jquery'")
+
+def _edit_head(head: Any) -> None:
+    "Take the scripts out that the site does not use."
+    for script in head.find_all("script"):
+        if _is_unused(script):
+            script.decompose()
+
+def _edit_header(header: Any) -> None:
+    "Give the bar on top our search box, and names and roles for readers who do not see it."
+    from bs4 import BeautifulSoup
+    for box in header.select("#quarto-search"):
+        box.clear()
+        box.attrs = {"id": "quarto-search", "class": "house-search smalldocs-search"}
+        box.append(BeautifulSoup(SEARCH_BOX, "html.parser"))
+    for toggle in header.select("a.quarto-color-scheme-toggle"):
+        toggle["role"] = "button"
+        toggle["aria-label"] = toggle.get("title") or "Toggle dark mode"
+    for button in header.select("button[role=menu]"):  # a menu would have to hold entries
+        del button["role"]
+    for link in header.select("a[data-bs-toggle=collapse]:not([href])"):
+        link["role"] = "button"
+        link["tabindex"] = "0"
+
+def tidy_quarto(
+    text: str,  # a rendered page
+) -> str:       # the same; a page of another renderer is left alone
+    "Take out of a page of Quarto's what it would fetch from another host, and give it the site's search box."
+    if '<meta name="generator" content="quarto' not in text.partition("</head>")[0]:
+        return text
+    text = _edit_part(text, "<head>", "</head>", _edit_head)
+    text = re.sub(r"<body[^>]*>", lambda body: re.sub(r"\bfullcontent\b *", "", body[0]), text, count=1)
+    return _edit_part(text, '<header id="quarto-header"', "</header>", _edit_header)
+
+# %% ../nbs/09b_site.ipynb #2cd95843
+def describe_page(
+    text: str,  # a rendered page
+) -> str:       # the same with a description in its head
+    "Write the subtitle of a page as its description, where the renderer has written none."
+    from bs4 import BeautifulSoup
+    subtitle = re.search(r'<p class="subtitle[^"]*">.*?</p>', text, flags=re.S)
+    if not subtitle or '<meta name="description"' in text:
+        return text
+    words = " ".join(BeautifulSoup(subtitle[0], "html.parser").get_text().split())
+    return text.replace("</head>", f'<meta name="description" content="{html.escape(words)}"></head>', 1)
+
 # %% ../nbs/09b_site.ipynb #0b6c3d54
 def plain_code(
     match: re.Match,  # a block of code on a page
@@ -707,8 +846,9 @@ def finish_page(
     sizes: Mapping[str, tuple[int, int]],  # figure file: its width and height
 ) -> str:               # the finished page
     "One page, finished."
+    text = describe_page(tidy_quarto(text))
     text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
-    bare = lambda m: re.sub(r'<div class="code-copy-outer-scaffold"><div class="sourceCode" id="cb\d+">(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>', r'<div class="sourceCode">\1</div>', m[0], flags=re.S)
+    bare = lambda m: re.sub(r'<div class="code-copy-outer-scaffold"><div class="sourceCode[^"]*" id="cb\d+"[^>]*>(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>', r'<div class="sourceCode">\1</div>', m[0], flags=re.S)
     text = MARKS.sub("", re.sub(r"<details.*?</details>", bare, text, flags=re.S))
     text = ANSWER.sub(r"<summary>\1, and its answer</summary>\2\3</details>", text)
     text = re.sub(r'<nav[^>]*id="quarto-sidebar".*?</nav>', lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]), text, count=1, flags=re.S)
@@ -730,6 +870,8 @@ def finish(
     run_dir: Path,  # the run
 ) -> None:          # the folder is changed
     "Pack, lighten, and mend what the renderers leave."
+    for name in SEARCH_SCRIPTS:
+        (site / "site_libs/quarto-search" / name).unlink(missing_ok=True)
     charts = pack_all(site, run_dir)
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     for page in sorted(site.rglob("*.html")): page.write_text(finish_page(page.read_text(encoding="utf-8"), charts, sizes), encoding="utf-8")
@@ -863,21 +1005,50 @@ def replace_folder(
     return out
 
 # %% ../nbs/09b_site.ipynb #51f895da
+def _checked_pages(project: Path, run_dir: Path, tool: str) -> Path:
+    "Render, finish and check a staged project; raises `RunError` with the first faults."
+    try:
+        site = render(project, tool)
+        finish(site, run_dir)
+        faults = check_site(site)
+    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise RunError(f"The pages of {tool} cannot be read: {e}.") from e
+    if faults:
+        raise RunError(f"The pages of {tool} have {len(faults)} fault(s): {' '.join(faults[:5])}")
+    return site
+
+def make_pages(
+    run_dir: Path,     # a run
+    root: Path,        # the checkout
+    stage: Path,       # an empty folder
+    tools: list[str],  # the renderers to try
+) -> Path:             # the finished pages
+    "Make the pages with the first renderer whose pages have no fault; raises `RunError` if none has."
+    for tool in tools:
+        project = stage / tool
+        project.mkdir()
+        stage_site(run_dir, root, project)
+        try:
+            return _checked_pages(project, run_dir, tool)
+        except RunError as fault:
+            reason = " ".join(str(fault).split())
+            if tool == tools[-1]:
+                raise RunError(f"The site was not replaced. {reason}") from fault
+            print(f"{reason} The site is made by {tools[-1]} instead.", file=sys.stderr)
+
+# %% ../nbs/09b_site.ipynb #9923c001
 def build_site(
     run_dir: str | Path,         # a finished run, such as runs/default/current
     root: str | Path,            # the checkout, with `_quarto.yml`, `assets/`, `nbs/` and `retail_ci/`
     out: str | Path | None = None,  # where the site goes; `_site` in the checkout if left out
-    renderer: Literal["auto", "quarto", "smalldocs"] = "auto",  # Quarto where it is installed, else smalldocs
+    renderer: str = "auto",      # "quarto", "smalldocs", or "auto": Quarto where it is installed and its pages have no fault, else smalldocs
 ) -> Path:                       # the site's folder; open its index.html
     "Make the report site of a run; raises `RunError`, and leaves the old site, if anything is wrong with a page."
     run_dir, root = Path(run_dir).resolve(), Path(root).resolve()
-    out, tool = Path(out).resolve() if out else root / "_site", renderer_for(renderer)
+    tools = renderers_for(renderer)
+    out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage:
-        stage_site(run_dir, root, stage)
-        site = render(stage, tool)
-        finish(site, run_dir)
-        faults = check_site(site)
-        if faults: raise RunError(f"The site was not replaced, {len(faults)} fault(s): " + " ".join(faults[:5]))
+        site = make_pages(run_dir, root, stage, tools)
         return replace_folder(site, out, stage / "old")
 
 # %% ../nbs/09b_site.ipynb #a740dbed

@@ -175,6 +175,142 @@ def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figu
     assert not page.faults and not page.outside
 
 
+BOXES = """figure => {
+  const box = (what) => { const r = figure.querySelector(what).getBoundingClientRect(); return { left: r.left, right: r.right, top: r.top, bottom: r.bottom, height: r.height, width: r.width }; };
+  return { chart: box(".house-chart"), drawn: box(".main-svg"), button: box(".house-explore"), caption: box("figcaption") };
+}"""
+FITS = """figure => {
+  const chart = figure.querySelector(".house-chart"), drawn = figure.querySelector(".main-svg");
+  return chart.clientWidth > 0 && Math.abs(chart.clientWidth - drawn.getBoundingClientRect().width) < 1;
+}"""
+INKS = """figure => {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = "var(--house-ink)";
+  const page = getComputedStyle(probe).color;
+  probe.remove();
+  const texts = [...figure.querySelectorAll(".main-svg :is(.xtick, .ytick, .legendtext, .updatemenu-item-text) text, .main-svg text:is(.legendtext, .updatemenu-item-text)")];
+  return { page, chart: [...new Set(texts.map((text) => getComputedStyle(text).fill))] };
+}"""
+
+
+def open_chart(page, figure: str):
+    "Open the chart of a figure; the figure."
+    shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
+    shown.locator(".house-explore").click()
+    page.wait_for_function("figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000)
+    return shown
+
+
+def same_box(page, figure, height: float) -> None:
+    "The chart fills its box, which has the height that it had, and what follows stands below it."
+    page.wait_for_function(FITS, arg=figure.element_handle())
+    boxes = figure.evaluate(BOXES)
+    chart, drawn = boxes["chart"], boxes["drawn"]
+    assert abs(chart["height"] - height) < 1 and chart["height"] > 400
+    assert chart["left"] <= drawn["left"] and drawn["right"] <= chart["right"]
+    assert chart["top"] <= drawn["top"] and drawn["bottom"] <= chart["bottom"] and drawn["height"] > 400
+    assert chart["bottom"] <= boxes["button"]["top"] < boxes["caption"]["top"]
+
+
+def same_ink(page, figure, ink: str) -> None:
+    "The chart is written in the colour of the page."
+    page.wait_for_function(f"figure => {{ const inks = ({INKS})(figure); return inks.chart.length === 1 && inks.chart[0] === inks.page; }}", arg=figure.element_handle())
+    assert figure.evaluate(INKS) == {"page": ink, "chart": [ink]}
+
+
+LIGHT, DARK = "rgb(43, 47, 54)", "rgb(228, 231, 235)"  # the ink of the house style
+
+
+def try_an_open_chart(page, figure: str) -> None:
+    "Open a chart, resize the window and change the colours, with the chart in sight and out of it."
+    shown = open_chart(page, figure)
+    height = shown.evaluate(BOXES)["chart"]["height"]
+    same_box(page, shown, height)
+    same_ink(page, shown, LIGHT)
+    toggle = lambda: page.evaluate("document.querySelector('.quarto-color-scheme-toggle').click()")  # on a phone it is in a folded menu
+    for width, ink in ((390, LIGHT), (390, DARK), (800, DARK), (1280, DARK), (1280, LIGHT), (390, LIGHT)):
+        before = page.evaluate("getComputedStyle(document.body).color")
+        page.set_viewport_size({"width": width, "height": 900})
+        if before != ink: toggle()
+        same_ink(page, shown, ink)
+        same_box(page, shown, height)
+    shown.locator(".house-explore").click()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    toggle()
+    page.wait_for_function(f"getComputedStyle(document.body).color === '{DARK}'")
+    shown.locator(".house-explore").click()
+    same_ink(page, shown, DARK)
+    same_box(page, shown, height)
+    assert not page.faults and not page.outside
+
+
+@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "03_pca_clusters"), ("recommendations", "05_recommender_metrics"), ("sure", "05_backtest")])
+def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
+    try_an_open_chart(tab(f"{page_name}.html"), figure)
+
+
+def test_a_change_of_colours_leaves_what_the_reader_has_chosen(tab):
+    page = tab("recommendations.html")
+    shown = open_chart(page, "05_recommender_metrics")
+    shown.locator(".updatemenu-button", has_text="Recall").click()
+    page.wait_for_function("figure => figure.querySelector('.ytitle').textContent === 'Recall'", arg=shown.element_handle())
+    bars = "figure => figure.querySelector('.house-chart').data.map(trace => trace.y)"
+    before = shown.evaluate(bars)
+    page.click(".quarto-color-scheme-toggle")
+    same_ink(page, shown, DARK)
+    assert shown.evaluate(bars) == before and shown.locator(".ytitle").text_content() == "Recall"
+
+
+@pytest.fixture(scope="module")
+def in_quarto_shape(made, tmp_path_factory):
+    "A page in the shape of Quarto's, finished with the charts of the run."
+    from quarto_stand_in import quarto_page, write_libraries
+
+    from retail_ci.site import check_site, finish
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("quarto") / "site"
+    shutil.copytree(root / "assets", folder / "assets")
+    (folder / "figures").mkdir()
+    shutil.copy(made[1] / "figures/01_revenue_trend.png", folder / "figures")
+    figure = '<figure class="figure"><a href="figures/01_revenue_trend.png"><img class="figure-img" data-figure="01_revenue_trend" alt="The year" src="figures/01_revenue_trend.png"></a><figcaption>The year.</figcaption></figure><p>What follows.</p>'
+    page = quarto_page("Sales", "What sells, and when.", figure, head=(root / "assets/head.html").read_text(encoding="utf-8"))
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "search.json").write_text(json.dumps([{"href": "index.html#result", "title": "Sales", "section": "Result", "text": "the year in <b>months</b>"}]))
+    write_libraries(folder)
+    finish(folder, made[1])
+    assert check_site(folder) == []
+    return folder
+
+
+def test_an_open_chart_on_a_page_of_quarto(in_quarto_shape, tab):
+    try_an_open_chart(tab(f"file://{in_quarto_shape}/index.html"), "01_revenue_trend")
+
+
+def test_search_from_a_folder_on_a_page_of_quarto(in_quarto_shape, tab):
+    page = tab(f"file://{in_quarto_shape}/index.html")
+    page.on("dialog", lambda dialog: page.faults.append(dialog.message))
+    page.keyboard.press("/")
+    page.keyboard.type("months")
+    found = page.wait_for_selector(".search-result")
+    assert found.inner_text().split("\n") == ["Sales", "Result", "the year in <b>months</b>"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/index.html#result")
+    page.fill(".house-search input", "qqqqqq")
+    page.wait_for_selector(".search-none")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".smalldocs-search-results", state="hidden")
+    assert not page.faults and not page.outside
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility_on_a_page_of_quarto(in_quarto_shape, tab, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+    page = tab(f"file://{in_quarto_shape}/index.html")
+    if scheme == "dark": page.evaluate("window.quartoToggleColorScheme()")
+    found = [f"{v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}" for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("name", [*BUSINESS, "02_rfm", "05_evaluation", "notebooks", "start", "reference/core"])
 def test_dark_and_phone_have_no_overflow(tab, screenshots, name):
     page = tab(f"{name}.html")

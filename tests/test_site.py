@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quarto_stand_in import put_on_path, quarto_page
 from retail_ci import site
-from retail_ci.core import RunError, load_config
+from retail_ci.core import ConfigError, RunError, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -35,7 +36,7 @@ def html_output(text: str) -> dict:
 def project(tmp: Path, *cells: tuple) -> tuple[Path, Path]:
     "A small checkout and a run of it, with one numbered notebook and a home page."
     root, run = tmp / "project", tmp / "project/runs/small/r1"
-    root.mkdir()
+    root.mkdir(parents=True)
     shutil.copy(ROOT / "_quarto.yml", root)
     shutil.copytree(ROOT / "assets", root / "assets")
     (root / "retail_ci").mkdir()
@@ -105,7 +106,7 @@ def test_columns_of_numbers_stand_to_the_right():
 
 def test_parameters_are_labelled_and_hold_no_path_of_the_machine(tmp_path):
     shown = text_of(staged(tmp_path, ("markdown", "# T"), ("code", "# Parameters\nconfig = '/home/me/small.yaml'\nrun_dir = '/home/me/run1'", [], ["injected-parameters"])))
-    assert "Parameters of this run" in shown and 'run = "run1"' in shown and "/home/me" not in shown
+    assert "Parameters of this run" in shown and 'config = "small"' in shown and "/home/me" not in shown and "run1" not in shown
 
 
 def test_outputs_are_cleaned(tmp_path):
@@ -248,6 +249,142 @@ def test_a_notebook_that_was_not_run_is_shown_as_it_is(tmp_path):
     out = site.build_site(run, root, renderer="smalldocs")
     assert "did not execute this notebook" in (out / "09_pipeline.html").read_text()
     assert "did not execute" not in (out / "02_rfm.html").read_text()
+
+
+# ---------------------------------------------------------------- two runs, the same sources
+
+
+def executed(run: Path, day: int) -> None:
+    "Write into the notebooks of a run what papermill notes in each cell, as on a given day."
+    for path in run.glob("executed/*.ipynb"):
+        book = json.loads(path.read_text(encoding="utf-8"))
+        moment = f"2026-01-{day:02}T03:04:05.{day:06}Z"
+        book["metadata"]["papermill"] = {"start_time": moment, "duration": day / 7, "output_path": str(run / f".{day}.partial")}
+        for n, cell in enumerate(book["cells"]):
+            cell["id"] = f"c{n}-{day}"
+            cell["metadata"] = {"papermill": {"start_time": moment}, "execution": {"iopub.busy": moment}, "tags": ["slow"] if day % 2 else []}
+            if cell["cell_type"] == "code":
+                cell["execution_count"] = day
+        injected = {"cell_type": "code", "id": f"p{day}", "metadata": {"tags": ["injected-parameters"]}, "outputs": [], "execution_count": day,
+                    "source": f'config = "small"\nrun_dir = "{run}"'}
+        book["cells"].insert(1, injected)
+        path.write_text(json.dumps(book), encoding="utf-8")
+
+
+def test_two_runs_of_the_same_notebooks_are_staged_as_the_same_bytes(tmp_path):
+    stages = []
+    for day in (3, 4):
+        root, run = project(tmp_path / f"day{day}", ("code", "#| chain\nscore(3)", [html_output("<b>4</b>")]))
+        run = run.rename(run.with_name(f"2026010{day}T030405Z-{day}"))
+        executed(run, day)
+        stage = tmp_path / f"stage{day}"
+        stage.mkdir()
+        site.stage_site(run, root, stage)
+        stages.append({p.relative_to(stage).as_posix(): p.read_bytes() for p in stage.rglob("*") if p.is_file()})
+    first, second = stages
+    assert first.keys() == second.keys() and {"02_rfm.ipynb", "index.ipynb"} <= first.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    assert not re.search(rb"papermill|2026-01-0[34]T|slow|\.partial", b"".join(text for name, text in first.items() if name.endswith(".ipynb")))
+    assert b"Parameters of this run" in first["02_rfm.ipynb"]
+
+
+# ---------------------------------------------------------------- Quarto
+
+
+@pytest.fixture
+def quarto(monkeypatch, tmp_path):
+    "A way to put a stand-in for Quarto on the PATH, or to take the real one off it."
+    def use(mode: str | None) -> None:
+        monkeypatch.setenv("PATH", put_on_path(tmp_path / "bin", mode) if mode else str(tmp_path / "empty"))
+    return use
+
+
+def test_a_page_of_quarto_is_finished_and_passes_the_check(tmp_path):
+    folder, run = tmp_path / "site", tmp_path / "run"
+    (folder / "assets").mkdir(parents=True)
+    shutil.copy(ROOT / "assets/house.css", folder / "assets")
+    for name in ("quarto-nav/quarto-nav.js", "quarto-search/fuse.min.js", "quarto-search/quarto-search.js", "quarto-search/autocomplete.umd.js",
+                 "bootstrap/bootstrap.min.css", "bootstrap/bootstrap-dark.min.css"):
+        (folder / "site_libs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "site_libs" / name).write_text("")
+    page = quarto_page("Scores", 'Who is "best" & why?', '<p>1 &lt; 2 &amp; 3&nbsp;%</p>')
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / "search.json").write_text('[{"href": "index.html", "title": "Scores", "section": "", "text": "best"}]')
+    assert [f for f in site.check_site(folder) if "from another host" in f] == [
+        "index.html loads https://cdn.jsdelivr.net/npm/requirejs@2.3.6/require.min.js from another host.",
+        "index.html loads https://cdn.jsdelivr.net/npm/jquery@3.5.1/dist/jquery.min.js from another host."]
+    site.finish(folder, run)
+    assert site.check_site(folder) == []
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'<script[^>]* src="([^"]+)"', text) == ["./site_libs/quarto-nav/quarto-nav.js", "./site_libs/quarto-search/fuse.min.js"]
+    assert "define(" not in text and "quarto-search-options" not in text
+    assert sorted(p.name for p in folder.glob("site_libs/quarto-search/*")) == ["fuse.min.js"]
+    assert re.search(r'<div class="house-search smalldocs-search" id="quarto-search">.*<input [^>]*aria-label="Search"', text)
+    assert '<meta name="description" content="Who is &quot;best&quot; &amp; why?">' in text and text.count('name="description"') == 1
+    assert '<body class="nav-sidebar floating nav-fixed quarto-light">' in text
+    assert 'role="menu"' not in text and re.search(r'<a aria-label="Toggle dark mode"[^>]*role="button"', text)
+    assert "<summary>Code: cut_points, and its answer</summary>" in text
+    assert text[text.index("<p>1 &lt;"):].startswith("<p>1 &lt; 2 &amp; 3&nbsp;%</p>")  # what is no part of an edit stays as it is
+    assert not (folder / "search.json").exists() and (folder / "packed/search.js").exists()
+
+
+def test_quarto_makes_the_site_where_it_is_asked_for_or_found(tmp_path, quarto, capsys):
+    root, run = project(tmp_path)
+    quarto("good")
+    for renderer in ("quarto", "auto"):
+        out = site.build_site(run, root, renderer=renderer)
+        text = (out / "02_rfm.html").read_text(encoding="utf-8")
+        assert 'content="quarto-1.11.0"' in text and "cdn.jsdelivr.net" not in text and "abababababab" in text
+        shutil.rmtree(out)
+    assert 'content="smalldocs' in (site.build_site(run, root, renderer="smalldocs") / "02_rfm.html").read_text(encoding="utf-8")
+    assert capsys.readouterr().err == "" and not list(root.glob("_site.*"))
+
+
+REASONS = {"fails": "Quarto ended with exit code 1: ERROR: the page 02_rfm.ipynb cannot be rendered",
+           "bad": "The pages of quarto have 1 fault(s): index.html loads https://cdn.example/logo.png from another host.",
+           "nothing": "Quarto ended well and made no pages.",
+           "unreadable": "The pages of quarto cannot be read: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."}
+
+
+@pytest.mark.parametrize("mode", REASONS)
+def test_what_quarto_does_not_manage_smalldocs_makes_and_one_line_says_why(tmp_path, quarto, capsys, mode):
+    root, run = project(tmp_path)
+    quarto(mode)
+    with pytest.raises(RunError) as refused:
+        site.build_site(run, root, renderer="quarto")
+    assert str(refused.value) == f"The site was not replaced. {REASONS[mode]}" and not (root / "_site").exists()
+    out = site.build_site(run, root)
+    assert 'content="smalldocs' in (out / "02_rfm.html").read_text(encoding="utf-8")
+    assert capsys.readouterr().err == f"{REASONS[mode]} The site is made by smalldocs instead.\n"
+    assert not list(root.glob("_site.*"))
+
+
+def test_a_command_that_cannot_start_is_one_sentence(tmp_path, quarto):
+    root, run = project(tmp_path)
+    quarto("good")
+    (tmp_path / "bin/quarto").write_bytes(b"\x7fELF no program")
+    with pytest.raises(RunError, match="Quarto could not be started: Exec format error"):
+        site.build_site(run, root, renderer="quarto")
+
+
+def test_a_renderer_that_is_missing_or_unknown_is_one_sentence(tmp_path, quarto):
+    root, run = project(tmp_path)
+    quarto(None)
+    assert site.renderers_for("auto") == site.renderers_for("smalldocs") == ["smalldocs"]
+    with pytest.raises(RunError, match="There is no `quarto` on the PATH; install Quarto, or leave --renderer out"):
+        site.build_site(run, root, renderer="quarto")
+    with pytest.raises(ConfigError, match="There is no renderer 'Word'; choose one of auto, quarto, smalldocs"):
+        site.build_site(run, root, renderer="Word")
+    assert not (root / "_site").exists()
+
+
+def test_fault_of_a_run_is_no_fault_of_quarto(tmp_path, quarto, capsys):
+    root, run = project(tmp_path)
+    shutil.rmtree(run / "executed")
+    quarto("good")
+    with pytest.raises(RunError, match="no executed notebooks"):
+        site.build_site(run, root)
+    assert capsys.readouterr().err == ""
 
 
 # ---------------------------------------------------------------- the check
