@@ -2,10 +2,11 @@
 
     .model-reader/bin/python tests/model_reader.py FOLDER...
 
-A folder holds a model as TMDL (`model/retail_ci.SemanticModel/definition` of an export). For each
-the answer has the library's complaint, or null; how many objects it found; and the files that it
-would write otherwise. Exit code 1 if it complains or would write otherwise. `make model-reader`
-makes the environment.
+A folder holds a model as TMDL (`model/retail_ci.SemanticModel/definition` of an export). For each,
+the answer has the library's complaint, or null; the tables with their source columns; the measures
+with two numbers as their formats show them; how many relationships there are; and the files that
+the library would write otherwise. Exit code 1 if it complains or would write otherwise.
+`make model-reader` makes the environment.
 """
 
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
 DOTNET = PACKAGES / "dnv/net/runtime/.net"
 LIBRARY = PACKAGES / "sempy/lib"
+NUMBERS = (5, -1234567.5)  # shown in the format of every measure
 
 
 def load_library():
@@ -72,12 +74,19 @@ def read(tabular, folder):
     tables = list(database.Model.Tables)
     return {
         "complaint": None,
-        "tables": len(tables),
-        "columns": sum(table.Columns.Count for table in tables),
-        "measures": sum(table.Measures.Count for table in tables),
+        "tables": {table.Name: [c.SourceColumn for c in table.Columns] for table in tables},
+        "measures": {m.Name: shown(m.FormatString) for table in tables for m in table.Measures},
         "relationships": database.Model.Relationships.Count,
         "changed": different,
     }
+
+
+def shown(format_string):
+    "`NUMBERS` as .NET writes them in a format; its custom formats are those of Power BI."
+    from System import Double
+    from System.Globalization import CultureInfo
+
+    return [Double(n).ToString(format_string, CultureInfo.InvariantCulture) for n in NUMBERS]
 
 
 def main(folders):
