@@ -4,15 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READER := .model-reader
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 export PYTHONUTF8 := 1
 CONFIG ?= default
 MLFLOW_PORT ?= 5000
 unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
-.PHONY: help env report test site bench soak mlflow lab lock clean
+.PHONY: help env report test model-reader site bench soak mlflow lab lock clean
 help: ## say what can be done
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 env: $(READY) ## the environment alone, as every other target makes it first
 
@@ -23,6 +24,8 @@ report: $(READY) ## environment, data, the whole chain, figures, metrics, Power 
 test: $(READY) ## environment, then nbdev_test and pytest
 	@$(BIN)/python tests/notebooks.py --n_workers 2
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -rs tests
+
+model-reader: $(READER)/.ready ## Microsoft's library, with which a test reads the Power BI model (x86-64 Linux, 112 MB)
 
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site
@@ -52,7 +55,7 @@ lock: $(READY) ## resolve the requirements of settings.ini anew into constraints
 	@mv .constraints.new constraints.txt
 
 clean: ## remove the environment, all runs, the site and build products
-	rm -rf $(VENV) runs _site _site.* build dist *.egg-info .pytest_cache .constraints.new
+	rm -rf $(VENV) $(READER) runs _site _site.* build dist *.egg-info .pytest_cache .constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: every extra, the locked versions. Made anew when one of these files changes, and when the folder was moved:
@@ -67,4 +70,10 @@ $(READY): settings.ini setup.py constraints.txt
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+# An environment of its own: the project does not depend on what is in it. See the file for licences.
+$(READER)/.ready: tests/model_reader.txt
+	@$(PYTHON) -m venv --clear $(READER)
+	@$(READER)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps --only-binary :all: --requirement $<
 	@touch $@

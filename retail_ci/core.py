@@ -19,12 +19,12 @@ __all__ = ['MISTAKES', 'NO_ROOM', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS',
            'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig',
            'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig',
            'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
-           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'check_mlflow',
-           'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'staging', 'clear_staging',
-           'replacing', 'process_folder', 'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'prose',
-           'localise_prose', 'open_run', 'clear_scratch', 'use_style', 'Html', 'save_figure', 'show_table', 'count',
-           'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names',
-           'sha256']
+           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_report', 'check_data',
+           'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'staging',
+           'clear_staging', 'replacing', 'process_folder', 'to_plain', 'save', 'lone_return', 'load', 'import_numpy',
+           'Run', 'prose', 'localise_prose', 'open_run', 'clear_scratch', 'use_style', 'Html', 'save_figure',
+           'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month',
+           'date_names', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -524,7 +524,7 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     result = check_bounds(fill(Config, {"name": file.stem, **values}))
     if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
-    if result.report.locale not in LOCALES: raise ConfigError(unknown("locale", result.report.locale, sorted(LOCALES), "report.locale"))
+    check_report(result.report)
     check_data(result.data)
     check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
@@ -543,6 +543,20 @@ def check_name(
     "Refuse a run name that is not a plain folder name."
     if len(name) <= 100 and name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
     raise ConfigError(f"Config key 'name' must be a plain folder name (at most 100 letters, digits, - _ .), found {shown(name)}.")
+
+def check_report(
+    report: ReportConfig,  # how the report speaks
+) -> ReportConfig:         # the same, the currency without blanks around it
+    "Refuse an unknown locale and a currency that does not fit into a line."
+    if report.locale not in LOCALES:
+        raise ConfigError(unknown("locale", report.locale, sorted(LOCALES), "report.locale"))
+    report.currency = report.currency.strip()
+    if not report.currency.isprintable():
+        raise ConfigError(
+            "Config key 'report.currency' must be a sign or letters such as '€' or 'CHF', "
+            f"found {shown(report.currency)}; correct it in the config."
+        )
+    return report
 
 # %% ../nbs/00_core.ipynb #6e1e6d0a
 def check_data(

@@ -5,20 +5,21 @@
 # %% ../nbs/08a_powerbi.ipynb #ca9ccbcd
 from __future__ import annotations
 import json, re
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import ACCENT, GRID, INK, SECOND, SEGMENTS, SPEECH, DataError, Run, count, open_run, replacing, save, show_table, unknown, use_locale
+from .core import ACCENT, GRID, INK, SECOND, SEGMENTS, DataError, Run, beside, count, open_run, replacing, save, show_table, unknown, use_locale
 from .export import TABLES, VIEWS, Column, Star, Table, check_keys, open_star, replacing_folder, sql_text, write_csv
 
 # %% auto #0
-__all__ = ['SEGMENT_VIEW', 'MEASURES', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCHEMAS', 'MODEL', 'OBJECTS', 'HEAD', 'FUNCTIONS',
-           'WORDS', 'README', 'MARK', 'Progress', 'Measure', 'format_string', 'tmdl_name', 'tmdl_column',
-           'tmdl_measure', 'tmdl_table', 'relationships', 'model_text', 'project_text', 'Item', 'read_tmdl', 'grow',
-           'property_of', 'check_dax', 'check_model', 'read_end', 'dictionary', 'theme', 'readme', 'write_table',
-           'export_powerbi', 'write_words']
+__all__ = ['SEGMENT_VIEW', 'MEASURES', 'NUMBER_FORMATS', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCHEMAS', 'MODEL', 'FLAG', 'TEXT',
+           'KINDS', 'NAME', 'HEAD', 'PROPERTY', 'FUNCTIONS', 'WORDS', 'README', 'MARK', 'Progress', 'Measure',
+           'format_string', 'tmdl_name', 'tmdl_column', 'tmdl_measure', 'tmdl_table', 'relationships', 'model_text',
+           'project_text', 'Item', 'read_tmdl', 'check_dax', 'check_model', 'dictionary', 'theme', 'readme',
+           'write_table', 'export_powerbi', 'write_words']
 
 # %% ../nbs/08a_powerbi.ipynb #41b1b5f2
 @dataclass(frozen=True)
@@ -55,16 +56,23 @@ MEASURES: tuple[Measure, ...] = tuple(Measure(*row) for row in [
     ("dim_customer", "Forecast revenue in 90 days", f"CALCULATE(SUM(dim_customer[forecast_90]), KEEPFILTERS({SEGMENT_VIEW}))", "money", "Revenue expected of known customers in the next 90 days; a forecast, not the effect of any action.")])
 
 # %% ../nbs/08a_powerbi.ipynb #9a4a7e50
+NUMBER_FORMATS = {"count": "#,0", "number": "#,0.##", "share": "0.0%", "date": "yyyy-mm-dd"}
+
+def _literal(text: str) -> str:
+    "Text as it stands in a format string: a backslash before every character."
+    return "".join(f"\\{character}" for character in text)
+
 def format_string(
     kind: str,          # of a column or measure
     currency: str = "", # the sign of money
     decimals: int = 2,  # of the currency
 ) -> str:               # such as "\\€#,0.00"; "" where Power BI's own is right
     "How Power BI shows a number."
-    if kind == "money":
-        digits, sign = "#,0" + ("." + "0" * decimals if decimals else ""), "".join(f"\\{letter}" for letter in currency)
-        return f"{digits}\\\u00a0{sign}" if sign and SPEECH[0].after else sign + digits
-    return {"count": "#,0", "number": "#,0.##", "share": "0.0%", "date": "yyyy-mm-dd"}.get(kind, "")
+    if kind != "money":
+        return NUMBER_FORMATS.get(kind, "")
+    digits = "#,0." + "0" * decimals
+    before, after = beside("\0", currency).split("\0")
+    return _literal(before) + digits.rstrip(".") + _literal(after)
 
 # %% ../nbs/08a_powerbi.ipynb #eb21f274
 DATA_TYPES = {"key": "int64", "count": "int64", "number": "double", "money": "double", "text": "string", "date": "dateTime", "flag": "boolean"}  # kind: type in TMDL
@@ -75,7 +83,12 @@ def tmdl_name(
     name: str,  # of a table, column or measure
 ) -> str:       # quoted where TMDL wants it
     "A name in TMDL."
-    return name if re.fullmatch(r"\w+", name) else "'" + name.replace("'", "''") + "'"
+    return "'" + name.replace("'", "''") + "'" if re.search(r"[\s.=:']", name) else name
+
+def _tmdl_value(text: str) -> str:
+    "The value of a property in TMDL: in quotes where blanks or quotes at its ends would be lost."
+    bare = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
+    return text if bare else '"' + text.replace('"', '""') + '"'
 
 def tmdl_column(
     table: Table,       # where it stands
@@ -88,9 +101,9 @@ def tmdl_column(
     lines = [f"\t/// {column.about}", f"\tcolumn {tmdl_name(column.name)}", f"\t\tdataType: {DATA_TYPES[column.kind]}"]
     if column.kind == "key": lines.append("\t\tisHidden")
     if table.name.startswith("dim") and column is table.columns[0]: lines.append("\t\tisKey")
-    if shown: lines.append(f"\t\tformatString: {shown}")
-    lines += [f"\t\tsummarizeBy: {'sum' if key in SUMMED else 'none'}", f"\t\tsourceColumn: {column.name}"]
-    if key in SORTED_BY: lines.append(f"\t\tsortByColumn: {SORTED_BY[key]}")
+    if shown: lines.append(f"\t\tformatString: {_tmdl_value(shown)}")
+    lines += [f"\t\tsummarizeBy: {'sum' if key in SUMMED else 'none'}", f"\t\tsourceColumn: {_tmdl_value(column.name)}"]
+    if key in SORTED_BY: lines.append(f"\t\tsortByColumn: {tmdl_name(SORTED_BY[key])}")
     return "\n".join(lines) + "\n"
 
 # %% ../nbs/08a_powerbi.ipynb #eeae9dc8
@@ -101,7 +114,7 @@ def tmdl_measure(
 ) -> str:              # some lines
     "A measure in TMDL; an expression of several lines stands two levels in."
     dax = f" {measure.dax}" if "\n" not in measure.dax else "".join(f"\n\t\t\t{line}" for line in measure.dax.split("\n"))
-    return f"\t/// {measure.about}\n\tmeasure {tmdl_name(measure.name)} ={dax}\n\t\tformatString: {format_string(measure.kind, currency, decimals)}\n"
+    return f"\t/// {measure.about}\n\tmeasure {tmdl_name(measure.name)} ={dax}\n\t\tformatString: {_tmdl_value(format_string(measure.kind, currency, decimals))}\n"
 
 def tmdl_table(
     table: Table,    # of the star
@@ -151,67 +164,166 @@ def project_text() -> dict[str, str]:  # path within the project: text
     return {path: json.dumps(value, indent=2) + "\n" for path, value in files.items()}
 
 # %% ../nbs/08a_powerbi.ipynb #67e981bb
-OBJECTS = ("database", "model", "table", "column", "measure", "partition", "relationship", "expression", "annotation", "ref")
-HEAD = re.compile(rf"({'|'.join(OBJECTS)})(?:\s+(?:table\s+)?('(?:[^']|'')*'|[\w]+))?(?:\s*=\s*(.*))?$")
+FLAG = ("true", "false")
+TEXT = ()  # any text
+
+@dataclass(frozen=True)
+class _Kind:
+    "A kind of object in TMDL."
+    within: str                 # the kinds that may hold it
+    needs: str = "name"         # what it must have
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # property: what it may say
+
+KINDS = {
+    "database": _Kind("file", "compatibilityLevel", {"compatibilityLevel": ("1567",)}),
+    "model": _Kind("file", "name", {
+        "culture": TEXT, "sourceQueryCulture": TEXT, "discourageImplicitMeasures": FLAG,
+        "defaultPowerBIDataSourceVersion": ("powerBI_V3",)}),
+    "dataAccessOptions": _Kind("model", "", {
+        "legacyRedirects": FLAG, "returnErrorValuesAsNull": FLAG}),
+    "ref": _Kind("file"),
+    "expression": _Kind("file", "name expression"),
+    "relationship": _Kind("file", "name fromColumn toColumn", {"fromColumn": TEXT, "toColumn": TEXT}),
+    "table": _Kind("file", "name", {"dataCategory": ("Time",)}),
+    "measure": _Kind("table", "name expression", {"formatString": TEXT}),
+    "column": _Kind("table", "name dataType summarizeBy sourceColumn", {
+        "dataType": tuple(sorted(set(DATA_TYPES.values()))), "summarizeBy": ("none", "sum"),
+        "isHidden": FLAG, "isKey": FLAG, "formatString": TEXT, "sourceColumn": TEXT,
+        "sortByColumn": TEXT}),
+    "partition": _Kind("table", "name expression mode source", {
+        "expression": ("m",), "mode": ("import",), "source": TEXT}),
+    "annotation": _Kind("file model table measure column partition expression relationship", "name expression"),
+}
+
+# %% ../nbs/08a_powerbi.ipynb #32351268
+NAME = r"'(?:[^'\x00-\x1f\x7f-\x9f]|'')+'|[^\s.=:'\x00-\x1f\x7f-\x9f]+"
+HEAD = re.compile(rf"({'|'.join(KINDS)})(?:(?<=ref)\s+table)?(?:\s+({NAME}))?(?:\s*=\s*(.*))?")
+PROPERTY = re.compile(r"(\w+)(?:\s*:\s*(.+)|\s*(=)\s*(.*))?")
 
 @dataclass
 class Item:
     "An object of a model: its kind, name, expression, properties, and what is in it."
-    kind: str                                            # one of `OBJECTS`
-    name: str                                            # without quotes
-    text: str = ""                                       # the expression
+    kind: str                                                 # one of `KINDS`
+    name: str                                                 # without quotes
+    text: str = ""                                            # the expression
     properties: dict[str, str] = field(default_factory=dict)  # key: value; "true" for a flag
-    items: list[Item] = field(default_factory=list)      # the objects in it
+    items: list[Item] = field(default_factory=list)           # the objects in it
+    where: str = ""                                           # file and line, for messages
+
+@dataclass(frozen=True)
+class _Line:
+    "A line of TMDL that is neither empty nor a description."
+    level: int  # tabs before it
+    body: str   # what follows them
+    where: str  # file and line, for messages
+
+    def refuse(self, wanted: str) -> None:
+        "Raise the error of a line that is something else."
+        raise DataError(f"{self.where}: expected {wanted}, found {self.body or 'an empty line'!r}.")
+
+def _lines(text: str, file: str) -> deque[_Line]:
+    "The lines of a file; a description must be followed by its object."
+    lines, described = deque(), False
+    for number, text_line in enumerate(text.split("\n"), 1):
+        body = text_line.lstrip("\t").rstrip()
+        line = _Line(len(text_line) - len(text_line.lstrip("\t")), body, f"{file}, line {number}")
+        description = body.startswith("///")
+        if described and not description and not HEAD.fullmatch(body):
+            line.refuse("the object that the description above speaks of")
+        described = description
+        if body and not description:
+            lines.append(line)
+    return lines
+
+# %% ../nbs/08a_powerbi.ipynb #e846b015
+def _unquoted(name: str) -> str:
+    "A name without the quotes of TMDL."
+    return name[1:-1].replace("''", "'") if name.startswith("'") else name
+
+def _unquoted_value(value: str) -> str:
+    "A value without the quotes of TMDL."
+    quoted = len(value) > 1 and value.startswith('"') and value.endswith('"')
+    return value[1:-1].replace('""', '"') if quoted else value
+
+# %% ../nbs/08a_powerbi.ipynb #84ae4fae
+def _read_items(lines: deque[_Line], level: int, parent: Item) -> None:
+    "Read what stands at a level into the object that holds it."
+    while lines and lines[0].level >= level:
+        line = lines.popleft()
+        if line.level > level or line.body.startswith(" "):
+            line.refuse(f"at most {level} tabs and no blanks")
+        if HEAD.fullmatch(line.body):
+            parent.items.append(_read_object(line, lines))
+        else:
+            _read_property(line, lines, parent)
+
+def _read_object(line: _Line, lines: deque[_Line]) -> Item:
+    "Read an object and what it holds."
+    kind, name, text = HEAD.fullmatch(line.body).groups()
+    if text == "":
+        text = _read_expression(lines, line.level + 2)
+    item = Item(kind, _unquoted(name or ""), text or "", where=line.where)
+    _read_items(lines, line.level + 1, item)
+    return item
+
+def _read_property(line: _Line, lines: deque[_Line], item: Item) -> None:
+    "Read a property, a flag, or a property that is an expression."
+    found = PROPERTY.fullmatch(line.body)
+    if not found or item.kind == "file":
+        line.refuse("an object, a property or a flag")
+    key, value, equals, text = found.groups()
+    if key in item.properties:
+        raise DataError(f"{line.where}: {key} stands twice.")
+    if equals:
+        item.properties[key] = text or _read_expression(lines, line.level + 1)
+    else:
+        item.properties[key] = _unquoted_value(value or "true")
+
+def _read_expression(lines: deque[_Line], level: int) -> str:
+    "The lines that stand at this level or deeper."
+    found = []
+    while lines and lines[0].level >= level:
+        found.append(lines.popleft().body)
+    return "\n".join(found)
+
+# %% ../nbs/08a_powerbi.ipynb #7de4705d
+def _check_item(item: Item, parent: Item) -> None:
+    "Raise `DataError` for what `KINDS` does not know of, in an object and in all that it holds."
+    kind, where = KINDS[item.kind], f"{item.where}: "
+    if parent.kind not in kind.within.split():
+        raise DataError(f"{where}{item.kind} stands in a {parent.kind}; expected it in: {kind.within}.")
+    has = {**item.properties, "name": item.name, "expression": item.text}
+    missing = [key for key in kind.needs.split() if not has.get(key)]
+    if missing:
+        raise DataError(f"{where}{item.kind} {item.name!r} has no {missing[0]}.")
+    for key in item.properties:
+        if key not in kind.values:
+            raise DataError(where + unknown("property", key, sorted(kind.values) or ["none"], item.kind))
+    for key, words in kind.values.items():
+        if words and has.get(key, words[0]) not in words:
+            raise DataError(f"{where}expected {key} to be {' or '.join(words)}, found {has[key]!r}.")
+    _check_names(item.items)
+    for part in item.items:
+        _check_item(part, item)
+
+def _check_names(items: list[Item]) -> None:
+    "Raise `DataError` if two objects that stand together have one name, however it is written."
+    names = [(item.kind.replace("measure", "column"), item.name.lower()) for item in items]
+    times = Counter(names)
+    for item, name in zip(items, names):
+        if times[name] > 1:
+            raise DataError(f"{item.where}: the name {name[1]!r} stands twice; Power BI does not tell them apart.")
 
 def read_tmdl(
     text: str,      # the content of a file
     where: str = "the model",  # for the message
 ) -> list[Item]:    # the objects at the top
     "Read TMDL; raises `DataError` with the line that is not of it."
-    top = Item("file", where)
-    stack, deep, owner = [(-1, top)], None, ""   # open objects by level; the level from which lines belong to an expression, and whose
-    for number, line in enumerate(text.splitlines(), 1):
-        body, level = line.lstrip("\t"), len(line) - len(line.lstrip("\t"))
-        if not body.strip(): continue
-        if deep is not None and level >= deep: grow(stack[-1][1], owner, body); continue
-        deep = None
-        if body.startswith("///"): continue
-        while stack[-1][0] >= level: stack.pop()
-        found = HEAD.match(body)
-        if body.startswith(" ") or level > stack[-1][0] + 1 + (stack[-1][1].kind == "options"): raise DataError(f"{where}, line {number}: expected at most {stack[-1][0] + 1} tabs and no blanks before {body.strip()!r}.")
-        if found and not (stack[-1][1].kind == "relationship"):
-            item = Item(found[1], (found[2] or "").strip("'").replace("''", "'"), found[3] or "")
-            stack[-1][1].items.append(item)
-            stack.append((level, item))
-            if found[3] == "": deep, owner = level + 2, ""
-        else: deep, owner = property_of(stack, level, body, f"{where}, line {number}")
-    return top.items
-
-# %% ../nbs/08a_powerbi.ipynb #32351268
-def grow(
-    item: Item,  # the open object
-    owner: str,  # the property whose expression it is; "" for the object's own
-    line: str,   # a further line
-) -> None:
-    "Add a line to an expression."
-    if owner: item.properties[owner] = f"{item.properties[owner]}\n{line}".strip()
-    else: item.text = f"{item.text}\n{line}".strip()
-
-def property_of(
-    stack: list[tuple[int, Item]],  # the open objects
-    level: int,                     # tabs before the line
-    body: str,                      # the line
-    where: str,                     # for the message
-) -> tuple[int | None, str]:        # where its expression begins, if it has one, and its key
-    "Read a property, a flag, or the head of an expression."
-    found = re.fullmatch(r"(\w+)(?::\s*(.+)|\s*(=)\s*(.*))?", body)
-    if not found: raise DataError(f"{where}: expected an object, a property or a flag, found {body!r}.")
-    key, item = found[1], stack[-1][1]
-    if item.kind == "file": raise DataError(f"{where}: expected an object, found {body!r}.")
-    if key in item.properties: raise DataError(f"{where}: {key} stands twice.")
-    item.properties[key] = found[2] or found[4] or ("" if found[3] else "true")
-    if key == "dataAccessOptions": stack.append((level, Item("options", key)))
-    return (level + 1, key) if found[3] and not found[4] else (None, "")
+    file = Item("file", where)
+    _read_items(_lines(text, where), 0, file)
+    for item in file.items:
+        _check_item(item, file)
+    return file.items
 
 # %% ../nbs/08a_powerbi.ipynb #3fc76a6c
 FUNCTIONS = {"SUM", "MAX", "CALCULATE", "DIVIDE", "DISTINCTCOUNT", "COUNTROWS", "KEEPFILTERS", "REMOVEFILTERS", "TREATAS", "VALUES", "DATEADD", "SAMEPERIODLASTYEAR", "IF", "ISBLANK", "TRUE", "FALSE"}
@@ -239,34 +351,58 @@ def check_dax(
         if name not in known: raise DataError(where + unknown("word", name, sorted(known)))
 
 # %% ../nbs/08a_powerbi.ipynb #a5e01296
+def _field(column: Item) -> tuple[str, str, bool]:
+    "What a column of the model says of its column in the star."
+    said = column.properties
+    return said["dataType"], said["sourceColumn"], "isKey" in said
+
+def _star_fields(table: Table) -> dict[str, tuple[str, str, bool]]:
+    "What the model must say of each column of a table."
+    key = table.columns[0] if table.name.startswith("dim") else None
+    return {c.name: (DATA_TYPES[c.kind], c.name, c is key) for c in table.columns}
+
+def _check_tables(items: list[Item], tables: Mapping[str, Table]) -> None:
+    "Raise `DataError` if the tables of the model are not those of the star."
+    found = {t.name: {c.name: _field(c) for c in t.items if c.kind == "column"} for t in items if t.kind == "table"}
+    expected = {table.name: _star_fields(table) for table in tables.values()}
+    differ = sorted(t for t in found.keys() | expected.keys() if found.get(t) != expected.get(t))
+    if differ or [i.name for i in items if i.kind == "ref"] != list(tables):
+        raise DataError(f"The model and the star differ in {differ or 'the order of tables'}.")
+    for table in (i for i in items if i.kind == "table"):
+        sources = [i.properties["source"] for i in table.items if i.kind == "partition"]
+        if not any(f"{table.name}.parquet" in source for source in sources):
+            raise DataError(f"{table.name} does not say where its rows come from.")
+        for column in (i for i in table.items if "sortByColumn" in i.properties):
+            by = _unquoted(column.properties["sortByColumn"])
+            if by not in found[table.name]:
+                raise DataError(f"{column.where}: " + unknown("column to sort by", by, sorted(found[table.name])))
+
+def _ends(relationship: Item) -> tuple[str, str, str, str]:
+    "From table, column, to table, column."
+    ends = [relationship.properties[key] for key in ("fromColumn", "toColumn")]
+    return tuple(_unquoted(name) for end in ends for name in re.findall(NAME, end))
+
+# %% ../nbs/08a_powerbi.ipynb #eb481d4d
 def check_model(
     files: Mapping[str, str],     # path: text, from `model_text`
     tables: Mapping[str, Table],  # the star
 ) -> dict[str, int]:              # how many tables, columns, measures, relationships
     "Read the model back and compare it with the star; raises `DataError` for the first thing that is wrong."
     items = [item for path, text in files.items() for item in read_tmdl(text, path)]
-    of = lambda kind: [i for i in items if i.kind == kind]
-    columns = {t.name: {c.name: c.properties["dataType"] for c in t.items if c.kind == "column"} for t in of("table")}
-    expected = {t.name: {c.name: DATA_TYPES[c.kind] for c in t.columns} for t in tables.values()}
-    if columns != expected or [i.name for i in of("ref")] != list(tables): raise DataError(f"The model and the star differ in {sorted(k for k in columns.keys() | expected.keys() if columns.get(k) != expected.get(k)) or 'the order of tables'}.")
-    ends = [tuple(part for end in ("fromColumn", "toColumn") for part in read_end(i.properties[end])) for i in of("relationship")]
-    if ends != relationships(tables): raise DataError(f"The model's relationships {ends} are not those of the star.")
-    measures = [m for t in of("table") for m in t.items if m.kind == "measure"]
-    for table in of("table"):
-        names = [i.name.lower() for i in table.items if i.kind in ("measure", "column")]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice: raise DataError(f"{table.name} uses the name {twice[0]!r} twice; Power BI does not tell them apart.")
-        if not any(i.kind == "partition" and f"{table.name}.parquet" in i.properties["source"] for i in table.items): raise DataError(f"{table.name} does not say where its rows come from.")
-    if len({m.name.lower() for m in measures}) < len(measures): raise DataError("Two measures have the same name.")
-    for measure in measures: check_dax(measure, {t: set(c) for t, c in columns.items()}, {m.name for m in measures})
+    _check_names(items)
+    missing = {"database", "model", "expression"} - {i.kind for i in items}
+    if missing:
+        raise DataError(f"The model has no {sorted(missing)[0]}.")
+    _check_tables(items, tables)
+    ends = [_ends(i) for i in items if i.kind == "relationship"]
+    if ends != relationships(tables):
+        raise DataError(f"The model's relationships {ends} are not those of the star.")
+    measures = [m for t in items for m in t.items if m.kind == "measure"]
+    _check_names(measures)
+    columns = {t.name: {c.name for c in t.columns} for t in tables.values()}
+    for measure in measures:
+        check_dax(measure, columns, {m.name for m in measures})
     return {"tables": len(columns), "columns": sum(map(len, columns.values())), "measures": len(measures), "relationships": len(ends)}
-
-def read_end(
-    text: str,  # such as fact_sales.'customer key'
-) -> tuple[str, str]:  # table, column
-    "One end of a relationship."
-    table, column = re.fullmatch(r"('(?:[^']|'')*'|\w+)\.('(?:[^']|'')*'|\w+)", text).groups()
-    return table.strip("'").replace("''", "'"), column.strip("'").replace("''", "'")
 
 # %% ../nbs/08a_powerbi.ipynb #f133ce32
 def dictionary(

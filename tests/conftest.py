@@ -1,5 +1,5 @@
 "A project in a temporary folder, with notebooks that do almost nothing, and a way to call the command line there."
-import contextlib, io, os, shutil, signal, subprocess, sys, time
+import contextlib, io, json, os, shutil, signal, subprocess, sys, time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,3 +174,23 @@ def postgres():
     finally:
         if (folder / "data/postmaster.pid").exists(): call(tools / "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+MODEL_READER = Path(__file__).parents[1] / ".model-reader/bin/python"
+
+
+@pytest.fixture(scope="session")
+def model_reader() -> Callable[..., list[dict]]:
+    "What Microsoft's library says of models in folders: an answer for each, see model_reader.py."
+    if not (MODEL_READER.parents[1] / ".ready").exists():
+        pytest.skip("Microsoft's library for Power BI models is not installed (make model-reader)")
+    program = Path(__file__).with_name("model_reader.py")
+
+    def read(*folders: Path) -> list[dict]:
+        words = [MODEL_READER, program, *folders]
+        result = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        assert result.returncode in (0, 1), result.stderr
+        answers = json.loads(result.stdout)
+        return [answers[str(folder)] for folder in folders]
+
+    return read
