@@ -47,7 +47,6 @@ def check(
     text = proposal(source, guess(source))
     print(text, end="")
     if out:
-        check_writable(out, "give another name to --out")
         if Path(out).exists(): raise ConfigError(f"The file {out} exists; give another name to --out, or move it away.")
         Path(out).write_text(text, encoding="utf-8")
 
@@ -457,13 +456,20 @@ def as_command(
     import typer
     hints, notes, signature = get_type_hints(function), comments(function), inspect.signature(function)
     @functools.wraps(function)
-    def command(**values: Any) -> None: raise SystemExit(answer(function, **values))
+    def command(**values: Any) -> None: raise SystemExit(answer(_guarded(function), **values))
     options = {name: Annotated[hints[name], typer.Argument(help=notes[name], metavar=f"[{name.upper()}]", show_default=name == "which") if name in ("source", "which") else typer.Option(
         *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[:1 + (len(name) == 1)], help=notes[name], metavar=METAVARS.get(name), show_default=bool(p.default))]
                for name, p in signature.parameters.items()}
     command.__annotations__ = options
     command.__signature__ = signature.replace(parameters=[p.replace(annotation=options[n]) for n, p in signature.parameters.items()], return_annotation=None)
     return command
+
+def _guarded(function: Callable) -> Callable:
+    "A command that refuses to write into a finished run before it does any work."
+    def call(**values: Any) -> None:
+        if values.get("out"): check_writable(values["out"], "give another place to --out")
+        function(**values)
+    return call
 
 # %% ../nbs/09c_cli.ipynb #597ed412
 EXIT_CODES = {0: "done", 1: "something failed inside", 2: "the config or the command is wrong", 3: "the data cannot be used",
