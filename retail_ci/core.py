@@ -19,7 +19,7 @@ __all__ = ['MISTAKES', 'NO_ROOM', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS',
            'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig',
            'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig',
            'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
-           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_report', 'check_data',
+           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'check_report',
            'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'staging',
            'clear_staging', 'replacing', 'process_folder', 'to_plain', 'save', 'lone_return', 'load', 'import_numpy',
            'Run', 'prose', 'localise_prose', 'open_run', 'clear_scratch', 'use_style', 'Html', 'save_figure',
@@ -544,20 +544,6 @@ def check_name(
     if len(name) <= 100 and name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
     raise ConfigError(f"Config key 'name' must be a plain folder name (at most 100 letters, digits, - _ .), found {shown(name)}.")
 
-def check_report(
-    report: ReportConfig,  # how the report speaks
-) -> ReportConfig:         # the same, the currency without blanks around it
-    "Refuse an unknown locale and a currency that does not fit into a line."
-    if report.locale not in LOCALES:
-        raise ConfigError(unknown("locale", report.locale, sorted(LOCALES), "report.locale"))
-    report.currency = report.currency.strip()
-    if not report.currency.isprintable():
-        raise ConfigError(
-            "Config key 'report.currency' must be a sign or letters such as '€' or 'CHF', "
-            f"found {shown(report.currency)}; correct it in the config."
-        )
-    return report
-
 # %% ../nbs/00_core.ipynb #6e1e6d0a
 def check_data(
     data: DataConfig,  # where the transactions come from, and how to read them
@@ -579,6 +565,21 @@ def check_data(
         raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {data.delimiter!r} and {data.quote!r}.")
     if data.header and len(set(data.header)) < len(data.header): raise ConfigError("Config key 'data.header' names a column twice; give each column a name of its own.")
     return data
+
+# %% ../nbs/00_core.ipynb #5d0b83ae
+def check_report(
+    report: ReportConfig,  # how the report speaks
+) -> ReportConfig:         # the same, the currency without blanks around it
+    "Refuse an unknown locale and a currency that does not fit into a line."
+    if report.locale not in LOCALES:
+        raise ConfigError(unknown("locale", report.locale, sorted(LOCALES), "report.locale"))
+    report.currency = report.currency.strip()
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", report.currency):  # controls, line ends
+        raise ConfigError(
+            "Config key 'report.currency' must be a sign or letters such as '€' or 'CHF', "
+            f"found {report.currency!r}; correct it in the config."
+        )
+    return report
 
 # %% ../nbs/00_core.ipynb #f9d4cb9a
 def check_mlflow(

@@ -15,11 +15,10 @@ from .core import ACCENT, GRID, INK, SECOND, SEGMENTS, DataError, Run, beside, c
 from .export import TABLES, VIEWS, Column, Star, Table, check_keys, open_star, replacing_folder, sql_text, write_csv
 
 # %% auto #0
-__all__ = ['SEGMENT_VIEW', 'MEASURES', 'NUMBER_FORMATS', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCHEMAS', 'MODEL', 'FLAG', 'TEXT',
-           'KINDS', 'NAME', 'HEAD', 'PROPERTY', 'FUNCTIONS', 'WORDS', 'README', 'MARK', 'Progress', 'Measure',
-           'format_string', 'tmdl_name', 'tmdl_column', 'tmdl_measure', 'tmdl_table', 'relationships', 'model_text',
-           'project_text', 'Item', 'read_tmdl', 'check_dax', 'check_model', 'dictionary', 'theme', 'readme',
-           'write_table', 'export_powerbi', 'write_words']
+__all__ = ['SEGMENT_VIEW', 'MEASURES', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCHEMAS', 'MODEL', 'FUNCTIONS', 'WORDS', 'README',
+           'MARK', 'Progress', 'Measure', 'format_string', 'tmdl_name', 'tmdl_column', 'tmdl_measure', 'tmdl_table',
+           'relationships', 'model_text', 'project_text', 'Item', 'read_tmdl', 'check_dax', 'check_model', 'dictionary',
+           'theme', 'readme', 'write_table', 'export_powerbi', 'write_words']
 
 # %% ../nbs/08a_powerbi.ipynb #41b1b5f2
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ MEASURES: tuple[Measure, ...] = tuple(Measure(*row) for row in [
     ("dim_customer", "Forecast revenue in 90 days", f"CALCULATE(SUM(dim_customer[forecast_90]), KEEPFILTERS({SEGMENT_VIEW}))", "money", "Revenue expected of known customers in the next 90 days; a forecast, not the effect of any action.")])
 
 # %% ../nbs/08a_powerbi.ipynb #9a4a7e50
-NUMBER_FORMATS = {"count": "#,0", "number": "#,0.##", "share": "0.0%", "date": "yyyy-mm-dd"}
+_NUMBER_FORMATS = {"count": "#,0", "number": "#,0.##", "share": "0.0%", "date": "yyyy-mm-dd"}
 
 def _literal(text: str) -> str:
     "Text as it stands in a format string: a backslash before every character."
@@ -69,7 +68,7 @@ def format_string(
 ) -> str:               # such as "\\€#,0.00"; "" where Power BI's own is right
     "How Power BI shows a number."
     if kind != "money":
-        return NUMBER_FORMATS.get(kind, "")
+        return _NUMBER_FORMATS.get(kind, "")
     digits = "#,0." + "0" * decimals
     before, after = beside("\0", currency).split("\0")
     return _literal(before) + digits.rstrip(".") + _literal(after)
@@ -164,8 +163,8 @@ def project_text() -> dict[str, str]:  # path within the project: text
     return {path: json.dumps(value, indent=2) + "\n" for path, value in files.items()}
 
 # %% ../nbs/08a_powerbi.ipynb #67e981bb
-FLAG = ("true", "false")
-TEXT = ()  # any text
+_FLAG = ("true", "false")
+_TEXT = ()  # any text
 
 @dataclass(frozen=True)
 class _Kind:
@@ -174,36 +173,38 @@ class _Kind:
     needs: str = "name"         # what it must have
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # property: what it may say
 
-KINDS = {
+_KINDS = {
     "database": _Kind("file", "compatibilityLevel", {"compatibilityLevel": ("1567",)}),
     "model": _Kind("file", "name", {
-        "culture": TEXT, "sourceQueryCulture": TEXT, "discourageImplicitMeasures": FLAG,
+        "culture": _TEXT, "sourceQueryCulture": _TEXT, "discourageImplicitMeasures": _FLAG,
         "defaultPowerBIDataSourceVersion": ("powerBI_V3",)}),
     "dataAccessOptions": _Kind("model", "", {
-        "legacyRedirects": FLAG, "returnErrorValuesAsNull": FLAG}),
+        "legacyRedirects": _FLAG, "returnErrorValuesAsNull": _FLAG}),
     "ref": _Kind("file"),
     "expression": _Kind("file", "name expression"),
-    "relationship": _Kind("file", "name fromColumn toColumn", {"fromColumn": TEXT, "toColumn": TEXT}),
+    "relationship": _Kind("file", "name fromColumn toColumn", {
+        "fromColumn": _TEXT, "toColumn": _TEXT}),
     "table": _Kind("file", "name", {"dataCategory": ("Time",)}),
-    "measure": _Kind("table", "name expression", {"formatString": TEXT}),
+    "measure": _Kind("table", "name expression", {"formatString": _TEXT}),
     "column": _Kind("table", "name dataType summarizeBy sourceColumn", {
         "dataType": tuple(sorted(set(DATA_TYPES.values()))), "summarizeBy": ("none", "sum"),
-        "isHidden": FLAG, "isKey": FLAG, "formatString": TEXT, "sourceColumn": TEXT,
-        "sortByColumn": TEXT}),
+        "isHidden": _FLAG, "isKey": _FLAG, "formatString": _TEXT, "sourceColumn": _TEXT,
+        "sortByColumn": _TEXT}),
     "partition": _Kind("table", "name expression mode source", {
-        "expression": ("m",), "mode": ("import",), "source": TEXT}),
-    "annotation": _Kind("file model table measure column partition expression relationship", "name expression"),
+        "expression": ("m",), "mode": ("import",), "source": _TEXT}),
+    "annotation": _Kind(
+        "file model table measure column partition expression relationship", "name expression"),
 }
 
 # %% ../nbs/08a_powerbi.ipynb #32351268
-NAME = r"'(?:[^'\x00-\x1f\x7f-\x9f]|'')+'|[^\s.=:'\x00-\x1f\x7f-\x9f]+"
-HEAD = re.compile(rf"({'|'.join(KINDS)})(?:(?<=ref)\s+table)?(?:\s+({NAME}))?(?:\s*=\s*(.*))?")
-PROPERTY = re.compile(r"(\w+)(?:\s*:\s*(.+)|\s*(=)\s*(.*))?")
+_NAME = r"'(?:[^'\x00-\x1f\x7f-\x9f]|'')+'|[^\s.=:'\x00-\x1f\x7f-\x9f]+"
+_HEAD = re.compile(rf"({'|'.join(_KINDS)})(?:(?<=ref)\s+table)?(?:\s+({_NAME}))?(?:\s*=\s*(.*))?")
+_PROPERTY = re.compile(r"(\w+)(?:\s*:\s*(.+)|\s*(=)\s*(.*))?")
 
 @dataclass
 class Item:
     "An object of a model: its kind, name, expression, properties, and what is in it."
-    kind: str                                                 # one of `KINDS`
+    kind: str                                                 # one of `_KINDS`
     name: str                                                 # without quotes
     text: str = ""                                            # the expression
     properties: dict[str, str] = field(default_factory=dict)  # key: value; "true" for a flag
@@ -228,7 +229,7 @@ def _lines(text: str, file: str) -> deque[_Line]:
         body = text_line.lstrip("\t").rstrip()
         line = _Line(len(text_line) - len(text_line.lstrip("\t")), body, f"{file}, line {number}")
         description = body.startswith("///")
-        if described and not description and not HEAD.fullmatch(body):
+        if described and not description and not _HEAD.fullmatch(body):
             line.refuse("the object that the description above speaks of")
         described = description
         if body and not description:
@@ -252,14 +253,14 @@ def _read_items(lines: deque[_Line], level: int, parent: Item) -> None:
         line = lines.popleft()
         if line.level > level or line.body.startswith(" "):
             line.refuse(f"at most {level} tabs and no blanks")
-        if HEAD.fullmatch(line.body):
+        if _HEAD.fullmatch(line.body):
             parent.items.append(_read_object(line, lines))
         else:
             _read_property(line, lines, parent)
 
 def _read_object(line: _Line, lines: deque[_Line]) -> Item:
     "Read an object and what it holds."
-    kind, name, text = HEAD.fullmatch(line.body).groups()
+    kind, name, text = _HEAD.fullmatch(line.body).groups()
     if text == "":
         text = _read_expression(lines, line.level + 2)
     item = Item(kind, _unquoted(name or ""), text or "", where=line.where)
@@ -268,7 +269,7 @@ def _read_object(line: _Line, lines: deque[_Line]) -> Item:
 
 def _read_property(line: _Line, lines: deque[_Line], item: Item) -> None:
     "Read a property, a flag, or a property that is an expression."
-    found = PROPERTY.fullmatch(line.body)
+    found = _PROPERTY.fullmatch(line.body)
     if not found or item.kind == "file":
         line.refuse("an object, a property or a flag")
     key, value, equals, text = found.groups()
@@ -288,20 +289,24 @@ def _read_expression(lines: deque[_Line], level: int) -> str:
 
 # %% ../nbs/08a_powerbi.ipynb #7de4705d
 def _check_item(item: Item, parent: Item) -> None:
-    "Raise `DataError` for what `KINDS` does not know of, in an object and in all that it holds."
-    kind, where = KINDS[item.kind], f"{item.where}: "
+    "Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it holds."
+    kind, where = _KINDS[item.kind], f"{item.where}: "
     if parent.kind not in kind.within.split():
-        raise DataError(f"{where}{item.kind} stands in a {parent.kind}; expected it in: {kind.within}.")
+        raise DataError(
+            f"{where}{item.kind} stands in a {parent.kind}; expected it in: {kind.within}."
+        )
     has = {**item.properties, "name": item.name, "expression": item.text}
     missing = [key for key in kind.needs.split() if not has.get(key)]
     if missing:
         raise DataError(f"{where}{item.kind} {item.name!r} has no {missing[0]}.")
+    known = sorted(kind.values) or ["none"]
     for key in item.properties:
         if key not in kind.values:
-            raise DataError(where + unknown("property", key, sorted(kind.values) or ["none"], item.kind))
+            raise DataError(where + unknown("property", key, known, item.kind))
     for key, words in kind.values.items():
         if words and has.get(key, words[0]) not in words:
-            raise DataError(f"{where}expected {key} to be {' or '.join(words)}, found {has[key]!r}.")
+            wanted = " or ".join(words)
+            raise DataError(f"{where}expected {key} to be {wanted}, found {has[key]!r}.")
     _check_names(item.items)
     for part in item.items:
         _check_item(part, item)
@@ -312,7 +317,9 @@ def _check_names(items: list[Item]) -> None:
     times = Counter(names)
     for item, name in zip(items, names):
         if times[name] > 1:
-            raise DataError(f"{item.where}: the name {name[1]!r} stands twice; Power BI does not tell them apart.")
+            raise DataError(
+                f"{item.where}: the name {name[1]!r} stands twice; Power BI ignores capitals."
+            )
 
 def read_tmdl(
     text: str,      # the content of a file
@@ -363,24 +370,26 @@ def _star_fields(table: Table) -> dict[str, tuple[str, str, bool]]:
 
 def _check_tables(items: list[Item], tables: Mapping[str, Table]) -> None:
     "Raise `DataError` if the tables of the model are not those of the star."
-    found = {t.name: {c.name: _field(c) for c in t.items if c.kind == "column"} for t in items if t.kind == "table"}
+    model = [item for item in items if item.kind == "table"]
+    found = {t.name: {c.name: _field(c) for c in t.items if c.kind == "column"} for t in model}
     expected = {table.name: _star_fields(table) for table in tables.values()}
     differ = sorted(t for t in found.keys() | expected.keys() if found.get(t) != expected.get(t))
     if differ or [i.name for i in items if i.kind == "ref"] != list(tables):
         raise DataError(f"The model and the star differ in {differ or 'the order of tables'}.")
-    for table in (i for i in items if i.kind == "table"):
+    for table in model:
         sources = [i.properties["source"] for i in table.items if i.kind == "partition"]
         if not any(f"{table.name}.parquet" in source for source in sources):
             raise DataError(f"{table.name} does not say where its rows come from.")
         for column in (i for i in table.items if "sortByColumn" in i.properties):
             by = _unquoted(column.properties["sortByColumn"])
             if by not in found[table.name]:
-                raise DataError(f"{column.where}: " + unknown("column to sort by", by, sorted(found[table.name])))
+                known = sorted(found[table.name])
+                raise DataError(f"{column.where}: " + unknown("column to sort by", by, known))
 
 def _ends(relationship: Item) -> tuple[str, str, str, str]:
     "From table, column, to table, column."
     ends = [relationship.properties[key] for key in ("fromColumn", "toColumn")]
-    return tuple(_unquoted(name) for end in ends for name in re.findall(NAME, end))
+    return tuple(_unquoted(name) for end in ends for name in re.findall(_NAME, end))
 
 # %% ../nbs/08a_powerbi.ipynb #eb481d4d
 def check_model(
@@ -432,7 +441,7 @@ Data from {first_day} to {last_day}, run `{run}`. All files belong together: rep
 2. Open `model/retail_ci.pbip`. If it complains of missing tables: *Transform data*, *Edit parameters*, and set *Folder* to that place. Then *Refresh*.
 3. *View*, *Themes*, *Browse for themes*: `theme.json`.
 
-The model was checked by the program that wrote it, and not opened in Power BI. If your version refuses it: *Get data*, *Parquet* (or *Text/CSV*) with the files of `parquet/` (or `csv/`), join them as below, and take the measures from `dictionary.json`.
+The program that wrote this model has checked it, and a test of that program reads such models with Microsoft's own model library. It was not opened in Power BI Desktop. If your version refuses it: *Get data*, *Parquet* (or *Text/CSV*) with the files of `parquet/` (or `csv/`), join them as below, and take the measures from `dictionary.json`.
 
 `views/` holds flat tables for a spreadsheet. In CSV, a text that a spreadsheet would run as a formula has an apostrophe in front; parquet holds it as it is. Key 0 is the unknown customer, no product, no segment.
 

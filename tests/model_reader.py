@@ -47,7 +47,9 @@ def load_library():
 def texts(folder):
     "The TMDL files of a folder, but for empty lines at their ends."
     files = Path(folder).rglob("*.tmdl")
-    return {file.relative_to(folder).as_posix(): file.read_text("utf-8").rstrip("\n") for file in files}
+    return {
+        file.relative_to(folder).as_posix(): file.read_text("utf-8").rstrip("\n") for file in files
+    }
 
 
 def changed(tabular, database, folder):
@@ -56,7 +58,9 @@ def changed(tabular, database, folder):
         tabular.TmdlSerializer.SerializeDatabaseToFolder(database, written)
         ours = texts(folder)
         theirs = texts(written)
-    return sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
+    return sorted(
+        path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)
+    )
 
 
 def read(tabular, folder):
@@ -96,8 +100,11 @@ def main(folders):
         print(f"Expected folders with TMDL files, found {missing or 'none'}.", file=sys.stderr)
         return 2
     if not DOTNET.is_dir() or not LIBRARY.is_dir():
-        print("Microsoft's library is not in this environment: `make model-reader`, then "
-              ".model-reader/bin/python tests/model_reader.py FOLDER.", file=sys.stderr)
+        print(
+            "Microsoft's library is not in this environment: `make model-reader`, then "
+            ".model-reader/bin/python tests/model_reader.py FOLDER.",
+            file=sys.stderr,
+        )
         return 2
     tabular = load_library()
     answers = {folder: read(tabular, folder) for folder in folders}

@@ -145,6 +145,30 @@ def test_the_model_names_what_is_there(exported):
     assert set(re.findall(r"^ref table (\w+)$", (definition / "model.tmdl").read_text(), re.M)) == set(tables)
 
 
+def test_microsofts_own_library_reads_the_models_and_would_write_the_same(exported, yen, model_reader):
+    homes = [exported, yen.home() / "powerbi"]
+    answers = model_reader(*(home / "model/retail_ci.SemanticModel/definition" for home in homes))
+    for home, answer in zip(homes, answers):
+        assert answer["complaint"] is None and answer["changed"] == []
+        told = json.loads((home / "dictionary.json").read_text())
+        assert answer["tables"] == {t["table"]: [c["column"] for c in t["columns"]] for t in told["tables"]}
+        assert set(answer["measures"]) == {m["measure"] for m in told["measures"]}
+        assert answer["relationships"] == sum("joins" in c for t in told["tables"] for c in t["columns"]) == 11
+    assert [answer["measures"]["Net revenue"][1] for answer in answers] == ["-€1,234,567.50", "-¥1,234,568"]
+
+
+def test_microsofts_own_library_reads_attributes_called_anything(people, model_reader, tmp_path):
+    "Quotes, brackets, controls, other scripts, words of TMDL: under the names of the parquet file."
+    names = [*ODD, "it's [new]\n=1", " lead", "a.b:c=d", '"dq"', "column", "ref table", "true", "größe", "e\u0301", "a\u00a0b", "\x01\x85", "x" * 600, "1st", "///", "formatString: 0"]
+    people.write("customers", people.read("customers").assign(**{name: "x" for name in names}))
+    export_powerbi(people, tmp_path / "out")
+    [answer] = model_reader(tmp_path / "out/model/retail_ci.SemanticModel/definition")
+    columns = list(pd.read_parquet(tmp_path / "out/parquet/dim_customer.parquet").columns)
+    assert answer["complaint"] is None and answer["changed"] == []
+    own = next(table for table in TABLES if table.name == "dim_customer").columns
+    assert answer["tables"]["dim_customer"] == columns and len(columns) >= len(own) + len(names)
+
+
 def test_the_dictionary_tells_of_every_column(exported):
     told = json.loads((exported / "dictionary.json").read_text())
     for table in told["tables"]:
@@ -152,7 +176,7 @@ def test_the_dictionary_tells_of_every_column(exported):
         assert [c["column"] for c in table["columns"]] == list(typed.columns) and table["rows"] == len(typed)
     assert len(read_csv(exported / "dictionary.csv")) == sum(len(t["columns"]) for t in told["tables"])
     text = (exported / "README.md").read_text()
-    assert all(f"### {t['table']}" in text for t in told["tables"]) and "not opened in Power BI" in text
+    assert all(f"### {t['table']}" in text for t in told["tables"]) and "not opened in Power BI Desktop" in text
 
 
 def test_the_classic_tables_in_the_run_are_those_of_the_star(small, exported):
