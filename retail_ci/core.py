@@ -14,15 +14,15 @@ import yaml
 # %% auto #0
 __all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS',
            'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError',
-           'TooFew', 'RunError', 'DriftError', 'unknown', 'Locale', 'use_locale', 'localised', 'written',
-           'localise_figure', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig',
-           'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
-           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data',
-           'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save',
-           'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html',
-           'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of',
-           'day', 'month', 'date_names', 'sha256']
+           'TooFew', 'RunError', 'DriftError', 'check_result', 'unknown', 'Locale', 'use_locale', 'localised',
+           'written', 'localise_figure', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
+           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig',
+           'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds',
+           'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name',
+           'check_data', 'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing',
+           'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run',
+           'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount',
+           'amounts', 'date_of', 'day', 'month', 'date_names', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -47,6 +47,29 @@ class RunError(RetailError):
 class DriftError(RetailError):
     "New data differ from what the model has learned from; nothing is broken."
     exit_code = 5
+
+# %% ../nbs/00_core.ipynb #5c1e7a03
+def check_result(
+    holds: Any,
+    finding: str,
+) -> None:
+    """Stop a run whose result cannot be right.
+
+    Parameters
+    ----------
+    holds : bool
+        Whether the result is as every shop's must be.
+    finding : str
+        A sentence: what was found, and what it means.
+
+    Raises
+    ------
+    RetailError
+        If `holds` is false.
+    """
+    if not holds:
+        raise RetailError(f"{finding} This is a fault of retail_ci, not of your data; "
+                          "please report it with the config and the notebook in the run's folder `failed`.")
 
 # %% ../nbs/00_core.ipynb #da467ec2
 def unknown(
