@@ -15,13 +15,13 @@ import yaml
 __all__ = ['DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES',
            'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'RetailError',
            'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'check_result', 'unknown', 'plain_name',
-           'Locale', 'use_locale', 'localised', 'written', 'localise_figure', 'DataConfig', 'SyntheticConfig',
-           'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig',
-           'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value',
-           'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path',
-           'override', 'load_config', 'folder_name', 'check_name', 'check_data', 'check_mlflow', 'split_table',
-           'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'lone_return', 'load',
-           'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html', 'save_figure',
+           'sql_text', 'sql_name', 'Locale', 'use_locale', 'localised', 'written', 'localise_figure', 'DataConfig',
+           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
+           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
+           'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
+           'config_path', 'override', 'load_config', 'folder_name', 'check_name', 'check_data', 'check_mlflow',
+           'split_table', 'source_files', 'in_folder', 'Artefact', 'replacing', 'to_plain', 'save', 'lone_return',
+           'load', 'import_numpy', 'Run', 'prose', 'localise_prose', 'open_run', 'use_style', 'Html', 'save_figure',
            'show_table', 'count', 'share', 'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month',
            'date_names', 'sha256']
 
@@ -121,6 +121,19 @@ def plain_name(
     longer = f"{prefix}_{clean}"[:LONGEST_NAME].strip()
     numbered = (f"{longer[:LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
     return next(name for name in itertools.chain((clean, longer), numbered) if _same_name(name) not in used)
+
+# %% ../nbs/00_core.ipynb #5c1e7a52
+def sql_text(
+    value: Any,  # any text
+) -> str:        # a literal of SQL
+    "A text as SQL."
+    return "'" + str(value).replace("'", "''") + "'"
+
+def sql_name(
+    name: str,  # a column or table
+) -> str:       # an identifier of SQL
+    "A name as SQL."
+    return '"' + name.replace('"', '""') + '"'
 
 # %% ../nbs/00_core.ipynb #d3084736
 @dataclass(frozen=True)

@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, count, date_names, money, open_run, plain_name, replacing, share, show_table, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, count, date_names, money, open_run, plain_name, replacing, share, show_table, sql_name, sql_text, unknown
 from .engines import connect_duckdb
 
 # %% auto #0
 __all__ = ['FORMULA', 'PLAIN_NUMBER', 'KINDS', 'FACT_SALES', 'FACT_SNAPSHOT', 'FACT_RECOMMENDATION', 'DIM_CUSTOMER',
            'DIM_PRODUCT', 'DIM_SEGMENT', 'DIM_DATE', 'TABLES', 'INPUTS', 'MOST_VALUES', 'PARTS', 'VIEWS',
-           'escape_formulas', 'sql_text', 'sql_name', 'sql_escaped', 'write_csv', 'put_first', 'check_folder',
-           'exchange', 'replacing_folder', 'Column', 'Table', 'read_input', 'sensitive_sql', 'number_keys',
-           'pick_attributes', 'attribute_columns', 'Star', 'open_star', 'decimals', 'check_parts', 'check_keys',
-           'remarks']
+           'escape_formulas', 'sql_escaped', 'write_csv', 'put_first', 'check_folder', 'exchange', 'replacing_folder',
+           'Column', 'Table', 'read_input', 'sensitive_sql', 'number_keys', 'pick_attributes', 'attribute_columns',
+           'Star', 'open_star', 'decimals', 'check_parts', 'check_keys', 'remarks']
 
 # %% ../nbs/08_export.ipynb #370408fa
 FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"     # text that a spreadsheet might run
@@ -38,18 +37,6 @@ def escape_formulas(
     return out
 
 # %% ../nbs/08_export.ipynb #4593a364
-def sql_text(
-    value: Any,  # any text
-) -> str:        # a literal of SQL
-    "A text as SQL."
-    return "'" + str(value).replace("'", "''") + "'"
-
-def sql_name(
-    name: str,  # a column or table
-) -> str:       # an identifier of SQL
-    "A name as SQL."
-    return '"' + name.replace('"', '""') + '"'
-
 def sql_escaped(
     name: str,  # a column of text
 ) -> str:       # an expression
