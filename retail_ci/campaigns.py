@@ -5,12 +5,12 @@
 # %% ../nbs/08b_campaigns.ipynb #9d8861a6
 from __future__ import annotations
 import contextlib, hashlib, re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 import numpy as np
 import pandas as pd
-from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, DataError, Run, RunError, amounts, count, load_config, money, open_run, share, show_table, unknown
+from .core import SEGMENTS, CampaignsConfig, ConfigError, DataConfig, Run, RunError, amounts, count, load_config, money, open_run, plain_name, share, show_table, unknown
 from .engines import connect_duckdb
 from .export import replacing_folder, sql_text, write_csv
 
@@ -215,9 +215,10 @@ MARK = "summary.csv"  # the file by which a folder of lists is known
 
 def file_name(
     segment: str,  # such as "Loyal Customers"
+    taken: Iterable[str] = (),  # names of files that are there
 ) -> str:          # such as "loyal_customers.csv"
     "The file of a segment."
-    return re.sub(r"\W+", "_", segment.lower()).strip("_") + ".csv"
+    return plain_name(re.sub(r"\W+", "_", segment.lower()).strip("_"), [Path(name).stem for name in taken], "segment") + ".csv"
 
 def write_campaigns(
     run: Run,               # a finished run
@@ -232,9 +233,10 @@ def write_campaigns(
     tell("how many buy anyway", 1, 3)
     summary = campaign_summary(table, base_rates(run))
     tell("lists", 2, 3)
-    lists = {file_name(s): table[(table.segment == s) & (table.group == "send")].drop(columns="group") for s in summary.segment if s != "All"}
-    lists["control.csv"] = table.loc[table.group == "control", ["customer_id", "segment"]]
-    if len(lists) < len(summary): raise DataError("Two segments would share a file name; rename one of them.")
+    lists = {"control.csv": table.loc[table.group == "control", ["customer_id", "segment"]]}
+    for segment in summary.segment[:-1]:
+        sent = table[(table.segment == segment) & (table.group == "send")].drop(columns="group")
+        lists[file_name(segment, [*lists, MARK])] = sent
     with replacing_folder(out, MARK) as part, contextlib.closing(connect_duckdb(DataConfig(memory="512MB")).con.cursor()) as con:
         for name, rows in {**lists, MARK: summary}.items():
             con.register("rows", rows.astype({c: "str" for c in rows.columns if rows[c].dtype == object}))

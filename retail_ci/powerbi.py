@@ -492,7 +492,7 @@ def export_powerbi(
     tell = lambda step: progress(step, steps.index(step), len(steps)) if progress else None
     with replacing_folder(out, MARK) as part:
         tell(steps[0])
-        star = open_star(run)
+        star = open_star(run, [m.name for m in MEASURES])
         for name in star.tables: tell(name); write_table(star, name, part, bom)
         tell("keys")
         rows = check_keys(star.con, star.tables)

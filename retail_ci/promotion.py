@@ -206,7 +206,7 @@ def gate(
         pair = ranking.get("paired", {}).get(task, {}).get(ranking.get("production", ""), {}).get(rival, {}).get("ndcg")
         if pair is None or pair["low"] is None: checks.append(Check(f"{task}: not worse than {rival}", True, "could not be measured"))
         else: checks.append(Check(f"{task}: not worse than {rival}", pair["low"] >= NOT_WORSE, f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"))
-    stable = segments.get("stability", {}).get("value")
+    stable = (segments.get("stability") or {}).get("value")
     return [*checks, Check("the segments are found again", stable is None or stable >= STABLE, "could not be measured" if stable is None else f"ARI {stable:.2f}")]
 
 # %% ../nbs/06a_promotion.ipynb #8eb22e2f

@@ -15,8 +15,8 @@ from .engines import answer, connect, different, exact_sum
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'totals', 'days', 'visits',
-           'variety', 'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'add_scores',
-           'plot_heatmap', 'plot_distributions', 'grid_profile', 'plot_grid']
+           'variety', 'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'check_spend',
+           'add_scores', 'plot_heatmap', 'plot_distributions', 'grid_profile', 'plot_grid']
 
 # %% ../nbs/02_rfm.ipynb #2e5be2e6
 def reference_date(
@@ -176,6 +176,27 @@ def load_cuts(
     missing = [m for m in MEASURES if m not in stored]
     if missing: raise DataError(f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(MEASURES)}.")
     return {m: np.asarray(stored[m], float) for m in MEASURES}
+
+# %% ../nbs/02_rfm.ipynb #5c1e7a62
+def check_spend(
+    features: pd.DataFrame,
+) -> None:
+    """Refuse a log in which the customers' purchases are worth nothing.
+
+    Parameters
+    ----------
+    features : DataFrame
+        One row per customer, with `monetary`.
+
+    Raises
+    ------
+    DataError
+        If the net revenue of all customers together is not above zero.
+    """
+    spent = features["monetary"].sum()
+    if not spent > 0:
+        raise DataError(f"The purchases of the {count(len(features))} customers are worth {spent:,.2f} together; expected more than zero. "
+                        "Check data.columns.price, data.columns.revenue and data.columns.quantity.")
 
 # %% ../nbs/02_rfm.ipynb #c579b834
 GRID: dict[str, str] = {  # name: its cells, recency score first

@@ -19,10 +19,10 @@ __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'PROTOTYPES', 'VIEWS', 'ACTIONS'
            'turn', 'View', 'nonzero', 'Space', 'orderings', 'best_match', 'named', 'assign_names', 'fill_gaps',
            'drop_broken', 'name_margins', 'settle', 'nearest', 'squared_distances', 'Attempt', 'attempt',
            'check_enough', 'is_table', 'TableOrArray', 'CustomerSegmentation', 'first_flawless', 'finish', 'save_model',
-           'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'alternatives',
-           'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons', 'explain',
-           'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
-           'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
+           'load_model', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'compactness',
+           'alternatives', 'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons',
+           'explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k',
+           'pca_view', 'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
 
 # %% ../nbs/03_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -301,7 +301,7 @@ def check_enough(
     different = len(np.unique(values[:1000], axis=0))
     if different < k and (different := len(np.unique(values, axis=0))) < k:
         raise TooFew(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different} (n_samples={len(values)}); "
-                     + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since one customer cannot be divided into groups."))
+                     + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since customers who are all alike cannot be divided into groups."))
 
 def is_table(
     X: Any,   # what was given
@@ -457,13 +457,15 @@ def stability(
     model: CustomerSegmentation,  # fitted on them
     draws: int = 20,         # bootstrap samples
     seed: int = 42,          # of the draws
-) -> tuple[np.ndarray, pd.DataFrame]:  # an adjusted Rand index per draw; draws × segments, the Jaccard index of each
+) -> tuple[np.ndarray, pd.DataFrame]:  # an adjusted Rand index per draw that could be divided; draws × segments, the Jaccard index of each
     "Bootstrap stability of the partition and of each segment."
     from sklearn.metrics import adjusted_rand_score
     rng, own = np.random.default_rng(seed), nearest(model.space_.place(rfm_values(features)), model.centers_)[0]
     ari, jaccard = [], []
     for _ in range(draws):
-        again = CustomerSegmentation(model.k, model.seed, model.sample).fit(features.iloc[rng.integers(0, len(features), len(features))])
+        drawn = features.iloc[rng.integers(0, len(features), len(features))]
+        try: again = CustomerSegmentation(model.k, model.seed, model.sample).fit(drawn)
+        except TooFew: continue  # fewer different customers than segments
         other = nearest(again.space_.place(rfm_values(features)), again.centers_)[0]
         ari.append(adjusted_rand_score(own, other))
         both = pd.crosstab(own, other).reindex(range(len(model.names_)), fill_value=0).to_numpy()
@@ -499,6 +501,33 @@ def true_names(
     names, _ = assign_names(np.zeros((len(used), len(PROTOTYPES))), groups.median().to_numpy(), groups.mean().to_numpy())
     return sum(not name.startswith("Unnamed") for name in names)
 
+# %% ../nbs/03_segmentation.ipynb #5c1e7a12
+def compactness(
+    z: np.ndarray,
+    label: Sequence,
+    **sampling: Any,
+) -> tuple[float, float, float]:
+    """Measure how compact and how far apart groups are.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_customers, n_measures)
+        Where the customers stand.
+    label : sequence of length n_customers
+        The group of each.
+    **sampling
+        `sample_size` and `random_state` of the silhouette.
+
+    Returns
+    -------
+    tuple of float
+        Silhouette, Davies-Bouldin and Calinski-Harabasz; NaN unless there are two groups or more, fewer than customers.
+    """
+    from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
+    if not 2 <= len(set(label)) < len(label):
+        return (np.nan,) * 3
+    return silhouette_score(z, label, **sampling), davies_bouldin_score(z, label), calinski_harabasz_score(z, label)
+
 # %% ../nbs/03_segmentation.ipynb #2540824f
 def alternatives(
     features: pd.DataFrame,  # recency, frequency, monetary
@@ -507,7 +536,7 @@ def alternatives(
     draws: int = 3,          # new draws per method
 ) -> pd.DataFrame:           # method, silhouette, davies_bouldin, calinski_harabasz, names, stability, agreement
     "The model and its alternatives on the same customers."
-    from sklearn.metrics import adjusted_rand_score, calinski_harabasz_score, davies_bouldin_score, silhouette_score
+    from sklearn.metrics import adjusted_rand_score
     from threadpoolctl import threadpool_limits
     rng = np.random.default_rng(model.seed)
     few = features.iloc[np.sort(rng.choice(len(features), min(len(features), sample), replace=False))].reset_index(drop=True)
@@ -520,8 +549,10 @@ def alternatives(
             first = label if first is None else first
             for _ in range(draws):
                 drawn = rng.integers(0, len(few), len(few))
-                again.append(adjusted_rand_score(label[drawn], method(few.iloc[drawn].reset_index(drop=True))))
-            rows.append((name, silhouette_score(z, label), davies_bouldin_score(z, label), calinski_harabasz_score(z, label), true_names(values, label), np.mean(again), adjusted_rand_score(first, label)))
+                try: again.append(adjusted_rand_score(label[drawn], method(few.iloc[drawn].reset_index(drop=True))))
+                except TooFew: continue  # a draw of few customers may hold too few different ones
+            found_again = np.mean(again) if again else np.nan
+            rows.append((name, *compactness(z, label), true_names(values, label), found_again, adjusted_rand_score(first, label)))
     return pd.DataFrame(rows, columns=["method", "silhouette", "davies_bouldin", "calinski_harabasz", "names", "stability", "agreement"])
 
 # %% ../nbs/03_segmentation.ipynb #8175ee89

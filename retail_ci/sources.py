@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, process_folder, replacing, shown, source_files, split_table, translating, unknown
+from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, process_folder, replacing, shown, source_files, split_table, sql_text, translating, unknown
 from . import engines
-from .engines import connect, engine, known_parquet, staging_index, staging_name
+from .engines import connect, engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
 __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'split_line', 'find_delimiter', 'unique_names',
@@ -458,7 +458,7 @@ def attach_duckdb(
 ) -> str:         # the name of its catalogue
     "Attach a DuckDB file for reading; an expression on its tables runs on the file."
     name = "source_" + hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]  # two files of one name are two catalogues
-    con.raw_sql(f"ATTACH IF NOT EXISTS '{str(file).replace(chr(39), chr(39) * 2)}' AS {name} (READ_ONLY)")
+    con.raw_sql(f"ATTACH IF NOT EXISTS {sql_text(file)} AS {name} (READ_ONLY)")
     return name
 
 # %% ../nbs/00c_sources.ipynb #5bcc5ebe
@@ -519,7 +519,7 @@ def read_attached(
     with translating(DataError, f"{file.name} cannot be opened as a DuckDB file", "Close what writes to it, or fetch it again."): name = attach_duckdb(con, file)
     if query: return Source(view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1), [("the query", -1)], con)
     schema, _, only = table.rpartition(".")
-    there = con.raw_sql(f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND table_schema = '{schema or 'main'}' ORDER BY 1").fetchall()
+    there = con.raw_sql(f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND table_schema = {sql_text(schema or 'main')} ORDER BY 1").fetchall()
     found = con.table(choose_table(only, [t for t, in there], file.name), database=(name, schema or "main"))
     return Source((found.rename({"row (source)": "row"}) if "row" in found.columns else found).mutate(row=ibis.row_number() + 1), [(file.name, -1)], con)
 
@@ -533,7 +533,7 @@ def fetch(
     try: import adbc_driver_postgresql.dbapi as adbc
     except ImportError: adbc = None
     with replacing(path) as part:
-        if not url or adbc is None: return source.table.to_parquet(part, compression="zstd")
+        if not url or adbc is None: return write_table(source.table, part)
         with adbc.connect(url) as link, link.cursor() as cursor:
             cursor.execute(str(ibis.to_sql(source.table, dialect="postgres")))
             reader = cursor.fetch_record_batch()

@@ -124,6 +124,18 @@ def test_results_define_nothing(notebook):
 
 
 @by_name
+def test_a_failed_check_of_a_result_says_what_was_found(notebook):
+    "A user's shop meets the result cells: `check_result` stops it with a sentence, an assert with a bare AssertionError."
+    for cell in cells(notebook):
+        if not flagged(cell, "chain"): continue
+        for node in ast.walk(ast.parse(python(cell))):
+            assert not isinstance(node, ast.Assert), f"a result cell asserts; use check_result: {ast.unparse(node)}"
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check_result":
+                sentence = node.args[1].values[-1] if isinstance(node.args[1], ast.JoinedStr) else node.args[1]
+                assert isinstance(sentence, ast.Constant) and sentence.value.endswith("."), f"not a sentence: {ast.unparse(node.args[1])}"
+
+
+@by_name
 def test_exported_cells_are_short_enough_to_read(notebook):
     long = {source(c).splitlines()[1][:60]: n for c in cells(notebook) if flagged(c, "export") and (n := len(source(c).splitlines())) > 45}
     assert not long, f"exported cells of more than 45 lines: {long}"
