@@ -803,6 +803,7 @@ def _edit_header(header: Any) -> None:
         link["role"] = "button"
         link["tabindex"] = "0"
 
+# %% ../nbs/09b_site.ipynb #7be10d38
 def tidy_quarto(
     text: str,  # a rendered page
 ) -> str:       # the same; a page of another renderer is left alone
