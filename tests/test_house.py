@@ -2,6 +2,7 @@
 import ast, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from retail_ci.core import ARTEFACTS, FIGURES
@@ -240,3 +241,34 @@ def test_the_help_answers():
     out = subprocess.run([Path(sys.executable).parent / "retail-ci", "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "100"})
     assert out.returncode == 0 and not out.stderr
     for words in ("generate", "run", "site", "Examples:", "Exit codes:"): assert words in out.stdout
+
+
+# Warnings
+
+NEW = "import warnings\nwarnings.warn('this is new', {kind})\n"
+NAMED = "import warnings\nwarnings.warn_explicit('PySpark does not yet fully support pandas >= 3.0.0.', FutureWarning, 'conversion.py', 1, module='pyspark.sql.pandas.conversion')\n"
+CASES = [(NEW.format(kind="UserWarning"), 1), (NEW.format(kind="DeprecationWarning"), 1), (NAMED, 0)]
+
+
+@pytest.mark.parametrize("body, status", CASES)
+def test_a_warning_that_nobody_named_fails_its_test(body, status, tmp_path):
+    lines = body.splitlines()
+    (tmp_path / "test_one.py").write_text(f"{lines[0]}\ndef test_one():\n    {lines[1]}\n")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ROOT / "pytest.ini", "--rootdir", tmp_path, tmp_path]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout
+    assert ("this is new" in done.stdout) == bool(status)
+
+
+@pytest.mark.parametrize("body, status", CASES)
+def test_a_warning_that_nobody_named_fails_its_notebook(body, status, tmp_path):
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    (tmp_path / "retail_ci").mkdir()
+    (tmp_path / "nbs").mkdir()
+    for name in ("00_one", "01_two"):  # two, so that they run in workers
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(body)], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+        nbformat.write(notebook, tmp_path / f"nbs/{name}.ipynb")
+    words = [sys.executable, ROOT / "tests/notebooks.py", "--n_workers", "2"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert ("this is new" in done.stderr) == bool(status)
