@@ -90,13 +90,14 @@ class Rooms:
     def _room(self, notebook: Path) -> tuple[dict, list[str]]:
         cells = [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
         sources = ["".join(c["source"]) for c in cells]
+        parameters = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
         module = re.search(r"^#\|\s*default_exp\s+(\w+)", "\n".join(sources), re.M)
         names = dict(vars(importlib.import_module(f"retail_ci.{module[1]}"))) if module else {}
         results = [s for s in sources if re.search(r"^#\|\s*chain\b", s, re.M)]
         for source in sources:
             body = ast.parse(source).body
-            if "#| export" not in source and body and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body):
-                self._execute(source, names, notebook.stem)
+            imports = body and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
+            if source in parameters or imports and "#| export" not in source: self._execute(source, names, notebook.stem)
         return names, results
 
     def _execute(self, source: str, names: dict, where: str) -> Any:
