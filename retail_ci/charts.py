@@ -26,7 +26,8 @@ def chart(
     at = SPEECH[0]
     axis = lambda title: {"title": {"text": title}, "automargin": True, "zeroline": False}
     base = {"xaxis": axis(x), "yaxis": axis(y), "margin": {"l": 10, "r": 10, "t": 30, "b": 10}, "separators": at.decimal + at.thousands,
-            "hovermode": "closest", "legend": {"orientation": "h", "y": -0.25}}
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}}  # at the foot of the box: measured from the plot, it would fall on the axis when the window changes
     return {"data": [dict(t) for t in traces], "layout": base | layout}
 
 # %% ../nbs/09aa_charts.ipynb #8aca0a0b
@@ -129,7 +130,7 @@ def ranking_chart(
         v = [values(t, measure) for t in tasks]
         return {"label": MEASURES[measure], "method": "update", "args": [{"y": [x["y"] for x in v], "error_y.array": [x["plus"] for x in v], "error_y.arrayminus": [x["minus"] for x in v]}, {"yaxis.title.text": MEASURES[measure]}]}
     menu = {"buttons": [choice(m) for m in MEASURES], "direction": "right", "type": "buttons", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 48}, "showactive": True}
-    legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}  # above: the names of the models below are long
+    legend = {"orientation": "h", "x": 0, "yref": "paper", "y": 1, "yanchor": "bottom"}  # above: the names of the models below are long
     traces = [trace(t, c) for t, c in zip(tasks, (SECOND, ACCENT))]
     return chart(traces, "", "NDCG", barmode="group", margin={"l": 10, "r": 10, "t": 110, "b": 10}, legend=legend, updatemenus=[menu] if traces else [])
 

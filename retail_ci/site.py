@@ -568,8 +568,11 @@ def renderers_for(
     if wanted:
         return wanted
     if renderer == "quarto":
-        raise RunError("There is no `quarto` on the PATH; install Quarto, or leave --renderer out and smalldocs makes the pages.")
-    raise RunError("The pages need Quarto or smalldocs, and neither is installed; run `pip install 'retail_ci[report]'` for smalldocs.")
+        raise RunError("There is no `quarto` on the PATH; install Quarto, or leave --renderer out "
+                       "and smalldocs makes the pages.")
+    needed = "smalldocs" if renderer == "smalldocs" else "Quarto or smalldocs"
+    raise RunError(f"The pages need {needed}, which is not installed; "
+                   "run `pip install 'retail_ci[report]'` for smalldocs.")
 
 # %% ../nbs/09b_site.ipynb #41cc8aef
 SUMMARY = re.compile(r"^#\| code-summary: (.+)$", re.M)  # the line of a staged cell that holds the title of its fold
@@ -598,7 +601,8 @@ def _render_with_quarto(stage: Path) -> None:
     _escape_titles(stage)
     command = ["quarto", "render", str(stage), "--quiet"]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
+                              encoding="utf-8", errors="replace")
     except OSError as e:
         raise RunError(f"Quarto could not be started: {e.strerror}.") from e
     if done.returncode:
@@ -618,6 +622,7 @@ def _render_with_smalldocs(stage: Path) -> None:
     except (BuildError, ProjectError) as e:
         raise RunError(f"smalldocs could not render the site: {e}") from e
 
+# %% ../nbs/09b_site.ipynb #5dc842ee
 def render(
     stage: Path,    # a project
     renderer: str,  # "quarto" or "smalldocs"
@@ -758,9 +763,13 @@ def lighten_icons(
     sheet.write_text(re.sub(r"url\([^)]*woff2[^)]*\)\s*format\([^)]*\),?", "", text), encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #37dca603
-WIDGET_SCRIPT = re.compile(r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@")  # see Quarto's src/core/jupyter/widgets.ts
+WIDGET_SCRIPT = re.compile(  # see Quarto's src/core/jupyter/widgets.ts
+    r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@")
 SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js")  # of Quarto's own search
-SEARCH_BOX = """<i class="bi bi-search" aria-hidden="true"></i><input type="search" class="form-control form-control-sm" placeholder="Search" aria-label="Search" autocomplete="off"><div class="smalldocs-search-results dropdown-menu"></div>"""
+SEARCH_BOX = (
+    '<i class="bi bi-search" aria-hidden="true"></i>'
+    '<input type="search" class="form-control form-control-sm" placeholder="Search" aria-label="Search" autocomplete="off">'
+    '<div class="smalldocs-search-results dropdown-menu"></div>')
 
 def _edit_part(text: str, start: str, end: str, edit: Callable) -> str:
     "Change one part of a page as HTML; all else stays as it is."
@@ -774,12 +783,14 @@ def _edit_part(text: str, start: str, end: str, edit: Callable) -> str:
     edit(part)
     return text[:first] + str(part) + text[last:]
 
+# %% ../nbs/09b_site.ipynb #9690a540
 def _is_unused(script: Any) -> bool:
     "Whether a script of Quarto's serves widgets, or its own search."
     address = script.get("src", "")
     if WIDGET_SCRIPT.match(address) or script.get("id") == "quarto-search-options":
         return True
-    return Path(address).name in SEARCH_SCRIPTS or script.get_text().lstrip().startswith("define('jquery'")
+    defines_jquery = script.get_text().lstrip().startswith("define('jquery'")
+    return defines_jquery or Path(address).name in SEARCH_SCRIPTS
 
 def _edit_head(head: Any) -> None:
     "Take the scripts out that the site does not use."
@@ -803,7 +814,7 @@ def _edit_header(header: Any) -> None:
         link["role"] = "button"
         link["tabindex"] = "0"
 
-# %% ../nbs/09b_site.ipynb #7be10d38
+# %% ../nbs/09b_site.ipynb #86e6b268
 def tidy_quarto(
     text: str,  # a rendered page
 ) -> str:       # the same; a page of another renderer is left alone
@@ -811,7 +822,7 @@ def tidy_quarto(
     if '<meta name="generator" content="quarto' not in text.partition("</head>")[0]:
         return text
     text = _edit_part(text, "<head>", "</head>", _edit_head)
-    text = re.sub(r"<body[^>]*>", lambda body: re.sub(r"\bfullcontent\b *", "", body[0]), text, count=1)
+    text = re.sub(r"(<body[^>]*)\bfullcontent\b *", r"\1", text, count=1)
     return _edit_part(text, '<header id="quarto-header"', "</header>", _edit_header)
 
 # %% ../nbs/09b_site.ipynb #2cd95843
@@ -824,7 +835,8 @@ def describe_page(
     if not subtitle or '<meta name="description"' in text:
         return text
     words = " ".join(BeautifulSoup(subtitle[0], "html.parser").get_text().split())
-    return text.replace("</head>", f'<meta name="description" content="{html.escape(words)}"></head>', 1)
+    meta = f'<meta name="description" content="{html.escape(words)}">'
+    return text.replace("</head>", f"{meta}</head>", 1)
 
 # %% ../nbs/09b_site.ipynb #0b6c3d54
 def plain_code(
@@ -1042,7 +1054,7 @@ def build_site(
     run_dir: str | Path,         # a finished run, such as runs/default/current
     root: str | Path,            # the checkout, with `_quarto.yml`, `assets/`, `nbs/` and `retail_ci/`
     out: str | Path | None = None,  # where the site goes; `_site` in the checkout if left out
-    renderer: str = "auto",      # "quarto", "smalldocs", or "auto": Quarto where it is installed and its pages have no fault, else smalldocs
+    renderer: str = "auto",         # one of `RENDERERS`
 ) -> Path:                       # the site's folder; open its index.html
     "Make the report site of a run; raises `RunError`, and leaves the old site, if anything is wrong with a page."
     run_dir, root = Path(run_dir).resolve(), Path(root).resolve()

@@ -183,6 +183,12 @@ FITS = """figure => {
   const chart = figure.querySelector(".house-chart"), drawn = figure.querySelector(".main-svg");
   return chart.clientWidth > 0 && Math.abs(chart.clientWidth - drawn.getBoundingClientRect().width) < 1;
 }"""
+COVERED = """figure => {  // labels of axes on which the legend or a button lies
+  const place = (node) => node.getBoundingClientRect(), meet = (a, b) => a.left < b.right && b.left < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom;
+  const labels = [...figure.querySelectorAll(".main-svg :is(.xtick, .ytick, .xtitle, .ytitle), .main-svg :is(.xtick, .ytick) text")];
+  const above = [...figure.querySelectorAll(".main-svg :is(.legendtext, .updatemenu-button)")];
+  return labels.filter((label) => above.some((node) => meet(place(label), place(node)))).map((label) => label.textContent);
+}"""
 INKS = """figure => {
   const probe = document.body.appendChild(document.createElement("i"));
   probe.style.color = "var(--house-ink)";
@@ -210,6 +216,7 @@ def same_box(page, figure, height: float) -> None:
     assert chart["left"] <= drawn["left"] and drawn["right"] <= chart["right"]
     assert chart["top"] <= drawn["top"] and drawn["bottom"] <= chart["bottom"] and drawn["height"] > 400
     assert chart["bottom"] <= boxes["button"]["top"] < boxes["caption"]["top"]
+    assert figure.evaluate(COVERED) == []
 
 
 def same_ink(page, figure, ink: str) -> None:
