@@ -1,5 +1,5 @@
 "Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines. The wheel carries the notebooks."
-import shutil
+import shutil, sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -13,6 +13,10 @@ cfg = parser["DEFAULT"]
 
 extras = {key.removesuffix("_requirements"): value.split() for key, value in cfg.items() if key.endswith("_requirements")}
 extras["all"] = sorted({requirement for group in extras.values() for requirement in group})
+
+NOT_HERE = ("docs", "preview", "proc_nbs", "readme", "contributing", "prepare", "install", "install_quarto")  # commands of nbdev that call sudo, install packages or leave files behind
+scripts = cfg["console_scripts"].split()
+if "editable_wheel" in sys.argv: scripts += [f"nbdev_{name}=retail_ci.cli:instead_of_nbdev" for name in NOT_HERE]  # in a checkout only
 
 PROJECT = ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml")  # what `retail-ci run` and `retail-ci site` need beside the package
 
@@ -55,7 +59,7 @@ setup(
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": ["retail_ci=retail_ci._modidx:d"]},
+    entry_points={"console_scripts": scripts, "nbdev": ["retail_ci=retail_ci._modidx:d"]},
     zip_safe=False,
     classifiers=["Programming Language :: Python :: 3", "Operating System :: POSIX", "Intended Audience :: Developers"],
 )

@@ -15,7 +15,7 @@ __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check'
            'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend',
            'segment', 'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list',
            'models_show', 'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments', 'as_command',
-           'answer', 'show_version', 'app', 'main']
+           'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
 
 # %% ../nbs/09c_cli.ipynb #25df8955
 def generate(
@@ -563,3 +563,10 @@ def main() -> None:
 # %% ../nbs/09c_cli.ipynb #e78a66ae
 #| eval: false
 if __name__ == "__main__": main()
+
+# %% ../nbs/09c_cli.ipynb #d47b21f6
+def instead_of_nbdev() -> None:
+    "What `nbdev_docs` and its like do in a checkout: name the commands that serve in their place, and end with 2."
+    name = Path(sys.argv[0]).name
+    print(f"{name} is not for this project: `retail-ci site` builds the site, `make test` tests, and make_readme of retail_ci.site writes README.md; see CONTRIBUTING.md.", file=sys.stderr)
+    raise SystemExit(2)

@@ -149,7 +149,7 @@ def unknown(
     "The sentence for a name that does not exist."
     near = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-    return f"Unknown {what} {name!r}{' in ' + where if where else ''}; {hint}"
+    return f"Unknown {what} {shown(name)}{' in ' + where if where else ''}; {hint}"
 
 # %% ../nbs/00_core.ipynb #5c1e7a22
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
@@ -638,15 +638,15 @@ def check_data(
             raise ConfigError("A source under data holds a password; write ${NAME} in its place and set NAME in the environment, or set PGPASSWORD.")
     for key in ("earliest", "last_date"):
         try: datetime.date.fromisoformat(getattr(data, key) or "2000-01-01")
-        except ValueError: raise ConfigError(f"Config key 'data.{key}' must be a day such as 2025-12-31, found {getattr(data, key)!r}.") from None
+        except ValueError: raise ConfigError(f"Config key 'data.{key}' must be a day such as 2025-12-31, found {shown(getattr(data, key))}.") from None
     for column, pattern in data.non_product.items():
         try: re.compile(pattern)
-        except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {pattern!r}: {e}.") from None
+        except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {shown(pattern)}: {e}.") from None
     try: "".encode(data.encoding or "utf-8")
     except (LookupError, ValueError): raise ConfigError(f"Config key 'data.encoding' must be a text encoding that Python knows, such as utf-8, cp1252 or utf-16, found {shown(data.encoding)}.") from None
     if data.thousands == data.decimal: raise ConfigError(f"data.thousands and data.decimal are both {data.decimal!r}; they must differ.")
     if len(data.quote) > 1 or len(data.delimiter or ",") != 1 and data.delimiter not in ("whitespace", "tab"):
-        raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {data.delimiter!r} and {data.quote!r}.")
+        raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {shown(data.delimiter)} and {shown(data.quote)}.")
     if data.header and len(set(data.header)) < len(data.header): raise ConfigError("Config key 'data.header' names a column twice; give each column a name of its own.")
     return data
 
@@ -672,10 +672,10 @@ def check_mlflow(
     "Refuse a place that MLflow cannot use, a written-out password, and a prefix that is no plain name."
     uri = mlflow.tracking_uri
     if uri is not None and not re.match(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
-        raise ConfigError(f"Config key 'mlflow.tracking_uri' must be a server or a database, such as http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found {uri!r}.")
+        raise ConfigError(f"Config key 'mlflow.tracking_uri' must be a server or a database, such as http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found {shown(uri)}.")
     if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", uri or ""):
         raise ConfigError("Config key 'mlflow.tracking_uri' holds a password; write ${NAME} in its place and set NAME in the environment.")
-    if not re.fullmatch(r"[\w.-]+", mlflow.prefix): raise ConfigError(f"Config key 'mlflow.prefix' must be a plain name (letters, digits, - _ .), found {mlflow.prefix!r}.")
+    if not re.fullmatch(r"[\w.-]+", mlflow.prefix): raise ConfigError(f"Config key 'mlflow.prefix' must be a plain name (letters, digits, - _ .), found {shown(mlflow.prefix)}.")
     return mlflow
 
 # %% ../nbs/00_core.ipynb #a1223a55

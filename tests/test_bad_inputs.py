@@ -1,13 +1,16 @@
 "Inputs that are wrong in every way we could think of: each gets its reason or its one sentence, and no number changes silently."
-import gzip, io, sqlite3, zipfile
-from dataclasses import asdict, dataclass, field
+import gzip, io, re, sqlite3, zipfile
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings, strategies as st
 
+from retail_ci.api import read_keys
 from retail_ci.campaigns import permissions
-from retail_ci.core import DataConfig, RetailError, check_data, fill
+from retail_ci.cli import answer
+from retail_ci.core import Config, ConfigError, DataConfig, RetailError, check_data, fill, load_config
 from retail_ci.data import prepare
 from retail_ci.engines import close, connect
 from retail_ci.sources import open_source
@@ -224,3 +227,47 @@ def test_contradicting_truths_of_a_parquet_file_are_no_consent(con, tmp_path):
     lines, people = (open_source(con, role, settings).table for role in ("transactions", "customers"))
     found = prepare(con, lines, settings, customers=people).customers.execute()
     assert permissions(found, ["consent"], []).to_dict() == {"a": "no consent", "b": "yes"}
+
+
+ODD_SETTINGS = ["data.transactions=[", "data=*nowhere", "seed=" + "9" * 5000, "data.last_date=2025-13-01", "data.encoding=rot13", "data.encoding=undefined", 'data.encoding="a\\0b"', "rfm.bins=" + "[" * 3000, "worth.margin=0x" + "f" * 6000, "name=" + "x" * 300, "data.transactions=!!python/object:os.system x"]
+
+
+@pytest.mark.parametrize("setting", ODD_SETTINGS, ids=lambda s: s[:30])
+def test_a_setting_that_cannot_be(setting):
+    with pytest.raises(ConfigError) as caught: load_config("small", [setting])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700 and setting.partition("=")[0].split(".")[-1] in str(caught.value)
+
+
+KEYS = [f"{section.name}.{key.name}" for section in fields(Config) if is_dataclass(section.default_factory) for key in fields(section.default_factory)]
+VALUES = st.one_of(st.text(max_size=60), st.sampled_from(["*x", "&a [*a]", "!!binary aGVsbG8=", "{? [1]: 2}", ".nan", "-.inf", "1e400", "/dev/zero", "package:os/x", "9" * 5000]), st.integers().map(str), st.recursive(st.integers() | st.none(), lambda inner: st.lists(inner, max_size=3)).map(str))
+
+
+@settings(derandomize=True, max_examples=400, deadline=None)
+@given(st.sampled_from(KEYS), VALUES)
+def test_any_value_of_any_key_is_taken_or_refused_in_one_sentence(key, value):
+    try: load_config("small", [f"{key}={value}"])
+    except RetailError as e: assert e.exit_code == 2 and "\n" not in str(e) and len(str(e)) < 900
+
+
+@pytest.mark.parametrize("content, config, code, words", [
+    (LOG, {"date_format": "%Q%%%"}, 2, "'data.date_format' cannot be '%Q%%%'"),
+    ("x" * 140_000 + ",customer_id\n1,2\n", {}, 3, "sales.csv cannot be read: field larger than field limit"),
+    (LOG, {"transactions": "package:os/x"}, 3, "a Python module that holds no files"),
+    (LOG, {"transactions": "package:/x"}, 2, "must look like package:NAME/FILE"),
+    (LOG, {"transactions": "/dev/zero"}, 3, "neither a file nor a folder"),
+    (LOG, {"non_product": {"product_id": "(?=a)"}}, 3, "cannot be read")], ids=lambda v: str(v)[:30])
+def test_a_library_that_refuses(content, config, code, words, con, tmp_path):
+    (tmp_path / "sales.csv").write_text(content)
+    with pytest.raises(RetailError, match=re.escape(words)) as caught: outcome(con, {"transactions": str(tmp_path / "sales.csv")} | config)
+    assert caught.value.exit_code == code and "\n" not in str(caught.value)
+
+
+def test_a_binary_key_file(tmp_path):
+    (tmp_path / "keys").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ConfigError, match="The file of API keys .* cannot be read: 'utf-8' codec"): read_keys(f"@{tmp_path / 'keys'}")
+
+
+def test_what_nobody_foresaw_is_one_sentence_that_says_where_to_look(capsys):
+    def bug() -> None: raise KeyError("a\nb")
+    assert answer(bug) == 1
+    assert capsys.readouterr().err == "retail-ci: Unexpected KeyError: 'a\\nb'. Set RETAIL_CI_DEBUG=1 and call it again to see where.\n"

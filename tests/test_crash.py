@@ -9,7 +9,7 @@ import pytest
 
 from conftest import Project, alive, wait_for
 from retail_ci.bundle import Bundle, activate, check_bundle, current_bundle, read_stack, self_test, write_bundle
-from retail_ci.core import Config, Run, load, sha256
+from retail_ci.core import Config, Run, clear_staging, load, replacing, sha256
 from retail_ci.pipeline import remains
 from retail_ci.recommender import HybridRecommender
 
@@ -182,3 +182,34 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
     process.communicate(timeout=120)
     assert read_stack(serving)[-1] == current_bundle(serving).name and not list(serving.glob(".*.part"))
     assert not list(tmp_path.glob("retail-ci-serve-*")), "the folders in which killed services had counted"
+
+
+MAKING = """
+import sys, time
+from contextlib import ExitStack
+from pathlib import Path
+from retail_ci.core import process_folder, replacing, staging
+from retail_ci.export import replacing_folder
+from retail_ci.site import workshop
+home, stack = Path(sys.argv[1]), ExitStack()
+stack.enter_context(staging("rci", home)), stack.enter_context(replacing(home / "table.parquet")), stack.enter_context(workshop(home / "_site"))
+stack.enter_context(replacing_folder(home / "powerbi", "dictionary.json")), process_folder("rci-duckdb", home)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes_is_not(tmp_path):
+    "For each way in which the project makes something beside its place."
+    made = lambda: sorted(p.name for p in tmp_path.iterdir())
+    maker = subprocess.Popen([sys.executable, "-c", MAKING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert maker.stdout.readline() == "ready\n"
+    try:
+        before = made()
+        assert len(before) == 5 and clear_staging(tmp_path) == [] and made() == before
+    finally: kill(maker)
+    assert made() == before, "a killed process cannot clean up"
+    with replacing(tmp_path / "next.json") as part:
+        part.write_text("{}")
+        assert [p.name for p in tmp_path.iterdir()] == [part.parent.name]
+    assert made() == ["next.json"]
