@@ -13,11 +13,11 @@ from .core import ARTEFACTS, Config, ConfigError, Run, RunError, find_root, load
 from .promotion import origin_of
 
 # %% auto #0
-__all__ = ['QUIET', 'FOREIGN', 'tracking_uri', 'shown', 'sqlite_file', 'check_database', 'with_driver', 'ask_database',
-           'in_words', 'installed', 'import_mlflow', 'one_sentence', 'Store', 'open_experiment', 'open_store',
-           'one_at_a_time', 'numbers', 'headline', 'stage_numbers', 'settings', 'stage_facts', 'milliseconds',
-           'log_run', 'log_stage', 'write_batch', 'data_set', 'to_copy', 'find_logged', 'log_missing', 'Comparison',
-           'compare_runs', 'latest_of', 'comparison', 'comparison_text']
+__all__ = ['QUIET', 'FOREIGN', 'ARTIFACT_ROOT', 'tracking_uri', 'shown', 'sqlite_file', 'check_database', 'with_driver',
+           'ask_database', 'in_words', 'installed', 'import_mlflow', 'one_sentence', 'Store', 'open_experiment',
+           'open_store', 'one_at_a_time', 'numbers', 'headline', 'stage_numbers', 'settings', 'stage_facts',
+           'milliseconds', 'log_run', 'log_stage', 'write_batch', 'data_set', 'to_copy', 'find_logged', 'log_missing',
+           'Comparison', 'compare_runs', 'latest_of', 'comparison', 'comparison_text']
 
 # %% ../nbs/06b_tracking.ipynb #b8dcac89
 def tracking_uri(
@@ -149,6 +149,8 @@ def open_experiment(
     return (found.experiment_id if found else client.create_experiment(name, str(folder) if folder else None)), note
 
 # %% ../nbs/06b_tracking.ipynb #a2ed99a6
+ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"  # a new database's first experiment; MLflow writes its folder into SQL, unquoted
+
 def open_store(
     config: Config,         # whose runs
     home: Path,             # runs/<name>
@@ -162,6 +164,7 @@ def open_store(
     with one_sentence(uri), one_at_a_time(path):
         if re.match("postgresql|mysql|mssql", uri): ask_database(uri)
         mlflow = import_mlflow()
+        if path: os.environ.setdefault(ARTIFACT_ROOT, folder.as_uri())
         client = mlflow.MlflowClient(uri, uri)
         number, note = open_experiment(client, config.name, folder if path else None if client.get_experiment_by_name(config.name) else folder)
     return Store(client, mlflow.entities, uri, number, config.mlflow.prefix, note)
