@@ -170,7 +170,7 @@ def first_rows(
     if not len(rows): raise DataError(f"{file.name} has no rows to look at; expected a header and at least one row.")
     return rows.apply(lambda column: column.map(lambda v: None if pd.isna(v) else str(v)).astype("str"))
 
-# %% ../nbs/01a_check.ipynb #7be10d37
+# %% ../nbs/01a_check.ipynb #e6a1d09f
 def guess(
     source: str,  # a file, folder, glob, FILE#TABLE, or a database URL
 ) -> list[Guess]:  # for each key of the config that needs a value

@@ -57,9 +57,6 @@ class DriftError(RetailError):
     exit_code = 5
 
 # %% ../nbs/00_core.ipynb #5e0c91b7
-MISTAKES = (AssertionError, AttributeError, NameError, TypeError, KeyError, IndexError, ZeroDivisionError)
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-
 def one_line(
     text: object,      # anything with words
     most: int = 300,   # characters, at most
@@ -75,9 +72,13 @@ def shown(
     "A value as a message shows it."
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 100
-    return one_line(short.repr(value), 200)
+    try: return one_line(short.repr(value), 200)
+    except ValueError: return "a number of thousands of digits"  # Python writes no such number down
 
-# %% ../nbs/00_core.ipynb #7be10d36
+# %% ../nbs/00_core.ipynb #9b72ce40
+MISTAKES = (AssertionError, AttributeError, NameError, TypeError, KeyError, IndexError, ZeroDivisionError)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
 def translation(
     error: BaseException,     # what a library or the system has raised
     kind: type[RetailError],  # what it means here
@@ -477,7 +478,8 @@ def fill(
     for key, value in values.items():
         if key not in hints: raise ConfigError(unknown("config key", str(key), list(hints), where))
         path = f"{where}.{key}".lstrip(".")
-        out[key] = fill(hints[key], value, path) if dataclasses.is_dataclass(hints[key]) else check_value(value, hints[key], path)
+        with translating(ConfigError, f"Config key {path!r} cannot be {shown(value)}", "Correct it in the config."):
+            out[key] = fill(hints[key], value, path) if dataclasses.is_dataclass(hints[key]) else check_value(value, hints[key], path)
     return cls(**out)
 
 # %% ../nbs/00_core.ipynb #acb9f50f
