@@ -135,6 +135,7 @@ ELSEWHERE: dict[str, tuple[str, Callable[[], None]]] = {  # pattern: the reason,
     r"nbdev_\w+|\.venv/bin/nbdev_\w+": ("it writes the package; test_house.py exports", lambda: shutil.which("nbdev_export", path=BIN) or pytest.fail("no nbdev")),
 }
 BIN = str(Path(sys.executable).parent)
+KEY = "the-key-of-a-test"
 
 
 def elsewhere(command: str) -> tuple[str, Callable[[], None]] | None:
@@ -233,7 +234,9 @@ class Reader(Project):
     def service(self, command: str) -> Iterator[int]:
         "The port of what does not end by itself; it is stopped afterwards, as Ctrl-C does."
         port = free_port()
-        command = re.sub(r" --port \d+", "", command).replace("--host 0.0.0.0", "--host 127.0.0.1") + f" --port {port}"
+        for theirs, ours in (("$(head -c 24 /dev/urandom | base64)", KEY), ("--host 0.0.0.0", "--host 127.0.0.1"), (" --port 8080", "")):
+            command = command.replace(theirs, ours)
+        command += f" --port {port}"
         process = subprocess.Popen(["bash", "-euc", command], cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                    start_new_session=True, env=os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
@@ -321,7 +324,7 @@ def test_a_command_works(reader, command):
 def test_a_service_answers(reader, command):
     with reader.service(command) as port:
         place = "index.html" if "site" in command else "health"
-        asked = reader.shell(f"curl -sf --max-time 60 http://127.0.0.1:{port}/{place}")
+        asked = reader.shell(f"curl -sf --max-time 60 -H 'X-API-Key: {KEY}' http://127.0.0.1:{port}/{place}")
     assert asked.returncode == 0 and asked.stdout, ADVERTISED[command]
 
 
