@@ -41,7 +41,7 @@ def connect_duckdb(
     if settings.memory: options["memory_limit"] = f"{mebibytes(settings.memory)}MiB"
     if settings.threads: options["threads"] = settings.threads
     con = ibis.duckdb.connect(**options)
-    if con.raw_sql("SELECT current_setting('enable_progress_bar')").fetchone()[0]: con.raw_sql("SET enable_progress_bar = false")
+    if con.raw_sql("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]: con.raw_sql("SET enable_progress_bar = false")
     return con
 
 def spill_folder(
