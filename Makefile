@@ -70,6 +70,7 @@ $(READY): settings.ini setup.py constraints.txt
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --constraint constraints.txt --editable '.[all]'
+	@$(PIP) install --no-deps --force-reinstall --editable .  # once more, so that its programs replace nbdev's of the same names
 	@touch $@
 
 # An environment of its own: the project does not depend on what is in it. See the file for licences.

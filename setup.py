@@ -14,7 +14,7 @@ cfg = parser["DEFAULT"]
 extras = {key.removesuffix("_requirements"): value.split() for key, value in cfg.items() if key.endswith("_requirements")}
 extras["all"] = sorted({requirement for group in extras.values() for requirement in group})
 
-NOT_HERE = ("docs", "preview", "proc_nbs", "readme", "contributing", "prepare", "install", "install_quarto")  # commands of nbdev that call sudo, install packages or leave files behind
+NOT_HERE = ("docs", "preview", "proc_nbs", "readme", "contributing", "prepare", "install", "install_quarto", "install_hooks")  # commands of nbdev that call sudo, install packages or leave files behind
 scripts = cfg["console_scripts"].split()
 if "editable_wheel" in sys.argv: scripts += [f"nbdev_{name}=retail_ci.cli:instead_of_nbdev" for name in NOT_HERE]  # in a checkout only
 

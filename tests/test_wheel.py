@@ -1,10 +1,11 @@
 "The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and what lies in the folder goes first."
-import importlib.util, os, shutil, subprocess, sys, tarfile, zipfile
+import configparser, importlib.metadata, importlib.util, os, shutil, subprocess, sys, sysconfig, tarfile, zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
 
 
 def carried(folder: Path) -> set[str]:
@@ -59,6 +60,70 @@ def test_the_source_distribution_is_whole(dist, source):
 def test_the_version_stands_in_one_place(dist):
     version = next(line.split(" = ")[1] for line in (ROOT / "settings.ini").read_text().splitlines() if line.startswith("version = "))
     assert {p.name.split("-")[1].removesuffix(".tar.gz") for p in dist.iterdir()} == {version}
+
+
+def programs(wheel: Path) -> dict[str, str]:
+    "The programs that pip makes of a wheel, and the function that each calls."
+    config = configparser.ConfigParser(delimiters=("=",))
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/entry_points.txt")]
+        config.read_string(archive.read(name).decode())
+    return dict(config["console_scripts"])
+
+
+@pytest.fixture(scope="module")
+def in_a_checkout(source, tmp_path_factory) -> dict[str, str]:
+    "The programs that an editable install makes."
+    out = tmp_path_factory.mktemp("editable")
+    build = "import sys; from setuptools.build_meta import build_editable; print(build_editable(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return programs(next(out.glob("*.whl")))
+
+
+NOT_HERE = {f"nbdev_{name}" for name in ("docs", "preview", "proc_nbs", "readme", "contributing", "prepare", "install", "install_quarto", "install_hooks")}
+
+
+def test_the_wheel_brings_one_program(dist):
+    assert programs(next(dist.glob("*.whl"))) == {"retail-ci": "retail_ci.cli:main"}
+
+
+def test_a_checkout_puts_ours_in_the_place_of_commands_that_do_harm(in_a_checkout):
+    theirs = {e.name for e in importlib.metadata.distribution("nbdev").entry_points if e.group == "console_scripts"}
+    assert NOT_HERE <= theirs  # a command that nbdev has renamed is a trap again
+    assert in_a_checkout == {"retail-ci": "retail_ci.cli:main"} | dict.fromkeys(NOT_HERE, "retail_ci.cli:instead_of_nbdev")
+
+
+INSTALLERS = {p.read_text().strip() for p in Path(sysconfig.get_path("purelib")).glob("retail_ci-*.dist-info/INSTALLER")}
+BY_PIP = INSTALLERS == {"pip"}  # as `make` does
+
+
+@pytest.mark.parametrize("name", sorted(NOT_HERE) if BY_PIP else [])
+def test_in_this_environment_a_command_that_does_harm_is_ours(name):
+    assert "import instead_of_nbdev" in (BIN / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["nbdev_docs", "nbdev_preview"])
+def test_a_command_that_does_harm_ends_with_a_sentence(name, tmp_path):
+    program = BIN / name if BY_PIP else pretend(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    env = os.environ | {"HOME": str(tmp_path / "empty"), "PATH": str(BIN)}
+    done = subprocess.run([program], cwd=tmp_path / "empty", capture_output=True, text=True, timeout=120, env=env)
+    assert (done.returncode, done.stdout) == (2, "") and not list((tmp_path / "empty").iterdir())
+    assert done.stderr.startswith(f"{name} is not for this project: `retail-ci site` builds the site") and done.stderr.count("\n") == 1
+
+
+def pretend(program: Path) -> Path:
+    "What pip makes of the entry point, where another installer has made the environment."
+    program.write_text(f"#!{sys.executable}\nfrom retail_ci.cli import instead_of_nbdev\ninstead_of_nbdev()\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_make_installs_the_project_after_nbdev():
+    plan = subprocess.run(["make", "-n", "-B", "env"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    last = [line for line in plan.splitlines() if " install " in line][-1]
+    assert "--no-deps --force-reinstall --editable ." in last
 
 
 def test_it_runs_in_an_empty_folder(installed, tmp_path):
