@@ -4,7 +4,7 @@
 
 # %% ../nbs/09b_site.ipynb #d2af59af
 from __future__ import annotations
-import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, struct, subprocess, sys, tempfile, tokenize
+import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, signal, struct, subprocess, sys, tempfile, tokenize
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,18 +20,19 @@ from .core import LOCALES, ConfigError, RunError, count, decimal, staging, use_l
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'RENDERERS', 'SUMMARY', 'WIDGET_SCRIPT', 'SEARCH_SCRIPTS',
-           'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED', 'OUTSIDE', 'split_title', 'slug',
-           'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks', 'summary_of', 'png_size', 'shown_size',
-           'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text',
-           'run_steps', 'fold_code', 'drop_run_metadata', 'stage_notebook', 'comments_of', 'parameters_of', 'fields_of',
-           'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of', 'origin_of',
-           'write_reference', 'front_of', 'notebooks_page', 'start_page', 'data_hash', 'stamp', 'navigation',
-           'read_facts', 'sources_of', 'stage_site', 'renderers_for', 'quarto_title', 'render', 'spare_colours',
-           'letters', 'pack', 'pack_all', 'lighten_figures', 'css_blocks', 'used_css', 'lighten_styles',
-           'lighten_icons', 'tidy_quarto', 'describe_page', 'plain_code', 'finish_page', 'finish', 'outside_in',
-           'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop', 'replace_folder', 'make_pages',
-           'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text', 'make_readme']
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'RENDERERS', 'SUMMARY', 'QUARTO_START', 'QUARTO_RENDER',
+           'WIDGET_SCRIPT', 'SEARCH_SCRIPTS', 'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED',
+           'OUTSIDE', 'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks',
+           'summary_of', 'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers',
+           'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'drop_run_metadata', 'stage_notebook',
+           'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in',
+           'module_page', 'modules_of', 'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'start_page',
+           'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderers_for',
+           'quarto_title', 'render', 'spare_colours', 'letters', 'pack', 'pack_all', 'lighten_figures', 'css_blocks',
+           'used_css', 'lighten_styles', 'lighten_icons', 'tidy_quarto', 'describe_page', 'plain_code', 'finish_page',
+           'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop',
+           'replace_folder', 'make_pages', 'build_site', 'readme_link', 'readme_parts', 'heading_level', 'readme_text',
+           'make_readme']
 
 # %% ../nbs/09b_site.ipynb #4b5f6052
 def split_title(
@@ -596,18 +597,42 @@ def _escape_titles(stage: Path) -> None:
         path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../nbs/09b_site.ipynb #09334ab8
+QUARTO_START = 60  # seconds until `quarto --version` has answered
+QUARTO_RENDER = 1800  # seconds until the pages are made; a hundred take a few minutes
+
+def _call_quarto(*words: str, seconds: float) -> None:
+    "Call Quarto's command line; raises `RunError` if it does not start, fails, or takes too long."
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(["quarto", *words], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=errors,
+                                       start_new_session=True)
+        except OSError as e:
+            raise RunError(f"Quarto could not be started: {e.strerror}.") from e
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired as e:
+            raise RunError(f"`quarto {words[0]}` did not end within {seconds} seconds.") from e
+        finally:
+            _kill_group(process)
+        errors.seek(0)
+        said = errors.read().decode("utf-8", "replace")
+    if code:
+        said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", said).split())
+        raise RunError(f"Quarto ended with exit code {code}: {said[-400:] or 'it said nothing'}")
+
+def _kill_group(process: subprocess.Popen) -> None:
+    "End a process that still runs, and all that it has started: `quarto` is a script that starts others."
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+# %% ../nbs/09b_site.ipynb #5e1f07c3
 def _render_with_quarto(stage: Path) -> None:
     "Call Quarto's command line."
+    _call_quarto("--version", seconds=QUARTO_START)
     _escape_titles(stage)
-    command = ["quarto", "render", str(stage), "--quiet"]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True,
-                              encoding="utf-8", errors="replace")
-    except OSError as e:
-        raise RunError(f"Quarto could not be started: {e.strerror}.") from e
-    if done.returncode:
-        said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).split())
-        raise RunError(f"Quarto ended with exit code {done.returncode}: {said[-400:] or 'it said nothing'}")
+    _call_quarto("render", str(stage), "--quiet", seconds=QUARTO_RENDER)
     if not (stage / "_site/index.html").is_file():
         raise RunError("Quarto ended well and made no pages.")
 

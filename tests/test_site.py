@@ -359,12 +359,39 @@ def test_what_quarto_does_not_manage_smalldocs_makes_and_one_line_says_why(tmp_p
     assert not list(root.glob("_site.*"))
 
 
-def test_a_command_that_cannot_start_is_one_sentence(tmp_path, quarto):
+NO_START = {  # what the file `quarto` holds, and what is said of it; HERE is a folder of the test
+    b"\x7fELF no program": "Quarto could not be started: Exec format error.",
+    b"#!/no/such/shell\n": "Quarto could not be started: No such file or directory.",
+    b"#!/bin/sh\nexec /no/such/deno\n": r"Quarto ended with exit code 127: .*/no/such/deno.*",
+    b"#!/bin/sh\nkill -SEGV $$\n": "Quarto ended with exit code -11: it said nothing",
+    b"#!/bin/sh\nsleep 600 &\necho $! > HERE/child\nwait\n": r"`quarto --version` did not end within 3 seconds\.",
+    b'#!/bin/sh\n[ "$1" = --version ] && exit 0\nsleep 600 &\necho $! > HERE/child\nwait\n': r"`quarto render` did not end within 4 seconds\.",
+}
+
+
+def runs(pid: int) -> bool:
+    "Whether a process runs; one that has ended and that nobody has asked about does not."
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("program", NO_START, ids=["no-program", "no-shell", "no-deno", "crashes", "hangs-at-once", "hangs-later"])
+def test_a_quarto_that_does_not_start_or_does_not_end(tmp_path, quarto, capsys, monkeypatch, program):
     root, run = project(tmp_path)
     quarto("good")
-    (tmp_path / "bin/quarto").write_bytes(b"\x7fELF no program")
-    with pytest.raises(RunError, match="Quarto could not be started: Exec format error"):
+    (tmp_path / "bin/quarto").write_bytes(program.replace(b"HERE", bytes(tmp_path)))
+    monkeypatch.setattr(site, "QUARTO_START", 60 if b"--version" in program else 3)
+    monkeypatch.setattr(site, "QUARTO_RENDER", 4)
+    with pytest.raises(RunError, match=f"^The site was not replaced. {NO_START[program]}"):
         site.build_site(run, root, renderer="quarto")
+    assert not (root / "_site").exists()
+    out = site.build_site(run, root)
+    assert 'content="smalldocs' in (out / "02_rfm.html").read_text(encoding="utf-8")
+    said = capsys.readouterr().err
+    assert re.fullmatch(f"{NO_START[program]} The site is made by smalldocs instead.\n", said), said
+    assert not list(root.glob("_site.*"))
+    if b"sleep" in program:
+        assert not runs(int((tmp_path / "child").read_text())), "what Quarto had started still runs"
 
 
 def test_a_renderer_that_is_missing_or_unknown_is_one_sentence(tmp_path, quarto):
