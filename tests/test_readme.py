@@ -19,6 +19,7 @@ import pytest
 import yaml
 from conftest import Project, no_traceback, wait_for
 
+from retail_ci.bundle import read_stack
 from retail_ci.core import load, load_config
 
 ROOT = Path(__file__).parents[1]
@@ -203,7 +204,7 @@ class Reader(Project):
 
     def before(self, command: str) -> None:
         "What a reader would have to do first."
-        if "models rollback" in command and len(load(self.home() / "serving/stack.json")) < 2:
+        if "models rollback" in command and len(read_stack(self.home() / "serving")) < 2:
             self.run("retail-ci models promote")
         if "--config completejourney" in command and not self.home("completejourney").exists():
             shutil.copytree(self.home("default"), self.home("completejourney"), symlinks=True)  # in place of a run of a year's groceries
