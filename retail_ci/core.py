@@ -934,6 +934,27 @@ def import_numpy() -> Any:  # the module
     import numpy
     return numpy
 
+# %% ../nbs/00_core.ipynb #5a9d20d2
+class _Papermill:
+    "What papermill's entry point in setup.py leads to."
+
+    @property
+    def files(self) -> Any:
+        "Papermill's own way to local files, which asks before it writes."
+        from papermill.iorw import papermill_io
+        local = papermill_io.get_handler("local")
+        write = local.write
+
+        def ask_first(buf: str, path: str) -> None:
+            "Write a notebook; raises `RunError` in a finished run."
+            check_writable(path, "give papermill another place for the notebook that it writes")
+            write(buf, path)
+
+        local.write = ask_first
+        return local
+
+_papermill = _Papermill()
+
 # %% ../nbs/00_core.ipynb #092dce92
 @dataclass
 class Run:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import Project, make_project
+from conftest import KERNEL, Project, make_project
 
 from retail_ci import core
 from retail_ci.cli import COMMANDS
@@ -110,6 +110,18 @@ def test_papermill_with_a_finished_run_as_its_folder_is_refused(done, where, tmp
     os.symlink(done.home("small") / "current", tmp_path / "here")
     ran = papermill(done, tmp_path, "-p", "run_dir", where.format(root=done.root))
     assert ran.returncode != 0 and ran.stderr.rstrip().endswith("leave run_dir out, and the notebook writes to a scratch run.")
+
+
+def test_papermill_says_that_a_notebook_without_results_takes_no_settings(tmp_path):
+    from papermill.inspection import inspect_notebook
+    notebooks = sorted((Path(__file__).parents[1] / "nbs").glob("*.ipynb"))
+    deaf = [n for n in notebooks if "settings" in inspect_notebook(n) and "open_run(config, run_dir, settings)" not in n.read_text(encoding="utf-8")]
+    assert len(notebooks) > 30 and deaf == []
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('config = "small"\nrun_dir = ""', metadata={"tags": ["parameters"]})], metadata=KERNEL)
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    ran = subprocess.run([BIN / "papermill", "in.ipynb", "out.ipynb", "--no-progress-bar", "-p", "settings", "rfm.nothing=4"], cwd=tmp_path, capture_output=True,
+                         text=True, timeout=300, env=os.environ | {"JUPYTER_PREFER_ENV_PATH": "1"})
+    assert ran.returncode == 0 and "Passed unknown parameter: settings" in ran.stderr
 
 
 def test_papermill_says_when_there_is_no_such_run(done, tmp_path):

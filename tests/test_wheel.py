@@ -2,6 +2,7 @@
 import configparser, importlib.metadata, importlib.util, os, shutil, subprocess, sys, sysconfig, tarfile, zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +87,25 @@ NOT_HERE = {f"nbdev_{name}" for name in ("docs", "preview", "proc_nbs", "readme"
 
 def test_the_wheel_brings_one_program(dist):
     assert programs(next(dist.glob("*.whl"))) == {"retail-ci": "retail_ci.cli:main"}
+
+
+@pytest.mark.parametrize("name", ["runs/own/current/executed/page.ipynb", "runs/own/current/new.ipynb", "out.ipynb"])
+def test_papermill_writes_no_notebook_into_a_finished_run(installed, tmp_path, name):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    page = tmp_path / "runs/own/20260101T000000Z-aaaa/executed/page.ipynb"
+    page.parent.mkdir(parents=True)
+    (page.parents[1] / "config.yaml").write_text("name: own\n")
+    (page.parents[1] / "manifest.json").write_text('{"artifacts": []}')
+    page.write_text("the published page")
+    (tmp_path / "runs/own/current").symlink_to("20260101T000000Z-aaaa")
+    done = subprocess.run([BIN / "papermill", "in.ipynb", name, "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"PYTHONPATH": str(installed), "JUPYTER_PREFER_ENV_PATH": "1"})
+    assert page.read_text() == "the published page" and [p.name for p in page.parents[1].rglob("*.ipynb")] == ["page.ipynb"]
+    if name == "out.ipynb":
+        assert done.returncode == 0 and nbformat.read(tmp_path / name, 4).cells[0].outputs[0]["text"] == "42\n"
+    else:
+        assert done.returncode != 0 and done.stderr.rstrip().endswith("a finished run is never changed; give papermill another place for the notebook that it writes.")
 
 
 def test_a_checkout_puts_ours_in_the_place_of_commands_that_do_harm(in_a_checkout):
