@@ -183,13 +183,19 @@ def short_numbers(
     return re.sub(r"(?<![\w.])(\d\.\d{4})\d+(e[-+]\d+)(?!\w)", r"\1\2", text)
 
 # %% ../nbs/09b_site.ipynb #4dc16478
+def _drop_folders(text: str, page: Page) -> str:
+    "Take the folders of this machine out of an output, the one included in which the run was made."
+    made_in = rf"(?:{re.escape(str(page.run_dir.parent))}|(?:/[^/\s'\"]+)*)/\.[\w-]+\.partial/"
+    text = re.sub(made_in, "", text)
+    return text.replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
+
 def clean_output(
     output: dict,  # one output of a cell
     page: Page,    # where it goes
 ) -> dict | None:  # the output for the site, or None if it is not shown
     "Prepare one output of a cell."
     if output.get("name") == "stderr": return None
-    plain = lambda text: short_numbers("".join(text).replace(f"{page.run_dir}/", "").replace(f"{page.root}/", ""))
+    plain = lambda text: short_numbers(_drop_folders("".join(text), page))
     if "text" in output: output["text"] = plain(output["text"])
     data = output.get("data", {})
     if "text/html" in data: data.pop(PLOTLY_JSON, None)

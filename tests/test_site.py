@@ -119,6 +119,13 @@ def test_outputs_are_cleaned(tmp_path):
     assert site.PLOTLY_JSON not in out and "drawn" in out
 
 
+@pytest.mark.parametrize("folder", ["/home/me/a shop/runs/small", "/srv/elsewhere/runs/small"])
+def test_the_folder_in_which_a_run_was_made_is_not_shown(tmp_path, folder):
+    page = site.Page("02_rfm", Path("/home/me/a shop/runs/small/20260102T030405Z-ab12"), Path("/home/me/a shop"), tmp_path)
+    said = {"output_type": "stream", "name": "stdout", "text": [f"Saved 1/2 of '{folder}/.20260102T030405Z-ab12.partial/models/x.npz'."]}
+    assert site.clean_output(said, page)["text"] == "Saved 1/2 of 'models/x.npz'."
+
+
 def test_figures_become_files(tmp_path):
     (tmp_path / "run1/figures").mkdir(parents=True)
     (tmp_path / "run1/figures/02_rfm_heatmap.png").write_bytes(DOT)
