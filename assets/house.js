@@ -115,6 +115,7 @@
     const line = dark() ? "#3a424d" : "#e3e6ea", ink = dark() ? "#e4e7eb" : "#2b2f36";
     const colours = { "font.color": ink, "modebar.color": dark() ? "#a9b2bd" : "#5a6270", "modebar.activecolor": ink };
     Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).forEach((axis) => Object.assign(colours, { [`${axis}.gridcolor`]: line, [`${axis}.linecolor`]: line }));
+    Object.keys(layout.colorscale || {}).forEach((kind) => Object.assign(colours, { [`colorscale.${kind}`]: dark() ? [[0, "#22384c"], [0.5, "#3f84b8"], [1, "#b5dcf7"]] : layout.colorscale[kind] }));
     (layout.updatemenus || []).forEach((menu, i) => Object.assign(colours, { [`updatemenus[${i}].bgcolor`]: dark() ? "#242a32" : "#f6f8fa", [`updatemenus[${i}].bordercolor`]: line, [`updatemenus[${i}].font.color`]: ink }));
     return colours;
   };

@@ -11,9 +11,9 @@ from typing import Any
 from .core import ACCENT, PALE, SECOND, SEGMENTS, SPEECH, count, day, money, month, share, sql_text
 
 # %% auto #0
-__all__ = ['MEASURES', 'CELLS_SQL', 'POINTS_SQL', 'SHELF_SQL', 'PARETO_SQL', 'chart', 'plain', 'colour_of', 'trend_chart',
-           'heat_chart', 'points_chart', 'flow_chart', 'ranking_chart', 'shelf_chart', 'pareto_chart', 'backtest_chart',
-           'table_rows', 'shop_charts', 'charts_of']
+__all__ = ['SCALE', 'MEASURES', 'CELLS_SQL', 'POINTS_SQL', 'SHELF_SQL', 'PARETO_SQL', 'chart', 'plain', 'colour_of',
+           'trend_chart', 'heat_chart', 'points_chart', 'flow_chart', 'ranking_chart', 'shelf_chart', 'pareto_chart',
+           'backtest_chart', 'table_rows', 'shop_charts', 'charts_of']
 
 # %% ../nbs/09aa_charts.ipynb #38de6f97
 def chart(
@@ -61,6 +61,8 @@ def trend_chart(
     return out
 
 # %% ../nbs/09aa_charts.ipynb #8b241445
+SCALE = [[0, "#e3eef8"], [0.5, "#6baed6"], [1, "#08519c"]]  # from little to much on white paper; house.js has its like for dark
+
 def heat_chart(
     cells: Iterable[tuple[int, int, int, float]],  # recency score, frequency score, customers, mean spend
     currency: str = "",  # the sign of money
@@ -72,8 +74,10 @@ def heat_chart(
     words = lambda r, f: f"recency {r}, frequency {f}<br>{count(value(r, f, 0))} customers" + (f"<br>{money(value(r, f, 1), currency)} on average" if (r, f) in found else "")
     grid = lambda make: [[make(r, f) for r in scores] for f in scores]
     heat = {"type": "heatmap", "x": list(scores), "y": list(scores), "z": grid(lambda r, f: round(value(r, f, 1), 2) if (r, f) in found else None), "text": grid(lambda r, f: count(value(r, f, 0))), "texttemplate": "%{text}",
-            "customdata": grid(words), "hovertemplate": "%{customdata}<extra></extra>", "colorscale": "Blues", "reversescale": False, "xgap": 2, "ygap": 2, "colorbar": {"title": {"text": f"mean spend{', ' + plain(currency) if currency else ''}"}}}
-    return chart([heat], "recency score (highest: bought lately)", "frequency score (highest: buys often)")
+            "customdata": grid(words), "hovertemplate": "%{customdata}<extra></extra>", "autocolorscale": True, "xgap": 2, "ygap": 2}
+    title = {"text": f"mean spend{', ' + plain(currency) if currency else ''}", "side": "top"}
+    heat["colorbar"] = {"title": title, "orientation": "h", "y": 1, "yanchor": "bottom", "thickness": 12}  # above: beside the cells it would leave a phone no room for the titles
+    return chart([heat], "recency score (highest: bought lately)", "frequency score (highest: buys often)", colorscale=dict.fromkeys(("sequential", "sequentialminus", "diverging"), SCALE))
 
 # %% ../nbs/09aa_charts.ipynb #2aeab909
 def points_chart(
@@ -103,8 +107,8 @@ def flow_chart(
     nodes = {"label": [plain(s) for s in left + right], "color": [colour_of(s) for s in left + right], "pad": 12, "thickness": 14}
     band = {"source": [l[0] for l in links], "target": [l[1] for l in links], "value": [l[2] for l in links], "color": [soft(colour_of(l[3])) for l in links],
             "hovertemplate": "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>"}
-    notes = [{"text": text, "x": x, "y": 1.08, "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": anchor} for text, x, anchor in ((before, 0, "left"), (after, 1, "right")) if text]
-    return chart([{"type": "sankey", "node": nodes, "link": band, "hovertemplate": "%{label}: %{value:,.0f} customers<extra></extra>"}], annotations=notes)
+    notes = [{"text": text, "x": x, "y": 0, "yanchor": "top", "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": anchor} for text, x, anchor in ((before, 0, "left"), (after, 1, "right")) if text]
+    return chart([{"type": "sankey", "node": nodes, "link": band, "hovertemplate": "%{label}: %{value:,.0f} customers<extra></extra>"}], margin={"l": 10, "r": 10, "t": 30, "b": 30}, annotations=notes)  # below: the buttons stand above
 
 # %% ../nbs/09aa_charts.ipynb #fc334ec1
 MEASURES: dict[str, str] = {"ndcg": "NDCG", "precision": "Precision", "recall": "Recall", "hit_rate": "Hit rate"}  # measure: its name

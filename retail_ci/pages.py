@@ -469,10 +469,10 @@ def weakest(
 def recipe_rows(
     facts: Facts,  # of the run
 ) -> list[list[str]]:  # what, value
-    "What was run, from what."
+    "What was run, from what. The day and the code stand at the foot of the page."
     m, hashes = facts.manifest, sorted(str(v) for v in (facts.manifest.get("inputs") or {}).values() if isinstance(v, str))
     versions = ", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items())
-    rows = {"Config": facts.recipe.get("name"), "Seed": m.get("seed"), "Finished": day(m.get("finished")), "Code": m.get("commit"), "Data, SHA-256": ", ".join(h[:12] for h in hashes[:3]) or None, "Made with": versions}
+    rows = {"Config": facts.recipe.get("name"), "Seed": m.get("seed"), "Data, SHA-256": ", ".join(h[:12] for h in hashes[:3]) or None, "Made with": versions}
     return [[k, html.escape(str(v))] for k, v in rows.items() if v not in (None, "")]
 
 # %% ../nbs/09ab_pages.ipynb #71d587d1

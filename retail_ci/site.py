@@ -20,14 +20,14 @@ from .core import LOCALES, ConfigError, RunError, count, decimal, staging, use_l
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'RENDERERS', 'SUMMARY', 'QUARTO_START', 'QUARTO_RENDER',
-           'WIDGET_SCRIPT', 'SEARCH_SCRIPTS', 'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED',
-           'OUTSIDE', 'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks',
+__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'COST', 'ZONES', 'RENDERERS', 'SUMMARY', 'QUARTO_START',
+           'QUARTO_RENDER', 'WIDGET_SCRIPT', 'SEARCH_SCRIPTS', 'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS',
+           'FETCHED', 'OUTSIDE', 'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks',
            'summary_of', 'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers',
            'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'drop_run_metadata', 'stage_notebook',
            'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in',
-           'module_page', 'modules_of', 'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'start_page',
-           'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderers_for',
+           'module_page', 'modules_of', 'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'write_costs',
+           'start_page', 'data_hash', 'stamp', 'navigation', 'read_facts', 'sources_of', 'stage_site', 'renderers_for',
            'quarto_title', 'render', 'spare_colours', 'letters', 'pack', 'pack_all', 'lighten_figures', 'css_blocks',
            'used_css', 'lighten_styles', 'lighten_icons', 'tidy_quarto', 'describe_page', 'plain_code', 'finish_page',
            'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site', 'workshop',
@@ -183,13 +183,19 @@ def short_numbers(
     return re.sub(r"(?<![\w.])(\d\.\d{4})\d+(e[-+]\d+)(?!\w)", r"\1\2", text)
 
 # %% ../nbs/09b_site.ipynb #4dc16478
+def _drop_folders(text: str, page: Page) -> str:
+    "Take the folders of this machine out of an output, the one included in which the run was made."
+    made_in = rf"(?:{re.escape(str(page.run_dir.parent))}|(?:/[^/\s'\"]+)*)/\.[\w-]+\.partial/"
+    text = re.sub(made_in, "", text)
+    return text.replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
+
 def clean_output(
     output: dict,  # one output of a cell
     page: Page,    # where it goes
 ) -> dict | None:  # the output for the site, or None if it is not shown
     "Prepare one output of a cell."
     if output.get("name") == "stderr": return None
-    plain = lambda text: short_numbers("".join(text).replace(f"{page.run_dir}/", "").replace(f"{page.root}/", ""))
+    plain = lambda text: short_numbers(_drop_folders("".join(text), page))
     if "text" in output: output["text"] = plain(output["text"])
     data = output.get("data", {})
     if "text/html" in data: data.pop(PLOTLY_JSON, None)
@@ -444,20 +450,52 @@ def front_of(
     first = json.loads(staged.read_text(encoding="utf-8"))["cells"][0]
     return yaml.safe_load("".join(first["source"]).strip("-\n")) or {}
 
+def _cost_place(
+    notebook: str,  # its name, or "chain"
+    what: str,      # a key of the manifest
+) -> str:           # HTML
+    "A place on a page into which `write_costs` writes what a run has taken."
+    return f'<span data-cost="{html.escape(notebook)} {what}">–</span>'
+
 def notebooks_page(
     stage: Path,        # the folder that is rendered, with the notebooks in it
     names: list[str],   # the notebooks, in their order
-    manifest: Mapping,  # of the run
 ) -> str:               # a page
-    "The notebooks in order, with what each cost."
-    cost, rows = {n["name"]: n for n in manifest.get("notebooks") or []}, []
-    for name in (n for n in names if n != "index"):
-        front, spent = front_of(stage / f"{name}.ipynb"), cost.get(name, {})
-        rows.append([f'<a href="{name}.html">{html.escape(front["title"])}</a>', html.escape(front.get("subtitle") or ""), decimal(spent.get("seconds"), 1), count(spent["peak_mib"]) if spent.get("peak_mib") else "–"])
-    seconds, versions = manifest.get("seconds"), manifest.get("versions") or {}
-    told = f"<p>The chain of this run took {decimal(seconds, 0)} seconds, with several notebooks side by side, under Python {html.escape(str(versions.get('python', 'unknown')))}. A notebook without a time is no part of the chain.</p>" if seconds else ""
-    return page_text("The notebooks", "The whole argument, in the order in which it is computed; code unfolds where you ask for it.",
-                     [raw(told + html_table(["Notebook", "What it is about", "Seconds", "Memory, MiB"], rows, None, "The notebooks in the order of the chain, with what each took in this run."))])
+    "The notebooks in order, with places for what each cost."
+    rows = []
+    for name in names:
+        if name == "index":
+            continue
+        front = front_of(stage / f"{name}.ipynb")
+        title = f'<a href="{name}.html">{html.escape(front["title"])}</a>'
+        costs = [_cost_place(name, what) for what in ("seconds", "peak_mib")]
+        rows.append([title, html.escape(front.get("subtitle") or ""), *costs])
+    told = (f"<p>The chain of this run took {_cost_place('chain', 'seconds')} seconds, with several "
+            "notebooks side by side. A notebook without a time is no part of the chain.</p>")
+    table = html_table(["Notebook", "What it is about", "Seconds", "Memory, MiB"], rows,
+                       {2: "number", 3: "number"},
+                       "The notebooks in the order of the chain, with what each took in this run.")
+    return page_text("The notebooks",
+                     "The whole argument, in the order in which it is computed; code unfolds where you ask for it.",
+                     [raw(told + table)])
+
+# %% ../nbs/09b_site.ipynb #b3d0c9a1
+COST = re.compile(r'<span data-cost="([^"]+) (\w+)">[^<]*</span>')  # a place for a cost
+
+def write_costs(
+    text: str,          # a rendered page
+    manifest: Mapping,  # of the run
+) -> str:               # the page with what the run has taken
+    "Write seconds and memory into their places; a dash where the run has none."
+    taken = {n["name"]: n for n in manifest.get("notebooks") or []}
+    taken["chain"] = manifest
+    def cost(place: re.Match) -> str:
+        value = taken.get(html.unescape(place[1]), {}).get(place[2])
+        if not value:
+            return "–"
+        tenths = place[2] == "seconds" and place[1] != "chain"
+        return decimal(value, 1 if tenths else 0)
+    return COST.sub(cost, text)
 
 # %% ../nbs/09b_site.ipynb #a28f6a61
 def start_page(
@@ -546,7 +584,7 @@ def stage_site(
         stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title))
     write_pages(facts_of(run_dir), stage, sources)
     start = start_page(sources["index"]) if "index" in sources else ""
-    for page, text in (("notebooks", notebooks_page(stage, list(sources), manifest)), ("start", start)):
+    for page, text in (("notebooks", notebooks_page(stage, list(sources))), ("start", start)):
         if text: (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
     website = {"title": title, "page-footer": {"left": stamp(manifest)}, **navigation(list(sources), write_reference(root, stage), bool(start))}
     (stage / "_run.yml").write_text(yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8")
@@ -912,7 +950,10 @@ def finish(
         (site / "site_libs/quarto-search" / name).unlink(missing_ok=True)
     charts = pack_all(site, run_dir)
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
-    for page in sorted(site.rglob("*.html")): page.write_text(finish_page(page.read_text(encoding="utf-8"), charts, sizes), encoding="utf-8")
+    manifest = read_facts(run_dir / "manifest.json")
+    for page in sorted(site.rglob("*.html")):
+        text = write_costs(page.read_text(encoding="utf-8"), manifest)
+        page.write_text(finish_page(text, charts, sizes), encoding="utf-8")
     lighten_figures(site)
     lighten_styles(site)
 

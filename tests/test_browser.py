@@ -189,6 +189,11 @@ COVERED = """figure => {  // labels of axes on which the legend or a button lies
   const above = [...figure.querySelectorAll(".main-svg :is(.legendtext, .updatemenu-button)")];
   return labels.filter((label) => above.some((node) => meet(place(label), place(node)))).map((label) => label.textContent);
 }"""
+CUT = """figure => {  // titles of axes that do not lie within the chart
+  const box = figure.querySelector(".house-chart").getBoundingClientRect();
+  const within = (a) => a.left >= box.left && a.right <= box.right && a.top >= box.top && a.bottom <= box.bottom;
+  return [...figure.querySelectorAll(".main-svg :is(.xtitle, .ytitle, .y2title, [class*=cb] [class*=title] text)")].filter((node) => !within(node.getBoundingClientRect())).map((node) => node.textContent);
+}"""
 INKS = """figure => {
   const probe = document.body.appendChild(document.createElement("i"));
   probe.style.color = "var(--house-ink)";
@@ -216,7 +221,7 @@ def same_box(page, figure, height: float) -> None:
     assert chart["left"] <= drawn["left"] and drawn["right"] <= chart["right"]
     assert chart["top"] <= drawn["top"] and drawn["bottom"] <= chart["bottom"] and drawn["height"] > 400
     assert chart["bottom"] <= boxes["button"]["top"] < boxes["caption"]["top"]
-    assert figure.evaluate(COVERED) == []
+    assert (figure.evaluate(COVERED), figure.evaluate(CUT)) == ([], [])
 
 
 def same_ink(page, figure, ink: str) -> None:
@@ -251,9 +256,23 @@ def try_an_open_chart(page, figure: str) -> None:
     assert not page.faults and not page.outside
 
 
-@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "03_pca_clusters"), ("recommendations", "05_recommender_metrics"), ("sure", "05_backtest")])
+@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "02_rfm_heatmap"), ("customers", "03_pca_clusters"), ("recommendations", "05_recommender_metrics"), ("sure", "05_backtest")])
 def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
     try_an_open_chart(tab(f"{page_name}.html"), figure)
+
+
+def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
+    page = tab("customers.html")
+    shown = open_chart(page, "02_rfm_heatmap")
+    rgb = lambda text: [int(text[i:i + 2], 16) for i in (1, 3, 5)]
+    def far_from_page(end: int) -> int:
+        colour = shown.evaluate(f"figure => figure.querySelector('.house-chart')._fullData[0].colorscale.at({end})[1]")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+        return sum(abs(a - b) for a, b in zip(rgb(colour), paper))
+    assert far_from_page(0) < 120 and far_from_page(-1) > 300
+    page.click(".quarto-color-scheme-toggle")
+    same_ink(page, shown, DARK)
+    assert far_from_page(0) < 120 and far_from_page(-1) > 300
 
 
 def test_a_change_of_colours_leaves_what_the_reader_has_chosen(tab):

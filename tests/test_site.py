@@ -119,6 +119,13 @@ def test_outputs_are_cleaned(tmp_path):
     assert site.PLOTLY_JSON not in out and "drawn" in out
 
 
+@pytest.mark.parametrize("folder", ["/home/me/a shop/runs/small", "/srv/elsewhere/runs/small"])
+def test_the_folder_in_which_a_run_was_made_is_not_shown(tmp_path, folder):
+    page = site.Page("02_rfm", Path("/home/me/a shop/runs/small/20260102T030405Z-ab12"), Path("/home/me/a shop"), tmp_path)
+    said = {"output_type": "stream", "name": "stdout", "text": [f"Saved 1/2 of '{folder}/.20260102T030405Z-ab12.partial/models/x.npz'."]}
+    assert site.clean_output(said, page)["text"] == "Saved 1/2 of 'models/x.npz'."
+
+
 def test_figures_become_files(tmp_path):
     (tmp_path / "run1/figures").mkdir(parents=True)
     (tmp_path / "run1/figures/02_rfm_heatmap.png").write_bytes(DOT)
@@ -275,6 +282,10 @@ def test_two_runs_of_the_same_notebooks_are_staged_as_the_same_bytes(tmp_path):
     stages = []
     for day in (3, 4):
         root, run = project(tmp_path / f"day{day}", ("code", "#| chain\nscore(3)", [html_output("<b>4</b>")]))
+        papers = json.loads((run / "manifest.json").read_text())
+        papers |= {"finished": f"2026-01-{day:02}T03:04:05Z", "commit": f"{day:040}", "seconds": 100.0 + day,
+                   "notebooks": [{"name": "02_rfm", "seconds": 10.0 + day, "peak_mib": 300.0 + day}]}
+        (run / "manifest.json").write_text(json.dumps(papers))
         run = run.rename(run.with_name(f"2026010{day}T030405Z-{day}"))
         executed(run, day)
         stage = tmp_path / f"stage{day}"
@@ -283,9 +294,20 @@ def test_two_runs_of_the_same_notebooks_are_staged_as_the_same_bytes(tmp_path):
         stages.append({p.relative_to(stage).as_posix(): p.read_bytes() for p in stage.rglob("*") if p.is_file()})
     first, second = stages
     assert first.keys() == second.keys() and {"02_rfm.ipynb", "index.ipynb"} <= first.keys()
-    assert [name for name in first if first[name] != second[name]] == []
+    assert [name for name in first if first[name] != second[name]] == ["_run.yml"]  # the stamp at the foot of each page
     assert not re.search(rb"papermill|2026-01-0[34]T|slow|\.partial", b"".join(text for name, text in first.items() if name.endswith(".ipynb")))
     assert b"Parameters of this run" in first["02_rfm.ipynb"]
+
+
+def test_what_a_run_took_stands_on_the_finished_page(tmp_path):
+    root, run = project(tmp_path)
+    papers = json.loads((run / "manifest.json").read_text())
+    papers |= {"seconds": 1234.4, "notebooks": [{"name": "02_rfm", "seconds": 10.26, "peak_mib": 1300.2}]}
+    (run / "manifest.json").write_text(json.dumps(papers))
+    notebook(("markdown", "# Read & write\n> Not run."), path=run / "executed/03_more.ipynb")
+    text = (site.build_site(run, root, renderer="smalldocs") / "notebooks.html").read_text(encoding="utf-8")
+    assert re.findall(r'<td class="number">([^<]*)', text) == ["10.3", "1,300", "–", "–"]
+    assert "The chain of this run took 1,234 seconds" in text and "data-cost" not in text
 
 
 # ---------------------------------------------------------------- Quarto
