@@ -131,6 +131,8 @@ ELSEWHERE: dict[str, tuple[str, Callable[[], None]]] = {  # pattern: the reason,
     r"pip install .*": ("it asks a package index; .ci/run installs the wheel", wheel_is_tried),
     r"podman .*": ("it needs podman and a registry; test_api.py reads the Containerfile", there("Containerfile")),
     r"createdb mlflow": ("it needs a PostgreSQL server", lambda: None),
+    r"git .*": ("it would change this checkout", lambda: None),
+    r"\.venv/bin/nbdev_fix .*": ("it needs a conflict; test_merge.py makes one", there("tests/test_merge.py")),
     r"nbdev_\w+|\.venv/bin/nbdev_\w+": ("it writes the package; test_house.py exports", lambda: shutil.which("nbdev_export", path=BIN) or pytest.fail("no nbdev")),
 }
 BIN = str(Path(sys.executable).parent)
