@@ -497,7 +497,7 @@ def _in_our_words(error: Exception) -> RetailError:
     "What the system or a missing package says is translated; anything else is unexpected, and says where to look."
     if isinstance(error, RetailError): return error
     if isinstance(error, (OSError, ImportError, MemoryError)):
-        what = "A package is missing" if isinstance(error, ImportError) else f"Cannot use {getattr(error, 'filename', None) or 'what this needs'}"
+        what = "A package is missing" if isinstance(error, ImportError) else f"Cannot use {one_line(getattr(error, 'filename', None) or 'what this needs', 200)}"
         return translation(error, RunError, what, "Correct it and try again.")
     return RetailError(f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and call it again to see where.")
 
@@ -557,6 +557,8 @@ def app() -> Any:  # a typer application
 
 def main() -> None:
     "The entry point of `retail-ci`."
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no text
     try: app()()
     except KeyboardInterrupt: raise SystemExit(130) from None
 

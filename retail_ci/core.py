@@ -643,7 +643,7 @@ def check_data(
         except ValueError: raise ConfigError(f"Config key 'data.{key}' must be a day such as 2025-12-31, found {shown(getattr(data, key))}.") from None
     for column, pattern in data.non_product.items():
         try: re.compile(pattern)
-        except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {shown(pattern)}: {e}.") from None
+        except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {shown(pattern)}: {one_line(e, 200)}.") from None
     try: "".encode(data.encoding or "utf-8")
     except (LookupError, ValueError): raise ConfigError(f"Config key 'data.encoding' must be a text encoding that Python knows, such as utf-8, cp1252 or utf-16, found {shown(data.encoding)}.") from None
     if data.thousands == data.decimal: raise ConfigError(f"data.thousands and data.decimal are both {data.decimal!r}; they must differ.")
@@ -708,6 +708,7 @@ def source_files(
     path = Path(source)
     files = in_folder(path) if path.is_dir() else [path] if path.is_file() else [Path(p) for p in glob.glob(source) if Path(p).is_file()]
     if path.exists() and not path.is_dir() and not files: raise DataError(f"The {role} {shown(source)} is neither a file nor a folder; correct data.{role} in the config.")
+    if path.is_dir() and not files: raise DataError(f"The {role} folder {shown(source)[1:-1]} holds no data files; expected some that end in {', '.join(SUFFIXES)}. Correct data.{role} in the config.")
     if not files: raise DataError(f"The {role} file {shown(source)[1:-1]} does not exist; expected a file, a folder of files or a glob. Correct data.{role} in the config.")
     for file in files:
         if not file.stat().st_size: raise DataError(f"The {role} file {file} is empty; expected a header and at least one row.")
@@ -795,7 +796,9 @@ def check_writable(
     instead: str = "write to a folder outside it",  # what to do, for the message
 ) -> None:
     "Raise `RunError` for a place in a finished run."
-    real = Path(path).resolve()
+    try: real = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as e:
+        raise RunError(f"Cannot write {shown(str(path))}: {one_line(e, 100)}. Give a path that can be followed.") from e
     run = next((p for p in (real, *real.parents) if _is_finished(p)), None)
     if run is None: return
     raise RunError(f"Cannot write {path}: the run {run.name} is finished, and a finished run is never changed; {instead}.")

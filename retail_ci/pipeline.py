@@ -365,6 +365,8 @@ def as_error(
     if isinstance(own, type) and issubclass(own, RetailError): return own(text)
     if "No space" in text or (re.search("OS|IO|Permission", kind) and any(os.strerror(e) in text for e in DISK)):
         return RunError(f"Notebook {name} could not write: {text}. Free some space or correct the permissions, and run again.")
+    if kind in ("MemoryError", "OutOfMemoryException"):
+        return RunError(f"Notebook {name} had not enough memory: {text[:200].removesuffix('.')}. Free some, set data.memory and data.spill in the config, or run with runs.workers=1.")
     if kind == "ModuleNotFoundError": return RunError(f"Notebook {name} needs a Python package that is not installed: {text}. Run `pip install 'retail_ci[all]'`, and run again.")
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""
@@ -800,7 +802,7 @@ def one_duty(
     connection.send({"at": name})
     try: said, trouble = [s for s in work() if s], ""
     except RetailError as e: said, trouble = [], str(e)
-    except Exception as e: said, trouble = [], f"Unexpected {type(e).__name__}: {e}"
+    except Exception as e: said, trouble = [], f"Unexpected {type(e).__name__}: {core.one_line(e)}"
     connection.send({"name": name, "seconds": time.monotonic() - began, "said": said, "trouble": trouble})
 
 # %% ../nbs/09_pipeline.ipynb #a1f3f549

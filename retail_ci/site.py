@@ -4,9 +4,9 @@
 
 # %% ../nbs/09b_site.ipynb #d2af59af
 from __future__ import annotations
-import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, signal, struct, subprocess, sys, tempfile, tokenize
+import ast, base64, errno, functools, gzip, hashlib, html, importlib.util, io, json, logging, os, re, shutil, signal, struct, subprocess, sys, tempfile, time, tokenize
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from html.parser import HTMLParser
@@ -16,14 +16,14 @@ from urllib.parse import unquote
 import numpy as np
 import yaml
 from .charts import charts_of
-from .core import LOCALES, ConfigError, RunError, count, decimal, staging, use_locale
+from .core import LOCALES, ConfigError, RunError, count, decimal, one_line, staging, use_locale
 from .pages import PAGES, PAPERS, box_tables, facts_of, html_table, page_text, raw, search_entries, write_pages
 
 # %% auto #0
 __all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'COST', 'ZONES', 'RENDERERS', 'SUMMARY', 'QUARTO_START',
            'QUARTO_RENDER', 'WIDGET_SCRIPT', 'SEARCH_SCRIPTS', 'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS',
-           'FETCHED', 'OUTSIDE', 'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports', 'is_checks',
-           'summary_of', 'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers',
+           'FETCHED', 'OUTSIDE', 'OLD_STAGE', 'split_title', 'slug', 'add_anchors', 'parse', 'names_in', 'is_imports',
+           'is_checks', 'summary_of', 'png_size', 'shown_size', 'move_figures', 'Page', 'clean_html', 'short_numbers',
            'clean_output', 'stage_code', 'stage_text', 'run_steps', 'fold_code', 'drop_run_metadata', 'stage_notebook',
            'comments_of', 'parameters_of', 'fields_of', 'default_of', 'signature_of', 'describe', 'explained_in',
            'module_page', 'modules_of', 'origin_of', 'write_reference', 'front_of', 'notebooks_page', 'write_costs',
@@ -683,7 +683,7 @@ def _render_with_smalldocs(stage: Path) -> None:
     try:
         build(stage, quiet=True)
     except (BuildError, ProjectError) as e:
-        raise RunError(f"smalldocs could not render the site: {e}") from e
+        raise RunError(f"smalldocs could not render the site: {one_line(e)}") from e
 
 # %% ../nbs/09b_site.ipynb #5dc842ee
 def render(
@@ -1053,6 +1053,25 @@ def check_site(
         faults += [f"{file.relative_to(folder)} loads {t} from another host." for t in outside_in(file.read_text(encoding="utf-8"))]
     return faults if readers else [f"{folder.name} holds no pages."]
 
+# %% ../nbs/09b_site.ipynb #d5b2f1c8
+OLD_STAGE = r"\.[a-z0-9_]{8}"  # what version 0.1 put behind the name of the site
+
+def _clear_old_stages(out: Path) -> None:
+    "Remove what a killed version 0.1 has left beside a site: an unfinished one that has not changed for a day."
+    if not out.parent.is_dir():
+        return
+    name = re.compile(re.escape(out.name) + OLD_STAGE)
+    for left in [p for p in out.parent.iterdir() if name.fullmatch(p.name)]:
+        with suppress(OSError):
+            if _is_old_stage(left):
+                shutil.rmtree(left)
+
+def _is_old_stage(folder: Path) -> bool:
+    "Whether a folder is one that version 0.1 staged a site in, and is no longer at work."
+    if folder.is_symlink() or not folder.is_dir() or time.time() - folder.stat().st_mtime < 86_400:
+        return False
+    return (folder / "_quarto.yml").is_file() and (folder / "assets/house.css").is_file()
+
 # %% ../nbs/09b_site.ipynb #e2f0380b
 @contextmanager
 def workshop(
@@ -1062,6 +1081,7 @@ def workshop(
     if out.exists() and not (out.is_dir() and ((out / "assets/house.css").exists() or not any(out.iterdir()))):
         raise RunError(f"{out} exists and is not a report site; give a new folder, or remove it yourself.")
     with ExitStack() as held:
+        _clear_old_stages(out)
         try: stage = held.enter_context(staging(out.name, out.parent))  # without a dot before it: Quarto finds nothing to render in a hidden folder
         except OSError as e: raise RunError(f"Cannot write the site to {out}: {e.strerror}; correct the permissions of its folder.") from e
         try: yield stage
@@ -1091,7 +1111,7 @@ def _checked_pages(project: Path, run_dir: Path, tool: str) -> Path:
         finish(site, run_dir)
         faults = check_site(site)
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise RunError(f"The pages of {tool} cannot be read: {e}.") from e
+        raise RunError(f"The pages of {tool} cannot be read: {one_line(e)}.") from e
     if faults:
         raise RunError(f"The pages of {tool} have {len(faults)} fault(s): {' '.join(faults[:5])}")
     return site

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, process_folder, replacing, shown, source_files, split_table, sql_text, translating, unknown
+from .core import NAMED_SOURCES, ConfigError, DataConfig, DataError, one_line, process_folder, replacing, shown, source_files, split_table, sql_text, translating, unknown
 from . import engines
 from .engines import connect, engine, known_parquet, staging_index, staging_name, write_table
 
@@ -34,9 +34,11 @@ def open_bytes(
     "Open a file for reading, unpacked."
     with open(file, "rb") as stream: magic = stream.read(4)
     if magic[:2] == b"\x1f\x8b": return gzip.open(file)
-    if magic != b"PK\x03\x04": return open(file, "rb")
+    if magic not in (b"PK\x03\x04", b"PK\x05\x06"): return open(file, "rb")
     packed = zipfile.ZipFile(file)
     inside = [n for n in packed.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")]
+    if "[Content_Types].xml" in inside: raise DataError(f"{file.name} is a spreadsheet by its content; give it the ending .xlsx, or save it as CSV.")
+    if not inside: raise DataError(f"{file.name} is an archive without a file; expected one in it. Pack it again.")
     if len(inside) != 1: raise DataError(f"{file.name} holds {len(inside)} files ({', '.join(inside[:3])} …); expected one. Unpack it into a folder and name the folder.")
     return packed.open(inside[0])
 
@@ -65,17 +67,20 @@ def decoded(
     try:
         with open_bytes(file) as stream:
             piece = stream.read(1 << 20)
-            decoder = codecs.getincrementaldecoder(text_encoding(piece, declared, file.name))()
+            if piece[:4] in (b"PK\x03\x04", b"PAR1") or piece[:2] == b"\x1f\x8b":
+                raise DataError(f"{file.name} holds another packed file or a table, where text was expected; unpack it and name what was in it.")
+            codec = text_encoding(piece, declared, file.name)
+            decoder = codecs.getincrementaldecoder(codec)()
             while piece:
                 yield decoder.decode(piece)
                 done, piece = done + len(piece), stream.read(1 << 22)
             yield decoder.decode(b"", final=True)
     except UnicodeError as e:
         byte, at = (f"0x{e.object[e.start]:02x}", done + e.start) if isinstance(e, UnicodeDecodeError) and e.start < len(e.object) else ("an unfinished letter", done)
-        raise DataError(f"{file.name} is not {getattr(e, 'encoding', 'the declared encoding')}: byte {byte} at position {at:,} is no letter in it. Set data.encoding; exports from Windows are often cp1252.") from e
+        raise DataError(f"{file.name} is not {codec}: byte {byte} at position {at:,} is no letter in it. Set data.encoding; exports from Windows are often cp1252.") from e
     except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, OSError) as e:
         if isinstance(e, OSError) and e.errno: raise
-        raise DataError(f"{file.name} is damaged and cannot be unpacked: {e}. Fetch it again.") from e
+        raise DataError(f"{file.name} is damaged and cannot be unpacked: {one_line(e, 200).removesuffix('.')}. Fetch it again.") from e
 
 # %% ../nbs/00c_sources.ipynb #bb6371ef
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def csv_batches(
         yield from numbered(reader, bad, stream, plan.names, file.name)
     except pa.ArrowInvalid as e:
         if str(e).startswith("Empty CSV"): return
-        if "straddl" not in str(e) and "out of sync" not in str(e): raise DataError(f"{file.name} cannot be read: {str(e).splitlines()[0]}") from e
+        if "straddl" not in str(e) and "out of sync" not in str(e): raise DataError(f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}") from e
         raise DataError(f"{file.name} has a line of more than 8 MB: a quotation mark opens and is never closed. Write it twice inside a value, or set data.quote to ''.") from e
 
 def chain_texts(

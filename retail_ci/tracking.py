@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from .core import ARTEFACTS, Config, ConfigError, Run, RunError, find_root, load, load_config
+from .core import ARTEFACTS, Config, ConfigError, Run, RunError, find_root, load, load_config, one_line
 from .promotion import origin_of
 
 # %% auto #0
@@ -61,7 +61,7 @@ def check_database(
         if "locked" in str(e): raise RunError(f"The tracking database {path} is locked by another program; {what}.") from e
         if "readonly" in str(e): raise RunError(f"The tracking database {path} is read-only; correct its permissions.") from e
         if "not a database" in str(e): raise RunError(f"The file {path} is no SQLite database; move it away, and the next run makes a new one.") from e
-        raise RunError(f"The tracking database {path} cannot be opened ({e}); correct mlflow.tracking_uri or the permissions of its folder.") from e
+        raise RunError(f"The tracking database {path} cannot be opened ({one_line(e)}); correct mlflow.tracking_uri or the permissions of its folder.") from e
     except OSError as e: raise RunError(f"The tracking database {path} cannot be made: {e.strerror}; correct mlflow.tracking_uri or the permissions of its folder.") from e
 
 # %% ../nbs/06b_tracking.ipynb #7608aa0d

@@ -1,11 +1,11 @@
 "Shops that are not of our size: a finished run or one sentence, never a traceback."
-import json, shutil
+import json, re, shutil
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from any_shop import OPTIONAL, Rooms, Shop, odd_words, outcome
+from any_shop import NOT_A_NUMBER, OPTIONAL, Rooms, Shop, odd_words, outcome
 from conftest import Project
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from test_chain import checkout
@@ -45,12 +45,20 @@ def test_a_small_shop_runs_to_the_end_or_is_refused_with_a_sentence(rooms, tmp_p
             whole = Run(load_config(config), run)
             export_powerbi(whole, folder / "powerbi")
             write_campaigns(whole, folder / "lists")
-            pages = {name: make(facts_of(run)) for name, make in PAGES.items()}
-            assert all(page.count("# ") for page in pages.values())
+            check_pages(run)
             check_lists(whole, shop)
         shutil.rmtree(folder)
     one()
     assert len(ends) >= SHOPS and ends.count("") >= SHOPS // 3, Counter(ends)
+
+
+def check_pages(run: Path) -> None:
+    "Each page for readers has its title and something to say, and no number that is none."
+    facts = facts_of(run)
+    for name, make in PAGES.items():
+        title, _, body = make(facts).partition("\n---\n\n")
+        assert title.startswith("---\ntitle: ") and len(body.split()) > 10, name
+        assert not NOT_A_NUMBER.search(re.sub(r"data:image/png;base64,[^\")]+", "", body)), name
 
 
 def check_lists(run: Run, shop: Shop) -> None:

@@ -1,19 +1,20 @@
 "Inputs that are wrong in every way we could think of: each gets its reason or its one sentence, and no number changes silently."
-import gzip, io, re, sqlite3, zipfile
+import gzip, io, os, re, sqlite3, subprocess, sys, zipfile
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from retail_ci.api import read_keys
 from retail_ci.campaigns import permissions
-from retail_ci.cli import answer
-from retail_ci.core import Config, ConfigError, DataConfig, RetailError, check_data, fill, load_config
+from retail_ci.cli import answer, check
+from retail_ci.core import Config, ConfigError, DataConfig, DataError, RetailError, check_data, check_writable, fill, load_config
 from retail_ci.data import prepare
 from retail_ci.engines import close, connect
-from retail_ci.sources import open_source
+from retail_ci.sources import open_source, reading
 
 HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
 GOOD = "B1,c1,p1,2025-01-03,2,4.50\nB2,c2,p2,2025-01-04,1,3.00\nB3,c1,p2,2025-01-05,1,3.00\n"  # three fine lines, 15 in all
@@ -109,7 +110,9 @@ CASES = [
     Case("an unclosed quotation mark", LOG.replace("c2", '"c2'), "a quotation mark is probably not closed"), Case("inches", LOG.replace("c2", 'c2"'), config={"quote": ""}), Case("quotation marks as letters", LOG.replace("c2", '"c2'), config={"quote": ""}),
     Case("no such column", LOG, "Column 'Kunde' .our customer_id. is not in the transactions", config={"columns": {"customer_id": "Kunde"}}), Case("no such name of ours", LOG, "Unknown column 'customer' in data.columns; did you mean 'customer_id'", config={"columns": {"customer": "customer_id"}}),
     Case("no price at all", LOG.replace("price", "weight"), "Neither a price nor a revenue column"), Case("cut gzip", gzip.compress(MANY.encode())[:-20], "damaged and cannot be unpacked", suffix=".csv.gz"), Case("gzip", gzip.compress(LOG.encode()), suffix=".csv.gz"),
-    Case("zip", zipped(a=LOG), suffix=".zip"), Case("zip of two", zipped(a=LOG, b=LOG), "holds 2 files", suffix=".zip"), Case("no parquet", "PAR1 no", "cannot be read", suffix=".parquet"), Case("no spreadsheet", "text", "cannot be read as a spreadsheet", suffix=".xlsx"),
+    Case("zip", zipped(a=LOG), suffix=".zip"), Case("zip of two", zipped(a=LOG, b=LOG), "holds 2 files", suffix=".zip"), Case("an archive without a file", zipped(), "is an archive without a file", suffix=".zip"), Case("an archive in an archive", gzip.compress(zipped(a=LOG)), "holds another packed file or a table", suffix=".csv.gz"),
+    Case("a spreadsheet called .csv", sheet([["a"], [1]]), "is a spreadsheet by its content; give it the ending .xlsx"), Case("not the declared encoding", LOG.encode() + b"\x8d", "is not cp1252: byte 0x8d", config={"encoding": "cp1252"}),
+    Case("a folder without data", {"read.me": "x", "notes.md": "y"}, "holds no data files; expected some that end in .csv"), Case("no parquet", "PAR1 no", "cannot be read", suffix=".parquet"), Case("no spreadsheet", "text", "cannot be read as a spreadsheet", suffix=".xlsx"),
     Case("spreadsheet", sheet([HEAD.strip().split(","), ["B1", 17850, "00012", pd.Timestamp("2025-01-03"), 2, 7.5]]), suffix=".xlsx", facts={"customers": 1, "first_date": pd.Timestamp("2025-01-03")}), Case("empty sheet", sheet([[]]), "is empty; expected a header", suffix=".xlsx"),
     Case("sqlite", database("CREATE TABLE s (transaction_id, customer_id, product_id, date, quantity, price)", "INSERT INTO s VALUES ('B1', 17850, '00012', '2025-01-03', 2, 7.5)"), suffix=".db"),
     Case("two tables", database("CREATE TABLE a (x)", "CREATE TABLE b (x)"), r"holds 2 tables \(a, b\); name one after a #", suffix=".db"),
@@ -260,6 +263,87 @@ def test_a_library_that_refuses(content, config, code, words, con, tmp_path):
     (tmp_path / "sales.csv").write_text(content)
     with pytest.raises(RetailError, match=re.escape(words)) as caught: outcome(con, {"transactions": str(tmp_path / "sales.csv")} | config)
     assert caught.value.exit_code == code and "\n" not in str(caught.value)
+
+
+def shop_file(ending: str, folder: Path) -> bytes:
+    "A fine log as a file of each kind."
+    table, path = pd.read_csv(io.StringIO(MANY), dtype=str), folder / f"good{ending}"
+    if ending == ".parquet": table.to_parquet(path)
+    elif ending == ".xlsx": table.to_excel(path, index=False)
+    elif ending == ".duckdb":
+        with duckdb.connect(str(path)) as con: con.register("lines", table).execute("CREATE TABLE sales AS SELECT * FROM lines")
+    elif ending == ".db":
+        con = sqlite3.connect(path)
+        table.to_sql("sales", con, index=False)
+        con.close()
+    else: path.write_bytes({".csv": MANY.encode(), ".csv.gz": gzip.compress(MANY.encode()), ".zip": zipped(a=MANY)}[ending])
+    return path.read_bytes()
+
+
+ENDINGS = (".csv", ".csv.gz", ".zip", ".xlsx", ".parquet", ".db", ".duckdb")
+
+
+def lines_of(con, path: Path) -> int:
+    "How many lines a source has, all of them read."
+    settings = check_data(fill(DataConfig, {"transactions": str(path)}, "data"))
+    source = open_source(con, "transactions", settings)
+    with reading(settings): return len(source.table.execute())
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_damaged_file_of_any_kind_is_one_sentence(ending, con, tmp_path):
+    "Cut anywhere, or written over in the middle; what is still read as text has no more lines than before."
+    good = shop_file(ending, tmp_path)
+    (tmp_path / f"whole{ending}").write_bytes(good)
+    assert lines_of(con, tmp_path / f"whole{ending}") == 200
+    damaged = [good[:n] for n in (1, 8, 30, len(good) // 2, len(good) - 30)]
+    damaged += [good[:at] + bytes(range(128, 256)) + good[at + 128:] for at in (20, len(good) // 3, len(good) // 2)]
+    refused = 0
+    for number, content in enumerate(damaged):
+        path = tmp_path / f"damaged{number}{ending}"
+        path.write_bytes(content)
+        try: assert lines_of(con, path) <= 200, number
+        except RetailError as error:
+            refused += 1
+            assert error.exit_code in (2, 3) and "\n" not in str(error) and len(str(error)) < 600, str(error)
+            assert path.name in str(error), str(error)
+    assert refused >= 3
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("make, words", [
+    (os.mkfifo, "is neither a file nor a folder"), (lambda p: p.symlink_to(p), "does not exist"), (lambda p: p.symlink_to("/dev/null"), "is neither a file nor a folder"),
+    (lambda p: p.mkdir(), "holds no data files")], ids=["pipe", "loop", "device", "folder"])
+def test_what_is_no_file_is_said_at_once(make, words, ending, con, tmp_path):
+    path = tmp_path / f"sales{ending}"
+    make(path)
+    with pytest.raises(DataError, match=words): lines_of(con, path)
+
+
+def test_a_place_that_cannot_be_written_is_one_short_sentence(capsys, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for out in (tmp_path / "loop", "a\0b", "\ud800", "ü" * 300):
+        assert answer(as_guarded, out=str(out)) == 4, out
+        said = capsys.readouterr().err
+        assert said.startswith("retail-ci: Cannot ") and "Unexpected" not in said and len(said) < 400, said
+
+
+def as_guarded(out: str) -> None:
+    "What each command does with --out first; then it writes there."
+    check_writable(out)
+    Path(out).write_text("x")
+
+
+def test_a_name_of_bytes_that_are_no_text_can_be_told(tmp_path):
+    "A file system takes any bytes; what is printed must not stop the command."
+    (tmp_path / os.fsdecode(b"s\xff.csv")).write_text(LOG)
+    done = subprocess.run([Path(sys.executable).with_name("retail-ci"), "check", b"s\xff.csv"], cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}, timeout=300)
+    assert done.returncode == 0 and b"columns:" in done.stdout and b"s\\udcff.csv" in done.stdout, done.stderr
+
+
+def test_generated_data_are_not_checked(capsys):
+    assert answer(check, config="small") == 2
+    assert "The data of the config 'small' are generated by a run" in capsys.readouterr().err
 
 
 def test_a_binary_key_file(tmp_path):

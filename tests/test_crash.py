@@ -12,6 +12,7 @@ from retail_ci.bundle import Bundle, activate, check_bundle, current_bundle, rea
 from retail_ci.core import Config, Run, clear_staging, load, replacing, sha256
 from retail_ci.pipeline import remains
 from retail_ci.recommender import HybridRecommender
+from retail_ci.site import workshop
 
 ROOT = Path(__file__).parents[1]
 CRASHES = int(os.environ.get("CRASHES", "5"))
@@ -213,3 +214,21 @@ def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes
         part.write_text("{}")
         assert [p.name for p in tmp_path.iterdir()] == [part.parent.name]
     assert made() == ["next.json"]
+
+
+def test_the_unfinished_sites_that_version_0_1_left_are_cleared(tmp_path):
+    "It held no locks; what was touched within a day, or holds something else, stays."
+    def left(name: str, *files: str, days: float = 2) -> Path:
+        folder = tmp_path / name
+        for file in files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text("x")
+        os.utime(folder, (time.time() - 86_400 * days,) * 2)
+        return folder
+    staged = ("_quarto.yml", "assets/house.css", "index.ipynb")
+    gone = [left("_site.k3x9_a2b", *staged), left("_site.00000000", *staged)]
+    stays = [left("_site.k3x9_a2c", *staged, days=0.5), left("_site.k3x9_a2d", "notes.txt"), left("_site.backup-1", *staged), left("_site.Old12345", *staged), left("other.k3x9_a2b", *staged)]
+    link = tmp_path / "_site.linked00"
+    link.symlink_to(stays[-1])
+    with workshop(tmp_path / "_site"): assert not any(p.exists() for p in gone)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in [*stays, link])
