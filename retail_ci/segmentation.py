@@ -778,7 +778,7 @@ def plot_pca(
     for name in sorted(middle, key=lambda n: middle[n][1]):
         above = max(middle[name][1], above + 0.055 * (high[1] - high[0]))
         ax.text(middle[name][0], above, name, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5})
-    x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * (low[1] - low[0])
+    x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * min(low[1] - low[0], 4 * (high[1] - high[0]))  # arrows that leave a flat cloud far behind would leave no room for it
     for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
         ax.annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3}, annotation_clip=False)
         drop = {"frequency": -0.018, "monetary": 0.018}.get(measure, 0.03) * (high[1] - high[0])
