@@ -4,6 +4,7 @@
 
 # %% ../nbs/03_segmentation.ipynb #f129c2f4
 from __future__ import annotations
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 from pathlib import Path
@@ -220,11 +221,13 @@ def settle(
 ) -> tuple[np.ndarray, float]:   # centres, inertia (of customers alone)
     "KMeans on one thread, with anchors as weighted customers."
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
     pulled = anchors is not None and pull > 0
     x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
     weight = np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))] if pulled else None
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)  # a draw of few customers may lie on fewer places than k
         model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=starts if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
     _, squares = nearest(z, model.cluster_centers_)
     return model.cluster_centers_, float(squares.sum(dtype=float))

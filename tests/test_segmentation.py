@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import check_array_api_input, parametrize_wi
 from retail_ci.core import ConfigError, DataError, load_config
 from retail_ci.data import connect
 from retail_ci.rfm import CELLS, FEATURES, GRID, add_scores, learn_cuts, rfm_features, score
-from retail_ci.segmentation import PROMISES, PROTOTYPES, RFM, CustomerSegmentation, explain, orderings, plot_pca, score_customers, stability
+from retail_ci.segmentation import PROMISES, PROTOTYPES, RFM, CustomerSegmentation, explain, orderings, plot_pca, score_customers, settle, stability
 
 FIVE = set(PROTOTYPES)
 
@@ -248,3 +248,9 @@ def test_the_picture_of_customers_who_differ_in_one_direction_only_has_room(heig
     figure.savefig(tmp_path / "pca.png")
     box = figure.axes[0].get_position()
     assert box.width > 0.3 and box.height > 0.3
+
+
+def test_more_clusters_than_places_is_no_warning():
+    "A draw of a few customers may lie on fewer places than k; the distances are then nothing, and nobody is told of an inner matter."
+    centers, inertia = settle(np.repeat(np.eye(4), 3, axis=0), 5)
+    assert centers.shape == (5, 4) and inertia == 0
