@@ -8,7 +8,7 @@ import contextlib, functools, gc, inspect, os, re, socket, sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from .core import ConfigError, DataError, RetailError, Run, RunError, check_writable, find_root, load_config, one_line, staging, supplied, translation, unknown, use_locale
+from .core import BOUNDS, ConfigError, DataError, RetailError, Run, RunError, check_writable, find_root, load_config, one_line, shown, staging, supplied, translation, unknown, use_locale
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
@@ -181,6 +181,13 @@ def tell_step(
     if not sys.stderr.isatty(): print(line, file=sys.stderr, flush=True)
     else: print(f"\r\x1b[2K{line[:os.get_terminal_size(sys.stderr.fileno()).columns - 1]}", end="", file=sys.stderr, flush=True)
 
+def _check_limits(options: dict[str, tuple[str, int | None]]) -> None:
+    "Raise `ConfigError` for an option that leaves the limits of its config key; None stands for the config's own."
+    for option, (key, value) in options.items():
+        least, most = BOUNDS[key]
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{option} must be between {least} and {most}, found {shown(value)}.")
+
 def end_steps() -> None:
     "Clear the moving line."
     if sys.stderr.isatty(): print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
@@ -195,7 +202,7 @@ def evaluate(
     out: str = "",                   # where the results go; runs/NAME/evaluation if left out
 ) -> None:
     "Measure the recommenders on the data of the last good run: tables, intervals, and who wins."
-    if cuts < 1 or k < 0: raise ConfigError(f"--cuts must be at least 1 and --k not negative, found {cuts} and {k}.")
+    _check_limits({"--cuts": ("recommender.cuts", cuts), "-k": ("recommender.k", k or None)})
     run = finished_run(config, set_)
     from retail_ci.backtest import evaluate_run
     folder = Path(out) if out else run.path.parent / "evaluation"
@@ -236,7 +243,9 @@ def recommend(
     "Write recommendations for a list of customers, or for all, to a file."
     if bool(customers) == all_: raise ConfigError("Say whom the lists are for: either --customers FILE or --all.")
     if not out: raise ConfigError("Say where the lists go: --out FILE, a .csv or .parquet file.")
-    if k < 0 or max_per_category < 0: raise ConfigError(f"-k and --max-per-category must be at least 1, found {min(k, max_per_category)}.")
+    _check_limits({"-k": ("recommender.k", k or None)})
+    if max_per_category < 0:
+        raise ConfigError(f"--max-per-category must be at least 1, found {max_per_category}.")
     run = finished_run(config)
     from retail_ci.lists import recommend_run
     told = set()
@@ -276,7 +285,7 @@ def predict(
     k: int = 0,                # products per customer; the config's if left out
 ) -> None:
     "Write recommendations and segments of everybody, from the model that answers, with its version in each row."
-    if not 0 <= k <= 1000: raise ConfigError(f"-k must be between 1 and 1000, found {k}.")
+    _check_limits({"-k": ("recommender.k", k or None)})
     settings = load_config(config)
     from retail_ci.lists import predict_run
     told = set()

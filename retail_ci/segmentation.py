@@ -4,6 +4,7 @@
 
 # %% ../nbs/03_segmentation.ipynb #f129c2f4
 from __future__ import annotations
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 from pathlib import Path
@@ -220,11 +221,13 @@ def settle(
 ) -> tuple[np.ndarray, float]:   # centres, inertia (of customers alone)
     "KMeans on one thread, with anchors as weighted customers."
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
     pulled = anchors is not None and pull > 0
     x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
     weight = np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))] if pulled else None
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)  # a draw of few customers may lie on fewer places than k
         model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=starts if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
     _, squares = nearest(z, model.cluster_centers_)
     return model.cluster_centers_, float(squares.sum(dtype=float))
@@ -778,7 +781,7 @@ def plot_pca(
     for name in sorted(middle, key=lambda n: middle[n][1]):
         above = max(middle[name][1], above + 0.055 * (high[1] - high[0]))
         ax.text(middle[name][0], above, name, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5})
-    x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * (low[1] - low[0])
+    x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * min(low[1] - low[0], 4 * (high[1] - high[0]))  # arrows that leave a flat cloud far behind would leave no room for it
     for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
         ax.annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3}, annotation_clip=False)
         drop = {"frequency": -0.018, "monetary": 0.018}.get(measure, 0.03) * (high[1] - high[0])

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from retail_ci.api import read_keys
 from retail_ci.campaigns import permissions
-from retail_ci.cli import answer, check
+from retail_ci.cli import answer, check, evaluate, predict, recommend
 from retail_ci.core import Config, ConfigError, DataConfig, DataError, RetailError, check_data, check_writable, fill, load_config
 from retail_ci.data import prepare
 from retail_ci.engines import close, connect
@@ -326,6 +326,15 @@ def test_a_place_that_cannot_be_written_is_one_short_sentence(capsys, tmp_path):
         assert answer(as_guarded, out=str(out)) == 4, out
         said = capsys.readouterr().err
         assert said.startswith("retail-ci: Cannot ") and "Unexpected" not in said and len(said) < 400, said
+
+
+@pytest.mark.parametrize("command, options, words", [
+    (evaluate, {"cuts": 65_536}, "--cuts must be between 1 and 60, found 65536"), (evaluate, {"cuts": 0}, "--cuts must be between 1 and 60, found 0"),
+    (evaluate, {"k": 10**20}, "-k must be between 1 and 1000, found 100000000000000000000"), (predict, {"k": 1001}, "-k must be between 1 and 1000, found 1001"),
+    (recommend, {"k": 65_536, "all_": True, "out": "lists.csv"}, "-k must be between 1 and 1000, found 65536"), (recommend, {"k": -1, "all_": True, "out": "lists.csv"}, "-k must be between 1 and 1000, found -1")])
+def test_an_option_has_the_limits_of_its_config_key(command, options, words, capsys):
+    assert answer(command, **options) == 2
+    assert words in capsys.readouterr().err
 
 
 def as_guarded(out: str) -> None:

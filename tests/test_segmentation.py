@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import check_array_api_input, parametrize_wi
 from retail_ci.core import ConfigError, DataError, load_config
 from retail_ci.data import connect
 from retail_ci.rfm import CELLS, FEATURES, GRID, add_scores, learn_cuts, rfm_features, score
-from retail_ci.segmentation import PROMISES, PROTOTYPES, RFM, CustomerSegmentation, explain, orderings, score_customers, stability
+from retail_ci.segmentation import PROMISES, PROTOTYPES, RFM, CustomerSegmentation, explain, orderings, plot_pca, score_customers, settle, stability
 
 FIVE = set(PROTOTYPES)
 
@@ -236,3 +236,21 @@ def test_features_at_a_date_see_nothing_after_it(cdnow):
     there = rfm_features(all_, day, 240).execute()  # they all began between 189 and 273 days before
     assert there.equals(rfm_features(con.create_table("before", ibis.memtable(before)), day, 240).execute()) and list(there.columns) == ["customer_id", *FEATURES, "short_history"]
     assert there.short_history.equals(there.tenure < 240) and 0 < there.short_history.mean() < 1
+
+
+@pytest.mark.parametrize("height", [2, 0.1, 0])
+def test_the_picture_of_customers_who_differ_in_one_direction_only_has_room(height, tmp_path):
+    "The arrows keep within reach of a flat cloud; before, the axes collapsed."
+    rng = np.random.default_rng(0)
+    points = np.column_stack([2 * rng.normal(size=40), height * rng.normal(size=40)])
+    loadings = pd.DataFrame([[0.3, 0.9], [0.7, -0.2], [0.6, -0.3]], index=RFM)
+    figure = plot_pca(points, np.array(["Champions", "Lost"])[np.arange(40) % 2], loadings, np.array([0.9, 0.1]))
+    figure.savefig(tmp_path / "pca.png")
+    box = figure.axes[0].get_position()
+    assert box.width > 0.3 and box.height > 0.3
+
+
+def test_more_clusters_than_places_is_no_warning():
+    "A draw of a few customers may lie on fewer places than k; the distances are then nothing, and nobody is told of an inner matter."
+    centers, inertia = settle(np.repeat(np.eye(4), 3, axis=0), 5)
+    assert centers.shape == (5, 4) and inertia == 0
