@@ -221,13 +221,11 @@ def settle(
 ) -> tuple[np.ndarray, float]:   # centres, inertia (of customers alone)
     "KMeans on one thread, with anchors as weighted customers."
     from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
     pulled = anchors is not None and pull > 0
     x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
     weight = np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))] if pulled else None
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)  # a draw of few customers may lie on fewer places than k
+    with threadpool_limits(1), warnings.catch_warnings(action="ignore", category=UserWarning):  # a draw may lie on fewer places than k
         model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=starts if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
     _, squares = nearest(z, model.cluster_centers_)
     return model.cluster_centers_, float(squares.sum(dtype=float))
@@ -439,7 +437,7 @@ def compare_k(
             if k > different: continue
             centers, inertia = settle(part, k, s, starts=2)
             label = nearest(part[few], centers)[0]
-            rows.append((k, inertia / len(part), silhouette_score(apart, label, metric="precomputed") if len(set(label)) > 1 else np.nan))
+            rows.append((k, inertia / len(part), silhouette_score(apart, label, metric="precomputed") if 1 < len(set(label)) < len(label) else np.nan))
     out = pd.DataFrame(rows, columns=["k", "inertia", "silhouette"]).groupby("k").agg(["mean", "min", "max"])
     out.columns = [a if b == "mean" else f"{a}_{'low' if b == 'min' else 'high'}" for a, b in out.columns]
     return out.reset_index()
