@@ -59,7 +59,7 @@ setup(
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": scripts, "nbdev": ["retail_ci=retail_ci._modidx:d"], "papermill.io": ["local=retail_ci.core:_papermill.files"]},
+    entry_points={"console_scripts": scripts, "nbdev": ["retail_ci=retail_ci._modidx:d"], "papermill.io": ["local=retail_ci.core.runs:_papermill.files"]},
     zip_safe=False,
     classifiers=["Programming Language :: Python :: 3", "Operating System :: POSIX", "Intended Audience :: Developers"],
 )

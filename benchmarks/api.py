@@ -15,13 +15,13 @@ import argparse, asyncio, json, os, shutil, socket, statistics, subprocess, sys,
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from retail_ci.bundle import Bundle, activate, write_bundle
+from retail_ci.serve.bundle import activate, Bundle, write_bundle
 
 SERVER = """
 import sys, uvicorn
 from pathlib import Path
 from fastapi import Request
-from retail_ci.api import RecommendRequest, Settings, make_app
+from retail_ci.serve.api import RecommendRequest, Settings, make_app
 kind, port, serving = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 if kind == "bare":
     from fastapi import FastAPI

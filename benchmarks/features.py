@@ -29,8 +29,8 @@ WINDOW, THREADS = 365, 2
 def make(lines: int, folder: Path) -> Path:
     "A parquet file of about this many raw lines, with its products beside it."
     import duckdb
-    from retail_ci.core import load_config
-    from retail_ci.synthetic import generate
+    from retail_ci.core.config import load_config
+    from retail_ci.data.synthetic import generate
     blocks = max(round(lines / 1_000_000), 1)
     size = round(lines / blocks)
     base = folder / f"base_{size}"
@@ -47,8 +47,9 @@ def make(lines: int, folder: Path) -> Path:
 
 def ours(file: Path, products: Path, memory: str | None):
     "The package's expressions, on DuckDB."
-    from retail_ci import contract, data, engines, rfm
-    from retail_ci.core import DataConfig
+    from retail_ci.customers import features as rfm
+    from retail_ci.data import cleaning as data, contract, engines
+    from retail_ci.core.config import DataConfig
     settings = DataConfig(threads=THREADS, memory=memory, spill=str(file.parent))
     con = engines.connect(settings)
     raw, listed = engines.read_parquet(con, [file]), data.read_products(engines.read_parquet(con, [products]), settings)

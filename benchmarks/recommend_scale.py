@@ -33,9 +33,9 @@ def peak() -> float:
 
 def one(path: str, model: str) -> str:
     "One row of the table, measured in this process."
-    from retail_ci.collaborative import neighbours
-    from retail_ci.interactions import interactions
-    from retail_ci.recommender import make_model
+    from retail_ci.recommend.collaborative import neighbours
+    from retail_ci.recommend.interactions import interactions
+    from retail_ci.recommend.hybrid import make_model
     log = pd.read_parquet(path)
     clock = lambda: (time.perf_counter(), time.process_time())
     start, before = clock(), peak()

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from retail_ci.baselines import RandomRecommender, Recommender, fill_up
-from retail_ci.core import load_config
-from retail_ci.evaluation import TASKS, contestants, hold_back, measure, products_before, production, relevant_products, tidy
-from retail_ci.interactions import assemble, interactions, split_at, time_cut
-from retail_ci.metrics import METRICS, intervals
+from retail_ci.recommend.base import fill_up, Recommender
+from retail_ci.recommend.baselines import RandomRecommender
+from retail_ci.core.config import load_config
+from retail_ci.evaluate.offline import contestants, hold_back, measure, production, products_before, relevant_products, TASKS, tidy
+from retail_ci.recommend.interactions import assemble, interactions, split_at, time_cut
+from retail_ci.recommend.metrics import intervals, METRICS
 
 K = 10
 

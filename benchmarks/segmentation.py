@@ -11,7 +11,8 @@ import resource, sys, time
 import numpy as np
 import pandas as pd
 
-from retail_ci.segmentation import RFM, CustomerSegmentation, compare_k, knee, rfm_values
+from retail_ci.customers.segment_checks import compare_k, knee
+from retail_ci.customers.segmentation import CustomerSegmentation, RFM, rfm_values
 
 LIMITS = {"1000000": {"fit with choice of K": 60, "predict": 2}, "10000000f": {"fit with choice of K": 120}}
 

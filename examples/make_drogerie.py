@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from retail_ci.core import Config, SyntheticConfig
-from retail_ci.synthetic import generate
+from retail_ci.core.config import Config, SyntheticConfig
+from retail_ci.data.synthetic import generate
 
 GROUPS = {"baby": "Baby", "vitamins": "Vitamine", "pharmacy": "Gesundheit", "electrical": "Elektrogeräte", "fragrance": "Düfte", "skincare": "Hautpflege", "haircare": "Haarpflege"}
 HEADER = ["Bon-Nr", "Kunden-Nr", "Artikel-Nr", "Bezeichnung", "Warengruppe", "Verkauft am", "Menge", "Stückpreis"]

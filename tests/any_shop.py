@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
-from retail_ci.core import Config, RetailError, load_config
-from retail_ci.pipeline import chain, input_hashes, order, write_manifest
+from retail_ci.core.config import Config, load_config
+from retail_ci.core.errors import RetailError
+from retail_ci.pipeline.chain import chain, order
+from retail_ci.pipeline.manifest import input_hashes, write_manifest
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = ("transaction_id", "product_id", "product_name", "category", "quantity", "price", "revenue")

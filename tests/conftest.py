@@ -14,7 +14,7 @@ os.environ.setdefault("RETAIL_CI_TRACKING", "off")  # MLflow has tests of its ow
 hypothesis.settings.register_profile("everywhere", derandomize=True, deadline=None, database=None)  # by itself it does so only where CI is set
 hypothesis.settings.load_profile("everywhere")
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
-OPEN = "from retail_ci.core import open_run\nrun = open_run(config, run_dir)"
+OPEN = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 
 
@@ -99,9 +99,9 @@ def make_project(root: Path) -> Project:
     made = Project(root)
     for folder in ("nbs", "configs"): (root / folder).mkdir(parents=True)
     made.config("seed: 42\n")
-    made.notebook("01_data", "run.write('data_metrics', {'kept': 3})")
-    made.notebook("02_rfm", "run.write('cut_points', {'kept': run.read('data_metrics')['kept']})")
-    made.notebook("03_segmentation", "run.write('segment_metrics', {'k': run.read('data_metrics')['kept']})")
+    made.notebook("01_cleaning", "run.write('data_metrics', {'kept': 3})")
+    made.notebook("02_features", "run.write('cut_points', {'kept': run.read('data_metrics')['kept']})")
+    made.notebook("03c_segment_profiles", "run.write('segment_metrics', {'k': run.read('data_metrics')['kept']})")
     made.notebook("index", "run.read('segment_metrics'), run.read('cut_points')")
     return made
 

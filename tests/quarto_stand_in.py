@@ -75,7 +75,7 @@ def main(mode: str, command: str, folder: str = "", *options: str) -> int:
     assert (command, options) == ("render", ("--quiet",))
     index = Path(folder) / "_site/index.html"
     if mode == "fails":
-        print("\x1b[31mERROR: the page 02_rfm.ipynb\n  cannot be rendered\x1b[39m", file=sys.stderr)
+        print("\x1b[31mERROR: the page 02_features.ipynb\n  cannot be rendered\x1b[39m", file=sys.stderr)
         return 1
     if mode == "nothing":
         return 0

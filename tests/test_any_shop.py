@@ -10,10 +10,11 @@ from conftest import Project
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from test_chain import checkout
 
-from retail_ci.campaigns import write_campaigns
-from retail_ci.core import Run, load_config
-from retail_ci.pages import PAGES, facts_of
-from retail_ci.powerbi import MEASURES, export_powerbi
+from retail_ci.export.campaigns import write_campaigns
+from retail_ci.core.config import load_config
+from retail_ci.core.runs import Run
+from retail_ci.report.pages import facts_of, PAGES
+from retail_ci.export.powerbi import export_powerbi, MEASURES
 
 SETTINGS = dict(deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 SHOPS = 30
@@ -139,7 +140,7 @@ def test_a_shop_of_three_products_runs_to_the_end(odd_project):
     lists = pd.read_parquet(run / "data/recommendations.parquet")
     assert sorted(set(lists["product_id"])) == ["Beauty", "Clothing", "Electronics"] and (lists.groupby("customer_id").size() == 3).all()
     assert lists["customer_id"].nunique() == 15
-    page = (run / "executed/04h_recommender.ipynb").read_text(encoding="utf-8")
+    page = (run / "executed/04k_hybrid.ipynb").read_text(encoding="utf-8")
     assert "k is 10, and the catalogue ends after 3 products." in page
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import alive, wait_for
-from retail_ci import api
-from retail_ci.api import OPEN, Settings, read_keys
-from retail_ci.bundle import activate, point_at, rollback, seal, write_bundle
+from retail_ci.serve import api
+from retail_ci.serve.api import OPEN, read_keys, Settings
+from retail_ci.serve.bundle import activate, point_at, rollback, seal, write_bundle
 from retail_ci.cli import answer, serve
 
 LONG = "x" * 128
@@ -318,7 +318,7 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
     least = tuple(map(int, settings["DEFAULT"]["min_python"].split(".")))
     assert all(tuple(map(int, re.search(r"python:(\d+)\.(\d+)-slim", image).groups())) >= least for image in said("FROM"))
     names = set(re.findall(r"\bRETAIL_CI_\w+", text))
-    assert names and all(name in (root / "retail_ci/api.py").read_text() for name in names), names
+    assert names and all(name in (root / "retail_ci/serve/api.py").read_text() for name in names), names
     assert said("USER")[0].isdigit() and said("USER")[0] != "0" and said("STOPSIGNAL") == ["SIGTERM"]
     command = json.loads(said("ENTRYPOINT")[0])
     assert command[:2] == ["retail-ci", "serve"] and "0.0.0.0" in command and {w.strip("-") for w in command if w.startswith("--")} <= set(serve.__annotations__)
@@ -367,6 +367,6 @@ def test_a_worker_that_dies_is_replaced(serving):
         assert process.wait(60) == 0 and not any(alive(int(p)) for p in now)
 
 def test_a_service_starts_without_what_only_training_needs(serving):
-    words = f"import sys, pathlib, retail_ci.api as api\nassert api.Desk(pathlib.Path({str(serving)!r})).refresh()\n"
+    words = f"import sys, pathlib, retail_ci.serve.api as api\nassert api.Desk(pathlib.Path({str(serving)!r})).refresh()\n"
     words += "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'mlflow', 'pyarrow', 'ibis'} & set(sys.modules)\nassert not heavy, heavy"
     assert subprocess.run([sys.executable, "-c", words], timeout=120).returncode == 0

@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from retail_ci.api import read_keys
-from retail_ci.campaigns import permissions
+from retail_ci.serve.api import read_keys
+from retail_ci.export.campaigns import permissions
 from retail_ci.cli import answer, check, evaluate, predict, recommend
-from retail_ci.core import Config, ConfigError, DataConfig, DataError, RetailError, check_data, check_writable, fill, load_config
-from retail_ci.data import prepare
-from retail_ci.engines import close, connect
-from retail_ci.sources import open_source, reading
+from retail_ci.core.config import check_data, Config, DataConfig, fill, load_config
+from retail_ci.core.errors import ConfigError, DataError, RetailError
+from retail_ci.core.runs import check_writable
+from retail_ci.data.cleaning import prepare
+from retail_ci.data.engines import close, connect
+from retail_ci.data.sources import open_source, reading
 
 HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
 GOOD = "B1,c1,p1,2025-01-03,2,4.50\nB2,c2,p2,2025-01-04,1,3.00\nB3,c1,p2,2025-01-05,1,3.00\n"  # three fine lines, 15 in all

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from test_chain import checkout
 
-from retail_ci.core import amount, count, money
-from retail_ci.pages import GLOSSARY, PAGES
+from retail_ci.core.formats import amount, count, money
+from retail_ci.report.pages import GLOSSARY, PAGES
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (Debian package chromium)")
@@ -85,7 +85,7 @@ def test_every_page_loads_without_an_error_or_an_outside_request(made, tab):
         page.goto(f"{page.url.rsplit('/', 1)[0] if '/reference/' not in page.url else page.url.rsplit('/', 2)[0]}/{name}")
         page.wait_for_selector("html[data-house=ready]")
         assert (page.faults, page.outside) == ([], []), name
-    assert {f"{p}.html" for p in BUSINESS} | {"notebooks.html", "start.html", "reference/index.html", "02_rfm.html"} <= set(names)
+    assert {f"{p}.html" for p in BUSINESS} | {"notebooks.html", "start.html", "reference/index.html", "02_features.html"} <= set(names)
 
 
 def test_the_site_is_small_and_the_home_page_smaller(made, tab, address):
@@ -292,7 +292,7 @@ def in_quarto_shape(made, tmp_path_factory):
     "A page in the shape of Quarto's, finished with the charts of the run."
     from quarto_stand_in import quarto_page, write_libraries
 
-    from retail_ci.site import check_site, finish
+    from retail_ci.report.finishing import check_site, finish
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("quarto") / "site"
     shutil.copytree(root / "assets", folder / "assets")
     (folder / "figures").mkdir()
@@ -337,7 +337,7 @@ def test_no_serious_fault_of_accessibility_on_a_page_of_quarto(in_quarto_shape, 
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("name", [*BUSINESS, "02_rfm", "05_evaluation", "notebooks", "start", "reference/core"])
+@pytest.mark.parametrize("name", [*BUSINESS, "02_features", "05_evaluation", "notebooks", "start", "reference/config"])
 def test_dark_and_phone_have_no_overflow(tab, screenshots, name):
     page = tab(f"{name}.html")
     for look in ("light", "dark", "phone", "phone-dark"):
@@ -376,7 +376,7 @@ def test_the_keyboard_reaches_the_page_first(tab):
 def test_no_serious_fault_of_accessibility(tab, scheme):
     from axe_playwright_python.sync_playwright import Axe
     axe, found = Axe(), []
-    for name in [*BUSINESS, "02_rfm", "notebooks"]:
+    for name in [*BUSINESS, "02_features", "notebooks"]:
         page = tab(f"{name}.html", color_scheme=scheme)
         found += [f"{name}: {v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}" for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
     assert not found, "\n".join(found)
@@ -438,8 +438,8 @@ def odd(tmp_path_factory):
     import pandas as pd
     from test_site import html_output, project
 
-    from retail_ci.core import show_table
-    from retail_ci.site import build_site
+    from retail_ci.core.show import show_table
+    from retail_ci.report.site import build_site
     shown = show_table(pd.DataFrame({"Product": ODD, "Lists": range(len(ODD))}), ODD[4])
     root, run = project(tmp_path_factory.mktemp("odd"), ("code", "#| chain\nshow_table(products)", [html_output(shown)]))
     (run / "metrics").mkdir()
@@ -453,7 +453,7 @@ def odd(tmp_path_factory):
 
 def test_odd_names_are_shown_as_text_and_never_run(odd, tab):
     plain = lambda text: " ".join(text.replace("\\n", " ").split())  # pandas writes a line break as \\n
-    for name, wanted in (("recommendations", ODD), ("customers", ODD[:6]), ("02_rfm", ODD), ("model-card", ODD), ("sure", [])):
+    for name, wanted in (("recommendations", ODD), ("customers", ODD[:6]), ("02_features", ODD), ("model-card", ODD), ("sure", [])):
         page = tab(f"file://{odd}/{name}.html")
         cells = {plain(t) for t in page.eval_on_selector_all("main td", "cells => cells.map(c => c.textContent.replace(' (published)', ''))")}
         assert {plain(w) for w in wanted} <= cells, ({plain(w) for w in wanted} - cells, name)

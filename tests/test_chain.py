@@ -7,8 +7,9 @@ import nbformat
 import pytest
 from conftest import RETAIL_CI, Project, wait_for
 
-from retail_ci.core import ARTEFACTS, FIGURES, sha256
-from retail_ci.pipeline import chain, number, rows
+from retail_ci.core.runs import ARTEFACTS, FIGURES, sha256
+from retail_ci.pipeline.chain import chain, number
+from retail_ci.pipeline.manifest import rows
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [p.stem for p in chain(ROOT / "nbs")]
@@ -16,7 +17,7 @@ NOTEBOOKS = [p.stem for p in chain(ROOT / "nbs")]
 
 def checkout(root: Path, *numbers: str) -> Project:
     "The project in another folder: all of it, or some notebooks only and of these what a run needs (the examples are run elsewhere)."
-    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "_site*", "data", "__pycache__", "*.egg-info", ".pytest_cache", "build", "dist"))
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "_site*", "__pycache__", "*.egg-info", ".pytest_cache", "build", "dist"))
     for path in (root / "nbs").iterdir() if numbers else ():
         if path.name.startswith(numbers): leave_examples_out(path)
         else: path.unlink()
@@ -114,7 +115,7 @@ def test_executed_notebooks_hold_no_errors_and_no_warnings(small):
 
 
 def test_the_site_builds_and_holds_together(small):
-    from retail_ci.site import check_site
+    from retail_ci.report.finishing import check_site
     project = small[0]
     result = project.call("site", "--config", "small")
     assert (result.returncode, result.stderr) == (0, "")
@@ -209,7 +210,7 @@ def limited(project: Project, limit, *words: str) -> str:
 
 def test_no_space(tmp_path):
     "A limit on the size of files is to a program what a full disk is."
-    project = checkout(tmp_path / "full", "00a", "01")
+    project = checkout(tmp_path / "full", "00e", "01")
     said = limited(project, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)), "run", "--config", "small")
     assert "File too large" in said and project.current("small") is None and not project.leftovers("small")
 

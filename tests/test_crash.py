@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 
 from conftest import Project, alive, wait_for
-from retail_ci.bundle import Bundle, activate, check_bundle, current_bundle, read_stack, self_test, write_bundle
-from retail_ci.core import Config, Run, clear_staging, load, replacing, sha256
-from retail_ci.pipeline import remains
-from retail_ci.recommender import HybridRecommender
-from retail_ci.site import workshop
+from retail_ci.serve.bundle import activate, Bundle, check_bundle, current_bundle, read_stack, self_test, write_bundle
+from retail_ci.core.config import Config
+from retail_ci.core.runs import clear_staging, load, replacing, Run, sha256
+from retail_ci.pipeline.manifest import remains
+from retail_ci.recommend.hybrid import HybridRecommender
+from retail_ci.report.site import workshop
 
 ROOT = Path(__file__).parents[1]
 CRASHES = int(os.environ.get("CRASHES", "5"))
-REAL = ["00_core", "00a_synthetic", "01_data"]  # the beginning of the chain
+REAL = ["00c_runs", "00e_synthetic", "01_cleaning"]  # the beginning of the chain
 
 
 def family(pid: int) -> list[int]:
@@ -76,8 +77,8 @@ def test_a_chain_killed_at_any_moment(tmp_path):
 PROMOTE = """
 import sys
 from pathlib import Path
-from retail_ci.core import Config, Run
-from retail_ci.promotion import promote
+from retail_ci.core.config import Config; from retail_ci.core.runs import Run
+from retail_ci.serve.promotion import promote
 print("ready", flush=True)
 sys.stdin.readline()
 yes, version, checks = promote(Run(Config(name="shop"), Path(sys.argv[1])), Path(sys.argv[2]), force="a trial")
@@ -189,9 +190,9 @@ MAKING = """
 import sys, time
 from contextlib import ExitStack
 from pathlib import Path
-from retail_ci.core import process_folder, replacing, staging
-from retail_ci.export import replacing_folder
-from retail_ci.site import workshop
+from retail_ci.core.runs import process_folder, replacing, staging
+from retail_ci.export.star_schema import replacing_folder
+from retail_ci.report.site import workshop
 home, stack = Path(sys.argv[1]), ExitStack()
 stack.enter_context(staging("rci", home)), stack.enter_context(replacing(home / "table.parquet")), stack.enter_context(workshop(home / "_site"))
 stack.enter_context(replacing_folder(home / "powerbi", "dictionary.json")), process_folder("rci-duckdb", home)

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from conftest import Project
-from retail_ci.bundle import Bundle, activate, recommend, segment_of, write_bundle
-from retail_ci.core import Config, Run, save, sha256
-from retail_ci.drift import champion_run
-from retail_ci.rfm import rfm_features
-from retail_ci.segmentation import CustomerSegmentation, save_model
+from retail_ci.serve.bundle import activate, Bundle, recommend, segment_of, write_bundle
+from retail_ci.core.config import Config
+from retail_ci.core.runs import Run, save, sha256
+from retail_ci.serve.drift import champion_run
+from retail_ci.customers.features import rfm_features
+from retail_ci.customers.segmentation import CustomerSegmentation, save_model
 
 START = pd.Timestamp("2025-01-06")
 
@@ -185,7 +186,7 @@ def test_predictions_that_fail_leave_the_last_ones(shop, monkeypatch):
     assert shop.project.here("predict", "--config", "shop").returncode == 0
     folder = shop.project.root / "runs/shop/predictions"
     before = {p.name: sha256(p) for p in folder.iterdir()}
-    import retail_ci.lists as lists
+    import retail_ci.serve.batch_lists as lists
     def torn(*_, **__):
         yield 1, lists.one_by_one(Bundle(shop.project.root / "runs/shop/serving/v1"), ["C01"], 3)
         raise OSError(28, "No space left on device", "predictions")

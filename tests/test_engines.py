@@ -7,9 +7,11 @@ import pytest
 from conftest import Project
 from test_chain import checkout
 
-from retail_ci import engines
-from retail_ci.core import ConfigError, DataConfig, RunError, load, load_config
-from retail_ci.sources import open_source
+from retail_ci.data import engines
+from retail_ci.core.config import DataConfig, load_config
+from retail_ci.core.errors import ConfigError, RunError
+from retail_ci.core.runs import load
+from retail_ci.data.sources import open_source
 
 HEADER = "basket,customer,product,date,quantity,price\n"
 
@@ -59,7 +61,7 @@ def test_a_run_on_spark_hands_on_what_a_run_on_duckdb_does(tmp_path):
     "The generated shop, from the raw log to the features, through the runner: what every later page reads."
     if importlib.util.find_spec("pyspark") is None: pytest.skip("pyspark is not installed")
     if not shutil.which("java"): pytest.skip("there is no Java")
-    project = checkout(tmp_path / "project", "00a", "01_", "02_")
+    project = checkout(tmp_path / "project", "00e", "01_", "02_")
     for engine in ("duckdb", "spark"):
         result = project.here("run", "--config", "small", "--set", "synthetic.lines=3000", "--set", f"name={engine}", "--set", f"data.engine={engine}", "--set", QUICK)
         assert (result.returncode, result.stderr) == (0, "")
@@ -120,7 +122,7 @@ def test_another_way_of_reading_is_another_file(tmp_path):
 
 
 def test_a_crash_while_reading_leaves_nothing_half(tmp_path, monkeypatch):
-    import retail_ci.sources as sources
+    import retail_ci.data.sources as sources
     month(tmp_path, 1), month(tmp_path, 2)
     real = sources.batches
     def fails(file, *rest):
@@ -137,7 +139,7 @@ def test_a_crash_while_reading_leaves_nothing_half(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def branch(tmp_path_factory) -> Project:
     "A checkout with the first notebooks only, and a config of monthly files."
-    project = checkout(tmp_path_factory.mktemp("branch") / "project", "00_", "01")
+    project = checkout(tmp_path_factory.mktemp("branch") / "project", "00c", "01")
     (project.root / "sales").mkdir()
     project.config("runs: {keep: 1}\ndata:\n  transactions: sales/*.csv\n  columns: {transaction_id: basket, customer_id: customer, product_id: product}\n", "shop")
     return project

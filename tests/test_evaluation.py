@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 import typer.testing
 
-from retail_ci.backtest import backtest, cut_dates
-from retail_ci.baselines import PersonalRecommender, PopularityRecommender, Recommender
+from retail_ci.evaluate.backtest import backtest, cut_dates
+from retail_ci.recommend.base import Recommender
+from retail_ci.recommend.baselines import PersonalRecommender, PopularityRecommender
 from retail_ci.cli import app
-from retail_ci.core import Config, RecommenderConfig, Run
-from retail_ci.evaluation import (BASELINES, BestWindowRecommender, Evaluation, by_group, contestants, evaluate, failings, lead_by_group, money_words,
-                                  plot_metrics, production, ranking_facts, segment_table, summary, value_of_hits, verdict)
-from retail_ci.metrics import METRICS, SHOWN
-from retail_ci.recommender import MODELS
-from retail_ci.tuning import GRIDS, as_yaml, candidates, chosen_settings, tune
+from retail_ci.core.config import Config, RecommenderConfig
+from retail_ci.core.runs import Run
+from retail_ci.evaluate.offline import BASELINES, BestWindowRecommender, by_group, contestants, evaluate, Evaluation, failings, lead_by_group, money_words, plot_metrics, production, ranking_facts, segment_table, summary, value_of_hits, verdict
+from retail_ci.recommend.metrics import METRICS, SHOWN
+from retail_ci.recommend.hybrid import MODELS
+from retail_ci.evaluate.tuning import as_yaml, candidates, chosen_settings, GRIDS, tune
 
 
 def make_log(seed=0, customers=80, products=50, lines=3000, days=150):
@@ -131,8 +132,8 @@ def test_groups_are_those_of_before_the_cut_and_add_up():
 
 def test_a_segment_in_the_evaluation_is_the_one_of_the_segmentation_page():
     ibis = pytest.importorskip("ibis")
-    from retail_ci.evaluation import segments_before
-    from retail_ci.rfm import add_scores, learn_cuts, rfm_features
+    from retail_ci.evaluate.offline import segments_before
+    from retail_ci.customers.features import add_scores, learn_cuts, rfm_features
     log, _ = make_log(7)
     train = log.assign(day=log["date"].dt.normalize(), is_return=log["quantity"] < 0, is_weekend=False)
     theirs = rfm_features(ibis.memtable(train), train["day"].max() + pd.Timedelta(days=1)).execute()
@@ -209,9 +210,9 @@ def test_a_back_test_is_the_evaluation_at_each_cut():
 
 
 def test_a_cut_that_was_measured_before_is_not_measured_again(monkeypatch, tmp_path):
-    from retail_ci import backtest as room
-    from retail_ci.core import load, save
-    from retail_ci.evaluation import customer_scores, measured_before, ranking_facts
+    from retail_ci.evaluate import backtest as room
+    from retail_ci.core.runs import load, save
+    from retail_ci.evaluate.offline import customer_scores, measured_before, ranking_facts
     log, table = make_log(12, days=200)
     first = evaluate(["personal", "popularity", "random"], log, table, resamples=100)
     save(customer_scores(first, ["personal", "popularity"]), tmp_path / "scores.parquet"), save(ranking_facts(first), tmp_path / "ranking.json")
@@ -228,7 +229,7 @@ def test_a_cut_that_was_measured_before_is_not_measured_again(monkeypatch, tmp_p
 def test_pooling_the_same_month_three_times_gives_no_more_certainty():
     log, table = make_log(13)
     one = evaluate(["personal", "popularity"], log, table, resamples=1000)
-    from retail_ci.backtest import pool
+    from retail_ci.evaluate.backtest import pool
     once, thrice = (pool([one] * n, 42, 1000)[1].query("task == 'any' and model == 'personal' and metric == 'ndcg'").iloc[0] for n in (1, 3))
     assert (once["low"], once["high"]) == pytest.approx((thrice["low"], thrice["high"]), abs=1e-9)
     paired = one.paired.query("task == 'any' and model == 'personal' and metric == 'ndcg'").iloc[0]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retail_ci.check import check_source
-from retail_ci.core import load_config
+from retail_ci.data.profiling import check_source
+from retail_ci.core.config import load_config
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -58,8 +58,8 @@ def test_paths_are_meant_from_the_config(tmp_path, monkeypatch):
 
 
 def test_no_word_of_a_brand(maker):
-    from retail_ci.synthetic import generate
-    from retail_ci.core import Config, SyntheticConfig
+    from retail_ci.data.synthetic import generate
+    from retail_ci.core.config import Config, SyntheticConfig
     import csv, tempfile
     with tempfile.TemporaryDirectory() as folder:
         generate(Config(seed=7, synthetic=SyntheticConfig(lines=200, customers=30, products=80)), Path(folder))

@@ -82,14 +82,14 @@ def by_hand(notebook: Path, cwd: Path, env: dict[str, str] | None = None) -> sub
 
 
 def test_a_notebook_works_from_another_folder(done, tmp_path):
-    ran = by_hand(done.root / "nbs/02_rfm.ipynb", tmp_path)
+    ran = by_hand(done.root / "nbs/02_features.ipynb", tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert (done.home("small") / "by-hand/models/rfm_cut_points.json").is_file() and done.current("small")
     assert not (tmp_path / "runs").exists()
 
 
 def test_papermill_from_another_folder_finds_the_checkouts_configs(tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from retail_ci.core import load_config\nload_config('small').synthetic.lines")],
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from retail_ci.core.config import load_config\nload_config('small').synthetic.lines")],
                                         metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
     nbformat.write(notebook, tmp_path / "in.ipynb")
     subprocess.run([Path(sys.executable).parent / "papermill", "-k", "python3", "in.ipynb", "out.ipynb"], cwd=tmp_path, check=True, capture_output=True, timeout=300)
@@ -99,6 +99,6 @@ def test_papermill_from_another_folder_finds_the_checkouts_configs(tmp_path):
 def test_without_a_run_a_notebook_says_what_to_type(tmp_path):
     project = make_project(tmp_path / "fresh")
     project.config("name: never-run\n", "small")
-    ran = by_hand(project.root / "nbs/02_rfm.ipynb", tmp_path)
+    ran = by_hand(project.root / "nbs/02_features.ipynb", tmp_path)
     sentence = "RunError: There is no finished run of 'never-run' yet; run `retail-ci run --config small` first."
     assert ran.returncode != 0 and [line for line in ran.stderr.splitlines() if line.strip()][-1] == sentence

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-NOTEBOOK = "nbs/02_rfm.ipynb"
+NOTEBOOK = "nbs/02_features.ipynb"
 
 
 def call(repo: Path, *words: str, code: int = 0) -> str:

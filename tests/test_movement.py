@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retail_ci.core import DataError
-from retail_ci.movement import (GONE, NOT_YET, ORDER, SNAPSHOT, chance, choose_window, day_matrix, directions, migration, month_ends, name_snapshots, plot_migration, replay,
-                                slipped, states, take_snapshots)
-from retail_ci.rfm import rfm_features
+from retail_ci.core.errors import DataError
+from retail_ci.customers.migration import chance, choose_window, day_matrix, directions, GONE, migration, month_ends, name_snapshots, NOT_YET, ORDER, plot_migration, replay, slipped, SNAPSHOT, states, take_snapshots
+from retail_ci.customers.features import rfm_features
 
 
 def shop(customers: int = 150, months: int = 12, seed: int = 0) -> pd.DataFrame:

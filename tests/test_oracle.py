@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings as hypothesis_settings, strategies as st
 
-from retail_ci import engines
-from retail_ci.core import DataConfig, DataError, load_config
-from retail_ci.data import prepare
-from retail_ci.rfm import FEATURES, rfm_features
+from retail_ci.data import engines
+from retail_ci.core.config import DataConfig, load_config
+from retail_ci.core.errors import DataError
+from retail_ci.data.cleaning import prepare
+from retail_ci.customers.features import FEATURES, rfm_features
 
 HOUSE = ["transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"]
 WINDOW = 365
@@ -200,7 +201,7 @@ def compare(con, raw: pd.DataFrame, config: DataConfig, folder: Path, what: str,
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory) -> dict[str, pd.DataFrame]:
-    from retail_ci.synthetic import generate
+    from retail_ci.data.synthetic import generate
     folder = tmp_path_factory.mktemp("generated")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

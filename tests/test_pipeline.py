@@ -22,7 +22,7 @@ def run_well(project, *words, **env):
 def interrupt(project, tmp_path, send):
     "Start a run whose only notebook waits, and interrupt it there; the process, what it said, and the kernel's id."
     flag = tmp_path / "at-work"
-    project.only("01_data", WAIT.format(flag=str(flag)))
+    project.only("01_cleaning", WAIT.format(flag=str(flag)))
     process = project.start("run")
     kernel = int(wait_for(lambda: flag.exists() and flag.read_text()))
     assert alive(kernel)
@@ -34,13 +34,13 @@ def interrupt(project, tmp_path, send):
 def test_a_run_is_whole_and_has_its_papers(ran):
     project, result = ran
     assert (result.returncode, result.stderr) == (0, "")
-    assert all(name in result.stdout for name in ("01_data", "02_rfm", "03_segmentation", "index", "peak MiB", "runs/default/current"))
+    assert all(name in result.stdout for name in ("01_cleaning", "02_features", "03c_segment_profiles", "index", "peak MiB", "runs/default/current"))
     papers, run = manifest(project), project.home() / "current"
     assert papers["run"] == project.current() and papers["seed"] == 42 and papers["commit"] is None and papers["counts"] == {"kept": 3}
-    assert [n["name"] for n in papers["notebooks"]] == ["01_data", "02_rfm", "03_segmentation", "index"]
+    assert [n["name"] for n in papers["notebooks"]] == ["01_cleaning", "02_features", "03c_segment_profiles", "index"]
     assert all(n["peak_mib"] > 30 and n["seconds"] > 0 and len(n["sha256"]) == 64 for n in papers["notebooks"])
     assert [a["path"] for a in papers["artifacts"]] == ["metrics/data.json", "metrics/segments.json", "models/rfm_cut_points.json"]
-    assert sorted(p.stem for p in (run / "executed").iterdir()) == ["01_data", "02_rfm", "03_segmentation", "index"]
+    assert sorted(p.stem for p in (run / "executed").iterdir()) == ["01_cleaning", "02_features", "03c_segment_profiles", "index"]
     assert papers["versions"]["python"].startswith("3.") and list(papers["inputs"]) == ["synthetic"] and papers["config"]["name"] == "default"
     assert not project.leftovers()
     assert not subprocess.run(["pgrep", "-f", str(project.root)], capture_output=True, text=True).stdout, "processes are left"
@@ -57,8 +57,8 @@ def test_rooms_that_need_not_each_other_run_side_by_side(fresh, tmp_path):
     meet = ("import time, pathlib\npathlib.Path({mine!r}).touch()\nend = time.monotonic() + 300\n"
             "while not pathlib.Path({other!r}).exists():\n    assert time.monotonic() < end\n    time.sleep(.05)")
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
-    fresh.only("02_rfm", meet.format(mine=a, other=b), "run.write('cut_points', {})")
-    fresh.notebook("03_segmentation", meet.format(mine=b, other=a), "run.write('segment_metrics', {})")
+    fresh.only("02_features", meet.format(mine=a, other=b), "run.write('cut_points', {})")
+    fresh.notebook("03c_segment_profiles", meet.format(mine=b, other=a), "run.write('segment_metrics', {})")
     run_well(fresh)
 
 
@@ -75,13 +75,13 @@ def test_the_kernel_is_this_python_whatever_a_user_has_registered(fresh, tmp_pat
     spec = tmp_path / "jupyter/kernels/python3"
     spec.mkdir(parents=True)
     (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}))
-    fresh.only("01_data", "import sys\nrun.write('data_metrics', {'python': sys.prefix})")
+    fresh.only("01_cleaning", "import sys\nrun.write('data_metrics', {'python': sys.prefix})")
     run_well(fresh, JUPYTER_DATA_DIR=str(tmp_path / "jupyter"), JUPYTER_PATH=str(tmp_path / "jupyter"))
     assert json.loads((fresh.home() / "current/metrics/data.json").read_text()) == {"python": sys.prefix}
 
 
 def test_old_runs_go_and_the_current_one_stays(project):
-    project.only("01_data", ONE)
+    project.only("01_cleaning", ONE)
     for _ in range(2): run_well(project, "--set", "runs.keep=2")
     runs = sorted(p.name for p in project.home().iterdir() if p.name[0] == "2")
     assert len(runs) == 2 and project.current() == runs[-1]
@@ -98,10 +98,10 @@ def test_to_stops_and_does_not_become_current(project):
 
 def test_from_takes_over_what_is_the_same(project):
     old = project.home() / project.current()
-    project.notebook("03_segmentation", "run.write('segment_metrics', {'k': 1 + run.read('data_metrics')['kept']})")
-    run_well(project, "--from", "03")
+    project.notebook("03c_segment_profiles", "run.write('segment_metrics', {'k': 1 + run.read('data_metrics')['kept']})")
+    run_well(project, "--from", "03c")
     new = project.home() / project.current()
-    for name in ("metrics/data.json", "executed/02_rfm.ipynb"):
+    for name in ("metrics/data.json", "executed/02_features.ipynb"):
         assert (new / name).read_bytes() == (old / name).read_bytes() and not os.path.samefile(old / name, new / name)
     assert (json.loads((old / "metrics/segments.json").read_text()), json.loads((new / "metrics/segments.json").read_text())) == ({"k": 3}, {"k": 4})
     assert [n.get("from") for n in manifest(project)["notebooks"]] == [old.name, old.name, None, None]
@@ -112,21 +112,21 @@ def test_from_takes_over_what_is_the_same(project):
     (["--set", "seed=7"], "seed is 7, was 42"), (["--set", "rfm.bins=4"], "rfm.bins is 4, was 5")])
 def test_from_refuses_another_config(project, words, sentence):
     before = project.current()
-    result = project.here("run", "--from", "03", *words)
+    result = project.here("run", "--from", "03c", *words)
     assert result.returncode == 4 and sentence in result.stderr and project.current() == before
 
 
 def test_from_needs_a_finished_run(fresh):
-    result = fresh.here("run", "--from", "03")
+    result = fresh.here("run", "--from", "03c")
     assert result.returncode == 4 and "no finished run of 'default' to start from" in result.stderr
 
 
 def test_from_refuses_a_changed_notebook_and_a_changed_input(project):
-    project.notebook("02_rfm", "2 + 2")
-    result = project.here("run", "--from", "03")
-    assert result.returncode == 4 and "notebook 02_rfm has changed" in result.stderr
-    project.only("01_data", ONE)
-    project.notebook("02_rfm", "run.write('cut_points', {})")
+    project.notebook("02_features", "2 + 2")
+    result = project.here("run", "--from", "03c")
+    assert result.returncode == 4 and "notebook 02_features has changed" in result.stderr
+    project.only("01_cleaning", ONE)
+    project.notebook("02_features", "run.write('cut_points', {})")
     (project.root / "sales.csv").write_text("customer_id\n1\n")
     project.config("data: {transactions: sales.csv}\n")
     run_well(project)
@@ -140,10 +140,10 @@ def test_from_works_after_the_folder_was_moved(project, tmp_path):
     project.config("data: {transactions: sales.csv}\n")
     run_well(project)
     moved = Project(project.root.rename(tmp_path / "another place"))
-    run_well(moved, "--from", "03")
+    run_well(moved, "--from", "03c")
     assert [bool(n.get("from")) for n in manifest(moved)["notebooks"]] == [True, True, False, False]
     (moved.root / "sales.csv").write_text("customer_id\n2\n")
-    result = moved.here("run", "--from", "03")
+    result = moved.here("run", "--from", "03c")
     assert result.returncode == 4
     assert "the input transactions/sales.csv has changed" in result.stderr
 
@@ -155,13 +155,13 @@ def test_parts_of_one_name_are_all_fingerprinted(project):
     project.config("data: {transactions: sales}\n")
     run_well(project)
     (project.root / "sales/year=2024/part.csv").write_text("customer_id\n2023\n")
-    result = project.here("run", "--from", "03")
+    result = project.here("run", "--from", "03c")
     assert result.returncode == 4
     assert "the input transactions/year=2024/part.csv has changed" in result.stderr
 
 
 @pytest.mark.parametrize("words, sentence", [
-    (["--from", "07"], "Unknown notebook number '07'"), (["--to", "9"], "Unknown notebook number '9'"), (["--from", "03", "--to", "02"], "comes after --to 02"),
+    (["--from", "07"], "Unknown notebook number '07'"), (["--to", "9"], "Unknown notebook number '9'"), (["--from", "03c", "--to", "02"], "comes after --to 02"),
     (["--set", "rfm.bin=4"], "did you mean 'bins'"), (["--set", "rfm.bins"], "must look like key=value"), (["--config", "defualt"], "did you mean 'default'")])
 def test_a_wrong_command_is_refused_before_anything_runs(fresh, words, sentence):
     result = fresh.here("run", *words)
@@ -170,7 +170,7 @@ def test_a_wrong_command_is_refused_before_anything_runs(fresh, words, sentence)
 
 def test_a_second_run_is_refused_and_the_first_goes_on(fresh, tmp_path):
     flag, go = tmp_path / "at-work", tmp_path / "go"
-    fresh.only("01_data", f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(.05)", ONE)
+    fresh.only("01_cleaning", f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(.05)", ONE)
     first = fresh.start("run")
     wait_for(flag.exists)
     second = fresh.call("run")
@@ -195,31 +195,31 @@ def test_a_killed_run_leaves_the_last_good_one_and_the_next_run_cleans_up(projec
     assert process.returncode == -signal.SIGKILL
     wait_for(lambda: not alive(kernel))
     assert project.current() == before and manifest(project) == papers and len(project.leftovers()) == 1
-    project.only("01_data", ONE)
+    project.only("01_cleaning", ONE)
     run_well(project)
     assert project.current() != before and not project.leftovers()
 
 
 @pytest.mark.parametrize("source, code, sentence", [
-    ("from retail_ci.core import DataError\nraise DataError('K must be at most 4, found 5; set segmentation.k.')", 3, "retail-ci: K must be at most 4, found 5; set segmentation.k.\n"),
-    ("from retail_ci.core import ConfigError\nraise ConfigError('No such model.')", 2, "retail-ci: No such model.\n"),
-    ("{}['day']", 1, "Notebook 01_data failed in cell 4: KeyError: 'day'. The executed copy is runs/default/failed/01_data.ipynb.\n"),
-    ("1 +", 1, "Notebook 01_data failed in cell 4: SyntaxError"),
+    ("from retail_ci.core.errors import DataError\nraise DataError('K must be at most 4, found 5; set segmentation.k.')", 3, "retail-ci: K must be at most 4, found 5; set segmentation.k.\n"),
+    ("from retail_ci.core.errors import ConfigError\nraise ConfigError('No such model.')", 2, "retail-ci: No such model.\n"),
+    ("{}['day']", 1, "Notebook 01_cleaning failed in cell 4: KeyError: 'day'. The executed copy is runs/default/failed/01_cleaning.ipynb.\n"),
+    ("1 +", 1, "Notebook 01_cleaning failed in cell 4: SyntaxError"),
     ("import os\nraise OSError(28, os.strerror(28), 'features.parquet')", 4, "could not write: [Errno 28] No space left on device: 'features.parquet'"),
     ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", 1, "want of memory")])
 def test_a_failed_notebook_is_one_sentence(project, source, code, sentence):
     before = project.current()
-    project.only("01_data", source)
+    project.only("01_cleaning", source)
     result = project.here("run")
     assert result.returncode == code and sentence in result.stderr and result.stderr.count("\n") == 1
     assert project.current() == before and not project.leftovers()
-    assert (project.home() / "failed/01_data.ipynb").exists() == ("SIGKILL" not in source)
+    assert (project.home() / "failed/01_cleaning.ipynb").exists() == ("SIGKILL" not in source)
 
 
 def test_a_failure_ends_what_runs_beside_it(fresh, tmp_path):
     flag = tmp_path / "at-work"
-    fresh.only("02_rfm", WAIT.format(flag=str(flag)))
-    fresh.notebook("01_data", f"import pathlib, time\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(.05)", "1 / 0")
+    fresh.only("02_features", WAIT.format(flag=str(flag)))
+    fresh.notebook("01_cleaning", f"import pathlib, time\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(.05)", "1 / 0")
     assert fresh.here("run").returncode == 1
     wait_for(lambda: not alive(int(flag.read_text())))
 
@@ -246,7 +246,7 @@ def test_a_folder_without_notebooks(fresh):
 
 
 def test_only_the_default_run_goes_into_reports(project):
-    project.only("01_data", ONE)
+    project.only("01_cleaning", ONE)
     run_well(project, "--publish")
     assert json.loads((project.root / "reports/metrics/data.json").read_text()) == {"kept": 3}
     result = project.here("run", "--publish", "--set", "seed=1")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from retail_ci.core import LOCALES, DataError, amount, use_locale
-from retail_ci.export import TABLES, Column
-from retail_ci.powerbi import MODEL, Measure, check_model, model_text, tmdl_measure
+from retail_ci.core.errors import DataError
+from retail_ci.core.formats import amount, LOCALES, use_locale
+from retail_ci.export.star_schema import Column, TABLES
+from retail_ci.export.powerbi import check_model, Measure, MODEL, model_text, tmdl_measure
 
 STAR = {table.name: table for table in TABLES}
 FILES = model_text(STAR, "€")

@@ -4,15 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from retail_ci.baselines import PersonalRecommender, PopularityRecommender, RandomRecommender
-from retail_ci.collaborative import CollaborativeRecommender, neighbours, product_cells
-from retail_ci.content import ContentRecommender
-from retail_ci.core import ConfigError, DataError
-from retail_ci.evaluation import evaluate, ranking_facts
-from retail_ci.interactions import blocks, interactions, time_cut, top_k
-from retail_ci.metrics import bootstrap_interval, find_hits, intervals, paired_difference, per_customer
-from retail_ci.ranker import Evidence, buyers_lately, gone, popular_buyers
-from retail_ci.recommender import MODELS, HybridRecommender, make_model
+from retail_ci.recommend.baselines import PersonalRecommender, PopularityRecommender, RandomRecommender
+from retail_ci.recommend.collaborative import CollaborativeRecommender, neighbours, product_cells
+from retail_ci.recommend.content import ContentRecommender
+from retail_ci.core.errors import ConfigError, DataError
+from retail_ci.evaluate.offline import evaluate, ranking_facts
+from retail_ci.recommend.interactions import blocks, interactions, time_cut, top_k
+from retail_ci.recommend.metrics import bootstrap_interval, find_hits, intervals, paired_difference, per_customer
+from retail_ci.recommend.candidates import buyers_lately, Evidence, gone
+from retail_ci.recommend.ranker import popular_buyers
+from retail_ci.recommend.hybrid import HybridRecommender, make_model, MODELS
 
 COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
 
@@ -82,7 +83,7 @@ def plain_backtest(model, log, table, k=10, days=30):
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_evaluation_equals_a_plain_backtest(name, monkeypatch):
-    monkeypatch.setattr("retail_ci.interactions.SMALL", 0)
+    monkeypatch.setattr("retail_ci.recommend.interactions.SMALL", 0)
     log, table = make_log()
     ours, plain = evaluate([name], log, table, resamples=20), plain_backtest(make_model(name), log, table)
     for task in ("any", "discovery"):
@@ -113,7 +114,7 @@ def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
     for i, row in enumerate(cosine):
         best = sorted(range(len(row)), key=lambda j: (-np.float32(row[j]), j))[:n]
         nearest[i, best] = row[best]
-    monkeypatch.setattr("retail_ci.collaborative.blocks", lambda rows, width, *_: blocks(rows, width, height=7))
+    monkeypatch.setattr("retail_ci.recommend.interactions.blocks", lambda rows, width, *_: blocks(rows, width, height=7))
     assert np.allclose(neighbours(data.counts, n).toarray(), nearest, atol=1e-6)
     model = CollaborativeRecommender(n).fit(log)
     assert np.allclose(model._scores(np.arange(len(counts))).toarray(), nearest @ counts, atol=1e-4)
@@ -123,8 +124,8 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     log, table = make_log(8)
     makes = (HybridRecommender, HybridRecommender.weighted)
     whole = [make().fit(log, table).recommend() for make in makes]
-    for module in ("baselines", "collaborative", "recommender", "ranker"):
-        monkeypatch.setattr(f"retail_ci.{module}.blocks", lambda rows, width, *_, **__: blocks(rows, width, height=7))
+    for module in ("base", "collaborative", "hybrid", "candidates", "ranker"):
+        monkeypatch.setattr(f"retail_ci.recommend.{module}.blocks", lambda rows, width, *_, **__: blocks(rows, width, height=7))
     for make, before in zip(makes, whole): pd.testing.assert_frame_equal(before, make().fit(log, table).recommend())
 
 
@@ -183,7 +184,7 @@ def test_too_little_history_is_said():
 @pytest.mark.parametrize("small", [0, 1000])
 @pytest.mark.parametrize("seed", range(5))
 def test_top_k_equals_a_sort(seed, small, monkeypatch):
-    monkeypatch.setattr("retail_ci.interactions.SMALL", small)
+    monkeypatch.setattr("retail_ci.recommend.interactions.SMALL", small)
     rng = np.random.default_rng(seed)
     dense = rng.integers(0, 4, (25, 30)).astype(float)
     banned = sp.csr_matrix(rng.random((25, 30)) < 0.3, dtype=float)

@@ -19,8 +19,9 @@ import pytest
 import yaml
 from conftest import Project, no_traceback, wait_for
 
-from retail_ci.bundle import read_stack
-from retail_ci.core import load, load_config
+from retail_ci.serve.bundle import read_stack
+from retail_ci.core.config import load_config
+from retail_ci.core.runs import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,14 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Project
-from retail_ci.baselines import PersonalRecommender, PopularityRecommender, Recommender, Rules
-from retail_ci.bundle import LIKE, OWN, Bundle, current_bundle, recommend, write_bundle
-from retail_ci.collaborative import CollaborativeRecommender
-from retail_ci.content import ContentRecommender
-from retail_ci.core import ARTEFACTS, DataError, load, load_config
-from retail_ci.interactions import Limits, choose, interactions
-from retail_ci.promotion import as_measured
-from retail_ci.recommender import MODELS, HybridRecommender, make_model
+from retail_ci.recommend.base import Recommender
+from retail_ci.recommend.baselines import PersonalRecommender, PopularityRecommender
+from retail_ci.recommend.rules import Rules
+from retail_ci.serve.bundle import Bundle, current_bundle, LIKE, OWN, recommend, write_bundle
+from retail_ci.recommend.collaborative import CollaborativeRecommender
+from retail_ci.recommend.content import ContentRecommender
+from retail_ci.core.config import load_config
+from retail_ci.core.errors import DataError
+from retail_ci.core.runs import ARTEFACTS, load
+from retail_ci.recommend.interactions import choose, interactions, Limits
+from retail_ci.serve.promotion import as_measured
+from retail_ci.recommend.hybrid import HybridRecommender, make_model, MODELS
 
 COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
 every_model = pytest.mark.parametrize("name", list(MODELS))
@@ -336,7 +340,8 @@ def shop(tmp_path, monkeypatch):
     "A project with a finished run of the small shop, and the command line in it."
     import typer.testing
     from retail_ci.cli import app
-    from retail_ci.core import Config, Run
+    from retail_ci.core.config import Config
+    from retail_ci.core.runs import Run
     (tmp_path / "configs").mkdir(), (tmp_path / "nbs").mkdir()
     (tmp_path / "configs" / "default.yaml").write_text("data: {transactions: sales.csv}\n")
     run = tmp_path / "runs" / "default" / "current"
@@ -389,7 +394,7 @@ def test_what_is_tuned_is_measured_published_and_served(tmp_path):
     root = Path(__file__).parents[1]
     project = Project(tmp_path / "project")
     for folder in ("nbs", "configs"): (project.root / folder).mkdir(parents=True)
-    for name in ("00_core", "00a_synthetic", "01_data", "02_rfm", "03_segmentation", "04h_recommender", "05_evaluation"): shutil.copy(root / "nbs" / f"{name}.ipynb", project.root / "nbs")
+    for name in ("00c_runs", "00e_synthetic", "01_cleaning", "02_features", "03c_segment_profiles", "04k_hybrid", "05_evaluation"): shutil.copy(root / "nbs" / f"{name}.ipynb", project.root / "nbs")
     (project.root / "configs/small.yaml").write_text((root / "configs/small.yaml").read_text() + "recommender: {cuts: 1, parameters: {ranker: {neighbours: 60, items: 40}}}\nmlflow: {enabled: false}\nserving: {promote_first: false}\n")
     ran = project.call("run", "--config", "small")
     assert ran.returncode == 0, ran.stderr

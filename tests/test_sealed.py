@@ -7,9 +7,11 @@ import nbformat
 import pytest
 from conftest import KERNEL, Project, make_project
 
-from retail_ci import core
+from retail_ci.core import show
 from retail_ci.cli import COMMANDS
-from retail_ci.core import ConfigError, Run, RunError, load_config, open_run, save, sha256
+from retail_ci.core.config import load_config
+from retail_ci.core.errors import ConfigError, RunError
+from retail_ci.core.runs import open_run, Run, save, sha256
 
 BIN = Path(sys.executable).parent
 LINE = "This is a scratch run, made by hand from "
@@ -40,8 +42,8 @@ def with_settings(project: Project) -> None:
     for path in (project.root / "nbs").glob("*.ipynb"):
         notebook = nbformat.read(path, 4)
         notebook.cells[0].source = PARAMETERS
-        notebook.cells[1].source = "from retail_ci.core import open_run\nrun = open_run(config, run_dir, settings)"
-        if path.stem == "02_rfm": notebook.cells[2].source = "run.write('cut_points', {'window': run.config.rfm.window_days, 'kept': run.read('data_metrics')['kept']})"
+        notebook.cells[1].source = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir, settings)"
+        if path.stem == "02_features": notebook.cells[2].source = "run.write('cut_points', {'window': run.config.rfm.window_days, 'kept': run.read('data_metrics')['kept']})"
         nbformat.write(notebook, path)
 
 
@@ -64,7 +66,7 @@ def untouched(done) -> Iterator[None]:
     assert contents(done.home("small") / "current") == before
 
 
-def papermill(project: Project, cwd: Path, *words: str, name: str = "02_rfm", **more: object) -> subprocess.CompletedProcess:
+def papermill(project: Project, cwd: Path, *words: str, name: str = "02_features", **more: object) -> subprocess.CompletedProcess:
     "Call papermill as somebody would, in a folder of theirs."
     cwd.mkdir(parents=True, exist_ok=True)
     return subprocess.run([BIN / "papermill", project.root / f"nbs/{name}.ipynb", "out.ipynb", "--no-progress-bar", *words], cwd=cwd,
@@ -93,7 +95,7 @@ def test_a_finished_run_is_not_written_whichever_way_it_is_reached(done, way, tm
         read_only = [open_run(run_dir=way), open_run("small", way), Run(load_config(done.root / "configs/small.yaml"), Path(way))]
         for run in read_only:
             assert run.read("data_metrics") == {"kept": 3}
-            for write in (lambda: run.write("data_metrics", {}), lambda: run.target("features"), lambda: core.save_figure(plt.figure(), "01_pareto", run, "", "")):
+            for write in (lambda: run.write("data_metrics", {}), lambda: run.target("features"), lambda: show.save_figure(plt.figure(), "01_pareto", run, "", "")):
                 with pytest.raises(RunError, match="is finished, and a finished run is never changed; leave run_dir out, and the notebook writes to a scratch run"): write()
         for name in ("metrics/data.json", "new/deep/table.json", "manifest.json"):
             with pytest.raises(RunError, match="never changed"): save({}, Path(way) / name)
@@ -133,7 +135,7 @@ def test_papermill_says_when_there_is_no_such_run(done, tmp_path):
 
 def test_a_notebook_with_its_own_parameters_writes_to_the_scratch_run(done):
     from nbclient import NotebookClient
-    notebook = nbformat.read(done.root / "nbs/02_rfm.ipynb", 4)
+    notebook = nbformat.read(done.root / "nbs/02_features.ipynb", 4)
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(done.root / "nbs")}}).execute()
     said = [o["text"] for c in notebook.cells for o in c.get("outputs", []) if o["output_type"] == "stream"]
     assert len(said) == 1 and said[0].startswith(LINE + done.current("small")) and said[0].count("\n") == 1
@@ -143,7 +145,7 @@ def test_a_notebook_with_its_own_parameters_writes_to_the_scratch_run(done):
 def test_an_executed_notebook_of_a_run_that_is_run_again_says_what_to_do(done):
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-    file = done.home("small") / "current/executed/02_rfm.ipynb"
+    file = done.home("small") / "current/executed/02_features.ipynb"
     with pytest.raises(CellExecutionError, match="There is no run in .*partial.*Leave run_dir empty to work in a scratch run"):
         NotebookClient(nbformat.read(file, 4), timeout=120, kernel_name="python3", resources={"metadata": {"path": str(file.parent)}}).execute()
 
@@ -217,7 +219,7 @@ def test_a_scratch_run_that_outlived_its_run_is_never_read(project, capsys):
 
 def test_who_may_not_write_beside_the_run_is_told_so(done):
     home = done.home("small")
-    program = "from retail_ci.core import open_run\ntry: open_run('small', '', ['rfm.bins=3'])\nexcept Exception as e: print(type(e).__name__, e)"
+    program = "from retail_ci.core.runs import open_run\ntry: open_run('small', '', ['rfm.bins=3'])\nexcept Exception as e: print(type(e).__name__, e)"
     home.chmod(0o555)
     try: said = subprocess.run([sys.executable, "-c", program], cwd=done.root, capture_output=True, text=True, preexec_fn=bits_count, check=True).stdout
     finally: home.chmod(0o755)
@@ -225,7 +227,7 @@ def test_who_may_not_write_beside_the_run_is_told_so(done):
 
 
 def test_the_runner_goes_on_where_permission_bits_count(project):
-    for words in (["--fresh"], ["--from", "03"], ["--to", "02"], ["--to", "02"], ["--set", "runs.keep=1"]):
+    for words in (["--fresh"], ["--from", "03c"], ["--to", "02"], ["--to", "02"], ["--set", "runs.keep=1"]):
         ran = subprocess.run([BIN / "retail-ci", "run", *words], cwd=project.root, capture_output=True, text=True, timeout=300, preexec_fn=bits_count)
         assert (ran.returncode, ran.stderr) == (0, ""), words
     assert sorted(p.name for p in project.home().iterdir() if p.name[0] == "2") == [project.current()] and not project.leftovers()
@@ -235,8 +237,8 @@ def test_the_runner_goes_on_where_permission_bits_count(project):
 def test_a_notebook_that_changes_what_it_was_given_does_not_change_the_run_that_gave_it(project):
     old = project.home() / project.current()
     before = contents(old)
-    project.notebook("03_segmentation", "run.write('segment_metrics', {'k': 1})", "with run.file('data_metrics').open('a') as file: file.write(' ')")
-    ran = project.here("run", "--from", "03")
+    project.notebook("03c_segment_profiles", "run.write('segment_metrics', {'k': 1})", "with run.file('data_metrics').open('a') as file: file.write(' ')")
+    ran = project.here("run", "--from", "03c")
     assert ran.returncode == 0, ran.stderr
     assert project.current() != old.name and contents(old) == before
     assert (project.home() / "current/metrics/data.json").read_text().endswith("\n ")
@@ -265,7 +267,7 @@ def test_no_command_writes_into_a_finished_run(done, function, place):
 def test_an_error_of_ours_is_one_sentence_in_a_notebook(done, monkeypatch):
     from IPython.core.interactiveshell import InteractiveShell
     shell, said = InteractiveShell(), io.StringIO()
-    with contextlib.redirect_stdout(said): shell.run_cell("from retail_ci.core import RunError\ndef fail(): raise RunError('Nothing is there; run it.')\nfail()")
+    with contextlib.redirect_stdout(said): shell.run_cell("from retail_ci.core.errors import RunError\ndef fail(): raise RunError('Nothing is there; run it.')\nfail()")
     assert said.getvalue().strip() == "RunError: Nothing is there; run it."
     monkeypatch.setenv("RETAIL_CI_DEBUG", "1")
     with contextlib.redirect_stdout(said): shell.run_cell("fail()")

@@ -9,10 +9,14 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_array_api_input, parametrize_with_checks
 
-from retail_ci.core import ConfigError, DataError, load_config
-from retail_ci.data import connect
-from retail_ci.rfm import CELLS, FEATURES, GRID, add_scores, learn_cuts, rfm_features, score
-from retail_ci.segmentation import PROMISES, PROTOTYPES, RFM, CustomerSegmentation, explain, orderings, plot_pca, score_customers, settle, stability
+from retail_ci.core.config import load_config
+from retail_ci.core.errors import ConfigError, DataError
+from retail_ci.data.engines import connect
+from retail_ci.customers.features import add_scores, CELLS, FEATURES, GRID, learn_cuts, rfm_features, score
+from retail_ci.customers.segment_checks import stability
+from retail_ci.customers.segment_names import orderings, PROMISES, PROTOTYPES
+from retail_ci.customers.segment_profiles import explain, plot_pca, score_customers
+from retail_ci.customers.segmentation import CustomerSegmentation, RFM, settle
 
 FIVE = set(PROTOTYPES)
 
@@ -78,7 +82,7 @@ def hold(features: pd.DataFrame) -> CustomerSegmentation:
 
 @pytest.mark.parametrize("config", ["default", "small"])
 def test_names_are_true_on_generated_shops(config, tmp_path):
-    from retail_ci.synthetic import generate
+    from retail_ci.data.synthetic import generate
     settings = load_config(config)
     settings.synthetic.format, settings.synthetic.lines, settings.synthetic.customers = "parquet", min(settings.synthetic.lines, 30_000), min(settings.synthetic.customers, 2_000)
     generate(settings, tmp_path)
@@ -116,7 +120,7 @@ def test_a_name_that_would_be_false_is_not_given():
 
 
 ARRAY_API = """
-from retail_ci.segmentation import CustomerSegmentation
+from retail_ci.customers.segmentation import CustomerSegmentation
 from sklearn.utils.estimator_checks import check_array_api_input
 check_array_api_input("CustomerSegmentation", CustomerSegmentation(), array_namespace="numpy", expect_only_array_outputs=False)
 """

@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from retail_ci.cli import check
-from retail_ci.core import Config, ConfigError, DataConfig, DataError, Run, load_config
-from retail_ci.data import open_sources, prepare, prepare_run
-from retail_ci.pipeline import input_hashes
-from retail_ci.engines import close, connect, engine, write_table
-from retail_ci.rfm import reference_date, rfm_features
-from retail_ci.sources import bring, open_source, place
+from retail_ci.core.config import Config, DataConfig, load_config
+from retail_ci.core.errors import ConfigError, DataError
+from retail_ci.core.runs import Run
+from retail_ci.data.cleaning import open_sources, prepare, prepare_run
+from retail_ci.pipeline.manifest import input_hashes
+from retail_ci.data.engines import close, connect, engine, write_table
+from retail_ci.customers.features import reference_date, rfm_features
+from retail_ci.data.sources import bring, open_source, place
 
 TYPES = {"transaction_id": "text", "customer_id": "text", "product_id": "text", "date": "timestamp", "quantity": "double precision", "price": "double precision"}
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
-from retail_ci import engines
-from retail_ci.collaborative import neighbours, neighbours_on_spark
+from retail_ci.data import engines
+from retail_ci.recommend.collaborative import neighbours, neighbours_on_spark
 
 pyspark = pytest.importorskip("pyspark")
 
@@ -43,7 +43,7 @@ def test_spark_finds_the_same_neighbours(spark):
 @pytest.mark.parametrize("n", [1, 7, 50, 900])
 def test_the_accelerator_changes_nothing(seed, n, monkeypatch):
     pytest.importorskip("sparse_dot_topn")
-    monkeypatch.setattr("retail_ci.collaborative.SPARE", 4)
+    monkeypatch.setattr("retail_ci.recommend.collaborative.SPARE", 4)
     counts = taste_matrix(700, 60, seed)
     plain, fast = neighbours(counts, n, fast=False), neighbours(counts, n, fast=True)
     assert plain.indices.tobytes() == fast.indices.tobytes() and plain.data.tobytes() == fast.data.tobytes()
@@ -52,7 +52,7 @@ def test_the_accelerator_changes_nothing(seed, n, monkeypatch):
 def test_threads_and_blocks_change_nothing(monkeypatch):
     counts = taste_matrix(500, 60, 9)
     whole = neighbours(counts, 10, workers=1)
-    monkeypatch.setattr("retail_ci.collaborative.BLOCK", 5_000)
+    monkeypatch.setattr("retail_ci.recommend.collaborative.BLOCK", 5_000)
     seen = []
     parts = neighbours(counts, 10, workers=2, progress=lambda done, size: seen.append((done, size)))
     assert (whole != parts).nnz == 0 and seen[-1] == (500, 500)
@@ -70,7 +70,7 @@ def test_neighbours_equal_a_dense_sort():
     assert np.allclose(np.sort(found, axis=1)[:, ::-1][:, :8], kept, atol=1e-6)
 
 
-# What PySpark's warning about pandas 3 means here (nbs/00b_engines.ipynb has the table)
+# What PySpark's warning about pandas 3 means here (nbs/00f_engines.ipynb has the table)
 
 ROWS = """SELECT * FROM (VALUES
     (1, CAST('tea' AS {text}), CAST(7 AS BIGINT), CAST(1.5 AS DOUBLE), true, DATE '2025-01-31', {time} '2025-01-31 23:59:59.123456'),

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retail_ci.core import Config, SyntheticConfig, load
-from retail_ci.synthetic import (CALIBRATION, Customers, basket_stride, blocks, calibration, draw_block, generate, good_lines,
-                                 last_purchases, open_shop, oracle_scores, play_forward, to_table, truth_arrays)
+from retail_ci.core.config import Config, SyntheticConfig
+from retail_ci.core.runs import load
+from retail_ci.data.synthetic import basket_stride, blocks, CALIBRATION, calibration, Customers, draw_block, generate, good_lines, last_purchases, open_shop, oracle_scores, play_forward, to_table, truth_arrays
 
 SMALL = Config(seed=11, synthetic=SyntheticConfig(lines=3000, customers=300, products=60))
 
@@ -41,7 +41,7 @@ def history(truth, rows, start, cut):
 
 def test_same_seed_same_bytes_under_another_hash_seed_and_folder(tmp_path):
     generate(SMALL, tmp_path / "here")
-    code = ("import sys; from retail_ci.core import *; from retail_ci.synthetic import *\n"
+    code = ("import sys; from retail_ci.core.config import *; from retail_ci.data.synthetic import *\n"
             "generate(Config(seed=11, synthetic=SyntheticConfig(lines=3000, customers=300, products=60)), sys.argv[1])")
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "there")], check=True, env=os.environ | {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"}, cwd=tmp_path)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")

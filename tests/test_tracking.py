@@ -8,14 +8,16 @@ import pytest
 import yaml
 
 from conftest import Project, make_project, no_traceback, wait_for
-from retail_ci.bundle import activate, current_bundle
-from retail_ci.core import ARTEFACTS, Config, MlflowConfig, Run, RunError, load_config
-from retail_ci.pipeline import publish, write_manifest
-from retail_ci.promotion import only_one, promote, promote_first, read_log, take_back
-from retail_ci.recommender import configured
-from retail_ci.registry import holder, list_models, write_down
-from retail_ci.segmentation import CustomerSegmentation, save_model
-from retail_ci.tracking import compare_runs, find_logged, open_store
+from retail_ci.serve.bundle import activate, current_bundle
+from retail_ci.core.config import Config, load_config, MlflowConfig
+from retail_ci.core.errors import RunError
+from retail_ci.core.runs import ARTEFACTS, Run
+from retail_ci.pipeline.manifest import publish, write_manifest
+from retail_ci.serve.promotion import only_one, promote, promote_first, read_log, take_back
+from retail_ci.recommend.hybrid import configured
+from retail_ci.serve.registry import holder, list_models, write_down
+from retail_ci.customers.segmentation import CustomerSegmentation, save_model
+from retail_ci.serve.tracking import compare_runs, find_logged, open_store
 
 FIRST, SECOND = "20260101T000000Z-aaaa", "20260201T000000Z-bbbb"
 
@@ -54,7 +56,7 @@ def finished_run(project: Project, name: str, seed: int = 0, **recommender) -> R
     (run.path / "figures").mkdir()
     (run.path / "figures/01_pareto.png").write_bytes(b"\x89PNG not quite")
     (run.path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
-    write_manifest(run.path, config, {"transactions/sales.csv": f"{seed:064}"}, [{"name": n, "sha256": "0" * 64, "seconds": 1.5, "peak_mib": 250.0} for n in ("01_data", "05_evaluation")], 1767225600 + 86400 * seed, commit="abc", complete=True)
+    write_manifest(run.path, config, {"transactions/sales.csv": f"{seed:064}"}, [{"name": n, "sha256": "0" * 64, "seconds": 1.5, "peak_mib": 250.0} for n in ("01_cleaning", "05_evaluation")], 1767225600 + 86400 * seed, commit="abc", complete=True)
     publish(run.path)
     return run
 
@@ -101,7 +103,7 @@ def test_a_run_is_written_down_with_its_stages(shop):
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.name == "trial" and json.loads(data.dataset.profile)["customers"] == 60 and data.dataset.digest == run.data.tags["source_hash"][:36]
     stages = {r.info.run_name: r for r in store.client.search_runs([store.experiment], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")}
-    assert set(stages) == {"01_data", "05_evaluation", "models"} and stages["01_data"].data.metrics["seconds"] == 1.5
+    assert set(stages) == {"01_cleaning", "05_evaluation", "models"} and stages["01_cleaning"].data.metrics["seconds"] == 1.5
     assert stages["05_evaluation"].data.metrics["any/weighted/ndcg.low"] == .45 and stages["05_evaluation"].info.status == "FINISHED"
     files = {f.path for top in ("", "figures", "metrics") for f in store.client.list_artifacts(run.info.run_id, top)}
     assert {"manifest.json", "config.yaml", "figures/01_pareto.png", "metrics/ranking.json"} <= files
@@ -152,8 +154,8 @@ def test_both_models_load_in_an_empty_process(shop, tmp_path):
     assert str(home / "mlflow") in out.stdout.split("code:")[1], "the code that lies beside the model is used"
     assert "refused:" in out.stdout and "customer_id" in out.stdout
     run = Run(load_config(shop.root / "configs/trial.yaml"), home / "current")
-    from retail_ci.recommender import HybridRecommender
-    from retail_ci.segmentation import load_model
+    from retail_ci.recommend.hybrid import HybridRecommender
+    from retail_ci.customers.segmentation import load_model
     want = HybridRecommender.from_arrays(run.read("recommender")).recommend(["C00001", "nobody"], 3)
     got = pd.read_parquet(tmp_path / "lists.parquet")
     assert got.to_dict("records") == want.to_dict("records") and set(got["customer_id"]) == {"C00001", "nobody"}
@@ -234,7 +236,7 @@ def test_a_moved_project_says_so_and_goes_on(shop, tmp_path):
     store = opened(project)
     assert store.client.get_experiment(store.experiment).artifact_location == str(home / "mlflow") and current_bundle(home / "serving")
     with pytest.MonkeyPatch.context() as patch:  # the old place is gone
-        patch.setattr("retail_ci.registry.still_there", lambda store, version: place_of(store, version).is_relative_to(home))
+        patch.setattr("retail_ci.serve.registry.still_there", lambda store, version: place_of(store, version).is_relative_to(home))
         write_down(config, home)
     assert holder(store, "recommender", "champion").tags["bundle"] == current_bundle(home / "serving").name
     assert place_of(store, holder(store, "recommender", "champion")).is_relative_to(home), "the champion that can be loaded is the one that lies here"
@@ -257,18 +259,18 @@ def test_a_run_outlives_a_tracker_that_does_not_answer(tmp_path):
 
 
 def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
-    from retail_ci import pipeline
-    clerk = pipeline.Clerk(Config(mlflow=MlflowConfig(enabled=False)), tmp_path, [])
+    from retail_ci.pipeline import afterwards
+    clerk = afterwards.Clerk(Config(mlflow=MlflowConfig(enabled=False)), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == []
-    monkeypatch.setattr(pipeline.importlib.util, "find_spec", lambda name: None)
-    clerk = pipeline.Clerk(Config(), tmp_path, [])
+    monkeypatch.setattr(afterwards.importlib.util, "find_spec", lambda name: None)
+    clerk = afterwards.Clerk(Config(), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == ["Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it on."]
 
 
 def test_nothing_imports_mlflow_before_it_is_needed():
-    words = "import pkgutil, sys, importlib, retail_ci\nfor m in pkgutil.iter_modules(retail_ci.__path__): importlib.import_module('retail_ci.' + m.name)\nassert 'mlflow' not in sys.modules"
+    words = "import pkgutil, sys, importlib, retail_ci\nfor m in pkgutil.walk_packages(retail_ci.__path__, 'retail_ci.'): importlib.import_module(m.name)\nassert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", words], check=True)
 
 

@@ -147,10 +147,10 @@ def test_make_installs_the_project_after_nbdev():
 
 
 def test_it_runs_in_an_empty_folder(installed, tmp_path):
-    done = call(installed, tmp_path, "run", "--config", "small", "--to", "00c")
+    done = call(installed, tmp_path, "run", "--config", "small", "--to", "00g")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/small/to-00c/data/raw/transactions.csv").is_file() and [p.name for p in tmp_path.iterdir()] == ["runs"]
-    assert '"commit": null' in (tmp_path / "runs/small/to-00c/manifest.json").read_text()
+    assert (tmp_path / "runs/small/to-00g/data/raw/transactions.csv").is_file() and [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert '"commit": null' in (tmp_path / "runs/small/to-00g/manifest.json").read_text()
 
 
 def test_a_config_of_the_folder_goes_before_one_that_came_along(installed, tmp_path):
@@ -169,13 +169,13 @@ def test_what_cannot_be_done_there_is_one_sentence(installed, tmp_path, words, c
 
 
 def test_copies_for_the_repository_are_refused_outside_it(installed, tmp_path):
-    done = call(installed, tmp_path, "run", "--config", "small", "--publish", "--to", "00")
+    done = call(installed, tmp_path, "run", "--config", "small", "--publish", "--to", "00c")
     assert done.returncode == 2 and "reports/" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_missing_package_is_named_with_what_to_type(installed, tmp_path):
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked/pytest.py").write_text("raise ModuleNotFoundError(\"No module named 'pytest'\")\n")
-    done = subprocess.run([sys.executable, "-c", "from retail_ci.cli import main; main()", "run", "--config", "small", "--to", "00"], cwd=tmp_path, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-c", "from retail_ci.cli import main; main()", "run", "--config", "small", "--to", "00c"], cwd=tmp_path, capture_output=True, text=True,
                           timeout=300, env=os.environ | {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{installed}"})
     assert done.returncode == 4 and "No module named 'pytest'" in done.stderr and "pip install 'retail_ci[all]'" in done.stderr

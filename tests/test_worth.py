@@ -9,9 +9,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import beta
 
-from retail_ci.core import DataError
-from retail_ci.worth import (HORIZONS, PurchaseModel, Rows, SpendModel, bootstrap, customer_worth, expected_visits, fit_both, gain_of_leaving,
-                             histories, hold_out, p_alive, p_visit, purchase_likelihood, simulate, visits_between)
+from retail_ci.core.errors import DataError
+from retail_ci.customers.lifetime_value import bootstrap, customer_worth, expected_visits, fit_both, gain_of_leaving, histories, hold_out, HORIZONS, p_alive, p_visit, purchase_likelihood, PurchaseModel, Rows, simulate, SpendModel, visits_between
 
 lifetimes = pytest.mark.skipif(not find_spec("lifetimes"), reason="the CDNOW data comes with the package Lifetimes, which is not installed")
 

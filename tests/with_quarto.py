@@ -13,7 +13,7 @@ from test_browser import address, browser, tab  # noqa: F401 (fixtures)
 from test_chain import checkout
 from test_site import html_output, project
 
-from retail_ci import site
+from retail_ci.report import finishing; from retail_ci.report import site
 
 pytestmark = pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed (https://quarto.org); smalldocs makes the site here")
 
@@ -22,7 +22,7 @@ def test_a_small_project_has_no_fault_and_its_folds_keep_their_titles(tmp_path):
     cells = ("code", "#| export\ndef __getattr__(name): ..."), ("code", "#| chain\nscore(3)", [html_output("<b>4</b>")])
     root, run = project(tmp_path, *cells)
     out = site.build_site(run, root, renderer="quarto")
-    text = (out / "02_rfm.html").read_text(encoding="utf-8")
+    text = (out / "02_features.html").read_text(encoding="utf-8")
     assert '<meta name="generator" content="quarto' in text and "cdn.jsdelivr.net" not in text
     assert re.search(r"<summary>Code: score, __getattr__", text)
     assert "house-search" in text and '<meta name="description" content="Five bins."' in text
@@ -42,7 +42,7 @@ def made(tmp_path_factory):
 
 def test_every_page_of_the_small_run_passes_the_check(made):
     pages = sorted(made[0].rglob("*.html"))
-    assert len(pages) > 80 and site.check_site(made[0]) == []
+    assert len(pages) > 80 and finishing.check_site(made[0]) == []
     assert not [p.name for p in pages if '<meta name="generator" content="quarto' not in p.read_text(encoding="utf-8")]
 
 
