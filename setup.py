@@ -1,5 +1,7 @@
-"Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines. The wheel carries the notebooks."
-import shutil, sys
+"""Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines. The wheel carries the notebooks."""
+
+import shutil
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -11,35 +13,67 @@ parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 
-extras = {key.removesuffix("_requirements"): value.split() for key, value in cfg.items() if key.endswith("_requirements")}
+extras = {
+    key.removesuffix("_requirements"): value.split()
+    for key, value in cfg.items()
+    if key.endswith("_requirements")
+}
 extras["all"] = sorted({requirement for group in extras.values() for requirement in group})
 
-NOT_HERE = ("docs", "preview", "proc_nbs", "readme", "contributing", "prepare", "install", "install_quarto", "install_hooks")  # commands of nbdev that call sudo, install packages or leave files behind
+NOT_HERE = (
+    "docs",
+    "preview",
+    "proc_nbs",
+    "readme",
+    "contributing",
+    "prepare",
+    "install",
+    "install_quarto",
+    "install_hooks",
+)  # commands of nbdev that call sudo, install packages or leave files behind
 scripts = cfg["console_scripts"].split()
-if "editable_wheel" in sys.argv: scripts += [f"nbdev_{name}=retail_ci.cli:instead_of_nbdev" for name in NOT_HERE]  # in a checkout only
+if "editable_wheel" in sys.argv:
+    scripts += [
+        f"nbdev_{name}=retail_ci.cli:instead_of_nbdev" for name in NOT_HERE
+    ]  # in a checkout only
 
-PROJECT = ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml")  # what `retail-ci run` and `retail-ci site` need beside the package
+PROJECT = (
+    "nbs/*.ipynb",
+    "configs/*.yaml",
+    "assets/**/*",
+    "_quarto.yml",
+)  # what `retail-ci run` and `retail-ci site` need beside the package
 
 
 class WithProject(build_py):
-    "Copy the notebooks, the configs and the look of the site into the package that is built; the checkout holds them once."
+    """Copy the notebooks, the configs and the look of the site into the package that is built; the
+    checkout holds them once.
+    """
 
     def project_files(self) -> dict[Path, Path]:
-        "Each file, and where it goes."
+        """Each file, and where it goes."""
         target = Path(self.build_lib) / cfg["lib_path"] / "_project"
-        return {target / file.relative_to(here): file for pattern in PROJECT for file in sorted(here.glob(pattern)) if file.is_file()}
+        return {
+            target / file.relative_to(here): file
+            for pattern in PROJECT
+            for file in sorted(here.glob(pattern))
+            if file.is_file()
+        }
 
     def run(self) -> None:
-        "Build the package; an editable install needs no copies."
+        """Build the package; an editable install needs no copies."""
         super().run()
-        if self.editable_mode: return
+        if self.editable_mode:
+            return
         for target, file in self.project_files().items():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        "What was built, for the record of installed files."
-        return super().get_outputs(include_bytecode) + ([] if self.editable_mode else list(map(str, self.project_files())))
+        """What was built, for the record of installed files."""
+        return super().get_outputs(include_bytecode) + (
+            [] if self.editable_mode else list(map(str, self.project_files()))
+        )
 
 
 setup(
@@ -59,7 +93,15 @@ setup(
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": scripts, "nbdev": ["retail_ci=retail_ci._modidx:d"], "papermill.io": ["local=retail_ci.core.runs:_papermill.files"]},
+    entry_points={
+        "console_scripts": scripts,
+        "nbdev": ["retail_ci=retail_ci._modidx:d"],
+        "papermill.io": ["local=retail_ci.core.runs:_papermill.files"],
+    },
     zip_safe=False,
-    classifiers=["Programming Language :: Python :: 3", "Operating System :: POSIX", "Intended Audience :: Developers"],
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Operating System :: POSIX",
+        "Intended Audience :: Developers",
+    ],
 )

@@ -4,6 +4,7 @@
 
 # %% ../nbs/12_cli.ipynb #3253d43a
 from __future__ import annotations
+
 import ast
 import contextlib
 import functools
@@ -11,17 +12,26 @@ import gc
 import inspect
 import io
 import os
-import re
 import socket
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+
 from .core.config import BOUNDS, find_root, load_config, supplied
-from .core.errors import ConfigError, DataError, one_line, RetailError, RunError, shown, translation, unknown
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    RetailError,
+    RunError,
+    one_line,
+    shown,
+    translation,
+    unknown,
+)
 from .core.formats import use_locale
-from .core.runs import check_writable, Run, staging
+from .core.runs import Run, check_writable, staging
 
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
@@ -32,507 +42,855 @@ __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check'
 
 # %% ../nbs/12_cli.ipynb #25df8955
 def generate(
-    config: str = "default",   # a name from configs/, or a YAML file
-    out: str = "data/raw",     # the folder to write to
+    config: str = "default",  # a name from configs/, or a YAML file
+    out: str = "data/raw",  # the folder to write to
 ) -> None:
-    "Generate a pharmacy and beauty retailer's data: transactions, products and customers."
+    """Generate a pharmacy and beauty retailer's data: transactions, products and customers."""
     from retail_ci.data.synthetic import generate as make
+
     make(load_config(config), Path(out))
-    print(f"{out}: " + ", ".join(sorted(p.name for p in Path(out).iterdir() if not p.name.startswith("."))))
+    print(
+        f"{out}: "
+        + ", ".join(sorted(p.name for p in Path(out).iterdir() if not p.name.startswith(".")))
+    )
 
 # %% ../nbs/12_cli.ipynb #dfc8c574
 def check(
-    source: str = "",                # a file, folder, glob, FILE#TABLE or database URL; with --config in place of the config's transactions
-    config: str = "",                # a name from configs/, or a YAML file, that describes the source
-    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
-    out: str = "",                   # write the proposed config to this file
+    source: str = "",  # a file, folder, glob, FILE#TABLE or database URL; with --config in place of the config's transactions
+    config: str = "",  # a name from configs/, or a YAML file, that describes the source
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    out: str = "",  # write the proposed config to this file
 ) -> None:
-    "Show what becomes of every line of a source; without a config, propose one to edit."
+    """Show what becomes of every line of a source; without a config, propose one to edit."""
     from retail_ci.data.profiling import check_source, guess, proposal
+
     if config:
         settings = load_config(config, set_)
-        if source: settings.data.transactions = source
+        if source:
+            settings.data.transactions = source
         text, fine = check_source(settings)
         print(text)
-        if not fine: raise DataError("A run would not accept these data; the reasons stand above.")
+        if not fine:
+            raise DataError("A run would not accept these data; the reasons stand above.")
         return
-    if not source: raise ConfigError("There is nothing to check; give a file, as in retail-ci check sales.csv, or a config with --config.")
+    if not source:
+        raise ConfigError(
+            "There is nothing to check; give a file, as in retail-ci check sales.csv, or a config "
+            "with --config."
+        )
     text = proposal(source, guess(source))
     print(text, end="")
     if out:
-        if Path(out).exists(): raise ConfigError(f"The file {out} exists; give another name to --out, or move it away.")
+        if Path(out).exists():
+            raise ConfigError(
+                f"The file {out} exists; give another name to --out, or move it away."
+            )
         Path(out).write_text(text, encoding="utf-8")
 
 # %% ../nbs/12_cli.ipynb #c9c99901
 def run(
-    config: str = "default",         # a name from configs/, or a YAML file
-    set_: list[str] | None = None,   # change one key of the config for this run, as key=value; may be repeated
-    from_: str = "",                 # start at this notebook, such as 03, with the earlier results of the last good run
-    to: str = "",                    # stop after this notebook; the result goes to runs/NAME/to-NN and does not become current
-    publish: bool = False,           # also refresh the committed copies in reports/; for the default config only
-    fresh: bool = False,             # read every source file anew, also those that have not changed since the last run
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str]
+    | None = None,  # change one key of the config for this run, as key=value; may be repeated
+    from_: str = "",  # start at this notebook, such as 03, with the earlier results of the last good run
+    to: str = "",  # stop after this notebook; the result goes to runs/NAME/to-NN and does not become current
+    publish: bool = False,  # also refresh the committed copies in reports/; for the default config only
+    fresh: bool = False,  # read every source file anew, also those that have not changed since the last run
 ) -> None:
-    "Run the notebooks in order, and make the result the current one."
+    """Run the notebooks in order, and make the result the current one."""
     from retail_ci.pipeline.kernels import relative
     from retail_ci.pipeline.runner import refresh_reports, run_chain
+
     root = find_root()
-    if publish and not (root / "configs/default.yaml").is_file(): raise ConfigError("--publish is for a checkout, which holds the committed copies in reports/; leave it out here.")
-    place = run_chain(load_config(config, set_), root, first=from_, last=to, fresh=fresh, afterwards=True)
+    if publish and not (root / "configs/default.yaml").is_file():
+        raise ConfigError(
+            "--publish is for a checkout, which holds the committed copies in reports/; leave it "
+            "out here."
+        )
+    place = run_chain(
+        load_config(config, set_), root, first=from_, last=to, fresh=fresh, afterwards=True
+    )
     if publish:
         stale = refresh_reports(place, root)
-        print(f"reports/: {len(stale)} of the committed copies refreshed." if stale else "reports/: the committed copies are up to date.")
+        print(
+            f"reports/: {len(stale)} of the committed copies refreshed."
+            if stale
+            else "reports/: the committed copies are up to date."
+        )
     current = place.parent / "current"
     shown = current if current.exists() and current.resolve() == place else place
-    print(f"Finished. Look in {relative(shown)}/ (data, metrics, figures, powerbi, executed); `retail-ci site` makes the pages.")
+    print(
+        f"Finished. Look in {relative(shown)}/ (data, metrics, figures, powerbi, executed); "
+        "`retail-ci site` makes the pages."
+    )
 
 # %% ../nbs/12_cli.ipynb #5213b814
 def site(
-    config: str = "default",   # a name from configs/, or a YAML file
-    serve: bool = False,       # show the site at a local address until Ctrl-C
-    port: int = 8080,          # of the local address
-    renderer: str = "auto",    # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else smalldocs
+    config: str = "default",  # a name from configs/, or a YAML file
+    serve: bool = False,  # show the site at a local address until Ctrl-C
+    port: int = 8080,  # of the local address
+    renderer: str = "auto",  # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else smalldocs
 ) -> None:
-    "Build the report site in _site/ from the current run."
+    """Build the report site in _site/ from the current run."""
     root = find_root()
     current = root / "runs" / load_config(config).name / "current"
-    if not current.exists(): raise RunError(f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` first.")
+    if not current.exists():
+        raise RunError(
+            f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` "
+            "first."
+        )
     from retail_ci.report.site import build_site
+
     build_site(current, supplied("_quarto.yml", root).parent, root / "_site", renderer)
     print(f"The site: {root / '_site' / 'index.html'}")
-    if serve: show_folder(root / "_site", port)
+    if serve:
+        show_folder(root / "_site", port)
 
 # %% ../nbs/12_cli.ipynb #1ea0f3a5
 def serve(
-    config: str = "default",   # a name from configs/, or a YAML file: whose promoted model answers
-    host: str = "127.0.0.1",   # the address to listen at; any other than loopback needs API keys
-    port: int = 8000,          # the port
-    workers: int = 1,          # processes that answer side by side
-    bundle: str = "",          # a folder of bundles, or one bundle, in place of the config's
+    config: str = "default",  # a name from configs/, or a YAML file: whose promoted model answers
+    host: str = "127.0.0.1",  # the address to listen at; any other than loopback needs API keys
+    port: int = 8000,  # the port
+    workers: int = 1,  # processes that answer side by side
+    bundle: str = "",  # a folder of bundles, or one bundle, in place of the config's
 ) -> None:
-    "Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."
+    """Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."""
     name = "" if bundle else load_config(config).name
     serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
     with contextlib.ExitStack() as stack:
-        if workers > 1: os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(counting_folder())  # before the import of what counts
-        gc.disable(), stack.callback(gc.enable)  # for the imports; the app enables it sooner
+        if workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
+                counting_folder()
+            )  # before the import of what counts
+        # for the imports; the app enables it sooner
+        gc.disable()
+        stack.callback(gc.enable)
         check_service(serving, host, port, workers, name)
         import uvicorn
+
         from retail_ci.serve.api import copy_workers
-        if workers > 1: copy_workers()
+
+        if workers > 1:
+            copy_workers()
         os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
-        print(f"Answering at http://{f'[{host}]' if ':' in host else host}:{port}/ (try /docs; Ctrl-C ends)", flush=True)
-        uvicorn.run("retail_ci.serve.api:app", host=host, port=port, workers=workers, log_level="warning", access_log=False, timeout_graceful_shutdown=10, timeout_keep_alive=75)  # longer than callers and proxies keep a connection, so that none is closed in their hands
+        print(
+            f"Answering at http://{f'[{host}]' if ':' in host else host}:{port}/ (try /docs; "
+            "Ctrl-C ends)",
+            flush=True,
+        )
+        uvicorn.run(
+            "retail_ci.serve.api:app",
+            host=host,
+            port=port,
+            workers=workers,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=10,
+            timeout_keep_alive=75,
+        )  # longer than callers and proxies keep a connection, so that none is closed in their hands
 
 # %% ../nbs/12_cli.ipynb #634f6ada
 @contextlib.contextmanager
 def counting_folder() -> Iterator[str]:  # a folder that is removed afterwards
-    "Where the workers of a service count together; what services that were killed have left is removed first."
-    with staging("retail-ci-serve") as folder: yield str(folder)
+    """Where the workers of a service count together; what services that were killed have left is removed first."""
+    with staging("retail-ci-serve") as folder:
+        yield str(folder)
 
 # %% ../nbs/12_cli.ipynb #eb26067b
 def check_service(
     serving: Path,  # the folder of bundles, or one bundle
-    host: str,      # where to listen
-    port: int,      # where to listen
-    workers: int,   # how many processes
-    name: str = "", # the data set that the bundle must have been made from; any if left out
+    host: str,  # where to listen
+    port: int,  # where to listen
+    workers: int,  # how many processes
+    name: str = "",  # the data set that the bundle must have been made from; any if left out
 ) -> None:
-    "Raise an error with a sentence if a service could not answer."
-    if not 1 <= workers <= 256: raise ConfigError(f"--workers must be between 1 and 256, found {workers}.")
-    if not 1 <= port <= 65535: raise ConfigError(f"--port must be between 1 and 65535, found {port}.")
-    try: from retail_ci.serve.api import is_local, Settings
-    except ModuleNotFoundError as e: raise ConfigError(f"The API needs the extra `api` ({e.name} is missing); install it with `pip install retail-ci[api]`.") from e
+    """Raise an error with a sentence if a service could not answer."""
+    if not 1 <= workers <= 256:
+        raise ConfigError(f"--workers must be between 1 and 256, found {workers}.")
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port must be between 1 and 65535, found {port}.")
+    try:
+        from retail_ci.serve.api import Settings, is_local
+    except ModuleNotFoundError as e:
+        raise ConfigError(
+            f"The API needs the extra `api` ({e.name} is missing); install it with `pip install "
+            "retail-ci[api]`."
+        ) from e
     from retail_ci.serve.bundle import Bundle, current_bundle
+
     if not Settings.from_environment().keys and not is_local(host):
-        raise ConfigError(f"Listening at {host} needs API keys, since others can reach it; set RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1.")
+        raise ConfigError(
+            f"Listening at {host} needs API keys, since others can reach it; set "
+            "RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1."
+        )
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
-    if folder is None and (serving / "current").is_symlink(): raise RunError(f"The bundle {os.readlink(serving / 'current')} that should answer is no longer in {serving}. Go back to the one before with `retail-ci models rollback`, or promote a run with `retail-ci models promote`.")
-    if folder is None: raise RunError(f"No model has been promoted in {serving} yet; run `retail-ci models promote` first.")
+    if folder is None and (serving / "current").is_symlink():
+        raise RunError(
+            f"The bundle {os.readlink(serving / 'current')} that should answer is no longer in "
+            f"{serving}. Go back to the one before with `retail-ci models rollback`, or promote a "
+            "run with `retail-ci models promote`."
+        )
+    if folder is None:
+        raise RunError(
+            f"No model has been promoted in {serving} yet; run `retail-ci models promote` first."
+        )
     opened = Bundle(folder, quick=True)
     if name and opened.card.get("name") not in (None, name):
-        raise RunError(f"The bundle {opened.version} in {serving} was made from the data set {opened.card['name']!r}, not from {name!r}. Promote a run with `retail-ci models promote --config {name}`, or name the bundle with --bundle.")
+        raise RunError(
+            f"The bundle {opened.version} in {serving} was made from the data set "
+            f"{opened.card['name']!r}, not from {name!r}. Promote a run with `retail-ci models "
+            f"promote --config {name}`, or name the bundle with --bundle."
+        )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: probe.bind((host, port))
-        except OSError as e: raise RunError(f"Cannot listen at {host}:{port}: {e.strerror}. Stop what uses it, or choose another --port.") from e
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            raise RunError(
+                f"Cannot listen at {host}:{port}: {e.strerror}. Stop what uses it, or choose "
+                "another --port."
+            ) from e
 
 # %% ../nbs/12_cli.ipynb #363d17a6
 def show_folder(
-    folder: Path,   # what to show
-    port: int,      # where; the next free one if it is taken
+    folder: Path,  # what to show
+    port: int,  # where; the next free one if it is taken
 ) -> None:
-    "Serve a folder on 127.0.0.1 until Ctrl-C."
+    """Serve a folder on 127.0.0.1 until Ctrl-C."""
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
     class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None: "Say nothing for each request."
+        def log_message(self, *_: Any) -> None:
+            """Say nothing for each request."""
+
     handler = functools.partial(Quiet, directory=str(folder))
-    try: server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    except OSError: server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     print(f"Serving it at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)
-    try: server.serve_forever()
-    except KeyboardInterrupt: pass
-    finally: server.server_close()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
 
 # %% ../nbs/12_cli.ipynb #b9d5cebf
 def finished_run(
-    config: str,                     # a name from configs/, or a YAML file
+    config: str,  # a name from configs/, or a YAML file
     settings: list[str] | None = None,  # key=value overrides
-) -> Run:                            # the last good run, with the settings of now
-    "The last good run of a config; raises `RunError` if there is none."
+) -> Run:  # the last good run, with the settings of now
+    """The last good run of a config; raises `RunError` if there is none."""
     loaded = load_config(config, settings)
     use_locale(loaded.report.locale)
     current = find_root() / "runs" / loaded.name / "current"
-    if not current.exists(): raise RunError(f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` first.")
+    if not current.exists():
+        raise RunError(
+            f"There is no finished run of {config!r} yet; run `retail-ci run --config {config}` "
+            "first."
+        )
     return Run(loaded, current)
 
+
 def tell_step(
-    what: str,   # what is being done
-    done: int,   # steps before it
+    what: str,  # what is being done
+    done: int,  # steps before it
     total: int,  # steps in all
 ) -> None:
-    "Say on stderr what is being done."
+    """Say on stderr what is being done."""
     line = f"[{done + 1:>{len(str(total))}}/{total}] {what}"
-    if not sys.stderr.isatty(): print(line, file=sys.stderr, flush=True)
-    else: print(f"\r\x1b[2K{line[:os.get_terminal_size(sys.stderr.fileno()).columns - 1]}", end="", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+    else:
+        print(
+            f"\r\x1b[2K{line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1]}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
 
 def _check_limits(options: dict[str, tuple[str, int | None]]) -> None:
-    "Raise `ConfigError` for an option that leaves the limits of its config key; None stands for the config's own."
+    """Raise `ConfigError` for an option that leaves the limits of its config key; None stands for the config's own."""
     for option, (key, value) in options.items():
         least, most = BOUNDS[key]
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{option} must be between {least} and {most}, found {shown(value)}.")
 
+
 def end_steps() -> None:
-    "Clear the moving line."
-    if sys.stderr.isatty(): print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+    """Clear the moving line."""
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 # %% ../nbs/12_cli.ipynb #5e32a710
 def evaluate(
-    config: str = "default",         # a name from configs/, or a YAML file
-    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
-    models: str = "",                # which models, with commas between; all if left out. The baselines are always there
-    cuts: int = 1,                   # how many moments in the past, a test window apart
-    k: int = 0,                      # length of a list; the config's if left out
-    out: str = "",                   # where the results go; runs/NAME/evaluation if left out
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    models: str = "",  # which models, with commas between; all if left out. The baselines are always there
+    cuts: int = 1,  # how many moments in the past, a test window apart
+    k: int = 0,  # length of a list; the config's if left out
+    out: str = "",  # where the results go; runs/NAME/evaluation if left out
 ) -> None:
-    "Measure the recommenders on the data of the last good run: tables, intervals, and who wins."
+    """Measure the recommenders on the data of the last good run: tables, intervals, and who wins."""
     _check_limits({"--cuts": ("recommender.cuts", cuts), "-k": ("recommender.k", k or None)})
     run = finished_run(config, set_)
     from retail_ci.evaluate.backtest import evaluate_run
+
     folder = Path(out) if out else run.path.parent / "evaluation"
-    try: text = evaluate_run(run, folder, [m.strip() for m in models.split(",") if m.strip()], cuts, k or None, tell_step)
-    finally: end_steps()
+    try:
+        text = evaluate_run(
+            run,
+            folder,
+            [m.strip() for m in models.split(",") if m.strip()],
+            cuts,
+            k or None,
+            tell_step,
+        )
+    finally:
+        end_steps()
     print(f"{text}\n\nWritten to {folder}/")
 
+
 def tune(
-    config: str = "default",         # a name from configs/, or a YAML file
-    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
-    models: str = "",                # which models, with commas between; all that have something to tune if left out
-    out: str = "",                   # where the table goes; runs/NAME/tuning if left out
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    models: str = "",  # which models, with commas between; all that have something to tune if left out
+    out: str = "",  # where the table goes; runs/NAME/tuning if left out
 ) -> None:
-    "Choose the models' settings on the month before the test month, and print them for the config."
+    """Choose the models' settings on the month before the test month, and print them for the config."""
     run = finished_run(config, set_)
     from retail_ci.evaluate.tuning import tune_run
+
     folder = Path(out) if out else run.path.parent / "tuning"
-    try: text = tune_run(run, folder, [m.strip() for m in models.split(",") if m.strip()], tell_step)
-    finally: end_steps()
+    try:
+        text = tune_run(run, folder, [m.strip() for m in models.split(",") if m.strip()], tell_step)
+    finally:
+        end_steps()
     print(f"{text}\n\nEverything that was tried: {folder / 'tuning.csv'}")
 
 # %% ../nbs/12_cli.ipynb #3555243f
 def recommend(
-    customers: str = "",               # a file with a column customer_id (.csv, .tsv, .txt, .parquet)
-    all_: bool = False,                # everyone whom the model knows, in place of --customers
-    out: str = "",                     # the file to write, .csv or .parquet
-    config: str = "default",           # a name from configs/, or a YAML file
-    k: int = 0,                        # products per customer; the config's if left out
-    exclude_purchased: bool = False,   # only products that the customer has not bought yet
-    allow: str = "",                   # a file with a column product_id: only these products
-    block: str = "",                   # a file with a column product_id: none of these; with customer_id beside it, for that customer
-    categories: list[str] | None = None,          # only these categories, with commas between; may be repeated
+    customers: str = "",  # a file with a column customer_id (.csv, .tsv, .txt, .parquet)
+    all_: bool = False,  # everyone whom the model knows, in place of --customers
+    out: str = "",  # the file to write, .csv or .parquet
+    config: str = "default",  # a name from configs/, or a YAML file
+    k: int = 0,  # products per customer; the config's if left out
+    exclude_purchased: bool = False,  # only products that the customer has not bought yet
+    allow: str = "",  # a file with a column product_id: only these products
+    block: str = "",  # a file with a column product_id: none of these; with customer_id beside it, for that customer
+    categories: list[str]
+    | None = None,  # only these categories, with commas between; may be repeated
     without_categories: list[str] | None = None,  # none of these categories, likewise
-    max_per_category: int = 0,         # at most so many products of one category on a list
-    recent: str = "",                  # a file with customer_id and product_id (and date): purchases since the run
-    include_sensitive: bool = False,   # also products that the config calls sensitive
+    max_per_category: int = 0,  # at most so many products of one category on a list
+    recent: str = "",  # a file with customer_id and product_id (and date): purchases since the run
+    include_sensitive: bool = False,  # also products that the config calls sensitive
 ) -> None:
-    "Write recommendations for a list of customers, or for all, to a file."
-    if bool(customers) == all_: raise ConfigError("Say whom the lists are for: either --customers FILE or --all.")
-    if not out: raise ConfigError("Say where the lists go: --out FILE, a .csv or .parquet file.")
+    """Write recommendations for a list of customers, or for all, to a file."""
+    if bool(customers) == all_:
+        raise ConfigError("Say whom the lists are for: either --customers FILE or --all.")
+    if not out:
+        raise ConfigError("Say where the lists go: --out FILE, a .csv or .parquet file.")
     _check_limits({"-k": ("recommender.k", k or None)})
     if max_per_category < 0:
         raise ConfigError(f"--max-per-category must be at least 1, found {max_per_category}.")
     run = finished_run(config)
     from retail_ci.serve.batch_lists import recommend_run
+
     told = set()
+
     def progress(done: int, total: int) -> None:
-        "A line for every tenth of the customers."
-        if (tenth := 10 * done // total) not in told: told.add(tenth); tell_step(f"lists: {done:,} of {total:,} customers", max(tenth - 1, 0), 10)
-    try: _, notes = recommend_run(run, out, customers, k or None, exclude_purchased, recent, progress, block=block, allow=allow, categories=categories or [],
-                                  without_categories=without_categories or [], max_per_category=max_per_category, include_sensitive=include_sensitive)
-    finally: end_steps()
+        """A line for every tenth of the customers."""
+        if (tenth := 10 * done // total) not in told:
+            told.add(tenth)
+            tell_step(f"lists: {done:,} of {total:,} customers", max(tenth - 1, 0), 10)
+
+    try:
+        _, notes = recommend_run(
+            run,
+            out,
+            customers,
+            k or None,
+            exclude_purchased,
+            recent,
+            progress,
+            block=block,
+            allow=allow,
+            categories=categories or [],
+            without_categories=without_categories or [],
+            max_per_category=max_per_category,
+            include_sensitive=include_sensitive,
+        )
+    finally:
+        end_steps()
     print("\n".join(notes))
 
 # %% ../nbs/12_cli.ipynb #3dc6ac7a
 def segment(
-    customers: str = "",       # a file with a column customer_id, and recency, frequency and monetary for customers that the run does not know (.csv, .tsv, .txt, .parquet)
-    all_: bool = False,        # everyone in the run; the same as leaving --customers out
-    out: str = "",             # the file to write, .csv or .parquet
-    config: str = "default",   # a name from configs/, or a YAML file
+    customers: str = "",  # a file with a column customer_id, and recency, frequency and monetary for customers that the run does not know (.csv, .tsv, .txt, .parquet)
+    all_: bool = False,  # everyone in the run; the same as leaving --customers out
+    out: str = "",  # the file to write, .csv or .parquet
+    config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    "Write the segment, the reason and the action for a list of customers, or for all, to a file."
-    if customers and all_: raise ConfigError("Say who is to be scored: either --customers FILE or --all.")
-    if Path(out).suffix not in (".csv", ".parquet"): raise ConfigError("Say where the segments go: --out FILE, a .csv or .parquet file.")
+    """Write the segment, the reason and the action for a list of customers, or for all, to a file."""
+    if customers and all_:
+        raise ConfigError("Say who is to be scored: either --customers FILE or --all.")
+    if Path(out).suffix not in (".csv", ".parquet"):
+        raise ConfigError("Say where the segments go: --out FILE, a .csv or .parquet file.")
     run = finished_run(config)
     from retail_ci.core.runs import save
-    from retail_ci.export.star_schema import escape_formulas
     from retail_ci.customers.segment_profiles import read_customers, score_customers
     from retail_ci.customers.segmentation import load_model
+    from retail_ci.export.star_schema import escape_formulas
+
     features = run.read("features")
-    scored = score_customers(read_customers(customers) if customers else features, load_model(run.file("segmentation")), features, run.config.report.currency)
+    scored = score_customers(
+        read_customers(customers) if customers else features,
+        load_model(run.file("segmentation")),
+        features,
+        run.config.report.currency,
+    )
     save(escape_formulas(scored) if out.endswith(".csv") else scored, out)
     unknown = int((scored.segment == "Unknown").sum())
     sizes = ", ".join(f"{name} {n:,}" for name, n in scored.segment.value_counts().items())
-    print(f"{out}: {len(scored):,} customers ({sizes})." + (f" {unknown:,} ids are not among the customers of this run." if unknown else ""))
+    print(
+        f"{out}: {len(scored):,} customers ({sizes})."
+        + (f" {unknown:,} ids are not among the customers of this run." if unknown else "")
+    )
 
 # %% ../nbs/12_cli.ipynb #8d7b1313
 def predict(
-    out: str = "",             # the folder to write to; runs/NAME/predictions if left out
-    config: str = "default",   # a name from configs/, or a YAML file
-    k: int = 0,                # products per customer; the config's if left out
+    out: str = "",  # the folder to write to; runs/NAME/predictions if left out
+    config: str = "default",  # a name from configs/, or a YAML file
+    k: int = 0,  # products per customer; the config's if left out
 ) -> None:
-    "Write recommendations and segments of everybody, from the model that answers, with its version in each row."
+    """Write recommendations and segments of everybody, from the model that answers, with its version in each row."""
     _check_limits({"-k": ("recommender.k", k or None)})
     settings = load_config(config)
     from retail_ci.serve.batch_lists import predict_run
+
     told = set()
+
     def progress(done: int, total: int) -> None:
-        "A line for every tenth of the customers."
-        if (tenth := 10 * done // max(total, 1)) not in told: told.add(tenth); tell_step(f"{done:,} of {total:,} customers", max(tenth - 1, 0), 10)
-    try: notes = predict_run(settings, find_root(), Path(out) if out else None, k or None, progress)
-    finally: end_steps()
+        """A line for every tenth of the customers."""
+        if (tenth := 10 * done // max(total, 1)) not in told:
+            told.add(tenth)
+            tell_step(f"{done:,} of {total:,} customers", max(tenth - 1, 0), 10)
+
+    try:
+        notes = predict_run(settings, find_root(), Path(out) if out else None, k or None, progress)
+    finally:
+        end_steps()
     print("\n".join(notes))
 
+
 def drift(
-    source: str = "",          # the new month: a file, folder, glob or FILE#TABLE; the config's own transactions if left out
-    config: str = "default",   # a name from configs/, or a YAML file: whose model, and how to read the source
-    since: str = "",           # the first day that counts as new, such as 2025-12-01; the day after the training data if left out
-    out: str = "",             # the folder for drift.json, drift.png and drift.html; runs/NAME/drift if left out
+    source: str = "",  # the new month: a file, folder, glob or FILE#TABLE; the config's own transactions if left out
+    config: str = "default",  # a name from configs/, or a YAML file: whose model, and how to read the source
+    since: str = "",  # the first day that counts as new, such as 2025-12-01; the day after the training data if left out
+    out: str = "",  # the folder for drift.json, drift.png and drift.html; runs/NAME/drift if left out
 ) -> None:
-    "Hold a new month against the data of the model that answers; ends with 5 if it differs."
+    """Hold a new month against the data of the model that answers; ends with 5 if it differs."""
     settings = load_config(config)
     from retail_ci.serve.drift import as_text, drift_run, raise_alarm, write_drift
+
     folder = Path(out) if out else find_root() / "runs" / settings.name / "drift"
-    try: found = drift_run(settings, find_root(), source, since, tell_step)
-    finally: end_steps()
+    try:
+        found = drift_run(settings, find_root(), source, since, tell_step)
+    finally:
+        end_steps()
     write_drift(found, folder, f"Drift of {settings.name}, {found.start} to {found.end}")
     print(f"{as_text(found)}\n\nWritten to {folder}/")
     raise_alarm(found)
 
 # %% ../nbs/12_cli.ipynb #1a2dfb1f
 def export(
-    config: str = "default",         # a name from configs/, or a YAML file
-    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
-    format: str = "powerbi",         # powerbi: tables as parquet and CSV, a model with measures, a dictionary, a theme
-    out: str = "",                   # the folder; runs/NAME/powerbi if left out
-    bom: bool = False,               # begin CSV files with the mark by which Excel knows UTF-8
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    format: str = "powerbi",  # powerbi: tables as parquet and CSV, a model with measures, a dictionary, a theme
+    out: str = "",  # the folder; runs/NAME/powerbi if left out
+    bom: bool = False,  # begin CSV files with the mark by which Excel knows UTF-8
 ) -> None:
-    "Write the tables of the last good run for Power BI."
-    if format != "powerbi": raise ConfigError(unknown("format", format, ["powerbi"], "--format"))
+    """Write the tables of the last good run for Power BI."""
+    if format != "powerbi":
+        raise ConfigError(unknown("format", format, ["powerbi"], "--format"))
     run = finished_run(config, set_)
     from retail_ci.export.powerbi import export_powerbi
+
     folder = Path(out) if out else run.path.parent / "powerbi"
-    try: facts = export_powerbi(run, folder, bom, tell_step)
-    finally: end_steps()
-    print("\n".join([*facts["notes"], *(f"{t['table']}: {t['rows']:,} rows" for t in facts["tables"]), f"Written to {folder}/; README.md there says how to open it."]))
+    try:
+        facts = export_powerbi(run, folder, bom, tell_step)
+    finally:
+        end_steps()
+    print(
+        "\n".join(
+            [
+                *facts["notes"],
+                *(f"{t['table']}: {t['rows']:,} rows" for t in facts["tables"]),
+                f"Written to {folder}/; README.md there says how to open it.",
+            ]
+        )
+    )
+
 
 def campaigns(
-    config: str = "default",         # a name from configs/, or a YAML file
-    set_: list[str] | None = None,   # change one key of the config, as key=value; may be repeated
-    out: str = "",                   # the folder; runs/NAME/campaigns if left out
-    bom: bool = False,               # begin CSV files with the mark by which Excel knows UTF-8
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    out: str = "",  # the folder; runs/NAME/campaigns if left out
+    bom: bool = False,  # begin CSV files with the mark by which Excel knows UTF-8
 ) -> None:
-    "Write a list of customers to contact for each segment, and hold a group back."
+    """Write a list of customers to contact for each segment, and hold a group back."""
     run = finished_run(config, set_)
     from retail_ci.export.campaigns import write_campaigns
+
     folder = Path(out) if out else run.path.parent / "campaigns"
-    try: summary, notes = write_campaigns(run, folder, bom, tell_step)
-    finally: end_steps()
-    say = lambda r: f"{r.segment}: {r.send:,} to contact, {r.control:,} held back" + (f"; a lift of {100 * r.smallest_lift:.1f} points or more would show" if r.smallest_lift == r.smallest_lift else f"; {r.buys_anyway:.0%} buy anyway, and no lift could show" if r.buys_anyway == r.buys_anyway else "; how many buy anyway is not known") if r.send + r.control else f"{r.segment}: nobody to contact"
+    try:
+        summary, notes = write_campaigns(run, folder, bom, tell_step)
+    finally:
+        end_steps()
+
+    def say(r):
+        return (
+            f"{r.segment}: {r.send:,} to contact, {r.control:,} held back"
+            + (
+                f"; a lift of {100 * r.smallest_lift:.1f} points or more would show"
+                if r.smallest_lift == r.smallest_lift
+                else f"; {r.buys_anyway:.0%} buy anyway, and no lift could show"
+                if r.buys_anyway == r.buys_anyway
+                else "; how many buy anyway is not known"
+            )
+            if r.send + r.control
+            else f"{r.segment}: nobody to contact"
+        )
+
     print("\n".join([*notes, *(say(r) for r in summary.itertuples()), f"Written to {folder}/"]))
 
 # %% ../nbs/12_cli.ipynb #c63480fa
 def models_promote(
-    config: str = "default",   # a name from configs/, or a YAML file: whose last good run
-    force: str = "",           # go past the gate, for this reason; it is written down
+    config: str = "default",  # a name from configs/, or a YAML file: whose last good run
+    force: str = "",  # go past the gate, for this reason; it is written down
 ) -> None:
-    "Make the model of the last good run the one that answers, if it passes the gate."
+    """Make the model of the last good run the one that answers, if it passes the gate."""
     run = finished_run(config)
     from retail_ci.serve.promotion import promote
-    step = lambda done, total: tell_step(f"lists: {done:,} of {total:,} customers", max(done - 1, 0), total)
-    try: yes, version, checks = promote(run, serving_of(run), force, step, tell_step)
-    finally: end_steps()
+
+    def step(done, total):
+        return tell_step(f"lists: {done:,} of {total:,} customers", max(done - 1, 0), total)
+
+    try:
+        yes, version, checks = promote(run, serving_of(run), force, step, tell_step)
+    finally:
+        end_steps()
     print("\n".join(f"{'yes' if c.passed else 'NO ':<4}{c.name}: {c.found}" for c in checks))
-    if yes: print(f"{version} answers now; `retail-ci serve --config {config}` starts the service.", flush=True)
+    if yes:
+        print(
+            f"{version} answers now; `retail-ci serve --config {config}` starts the service.",
+            flush=True,
+        )
     tell_registry(run)
-    if not yes: raise RunError("The gate says no, so nothing has changed. Look at the pages 03 and 05, or give a reason with --force.")
+    if not yes:
+        raise RunError(
+            "The gate says no, so nothing has changed. Look at the pages 03 and 05, or give a "
+            "reason with --force."
+        )
+
 
 def models_rollback(
-    config: str = "default",   # a name from configs/, or a YAML file
-    reason: str = "",          # why; it is written down
+    config: str = "default",  # a name from configs/, or a YAML file
+    reason: str = "",  # why; it is written down
 ) -> None:
-    "Let the model before the present one answer again; it takes effect at once."
+    """Let the model before the present one answer again; it takes effect at once."""
     from retail_ci.serve.promotion import take_back
+
     run = finished_run(config)
     print(f"{take_back(serving_of(run), reason)} answers now.", flush=True)
     tell_registry(run)
 
 # %% ../nbs/12_cli.ipynb #fa76911f
 def models_list(
-    config: str = "default",   # a name from configs/, or a YAML file
+    config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    "Show the models that have answered, the present one last, and those in the registry."
+    """Show the models that have answered, the present one last, and those in the registry."""
     from retail_ci.serve.bundle import read_stack
     from retail_ci.serve.promotion import settle_pending
+
     run = finished_run(config)
     settle_pending(serving_of(run))
     stack = read_stack(serving_of(run))
-    print("\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"]) if stack else "No model has been promoted yet; `retail-ci models promote` does it.", flush=True)
-    if not tell_registry(run): return
+    print(
+        "\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"])
+        if stack
+        else "No model has been promoted yet; `retail-ci models promote` does it.",
+        flush=True,
+    )
+    if not tell_registry(run):
+        return
     from retail_ci.serve.registry import list_models
+
     table = list_models(open_registry(run), serving_of(run), run.config.name)
     print("\n" + table.to_string(index=False) if len(table) else "No model is registered yet.")
 
+
 def models_show(
-    which: str = "champion",   # champion, challenger, a version, a bundle or a run
-    config: str = "default",   # a name from configs/, or a YAML file
+    which: str = "champion",  # champion, challenger, a version, a bundle or a run
+    config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    "Show one registered model: where it comes from, what it reached, what the gate said, how to load it."
+    """Show one registered model: where it comes from, what it reached, what the gate said, how to load it."""
     run = finished_run(config)
     from retail_ci.serve.registry import follow, model_text, pick_version
+
     store = open_registry(run)
-    for note in follow(store, serving_of(run), run.config.name): print(f"retail-ci: {note}", file=sys.stderr)
+    for note in follow(store, serving_of(run), run.config.name):
+        print(f"retail-ci: {note}", file=sys.stderr)
     print(model_text(store, pick_version(store, which, run.config.name)))
 
+
 def models_compare(
-    runs: str = "",            # which runs, with commas between, or the beginnings of their names; the last five if left out
-    metric: str = "",          # only numbers whose name holds this, such as ndcg
-    config: str = "default",   # a name from configs/, or a YAML file
-    out: str = "",             # also write the numbers to this file, .csv or .parquet
+    runs: str = "",  # which runs, with commas between, or the beginnings of their names; the last five if left out
+    metric: str = "",  # only numbers whose name holds this, such as ndcg
+    config: str = "default",  # a name from configs/, or a YAML file
+    out: str = "",  # also write the numbers to this file, .csv or .parquet
 ) -> None:
-    "Lay runs side by side: settings that differ, and every number with its interval."
-    if out and Path(out).suffix not in (".csv", ".parquet"): raise ConfigError(f"Say where the numbers go: --out FILE, a .csv or .parquet file, found {out!r}.")
+    """Lay runs side by side: settings that differ, and every number with its interval."""
+    if out and Path(out).suffix not in (".csv", ".parquet"):
+        raise ConfigError(
+            f"Say where the numbers go: --out FILE, a .csv or .parquet file, found {out!r}."
+        )
     run = finished_run(config)
     from retail_ci.core.runs import save
     from retail_ci.serve.tracking import compare_runs, comparison_text
-    found = compare_runs(run.config, [r.strip() for r in runs.split(",") if r.strip()], metric, store=open_registry(run))
+
+    found = compare_runs(
+        run.config,
+        [r.strip() for r in runs.split(",") if r.strip()],
+        metric,
+        store=open_registry(run),
+    )
     print(comparison_text(found))
-    if out: save(found.numbers, out)
+    if out:
+        save(found.numbers, out)
 
 # %% ../nbs/12_cli.ipynb #9204bdc5
 def open_registry(
-    run: Run,   # any run of a config
-) -> Any:       # a Store of retail_ci.serve.tracking
-    "Open the place where the runs of a config are written down, saying that it takes a moment."
+    run: Run,  # any run of a config
+) -> Any:  # a Store of retail_ci.serve.tracking
+    """Open the place where the runs of a config are written down, saying that it takes a moment."""
     from retail_ci.serve.tracking import open_store
+
     tell_step("opening MLflow", 0, 1)
-    try: return open_store(run.config, serving_of(run).parent)
-    finally: end_steps()
+    try:
+        return open_store(run.config, serving_of(run).parent)
+    finally:
+        end_steps()
+
 
 def tell_registry(
-    run: Run,   # the last good run of a config
-) -> bool:      # whether MLflow is in use and could be told
-    "Bring MLflow up to date; if that cannot be done, say so: what was decided stands."
+    run: Run,  # the last good run of a config
+) -> bool:  # whether MLflow is in use and could be told
+    """Bring MLflow up to date; if that cannot be done, say so: what was decided stands."""
     from retail_ci.pipeline.afterwards import to_write_down
     from retail_ci.serve.tracking import installed
-    if not (to_write_down(run.config) and installed()): return False
+
+    if not (to_write_down(run.config) and installed()):
+        return False
     from retail_ci.serve.registry import write_down
+
     tell_step("MLflow", 0, 1)
-    try: notes = write_down(run.config, serving_of(run).parent)
-    except RetailError as e: notes = [f"MLflow is not up to date: {str(e).removesuffix('.')}. What answers is not affected; the next `retail-ci models` command puts it right."]
-    finally: end_steps()
-    for note in notes: print(f"retail-ci: {note}", file=sys.stderr, flush=True)
+    try:
+        notes = write_down(run.config, serving_of(run).parent)
+    except RetailError as e:
+        notes = [
+            f"MLflow is not up to date: {str(e).removesuffix('.')}. What answers is not affected; "
+            "the next `retail-ci models` command puts it right."
+        ]
+    finally:
+        end_steps()
+    for note in notes:
+        print(f"retail-ci: {note}", file=sys.stderr, flush=True)
     return not any(note.startswith("MLflow is not up to date") for note in notes)
 
+
 def serving_of(
-    run: Run,   # any run of a config
-) -> Path:      # the folder of its bundles
-    "Where the bundles of a config stand."
+    run: Run,  # any run of a config
+) -> Path:  # the folder of its bundles
+    """Where the bundles of a config stand."""
     return find_root() / "runs" / run.config.name / "serving"
 
 # %% ../nbs/12_cli.ipynb #13bdcde7
-COMMANDS: tuple[Callable, ...] = (generate, check, run, segment, recommend, predict, drift, evaluate, tune, models_promote, models_rollback, models_list, models_show, models_compare, export, campaigns, site, serve)
+COMMANDS: tuple[Callable, ...] = (
+    generate,
+    check,
+    run,
+    segment,
+    recommend,
+    predict,
+    drift,
+    evaluate,
+    tune,
+    models_promote,
+    models_rollback,
+    models_list,
+    models_show,
+    models_compare,
+    export,
+    campaigns,
+    site,
+    serve,
+)
 
 # %% ../nbs/12_cli.ipynb #bd25da3e
 def comments(
-    function: Callable,   # a command
-) -> dict[str, str]:      # parameter: the comment beside it
-    "What stands beside the parameters of a function."
+    function: Callable,  # a command
+) -> dict[str, str]:  # parameter: the comment beside it
+    """What stands beside the parameters of a function."""
     source = inspect.getsource(function)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     beside = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     node = ast.parse(source).body[0]
     begins = [argument.lineno for argument in node.args.args] + [node.returns.lineno]
-    return {argument.arg: next(beside[n] for n in range(first, after) if n in beside)
-            for argument, first, after in zip(node.args.args, begins, begins[1:])}
+    return {
+        argument.arg: next(beside[n] for n in range(first, after) if n in beside)
+        for argument, first, after in zip(node.args.args, begins, begins[1:])
+    }
 
 # %% ../nbs/12_cli.ipynb #f34da564
-METAVARS = {"config": "NAME|FILE", "format": "NAME", "models": "A,B", "cuts": "N", "since": "DAY", "k": "K", "out": "DIR", "set_": "KEY=VALUE", "from_": "NN", "to": "NN", "port": "PORT", "host": "ADDRESS", "workers": "N", "bundle": "DIR", "force": "REASON", "reason": "REASON", "renderer": "NAME", "runs": "A,B", "metric": "NAME",
-            "customers": "FILE", "allow": "FILE", "block": "FILE", "recent": "FILE", "categories": "A,B", "without_categories": "A,B", "max_per_category": "N"}  # what stands behind an option
+METAVARS = {
+    "config": "NAME|FILE",
+    "format": "NAME",
+    "models": "A,B",
+    "cuts": "N",
+    "since": "DAY",
+    "k": "K",
+    "out": "DIR",
+    "set_": "KEY=VALUE",
+    "from_": "NN",
+    "to": "NN",
+    "port": "PORT",
+    "host": "ADDRESS",
+    "workers": "N",
+    "bundle": "DIR",
+    "force": "REASON",
+    "reason": "REASON",
+    "renderer": "NAME",
+    "runs": "A,B",
+    "metric": "NAME",
+    "customers": "FILE",
+    "allow": "FILE",
+    "block": "FILE",
+    "recent": "FILE",
+    "categories": "A,B",
+    "without_categories": "A,B",
+    "max_per_category": "N",
+}  # what stands behind an option
+
 
 def as_command(
-    function: Callable,   # a command
-) -> Callable:            # the same, as typer wants it
-    "Give a function the options that its parameters describe, and answers in place of tracebacks."
+    function: Callable,  # a command
+) -> Callable:  # the same, as typer wants it
+    """Give a function the options that its parameters describe, and answers in place of tracebacks."""
     import typer
-    hints, notes, signature = get_type_hints(function), comments(function), inspect.signature(function)
+
+    hints = get_type_hints(function)
+    notes = comments(function)
+    signature = inspect.signature(function)
+
     @functools.wraps(function)
-    def command(**values: Any) -> None: raise SystemExit(answer(_guarded(function), **values))
-    options = {name: Annotated[hints[name], typer.Argument(help=notes[name], metavar=f"[{name.upper()}]", show_default=name == "which") if name in ("source", "which") else typer.Option(
-        *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[:1 + (len(name) == 1)], help=notes[name], metavar=METAVARS.get(name), show_default=bool(p.default))]
-               for name, p in signature.parameters.items()}
+    def command(**values: Any) -> None:
+        raise SystemExit(answer(_guarded(function), **values))
+
+    options = {
+        name: Annotated[
+            hints[name],
+            typer.Argument(
+                help=notes[name], metavar=f"[{name.upper()}]", show_default=name == "which"
+            )
+            if name in ("source", "which")
+            else typer.Option(
+                *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[: 1 + (len(name) == 1)],
+                help=notes[name],
+                metavar=METAVARS.get(name),
+                show_default=bool(p.default),
+            ),
+        ]
+        for name, p in signature.parameters.items()
+    }
     command.__annotations__ = options
-    command.__signature__ = signature.replace(parameters=[p.replace(annotation=options[n]) for n, p in signature.parameters.items()], return_annotation=None)
+    command.__signature__ = signature.replace(
+        parameters=[p.replace(annotation=options[n]) for n, p in signature.parameters.items()],
+        return_annotation=None,
+    )
     return command
 
+
 def _guarded(function: Callable) -> Callable:
-    "A command that refuses to write into a finished run before it does any work."
+    """A command that refuses to write into a finished run before it does any work."""
+
     def call(**values: Any) -> None:
-        if values.get("out"): check_writable(values["out"], "give another place to --out")
+        if values.get("out"):
+            check_writable(values["out"], "give another place to --out")
         function(**values)
+
     return call
 
 # %% ../nbs/12_cli.ipynb #597ed412
-EXIT_CODES = {0: "done", 1: "something failed inside", 2: "the config or the command is wrong", 3: "the data cannot be used",
-              4: "the run or the disk is in the way", 5: "new data differ from what the model has learned from", 130: "stopped by Ctrl-C", 141: "whoever read the output has gone"}
+EXIT_CODES = {
+    0: "done",
+    1: "something failed inside",
+    2: "the config or the command is wrong",
+    3: "the data cannot be used",
+    4: "the run or the disk is in the way",
+    5: "new data differ from what the model has learned from",
+    130: "stopped by Ctrl-C",
+    141: "whoever read the output has gone",
+}
+
 
 def answer(
     function: Callable,  # what to do
-    **values: Any,       # its arguments
-) -> int:                # the exit code
-    "Call a function; say in one sentence on stderr what was wrong."
+    **values: Any,  # its arguments
+) -> int:  # the exit code
+    """Call a function; say in one sentence on stderr what was wrong."""
     try:
         function(**values)
         sys.stdout.flush()
         return 0
-    except KeyboardInterrupt: text, exit_code = "Stopped. The last good run is untouched.", 130
+    except KeyboardInterrupt:
+        text = "Stopped. The last good run is untouched."
+        exit_code = 130
     except Exception as e:
-        if isinstance(e, BrokenPipeError) and _nobody_reads(): return 141
-        if os.environ.get("RETAIL_CI_DEBUG"): raise
+        if isinstance(e, BrokenPipeError) and _nobody_reads():
+            return 141
+        if os.environ.get("RETAIL_CI_DEBUG"):
+            raise
         found = _in_our_words(e)
-        text, exit_code = str(found), found.exit_code
+        text = str(found)
+        exit_code = found.exit_code
     print(f"retail-ci: {one_line(text, 2000)}", file=sys.stderr, flush=True)
     return exit_code
 
+
 def _in_our_words(error: Exception) -> RetailError:
-    "What the system or a missing package says is translated; anything else is unexpected, and says where to look."
-    if isinstance(error, RetailError): return error
+    """What the system or a missing package says is translated; anything else is unexpected, and says where to look."""
+    if isinstance(error, RetailError):
+        return error
     if isinstance(error, (OSError, ImportError, MemoryError)):
-        what = "A package is missing" if isinstance(error, ImportError) else f"Cannot use {one_line(getattr(error, 'filename', None) or 'what this needs', 200)}"
+        what = (
+            "A package is missing"
+            if isinstance(error, ImportError)
+            else f"Cannot use {one_line(getattr(error, 'filename', None) or 'what this needs', 200)}"
+        )
         return translation(error, RunError, what, "Correct it and try again.")
-    return RetailError(f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and call it again to see where.")
+    return RetailError(
+        f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and call it "
+        "again to see where."
+    )
+
 
 def _nobody_reads() -> bool:
-    "Whether the reader of standard output has gone, as `head` does when it has enough; then what is left to say goes nowhere."
-    try: sys.stdout.flush()
+    """Whether the reader of standard output has gone, as `head` does when it has enough; then what is left to say goes nowhere."""
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
@@ -542,62 +900,143 @@ def _nobody_reads() -> bool:
 EXAMPLES = {
     "generate": ["retail-ci generate", "retail-ci generate --config small --out data/raw"],
     "check": ["retail-ci check sales.csv --out shop.yaml", "retail-ci check --config shop.yaml"],
-    "run": ["retail-ci run", "retail-ci run --config small --set segmentation.k=4", "retail-ci run --config shop.yaml --from 05", "retail-ci run --config shop.yaml --fresh"],
-    "evaluate": ["retail-ci evaluate", "retail-ci evaluate --config completejourney --cuts 3", "retail-ci evaluate --models collaborative,content --k 5 --out trial"],
+    "run": [
+        "retail-ci run",
+        "retail-ci run --config small --set segmentation.k=4",
+        "retail-ci run --config shop.yaml --from 05",
+        "retail-ci run --config shop.yaml --fresh",
+    ],
+    "evaluate": [
+        "retail-ci evaluate",
+        "retail-ci evaluate --config completejourney --cuts 3",
+        "retail-ci evaluate --models collaborative,content --k 5 --out trial",
+    ],
     "tune": ["retail-ci tune", "retail-ci tune --models personal_decayed,recent_popularity"],
-    "recommend": ["retail-ci recommend --all --out lists.parquet", "retail-ci recommend --customers mailing.csv --out lists.csv -k 5 --block out_of_stock.csv --exclude-purchased"],
-    "segment": ["retail-ci segment --out segments.csv", "retail-ci segment --customers mailing.csv --out segments.parquet --config small"],
+    "recommend": [
+        "retail-ci recommend --all --out lists.parquet",
+        "retail-ci recommend --customers mailing.csv --out lists.csv -k 5 --block "
+        "out_of_stock.csv --exclude-purchased",
+    ],
+    "segment": [
+        "retail-ci segment --out segments.csv",
+        "retail-ci segment --customers mailing.csv --out segments.parquet --config small",
+    ],
     "predict": ["retail-ci predict", "retail-ci predict --config shop.yaml --out tables -k 20"],
-    "drift": ["retail-ci drift december.csv --config shop.yaml", "retail-ci drift --since 2025-12-01"],
-    "export": ["retail-ci export", "retail-ci export --format powerbi --config shop.yaml --out /mnt/share/powerbi --bom"],
-    "campaigns": ["retail-ci campaigns", "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists"],
-    "site": ["retail-ci site", "retail-ci site --config small --serve", "retail-ci site --renderer smalldocs"],
-    "models_promote": ["retail-ci models promote", "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'"],
-    "models_rollback": ["retail-ci models rollback", "retail-ci models rollback --reason 'too many umbrellas'"], "models_list": ["retail-ci models list"],
+    "drift": [
+        "retail-ci drift december.csv --config shop.yaml",
+        "retail-ci drift --since 2025-12-01",
+    ],
+    "export": [
+        "retail-ci export",
+        "retail-ci export --format powerbi --config shop.yaml --out /mnt/share/powerbi --bom",
+    ],
+    "campaigns": [
+        "retail-ci campaigns",
+        "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists",
+    ],
+    "site": [
+        "retail-ci site",
+        "retail-ci site --config small --serve",
+        "retail-ci site --renderer smalldocs",
+    ],
+    "models_promote": [
+        "retail-ci models promote",
+        "retail-ci models promote --config shop.yaml --force 'the tills were closed for a week'",
+    ],
+    "models_rollback": [
+        "retail-ci models rollback",
+        "retail-ci models rollback --reason 'too many umbrellas'",
+    ],
+    "models_list": ["retail-ci models list"],
     "models_show": ["retail-ci models show", "retail-ci models show challenger --config shop.yaml"],
-    "models_compare": ["retail-ci models compare --metric ndcg", "retail-ci models compare --runs 20260102,20260201 --out months.csv"],
-    "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"]}
+    "models_compare": [
+        "retail-ci models compare --metric ndcg",
+        "retail-ci models compare --runs 20260102,20260201 --out months.csv",
+    ],
+    "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"],
+}
 
 # %% ../nbs/12_cli.ipynb #13e12129
 def show_version(
     value: bool,  # whether it was asked for
 ) -> None:
-    "Show the version and end."
+    """Show the version and end."""
     from retail_ci import __version__
-    if value: print(f"retail-ci {__version__}"); raise SystemExit(0)
+
+    if value:
+        print(f"retail-ci {__version__}")
+        raise SystemExit(0)
+
 
 def app() -> Any:  # a typer application
-    "The command line: the commands, their examples, and what the exit codes mean."
+    """The command line: the commands, their examples, and what the exit codes mean."""
     import typer
-    block = lambda title, lines: "\n\n".join(["\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])])
+
+    def block(title, lines):
+        return "\n\n".join(["\b\n" + "\n".join([title, *(f"  {line}" for line in lines)])])
+
     codes = block("Exit codes:", [f"{k:<4} {v}" for k, v in EXIT_CODES.items()])
-    result = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+    result = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+    )
     groups = {"": result}
     for function in COMMANDS:
         group, _, name = function.__name__.rpartition("_")
-        if group not in groups: result.add_typer(groups.setdefault(group, typer.Typer(help="Decide which model answers.", no_args_is_help=True)), name=group)
-        groups[group].command(name, epilog=block("Examples:", EXAMPLES[function.__name__]))(as_command(function))
+        if group not in groups:
+            result.add_typer(
+                groups.setdefault(
+                    group, typer.Typer(help="Decide which model answers.", no_args_is_help=True)
+                ),
+                name=group,
+            )
+        groups[group].command(name, epilog=block("Examples:", EXAMPLES[function.__name__]))(
+            as_command(function)
+        )
+
     def options(version: bool = False) -> None:
-        "Show the version, if asked."
-    options.__annotations__ = {"version": Annotated[bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)]}
-    result.callback(help="Retail customer intelligence: from a transaction log to segments, recommendations and a report.",
-                    epilog=block("Examples:", [lines[0] for lines in EXAMPLES.values()]) + "\n\n" + codes)(options)
+        """Show the version, if asked."""
+
+    options.__annotations__ = {
+        "version": Annotated[
+            bool,
+            typer.Option(
+                "--version", help="Show the version.", callback=show_version, is_eager=True
+            ),
+        ]
+    }
+    result.callback(
+        help="Retail customer intelligence: from a transaction log to segments, recommendations and a report.",
+        epilog=block("Examples:", [lines[0] for lines in EXAMPLES.values()]) + "\n\n" + codes,
+    )(options)
     return result
 
+
 def main() -> None:
-    "The entry point of `retail-ci`."
+    """The entry point of `retail-ci`."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file may hold bytes that are no text
-    try: app()()
-    except KeyboardInterrupt: raise SystemExit(130) from None
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # the name of a file may hold bytes that are no text
+    try:
+        app()()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 # %% ../nbs/12_cli.ipynb #e78a66ae
 #| eval: false
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()
 
 # %% ../nbs/12_cli.ipynb #d47b21f6
 def instead_of_nbdev() -> None:
-    "What `nbdev_docs` and its like do in a checkout: name the commands that serve in their place, and end with 2."
+    """What `nbdev_docs` and its like do in a checkout: name the commands that serve in their place, and end with 2."""
     name = Path(sys.argv[0]).name
-    print(f"{name} is not for this project: `retail-ci site` builds the site, `make test` tests, and make_readme of retail_ci.report.site writes README.md; see CONTRIBUTING.md.", file=sys.stderr)
+    print(
+        f"{name} is not for this project: `retail-ci site` builds the site, `make test` tests, "
+        "and make_readme of retail_ci.report.site writes README.md; see CONTRIBUTING.md.",
+        file=sys.stderr,
+    )
     raise SystemExit(2)

@@ -1,5 +1,14 @@
-"A project in a temporary folder, with notebooks that do almost nothing, and a way to call the command line there."
-import contextlib, io, json, os, shutil, signal, subprocess, sys, time
+"""A project in a temporary folder, with notebooks that do almost nothing, and a way to call the command line there."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +19,12 @@ import pytest
 
 from retail_ci.cli import app
 
-os.environ.setdefault("RETAIL_CI_TRACKING", "off")  # MLflow has tests of its own; the others do not wait for it
-hypothesis.settings.register_profile("everywhere", derandomize=True, deadline=None, database=None)  # by itself it does so only where CI is set
+os.environ.setdefault(
+    "RETAIL_CI_TRACKING", "off"
+)  # MLflow has tests of its own; the others do not wait for it
+hypothesis.settings.register_profile(
+    "everywhere", derandomize=True, deadline=None, database=None
+)  # by itself it does so only where CI is set
 hypothesis.settings.load_profile("everywhere")
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
 OPEN = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir)"
@@ -23,27 +36,36 @@ def no_traceback(text: str) -> bool:
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60):
-    "Wait until something is true; what it was."
+    """Wait until something is true; what it was."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := what(): return found
+        if found := what():
+            return found
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} seconds")
 
 
 def alive(pid: int) -> bool:
-    try: return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError: return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @dataclass
 class Project:
-    "A folder with configs/ and nbs/."
+    """A folder with configs/ and nbs/."""
+
     root: Path
 
     def notebook(self, name: str, *sources: str) -> Path:
-        "Write a notebook; the run is opened in its first cell."
-        cells = [nbformat.v4.new_code_cell('config = "small"\nrun_dir = ""', metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(OPEN)]
+        """Write a notebook; the run is opened in its first cell."""
+        cells = [
+            nbformat.v4.new_code_cell(
+                'config = "small"\nrun_dir = ""', metadata={"tags": ["parameters"]}
+            ),
+            nbformat.v4.new_code_cell(OPEN),
+        ]
         cells += [nbformat.v4.new_code_cell(source) for source in sources]
         path = self.root / "nbs" / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
@@ -53,29 +75,51 @@ class Project:
         (self.root / "configs" / f"{name}.yaml").write_text(text)
 
     def start(self, *words: str, **env: str) -> subprocess.Popen:
-        "Start the command line as a terminal does: in a process group of its own."
-        return subprocess.Popen([RETAIL_CI, *words], cwd=self.root, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                start_new_session=True, env=os.environ | env,
-                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # also where the tests run in the background
+        """Start the command line as a terminal does: in a process group of its own."""
+        return subprocess.Popen(
+            [RETAIL_CI, *words],
+            cwd=self.root,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=os.environ | env,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # also where the tests run in the background
 
     def call(self, *words: str, **env: str) -> subprocess.CompletedProcess:
-        "Call the command line and wait; whatever happens, nobody sees a traceback."
+        """Call the command line and wait; whatever happens, nobody sees a traceback."""
         process = self.start(*words, **env)
-        try: out, err = process.communicate(timeout=300)
+        try:
+            out, err = process.communicate(timeout=300)
         finally:
-            if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         assert no_traceback(out) and no_traceback(err), err
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def here(self, *words: str) -> subprocess.CompletedProcess:
-        "Call the command line within this process: its server of forked processes is used again, which is quicker."
-        out, err, before = io.StringIO(), io.StringIO(), os.getcwd()
+        """Call the command line within this process: its server of forked processes is used again,
+        which is quicker.
+        """
+        out = io.StringIO()
+        err = io.StringIO()
+        before = os.getcwd()
         os.chdir(self.root)
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended: app()(list(words))
-        finally: os.chdir(before)
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+                pytest.raises(SystemExit) as ended,
+            ):
+                app()(list(words))
+        finally:
+            os.chdir(before)
         assert no_traceback(out.getvalue()) and no_traceback(err.getvalue()), err.getvalue()
-        return subprocess.CompletedProcess(words, ended.value.code or 0, out.getvalue(), err.getvalue())
+        return subprocess.CompletedProcess(
+            words, ended.value.code or 0, out.getvalue(), err.getvalue()
+        )
 
     def home(self, name: str = "default") -> Path:
         return self.root / "runs" / name
@@ -85,43 +129,53 @@ class Project:
         return os.readlink(link) if link.is_symlink() else None
 
     def leftovers(self, name: str = "default") -> list[str]:
-        return [p.name for p in self.home(name).glob(".*") if p.name != ".lock"] if self.home(name).exists() else []
-
+        return (
+            [p.name for p in self.home(name).glob(".*") if p.name != ".lock"]
+            if self.home(name).exists()
+            else []
+        )
 
     def only(self, name: str, *sources: str) -> None:
-        "Leave one notebook, with these sources."
-        for path in (self.root / "nbs").iterdir(): path.unlink()
+        """Leave one notebook, with these sources."""
+        for path in (self.root / "nbs").iterdir():
+            path.unlink()
         self.notebook(name, *sources)
 
 
 def make_project(root: Path) -> Project:
-    "Four notebooks: 01, then 02 and 03 beside each other, then the index."
+    """Four notebooks: 01, then 02 and 03 beside each other, then the index."""
     made = Project(root)
-    for folder in ("nbs", "configs"): (root / folder).mkdir(parents=True)
+    for folder in ("nbs", "configs"):
+        (root / folder).mkdir(parents=True)
     made.config("seed: 42\n")
     made.notebook("01_cleaning", "run.write('data_metrics', {'kept': 3})")
-    made.notebook("02_features", "run.write('cut_points', {'kept': run.read('data_metrics')['kept']})")
-    made.notebook("03c_segment_profiles", "run.write('segment_metrics', {'k': run.read('data_metrics')['kept']})")
+    made.notebook(
+        "02_features", "run.write('cut_points', {'kept': run.read('data_metrics')['kept']})"
+    )
+    made.notebook(
+        "03c_segment_profiles",
+        "run.write('segment_metrics', {'k': run.read('data_metrics')['kept']})",
+    )
     made.notebook("index", "run.read('segment_metrics'), run.read('cut_points')")
     return made
 
 
 @pytest.fixture
 def fresh(tmp_path) -> Project:
-    "A project that has not run yet."
+    """A project that has not run yet."""
     return make_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory) -> tuple[Project, subprocess.CompletedProcess]:
-    "One run of the small project, and what it said; not to be changed."
+    """One run of the small project, and what it said; not to be changed."""
     made = make_project(tmp_path_factory.mktemp("ran") / "project")
     return made, made.call("run")
 
 
 @pytest.fixture
 def project(ran, tmp_path) -> Project:
-    "A project with a finished run, to be changed."
+    """A project with a finished run, to be changed."""
     assert ran[1].returncode == 0, ran[1].stderr
     shutil.copytree(ran[0].root, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
@@ -129,50 +183,103 @@ def project(ran, tmp_path) -> Project:
 
 @dataclass
 class Server:
-    "A PostgreSQL server of our own."
+    """A PostgreSQL server of our own."""
+
     port: int
     folder: Path
 
     def url(self, table: str = "") -> str:
-        return f"postgresql://tester@127.0.0.1:{self.port}/postgres" + (f"#{table}" if table else "")
+        return f"postgresql://tester@127.0.0.1:{self.port}/postgres" + (
+            f"#{table}" if table else ""
+        )
 
     def sql(self, *statements: str) -> None:
         import psycopg
+
         with psycopg.connect(self.url()) as con:
-            for statement in statements: con.execute(statement)
+            for statement in statements:
+                con.execute(statement)
 
     def fill(self, table: str, rows: "pd.DataFrame", types: dict[str, str]) -> None:
-        "Make a table of a frame."
+        """Make a table of a frame."""
         import psycopg
+
         with psycopg.connect(self.url()) as con:
-            con.execute(f"CREATE TABLE {table} ({', '.join(f'{c} {types[c]}' for c in rows.columns)})")
+            con.execute(
+                f"CREATE TABLE {table} ({', '.join(f'{c} {types[c]}' for c in rows.columns)})"
+            )
             with con.cursor().copy(f"COPY {table} FROM STDIN") as copy:
-                for row in rows.itertuples(index=False): copy.write_row([None if v is None or v != v else v for v in row])
+                for row in rows.itertuples(index=False):
+                    copy.write_row([None if v is None or v != v else v for v in row])
 
 
 @pytest.fixture(scope="session")
 def postgres():
-    "PostgreSQL from Debian's package, on a free port of this machine only; stopped and removed afterwards."
-    import pwd, socket, tempfile
+    """PostgreSQL from Debian's package, on a free port of this machine only; stopped and removed
+    afterwards.
+    """
+    import pwd
+    import socket
+    import tempfile
+
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
-    if not found: pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
-    tools, folder = found[-1].parent, Path(tempfile.mkdtemp(prefix="pg-"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
+    tools = found[-1].parent
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
     who = {}
     if os.getuid() == 0:  # the server refuses to run as root
-        try: account = pwd.getpwnam("postgres")
-        except KeyError: pytest.skip("PostgreSQL will not run as root, and there is no user postgres")
+        try:
+            account = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL will not run as root, and there is no user postgres")
         os.chown(folder, account.pw_uid, account.pw_gid)
         who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    call = lambda *words: subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, **who)
+
+    def call(*words):
+        return subprocess.run(
+            words,
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=120,
+            **who,
+        )
+
     try:
-        call(tools / "initdb", "-D", folder / "data", "-U", "tester", "-A", "trust", "--no-sync", "--locale", "C", "-E", "UTF8")
-        call(tools / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", "start")
+        call(
+            tools / "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            "tester",
+            "-A",
+            "trust",
+            "--no-sync",
+            "--locale",
+            "C",
+            "-E",
+            "UTF8",
+        )
+        call(
+            tools / "pg_ctl",
+            "-D",
+            folder / "data",
+            "-w",
+            "-l",
+            folder / "log",
+            "-o",
+            f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off",
+            "start",
+        )
         yield Server(port, folder)
     finally:
-        if (folder / "data/postmaster.pid").exists(): call(tools / "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")
+        if (folder / "data/postmaster.pid").exists():
+            call(tools / "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -181,7 +288,7 @@ MODEL_READER = Path(__file__).parents[1] / ".model-reader/bin/python"
 
 @pytest.fixture(scope="session")
 def model_reader() -> Callable[..., list[dict]]:
-    "What Microsoft's library says of models in folders: an answer for each, see model_reader.py."
+    """What Microsoft's library says of models in folders: an answer for each, see model_reader.py."""
     if not (MODEL_READER.parents[1] / ".ready").exists():
         pytest.skip("Microsoft's library for Power BI models is not installed (make model-reader)")
     program = Path(__file__).with_name("model_reader.py")

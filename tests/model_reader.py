@@ -22,7 +22,7 @@ NUMBERS = (5, -1234567.5)  # shown in the format of every measure
 
 
 def load_library():
-    "Start .NET and load Microsoft's library; neither of the two packages around them is imported."
+    """Start .NET and load Microsoft's library; neither of the two packages around them is imported."""
     import pythonnet
     from clr_loader import get_coreclr
 
@@ -45,7 +45,7 @@ def load_library():
 
 
 def texts(folder):
-    "The TMDL files of a folder, but for empty lines at their ends."
+    """The TMDL files of a folder, but for empty lines at their ends."""
     files = Path(folder).rglob("*.tmdl")
     return {
         file.relative_to(folder).as_posix(): file.read_text("utf-8").rstrip("\n") for file in files
@@ -53,7 +53,7 @@ def texts(folder):
 
 
 def changed(tabular, database, folder):
-    "The files that the library would write otherwise, or not at all."
+    """The files that the library would write otherwise, or not at all."""
     with tempfile.TemporaryDirectory() as written:
         tabular.TmdlSerializer.SerializeDatabaseToFolder(database, written)
         ours = texts(folder)
@@ -64,7 +64,7 @@ def changed(tabular, database, folder):
 
 
 def read(tabular, folder):
-    "What the library says of one model."
+    """What the library says of one model."""
     from System import Exception as DotnetException
 
     try:
@@ -86,7 +86,7 @@ def read(tabular, folder):
 
 
 def shown(format_string):
-    "`NUMBERS` as .NET writes them in a format; its custom formats are those of Power BI."
+    """`NUMBERS` as .NET writes them in a format; its custom formats are those of Power BI."""
     from System import Double
     from System.Globalization import CultureInfo
 
@@ -94,7 +94,7 @@ def shown(format_string):
 
 
 def main(folders):
-    "Read every folder; the exit code."
+    """Read every folder; the exit code."""
     missing = [folder for folder in folders if not Path(folder).is_dir()]
     if missing or not folders:
         print(f"Expected folders with TMDL files, found {missing or 'none'}.", file=sys.stderr)

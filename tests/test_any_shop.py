@@ -1,5 +1,8 @@
-"Shops that are not of our size: a finished run or one sentence, never a traceback."
-import json, re, shutil
+"""Shops that are not of our size: a finished run or one sentence, never a traceback."""
+
+import json
+import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -7,25 +10,47 @@ import pandas as pd
 import pytest
 from any_shop import NOT_A_NUMBER, OPTIONAL, Rooms, Shop, odd_words, outcome
 from conftest import Project
-from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from test_chain import checkout
 
-from retail_ci.export.campaigns import write_campaigns
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import Run
-from retail_ci.report.pages import facts_of, PAGES
-from retail_ci.export.powerbi import export_powerbi, MEASURES
+from retail_ci.export.campaigns import write_campaigns
+from retail_ci.export.powerbi import MEASURES, export_powerbi
+from retail_ci.report.pages import PAGES, facts_of
 
-SETTINGS = dict(deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+SETTINGS = dict(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 SHOPS = 30
 
 # A shop that knows neither price nor revenue is refused at once, so most know one of them.
-columns = st.builds(frozenset.union, st.frozensets(st.sampled_from(OPTIONAL)), st.sampled_from([{"price"}, {"revenue"}, {"price"}, {"revenue"}, set()]))
+columns = st.builds(
+    frozenset.union,
+    st.frozensets(st.sampled_from(OPTIONAL)),
+    st.sampled_from([{"price"}, {"revenue"}, {"price"}, {"revenue"}, set()]),
+)
 shops = st.builds(
-    Shop, products=st.integers(1, 20), customers=st.integers(3, 50), days=st.one_of(st.just(1), st.integers(2, 92)),
-    columns=columns, tables=st.frozensets(st.sampled_from(["products", "customers"])),
-    greedy=st.booleans(), one_price=st.booleans(), once=st.booleans(), returns=st.booleans(), anonymous=st.booleans(),
-    times=st.booleans(), segments=st.integers(2, 5), seed=st.integers(0, 2**32 - 1))
+    Shop,
+    products=st.integers(1, 20),
+    customers=st.integers(3, 50),
+    days=st.one_of(st.just(1), st.integers(2, 92)),
+    columns=columns,
+    tables=st.frozensets(st.sampled_from(["products", "customers"])),
+    greedy=st.booleans(),
+    one_price=st.booleans(),
+    once=st.booleans(),
+    returns=st.booleans(),
+    anonymous=st.booleans(),
+    times=st.booleans(),
+    segments=st.integers(2, 5),
+    seed=st.integers(0, 2**32 - 1),
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +76,13 @@ def test_a_small_shop_runs_to_the_end_or_is_refused_with_a_sentence(rooms, tmp_p
             check_pages(run)
             check_lists(whole, shop)
         shutil.rmtree(folder)
+
     one()
     assert len(ends) >= SHOPS and ends.count("") >= SHOPS // 3, Counter(ends)
 
 
 def check_pages(run: Path) -> None:
-    "Each page for readers has its title and something to say, and no number that is none."
+    """Each page for readers has its title and something to say, and no number that is none."""
     facts = facts_of(run)
     for name, make in PAGES.items():
         title, _, body = make(facts).partition("\n---\n\n")
@@ -65,17 +91,30 @@ def check_pages(run: Path) -> None:
 
 
 def check_lists(run: Run, shop: Shop) -> None:
-    "Each known buyer is in a segment; a list is as long as k or as the catalogue, and no line is there twice."
+    """Each known buyer is in a segment; a list is as long as k or as the catalogue, and no line is
+    there twice.
+    """
     kept = run.read("transactions")
     buyers = kept.loc[~kept["is_return"], "customer_id"].dropna().nunique()
     assert len(run.read("segments")) == buyers
-    lists, sold = run.read("recommendations"), kept["product_id"].nunique() if "product_id" in kept else 0
-    if sold: assert set(lists.groupby("customer_id").size()) == {min(run.config.recommender.k, max(sold, len(run.read("products"))))}
-    else: assert lists.empty
+    lists = run.read("recommendations")
+    sold = kept["product_id"].nunique() if "product_id" in kept else 0
+    if sold:
+        assert set(lists.groupby("customer_id").size()) == {
+            min(run.config.recommender.k, max(sold, len(run.read("products"))))
+        }
+    else:
+        assert lists.empty
 
 
 @settings(max_examples=12, **SETTINGS)
-@given(lines=st.integers(1, 8_000), customers=st.integers(1, 2_000), products=st.integers(1, 400), days=st.integers(1, 500), seed=st.integers(0, 2**32 - 1))
+@given(
+    lines=st.integers(1, 8_000),
+    customers=st.integers(1, 2_000),
+    products=st.integers(1, 400),
+    days=st.integers(1, 500),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_the_generator_makes_a_shop_of_any_size(generator, lines, customers, products, days, seed):
     size = {"lines": lines, "customers": customers, "products": products, "days": days}
     folder = generator.folder()
@@ -83,8 +122,14 @@ def test_the_generator_makes_a_shop_of_any_size(generator, lines, customers, pro
     run, refusal = outcome(generator.rooms, folder / "other.yaml", folder / "run")
     assert run and not refusal and not odd_words(generator.rooms), refusal
     raw = pd.read_csv(run / "data/raw/transactions.csv", dtype=str)
-    assert raw.drop_duplicates()["product_id"].nunique() <= products and raw["customer_id"].str.strip().nunique() <= customers
-    assert len(pd.read_csv(run / "data/raw/customers.csv")) == customers and len(pd.read_csv(run / "data/raw/products.csv")) == products
+    assert (
+        raw.drop_duplicates()["product_id"].nunique() <= products
+        and raw["customer_id"].str.strip().nunique() <= customers
+    )
+    assert (
+        len(pd.read_csv(run / "data/raw/customers.csv")) == customers
+        and len(pd.read_csv(run / "data/raw/products.csv")) == products
+    )
     shutil.rmtree(folder)
 
 
@@ -95,6 +140,7 @@ def generator(tmp_path_factory):
 
         def folder(self) -> Path:
             return tmp_path_factory.mktemp("generated")
+
     return Generator()
 
 
@@ -115,53 +161,103 @@ FEW_PRODUCTS = """transaction_id,date,customer_id,product_id,quantity,price
 53,2023-11-09,K053,Beauty,1,30.0
 57,2023-12-03,K057,Clothing,1,25.5
 """
-ODD_FOLDER = "we {x} 'n \"q\" ünï"
+ODD_FOLDER = 'we {x} \'n "q" ünï'
 
 
 @pytest.fixture(scope="module")
 def odd_project(tmp_path_factory):
-    "The project in a folder whose name means something to papermill, SQL and a shell."
+    """The project in a folder whose name means something to papermill, SQL and a shell."""
     return checkout(tmp_path_factory.mktemp("odd") / ODD_FOLDER, "0", "index")
 
 
 def finished(project: Project, config: str) -> Path:
-    "Run, site, the tables for Power BI and the campaign lists; the run."
-    for command in (["run"], ["site"], ["export", "--format", "powerbi", "--out", "powerbi"], ["campaigns", "--out", "lists"]):
+    """Run, site, the tables for Power BI and the campaign lists; the run."""
+    for command in (
+        ["run"],
+        ["site"],
+        ["export", "--format", "powerbi", "--out", "powerbi"],
+        ["campaigns", "--out", "lists"],
+    ):
         result = project.here(*command, "--config", config)
-        assert result.returncode == 0 and "retail-ci:" not in result.stderr, (command, result.stderr)  # the exports tell their progress there
+        assert result.returncode == 0 and "retail-ci:" not in result.stderr, (
+            command,
+            result.stderr,
+        )  # the exports tell their progress there
     return project.home(load_config(project.root / config).name) / "current"
 
 
 def test_a_shop_of_three_products_runs_to_the_end(odd_project):
-    "15 lines of 15 customers and three products; a list holds all three and says why it is no longer."
+    """15 lines of 15 customers and three products; a list holds all three and says why it is no
+    longer.
+    """
     (odd_project.root / "few.csv").write_text(FEW_PRODUCTS)
     (odd_project.root / "few.yaml").write_text("data: {transactions: few.csv}\n")
     run = finished(odd_project, "few.yaml")
     lists = pd.read_parquet(run / "data/recommendations.parquet")
-    assert sorted(set(lists["product_id"])) == ["Beauty", "Clothing", "Electronics"] and (lists.groupby("customer_id").size() == 3).all()
+    assert (
+        sorted(set(lists["product_id"])) == ["Beauty", "Clothing", "Electronics"]
+        and (lists.groupby("customer_id").size() == 3).all()
+    )
     assert lists["customer_id"].nunique() == 15
     page = (run / "executed/04k_hybrid.ipynb").read_text(encoding="utf-8")
     assert "k is 10, and the catalogue ends after 3 products." in page
 
 
 NAMES = {  # a column of the customers table: what Power BI calls it
-    "Customers": "customer_Customers", "revenue AT risk": "customer_revenue AT risk", "Offers": "customer_Offers", "Segment": "customer_Segment",
-    "it's": "it_s", 'say "x"': "say _x_", "back\\slash": "back_slash", "tab\tbed": "tab_bed", "no\u00a0break": "no_break", "{x}": "_x_",
-    "CON": "customer_CON", "select": "select", "Größe": "Größe"}
+    "Customers": "customer_Customers",
+    "revenue AT risk": "customer_revenue AT risk",
+    "Offers": "customer_Offers",
+    "Segment": "customer_Segment",
+    "it's": "it_s",
+    'say "x"': "say _x_",
+    "back\\slash": "back_slash",
+    "tab\tbed": "tab_bed",
+    "no\u00a0break": "no_break",
+    "{x}": "_x_",
+    "CON": "customer_CON",
+    "select": "select",
+    "Größe": "Größe",
+}
 
 
 def test_a_customers_column_may_be_called_like_a_measure(odd_project):
-    "What the source calls a column never stops a run, and its values arrive under the nearest name that is free."
+    """What the source calls a column never stops a run, and its values arrive under the nearest
+    name that is free.
+    """
     root = odd_project.root / "shops of Bob's"
-    shop = Shop(12, 40, 90, frozenset(OPTIONAL), frozenset({"products"}), True, False, False, True, False, True, 3, 7)
+    shop = Shop(
+        12,
+        40,
+        90,
+        frozenset(OPTIONAL),
+        frozenset({"products"}),
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+        3,
+        7,
+    )
     config = shop.write(root)
-    people = pd.DataFrame({"customer_id": [f"K{c:03}" for c in range(40)]} | {name: [f"{i}{'ab'[c % 2]}" for c in range(40)] for i, name in enumerate(NAMES)})
+    people = pd.DataFrame(
+        {"customer_id": [f"K{c:03}" for c in range(40)]}
+        | {name: [f"{i}{'ab'[c % 2]}" for c in range(40)] for i, name in enumerate(NAMES)}
+    )
     people.to_csv(root / "customers.csv", index=False)
     named = root / "my {shop} 'n.yaml"
-    named.write_text(config.read_text().replace("products: products.csv", "products: products.csv\n  customers: customers.csv"))
+    named.write_text(
+        config.read_text().replace(
+            "products: products.csv", "products: products.csv\n  customers: customers.csv"
+        )
+    )
     run = finished(odd_project, str(named.relative_to(odd_project.root)))
     assert run.parent.name == "my__shop___n"
-    table = pd.read_parquet(odd_project.root / "powerbi/parquet/dim_customer.parquet").set_index("customer_id")
-    for i, (given, shown) in enumerate(NAMES.items()): assert (table.loc["K000", shown], table.loc["K001", shown]) == (f"{i}a", f"{i}b"), given
+    table = pd.read_parquet(odd_project.root / "powerbi/parquet/dim_customer.parquet").set_index(
+        "customer_id"
+    )
+    for i, (given, shown) in enumerate(NAMES.items()):
+        assert (table.loc["K000", shown], table.loc["K001", shown]) == (f"{i}a", f"{i}b"), given
     names = [name.casefold() for name in table.columns]
     assert len(set(names)) == len(names) and not {m.name.casefold() for m in MEASURES} & set(names)

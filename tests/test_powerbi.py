@@ -1,4 +1,4 @@
-"The model for Power BI before two readers: Microsoft's own library, and the check of each export."
+"""The model for Power BI before two readers: Microsoft's own library, and the check of each export."""
 
 import dataclasses
 import re
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from retail_ci.core.errors import DataError
-from retail_ci.core.formats import amount, LOCALES, use_locale
-from retail_ci.export.star_schema import Column, TABLES
-from retail_ci.export.powerbi import check_model, Measure, MODEL, model_text, tmdl_measure
+from retail_ci.core.formats import LOCALES, amount, use_locale
+from retail_ci.export.powerbi import MODEL, Measure, check_model, model_text, tmdl_measure
+from retail_ci.export.star_schema import TABLES, Column
 
 STAR = {table.name: table for table in TABLES}
 FILES = model_text(STAR, "€")
@@ -467,14 +467,14 @@ ACCEPTED = [
 
 
 def edited(file: str, old: str, new: str) -> dict[str, str]:
-    "The model with one edit: the first place, all line ends."
+    """The model with one edit: the first place, all line ends."""
     path = f"{MODEL}/{file}.tmdl"
     assert old in FILES[path], "the edit changes nothing"
     return {**FILES, path: FILES[path].replace(old, new, -1 if old == "\n" else 1)}
 
 
 def write(files: dict[str, str], folder: Path) -> Path:
-    "Write a model; the folder that Microsoft's library reads."
+    """Write a model; the folder that Microsoft's library reads."""
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8", newline="")
@@ -482,7 +482,7 @@ def write(files: dict[str, str], folder: Path) -> Path:
 
 
 def named(rows: list[tuple]) -> pytest.MarkDecorator:
-    "A case for each row, called by its first field."
+    """A case for each row, called by its first field."""
     return pytest.mark.parametrize("row", rows, ids=[row[0].replace(" ", "-") for row in rows])
 
 
@@ -536,14 +536,15 @@ CURRENCIES = (
 
 @pytest.fixture(autouse=True)
 def english():
-    "Leave the locale as the other tests expect it."
+    """Leave the locale as the other tests expect it."""
     yield
     use_locale("en")
 
 
 def test_every_currency_stands_in_power_bi_as_in_the_report(model_reader, tmp_path):
-    "Each locale with each currency: .NET writes the number, `amount` is what the report writes."
-    texts, reported = [], {}
+    """Each locale with each currency: .NET writes the number, `amount` is what the report writes."""
+    texts = []
+    reported = {}
     for locale in LOCALES:
         use_locale(locale)
         for number, currency in enumerate(CURRENCIES):

@@ -1,19 +1,32 @@
-"The ranking rooms against plain recomputation: metrics by loops, neighbours by dense numpy, and the same answer for shuffled rows."
+"""The ranking rooms against plain recomputation: metrics by loops, neighbours by dense numpy, and the same answer for shuffled rows."""
+
 import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from retail_ci.recommend.baselines import PersonalRecommender, PopularityRecommender, RandomRecommender
-from retail_ci.recommend.collaborative import CollaborativeRecommender, neighbours, product_cells
-from retail_ci.recommend.content import ContentRecommender
+
 from retail_ci.core.errors import ConfigError, DataError
 from retail_ci.evaluate.offline import evaluate, ranking_facts
+from retail_ci.recommend.baselines import (
+    PersonalRecommender,
+    PopularityRecommender,
+    RandomRecommender,
+)
+from retail_ci.recommend.candidates import Evidence, buyers_lately, gone
+from retail_ci.recommend.collaborative import CollaborativeRecommender, neighbours, product_cells
+from retail_ci.recommend.content import ContentRecommender
+from retail_ci.recommend.hybrid import MODELS, HybridRecommender, make_model
 from retail_ci.recommend.interactions import blocks, interactions, time_cut, top_k
-from retail_ci.recommend.metrics import bootstrap_interval, find_hits, intervals, paired_difference, per_customer
-from retail_ci.recommend.candidates import buyers_lately, Evidence, gone
+from retail_ci.recommend.metrics import (
+    bootstrap_interval,
+    find_hits,
+    intervals,
+    paired_difference,
+    per_customer,
+)
 from retail_ci.recommend.ranker import popular_buyers
-from retail_ci.recommend.hybrid import HybridRecommender, make_model, MODELS
 
 COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
 
@@ -22,49 +35,76 @@ def make_log(seed=0, customers=60, products=40, lines=1500, days=120):
     rng = np.random.default_rng(seed)
     taste = rng.integers(0, 4, customers)
     who = rng.integers(0, customers, lines)
-    what = np.where(rng.random(lines) < 0.7, taste[who] * 10 + rng.integers(0, 10, lines), rng.integers(0, products, lines))
-    log = pd.DataFrame({"transaction_id": [f"B{i // 2}" for i in range(lines)], "customer_id": [f"C{i:03d}" for i in who], "product_id": [f"P{i:03d}" for i in what],
-                        "date": pd.Timestamp("2025-01-01") + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
-                        "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[.8, .15, .05]), "price": 1.0 + what % 7})
+    what = np.where(
+        rng.random(lines) < 0.7,
+        taste[who] * 10 + rng.integers(0, 10, lines),
+        rng.integers(0, products, lines),
+    )
+    log = pd.DataFrame(
+        {
+            "transaction_id": [f"B{i // 2}" for i in range(lines)],
+            "customer_id": [f"C{i:03d}" for i in who],
+            "product_id": [f"P{i:03d}" for i in what],
+            "date": pd.Timestamp("2025-01-01")
+            + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
+            "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[0.8, 0.15, 0.05]),
+            "price": 1.0 + what % 7,
+        }
+    )
     log.loc[rng.random(lines) < 0.05, "customer_id"] = None
-    table = pd.DataFrame({"product_id": [f"P{i:03d}" for i in range(products + 2)], "category": [f"cat{i // 10}" for i in range(products + 2)],
-                          "price": [1.0 + i % 7 for i in range(products + 2)]})
+    table = pd.DataFrame(
+        {
+            "product_id": [f"P{i:03d}" for i in range(products + 2)],
+            "category": [f"cat{i // 10}" for i in range(products + 2)],
+            "price": [1.0 + i % 7 for i in range(products + 2)],
+        }
+    )
     return log, table
 
 
 def plain_metrics(recommended, relevant, k):
-    "One customer, by the definitions, with loops."
+    """One customer, by the definitions, with loops."""
     hits = [p in relevant for p in recommended[:k]]
     gain = sum(1 / math.log2(r + 2) for r, hit in enumerate(hits) if hit)
     best = sum(1 / math.log2(r + 2) for r in range(min(k, len(relevant))))
-    precisions = [sum(hits[:r + 1]) / (r + 1) for r, hit in enumerate(hits) if hit]
-    return {"precision": sum(hits) / k, "recall": sum(hits) / len(relevant), "ndcg": gain / best,
-            "hit_rate": float(any(hits)), "map": sum(precisions) / min(k, len(relevant))}
+    precisions = [sum(hits[: r + 1]) / (r + 1) for r, hit in enumerate(hits) if hit]
+    return {
+        "precision": sum(hits) / k,
+        "recall": sum(hits) / len(relevant),
+        "ndcg": gain / best,
+        "hit_rate": float(any(hits)),
+        "map": sum(precisions) / min(k, len(relevant)),
+    }
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_metrics_equal_plain_loops(seed):
     rng = np.random.default_rng(seed)
-    n, products, k = 30, int(rng.integers(5, 60)), int(rng.integers(1, 15))
+    n = 30
+    products = int(rng.integers(5, 60))
+    k = int(rng.integers(1, 15))
     lists = np.full((n, k), -1)
     for i in range(n):
-        found = rng.permutation(products)[:min(k, int(rng.integers(0, k + 1)))]
-        lists[i, :len(found)] = found
+        found = rng.permutation(products)[: min(k, int(rng.integers(0, k + 1)))]
+        lists[i, : len(found)] = found
     bought = rng.random((n, products)) < 0.2
     bought[np.arange(n), rng.integers(0, products, n)] = True
     truth = sp.csr_matrix(bought.astype(float))
     ours = per_customer(find_hits(lists, truth), np.diff(truth.indptr))
     for i in range(n):
         relevant = set(truth[i].indices.tolist())
-        for name, value in plain_metrics([p for p in lists[i].tolist() if p >= 0], relevant, k).items():
+        for name, value in plain_metrics(
+            [p for p in lists[i].tolist() if p >= 0], relevant, k
+        ).items():
             assert ours[name][i] == pytest.approx(value, abs=1e-12), (name, i)
 
 
 def plain_backtest(model, log, table, k=10, days=30):
-    "The whole protocol again, from long tables and python sets."
+    """The whole protocol again, from long tables and python sets."""
     cut = log["date"].max() - pd.Timedelta(hours=24 * days)
     bought = log[(log["quantity"] > 0) & log["customer_id"].notna()]
-    before, after = bought[bought["date"] <= cut], bought[bought["date"] > cut]
+    before = bought[bought["date"] <= cut]
+    after = bought[bought["date"] > cut]
     past = before.groupby("customer_id")["product_id"].agg(set)
     future = after.groupby("customer_id")["product_id"].agg(set)
     known = log[log["date"] <= cut]
@@ -72,7 +112,11 @@ def plain_backtest(model, log, table, k=10, days=30):
     model.fit(known, table.assign(price=table["product_id"].map(paid)))
     out = {}
     for task in ("any", "discovery"):
-        relevant = {c: (f - past[c] if task == "discovery" else f) for c, f in future.items() if c in past.index}
+        relevant = {
+            c: (f - past[c] if task == "discovery" else f)
+            for c, f in future.items()
+            if c in past.index
+        }
         relevant = {c: f for c, f in relevant.items() if f}
         answer = model.recommend(list(relevant), k, exclude_purchased=task == "discovery")
         lists = answer.sort_values("rank").groupby("customer_id")["product_id"].agg(list)
@@ -85,7 +129,8 @@ def plain_backtest(model, log, table, k=10, days=30):
 def test_evaluation_equals_a_plain_backtest(name, monkeypatch):
     monkeypatch.setattr("retail_ci.recommend.interactions.SMALL", 0)
     log, table = make_log()
-    ours, plain = evaluate([name], log, table, resamples=20), plain_backtest(make_model(name), log, table)
+    ours = evaluate([name], log, table, resamples=20)
+    plain = plain_backtest(make_model(name), log, table)
     for task in ("any", "discovery"):
         found = ours.table[ours.table["task"] == task].set_index("metric")["value"]
         assert ours.protocol["customers"][task] == plain[task]["customers"] > 10
@@ -105,7 +150,8 @@ def test_shuffled_rows_change_nothing(name):
 
 def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
     log, _ = make_log(7)
-    data, n = interactions(log), 5
+    data = interactions(log)
+    n = 5
     counts = data.counts.toarray().astype(float)
     units = counts / np.linalg.norm(counts, axis=1, keepdims=True)
     cosine = units @ units.T
@@ -114,7 +160,10 @@ def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
     for i, row in enumerate(cosine):
         best = sorted(range(len(row)), key=lambda j: (-np.float32(row[j]), j))[:n]
         nearest[i, best] = row[best]
-    monkeypatch.setattr("retail_ci.recommend.interactions.blocks", lambda rows, width, *_: blocks(rows, width, height=7))
+    monkeypatch.setattr(
+        "retail_ci.recommend.interactions.blocks",
+        lambda rows, width, *_: blocks(rows, width, height=7),
+    )
     assert np.allclose(neighbours(data.counts, n).toarray(), nearest, atol=1e-6)
     model = CollaborativeRecommender(n).fit(log)
     assert np.allclose(model._scores(np.arange(len(counts))).toarray(), nearest @ counts, atol=1e-4)
@@ -125,8 +174,12 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     makes = (HybridRecommender, HybridRecommender.weighted)
     whole = [make().fit(log, table).recommend() for make in makes]
     for module in ("base", "collaborative", "hybrid", "candidates", "ranker"):
-        monkeypatch.setattr(f"retail_ci.recommend.{module}.blocks", lambda rows, width, *_, **__: blocks(rows, width, height=7))
-    for make, before in zip(makes, whole): pd.testing.assert_frame_equal(before, make().fit(log, table).recommend())
+        monkeypatch.setattr(
+            f"retail_ci.recommend.{module}.blocks",
+            lambda rows, width, *_, **__: blocks(rows, width, height=7),
+        )
+    for make, before in zip(makes, whole):
+        pd.testing.assert_frame_equal(before, make().fit(log, table).recommend())
 
 
 def test_the_ranker_needs_transactions_alone_and_no_order_of_lines():
@@ -134,18 +187,29 @@ def test_the_ranker_needs_transactions_alone_and_no_order_of_lines():
     bare = log[["customer_id", "product_id", "date", "quantity"]]
     model = HybridRecommender().fit(bare)
     assert len(model.notes_) == 2 and model.checks_["any"]["customers"] >= 40
-    pd.testing.assert_frame_equal(model.recommend(), HybridRecommender().fit(bare.sample(frac=1, random_state=3)).recommend())
+    pd.testing.assert_frame_equal(
+        model.recommend(), HybridRecommender().fit(bare.sample(frac=1, random_state=3)).recommend()
+    )
     for exclude in (False, True):
         everyone = model.recommend(exclude_purchased=exclude)
-        alone = pd.concat([model.recommend([c], exclude_purchased=exclude) for c in ("C003", "C031")], ignore_index=True)
-        pd.testing.assert_frame_equal(alone, everyone[everyone["customer_id"].isin(["C003", "C031"])].reset_index(drop=True))
+        alone = pd.concat(
+            [model.recommend([c], exclude_purchased=exclude) for c in ("C003", "C031")],
+            ignore_index=True,
+        )
+        pd.testing.assert_frame_equal(
+            alone, everyone[everyone["customer_id"].isin(["C003", "C031"])].reset_index(drop=True)
+        )
 
 
 def test_what_left_the_shelf_is_not_recommended():
     log, _ = make_log(12, lines=6000)
-    log["product_id"] = log["product_id"].where(log["date"] < log["date"].max() - pd.Timedelta(days=20), "new " + log["product_id"])
+    log["product_id"] = log["product_id"].where(
+        log["date"] < log["date"].max() - pd.Timedelta(days=20), "new " + log["product_id"]
+    )
     lists = HybridRecommender().fit(log).evidence_
-    assert lists.gone_.sum() >= 20 and not any(name.startswith("new") for name in lists.data_.product_ids[lists.gone_])
+    assert lists.gone_.sum() >= 20 and not any(
+        name.startswith("new") for name in lists.data_.product_ids[lists.gone_]
+    )
     assert (lists.lately_[lists.gone_] == 0).all() and lists.lately_[~lists.gone_].min() > 0
 
 
@@ -155,29 +219,47 @@ def test_fading_buyers_equal_a_plain_sum():
     plain = np.zeros(len(data.product_ids))
     for column in range(len(plain)):
         mine = data.columns == column
-        known = pd.Series(data.age[mine & (data.rows >= 0)]).groupby(data.rows[mine & (data.rows >= 0)]).min()
-        plain[column] = sum(1 / (1 + age / 14) for age in [*known, *data.age[mine & (data.rows < 0)]])
+        known = (
+            pd.Series(data.age[mine & (data.rows >= 0)])
+            .groupby(data.rows[mine & (data.rows >= 0)])
+            .min()
+        )
+        plain[column] = sum(
+            1 / (1 + age / 14) for age in [*known, *data.age[mine & (data.rows < 0)]]
+        )
     left = ~gone(data)
     assert left.any() and np.allclose(buyers_lately(data)[left], plain[left])
-    assert popular_buyers(Evidence().fit(log), "popular lately").tolist() == buyers_lately(data).tolist()
+    assert (
+        popular_buyers(Evidence().fit(log), "popular lately").tolist()
+        == buyers_lately(data).tolist()
+    )
 
 
 def test_reasons_do_not_depend_on_what_was_ranked_before():
     log, table = make_log(15, lines=4000)
     model = HybridRecommender().fit(log, table)
-    rows, columns = np.arange(20), np.tile(np.arange(10), (20, 1))
+    rows = np.arange(20)
+    columns = np.tile(np.arange(10), (20, 1))
     before = model._reasons(rows, columns, columns)
     model.rank(np.arange(40), exclude_purchased=(False, True))
     assert before.tolist() == model._reasons(rows, columns, columns).tolist()
     near = model.evidence_.near_._scores(rows).toarray()
-    assert np.allclose(product_cells(model.evidence_.near_.neighbours_[rows], model.evidence_.near_.bought_, columns), near[:, :10], rtol=1e-6)
+    assert np.allclose(
+        product_cells(
+            model.evidence_.near_.neighbours_[rows], model.evidence_.near_.bought_, columns
+        ),
+        near[:, :10],
+        rtol=1e-6,
+    )
     assert np.array_equal(model.evidence_.near_top_[rows], near.max(axis=1))
 
 
 def test_too_little_history_is_said():
     log, _ = make_log(13, days=40)
     model = HybridRecommender().fit(log)
-    assert model.choice_ == {"any": "blend", "discovery": "blend"} and all("too little history" in note for note in model.notes_)
+    assert model.choice_ == {"any": "blend", "discovery": "blend"} and all(
+        "too little history" in note for note in model.notes_
+    )
     assert set(model.recommend()["method"]) == {"blend"}
 
 
@@ -194,7 +276,7 @@ def test_top_k_equals_a_sort(seed, small, monkeypatch):
             left = [j for j in range(30) if dense[i, j] > 0 and not banned[i, j]]
             expected = sorted(left, key=lambda j: (-dense[i, j], j))[:8]
             assert columns[i].tolist() == expected + [-1] * (8 - len(expected))
-            assert values[i, :len(expected)].tolist() == dense[i, expected].tolist()
+            assert values[i, : len(expected)].tolist() == dense[i, expected].tolist()
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -203,10 +285,18 @@ def test_every_model_keeps_the_manners(name, exclude):
     log, table = make_log(1)
     model = make_model(name).fit(log, table)
     answer = model.recommend(k=10, exclude_purchased=exclude)
-    assert list(answer.columns) == COLUMNS and answer["score"].between(0, 1).all() and (answer["reason"] != "").all()
+    assert (
+        list(answer.columns) == COLUMNS
+        and answer["score"].between(0, 1).all()
+        and (answer["reason"] != "").all()
+    )
     assert not answer.duplicated(["customer_id", "product_id"]).any()
     for _, part in answer.groupby("customer_id"):
-        assert part["rank"].tolist() == list(range(1, len(part) + 1)) and part["score"].is_monotonic_decreasing and len(part) == 10
+        assert (
+            part["rank"].tolist() == list(range(1, len(part) + 1))
+            and part["score"].is_monotonic_decreasing
+            and len(part) == 10
+        )
     if exclude:
         sales = log[(log["quantity"] > 0) & log["customer_id"].notna()]
         assert answer.merge(sales, on=["customer_id", "product_id"]).empty
@@ -215,17 +305,27 @@ def test_every_model_keeps_the_manners(name, exclude):
 def test_odd_questions_are_answered_and_flagged():
     log, table = make_log(2)
     model = HybridRecommender().fit(log, table)
-    assert list(model.recommend([]).columns) == COLUMNS and "No customer" in model.recommend([]).attrs["notes"][0]
+    assert (
+        list(model.recommend([]).columns) == COLUMNS
+        and "No customer" in model.recommend([]).attrs["notes"][0]
+    )
     twice = model.recommend(["C001", "nobody", "C001"], k=3)
-    assert twice["customer_id"].tolist() == ["C001"] * 3 + ["nobody"] * 3 and len(twice.attrs["notes"]) == 2
+    assert (
+        twice["customer_id"].tolist() == ["C001"] * 3 + ["nobody"] * 3
+        and len(twice.attrs["notes"]) == 2
+    )
     assert set(twice.query("customer_id == 'nobody'")["method"]) == {"popular"}
     everything = model.recommend(["C001"], k=1000)
-    assert len(everything) == len(table) and "catalogue ends after 42" in everything.attrs["notes"][0]
+    assert (
+        len(everything) == len(table) and "catalogue ends after 42" in everything.attrs["notes"][0]
+    )
     short = model.recommend(["C001"], k=42, exclude_purchased=True)
     assert len(short) < 42 and "shorter than 42" in short.attrs["notes"][0]
     for k in (0, -1, 1.5, True):
-        with pytest.raises(DataError, match="k must be a whole number of at least 1"): model.recommend(["C001"], k=k)
-    with pytest.raises(ConfigError, match="Unknown model 'hybird'"): make_model("hybird")
+        with pytest.raises(DataError, match="k must be a whole number of at least 1"):
+            model.recommend(["C001"], k=k)
+    with pytest.raises(ConfigError, match="Unknown model 'hybird'"):
+        make_model("hybird")
 
 
 def test_odd_data_is_answered_or_refused():
@@ -235,15 +335,23 @@ def test_odd_data_is_answered_or_refused():
     lonely = HybridRecommender().fit(one).recommend(k=3)
     assert len(lonely) == 1 and lonely.attrs["notes"]
     for missing in (["category"], ["price"]):
-        assert len(HybridRecommender().fit(log, table.drop(columns=missing)).recommend(["C001"])) == 10
+        assert (
+            len(HybridRecommender().fit(log, table.drop(columns=missing)).recommend(["C001"])) == 10
+        )
     bare = HybridRecommender().fit(log, table[["product_id"]])
     assert bare.notes_ and len(bare.recommend(["C001"])) == 10
-    with pytest.raises(DataError, match="describes nothing"): ContentRecommender().fit(log, table[["product_id"]])
-    with pytest.raises(DataError, match="more than once"): HybridRecommender().fit(log, pd.concat([table, table[:1]]))
-    with pytest.raises(DataError, match="no purchase"): PopularityRecommender().fit(log[:0])
+    with pytest.raises(DataError, match="describes nothing"):
+        ContentRecommender().fit(log, table[["product_id"]])
+    with pytest.raises(DataError, match="more than once"):
+        HybridRecommender().fit(log, pd.concat([table, table[:1]]))
+    with pytest.raises(DataError, match="no purchase"):
+        PopularityRecommender().fit(log[:0])
     anonymous = log.assign(customer_id=None)
     for model in (PersonalRecommender(), HybridRecommender()):
-        assert set(model.fit(anonymous, table).recommend(["C001"])["method"]) == {"popular"} and model.recommend().empty
+        assert (
+            set(model.fit(anonymous, table).recommend(["C001"])["method"]) == {"popular"}
+            and model.recommend().empty
+        )
 
 
 def test_a_saved_model_answers_alike(tmp_path):
@@ -251,8 +359,13 @@ def test_a_saved_model_answers_alike(tmp_path):
     model = HybridRecommender().fit(log, table)
     again = HybridRecommender.load(model.save(tmp_path / "recommender.npz"))
     for exclude in (False, True):
-        pd.testing.assert_frame_equal(model.recommend(["C001", "C007", "nobody"], 7, exclude), again.recommend(["C001", "C007", "nobody"], 7, exclude))
-    assert (tmp_path / "recommender.npz").read_bytes() == model.save(tmp_path / "b.npz").read_bytes()
+        pd.testing.assert_frame_equal(
+            model.recommend(["C001", "C007", "nobody"], 7, exclude),
+            again.recommend(["C001", "C007", "nobody"], 7, exclude),
+        )
+    assert (tmp_path / "recommender.npz").read_bytes() == model.save(
+        tmp_path / "b.npz"
+    ).read_bytes()
 
 
 def test_nothing_after_the_cut_is_used():
@@ -261,15 +374,24 @@ def test_nothing_after_the_cut_is_used():
     later = log["date"] > cut
     lying = log.assign(price=log["price"].where(~later, 1000.0))
     names = ["ranker", "weighted", "content", "popularity"]
-    pd.testing.assert_frame_equal(evaluate(names, log, table, resamples=10).table, evaluate(names, lying, table.assign(price=5.0), resamples=10).table)
+    pd.testing.assert_frame_equal(
+        evaluate(names, log, table, resamples=10).table,
+        evaluate(names, lying, table.assign(price=5.0), resamples=10).table,
+    )
 
 
 def test_intervals_are_seeded_shared_and_cover():
     rng = np.random.default_rng(0)
-    a, b = rng.random(300), rng.random(300)
+    a = rng.random(300)
+    b = rng.random(300)
     both = intervals({"a": a, "b": b, "d": a - b})
-    assert both["a"] == pytest.approx(bootstrap_interval(a)) and both["d"] == pytest.approx(paired_difference(a, b))
-    inside = sum(i["low"] <= 0.5 <= i["high"] for i in (bootstrap_interval(rng.random(80), resamples=300) for _ in range(100)))
+    assert both["a"] == pytest.approx(bootstrap_interval(a)) and both["d"] == pytest.approx(
+        paired_difference(a, b)
+    )
+    inside = sum(
+        i["low"] <= 0.5 <= i["high"]
+        for i in (bootstrap_interval(rng.random(80), resamples=300) for _ in range(100))
+    )
     assert 88 <= inside <= 100
 
 
@@ -279,7 +401,9 @@ def test_ranking_file_has_the_agreed_shape():
     for task in ("any", "discovery"):
         assert set(facts[task]) == set(MODELS)
         for metrics in facts[task].values():
-            assert {"precision", "recall", "ndcg", "hit_rate", "map", "coverage", "novelty"} <= set(metrics)
+            assert {"precision", "recall", "ndcg", "hit_rate", "map", "coverage", "novelty"} <= set(
+                metrics
+            )
             assert all(set(m) == {"value", "low", "high"} for m in metrics.values())
         assert {"popularity", "personal"} <= set(facts["paired"][task]["weighted"])
     better = facts["paired"]["any"]["collaborative"]["popularity"]["ndcg"]
@@ -291,5 +415,13 @@ def test_chance_depends_on_the_customer_alone():
     model = RandomRecommender(seed=1).fit(log)
     everyone = model.recommend()
     for customer in ("C003", "C050"):
-        pd.testing.assert_frame_equal(model.recommend([customer]), everyone[everyone["customer_id"] == customer].reset_index(drop=True))
-    assert not RandomRecommender(seed=2).fit(log).recommend(["C003"])["product_id"].equals(model.recommend(["C003"])["product_id"])
+        pd.testing.assert_frame_equal(
+            model.recommend([customer]),
+            everyone[everyone["customer_id"] == customer].reset_index(drop=True),
+        )
+    assert (
+        not RandomRecommender(seed=2)
+        .fit(log)
+        .recommend(["C003"])["product_id"]
+        .equals(model.recommend(["C003"])["product_id"])
+    )

@@ -1,11 +1,16 @@
-"The neighbours found on Spark are the ones found here, and pandas tables come out of Spark, and go in, as they do with DuckDB."
-import datetime, os, sys
+"""The neighbours found on Spark are the ones found here, and pandas tables come out of Spark, and go in, as they do with DuckDB."""
+
+import datetime
+import os
+import sys
+
 import ibis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
+
 from retail_ci.data import engines
 from retail_ci.recommend.collaborative import neighbours, neighbours_on_spark
 
@@ -13,28 +18,37 @@ pyspark = pytest.importorskip("pyspark")
 
 
 def taste_matrix(customers: int, products: int, seed: int) -> sp.csr_matrix:
-    "Counts with tastes, many ties (customers with one purchase) and some empty rows."
+    """Counts with tastes, many ties (customers with one purchase) and some empty rows."""
     rng = np.random.default_rng(seed)
-    who, group = rng.integers(0, customers, customers * 6), rng.integers(0, 10, customers)
-    what = (group[who] * products // 10 + rng.geometric(.15, len(who))) % products
+    who = rng.integers(0, customers, customers * 6)
+    group = rng.integers(0, 10, customers)
+    what = (group[who] * products // 10 + rng.geometric(0.15, len(who))) % products
     return sp.csr_matrix((np.ones(len(who), np.float32), (who, what)), shape=(customers, products))
 
 
 @pytest.fixture(scope="module")
 def spark():
-    "A session whose Python workers are this very Python, wherever it stands."
+    """A session whose Python workers are this very Python, wherever it stands."""
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
-    session = (SparkSession.builder.master("local[2]").appName("neighbours").config("spark.ui.enabled", "false")
-               .config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
-               .config("spark.sql.shuffle.partitions", "2").getOrCreate())
+
+    session = (
+        SparkSession.builder.master("local[2]")
+        .appName("neighbours")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.sql.shuffle.partitions", "2")
+        .getOrCreate()
+    )
     yield session
     session.stop()
 
 
 def test_spark_finds_the_same_neighbours(spark):
     counts = taste_matrix(600, 80, 1)
-    here, there = neighbours(counts, 20), neighbours_on_spark(spark, counts, 20, partitions=3)
+    here = neighbours(counts, 20)
+    there = neighbours_on_spark(spark, counts, 20, partitions=3)
     assert (here.indptr == there.indptr).all() and (here.indices == there.indices).all()
     assert here.data.tobytes() == there.data.tobytes()
 
@@ -45,8 +59,12 @@ def test_the_accelerator_changes_nothing(seed, n, monkeypatch):
     pytest.importorskip("sparse_dot_topn")
     monkeypatch.setattr("retail_ci.recommend.collaborative.SPARE", 4)
     counts = taste_matrix(700, 60, seed)
-    plain, fast = neighbours(counts, n, fast=False), neighbours(counts, n, fast=True)
-    assert plain.indices.tobytes() == fast.indices.tobytes() and plain.data.tobytes() == fast.data.tobytes()
+    plain = neighbours(counts, n, fast=False)
+    fast = neighbours(counts, n, fast=True)
+    assert (
+        plain.indices.tobytes() == fast.indices.tobytes()
+        and plain.data.tobytes() == fast.data.tobytes()
+    )
 
 
 def test_threads_and_blocks_change_nothing(monkeypatch):
@@ -82,9 +100,12 @@ TIME = datetime.datetime(2025, 1, 31, 23, 59, 59, 123456)
 
 @pytest.fixture(scope="module")
 def backends(spark):
-    "Spark and DuckDB, each with the same three rows."
-    there, here = engines.connect(session=spark), engines.connect()
-    there._session.sql(ROWS.format(text="STRING", time="TIMESTAMP_NTZ")).createOrReplaceTempView("three")
+    """Spark and DuckDB, each with the same three rows."""
+    there = engines.connect(session=spark)
+    here = engines.connect()
+    there._session.sql(ROWS.format(text="STRING", time="TIMESTAMP_NTZ")).createOrReplaceTempView(
+        "three"
+    )
     here.raw_sql("CREATE TABLE three AS " + ROWS.format(text="VARCHAR", time="TIMESTAMP"))
     yield there, here
     engines.close(there)
@@ -92,19 +113,40 @@ def backends(spark):
 
 
 def test_spark_answers_with_the_pandas_table_that_duckdb_gives(backends):
-    from_spark, from_duckdb = (engines.answer(con.table("three").order_by("row")) for con in backends)
+    from_spark, from_duckdb = (
+        engines.answer(con.table("three").order_by("row")) for con in backends
+    )
     pd.testing.assert_frame_equal(from_spark, from_duckdb, check_exact=True)
     kinds = {name: str(kind) for name, kind in from_spark.dtypes.items()}
-    assert kinds == {"row": "int32", "text": "str", "whole": "float64", "number": "float64", "yes": "object", "day": "datetime64[s]", "time": "datetime64[us]"}
-    values = [from_spark[name].astype(object).where(from_spark[name].notna(), None).tolist() for name in ("text", "whole", "number", "yes")]
+    assert kinds == {
+        "row": "int32",
+        "text": "str",
+        "whole": "float64",
+        "number": "float64",
+        "yes": "object",
+        "day": "datetime64[s]",
+        "time": "datetime64[us]",
+    }
+    values = [
+        from_spark[name].astype(object).where(from_spark[name].notna(), None).tolist()
+        for name in ("text", "whole", "number", "yes")
+    ]
     assert values == [["tea", None, ""], [7.0, None, -9.0], [1.5, None, 0.0], [True, None, False]]
-    times = [[None if pd.isna(v) else v.isoformat() for v in from_spark[name]] for name in ("day", "time")]
-    assert times == [["2025-01-31T00:00:00", None, "0001-01-01T00:00:00"], ["2025-01-31T23:59:59.123456", None, "9999-12-31T00:00:00"]]
+    times = [
+        [None if pd.isna(v) else v.isoformat() for v in from_spark[name]]
+        for name in ("day", "time")
+    ]
+    assert times == [
+        ["2025-01-31T00:00:00", None, "0001-01-01T00:00:00"],
+        ["2025-01-31T23:59:59.123456", None, "9999-12-31T00:00:00"],
+    ]
 
 
-@pytest.mark.filterwarnings("ignore:toPandas attempted Arrow optimization:UserWarning")  # its words before it fails
+@pytest.mark.filterwarnings(
+    "ignore:toPandas attempted Arrow optimization:UserWarning"
+)  # its words before it fails
 def test_sparks_own_way_to_pandas_still_ends_in_2262(backends):
-    "Once this fails, the detour in `answer` is no longer needed."
+    """Once this fails, the detour in `answer` is no longer needed."""
     with pytest.raises(pa.ArrowInvalid, match="would result in out of bounds timestamp"):
         backends[0].table("three").execute()
 
@@ -120,7 +162,10 @@ SERIES = {
     "boolean": pd.Series([True, None, False], dtype="boolean"),
     "us": pd.Series([TIME, None, datetime.datetime(1970, 1, 1)], dtype="datetime64[us]"),
     "ns": pd.Series([TIME, None, datetime.datetime(1970, 1, 1)], dtype="datetime64[ns]"),
-    "s": pd.Series([datetime.datetime(2025, 1, 31), None, datetime.datetime(1970, 1, 1)], dtype="datetime64[s]")}
+    "s": pd.Series(
+        [datetime.datetime(2025, 1, 31), None, datetime.datetime(1970, 1, 1)], dtype="datetime64[s]"
+    ),
+}
 TEXT = ("str", ["tea", None, ""])
 WANTED = dict.fromkeys(("str", "object", "string", "arrow", "category"), TEXT) | {
     "Int64": ("float64", [7.0, None, -9.0]),
@@ -128,16 +173,25 @@ WANTED = dict.fromkeys(("str", "object", "string", "arrow", "category"), TEXT) |
     "boolean": ("object", [True, None, False]),
     "us": ("datetime64[us]", [pd.Timestamp(TIME), None, pd.Timestamp("1970-01-01")]),
     "ns": ("datetime64[us]", [pd.Timestamp(TIME), None, pd.Timestamp("1970-01-01")]),
-    "s": ("datetime64[us]", [pd.Timestamp("2025-01-31"), None, pd.Timestamp("1970-01-01")])}
+    "s": ("datetime64[us]", [pd.Timestamp("2025-01-31"), None, pd.Timestamp("1970-01-01")]),
+}
 
 
-@pytest.mark.filterwarnings("ignore:Series.values returning an ndarray:DeprecationWarning")  # of times only, which we do not pass
+@pytest.mark.filterwarnings(
+    "ignore:Series.values returning an ndarray:DeprecationWarning"
+)  # of times only, which we do not pass
 def test_pandas_tables_go_into_spark_and_come_back(backends):
     frame = pd.DataFrame(SERIES)
     tables = [con.execute(ibis.memtable(frame)) for con in backends]
     tables.append(backends[0]._session.createDataFrame(frame).toPandas())
     for table in tables:
-        back = {name: (str(table[name].dtype), table[name].astype(object).where(table[name].notna(), None).tolist()) for name in frame}
+        back = {
+            name: (
+                str(table[name].dtype),
+                table[name].astype(object).where(table[name].notna(), None).tolist(),
+            )
+            for name in frame
+        }
         assert back == WANTED
 
 
@@ -150,4 +204,6 @@ def test_map_in_pandas_hands_on_what_it_gets(backends):
 
     inside = rows.mapInPandas(column_kinds, "kinds string").toPandas()
     assert inside["kinds"].tolist() == ["int32 str Int64 float64 object"]
-    pd.testing.assert_frame_equal(rows.mapInPandas(lambda parts: parts, rows.schema).toPandas(), rows.toPandas())
+    pd.testing.assert_frame_equal(
+        rows.mapInPandas(lambda parts: parts, rows.schema).toPandas(), rows.toPandas()
+    )

@@ -1,81 +1,167 @@
-"Tracking, registry and promotion against real MLflow: a file, a server, and everything that can be in the way."
-import dataclasses, json, os, shutil, signal, socket, sqlite3, subprocess, sys, time, urllib.request
+"""Tracking, registry and promotion against real MLflow: a file, a server, and everything that can be in the way."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-
 from conftest import Project, make_project, no_traceback, wait_for
-from retail_ci.serve.bundle import activate, current_bundle
-from retail_ci.core.config import Config, load_config, MlflowConfig
+
+from retail_ci.core.config import Config, MlflowConfig, load_config
 from retail_ci.core.errors import RunError
 from retail_ci.core.runs import ARTEFACTS, Run
-from retail_ci.pipeline.manifest import publish, write_manifest
-from retail_ci.serve.promotion import only_one, promote, promote_first, read_log, take_back
-from retail_ci.recommend.hybrid import configured
-from retail_ci.serve.registry import holder, list_models, write_down
 from retail_ci.customers.segmentation import CustomerSegmentation, save_model
+from retail_ci.pipeline.manifest import publish, write_manifest
+from retail_ci.recommend.hybrid import configured
+from retail_ci.serve.bundle import current_bundle
+from retail_ci.serve.promotion import only_one, promote, promote_first, read_log, take_back
+from retail_ci.serve.registry import holder, list_models, write_down
 from retail_ci.serve.tracking import compare_runs, find_logged, open_store
 
-FIRST, SECOND = "20260101T000000Z-aaaa", "20260201T000000Z-bbbb"
+FIRST = "20260101T000000Z-aaaa"
+SECOND = "20260201T000000Z-bbbb"
 
 
 @pytest.fixture(autouse=True)
 def only_what_is_said_here(monkeypatch):
-    "Tracking is on, and nobody's own server is spoken to."
+    """Tracking is on, and nobody's own server is spoken to."""
     monkeypatch.setenv("RETAIL_CI_TRACKING", "on")
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"): monkeypatch.delenv(name, raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def shop_log(seed: int) -> pd.DataFrame:
-    "Sixty customers who mostly buy their own two products, every week or so."
+    """Sixty customers who mostly buy their own two products, every week or so."""
     rng = np.random.default_rng(seed)
-    rows = [(f"C{i:05}", f"P{int(j):04}", day + int(rng.integers(0, 3))) for i in range(60) for day in range(i % 40, 180, 7 + i % 9) for j in {i % 12, (i + 5) % 12, int(rng.integers(0, 12))}]
+    rows = [
+        (f"C{i:05}", f"P{int(j):04}", day + int(rng.integers(0, 3)))
+        for i in range(60)
+        for day in range(i % 40, 180, 7 + i % 9)
+        for j in {i % 12, (i + 5) % 12, int(rng.integers(0, 12))}
+    ]
     log = pd.DataFrame(rows, columns=["customer_id", "product_id", "day"])
-    return log.assign(date=pd.Timestamp("2025-01-01") + pd.to_timedelta(log["day"], unit="D"), quantity=1.0, price=2.0 + log["product_id"].str[1:].astype(int)).drop(columns="day")
+    return log.assign(
+        date=pd.Timestamp("2025-01-01") + pd.to_timedelta(log["day"], unit="D"),
+        quantity=1.0,
+        price=2.0 + log["product_id"].str[1:].astype(int),
+    ).drop(columns="day")
 
 
 def finished_run(project: Project, name: str, seed: int = 0, **recommender) -> Run:
-    "A finished run as the chain leaves it, learned from sixty customers in a second; the current one from now on."
+    """A finished run as the chain leaves it, learned from sixty customers in a second; the current
+    one from now on.
+    """
     config = load_config(project.root / "configs/trial.yaml")
     config.recommender = dataclasses.replace(config.recommender, **recommender)
-    run, log = Run(config, project.home("trial") / name), shop_log(seed)
-    features = log.groupby("customer_id").agg(last=("date", "max"), frequency=("date", "nunique"), monetary=("price", "sum")).reset_index()
+    run = Run(config, project.home("trial") / name)
+    log = shop_log(seed)
+    features = (
+        log.groupby("customer_id")
+        .agg(last=("date", "max"), frequency=("date", "nunique"), monetary=("price", "sum"))
+        .reset_index()
+    )
     features.insert(1, "recency", (log["date"].max() - features.pop("last")).dt.days + 1)
-    products = pd.DataFrame({"product_id": sorted(log["product_id"].unique())}).assign(category=lambda t: np.where(t.index % 2, "skin", "hair"), price=2.0 + np.arange(12))
-    interval = lambda value: {"value": value, "low": value - .05, "high": value + .05}
-    tables = {"transactions": log, "products": products, "features": features, "recommender": configured(config.recommender).fit(log, products).to_arrays(),
-              "segments": features[["customer_id"]].assign(segment="Champions", r_score=5, f_score=5, m_score=5, rfm_score="555", action="thank"),
-              "data_metrics": {"rows_in": len(log), "kept": len(log), "rejected": 0, "collapsed": 0, "customers": 60, "baskets": 900, "first_date": "2025-01-01", "last_date": "2025-06-30"},
-              "segment_metrics": {"k": 5, "silhouette": .3, "stability": interval(.9), "profiles": []},
-              "ranking_metrics": {"production": "weighted", "any": {"weighted": {"ndcg": interval(.5 + seed / 100)}}, "discovery": {}, "paired": {"any": {"weighted": {"personal_decayed": {"ndcg": {"value": .1, "low": .05, "high": .15}}}}}}}
-    for artefact, value in tables.items(): run.write(artefact, value)
+    products = pd.DataFrame({"product_id": sorted(log["product_id"].unique())}).assign(
+        category=lambda t: np.where(t.index % 2, "skin", "hair"), price=2.0 + np.arange(12)
+    )
+
+    def interval(value):
+        return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+    tables = {
+        "transactions": log,
+        "products": products,
+        "features": features,
+        "recommender": configured(config.recommender).fit(log, products).to_arrays(),
+        "segments": features[["customer_id"]].assign(
+            segment="Champions", r_score=5, f_score=5, m_score=5, rfm_score="555", action="thank"
+        ),
+        "data_metrics": {
+            "rows_in": len(log),
+            "kept": len(log),
+            "rejected": 0,
+            "collapsed": 0,
+            "customers": 60,
+            "baskets": 900,
+            "first_date": "2025-01-01",
+            "last_date": "2025-06-30",
+        },
+        "segment_metrics": {"k": 5, "silhouette": 0.3, "stability": interval(0.9), "profiles": []},
+        "ranking_metrics": {
+            "production": "weighted",
+            "any": {"weighted": {"ndcg": interval(0.5 + seed / 100)}},
+            "discovery": {},
+            "paired": {
+                "any": {
+                    "weighted": {
+                        "personal_decayed": {"ndcg": {"value": 0.1, "low": 0.05, "high": 0.15}}
+                    }
+                }
+            },
+        },
+    }
+    for artefact, value in tables.items():
+        run.write(artefact, value)
     save_model(CustomerSegmentation(3).fit(features), run.target("segmentation"))
     (run.path / "figures").mkdir()
     (run.path / "figures/01_pareto.png").write_bytes(b"\x89PNG not quite")
     (run.path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
-    write_manifest(run.path, config, {"transactions/sales.csv": f"{seed:064}"}, [{"name": n, "sha256": "0" * 64, "seconds": 1.5, "peak_mib": 250.0} for n in ("01_cleaning", "05_evaluation")], 1767225600 + 86400 * seed, commit="abc", complete=True)
+    write_manifest(
+        run.path,
+        config,
+        {"transactions/sales.csv": f"{seed:064}"},
+        [
+            {"name": n, "sha256": "0" * 64, "seconds": 1.5, "peak_mib": 250.0}
+            for n in ("01_cleaning", "05_evaluation")
+        ],
+        1767225600 + 86400 * seed,
+        commit="abc",
+        complete=True,
+    )
     publish(run.path)
     return run
 
 
 def new_shop(folder: Path, **mlflow) -> Project:
     project = make_project(folder / "project")
-    project.config(yaml.safe_dump({"name": "trial", "recommender": {"production": "weighted", "neighbours": 5}, "mlflow": mlflow}), "trial")
+    project.config(
+        yaml.safe_dump(
+            {
+                "name": "trial",
+                "recommender": {"production": "weighted", "neighbours": 5},
+                "mlflow": mlflow,
+            }
+        ),
+        "trial",
+    )
     return project
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Project:
-    "A shop whose first run has been promoted and written down."
+    """A shop whose first run has been promoted and written down."""
     project = new_shop(tmp_path_factory.mktemp("shop"))
     run = finished_run(project, FIRST)
     assert "answers now" in promote_first(run, project.home("trial") / "serving")
-    before = {name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+    before = {
+        name: os.environ.pop(name, None) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", False)  # as in a user's shell, whatever is set here
+        patch.setattr(
+            sys, "dont_write_bytecode", False
+        )  # as in a user's shell, whatever is set here
         assert write_down(run.config, project.home("trial")) == []
         assert not sys.dont_write_bytecode, "the flag is as it was"
     os.environ.update({k: v for k, v in before.items() if v})
@@ -83,7 +169,7 @@ def shop(tmp_path_factory) -> Project:
 
 
 def copy_of(shop: Project, folder: Path) -> Project:
-    "The same shop at another place, as if the project had been moved."
+    """The same shop at another place, as if the project had been moved."""
     shutil.copytree(shop.root, folder / "moved", symlinks=True)
     return Project(folder / "moved")
 
@@ -94,31 +180,74 @@ def opened(project: Project):
 
 # What is written down
 
+
 def test_a_run_is_written_down_with_its_stages(shop):
     store = opened(shop)
     run = store.client.get_run(find_logged(store, FIRST))
-    assert run.data.metrics["any/ndcg"] == .5 and run.data.metrics["any/ndcg.low"] == .45 and run.data.metrics["any/ndcg.high"] == .55
-    assert run.data.params["recommender.production"] == "weighted" and run.data.params["seed"] == "42"
-    assert run.data.tags["retail_ci.run"] == FIRST and len(run.data.tags["source_hash"]) == len(run.data.tags["recipe_hash"]) == 64
+    assert (
+        run.data.metrics["any/ndcg"] == 0.5
+        and run.data.metrics["any/ndcg.low"] == 0.45
+        and run.data.metrics["any/ndcg.high"] == 0.55
+    )
+    assert (
+        run.data.params["recommender.production"] == "weighted" and run.data.params["seed"] == "42"
+    )
+    assert (
+        run.data.tags["retail_ci.run"] == FIRST
+        and len(run.data.tags["source_hash"]) == len(run.data.tags["recipe_hash"]) == 64
+    )
     (data,) = run.inputs.dataset_inputs
-    assert data.dataset.name == "trial" and json.loads(data.dataset.profile)["customers"] == 60 and data.dataset.digest == run.data.tags["source_hash"][:36]
-    stages = {r.info.run_name: r for r in store.client.search_runs([store.experiment], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'")}
-    assert set(stages) == {"01_cleaning", "05_evaluation", "models"} and stages["01_cleaning"].data.metrics["seconds"] == 1.5
-    assert stages["05_evaluation"].data.metrics["any/weighted/ndcg.low"] == .45 and stages["05_evaluation"].info.status == "FINISHED"
-    files = {f.path for top in ("", "figures", "metrics") for f in store.client.list_artifacts(run.info.run_id, top)}
-    assert {"manifest.json", "config.yaml", "figures/01_pareto.png", "metrics/ranking.json"} <= files
+    assert (
+        data.dataset.name == "trial"
+        and json.loads(data.dataset.profile)["customers"] == 60
+        and data.dataset.digest == run.data.tags["source_hash"][:36]
+    )
+    stages = {
+        r.info.run_name: r
+        for r in store.client.search_runs(
+            [store.experiment], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        )
+    }
+    assert (
+        set(stages) == {"01_cleaning", "05_evaluation", "models"}
+        and stages["01_cleaning"].data.metrics["seconds"] == 1.5
+    )
+    assert (
+        stages["05_evaluation"].data.metrics["any/weighted/ndcg.low"] == 0.45
+        and stages["05_evaluation"].info.status == "FINISHED"
+    )
+    files = {
+        f.path
+        for top in ("", "figures", "metrics")
+        for f in store.client.list_artifacts(run.info.run_id, top)
+    }
+    assert {
+        "manifest.json",
+        "config.yaml",
+        "figures/01_pareto.png",
+        "metrics/ranking.json",
+    } <= files
 
 
 def test_nothing_with_a_line_per_customer_is_copied(shop):
     copied = {p.name for p in (shop.home("trial") / "mlflow").rglob("*") if p.is_file()}
-    assert not copied & {Path(ARTEFACTS[n].path).name for n in ("transactions", "features", "segments", "recommendations", "customers")}
+    assert not copied & {
+        Path(ARTEFACTS[n].path).name
+        for n in ("transactions", "features", "segments", "recommendations", "customers")
+    }
 
 
 def test_it_is_written_once(shop):
     store = opened(shop)
-    before = len(store.client.search_runs([store.experiment])), len(store.client.search_model_versions("name = 'retail-recommender'"))
+    before = (
+        len(store.client.search_runs([store.experiment])),
+        len(store.client.search_model_versions("name = 'retail-recommender'")),
+    )
     write_down(load_config(shop.root / "configs/trial.yaml"), shop.home("trial"))
-    assert (len(store.client.search_runs([store.experiment])), len(store.client.search_model_versions("name = 'retail-recommender'"))) == before
+    assert (
+        len(store.client.search_runs([store.experiment])),
+        len(store.client.search_model_versions("name = 'retail-recommender'")),
+    ) == before
 
 
 def test_half_a_line_is_written_anew(shop, tmp_path):
@@ -127,7 +256,9 @@ def test_half_a_line_is_written_anew(shop, tmp_path):
     store = opened(project)
     half = store.client.create_run(store.experiment, tags={"retail_ci.run": SECOND}).info.run_id
     write_down(run.config, project.home("trial"))
-    assert store.client.get_run(half).info.status == "KILLED" and find_logged(store, SECOND) not in (half, None)
+    assert store.client.get_run(half).info.status == "KILLED" and find_logged(
+        store, SECOND
+    ) not in (half, None)
 
 
 # The registry
@@ -149,55 +280,114 @@ print("code:", sys.modules["retail_ci"].__file__)
 
 def test_both_models_load_in_an_empty_process(shop, tmp_path):
     home = shop.home("trial")
-    out = subprocess.run([sys.executable, "-B", "-c", ALONE, f"sqlite:///{home / 'mlflow.db'}", str(home / "current/data/features.parquet"), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    out = subprocess.run(
+        [
+            sys.executable,
+            "-B",
+            "-c",
+            ALONE,
+            f"sqlite:///{home / 'mlflow.db'}",
+            str(home / "current/data/features.parquet"),
+            str(tmp_path),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert out.returncode == 0, out.stderr
-    assert str(home / "mlflow") in out.stdout.split("code:")[1], "the code that lies beside the model is used"
+    assert str(home / "mlflow") in out.stdout.split("code:")[1], (
+        "the code that lies beside the model is used"
+    )
     assert "refused:" in out.stdout and "customer_id" in out.stdout
     run = Run(load_config(shop.root / "configs/trial.yaml"), home / "current")
-    from retail_ci.recommend.hybrid import HybridRecommender
     from retail_ci.customers.segmentation import load_model
+    from retail_ci.recommend.hybrid import HybridRecommender
+
     want = HybridRecommender.from_arrays(run.read("recommender")).recommend(["C00001", "nobody"], 3)
     got = pd.read_parquet(tmp_path / "lists.parquet")
-    assert got.to_dict("records") == want.to_dict("records") and set(got["customer_id"]) == {"C00001", "nobody"}
-    assert pd.read_parquet(tmp_path / "segments.parquet")["segment"].tolist() == load_model(run.file("segmentation")).predict(run.read("features")).tolist()
+    assert got.to_dict("records") == want.to_dict("records") and set(got["customer_id"]) == {
+        "C00001",
+        "nobody",
+    }
+    assert (
+        pd.read_parquet(tmp_path / "segments.parquet")["segment"].tolist()
+        == load_model(run.file("segmentation")).predict(run.read("features")).tolist()
+    )
 
 
 def test_no_pickle_anywhere(shop):
     files = [p for p in (shop.home("trial") / "mlflow").rglob("*") if p.is_file()]
-    assert files and {p.suffix for p in files} <= {".py", ".npz", ".json", ".yaml", ".txt", ".png", ".csv", ""}, sorted({p.suffix for p in files})
-    assert not [p for p in files if p.read_bytes()[:1] == b"\x80"], "a pickle begins with this byte, whatever it is called"
+    assert files and {p.suffix for p in files} <= {
+        ".py",
+        ".npz",
+        ".json",
+        ".yaml",
+        ".txt",
+        ".png",
+        ".csv",
+        "",
+    }, sorted({p.suffix for p in files})
+    assert not [p for p in files if p.read_bytes()[:1] == b"\x80"], (
+        "a pickle begins with this byte, whatever it is called"
+    )
 
 
 def test_champion_follows_promotion_and_rollback_and_heals(shop, tmp_path):
     project = copy_of(shop, tmp_path)
-    home, serving = project.home("trial"), project.home("trial") / "serving"
-    first, second = current_bundle(serving).name, finished_run(project, SECOND, seed=1, neighbours=9)
+    home = project.home("trial")
+    serving = project.home("trial") / "serving"
+    first = current_bundle(serving).name
+    second = finished_run(project, SECOND, seed=1, neighbours=9)
     write_down(second.config, home)
     store = opened(project)
-    champion = lambda: (holder(store, "recommender", "champion").tags["run"], holder(store, "segmentation", "champion").tags["run"])
-    assert holder(store, "recommender", "challenger").tags["run"] == SECOND and champion() == (FIRST, FIRST)
+
+    def champion():
+        return (
+            holder(store, "recommender", "champion").tags["run"],
+            holder(store, "segmentation", "champion").tags["run"],
+        )
+
+    assert holder(store, "recommender", "challenger").tags["run"] == SECOND and champion() == (
+        FIRST,
+        FIRST,
+    )
     yes, version, checks = promote(second, serving, force="to see it move")
-    assert yes and [c.name for c in checks if "recipe" in c.name] == [f"{t}: not worse than the recipe of {first}" for t in ("any", "discovery")]
+    assert yes and [c.name for c in checks if "recipe" in c.name] == [
+        f"{t}: not worse than the recipe of {first}" for t in ("any", "discovery")
+    ]
     assert champion() == (FIRST, FIRST), "as if the machine had died here"
     write_down(second.config, home)
-    assert champion() == (SECOND, SECOND) and "forced: to see it move" in holder(store, "recommender", "champion").tags["verdict"]
+    assert (
+        champion() == (SECOND, SECOND)
+        and "forced: to see it move" in holder(store, "recommender", "champion").tags["verdict"]
+    )
     take_back(serving)
     write_down(second.config, home)
     assert champion() == (FIRST, FIRST) and current_bundle(serving).name == first
     table = list_models(store, serving, "trial")
-    assert table["run"].tolist()[0] == SECOND and table.loc[table["serves"] == "now", "bundle"].unique().tolist() == [first]
+    assert table["run"].tolist()[0] == SECOND and table.loc[
+        table["serves"] == "now", "bundle"
+    ].unique().tolist() == [first]
     lines = read_log(serving)
-    assert lines[1]["recipe_hash"] != lines[0]["recipe_hash"] and lines[1]["source_hash"] != lines[0]["source_hash"]
+    assert (
+        lines[1]["recipe_hash"] != lines[0]["recipe_hash"]
+        and lines[1]["source_hash"] != lines[0]["source_hash"]
+    )
 
 
 # What can be in the way
+
 
 def test_a_locked_database_is_one_sentence_and_nothing_is_lost(shop, tmp_path):
     project = copy_of(shop, tmp_path)
     run = finished_run(project, SECOND, seed=1)
     with sqlite3.connect(project.home("trial") / "mlflow.db", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(RunError, match="mlflow.db is locked by another program; close it or wait, and try again"): write_down(run.config, project.home("trial"))
+        with pytest.raises(
+            RunError,
+            match="mlflow.db is locked by another program; close it or wait, and try again",
+        ):
+            write_down(run.config, project.home("trial"))
         done = project.here("models", "rollback", "--config", "trial")
         assert done.returncode == 4 and "no earlier bundle" in done.stderr
         other.rollback()
@@ -208,14 +398,18 @@ def test_a_locked_database_is_one_sentence_and_nothing_is_lost(shop, tmp_path):
 def test_a_read_only_database_is_one_sentence(shop, tmp_path):
     project = copy_of(shop, tmp_path)
     config = load_config(project.root / "configs/trial.yaml")
-    config.mlflow = MlflowConfig(tracking_uri=f"sqlite:///file:{project.home('trial') / 'mlflow.db'}?mode=ro&uri=true")
-    with pytest.raises(RunError, match="is read-only; correct its permissions"): write_down(config, project.home("trial"))
+    config.mlflow = MlflowConfig(
+        tracking_uri=f"sqlite:///file:{project.home('trial') / 'mlflow.db'}?mode=ro&uri=true"
+    )
+    with pytest.raises(RunError, match="is read-only; correct its permissions"):
+        write_down(config, project.home("trial"))
 
 
 def test_a_registry_that_is_gone_is_made_anew(shop, tmp_path):
     project = copy_of(shop, tmp_path)
     home = project.home("trial")
-    (home / "mlflow.db").unlink(), shutil.rmtree(home / "mlflow")
+    (home / "mlflow.db").unlink()
+    shutil.rmtree(home / "mlflow")
     done = project.here("models", "compare", "--config", "trial")
     assert done.returncode == 4 and "Nothing has been written down yet" in done.stderr
     assert write_down(load_config(project.root / "configs/trial.yaml"), home) == []
@@ -228,23 +422,45 @@ def place_of(store, version) -> Path:
 
 def test_a_moved_project_says_so_and_goes_on(shop, tmp_path):
     project = copy_of(shop, tmp_path)
-    home, config = project.home("trial"), load_config(project.root / "configs/trial.yaml")
+    home = project.home("trial")
+    config = load_config(project.root / "configs/trial.yaml")
     (note,) = write_down(config, home)
-    assert place_of(opened(shop), holder(opened(shop), "recommender", "champion")).is_relative_to(shop.home("trial")), "the files are beside the database"
-    assert "The project has been moved" in note and str(shop.home("trial") / "mlflow") in note and "what answers customers is not affected" in note
+    assert place_of(opened(shop), holder(opened(shop), "recommender", "champion")).is_relative_to(
+        shop.home("trial")
+    ), "the files are beside the database"
+    assert (
+        "The project has been moved" in note
+        and str(shop.home("trial") / "mlflow") in note
+        and "what answers customers is not affected" in note
+    )
     assert write_down(config, home) == [], "it is said once"
     store = opened(project)
-    assert store.client.get_experiment(store.experiment).artifact_location == str(home / "mlflow") and current_bundle(home / "serving")
+    assert store.client.get_experiment(store.experiment).artifact_location == str(
+        home / "mlflow"
+    ) and current_bundle(home / "serving")
     with pytest.MonkeyPatch.context() as patch:  # the old place is gone
-        patch.setattr("retail_ci.serve.registry.still_there", lambda store, version: place_of(store, version).is_relative_to(home))
+        patch.setattr(
+            "retail_ci.serve.registry.still_there",
+            lambda store, version: place_of(store, version).is_relative_to(home),
+        )
         write_down(config, home)
-    assert holder(store, "recommender", "champion").tags["bundle"] == current_bundle(home / "serving").name
-    assert place_of(store, holder(store, "recommender", "champion")).is_relative_to(home), "the champion that can be loaded is the one that lies here"
+    assert (
+        holder(store, "recommender", "champion").tags["bundle"]
+        == current_bundle(home / "serving").name
+    )
+    assert place_of(store, holder(store, "recommender", "champion")).is_relative_to(home), (
+        "the champion that can be loaded is the one that lies here"
+    )
 
 
 def test_two_promotions_at_once(shop):
-    with only_one(shop.home("trial") / "serving"): done = shop.here("models", "promote", "--config", "trial")
-    assert done.returncode == 4 and "Another promotion is at work" in done.stderr and len(read_log(shop.home("trial") / "serving")) == 1
+    with only_one(shop.home("trial") / "serving"):
+        done = shop.here("models", "promote", "--config", "trial")
+    assert (
+        done.returncode == 4
+        and "Another promotion is at work" in done.stderr
+        and len(read_log(shop.home("trial") / "serving")) == 1
+    )
 
 
 def test_a_run_outlives_a_tracker_that_does_not_answer(tmp_path):
@@ -255,18 +471,27 @@ def test_a_run_outlives_a_tracker_that_does_not_answer(tmp_path):
     project.config(f"mlflow: {{tracking_uri: 'http://127.0.0.1:{port}', timeout: 60}}\n")
     done = project.call("run", RETAIL_CI_TRACKING="on", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.returncode == 0 and project.current(), done.stderr
-    assert f"The run is finished and current, but it is not written down in MLflow: MLflow at http://127.0.0.1:{port} cannot be used: it does not answer" in done.stderr and "The next run catches up." in done.stderr
+    assert (
+        "The run is finished and current, but it is not written down in MLflow: MLflow at "
+        f"http://127.0.0.1:{port} cannot be used: it does not answer"
+        in done.stderr
+        and "The next run catches up." in done.stderr
+    )
 
 
 def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     from retail_ci.pipeline import afterwards
+
     clerk = afterwards.Clerk(Config(mlflow=MlflowConfig(enabled=False)), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == []
     monkeypatch.setattr(afterwards.importlib.util, "find_spec", lambda name: None)
     clerk = afterwards.Clerk(Config(), tmp_path, [])
     clerk.start(None)
-    assert clerk.process is None and clerk.words == ["Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it on."]
+    assert clerk.process is None and clerk.words == [
+        "Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it "
+        "on."
+    ]
 
 
 def test_nothing_imports_mlflow_before_it_is_needed():
@@ -276,53 +501,117 @@ def test_nothing_imports_mlflow_before_it_is_needed():
 
 # A real PostgreSQL
 
+
 def test_postgresql_keeps_runs_and_models(postgres, tmp_path):
-    import mlflow, psycopg
-    with psycopg.connect(postgres.url(), autocommit=True) as con: con.execute("CREATE DATABASE mlflow")
+    import mlflow
+    import psycopg
+
+    with psycopg.connect(postgres.url(), autocommit=True) as con:
+        con.execute("CREATE DATABASE mlflow")
     project = new_shop(tmp_path, tracking_uri=postgres.url().replace("/postgres", "/mlflow"))
-    run, home = finished_run(project, FIRST), project.home("trial")
-    assert "answers now" in promote_first(run, home / "serving") and write_down(run.config, home) == []
+    run = finished_run(project, FIRST)
+    home = project.home("trial")
+    assert (
+        "answers now" in promote_first(run, home / "serving") and write_down(run.config, home) == []
+    )
     store = opened(project)
     assert store.uri.startswith("postgresql+psycopg://") and not (home / "mlflow.db").exists()
-    assert store.client.get_run(find_logged(store, FIRST)).data.metrics["any/ndcg.low"] == .45
+    assert store.client.get_run(find_logged(store, FIRST)).data.metrics["any/ndcg.low"] == 0.45
     assert holder(store, "recommender", "champion").tags["config"] == "trial"
     mlflow.set_tracking_uri(store.uri)
-    try: table = mlflow.pyfunc.load_model("models:/retail-recommender@champion").predict(pd.DataFrame({"customer_id": ["C00002"]}))
-    finally: mlflow.set_tracking_uri(None)
+    try:
+        table = mlflow.pyfunc.load_model("models:/retail-recommender@champion").predict(
+            pd.DataFrame({"customer_id": ["C00002"]})
+        )
+    finally:
+        mlflow.set_tracking_uri(None)
     assert len(table) == 10 and table["rank"].tolist() == list(range(1, 11))
 
 
-@pytest.mark.parametrize("uri, said", [("postgresql://tester@127.0.0.1:{port}/nowhere", 'database "nowhere" does not exist'), ("postgresql://me@127.0.0.1:1/mlflow", "it does not answer; start it, or correct mlflow.tracking_uri"),
-                                       ("postgresql+psycopg2://me@127.0.0.1:{port}/mlflow", "the package psycopg2 is missing; install it"), ("postgresql+nonsense://me@127.0.0.1:{port}/mlflow", "postgresql.nonsense")])
+@pytest.mark.parametrize(
+    "uri, said",
+    [
+        ("postgresql://tester@127.0.0.1:{port}/nowhere", 'database "nowhere" does not exist'),
+        (
+            "postgresql://me@127.0.0.1:1/mlflow",
+            "it does not answer; start it, or correct mlflow.tracking_uri",
+        ),
+        (
+            "postgresql+psycopg2://me@127.0.0.1:{port}/mlflow",
+            "the package psycopg2 is missing; install it",
+        ),
+        ("postgresql+nonsense://me@127.0.0.1:{port}/mlflow", "postgresql.nonsense"),
+    ],
+)
 def test_a_wrong_address_of_a_database_is_one_sentence_at_once(postgres, tmp_path, uri, said):
-    config, began = Config(name="trial", mlflow=MlflowConfig(tracking_uri=uri.format(port=postgres.port))), time.monotonic()
-    with pytest.raises(RunError, match="cannot be used: ") as error: open_store(config, tmp_path)
-    assert said in str(error.value) and "\n" not in str(error.value) and "Background" not in str(error.value) and "me@" not in str(error.value)
+    config = Config(name="trial", mlflow=MlflowConfig(tracking_uri=uri.format(port=postgres.port)))
+    began = time.monotonic()
+    with pytest.raises(RunError, match="cannot be used: ") as error:
+        open_store(config, tmp_path)
+    assert (
+        said in str(error.value)
+        and "\n" not in str(error.value)
+        and "Background" not in str(error.value)
+        and "me@" not in str(error.value)
+    )
     assert time.monotonic() - began < 60, "MLflow alone would try for two minutes"
 
 
 # A real server
 
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    "A tracking server on loopback, with a database of its own; ended with all that it has started."
+    """A tracking server on loopback, with a database of its own; ended with all that it has
+    started.
+    """
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [Path(sys.executable).parent / "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", folder / "files", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with open(folder / "log", "wb") as log: process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # no seven processes for jobs that nobody gives it
+    words = [
+        Path(sys.executable).parent / "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/m.db",
+        "--artifacts-destination",
+        folder / "files",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ
+            | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )  # no seven processes for jobs that nobody gives it
+
     def healthy() -> bool:
         assert process.poll() is None, (folder / "log").read_text()
-        try: return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
-        except OSError: return False
+        try:
+            return (
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200
+            )
+        except OSError:
+            return False
+
     try:
         wait_for(healthy, 480)  # seconds on a quiet machine, minutes on a busy one
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        try: process.wait(20)
-        except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_server_takes_it_all_and_can_be_searched(server, tmp_path):
@@ -335,15 +624,42 @@ def test_a_server_takes_it_all_and_can_be_searched(server, tmp_path):
     assert not (home / "mlflow.db").exists() and not (home / "mlflow").exists()
     found = compare_runs(run.config, metric="any/ndcg", store=opened(project))
     lines = found.numbers[found.numbers["metric"] == "any/ndcg"].set_index("run")
-    assert lines["value"].round(6).to_dict() == {SECOND: .53, FIRST: .5} and (lines["low"] < lines["value"]).all()
+    assert (
+        lines["value"].round(6).to_dict() == {SECOND: 0.53, FIRST: 0.5}
+        and (lines["low"] < lines["value"]).all()
+    )
     assert found.settings.loc["recommender.neighbours"].to_dict() == {SECOND: "8", FIRST: "5"}
-    shown = {words: project.here("models", *words, "--config", "trial") for words in (("compare", "--metric", "ndcg"), ("compare", "--runs", "2026", "--out", str(tmp_path / "n.csv")), ("list",), ("show",), ("show", "challenger"), ("show", "nonsense"), ("compare", "--runs", "1999"), ("compare", "--out", "x.txt"))}
-    assert [d.returncode for d in shown.values()] == [0, 0, 0, 0, 0, 2, 2, 2], [d.stderr for d in shown.values()]
-    assert "0.530 (0.480 to 0.580)" in shown["compare", "--metric", "ndcg"].stdout and len(pd.read_csv(tmp_path / "n.csv")) > 10
+    shown = {
+        words: project.here("models", *words, "--config", "trial")
+        for words in (
+            ("compare", "--metric", "ndcg"),
+            ("compare", "--runs", "2026", "--out", str(tmp_path / "n.csv")),
+            ("list",),
+            ("show",),
+            ("show", "challenger"),
+            ("show", "nonsense"),
+            ("compare", "--runs", "1999"),
+            ("compare", "--out", "x.txt"),
+        )
+    }
+    assert [d.returncode for d in shown.values()] == [0, 0, 0, 0, 0, 2, 2, 2], [
+        d.stderr for d in shown.values()
+    ]
+    assert (
+        "0.530 (0.480 to 0.580)" in shown["compare", "--metric", "ndcg"].stdout
+        and len(pd.read_csv(tmp_path / "n.csv")) > 10
+    )
     assert "(answers now)" in shown["list",].stdout and SECOND in shown["list",].stdout
-    assert FIRST in shown["show",].stdout and SECOND in shown["show", "challenger"].stdout and "yes  the books add up" in shown["show",].stdout
+    assert (
+        FIRST in shown["show",].stdout
+        and SECOND in shown["show", "challenger"].stdout
+        and "yes  the books add up" in shown["show",].stdout
+    )
     assert all(no_traceback(d.stderr) for d in shown.values())
-    assert "did you mean" in shown["show", "nonsense"].stderr or "no registered model" in shown["show", "nonsense"].stderr
+    assert (
+        "did you mean" in shown["show", "nonsense"].stderr
+        or "no registered model" in shown["show", "nonsense"].stderr
+    )
 
 
 def test_two_shops_on_one_server_keep_apart(server, tmp_path):
@@ -353,18 +669,35 @@ def test_two_shops_on_one_server_keep_apart(server, tmp_path):
     assert write_down(run.config, project.home("trial")) == []
     other = dataclasses.replace(run.config, name="other")
     shutil.copytree(project.home("trial"), project.home("other"), symlinks=True)
-    (project.home("other") / "current/config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(other)))
+    (project.home("other") / "current/config.yaml").write_text(
+        yaml.safe_dump(dataclasses.asdict(other))
+    )
     notes = write_down(other, project.home("other"))
-    assert any("belongs to the config 'trial' and was left alone; set mlflow.prefix" in n for n in notes)
+    assert any(
+        "belongs to the config 'trial' and was left alone; set mlflow.prefix" in n for n in notes
+    )
     assert holder(opened(project), "recommender", "champion").tags["config"] == "trial"
 
 
 def test_a_model_loads_from_the_server(server, shop, tmp_path):
     import mlflow
+
     project = new_shop(tmp_path, tracking_uri=server, prefix="loaded")
     run = finished_run(project, FIRST)
-    promote_first(run, project.home("trial") / "serving"), write_down(run.config, project.home("trial"))
+    promote_first(run, project.home("trial") / "serving")
+    write_down(run.config, project.home("trial"))
     mlflow.set_tracking_uri(server)
-    try: table = mlflow.pyfunc.load_model("models:/loaded-recommender@champion").predict(pd.DataFrame({"customer_id": ["C00002"]}))
-    finally: mlflow.set_tracking_uri(None)
-    assert len(table) == 10 and set(table.columns) == {"customer_id", "product_id", "score", "rank", "method", "reason"}
+    try:
+        table = mlflow.pyfunc.load_model("models:/loaded-recommender@champion").predict(
+            pd.DataFrame({"customer_id": ["C00002"]})
+        )
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert len(table) == 10 and set(table.columns) == {
+        "customer_id",
+        "product_id",
+        "score",
+        "rank",
+        "method",
+        "reason",
+    }

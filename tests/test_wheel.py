@@ -1,5 +1,15 @@
-"The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and what lies in the folder goes first."
-import configparser, importlib.metadata, importlib.util, os, shutil, subprocess, sys, sysconfig, tarfile, zipfile
+"""The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and what lies in the folder goes first."""
+
+import configparser
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -10,23 +20,48 @@ BIN = Path(sys.executable).parent
 
 
 def carried(folder: Path) -> set[str]:
-    "What the wheel must hold of a checkout."
-    return {p.relative_to(folder).as_posix() for pattern in ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml") for p in folder.glob(pattern) if p.is_file()}
+    """What the wheel must hold of a checkout."""
+    return {
+        p.relative_to(folder).as_posix()
+        for pattern in ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml")
+        for p in folder.glob(pattern)
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
-    "The checkout in another folder."
+    """The checkout in another folder."""
     folder = tmp_path_factory.mktemp("source") / "retail_ci"
-    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "_site*", "data", "__pycache__", "*.egg-info", ".pytest_cache", ".hypothesis", "build", "dist"))
+    return shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(
+            ".venv",
+            ".git",
+            "runs",
+            "_site*",
+            "data",
+            "__pycache__",
+            "*.egg-info",
+            ".pytest_cache",
+            ".hypothesis",
+            "build",
+            "dist",
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
 def dist(source, tmp_path_factory) -> Path:
-    "The wheel, made from the source distribution, as a release is."
+    """The wheel, made from the source distribution, as a release is."""
     out = tmp_path_factory.mktemp("dist")
     here = ["--no-isolation"] if importlib.util.find_spec("setuptools") else []
-    done = subprocess.run([sys.executable, "-m", "build", *here, "--outdir", out, source], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", *here, "--outdir", out, source],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert not (source / "retail_ci/_project").exists(), "a build must leave the checkout alone"
     return out
@@ -34,37 +69,65 @@ def dist(source, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(dist, tmp_path_factory) -> Path:
-    "The wheel, unpacked: what pip does with it."
+    """The wheel, unpacked: what pip does with it."""
     folder = tmp_path_factory.mktemp("site-packages")
     zipfile.ZipFile(next(dist.glob("*.whl"))).extractall(folder)
     return folder
 
 
 def call(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
-    "The command line of the unpacked wheel."
-    return subprocess.run([sys.executable, "-c", "from retail_ci.cli import main; main()", *words], cwd=cwd, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"PYTHONPATH": str(installed)})
+    """The command line of the unpacked wheel."""
+    return subprocess.run(
+        [sys.executable, "-c", "from retail_ci.cli import main; main()", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+    )
 
 
 def test_the_wheel_carries_the_project_as_it_is(installed, source):
     project = installed / "retail_ci/_project"
-    assert {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()} == carried(source) >= {"nbs/index.ipynb", "configs/default.yaml", "_quarto.yml"}
-    for name in carried(source): assert (project / name).read_bytes() == (source / name).read_bytes(), name
+    assert (
+        {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()}
+        == carried(source)
+        >= {"nbs/index.ipynb", "configs/default.yaml", "_quarto.yml"}
+    )
+    for name in carried(source):
+        assert (project / name).read_bytes() == (source / name).read_bytes(), name
 
 
 def test_the_source_distribution_is_whole(dist, source):
-    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive: names = {n.partition("/")[2] for n in archive.getnames()}
-    assert carried(source) | {"settings.ini", "setup.py", "LICENSE", "README.md", "CHANGELOG.md", "examples/drogerie.csv", "examples/drogerie.yaml"} <= names
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        names = {n.partition("/")[2] for n in archive.getnames()}
+    assert (
+        carried(source)
+        | {
+            "settings.ini",
+            "setup.py",
+            "LICENSE",
+            "README.md",
+            "CHANGELOG.md",
+            "examples/drogerie.csv",
+            "examples/drogerie.yaml",
+        }
+        <= names
+    )
     assert not any(n.startswith(("runs/", "_site", ".git")) for n in names)
 
 
 def test_the_version_stands_in_one_place(dist):
-    version = next(line.split(" = ")[1] for line in (ROOT / "settings.ini").read_text().splitlines() if line.startswith("version = "))
+    version = next(
+        line.split(" = ")[1]
+        for line in (ROOT / "settings.ini").read_text().splitlines()
+        if line.startswith("version = ")
+    )
     assert {p.name.split("-")[1].removesuffix(".tar.gz") for p in dist.iterdir()} == {version}
 
 
 def programs(wheel: Path) -> dict[str, str]:
-    "The programs that pip makes of a wheel, and the function that each calls."
+    """The programs that pip makes of a wheel, and the function that each calls."""
     config = configparser.ConfigParser(delimiters=("=",))
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/entry_points.txt")]
@@ -74,24 +137,46 @@ def programs(wheel: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def in_a_checkout(source, tmp_path_factory) -> dict[str, str]:
-    "The programs that an editable install makes."
+    """The programs that an editable install makes."""
     out = tmp_path_factory.mktemp("editable")
     build = "import sys; from setuptools.build_meta import build_editable; print(build_editable(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return programs(next(out.glob("*.whl")))
 
 
-NOT_HERE = {f"nbdev_{name}" for name in ("docs", "preview", "proc_nbs", "readme", "contributing", "prepare", "install", "install_quarto", "install_hooks")}
+NOT_HERE = {
+    f"nbdev_{name}"
+    for name in (
+        "docs",
+        "preview",
+        "proc_nbs",
+        "readme",
+        "contributing",
+        "prepare",
+        "install",
+        "install_quarto",
+        "install_hooks",
+    )
+}
 
 
 def test_the_wheel_brings_one_program(dist):
     assert programs(next(dist.glob("*.whl"))) == {"retail-ci": "retail_ci.cli:main"}
 
 
-@pytest.mark.parametrize("name", ["runs/own/current/executed/page.ipynb", "runs/own/current/new.ipynb", "out.ipynb"])
+@pytest.mark.parametrize(
+    "name", ["runs/own/current/executed/page.ipynb", "runs/own/current/new.ipynb", "out.ipynb"]
+)
 def test_papermill_writes_no_notebook_into_a_finished_run(installed, tmp_path, name):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(6 * 7)")], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("print(6 * 7)")],
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}
+        },
+    )
     nbformat.write(notebook, tmp_path / "in.ipynb")
     page = tmp_path / "runs/own/20260101T000000Z-aaaa/executed/page.ipynb"
     page.parent.mkdir(parents=True)
@@ -99,23 +184,46 @@ def test_papermill_writes_no_notebook_into_a_finished_run(installed, tmp_path, n
     (page.parents[1] / "manifest.json").write_text('{"artifacts": []}')
     page.write_text("the published page")
     (tmp_path / "runs/own/current").symlink_to("20260101T000000Z-aaaa")
-    done = subprocess.run([BIN / "papermill", "in.ipynb", name, "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"PYTHONPATH": str(installed), "JUPYTER_PREFER_ENV_PATH": "1"})
-    assert page.read_text() == "the published page" and [p.name for p in page.parents[1].rglob("*.ipynb")] == ["page.ipynb"]
+    done = subprocess.run(
+        [BIN / "papermill", "in.ipynb", name, "--no-progress-bar"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(installed), "JUPYTER_PREFER_ENV_PATH": "1"},
+    )
+    assert page.read_text() == "the published page" and [
+        p.name for p in page.parents[1].rglob("*.ipynb")
+    ] == ["page.ipynb"]
     if name == "out.ipynb":
-        assert done.returncode == 0 and nbformat.read(tmp_path / name, 4).cells[0].outputs[0]["text"] == "42\n"
+        assert (
+            done.returncode == 0
+            and nbformat.read(tmp_path / name, 4).cells[0].outputs[0]["text"] == "42\n"
+        )
     else:
-        assert done.returncode != 0 and done.stderr.rstrip().endswith("a finished run is never changed; give papermill another place for the notebook that it writes.")
+        assert done.returncode != 0 and done.stderr.rstrip().endswith(
+            "a finished run is never changed; give papermill another place for the notebook that "
+            "it writes."
+        )
 
 
 def test_a_checkout_puts_ours_in_the_place_of_commands_that_do_harm(in_a_checkout):
-    theirs = {e.name for e in importlib.metadata.distribution("nbdev").entry_points if e.group == "console_scripts"}
-    assert NOT_HERE <= theirs  # a command that nbdev has renamed is a trap again
-    assert in_a_checkout == {"retail-ci": "retail_ci.cli:main"} | dict.fromkeys(NOT_HERE, "retail_ci.cli:instead_of_nbdev")
+    theirs = {
+        e.name
+        for e in importlib.metadata.distribution("nbdev").entry_points
+        if e.group == "console_scripts"
+    }
+    assert theirs >= NOT_HERE  # a command that nbdev has renamed is a trap again
+    assert in_a_checkout == {"retail-ci": "retail_ci.cli:main"} | dict.fromkeys(
+        NOT_HERE, "retail_ci.cli:instead_of_nbdev"
+    )
 
 
-INSTALLERS = {p.read_text().strip() for p in Path(sysconfig.get_path("purelib")).glob("retail_ci-*.dist-info/INSTALLER")}
-BY_PIP = INSTALLERS == {"pip"}  # as `make` does
+INSTALLERS = {
+    p.read_text().strip()
+    for p in Path(sysconfig.get_path("purelib")).glob("retail_ci-*.dist-info/INSTALLER")
+}
+BY_PIP = {"pip"} == INSTALLERS  # as `make` does
 
 
 @pytest.mark.parametrize("name", sorted(NOT_HERE) if BY_PIP else [])
@@ -128,20 +236,29 @@ def test_a_command_that_does_harm_ends_with_a_sentence(name, tmp_path):
     program = BIN / name if BY_PIP else pretend(tmp_path / name)
     (tmp_path / "empty").mkdir()
     env = os.environ | {"HOME": str(tmp_path / "empty"), "PATH": str(BIN)}
-    done = subprocess.run([program], cwd=tmp_path / "empty", capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(
+        [program], cwd=tmp_path / "empty", capture_output=True, text=True, timeout=120, env=env
+    )
     assert (done.returncode, done.stdout) == (2, "") and not list((tmp_path / "empty").iterdir())
-    assert done.stderr.startswith(f"{name} is not for this project: `retail-ci site` builds the site") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith(f"{name} is not for this project: `retail-ci site` builds the site")
+        and done.stderr.count("\n") == 1
+    )
 
 
 def pretend(program: Path) -> Path:
-    "What pip makes of the entry point, where another installer has made the environment."
-    program.write_text(f"#!{sys.executable}\nfrom retail_ci.cli import instead_of_nbdev\ninstead_of_nbdev()\n")
+    """What pip makes of the entry point, where another installer has made the environment."""
+    program.write_text(
+        f"#!{sys.executable}\nfrom retail_ci.cli import instead_of_nbdev\ninstead_of_nbdev()\n"
+    )
     program.chmod(0o755)
     return program
 
 
 def test_make_installs_the_project_after_nbdev():
-    plan = subprocess.run(["make", "-n", "-B", "env"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    plan = subprocess.run(
+        ["make", "-n", "-B", "env"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     last = [line for line in plan.splitlines() if " install " in line][-1]
     assert "--no-deps --force-reinstall --editable ." in last
 
@@ -149,7 +266,9 @@ def test_make_installs_the_project_after_nbdev():
 def test_it_runs_in_an_empty_folder(installed, tmp_path):
     done = call(installed, tmp_path, "run", "--config", "small", "--to", "00g")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/small/to-00g/data/raw/transactions.csv").is_file() and [p.name for p in tmp_path.iterdir()] == ["runs"]
+    assert (tmp_path / "runs/small/to-00g/data/raw/transactions.csv").is_file() and [
+        p.name for p in tmp_path.iterdir()
+    ] == ["runs"]
     assert '"commit": null' in (tmp_path / "runs/small/to-00g/manifest.json").read_text()
 
 
@@ -160,12 +279,23 @@ def test_a_config_of_the_folder_goes_before_one_that_came_along(installed, tmp_p
     assert done.returncode == 3 and f"{tmp_path}/nothing.csv does not exist" in done.stderr
 
 
-@pytest.mark.parametrize("words, code, sentence", [
-    (("run", "--config", "smal"), 2, "did you mean 'small'"), (("run", "--config", "mine.yaml"), 2, "give an existing file or a name from configs/"),
-    (("site",), 4, "run `retail-ci run --config default` first"), (("serve",), 4, "retail-ci models promote")])
+@pytest.mark.parametrize(
+    "words, code, sentence",
+    [
+        (("run", "--config", "smal"), 2, "did you mean 'small'"),
+        (("run", "--config", "mine.yaml"), 2, "give an existing file or a name from configs/"),
+        (("site",), 4, "run `retail-ci run --config default` first"),
+        (("serve",), 4, "retail-ci models promote"),
+    ],
+)
 def test_what_cannot_be_done_there_is_one_sentence(installed, tmp_path, words, code, sentence):
     done = call(installed, tmp_path, *words)
-    assert done.returncode == code and sentence in done.stderr and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert (
+        done.returncode == code
+        and sentence in done.stderr
+        and done.stderr.count("\n") == 1
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_copies_for_the_repository_are_refused_outside_it(installed, tmp_path):
@@ -175,7 +305,28 @@ def test_copies_for_the_repository_are_refused_outside_it(installed, tmp_path):
 
 def test_a_missing_package_is_named_with_what_to_type(installed, tmp_path):
     (tmp_path / "blocked").mkdir()
-    (tmp_path / "blocked/pytest.py").write_text("raise ModuleNotFoundError(\"No module named 'pytest'\")\n")
-    done = subprocess.run([sys.executable, "-c", "from retail_ci.cli import main; main()", "run", "--config", "small", "--to", "00c"], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=300, env=os.environ | {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{installed}"})
-    assert done.returncode == 4 and "No module named 'pytest'" in done.stderr and "pip install 'retail_ci[all]'" in done.stderr
+    (tmp_path / "blocked/pytest.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'pytest'\")\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from retail_ci.cli import main; main()",
+            "run",
+            "--config",
+            "small",
+            "--to",
+            "00c",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{installed}"},
+    )
+    assert (
+        done.returncode == 4
+        and "No module named 'pytest'" in done.stderr
+        and "pip install 'retail_ci[all]'" in done.stderr
+    )

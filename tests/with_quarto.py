@@ -3,6 +3,7 @@
 `pytest tests` does not collect this file, since Quarto is no Python package: the job `quarto` of the workflow installs it
 and calls `pytest tests/with_quarto.py`.
 """
+
 import os
 import re
 import shutil
@@ -13,13 +14,19 @@ from test_browser import address, browser, tab  # noqa: F401 (fixtures)
 from test_chain import checkout
 from test_site import html_output, project
 
-from retail_ci.report import finishing; from retail_ci.report import site
+from retail_ci.report import finishing, site
 
-pytestmark = pytest.mark.skipif(not shutil.which("quarto"), reason="Quarto is not installed (https://quarto.org); smalldocs makes the site here")
+pytestmark = pytest.mark.skipif(
+    not shutil.which("quarto"),
+    reason="Quarto is not installed (https://quarto.org); smalldocs makes the site here",
+)
 
 
 def test_a_small_project_has_no_fault_and_its_folds_keep_their_titles(tmp_path):
-    cells = ("code", "#| export\ndef __getattr__(name): ..."), ("code", "#| chain\nscore(3)", [html_output("<b>4</b>")])
+    cells = (
+        ("code", "#| export\ndef __getattr__(name): ..."),
+        ("code", "#| chain\nscore(3)", [html_output("<b>4</b>")]),
+    )
     root, run = project(tmp_path, *cells)
     out = site.build_site(run, root, renderer="quarto")
     text = (out / "02_features.html").read_text(encoding="utf-8")
@@ -30,11 +37,16 @@ def test_a_small_project_has_no_fault_and_its_folds_keep_their_titles(tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    "The site of the small run, made by Quarto, and the run; or the two named by SITE and SITE_OF_RUN."
+    """The site of the small run, made by Quarto, and the run; or the two named by SITE and
+    SITE_OF_RUN.
+    """
     if os.environ.get("SITE"):
         return Path(os.environ["SITE"]), Path(os.environ["SITE_OF_RUN"])
     whole = checkout(tmp_path_factory.mktemp("quarto") / "project")
-    for words in (("run", "--config", "small"), ("site", "--config", "small", "--renderer", "quarto")):
+    for words in (
+        ("run", "--config", "small"),
+        ("site", "--config", "small", "--renderer", "quarto"),
+    ):
         done = whole.call(*words)
         assert done.returncode == 0, done.stderr
     return whole.root / "_site", whole.home("small") / "current"
@@ -43,7 +55,11 @@ def made(tmp_path_factory):
 def test_every_page_of_the_small_run_passes_the_check(made):
     pages = sorted(made[0].rglob("*.html"))
     assert len(pages) > 80 and finishing.check_site(made[0]) == []
-    assert not [p.name for p in pages if '<meta name="generator" content="quarto' not in p.read_text(encoding="utf-8")]
+    assert not [
+        p.name
+        for p in pages
+        if '<meta name="generator" content="quarto' not in p.read_text(encoding="utf-8")
+    ]
 
 
 def test_search_works_from_a_folder(made, tab):  # noqa: F811
@@ -57,8 +73,16 @@ def test_an_open_chart_follows_the_colours_of_the_page(made, tab):  # noqa: F811
     page = tab("sales.html")
     figure = page.locator("figure", has=page.locator("img[data-chart='01_revenue_trend']"))
     figure.get_by_role("button").click()
-    page.wait_for_function("figure => figure.querySelector('.main-svg text')", arg=figure.element_handle(), timeout=60_000)
+    page.wait_for_function(
+        "figure => figure.querySelector('.main-svg text')",
+        arg=figure.element_handle(),
+        timeout=60_000,
+    )
     before = figure.locator(".house-chart").bounding_box()
     page.click(".quarto-color-scheme-toggle")
-    page.wait_for_function("figure => getComputedStyle(figure.querySelector('.main-svg text')).fill === 'rgb(228, 231, 235)'", arg=figure.element_handle())
+    page.wait_for_function(
+        "figure => getComputedStyle(figure.querySelector('.main-svg text')).fill === 'rgb(228, "
+        "231, 235)'",
+        arg=figure.element_handle(),
+    )
     assert figure.locator(".house-chart").bounding_box()["height"] == before["height"] > 400

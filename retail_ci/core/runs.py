@@ -4,6 +4,7 @@
 
 # %% ../../nbs/00c_runs.ipynb #22670c58
 from __future__ import annotations
+
 import atexit
 import contextlib
 import dataclasses
@@ -17,13 +18,15 @@ import re
 import shutil
 import sys
 import tempfile
-import yaml
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from .config import _is_project, Config, config_path, find_root, load_config, shipped
-from .errors import ConfigError, one_line, RunError, shown, translating, unknown
+
+import yaml
+
+from .config import Config, _is_project, config_path, find_root, load_config, shipped
+from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import localise_prose, use_locale
 
 # %% auto #0
@@ -34,48 +37,55 @@ __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'Artefact', 'check_writab
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
 class Artefact:
-    "A file that one notebook makes and others read."
-    name: str    # what it is called everywhere
-    path: str    # inside the run's folder; the suffix is the format
-    maker: str   # the notebook's number
+    """A file that one notebook makes and others read."""
+
+    name: str  # what it is called everywhere
+    path: str  # inside the run's folder; the suffix is the format
+    maker: str  # the notebook's number
 
 # %% ../../nbs/00c_runs.ipynb #be7cfb13
-ARTEFACTS: dict[str, Artefact] = {a.name: a for a in (Artefact(*row) for row in [
-    ("raw_transactions", "data/raw/transactions.csv",        "00e"),
-    ("raw_products",     "data/raw/products.csv",            "00e"),
-    ("raw_customers",    "data/raw/customers.csv",           "00e"),
-    ("truth",            "data/raw/truth.npz",               "00e"),
-    ("transactions",     "data/transactions.parquet",        "01"),
-    ("rejected",         "data/rejected.parquet",            "01"),
-    ("flagged",          "data/flagged.parquet",             "01"),
-    ("products",         "data/products.parquet",            "01"),
-    ("customers",        "data/customers.parquet",           "01"),
-    ("data_metrics",     "metrics/data.json",                "01"),
-    ("features",         "data/features.parquet",            "02"),
-    ("cut_points",       "models/rfm_cut_points.json",       "02"),
-    ("segments",         "data/segments.parquet",            "03c"),
-    ("segmentation",     "models/segmentation.npz",          "03c"),
-    ("segmentation_words", "models/segmentation.json",       "03c"),
-    ("segment_metrics",  "metrics/segments.json",            "03c"),
-    ("snapshots",        "data/snapshots.parquet",           "03d"),
-    ("alerts",           "data/alerts.parquet",              "03d"),
-    ("movement_metrics", "metrics/movement.json",            "03d"),
-    ("worth",            "data/worth.parquet",               "03e"),
-    ("worth_metrics",    "metrics/worth.json",               "03e"),
-    ("recommendations",  "data/recommendations.parquet",     "04k"),
-    ("recommender",      "models/recommender.npz",           "04k"),
-    ("ranking_metrics",  "metrics/ranking.json",             "05"),
-    ("ranking_segments", "metrics/ranking_segments.csv",     "05"),
-    ("ranking_scores",   "data/ranking_scores.parquet",      "05"),
-    ("insights",         "metrics/insights.json",            "05a"),
-    ("backtest_metrics", "metrics/backtest.json",            "05b"),
-    ("drift_metrics",    "metrics/drift.json",               "06d"),
-    ("powerbi_customers",       "powerbi/customers.csv",        "08"),
-    ("powerbi_segments",        "powerbi/segment_summary.csv",  "08"),
-    ("powerbi_rfm",             "powerbi/rfm_distribution.csv", "08"),
-    ("powerbi_recommendations", "powerbi/recommendations.csv",  "08"),
-    ("campaign_metrics",        "metrics/campaigns.json",       "08b"),
-])}
+ARTEFACTS: dict[str, Artefact] = {
+    a.name: a
+    for a in (
+        Artefact(*row)
+        for row in [
+            ("raw_transactions", "data/raw/transactions.csv", "00e"),
+            ("raw_products", "data/raw/products.csv", "00e"),
+            ("raw_customers", "data/raw/customers.csv", "00e"),
+            ("truth", "data/raw/truth.npz", "00e"),
+            ("transactions", "data/transactions.parquet", "01"),
+            ("rejected", "data/rejected.parquet", "01"),
+            ("flagged", "data/flagged.parquet", "01"),
+            ("products", "data/products.parquet", "01"),
+            ("customers", "data/customers.parquet", "01"),
+            ("data_metrics", "metrics/data.json", "01"),
+            ("features", "data/features.parquet", "02"),
+            ("cut_points", "models/rfm_cut_points.json", "02"),
+            ("segments", "data/segments.parquet", "03c"),
+            ("segmentation", "models/segmentation.npz", "03c"),
+            ("segmentation_words", "models/segmentation.json", "03c"),
+            ("segment_metrics", "metrics/segments.json", "03c"),
+            ("snapshots", "data/snapshots.parquet", "03d"),
+            ("alerts", "data/alerts.parquet", "03d"),
+            ("movement_metrics", "metrics/movement.json", "03d"),
+            ("worth", "data/worth.parquet", "03e"),
+            ("worth_metrics", "metrics/worth.json", "03e"),
+            ("recommendations", "data/recommendations.parquet", "04k"),
+            ("recommender", "models/recommender.npz", "04k"),
+            ("ranking_metrics", "metrics/ranking.json", "05"),
+            ("ranking_segments", "metrics/ranking_segments.csv", "05"),
+            ("ranking_scores", "data/ranking_scores.parquet", "05"),
+            ("insights", "metrics/insights.json", "05a"),
+            ("backtest_metrics", "metrics/backtest.json", "05b"),
+            ("drift_metrics", "metrics/drift.json", "06d"),
+            ("powerbi_customers", "powerbi/customers.csv", "08"),
+            ("powerbi_segments", "powerbi/segment_summary.csv", "08"),
+            ("powerbi_rfm", "powerbi/rfm_distribution.csv", "08"),
+            ("powerbi_recommendations", "powerbi/recommendations.csv", "08"),
+            ("campaign_metrics", "metrics/campaigns.json", "08b"),
+        ]
+    )
+}
 
 # %% ../../nbs/00c_runs.ipynb #8f1672be
 FIGURES: dict[str, str] = {  # figure: the number of the notebook that draws it
@@ -101,80 +111,148 @@ FIGURES: dict[str, str] = {  # figure: the number of the notebook that draws it
 }
 
 # %% ../../nbs/00c_runs.ipynb #b0307bb5
-def check_writable(
-    path: str | Path,  # a file or folder that is about to be written, existing or not
-    instead: str = "write to a folder outside it",  # what to do, for the message
-) -> None:
-    "Raise `RunError` for a place in a finished run."
-    try: real = Path(path).resolve()
+def check_writable(path: str | Path, instead: str = "write to a folder outside it") -> None:
+    """Raise `RunError` for a place in a finished run.
+
+    Parameters
+    ----------
+    path : str | Path
+        A file or folder that is about to be written, existing or not.
+    instead : str, default "write to a folder outside it"
+        What to do, for the message.
+    """
+    try:
+        real = Path(path).resolve()
     except (OSError, RuntimeError, ValueError) as e:
-        raise RunError(f"Cannot write {shown(str(path))}: {one_line(e, 100)}. Give a path that can be followed.") from e
+        raise RunError(
+            f"Cannot write {shown(str(path))}: {one_line(e, 100)}. Give a path that can be "
+            "followed."
+        ) from e
     run = next((p for p in (real, *real.parents) if _is_finished(p)), None)
-    if run is None: return
-    raise RunError(f"Cannot write {path}: the run {run.name} is finished, and a finished run is never changed; {instead}.")
+    if run is None:
+        return
+    raise RunError(
+        f"Cannot write {path}: the run {run.name} is finished, and a finished run is never "
+        f"changed; {instead}."
+    )
+
 
 def _is_finished(folder: Path) -> bool:
-    "Whether a folder holds the papers of a finished run."
+    """Whether a folder holds the papers of a finished run."""
     papers = folder / "manifest.json"
-    if not ((folder / "config.yaml").is_file() and papers.is_file()): return False
+    if not ((folder / "config.yaml").is_file() and papers.is_file()):
+        return False
     return '"artifacts"' in papers.read_text(encoding="utf-8", errors="replace")
 
 # %% ../../nbs/00c_runs.ipynb #c3988a48
-STAGE = re.compile(r".+-[0-9a-f]{16}\.part")  # the name of a folder in which something is being made
+STAGE = re.compile(
+    r".+-[0-9a-f]{16}\.part"
+)  # the name of a folder in which something is being made
+
 
 @contextlib.contextmanager
-def staging(
-    name: str,                         # the beginning of its name
-    beside: str | Path | None = None,  # the folder in which it is made; the machine's temporary one if left out
-    private: bool = False,             # closed to other users, as in the temporary folder it always is
-) -> Iterator[Path]:                   # an empty folder
-    "A folder to make something in, removed at the end. First, what killed processes have left beside it is removed."
+def staging(name: str, beside: str | Path | None = None, private: bool = False) -> Iterator[Path]:
+    """A folder to make something in, removed at the end. First, what killed processes have left
+    beside it is removed.
+
+    Parameters
+    ----------
+    name : str
+        The beginning of its name.
+    beside : str | Path | None, default None
+        The folder in which it is made; the machine's temporary one if left out.
+    private : bool, default False
+        Closed to other users, as in the temporary folder it always is.
+
+    Returns
+    -------
+    Iterator[Path]
+        An empty folder.
+    """
     home = Path(beside or tempfile.gettempdir())
     home.mkdir(parents=True, exist_ok=True)
     clear_staging(home)
     folder, lock = _new_stage(home, name, 0o700 if private or beside is None else 0o777)
-    try: yield folder
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
+
 def _new_stage(home: Path, name: str, mode: int) -> tuple[Path, int]:
-    "Make a folder that this process holds locked: the system lets go of the lock when the process ends, however it ends."
+    """Make a folder that this process holds locked: the system lets go of the lock when the process
+    ends, however it ends.
+    """
     short = os.fsdecode(os.fsencode(name)[:150])
     while True:
         folder = home / f"{short}-{os.urandom(8).hex()}.part"
         os.mkdir(folder, mode)
-        try: lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError: continue  # cleared before it was locked
-        with contextlib.suppress(OSError): fcntl.flock(lock, fcntl.LOCK_EX)  # on a disk without locks nobody clears it
-        if folder.exists(): return folder, lock
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # cleared before it was locked
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)  # on a disk without locks nobody clears it
+        if folder.exists():
+            return folder, lock
         os.close(lock)
 
 # %% ../../nbs/00c_runs.ipynb #8e23d5f1
-def clear_staging(
-    home: str | Path,  # a folder
-) -> list[str]:        # what was removed
-    "Remove the folders of `staging` whose process is gone; one that is at work holds its folder locked."
+def clear_staging(home: str | Path) -> list[str]:
+    """Remove the folders of `staging` whose process is gone; one that is at work holds its folder
+    locked.
+
+    Parameters
+    ----------
+    home : str | Path
+        A folder.
+
+    Returns
+    -------
+    list[str]
+        What was removed.
+    """
     gone = []
-    try: found = sorted(p for p in Path(home).iterdir() if STAGE.fullmatch(p.name))
-    except OSError: found = []  # a folder that may be written and not read
+    try:
+        found = sorted(p for p in Path(home).iterdir() if STAGE.fullmatch(p.name))
+    except OSError:
+        found = []  # a folder that may be written and not read
     for left in found:
-        try: lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError: continue
+        try:
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)
             gone.append(left.name)
-        except OSError: pass
-        finally: os.close(lock)
+        except OSError:
+            pass
+        finally:
+            os.close(lock)
     return gone
 
 # %% ../../nbs/00c_runs.ipynb #41c6b0de
 @contextlib.contextmanager
-def replacing(
-    path: str | Path,   # the file to write
-) -> Iterator[Path]:    # a path of the same name in a folder of its own, on the same disk
-    "Write to another path that takes the file's place only if all went well; raises `RunError` in a finished run."
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write to another path that takes the file's place only if all went well.
+
+    Parameters
+    ----------
+    path : str | Path
+        The file to write.
+
+    Returns
+    -------
+    Iterator[Path]
+        A path of the same name in a folder of its own, on the same disk.
+
+    Raises
+    ------
+    RunError
+        In a finished run.
+    """
     path = Path(path)
     check_writable(path)
     with staging(f".{path.name}", path.parent) as folder:
@@ -182,206 +260,378 @@ def replacing(
         os.replace(folder / path.name, path)
 
 # %% ../../nbs/00c_runs.ipynb #f1b6a3c8
-def process_folder(
-    name: str,                         # the beginning of its name
-    beside: str | Path | None = None,  # the folder in which it is made; the machine's temporary one if left out
-) -> Path:                             # the same each time
-    "A folder of `staging` that is removed when this process ends."
+def process_folder(name: str, beside: str | Path | None = None) -> Path:
+    """A folder of `staging` that is removed when this process ends.
+
+    Parameters
+    ----------
+    name : str
+        The beginning of its name.
+    beside : str | Path | None, default None
+        The folder in which it is made; the machine's temporary one if left out.
+
+    Returns
+    -------
+    Path
+        The same each time.
+    """
     return _process_folder(name, Path(beside or tempfile.gettempdir()), os.getpid())
+
 
 @functools.lru_cache(None)
 def _process_folder(name: str, home: Path, owner: int) -> Path:
-    "The folder of one process; a child inherits the memory, and must not remove what is its parent's."
+    """The folder of one process; a child inherits the memory, and must not remove what is its
+    parent's.
+    """
     held = contextlib.ExitStack()
     folder = held.enter_context(staging(name, home, private=True))
     atexit.register(lambda: held.close() if os.getpid() == owner else None)
     return folder
 
 # %% ../../nbs/00c_runs.ipynb #a77e0af6
-def to_plain(
-    value: Any,   # numbers, arrays, mappings, lists, dates
-) -> Any:         # the same of plain Python types
-    "Turn numpy and pandas values into what JSON knows."
-    if isinstance(value, Mapping): return {str(k): to_plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [to_plain(v) for v in value]
-    if hasattr(value, "tolist"): return to_plain(value.tolist())
-    if hasattr(value, "isoformat"): return value.isoformat()
-    if isinstance(value, float) and math.isnan(value): return None
+def to_plain(value: Any) -> Any:
+    """Turn numpy and pandas values into what JSON knows.
+
+    Parameters
+    ----------
+    value : Any
+        Numbers, arrays, mappings, lists, dates.
+
+    Returns
+    -------
+    Any
+        The same of plain Python types.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return to_plain(value.tolist())
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, float) and math.isnan(value):
+        return None
     return value
 
 # %% ../../nbs/00c_runs.ipynb #ce0617c5
-def save(
-    value: Any,          # a DataFrame for parquet and csv, a mapping for json, a mapping of arrays for npz
-    path: str | Path,    # the suffix says the format
-) -> Path:               # `path`
-    "Write one artefact, whole or not at all; raises `RunError` for a format that the house does not use."
+def save(value: Any, path: str | Path) -> Path:
+    """Write one artefact, whole or not at all.
+
+    Parameters
+    ----------
+    value : Any
+        A DataFrame for parquet and csv, a mapping for json, a mapping of arrays for npz.
+    path : str | Path
+        The suffix says the format.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    RunError
+        For a format that the house does not use.
+    """
     path = Path(path)
     with replacing(path) as part:
-        if path.suffix == ".parquet": value.to_parquet(part, index=False, compression="zstd")
-        elif path.suffix == ".csv": value.to_csv(part, index=False, lineterminator="\n", **({"quoting": 1} if lone_return(value) else {}))
-        elif path.suffix == ".json": part.write_text(json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        elif path.suffix == ".npz": import_numpy().savez(part, **value)
-        else: raise RunError(f"Cannot write {path.name}: artefacts are parquet, csv, json or npz.")
+        if path.suffix == ".parquet":
+            value.to_parquet(part, index=False, compression="zstd")
+        elif path.suffix == ".csv":
+            value.to_csv(
+                part,
+                index=False,
+                lineterminator="\n",
+                **({"quoting": 1} if lone_return(value) else {}),
+            )
+        elif path.suffix == ".json":
+            part.write_text(
+                json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+                encoding="utf-8",
+            )
+        elif path.suffix == ".npz":
+            import_numpy().savez(part, **value)
+        else:
+            raise RunError(f"Cannot write {path.name}: artefacts are parquet, csv, json or npz.")
     return path
 
-def lone_return(
-    table: Any,  # a DataFrame
-) -> bool:       # whether its names or its text hold a carriage return
-    "Python's CSV writer leaves a carriage return bare where lines end otherwise, and readers take it for the end of a line; then all values are quoted."
+
+def lone_return(table: Any) -> bool:
+    """Python's CSV writer leaves a carriage return bare where lines end otherwise, and readers take
+    it for the end of a line; then all values are quoted.
+
+    Parameters
+    ----------
+    table : Any
+        A DataFrame.
+
+    Returns
+    -------
+    bool
+        Whether its names or its text hold a carriage return.
+    """
     texts = table.select_dtypes(include=["object", "string", "category"])
-    return any("\r" in str(c) for c in table.columns) or any(texts[c].astype("string").str.contains("\r", regex=False).any() for c in texts)
+    return any("\r" in str(c) for c in table.columns) or any(
+        texts[c].astype("string").str.contains("\r", regex=False).any() for c in texts
+    )
 
-def load(
-    path: str | Path,    # an artefact's file
-) -> Any:                # a DataFrame, a mapping, or a mapping of arrays
-    "Read one artefact. Arrays are read without pickle, so that a file never runs code."
+
+def load(path: str | Path) -> Any:
+    """Read one artefact. Arrays are read without pickle, so that a file never runs code.
+
+    Parameters
+    ----------
+    path : str | Path
+        An artefact's file.
+
+    Returns
+    -------
+    Any
+        A DataFrame, a mapping, or a mapping of arrays.
+    """
     path = Path(path)
-    if path.suffix == ".json": return json.loads(path.read_text(encoding="utf-8"))
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
     if path.suffix == ".npz":
-        with import_numpy().load(path, allow_pickle=False) as arrays: return dict(arrays)
+        with import_numpy().load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
     import pandas as pd
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
 
-def import_numpy() -> Any:  # the module
-    "numpy, imported at the moment it is needed."
+    return (
+        pd.read_parquet(path)
+        if path.suffix == ".parquet"
+        else pd.read_csv(path, dtype=str, keep_default_na=False)
+    )
+
+
+def import_numpy() -> Any:
+    """numpy, imported at the moment it is needed.
+
+    Returns
+    -------
+    Any
+        The module.
+    """
     import numpy
+
     return numpy
 
 # %% ../../nbs/00c_runs.ipynb #5a9d20d2
 class _Papermill:
-    "What papermill's entry point in setup.py leads to."
+    """What papermill's entry point in setup.py leads to."""
 
     @property
     def files(self) -> Any:
-        "Papermill's own way to local files, which asks before it writes."
+        """Papermill's own way to local files, which asks before it writes."""
         from papermill.iorw import papermill_io
+
         local = papermill_io.get_handler("local")
         write = local.write
 
         def ask_first(buf: str, path: str) -> None:
-            "Write a notebook; raises `RunError` in a finished run."
+            """Write a notebook; raises `RunError` in a finished run."""
             check_writable(path, "give papermill another place for the notebook that it writes")
             write(buf, path)
 
         local.write = ask_first
         return local
 
+
 _papermill = _Papermill()
 
 # %% ../../nbs/00c_runs.ipynb #092dce92
 @dataclass
 class Run:
-    "The folder of one run, its config, and where to read what it does not hold."
-    config: Config             # what the run depends on
-    path: Path                 # where artefacts are written
+    """The folder of one run, its config, and where to read what it does not hold."""
+
+    config: Config  # what the run depends on
+    path: Path  # where artefacts are written
     fallback: Path | None = None  # the last good run, for a scratch run
-    origin: dict | None = None  # of a scratch run: from which run and with which settings it is made
+    origin: dict | None = (
+        None  # of a scratch run: from which run and with which settings it is made
+    )
 
     def file(self, name: str) -> Path:
-        "The path of an artefact, whether it exists or not."
-        if name not in ARTEFACTS: raise RunError(unknown("artefact", name, list(ARTEFACTS)))
+        """The path of an artefact, whether it exists or not."""
+        if name not in ARTEFACTS:
+            raise RunError(unknown("artefact", name, list(ARTEFACTS)))
         path = self.path / ARTEFACTS[name].path
-        if not path.exists() and self.fallback: return self.fallback / ARTEFACTS[name].path
+        if not path.exists() and self.fallback:
+            return self.fallback / ARTEFACTS[name].path
         return path
 
     def has(self, name: str) -> bool:
-        "Whether an artefact exists."
+        """Whether an artefact exists."""
         return self.file(name).exists()
 
     def read(self, name: str) -> Any:
-        "Read an artefact by name; raises `RunError` that says which notebook makes it."
+        """Read an artefact by name; raises `RunError` that says which notebook makes it."""
         path = self.file(name)
         if path.exists():
-            with translating(RunError, f"{path} cannot be read", "Run the chain again."): return load(path)
-        raise RunError(f"The artefact {name!r} is not in the run {self.config.name!r}: notebook {ARTEFACTS[name].maker} makes it. "
-                       f"Run `retail-ci run --config {self.config.name}` first.")
+            with translating(RunError, f"{path} cannot be read", "Run the chain again."):
+                return load(path)
+        raise RunError(
+            f"The artefact {name!r} is not in the run {self.config.name!r}: notebook "
+            f"{ARTEFACTS[name].maker} makes it. "
+            f"Run `retail-ci run --config {self.config.name}` first."
+        )
 
     def check_writable(self) -> None:
-        "Raise `RunError` if the run is finished, or was a scratch run that has been cleared since it was opened."
+        """Raise `RunError` if the run is finished, or was a scratch run that has been cleared since
+        it was opened.
+        """
         check_writable(self.path, "leave run_dir out, and the notebook writes to a scratch run")
         if self.origin is not None and _origin_of(self.path) != self.origin:
-            raise RunError(f"The scratch run in {self.path} was cleared since this notebook opened it, by a new run or "
-                           "by a notebook with other settings; run the notebook again from its first cell.")
+            raise RunError(
+                f"The scratch run in {self.path} was cleared since this notebook opened it, by a "
+                "new run or "
+                "by a notebook with other settings; run the notebook again from its first cell."
+            )
 
     def write(self, name: str, value: Any) -> Path:
-        "Write an artefact by name; raises `RunError` in a finished run."
+        """Write an artefact by name; raises `RunError` in a finished run."""
         return save(value, self.target(name))
 
     def target(self, name: str) -> Path:
-        "Where an artefact is to be written, for makers that stream; raises `RunError` in a finished run."
-        if name not in ARTEFACTS: raise RunError(unknown("artefact", name, list(ARTEFACTS)))
+        """Where an artefact is to be written, for makers that stream; raises `RunError` in a
+        finished run.
+        """
+        if name not in ARTEFACTS:
+            raise RunError(unknown("artefact", name, list(ARTEFACTS)))
         self.check_writable()
         return self.path / ARTEFACTS[name].path
 
 # %% ../../nbs/00c_runs.ipynb #3d967d93
 def open_run(
-    config: str | Path = "default",  # a config's name or file; of no account where `run_dir` names a folder
-    run_dir: str | Path | None = None,  # a run's folder; left out: the last good run, to read; empty: a scratch run, for a notebook by hand
-    settings: str | list[str] | None = None,  # "key=value" overrides, as a list or as YAML's text of one
-) -> Run:                            # ready to read; a run at work and a scratch run are ready to write too
-    "Open a run; raises `RunError` if there is none, and `ConfigError` for settings that do not exist."
+    config: str | Path = "default",
+    run_dir: str | Path | None = None,
+    settings: str | list[str] | None = None,
+) -> Run:
+    """Open a run.
+
+    Parameters
+    ----------
+    config : str | Path, default "default"
+        A config's name or file; of no account where `run_dir` names a folder.
+    run_dir : str | Path | None, default None
+        A run's folder; left out: the last good run, to read; empty: a scratch run, for a notebook
+        by hand.
+    settings : str | list[str] | None, default None
+        "key=value" overrides, as a list or as YAML's text of one.
+
+    Returns
+    -------
+    Run
+        Ready to read; a run at work and a scratch run are ready to write too.
+
+    Raises
+    ------
+    RunError
+        If there is none, and `ConfigError` for settings that do not exist.
+    """
     wanted = _as_settings(settings)
-    if run_dir: run = _open_folder(Path(str(run_dir)), wanted)
-    else: run = _open_last(config if isinstance(config, Path) else str(config), wanted, scratch=run_dir is not None)
+    if run_dir:
+        run = _open_folder(Path(str(run_dir)), wanted)
+    else:
+        run = _open_last(
+            config if isinstance(config, Path) else str(config), wanted, scratch=run_dir is not None
+        )
     use_locale(run.config.report.locale)
     localise_prose()
-    if run.origin is not None: print(_about_scratch(run), file=sys.stderr, flush=True)
+    if run.origin is not None:
+        print(_about_scratch(run), file=sys.stderr, flush=True)
     return run
 
 # %% ../../nbs/00c_runs.ipynb #d78d59f6
 def _as_settings(given: Any) -> list[str]:
-    "Settings as a list; papermill hands over text where `-p` is used, and YAML's values where `-y` is."
+    """Settings as a list; papermill hands over text where `-p` is used, and YAML's values where
+    `-y` is.
+    """
     found = given
     if isinstance(given, str):
-        with contextlib.suppress(yaml.YAMLError): found = yaml.safe_load(given) if given.strip().startswith("[") else [given.strip()]
+        with contextlib.suppress(yaml.YAMLError):
+            found = yaml.safe_load(given) if given.strip().startswith("[") else [given.strip()]
     found = [] if found is None or found == [""] else found
-    if isinstance(found, (list, tuple)) and all(isinstance(setting, str) for setting in found): return list(found)
-    raise ConfigError(f"settings must be a list of key=value, such as [\"rfm.window_days=90\"], found {given!r}; correct the parameter.")
+    if isinstance(found, (list, tuple)) and all(isinstance(setting, str) for setting in found):
+        return list(found)
+    raise ConfigError(
+        f'settings must be a list of key=value, such as ["rfm.window_days=90"], found {given!r}; '
+        "correct the parameter."
+    )
+
 
 def _open_folder(folder: Path, settings: list[str]) -> Run:
-    "The run in a folder, whatever its state."
+    """The run in a folder, whatever its state."""
     file = folder / "config.yaml"
     if not file.is_file():
-        raise RunError(f"There is no run in {str(folder)!r}, as seen from {Path.cwd()}: expected a folder with config.yaml, such as runs/NAME/current. "
-                       "Leave run_dir empty to work in a scratch run.")
+        raise RunError(
+            f"There is no run in {str(folder)!r}, as seen from {Path.cwd()}: expected a folder "
+            "with config.yaml, such as runs/NAME/current. "
+            "Leave run_dir empty to work in a scratch run."
+        )
     if settings:
-        raise ConfigError("settings and run_dir exclude each other, since a run keeps the config that it was started with; leave run_dir empty to try settings in a scratch run.")
+        raise ConfigError(
+            "settings and run_dir exclude each other, since a run keeps the config that it was "
+            "started with; leave run_dir empty to try settings in a scratch run."
+        )
     place = folder.resolve()
     origin = _origin_of(place)
     return Run(load_config(file), place, place.parent / origin["from"] if origin else None, origin)
 
 # %% ../../nbs/00c_runs.ipynb #2d1278be
 def _open_last(config: str | Path, settings: list[str], scratch: bool) -> Run:
-    "The last good run of a config, or the scratch run beside it."
+    """The last good run of a config, or the scratch run beside it."""
     loaded = load_config(config, settings)
     tops = [find_root(), find_root(config_path(config).parent)]
-    if not _is_project(tops[0]): tops.append(shipped())
-    home = next((h for top in tops if ((h := top / "runs" / loaded.name) / "current").exists()), None)
-    if home is None: raise RunError(f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config {config}` first.")
+    if not _is_project(tops[0]):
+        tops.append(shipped())
+    home = next(
+        (h for top in tops if ((h := top / "runs" / loaded.name) / "current").exists()), None
+    )
+    if home is None:
+        raise RunError(
+            f"There is no finished run of {loaded.name!r} yet; run `retail-ci run --config "
+            f"{config}` first."
+        )
     good = (home / "current").resolve()
     return _open_scratch(loaded, good, settings) if scratch else Run(loaded, good)
 
+
 SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finished runs
 
+
 def _origin_of(folder: Path) -> dict | None:
-    "What a scratch run is made from; None for a folder that is none."
+    """What a scratch run is made from; None for a folder that is none."""
     file = folder / "scratch.json"
     return load(file) if file.is_file() else None
 
+
 def _open_scratch(config: Config, good: Path, settings: list[str]) -> Run:
-    "The scratch run beside a finished run; an empty one where it is missing or made from something else."
+    """The scratch run beside a finished run; an empty one where it is missing or made from
+    something else.
+    """
     folder = good.parent / SCRATCH
-    print_of = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode()).hexdigest()
+    print_of = hashlib.sha256(
+        json.dumps(dataclasses.asdict(config), sort_keys=True).encode()
+    ).hexdigest()
     origin = {"from": good.name, "settings": settings, "config": print_of}
     try:
-        if _origin_of(folder) != origin: _start_scratch(folder, config, origin)
+        if _origin_of(folder) != origin:
+            _start_scratch(folder, config, origin)
     except OSError as e:
-        raise RunError(f"Cannot write the scratch run {folder}: {e.strerror}. A notebook opened by hand works there; work in a copy of the project that is yours.") from e
+        raise RunError(
+            f"Cannot write the scratch run {folder}: {e.strerror}. A notebook opened by hand "
+            "works there; work in a copy of the project that is yours."
+        ) from e
     return Run(config, folder, good, origin)
 
 # %% ../../nbs/00c_runs.ipynb #744032db
 def _start_scratch(folder: Path, config: Config, origin: dict) -> None:
-    "Put an empty scratch run in the place of an earlier one; its papers are there from its first moment."
+    """Put an empty scratch run in the place of an earlier one; its papers are there from its first
+    moment.
+    """
     part = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -389,28 +639,49 @@ def _start_scratch(folder: Path, config: Config, origin: dict) -> None:
     (part / "config.yaml").write_text(text, encoding="utf-8")
     save(origin, part / "scratch.json")
     clear_scratch(folder.parent)
-    try: part.rename(folder)
+    try:
+        part.rename(folder)
     except OSError:  # another notebook was quicker
         shutil.rmtree(part)
-        if _origin_of(folder) != origin: raise
+        if _origin_of(folder) != origin:
+            raise
 
-def clear_scratch(
-    home: Path,  # runs/<name>
-) -> None:
-    "Remove a config's scratch run, at one stroke for whoever looks."
+
+def clear_scratch(home: Path) -> None:
+    """Remove a config's scratch run, at one stroke for whoever looks.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>.
+    """
     gone = home / f".{SCRATCH}-{os.getpid()}-old.partial"
-    with contextlib.suppress(FileNotFoundError): (home / SCRATCH).rename(gone)
+    with contextlib.suppress(FileNotFoundError):
+        (home / SCRATCH).rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
+
 def _about_scratch(run: Run) -> str:
-    "The line that a scratch run says."
+    """The line that a scratch run says."""
     made = f" with {', '.join(run.origin['settings'])}" if run.origin["settings"] else ""
-    return (f"This is a scratch run, made by hand from {run.origin['from']}{made}: {run.path}. "
-            f"The next finished run clears it; open_run({run.config.name!r}) reads the finished one.")
+    return (
+        f"This is a scratch run, made by hand from {run.origin['from']}{made}: {run.path}. "
+        f"The next finished run clears it; open_run({run.config.name!r}) reads the finished one."
+    )
 
 # %% ../../nbs/00c_runs.ipynb #ad35d741
-def sha256(
-    path: str | Path,  # a file
-) -> str:              # 64 hexadecimal digits
-    "The SHA-256 of a file's bytes, read in pieces."
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, read in pieces.
+
+    Parameters
+    ----------
+    path : str | Path
+        A file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,88 +4,210 @@
 
 # %% ../../nbs/00d_show.ipynb #c278915c
 from __future__ import annotations
+
 import io
 from collections.abc import Callable, Mapping
 from typing import Any
+
 from .errors import RunError, unknown
-from .formats import localised, SPEECH, written
-from .runs import FIGURES, replacing, Run
+from .formats import SPEECH, localised, written
+from .runs import FIGURES, Run, replacing
 
 # %% auto #0
 __all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figure', 'use_style', 'Html', 'save_figure',
            'show_table']
 
 # %% ../../nbs/00d_show.ipynb #136918a5
-def localise_figure(
-    figure: Any,  # a matplotlib Figure
-) -> None:        # the figure is changed
-    "Write the numbers on a figure, on its axes and in its labels, in the locale."
-    if SPEECH[0].signs == ",.": return
+def localise_figure(figure: Any) -> None:
+    """Write the numbers on a figure, on its axes and in its labels, in the locale.
+
+    The figure is changed.
+
+    Parameters
+    ----------
+    figure : Any
+        A matplotlib Figure.
+    """
+    if SPEECH[0].signs == ",.":
+        return
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
+
     figure.canvas.draw()
-    labels = lambda axis: dict(zip(axis.get_majorticklocs(), (localised(t.get_text()) for t in axis.get_majorticklabels())))
+
+    def labels(axis):
+        return dict(
+            zip(
+                axis.get_majorticklocs(),
+                (localised(t.get_text()) for t in axis.get_majorticklabels()),
+            )
+        )
+
     found = [(a, labels(a)) for axes in figure.axes for a in (axes.xaxis, axes.yaxis)]
-    for axis, texts in found:  # axes that share their marks share the words too: the ones without words must not take those of the others
-        if any(texts.values()): axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
-    for text in figure.findobj(Text): text.set_text(localised(text.get_text()))
+    for (
+        axis,
+        texts,
+        # axes that share their marks share the words too: the ones without words must not take those of
+        # the others
+    ) in found:
+        if any(texts.values()):
+            axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
+    for text in figure.findobj(Text):
+        text.set_text(localised(text.get_text()))
 
 # %% ../../nbs/00d_show.ipynb #c2c92211
 SEGMENTS: dict[str, str] = {  # segment: its colour, best customers first
-    "Champions": "#0072B2", "Loyal Customers": "#009E73", "Potential Loyalists": "#56B4E9",
-    "At Risk": "#E69F00", "Lost": "#7F7F7F", "Unnamed": "#CC79A7"}
-INK, ACCENT, SECOND, PALE, GRID = "#2B2F36", "#0072B2", "#D55E00", "#A9CBE2", "#E3E6EA"  # text, first and second series, unfinished, grid lines
+    "Champions": "#0072B2",
+    "Loyal Customers": "#009E73",
+    "Potential Loyalists": "#56B4E9",
+    "At Risk": "#E69F00",
+    "Lost": "#7F7F7F",
+    "Unnamed": "#CC79A7",
+}
+# text, first and second series, unfinished, grid lines
+INK = "#2B2F36"
+ACCENT = "#0072B2"
+SECOND = "#D55E00"
+PALE = "#A9CBE2"
+GRID = "#E3E6EA"
 
 # %% ../../nbs/00d_show.ipynb #539ffa99
 def use_style() -> None:
-    "Set matplotlib to the house style: plain, light, the same on every page."
+    """Set matplotlib to the house style: plain, light, the same on every page."""
     import matplotlib as mpl
+
     mpl.rcParams.update(mpl.rcParamsDefault)
-    mpl.rcParams.update({
-        "figure.dpi": 100, "savefig.dpi": 144, "figure.constrained_layout.use": True, "figure.facecolor": "white",
-        "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelcolor": INK,
-        "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": GRID, "axes.grid": True, "grid.color": GRID,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.hashsalt": "retail_ci",
-        "axes.prop_cycle": mpl.cycler(color=[ACCENT, SECOND, "#009E73", "#CC79A7", "#E69F00", "#56B4E9"])})
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": 144,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.labelcolor": INK,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.edgecolor": GRID,
+            "axes.grid": True,
+            "grid.color": GRID,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "svg.hashsalt": "retail_ci",
+            "axes.prop_cycle": mpl.cycler(
+                color=[ACCENT, SECOND, "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+            ),
+        }
+    )
 
 # %% ../../nbs/00d_show.ipynb #57ab9229
 class Html(str):
-    "A piece of HTML that a notebook shows."
+    """A piece of HTML that a notebook shows."""
+
     def _repr_html_(self) -> str:
-        "What Jupyter shows."
+        """What Jupyter shows."""
         return str(self)
 
 # %% ../../nbs/00d_show.ipynb #82b244ed
-def save_figure(
-    figure: Any,      # a matplotlib Figure
-    name: str,        # one of `FIGURES`
-    run: Run,         # where it goes: figures/<name>.png
-    caption: str,     # the finding, in a sentence
-    alt: str,         # what there is to see, for those who cannot
-) -> Html:            # the figure with its caption
-    "Save a figure under its stable name and show it with its caption; the same picture gives the same bytes."
-    if name not in FIGURES: raise RunError(unknown("figure", name, list(FIGURES)))
+def save_figure(figure: Any, name: str, run: Run, caption: str, alt: str) -> Html:
+    """Save a figure under its stable name and show it with its caption; the same picture gives the
+    same bytes.
+
+    Parameters
+    ----------
+    figure : Any
+        A matplotlib Figure.
+    name : str
+        One of `FIGURES`.
+    run : Run
+        Where it goes: figures/<name>.png.
+    caption : str
+        The finding, in a sentence.
+    alt : str
+        What there is to see, for those who cannot.
+
+    Returns
+    -------
+    Html
+        The figure with its caption.
+    """
+    if name not in FIGURES:
+        raise RunError(unknown("figure", name, list(FIGURES)))
     run.check_writable()
-    import base64, html
+    import base64
+    import html
+
     buffer = io.BytesIO()
     localise_figure(figure)
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    with replacing(run.path / "figures" / f"{name}.png") as part: part.write_bytes(buffer.getvalue())
-    __import__("matplotlib.pyplot").pyplot.close(figure)
+    with replacing(run.path / "figures" / f"{name}.png") as part:
+        part.write_bytes(buffer.getvalue())
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return Html(f'<figure class="figure" id="fig-{name}"><img class="img-fluid figure-img" data-figure="{name}" alt="{html.escape(alt)}" '
-                f'src="data:image/png;base64,{data}"><figcaption>{html.escape(localised(caption))}</figcaption></figure>')
+    return Html(
+        f'<figure class="figure" id="fig-{name}"><img class="img-fluid figure-img" '
+        f'data-figure="{name}" alt="{html.escape(alt)}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{html.escape(localised(caption))}</figcaption></figure>'
+    )
 
 # %% ../../nbs/00d_show.ipynb #f236c675
 def show_table(
-    data: Any,                               # a DataFrame, small enough to read
-    caption: str = "",                       # the finding, in a sentence
-    formats: Mapping[str, str | Callable[[Any], str]] | None = None,  # column: a format such as "{:,.0f}", or what writes a value, such as `amounts("€")`
-    index: bool = False,                     # whether the index is shown
-) -> Html:                                   # the table
-    "A table for readers: text to the left, numbers to the right, sensible digits, nothing that runs."
+    data: Any,
+    caption: str = "",
+    formats: Mapping[str, str | Callable[[Any], str]] | None = None,
+    index: bool = False,
+) -> Html:
+    """A table for readers: text to the left, numbers to the right, sensible digits, nothing that
+    runs.
+
+    Parameters
+    ----------
+    data : Any
+        A DataFrame, small enough to read.
+    caption : str, default ""
+        The finding, in a sentence.
+    formats : Mapping[str, str | Callable[[Any], str]] | None, default None
+        Column: a format such as "{:,.0f}", or what writes a value, such as `amounts("€")`.
+    index : bool, default False
+        Whether the index is shown.
+
+    Returns
+    -------
+    Html
+        The table.
+    """
     import html
-    formatters = {c: (lambda v, f=f: "–" if v is None or v != v else f(v) if callable(f) else written(f.format(v))) for c, f in (formats or {}).items() if c in data.columns}
-    body = data.rename_axis(columns=None).to_html(index=index, border=0, classes=["table", "table-sm", "house-table"], formatters=formatters,
-                        na_rep="–", escape=True, justify="left", float_format=lambda v: written(f"{v:,.3g}"))
-    return Html(body.replace("<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1) if caption else body)
+
+    formatters = {
+        c: (
+            lambda v, f=f: (
+                "–" if v is None or v != v else f(v) if callable(f) else written(f.format(v))
+            )
+        )
+        for c, f in (formats or {}).items()
+        if c in data.columns
+    }
+    body = data.rename_axis(columns=None).to_html(
+        index=index,
+        border=0,
+        classes=["table", "table-sm", "house-table"],
+        formatters=formatters,
+        na_rep="–",
+        escape=True,
+        justify="left",
+        float_format=lambda v: written(f"{v:,.3g}"),
+    )
+    return Html(
+        body.replace(
+            "<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1
+        )
+        if caption
+        else body
+    )

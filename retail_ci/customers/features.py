@@ -4,12 +4,15 @@
 
 # %% ../../nbs/02_features.ipynb #c7bdce33
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import ibis
 import numpy as np
 import pandas as pd
-from collections.abc import Mapping
 from ibis import _
-from typing import Any
+
 from ..core.config import grid_cells
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count, share
@@ -22,12 +25,24 @@ __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_featu
            'add_scores', 'plot_heatmap', 'plot_distributions', 'grid_profile', 'plot_grid']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
-def reference_date(
-    transactions: ibis.Table,  # the transactions
-) -> pd.Timestamp:             # midnight after the last day with a line
-    "The day from which recency is counted: the data's last day, plus one."
+def reference_date(transactions: ibis.Table) -> pd.Timestamp:
+    """The day from which recency is counted: the data's last day, plus one.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+
+    Returns
+    -------
+    pd.Timestamp
+        Midnight after the last day with a line.
+    """
     last = answer(transactions.aggregate(last=transactions.day.max()))["last"][0]
-    if last is None or pd.isna(last): raise DataError("There are no transactions to count from; expected at least one line with a date.")
+    if last is None or pd.isna(last):
+        raise DataError(
+            "There are no transactions to count from; expected at least one line with a date."
+        )
     return pd.Timestamp(last) + pd.Timedelta(days=1)
 
 # %% ../../nbs/02_features.ipynb #921f93ff
@@ -42,142 +57,357 @@ FEATURES: dict[str, str] = {  # feature: what it says
     "category_variety": "different categories bought in the look-back",
     "product_variety": "different products bought in the look-back",
     "weekend_ratio": "share of purchases made on Saturday or Sunday",
-    "return_ratio": "share of lines in the look-back that are returns"}
+    "return_ratio": "share of lines in the look-back that are returns",
+}
 
 # %% ../../nbs/02_features.ipynb #292ccff8
 def rfm_features(
-    transactions: ibis.Table,         # the transactions, as 01 writes them
-    reference_date: pd.Timestamp,     # midnight of the day from which to look back; that day and later ones are not seen
-    window_days: int = 365,           # the look-back of frequency and monetary, in days
-    products: ibis.Table | None = None,  # product_id and category; without it category_variety is missing
-) -> ibis.Table:                      # customer_id, `FEATURES` and short_history, a row per customer with a purchase, by customer_id
-    "Recency, frequency, monetary value and habits per known customer, as they stood at a date."
+    transactions: ibis.Table,
+    reference_date: pd.Timestamp,
+    window_days: int = 365,
+    products: ibis.Table | None = None,
+) -> ibis.Table:
+    """Recency, frequency, monetary value and habits per known customer, as they stood at a date.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, as 01 writes them.
+    reference_date : pd.Timestamp
+        Midnight of the day from which to look back; that day and later ones are not seen.
+    window_days : int, default 365
+        The look-back of frequency and monetary, in days.
+    products : ibis.Table | None, default None
+        Product_id and category; without it category_variety is missing.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, `FEATURES` and short_history, a row per customer with a purchase, by
+        customer_id.
+    """
     today = epoch_day(reference_date)
-    t = transactions.filter(transactions.customer_id.notnull() & (transactions.day < ibis.literal(pd.Timestamp(reference_date))))
+    t = transactions.filter(
+        transactions.customer_id.notnull()
+        & (transactions.day < ibis.literal(pd.Timestamp(reference_date)))
+    )
     number = t.day.epoch_seconds() // 86400
-    wanted = {c: t[c] for c in ("customer_id", "transaction_id", "product_id", "revenue", "is_weekend") if c in t.columns}
+    wanted = {
+        c: t[c]
+        for c in ("customer_id", "transaction_id", "product_id", "revenue", "is_weekend")
+        if c in t.columns
+    }
     t = t.select(**wanted, number=number, sale=~t.is_return, recent=number >= today - window_days)
     parts = [totals(t), days(t), visits(t), variety(t, products)]
     joined = parts[0].filter(parts[0].last_day.notnull())
-    for part in parts[1:]: joined = joined.left_join(part, "customer_id").drop("customer_id_right")
-    tells = ["frequency"] + ["product_variety"] * ("product_id" in t.columns) + ["category_variety"] * ("product_id" in t.columns and products is not None)
+    for part in parts[1:]:
+        joined = joined.left_join(part, "customer_id").drop("customer_id_right")
+    tells = (
+        ["frequency"]
+        + ["product_variety"] * ("product_id" in t.columns)
+        + ["category_variety"] * ("product_id" in t.columns and products is not None)
+    )
     joined = joined.mutate(**{c: joined[c].fill_null(0) for c in tells})
-    return ratios(joined, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
+    return (
+        ratios(joined, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
+    )
 
-def epoch_day(
-    date: pd.Timestamp,  # a date
-) -> int:                # days since 1970-01-01
-    "A date as a day number."
+
+def epoch_day(date: pd.Timestamp) -> int:
+    """A date as a day number.
+
+    Parameters
+    ----------
+    date : pd.Timestamp
+        A date.
+
+    Returns
+    -------
+    int
+        Days since 1970-01-01.
+    """
     return int(pd.Timestamp(date).timestamp() // 86400)
 
 # %% ../../nbs/02_features.ipynb #7f74ce1c
-def totals(
-    t: ibis.Table,  # lines: customer_id, number (of the day), sale, recent, revenue
-) -> ibis.Table:    # customer_id, first_day, last_day, lines, sale_lines, net, spent
-    "What is counted and added per customer."
-    now = t.sale & t.recent
-    return t.group_by("customer_id").aggregate(first_day=t.number.min(where=t.sale), last_day=t.number.max(where=t.sale), lines=t.recent.cast("int32").sum(),
-                                               sale_lines=now.cast("int32").sum(), net=exact_sum(t.revenue, t.recent), spent=exact_sum(t.revenue, now))
+def totals(t: ibis.Table) -> ibis.Table:
+    """What is counted and added per customer.
 
-def days(
-    t: ibis.Table,  # lines: customer_id, number, sale
-) -> ibis.Table:    # customer_id, days
-    "On how many days each customer bought."
+    Parameters
+    ----------
+    t : ibis.Table
+        Lines: customer_id, number (of the day), sale, recent, revenue.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, first_day, last_day, lines, sale_lines, net, spent.
+    """
+    now = t.sale & t.recent
+    return t.group_by("customer_id").aggregate(
+        first_day=t.number.min(where=t.sale),
+        last_day=t.number.max(where=t.sale),
+        lines=t.recent.cast("int32").sum(),
+        sale_lines=now.cast("int32").sum(),
+        net=exact_sum(t.revenue, t.recent),
+        spent=exact_sum(t.revenue, now),
+    )
+
+
+def days(t: ibis.Table) -> ibis.Table:
+    """On how many days each customer bought.
+
+    Parameters
+    ----------
+    t : ibis.Table
+        Lines: customer_id, number, sale.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, days.
+    """
     each = different(t.filter(t.sale), "customer_id", "number")
     return each.group_by("customer_id").aggregate(days=each.count())
 
-def visits(
-    t: ibis.Table,  # lines: customer_id, transaction_id, sale, recent, is_weekend
-) -> ibis.Table:    # customer_id, frequency, weekend: baskets with a sale, and those with one on a weekend
-    "How often each customer came within the look-back."
+
+def visits(t: ibis.Table) -> ibis.Table:
+    """How often each customer came within the look-back.
+
+    Parameters
+    ----------
+    t : ibis.Table
+        Lines: customer_id, transaction_id, sale, recent, is_weekend.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, frequency, weekend: baskets with a sale, and those with one on a weekend.
+    """
     sales = t.filter(t.sale & t.recent & t.transaction_id.notnull())
-    baskets = sales.group_by("customer_id", "transaction_id").aggregate(weekend=sales.is_weekend.cast("int32").max())
-    return baskets.group_by("customer_id").aggregate(frequency=baskets.count(), weekend=baskets.weekend.sum())
+    baskets = sales.group_by("customer_id", "transaction_id").aggregate(
+        weekend=sales.is_weekend.cast("int32").max()
+    )
+    return baskets.group_by("customer_id").aggregate(
+        frequency=baskets.count(), weekend=baskets.weekend.sum()
+    )
 
 # %% ../../nbs/02_features.ipynb #7a360ad2
-def variety(
-    t: ibis.Table,                      # lines: customer_id, sale, recent, and product_id where the source has it
-    products: ibis.Table | None = None,  # product_id and category
-) -> ibis.Table:                        # customer_id, product_variety, category_variety; missing where the source cannot tell
-    "How many different things each customer buys within the look-back."
+def variety(t: ibis.Table, products: ibis.Table | None = None) -> ibis.Table:
+    """How many different things each customer buys within the look-back.
+
+    Parameters
+    ----------
+    t : ibis.Table
+        Lines: customer_id, sale, recent, and product_id where the source has it.
+    products : ibis.Table | None, default None
+        Product_id and category.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, product_variety, category_variety; missing where the source cannot tell.
+    """
     now = t.filter(t.sale & t.recent)
     nothing = ibis.null("int64")
-    if "product_id" not in t.columns: return different(now, "customer_id").mutate(product_variety=nothing, category_variety=nothing)
+    if "product_id" not in t.columns:
+        return different(now, "customer_id").mutate(
+            product_variety=nothing, category_variety=nothing
+        )
     each = different(now, "customer_id", "product_id")
-    if products is None: return each.group_by("customer_id").aggregate(product_variety=each.product_id.count()).mutate(category_variety=nothing)
+    if products is None:
+        return (
+            each.group_by("customer_id")
+            .aggregate(product_variety=each.product_id.count())
+            .mutate(category_variety=nothing)
+        )
     named = each.left_join(products.select("product_id", "category"), "product_id")
     kinds = named.group_by("customer_id", "category").aggregate(products=named.product_id.count())
-    return kinds.group_by("customer_id").aggregate(product_variety=kinds.products.sum(), category_variety=kinds.category.count())
+    return kinds.group_by("customer_id").aggregate(
+        product_variety=kinds.products.sum(), category_variety=kinds.category.count()
+    )
 
 # %% ../../nbs/02_features.ipynb #360e101d
-def ratios(
-    sums: ibis.Table,    # one row per customer, from the four parts; what a part does not have is missing
-    reference_day: int,  # the reference date as a day number
-) -> ibis.Table:         # customer_id and `FEATURES`
-    "Turn counts and sums into features; a division by nothing is missing."
-    def per(a: ibis.Value, b: ibis.Value) -> ibis.Value: return a.cast("float64") / b.cast("float64").nullif(0)
+def ratios(sums: ibis.Table, reference_day: int) -> ibis.Table:
+    """Turn counts and sums into features; a division by nothing is missing.
+
+    Parameters
+    ----------
+    sums : ibis.Table
+        One row per customer, from the four parts; what a part does not have is missing.
+    reference_day : int
+        The reference date as a day number.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id and `FEATURES`.
+    """
+
+    def per(a: ibis.Value, b: ibis.Value) -> ibis.Value:
+        return a.cast("float64") / b.cast("float64").nullif(0)
+
     return sums.select(
-        "customer_id", recency=reference_day - sums.last_day, frequency=sums.frequency, monetary=sums.net.cast("float64").fill_null(0.0),
-        tenure=reference_day - sums.first_day, interpurchase_days=per(sums.last_day - sums.first_day, sums.days - 1),
-        basket_value=per(sums.spent, sums.frequency), basket_size=per(sums.sale_lines, sums.frequency),
-        category_variety=sums.category_variety, product_variety=sums.product_variety,
-        weekend_ratio=per(sums.weekend, sums.frequency), return_ratio=per(sums.lines - sums.sale_lines, sums.lines))
+        "customer_id",
+        recency=reference_day - sums.last_day,
+        frequency=sums.frequency,
+        monetary=sums.net.cast("float64").fill_null(0.0),
+        tenure=reference_day - sums.first_day,
+        interpurchase_days=per(sums.last_day - sums.first_day, sums.days - 1),
+        basket_value=per(sums.spent, sums.frequency),
+        basket_size=per(sums.sale_lines, sums.frequency),
+        category_variety=sums.category_variety,
+        product_variety=sums.product_variety,
+        weekend_ratio=per(sums.weekend, sums.frequency),
+        return_ratio=per(sums.lines - sums.sale_lines, sums.lines),
+    )
 
 # %% ../../nbs/02_features.ipynb #f58539f4
-def cut_points(
-    values: pd.Series,  # one number per customer; missing ones are left out
-    bins: int = 5,      # how many scores
-) -> np.ndarray:        # `bins - 1` non-decreasing values that occur in the data
-    "Inner quantiles of `values` (inverse of the distribution function: each cut is a value that somebody has)."
+def cut_points(values: pd.Series, bins: int = 5) -> np.ndarray:
+    """Inner quantiles of `values` (inverse of the distribution function: each cut is a value that
+    somebody has).
+
+    Parameters
+    ----------
+    values : pd.Series
+        One number per customer; missing ones are left out.
+    bins : int, default 5
+        How many scores.
+
+    Returns
+    -------
+    np.ndarray
+        `bins - 1` non-decreasing values that occur in the data.
+    """
     known = np.sort(pd.Series(values).dropna().to_numpy(dtype=float))
-    if not len(known): raise DataError("Cut points need at least one customer, found none.")
+    if not len(known):
+        raise DataError("Cut points need at least one customer, found none.")
     return known[(len(known) * np.arange(1, bins) + bins - 1) // bins - 1]
 
 # %% ../../nbs/02_features.ipynb #97a2cd5a
-def score(
-    values: pd.Series,         # one number per customer
-    cuts: np.ndarray,          # from `cut_points`, or fixed by the config
-    low_is_good: bool = False,  # true for recency
-) -> pd.Series:                # 1 to len(cuts) + 1; the highest is best
-    "How many cut points a value passes, plus one; turned round where low is good."
-    passed = np.searchsorted(np.asarray(cuts, dtype=float), values.to_numpy(dtype=float), side="left")
-    return pd.Series(len(cuts) + 1 - passed if low_is_good else passed + 1, index=values.index, dtype="int64")
+def score(values: pd.Series, cuts: np.ndarray, low_is_good: bool = False) -> pd.Series:
+    """How many cut points a value passes, plus one; turned round where low is good.
+
+    Parameters
+    ----------
+    values : pd.Series
+        One number per customer.
+    cuts : np.ndarray
+        From `cut_points`, or fixed by the config.
+    low_is_good : bool, default False
+        True for recency.
+
+    Returns
+    -------
+    pd.Series
+        1 to len(cuts) + 1; the highest is best.
+    """
+    passed = np.searchsorted(
+        np.asarray(cuts, dtype=float), values.to_numpy(dtype=float), side="left"
+    )
+    return pd.Series(
+        len(cuts) + 1 - passed if low_is_good else passed + 1, index=values.index, dtype="int64"
+    )
 
 # %% ../../nbs/02_features.ipynb #6abb9e15
-def cut_notes(
-    features: pd.DataFrame,          # the customers that the cut points were learned from
-    cuts: Mapping[str, np.ndarray],  # their cut points
-) -> list[str]:                      # sentences; empty where there is nothing to say
-    "What is unusual about the scores of these customers."
-    notes, bins = [], len(next(iter(cuts.values()))) + 1
-    if len(features) < bins: notes.append(f"There are {len(features)} customers for {bins} scores; scores compare customers with each other, so with so few they say little.")
+def cut_notes(features: pd.DataFrame, cuts: Mapping[str, np.ndarray]) -> list[str]:
+    """What is unusual about the scores of these customers.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        The customers that the cut points were learned from.
+    cuts : Mapping[str, np.ndarray]
+        Their cut points.
+
+    Returns
+    -------
+    list[str]
+        Sentences; empty where there is nothing to say.
+    """
+    notes = []
+    bins = len(next(iter(cuts.values()))) + 1
+    if len(features) < bins:
+        notes.append(
+            f"There are {len(features)} customers for {bins} scores; scores compare customers "
+            "with each other, so with so few they say little."
+        )
     for measure, low_is_good in MEASURES.items():
         given = sorted(set(score(features[measure], cuts[measure], low_is_good)))
-        if features[measure].nunique() == 1: notes.append(f"Every customer has the same {measure} ({features[measure].iloc[0]:g}), so all score {given[0]} on it.")
-        elif len(given) < bins: notes.append(f"On {measure}, {share(features[measure].value_counts(normalize=True).max())} of the customers share one value; only the scores {', '.join(map(str, given))} are given.")
+        if features[measure].nunique() == 1:
+            notes.append(
+                f"Every customer has the same {measure} ({features[measure].iloc[0]:g}), so all "
+                f"score {given[0]} on it."
+            )
+        elif len(given) < bins:
+            notes.append(
+                f"On {measure}, {share(features[measure].value_counts(normalize=True).max())} of "
+                f"the customers share one value; only the scores {', '.join(map(str, given))} are "
+                "given."
+            )
     return notes
 
 # %% ../../nbs/02_features.ipynb #c508a84d
-MEASURES: dict[str, bool] = {"recency": True, "frequency": False, "monetary": False}  # measure: whether low is good
+MEASURES: dict[str, bool] = {
+    "recency": True,
+    "frequency": False,
+    "monetary": False,
+}  # measure: whether low is good
+
 
 def learn_cuts(
-    features: pd.DataFrame,  # recency, frequency, monetary
-    bins: int = 5,           # how many scores
-    fixed: Mapping[str, list[float]] | None = None,  # cut points by measure, from the config
-) -> dict[str, np.ndarray]:  # measure: its cut points
-    "Cut points for the three measures: the config's where it fixes them, quantiles of the customers where not."
-    for measure, cuts in (fixed or {}).items():
-        if measure not in MEASURES: raise ConfigError(f"rfm.cut_points knows recency, frequency and monetary, found {measure!r}.")
-        if len(cuts) != bins - 1 or sorted(cuts) != list(cuts):
-            raise ConfigError(f"rfm.cut_points.{measure} must be {bins - 1} numbers in rising order, found {list(cuts)}.")
-    return {m: np.asarray(fixed[m], float) if fixed and m in fixed else cut_points(features[m], bins) for m in MEASURES}
+    features: pd.DataFrame, bins: int = 5, fixed: Mapping[str, list[float]] | None = None
+) -> dict[str, np.ndarray]:
+    """Cut points for the three measures: the config's where it fixes them, quantiles of the
+    customers where not.
 
-def load_cuts(
-    stored: Mapping[str, Any],   # the artefact `cut_points`, as read
-) -> dict[str, np.ndarray]:      # measure: its cut points
-    "Cut points of an earlier run, to score with them again."
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+    bins : int, default 5
+        How many scores.
+    fixed : Mapping[str, list[float]] | None, default None
+        Cut points by measure, from the config.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Measure: its cut points.
+    """
+    for measure, cuts in (fixed or {}).items():
+        if measure not in MEASURES:
+            raise ConfigError(
+                f"rfm.cut_points knows recency, frequency and monetary, found {measure!r}."
+            )
+        if len(cuts) != bins - 1 or sorted(cuts) != list(cuts):
+            raise ConfigError(
+                f"rfm.cut_points.{measure} must be {bins - 1} numbers in rising order, found "
+                f"{list(cuts)}."
+            )
+    return {
+        m: np.asarray(fixed[m], float) if fixed and m in fixed else cut_points(features[m], bins)
+        for m in MEASURES
+    }
+
+
+def load_cuts(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Cut points of an earlier run, to score with them again.
+
+    Parameters
+    ----------
+    stored : Mapping[str, Any]
+        The artefact `cut_points`, as read.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Measure: its cut points.
+    """
     missing = [m for m in MEASURES if m not in stored]
-    if missing: raise DataError(f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(MEASURES)}.")
+    if missing:
+        raise DataError(
+            f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(MEASURES)}."
+        )
     return {m: np.asarray(stored[m], float) for m in MEASURES}
 
 # %% ../../nbs/02_features.ipynb #5c1e7a62
@@ -198,8 +428,11 @@ def check_spend(
     """
     spent = features["monetary"].sum()
     if not spent > 0:
-        raise DataError(f"The purchases of the {count(len(features))} customers are worth {spent:,.2f} together; expected more than zero. "
-                        "Check data.columns.price, data.columns.revenue and data.columns.quantity.")
+        raise DataError(
+            f"The purchases of the {count(len(features))} customers are worth {spent:,.2f} "
+            "together; expected more than zero. "
+            "Check data.columns.price, data.columns.revenue and data.columns.quantity."
+        )
 
 # %% ../../nbs/02_features.ipynb #c579b834
 GRID: dict[str, str] = {  # name: its cells, recency score first
@@ -213,58 +446,133 @@ GRID: dict[str, str] = {  # name: its cells, recency score first
     "At Risk": "255 254 245 244 253 252 243 242 235 234 225 224 153 152 145 143 142 135 134 133 125 124",
     "Cannot Lose": "155 154 144 214 215 115 114 113",
     "Hibernating": "332 322 233 232 223 222 132 123 122 212 211",
-    "Lost": "111 112 121 131 141 151"}
-CELLS: dict[str, str] = grid_cells({name: cells.split() for name, cells in GRID.items()})  # cell: its name; every cell once, or this line would fail
+    "Lost": "111 112 121 131 141 151",
+}
+CELLS: dict[str, str] = grid_cells(
+    {name: cells.split() for name, cells in GRID.items()}
+)  # cell: its name; every cell once, or this line would fail
 
 # %% ../../nbs/02_features.ipynb #61873cc5
 def add_scores(
-    features: pd.DataFrame,       # from `rfm_features`
-    cuts: Mapping[str, np.ndarray],  # from `learn_cuts`
-    cells: Mapping[str, str] | None = None,  # cell: name, from `grid_cells`; the grid of eleven if left out
-) -> pd.DataFrame:                # and r_score, f_score, m_score, rfm_score, rfm_segment (missing where the grid is for other scores)
-    "Score customers against given cut points."
+    features: pd.DataFrame, cuts: Mapping[str, np.ndarray], cells: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Score customers against given cut points.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        From `rfm_features`.
+    cuts : Mapping[str, np.ndarray]
+        From `learn_cuts`.
+    cells : Mapping[str, str] | None, default None
+        Cell: name, from `grid_cells`; the grid of eleven if left out.
+
+    Returns
+    -------
+    pd.DataFrame
+        And r_score, f_score, m_score, rfm_score, rfm_segment (missing where the grid is for other
+        scores).
+    """
     out = features.copy()
-    for measure, low_is_good in MEASURES.items(): out[f"{measure[0]}_score"] = score(out[measure], cuts[measure], low_is_good)
+    for measure, low_is_good in MEASURES.items():
+        out[f"{measure[0]}_score"] = score(out[measure], cuts[measure], low_is_good)
     out["rfm_score"] = out.r_score.astype(str) + out.f_score.astype(str) + out.m_score.astype(str)
     five = all(len(c) == 4 for c in cuts.values())
-    out["rfm_segment"] = out.rfm_score.map(dict(cells if cells is not None else CELLS)) if five or cells is not None else None
+    out["rfm_segment"] = (
+        out.rfm_score.map(dict(cells if cells is not None else CELLS))
+        if five or cells is not None
+        else None
+    )
     return out
 
 # %% ../../nbs/02_features.ipynb #4142bb8d
-def plot_heatmap(
-    scored: pd.DataFrame,  # from `add_scores`
-    currency: str = "",    # for the label
-) -> Any:                  # a matplotlib Figure
-    "Recency score against frequency score: each cell with its customers, coloured by what they spend on average."
+def plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
+    """Recency score against frequency score: each cell with its customers, coloured by what they
+    spend on average.
+
+    Parameters
+    ----------
+    scored : pd.DataFrame
+        From `add_scores`.
+    currency : str, default ""
+        For the label.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
     import seaborn as sns
+
     use_style()
     bins = range(1, int(max(scored[["r_score", "f_score"]].max())) + 1)
     cells = scored.groupby(["f_score", "r_score"]).monetary.agg(["size", "mean"])
-    size, mean = (cells[c].unstack().reindex(index=list(bins)[::-1], columns=bins) for c in ("size", "mean"))
+    size, mean = (
+        cells[c].unstack().reindex(index=list(bins)[::-1], columns=bins) for c in ("size", "mean")
+    )
     fig, ax = plt.subplots(figsize=(6.6, 4.6))
-    sns.heatmap(mean, annot=size.fillna(0).map("{:,.0f}".format), fmt="", cmap="Blues", linewidths=1.5, ax=ax, cbar_kws={"format": "{x:,.0f}", "label": f"mean spend{', ' + currency if currency else ''}"})
-    ax.set(title="Customers by recency and frequency", xlabel="recency score (5 bought lately)", ylabel="frequency score (5 buys often)")
+    sns.heatmap(
+        mean,
+        annot=size.fillna(0).map("{:,.0f}".format),
+        fmt="",
+        cmap="Blues",
+        linewidths=1.5,
+        ax=ax,
+        cbar_kws={
+            "format": "{x:,.0f}",
+            "label": f"mean spend{', ' + currency if currency else ''}",
+        },
+    )
+    ax.set(
+        title="Customers by recency and frequency",
+        xlabel="recency score (5 bought lately)",
+        ylabel="frequency score (5 buys often)",
+    )
     ax.tick_params(rotation=0, length=0)
     return fig
 
 # %% ../../nbs/02_features.ipynb #1bd34515
 def plot_distributions(
-    features: pd.DataFrame,          # recency, frequency, monetary
-    cuts: Mapping[str, np.ndarray],  # their cut points
-    currency: str = "",              # for the label
-) -> Any:                            # a matplotlib Figure
-    "The three measures as histograms, with the cut points drawn in."
+    features: pd.DataFrame, cuts: Mapping[str, np.ndarray], currency: str = ""
+) -> Any:
+    """The three measures as histograms, with the cut points drawn in.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+    cuts : Mapping[str, np.ndarray]
+        Their cut points.
+    currency : str, default ""
+        For the label.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
-    labels = {"recency": "days since the last purchase", "frequency": "purchases", "monetary": f"net spend{', ' + currency if currency else ''}"}
+    labels = {
+        "recency": "days since the last purchase",
+        "frequency": "purchases",
+        "monetary": f"net spend{', ' + currency if currency else ''}",
+    }
     fig, axes = plt.subplots(1, 3, figsize=(9.4, 3))
     for ax, (measure, label) in zip(axes, labels.items()):
         values = features[measure]
         top = values.quantile(0.99)
         whole = measure == "frequency" and top <= 40
-        ax.hist(values.clip(upper=top), bins=np.arange(values.min() - 0.5, top + 1) if whole else 30, color=ACCENT, alpha=0.85)
-        for cut in np.unique(cuts[measure]): ax.axvline(cut + (0.5 if whole else 0), color=SECOND, linewidth=1.2)
+        ax.hist(
+            values.clip(upper=top),
+            bins=np.arange(values.min() - 0.5, top + 1) if whole else 30,
+            color=ACCENT,
+            alpha=0.85,
+        )
+        for cut in np.unique(cuts[measure]):
+            ax.axvline(cut + (0.5 if whole else 0), color=SECOND, linewidth=1.2)
         ax.set(title=measure.capitalize(), xlabel=label)
         ax.grid(axis="x", visible=False)
         ax.xaxis.set_major_formatter("{x:,.0f}")
@@ -272,30 +580,63 @@ def plot_distributions(
     return fig
 
 # %% ../../nbs/02_features.ipynb #64a71934
-def grid_profile(
-    scored: pd.DataFrame,  # from `add_scores`
-) -> pd.DataFrame:         # name, customers, share, revenue_share, recency, frequency, monetary (medians); in the grid's order
-    "The eleven names with their size and what is typical of them."
-    out = scored.groupby("rfm_segment").agg(customers=("customer_id", "size"), revenue=("monetary", "sum"), recency=("recency", "median"),
-                                            frequency=("frequency", "median"), monetary=("monetary", "median"))
-    out = out.reindex([name for name in GRID if name in out.index] + [name for name in out.index if name not in GRID])
+def grid_profile(scored: pd.DataFrame) -> pd.DataFrame:
+    """The eleven names with their size and what is typical of them.
+
+    Parameters
+    ----------
+    scored : pd.DataFrame
+        From `add_scores`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Name, customers, share, revenue_share, recency, frequency, monetary (medians); in the grid's
+        order.
+    """
+    out = scored.groupby("rfm_segment").agg(
+        customers=("customer_id", "size"),
+        revenue=("monetary", "sum"),
+        recency=("recency", "median"),
+        frequency=("frequency", "median"),
+        monetary=("monetary", "median"),
+    )
+    out = out.reindex(
+        [name for name in GRID if name in out.index]
+        + [name for name in out.index if name not in GRID]
+    )
     out.insert(1, "share", out.customers / out.customers.sum())
     out.insert(2, "revenue_share", out.revenue / out.revenue.sum())
     return out.drop(columns="revenue").rename_axis("name").reset_index()
 
 # %% ../../nbs/02_features.ipynb #0f57c118
-def plot_grid(
-    profile: pd.DataFrame,  # from `grid_profile`
-) -> Any:                   # a matplotlib Figure
-    "Share of customers against share of revenue for each name of the grid."
+def plot_grid(profile: pd.DataFrame) -> Any:
+    """Share of customers against share of revenue for each name of the grid.
+
+    Parameters
+    ----------
+    profile : pd.DataFrame
+        From `grid_profile`.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     y = np.arange(len(profile))[::-1]
     fig, ax = plt.subplots(figsize=(7, 0.8 + 0.36 * len(profile)))
     ax.hlines(y, 100 * profile.share, 100 * profile.revenue_share, color="#B8BEC6", linewidth=2)
     ax.plot(100 * profile.share, y, "o", color=INK, label="of customers")
     ax.plot(100 * profile.revenue_share, y, "D", color=SECOND, label="of revenue")
-    ax.set(yticks=y, title="The eleven names: how many, and how much they bring", xlabel="%", xlim=(0, None))
+    ax.set(
+        yticks=y,
+        title="The eleven names: how many, and how much they bring",
+        xlabel="%",
+        xlim=(0, None),
+    )
     ax.set_yticklabels(profile.name)
     ax.legend(loc="lower right")
     return fig

@@ -4,16 +4,19 @@
 
 # %% ../../nbs/03e_lifetime_value.ipynb #8bc1fdb1
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
 import ibis
 import numpy as np
 import pandas as pd
-from dataclasses import dataclass
-from functools import cache
 from ibis import _
 from scipy.optimize import minimize
 from scipy.special import betaln, digamma, gammaln, hyp2f1
 from threadpoolctl import ThreadpoolController
-from typing import Any
+
 from ..core.errors import DataError
 from ..core.formats import share
 from ..core.show import ACCENT, INK, SECOND, use_style
@@ -27,485 +30,1269 @@ __all__ = ['LIMITS', 'SPEND_LIMITS', 'HORIZONS', 'ANSWERS', 'histories', 'daily'
            'plot_calibration', 'cautions', 'gain_of_leaving', 'empty_worth']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
-def histories(
-    transactions: ibis.Table,  # the transactions, as 01 writes them
-    reference: pd.Timestamp,   # nothing on or after this day is seen
-) -> ibis.Table:               # customer_id, repeats, recency (weeks from first to last), age (weeks from first to now), visits, value (net, per visit); by customer_id
-    "Visits after the first, the time of the last, the time known, and the value of a visit, per known customer."
-    days = daily(transactions).filter(_.number < epoch_day(reference))
-    sums = days.group_by("customer_id").aggregate(first=_.number.min(where=_.sold), last=_.number.max(where=_.sold), visits=_.sold.cast("int64").sum(), net=_.net.sum())
-    return sums.filter(_.visits > 0).select(
-        "customer_id", repeats=_.visits - 1, recency=(_.last - _.first).cast("float64") / 7.0, age=(epoch_day(reference) - _.first).cast("float64") / 7.0,
-        visits=_.visits, value=ibis.greatest(_.net.cast("float64"), 0.0) / _.visits.cast("float64")).order_by("customer_id")
+def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
+    """Visits after the first, the time of the last, the time known, and the value of a visit, per
+    known customer.
 
-def daily(
-    transactions: ibis.Table,  # the transactions
-) -> ibis.Table:               # customer_id, number (the day), sold (whether anything was bought), net: a row per customer and day
-    "What a known customer did on a day."
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, as 01 writes them.
+    reference : pd.Timestamp
+        Nothing on or after this day is seen.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, repeats, recency (weeks from first to last), age (weeks from first to now),
+        visits, value (net, per visit); by customer_id.
+    """
+    days = daily(transactions).filter(_.number < epoch_day(reference))
+    sums = days.group_by("customer_id").aggregate(
+        first=_.number.min(where=_.sold),
+        last=_.number.max(where=_.sold),
+        visits=_.sold.cast("int64").sum(),
+        net=_.net.sum(),
+    )
+    return (
+        sums.filter(_.visits > 0)
+        .select(
+            "customer_id",
+            repeats=_.visits - 1,
+            recency=(_.last - _.first).cast("float64") / 7.0,
+            age=(epoch_day(reference) - _.first).cast("float64") / 7.0,
+            visits=_.visits,
+            value=ibis.greatest(_.net.cast("float64"), 0.0) / _.visits.cast("float64"),
+        )
+        .order_by("customer_id")
+    )
+
+
+def daily(transactions: ibis.Table) -> ibis.Table:
+    """What a known customer did on a day.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, number (the day), sold (whether anything was bought), net: a row per customer
+        and day.
+    """
     t = transactions.filter(transactions.customer_id.notnull())
-    t = t.mutate(number=t.day.epoch_seconds() // 86400, amount=t.revenue.cast("decimal(18, 4)"), sale=(~t.is_return).cast("int32"))
+    t = t.mutate(
+        number=t.day.epoch_seconds() // 86400,
+        amount=t.revenue.cast("decimal(18, 4)"),
+        sale=(~t.is_return).cast("int32"),
+    )
     return t.group_by("customer_id", "number").aggregate(sold=_.sale.max() == 1, net=_.amount.sum())
 
 # %% ../../nbs/03e_lifetime_value.ipynb #ba0464dc
 @dataclass
 class Rows:
-    "Different histories with their weights; what depends on the number of repeats alone is computed once per number."
-    x: np.ndarray        # visits after the first
+    """Different histories with their weights; what depends on the number of repeats alone is
+    computed once per number.
+    """
+
+    x: np.ndarray  # visits after the first
     recency: np.ndarray  # weeks from the first to the last
-    age: np.ndarray      # weeks known
-    weight: np.ndarray   # how many customers
-    counts: np.ndarray   # the different values of x, rising
-    which: np.ndarray    # x = counts[which]
+    age: np.ndarray  # weeks known
+    weight: np.ndarray  # how many customers
+    counts: np.ndarray  # the different values of x, rising
+    which: np.ndarray  # x = counts[which]
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> tuple["Rows", np.ndarray]:
-        "The different histories of a table, and for each customer which one it is."
-        values, place = np.unique(table[["repeats", "recency", "age"]].to_numpy(dtype=float), axis=0, return_inverse=True)
+        """The different histories of a table, and for each customer which one it is."""
+        values, place = np.unique(
+            table[["repeats", "recency", "age"]].to_numpy(dtype=float), axis=0, return_inverse=True
+        )
         counts, which = np.unique(values[:, 0], return_inverse=True)
-        return cls(*values.T, np.bincount(place, minlength=len(values)).astype(float), counts, which), place
+        return cls(
+            *values.T, np.bincount(place, minlength=len(values)).astype(float), counts, which
+        ), place
 
     def weighted(self, weight: np.ndarray) -> "Rows":
-        "The same histories with other weights."
+        """The same histories with other weights."""
         return Rows(self.x, self.recency, self.age, weight, self.counts, self.which)
 
 # %% ../../nbs/03e_lifetime_value.ipynb #d728c292
 def purchase_likelihood(
-    theta: np.ndarray,  # logarithms of r, alpha, a, b
-    rows: Rows,         # the histories
-    first: bool = True,  # whether the first visit may be the last (MBG/NBD) or not (BG/NBD)
-) -> tuple[float, np.ndarray]:  # mean log-likelihood per customer, and its gradient in theta
-    "Log-likelihood of BG/NBD or MBG/NBD, with its gradient."
+    theta: np.ndarray, rows: Rows, first: bool = True
+) -> tuple[float, np.ndarray]:
+    """Log-likelihood of BG/NBD or MBG/NBD, with its gradient.
+
+    Parameters
+    ----------
+    theta : np.ndarray
+        Logarithms of r, alpha, a, b.
+    rows : Rows
+        The histories.
+    first : bool, default True
+        Whether the first visit may be the last (MBG/NBD) or not (BG/NBD).
+
+    Returns
+    -------
+    tuple[float, np.ndarray]
+        Mean log-likelihood per customer, and its gradient in theta.
+    """
     r, alpha, a, b = np.exp(theta)
-    c, x, chances = rows.counts, rows.x, rows.counts + first
+    c = rows.counts
+    x = rows.x
+    chances = rows.counts + first
     before = np.maximum(chances - 1, 0)
-    now, then = np.log(alpha + rows.age), np.log(alpha + rows.recency)
+    now = np.log(alpha + rows.age)
+    then = np.log(alpha + rows.recency)
     stayed = betaln(a, b + chances)[rows.which] - (r + x) * now
     left = np.where(chances > 0, betaln(a + 1, b + before), -np.inf)[rows.which] - (r + x) * then
     both = np.logaddexp(stayed, left)
     alive = np.exp(stayed - both)
     known = (gammaln(r + c) - gammaln(r) + r * np.log(alpha) - betaln(a, b))[rows.which]
-    common, end = digamma(a + b) - digamma(a + b + chances), digamma(b + chances)
+    common = digamma(a + b) - digamma(a + b + chances)
+    end = digamma(b + chances)
     gone = np.where(chances > 0, digamma(b + before), 0.0)
-    gradient = np.array([
-        (digamma(r + c) - digamma(r) + np.log(alpha))[rows.which] - alive * now - (1 - alive) * then,
-        r / alpha - (r + x) * (alive * np.exp(-now) + (1 - alive) * np.exp(-then)),
-        common[rows.which] + (1 - alive) / a,
-        (common - digamma(b))[rows.which] + alive * end[rows.which] + (1 - alive) * gone[rows.which]])
+    gradient = np.array(
+        [
+            (digamma(r + c) - digamma(r) + np.log(alpha))[rows.which]
+            - alive * now
+            - (1 - alive) * then,
+            r / alpha - (r + x) * (alive * np.exp(-now) + (1 - alive) * np.exp(-then)),
+            common[rows.which] + (1 - alive) / a,
+            (common - digamma(b))[rows.which]
+            + alive * end[rows.which]
+            + (1 - alive) * gone[rows.which],
+        ]
+    )
     total = rows.weight.sum()
-    return float((rows.weight * (known + both)).sum() / total), (rows.weight * gradient).sum(axis=1) * np.exp(theta) / total
+    return float((rows.weight * (known + both)).sum() / total), (rows.weight * gradient).sum(
+        axis=1
+    ) * np.exp(theta) / total
 
 # %% ../../nbs/03e_lifetime_value.ipynb #4b1c213c
-def nbd_likelihood(
-    theta: np.ndarray,  # logarithms of r and alpha
-    rows: Rows,         # the histories
-) -> tuple[float, np.ndarray]:  # mean log-likelihood per customer, and its gradient
-    "The same customers if nobody ever leaves."
+def nbd_likelihood(theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
+    """The same customers if nobody ever leaves.
+
+    Parameters
+    ----------
+    theta : np.ndarray
+        Logarithms of r and alpha.
+    rows : Rows
+        The histories.
+
+    Returns
+    -------
+    tuple[float, np.ndarray]
+        Mean log-likelihood per customer, and its gradient.
+    """
     r, alpha = np.exp(theta)
-    c, total, now = rows.counts, rows.weight.sum(), np.log(alpha + rows.age)
+    c = rows.counts
+    total = rows.weight.sum()
+    now = np.log(alpha + rows.age)
     value = (gammaln(r + c) - gammaln(r) + r * np.log(alpha))[rows.which] - (r + rows.x) * now
-    gradient = np.array([(digamma(r + c) - digamma(r) + np.log(alpha))[rows.which] - now, r / alpha - (r + rows.x) * np.exp(-now)])
-    return float((rows.weight * value).sum() / total), (rows.weight * gradient).sum(axis=1) * np.exp(theta) / total
+    gradient = np.array(
+        [
+            (digamma(r + c) - digamma(r) + np.log(alpha))[rows.which] - now,
+            r / alpha - (r + rows.x) * np.exp(-now),
+        ]
+    )
+    return float((rows.weight * value).sum() / total), (rows.weight * gradient).sum(
+        axis=1
+    ) * np.exp(theta) / total
 
 # %% ../../nbs/03e_lifetime_value.ipynb #22a51dad
-LIMITS = {"r": (-7, 7), "alpha": (-7, 12), "a": (-7, 7), "b": (-7, 7)}  # parameter: limits of its logarithm; times in weeks
+LIMITS = {
+    "r": (-7, 7),
+    "alpha": (-7, 12),
+    "a": (-7, 7),
+    "b": (-7, 7),
+}  # parameter: limits of its logarithm; times in weeks
+
 
 def climb(
-    likelihood: Any,                    # a function of theta that returns a value and a gradient
-    starts: list[np.ndarray],           # where to begin
-    bounds: list[tuple[float, float]],  # limits of theta
-    exact: bool = True,                 # to the last digit; not needed for an interval
-) -> tuple[np.ndarray, float, int]:     # the best theta, its value, and how many starts came to the same place
-    "Maximise from several starts; raises `DataError` where none arrives."
-    def downhill(theta: np.ndarray) -> tuple[float, np.ndarray]: return tuple(-part for part in likelihood(theta))
+    likelihood: Any, starts: list[np.ndarray], bounds: list[tuple[float, float]], exact: bool = True
+) -> tuple[np.ndarray, float, int]:
+    """Maximise from several starts.
+
+    Parameters
+    ----------
+    likelihood : Any
+        A function of theta that returns a value and a gradient.
+    starts : list[np.ndarray]
+        Where to begin.
+    bounds : list[tuple[float, float]]
+        Limits of theta.
+    exact : bool, default True
+        To the last digit; not needed for an interval.
+
+    Returns
+    -------
+    tuple[np.ndarray, float, int]
+        The best theta, its value, and how many starts came to the same place.
+
+    Raises
+    ------
+    DataError
+        Where none arrives.
+    """
+
+    def downhill(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        return tuple(-part for part in likelihood(theta))
+
     options = {"maxiter": 1000, "ftol": 1e-12 if exact else 1e-9, "gtol": 1e-7 if exact else 1e-5}
-    with threads().limit(limits=1): found = [minimize(downhill, np.clip(s, *np.array(bounds).T), jac=True, method="L-BFGS-B", bounds=bounds, options=options) for s in starts]
+    with threads().limit(limits=1):
+        found = [
+            minimize(
+                downhill,
+                np.clip(s, *np.array(bounds).T),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options=options,
+            )
+            for s in starts
+        ]
     found = [f for f in found if np.isfinite(f.fun) and f.nit < 1000]
-    if not found: raise DataError(f"The likelihood could not be maximised from any of {len(starts)} starts; expected a finite optimum. Check the log for customers with impossible times.")
+    if not found:
+        raise DataError(
+            f"The likelihood could not be maximised from any of {len(starts)} starts; expected a "
+            "finite optimum. Check the log for customers with impossible times."
+        )
     best = min(found, key=lambda f: f.fun)
     return best.x, -float(best.fun), sum(f.fun - best.fun < 1e-6 for f in found)
 
+
 @cache
-def threads() -> ThreadpoolController:  # one for the process, since looking for libraries takes time
-    "What limits the threads of linear algebra: four parameters need one, and many would only wait for each other."
+def threads() -> ThreadpoolController:
+    """What limits the threads of linear algebra: four parameters need one, and many would only wait
+    for each other.
+
+    Returns
+    -------
+    ThreadpoolController
+        One for the process, since looking for libraries takes time.
+    """
     return ThreadpoolController()
 
 # %% ../../nbs/03e_lifetime_value.ipynb #9698ff1b
 class PurchaseModel:
-    "MBG/NBD (or BG/NBD) by maximum likelihood."
+    """MBG/NBD (or BG/NBD) by maximum likelihood."""
 
     def __init__(self, first: bool = True, leaves: bool = True):
-        self.first, self.leaves = first, leaves  # whether the first visit may be the last; whether anybody leaves at all
+        # whether the first visit may be the last; whether anybody leaves at all
+        self.first = first
+        self.leaves = leaves
 
     def fit(self, rows: Rows, start: np.ndarray | None = None) -> "PurchaseModel":
-        "Learn r, alpha, a and b; from `start` alone where it is given."
+        """Learn r, alpha, a and b; from `start` alone where it is given."""
         check_rows(rows)
         pace = (rows.weight * rows.x).sum() / (rows.weight * rows.age).sum()
-        if not self.leaves: return self._stay(rows, pace)
-        guesses = [np.log([r, r / pace, a, b]) for r, a, b in ((0.5, 0.5, 2.0), (1.0, 0.1, 5.0), (2.0, 1.0, 1.0))] if start is None else [start]
-        self.theta_, value, self.agreeing_ = climb(lambda t: purchase_likelihood(t, rows, self.first), guesses, list(LIMITS.values()), start is None)
+        if not self.leaves:
+            return self._stay(rows, pace)
+        guesses = (
+            [
+                np.log([r, r / pace, a, b])
+                for r, a, b in ((0.5, 0.5, 2.0), (1.0, 0.1, 5.0), (2.0, 1.0, 1.0))
+            ]
+            if start is None
+            else [start]
+        )
+        self.theta_, value, self.agreeing_ = climb(
+            lambda t: purchase_likelihood(t, rows, self.first),
+            guesses,
+            list(LIMITS.values()),
+            start is None,
+        )
         self.customers_ = float(rows.weight.sum())
         self.loglik_ = value * self.customers_
         return self
 
     def _stay(self, rows: Rows, pace: float) -> "PurchaseModel":
-        "Rates alone (NBD), with leaving as good as impossible."
-        both, value, self.agreeing_ = climb(lambda t: nbd_likelihood(t, rows), [np.log([r, r / pace]) for r in (0.5, 2.0)], list(LIMITS.values())[:2])
-        self.theta_, self.customers_ = np.append(both, [LIMITS["a"][0], LIMITS["b"][1]]), float(rows.weight.sum())
+        """Rates alone (NBD), with leaving as good as impossible."""
+        both, value, self.agreeing_ = climb(
+            lambda t: nbd_likelihood(t, rows),
+            [np.log([r, r / pace]) for r in (0.5, 2.0)],
+            list(LIMITS.values())[:2],
+        )
+        self.theta_ = np.append(both, [LIMITS["a"][0], LIMITS["b"][1]])
+        self.customers_ = float(rows.weight.sum())
         self.loglik_ = value * self.customers_
         return self
 
     @property
     def params_(self) -> dict[str, float]:
-        "The parameters, times in weeks."
+        """The parameters, times in weeks."""
         return dict(zip(LIMITS, np.exp(self.theta_).tolist()))
 
     @property
     def at_limit_(self) -> list[str]:
-        "Parameters that ended at a limit of the search."
-        return [name for name, t, (low, high) in zip(LIMITS, self.theta_, LIMITS.values()) if t - low < 1e-6 or high - t < 1e-6]
+        """Parameters that ended at a limit of the search."""
+        return [
+            name
+            for name, t, (low, high) in zip(LIMITS, self.theta_, LIMITS.values())
+            if t - low < 1e-6 or high - t < 1e-6
+        ]
 
-def check_rows(
-    rows: Rows,   # the histories
-) -> None:        # raises `DataError`
-    "Refuse what no model can be learned from."
-    customers, repeaters = int(rows.weight.sum()), int(rows.weight[rows.x > 0].sum())
-    if customers < 20: raise DataError(f"Expected purchases need at least 20 customers to learn from, found {customers}; use more data.")
-    if repeaters < 10: raise DataError(f"Expected purchases need at least 10 customers who came on more than one day, found {repeaters} of {customers}; use a longer log.")
+
+def check_rows(rows: Rows) -> None:
+    """Refuse what no model can be learned from.
+
+    Raises `DataError`.
+
+    Parameters
+    ----------
+    rows : Rows
+        The histories.
+    """
+    customers = int(rows.weight.sum())
+    repeaters = int(rows.weight[rows.x > 0].sum())
+    if customers < 20:
+        raise DataError(
+            f"Expected purchases need at least 20 customers to learn from, found {customers}; use "
+            "more data."
+        )
+    if repeaters < 10:
+        raise DataError(
+            "Expected purchases need at least 10 customers who came on more than one day, found "
+            f"{repeaters} of {customers}; use a longer log."
+        )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #76e3ed2c
 def simulate(
-    customers: int,                # how many
-    r: float = 0.5,                # rates: gamma with shape r
-    alpha: float = 6.0,            # and rate alpha, in weeks
-    a: float = 0.9,                # leaving: beta with a
-    b: float = 1.6,                # and b
-    weeks: float = 52.0,           # the length of the log; first visits lie in its first half
-    first: bool = True,            # whether the first visit may be the last
-    seed: int = 42,                # of the draws
-    ahead: float = 13.0,           # weeks after the log
-) -> pd.DataFrame:                 # customer_id, repeats, recency, age, and what nobody sees: rate, alive, future (visits in the weeks ahead)
-    "Customers whose truth is known."
+    customers: int,
+    r: float = 0.5,
+    alpha: float = 6.0,
+    a: float = 0.9,
+    b: float = 1.6,
+    weeks: float = 52.0,
+    first: bool = True,
+    seed: int = 42,
+    ahead: float = 13.0,
+) -> pd.DataFrame:
+    """Customers whose truth is known.
+
+    Parameters
+    ----------
+    customers : int
+        How many.
+    r : float, default 0.5
+        Rates: gamma with shape r.
+    alpha : float, default 6.0
+        And rate alpha, in weeks.
+    a : float, default 0.9
+        Leaving: beta with a.
+    b : float, default 1.6
+        And b.
+    weeks : float, default 52.0
+        The length of the log; first visits lie in its first half.
+    first : bool, default True
+        Whether the first visit may be the last.
+    seed : int, default 42
+        Of the draws.
+    ahead : float, default 13.0
+        Weeks after the log.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, repeats, recency, age, and what nobody sees: rate, alive, future (visits in the
+        weeks ahead).
+    """
     rng = np.random.default_rng(seed)
-    age, rate, leave = weeks - rng.uniform(0, weeks / 2, customers), rng.gamma(r, 1 / alpha, customers), rng.beta(a, b, customers)
-    clock, alive, repeats, recency, future = np.zeros(customers), np.full(customers, True), np.zeros(customers, int), np.zeros(customers), np.zeros(customers, int)
+    age = weeks - rng.uniform(0, weeks / 2, customers)
+    rate = rng.gamma(r, 1 / alpha, customers)
+    leave = rng.beta(a, b, customers)
+    clock = np.zeros(customers)
+    alive = np.full(customers, True)
+    repeats = np.zeros(customers, int)
+    recency = np.zeros(customers)
+    future = np.zeros(customers, int)
     stays = alive if not first else rng.random(customers) > leave
-    going, gone_by_now = stays.copy(), ~stays
+    going = stays.copy()
+    gone_by_now = ~stays
     while going.any():
         clock = np.where(going, clock + rng.exponential(1 / np.maximum(rate, 1e-12)), clock)
-        inside, after = going & (clock <= age), going & (clock > age) & (clock <= age + ahead)
-        repeats, recency, future = repeats + inside, np.where(inside, clock, recency), future + after
+        inside = going & (clock <= age)
+        after = going & (clock > age) & (clock <= age + ahead)
+        repeats = repeats + inside
+        recency = np.where(inside, clock, recency)
+        future = future + after
         leaves = rng.random(customers) < leave
         gone_by_now |= inside & leaves
         going &= (inside | after) & ~leaves
-    return pd.DataFrame({"customer_id": [f"C{i:06d}" for i in range(customers)], "repeats": repeats, "recency": recency, "age": age, "rate": rate, "alive": ~gone_by_now, "future": future})
+    return pd.DataFrame(
+        {
+            "customer_id": [f"C{i:06d}" for i in range(customers)],
+            "repeats": repeats,
+            "recency": recency,
+            "age": age,
+            "rate": rate,
+            "alive": ~gone_by_now,
+            "future": future,
+        }
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #3fcb90f4
-def p_alive(
-    theta: np.ndarray,   # logarithms of r, alpha, a, b
-    rows: Rows,          # the histories
-    first: bool = True,  # whether the first visit may be the last
-) -> np.ndarray:         # a probability per history
-    "The probability that a customer has not left."
+def p_alive(theta: np.ndarray, rows: Rows, first: bool = True) -> np.ndarray:
+    """The probability that a customer has not left.
+
+    Parameters
+    ----------
+    theta : np.ndarray
+        Logarithms of r, alpha, a, b.
+    rows : Rows
+        The histories.
+    first : bool, default True
+        Whether the first visit may be the last.
+
+    Returns
+    -------
+    np.ndarray
+        A probability per history.
+    """
     r, alpha, a, b = np.exp(theta)
     chances = rows.x + first
     with np.errstate(over="ignore"):
-        odds = np.where(chances > 0, a / np.maximum(b + chances - 1, 1e-300) * np.exp((r + rows.x) * np.log((alpha + rows.age) / (alpha + rows.recency))), 0.0)
+        odds = np.where(
+            chances > 0,
+            a
+            / np.maximum(b + chances - 1, 1e-300)
+            * np.exp((r + rows.x) * np.log((alpha + rows.age) / (alpha + rows.recency))),
+            0.0,
+        )
     return 1 / (1 + odds)
 
-def expected_visits(
-    theta: np.ndarray,   # logarithms of r, alpha, a, b
-    rows: Rows,          # the histories
-    weeks: float,        # how far ahead
-    first: bool = True,  # whether the first visit may be the last
-) -> np.ndarray:         # expected visits per history
-    "Expected visits in the weeks ahead, given the history; where `a` is 1 the formula has a hole, and its neighbour is taken."
-    r, alpha, a, b = np.exp(theta)
-    if abs(a - 1) < 1e-5: a = 1 + 1e-5
-    shape, past, chances = r + rows.x, alpha + rows.age, rows.x + first
-    series = hyp2f1(shape, b + chances, a + b + chances - 1, weeks / (past + weeks))
-    visits = (a + b + chances - 1) / (a - 1) * (1 - np.exp(shape * np.log(past / (past + weeks))) * series)
-    most = shape * weeks / past
-    return p_alive(theta, rows, first) * np.clip(np.where(np.isfinite(visits), visits, most), 0, most)
 
-def p_visit(
-    theta: np.ndarray,   # logarithms of r, alpha, a, b
-    rows: Rows,          # the histories
-    weeks: float,        # how far ahead
-    first: bool = True,  # whether the first visit may be the last
-) -> np.ndarray:         # a probability per history
-    "The probability of at least one visit in the weeks ahead."
+def expected_visits(theta: np.ndarray, rows: Rows, weeks: float, first: bool = True) -> np.ndarray:
+    """Expected visits in the weeks ahead, given the history; where `a` is 1 the formula has a hole,
+    and its neighbour is taken.
+
+    Parameters
+    ----------
+    theta : np.ndarray
+        Logarithms of r, alpha, a, b.
+    rows : Rows
+        The histories.
+    weeks : float
+        How far ahead.
+    first : bool, default True
+        Whether the first visit may be the last.
+
+    Returns
+    -------
+    np.ndarray
+        Expected visits per history.
+    """
+    r, alpha, a, b = np.exp(theta)
+    if abs(a - 1) < 1e-5:
+        a = 1 + 1e-5
+    shape = r + rows.x
+    past = alpha + rows.age
+    chances = rows.x + first
+    series = hyp2f1(shape, b + chances, a + b + chances - 1, weeks / (past + weeks))
+    visits = (
+        (a + b + chances - 1)
+        / (a - 1)
+        * (1 - np.exp(shape * np.log(past / (past + weeks))) * series)
+    )
+    most = shape * weeks / past
+    return p_alive(theta, rows, first) * np.clip(
+        np.where(np.isfinite(visits), visits, most), 0, most
+    )
+
+
+def p_visit(theta: np.ndarray, rows: Rows, weeks: float, first: bool = True) -> np.ndarray:
+    """The probability of at least one visit in the weeks ahead.
+
+    Parameters
+    ----------
+    theta : np.ndarray
+        Logarithms of r, alpha, a, b.
+    rows : Rows
+        The histories.
+    weeks : float
+        How far ahead.
+    first : bool, default True
+        Whether the first visit may be the last.
+
+    Returns
+    -------
+    np.ndarray
+        A probability per history.
+    """
     r, alpha = np.exp(theta[:2])
-    return p_alive(theta, rows, first) * -np.expm1((r + rows.x) * np.log((alpha + rows.age) / (alpha + rows.age + weeks)))
+    return p_alive(theta, rows, first) * -np.expm1(
+        (r + rows.x) * np.log((alpha + rows.age) / (alpha + rows.age + weeks))
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #c3c8e8a2
 class SpendModel:
-    "Gamma-Gamma by maximum likelihood: what a visit of a customer is worth on average."
+    """Gamma-Gamma by maximum likelihood: what a visit of a customer is worth on average."""
 
-    def fit(self, visits: np.ndarray, value: np.ndarray, weight: np.ndarray | None = None, start: np.ndarray | None = None) -> "SpendModel":
-        "Learn p, q and gamma from visits and their mean value; customers without a positive value are left out."
+    def fit(
+        self,
+        visits: np.ndarray,
+        value: np.ndarray,
+        weight: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+    ) -> "SpendModel":
+        """Learn p, q and gamma from visits and their mean value; customers without a positive value
+        are left out.
+        """
         use = (value > 0) & (visits > 0)
-        if use.sum() < 10: raise DataError(f"The value of a visit needs at least 10 customers with a positive net spend, found {int(use.sum())}; use more data.")
-        k, n = visits[use].astype(float), (np.ones(len(value)) if weight is None else weight)[use]
+        if use.sum() < 10:
+            raise DataError(
+                "The value of a visit needs at least 10 customers with a positive net spend, "
+                f"found {int(use.sum())}; use more data."
+            )
+        k = visits[use].astype(float)
+        n = (np.ones(len(value)) if weight is None else weight)[use]
         self.scale_ = float((n * value[use]).sum() / n.sum()) if start is None else float(start[3])
-        starts = [np.log(s) for s in ((2.0, 3.0, 2.0), (6.0, 4.0, 1.0), (1.0, 10.0, 9.0))] if start is None else [start[:3]]
-        self.theta_, self.loglik_, self.agreeing_ = climb(lambda t: spend_likelihood(t, k, value[use] / self.scale_, n), starts, SPEND_LIMITS, start is None)
+        starts = (
+            [np.log(s) for s in ((2.0, 3.0, 2.0), (6.0, 4.0, 1.0), (1.0, 10.0, 9.0))]
+            if start is None
+            else [start[:3]]
+        )
+        self.theta_, self.loglik_, self.agreeing_ = climb(
+            lambda t: spend_likelihood(t, k, value[use] / self.scale_, n),
+            starts,
+            SPEND_LIMITS,
+            start is None,
+        )
         return self
 
     @property
     def params_(self) -> dict[str, float]:
-        "p, q and gamma, in the data's currency."
+        """p, q and gamma, in the data's currency."""
         p, q, gamma = np.exp(self.theta_).tolist()
         return {"p": p, "q": q, "gamma": gamma * self.scale_}
 
     def expected(self, visits: np.ndarray, value: np.ndarray) -> np.ndarray:
-        "The expected value of a further visit, per customer."
+        """The expected value of a further visit, per customer."""
         p, q, gamma = self.params_.values()
         return p * (gamma + np.maximum(value, 0) * visits) / (p * visits + q - 1)
 
-SPEND_LIMITS = [(-4.0, 9.0), (float(np.log(1.05)), 9.0), (-9.0, 12.0)]  # logarithms of p, q and scaled gamma; the mean is finite only where q is above 1
+
+SPEND_LIMITS = [
+    (-4.0, 9.0),
+    (float(np.log(1.05)), 9.0),
+    (-9.0, 12.0),
+]  # logarithms of p, q and scaled gamma; the mean is finite only where q is above 1
 
 # %% ../../nbs/03e_lifetime_value.ipynb #206a9715
 def spend_likelihood(
-    theta: np.ndarray,   # logarithms of p, q, gamma
-    visits: np.ndarray,  # visits per customer
-    value: np.ndarray,   # their mean value, positive
-    weight: np.ndarray,  # how many customers
-) -> tuple[float, np.ndarray]:  # mean log-likelihood per customer, and its gradient
-    "Log-likelihood of Gamma-Gamma, with its gradient."
+    theta: np.ndarray, visits: np.ndarray, value: np.ndarray, weight: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Log-likelihood of Gamma-Gamma, with its gradient.
+
+    Parameters
+    ----------
+    theta : np.ndarray
+        Logarithms of p, q, gamma.
+    visits : np.ndarray
+        Visits per customer.
+    value : np.ndarray
+        Their mean value, positive.
+    weight : np.ndarray
+        How many customers.
+
+    Returns
+    -------
+    tuple[float, np.ndarray]
+        Mean log-likelihood per customer, and its gradient.
+    """
     p, q, gamma = np.exp(theta)
     c, which = np.unique(visits, return_inverse=True)
-    whole, total = np.log(gamma + value * visits), weight.sum()
-    ll = (gammaln(p * c + q) - gammaln(p * c) - gammaln(q) + q * np.log(gamma) + p * c * np.log(c))[which] + (p * visits - 1) * np.log(value) - (p * visits + q) * whole
-    gradient = np.array([visits * ((digamma(p * c + q) - digamma(p * c) + np.log(c))[which] + np.log(value) - whole),
-                         (digamma(p * c + q) - digamma(q) + np.log(gamma))[which] - whole, q / gamma - (p * visits + q) * np.exp(-whole)])
-    return float((weight * ll).sum() / total), (weight * gradient).sum(axis=1) * np.exp(theta) / total
+    whole = np.log(gamma + value * visits)
+    total = weight.sum()
+    ll = (
+        (gammaln(p * c + q) - gammaln(p * c) - gammaln(q) + q * np.log(gamma) + p * c * np.log(c))[
+            which
+        ]
+        + (p * visits - 1) * np.log(value)
+        - (p * visits + q) * whole
+    )
+    gradient = np.array(
+        [
+            visits
+            * ((digamma(p * c + q) - digamma(p * c) + np.log(c))[which] + np.log(value) - whole),
+            (digamma(p * c + q) - digamma(q) + np.log(gamma))[which] - whole,
+            q / gamma - (p * visits + q) * np.exp(-whole),
+        ]
+    )
+    return float((weight * ll).sum() / total), (weight * gradient).sum(axis=1) * np.exp(
+        theta
+    ) / total
 
 # %% ../../nbs/03e_lifetime_value.ipynb #1d38b224
 @dataclass
 class Draw:
-    "Parameters from one bootstrap sample."
+    """Parameters from one bootstrap sample."""
+
     visits: np.ndarray  # logarithms of r, alpha, a, b
-    spend: SpendModel   # fitted on the same sample
+    spend: SpendModel  # fitted on the same sample
+
 
 def bootstrap(
-    table: pd.DataFrame,      # from `histories`
-    model: PurchaseModel,     # fitted on them
-    spend: SpendModel,        # fitted on them
-    draws: int = 50,          # how many samples
-    seed: int = 42,           # of the samples
-) -> list[Draw]:              # parameters; draws that cannot be fitted are left out
-    "Customers drawn with repetition, both models fitted again from where they stood."
+    table: pd.DataFrame, model: PurchaseModel, spend: SpendModel, draws: int = 50, seed: int = 42
+) -> list[Draw]:
+    """Customers drawn with repetition, both models fitted again from where they stood.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `histories`.
+    model : PurchaseModel
+        Fitted on them.
+    spend : SpendModel
+        Fitted on them.
+    draws : int, default 50
+        How many samples.
+    seed : int, default 42
+        Of the samples.
+
+    Returns
+    -------
+    list[Draw]
+        Parameters; draws that cannot be fitted are left out.
+    """
     rng, (rows, place), n, out = np.random.default_rng(seed), Rows.of(table), len(table), []
     for _draw in range(draws):
         weight = np.bincount(rng.integers(0, n, n), minlength=n).astype(float)
         try:
-            again = PurchaseModel(model.first, model.leaves).fit(rows.weighted(np.bincount(place, weight, minlength=len(rows.x))), model.theta_)
-            out.append(Draw(again.theta_, SpendModel().fit(table.visits.to_numpy(), table.value.to_numpy(), weight, np.append(spend.theta_, spend.scale_))))
-        except DataError: continue
+            again = PurchaseModel(model.first, model.leaves).fit(
+                rows.weighted(np.bincount(place, weight, minlength=len(rows.x))), model.theta_
+            )
+            out.append(
+                Draw(
+                    again.theta_,
+                    SpendModel().fit(
+                        table.visits.to_numpy(),
+                        table.value.to_numpy(),
+                        weight,
+                        np.append(spend.theta_, spend.scale_),
+                    ),
+                )
+            )
+        except DataError:
+            continue
     return out
 
 # %% ../../nbs/03e_lifetime_value.ipynb #cc2549ad
 HORIZONS: dict[str, float] = {"90": 90 / 7, "365": 365 / 7}  # days, as in the columns: weeks
-ANSWERS = ["p_alive", "buys_90", *(f"{what}_{days}" for days in HORIZONS for what in ("purchases", "value"))]  # columns, each with _low and _high
+ANSWERS = [
+    "p_alive",
+    "buys_90",
+    *(f"{what}_{days}" for days in HORIZONS for what in ("purchases", "value")),
+]  # columns, each with _low and _high
+
 
 def answers(
-    rows: Rows,            # the different histories
-    place: np.ndarray,     # which of them each customer has
-    table: pd.DataFrame,   # the customers, with visits and value
-    theta: np.ndarray,     # logarithms of r, alpha, a, b
-    spend: SpendModel,     # fitted
-    first: bool = True,    # whether the first visit may be the last
-    margin: float = 1.0,   # the share of revenue that counts
-) -> np.ndarray:           # customers × `ANSWERS`
-    "Alive, buys, visits and value, for one set of parameters."
+    rows: Rows,
+    place: np.ndarray,
+    table: pd.DataFrame,
+    theta: np.ndarray,
+    spend: SpendModel,
+    first: bool = True,
+    margin: float = 1.0,
+) -> np.ndarray:
+    """Alive, buys, visits and value, for one set of parameters.
+
+    Parameters
+    ----------
+    rows : Rows
+        The different histories.
+    place : np.ndarray
+        Which of them each customer has.
+    table : pd.DataFrame
+        The customers, with visits and value.
+    theta : np.ndarray
+        Logarithms of r, alpha, a, b.
+    spend : SpendModel
+        Fitted.
+    first : bool, default True
+        Whether the first visit may be the last.
+    margin : float, default 1.0
+        The share of revenue that counts.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × `ANSWERS`.
+    """
     worth = spend.expected(table.visits.to_numpy(), table.value.to_numpy()) * margin
     ahead = [expected_visits(theta, rows, weeks, first)[place] for weeks in HORIZONS.values()]
-    return np.column_stack([p_alive(theta, rows, first)[place], p_visit(theta, rows, HORIZONS["90"], first)[place], *(column for visits in ahead for column in (visits, visits * worth))])
+    return np.column_stack(
+        [
+            p_alive(theta, rows, first)[place],
+            p_visit(theta, rows, HORIZONS["90"], first)[place],
+            *(column for visits in ahead for column in (visits, visits * worth)),
+        ]
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #e28e3dac
 def customer_worth(
-    table: pd.DataFrame,       # from `histories`
-    model: PurchaseModel,      # fitted
-    spend: SpendModel,         # fitted
-    draws: list[Draw],         # from `bootstrap`
-    margin: float = 1.0,       # the share of revenue that counts
-    groups: np.ndarray | None = None,  # a group per customer, for sums with intervals of their own
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row per customer: `ANSWERS` with _low and _high; a row per draw: value_90 of each group
-    "The answers with 95% intervals; ten thousand customers at a time, so that memory stays small."
-    sums, parts, keys = [], [], pd.Index(np.unique(groups)) if groups is not None else pd.Index([])
+    table: pd.DataFrame,
+    model: PurchaseModel,
+    spend: SpendModel,
+    draws: list[Draw],
+    margin: float = 1.0,
+    groups: np.ndarray | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The answers with 95% intervals; ten thousand customers at a time, so that memory stays small.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `histories`.
+    model : PurchaseModel
+        Fitted.
+    spend : SpendModel
+        Fitted.
+    draws : list[Draw]
+        From `bootstrap`.
+    margin : float, default 1.0
+        The share of revenue that counts.
+    groups : np.ndarray | None, default None
+        A group per customer, for sums with intervals of their own.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        A row per customer: `ANSWERS` with _low and _high; a row per draw: value_90 of each group.
+    """
+    sums = []
+    parts = []
+    keys = pd.Index(np.unique(groups)) if groups is not None else pd.Index([])
     for start in range(0, len(table), 10_000):
-        part = table.iloc[start:start + 10_000]
+        part = table.iloc[start : start + 10_000]
         rows, place = Rows.of(part)
         middle = answers(rows, place, part, model.theta_, spend, model.first, margin)
-        spread = np.array([answers(rows, place, part, d.visits, d.spend, model.first, margin) for d in draws] or [middle])
+        spread = np.array(
+            [answers(rows, place, part, d.visits, d.spend, model.first, margin) for d in draws]
+            or [middle]
+        )
         low, high = np.quantile(spread, [0.025, 0.975], axis=0)
-        parts.append(pd.DataFrame({f"{name}{end}": values[:, i] for i, name in enumerate(ANSWERS) for end, values in (("", middle), ("_low", np.minimum(low, middle)), ("_high", np.maximum(high, middle)))}))
-        if groups is not None: sums.append(np.array([[one[groups[start:start + 10_000] == key, ANSWERS.index("value_90")].sum() for key in keys] for one in spread]))
+        parts.append(
+            pd.DataFrame(
+                {
+                    f"{name}{end}": values[:, i]
+                    for i, name in enumerate(ANSWERS)
+                    for end, values in (
+                        ("", middle),
+                        ("_low", np.minimum(low, middle)),
+                        ("_high", np.maximum(high, middle)),
+                    )
+                }
+            )
+        )
+        if groups is not None:
+            sums.append(
+                np.array(
+                    [
+                        [
+                            one[
+                                groups[start : start + 10_000] == key, ANSWERS.index("value_90")
+                            ].sum()
+                            for key in keys
+                        ]
+                        for one in spread
+                    ]
+                )
+            )
     out = pd.concat(parts, ignore_index=True)
     out.insert(0, "customer_id", table.customer_id.to_numpy())
     return out, pd.DataFrame(sum(sums) if sums else np.zeros((0, 0)), columns=keys)
 
 # %% ../../nbs/03e_lifetime_value.ipynb #277b0cfc
-def visits_between(
-    transactions: ibis.Table,  # the transactions
-    start: pd.Timestamp,       # the first day
-    end: pd.Timestamp,         # the first day no longer counted
-) -> ibis.Table:               # customer_id, visits, net: a row per customer with a line in these days
-    "Visits and net revenue between two dates."
-    days = daily(transactions).filter((_.number >= epoch_day(start)) & (_.number < epoch_day(end)))
-    return days.group_by("customer_id").aggregate(visits=_.sold.cast("int64").sum(), net=_.net.sum().cast("float64")).order_by("customer_id")
+def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
+    """Visits and net revenue between two dates.
 
-def visits_by_week(
-    transactions: ibis.Table,  # the transactions
-    start: pd.Timestamp,       # the first day
-    end: pd.Timestamp,         # the first day no longer counted
-) -> ibis.Table:               # week (from 0), visits: of customers who had bought before the start
-    "Visits per week between two dates, of customers known at the start."
-    days, first = daily(transactions), epoch_day(start)
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    start : pd.Timestamp
+        The first day.
+    end : pd.Timestamp
+        The first day no longer counted.
+
+    Returns
+    -------
+    ibis.Table
+        Customer_id, visits, net: a row per customer with a line in these days.
+    """
+    days = daily(transactions).filter((_.number >= epoch_day(start)) & (_.number < epoch_day(end)))
+    return (
+        days.group_by("customer_id")
+        .aggregate(visits=_.sold.cast("int64").sum(), net=_.net.sum().cast("float64"))
+        .order_by("customer_id")
+    )
+
+
+def visits_by_week(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
+    """Visits per week between two dates, of customers known at the start.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    start : pd.Timestamp
+        The first day.
+    end : pd.Timestamp
+        The first day no longer counted.
+
+    Returns
+    -------
+    ibis.Table
+        Week (from 0), visits: of customers who had bought before the start.
+    """
+    days = daily(transactions)
+    first = epoch_day(start)
     known = days.filter(_.sold & (_.number < first)).select("customer_id").distinct()
-    later = days.semi_join(known, "customer_id").filter(_.sold & (_.number >= first) & (_.number < epoch_day(end)))
-    return later.group_by(week=(later.number - first) // 7).aggregate(visits=_.count()).order_by("week")
+    later = days.semi_join(known, "customer_id").filter(
+        _.sold & (_.number >= first) & (_.number < epoch_day(end))
+    )
+    return (
+        later.group_by(week=(later.number - first) // 7)
+        .aggregate(visits=_.count())
+        .order_by("week")
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #9e5f4bcc
 def hold_out(
-    transactions: ibis.Table,  # the transactions
-    reference: pd.Timestamp,   # the end of the log
-    days: int = 90,            # to hide
-    first: bool = True,        # whether the first visit may be the last
-    sample: int = 50_000,      # customers to fit on, at most
-    seed: int = 42,            # of the sample
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # a row per customer known at the cut: expected, buys, value and what happened; a row per week
-    "Fit before the cut, compare after it."
+    transactions: ibis.Table,
+    reference: pd.Timestamp,
+    days: int = 90,
+    first: bool = True,
+    sample: int = 50_000,
+    seed: int = 42,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fit before the cut, compare after it.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    reference : pd.Timestamp
+        The end of the log.
+    days : int, default 90
+        To hide.
+    first : bool, default True
+        Whether the first visit may be the last.
+    sample : int, default 50_000
+        Customers to fit on, at most.
+    seed : int, default 42
+        Of the sample.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        A row per customer known at the cut: expected, buys, value and what happened; a row per
+        week.
+    """
     cut = reference - pd.Timedelta(days=days)
     table = histories(transactions, cut).execute()
     model, spend = fit_both(table, first, sample, seed)
     rows, place = Rows.of(table)
-    def seen(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame: return visits_between(transactions, start, end).execute().set_index("customer_id").reindex(table.customer_id).fillna(0.0)
-    after, before = seen(cut, reference), seen(cut - pd.Timedelta(days=days), cut)
+
+    def seen(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+        return (
+            visits_between(transactions, start, end)
+            .execute()
+            .set_index("customer_id")
+            .reindex(table.customer_id)
+            .fillna(0.0)
+        )
+
+    after = seen(cut, reference)
+    before = seen(cut - pd.Timedelta(days=days), cut)
     ahead = expected_visits(model.theta_, rows, days / 7, first)[place]
-    out = table.assign(expected=ahead, buys=p_visit(model.theta_, rows, days / 7, first)[place], expected_value=ahead * spend.expected(table.visits.to_numpy(), table.value.to_numpy()),
-                       as_before=before.visits.to_numpy(), own_pace=table.repeats / table.age * days / 7, actual=after.visits.to_numpy(), actual_value=after.net.to_numpy())
+    out = table.assign(
+        expected=ahead,
+        buys=p_visit(model.theta_, rows, days / 7, first)[place],
+        expected_value=ahead * spend.expected(table.visits.to_numpy(), table.value.to_numpy()),
+        as_before=before.visits.to_numpy(),
+        own_pace=table.repeats / table.age * days / 7,
+        actual=after.visits.to_numpy(),
+        actual_value=after.net.to_numpy(),
+    )
     ends = np.minimum(np.arange(1, -(-days // 7) + 1), days / 7)
-    sums = np.array([0.0, *((rows.weight * expected_visits(model.theta_, rows, float(end), first)).sum() for end in ends)])
-    weeks = visits_by_week(transactions, cut, reference).execute().set_index("week").visits.reindex(range(len(ends)), fill_value=0)
-    return out, pd.DataFrame({"week": np.arange(1, len(ends) + 1), "expected": np.diff(sums), "actual": weeks.to_numpy(), "whole": np.diff([0, *ends]) > 0.99})
+    sums = np.array(
+        [
+            0.0,
+            *(
+                (rows.weight * expected_visits(model.theta_, rows, float(end), first)).sum()
+                for end in ends
+            ),
+        ]
+    )
+    weeks = (
+        visits_by_week(transactions, cut, reference)
+        .execute()
+        .set_index("week")
+        .visits.reindex(range(len(ends)), fill_value=0)
+    )
+    return out, pd.DataFrame(
+        {
+            "week": np.arange(1, len(ends) + 1),
+            "expected": np.diff(sums),
+            "actual": weeks.to_numpy(),
+            "whole": np.diff([0, *ends]) > 0.99,
+        }
+    )
+
 
 def fit_both(
-    table: pd.DataFrame,  # from `histories`
-    first: bool = True,   # whether the first visit may be the last
-    sample: int = 50_000,  # customers to fit on, at most
-    seed: int = 42,       # of the sample
-) -> tuple[PurchaseModel, SpendModel]:  # fitted
-    "Fit visits and value, on a sample of customers where there are very many; where leaving cannot be seen, nobody leaves."
+    table: pd.DataFrame, first: bool = True, sample: int = 50_000, seed: int = 42
+) -> tuple[PurchaseModel, SpendModel]:
+    """Fit visits and value, on a sample of customers where there are very many; where leaving
+    cannot be seen, nobody leaves.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `histories`.
+    first : bool, default True
+        Whether the first visit may be the last.
+    sample : int, default 50_000
+        Customers to fit on, at most.
+    seed : int, default 42
+        Of the sample.
+
+    Returns
+    -------
+    tuple[PurchaseModel, SpendModel]
+        Fitted.
+    """
     some = bounded(table, sample, seed)
     rows = Rows.of(some)[0]
     model = PurchaseModel(first).fit(rows)
-    if gain_of_leaving(model, rows) < 3: model = PurchaseModel(first, leaves=False).fit(rows)
+    if gain_of_leaving(model, rows) < 3:
+        model = PurchaseModel(first, leaves=False).fit(rows)
     return model, SpendModel().fit(some.visits.to_numpy(), some.value.to_numpy())
 
-def bounded(
-    table: pd.DataFrame,  # customers, by customer_id
-    sample: int,          # how many at most
-    seed: int = 42,       # of the draw
-) -> pd.DataFrame:        # all of them, or a sample
-    "At most so many customers, drawn without repetition."
-    return table if len(table) <= sample else table.iloc[np.sort(np.random.default_rng(seed).choice(len(table), sample, replace=False))]
+
+def bounded(table: pd.DataFrame, sample: int, seed: int = 42) -> pd.DataFrame:
+    """At most so many customers, drawn without repetition.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Customers, by customer_id.
+    sample : int
+        How many at most.
+    seed : int, default 42
+        Of the draw.
+
+    Returns
+    -------
+    pd.DataFrame
+        All of them, or a sample.
+    """
+    return (
+        table
+        if len(table) <= sample
+        else table.iloc[
+            np.sort(np.random.default_rng(seed).choice(len(table), sample, replace=False))
+        ]
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #ad5ad3d1
-def by_frequency(
-    held: pd.DataFrame,   # from `hold_out`
-    most: int = 8,        # groups, at most
-) -> pd.DataFrame:        # group ("0", "1", "2–3", ...), customers, expected, actual (means), error (standard error of the actual mean)
-    "Expected and actual visits per group of earlier repeat visits."
+def by_frequency(held: pd.DataFrame, most: int = 8) -> pd.DataFrame:
+    """Expected and actual visits per group of earlier repeat visits.
+
+    Parameters
+    ----------
+    held : pd.DataFrame
+        From `hold_out`.
+    most : int, default 8
+        Groups, at most.
+
+    Returns
+    -------
+    pd.DataFrame
+        Group ("0", "1", "2–3", ...), customers, expected, actual (means), error (standard error of
+        the actual mean).
+    """
     counts = held.repeats.sort_values().to_numpy()
-    edges = np.unique(np.concatenate([[0], counts[(len(counts) * np.arange(1, most)) // most], [1] if (counts == 0).any() else [], [counts[-1] + 1]]))
-    edges = edges if len(edges) <= most + 2 else edges[:most + 2]
+    edges = np.unique(
+        np.concatenate(
+            [
+                [0],
+                counts[(len(counts) * np.arange(1, most)) // most],
+                [1] if (counts == 0).any() else [],
+                [counts[-1] + 1],
+            ]
+        )
+    )
+    edges = edges if len(edges) <= most + 2 else edges[: most + 2]
     which = np.searchsorted(edges, held.repeats, side="right") - 1
-    out = held.groupby(which).agg(low=("repeats", "min"), high=("repeats", "max"), customers=("repeats", "size"), expected=("expected", "mean"), actual=("actual", "mean"), error=("actual", "sem"))
-    out.insert(0, "group", [str(lo) if lo == hi else f"{lo}–{hi}" for lo, hi in zip(out.low, out.high)])
+    out = held.groupby(which).agg(
+        low=("repeats", "min"),
+        high=("repeats", "max"),
+        customers=("repeats", "size"),
+        expected=("expected", "mean"),
+        actual=("actual", "mean"),
+        error=("actual", "sem"),
+    )
+    out.insert(
+        0, "group", [str(lo) if lo == hi else f"{lo}–{hi}" for lo, hi in zip(out.low, out.high)]
+    )
     return out.drop(columns=["low", "high"]).reset_index(drop=True)
 
-def by_probability(
-    held: pd.DataFrame,   # from `hold_out`
-    groups: int = 10,     # how many
-) -> pd.DataFrame:        # customers, said (mean probability), came (share who came), error
-    "Customers in order of the probability that they come, and the share who did."
-    place = held.buys.rank(method="first").to_numpy() if held.buys.nunique() > groups else held.buys.rank(method="dense").to_numpy()
+
+def by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
+    """Customers in order of the probability that they come, and the share who did.
+
+    Parameters
+    ----------
+    held : pd.DataFrame
+        From `hold_out`.
+    groups : int, default 10
+        How many.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customers, said (mean probability), came (share who came), error.
+    """
+    place = (
+        held.buys.rank(method="first").to_numpy()
+        if held.buys.nunique() > groups
+        else held.buys.rank(method="dense").to_numpy()
+    )
     which = np.ceil(place / place.max() * groups).astype(int)
-    out = held.assign(came=held.actual > 0).groupby(which).agg(customers=("buys", "size"), said=("buys", "mean"), came=("came", "mean"))
-    return out.assign(error=np.sqrt(out.came * (1 - out.came) / out.customers)).reset_index(drop=True)
+    out = (
+        held.assign(came=held.actual > 0)
+        .groupby(which)
+        .agg(customers=("buys", "size"), said=("buys", "mean"), came=("came", "mean"))
+    )
+    return out.assign(error=np.sqrt(out.came * (1 - out.came) / out.customers)).reset_index(
+        drop=True
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #0f2d961e
-def errors(
-    held: pd.DataFrame,   # from `hold_out`
-) -> pd.DataFrame:        # rule, total (expected over actual visits), error (mean absolute, per customer), order (rank correlation with what happened)
-    "How far the model and two rules of thumb are off."
-    rules = {"the model": "expected", "as in the weeks before": "as_before", "at the customer's own pace": "own_pace"}
-    actual, nothing = held.actual.sum(), held.actual.nunique() < 2
+def errors(held: pd.DataFrame) -> pd.DataFrame:
+    """How far the model and two rules of thumb are off.
+
+    Parameters
+    ----------
+    held : pd.DataFrame
+        From `hold_out`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rule, total (expected over actual visits), error (mean absolute, per customer), order (rank
+        correlation with what happened).
+    """
+    rules = {
+        "the model": "expected",
+        "as in the weeks before": "as_before",
+        "at the customer's own pace": "own_pace",
+    }
+    actual = held.actual.sum()
+    nothing = held.actual.nunique() < 2
     rank = held.actual.rank()
-    return pd.DataFrame([{"rule": rule, "total": held[c].sum() / actual if actual else np.nan, "error": (held[c] - held.actual).abs().mean(),
-                          "order": np.nan if nothing or held[c].nunique() < 2 else float(np.corrcoef(held[c].rank(), rank)[0, 1])} for rule, c in rules.items()])
+    return pd.DataFrame(
+        [
+            {
+                "rule": rule,
+                "total": held[c].sum() / actual if actual else np.nan,
+                "error": (held[c] - held.actual).abs().mean(),
+                "order": np.nan
+                if nothing or held[c].nunique() < 2
+                else float(np.corrcoef(held[c].rank(), rank)[0, 1]),
+            }
+            for rule, c in rules.items()
+        ]
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #3865da2a
-def plot_calibration(
-    held: pd.DataFrame,   # from `hold_out`
-    weeks: pd.DataFrame,  # from `hold_out`
-    days: int,            # that were hidden
-) -> Any:                 # a matplotlib Figure
-    "Expected against actual: by how often somebody had come, week by week, and by the probability to come at all."
+def plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any:
+    """Expected against actual: by how often somebody had come, week by week, and by the probability
+    to come at all.
+
+    Parameters
+    ----------
+    held : pd.DataFrame
+        From `hold_out`.
+    weeks : pd.DataFrame
+        From `hold_out`.
+    days : int
+        That were hidden.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.2, 3.5))
-    groups, said = by_frequency(held), by_probability(held)
+    groups = by_frequency(held)
+    said = by_probability(held)
     at = np.arange(len(groups))
-    left.bar(at - 0.2, groups.actual, 0.38, color=ACCENT, label="came", yerr=1.96 * groups.error.fillna(0), error_kw={"lw": 1, "ecolor": INK})
+    left.bar(
+        at - 0.2,
+        groups.actual,
+        0.38,
+        color=ACCENT,
+        label="came",
+        yerr=1.96 * groups.error.fillna(0),
+        error_kw={"lw": 1, "ecolor": INK},
+    )
     left.bar(at + 0.2, groups.expected, 0.38, color=SECOND, label="expected")
     left.set(title="Visits per customer", xlabel="repeat visits before", xticks=at)
     left.set_xticklabels(groups.group, rotation=45 if groups.group.str.len().max() > 3 else 0)
     whole = weeks[weeks.whole]
     middle.plot(whole.week, whole.actual, color=ACCENT, lw=2, label="came")
     middle.plot(whole.week, whole.expected, color=SECOND, lw=2, label="expected")
-    middle.set(title="Visits per week, all customers", xlabel="week after the cut", ylim=(0, 1.25 * max(1, whole[["actual", "expected"]].max().max())))
+    middle.set(
+        title="Visits per week, all customers",
+        xlabel="week after the cut",
+        ylim=(0, 1.25 * max(1, whole[["actual", "expected"]].max().max())),
+    )
     middle.yaxis.set_major_formatter("{x:,.0f}")
     top = min(1.0, 1.1 * max(said.said.max(), said.came.max()) + 0.02)
     right.plot([0, top], [0, top], color="#B8BEC6", lw=1)
-    right.errorbar(said.said, said.came, 1.96 * said.error, fmt="o", color=ACCENT, lw=1, markersize=5)
-    right.set(title=f"Came at least once in {days} days", xlabel="probability that was given", ylabel="share that came", xlim=(-0.02 * top, 1.03 * top), ylim=(-0.02 * top, 1.05 * top))
-    for ax in (left, middle): ax.legend(fontsize=9), ax.grid(axis="x", visible=False)
+    right.errorbar(
+        said.said, said.came, 1.96 * said.error, fmt="o", color=ACCENT, lw=1, markersize=5
+    )
+    right.set(
+        title=f"Came at least once in {days} days",
+        xlabel="probability that was given",
+        ylabel="share that came",
+        xlim=(-0.02 * top, 1.03 * top),
+        ylim=(-0.02 * top, 1.05 * top),
+    )
+    for ax in (left, middle):
+        ax.legend(fontsize=9)
+        ax.grid(axis="x", visible=False)
     return figure
 
 # %% ../../nbs/03e_lifetime_value.ipynb #d6bea7b0
 def cautions(
-    model: PurchaseModel,     # fitted
-    gain: float,              # by how much leaving improves the log-likelihood over NBD
-    early: float,             # share of customers first seen in the first tenth of the log
-    correlation: float,       # between visits and the value of a visit
-    ratio: float,             # expected over actual visits in the hidden weeks; missing where none were hidden
-    value_ratio: float,       # the same for revenue
-) -> list[str]:               # sentences, none where nothing was found
-    "What speaks against the model on this log, in words."
+    model: PurchaseModel,
+    gain: float,
+    early: float,
+    correlation: float,
+    ratio: float,
+    value_ratio: float,
+) -> list[str]:
+    """What speaks against the model on this log, in words.
+
+    Parameters
+    ----------
+    model : PurchaseModel
+        Fitted.
+    gain : float
+        By how much leaving improves the log-likelihood over NBD.
+    early : float
+        Share of customers first seen in the first tenth of the log.
+    correlation : float
+        Between visits and the value of a visit.
+    ratio : float
+        Expected over actual visits in the hidden weeks; missing where none were hidden.
+    value_ratio : float
+        The same for revenue.
+
+    Returns
+    -------
+    list[str]
+        Sentences, none where nothing was found.
+    """
     out = []
-    if gain < 3: out.append("**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as well: almost nobody leaves, or the log is too short to show it. The probability of being alive is therefore left empty; expected visits and value take it that everybody stays, and are the most that can be hoped for.")
-    elif model.leaves and model.at_limit_: out.append(f"**A parameter has run to its limit** ({', '.join(model.at_limit_)}): how much customers differ in leaving cannot be told from this log. The averages hold; the probability of being alive of a single customer is rough.")
-    if early > 0.5: out.append(f"**Most customers appear at the very start.** {share(early)} were first seen in the first tenth of the log. If it follows a group of new customers, nothing is wrong. If they were customers before the log begins, those who left early in their lives are not in it, and leaving looks rarer here than it is for a new customer.")
-    if abs(correlation) > 0.3: out.append(f"**How often and how much go together** (rank correlation {correlation:+.2f}). The model takes them as independent, so that it makes the value of the most frequent customers too {'low' if correlation > 0 else 'high'}.")
-    if ratio == ratio and not 0.8 <= ratio <= 1.25: out.append(f"**In the hidden weeks it expected {ratio:.2f} times the visits that came.** A season, a campaign or a closed shop is not in the model. Until that is understood, use the order of the customers, not the sums.")
+    if gain < 3:
+        out.append(
+            "**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as "
+            "well: almost nobody leaves, or the log is too short to show it. The probability of "
+            "being alive is therefore left empty; expected visits and value take it that "
+            "everybody stays, and are the most that can be hoped for."
+        )
+    elif model.leaves and model.at_limit_:
+        out.append(
+            f"**A parameter has run to its limit** ({', '.join(model.at_limit_)}): how much "
+            "customers differ in leaving cannot be told from this log. The averages hold; the "
+            "probability of being alive of a single customer is rough."
+        )
+    if early > 0.5:
+        out.append(
+            f"**Most customers appear at the very start.** {share(early)} were first seen in the "
+            "first tenth of the log. If it follows a group of new customers, nothing is wrong. "
+            "If they were customers before the log begins, those who left early in their lives "
+            "are not in it, and leaving looks rarer here than it is for a new customer."
+        )
+    if abs(correlation) > 0.3:
+        out.append(
+            f"**How often and how much go together** (rank correlation {correlation:+.2f}). The "
+            "model takes them as independent, so that it makes the value of the most frequent "
+            f"customers too {'low' if correlation > 0 else 'high'}."
+        )
+    if ratio == ratio and not 0.8 <= ratio <= 1.25:
+        out.append(
+            f"**In the hidden weeks it expected {ratio:.2f} times the visits that came.** A "
+            "season, a campaign or a closed shop is not in the model. Until that is understood, "
+            "use the order of the customers, not the sums."
+        )
     elif value_ratio == value_ratio and not 0.87 <= value_ratio <= 1.15:
-        out.append(f"**In the hidden weeks it expected {value_ratio:.2f} times the revenue that came**, and {ratio:.2f} times the visits: a visit was worth {'more' if value_ratio < ratio else 'less'} than before. The model knows no season and no trend; the intervals below do not contain such a change.")
+        out.append(
+            f"**In the hidden weeks it expected {value_ratio:.2f} times the revenue that came**, "
+            f"and {ratio:.2f} times the visits: a visit was worth "
+            f"{'more' if value_ratio < ratio else 'less'} than before. The model knows no season "
+            "and no trend; the intervals below do not contain such a change."
+        )
     return out
 
 # %% ../../nbs/03e_lifetime_value.ipynb #1c7ac212
-def gain_of_leaving(
-    model: PurchaseModel,  # fitted
-    rows: Rows,            # the histories it was fitted on
-) -> float:                # log-likelihood of the model less that of NBD
-    "What the possibility to leave explains; below 3 it is not more than chance (two parameters, 5%)."
+def gain_of_leaving(model: PurchaseModel, rows: Rows) -> float:
+    """What the possibility to leave explains; below 3 it is not more than chance (two parameters,
+    5%).
+
+    Parameters
+    ----------
+    model : PurchaseModel
+        Fitted.
+    rows : Rows
+        The histories it was fitted on.
+
+    Returns
+    -------
+    float
+        Log-likelihood of the model less that of NBD.
+    """
     r, alpha = model.theta_[:2]
-    return model.loglik_ - climb(lambda t: nbd_likelihood(t, rows), [np.array([r, alpha]), np.array([0.0, alpha - r])], list(LIMITS.values())[:2])[1] * model.customers_
+    return (
+        model.loglik_
+        - climb(
+            lambda t: nbd_likelihood(t, rows),
+            [np.array([r, alpha]), np.array([0.0, alpha - r])],
+            list(LIMITS.values())[:2],
+        )[1]
+        * model.customers_
+    )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #dee97091
-def empty_worth(
-    customers: pd.Series,  # customer_id
-) -> pd.DataFrame:         # the columns of `customer_worth`, without numbers
-    "What is written where nothing can be said."
-    return pd.DataFrame({"customer_id": customers.to_numpy(), **{f"{name}{end}": np.nan for name in ANSWERS for end in ("", "_low", "_high")}})
+def empty_worth(customers: pd.Series) -> pd.DataFrame:
+    """What is written where nothing can be said.
+
+    Parameters
+    ----------
+    customers : pd.Series
+        Customer_id.
+
+    Returns
+    -------
+    pd.DataFrame
+        The columns of `customer_worth`, without numbers.
+    """
+    return pd.DataFrame(
+        {
+            "customer_id": customers.to_numpy(),
+            **{f"{name}{end}": np.nan for name in ANSWERS for end in ("", "_low", "_high")},
+        }
+    )

@@ -4,11 +4,14 @@
 
 # %% ../../nbs/03d_migration.ipynb #bb3389ae
 from __future__ import annotations
+
+from typing import Any
+
 import ibis
 import numpy as np
 import pandas as pd
 from ibis import _
-from typing import Any
+
 from ..core.formats import day
 from ..core.show import SEGMENTS, use_style
 from .features import add_scores, epoch_day, learn_cuts, rfm_features
@@ -21,141 +24,371 @@ __all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'WATCHED', 'PALE', 'month_end
 
 # %% ../../nbs/03d_migration.ipynb #4d8e553a
 def month_ends(
-    begin: pd.Timestamp,      # the first day of the log
-    reference: pd.Timestamp,  # the day after the last
-    window_days: int,         # the look-back
-) -> list[pd.Timestamp]:      # first days of months: each looks back on a full window that ends with the month before
-    "Reference dates at month ends with a full look-back."
+    begin: pd.Timestamp, reference: pd.Timestamp, window_days: int
+) -> list[pd.Timestamp]:
+    """Reference dates at month ends with a full look-back.
+
+    Parameters
+    ----------
+    begin : pd.Timestamp
+        The first day of the log.
+    reference : pd.Timestamp
+        The day after the last.
+    window_days : int
+        The look-back.
+
+    Returns
+    -------
+    list[pd.Timestamp]
+        First days of months: each looks back on a full window that ends with the month before.
+    """
     firsts = pd.date_range(begin, reference, freq="MS")
     return [day for day in firsts if day - pd.Timedelta(days=window_days) >= begin]
 
+
 def choose_window(
-    begin: pd.Timestamp,      # the first day of the log
-    reference: pd.Timestamp,  # the day after the last
-    longest: int = 365,       # rfm.window_days
-    asked: int = 0,           # movement.window_days; 0 to choose
-    least: int = 4,           # month ends
-) -> int | None:              # days, or nothing where the log is too short
-    "The longest look-back that leaves enough month ends."
+    begin: pd.Timestamp, reference: pd.Timestamp, longest: int = 365, asked: int = 0, least: int = 4
+) -> int | None:
+    """The longest look-back that leaves enough month ends.
+
+    Parameters
+    ----------
+    begin : pd.Timestamp
+        The first day of the log.
+    reference : pd.Timestamp
+        The day after the last.
+    longest : int, default 365
+        Rfm.window_days.
+    asked : int, default 0
+        Movement.window_days; 0 to choose.
+    least : int, default 4
+        Month ends.
+
+    Returns
+    -------
+    int | None
+        Days, or nothing where the log is too short.
+    """
     options = [asked] if asked else [longest, *(days for days in (180, 90) if days < longest)]
-    return next((days for days in options if len(month_ends(begin, reference, days)) >= (2 if asked else least)), None)
+    return next(
+        (
+            days
+            for days in options
+            if len(month_ends(begin, reference, days)) >= (2 if asked else least)
+        ),
+        None,
+    )
 
 # %% ../../nbs/03d_migration.ipynb #8cf90700
-SNAPSHOT = ["customer_id", "recency", "frequency", "monetary", "short_history"]  # what a picture needs
+SNAPSHOT = [
+    "customer_id",
+    "recency",
+    "frequency",
+    "monetary",
+    "short_history",
+]  # what a picture needs
+
 
 def take_snapshots(
-    transactions: ibis.Table,       # the transactions, as 01 writes them
-    references: list[pd.Timestamp],  # from `month_ends`
-    window_days: int,               # the look-back
-) -> pd.DataFrame:                  # month_end and `SNAPSHOT`, a row per month end and customer with a purchase in the look-back
-    "The customers at each month end."
-    def one(day: pd.Timestamp) -> pd.DataFrame: return rfm_features(transactions, day, window_days).select(*SNAPSHOT).filter(_.frequency > 0).order_by("customer_id").execute()
+    transactions: ibis.Table, references: list[pd.Timestamp], window_days: int
+) -> pd.DataFrame:
+    """The customers at each month end.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, as 01 writes them.
+    references : list[pd.Timestamp]
+        From `month_ends`.
+    window_days : int
+        The look-back.
+
+    Returns
+    -------
+    pd.DataFrame
+        Month_end and `SNAPSHOT`, a row per month end and customer with a purchase in the look-back.
+    """
+
+    def one(day: pd.Timestamp) -> pd.DataFrame:
+        return (
+            rfm_features(transactions, day, window_days)
+            .select(*SNAPSHOT)
+            .filter(_.frequency > 0)
+            .order_by("customer_id")
+            .execute()
+        )
+
     parts = [one(day).assign(month_end=day - pd.Timedelta(days=1)) for day in references]
     return pd.concat(parts, ignore_index=True)[["month_end", *SNAPSHOT]]
 
 # %% ../../nbs/03d_migration.ipynb #007fac13
 def name_snapshots(
-    pictures: pd.DataFrame,  # from `take_snapshots`
-    k: int = 5,              # how many segments
-    bins: int = 5,           # how many scores
-    seed: int = 42,          # of the clusters
-) -> tuple[pd.DataFrame, CustomerSegmentation]:  # pictures with segment, margin and scores; the model, learned at the first month end
-    "Learn segments and cut points at the first month end and use them for all."
+    pictures: pd.DataFrame, k: int = 5, bins: int = 5, seed: int = 42
+) -> tuple[pd.DataFrame, CustomerSegmentation]:
+    """Learn segments and cut points at the first month end and use them for all.
+
+    Parameters
+    ----------
+    pictures : pd.DataFrame
+        From `take_snapshots`.
+    k : int, default 5
+        How many segments.
+    bins : int, default 5
+        How many scores.
+    seed : int, default 42
+        Of the clusters.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, CustomerSegmentation]
+        Pictures with segment, margin and scores; the model, learned at the first month end.
+    """
     start = pictures[pictures.month_end == pictures.month_end.min()]
     model = CustomerSegmentation(k, seed).fit(start.reset_index(drop=True))
     distance = np.sort(model.transform(pictures), axis=1)
     scored = add_scores(pictures, learn_cuts(start, bins)).drop(columns="rfm_segment")
-    return scored.assign(segment=model.predict(pictures), margin=(distance[:, 1] - distance[:, 0]) / distance[:, 1]), model
+    return scored.assign(
+        segment=model.predict(pictures), margin=(distance[:, 1] - distance[:, 0]) / distance[:, 1]
+    ), model
 
 # %% ../../nbs/03d_migration.ipynb #ddb9aaeb
-GONE, NOT_YET = "Gone", "Not yet a customer"
-ORDER = [*(s for s in SEGMENTS if s != "Unnamed"), GONE]  # from best to worst: this order says who rose and who fell
+GONE = "Gone"
+NOT_YET = "Not yet a customer"
+ORDER = [
+    *(s for s in SEGMENTS if s != "Unnamed"),
+    GONE,
+]  # from best to worst: this order says who rose and who fell
 
-def states(
-    named: pd.DataFrame,  # from `name_snapshots`
-) -> pd.DataFrame:        # customers × month ends
-    "The state of each customer at each month end."
+
+def states(named: pd.DataFrame) -> pd.DataFrame:
+    """The state of each customer at each month end.
+
+    Parameters
+    ----------
+    named : pd.DataFrame
+        From `name_snapshots`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customers × month ends.
+    """
     wide = named.pivot(index="customer_id", columns="month_end", values="segment").astype(object)
     started = wide.notna().to_numpy().cumsum(axis=1) > 0
     return wide.where(wide.notna(), np.where(started, GONE, NOT_YET))
 
-def in_order(
-    found: set[str],  # states
-) -> list[str]:       # best first; without a name after the named, then gone, then not yet
-    "States in the order in which they are shown."
-    ranked = [*ORDER[:-1], "Unnamed", *sorted(s for s in found if s.startswith("Unnamed ")), GONE, NOT_YET]
+
+def in_order(found: set[str]) -> list[str]:
+    """States in the order in which they are shown.
+
+    Parameters
+    ----------
+    found : set[str]
+        States.
+
+    Returns
+    -------
+    list[str]
+        Best first; without a name after the named, then gone, then not yet.
+    """
+    ranked = [
+        *ORDER[:-1],
+        "Unnamed",
+        *sorted(s for s in found if s.startswith("Unnamed ")),
+        GONE,
+        NOT_YET,
+    ]
     return [s for s in ranked if s in found]
 
 # %% ../../nbs/03d_migration.ipynb #85642256
-def migration(
-    before: pd.Series,  # a state per customer
-    after: pd.Series,   # the state of the same customers a month later
-) -> pd.DataFrame:      # states × states: customers; who was not yet a customer and is not is left out
-    "The migration matrix: from (rows) to (columns)."
-    table = pd.crosstab(before.rename("from"), after.rename("to"))
-    if NOT_YET in table.columns: table = table.drop(columns=NOT_YET)
-    return table.reindex(index=in_order(set(table.index)), columns=in_order(set(table.columns)), fill_value=0).loc[lambda t: t.sum(axis=1) > 0]
+def migration(before: pd.Series, after: pd.Series) -> pd.DataFrame:
+    """The migration matrix: from (rows) to (columns).
 
-def directions(
-    before: pd.Series,  # a state per customer
-    after: pd.Series,   # the state of the same customers a month later
-) -> pd.Series:         # rose, fell, stayed, new, gone, returned, unclear (to or from a segment without a name), or absent
-    "What each customer did."
+    Parameters
+    ----------
+    before : pd.Series
+        A state per customer.
+    after : pd.Series
+        The state of the same customers a month later.
+
+    Returns
+    -------
+    pd.DataFrame
+        States × states: customers; who was not yet a customer and is not is left out.
+    """
+    table = pd.crosstab(before.rename("from"), after.rename("to"))
+    if NOT_YET in table.columns:
+        table = table.drop(columns=NOT_YET)
+    return table.reindex(
+        index=in_order(set(table.index)), columns=in_order(set(table.columns)), fill_value=0
+    ).loc[lambda t: t.sum(axis=1) > 0]
+
+
+def directions(before: pd.Series, after: pd.Series) -> pd.Series:
+    """What each customer did.
+
+    Parameters
+    ----------
+    before : pd.Series
+        A state per customer.
+    after : pd.Series
+        The state of the same customers a month later.
+
+    Returns
+    -------
+    pd.Series
+        Rose, fell, stayed, new, gone, returned, unclear (to or from a segment without a name), or
+        absent.
+    """
     rank = {s: i for i, s in enumerate(ORDER)}
-    a, b = before.map(rank).to_numpy(dtype=float), after.map(rank).to_numpy(dtype=float)
+    a = before.map(rank).to_numpy(dtype=float)
+    b = after.map(rank).to_numpy(dtype=float)
     none = ((before == NOT_YET) & (after == NOT_YET)) | ((before == GONE) & (after == GONE))
-    cases = [none, before == after, before == NOT_YET, before == GONE, after == GONE, np.isnan(a) | np.isnan(b), b < a]
-    return pd.Series(np.select(cases, ["absent", "stayed", "new", "returned", "gone", "unclear", "rose"], "fell"), index=before.index)
+    cases = [
+        none,
+        before == after,
+        before == NOT_YET,
+        before == GONE,
+        after == GONE,
+        np.isnan(a) | np.isnan(b),
+        b < a,
+    ]
+    return pd.Series(
+        np.select(
+            cases, ["absent", "stayed", "new", "returned", "gone", "unclear", "rose"], "fell"
+        ),
+        index=before.index,
+    )
 
 # %% ../../nbs/03d_migration.ipynb #d160e756
 def day_matrix(
-    transactions: ibis.Table,  # the transactions
-    customers: list[str],      # whom to look at
-    reference: pd.Timestamp,   # the end of the look-back
-    window_days: int,          # its length
-) -> tuple[np.ndarray, np.ndarray]:  # customers × days: baskets, and net revenue
-    "What each customer did on each day of a look-back."
+    transactions: ibis.Table, customers: list[str], reference: pd.Timestamp, window_days: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each customer did on each day of a look-back.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    customers : list[str]
+        Whom to look at.
+    reference : pd.Timestamp
+        The end of the look-back.
+    window_days : int
+        Its length.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Customers × days: baskets, and net revenue.
+    """
     start = epoch_day(reference) - window_days
-    t = transactions.filter(transactions.customer_id.isin(customers)) if len(customers) <= 1000 else transactions.semi_join(ibis.memtable(pd.DataFrame({"customer_id": customers})), "customer_id")
-    t = t.mutate(number=t.day.epoch_seconds() // 86400 - start, amount=t.revenue.cast("decimal(18, 4)")).filter((_.number >= 0) & (_.number < window_days))
-    rows = t.group_by("customer_id", "number").aggregate(baskets=_.transaction_id.nunique(where=~_.is_return), net=_.amount.sum().cast("float64")).execute()
-    baskets, net = np.zeros((len(customers), window_days)), np.zeros((len(customers), window_days))
+    t = (
+        transactions.filter(transactions.customer_id.isin(customers))
+        if len(customers) <= 1000
+        else transactions.semi_join(
+            ibis.memtable(pd.DataFrame({"customer_id": customers})), "customer_id"
+        )
+    )
+    t = t.mutate(
+        number=t.day.epoch_seconds() // 86400 - start, amount=t.revenue.cast("decimal(18, 4)")
+    ).filter((_.number >= 0) & (_.number < window_days))
+    rows = (
+        t.group_by("customer_id", "number")
+        .aggregate(
+            baskets=_.transaction_id.nunique(where=~_.is_return), net=_.amount.sum().cast("float64")
+        )
+        .execute()
+    )
+    baskets = np.zeros((len(customers), window_days))
+    net = np.zeros((len(customers), window_days))
     at = pd.Index(customers).get_indexer(rows.customer_id), rows.number.to_numpy()
     baskets[at], net[at] = rows.baskets, rows.net
     return baskets, net
 
 # %% ../../nbs/03d_migration.ipynb #31f3b935
 def replay(
-    baskets: np.ndarray,           # customers × days, from `day_matrix`
-    net: np.ndarray,               # likewise
-    days: int,                     # the length of the month to replay
-    rng: np.random.Generator,      # of the draws
-) -> pd.DataFrame:                 # recency, frequency, monetary a month later, in the order of the customers
-    "A month drawn from each customer's own past, put after what remains of the look-back."
+    baskets: np.ndarray, net: np.ndarray, days: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """A month drawn from each customer's own past, put after what remains of the look-back.
+
+    Parameters
+    ----------
+    baskets : np.ndarray
+        Customers × days, from `day_matrix`.
+    net : np.ndarray
+        Likewise.
+    days : int
+        The length of the month to replay.
+    rng : np.random.Generator
+        Of the draws.
+
+    Returns
+    -------
+    pd.DataFrame
+        Recency, frequency, monetary a month later, in the order of the customers.
+    """
     n, window = baskets.shape
     first = rng.integers(0, window - days + 1, n)
-    column, row = first[:, None] + np.arange(days), np.arange(n)[:, None]
+    column = first[:, None] + np.arange(days)
+    row = np.arange(n)[:, None]
     bought = np.hstack([baskets[:, days:], baskets[row, column]])
     gap = (bought[:, ::-1] > 0).argmax(axis=1) + 1
-    return pd.DataFrame({"recency": np.where(bought.any(axis=1), gap, window), "frequency": bought.sum(axis=1).astype(int), "monetary": net[:, days:].sum(axis=1) + net[row, column].sum(axis=1)})
+    return pd.DataFrame(
+        {
+            "recency": np.where(bought.any(axis=1), gap, window),
+            "frequency": bought.sum(axis=1).astype(int),
+            "monetary": net[:, days:].sum(axis=1) + net[row, column].sum(axis=1),
+        }
+    )
 
 # %% ../../nbs/03d_migration.ipynb #c0a60dce
 def chance(
-    transactions: ibis.Table,     # the transactions
-    before: pd.Series,            # the state at the month end before, by customer; only segments
-    reference: pd.Timestamp,      # the day after that month end
-    days: int,                    # the length of the month that followed
-    window_days: int,             # the look-back
-    model: CustomerSegmentation,  # from `name_snapshots`
-    draws: int = 20,              # replays
-    seed: int = 42,               # of the replays
-) -> pd.DataFrame:                # by customer: moved, slipped (shares of the replays in which the customer changed, and fell or went)
-    "What would have moved if every customer had gone on as before."
-    rng, matrices = np.random.default_rng(seed), day_matrix(transactions, before.index.tolist(), reference, window_days)
-    moved, slipped = np.zeros(len(before)), np.zeros(len(before))
+    transactions: ibis.Table,
+    before: pd.Series,
+    reference: pd.Timestamp,
+    days: int,
+    window_days: int,
+    model: CustomerSegmentation,
+    draws: int = 20,
+    seed: int = 42,
+) -> pd.DataFrame:
+    """What would have moved if every customer had gone on as before.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    before : pd.Series
+        The state at the month end before, by customer; only segments.
+    reference : pd.Timestamp
+        The day after that month end.
+    days : int
+        The length of the month that followed.
+    window_days : int
+        The look-back.
+    model : CustomerSegmentation
+        From `name_snapshots`.
+    draws : int, default 20
+        Replays.
+    seed : int, default 42
+        Of the replays.
+
+    Returns
+    -------
+    pd.DataFrame
+        By customer: moved, slipped (shares of the replays in which the customer changed, and fell
+        or went).
+    """
+    rng = np.random.default_rng(seed)
+    matrices = day_matrix(transactions, before.index.tolist(), reference, window_days)
+    moved = np.zeros(len(before))
+    slipped = np.zeros(len(before))
     for _draw in range(draws):
         features = replay(*matrices, min(days, window_days), rng)
-        later = pd.Series(np.where(features.frequency > 0, model.predict(features), GONE), index=before.index)
+        later = pd.Series(
+            np.where(features.frequency > 0, model.predict(features), GONE), index=before.index
+        )
         moved += (later != before).to_numpy()
         slipped += directions(before, later).isin(["fell", "gone"]).to_numpy()
     return pd.DataFrame({"moved": moved / draws, "slipped": slipped / draws}, index=before.index)
@@ -163,56 +396,162 @@ def chance(
 # %% ../../nbs/03d_migration.ipynb #cd65984e
 WATCHED = ("Champions", "Loyal Customers")  # whose slipping is worth a call
 
+
 def slipped(
-    named: pd.DataFrame,  # from `name_snapshots`
-    film: pd.DataFrame,   # from `states`
-    luck: pd.DataFrame,   # from `chance`
-    window_days: int,     # the look-back
-) -> pd.DataFrame:        # customer_id, from, to, since, value, last_purchase, chance, why; highest value first
-    "Good customers who slipped in the last month."
-    end, last = film.columns[-1], film.columns[-2]
+    named: pd.DataFrame, film: pd.DataFrame, luck: pd.DataFrame, window_days: int
+) -> pd.DataFrame:
+    """Good customers who slipped in the last month.
+
+    Parameters
+    ----------
+    named : pd.DataFrame
+        From `name_snapshots`.
+    film : pd.DataFrame
+        From `states`.
+    luck : pd.DataFrame
+        From `chance`.
+    window_days : int
+        The look-back.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, from, to, since, value, last_purchase, chance, why; highest value first.
+    """
+    end = film.columns[-1]
+    last = film.columns[-2]
     move = directions(film[last], film[end])
     who = film.index[film[last].isin(WATCHED) & move.isin(["fell", "gone"])]
-    old, new = (named[named.month_end == day].set_index("customer_id").reindex(who) for day in (last, end))
-    held = (film.loc[who].iloc[:, :-1].to_numpy() == film.loc[who, last].to_numpy()[:, None])[:, ::-1].cumprod(axis=1).sum(axis=1)
+    old, new = (
+        named[named.month_end == day].set_index("customer_id").reindex(who) for day in (last, end)
+    )
+    held = (
+        (film.loc[who].iloc[:, :-1].to_numpy() == film.loc[who, last].to_numpy()[:, None])[:, ::-1]
+        .cumprod(axis=1)
+        .sum(axis=1)
+    )
     latest = new.recency.fillna(old.recency + (end - last).days).astype(int)
-    out = pd.DataFrame({"customer_id": who, "from": film.loc[who, last].to_numpy(), "to": film.loc[who, end].to_numpy(), "since": film.columns[len(film.columns) - 1 - held],
-                        "value": old.monetary.to_numpy(), "last_purchase": (end + pd.Timedelta(days=1) - pd.to_timedelta(latest, unit="D")).to_numpy(),
-                        "chance": luck.slipped.reindex(who).to_numpy(dtype=float), "why": reasons(old, new, latest, window_days).to_numpy()})
+    out = pd.DataFrame(
+        {
+            "customer_id": who,
+            "from": film.loc[who, last].to_numpy(),
+            "to": film.loc[who, end].to_numpy(),
+            "since": film.columns[len(film.columns) - 1 - held],
+            "value": old.monetary.to_numpy(),
+            "last_purchase": (
+                end + pd.Timedelta(days=1) - pd.to_timedelta(latest, unit="D")
+            ).to_numpy(),
+            "chance": luck.slipped.reindex(who).to_numpy(dtype=float),
+            "why": reasons(old, new, latest, window_days).to_numpy(),
+        }
+    )
     return out.sort_values(["value", "customer_id"], ascending=[False, True], ignore_index=True)
 
-def reasons(
-    old: pd.DataFrame,    # recency, frequency at the month end before, by customer
-    new: pd.DataFrame,    # the same at the last month end; missing where gone
-    latest: pd.Series,    # days since the last purchase, by customer
-    window_days: int,     # the look-back
-) -> pd.Series:           # such as "last purchase 41 days ago (9 a month before); 6 purchases in 180 days (9 before)"
-    "Why they slipped: what changed between the two month ends."
-    return pd.Series([f"last purchase {days} days ago ({was} a month before); {now or 'no'} purchase{'' if now == 1 else 's'} in {window_days} days ({then} before)"
-                      for days, was, now, then in zip(latest, old.recency.astype(int), new.frequency.fillna(0).astype(int), old.frequency.astype(int))], index=old.index, dtype=object)
+
+def reasons(old: pd.DataFrame, new: pd.DataFrame, latest: pd.Series, window_days: int) -> pd.Series:
+    """Why they slipped: what changed between the two month ends.
+
+    Parameters
+    ----------
+    old : pd.DataFrame
+        Recency, frequency at the month end before, by customer.
+    new : pd.DataFrame
+        The same at the last month end; missing where gone.
+    latest : pd.Series
+        Days since the last purchase, by customer.
+    window_days : int
+        The look-back.
+
+    Returns
+    -------
+    pd.Series
+        Such as "last purchase 41 days ago (9 a month before); 6 purchases in 180 days (9 before)".
+    """
+    return pd.Series(
+        [
+            f"last purchase {days} days ago ({was} a month before); {now or 'no'} "
+            f"purchase{'' if now == 1 else 's'} in {window_days} days ({then} before)"
+            for days, was, now, then in zip(
+                latest,
+                old.recency.astype(int),
+                new.frequency.fillna(0).astype(int),
+                old.frequency.astype(int),
+            )
+        ],
+        index=old.index,
+        dtype=object,
+    )
 
 # %% ../../nbs/03d_migration.ipynb #9dcdaf37
 def band(
-    ax: Any,         # a matplotlib Axes
-    x: tuple[float, float],  # from where to where
-    left: tuple[float, float],   # bottom and top on the left
-    right: tuple[float, float],  # bottom and top on the right
-    **style: Any,    # of the patch
+    ax: Any,
+    x: tuple[float, float],
+    left: tuple[float, float],
+    right: tuple[float, float],
+    **style: Any,
 ) -> None:
-    "One flow between two columns, with soft bends."
+    """One flow between two columns, with soft bends.
+
+    Parameters
+    ----------
+    ax : Any
+        A matplotlib Axes.
+    x : tuple[float, float]
+        From where to where.
+    left : tuple[float, float]
+        Bottom and top on the left.
+    right : tuple[float, float]
+        Bottom and top on the right.
+    **style : Any
+        Of the patch.
+    """
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
-    middle = sum(x) / 2
-    points = [(x[0], left[0]), (middle, left[0]), (middle, right[0]), (x[1], right[0]), (x[1], right[1]), (middle, right[1]), (middle, left[1]), (x[0], left[1]), (x[0], left[0])]
-    ax.add_patch(PathPatch(Path(points, [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]), linewidth=0, **style))
 
-def stack(
-    column: pd.Series,  # a state per customer
-    order: list[str],   # best first
-    gap: float,         # between two states
-) -> dict[str, tuple[float, float]]:  # state: bottom and top, the best on top
-    "Where the states of a month end stand."
-    sizes, top, out = column.value_counts(), 0.0, {}
+    middle = sum(x) / 2
+    points = [
+        (x[0], left[0]),
+        (middle, left[0]),
+        (middle, right[0]),
+        (x[1], right[0]),
+        (x[1], right[1]),
+        (middle, right[1]),
+        (middle, left[1]),
+        (x[0], left[1]),
+        (x[0], left[0]),
+    ]
+    ax.add_patch(
+        PathPatch(
+            Path(
+                points,
+                [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY],
+            ),
+            linewidth=0,
+            **style,
+        )
+    )
+
+
+def stack(column: pd.Series, order: list[str], gap: float) -> dict[str, tuple[float, float]]:
+    """Where the states of a month end stand.
+
+    Parameters
+    ----------
+    column : pd.Series
+        A state per customer.
+    order : list[str]
+        Best first.
+    gap : float
+        Between two states.
+
+    Returns
+    -------
+    dict[str, tuple[float, float]]
+        State: bottom and top, the best on top.
+    """
+    sizes = column.value_counts()
+    top = 0.0
+    out = {}
     for state in order:
         size = float(sizes.get(state, 0))
         out[state] = (top - size, top)
@@ -220,50 +559,114 @@ def stack(
     return out
 
 # %% ../../nbs/03d_migration.ipynb #d7817ac5
-def spread(
-    places: dict[str, float],  # label: where it wants to stand, highest first
-    least: float,              # the smallest distance
-) -> dict[str, float]:         # label: where it stands
-    "Push labels down until none covers another."
-    out, above = {}, np.inf
-    for label, y in places.items(): above = out[label] = min(y, above - least)
+def spread(places: dict[str, float], least: float) -> dict[str, float]:
+    """Push labels down until none covers another.
+
+    Parameters
+    ----------
+    places : dict[str, float]
+        Label: where it wants to stand, highest first.
+    least : float
+        The smallest distance.
+
+    Returns
+    -------
+    dict[str, float]
+        Label: where it stands.
+    """
+    out = {}
+    above = np.inf
+    for label, y in places.items():
+        above = out[label] = min(y, above - least)
     return out
 
 # %% ../../nbs/03d_migration.ipynb #f3a0dbda
 PALE = {GONE: "#DADDE1"}  # colours of the states that are no segments
 
-def paint(
-    state: str,  # a state
-) -> str:        # a colour
-    "The colour of a state."
+
+def paint(state: str) -> str:
+    """The colour of a state.
+
+    Parameters
+    ----------
+    state : str
+        A state.
+
+    Returns
+    -------
+    str
+        A colour.
+    """
     return PALE.get(state, SEGMENTS.get(state, SEGMENTS["Unnamed"]))
 
-def plot_migration(
-    film: pd.DataFrame,  # from `states`
-    months: int = 6,     # the last so many month ends
-) -> Any:                # a matplotlib Figure
-    "The flows between the segments over the last month ends."
+
+def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
+    """The flows between the segments over the last month ends.
+
+    Parameters
+    ----------
+    film : pd.DataFrame
+        From `states`.
+    months : int, default 6
+        The last so many month ends.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     film = film.iloc[:, -months:].loc[lambda f: ~f.isin([GONE, NOT_YET]).all(axis=1)]
     order = [s for s in in_order(set(np.unique(film.to_numpy().astype(str)))) if s != NOT_YET]
-    gap, wide = 0.02 * len(film), 0.07
+    gap = 0.02 * len(film)
+    wide = 0.07
     at = [stack(film[c], order, gap) for c in film.columns]
     figure, ax = plt.subplots(figsize=(10, 5.2))
     for i, (here, there) in enumerate(zip(film.columns[:-1], film.columns[1:])):
-        flows, start, end = pd.crosstab(film[here], film[there]), {s: at[i][s][1] for s in order}, {s: at[i + 1][s][1] for s in order}
-        for a, b in [(a, b) for a in order for b in order if a in flows.index and b in flows.columns]:
+        flows = pd.crosstab(film[here], film[there])
+        start = {s: at[i][s][1] for s in order}
+        end = {s: at[i + 1][s][1] for s in order}
+        for a, b in [
+            (a, b) for a in order for b in order if a in flows.index and b in flows.columns
+        ]:
             size = float(flows.loc[a, b])
-            if size: band(ax, (i + wide, i + 1 - wide), (start[a] - size, start[a]), (end[b] - size, end[b]), facecolor=paint(a), alpha=0.25 if a == b else 0.6)
+            if size:
+                band(
+                    ax,
+                    (i + wide, i + 1 - wide),
+                    (start[a] - size, start[a]),
+                    (end[b] - size, end[b]),
+                    facecolor=paint(a),
+                    alpha=0.25 if a == b else 0.6,
+                )
             start[a], end[b] = start[a] - size, end[b] - size
     for i, places in enumerate(at):
         for state, (low, high) in places.items():
-            if high > low: ax.bar(i, high - low, 2 * wide, low, color=paint(state))
-    for i, side, x in ((0, "right", -wide - 0.04), (len(at) - 1, "left", len(at) - 1 + wide + 0.04)):
-        for state, y in spread({s: (lo + hi) / 2 for s, (lo, hi) in at[i].items() if hi > lo}, 0.045 * (len(film) + gap * len(order))).items():
-            words = state if state == GONE else f"{state}  {at[i][state][1] - at[i][state][0]:,.0f}"  # who was gone all along is not drawn, so a number would not be the table's
+            if high > low:
+                ax.bar(i, high - low, 2 * wide, low, color=paint(state))
+    for i, side, x in (
+        (0, "right", -wide - 0.04),
+        (len(at) - 1, "left", len(at) - 1 + wide + 0.04),
+    ):
+        for state, y in spread(
+            {s: (lo + hi) / 2 for s, (lo, hi) in at[i].items() if hi > lo},
+            0.045 * (len(film) + gap * len(order)),
+        ).items():
+            words = (
+                state if state == GONE else f"{state}  {at[i][state][1] - at[i][state][0]:,.0f}"
+            )  # who was gone all along is not drawn, so a number would not be the table's
             ax.text(x, y, words, ha=side, va="center", fontsize=9)
-    ax.set(xlim=(-0.95, len(at) - 0.05), xticks=range(len(at)), yticks=[], title="Where the customers of each segment went")
+    ax.set(
+        xlim=(-0.95, len(at) - 0.05),
+        xticks=range(len(at)),
+        yticks=[],
+        title="Where the customers of each segment went",
+    )
     ax.set_xticklabels([day(m, year=i == 0 or m.month == 1) for i, m in enumerate(film.columns)])
-    ax.grid(visible=False), ax.spines["left"].set_visible(False), ax.spines["bottom"].set_visible(False), ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines["left"].set_visible(False)
+    ax.spines["bottom"].set_visible(False)
+    ax.tick_params(length=0)
     return figure

@@ -4,10 +4,13 @@
 
 # %% ../../nbs/02a_scale.ipynb #5c93d3ba
 from __future__ import annotations
-import numpy as np
-import pandas as pd
+
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.errors import DataError
 from ..core.runs import load
 from ..core.show import ACCENT, INK, SECOND, use_style
@@ -16,24 +19,58 @@ from ..core.show import ACCENT, INK, SECOND, use_style
 __all__ = ['METHODS', 'read_results', 'slopes', 'beside', 'plot_scale']
 
 # %% ../../nbs/02a_scale.ipynb #3ae4ac13
-METHODS: dict[str, tuple[str, str]] = {"ours": ("retail_ci", ACCENT), "sql": ("DuckDB SQL by hand", INK), "pandas": ("pandas", SECOND)}  # method: its name, its colour
+METHODS: dict[str, tuple[str, str]] = {
+    "ours": ("retail_ci", ACCENT),
+    "sql": ("DuckDB SQL by hand", INK),
+    "pandas": ("pandas", SECOND),
+}  # method: its name, its colour
 
-def read_results(
-    path: Path,       # from `benchmarks/features.py`
-) -> tuple[pd.DataFrame, dict]:  # lines, method, seconds, cpu, gib, …, a row per measurement; and machine, versions, threads
-    "What the benchmark has written; raises `DataError` where a number is missing."
+
+def read_results(path: Path) -> tuple[pd.DataFrame, dict]:
+    """What the benchmark has written.
+
+    Parameters
+    ----------
+    path : Path
+        From `benchmarks/features.py`.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, dict]
+        Lines, method, seconds, cpu, gib, …, a row per measurement; and machine, versions, threads.
+
+    Raises
+    ------
+    DataError
+        Where a number is missing.
+    """
     found = load(path)
     rows = pd.DataFrame(found["rows"])
     lacking = [c for c in ("size", "lines", "method", "seconds", "cpu", "gib") if c not in rows]
-    if lacking: raise DataError(f"{path.name} has no {lacking[0]}; make it again with `python benchmarks/features.py`.")
-    return rows.sort_values(["method", "lines"], ignore_index=True), {k: found[k] for k in ("machine", "versions", "threads")}
+    if lacking:
+        raise DataError(
+            f"{path.name} has no {lacking[0]}; make it again with `python benchmarks/features.py`."
+        )
+    return rows.sort_values(["method", "lines"], ignore_index=True), {
+        k: found[k] for k in ("machine", "versions", "threads")
+    }
 
 # %% ../../nbs/02a_scale.ipynb #06300cd8
-def slopes(
-    rows: pd.DataFrame,    # from `read_results`
-    column: str = "cpu",   # "seconds", "cpu" or "gib"
-) -> pd.DataFrame:         # method, lines_from, lines_to, slope; a row for each step between neighbouring sizes
-    "How a cost grows from each size to the next, on logarithmic axes."
+def slopes(rows: pd.DataFrame, column: str = "cpu") -> pd.DataFrame:
+    """How a cost grows from each size to the next, on logarithmic axes.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        From `read_results`.
+    column : str, default "cpu"
+        "seconds", "cpu" or "gib".
+
+    Returns
+    -------
+    pd.DataFrame
+        Method, lines_from, lines_to, slope; a row for each step between neighbouring sizes.
+    """
     out = []
     for method, part in rows.sort_values("lines").groupby("method"):
         steps = np.diff(np.log(part[column])) / np.diff(np.log(part.lines))
@@ -41,30 +78,55 @@ def slopes(
     return pd.DataFrame(out, columns=["method", "lines_from", "lines_to", "slope"])
 
 # %% ../../nbs/02a_scale.ipynb #af278e64
-def beside(
-    rows: pd.DataFrame,    # from `read_results`
-    size: int,             # lines that were asked for
-    method: str,           # whom to compare with
-    column: str,           # "seconds", "cpu" or "gib"
-) -> float | None:         # how many times what we take they take; None where it was not measured
-    "What another method takes, as a multiple of ours."
+def beside(rows: pd.DataFrame, size: int, method: str, column: str) -> float | None:
+    """What another method takes, as a multiple of ours.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        From `read_results`.
+    size : int
+        Lines that were asked for.
+    method : str
+        Whom to compare with.
+    column : str
+        "seconds", "cpu" or "gib".
+
+    Returns
+    -------
+    float | None
+        How many times what we take they take; None where it was not measured.
+    """
     at = rows[rows["size"] == size].set_index("method")[column]
     return float(at[method] / at["ours"]) if {"ours", method} <= set(at.index) else None
 
 # %% ../../nbs/02a_scale.ipynb #cb9ba1ef
-def plot_scale(
-    rows: pd.DataFrame,   # from `read_results`
-) -> Any:                 # a matplotlib Figure
-    "Seconds of processor time and memory against lines, on logarithmic axes."
+def plot_scale(rows: pd.DataFrame) -> Any:
+    """Seconds of processor time and memory against lines, on logarithmic axes.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        From `read_results`.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for ax, column, title in zip(axes, ("cpu", "gib"), ("Processor seconds", "Peak memory, GiB")):
         for method, (name, colour) in METHODS.items():
             part = rows[rows.method == method].sort_values("lines")
-            if len(part): ax.plot(part.lines, part[column], "o-", color=colour, label=name)
+            if len(part):
+                ax.plot(part.lines, part[column], "o-", color=colour, label=name)
         ax.set(title=title, xlabel="lines", xscale="log", yscale="log")
-        ax.xaxis.set_major_formatter(lambda v, _: f"{v / 1e6:g} million" if v >= 1e6 else f"{v:,.0f}")
+        ax.xaxis.set_major_formatter(
+            lambda v, _: f"{v / 1e6:g} million" if v >= 1e6 else f"{v:,.0f}"
+        )
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
     axes[0].legend()

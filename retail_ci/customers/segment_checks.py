@@ -4,13 +4,24 @@
 
 # %% ../../nbs/03b_segment_checks.ipynb #15e2aea7
 from __future__ import annotations
-import numpy as np
-import pandas as pd
+
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.errors import TooFew
-from .segment_names import assign_names, PROTOTYPES
-from .segmentation import CustomerSegmentation, logs, nearest, nonzero, RFM, rfm_values, settle
+from .segment_names import PROTOTYPES, assign_names
+from retail_ci.customers.segmentation import (
+    RFM,
+    CustomerSegmentation,
+    logs,
+    nearest,
+    nonzero,
+    rfm_values,
+    settle,
+)
 
 # %% auto #0
 __all__ = ['FIVE', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'compactness', 'alternatives',
@@ -18,88 +29,198 @@ __all__ = ['FIVE', 'compare_k', 'knee', 'stability', 'plain_space', 'other_metho
 
 # %% ../../nbs/03b_segment_checks.ipynb #312feb67
 def compare_k(
-    z: np.ndarray,          # customers × axes
-    ks: range,              # numbers of clusters to try
-    seed: int = 42,         # the first of the seeds
-    sample: int = 100_000,  # customers to look at, at most
-    seeds: int = 5,         # how many seeds, for the intervals
-    compared: int = 2_000,  # customers whose silhouette is taken, per seed
-) -> pd.DataFrame:          # k, and inertia and silhouette, each with its smallest and largest value over the seeds
-    "Inertia and silhouette for each number of clusters, with their spread over seeds."
+    z: np.ndarray,
+    ks: range,
+    seed: int = 42,
+    sample: int = 100_000,
+    seeds: int = 5,
+    compared: int = 2_000,
+) -> pd.DataFrame:
+    """Inertia and silhouette for each number of clusters, with their spread over seeds.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        Customers × axes.
+    ks : range
+        Numbers of clusters to try.
+    seed : int, default 42
+        The first of the seeds.
+    sample : int, default 100_000
+        Customers to look at, at most.
+    seeds : int, default 5
+        How many seeds, for the intervals.
+    compared : int, default 2_000
+        Customers whose silhouette is taken, per seed.
+
+    Returns
+    -------
+    pd.DataFrame
+        K, and inertia and silhouette, each with its smallest and largest value over the seeds.
+    """
     from sklearn.metrics import pairwise_distances, silhouette_score
+
     rows = []
     for s in range(seed, seed + seeds):
         rng = np.random.default_rng(s)
         part = z[np.sort(rng.integers(0, len(z), min(len(z), max(sample // seeds, 1))))]
         few = np.sort(rng.choice(len(part), min(len(part), compared), replace=False))
-        different, apart = len(np.unique(part, axis=0)), pairwise_distances(part[few].astype(float))
+        different = len(np.unique(part, axis=0))
+        apart = pairwise_distances(part[few].astype(float))
         for k in ks:
-            if k > different: continue
+            if k > different:
+                continue
             centers, inertia = settle(part, k, s, starts=2)
             label = nearest(part[few], centers)[0]
-            rows.append((k, inertia / len(part), silhouette_score(apart, label, metric="precomputed") if 1 < len(set(label)) < len(label) else np.nan))
-    out = pd.DataFrame(rows, columns=["k", "inertia", "silhouette"]).groupby("k").agg(["mean", "min", "max"])
-    out.columns = [a if b == "mean" else f"{a}_{'low' if b == 'min' else 'high'}" for a, b in out.columns]
+            rows.append(
+                (
+                    k,
+                    inertia / len(part),
+                    silhouette_score(apart, label, metric="precomputed")
+                    if 1 < len(set(label)) < len(label)
+                    else np.nan,
+                )
+            )
+    out = (
+        pd.DataFrame(rows, columns=["k", "inertia", "silhouette"])
+        .groupby("k")
+        .agg(["mean", "min", "max"])
+    )
+    out.columns = [
+        a if b == "mean" else f"{a}_{'low' if b == 'min' else 'high'}" for a, b in out.columns
+    ]
     return out.reset_index()
 
 # %% ../../nbs/03b_segment_checks.ipynb #3d1e1f5c
-def knee(
-    k: np.ndarray,        # numbers of clusters, rising
-    inertia: np.ndarray,  # falling
-) -> int:                 # the k at the knee
-    "The point furthest below the straight line from the first to the last."
-    if len(k) < 3 or inertia[0] <= inertia[-1]: return int(k[0])
-    x, y = (k - k[0]) / (k[-1] - k[0]), (inertia - inertia[-1]) / (inertia[0] - inertia[-1])
+def knee(k: np.ndarray, inertia: np.ndarray) -> int:
+    """The point furthest below the straight line from the first to the last.
+
+    Parameters
+    ----------
+    k : np.ndarray
+        Numbers of clusters, rising.
+    inertia : np.ndarray
+        Falling.
+
+    Returns
+    -------
+    int
+        The k at the knee.
+    """
+    if len(k) < 3 or inertia[0] <= inertia[-1]:
+        return int(k[0])
+    x = (k - k[0]) / (k[-1] - k[0])
+    y = (inertia - inertia[-1]) / (inertia[0] - inertia[-1])
     return int(k[np.argmax(1 - x - y)])
 
 # %% ../../nbs/03b_segment_checks.ipynb #cb81fb13
 def stability(
-    features: pd.DataFrame,  # recency, frequency, monetary
-    model: CustomerSegmentation,  # fitted on them
-    draws: int = 20,         # bootstrap samples
-    seed: int = 42,          # of the draws
-) -> tuple[np.ndarray, pd.DataFrame]:  # an adjusted Rand index per draw that could be divided; draws × segments, the Jaccard index of each
-    "Bootstrap stability of the partition and of each segment."
+    features: pd.DataFrame, model: CustomerSegmentation, draws: int = 20, seed: int = 42
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Bootstrap stability of the partition and of each segment.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+    model : CustomerSegmentation
+        Fitted on them.
+    draws : int, default 20
+        Bootstrap samples.
+    seed : int, default 42
+        Of the draws.
+
+    Returns
+    -------
+    tuple[np.ndarray, pd.DataFrame]
+        An adjusted Rand index per draw that could be divided; draws × segments, the Jaccard index
+        of each.
+    """
     from sklearn.metrics import adjusted_rand_score
-    rng, own = np.random.default_rng(seed), nearest(model.space_.place(rfm_values(features)), model.centers_)[0]
-    ari, jaccard = [], []
+
+    rng = np.random.default_rng(seed)
+    own = nearest(model.space_.place(rfm_values(features)), model.centers_)[0]
+    ari = []
+    jaccard = []
     for _ in range(draws):
         drawn = features.iloc[rng.integers(0, len(features), len(features))]
-        try: again = CustomerSegmentation(model.k, model.seed, model.sample).fit(drawn)
-        except TooFew: continue  # fewer different customers than segments
+        try:
+            again = CustomerSegmentation(model.k, model.seed, model.sample).fit(drawn)
+        except TooFew:
+            continue  # fewer different customers than segments
         other = nearest(again.space_.place(rfm_values(features)), again.centers_)[0]
         ari.append(adjusted_rand_score(own, other))
         both = pd.crosstab(own, other).reindex(range(len(model.names_)), fill_value=0).to_numpy()
-        jaccard.append((both / np.maximum(both.sum(1, keepdims=True) + both.sum(0) - both, 1)).max(axis=1))
+        jaccard.append(
+            (both / np.maximum(both.sum(1, keepdims=True) + both.sum(0) - both, 1)).max(axis=1)
+        )
     return np.array(ari), pd.DataFrame(jaccard, columns=model.names_)
 
 # %% ../../nbs/03b_segment_checks.ipynb #b07a3055
-def plain_space(
-    features: pd.DataFrame,  # recency, frequency, monetary
-) -> np.ndarray:             # customers × 3
-    "Standardised log RFM, not turned."
+def plain_space(features: pd.DataFrame) -> np.ndarray:
+    """Standardised log RFM, not turned.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × 3.
+    """
     x = logs(rfm_values(features))
     return (x - x.mean(axis=0)) / nonzero(x.std(axis=0))
 
-def other_methods(
-    k: int,     # clusters
-    seed: int,  # of random starts
-) -> dict[str, Any]:  # name: a function from customers × 3 to a label each
-    "The alternatives."
+
+def other_methods(k: int, seed: int) -> dict[str, Any]:
+    """The alternatives.
+
+    Parameters
+    ----------
+    k : int
+        Clusters.
+    seed : int
+        Of random starts.
+
+    Returns
+    -------
+    dict[str, Any]
+        Name: a function from customers × 3 to a label each.
+    """
     from sklearn.cluster import AgglomerativeClustering
     from sklearn.mixture import GaussianMixture
-    return {"KMeans on plain log RFM": lambda z: nearest(z, settle(z, k, seed)[0])[0],
-            "Gaussian mixture": lambda z: GaussianMixture(k, random_state=seed, n_init=3, reg_covar=1e-4).fit(z).predict(z),
-            "Hierarchical (Ward)": lambda z: AgglomerativeClustering(k).fit(z).labels_}
 
-def true_names(
-    values: np.ndarray,  # customers × 3: recency, frequency, monetary
-    label: np.ndarray,   # a cluster number per customer
-) -> int:                # how many clusters can be given a name that is true
-    "Names that a partition could carry, by promises alone."
+    return {
+        "KMeans on plain log RFM": lambda z: nearest(z, settle(z, k, seed)[0])[0],
+        "Gaussian mixture": lambda z: (
+            GaussianMixture(k, random_state=seed, n_init=3, reg_covar=1e-4).fit(z).predict(z)
+        ),
+        "Hierarchical (Ward)": lambda z: AgglomerativeClustering(k).fit(z).labels_,
+    }
+
+
+def true_names(values: np.ndarray, label: np.ndarray) -> int:
+    """Names that a partition could carry, by promises alone.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × 3: recency, frequency, monetary.
+    label : np.ndarray
+        A cluster number per customer.
+
+    Returns
+    -------
+    int
+        How many clusters can be given a name that is true.
+    """
     used, label = np.unique(label, return_inverse=True)
     groups = pd.DataFrame(values).groupby(label)
-    names, _ = assign_names(np.zeros((len(used), len(PROTOTYPES))), groups.median().to_numpy(), groups.mean().to_numpy())
+    names, _ = assign_names(
+        np.zeros((len(used), len(PROTOTYPES))), groups.median().to_numpy(), groups.mean().to_numpy()
+    )
     return sum(not name.startswith("Unnamed") for name in names)
 
 # %% ../../nbs/03b_segment_checks.ipynb #5c1e7a12
@@ -125,112 +246,302 @@ def compactness(
         Silhouette, Davies-Bouldin and Calinski-Harabasz; NaN unless there are two groups or more, fewer than customers.
     """
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
+
     if not 2 <= len(set(label)) < len(label):
         return (np.nan,) * 3
-    return silhouette_score(z, label, **sampling), davies_bouldin_score(z, label), calinski_harabasz_score(z, label)
+    return (
+        silhouette_score(z, label, **sampling),
+        davies_bouldin_score(z, label),
+        calinski_harabasz_score(z, label),
+    )
 
 # %% ../../nbs/03b_segment_checks.ipynb #2540824f
 def alternatives(
-    features: pd.DataFrame,  # recency, frequency, monetary
-    model: CustomerSegmentation,  # the one in use
-    sample: int = 3_000,     # customers to look at
-    draws: int = 3,          # new draws per method
-) -> pd.DataFrame:           # method, silhouette, davies_bouldin, calinski_harabasz, names, stability, agreement
-    "The model and its alternatives on the same customers."
+    features: pd.DataFrame, model: CustomerSegmentation, sample: int = 3_000, draws: int = 3
+) -> pd.DataFrame:
+    """The model and its alternatives on the same customers.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+    model : CustomerSegmentation
+        The one in use.
+    sample : int, default 3_000
+        Customers to look at.
+    draws : int, default 3
+        New draws per method.
+
+    Returns
+    -------
+    pd.DataFrame
+        Method, silhouette, davies_bouldin, calinski_harabasz, names, stability, agreement.
+    """
     from sklearn.metrics import adjusted_rand_score
     from threadpoolctl import threadpool_limits
+
     rng = np.random.default_rng(model.seed)
-    few = features.iloc[np.sort(rng.choice(len(features), min(len(features), sample), replace=False))].reset_index(drop=True)
-    own = lambda f: CustomerSegmentation(model.k, model.seed).fit(f).labels_
-    methods = {"In use: turned axes and prototypes": own} | {name: lambda f, m=m: m(plain_space(f)) for name, m in other_methods(model.k, model.seed).items()}
-    z, values, rows, first = plain_space(few), rfm_values(few), [], None
+    few = features.iloc[
+        np.sort(rng.choice(len(features), min(len(features), sample), replace=False))
+    ].reset_index(drop=True)
+
+    def own(f):
+        return CustomerSegmentation(model.k, model.seed).fit(f).labels_
+
+    methods = {"In use: turned axes and prototypes": own} | {
+        name: lambda f, m=m: m(plain_space(f))
+        for name, m in other_methods(model.k, model.seed).items()
+    }
+    z = plain_space(few)
+    values = rfm_values(few)
+    rows = []
+    first = None
     with threadpool_limits(1):
         for name, method in methods.items():
-            label, again = method(few), []
+            label = method(few)
+            again = []
             first = label if first is None else first
             for _ in range(draws):
                 drawn = rng.integers(0, len(few), len(few))
-                try: again.append(adjusted_rand_score(label[drawn], method(few.iloc[drawn].reset_index(drop=True))))
-                except TooFew: continue  # a draw of few customers may hold too few different ones
+                try:
+                    again.append(
+                        adjusted_rand_score(
+                            label[drawn], method(few.iloc[drawn].reset_index(drop=True))
+                        )
+                    )
+                except TooFew:
+                    continue  # a draw of few customers may hold too few different ones
             found_again = np.mean(again) if again else np.nan
-            rows.append((name, *compactness(z, label), true_names(values, label), found_again, adjusted_rand_score(first, label)))
-    return pd.DataFrame(rows, columns=["method", "silhouette", "davies_bouldin", "calinski_harabasz", "names", "stability", "agreement"])
+            rows.append(
+                (
+                    name,
+                    *compactness(z, label),
+                    true_names(values, label),
+                    found_again,
+                    adjusted_rand_score(first, label),
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "method",
+            "silhouette",
+            "davies_bouldin",
+            "calinski_harabasz",
+            "names",
+            "stability",
+            "agreement",
+        ],
+    )
 
 # %% ../../nbs/03b_segment_checks.ipynb #8175ee89
 FIVE: dict[str, str] = {  # name in the grid of eleven: the segment it corresponds to
-    "Champions": "Champions", "Loyal": "Loyal Customers", "Need Attention": "Loyal Customers", "Potential Loyalist": "Potential Loyalists", "New": "Potential Loyalists",
-    "Promising": "Potential Loyalists", "At Risk": "At Risk", "Cannot Lose": "At Risk", "About To Sleep": "Lost", "Hibernating": "Lost", "Lost": "Lost"}
+    "Champions": "Champions",
+    "Loyal": "Loyal Customers",
+    "Need Attention": "Loyal Customers",
+    "Potential Loyalist": "Potential Loyalists",
+    "New": "Potential Loyalists",
+    "Promising": "Potential Loyalists",
+    "At Risk": "At Risk",
+    "Cannot Lose": "At Risk",
+    "About To Sleep": "Lost",
+    "Hibernating": "Lost",
+    "Lost": "Lost",
+}
+
 
 def grid_agreement(
-    segment: Sequence[str],      # a name per customer
-    rfm_segment: Sequence[str],  # the grid's name per customer
-) -> tuple[float, pd.DataFrame]:  # share of customers whose segment is the one that their grid name maps to; grid names × segments
-    "How far the two views agree, and where not."
-    s, g = pd.Series(np.asarray(segment), name="segment"), pd.Series(np.asarray(rfm_segment), name="name in the grid")
+    segment: Sequence[str], rfm_segment: Sequence[str]
+) -> tuple[float, pd.DataFrame]:
+    """How far the two views agree, and where not.
+
+    Parameters
+    ----------
+    segment : Sequence[str]
+        A name per customer.
+    rfm_segment : Sequence[str]
+        The grid's name per customer.
+
+    Returns
+    -------
+    tuple[float, pd.DataFrame]
+        Share of customers whose segment is the one that their grid name maps to; grid names ×
+        segments.
+    """
+    s = pd.Series(np.asarray(segment), name="segment")
+    g = pd.Series(np.asarray(rfm_segment), name="name in the grid")
     table = pd.crosstab(g, s)
-    rows, columns = [n for n in FIVE if n in table.index], [n for n in [*PROTOTYPES, *table.columns] if n in table.columns]
-    return float((g.map(FIVE) == s).mean()), table.loc[rows + [n for n in table.index if n not in FIVE], list(dict.fromkeys(columns))]
+    rows = [n for n in FIVE if n in table.index]
+    columns = [n for n in [*PROTOTYPES, *table.columns] if n in table.columns]
+    return float((g.map(FIVE) == s).mean()), table.loc[
+        rows + [n for n in table.index if n not in FIVE], list(dict.fromkeys(columns))
+    ]
 
 # %% ../../nbs/03b_segment_checks.ipynb #306c38ad
 def true_kinds(
-    truth: Mapping[str, np.ndarray],  # the generator's: customer_id, rate, spells, start
-    customer_id: Sequence[str],       # of whom
-    reference_date: pd.Timestamp,     # the day after the last day of data
-) -> tuple[np.ndarray, np.ndarray]:   # whether each is still active; the third of the hidden rate, 0 to 2
-    "What the generator knows about each customer."
+    truth: Mapping[str, np.ndarray], customer_id: Sequence[str], reference_date: pd.Timestamp
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the generator knows about each customer.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        The generator's: customer_id, rate, spells, start.
+    customer_id : Sequence[str]
+        Of whom.
+    reference_date : pd.Timestamp
+        The day after the last day of data.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Whether each is still active; the third of the hidden rate, 0 to 2.
+    """
     last = (pd.Timestamp(reference_date) - pd.Timestamp(str(truth["start"]))).days - 0.5
     active = np.zeros(len(truth["rate"]), bool)
-    active[truth["spells"][(truth["spells"][:, 1] <= last) & (truth["spells"][:, 2] > last), 0].astype(int)] = True
+    active[
+        truth["spells"][(truth["spells"][:, 1] <= last) & (truth["spells"][:, 2] > last), 0].astype(
+            int
+        )
+    ] = True
     at = pd.Index(truth["customer_id"]).get_indexer(list(customer_id))
     rate = truth["rate"][at]
     return active[at], np.searchsorted(np.quantile(rate, [1 / 3, 2 / 3]), rate)
 
+
 def truth_agreement(
-    features: pd.DataFrame,  # recency, frequency, monetary
-    segment: np.ndarray,     # a name per customer
-    active: np.ndarray,      # from `true_kinds`
-    third: np.ndarray,       # from `true_kinds`
-    seed: int = 42,          # of the folds
-) -> dict[str, float]:       # adjusted mutual information of the segments, of a tree with as many leaves, of a free tree
-    "What the segments know about the truth, and what could be known from the three measures."
+    features: pd.DataFrame,
+    segment: np.ndarray,
+    active: np.ndarray,
+    third: np.ndarray,
+    seed: int = 42,
+) -> dict[str, float]:
+    """What the segments know about the truth, and what could be known from the three measures.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+    segment : np.ndarray
+        A name per customer.
+    active : np.ndarray
+        From `true_kinds`.
+    third : np.ndarray
+        From `true_kinds`.
+    seed : int, default 42
+        Of the folds.
+
+    Returns
+    -------
+    dict[str, float]
+        Adjusted mutual information of the segments, of a tree with as many leaves, of a free tree.
+    """
     from sklearn.metrics import adjusted_mutual_info_score
     from sklearn.model_selection import KFold, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
-    kind, folds = active * 3 + third, KFold(5, shuffle=True, random_state=seed)
-    def told(**limits: int) -> float: return adjusted_mutual_info_score(kind, cross_val_predict(DecisionTreeClassifier(random_state=seed, **limits), rfm_values(features), kind, cv=folds))
-    return {"segments": adjusted_mutual_info_score(kind, segment), "tree_as_many": told(max_leaf_nodes=max(len(set(segment)), 2)), "tree_free": told(min_samples_leaf=20)}
+
+    kind = active * 3 + third
+    folds = KFold(5, shuffle=True, random_state=seed)
+
+    def told(**limits: int) -> float:
+        return adjusted_mutual_info_score(
+            kind,
+            cross_val_predict(
+                DecisionTreeClassifier(random_state=seed, **limits),
+                rfm_values(features),
+                kind,
+                cv=folds,
+            ),
+        )
+
+    return {
+        "segments": adjusted_mutual_info_score(kind, segment),
+        "tree_as_many": told(max_leaf_nodes=max(len(set(segment)), 2)),
+        "tree_free": told(min_samples_leaf=20),
+    }
 
 # %% ../../nbs/03b_segment_checks.ipynb #8d3f95ed
-def find_outliers(
-    z: np.ndarray,           # customers × axes
-    sample: int = 10_000,    # customers that DBSCAN looks at, at most
-    neighbours: int = 10,    # how many make a place dense
-) -> np.ndarray:             # a boolean per customer
-    "Customers far from every dense place; the radius is where the nearest-neighbour distances of the outer one per cent begin."
+def find_outliers(z: np.ndarray, sample: int = 10_000, neighbours: int = 10) -> np.ndarray:
+    """Customers far from every dense place; the radius is where the nearest-neighbour distances of
+    the outer one per cent begin.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        Customers × axes.
+    sample : int, default 10_000
+        Customers that DBSCAN looks at, at most.
+    neighbours : int, default 10
+        How many make a place dense.
+
+    Returns
+    -------
+    np.ndarray
+        A boolean per customer.
+    """
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import NearestNeighbors
-    few = z[np.lexsort(z.T[::-1])][np.unique(np.linspace(0, len(z) - 1, min(len(z), sample)).astype(int))]
-    if len(few) <= neighbours: return np.zeros(len(z), dtype=bool)
+
+    few = z[np.lexsort(z.T[::-1])][
+        np.unique(np.linspace(0, len(z) - 1, min(len(z), sample)).astype(int))
+    ]
+    if len(few) <= neighbours:
+        return np.zeros(len(z), dtype=bool)
     gaps = NearestNeighbors(n_neighbors=neighbours).fit(few).kneighbors()[0][:, -1]
     radius = float(np.quantile(gaps, 0.99)) or 1e-9
     core = few[DBSCAN(eps=radius, min_samples=neighbours).fit(few).core_sample_indices_]
-    return NearestNeighbors(n_neighbors=1).fit(core).kneighbors(z)[0][:, 0] > radius if len(core) else np.ones(len(z), dtype=bool)
+    return (
+        NearestNeighbors(n_neighbors=1).fit(core).kneighbors(z)[0][:, 0] > radius
+        if len(core)
+        else np.ones(len(z), dtype=bool)
+    )
 
 # %% ../../nbs/03b_segment_checks.ipynb #dec5be42
-def outlier_reasons(
-    features: pd.DataFrame,  # customer_id, recency, frequency, monetary
-    segment: np.ndarray,     # a name per customer
-    odd: np.ndarray,         # from `find_outliers`
-) -> pd.DataFrame:           # customer_id, segment, reason, and each value beside the segment's median; the strangest first
-    "Who the outliers are, and why."
-    f = features[["customer_id", *RFM]].assign(segment=segment, basket=np.maximum(features.monetary, 0) / np.maximum(features.frequency, 1))
-    words = {"recency": "days since the last purchase", "frequency": "purchases", "monetary": "spend", "basket": "spend per purchase"}
+def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray) -> pd.DataFrame:
+    """Who the outliers are, and why.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Customer_id, recency, frequency, monetary.
+    segment : np.ndarray
+        A name per customer.
+    odd : np.ndarray
+        From `find_outliers`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, segment, reason, and each value beside the segment's median; the strangest
+        first.
+    """
+    f = features[["customer_id", *RFM]].assign(
+        segment=segment, basket=np.maximum(features.monetary, 0) / np.maximum(features.frequency, 1)
+    )
+    words = {
+        "recency": "days since the last purchase",
+        "frequency": "purchases",
+        "monetary": "spend",
+        "basket": "spend per purchase",
+    }
     usual = f.groupby("segment")[list(words)].transform("median")
     factor = (np.maximum(f[list(words)], 0) + 1) / (usual + 1)
-    strange, out = np.abs(np.log(factor)), f.join(usual.add_prefix("usual_"))
+    strange = np.abs(np.log(factor))
+    out = f.join(usual.add_prefix("usual_"))
     which = strange.columns.to_numpy()[strange.to_numpy().argmax(axis=1)]
     times = factor.to_numpy()[np.arange(len(f)), strange.to_numpy().argmax(axis=1)]
-    out["reason"] = [f"{words[w]}: {t:,.0f} times the usual" if t >= 2 else f"{words[w]}: {t:.0%} of the usual" if t <= 0.5 else "a rare mixture: no single value is far from the usual" for w, t in zip(which, times)]
+    out["reason"] = [
+        f"{words[w]}: {t:,.0f} times the usual"
+        if t >= 2
+        else f"{words[w]}: {t:.0%} of the usual"
+        if t <= 0.5
+        else "a rare mixture: no single value is far from the usual"
+        for w, t in zip(which, times)
+    ]
     out["strange"] = strange.max(axis=1)
     columns = ["customer_id", "segment", "reason"] + [c for w in words for c in (w, f"usual_{w}")]
-    return out[odd].sort_values(["strange", "customer_id"], ascending=[False, True])[columns].reset_index(drop=True)
+    return (
+        out[odd]
+        .sort_values(["strange", "customer_id"], ascending=[False, True])[columns]
+        .reset_index(drop=True)
+    )

@@ -4,26 +4,37 @@
 
 # %% ../../nbs/03_segment_names.ipynb #51a838d7
 from __future__ import annotations
-import numpy as np
-import pandas as pd
+
 from collections.abc import Sequence
 from itertools import combinations, permutations
 from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
 
 # %% auto #0
 __all__ = ['PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'View', 'orderings', 'best_match', 'named', 'assign_names',
            'fill_gaps', 'drop_broken', 'name_margins']
 
 # %% ../../nbs/03_segment_names.ipynb #b66dc0e5
-PROTOTYPES: dict[str, tuple[float, float, float]] = {  # name: log recency, frequency, monetary, in standard deviations from the mean
-    "Champions": (-1.2, 1.4, 1.4), "Loyal Customers": (-0.5, 0.6, 0.6), "Potential Loyalists": (-0.8, -0.5, -0.5),
-    "At Risk": (0.5, 0.5, 0.5), "Lost": (0.9, -0.9, -0.9)}
+PROTOTYPES: dict[
+    str, tuple[float, float, float]
+] = {  # name: log recency, frequency, monetary, in standard deviations from the mean
+    "Champions": (-1.2, 1.4, 1.4),
+    "Loyal Customers": (-0.5, 0.6, 0.6),
+    "Potential Loyalists": (-0.8, -0.5, -0.5),
+    "At Risk": (0.5, 0.5, 0.5),
+    "Lost": (0.9, -0.9, -0.9),
+}
+
 
 class View(NamedTuple):
-    "How customers are looked at."
-    lapse: float      # weight of the lapse axis
+    """How customers are looked at."""
+
+    lapse: float  # weight of the lapse axis
     frequency: float  # how much of value is frequency; the rest is spend
-    pull: float       # all prototypes together weigh this many times as much as all customers
+    pull: float  # all prototypes together weigh this many times as much as all customers
+
 
 VIEWS = (View(0.6, 0.5, 0.5), View(1.0, 1.0, 1.0), View(1.0, 1.0, 3.0))
 
@@ -34,49 +45,102 @@ ACTIONS: dict[str, str] = {  # segment: what to do
     "Potential Loyalists": "Write a personal e-mail with one targeted offer for the next purchase.",
     "At Risk": "Win back: a promotion or a voucher now, before the habit is gone.",
     "Lost": "Low-cost re-engagement only; do not spend on them.",
-    "Unnamed": "Look at the profile before acting: no standard action fits."}
+    "Unnamed": "Look at the profile before acting: no standard action fits.",
+}
 
 # %% ../../nbs/03_segment_names.ipynb #1db60318
-PROMISES: tuple[tuple[str, str, str, int], ...] = (  # what is promised, who has more, who has less ("others" for everybody else), of which measure
+PROMISES: tuple[
+    tuple[str, str, str, int], ...
+    # what is promised, who has more, who has less ("others" for everybody else), of which measure
+] = (
     ("Champions highest in spend", "Champions", "others", 2),
     ("Lost longest away", "Lost", "others", 0),
     ("Lost lowest in spend", "others", "Lost", 2),
     ("At Risk more frequent than Potential Loyalists", "At Risk", "Potential Loyalists", 1),
     ("At Risk less recent than Potential Loyalists", "At Risk", "Potential Loyalists", 0),
-    ("Loyal Customers more frequent than Potential Loyalists", "Loyal Customers", "Potential Loyalists", 1),
-    ("At Risk less recent than Loyal Customers", "At Risk", "Loyal Customers", 0))
+    (
+        "Loyal Customers more frequent than Potential Loyalists",
+        "Loyal Customers",
+        "Potential Loyalists",
+        1,
+    ),
+    ("At Risk less recent than Loyal Customers", "At Risk", "Loyal Customers", 0),
+)
 
-def orderings(
-    names: Sequence[str],  # a name per segment
-    typical: np.ndarray,   # segments × 3: recency, frequency, monetary of each
-) -> dict[str, bool]:      # what a name promises: whether it is kept; only names that are there
-    "Check the promises of the names."
-    of, out = {name: row for name, row in zip(names, np.asarray(typical, dtype=float).tolist())}, {}
+
+def orderings(names: Sequence[str], typical: np.ndarray) -> dict[str, bool]:
+    """Check the promises of the names.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        A name per segment.
+    typical : np.ndarray
+        Segments × 3: recency, frequency, monetary of each.
+
+    Returns
+    -------
+    dict[str, bool]
+        What a name promises: whether it is kept; only names that are there.
+    """
+    of = dict(zip(names, np.asarray(typical, dtype=float).tolist()))
+    out = {}
     for text, more, less, column in PROMISES:
-        if any(name != "others" and name not in of for name in (more, less)): continue
-        high = [row[column] for name, row in of.items() if name == more or more == "others" and name != less]
-        low = [row[column] for name, row in of.items() if name == less or less == "others" and name != more]
+        if any(name != "others" and name not in of for name in (more, less)):
+            continue
+        high = [
+            row[column]
+            for name, row in of.items()
+            if name == more or more == "others" and name != less
+        ]
+        low = [
+            row[column]
+            for name, row in of.items()
+            if name == less or less == "others" and name != more
+        ]
         out[text] = all(a > b for a in high for b in low)
     return out
 
 # %% ../../nbs/03_segment_names.ipynb #fd090882
 FAR = 3.0  # a centre further than this from a prototype does not get its name
 
-def best_match(
-    distance: np.ndarray,  # clusters × names
-) -> tuple[int, ...]:      # a column per cluster, each once; -1 where there are more clusters than names
-    "The assignment with the smallest sum (Hungarian method)."
+
+def best_match(distance: np.ndarray) -> tuple[int, ...]:
+    """The assignment with the smallest sum (Hungarian method).
+
+    Parameters
+    ----------
+    distance : np.ndarray
+        Clusters × names.
+
+    Returns
+    -------
+    tuple[int, ...]
+        A column per cluster, each once; -1 where there are more clusters than names.
+    """
     from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(distance)
     out = np.full(len(distance), -1)
     out[rows] = columns
     return tuple(out.tolist())
 
-def named(
-    match: tuple[int, ...],  # a prototype's number per cluster, or -1
-) -> list[str]:              # names; "Unnamed", "Unnamed 2", ... for the rest
-    "The names of a matching."
-    names, out = list(PROTOTYPES), []
+
+def named(match: tuple[int, ...]) -> list[str]:
+    """The names of a matching.
+
+    Parameters
+    ----------
+    match : tuple[int, ...]
+        A prototype's number per cluster, or -1.
+
+    Returns
+    -------
+    list[str]
+        Names; "Unnamed", "Unnamed 2", ... for the rest.
+    """
+    names = list(PROTOTYPES)
+    out = []
     for j in match:
         nameless = sum(name.startswith("Unnamed") for name in out)
         out.append(names[j] if j >= 0 else "Unnamed" if not nameless else f"Unnamed {nameless + 1}")
@@ -84,54 +148,126 @@ def named(
 
 # %% ../../nbs/03_segment_names.ipynb #0ab4b07f
 def assign_names(
-    distance: np.ndarray,  # clusters × prototypes
-    typical: np.ndarray,   # clusters × 3: median recency, frequency, monetary of each
-    average: np.ndarray,   # clusters × 3: their means
-) -> tuple[list[str], int]:  # a name per cluster, and how many promises the means break
-    "Match clusters and names one to one, so that every name given is true."
-    k, many = len(distance), distance.shape[1]
+    distance: np.ndarray, typical: np.ndarray, average: np.ndarray
+) -> tuple[list[str], int]:
+    """Match clusters and names one to one, so that every name given is true.
+
+    Parameters
+    ----------
+    distance : np.ndarray
+        Clusters × prototypes.
+    typical : np.ndarray
+        Clusters × 3: median recency, frequency, monetary of each.
+    average : np.ndarray
+        Clusters × 3: their means.
+
+    Returns
+    -------
+    tuple[list[str], int]
+        A name per cluster, and how many promises the means break.
+    """
+    k = len(distance)
+    many = distance.shape[1]
+
     def cost(match: tuple[int, ...]) -> tuple:
-        labels, gaps = named(match), match.count(-1)
-        if not all(orderings(labels, typical).values()) or any(distance[c, j] > FAR for c, j in enumerate(match) if j >= 0): return (k + 1,)
-        return gaps, sum(not kept for kept in orderings(labels, average).values()), float(sum(distance[c, j] for c, j in enumerate(match) if j >= 0)), match
+        labels = named(match)
+        gaps = match.count(-1)
+        if not all(orderings(labels, typical).values()) or any(
+            distance[c, j] > FAR for c, j in enumerate(match) if j >= 0
+        ):
+            return (k + 1,)
+        return (
+            gaps,
+            sum(not kept for kept in orderings(labels, average).values()),
+            float(sum(distance[c, j] for c, j in enumerate(match) if j >= 0)),
+            match,
+        )
+
     best = min([cost(best_match(distance)), (max(k - many, 0), 1, np.inf, ())])
     for gaps in range(max(k - many, 0), k + 1) if k <= 6 and (len(best) < 4 or not best[3]) else ():
-        matchings = {m for kept in combinations(range(k), k - gaps) for js in permutations(range(many), k - gaps) for m in [fill_gaps(k, kept, js)]}
+        matchings = {
+            m
+            for kept in combinations(range(k), k - gaps)
+            for js in permutations(range(many), k - gaps)
+            for m in [fill_gaps(k, kept, js)]
+        }
         found = min((cost(m) for m in sorted(matchings)), default=(k + 1,))
-        if len(found) > 1: best = found; break
+        if len(found) > 1:
+            best = found
+            break
     match = best[3] if best[3] else drop_broken(list(best_match(distance)), distance, typical)
     return named(match), sum(not kept for kept in orderings(named(match), average).values())
 
 # %% ../../nbs/03_segment_names.ipynb #e3e118b5
-def fill_gaps(
-    k: int,                      # clusters
-    kept: tuple[int, ...],       # clusters that get a name
-    columns: tuple[int, ...],    # their prototypes
-) -> tuple[int, ...]:            # a prototype per cluster, -1 for the others
-    "A matching with gaps."
+def fill_gaps(k: int, kept: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
+    """A matching with gaps.
+
+    Parameters
+    ----------
+    k : int
+        Clusters.
+    kept : tuple[int, ...]
+        Clusters that get a name.
+    columns : tuple[int, ...]
+        Their prototypes.
+
+    Returns
+    -------
+    tuple[int, ...]
+        A prototype per cluster, -1 for the others.
+    """
     at = dict(zip(kept, columns))
     return tuple(at.get(c, -1) for c in range(k))
 
-def drop_broken(
-    match: list[int],      # a prototype per cluster, or -1
-    distance: np.ndarray,  # clusters × prototypes
-    typical: np.ndarray,   # clusters × 3, medians
-) -> tuple[int, ...]:      # the same with names taken away until all that are left are true
-    "Take names away, the worst fitting first: for more clusters than can be searched through."
+
+def drop_broken(match: list[int], distance: np.ndarray, typical: np.ndarray) -> tuple[int, ...]:
+    """Take names away, the worst fitting first: for more clusters than can be searched through.
+
+    Parameters
+    ----------
+    match : list[int]
+        A prototype per cluster, or -1.
+    distance : np.ndarray
+        Clusters × prototypes.
+    typical : np.ndarray
+        Clusters × 3, medians.
+
+    Returns
+    -------
+    tuple[int, ...]
+        The same with names taken away until all that are left are true.
+    """
     match = [j if j >= 0 and distance[c, j] <= FAR else -1 for c, j in enumerate(match)]
     while not all(orderings(named(tuple(match)), typical).values()):
-        match[max((c for c, j in enumerate(match) if j >= 0), key=lambda c: distance[c, match[c]])] = -1
+        match[
+            max((c for c, j in enumerate(match) if j >= 0), key=lambda c: distance[c, match[c]])
+        ] = -1
     return tuple(match)
 
 # %% ../../nbs/03_segment_names.ipynb #661496df
-def name_margins(
-    names: list[str],      # a name per cluster
-    distance: np.ndarray,  # clusters × prototypes
-) -> pd.DataFrame:         # segment, distance to its prototype, nearest other name, margin (below zero: the promises decided)
-    "How clearly each name fits: the distance to the nearest other prototype, less the distance to its own."
-    rows, all_names = [], list(PROTOTYPES)
+def name_margins(names: list[str], distance: np.ndarray) -> pd.DataFrame:
+    """How clearly each name fits: the distance to the nearest other prototype, less the distance to
+    its own.
+
+    Parameters
+    ----------
+    names : list[str]
+        A name per cluster.
+    distance : np.ndarray
+        Clusters × prototypes.
+
+    Returns
+    -------
+    pd.DataFrame
+        Segment, distance to its prototype, nearest other name, margin (below zero: the promises
+        decided).
+    """
+    rows = []
+    all_names = list(PROTOTYPES)
     for name, d in zip(names, distance):
         own = d[all_names.index(name)] if name in all_names else np.nan
         others = [(x, other) for x, other in zip(d, all_names) if other != name]
         rows.append((name, own, min(others)[1], min(others)[0] - own))
-    return pd.DataFrame(rows, columns=["segment", "distance", "next", "margin"]).sort_values("segment", key=lambda s: s.map(lambda n: (all_names + [n]).index(n)), ignore_index=True)
+    return pd.DataFrame(rows, columns=["segment", "distance", "next", "margin"]).sort_values(
+        "segment", key=lambda s: s.map(lambda n: (all_names + [n]).index(n)), ignore_index=True
+    )

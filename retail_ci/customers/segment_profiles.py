@@ -4,197 +4,526 @@
 
 # %% ../../nbs/03c_segment_profiles.ipynb #3eefd0ba
 from __future__ import annotations
-import numpy as np
-import pandas as pd
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.errors import DataError, translating
 from ..core.formats import amount
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
-from .segmentation import CustomerSegmentation, RFM, rfm_values
+from .segmentation import RFM, CustomerSegmentation, rfm_values
 
 # %% auto #0
 __all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
            'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
 
 # %% ../../nbs/03c_segment_profiles.ipynb #136ee42b
-def explain(
-    features: pd.DataFrame,  # recency, frequency, monetary
-    quantiles: np.ndarray,   # 101 × 3: the model's `quantiles_`
-    currency: str = "",      # for the spend
-) -> pd.Series:              # such as "240 purchases (top 2%), last purchase 3 days ago (top 10%)"
-    "Why a customer is where it is: the two measures furthest from the middle."
+def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -> pd.Series:
+    """Why a customer is where it is: the two measures furthest from the middle.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+    quantiles : np.ndarray
+        101 × 3: the model's `quantiles_`.
+    currency : str, default ""
+        For the spend.
+
+    Returns
+    -------
+    pd.Series
+        Such as "240 purchases (top 2%), last purchase 3 days ago (top 10%)".
+    """
     values = rfm_values(features)
-    ranks = np.column_stack([(np.searchsorted(q, v, "left") + np.searchsorted(q, v, "right")) / (2 * len(q)) for q, v in zip(quantiles.T, values.T)])
+    ranks = np.column_stack(
+        [
+            (np.searchsorted(q, v, "left") + np.searchsorted(q, v, "right")) / (2 * len(q))
+            for q, v in zip(quantiles.T, values.T)
+        ]
+    )
     ranks[:, 0] = 1 - ranks[:, 0]
-    words = np.column_stack([[f"last purchase {v:.0f} days ago" for v in values[:, 0]], [f"{v:.0f} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]], [f"{amount(v, currency)} spent" for v in features.monetary]]).astype(object)
-    percent = np.array([[f" (top {max(100 * (1 - r), 1):.0f}%)" if r >= 0.5 else f" (lowest {max(100 * r, 1):.0f}%)" for r in row] for row in ranks], dtype=object).reshape(-1, 3)
-    order, rows = np.argsort(-np.abs(ranks - 0.5), axis=1, kind="stable")[:, :2], np.arange(len(features))
+    words = np.column_stack(
+        [
+            [f"last purchase {v:.0f} days ago" for v in values[:, 0]],
+            [f"{v:.0f} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]],
+            [f"{amount(v, currency)} spent" for v in features.monetary],
+        ]
+    ).astype(object)
+    percent = np.array(
+        [
+            [
+                f" (top {max(100 * (1 - r), 1):.0f}%)"
+                if r >= 0.5
+                else f" (lowest {max(100 * r, 1):.0f}%)"
+                for r in row
+            ]
+            for row in ranks
+        ],
+        dtype=object,
+    ).reshape(-1, 3)
+    order = np.argsort(-np.abs(ranks - 0.5), axis=1, kind="stable")[:, :2]
+    rows = np.arange(len(features))
     text = words + percent
-    return pd.Series(text[rows, order[:, 0]] + ", " + text[rows, order[:, 1]], index=features.index, dtype="str")
+    return pd.Series(
+        text[rows, order[:, 0]] + ", " + text[rows, order[:, 1]], index=features.index, dtype="str"
+    )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #9dc9cb35
 def score_customers(
-    customers: pd.DataFrame,       # customer_id, with recency, frequency and monetary or without
-    model: CustomerSegmentation,   # fitted or loaded
-    features: pd.DataFrame | None = None,  # of the run, to look ids up
-    currency: str = "",            # for the reasons
-) -> pd.DataFrame:                 # customer_id, segment, margin, why, value_at_risk, action; in the order given
-    "Segments, reasons and actions for a list of customers."
-    if "customer_id" not in customers: raise DataError(f"The list of customers needs a column customer_id; found {', '.join(map(str, customers.columns))}.")
-    asked = customers[["customer_id", *[m for m in RFM if m in customers]]].astype({"customer_id": "str"}).reset_index(drop=True)
+    customers: pd.DataFrame,
+    model: CustomerSegmentation,
+    features: pd.DataFrame | None = None,
+    currency: str = "",
+) -> pd.DataFrame:
+    """Segments, reasons and actions for a list of customers.
+
+    Parameters
+    ----------
+    customers : pd.DataFrame
+        Customer_id, with recency, frequency and monetary or without.
+    model : CustomerSegmentation
+        Fitted or loaded.
+    features : pd.DataFrame | None, default None
+        Of the run, to look ids up.
+    currency : str, default ""
+        For the reasons.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, segment, margin, why, value_at_risk, action; in the order given.
+    """
+    if "customer_id" not in customers:
+        raise DataError(
+            "The list of customers needs a column customer_id; found "
+            f"{', '.join(map(str, customers.columns))}."
+        )
+    asked = (
+        customers[["customer_id", *[m for m in RFM if m in customers]]]
+        .astype({"customer_id": "str"})
+        .reset_index(drop=True)
+    )
     if not set(RFM) <= set(asked):
-        if features is None: raise DataError("The list has no recency, frequency and monetary, and there are no customers to look the ids up among.")
-        asked = asked[["customer_id"]].merge(features[["customer_id", *RFM]].astype({"customer_id": "str"}), on="customer_id", how="left")
+        if features is None:
+            raise DataError(
+                "The list has no recency, frequency and monetary, and there are no customers to "
+                "look the ids up among."
+            )
+        asked = asked[["customer_id"]].merge(
+            features[["customer_id", *RFM]].astype({"customer_id": "str"}),
+            on="customer_id",
+            how="left",
+        )
         known = asked.recency.notna()
-    else: known = pd.Series(True, index=asked.index)
-    out = pd.DataFrame({"customer_id": asked.customer_id, "segment": "Unknown", "margin": np.nan, "why": "not among the customers of this run", "value_at_risk": np.nan, "action": "Check the id."})
+    else:
+        known = pd.Series(True, index=asked.index)
+    out = pd.DataFrame(
+        {
+            "customer_id": asked.customer_id,
+            "segment": "Unknown",
+            "margin": np.nan,
+            "why": "not among the customers of this run",
+            "value_at_risk": np.nan,
+            "action": "Check the id.",
+        }
+    )
     if known.any():
         rows = asked[known]
-        out.loc[known, ["segment", "margin", "why", "value_at_risk", "action"]] = describe(rows, model, currency)[["segment", "margin", "why", "value_at_risk", "action"]]
+        out.loc[known, ["segment", "margin", "why", "value_at_risk", "action"]] = describe(
+            rows, model, currency
+        )[["segment", "margin", "why", "value_at_risk", "action"]]
     return out
 
+
 def describe(
-    features: pd.DataFrame,       # customer_id, recency, frequency, monetary
-    model: CustomerSegmentation,  # fitted or loaded
-    currency: str = "",           # for the reasons
-) -> pd.DataFrame:                # segment, cluster, margin, why, value_at_risk (spend in the look-back of those At Risk), action; index as given
-    "What a campaign list needs to know about each customer."
+    features: pd.DataFrame, model: CustomerSegmentation, currency: str = ""
+) -> pd.DataFrame:
+    """What a campaign list needs to know about each customer.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Customer_id, recency, frequency, monetary.
+    model : CustomerSegmentation
+        Fitted or loaded.
+    currency : str, default ""
+        For the reasons.
+
+    Returns
+    -------
+    pd.DataFrame
+        Segment, cluster, margin, why, value_at_risk (spend in the look-back of those At Risk),
+        action; index as given.
+    """
     distance = model.transform(features)
     nearest_two = np.sort(distance, axis=1)[:, :2]
     out = pd.DataFrame({"cluster": distance.argmin(axis=1).astype("int64")}, index=features.index)
     out.insert(0, "segment", np.array(model.names_)[out.cluster.to_numpy()])
     out["margin"] = (nearest_two[:, -1] - nearest_two[:, 0]) / np.maximum(nearest_two[:, -1], 1e-12)
     out["why"] = explain(features, model.quantiles_, currency)
-    out["value_at_risk"] = np.where(out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0)
+    out["value_at_risk"] = np.where(
+        out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0
+    )
     return out.assign(action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.segment])
 
 # %% ../../nbs/03c_segment_profiles.ipynb #ef6bef9e
-def read_customers(
-    path: str | Path,  # .parquet, .csv, .txt or .tsv, with a column customer_id, and recency, frequency and monetary or without
-) -> pd.DataFrame:     # as in the file; measures as numbers
-    "Read a list of customers from a file."
+def read_customers(path: str | Path) -> pd.DataFrame:
+    """Read a list of customers from a file.
+
+    Parameters
+    ----------
+    path : str | Path
+        .parquet, .csv, .txt or .tsv, with a column customer_id, and recency, frequency and monetary
+        or without.
+
+    Returns
+    -------
+    pd.DataFrame
+        As in the file; measures as numbers.
+    """
     path = Path(path)
-    if not path.is_file(): raise DataError(f"The list of customers {path} does not exist; expected a .csv or .parquet file with a column customer_id.")
-    with translating(DataError, f"The list of customers {path.name} cannot be read", "Expected UTF-8 text or parquet with a column customer_id."):
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, sep="\t" if path.suffix == ".tsv" else ",")
-    if "customer_id" not in table: raise DataError(f"The list of customers needs a column customer_id; found {', '.join(map(str, table.columns))}.")
+    if not path.is_file():
+        raise DataError(
+            f"The list of customers {path} does not exist; expected a .csv or .parquet file with "
+            "a column customer_id."
+        )
+    with translating(
+        DataError,
+        f"The list of customers {path.name} cannot be read",
+        "Expected UTF-8 text or parquet with a column customer_id.",
+    ):
+        table = (
+            pd.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pd.read_csv(path, dtype=str, sep="\t" if path.suffix == ".tsv" else ",")
+        )
+    if "customer_id" not in table:
+        raise DataError(
+            "The list of customers needs a column customer_id; found "
+            f"{', '.join(map(str, table.columns))}."
+        )
     for measure in [m for m in RFM if m in table]:
         numbers = pd.to_numeric(table[measure], errors="coerce")
-        if (numbers.isna() & table[measure].notna()).any(): raise DataError(f"The column {measure} of {path.name} holds {table[measure][numbers.isna()].iloc[0]!r}; expected numbers.")
+        if (numbers.isna() & table[measure].notna()).any():
+            raise DataError(
+                f"The column {measure} of {path.name} holds "
+                f"{table[measure][numbers.isna()].iloc[0]!r}; expected numbers."
+            )
         table[measure] = numbers
     return table.dropna(subset=["customer_id"]).reset_index(drop=True)
 
 # %% ../../nbs/03c_segment_profiles.ipynb #be21111f
-def profiles(
-    features: pd.DataFrame,  # the customers, with basket_value
-    segment: np.ndarray,     # a name per customer
-) -> pd.DataFrame:           # a row per segment in the house's order: customers, shares, revenue, medians, value at risk, action
-    "Who is in a segment, what they bring, and what to do."
+def profiles(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
+    """Who is in a segment, what they bring, and what to do.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        The customers, with basket_value.
+    segment : np.ndarray
+        A name per customer.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per segment in the house's order: customers, shares, revenue, medians, value at risk,
+        action.
+    """
     f = features.assign(segment=segment)
-    out = f.groupby("segment").agg(customers=("customer_id", "size"), revenue=("monetary", "sum"), recency=("recency", "median"), frequency=("frequency", "median"),
-                                   monetary=("monetary", "median"), basket_value=("basket_value", "median"))
-    out = out.loc[sorted(out.index, key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s))]
+    out = f.groupby("segment").agg(
+        customers=("customer_id", "size"),
+        revenue=("monetary", "sum"),
+        recency=("recency", "median"),
+        frequency=("frequency", "median"),
+        monetary=("monetary", "median"),
+        basket_value=("basket_value", "median"),
+    )
+    out = out.loc[
+        sorted(out.index, key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s))
+    ]
     total = out.revenue.sum()
     out.insert(1, "share", out.customers / out.customers.sum())
     out.insert(3, "revenue_share", out.revenue / total if total else np.nan)
-    return out.assign(revenue_per_customer=out.revenue / out.customers, action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.index]).reset_index()
+    return out.assign(
+        revenue_per_customer=out.revenue / out.customers,
+        action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.index],
+    ).reset_index()
 
 # %% ../../nbs/03c_segment_profiles.ipynb #83b93d68
-def colour(
-    segment: str,  # a segment's name
-) -> str:          # its colour in every figure and page
-    "The colour of a segment."
+def colour(segment: str) -> str:
+    """The colour of a segment.
+
+    Parameters
+    ----------
+    segment : str
+        A segment's name.
+
+    Returns
+    -------
+    str
+        Its colour in every figure and page.
+    """
     return SEGMENTS.get(segment, SEGMENTS["Unnamed"])
 
 # %% ../../nbs/03c_segment_profiles.ipynb #4f40333c
-def plot_optimal_k(
-    tried: pd.DataFrame,  # from `compare_k`
-    chosen: int,          # the number that is used
-    at_knee: int,         # from `knee`
-) -> Any:                 # a matplotlib Figure
-    "Elbow and silhouette side by side with their spread over seeds, and the choice marked."
+def plot_optimal_k(tried: pd.DataFrame, chosen: int, at_knee: int) -> Any:
+    """Elbow and silhouette side by side with their spread over seeds, and the choice marked.
+
+    Parameters
+    ----------
+    tried : pd.DataFrame
+        From `compare_k`.
+    chosen : int
+        The number that is used.
+    at_knee : int
+        From `knee`.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     fig, axes = plt.subplots(1, 2, figsize=(8.8, 3.2))
-    titles = {"inertia": f"Elbow: the knee is at {at_knee}", "silhouette": f"Silhouette: highest at {tried.k[tried.silhouette.idxmax()]}"}
+    titles = {
+        "inertia": f"Elbow: the knee is at {at_knee}",
+        "silhouette": f"Silhouette: highest at {tried.k[tried.silhouette.idxmax()]}",
+    }
     for ax, (measure, title) in zip(axes, titles.items()):
-        ax.fill_between(tried.k, tried[f"{measure}_low"], tried[f"{measure}_high"], color=ACCENT, alpha=0.22, linewidth=0, label="smallest to largest over seeds and draws")
+        ax.fill_between(
+            tried.k,
+            tried[f"{measure}_low"],
+            tried[f"{measure}_high"],
+            color=ACCENT,
+            alpha=0.22,
+            linewidth=0,
+            label="smallest to largest over seeds and draws",
+        )
         ax.plot(tried.k, tried[measure], color=ACCENT, marker="o", markersize=4, label="mean")
-        ax.set(title=title, xlabel="number of segments", ylabel="inertia per customer" if measure == "inertia" else measure, ylim=(0, 1.15 * tried[f"{measure}_high"].max()), xticks=tried.k)
+        ax.set(
+            title=title,
+            xlabel="number of segments",
+            ylabel="inertia per customer" if measure == "inertia" else measure,
+            ylim=(0, 1.15 * tried[f"{measure}_high"].max()),
+            xticks=tried.k,
+        )
         ax.axvline(chosen, color=SECOND, linewidth=1)
-        ax.annotate(f"used: {chosen}", (chosen, ax.get_ylim()[1]), xytext=(4, -10), textcoords="offset points", color=SECOND)
-    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 0), frameon=True, framealpha=0.85, edgecolor="none")
+        ax.annotate(
+            f"used: {chosen}",
+            (chosen, ax.get_ylim()[1]),
+            xytext=(4, -10),
+            textcoords="offset points",
+            color=SECOND,
+        )
+    axes[0].legend(
+        loc="lower left", bbox_to_anchor=(0, 0), frameon=True, framealpha=0.85, edgecolor="none"
+    )
     return fig
 
 # %% ../../nbs/03c_segment_profiles.ipynb #03db1ec0
-def pca_view(
-    features: pd.DataFrame,  # recency, frequency, monetary
-) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:  # customers × 2, loadings (measure × 2), explained share of each component
-    "The two main directions of standardised log RFM; signs fixed so that more spend lies to the right and longer ago lies upwards."
+def pca_view(features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+    """The two main directions of standardised log RFM; signs fixed so that more spend lies to the
+    right and longer ago lies upwards.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+
+    Returns
+    -------
+    tuple[np.ndarray, pd.DataFrame, np.ndarray]
+        Customers × 2, loadings (measure × 2), explained share of each component.
+    """
     from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits
+
     z = plain_space(features).astype(float)
-    with threadpool_limits(1): pca = PCA(2, svd_solver="covariance_eigh").fit(z[np.lexsort(z.T[::-1])])
+    with threadpool_limits(1):
+        pca = PCA(2, svd_solver="covariance_eigh").fit(z[np.lexsort(z.T[::-1])])
     sign = np.where(np.array([pca.components_[0, 2], pca.components_[1, 0]]) < 0, -1.0, 1.0)
-    points = np.column_stack([sum((z[:, j] - pca.mean_[j]) * pca.components_[i, j] for j in range(3)) * sign[i] for i in range(2)])
-    return points, pd.DataFrame(pca.components_.T * sign, index=RFM, columns=["pc1", "pc2"]), np.nan_to_num(pca.explained_variance_ratio_)
+    points = np.column_stack(
+        [
+            sum((z[:, j] - pca.mean_[j]) * pca.components_[i, j] for j in range(3)) * sign[i]
+            for i in range(2)
+        ]
+    )
+    return (
+        points,
+        pd.DataFrame(pca.components_.T * sign, index=RFM, columns=["pc1", "pc2"]),
+        np.nan_to_num(pca.explained_variance_ratio_),
+    )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #e6dcf6bf
 def plot_pca(
-    points: np.ndarray,        # customers × 2, from `pca_view`
-    segment: np.ndarray,       # a name per customer
-    loadings: pd.DataFrame,    # from `pca_view`
-    explained: np.ndarray,     # from `pca_view`
-    most: int = 6000,          # points to draw
-) -> Any:                      # a matplotlib Figure
-    "The customers in two dimensions, coloured by segment, with what the axes mean as arrows."
+    points: np.ndarray,
+    segment: np.ndarray,
+    loadings: pd.DataFrame,
+    explained: np.ndarray,
+    most: int = 6000,
+) -> Any:
+    """The customers in two dimensions, coloured by segment, with what the axes mean as arrows.
+
+    Parameters
+    ----------
+    points : np.ndarray
+        Customers × 2, from `pca_view`.
+    segment : np.ndarray
+        A name per customer.
+    loadings : pd.DataFrame
+        From `pca_view`.
+    explained : np.ndarray
+        From `pca_view`.
+    most : int, default 6000
+        Points to draw.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     fig, ax = plt.subplots(figsize=(8.2, 4.8))
-    some = np.arange(len(points)) if len(points) <= most else np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))
+    some = (
+        np.arange(len(points))
+        if len(points) <= most
+        else np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))
+    )
     for name in in_house_order(segment):
         at = some[segment[some] == name]
-        ax.scatter(points[at, 0], points[at, 1], s=7, alpha=0.55, color=colour(name), linewidths=0, label=f"{name} ({(segment == name).sum():,})", rasterized=True)
-    low, high = ax.get_xlim(), ax.get_ylim()
-    middle, above = {name: np.median(points[segment == name], axis=0) for name in set(segment)}, -np.inf
+        ax.scatter(
+            points[at, 0],
+            points[at, 1],
+            s=7,
+            alpha=0.55,
+            color=colour(name),
+            linewidths=0,
+            label=f"{name} ({(segment == name).sum():,})",
+            rasterized=True,
+        )
+    low = ax.get_xlim()
+    high = ax.get_ylim()
+    middle = {name: np.median(points[segment == name], axis=0) for name in set(segment)}
+    above = -np.inf
     for name in sorted(middle, key=lambda n: middle[n][1]):
         above = max(middle[name][1], above + 0.055 * (high[1] - high[0]))
-        ax.text(middle[name][0], above, name, ha="center", va="center", fontsize=9, weight="bold", bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5})
-    x, y, reach = low[1] + 0.24 * (low[1] - low[0]), high[0] + 0.3 * (high[1] - high[0]), 0.16 * min(low[1] - low[0], 4 * (high[1] - high[0]))  # arrows that leave a flat cloud far behind would leave no room for it
+        ax.text(
+            middle[name][0],
+            above,
+            name,
+            ha="center",
+            va="center",
+            fontsize=9,
+            weight="bold",
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5},
+        )
+    # arrows that leave a flat cloud far behind would leave no room for it
+    x = low[1] + 0.24 * (low[1] - low[0])
+    y = high[0] + 0.3 * (high[1] - high[0])
+    reach = 0.16 * min(low[1] - low[0], 4 * (high[1] - high[0]))
     for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
-        ax.annotate("", (x + dx, y + dy), (x, y), arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3}, annotation_clip=False)
+        ax.annotate(
+            "",
+            (x + dx, y + dy),
+            (x, y),
+            arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3},
+            annotation_clip=False,
+        )
         drop = {"frequency": -0.018, "monetary": 0.018}.get(measure, 0.03) * (high[1] - high[0])
-        ax.text(x + 1.12 * dx, y + 1.12 * dy + drop, measure, ha="left" if dx > 0.3 * reach else "center", va="center", fontsize=9, clip_on=False)
-    ax.text(x - 0.6 * reach, y - 0.16 * (high[1] - high[0]), "which way each measure grows", fontsize=9, clip_on=False)
-    ax.set(title="Customers by segment", xlim=low, ylim=high, xlabel=f"first direction ({explained[0]:.0%} of the variation): more active to the right", ylabel=f"second direction ({explained[1]:.0%}): longer ago upwards")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=2.2, title="Segment (customers)", alignment="left")
+        ax.text(
+            x + 1.12 * dx,
+            y + 1.12 * dy + drop,
+            measure,
+            ha="left" if dx > 0.3 * reach else "center",
+            va="center",
+            fontsize=9,
+            clip_on=False,
+        )
+    ax.text(
+        x - 0.6 * reach,
+        y - 0.16 * (high[1] - high[0]),
+        "which way each measure grows",
+        fontsize=9,
+        clip_on=False,
+    )
+    ax.set(
+        title="Customers by segment",
+        xlim=low,
+        ylim=high,
+        xlabel=f"first direction ({explained[0]:.0%} of the variation): more active to the right",
+        ylabel=f"second direction ({explained[1]:.0%}): longer ago upwards",
+    )
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        markerscale=2.2,
+        title="Segment (customers)",
+        alignment="left",
+    )
     return fig
 
-def in_house_order(
-    segments: Sequence[str],  # names, repeated or not
-) -> list[str]:               # each once
-    "Segment names from best to worst."
-    return sorted(set(segments), key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s))
+
+def in_house_order(segments: Sequence[str]) -> list[str]:
+    """Segment names from best to worst.
+
+    Parameters
+    ----------
+    segments : Sequence[str]
+        Names, repeated or not.
+
+    Returns
+    -------
+    list[str]
+        Each once.
+    """
+    return sorted(
+        set(segments), key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s)
+    )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #043b69ed
-def plot_profiles(
-    profile: pd.DataFrame,  # from `profiles`
-    currency: str = "",     # for the spend
-) -> Any:                   # a matplotlib Figure
-    "Size, revenue and the three measures of each segment, one small bar chart each."
+def plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:
+    """Size, revenue and the three measures of each segment, one small bar chart each.
+
+    Parameters
+    ----------
+    profile : pd.DataFrame
+        From `profiles`.
+    currency : str, default ""
+        For the spend.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
-    panels = [("share", "Customers, %", 100), ("revenue_share", "Revenue, %", 100), ("recency", "Days since last", 1), ("frequency", "Purchases", 1), ("monetary", f"Spend{', ' + currency if currency else ''}", 1)]
+    panels = [
+        ("share", "Customers, %", 100),
+        ("revenue_share", "Revenue, %", 100),
+        ("recency", "Days since last", 1),
+        ("frequency", "Purchases", 1),
+        ("monetary", f"Spend{', ' + currency if currency else ''}", 1),
+    ]
     fig, axes = plt.subplots(1, len(panels), figsize=(10, 0.7 + 0.36 * len(profile)), sharey=True)
     y = np.arange(len(profile))[::-1]
     for ax, (column, title, factor) in zip(axes, panels):
         values = (factor * profile[column]).fillna(0)
         ax.barh(y, values, color=[colour(s) for s in profile.segment])
-        for at, value in zip(y, values): ax.text(max(value, 0), at, f" {value:,.0f}", va="center", fontsize=9)
+        for at, value in zip(y, values):
+            ax.text(max(value, 0), at, f" {value:,.0f}", va="center", fontsize=9)
         ax.set(title=title, xticks=[], xlim=(0, 1.35 * max(float(values.max()), 1e-9)))
         ax.grid(visible=False)
     axes[0].set(yticks=y)
@@ -202,12 +531,23 @@ def plot_profiles(
     return fig
 
 # %% ../../nbs/03c_segment_profiles.ipynb #a661b74a
-def plot_stability(
-    ari: np.ndarray,        # from `stability`
-    jaccard: pd.DataFrame,  # from `stability`
-) -> Any:                   # a matplotlib Figure
-    "Agreement of each new draw with the partition in use, for all and for each segment."
+def plot_stability(ari: np.ndarray, jaccard: pd.DataFrame) -> Any:
+    """Agreement of each new draw with the partition in use, for all and for each segment.
+
+    Parameters
+    ----------
+    ari : np.ndarray
+        From `stability`.
+    jaccard : pd.DataFrame
+        From `stability`.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     names = in_house_order(jaccard.columns)
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.2), width_ratios=[1, 2.2])
@@ -216,12 +556,32 @@ def plot_stability(
     left.plot(spread, np.sort(ari), "o", color=ACCENT, alpha=0.7, markersize=5, linewidth=0)
     left.hlines(ari.mean(), -0.4, 0.4, color=INK, linewidth=1.6)
     left.axhline(0.85, color=SECOND, linewidth=1)
-    left.set(title="The partition", ylabel="adjusted Rand index", xticks=[], xlim=(-0.5, 0.5), ylim=(lowest - 0.13 * (1 - lowest), 1.005))
+    left.set(
+        title="The partition",
+        ylabel="adjusted Rand index",
+        xticks=[],
+        xlim=(-0.5, 0.5),
+        ylim=(lowest - 0.13 * (1 - lowest), 1.005),
+    )
     for i, name in enumerate(names):
-        right.plot(i + spread, np.sort(jaccard[name]), "o", color=colour(name), alpha=0.8, markersize=5)
-        right.text(i, lowest - 0.1 * (1 - lowest), f"{(jaccard[name] > 0.75).mean():.0%} found", ha="center", va="bottom", fontsize=9)
+        right.plot(
+            i + spread, np.sort(jaccard[name]), "o", color=colour(name), alpha=0.8, markersize=5
+        )
+        right.text(
+            i,
+            lowest - 0.1 * (1 - lowest),
+            f"{(jaccard[name] > 0.75).mean():.0%} found",
+            ha="center",
+            va="bottom",
+            fontsize=9,
+        )
     right.axhline(0.75, color=SECOND, linewidth=1)
-    right.set(title="Each segment", ylabel="Jaccard index", xticks=range(len(names)), ylim=(lowest - 0.13 * (1 - lowest), 1.005))
+    right.set(
+        title="Each segment",
+        ylabel="Jaccard index",
+        xticks=range(len(names)),
+        ylim=(lowest - 0.13 * (1 - lowest), 1.005),
+    )
     right.set_xticklabels([n.replace(" ", "\n") for n in names])
     right.grid(axis="x", visible=False)
     return fig

@@ -4,17 +4,25 @@
 
 # %% ../../nbs/03a_segmentation.ipynb #80cf20a9
 from __future__ import annotations
-import numpy as np
-import pandas as pd
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
+
 from ..core.errors import DataError, TooFew
 from ..core.runs import load, save
-from .segment_names import assign_names, named, PROTOTYPES, View, VIEWS
+from .segment_names import PROTOTYPES, VIEWS, View, assign_names, named
 
 # %% auto #0
 __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'rfm_values', 'logs', 'turn', 'nonzero', 'Space', 'settle', 'nearest',
@@ -24,95 +32,228 @@ __all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'rfm_values', 'logs', 'turn', 'n
 # %% ../../nbs/03a_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
 AXES = ["activity", "lapse", "basket"]
-ACTIVITY, BASKET = 1.0, 0.3  # weights of these two axes in a distance
+# weights of these two axes in a distance
+ACTIVITY = 1.0
+BASKET = 0.3
 
-def rfm_values(
-    features: pd.DataFrame,  # recency, frequency, monetary
-) -> np.ndarray:             # customers × 3; a negative net spend (more returned than bought) counts as zero
-    "The three measures of every customer; raises `DataError` where one is missing or is no number."
+
+def rfm_values(features: pd.DataFrame) -> np.ndarray:
+    """The three measures of every customer.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        Recency, frequency, monetary.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × 3; a negative net spend (more returned than bought) counts as zero.
+
+    Raises
+    ------
+    DataError
+        Where one is missing or is no number.
+    """
     for measure in RFM:
-        if measure not in features: raise DataError(f"Segmentation needs the columns recency, frequency and monetary; {measure!r} is missing.")
-        if not pd.api.types.is_numeric_dtype(features[measure]): raise DataError(f"Segmentation needs numbers; {measure} holds {features[measure].dtype}.")
-        if features[measure].isna().any(): raise DataError(f"{int(features[measure].isna().sum())} customers have no {measure}; segmentation needs all three measures for every customer.")
-        if np.isinf(features[measure].to_numpy(dtype=float)).any(): raise DataError(f"{measure} holds infinite values; segmentation needs finite numbers.")
+        if measure not in features:
+            raise DataError(
+                f"Segmentation needs the columns recency, frequency and monetary; {measure!r} is "
+                "missing."
+            )
+        if not pd.api.types.is_numeric_dtype(features[measure]):
+            raise DataError(
+                f"Segmentation needs numbers; {measure} holds {features[measure].dtype}."
+            )
+        if features[measure].isna().any():
+            raise DataError(
+                f"{int(features[measure].isna().sum())} customers have no {measure}; segmentation "
+                "needs all three measures for every customer."
+            )
+        if np.isinf(features[measure].to_numpy(dtype=float)).any():
+            raise DataError(f"{measure} holds infinite values; segmentation needs finite numbers.")
     single = all(features[m].dtype == np.float32 for m in RFM)
     return np.clip(features[RFM].to_numpy(dtype=np.float32 if single else np.float64), 0, None)
 
 # %% ../../nbs/03a_segmentation.ipynb #8197d09e
-def logs(
-    values: np.ndarray,  # customers × measures
-) -> np.ndarray:         # the same shape
-    "log(1 + value); mirrored below zero, so that any table of numbers has one."
-    return np.log1p(values) if values.size and values.min() >= 0 else np.sign(values) * np.log1p(np.abs(values))
+def logs(values: np.ndarray) -> np.ndarray:
+    """log(1 + value); mirrored below zero, so that any table of numbers has one.
 
-def turn(
-    z: np.ndarray,            # customers × 3: standardised log recency, frequency, monetary
-    frequency: float = 0.5,   # how much of a customer's value is frequency; the rest is spend
-) -> np.ndarray:              # customers × 3: activity, lapse, basket, not yet scaled
-    "Turn the axes: activity, lapse, basket."
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × measures.
+
+    Returns
+    -------
+    np.ndarray
+        The same shape.
+    """
+    return (
+        np.log1p(values)
+        if values.size and values.min() >= 0
+        else np.sign(values) * np.log1p(np.abs(values))
+    )
+
+
+def turn(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
+    """Turn the axes: activity, lapse, basket.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        Customers × 3: standardised log recency, frequency, monetary.
+    frequency : float, default 0.5
+        How much of a customer's value is frequency; the rest is spend.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × 3: activity, lapse, basket, not yet scaled.
+    """
     value = frequency * z[:, 1] + (1 - frequency) * z[:, 2]
     return np.column_stack([value - z[:, 0], value + z[:, 0], z[:, 2] - z[:, 1]])
 
 # %% ../../nbs/03a_segmentation.ipynb #e9cc299a
-def nonzero(
-    spread: np.ndarray,  # standard deviations
-) -> np.ndarray:         # the same, with 1 in place of 0
-    "A measure that is the same for everybody must not divide by zero."
+def nonzero(spread: np.ndarray) -> np.ndarray:
+    """A measure that is the same for everybody must not divide by zero.
+
+    Parameters
+    ----------
+    spread : np.ndarray
+        Standard deviations.
+
+    Returns
+    -------
+    np.ndarray
+        The same, with 1 in place of 0.
+    """
     return np.where(spread > 1e-7, spread, 1.0)
 
-class Space:
-    "The turned and weighted space of a retailer's customers; three measures are turned, any other number is only standardised."
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray, spread: np.ndarray, weights: np.ndarray, frequency: float):
-        self.mean, self.scale, self.spread, self.weights, self.frequency = mean, scale, spread, weights, float(frequency)
+class Space:
+    """The turned and weighted space of a retailer's customers; three measures are turned, any other
+    number is only standardised.
+    """
+
+    def __init__(
+        self,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        spread: np.ndarray,
+        weights: np.ndarray,
+        frequency: float,
+    ):
+        self.mean = mean
+        self.scale = scale
+        self.spread = spread
+        self.weights = weights
+        self.frequency = float(frequency)
 
     @classmethod
     def learn(cls, values: np.ndarray, view: View) -> "Space":
-        "Learn means and spreads from customers."
+        """Learn means and spreads from customers."""
         x = logs(values)
-        mean, scale = x.mean(axis=0, dtype=float), nonzero(x.std(axis=0, dtype=float))
-        if x.shape[1] != 3: return cls(mean, scale, np.ones(x.shape[1]), np.ones(x.shape[1]), view.frequency)
+        mean = x.mean(axis=0, dtype=float)
+        scale = nonzero(x.std(axis=0, dtype=float))
+        if x.shape[1] != 3:
+            return cls(mean, scale, np.ones(x.shape[1]), np.ones(x.shape[1]), view.frequency)
         spread = turn((x - mean) / scale, view.frequency).std(axis=0)
-        return cls(mean, scale, nonzero(spread), np.array([ACTIVITY, view.lapse, BASKET]), view.frequency)
+        return cls(
+            mean, scale, nonzero(spread), np.array([ACTIVITY, view.lapse, BASKET]), view.frequency
+        )
 
     def place(self, values: np.ndarray) -> np.ndarray:
-        "Where customers stand in the space, from their measures."
+        """Where customers stand in the space, from their measures."""
         return self.put((logs(values) - self.mean) / self.scale).astype(values.dtype, copy=False)
 
     def put(self, z: np.ndarray) -> np.ndarray:
-        "Where customers stand in the space, from standardised logs."
+        """Where customers stand in the space, from standardised logs."""
         return (turn(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
 
 # %% ../../nbs/03a_segmentation.ipynb #f6715c16
 def settle(
-    z: np.ndarray,               # customers × axes, in a fixed order
-    k: int,                      # how many clusters
-    seed: int = 42,              # of random starts
-    start: np.ndarray | None = None,    # k × axes starting places; ten random starts if left out
-    anchors: np.ndarray | None = None,  # places that pull
-    pull: float = 0.0,           # how much all anchors together weigh, in customers' total weight
-    starts: int = 10,            # random starts, where no starting places are given
-) -> tuple[np.ndarray, float]:   # centres, inertia (of customers alone)
-    "KMeans on one thread, with anchors as weighted customers."
+    z: np.ndarray,
+    k: int,
+    seed: int = 42,
+    start: np.ndarray | None = None,
+    anchors: np.ndarray | None = None,
+    pull: float = 0.0,
+    starts: int = 10,
+) -> tuple[np.ndarray, float]:
+    """KMeans on one thread, with anchors as weighted customers.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        Customers × axes, in a fixed order.
+    k : int
+        How many clusters.
+    seed : int, default 42
+        Of random starts.
+    start : np.ndarray | None, default None
+        K × axes starting places; ten random starts if left out.
+    anchors : np.ndarray | None, default None
+        Places that pull.
+    pull : float, default 0.0
+        How much all anchors together weigh, in customers' total weight.
+    starts : int, default 10
+        Random starts, where no starting places are given.
+
+    Returns
+    -------
+    tuple[np.ndarray, float]
+        Centres, inertia (of customers alone).
+    """
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
+
     pulled = anchors is not None and pull > 0
     x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
-    weight = np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))] if pulled else None
-    with threadpool_limits(1), warnings.catch_warnings(action="ignore", category=UserWarning):  # a draw may lie on fewer places than k
-        model = KMeans(k, init="k-means++" if start is None else start.astype(z.dtype), n_init=starts if start is None else 1, random_state=seed).fit(x, sample_weight=weight)
+    weight = (
+        np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))]
+        if pulled
+        else None
+    )
+    with (
+        threadpool_limits(1),
+        warnings.catch_warnings(action="ignore", category=UserWarning),
+    ):  # a draw may lie on fewer places than k
+        model = KMeans(
+            k,
+            init="k-means++" if start is None else start.astype(z.dtype),
+            n_init=starts if start is None else 1,
+            random_state=seed,
+        ).fit(x, sample_weight=weight)
     _, squares = nearest(z, model.cluster_centers_)
     return model.cluster_centers_, float(squares.sum(dtype=float))
 
+
 def nearest(
-    z: np.ndarray,        # customers × axes
-    centers: np.ndarray,  # k × axes
-    block: int = 100_000,  # customers at a time
-) -> tuple[np.ndarray, np.ndarray]:  # number of the nearest centre, squared distance to it
-    "The nearest centre of each customer; each alone gets the same answer as among a million."
-    label, best = np.empty(len(z), np.int32), np.empty(len(z), z.dtype)
+    z: np.ndarray, centers: np.ndarray, block: int = 100_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest centre of each customer; each alone gets the same answer as among a million.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        Customers × axes.
+    centers : np.ndarray
+        K × axes.
+    block : int, default 100_000
+        Customers at a time.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Number of the nearest centre, squared distance to it.
+    """
+    label = np.empty(len(z), np.int32)
+    best = np.empty(len(z), z.dtype)
     for i in range(0, len(z), block):
-        columns, here, nearby = np.ascontiguousarray(z[i:i + block].T), label[i:i + block], best[i:i + block]
+        columns = np.ascontiguousarray(z[i : i + block].T)
+        here = label[i : i + block]
+        nearby = best[i : i + block]
         here[:], nearby[:] = 0, np.inf
         for c, center in enumerate(centers.astype(z.dtype)):
             d = sum((column - x) ** 2 for column, x in zip(columns, center))
@@ -120,47 +261,76 @@ def nearest(
             here[closer], nearby[closer] = c, d[closer]
     return label, best
 
-def squared_distances(
-    z: np.ndarray,        # customers × axes
-    centers: np.ndarray,  # k × axes
-) -> np.ndarray:          # customers × k
-    "Squared distances, each computed alone."
+
+def squared_distances(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Squared distances, each computed alone.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        Customers × axes.
+    centers : np.ndarray
+        K × axes.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × k.
+    """
     out = np.zeros((len(z), len(centers)), z.dtype)
-    for j in range(z.shape[1]): out += (z[:, [j]] - centers[:, j].astype(z.dtype)) ** 2
+    for j in range(z.shape[1]):
+        out += (z[:, [j]] - centers[:, j].astype(z.dtype)) ** 2
     return out
 
 # %% ../../nbs/03a_segmentation.ipynb #29dccfb6
 class Attempt(NamedTuple):
-    "What one view found."
-    view: View            # how it looked
-    space: Space          # where customers stand
-    centers: np.ndarray   # k × axes
-    names: list[str]      # a name per centre
+    """What one view found."""
+
+    view: View  # how it looked
+    space: Space  # where customers stand
+    centers: np.ndarray  # k × axes
+    names: list[str]  # a name per centre
     distance: np.ndarray  # centres × prototypes
-    inertia: float        # of the customers
+    inertia: float  # of the customers
 
     def flaws(self) -> tuple[int, int]:
-        "Groups without a name, and names with a promise that holds for medians and not for means."
+        """Groups without a name, and names with a promise that holds for medians and not for means."""
         return sum(name.startswith("Unnamed") for name in self.names), self.broken
 
-    broken: int = 0       # promises that the means break
+    broken: int = 0  # promises that the means break
 
 # %% ../../nbs/03a_segmentation.ipynb #4160f3ab
-def attempt(
-    values: np.ndarray,  # customers × 3, in a fixed order
-    k: int,              # how many clusters
-    view: View,          # how to look
-    seed: int = 42,      # of random starts, which are used where there are not five clusters
-) -> Attempt:            # centres with names
-    "Learn a space, settle, and name."
+def attempt(values: np.ndarray, k: int, view: View, seed: int = 42) -> Attempt:
+    """Learn a space, settle, and name.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × 3, in a fixed order.
+    k : int
+        How many clusters.
+    view : View
+        How to look.
+    seed : int, default 42
+        Of random starts, which are used where there are not five clusters.
+
+    Returns
+    -------
+    Attempt
+        Centres with names.
+    """
     space = Space.learn(values, view)
     z = space.place(values)
     if values.shape[1] != 3:
         centers, inertia = settle(z, k, seed)
-        return Attempt(view, space, centers, named((-1,) * k), np.full((k, len(PROTOTYPES)), np.nan), inertia)
+        return Attempt(
+            view, space, centers, named((-1,) * k), np.full((k, len(PROTOTYPES)), np.nan), inertia
+        )
     anchors = space.put(np.array(list(PROTOTYPES.values())))
     five = k == len(PROTOTYPES)
-    centers, inertia = settle(z, k, seed, anchors if five else None, anchors if five else None, view.pull)
+    centers, inertia = settle(
+        z, k, seed, anchors if five else None, anchors if five else None, view.pull
+    )
     used, label = np.unique(nearest(z, centers)[0], return_inverse=True)
     groups = pd.DataFrame(values).groupby(label)
     distance = np.sqrt(squared_distances(centers[used].astype(float), anchors))
@@ -168,124 +338,251 @@ def attempt(
     return Attempt(view, space, centers[used], names, distance, inertia, broken)
 
 # %% ../../nbs/03a_segmentation.ipynb #86efd4c0
-def check_enough(
-    values: np.ndarray,  # customers × measures
-    k: int,              # how many clusters are asked for
-) -> None:               # raises `TooFew`
-    "Refuse to make more clusters than there are different customers."
+def check_enough(values: np.ndarray, k: int) -> None:
+    """Refuse to make more clusters than there are different customers.
+
+    Raises `TooFew`.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × measures.
+    k : int
+        How many clusters are asked for.
+    """
     different = len(np.unique(values[:1000], axis=0))
     if different < k and (different := len(np.unique(values, axis=0))) < k:
-        raise TooFew(f"{k} segments need at least {k} customers with different recency, frequency or spend, found {different} (n_samples={len(values)}); "
-                     + (f"set segmentation.k to {different} or less, or use more data." if different > 1 else "use more data, since customers who are all alike cannot be divided into groups."))
+        raise TooFew(
+            f"{k} segments need at least {k} customers with different recency, frequency or "
+            f"spend, found {different} (n_samples={len(values)}); "
+            + (
+                f"set segmentation.k to {different} or less, or use more data."
+                if different > 1
+                else "use more data, since customers who are all alike cannot be divided into groups."
+            )
+        )
 
-def is_table(
-    X: Any,   # what was given
-) -> bool:    # whether it is a customer table, by its columns
-    "Tell a customer table from an array of numbers."
+
+def is_table(X: Any) -> bool:
+    """Tell a customer table from an array of numbers.
+
+    Parameters
+    ----------
+    X : Any
+        What was given.
+
+    Returns
+    -------
+    bool
+        Whether it is a customer table, by its columns.
+    """
     return isinstance(X, pd.DataFrame) and not set(RFM).isdisjoint(X.columns)
 
 # %% ../../nbs/03a_segmentation.ipynb #122a3c94
 class TableOrArray:
-    "Reads customers from a table by its columns, and from an array by position."
+    """Reads customers from a table by its columns, and from an array by position."""
 
     def _values(self, X: Any, reset: bool = False) -> np.ndarray:
-        "The measures of a table, or a checked array."
+        """The measures of a table, or a checked array."""
         if is_table(X):
-            if not reset and self.n_features_in_ != 3: raise ValueError(f"X has 3 measures, but CustomerSegmentation is expecting {self.n_features_in_} features as input.")
-            if reset: self.n_features_in_ = 3
+            if not reset and self.n_features_in_ != 3:
+                raise ValueError(
+                    "X has 3 measures, but CustomerSegmentation is expecting "
+                    f"{self.n_features_in_} features as input."
+                )
+            if reset:
+                self.n_features_in_ = 3
             return rfm_values(X)
         return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
 
 # %% ../../nbs/03a_segmentation.ipynb #8ac748a6
-class CustomerSegmentation(TableOrArray, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
-    "KMeans on turned log RFM, pulled by prototypes, with named clusters."
+class CustomerSegmentation(
+    TableOrArray, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+):
+    """KMeans on turned log RFM, pulled by prototypes, with named clusters."""
 
     def __init__(self, k: int = 5, seed: int = 42, sample: int = 100_000):
-        self.k, self.seed, self.sample = k, seed, sample  # clusters; of random starts; customers that the view is chosen on, at most
+        # clusters; of random starts; customers that the view is chosen on, at most
+        self.k = k
+        self.seed = seed
+        self.sample = sample
 
     def fit(self, X: pd.DataFrame | np.ndarray, y: Any = None) -> "CustomerSegmentation":
-        "Learn space, centres and names from a customer table; returns itself."
+        """Learn space, centres and names from a customer table; returns itself."""
         given = self._values(X, reset=True)
         check_enough(given, self.k)
         values = given[np.lexsort(given.T[::-1])]
-        some = values if len(values) <= self.sample else values[np.linspace(0, len(values) - 1, self.sample).astype(int)]
+        some = (
+            values
+            if len(values) <= self.sample
+            else values[np.linspace(0, len(values) - 1, self.sample).astype(int)]
+        )
         views = VIEWS if self.k == len(PROTOTYPES) and given.shape[1] == 3 else VIEWS[:1]
         chosen = first_flawless(some, self.k, views, self.seed)
-        if len(some) < len(values): chosen = finish(values, chosen)
-        self.space_, self.centers_, self.names_, self.name_distance_, self.view_ = chosen.space, chosen.centers, chosen.names, chosen.distance, chosen.view
-        self.quantiles_ = np.quantile(values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf").astype(float)
+        if len(some) < len(values):
+            chosen = finish(values, chosen)
+        self.space_ = chosen.space
+        self.centers_ = chosen.centers
+        self.names_ = chosen.names
+        self.name_distance_ = chosen.distance
+        self.view_ = chosen.view
+        self.quantiles_ = np.quantile(
+            values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf"
+        ).astype(float)
         self.labels_, squares = nearest(self.space_.place(given), self.centers_)
         self.inertia_ = float(np.sort(squares).sum(dtype=float))
         return self
 
     def transform(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
-        "Distance of each customer to each centre, customers × k."
+        """Distance of each customer to each centre, customers × k."""
         check_is_fitted(self)
         return np.sqrt(squared_distances(self.space_.place(self._values(X)), self.centers_))
 
     def predict(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
-        "The nearest centre for each customer: its name for a table, its number for an array. Nothing is learned."
+        """The nearest centre for each customer: its name for a table, its number for an array.
+        Nothing is learned.
+        """
         check_is_fitted(self)
         number = nearest(self.space_.place(self._values(X)), self.centers_)[0]
         return np.array(self.names_)[number] if is_table(X) else number
 
     def save(self, path: str | Path) -> Path:
-        "Save what was learned; see `save_model`."
+        """Save what was learned; see `save_model`."""
         return save_model(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "CustomerSegmentation":
-        "Load a saved model; see `load_model`."
+        """Load a saved model; see `load_model`."""
         return load_model(path)
 
     @property
-    def _n_features_out(self) -> int: return len(self.centers_)
+    def _n_features_out(self) -> int:
+        return len(self.centers_)
 
 # %% ../../nbs/03a_segmentation.ipynb #9d956a53
-def first_flawless(
-    values: np.ndarray,     # customers × 3, in a fixed order
-    k: int,                 # how many clusters
-    views: Sequence[View],  # in the order of preference
-    seed: int = 42,         # of random starts
-) -> Attempt:               # the first without a flaw, or the one with the fewest
-    "Try the views in order."
+def first_flawless(values: np.ndarray, k: int, views: Sequence[View], seed: int = 42) -> Attempt:
+    """Try the views in order.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × 3, in a fixed order.
+    k : int
+        How many clusters.
+    views : Sequence[View]
+        In the order of preference.
+    seed : int, default 42
+        Of random starts.
+
+    Returns
+    -------
+    Attempt
+        The first without a flaw, or the one with the fewest.
+    """
     best: Attempt | None = None
     for view in views:
         found = attempt(values, k, view, seed)
-        if best is None or found.flaws() < best.flaws(): best = found
-        if found.flaws() == (0, 0): break
+        if best is None or found.flaws() < best.flaws():
+            best = found
+        if found.flaws() == (0, 0):
+            break
     return best
 
-def finish(
-    values: np.ndarray,  # all customers, in a fixed order
-    chosen: Attempt,     # found on a part of them
-) -> Attempt:            # the same names and view, centres settled on all
-    "Let the centres settle on all customers; they start where the sample left them."
+
+def finish(values: np.ndarray, chosen: Attempt) -> Attempt:
+    """Let the centres settle on all customers; they start where the sample left them.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        All customers, in a fixed order.
+    chosen : Attempt
+        Found on a part of them.
+
+    Returns
+    -------
+    Attempt
+        The same names and view, centres settled on all.
+    """
     z = chosen.space.place(values)
     pulled = len(chosen.centers) == len(PROTOTYPES) and values.shape[1] == 3
-    centers, inertia = settle(z, len(chosen.centers), 0, chosen.centers, chosen.space.put(np.array(list(PROTOTYPES.values()))) if pulled else None, chosen.view.pull)
+    centers, inertia = settle(
+        z,
+        len(chosen.centers),
+        0,
+        chosen.centers,
+        chosen.space.put(np.array(list(PROTOTYPES.values()))) if pulled else None,
+        chosen.view.pull,
+    )
     return chosen._replace(centers=centers, inertia=inertia)
 
 # %% ../../nbs/03a_segmentation.ipynb #b332ac66
-def save_model(
-    model: CustomerSegmentation,  # fitted
-    path: str | Path,             # ends in .npz; the words go beside it, as .json
-) -> Path:                        # `path`
-    "Save a fitted model as arrays and words."
+def save_model(model: CustomerSegmentation, path: str | Path) -> Path:
+    """Save a fitted model as arrays and words.
+
+    Parameters
+    ----------
+    model : CustomerSegmentation
+        Fitted.
+    path : str | Path
+        Ends in .npz; the words go beside it, as .json.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
     path = Path(path)
-    save({"mean": model.space_.mean, "scale": model.space_.scale, "spread": model.space_.spread, "weights": model.space_.weights,
-          "frequency": np.array(model.space_.frequency), "centers": model.centers_, "name_distance": model.name_distance_, "quantiles": model.quantiles_}, path)
-    save({"names": model.names_, "k": model.k, "seed": model.seed, "sample": model.sample, "view": model.view_._asdict(), "measures": RFM, "axes": AXES,
-          "prototypes": PROTOTYPES}, path.with_suffix(".json"))
+    save(
+        {
+            "mean": model.space_.mean,
+            "scale": model.space_.scale,
+            "spread": model.space_.spread,
+            "weights": model.space_.weights,
+            "frequency": np.array(model.space_.frequency),
+            "centers": model.centers_,
+            "name_distance": model.name_distance_,
+            "quantiles": model.quantiles_,
+        },
+        path,
+    )
+    save(
+        {
+            "names": model.names_,
+            "k": model.k,
+            "seed": model.seed,
+            "sample": model.sample,
+            "view": model.view_._asdict(),
+            "measures": RFM,
+            "axes": AXES,
+            "prototypes": PROTOTYPES,
+        },
+        path.with_suffix(".json"),
+    )
     return path
 
-def load_model(
-    path: str | Path,         # from `save_model`
-) -> CustomerSegmentation:    # ready to `predict`
-    "Load a saved model; nothing in the files is run."
-    arrays, words = load(path), load(Path(path).with_suffix(".json"))
+
+def load_model(path: str | Path) -> CustomerSegmentation:
+    """Load a saved model; nothing in the files is run.
+
+    Parameters
+    ----------
+    path : str | Path
+        From `save_model`.
+
+    Returns
+    -------
+    CustomerSegmentation
+        Ready to `predict`.
+    """
+    arrays = load(path)
+    words = load(Path(path).with_suffix(".json"))
     model = CustomerSegmentation(words["k"], words["seed"], words["sample"])
-    model.centers_, model.name_distance_, model.quantiles_ = (arrays.pop(name) for name in ("centers", "name_distance", "quantiles"))
-    model.names_, model.view_, model.space_ = words["names"], View(**words["view"]), Space(**arrays)
+    model.centers_, model.name_distance_, model.quantiles_ = (
+        arrays.pop(name) for name in ("centers", "name_distance", "quantiles")
+    )
+    model.names_ = words["names"]
+    model.view_ = View(**words["view"])
+    model.space_ = Space(**arrays)
     model.n_features_in_ = len(model.space_.mean)
     return model

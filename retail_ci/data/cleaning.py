@@ -4,19 +4,41 @@
 
 # %% ../../nbs/01_cleaning.ipynb #e15c0d04
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
 import ibis
 import pandas as pd
-from dataclasses import dataclass, replace
 from ibis import _
-from typing import Any
+
 from ..core.config import DataConfig
 from ..core.errors import DataError, RunError, unknown
 from ..core.formats import count, month, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, use_style
-from .contract import accepted, applicable, as_number, as_text, believed_until, broken, counter_like, flagged, float_ids, judge, KEPT, map_columns, PRODUCT_COLUMNS, REJECTS, Rule, typed, with_limits, without_point
+from retail_ci.data.contract import (
+    KEPT,
+    PRODUCT_COLUMNS,
+    REJECTS,
+    Rule,
+    accepted,
+    applicable,
+    as_number,
+    as_text,
+    believed_until,
+    broken,
+    counter_like,
+    flagged,
+    float_ids,
+    judge,
+    map_columns,
+    typed,
+    with_limits,
+    without_point,
+)
 from .engines import answer, copies, engine, exact_sum, hold
-from .sources import bring, open_source, reading, Source
+from .sources import Source, bring, open_source, reading
 
 # %% auto #0
 __all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
@@ -28,503 +50,1369 @@ __all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 's
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def mark_products(
-    lines: ibis.Table,             # typed lines
-    catalogue: ibis.Table | None,  # the products table, or what the log says about products
-    settings: DataConfig,          # products, known_products_only, exclude
-) -> ibis.Table:                   # the lines, with `_known` and `_pattern` where the contract asks for them
-    "Look the lines' products up."
+    lines: ibis.Table, catalogue: ibis.Table | None, settings: DataConfig
+) -> ibis.Table:
+    """Look the lines' products up.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines.
+    catalogue : ibis.Table | None
+        The products table, or what the log says about products.
+    settings : DataConfig
+        Products, known_products_only, exclude.
+
+    Returns
+    -------
+    ibis.Table
+        The lines, with `_known` and `_pattern` where the contract asks for them.
+    """
     if catalogue is None:
-        if not (settings.known_products_only or settings.exclude): return lines
-        raise DataError("data.exclude and data.known_products_only need a products table with product_id; set data.products in the config.")
+        if not (settings.known_products_only or settings.exclude):
+            return lines
+        raise DataError(
+            "data.exclude and data.known_products_only need a products table with product_id; set "
+            "data.products in the config."
+        )
     for column in settings.exclude:
-        if column not in catalogue.columns: raise DataError(unknown("product column", column, list(catalogue.columns), "data.exclude"))
-    hit = ibis.or_(ibis.literal(False), *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()))
+        if column not in catalogue.columns:
+            raise DataError(
+                unknown("product column", column, list(catalogue.columns), "data.exclude")
+            )
+    hit = ibis.or_(
+        ibis.literal(False),
+        *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()),
+    )
     listed = catalogue.select(listed_id="product_id", excluded=hit)
     joined = lines.left_join(listed, lines.product_id == listed.listed_id)
     excluded = joined.excluded.fill_null(False)
     out = {"_pattern": joined["_pattern"] | excluded if "_pattern" in lines.columns else excluded}
-    if settings.products: out["_known"] = joined.listed_id.notnull()
-    if settings.known_products_only: out["_only_known"] = ibis.literal(True)
+    if settings.products:
+        out["_known"] = joined.listed_id.notnull()
+    if settings.known_products_only:
+        out["_only_known"] = ibis.literal(True)
     return joined.mutate(**out).drop("listed_id", "excluded")
 
 # %% ../../nbs/01_cleaning.ipynb #757a7827
 def judge_all(
-    con: Any,                      # the Ibis backend
-    raw: ibis.Table,               # the raw log
-    settings: DataConfig,          # the contract's limits
-    catalogue: ibis.Table | None,  # the products table, if there is one
-) -> tuple[ibis.Table, pd.DataFrame, dict]:  # judged lines, carried out; from `survey`; and what only the whole could tell
-    "Apply the contract to all lines."
+    con: Any, raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None
+) -> tuple[ibis.Table, pd.DataFrame, dict]:
+    """Apply the contract to all lines.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    raw : ibis.Table
+        The raw log.
+    settings : DataConfig
+        The contract's limits.
+    catalogue : ibis.Table | None
+        The products table, if there is one.
+
+    Returns
+    -------
+    tuple[ibis.Table, pd.DataFrame, dict]
+        Judged lines, carried out; from `survey`; and what only the whole could tell.
+    """
+
     def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
         lines = mark_products(typed(raw, settings, floats), catalogue, settings)
         return hold(con, judge(with_limits(lines, settings, latest)), "judged")
+
     lines = judged()
     seen = survey(lines)
     floats, latest, _days = whole_file(lines, settings, seen)
     if floats or latest is not None:
         lines = judged(tuple(floats), latest)
         seen = survey(lines)
-    return lines, seen, {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {})
+    return (
+        lines,
+        seen,
+        {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {}),
+    )
+
 
 def whole_file(
-    lines: ibis.Table,      # judged lines
-    settings: DataConfig,   # last_date, max_silence
-    seen: pd.DataFrame | None = None,  # from `survey`, if it is at hand
-) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:  # id columns that went through floats; the day after the last believed one, or None; the days with accepted lines
-    "What only the whole of the lines can tell."
+    lines: ibis.Table, settings: DataConfig, seen: pd.DataFrame | None = None
+) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:
+    """What only the whole of the lines can tell.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Judged lines.
+    settings : DataConfig
+        Last_date, max_silence.
+    seen : pd.DataFrame | None, default None
+        From `survey`, if it is at hand.
+
+    Returns
+    -------
+    tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]
+        Id columns that went through floats; the day after the last believed one, or None; the days
+        with accepted lines.
+    """
     seen = survey(lines) if seen is None else seen
     fine = seen[seen.reason.isna()].reset_index(drop=True)
-    maybe = tuple(c for c in ("transaction_id", "customer_id", "product_id") if c in fine and fine[c].sum() > 0)
+    maybe = tuple(
+        c
+        for c in ("transaction_id", "customer_id", "product_id")
+        if c in fine and fine[c].sum() > 0
+    )
     floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
     latest = None if settings.last_date else believed_until(fine, settings.max_silence)
     return floats, latest, fine if latest is None else fine[fine.day < latest]
 
-def survey(
-    judged: ibis.Table,   # judged lines
-) -> pd.DataFrame:        # reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column how many end in `.0`; in order
-    "What there is of each reason on each day."
-    ids = {c: judged[c].endswith(".0").cast("int32").sum().fill_null(0) for c in ("transaction_id", "customer_id", "product_id") if c in judged.columns}
-    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(lines=_.count(), revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)), loose=judged["_loose"].cast("int32").max(), **ids)
-    return answer(days).astype({"day": "datetime64[us]"}).sort_values(["reason", "day"], ignore_index=True)
+
+def survey(judged: ibis.Table) -> pd.DataFrame:
+    """What there is of each reason on each day.
+
+    Parameters
+    ----------
+    judged : ibis.Table
+        Judged lines.
+
+    Returns
+    -------
+    pd.DataFrame
+        Reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column
+        how many end in `.0`; in order.
+    """
+    ids = {
+        c: judged[c].endswith(".0").cast("int32").sum().fill_null(0)
+        for c in ("transaction_id", "customer_id", "product_id")
+        if c in judged.columns
+    }
+    days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(
+        lines=_.count(),
+        revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)),
+        loose=judged["_loose"].cast("int32").max(),
+        **ids,
+    )
+    return (
+        answer(days)
+        .astype({"day": "datetime64[us]"})
+        .sort_values(["reason", "day"], ignore_index=True)
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #e9e51921
-def collapse(
-    lines: ibis.Table,           # accepted lines, one row each
-    raw: ibis.Table,             # the source, with the same `row`
-) -> ibis.Table:                 # the lines without exact copies; the first of equal lines stays
-    "Drop lines that equal an earlier one in every column of the source."
+def collapse(lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
+    """Drop lines that equal an earlier one in every column of the source.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Accepted lines, one row each.
+    raw : ibis.Table
+        The source, with the same `row`.
+
+    Returns
+    -------
+    ibis.Table
+        The lines without exact copies; the first of equal lines stays.
+    """
     return lines.anti_join(copies(raw), "row")
 
 # %% ../../nbs/01_cleaning.ipynb #13bc858d
-def add_time(
-    lines: ibis.Table,  # lines with `date`
-) -> ibis.Table:        # and day, month (its first day), weekday (1 is Monday), hour, is_weekend
-    "Add the calendar columns."
+def add_time(lines: ibis.Table) -> ibis.Table:
+    """Add the calendar columns.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Lines with `date`.
+
+    Returns
+    -------
+    ibis.Table
+        And day, month (its first day), weekday (1 is Monday), hour, is_weekend.
+    """
     weekday = (lines.date.day_of_week.index() + 1).cast("int8")
-    return lines.mutate(day=lines.date.truncate("D").cast("timestamp(6)"), month=lines.date.truncate("M").cast("timestamp(6)"),
-                        weekday=weekday, hour=lines.date.hour().cast("int8"), is_weekend=weekday >= 6)
+    return lines.mutate(
+        day=lines.date.truncate("D").cast("timestamp(6)"),
+        month=lines.date.truncate("M").cast("timestamp(6)"),
+        weekday=weekday,
+        hour=lines.date.hour().cast("int8"),
+        is_weekend=weekday >= 6,
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #d2495abb
-TRANSACTION_COLUMNS = ["transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue", "is_return", "day", "month", "weekday", "hour", "is_weekend"]
+TRANSACTION_COLUMNS = [
+    "transaction_id",
+    "customer_id",
+    "product_id",
+    "date",
+    "quantity",
+    "price",
+    "revenue",
+    "is_return",
+    "day",
+    "month",
+    "weekday",
+    "hour",
+    "is_weekend",
+]
 
-def finish(
-    kept: ibis.Table,  # accepted lines
-) -> ibis.Table:       # the transactions of the house, in the order of the source
-    "The transactions table: accepted lines with their time columns."
+
+def finish(kept: ibis.Table) -> ibis.Table:
+    """The transactions table: accepted lines with their time columns.
+
+    Parameters
+    ----------
+    kept : ibis.Table
+        Accepted lines.
+
+    Returns
+    -------
+    ibis.Table
+        The transactions of the house, in the order of the source.
+    """
     table = add_time(kept.mutate(is_return=kept.quantity < 0)).order_by("row")
     return table.select([c for c in TRANSACTION_COLUMNS if c in table.columns])
 
 # %% ../../nbs/01_cleaning.ipynb #b570dda2
-def our_columns(
-    raw: ibis.Table,          # a products or customers table
-    columns: dict[str, str],  # our name: theirs, as the transactions have them
-    ours: list[str],          # the names that may be here
-) -> dict[str, str]:          # our name: theirs, where this table has them
-    "Which of the config's column names speak of this table; an id may be called here as in the transactions, or as we call it."
-    return {k: v for k, v in columns.items() if k in ours and (v in raw.columns or k == ours[0] and k not in raw.columns)}
+def our_columns(raw: ibis.Table, columns: dict[str, str], ours: list[str]) -> dict[str, str]:
+    """Which of the config's column names speak of this table; an id may be called here as in the
+    transactions, or as we call it.
 
-def read_products(
-    raw: ibis.Table,           # a products table
-    settings: DataConfig,      # columns, number signs
-) -> ibis.Table:               # one row per product_id, the first that the file has
-    "The products table in the columns of the house."
-    names = map_columns(raw, our_columns(raw, settings.columns, list(PRODUCT_COLUMNS)), PRODUCT_COLUMNS, "the products table")
-    table = raw.select(raw.row, **{ours: as_number(raw[theirs], settings) if ours == "price" else as_text(raw[theirs], settings.missing) for ours, theirs in names.items()})
-    table = table.mutate(product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",)))))
-    first = table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
+    Parameters
+    ----------
+    raw : ibis.Table
+        A products or customers table.
+    columns : dict[str, str]
+        Our name: theirs, as the transactions have them.
+    ours : list[str]
+        The names that may be here.
+
+    Returns
+    -------
+    dict[str, str]
+        Our name: theirs, where this table has them.
+    """
+    return {
+        k: v
+        for k, v in columns.items()
+        if k in ours and (v in raw.columns or k == ours[0] and k not in raw.columns)
+    }
+
+
+def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The products table in the columns of the house.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        A products table.
+    settings : DataConfig
+        Columns, number signs.
+
+    Returns
+    -------
+    ibis.Table
+        One row per product_id, the first that the file has.
+    """
+    names = map_columns(
+        raw,
+        our_columns(raw, settings.columns, list(PRODUCT_COLUMNS)),
+        PRODUCT_COLUMNS,
+        "the products table",
+    )
+    table = raw.select(
+        raw.row,
+        **{
+            ours: as_number(raw[theirs], settings)
+            if ours == "price"
+            else as_text(raw[theirs], settings.missing)
+            for ours, theirs in names.items()
+        },
+    )
+    table = table.mutate(
+        product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",))))
+    )
+    first = (
+        table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
+    )
     return table.semi_join(first, "row").drop("row")
 
-def products_in_log(
-    raw: ibis.Table,       # the raw log
-    settings: DataConfig,  # columns
-) -> ibis.Table | None:    # one row per product_id; None where the log says nothing about products
-    "What the transactions themselves say about products: names, categories."
-    told = {c: settings.columns.get(c, c) for c in PRODUCT_COLUMNS if c != "price" and settings.columns.get(c, c) in raw.columns}
-    if "product_id" not in told or len(told) == 1: return None
-    return read_products(raw.select("row", *{v: None for v in told.values()}), replace(settings, columns=told))
+
+def products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
+    """What the transactions themselves say about products: names, categories.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The raw log.
+    settings : DataConfig
+        Columns.
+
+    Returns
+    -------
+    ibis.Table | None
+        One row per product_id; None where the log says nothing about products.
+    """
+    told = {
+        c: settings.columns.get(c, c)
+        for c in PRODUCT_COLUMNS
+        if c != "price" and settings.columns.get(c, c) in raw.columns
+    }
+    if "product_id" not in told or len(told) == 1:
+        return None
+    return read_products(
+        raw.select("row", *dict.fromkeys(told.values())), replace(settings, columns=told)
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #4fd0c20d
-def complete_products(
-    transactions: ibis.Table,            # accepted lines, with product_id
-    catalogue: ibis.Table | None = None,  # the products table, if there is one
-) -> ibis.Table:                          # every product that is listed or was sold: id, name, category, price, and what else is known
-    "Bring products, listed and sold, into one table; missing names, categories and prices are filled from what is known."
-    sold = transactions.group_by("product_id").aggregate(paid=ibis.ifelse(_.quantity > 0, _.price, ibis.null("float64")).median())
+def complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = None) -> ibis.Table:
+    """Bring products, listed and sold, into one table; missing names, categories and prices are
+    filled from what is known.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        Accepted lines, with product_id.
+    catalogue : ibis.Table | None, default None
+        The products table, if there is one.
+
+    Returns
+    -------
+    ibis.Table
+        Every product that is listed or was sold: id, name, category, price, and what else is known.
+    """
+    sold = transactions.group_by("product_id").aggregate(
+        paid=ibis.ifelse(_.quantity > 0, _.price, ibis.null("float64")).median()
+    )
     table = sold
     if catalogue is not None:
         table = sold.outer_join(catalogue, "product_id")
-        table = table.mutate(product_id=ibis.coalesce(table.product_id, table.product_id_right)).drop("product_id_right")
+        table = table.mutate(
+            product_id=ibis.coalesce(table.product_id, table.product_id_right)
+        ).drop("product_id_right")
     known = table.columns
     price = ibis.coalesce(table.price, table.paid) if "price" in known else table.paid
-    name = ibis.coalesce(table.product_name, table.product_id) if "product_name" in known else table.product_id
-    category = ibis.coalesce(table.category, ibis.literal("Uncategorised")) if "category" in known else ibis.literal("Uncategorised")
+    name = (
+        ibis.coalesce(table.product_name, table.product_id)
+        if "product_name" in known
+        else table.product_id
+    )
+    category = (
+        ibis.coalesce(table.category, ibis.literal("Uncategorised"))
+        if "category" in known
+        else ibis.literal("Uncategorised")
+    )
     extra = [c for c in ("department", "subcategory", "brand", "manufacturer") if c in known]
-    return table.select("product_id", product_name=name, category=category, price=price, **{c: table[c] for c in extra}).order_by("product_id")
+    return table.select(
+        "product_id",
+        product_name=name,
+        category=category,
+        price=price,
+        **{c: table[c] for c in extra},
+    ).order_by("product_id")
 
 # %% ../../nbs/01_cleaning.ipynb #5cf5775d
 def complete_customers(
-    transactions: ibis.Table,             # accepted lines
-    raw: ibis.Table | None = None,        # a customers table, if there is one
-    settings: DataConfig | None = None,   # columns
-) -> ibis.Table:                          # every customer who bought or is on file: id, first purchase, counter_like, the attributes given, and `_contradictory`
-    "Bring customers who bought and customers on file into one table."
-    known = transactions.filter(_.customer_id.notnull())
-    bought = known.group_by("customer_id").aggregate(first_purchase=known.date.min(where=known.quantity > 0), baskets=known.transaction_id.nunique(where=known.quantity > 0),
-                                                     spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0))
-    if engine(bought) == "spark": bought = hold(bought.get_backend(), bought, "bought")
-    bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
-    if raw is None: return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
-    joined = bought.outer_join(read_customers(raw, settings or DataConfig()), "customer_id")
-    return joined.mutate(customer_id=ibis.coalesce(_.customer_id, _.customer_id_right), counter_like=_.counter_like.fill_null(False), _contradictory=_._contradictory.fill_null(False)).drop("customer_id_right").order_by("customer_id")
+    transactions: ibis.Table, raw: ibis.Table | None = None, settings: DataConfig | None = None
+) -> ibis.Table:
+    """Bring customers who bought and customers on file into one table.
 
-def read_customers(
-    raw: ibis.Table,       # a customers table
-    settings: DataConfig,  # columns
-) -> ibis.Table:           # one row per customer_id, its attributes, and `_contradictory` where its lines differ
-    "The customers table, under the ids of the house; an attribute in which the lines of a customer differ becomes `contradictory`."
-    names = map_columns(raw, our_columns(raw, settings.columns, ["customer_id"]), {"customer_id": True}, "the customers table")
-    other = [c for c in raw.columns if c not in ("row", "damaged", names["customer_id"], "customer_id", "first_purchase", "counter_like", "_contradictory")]
-    table = raw.select("row", customer_id=as_text(raw[names["customer_id"]], settings.missing), **{c: raw[c] for c in other})
-    table = table.mutate(customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",)))))
+    Parameters
+    ----------
+    transactions : ibis.Table
+        Accepted lines.
+    raw : ibis.Table | None, default None
+        A customers table, if there is one.
+    settings : DataConfig | None, default None
+        Columns.
+
+    Returns
+    -------
+    ibis.Table
+        Every customer who bought or is on file: id, first purchase, counter_like, the attributes
+        given, and `_contradictory`.
+    """
+    known = transactions.filter(_.customer_id.notnull())
+    bought = known.group_by("customer_id").aggregate(
+        first_purchase=known.date.min(where=known.quantity > 0),
+        baskets=known.transaction_id.nunique(where=known.quantity > 0),
+        spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0),
+    )
+    if engine(bought) == "spark":
+        bought = hold(bought.get_backend(), bought, "bought")
+    bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
+    if raw is None:
+        return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
+    joined = bought.outer_join(read_customers(raw, settings or DataConfig()), "customer_id")
+    return (
+        joined.mutate(
+            customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
+            counter_like=_.counter_like.fill_null(False),
+            _contradictory=_._contradictory.fill_null(False),
+        )
+        .drop("customer_id_right")
+        .order_by("customer_id")
+    )
+
+
+def read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The customers table, under the ids of the house; an attribute in which the lines of a
+    customer differ becomes `contradictory`.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        A customers table.
+    settings : DataConfig
+        Columns.
+
+    Returns
+    -------
+    ibis.Table
+        One row per customer_id, its attributes, and `_contradictory` where its lines differ.
+    """
+    names = map_columns(
+        raw,
+        our_columns(raw, settings.columns, ["customer_id"]),
+        {"customer_id": True},
+        "the customers table",
+    )
+    other = [
+        c
+        for c in raw.columns
+        if c
+        not in (
+            "row",
+            "damaged",
+            names["customer_id"],
+            "customer_id",
+            "first_purchase",
+            "counter_like",
+            "_contradictory",
+        )
+    ]
+    table = raw.select(
+        "row",
+        customer_id=as_text(raw[names["customer_id"]], settings.missing),
+        **{c: raw[c] for c in other},
+    )
+    table = table.mutate(
+        customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",))))
+    )
     known = table.filter(table.customer_id.notnull())
     ids = known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
     first = known.semi_join(ids, "row").drop("row")
-    if not ids.filter(ids.lines > 1).count().execute(): return first.mutate(_contradictory=ibis.literal(False))
+    if not ids.filter(ids.lines > 1).count().execute():
+        return first.mutate(_contradictory=ibis.literal(False))
     return one_of_several(first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other)
 
-def one_of_several(
-    first: ibis.Table,    # the first line of each customer
-    again: ibis.Table,    # all lines of the customers who are listed more than once
-    columns: list[str],   # attributes
-) -> ibis.Table:          # `first`, with `contradictory` where lines differ, and `_contradictory`; a column in which any differ is text
-    "Do not choose between two lines about one customer."
+
+def one_of_several(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
+    """Do not choose between two lines about one customer.
+
+    Parameters
+    ----------
+    first : ibis.Table
+        The first line of each customer.
+    again : ibis.Table
+        All lines of the customers who are listed more than once.
+    columns : list[str]
+        Attributes.
+
+    Returns
+    -------
+    ibis.Table
+        `first`, with `contradictory` where lines differ, and `_contradictory`; a column in which
+        any differ is text.
+    """
     texts = {c: ibis.coalesce(as_text(again[c]), ibis.literal("")) for c in columns}
-    differs = again.group_by("customer_id").aggregate(**{f"_differs_{c}": t.min() != t.max() for c, t in texts.items()})
-    sums = differs.aggregate(**{c: differs[f"_differs_{c}"].cast("int32").sum() for c in columns}).execute().iloc[0] if columns else {}
+    differs = again.group_by("customer_id").aggregate(
+        **{f"_differs_{c}": t.min() != t.max() for c, t in texts.items()}
+    )
+    sums = (
+        differs.aggregate(**{c: differs[f"_differs_{c}"].cast("int32").sum() for c in columns})
+        .execute()
+        .iloc[0]
+        if columns
+        else {}
+    )
     mixed = [c for c in columns if sums[c]]
-    if not mixed: return first.mutate(_contradictory=ibis.literal(False))
+    if not mixed:
+        return first.mutate(_contradictory=ibis.literal(False))
     joined = first.left_join(differs, "customer_id")
     marks = {c: joined[f"_differs_{c}"].fill_null(False) for c in mixed}
-    return joined.select("customer_id", **{c: ibis.ifelse(marks[c], "contradictory", joined[c].cast("string")) if c in mixed else joined[c] for c in columns}, _contradictory=ibis.or_(*marks.values()))
+    return joined.select(
+        "customer_id",
+        **{
+            c: ibis.ifelse(marks[c], "contradictory", joined[c].cast("string"))
+            if c in mixed
+            else joined[c]
+            for c in columns
+        },
+        _contradictory=ibis.or_(*marks.values()),
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #bbe96abc
 @dataclass
 class Prepared:
-    "Clean tables, as expressions, and what happened on the way."
-    transactions: ibis.Table   # accepted lines
-    rejected: ibis.Table       # lines set aside: row, reason, source_file, source_row, and what the source said
+    """Clean tables, as expressions, and what happened on the way."""
+
+    transactions: ibis.Table  # accepted lines
+    rejected: (
+        ibis.Table
+    )  # lines set aside: row, reason, source_file, source_row, and what the source said
     products: ibis.Table | None  # None where the source has no product column
-    customers: ibis.Table      # everybody who bought or is on file
-    facts: dict                # counts by fate and reason
+    customers: ibis.Table  # everybody who bought or is on file
+    facts: dict  # counts by fate and reason
     flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
 
-def clean(
-    con: Any,                       # the Ibis backend
-    transactions: ibis.Table,       # the raw log
-    settings: DataConfig,           # names, formats and rules
-    products: ibis.Table | None = None,   # a raw products table
-    customers: ibis.Table | None = None,  # a raw customers table
-    parts: list[tuple[str, int]] | None = None,  # files and their rows, from the source
-) -> Prepared:                      # the tables and the books, however many lines were rejected
-    "Clean a raw log by the contract."
-    with reading(settings): return _clean(con, transactions, settings, products, customers, parts)
 
-def _clean(con: Any, transactions: ibis.Table, settings: DataConfig, products: ibis.Table | None, customers: ibis.Table | None, parts: list[tuple[str, int]] | None) -> Prepared:
-    "The work of `clean`."
+def clean(
+    con: Any,
+    transactions: ibis.Table,
+    settings: DataConfig,
+    products: ibis.Table | None = None,
+    customers: ibis.Table | None = None,
+    parts: list[tuple[str, int]] | None = None,
+) -> Prepared:
+    """Clean a raw log by the contract.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    transactions : ibis.Table
+        The raw log.
+    settings : DataConfig
+        Names, formats and rules.
+    products : ibis.Table | None, default None
+        A raw products table.
+    customers : ibis.Table | None, default None
+        A raw customers table.
+    parts : list[tuple[str, int]] | None, default None
+        Files and their rows, from the source.
+
+    Returns
+    -------
+    Prepared
+        The tables and the books, however many lines were rejected.
+    """
+    with reading(settings):
+        return _clean(con, transactions, settings, products, customers, parts)
+
+
+def _clean(
+    con: Any,
+    transactions: ibis.Table,
+    settings: DataConfig,
+    products: ibis.Table | None,
+    customers: ibis.Table | None,
+    parts: list[tuple[str, int]] | None,
+) -> Prepared:
+    """The work of `clean`."""
     has_products = settings.columns.get("product_id", "product_id") in transactions.columns
     catalogue = read_products(products, settings) if products is not None and has_products else None
-    told = catalogue if catalogue is not None or not has_products else products_in_log(transactions, settings)
-    judged, seen, found = judge_all(con, transactions, settings, catalogue if catalogue is not None else told if settings.exclude else None)
+    told = (
+        catalogue
+        if catalogue is not None or not has_products
+        else products_in_log(transactions, settings)
+    )
+    judged, seen, found = judge_all(
+        con,
+        transactions,
+        settings,
+        catalogue if catalogue is not None else told if settings.exclude else None,
+    )
     accepted = judged.filter(judged.reason.isnull())
     once = collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
     timed = with_time(once)
     lines = hold(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
-    kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select([c for c in TRANSACTION_COLUMNS if c in lines.columns])
+    kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select(
+        [c for c in TRANSACTION_COLUMNS if c in lines.columns]
+    )
     marked = hold(con, flagged(lines, settings), "flagged")
     people = hold(con, complete_customers(lines, customers, settings), "customers")
     counted = [rows for _, rows in parts or [("", -1)]]
-    facts = book(judged, seen, lines, marked, people, sum(counted) if min(counted) >= 0 else int(transactions.count().execute())) | found
-    return Prepared(kept, set_aside(judged, transactions, settings, parts), complete_products(kept, told) if has_products else None, people.drop("_contradictory").order_by("customer_id"), facts, marked.order_by("row", "flag"))
+    facts = (
+        book(
+            judged,
+            seen,
+            lines,
+            marked,
+            people,
+            sum(counted) if min(counted) >= 0 else int(transactions.count().execute()),
+        )
+        | found
+    )
+    return Prepared(
+        kept,
+        set_aside(judged, transactions, settings, parts),
+        complete_products(kept, told) if has_products else None,
+        people.drop("_contradictory").order_by("customer_id"),
+        facts,
+        marked.order_by("row", "flag"),
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #42741bf4
 def prepare(
-    con: Any,                       # the Ibis backend
-    transactions: ibis.Table,       # the raw log
-    settings: DataConfig,           # names, formats and rules
-    products: ibis.Table | None = None,   # a raw products table
-    customers: ibis.Table | None = None,  # a raw customers table
-    parts: list[tuple[str, int]] | None = None,  # files and their rows, from the source
-) -> Prepared:                      # the tables and the books
-    "Clean a raw log by the contract; raises `DataError` if too much of it is rejected or nothing is left."
+    con: Any,
+    transactions: ibis.Table,
+    settings: DataConfig,
+    products: ibis.Table | None = None,
+    customers: ibis.Table | None = None,
+    parts: list[tuple[str, int]] | None = None,
+) -> Prepared:
+    """Clean a raw log by the contract.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    transactions : ibis.Table
+        The raw log.
+    settings : DataConfig
+        Names, formats and rules.
+    products : ibis.Table | None, default None
+        A raw products table.
+    customers : ibis.Table | None, default None
+        A raw customers table.
+    parts : list[tuple[str, int]] | None, default None
+        Files and their rows, from the source.
+
+    Returns
+    -------
+    Prepared
+        The tables and the books.
+
+    Raises
+    ------
+    DataError
+        If too much of it is rejected or nothing is left.
+    """
     result = clean(con, transactions, settings, products, customers, parts)
     check_books(result, settings.max_rejected)
     return result
 
-def with_time(
-    lines: ibis.Table,   # accepted lines
-) -> ibis.Table:         # row, the columns of the house, and the `_` columns that flags need
-    "What is kept of each accepted line."
+
+def with_time(lines: ibis.Table) -> ibis.Table:
+    """What is kept of each accepted line.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Accepted lines.
+
+    Returns
+    -------
+    ibis.Table
+        Row, the columns of the house, and the `_` columns that flags need.
+    """
     table = add_time(lines.mutate(is_return=lines.quantity < 0))
-    return table.select(["row", *(c for c in TRANSACTION_COLUMNS if c in table.columns), *(c for c in ("_known", "_own_basket") if c in table.columns)])
+    return table.select(
+        [
+            "row",
+            *(c for c in TRANSACTION_COLUMNS if c in table.columns),
+            *(c for c in ("_known", "_own_basket") if c in table.columns),
+        ]
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #04480ab2
 def set_aside(
-    judged: ibis.Table,    # all lines with their reason
-    raw: ibis.Table,       # the source, with the same `row`
-    settings: DataConfig,  # columns
-    parts: list[tuple[str, int]] | None = None,  # files and their rows
-) -> ibis.Table:           # row, reason, source_file, source_row, and what the source said, in the order of the source
-    "The rejected lines, so that somebody can find them again."
-    said = {f"source_{ours}": raw[theirs].cast("string") for ours, theirs in map_columns(raw, settings.columns).items()}
-    if "damaged" in raw.columns: said["source_line"] = raw.damaged
-    lines = judged.filter(judged.reason.notnull()).select("row", "reason").inner_join(raw.select("row", **said), "row")
-    cases, start = [], 0
+    judged: ibis.Table,
+    raw: ibis.Table,
+    settings: DataConfig,
+    parts: list[tuple[str, int]] | None = None,
+) -> ibis.Table:
+    """The rejected lines, so that somebody can find them again.
+
+    Parameters
+    ----------
+    judged : ibis.Table
+        All lines with their reason.
+    raw : ibis.Table
+        The source, with the same `row`.
+    settings : DataConfig
+        Columns.
+    parts : list[tuple[str, int]] | None, default None
+        Files and their rows.
+
+    Returns
+    -------
+    ibis.Table
+        Row, reason, source_file, source_row, and what the source said, in the order of the source.
+    """
+    said = {
+        f"source_{ours}": raw[theirs].cast("string")
+        for ours, theirs in map_columns(raw, settings.columns).items()
+    }
+    if "damaged" in raw.columns:
+        said["source_line"] = raw.damaged
+    lines = (
+        judged.filter(judged.reason.notnull())
+        .select("row", "reason")
+        .inner_join(raw.select("row", **said), "row")
+    )
+    cases = []
+    start = 0
     for name, rows in parts or []:
-        if rows >= 0: cases.append((lines.row <= start + rows, (name, start)))
+        if rows >= 0:
+            cases.append((lines.row <= start + rows, (name, start)))
         start += max(rows, 0)
     last = (parts or [("", -1)])[-1][0]
-    where = ibis.cases(*((c, n) for c, (n, _) in cases), else_=last) if cases else ibis.literal(last)
+    where = (
+        ibis.cases(*((c, n) for c, (n, _) in cases), else_=last) if cases else ibis.literal(last)
+    )
     begin = ibis.cases(*((c, s) for c, (_, s) in cases), else_=0) if cases else ibis.literal(0)
-    return lines.select("row", "reason", source_file=where, source_row=lines.row - begin, **{c: lines[c] for c in said}).order_by("row")
+    return lines.select(
+        "row",
+        "reason",
+        source_file=where,
+        source_row=lines.row - begin,
+        **{c: lines[c] for c in said},
+    ).order_by("row")
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
 def book(
-    judged: ibis.Table,   # all lines with their reason
-    seen: pd.DataFrame,   # from `survey`
-    kept: ibis.Table,     # the kept lines
-    marked: ibis.Table,   # from `flagged`
-    people: ibis.Table,   # from `complete_customers`
-    rows_in: int,         # lines of the source
-) -> dict:                # counts; rows_in = kept + rejected + collapsed
-    "Count what happened to the lines."
-    rejected = {r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)}
+    judged: ibis.Table,
+    seen: pd.DataFrame,
+    kept: ibis.Table,
+    marked: ibis.Table,
+    people: ibis.Table,
+    rows_in: int,
+) -> dict:
+    """Count what happened to the lines.
+
+    Parameters
+    ----------
+    judged : ibis.Table
+        All lines with their reason.
+    seen : pd.DataFrame
+        From `survey`.
+    kept : ibis.Table
+        The kept lines.
+    marked : ibis.Table
+        From `flagged`.
+    people : ibis.Table
+        From `complete_customers`.
+    rows_in : int
+        Lines of the source.
+
+    Returns
+    -------
+    dict
+        Counts; rows_in = kept + rejected + collapsed.
+    """
+    rejected = {
+        r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)
+    }
     fine = seen[seen.reason.isna()]
-    one = answer(kept.aggregate(kept=_.count(), anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0), returns=_.is_return.cast("int32").sum().fill_null(0), customers=_.customer_id.nunique(), baskets=_.transaction_id.nunique(),
-                         revenue=exact_sum(kept.revenue), anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()), returned_revenue=exact_sum(kept.revenue, kept.is_return),
-                         first_date=_.date.min(), last_date=_.date.max(), **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}))).iloc[0]
-    flags = marked.group_by("flag").aggregate(n=_.count(), revenue=exact_sum(marked.revenue)).execute().set_index("flag")
-    on_file = people.aggregate(counter_like=people.counter_like.cast("int32").sum().fill_null(0), contradictory=people["_contradictory"].cast("int32").sum().fill_null(0)).execute().iloc[0]
-    names = [r.name for r in KEPT if r.name not in ("return", "anonymous") and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)]
-    facts = {"rows_in": rows_in, "kept": int(one.kept), "rejected": sum(rejected.values()), "collapsed": int(fine.lines.sum()) - int(one.kept), "anonymous": int(one.anonymous or 0), "returns": int(one.returns or 0),
-             "by_reason": rejected, "by_flag": {n: int(flags.n.get(n, 0)) for n in names} | {"counter_like": int(on_file.counter_like)} | ({"contradictory": int(on_file.contradictory)} if on_file.contradictory else {}),
-             "customers": int(one.customers), "baskets": int(one.baskets)}
-    if "products" in one: facts["products"] = int(one.products)
-    amounts = {"collapsed": float(fine.revenue.sum()) - (one.revenue or 0), "anonymous": one.anonymous_revenue, "return": one.returned_revenue} | {n: flags.revenue.get(n, 0.0) for n in names}
-    return facts | {"revenue": one.revenue, "revenue_by_fate": {k: round(float(v or 0), 4) if v == v else 0.0 for k, v in amounts.items()}, "first_date": one.first_date, "last_date": one.last_date}
+    one = answer(
+        kept.aggregate(
+            kept=_.count(),
+            anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0),
+            returns=_.is_return.cast("int32").sum().fill_null(0),
+            customers=_.customer_id.nunique(),
+            baskets=_.transaction_id.nunique(),
+            revenue=exact_sum(kept.revenue),
+            anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()),
+            returned_revenue=exact_sum(kept.revenue, kept.is_return),
+            first_date=_.date.min(),
+            last_date=_.date.max(),
+            **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}),
+        )
+    ).iloc[0]
+    flags = (
+        marked.group_by("flag")
+        .aggregate(n=_.count(), revenue=exact_sum(marked.revenue))
+        .execute()
+        .set_index("flag")
+    )
+    on_file = (
+        people.aggregate(
+            counter_like=people.counter_like.cast("int32").sum().fill_null(0),
+            contradictory=people["_contradictory"].cast("int32").sum().fill_null(0),
+        )
+        .execute()
+        .iloc[0]
+    )
+    names = [
+        r.name
+        for r in KEPT
+        if r.name not in ("return", "anonymous")
+        and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)
+    ]
+    facts = {
+        "rows_in": rows_in,
+        "kept": int(one.kept),
+        "rejected": sum(rejected.values()),
+        "collapsed": int(fine.lines.sum()) - int(one.kept),
+        "anonymous": int(one.anonymous or 0),
+        "returns": int(one.returns or 0),
+        "by_reason": rejected,
+        "by_flag": {n: int(flags.n.get(n, 0)) for n in names}
+        | {"counter_like": int(on_file.counter_like)}
+        | ({"contradictory": int(on_file.contradictory)} if on_file.contradictory else {}),
+        "customers": int(one.customers),
+        "baskets": int(one.baskets),
+    }
+    if "products" in one:
+        facts["products"] = int(one.products)
+    amounts = {
+        "collapsed": float(fine.revenue.sum()) - (one.revenue or 0),
+        "anonymous": one.anonymous_revenue,
+        "return": one.returned_revenue,
+    } | {n: flags.revenue.get(n, 0.0) for n in names}
+    return facts | {
+        "revenue": one.revenue,
+        "revenue_by_fate": {
+            k: round(float(v or 0), 4) if v == v else 0.0 for k, v in amounts.items()
+        },
+        "first_date": one.first_date,
+        "last_date": one.last_date,
+    }
 
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
-def check_books(
-    result: Prepared,     # from `clean`
-    max_rejected: float,  # the largest share of lines that may be rejected
-) -> None:                # raises `DataError`, or `RunError` if the rows do not add up
-    "Stop when a source is empty or mostly unusable, and say which rules it broke most, with an example of each."
+def check_books(result: Prepared, max_rejected: float) -> None:
+    """Stop when a source is empty or mostly unusable, and say which rules it broke most, with an
+    example of each.
+
+    Raises `DataError`, or `RunError` if the rows do not add up.
+
+    Parameters
+    ----------
+    result : Prepared
+        From `clean`.
+    max_rejected : float
+        The largest share of lines that may be rejected.
+    """
     facts = result.facts
-    if facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"] or facts["collapsed"] < 0:
-        raise RunError(f"The rows do not add up: {count(facts['rows_in'])} came in; {count(facts['kept'])} kept, {count(facts['rejected'])} rejected and {count(facts['collapsed'])} collapsed. This is a fault of retail_ci; please report it.")
-    if not facts["rows_in"]: raise DataError("The transactions have a header and no rows; expected at least one sale.")
+    if (
+        facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"]
+        or facts["collapsed"] < 0
+    ):
+        raise RunError(
+            f"The rows do not add up: {count(facts['rows_in'])} came in; {count(facts['kept'])} "
+            f"kept, {count(facts['rejected'])} rejected and {count(facts['collapsed'])} "
+            "collapsed. This is a fault of retail_ci; please report it."
+        )
+    if not facts["rows_in"]:
+        raise DataError("The transactions have a header and no rows; expected at least one sale.")
     if facts["rejected"] > max_rejected * facts["rows_in"]:
         seen = examples(result, 1).sort_values("lines", ascending=False, kind="stable")
-        worst = "; then ".join(f"{r.reason} ({count(r.lines)} lines; {r.example})" for r in seen.head(3).itertuples())
-        raise DataError(f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more than the {share(max_rejected)} that data.max_rejected allows; "
-                        f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason.")
-    if not facts["customers"]: raise DataError("No line has a customer; expected at least one known customer. Correct data.columns.customer_id.")
+        worst = "; then ".join(
+            f"{r.reason} ({count(r.lines)} lines; {r.example})" for r in seen.head(3).itertuples()
+        )
+        raise DataError(
+            f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more "
+            f"than the {share(max_rejected)} that data.max_rejected allows; "
+            f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
+        )
+    if not facts["customers"]:
+        raise DataError(
+            "No line has a customer; expected at least one known customer. Correct "
+            "data.columns.customer_id."
+        )
 
 # %% ../../nbs/01_cleaning.ipynb #9ec2fe6b
-def examples(
-    result: Prepared,   # from `clean` or `prepare`
-    most: int = 2,      # examples of each reason
-) -> pd.DataFrame:      # reason, what, advice, lines, example; in the contract's order, broken rules only
-    "The broken rules, each with a count and lines that broke it."
+def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
+    """The broken rules, each with a count and lines that broke it.
+
+    Parameters
+    ----------
+    result : Prepared
+        From `clean` or `prepare`.
+    most : int, default 2
+        Examples of each reason.
+
+    Returns
+    -------
+    pd.DataFrame
+        Reason, what, advice, lines, example; in the contract's order, broken rules only.
+    """
     lines = result.rejected
-    near = lines.mutate(nth=ibis.row_number().over(group_by="reason", order_by="row")).filter(_.nth < most).order_by("row").execute()
+    near = (
+        lines.mutate(nth=ibis.row_number().over(group_by="reason", order_by="row"))
+        .filter(_.nth < most)
+        .order_by("row")
+        .execute()
+    )
     out = []
     for rule in REJECTS:
         rows = near[near.reason == rule.name]
-        said = [f"row {count(r.source_row)}" + (f" of {r.source_file}" if r.source_file else "") + ": " + quoted(r, rule) for _, r in rows.iterrows()]
-        if len(rows): out.append((rule.name, rule.reason, rule.advice, result.facts["by_reason"][rule.name], "; ".join(said)))
+        said = [
+            f"row {count(r.source_row)}"
+            + (f" of {r.source_file}" if r.source_file else "")
+            + ": "
+            + quoted(r, rule)
+            for _, r in rows.iterrows()
+        ]
+        if len(rows):
+            out.append(
+                (
+                    rule.name,
+                    rule.reason,
+                    rule.advice,
+                    result.facts["by_reason"][rule.name],
+                    "; ".join(said),
+                )
+            )
     return pd.DataFrame(out, columns=["reason", "what", "advice", "lines", "example"])
 
-def quoted(
-    line: pd.Series,  # a rejected line
-    rule: Rule,       # that it broke
-) -> str:             # such as "date '31/12/2025'"
-    "What the source said, as far as it shows what is wrong."
-    if isinstance(line.get("source_line"), str): return repr(line.source_line[:60])
-    columns = [c for c in rule.shows if f"source_{c}" in line.index] or [c.removeprefix("source_") for c in line.index if c.startswith("source_") and c not in ("source_file", "source_row", "source_line")]
-    return ", ".join(f"{c} " + (repr(v[:30]) if isinstance(v := line[f"source_{c}"], str) else "empty") for c in columns)
+
+def quoted(line: pd.Series, rule: Rule) -> str:
+    """What the source said, as far as it shows what is wrong.
+
+    Parameters
+    ----------
+    line : pd.Series
+        A rejected line.
+    rule : Rule
+        That it broke.
+
+    Returns
+    -------
+    str
+        Such as "date '31/12/2025'".
+    """
+    if isinstance(line.get("source_line"), str):
+        return repr(line.source_line[:60])
+    columns = [c for c in rule.shows if f"source_{c}" in line.index] or [
+        c.removeprefix("source_")
+        for c in line.index
+        if c.startswith("source_") and c not in ("source_file", "source_row", "source_line")
+    ]
+    return ", ".join(
+        f"{c} " + (repr(v[:30]) if isinstance(v := line[f"source_{c}"], str) else "empty")
+        for c in columns
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #2aed916d
 def customer_lines(
-    raw: ibis.Table,        # the raw log
-    settings: DataConfig,   # names, formats and rules
-    catalogue: ibis.Table | None = None,  # the products table, from `read_products`, where rules ask for it
-) -> tuple[ibis.Table, pd.Timestamp]:     # accepted lines with their time columns; the day after the last of them
-    "The accepted lines as an expression: nothing is written."
-    def limited(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
-        return with_limits(mark_products(typed(raw, settings, floats, neat), catalogue, settings), settings, latest)
-    first, con = limited(), raw.get_backend()
+    raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None = None
+) -> tuple[ibis.Table, pd.Timestamp]:
+    """The accepted lines as an expression: nothing is written.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The raw log.
+    settings : DataConfig
+        Names, formats and rules.
+    catalogue : ibis.Table | None, default None
+        The products table, from `read_products`, where rules ask for it.
+
+    Returns
+    -------
+    tuple[ibis.Table, pd.Timestamp]
+        Accepted lines with their time columns; the day after the last of them.
+    """
+
+    def limited(
+        floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False
+    ) -> ibis.Table:
+        return with_limits(
+            mark_products(typed(raw, settings, floats, neat), catalogue, settings), settings, latest
+        )
+
+    first = limited()
+    con = raw.get_backend()
     seen = survey(first.mutate(reason=ibis.ifelse(broken(first), "set aside", ibis.null("string"))))
-    floats, latest, days = whole_file(accepted(first).mutate(reason=ibis.null("string")), settings, seen)
+    floats, latest, days = whole_file(
+        accepted(first).mutate(reason=ibis.null("string")), settings, seen
+    )
     lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
-    if not len(days): raise DataError("No line is left after cleaning; expected at least one sale. `retail-ci check` shows the reasons.")
-    if settings.duplicates == "collapse": lines = lines.anti_join(hold(con, copies(raw), "copies"), "row")
-    return add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(days=1)
+    if not len(days):
+        raise DataError(
+            "No line is left after cleaning; expected at least one sale. `retail-ci check` shows "
+            "the reasons."
+        )
+    if settings.duplicates == "collapse":
+        lines = lines.anti_join(hold(con, copies(raw), "copies"), "row")
+    return add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(
+        days=1
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #ee357fba
-def open_sources(
-    con: Any,   # the Ibis backend
-    run: Run,   # its config says where the data is
-) -> dict[str, Source]:  # role: raw lines, for the roles that the config names; all on one backend
-    "Open the run's sources: the generated files, or the retailer's own."
+def open_sources(con: Any, run: Run) -> dict[str, Source]:
+    """Open the run's sources: the generated files, or the retailer's own.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    run : Run
+        Its config says where the data is.
+
+    Returns
+    -------
+    dict[str, Source]
+        Role: raw lines, for the roles that the config names; all on one backend.
+    """
     data = run.config.data
-    if data.transactions == "synthetic": data = replace(data, transactions=str(run.file("raw_transactions")), products=str(run.file("raw_products")), customers=str(run.file("raw_customers")))
-    found = {role: open_source(con, role, data, run.path.parent / "staging") for role in ("transactions", "products", "customers") if getattr(data, role)}
-    if len({id(s.backend) for s in found.values()}) == 1: return found
+    if data.transactions == "synthetic":
+        data = replace(
+            data,
+            transactions=str(run.file("raw_transactions")),
+            products=str(run.file("raw_products")),
+            customers=str(run.file("raw_customers")),
+        )
+    found = {
+        role: open_source(con, role, data, run.path.parent / "staging")
+        for role in ("transactions", "products", "customers")
+        if getattr(data, role)
+    }
+    if len({id(s.backend) for s in found.values()}) == 1:
+        return found
     return {role: bring(source, con) for role, source in found.items()}
 
-def prepare_run(
-    con: Any,   # the Ibis backend
-    run: Run,   # its config says where the data is
-) -> Prepared:  # the tables and the books
-    "Open a run's sources and clean them."
+
+def prepare_run(con: Any, run: Run) -> Prepared:
+    """Open a run's sources and clean them.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    run : Run
+        Its config says where the data is.
+
+    Returns
+    -------
+    Prepared
+        The tables and the books.
+    """
     found = open_sources(con, run)
-    data = replace(run.config.data, products=run.config.data.products or ("products" in found and "synthetic" or None))
+    data = replace(
+        run.config.data,
+        products=run.config.data.products or ("products" in found and "synthetic" or None),
+    )
     main = found["transactions"]
-    return prepare(main.backend, main.table, data, *(found[r].table if r in found else None for r in ("products", "customers")), parts=main.parts)
+    return prepare(
+        main.backend,
+        main.table,
+        data,
+        *(found[r].table if r in found else None for r in ("products", "customers")),
+        parts=main.parts,
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #7cb1e11c
-def by_month(
-    transactions: ibis.Table,  # the transactions
-) -> pd.DataFrame:             # month, revenue, baskets, customers, days with sales, whole (the data covers all of it); in order
-    "Monthly net revenue, baskets and known customers."
+def by_month(transactions: ibis.Table) -> pd.DataFrame:
+    """Monthly net revenue, baskets and known customers.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+
+    Returns
+    -------
+    pd.DataFrame
+        Month, revenue, baskets, customers, days with sales, whole (the data covers all of it); in
+        order.
+    """
     money_sum = transactions.revenue.cast("decimal(18, 4)").sum().cast("float64")
-    out = transactions.group_by("month").aggregate(revenue=money_sum, baskets=transactions.transaction_id.nunique(), customers=transactions.customer_id.nunique(),
-                                                   days=transactions.day.nunique(), first=transactions.day.min(), last=transactions.day.max()).order_by("month").execute()
-    whole = (out.month >= out["first"].min()) & (out.month + pd.offsets.MonthEnd(0) <= out["last"].max())
+    out = (
+        transactions.group_by("month")
+        .aggregate(
+            revenue=money_sum,
+            baskets=transactions.transaction_id.nunique(),
+            customers=transactions.customer_id.nunique(),
+            days=transactions.day.nunique(),
+            first=transactions.day.min(),
+            last=transactions.day.max(),
+        )
+        .order_by("month")
+        .execute()
+    )
+    whole = (out.month >= out["first"].min()) & (
+        out.month + pd.offsets.MonthEnd(0) <= out["last"].max()
+    )
     return out.drop(columns=["first", "last"]).assign(whole=whole)
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
-def plot_trend(
-    months: pd.DataFrame,   # from `by_month`
-    currency: str = "",     # for the axis
-) -> Any:                   # a matplotlib Figure
-    "Revenue per day and known customers of each month; months that the data covers in part are pale."
+def plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
+    """Revenue per day and known customers of each month; months that the data covers in part are
+    pale.
+
+    Parameters
+    ----------
+    months : pd.DataFrame
+        From `by_month`.
+    currency : str, default ""
+        For the axis.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     fig, (top, low) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, height_ratios=[2, 1])
     x = range(len(months))
     colours = [ACCENT if whole else PALE for whole in months.whole]
     top.bar(x, months.revenue / months.days, color=colours)
-    top.set(title="Net revenue per day" + ("" if months.whole.all() else " (pale: not a whole month)"), ylabel=currency or "revenue")
+    top.set(
+        title="Net revenue per day" + ("" if months.whole.all() else " (pale: not a whole month)"),
+        ylabel=currency or "revenue",
+    )
     top.yaxis.set_major_formatter("{x:,.0f}")
     low.bar(x, months.customers, color=colours)
-    low.set(title="Customers who bought", xticks=list(x), xlim=(-0.6, max(len(months), 6) - 0.4), ylim=(0, None))
+    low.set(
+        title="Customers who bought",
+        xticks=list(x),
+        xlim=(-0.6, max(len(months), 6) - 0.4),
+        ylim=(0, None),
+    )
     low.yaxis.set_major_formatter("{x:,.0f}")
-    low.set_xticklabels([month(m, short=True, year=i == 0 or m.month == 1).replace(" ", "\n") for i, m in enumerate(months.month)])
-    for ax in (top, low): ax.grid(axis="x", visible=False)
+    low.set_xticklabels(
+        [
+            month(m, short=True, year=i == 0 or m.month == 1).replace(" ", "\n")
+            for i, m in enumerate(months.month)
+        ]
+    )
+    for ax in (top, low):
+        ax.grid(axis="x", visible=False)
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #4b998f66
-def by_category(
-    transactions: ibis.Table,  # the transactions
-    products: ibis.Table,      # the products
-) -> pd.DataFrame:             # category, revenue, share, customers, return_share; largest first
-    "Net revenue, customers and share of returned lines by category."
+def by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame:
+    """Net revenue, customers and share of returned lines by category.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    products : ibis.Table
+        The products.
+
+    Returns
+    -------
+    pd.DataFrame
+        Category, revenue, share, customers, return_share; largest first.
+    """
     lines = transactions.left_join(products.select("product_id", "category"), "product_id")
-    out = lines.group_by("category").aggregate(revenue=lines.revenue.cast("decimal(18, 4)").sum().cast("float64"), customers=lines.customer_id.nunique(),
-                                               return_share=lines.is_return.cast("float64").mean(), lines=lines.count()).execute()
+    out = (
+        lines.group_by("category")
+        .aggregate(
+            revenue=lines.revenue.cast("decimal(18, 4)").sum().cast("float64"),
+            customers=lines.customer_id.nunique(),
+            return_share=lines.is_return.cast("float64").mean(),
+            lines=lines.count(),
+        )
+        .execute()
+    )
     out = out.sort_values(["revenue", "category"], ascending=[False, True], ignore_index=True)
     return out.assign(share=out.revenue / out.revenue.sum())
 
 # %% ../../nbs/01_cleaning.ipynb #66ec147a
-def plot_categories(
-    categories: pd.DataFrame,  # from `by_category`
-    currency: str = "",        # for the axis
-    most: int = 12,            # bars; the rest is one bar
-) -> Any:                      # a matplotlib Figure
-    "Revenue by category, and the share of lines that come back, where any do."
+def plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 12) -> Any:
+    """Revenue by category, and the share of lines that come back, where any do.
+
+    Parameters
+    ----------
+    categories : pd.DataFrame
+        From `by_category`.
+    currency : str, default ""
+        For the axis.
+    most : int, default 12
+        Bars; the rest is one bar.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     top = categories.head(most).iloc[::-1]
     returned = top.return_share.any()
-    fig, axes = plt.subplots(1, 1 + returned, figsize=(8, 0.9 + 0.32 * len(top)), sharey=True, width_ratios=[2, 1][:1 + returned], squeeze=False)
+    fig, axes = plt.subplots(
+        1,
+        1 + returned,
+        figsize=(8, 0.9 + 0.32 * len(top)),
+        sharey=True,
+        width_ratios=[2, 1][: 1 + returned],
+        squeeze=False,
+    )
     left = axes[0][0]
     left.barh(top.category.str.slice(0, 28), top.revenue, color=ACCENT)
-    for y, (value, part) in enumerate(zip(top.revenue, top.share)): left.text(value, y, f" {part:.0%}", va="center", fontsize=9)
+    for y, (value, part) in enumerate(zip(top.revenue, top.share)):
+        left.text(value, y, f" {part:.0%}", va="center", fontsize=9)
     left.set(title="Net revenue", xlabel=currency or "revenue", xlim=(0, 1.12 * top.revenue.max()))
     if returned:
         axes[0][1].barh(top.category.str.slice(0, 28), 100 * top.return_share, color=SECOND)
         axes[0][1].set(title="Lines returned", xlabel="% of lines")
-    for ax in axes[0]: ax.grid(axis="y", visible=False)
-    left.xaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v / 1000:,.0f} k" if top.revenue.max() > 5000 else f"{v:,.0f}"))
+    for ax in axes[0]:
+        ax.grid(axis="y", visible=False)
+    left.xaxis.set_major_formatter(
+        plt.FuncFormatter(
+            lambda v, _: f"{v / 1000:,.0f} k" if top.revenue.max() > 5000 else f"{v:,.0f}"
+        )
+    )
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #5f7220e2
-def concentration(
-    transactions: ibis.Table,  # the transactions
-    key: str,                  # "customer_id" or "product_id"
-) -> pd.Series:                # cumulative share of revenue by share of keys, from the largest; index and values in (0, 1]
-    "How much of the revenue the largest customers or products bring: a Pareto curve. Keys with negative net revenue count as zero."
+def concentration(transactions: ibis.Table, key: str) -> pd.Series:
+    """How much of the revenue the largest customers or products bring: a Pareto curve. Keys with
+    negative net revenue count as zero.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+    key : str
+        "customer_id" or "product_id".
+
+    Returns
+    -------
+    pd.Series
+        Cumulative share of revenue by share of keys, from the largest; index and values in (0, 1].
+    """
     known = transactions.filter(transactions[key].notnull())
-    sums = known.group_by(key).aggregate(revenue=known.revenue.cast("decimal(18, 4)").sum().cast("float64")).execute()
+    sums = (
+        known.group_by(key)
+        .aggregate(revenue=known.revenue.cast("decimal(18, 4)").sum().cast("float64"))
+        .execute()
+    )
     revenue = sums.revenue.clip(lower=0).sort_values(ascending=False, ignore_index=True)
     out = revenue.cumsum() / (revenue.sum() or 1)
     out.index = (out.index + 1) / len(out)
     return out
 
 # %% ../../nbs/01_cleaning.ipynb #9e078327
-def top_share(
-    curve: pd.Series,     # from `concentration`
-    part: float = 0.2,    # of the keys
-) -> float:               # their share of revenue
-    "The share of revenue that the top part brings."
-    return float(curve[curve.index <= part + 1e-12].iloc[-1]) if (curve.index <= part + 1e-12).any() else float(curve.iloc[0])
+def top_share(curve: pd.Series, part: float = 0.2) -> float:
+    """The share of revenue that the top part brings.
 
-def plot_pareto(
-    curves: dict[str, pd.Series],  # what: its curve
-) -> Any:                          # a matplotlib Figure
-    "Pareto curves, with the top fifth marked."
+    Parameters
+    ----------
+    curve : pd.Series
+        From `concentration`.
+    part : float, default 0.2
+        Of the keys.
+
+    Returns
+    -------
+    float
+        Their share of revenue.
+    """
+    return (
+        float(curve[curve.index <= part + 1e-12].iloc[-1])
+        if (curve.index <= part + 1e-12).any()
+        else float(curve.iloc[0])
+    )
+
+
+def plot_pareto(curves: dict[str, pd.Series]) -> Any:
+    """Pareto curves, with the top fifth marked.
+
+    Parameters
+    ----------
+    curves : dict[str, pd.Series]
+        What: its curve.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
-    fig, axes = plt.subplots(1, len(curves), figsize=(4.2 * len(curves), 3.4), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(curves), figsize=(4.2 * len(curves), 3.4), sharey=True, squeeze=False
+    )
     for ax, (what, curve) in zip(axes[0], curves.items()):
         ax.plot([0, *100 * curve.index], [0, *100 * curve], color=ACCENT)
         ax.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=":")
         at = 100 * top_share(curve)
         ax.plot([20, 20, 0], [0, at, at], color=SECOND, linewidth=1)
-        ax.annotate(f"top 20%: {at:.0f}%", (20, at), xytext=(8, -12), textcoords="offset points", color=SECOND)
-        ax.set(title=f"Revenue by {what}", xlabel=f"% of {what}, largest first", xlim=(0, 100), ylim=(0, 101))
+        ax.annotate(
+            f"top 20%: {at:.0f}%",
+            (20, at),
+            xytext=(8, -12),
+            textcoords="offset points",
+            color=SECOND,
+        )
+        ax.set(
+            title=f"Revenue by {what}",
+            xlabel=f"% of {what}, largest first",
+            xlim=(0, 100),
+            ylim=(0, 101),
+        )
     axes[0][0].set_ylabel("% of net revenue")
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #dfdbb229
-def per_customer(
-    transactions: ibis.Table,  # the transactions
-) -> pd.DataFrame:             # customer_id, baskets, basket_value, gap_days (mean days between purchase days; missing after one)
-    "The habits of each customer, for a first look."
+def per_customer(transactions: ibis.Table) -> pd.DataFrame:
+    """The habits of each customer, for a first look.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, baskets, basket_value, gap_days (mean days between purchase days; missing after
+        one).
+    """
     sales = transactions.filter(transactions.customer_id.notnull() & ~transactions.is_return)
-    out = sales.group_by("customer_id").aggregate(baskets=sales.transaction_id.nunique(), spent=sales.revenue.cast("decimal(18, 4)").sum().cast("float64"),
-                                                  days=sales.day.nunique(), span=sales.day.max().epoch_seconds() - sales.day.min().epoch_seconds())
+    out = sales.group_by("customer_id").aggregate(
+        baskets=sales.transaction_id.nunique(),
+        spent=sales.revenue.cast("decimal(18, 4)").sum().cast("float64"),
+        days=sales.day.nunique(),
+        span=sales.day.max().epoch_seconds() - sales.day.min().epoch_seconds(),
+    )
     out = out.order_by("customer_id").execute()
-    return pd.DataFrame({"customer_id": out.customer_id, "baskets": out.baskets, "basket_value": out.spent / out.baskets, "gap_days": (out.span / 86400 / (out.days - 1)).where(out.days > 1)})
+    return pd.DataFrame(
+        {
+            "customer_id": out.customer_id,
+            "baskets": out.baskets,
+            "basket_value": out.spent / out.baskets,
+            "gap_days": (out.span / 86400 / (out.days - 1)).where(out.days > 1),
+        }
+    )
 
 # %% ../../nbs/01_cleaning.ipynb #40c7ac23
-def plot_customers(
-    customers: pd.DataFrame,  # from `per_customer`
-    currency: str = "",       # for the axis
-) -> Any:                     # a matplotlib Figure
-    "Three histograms: baskets, basket value, days between purchases."
+def plot_customers(customers: pd.DataFrame, currency: str = "") -> Any:
+    """Three histograms: baskets, basket value, days between purchases.
+
+    Parameters
+    ----------
+    customers : pd.DataFrame
+        From `per_customer`.
+    currency : str, default ""
+        For the axis.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     fig, axes = plt.subplots(1, 3, figsize=(9, 3))
     top = max(int(customers.baskets.quantile(0.99)), 2)
     axes[0].hist(customers.baskets.clip(upper=top), bins=min(top, 30), color=ACCENT)
-    axes[0].set(title="Baskets", xlabel=f"per customer (last bar: {top} and more)" if customers.baskets.max() > top else "per customer", ylabel="customers")
+    axes[0].set(
+        title="Baskets",
+        xlabel=f"per customer (last bar: {top} and more)"
+        if customers.baskets.max() > top
+        else "per customer",
+        ylabel="customers",
+    )
     value = customers.basket_value
     axes[1].hist(value.clip(upper=value.quantile(0.99)), bins=30, color=ACCENT)
     axes[1].set(title="Basket value", xlabel=f"mean, {currency}" if currency else "mean")
     gaps = customers.gap_days.dropna()
-    if len(gaps): axes[2].hist(gaps.clip(upper=gaps.quantile(0.99)), bins=30, color=ACCENT)
+    if len(gaps):
+        axes[2].hist(gaps.clip(upper=gaps.quantile(0.99)), bins=30, color=ACCENT)
     axes[2].set(title="Days between purchases", xlabel="mean, of those who came back")
-    for ax in axes: ax.grid(axis="x", visible=False), ax.yaxis.set_major_formatter("{x:,.0f}")
+    for ax in axes:
+        ax.grid(axis="x", visible=False)
+        ax.yaxis.set_major_formatter("{x:,.0f}")
     return fig

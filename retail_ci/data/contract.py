@@ -4,16 +4,28 @@
 
 # %% ../../nbs/00h_contract.ipynb #d3839006
 from __future__ import annotations
-import ibis
-import pandas as pd
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from ibis import _
 from typing import Any
+
+import ibis
+import pandas as pd
+from ibis import _
+
 from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.show import show_table
-from .engines import date_parts, engine, finite, loose, matched_date, parse_date, settled, trimmed
+from retail_ci.data.engines import (
+    date_parts,
+    engine,
+    finite,
+    loose,
+    matched_date,
+    parse_date,
+    settled,
+    trimmed,
+)
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
@@ -23,154 +35,414 @@ __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CU
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
-    "transaction_id": False, "customer_id": True, "product_id": False, "date": True, "quantity": False, "price": False, "revenue": False}
+    "transaction_id": False,
+    "customer_id": True,
+    "product_id": False,
+    "date": True,
+    "quantity": False,
+    "price": False,
+    "revenue": False,
+}
 PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
-    "product_id": True, "product_name": False, "category": False, "price": False, "department": False, "subcategory": False, "brand": False, "manufacturer": False}
+    "product_id": True,
+    "product_name": False,
+    "category": False,
+    "price": False,
+    "department": False,
+    "subcategory": False,
+    "brand": False,
+    "manufacturer": False,
+}
+
 
 def map_columns(
-    raw: ibis.Table,        # the source's columns, and `row`
-    columns: dict[str, str],  # our name: theirs; where left out, the names are the same
-    wanted: dict[str, bool] | None = None,  # our column: whether it must exist; `COLUMNS` if left out
-    source: str = "the transactions",       # for messages
-) -> dict[str, str]:        # our name: theirs, for the columns that exist
-    "Find the source's column for each of ours; raises `DataError` that names the missing one and those that exist."
-    wanted, there = wanted or COLUMNS, [c for c in raw.columns if c not in ("row", "damaged")]
+    raw: ibis.Table,
+    columns: dict[str, str],
+    wanted: dict[str, bool] | None = None,
+    source: str = "the transactions",
+) -> dict[str, str]:
+    """Find the source's column for each of ours.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The source's columns, and `row`.
+    columns : dict[str, str]
+        Our name: theirs; where left out, the names are the same.
+    wanted : dict[str, bool] | None, default None
+        Our column: whether it must exist; `COLUMNS` if left out.
+    source : str, default "the transactions"
+        For messages.
+
+    Returns
+    -------
+    dict[str, str]
+        Our name: theirs, for the columns that exist.
+
+    Raises
+    ------
+    DataError
+        That names the missing one and those that exist.
+    """
+    wanted = wanted or COLUMNS
+    there = [c for c in raw.columns if c not in ("row", "damaged")]
     found = {}
     for ours, needed in wanted.items():
         theirs = columns.get(ours, ours)
-        if theirs in there: found[ours] = theirs
+        if theirs in there:
+            found[ours] = theirs
         elif needed or ours in columns:
-            raise DataError(f"Column {theirs!r} (our {ours}) is not in {source}; found: {', '.join(there)}. Correct data.columns.{ours} in the config.")
+            raise DataError(
+                f"Column {theirs!r} (our {ours}) is not in {source}; found: {', '.join(there)}. "
+                f"Correct data.columns.{ours} in the config."
+            )
     if wanted is COLUMNS and not {"price", "revenue"} & set(found):
-        raise DataError(f"Neither a price nor a revenue column is in {source}; found: {', '.join(there)}. Set data.columns.price or data.columns.revenue.")
+        raise DataError(
+            f"Neither a price nor a revenue column is in {source}; found: {', '.join(there)}. Set "
+            "data.columns.price or data.columns.revenue."
+        )
     return found
 
 # %% ../../nbs/00h_contract.ipynb #b9bafed7
 def as_text(
-    column: ibis.Value,             # any column
-    missing: list[str] | None = None,  # words that mean a missing value
-    neat: bool = False,             # whether it is known that there is nothing to trim
-) -> ibis.StringValue:              # trimmed; blank becomes missing
-    "An identifier or a name: always text, so that `00012` stays `00012`."
+    column: ibis.Value, missing: list[str] | None = None, neat: bool = False
+) -> ibis.StringValue:
+    """An identifier or a name: always text, so that `00012` stays `00012`.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        Any column.
+    missing : list[str] | None, default None
+        Words that mean a missing value.
+    neat : bool, default False
+        Whether it is known that there is nothing to trim.
+
+    Returns
+    -------
+    ibis.StringValue
+        Trimmed; blank becomes missing.
+    """
     text = column.cast("string") if neat else trimmed(column.cast("string")).nullif("")
     return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
 
-def number_pattern(
-    settings: DataConfig,  # decimal and thousands
-) -> str:                  # a regular expression
-    "What a number looks like."
+
+def number_pattern(settings: DataConfig) -> str:
+    """What a number looks like.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Decimal and thousands.
+
+    Returns
+    -------
+    str
+        A regular expression.
+    """
     point = f"[{settings.decimal}]"
-    whole = f"[0-9]+|[0-9]{{1,3}}([{settings.thousands}][0-9]{{3}})+" if settings.thousands else "[0-9]+"
+    whole = (
+        f"[0-9]+|[0-9]{{1,3}}([{settings.thousands}][0-9]{{3}})+"
+        if settings.thousands
+        else "[0-9]+"
+    )
     return f"^[+-]?(({whole})({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]{{1,2}})?$"
 
 # %% ../../nbs/00h_contract.ipynb #93dd554d
-def as_number(
-    column: ibis.Value,     # a text or number column
-    settings: DataConfig | None = None,  # decimal, thousands, currency signs, missing
-) -> ibis.FloatingValue:    # float64; missing where it is no finite number
-    "A number, or missing."
+def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ibis.FloatingValue:
+    """A number, or missing.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        A text or number column.
+    settings : DataConfig | None, default None
+        Decimal, thousands, currency signs, missing.
+
+    Returns
+    -------
+    ibis.FloatingValue
+        Float64; missing where it is no finite number.
+    """
     settings = settings or DataConfig()
     if not column.type().is_string():
         return finite(column.cast("float64"))
     text = as_text(column, settings.missing)
-    for sign in settings.currency_signs: text = trimmed(text.replace(sign, ""))
-    if settings.thousands == " ": text = text.replace("\u00a0", " ").replace("\u202f", " ")
-    text = ibis.ifelse(text.re_search(number_pattern(settings)) & (text.length() <= 60), text, ibis.null("string"))
-    if settings.thousands: text = text.replace(settings.thousands, "")
+    for sign in settings.currency_signs:
+        text = trimmed(text.replace(sign, ""))
+    if settings.thousands == " ":
+        text = text.replace("\u00a0", " ").replace("\u202f", " ")
+    text = ibis.ifelse(
+        text.re_search(number_pattern(settings)) & (text.length() <= 60), text, ibis.null("string")
+    )
+    if settings.thousands:
+        text = text.replace(settings.thousands, "")
     return (text if settings.decimal == "." else text.replace(",", ".")).cast("float64")
 
-def as_date(
-    column: ibis.Value,                     # a text, date or timestamp column
-    formats: str | list[str] | None = None,  # such as "%d/%m/%Y", or several; ISO 8601 if left out
-) -> ibis.TimestampValue:                   # missing where it is no date
-    "A point in time, or missing. A declared format is the only one that is read: 3/4 is never guessed."
-    if column.type().is_integer() and formats: column = column.cast("string")
+
+def as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ibis.TimestampValue:
+    """A point in time, or missing. A declared format is the only one that is read: 3/4 is never
+    guessed.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        A text, date or timestamp column.
+    formats : str | list[str] | None, default None
+        Such as "%d/%m/%Y", or several; ISO 8601 if left out.
+
+    Returns
+    -------
+    ibis.TimestampValue
+        Missing where it is no date.
+    """
+    if column.type().is_integer() and formats:
+        column = column.cast("string")
     if not column.type().is_string():
-        if not column.type().is_temporal(): raise DataError(f"The date column {column.get_name()!r} holds {column.type()}; expected text, a date or a timestamp. Set data.date_format if it is a number such as 20251231.")
+        if not column.type().is_temporal():
+            raise DataError(
+                f"The date column {column.get_name()!r} holds {column.type()}; expected text, a "
+                "date or a timestamp. Set data.date_format if it is a number such as 20251231."
+            )
         return column.cast("timestamp(6)")
     formats = [formats] if isinstance(formats, str) or not formats else formats
     return ibis.coalesce(*(parse_date(as_text(column), f) for f in formats))
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
-    raw: ibis.Table,       # the source's columns, and `row`
-    settings: DataConfig,  # columns, formats, cancellation mark
-    floats: tuple[str, ...] = (),  # id columns that went through floats, from `float_ids`
-    neat: bool = False,    # whether it is known that no id has a blank at its ends, so that none has to be taken off
-) -> ibis.Table:           # row, the columns of the house (no product_id where the source has none), and `_` columns for the rules
-    "Parse a raw log into the columns of the house."
+    raw: ibis.Table, settings: DataConfig, floats: tuple[str, ...] = (), neat: bool = False
+) -> ibis.Table:
+    """Parse a raw log into the columns of the house.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The source's columns, and `row`.
+    settings : DataConfig
+        Columns, formats, cancellation mark.
+    floats : tuple[str, ...], default ()
+        Id columns that went through floats, from `float_ids`.
+    neat : bool, default False
+        Whether it is known that no id has a blank at its ends, so that none has to be taken off.
+
+    Returns
+    -------
+    ibis.Table
+        Row, the columns of the house (no product_id where the source has none), and `_` columns for
+        the rules.
+    """
     for name in settings.columns:
-        if name not in COLUMNS | PRODUCT_COLUMNS: raise ConfigError(unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns"))
+        if name not in COLUMNS | PRODUCT_COLUMNS:
+            raise ConfigError(
+                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
+            )
     names = map_columns(raw, settings.columns)
     raw, date, numbers = read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
-    ids = {c: without_point(as_text(col[c], settings.missing, neat), c in floats) for c in ("transaction_id", "customer_id", "product_id") if c in col}
-    basket = ids.get("transaction_id", ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-") + date.strftime("%Y%m%d"))
+    ids = {
+        c: without_point(as_text(col[c], settings.missing, neat), c in floats)
+        for c in ("transaction_id", "customer_id", "product_id")
+        if c in col
+    }
+    basket = ids.get(
+        "transaction_id",
+        ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-")
+        + date.strftime("%Y%m%d"),
+    )
     out = {"row": raw.row, "transaction_id": basket, "customer_id": ids["customer_id"]}
-    if "product_id" in ids: out["product_id"] = ids["product_id"]
-    if "transaction_id" in ids: out["_own_basket"] = ibis.literal(True)
+    if "product_id" in ids:
+        out["product_id"] = ids["product_id"]
+    if "transaction_id" in ids:
+        out["_own_basket"] = ibis.literal(True)
     out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
-    return settled(raw.select(**out, date=date, **amounts(col, numbers, basket, settings), **marks(raw, names, settings)))
+    return settled(
+        raw.select(
+            **out,
+            date=date,
+            **amounts(col, numbers, basket, settings),
+            **marks(raw, names, settings),
+        )
+    )
 
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
 def read_once(
-    raw: ibis.Table,         # the source's columns
-    names: dict[str, str],   # our name: theirs
-    settings: DataConfig,    # formats and number signs
-) -> tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]:  # the lines, their date, and their quantity, price and revenue, as far as there are any
-    "Read dates and numbers; on PostgreSQL and Spark as columns that are settled, so that a rule that asks for one does not read it again."
+    raw: ibis.Table, names: dict[str, str], settings: DataConfig
+) -> tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]:
+    """Read dates and numbers; on PostgreSQL and Spark as columns that are settled, so that a rule
+    that asks for one does not read it again.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The source's columns.
+    names : dict[str, str]
+        Our name: theirs.
+    settings : DataConfig
+        Formats and number signs.
+
+    Returns
+    -------
+    tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]
+        The lines, their date, and their quantity, price and revenue, as far as there are any.
+    """
     there = [c for c in ("quantity", "price", "revenue") if c in names]
-    if engine(raw) == "duckdb": return raw, as_date(raw[names["date"]], settings.date_format), {c: as_number(raw[names[c]], settings) for c in there}
+    if engine(raw) == "duckdb":
+        return (
+            raw,
+            as_date(raw[names["date"]], settings.date_format),
+            {c: as_number(raw[names[c]], settings) for c in there},
+        )
     formats = date_formats(settings) if raw[names["date"]].type().is_string() else []
-    parts = {f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)}
-    lines = settled(raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there}))
-    date = ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats))) if parts else as_date(lines[names["date"]], settings.date_format)
+    parts = {
+        f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
+    }
+    lines = settled(
+        raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there})
+    )
+    date = (
+        ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
+        if parts
+        else as_date(lines[names["date"]], settings.date_format)
+    )
     return lines, date, {c: lines[f"_{c}"] for c in there}
 
-def date_formats(
-    settings: DataConfig,    # date_format
-) -> list[str | None]:       # each of them; None is ISO 8601
-    "The declared date formats, as a list."
-    return settings.date_format if isinstance(settings.date_format, list) and settings.date_format else [settings.date_format or None]
 
-def without_point(
-    text: ibis.StringValue,  # ids
-    floats: bool,            # whether they went through floats
-) -> ibis.StringValue:       # `17850` for `17850.0`
-    "Take the `.0` off that a program has added to whole numbers."
+def date_formats(settings: DataConfig) -> list[str | None]:
+    """The declared date formats, as a list.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Date_format.
+
+    Returns
+    -------
+    list[str | None]
+        Each of them; None is ISO 8601.
+    """
+    return (
+        settings.date_format
+        if isinstance(settings.date_format, list) and settings.date_format
+        else [settings.date_format or None]
+    )
+
+
+def without_point(text: ibis.StringValue, floats: bool) -> ibis.StringValue:
+    """Take the `.0` off that a program has added to whole numbers.
+
+    Parameters
+    ----------
+    text : ibis.StringValue
+        Ids.
+    floats : bool
+        Whether they went through floats.
+
+    Returns
+    -------
+    ibis.StringValue
+        `17850` for `17850.0`.
+    """
     return ibis.ifelse(text.endswith(".0"), text.left(text.length() - 2), text) if floats else text
 
 # %% ../../nbs/00h_contract.ipynb #fad2e976
 def amounts(
-    col: dict[str, ibis.Value],  # our name: the source's column
-    got: dict[str, ibis.FloatingValue],  # our name: the number that was read, for quantity, price and revenue
-    basket: ibis.StringValue,    # basket ids
-    settings: DataConfig,        # words for nothing, cancellation mark
-) -> dict[str, ibis.Value]:      # quantity, price, revenue, `_unread`: an amount that is there and no number, `_minus`: a negative revenue of a positive quantity
-    "Quantity, price and revenue of a line."
-    nothing, revenue = ibis.null("float64"), got.get("revenue")
-    quantity = got["quantity"] if "quantity" in got else ibis.ifelse(revenue < 0, -1.0, 1.0) if revenue is not None and "price" not in got else ibis.literal(1.0)
-    if settings.cancelled_prefix: quantity = ibis.ifelse(basket.startswith(settings.cancelled_prefix), -quantity.abs(), quantity)
+    col: dict[str, ibis.Value],
+    got: dict[str, ibis.FloatingValue],
+    basket: ibis.StringValue,
+    settings: DataConfig,
+) -> dict[str, ibis.Value]:
+    """Quantity, price and revenue of a line.
+
+    Parameters
+    ----------
+    col : dict[str, ibis.Value]
+        Our name: the source's column.
+    got : dict[str, ibis.FloatingValue]
+        Our name: the number that was read, for quantity, price and revenue.
+    basket : ibis.StringValue
+        Basket ids.
+    settings : DataConfig
+        Words for nothing, cancellation mark.
+
+    Returns
+    -------
+    dict[str, ibis.Value]
+        Quantity, price, revenue, `_unread`: an amount that is there and no number, `_minus`: a
+        negative revenue of a positive quantity.
+    """
+    nothing = ibis.null("float64")
+    revenue = got.get("revenue")
+    quantity = (
+        got["quantity"]
+        if "quantity" in got
+        else ibis.ifelse(revenue < 0, -1.0, 1.0)
+        if revenue is not None and "price" not in got
+        else ibis.literal(1.0)
+    )
+    if settings.cancelled_prefix:
+        quantity = ibis.ifelse(
+            basket.startswith(settings.cancelled_prefix), -quantity.abs(), quantity
+        )
     sign = ibis.ifelse(quantity < 0, -1.0, 1.0)
     price = got.get("price", nothing)
-    if revenue is not None: price = ibis.coalesce(price, revenue.abs() / quantity.abs().nullif(0))
-    amount = quantity * price if revenue is None else ibis.coalesce(revenue.abs() * sign, quantity * price)
-    unread = ibis.or_(*(ibis.ifelse(got[c].isnull(), as_text(col[c], settings.missing).notnull(), False) for c in ("price", "revenue") if c in got))
+    if revenue is not None:
+        price = ibis.coalesce(price, revenue.abs() / quantity.abs().nullif(0))
+    amount = (
+        quantity * price
+        if revenue is None
+        else ibis.coalesce(revenue.abs() * sign, quantity * price)
+    )
+    unread = ibis.or_(
+        *(
+            ibis.ifelse(got[c].isnull(), as_text(col[c], settings.missing).notnull(), False)
+            for c in ("price", "revenue")
+            if c in got
+        )
+    )
     minus = (revenue < 0) & (quantity > 0) if revenue is not None else ibis.literal(False)
-    return {"quantity": quantity, "price": price, "revenue": amount, "_unread": unread, "_minus": minus.fill_null(False)}
+    return {
+        "quantity": quantity,
+        "price": price,
+        "revenue": amount,
+        "_unread": unread,
+        "_minus": minus.fill_null(False),
+    }
+
 
 def marks(
-    raw: ibis.Table,         # the source's columns
-    names: dict[str, str],   # our name: theirs
-    settings: DataConfig,    # patterns of what is no product
-) -> dict[str, ibis.BooleanValue]:  # facts that only the raw line knows
-    "Lines that are damaged, repeat the header, or match a pattern of what is no product."
+    raw: ibis.Table, names: dict[str, str], settings: DataConfig
+) -> dict[str, ibis.BooleanValue]:
+    """Lines that are damaged, repeat the header, or match a pattern of what is no product.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The source's columns.
+    names : dict[str, str]
+        Our name: theirs.
+    settings : DataConfig
+        Patterns of what is no product.
+
+    Returns
+    -------
+    dict[str, ibis.BooleanValue]
+        Facts that only the raw line knows.
+    """
     out = {"_damaged": raw.damaged.notnull()} if "damaged" in raw.columns else {}
     texts = [c for c in names.values() if raw[c].type().is_string()]
-    if "damaged" in raw.columns and texts: out["_header"] = ibis.and_(*(trimmed(raw[c]) == c for c in texts)).fill_null(False)
+    if "damaged" in raw.columns and texts:
+        out["_header"] = ibis.and_(*(trimmed(raw[c]) == c for c in texts)).fill_null(False)
     for column, pattern in settings.non_product.items():
         theirs = settings.columns.get(column, column)
-        if theirs not in raw.columns: raise DataError(unknown("column", theirs, [c for c in raw.columns if c not in ("row", "damaged")], "data.non_product"))
+        if theirs not in raw.columns:
+            raise DataError(
+                unknown(
+                    "column",
+                    theirs,
+                    [c for c in raw.columns if c not in ("row", "damaged")],
+                    "data.non_product",
+                )
+            )
         hit = as_text(raw[theirs]).re_search(pattern).fill_null(False)
         out["_pattern"] = out["_pattern"] | hit if "_pattern" in out else hit
     return out
@@ -178,146 +450,520 @@ def marks(
 # %% ../../nbs/00h_contract.ipynb #33178225
 @dataclass(frozen=True)
 class Rule:
-    "One sentence of the data contract."
-    name: str         # what the books call it
-    reason: str       # in plain words
-    severity: str     # "reject", "net" or "flag"
-    advice: str       # what to do about it
-    broken: Callable[[ibis.Table], ibis.BooleanValue]  # true where a line (or a customer) breaks the rule
+    """One sentence of the data contract."""
+
+    name: str  # what the books call it
+    reason: str  # in plain words
+    severity: str  # "reject", "net" or "flag"
+    advice: str  # what to do about it
+    broken: Callable[
+        [ibis.Table], ibis.BooleanValue
+    ]  # true where a line (or a customer) breaks the rule
     needs: tuple[str, ...] = ()  # columns without which the rule does not apply
     shows: tuple[str, ...] = ()  # columns that show what is wrong; all of them if empty
 
 # %% ../../nbs/00h_contract.ipynb #4c8415fb
 HUGE = 1e12  # no quantity, price or revenue of a shop
-WORDS = ["null", "none", "nan", "na", "n/a", "#n/a", "nil", "\\n", "unknown", "undefined", "-", "?"]  # what programs write for nothing
+WORDS = [
+    "null",
+    "none",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "nil",
+    "\\n",
+    "unknown",
+    "undefined",
+    "-",
+    "?",
+]  # what programs write for nothing
 
 REJECTS: list[Rule] = [
-    Rule("damaged_line", "More or fewer values than the header, or zero bytes", "reject", "Look for a delimiter or quotation mark inside a value; ask for an export that quotes them.", lambda t: t._damaged, ("_damaged",)),
-    Rule("repeated_header", "The header once more", "reject", "Files were joined with their headers; nothing to do.", lambda t: t._header, ("_header",)),
-    Rule("missing_basket", "No basket id", "reject", "Export the receipt number with every line, or leave data.columns.transaction_id out.", lambda t: t.transaction_id.isnull() & t.date.notnull(), shows=("transaction_id",)),
-    Rule("missing_product", "No product id", "reject", "Find the till or channel that sells without a product code.", lambda t: t.product_id.isnull(), ("product_id",), ("product_id",)),
-    Rule("unknown_product", "A product that is not in the products table", "reject", "Add it to the products table, or set data.known_products_only to false.", lambda t: ~t._known, ("_known", "_only_known"), ("product_id",)),
-    Rule("not_a_product", "Postage, a fee or another line that is no product", "reject", "Listed under data.non_product or data.exclude in the config.", lambda t: t._pattern, ("_pattern",), ("product_id",)),
-    Rule("bad_date", "No date, or one that cannot be read", "reject", "Set data.date_format to the format of the export.", lambda t: t.date.isnull(), shows=("date",)),
-    Rule("too_old", "A date before anything could have been sold", "reject", "A placeholder for no date, mostly; data.earliest sets the limit.", lambda t: t.date < t._earliest, ("_earliest",), ("date",)),
-    Rule("future", "A date in the future", "reject", "Correct the clock of that till; data.last_date sets the limit.", lambda t: t.date >= t._latest, ("_latest",), ("date",)),
-    Rule("bad_quantity", "A quantity that is no number", "reject", "Check data.decimal and data.thousands, and the units of the export.", lambda t: t.quantity.isnull(), shows=("quantity",)),
-    Rule("zero_quantity", "A quantity of zero", "reject", "Usually a void or a price check; nothing to do if the count is small.", lambda t: t.quantity == 0, shows=("quantity",)),
-    Rule("bad_price", "A price or revenue that is no finite number", "reject", "Check data.decimal, data.thousands and data.currency_signs.", lambda t: t._unread | t.revenue.isnull() | t.price.isnull(), shows=("price", "revenue")),
-    Rule("negative_price", "A negative price", "reject", "Book returns with a negative quantity, not a negative price.", lambda t: t.price < 0, shows=("price",)),
-    Rule("negative_revenue", "A negative revenue for a positive quantity", "reject", "Book returns with a negative quantity; or leave the quantity out, then a negative revenue is a return.", lambda t: t._minus, ("_minus",), ("revenue",)),
-    Rule("too_large", "A quantity, price or revenue of a trillion or more", "reject", "Look for a barcode in the wrong column.", lambda t: (t.quantity.abs() >= HUGE) | (t.price >= HUGE) | (t.revenue.abs() >= HUGE), shows=("quantity", "price", "revenue"))]
+    Rule(
+        "damaged_line",
+        "More or fewer values than the header, or zero bytes",
+        "reject",
+        "Look for a delimiter or quotation mark inside a value; ask for an export that quotes "
+        "them.",
+        lambda t: t._damaged,
+        ("_damaged",),
+    ),
+    Rule(
+        "repeated_header",
+        "The header once more",
+        "reject",
+        "Files were joined with their headers; nothing to do.",
+        lambda t: t._header,
+        ("_header",),
+    ),
+    Rule(
+        "missing_basket",
+        "No basket id",
+        "reject",
+        "Export the receipt number with every line, or leave data.columns.transaction_id out.",
+        lambda t: t.transaction_id.isnull() & t.date.notnull(),
+        shows=("transaction_id",),
+    ),
+    Rule(
+        "missing_product",
+        "No product id",
+        "reject",
+        "Find the till or channel that sells without a product code.",
+        lambda t: t.product_id.isnull(),
+        ("product_id",),
+        ("product_id",),
+    ),
+    Rule(
+        "unknown_product",
+        "A product that is not in the products table",
+        "reject",
+        "Add it to the products table, or set data.known_products_only to false.",
+        lambda t: ~t._known,
+        ("_known", "_only_known"),
+        ("product_id",),
+    ),
+    Rule(
+        "not_a_product",
+        "Postage, a fee or another line that is no product",
+        "reject",
+        "Listed under data.non_product or data.exclude in the config.",
+        lambda t: t._pattern,
+        ("_pattern",),
+        ("product_id",),
+    ),
+    Rule(
+        "bad_date",
+        "No date, or one that cannot be read",
+        "reject",
+        "Set data.date_format to the format of the export.",
+        lambda t: t.date.isnull(),
+        shows=("date",),
+    ),
+    Rule(
+        "too_old",
+        "A date before anything could have been sold",
+        "reject",
+        "A placeholder for no date, mostly; data.earliest sets the limit.",
+        lambda t: t.date < t._earliest,
+        ("_earliest",),
+        ("date",),
+    ),
+    Rule(
+        "future",
+        "A date in the future",
+        "reject",
+        "Correct the clock of that till; data.last_date sets the limit.",
+        lambda t: t.date >= t._latest,
+        ("_latest",),
+        ("date",),
+    ),
+    Rule(
+        "bad_quantity",
+        "A quantity that is no number",
+        "reject",
+        "Check data.decimal and data.thousands, and the units of the export.",
+        lambda t: t.quantity.isnull(),
+        shows=("quantity",),
+    ),
+    Rule(
+        "zero_quantity",
+        "A quantity of zero",
+        "reject",
+        "Usually a void or a price check; nothing to do if the count is small.",
+        lambda t: t.quantity == 0,
+        shows=("quantity",),
+    ),
+    Rule(
+        "bad_price",
+        "A price or revenue that is no finite number",
+        "reject",
+        "Check data.decimal, data.thousands and data.currency_signs.",
+        lambda t: t._unread | t.revenue.isnull() | t.price.isnull(),
+        shows=("price", "revenue"),
+    ),
+    Rule(
+        "negative_price",
+        "A negative price",
+        "reject",
+        "Book returns with a negative quantity, not a negative price.",
+        lambda t: t.price < 0,
+        shows=("price",),
+    ),
+    Rule(
+        "negative_revenue",
+        "A negative revenue for a positive quantity",
+        "reject",
+        "Book returns with a negative quantity; or leave the quantity out, then a negative "
+        "revenue is a return.",
+        lambda t: t._minus,
+        ("_minus",),
+        ("revenue",),
+    ),
+    Rule(
+        "too_large",
+        "A quantity, price or revenue of a trillion or more",
+        "reject",
+        "Look for a barcode in the wrong column.",
+        lambda t: (t.quantity.abs() >= HUGE) | (t.price >= HUGE) | (t.revenue.abs() >= HUGE),
+        shows=("quantity", "price", "revenue"),
+    ),
+]
 
 # %% ../../nbs/00h_contract.ipynb #0955e0c3
 KEPT: list[Rule] = [
-    Rule("return", "A return or a cancellation", "net", "Counted against revenue, never as a purchase.", lambda t: t.quantity < 0),
-    Rule("anonymous", "A sale without a customer", "flag", "Counts for revenue and trends; a loyalty card would make it useful.", lambda t: t.customer_id.isnull()),
-    Rule("contradiction", "A revenue that is not quantity × price", "flag", "Kept as it is; a discount explains it, or a price per pack.", lambda t: (t.revenue - t.quantity * t.price).abs() > t._tolerance * (t.quantity * t.price).abs() + 0.005, ("_tolerance",)),
-    Rule("unlisted_product", "A product that is not in the products table", "flag", "Add it to the products table, so that it has a name and a category.", lambda t: ~t._known, ("_known",)),
-    Rule("shared_basket", "One basket under two customers", "flag", "Basket numbers may start anew each day; join them with the date or the till.", lambda t: t.transaction_id.isin(shared_baskets(t).transaction_id), ("_own_basket",)),
-    Rule("missing_word", "A customer called NULL, nan or the like", "flag", "If it means nobody, add the word to data.missing.", lambda t: t.customer_id.lower().isin(WORDS)),
-    Rule("damaged_id", "An id like 1.23E+12, which a spreadsheet has rounded", "flag", "The id is lost; export again with ids as text.", lambda t: ibis.or_(*(t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False) for c in ("customer_id", "product_id") if c in t.columns)))]
+    Rule(
+        "return",
+        "A return or a cancellation",
+        "net",
+        "Counted against revenue, never as a purchase.",
+        lambda t: t.quantity < 0,
+    ),
+    Rule(
+        "anonymous",
+        "A sale without a customer",
+        "flag",
+        "Counts for revenue and trends; a loyalty card would make it useful.",
+        lambda t: t.customer_id.isnull(),
+    ),
+    Rule(
+        "contradiction",
+        "A revenue that is not quantity × price",
+        "flag",
+        "Kept as it is; a discount explains it, or a price per pack.",
+        lambda t: (
+            (t.revenue - t.quantity * t.price).abs()
+            > t._tolerance * (t.quantity * t.price).abs() + 0.005
+        ),
+        ("_tolerance",),
+    ),
+    Rule(
+        "unlisted_product",
+        "A product that is not in the products table",
+        "flag",
+        "Add it to the products table, so that it has a name and a category.",
+        lambda t: ~t._known,
+        ("_known",),
+    ),
+    Rule(
+        "shared_basket",
+        "One basket under two customers",
+        "flag",
+        "Basket numbers may start anew each day; join them with the date or the till.",
+        lambda t: t.transaction_id.isin(shared_baskets(t).transaction_id),
+        ("_own_basket",),
+    ),
+    Rule(
+        "missing_word",
+        "A customer called NULL, nan or the like",
+        "flag",
+        "If it means nobody, add the word to data.missing.",
+        lambda t: t.customer_id.lower().isin(WORDS),
+    ),
+    Rule(
+        "damaged_id",
+        "An id like 1.23E+12, which a spreadsheet has rounded",
+        "flag",
+        "The id is lost; export again with ids as text.",
+        lambda t: ibis.or_(
+            *(
+                t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False)
+                for c in ("customer_id", "product_id")
+                if c in t.columns
+            )
+        ),
+    ),
+]
 CUSTOMERS: list[Rule] = [
-    Rule("counter_like", "A customer that looks like a counter or a business", "flag", "Ask whether it is a till, a shared card or a reseller; it pulls averages up.", lambda c: (c.baskets > 10 * c.baskets_99) | (c.spent > 10 * c.spent_99)),
-    Rule("contradictory", "A customer who is listed twice, with different attributes", "flag", "Where the lines differ the attribute is `contradictory`, which is neither a yes nor a no: nobody is written to on the strength of one of two lines. Mend the customers table.", lambda c: c._contradictory)]
+    Rule(
+        "counter_like",
+        "A customer that looks like a counter or a business",
+        "flag",
+        "Ask whether it is a till, a shared card or a reseller; it pulls averages up.",
+        lambda c: (c.baskets > 10 * c.baskets_99) | (c.spent > 10 * c.spent_99),
+    ),
+    Rule(
+        "contradictory",
+        "A customer who is listed twice, with different attributes",
+        "flag",
+        "Where the lines differ the attribute is `contradictory`, which is neither a yes nor a "
+        "no: nobody is written to on the strength of one of two lines. Mend the customers table.",
+        lambda c: c._contradictory,
+    ),
+]
 
-def shared_baskets(
-    lines: ibis.Table,  # kept lines
-) -> ibis.Table:        # transaction_id
-    "Baskets that more than one known customer has."
-    held = lines.group_by("transaction_id").aggregate(first=lines.customer_id.min(), last=lines.customer_id.max())
+
+def shared_baskets(lines: ibis.Table) -> ibis.Table:
+    """Baskets that more than one known customer has.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Kept lines.
+
+    Returns
+    -------
+    ibis.Table
+        Transaction_id.
+    """
+    held = lines.group_by("transaction_id").aggregate(
+        first=lines.customer_id.min(), last=lines.customer_id.max()
+    )
     return held.filter(held["first"] != held["last"]).select("transaction_id")
 
 # %% ../../nbs/00h_contract.ipynb #e6893d31
-def applicable(
-    lines: ibis.Table,  # typed lines, with their `_` columns
-    rules: list[Rule],  # some of the contract
-) -> list[Rule]:        # those for which the source has what they need
-    "The rules for a source: no product rules where it has no products, none on a limit that is not set."
+def applicable(lines: ibis.Table, rules: list[Rule]) -> list[Rule]:
+    """The rules for a source: no product rules where it has no products, none on a limit that is
+    not set.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines, with their `_` columns.
+    rules : list[Rule]
+        Some of the contract.
+
+    Returns
+    -------
+    list[Rule]
+        Those for which the source has what they need.
+    """
     return [r for r in rules if not set(r.needs) - set(lines.columns)]
 
-def show_rules(
-    rules: list[Rule],  # some of the contract
-) -> Any:               # a table for readers
-    "The contract as a table."
+
+def show_rules(rules: list[Rule]) -> Any:
+    """The contract as a table.
+
+    Parameters
+    ----------
+    rules : list[Rule]
+        Some of the contract.
+
+    Returns
+    -------
+    Any
+        A table for readers.
+    """
     words = {"reject": "set aside", "net": "kept, reduces revenue", "flag": "kept, and said"}
-    return show_table(pd.DataFrame([(r.name, r.reason, words[r.severity], r.advice) for r in rules], columns=["Rule", "What", "What happens", "What to do"]))
+    return show_table(
+        pd.DataFrame(
+            [(r.name, r.reason, words[r.severity], r.advice) for r in rules],
+            columns=["Rule", "What", "What happens", "What to do"],
+        )
+    )
 
 # %% ../../nbs/00h_contract.ipynb #4d2f85d9
 def with_limits(
-    lines: ibis.Table,        # typed lines
-    settings: DataConfig,     # earliest, last_date
-    latest: pd.Timestamp | None = None,  # the day after the last one that is believed; from `last_date` if left out
-) -> ibis.Table:              # and `_earliest`, `_latest` where they apply
-    "Put the limits beside the lines."
-    if settings.last_date: latest = pd.Timestamp(settings.last_date) + pd.Timedelta(days=1)
+    lines: ibis.Table, settings: DataConfig, latest: pd.Timestamp | None = None
+) -> ibis.Table:
+    """Put the limits beside the lines.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines.
+    settings : DataConfig
+        Earliest, last_date.
+    latest : pd.Timestamp | None, default None
+        The day after the last one that is believed; from `last_date` if left out.
+
+    Returns
+    -------
+    ibis.Table
+        And `_earliest`, `_latest` where they apply.
+    """
+    if settings.last_date:
+        latest = pd.Timestamp(settings.last_date) + pd.Timedelta(days=1)
     out = {"_earliest": ibis.literal(pd.Timestamp(settings.earliest), "timestamp(6)")}
-    if latest is not None: out["_latest"] = ibis.literal(latest, "timestamp(6)")
+    if latest is not None:
+        out["_latest"] = ibis.literal(latest, "timestamp(6)")
     return lines.mutate(**out)
 
-def judge(
-    lines: ibis.Table,   # typed lines, with limits
-) -> ibis.Table:         # the lines, and `reason`: the first rejecting rule that is broken, or missing
-    "Apply the rejecting rules of the contract."
+
+def judge(lines: ibis.Table) -> ibis.Table:
+    """Apply the rejecting rules of the contract.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines, with limits.
+
+    Returns
+    -------
+    ibis.Table
+        The lines, and `reason`: the first rejecting rule that is broken, or missing.
+    """
     cases = [(r.broken(lines).fill_null(False), r.name) for r in applicable(lines, REJECTS)]
     return lines.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
 
 # %% ../../nbs/00h_contract.ipynb #abd1dd21
-def broken(
-    lines: ibis.Table,     # typed lines, with limits
-) -> ibis.BooleanValue:    # true where `judge` would give a reason
-    "Whether a line breaks a rejecting rule."
+def broken(lines: ibis.Table) -> ibis.BooleanValue:
+    """Whether a line breaks a rejecting rule.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines, with limits.
+
+    Returns
+    -------
+    ibis.BooleanValue
+        True where `judge` would give a reason.
+    """
     return ibis.or_(*(r.broken(lines) for r in applicable(lines, REJECTS))).fill_null(False)
 
-def accepted(
-    lines: ibis.Table,   # typed lines, with limits
-) -> ibis.Table:         # those that break no rejecting rule
-    "The lines that `judge` would give no reason."
+
+def accepted(lines: ibis.Table) -> ibis.Table:
+    """The lines that `judge` would give no reason.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines, with limits.
+
+    Returns
+    -------
+    ibis.Table
+        Those that break no rejecting rule.
+    """
     return lines.filter(~broken(lines))
 
 # %% ../../nbs/00h_contract.ipynb #ecc170fe
 def float_ids(
-    lines: ibis.Table,  # typed lines, or another table with ids as text
-    columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id"),  # the id columns
-) -> dict[str, int]:    # id column: how many ids end in `.0`, for the columns that went through floats
-    "Find id columns whose whole numbers carry a `.0`."
+    lines: ibis.Table, columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id")
+) -> dict[str, int]:
+    """Find id columns whose whole numbers carry a `.0`.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Typed lines, or another table with ids as text.
+    columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id")
+        The id columns.
+
+    Returns
+    -------
+    dict[str, int]
+        Id column: how many ids end in `.0`, for the columns that went through floats.
+    """
     columns = [c for c in columns if c in lines.columns]
-    ends = lines.aggregate(**{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in columns}).execute().iloc[0]
+    ends = (
+        lines.aggregate(
+            **{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in columns}
+        )
+        .execute()
+        .iloc[0]
+    )
     maybe = [c for c in columns if ends[c] > 0]
-    if not maybe: return {}
-    others = lines.aggregate(**{c: (~lines[c].re_search("^[0-9]+([.]0)?$")).cast("int32").sum() for c in maybe}).execute().iloc[0]
+    if not maybe:
+        return {}
+    others = (
+        lines.aggregate(
+            **{c: (~lines[c].re_search("^[0-9]+([.]0)?$")).cast("int32").sum() for c in maybe}
+        )
+        .execute()
+        .iloc[0]
+    )
     return {c: int(ends[c]) for c in maybe if not others[c]}
 
+
 def believed_until(
-    days: pd.DataFrame,   # day and lines, in order
-    silence: int = 92,    # days without a line
-    most: float = 0.01,   # share of the lines that may follow it
-) -> pd.Timestamp | None:  # the day after the last one that is believed; None if all are
-    "Where a long silence is followed by next to nothing, what follows is misdated."
+    days: pd.DataFrame, silence: int = 92, most: float = 0.01
+) -> pd.Timestamp | None:
+    """Where a long silence is followed by next to nothing, what follows is misdated.
+
+    Parameters
+    ----------
+    days : pd.DataFrame
+        Day and lines, in order.
+    silence : int, default 92
+        Days without a line.
+    most : float, default 0.01
+        Share of the lines that may follow it.
+
+    Returns
+    -------
+    pd.Timestamp | None
+        The day after the last one that is believed; None if all are.
+    """
     gaps = days.day.diff().dt.days
     after = days.lines[::-1].cumsum()[::-1] / max(days.lines.sum(), 1)
     cut = days[(gaps > silence) & (after <= most)]
     return days.day[cut.index[0] - 1] + pd.Timedelta(days=1) if len(cut) else None
 
 # %% ../../nbs/00h_contract.ipynb #58f84dae
-def flagged(
-    kept: ibis.Table,        # kept lines, with `row` and their `_` columns
-    settings: DataConfig,    # tolerance
-) -> ibis.Table:             # row, flag, and what the line says
-    "The lines that carry a flag."
-    lines = kept.mutate(_tolerance=ibis.literal(settings.tolerance))
-    shown = [c for c in ("transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue") if c in kept.columns]
-    rules = [r for r in applicable(lines, KEPT) if r.name not in ("return", "anonymous")]
-    alone, together = [r for r in rules if r.name != "shared_basket"], [r for r in rules if r.name == "shared_basket"]
-    found = lines.select("row", *shown, **{f"_is_{r.name}": r.broken(lines).fill_null(False) for r in alone})
-    found = found.filter(ibis.or_(*(found[f"_is_{r.name}"] for r in alone)))
-    listed = found.select("row", *shown, flag=ibis.array([ibis.ifelse(found[f"_is_{r.name}"], r.name, ibis.null("string")) for r in alone]).unnest()).filter(_.flag.notnull())
-    return ibis.union(listed, *(lines.filter(r.broken(lines).fill_null(False)).select("row", *shown, flag=ibis.literal(r.name)) for r in together))
+def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The lines that carry a flag.
 
-def counter_like(
-    customers: ibis.Table,   # customer_id, baskets, spent
-) -> ibis.Table:             # the same columns, and counter_like
-    "Which customers look like a counter or a business."
-    top = customers.aggregate(baskets_99=_.baskets.cast("float64").quantile(0.99), spent_99=_.spent.cast("float64").quantile(0.99))
+    Parameters
+    ----------
+    kept : ibis.Table
+        Kept lines, with `row` and their `_` columns.
+    settings : DataConfig
+        Tolerance.
+
+    Returns
+    -------
+    ibis.Table
+        Row, flag, and what the line says.
+    """
+    lines = kept.mutate(_tolerance=ibis.literal(settings.tolerance))
+    shown = [
+        c
+        for c in (
+            "transaction_id",
+            "customer_id",
+            "product_id",
+            "date",
+            "quantity",
+            "price",
+            "revenue",
+        )
+        if c in kept.columns
+    ]
+    rules = [r for r in applicable(lines, KEPT) if r.name not in ("return", "anonymous")]
+    alone = [r for r in rules if r.name != "shared_basket"]
+    together = [r for r in rules if r.name == "shared_basket"]
+    found = lines.select(
+        "row", *shown, **{f"_is_{r.name}": r.broken(lines).fill_null(False) for r in alone}
+    )
+    found = found.filter(ibis.or_(*(found[f"_is_{r.name}"] for r in alone)))
+    listed = found.select(
+        "row",
+        *shown,
+        flag=ibis.array(
+            [ibis.ifelse(found[f"_is_{r.name}"], r.name, ibis.null("string")) for r in alone]
+        ).unnest(),
+    ).filter(_.flag.notnull())
+    return ibis.union(
+        listed,
+        *(
+            lines.filter(r.broken(lines).fill_null(False)).select(
+                "row", *shown, flag=ibis.literal(r.name)
+            )
+            for r in together
+        ),
+    )
+
+
+def counter_like(customers: ibis.Table) -> ibis.Table:
+    """Which customers look like a counter or a business.
+
+    Parameters
+    ----------
+    customers : ibis.Table
+        Customer_id, baskets, spent.
+
+    Returns
+    -------
+    ibis.Table
+        The same columns, and counter_like.
+    """
+    top = customers.aggregate(
+        baskets_99=_.baskets.cast("float64").quantile(0.99),
+        spent_99=_.spent.cast("float64").quantile(0.99),
+    )
     beside = customers.cross_join(top)
-    return beside.select(*customers.columns, counter_like=CUSTOMERS[0].broken(beside).fill_null(False))
+    return beside.select(
+        *customers.columns, counter_like=CUSTOMERS[0].broken(beside).fill_null(False)
+    )

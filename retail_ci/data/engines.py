@@ -4,11 +4,10 @@
 
 # %% ../../nbs/00f_engines.ipynb #dfdf4c0d
 from __future__ import annotations
+
 import contextlib
 import dataclasses
 import hashlib
-import ibis
-import ibis.expr.datatypes as dt
 import importlib.util
 import json
 import os
@@ -20,11 +19,23 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import ibis
+import ibis.expr.datatypes as dt
+
 from .. import __version__
 from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, RunError, shown, translating
 from ..core.formats import sql_text
-from ..core.runs import check_writable, load, process_folder, replacing, save, sha256, staging
+from retail_ci.core.runs import (
+    check_writable,
+    load,
+    process_folder,
+    replacing,
+    save,
+    sha256,
+    staging,
+)
 
 # %% auto #0
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
@@ -36,475 +47,1135 @@ __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'c
            'write_spark', 'hold', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
-def connect(
-    settings: DataConfig | None = None,  # engine, memory, threads, spill, spark; DuckDB with its defaults if left out
-    session: Any = None,                 # a Spark session that you already have; the engine is then Spark
-) -> Any:                                # an Ibis backend; `close` ends it
-    "Open the engine that the config names."
+def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
+    """Open the engine that the config names.
+
+    Parameters
+    ----------
+    settings : DataConfig | None, default None
+        Engine, memory, threads, spill, spark; DuckDB with its defaults if left out.
+    session : Any, default None
+        A Spark session that you already have; the engine is then Spark.
+
+    Returns
+    -------
+    Any
+        An Ibis backend; `close` ends it.
+    """
     settings = settings or DataConfig()
-    if session is not None or settings.engine == "spark": return connect_spark(settings, session)
+    if session is not None or settings.engine == "spark":
+        return connect_spark(settings, session)
     return connect_duckdb(settings)
 
 # %% ../../nbs/00f_engines.ipynb #2117ce61
-def connect_duckdb(
-    settings: DataConfig,  # memory, threads, spill
-) -> Any:                  # an Ibis backend
-    "An in-memory DuckDB that keeps the order of rows, spills where it is told to, and draws no progress bar."
-    options = {"preserve_insertion_order": True, "temp_directory": str(process_folder("rci-duckdb", spill_folder(settings)))}
-    if settings.memory: options["memory_limit"] = f"{mebibytes(settings.memory)}MiB"
-    if settings.threads: options["threads"] = settings.threads
+def connect_duckdb(settings: DataConfig) -> Any:
+    """An in-memory DuckDB that keeps the order of rows, spills where it is told to, and draws no
+    progress bar.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Memory, threads, spill.
+
+    Returns
+    -------
+    Any
+        An Ibis backend.
+    """
+    options = {
+        "preserve_insertion_order": True,
+        "temp_directory": str(process_folder("rci-duckdb", spill_folder(settings))),
+    }
+    if settings.memory:
+        options["memory_limit"] = f"{mebibytes(settings.memory)}MiB"
+    if settings.threads:
+        options["threads"] = settings.threads
     con = ibis.duckdb.connect(**options)
-    if con.raw_sql("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]: con.raw_sql("SET enable_progress_bar = false")
+    if con.raw_sql("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
+        con.raw_sql("SET enable_progress_bar = false")
     return con
 
-def spill_folder(
-    settings: DataConfig,  # spill
-) -> Path:                 # an existing folder
-    "Where an engine may put what does not fit into memory: the config's folder, or the machine's temporary one."
+
+def spill_folder(settings: DataConfig) -> Path:
+    """Where an engine may put what does not fit into memory: the config's folder, or the machine's
+    temporary one.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Spill.
+
+    Returns
+    -------
+    Path
+        An existing folder.
+    """
     folder = Path(settings.spill or tempfile.gettempdir())
     check_writable(folder, "give another folder to data.spill")
-    with translating(RunError, f"The folder {folder} of data.spill cannot be used", "Give a folder that can be written."): folder.mkdir(parents=True, exist_ok=True)
+    with translating(
+        RunError,
+        f"The folder {folder} of data.spill cannot be used",
+        "Give a folder that can be written.",
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 # %% ../../nbs/00f_engines.ipynb #eff5964c
-def mebibytes(
-    size: str,  # such as "8GB", "512 MiB"
-) -> int:       # mebibytes
-    "A size with its unit, as a number of mebibytes; raises `ConfigError` for anything else."
+def mebibytes(size: str) -> int:
+    """A size with its unit, as a number of mebibytes.
+
+    Parameters
+    ----------
+    size : str
+        Such as "8GB", "512 MiB".
+
+    Returns
+    -------
+    int
+        Mebibytes.
+
+    Raises
+    ------
+    ConfigError
+        For anything else.
+    """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])i?B?\s*", size, re.I)
     value = float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) - 1) if found else 0
-    if value < 64: raise ConfigError(f"Config key 'data.memory' must be a size of at least 64MB, such as 8GB, found {size!r}.")
+    if value < 64:
+        raise ConfigError(
+            "Config key 'data.memory' must be a size of at least 64MB, such as 8GB, found "
+            f"{size!r}."
+        )
     return int(value)
 
 # %% ../../nbs/00f_engines.ipynb #cc48b78f
-SPARK_SETTINGS = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true", "spark.sql.execution.arrow.pyspark.enabled": "true",
-                  "spark.sql.parquet.compression.codec": "zstd", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS", "spark.sql.sources.partitionColumnTypeInference.enabled": "false", "spark.sql.legacy.parquet.nanosAsLong": "true"}
+SPARK_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+}
 
-def connect_spark(
-    settings: DataConfig,  # spark, memory, threads, spill
-    session: Any = None,   # a session that exists
-) -> Any:                  # an Ibis backend
-    "Spark, started here or brought along; raises `ConfigError` where pyspark or Java is missing."
+
+def connect_spark(settings: DataConfig, session: Any = None) -> Any:
+    """Spark, started here or brought along.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Spark, memory, threads, spill.
+    session : Any, default None
+        A session that exists.
+
+    Returns
+    -------
+    Any
+        An Ibis backend.
+
+    Raises
+    ------
+    ConfigError
+        Where pyspark or Java is missing.
+    """
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
-    try: import pyspark, pandas
+    try:
+        import pandas
+        import pyspark
     except ImportError as e:
-        raise ConfigError("data.engine is spark, and the Python package pyspark is not installed; install it with `pip install retail_ci[spark]`, or set data.engine to duckdb.") from e
+        raise ConfigError(
+            "data.engine is spark, and the Python package pyspark is not installed; install it "
+            "with `pip install retail_ci[spark]`, or set data.engine to duckdb."
+        ) from e
     owner = session is None
     con = ibis.pyspark.connect(start_spark(settings) if owner else session.newSession())
-    for key, value in SPARK_SETTINGS.items(): con._session.conf.set(key, value)
+    for key, value in SPARK_SETTINGS.items():
+        con._session.conf.set(key, value)
     held = contextlib.ExitStack()
-    con.retail_ci = {"owner": owner, "folder": str(held.enter_context(staging("rci-spark", spill_folder(settings), private=True))), "held": held}
+    con.retail_ci = {
+        "owner": owner,
+        "folder": str(
+            held.enter_context(staging("rci-spark", spill_folder(settings), private=True))
+        ),
+        "held": held,
+    }
     return con
 
 # %% ../../nbs/00f_engines.ipynb #f0cc85fb
-def start_spark(
-    settings: DataConfig,  # spark, memory, threads, spill
-) -> Any:                  # a SparkSession
-    "Start Spark with what it says kept off the terminal."
-    given = {key if key.startswith("spark.") else f"spark.{key}": value for key, value in settings.spark.items()}
-    here = {"spark.sql.shuffle.partitions": "4", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}  # for the cores of one machine
-    if not given.get("spark.master", "local").startswith("local"): here = {}
-    options = {"spark.master": f"local[{settings.threads or '*'}]", "spark.app.name": "retail_ci", "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false",
-               "spark.local.dir": str(spill_folder(settings)), **here}
-    if settings.memory: options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
+def start_spark(settings: DataConfig) -> Any:
+    """Start Spark with what it says kept off the terminal.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Spark, memory, threads, spill.
+
+    Returns
+    -------
+    Any
+        A SparkSession.
+    """
+    given = {
+        key if key.startswith("spark.") else f"spark.{key}": value
+        for key, value in settings.spark.items()
+    }
+    here = {
+        "spark.sql.shuffle.partitions": "4",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }  # for the cores of one machine
+    if not given.get("spark.master", "local").startswith("local"):
+        here = {}
+    options = {
+        "spark.master": f"local[{settings.threads or '*'}]",
+        "spark.app.name": "retail_ci",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(spill_folder(settings)),
+        **here,
+    }
+    if settings.memory:
+        options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
     options |= given
     check_java()
     from pyspark.sql import SparkSession
+
     with tempfile.NamedTemporaryFile(dir=process_folder("rci-spark-log")) as log:
         try:
-            with said_to(log.fileno()): return SparkSession.builder.config(map=options).getOrCreate()
+            with said_to(log.fileno()):
+                return SparkSession.builder.config(map=options).getOrCreate()
         except Exception as e:
-            words = [w for w in Path(log.name).read_text(errors="replace").splitlines() if w.strip()]
-            raise RunError(f"Spark could not be started: {' '.join((words or [str(e)])[-1].split())[:300]} Correct data.spark in the config, or set data.engine to duckdb.") from e
+            words = [
+                w for w in Path(log.name).read_text(errors="replace").splitlines() if w.strip()
+            ]
+            raise RunError(
+                f"Spark could not be started: {' '.join((words or [str(e)])[-1].split())[:300]} "
+                "Correct data.spark in the config, or set data.engine to duckdb."
+            ) from e
 
 # %% ../../nbs/00f_engines.ipynb #dab1b293
 def check_java() -> None:
-    "Raise `ConfigError` unless there is a Java that Spark can run on."
+    """Raise `ConfigError` unless there is a Java that Spark can run on."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
-    if not java: raise ConfigError("data.engine is spark, which runs on Java 17 or newer, and no java was found; install it (on Debian openjdk-17-jre-headless), or set data.engine to duckdb.")
+    if not java:
+        raise ConfigError(
+            "data.engine is spark, which runs on Java 17 or newer, and no java was found; install "
+            "it (on Debian openjdk-17-jre-headless), or set data.engine to duckdb."
+        )
     said = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
     found = re.search(r'version "(?:1\.)?(\d+)', said)
     if not found or int(found[1]) < 17:
-        raise ConfigError(f"data.engine is spark, which runs on Java 17 or newer, found {said.splitlines()[0] if said else java}; install a newer one, or set data.engine to duckdb.")
+        raise ConfigError(
+            "data.engine is spark, which runs on Java 17 or newer, found "
+            f"{said.splitlines()[0] if said else java}; install a newer one, or set data.engine "
+            "to duckdb."
+        )
+
 
 @contextlib.contextmanager
-def said_to(
-    file: int,         # a file descriptor
-) -> Iterator[None]:
-    "Send what this process and those that it starts write to the terminal into a file."
+def said_to(file: int) -> Iterator[None]:
+    """Send what this process and those that it starts write to the terminal into a file.
+
+    Parameters
+    ----------
+    file : int
+        A file descriptor.
+    """
     kept = [os.dup(1), os.dup(2)]
     try:
-        os.dup2(file, 1), os.dup2(file, 2)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
         yield
     finally:
-        for number, descriptor in enumerate(kept, 1): os.dup2(descriptor, number), os.close(descriptor)
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 # %% ../../nbs/00f_engines.ipynb #8c3e93be
-def engine(
-    thing: Any,  # an Ibis backend or expression
-) -> str:        # "duckdb", "spark", or another backend's name
-    "Which engine a backend is, or an expression runs on."
+def engine(thing: Any) -> str:
+    """Which engine a backend is, or an expression runs on.
+
+    Parameters
+    ----------
+    thing : Any
+        An Ibis backend or expression.
+
+    Returns
+    -------
+    str
+        "duckdb", "spark", or another backend's name.
+    """
     name = (thing if hasattr(thing, "raw_sql") else thing.get_backend()).name
     return "spark" if name == "pyspark" else name
 
-def close(
-    con: Any,  # from `connect`
-) -> None:
-    "End an engine and remove what it has laid down; a Spark session that was brought along goes on."
+
+def close(con: Any) -> None:
+    """End an engine and remove what it has laid down; a Spark session that was brought along goes
+    on.
+
+    Parameters
+    ----------
+    con : Any
+        From `connect`.
+    """
     own = getattr(con, "retail_ci", {"owner": True, "held": None})
-    if own["owner"]: con.disconnect()
-    if own["held"]: own["held"].close()
+    if own["owner"]:
+        con.disconnect()
+    if own["held"]:
+        own["held"].close()
 
 # %% ../../nbs/00f_engines.ipynb #55b1e2d5
 CODES: dict[str, str] = {  # letter of a date format: the text that fits it
-    "Y": r"(\d{1,4}+)", "y": r"(\d{1,2}+)", "m": r"(\d{1,2}+)", "d": r"(\d{1,2}+)", "H": r"(\d{1,2}+)", "I": r"(\d{1,2}+)", "M": r"(\d{1,2}+)", "S": r"(\d{1,2}+)",
-    "f": r"(\d{1,6}+)", "p": r"([AaPp][Mm])", "b": r"([A-Za-z]{3})", "B": r"([A-Za-z]{3,9}+)"}
-MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
+    "Y": r"(\d{1,4}+)",
+    "y": r"(\d{1,2}+)",
+    "m": r"(\d{1,2}+)",
+    "d": r"(\d{1,2}+)",
+    "H": r"(\d{1,2}+)",
+    "I": r"(\d{1,2}+)",
+    "M": r"(\d{1,2}+)",
+    "S": r"(\d{1,2}+)",
+    "f": r"(\d{1,6}+)",
+    "p": r"([AaPp][Mm])",
+    "b": r"([A-Za-z]{3})",
+    "B": r"([A-Za-z]{3,9}+)",
+}
+MONTHS = (
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+)
 
-def date_pattern(
-    format: str,                  # such as "%d/%m/%Y"
-) -> tuple[str, list[str]]:       # a regular expression with a group per letter, and the letters
-    "A date format as a regular expression; raises `ConfigError` for a letter that is not one of `CODES`."
+
+def date_pattern(format: str) -> tuple[str, list[str]]:
+    """A date format as a regular expression.
+
+    Parameters
+    ----------
+    format : str
+        Such as "%d/%m/%Y".
+
+    Returns
+    -------
+    tuple[str, list[str]]
+        A regular expression with a group per letter, and the letters.
+
+    Raises
+    ------
+    ConfigError
+        For a letter that is not one of `CODES`.
+    """
     parts = re.split(r"%-?(.)", format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     letters = parts[1::2]
     for letter in letters:
-        if letter not in CODES: raise ConfigError(f"Config key 'data.date_format' may use %{' %'.join(CODES)}, found %{letter} in {format!r}; correct it in the config.")
-    if not {"d", "m"} <= set("m" if x in "bB" else x for x in letters) or not {"Y", "y"} & set(letters) or len(set(letters)) < len(letters):
-        raise ConfigError(f"Config key 'data.date_format' must name a day, a month and a year once each, such as %d/%m/%Y, found {format!r}; correct it in the config.")
+        if letter not in CODES:
+            raise ConfigError(
+                f"Config key 'data.date_format' may use %{' %'.join(CODES)}, found %{letter} in "
+                f"{format!r}; correct it in the config."
+            )
+    if (
+        not {"d", "m"} <= {"m" if x in "bB" else x for x in letters}
+        or not {"Y", "y"} & set(letters)
+        or len(set(letters)) < len(letters)
+    ):
+        raise ConfigError(
+            "Config key 'data.date_format' must name a day, a month and a year once each, such "
+            f"as %d/%m/%Y, found {format!r}; correct it in the config."
+        )
     literal = [re.sub(r"\s+", r"\\s+", re.sub(r"([^\w\s])", r"\\\1", part)) for part in parts[::2]]
-    return "^" + "".join(a + b for a, b in zip(literal, [CODES[x] for x in letters] + [""])) + "$", letters
+    return "^" + "".join(
+        a + b for a, b in zip(literal, [CODES[x] for x in letters] + [""])
+    ) + "$", letters
 
 # %% ../../nbs/00f_engines.ipynb #3a3c0795
 ISO = r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
 
+
 @ibis.udf.scalar.builtin
 def try_strptime(value: str, format: str) -> dt.timestamp:
-    "DuckDB's parser for a declared date format; missing where the text does not fit."
+    """DuckDB's parser for a declared date format; missing where the text does not fit."""
+
 
 @ibis.udf.scalar.builtin
-def try_make_timestamp_ntz(year: int, month: int, day: int, hour: int, minute: int, second: dt.Decimal(16, 6)) -> dt.timestamp:
-    "Spark's way to put a point in time together; missing where there is no such date."
+def try_make_timestamp_ntz(
+    year: int, month: int, day: int, hour: int, minute: int, second: dt.Decimal(16, 6)
+) -> dt.timestamp:
+    """Spark's way to put a point in time together; missing where there is no such date."""
 
-def date_layout(
-    format: str | None = None,  # such as "%d/%m/%Y"; ISO 8601 if left out
-) -> tuple[str, list[str]]:     # a regular expression with a group per letter, and the letters
-    "How a date is taken apart."
-    return date_pattern(format) if format else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
 
-def parse_date(
-    text: ibis.StringValue,       # trimmed text
-    format: str | None = None,    # such as "%d/%m/%Y"; ISO 8601 if left out
-) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
-    "Text as a point in time: by the declared format only, or as ISO 8601."
-    if engine(text) != "duckdb": return matched_date(date_parts(text, format), format)
-    if format: check_format(format, text.get_backend())
-    if format: date = try_strptime(ibis.ifelse(text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]), ibis.null("string"), text), format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
-    else: date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
-    return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast("timestamp(6)")
+def date_layout(format: str | None = None) -> tuple[str, list[str]]:
+    """How a date is taken apart.
+
+    Parameters
+    ----------
+    format : str | None, default None
+        Such as "%d/%m/%Y"; ISO 8601 if left out.
+
+    Returns
+    -------
+    tuple[str, list[str]]
+        A regular expression with a group per letter, and the letters.
+    """
+    return (
+        date_pattern(format)
+        if format
+        else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
+    )
+
+
+def parse_date(text: ibis.StringValue, format: str | None = None) -> ibis.TimestampValue:
+    """Text as a point in time: by the declared format only, or as ISO 8601.
+
+    Parameters
+    ----------
+    text : ibis.StringValue
+        Trimmed text.
+    format : str | None, default None
+        Such as "%d/%m/%Y"; ISO 8601 if left out.
+
+    Returns
+    -------
+    ibis.TimestampValue
+        Missing where it is no date of the years 1 to 9999.
+    """
+    if engine(text) != "duckdb":
+        return matched_date(date_parts(text, format), format)
+    if format:
+        check_format(format, text.get_backend())
+    if format:
+        date = try_strptime(
+            ibis.ifelse(
+                text.lower().isin(["epoch", "infinity", "-infinity", "+infinity"]),
+                ibis.null("string"),
+                text,
+            ),
+            format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"),
+        )
+    else:
+        date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
+    return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast(
+        "timestamp(6)"
+    )
 
 # %% ../../nbs/00f_engines.ipynb #b20f97d4
-def check_format(
-    format: str,  # such as "%d/%m/%Y"
-    con: Any,     # an Ibis backend of DuckDB
-) -> None:
-    "Raise `ConfigError` for a date format that DuckDB cannot read."
+def check_format(format: str, con: Any) -> None:
+    """Raise `ConfigError` for a date format that DuckDB cannot read.
+
+    Parameters
+    ----------
+    format : str
+        Such as "%d/%m/%Y".
+    con : Any
+        An Ibis backend of DuckDB.
+    """
     literal = format.replace("'", "''")
-    with translating(ConfigError, f"Config key 'data.date_format' cannot be {shown(format)}", "Write it as in %d/%m/%Y; correct it in the config."):
+    with translating(
+        ConfigError,
+        f"Config key 'data.date_format' cannot be {shown(format)}",
+        "Write it as in %d/%m/%Y; correct it in the config.",
+    ):
         con.raw_sql(f"SELECT try_strptime('', '{literal}')").fetchall()
 
 # %% ../../nbs/00f_engines.ipynb #5bc15915
 @ibis.udf.scalar.builtin
-def make_timestamp(year: int, month: int, day: int, hour: int, minute: int, second: float) -> dt.timestamp:
-    "PostgreSQL's function; it stops at the first day that does not exist."
+def make_timestamp(
+    year: int, month: int, day: int, hour: int, minute: int, second: float
+) -> dt.timestamp:
+    """PostgreSQL's function; it stops at the first day that does not exist."""
+
 
 def checked_timestamp(
-    year: ibis.Value, month: ibis.Value, day: ibis.Value, hour: ibis.Value, minute: ibis.Value,  # whole numbers
+    year: ibis.Value,
+    month: ibis.Value,
+    day: ibis.Value,
+    hour: ibis.Value,
+    minute: ibis.Value,  # whole numbers
     second: ibis.StringValue,  # with six digits after the point
-) -> ibis.TimestampValue:      # missing where there is no such time
-    "PostgreSQL must not be asked for a day that does not exist, so the calendar is checked first."
+) -> ibis.TimestampValue:  # missing where there is no such time
+    """PostgreSQL must not be asked for a day that does not exist, so the calendar is checked first."""
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    last = ibis.cases((month.isin([4, 6, 9, 11]), 30), (month == 2, ibis.ifelse(leap, 29, 28)), else_=31)
-    fine = year.between(1, 9999) & month.between(1, 12) & day.between(1, last) & hour.between(0, 23) & minute.between(0, 59)
-    parts = [ibis.ifelse(fine, n, ibis.null("int64")).cast("int32") for n in (year, month, day, hour, minute)]
+    last = ibis.cases(
+        (month.isin([4, 6, 9, 11]), 30), (month == 2, ibis.ifelse(leap, 29, 28)), else_=31
+    )
+    fine = (
+        year.between(1, 9999)
+        & month.between(1, 12)
+        & day.between(1, last)
+        & hour.between(0, 23)
+        & minute.between(0, 59)
+    )
+    parts = [
+        ibis.ifelse(fine, n, ibis.null("int64")).cast("int32")
+        for n in (year, month, day, hour, minute)
+    ]
     return make_timestamp(*parts, second.cast("float64"))
 
 # %% ../../nbs/00f_engines.ipynb #44df1d20
-def assemble_date(
-    part: Mapping[str, ibis.StringValue],  # letter: what stands there; missing where the text does not fit
-    where: str,                            # the engine
-) -> ibis.TimestampValue:                  # missing where there is no such date
-    "Put a date together from its parts."
+def assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.TimestampValue:
+    """Put a date together from its parts.
+
+    Parameters
+    ----------
+    part : Mapping[str, ibis.StringValue]
+        Letter: what stands there; missing where the text does not fit.
+    where : str
+        The engine.
+
+    Returns
+    -------
+    ibis.TimestampValue
+        Missing where there is no such date.
+    """
     number = {letter: value.cast("int64") for letter, value in part.items() if letter not in "pbBf"}
     zero = ibis.literal(0, "int64")
     short = number.get("y", zero)
     year = number["Y"] if "Y" in number else short + ibis.ifelse(short >= 69, 1900, 2000)
     name = next((part[x].lower() for x in "bB" if x in part), None)
-    month = number["m"] if name is None else ibis.cases(*((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(MONTHS, 1)), else_=ibis.null("int64"))
+    month = (
+        number["m"]
+        if name is None
+        else ibis.cases(
+            *((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(MONTHS, 1)),
+            else_=ibis.null("int64"),
+        )
+    )
     hour = number.get("H", zero).fill_null(0)
     if "I" in number:
         clock = ibis.ifelse(number["I"].between(1, 12), number["I"] % 12, ibis.null("int64"))
         hour = clock + ibis.ifelse(part["p"].lower() == "pm", 12, 0) if "p" in part else clock
     seconds = number.get("S", zero)
-    second = ibis.ifelse(seconds.fill_null(0) < 60, seconds.fill_null(0), ibis.null("int64")).cast("string") + "." + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
+    second = (
+        ibis.ifelse(seconds.fill_null(0) < 60, seconds.fill_null(0), ibis.null("int64")).cast(
+            "string"
+        )
+        + "."
+        + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
+    )
     parts = (year, month, number["d"], hour, number.get("M", zero).fill_null(0), second)
     return (checked_timestamp if where == "postgres" else spark_timestamp)(*parts)
 
+
 def spark_timestamp(
-    year: ibis.Value, month: ibis.Value, day: ibis.Value, hour: ibis.Value, minute: ibis.Value,  # whole numbers
+    year: ibis.Value,
+    month: ibis.Value,
+    day: ibis.Value,
+    hour: ibis.Value,
+    minute: ibis.Value,  # whole numbers
     second: ibis.StringValue,  # with six digits after the point
-) -> ibis.TimestampValue:      # missing where there is no such time
-    "Spark looks by itself whether there is such a day, and knows a year 0, which we do not."
+) -> ibis.TimestampValue:  # missing where there is no such time
+    """Spark looks by itself whether there is such a day, and knows a year 0, which we do not."""
     year = ibis.ifelse(year.between(1, 9999), year, ibis.null("int64"))
-    return try_make_timestamp_ntz(*(n.cast("int32") for n in (year, month, day, hour, minute)), second.cast("decimal(16, 6)"))
+    return try_make_timestamp_ntz(
+        *(n.cast("int32") for n in (year, month, day, hour, minute)), second.cast("decimal(16, 6)")
+    )
 
 # %% ../../nbs/00f_engines.ipynb #b71e6ceb
 @ibis.udf.scalar.builtin
 def regexp_match(text: str, pattern: str) -> dt.Array(dt.string):
-    "PostgreSQL's function: the groups of the first match."
+    """PostgreSQL's function: the groups of the first match."""
 
-def settled(
-    table: ibis.Table,  # columns that are used more than once
-) -> ibis.Table:        # the same; on PostgreSQL and Spark each of them is worked out once
-    "Let an engine work columns out once, however often they are used; DuckDB does so by itself."
-    return table if engine(table) == "duckdb" else table.mutate(_settled=ibis.random()).drop("_settled")
 
-def date_parts(
-    text: ibis.StringValue,     # dates, trimmed
-    format: str | None = None,  # a date format; ISO 8601 if left out
-) -> ibis.ArrayValue:           # what stands for each letter of the format; missing where the text does not fit
-    "Take a date apart, on PostgreSQL or Spark."
+def settled(table: ibis.Table) -> ibis.Table:
+    """Let an engine work columns out once, however often they are used; DuckDB does so by itself.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        Columns that are used more than once.
+
+    Returns
+    -------
+    ibis.Table
+        The same; on PostgreSQL and Spark each of them is worked out once.
+    """
+    return (
+        table
+        if engine(table) == "duckdb"
+        else table.mutate(_settled=ibis.random()).drop("_settled")
+    )
+
+
+def date_parts(text: ibis.StringValue, format: str | None = None) -> ibis.ArrayValue:
+    """Take a date apart, on PostgreSQL or Spark.
+
+    Parameters
+    ----------
+    text : ibis.StringValue
+        Dates, trimmed.
+    format : str | None, default None
+        A date format; ISO 8601 if left out.
+
+    Returns
+    -------
+    ibis.ArrayValue
+        What stands for each letter of the format; missing where the text does not fit.
+    """
     pattern, letters = date_layout(format)
-    if engine(text) == "postgres": return regexp_match(text, pattern)
+    if engine(text) == "postgres":
+        return regexp_match(text, pattern)
     groups = ",".join(f"${n}" for n in range(1, len(letters) + 1))
-    return ibis.ifelse(text.re_search(pattern), text.re_replace(pattern, groups).split(","), ibis.null("array<string>"))
+    return ibis.ifelse(
+        text.re_search(pattern),
+        text.re_replace(pattern, groups).split(","),
+        ibis.null("array<string>"),
+    )
 
-def matched_date(
-    parts: ibis.ArrayValue,       # from `date_parts`
-    format: str | None = None,    # the format that it was taken apart by
-) -> ibis.TimestampValue:         # missing where it is no date of the years 1 to 9999
-    "Put together what `date_parts` took apart."
-    return assemble_date({letter: parts[n].nullif("") for n, letter in enumerate(date_layout(format)[1])}, engine(parts)).cast("timestamp(6)")
+
+def matched_date(parts: ibis.ArrayValue, format: str | None = None) -> ibis.TimestampValue:
+    """Put together what `date_parts` took apart.
+
+    Parameters
+    ----------
+    parts : ibis.ArrayValue
+        From `date_parts`.
+    format : str | None, default None
+        The format that it was taken apart by.
+
+    Returns
+    -------
+    ibis.TimestampValue
+        Missing where it is no date of the years 1 to 9999.
+    """
+    return assemble_date(
+        {letter: parts[n].nullif("") for n, letter in enumerate(date_layout(format)[1])},
+        engine(parts),
+    ).cast("timestamp(6)")
 
 # %% ../../nbs/00f_engines.ipynb #ba661cd3
 @ibis.udf.scalar.builtin
 def btrim(value: str, characters: str) -> str:
-    "Spark's way to take characters off both ends."
+    """Spark's way to take characters off both ends."""
+
 
 @ibis.udf.scalar.builtin(name="chr")
 def character(code: int) -> str:
-    "The character of a number."
+    """The character of a number."""
 
-def trimmed(
-    text: ibis.StringValue,  # any text
-) -> ibis.StringValue:       # without blanks, tabs, line ends, vertical tabs and form feeds on either end
-    "Take the white space off, and nothing else, on any engine."
-    if engine(text) == "spark": return btrim(text, ibis.literal(" \t\n\r") + character(11) + character(12))
-    return text.strip() if engine(text) != "duckdb" else ibis.ifelse(loose(text), text.strip(), text)
+
+def trimmed(text: ibis.StringValue) -> ibis.StringValue:
+    """Take the white space off, and nothing else, on any engine.
+
+    Parameters
+    ----------
+    text : ibis.StringValue
+        Any text.
+
+    Returns
+    -------
+    ibis.StringValue
+        Without blanks, tabs, line ends, vertical tabs and form feeds on either end.
+    """
+    if engine(text) == "spark":
+        return btrim(text, ibis.literal(" \t\n\r") + character(11) + character(12))
+    return (
+        text.strip() if engine(text) != "duckdb" else ibis.ifelse(loose(text), text.strip(), text)
+    )
+
 
 @ibis.udf.scalar.builtin(name="array_extract")
 def character_at(text: str, place: int) -> str:
-    "DuckDB's character at a place, from the end if it is negative: a third of the time of `right`."
+    """DuckDB's character at a place, from the end if it is negative: a third of the time of
+    `right`.
+    """
 
-def loose(
-    text: ibis.StringValue,  # any text
-) -> ibis.BooleanValue:      # true where it is empty or may have white space at its ends; always true where that is not known
-    "Whether there may be something to trim."
-    return (text < "!") | (character_at(text, -1) < "!") if engine(text) == "duckdb" else ibis.literal(True)
+
+def loose(text: ibis.StringValue) -> ibis.BooleanValue:
+    """Whether there may be something to trim.
+
+    Parameters
+    ----------
+    text : ibis.StringValue
+        Any text.
+
+    Returns
+    -------
+    ibis.BooleanValue
+        True where it is empty or may have white space at its ends; always true where that is not
+        known.
+    """
+    return (
+        (text < "!") | (character_at(text, -1) < "!")
+        if engine(text) == "duckdb"
+        else ibis.literal(True)
+    )
 
 # %% ../../nbs/00f_engines.ipynb #c0fb03cd
-def finite(
-    number: ibis.NumericValue,  # float64
-) -> ibis.FloatingValue:        # missing where it is infinite or no number
-    "A number, or missing."
+def finite(number: ibis.NumericValue) -> ibis.FloatingValue:
+    """A number, or missing.
+
+    Parameters
+    ----------
+    number : ibis.NumericValue
+        Float64.
+
+    Returns
+    -------
+    ibis.FloatingValue
+        Missing where it is infinite or no number.
+    """
     return ibis.ifelse(number.abs() <= 1.7976931348623157e308, number, ibis.null("float64"))
 
+
 def exact_sum(
-    amount: ibis.FloatingValue,              # money, below 10^13 in size
-    where: ibis.BooleanValue | None = None,  # which lines; all if left out
-) -> ibis.FloatingScalar:                    # the sum, exact to four digits; missing where there is nothing to add
-    "Add money exactly, whatever the order."
-    return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(10_000.0)
+    amount: ibis.FloatingValue, where: ibis.BooleanValue | None = None
+) -> ibis.FloatingScalar:
+    """Add money exactly, whatever the order.
+
+    Parameters
+    ----------
+    amount : ibis.FloatingValue
+        Money, below 10^13 in size.
+    where : ibis.BooleanValue | None, default None
+        Which lines; all if left out.
+
+    Returns
+    -------
+    ibis.FloatingScalar
+        The sum, exact to four digits; missing where there is nothing to add.
+    """
+    return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(
+        10_000.0
+    )
 
 # %% ../../nbs/00f_engines.ipynb #3b93ff44
 @ibis.udf.scalar.builtin
 def unix_micros(time: dt.Timestamp(timezone="UTC")) -> int:
-    "Spark's microseconds since 1970."
+    """Spark's microseconds since 1970."""
 
-def answer(
-    table: ibis.Table,  # a small result
-) -> Any:               # a pandas DataFrame; times of any year, to the microsecond
-    "Carry an expression out and fetch its rows."
+
+def answer(table: ibis.Table) -> Any:
+    """Carry an expression out and fetch its rows.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        A small result.
+
+    Returns
+    -------
+    Any
+        A pandas DataFrame; times of any year, to the microsecond.
+    """
     times = [name for name, kind in table.schema().items() if kind.is_timestamp()]
-    if engine(table) != "spark" or not times: return table.execute()
-    import numpy, pandas
-    rows = table.mutate(**{name: unix_micros(table[name]).cast("string") for name in times}).execute()
-    return rows.assign(**{name: pandas.Series(numpy.array([None if v is None or v != v else int(v) for v in rows[name]], "datetime64[us]"), rows.index) for name in times})
+    if engine(table) != "spark" or not times:
+        return table.execute()
+    import numpy
+    import pandas
+
+    rows = table.mutate(
+        **{name: unix_micros(table[name]).cast("string") for name in times}
+    ).execute()
+    return rows.assign(
+        **{
+            name: pandas.Series(
+                numpy.array(
+                    [None if v is None or v != v else int(v) for v in rows[name]], "datetime64[us]"
+                ),
+                rows.index,
+            )
+            for name in times
+        }
+    )
 
 # %% ../../nbs/00f_engines.ipynb #ed2ae62a
-def different(
-    table: ibis.Table,  # any table, in any order
-    *columns: str,      # what is looked at
-) -> ibis.Table:        # these columns, each combination once
-    "The different values of some columns."
+def different(table: ibis.Table, *columns: str) -> ibis.Table:
+    """The different values of some columns.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        Any table, in any order.
+    *columns : str
+        What is looked at.
+
+    Returns
+    -------
+    ibis.Table
+        These columns, each combination once.
+    """
     return table.group_by(*columns).aggregate(_n=table.count()).select(*columns)
 
 # %% ../../nbs/00f_engines.ipynb #3bfb579c
-def duckdb_hash(
-    value: ibis.Value,  # of any type
-) -> ibis.Value:        # unsigned, 64 bits
-    "DuckDB's 64 bits of any value, as they are; Ibis turns them into a signed number by way of text."
+def duckdb_hash(value: ibis.Value) -> ibis.Value:
+    """DuckDB's 64 bits of any value, as they are; Ibis turns them into a signed number by way of
+    text.
+
+    Parameters
+    ----------
+    value : ibis.Value
+        Of any type.
+
+    Returns
+    -------
+    ibis.Value
+        Unsigned, 64 bits.
+    """
+
     @ibis.udf.scalar.builtin(name="hash")
     def bits(value) -> dt.uint64: ...
+
     return bits(value)
 
-def copies(
-    table: ibis.Table,     # lines with a unique `row`
-    columns: list[str] | None = None,  # what is compared; all but `row` if left out
-) -> ibis.Table:           # `row` of each line that equals an earlier one; missing values equal each other
-    "Find exact copies."
+
+def copies(table: ibis.Table, columns: list[str] | None = None) -> ibis.Table:
+    """Find exact copies.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        Lines with a unique `row`.
+    columns : list[str] | None, default None
+        What is compared; all but `row` if left out.
+
+    Returns
+    -------
+    ibis.Table
+        `row` of each line that equals an earlier one; missing values equal each other.
+    """
     columns = columns or [c for c in table.columns if c != "row"]
-    if engine(table) == "postgres": return table.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row")).filter(lambda t: t.nth > 0).select("row")
+    if engine(table) == "postgres":
+        return (
+            table.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row"))
+            .filter(lambda t: t.nth > 0)
+            .select("row")
+        )
     line = ibis.struct({c: table[c] for c in columns})
     fingerprint = duckdb_hash(line) if engine(table) == "duckdb" else line.hash()
-    seen = table.select(fingerprint=fingerprint).group_by("fingerprint").aggregate(n=lambda t: t.count()).filter(lambda t: t.n > 1)
+    seen = (
+        table.select(fingerprint=fingerprint)
+        .group_by("fingerprint")
+        .aggregate(n=lambda t: t.count())
+        .filter(lambda t: t.n > 1)
+    )
     alike = table.select("row", *columns, fingerprint=fingerprint).semi_join(seen, "fingerprint")
-    return alike.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row")).filter(lambda t: t.nth > 0).select("row")
+    return (
+        alike.mutate(nth=ibis.row_number().over(group_by=columns, order_by="row"))
+        .filter(lambda t: t.nth > 0)
+        .select("row")
+    )
 
 # %% ../../nbs/00f_engines.ipynb #6a10aeec
-def read_parquet(
-    con: Any,                  # the Ibis backend
-    files: list[Path],         # parquet files with the same columns
-) -> ibis.Table:               # their columns, and `row`, counted from 1 over all files
-    "Open parquet files as one table with row numbers; nothing is read yet."
+def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
+    """Open parquet files as one table with row numbers; nothing is read yet.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    files : list[Path]
+        Parquet files with the same columns.
+
+    Returns
+    -------
+    ibis.Table
+        Their columns, and `row`, counted from 1 over all files.
+    """
     from pyarrow.parquet import read_metadata
+
     files = [Path(f).resolve() for f in files]
     lengths = []
     for file in files:
-        with translating(DataError, f"{file.name} cannot be read as PARQUET", "Fetch it again."): lengths.append(read_metadata(file).num_rows)
+        with translating(DataError, f"{file.name} cannot be read as PARQUET", "Fetch it again."):
+            lengths.append(read_metadata(file).num_rows)
     starts = {str(f): sum(lengths[:n]) for n, f in enumerate(files)}
-    if engine(con) == "spark": return read_parquet_spark(con, starts)
-    parted = {"hive_partitioning": True, "hive_types_autocast": False} if any("=" in p.name for f in files for p in f.parents) else {"hive_partitioning": False}
-    table = con.read_parquet(files, file_row_number=True, filename=len(files) > 1, union_by_name=True, **parted)
-    if "row" in table.columns: table = table.rename({"row (source)": "row"})
-    start = ibis.cases(*((table.filename == name, first) for name, first in starts.items()), else_=0) if len(files) > 1 else 0
-    lines = table.mutate(row=start + table.file_row_number + 1).drop("file_row_number", *(["filename"] if len(files) > 1 else []))
+    if engine(con) == "spark":
+        return read_parquet_spark(con, starts)
+    parted = (
+        {"hive_partitioning": True, "hive_types_autocast": False}
+        if any("=" in p.name for f in files for p in f.parents)
+        else {"hive_partitioning": False}
+    )
+    table = con.read_parquet(
+        files, file_row_number=True, filename=len(files) > 1, union_by_name=True, **parted
+    )
+    if "row" in table.columns:
+        table = table.rename({"row (source)": "row"})
+    start = (
+        ibis.cases(*((table.filename == name, first) for name, first in starts.items()), else_=0)
+        if len(files) > 1
+        else 0
+    )
+    lines = table.mutate(row=start + table.file_row_number + 1).drop(
+        "file_row_number", *(["filename"] if len(files) > 1 else [])
+    )
     return con.create_view(ibis.util.gen_name("files"), lines)
 
 # %% ../../nbs/00f_engines.ipynb #cabb61cd
-def read_parquet_spark(
-    con: Any,                  # the Ibis backend, Spark
-    starts: dict[str, int],    # file: lines in the files before it
-) -> ibis.Table:               # their columns, and `row`
-    "Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column. Nanoseconds, which Spark does not know, become microseconds."
+def read_parquet_spark(con: Any, starts: dict[str, int]) -> ibis.Table:
+    """Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column.
+    Nanoseconds, which Spark does not know, become microseconds.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend, Spark.
+    starts : dict[str, int]
+        File: lines in the files before it.
+
+    Returns
+    -------
+    ibis.Table
+        Their columns, and `row`.
+    """
     import pandas as pd
     from pyarrow.parquet import read_schema
+
     names = list(starts)
-    base = next((p.parent for p in reversed(Path(names[0]).parents) if "=" in p.name), Path(names[0]).parent if len(names) == 1 else None)
+    base = next(
+        (p.parent for p in reversed(Path(names[0]).parents) if "=" in p.name),
+        Path(names[0]).parent if len(names) == 1 else None,
+    )
     reader = con._session.read.option("mergeSchema", str(len(names) > 1).lower())
-    frame = (reader.option("basePath", str(base)) if base else reader).parquet(*[glob_safe(n) for n in names])
-    if "row" in frame.columns: frame = frame.withColumnRenamed("row", "row (source)")
-    nanos = {f.name for n in names for f in read_schema(n) if str(f.type).startswith("timestamp[ns")}
-    frame = frame.selectExpr(*[f"CAST(timestamp_micros(`{c}` DIV 1000) AS TIMESTAMP_NTZ) AS `{c}`" if c in nanos else f"`{c}`" for c in frame.columns], "_metadata")
-    frame = frame.selectExpr("*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`")
-    ours = [f"`{c}`" for c in frame.columns if c not in ("_metadata", "file_row_number", "filename")]
+    frame = (reader.option("basePath", str(base)) if base else reader).parquet(
+        *[glob_safe(n) for n in names]
+    )
+    if "row" in frame.columns:
+        frame = frame.withColumnRenamed("row", "row (source)")
+    nanos = {
+        f.name for n in names for f in read_schema(n) if str(f.type).startswith("timestamp[ns")
+    }
+    frame = frame.selectExpr(
+        *[
+            f"CAST(timestamp_micros(`{c}` DIV 1000) AS TIMESTAMP_NTZ) AS `{c}`"
+            if c in nanos
+            else f"`{c}`"
+            for c in frame.columns
+        ],
+        "_metadata",
+    )
+    frame = frame.selectExpr(
+        "*", "_metadata.row_index AS `file_row_number`", "_metadata.file_path AS `filename`"
+    )
+    ours = [
+        f"`{c}`" for c in frame.columns if c not in ("_metadata", "file_row_number", "filename")
+    ]
     if len(names) > 1:
-        first = con._session.createDataFrame(pd.DataFrame({"place": [Path(n).as_uri().replace("file://", "file:") for n in names], "start": list(starts.values())}))
+        first = con._session.createDataFrame(
+            pd.DataFrame(
+                {
+                    "place": [Path(n).as_uri().replace("file://", "file:") for n in names],
+                    "start": list(starts.values()),
+                }
+            )
+        )
         frame = frame.join(first.hint("broadcast"), frame.filename == first.place)
-    frame = frame.selectExpr(*ours, ("start + " if len(names) > 1 else "") + "file_row_number + 1 AS `row`")
+    frame = frame.selectExpr(
+        *ours, ("start + " if len(names) > 1 else "") + "file_row_number + 1 AS `row`"
+    )
     name = ibis.util.gen_name("files")
     frame.createOrReplaceTempView(name)
     return con.table(name)
 
-def glob_safe(
-    path: str,  # a file
-) -> str:       # the same, for a reader that takes patterns
-    "Escape what Hadoop's file patterns would read as a wildcard."
+
+def glob_safe(path: str) -> str:
+    """Escape what Hadoop's file patterns would read as a wildcard.
+
+    Parameters
+    ----------
+    path : str
+        A file.
+
+    Returns
+    -------
+    str
+        The same, for a reader that takes patterns.
+    """
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 # %% ../../nbs/00f_engines.ipynb #c7683430
-def write_table(
-    table: ibis.Table,   # what to write, in order
-    path: Path,          # a parquet file; its place is taken only when all is written
-) -> None:
-    "Write an expression as parquet without holding it in memory."
+def write_table(table: ibis.Table, path: Path) -> None:
+    """Write an expression as parquet without holding it in memory.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        What to write, in order.
+    path : Path
+        A parquet file; its place is taken only when all is written.
+    """
     with replacing(path) as part:
-        if engine(table) == "spark": write_spark(table, part)
-        elif table.get_backend().name == "duckdb": copy_parquet(table, part)
-        else: table.to_parquet(part, compression="zstd")
+        if engine(table) == "spark":
+            write_spark(table, part)
+        elif table.get_backend().name == "duckdb":
+            copy_parquet(table, part)
+        else:
+            table.to_parquet(part, compression="zstd")
+
 
 def copy_parquet(
     table: ibis.Table,
     path: Path,
 ) -> None:
-    "Let DuckDB write a parquet file; Ibis quotes the path as Python does, which breaks in a folder with a quotation mark."
+    """Let DuckDB write a parquet file; Ibis quotes the path as Python does, which breaks in a
+    folder with a quotation mark.
+    """
     con = table.get_backend()
     con._run_pre_execute_hooks(table)
-    con.raw_sql(f"COPY ({con.compile(table)}) TO {sql_text(path)} (FORMAT parquet, COMPRESSION zstd)")
+    con.raw_sql(
+        f"COPY ({con.compile(table)}) TO {sql_text(path)} (FORMAT parquet, COMPRESSION zstd)"
+    )
 
-def write_spark(
-    table: ibis.Table,   # on Spark
-    path: Path,          # a parquet file
-) -> None:
-    "Let Spark write its parts, and join them in order into one file with the types of the expression."
+
+def write_spark(table: ibis.Table, path: Path) -> None:
+    """Let Spark write its parts, and join them in order into one file with the types of the
+    expression.
+
+    Parameters
+    ----------
+    table : ibis.Table
+        On Spark.
+    path : Path
+        A parquet file.
+    """
     con = table.get_backend()
     with tempfile.TemporaryDirectory(prefix="parts-", dir=con.retail_ci["folder"]) as folder:
-        con._session.sql(str(ibis.to_sql(table, dialect="pyspark"))).write.parquet(f"{folder}/parts")
+        con._session.sql(str(ibis.to_sql(table, dialect="pyspark"))).write.parquet(
+            f"{folder}/parts"
+        )
         parts = sorted(Path(folder, "parts").glob("part-*.parquet"))
         duck = connect_duckdb(DataConfig(threads=1))
         raw = duck.read_parquet(parts)
-        typed = raw.select(**{name: raw[name].cast("timestamp('UTC')").cast(kind) if kind.is_timestamp() and raw[name].type().timezone else raw[name].cast(kind) for name, kind in table.schema().items()})
+        typed = raw.select(
+            **{
+                name: raw[name].cast("timestamp('UTC')").cast(kind)
+                if kind.is_timestamp() and raw[name].type().timezone
+                else raw[name].cast(kind)
+                for name, kind in table.schema().items()
+            }
+        )
         copy_parquet(typed, path)
         duck.disconnect()
 
 # %% ../../nbs/00f_engines.ipynb #bb9e3d33
-def hold(
-    con: Any,           # the Ibis backend
-    table: ibis.Table,  # what is needed more than once
-    name: str,          # what it is called
-) -> ibis.Table:        # the same, carried out; only DuckDB keeps the order of its rows
-    "Carry an expression out where the data is, and go on from its result."
+def hold(con: Any, table: ibis.Table, name: str) -> ibis.Table:
+    """Carry an expression out where the data is, and go on from its result.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    table : ibis.Table
+        What is needed more than once.
+    name : str
+        What it is called.
+
+    Returns
+    -------
+    ibis.Table
+        The same, carried out; only DuckDB keeps the order of its rows.
+    """
     name = ibis.util.gen_name(name)
-    if engine(con) != "spark": return con.create_table(name, table, temp=True)
+    if engine(con) != "spark":
+        return con.create_table(name, table, temp=True)
     frame = con._session.sql(str(ibis.to_sql(table, dialect="pyspark")))
     path = str(Path(con.retail_ci["folder"]) / name)
     frame.write.parquet(path)
     return known_parquet(con, path, frame.schema)
 
-def known_parquet(
-    con: Any,         # the Ibis backend
-    path: str | Path,  # a parquet file or folder of ours
-    schema: Any,      # what Spark calls its columns: a schema, or text such as "`row` BIGINT"
-) -> ibis.Table:      # the table
-    "Open parquet whose columns are known; Spark would otherwise start a job to ask."
-    if engine(con) != "spark": return con.read_parquet(str(path))
+
+def known_parquet(con: Any, path: str | Path, schema: Any) -> ibis.Table:
+    """Open parquet whose columns are known; Spark would otherwise start a job to ask.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    path : str | Path
+        A parquet file or folder of ours.
+    schema : Any
+        What Spark calls its columns: a schema, or text such as "`row` BIGINT".
+
+    Returns
+    -------
+    ibis.Table
+        The table.
+    """
+    if engine(con) != "spark":
+        return con.read_parquet(str(path))
     name = ibis.util.gen_name("known")
     con._session.read.schema(schema).parquet(glob_safe(str(path))).createOrReplaceTempView(name)
     return con.table(name)
 
 # %% ../../nbs/00f_engines.ipynb #8f14bedf
-CLEANING = {"transactions", "products", "customers", "columns", "date_format", "duplicates", "cancelled_prefix", "non_product", "exclude", "sensitive", "known_products_only", "earliest",
-            "last_date", "max_silence", "tolerance", "max_rejected", "engine", "memory", "threads", "spill", "spark"}  # keys of the data section that say nothing about how a file is read
+CLEANING = {
+    "transactions",
+    "products",
+    "customers",
+    "columns",
+    "date_format",
+    "duplicates",
+    "cancelled_prefix",
+    "non_product",
+    "exclude",
+    "sensitive",
+    "known_products_only",
+    "earliest",
+    "last_date",
+    "max_silence",
+    "tolerance",
+    "max_rejected",
+    "engine",
+    "memory",
+    "threads",
+    "spill",
+    "spark",
+}  # keys of the data section that say nothing about how a file is read
 
-def staging_name(
-    file: Path,            # a source file
-    settings: DataConfig,  # how it is read
-    table: str = "",       # its sheet or table
-    query: str = "",       # SQL in its place
-) -> str:                  # such as "1f0c2d3a4b5c6d7e.parquet"
-    "The name under which a converted file is kept: its content, how it is read, and by which code."
+
+def staging_name(file: Path, settings: DataConfig, table: str = "", query: str = "") -> str:
+    """The name under which a converted file is kept: its content, how it is read, and by which
+    code.
+
+    Parameters
+    ----------
+    file : Path
+        A source file.
+    settings : DataConfig
+        How it is read.
+    table : str, default ""
+        Its sheet or table.
+    query : str, default ""
+        SQL in its place.
+
+    Returns
+    -------
+    str
+        Such as "1f0c2d3a4b5c6d7e.parquet".
+    """
     code = importlib.util.find_spec("retail_ci.data.sources").origin
     reading = {k: v for k, v in dataclasses.asdict(settings).items() if k not in CLEANING}
     recipe = [sha256(file), file.suffix.lower(), table, query, reading, __version__, sha256(code)]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
 
 # %% ../../nbs/00f_engines.ipynb #e69fc9aa
-def staging_index(
-    folder: Path,                     # runs/<name>/staging
-    used: Mapping[str, str] | None = None,  # name of a converted file: the source file's name, to be added
-) -> dict[str, str]:                  # all that the index holds
-    "Read the index of converted files, or add to it."
+def staging_index(folder: Path, used: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Read the index of converted files, or add to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Runs/<name>/staging.
+    used : Mapping[str, str] | None, default None
+        Name of a converted file: the source file's name, to be added.
+
+    Returns
+    -------
+    dict[str, str]
+        All that the index holds.
+    """
     path = folder / "index.json"
     index = load(path) if path.exists() else {}
-    if used and not set(used) <= set(index): save(index := index | dict(used), path)
+    if used and not set(used) <= set(index):
+        save(index := index | dict(used), path)
     return index

@@ -4,22 +4,35 @@
 
 # %% ../../nbs/01a_profiling.ipynb #0069f2fe
 from __future__ import annotations
+
 import json
-import pandas as pd
-import pyarrow.parquet as pq
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from ..core.config import check_data, Config, DataConfig, source_files, split_table
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from ..core.config import Config, DataConfig, check_data, source_files, split_table
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count, share
 from ..core.runs import Run, staging
-from .cleaning import clean, examples, open_sources, Prepared
+from .cleaning import Prepared, clean, examples, open_sources
 from .contract import CUSTOMERS, KEPT
 from .engines import connect
-from .sources import batches, decoded, kind, layout, open_bytes, open_source, read_attached, reading, text_encoding
+from retail_ci.data.sources import (
+    batches,
+    decoded,
+    kind,
+    layout,
+    open_bytes,
+    open_source,
+    read_attached,
+    reading,
+    text_encoding,
+)
 
 # %% auto #0
 __all__ = ['NUMBERS', 'SIGNS', 'DATES', 'TIMES', 'NAMES', 'Guess', 'guess_encoding', 'numeric', 'guess_numbers', 'fits',
@@ -29,140 +42,397 @@ __all__ = ['NUMBERS', 'SIGNS', 'DATES', 'TIMES', 'NAMES', 'Guess', 'guess_encodi
 # %% ../../nbs/01a_profiling.ipynb #3f189da3
 @dataclass(frozen=True)
 class Guess:
-    "A proposal for one key of the config."
-    key: str     # such as "delimiter" or "columns.customer_id"
-    value: Any   # what is proposed; None where nothing can be
-    sure: str    # "sure", "likely", "unsure" or "ambiguous"
-    why: str     # the reason
+    """A proposal for one key of the config."""
 
-def guess_encoding(
-    file: Path,  # a text file, packed or not
-) -> Guess:      # its encoding
-    "By its mark, by what its bytes allow, else unsure."
-    with open_bytes(file) as stream: head = stream.read(1 << 22)
-    try: found = text_encoding(head, None, file.name)
-    except DataError: return Guess("encoding", "utf-16-le" if head[:1] != b"\0" else "utf-16-be", "likely", "every other byte is zero, and there is no byte order mark")
-    if found != "utf-8": return Guess("encoding", None, "sure", f"a byte order mark says {found}; nothing to set")
-    try: head.decode("utf-8")
+    key: str  # such as "delimiter" or "columns.customer_id"
+    value: Any  # what is proposed; None where nothing can be
+    sure: str  # "sure", "likely", "unsure" or "ambiguous"
+    why: str  # the reason
+
+
+def guess_encoding(file: Path) -> Guess:
+    """By its mark, by what its bytes allow, else unsure.
+
+    Parameters
+    ----------
+    file : Path
+        A text file, packed or not.
+
+    Returns
+    -------
+    Guess
+        Its encoding.
+    """
+    with open_bytes(file) as stream:
+        head = stream.read(1 << 22)
+    try:
+        found = text_encoding(head, None, file.name)
+    except DataError:
+        return Guess(
+            "encoding",
+            "utf-16-le" if head[:1] != b"\0" else "utf-16-be",
+            "likely",
+            "every other byte is zero, and there is no byte order mark",
+        )
+    if found != "utf-8":
+        return Guess("encoding", None, "sure", f"a byte order mark says {found}; nothing to set")
+    try:
+        head.decode("utf-8")
     except UnicodeDecodeError as e:
-        if e.start < len(head) - 4: return Guess("encoding", "cp1252", "unsure", f"byte 0x{head[e.start]:02x} is no UTF-8; cp1252 is the most common other one: look whether names with accents are right")
-    return Guess("encoding", None, "sure" if not head.isascii() else "likely", "UTF-8" + ("" if not head.isascii() else ", or plain ASCII so far") + "; nothing to set")
+        if e.start < len(head) - 4:
+            return Guess(
+                "encoding",
+                "cp1252",
+                "unsure",
+                f"byte 0x{head[e.start]:02x} is no UTF-8; cp1252 is the most common other one: "
+                "look whether names with accents are right",
+            )
+    return Guess(
+        "encoding",
+        None,
+        "sure" if not head.isascii() else "likely",
+        "UTF-8" + ("" if not head.isascii() else ", or plain ASCII so far") + "; nothing to set",
+    )
 
 # %% ../../nbs/01a_profiling.ipynb #8cafdd5b
-NUMBERS: dict[tuple[str, str | None], str] = {  # decimal sign and thousands: what such a number looks like
-    (".", None): r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", (",", None): r"[+-]?\d+(,\d*)?", (".", ","): r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", (",", "."): r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?", (",", " "): r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(,\d+)?"}
+NUMBERS: dict[
+    tuple[str, str | None], str
+] = {  # decimal sign and thousands: what such a number looks like
+    (".", None): r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?",
+    (",", None): r"[+-]?\d+(,\d*)?",
+    (".", ","): r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?",
+    (",", "."): r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?",
+    (",", " "): r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(,\d+)?",
+}
 SIGNS = r"[€$£¥₹₺₽]|\b(?:EUR|USD|GBP|CHF|PLN|SEK|NOK|DKK)\b|zł|kr\.?"
 
-def numeric(
-    values: pd.Series,  # text
-) -> float:             # the share that looks like a number, in any country
-    "How much of a column is numbers."
-    bare = values.str.replace(SIGNS, "", regex=True).str.strip()
-    return float(bare.str.fullmatch("|".join(f"(?:{p})" for p in NUMBERS.values())).mean()) if len(values) else 0.0
 
-def guess_numbers(
-    columns: dict[str, pd.Series],  # amounts, as text
-) -> list[Guess]:                   # decimal, thousands, currency_signs
-    "How amounts are written."
+def numeric(values: pd.Series) -> float:
+    """How much of a column is numbers.
+
+    Parameters
+    ----------
+    values : pd.Series
+        Text.
+
+    Returns
+    -------
+    float
+        The share that looks like a number, in any country.
+    """
+    bare = values.str.replace(SIGNS, "", regex=True).str.strip()
+    return (
+        float(bare.str.fullmatch("|".join(f"(?:{p})" for p in NUMBERS.values())).mean())
+        if len(values)
+        else 0.0
+    )
+
+
+def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
+    """How amounts are written.
+
+    Parameters
+    ----------
+    columns : dict[str, pd.Series]
+        Amounts, as text.
+
+    Returns
+    -------
+    list[Guess]
+        Decimal, thousands, currency_signs.
+    """
     values = pd.concat(list(columns.values())) if columns else pd.Series([], dtype=str)
     signs = sorted(set(values.str.findall(SIGNS).explode().dropna()))
     bare = values.str.replace(SIGNS, "", regex=True).str.strip()
-    points, commas = (int(bare.str.contains(rf"\{mark}\d{{1,2}}$|\{mark}\d{{4,}}$").sum()) for mark in ".,")
-    three = {mark: int(bare.str.contains(rf"\d\{mark}\d{{3}}(?:\D|$)").sum()) for mark in ".,"} | {" ": int(bare.str.contains(r"\d[ \u00a0\u202f]\d{3}").sum())}
-    if points and commas: decimal = Guess("decimal", None, "ambiguous", f"{count(points)} values end like 4.50 and {count(commas)} like 4,50")
-    elif commas: decimal = Guess("decimal", ",", "sure", f"{count(commas)} values look like 4,50, none like 4.50")
-    elif points or not three[","]: decimal = Guess("decimal", ".", "sure" if points else "likely", f"{count(points)} values look like 4.50, none like 4,50")
-    else: decimal = Guess("decimal", None, "ambiguous", f"{count(three[','])} values look like 1,234, which is a thousand or little more than one")
+    points, commas = (
+        int(bare.str.contains(rf"\{mark}\d{{1,2}}$|\{mark}\d{{4,}}$").sum()) for mark in ".,"
+    )
+    three = {mark: int(bare.str.contains(rf"\d\{mark}\d{{3}}(?:\D|$)").sum()) for mark in ".,"} | {
+        " ": int(bare.str.contains(r"\d[ \u00a0\u202f]\d{3}").sum())
+    }
+    if points and commas:
+        decimal = Guess(
+            "decimal",
+            None,
+            "ambiguous",
+            f"{count(points)} values end like 4.50 and {count(commas)} like 4,50",
+        )
+    elif commas:
+        decimal = Guess(
+            "decimal", ",", "sure", f"{count(commas)} values look like 4,50, none like 4.50"
+        )
+    elif points or not three[","]:
+        decimal = Guess(
+            "decimal",
+            ".",
+            "sure" if points else "likely",
+            f"{count(points)} values look like 4.50, none like 4,50",
+        )
+    else:
+        decimal = Guess(
+            "decimal",
+            None,
+            "ambiguous",
+            f"{count(three[','])} values look like 1,234, which is a thousand or little more than "
+            "one",
+        )
     other = {".": ",", ",": "."}.get(decimal.value, "")
-    thousands = [Guess("thousands", m, "likely", f"{count(three[m])} values have it between thousands") for m in (other, " ") if m and three[m]]
-    return [decimal, *thousands[:1], *([Guess("currency_signs", signs, "sure", "they stand around amounts")] if signs else [])]
+    thousands = [
+        Guess("thousands", m, "likely", f"{count(three[m])} values have it between thousands")
+        for m in (other, " ")
+        if m and three[m]
+    ]
+    return [
+        decimal,
+        *thousands[:1],
+        *([Guess("currency_signs", signs, "sure", "they stand around amounts")] if signs else []),
+    ]
 
 # %% ../../nbs/01a_profiling.ipynb #571ff8de
-DATES = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y"]
-TIMES = ["", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S.%f", "T%H:%M:%S.%f"]
+DATES = [
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y%m%d",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d.%m.%y",
+    "%d %b %Y",
+    "%d-%b-%Y",
+    "%b %d, %Y",
+]
+TIMES = [
+    "",
+    " %H:%M",
+    " %H:%M:%S",
+    "T%H:%M:%S",
+    " %I:%M %p",
+    " %I:%M:%S %p",
+    " %H:%M:%S.%f",
+    "T%H:%M:%S.%f",
+]
 
-def fits(
-    text: str,    # a value
-    format: str,  # such as "%d/%m/%Y"
-) -> bool:        # whether it reads it, as a date that a shop could have
-    "Whether a format reads a text."
-    try: return 1950 <= datetime.strptime(text, format).year <= 2100
-    except ValueError: return False
 
-def date_formats(
-    values: pd.Series,   # text
-    most: int = 400,     # values that are tried
-) -> tuple[list[str], float]:  # the formats that read the most, and the share that they read
-    "Which formats read a column."
+def fits(text: str, format: str) -> bool:
+    """Whether a format reads a text.
+
+    Parameters
+    ----------
+    text : str
+        A value.
+    format : str
+        Such as "%d/%m/%Y".
+
+    Returns
+    -------
+    bool
+        Whether it reads it, as a date that a shop could have.
+    """
+    try:
+        return 1950 <= datetime.strptime(text, format).year <= 2100
+    except ValueError:
+        return False
+
+
+def date_formats(values: pd.Series, most: int = 400) -> tuple[list[str], float]:
+    """Which formats read a column.
+
+    Parameters
+    ----------
+    values : pd.Series
+        Text.
+    most : int, default 400
+        Values that are tried.
+
+    Returns
+    -------
+    tuple[list[str], float]
+        The formats that read the most, and the share that they read.
+    """
     tried = values.drop_duplicates().head(most).tolist()
-    if not tried: return [], 0.0
+    if not tried:
+        return [], 0.0
     hopeful = [d + t for d in DATES for t in TIMES if any(fits(v, d + t) for v in tried[:5])]
     reads = {f: sum(fits(v, f) for v in tried) / len(tried) for f in hopeful}
     best = max(reads.values(), default=0.0)
     return [f for f, part in reads.items() if part == best and best > 0.5], best
 
-def guess_date(
-    name: str,          # the column
-    values: pd.Series,  # its text
-) -> Guess:             # its format
-    "The date format, or that it is ambiguous."
+
+def guess_date(name: str, values: pd.Series) -> Guess:
+    """The date format, or that it is ambiguous.
+
+    Parameters
+    ----------
+    name : str
+        The column.
+    values : pd.Series
+        Its text.
+
+    Returns
+    -------
+    Guess
+        Its format.
+    """
     formats, part = date_formats(values)
-    if not formats: return Guess("date_format", None, "unsure", f"no usual format reads {name!r}, such as {values.iloc[0]!r}" if len(values) else f"{name!r} is empty")
-    if len(formats) > 1: return Guess("date_format", None, "ambiguous", f"{' and '.join(formats)} read {share(part)} of {name!r} alike, such as {values.iloc[0]!r}; choose one")
+    if not formats:
+        return Guess(
+            "date_format",
+            None,
+            "unsure",
+            f"no usual format reads {name!r}, such as {values.iloc[0]!r}"
+            if len(values)
+            else f"{name!r} is empty",
+        )
+    if len(formats) > 1:
+        return Guess(
+            "date_format",
+            None,
+            "ambiguous",
+            f"{' and '.join(formats)} read {share(part)} of {name!r} alike, such as "
+            f"{values.iloc[0]!r}; choose one",
+        )
     iso = formats[0].startswith("%Y-%m-%d")
-    return Guess("date_format", None if iso else formats[0], "sure" if part == 1 else "likely", f"{formats[0]} reads {share(part)} of {name!r}" + ("; ISO 8601, nothing to set" if iso else ", and no other format does"))
+    return Guess(
+        "date_format",
+        None if iso else formats[0],
+        "sure" if part == 1 else "likely",
+        f"{formats[0]} reads {share(part)} of {name!r}"
+        + ("; ISO 8601, nothing to set" if iso else ", and no other format does"),
+    )
 
 # %% ../../nbs/01a_profiling.ipynb #4036bd0c
 NAMES: dict[str, str] = {  # our column: what others call it
-    "transaction_id": r"invoice|basket|receipt|order|transaction|bon\b|beleg|ticket|rechnung", "customer_id": r"customer|client|kunde|member|household|card|karte|shopper|user|account",
-    "product_id": r"stock.?code|sku|product|item|article|artikel|ean\b|upc|gtin|plu\b", "date": r"date|datum|time|when|zeit|jour|fecha|\bday\b",
-    "quantity": r"quant|qty|menge|units|anzahl|pieces|number.?of|count|stück", "price": r"price|preis|prix|precio|unit.?cost", "revenue": r"revenue|amount|total|sales|value|betrag|umsatz|spend|net\b|gross|turnover",
-    "product_name": r"description|product.?name|item.?name|bezeichnung", "category": r"category|kategorie|department|warengruppe|group"}
+    "transaction_id": r"invoice|basket|receipt|order|transaction|bon\b|beleg|ticket|rechnung",
+    "customer_id": r"customer|client|kunde|member|household|card|karte|shopper|user|account",
+    "product_id": r"stock.?code|sku|product|item|article|artikel|ean\b|upc|gtin|plu\b",
+    "date": r"date|datum|time|when|zeit|jour|fecha|\bday\b",
+    "quantity": r"quant|qty|menge|units|anzahl|pieces|number.?of|count|stück",
+    "price": r"price|preis|prix|precio|unit.?cost",
+    "revenue": r"revenue|amount|total|sales|value|betrag|umsatz|spend|net\b|gross|turnover",
+    "product_name": r"description|product.?name|item.?name|bezeichnung",
+    "category": r"category|kategorie|department|warengruppe|group",
+}
 
-def content_fits(
-    ours: str,          # our column
-    values: pd.Series,  # text, without missing ones
-) -> tuple[bool, str]:  # whether it can be, and what was seen
-    "Whether a column's values can be what its name says."
-    if not len(values): return False, "empty"
+
+def content_fits(ours: str, values: pd.Series) -> tuple[bool, str]:
+    """Whether a column's values can be what its name says.
+
+    Parameters
+    ----------
+    ours : str
+        Our column.
+    values : pd.Series
+        Text, without missing ones.
+
+    Returns
+    -------
+    tuple[bool, str]
+        Whether it can be, and what was seen.
+    """
+    if not len(values):
+        return False, "empty"
     repeats = 1 - values.nunique() / len(values)
-    if ours == "date": return date_formats(values)[1] > 0.8, f"{share(date_formats(values)[1])} dates"
+    if ours == "date":
+        return date_formats(values)[1] > 0.8, f"{share(date_formats(values)[1])} dates"
     if ours in ("quantity", "price", "revenue"):
         whole = values.str.fullmatch(r"[+-]?\d+").mean()
-        return numeric(values) > 0.8 and (ours == "quantity" or whole < 0.95), f"{share(numeric(values))} numbers, {share(whole)} whole"
-    return date_formats(values)[1] <= 0.8 and not (numeric(values) > 0.8 and values.str.contains(r"[.,]\d{1,2}$").mean() > 0.5 and not values.str.endswith(".0").all()), f"{count(values.nunique())} different values, {share(repeats)} repeats"
+        return numeric(values) > 0.8 and (
+            ours == "quantity" or whole < 0.95
+        ), f"{share(numeric(values))} numbers, {share(whole)} whole"
+    return date_formats(values)[1] <= 0.8 and not (
+        numeric(values) > 0.8
+        and values.str.contains(r"[.,]\d{1,2}$").mean() > 0.5
+        and not values.str.endswith(".0").all()
+    ), f"{count(values.nunique())} different values, {share(repeats)} repeats"
 
-def guess_columns(
-    table: pd.DataFrame,  # the first rows, as text
-) -> list[Guess]:         # a column for each of ours that has one
-    "Which of their columns is which of ours: the best name whose content fits."
+
+def guess_columns(table: pd.DataFrame) -> list[Guess]:
+    """Which of their columns is which of ours: the best name whose content fits.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        The first rows, as text.
+
+    Returns
+    -------
+    list[Guess]
+        A column for each of ours that has one.
+    """
     scores = []
     for ours, pattern in NAMES.items():
         for place, theirs in enumerate(table.columns):
             values = table[theirs].dropna().str.strip().loc[lambda v: v != ""]
-            named = re.search(pattern, re.sub(r"(?<=[a-zäöü])(?=[A-Z])|_", " ", theirs).lower()) or re.search(pattern, theirs.lower())
+            named = re.search(
+                pattern, re.sub(r"(?<=[a-zäöü])(?=[A-Z])|_", " ", theirs).lower()
+            ) or re.search(pattern, theirs.lower())
             fine, seen = content_fits(ours, values)
-            whole = named and (theirs.lower().replace("_", "") in (ours.replace("_", ""), ours.partition("_")[0]) or bool(re.search(r"id$|nr$|no$|code$", theirs.lower())) and ours.endswith("_id"))
-            if named or ours == "date" and fine: scores.append((2 * bool(fine) + bool(named) + 0.5 * bool(whole), -list(NAMES).index(ours), -place, ours, theirs, bool(named), fine, seen))
-    out, used = {}, set()
+            whole = named and (
+                theirs.lower().replace("_", "") in (ours.replace("_", ""), ours.partition("_")[0])
+                or bool(re.search(r"id$|nr$|no$|code$", theirs.lower()))
+                and ours.endswith("_id")
+            )
+            if named or ours == "date" and fine:
+                scores.append(
+                    (
+                        2 * bool(fine) + bool(named) + 0.5 * bool(whole),
+                        -list(NAMES).index(ours),
+                        -place,
+                        ours,
+                        theirs,
+                        bool(named),
+                        fine,
+                        seen,
+                    )
+                )
+    out = {}
+    used = set()
     for *_, ours, theirs, named, fine, seen in sorted(scores, reverse=True):
-        if ours in out or theirs in used: continue
-        out[ours] = Guess(f"columns.{ours}", theirs, "sure" if named and fine else "likely" if fine else "unsure", ("its name, and " if named else "") + seen + ("" if fine else ", which speaks against it"))
+        if ours in out or theirs in used:
+            continue
+        out[ours] = Guess(
+            f"columns.{ours}",
+            theirs,
+            "sure" if named and fine else "likely" if fine else "unsure",
+            ("its name, and " if named else "")
+            + seen
+            + ("" if fine else ", which speaks against it"),
+        )
         used.add(theirs)
     return [out[ours] for ours in NAMES if ours in out]
 
 # %% ../../nbs/01a_profiling.ipynb #0b9502f1
-def first_rows(
-    source: str,         # a file, folder, glob, FILE#TABLE, or a database URL
-    reading: DataConfig,  # encoding, delimiter
-    most: int = 5000,    # rows
-) -> pd.DataFrame:       # text
-    "The first rows of a source, as text."
-    if "://" in source: file = Path(split_table(source)[1] or "the database")
-    else: file = source_files(source)[0]
-    table, what = split_table(source)[1], "database" if "://" in source else kind(file)
+def first_rows(source: str, reading: DataConfig, most: int = 5000) -> pd.DataFrame:
+    """The first rows of a source, as text.
+
+    Parameters
+    ----------
+    source : str
+        A file, folder, glob, FILE#TABLE, or a database URL.
+    reading : DataConfig
+        Encoding, delimiter.
+    most : int, default 5000
+        Rows.
+
+    Returns
+    -------
+    pd.DataFrame
+        Text.
+    """
+    if "://" in source:
+        file = Path(split_table(source)[1] or "the database")
+    else:
+        file = source_files(source)[0]
+    table = split_table(source)[1]
+    what = "database" if "://" in source else kind(file)
     if what == "database":
-        rows = open_source(connect(), "transactions", reading).table.drop("row").limit(most).execute()
+        rows = (
+            open_source(connect(), "transactions", reading).table.drop("row").limit(most).execute()
+        )
     elif what == "duckdb":
         rows = read_attached(connect(), file, table, "").table.drop("row").limit(most).execute()
     elif what == "parquet":
@@ -170,83 +440,234 @@ def first_rows(
         rows = rows.to_pandas() if rows is not None else pd.DataFrame()
     else:
         batch = next(batches(file, reading, table), None)
-        rows = batch.slice(0, most).to_pandas().drop(columns=["row", "damaged"]) if batch is not None else pd.DataFrame()
-    if not len(rows): raise DataError(f"{file.name} has no rows to look at; expected a header and at least one row.")
-    return rows.apply(lambda column: column.map(lambda v: None if pd.isna(v) else str(v)).astype("str"))
+        rows = (
+            batch.slice(0, most).to_pandas().drop(columns=["row", "damaged"])
+            if batch is not None
+            else pd.DataFrame()
+        )
+    if not len(rows):
+        raise DataError(
+            f"{file.name} has no rows to look at; expected a header and at least one row."
+        )
+    return rows.apply(
+        lambda column: column.map(lambda v: None if pd.isna(v) else str(v)).astype("str")
+    )
 
 # %% ../../nbs/01a_profiling.ipynb #e6a1d09f
-def guess(
-    source: str,  # a file, folder, glob, FILE#TABLE, or a database URL
-) -> list[Guess]:  # for each key of the config that needs a value
-    "What a source could mean; raises `DataError` where it cannot be read at all."
+def guess(source: str) -> list[Guess]:
+    """What a source could mean.
+
+    Parameters
+    ----------
+    source : str
+        A file, folder, glob, FILE#TABLE, or a database URL.
+
+    Returns
+    -------
+    list[Guess]
+        For each key of the config that needs a value.
+
+    Raises
+    ------
+    DataError
+        Where it cannot be read at all.
+    """
     settings = check_data(DataConfig(transactions=source))
-    with reading(settings): return _guess(source, settings)
+    with reading(settings):
+        return _guess(source, settings)
+
 
 def _guess(source: str, settings: DataConfig) -> list[Guess]:
-    "The work of `guess`."
+    """The work of `guess`."""
     out = []
     file = None if "://" in source else source_files(source)[0]
     if file and kind(file) == "text":
         out.append(guess_encoding(file))
         settings = replace(settings, encoding=out[0].value)
         plan = layout(next(decoded(file, out[0].value)), settings, file.name)
-        out.append(Guess("delimiter", plan.delimiter if plan.delimiter != "\t" else "tab", "sure" if len(plan.names) > 1 else "unsure", f"it splits the header into {len(plan.names)} columns"))
+        out.append(
+            Guess(
+                "delimiter",
+                plan.delimiter if plan.delimiter != "\t" else "tab",
+                "sure" if len(plan.names) > 1 else "unsure",
+                f"it splits the header into {len(plan.names)} columns",
+            )
+        )
     table = first_rows(source, settings)
     columns = guess_columns(table)
     theirs = {g.key.removeprefix("columns."): g.value for g in columns}
-    text = {ours: table[name].dropna().str.strip().loc[lambda v: v != ""] for ours, name in theirs.items()}
-    if "date" in theirs: out.append(guess_date(theirs["date"], text["date"]))
+    text = {
+        ours: table[name].dropna().str.strip().loc[lambda v: v != ""]
+        for ours, name in theirs.items()
+    }
+    if "date" in theirs:
+        out.append(guess_date(theirs["date"], text["date"]))
     out += guess_numbers({k: v for k, v in text.items() if k in ("quantity", "price", "revenue")})
-    lacking = [Guess(f"columns.{c}", None, "unsure", "no column looks like it; it is needed") for c in ("customer_id", "date") if c not in theirs]
-    if not {"price", "revenue"} & set(theirs): lacking.append(Guess("columns.revenue", None, "unsure", "neither a price nor a revenue was found; one is needed"))
+    lacking = [
+        Guess(f"columns.{c}", None, "unsure", "no column looks like it; it is needed")
+        for c in ("customer_id", "date")
+        if c not in theirs
+    ]
+    if not {"price", "revenue"} & set(theirs):
+        lacking.append(
+            Guess(
+                "columns.revenue",
+                None,
+                "unsure",
+                "neither a price nor a revenue was found; one is needed",
+            )
+        )
     return out + columns + lacking
 
 # %% ../../nbs/01a_profiling.ipynb #361474a2
-def proposal(
-    source: str,           # what was looked at
-    guesses: list[Guess],  # from `guess`
-) -> str:                  # YAML with a reason beside each line
-    "A config to edit."
+def proposal(source: str, guesses: list[Guess]) -> str:
+    """A config to edit.
+
+    Parameters
+    ----------
+    source : str
+        What was looked at.
+    guesses : list[Guess]
+        From `guess`.
+
+    Returns
+    -------
+    str
+        YAML with a reason beside each line.
+    """
+
     def entry(g: Guess, indent: str) -> str:
         key = g.key.rpartition(".")[2]
-        head = f"{key}: {json.dumps(g.value, ensure_ascii=False)}" if g.value is not None else f"# {key}:"
+        head = (
+            f"{key}: {json.dumps(g.value, ensure_ascii=False)}"
+            if g.value is not None
+            else f"# {key}:"
+        )
         return f"{indent}{head:<32}  # {g.sure}: {g.why}"
+
     plain = [entry(g, "  ") for g in guesses if not g.key.startswith("columns.")]
     columns = [entry(g, "    ") for g in guesses if g.key.startswith("columns.")]
-    title = f"# A proposal by `retail-ci check`, from the first rows. Nothing of it is applied: correct it, then run `retail-ci check --config` with this file."
-    return "\n".join([title, "data:", f"  transactions: {json.dumps(source, ensure_ascii=False)}", *plain, "  columns:", *columns]) + "\n"
+    title = "# A proposal by `retail-ci check`, from the first rows. Nothing of it is applied: correct it, then run `retail-ci check --config` with this file."
+    return (
+        "\n".join(
+            [
+                title,
+                "data:",
+                f"  transactions: {json.dumps(source, ensure_ascii=False)}",
+                *plain,
+                "  columns:",
+                *columns,
+            ]
+        )
+        + "\n"
+    )
 
 # %% ../../nbs/01a_profiling.ipynb #b264b227
-def report(
-    result: Prepared,      # from `clean`
-    max_rejected: float,   # data.max_rejected
-) -> str:                  # text for a terminal
-    "The books, in plain text."
+def report(result: Prepared, max_rejected: float) -> str:
+    """The books, in plain text.
+
+    Parameters
+    ----------
+    result : Prepared
+        From `clean`.
+    max_rejected : float
+        Data.max_rejected.
+
+    Returns
+    -------
+    str
+        Text for a terminal.
+    """
     facts = result.facts
-    out = [f"{count(facts['rows_in'])} lines came in: {count(facts['kept'])} kept, {count(facts['rejected'])} rejected, {count(facts['collapsed'])} collapsed as exact copies."]
-    if facts["kept"]: out.append(f"Kept: {count(facts['customers'])} customers, {count(facts['baskets'])} baskets, net revenue {facts['revenue']:,.2f}, {facts['first_date']:%Y-%m-%d} to {facts['last_date']:%Y-%m-%d}.")
-    for r in sorted(examples(result).itertuples(), key=lambda r: -r.lines): out += ["", f"rejected  {count(r.lines):>9}  {r.what} ({r.reason})", f"          {'':>9}  {r.example}", f"          {'':>9}  {r.advice}"]
+    out = [
+        f"{count(facts['rows_in'])} lines came in: {count(facts['kept'])} kept, "
+        f"{count(facts['rejected'])} rejected, {count(facts['collapsed'])} collapsed as exact "
+        "copies."
+    ]
+    if facts["kept"]:
+        out.append(
+            f"Kept: {count(facts['customers'])} customers, {count(facts['baskets'])} baskets, net "
+            f"revenue {facts['revenue']:,.2f}, {facts['first_date']:%Y-%m-%d} to "
+            f"{facts['last_date']:%Y-%m-%d}."
+        )
+    for r in sorted(examples(result).itertuples(), key=lambda r: -r.lines):
+        out += [
+            "",
+            f"rejected  {count(r.lines):>9}  {r.what} ({r.reason})",
+            f"          {'':>9}  {r.example}",
+            f"          {'':>9}  {r.advice}",
+        ]
     counted = {"return": facts["returns"], "anonymous": facts["anonymous"], **facts["by_flag"]}
     kept = [(r, counted[r.name]) for r in KEPT + CUSTOMERS if counted.get(r.name)]
-    for rule, n in kept: out += ["", f"{'net' if rule.severity == 'net' else 'flag':<9} {count(n):>9}  {rule.reason} ({rule.name})" + (f", revenue {facts['revenue_by_fate'][rule.name]:,.2f}" if rule.name in facts["revenue_by_fate"] else ""), f"          {'':>9}  {rule.advice}"]
-    if facts["collapsed"]: out += ["", f"collapsed {count(facts['collapsed']):>9}  Exact copies, revenue {facts['revenue_by_fate']['collapsed']:,.2f}", f"          {'':>9}  If equal lines are real, set data.duplicates to keep."]
-    out += [f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it." for c, n in facts["float_ids"].items()]
-    if "believed_until" in facts: out.append(f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are taken for misdated; set data.last_date to decide yourself.")
+    for rule, n in kept:
+        out += [
+            "",
+            f"{'net' if rule.severity == 'net' else 'flag':<9} {count(n):>9}  {rule.reason} "
+            f"({rule.name})"
+            + (
+                f", revenue {facts['revenue_by_fate'][rule.name]:,.2f}"
+                if rule.name in facts["revenue_by_fate"]
+                else ""
+            ),
+            f"          {'':>9}  {rule.advice}",
+        ]
+    if facts["collapsed"]:
+        out += [
+            "",
+            f"collapsed {count(facts['collapsed']):>9}  Exact copies, revenue "
+            f"{facts['revenue_by_fate']['collapsed']:,.2f}",
+            f"          {'':>9}  If equal lines are real, set data.duplicates to keep.",
+        ]
+    out += [
+        f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it."
+        for c, n in facts["float_ids"].items()
+    ]
+    if "believed_until" in facts:
+        out.append(
+            f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are "
+            "taken for misdated; set data.last_date to decide yourself."
+        )
     part = facts["rejected"] / max(facts["rows_in"], 1)
-    out += ["", f"{share(part, 1)} of the lines are rejected; data.max_rejected allows {share(max_rejected, 1)}" + ("." if part <= max_rejected else ": a run would stop here.")]
+    out += [
+        "",
+        f"{share(part, 1)} of the lines are rejected; data.max_rejected allows "
+        f"{share(max_rejected, 1)}" + ("." if part <= max_rejected else ": a run would stop here."),
+    ]
     return "\n".join(out)
 
-def check_source(
-    config: Config,          # says where the data is and how to read it
-) -> tuple[str, bool]:       # the books, and whether a run would accept them
-    "Judge every line of a config's sources."
+
+def check_source(config: Config) -> tuple[str, bool]:
+    """Judge every line of a config's sources.
+
+    Parameters
+    ----------
+    config : Config
+        Says where the data is and how to read it.
+
+    Returns
+    -------
+    tuple[str, bool]
+        The books, and whether a run would accept them.
+    """
     if config.data.transactions == "synthetic":
-        raise ConfigError(f"The data of the config {config.name!r} are generated by a run, so there is nothing to check; give a file, as in retail-ci check sales.csv, or a config that names one.")
+        raise ConfigError(
+            f"The data of the config {config.name!r} are generated by a run, so there is nothing "
+            "to check; give a file, as in retail-ci check sales.csv, or a config that names one."
+        )
     con = connect(config.data)
     with staging("retail-ci-check") as folder:
         found = open_sources(con, Run(config, folder / "run"))
         main = found["transactions"]
-        result = clean(main.backend, main.table, config.data, *(found[r].table if r in found else None for r in ("products", "customers")), parts=main.parts)
+        result = clean(
+            main.backend,
+            main.table,
+            config.data,
+            *(found[r].table if r in found else None for r in ("products", "customers")),
+            parts=main.parts,
+        )
         facts = result.facts
-        fine = bool(facts["rows_in"] and facts["customers"]) and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
+        fine = (
+            bool(facts["rows_in"] and facts["customers"])
+            and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
+        )
         return report(result, config.data.max_rejected), fine

@@ -4,19 +4,14 @@
 
 # %% ../../nbs/00g_sources.ipynb #323b078b
 from __future__ import annotations
+
 import codecs
 import contextlib
 import csv
 import gzip
 import hashlib
-import ibis
 import io
-import numpy as np
 import os
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv  # noqa: F401
-import pyarrow.parquet as pq
 import re
 import sqlite3
 import tempfile
@@ -25,7 +20,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from ..core.config import DataConfig, NAMED_SOURCES, source_files, split_table
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv  # noqa: F401
+import pyarrow.parquet as pq
+
+from ..core.config import NAMED_SOURCES, DataConfig, source_files, split_table
 from ..core.errors import ConfigError, DataError, one_line, shown, translating, unknown
 from ..core.formats import sql_text
 from ..core.runs import process_folder, replacing
@@ -41,562 +44,1394 @@ __all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout'
            'temporary_folder']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
-def open_bytes(
-    file: Path,   # a text file, packed or not
-) -> Any:         # a binary stream
-    "Open a file for reading, unpacked."
-    with open(file, "rb") as stream: magic = stream.read(4)
-    if magic[:2] == b"\x1f\x8b": return gzip.open(file)
-    if magic not in (b"PK\x03\x04", b"PK\x05\x06"): return open(file, "rb")
+def open_bytes(file: Path) -> Any:
+    """Open a file for reading, unpacked.
+
+    Parameters
+    ----------
+    file : Path
+        A text file, packed or not.
+
+    Returns
+    -------
+    Any
+        A binary stream.
+    """
+    with open(file, "rb") as stream:
+        magic = stream.read(4)
+    if magic[:2] == b"\x1f\x8b":
+        return gzip.open(file)
+    if magic not in (b"PK\x03\x04", b"PK\x05\x06"):
+        return open(file, "rb")
     packed = zipfile.ZipFile(file)
     inside = [n for n in packed.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")]
-    if "[Content_Types].xml" in inside: raise DataError(f"{file.name} is a spreadsheet by its content; give it the ending .xlsx, or save it as CSV.")
-    if not inside: raise DataError(f"{file.name} is an archive without a file; expected one in it. Pack it again.")
-    if len(inside) != 1: raise DataError(f"{file.name} holds {len(inside)} files ({', '.join(inside[:3])} …); expected one. Unpack it into a folder and name the folder.")
+    if "[Content_Types].xml" in inside:
+        raise DataError(
+            f"{file.name} is a spreadsheet by its content; give it the ending .xlsx, or save it "
+            "as CSV."
+        )
+    if not inside:
+        raise DataError(
+            f"{file.name} is an archive without a file; expected one in it. Pack it again."
+        )
+    if len(inside) != 1:
+        raise DataError(
+            f"{file.name} holds {len(inside)} files ({', '.join(inside[:3])} …); expected one. "
+            "Unpack it into a folder and name the folder."
+        )
     return packed.open(inside[0])
 
 # %% ../../nbs/00g_sources.ipynb #786796cd
-MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # byte order mark: codec
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)  # byte order mark: codec
 
-def text_encoding(
-    head: bytes,                   # the first bytes
-    declared: str | None = None,   # data.encoding
-    name: str = "the file",        # for messages
-) -> str:                          # a codec's name
-    "The encoding of a text: by its mark, by the config, or UTF-8; raises `DataError` for what looks like UTF-16 without a mark."
+
+def text_encoding(head: bytes, declared: str | None = None, name: str = "the file") -> str:
+    """The encoding of a text: by its mark, by the config, or UTF-8.
+
+    Parameters
+    ----------
+    head : bytes
+        The first bytes.
+    declared : str | None, default None
+        Data.encoding.
+    name : str, default "the file"
+        For messages.
+
+    Returns
+    -------
+    str
+        A codec's name.
+
+    Raises
+    ------
+    DataError
+        For what looks like UTF-16 without a mark.
+    """
     marked = next((codec for mark, codec in MARKS if head.startswith(mark)), None)
-    if marked or declared: return marked or declared
+    if marked or declared:
+        return marked or declared
     if head[:4096].count(0) > len(head[:4096]) / 5:
-        raise DataError(f"{name} looks like UTF-16 without a byte order mark: many of its bytes are zero. Set data.encoding to utf-16-{'le' if head[:1] != bytes(1) else 'be'}.")
+        raise DataError(
+            f"{name} looks like UTF-16 without a byte order mark: many of its bytes are zero. Set "
+            f"data.encoding to utf-16-{'le' if head[:1] != bytes(1) else 'be'}."
+        )
     return "utf-8"
 
 # %% ../../nbs/00g_sources.ipynb #ee240797
-def decoded(
-    file: Path,                    # a text file, packed or not
-    declared: str | None = None,   # data.encoding
-) -> Iterator[str]:                # pieces of text
-    "The text of a file."
+def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
+    """The text of a file.
+
+    Parameters
+    ----------
+    file : Path
+        A text file, packed or not.
+    declared : str | None, default None
+        Data.encoding.
+
+    Returns
+    -------
+    Iterator[str]
+        Pieces of text.
+    """
     done = 0
     try:
         with open_bytes(file) as stream:
             piece = stream.read(1 << 20)
             if piece[:4] in (b"PK\x03\x04", b"PAR1") or piece[:2] == b"\x1f\x8b":
-                raise DataError(f"{file.name} holds another packed file or a table, where text was expected; unpack it and name what was in it.")
+                raise DataError(
+                    f"{file.name} holds another packed file or a table, where text was expected; "
+                    "unpack it and name what was in it."
+                )
             codec = text_encoding(piece, declared, file.name)
             decoder = codecs.getincrementaldecoder(codec)()
             while piece:
                 yield decoder.decode(piece)
-                done, piece = done + len(piece), stream.read(1 << 22)
+                done = done + len(piece)
+                piece = stream.read(1 << 22)
             yield decoder.decode(b"", final=True)
     except UnicodeError as e:
-        byte, at = (f"0x{e.object[e.start]:02x}", done + e.start) if isinstance(e, UnicodeDecodeError) and e.start < len(e.object) else ("an unfinished letter", done)
-        raise DataError(f"{file.name} is not {codec}: byte {byte} at position {at:,} is no letter in it. Set data.encoding; exports from Windows are often cp1252.") from e
+        byte, at = (
+            (f"0x{e.object[e.start]:02x}", done + e.start)
+            if isinstance(e, UnicodeDecodeError) and e.start < len(e.object)
+            else ("an unfinished letter", done)
+        )
+        raise DataError(
+            f"{file.name} is not {codec}: byte {byte} at position {at:,} is no letter in it. Set "
+            "data.encoding; exports from Windows are often cp1252."
+        ) from e
     except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, OSError) as e:
-        if isinstance(e, OSError) and e.errno: raise
-        raise DataError(f"{file.name} is damaged and cannot be unpacked: {one_line(e, 200).removesuffix('.')}. Fetch it again.") from e
+        if isinstance(e, OSError) and e.errno:
+            raise
+        raise DataError(
+            f"{file.name} is damaged and cannot be unpacked: "
+            f"{one_line(e, 200).removesuffix('.')}. Fetch it again."
+        ) from e
 
 # %% ../../nbs/00g_sources.ipynb #bb6371ef
 @dataclass(frozen=True)
 class Layout:
-    "How a delimited text is laid out."
-    names: list[str]   # of the columns
-    delimiter: str     # one character, or "whitespace"
-    skip: int          # characters before the first row
+    """How a delimited text is laid out."""
 
-def layout(
-    head: str,             # the beginning of the text
-    settings: DataConfig,  # delimiter, quote, header, columns
-    name: str = "the file",  # for messages
-) -> Layout:               # names, delimiter, where the rows begin
-    "Read the header; raises `DataError` where it cannot serve."
-    start = len(head) - len(head.lstrip("\r\n \t" if settings.delimiter == "whitespace" else "\r\n"))
+    names: list[str]  # of the columns
+    delimiter: str  # one character, or "whitespace"
+    skip: int  # characters before the first row
+
+
+def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
+    """Read the header.
+
+    Parameters
+    ----------
+    head : str
+        The beginning of the text.
+    settings : DataConfig
+        Delimiter, quote, header, columns.
+    name : str, default "the file"
+        For messages.
+
+    Returns
+    -------
+    Layout
+        Names, delimiter, where the rows begin.
+
+    Raises
+    ------
+    DataError
+        Where it cannot serve.
+    """
+    start = len(head) - len(
+        head.lstrip("\r\n \t" if settings.delimiter == "whitespace" else "\r\n")
+    )
     told = re.match(r"sep=(.)\r?\n", head[start:])  # what Excel writes above a header
-    if told: start += told.end()
-    line = re.match(rf'(?:[^\r\n{settings.quote}]|{settings.quote}[^{settings.quote}]*{settings.quote})*' if settings.quote else r"[^\r\n]*", head[start:])[0]
-    if not line.strip(): raise DataError(f"{name} holds no text; expected a header and at least one row.")
-    delimiter = {"tab": "\t"}.get(settings.delimiter, settings.delimiter) or (told and told[1]) or find_delimiter(head[start:], settings.quote)
+    if told:
+        start += told.end()
+    line = re.match(
+        rf"(?:[^\r\n{settings.quote}]|{settings.quote}[^{settings.quote}]*{settings.quote})*"
+        if settings.quote
+        else r"[^\r\n]*",
+        head[start:],
+    )[0]
+    if not line.strip():
+        raise DataError(f"{name} holds no text; expected a header and at least one row.")
+    delimiter = (
+        {"tab": "\t"}.get(settings.delimiter, settings.delimiter)
+        or (told and told[1])
+        or find_delimiter(head[start:], settings.quote)
+    )
     names = settings.header or split_line(line, delimiter, settings.quote)
     if settings.header:
         width = len(split_line(line, delimiter, settings.quote))
-        if width != len(names): raise DataError(f"data.header names {len(names)} columns, and the first line of {name} has {width} values; correct data.header or data.delimiter.")
-    skip = start if settings.header else start + len(line) + len(re.match(r"\r?\n?", head[start + len(line):])[0])
+        if width != len(names):
+            raise DataError(
+                f"data.header names {len(names)} columns, and the first line of {name} has "
+                f"{width} values; correct data.header or data.delimiter."
+            )
+    skip = (
+        start
+        if settings.header
+        else start + len(line) + len(re.match(r"\r?\n?", head[start + len(line) :])[0])
+    )
     return Layout(unique_names(names, settings, name), delimiter, skip)
 
 # %% ../../nbs/00g_sources.ipynb #8afaafff
-def split_line(
-    line: str,       # one line
-    delimiter: str,  # one character, or "whitespace"
-    quote: str = '"',  # "" for none
-) -> list[str]:      # the values, trimmed
-    "The values of one line."
-    if delimiter == "whitespace": return line.split()
+def split_line(line: str, delimiter: str, quote: str = '"') -> list[str]:
+    """The values of one line.
+
+    Parameters
+    ----------
+    line : str
+        One line.
+    delimiter : str
+        One character, or "whitespace".
+    quote : str, default '"'
+        "" for none.
+
+    Returns
+    -------
+    list[str]
+        The values, trimmed.
+    """
+    if delimiter == "whitespace":
+        return line.split()
     options = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     return [v.strip() for v in next(csv.reader([line], delimiter=delimiter, **options), [])]
 
-def find_delimiter(
-    head: str,         # the beginning of the text
-    quote: str = '"',  # "" for none
-) -> str:              # "," ";" tab or "|"
-    "The delimiter that gives the most columns in the header and as many in most of the first lines."
+
+def find_delimiter(head: str, quote: str = '"') -> str:
+    """The delimiter that gives the most columns in the header and as many in most of the first
+    lines.
+
+    Parameters
+    ----------
+    head : str
+        The beginning of the text.
+    quote : str, default '"'
+        "" for none.
+
+    Returns
+    -------
+    str
+        "," ";" tab or "|".
+    """
     lines = [line for line in head.splitlines()[:20] if line.strip()]
     widths = {d: [len(split_line(line, d, quote)) for line in lines] for d in ",;\t|"}
-    return max(widths, key=lambda d: (widths[d][0] > 1, sum(w == widths[d][0] for w in widths[d]) * (widths[d][0] > 1), widths[d][0]))
+    return max(
+        widths,
+        key=lambda d: (
+            widths[d][0] > 1,
+            sum(w == widths[d][0] for w in widths[d]) * (widths[d][0] > 1),
+            widths[d][0],
+        ),
+    )
 
-def unique_names(
-    names: list[str],      # as the header has them
-    settings: DataConfig,  # columns
-    name: str,             # of the file, for messages
-) -> list[str]:            # each once, none empty
-    "Give every column a name of its own; raises `DataError` where the config speaks of a name that stands there twice."
-    asked = {*settings.columns.values(), *({"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"} - set(settings.columns))}
+
+def unique_names(names: list[str], settings: DataConfig, name: str) -> list[str]:
+    """Give every column a name of its own.
+
+    Parameters
+    ----------
+    names : list[str]
+        As the header has them.
+    settings : DataConfig
+        Columns.
+    name : str
+        Of the file, for messages.
+
+    Returns
+    -------
+    list[str]
+        Each once, none empty.
+
+    Raises
+    ------
+    DataError
+        Where the config speaks of a name that stands there twice.
+    """
+    asked = {
+        *settings.columns.values(),
+        *(
+            {"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"}
+            - set(settings.columns)
+        ),
+    }
     out = []
     for i, title in enumerate(names, 1):
-        if title and title in names[:i - 1] and title in asked: raise DataError(f"Column {title!r} stands twice in the header of {name}; rename one of them, or name all columns in data.header.")
+        if title and title in names[: i - 1] and title in asked:
+            raise DataError(
+                f"Column {title!r} stands twice in the header of {name}; rename one of them, or "
+                "name all columns in data.header."
+            )
         title = title or f"column {i}"
         out.append(title if title not in [*out, "row", "damaged"] else f"{title} ({i})")
     return out
 
 # %% ../../nbs/00g_sources.ipynb #f8f4bb1b
 class Pieces(io.RawIOBase):
-    "A text as a stream of UTF-8, from its first row, that remembers whether it has seen a zero byte or a quotation mark."
+    """A text as a stream of UTF-8, from its first row, that remembers whether it has seen a zero
+    byte or a quotation mark.
+    """
+
     def __init__(self, pieces: Iterator[str], plan: Layout, quote: str) -> None:
-        self.pieces, self.plan, self.quote, self.left, self.held, self.zero, self.quoted = pieces, plan, quote, b"", "", False, False
+        self.pieces = pieces
+        self.plan = plan
+        self.quote = quote
+        self.left = b""
+        self.held = ""
+        self.zero = False
+        self.quoted = False
+
     def readable(self) -> bool:
-        "It is."
+        """It is."""
         return True
+
     def more(self) -> bytes:
-        "The next piece; empty at the end."
+        """The next piece; empty at the end."""
         for text in self.pieces:
-            self.zero, self.quoted = self.zero or "\0" in text, self.quoted or bool(self.quote) and self.quote in text
-            if self.plan.delimiter == "whitespace": text = self.squeezed(text)
-            if text: return text.encode("utf-8", "surrogatepass")
-        rest, self.held = self.held, ""
+            self.zero = self.zero or "\0" in text
+            self.quoted = self.quoted or bool(self.quote) and self.quote in text
+            if self.plan.delimiter == "whitespace":
+                text = self.squeezed(text)
+            if text:
+                return text.encode("utf-8", "surrogatepass")
+        rest = self.held
+        self.held = ""
         return " ".join(rest.split()).encode()
+
     def squeezed(self, text: str) -> str:
-        "Whole lines with one blank between values; what follows the last line break is held back."
+        """Whole lines with one blank between values; what follows the last line break is held back."""
         whole, mark, self.held = (self.held + text).rpartition("\n")
         return "".join(" ".join(line.split()) + "\n" for line in whole.split("\n")) if mark else ""
+
     def read(self, size: int = -1) -> bytes:
-        "At most `size` bytes."
-        if not self.left: self.left = self.more()
+        """At most `size` bytes."""
+        if not self.left:
+            self.left = self.more()
         out, self.left = (self.left, b"") if size < 0 else (self.left[:size], self.left[size:])
         return out
 
 # %% ../../nbs/00g_sources.ipynb #c568871c
-def csv_batches(
-    file: Path,            # a delimited text
-    settings: DataConfig,  # how it is written
-) -> Iterator[pa.RecordBatch]:  # its columns as text, `row` from 1, and `damaged`: the text of a line that does not fit
-    "Read a delimited text piece by piece."
+def csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
+    """Read a delimited text piece by piece.
+
+    Parameters
+    ----------
+    file : Path
+        A delimited text.
+    settings : DataConfig
+        How it is written.
+
+    Returns
+    -------
+    Iterator[pa.RecordBatch]
+        Its columns as text, `row` from 1, and `damaged`: the text of a line that does not fit.
+    """
     pieces = decoded(file, settings.encoding)
     head = next(pieces, "")
     plan = layout(head, settings, file.name)
-    stream = Pieces(chain_texts(head[plan.skip:], pieces), plan, settings.quote)
+    stream = Pieces(chain_texts(head[plan.skip :], pieces), plan, settings.quote)
     bad: dict[int, str] = {}
+
     def set_aside(line: Any) -> str:
         bad[line.number] = line.text or ""
         return "skip"
-    parse = pa.csv.ParseOptions(delimiter=" " if plan.delimiter == "whitespace" else plan.delimiter, quote_char=settings.quote or False, newlines_in_values=bool(settings.quote), invalid_row_handler=set_aside)
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(plan.names, pa.string()), strings_can_be_null=False, quoted_strings_can_be_null=False)
+
+    parse = pa.csv.ParseOptions(
+        delimiter=" " if plan.delimiter == "whitespace" else plan.delimiter,
+        quote_char=settings.quote or False,
+        newlines_in_values=bool(settings.quote),
+        invalid_row_handler=set_aside,
+    )
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(plan.names, pa.string()),
+        strings_can_be_null=False,
+        quoted_strings_can_be_null=False,
+    )
     try:
-        reader = pa.csv.open_csv(stream, pa.csv.ReadOptions(use_threads=False, column_names=plan.names, block_size=1 << 23), parse, convert)
+        reader = pa.csv.open_csv(
+            stream,
+            pa.csv.ReadOptions(use_threads=False, column_names=plan.names, block_size=1 << 23),
+            parse,
+            convert,
+        )
         yield from numbered(reader, bad, stream, plan.names, file.name)
     except pa.ArrowInvalid as e:
-        if str(e).startswith("Empty CSV"): return
-        if "straddl" not in str(e) and "out of sync" not in str(e): raise DataError(f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}") from e
-        raise DataError(f"{file.name} has a line of more than 8 MB: a quotation mark opens and is never closed. Write it twice inside a value, or set data.quote to ''.") from e
+        if str(e).startswith("Empty CSV"):
+            return
+        if "straddl" not in str(e) and "out of sync" not in str(e):
+            raise DataError(
+                f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}"
+            ) from e
+        raise DataError(
+            f"{file.name} has a line of more than 8 MB: a quotation mark opens and is never "
+            "closed. Write it twice inside a value, or set data.quote to ''."
+        ) from e
 
-def chain_texts(
-    first: str,             # what is left of the first piece
-    rest: Iterator[str],    # the others
-) -> Iterator[str]:         # all of them
-    "One piece of text, then the others."
+
+def chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
+    """One piece of text, then the others.
+
+    Parameters
+    ----------
+    first : str
+        What is left of the first piece.
+    rest : Iterator[str]
+        The others.
+
+    Returns
+    -------
+    Iterator[str]
+        All of them.
+    """
     yield first
     yield from rest
 
 # %% ../../nbs/00g_sources.ipynb #c1edef73
 def numbered(
-    reader: Any,            # batches of the lines that fit
-    bad: dict[int, str],    # row: text of the lines that do not, filled while `reader` is read
-    stream: Pieces,         # whether there are zero bytes and quotation marks
-    names: list[str],       # the columns
-    name: str,              # of the file, for messages
-) -> Iterator[pa.RecordBatch]:  # with `row` and `damaged`; the lines that do not fit come last
-    "Give every line its number."
+    reader: Any, bad: dict[int, str], stream: Pieces, names: list[str], name: str
+) -> Iterator[pa.RecordBatch]:
+    """Give every line its number.
+
+    Parameters
+    ----------
+    reader : Any
+        Batches of the lines that fit.
+    bad : dict[int, str]
+        Row: text of the lines that do not, filled while `reader` is read.
+    stream : Pieces
+        Whether there are zero bytes and quotation marks.
+    names : list[str]
+        The columns.
+    name : str
+        Of the file, for messages.
+
+    Returns
+    -------
+    Iterator[pa.RecordBatch]
+        With `row` and `damaged`; the lines that do not fit come last.
+    """
     after = 1
     for batch in reader:
         rows = np.arange(after, after + batch.num_rows + len(bad))
-        rows = rows[~np.isin(rows, list(bad))][:batch.num_rows]
+        rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
         after = int(rows[-1]) + 1 if len(rows) else after
         damaged = [None] * batch.num_rows
-        if stream.quoted: check_quotes(batch, rows, name, stream.plan.delimiter)
+        if stream.quoted:
+            check_quotes(batch, rows, name, stream.plan.delimiter)
         if stream.zero:
-            hit = np.logical_or.reduce([pc.match_substring(column, "\0").to_numpy(zero_copy_only=False) for column in batch.columns])
-            for i in np.flatnonzero(hit): damaged[i] = " ".join(str(column[i]) for column in batch.columns).replace("\0", "\\0")
-        yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(rows, pa.int64()), pa.array(damaged, pa.string())], [*names, "row", "damaged"])
+            hit = np.logical_or.reduce(
+                [
+                    pc.match_substring(column, "\0").to_numpy(zero_copy_only=False)
+                    for column in batch.columns
+                ]
+            )
+            for i in np.flatnonzero(hit):
+                damaged[i] = " ".join(str(column[i]) for column in batch.columns).replace(
+                    "\0", "\\0"
+                )
+        yield pa.RecordBatch.from_arrays(
+            [*batch.columns, pa.array(rows, pa.int64()), pa.array(damaged, pa.string())],
+            [*names, "row", "damaged"],
+        )
     for row, text in bad.items():
-        if "\n" in text.strip(): raise DataError(f"Row {row} of {name} runs over {text.count(chr(10)) + 1} lines: a quotation mark is probably not closed. Write it twice inside a value, or set data.quote to ''.")
+        if "\n" in text.strip():
+            raise DataError(
+                f"Row {row} of {name} runs over {text.count(chr(10)) + 1} lines: a quotation mark "
+                "is probably not closed. Write it twice inside a value, or set data.quote to ''."
+            )
     empty = [pa.nulls(len(bad), pa.string())] * len(names)
-    if bad: yield pa.RecordBatch.from_arrays([*empty, pa.array(list(bad), pa.int64()), pa.array([t.replace("\0", "\\0") for t in bad.values()], pa.string())], [*names, "row", "damaged"])
+    if bad:
+        yield pa.RecordBatch.from_arrays(
+            [
+                *empty,
+                pa.array(list(bad), pa.int64()),
+                pa.array([t.replace("\0", "\\0") for t in bad.values()], pa.string()),
+            ],
+            [*names, "row", "damaged"],
+        )
 
-def check_quotes(
-    batch: pa.RecordBatch,  # text columns
-    rows: np.ndarray,       # their numbers
-    name: str,              # of the file
-    delimiter: str = ",",   # between values
-) -> None:
-    "Raise `DataError` for a value that has swallowed the lines after it: one that ends in a line break, or holds a line with as many delimiters as a row."
+
+def check_quotes(batch: pa.RecordBatch, rows: np.ndarray, name: str, delimiter: str = ",") -> None:
+    """Raise `DataError` for a value that has swallowed the lines after it: one that ends in a line
+    break, or holds a line with as many delimiters as a row.
+
+    Parameters
+    ----------
+    batch : pa.RecordBatch
+        Text columns.
+    rows : np.ndarray
+        Their numbers.
+    name : str
+        Of the file.
+    delimiter : str, default ","
+        Between values.
+    """
     for column in batch.columns:
         broken = np.flatnonzero(pc.match_substring(column, "\n").to_numpy(zero_copy_only=False))
         for i in broken:
             text = column[int(i)].as_py()
-            if text.endswith("\n") or any(line.count(delimiter) >= batch.num_columns - 1 for line in text.split("\n")[1:] if line):
-                raise DataError(f"A value in row {rows[i]} of {name} runs over {text.count(chr(10)) + 1} lines: a quotation mark is probably not closed. Write it twice inside a value, or set data.quote to ''.")
+            if text.endswith("\n") or any(
+                line.count(delimiter) >= batch.num_columns - 1
+                for line in text.split("\n")[1:]
+                if line
+            ):
+                raise DataError(
+                    f"A value in row {rows[i]} of {name} runs over {text.count(chr(10)) + 1} "
+                    "lines: a quotation mark is probably not closed. Write it twice inside a "
+                    "value, or set data.quote to ''."
+                )
 
 # %% ../../nbs/00g_sources.ipynb #f9100ce9
 def excel_rows(
-    file: Path,            # a spreadsheet
-    sheet: str,            # its name; the first one if empty
-    settings: DataConfig,  # date format, header
-) -> tuple[list[str], Iterator[list[str | None]]]:  # names, and the rows as text
-    "The rows of a sheet; raises `ConfigError` where the reader is not installed."
-    try: import python_calamine
-    except ImportError as e: raise ConfigError(f"Reading {file.name} needs the Python package python-calamine; install it with `pip install retail_ci[excel]`, or save the sheet as CSV.") from e
-    with translating(DataError, f"{file.name} cannot be read as a spreadsheet", "Save it again without a password, or as CSV."):
-        book = python_calamine.CalamineWorkbook.from_path(str(file))
-        if sheet and sheet not in book.sheet_names: raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
-        rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
-    names = settings.header or next(([cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)), [])
-    if not names: raise DataError(f"Sheet {sheet or book.sheet_names[0]!r} of {file.name} is empty; expected a header and at least one row.")
-    return unique_names(names, settings, file.name), ([cell_text(v, settings) for v in row] for row in rows)
+    file: Path, sheet: str, settings: DataConfig
+) -> tuple[list[str], Iterator[list[str | None]]]:
+    """The rows of a sheet.
 
-def cell_text(
-    value: Any,            # a cell: text, number, date, truth
-    settings: DataConfig,  # date format, decimal sign
-) -> str | None:           # what it says
-    "A cell as text."
-    if value is None or value == "": return None
-    if isinstance(value, bool): return str(value).lower()
-    if isinstance(value, (int, float)): return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value).replace(".", settings.decimal)
-    if not hasattr(value, "isoformat"): return str(value)
-    formats = [settings.date_format] if isinstance(settings.date_format, str) else settings.date_format
-    return value.strftime(formats[0]) if formats and hasattr(value, "year") else value.isoformat(sep=" ") if hasattr(value, "hour") and hasattr(value, "year") else value.isoformat()
+    Parameters
+    ----------
+    file : Path
+        A spreadsheet.
+    sheet : str
+        Its name; the first one if empty.
+    settings : DataConfig
+        Date format, header.
+
+    Returns
+    -------
+    tuple[list[str], Iterator[list[str | None]]]
+        Names, and the rows as text.
+
+    Raises
+    ------
+    ConfigError
+        Where the reader is not installed.
+    """
+    try:
+        import python_calamine
+    except ImportError as e:
+        raise ConfigError(
+            f"Reading {file.name} needs the Python package python-calamine; install it with `pip "
+            "install retail_ci[excel]`, or save the sheet as CSV."
+        ) from e
+    with translating(
+        DataError,
+        f"{file.name} cannot be read as a spreadsheet",
+        "Save it again without a password, or as CSV.",
+    ):
+        book = python_calamine.CalamineWorkbook.from_path(str(file))
+        if sheet and sheet not in book.sheet_names:
+            raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
+        rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
+    names = settings.header or next(
+        ([cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)),
+        [],
+    )
+    if not names:
+        raise DataError(
+            f"Sheet {sheet or book.sheet_names[0]!r} of {file.name} is empty; expected a header "
+            "and at least one row."
+        )
+    return unique_names(names, settings, file.name), (
+        [cell_text(v, settings) for v in row] for row in rows
+    )
+
+
+def cell_text(value: Any, settings: DataConfig) -> str | None:
+    """A cell as text.
+
+    Parameters
+    ----------
+    value : Any
+        A cell: text, number, date, truth.
+    settings : DataConfig
+        Date format, decimal sign.
+
+    Returns
+    -------
+    str | None
+        What it says.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return (
+            str(int(value))
+            if value == int(value) and abs(value) < 1e15
+            else repr(value).replace(".", settings.decimal)
+        )
+    if not hasattr(value, "isoformat"):
+        return str(value)
+    formats = (
+        [settings.date_format] if isinstance(settings.date_format, str) else settings.date_format
+    )
+    return (
+        value.strftime(formats[0])
+        if formats and hasattr(value, "year")
+        else value.isoformat(sep=" ")
+        if hasattr(value, "hour") and hasattr(value, "year")
+        else value.isoformat()
+    )
 
 # %% ../../nbs/00g_sources.ipynb #7d9d9540
 def sqlite_rows(
-    file: Path,     # an SQLite database
-    table: str,     # its name; the only one if empty
-    query: str = "",  # SQL in its place
-) -> tuple[list[str], Iterator[list[str | None]]]:  # names, and the rows as text
-    "The rows of a table or a query."
+    file: Path, table: str, query: str = ""
+) -> tuple[list[str], Iterator[list[str | None]]]:
+    """The rows of a table or a query.
+
+    Parameters
+    ----------
+    file : Path
+        An SQLite database.
+    table : str
+        Its name; the only one if empty.
+    query : str, default ""
+        SQL in its place.
+
+    Returns
+    -------
+    tuple[list[str], Iterator[list[str | None]]]
+        Names, and the rows as text.
+    """
     con = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-    with translating(DataError, f"{file.name} does not answer {shown(query) if query else 'as a database'}", "Correct data.query, or fetch the file again."):
-        tables = [n for n, in con.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name")]
-        if not query: query = f'SELECT * FROM "{choose_table(table, tables, file.name)}"'
+    with translating(
+        DataError,
+        f"{file.name} does not answer {shown(query) if query else 'as a database'}",
+        "Correct data.query, or fetch the file again.",
+    ):
+        tables = [
+            n
+            for (n,) in con.execute(
+                "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE "
+                "'sqlite_%' ORDER BY name"
+            )
+        ]
+        if not query:
+            query = f'SELECT * FROM "{choose_table(table, tables, file.name)}"'
         cursor = con.execute(query)
-    if cursor.description is None: raise DataError(f"{file.name} answers {shown(query)} with no table; expected a SELECT in data.query.")
-    texts = ([None if v is None else v.decode("utf-8", "replace") if isinstance(v, bytes) else repr(v) if isinstance(v, float) else str(v) for v in row] for row in cursor)
+    if cursor.description is None:
+        raise DataError(
+            f"{file.name} answers {shown(query)} with no table; expected a SELECT in data.query."
+        )
+    texts = (
+        [
+            None
+            if v is None
+            else v.decode("utf-8", "replace")
+            if isinstance(v, bytes)
+            else repr(v)
+            if isinstance(v, float)
+            else str(v)
+            for v in row
+        ]
+        for row in cursor
+    )
     return [c[0] for c in cursor.description], texts
 
-def choose_table(
-    table: str,         # the name that the config gives, or ""
-    tables: list[str],  # those that exist
-    where: str,         # the database, for messages
-) -> str:               # a name that exists
-    "The table that is meant; the only one where none is named."
-    if table in tables: return table
-    if not table and len(tables) == 1: return tables[0]
-    if table: raise DataError(unknown("table", table, tables, where))
-    raise DataError(f"{where} holds {len(tables)} tables ({', '.join(tables[:5])}); name one after a #, as in {where}#{tables[0] if tables else 'sales'}.")
+
+def choose_table(table: str, tables: list[str], where: str) -> str:
+    """The table that is meant; the only one where none is named.
+
+    Parameters
+    ----------
+    table : str
+        The name that the config gives, or "".
+    tables : list[str]
+        Those that exist.
+    where : str
+        The database, for messages.
+
+    Returns
+    -------
+    str
+        A name that exists.
+    """
+    if table in tables:
+        return table
+    if not table and len(tables) == 1:
+        return tables[0]
+    if table:
+        raise DataError(unknown("table", table, tables, where))
+    raise DataError(
+        f"{where} holds {len(tables)} tables ({', '.join(tables[:5])}); name one after a #, as in "
+        f"{where}#{tables[0] if tables else 'sales'}."
+    )
 
 # %% ../../nbs/00g_sources.ipynb #b8f55629
 def row_batches(
-    names: list[str],                 # the columns
-    rows: Iterator[list[str | None]],  # text
-    size: int = 50_000,               # rows per batch
-) -> Iterator[pa.RecordBatch]:        # with `row` and `damaged`
-    "Lines that come one by one, in batches; rows that are empty throughout are no rows."
+    names: list[str], rows: Iterator[list[str | None]], size: int = 50_000
+) -> Iterator[pa.RecordBatch]:
+    """Lines that come one by one, in batches; rows that are empty throughout are no rows.
+
+    Parameters
+    ----------
+    names : list[str]
+        The columns.
+    rows : Iterator[list[str | None]]
+        Text.
+    size : int, default 50_000
+        Rows per batch.
+
+    Returns
+    -------
+    Iterator[pa.RecordBatch]
+        With `row` and `damaged`.
+    """
     names = [n if n not in ("row", "damaged") else f"{n} (source)" for n in names]
-    schema = pa.schema([*((n, pa.string()) for n in names), ("row", pa.int64()), ("damaged", pa.string())])
-    held, after = [], 1
+    schema = pa.schema(
+        [*((n, pa.string()) for n in names), ("row", pa.int64()), ("damaged", pa.string())]
+    )
+    held = []
+    after = 1
     for row in rows:
-        if any(v is not None for v in row): held.append([*row, *[None] * (len(names) - len(row))][:len(names)])
+        if any(v is not None for v in row):
+            held.append([*row, *[None] * (len(names) - len(row))][: len(names)])
         if len(held) == size:
-            yield pa.RecordBatch.from_arrays([*(pa.array(c, pa.string()) for c in zip(*held)), pa.array(range(after, after + size), pa.int64()), pa.nulls(size, pa.string())], schema=schema)
-            held, after = [], after + size
-    if held: yield pa.RecordBatch.from_arrays([*(pa.array(c, pa.string()) for c in zip(*held)), pa.array(range(after, after + len(held)), pa.int64()), pa.nulls(len(held), pa.string())], schema=schema)
+            yield pa.RecordBatch.from_arrays(
+                [
+                    *(pa.array(c, pa.string()) for c in zip(*held)),
+                    pa.array(range(after, after + size), pa.int64()),
+                    pa.nulls(size, pa.string()),
+                ],
+                schema=schema,
+            )
+            held = []
+            after = after + size
+    if held:
+        yield pa.RecordBatch.from_arrays(
+            [
+                *(pa.array(c, pa.string()) for c in zip(*held)),
+                pa.array(range(after, after + len(held)), pa.int64()),
+                pa.nulls(len(held), pa.string()),
+            ],
+            schema=schema,
+        )
 
 # %% ../../nbs/00g_sources.ipynb #f41488f0
-def kind(
-    file: Path,   # an existing file
-) -> str:         # "parquet", "excel", "sqlite", "duckdb" or "text"
-    "What a file is, by its first bytes, and for spreadsheets by its suffix."
-    with open(file, "rb") as stream: head = stream.read(16)
-    if file.suffix.lower() in (".xlsx", ".xlsm", ".xls", ".ods"): return "excel"
-    if head[:4] == b"PAR1" or file.suffix.lower() == ".parquet": return "parquet"
-    return "sqlite" if head[:15] == b"SQLite format 3" else "duckdb" if head[8:12] == b"DUCK" else "text"
+def kind(file: Path) -> str:
+    """What a file is, by its first bytes, and for spreadsheets by its suffix.
+
+    Parameters
+    ----------
+    file : Path
+        An existing file.
+
+    Returns
+    -------
+    str
+        "parquet", "excel", "sqlite", "duckdb" or "text".
+    """
+    with open(file, "rb") as stream:
+        head = stream.read(16)
+    if file.suffix.lower() in (".xlsx", ".xlsm", ".xls", ".ods"):
+        return "excel"
+    if head[:4] == b"PAR1" or file.suffix.lower() == ".parquet":
+        return "parquet"
+    return (
+        "sqlite"
+        if head[:15] == b"SQLite format 3"
+        else "duckdb"
+        if head[8:12] == b"DUCK"
+        else "text"
+    )
+
 
 def batches(
-    file: Path,            # text, spreadsheet or SQLite
-    settings: DataConfig,  # how it is written
-    table: str = "",       # sheet or table
-    query: str = "",       # SQL, for SQLite
-) -> Iterator[pa.RecordBatch]:  # text columns, `row`, `damaged`
-    "The lines of a file, whatever it is."
+    file: Path, settings: DataConfig, table: str = "", query: str = ""
+) -> Iterator[pa.RecordBatch]:
+    """The lines of a file, whatever it is.
+
+    Parameters
+    ----------
+    file : Path
+        Text, spreadsheet or SQLite.
+    settings : DataConfig
+        How it is written.
+    table : str, default ""
+        Sheet or table.
+    query : str, default ""
+        SQL, for SQLite.
+
+    Returns
+    -------
+    Iterator[pa.RecordBatch]
+        Text columns, `row`, `damaged`.
+    """
     what = kind(file)
-    if what == "excel": return row_batches(*excel_rows(file, table, settings))
-    if what == "sqlite": return row_batches(*sqlite_rows(file, table, query))
+    if what == "excel":
+        return row_batches(*excel_rows(file, table, settings))
+    if what == "sqlite":
+        return row_batches(*sqlite_rows(file, table, query))
     return csv_batches(file, settings)
 
 # %% ../../nbs/00g_sources.ipynb #ddfcbf69
-def stage(
-    file: Path,            # text, spreadsheet or SQLite
-    target: Path,          # a parquet file; its place is taken only when all is written
-    settings: DataConfig,  # how the file is written
-    table: str = "",       # sheet or table
-    query: str = "",       # SQL, for SQLite
-) -> int:                  # rows
-    "Lay one file down as parquet: its columns as text, `row` from 1, `damaged`."
-    rows, writer = 0, None
+def stage(file: Path, target: Path, settings: DataConfig, table: str = "", query: str = "") -> int:
+    """Lay one file down as parquet: its columns as text, `row` from 1, `damaged`.
+
+    Parameters
+    ----------
+    file : Path
+        Text, spreadsheet or SQLite.
+    target : Path
+        A parquet file; its place is taken only when all is written.
+    settings : DataConfig
+        How the file is written.
+    table : str, default ""
+        Sheet or table.
+    query : str, default ""
+        SQL, for SQLite.
+
+    Returns
+    -------
+    int
+        Rows.
+    """
+    rows = 0
+    writer = None
     with replacing(target) as part:
         try:
             for batch in batches(file, settings, table, query):
-                writer = writer or pq.ParquetWriter(part, batch.schema, compression="zstd", compression_level=1)
+                writer = writer or pq.ParquetWriter(
+                    part, batch.schema, compression="zstd", compression_level=1
+                )
                 writer.write_batch(batch)
                 rows += batch.num_rows
         finally:
-            if writer: writer.close()
-        if not rows: pq.write_table(no_rows(file, settings, table, query), part)
+            if writer:
+                writer.close()
+        if not rows:
+            pq.write_table(no_rows(file, settings, table, query), part)
     return rows
 
-def no_rows(
-    file: Path,            # a file with a header only
-    settings: DataConfig,  # how it is written
-    table: str = "",       # sheet or table
-    query: str = "",       # SQL, for SQLite
-) -> pa.Table:             # its columns
-    "An empty table with a file's columns."
+
+def no_rows(file: Path, settings: DataConfig, table: str = "", query: str = "") -> pa.Table:
+    """An empty table with a file's columns.
+
+    Parameters
+    ----------
+    file : Path
+        A file with a header only.
+    settings : DataConfig
+        How it is written.
+    table : str, default ""
+        Sheet or table.
+    query : str, default ""
+        SQL, for SQLite.
+
+    Returns
+    -------
+    pa.Table
+        Its columns.
+    """
     what = kind(file)
-    if what == "excel": names = excel_rows(file, table, settings)[0]
-    elif what == "sqlite": names = sqlite_rows(file, table, query)[0]
-    else: names = layout(next(decoded(file, settings.encoding), ""), settings, file.name).names
-    return pa.table({**{n: pa.array([], pa.string()) for n in names}, "row": pa.array([], pa.int64()), "damaged": pa.array([], pa.string())})
+    if what == "excel":
+        names = excel_rows(file, table, settings)[0]
+    elif what == "sqlite":
+        names = sqlite_rows(file, table, query)[0]
+    else:
+        names = layout(next(decoded(file, settings.encoding), ""), settings, file.name).names
+    return pa.table(
+        {
+            **{n: pa.array([], pa.string()) for n in names},
+            "row": pa.array([], pa.int64()),
+            "damaged": pa.array([], pa.string()),
+        }
+    )
 
 # %% ../../nbs/00g_sources.ipynb #b9e0fd3f
 @dataclass
 class Source:
-    "A table of raw lines, and where its rows come from."
-    table: ibis.Table             # the source's columns, and `row`, counted from 1 over all parts
-    parts: list[tuple[str, int]]  # name of a file or table, and its rows, in order; rows are -1 where only the database knows
-    backend: Any                  # the Ibis backend that holds it
+    """A table of raw lines, and where its rows come from."""
 
-def place(
-    parts: list[tuple[str, int]],  # from a source
-    row: int,                      # counted from 1 over all parts
-) -> tuple[str, int]:              # the part, and the row within it
-    "Where a row comes from."
+    table: ibis.Table  # the source's columns, and `row`, counted from 1 over all parts
+    parts: list[
+        tuple[str, int]
+    ]  # name of a file or table, and its rows, in order; rows are -1 where only the database knows
+    backend: Any  # the Ibis backend that holds it
+
+
+def place(parts: list[tuple[str, int]], row: int) -> tuple[str, int]:
+    """Where a row comes from.
+
+    Parameters
+    ----------
+    parts : list[tuple[str, int]]
+        From a source.
+    row : int
+        Counted from 1 over all parts.
+
+    Returns
+    -------
+    tuple[str, int]
+        The part, and the row within it.
+    """
     for name, rows in parts:
-        if row <= rows or rows < 0: return name, row
+        if row <= rows or rows < 0:
+            return name, row
         row -= rows
     return "", row
 
 # %% ../../nbs/00g_sources.ipynb #a8acc0d2
-def read_staged(
-    con: Any,                       # the Ibis backend
-    files: list[tuple[str, Path]],  # name of the source's file, and where it is laid down
-    settings: DataConfig,           # columns
-) -> Source:                        # all of them
-    "Files that are laid down, as one table."
+def read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) -> Source:
+    """Files that are laid down, as one table.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    files : list[tuple[str, Path]]
+        Name of the source's file, and where it is laid down.
+    settings : DataConfig
+        Columns.
+
+    Returns
+    -------
+    Source
+        All of them.
+    """
     counts = [pq.read_metadata(path).num_rows for _, path in files]
-    names = {name: [n for n in pq.read_schema(path).names if n not in ("row", "damaged")] for name, path in files}
+    names = {
+        name: [n for n in pq.read_schema(path).names if n not in ("row", "damaged")]
+        for name, path in files
+    }
     columns = list(dict.fromkeys(n for found in names.values() for n in found))
     for ours, theirs in settings.columns.items():
         lacking = [name for name, found in names.items() if theirs not in found]
-        if theirs in columns and lacking: raise DataError(f"Column {theirs!r} (our {ours}) is missing in {lacking[0]}, and other files have it; found there: {', '.join(names[lacking[0]])}.")
-    tables, offset = [], 0
+        if theirs in columns and lacking:
+            raise DataError(
+                f"Column {theirs!r} (our {ours}) is missing in {lacking[0]}, and other files have "
+                f"it; found there: {', '.join(names[lacking[0]])}."
+            )
+    tables = []
+    offset = 0
     for (name, path), rows in zip(files, counts):
-        kinds = ", ".join(f"`{n.replace('`', '``')}` {'BIGINT' if n == 'row' else 'STRING'}" for n in [*names[name], "row", "damaged"])
+        kinds = ", ".join(
+            f"`{n.replace('`', '``')}` {'BIGINT' if n == 'row' else 'STRING'}"
+            for n in [*names[name], "row", "damaged"]
+        )
         table = known_parquet(con, path, kinds)
-        tables.append(table.select(**{n: table[n] if n in names[name] else ibis.null("string") for n in columns}, row=table["row"] + offset, damaged=table.damaged))
+        tables.append(
+            table.select(
+                **{n: table[n] if n in names[name] else ibis.null("string") for n in columns},
+                row=table["row"] + offset,
+                damaged=table.damaged,
+            )
+        )
         offset += rows
-    return Source(ibis.union(*tables) if len(tables) > 1 else tables[0], [(name, rows) for (name, _), rows in zip(files, counts)], con)
+    return Source(
+        ibis.union(*tables) if len(tables) > 1 else tables[0],
+        [(name, rows) for (name, _), rows in zip(files, counts)],
+        con,
+    )
 
 # %% ../../nbs/00g_sources.ipynb #050431d5
-def read_parquet(
-    con: Any,              # the Ibis backend
-    files: list[Path],     # parquet files
-) -> Source:               # all of them
-    "Parquet files as one table."
-    with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."): table = engines.read_parquet(con, files)
+def read_parquet(con: Any, files: list[Path]) -> Source:
+    """Parquet files as one table.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    files : list[Path]
+        Parquet files.
+
+    Returns
+    -------
+    Source
+        All of them.
+    """
+    with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."):
+        table = engines.read_parquet(con, files)
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
 
 # %% ../../nbs/00g_sources.ipynb #71fa7134
-def connect_postgres(
-    url: str,   # postgresql://user@host:port/database, with ${NAME} for what the environment knows
-) -> Any:       # an Ibis backend
-    "Open a PostgreSQL database; raises `DataError` in one sentence, without the password."
+def connect_postgres(url: str) -> Any:
+    """Open a PostgreSQL database.
+
+    Parameters
+    ----------
+    url : str
+        Postgresql://user@host:port/database, with ${NAME} for what the environment knows.
+
+    Returns
+    -------
+    Any
+        An Ibis backend.
+
+    Raises
+    ------
+    DataError
+        In one sentence, without the password.
+    """
     for name in re.findall(r"\$\{(\w+)\}", url):
-        if name not in os.environ: raise ConfigError(f"The environment variable {name} of the database URL is not set; set it and try again.")
-    full = re.sub(r"\$\{(\w+)\}", lambda found: __import__("urllib.parse").parse.quote(os.environ[found[1]], safe=""), url)
-    with translating(DataError, f"The database {url} cannot be opened", "Correct the address in the config, or start the server."):
-        try: con = ibis.postgres.connect(**postgres_parts(full))
-        except ImportError as e: raise ConfigError("Reading PostgreSQL needs the Python package psycopg; install it with `pip install retail_ci[sql]`.") from e
+        if name not in os.environ:
+            raise ConfigError(
+                f"The environment variable {name} of the database URL is not set; set it and try "
+                "again."
+            )
+    import urllib.parse
+
+    full = re.sub(
+        r"\$\{(\w+)\}", lambda found: urllib.parse.quote(os.environ[found[1]], safe=""), url
+    )
+    with translating(
+        DataError,
+        f"The database {url} cannot be opened",
+        "Correct the address in the config, or start the server.",
+    ):
+        try:
+            con = ibis.postgres.connect(**postgres_parts(full))
+        except ImportError as e:
+            raise ConfigError(
+                "Reading PostgreSQL needs the Python package psycopg; install it with `pip "
+                "install retail_ci[sql]`."
+            ) from e
     con.retail_ci_url = full
     return con
 
-def postgres_parts(
-    url: str,             # a full URL
-) -> dict[str, Any]:      # host, port, user, password, database
-    "A URL as the driver wants it; what is left out comes from PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE."
+
+def postgres_parts(url: str) -> dict[str, Any]:
+    """A URL as the driver wants it; what is left out comes from PGHOST, PGPORT, PGUSER, PGPASSWORD
+    and PGDATABASE.
+
+    Parameters
+    ----------
+    url : str
+        A full URL.
+
+    Returns
+    -------
+    dict[str, Any]
+        Host, port, user, password, database.
+    """
     from urllib.parse import unquote, urlsplit
+
     parts = urlsplit(url)
-    found = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password, "database": parts.path.strip("/")}
-    return {k: unquote(v) if isinstance(v, str) else v for k, v in {k: v or os.environ.get(f"PG{k.upper()}") for k, v in found.items()}.items() if v} | ({"port": int(found["port"] or os.environ["PGPORT"])} if found["port"] or "PGPORT" in os.environ else {})
+    found = {
+        "host": parts.hostname,
+        "port": parts.port,
+        "user": parts.username,
+        "password": parts.password,
+        "database": parts.path.strip("/"),
+    }
+    return {
+        k: unquote(v) if isinstance(v, str) else v
+        for k, v in {k: v or os.environ.get(f"PG{k.upper()}") for k, v in found.items()}.items()
+        if v
+    } | (
+        {"port": int(found["port"] or os.environ["PGPORT"])}
+        if found["port"] or "PGPORT" in os.environ
+        else {}
+    )
 
 # %% ../../nbs/00g_sources.ipynb #0b2a43ff
-def read_database(
-    con: Any,          # an Ibis backend that holds the table
-    table: str,        # "sales", "schema.sales", or "" for the only one
-    query: str,        # SQL in its place, or ""
-    where: str,        # the database, for messages
-) -> Source:           # the table, numbered
-    "A table or a query of a database, left where it is."
-    with translating(DataError, f"{where} does not answer {shown(query or table)}", "Correct data.query or the table's name."):
-        if query: found = con.sql(query)
+def read_database(con: Any, table: str, query: str, where: str) -> Source:
+    """A table or a query of a database, left where it is.
+
+    Parameters
+    ----------
+    con : Any
+        An Ibis backend that holds the table.
+    table : str
+        "sales", "schema.sales", or "" for the only one.
+    query : str
+        SQL in its place, or "".
+    where : str
+        The database, for messages.
+
+    Returns
+    -------
+    Source
+        The table, numbered.
+    """
+    with translating(
+        DataError,
+        f"{where} does not answer {shown(query or table)}",
+        "Correct data.query or the table's name.",
+    ):
+        if query:
+            found = con.sql(query)
         else:
             schema, _, name = table.rpartition(".")
-            found = con.table(choose_table(name, con.list_tables(database=schema or None), where), database=schema or None)
-    if "row" in found.columns: found = found.rename({"row (source)": "row"})
-    number = ibis.row_number().over(order_by=[found[c] for c in found.columns]) if engine(con) == "postgres" else ibis.row_number()
-    return Source(found.mutate(row=number + 1), [(query and "the query" or found.get_name(), -1)], con)
+            found = con.table(
+                choose_table(name, con.list_tables(database=schema or None), where),
+                database=schema or None,
+            )
+    if "row" in found.columns:
+        found = found.rename({"row (source)": "row"})
+    number = (
+        ibis.row_number().over(order_by=[found[c] for c in found.columns])
+        if engine(con) == "postgres"
+        else ibis.row_number()
+    )
+    return Source(
+        found.mutate(row=number + 1), [(query and "the query" or found.get_name(), -1)], con
+    )
 
-def attach_duckdb(
-    con: Any,     # an Ibis backend of DuckDB
-    file: Path,   # a DuckDB file
-) -> str:         # the name of its catalogue
-    "Attach a DuckDB file for reading; an expression on its tables runs on the file."
-    name = "source_" + hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]  # two files of one name are two catalogues
+
+def attach_duckdb(con: Any, file: Path) -> str:
+    """Attach a DuckDB file for reading; an expression on its tables runs on the file.
+
+    Parameters
+    ----------
+    con : Any
+        An Ibis backend of DuckDB.
+    file : Path
+        A DuckDB file.
+
+    Returns
+    -------
+    str
+        The name of its catalogue.
+    """
+    name = (
+        "source_" + hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:16]
+    )  # two files of one name are two catalogues
     con.raw_sql(f"ATTACH IF NOT EXISTS {sql_text(file)} AS {name} (READ_ONLY)")
     return name
 
 # %% ../../nbs/00g_sources.ipynb #5bcc5ebe
-def database_fingerprint(
-    role: str,             # "transactions", "products" or "customers"
-    settings: DataConfig,  # its source is a database URL
-) -> str:                  # 64 hexadecimal digits; other rows, columns or types give others
-    "What a database holds now, in one line for the papers of a run."
+def database_fingerprint(role: str, settings: DataConfig) -> str:
+    """What a database holds now, in one line for the papers of a run.
+
+    Parameters
+    ----------
+    role : str
+        "transactions", "products" or "customers".
+    settings : DataConfig
+        Its source is a database URL.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; other rows, columns or types give others.
+    """
     text, table = split_table(getattr(settings, role))
     con = connect_postgres(text)
     try:
-        lines = read_database(con, table, settings.query.get(role, ""), re.sub(r"//.*@", "//", text)).table.drop("row")
-        for words in ("timezone = 'UTC'", "datestyle = 'ISO'", "extra_float_digits = 1"): con.raw_sql(f"SET {words}").close()
-        halves = ", ".join(f"coalesce(sum(('x' || substr(m, {at}, 15))::bit(60)::bigint), 0)::text" for at in (1, 17))
-        with con.raw_sql(f"SELECT count(*), {halves} FROM (SELECT md5(t::text) AS m FROM ({ibis.to_sql(lines, dialect='postgres')}) t) hashes") as cursor: sums = cursor.fetchone()
-    finally: con.disconnect()
-    return hashlib.sha256(repr((*map(str, sums), [(n, str(k)) for n, k in lines.schema().items()])).encode()).hexdigest()
+        lines = read_database(
+            con, table, settings.query.get(role, ""), re.sub(r"//.*@", "//", text)
+        ).table.drop("row")
+        for words in ("timezone = 'UTC'", "datestyle = 'ISO'", "extra_float_digits = 1"):
+            con.raw_sql(f"SET {words}").close()
+        halves = ", ".join(
+            f"coalesce(sum(('x' || substr(m, {at}, 15))::bit(60)::bigint), 0)::text"
+            for at in (1, 17)
+        )
+        with con.raw_sql(
+            f"SELECT count(*), {halves} FROM (SELECT md5(t::text) AS m FROM "
+            f"({ibis.to_sql(lines, dialect='postgres')}) t) hashes"
+        ) as cursor:
+            sums = cursor.fetchone()
+    finally:
+        con.disconnect()
+    return hashlib.sha256(
+        repr((*map(str, sums), [(n, str(k)) for n, k in lines.schema().items()])).encode()
+    ).hexdigest()
 
 # %% ../../nbs/00g_sources.ipynb #a23220b0
-def open_source(
-    con: Any,                        # the Ibis backend
-    role: str,                       # "transactions", "products" or "customers"
-    settings: DataConfig,            # where it is, and how it is written
-    staging: Path | None = None,     # where what is not parquet is laid down; a temporary folder if left out
-) -> Source:                         # the raw lines
-    "Open one source of the config; no value is interpreted."
-    with reading(settings, role): return _open_source(con, role, settings, staging)
+def open_source(con: Any, role: str, settings: DataConfig, staging: Path | None = None) -> Source:
+    """Open one source of the config; no value is interpreted.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    role : str
+        "transactions", "products" or "customers".
+    settings : DataConfig
+        Where it is, and how it is written.
+    staging : Path | None, default None
+        Where what is not parquet is laid down; a temporary folder if left out.
+
+    Returns
+    -------
+    Source
+        The raw lines.
+    """
+    with reading(settings, role):
+        return _open_source(con, role, settings, staging)
+
 
 def reading(
-    settings: DataConfig,        # says where the source is
-    role: str = "transactions",  # "transactions", "products" or "customers"
+    settings: DataConfig, role: str = "transactions"
 ) -> contextlib.AbstractContextManager[None]:
-    "While a source is read: an error of a library becomes a `DataError` that names the source."
+    """While a source is read: an error of a library becomes a `DataError` that names the source.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Says where the source is.
+    role : str, default "transactions"
+        "transactions", "products" or "customers".
+    """
     name = re.sub(r"//.*@", "//", getattr(settings, role) or "")
-    return translating(DataError, f"The {role} in {shown(name)[1:-1]} cannot be read", "Correct the file, or what the config says of it under data; `retail-ci check` shows how a file is understood.")
+    return translating(
+        DataError,
+        f"The {role} in {shown(name)[1:-1]} cannot be read",
+        "Correct the file, or what the config says of it under data; `retail-ci check` shows how "
+        "a file is understood.",
+    )
+
 
 def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None) -> Source:
-    "The work of `open_source`."
-    text, query = getattr(settings, role), settings.query.get(role, "")
+    """The work of `open_source`."""
+    text = getattr(settings, role)
+    query = settings.query.get(role, "")
     text, table = split_table(NAMED_SOURCES.get(text, {}).get(role, text))
-    if re.match(r"postgres(ql)?://", text): return read_database(connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
-    if "://" in text: raise ConfigError(f"data.{role} is {text.split('://')[0]}://…; expected postgresql://, or a file (CSV, parquet, Excel, SQLite, DuckDB).")
+    if re.match(r"postgres(ql)?://", text):
+        return read_database(connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
+    if "://" in text:
+        raise ConfigError(
+            f"data.{role} is {text.split('://')[0]}://…; expected postgresql://, or a file (CSV, "
+            "parquet, Excel, SQLite, DuckDB)."
+        )
     files = source_files(getattr(settings, role), role)
     kinds = {kind(f) for f in files}
-    if kinds == {"duckdb"} and len(files) == 1: return read_attached(con, files[0], table, query)
-    if kinds == {"parquet"}: return read_parquet(con, files)
-    if "parquet" in kinds or "duckdb" in kinds: raise DataError(f"data.{role} mixes {' and '.join(sorted(kinds))} files; expected one kind.")
-    return read_staged(con, lay_down(files, settings, staging or temporary_folder(), table, query), settings)
+    if kinds == {"duckdb"} and len(files) == 1:
+        return read_attached(con, files[0], table, query)
+    if kinds == {"parquet"}:
+        return read_parquet(con, files)
+    if "parquet" in kinds or "duckdb" in kinds:
+        raise DataError(
+            f"data.{role} mixes {' and '.join(sorted(kinds))} files; expected one kind."
+        )
+    return read_staged(
+        con, lay_down(files, settings, staging or temporary_folder(), table, query), settings
+    )
 
-def read_attached(
-    con: Any,      # the Ibis backend
-    file: Path,    # a DuckDB file
-    table: str,    # its table
-    query: str,    # SQL in its place
-) -> Source:       # the table, numbered
-    "A table of a DuckDB file."
-    if engine(con) != "duckdb": raise ConfigError(f"{file.name} is a DuckDB file, which data.engine {engine(con)} cannot read; set data.engine to duckdb.")
-    with translating(DataError, f"{file.name} cannot be opened as a DuckDB file", "Close what writes to it, or fetch it again."): name = attach_duckdb(con, file)
-    if query: return Source(view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1), [("the query", -1)], con)
+
+def read_attached(con: Any, file: Path, table: str, query: str) -> Source:
+    """A table of a DuckDB file.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    file : Path
+        A DuckDB file.
+    table : str
+        Its table.
+    query : str
+        SQL in its place.
+
+    Returns
+    -------
+    Source
+        The table, numbered.
+    """
+    if engine(con) != "duckdb":
+        raise ConfigError(
+            f"{file.name} is a DuckDB file, which data.engine {engine(con)} cannot read; set "
+            "data.engine to duckdb."
+        )
+    with translating(
+        DataError,
+        f"{file.name} cannot be opened as a DuckDB file",
+        "Close what writes to it, or fetch it again.",
+    ):
+        name = attach_duckdb(con, file)
+    if query:
+        return Source(
+            view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1),
+            [("the query", -1)],
+            con,
+        )
     schema, _, only = table.rpartition(".")
-    there = con.raw_sql(f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND table_schema = {sql_text(schema or 'main')} ORDER BY 1").fetchall()
-    found = con.table(choose_table(only, [t for t, in there], file.name), database=(name, schema or "main"))
-    return Source((found.rename({"row (source)": "row"}) if "row" in found.columns else found).mutate(row=ibis.row_number() + 1), [(file.name, -1)], con)
+    there = con.raw_sql(
+        f"SELECT table_name FROM information_schema.tables WHERE table_catalog = '{name}' AND "
+        f"table_schema = {sql_text(schema or 'main')} ORDER BY 1"
+    ).fetchall()
+    found = con.table(
+        choose_table(only, [t for (t,) in there], file.name), database=(name, schema or "main")
+    )
+    return Source(
+        (found.rename({"row (source)": "row"}) if "row" in found.columns else found).mutate(
+            row=ibis.row_number() + 1
+        ),
+        [(file.name, -1)],
+        con,
+    )
 
 # %% ../../nbs/00g_sources.ipynb #6b423396
-def fetch(
-    source: Source,  # lines in a database
-    path: Path,      # a parquet file for them
-) -> None:
-    "Write the lines of a database as parquet."
+def fetch(source: Source, path: Path) -> None:
+    """Write the lines of a database as parquet.
+
+    Parameters
+    ----------
+    source : Source
+        Lines in a database.
+    path : Path
+        A parquet file for them.
+    """
     url = getattr(source.backend, "retail_ci_url", "")
-    try: import adbc_driver_postgresql.dbapi as adbc
-    except ImportError: adbc = None
+    try:
+        import adbc_driver_postgresql.dbapi as adbc
+    except ImportError:
+        adbc = None
     with replacing(path) as part:
-        if not url or adbc is None: return write_table(source.table, part)
+        if not url or adbc is None:
+            return write_table(source.table, part)
         with adbc.connect(url) as link, link.cursor() as cursor:
             cursor.execute(str(ibis.to_sql(source.table, dialect="postgres")))
             reader = cursor.fetch_record_batch()
             with pq.ParquetWriter(part, reader.schema, compression="zstd") as writer:
-                for batch in reader: writer.write_batch(batch)
+                for batch in reader:
+                    writer.write_batch(batch)
 
 # %% ../../nbs/00g_sources.ipynb #718241eb
-def view_of(
-    con: Any,     # an Ibis backend of DuckDB
-    name: str,    # an attached catalogue
-    query: str,   # SQL on its tables
-    where: str,   # the file, for messages
-) -> ibis.Table:  # what the query answers
-    "A query on an attached file, whose tables it names without their catalogue."
+def view_of(con: Any, name: str, query: str, where: str) -> ibis.Table:
+    """A query on an attached file, whose tables it names without their catalogue.
+
+    Parameters
+    ----------
+    con : Any
+        An Ibis backend of DuckDB.
+    name : str
+        An attached catalogue.
+    query : str
+        SQL on its tables.
+    where : str
+        The file, for messages.
+
+    Returns
+    -------
+    ibis.Table
+        What the query answers.
+    """
     view = ibis.util.gen_name("query")
     with translating(DataError, f"{where} does not answer {shown(query)}", "Correct data.query."):
         con.raw_sql(f"SET search_path = 'memory.main,{name}.main'")
         con.raw_sql(f"CREATE TEMP VIEW {view} AS {query}")
         return con.table(view)
 
+
 def lay_down(
-    files: list[Path],     # text, spreadsheets, SQLite
-    settings: DataConfig,  # how they are written
-    folder: Path,          # where to
-    table: str = "",       # sheet or table
-    query: str = "",       # SQL, for SQLite
-) -> list[tuple[str, Path]]:  # name of the file, and where it lies
-    "Lay files down as parquet, each under a name made of its content; what lies there already is not read again."
+    files: list[Path], settings: DataConfig, folder: Path, table: str = "", query: str = ""
+) -> list[tuple[str, Path]]:
+    """Lay files down as parquet, each under a name made of its content; what lies there already is
+    not read again.
+
+    Parameters
+    ----------
+    files : list[Path]
+        Text, spreadsheets, SQLite.
+    settings : DataConfig
+        How they are written.
+    folder : Path
+        Where to.
+    table : str, default ""
+        Sheet or table.
+    query : str, default ""
+        SQL, for SQLite.
+
+    Returns
+    -------
+    list[tuple[str, Path]]
+        Name of the file, and where it lies.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     out = [(file.name, folder / staging_name(file, settings, table, query)) for file in files]
     for file, (_, target) in zip(files, out):
-        if not target.exists(): stage(file, target, settings, table, query)
+        if not target.exists():
+            stage(file, target, settings, table, query)
     staging_index(folder, {target.name: name for name, target in out})
     return out
 
-def bring(
-    source: Source,   # raw lines, wherever they are
-    con: Any,         # the Ibis backend that is to have them
-) -> Source:          # the same lines, on `con`
-    "Let the lines of a database travel to the engine, by ADBC where it is installed."
-    if source.backend is con: return source
+
+def bring(source: Source, con: Any) -> Source:
+    """Let the lines of a database travel to the engine, by ADBC where it is installed.
+
+    Parameters
+    ----------
+    source : Source
+        Raw lines, wherever they are.
+    con : Any
+        The Ibis backend that is to have them.
+
+    Returns
+    -------
+    Source
+        The same lines, on `con`.
+    """
+    if source.backend is con:
+        return source
     path = temporary_folder() / "lines.parquet"
     fetch(source, path)
     return Source(con.read_parquet(str(path)), source.parts, con)
 
-def temporary_folder() -> Path:  # an empty folder
-    "A folder that goes with the process."
+
+def temporary_folder() -> Path:
+    """A folder that goes with the process.
+
+    Returns
+    -------
+    Path
+        An empty folder.
+    """
     return Path(tempfile.mkdtemp(dir=process_folder("rci-source")))

@@ -4,13 +4,16 @@
 
 # %% ../../nbs/00e_synthetic.ipynb #90a4ff3d
 from __future__ import annotations
+
 import contextlib
-import numpy as np
-import pandas as pd
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
 from ..core.config import Config
 from ..core.errors import DataError
 from ..core.runs import replacing
@@ -28,46 +31,351 @@ __all__ = ['SHELVES', 'CATEGORIES', 'BRANDS', 'BEHAVIOUR', 'SEASONS', 'BLOCK_CUS
 
 # %% ../../nbs/00e_synthetic.ipynb #fe1ea339
 class Shelf(NamedTuple):
-    "A kind of product: what it costs, how long it lasts, when it sells."
-    category: str      # one of seven
-    subcategory: str   # the shelf's name
-    share: float       # of the assortment
-    low: float         # lowest list price
-    high: float        # highest list price
-    cycle: float       # days that one unit lasts; 0 if it does not run empty
-    again: float       # without a cycle: appetite for one that was bought before, 1 is full
-    season: str        # a row of `SEASONS`
-    returned: float    # share of lines that come back
-    units: float       # units beyond the first, on average
-    words: str         # product nouns, separated by "|"
+    """A kind of product: what it costs, how long it lasts, when it sells."""
+
+    category: str  # one of seven
+    subcategory: str  # the shelf's name
+    share: float  # of the assortment
+    low: float  # lowest list price
+    high: float  # highest list price
+    cycle: float  # days that one unit lasts; 0 if it does not run empty
+    again: float  # without a cycle: appetite for one that was bought before, 1 is full
+    season: str  # a row of `SEASONS`
+    returned: float  # share of lines that come back
+    units: float  # units beyond the first, on average
+    words: str  # product nouns, separated by "|"
 
 # %% ../../nbs/00e_synthetic.ipynb #3259b6d5
-SHELVES: tuple[Shelf, ...] = tuple(Shelf(*row) for row in [
-    ("skincare", "moisturiser", .07, 6, 32, 100, 0, "flat", .02, .05, "Day Cream|Night Cream|Body Lotion|Hydrating Gel"),
-    ("skincare", "cleanser", .05, 4, 18, 90, 0, "flat", .02, .05, "Foam Wash|Micellar Water|Cleansing Oil|Gentle Scrub"),
-    ("skincare", "sun care", .04, 7, 24, 0, .2, "summer", .02, .1, "Sun Lotion SPF 30|Sun Spray SPF 50|After Sun Balm"),
-    ("skincare", "serum", .04, 12, 48, 120, 0, "flat", .03, .02, "Glow Serum|Eye Serum|Renewal Drops"),
-    ("haircare", "shampoo", .06, 3, 14, 80, 0, "flat", .01, .1, "Mild Shampoo|Volume Shampoo|Repair Shampoo|Scalp Shampoo"),
-    ("haircare", "conditioner", .04, 3, 14, 90, 0, "flat", .01, .08, "Conditioner|Hair Mask|Detangling Milk"),
-    ("haircare", "styling", .04, 4, 16, 0, .2, "flat", .02, .05, "Styling Foam|Hair Spray|Matt Paste"),
-    ("haircare", "colour", .03, 6, 14, 84, 0, "flat", .02, .05, "Colour Cream|Root Touch-up|Tone Gloss"),
-    ("vitamins", "multivitamin", .06, 5, 22, 90, 0, "flat", .01, .1, "Multivitamin|Women 50+ Complex|Daily Complex|Effervescent Multi"),
-    ("vitamins", "minerals", .05, 5, 20, 120, 0, "flat", .01, .1, "Magnesium|Zinc Tablets|Iron Capsules|Calcium D3"),
-    ("vitamins", "immunity", .05, 4, 18, 60, 0, "winter", .01, .1, "Vitamin C|Vitamin D Drops|Elderberry Syrup"),
-    ("pharmacy", "pain relief", .05, 2, 9, 120, 0, "flat", .005, .1, "Ibuprofen 200|Paracetamol 500|Heat Patch|Pain Gel"),
-    ("pharmacy", "cold and flu", .05, 3, 12, 0, .2, "winter", .005, .1, "Nasal Spray|Cough Syrup|Hot Lemon|Throat Lozenges"),
-    ("pharmacy", "allergy", .03, 4, 15, 60, 0, "spring", .005, .05, "Cetirizine 10|Eye Drops|Hay Fever Spray"),
-    ("pharmacy", "first aid", .04, 2, 12, 0, .2, "flat", .01, .1, "Plasters|Bandage Set|Wound Gel|Disinfectant"),
-    ("pharmacy", "oral care", .05, 2, 9, 90, 0, "flat", .005, .2, "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste"),
-    ("fragrance", "eau de parfum", .05, 12, 55, 0, .2, "gift", .05, .0, "Eau de Parfum|Eau de Toilette|Body Mist"),
-    ("fragrance", "gift sets", .03, 10, 40, 0, .2, "gift", .04, .1, "Gift Set|Discovery Set|Bath Gift Box"),
-    ("baby", "nappies", .05, 9, 24, 32, 0, "flat", .01, .4, "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants"),
-    ("baby", "wipes", .04, 2, 9, 40, 0, "flat", .005, .5, "Baby Wipes|Sensitive Wipes|Water Wipes"),
-    ("baby", "baby food", .04, 1, 6, 24, 0, "flat", .005, 1.5, "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk"),
-    ("baby", "baby care", .03, 3, 12, 90, 0, "flat", .01, .1, "Baby Lotion|Nappy Cream|Baby Bath"),
-    ("electrical", "hair tools", .03, 14, 60, 0, .05, "gift", .08, .0, "Hair Dryer|Straightener|Curling Wand"),
-    ("electrical", "shavers", .03, 16, 70, 0, .05, "gift", .08, .0, "Foil Shaver|Beard Trimmer|Epilator"),
-    ("electrical", "toothbrushes", .02, 12, 60, 0, .05, "gift", .06, .0, "Sonic Toothbrush|Rotary Toothbrush|Water Flosser")])
+SHELVES: tuple[Shelf, ...] = tuple(
+    Shelf(*row)
+    for row in [
+        (
+            "skincare",
+            "moisturiser",
+            0.07,
+            6,
+            32,
+            100,
+            0,
+            "flat",
+            0.02,
+            0.05,
+            "Day Cream|Night Cream|Body Lotion|Hydrating Gel",
+        ),
+        (
+            "skincare",
+            "cleanser",
+            0.05,
+            4,
+            18,
+            90,
+            0,
+            "flat",
+            0.02,
+            0.05,
+            "Foam Wash|Micellar Water|Cleansing Oil|Gentle Scrub",
+        ),
+        (
+            "skincare",
+            "sun care",
+            0.04,
+            7,
+            24,
+            0,
+            0.2,
+            "summer",
+            0.02,
+            0.1,
+            "Sun Lotion SPF 30|Sun Spray SPF 50|After Sun Balm",
+        ),
+        (
+            "skincare",
+            "serum",
+            0.04,
+            12,
+            48,
+            120,
+            0,
+            "flat",
+            0.03,
+            0.02,
+            "Glow Serum|Eye Serum|Renewal Drops",
+        ),
+        (
+            "haircare",
+            "shampoo",
+            0.06,
+            3,
+            14,
+            80,
+            0,
+            "flat",
+            0.01,
+            0.1,
+            "Mild Shampoo|Volume Shampoo|Repair Shampoo|Scalp Shampoo",
+        ),
+        (
+            "haircare",
+            "conditioner",
+            0.04,
+            3,
+            14,
+            90,
+            0,
+            "flat",
+            0.01,
+            0.08,
+            "Conditioner|Hair Mask|Detangling Milk",
+        ),
+        (
+            "haircare",
+            "styling",
+            0.04,
+            4,
+            16,
+            0,
+            0.2,
+            "flat",
+            0.02,
+            0.05,
+            "Styling Foam|Hair Spray|Matt Paste",
+        ),
+        (
+            "haircare",
+            "colour",
+            0.03,
+            6,
+            14,
+            84,
+            0,
+            "flat",
+            0.02,
+            0.05,
+            "Colour Cream|Root Touch-up|Tone Gloss",
+        ),
+        (
+            "vitamins",
+            "multivitamin",
+            0.06,
+            5,
+            22,
+            90,
+            0,
+            "flat",
+            0.01,
+            0.1,
+            "Multivitamin|Women 50+ Complex|Daily Complex|Effervescent Multi",
+        ),
+        (
+            "vitamins",
+            "minerals",
+            0.05,
+            5,
+            20,
+            120,
+            0,
+            "flat",
+            0.01,
+            0.1,
+            "Magnesium|Zinc Tablets|Iron Capsules|Calcium D3",
+        ),
+        (
+            "vitamins",
+            "immunity",
+            0.05,
+            4,
+            18,
+            60,
+            0,
+            "winter",
+            0.01,
+            0.1,
+            "Vitamin C|Vitamin D Drops|Elderberry Syrup",
+        ),
+        (
+            "pharmacy",
+            "pain relief",
+            0.05,
+            2,
+            9,
+            120,
+            0,
+            "flat",
+            0.005,
+            0.1,
+            "Ibuprofen 200|Paracetamol 500|Heat Patch|Pain Gel",
+        ),
+        (
+            "pharmacy",
+            "cold and flu",
+            0.05,
+            3,
+            12,
+            0,
+            0.2,
+            "winter",
+            0.005,
+            0.1,
+            "Nasal Spray|Cough Syrup|Hot Lemon|Throat Lozenges",
+        ),
+        (
+            "pharmacy",
+            "allergy",
+            0.03,
+            4,
+            15,
+            60,
+            0,
+            "spring",
+            0.005,
+            0.05,
+            "Cetirizine 10|Eye Drops|Hay Fever Spray",
+        ),
+        (
+            "pharmacy",
+            "first aid",
+            0.04,
+            2,
+            12,
+            0,
+            0.2,
+            "flat",
+            0.01,
+            0.1,
+            "Plasters|Bandage Set|Wound Gel|Disinfectant",
+        ),
+        (
+            "pharmacy",
+            "oral care",
+            0.05,
+            2,
+            9,
+            90,
+            0,
+            "flat",
+            0.005,
+            0.2,
+            "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste",
+        ),
+        (
+            "fragrance",
+            "eau de parfum",
+            0.05,
+            12,
+            55,
+            0,
+            0.2,
+            "gift",
+            0.05,
+            0.0,
+            "Eau de Parfum|Eau de Toilette|Body Mist",
+        ),
+        (
+            "fragrance",
+            "gift sets",
+            0.03,
+            10,
+            40,
+            0,
+            0.2,
+            "gift",
+            0.04,
+            0.1,
+            "Gift Set|Discovery Set|Bath Gift Box",
+        ),
+        (
+            "baby",
+            "nappies",
+            0.05,
+            9,
+            24,
+            32,
+            0,
+            "flat",
+            0.01,
+            0.4,
+            "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants",
+        ),
+        (
+            "baby",
+            "wipes",
+            0.04,
+            2,
+            9,
+            40,
+            0,
+            "flat",
+            0.005,
+            0.5,
+            "Baby Wipes|Sensitive Wipes|Water Wipes",
+        ),
+        (
+            "baby",
+            "baby food",
+            0.04,
+            1,
+            6,
+            24,
+            0,
+            "flat",
+            0.005,
+            1.5,
+            "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk",
+        ),
+        (
+            "baby",
+            "baby care",
+            0.03,
+            3,
+            12,
+            90,
+            0,
+            "flat",
+            0.01,
+            0.1,
+            "Baby Lotion|Nappy Cream|Baby Bath",
+        ),
+        (
+            "electrical",
+            "hair tools",
+            0.03,
+            14,
+            60,
+            0,
+            0.05,
+            "gift",
+            0.08,
+            0.0,
+            "Hair Dryer|Straightener|Curling Wand",
+        ),
+        (
+            "electrical",
+            "shavers",
+            0.03,
+            16,
+            70,
+            0,
+            0.05,
+            "gift",
+            0.08,
+            0.0,
+            "Foil Shaver|Beard Trimmer|Epilator",
+        ),
+        (
+            "electrical",
+            "toothbrushes",
+            0.02,
+            12,
+            60,
+            0,
+            0.05,
+            "gift",
+            0.06,
+            0.0,
+            "Sonic Toothbrush|Rotary Toothbrush|Water Flosser",
+        ),
+    ]
+)
 CATEGORIES: list[str] = list(dict.fromkeys(s.category for s in SHELVES))
 BRANDS: dict[str, list[str]] = {  # invented, five per category
     "skincare": ["Quandelle", "Ostrivane", "Mirrelune", "Sablequin", "Threnwood"],
@@ -76,246 +384,505 @@ BRANDS: dict[str, list[str]] = {  # invented, five per category
     "pharmacy": ["Remedquill", "Calmoryx", "Pharnwick", "Brontabell", "Osterwyck"],
     "fragrance": ["Noctuvelle", "Jardimonde", "Amberwhisk", "Solquenne", "Maravesk"],
     "baby": ["Tumblenook", "Pipkinsby", "Hushlambkin", "Cradlewyck", "Nuzzlebeam"],
-    "electrical": ["Voltrindle", "Whirrick", "Hummatrell", "Sparquist", "Glidewyre"]}
+    "electrical": ["Voltrindle", "Whirrick", "Hummatrell", "Sparquist", "Glidewyre"],
+}
 
 # %% ../../nbs/00e_synthetic.ipynb #d9c6d80d
 @dataclass(frozen=True)
 class Behaviour:
-    "How customers behave; the same for every size and seed."
-    kinds: int = 10            # latent kinds of customer; each has a taste of its own
-    mixture: float = 0.25       # Dirichlet weight of kinds within a customer; small means of one kind
+    """How customers behave; the same for every size and seed."""
+
+    kinds: int = 10  # latent kinds of customer; each has a taste of its own
+    mixture: float = 0.25  # Dirichlet weight of kinds within a customer; small means of one kind
     category_taste: float = 2.0  # spread of a kind's taste over categories, on the log scale
-    brand_taste: float = 1.2   # the same over brands
-    product_taste: float = 2.0 # the same over single products
-    popularity: float = 1.15   # spread of popularity that all kinds share, on the log scale
-    favourites: int = 24       # products that may become a customer's habit
-    trial: float = 1.1         # products tried per visit, on average, at full season
-    habit: float = 0.7         # pull of a favourite that is due, per visit
+    brand_taste: float = 1.2  # the same over brands
+    product_taste: float = 2.0  # the same over single products
+    popularity: float = 1.15  # spread of popularity that all kinds share, on the log scale
+    favourites: int = 24  # products that may become a customer's habit
+    trial: float = 1.1  # products tried per visit, on average, at full season
+    habit: float = 0.7  # pull of a favourite that is due, per visit
     habit_decay: float = 0.03  # how much weaker each next favourite is
     habit_spread: float = 0.4  # of a favourite's pull, on the log scale
-    untried: float = 0.01     # appetite for a favourite never bought; 1 is full
-    not_due: float = 0.0       # appetite right after a purchase
-    due: float = 0.85          # share of the cycle after which the appetite is half back
-    due_width: float = 0.08    # how sharply it comes back, in cycles
-    forgotten: float = 0.15    # appetite for a favourite left for many cycles
-    cycle_spread: float = 0.12 # of a customer's own cycle around the product's, on the log scale
+    untried: float = 0.01  # appetite for a favourite never bought; 1 is full
+    not_due: float = 0.0  # appetite right after a purchase
+    due: float = 0.85  # share of the cycle after which the appetite is half back
+    due_width: float = 0.08  # how sharply it comes back, in cycles
+    forgotten: float = 0.15  # appetite for a favourite left for many cycles
+    cycle_spread: float = 0.12  # of a customer's own cycle around the product's, on the log scale
     product_cycle_spread: float = 0.2  # of a product's cycle around its shelf's, on the log scale
-    visit_size: float = 1.2    # Gamma shape of how large a visit is; small means very unequal
-    activity: float = 2.0      # Gamma shape of customers' visit rates; small means a few buy most
-    basket_spread: float = 0.4 # of customers' basket sizes, on the log scale
-    joining: float = 0.25      # share of customers who join during the period
-    active: float = 0.9        # share of the others who are active at its start
-    lapse: float = 0.45        # lapses per active year, on average
-    comeback: float = 0.5      # comebacks per lapsed year
-    promoted: float = 0.3      # how much more a promoted product sells
-    launched: float = 0.15     # share of products that start during the period
-    ended: float = 0.12        # share of products that end during it
-    known: float = 0.90        # share of the lines that customers with a card buy
+    visit_size: float = 1.2  # Gamma shape of how large a visit is; small means very unequal
+    activity: float = 2.0  # Gamma shape of customers' visit rates; small means a few buy most
+    basket_spread: float = 0.4  # of customers' basket sizes, on the log scale
+    joining: float = 0.25  # share of customers who join during the period
+    active: float = 0.9  # share of the others who are active at its start
+    lapse: float = 0.45  # lapses per active year, on average
+    comeback: float = 0.5  # comebacks per lapsed year
+    promoted: float = 0.3  # how much more a promoted product sells
+    launched: float = 0.15  # share of products that start during the period
+    ended: float = 0.12  # share of products that end during it
+    known: float = 0.90  # share of the lines that customers with a card buy
+
 
 BEHAVIOUR = Behaviour()
 
 # %% ../../nbs/00e_synthetic.ipynb #47bad7c3
-def bell(
-    day_of_year: np.ndarray,  # 1 to 366
-    centre: float,            # the day of the peak
-    width: float,             # its standard deviation in days
-) -> np.ndarray:              # 1 at the peak, towards 0 away from it
-    "A yearly peak that runs over New Year."
+def bell(day_of_year: np.ndarray, centre: float, width: float) -> np.ndarray:
+    """A yearly peak that runs over New Year.
+
+    Parameters
+    ----------
+    day_of_year : np.ndarray
+        1 to 366.
+    centre : float
+        The day of the peak.
+    width : float
+        Its standard deviation in days.
+
+    Returns
+    -------
+    np.ndarray
+        1 at the peak, towards 0 away from it.
+    """
     apart = (day_of_year - centre + 182.5) % 365 - 182.5
     return np.exp(-0.5 * (apart / width) ** 2)
 
 # %% ../../nbs/00e_synthetic.ipynb #63d8c549
-def footfall(
-    start: str,       # the first day
-    days: int,        # how many
-) -> np.ndarray:      # length 24 * days + 1, from 0, growing by one a day on average
-    "Running total of one customer's expected visits, hour by hour."
+def footfall(start: str, days: int) -> np.ndarray:
+    """Running total of one customer's expected visits, hour by hour.
+
+    Parameters
+    ----------
+    start : str
+        The first day.
+    days : int
+        How many.
+
+    Returns
+    -------
+    np.ndarray
+        Length 24 * days + 1, from 0, growing by one a day on average.
+    """
     dates = pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")
-    doy, weekday = dates.day_of_year.to_numpy(), dates.day_of_week.to_numpy()
-    year = 1 + .25 * bell(doy, 355, 12) - .12 * bell(doy, 15, 15) + .05 * np.sin(2 * np.pi * (doy - 80) / 365)
-    day = np.array([.9, .9, .95, 1, 1.2, 1.35, .7])[weekday] * year
+    doy = dates.day_of_year.to_numpy()
+    weekday = dates.day_of_week.to_numpy()
+    year = (
+        1
+        + 0.25 * bell(doy, 355, 12)
+        - 0.12 * bell(doy, 15, 15)
+        + 0.05 * np.sin(2 * np.pi * (doy - 80) / 365)
+    )
+    day = np.array([0.9, 0.9, 0.95, 1, 1.2, 1.35, 0.7])[weekday] * year
     hours = np.zeros(24)
-    hours[8:21] = [.4, .8, 1.1, 1.2, 1.3, 1.1, 1, 1, 1.1, 1.3, 1.3, .9, .4]
+    hours[8:21] = [0.4, 0.8, 1.1, 1.2, 1.3, 1.1, 1, 1, 1.1, 1.3, 1.3, 0.9, 0.4]
     return np.concatenate([[0.0], np.cumsum((day / day.mean())[:, None] * hours / hours.sum())])
 
 # %% ../../nbs/00e_synthetic.ipynb #6fa96757
-SEASONS: dict[str, tuple[float, list[tuple[float, float, float]]]] = {  # name: level, then peaks of (height, day of year, width)
-    "flat": (1.0, []), "summer": (.2, [(2.4, 190, 32)]), "winter": (.45, [(1.6, 20, 45)]), "spring": (.35, [(1.9, 130, 28)]),
-    "gift": (.75, [(1.1, 350, 14), (.8, 128, 8), (.5, 44, 6)])}  # before Christmas, Mother's Day, Valentine's Day
+SEASONS: dict[
+    str, tuple[float, list[tuple[float, float, float]]]
+] = {  # name: level, then peaks of (height, day of year, width)
+    "flat": (1.0, []),
+    "summer": (0.2, [(2.4, 190, 32)]),
+    "winter": (0.45, [(1.6, 20, 45)]),
+    "spring": (0.35, [(1.9, 130, 28)]),
+    "gift": (0.75, [(1.1, 350, 14), (0.8, 128, 8), (0.5, 44, 6)]),
+}  # before Christmas, Mother's Day, Valentine's Day
 
-def seasons(
-    start: str,       # the first day
-    days: int,        # how many
-) -> np.ndarray:      # one row per entry of `SEASONS`, one column per day
-    "How much each kind of season sells on each day."
+
+def seasons(start: str, days: int) -> np.ndarray:
+    """How much each kind of season sells on each day.
+
+    Parameters
+    ----------
+    start : str
+        The first day.
+    days : int
+        How many.
+
+    Returns
+    -------
+    np.ndarray
+        One row per entry of `SEASONS`, one column per day.
+    """
     doy = (pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")).day_of_year.to_numpy()
-    return np.array([level + sum((h * bell(doy, c, w) for h, c, w in peaks), np.zeros(days)) for level, peaks in SEASONS.values()])
+    return np.array(
+        [
+            level + sum((h * bell(doy, c, w) for h, c, w in peaks), np.zeros(days))
+            for level, peaks in SEASONS.values()
+        ]
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #8c1ded81
 def draw_products(
-    rng: np.random.Generator,  # source of chance
-    n: int,                    # how many
-    days: int,                 # length of the period
-    b: Behaviour = BEHAVIOUR,  # how customers behave
-) -> dict[str, np.ndarray]:    # one array per property, in the order of the product ids
-    "The assortment and its calendar."
+    rng: np.random.Generator, n: int, days: int, b: Behaviour = BEHAVIOUR
+) -> dict[str, np.ndarray]:
+    """The assortment and its calendar.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    n : int
+        How many.
+    days : int
+        Length of the period.
+    b : Behaviour, default BEHAVIOUR
+        How customers behave.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        One array per property, in the order of the product ids.
+    """
     weights = np.array([s.share for s in SHELVES])
     first = rng.permutation(len(SHELVES))[:n]
-    shelf = np.concatenate([first, rng.choice(len(SHELVES), n - len(first), p=weights / weights.sum())])[rng.permutation(n)]
-    low, high, cycle, again, returned, units = (np.array([getattr(s, f) for s in SHELVES], float)[shelf] for f in ("low", "high", "cycle", "again", "returned", "units"))
+    shelf = np.concatenate(
+        [first, rng.choice(len(SHELVES), n - len(first), p=weights / weights.sum())]
+    )[rng.permutation(n)]
+    low, high, cycle, again, returned, units = (
+        np.array([getattr(s, f) for s in SHELVES], float)[shelf]
+        for f in ("low", "high", "cycle", "again", "returned", "units")
+    )
     category = np.array([CATEGORIES.index(s.category) for s in SHELVES])[shelf]
-    launch, end = np.full(n, -1.0), np.full(n, 1e9)
+    launch = np.full(n, -1.0)
+    end = np.full(n, 1e9)
     movable = rng.permutation(n)
     movable = movable[movable != min(11, n - 1)]  # P0012 is always on sale
-    starts, ends = int(n * b.launched), int(n * b.ended)
-    launch[movable[:starts]] = rng.uniform(.1 * days, .85 * days, starts).round()
-    end[movable[starts:starts + ends]] = rng.uniform(.3 * days, .95 * days, len(movable[starts:starts + ends])).round()
-    return dict(shelf=shelf, category=category, brand=5 * category + rng.integers(0, 5, n), again=again, returned=returned, units=units,
-                cycle=cycle * np.exp(rng.normal(0, b.product_cycle_spread, n)), launch=launch, end=end,
-                season=np.array([list(SEASONS).index(s.season) for s in SHELVES])[shelf],
-                price=np.maximum(np.round(low * (high / low) ** rng.beta(1.6, 2.2, n) * 2) / 2 - .01, .99),
-                promo_every=rng.integers(56, 112, n), promo_offset=rng.integers(0, 112, n),
-                promo_days=np.where(rng.random(n) < .6, 7, 0), discount=rng.choice([.1, .15, .2, .25], n))
+    starts = int(n * b.launched)
+    ends = int(n * b.ended)
+    launch[movable[:starts]] = rng.uniform(0.1 * days, 0.85 * days, starts).round()
+    end[movable[starts : starts + ends]] = rng.uniform(
+        0.3 * days, 0.95 * days, len(movable[starts : starts + ends])
+    ).round()
+    return dict(
+        shelf=shelf,
+        category=category,
+        brand=5 * category + rng.integers(0, 5, n),
+        again=again,
+        returned=returned,
+        units=units,
+        cycle=cycle * np.exp(rng.normal(0, b.product_cycle_spread, n)),
+        launch=launch,
+        end=end,
+        season=np.array([list(SEASONS).index(s.season) for s in SHELVES])[shelf],
+        price=np.maximum(
+            np.round(low * (high / low) ** rng.beta(1.6, 2.2, n) * 2) / 2 - 0.01, 0.99
+        ),
+        promo_every=rng.integers(56, 112, n),
+        promo_offset=rng.integers(0, 112, n),
+        promo_days=np.where(rng.random(n) < 0.6, 7, 0),
+        discount=rng.choice([0.1, 0.15, 0.2, 0.25], n),
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #3a44952c
 def draw_tastes(
-    rng: np.random.Generator,       # source of chance
-    products: Mapping[str, np.ndarray],  # from `draw_products`
-    b: Behaviour = BEHAVIOUR,       # how customers behave
-) -> np.ndarray:                    # kinds x products; each row sums to one
-    "What each kind of customer reaches for."
-    shelf, kinds, spread = products["shelf"], b.kinds, lambda *size: rng.normal(size=size).clip(-2, 2)
+    rng: np.random.Generator, products: Mapping[str, np.ndarray], b: Behaviour = BEHAVIOUR
+) -> np.ndarray:
+    """What each kind of customer reaches for.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    products : Mapping[str, np.ndarray]
+        From `draw_products`.
+    b : Behaviour, default BEHAVIOUR
+        How customers behave.
+
+    Returns
+    -------
+    np.ndarray
+        Kinds x products; each row sums to one.
+    """
+    shelf = products["shelf"]
+    kinds = b.kinds
+
+    def spread(*size):
+        return rng.normal(size=size).clip(-2, 2)
+
     shares = np.array([s.share for s in SHELVES])
-    common = shares[shelf] / np.bincount(shelf, minlength=len(SHELVES))[shelf] * np.exp(b.popularity * spread(len(shelf)))
-    liking = b.category_taste * spread(kinds, len(CATEGORIES))[:, products["category"]] + b.brand_taste * spread(kinds, 5 * len(CATEGORIES))[:, products["brand"]]
+    common = (
+        shares[shelf]
+        / np.bincount(shelf, minlength=len(SHELVES))[shelf]
+        * np.exp(b.popularity * spread(len(shelf)))
+    )
+    liking = (
+        b.category_taste * spread(kinds, len(CATEGORIES))[:, products["category"]]
+        + b.brand_taste * spread(kinds, 5 * len(CATEGORIES))[:, products["brand"]]
+    )
     weights = common * np.exp(liking + b.product_taste * spread(kinds, len(shelf)))
-    for _ in range(50):  # kinds differ, but together they buy each product as often as `common` says
+    for _ in range(
+        50
+    ):  # kinds differ, but together they buy each product as often as `common` says
         weights *= common / common.sum() / weights.mean(axis=0)
         weights /= weights.sum(axis=1, keepdims=True)
     return weights
 
 # %% ../../nbs/00e_synthetic.ipynb #7de26307
 def promoted(
-    products: Mapping[str, np.ndarray],  # the assortment
-    product: np.ndarray,                 # numbers of products
-    day: np.ndarray | int,               # days since the start
-) -> np.ndarray:                         # whether each is on promotion
-    "Whether a product is on promotion on a day."
+    products: Mapping[str, np.ndarray], product: np.ndarray, day: np.ndarray | int
+) -> np.ndarray:
+    """Whether a product is on promotion on a day.
+
+    Parameters
+    ----------
+    products : Mapping[str, np.ndarray]
+        The assortment.
+    product : np.ndarray
+        Numbers of products.
+    day : np.ndarray | int
+        Days since the start.
+
+    Returns
+    -------
+    np.ndarray
+        Whether each is on promotion.
+    """
     turn = (day + products["promo_offset"][product]) % products["promo_every"][product]
     return turn < products["promo_days"][product]
 
+
 def demand(
-    products: Mapping[str, np.ndarray],  # the assortment
-    season: np.ndarray,                  # seasons x days
-    product: np.ndarray,                 # numbers of products
-    day: np.ndarray | int,               # days since the start
-    lift: float = BEHAVIOUR.promoted,    # how much more a promoted product sells
-) -> np.ndarray:                         # 1 is usual
-    "How much the calendar makes of a product on a day."
+    products: Mapping[str, np.ndarray],
+    season: np.ndarray,
+    product: np.ndarray,
+    day: np.ndarray | int,
+    lift: float = BEHAVIOUR.promoted,
+) -> np.ndarray:
+    """How much the calendar makes of a product on a day.
+
+    Parameters
+    ----------
+    products : Mapping[str, np.ndarray]
+        The assortment.
+    season : np.ndarray
+        Seasons x days.
+    product : np.ndarray
+        Numbers of products.
+    day : np.ndarray | int
+        Days since the start.
+    lift : float, default BEHAVIOUR.promoted
+        How much more a promoted product sells.
+
+    Returns
+    -------
+    np.ndarray
+        1 is usual.
+    """
     on_sale = (day >= products["launch"][product]) & (day < products["end"][product])
-    return season[products["season"][product], day] * on_sale * (1 + lift * promoted(products, product, day))
+    return (
+        season[products["season"][product], day]
+        * on_sale
+        * (1 + lift * promoted(products, product, day))
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #c0d0a6aa
 @dataclass(frozen=True)
 class World:
-    "What is the same for every customer."
-    config: Config                    # the size and the seed
-    behaviour: Behaviour              # how customers behave
-    flow: np.ndarray                  # running total of visits, hour by hour
-    season: np.ndarray                # seasons x days
-    products: dict[str, np.ndarray]   # the assortment
-    tastes: np.ndarray                # kinds x products
-    kinds: np.ndarray                 # how common each kind is
-    peak: np.ndarray                  # per product, the most that its calendar ever gives
-    trial_total: np.ndarray           # per kind, the sum of tastes at those peaks
-    trial_table: np.ndarray           # running sums of them, kind after kind, to look a product up
-    table: np.ndarray | None = None   # products x days, `demand` of all; None if too large to keep
-    visits: float = 1.0               # expected visits per customer over the period; see `visits_needed`
+    """What is the same for every customer."""
 
-    def calendar(self,
-        product: np.ndarray,  # numbers of products
-        day: np.ndarray,      # days since the start
-    ) -> np.ndarray:          # what the calendar makes of each
-        "`demand`, looked up where there is a table."
-        if self.table is not None: return self.table[product, day]
+    config: Config  # the size and the seed
+    behaviour: Behaviour  # how customers behave
+    flow: np.ndarray  # running total of visits, hour by hour
+    season: np.ndarray  # seasons x days
+    products: dict[str, np.ndarray]  # the assortment
+    tastes: np.ndarray  # kinds x products
+    kinds: np.ndarray  # how common each kind is
+    peak: np.ndarray  # per product, the most that its calendar ever gives
+    trial_total: np.ndarray  # per kind, the sum of tastes at those peaks
+    trial_table: np.ndarray  # running sums of them, kind after kind, to look a product up
+    table: np.ndarray | None = None  # products x days, `demand` of all; None if too large to keep
+    visits: float = 1.0  # expected visits per customer over the period; see `visits_needed`
+
+    def calendar(self, product: np.ndarray, day: np.ndarray) -> np.ndarray:
+        """`demand`, looked up where there is a table.
+
+        Parameters
+        ----------
+        product : np.ndarray
+            Numbers of products.
+        day : np.ndarray
+            Days since the start.
+
+        Returns
+        -------
+        np.ndarray
+            What the calendar makes of each.
+        """
+        if self.table is not None:
+            return self.table[product, day]
         return demand(self.products, self.season, product, day, self.behaviour.promoted)
 
 # %% ../../nbs/00e_synthetic.ipynb #e4715c59
-def make_world(
-    config: Config,                   # size and seed
-    behaviour: Behaviour = BEHAVIOUR, # how customers behave
-) -> World:                           # ready to draw customers in
-    "Draw the assortment and the tastes; the same for the same config."
-    s, rng = config.synthetic, np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
+def make_world(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
+    """Draw the assortment and the tastes; the same for the same config.
+
+    Parameters
+    ----------
+    config : Config
+        Size and seed.
+    behaviour : Behaviour, default BEHAVIOUR
+        How customers behave.
+
+    Returns
+    -------
+    World
+        Ready to draw customers in.
+    """
+    s = config.synthetic
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
     products = draw_products(rng, s.products, s.days, behaviour)
     tastes = draw_tastes(rng, products, behaviour)
     season = seasons(s.start, s.days)
     peak = season.max(axis=1)[products["season"]] * (1 + behaviour.promoted)
     weights = tastes * peak
-    table = demand(products, season, np.arange(s.products)[:, None], np.arange(s.days), behaviour.promoted) if s.products * s.days <= 5_000_000 else None
-    running = (np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True) + np.arange(len(tastes))[:, None]).ravel()
-    return World(config, behaviour, footfall(s.start, s.days), season, products, tastes, rng.dirichlet(np.full(len(tastes), 30.0)), peak, weights.sum(axis=1), running, table)
+    table = (
+        demand(
+            products, season, np.arange(s.products)[:, None], np.arange(s.days), behaviour.promoted
+        )
+        if s.products * s.days <= 5_000_000
+        else None
+    )
+    running = (
+        np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+        + np.arange(len(tastes))[:, None]
+    ).ravel()
+    return World(
+        config,
+        behaviour,
+        footfall(s.start, s.days),
+        season,
+        products,
+        tastes,
+        rng.dirichlet(np.full(len(tastes), 30.0)),
+        peak,
+        weights.sum(axis=1),
+        running,
+        table,
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #0259d85a
 def appetite(
-    age: np.ndarray,          # days since the last purchase; infinite if never bought
-    cycle: np.ndarray,        # days that one lasts; 0 for no cycle
-    again: np.ndarray,        # appetite after a purchase where there is no cycle
-    b: Behaviour = BEHAVIOUR, # how customers behave
-) -> np.ndarray:              # 1 is full
-    "How ready a customer is to buy a favourite again."
+    age: np.ndarray, cycle: np.ndarray, again: np.ndarray, b: Behaviour = BEHAVIOUR
+) -> np.ndarray:
+    """How ready a customer is to buy a favourite again.
+
+    Parameters
+    ----------
+    age : np.ndarray
+        Days since the last purchase; infinite if never bought.
+    cycle : np.ndarray
+        Days that one lasts; 0 for no cycle.
+    again : np.ndarray
+        Appetite after a purchase where there is no cycle.
+    b : Behaviour, default BEHAVIOUR
+        How customers behave.
+
+    Returns
+    -------
+    np.ndarray
+        1 is full.
+    """
     turns = np.minimum(age, 1e6) / np.maximum(cycle, 1.0)
-    back = b.not_due + (1 - b.not_due) / (1 + np.exp(-np.clip((turns - b.due) / b.due_width, -50, 50)))
+    back = b.not_due + (1 - b.not_due) / (
+        1 + np.exp(-np.clip((turns - b.due) / b.due_width, -50, 50))
+    )
     fading = b.forgotten + (1 - b.forgotten) * np.exp(-np.maximum(turns - 1.5, 0) / 1.5)
     return np.where(np.isfinite(age), np.where(cycle > 0, back * fading, again), b.untried)
 
 # %% ../../nbs/00e_synthetic.ipynb #b97b1eae
 def draw_spells(
-    rng: np.random.Generator,  # source of chance
-    begin: np.ndarray,         # per customer, the day from which to play
-    active: np.ndarray,        # per customer, whether active then
-    lapse: np.ndarray,         # per customer, lapses per active day
-    comeback: float,           # comebacks per lapsed day
-    end: float,                # the day at which to stop
-) -> np.ndarray:               # rows of (customer, from day, to day), sorted
-    "The times during which each customer is active."
-    now, state, number, rows = begin.astype(float).copy(), active.copy(), np.arange(len(begin)), []
+    rng: np.random.Generator,
+    begin: np.ndarray,
+    active: np.ndarray,
+    lapse: np.ndarray,
+    comeback: float,
+    end: float,
+) -> np.ndarray:
+    """The times during which each customer is active.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    begin : np.ndarray
+        Per customer, the day from which to play.
+    active : np.ndarray
+        Per customer, whether active then.
+    lapse : np.ndarray
+        Per customer, lapses per active day.
+    comeback : float
+        Comebacks per lapsed day.
+    end : float
+        The day at which to stop.
+
+    Returns
+    -------
+    np.ndarray
+        Rows of (customer, from day, to day), sorted.
+    """
+    now = begin.astype(float).copy()
+    state = active.copy()
+    number = np.arange(len(begin))
+    rows = []
     while (now < end).any():
         live = now < end
-        until = now + np.where(state, rng.exponential(1, len(now)) / lapse, rng.exponential(1 / comeback, len(now)))
+        until = now + np.where(
+            state, rng.exponential(1, len(now)) / lapse, rng.exponential(1 / comeback, len(now))
+        )
         keep = live & state
         rows.append(np.column_stack([number[keep], now[keep], np.minimum(until[keep], end)]))
-        now, state = np.where(live, until, now), np.where(live, ~state, state)
+        now = np.where(live, until, now)
+        state = np.where(live, ~state, state)
     spells = np.concatenate(rows) if rows else np.empty((0, 3))
     return spells[np.lexsort((spells[:, 1], spells[:, 0]))]
 
 # %% ../../nbs/00e_synthetic.ipynb #6e7a3e03
 @dataclass
 class Customers:
-    "Latent parameters of a group of customers: what they are, not what they will do."
-    kinds: np.ndarray       # customers x kinds; each row sums to one
-    rate: np.ndarray        # visits per day of average footfall while active
-    size: np.ndarray        # factor on everything bought per visit
-    favourite: np.ndarray   # customers x favourites, numbers of products
-    pull: np.ndarray        # customers x favourites, purchases per visit at full appetite; 0 for a repeated entry
-    cycle: np.ndarray       # customers x favourites, the customer's own cycle in days; 0 for none
-    joined: np.ndarray      # day of joining; negative for those who were customers before the start
-    lapse: np.ndarray       # lapses per active day
-    spells: np.ndarray      # rows of (customer, from, to)
+    """Latent parameters of a group of customers: what they are, not what they will do."""
+
+    kinds: np.ndarray  # customers x kinds; each row sums to one
+    rate: np.ndarray  # visits per day of average footfall while active
+    size: np.ndarray  # factor on everything bought per visit
+    favourite: np.ndarray  # customers x favourites, numbers of products
+    pull: (
+        np.ndarray
+    )  # customers x favourites, purchases per visit at full appetite; 0 for a repeated entry
+    cycle: np.ndarray  # customers x favourites, the customer's own cycle in days; 0 for none
+    joined: np.ndarray  # day of joining; negative for those who were customers before the start
+    lapse: np.ndarray  # lapses per active day
+    spells: np.ndarray  # rows of (customer, from, to)
 
 # %% ../../nbs/00e_synthetic.ipynb #0436dc91
 def draw_favourites(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # tastes and assortment
-    kinds: np.ndarray,         # customers x kinds
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # favourite, pull, cycle
-    "Products that may become habits, drawn from the customer's own taste."
+    rng: np.random.Generator, world: World, kinds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Products that may become habits, drawn from the customer's own taste.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        Tastes and assortment.
+    kinds : np.ndarray
+        Customers x kinds.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Favourite, pull, cycle.
+    """
     b, (n, k), f = world.behaviour, kinds.shape, world.behaviour.favourites
     kind = (np.cumsum(kinds, axis=1)[:, None, :] < rng.random((n, f, 1))).sum(axis=2).clip(0, k - 1)
     table = (np.cumsum(world.tastes, axis=1) + np.arange(k)[:, None]).ravel()
     width = world.tastes.shape[1]
-    favourite = (np.searchsorted(table, kind + rng.random((n, f))) - kind * width).clip(0, width - 1)
-    pull = b.habit * np.exp(-b.habit_decay * np.arange(f) + b.habit_spread * rng.normal(size=(n, f)))
+    favourite = (np.searchsorted(table, kind + rng.random((n, f))) - kind * width).clip(
+        0, width - 1
+    )
+    pull = b.habit * np.exp(
+        -b.habit_decay * np.arange(f) + b.habit_spread * rng.normal(size=(n, f))
+    )
     order = np.argsort(favourite, axis=1, kind="stable")
     ranked = np.take_along_axis(favourite, order, axis=1)
     again = np.zeros((n, f), bool)
@@ -325,245 +892,577 @@ def draw_favourites(
 
 # %% ../../nbs/00e_synthetic.ipynb #184ed7c1
 def draw_customers(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    n: int,                    # how many
-    regular_first: bool = False,  # whether the first is a regular customer (C00001)
-) -> Customers:                # their latent parameters
-    "Draw a group of customers."
-    b, days = world.behaviour, world.config.synthetic.days
+    rng: np.random.Generator, world: World, n: int, regular_first: bool = False
+) -> Customers:
+    """Draw a group of customers.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    n : int
+        How many.
+    regular_first : bool, default False
+        Whether the first is a regular customer (C00001).
+
+    Returns
+    -------
+    Customers
+        Their latent parameters.
+    """
+    b = world.behaviour
+    days = world.config.synthetic.days
     kinds = rng.dirichlet(b.mixture * world.kinds, n)
-    rate, size = rng.gamma(b.activity, 1 / b.activity, n) + .05, np.exp(b.basket_spread * rng.normal(size=n) - .08)
+    rate = rng.gamma(b.activity, 1 / b.activity, n) + 0.05
+    size = np.exp(b.basket_spread * rng.normal(size=n) - 0.08)
     favourite, pull, cycle = draw_favourites(rng, world, kinds)
-    before, later = -1 - rng.exponential(700, n), np.interp(rng.uniform(0, world.flow[-1], n), world.flow, np.arange(len(world.flow)) / 24)
+    before = -1 - rng.exponential(700, n)
+    later = np.interp(
+        rng.uniform(0, world.flow[-1], n), world.flow, np.arange(len(world.flow)) / 24
+    )
     joined = np.where(rng.random(n) < b.joining, later, before)
     lapse = b.lapse / 365 * rng.gamma(1, 1, n) + 1e-6
     active = (rng.random(n) < b.active) | (joined >= 0)
-    if regular_first: rate[0], joined[0], lapse[0], active[0] = 3.0, -400.0, 1e-4, True
+    if regular_first:
+        rate[0], joined[0], lapse[0], active[0] = 3.0, -400.0, 1e-4, True
     spells = draw_spells(rng, np.maximum(joined, 0), active, lapse, b.comeback / 365, float(days))
-    chances = np.bincount(spells[:, 0].astype(int), flow_at(world, spells[:, 2]) - flow_at(world, spells[:, 1]), n)
+    chances = np.bincount(
+        spells[:, 0].astype(int), flow_at(world, spells[:, 2]) - flow_at(world, spells[:, 1]), n
+    )
     rate *= world.visits * n / max((rate * chances).sum(), 1e-9)
     return Customers(kinds, rate, size, favourite, pull, cycle, joined, lapse, spells)
 
-def flow_at(
-    world: World,      # the shop
-    day: np.ndarray,   # days since the start, with fraction
-) -> np.ndarray:       # running total of visits
-    "Footfall up to a time."
+
+def flow_at(world: World, day: np.ndarray) -> np.ndarray:
+    """Footfall up to a time.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+    day : np.ndarray
+        Days since the start, with fraction.
+
+    Returns
+    -------
+    np.ndarray
+        Running total of visits.
+    """
     return np.interp(day, np.arange(len(world.flow)) / 24, world.flow)
 
 # %% ../../nbs/00e_synthetic.ipynb #0cd372e5
 def draw_visits(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    people: Customers,         # who visits
-) -> tuple[np.ndarray, np.ndarray]:  # customer and day of each visit, sorted by both
-    "When each customer comes."
+    rng: np.random.Generator, world: World, people: Customers
+) -> tuple[np.ndarray, np.ndarray]:
+    """When each customer comes.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    people : Customers
+        Who visits.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Customer and day of each visit, sorted by both.
+    """
     who = people.spells[:, 0].astype(int)
-    low, high = flow_at(world, people.spells[:, 1]), flow_at(world, people.spells[:, 2])
+    low = flow_at(world, people.spells[:, 1])
+    high = flow_at(world, people.spells[:, 2])
     spell = np.repeat(np.arange(len(who)), rng.poisson(people.rate[who] * (high - low)))
-    when = np.interp(low[spell] + (high - low)[spell] * rng.random(len(spell)), world.flow, np.arange(len(world.flow)) / 24)
+    when = np.interp(
+        low[spell] + (high - low)[spell] * rng.random(len(spell)),
+        world.flow,
+        np.arange(len(world.flow)) / 24,
+    )
     new = np.flatnonzero(people.joined >= 0)
-    customer, day = np.concatenate([who[spell], new]), np.concatenate([when, people.joined[new]])
+    customer = np.concatenate([who[spell], new])
+    day = np.concatenate([when, people.joined[new]])
     order = np.lexsort((day, customer))
     return customer[order], day[order]
 
 # %% ../../nbs/00e_synthetic.ipynb #f77b479d
-def distinct(
-    values: np.ndarray,  # whole numbers
-) -> np.ndarray:         # each once, ascending
-    "Like numpy's `unique`, by sorting, which is faster here; the values must not be negative."
+def distinct(values: np.ndarray) -> np.ndarray:
+    """Like numpy's `unique`, by sorting, which is faster here; the values must not be negative.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Whole numbers.
+
+    Returns
+    -------
+    np.ndarray
+        Each once, ascending.
+    """
     values = np.sort(values)
     return values[np.diff(values, prepend=-1) != 0] if len(values) else values
 
 # %% ../../nbs/00e_synthetic.ipynb #10c9848d
 def draw_trials(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    people: Customers,         # who visits
-    customer: np.ndarray,      # per visit
-    day: np.ndarray,           # per visit
-    size: np.ndarray,          # per visit, how large it is
-) -> tuple[np.ndarray, np.ndarray]:  # visit and product of each trial, without repeats
-    "Products that come from taste alone: proposed at their peak, then thinned by the calendar."
-    b, width = world.behaviour, world.tastes.shape[1]
+    rng: np.random.Generator,
+    world: World,
+    people: Customers,
+    customer: np.ndarray,
+    day: np.ndarray,
+    size: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Products that come from taste alone: proposed at their peak, then thinned by the calendar.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    people : Customers
+        Who visits.
+    customer : np.ndarray
+        Per visit.
+    day : np.ndarray
+        Per visit.
+    size : np.ndarray
+        Per visit, how large it is.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Visit and product of each trial, without repeats.
+    """
+    b = world.behaviour
+    width = world.tastes.shape[1]
     weights = people.kinds * world.trial_total
     total = weights.sum(axis=1)
-    visit = np.repeat(np.arange(len(customer)), rng.poisson(size * b.trial * people.size[customer] * total[customer]))
+    visit = np.repeat(
+        np.arange(len(customer)),
+        rng.poisson(size * b.trial * people.size[customer] * total[customer]),
+    )
     running = np.cumsum(weights, axis=1) / total[:, None]
-    kind = (running[customer[visit]] < rng.random((len(visit), 1))).sum(axis=1).clip(0, len(world.tastes) - 1)
-    product = (np.searchsorted(world.trial_table, kind + rng.random(len(visit))) - kind * width).clip(0, width - 1)
-    kept = rng.random(len(visit)) * world.peak[product] < world.calendar(product, day[visit].astype(int))
+    kind = (
+        (running[customer[visit]] < rng.random((len(visit), 1)))
+        .sum(axis=1)
+        .clip(0, len(world.tastes) - 1)
+    )
+    product = (
+        np.searchsorted(world.trial_table, kind + rng.random(len(visit))) - kind * width
+    ).clip(0, width - 1)
+    kept = rng.random(len(visit)) * world.peak[product] < world.calendar(
+        product, day[visit].astype(int)
+    )
     pairs = distinct(visit[kept] * width + product[kept])
     return pairs // width, pairs % width
 
 # %% ../../nbs/00e_synthetic.ipynb #f8ef0726
 def draw_habits(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    people: Customers,         # who visits
-    customer: np.ndarray,      # per visit, sorted
-    day: np.ndarray,           # per visit, sorted within a customer
-    size: np.ndarray,          # per visit
-    tried: np.ndarray,         # visits x favourites: already in the basket by trial
-    last: np.ndarray,          # customers x favourites: day of the last purchase, -inf for never; changed in place
-) -> np.ndarray:               # visits x favourites: bought by habit
-    "Favourites that are bought because they are due."
-    b, favourite = world.behaviour, people.favourite
-    strength = world.calendar(favourite[customer], day.astype(int)[:, None]) * people.pull[customer] * (people.size[customer] * size)[:, None]
-    chance, bought = rng.random(strength.shape), np.zeros(strength.shape, bool)
+    rng: np.random.Generator,
+    world: World,
+    people: Customers,
+    customer: np.ndarray,
+    day: np.ndarray,
+    size: np.ndarray,
+    tried: np.ndarray,
+    last: np.ndarray,
+) -> np.ndarray:
+    """Favourites that are bought because they are due.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    people : Customers
+        Who visits.
+    customer : np.ndarray
+        Per visit, sorted.
+    day : np.ndarray
+        Per visit, sorted within a customer.
+    size : np.ndarray
+        Per visit.
+    tried : np.ndarray
+        Visits x favourites: already in the basket by trial.
+    last : np.ndarray
+        Customers x favourites: day of the last purchase, -inf for never; changed in place.
+
+    Returns
+    -------
+    np.ndarray
+        Visits x favourites: bought by habit.
+    """
+    b = world.behaviour
+    favourite = people.favourite
+    strength = (
+        world.calendar(favourite[customer], day.astype(int)[:, None])
+        * people.pull[customer]
+        * (people.size[customer] * size)[:, None]
+    )
+    chance = rng.random(strength.shape)
+    bought = np.zeros(strength.shape, bool)
     possible = chance < -np.expm1(-strength)  # appetite is at most 1: nothing else can be bought
     for now in visit_rounds(customer):
         turn, slot = np.nonzero(possible[now])
-        visit, who = now[turn], customer[now[turn]]
-        ready = appetite(day[visit] - last[who, slot], people.cycle[who, slot], world.products["again"][favourite[who, slot]], b)
+        visit = now[turn]
+        who = customer[now[turn]]
+        ready = appetite(
+            day[visit] - last[who, slot],
+            people.cycle[who, slot],
+            world.products["again"][favourite[who, slot]],
+            b,
+        )
         bought[visit, slot] = chance[visit, slot] < -np.expm1(-strength[visit, slot] * ready)
         turn, slot = np.nonzero(bought[now] | tried[now])
         last[customer[now[turn]], slot] = day[now[turn]]
     return bought
 
-def visit_rounds(
-    customer: np.ndarray,  # per visit, sorted
-) -> list[np.ndarray]:     # first visits of all, then second visits, and so on
-    "Visits in rounds, so that each round holds a customer at most once."
-    if not len(customer): return []
+
+def visit_rounds(customer: np.ndarray) -> list[np.ndarray]:
+    """Visits in rounds, so that each round holds a customer at most once.
+
+    Parameters
+    ----------
+    customer : np.ndarray
+        Per visit, sorted.
+
+    Returns
+    -------
+    list[np.ndarray]
+        First visits of all, then second visits, and so on.
+    """
+    if not len(customer):
+        return []
     first = np.concatenate([[0], np.flatnonzero(np.diff(customer)) + 1])
     turn = np.arange(len(customer)) - np.repeat(first, np.diff(np.append(first, len(customer))))
     return np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1])
 
 # %% ../../nbs/00e_synthetic.ipynb #fbe2bdb2
 def draw_purchases(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    people: Customers,         # who visits
-    customer: np.ndarray,      # per visit, sorted
-    day: np.ndarray,           # per visit
-    last: np.ndarray | None = None,  # clocks at the start; never bought if left out
-) -> tuple[np.ndarray, np.ndarray]:  # visit and product of each line, sorted, without repeats
-    "What is in each basket."
-    b, width = world.behaviour, world.tastes.shape[1]
+    rng: np.random.Generator,
+    world: World,
+    people: Customers,
+    customer: np.ndarray,
+    day: np.ndarray,
+    last: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is in each basket.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    people : Customers
+        Who visits.
+    customer : np.ndarray
+        Per visit, sorted.
+    day : np.ndarray
+        Per visit.
+    last : np.ndarray | None, default None
+        Clocks at the start; never bought if left out.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Visit and product of each line, sorted, without repeats.
+    """
+    b = world.behaviour
+    width = world.tastes.shape[1]
     size = rng.gamma(b.visit_size, 1 / b.visit_size, len(customer))
     visit, product = draw_trials(rng, world, people, customer, day, size)
     tried = np.zeros((len(customer), b.favourites), bool)
     match, slot = np.nonzero(people.favourite[customer[visit]] == product[:, None])
     tried[visit[match], slot] = True
-    if last is None: last = np.full(people.favourite.shape, -np.inf)
+    if last is None:
+        last = np.full(people.favourite.shape, -np.inf)
     from_habit, slot = np.nonzero(draw_habits(rng, world, people, customer, day, size, tried, last))
-    pairs = distinct(np.concatenate([visit * width + product, from_habit * width + people.favourite[customer[from_habit], slot]]))
+    pairs = distinct(
+        np.concatenate(
+            [
+                visit * width + product,
+                from_habit * width + people.favourite[customer[from_habit], slot],
+            ]
+        )
+    )
     return pairs // width, pairs % width
 
 # %% ../../nbs/00e_synthetic.ipynb #c9876376
-BLOCK_CUSTOMERS, BLOCK_LINES = 8_192, 160_000  # the most customers, and about the most lines, in one block
+# the most customers, and about the most lines, in one block
+BLOCK_CUSTOMERS = 8_192
+BLOCK_LINES = 160_000
 
-def blocks(
-    config: Config,                   # size
-) -> list[tuple[int, int, int]]:      # first customer, how many, how many lines
-    "How customers and lines are divided."
+
+def blocks(config: Config) -> list[tuple[int, int, int]]:
+    """How customers and lines are divided.
+
+    Parameters
+    ----------
+    config : Config
+        Size.
+
+    Returns
+    -------
+    list[tuple[int, int, int]]
+        First customer, how many, how many lines.
+    """
     s = config.synthetic
-    n = min(max(-(-s.customers // BLOCK_CUSTOMERS), -(-s.lines // BLOCK_LINES)), s.customers, s.lines)
-    edges, lines = [i * s.customers // n for i in range(n + 1)], [i * s.lines // n for i in range(n + 1)]
+    n = min(
+        max(-(-s.customers // BLOCK_CUSTOMERS), -(-s.lines // BLOCK_LINES)), s.customers, s.lines
+    )
+    edges = [i * s.customers // n for i in range(n + 1)]
+    lines = [i * s.lines // n for i in range(n + 1)]
     return [(a, b - a, d - c) for a, b, c, d in zip(edges, edges[1:], lines, lines[1:])]
 
 # %% ../../nbs/00e_synthetic.ipynb #43732dd9
-def visits_needed(
-    world: World,   # the shop
-) -> float:         # expected visits per customer over the period
-    "Visits per customer that give the asked number of lines, found with a pilot group."
+def visits_needed(world: World) -> float:
+    """Visits per customer that give the asked number of lines, found with a pilot group.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+
+    Returns
+    -------
+    float
+        Expected visits per customer over the period.
+    """
     s = world.config.synthetic
     smallest = min(lines for _, _, lines in blocks(world.config))
-    known = max(min(world.behaviour.known, .975 - 6 / smallest**.5), .3)  # a small block needs more room for chance
+    known = max(
+        min(world.behaviour.known, 0.975 - 6 / smallest**0.5), 0.3
+    )  # a small block needs more room for chance
     wanted = s.lines * known / s.customers
-    visits, group = wanted / 2, min(blocks(world.config)[0][1], 2000)
+    visits = wanted / 2
+    group = min(blocks(world.config)[0][1], 2000)
     for _ in range(3):
-        own, rng = (np.random.default_rng(np.random.SeedSequence([world.config.seed, *key])) for key in ((1, 0), (2,)))
-        trial = World(**{f.name: getattr(world, f.name) for f in fields(World)} | {"visits": visits})
+        own, rng = (
+            np.random.default_rng(np.random.SeedSequence([world.config.seed, *key]))
+            for key in ((1, 0), (2,))
+        )
+        trial = World(
+            **{f.name: getattr(world, f.name) for f in fields(World)} | {"visits": visits}
+        )
         people = draw_customers(own, trial, group, regular_first=True)
         customer, day = draw_visits(rng, trial, people)
         visits *= wanted * group / max(len(draw_purchases(rng, trial, people, customer, day)[0]), 1)
     return visits
 
-def open_shop(
-    config: Config,                   # size and seed
-    behaviour: Behaviour = BEHAVIOUR, # how customers behave
-) -> World:                           # with the number of visits set
-    "The world with as many visits as its lines need."
+
+def open_shop(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
+    """The world with as many visits as its lines need.
+
+    Parameters
+    ----------
+    config : Config
+        Size and seed.
+    behaviour : Behaviour, default BEHAVIOUR
+        How customers behave.
+
+    Returns
+    -------
+    World
+        With the number of visits set.
+    """
     world = make_world(config, behaviour)
-    return World(**{f.name: getattr(world, f.name) for f in fields(World)} | {"visits": visits_needed(world)})
+    return World(
+        **{f.name: getattr(world, f.name) for f in fields(World)} | {"visits": visits_needed(world)}
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #f4a6a38b
 def draw_returns(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    sales: dict[str, np.ndarray],  # lines: day, basket, customer, product, quantity, price
-) -> dict[str, np.ndarray]:    # lines of the same form, negative
-    "Purchases that come back."
-    back = np.flatnonzero(rng.random(len(sales["day"])) < world.products["returned"][sales["product"]])
-    day = np.floor(sales["day"][back]) + 2 + np.floor(rng.exponential(8, len(back))) + rng.uniform(9, 19, len(back)) / 24
+    rng: np.random.Generator, world: World, sales: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Purchases that come back.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    sales : dict[str, np.ndarray]
+        Lines: day, basket, customer, product, quantity, price.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Lines of the same form, negative.
+    """
+    back = np.flatnonzero(
+        rng.random(len(sales["day"])) < world.products["returned"][sales["product"]]
+    )
+    day = (
+        np.floor(sales["day"][back])
+        + 2
+        + np.floor(rng.exponential(8, len(back)))
+        + rng.uniform(9, 19, len(back)) / 24
+    )
     inside = day < world.config.synthetic.days
     back = back[inside]
     basket = 1 + sales["basket"].max(initial=0) + np.arange(len(back))
-    return dict(day=day[inside], basket=basket, customer=sales["customer"][back], product=sales["product"][back],
-                quantity=-sales["quantity"][back], price=sales["price"][back])
+    return dict(
+        day=day[inside],
+        basket=basket,
+        customer=sales["customer"][back],
+        product=sales["product"][back],
+        quantity=-sales["quantity"][back],
+        price=sales["price"][back],
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #30c1e895
 def draw_anonymous(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    n: int,                    # how many lines, exactly
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # day, basket and product of each line
-    "Sales without a customer: baskets from the tastes of all kinds together."
-    days, baskets, products, so_far, width = [], [], [], 0, world.tastes.shape[1]
+    rng: np.random.Generator, world: World, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sales without a customer: baskets from the tastes of all kinds together.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    n : int
+        How many lines, exactly.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Day, basket and product of each line.
+    """
+    days = []
+    baskets = []
+    products = []
+    so_far = 0
+    width = world.tastes.shape[1]
     while so_far < n:
         m = n + 50
-        day = np.interp(rng.uniform(0, world.flow[-1], m), world.flow, np.arange(len(world.flow)) / 24)
+        day = np.interp(
+            rng.uniform(0, world.flow[-1], m), world.flow, np.arange(len(world.flow)) / 24
+        )
         visit = np.repeat(np.arange(m), 1 + rng.poisson(1.5, m))
         kind = rng.choice(len(world.kinds), m, p=world.kinds)[visit]
-        product = (np.searchsorted(world.trial_table, kind + rng.random(len(visit))) - kind * width).clip(0, width - 1)
-        kept = rng.random(len(visit)) * world.peak[product] < world.calendar(product, day[visit].astype(int))
+        product = (
+            np.searchsorted(world.trial_table, kind + rng.random(len(visit))) - kind * width
+        ).clip(0, width - 1)
+        kept = rng.random(len(visit)) * world.peak[product] < world.calendar(
+            product, day[visit].astype(int)
+        )
         pairs = distinct(visit[kept] * width + product[kept])
-        days.append(day[pairs // width]); baskets.append(pairs // width + len(baskets) * m); products.append(pairs % width)
+        days.append(day[pairs // width])
+        baskets.append(pairs // width + len(baskets) * m)
+        products.append(pairs % width)
         so_far += len(pairs)
-    return tuple(np.concatenate(x)[:n] if x else np.empty(0, int) for x in (days, baskets, products))
+    return tuple(
+        np.concatenate(x)[:n] if x else np.empty(0, int) for x in (days, baskets, products)
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #163684e8
 def draw_sales(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    people: Customers,         # who visits
-    regular_first: bool,       # whether C00001 is among them and buys P0012 on the first day
-) -> dict[str, np.ndarray]:    # day, basket, customer, product, quantity, price per line
-    "Every purchase of a group of customers."
+    rng: np.random.Generator, world: World, people: Customers, regular_first: bool
+) -> dict[str, np.ndarray]:
+    """Every purchase of a group of customers.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    people : Customers
+        Who visits.
+    regular_first : bool
+        Whether C00001 is among them and buys P0012 on the first day.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Day, basket, customer, product, quantity, price per line.
+    """
     customer, day = draw_visits(rng, world, people)
-    if regular_first: customer, day = np.concatenate([[0], customer]), np.concatenate([[9.5 / 24], day])
+    if regular_first:
+        customer = np.concatenate([[0], customer])
+        day = np.concatenate([[9.5 / 24], day])
     order = np.lexsort((day, customer))
-    customer, day = customer[order], day[order]
+    customer = customer[order]
+    day = day[order]
     visit, product = draw_purchases(rng, world, people, customer, day)
     if regular_first:
-        first, twelfth = int(np.argmin(np.where(customer == 0, day, np.inf))), min(11, len(world.products["price"]) - 1)
-        pairs = distinct(np.append(visit * len(world.products["price"]) + product, first * len(world.products["price"]) + twelfth))
-        visit, product = pairs // len(world.products["price"]), pairs % len(world.products["price"])
+        first = int(np.argmin(np.where(customer == 0, day, np.inf)))
+        twelfth = min(11, len(world.products["price"]) - 1)
+        pairs = distinct(
+            np.append(
+                visit * len(world.products["price"]) + product,
+                first * len(world.products["price"]) + twelfth,
+            )
+        )
+        visit = pairs // len(world.products["price"])
+        product = pairs % len(world.products["price"])
     return priced(rng, world, day[visit], visit, customer[visit], product)
 
+
 def priced(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    day: np.ndarray,           # per line
-    basket: np.ndarray,        # per line
-    customer: np.ndarray,      # per line, -1 for anonymous
-    product: np.ndarray,       # per line
-) -> dict[str, np.ndarray]:    # with quantity and the price on that day
-    "Lines with quantity and price."
+    rng: np.random.Generator,
+    world: World,
+    day: np.ndarray,
+    basket: np.ndarray,
+    customer: np.ndarray,
+    product: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Lines with quantity and price.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    day : np.ndarray
+        Per line.
+    basket : np.ndarray
+        Per line.
+    customer : np.ndarray
+        Per line, -1 for anonymous.
+    product : np.ndarray
+        Per line.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        With quantity and the price on that day.
+    """
     p = world.products
     cut = np.where(promoted(p, product, day.astype(int)), p["discount"][product], 0.0)
-    return dict(day=day, basket=basket, customer=customer, product=product, quantity=1 + rng.poisson(p["units"][product]),
-                price=np.round(p["price"][product] * (1 - cut), 2))
+    return dict(
+        day=day,
+        basket=basket,
+        customer=customer,
+        product=product,
+        quantity=1 + rng.poisson(p["units"][product]),
+        price=np.round(p["price"][product] * (1 - cut), 2),
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #d8e696da
-def draw_block(
-    world: World,   # the shop
-    number: int,    # of the block, from 0
-) -> tuple[dict[str, np.ndarray], Customers]:  # lines by time, with customers numbered over all blocks; the latent parameters
-    "All lines of one block: sales, returns and anonymous sales, exactly as many as asked."
+def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Customers]:
+    """All lines of one block: sales, returns and anonymous sales, exactly as many as asked.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+    number : int
+        Of the block, from 0.
+
+    Returns
+    -------
+    tuple[dict[str, np.ndarray], Customers]
+        Lines by time, with customers numbered over all blocks; the latent parameters.
+    """
     first, n, lines = blocks(world.config)[number]
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 1, number]))
     people = draw_customers(rng, world, n, regular_first=number == 0)
@@ -590,19 +1489,31 @@ def draw_block(
 
 # %% ../../nbs/00e_synthetic.ipynb #595d0217
 DIRT: dict[str, float] = {  # kind: share of the lines
-    "duplicate": .004,         # the line once more, exactly
-    "missing_product": .002,   # no product
-    "bad_date": .001,          # a date that is none, such as 2025-13-45
-    "zero_quantity": .001,     # quantity 0
-    "bad_price": .001,         # a price that is no number, and no revenue
-    "negative_price": .0005,   # price below zero on a sale
-    "padded": .002}            # spaces around the customer id; on the good line itself
+    "duplicate": 0.004,  # the line once more, exactly
+    "missing_product": 0.002,  # no product
+    "bad_date": 0.001,  # a date that is none, such as 2025-13-45
+    "zero_quantity": 0.001,  # quantity 0
+    "bad_price": 0.001,  # a price that is no number, and no revenue
+    "negative_price": 0.0005,  # price below zero on a sale
+    "padded": 0.002,
+}  # spaces around the customer id; on the good line itself
 
-def plan_dirt(
-    rng: np.random.Generator,  # source of chance
-    sale: np.ndarray,          # per line, whether it is a sale to a known customer
-) -> tuple[np.ndarray, np.ndarray]:  # per written row: the line it comes from, and its dirt (0 for none, then as in `DIRT`)
-    "Which lines are followed by a broken copy of themselves, or padded."
+
+def plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which lines are followed by a broken copy of themselves, or padded.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    sale : np.ndarray
+        Per line, whether it is a sale to a known customer.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Per written row: the line it comes from, and its dirt (0 for none, then as in `DIRT`).
+    """
     which = np.searchsorted(np.cumsum(list(DIRT.values())), rng.random(len(sale)), side="right")
     dirty = np.flatnonzero((which < len(DIRT)) & sale)
     padded = which[dirty] == list(DIRT).index("padded")
@@ -613,106 +1524,237 @@ def plan_dirt(
     return line[order], np.concatenate([own, which[dirty[~padded]] + 1])[order]
 
 # %% ../../nbs/00e_synthetic.ipynb #90d2a3dc
-def name_ids(
-    letter: str,           # such as "C"
-    number: np.ndarray,    # from 0
-    total: int,            # how many there are
-    width: int,            # the fewest digits
-) -> Any:                  # an arrow array of texts, numbered from 1
-    "Readable ids of equal length; a negative number becomes a missing one."
-    import pyarrow as pa, pyarrow.compute as pc
-    digits = pc.utf8_lpad(pc.cast(pa.array(number + 1), pa.string()), max(width, len(str(total))), "0")
+def name_ids(letter: str, number: np.ndarray, total: int, width: int) -> Any:
+    """Readable ids of equal length; a negative number becomes a missing one.
+
+    Parameters
+    ----------
+    letter : str
+        Such as "C".
+    number : np.ndarray
+        From 0.
+    total : int
+        How many there are.
+    width : int
+        The fewest digits.
+
+    Returns
+    -------
+    Any
+        An arrow array of texts, numbered from 1.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    digits = pc.utf8_lpad(
+        pc.cast(pa.array(number + 1), pa.string()), max(width, len(str(total))), "0"
+    )
     return pc.if_else(pa.array(number >= 0), pc.binary_join_element_wise(letter, digits, ""), None)
 
 # %% ../../nbs/00e_synthetic.ipynb #2f345637
-def to_table(
-    world: World,                  # the shop
-    number: int,                   # of the block
-    rows: Mapping[str, np.ndarray],  # its lines
-    text: bool,                    # all columns as text, as a CSV file holds them; else typed
-) -> Any:                          # an arrow table with the raw columns, dirt included
-    "The raw transactions of one block."
-    import pyarrow as pa, pyarrow.compute as pc
-    s, rng = world.config.synthetic, np.random.default_rng(np.random.SeedSequence([world.config.seed, 4, number]))
+def to_table(world: World, number: int, rows: Mapping[str, np.ndarray], text: bool) -> Any:
+    """The raw transactions of one block.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+    number : int
+        Of the block.
+    rows : Mapping[str, np.ndarray]
+        Its lines.
+    text : bool
+        All columns as text, as a CSV file holds them; else typed.
+
+    Returns
+    -------
+    Any
+        An arrow table with the raw columns, dirt included.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    s = world.config.synthetic
+    rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 4, number]))
     line, dirt = plan_dirt(rng, (rows["customer"] >= 0) & (rows["quantity"] > 0))
     r = {k: v[line] for k, v in rows.items()}
     is_ = {kind: dirt == i + 1 for i, kind in enumerate(DIRT)}
     quantity = np.where(is_["zero_quantity"], 0, r["quantity"])
     price = np.where(is_["negative_price"], -r["price"], r["price"])
     start = pd.Timestamp(s.start).to_datetime64().astype("datetime64[s]")
-    columns = {"transaction_id": name_ids("T", number * basket_stride(world.config) + r["basket"], 0, 10),
-               "customer_id": name_ids("C", r["customer"], s.customers, 5),
-               "product_id": name_ids("P", np.where(is_["missing_product"], -1, r["product"]), s.products, 4),
-               "date": pa.array((start + r["second"].astype("timedelta64[s]")).astype("datetime64[s]" if text else "datetime64[us]")), "quantity": pa.array(quantity),
-               "price": pa.array(price), "revenue": pa.array(np.round(price * quantity, 2))}
-    columns["customer_id"] = pc.if_else(pa.array(is_["padded"]), pc.binary_join_element_wise(" ", columns["customer_id"], " ", ""), columns["customer_id"])
-    if text: columns = {k: pc.cast(v, pa.string()) for k, v in columns.items()}
-    columns["date"] = pc.if_else(pa.array(is_["bad_date"]), "2025-13-45 10:00:00" if text else None, columns["date"])
-    columns["price"] = pc.if_else(pa.array(is_["bad_price"]), "n/a" if text else None, columns["price"])
+    columns = {
+        "transaction_id": name_ids("T", number * basket_stride(world.config) + r["basket"], 0, 10),
+        "customer_id": name_ids("C", r["customer"], s.customers, 5),
+        "product_id": name_ids(
+            "P", np.where(is_["missing_product"], -1, r["product"]), s.products, 4
+        ),
+        "date": pa.array(
+            (start + r["second"].astype("timedelta64[s]")).astype(
+                "datetime64[s]" if text else "datetime64[us]"
+            )
+        ),
+        "quantity": pa.array(quantity),
+        "price": pa.array(price),
+        "revenue": pa.array(np.round(price * quantity, 2)),
+    }
+    columns["customer_id"] = pc.if_else(
+        pa.array(is_["padded"]),
+        pc.binary_join_element_wise(" ", columns["customer_id"], " ", ""),
+        columns["customer_id"],
+    )
+    if text:
+        columns = {k: pc.cast(v, pa.string()) for k, v in columns.items()}
+    columns["date"] = pc.if_else(
+        pa.array(is_["bad_date"]), "2025-13-45 10:00:00" if text else None, columns["date"]
+    )
+    columns["price"] = pc.if_else(
+        pa.array(is_["bad_price"]), "n/a" if text else None, columns["price"]
+    )
     columns["revenue"] = pc.if_else(pa.array(is_["bad_price"]), None, columns["revenue"])
     return pa.table(columns)
 
-def basket_stride(
-    config: Config,  # size
-) -> int:            # a power of ten
-    "Basket numbers of block b start at b times this."
+
+def basket_stride(config: Config) -> int:
+    """Basket numbers of block b start at b times this.
+
+    Parameters
+    ----------
+    config : Config
+        Size.
+
+    Returns
+    -------
+    int
+        A power of ten.
+    """
     return 10 ** max(6, len(str(2 * max(n for _, _, n in blocks(config)))))
 
 # %% ../../nbs/00e_synthetic.ipynb #e2603471
-def product_table(
-    world: World,    # the shop
-) -> pd.DataFrame:   # product_id, product_name, category, subcategory, brand, price
-    "The assortment as the shop sees it."
-    p, n = world.products, world.config.synthetic.products
+def product_table(world: World) -> pd.DataFrame:
+    """The assortment as the shop sees it.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+
+    Returns
+    -------
+    pd.DataFrame
+        Product_id, product_name, category, subcategory, brand, price.
+    """
+    p = world.products
+    n = world.config.synthetic.products
     shelves = [SHELVES[s] for s in p["shelf"]]
-    brands, seen, names = [BRANDS[s.category][b % 5] for s, b in zip(shelves, p["brand"])], {}, []
+    brands = [BRANDS[s.category][b % 5] for s, b in zip(shelves, p["brand"])]
+    seen = {}
+    names = []
     for number, (s, brand) in enumerate(zip(shelves, brands)):
         words = s.words.split("|")
         name = f"{brand} {words[number % len(words)]}"
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name} No. {seen[name]}")
-    return pd.DataFrame({"product_id": name_ids("P", np.arange(n), n, 4).to_pylist(), "product_name": names, "category": [s.category for s in shelves],
-                         "subcategory": [s.subcategory for s in shelves], "brand": brands, "price": p["price"]})
+    return pd.DataFrame(
+        {
+            "product_id": name_ids("P", np.arange(n), n, 4).to_pylist(),
+            "product_name": names,
+            "category": [s.category for s in shelves],
+            "subcategory": [s.subcategory for s in shelves],
+            "brand": brands,
+            "price": p["price"],
+        }
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #ebce871d
 AGE_BANDS: tuple[str, ...] = ("18-29", "30-39", "40-49", "50-64", "65+")
 REGIONS: tuple[str, ...] = ("Northmark", "Eastvale", "Southmere", "Westholm", "Midland")
 
-def customer_table(
-    world: World,        # the shop
-    number: int,         # of the block
-    people: Customers,   # its customers
-) -> Any:                # an arrow table: customer_id, joined, age_band, region, consent, email
-    "What the loyalty card knows."
-    import pyarrow as pa, pyarrow.compute as pc
+
+def customer_table(world: World, number: int, people: Customers) -> Any:
+    """What the loyalty card knows.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+    number : int
+        Of the block.
+    people : Customers
+        Its customers.
+
+    Returns
+    -------
+    Any
+        An arrow table: customer_id, joined, age_band, region, consent, email.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     first, n, _ = blocks(world.config)[number]
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 3, number]))
     ids = name_ids("C", first + np.arange(n), world.config.synthetic.customers, 5)
-    joined = np.datetime64(world.config.synthetic.start, "D") + np.floor(people.joined).astype("timedelta64[D]")
-    email = pc.if_else(pa.array(rng.random(n) < .85), pc.binary_join_element_wise(pc.utf8_lower(ids), "example.org", "@"), None)
-    return pa.table({"customer_id": ids, "joined": pa.array(joined), "age_band": pa.array(np.array(AGE_BANDS)[rng.choice(5, n, p=[.18, .22, .22, .23, .15])]),
-                     "region": pa.array(np.array(REGIONS)[rng.choice(5, n, p=[.3, .25, .2, .15, .1])]), "consent": pa.array(rng.random(n) < .7), "email": email})
+    joined = np.datetime64(world.config.synthetic.start, "D") + np.floor(people.joined).astype(
+        "timedelta64[D]"
+    )
+    email = pc.if_else(
+        pa.array(rng.random(n) < 0.85),
+        pc.binary_join_element_wise(pc.utf8_lower(ids), "example.org", "@"),
+        None,
+    )
+    return pa.table(
+        {
+            "customer_id": ids,
+            "joined": pa.array(joined),
+            "age_band": pa.array(
+                np.array(AGE_BANDS)[rng.choice(5, n, p=[0.18, 0.22, 0.22, 0.23, 0.15])]
+            ),
+            "region": pa.array(np.array(REGIONS)[rng.choice(5, n, p=[0.3, 0.25, 0.2, 0.15, 0.1])]),
+            "consent": pa.array(rng.random(n) < 0.7),
+            "email": email,
+        }
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #ddcf6c3f
-def stream(
-    world: World,       # from `open_shop`
-) -> Iterator[tuple[int, dict[str, np.ndarray], Customers]]:  # block number, lines, latent parameters
-    "All blocks, one after the other."
-    for number in range(len(blocks(world.config))): yield number, *draw_block(world, number)
+def stream(world: World) -> Iterator[tuple[int, dict[str, np.ndarray], Customers]]:
+    """All blocks, one after the other.
+
+    Parameters
+    ----------
+    world : World
+        From `open_shop`.
+
+    Returns
+    -------
+    Iterator[tuple[int, dict[str, np.ndarray], Customers]]
+        Block number, lines, latent parameters.
+    """
+    for number in range(len(blocks(world.config))):
+        yield number, *draw_block(world, number)
 
 # %% ../../nbs/00e_synthetic.ipynb #6ff56923
 class TableWriter:
-    "Appends arrow tables to one CSV or parquet file."
-    def __init__(self,
+    """Appends arrow tables to one CSV or parquet file."""
+
+    def __init__(
+        self,
         path: Path,  # the suffix says the format
     ):
-        self.path, self.file, self.writer, self.rows = path, open(path, "wb"), None, 0
+        self.path = path
+        self.file = open(path, "wb")
+        self.writer = None
+        self.rows = 0
 
-    def append(self,
-        table: Any,  # an arrow table; the first one fixes the columns
-    ) -> None:
-        "Write a table's rows."
-        import pyarrow.csv, pyarrow.parquet
+    def append(self, table: Any) -> None:
+        """Write a table's rows.
+
+        Parameters
+        ----------
+        table : Any
+            An arrow table; the first one fixes the columns.
+        """
+        import pyarrow.csv
+        import pyarrow.parquet
+
         if self.writer is None and self.path.suffix == ".csv":
             self.file.write((",".join(table.column_names) + "\n").encode())
             options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
@@ -723,193 +1765,469 @@ class TableWriter:
         self.rows += table.num_rows
 
     def close(self) -> None:
-        "Finish the file."
-        if self.writer is not None: self.writer.close()
+        """Finish the file."""
+        if self.writer is not None:
+            self.writer.close()
         self.file.close()
 
 # %% ../../nbs/00e_synthetic.ipynb #c4c62f1b
 TRUTH_LIMIT = 200_000  # customers; above this no truth is written
 
+
 def generate(
-    config: Config,                    # size, seed and format
-    out: str | Path,                   # the folder to write to
-    progress: Callable[[int, int], None] | None = None,  # called with lines done and lines in all, after each block
-    format: str | None = None,         # "csv" or "parquet"; the config's if left out
-) -> dict[str, int]:                   # lines, rows (with dirt), customers, products, blocks
-    "Write transactions, products, customers and the truth to a folder; each file appears whole, at the end."
+    config: Config,
+    out: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    format: str | None = None,
+) -> dict[str, int]:
+    """Write transactions, products, customers and the truth to a folder; each file appears whole,
+    at the end.
+
+    Parameters
+    ----------
+    config : Config
+        Size, seed and format.
+    out : str | Path
+        The folder to write to.
+    progress : Callable[[int, int], None] | None, default None
+        Called with lines done and lines in all, after each block.
+    format : str | None, default None
+        "csv" or "parquet"; the config's if left out.
+
+    Returns
+    -------
+    dict[str, int]
+        Lines, rows (with dirt), customers, products, blocks.
+    """
     import pyarrow as pa
-    s, out = config.synthetic, Path(out)
+
+    s = config.synthetic
+    out = Path(out)
     kind = format or s.format
-    if kind not in ("csv", "parquet"): raise DataError(f"The generator writes 'csv' or 'parquet', found {kind!r}; correct synthetic.format.")
-    world, known, done, total = open_shop(config), [], 0, len(blocks(config))
+    if kind not in ("csv", "parquet"):
+        raise DataError(
+            f"The generator writes 'csv' or 'parquet', found {kind!r}; correct synthetic.format."
+        )
+    world = open_shop(config)
+    known = []
+    done = 0
+    total = len(blocks(config))
     with contextlib.ExitStack() as stack:
-        writers = {name: TableWriter(stack.enter_context(replacing(out / f"{name}.{kind}"))) for name in ("transactions", "products", "customers")}
-        for w in writers.values(): stack.callback(w.close)
+        writers = {
+            name: TableWriter(stack.enter_context(replacing(out / f"{name}.{kind}")))
+            for name in ("transactions", "products", "customers")
+        }
+        for w in writers.values():
+            stack.callback(w.close)
         writers["products"].append(pa.Table.from_pandas(product_table(world), preserve_index=False))
         for number, rows, people in stream(world):
             writers["transactions"].append(to_table(world, number, rows, text=kind == "csv"))
             writers["customers"].append(customer_table(world, number, people))
-            if s.customers <= TRUTH_LIMIT: known.append(people)
+            if s.customers <= TRUTH_LIMIT:
+                known.append(people)
             done += len(rows["second"])
-            if progress: progress(done, s.lines)
-        if known: np.savez(stack.enter_context(replacing(out / "truth.npz")), **truth_arrays(world, known))
+            if progress:
+                progress(done, s.lines)
+        if known:
+            np.savez(
+                stack.enter_context(replacing(out / "truth.npz")), **truth_arrays(world, known)
+            )
         written = writers["transactions"].rows
-        for w in writers.values(): w.close()
-    return {"lines": done, "rows": written, "customers": s.customers, "products": s.products, "blocks": total}
+        for w in writers.values():
+            w.close()
+    return {
+        "lines": done,
+        "rows": written,
+        "customers": s.customers,
+        "products": s.products,
+        "blocks": total,
+    }
 
 # %% ../../nbs/00e_synthetic.ipynb #07d56971
-def truth_arrays(
-    world: World,             # the shop
-    groups: list[Customers],  # every block's customers
-) -> dict[str, np.ndarray]:   # arrays for one npz file
-    "Everything that `oracle_scores` needs besides the history."
+def truth_arrays(world: World, groups: list[Customers]) -> dict[str, np.ndarray]:
+    """Everything that `oracle_scores` needs besides the history.
+
+    Parameters
+    ----------
+    world : World
+        The shop.
+    groups : list[Customers]
+        Every block's customers.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Arrays for one npz file.
+    """
     offsets = np.cumsum([0] + [len(g.rate) for g in groups])
-    columns = {f.name: np.concatenate([getattr(g, f.name) for g in groups]) for f in fields(Customers)}
+    columns = {
+        f.name: np.concatenate([getattr(g, f.name) for g in groups]) for f in fields(Customers)
+    }
     columns["spells"][:, 0] += np.repeat(offsets[:-1], [len(g.spells) for g in groups])
-    s, b = world.config.synthetic, world.behaviour
-    return columns | {f"product_{k}": v for k, v in world.products.items()} | {
-        "tastes": world.tastes, "season": world.season, "flow": world.flow, "start": np.array(s.start),
-        "behaviour": np.array([float(getattr(b, f.name)) for f in fields(b)]),
-        "customer_id": np.array(name_ids("C", np.arange(offsets[-1]), s.customers, 5).to_pylist()),
-        "product_id": np.array(name_ids("P", np.arange(s.products), s.products, 4).to_pylist())}
+    s = world.config.synthetic
+    b = world.behaviour
+    return (
+        columns
+        | {f"product_{k}": v for k, v in world.products.items()}
+        | {
+            "tastes": world.tastes,
+            "season": world.season,
+            "flow": world.flow,
+            "start": np.array(s.start),
+            "behaviour": np.array([float(getattr(b, f.name)) for f in fields(b)]),
+            "customer_id": np.array(
+                name_ids("C", np.arange(offsets[-1]), s.customers, 5).to_pylist()
+            ),
+            "product_id": np.array(name_ids("P", np.arange(s.products), s.products, 4).to_pylist()),
+        }
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #c1d50e8c
-def unpack(
-    truth: Mapping[str, np.ndarray],  # from `truth_arrays`
-) -> tuple[dict[str, np.ndarray], Behaviour]:  # the products' properties, the behaviour
-    "The assortment and the behaviour inside a truth."
+def unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Behaviour]:
+    """The assortment and the behaviour inside a truth.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        From `truth_arrays`.
+
+    Returns
+    -------
+    tuple[dict[str, np.ndarray], Behaviour]
+        The products' properties, the behaviour.
+    """
     numbers = {f.name: v for f, v in zip(fields(Behaviour), truth["behaviour"])}
-    typed = Behaviour(**{k: int(v) if isinstance(getattr(BEHAVIOUR, k), int) else float(v) for k, v in numbers.items()})
-    return {k.removeprefix("product_"): v for k, v in truth.items() if k.startswith("product_") and k != "product_id"}, typed
+    typed = Behaviour(
+        **{
+            k: int(v) if isinstance(getattr(BEHAVIOUR, k), int) else float(v)
+            for k, v in numbers.items()
+        }
+    )
+    return {
+        k.removeprefix("product_"): v
+        for k, v in truth.items()
+        if k.startswith("product_") and k != "product_id"
+    }, typed
+
 
 def last_purchases(
-    truth: Mapping[str, np.ndarray],  # from `truth_arrays`
-    history: pd.DataFrame,            # cleaned transactions: customer_id, product_id, date, quantity
-    cut: pd.Timestamp,                # the last moment that is known
-) -> np.ndarray:                      # customers x products, days since the start; -inf for never
-    "When each customer last bought each product."
-    if len(history) and history["date"].max() > cut: raise DataError(f"The history must end at or before the cut {cut}, found {history['date'].max()}; filter it first.")
+    truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp
+) -> np.ndarray:
+    """When each customer last bought each product.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        From `truth_arrays`.
+    history : pd.DataFrame
+        Cleaned transactions: customer_id, product_id, date, quantity.
+    cut : pd.Timestamp
+        The last moment that is known.
+
+    Returns
+    -------
+    np.ndarray
+        Customers x products, days since the start; -inf for never.
+    """
+    if len(history) and history["date"].max() > cut:
+        raise DataError(
+            f"The history must end at or before the cut {cut}, found {history['date'].max()}; "
+            "filter it first."
+        )
     h = history[history["customer_id"].notna() & (history["quantity"] > 0)]
     i, j = (pd.Index(truth[k]).get_indexer(h[k]) for k in ("customer_id", "product_id"))
-    if (i < 0).any() or (j < 0).any(): raise DataError(f"{int(((i < 0) | (j < 0)).sum())} lines of the history have a customer or a product that the truth does not know; they must come from the same run.")
+    if (i < 0).any() or (j < 0).any():
+        raise DataError(
+            f"{int(((i < 0) | (j < 0)).sum())} lines of the history have a customer or a product "
+            "that the truth does not know; they must come from the same run."
+        )
     last = np.full((len(truth["customer_id"]), len(truth["product_id"])), -np.inf)
-    np.maximum.at(last, (i, j), (h["date"] - pd.Timestamp(str(truth["start"]))).dt.total_seconds().to_numpy() / 86_400)
+    np.maximum.at(
+        last,
+        (i, j),
+        (h["date"] - pd.Timestamp(str(truth["start"]))).dt.total_seconds().to_numpy() / 86_400,
+    )
     return last
 
 # %% ../../nbs/00e_synthetic.ipynb #48daf023
 def purchase_steps(
-    truth: Mapping[str, np.ndarray],  # from `truth_arrays`
-    last: np.ndarray,                 # customers x products, from `last_purchases`
-    cut: float,                       # days since the start
-    days: float,                      # length of the window
-) -> Iterator[tuple[float, np.ndarray]]:  # length of the step in days; customers x products, expected purchases in it while active
-    "Step by step, how strongly each product is bought by an active customer."
+    truth: Mapping[str, np.ndarray], last: np.ndarray, cut: float, days: float
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Step by step, how strongly each product is bought by an active customer.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        From `truth_arrays`.
+    last : np.ndarray
+        Customers x products, from `last_purchases`.
+    cut : float
+        Days since the start.
+    days : float
+        Length of the window.
+
+    Returns
+    -------
+    Iterator[tuple[float, np.ndarray]]
+        Length of the step in days; customers x products, expected purchases in it while active.
+    """
     products, b = unpack(truth)
-    people, everything = np.arange(len(truth["rate"]))[:, None], np.arange(truth["tastes"].shape[1])
+    people = np.arange(len(truth["rate"]))[:, None]
+    everything = np.arange(truth["tastes"].shape[1])
     trial = b.trial * truth["size"][:, None] * (truth["kinds"] @ truth["tastes"])
-    favourite, pull = truth["favourite"], truth["pull"] * truth["size"][:, None]
-    clock, hours, horizon = np.take_along_axis(last, favourite, axis=1), np.arange(len(truth["flow"])) / 24, truth["season"].shape[1]
-    stops = np.unique(np.concatenate([[cut], np.arange(np.floor(cut) + 1, cut + days), [cut + days]]))
+    favourite = truth["favourite"]
+    pull = truth["pull"] * truth["size"][:, None]
+    clock = np.take_along_axis(last, favourite, axis=1)
+    hours = np.arange(len(truth["flow"])) / 24
+    horizon = truth["season"].shape[1]
+    stops = np.unique(
+        np.concatenate([[cut], np.arange(np.floor(cut) + 1, cut + days), [cut + days]])
+    )
     for begin, end in zip(stops[:-1], stops[1:]):
-        if begin >= horizon: return
+        if begin >= horizon:
+            return
         calendar = demand(products, truth["season"], everything, int(begin), b.promoted)
         strength = trial * calendar
-        habit = pull * calendar[favourite] * appetite(np.floor(begin) + .56 - clock, truth["cycle"], products["again"][favourite], b)
+        habit = (
+            pull
+            * calendar[favourite]
+            * appetite(
+                np.floor(begin) + 0.56 - clock, truth["cycle"], products["again"][favourite], b
+            )
+        )
         np.add.at(strength, (people, favourite), habit)
         flow = np.interp(end, hours, truth["flow"]) - np.interp(begin, hours, truth["flow"])
-        yield end - begin, truth["rate"][:, None] * flow * -np.expm1(-b.visit_size * np.log1p(strength / b.visit_size))
+        yield (
+            end - begin,
+            truth["rate"][:, None]
+            * flow
+            * -np.expm1(-b.visit_size * np.log1p(strength / b.visit_size)),
+        )
 
 # %% ../../nbs/00e_synthetic.ipynb #34ab63f7
 def oracle_scores(
-    truth: Mapping[str, np.ndarray],  # from `truth_arrays` or its file
-    history: pd.DataFrame,            # cleaned transactions up to the cut: customer_id, product_id, date, quantity
-    cut: pd.Timestamp,                # the last moment that is known
-    days: float = 30,                 # length of the window
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # customer ids, product ids, customers x products probabilities
-    "P(at least one purchase in the window after the cut | latent parameters and history); for customers who joined before."
+    truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp, days: float = 30
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """P(at least one purchase in the window after the cut | latent parameters and history); for
+    customers who joined before.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        From `truth_arrays` or its file.
+    history : pd.DataFrame
+        Cleaned transactions up to the cut: customer_id, product_id, date, quantity.
+    cut : pd.Timestamp
+        The last moment that is known.
+    days : float, default 30
+        Length of the window.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Customer ids, product ids, customers x products probabilities.
+    """
     at = (cut - pd.Timestamp(str(truth["start"]))) / pd.Timedelta(days=1)
-    b, spells = unpack(truth)[1], truth["spells"]
+    b = unpack(truth)[1]
+    spells = truth["spells"]
     on = np.zeros(len(truth["rate"]), bool)
     on[spells[(spells[:, 1] <= at) & (at < spells[:, 2]), 0].astype(int)] = True
-    lapse, back = truth["lapse"][:, None], b.comeback / 365
+    lapse = truth["lapse"][:, None]
+    back = b.comeback / 365
     active = np.repeat(on[:, None].astype(float), len(truth["product_id"]), axis=1)
     away = 1 - active
     for step, expected in purchase_steps(truth, last_purchases(truth, history, cut), at, days):
-        half, mixed = np.exp(-expected / 2), -np.expm1(-(lapse + back) * step) / (lapse + back)
+        half = np.exp(-expected / 2)
+        mixed = -np.expm1(-(lapse + back) * step) / (lapse + back)
         active *= half
-        leaving, coming = active * lapse * mixed, away * back * mixed
-        active, away = (active - leaving + coming) * half, away + leaving - coming
+        leaving = active * lapse * mixed
+        coming = away * back * mixed
+        active = (active - leaving + coming) * half
+        away = away + leaving - coming
     known = truth["joined"] <= at
     return truth["customer_id"][known], truth["product_id"], np.clip(1 - active - away, 0, 1)[known]
 
 # %% ../../nbs/00e_synthetic.ipynb #b794f906
 def play_forward(
-    rng: np.random.Generator,  # source of chance
-    world: World,              # the shop
-    people: Customers,         # who lives
-    last: np.ndarray,          # customers x products: day of the last purchase, -inf for never
-    active: np.ndarray,        # per customer, whether active at the cut
-    cut: float,                # days since the start
-    days: float,               # length of the window
-    times: int,                # how often each customer lives it
-) -> np.ndarray:               # customers x products: share of the lives with a purchase
-    "Estimate purchase probabilities by playing the window many times."
+    rng: np.random.Generator,
+    world: World,
+    people: Customers,
+    last: np.ndarray,
+    active: np.ndarray,
+    cut: float,
+    days: float,
+    times: int,
+) -> np.ndarray:
+    """Estimate purchase probabilities by playing the window many times.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Source of chance.
+    world : World
+        The shop.
+    people : Customers
+        Who lives.
+    last : np.ndarray
+        Customers x products: day of the last purchase, -inf for never.
+    active : np.ndarray
+        Per customer, whether active at the cut.
+    cut : float
+        Days since the start.
+    days : float
+        Length of the window.
+    times : int
+        How often each customer lives it.
+
+    Returns
+    -------
+    np.ndarray
+        Customers x products: share of the lives with a purchase.
+    """
     n, width = last.shape
     who = np.repeat(np.arange(n), times)
-    lives = Customers(*(getattr(people, f.name)[who] for f in fields(Customers) if f.name != "spells"), spells=np.empty((0, 3)))
+    lives = Customers(
+        *(getattr(people, f.name)[who] for f in fields(Customers) if f.name != "spells"),
+        spells=np.empty((0, 3)),
+    )
     lives.joined[:] = -1
-    lives.spells = draw_spells(rng, np.full(len(who), cut), active[who], lives.lapse, world.behaviour.comeback / 365, cut + days)
+    lives.spells = draw_spells(
+        rng,
+        np.full(len(who), cut),
+        active[who],
+        lives.lapse,
+        world.behaviour.comeback / 365,
+        cut + days,
+    )
     customer, day = draw_visits(rng, world, lives)
-    visit, product = draw_purchases(rng, world, lives, customer, day, np.take_along_axis(last[who], lives.favourite, axis=1))
+    visit, product = draw_purchases(
+        rng, world, lives, customer, day, np.take_along_axis(last[who], lives.favourite, axis=1)
+    )
     lived = np.unique(customer[visit] * width + product)
-    return np.bincount(who[lived // width] * width + lived % width, minlength=n * width).reshape(n, width) / times
+    return (
+        np.bincount(who[lived // width] * width + lived % width, minlength=n * width).reshape(
+            n, width
+        )
+        / times
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #7d6ee029
 CALIBRATION: pd.DataFrame = pd.DataFrame(  # what the synthetic data is held against
-    [("repeat_share", .420, .246, .620, .35, .62), ("basket_mean", 10.23, 2.18, 1.74, 1.7, 3.0), ("basket_median", 5.0, 1.0, 1.0, 1.0, 3.0),
-     ("top_fifth_share", .857, .661, .784, .55, .80), ("visit_spread", .867, .863, .863, .75, 1.00)],
-    columns=["statistic", "real", "aisle", "aisle_types", "low", "high"])
+    [
+        ("repeat_share", 0.420, 0.246, 0.620, 0.35, 0.62),
+        ("basket_mean", 10.23, 2.18, 1.74, 1.7, 3.0),
+        ("basket_median", 5.0, 1.0, 1.0, 1.0, 3.0),
+        ("top_fifth_share", 0.857, 0.661, 0.784, 0.55, 0.80),
+        ("visit_spread", 0.867, 0.863, 0.863, 0.75, 1.00),
+    ],
+    columns=["statistic", "real", "aisle", "aisle_types", "low", "high"],
+)
 
 # %% ../../nbs/00e_synthetic.ipynb #3cd5f086
-def repeat_share(
-    sales: pd.DataFrame,  # customer_id, product_id, date
-    days: float = 30,     # length of the last window
-) -> float:               # share of pairs; nan if nobody bought in both parts
-    "Of the pairs in the last window, how many the same customer had bought before."
+def repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
+    """Of the pairs in the last window, how many the same customer had bought before.
+
+    Parameters
+    ----------
+    sales : pd.DataFrame
+        Customer_id, product_id, date.
+    days : float, default 30
+        Length of the last window.
+
+    Returns
+    -------
+    float
+        Share of pairs; nan if nobody bought in both parts.
+    """
     cut = sales["date"].max() - pd.Timedelta(days=days)
-    pair = sales["customer_id"].factorize()[0].astype(np.int64) * (1 << 32) + sales["product_id"].factorize()[0]
-    before, after = pair[(sales["date"] <= cut).to_numpy()], np.unique(pair[(sales["date"] > cut).to_numpy()])
+    pair = (
+        sales["customer_id"].factorize()[0].astype(np.int64) * (1 << 32)
+        + sales["product_id"].factorize()[0]
+    )
+    before = pair[(sales["date"] <= cut).to_numpy()]
+    after = np.unique(pair[(sales["date"] > cut).to_numpy()])
     after = after[np.isin(after >> 32, before >> 32)]
     return float(np.isin(after, before).mean()) if len(after) else float("nan")
 
-def visit_spread(
-    sales: pd.DataFrame,  # customer_id, date
-) -> float:               # nan if nobody has five gaps
-    "Median over customers of the coefficient of variation of the days between visits."
-    days = pd.DataFrame({"customer": sales["customer_id"], "day": sales["date"].dt.normalize()}).drop_duplicates().sort_values(["customer", "day"])
-    gaps = days.groupby("customer")["day"].diff().dt.days.groupby(days["customer"]).agg(["mean", "std", "count"])
+
+def visit_spread(sales: pd.DataFrame) -> float:
+    """Median over customers of the coefficient of variation of the days between visits.
+
+    Parameters
+    ----------
+    sales : pd.DataFrame
+        Customer_id, date.
+
+    Returns
+    -------
+    float
+        Nan if nobody has five gaps.
+    """
+    days = (
+        pd.DataFrame({"customer": sales["customer_id"], "day": sales["date"].dt.normalize()})
+        .drop_duplicates()
+        .sort_values(["customer", "day"])
+    )
+    gaps = (
+        days.groupby("customer")["day"]
+        .diff()
+        .dt.days.groupby(days["customer"])
+        .agg(["mean", "std", "count"])
+    )
     gaps = gaps[gaps["count"] >= 5]
     return float((gaps["std"] / gaps["mean"]).median())
 
 # %% ../../nbs/00e_synthetic.ipynb #58a6b27b
-def calibration(
-    transactions: pd.DataFrame,  # cleaned: transaction_id, customer_id, product_id, date, quantity
-) -> pd.Series:                  # the statistics of `CALIBRATION`
-    "The figures that tie the generator to real sales; returns and anonymous sales are left out."
+def calibration(transactions: pd.DataFrame) -> pd.Series:
+    """The figures that tie the generator to real sales; returns and anonymous sales are left out.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        Cleaned: transaction_id, customer_id, product_id, date, quantity.
+
+    Returns
+    -------
+    pd.Series
+        The statistics of `CALIBRATION`.
+    """
     sales = transactions[(transactions["quantity"] > 0) & transactions["customer_id"].notna()]
-    if sales.empty: raise DataError("calibration needs sales to known customers, found none.")
-    baskets, lines = sales["transaction_id"].value_counts(), sales["product_id"].value_counts()
-    return pd.Series({"repeat_share": repeat_share(sales), "basket_mean": baskets.mean(), "basket_median": baskets.median(),
-                      "top_fifth_share": lines.iloc[:max(1, round(.2 * len(lines)))].sum() / lines.sum(), "visit_spread": visit_spread(sales)})
+    if sales.empty:
+        raise DataError("calibration needs sales to known customers, found none.")
+    baskets = sales["transaction_id"].value_counts()
+    lines = sales["product_id"].value_counts()
+    return pd.Series(
+        {
+            "repeat_share": repeat_share(sales),
+            "basket_mean": baskets.mean(),
+            "basket_median": baskets.median(),
+            "top_fifth_share": lines.iloc[: max(1, round(0.2 * len(lines)))].sum() / lines.sum(),
+            "visit_spread": visit_spread(sales),
+        }
+    )
 
 # %% ../../nbs/00e_synthetic.ipynb #16abb289
-def good_lines(
-    raw: pd.DataFrame,   # raw transactions as text, as `generate` writes them
-) -> pd.DataFrame:       # typed, without the dirt, in the order of the file
-    "The good lines of a generated file; for a first look, not a substitute for cleaning."
+def good_lines(raw: pd.DataFrame) -> pd.DataFrame:
+    """The good lines of a generated file; for a first look, not a substitute for cleaning.
+
+    Parameters
+    ----------
+    raw : pd.DataFrame
+        Raw transactions as text, as `generate` writes them.
+
+    Returns
+    -------
+    pd.DataFrame
+        Typed, without the dirt, in the order of the file.
+    """
     lines = raw.replace("", None)
     lines["customer_id"] = lines["customer_id"].str.strip()
     lines["date"] = pd.to_datetime(lines["date"], format="%Y-%m-%d %H:%M:%S", errors="coerce")
-    for column in ("quantity", "price", "revenue"): lines[column] = pd.to_numeric(lines[column], errors="coerce")
-    good = lines[["product_id", "date", "price"]].notna().all(axis=1) & (lines["quantity"] != 0) & (lines["price"] >= 0)
+    for column in ("quantity", "price", "revenue"):
+        lines[column] = pd.to_numeric(lines[column], errors="coerce")
+    good = (
+        lines[["product_id", "date", "price"]].notna().all(axis=1)
+        & (lines["quantity"] != 0)
+        & (lines["price"] >= 0)
+    )
     return lines[good].drop_duplicates(ignore_index=True)

@@ -4,165 +4,395 @@
 
 # %% ../../nbs/05b_backtest.ipynb #88b692e8
 from __future__ import annotations
+
 import copy
-import numpy as np
-import pandas as pd
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.errors import DataError
 from ..core.formats import day
-from ..core.runs import replacing, Run, save
+from ..core.runs import Run, replacing, save
 from ..core.show import ACCENT, INK, SECOND, use_style
-from .offline import BASELINES, contestants, evaluate, Evaluation, label, oracle, production, ranking_facts, REPEATERS, segment_table, summary, TASKS, tidy, verdict
+from retail_ci.evaluate.offline import (
+    BASELINES,
+    REPEATERS,
+    TASKS,
+    Evaluation,
+    contestants,
+    evaluate,
+    label,
+    oracle,
+    production,
+    ranking_facts,
+    segment_table,
+    summary,
+    tidy,
+    verdict,
+)
 from ..recommend.base import Recommender
 from ..recommend.hybrid import make_model
 from ..recommend.interactions import time_cut
-from ..recommend.metrics import bootstrap_means, METRICS
+from ..recommend.metrics import METRICS, bootstrap_means
 
 # %% auto #0
 __all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'clustered', 'backtest_words', 'backtest_facts', 'plot_backtest',
            'evaluate_run', 'save_backtest', 'board_text']
 
 # %% ../../nbs/05b_backtest.ipynb #1d8c27b9
-def cut_dates(
-    transactions: pd.DataFrame,  # needs `date`
-    cuts: int = 3,               # how many
-    days: int = 30,              # length of a test window, in days of 24 hours
-) -> list[pd.Timestamp]:         # the last cut first; those inside the log only
-    "Cuts that are `days` apart, from the end of the log backwards."
-    if cuts < 1: raise DataError(f"A back-test needs at least 1 cut, got {cuts}.")
-    last, first = time_cut(transactions, days), transactions["date"].min()
+def cut_dates(transactions: pd.DataFrame, cuts: int = 3, days: int = 30) -> list[pd.Timestamp]:
+    """Cuts that are `days` apart, from the end of the log backwards.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        Needs `date`.
+    cuts : int, default 3
+        How many.
+    days : int, default 30
+        Length of a test window, in days of 24 hours.
+
+    Returns
+    -------
+    list[pd.Timestamp]
+        The last cut first; those inside the log only.
+    """
+    if cuts < 1:
+        raise DataError(f"A back-test needs at least 1 cut, got {cuts}.")
+    last = time_cut(transactions, days)
+    first = transactions["date"].min()
     return [c for i in range(cuts) if (c := last - pd.Timedelta(hours=24 * days * i)) > first]
 
 # %% ../../nbs/05b_backtest.ipynb #ea762767
 @dataclass
 class Backtest:
-    "Evaluations at several cuts, the last cut first."
-    cuts: list[pd.Timestamp]          # in the order of the evaluations
-    evaluations: list[Evaluation]     # one per cut
-    pooled: pd.DataFrame              # task, model, metric, value, low, high: all cuts together
-    paired: pd.DataFrame              # task, model, baseline, metric, value, low, high: model minus baseline, all cuts together
+    """Evaluations at several cuts, the last cut first."""
+
+    cuts: list[pd.Timestamp]  # in the order of the evaluations
+    evaluations: list[Evaluation]  # one per cut
+    pooled: pd.DataFrame  # task, model, metric, value, low, high: all cuts together
+    paired: (
+        pd.DataFrame
+    )  # task, model, baseline, metric, value, low, high: model minus baseline, all cuts together
     notes: list[str] = field(default_factory=list)  # cuts that could not be measured
 
     def table(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
-        "cut, model, value, low, high, customers: one metric of one task at every cut."
-        parts = [e.metric(task, metric).assign(cut=c, customers=len(e.customers[task])) for c, e in zip(self.cuts, self.evaluations)]
-        return pd.concat(parts, ignore_index=True)[["cut", "model", "value", "low", "high", "customers"]]
+        """cut, model, value, low, high, customers: one metric of one task at every cut."""
+        parts = [
+            e.metric(task, metric).assign(cut=c, customers=len(e.customers[task]))
+            for c, e in zip(self.cuts, self.evaluations)
+        ]
+        return pd.concat(parts, ignore_index=True)[
+            ["cut", "model", "value", "low", "high", "customers"]
+        ]
+
 
 def backtest(
-    models: Mapping[str, Recommender] | Sequence[str],  # name: a model that is not fitted yet; or names from `MODELS`
-    transactions: pd.DataFrame,               # the whole log
-    products: pd.DataFrame | None = None,     # the products table
-    cuts: int = 3,                            # how many, `days` apart
-    days: int = 30,                           # length of a test window
-    k: int = 10,                              # length of a list
-    seed: int = 42,                           # of the bootstrap
-    resamples: int = 1000,                    # of the bootstrap
-    truth: Mapping[str, np.ndarray] | None = None,            # what the generator knows, for the oracle
-    progress: Callable[[str, int, int], None] | None = None,  # called with "cut: model", its number and how many there are
-    last: Evaluation | None = None,           # the same models at the last cut, where that has been measured already
-) -> Backtest:                                # evaluations and what they say together
-    "Evaluate every model at every cut."
-    models = dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
-    transactions, done, found, notes = tidy(transactions), [], [], []
+    models: Mapping[str, Recommender] | Sequence[str],
+    transactions: pd.DataFrame,
+    products: pd.DataFrame | None = None,
+    cuts: int = 3,
+    days: int = 30,
+    k: int = 10,
+    seed: int = 42,
+    resamples: int = 1000,
+    truth: Mapping[str, np.ndarray] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    last: Evaluation | None = None,
+) -> Backtest:
+    """Evaluate every model at every cut.
+
+    Parameters
+    ----------
+    models : Mapping[str, Recommender] | Sequence[str]
+        Name: a model that is not fitted yet; or names from `MODELS`.
+    transactions : pd.DataFrame
+        The whole log.
+    products : pd.DataFrame | None, default None
+        The products table.
+    cuts : int, default 3
+        How many, `days` apart.
+    days : int, default 30
+        Length of a test window.
+    k : int, default 10
+        Length of a list.
+    seed : int, default 42
+        Of the bootstrap.
+    resamples : int, default 1000
+        Of the bootstrap.
+    truth : Mapping[str, np.ndarray] | None, default None
+        What the generator knows, for the oracle.
+    progress : Callable[[str, int, int], None] | None, default None
+        Called with "cut: model", its number and how many there are.
+    last : Evaluation | None, default None
+        The same models at the last cut, where that has been measured already.
+
+    Returns
+    -------
+    Backtest
+        Evaluations and what they say together.
+    """
+    models = (
+        dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
+    )
+    transactions = tidy(transactions)
+    done = []
+    found = []
+    notes = []
     dates = cut_dates(transactions, cuts, days)
-    if len(dates) < cuts: notes.append(f"The log is long enough for {len(dates)} of {cuts} cuts.")
+    if len(dates) < cuts:
+        notes.append(f"The log is long enough for {len(dates)} of {cuts} cuts.")
     for i, cut in enumerate(dates):
         known = transactions[transactions["date"] <= cut + pd.Timedelta(hours=24 * days)]
-        here = copy.deepcopy(models) | ({"oracle": oracle(truth, known, cut, days)} if truth is not None else {})
-        tell = (lambda name, n, total, i=i, cut=cut: progress(f"{cut:%d %b %Y}: {name}", i * total + n, len(dates) * total)) if progress else None
-        try: found.append(last if last and not i else evaluate(here, known, products, cut, days, k, seed, resamples, tell))
-        except DataError as e: notes.append(f"The cut at {day(cut)} is left out: {e}")
-        else: done.append(cut)
-    if not found: raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
+        here = copy.deepcopy(models) | (
+            {"oracle": oracle(truth, known, cut, days)} if truth is not None else {}
+        )
+        tell = (
+            (
+                lambda name, n, total, i=i, cut=cut: progress(
+                    f"{cut:%d %b %Y}: {name}", i * total + n, len(dates) * total
+                )
+            )
+            if progress
+            else None
+        )
+        try:
+            found.append(
+                last
+                if last and not i
+                else evaluate(here, known, products, cut, days, k, seed, resamples, tell)
+            )
+        except DataError as e:
+            notes.append(f"The cut at {day(cut)} is left out: {e}")
+        else:
+            done.append(cut)
+    if not found:
+        raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
     return Backtest(done, found, *pool(found, seed, resamples), notes)
 
 # %% ../../nbs/05b_backtest.ipynb #990148fe
 def pool(
-    evaluations: Sequence[Evaluation],  # one per cut
-    seed: int = 42,                     # of the bootstrap
-    resamples: int = 1000,              # of the bootstrap
-) -> tuple[pd.DataFrame, pd.DataFrame]: # the tables `pooled` and `paired` of a `Backtest`
-    "Means and paired differences over all cuts, with intervals over customers."
-    values, differences = [], []
+    evaluations: Sequence[Evaluation], seed: int = 42, resamples: int = 1000
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means and paired differences over all cuts, with intervals over customers.
+
+    Parameters
+    ----------
+    evaluations : Sequence[Evaluation]
+        One per cut.
+    seed : int, default 42
+        Of the bootstrap.
+    resamples : int, default 1000
+        Of the bootstrap.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        The tables `pooled` and `paired` of a `Backtest`.
+    """
+    values = []
+    differences = []
     for task in TASKS:
-        names = [m for m in evaluations[0].scores[task] if all(m in e.scores[task] for e in evaluations if e.scores[task])]
+        names = [
+            m
+            for m in evaluations[0].scores[task]
+            if all(m in e.scores[task] for e in evaluations if e.scores[task])
+        ]
         keys = [(m, metric) for m in names for metric in METRICS]
         pairs = [(a, (b, a[1])) for a in keys for b in BASELINES if b in names and b != a[0]]
-        if not keys: continue
+        if not keys:
+            continue
         for key, interval in clustered(task, evaluations, keys, pairs, seed, resamples).items():
-            if isinstance(key[0], str): values.append({"task": task, "model": key[0], "metric": key[1], **interval})
-            else: differences.append({"task": task, "model": key[0][0], "baseline": key[1][0], "metric": key[0][1], **interval})
-    return (pd.DataFrame(values, columns=["task", "model", "metric", "value", "low", "high"]),
-            pd.DataFrame(differences, columns=["task", "model", "baseline", "metric", "value", "low", "high"]))
+            if isinstance(key[0], str):
+                values.append({"task": task, "model": key[0], "metric": key[1], **interval})
+            else:
+                differences.append(
+                    {
+                        "task": task,
+                        "model": key[0][0],
+                        "baseline": key[1][0],
+                        "metric": key[0][1],
+                        **interval,
+                    }
+                )
+    return (
+        pd.DataFrame(values, columns=["task", "model", "metric", "value", "low", "high"]),
+        pd.DataFrame(
+            differences, columns=["task", "model", "baseline", "metric", "value", "low", "high"]
+        ),
+    )
+
 
 def clustered(
-    task: str,                          # "any" or "discovery"
-    evaluations: Sequence[Evaluation],  # one per cut
-    keys: list[tuple[str, str]],        # (model, metric)
-    pairs: list[tuple],                 # of keys whose difference is wanted
-    seed: int,                          # of the bootstrap
-    resamples: int,                     # of the bootstrap
-) -> dict[tuple, dict[str, float]]:     # key or pair: value, low, high
-    "Intervals over customers of means over customer-months."
+    task: str,
+    evaluations: Sequence[Evaluation],
+    keys: list[tuple[str, str]],
+    pairs: list[tuple],
+    seed: int,
+    resamples: int,
+) -> dict[tuple, dict[str, float]]:
+    """Intervals over customers of means over customer-months.
+
+    Parameters
+    ----------
+    task : str
+        "any" or "discovery".
+    evaluations : Sequence[Evaluation]
+        One per cut.
+    keys : list[tuple[str, str]]
+        (model, metric).
+    pairs : list[tuple]
+        Of keys whose difference is wanted.
+    seed : int
+        Of the bootstrap.
+    resamples : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict[tuple, dict[str, float]]
+        Key or pair: value, low, high.
+    """
     parts = [e for e in evaluations if e.scores[task]]
     rows, ids = pd.factorize(np.concatenate([e.customers[task] for e in parts]), sort=True)
-    columns = np.column_stack([np.concatenate([e.scores[task][m][metric] for e in parts]) for m, metric in keys] + [np.ones(len(rows))])
+    columns = np.column_stack(
+        [np.concatenate([e.scores[task][m][metric] for e in parts]) for m, metric in keys]
+        + [np.ones(len(rows))]
+    )
     sums = np.zeros((len(ids), columns.shape[1]))
     np.add.at(sums, rows, columns)
-    draws, place = bootstrap_means(sums, resamples, seed), {key: i for i, key in enumerate(keys)}
+    draws = bootstrap_means(sums, resamples, seed)
+    place = {key: i for i, key in enumerate(keys)}
     left, right = ([place[p[side]] for p in pairs] for side in (0, 1))
     every = np.vstack([sums.sum(0), draws])
     every = every[:, :-1] / every[:, -1:]
     every = np.hstack([every, every[:, left] - every[:, right]])
     low, high = np.quantile(every[1:], [0.025, 0.975], axis=0)
-    return {key: {"value": float(v), "low": float(a), "high": float(b)} for key, v, a, b in zip([*keys, *pairs], every[0], low, high)}
+    return {
+        key: {"value": float(v), "low": float(a), "high": float(b)}
+        for key, v, a, b in zip([*keys, *pairs], every[0], low, high)
+    }
 
 # %% ../../nbs/05b_backtest.ipynb #b80c22ad
-def backtest_words(
-    result: Backtest,   # from `backtest`
-    task: str,          # "any" or "discovery"
-    model: str,         # whose case is argued
-) -> str:               # two or three sentences
-    "How often a model led, and how it stands against each simple rival over all cuts."
+def backtest_words(result: Backtest, task: str, model: str) -> str:
+    """How often a model led, and how it stands against each simple rival over all cuts.
+
+    Parameters
+    ----------
+    result : Backtest
+        From `backtest`.
+    task : str
+        "any" or "discovery".
+    model : str
+        Whose case is argued.
+
+    Returns
+    -------
+    str
+        Two or three sentences.
+    """
     board = result.table(task)
     board = board[~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])]
-    if board.empty: return f"**{task.capitalize()}.** Nobody bought anything new after any cut, so this task has no answer here."
-    leaders = board.sort_values(["value", "model"], ascending=[False, True]).drop_duplicates("cut").sort_values("cut", ascending=False)
-    wins, cuts = leaders["model"].value_counts(), board["cut"].nunique()
-    words = f"**{task.capitalize()}.** " + "; ".join(f"{label(m)} leads at {n} of {cuts} cuts" for m, n in wins.items()) + "."
+    if board.empty:
+        return f"**{task.capitalize()}.** Nobody bought anything new after any cut, so this task has no answer here."
+    leaders = (
+        board.sort_values(["value", "model"], ascending=[False, True])
+        .drop_duplicates("cut")
+        .sort_values("cut", ascending=False)
+    )
+    wins = leaders["model"].value_counts()
+    cuts = board["cut"].nunique()
+    words = (
+        f"**{task.capitalize()}.** "
+        + "; ".join(f"{label(m)} leads at {n} of {cuts} cuts" for m, n in wins.items())
+        + "."
+    )
     p = result.paired.query("task == @task and model == @model and metric == 'ndcg'")
     p = p[~p["baseline"].isin(REPEATERS)] if task == "discovery" else p
-    said = [f"{'beats' if d.low > 0 else 'loses to' if d.high < 0 else 'cannot be told from'} {label(d.baseline)} ({d.value:+.3f}, {d.low:+.3f} to {d.high:+.3f})" for d in p.itertuples()]
-    if said: words += f" All cuts together, {label(model)} " + "; it ".join(said) + "."
+    said = [
+        f"{'beats' if d.low > 0 else 'loses to' if d.high < 0 else 'cannot be told from'} "
+        f"{label(d.baseline)} ({d.value:+.3f}, {d.low:+.3f} to {d.high:+.3f})"
+        for d in p.itertuples()
+    ]
+    if said:
+        words += f" All cuts together, {label(model)} " + "; it ".join(said) + "."
     own = board[board["model"] == model].sort_values("value")
-    if len(own) > 1: words += f" Its worst month is the one after {day(own['cut'].iloc[0])} ({own['value'].iloc[0]:.3f}), its best the one after {day(own['cut'].iloc[-1])} ({own['value'].iloc[-1]:.3f})."
+    if len(own) > 1:
+        words += f" Its worst month is the one after {day(own['cut'].iloc[0])} ({own['value'].iloc[0]:.3f}), its best the one after {day(own['cut'].iloc[-1])} ({own['value'].iloc[-1]:.3f})."
     return words
 
 # %% ../../nbs/05b_backtest.ipynb #c0c827d5
-def backtest_facts(
-    result: Backtest,   # from `backtest`
-    model: str,         # the published one
-) -> dict:              # the content of backtest.json
-    "cuts; by_cut: task → model → cut → {value, low, high} of NDCG; pooled and paired as in ranking.json; verdict."
-    out: dict[str, Any] = {"cuts": result.cuts, "production": model, "notes": result.notes, "by_cut": {t: {} for t in TASKS}, "pooled": {t: {} for t in TASKS}, "paired": {t: {} for t in TASKS}}
+def backtest_facts(result: Backtest, model: str) -> dict:
+    """cuts; by_cut: task → model → cut → {value, low, high} of NDCG; pooled and paired as in
+    ranking.json; verdict.
+
+    Parameters
+    ----------
+    result : Backtest
+        From `backtest`.
+    model : str
+        The published one.
+
+    Returns
+    -------
+    dict
+        The content of backtest.json.
+    """
+    out: dict[str, Any] = {
+        "cuts": result.cuts,
+        "production": model,
+        "notes": result.notes,
+        "by_cut": {t: {} for t in TASKS},
+        "pooled": {t: {} for t in TASKS},
+        "paired": {t: {} for t in TASKS},
+    }
     for task in TASKS:
         for r in result.table(task).itertuples():
-            out["by_cut"][task].setdefault(r.model, {})[f"{r.cut:%Y-%m-%d}"] = {"value": r.value, "low": r.low, "high": r.high, "customers": r.customers}
-    for r in result.pooled.itertuples(): out["pooled"][r.task].setdefault(r.model, {})[r.metric] = {"value": r.value, "low": r.low, "high": r.high}
-    for r in result.paired.itertuples(): out["paired"][r.task].setdefault(r.model, {}).setdefault(r.baseline, {})[r.metric] = {"value": r.value, "low": r.low, "high": r.high}
+            out["by_cut"][task].setdefault(r.model, {})[f"{r.cut:%Y-%m-%d}"] = {
+                "value": r.value,
+                "low": r.low,
+                "high": r.high,
+                "customers": r.customers,
+            }
+    for r in result.pooled.itertuples():
+        out["pooled"][r.task].setdefault(r.model, {})[r.metric] = {
+            "value": r.value,
+            "low": r.low,
+            "high": r.high,
+        }
+    for r in result.paired.itertuples():
+        out["paired"][r.task].setdefault(r.model, {}).setdefault(r.baseline, {})[r.metric] = {
+            "value": r.value,
+            "low": r.low,
+            "high": r.high,
+        }
     return out | {"verdict": {task: backtest_words(result, task, model) for task in TASKS}}
 
 # %% ../../nbs/05b_backtest.ipynb #b7f9c888
-def plot_backtest(
-    result: Backtest,            # from `backtest`
-    accent: str | None = None,   # the model in the strong colour
-    metric: str = "ndcg",        # which metric
-) -> Any:                        # a matplotlib Figure
-    "Every model's metric at every cut, with intervals; the models stand beside each other so that whiskers can be read."
+def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "ndcg") -> Any:
+    """Every model's metric at every cut, with intervals; the models stand beside each other so that
+    whiskers can be read.
+
+    Parameters
+    ----------
+    result : Backtest
+        From `backtest`.
+    accent : str | None, default None
+        The model in the strong colour.
+    metric : str, default "ndcg"
+        Which metric.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0))
     greys = ("#4D4D4D", "#7F7F7F", "#A6A6A6", "#C4C4C4")
@@ -173,58 +403,170 @@ def plot_backtest(
         others = iter((ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#F0E442"))
         for i, name in enumerate(order):
             part = board[board["model"] == name].sort_values("cut")
-            places = np.searchsorted(sorted(result.cuts), part["cut"].to_numpy()) + (i - (len(order) - 1) / 2) * 0.6 / max(1, len(order))
-            colour = SECOND if name == accent else INK if name == "oracle" else greys[BASELINES.index(name)] if name in BASELINES else next(others, ACCENT)
-            axis.errorbar(places, part["value"], yerr=[part["value"] - part["low"], part["high"] - part["value"]], fmt="o-", ms=5, lw=1.3, elinewidth=1.3,
-                          capsize=2, color=colour, label=label(name), zorder=3 if name == accent else 2)
-        axis.set(title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}", xticks=range(len(result.cuts)),
-                 xticklabels=[day(c) for c in sorted(result.cuts)], xlabel="the past ends at", ylabel=f"{metric.upper()}", xlim=(-0.5, len(result.cuts) - 0.5))
+            places = np.searchsorted(sorted(result.cuts), part["cut"].to_numpy()) + (
+                i - (len(order) - 1) / 2
+            ) * 0.6 / max(1, len(order))
+            colour = (
+                SECOND
+                if name == accent
+                else INK
+                if name == "oracle"
+                else greys[BASELINES.index(name)]
+                if name in BASELINES
+                else next(others, ACCENT)
+            )
+            axis.errorbar(
+                places,
+                part["value"],
+                yerr=[part["value"] - part["low"], part["high"] - part["value"]],
+                fmt="o-",
+                ms=5,
+                lw=1.3,
+                elinewidth=1.3,
+                capsize=2,
+                color=colour,
+                label=label(name),
+                zorder=3 if name == accent else 2,
+            )
+        axis.set(
+            title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}",
+            xticks=range(len(result.cuts)),
+            xticklabels=[day(c) for c in sorted(result.cuts)],
+            xlabel="the past ends at",
+            ylabel=f"{metric.upper()}",
+            xlim=(-0.5, len(result.cuts) - 0.5),
+        )
         axis.set_ylim(0, max(1e-3, board["high"].max() if len(board) else 0) * 1.08)
         axis.grid(axis="x", visible=False)
-        if len(board): axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+        if len(board):
+            axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return figure
 
 # %% ../../nbs/05b_backtest.ipynb #a8aa00e7
 def evaluate_run(
-    run: Run,                   # a finished run
-    folder: Path,               # where the results go
-    names: Sequence[str] = (),  # which models; all if left out. The baselines are always there
-    cuts: int = 1,              # how many moments in the past
-    k: int | None = None,       # length of a list; the config's if left out
-    progress: Callable[[str, int, int], None] | None = None,  # called with a model's name, its number and how many there are
-) -> str:                       # what was found, as text
-    "Measure models on a run's data and write what was found."
-    transactions, products = run.read("transactions"), run.read("products") if run.has("products") else None
-    if "product_id" not in transactions: raise DataError("This source names no products, so there is nothing to rank.")
-    settings, truth = run.config.recommender, run.read("truth") if run.has("truth") else None
+    run: Run,
+    folder: Path,
+    names: Sequence[str] = (),
+    cuts: int = 1,
+    k: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Measure models on a run's data and write what was found.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    folder : Path
+        Where the results go.
+    names : Sequence[str], default ()
+        Which models; all if left out. The baselines are always there.
+    cuts : int, default 1
+        How many moments in the past.
+    k : int | None, default None
+        Length of a list; the config's if left out.
+    progress : Callable[[str, int, int], None] | None, default None
+        Called with a model's name, its number and how many there are.
+
+    Returns
+    -------
+    str
+        What was found, as text.
+    """
+    transactions = run.read("transactions")
+    products = run.read("products") if run.has("products") else None
+    if "product_id" not in transactions:
+        raise DataError("This source names no products, so there is nothing to rank.")
+    settings = run.config.recommender
+    truth = run.read("truth") if run.has("truth") else None
     published = production(settings)
-    result = backtest(contestants(settings, names), transactions, products, cuts, settings.test_days, k or settings.k, run.config.seed, truth=truth, progress=progress)
+    result = backtest(
+        contestants(settings, names),
+        transactions,
+        products,
+        cuts,
+        settings.test_days,
+        k or settings.k,
+        run.config.seed,
+        truth=truth,
+        progress=progress,
+    )
     last = result.evaluations[0]
-    save(ranking_facts(last) | {"summary": summary(last, published), "production": published}, folder / "ranking.json")
-    save(last.table, folder / "ranking.csv"); save(last.paired, folder / "paired.csv"); save(segment_table(last), folder / "ranking_segments.csv")
-    if len(result.cuts) > 1: save_backtest(result, published, folder)
-    lines = result.notes + [text for task in TASKS for text in (board_text(last, task), verdict(last, task, published))]
-    if len(result.cuts) > 1: lines += ["All cuts:", *(backtest_words(result, task, published) for task in TASKS)]
+    save(
+        ranking_facts(last) | {"summary": summary(last, published), "production": published},
+        folder / "ranking.json",
+    )
+    save(last.table, folder / "ranking.csv")
+    save(last.paired, folder / "paired.csv")
+    save(segment_table(last), folder / "ranking_segments.csv")
+    if len(result.cuts) > 1:
+        save_backtest(result, published, folder)
+    lines = result.notes + [
+        text for task in TASKS for text in (board_text(last, task), verdict(last, task, published))
+    ]
+    if len(result.cuts) > 1:
+        lines += ["All cuts:", *(backtest_words(result, task, published) for task in TASKS)]
     return "\n\n".join(lines).replace("**", "")
 
-def save_backtest(
-    result: Backtest,  # from `backtest`
-    published: str,    # the published model
-    folder: Path,      # where it goes
-) -> None:
-    "Write backtest.json, backtest.csv and the picture."
-    save(backtest_facts(result, published), folder / "backtest.json")
-    save(pd.concat([e.table.assign(cut=c) for c, e in zip(result.cuts, result.evaluations)], ignore_index=True), folder / "backtest.csv")
-    with replacing(folder / "05_backtest.png") as part: plot_backtest(result, published).savefig(part, metadata={"Software": None})
 
-def board_text(
-    evaluation: Evaluation,  # from `evaluate`
-    task: str,               # "any" or "discovery"
-) -> str:                    # a table as text
-    "The models of one task, best NDCG first."
+def save_backtest(result: Backtest, published: str, folder: Path) -> None:
+    """Write backtest.json, backtest.csv and the picture.
+
+    Parameters
+    ----------
+    result : Backtest
+        From `backtest`.
+    published : str
+        The published model.
+    folder : Path
+        Where it goes.
+    """
+    save(backtest_facts(result, published), folder / "backtest.json")
+    save(
+        pd.concat(
+            [e.table.assign(cut=c) for c, e in zip(result.cuts, result.evaluations)],
+            ignore_index=True,
+        ),
+        folder / "backtest.csv",
+    )
+    with replacing(folder / "05_backtest.png") as part:
+        plot_backtest(result, published).savefig(part, metadata={"Software": None})
+
+
+def board_text(evaluation: Evaluation, task: str) -> str:
+    """The models of one task, best NDCG first.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    str
+        A table as text.
+    """
     board = evaluation.metric(task)
-    if board.empty: return f"{task}: nothing to measure."
-    other = {m: evaluation.metric(task, m).set_index("model")["value"] for m in ("recall", "hit_rate", "coverage")}
-    k, n = evaluation.protocol["k"], evaluation.protocol["customers"][task]
-    rows = [f"{label(r.model):<28}{r.value:8.3f}  {r.low:.3f} to {r.high:.3f}" + "".join(f"{o[r.model]:10.3f}" for o in other.values()) for r in board.itertuples()]
-    return "\n".join([f"{task}, {n:,} customers, k = {k}, the past ends at {evaluation.protocol['cut']:%Y-%m-%d %H:%M}", f"{'':<28}{'NDCG':>8}  {'95% interval':<14}" + "".join(f"{m:>10}" for m in other), *rows])
+    if board.empty:
+        return f"{task}: nothing to measure."
+    other = {
+        m: evaluation.metric(task, m).set_index("model")["value"]
+        for m in ("recall", "hit_rate", "coverage")
+    }
+    k = evaluation.protocol["k"]
+    n = evaluation.protocol["customers"][task]
+    rows = [
+        f"{label(r.model):<28}{r.value:8.3f}  {r.low:.3f} to {r.high:.3f}"
+        + "".join(f"{o[r.model]:10.3f}" for o in other.values())
+        for r in board.itertuples()
+    ]
+    return "\n".join(
+        [
+            f"{task}, {n:,} customers, k = {k}, the past ends at "
+            f"{evaluation.protocol['cut']:%Y-%m-%d %H:%M}",
+            f"{'':<28}{'NDCG':>8}  {'95% interval':<14}" + "".join(f"{m:>10}" for m in other),
+            *rows,
+        ]
+    )

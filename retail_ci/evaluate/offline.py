@@ -4,20 +4,41 @@
 
 # %% ../../nbs/05_evaluation.ipynb #73a88574
 from __future__ import annotations
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
 from ..core.config import RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, money, share
 from ..core.show import ACCENT, INK, SECOND, use_style
-from ..recommend.base import fill_up, Recommender
-from ..recommend.hybrid import configured, make_model, MODELS, told
-from ..recommend.interactions import as_dates, as_ids, assemble, Interactions, interactions, purchases, split_at, time_cut, to_csr
-from ..recommend.metrics import coverage, find_hits, intervals, METRICS, ndcg, per_customer, per_list
+from ..recommend.base import Recommender, fill_up
+from ..recommend.hybrid import MODELS, configured, make_model, told
+from retail_ci.recommend.interactions import (
+    Interactions,
+    as_dates,
+    as_ids,
+    assemble,
+    interactions,
+    purchases,
+    split_at,
+    time_cut,
+    to_csr,
+)
+from retail_ci.recommend.metrics import (
+    METRICS,
+    coverage,
+    find_hits,
+    intervals,
+    ndcg,
+    per_customer,
+    per_list,
+)
 
 # %% auto #0
 __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before', 'products_before', 'segments_before',
@@ -29,286 +50,678 @@ __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before',
            'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
-def tidy(
-    transactions: pd.DataFrame,  # any log with customer_id, product_id and date
-) -> pd.DataFrame:               # ids as text, dates as dates, a quantity
-    "The log as all of this page reads it; a log without quantities counts every line as one."
+def tidy(transactions: pd.DataFrame) -> pd.DataFrame:
+    """The log as all of this page reads it; a log without quantities counts every line as one.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        Any log with customer_id, product_id and date.
+
+    Returns
+    -------
+    pd.DataFrame
+        Ids as text, dates as dates, a quantity.
+    """
     for name in ("customer_id", "product_id", "date"):
-        if name not in transactions: raise DataError(unknown("column", name, list(transactions.columns), "transactions"))
-    out = transactions.assign(customer_id=as_ids(transactions["customer_id"]), product_id=as_ids(transactions["product_id"]), date=as_dates(transactions["date"]))
+        if name not in transactions:
+            raise DataError(unknown("column", name, list(transactions.columns), "transactions"))
+    out = transactions.assign(
+        customer_id=as_ids(transactions["customer_id"]),
+        product_id=as_ids(transactions["product_id"]),
+        date=as_dates(transactions["date"]),
+    )
     return out if "quantity" in out else out.assign(quantity=1.0)
 
 # %% ../../nbs/05_evaluation.ipynb #7c945003
-def prices_before(
-    train: pd.DataFrame,  # transactions up to the cut
-) -> pd.Series:           # product_id: median price paid; empty without prices
-    "What products cost, from the sales before the cut."
-    if "price" not in train: return pd.Series(dtype=float)
+def prices_before(train: pd.DataFrame) -> pd.Series:
+    """What products cost, from the sales before the cut.
+
+    Parameters
+    ----------
+    train : pd.DataFrame
+        Transactions up to the cut.
+
+    Returns
+    -------
+    pd.Series
+        Product_id: median price paid; empty without prices.
+    """
+    if "price" not in train:
+        return pd.Series(dtype=float)
     paid = train[(train["quantity"] > 0) & (train["price"] > 0)]
     return paid.groupby("product_id")["price"].median()
 
-def products_before(
-    products: pd.DataFrame | None,  # the products table, if there is one
-    train: pd.DataFrame,            # transactions up to the cut
-) -> pd.DataFrame | None:           # the same products with the median price paid before the cut
-    "The products table as it could have been known at the cut."
-    if products is None or "price" not in train: return products
-    return products.assign(price=as_ids(products["product_id"]).map(prices_before(train)).astype(float))
+
+def products_before(products: pd.DataFrame | None, train: pd.DataFrame) -> pd.DataFrame | None:
+    """The products table as it could have been known at the cut.
+
+    Parameters
+    ----------
+    products : pd.DataFrame | None
+        The products table, if there is one.
+    train : pd.DataFrame
+        Transactions up to the cut.
+
+    Returns
+    -------
+    pd.DataFrame | None
+        The same products with the median price paid before the cut.
+    """
+    if products is None or "price" not in train:
+        return products
+    return products.assign(
+        price=as_ids(products["product_id"]).map(prices_before(train)).astype(float)
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #c29338a2
-def segments_before(
-    train: pd.DataFrame,        # transactions up to the cut
-    customer_ids: pd.Index,     # who is asked for
-) -> np.ndarray:                # the name of each one's grid cell
-    "The RFM segment of each customer as it stood at the cut."
+def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
+    """The RFM segment of each customer as it stood at the cut.
+
+    Parameters
+    ----------
+    train : pd.DataFrame
+        Transactions up to the cut.
+    customer_ids : pd.Index
+        Who is asked for.
+
+    Returns
+    -------
+    np.ndarray
+        The name of each one's grid cell.
+    """
     from retail_ci.customers.features import add_scores, learn_cuts
+
     sales = purchases(train)
     known = train[train["customer_id"].notna()]
-    worth = known["revenue"] if "revenue" in train else known["price"] * known["quantity"] if "price" in train else (known["quantity"] > 0).astype(float)
-    last, day = train["date"].max(), sales["date"].dt.normalize()
+    worth = (
+        known["revenue"]
+        if "revenue" in train
+        else known["price"] * known["quantity"]
+        if "price" in train
+        else (known["quantity"] > 0).astype(float)
+    )
+    last = train["date"].max()
+    day = sales["date"].dt.normalize()
     basket = purchases_per_customer(train)
-    features = pd.DataFrame({"recency": (last.normalize() - day.groupby(sales["customer_id"]).max()) / pd.Timedelta(days=1), "frequency": basket})
-    features["monetary"] = worth.groupby(known["customer_id"].astype("str")).sum().reindex(features.index).fillna(0.0)
+    features = pd.DataFrame(
+        {
+            "recency": (last.normalize() - day.groupby(sales["customer_id"]).max())
+            / pd.Timedelta(days=1),
+            "frequency": basket,
+        }
+    )
+    features["monetary"] = (
+        worth.groupby(known["customer_id"].astype("str")).sum().reindex(features.index).fillna(0.0)
+    )
     features = features.rename_axis("customer_id").reset_index()
-    return add_scores(features, learn_cuts(features)).set_index("customer_id")["rfm_segment"].reindex(customer_ids).to_numpy(dtype=object)
+    return (
+        add_scores(features, learn_cuts(features))
+        .set_index("customer_id")["rfm_segment"]
+        .reindex(customer_ids)
+        .to_numpy(dtype=object)
+    )
 
-def purchases_per_customer(
-    train: pd.DataFrame,  # transactions
-) -> pd.Series:           # customer: baskets; a basket is a moment where the log has no basket ids
-    "How many baskets each customer bought."
+
+def purchases_per_customer(train: pd.DataFrame) -> pd.Series:
+    """How many baskets each customer bought.
+
+    Parameters
+    ----------
+    train : pd.DataFrame
+        Transactions.
+
+    Returns
+    -------
+    pd.Series
+        Customer: baskets; a basket is a moment where the log has no basket ids.
+    """
     sales = train[(train["quantity"] > 0) & train["customer_id"].notna()]
-    return sales[sales["product_id"].notna()].astype({"customer_id": "str"}).groupby("customer_id")["transaction_id" if "transaction_id" in train else "date"].nunique()
+    return (
+        sales[sales["product_id"].notna()]
+        .astype({"customer_id": "str"})
+        .groupby("customer_id")["transaction_id" if "transaction_id" in train else "date"]
+        .nunique()
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #f08f80e0
 TASKS = ("any", "discovery")  # repeats count; only products new to the customer
 
-def relevant_products(
-    data: Interactions,   # the past
-    test: pd.DataFrame,   # transactions after the cut
-) -> dict[str, sp.csr_matrix]:  # task: known customers × products, ones where bought; columns beyond the catalogue are products new after the cut
-    "What each known customer bought after the cut, for each task."
+
+def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.csr_matrix]:
+    """What each known customer bought after the cut, for each task.
+
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    test : pd.DataFrame
+        Transactions after the cut.
+
+    Returns
+    -------
+    dict[str, sp.csr_matrix]
+        Task: known customers × products, ones where bought; columns beyond the catalogue are
+        products new after the cut.
+    """
     sales = purchases(test)
-    rows, columns = data.customer_ids.get_indexer(sales["customer_id"]), data.product_ids.get_indexer(sales["product_id"])
+    rows = data.customer_ids.get_indexer(sales["customer_id"])
+    columns = data.product_ids.get_indexer(sales["product_id"])
     new = columns < 0
     columns[new] = len(data.product_ids) + pd.factorize(sales["product_id"][new])[0]
     shape = (len(data.customer_ids), int(max(columns.max(initial=0) + 1, len(data.product_ids))))
     known = rows >= 0
     bought = sp.csr_matrix((np.ones(known.sum()), (rows[known], columns[known])), shape=shape)
     bought.sum_duplicates()
-    return two_questions(bought, sp.csr_matrix((data.counts.data, data.counts.indices, data.counts.indptr), shape=shape))
+    return two_questions(
+        bought,
+        sp.csr_matrix((data.counts.data, data.counts.indices, data.counts.indptr), shape=shape),
+    )
 
-def two_questions(
-    bought: sp.csr_matrix,  # customers × products, above zero where bought after the cut
-    before: sp.csr_matrix,  # the same, where bought before it
-) -> dict[str, sp.csr_matrix]:  # task: ones where bought
-    "All purchases, and those of products new to the customer."
-    ones = lambda m: sp.csr_matrix((np.ones(m.nnz), m.indices, m.indptr), shape=m.shape)
-    bought, before = ones(bought), ones(before)
+
+def two_questions(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
+    """All purchases, and those of products new to the customer.
+
+    Parameters
+    ----------
+    bought : sp.csr_matrix
+        Customers × products, above zero where bought after the cut.
+    before : sp.csr_matrix
+        The same, where bought before it.
+
+    Returns
+    -------
+    dict[str, sp.csr_matrix]
+        Task: ones where bought.
+    """
+
+    def ones(m):
+        return sp.csr_matrix((np.ones(m.nnz), m.indices, m.indptr), shape=m.shape)
+
+    bought = ones(bought)
+    before = ones(before)
     fresh = (bought - bought.multiply(before)).tocsr()
     fresh.eliminate_zeros()
     return {"any": bought, "discovery": fresh}
 
 # %% ../../nbs/05_evaluation.ipynb #e213a6ef
 class KnownChances(Recommender):
-    "Ranks by given probabilities: the oracle of generated data."
+    """Ranks by given probabilities: the oracle of generated data."""
+
     method = "oracle"
 
-    def __init__(self, customer_ids: Sequence[str], product_ids: Sequence[str], chances: np.ndarray):
-        "`chances`: customers × products, in the order of the two lists of ids."
-        self.customer_ids, self.product_ids, self.chances = pd.Index(customer_ids), pd.Index(product_ids), chances
+    def __init__(
+        self, customer_ids: Sequence[str], product_ids: Sequence[str], chances: np.ndarray
+    ):
+        """`chances`: customers × products, in the order of the two lists of ids."""
+        self.customer_ids = pd.Index(customer_ids)
+        self.product_ids = pd.Index(product_ids)
+        self.chances = chances
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Find this catalogue's products in the given table."
+        """Find this catalogue's products in the given table."""
         self.columns_ = self.product_ids.get_indexer(self.data_.product_ids)
         self.rows_ = self.customer_ids.get_indexer(self.data_.customer_ids)
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        "The given chances; zero for who or what is not in the table."
+        """The given chances; zero for who or what is not in the table."""
         block = np.asarray(self.chances[self.rows_[rows]], dtype=np.float32)[:, self.columns_]
         return np.where((self.columns_ >= 0) & (self.rows_[rows] >= 0)[:, None], block, 0)
 
+
 def oracle(
-    truth: Mapping[str, np.ndarray],  # the artefact `truth`: what the generator knows
-    transactions: pd.DataFrame,       # the log
-    cut: pd.Timestamp,                # end of the past; the oracle sees no purchase after it
-    days: int,                        # length of the test window
-) -> KnownChances:                    # not fitted yet
-    "The best possible ranking of generated data."
+    truth: Mapping[str, np.ndarray], transactions: pd.DataFrame, cut: pd.Timestamp, days: int
+) -> KnownChances:
+    """The best possible ranking of generated data.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        The artefact `truth`: what the generator knows.
+    transactions : pd.DataFrame
+        The log.
+    cut : pd.Timestamp
+        End of the past; the oracle sees no purchase after it.
+    days : int
+        Length of the test window.
+
+    Returns
+    -------
+    KnownChances
+        Not fitted yet.
+    """
     from retail_ci.data.synthetic import oracle_scores
+
     return KnownChances(*oracle_scores(truth, transactions[transactions["date"] <= cut], cut, days))
 
 # %% ../../nbs/05_evaluation.ipynb #ad503fc9
 @dataclass
 class Evaluation:
-    "The outcome of a measurement at one cut."
-    table: pd.DataFrame    # task, model, metric, value, low, high
-    paired: pd.DataFrame   # task, model, baseline, metric, value, low, high: model minus baseline
-    protocol: dict         # the facts: cut, days, k, customers, products
-    scores: dict           # task: model: metric: one number per customer
-    reach: dict            # task: model: `coverage`, and `hits`: how many lists named each product rightly
-    customers: dict = field(default_factory=dict)  # task: ids of the customers, in the order of the scores
-    groups: dict = field(default_factory=dict)     # "segment" or "history": task: the group of each customer
-    prices: np.ndarray | None = None               # per product before the cut; missing where unknown
+    """The outcome of a measurement at one cut."""
+
+    table: pd.DataFrame  # task, model, metric, value, low, high
+    paired: pd.DataFrame  # task, model, baseline, metric, value, low, high: model minus baseline
+    protocol: dict  # the facts: cut, days, k, customers, products
+    scores: dict  # task: model: metric: one number per customer
+    reach: dict  # task: model: `coverage`, and `hits`: how many lists named each product rightly
+    customers: dict = field(
+        default_factory=dict
+    )  # task: ids of the customers, in the order of the scores
+    groups: dict = field(
+        default_factory=dict
+    )  # "segment" or "history": task: the group of each customer
+    prices: np.ndarray | None = None  # per product before the cut; missing where unknown
 
     def metric(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
-        "One metric of one task, best model first."
+        """One metric of one task, best model first."""
         part = self.table[(self.table["task"] == task) & (self.table["metric"] == metric)]
         return part.sort_values(["value", "model"], ascending=[False, True]).reset_index(drop=True)
 
     def rivals(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
-        "The same without the oracle and, for discovery, without the models that only repeat purchases."
+        """The same without the oracle and, for discovery, without the models that only repeat
+        purchases.
+        """
         board = self.metric(task, metric)
-        return board[~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])].reset_index(drop=True)
+        return board[
+            ~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])
+        ].reset_index(drop=True)
 
-REPEATERS = ("personal", "personal_decayed", "repeat")  # for discovery their lists are nothing but what is popular now
-BASELINES = ("personal_decayed", "recent_popularity", "personal", "popularity")  # every model is compared with these
+
+REPEATERS = (
+    "personal",
+    "personal_decayed",
+    "repeat",
+)  # for discovery their lists are nothing but what is popular now
+BASELINES = (
+    "personal_decayed",
+    "recent_popularity",
+    "personal",
+    "popularity",
+)  # every model is compared with these
 
 # %% ../../nbs/05_evaluation.ipynb #c7c45ef0
 def evaluate(
-    models: Mapping[str, Recommender] | Sequence[str],  # name: a model that is not fitted yet; or names from `MODELS`
-    transactions: pd.DataFrame,                         # the whole log
-    products: pd.DataFrame | None = None,               # the products table
-    cut: pd.Timestamp | None = None,                    # end of the past; `days` before the last sale if left out
-    days: int = 30,                                     # length of the test window, in days of 24 hours
-    k: int = 10,                                        # length of a list
-    seed: int = 42,                                     # of the bootstrap
-    resamples: int = 1000,                              # of the bootstrap
-    progress: Callable[[str, int, int], None] | None = None,  # called with a model's name, its number and how many there are
-) -> Evaluation:                                        # tables, intervals, protocol
-    "Fit every model before the cut and measure it after, for both tasks."
-    models = dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
-    if not models: raise DataError("evaluate needs at least one model, got none.")
+    models: Mapping[str, Recommender] | Sequence[str],
+    transactions: pd.DataFrame,
+    products: pd.DataFrame | None = None,
+    cut: pd.Timestamp | None = None,
+    days: int = 30,
+    k: int = 10,
+    seed: int = 42,
+    resamples: int = 1000,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Fit every model before the cut and measure it after, for both tasks.
+
+    Parameters
+    ----------
+    models : Mapping[str, Recommender] | Sequence[str]
+        Name: a model that is not fitted yet; or names from `MODELS`.
+    transactions : pd.DataFrame
+        The whole log.
+    products : pd.DataFrame | None, default None
+        The products table.
+    cut : pd.Timestamp | None, default None
+        End of the past; `days` before the last sale if left out.
+    days : int, default 30
+        Length of the test window, in days of 24 hours.
+    k : int, default 10
+        Length of a list.
+    seed : int, default 42
+        Of the bootstrap.
+    resamples : int, default 1000
+        Of the bootstrap.
+    progress : Callable[[str, int, int], None] | None, default None
+        Called with a model's name, its number and how many there are.
+
+    Returns
+    -------
+    Evaluation
+        Tables, intervals, protocol.
+    """
+    models = (
+        dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
+    )
+    if not models:
+        raise DataError("evaluate needs at least one model, got none.")
     transactions = tidy(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     train, test = split_at(transactions, cut)
     test = test[test["date"] <= cut + pd.Timedelta(hours=24 * days)]
     products = products_before(products, train)
     data = interactions(train, products)
-    truth, kinds = relevant_products(data, test), categories(data, products)
-    scores, reach = {task: {} for task in TASKS}, {task: {} for task in TASKS}
+    truth = relevant_products(data, test)
+    kinds = categories(data, products)
+    scores = {task: {} for task in TASKS}
+    reach = {task: {} for task in TASKS}
     for i, (name, model) in enumerate(models.items()):
-        if progress: progress(name, i, len(models))
+        if progress:
+            progress(name, i, len(models))
         measure(name, model.fit(data, products), truth, k, scores, reach, kinds)
     facts = protocol(data, test, truth, cut, days, k, resamples, train) | settings_of(models)
     asked = {task: np.flatnonzero(np.diff(matrix.indptr)) for task, matrix in truth.items()}
-    return Evaluation(*summarise(scores, reach, seed, resamples), facts, scores, reach, {task: data.customer_ids[rows] for task, rows in asked.items()},
-                      customer_groups(train, data, asked), prices_before(train).reindex(data.product_ids).to_numpy(dtype=float))
+    return Evaluation(
+        *summarise(scores, reach, seed, resamples),
+        facts,
+        scores,
+        reach,
+        {task: data.customer_ids[rows] for task, rows in asked.items()},
+        customer_groups(train, data, asked),
+        prices_before(train).reindex(data.product_ids).to_numpy(dtype=float),
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #bc48b7b3
-def categories(
-    data: Interactions,             # the past
-    products: pd.DataFrame | None,  # the products table
-) -> np.ndarray | None:             # a number per product, -1 where unknown; None without categories
-    "The category of each product of the catalogue, as a number."
-    if products is None or "category" not in products: return None
-    return pd.factorize(products.set_axis(as_ids(products["product_id"]))["category"].reindex(data.product_ids))[0]
+def categories(data: Interactions, products: pd.DataFrame | None) -> np.ndarray | None:
+    """The category of each product of the catalogue, as a number.
 
-def settings_of(
-    models: Mapping[str, Recommender],  # fitted
-) -> dict:                              # settings: model: parameter: value; notes: model: what it had to say
-    "What each model was told, and what it found odd."
-    plain = lambda model: {n: v for n, v in vars(model).items() if not n.endswith("_") and isinstance(v, (int, float, str, type(None), tuple))}
-    notes = {name: list(model.notes_) for name, model in models.items() if getattr(model, "notes_", None)}
-    return {"settings": {name: found for name, model in models.items() if (found := plain(model))}, "notes": notes}
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    products : pd.DataFrame | None
+        The products table.
+
+    Returns
+    -------
+    np.ndarray | None
+        A number per product, -1 where unknown; None without categories.
+    """
+    if products is None or "category" not in products:
+        return None
+    return pd.factorize(
+        products.set_axis(as_ids(products["product_id"]))["category"].reindex(data.product_ids)
+    )[0]
+
+
+def settings_of(models: Mapping[str, Recommender]) -> dict:
+    """What each model was told, and what it found odd.
+
+    Parameters
+    ----------
+    models : Mapping[str, Recommender]
+        Fitted.
+
+    Returns
+    -------
+    dict
+        Settings: model: parameter: value; notes: model: what it had to say.
+    """
+
+    def plain(model):
+        return {
+            n: v
+            for n, v in vars(model).items()
+            if not n.endswith("_") and isinstance(v, (int, float, str, type(None), tuple))
+        }
+
+    notes = {
+        name: list(model.notes_) for name, model in models.items() if getattr(model, "notes_", None)
+    }
+    return {
+        "settings": {name: found for name, model in models.items() if (found := plain(model))},
+        "notes": notes,
+    }
 
 # %% ../../nbs/05_evaluation.ipynb #0e9cda8b
 def measure(
-    name: str,                          # the model's name
-    model: Recommender,                 # fitted on the past
-    truth: dict[str, sp.csr_matrix],    # from `relevant_products`
-    k: int,                             # length of a list
-    scores: dict,                       # task: model: metric: per customer; added to
-    reach: dict,                        # task: model: coverage, hits per product; added to
-    kinds: np.ndarray | None = None,    # the products' categories as numbers
+    name: str,
+    model: Recommender,
+    truth: dict[str, sp.csr_matrix],
+    k: int,
+    scores: dict,
+    reach: dict,
+    kinds: np.ndarray | None = None,
 ) -> None:
-    "Lists, hits and metrics of one model."
+    """Lists, hits and metrics of one model.
+
+    Parameters
+    ----------
+    name : str
+        The model's name.
+    model : Recommender
+        Fitted on the past.
+    truth : dict[str, sp.csr_matrix]
+        From `relevant_products`.
+    k : int
+        Length of a list.
+    scores : dict
+        Task: model: metric: per customer; added to.
+    reach : dict
+        Task: model: coverage, hits per product; added to.
+    kinds : np.ndarray | None, default None
+        The products' categories as numbers.
+    """
     rows = np.flatnonzero(np.diff(truth["any"].indptr))
-    if not len(rows): raise DataError("No customer bought both before and after the cut, so nothing can be measured; choose another cut.")
+    if not len(rows):
+        raise DataError(
+            "No customer bought both before and after the cut, so nothing can be measured; choose "
+            "another cut."
+        )
     data = model.data_
     for task, (best, _, _) in zip(TASKS, model.rank(rows, k, (False, True))):
         bought = truth[task][rows]
         asked = np.diff(bought.indptr) > 0
-        if not asked.any(): continue
-        best, bought = np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)[asked], bought[asked]
+        if not asked.any():
+            continue
+        best = np.pad(best, ((0, 0), (0, k - best.shape[1])), constant_values=-1)[asked]
+        bought = bought[asked]
         hits = find_hits(best, bought)
-        scores[task][name] = per_customer(hits, np.diff(bought.indptr)) | per_list(best, bought, data.buyers, len(data.customer_ids), kinds)
-        reach[task][name] = {"coverage": coverage(best, len(data.product_ids)), "hits": np.bincount(best[hits], minlength=len(data.product_ids))}
+        scores[task][name] = per_customer(hits, np.diff(bought.indptr)) | per_list(
+            best, bought, data.buyers, len(data.customer_ids), kinds
+        )
+        reach[task][name] = {
+            "coverage": coverage(best, len(data.product_ids)),
+            "hits": np.bincount(best[hits], minlength=len(data.product_ids)),
+        }
 
 # %% ../../nbs/05_evaluation.ipynb #77cab4f6
 def summarise(
-    scores: dict,     # task: model: metric: per customer
-    reach: dict,      # task: model: plain numbers
-    seed: int,        # of the bootstrap
-    resamples: int,   # of the bootstrap
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # the table and the paired table of an `Evaluation`
-    "Means, intervals, paired differences, and each model's share of the oracle."
-    rows, paired = [], []
+    scores: dict, reach: dict, seed: int, resamples: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means, intervals, paired differences, and each model's share of the oracle.
+
+    Parameters
+    ----------
+    scores : dict
+        Task: model: metric: per customer.
+    reach : dict
+        Task: model: plain numbers.
+    seed : int
+        Of the bootstrap.
+    resamples : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        The table and the paired table of an `Evaluation`.
+    """
+    rows = []
+    paired = []
     for task, models in scores.items():
-        if not models: continue
-        columns = {(m, metric): values for m, found in models.items() for metric, values in found.items()}
-        pairs = [((m, metric), (b, metric)) for m in models for b in BASELINES if b in models and b != m for metric in METRICS]
+        if not models:
+            continue
+        columns = {
+            (m, metric): values for m, found in models.items() for metric, values in found.items()
+        }
+        pairs = [
+            ((m, metric), (b, metric))
+            for m in models
+            for b in BASELINES
+            if b in models and b != m
+            for metric in METRICS
+        ]
         found = intervals(columns, resamples=resamples, seed=seed, pairs=pairs)
-        rows += [{"task": task, "model": m, "metric": metric, **found[m, metric]} for m, metric in columns]
-        paired += [{"task": task, "model": a[0], "baseline": b[0], "metric": a[1], **found[a, b]} for a, b in pairs]
+        rows += [
+            {"task": task, "model": m, "metric": metric, **found[m, metric]}
+            for m, metric in columns
+        ]
+        paired += [
+            {"task": task, "model": a[0], "baseline": b[0], "metric": a[1], **found[a, b]}
+            for a, b in pairs
+        ]
         ceiling = columns["oracle", "ndcg"].mean() if "oracle" in models else 0
         for m in models:
-            plain = {"coverage": reach[task][m]["coverage"]} | ({"share_of_oracle": columns[m, "ndcg"].mean() / ceiling} if ceiling else {})
-            rows += [{"task": task, "model": m, "metric": n, "value": v, "low": np.nan, "high": np.nan} for n, v in plain.items()]
-    return (pd.DataFrame(rows, columns=["task", "model", "metric", "value", "low", "high"]),
-            pd.DataFrame(paired, columns=["task", "model", "baseline", "metric", "value", "low", "high"]))
+            plain = {"coverage": reach[task][m]["coverage"]} | (
+                {"share_of_oracle": columns[m, "ndcg"].mean() / ceiling} if ceiling else {}
+            )
+            rows += [
+                {"task": task, "model": m, "metric": n, "value": v, "low": np.nan, "high": np.nan}
+                for n, v in plain.items()
+            ]
+    return (
+        pd.DataFrame(rows, columns=["task", "model", "metric", "value", "low", "high"]),
+        pd.DataFrame(
+            paired, columns=["task", "model", "baseline", "metric", "value", "low", "high"]
+        ),
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #c78cad06
 def protocol(
-    data: Interactions,               # the past
-    test: pd.DataFrame,               # transactions after the cut
-    truth: dict[str, sp.csr_matrix],  # from `relevant_products`
-    cut: pd.Timestamp,                # end of the past
-    days: int,                        # length of the test window
-    k: int,                           # length of a list
-    resamples: int,                   # of the bootstrap
-    train: pd.DataFrame,              # transactions before the cut
-) -> dict:                            # facts for readers and for ranking.json
-    "What was measured, on whom."
+    data: Interactions,
+    test: pd.DataFrame,
+    truth: dict[str, sp.csr_matrix],
+    cut: pd.Timestamp,
+    days: int,
+    k: int,
+    resamples: int,
+    train: pd.DataFrame,
+) -> dict:
+    """What was measured, on whom.
+
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    test : pd.DataFrame
+        Transactions after the cut.
+    truth : dict[str, sp.csr_matrix]
+        From `relevant_products`.
+    cut : pd.Timestamp
+        End of the past.
+    days : int
+        Length of the test window.
+    k : int
+        Length of a list.
+    resamples : int
+        Of the bootstrap.
+    train : pd.DataFrame
+        Transactions before the cut.
+
+    Returns
+    -------
+    dict
+        Facts for readers and for ranking.json.
+    """
     after = purchases(test)["customer_id"].dropna()
     bought = truth["any"]
-    return {"cut": cut, "days": days, "k": k, "level": 0.95, "resamples": resamples,
-            "train_lines": len(train), "test_lines": len(test), "catalogue": len(data.product_ids), "customers_before": len(data.customer_ids),
-            "customers": {task: int((np.diff(matrix.indptr) > 0).sum()) for task, matrix in truth.items()},
-            "relevant": {task: int(matrix.nnz) for task, matrix in truth.items()},
-            "new_customers_in_test": int(after[~after.isin(data.customer_ids)].nunique()),
-            "repeat_share": 1 - truth["discovery"].nnz / max(bought.nnz, 1),
-            "unsold_share": float((np.append(data.buyers, np.zeros(bought.shape[1], int))[bought.indices] == 0).mean()) if bought.nnz else 0.0}
+    return {
+        "cut": cut,
+        "days": days,
+        "k": k,
+        "level": 0.95,
+        "resamples": resamples,
+        "train_lines": len(train),
+        "test_lines": len(test),
+        "catalogue": len(data.product_ids),
+        "customers_before": len(data.customer_ids),
+        "customers": {
+            task: int((np.diff(matrix.indptr) > 0).sum()) for task, matrix in truth.items()
+        },
+        "relevant": {task: int(matrix.nnz) for task, matrix in truth.items()},
+        "new_customers_in_test": int(after[~after.isin(data.customer_ids)].nunique()),
+        "repeat_share": 1 - truth["discovery"].nnz / max(bought.nnz, 1),
+        "unsold_share": float(
+            (np.append(data.buyers, np.zeros(bought.shape[1], int))[bought.indices] == 0).mean()
+        )
+        if bought.nnz
+        else 0.0,
+    }
 
 # %% ../../nbs/05_evaluation.ipynb #62a7ea71
 def customer_groups(
-    train: pd.DataFrame,              # transactions up to the cut
-    data: Interactions,               # the same as a matrix
-    asked: Mapping[str, np.ndarray],  # task: rows of the customers who are measured
-) -> dict:                            # "segment" and "history": task: a group per customer
-    "Who belongs together, by what was known at the cut."
-    from retail_ci.customers.features import GRID
-    segment, bought = segments_before(train, data.customer_ids), np.asarray(data.counts.sum(axis=1)).ravel()
-    return {"segment": {task: pd.Categorical(segment[rows], list(GRID), ordered=True) for task, rows in asked.items()},
-            "history": {task: history_groups(bought[rows]) for task, rows in asked.items()}}
+    train: pd.DataFrame, data: Interactions, asked: Mapping[str, np.ndarray]
+) -> dict:
+    """Who belongs together, by what was known at the cut.
 
-def history_groups(
-    bought: np.ndarray,   # purchases before the cut, per customer
-) -> pd.Categorical:      # "1 to 12 purchases"
-    "Thirds of the customers by how much they had bought; equal numbers stay together."
+    Parameters
+    ----------
+    train : pd.DataFrame
+        Transactions up to the cut.
+    data : Interactions
+        The same as a matrix.
+    asked : Mapping[str, np.ndarray]
+        Task: rows of the customers who are measured.
+
+    Returns
+    -------
+    dict
+        "segment" and "history": task: a group per customer.
+    """
+    from retail_ci.customers.features import GRID
+
+    segment = segments_before(train, data.customer_ids)
+    bought = np.asarray(data.counts.sum(axis=1)).ravel()
+    return {
+        "segment": {
+            task: pd.Categorical(segment[rows], list(GRID), ordered=True)
+            for task, rows in asked.items()
+        },
+        "history": {task: history_groups(bought[rows]) for task, rows in asked.items()},
+    }
+
+
+def history_groups(bought: np.ndarray) -> pd.Categorical:
+    """Thirds of the customers by how much they had bought; equal numbers stay together.
+
+    Parameters
+    ----------
+    bought : np.ndarray
+        Purchases before the cut, per customer.
+
+    Returns
+    -------
+    pd.Categorical
+        "1 to 12 purchases".
+    """
     edges = np.unique(np.quantile(bought, [1 / 3, 2 / 3], method="lower")) if len(bought) else []
     part = np.searchsorted(edges, bought, side="left")
     names = {g: (bought[part == g].min(), bought[part == g].max()) for g in np.unique(part)}
-    words = {g: (f"{a:,.0f} to {b:,.0f}" if a < b else f"{a:,.0f}") + " purchases" for g, (a, b) in names.items()}
+    words = {
+        g: (f"{a:,.0f} to {b:,.0f}" if a < b else f"{a:,.0f}") + " purchases"
+        for g, (a, b) in names.items()
+    }
     return pd.Categorical([words[g] for g in part], list(words.values()), ordered=True)
 
 # %% ../../nbs/05_evaluation.ipynb #0690cc76
 def hold_back(
-    data: Interactions,  # the past
-    days: float = 30,    # how much of its end is held back
-) -> tuple[Interactions, dict[str, sp.csr_matrix]]:  # what came before, and what its customers then bought, by task
-    "Split a past in two again: what lies more than `days` before its end, and the truth of those days."
-    old, known = data.age >= days, data.rows >= 0
-    past = assemble(data.customer_ids, data.product_ids, data.rows[old], data.columns[old], data.age[old] - days, data.end - pd.Timedelta(days=days))
+    data: Interactions, days: float = 30
+) -> tuple[Interactions, dict[str, sp.csr_matrix]]:
+    """Split a past in two again: what lies more than `days` before its end, and the truth of those
+    days.
+
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    days : float, default 30
+        How much of its end is held back.
+
+    Returns
+    -------
+    tuple[Interactions, dict[str, sp.csr_matrix]]
+        What came before, and what its customers then bought, by task.
+    """
+    old = data.age >= days
+    known = data.rows >= 0
+    past = assemble(
+        data.customer_ids,
+        data.product_ids,
+        data.rows[old],
+        data.columns[old],
+        data.age[old] - days,
+        data.end - pd.Timedelta(days=days),
+    )
     there = np.diff(past.counts.indptr) > 0
     use = ~old & known
     use[use] = there[data.rows[use]]
@@ -316,292 +729,727 @@ def hold_back(
     return past, two_questions(bought, past.counts)
 
 # %% ../../nbs/05_evaluation.ipynb #d803aad4
-def popular_order(
-    data: Interactions,  # the past
-    days: float,         # the window
-) -> np.ndarray:         # all columns: by buyers in the window, then what is popular otherwise
-    "The catalogue, best sellers of the last `days` first."
+def popular_order(data: Interactions, days: float) -> np.ndarray:
+    """The catalogue, best sellers of the last `days` first.
+
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    days : float
+        The window.
+
+    Returns
+    -------
+    np.ndarray
+        All columns: by buyers in the window, then what is popular otherwise.
+    """
     buyers = data.recent_buyers(days)
-    best = np.argsort(-buyers, kind="stable")[:(buyers > 0).sum()]
+    best = np.argsort(-buyers, kind="stable")[: (buyers > 0).sum()]
     return np.concatenate([best, data.popular[~np.isin(data.popular, best)]])
 
-def lists_of(
-    order: np.ndarray,           # from `popular_order`
-    bought: sp.csr_matrix | None,  # rows × products that are left out
-    rows: int,                   # how many customers
-    k: int,                      # length of a list
-) -> np.ndarray:                 # rows × k columns, -1 where the catalogue ends
-    "The first `k` of one order for each customer, without what is left out."
+
+def lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int) -> np.ndarray:
+    """The first `k` of one order for each customer, without what is left out.
+
+    Parameters
+    ----------
+    order : np.ndarray
+        From `popular_order`.
+    bought : sp.csr_matrix | None
+        Rows × products that are left out.
+    rows : int
+        How many customers.
+    k : int
+        Length of a list.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k columns, -1 where the catalogue ends.
+    """
     best = np.full((rows, k), -1, np.int32)
     fill_up(best, np.zeros(best.shape, np.float32), order, np.ones(len(order), np.float32), bought)
     return best
 
 # %% ../../nbs/05_evaluation.ipynb #2c7b7b25
 class BestWindowRecommender(Recommender):
-    "Recent best sellers; how recent is chosen on the last days of the past, for each task."
+    """Recent best sellers; how recent is chosen on the last days of the past, for each task."""
+
     method = "popular"
     reason = "popular now"
-    two_tasks = True   # another window for discovery
+    two_tasks = True  # another window for discovery
 
     def __init__(self, windows: Sequence[float] = (7, 14, 28, 56), days: float = 30):
-        "`windows`: lengths in days that are tried. `days`: how much of the past they are tried on."
-        self.windows, self.days = tuple(windows), days
+        """`windows`: lengths in days that are tried. `days`: how much of the past they are tried
+        on.
+        """
+        self.windows = tuple(windows)
+        self.days = days
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Try every window, keep the best of each task."
+        """Try every window, keep the best of each task."""
         past, truth = hold_back(self.data_, self.days)
         orders = {w: popular_order(past, w) for w in self.windows} if past.counts.nnz else {}
-        tried = {task: {w: order_ndcg(order, past, truth[task], task) for w, order in orders.items() if truth[task].nnz} for task in TASKS}
-        self.best_ = {task: max(found, key=lambda w: (found[w], w)) if found else 28 for task, found in tried.items()}
-        self.buyers_ = {task: self.data_.recent_buyers(w).astype(np.float32) for task, w in self.best_.items()}
-        self.notes_ = ["; ".join(f"{task}: the last {w:g} days" for task, w in self.best_.items()) + ("" if tried["any"] else "; too little history to choose")]
+        tried = {
+            task: {
+                w: order_ndcg(order, past, truth[task], task)
+                for w, order in orders.items()
+                if truth[task].nnz
+            }
+            for task in TASKS
+        }
+        self.best_ = {
+            task: max(found, key=lambda w: (found[w], w)) if found else 28
+            for task, found in tried.items()
+        }
+        self.buyers_ = {
+            task: self.data_.recent_buyers(w).astype(np.float32) for task, w in self.best_.items()
+        }
+        self.notes_ = [
+            "; ".join(f"{task}: the last {w:g} days" for task, w in self.best_.items())
+            + ("" if tried["any"] else "; too little history to choose")
+        ]
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> np.ndarray:
-        "Buyers in the window of the task."
+        """Buyers in the window of the task."""
         buyers = self.buyers_[TASKS[bool(discovery)]]
         return np.broadcast_to(buyers, (len(rows), len(buyers)))
 
-    def rank(self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)) -> list:
-        "The same lists as from the scores, read off one order."
-        rows, k, out = np.asarray(rows), min(k, len(self.data_.product_ids)), []
+    def rank(
+        self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
+    ) -> list:
+        """The same lists as from the scores, read off one order."""
+        rows = np.asarray(rows)
+        k = min(k, len(self.data_.product_ids))
+        out = []
         for e in exclude_purchased:
-            best = lists_of(popular_order(self.data_, self.best_[TASKS[bool(e)]]), self.data_.counts[rows] if e else None, len(rows), k)
+            best = lists_of(
+                popular_order(self.data_, self.best_[TASKS[bool(e)]]),
+                self.data_.counts[rows] if e else None,
+                len(rows),
+                k,
+            )
             out.append((best, np.ones(best.shape, np.float32), best < 0))
         return out
 
+
 def order_ndcg(
-    order: np.ndarray,      # from `popular_order`
-    past: Interactions,     # the past it comes from
-    bought: sp.csr_matrix,  # what the customers then bought
-    task: str,              # "any" or "discovery"
-    k: int = 10,            # length of a list
-) -> float:                 # mean NDCG
-    "How good one order for everybody is."
+    order: np.ndarray, past: Interactions, bought: sp.csr_matrix, task: str, k: int = 10
+) -> float:
+    """How good one order for everybody is.
+
+    Parameters
+    ----------
+    order : np.ndarray
+        From `popular_order`.
+    past : Interactions
+        The past it comes from.
+    bought : sp.csr_matrix
+        What the customers then bought.
+    task : str
+        "any" or "discovery".
+    k : int, default 10
+        Length of a list.
+
+    Returns
+    -------
+    float
+        Mean NDCG.
+    """
     rows = np.flatnonzero(np.diff(bought.indptr))
-    hits = find_hits(lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k), bought[rows])
+    hits = find_hits(
+        lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k),
+        bought[rows],
+    )
     return float(ndcg(hits, np.diff(bought[rows].indptr)).mean())
 
 # %% ../../nbs/05_evaluation.ipynb #65260b30
-def production(
-    settings: RecommenderConfig,  # the config's section
-) -> str:                         # a name in `MODELS`
-    "The name of the model that is published."
+def production(settings: RecommenderConfig) -> str:
+    """The name of the model that is published.
+
+    Parameters
+    ----------
+    settings : RecommenderConfig
+        The config's section.
+
+    Returns
+    -------
+    str
+        A name in `MODELS`.
+    """
     return settings.production if settings.production in MODELS else next(iter(MODELS))
 
-def contestants(
-    settings: RecommenderConfig,   # the config's section
-    names: Sequence[str] = (),     # which models; all if left out. The baselines are always there
-) -> dict[str, Recommender]:       # name: not fitted yet
-    "The models to measure, with the config's settings."
+
+def contestants(settings: RecommenderConfig, names: Sequence[str] = ()) -> dict[str, Recommender]:
+    """The models to measure, with the config's settings.
+
+    Parameters
+    ----------
+    settings : RecommenderConfig
+        The config's section.
+    names : Sequence[str], default ()
+        Which models; all if left out. The baselines are always there.
+
+    Returns
+    -------
+    dict[str, Recommender]
+        Name: not fitted yet.
+    """
     for name in [*names, *settings.parameters]:
-        if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
-    models = {name: make_model(name) for name in MODELS if not names or name in names or name in BASELINES}
+        if name not in MODELS:
+            raise ConfigError(unknown("model", name, list(MODELS)))
+    models = {
+        name: make_model(name) for name in MODELS if not names or name in names or name in BASELINES
+    }
     for name in ("ranker", "weighted"):
-        if name in models: models[name] = configured(replace(settings, production=name))
-    if "recent_popularity" not in settings.parameters: models["recent_popularity"] = BestWindowRecommender()
-    return {name: told(name, model, settings.parameters.get(name, {})) for name, model in models.items()}
+        if name in models:
+            models[name] = configured(replace(settings, production=name))
+    if "recent_popularity" not in settings.parameters:
+        models["recent_popularity"] = BestWindowRecommender()
+    return {
+        name: told(name, model, settings.parameters.get(name, {})) for name, model in models.items()
+    }
 
 # %% ../../nbs/05_evaluation.ipynb #94434fc6
 def by_group(
-    evaluation: Evaluation,   # from `evaluate`
-    task: str,                # "any" or "discovery"
-    kind: str = "segment",    # "segment" or "history"
-    resamples: int = 1000,    # of the bootstrap
-) -> pd.DataFrame:            # task, group, customers, model, metric, value, low, high
-    "Every metric of every model within each group of customers."
-    groups, rows = evaluation.groups[kind][task], []
+    evaluation: Evaluation, task: str, kind: str = "segment", resamples: int = 1000
+) -> pd.DataFrame:
+    """Every metric of every model within each group of customers.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    kind : str, default "segment"
+        "segment" or "history".
+    resamples : int, default 1000
+        Of the bootstrap.
+
+    Returns
+    -------
+    pd.DataFrame
+        Task, group, customers, model, metric, value, low, high.
+    """
+    groups = evaluation.groups[kind][task]
+    rows = []
     for code, name in enumerate(groups.categories):
         mine = groups.codes == code
-        if not mine.any() or not evaluation.scores[task]: continue
-        columns = {(m, metric): values[mine] for m, found in evaluation.scores[task].items() for metric, values in found.items()}
-        rows += [{"task": task, "group": name, "customers": int(mine.sum()), "model": m, "metric": metric, **interval}
-                 for (m, metric), interval in intervals(columns, resamples=resamples).items()]
-    return pd.DataFrame(rows, columns=["task", "group", "customers", "model", "metric", "value", "low", "high"])
+        if not mine.any() or not evaluation.scores[task]:
+            continue
+        columns = {
+            (m, metric): values[mine]
+            for m, found in evaluation.scores[task].items()
+            for metric, values in found.items()
+        }
+        rows += [
+            {
+                "task": task,
+                "group": name,
+                "customers": int(mine.sum()),
+                "model": m,
+                "metric": metric,
+                **interval,
+            }
+            for (m, metric), interval in intervals(columns, resamples=resamples).items()
+        ]
+    return pd.DataFrame(
+        rows, columns=["task", "group", "customers", "model", "metric", "value", "low", "high"]
+    )
+
 
 def lead_by_group(
-    evaluation: Evaluation,   # from `evaluate`
-    task: str,                # "any" or "discovery"
-    model: str,               # whose lead it is
-    rival: str,               # over whom
-    kind: str = "segment",    # "segment" or "history"
-    metric: str = "ndcg",     # of which metric
-) -> pd.DataFrame:            # group, customers, model, rival (their means), value, low, high (of the difference)
-    "How one model stands against another within each group."
-    groups, scores, rows = evaluation.groups[kind][task], evaluation.scores[task], []
+    evaluation: Evaluation,
+    task: str,
+    model: str,
+    rival: str,
+    kind: str = "segment",
+    metric: str = "ndcg",
+) -> pd.DataFrame:
+    """How one model stands against another within each group.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    model : str
+        Whose lead it is.
+    rival : str
+        Over whom.
+    kind : str, default "segment"
+        "segment" or "history".
+    metric : str, default "ndcg"
+        Of which metric.
+
+    Returns
+    -------
+    pd.DataFrame
+        Group, customers, model, rival (their means), value, low, high (of the difference).
+    """
+    groups = evaluation.groups[kind][task]
+    scores = evaluation.scores[task]
+    rows = []
     for code, name in enumerate(groups.categories):
         mine = groups.codes == code
-        if not mine.any(): continue
-        a, b = scores[model][metric][mine], scores[rival][metric][mine]
-        rows.append({"group": name, "customers": int(mine.sum()), "model": a.mean(), "rival": b.mean(), **intervals({"d": a - b})["d"]})
-    return pd.DataFrame(rows, columns=["group", "customers", "model", "rival", "value", "low", "high"])
+        if not mine.any():
+            continue
+        a = scores[model][metric][mine]
+        b = scores[rival][metric][mine]
+        rows.append(
+            {
+                "group": name,
+                "customers": int(mine.sum()),
+                "model": a.mean(),
+                "rival": b.mean(),
+                **intervals({"d": a - b})["d"],
+            }
+        )
+    return pd.DataFrame(
+        rows, columns=["group", "customers", "model", "rival", "value", "low", "high"]
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #c3649508
-def ranking_facts(
-    evaluation: Evaluation,  # from `evaluate`
-) -> dict:                   # the content of ranking.json
-    "Task → model → metric → {value, low, high}; `paired` (task → model → baseline → metric) and `protocol` beside the tasks."
+def ranking_facts(evaluation: Evaluation) -> dict:
+    """Task → model → metric → {value, low, high}; `paired` (task → model → baseline → metric) and
+    `protocol` beside the tasks.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+
+    Returns
+    -------
+    dict
+        The content of ranking.json.
+    """
     out: dict[str, Any] = {task: {} for task in TASKS}
     for r in evaluation.table.itertuples():
-        out[r.task].setdefault(r.model, {})[r.metric] = {"value": r.value, "low": r.low, "high": r.high}
+        out[r.task].setdefault(r.model, {})[r.metric] = {
+            "value": r.value,
+            "low": r.low,
+            "high": r.high,
+        }
     out["paired"] = {task: {} for task in TASKS}
     for r in evaluation.paired.itertuples():
-        out["paired"][r.task].setdefault(r.model, {}).setdefault(r.baseline, {})[r.metric] = {"value": r.value, "low": r.low, "high": r.high}
+        out["paired"][r.task].setdefault(r.model, {}).setdefault(r.baseline, {})[r.metric] = {
+            "value": r.value,
+            "low": r.low,
+            "high": r.high,
+        }
     return {**out, "protocol": evaluation.protocol}
 
-def summary(
-    evaluation: Evaluation,     # from `evaluate`
-    model: str | None = None,   # the model that is published
-) -> dict:                      # task → leaders (models that may lead, best first) and verdict
-    "Who may lead each task, best first, and the verdict in words, for pages that show the result and not the measurement."
-    boards = {task: evaluation.rivals(task) for task in TASKS}
-    return {task: {"leaders": board["model"].tolist(), "verdict": verdict(evaluation, task, model)} for task, board in boards.items() if len(board)}
 
-def segment_table(
-    evaluation: Evaluation,  # from `evaluate`
-) -> pd.DataFrame:           # task, kind, group, customers, model, metric, value, low, high
-    "Every metric by segment and by history, for both tasks."
-    parts = [by_group(evaluation, task, kind).assign(kind=kind) for kind in ("segment", "history") for task in TASKS]
-    return pd.concat(parts, ignore_index=True)[["task", "kind", "group", "customers", "model", "metric", "value", "low", "high"]].round(6)
+def summary(evaluation: Evaluation, model: str | None = None) -> dict:
+    """Who may lead each task, best first, and the verdict in words, for pages that show the result
+    and not the measurement.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    model : str | None, default None
+        The model that is published.
+
+    Returns
+    -------
+    dict
+        Task → leaders (models that may lead, best first) and verdict.
+    """
+    boards = {task: evaluation.rivals(task) for task in TASKS}
+    return {
+        task: {"leaders": board["model"].tolist(), "verdict": verdict(evaluation, task, model)}
+        for task, board in boards.items()
+        if len(board)
+    }
+
+
+def segment_table(evaluation: Evaluation) -> pd.DataFrame:
+    """Every metric by segment and by history, for both tasks.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Task, kind, group, customers, model, metric, value, low, high.
+    """
+    parts = [
+        by_group(evaluation, task, kind).assign(kind=kind)
+        for kind in ("segment", "history")
+        for task in TASKS
+    ]
+    return pd.concat(parts, ignore_index=True)[
+        ["task", "kind", "group", "customers", "model", "metric", "value", "low", "high"]
+    ].round(6)
 
 # %% ../../nbs/05_evaluation.ipynb #8e420e64
-def customer_scores(
-    evaluation: Evaluation | None,  # from `evaluate`; nothing where nothing could be measured
-    names: Sequence[str],           # the models that are kept
-) -> pd.DataFrame:                  # task, model, customer_id, and a column per metric
-    "What every customer's list was worth, model by model."
-    parts = [pd.DataFrame({"task": task, "model": name, "customer_id": evaluation.customers[task], **found})
-             for task in TASKS for name, found in (evaluation.scores[task] if evaluation else {}).items() if name in names]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({c: pd.Series(dtype="str") for c in ("task", "model", "customer_id")})
+def customer_scores(evaluation: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
+    """What every customer's list was worth, model by model.
 
-def measured_before(
-    scores: pd.DataFrame,  # from `customer_scores`
-    facts: Mapping,        # from `ranking_facts`, of the same evaluation
-) -> Evaluation | None:    # with what a back-test needs of it; nothing where there are no scores
-    "The same evaluation, read from file."
-    if scores.empty: return None
+    Parameters
+    ----------
+    evaluation : Evaluation | None
+        From `evaluate`; nothing where nothing could be measured.
+    names : Sequence[str]
+        The models that are kept.
+
+    Returns
+    -------
+    pd.DataFrame
+        Task, model, customer_id, and a column per metric.
+    """
+    parts = [
+        pd.DataFrame(
+            {"task": task, "model": name, "customer_id": evaluation.customers[task], **found}
+        )
+        for task in TASKS
+        for name, found in (evaluation.scores[task] if evaluation else {}).items()
+        if name in names
+    ]
+    return (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame({c: pd.Series(dtype="str") for c in ("task", "model", "customer_id")})
+    )
+
+
+def measured_before(scores: pd.DataFrame, facts: Mapping) -> Evaluation | None:
+    """The same evaluation, read from file.
+
+    Parameters
+    ----------
+    scores : pd.DataFrame
+        From `customer_scores`.
+    facts : Mapping
+        From `ranking_facts`, of the same evaluation.
+
+    Returns
+    -------
+    Evaluation | None
+        With what a back-test needs of it; nothing where there are no scores.
+    """
+    if scores.empty:
+        return None
     found: dict[str, dict] = {task: {} for task in TASKS}
-    for (task, name), part in scores.groupby(["task", "model"], sort=False): found[task][name] = {m: part[m].to_numpy() for m in part.columns[3:]}
-    people = {task: pd.Index(scores.loc[(scores["task"] == task) & (scores["model"] == next(iter(found[task]), "")), "customer_id"]) for task in TASKS}
-    rows = [{"task": task, "model": name, "metric": metric, **value} for task in TASKS for name in found[task] for metric, value in facts[task][name].items()]
+    for (task, name), part in scores.groupby(["task", "model"], sort=False):
+        found[task][name] = {m: part[m].to_numpy() for m in part.columns[3:]}
+    people = {
+        task: pd.Index(
+            scores.loc[
+                (scores["task"] == task) & (scores["model"] == next(iter(found[task]), "")),
+                "customer_id",
+            ]
+        )
+        for task in TASKS
+    }
+    rows = [
+        {"task": task, "model": name, "metric": metric, **value}
+        for task in TASKS
+        for name in found[task]
+        for metric, value in facts[task][name].items()
+    ]
     table = pd.DataFrame(rows).astype({"value": float, "low": float, "high": float})
     return Evaluation(table, pd.DataFrame(), dict(facts["protocol"]), found, {}, people)
 
 # %% ../../nbs/05_evaluation.ipynb #240f300f
-LABELS = {"hybrid": "Hybrid", "weighted": "Weighted hybrid", "ranker": "Ranker", "blend": "Untrained blend", "collaborative": "Customers like you", "content": "Products like yours",
-          "ease": "Bought together (EASE)", "repeat": "Time to buy again", "popularity": "Best sellers, all time", "recent_popularity": "Best sellers, lately",
-          "personal": "Personal frequency", "personal_decayed": "Personal, recent first", "random": "Chance", "oracle": "Oracle (knows the generator)"}
+LABELS = {
+    "hybrid": "Hybrid",
+    "weighted": "Weighted hybrid",
+    "ranker": "Ranker",
+    "blend": "Untrained blend",
+    "collaborative": "Customers like you",
+    "content": "Products like yours",
+    "ease": "Bought together (EASE)",
+    "repeat": "Time to buy again",
+    "popularity": "Best sellers, all time",
+    "recent_popularity": "Best sellers, lately",
+    "personal": "Personal frequency",
+    "personal_decayed": "Personal, recent first",
+    "random": "Chance",
+    "oracle": "Oracle (knows the generator)",
+}
 
-def label(
-    model: str,  # a model's name
-) -> str:        # what readers call it
-    "A model's name in words."
+
+def label(model: str) -> str:
+    """A model's name in words.
+
+    Parameters
+    ----------
+    model : str
+        A model's name.
+
+    Returns
+    -------
+    str
+        What readers call it.
+    """
     return LABELS.get(model, model.replace("_", " "))
 
-def compare(
-    evaluation: Evaluation,  # from `evaluate`
-    task: str,               # "any" or "discovery"
-    model: str,              # whose lead it is
-    baseline: str,           # over whom
-) -> str:                    # such as "beats Best sellers (+0.020, 95% interval +0.010 to +0.030)"
-    "The paired NDCG difference of two models as half a sentence."
+
+def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str:
+    """The paired NDCG difference of two models as half a sentence.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    model : str
+        Whose lead it is.
+    baseline : str
+        Over whom.
+
+    Returns
+    -------
+    str
+        Such as "beats Best sellers (+0.020, 95% interval +0.010 to +0.030)".
+    """
     p = evaluation.paired
-    d = p[(p["task"] == task) & (p["model"] == model) & (p["baseline"] == baseline) & (p["metric"] == "ndcg")].iloc[0]
+    d = p[
+        (p["task"] == task)
+        & (p["model"] == model)
+        & (p["baseline"] == baseline)
+        & (p["metric"] == "ndcg")
+    ].iloc[0]
     verb = "beats" if d["low"] > 0 else "loses to" if d["high"] < 0 else "cannot be told from"
     return f"{verb} {label(baseline)} ({d['value']:+.3f}, 95% interval {d['low']:+.3f} to {d['high']:+.3f})"
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
-def verdict(
-    evaluation: Evaluation,     # from `evaluate`
-    task: str,                  # "any" or "discovery"
-    model: str | None = None,   # whose case is argued; the leader's if left out
-) -> str:                       # two or three sentences
-    "Who wins a task, and how the model stands against the simple rivals."
-    board, oracle = evaluation.rivals(task), evaluation.metric(task).query("model == 'oracle'")
-    if board.empty: return f"**{task.capitalize()}.** Nobody bought anything new after the cut, so this task has no answer here."
-    first, names = board.iloc[0], board["model"].tolist()
+def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
+    """Who wins a task, and how the model stands against the simple rivals.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    model : str | None, default None
+        Whose case is argued; the leader's if left out.
+
+    Returns
+    -------
+    str
+        Two or three sentences.
+    """
+    board = evaluation.rivals(task)
+    oracle = evaluation.metric(task).query("model == 'oracle'")
+    if board.empty:
+        return f"**{task.capitalize()}.** Nobody bought anything new after the cut, so this task has no answer here."
+    first = board.iloc[0]
+    names = board["model"].tolist()
     words = f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of {first['value']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
-    words += f", {share(first['value'] / oracle['value'].iloc[0])} of what the oracle reaches." if len(oracle) and oracle["value"].iloc[0] > 0 else "."
+    words += (
+        f", {share(first['value'] / oracle['value'].iloc[0])} of what the oracle reaches."
+        if len(oracle) and oracle["value"].iloc[0] > 0
+        else "."
+    )
     model = model if model in names else names[0]
     if model != names[0]:
         words += f" {label(model)}, the published model, is number {names.index(model) + 1} of {len(names)} with {board['value'].iloc[names.index(model)]:.3f}."
     rivals = [b for b in BASELINES if b in names and b != model]
-    if rivals: words += f" {label(model)} " + "; it ".join(compare(evaluation, task, model, b) for b in rivals) + "."
-    if (n := evaluation.protocol.get("customers", {}).get(task, 100)) < 30: words += f" With {n} customer{'s' * (n != 1)} in the test, none of these intervals is worth much."
+    if rivals:
+        words += (
+            f" {label(model)} "
+            + "; it ".join(compare(evaluation, task, model, b) for b in rivals)
+            + "."
+        )
+    if (n := evaluation.protocol.get("customers", {}).get(task, 100)) < 30:
+        words += f" With {n} customer{'s' * (n != 1)} in the test, none of these intervals is worth much."
     return words
 
 # %% ../../nbs/05_evaluation.ipynb #a59cbcb6
-def strongest_rival(
-    evaluation: Evaluation,  # from `evaluate`
-    task: str,               # "any" or "discovery"
-    model: str,              # the model that is compared
-) -> str | None:             # the best baseline; None if there is none
-    "The simple rival that does best."
-    return next((m for m in evaluation.rivals(task)["model"] if m in BASELINES and m != model), None)
+def strongest_rival(evaluation: Evaluation, task: str, model: str) -> str | None:
+    """The simple rival that does best.
 
-def failings(
-    leads: pd.DataFrame,  # from `lead_by_group`
-    model: str,           # its name
-    rival: str,           # its name
-    least: int = 20,      # customers that a group needs to be named
-) -> str:                 # two or three sentences
-    "Where a model is weak, and where it is worse or better than its rival."
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    model : str
+        The model that is compared.
+
+    Returns
+    -------
+    str | None
+        The best baseline; None if there is none.
+    """
+    return next(
+        (m for m in evaluation.rivals(task)["model"] if m in BASELINES and m != model), None
+    )
+
+
+def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> str:
+    """Where a model is weak, and where it is worse or better than its rival.
+
+    Parameters
+    ----------
+    leads : pd.DataFrame
+        From `lead_by_group`.
+    model : str
+        Its name.
+    rival : str
+        Its name.
+    least : int, default 20
+        Customers that a group needs to be named.
+
+    Returns
+    -------
+    str
+        Two or three sentences.
+    """
     big = leads[leads["customers"] >= least]
-    if len(big) < 2: return f"No two groups have {least} customers, so {label(model)} cannot be judged by group."
-    low, high = big.loc[big["model"].idxmin()], big.loc[big["model"].idxmax()]
-    names = lambda rows: ", ".join(rows["group"]) if len(rows) else "no group"
-    return (f"{label(model)} is weakest among {low['group']} (NDCG {low['model']:.3f}, {count(low['customers'])} customers) and strongest among {high['group']} ({high['model']:.3f}). "
-            f"Against {label(rival)} it is clearly better in {names(big[big['low'] > 0])}, and clearly worse in {names(big[big['high'] < 0])}.")
+    if len(big) < 2:
+        return f"No two groups have {least} customers, so {label(model)} cannot be judged by group."
+    low = big.loc[big["model"].idxmin()]
+    high = big.loc[big["model"].idxmax()]
+
+    def names(rows):
+        return ", ".join(rows["group"]) if len(rows) else "no group"
+
+    return (
+        f"{label(model)} is weakest among {low['group']} (NDCG {low['model']:.3f}, "
+        f"{count(low['customers'])} customers) and strongest among {high['group']} "
+        f"({high['model']:.3f}). "
+        f"Against {label(rival)} it is clearly better in {names(big[big['low'] > 0])}, and "
+        f"clearly worse in {names(big[big['high'] < 0])}."
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #b0c87121
-def value_of_hits(
-    evaluation: Evaluation,   # from `evaluate`
-    task: str,                # "any" or "discovery"
-    model: str,               # whose lists
-) -> dict[str, float]:        # hits, priced (hits whose price is known), value (one unit of each, at the median price before the cut)
-    "How many listed products were bought in the test window, and what they cost."
+def value_of_hits(evaluation: Evaluation, task: str, model: str) -> dict[str, float]:
+    """How many listed products were bought in the test window, and what they cost.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    model : str
+        Whose lists.
+
+    Returns
+    -------
+    dict[str, float]
+        Hits, priced (hits whose price is known), value (one unit of each, at the median price
+        before the cut).
+    """
     hits = evaluation.reach[task][model]["hits"]
     prices = np.full(len(hits), np.nan) if evaluation.prices is None else evaluation.prices
-    return {"hits": int(hits.sum()), "priced": int(hits[~np.isnan(prices)].sum()), "value": float((hits * np.nan_to_num(prices)).sum())}
+    return {
+        "hits": int(hits.sum()),
+        "priced": int(hits[~np.isnan(prices)].sum()),
+        "value": float((hits * np.nan_to_num(prices)).sum()),
+    }
+
 
 def money_words(
-    evaluation: Evaluation,   # from `evaluate`
-    task: str,                # "any" or "discovery"
-    model: str,               # whose lists
-    rival: str | None = None, # compared with whom
-    currency: str = "",       # the sign in front of money
-) -> str:                     # one or two sentences
-    "The value of foreseen sales in words."
+    evaluation: Evaluation, task: str, model: str, rival: str | None = None, currency: str = ""
+) -> str:
+    """The value of foreseen sales in words.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    task : str
+        "any" or "discovery".
+    model : str
+        Whose lists.
+    rival : str | None, default None
+        Compared with whom.
+    currency : str, default ""
+        The sign in front of money.
+
+    Returns
+    -------
+    str
+        One or two sentences.
+    """
     ours = value_of_hits(evaluation, task, model)
-    if not ours["priced"]: return f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}; no price before the cut is known."
+    if not ours["priced"]:
+        return f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}; no price before the cut is known."
     words = f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}, worth {money(ours['value'], currency)} at one unit each and the prices before the cut"
-    if rival is None: return words + "."
+    if rival is None:
+        return words + "."
     other = value_of_hits(evaluation, task, rival)
-    more, gap = ("more" if ours["value"] >= other["value"] else "less"), abs(ours["value"] - other["value"])
+    more = "more" if ours["value"] >= other["value"] else "less"
+    gap = abs(ours["value"] - other["value"])
     return words + f"; {money(gap, currency)} {more} than on those of {label(rival)}."
 
 # %% ../../nbs/05_evaluation.ipynb #e2d7b668
-def plot_metrics(
-    evaluation: Evaluation,      # from `evaluate`
-    metric: str = "ndcg",        # which metric
-    accent: str | None = None,   # the model in colour
-) -> Any:                        # a matplotlib Figure
-    "Both tasks side by side: each model's mean with its interval."
+def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | None = None) -> Any:
+    """Both tasks side by side: each model's mean with its interval.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        From `evaluate`.
+    metric : str, default "ndcg"
+        Which metric.
+    accent : str | None, default None
+        The model in colour.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     boards = {task: evaluation.rivals(task, metric).iloc[::-1] for task in TASKS}
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 1.6 + 0.3 * max(4, *map(len, boards.values()))))
     for axis, (task, board) in zip(axes, boards.items()):
         oracle = evaluation.metric(task, metric).query("model == 'oracle'")
         for y, r in enumerate(board.itertuples()):
-            axis.errorbar(r.value, y, xerr=[[r.value - r.low], [r.high - r.value]], fmt="o", ms=7, lw=2, capsize=3,
-                          color=SECOND if r.model == accent else ACCENT if r.model not in BASELINES + ("random",) else "#7F7F7F")
-            axis.annotate(f"{r.value:.3f}", (r.high, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+            axis.errorbar(
+                r.value,
+                y,
+                xerr=[[r.value - r.low], [r.high - r.value]],
+                fmt="o",
+                ms=7,
+                lw=2,
+                capsize=3,
+                color=SECOND
+                if r.model == accent
+                else ACCENT
+                if r.model not in BASELINES + ("random",)
+                else "#7F7F7F",
+            )
+            axis.annotate(
+                f"{r.value:.3f}",
+                (r.high, y),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
         for ceiling in oracle["value"]:
             axis.axvline(ceiling, color=INK, ls=":")
-            axis.annotate(f"oracle {ceiling:.3f} ", (ceiling, 0), ha="right", va="center", fontsize=9)
-        axis.set(title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}", yticks=range(len(board)),
-                 yticklabels=[label(m) for m in board["model"]], xlabel=f"{metric.upper()}@{evaluation.protocol.get('k', 10)}")
+            axis.annotate(
+                f"oracle {ceiling:.3f} ", (ceiling, 0), ha="right", va="center", fontsize=9
+            )
+        axis.set(
+            title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}",
+            yticks=range(len(board)),
+            yticklabels=[label(m) for m in board["model"]],
+            xlabel=f"{metric.upper()}@{evaluation.protocol.get('k', 10)}",
+        )
         axis.set_xlim(0, max([1e-3, *board["high"], *oracle["value"]]) * 1.15)
         axis.grid(axis="y", visible=False)
-        if board.empty: axis.text(0.5, 0.5, "nobody bought anything new", transform=axis.transAxes, ha="center")
+        if board.empty:
+            axis.text(0.5, 0.5, "nobody bought anything new", transform=axis.transAxes, ha="center")
     return figure

@@ -4,16 +4,19 @@
 
 # %% ../../nbs/05c_tuning.ipynb #818a2a00
 from __future__ import annotations
+
 import itertools
-import pandas as pd
-import yaml
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+import yaml
+
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.runs import Run, save
-from .offline import evaluate, Evaluation, TASKS, tidy
-from ..recommend.hybrid import make_model, MODELS, told
+from .offline import TASKS, Evaluation, evaluate, tidy
+from ..recommend.hybrid import MODELS, make_model, told
 from ..recommend.interactions import time_cut
 from ..recommend.metrics import paired_difference
 
@@ -21,117 +24,301 @@ from ..recommend.metrics import paired_difference
 __all__ = ['GRIDS', 'candidates', 'tune', 'plain', 'facts', 'choose', 'chosen_settings', 'as_yaml', 'tune_run']
 
 # %% ../../nbs/05c_tuning.ipynb #f8b87042
-GRIDS: dict[str, tuple[str, dict[str, list]]] = {  # model: the task that decides, and the values of each parameter
+GRIDS: dict[
+    str, tuple[str, dict[str, list]]
+] = {  # model: the task that decides, and the values of each parameter
     "personal_decayed": ("any", {"half_life": [14, 30, 60, 90, 180, 365]}),
     "recent_popularity": ("discovery", {"days": [7, 14, 28, 56, 112]}),
-    "collaborative": ("discovery", {"neighbours": [25, 50, 100, 200], "weighting": ["count", "tfidf"], "half_life": [None, 60]}),
+    "collaborative": (
+        "discovery",
+        {
+            "neighbours": [25, 50, 100, 200],
+            "weighting": ["count", "tfidf"],
+            "half_life": [None, 60],
+        },
+    ),
     "ease": ("discovery", {"half_life": [30, 60, 120], "regularization": [30, 100, 300]}),
     "content": ("discovery", {"half_life": [10, 30, 90]}),
-    "weighted": ("any", {"content": [0.1, 0.3, 0.5]})}
+    "weighted": ("any", {"content": [0.1, 0.3, 0.5]}),
+}
 
-def candidates(
-    name: str,  # a model with a grid
-) -> list[dict[str, Any]]:  # the settings to try; the house's own are the first
-    "Every combination of a model's grid, and the setting that it has now."
-    if name not in MODELS: raise ConfigError(unknown("model", name, sorted(set(GRIDS) & set(MODELS))))
-    if name not in GRIDS: raise ConfigError(f"The model {name!r} has nothing to tune; models with a grid: {', '.join(m for m in GRIDS if m in MODELS)}.")
-    grid, now = GRIDS[name][1], vars(make_model(name))
+
+def candidates(name: str) -> list[dict[str, Any]]:
+    """Every combination of a model's grid, and the setting that it has now.
+
+    Parameters
+    ----------
+    name : str
+        A model with a grid.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        The settings to try; the house's own are the first.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, sorted(set(GRIDS) & set(MODELS))))
+    if name not in GRIDS:
+        raise ConfigError(
+            f"The model {name!r} has nothing to tune; models with a grid: "
+            f"{', '.join(m for m in GRIDS if m in MODELS)}."
+        )
+    grid = GRIDS[name][1]
+    now = vars(make_model(name))
     tried = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     own = {key: now[key] for key in grid}
     return [own, *(c for c in tried if c != own)]
 
 # %% ../../nbs/05c_tuning.ipynb #4ebcc77f
 def tune(
-    names: Sequence[str],                    # models with a grid; all of them if empty
-    transactions: pd.DataFrame,              # the whole log
-    products: pd.DataFrame | None = None,    # the products table
-    cut: pd.Timestamp | None = None,         # where the test window begins; `days` before the last sale if left out
-    days: int = 30,                          # length of the test window and of the validation window
-    k: int = 10,                             # length of a list
-    seed: int = 42,                          # of the bootstrap
-    progress: Callable[[str, int, int], None] | None = None,  # called with what is tried, its number and how many there are
-) -> pd.DataFrame:                           # model, task, parameters, default, chosen, any, discovery (NDCG), gain, low, high
-    "Try every setting on the validation window; `gain` is the difference to the setting that the model has now, on the task that decides."
+    names: Sequence[str],
+    transactions: pd.DataFrame,
+    products: pd.DataFrame | None = None,
+    cut: pd.Timestamp | None = None,
+    days: int = 30,
+    k: int = 10,
+    seed: int = 42,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Try every setting on the validation window; `gain` is the difference to the setting that the
+    model has now, on the task that decides.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        Models with a grid; all of them if empty.
+    transactions : pd.DataFrame
+        The whole log.
+    products : pd.DataFrame | None, default None
+        The products table.
+    cut : pd.Timestamp | None, default None
+        Where the test window begins; `days` before the last sale if left out.
+    days : int, default 30
+        Length of the test window and of the validation window.
+    k : int, default 10
+        Length of a list.
+    seed : int, default 42
+        Of the bootstrap.
+    progress : Callable[[str, int, int], None] | None, default None
+        Called with what is tried, its number and how many there are.
+
+    Returns
+    -------
+    pd.DataFrame
+        Model, task, parameters, default, chosen, any, discovery (NDCG), gain, low, high.
+    """
     names = list(names) or [m for m in GRIDS if m in MODELS]
     tries = {f"{name} {plain(c)}": (name, c) for name in names for c in candidates(name)}
     transactions = tidy(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     past = transactions[transactions["date"] <= cut]
-    if past.empty: raise DataError(f"Nothing lies at or before the cut {cut}, so there is nothing to tune on.")
+    if past.empty:
+        raise DataError(f"Nothing lies at or before the cut {cut}, so there is nothing to tune on.")
     validation = cut - pd.Timedelta(hours=24 * days)
-    found = evaluate({title: told(name, make_model(name), c) for title, (name, c) in tries.items()}, past, products, validation, days, k, seed, 20, progress)
-    return choose(pd.DataFrame([facts(found, title, name, c, seed) for title, (name, c) in tries.items()]))
+    found = evaluate(
+        {title: told(name, make_model(name), c) for title, (name, c) in tries.items()},
+        past,
+        products,
+        validation,
+        days,
+        k,
+        seed,
+        20,
+        progress,
+    )
+    return choose(
+        pd.DataFrame([facts(found, title, name, c, seed) for title, (name, c) in tries.items()])
+    )
 
-def plain(
-    values: Mapping[str, Any],  # parameter: value
-) -> str:                       # "half_life=90, weighting=tfidf"
-    "Settings as a line."
+
+def plain(values: Mapping[str, Any]) -> str:
+    """Settings as a line.
+
+    Parameters
+    ----------
+    values : Mapping[str, Any]
+        Parameter: value.
+
+    Returns
+    -------
+    str
+        "half_life=90, weighting=tfidf".
+    """
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 # %% ../../nbs/05c_tuning.ipynb #71e53aa2
-def facts(
-    found: Evaluation,           # of the validation window
-    title: str,                  # the candidate's name in it
-    name: str,                   # the model
-    values: Mapping[str, Any],   # its settings
-    seed: int,                   # of the bootstrap
-) -> dict:                       # a row of the table
-    "What one setting reached, and its difference to the setting that the model has now."
-    first, decides = candidates(name)[0], GRIDS[name][0]
-    means = {task: float(scores[title]["ndcg"].mean()) if (scores := found.scores[task]) else float("nan") for task in TASKS}
+def facts(found: Evaluation, title: str, name: str, values: Mapping[str, Any], seed: int) -> dict:
+    """What one setting reached, and its difference to the setting that the model has now.
+
+    Parameters
+    ----------
+    found : Evaluation
+        Of the validation window.
+    title : str
+        The candidate's name in it.
+    name : str
+        The model.
+    values : Mapping[str, Any]
+        Its settings.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        A row of the table.
+    """
+    first = candidates(name)[0]
+    decides = GRIDS[name][0]
+    means = {
+        task: float(scores[title]["ndcg"].mean())
+        if (scores := found.scores[task])
+        else float("nan")
+        for task in TASKS
+    }
     task = decides if found.scores[decides] else TASKS[0]
     scores = found.scores[task]
-    gain = paired_difference(scores[title]["ndcg"], scores[f"{name} {plain(first)}"]["ndcg"], seed=seed)
-    return {"model": name, "task": task, "parameters": plain(values), "default": values == first, **means, "gain": gain["value"], "low": gain["low"], "high": gain["high"]}
+    gain = paired_difference(
+        scores[title]["ndcg"], scores[f"{name} {plain(first)}"]["ndcg"], seed=seed
+    )
+    return {
+        "model": name,
+        "task": task,
+        "parameters": plain(values),
+        "default": values == first,
+        **means,
+        "gain": gain["value"],
+        "low": gain["low"],
+        "high": gain["high"],
+    }
 
-def choose(
-    table: pd.DataFrame,  # from `facts`, a row per setting
-) -> pd.DataFrame:        # the same with `chosen`
-    "Mark the best setting of each model on the task that decides; the model's own setting in a tie, then the first."
-    best = table.assign(order=range(len(table))).sort_values(["gain", "default", "order"], ascending=[False, False, True]).drop_duplicates("model").index
+
+def choose(table: pd.DataFrame) -> pd.DataFrame:
+    """Mark the best setting of each model on the task that decides; the model's own setting in a
+    tie, then the first.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `facts`, a row per setting.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same with `chosen`.
+    """
+    best = (
+        table.assign(order=range(len(table)))
+        .sort_values(["gain", "default", "order"], ascending=[False, False, True])
+        .drop_duplicates("model")
+        .index
+    )
     table.insert(4, "chosen", table.index.isin(best))
     return table
 
 # %% ../../nbs/05c_tuning.ipynb #034d48e8
-def chosen_settings(
-    table: pd.DataFrame,  # from `tune`
-) -> dict[str, dict[str, Any]]:  # model: parameter: value; models whose present setting is the best are left out
-    "The chosen settings that differ from the present ones."
-    rows = table[table["chosen"] & ~table["default"]]
-    return {r.model: next(c for c in candidates(r.model) if plain(c) == r.parameters) for r in rows.itertuples()}
+def chosen_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The chosen settings that differ from the present ones.
 
-def as_yaml(
-    table: pd.DataFrame,  # from `tune`
-) -> str:                 # lines for a config
-    "The chosen settings as YAML, with what each gained as a comment."
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `tune`.
+
+    Returns
+    -------
+    dict[str, dict[str, Any]]
+        Model: parameter: value; models whose present setting is the best are left out.
+    """
+    rows = table[table["chosen"] & ~table["default"]]
+    return {
+        r.model: next(c for c in candidates(r.model) if plain(c) == r.parameters)
+        for r in rows.itertuples()
+    }
+
+
+def as_yaml(table: pd.DataFrame) -> str:
+    """The chosen settings as YAML, with what each gained as a comment.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `tune`.
+
+    Returns
+    -------
+    str
+        Lines for a config.
+    """
     found = chosen_settings(table)
-    if not found: return "# No other setting does better than the present ones on the validation window; the config can stay as it is."
+    if not found:
+        return "# No other setting does better than the present ones on the validation window; the config can stay as it is."
     rows = table[table["chosen"]].set_index("model")
     lines = []
     for name, values in found.items():
         r = rows.loc[name]
         told_apart = "" if r["low"] > 0 else "; not told apart from the present setting"
         where = "  weights" if name == "weighted" else f"    {name}"
-        values = {"collaborative": vars(make_model(name))["collaborative"], **values} if name == "weighted" else values
+        values = (
+            {"collaborative": vars(make_model(name))["collaborative"], **values}
+            if name == "weighted"
+            else values
+        )
         text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False).strip()
-        lines.append(f"{where}: {text}  # {r['task']} NDCG {r[r['task']]:.3f}, {r['gain']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) over the present setting{told_apart}")
-    others, weights = ([line for line in lines if line.startswith("  weights") == w] for w in (False, True))
+        lines.append(
+            f"{where}: {text}  # {r['task']} NDCG {r[r['task']]:.3f}, {r['gain']:+.4f} "
+            f"({r['low']:+.4f} to {r['high']:+.4f}) over the present setting{told_apart}"
+        )
+    others, weights = (
+        [line for line in lines if line.startswith("  weights") == w] for w in (False, True)
+    )
     return "\n".join(["recommender:", *weights, *(["  parameters:", *others] if others else [])])
 
 # %% ../../nbs/05c_tuning.ipynb #29151691
 def tune_run(
-    run: Run,                   # a finished run
-    folder: Path,               # where the table goes
-    names: Sequence[str] = (),  # models with a grid; all of them if left out
-    progress: Callable[[str, int, int], None] | None = None,  # called with what is tried, its number and how many there are
-) -> str:                       # the table and the YAML, as text
-    "Tune on a run's data and keep the table."
-    for name in names: candidates(name)
-    transactions, products = run.read("transactions"), run.read("products") if run.has("products") else None
-    if "product_id" not in transactions: raise DataError("This source names no products, so there is nothing to tune.")
+    run: Run,
+    folder: Path,
+    names: Sequence[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Tune on a run's data and keep the table.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    folder : Path
+        Where the table goes.
+    names : Sequence[str], default ()
+        Models with a grid; all of them if left out.
+    progress : Callable[[str, int, int], None] | None, default None
+        Called with what is tried, its number and how many there are.
+
+    Returns
+    -------
+    str
+        The table and the YAML, as text.
+    """
+    for name in names:
+        candidates(name)
+    transactions = run.read("transactions")
+    products = run.read("products") if run.has("products") else None
+    if "product_id" not in transactions:
+        raise DataError("This source names no products, so there is nothing to tune.")
     settings = run.config.recommender
-    table = tune(names, transactions, products, None, settings.test_days, settings.k, run.config.seed, progress)
+    table = tune(
+        names,
+        transactions,
+        products,
+        None,
+        settings.test_days,
+        settings.k,
+        run.config.seed,
+        progress,
+    )
     save(table, folder / "tuning.csv")
     shown = table.sort_values(["model", "gain"], ascending=[True, False], kind="stable")
-    shown = shown.assign(model=[f"{'* ' if c else '  '}{m}" for c, m in zip(shown["chosen"], shown["model"])]).drop(columns=["default", "chosen"])
+    shown = shown.assign(
+        model=[f"{'* ' if c else '  '}{m}" for c, m in zip(shown["chosen"], shown["model"])]
+    ).drop(columns=["default", "chosen"])
     return shown.to_string(index=False, float_format=lambda v: f"{v:.4f}") + "\n\n" + as_yaml(table)

@@ -4,14 +4,17 @@
 
 # %% ../../nbs/08b_campaigns.ipynb #49643c39
 from __future__ import annotations
+
 import contextlib
 import hashlib
-import numpy as np
-import pandas as pd
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
 from ..core.config import DataConfig, load_config
 from ..core.errors import ConfigError, RunError, unknown
 from ..core.formats import count, plain_name, sql_text
@@ -27,103 +30,294 @@ __all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'LEAST', 'DAYS', 'L
            'write_campaigns']
 
 # %% ../../nbs/08b_campaigns.ipynb #656791fd
-YES = {"true", "t", "yes", "y", "1", "1.0", "on", "ja", "j", "oui", "o", "si", "sí", "s", "sim", "tak", "да"}
+YES = {
+    "true",
+    "t",
+    "yes",
+    "y",
+    "1",
+    "1.0",
+    "on",
+    "ja",
+    "j",
+    "oui",
+    "o",
+    "si",
+    "sí",
+    "s",
+    "sim",
+    "tak",
+    "да",
+}
 NO = {"false", "f", "no", "n", "0", "0.0", "off", "nein", "non", "não", "nie", "нет"}
-CONSENT_NAMES = {"consent", "marketingconsent", "consentmarketing", "emailconsent", "marketingok", "marketingoptin", "emailoptin", "optin", "optedin", "newsletter", "allowmarketing", "gdprconsent"}
-SUPPRESSED_NAMES = {"suppressed", "suppression", "suppress", "donotcontact", "donotmail", "donotemail", "nocontact", "nomail", "dnc", "unsubscribed", "unsubscribedat", "optout", "optedout", "blocked", "deceased", "robinson", "robinsonlist"}
+CONSENT_NAMES = {
+    "consent",
+    "marketingconsent",
+    "consentmarketing",
+    "emailconsent",
+    "marketingok",
+    "marketingoptin",
+    "emailoptin",
+    "optin",
+    "optedin",
+    "newsletter",
+    "allowmarketing",
+    "gdprconsent",
+}
+SUPPRESSED_NAMES = {
+    "suppressed",
+    "suppression",
+    "suppress",
+    "donotcontact",
+    "donotmail",
+    "donotemail",
+    "nocontact",
+    "nomail",
+    "dnc",
+    "unsubscribed",
+    "unsubscribedat",
+    "optout",
+    "optedout",
+    "blocked",
+    "deceased",
+    "robinson",
+    "robinsonlist",
+}
 
-def says(
-    values: pd.Series,   # a column of the customers table
-    words: set[str],     # `YES` or `NO`
-) -> pd.Series:          # true where the value is one of the words
-    "Read a column of yes and no; true, 1 and words in several languages."
+
+def says(values: pd.Series, words: set[str]) -> pd.Series:
+    """Read a column of yes and no; true, 1 and words in several languages.
+
+    Parameters
+    ----------
+    values : pd.Series
+        A column of the customers table.
+    words : set[str]
+        `YES` or `NO`.
+
+    Returns
+    -------
+    pd.Series
+        True where the value is one of the words.
+    """
     text = values.astype("string").str.strip().str.lower()
     return text.isin(words).fillna(False).astype(bool)
 
+
 def permissions(
-    customers: pd.DataFrame,    # customer_id and attributes
-    consent: Sequence[str],     # columns of consent
-    suppressed: Sequence[str],  # columns of suppression
-) -> pd.Series:                 # by customer_id: "yes", "suppressed" or "no consent"
-    "Who may be contacted."
-    agreed, barred = pd.Series(True, index=customers.index), pd.Series(False, index=customers.index)
-    for column in consent: agreed &= says(customers[column], YES)
-    for column in suppressed: barred |= ~(says(customers[column], NO) | customers[column].isna() | (customers[column].astype("string").str.strip() == "").fillna(True))
-    return pd.Series(np.select([barred, ~agreed], ["suppressed", "no consent"], "yes"), index=customers.customer_id.astype("str"))
+    customers: pd.DataFrame, consent: Sequence[str], suppressed: Sequence[str]
+) -> pd.Series:
+    """Who may be contacted.
+
+    Parameters
+    ----------
+    customers : pd.DataFrame
+        Customer_id and attributes.
+    consent : Sequence[str]
+        Columns of consent.
+    suppressed : Sequence[str]
+        Columns of suppression.
+
+    Returns
+    -------
+    pd.Series
+        By customer_id: "yes", "suppressed" or "no consent".
+    """
+    agreed = pd.Series(True, index=customers.index)
+    barred = pd.Series(False, index=customers.index)
+    for column in consent:
+        agreed &= says(customers[column], YES)
+    for column in suppressed:
+        barred |= ~(
+            says(customers[column], NO)
+            | customers[column].isna()
+            | (customers[column].astype("string").str.strip() == "").fillna(True)
+        )
+    return pd.Series(
+        np.select([barred, ~agreed], ["suppressed", "no consent"], "yes"),
+        index=customers.customer_id.astype("str"),
+    )
 
 # %% ../../nbs/08b_campaigns.ipynb #7ae023a2
 def find_columns(
-    asked: list[str] | str | None,  # of the config: names, [] for none, None to look
-    known: set[str],                # names that speak for themselves, in small letters and without signs
-    given: Sequence[str],           # the columns of the customers table
-    key: str,                       # the config key, for the message
-) -> list[str]:                     # columns
-    "The columns that say who may be contacted."
-    if asked is None: return [c for c in given if re.sub(r"[\W_]", "", c.lower()) in known]
+    asked: list[str] | str | None, known: set[str], given: Sequence[str], key: str
+) -> list[str]:
+    """The columns that say who may be contacted.
+
+    Parameters
+    ----------
+    asked : list[str] | str | None
+        Of the config: names, [] for none, None to look.
+    known : set[str]
+        Names that speak for themselves, in small letters and without signs.
+    given : Sequence[str]
+        The columns of the customers table.
+    key : str
+        The config key, for the message.
+
+    Returns
+    -------
+    list[str]
+        Columns.
+    """
+    if asked is None:
+        return [c for c in given if re.sub(r"[\W_]", "", c.lower()) in known]
     for name in [asked] if isinstance(asked, str) else asked:
-        if name not in given: raise ConfigError(f"{key}: " + unknown("column", name, list(given) or ["none"], "the customers table"))
+        if name not in given:
+            raise ConfigError(
+                f"{key}: " + unknown("column", name, list(given) or ["none"], "the customers table")
+            )
     return [asked] if isinstance(asked, str) else list(asked)
 
 # %% ../../nbs/08b_campaigns.ipynb #93b6a364
-def draw(
-    ids: Sequence[str],   # customers
-    seed: int,            # of the config
-    wave: str = "",       # another word, another draw
-) -> np.ndarray:          # one number per customer, from 0 to 1, that depends on nothing but these three
-    "A lottery ticket for each customer."
-    return np.array([int.from_bytes(hashlib.blake2b(f"{seed}\0{wave}\0{i}".encode(), digest_size=7).digest()) / 2**56 for i in ids])
+def draw(ids: Sequence[str], seed: int, wave: str = "") -> np.ndarray:
+    """A lottery ticket for each customer.
 
-def hold_back(
-    segments: pd.Series,   # the segment of each customer who may be contacted, by customer_id
-    control: float,        # the share to hold back
-    seed: int,             # of the config
-    wave: str = "",        # another word, another draw
-) -> pd.Series:            # true for those held back, by customer_id
-    "Hold back the same share of each segment, rounded, by the lowest tickets."
-    tickets = pd.DataFrame({"segment": segments.to_numpy(), "ticket": draw(segments.index, seed, wave), "id": segments.index}).sort_values(["segment", "ticket", "id"])
-    place, size = tickets.groupby("segment").cumcount(), tickets.groupby("segment").segment.transform("size")
+    Parameters
+    ----------
+    ids : Sequence[str]
+        Customers.
+    seed : int
+        Of the config.
+    wave : str, default ""
+        Another word, another draw.
+
+    Returns
+    -------
+    np.ndarray
+        One number per customer, from 0 to 1, that depends on nothing but these three.
+    """
+    return np.array(
+        [
+            int.from_bytes(hashlib.blake2b(f"{seed}\0{wave}\0{i}".encode(), digest_size=7).digest())
+            / 2**56
+            for i in ids
+        ]
+    )
+
+
+def hold_back(segments: pd.Series, control: float, seed: int, wave: str = "") -> pd.Series:
+    """Hold back the same share of each segment, rounded, by the lowest tickets.
+
+    Parameters
+    ----------
+    segments : pd.Series
+        The segment of each customer who may be contacted, by customer_id.
+    control : float
+        The share to hold back.
+    seed : int
+        Of the config.
+    wave : str, default ""
+        Another word, another draw.
+
+    Returns
+    -------
+    pd.Series
+        True for those held back, by customer_id.
+    """
+    tickets = pd.DataFrame(
+        {
+            "segment": segments.to_numpy(),
+            "ticket": draw(segments.index, seed, wave),
+            "id": segments.index,
+        }
+    ).sort_values(["segment", "ticket", "id"])
+    place = tickets.groupby("segment").cumcount()
+    size = tickets.groupby("segment").segment.transform("size")
     chosen = tickets.id[place < np.floor(size * control + 0.5)]
     return pd.Series(segments.index.isin(chosen), index=segments.index)
 
 # %% ../../nbs/08b_campaigns.ipynb #2f1f371d
-LEAST = 5  # expected buyers, and expected others, among those held back, below which the formula does not hold
+# expected buyers, and expected others, among those held back, below which the formula does not hold
+LEAST = 5
+
 
 def needed_difference(
-    rate: float,     # share that buys without the campaign
-    other: float,    # share that buys with it
-    control: int,    # customers held back
-    treated: int,    # customers contacted
-    level: float = 0.05,  # of the two-sided test
-    power: float = 0.80,  # chance to see it
-) -> float:          # the difference that this comparison needs; the difference is seen where it is at least that
-    "What a comparison of two shares needs to see a difference."
-    normal, weight = NormalDist(), 1 / control + 1 / treated
-    mean = (control * rate + treated * other) / (control + treated)
-    return normal.inv_cdf(1 - level / 2) * np.sqrt(mean * (1 - mean) * weight) + normal.inv_cdf(power) * np.sqrt(rate * (1 - rate) / control + other * (1 - other) / treated)
+    rate: float, other: float, control: int, treated: int, level: float = 0.05, power: float = 0.80
+) -> float:
+    """What a comparison of two shares needs to see a difference.
 
-def smallest_lift(
-    rate: float,     # share that buys without the campaign
-    control: int,    # customers held back
-    treated: int,    # customers contacted
-) -> float:          # percentage points as a fraction: .05 is from 20% to 25%; nan where no lift could be seen
-    "The smallest lift that a campaign's comparison would show."
-    if not (0 <= rate < 1 and treated >= 1 and control * min(rate, 1 - rate) >= LEAST): return np.nan
-    low, high = rate, 1.0
-    if needed_difference(rate, high, control, treated) > high - rate: return np.nan
+    Parameters
+    ----------
+    rate : float
+        Share that buys without the campaign.
+    other : float
+        Share that buys with it.
+    control : int
+        Customers held back.
+    treated : int
+        Customers contacted.
+    level : float, default 0.05
+        Of the two-sided test.
+    power : float, default 0.80
+        Chance to see it.
+
+    Returns
+    -------
+    float
+        The difference that this comparison needs; the difference is seen where it is at least that.
+    """
+    normal = NormalDist()
+    weight = 1 / control + 1 / treated
+    mean = (control * rate + treated * other) / (control + treated)
+    return normal.inv_cdf(1 - level / 2) * np.sqrt(mean * (1 - mean) * weight) + normal.inv_cdf(
+        power
+    ) * np.sqrt(rate * (1 - rate) / control + other * (1 - other) / treated)
+
+
+def smallest_lift(rate: float, control: int, treated: int) -> float:
+    """The smallest lift that a campaign's comparison would show.
+
+    Parameters
+    ----------
+    rate : float
+        Share that buys without the campaign.
+    control : int
+        Customers held back.
+    treated : int
+        Customers contacted.
+
+    Returns
+    -------
+    float
+        Percentage points as a fraction: .05 is from 20% to 25%; nan where no lift could be seen.
+    """
+    if not (0 <= rate < 1 and treated >= 1 and control * min(rate, 1 - rate) >= LEAST):
+        return np.nan
+    low = rate
+    high = 1.0
+    if needed_difference(rate, high, control, treated) > high - rate:
+        return np.nan
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if middle - rate >= needed_difference(rate, middle, control, treated) else (middle, high)
+        low, high = (
+            (low, middle)
+            if middle - rate >= needed_difference(rate, middle, control, treated)
+            else (middle, high)
+        )
     return high - rate
 
 # %% ../../nbs/08b_campaigns.ipynb #82eb65f4
 DAYS = 30  # how long a campaign is given to show
 
-def base_rates(
-    run: Run,             # transactions and snapshots
-) -> dict[str, float]:    # segment: share that bought in the 30 days after a month end; "" over all
-    "How many customers of each segment buy anyway."
+
+def base_rates(run: Run) -> dict[str, float]:
+    """How many customers of each segment buy anyway.
+
+    Parameters
+    ----------
+    run : Run
+        Transactions and snapshots.
+
+    Returns
+    -------
+    dict[str, float]
+        Segment: share that bought in the 30 days after a month end; "" over all.
+    """
     con = connect_duckdb(DataConfig(memory="512MB")).con
-    log, pictures = (f"read_parquet({sql_text(run.file(name))})" for name in ("transactions", "snapshots"))
+    log, pictures = (
+        f"read_parquet({sql_text(run.file(name))})" for name in ("transactions", "snapshots")
+    )
     rows = con.execute(f"""WITH ends AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS day FROM {pictures} WHERE CAST(month_end AS DATE) + {DAYS} <= (SELECT CAST(max(date) AS DATE) FROM {log})),
         bought AS (SELECT DISTINCT customer_id, CAST(date AS DATE) AS day FROM {log} WHERE NOT is_return AND customer_id IS NOT NULL),
         hits AS (SELECT DISTINCT e.customer_id, e.day FROM ends AS e JOIN bought AS b ON e.customer_id = b.customer_id AND b.day > e.day AND b.day <= e.day + {DAYS})
@@ -132,107 +326,284 @@ def base_rates(
     return {segment: float(bought) / n for segment, n, bought in rows if n}
 
 # %% ../../nbs/08b_campaigns.ipynb #d2a469d8
-def check_sensitive(
-    run: Run,  # with the config of now
-) -> None:
-    "Raise `RunError` if the run was made under other rules for sensitive products."
+def check_sensitive(run: Run) -> None:
+    """Raise `RunError` if the run was made under other rules for sensitive products.
+
+    Parameters
+    ----------
+    run : Run
+        With the config of now.
+    """
     file = run.path / "config.yaml"
     if file.is_file() and load_config(file).data.sensitive != run.config.data.sensitive:
-        raise RunError(f"The config says something else under data.sensitive than when the run {run.config.name!r} was made, so its reasons may name what must not be named; run `retail-ci run` first.")
+        raise RunError(
+            "The config says something else under data.sensitive than when the run "
+            f"{run.config.name!r} was made, so its reasons may name what must not be named; run "
+            "`retail-ci run` first."
+        )
 
-def readable(
-    reasons: pd.Series,  # such as "goes with P0104, which you bought"
-    names: pd.Series,    # product names by product_id
-) -> pd.Series:          # such as "goes with Calm Disinfectant, which you bought"
-    "Reasons with the names of products in place of their ids, for a letter."
+
+def readable(reasons: pd.Series, names: pd.Series) -> pd.Series:
+    """Reasons with the names of products in place of their ids, for a letter.
+
+    Parameters
+    ----------
+    reasons : pd.Series
+        Such as "goes with P0104, which you bought".
+    names : pd.Series
+        Product names by product_id.
+
+    Returns
+    -------
+    pd.Series
+        Such as "goes with Calm Disinfectant, which you bought".
+    """
     parts = reasons.str.extract(r"^(.*?(?:goes with|like) )(.+)(, which you bought)$")
     named = parts[1].map(names)
     return reasons.where(named.isna(), parts[0] + named + parts[2])
 
-def offers_table(
-    run: Run,      # recommendations and products
-    most: int,     # offers per customer
-) -> pd.DataFrame: # customer_id, and product, name and reason of each offer
-    "The first offers of each customer side by side."
+
+def offers_table(run: Run, most: int) -> pd.DataFrame:
+    """The first offers of each customer side by side.
+
+    Parameters
+    ----------
+    run : Run
+        Recommendations and products.
+    most : int
+        Offers per customer.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, and product, name and reason of each offer.
+    """
     parts = ("product", "name", "reason")
     columns = [f"{part}_{i}" for i in range(1, most + 1) for part in parts]
     lists = run.read("recommendations")
-    if not len(lists) or not most: return pd.DataFrame({c: pd.Series(dtype="str") for c in ["customer_id", *columns]})
-    products, hidden = run.read("products"), pd.Series(dtype="str")
+    if not len(lists) or not most:
+        return pd.DataFrame({c: pd.Series(dtype="str") for c in ["customer_id", *columns]})
+    products = run.read("products")
+    hidden = pd.Series(dtype="str")
     for column, values in run.config.data.sensitive.items():
-        if column not in products: raise ConfigError("data.sensitive: " + unknown("product column", column, list(products.columns)))
-        hidden = pd.concat([hidden, products.product_id[products[column].astype("str").isin([str(v) for v in values])]])
+        if column not in products:
+            raise ConfigError(
+                "data.sensitive: " + unknown("product column", column, list(products.columns))
+            )
+        hidden = pd.concat(
+            [
+                hidden,
+                products.product_id[products[column].astype("str").isin([str(v) for v in values])],
+            ]
+        )
     shown = lists[~lists.product_id.isin(hidden)].sort_values(["customer_id", "rank", "product_id"])
-    names, shown = products.set_index("product_id").product_name, shown[shown.groupby("customer_id").cumcount() < most]
-    shown = shown.assign(place=shown.groupby("customer_id").cumcount() + 1, product=shown.product_id, name=shown.product_id.map(names), reason=readable(shown.reason, names))
+    names = products.set_index("product_id").product_name
+    shown = shown[shown.groupby("customer_id").cumcount() < most]
+    shown = shown.assign(
+        place=shown.groupby("customer_id").cumcount() + 1,
+        product=shown.product_id,
+        name=shown.product_id.map(names),
+        reason=readable(shown.reason, names),
+    )
     wide = shown.pivot(index="customer_id", columns="place", values=list(parts))
     wide.columns = [f"{part}_{place}" for part, place in wide.columns]
     return wide.reindex(columns=columns).reset_index()
 
 # %% ../../nbs/08b_campaigns.ipynb #dc490251
-LINE = ["customer_id", "segment", "why", "value_at_risk", "forecast_90", "action"]  # what every list has, before the offers
+LINE = [
+    "customer_id",
+    "segment",
+    "why",
+    "value_at_risk",
+    "forecast_90",
+    "action",
+]  # what every list has, before the offers
 
-def campaign_table(
-    run: Run,      # a finished run
-) -> tuple[pd.DataFrame, list[str]]:  # a row per customer of a segment: `LINE`, offers, group; and what there is to say
-    "All customers with what a campaign needs; `group` is send, control, suppressed or no consent."
+
+def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
+    """All customers with what a campaign needs; `group` is send, control, suppressed or no consent.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, list[str]]
+        A row per customer of a segment: `LINE`, offers, group; and what there is to say.
+    """
     check_sensitive(run)
-    settings, customers = run.config.campaigns, run.read("customers")
-    consent, suppressed = (find_columns(getattr(settings, key), known, list(customers.columns), f"campaigns.{key}") for key, known in (("consent", CONSENT_NAMES), ("suppressed", SUPPRESSED_NAMES)))
-    table = run.read("segments")[["customer_id", "segment", "why", "value_at_risk", "action"]].merge(run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "forecast_90"}), on="customer_id", how="left", validate="one_to_one")
-    table = table[LINE].merge(offers_table(run, settings.offers), on="customer_id", how="left").sort_values("customer_id", ignore_index=True).round({"value_at_risk": 2, "forecast_90": 2})
-    allowed = table.customer_id.map(permissions(customers, consent, suppressed)).astype(object).fillna("no consent" if consent else "yes")
+    settings = run.config.campaigns
+    customers = run.read("customers")
+    consent, suppressed = (
+        find_columns(getattr(settings, key), known, list(customers.columns), f"campaigns.{key}")
+        for key, known in (("consent", CONSENT_NAMES), ("suppressed", SUPPRESSED_NAMES))
+    )
+    table = run.read("segments")[
+        ["customer_id", "segment", "why", "value_at_risk", "action"]
+    ].merge(
+        run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "forecast_90"}),
+        on="customer_id",
+        how="left",
+        validate="one_to_one",
+    )
+    table = (
+        table[LINE]
+        .merge(offers_table(run, settings.offers), on="customer_id", how="left")
+        .sort_values("customer_id", ignore_index=True)
+        .round({"value_at_risk": 2, "forecast_90": 2})
+    )
+    allowed = (
+        table.customer_id.map(permissions(customers, consent, suppressed))
+        .astype(object)
+        .fillna("no consent" if consent else "yes")
+    )
     reachable = table[allowed == "yes"].set_index("customer_id").segment
     tickets = hold_back(reachable, settings.control, run.config.seed, settings.wave)
     held = table.customer_id.isin(tickets.index[tickets])
-    return table.assign(group=np.where(allowed != "yes", allowed, np.where(held, "control", "send"))), what_to_say(table, consent, suppressed, allowed)
+    return table.assign(
+        group=np.where(allowed != "yes", allowed, np.where(held, "control", "send"))
+    ), what_to_say(table, consent, suppressed, allowed)
+
 
 def what_to_say(
-    table: pd.DataFrame,    # from `campaign_table`
-    consent: list[str],     # columns of consent
-    suppressed: list[str],  # columns of suppression
-    allowed: pd.Series,     # "yes", "suppressed" or "no consent", per row
-) -> list[str]:             # a sentence each
-    "What whoever sends the lists should know."
-    quoted = lambda names: " and ".join(repr(n) for n in names)
-    out = [f"Consent is read from {quoted(consent)}: {count((allowed == 'no consent').sum())} customers have not said yes." if consent else "No column of the customers table says who agreed to be contacted, so nobody is left out for it; make sure that you may write to them."]
-    if suppressed: out.append(f"Suppression is read from {quoted(suppressed)}: {count((allowed == 'suppressed').sum())} customers must be left alone.")
-    if "product_1" in table and not table.product_1.notna().any(): out.append("There are no recommendations, so the lists hold no offers.")
+    table: pd.DataFrame, consent: list[str], suppressed: list[str], allowed: pd.Series
+) -> list[str]:
+    """What whoever sends the lists should know.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `campaign_table`.
+    consent : list[str]
+        Columns of consent.
+    suppressed : list[str]
+        Columns of suppression.
+    allowed : pd.Series
+        "yes", "suppressed" or "no consent", per row.
+
+    Returns
+    -------
+    list[str]
+        A sentence each.
+    """
+
+    def quoted(names):
+        return " and ".join(repr(n) for n in names)
+
+    out = [
+        f"Consent is read from {quoted(consent)}: {count((allowed == 'no consent').sum())} "
+        "customers have not said yes."
+        if consent
+        else "No column of the customers table says who agreed to be contacted, so nobody is left out for it; make sure that you may write to them."
+    ]
+    if suppressed:
+        out.append(
+            f"Suppression is read from {quoted(suppressed)}: "
+            f"{count((allowed == 'suppressed').sum())} customers must be left alone."
+        )
+    if "product_1" in table and not table.product_1.notna().any():
+        out.append("There are no recommendations, so the lists hold no offers.")
     return out
 
 # %% ../../nbs/08b_campaigns.ipynb #d7f9e684
-def campaign_summary(
-    table: pd.DataFrame,        # from `campaign_table`
-    rates: Mapping[str, float], # from `base_rates`
-) -> pd.DataFrame:              # a row per segment, best first, and one for all
-    "Size of each list, who is left out and held back, value, and the smallest lift that would show."
-    order = [*(s for s in SEGMENTS if s in set(table.segment)), *sorted(set(table.segment) - set(SEGMENTS))]
+def campaign_summary(table: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
+    """Size of each list, who is left out and held back, value, and the smallest lift that would
+    show.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From `campaign_table`.
+    rates : Mapping[str, float]
+        From `base_rates`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per segment, best first, and one for all.
+    """
+    order = [
+        *(s for s in SEGMENTS if s in set(table.segment)),
+        *sorted(set(table.segment) - set(SEGMENTS)),
+    ]
     rows = []
     for name in [*order, ""]:
         part = table if name == "" else table[table.segment == name]
-        sizes, sent = part.group.value_counts(), part[part.group == "send"]
-        rows.append({"segment": name or "All", "customers": len(part), "suppressed": int(sizes.get("suppressed", 0)), "no_consent": int(sizes.get("no consent", 0)), "control": int(sizes.get("control", 0)), "send": len(sent),
-                     "value_at_risk": round(float(sent.value_at_risk.sum()), 2), "forecast_90": round(float(sent.forecast_90.sum()), 2) if sent.forecast_90.notna().any() else np.nan, "buys_anyway": rates.get(name, np.nan),
-                     "smallest_lift": smallest_lift(rates.get(name, np.nan), int(sizes.get("control", 0)), len(sent)), "action": part.action.iloc[0] if name and len(part) else ""})
+        sizes = part.group.value_counts()
+        sent = part[part.group == "send"]
+        rows.append(
+            {
+                "segment": name or "All",
+                "customers": len(part),
+                "suppressed": int(sizes.get("suppressed", 0)),
+                "no_consent": int(sizes.get("no consent", 0)),
+                "control": int(sizes.get("control", 0)),
+                "send": len(sent),
+                "value_at_risk": round(float(sent.value_at_risk.sum()), 2),
+                "forecast_90": round(float(sent.forecast_90.sum()), 2)
+                if sent.forecast_90.notna().any()
+                else np.nan,
+                "buys_anyway": rates.get(name, np.nan),
+                "smallest_lift": smallest_lift(
+                    rates.get(name, np.nan), int(sizes.get("control", 0)), len(sent)
+                ),
+                "action": part.action.iloc[0] if name and len(part) else "",
+            }
+        )
     return pd.DataFrame(rows).round({"buys_anyway": 6, "smallest_lift": 6})
 
 # %% ../../nbs/08b_campaigns.ipynb #3dff484a
 MARK = "summary.csv"  # the file by which a folder of lists is known
 
-def file_name(
-    segment: str,  # such as "Loyal Customers"
-    taken: Iterable[str] = (),  # names of files that are there
-) -> str:          # such as "loyal_customers.csv"
-    "The file of a segment."
-    return plain_name(re.sub(r"\W+", "_", segment.lower()).strip("_"), [Path(name).stem for name in taken], "segment") + ".csv"
+
+def file_name(segment: str, taken: Iterable[str] = ()) -> str:
+    """The file of a segment.
+
+    Parameters
+    ----------
+    segment : str
+        Such as "Loyal Customers".
+    taken : Iterable[str], default ()
+        Names of files that are there.
+
+    Returns
+    -------
+    str
+        Such as "loyal_customers.csv".
+    """
+    return (
+        plain_name(
+            re.sub(r"\W+", "_", segment.lower()).strip("_"),
+            [Path(name).stem for name in taken],
+            "segment",
+        )
+        + ".csv"
+    )
+
 
 def write_campaigns(
-    run: Run,               # a finished run
-    out: Path,              # the folder
-    bom: bool = False,      # whether CSV begins with a mark for Excel
-    progress: Callable[[str, int, int], None] | None = None,  # told what is done, the steps before it, and all steps
-) -> tuple[pd.DataFrame, list[str]]:  # the summary, and what there is to say
-    "Write the lists of a run to a folder, all or nothing."
+    run: Run, out: Path, bom: bool = False, progress: Callable[[str, int, int], None] | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Write the lists of a run to a folder, all or nothing.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    out : Path
+        The folder.
+    bom : bool, default False
+        Whether CSV begins with a mark for Excel.
+    progress : Callable[[str, int, int], None] | None, default None
+        Told what is done, the steps before it, and all steps.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, list[str]]
+        The summary, and what there is to say.
+    """
     tell = progress or (lambda what, done, total: None)
     tell("customers, consent and offers", 0, 3)
     table, notes = campaign_table(run)
@@ -243,8 +614,13 @@ def write_campaigns(
     for segment in summary.segment[:-1]:
         sent = table[(table.segment == segment) & (table.group == "send")].drop(columns="group")
         lists[file_name(segment, [*lists, MARK])] = sent
-    with replacing_folder(out, MARK) as part, contextlib.closing(connect_duckdb(DataConfig(memory="512MB")).con.cursor()) as con:
+    with (
+        replacing_folder(out, MARK) as part,
+        contextlib.closing(connect_duckdb(DataConfig(memory="512MB")).con.cursor()) as con,
+    ):
         for name, rows in {**lists, MARK: summary}.items():
-            con.register("rows", rows.astype({c: "str" for c in rows.columns if rows[c].dtype == object}))
+            con.register(
+                "rows", rows.astype({c: "str" for c in rows.columns if rows[c].dtype == object})
+            )
             write_csv(con, "SELECT * FROM rows", part / name, bom)
     return summary, notes

@@ -4,19 +4,32 @@
 
 # %% ../../nbs/08a_powerbi.ipynb #b729b9dd
 from __future__ import annotations
+
 import json
-import pandas as pd
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
 from ..core.errors import DataError, unknown
 from ..core.formats import beside, sql_text
-from ..core.runs import replacing, Run, save
+from ..core.runs import Run, replacing, save
 from ..core.show import ACCENT, GRID, INK, SECOND, SEGMENTS
-from .star_schema import check_keys, Column, open_star, replacing_folder, Star, Table, TABLES, VIEWS, write_csv
+from retail_ci.export.star_schema import (
+    TABLES,
+    VIEWS,
+    Column,
+    Star,
+    Table,
+    check_keys,
+    open_star,
+    replacing_folder,
+    write_csv,
+)
 
 # %% auto #0
 __all__ = ['SEGMENT_VIEW', 'MEASURES', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCHEMAS', 'MODEL', 'FUNCTIONS', 'WORDS', 'README',
@@ -27,50 +40,193 @@ __all__ = ['SEGMENT_VIEW', 'MEASURES', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCH
 # %% ../../nbs/08a_powerbi.ipynb #41b1b5f2
 @dataclass(frozen=True)
 class Measure:
-    "A measure of the model."
-    table: str   # where it lives
-    name: str    # as the reader sees it
-    dax: str     # one line, or several
-    kind: str    # money, count, number or share
-    about: str   # one sentence
+    """A measure of the model."""
+
+    table: str  # where it lives
+    name: str  # as the reader sees it
+    dax: str  # one line, or several
+    kind: str  # money, count, number or share
+    about: str  # one sentence
+
 
 SEGMENT_VIEW = "TREATAS(VALUES(dim_segment[segment_key]), dim_customer[segment_key])"
 
-MEASURES: tuple[Measure, ...] = tuple(Measure(*row) for row in [
-    ("fact_sales", "Net revenue", "SUM(fact_sales[revenue])", "money", "Revenue of sales less returns."),
-    ("fact_sales", "Revenue before returns", "CALCULATE([Net revenue], KEEPFILTERS(fact_sales[is_return] = FALSE()))", "money", "Revenue of sales alone."),
-    ("fact_sales", "Return share", "DIVIDE(-CALCULATE([Net revenue], KEEPFILTERS(fact_sales[is_return] = TRUE())), [Revenue before returns])", "share", "Value of returns as a share of the revenue before returns."),
-    ("fact_sales", "Units", "SUM(fact_sales[quantity])", "number", "Units sold less units returned."),
-    ("fact_sales", "Baskets", "CALCULATE(DISTINCTCOUNT(fact_sales[transaction_id]), KEEPFILTERS(fact_sales[is_return] = FALSE()))", "count", "Receipts with at least one sale."),
-    ("fact_sales", "Buying customers", "CALCULATE(DISTINCTCOUNT(fact_sales[customer_key]), KEEPFILTERS(fact_sales[is_return] = FALSE()), KEEPFILTERS(fact_sales[customer_key] <> 0))", "count", "Known customers with at least one sale."),
-    ("fact_sales", "Revenue per basket", "DIVIDE([Revenue before returns], [Baskets])", "money", "Mean value of a receipt."),
-    ("fact_sales", "Anonymous share", "DIVIDE(CALCULATE([Net revenue], KEEPFILTERS(fact_sales[customer_key] = 0)), [Net revenue])", "share", "Share of the net revenue that no customer can be named for."),
-    ("fact_sales", "Net revenue a month before", "CALCULATE([Net revenue], DATEADD(dim_date[date], -1, MONTH))", "money", "The same days a month earlier."),
-    ("fact_sales", "Net revenue a year before", "CALCULATE([Net revenue], SAMEPERIODLASTYEAR(dim_date[date]))", "money", "The same days a year earlier."),
-    ("fact_sales", "Change on a year before", "IF(NOT ISBLANK([Net revenue a year before]), DIVIDE([Net revenue] - [Net revenue a year before], [Net revenue a year before]))", "share", "Growth of the net revenue; empty where there is no year before."),
-    ("fact_segment_snapshot", "Customers at month end", "VAR LastDay = CALCULATE(MAX(fact_segment_snapshot[month_end]), REMOVEFILTERS(dim_segment), REMOVEFILTERS(dim_customer))\nRETURN CALCULATE(COUNTROWS(fact_segment_snapshot), KEEPFILTERS(fact_segment_snapshot[month_end] = LastDay))",
-     "count", "Customers with a purchase in the look-back, at the last month end in view."),
-    ("fact_segment_snapshot", "Share of customers at month end", "DIVIDE([Customers at month end], CALCULATE([Customers at month end], REMOVEFILTERS(dim_segment)))", "share", "A segment's share of the customers at that month end."),
-    ("fact_recommendation", "Offers", "COUNTROWS(fact_recommendation)", "count", "Lines of all lists."),
-    ("fact_recommendation", "Customers with offers", "DISTINCTCOUNT(fact_recommendation[customer_key])", "count", "Customers who have a list."),
-    ("fact_recommendation", "Products offered", "DISTINCTCOUNT(fact_recommendation[product_key])", "count", "Different products on the lists."),
-    ("dim_customer", "Customers", f"CALCULATE(COUNTROWS(dim_customer), KEEPFILTERS(dim_customer[is_known] = TRUE()), KEEPFILTERS({SEGMENT_VIEW}))", "count", "Customers who bought or are on file."),
-    ("dim_customer", "Revenue at risk", f"CALCULATE(SUM(dim_customer[value_at_risk]), KEEPFILTERS({SEGMENT_VIEW}))", "money", "What those At Risk spent in the look-back."),
-    ("dim_customer", "Forecast revenue in 90 days", f"CALCULATE(SUM(dim_customer[forecast_90]), KEEPFILTERS({SEGMENT_VIEW}))", "money", "Revenue expected of known customers in the next 90 days; a forecast, not the effect of any action.")])
+MEASURES: tuple[Measure, ...] = tuple(
+    Measure(*row)
+    for row in [
+        (
+            "fact_sales",
+            "Net revenue",
+            "SUM(fact_sales[revenue])",
+            "money",
+            "Revenue of sales less returns.",
+        ),
+        (
+            "fact_sales",
+            "Revenue before returns",
+            "CALCULATE([Net revenue], KEEPFILTERS(fact_sales[is_return] = FALSE()))",
+            "money",
+            "Revenue of sales alone.",
+        ),
+        (
+            "fact_sales",
+            "Return share",
+            "DIVIDE(-CALCULATE([Net revenue], KEEPFILTERS(fact_sales[is_return] = TRUE())), "
+            "[Revenue before returns])",
+            "share",
+            "Value of returns as a share of the revenue before returns.",
+        ),
+        (
+            "fact_sales",
+            "Units",
+            "SUM(fact_sales[quantity])",
+            "number",
+            "Units sold less units returned.",
+        ),
+        (
+            "fact_sales",
+            "Baskets",
+            "CALCULATE(DISTINCTCOUNT(fact_sales[transaction_id]), "
+            "KEEPFILTERS(fact_sales[is_return] = FALSE()))",
+            "count",
+            "Receipts with at least one sale.",
+        ),
+        (
+            "fact_sales",
+            "Buying customers",
+            "CALCULATE(DISTINCTCOUNT(fact_sales[customer_key]), KEEPFILTERS(fact_sales[is_return] "
+            "= FALSE()), KEEPFILTERS(fact_sales[customer_key] <> 0))",
+            "count",
+            "Known customers with at least one sale.",
+        ),
+        (
+            "fact_sales",
+            "Revenue per basket",
+            "DIVIDE([Revenue before returns], [Baskets])",
+            "money",
+            "Mean value of a receipt.",
+        ),
+        (
+            "fact_sales",
+            "Anonymous share",
+            "DIVIDE(CALCULATE([Net revenue], KEEPFILTERS(fact_sales[customer_key] = 0)), [Net "
+            "revenue])",
+            "share",
+            "Share of the net revenue that no customer can be named for.",
+        ),
+        (
+            "fact_sales",
+            "Net revenue a month before",
+            "CALCULATE([Net revenue], DATEADD(dim_date[date], -1, MONTH))",
+            "money",
+            "The same days a month earlier.",
+        ),
+        (
+            "fact_sales",
+            "Net revenue a year before",
+            "CALCULATE([Net revenue], SAMEPERIODLASTYEAR(dim_date[date]))",
+            "money",
+            "The same days a year earlier.",
+        ),
+        (
+            "fact_sales",
+            "Change on a year before",
+            "IF(NOT ISBLANK([Net revenue a year before]), DIVIDE([Net revenue] - [Net revenue a "
+            "year before], [Net revenue a year before]))",
+            "share",
+            "Growth of the net revenue; empty where there is no year before.",
+        ),
+        (
+            "fact_segment_snapshot",
+            "Customers at month end",
+            "VAR LastDay = CALCULATE(MAX(fact_segment_snapshot[month_end]), "
+            "REMOVEFILTERS(dim_segment), REMOVEFILTERS(dim_customer))\nRETURN "
+            "CALCULATE(COUNTROWS(fact_segment_snapshot), "
+            "KEEPFILTERS(fact_segment_snapshot[month_end] = LastDay))",
+            "count",
+            "Customers with a purchase in the look-back, at the last month end in view.",
+        ),
+        (
+            "fact_segment_snapshot",
+            "Share of customers at month end",
+            "DIVIDE([Customers at month end], CALCULATE([Customers at month end], "
+            "REMOVEFILTERS(dim_segment)))",
+            "share",
+            "A segment's share of the customers at that month end.",
+        ),
+        (
+            "fact_recommendation",
+            "Offers",
+            "COUNTROWS(fact_recommendation)",
+            "count",
+            "Lines of all lists.",
+        ),
+        (
+            "fact_recommendation",
+            "Customers with offers",
+            "DISTINCTCOUNT(fact_recommendation[customer_key])",
+            "count",
+            "Customers who have a list.",
+        ),
+        (
+            "fact_recommendation",
+            "Products offered",
+            "DISTINCTCOUNT(fact_recommendation[product_key])",
+            "count",
+            "Different products on the lists.",
+        ),
+        (
+            "dim_customer",
+            "Customers",
+            "CALCULATE(COUNTROWS(dim_customer), KEEPFILTERS(dim_customer[is_known] = TRUE()), "
+            f"KEEPFILTERS({SEGMENT_VIEW}))",
+            "count",
+            "Customers who bought or are on file.",
+        ),
+        (
+            "dim_customer",
+            "Revenue at risk",
+            f"CALCULATE(SUM(dim_customer[value_at_risk]), KEEPFILTERS({SEGMENT_VIEW}))",
+            "money",
+            "What those At Risk spent in the look-back.",
+        ),
+        (
+            "dim_customer",
+            "Forecast revenue in 90 days",
+            f"CALCULATE(SUM(dim_customer[forecast_90]), KEEPFILTERS({SEGMENT_VIEW}))",
+            "money",
+            "Revenue expected of known customers in the next 90 days; a forecast, not the effect "
+            "of any action.",
+        ),
+    ]
+)
 
 # %% ../../nbs/08a_powerbi.ipynb #9a4a7e50
 _NUMBER_FORMATS = {"count": "#,0", "number": "#,0.##", "share": "0.0%", "date": "yyyy-mm-dd"}
 
+
 def _literal(text: str) -> str:
-    "Text as it stands in a format string: a backslash before every character."
+    """Text as it stands in a format string: a backslash before every character."""
     return "".join(f"\\{character}" for character in text)
 
-def format_string(
-    kind: str,          # of a column or measure
-    currency: str = "", # the sign of money
-    decimals: int = 2,  # of the currency
-) -> str:               # such as "\\€#,0.00"; "" where Power BI's own is right
-    "How Power BI shows a number."
+
+def format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
+    """How Power BI shows a number.
+
+    Parameters
+    ----------
+    kind : str
+        Of a column or measure.
+    currency : str, default ""
+        The sign of money.
+    decimals : int, default 2
+        Of the currency.
+
+    Returns
+    -------
+    str
+        Such as "\\€#,0.00"; "" where Power BI's own is right.
+    """
     if kind != "money":
         return _NUMBER_FORMATS.get(kind, "")
     digits = "#,0." + "0" * decimals
@@ -78,55 +234,141 @@ def format_string(
     return _literal(before) + digits.rstrip(".") + _literal(after)
 
 # %% ../../nbs/08a_powerbi.ipynb #eb21f274
-DATA_TYPES = {"key": "int64", "count": "int64", "number": "double", "money": "double", "text": "string", "date": "dateTime", "flag": "boolean"}  # kind: type in TMDL
-SUMMED = {("fact_sales", "quantity"), ("fact_sales", "revenue")}      # columns whose sum means something
-SORTED_BY = {("dim_date", "month_name"): "month", ("dim_date", "weekday_name"): "weekday", ("dim_segment", "segment"): "segment_key"}
+DATA_TYPES = {
+    "key": "int64",
+    "count": "int64",
+    "number": "double",
+    "money": "double",
+    "text": "string",
+    "date": "dateTime",
+    "flag": "boolean",
+}  # kind: type in TMDL
+SUMMED = {
+    ("fact_sales", "quantity"),
+    ("fact_sales", "revenue"),
+}  # columns whose sum means something
+SORTED_BY = {
+    ("dim_date", "month_name"): "month",
+    ("dim_date", "weekday_name"): "weekday",
+    ("dim_segment", "segment"): "segment_key",
+}
 
-def tmdl_name(
-    name: str,  # of a table, column or measure
-) -> str:       # quoted where TMDL wants it
-    "A name in TMDL."
+
+def tmdl_name(name: str) -> str:
+    """A name in TMDL.
+
+    Parameters
+    ----------
+    name : str
+        Of a table, column or measure.
+
+    Returns
+    -------
+    str
+        Quoted where TMDL wants it.
+    """
     return "'" + name.replace("'", "''") + "'" if re.search(r"[\s.=:']", name) else name
 
+
 def _tmdl_value(text: str) -> str:
-    "The value of a property in TMDL: in quotes where blanks or quotes at its ends would be lost."
+    """The value of a property in TMDL: in quotes where blanks or quotes at its ends would be lost."""
     bare = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
     return text if bare else '"' + text.replace('"', '""') + '"'
 
-def tmdl_column(
-    table: Table,       # where it stands
-    column: Column,     # what it is
-    currency: str,      # the sign before money
-    decimals: int,      # of the currency
-) -> str:               # some lines
-    "A column in TMDL."
-    key, shown = (table.name, column.name), "0" if column.kind in ("key", "count") else format_string(column.kind, currency, decimals)  # a year has no separator
-    lines = [f"\t/// {column.about}", f"\tcolumn {tmdl_name(column.name)}", f"\t\tdataType: {DATA_TYPES[column.kind]}"]
-    if column.kind == "key": lines.append("\t\tisHidden")
-    if table.name.startswith("dim") and column is table.columns[0]: lines.append("\t\tisKey")
-    if shown: lines.append(f"\t\tformatString: {_tmdl_value(shown)}")
-    lines += [f"\t\tsummarizeBy: {'sum' if key in SUMMED else 'none'}", f"\t\tsourceColumn: {_tmdl_value(column.name)}"]
-    if key in SORTED_BY: lines.append(f"\t\tsortByColumn: {tmdl_name(SORTED_BY[key])}")
+
+def tmdl_column(table: Table, column: Column, currency: str, decimals: int) -> str:
+    """A column in TMDL.
+
+    Parameters
+    ----------
+    table : Table
+        Where it stands.
+    column : Column
+        What it is.
+    currency : str
+        The sign before money.
+    decimals : int
+        Of the currency.
+
+    Returns
+    -------
+    str
+        Some lines.
+    """
+    # a year has no separator
+    key = (table.name, column.name)
+    shown = (
+        "0" if column.kind in ("key", "count") else format_string(column.kind, currency, decimals)
+    )
+    lines = [
+        f"\t/// {column.about}",
+        f"\tcolumn {tmdl_name(column.name)}",
+        f"\t\tdataType: {DATA_TYPES[column.kind]}",
+    ]
+    if column.kind == "key":
+        lines.append("\t\tisHidden")
+    if table.name.startswith("dim") and column is table.columns[0]:
+        lines.append("\t\tisKey")
+    if shown:
+        lines.append(f"\t\tformatString: {_tmdl_value(shown)}")
+    lines += [
+        f"\t\tsummarizeBy: {'sum' if key in SUMMED else 'none'}",
+        f"\t\tsourceColumn: {_tmdl_value(column.name)}",
+    ]
+    if key in SORTED_BY:
+        lines.append(f"\t\tsortByColumn: {tmdl_name(SORTED_BY[key])}")
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/08a_powerbi.ipynb #eeae9dc8
-def tmdl_measure(
-    measure: Measure,  # what it is
-    currency: str,     # the sign before money
-    decimals: int,     # of the currency
-) -> str:              # some lines
-    "A measure in TMDL; an expression of several lines stands two levels in."
-    dax = f" {measure.dax}" if "\n" not in measure.dax else "".join(f"\n\t\t\t{line}" for line in measure.dax.split("\n"))
+def tmdl_measure(measure: Measure, currency: str, decimals: int) -> str:
+    """A measure in TMDL; an expression of several lines stands two levels in.
+
+    Parameters
+    ----------
+    measure : Measure
+        What it is.
+    currency : str
+        The sign before money.
+    decimals : int
+        Of the currency.
+
+    Returns
+    -------
+    str
+        Some lines.
+    """
+    dax = (
+        f" {measure.dax}"
+        if "\n" not in measure.dax
+        else "".join(f"\n\t\t\t{line}" for line in measure.dax.split("\n"))
+    )
     return f"\t/// {measure.about}\n\tmeasure {tmdl_name(measure.name)} ={dax}\n\t\tformatString: {_tmdl_value(format_string(measure.kind, currency, decimals))}\n"
 
-def tmdl_table(
-    table: Table,    # of the star
-    currency: str,   # the sign before money
-    decimals: int,   # of the currency
-) -> str:            # the file of the table
-    "A table in TMDL: measures, columns, and where its rows come from."
-    head = f"/// A row is {table.grain}.\ntable {table.name}\n" + ("\tdataCategory: Time\n" if table.name == "dim_date" else "")
-    parts = [*(tmdl_measure(m, currency, decimals) for m in MEASURES if m.table == table.name), *(tmdl_column(table, c, currency, decimals) for c in table.columns)]
+
+def tmdl_table(table: Table, currency: str, decimals: int) -> str:
+    """A table in TMDL: measures, columns, and where its rows come from.
+
+    Parameters
+    ----------
+    table : Table
+        Of the star.
+    currency : str
+        The sign before money.
+    decimals : int
+        Of the currency.
+
+    Returns
+    -------
+    str
+        The file of the table.
+    """
+    head = f"/// A row is {table.grain}.\ntable {table.name}\n" + (
+        "\tdataCategory: Time\n" if table.name == "dim_date" else ""
+    )
+    parts = [
+        *(tmdl_measure(m, currency, decimals) for m in MEASURES if m.table == table.name),
+        *(tmdl_column(table, c, currency, decimals) for c in table.columns),
+    ]
     rows = f'\tpartition {table.name} = m\n\t\tmode: import\n\t\tsource =\n\t\t\t\tlet\n\t\t\t\t\tSource = Parquet.Document(File.Contents(Folder & "\\parquet\\{table.name}.parquet"))\n\t\t\t\tin\n\t\t\t\t\tSource\n'
     return "\n".join([head, *parts, rows])
 
@@ -134,70 +376,174 @@ def tmdl_table(
 SCHEMAS = "https://developer.microsoft.com/json-schemas/fabric/"
 MODEL = "retail_ci.SemanticModel/definition"
 
-def relationships(
-    tables: Mapping[str, Table],  # the star
-) -> list[tuple[str, str, str, str]]:  # from table, column, to table, column
-    "Every relationship, from many to one."
-    return [(t.name, c.name, c.joins, tables[c.joins].columns[0].name) for t in tables.values() for c in t.columns if c.joins]
+
+def relationships(tables: Mapping[str, Table]) -> list[tuple[str, str, str, str]]:
+    """Every relationship, from many to one.
+
+    Parameters
+    ----------
+    tables : Mapping[str, Table]
+        The star.
+
+    Returns
+    -------
+    list[tuple[str, str, str, str]]
+        From table, column, to table, column.
+    """
+    return [
+        (t.name, c.name, c.joins, tables[c.joins].columns[0].name)
+        for t in tables.values()
+        for c in t.columns
+        if c.joins
+    ]
+
 
 def model_text(
-    tables: Mapping[str, Table],  # the star
-    currency: str = "",           # the sign before money
-    decimals: int = 2,            # of the currency
-) -> dict[str, str]:              # path within the project: text
-    "The semantic model in TMDL."
+    tables: Mapping[str, Table], currency: str = "", decimals: int = 2
+) -> dict[str, str]:
+    """The semantic model in TMDL.
+
+    Parameters
+    ----------
+    tables : Mapping[str, Table]
+        The star.
+    currency : str, default ""
+        The sign before money.
+    decimals : int, default 2
+        Of the currency.
+
+    Returns
+    -------
+    dict[str, str]
+        Path within the project: text.
+    """
     head = "model Model\n\tculture: en-US\n\tdefaultPowerBIDataSourceVersion: powerBI_V3\n\tdiscourageImplicitMeasures\n\tsourceQueryCulture: en-US\n\tdataAccessOptions\n\t\tlegacyRedirects\n\t\treturnErrorValuesAsNull\n"
-    joins = "\n".join(f"relationship {a}_{b}\n\tfromColumn: {a}.{tmdl_name(b)}\n\ttoColumn: {c}.{tmdl_name(d)}\n" for a, b, c, d in relationships(tables))
-    return {f"{MODEL}/database.tmdl": "database\n\tcompatibilityLevel: 1567\n",
-            f"{MODEL}/model.tmdl": head + "\nannotation __PBI_TimeIntelligenceEnabled = 0\n\n" + "".join(f"ref table {name}\n" for name in tables),
-            f"{MODEL}/expressions.tmdl": '/// The folder that retail-ci export wrote, as Power BI sees it.\nexpression Folder = "C:\\retail_ci\\powerbi" meta [IsParameterQuery=true, Type="Text", IsParameterQueryRequired=true]\n\n\tannotation PBI_ResultType = Text\n',
-            f"{MODEL}/relationships.tmdl": joins, **{f"{MODEL}/tables/{name}.tmdl": tmdl_table(table, currency, decimals) for name, table in tables.items()}}
+    joins = "\n".join(
+        f"relationship {a}_{b}\n\tfromColumn: {a}.{tmdl_name(b)}\n\ttoColumn: {c}.{tmdl_name(d)}\n"
+        for a, b, c, d in relationships(tables)
+    )
+    return {
+        f"{MODEL}/database.tmdl": "database\n\tcompatibilityLevel: 1567\n",
+        f"{MODEL}/model.tmdl": head
+        + "\nannotation __PBI_TimeIntelligenceEnabled = 0\n\n"
+        + "".join(f"ref table {name}\n" for name in tables),
+        f"{MODEL}/expressions.tmdl": '/// The folder that retail-ci export wrote, as Power BI sees it.\nexpression Folder = "C:\\retail_ci\\powerbi" meta [IsParameterQuery=true, Type="Text", IsParameterQueryRequired=true]\n\n\tannotation PBI_ResultType = Text\n',
+        f"{MODEL}/relationships.tmdl": joins,
+        **{
+            f"{MODEL}/tables/{name}.tmdl": tmdl_table(table, currency, decimals)
+            for name, table in tables.items()
+        },
+    }
 
 # %% ../../nbs/08a_powerbi.ipynb #0821f2d5
-def project_text() -> dict[str, str]:  # path within the project: text
-    "The files that make a project of the model: an empty report that reads it."
+def project_text() -> dict[str, str]:
+    """The files that make a project of the model: an empty report that reads it.
+
+    Returns
+    -------
+    dict[str, str]
+        Path within the project: text.
+    """
     page = "overview"
-    files = {"retail_ci.pbip": {"$schema": SCHEMAS + "pbip/pbipProperties/1.0.0/schema.json", "version": "1.0", "artifacts": [{"report": {"path": "retail_ci.Report"}}], "settings": {"enableAutoRecovery": True}},
-             "retail_ci.SemanticModel/definition.pbism": {"$schema": SCHEMAS + "item/semanticModel/definitionProperties/1.0.0/schema.json", "version": "4.0", "settings": {}},
-             "retail_ci.Report/definition.pbir": {"$schema": SCHEMAS + "item/report/definitionProperties/1.0.0/schema.json", "version": "4.0", "datasetReference": {"byPath": {"path": "../retail_ci.SemanticModel"}}},
-             "retail_ci.Report/definition/version.json": {"$schema": SCHEMAS + "item/report/definition/versionMetadata/1.0.0/schema.json", "version": "1.0.0"},
-             "retail_ci.Report/definition/report.json": {"$schema": SCHEMAS + "item/report/definition/report/1.0.0/schema.json", "themeCollection": {}, "layoutOptimization": "None"},
-             "retail_ci.Report/definition/pages/pages.json": {"$schema": SCHEMAS + "item/report/definition/pagesMetadata/1.0.0/schema.json", "pageOrder": [page], "activePageName": page},
-             f"retail_ci.Report/definition/pages/{page}/page.json": {"$schema": SCHEMAS + "item/report/definition/page/1.0.0/schema.json", "name": page, "displayName": "Overview", "displayOption": "FitToPage", "height": 720, "width": 1280}}
+    files = {
+        "retail_ci.pbip": {
+            "$schema": SCHEMAS + "pbip/pbipProperties/1.0.0/schema.json",
+            "version": "1.0",
+            "artifacts": [{"report": {"path": "retail_ci.Report"}}],
+            "settings": {"enableAutoRecovery": True},
+        },
+        "retail_ci.SemanticModel/definition.pbism": {
+            "$schema": SCHEMAS + "item/semanticModel/definitionProperties/1.0.0/schema.json",
+            "version": "4.0",
+            "settings": {},
+        },
+        "retail_ci.Report/definition.pbir": {
+            "$schema": SCHEMAS + "item/report/definitionProperties/1.0.0/schema.json",
+            "version": "4.0",
+            "datasetReference": {"byPath": {"path": "../retail_ci.SemanticModel"}},
+        },
+        "retail_ci.Report/definition/version.json": {
+            "$schema": SCHEMAS + "item/report/definition/versionMetadata/1.0.0/schema.json",
+            "version": "1.0.0",
+        },
+        "retail_ci.Report/definition/report.json": {
+            "$schema": SCHEMAS + "item/report/definition/report/1.0.0/schema.json",
+            "themeCollection": {},
+            "layoutOptimization": "None",
+        },
+        "retail_ci.Report/definition/pages/pages.json": {
+            "$schema": SCHEMAS + "item/report/definition/pagesMetadata/1.0.0/schema.json",
+            "pageOrder": [page],
+            "activePageName": page,
+        },
+        f"retail_ci.Report/definition/pages/{page}/page.json": {
+            "$schema": SCHEMAS + "item/report/definition/page/1.0.0/schema.json",
+            "name": page,
+            "displayName": "Overview",
+            "displayOption": "FitToPage",
+            "height": 720,
+            "width": 1280,
+        },
+    }
     return {path: json.dumps(value, indent=2) + "\n" for path, value in files.items()}
 
 # %% ../../nbs/08a_powerbi.ipynb #67e981bb
 _FLAG = ("true", "false")
 _TEXT = ()  # any text
 
+
 @dataclass(frozen=True)
 class _Kind:
-    "A kind of object in TMDL."
-    within: str                 # the kinds that may hold it
-    needs: str = "name"         # what it must have
+    """A kind of object in TMDL."""
+
+    within: str  # the kinds that may hold it
+    needs: str = "name"  # what it must have
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # property: what it may say
+
 
 _KINDS = {
     "database": _Kind("file", "compatibilityLevel", {"compatibilityLevel": ("1567",)}),
-    "model": _Kind("file", "name", {
-        "culture": _TEXT, "sourceQueryCulture": _TEXT, "discourageImplicitMeasures": _FLAG,
-        "defaultPowerBIDataSourceVersion": ("powerBI_V3",)}),
-    "dataAccessOptions": _Kind("model", "", {
-        "legacyRedirects": _FLAG, "returnErrorValuesAsNull": _FLAG}),
+    "model": _Kind(
+        "file",
+        "name",
+        {
+            "culture": _TEXT,
+            "sourceQueryCulture": _TEXT,
+            "discourageImplicitMeasures": _FLAG,
+            "defaultPowerBIDataSourceVersion": ("powerBI_V3",),
+        },
+    ),
+    "dataAccessOptions": _Kind(
+        "model", "", {"legacyRedirects": _FLAG, "returnErrorValuesAsNull": _FLAG}
+    ),
     "ref": _Kind("file"),
     "expression": _Kind("file", "name expression"),
-    "relationship": _Kind("file", "name fromColumn toColumn", {
-        "fromColumn": _TEXT, "toColumn": _TEXT}),
+    "relationship": _Kind(
+        "file", "name fromColumn toColumn", {"fromColumn": _TEXT, "toColumn": _TEXT}
+    ),
     "table": _Kind("file", "name", {"dataCategory": ("Time",)}),
     "measure": _Kind("table", "name expression", {"formatString": _TEXT}),
-    "column": _Kind("table", "name dataType summarizeBy sourceColumn", {
-        "dataType": tuple(sorted(set(DATA_TYPES.values()))), "summarizeBy": ("none", "sum"),
-        "isHidden": _FLAG, "isKey": _FLAG, "formatString": _TEXT, "sourceColumn": _TEXT,
-        "sortByColumn": _TEXT}),
-    "partition": _Kind("table", "name expression mode source", {
-        "expression": ("m",), "mode": ("import",), "source": _TEXT}),
+    "column": _Kind(
+        "table",
+        "name dataType summarizeBy sourceColumn",
+        {
+            "dataType": tuple(sorted(set(DATA_TYPES.values()))),
+            "summarizeBy": ("none", "sum"),
+            "isHidden": _FLAG,
+            "isKey": _FLAG,
+            "formatString": _TEXT,
+            "sourceColumn": _TEXT,
+            "sortByColumn": _TEXT,
+        },
+    ),
+    "partition": _Kind(
+        "table",
+        "name expression mode source",
+        {"expression": ("m",), "mode": ("import",), "source": _TEXT},
+    ),
     "annotation": _Kind(
-        "file model table measure column partition expression relationship", "name expression"),
+        "file model table measure column partition expression relationship", "name expression"
+    ),
 }
 
 # %% ../../nbs/08a_powerbi.ipynb #32351268
@@ -205,30 +551,36 @@ _NAME = r"'(?:[^'\x00-\x1f\x7f-\x9f]|'')+'|[^\s.=:'\x00-\x1f\x7f-\x9f]+"
 _HEAD = re.compile(rf"({'|'.join(_KINDS)})(?:(?<=ref)\s+table)?(?:\s+({_NAME}))?(?:\s*=\s*(.*))?")
 _PROPERTY = re.compile(r"(\w+)(?:\s*:\s*(.+)|\s*(=)\s*(.*))?")
 
+
 @dataclass
 class Item:
-    "An object of a model: its kind, name, expression, properties, and what is in it."
-    kind: str                                                 # one of `_KINDS`
-    name: str                                                 # without quotes
-    text: str = ""                                            # the expression
+    """An object of a model: its kind, name, expression, properties, and what is in it."""
+
+    kind: str  # one of `_KINDS`
+    name: str  # without quotes
+    text: str = ""  # the expression
     properties: dict[str, str] = field(default_factory=dict)  # key: value; "true" for a flag
-    items: list[Item] = field(default_factory=list)           # the objects in it
-    where: str = ""                                           # file and line, for messages
+    items: list[Item] = field(default_factory=list)  # the objects in it
+    where: str = ""  # file and line, for messages
+
 
 @dataclass(frozen=True)
 class _Line:
-    "A line of TMDL that is neither empty nor a description."
+    """A line of TMDL that is neither empty nor a description."""
+
     level: int  # tabs before it
-    body: str   # what follows them
+    body: str  # what follows them
     where: str  # file and line, for messages
 
     def refuse(self, wanted: str) -> None:
-        "Raise the error of a line that is something else."
+        """Raise the error of a line that is something else."""
         raise DataError(f"{self.where}: expected {wanted}, found {self.body or 'an empty line'!r}.")
 
+
 def _lines(text: str, file: str) -> deque[_Line]:
-    "The lines of a file; a description must be followed by its object."
-    lines, described = deque(), False
+    """The lines of a file; a description must be followed by its object."""
+    lines = deque()
+    described = False
     for number, text_line in enumerate(text.split("\n"), 1):
         body = text_line.lstrip("\t").rstrip()
         line = _Line(len(text_line) - len(text_line.lstrip("\t")), body, f"{file}, line {number}")
@@ -242,17 +594,18 @@ def _lines(text: str, file: str) -> deque[_Line]:
 
 # %% ../../nbs/08a_powerbi.ipynb #e846b015
 def _unquoted(name: str) -> str:
-    "A name without the quotes of TMDL."
+    """A name without the quotes of TMDL."""
     return name[1:-1].replace("''", "'") if name.startswith("'") else name
 
+
 def _unquoted_value(value: str) -> str:
-    "A value without the quotes of TMDL."
+    """A value without the quotes of TMDL."""
     quoted = len(value) > 1 and value.startswith('"') and value.endswith('"')
     return value[1:-1].replace('""', '"') if quoted else value
 
 # %% ../../nbs/08a_powerbi.ipynb #84ae4fae
 def _read_items(lines: deque[_Line], level: int, parent: Item) -> None:
-    "Read what stands at a level into the object that holds it."
+    """Read what stands at a level into the object that holds it."""
     while lines and lines[0].level >= level:
         line = lines.popleft()
         if line.level > level or line.body.startswith(" "):
@@ -262,8 +615,9 @@ def _read_items(lines: deque[_Line], level: int, parent: Item) -> None:
         else:
             _read_property(line, lines, parent)
 
+
 def _read_object(line: _Line, lines: deque[_Line]) -> Item:
-    "Read an object and what it holds."
+    """Read an object and what it holds."""
     kind, name, text = _HEAD.fullmatch(line.body).groups()
     if text == "":
         text = _read_expression(lines, line.level + 2)
@@ -271,8 +625,9 @@ def _read_object(line: _Line, lines: deque[_Line]) -> Item:
     _read_items(lines, line.level + 1, item)
     return item
 
+
 def _read_property(line: _Line, lines: deque[_Line], item: Item) -> None:
-    "Read a property, a flag, or a property that is an expression."
+    """Read a property, a flag, or a property that is an expression."""
     found = _PROPERTY.fullmatch(line.body)
     if not found or item.kind == "file":
         line.refuse("an object, a property or a flag")
@@ -284,8 +639,9 @@ def _read_property(line: _Line, lines: deque[_Line], item: Item) -> None:
     else:
         item.properties[key] = _unquoted_value(value or "true")
 
+
 def _read_expression(lines: deque[_Line], level: int) -> str:
-    "The lines that stand at this level or deeper."
+    """The lines that stand at this level or deeper."""
     found = []
     while lines and lines[0].level >= level:
         found.append(lines.popleft().body)
@@ -293,8 +649,9 @@ def _read_expression(lines: deque[_Line], level: int) -> str:
 
 # %% ../../nbs/08a_powerbi.ipynb #7de4705d
 def _check_item(item: Item, parent: Item) -> None:
-    "Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it holds."
-    kind, where = _KINDS[item.kind], f"{item.where}: "
+    """Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it holds."""
+    kind = _KINDS[item.kind]
+    where = f"{item.where}: "
     if parent.kind not in kind.within.split():
         raise DataError(
             f"{where}{item.kind} stands in a {parent.kind}; expected it in: {kind.within}."
@@ -315,8 +672,9 @@ def _check_item(item: Item, parent: Item) -> None:
     for part in item.items:
         _check_item(part, item)
 
+
 def _check_names(items: list[Item]) -> None:
-    "Raise `DataError` if two objects that stand together have one name, however it is written."
+    """Raise `DataError` if two objects that stand together have one name, however it is written."""
     names = [(item.kind.replace("measure", "column"), item.name.lower()) for item in items]
     times = Counter(names)
     for item, name in zip(items, names):
@@ -325,11 +683,27 @@ def _check_names(items: list[Item]) -> None:
                 f"{item.where}: the name {name[1]!r} stands twice; Power BI ignores capitals."
             )
 
-def read_tmdl(
-    text: str,      # the content of a file
-    where: str = "the model",  # for the message
-) -> list[Item]:    # the objects at the top
-    "Read TMDL; raises `DataError` with the line that is not of it."
+
+def read_tmdl(text: str, where: str = "the model") -> list[Item]:
+    """Read TMDL.
+
+    Parameters
+    ----------
+    text : str
+        The content of a file.
+    where : str, default "the model"
+        For the message.
+
+    Returns
+    -------
+    list[Item]
+        The objects at the top.
+
+    Raises
+    ------
+    DataError
+        With the line that is not of it.
+    """
     file = Item("file", where)
     _read_items(_lines(text, where), 0, file)
     for item in file.items:
@@ -337,43 +711,76 @@ def read_tmdl(
     return file.items
 
 # %% ../../nbs/08a_powerbi.ipynb #3fc76a6c
-FUNCTIONS = {"SUM", "MAX", "CALCULATE", "DIVIDE", "DISTINCTCOUNT", "COUNTROWS", "KEEPFILTERS", "REMOVEFILTERS", "TREATAS", "VALUES", "DATEADD", "SAMEPERIODLASTYEAR", "IF", "ISBLANK", "TRUE", "FALSE"}
+FUNCTIONS = {
+    "SUM",
+    "MAX",
+    "CALCULATE",
+    "DIVIDE",
+    "DISTINCTCOUNT",
+    "COUNTROWS",
+    "KEEPFILTERS",
+    "REMOVEFILTERS",
+    "TREATAS",
+    "VALUES",
+    "DATEADD",
+    "SAMEPERIODLASTYEAR",
+    "IF",
+    "ISBLANK",
+    "TRUE",
+    "FALSE",
+}
 WORDS = {"VAR", "RETURN", "NOT", "MONTH"}
 
-def check_dax(
-    measure: Item,                    # from `read_tmdl`
-    columns: Mapping[str, set[str]],  # table: its columns
-    measures: set[str],               # names of all measures
-) -> None:
-    "Raise `DataError` for a measure that speaks of something that does not exist."
-    text, where = re.sub(r'"[^"]*"', '""', measure.text), f"Measure {measure.name!r}: "
-    if text.count("(") != text.count(")") or text.count("[") != text.count("]"): raise DataError(where + "a bracket does not close.")
+
+def check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str]) -> None:
+    """Raise `DataError` for a measure that speaks of something that does not exist.
+
+    Parameters
+    ----------
+    measure : Item
+        From `read_tmdl`.
+    columns : Mapping[str, set[str]]
+        Table: its columns.
+    measures : set[str]
+        Names of all measures.
+    """
+    text = re.sub(r'"[^"]*"', '""', measure.text)
+    where = f"Measure {measure.name!r}: "
+    if text.count("(") != text.count(")") or text.count("[") != text.count("]"):
+        raise DataError(where + "a bracket does not close.")
     for table, column in re.findall(r"\b(\w+)\[([^\]]+)\]", text):
-        if table not in columns: raise DataError(where + unknown("table", table, sorted(columns)))
-        if column not in columns[table]: raise DataError(where + unknown("column", column, sorted(columns[table]), table))
+        if table not in columns:
+            raise DataError(where + unknown("table", table, sorted(columns)))
+        if column not in columns[table]:
+            raise DataError(where + unknown("column", column, sorted(columns[table]), table))
     rest = re.sub(r"\b\w+\[[^\]]+\]", " ", text)
     for name in re.findall(r"\[([^\]]+)\]", rest):
-        if name not in measures: raise DataError(where + unknown("measure", name, sorted(measures)))
+        if name not in measures:
+            raise DataError(where + unknown("measure", name, sorted(measures)))
     rest = re.sub(r"\[[^\]]+\]", " ", rest)
     for name in re.findall(r"\b([A-Za-z]\w*)\s*\(", rest):
-        if name not in FUNCTIONS: raise DataError(where + unknown("function", name, sorted(FUNCTIONS)))
+        if name not in FUNCTIONS:
+            raise DataError(where + unknown("function", name, sorted(FUNCTIONS)))
     known = FUNCTIONS | WORDS | set(columns) | set(re.findall(r"\bVAR (\w+)", rest))
     for name in re.findall(r"\b[A-Za-z_]\w*", rest):
-        if name not in known: raise DataError(where + unknown("word", name, sorted(known)))
+        if name not in known:
+            raise DataError(where + unknown("word", name, sorted(known)))
 
 # %% ../../nbs/08a_powerbi.ipynb #a5e01296
 def _field(column: Item) -> tuple[str, str, bool]:
-    "What a column of the model says of its column in the star."
+    """What a column of the model says of its column in the star."""
     said = column.properties
     return said["dataType"], said["sourceColumn"], "isKey" in said
 
+
 def _star_fields(table: Table) -> dict[str, tuple[str, str, bool]]:
-    "What the model must say of each column of a table."
+    """What the model must say of each column of a table."""
     key = table.columns[0] if table.name.startswith("dim") else None
     return {c.name: (DATA_TYPES[c.kind], c.name, c is key) for c in table.columns}
 
+
 def _check_tables(items: list[Item], tables: Mapping[str, Table]) -> None:
-    "Raise `DataError` if the tables of the model are not those of the star."
+    """Raise `DataError` if the tables of the model are not those of the star."""
     model = [item for item in items if item.kind == "table"]
     found = {t.name: {c.name: _field(c) for c in t.items if c.kind == "column"} for t in model}
     expected = {table.name: _star_fields(table) for table in tables.values()}
@@ -390,17 +797,33 @@ def _check_tables(items: list[Item], tables: Mapping[str, Table]) -> None:
                 known = sorted(found[table.name])
                 raise DataError(f"{column.where}: " + unknown("column to sort by", by, known))
 
+
 def _ends(relationship: Item) -> tuple[str, str, str, str]:
-    "From table, column, to table, column."
+    """From table, column, to table, column."""
     ends = [relationship.properties[key] for key in ("fromColumn", "toColumn")]
     return tuple(_unquoted(name) for end in ends for name in re.findall(_NAME, end))
 
 # %% ../../nbs/08a_powerbi.ipynb #eb481d4d
-def check_model(
-    files: Mapping[str, str],     # path: text, from `model_text`
-    tables: Mapping[str, Table],  # the star
-) -> dict[str, int]:              # how many tables, columns, measures, relationships
-    "Read the model back and compare it with the star; raises `DataError` for the first thing that is wrong."
+def check_model(files: Mapping[str, str], tables: Mapping[str, Table]) -> dict[str, int]:
+    """Read the model back and compare it with the star.
+
+    Parameters
+    ----------
+    files : Mapping[str, str]
+        Path: text, from `model_text`.
+    tables : Mapping[str, Table]
+        The star.
+
+    Returns
+    -------
+    dict[str, int]
+        How many tables, columns, measures, relationships.
+
+    Raises
+    ------
+    DataError
+        For the first thing that is wrong.
+    """
     items = [item for path, text in files.items() for item in read_tmdl(text, path)]
     _check_names(items)
     missing = {"database", "model", "expression"} - {i.kind for i in items}
@@ -415,24 +838,88 @@ def check_model(
     columns = {t.name: {c.name for c in t.columns} for t in tables.values()}
     for measure in measures:
         check_dax(measure, columns, {m.name for m in measures})
-    return {"tables": len(columns), "columns": sum(map(len, columns.values())), "measures": len(measures), "relationships": len(ends)}
+    return {
+        "tables": len(columns),
+        "columns": sum(map(len, columns.values())),
+        "measures": len(measures),
+        "relationships": len(ends),
+    }
 
 # %% ../../nbs/08a_powerbi.ipynb #f133ce32
-def dictionary(
-    star: Star,            # the tables
-    rows: Mapping[str, int],  # table: rows
-    run: Run,              # where they come from
-) -> dict[str, Any]:       # for dictionary.json
-    "What every table, column and measure means."
-    first, last = star.con.execute("SELECT first_day, last_day FROM span").fetchall()[0]
-    tables = [{"table": t.name, "a row is": t.grain, "rows": rows[t.name], "columns": [{"column": c.name, "type": DATA_TYPES[c.kind], "meaning": c.about, **({"joins": c.joins} if c.joins else {})} for c in t.columns]} for t in star.tables.values()]
-    return {"made_by": "retail-ci export --format powerbi", "run": run.config.name, "first_day": first, "last_day": last, "currency": run.config.report.currency, "decimals": star.decimals, "notes": star.notes,
-            "tables": tables, "measures": [{"measure": m.name, "table": m.table, "meaning": m.about, "dax": m.dax} for m in MEASURES], "views": list(VIEWS)}
+def dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]:
+    """What every table, column and measure means.
 
-def theme() -> dict[str, Any]:  # for theme.json
-    "The colours of the house for Power BI; the segments come first, in their order."
-    return {"name": "retail_ci", "dataColors": [*SEGMENTS.values(), SECOND], "background": "#FFFFFF", "foreground": INK, "tableAccent": ACCENT, "good": SEGMENTS["Loyal Customers"], "neutral": SEGMENTS["At Risk"], "bad": SECOND,
-            "maximum": ACCENT, "center": GRID, "minimum": SECOND, "textClasses": {"label": {"color": INK}, "title": {"color": INK}}}
+    Parameters
+    ----------
+    star : Star
+        The tables.
+    rows : Mapping[str, int]
+        Table: rows.
+    run : Run
+        Where they come from.
+
+    Returns
+    -------
+    dict[str, Any]
+        For dictionary.json.
+    """
+    first, last = star.con.execute("SELECT first_day, last_day FROM span").fetchall()[0]
+    tables = [
+        {
+            "table": t.name,
+            "a row is": t.grain,
+            "rows": rows[t.name],
+            "columns": [
+                {
+                    "column": c.name,
+                    "type": DATA_TYPES[c.kind],
+                    "meaning": c.about,
+                    **({"joins": c.joins} if c.joins else {}),
+                }
+                for c in t.columns
+            ],
+        }
+        for t in star.tables.values()
+    ]
+    return {
+        "made_by": "retail-ci export --format powerbi",
+        "run": run.config.name,
+        "first_day": first,
+        "last_day": last,
+        "currency": run.config.report.currency,
+        "decimals": star.decimals,
+        "notes": star.notes,
+        "tables": tables,
+        "measures": [
+            {"measure": m.name, "table": m.table, "meaning": m.about, "dax": m.dax}
+            for m in MEASURES
+        ],
+        "views": list(VIEWS),
+    }
+
+
+def theme() -> dict[str, Any]:
+    """The colours of the house for Power BI; the segments come first, in their order.
+
+    Returns
+    -------
+    dict[str, Any]
+        For theme.json.
+    """
+    return {
+        "name": "retail_ci",
+        "dataColors": [*SEGMENTS.values(), SECOND],
+        "background": "#FFFFFF",
+        "foreground": INK,
+        "tableAccent": ACCENT,
+        "good": SEGMENTS["Loyal Customers"],
+        "neutral": SEGMENTS["At Risk"],
+        "bad": SECOND,
+        "maximum": ACCENT,
+        "center": GRID,
+        "minimum": SECOND,
+        "textClasses": {"label": {"color": INK}, "title": {"color": INK}},
+    }
 
 # %% ../../nbs/08a_powerbi.ipynb #1a168b52
 README = """# Tables for Power BI
@@ -458,68 +945,155 @@ The program that wrote this model has checked it, and a test of that program rea
 
 {tables}"""
 
-def readme(
-    facts: Mapping[str, Any],     # from `dictionary`
-    tables: Mapping[str, Table],  # the star
-) -> str:                         # README.md of the export
-    "How to open it, and what is in it."
-    say = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-    parts = [f"### {t['table']}\n\nA row is {t['a row is']}. Rows: {t['rows']:,}.\n\n| Column | Type | Meaning |\n|---|---|---|\n" + "".join(f"| {say(c['column'])} | {c['type']} | {say(c['meaning'])} |\n" for c in t["columns"]) for t in facts["tables"]]
-    return README.format(first_day=facts["first_day"], last_day=facts["last_day"], run=facts["run"], notes="".join(f"- {say(n)}\n" for n in facts["notes"]) + ("\n" if facts["notes"] else ""),
-                         joins="".join(f"- {a}.{b} → {c}.{d}\n" for a, b, c, d in relationships(tables)).rstrip(), tables="\n".join(parts))
+
+def readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
+    """How to open it, and what is in it.
+
+    Parameters
+    ----------
+    facts : Mapping[str, Any]
+        From `dictionary`.
+    tables : Mapping[str, Table]
+        The star.
+
+    Returns
+    -------
+    str
+        README.md of the export.
+    """
+
+    def say(text):
+        return str(text).replace("|", "\\|").replace("\n", " ")
+
+    parts = [
+        f"### {t['table']}\n\nA row is {t['a row is']}. Rows: {t['rows']:,}.\n\n| Column | Type | "
+        "Meaning |\n|---|---|---|\n"
+        + "".join(
+            f"| {say(c['column'])} | {c['type']} | {say(c['meaning'])} |\n" for c in t["columns"]
+        )
+        for t in facts["tables"]
+    ]
+    return README.format(
+        first_day=facts["first_day"],
+        last_day=facts["last_day"],
+        run=facts["run"],
+        notes="".join(f"- {say(n)}\n" for n in facts["notes"]) + ("\n" if facts["notes"] else ""),
+        joins="".join(f"- {a}.{b} → {c}.{d}\n" for a, b, c, d in relationships(tables)).rstrip(),
+        tables="\n".join(parts),
+    )
 
 # %% ../../nbs/08a_powerbi.ipynb #12a1a630
 MARK = "dictionary.json"  # the file by which an export is known
 Progress = Callable[[str, int, int], None]  # told what is done, the steps before it, and all steps
 
-def write_table(
-    star: Star,    # the tables
-    name: str,     # one of them
-    part: Path,    # the folder of the export
-    bom: bool,     # whether CSV begins with a mark for Excel
-) -> None:
-    "Write a table as parquet and as CSV; it is read from there afterwards."
+
+def write_table(star: Star, name: str, part: Path, bom: bool) -> None:
+    """Write a table as parquet and as CSV; it is read from there afterwards.
+
+    Parameters
+    ----------
+    star : Star
+        The tables.
+    name : str
+        One of them.
+    part : Path
+        The folder of the export.
+    bom : bool
+        Whether CSV begins with a mark for Excel.
+    """
     file = part / "parquet" / f"{name}.parquet"
-    with replacing(file) as temporary: star.con.execute(f"COPY (SELECT * FROM {name}) TO {sql_text(temporary)} (FORMAT parquet, COMPRESSION zstd)")
+    with replacing(file) as temporary:
+        star.con.execute(
+            f"COPY (SELECT * FROM {name}) TO {sql_text(temporary)} (FORMAT parquet, COMPRESSION "
+            "zstd)"
+        )
     star.con.execute(f"DROP {'TABLE' if name.startswith('dim') else 'VIEW'} {name}")
     star.con.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({sql_text(file)})")
     write_csv(star.con, f"SELECT * FROM {name}", part / "csv" / f"{name}.csv", bom)
 
+
 def export_powerbi(
-    run: Run,               # a finished run
-    out: Path,              # the folder
-    bom: bool = False,      # whether CSV begins with a mark for Excel
-    progress: Progress | None = None,  # told about each step
-) -> dict[str, Any]:        # the dictionary
-    "Write the star, the model, the dictionary and the theme to a folder, all or nothing."
+    run: Run, out: Path, bom: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the star, the model, the dictionary and the theme to a folder, all or nothing.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    out : Path
+        The folder.
+    bom : bool, default False
+        Whether CSV begins with a mark for Excel.
+    progress : Progress | None, default None
+        Told about each step.
+
+    Returns
+    -------
+    dict[str, Any]
+        The dictionary.
+    """
     steps = ["reading the run", *(t.name for t in TABLES), "keys", "views and model"]
-    tell = lambda step: progress(step, steps.index(step), len(steps)) if progress else None
+
+    def tell(step):
+        return progress(step, steps.index(step), len(steps)) if progress else None
+
     with replacing_folder(out, MARK) as part:
         tell(steps[0])
         star = open_star(run, [m.name for m in MEASURES])
-        for name in star.tables: tell(name); write_table(star, name, part, bom)
+        for name in star.tables:
+            tell(name)
+            write_table(star, name, part, bom)
         tell("keys")
         rows = check_keys(star.con, star.tables)
         tell("views and model")
-        for name, query in VIEWS.items(): write_csv(star.con, query, part / "views" / f"{name}.csv", bom)
+        for name, query in VIEWS.items():
+            write_csv(star.con, query, part / "views" / f"{name}.csv", bom)
         facts = write_words(star, rows, run, part, bom)
         star.con.close()
     return facts
 
 # %% ../../nbs/08a_powerbi.ipynb #0433f239
 def write_words(
-    star: Star,               # the tables
-    rows: Mapping[str, int],  # table: rows
-    run: Run,                 # where they come from
-    part: Path,               # the folder of the export
-    bom: bool,                # whether CSV begins with a mark for Excel
-) -> dict[str, Any]:          # the dictionary
-    "Write the model, the dictionary, the theme and the README."
-    model, facts = model_text(star.tables, run.config.report.currency, star.decimals), dictionary(star, rows, run)
+    star: Star, rows: Mapping[str, int], run: Run, part: Path, bom: bool
+) -> dict[str, Any]:
+    """Write the model, the dictionary, the theme and the README.
+
+    Parameters
+    ----------
+    star : Star
+        The tables.
+    rows : Mapping[str, int]
+        Table: rows.
+    run : Run
+        Where they come from.
+    part : Path
+        The folder of the export.
+    bom : bool
+        Whether CSV begins with a mark for Excel.
+
+    Returns
+    -------
+    dict[str, Any]
+        The dictionary.
+    """
+    model = model_text(star.tables, run.config.report.currency, star.decimals)
+    facts = dictionary(star, rows, run)
     check_model(model, star.tables)
-    for path, text in {**{f"model/{p}": t for p, t in {**model, **project_text()}.items()}, "README.md": readme(facts, star.tables)}.items():
-        with replacing(part / path) as temporary: temporary.write_text(text, encoding="utf-8")
-    words = pd.DataFrame([(t["table"], c["column"], c["type"], c["meaning"], c.get("joins", "")) for t in facts["tables"] for c in t["columns"]], columns=["table", "column", "type", "meaning", "joins"])
+    for path, text in {
+        **{f"model/{p}": t for p, t in {**model, **project_text()}.items()},
+        "README.md": readme(facts, star.tables),
+    }.items():
+        with replacing(part / path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    words = pd.DataFrame(
+        [
+            (t["table"], c["column"], c["type"], c["meaning"], c.get("joins", ""))
+            for t in facts["tables"]
+            for c in t["columns"]
+        ],
+        columns=["table", "column", "type", "meaning", "joins"],
+    )
     star.con.register("words", words)
     write_csv(star.con, "SELECT * FROM words", part / "dictionary.csv", bom)
     save(theme(), part / "theme.json")

@@ -4,20 +4,23 @@
 
 # %% ../../nbs/08_star_schema.ipynb #10fc52ca
 from __future__ import annotations
+
 import codecs
 import contextlib
 import ctypes
 import dataclasses
 import os
-import pandas as pd
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, date_names, plain_name, sql_name, sql_text
-from ..core.runs import check_writable, replacing, Run, staging
+from ..core.runs import Run, check_writable, replacing, staging
 from ..core.show import SEGMENTS
 from ..data.engines import connect_duckdb
 
@@ -29,49 +32,98 @@ __all__ = ['FORMULA', 'PLAIN_NUMBER', 'KINDS', 'FACT_SALES', 'FACT_SNAPSHOT', 'F
            'Star', 'open_star', 'decimals', 'check_parts', 'check_keys', 'remarks']
 
 # %% ../../nbs/08_star_schema.ipynb #370408fa
-FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"     # text that a spreadsheet might run
+FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"  # text that a spreadsheet might run
 PLAIN_NUMBER = "[ ]*[+-]?[0-9]+([.,][0-9]+)?[ ]*"  # what is none, although it begins with a sign
 
-def escape_formulas(
-    table: pd.DataFrame,  # any table
-) -> pd.DataFrame:        # the same, with text that looks like a formula marked as text
-    "Put an apostrophe before text that a spreadsheet would run."
+
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Put an apostrophe before text that a spreadsheet would run.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Any table.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same, with text that looks like a formula marked as text.
+    """
     out = table.copy()
     for column in out.columns:
-        if pd.api.types.is_string_dtype(out[column]) or out[column].dtype == object or isinstance(out[column].dtype, pd.CategoricalDtype):
+        if (
+            pd.api.types.is_string_dtype(out[column])
+            or out[column].dtype == object
+            or isinstance(out[column].dtype, pd.CategoricalDtype)
+        ):
             text = out[column].astype("string")
             runs = text.str.match(FORMULA, na=False) & ~text.str.fullmatch(PLAIN_NUMBER, na=False)
             out[column] = text.where(~runs.astype(bool), "'" + text)
     return out
 
 # %% ../../nbs/08_star_schema.ipynb #4593a364
-def sql_escaped(
-    name: str,  # a column of text
-) -> str:       # an expression
-    "`escape_formulas` for one column, in SQL."
+def sql_escaped(name: str) -> str:
+    """`escape_formulas` for one column, in SQL.
+
+    Parameters
+    ----------
+    name : str
+        A column of text.
+
+    Returns
+    -------
+    str
+        An expression.
+    """
     column = sql_name(name)
     return f"CASE WHEN regexp_matches({column}, {sql_text(FORMULA)}) AND NOT regexp_full_match({column}, {sql_text(PLAIN_NUMBER)}) THEN '''' || {column} ELSE {column} END AS {column}"
 
 # %% ../../nbs/08_star_schema.ipynb #db56bff3
-def write_csv(
-    con: Any,             # a DuckDB connection
-    query: str,           # what to write
-    path: Path,           # the file; its place is taken only when all is written
-    bom: bool = False,    # begin with the mark that Excel wants
-) -> Path:                # `path`
-    "Write the answer to a query as CSV, with formulas marked as text, without holding it in memory."
+def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
+    """Write the answer to a query as CSV, with formulas marked as text, without holding it in
+    memory.
+
+    Parameters
+    ----------
+    con : Any
+        A DuckDB connection.
+    query : str
+        What to write.
+    path : Path
+        The file; its place is taken only when all is written.
+    bom : bool, default False
+        Begin with the mark that Excel wants.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
     kinds = con.execute(f"DESCRIBE {query}").fetchall()
-    columns = ", ".join(sql_escaped(name) if kind == "VARCHAR" else sql_name(name) for name, kind, *_ in kinds)
+    columns = ", ".join(
+        sql_escaped(name) if kind == "VARCHAR" else sql_name(name) for name, kind, *_ in kinds
+    )
     with replacing(path) as part:
-        con.execute(f"COPY (SELECT {columns} FROM ({query})) TO {sql_text(part)} (FORMAT csv, HEADER, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', DATEFORMAT '%Y-%m-%d', TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%S')")
-        if bom: put_first(codecs.BOM_UTF8, part)
+        con.execute(
+            f"COPY (SELECT {columns} FROM ({query})) TO {sql_text(part)} (FORMAT csv, HEADER, "
+            "DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', DATEFORMAT '%Y-%m-%d', "
+            "TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%S')"
+        )
+        if bom:
+            put_first(codecs.BOM_UTF8, part)
     return path
 
-def put_first(
-    head: bytes,  # what is to stand first
-    path: Path,   # a file
-) -> None:
-    "Put bytes before the rest of a file."
+
+def put_first(head: bytes, path: Path) -> None:
+    """Put bytes before the rest of a file.
+
+    Parameters
+    ----------
+    head : bytes
+        What is to stand first.
+    path : Path
+        A file.
+    """
     whole = path.with_name(f"{path.name}.whole")
     with whole.open("wb") as out, path.open("rb") as rest:
         out.write(head)
@@ -79,33 +131,76 @@ def put_first(
     whole.replace(path)
 
 # %% ../../nbs/08_star_schema.ipynb #1df5eedd
-def check_folder(
-    path: Path,  # where an export is to go
-    mark: str,   # the file by which an earlier export is known
-) -> Path:       # the folder, absolute
-    "Raise `ConfigError` for a place that an export must not take, and `RunError` for one in a finished run."
+def check_folder(path: Path, mark: str) -> Path:
+    """Raise `ConfigError` for a place that an export must not take, and `RunError` for one in a
+    finished run.
+
+    Parameters
+    ----------
+    path : Path
+        Where an export is to go.
+    mark : str
+        The file by which an earlier export is known.
+
+    Returns
+    -------
+    Path
+        The folder, absolute.
+    """
     place = path.resolve()
     check_writable(place, "give another folder to --out")
-    if place in (Path.cwd(), *Path.cwd().parents): raise ConfigError(f"The folder {path} is the one in which you are, or holds it; give another to --out.")
-    if place.exists() and not place.is_dir(): raise ConfigError(f"--out must name a folder, and {path} is a file; give another name.")
-    if place.is_dir() and any(place.iterdir()) and not (place / mark).is_file(): raise ConfigError(f"The folder {path} holds files that are no export of ours, and they would be lost; give a new or an empty folder to --out.")
+    if place in (Path.cwd(), *Path.cwd().parents):
+        raise ConfigError(
+            f"The folder {path} is the one in which you are, or holds it; give another to --out."
+        )
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"--out must name a folder, and {path} is a file; give another name.")
+    if place.is_dir() and any(place.iterdir()) and not (place / mark).is_file():
+        raise ConfigError(
+            f"The folder {path} holds files that are no export of ours, and they would be lost; "
+            "give a new or an empty folder to --out."
+        )
     return place
 
-def exchange(
-    one: Path,    # a folder
-    other: Path,  # another
-) -> bool:        # whether the system could do it
-    "Let two folders change places in one step."
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step.
+
+    Parameters
+    ----------
+    one : Path
+        A folder.
+    other : Path
+        Another.
+
+    Returns
+    -------
+    bool
+        Whether the system could do it.
+    """
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
-    return rename is not None and rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    return (
+        rename is not None and rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
+    )  # AT_FDCWD, RENAME_EXCHANGE
 
 # %% ../../nbs/08_star_schema.ipynb #6dca518a
 @contextlib.contextmanager
-def replacing_folder(
-    path: Path,       # where the folder is to be
-    mark: str,        # the file by which an earlier export is known
-) -> Iterator[Path]:  # an empty folder beside it
-    "Write a folder that takes its place only if all went well; what a killed export left is removed."
+def replacing_folder(path: Path, mark: str) -> Iterator[Path]:
+    """Write a folder that takes its place only if all went well; what a killed export left is
+    removed.
+
+    Parameters
+    ----------
+    path : Path
+        Where the folder is to be.
+    mark : str
+        The file by which an earlier export is known.
+
+    Returns
+    -------
+    Iterator[Path]
+        An empty folder beside it.
+    """
     place = check_folder(path, mark)
     with staging(f".{place.name}", place.parent) as folder:
         part = folder / place.name
@@ -114,316 +209,936 @@ def replacing_folder(
         if place.exists() and not exchange(part, place):
             place.rename(folder / "old")
             part.rename(place)
-        elif not place.exists(): part.rename(place)
+        elif not place.exists():
+            part.rename(place)
 
 # %% ../../nbs/08_star_schema.ipynb #84f53618
-KINDS: dict[str, str] = {"key": "INTEGER", "count": "BIGINT", "number": "DOUBLE", "money": "DOUBLE", "text": "VARCHAR", "date": "DATE", "flag": "BOOLEAN"}  # kind of column: its type
+KINDS: dict[str, str] = {
+    "key": "INTEGER",
+    "count": "BIGINT",
+    "number": "DOUBLE",
+    "money": "DOUBLE",
+    "text": "VARCHAR",
+    "date": "DATE",
+    "flag": "BOOLEAN",
+}  # kind of column: its type
+
 
 @dataclass(frozen=True)
 class Column:
-    "A column of a table: what it is called, what it holds, what it means."
-    name: str        # as the reader sees it
-    kind: str        # one of `KINDS`
-    about: str       # one sentence for the dictionary
-    sql: str = ""    # where it comes from; the column of that name if left out
+    """A column of a table: what it is called, what it holds, what it means."""
+
+    name: str  # as the reader sees it
+    kind: str  # one of `KINDS`
+    about: str  # one sentence for the dictionary
+    sql: str = ""  # where it comes from; the column of that name if left out
     joins: str = ""  # the dimension whose rows it names
+
 
 @dataclass(frozen=True)
 class Table:
-    "A table of the star: what a row is, where rows come from, and the columns."
-    name: str                    # fact_... or dim_...
-    grain: str                   # what a row is
-    source: str                  # what follows FROM
+    """A table of the star: what a row is, where rows come from, and the columns."""
+
+    name: str  # fact_... or dim_...
+    grain: str  # what a row is
+    source: str  # what follows FROM
     columns: tuple[Column, ...]  # in order
 
     def query(self) -> str:
-        "The table as a query."
-        return "SELECT " + ", ".join(f"CAST({c.sql or sql_name(c.name)} AS {KINDS[c.kind]}) AS {sql_name(c.name)}" for c in self.columns) + f" FROM {self.source}"
+        """The table as a query."""
+        return (
+            "SELECT "
+            + ", ".join(
+                f"CAST({c.sql or sql_name(c.name)} AS {KINDS[c.kind]}) AS {sql_name(c.name)}"
+                for c in self.columns
+            )
+            + f" FROM {self.source}"
+        )
 
 # %% ../../nbs/08_star_schema.ipynb #1b39e352
-FACT_SALES = Table("fact_sales", "a line of a receipt that was kept, sales and returns", "log LEFT JOIN who ON log.customer_id = who.customer_id LEFT JOIN what ON log.product_id = what.product_id", (
-    Column("date", "date", "The day of the sale.", "log.date", "dim_date"),
-    Column("hour", "count", "The hour of the day, 0 to 23; 0 where the source has days only.", "hour(log.date)"),
-    Column("transaction_id", "text", "The receipt (basket) that the line belongs to.", "log.transaction_id"),
-    Column("customer_key", "key", "Who bought; 0 where the sale is anonymous.", "CASE WHEN log.customer_id IS NULL THEN 0 ELSE who.customer_key END", "dim_customer"),
-    Column("product_key", "key", "What was bought; 0 where the source names no products.", "CASE WHEN log.product_id IS NULL THEN 0 ELSE what.product_key END", "dim_product"),
-    Column("segment_key", "key", "The customer's segment at the end of the data, not at the time of the sale.", "coalesce(who.segment_key, 0)", "dim_segment"),
-    Column("quantity", "number", "Units; negative on returns.", "log.quantity"),
-    Column("unit_price", "money", "The price of one unit.", "log.price"),
-    Column("revenue", "money", "What was paid for the line; negative on returns.", "log.revenue"),
-    Column("is_return", "flag", "Whether the line is a return.", "log.is_return")))
+FACT_SALES = Table(
+    "fact_sales",
+    "a line of a receipt that was kept, sales and returns",
+    "log LEFT JOIN who ON log.customer_id = who.customer_id LEFT JOIN what ON log.product_id = "
+    "what.product_id",
+    (
+        Column("date", "date", "The day of the sale.", "log.date", "dim_date"),
+        Column(
+            "hour",
+            "count",
+            "The hour of the day, 0 to 23; 0 where the source has days only.",
+            "hour(log.date)",
+        ),
+        Column(
+            "transaction_id",
+            "text",
+            "The receipt (basket) that the line belongs to.",
+            "log.transaction_id",
+        ),
+        Column(
+            "customer_key",
+            "key",
+            "Who bought; 0 where the sale is anonymous.",
+            "CASE WHEN log.customer_id IS NULL THEN 0 ELSE who.customer_key END",
+            "dim_customer",
+        ),
+        Column(
+            "product_key",
+            "key",
+            "What was bought; 0 where the source names no products.",
+            "CASE WHEN log.product_id IS NULL THEN 0 ELSE what.product_key END",
+            "dim_product",
+        ),
+        Column(
+            "segment_key",
+            "key",
+            "The customer's segment at the end of the data, not at the time of the sale.",
+            "coalesce(who.segment_key, 0)",
+            "dim_segment",
+        ),
+        Column("quantity", "number", "Units; negative on returns.", "log.quantity"),
+        Column("unit_price", "money", "The price of one unit.", "log.price"),
+        Column(
+            "revenue", "money", "What was paid for the line; negative on returns.", "log.revenue"
+        ),
+        Column("is_return", "flag", "Whether the line is a return.", "log.is_return"),
+    ),
+)
 
 # %% ../../nbs/08_star_schema.ipynb #51ec28f6
-FACT_SNAPSHOT = Table("fact_segment_snapshot", "a customer at a month end, with a purchase in the look-back", "pictures AS f LEFT JOIN who ON f.customer_id = who.customer_id LEFT JOIN kinds ON f.segment = kinds.segment ORDER BY 1, 2", (
-    Column("month_end", "date", "The last day of the month.", "f.month_end", "dim_date"),
-    Column("customer_key", "key", "The customer.", "who.customer_key", "dim_customer"),
-    Column("segment_key", "key", "The customer's segment at that month end.", "kinds.segment_key", "dim_segment"),
-    Column("recency", "count", "Days since the last purchase, at that month end.", "f.recency"),
-    Column("frequency", "count", "Purchases in the look-back.", "f.frequency"),
-    Column("monetary", "money", "Net revenue in the look-back.", "round(f.monetary, 4)"),
-    Column("short_history", "flag", "Whether the customer is known for less than the look-back.", "f.short_history"),
-    Column("r_score", "count", "Recency score; the highest is best.", "f.r_score"),
-    Column("f_score", "count", "Frequency score; the highest is best.", "f.f_score"),
-    Column("m_score", "count", "Monetary score; the highest is best.", "f.m_score")))
+FACT_SNAPSHOT = Table(
+    "fact_segment_snapshot",
+    "a customer at a month end, with a purchase in the look-back",
+    "pictures AS f LEFT JOIN who ON f.customer_id = who.customer_id LEFT JOIN kinds ON f.segment "
+    "= kinds.segment ORDER BY 1, 2",
+    (
+        Column("month_end", "date", "The last day of the month.", "f.month_end", "dim_date"),
+        Column("customer_key", "key", "The customer.", "who.customer_key", "dim_customer"),
+        Column(
+            "segment_key",
+            "key",
+            "The customer's segment at that month end.",
+            "kinds.segment_key",
+            "dim_segment",
+        ),
+        Column("recency", "count", "Days since the last purchase, at that month end.", "f.recency"),
+        Column("frequency", "count", "Purchases in the look-back.", "f.frequency"),
+        Column("monetary", "money", "Net revenue in the look-back.", "round(f.monetary, 4)"),
+        Column(
+            "short_history",
+            "flag",
+            "Whether the customer is known for less than the look-back.",
+            "f.short_history",
+        ),
+        Column("r_score", "count", "Recency score; the highest is best.", "f.r_score"),
+        Column("f_score", "count", "Frequency score; the highest is best.", "f.f_score"),
+        Column("m_score", "count", "Monetary score; the highest is best.", "f.m_score"),
+    ),
+)
 
-FACT_RECOMMENDATION = Table("fact_recommendation", "a product on a customer's list", "lists AS f LEFT JOIN who ON f.customer_id = who.customer_id LEFT JOIN what ON f.product_id = what.product_id ORDER BY 2, 5, 3", (
-    Column("as_of", "date", "The last day of the data that the list was made from.", "(SELECT last_day FROM span)", "dim_date"),
-    Column("customer_key", "key", "Whose list it is.", "who.customer_key", "dim_customer"),
-    Column("product_key", "key", "The recommended product.", "what.product_key", "dim_product"),
-    Column("segment_key", "key", "The customer's segment at the end of the data.", "coalesce(who.segment_key, 0)", "dim_segment"),
-    Column("rank", "count", "The place on the list; 1 is first.", "f.rank"),
-    Column("score", "number", "How strongly the product is recommended, 0 to 1; comparable within one method.", "round(f.score, 6)"),
-    Column("method", "text", "How the product was found.", "f.method"),
-    Column("reason", "text", "Why it is on the list, in a sentence for the customer.", "f.reason")))
+FACT_RECOMMENDATION = Table(
+    "fact_recommendation",
+    "a product on a customer's list",
+    "lists AS f LEFT JOIN who ON f.customer_id = who.customer_id LEFT JOIN what ON f.product_id = "
+    "what.product_id ORDER BY 2, 5, 3",
+    (
+        Column(
+            "as_of",
+            "date",
+            "The last day of the data that the list was made from.",
+            "(SELECT last_day FROM span)",
+            "dim_date",
+        ),
+        Column("customer_key", "key", "Whose list it is.", "who.customer_key", "dim_customer"),
+        Column("product_key", "key", "The recommended product.", "what.product_key", "dim_product"),
+        Column(
+            "segment_key",
+            "key",
+            "The customer's segment at the end of the data.",
+            "coalesce(who.segment_key, 0)",
+            "dim_segment",
+        ),
+        Column("rank", "count", "The place on the list; 1 is first.", "f.rank"),
+        Column(
+            "score",
+            "number",
+            "How strongly the product is recommended, 0 to 1; comparable within one method.",
+            "round(f.score, 6)",
+        ),
+        Column("method", "text", "How the product was found.", "f.method"),
+        Column(
+            "reason", "text", "Why it is on the list, in a sentence for the customer.", "f.reason"
+        ),
+    ),
+)
 
 # %% ../../nbs/08_star_schema.ipynb #cc75ca00
-DIM_CUSTOMER = Table("dim_customer", "a customer who bought or is on file, and one row for the unknown customer", """(SELECT * FROM people UNION ALL BY NAME SELECT NULL AS customer_id) AS p
-    LEFT JOIN who ON p.customer_id = who.customer_id LEFT JOIN features AS f ON p.customer_id = f.customer_id LEFT JOIN segments AS s ON p.customer_id = s.customer_id LEFT JOIN worth AS w ON p.customer_id = w.customer_id ORDER BY 1""", (
-    Column("customer_key", "key", "The number of the customer in this export; 0 is the unknown customer.", "coalesce(who.customer_key, 0)"),
-    Column("customer_id", "text", "The customer's id in the source.", "coalesce(p.customer_id, '(unknown)')"),
-    Column("is_known", "flag", "False for the unknown customer only.", "p.customer_id IS NOT NULL"),
-    Column("segment_key", "key", "The segment at the end of the data; 0 for those without a purchase in the look-back.", "coalesce(who.segment_key, 0)"),
-    Column("segment", "text", "The name of that segment.", "coalesce(s.segment, 'No segment')"),
-    Column("rfm_segment", "text", "The name in the grid of scores.", "f.rfm_segment"),
-    Column("rfm_score", "text", "Scores for recency, frequency and monetary value, such as 545.", "f.rfm_score"),
-    Column("r_score", "count", "Recency score; the highest is best.", "f.r_score"),
-    Column("f_score", "count", "Frequency score; the highest is best.", "f.f_score"),
-    Column("m_score", "count", "Monetary score; the highest is best.", "f.m_score"),
-    Column("recency", "count", "Days since the last purchase.", "f.recency"),
-    Column("frequency", "count", "Purchases in the look-back.", "f.frequency"),
-    Column("monetary", "money", "Net revenue in the look-back.", "round(f.monetary, 4)"),
-    Column("basket_value", "money", "Mean value of a purchase.", "round(f.basket_value, 4)"),
-    Column("basket_size", "number", "Mean number of lines in a purchase.", "round(f.basket_size, 4)"),
-    Column("category_variety", "count", "Different categories bought.", "f.category_variety"),
-    Column("weekend_ratio", "number", "Share of purchases on a weekend, 0 to 1.", "round(f.weekend_ratio, 4)"),
-    Column("first_purchase", "date", "The day of the first purchase in the data.", "p.first_purchase"),
-    Column("looks_like_a_counter", "flag", "Whether the id looks like a till or a house account.", "coalesce(p.counter_like, FALSE)"),
-    Column("outlier", "flag", "Whether the habits are unlike anybody's.", "s.outlier"),
-    Column("why", "text", "Why the customer is in the segment.", "s.why"),
-    Column("action", "text", "What to do.", "s.action"),
-    Column("value_at_risk", "money", "What those At Risk spent in the look-back; 0 for all others.", "round(s.value_at_risk, 4)"),
-    Column("chance_active", "number", "The probability that the customer will ever come again, 0 to 1; a forecast.", "round(w.p_alive, 4)"),
-    Column("forecast_90", "money", "Revenue expected in the next 90 days; a forecast, not the effect of any action.", "round(w.value_90, 4)"),
-    Column("forecast_90_low", "money", "Lower end of the 95% interval of the forecast.", "round(w.value_90_low, 4)"),
-    Column("forecast_90_high", "money", "Upper end of the 95% interval of the forecast.", "round(w.value_90_high, 4)")))
+DIM_CUSTOMER = Table(
+    "dim_customer",
+    "a customer who bought or is on file, and one row for the unknown customer",
+    """(SELECT * FROM people UNION ALL BY NAME SELECT NULL AS customer_id) AS p
+    LEFT JOIN who ON p.customer_id = who.customer_id LEFT JOIN features AS f ON p.customer_id = f.customer_id LEFT JOIN segments AS s ON p.customer_id = s.customer_id LEFT JOIN worth AS w ON p.customer_id = w.customer_id ORDER BY 1""",
+    (
+        Column(
+            "customer_key",
+            "key",
+            "The number of the customer in this export; 0 is the unknown customer.",
+            "coalesce(who.customer_key, 0)",
+        ),
+        Column(
+            "customer_id",
+            "text",
+            "The customer's id in the source.",
+            "coalesce(p.customer_id, '(unknown)')",
+        ),
+        Column(
+            "is_known", "flag", "False for the unknown customer only.", "p.customer_id IS NOT NULL"
+        ),
+        Column(
+            "segment_key",
+            "key",
+            "The segment at the end of the data; 0 for those without a purchase in the look-back.",
+            "coalesce(who.segment_key, 0)",
+        ),
+        Column("segment", "text", "The name of that segment.", "coalesce(s.segment, 'No segment')"),
+        Column("rfm_segment", "text", "The name in the grid of scores.", "f.rfm_segment"),
+        Column(
+            "rfm_score",
+            "text",
+            "Scores for recency, frequency and monetary value, such as 545.",
+            "f.rfm_score",
+        ),
+        Column("r_score", "count", "Recency score; the highest is best.", "f.r_score"),
+        Column("f_score", "count", "Frequency score; the highest is best.", "f.f_score"),
+        Column("m_score", "count", "Monetary score; the highest is best.", "f.m_score"),
+        Column("recency", "count", "Days since the last purchase.", "f.recency"),
+        Column("frequency", "count", "Purchases in the look-back.", "f.frequency"),
+        Column("monetary", "money", "Net revenue in the look-back.", "round(f.monetary, 4)"),
+        Column("basket_value", "money", "Mean value of a purchase.", "round(f.basket_value, 4)"),
+        Column(
+            "basket_size",
+            "number",
+            "Mean number of lines in a purchase.",
+            "round(f.basket_size, 4)",
+        ),
+        Column("category_variety", "count", "Different categories bought.", "f.category_variety"),
+        Column(
+            "weekend_ratio",
+            "number",
+            "Share of purchases on a weekend, 0 to 1.",
+            "round(f.weekend_ratio, 4)",
+        ),
+        Column(
+            "first_purchase",
+            "date",
+            "The day of the first purchase in the data.",
+            "p.first_purchase",
+        ),
+        Column(
+            "looks_like_a_counter",
+            "flag",
+            "Whether the id looks like a till or a house account.",
+            "coalesce(p.counter_like, FALSE)",
+        ),
+        Column("outlier", "flag", "Whether the habits are unlike anybody's.", "s.outlier"),
+        Column("why", "text", "Why the customer is in the segment.", "s.why"),
+        Column("action", "text", "What to do.", "s.action"),
+        Column(
+            "value_at_risk",
+            "money",
+            "What those At Risk spent in the look-back; 0 for all others.",
+            "round(s.value_at_risk, 4)",
+        ),
+        Column(
+            "chance_active",
+            "number",
+            "The probability that the customer will ever come again, 0 to 1; a forecast.",
+            "round(w.p_alive, 4)",
+        ),
+        Column(
+            "forecast_90",
+            "money",
+            "Revenue expected in the next 90 days; a forecast, not the effect of any action.",
+            "round(w.value_90, 4)",
+        ),
+        Column(
+            "forecast_90_low",
+            "money",
+            "Lower end of the 95% interval of the forecast.",
+            "round(w.value_90_low, 4)",
+        ),
+        Column(
+            "forecast_90_high",
+            "money",
+            "Upper end of the 95% interval of the forecast.",
+            "round(w.value_90_high, 4)",
+        ),
+    ),
+)
 
 # %% ../../nbs/08_star_schema.ipynb #b4b0dae2
-DIM_PRODUCT = Table("dim_product", "a product that is listed or was sold, and one row for no product", """(SELECT * FROM goods UNION ALL BY NAME SELECT NULL AS product_id) AS p LEFT JOIN what ON p.product_id = what.product_id ORDER BY 1""", (
-    Column("product_key", "key", "The number of the product in this export; 0 where the source names none.", "coalesce(what.product_key, 0)"),
-    Column("product_id", "text", "The product's id in the source.", "coalesce(p.product_id, '(no product)')"),
-    Column("product_name", "text", "The product's name; its id where the source has no names.", "coalesce(p.product_name, '(no product)')"),
-    Column("category", "text", "The product's category.", "coalesce(p.category, 'Uncategorised')"),
-    Column("department", "text", "A level above the category, where the source has one.", "p.department"),
-    Column("subcategory", "text", "A level below the category, where the source has one.", "p.subcategory"),
-    Column("brand", "text", "The brand, where the source has one.", "p.brand"),
-    Column("manufacturer", "text", "The manufacturer, where the source has one.", "p.manufacturer"),
-    Column("list_price", "money", "The price in the products table, or the median price paid.", "round(p.price, 4)"),
-    Column("is_sensitive", "flag", "Whether data.sensitive of the config names the product: what was bought of it says something about a person's health.", "coalesce(p.is_sensitive, FALSE)")))
+DIM_PRODUCT = Table(
+    "dim_product",
+    "a product that is listed or was sold, and one row for no product",
+    """(SELECT * FROM goods UNION ALL BY NAME SELECT NULL AS product_id) AS p LEFT JOIN what ON p.product_id = what.product_id ORDER BY 1""",
+    (
+        Column(
+            "product_key",
+            "key",
+            "The number of the product in this export; 0 where the source names none.",
+            "coalesce(what.product_key, 0)",
+        ),
+        Column(
+            "product_id",
+            "text",
+            "The product's id in the source.",
+            "coalesce(p.product_id, '(no product)')",
+        ),
+        Column(
+            "product_name",
+            "text",
+            "The product's name; its id where the source has no names.",
+            "coalesce(p.product_name, '(no product)')",
+        ),
+        Column(
+            "category", "text", "The product's category.", "coalesce(p.category, 'Uncategorised')"
+        ),
+        Column(
+            "department",
+            "text",
+            "A level above the category, where the source has one.",
+            "p.department",
+        ),
+        Column(
+            "subcategory",
+            "text",
+            "A level below the category, where the source has one.",
+            "p.subcategory",
+        ),
+        Column("brand", "text", "The brand, where the source has one.", "p.brand"),
+        Column(
+            "manufacturer", "text", "The manufacturer, where the source has one.", "p.manufacturer"
+        ),
+        Column(
+            "list_price",
+            "money",
+            "The price in the products table, or the median price paid.",
+            "round(p.price, 4)",
+        ),
+        Column(
+            "is_sensitive",
+            "flag",
+            "Whether data.sensitive of the config names the product: what was bought of it says "
+            "something about a person's health.",
+            "coalesce(p.is_sensitive, FALSE)",
+        ),
+    ),
+)
 
-DIM_SEGMENT = Table("dim_segment", "a segment, and one row for customers without one", "(SELECT * FROM kinds UNION ALL SELECT 'No segment', 0) AS k LEFT JOIN paint ON k.segment = paint.segment LEFT JOIN acts ON k.segment = acts.segment ORDER BY 1", (
-    Column("segment_key", "key", "The segment's number, best first; 0 is no segment. The named ones keep their number from export to export.", "k.segment_key"),
-    Column("segment", "text", "The segment's name.", "k.segment"),
-    Column("colour", "text", "Its colour in every figure, as in the theme.", "coalesce(paint.colour, " + sql_text(SEGMENTS["Unnamed"]) + ")"),
-    Column("action", "text", "What to do for its customers.", "acts.action")))
+DIM_SEGMENT = Table(
+    "dim_segment",
+    "a segment, and one row for customers without one",
+    "(SELECT * FROM kinds UNION ALL SELECT 'No segment', 0) AS k LEFT JOIN paint ON k.segment = "
+    "paint.segment LEFT JOIN acts ON k.segment = acts.segment ORDER BY 1",
+    (
+        Column(
+            "segment_key",
+            "key",
+            "The segment's number, best first; 0 is no segment. The named ones keep their number "
+            "from export to export.",
+            "k.segment_key",
+        ),
+        Column("segment", "text", "The segment's name.", "k.segment"),
+        Column(
+            "colour",
+            "text",
+            "Its colour in every figure, as in the theme.",
+            "coalesce(paint.colour, " + sql_text(SEGMENTS["Unnamed"]) + ")",
+        ),
+        Column("action", "text", "What to do for its customers.", "acts.action"),
+    ),
+)
 
 # %% ../../nbs/08_star_schema.ipynb #251a0c35
-DIM_DATE = Table("dim_date", "a day, from the first of January of the first year to the last of December of the last", "days, span ORDER BY 1", (
-    Column("date", "date", "The day.", "day"),
-    Column("year", "count", "The year.", "year(day)"),
-    Column("quarter", "text", "The quarter, such as 2025 Q1.", "year(day) || ' Q' || quarter(day)"),
-    Column("year_month", "text", "The month, such as 2025-01.", "strftime(day, '%Y-%m')"),
-    Column("month", "count", "The month's number, 1 to 12.", "month(day)"),
-    Column("month_name", "text", "The month's name, in the language of the report's locale.", "month_word(month(day))"),
-    Column("month_end", "date", "The last day of the month.", "last_day(day)"),
-    Column("iso_week", "text", "The week as ISO 8601 counts it, such as 2025-W01.", "strftime(day, '%G-W%V')"),
-    Column("weekday", "count", "1 is Monday, 7 is Sunday.", "isodow(day)"),
-    Column("weekday_name", "text", "The day of the week, likewise.", "weekday_word(isodow(day))"),
-    Column("is_weekend", "flag", "Saturday and Sunday.", "isodow(day) > 5"),
-    Column("has_data", "flag", "Whether the day lies between the first and the last sale.", "day BETWEEN first_day AND span.last_day"),
-    Column("is_whole_month", "flag", "Whether the data cover the whole month of the day.", "date_trunc('month', day) >= first_day AND last_day(day) <= span.last_day")))
+DIM_DATE = Table(
+    "dim_date",
+    "a day, from the first of January of the first year to the last of December of the last",
+    "days, span ORDER BY 1",
+    (
+        Column("date", "date", "The day.", "day"),
+        Column("year", "count", "The year.", "year(day)"),
+        Column(
+            "quarter", "text", "The quarter, such as 2025 Q1.", "year(day) || ' Q' || quarter(day)"
+        ),
+        Column("year_month", "text", "The month, such as 2025-01.", "strftime(day, '%Y-%m')"),
+        Column("month", "count", "The month's number, 1 to 12.", "month(day)"),
+        Column(
+            "month_name",
+            "text",
+            "The month's name, in the language of the report's locale.",
+            "month_word(month(day))",
+        ),
+        Column("month_end", "date", "The last day of the month.", "last_day(day)"),
+        Column(
+            "iso_week",
+            "text",
+            "The week as ISO 8601 counts it, such as 2025-W01.",
+            "strftime(day, '%G-W%V')",
+        ),
+        Column("weekday", "count", "1 is Monday, 7 is Sunday.", "isodow(day)"),
+        Column(
+            "weekday_name", "text", "The day of the week, likewise.", "weekday_word(isodow(day))"
+        ),
+        Column("is_weekend", "flag", "Saturday and Sunday.", "isodow(day) > 5"),
+        Column(
+            "has_data",
+            "flag",
+            "Whether the day lies between the first and the last sale.",
+            "day BETWEEN first_day AND span.last_day",
+        ),
+        Column(
+            "is_whole_month",
+            "flag",
+            "Whether the data cover the whole month of the day.",
+            "date_trunc('month', day) >= first_day AND last_day(day) <= span.last_day",
+        ),
+    ),
+)
 
-TABLES: tuple[Table, ...] = (FACT_SALES, FACT_SNAPSHOT, FACT_RECOMMENDATION, DIM_CUSTOMER, DIM_PRODUCT, DIM_SEGMENT, DIM_DATE)
+TABLES: tuple[Table, ...] = (
+    FACT_SALES,
+    FACT_SNAPSHOT,
+    FACT_RECOMMENDATION,
+    DIM_CUSTOMER,
+    DIM_PRODUCT,
+    DIM_SEGMENT,
+    DIM_DATE,
+)
 
 # %% ../../nbs/08_star_schema.ipynb #10b6c832
-INPUTS: dict[str, tuple[str, str, dict[str, str]]] = {  # view: artefact, key, and the other columns with their types
-    "log": ("transactions", "customer_id", {"transaction_id": "VARCHAR", "product_id": "VARCHAR", "date": "TIMESTAMP", "quantity": "DOUBLE", "price": "DOUBLE", "revenue": "DOUBLE", "is_return": "BOOLEAN"}),
-    "goods": ("products", "product_id", {"product_name": "VARCHAR", "category": "VARCHAR", "department": "VARCHAR", "subcategory": "VARCHAR", "brand": "VARCHAR", "manufacturer": "VARCHAR", "price": "DOUBLE"}),
-    "people": ("customers", "customer_id", {"first_purchase": "TIMESTAMP", "counter_like": "BOOLEAN"}),
-    "features": ("features", "customer_id", {**dict.fromkeys(("recency", "frequency", "category_variety", "r_score", "f_score", "m_score"), "BIGINT"), **dict.fromkeys(("monetary", "basket_value", "basket_size", "weekend_ratio"), "DOUBLE"),
-                                             "rfm_score": "VARCHAR", "rfm_segment": "VARCHAR"}),
-    "segments": ("segments", "customer_id", {"segment": "VARCHAR", "outlier": "BOOLEAN", "why": "VARCHAR", "action": "VARCHAR", "value_at_risk": "DOUBLE"}),
-    "worth": ("worth", "customer_id", {"p_alive": "DOUBLE", "value_90": "DOUBLE", "value_90_low": "DOUBLE", "value_90_high": "DOUBLE"}),
-    "pictures": ("snapshots", "customer_id", {"month_end": "TIMESTAMP", "segment": "VARCHAR", **dict.fromkeys(("recency", "frequency", "r_score", "f_score", "m_score"), "BIGINT"), "monetary": "DOUBLE", "short_history": "BOOLEAN"}),
-    "lists": ("recommendations", "customer_id", {"product_id": "VARCHAR", "score": "DOUBLE", "rank": "BIGINT", "method": "VARCHAR", "reason": "VARCHAR"})}
+INPUTS: dict[
+    str, tuple[str, str, dict[str, str]]
+] = {  # view: artefact, key, and the other columns with their types
+    "log": (
+        "transactions",
+        "customer_id",
+        {
+            "transaction_id": "VARCHAR",
+            "product_id": "VARCHAR",
+            "date": "TIMESTAMP",
+            "quantity": "DOUBLE",
+            "price": "DOUBLE",
+            "revenue": "DOUBLE",
+            "is_return": "BOOLEAN",
+        },
+    ),
+    "goods": (
+        "products",
+        "product_id",
+        {
+            "product_name": "VARCHAR",
+            "category": "VARCHAR",
+            "department": "VARCHAR",
+            "subcategory": "VARCHAR",
+            "brand": "VARCHAR",
+            "manufacturer": "VARCHAR",
+            "price": "DOUBLE",
+        },
+    ),
+    "people": (
+        "customers",
+        "customer_id",
+        {"first_purchase": "TIMESTAMP", "counter_like": "BOOLEAN"},
+    ),
+    "features": (
+        "features",
+        "customer_id",
+        {
+            **dict.fromkeys(
+                ("recency", "frequency", "category_variety", "r_score", "f_score", "m_score"),
+                "BIGINT",
+            ),
+            **dict.fromkeys(("monetary", "basket_value", "basket_size", "weekend_ratio"), "DOUBLE"),
+            "rfm_score": "VARCHAR",
+            "rfm_segment": "VARCHAR",
+        },
+    ),
+    "segments": (
+        "segments",
+        "customer_id",
+        {
+            "segment": "VARCHAR",
+            "outlier": "BOOLEAN",
+            "why": "VARCHAR",
+            "action": "VARCHAR",
+            "value_at_risk": "DOUBLE",
+        },
+    ),
+    "worth": (
+        "worth",
+        "customer_id",
+        {
+            "p_alive": "DOUBLE",
+            "value_90": "DOUBLE",
+            "value_90_low": "DOUBLE",
+            "value_90_high": "DOUBLE",
+        },
+    ),
+    "pictures": (
+        "snapshots",
+        "customer_id",
+        {
+            "month_end": "TIMESTAMP",
+            "segment": "VARCHAR",
+            **dict.fromkeys(("recency", "frequency", "r_score", "f_score", "m_score"), "BIGINT"),
+            "monetary": "DOUBLE",
+            "short_history": "BOOLEAN",
+        },
+    ),
+    "lists": (
+        "recommendations",
+        "customer_id",
+        {
+            "product_id": "VARCHAR",
+            "score": "DOUBLE",
+            "rank": "BIGINT",
+            "method": "VARCHAR",
+            "reason": "VARCHAR",
+        },
+    ),
+}
 
-def read_input(
-    con: Any,     # a DuckDB connection
-    run: Run,     # where the artefacts are
-    view: str,    # one of `INPUTS`
-    extra: str = "",  # further columns, as SQL
-) -> None:
-    "Make a view of an artefact, with all the columns that it should have."
+
+def read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
+    """Make a view of an artefact, with all the columns that it should have.
+
+    Parameters
+    ----------
+    con : Any
+        A DuckDB connection.
+    run : Run
+        Where the artefacts are.
+    view : str
+        One of `INPUTS`.
+    extra : str, default ""
+        Further columns, as SQL.
+    """
     artefact, key, kinds = INPUTS[view]
-    wanted, file = {key: "VARCHAR", **kinds}, run.file(artefact)
-    if not file.exists() and artefact != "products": run.read(artefact)  # says which notebook makes it
-    there = {c[0] for c in con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall()} if file.exists() else set()
-    columns = ", ".join(f"CAST({sql_name(c) if c in there else 'NULL'} AS {kind}) AS {sql_name(c)}" for c, kind in wanted.items())
-    con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT {columns}{extra} FROM " + (f"read_parquet({sql_text(file)})" if there else "(SELECT 1) WHERE FALSE"))
+    wanted = {key: "VARCHAR", **kinds}
+    file = run.file(artefact)
+    if not file.exists() and artefact != "products":
+        run.read(artefact)  # says which notebook makes it
+    there = (
+        {
+            c[0]
+            for c in con.execute(
+                f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})"
+            ).fetchall()
+        }
+        if file.exists()
+        else set()
+    )
+    columns = ", ".join(
+        f"CAST({sql_name(c) if c in there else 'NULL'} AS {kind}) AS {sql_name(c)}"
+        for c, kind in wanted.items()
+    )
+    con.execute(
+        f"CREATE OR REPLACE VIEW {view} AS SELECT {columns}{extra} FROM "
+        + (f"read_parquet({sql_text(file)})" if there else "(SELECT 1) WHERE FALSE")
+    )
 
 # %% ../../nbs/08_star_schema.ipynb #8d793d28
-def sensitive_sql(
-    sensitive: Mapping[str, list[str]],  # product column: values
-    known: set[str],                     # the columns of the products
-) -> str:                                # a condition
-    "Which products are sensitive, in SQL."
+def sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
+    """Which products are sensitive, in SQL.
+
+    Parameters
+    ----------
+    sensitive : Mapping[str, list[str]]
+        Product column: values.
+    known : set[str]
+        The columns of the products.
+
+    Returns
+    -------
+    str
+        A condition.
+    """
     for column in sensitive:
-        if column not in known: raise ConfigError("data.sensitive: " + unknown("product column", column, sorted(known)))
-    parts = [f"coalesce({sql_name(column)} IN ({', '.join(map(sql_text, values))}), FALSE)" for column, values in sensitive.items() if values]
+        if column not in known:
+            raise ConfigError("data.sensitive: " + unknown("product column", column, sorted(known)))
+    parts = [
+        f"coalesce({sql_name(column)} IN ({', '.join(map(sql_text, values))}), FALSE)"
+        for column, values in sensitive.items()
+        if values
+    ]
     return "(" + " OR ".join(parts or ["FALSE"]) + ")"
 
 # %% ../../nbs/08_star_schema.ipynb #7cd16f17
-def number_keys(
-    con: Any,  # a connection with the views of `INPUTS`
-) -> None:
-    "Give customers, products and segments their numbers, and lay out the days."
-    names = ", ".join(f"({i}, {sql_text(name)}, {sql_text(colour)})" for i, (name, colour) in enumerate(SEGMENTS.items(), 1))
-    for kind in ("month", "weekday"): con.execute(f"CREATE OR REPLACE MACRO {kind}_word(n) AS list_extract([{', '.join(map(sql_text, date_names(kind)))}], n)")
-    con.execute(f"CREATE OR REPLACE TABLE paint AS SELECT * FROM (VALUES {names}) AS v(segment_key, segment, colour)")
+def number_keys(con: Any) -> None:
+    """Give customers, products and segments their numbers, and lay out the days.
+
+    Parameters
+    ----------
+    con : Any
+        A connection with the views of `INPUTS`.
+    """
+    names = ", ".join(
+        f"({i}, {sql_text(name)}, {sql_text(colour)})"
+        for i, (name, colour) in enumerate(SEGMENTS.items(), 1)
+    )
+    for kind in ("month", "weekday"):
+        con.execute(
+            f"CREATE OR REPLACE MACRO {kind}_word(n) AS "
+            f"list_extract([{', '.join(map(sql_text, date_names(kind)))}], n)"
+        )
+    con.execute(
+        f"CREATE OR REPLACE TABLE paint AS SELECT * FROM (VALUES {names}) AS v(segment_key, "
+        "segment, colour)"
+    )
     con.execute(f"""CREATE OR REPLACE TABLE kinds AS SELECT segment, segment_key FROM paint UNION ALL
         SELECT segment, {len(SEGMENTS)} + row_number() OVER (ORDER BY segment) FROM (SELECT segment FROM segments UNION SELECT segment FROM pictures) WHERE segment NOT IN (SELECT segment FROM paint)""")
-    con.execute("CREATE OR REPLACE TABLE acts AS SELECT segment, min(action) AS action FROM segments GROUP BY segment")
+    con.execute(
+        "CREATE OR REPLACE TABLE acts AS SELECT segment, min(action) AS action FROM segments "
+        "GROUP BY segment"
+    )
     con.execute("""CREATE OR REPLACE TABLE who AS SELECT p.customer_id, CAST(row_number() OVER (ORDER BY p.customer_id) AS INTEGER) AS customer_key, coalesce(k.segment_key, 0) AS segment_key
         FROM people AS p LEFT JOIN segments AS s ON p.customer_id = s.customer_id LEFT JOIN kinds AS k ON s.segment = k.segment""")
-    con.execute("CREATE OR REPLACE TABLE what AS SELECT product_id, CAST(row_number() OVER (ORDER BY product_id) AS INTEGER) AS product_key FROM goods")
-    con.execute("CREATE OR REPLACE TABLE span AS SELECT CAST(min(date) AS DATE) AS first_day, CAST(max(date) AS DATE) AS last_day FROM log")
+    con.execute(
+        "CREATE OR REPLACE TABLE what AS SELECT product_id, CAST(row_number() OVER (ORDER BY "
+        "product_id) AS INTEGER) AS product_key FROM goods"
+    )
+    con.execute(
+        "CREATE OR REPLACE TABLE span AS SELECT CAST(min(date) AS DATE) AS first_day, "
+        "CAST(max(date) AS DATE) AS last_day FROM log"
+    )
     con.execute("""CREATE OR REPLACE TABLE days AS SELECT CAST(unnest(generate_series(make_date(year(least(first_day, seen)), 1, 1), make_date(year(greatest(last_day, seen_last)), 12, 31), INTERVAL 1 DAY)) AS DATE) AS day
         FROM span, (SELECT CAST(min(month_end) AS DATE) AS seen, CAST(max(month_end) AS DATE) AS seen_last FROM pictures)""")
 
 # %% ../../nbs/08_star_schema.ipynb #7027642d
 MOST_VALUES = 50  # different values of an attribute that groups customers
 
-def pick_attributes(
-    con: Any,                  # a DuckDB connection
-    file: Path,                # customers.parquet
-    asked: list[str] | None,   # export.attributes of the config; None for those that group customers
-) -> tuple[list[str], list[str]]:  # taken, left out
-    "Which attributes of the customers table go into dim_customer."
-    given = [c[0] for c in con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall() if c[0] not in ("customer_id", "first_purchase", "counter_like")]
+
+def pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[list[str], list[str]]:
+    """Which attributes of the customers table go into dim_customer.
+
+    Parameters
+    ----------
+    con : Any
+        A DuckDB connection.
+    file : Path
+        Customers.parquet.
+    asked : list[str] | None
+        Export.attributes of the config; None for those that group customers.
+
+    Returns
+    -------
+    tuple[list[str], list[str]]
+        Taken, left out.
+    """
+    given = [
+        c[0]
+        for c in con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall()
+        if c[0] not in ("customer_id", "first_purchase", "counter_like")
+    ]
     if asked is not None:
         for name in asked:
-            if name not in given: raise ConfigError("export.attributes: " + unknown("column", name, given or ["none"], "the customers table"))
+            if name not in given:
+                raise ConfigError(
+                    "export.attributes: "
+                    + unknown("column", name, given or ["none"], "the customers table")
+                )
         return [c for c in given if c in asked], []
-    if not given: return [], []
-    numbers = con.execute(f"SELECT {', '.join(f'count(DISTINCT {sql_name(c)})' for c in given)} FROM read_parquet({sql_text(file)})").fetchall()[0]
+    if not given:
+        return [], []
+    numbers = con.execute(
+        f"SELECT {', '.join(f'count(DISTINCT {sql_name(c)})' for c in given)} FROM "
+        f"read_parquet({sql_text(file)})"
+    ).fetchall()[0]
     taken = [c for c, n in zip(given, numbers) if n <= MOST_VALUES]
     return taken, [c for c in given if c not in taken]
 
 # %% ../../nbs/08_star_schema.ipynb #40926d8f
 def attribute_columns(
-    con: Any,           # a DuckDB connection
-    file: Path,         # customers.parquet
-    taken: list[str],   # from `pick_attributes`
-    measures: Sequence[str] = (),  # names that the model's measures have
-) -> list[Column]:      # further columns of dim_customer
-    "The attributes as columns, under names that are free."
-    kinds = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall()}
-    used, out = [*(c.name for c in DIM_CUSTOMER.columns), *measures], []
+    con: Any, file: Path, taken: list[str], measures: Sequence[str] = ()
+) -> list[Column]:
+    """The attributes as columns, under names that are free.
+
+    Parameters
+    ----------
+    con : Any
+        A DuckDB connection.
+    file : Path
+        Customers.parquet.
+    taken : list[str]
+        From `pick_attributes`.
+    measures : Sequence[str], default ()
+        Names that the model's measures have.
+
+    Returns
+    -------
+    list[Column]
+        Further columns of dim_customer.
+    """
+    kinds = {
+        name: kind
+        for name, kind, *_ in con.execute(
+            f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})"
+        ).fetchall()
+    }
+    used = [*(c.name for c in DIM_CUSTOMER.columns), *measures]
+    out = []
     for source in taken:
         name = plain_name(source, used, "customer")
         used.append(name)
-        kind = "flag" if kinds[source] == "BOOLEAN" else "date" if kinds[source] == "DATE" or kinds[source].startswith("TIMESTAMP") else "count" if "INT" in kinds[source] else \
-               "number" if kinds[source].startswith(("DOUBLE", "FLOAT", "DECIMAL")) else "text"
-        out.append(Column(name, kind, f"The column {' '.join(source.split())} of the customers table.", "p." + sql_name(source)))
+        kind = (
+            "flag"
+            if kinds[source] == "BOOLEAN"
+            else "date"
+            if kinds[source] == "DATE" or kinds[source].startswith("TIMESTAMP")
+            else "count"
+            if "INT" in kinds[source]
+            else "number"
+            if kinds[source].startswith(("DOUBLE", "FLOAT", "DECIMAL"))
+            else "text"
+        )
+        out.append(
+            Column(
+                name,
+                kind,
+                f"The column {' '.join(source.split())} of the customers table.",
+                "p." + sql_name(source),
+            )
+        )
     return out
 
 # %% ../../nbs/08_star_schema.ipynb #37113dd5
 @dataclass
 class Star:
-    "A run as a star: a DuckDB connection in which each table can be read."
-    con: Any                    # the connection
-    tables: dict[str, Table]    # name: table, dim_customer with its attributes
-    decimals: int = 2           # of the currency, as the data have it
+    """A run as a star: a DuckDB connection in which each table can be read."""
+
+    con: Any  # the connection
+    tables: dict[str, Table]  # name: table, dim_customer with its attributes
+    decimals: int = 2  # of the currency, as the data have it
     notes: list[str] = field(default_factory=list)  # what there is to say about it, a sentence each
 
-def open_star(
-    run: Run,  # a run
-    measures: Sequence[str] = (),  # names that no attribute of a customer may have
-) -> Star:     # its tables; nothing is written yet
-    "Read a run as a star; raises `DataError` if its parts do not belong together."
+
+def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
+    """Read a run as a star.
+
+    Parameters
+    ----------
+    run : Run
+        A run.
+    measures : Sequence[str], default ()
+        Names that no attribute of a customer may have.
+
+    Returns
+    -------
+    Star
+        Its tables; nothing is written yet.
+
+    Raises
+    ------
+    DataError
+        If its parts do not belong together.
+    """
     data = run.config.data
     con = connect_duckdb(dataclasses.replace(data, memory=data.memory or "512MB")).con
-    con.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")  # the log keeps its order
+    con.execute(
+        "SET disabled_optimizers = 'join_order,build_side_probe_side'"
+    )  # the log keeps its order
     people = run.file("customers")
     for view in INPUTS:
-        if view not in ("people", "goods"): read_input(con, run, view)
-    taken, left = pick_attributes(con, people, run.config.export.attributes) if run.has("customers") else ([], [])
+        if view not in ("people", "goods"):
+            read_input(con, run, view)
+    taken, left = (
+        pick_attributes(con, people, run.config.export.attributes)
+        if run.has("customers")
+        else ([], [])
+    )
     read_input(con, run, "people", "".join(f", {sql_name(c)}" for c in taken))
-    read_input(con, run, "goods", f", {sensitive_sql(data.sensitive if run.has('products') else {}, set(INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive")
+    read_input(
+        con,
+        run,
+        "goods",
+        f", {sensitive_sql(data.sensitive if run.has('products') else {}, set(INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive",
+    )
     check_parts(con)
     number_keys(con)
-    customer = dataclasses.replace(DIM_CUSTOMER, columns=(*DIM_CUSTOMER.columns, *attribute_columns(con, people, taken, measures)))
+    customer = dataclasses.replace(
+        DIM_CUSTOMER,
+        columns=(*DIM_CUSTOMER.columns, *attribute_columns(con, people, taken, measures)),
+    )
     star = Star(con, {t.name: customer if t is DIM_CUSTOMER else t for t in TABLES}, decimals(con))
-    for table in star.tables.values(): con.execute(f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} {table.name} AS {table.query()}")
+    for table in star.tables.values():
+        con.execute(
+            f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} "
+            f"{table.name} AS {table.query()}"
+        )
     star.notes = remarks(con, left)
     return star
 
 # %% ../../nbs/08_star_schema.ipynb #1a83c17a
-def decimals(
-    con: Any,  # a connection with the view log
-) -> int:      # 0 for yen, 2 for euro, 3 for dinar
-    "How many decimals the currency has: as few as show every line's revenue, two if none do."
-    off = con.execute("SELECT " + ", ".join(f"coalesce(max(abs(revenue - round(revenue, {d}))), 0)" for d in (0, 1, 2, 3)) + " FROM log").fetchall()[0]
+def decimals(con: Any) -> int:
+    """How many decimals the currency has: as few as show every line's revenue, two if none do.
+
+    Parameters
+    ----------
+    con : Any
+        A connection with the view log.
+
+    Returns
+    -------
+    int
+        0 for yen, 2 for euro, 3 for dinar.
+    """
+    off = con.execute(
+        "SELECT "
+        + ", ".join(f"coalesce(max(abs(revenue - round(revenue, {d}))), 0)" for d in (0, 1, 2, 3))
+        + " FROM log"
+    ).fetchall()[0]
     found = next((d for d, rest in enumerate(off) if rest < 1e-6), 2)
     return 2 if found == 1 else found
 
 # %% ../../nbs/08_star_schema.ipynb #2d341d93
-PARTS = (("log", "customer_id", "people", "transactions"), ("log", "product_id", "goods", "transactions"), ("features", "customer_id", "people", "features"), ("features", "customer_id", "segments", "features"),
-         ("pictures", "customer_id", "people", "snapshots"), ("lists", "customer_id", "people", "recommendations"), ("lists", "product_id", "goods", "recommendations"))  # view, its id, where it must be, the artefact
+PARTS = (
+    ("log", "customer_id", "people", "transactions"),
+    ("log", "product_id", "goods", "transactions"),
+    ("features", "customer_id", "people", "features"),
+    ("features", "customer_id", "segments", "features"),
+    ("pictures", "customer_id", "people", "snapshots"),
+    ("lists", "customer_id", "people", "recommendations"),
+    ("lists", "product_id", "goods", "recommendations"),
+)  # view, its id, where it must be, the artefact
 
-def check_parts(
-    con: Any,  # a connection with the views of `INPUTS`
-) -> None:
-    "Raise `DataError` if an artefact speaks of a customer or product that another should know and does not, or lists one twice."
-    for view, key in (("people", "customer_id"), ("goods", "product_id"), ("segments", "customer_id"), ("features", "customer_id"), ("worth", "customer_id")):
-        twice = con.execute(f"SELECT {key} FROM {view} GROUP BY {key} HAVING count(*) > 1 OR {key} IS NULL ORDER BY {key} LIMIT 1").fetchall()
-        if twice: raise DataError(f"The artefact {INPUTS[view][0]!r} lists {twice[0][0]!r} more than once; expected each {key} once. Run the chain again on the same data.")
+
+def check_parts(con: Any) -> None:
+    """Raise `DataError` if an artefact speaks of a customer or product that another should know and
+    does not, or lists one twice.
+
+    Parameters
+    ----------
+    con : Any
+        A connection with the views of `INPUTS`.
+    """
+    for view, key in (
+        ("people", "customer_id"),
+        ("goods", "product_id"),
+        ("segments", "customer_id"),
+        ("features", "customer_id"),
+        ("worth", "customer_id"),
+    ):
+        twice = con.execute(
+            f"SELECT {key} FROM {view} GROUP BY {key} HAVING count(*) > 1 OR {key} IS NULL ORDER "
+            f"BY {key} LIMIT 1"
+        ).fetchall()
+        if twice:
+            raise DataError(
+                f"The artefact {INPUTS[view][0]!r} lists {twice[0][0]!r} more than once; expected "
+                f"each {key} once. Run the chain again on the same data."
+            )
     for view, key, where, artefact in PARTS:
-        n, first = con.execute(f"SELECT count(*), min({key}) FROM {view} WHERE {key} IS NOT NULL AND {key} NOT IN (SELECT {key} FROM {where} WHERE {key} IS NOT NULL)").fetchall()[0]
-        if n: raise DataError(f"{count(n)} rows of {artefact!r} have a {key} that {INPUTS[where][0]!r} does not know, {first!r} the first; expected each there. Run the chain again on the same data.")
+        n, first = con.execute(
+            f"SELECT count(*), min({key}) FROM {view} WHERE {key} IS NOT NULL AND {key} NOT IN "
+            f"(SELECT {key} FROM {where} WHERE {key} IS NOT NULL)"
+        ).fetchall()[0]
+        if n:
+            raise DataError(
+                f"{count(n)} rows of {artefact!r} have a {key} that {INPUTS[where][0]!r} does not "
+                f"know, {first!r} the first; expected each there. Run the chain again on the same "
+                "data."
+            )
 
 # %% ../../nbs/08_star_schema.ipynb #eb485d06
-def check_keys(
-    con: Any,                  # a connection in which the tables can be read
-    tables: Mapping[str, Table],  # name: table
-) -> dict[str, int]:           # table: rows
-    "Count the rows; raise `DataError` if a key joins nothing, or a dimension holds a key twice."
+def check_keys(con: Any, tables: Mapping[str, Table]) -> dict[str, int]:
+    """Count the rows; raise `DataError` if a key joins nothing, or a dimension holds a key twice.
+
+    Parameters
+    ----------
+    con : Any
+        A connection in which the tables can be read.
+    tables : Mapping[str, Table]
+        Name: table.
+
+    Returns
+    -------
+    dict[str, int]
+        Table: rows.
+    """
     rows = {}
     for name, table in tables.items():
         key = sql_name(table.columns[0].name)
-        total, distinct = con.execute(f"SELECT count(*), count(DISTINCT {key}) FROM {name}").fetchall()[0]
-        if name.startswith("dim") and total != distinct: raise DataError(f"{name} has {count(total)} rows and {count(distinct)} keys; expected one row per {table.columns[0].name}.")
+        total, distinct = con.execute(
+            f"SELECT count(*), count(DISTINCT {key}) FROM {name}"
+        ).fetchall()[0]
+        if name.startswith("dim") and total != distinct:
+            raise DataError(
+                f"{name} has {count(total)} rows and {count(distinct)} keys; expected one row per "
+                f"{table.columns[0].name}."
+            )
         rows[name] = total
         for column in (c for c in table.columns if c.joins):
-            there, own = sql_name(tables[column.joins].columns[0].name), sql_name(column.name)
-            n, first = con.execute(f"SELECT count(*), min({own}) FROM {name} WHERE {own} IS NULL OR {own} NOT IN (SELECT {there} FROM {column.joins})").fetchall()[0]
-            if n: raise DataError(f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not hold ({first}); expected every key to join.")
+            there = sql_name(tables[column.joins].columns[0].name)
+            own = sql_name(column.name)
+            n, first = con.execute(
+                f"SELECT count(*), min({own}) FROM {name} WHERE {own} IS NULL OR {own} NOT IN "
+                f"(SELECT {there} FROM {column.joins})"
+            ).fetchall()[0]
+            if n:
+                raise DataError(
+                    f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not "
+                    f"hold ({first}); expected every key to join."
+                )
     return rows
 
 # %% ../../nbs/08_star_schema.ipynb #523e526c
-def remarks(
-    con: Any,         # a connection with the tables
-    left: list[str],  # attributes that were left out
-) -> list[str]:       # a sentence each
-    "What a reader of the tables should know: parts without data, and what was left out."
-    one = lambda query: con.execute(query).fetchall()[0][0]
-    empty = [("SELECT count(*) FROM goods", "The source names no products: dim_product holds the row for no product only, and fact_recommendation no row."),
-             ("SELECT count(*) FROM lists", "There are no recommendations: fact_recommendation holds no row."),
-             ("SELECT count(*) FROM pictures", "The log is too short for month ends: fact_segment_snapshot holds no row."),
-             ("SELECT count(*) FROM log WHERE is_return", "The source has no returns."),
-             ("SELECT count(*) FROM worth WHERE value_90 IS NOT NULL", "There is no forecast of worth: the columns forecast_90 of dim_customer are empty.")]
+def remarks(con: Any, left: list[str]) -> list[str]:
+    """What a reader of the tables should know: parts without data, and what was left out.
+
+    Parameters
+    ----------
+    con : Any
+        A connection with the tables.
+    left : list[str]
+        Attributes that were left out.
+
+    Returns
+    -------
+    list[str]
+        A sentence each.
+    """
+
+    def one(query):
+        return con.execute(query).fetchall()[0][0]
+
+    empty = [
+        (
+            "SELECT count(*) FROM goods",
+            "The source names no products: dim_product holds the row for no product only, and "
+            "fact_recommendation no row.",
+        ),
+        (
+            "SELECT count(*) FROM lists",
+            "There are no recommendations: fact_recommendation holds no row.",
+        ),
+        (
+            "SELECT count(*) FROM pictures",
+            "The log is too short for month ends: fact_segment_snapshot holds no row.",
+        ),
+        ("SELECT count(*) FROM log WHERE is_return", "The source has no returns."),
+        (
+            "SELECT count(*) FROM worth WHERE value_90 IS NOT NULL",
+            "There is no forecast of worth: the columns forecast_90 of dim_customer are empty.",
+        ),
+    ]
     out = [text for query, text in empty if not one(query)]
-    if "dim_product holds" in " ".join(out): out = [t for t in out if not t.startswith("There are no recommendations")]
-    if left: out.append(f"Left out of dim_customer, since they tell customers apart: {', '.join(left)}. Name them under export.attributes in the config to have them.")
+    if "dim_product holds" in " ".join(out):
+        out = [t for t in out if not t.startswith("There are no recommendations")]
+    if left:
+        out.append(
+            f"Left out of dim_customer, since they tell customers apart: {', '.join(left)}. Name "
+            "them under export.attributes in the config to have them."
+        )
     return out
 
 # %% ../../nbs/08_star_schema.ipynb #b2aed2a2
@@ -437,4 +1152,5 @@ VIEWS: dict[str, str] = {  # name: the query
     "rfm_distribution": """SELECT r_score, f_score, m_score, count(*) AS customers, round(CAST(sum(CAST(monetary AS DECIMAL(18, 4))) AS DOUBLE), 2) AS revenue
         FROM dim_customer WHERE recency IS NOT NULL GROUP BY ALL ORDER BY ALL""",
     "recommendations": """SELECT customer_id, product_id, product_name, category, round(score, 4) AS score, rank, method, reason
-        FROM fact_recommendation AS f JOIN dim_customer USING (customer_key) JOIN dim_product USING (product_key) ORDER BY f.customer_key, rank, f.product_key"""}
+        FROM fact_recommendation AS f JOIN dim_customer USING (customer_key) JOIN dim_product USING (product_key) ORDER BY f.customer_key, rank, f.product_key""",
+}

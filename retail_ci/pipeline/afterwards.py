@@ -4,6 +4,7 @@
 
 # %% ../../nbs/11c_afterwards.ipynb #f176b3ea
 from __future__ import annotations
+
 import contextlib
 import dataclasses
 import importlib.util
@@ -14,123 +15,240 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from ..core import config as core_config, errors as core_errors, runs as core_runs
+
+from ..core import config as core_config
+from ..core import errors as core_errors
+from ..core import runs as core_runs
 from ..core.config import Config
 from ..core.errors import RetailError
 from ..core.runs import ARTEFACTS
 from .chain import number
-from .kernels import end_with_parent, kill_group, ONE_THREAD, Server, set_environment
+from retail_ci.pipeline.kernels import (
+    ONE_THREAD,
+    Server,
+    end_with_parent,
+    kill_group,
+    set_environment,
+)
 
 # %% auto #0
 __all__ = ['keep_books', 'one_duty', 'to_promote', 'to_write_down', 'not_done', 'Clerk', 'duties_done']
 
 # %% ../../nbs/11c_afterwards.ipynb #11976048
 def keep_books(
-    connection: Connection,   # to the runner
-    config: Config,           # of the run
-    home: str,                # runs/<name>
-    env: dict[str, str],      # the runner's environment
-    cwd: str,                 # its working directory
+    connection: Connection, config: Config, home: str, env: dict[str, str], cwd: str
 ) -> None:
-    "The life of the clerk: get ready, wait for the finished run, do what is due, tell."
-    os.setsid(), os.chdir(cwd), os.environ.clear(), os.environ.update(env | ONE_THREAD)
+    """The life of the clerk: get ready, wait for the finished run, do what is due, tell.
+
+    Parameters
+    ----------
+    connection : Connection
+        To the runner.
+    config : Config
+        Of the run.
+    home : str
+        Runs/<name>.
+    env : dict[str, str]
+        The runner's environment.
+    cwd : str
+        Its working directory.
+    """
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env | ONE_THREAD)
     end_with_parent(os.getpid())
     if not os.environ.get("RETAIL_CI_DEBUG"):
-        with open(os.devnull, "wb") as nowhere: os.dup2(nowhere.fileno(), 1), os.dup2(nowhere.fileno(), 2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
     from retail_ci.serve import promotion, registry, tracking
+
     if to_write_down(config) and tracking.installed():
-        with contextlib.suppress(Exception): tracking.open_store(config, Path(home), create=True)
+        with contextlib.suppress(Exception):
+            tracking.open_store(config, Path(home), create=True)
     with contextlib.suppress(EOFError):
         run = core_runs.Run(config, Path(connection.recv()))
-        duties = {"promotion": lambda: [promotion.promote_first(run, Path(home) / "serving")], "MLflow": lambda: registry.write_down(config, Path(home))}
-        for name, wanted in (("promotion", to_promote(config, Path(home))), ("MLflow", to_write_down(config))):
-            if wanted: one_duty(connection, name, duties[name])
+        duties = {
+            "promotion": lambda: [promotion.promote_first(run, Path(home) / "serving")],
+            "MLflow": lambda: registry.write_down(config, Path(home)),
+        }
+        for name, wanted in (
+            ("promotion", to_promote(config, Path(home))),
+            ("MLflow", to_write_down(config)),
+        ):
+            if wanted:
+                one_duty(connection, name, duties[name])
         connection.send({"end": True})
 
-def one_duty(
-    connection: Connection,             # to the runner
-    name: str,                          # what it is called
-    work: Callable[[], list[str]],      # does it and returns sentences
-) -> None:
-    "Do one thing, and tell how it went."
+
+def one_duty(connection: Connection, name: str, work: Callable[[], list[str]]) -> None:
+    """Do one thing, and tell how it went.
+
+    Parameters
+    ----------
+    connection : Connection
+        To the runner.
+    name : str
+        What it is called.
+    work : Callable[[], list[str]]
+        Does it and returns sentences.
+    """
     began = time.monotonic()
     connection.send({"at": name})
-    try: said, trouble = [s for s in work() if s], ""
-    except RetailError as e: said, trouble = [], str(e)
-    except Exception as e: said, trouble = [], f"Unexpected {type(e).__name__}: {core_errors.one_line(e)}"
-    connection.send({"name": name, "seconds": time.monotonic() - began, "said": said, "trouble": trouble})
+    try:
+        said = [s for s in work() if s]
+        trouble = ""
+    except RetailError as e:
+        said = []
+        trouble = str(e)
+    except Exception as e:
+        said = []
+        trouble = f"Unexpected {type(e).__name__}: {core_errors.one_line(e)}"
+    connection.send(
+        {"name": name, "seconds": time.monotonic() - began, "said": said, "trouble": trouble}
+    )
 
 # %% ../../nbs/11c_afterwards.ipynb #a1f3f549
-def to_promote(
-    config: Config,   # of the run
-    home: Path,       # runs/<name>
-) -> bool:
-    "Whether a run is to put its own model in place, since none answers."
+def to_promote(config: Config, home: Path) -> bool:
+    """Whether a run is to put its own model in place, since none answers.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run.
+    home : Path
+        Runs/<name>.
+    """
     return config.serving.promote_first and not (home / "serving/current").exists()
 
-def to_write_down(
-    config: Config,   # of the run
-) -> bool:
-    "Whether a run is to be written down; `RETAIL_CI_TRACKING=off` in the environment says no."
+
+def to_write_down(config: Config) -> bool:
+    """Whether a run is to be written down; `RETAIL_CI_TRACKING=off` in the environment says no.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run.
+    """
     return config.mlflow.enabled and os.environ.get("RETAIL_CI_TRACKING") != "off"
 
-def not_done(
-    words: str,            # why
-    duty: str = "MLflow",  # or "promotion"
-) -> None:
-    "Say on stderr what has not been done after a run."
+
+def not_done(words: str, duty: str = "MLflow") -> None:
+    """Say on stderr what has not been done after a run.
+
+    Parameters
+    ----------
+    words : str
+        Why.
+    duty : str, default "MLflow"
+        Or "promotion".
+    """
     what = "no model was promoted" if duty == "promotion" else "it is not written down in MLflow"
-    print(f"retail-ci: The run is finished and current, but {what}: {words.removesuffix('.')}.{'' if duty == 'promotion' else ' The next run catches up.'}", file=sys.stderr, flush=True)
+    print(
+        f"retail-ci: The run is finished and current, but {what}: "
+        f"{words.removesuffix('.')}.{'' if duty == 'promotion' else ' The next run catches up.'}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 # %% ../../nbs/11c_afterwards.ipynb #7df6ff60
 class Clerk:
-    "Does what is due after a run, in a process that gets ready beforehand."
+    """Does what is due after a run, in a process that gets ready beforehand."""
+
     def __init__(self, config: Config, home: Path, notebooks: list[Path]):
-        "`home`: runs/<name>; `notebooks`: the chain, which may learn no recommender."
-        self.config, self.home, self.process = config, home, None
-        if ARTEFACTS["recommender"].maker not in map(number, notebooks): self.config = config = dataclasses.replace(config, serving=core_config.ServingConfig(promote_first=False))
+        """`home`: runs/<name>; `notebooks`: the chain, which may learn no recommender."""
+        self.config = config
+        self.home = home
+        self.process = None
+        if ARTEFACTS["recommender"].maker not in map(number, notebooks):
+            self.config = config = dataclasses.replace(
+                config, serving=core_config.ServingConfig(promote_first=False)
+            )
         missing = to_write_down(config) and importlib.util.find_spec("mlflow") is None
-        self.words = ["Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it on."] if missing else []
-        if missing: self.config = dataclasses.replace(config, mlflow=dataclasses.replace(config.mlflow, enabled=False))
+        self.words = (
+            [
+                "Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` "
+                "turns it on."
+            ]
+            if missing
+            else []
+        )
+        if missing:
+            self.config = dataclasses.replace(
+                config, mlflow=dataclasses.replace(config.mlflow, enabled=False)
+            )
 
     def start(self, server: Server) -> None:
-        "Let the process get ready, if there is anything to do for it."
-        if self.process is not None or not (to_promote(self.config, self.home) or to_write_down(self.config)): return
+        """Let the process get ready, if there is anything to do for it."""
+        if self.process is not None or not (
+            to_promote(self.config, self.home) or to_write_down(self.config)
+        ):
+            return
         import retail_ci.pipeline.afterwards
+
         context = server.context()
         self.connection, there = context.Pipe()
-        self.process = context.Process(target=retail_ci.pipeline.afterwards.keep_books, args=(there, self.config, str(self.home), dict(os.environ), os.getcwd()), daemon=True)
-        with set_environment(server.variables): self.process.start()
+        self.process = context.Process(
+            target=retail_ci.pipeline.afterwards.keep_books,
+            args=(there, self.config, str(self.home), dict(os.environ), os.getcwd()),
+            daemon=True,
+        )
+        with set_environment(server.variables):
+            self.process.start()
         there.close()
 
     def finish(self, run: Path) -> list[dict[str, Any]]:
-        "Hand over the finished run and wait; what was done, as lines of the timing table."
+        """Hand over the finished run and wait; what was done, as lines of the timing table."""
         lines = []
-        if self.process is None: return lines
+        if self.process is None:
+            return lines
         try:
             self.connection.send(str(run))
             lines = list(duties_done(self))
-        except (EOFError, OSError): not_done("the process that does it was killed")
-        finally: self.close()
+        except (EOFError, OSError):
+            not_done("the process that does it was killed")
+        finally:
+            self.close()
         return lines
 
     def close(self) -> None:
-        "End the process."
-        if self.process is None: return
-        kill_group(self.process.pid), self.process.kill(), self.process.join(), self.connection.close()
+        """End the process."""
+        if self.process is None:
+            return
+        kill_group(self.process.pid)
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
         self.process = None
 
 # %% ../../nbs/11c_afterwards.ipynb #28d1ecfd
-def duties_done(
-    clerk: Clerk,   # who has been handed the finished run
-) -> Iterator[dict[str, Any]]:  # name and seconds of each duty
-    "What the clerk tells, until it has nothing left to do or takes too long over MLflow."
+def duties_done(clerk: Clerk) -> Iterator[dict[str, Any]]:
+    """What the clerk tells, until it has nothing left to do or takes too long over MLflow.
+
+    Parameters
+    ----------
+    clerk : Clerk
+        Who has been handed the finished run.
+
+    Returns
+    -------
+    Iterator[dict[str, Any]]
+        Name and seconds of each duty.
+    """
     at = ""
     while True:
-        if not clerk.connection.poll(clerk.config.mlflow.timeout if at == "MLflow" else None): return not_done(f"it took longer than {clerk.config.mlflow.timeout} seconds (mlflow.timeout)")
+        if not clerk.connection.poll(clerk.config.mlflow.timeout if at == "MLflow" else None):
+            return not_done(
+                f"it took longer than {clerk.config.mlflow.timeout} seconds (mlflow.timeout)"
+            )
         told = clerk.connection.recv()
-        if "end" in told: return
-        if "at" in told: at = told["at"]; continue
+        if "end" in told:
+            return
+        if "at" in told:
+            at = told["at"]
+            continue
         clerk.words += told["said"]
-        if told["trouble"]: not_done(told["trouble"], told["name"])
+        if told["trouble"]:
+            not_done(told["trouble"], told["name"])
         yield told

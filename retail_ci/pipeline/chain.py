@@ -4,6 +4,7 @@
 
 # %% ../../nbs/11_chain.ipynb #e1038528
 from __future__ import annotations
+
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ import time
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TextIO
+
 from ..core.errors import ConfigError, RunError, unknown
 from ..core.runs import ARTEFACTS
 
@@ -18,99 +20,224 @@ from ..core.runs import ARTEFACTS
 __all__ = ['number', 'chain', 'code', 'reads', 'order', 'split', 'Progress', 'timing_table']
 
 # %% ../../nbs/11_chain.ipynb #a4f91821
-def number(
-    notebook: Path,  # a notebook's file
-) -> str:            # "03", "04a", or "index"
-    "The number of a notebook."
+def number(notebook: Path) -> str:
+    """The number of a notebook.
+
+    Parameters
+    ----------
+    notebook : Path
+        A notebook's file.
+
+    Returns
+    -------
+    str
+        "03", "04a", or "index".
+    """
     return notebook.stem.partition("_")[0]
 
-def chain(
-    nbs: str | Path,  # the folder of notebooks
-) -> list[Path]:      # in the order in which they are started
-    "The notebooks of a run; raises `RunError` if the folder holds none."
+
+def chain(nbs: str | Path) -> list[Path]:
+    """The notebooks of a run.
+
+    Parameters
+    ----------
+    nbs : str | Path
+        The folder of notebooks.
+
+    Returns
+    -------
+    list[Path]
+        In the order in which they are started.
+
+    Raises
+    ------
+    RunError
+        If the folder holds none.
+    """
     found = sorted(p for p in Path(nbs).glob("*.ipynb") if re.fullmatch(r"0[0-8][a-z]?", number(p)))
-    if not found: raise RunError(f"There are no notebooks in {nbs}; start `retail-ci` in the project's folder.")
+    if not found:
+        raise RunError(
+            f"There are no notebooks in {nbs}; start `retail-ci` in the project's folder."
+        )
     return found + [p for p in [Path(nbs) / "index.ipynb"] if p.exists()]
 
 # %% ../../nbs/11_chain.ipynb #08aa58d4
-def code(
-    notebook: Path,  # a notebook's file
-) -> str:            # its code cells, one after the other
-    "The code of a notebook."
+def code(notebook: Path) -> str:
+    """The code of a notebook.
+
+    Parameters
+    ----------
+    notebook : Path
+        A notebook's file.
+
+    Returns
+    -------
+    str
+        Its code cells, one after the other.
+    """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
-def reads(
-    notebook: Path,  # a notebook's file
-) -> set[str]:       # names of artefacts
-    "The artefacts that a notebook reads; raises `RunError` for a name that is in no table."
+
+def reads(notebook: Path) -> set[str]:
+    """The artefacts that a notebook reads.
+
+    Parameters
+    ----------
+    notebook : Path
+        A notebook's file.
+
+    Returns
+    -------
+    set[str]
+        Names of artefacts.
+
+    Raises
+    ------
+    RunError
+        For a name that is in no table.
+    """
     names = set(re.findall(r"""\brun\.(?:read|has|file)\(\s*["'](\w+)["']""", code(notebook)))
-    for name in sorted(names - set(ARTEFACTS)): raise RunError(unknown("artefact", name, list(ARTEFACTS), notebook.name))
+    for name in sorted(names - set(ARTEFACTS)):
+        raise RunError(unknown("artefact", name, list(ARTEFACTS), notebook.name))
     return names
 
 # %% ../../nbs/11_chain.ipynb #28ad3d21
-def order(
-    notebooks: list[Path],    # the chain
-) -> dict[str, set[str]]:     # notebook: the notebooks that must have finished before it starts
-    "Who waits for whom; raises `RunError` if two wait for each other."
+def order(notebooks: list[Path]) -> dict[str, set[str]]:
+    """Who waits for whom.
+
+    Parameters
+    ----------
+    notebooks : list[Path]
+        The chain.
+
+    Returns
+    -------
+    dict[str, set[str]]
+        Notebook: the notebooks that must have finished before it starts.
+
+    Raises
+    ------
+    RunError
+        If two wait for each other.
+    """
     maker = {number(p): p.stem for p in notebooks}
-    needs = {p.stem: {maker[ARTEFACTS[a].maker] for a in reads(p) if ARTEFACTS[a].maker in maker} - {p.stem} for p in notebooks}
-    if "index" in needs: needs["index"] = set(needs) - {"index"}
-    try: TopologicalSorter(needs).prepare()
-    except CycleError as e: raise RunError(f"These notebooks wait for each other: {', '.join(e.args[1])}; one must stop reading what the other makes.") from e
+    needs = {
+        p.stem: {maker[ARTEFACTS[a].maker] for a in reads(p) if ARTEFACTS[a].maker in maker}
+        - {p.stem}
+        for p in notebooks
+    }
+    if "index" in needs:
+        needs["index"] = set(needs) - {"index"}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as e:
+        raise RunError(
+            f"These notebooks wait for each other: {', '.join(e.args[1])}; one must stop reading "
+            "what the other makes."
+        ) from e
     return needs
 
 # %% ../../nbs/11_chain.ipynb #43bf459e
-def split(
-    notebooks: list[Path],             # the chain
-    first: str = "",                   # the number to start at; empty for the beginning
-    last: str = "",                    # the number to stop after; empty for the end
-) -> tuple[list[Path], list[Path]]:    # those before the start, those to run
-    "Cut the chain at two numbers; raises `ConfigError` for a number that does not exist."
+def split(notebooks: list[Path], first: str = "", last: str = "") -> tuple[list[Path], list[Path]]:
+    """Cut the chain at two numbers.
+
+    Parameters
+    ----------
+    notebooks : list[Path]
+        The chain.
+    first : str, default ""
+        The number to start at; empty for the beginning.
+    last : str, default ""
+        The number to stop after; empty for the end.
+
+    Returns
+    -------
+    tuple[list[Path], list[Path]]
+        Those before the start, those to run.
+
+    Raises
+    ------
+    ConfigError
+        For a number that does not exist.
+    """
     numbers = [number(p) for p in notebooks]
     for given in filter(None, (first, last)):
-        if given not in numbers: raise ConfigError(unknown("notebook number", given, numbers))
-    begin, end = numbers.index(first) if first else 0, numbers.index(last) + 1 if last else len(numbers)
-    if begin >= end: raise ConfigError(f"--from {first} comes after --to {last}; nothing would run.")
+        if given not in numbers:
+            raise ConfigError(unknown("notebook number", given, numbers))
+    begin = numbers.index(first) if first else 0
+    end = numbers.index(last) + 1 if last else len(numbers)
+    if begin >= end:
+        raise ConfigError(f"--from {first} comes after --to {last}; nothing would run.")
     return notebooks[:begin], notebooks[begin:end]
 
 # %% ../../nbs/11_chain.ipynb #a8c1658f
 class Progress:
-    "Tell a person what the runner does."
+    """Tell a person what the runner does."""
+
     def __init__(
         self,
-        total: int,                      # notebooks to run
-        stream: TextIO | None = None,    # where to; standard output if left out
+        total: int,  # notebooks to run
+        stream: TextIO | None = None,  # where to; standard output if left out
     ):
-        self.total, self.done, self.running, self.stream = total, 0, {}, stream or sys.stdout
+        self.total = total
+        self.done = 0
+        self.running = {}
+        self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
 
     def say(self, text: str, end: str = "\n") -> None:
-        "Write a line in the place of the moving one."
+        """Write a line in the place of the moving one."""
         print("\r\x1b[2K" + text if self.live else text, end=end, file=self.stream, flush=True)
 
     def started(self, name: str) -> None:
-        "A notebook has started."
+        """A notebook has started."""
         self.running[name] = time.monotonic()
         self.tick()
 
     def finished(self, fact: dict[str, Any]) -> None:
-        "A notebook has finished."
+        """A notebook has finished."""
         self.running.pop(fact["name"], None)
         self.done += 1
-        self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {fact['name']:<22} {fact['seconds']:6.1f} s")
+        self.say(
+            f"[{self.done:>{len(str(self.total))}}/{self.total}] {fact['name']:<22} "
+            f"{fact['seconds']:6.1f} s"
+        )
 
     def tick(self) -> None:
-        "Redraw the moving line, on a terminal."
+        """Redraw the moving line, on a terminal."""
         if self.live and self.running:
-            self.say("  at work: " + ", ".join(f"{n} {time.monotonic() - t:.0f} s" for n, t in self.running.items()), end="")
+            self.say(
+                "  at work: "
+                + ", ".join(f"{n} {time.monotonic() - t:.0f} s" for n, t in self.running.items()),
+                end="",
+            )
 
 # %% ../../nbs/11_chain.ipynb #21f8d56d
-def timing_table(
-    facts: list[dict[str, Any]],  # from the manifest
-    seconds: float,               # of the whole run
-) -> str:                         # lines of text
-    "Seconds and peak memory per notebook, as text."
+def timing_table(facts: list[dict[str, Any]], seconds: float) -> str:
+    """Seconds and peak memory per notebook, as text.
+
+    Parameters
+    ----------
+    facts : list[dict[str, Any]]
+        From the manifest.
+    seconds : float
+        Of the whole run.
+
+    Returns
+    -------
+    str
+        Lines of text.
+    """
     lines = [f"{'notebook':<24}{'seconds':>9}{'of CPU':>9}{'peak MiB':>10}"]
-    lines += [f"{f['name']:<24}{f['seconds']:>9.1f}{f.get('cpu_seconds', 0):>9.1f}{f['peak_mib']:>10.0f}" + (f"  from {f['from']}" if "from" in f else "") for f in facts]
-    return "\n".join([*lines, f"{'whole run, largest peak':<24}{seconds:>9.1f}{sum(f.get('cpu_seconds', 0) for f in facts):>9.1f}{max(f['peak_mib'] for f in facts):>10.0f}"])
+    lines += [
+        f"{f['name']:<24}{f['seconds']:>9.1f}{f.get('cpu_seconds', 0):>9.1f}{f['peak_mib']:>10.0f}"
+        + (f"  from {f['from']}" if "from" in f else "")
+        for f in facts
+    ]
+    return "\n".join(
+        [
+            *lines,
+            f"{'whole run, largest peak':<24}{seconds:>9.1f}{sum(f.get('cpu_seconds', 0) for f in facts):>9.1f}{max(f['peak_mib'] for f in facts):>10.0f}",
+        ]
+    )

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/11a_kernels.ipynb #aa3616a2
 from __future__ import annotations
+
 import contextlib
 import errno
 import multiprocessing
@@ -21,11 +22,13 @@ from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
-from ..core import errors as core_errors, runs as core_runs
+
+from ..core import errors as core_errors
+from ..core import runs as core_runs
 from ..core.config import Config
 from ..core.errors import RetailError, RunError
 from ..core.runs import sha256
-from .chain import code, order, Progress
+from .chain import Progress, code, order
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'environment', 'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload',
@@ -34,74 +37,119 @@ __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'environment', 'serve_kernel
            'finished', 'keep_failed', 'relative']
 
 # %% ../../nbs/11a_kernels.ipynb #94eac86e
-def environment(
-    folder: str | Path,   # a short-lived folder for sockets and settings
-) -> dict[str, str]:      # what the kernel finds in its environment
-    "The environment of a kernel: yours, with one thread and no personal settings."
-    return os.environ | ONE_THREAD | {
-        "JUPYTER_RUNTIME_DIR": str(folder), "TMPDIR": str(folder), "IPYTHONDIR": str(Path(folder) / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1",
-        "PLOTLY_RENDERER": "plotly_mimetype+notebook_connected"}
+def environment(folder: str | Path) -> dict[str, str]:
+    """The environment of a kernel: yours, with one thread and no personal settings.
+
+    Parameters
+    ----------
+    folder : str | Path
+        A short-lived folder for sockets and settings.
+
+    Returns
+    -------
+    dict[str, str]
+        What the kernel finds in its environment.
+    """
+    return (
+        os.environ
+        | ONE_THREAD
+        | {
+            "JUPYTER_RUNTIME_DIR": str(folder),
+            "TMPDIR": str(folder),
+            "IPYTHONDIR": str(Path(folder) / "ipython"),
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "PLOTLY_RENDERER": "plotly_mimetype+notebook_connected",
+        }
+    )
 
 # %% ../../nbs/11a_kernels.ipynb #1c135487
-def serve_kernel(
-    gate: int,              # the reading end of a pipe; a byte lets the kernel start, its closing ends the wait
-    connection_file: Path,  # names the sockets
-    cwd: Path,              # the working directory of the notebook
-) -> None:
-    "The whole life of a forked kernel: wait, be a kernel, end."
+def serve_kernel(gate: int, connection_file: Path, cwd: Path) -> None:
+    """The whole life of a forked kernel: wait, be a kernel, end.
+
+    Parameters
+    ----------
+    gate : int
+        The reading end of a pipe; a byte lets the kernel start, its closing ends the wait.
+    connection_file : Path
+        Names the sockets.
+    cwd : Path
+        The working directory of the notebook.
+    """
     if os.read(gate, 1):
-        os.setsid(), os.chdir(cwd)
+        os.setsid()
+        os.chdir(cwd)
         from ipykernel.kernelapp import IPKernelApp
-        IPKernelApp.launch_instance(argv=["-f", str(connection_file), "--HistoryManager.enabled=False"])
+
+        IPKernelApp.launch_instance(
+            argv=["-f", str(connection_file), "--HistoryManager.enabled=False"]
+        )
     os._exit(0)
 
 # %% ../../nbs/11a_kernels.ipynb #7201f9db
 class ForkedKernel:
-    "A kernel process, forked and waiting; looks like the `Popen` that jupyter_client expects."
+    """A kernel process, forked and waiting; looks like the `Popen` that jupyter_client expects."""
+
     stdin = stdout = stderr = returncode = None
 
     def __init__(self, connection_file: Path, cwd: Path):
-        "Fork; the child waits for `go`."
+        """Fork; the child waits for `go`."""
         wait_at, self.gate = os.pipe()
         self.pid = os.fork()
-        if not self.pid: os.close(self.gate), serve_kernel(wait_at, connection_file, cwd)
+        if not self.pid:
+            os.close(self.gate)
+            serve_kernel(wait_at, connection_file, cwd)
         os.close(wait_at)
 
     def go(self) -> None:
-        "Let the kernel start."
-        os.write(self.gate, b"1"), os.close(self.gate)
+        """Let the kernel start."""
+        os.write(self.gate, b"1")
+        os.close(self.gate)
 
     def poll(self) -> int | None:
-        "The exit code, or None while it runs."
+        """The exit code, or None while it runs."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid: self.returncode = os.waitstatus_to_exitcode(status)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def wait(self) -> int:
-        "Wait for the end."
-        while self.poll() is None: time.sleep(0.01)
+        """Wait for the end."""
+        while self.poll() is None:
+            time.sleep(0.01)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        "Send a signal, unless it has ended."
-        if self.poll() is None: os.kill(self.pid, number)
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        "Ask it to end."
+        """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        "End it."
+        """End it."""
         self.send_signal(signal.SIGKILL)
 
 # %% ../../nbs/11a_kernels.ipynb #8131b782
-def kernel_manager(
-    folder: str | Path,             # where the socket files go
-    kernel: ForkedKernel,           # waiting
-    started: Callable[[int], Any],  # told the kernel's process id
-) -> type:                          # what papermill starts kernels with
-    "A kernel manager that lets a forked kernel go."
+def kernel_manager(folder: str | Path, kernel: ForkedKernel, started: Callable[[int], Any]) -> type:
+    """A kernel manager that lets a forked kernel go.
+
+    Parameters
+    ----------
+    folder : str | Path
+        Where the socket files go.
+    kernel : ForkedKernel
+        Waiting.
+    started : Callable[[int], Any]
+        Told the kernel's process id.
+
+    Returns
+    -------
+    type
+        What papermill starts kernels with.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_client.provisioning import LocalProvisioner
@@ -115,245 +163,514 @@ def kernel_manager(
     class Kernel(AsyncKernelManager):
         def __init__(self, **kwargs: Any):
             super().__init__(**kwargs, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-            self.transport, self.connection_file = "ipc", str(Path(folder) / "k.json")
+            self.transport = "ipc"
+            self.connection_file = str(Path(folder) / "k.json")
+
         async def start_kernel(self, **kwargs: Any) -> None:
             self.provisioner = Forked(kernel_id="k", kernel_spec=self.kernel_spec, parent=self)
             started(kernel.pid)
             await super().start_kernel(**kwargs)
+
     return Kernel
 
 # %% ../../nbs/11a_kernels.ipynb #ecd1e044
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1") | {"MPLBACKEND": "agg"}
-ALWAYS = ["papermill", "nbclient", "jupyter_client.manager", "jupyter_client.provisioning", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger",
-          "IPython.core.completerlib", "IPython.extensions.storemagic", "IPython.display", "tornado.platform.asyncio"]
-HEAVY = ["numpy", "pandas", "pyarrow.parquet", "scipy.sparse", "matplotlib.pyplot", "ibis", "duckdb", "ibis.backends.duckdb", "sklearn.cluster", "sklearn.metrics", "pytest"]
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+) | {"MPLBACKEND": "agg"}
+ALWAYS = [
+    "papermill",
+    "nbclient",
+    "jupyter_client.manager",
+    "jupyter_client.provisioning",
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "ipykernel.debugger",
+    "IPython.core.completerlib",
+    "IPython.extensions.storemagic",
+    "IPython.display",
+    "tornado.platform.asyncio",
+]
+HEAVY = [
+    "numpy",
+    "pandas",
+    "pyarrow.parquet",
+    "scipy.sparse",
+    "matplotlib.pyplot",
+    "ibis",
+    "duckdb",
+    "ibis.backends.duckdb",
+    "sklearn.cluster",
+    "sklearn.metrics",
+    "pytest",
+]
 
-def preload(
-    notebooks: list[Path],  # what will run
-) -> list[str]:             # modules that the server imports once
-    "What to have ready: the heavy libraries only where a notebook uses the package."
+
+def preload(notebooks: list[Path]) -> list[str]:
+    """What to have ready: the heavy libraries only where a notebook uses the package.
+
+    Parameters
+    ----------
+    notebooks : list[Path]
+        What will run.
+
+    Returns
+    -------
+    list[str]
+        Modules that the server imports once.
+    """
     return ALWAYS + HEAVY * any(re.search(r"\bretail_ci\.(?!core\b)\w", code(p)) for p in notebooks)
 
 # %% ../../nbs/11a_kernels.ipynb #910a206c
-def end_with_parent(
-    kernel: int,     # the kernel's process id
-    *folders: Path,  # short-lived folders that nobody else would remove
-) -> None:
-    "End this process and its kernel when the runner is gone."
+def end_with_parent(kernel: int, *folders: Path) -> None:
+    """End this process and its kernel when the runner is gone.
+
+    Parameters
+    ----------
+    kernel : int
+        The kernel's process id.
+    *folders : Path
+        Short-lived folders that nobody else would remove.
+    """
+
     def watch() -> None:
         multiprocessing.parent_process().join()
         kill_group(kernel)
-        for folder in folders: shutil.rmtree(folder, ignore_errors=True)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
+
     threading.Thread(target=watch, daemon=True).start()
 
-def kill_group(
-    *pids: int,  # leaders of process groups
-) -> None:
-    "Kill processes with all that they started."
+
+def kill_group(*pids: int) -> None:
+    """Kill processes with all that they started.
+
+    Parameters
+    ----------
+    *pids : int
+        Leaders of process groups.
+    """
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError): os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 # %% ../../nbs/11a_kernels.ipynb #8a0291ed
-def peak_mib() -> float:  # mebibytes
-    "The largest memory that any finished child of this process ever held."
+def peak_mib() -> float:
+    """The largest memory that any finished child of this process ever held.
+
+    Returns
+    -------
+    float
+        Mebibytes.
+    """
     import resource
+
     size = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return round(size / (1024 if sys.platform.startswith("linux") else 1024**2), 1)
 
-def cpu_seconds() -> float:  # of all cores
-    "The processor time of this process and its finished children: what a notebook costs, whatever else the machine does."
+
+def cpu_seconds() -> float:
+    """The processor time of this process and its finished children: what a notebook costs, whatever
+    else the machine does.
+
+    Returns
+    -------
+    float
+        Of all cores.
+    """
     import resource
-    return round(sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))), 2)
+
+    return round(
+        sum(
+            u.ru_utime + u.ru_stime
+            for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        ),
+        2,
+    )
 
 # %% ../../nbs/11a_kernels.ipynb #3caa61f2
-def what_failed(
-    error: BaseException,   # from papermill or from the operating system
-    log: Path,              # what the kernel's process wrote by itself
-) -> dict[str, Any]:        # kind, text, cell
-    "An error in words that can be sent from one process to another."
+def what_failed(error: BaseException, log: Path) -> dict[str, Any]:
+    """An error in words that can be sent from one process to another.
+
+    Parameters
+    ----------
+    error : BaseException
+        From papermill or from the operating system.
+    log : Path
+        What the kernel's process wrote by itself.
+
+    Returns
+    -------
+    dict[str, Any]
+        Kind, text, cell.
+    """
     kind = getattr(error, "ename", None)
-    if kind: return {"kind": kind, "text": error.evalue, "cell": error.exec_count}
+    if kind:
+        return {"kind": kind, "text": error.evalue, "cell": error.exec_count}
     if "DeadKernel" in type(error).__name__:
         words = log.read_text(errors="replace").split("\n") if log.exists() else []
-        return {"kind": "Ended", "text": "its process was killed, most often for want of memory. " + " ".join(w for w in words[-3:] if w), "cell": None}
+        return {
+            "kind": "Ended",
+            "text": "its process was killed, most often for want of memory. "
+            + " ".join(w for w in words[-3:] if w),
+            "cell": None,
+        }
     return {"kind": type(error).__name__, "text": str(error), "cell": None}
 
 # %% ../../nbs/11a_kernels.ipynb #04a0a211
 def literal_path(
     path: str,
 ) -> str:
-    "A path for papermill, which fills in parameters where a path has braces."
+    """A path for papermill, which fills in parameters where a path has braces."""
     return path.replace("{", "{{").replace("}", "}}")
 
+
 def execute(
-    notebook: str,            # the source
-    out: str,                 # where the executed copy goes
-    parameters: dict,         # for its `parameters` cell
-    env: dict[str, str],      # the environment of its kernel
-    connection: Connection,   # to the runner
+    notebook: str, out: str, parameters: dict, env: dict[str, str], connection: Connection
 ) -> None:
-    "Execute one notebook and send what it took: the work of one process."
+    """Execute one notebook and send what it took: the work of one process.
+
+    Parameters
+    ----------
+    notebook : str
+        The source.
+    out : str
+        Where the executed copy goes.
+    parameters : dict
+        For its `parameters` cell.
+    env : dict[str, str]
+        The environment of its kernel.
+    connection : Connection
+        To the runner.
+    """
     import logging
+
     folder = Path(env["JUPYTER_RUNTIME_DIR"])
-    os.setsid()                                      # Ctrl-C is the runner's to handle
-    with open(folder / "log", "wb") as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
-    os.environ.clear(); os.environ.update(env)
+    os.setsid()  # Ctrl-C is the runner's to handle
+    with open(folder / "log", "wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(env)
     kernel = ForkedKernel(folder / "k.json", Path(notebook).parent)
-    end_with_parent(kernel.pid, folder, *(p for p in map(Path, env.get("PYTHONPATH", "").split(os.pathsep)) if core_runs.STAGE.fullmatch(p.name)))
+    end_with_parent(
+        kernel.pid,
+        folder,
+        *(
+            p
+            for p in map(Path, env.get("PYTHONPATH", "").split(os.pathsep))
+            if core_runs.STAGE.fullmatch(p.name)
+        ),
+    )
     logging.getLogger("papermill").setLevel(logging.ERROR)
     import papermill
-    def started(pid: int) -> None: connection.send({"kernel": pid})
+
+    def started(pid: int) -> None:
+        connection.send({"kernel": pid})
+
     error = None
-    try: papermill.execute_notebook(
-        literal_path(notebook), literal_path(out), parameters, kernel_name="python3", progress_bar=False, request_save_on_cell_execute=False, start_timeout=120,
-        shutdown_kernel="immediate", cwd=str(Path(notebook).parent), kernel_manager_class=kernel_manager(folder, kernel, started))
-    except BaseException as e: error = what_failed(e, folder / "log")
+    try:
+        papermill.execute_notebook(
+            literal_path(notebook),
+            literal_path(out),
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            request_save_on_cell_execute=False,
+            start_timeout=120,
+            shutdown_kernel="immediate",
+            cwd=str(Path(notebook).parent),
+            kernel_manager_class=kernel_manager(folder, kernel, started),
+        )
+    except BaseException as e:
+        error = what_failed(e, folder / "log")
     connection.send({"error": error, "cpu_seconds": cpu_seconds(), "peak_mib": peak_mib()})
 
 # %% ../../nbs/11a_kernels.ipynb #35fcc2fb
 @dataclass
 class Job:
-    "One notebook at work."
-    notebook: Path                              # what is executed
-    process: Any                                # the process
-    connection: Connection                      # what it tells
-    held: contextlib.ExitStack                  # its folder of sockets
+    """One notebook at work."""
+
+    notebook: Path  # what is executed
+    process: Any  # the process
+    connection: Connection  # what it tells
+    held: contextlib.ExitStack  # its folder of sockets
     began: float = field(default_factory=time.monotonic)  # on a clock that is never set
-    told: dict = field(default_factory=dict)    # what it has told so far
+    told: dict = field(default_factory=dict)  # what it has told so far
 
     def listen(self) -> bool:
-        "Take in what the process tells; true once it has ended."
+        """Take in what the process tells; true once it has ended."""
         with contextlib.suppress(EOFError):
-            while self.connection.poll(): self.told |= self.connection.recv()
+            while self.connection.poll():
+                self.told |= self.connection.recv()
         return "peak_mib" in self.told or not self.process.is_alive()
 
     def close(self) -> None:
-        "End the process and its kernel, and remove the sockets."
-        if "peak_mib" not in self.told: self.listen(); kill_group(*filter(None, [self.told.get("kernel")])); self.process.kill()
+        """End the process and its kernel, and remove the sockets."""
+        if "peak_mib" not in self.told:
+            self.listen()
+            kill_group(*filter(None, [self.told.get("kernel")]))
+            self.process.kill()
         self.process.join()
         self.held.close()
 
 # %% ../../nbs/11a_kernels.ipynb #7d0b77e8
 @contextlib.contextmanager
-def set_environment(
-    values: dict[str, str],  # names and values
-) -> Iterator[None]:
-    "Change the environment for the processes that are started inside, and put it back."
+def set_environment(values: dict[str, str]) -> Iterator[None]:
+    """Change the environment for the processes that are started inside, and put it back.
+
+    Parameters
+    ----------
+    values : dict[str, str]
+        Names and values.
+    """
     before = dict(os.environ)
     os.environ.update(values)
-    try: yield
-    finally: os.environ.clear(); os.environ.update(before)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 # %% ../../nbs/11a_kernels.ipynb #43157de9
-def python_path(
-    folder: str | Path,   # a short-lived folder
-) -> dict[str, str]:      # for the environment of a new Python
-    "A search path on which the grammar of web addresses and the debugger cannot be imported."
-    for name in ("rfc3987_syntax", "debugpy"): (Path(folder) / f"{name}.py").write_text("raise ImportError('not needed to execute notebooks')\n")
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+def python_path(folder: str | Path) -> dict[str, str]:
+    """A search path on which the grammar of web addresses and the debugger cannot be imported.
+
+    Parameters
+    ----------
+    folder : str | Path
+        A short-lived folder.
+
+    Returns
+    -------
+    dict[str, str]
+        For the environment of a new Python.
+    """
+    for name in ("rfc3987_syntax", "debugpy"):
+        (Path(folder) / f"{name}.py").write_text(
+            "raise ImportError('not needed to execute notebooks')\n"
+        )
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    }
 
 # %% ../../nbs/11a_kernels.ipynb #62c0f632
 class Server:
-    "The process that notebooks are forked from, getting ready in the background; a later run in the same Python finds it ready."
+    """The process that notebooks are forked from, getting ready in the background; a later run in
+    the same Python finds it ready.
+    """
+
     started = False
 
     def __init__(self, modules: list[str]):
-        "Start it; the modules are imported meanwhile."
+        """Start it; the modules are imported meanwhile."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(modules)
         self.variables = ONE_THREAD | python_path(core_runs.process_folder("rci"))
-        with set_environment(self.variables): multiprocessing.forkserver.ensure_running()
+        with set_environment(self.variables):
+            multiprocessing.forkserver.ensure_running()
         self.ready = threading.Event()
-        attempt = threading.Thread(target=self._try, args=(context.Process(target=os.getpid),), daemon=True)
+        attempt = threading.Thread(
+            target=self._try, args=(context.Process(target=os.getpid),), daemon=True
+        )
         attempt.start()
-        if Server.started: attempt.join()
+        if Server.started:
+            attempt.join()
         Server.started = True
 
     def _try(self, first: Any) -> None:
-        "Fork a first process, which does nothing: it can only start when all is imported."
-        try: first.start(), first.join()
-        finally: self.ready.set()
+        """Fork a first process, which does nothing: it can only start when all is imported."""
+        try:
+            first.start()
+            first.join()
+        finally:
+            self.ready.set()
 
     def context(self) -> Any:
-        "Where the next process comes from: a new Python as long as the server is not ready."
+        """Where the next process comes from: a new Python as long as the server is not ready."""
         return multiprocessing.get_context("forkserver" if self.ready.is_set() else "spawn")
 
 # %% ../../nbs/11a_kernels.ipynb #07fbd402
-def start_job(
-    notebook: Path,     # the source
-    run: Path,          # the run's folder
-    name: str,          # the config's name
-    server: Server,     # where processes come from
-) -> Job:               # at work
-    "Start one notebook in a process of its own."
+def start_job(notebook: Path, run: Path, name: str, server: Server) -> Job:
+    """Start one notebook in a process of its own.
+
+    Parameters
+    ----------
+    notebook : Path
+        The source.
+    run : Path
+        The run's folder.
+    name : str
+        The config's name.
+    server : Server
+        Where processes come from.
+
+    Returns
+    -------
+    Job
+        At work.
+    """
     import retail_ci.pipeline.kernels
+
     held = contextlib.ExitStack()
-    folder = held.enter_context(core_runs.staging("rci", "/tmp" if os.access("/tmp", os.W_OK) else None, private=True))  # a socket's path must be short
+    folder = held.enter_context(
+        core_runs.staging("rci", "/tmp" if os.access("/tmp", os.W_OK) else None, private=True)
+    )  # a socket's path must be short
     context = server.context()
     here, there = context.Pipe(duplex=False)
     (run / "executed").mkdir(exist_ok=True)
-    process = context.Process(target=retail_ci.pipeline.kernels.execute, args=(
-        str(notebook), str(run / "executed" / notebook.name), {"config": name, "run_dir": str(run)}, environment(folder), there))
-    with set_environment(server.variables): process.start()
+    process = context.Process(
+        target=retail_ci.pipeline.kernels.execute,
+        args=(
+            str(notebook),
+            str(run / "executed" / notebook.name),
+            {"config": name, "run_dir": str(run)},
+            environment(folder),
+            there,
+        ),
+    )
+    with set_environment(server.variables):
+        process.start()
     there.close()
     return Job(notebook, process, here, held)
 
 # %% ../../nbs/11a_kernels.ipynb #ea66e5ba
-DISK = (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG)  # what a disk says when it will not take more
+DISK = (
+    errno.ENOSPC,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.EFBIG,
+)  # what a disk says when it will not take more
 
-def as_error(
-    name: str,         # the notebook's name
-    failure: dict,     # from `what_failed`
-    kept: Path | None, # where the executed copy is
-) -> RetailError:      # to raise
-    "The sentence for a failed notebook, with the exit code of its kind."
-    kind, text = failure["kind"], " ".join(failure["text"].split())
+
+def as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
+    """The sentence for a failed notebook, with the exit code of its kind.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's name.
+    failure : dict
+        From `what_failed`.
+    kept : Path | None
+        Where the executed copy is.
+
+    Returns
+    -------
+    RetailError
+        To raise.
+    """
+    kind = failure["kind"]
+    text = " ".join(failure["text"].split())
     own = getattr(core_errors, kind, None)
-    if isinstance(own, type) and issubclass(own, RetailError): return own(text)
-    if "No space" in text or (re.search("OS|IO|Permission", kind) and any(os.strerror(e) in text for e in DISK)):
-        return RunError(f"Notebook {name} could not write: {text}. Free some space or correct the permissions, and run again.")
+    if isinstance(own, type) and issubclass(own, RetailError):
+        return own(text)
+    if "No space" in text or (
+        re.search("OS|IO|Permission", kind) and any(os.strerror(e) in text for e in DISK)
+    ):
+        return RunError(
+            f"Notebook {name} could not write: {text}. Free some space or correct the "
+            "permissions, and run again."
+        )
     if kind in ("MemoryError", "OutOfMemoryException"):
-        return RunError(f"Notebook {name} had not enough memory: {text[:200].removesuffix('.')}. Free some, set data.memory and data.spill in the config, or run with runs.workers=1.")
-    if kind == "ModuleNotFoundError": return RunError(f"Notebook {name} needs a Python package that is not installed: {text}. Run `pip install 'retail_ci[all]'`, and run again.")
+        return RunError(
+            f"Notebook {name} had not enough memory: {text[:200].removesuffix('.')}. Free some, "
+            "set data.memory and data.spill in the config, or run with runs.workers=1."
+        )
+    if kind == "ModuleNotFoundError":
+        return RunError(
+            f"Notebook {name} needs a Python package that is not installed: {text}. Run `pip "
+            "install 'retail_ci[all]'`, and run again."
+        )
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""
     if kind == "AssertionError":
-        return RetailError(f"An example of notebook {name}{where} does not come out as written{f' ({text[:200]})' if text else ''}: a library of another version computes something else. Install the versions in constraints.txt, and run again.{look}")
+        return RetailError(
+            f"An example of notebook {name}{where} does not come out as "
+            f"written{f' ({text[:200]})' if text else ''}: a library of another version computes "
+            f"something else. Install the versions in constraints.txt, and run again.{look}"
+        )
     words = f"{kind}: {text[:400]}".removesuffix(": ").removesuffix(".")
     return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 
 # %% ../../nbs/11a_kernels.ipynb #ece9244b
-def followers(
-    needs: dict[str, set[str]],  # from `order`
-) -> dict[str, int]:             # notebook: how many wait for it, directly or through others
-    "How many notebooks cannot start before this one has finished."
+def followers(needs: dict[str, set[str]]) -> dict[str, int]:
+    """How many notebooks cannot start before this one has finished.
+
+    Parameters
+    ----------
+    needs : dict[str, set[str]]
+        From `order`.
+
+    Returns
+    -------
+    dict[str, int]
+        Notebook: how many wait for it, directly or through others.
+    """
     waiting = {name: {n for n, before in needs.items() if name in before} for name in needs}
-    def reach(name: str) -> set[str]: return waiting[name].union(*(reach(n) for n in waiting[name]))
+
+    def reach(name: str) -> set[str]:
+        return waiting[name].union(*(reach(n) for n in waiting[name]))
+
     return {name: len(reach(name)) for name in needs}
 
 # %% ../../nbs/11a_kernels.ipynb #7016fb83
 def run_notebooks(
-    notebooks: list[Path],   # what to run
-    run: Path,               # the run's folder
-    config: Config,          # its name and its workers
-    progress: Progress,      # told what happens
-    idle: Callable[[Server], None] = lambda server: None,  # told when a worker is free and the end is near
-) -> list[dict[str, Any]]:   # per notebook: name, source, seconds, peak_mib
-    "Execute notebooks, side by side where they do not need each other; raises the first failure as a `RetailError`."
-    paths, needs, jobs, ready, facts = {p.stem: p for p in notebooks}, order(notebooks), {}, [], {}
-    sorter, behind, server = TopologicalSorter(needs), followers(needs), Server(preload(notebooks))
+    notebooks: list[Path],
+    run: Path,
+    config: Config,
+    progress: Progress,
+    idle: Callable[[Server], None] = lambda server: None,
+) -> list[dict[str, Any]]:
+    """Execute notebooks, side by side where they do not need each other; raises the first failure
+    as a `RetailError`.
+
+    Parameters
+    ----------
+    notebooks : list[Path]
+        What to run.
+    run : Path
+        The run's folder.
+    config : Config
+        Its name and its workers.
+    progress : Progress
+        Told what happens.
+    idle : Callable[[Server], None], default lambda server: None
+        Told when a worker is free and the end is near.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Per notebook: name, source, seconds, peak_mib.
+    """
+    paths = {p.stem: p for p in notebooks}
+    needs = order(notebooks)
+    jobs = {}
+    ready = []
+    facts = {}
+    sorter = TopologicalSorter(needs)
+    behind = followers(needs)
+    server = Server(preload(notebooks))
     sorter.prepare()
     try:
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=lambda name: (-behind[name], list(paths).index(name)))
+            ready = sorted(
+                [*ready, *sorter.get_ready()],
+                key=lambda name: (-behind[name], list(paths).index(name)),
+            )
             free = config.runs.workers if server.ready.is_set() else 0 if facts else 1
             while ready and len(jobs) < free:
                 name = ready.pop(0)
                 jobs[name] = start_job(paths[name], run, config.name, server)
                 progress.started(name)
-            if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1: idle(server)
-            wait([w for job in jobs.values() for w in (job.connection, job.process.sentinel)], timeout=1 if server.ready.is_set() else 0.1)
+            if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
+                idle(server)
+            wait(
+                [w for job in jobs.values() for w in (job.connection, job.process.sentinel)],
+                timeout=1 if server.ready.is_set() else 0.1,
+            )
             for name in [n for n, job in jobs.items() if job.listen()]:
                 facts[name] = finished(jobs[name], run)
                 jobs.pop(name).close()
@@ -361,33 +678,73 @@ def run_notebooks(
                 progress.finished(facts[name])
             progress.tick()
     finally:
-        for job in jobs.values(): job.close()
+        for job in jobs.values():
+            job.close()
     return [facts[name] for name in paths]
 
 # %% ../../nbs/11a_kernels.ipynb #6ce191eb
-def finished(
-    job: Job,           # that has ended
-    run: Path,          # the run's folder
-) -> dict[str, Any]:    # for the manifest
-    "What a notebook took; raises its error if it failed."
-    job.told.setdefault("error", {"kind": "Ended", "text": "its process was killed.", "cell": None})
-    if job.told["error"]: raise as_error(job.notebook.stem, job.told["error"], keep_failed(job.notebook.stem, run))
-    return {"name": job.notebook.stem, "sha256": sha256(job.notebook), "seconds": round(time.monotonic() - job.began, 2), **{k: job.told[k] for k in ("cpu_seconds", "peak_mib")}}
+def finished(job: Job, run: Path) -> dict[str, Any]:
+    """What a notebook took; raises its error if it failed.
 
-def keep_failed(
-    name: str,      # the notebook's name
-    run: Path,      # the run's folder, which will be removed
-) -> Path | None:   # where the copy is, as seen from here
-    "Keep the executed copy of a failed notebook in `failed`, in the place of an older one."
-    executed, failed = run / "executed" / f"{name}.ipynb", run.parent / "failed"
-    if not executed.exists(): return None
+    Parameters
+    ----------
+    job : Job
+        That has ended.
+    run : Path
+        The run's folder.
+
+    Returns
+    -------
+    dict[str, Any]
+        For the manifest.
+    """
+    job.told.setdefault("error", {"kind": "Ended", "text": "its process was killed.", "cell": None})
+    if job.told["error"]:
+        raise as_error(job.notebook.stem, job.told["error"], keep_failed(job.notebook.stem, run))
+    return {
+        "name": job.notebook.stem,
+        "sha256": sha256(job.notebook),
+        "seconds": round(time.monotonic() - job.began, 2),
+        **{k: job.told[k] for k in ("cpu_seconds", "peak_mib")},
+    }
+
+
+def keep_failed(name: str, run: Path) -> Path | None:
+    """Keep the executed copy of a failed notebook in `failed`, in the place of an older one.
+
+    Parameters
+    ----------
+    name : str
+        The notebook's name.
+    run : Path
+        The run's folder, which will be removed.
+
+    Returns
+    -------
+    Path | None
+        Where the copy is, as seen from here.
+    """
+    executed = run / "executed" / f"{name}.ipynb"
+    failed = run.parent / "failed"
+    if not executed.exists():
+        return None
     shutil.rmtree(failed, ignore_errors=True)
     failed.mkdir()
     return relative(shutil.copy(executed, failed))
 
-def relative(
-    path: str | Path,  # any path
-) -> Path:             # shorter, if it lies below the working directory
-    "A path as seen from here."
+
+def relative(path: str | Path) -> Path:
+    """A path as seen from here.
+
+    Parameters
+    ----------
+    path : str | Path
+        Any path.
+
+    Returns
+    -------
+    Path
+        Shorter, if it lies below the working directory.
+    """
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

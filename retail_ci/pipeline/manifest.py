@@ -4,6 +4,7 @@
 
 # %% ../../nbs/11b_manifest.ipynb #5494bc64
 from __future__ import annotations
+
 import contextlib
 import csv
 import dataclasses
@@ -20,10 +21,12 @@ import subprocess
 import sys
 import threading
 import time
-import yaml
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
+
 from ..core import runs as core_runs
 from ..core.config import Config, source_files
 from ..core.errors import RunError
@@ -36,146 +39,357 @@ __all__ = ['RUN_ID', 'input_hashes', 'database_hash', 'rows', 'artifacts', 'vers
            'open_staging', 'close_staging', 'seal_run', 'settle']
 
 # %% ../../nbs/11b_manifest.ipynb #9a610c1d
-def input_hashes(
-    config: Config,        # the run's config
-) -> dict[str, str]:       # source: its SHA-256
-    "Fingerprint every source; raises `DataError` for one that does not exist or is empty."
+def input_hashes(config: Config) -> dict[str, str]:
+    """Fingerprint every source.
+
+    Parameters
+    ----------
+    config : Config
+        The run's config.
+
+    Returns
+    -------
+    dict[str, str]
+        Source: its SHA-256.
+
+    Raises
+    ------
+    DataError
+        For one that does not exist or is empty.
+    """
     if config.data.transactions == "synthetic":
         recipe = json.dumps([config.seed, dataclasses.asdict(config.synthetic)], sort_keys=True)
         return {"synthetic": hashlib.sha256(recipe.encode()).hexdigest()}
-    sources = {role: getattr(config.data, role) for role in ("transactions", "products", "customers")}
+    sources = {
+        role: getattr(config.data, role) for role in ("transactions", "products", "customers")
+    }
     hashes = {}
     for role, source in sources.items():
         files = source_files(source, role) if source else []
         top = os.path.commonpath([file.parent for file in files]) if files else ""
         hashes |= {f"{role}/{file.relative_to(top).as_posix()}": sha256(file) for file in files}
-    return hashes | {f"{role}/database": database_hash(role, config) for role, source in sources.items() if source and "://" in source}
+    return hashes | {
+        f"{role}/database": database_hash(role, config)
+        for role, source in sources.items()
+        if source and "://" in source
+    }
 
-def database_hash(
-    role: str,       # "transactions", "products" or "customers"
-    config: Config,  # its source is a database URL
-) -> str:            # a fingerprint of what the database holds now
-    "The fingerprint that the database works out; what reads databases is loaded here and not before."
+
+def database_hash(role: str, config: Config) -> str:
+    """The fingerprint that the database works out; what reads databases is loaded here and not
+    before.
+
+    Parameters
+    ----------
+    role : str
+        "transactions", "products" or "customers".
+    config : Config
+        Its source is a database URL.
+
+    Returns
+    -------
+    str
+        A fingerprint of what the database holds now.
+    """
     from retail_ci.data.sources import database_fingerprint
+
     return database_fingerprint(role, config.data)
 
 # %% ../../nbs/11b_manifest.ipynb #98fc6905
-def rows(
-    path: Path,       # a file of a run
-) -> int | None:      # records without the header; None for what is not a table
-    "How many records a table holds."
+def rows(path: Path) -> int | None:
+    """How many records a table holds.
+
+    Parameters
+    ----------
+    path : Path
+        A file of a run.
+
+    Returns
+    -------
+    int | None
+        Records without the header; None for what is not a table.
+    """
     if path.suffix == ".parquet":
         from pyarrow.parquet import read_metadata
+
         return read_metadata(path).num_rows
-    if path.suffix != ".csv": return None
+    if path.suffix != ".csv":
+        return None
     with open(path, "rb") as file:
         lines = quotes = 0
-        while piece := file.read(1 << 20): lines, quotes = lines + piece.count(b"\n"), quotes + piece.count(b'"')
-    if not quotes: return max(lines - 1, 0)
-    with open(path, encoding="utf-8", newline="") as file: return max(sum(1 for _ in csv.reader(file)) - 1, 0)
+        while piece := file.read(1 << 20):
+            lines = lines + piece.count(b"\n")
+            quotes = quotes + piece.count(b'"')
+    if not quotes:
+        return max(lines - 1, 0)
+    with open(path, encoding="utf-8", newline="") as file:
+        return max(sum(1 for _ in csv.reader(file)) - 1, 0)
 
 # %% ../../nbs/11b_manifest.ipynb #dc893551
-def artifacts(
-    run: Path,                 # the run's folder
-) -> list[dict[str, Any]]:     # path, sha256, rows; sorted by path
-    "Every file that a run has made, executed notebooks and the run's own papers left out."
-    files = (p for p in run.rglob("*") if p.is_file() and p.relative_to(run).parts[0] not in ("executed", "manifest.json", "config.yaml"))
-    return [{"path": p.relative_to(run).as_posix(), "sha256": sha256(p), "rows": rows(p)} for p in sorted(files)]
+def artifacts(run: Path) -> list[dict[str, Any]]:
+    """Every file that a run has made, executed notebooks and the run's own papers left out.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Path, sha256, rows; sorted by path.
+    """
+    files = (
+        p
+        for p in run.rglob("*")
+        if p.is_file()
+        and p.relative_to(run).parts[0] not in ("executed", "manifest.json", "config.yaml")
+    )
+    return [
+        {"path": p.relative_to(run).as_posix(), "sha256": sha256(p), "rows": rows(p)}
+        for p in sorted(files)
+    ]
 
 # %% ../../nbs/11b_manifest.ipynb #7f0ff9db
-def versions() -> dict[str, str]:  # package: version
-    "The versions that decide about results."
-    names = ("retail_ci", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "ibis-framework", "duckdb", "matplotlib", "papermill")
+def versions() -> dict[str, str]:
+    """The versions that decide about results.
+
+    Returns
+    -------
+    dict[str, str]
+        Package: version.
+    """
+    names = (
+        "retail_ci",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "scipy",
+        "scikit-learn",
+        "ibis-framework",
+        "duckdb",
+        "matplotlib",
+        "papermill",
+    )
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError): found[name] = importlib.metadata.version(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
-def commit(
-    root: Path,       # the project's folder
-) -> str | None:      # such as "1f0c2d3a4b5c", with "+changes" if files differ from it; None outside a checkout
-    "The commit that a run was made from."
-    def git(*words: str) -> str: return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
-    try: return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError): return None
+
+def commit(root: Path) -> str | None:
+    """The commit that a run was made from.
+
+    Parameters
+    ----------
+    root : Path
+        The project's folder.
+
+    Returns
+    -------
+    str | None
+        Such as "1f0c2d3a4b5c", with "+changes" if files differ from it; None outside a checkout.
+    """
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 # %% ../../nbs/11b_manifest.ipynb #68569af8
 def write_manifest(
-    run: Path,                       # the run's folder
-    config: Config,                  # what was asked
-    inputs: dict[str, str],          # from `input_hashes`
-    notebooks: list[dict[str, Any]], # from `run_notebooks`
-    began: float,                    # seconds since the epoch
-    **more: Any,                     # further facts
-) -> dict[str, Any]:                 # what was written
-    "Write manifest.json: the papers of a run."
-    stamp = lambda t: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(t))
+    run: Path,
+    config: Config,
+    inputs: dict[str, str],
+    notebooks: list[dict[str, Any]],
+    began: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """Write manifest.json: the papers of a run.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    config : Config
+        What was asked.
+    inputs : dict[str, str]
+        From `input_hashes`.
+    notebooks : list[dict[str, Any]]
+        From `run_notebooks`.
+    began : float
+        Seconds since the epoch.
+    **more : Any
+        Further facts.
+
+    Returns
+    -------
+    dict[str, Any]
+        What was written.
+    """
+
+    def stamp(t):
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(t))
+
     counts = load(run / "metrics/data.json") if (run / "metrics/data.json").exists() else {}
-    manifest = {"run": run.name.removeprefix(".").removesuffix(".partial"), "config": dataclasses.asdict(config), "seed": config.seed, "versions": versions(), **more,
-                "inputs": inputs, "counts": {k: v for k, v in counts.items() if isinstance(v, int) and not isinstance(v, bool)},
-                "notebooks": notebooks, "artifacts": artifacts(run), "started": stamp(began), "finished": stamp(time.time()),
-                "seconds": round(time.time() - began, 2)}
+    manifest = {
+        "run": run.name.removeprefix(".").removesuffix(".partial"),
+        "config": dataclasses.asdict(config),
+        "seed": config.seed,
+        "versions": versions(),
+        **more,
+        "inputs": inputs,
+        "counts": {
+            k: v for k, v in counts.items() if isinstance(v, int) and not isinstance(v, bool)
+        },
+        "notebooks": notebooks,
+        "artifacts": artifacts(run),
+        "started": stamp(began),
+        "finished": stamp(time.time()),
+        "seconds": round(time.time() - began, 2),
+    }
     save(manifest, run / "manifest.json")
     return manifest
 
 # %% ../../nbs/11b_manifest.ipynb #d8d14c92
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")  # such as 20260102T030405Z-1a2b
 
-def new_id() -> str:  # UTC to the second, and four digits so that two runs of a second differ
-    "A name for a run; later runs sort behind earlier ones."
+
+def new_id() -> str:
+    """A name for a run; later runs sort behind earlier ones.
+
+    Returns
+    -------
+    str
+        UTC to the second, and four digits so that two runs of a second differ.
+    """
     return time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime()) + secrets.token_hex(2)
 
-def publish(
-    run: Path,    # a finished run
-) -> Path:        # the link
-    "Make a run the current one, in one step."
-    link, temporary = run.parent / "current", run.parent / f".current.{run.name}"
+
+def publish(run: Path) -> Path:
+    """Make a run the current one, in one step.
+
+    Parameters
+    ----------
+    run : Path
+        A finished run.
+
+    Returns
+    -------
+    Path
+        The link.
+    """
+    link = run.parent / "current"
+    temporary = run.parent / f".current.{run.name}"
     os.symlink(run.name, temporary)
     os.replace(temporary, link)
     return link
 
 # %% ../../nbs/11b_manifest.ipynb #2189d952
-def remains(
-    home: Path,        # runs/<name>
-) -> list[Path]:       # folders and links
-    "What killed runs have left behind."
-    partial = [p for p in home.glob(".*") if p.name.endswith(".partial") or p.name.startswith(".current.")]
-    return partial + [p for p in home.iterdir() if RUN_ID.fullmatch(p.name) and not (p / "manifest.json").exists()]
+def remains(home: Path) -> list[Path]:
+    """What killed runs have left behind.
 
-def prune(
-    home: Path,      # runs/<name>, with the lock held
-    keep: int,       # finished runs to keep
-) -> list[str]:      # what was removed
-    "Remove remains, and old runs beyond `keep`."
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>.
+
+    Returns
+    -------
+    list[Path]
+        Folders and links.
+    """
+    partial = [
+        p for p in home.glob(".*") if p.name.endswith(".partial") or p.name.startswith(".current.")
+    ]
+    return partial + [
+        p for p in home.iterdir() if RUN_ID.fullmatch(p.name) and not (p / "manifest.json").exists()
+    ]
+
+
+def prune(home: Path, keep: int) -> list[str]:
+    """Remove remains, and old runs beyond `keep`.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>, with the lock held.
+    keep : int
+        Finished runs to keep.
+
+    Returns
+    -------
+    list[str]
+        What was removed.
+    """
     current = os.readlink(home / "current") if (home / "current").is_symlink() else None
     gone = remains(home)
-    good = sorted(p for p in home.iterdir() if RUN_ID.fullmatch(p.name) and p not in gone and p.name != current)
-    gone += good[:max(len(good) + (current is not None) - keep, 0)]
-    for path in gone: path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
+    good = sorted(
+        p
+        for p in home.iterdir()
+        if RUN_ID.fullmatch(p.name) and p not in gone and p.name != current
+    )
+    gone += good[: max(len(good) + (current is not None) - keep, 0)]
+    for path in gone:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
     return sorted(p.name for p in gone)
 
 # %% ../../nbs/11b_manifest.ipynb #d75d9af6
 @contextlib.contextmanager
-def locked(
-    home: Path,          # runs/<name>
-) -> Iterator[None]:
-    "Hold the folder for one run; raises `RunError` that names the process which has it."
+def locked(home: Path) -> Iterator[None]:
+    """Hold the folder for one run.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>.
+
+    Raises
+    ------
+    RunError
+        That names the process which has it.
+    """
     core_runs.check_writable(home, "give the run another name with --set name=...")
     home.mkdir(parents=True, exist_ok=True)
     with open(home / ".lock", "a+") as file:
-        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise RunError(f"Another run of {home.name!r} is at work (process {file.read().strip() or 'unknown'}); wait until it ends, or give yours another name with --set name=...") from None
-        file.truncate(0), file.write(str(os.getpid())), file.flush()
+            raise RunError(
+                f"Another run of {home.name!r} is at work (process "
+                f"{file.read().strip() or 'unknown'}); wait until it ends, or give yours another "
+                "name with --set name=..."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 # %% ../../nbs/11b_manifest.ipynb #c7b3c9dd
-def made_by(
-    notebooks: list[Path],   # earlier notebooks
-    run: Path,               # the last good run
-) -> list[Path]:             # files, relative to the run
-    "What notebooks have made: their artefacts, their figures, and their executed copies."
+def made_by(notebooks: list[Path], run: Path) -> list[Path]:
+    """What notebooks have made: their artefacts, their figures, and their executed copies.
+
+    Parameters
+    ----------
+    notebooks : list[Path]
+        Earlier notebooks.
+    run : Path
+        The last good run.
+
+    Returns
+    -------
+    list[Path]
+        Files, relative to the run.
+    """
     numbers = {number(p) for p in notebooks}
     paths = [a.path for a in ARTEFACTS.values() if a.maker in numbers]
     paths += [f"figures/{name}.png" for name, maker in FIGURES.items() if maker in numbers]
@@ -184,7 +398,9 @@ def made_by(
 
 # %% ../../nbs/11b_manifest.ipynb #eb6fcfb7
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    "The keys of a config that decide about results, flat; a source file is named without its folder."
+    """The keys of a config that decide about results, flat; a source file is named without its
+    folder.
+    """
     flat = {}
     for section, value in config.items():
         if section not in ("runs", "mlflow", "serving"):
@@ -195,34 +411,85 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
             flat[key] = os.path.basename(flat[key])
     return flat
 
+
 def differing(
-    old: dict[str, Any],       # the manifest of the last good run
-    config: Config,            # what is asked now
-    inputs: dict[str, str],    # from `input_hashes`
-    notebooks: list[Path],     # the earlier notebooks
-) -> list[str]:                # in words; empty if all agrees
-    "What differs from an earlier run, as far as it matters for results."
+    old: dict[str, Any], config: Config, inputs: dict[str, str], notebooks: list[Path]
+) -> list[str]:
+    """What differs from an earlier run, as far as it matters for results.
+
+    Parameters
+    ----------
+    old : dict[str, Any]
+        The manifest of the last good run.
+    config : Config
+        What is asked now.
+    inputs : dict[str, str]
+        From `input_hashes`.
+    notebooks : list[Path]
+        The earlier notebooks.
+
+    Returns
+    -------
+    list[str]
+        In words; empty if all agrees.
+    """
     was = _deciding(old["config"])
     now = _deciding(json.loads(json.dumps(dataclasses.asdict(config))))
-    words = [f"{k} is {now.get(k)!r}, was {was.get(k)!r}" for k in sorted(was | now) if was.get(k) != now.get(k)]
-    words += [f"the input {k} has changed" for k in sorted(old["inputs"] | inputs) if old["inputs"].get(k) != inputs.get(k)]
+    words = [
+        f"{k} is {now.get(k)!r}, was {was.get(k)!r}"
+        for k in sorted(was | now)
+        if was.get(k) != now.get(k)
+    ]
+    words += [
+        f"the input {k} has changed"
+        for k in sorted(old["inputs"] | inputs)
+        if old["inputs"].get(k) != inputs.get(k)
+    ]
     sources = {n["name"]: n["sha256"] for n in old["notebooks"]}
-    return words + [f"notebook {p.stem} has changed" for p in notebooks if sources.get(p.stem) != sha256(p)]
+    return words + [
+        f"notebook {p.stem} has changed" for p in notebooks if sources.get(p.stem) != sha256(p)
+    ]
 
 # %% ../../nbs/11b_manifest.ipynb #5a36bc13
 def copy_earlier(
-    notebooks: list[Path],     # those before the start
-    home: Path,                # runs/<name>
-    run: Path,                 # the new run
-    config: Config,            # what is asked now
-    inputs: dict[str, str],    # from `input_hashes`
-) -> list[dict[str, Any]]:     # their lines for the manifest
-    "Take earlier results from the last good run; raises `RunError` if they would not come out the same."
+    notebooks: list[Path], home: Path, run: Path, config: Config, inputs: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Take earlier results from the last good run.
+
+    Parameters
+    ----------
+    notebooks : list[Path]
+        Those before the start.
+    home : Path
+        Runs/<name>.
+    run : Path
+        The new run.
+    config : Config
+        What is asked now.
+    inputs : dict[str, str]
+        From `input_hashes`.
+
+    Returns
+    -------
+    list[dict[str, Any]]
+        Their lines for the manifest.
+
+    Raises
+    ------
+    RunError
+        If they would not come out the same.
+    """
     good = home / "current"
-    if not good.exists(): raise RunError(f"There is no finished run of {config.name!r} to start from; run without --from first.")
+    if not good.exists():
+        raise RunError(
+            f"There is no finished run of {config.name!r} to start from; run without --from first."
+        )
     old = load(good / "manifest.json")
     if words := differing(old, config, inputs, notebooks):
-        raise RunError(f"Cannot start in the middle: since the last good run, {'; '.join(words[:3])}. Run without --from.")
+        raise RunError(
+            f"Cannot start in the middle: since the last good run, {'; '.join(words[:3])}. Run "
+            "without --from."
+        )
     for file in made_by(notebooks, good):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(good / file, run / file)
@@ -231,67 +498,141 @@ def copy_earlier(
 
 # %% ../../nbs/11b_manifest.ipynb #5a24b428
 @contextlib.contextmanager
-def unfinished(
-    home: Path,        # runs/<name>
-    config: Config,    # written into it
-) -> Iterator[Path]:   # the folder to build in
-    "A folder for a run that is not finished; it is gone if anything goes wrong."
+def unfinished(home: Path, config: Config) -> Iterator[Path]:
+    """A folder for a run that is not finished; it is gone if anything goes wrong.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>.
+    config : Config
+        Written into it.
+
+    Returns
+    -------
+    Iterator[Path]
+        The folder to build in.
+    """
     run = home / f".{new_id()}.partial"
     run.mkdir()
     try:
-        (run / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        (run / "config.yaml").write_text(
+            yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True),
+            encoding="utf-8",
+        )
         yield run
     except BaseException:
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
+        previous = (
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if threading.current_thread() is threading.main_thread()
+            else None
+        )
         shutil.rmtree(run, ignore_errors=True)
-        if previous: signal.signal(signal.SIGINT, previous)
+        if previous:
+            signal.signal(signal.SIGINT, previous)
         raise
 
 # %% ../../nbs/11b_manifest.ipynb #0f8017ef
-def staged(
-    home: Path,     # runs/<name>
-) -> set[str]:      # names of converted files
-    "The converted source files of a config."
+def staged(home: Path) -> set[str]:
+    """The converted source files of a config.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>.
+
+    Returns
+    -------
+    set[str]
+        Names of converted files.
+    """
     return {p.name for p in (home / "staging").glob("*.parquet")}
 
-def open_staging(
-    home: Path,     # runs/<name>, with the lock held
-    fresh: bool,    # whether every source file is to be read anew
-) -> set[str]:      # what is there before the run
-    "Begin a run's reading: an empty index, and no converted files if all is to be read anew."
-    if fresh: shutil.rmtree(home / "staging", ignore_errors=True)
+
+def open_staging(home: Path, fresh: bool) -> set[str]:
+    """Begin a run's reading: an empty index, and no converted files if all is to be read anew.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>, with the lock held.
+    fresh : bool
+        Whether every source file is to be read anew.
+
+    Returns
+    -------
+    set[str]
+        What is there before the run.
+    """
+    if fresh:
+        shutil.rmtree(home / "staging", ignore_errors=True)
     (home / "staging/index.json").unlink(missing_ok=True)
     return staged(home)
 
-def close_staging(
-    home: Path,         # runs/<name>, with the lock held
-    before: set[str],   # from `open_staging`
-) -> dict[str, int]:    # source files: read, and found ready
-    "End a run's reading: count, and remove what was not used; nothing is removed where no notebook has asked for a source."
+
+def close_staging(home: Path, before: set[str]) -> dict[str, int]:
+    """End a run's reading: count, and remove what was not used; nothing is removed where no
+    notebook has asked for a source.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>, with the lock held.
+    before : set[str]
+        From `open_staging`.
+
+    Returns
+    -------
+    dict[str, int]
+        Source files: read, and found ready.
+    """
     folder = home / "staging"
-    if not (folder / "index.json").exists(): return {"read": 0, "ready": 0}
+    if not (folder / "index.json").exists():
+        return {"read": 0, "ready": 0}
     used = set(load(folder / "index.json"))
     core_runs.clear_staging(folder)
     for path in folder.iterdir():
-        if path.name not in used and path.name != "index.json": path.unlink()
+        if path.name not in used and path.name != "index.json":
+            path.unlink()
     return {"read": len(used - before), "ready": len(used & before)}
 
 # %% ../../nbs/11b_manifest.ipynb #e2cedfa7
-def seal_run(
-    run: Path,   # a run with its manifest
-) -> None:
-    "Make the files of a run read-only."
-    for path in run.rglob("*"):
-        if path.is_file() and not path.is_symlink(): path.chmod(path.stat().st_mode & ~0o222)
+def seal_run(run: Path) -> None:
+    """Make the files of a run read-only.
 
-def settle(
-    run: Path,           # the folder that was built, with its manifest
-    last: str,           # the number after which it stopped; empty for the end
-    keep: int,           # finished runs to keep
-) -> Path:               # where it is now
-    "Seal a finished run, give it its name and make it current; what was made by hand from the last one goes."
-    place = run.with_name(f"to-{last}" if last else run.name.removeprefix(".").removesuffix(".partial"))
-    if last: shutil.rmtree(place, ignore_errors=True)
+    Parameters
+    ----------
+    run : Path
+        A run with its manifest.
+    """
+    for path in run.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+
+
+def settle(run: Path, last: str, keep: int) -> Path:
+    """Seal a finished run, give it its name and make it current; what was made by hand from the
+    last one goes.
+
+    Parameters
+    ----------
+    run : Path
+        The folder that was built, with its manifest.
+    last : str
+        The number after which it stopped; empty for the end.
+    keep : int
+        Finished runs to keep.
+
+    Returns
+    -------
+    Path
+        Where it is now.
+    """
+    place = run.with_name(
+        f"to-{last}" if last else run.name.removeprefix(".").removesuffix(".partial")
+    )
+    if last:
+        shutil.rmtree(place, ignore_errors=True)
     seal_run(run)
     run.rename(place)
     if not last:

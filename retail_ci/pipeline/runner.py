@@ -4,6 +4,7 @@
 
 # %% ../../nbs/11d_runner.ipynb #7875c225
 from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
@@ -15,13 +16,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
 from ..core.config import Config, find_root, load_config, supplied
 from ..core.errors import ConfigError, RunError
 from ..core.runs import load
 from .afterwards import Clerk
-from .chain import chain, Progress, split, timing_table
-from .kernels import run_notebooks, Server
-from .manifest import close_staging, commit, copy_earlier, input_hashes, locked, open_staging, prune, settle, unfinished, write_manifest
+from .chain import Progress, chain, split, timing_table
+from .kernels import Server, run_notebooks
+from retail_ci.pipeline.manifest import (
+    close_staging,
+    commit,
+    copy_earlier,
+    input_hashes,
+    locked,
+    open_staging,
+    prune,
+    settle,
+    unfinished,
+    write_manifest,
+)
 
 # %% auto #0
 __all__ = ['disk_errors', 'stoppable', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports',
@@ -30,105 +43,256 @@ __all__ = ['disk_errors', 'stoppable', 'run_chain', 'tell_afterwards', 'same_fac
 # %% ../../nbs/11d_runner.ipynb #d3d7f90d
 @contextlib.contextmanager
 def disk_errors() -> Iterator[None]:
-    "Turn an error of the disk into a `RunError`."
-    try: yield
+    """Turn an error of the disk into a `RunError`."""
+    try:
+        yield
     except OSError as e:
-        if e.errno is None: raise
-        raise RunError(f"Cannot write {e.filename or 'the run'}: {e.strerror}. Free some space or correct the permissions, and run again.") from e
+        if e.errno is None:
+            raise
+        raise RunError(
+            f"Cannot write {e.filename or 'the run'}: {e.strerror}. Free some space or correct "
+            "the permissions, and run again."
+        ) from e
+
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    "Treat a request to end like Ctrl-C."
-    if threading.current_thread() is not threading.main_thread(): yield; return
-    def stop(*_: Any) -> None: raise KeyboardInterrupt
+    """Treat a request to end like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGHUP)}
-    try: yield
+    try:
+        yield
     finally:
-        for s, handler in before.items(): signal.signal(s, handler)
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 # %% ../../nbs/11d_runner.ipynb #847f564f
 def run_chain(
-    config: Config,                     # what to do
-    root: str | Path | None = None,     # the project's folder; found from here if left out
-    nbs: str | Path | None = None,      # the notebooks; root/nbs, or those that came with the package, if left out
-    first: str = "",                    # start at this number, with earlier results from the last good run
-    last: str = "",                     # stop after this number
-    stream: TextIO | None = None,       # where progress goes; standard output if left out
-    fresh: bool = False,                # whether every source file is read anew
-    afterwards: bool = False,           # whether a first model is promoted, and the run written down in MLflow
-) -> Path:                              # the finished run
-    "Run the chain and make its result the current one; on any error the last good run stays as it was."
+    config: Config,
+    root: str | Path | None = None,
+    nbs: str | Path | None = None,
+    first: str = "",
+    last: str = "",
+    stream: TextIO | None = None,
+    fresh: bool = False,
+    afterwards: bool = False,
+) -> Path:
+    """Run the chain and make its result the current one; on any error the last good run stays as it
+    was.
+
+    Parameters
+    ----------
+    config : Config
+        What to do.
+    root : str | Path | None, default None
+        The project's folder; found from here if left out.
+    nbs : str | Path | None, default None
+        The notebooks; root/nbs, or those that came with the package, if left out.
+    first : str, default ""
+        Start at this number, with earlier results from the last good run.
+    last : str, default ""
+        Stop after this number.
+    stream : TextIO | None, default None
+        Where progress goes; standard output if left out.
+    fresh : bool, default False
+        Whether every source file is read anew.
+    afterwards : bool, default False
+        Whether a first model is promoted, and the run written down in MLflow.
+
+    Returns
+    -------
+    Path
+        The finished run.
+    """
     root = Path(root or find_root())
-    home, notebooks, began = root / "runs" / config.name, chain(nbs or supplied("nbs", root)), time.time()
+    home = root / "runs" / config.name
+    notebooks = chain(nbs or supplied("nbs", root))
+    began = time.time()
     earlier, now = split(notebooks, first, last)
     last = "" if now[-1] == notebooks[-1] else last
-    inputs, clerk = input_hashes(config), Clerk(config, home, notebooks) if afterwards and not last else None
-    with disk_errors(), stoppable(), locked(home), contextlib.closing(clerk) if clerk else contextlib.nullcontext():
+    inputs = input_hashes(config)
+    clerk = Clerk(config, home, notebooks) if afterwards and not last else None
+    with (
+        disk_errors(),
+        stoppable(),
+        locked(home),
+        contextlib.closing(clerk) if clerk else contextlib.nullcontext(),
+    ):
         prune(home, config.runs.keep)
         kept = open_staging(home, fresh)
         with unfinished(home, config) as run:
             facts = copy_earlier(earlier, home, run, config, inputs) if earlier else []
-            facts += run_notebooks(now, run, config, Progress(len(now), stream), *([clerk.start] if clerk else []))
-            manifest = write_manifest(run, config, inputs, facts, began, commit=commit(root) if notebooks[0].parent.parent == root else None, complete=not last, staging=close_staging(home, kept))
+            facts += run_notebooks(
+                now, run, config, Progress(len(now), stream), *([clerk.start] if clerk else [])
+            )
+            manifest = write_manifest(
+                run,
+                config,
+                inputs,
+                facts,
+                began,
+                commit=commit(root) if notebooks[0].parent.parent == root else None,
+                complete=not last,
+                staging=close_staging(home, kept),
+            )
             place = settle(run, last, config.runs.keep)
-        print("\n" + timing_table(manifest["notebooks"], manifest["seconds"]), file=stream or sys.stdout, flush=True)
-        if clerk: tell_afterwards(clerk, place, stream)
+        print(
+            "\n" + timing_table(manifest["notebooks"], manifest["seconds"]),
+            file=stream or sys.stdout,
+            flush=True,
+        )
+        if clerk:
+            tell_afterwards(clerk, place, stream)
     return place
 
-def tell_afterwards(
-    clerk: Clerk,             # for this run
-    place: Path,              # the finished run
-    stream: TextIO | None,    # where lines go; standard output if left out
-) -> None:
-    "Let the clerk do what is due, and say what was done."
+
+def tell_afterwards(clerk: Clerk, place: Path, stream: TextIO | None) -> None:
+    """Let the clerk do what is due, and say what was done.
+
+    Parameters
+    ----------
+    clerk : Clerk
+        For this run.
+    place : Path
+        The finished run.
+    stream : TextIO | None
+        Where lines go; standard output if left out.
+    """
     clerk.start(Server([]))
-    for line in clerk.finish(place): print(f"{line['name']:<24}{line['seconds']:>9.1f}", file=stream or sys.stdout, flush=True)
-    for words in clerk.words: print(words, file=stream or sys.stdout, flush=True)
+    for line in clerk.finish(place):
+        print(f"{line['name']:<24}{line['seconds']:>9.1f}", file=stream or sys.stdout, flush=True)
+    for words in clerk.words:
+        print(words, file=stream or sys.stdout, flush=True)
 
 # %% ../../nbs/11d_runner.ipynb #e338b939
-def same_facts(
-    a: Any,       # what json holds
-    b: Any,       # what json holds
-) -> bool:        # equal up to three digits
-    "Whether two sets of facts agree to the shown precision."
-    if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(same_facts(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list): return len(a) == len(b) and all(map(same_facts, a, b))
+def same_facts(a: Any, b: Any) -> bool:
+    """Whether two sets of facts agree to the shown precision.
+
+    Parameters
+    ----------
+    a : Any
+        What json holds.
+    b : Any
+        What json holds.
+
+    Returns
+    -------
+    bool
+        Equal up to three digits.
+    """
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same_facts(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same_facts, a, b))
     if isinstance(a, float) or isinstance(b, float):
-        return type(a) in (int, float) and type(b) in (int, float) and abs(a - b) <= 1e-3 * max(abs(a), abs(b), 0.5)
+        return (
+            type(a) in (int, float)
+            and type(b) in (int, float)
+            and abs(a - b) <= 1e-3 * max(abs(a), abs(b), 0.5)
+        )
     return a == b and type(a) is type(b)
 
-def same_picture(
-    a: Path,      # a png
-    b: Path,      # a png
-) -> bool:        # equal to the eye
-    "Whether two figures have the same size and, seen from four times as far, no place that differs: a changed word does, a smoother edge does not."
+
+def same_picture(a: Path, b: Path) -> bool:
+    """Whether two figures have the same size and, seen from four times as far, no place that
+    differs: a changed word does, a smoother edge does not.
+
+    Parameters
+    ----------
+    a : Path
+        A png.
+    b : Path
+        A png.
+
+    Returns
+    -------
+    bool
+        Equal to the eye.
+    """
     from PIL import Image, ImageChops
+
     with Image.open(a) as x, Image.open(b) as y:
-        if x.size != y.size: return False
-        return ImageChops.difference(x.convert("L").reduce(4), y.convert("L").reduce(4)).getextrema()[1] < 40
+        if x.size != y.size:
+            return False
+        return (
+            ImageChops.difference(x.convert("L").reduce(4), y.convert("L").reduce(4)).getextrema()[
+                1
+            ]
+            < 40
+        )
 
 # %% ../../nbs/11d_runner.ipynb #c55ad37c
-def stale_reports(
-    run: Path,          # a finished default run
-    root: Path,         # the project's folder
-) -> list[str]:         # such as "figures/01_pareto.png"
-    "The committed copies that are missing, that are left over, or that differ from a run."
+def stale_reports(run: Path, root: Path) -> list[str]:
+    """The committed copies that are missing, that are left over, or that differ from a run.
+
+    Parameters
+    ----------
+    run : Path
+        A finished default run.
+    root : Path
+        The project's folder.
+
+    Returns
+    -------
+    list[str]
+        Such as "figures/01_pareto.png".
+    """
+
     def current(name: str) -> bool:
-        new, old = run / name, root / "reports" / name
-        if not (new.is_file() and old.is_file()): return False
-        return new.read_bytes() == old.read_bytes() or (same_picture(new, old) if new.suffix == ".png" else same_facts(load(new), load(old)))
-    names = {p.relative_to(top).as_posix() for top in (run, root / "reports") for kind in ("figures/*.png", "metrics/*.json") for p in top.glob(kind)}
+        new = run / name
+        old = root / "reports" / name
+        if not (new.is_file() and old.is_file()):
+            return False
+        return new.read_bytes() == old.read_bytes() or (
+            same_picture(new, old) if new.suffix == ".png" else same_facts(load(new), load(old))
+        )
+
+    names = {
+        p.relative_to(top).as_posix()
+        for top in (run, root / "reports")
+        for kind in ("figures/*.png", "metrics/*.json")
+        for p in top.glob(kind)
+    }
     return sorted(name for name in names if not current(name))
 
-def refresh_reports(
-    run: Path,         # a finished run
-    root: Path,        # the project's folder
-) -> list[str]:        # the copies that were replaced
-    "Bring `reports/` up to date with a default run; raises `ConfigError` for any other run."
-    if load(run / "manifest.json")["config"] != json.loads(json.dumps(dataclasses.asdict(load_config(root / "configs/default.yaml")))):
-        raise ConfigError("Only a run of configs/default.yaml as it stands goes into reports/; leave out --publish, --config and --set.")
+
+def refresh_reports(run: Path, root: Path) -> list[str]:
+    """Bring `reports/` up to date with a default run.
+
+    Parameters
+    ----------
+    run : Path
+        A finished run.
+    root : Path
+        The project's folder.
+
+    Returns
+    -------
+    list[str]
+        The copies that were replaced.
+
+    Raises
+    ------
+    ConfigError
+        For any other run.
+    """
+    if load(run / "manifest.json")["config"] != json.loads(
+        json.dumps(dataclasses.asdict(load_config(root / "configs/default.yaml")))
+    ):
+        raise ConfigError(
+            "Only a run of configs/default.yaml as it stands goes into reports/; leave out "
+            "--publish, --config and --set."
+        )
     stale = stale_reports(run, root)
     for name in stale:
         (root / "reports" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run / name, root / "reports" / name) if (run / name).exists() else (root / "reports" / name).unlink()
+        shutil.copyfile(run / name, root / "reports" / name) if (run / name).exists() else (
+            root / "reports" / name
+        ).unlink()
     return stale

@@ -4,22 +4,38 @@
 
 # %% ../../nbs/04c_base.ipynb #a12ceb09
 from __future__ import annotations
+
 import copy
 import dataclasses
 import json
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
 from ..core.errors import DataError, unknown
 from ..core.formats import count
 from ..core.runs import load, save
-from .interactions import as_dates, as_ids, assemble, blocks, choose, Interactions, interactions, Limits, place_in_group, POPULAR_DAYS, row_max, with_baskets
-from .rules import check_k, make_rules, make_shelf, Rules, select, Shelf, texts
+from retail_ci.recommend.interactions import (
+    POPULAR_DAYS,
+    Interactions,
+    Limits,
+    as_dates,
+    as_ids,
+    assemble,
+    blocks,
+    choose,
+    interactions,
+    place_in_group,
+    row_max,
+    with_baskets,
+)
+from .rules import Rules, Shelf, check_k, make_rules, make_shelf, select, texts
 
 # %% auto #0
 __all__ = ['RECORDS', 'Segments', 'make_segments', 'segment_buyers', 'fill_up', 'still_free', 'Storable', 'Recommender',
@@ -31,560 +47,1328 @@ __all__ = ['RECORDS', 'Segments', 'make_segments', 'segment_buyers', 'fill_up', 
 # %% ../../nbs/04c_base.ipynb #3d8bb3b5
 @dataclass(frozen=True)
 class Segments:
-    "Which segment each customer belongs to, and what each segment has bought lately."
-    customer_ids: pd.Index   # sorted
-    codes: np.ndarray        # number of the segment per customer
-    names: pd.Index          # the segments
-    recent: np.ndarray       # segments × products: buyers in the last `POPULAR_DAYS`
-    overall: np.ndarray      # the same for the whole shop
+    """Which segment each customer belongs to, and what each segment has bought lately."""
+
+    customer_ids: pd.Index  # sorted
+    codes: np.ndarray  # number of the segment per customer
+    names: pd.Index  # the segments
+    recent: np.ndarray  # segments × products: buyers in the last `POPULAR_DAYS`
+    overall: np.ndarray  # the same for the whole shop
 
     def of(self, customers: pd.Index) -> np.ndarray:
-        "The number of each customer's segment, -1 where it is not known."
+        """The number of each customer's segment, -1 where it is not known."""
         place = self.customer_ids.get_indexer(customers)
-        return np.where(place < 0, -1, self.codes[place]) if len(self.codes) else np.full(len(customers), -1)
+        return (
+            np.where(place < 0, -1, self.codes[place])
+            if len(self.codes)
+            else np.full(len(customers), -1)
+        )
 
     @cached_property
     def popular(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        "Per segment: columns by its recent buyers, then by everybody's; and the score of each column."
+        """Per segment: columns by its recent buyers, then by everybody's; and the score of each
+        column.
+        """
         found = self.recent + self.overall / max(self.overall.max(), 1)
         return [(np.argsort(-row, kind="stable"), row / max(row.max(), 1e-12)) for row in found]
 
 # %% ../../nbs/04c_base.ipynb #261da12b
-def make_segments(
-    table: pd.DataFrame,  # customer_id, segment; a row per customer, new customers too
-    data: Interactions,   # who bought what
-) -> Segments:            # with the popularity of each segment
-    "Popularity by segment; raises `DataError` for a customer with two segments."
+def make_segments(table: pd.DataFrame, data: Interactions) -> Segments:
+    """Popularity by segment.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Customer_id, segment; a row per customer, new customers too.
+    data : Interactions
+        Who bought what.
+
+    Returns
+    -------
+    Segments
+        With the popularity of each segment.
+
+    Raises
+    ------
+    DataError
+        For a customer with two segments.
+    """
     for name in ("customer_id", "segment"):
-        if name not in table: raise DataError(unknown("column", name, list(table.columns), "segments"))
-    known = table[["customer_id", "segment"]].dropna().assign(customer_id=lambda t: as_ids(t["customer_id"])).drop_duplicates().sort_values("customer_id")
+        if name not in table:
+            raise DataError(unknown("column", name, list(table.columns), "segments"))
+    known = (
+        table[["customer_id", "segment"]]
+        .dropna()
+        .assign(customer_id=lambda t: as_ids(t["customer_id"]))
+        .drop_duplicates()
+        .sort_values("customer_id")
+    )
     twice = known["customer_id"][known["customer_id"].duplicated()]
-    if len(twice): raise DataError(f"The segments table puts {twice.iloc[0]!r} into more than one segment; give each customer one row.")
+    if len(twice):
+        raise DataError(
+            f"The segments table puts {twice.iloc[0]!r} into more than one segment; give each "
+            "customer one row."
+        )
     codes, names = pd.factorize(known["segment"].astype("str"), sort=True)
-    empty = Segments(pd.Index(known["customer_id"]), codes, pd.Index(names, dtype="str"), np.empty(0), data.recent.astype(float))
+    empty = Segments(
+        pd.Index(known["customer_id"]),
+        codes,
+        pd.Index(names, dtype="str"),
+        np.empty(0),
+        data.recent.astype(float),
+    )
     return dataclasses.replace(empty, recent=segment_buyers(data, empty, POPULAR_DAYS))
 
-def segment_buyers(
-    data: Interactions,           # who bought what
-    segments: Segments,           # who belongs where
-    days: float | None = None,    # count the last so many days only
-) -> np.ndarray:                  # segments × products: distinct customers
-    "How many customers of each segment have bought each product."
+
+def segment_buyers(data: Interactions, segments: Segments, days: float | None = None) -> np.ndarray:
+    """How many customers of each segment have bought each product.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what.
+    segments : Segments
+        Who belongs where.
+    days : float | None, default None
+        Count the last so many days only.
+
+    Returns
+    -------
+    np.ndarray
+        Segments × products: distinct customers.
+    """
     width = len(data.product_ids)
     counted = (data.rows >= 0) & (data.age < (np.inf if days is None else days))
     pairs = np.unique(data.keys[counted])
     code = segments.of(data.customer_ids)[pairs // width]
     cells = (code * width + pairs % width)[code >= 0]
-    return np.bincount(cells, minlength=len(segments.names) * width).reshape(-1, width).astype(float)
+    return (
+        np.bincount(cells, minlength=len(segments.names) * width).reshape(-1, width).astype(float)
+    )
 
 # %% ../../nbs/04c_base.ipynb #b627e10b
 def fill_up(
-    best: np.ndarray,                        # columns, rows × k, -1 where nothing was found
-    values: np.ndarray,                      # their scores, 0 to 1
-    order: np.ndarray,                       # columns that may be used, most popular first
-    share: np.ndarray,                       # per column: the score of a popular line
-    ruled_out: sp.csr_matrix | None = None,  # cells that may not appear
-    limits: Limits = Limits(),               # the cap
-) -> np.ndarray:                             # rows × k, true where a place was filled
-    "Fill empty places with popular products, in place; places stay empty only if no product is left."
-    filled, short, depth = np.zeros(best.shape, dtype=bool), np.flatnonzero((best < 0).any(axis=1)), 4 * best.shape[1]
+    best: np.ndarray,
+    values: np.ndarray,
+    order: np.ndarray,
+    share: np.ndarray,
+    ruled_out: sp.csr_matrix | None = None,
+    limits: Limits = Limits(),
+) -> np.ndarray:
+    """Fill empty places with popular products, in place; places stay empty only if no product is
+    left.
+
+    Parameters
+    ----------
+    best : np.ndarray
+        Columns, rows × k, -1 where nothing was found.
+    values : np.ndarray
+        Their scores, 0 to 1.
+    order : np.ndarray
+        Columns that may be used, most popular first.
+    share : np.ndarray
+        Per column: the score of a popular line.
+    ruled_out : sp.csr_matrix | None, default None
+        Cells that may not appear.
+    limits : Limits, default Limits()
+        The cap.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k, true where a place was filled.
+    """
+    filled = np.zeros(best.shape, dtype=bool)
+    short = np.flatnonzero((best < 0).any(axis=1))
+    depth = 4 * best.shape[1]
     while len(short):
-        free = still_free(best[short], order[:depth], None if ruled_out is None else ruled_out[short], limits)
+        free = still_free(
+            best[short], order[:depth], None if ruled_out is None else ruled_out[short], limits
+        )
         start = (best[short] >= 0).sum(axis=1)
         place = start[:, None] + np.cumsum(free, axis=1) - 1
         done = (start + free.sum(axis=1) >= best.shape[1]) | (depth >= len(order))
         line, spot = np.nonzero(free & (place < best.shape[1]) & done[:, None])
-        row, place, product = short[line], place[line, spot], order[spot]
+        row = short[line]
+        place = place[line, spot]
+        product = order[spot]
         lowest = np.where(start > 0, values[short, start - 1], 1)[line]
-        best[row, place], filled[row, place], values[row, place] = product, True, np.minimum(share[product], lowest)
-        short, depth = short[~done], 4 * depth  # whoever may have little of what is popular looks further down
+        best[row, place], filled[row, place], values[row, place] = (
+            product,
+            True,
+            np.minimum(share[product], lowest),
+        )
+        # whoever may have little of what is popular looks further down
+        short = short[~done]
+        depth = 4 * depth
     return filled
 
+
 def still_free(
-    best: np.ndarray,                  # columns, rows × k, -1 where nothing was found
-    head: np.ndarray,                  # columns that may be used, most popular first
-    ruled_out: sp.csr_matrix | None,   # cells that may not appear
-    limits: Limits,                    # the cap
-) -> np.ndarray:                       # rows × head, true where the product still fits on the list
-    "Which popular products each list can take."
-    free, rows = np.ones((len(best), len(head)), dtype=bool), np.arange(len(best))
-    taken = [(rows.repeat(best.shape[1]), best.ravel())] + ([] if ruled_out is None else [(rows.repeat(np.diff(ruled_out.indptr)), ruled_out.indices)])
-    spot = np.full(2 + max([int(columns.max(initial=0)) for _, columns in taken] + [int(head.max(initial=0))]), -1)
+    best: np.ndarray, head: np.ndarray, ruled_out: sp.csr_matrix | None, limits: Limits
+) -> np.ndarray:
+    """Which popular products each list can take.
+
+    Parameters
+    ----------
+    best : np.ndarray
+        Columns, rows × k, -1 where nothing was found.
+    head : np.ndarray
+        Columns that may be used, most popular first.
+    ruled_out : sp.csr_matrix | None
+        Cells that may not appear.
+    limits : Limits
+        The cap.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × head, true where the product still fits on the list.
+    """
+    free = np.ones((len(best), len(head)), dtype=bool)
+    rows = np.arange(len(best))
+    taken = [(rows.repeat(best.shape[1]), best.ravel())] + (
+        [] if ruled_out is None else [(rows.repeat(np.diff(ruled_out.indptr)), ruled_out.indices)]
+    )
+    spot = np.full(
+        2 + max([int(columns.max(initial=0)) for _, columns in taken] + [int(head.max(initial=0))]),
+        -1,
+    )
     spot[head] = np.arange(len(head))  # the last place stays -1, for the column -1
     for line, columns in taken:
         place = spot[columns]
         free[line[place >= 0], place[place >= 0]] = False
-    if limits.cap is None: return free
-    return free & (place_in_group(np.hstack([best, np.where(free, head, -1)]), limits.groups)[:, best.shape[1]:] < limits.cap)
+    if limits.cap is None:
+        return free
+    return free & (
+        place_in_group(np.hstack([best, np.where(free, head, -1)]), limits.groups)[
+            :, best.shape[1] :
+        ]
+        < limits.cap
+    )
 
 # %% ../../nbs/04c_base.ipynb #f62c6644
 class Storable:
-    "What can be written to a file and read again."
+    """What can be written to a file and read again."""
+
     def to_arrays(self) -> dict[str, np.ndarray]:
-        "Everything needed to answer again, as plain arrays and a line of JSON."
+        """Everything needed to answer again, as plain arrays and a line of JSON."""
         return model_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Storable:
-        "The model that `to_arrays` described."
+        """The model that `to_arrays` described."""
         return model_from_arrays(arrays, cls)
 
     def save(self, path: str | Path) -> Path:
-        "Write the model to an npz file, without pickle."
+        """Write the model to an npz file, without pickle."""
         return save(self.to_arrays(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Storable:
-        "Read a model that `save` wrote; no code is run."
+        """Read a model that `save` wrote; no code is run."""
         return cls.from_arrays(load_arrays(path))
 
 # %% ../../nbs/04c_base.ipynb #e4ce83c9
 class Recommender(Storable):
-    "Base of all models: fit on a log, answer with a long table."
-    method, reason = "model", ""     # what the columns `method` and `reason` say, unless `_reasons` knows better
-    relative = True                  # whether scores are divided by the customer's best
-    two_tasks = False                # whether discovery has a ranking of its own
-    new_method: str | None = None    # the method of a line whose product nobody has bought yet, if another part found it
-    learned: tuple[str, ...] = ()    # what is stored besides the settings and the purchases
+    """Base of all models: fit on a log, answer with a long table."""
 
-    def fit(self, transactions: pd.DataFrame | Interactions, products: pd.DataFrame | None = None, *,
-            segments: pd.DataFrame | None = None, sensitive: Mapping[str, Sequence[str]] | None = None) -> Recommender:
-        "Learn from a log (or `Interactions`), a products table, segments (customer_id, segment) and what is sensitive (product column: values)."
+    # what the columns `method` and `reason` say, unless `_reasons` knows better
+    method = "model"
+    reason = ""
+    relative = True  # whether scores are divided by the customer's best
+    two_tasks = False  # whether discovery has a ranking of its own
+    new_method: str | None = (
+        None  # the method of a line whose product nobody has bought yet, if another part found it
+    )
+    learned: tuple[str, ...] = ()  # what is stored besides the settings and the purchases
+
+    def fit(
+        self,
+        transactions: pd.DataFrame | Interactions,
+        products: pd.DataFrame | None = None,
+        *,
+        segments: pd.DataFrame | None = None,
+        sensitive: Mapping[str, Sequence[str]] | None = None,
+    ) -> Recommender:
+        """Learn from a log (or `Interactions`), a products table, segments (customer_id, segment)
+        and what is sensitive (product column: values).
+        """
         return fit_model(self, transactions, products, segments, sensitive)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "What a model prepares once; by default what `_update` does."
+        """What a model prepares once; by default what `_update` does."""
         self._update()
 
     def _update(self) -> None:
-        "Bring what is known about each customer in line with `data_`; nothing by default."
+        """Bring what is known about each customer in line with `data_`; nothing by default."""
 
     def _restore(self) -> None:
-        "After loading: compute what the file does not hold."
+        """After loading: compute what the file does not hold."""
         self._update()
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix | np.ndarray:
-        "How well each product suits each of these customers: rows × products; zero or less means it does not."
+        """How well each product suits each of these customers: rows × products; zero or less means
+        it does not.
+        """
         raise NotImplementedError
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix | np.ndarray:
-        "The same for one task; asked only of models with `two_tasks`."
+        """The same for one task; asked only of models with `two_tasks`."""
         return self._scores(rows)
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "Why each product is on each list, rows × k; `values` are the scores of the lines."
+        """Why each product is on each list, rows × k; `values` are the scores of the lines."""
         return np.full(columns.shape, self.reason, dtype=object)
 
-    def rank(self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        "Lists for known customers (row numbers), without rules: columns, scores and filled places, once for each value of `exclude_purchased`."
+    def rank(
+        self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
+    ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Lists for known customers (row numbers), without rules: columns, scores and filled
+        places, once for each value of `exclude_purchased`.
+        """
         return rank_rows(self, np.asarray(rows), check_k(k), exclude_purchased)
 
-    def recommend(self, customers: Sequence[str] | str | None = None, k: int = 10, exclude_purchased: bool = False, rules: Rules | None = None, *,
-                  recent: pd.DataFrame | None = None, progress: Callable[[int, int], None] | None = None, **options: Any) -> pd.DataFrame:
-        "The `k` best products for each customer (everyone if left out): customer_id, product_id, score, rank, method, reason."
-        return recommend_table(self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress)
+    def recommend(
+        self,
+        customers: Sequence[str] | str | None = None,
+        k: int = 10,
+        exclude_purchased: bool = False,
+        rules: Rules | None = None,
+        *,
+        recent: pd.DataFrame | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """The `k` best products for each customer (everyone if left out): customer_id, product_id,
+        score, rank, method, reason.
+        """
+        return recommend_table(
+            self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress
+        )
 
 # %% ../../nbs/04c_base.ipynb #e744532e
-def inner_models(
-    model: Recommender,        # a model
-) -> Iterator[Recommender]:    # the models inside it, at any depth
-    "The parts of a composed model."
-    for value in vars(model).values():
-        for part in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(part, Recommender): yield part; yield from inner_models(part)
+def inner_models(model: Recommender) -> Iterator[Recommender]:
+    """The parts of a composed model.
 
-def twin(
-    model: Recommender,    # a fitted model; stays as it is
-    update: bool = False,  # whether customers are brought in line with the new `data_`
-    **attributes: Any,     # what is different
-) -> Recommender:          # a copy that shares everything else
-    "A copy of a model, and of the models inside it, with other attributes."
+    Parameters
+    ----------
+    model : Recommender
+        A model.
+
+    Returns
+    -------
+    Iterator[Recommender]
+        The models inside it, at any depth.
+    """
+    for value in vars(model).values():
+        for part in (
+            value.values()
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, (list, tuple))
+            else [value]
+        ):
+            if isinstance(part, Recommender):
+                yield part
+                yield from inner_models(part)
+
+
+def twin(model: Recommender, update: bool = False, **attributes: Any) -> Recommender:
+    """A copy of a model, and of the models inside it, with other attributes.
+
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model; stays as it is.
+    update : bool, default False
+        Whether customers are brought in line with the new `data_`.
+    **attributes : Any
+        What is different.
+
+    Returns
+    -------
+    Recommender
+        A copy that shares everything else.
+    """
     other = copy.copy(model)
-    change = lambda v: twin(v, update, **attributes) if isinstance(v, Recommender) else v
+
+    def change(v):
+        return twin(v, update, **attributes) if isinstance(v, Recommender) else v
+
     for name, value in vars(model).items():
-        if isinstance(value, Recommender): setattr(other, name, change(value))
-        elif isinstance(value, dict): setattr(other, name, {k: change(v) for k, v in value.items()})
-        elif isinstance(value, (list, tuple)): setattr(other, name, type(value)(change(v) for v in value))
+        if isinstance(value, Recommender):
+            setattr(other, name, change(value))
+        elif isinstance(value, dict):
+            setattr(other, name, {k: change(v) for k, v in value.items()})
+        elif isinstance(value, (list, tuple)):
+            setattr(other, name, type(value)(change(v) for v in value))
     vars(other).update(attributes)
-    if update: other._update()
+    if update:
+        other._update()
     return other
 
 # %% ../../nbs/04c_base.ipynb #f0d9db6c
 def fit_model(
-    model: Recommender,                          # any
-    transactions: pd.DataFrame | Interactions,   # the log
-    products: pd.DataFrame | None,               # the products table
-    segments: pd.DataFrame | None,               # customer_id, segment
-    sensitive: Mapping[str, Sequence[str]] | None,  # product column: values
-) -> Recommender:                                # the same, fitted
-    "What `fit` does for every model; what concerns the parts of a model reaches them too."
-    data = transactions if isinstance(transactions, Interactions) else interactions(check_log(transactions), products)
+    model: Recommender,
+    transactions: pd.DataFrame | Interactions,
+    products: pd.DataFrame | None,
+    segments: pd.DataFrame | None,
+    sensitive: Mapping[str, Sequence[str]] | None,
+) -> Recommender:
+    """What `fit` does for every model; what concerns the parts of a model reaches them too.
+
+    Parameters
+    ----------
+    model : Recommender
+        Any.
+    transactions : pd.DataFrame | Interactions
+        The log.
+    products : pd.DataFrame | None
+        The products table.
+    segments : pd.DataFrame | None
+        Customer_id, segment.
+    sensitive : Mapping[str, Sequence[str]] | None
+        Product column: values.
+
+    Returns
+    -------
+    Recommender
+        The same, fitted.
+    """
+    data = (
+        transactions
+        if isinstance(transactions, Interactions)
+        else interactions(check_log(transactions), products)
+    )
     model.data_ = model.base_ = data
-    model.shelf_, model.notes_ = make_shelf(products, data.product_ids), []
+    model.shelf_ = make_shelf(products, data.product_ids)
+    model.notes_ = []
     model.segments_ = None if segments is None else make_segments(segments, data)
-    model.sensitive_ = select(model.shelf_, data.product_ids, sensitive, "sensitive") if sensitive else None
+    model.sensitive_ = (
+        select(model.shelf_, data.product_ids, sensitive, "sensitive") if sensitive else None
+    )
     model._learn(products)
-    for inner in inner_models(model): vars(inner).update(shelf_=model.shelf_, segments_=model.segments_, sensitive_=model.sensitive_)
+    for inner in inner_models(model):
+        vars(inner).update(
+            shelf_=model.shelf_, segments_=model.segments_, sensitive_=model.sensitive_
+        )
     return model
 
-def check_log(
-    transactions: Any,   # what was given to `fit`
-) -> pd.DataFrame:       # the same
-    "Raise `DataError` unless there is a table with lines."
-    if not isinstance(transactions, pd.DataFrame): raise DataError(f"fit needs a table of transactions (a pandas DataFrame), got {type(transactions).__name__}.")
-    if not len(transactions): raise DataError("The transactions are empty: there is no purchase to learn from.")
+
+def check_log(transactions: Any) -> pd.DataFrame:
+    """Raise `DataError` unless there is a table with lines.
+
+    Parameters
+    ----------
+    transactions : Any
+        What was given to `fit`.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same.
+    """
+    if not isinstance(transactions, pd.DataFrame):
+        raise DataError(
+            "fit needs a table of transactions (a pandas DataFrame), got "
+            f"{type(transactions).__name__}."
+        )
+    if not len(transactions):
+        raise DataError("The transactions are empty: there is no purchase to learn from.")
     return transactions
 
 # %% ../../nbs/04c_base.ipynb #0d0e4724
 def rank_rows(
-    model: Recommender,                # a fitted model
-    rows: np.ndarray,                  # row numbers of known customers
-    k: int,                            # length of a list
-    exclude_purchased: Sequence[bool], # one pass over the scores serves several answers
-    limits: Limits = Limits(),         # rules for everybody
-    blocked: sp.csr_matrix | None = None,  # rows × products: rules for some
-    progress: Callable[[int], None] | None = None,  # told how many customers are done
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:  # per answer: columns, scores 0 to 1, filled places; customers × k each
-    "Score block by block, keep the best, fill up."
-    data, parts = model.data_, [[] for _ in exclude_purchased]
+    model: Recommender,
+    rows: np.ndarray,
+    k: int,
+    exclude_purchased: Sequence[bool],
+    limits: Limits = Limits(),
+    blocked: sp.csr_matrix | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Score block by block, keep the best, fill up.
+
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model.
+    rows : np.ndarray
+        Row numbers of known customers.
+    k : int
+        Length of a list.
+    exclude_purchased : Sequence[bool]
+        One pass over the scores serves several answers.
+    limits : Limits, default Limits()
+        Rules for everybody.
+    blocked : sp.csr_matrix | None, default None
+        Rows × products: rules for some.
+    progress : Callable[[int], None] | None, default None
+        Told how many customers are done.
+
+    Returns
+    -------
+    list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+        Per answer: columns, scores 0 to 1, filled places; customers × k each.
+    """
+    data = model.data_
+    parts = [[] for _ in exclude_purchased]
     k = min(k, len(data.product_ids))
     for places in blocks(np.arange(len(rows)), len(data.product_ids)):
         block = rows[places]
         shared = None if model.two_tasks else model._scores(block)
         for part, exclude in zip(parts, exclude_purchased):
             scores = model._task_scores(block, exclude) if model.two_tasks else shared
-            ruled_out = either(data.counts[block] if exclude else None, None if blocked is None else blocked[places])
+            ruled_out = either(
+                data.counts[block] if exclude else None,
+                None if blocked is None else blocked[places],
+            )
             best, values = choose(scores, k, ruled_out, limits)
-            if model.relative: values /= np.maximum(row_max(scores), 1e-12)[:, None]
+            if model.relative:
+                values /= np.maximum(row_max(scores), 1e-12)[:, None]
             values = np.clip(values, 0, 1)
-            part.append((best, values, fill_rows(model, data.customer_ids[block], best, values, ruled_out, limits)))
-        if progress: progress(int(places[-1]) + 1)
+            part.append(
+                (
+                    best,
+                    values,
+                    fill_rows(model, data.customer_ids[block], best, values, ruled_out, limits),
+                )
+            )
+        if progress:
+            progress(int(places[-1]) + 1)
     empty = (np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty((0, k), bool))
     return [tuple(np.concatenate(x) for x in zip(empty, *part)) for part in parts]
 
 # %% ../../nbs/04c_base.ipynb #33b1cf68
-def either(
-    a: sp.csr_matrix | None,  # cells
-    b: sp.csr_matrix | None,  # cells
-) -> sp.csr_matrix | None:    # those in one of both
-    "Two sets of cells as one."
-    if a is None or b is None: return b if a is None else a
+def either(a: sp.csr_matrix | None, b: sp.csr_matrix | None) -> sp.csr_matrix | None:
+    """Two sets of cells as one.
+
+    Parameters
+    ----------
+    a : sp.csr_matrix | None
+        Cells.
+    b : sp.csr_matrix | None
+        Cells.
+
+    Returns
+    -------
+    sp.csr_matrix | None
+        Those in one of both.
+    """
+    if a is None or b is None:
+        return b if a is None else a
     return (abs(a) + abs(b)).tocsr()
 
+
 def fill_rows(
-    model: Recommender,              # says what is popular, and where
-    customers: pd.Index,             # whose lists these are
-    best: np.ndarray,                # columns, changed in place
-    values: np.ndarray,              # scores, changed in place
-    ruled_out: sp.csr_matrix | None, # cells that may not appear
-    limits: Limits,                  # rules for everybody
-) -> np.ndarray:                     # rows × k, true where a place was filled
-    "Fill each list from what is popular in the customer's segment, or overall."
-    filled, short = np.zeros(best.shape, dtype=bool), np.flatnonzero((best < 0).any(axis=1))
-    codes = np.full(len(short), -1) if model.segments_ is None else model.segments_.of(customers[short])
+    model: Recommender,
+    customers: pd.Index,
+    best: np.ndarray,
+    values: np.ndarray,
+    ruled_out: sp.csr_matrix | None,
+    limits: Limits,
+) -> np.ndarray:
+    """Fill each list from what is popular in the customer's segment, or overall.
+
+    Parameters
+    ----------
+    model : Recommender
+        Says what is popular, and where.
+    customers : pd.Index
+        Whose lists these are.
+    best : np.ndarray
+        Columns, changed in place.
+    values : np.ndarray
+        Scores, changed in place.
+    ruled_out : sp.csr_matrix | None
+        Cells that may not appear.
+    limits : Limits
+        Rules for everybody.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k, true where a place was filled.
+    """
+    filled = np.zeros(best.shape, dtype=bool)
+    short = np.flatnonzero((best < 0).any(axis=1))
+    codes = (
+        np.full(len(short), -1) if model.segments_ is None else model.segments_.of(customers[short])
+    )
     for code in np.unique(codes):
-        rows, recent = short[codes == code], model.base_.recent
-        order, share = (model.base_.popular, recent / max(recent.max(), 1)) if code < 0 else model.segments_.popular[code]
-        if limits.allowed is not None: order = order[limits.allowed[order]]
-        lines, scores = best[rows], values[rows]
-        filled[rows] = fill_up(lines, scores, order, share, None if ruled_out is None else ruled_out[rows], limits)
+        rows = short[codes == code]
+        recent = model.base_.recent
+        order, share = (
+            (model.base_.popular, recent / max(recent.max(), 1))
+            if code < 0
+            else model.segments_.popular[code]
+        )
+        if limits.allowed is not None:
+            order = order[limits.allowed[order]]
+        lines = best[rows]
+        scores = values[rows]
+        filled[rows] = fill_up(
+            lines, scores, order, share, None if ruled_out is None else ruled_out[rows], limits
+        )
         best[rows], values[rows] = lines, scores
     return filled
 
 # %% ../../nbs/04c_base.ipynb #d2b013e3
 def check_customers(
-    customers: Sequence[str] | pd.DataFrame | str | None,  # ids, or a table with `customer_id`; None means everyone
-    data: Interactions,                     # says who is known
-    baskets: pd.DataFrame,                  # new purchases, from `check_baskets`
-) -> tuple[pd.Index, list[str]]:            # each id once, in the order asked; what was odd
-    "The customers to answer, and what to say about them."
-    if customers is None: return data.customer_ids.append(pd.Index(baskets["customer_id"]).difference(data.customer_ids)), []
+    customers: Sequence[str] | pd.DataFrame | str | None, data: Interactions, baskets: pd.DataFrame
+) -> tuple[pd.Index, list[str]]:
+    """The customers to answer, and what to say about them.
+
+    Parameters
+    ----------
+    customers : Sequence[str] | pd.DataFrame | str | None
+        Ids, or a table with `customer_id`; None means everyone.
+    data : Interactions
+        Says who is known.
+    baskets : pd.DataFrame
+        New purchases, from `check_baskets`.
+
+    Returns
+    -------
+    tuple[pd.Index, list[str]]
+        Each id once, in the order asked; what was odd.
+    """
+    if customers is None:
+        return data.customer_ids.append(
+            pd.Index(baskets["customer_id"]).difference(data.customer_ids)
+        ), []
     if isinstance(customers, pd.DataFrame):
-        if "customer_id" not in customers: raise DataError(unknown("column", "customer_id", list(customers.columns), "customers"))
+        if "customer_id" not in customers:
+            raise DataError(unknown("column", "customer_id", list(customers.columns), "customers"))
         customers = customers["customer_id"]
-    asked = as_ids(pd.Series([customers] if isinstance(customers, str) else list(customers), dtype=object))
-    once, notes = pd.Index(asked.dropna().unique(), dtype="str"), []
-    unseen = int(((data.customer_ids.get_indexer(once) < 0) & ~once.isin(baskets["customer_id"])).sum())
-    if not len(asked): notes.append("No customer was asked for, so the list is empty.")
-    if asked.isna().any(): notes.append(f"{asked.isna().sum()} customer ids are missing and got no list.")
-    if len(once) < asked.notna().sum(): notes.append(f"{asked.notna().sum() - len(once)} repeated customer ids were answered once.")
-    if unseen: notes.append(f"{unseen} of {len(once)} customers have no purchase on record; they receive what is popular now.")
+    asked = as_ids(
+        pd.Series([customers] if isinstance(customers, str) else list(customers), dtype=object)
+    )
+    once = pd.Index(asked.dropna().unique(), dtype="str")
+    notes = []
+    unseen = int(
+        ((data.customer_ids.get_indexer(once) < 0) & ~once.isin(baskets["customer_id"])).sum()
+    )
+    if not len(asked):
+        notes.append("No customer was asked for, so the list is empty.")
+    if asked.isna().any():
+        notes.append(f"{asked.isna().sum()} customer ids are missing and got no list.")
+    if len(once) < asked.notna().sum():
+        notes.append(f"{asked.notna().sum() - len(once)} repeated customer ids were answered once.")
+    if unseen:
+        notes.append(
+            f"{unseen} of {len(once)} customers have no purchase on record; they receive what is "
+            "popular now."
+        )
     return once, notes
 
+
 def check_baskets(
-    recent: pd.DataFrame | None,  # customer_id, product_id, perhaps date and quantity
-    data: Interactions,           # says which products exist
-    notes: list[str],             # added to
-) -> pd.DataFrame:                # customer_id, product_id, date; known products only
-    "New purchases in the form that `with_baskets` takes."
-    if recent is None: return pd.DataFrame({"customer_id": [], "product_id": [], "date": []}, dtype="str")
+    recent: pd.DataFrame | None, data: Interactions, notes: list[str]
+) -> pd.DataFrame:
+    """New purchases in the form that `with_baskets` takes.
+
+    Parameters
+    ----------
+    recent : pd.DataFrame | None
+        Customer_id, product_id, perhaps date and quantity.
+    data : Interactions
+        Says which products exist.
+    notes : list[str]
+        Added to.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, product_id, date; known products only.
+    """
+    if recent is None:
+        return pd.DataFrame({"customer_id": [], "product_id": [], "date": []}, dtype="str")
     for name in ("customer_id", "product_id"):
-        if name not in recent: raise DataError(unknown("column", name, list(recent.columns), "recent"))
+        if name not in recent:
+            raise DataError(unknown("column", name, list(recent.columns), "recent"))
     lines = recent if "quantity" not in recent else recent[recent["quantity"] > 0]
     dates = as_dates(lines["date"]) if "date" in lines else pd.Series(data.end, lines.index)
-    lines = pd.DataFrame({"customer_id": as_ids(lines["customer_id"]), "product_id": as_ids(lines["product_id"]), "date": dates})
+    lines = pd.DataFrame(
+        {
+            "customer_id": as_ids(lines["customer_id"]),
+            "product_id": as_ids(lines["product_id"]),
+            "date": dates,
+        }
+    )
     lines = lines.dropna(subset=["customer_id", "product_id"]).drop_duplicates()
     known = lines["product_id"].isin(data.product_ids)
-    if not known.all(): notes.append(f"Recent purchases of products that the model does not know were left out: {listed(lines['product_id'][~known].unique())}.")
+    if not known.all():
+        notes.append(
+            "Recent purchases of products that the model does not know were left out: "
+            f"{listed(lines['product_id'][~known].unique())}."
+        )
     return lines[known]
 
-def listed(
-    names: Sequence[str],  # ids
-    most: int = 5,         # how many are written out
-) -> str:                  # such as "a, b and 7 more"
-    "Ids in a sentence."
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Ids in a sentence.
+
+    Parameters
+    ----------
+    names : Sequence[str]
+        Ids.
+    most : int, default 5
+        How many are written out.
+
+    Returns
+    -------
+    str
+        Such as "a, b and 7 more".
+    """
     names = list(names)
-    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(str, names[:most])) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
 
 # %% ../../nbs/04c_base.ipynb #6d8c4ca7
-def find_limits(
-    model: Recommender,  # fitted
-    rules: Rules,        # what may stand on a list
-    notes: list[str],    # added to
-) -> Limits:             # the rules that hold for everybody, in columns
-    "Turn rules into columns; raises `DataError` if they leave no product."
-    ids, shelf = model.base_.product_ids, model.shelf_
+def find_limits(model: Recommender, rules: Rules, notes: list[str]) -> Limits:
+    """Turn rules into columns.
+
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+    rules : Rules
+        What may stand on a list.
+    notes : list[str]
+        Added to.
+
+    Returns
+    -------
+    Limits
+        The rules that hold for everybody, in columns.
+
+    Raises
+    ------
+    DataError
+        If they leave no product.
+    """
+    ids = model.base_.product_ids
+    shelf = model.shelf_
     allowed = np.ones(len(ids), dtype=bool)
     for name, products in (("allow", rules.allow), ("block", rules.block)):
-        if products is None or not len(texts(products)) and name == "block": continue
+        if products is None or not len(texts(products)) and name == "block":
+            continue
         strange = [p for p in dict.fromkeys(texts(products)) if p not in ids]
-        if strange: notes.append(f"{name} names products that the model does not know: {listed(strange)}.")
+        if strange:
+            notes.append(f"{name} names products that the model does not know: {listed(strange)}.")
         allowed &= ids.isin(texts(products)) == (name == "allow")
-    if rules.categories is not None: allowed &= select(shelf, ids, rules.categories, "categories")
-    if len(rules.without_categories): allowed &= ~select(shelf, ids, rules.without_categories, "without_categories")
-    if model.sensitive_ is not None and not rules.include_sensitive: allowed &= ~model.sensitive_
-    if not allowed.any(): raise DataError(f"The rules leave none of the {count(len(ids))} products; allow more, or block less.")
-    if rules.max_per_category is None: return Limits(None if allowed.all() else allowed)
-    if "category" not in shelf.codes: raise DataError("max_per_category needs the products' categories; fit with a products table that has a column 'category'.")
-    return Limits(None if allowed.all() else allowed, rules.max_per_category, shelf.codes["category"])
+    if rules.categories is not None:
+        allowed &= select(shelf, ids, rules.categories, "categories")
+    if len(rules.without_categories):
+        allowed &= ~select(shelf, ids, rules.without_categories, "without_categories")
+    if model.sensitive_ is not None and not rules.include_sensitive:
+        allowed &= ~model.sensitive_
+    if not allowed.any():
+        raise DataError(
+            f"The rules leave none of the {count(len(ids))} products; allow more, or block less."
+        )
+    if rules.max_per_category is None:
+        return Limits(None if allowed.all() else allowed)
+    if "category" not in shelf.codes:
+        raise DataError(
+            "max_per_category needs the products' categories; fit with a products table that has "
+            "a column 'category'."
+        )
+    return Limits(
+        None if allowed.all() else allowed, rules.max_per_category, shelf.codes["category"]
+    )
+
 
 def find_blocked(
-    model: Recommender,   # fitted
-    rules: Rules,         # with or without `block_for`
-    customers: pd.Index,  # whom the answer is for
-    notes: list[str],     # added to
-) -> sp.csr_matrix | None:  # customers × products, filled where blocked
-    "The cells that are blocked for single customers."
-    if rules.block_for is None or not len(rules.block_for): return None
-    table = pd.DataFrame({name: as_ids(rules.block_for[name]) for name in ("customer_id", "product_id")}).dropna().drop_duplicates()
-    rows, columns = customers.get_indexer(table["customer_id"]), model.base_.product_ids.get_indexer(table["product_id"])
-    if (columns < 0).any(): notes.append(f"block_for names products that the model does not know: {listed(table['product_id'][columns < 0].unique())}.")
+    model: Recommender, rules: Rules, customers: pd.Index, notes: list[str]
+) -> sp.csr_matrix | None:
+    """The cells that are blocked for single customers.
+
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+    rules : Rules
+        With or without `block_for`.
+    customers : pd.Index
+        Whom the answer is for.
+    notes : list[str]
+        Added to.
+
+    Returns
+    -------
+    sp.csr_matrix | None
+        Customers × products, filled where blocked.
+    """
+    if rules.block_for is None or not len(rules.block_for):
+        return None
+    table = (
+        pd.DataFrame(
+            {name: as_ids(rules.block_for[name]) for name in ("customer_id", "product_id")}
+        )
+        .dropna()
+        .drop_duplicates()
+    )
+    rows = customers.get_indexer(table["customer_id"])
+    columns = model.base_.product_ids.get_indexer(table["product_id"])
+    if (columns < 0).any():
+        notes.append(
+            "block_for names products that the model does not know: "
+            f"{listed(table['product_id'][columns < 0].unique())}."
+        )
     there = (rows >= 0) & (columns >= 0)
-    return sp.csr_matrix((np.ones(there.sum(), np.float32), (rows[there], columns[there])), shape=(len(customers), len(model.base_.product_ids)))
+    return sp.csr_matrix(
+        (np.ones(there.sum(), np.float32), (rows[there], columns[there])),
+        shape=(len(customers), len(model.base_.product_ids)),
+    )
 
 # %% ../../nbs/04c_base.ipynb #007e18fe
 @dataclass
 class Lists:
-    "The lists of one answer, customers × k."
-    best: np.ndarray      # columns, -1 where the list ends
-    values: np.ndarray    # scores
-    methods: np.ndarray   # how each line was found
-    reasons: np.ndarray   # why
+    """The lists of one answer, customers × k."""
+
+    best: np.ndarray  # columns, -1 where the list ends
+    values: np.ndarray  # scores
+    methods: np.ndarray  # how each line was found
+    reasons: np.ndarray  # why
 
 # %% ../../nbs/04c_base.ipynb #12df81a5
 def recommend_table(
-    model: Recommender,                     # a fitted model
-    customers: Sequence[str] | str | None,  # ids; None means everyone
-    k: int,                                 # length of a list
-    exclude_purchased: bool,                # leave out what the customer has bought
-    rules: Rules,                           # what may stand on a list
-    recent: pd.DataFrame | None = None,     # new purchases: customer_id, product_id, perhaps date
-    progress: Callable[[int, int], None] | None = None,  # called with customers done and customers in all
-) -> pd.DataFrame:                          # customer_id, product_id, score, rank, method, reason
-    "Answer known customers with the model and the others with what is popular now."
-    if not hasattr(model, "data_"): raise DataError("This model has not been fitted; call fit(transactions) first.")
-    data, k, odd = model.base_, check_k(k), []
+    model: Recommender,
+    customers: Sequence[str] | str | None,
+    k: int,
+    exclude_purchased: bool,
+    rules: Rules,
+    recent: pd.DataFrame | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Answer known customers with the model and the others with what is popular now.
+
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model.
+    customers : Sequence[str] | str | None
+        Ids; None means everyone.
+    k : int
+        Length of a list.
+    exclude_purchased : bool
+        Leave out what the customer has bought.
+    rules : Rules
+        What may stand on a list.
+    recent : pd.DataFrame | None, default None
+        New purchases: customer_id, product_id, perhaps date.
+    progress : Callable[[int, int], None] | None, default None
+        Called with customers done and customers in all.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, product_id, score, rank, method, reason.
+    """
+    if not hasattr(model, "data_"):
+        raise DataError("This model has not been fitted; call fit(transactions) first.")
+    data = model.base_
+    k = check_k(k)
+    odd = []
     baskets = check_baskets(recent, data, odd)
     once, notes = check_customers(customers, data, baskets)
-    limits, blocked = find_limits(model, rules, notes), find_blocked(model, rules, once, notes)
-    if rules.include_sensitive: model = twin(model, sensitive_=None)
-    width, done = min(k, len(data.product_ids)), 0
-    if k > width: notes.append(f"k is {k}, and the catalogue ends after {width} products.")
-    lists = Lists(np.full((len(once), width), -1, np.int32), np.zeros((len(once), width), np.float32), *(np.full((len(once), width), "", dtype=object) for _ in "ab"))
+    limits = find_limits(model, rules, notes)
+    blocked = find_blocked(model, rules, once, notes)
+    if rules.include_sensitive:
+        model = twin(model, sensitive_=None)
+    width = min(k, len(data.product_ids))
+    done = 0
+    if k > width:
+        notes.append(f"k is {k}, and the catalogue ends after {width} products.")
+    lists = Lists(
+        np.full((len(once), width), -1, np.int32),
+        np.zeros((len(once), width), np.float32),
+        *(np.full((len(once), width), "", dtype=object) for _ in "ab"),
+    )
     for answering, places in answerers(model, once, baskets[baskets["customer_id"].isin(once)]):
         tell = None if progress is None else lambda n, done=done: progress(done + n, len(once))
-        answer_part(answering, once, places, limits, None if blocked is None else blocked[places], exclude_purchased, lists, tell)
+        answer_part(
+            answering,
+            once,
+            places,
+            limits,
+            None if blocked is None else blocked[places],
+            exclude_purchased,
+            lists,
+            tell,
+        )
         done += len(places)
     short = (lists.best < 0).any(axis=1)
-    if short.any(): notes += why_short(once, lists.best, limits, blocked, exclude_purchased)
+    if short.any():
+        notes += why_short(once, lists.best, limits, blocked, exclude_purchased)
     return long_table(data, once, lists, notes + odd)
 
+
 def answerers(
-    model: Recommender,     # a fitted model
-    customers: pd.Index,    # whom the answer is for
-    baskets: pd.DataFrame,  # their new purchases
-) -> Iterator[tuple[Recommender | None, np.ndarray]]:  # a model (or None) and the places in `customers` that it answers
-    "Who answers whom."
-    known, fresh = model.data_.customer_ids.get_indexer(customers) >= 0, customers.isin(baskets["customer_id"])
-    if (known & ~fresh).any(): yield model, np.flatnonzero(known & ~fresh)
-    if fresh.any(): yield twin(model, update=True, data_=with_baskets(model.base_, baskets)), np.flatnonzero(fresh)
-    if (~known & ~fresh).any(): yield twin(model, data_=None), np.flatnonzero(~known & ~fresh)
+    model: Recommender, customers: pd.Index, baskets: pd.DataFrame
+) -> Iterator[tuple[Recommender | None, np.ndarray]]:
+    """Who answers whom.
+
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model.
+    customers : pd.Index
+        Whom the answer is for.
+    baskets : pd.DataFrame
+        Their new purchases.
+
+    Returns
+    -------
+    Iterator[tuple[Recommender | None, np.ndarray]]
+        A model (or None) and the places in `customers` that it answers.
+    """
+    known = model.data_.customer_ids.get_indexer(customers) >= 0
+    fresh = customers.isin(baskets["customer_id"])
+    if (known & ~fresh).any():
+        yield model, np.flatnonzero(known & ~fresh)
+    if fresh.any():
+        yield (
+            twin(model, update=True, data_=with_baskets(model.base_, baskets)),
+            np.flatnonzero(fresh),
+        )
+    if (~known & ~fresh).any():
+        yield twin(model, data_=None), np.flatnonzero(~known & ~fresh)
 
 # %% ../../nbs/04c_base.ipynb #00a9c253
 def answer_part(
-    model: Recommender,              # answers these customers; `data_` is None for strangers
-    customers: pd.Index,             # all customers of the answer
-    places: np.ndarray,              # which of them
-    limits: Limits,                  # rules for everybody
-    blocked: sp.csr_matrix | None,   # places × products: rules for some
-    exclude_purchased: bool,         # leave out what the customer has bought
-    lists: Lists,                    # written to
-    progress: Callable[[int], None] | None,  # told how many customers are done
+    model: Recommender,
+    customers: pd.Index,
+    places: np.ndarray,
+    limits: Limits,
+    blocked: sp.csr_matrix | None,
+    exclude_purchased: bool,
+    lists: Lists,
+    progress: Callable[[int], None] | None,
 ) -> None:
-    "Lists, methods and reasons of one kind of customers."
-    ids, width = customers[places], lists.best.shape[1]
+    """Lists, methods and reasons of one kind of customers.
+
+    Parameters
+    ----------
+    model : Recommender
+        Answers these customers; `data_` is None for strangers.
+    customers : pd.Index
+        All customers of the answer.
+    places : np.ndarray
+        Which of them.
+    limits : Limits
+        Rules for everybody.
+    blocked : sp.csr_matrix | None
+        Places × products: rules for some.
+    exclude_purchased : bool
+        Leave out what the customer has bought.
+    lists : Lists
+        Written to.
+    progress : Callable[[int], None] | None
+        Told how many customers are done.
+    """
+    ids = customers[places]
+    width = lists.best.shape[1]
     if model.data_ is None:
-        best, values = np.full((len(ids), width), -1, np.int32), np.zeros((len(ids), width), np.float32)
+        best = np.full((len(ids), width), -1, np.int32)
+        values = np.zeros((len(ids), width), np.float32)
         filled = fill_rows(model, ids, best, values, blocked, limits)
     else:
         rows = model.data_.customer_ids.get_indexer(ids)
-        (best, values, filled), = rank_rows(model, rows, width, (exclude_purchased,), limits, blocked, progress)
+        ((best, values, filled),) = rank_rows(
+            model, rows, width, (exclude_purchased,), limits, blocked, progress
+        )
     lists.best[places], lists.values[places] = best, values
     unsold = np.append(model.base_.buyers, 1)[best] == 0
-    lists.methods[places] = np.where(filled, "popular", np.where(unsold, model.new_method or model.method, model.method))
+    lists.methods[places] = np.where(
+        filled, "popular", np.where(unsold, model.new_method or model.method, model.method)
+    )
     lists.reasons[places] = popular_reasons(model, ids, best)
     own = np.flatnonzero((~filled & (best >= 0)).any(axis=1))
     for part in blocks(own, width):
         words = model._reasons(rows[part], np.where(filled[part], -1, best[part]), values[part])
-        lists.reasons[places[part]] = np.where(filled[part] | (best[part] < 0), lists.reasons[places[part]], words)
+        lists.reasons[places[part]] = np.where(
+            filled[part] | (best[part] < 0), lists.reasons[places[part]], words
+        )
 
-def popular_reasons(
-    model: Recommender,   # says what is popular, and where
-    customers: pd.Index,  # whose lists these are
-    best: np.ndarray,     # columns
-) -> np.ndarray:          # a reason per line
-    "Why a popular product is on a list."
+
+def popular_reasons(model: Recommender, customers: pd.Index, best: np.ndarray) -> np.ndarray:
+    """Why a popular product is on a list.
+
+    Parameters
+    ----------
+    model : Recommender
+        Says what is popular, and where.
+    customers : pd.Index
+        Whose lists these are.
+    best : np.ndarray
+        Columns.
+
+    Returns
+    -------
+    np.ndarray
+        A reason per line.
+    """
     data = model.base_
-    words = np.select([data.recent[best] > 0, data.buyers[best] > 0], ["popular now", "popular before"], "new in the shop").astype(object)
-    if model.segments_ is None: return words
+    words = np.select(
+        [data.recent[best] > 0, data.buyers[best] > 0],
+        ["popular now", "popular before"],
+        "new in the shop",
+    ).astype(object)
+    if model.segments_ is None:
+        return words
     codes = model.segments_.of(customers)
-    return np.where((codes[:, None] >= 0) & (model.segments_.recent[codes[:, None], best] > 0), "popular in your segment", words)
+    return np.where(
+        (codes[:, None] >= 0) & (model.segments_.recent[codes[:, None], best] > 0),
+        "popular in your segment",
+        words,
+    )
 
 # %% ../../nbs/04c_base.ipynb #31342121
 def why_short(
-    customers: pd.Index,             # whom the answer is for
-    best: np.ndarray,                # columns, -1 where a list ends
-    limits: Limits,                  # rules for everybody
-    blocked: sp.csr_matrix | None,   # rules for some
-    exclude_purchased: bool,         # whether bought products were left out
-) -> list[str]:                      # one or two sentences
-    "What to say about lists that are shorter than asked."
+    customers: pd.Index,
+    best: np.ndarray,
+    limits: Limits,
+    blocked: sp.csr_matrix | None,
+    exclude_purchased: bool,
+) -> list[str]:
+    """What to say about lists that are shorter than asked.
+
+    Parameters
+    ----------
+    customers : pd.Index
+        Whom the answer is for.
+    best : np.ndarray
+        Columns, -1 where a list ends.
+    limits : Limits
+        Rules for everybody.
+    blocked : sp.csr_matrix | None
+        Rules for some.
+    exclude_purchased : bool
+        Whether bought products were left out.
+
+    Returns
+    -------
+    list[str]
+        One or two sentences.
+    """
     size = (best >= 0).sum(axis=1)
     short = size < best.shape[1]
     causes = []
-    if limits.allowed is not None: causes.append(f"the rules leave {count(limits.allowed.sum())} of {count(len(limits.allowed))} products")
-    if limits.cap is not None: causes.append(f"a category may take {limits.cap} lines")
-    if blocked is not None and np.diff(blocked.indptr)[short].any(): causes.append("some products are blocked for these customers")
-    if exclude_purchased: causes.append("the customers have bought everything else")
-    notes = [f"{count(short.sum())} lists are shorter than {best.shape[1]} (the shortest has {size.min()} lines): {'; '.join(causes) or 'the catalogue ends'}."]
-    if not size.min(): notes.append(f"{count((size == 0).sum())} customers receive no line: {listed(customers[size == 0])}.")
+    if limits.allowed is not None:
+        causes.append(
+            f"the rules leave {count(limits.allowed.sum())} of {count(len(limits.allowed))} "
+            "products"
+        )
+    if limits.cap is not None:
+        causes.append(f"a category may take {limits.cap} lines")
+    if blocked is not None and np.diff(blocked.indptr)[short].any():
+        causes.append("some products are blocked for these customers")
+    if exclude_purchased:
+        causes.append("the customers have bought everything else")
+    notes = [
+        f"{count(short.sum())} lists are shorter than {best.shape[1]} (the shortest has "
+        f"{size.min()} lines): {'; '.join(causes) or 'the catalogue ends'}."
+    ]
+    if not size.min():
+        notes.append(
+            f"{count((size == 0).sum())} customers receive no line: {listed(customers[size == 0])}."
+        )
     return notes
 
+
 def long_table(
-    data: Interactions,   # knows the product ids
-    customers: pd.Index,  # a list each
-    lists: Lists,         # what stands on them
-    notes: list[str],     # what was odd about the question
-) -> pd.DataFrame:        # customer_id, product_id, score, rank, method, reason
-    "Lists as one long table, a row per customer and rank."
+    data: Interactions, customers: pd.Index, lists: Lists, notes: list[str]
+) -> pd.DataFrame:
+    """Lists as one long table, a row per customer and rank.
+
+    Parameters
+    ----------
+    data : Interactions
+        Knows the product ids.
+    customers : pd.Index
+        A list each.
+    lists : Lists
+        What stands on them.
+    notes : list[str]
+        What was odd about the question.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, product_id, score, rank, method, reason.
+    """
     best = lists.best
     there = best.ravel() >= 0
-    table = pd.DataFrame({
-        "customer_id": customers.to_numpy().repeat(best.shape[1])[there],
-        "product_id": data.product_ids.to_numpy()[best.ravel()[there]],
-        "score": lists.values.astype(float).ravel()[there].round(6),
-        "rank": np.tile(np.arange(1, best.shape[1] + 1), len(best))[there],
-        "method": lists.methods.ravel()[there], "reason": lists.reasons.ravel()[there]})
-    table = table.astype({"customer_id": "str", "product_id": "str", "method": "str", "reason": "str"})
+    table = pd.DataFrame(
+        {
+            "customer_id": customers.to_numpy().repeat(best.shape[1])[there],
+            "product_id": data.product_ids.to_numpy()[best.ravel()[there]],
+            "score": lists.values.astype(float).ravel()[there].round(6),
+            "rank": np.tile(np.arange(1, best.shape[1] + 1), len(best))[there],
+            "method": lists.methods.ravel()[there],
+            "reason": lists.reasons.ravel()[there],
+        }
+    )
+    table = table.astype(
+        {"customer_id": "str", "product_id": "str", "method": "str", "reason": "str"}
+    )
     table.attrs["notes"] = notes
     return table
 
 # %% ../../nbs/04c_base.ipynb #e2830a43
 RECORDS = {c.__name__: c for c in (Shelf, Segments)}  # plain records that a model may hold
 
-def pack(
-    value: Any,                     # a setting, an array, a matrix, a model, or a list or dict of these
-    name: str,                      # where it stands
-    arrays: dict[str, np.ndarray],  # added to
-) -> Any:                           # its description, for JSON
-    "Describe a value; what is large goes into `arrays`."
-    if isinstance(value, np.generic): value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)): return value
-    if isinstance(value, (list, tuple)): return {"kind": "list", "items": [pack(v, f"{name}.{i}", arrays) for i, v in enumerate(value)]}
-    if isinstance(value, dict): return {"kind": "dict", "items": [[k, pack(v, f"{name}.{k}", arrays)] for k, v in value.items()]}
+
+def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Describe a value; what is large goes into `arrays`.
+
+    Parameters
+    ----------
+    value : Any
+        A setting, an array, a matrix, a model, or a list or dict of these.
+    name : str
+        Where it stands.
+    arrays : dict[str, np.ndarray]
+        Added to.
+
+    Returns
+    -------
+    Any
+        Its description, for JSON.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return {
+            "kind": "list",
+            "items": [pack(v, f"{name}.{i}", arrays) for i, v in enumerate(value)],
+        }
+    if isinstance(value, dict):
+        return {
+            "kind": "dict",
+            "items": [[k, pack(v, f"{name}.{k}", arrays)] for k, v in value.items()],
+        }
     if isinstance(value, Recommender):
         settings = {k: v for k, v in vars(value).items() if not k.endswith("_")}
         parts = {k: getattr(value, k) for k in ("notes_", *value.learned) if hasattr(value, k)}
-        return {"kind": "model", "class": type(value).__name__, "parts": pack(settings | parts, name, arrays)}
+        return {
+            "kind": "model",
+            "class": type(value).__name__,
+            "parts": pack(settings | parts, name, arrays),
+        }
     if type(value).__name__ in RECORDS:
-        return {"kind": "record", "class": type(value).__name__, "parts": pack({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, name, arrays)}
+        return {
+            "kind": "record",
+            "class": type(value).__name__,
+            "parts": pack(
+                {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, name, arrays
+            ),
+        }
     if sp.issparse(value):
-        for field in ("data", "indices", "indptr"): arrays[f"{name}.{field}"] = getattr(value, field)
+        for field in ("data", "indices", "indptr"):
+            arrays[f"{name}.{field}"] = getattr(value, field)
         return {"kind": "csr", "name": name, "shape": list(value.shape)}
-    arrays[name] = np.asarray(value, dtype=str) if getattr(value, "dtype", None) in (object, "str") else np.asarray(value)
+    arrays[name] = (
+        np.asarray(value, dtype=str)
+        if getattr(value, "dtype", None) in (object, "str")
+        else np.asarray(value)
+    )
     return {"kind": "index" if isinstance(value, pd.Index) else "array", "name": name}
 
-def unpack(
-    found: Any,                        # from `pack`
-    arrays: Mapping[str, np.ndarray],  # from `pack`
-    shared: Mapping[str, Any],         # attributes that all models inside have in common
-) -> Any:                              # the value
-    "The value that `pack` described."
-    if not isinstance(found, dict): return found
+
+def unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, Any]) -> Any:
+    """The value that `pack` described.
+
+    Parameters
+    ----------
+    found : Any
+        From `pack`.
+    arrays : Mapping[str, np.ndarray]
+        From `pack`.
+    shared : Mapping[str, Any]
+        Attributes that all models inside have in common.
+
+    Returns
+    -------
+    Any
+        The value.
+    """
+    if not isinstance(found, dict):
+        return found
     kind = found["kind"]
-    if kind == "list": return [unpack(v, arrays, shared) for v in found["items"]]
-    if kind == "dict": return {k: unpack(v, arrays, shared) for k, v in found["items"]}
-    if kind == "record": return RECORDS[found["class"]](**unpack(found["parts"], arrays, shared))
-    if kind == "array": return arrays[found["name"]]
-    if kind == "index": return pd.Index(arrays[found["name"]], dtype="str")
-    if kind == "csr": return sp.csr_matrix(tuple(arrays[f"{found['name']}.{f}"] for f in ("data", "indices", "indptr")), shape=tuple(found["shape"]))
+    if kind == "list":
+        return [unpack(v, arrays, shared) for v in found["items"]]
+    if kind == "dict":
+        return {k: unpack(v, arrays, shared) for k, v in found["items"]}
+    if kind == "record":
+        return RECORDS[found["class"]](**unpack(found["parts"], arrays, shared))
+    if kind == "array":
+        return arrays[found["name"]]
+    if kind == "index":
+        return pd.Index(arrays[found["name"]], dtype="str")
+    if kind == "csr":
+        return sp.csr_matrix(
+            tuple(arrays[f"{found['name']}.{f}"] for f in ("data", "indices", "indptr")),
+            shape=tuple(found["shape"]),
+        )
     model = object.__new__(model_classes()[found["class"]])
     vars(model).update(unpack(found["parts"], arrays, shared) | dict(shared))
     model._restore()
     return model
 
 # %% ../../nbs/04c_base.ipynb #85648a09
-def model_classes(
-    base: type = Recommender,  # where to start
-) -> dict[str, type]:          # name: class
-    "The models that have been imported, by name."
-    return {base.__name__: base} | {name: c for child in base.__subclasses__() for name, c in model_classes(child).items()}
+def model_classes(base: type = Recommender) -> dict[str, type]:
+    """The models that have been imported, by name.
 
-def model_arrays(
-    model: Recommender,          # fitted
-) -> dict[str, np.ndarray]:      # name: array; `model` is a line of JSON
-    "A fitted model as plain arrays."
-    if not hasattr(model, "base_"): raise DataError("This model has not been fitted, so there is nothing to save; call fit(transactions) first.")
-    arrays, data = {}, model.base_
-    shared = {name: getattr(data, name) for name in ("customer_ids", "product_ids", "rows", "columns", "age")}
-    shared |= {"end": data.end.isoformat(), "shelf": model.shelf_, "segments": model.segments_, "sensitive": model.sensitive_}
-    description = {"format": 1, "shared": pack(shared, "shared", arrays), "model": pack(model, "model", arrays)}
+    Parameters
+    ----------
+    base : type, default Recommender
+        Where to start.
+
+    Returns
+    -------
+    dict[str, type]
+        Name: class.
+    """
+    return {base.__name__: base} | {
+        name: c for child in base.__subclasses__() for name, c in model_classes(child).items()
+    }
+
+
+def model_arrays(model: Recommender) -> dict[str, np.ndarray]:
+    """A fitted model as plain arrays.
+
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Name: array; `model` is a line of JSON.
+    """
+    if not hasattr(model, "base_"):
+        raise DataError(
+            "This model has not been fitted, so there is nothing to save; call fit(transactions) "
+            "first."
+        )
+    arrays = {}
+    data = model.base_
+    shared = {
+        name: getattr(data, name)
+        for name in ("customer_ids", "product_ids", "rows", "columns", "age")
+    }
+    shared |= {
+        "end": data.end.isoformat(),
+        "shelf": model.shelf_,
+        "segments": model.segments_,
+        "sensitive": model.sensitive_,
+    }
+    description = {
+        "format": 1,
+        "shared": pack(shared, "shared", arrays),
+        "model": pack(model, "model", arrays),
+    }
     return {"model": np.array(json.dumps(description)), **arrays}
 
+
 def model_from_arrays(
-    arrays: Mapping[str, np.ndarray],  # from `model_arrays`
-    expected: type = Recommender,      # the class that is wanted
-) -> Recommender:                      # ready to recommend
-    "Rebuild a fitted model; raises `DataError` for anything else."
-    if "model" not in arrays: raise DataError("This file is no saved recommender: it describes no model; write one with save().")
+    arrays: Mapping[str, np.ndarray], expected: type = Recommender
+) -> Recommender:
+    """Rebuild a fitted model.
+
+    Parameters
+    ----------
+    arrays : Mapping[str, np.ndarray]
+        From `model_arrays`.
+    expected : type, default Recommender
+        The class that is wanted.
+
+    Returns
+    -------
+    Recommender
+        Ready to recommend.
+
+    Raises
+    ------
+    DataError
+        For anything else.
+    """
+    if "model" not in arrays:
+        raise DataError(
+            "This file is no saved recommender: it describes no model; write one with save()."
+        )
     try:
         description = json.loads(str(arrays["model"]))
         kind = description["model"]["class"]
-        if kind not in model_classes(): raise DataError(unknown("model class", kind, sorted(model_classes()), "the file"))
-        if not issubclass(model_classes()[kind], expected): raise DataError(f"The file holds a {kind}, expected a {expected.__name__}; load it with {kind}.load.")
+        if kind not in model_classes():
+            raise DataError(unknown("model class", kind, sorted(model_classes()), "the file"))
+        if not issubclass(model_classes()[kind], expected):
+            raise DataError(
+                f"The file holds a {kind}, expected a {expected.__name__}; load it with "
+                f"{kind}.load."
+            )
         found = unpack(description["shared"], arrays, {})
-        data = assemble(found["customer_ids"], found["product_ids"], found["rows"], found["columns"], found["age"], pd.Timestamp(found["end"]))
-        shared = {"data_": data, "base_": data, "shelf_": found["shelf"], "segments_": found["segments"], "sensitive_": found["sensitive"]}
+        data = assemble(
+            found["customer_ids"],
+            found["product_ids"],
+            found["rows"],
+            found["columns"],
+            found["age"],
+            pd.Timestamp(found["end"]),
+        )
+        shared = {
+            "data_": data,
+            "base_": data,
+            "shelf_": found["shelf"],
+            "segments_": found["segments"],
+            "sensitive_": found["sensitive"],
+        }
         return unpack(description["model"], arrays, shared)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as e:
-        raise DataError(f"The saved recommender is damaged or was written by another version ({type(e).__name__}: {str(e)[:80]}); fit and save it again.") from e
+        raise DataError(
+            "The saved recommender is damaged or was written by another version "
+            f"({type(e).__name__}: {str(e)[:80]}); fit and save it again."
+        ) from e
 
-def load_arrays(
-    path: str | Path,           # a file
-) -> dict[str, np.ndarray]:     # what it holds
-    "Read an npz file; raises `DataError` with one sentence for a file that is none."
-    try: found = load(path)
-    except FileNotFoundError: raise DataError(f"The model file {path} does not exist; write one with save().") from None
-    except Exception as e: raise DataError(f"The file {path} is no saved recommender ({type(e).__name__}); expected an npz file written by save().") from e
-    if isinstance(found, dict): return found
-    raise DataError(f"The file {path} is no saved recommender; expected an npz file written by save().")
+
+def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read an npz file.
+
+    Parameters
+    ----------
+    path : str | Path
+        A file.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        What it holds.
+
+    Raises
+    ------
+    DataError
+        With one sentence for a file that is none.
+    """
+    try:
+        found = load(path)
+    except FileNotFoundError:
+        raise DataError(f"The model file {path} does not exist; write one with save().") from None
+    except Exception as e:
+        raise DataError(
+            f"The file {path} is no saved recommender ({type(e).__name__}); expected an npz file "
+            "written by save()."
+        ) from e
+    if isinstance(found, dict):
+        return found
+    raise DataError(
+        f"The file {path} is no saved recommender; expected an npz file written by save()."
+    )

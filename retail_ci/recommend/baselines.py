@@ -4,110 +4,191 @@
 
 # %% ../../nbs/04d_baselines.ipynb #4a2c08da
 from __future__ import annotations
+
+import zlib
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import zlib
+
 from .base import Recommender, segment_buyers
-from .interactions import cell_history, Interactions
+from .interactions import Interactions, cell_history
 
 # %% auto #0
 __all__ = ['PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'repeat_words', 'cells', 'RandomRecommender']
 
 # %% ../../nbs/04d_baselines.ipynb #8d811418
 class PopularityRecommender(Recommender):
-    "The products with most buyers: the same for everybody, or for everybody of a segment."
+    """The products with most buyers: the same for everybody, or for everybody of a segment."""
+
     method = "popular"
     learned = ("buyers_", "by_segment_")
 
     def __init__(self, days: float | None = None, by_segment: bool = False):
-        "`days`: count buyers of the last so many days only; of all time if left out. `by_segment`: count within the customer's segment."
-        self.days, self.by_segment = days, by_segment
+        """`days`: count buyers of the last so many days only; of all time if left out.
+        `by_segment`: count within the customer's segment.
+        """
+        self.days = days
+        self.by_segment = by_segment
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Count buyers."
-        self.buyers_, self.by_segment_ = self.data_.recent_buyers(self.days).astype(np.float32), None
-        if self.by_segment and self.segments_ is None: self.notes_.append("No segments were given to fit, so everybody sees what is popular overall.")
-        elif self.by_segment: self.by_segment_ = segment_buyers(self.data_, self.segments_, self.days).astype(np.float32)
+        """Count buyers."""
+        self.buyers_ = self.data_.recent_buyers(self.days).astype(np.float32)
+        self.by_segment_ = None
+        if self.by_segment and self.segments_ is None:
+            self.notes_.append(
+                "No segments were given to fit, so everybody sees what is popular overall."
+            )
+        elif self.by_segment:
+            self.by_segment_ = segment_buyers(self.data_, self.segments_, self.days).astype(
+                np.float32
+            )
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        "The same row for each customer (of a segment)."
+        """The same row for each customer (of a segment)."""
         everybody = np.broadcast_to(self.buyers_, (len(rows), len(self.buyers_)))
-        if self.by_segment_ is None: return everybody
+        if self.by_segment_ is None:
+            return everybody
         codes = self.segments_.of(self.data_.customer_ids[rows])[:, None]
-        return np.where(codes < 0, everybody, self.by_segment_[codes[:, 0]] + self.buyers_ / max(self.buyers_.max() + 1, 1))
+        return np.where(
+            codes < 0,
+            everybody,
+            self.by_segment_[codes[:, 0]] + self.buyers_ / max(self.buyers_.max() + 1, 1),
+        )
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "Popular where and when."
-        words = np.full(columns.shape, "popular" if self.days is None else "popular now", dtype=object)
-        if self.by_segment_ is None: return words
+        """Popular where and when."""
+        words = np.full(
+            columns.shape, "popular" if self.days is None else "popular now", dtype=object
+        )
+        if self.by_segment_ is None:
+            return words
         codes = self.segments_.of(self.data_.customer_ids[rows])[:, None]
-        return np.where((codes >= 0) & (self.by_segment_[codes, columns] > 0), "popular in your segment", words)
+        return np.where(
+            (codes >= 0) & (self.by_segment_[codes, columns] > 0), "popular in your segment", words
+        )
 
 # %% ../../nbs/04d_baselines.ipynb #fdc76d41
 class PersonalRecommender(Recommender):
-    "What this customer bought most often, recent purchases counting more if a half-life is given."
+    """What this customer bought most often, recent purchases counting more if a half-life is given."""
+
     method = "personal"
 
     def __init__(self, half_life: float | None = None):
-        "`half_life`: days after which a purchase counts half; all count alike if left out."
+        """`half_life`: days after which a purchase counts half; all count alike if left out."""
         self.half_life = half_life
 
     def _update(self) -> None:
-        "Weigh the purchases."
+        """Weigh the purchases."""
         self.weights_ = self.data_.weights(self.half_life)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "The customers' own purchases."
+        """The customers' own purchases."""
         return self.weights_[rows]
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "How often it was bought, how regularly, how long ago."
+        """How often it was bought, how regularly, how long ago."""
         return repeat_reasons(self.data_, rows, columns)
 
 # %% ../../nbs/04d_baselines.ipynb #661ed6ac
-def repeat_reasons(
-    data: Interactions,   # who bought what and when
-    rows: np.ndarray,     # one customer per list
-    columns: np.ndarray,  # rows × k products, -1 where the list ends
-) -> np.ndarray:          # rows × k sentences; empty where the customer has not bought it
-    "Such as: bought 5 times, usually every 28 days, last 30 days ago."
-    times, gap, last = cell_history(data, np.broadcast_to(np.asarray(rows)[:, None], columns.shape), columns)
-    facts = np.stack([times, np.where(times > 2, np.nan_to_num(gap).round(), 0), np.floor(np.nan_to_num(last))], axis=-1).astype(np.int64)
+def repeat_reasons(data: Interactions, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Such as: bought 5 times, usually every 28 days, last 30 days ago.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    rows : np.ndarray
+        One customer per list.
+    columns : np.ndarray
+        Rows × k products, -1 where the list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k sentences; empty where the customer has not bought it.
+    """
+    times, gap, last = cell_history(
+        data, np.broadcast_to(np.asarray(rows)[:, None], columns.shape), columns
+    )
+    facts = np.stack(
+        [times, np.where(times > 2, np.nan_to_num(gap).round(), 0), np.floor(np.nan_to_num(last))],
+        axis=-1,
+    ).astype(np.int64)
     flat, inverse = np.unique(facts.reshape(-1, 3), axis=0, return_inverse=True)
-    return np.array([repeat_words(*line) for line in flat.tolist()] or [""], dtype=object)[inverse.reshape(columns.shape)]
+    return np.array([repeat_words(*line) for line in flat.tolist()] or [""], dtype=object)[
+        inverse.reshape(columns.shape)
+    ]
 
-def repeat_words(
-    times: int,  # how often it was bought
-    gap: int,    # usual days between; 0 if there is none to speak of
-    last: int,   # days since
-) -> str:        # a reason
-    "A customer's history with a product in words."
-    if not times: return ""
+
+def repeat_words(times: int, gap: int, last: int) -> str:
+    """A customer's history with a product in words.
+
+    Parameters
+    ----------
+    times : int
+        How often it was bought.
+    gap : int
+        Usual days between; 0 if there is none to speak of.
+    last : int
+        Days since.
+
+    Returns
+    -------
+    str
+        A reason.
+    """
+    if not times:
+        return ""
     ago = {0: "today", 1: "yesterday"}.get(last, f"{last} days ago")
-    if times == 1: return f"bought once, {ago}"
-    return f"bought {times} times, " + ("" if not gap else "usually every day, " if gap == 1 else f"usually every {gap} days, ") + f"last {ago}"
+    if times == 1:
+        return f"bought once, {ago}"
+    return (
+        f"bought {times} times, "
+        + ("" if not gap else "usually every day, " if gap == 1 else f"usually every {gap} days, ")
+        + f"last {ago}"
+    )
 
-def cells(
-    matrix: sp.csr_matrix,  # customers × products
-    rows: np.ndarray,       # one row per list
-    columns: np.ndarray,    # rows × k, -1 where the list ends
-) -> np.ndarray:            # rows × k values
-    "Single cells of a sparse matrix."
-    return np.asarray(matrix[rows[:, None], np.maximum(columns, 0)].todense() if sp.issparse(matrix) else matrix[rows[:, None], columns])
+
+def cells(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Single cells of a sparse matrix.
+
+    Parameters
+    ----------
+    matrix : sp.csr_matrix
+        Customers × products.
+    rows : np.ndarray
+        One row per list.
+    columns : np.ndarray
+        Rows × k, -1 where the list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k values.
+    """
+    return np.asarray(
+        matrix[rows[:, None], np.maximum(columns, 0)].todense()
+        if sp.issparse(matrix)
+        else matrix[rows[:, None], columns]
+    )
 
 # %% ../../nbs/04d_baselines.ipynb #451a0fda
 class RandomRecommender(Recommender):
-    "A random order of the catalogue, fixed per customer and seed."
+    """A random order of the catalogue, fixed per customer and seed."""
+
     method = "random"
     reason = "by chance"
 
     def __init__(self, seed: int = 42):
-        "`seed`: another seed draws another order."
+        """`seed`: another seed draws another order."""
         self.seed = seed
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        "Uniform numbers, a stream per customer."
+        """Uniform numbers, a stream per customer."""
         width = len(self.data_.product_ids)
-        streams = (np.random.default_rng([self.seed, zlib.crc32(i.encode())]) for i in self.data_.customer_ids[rows])
+        streams = (
+            np.random.default_rng([self.seed, zlib.crc32(i.encode())])
+            for i in self.data_.customer_ids[rows]
+        )
         return np.stack([stream.random(width, dtype=np.float32) for stream in streams])

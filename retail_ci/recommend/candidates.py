@@ -4,15 +4,17 @@
 
 # %% ../../nbs/04i_candidates.ipynb #2a538716
 from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+
 from ..core.formats import count
 from .base import Recommender
 from .collaborative import CollaborativeRecommender, product_cells
 from .ease import EaseRecommender, spread
-from .interactions import assemble, blocks, Interactions, POPULAR_DAYS, row_max
-from .repeat import again_shares, Habits, habits, RepeatRecommender, usual_gaps
+from .interactions import POPULAR_DAYS, Interactions, assemble, blocks, row_max
+from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 
 # %% auto #0
 __all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'before', 'bought_between',
@@ -22,72 +24,165 @@ __all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'M
            'kind_opinions', 'evidence_reasons', 'loudness']
 
 # %% ../../nbs/04i_candidates.ipynb #ba4a22ee
-def before(
-    data: Interactions,  # who bought what and when
-    days: float,         # how far to go back
-) -> Interactions:       # as known `days` earlier; customers and products keep their numbers
-    "The table as it stood some days ago."
-    known = data.age >= days
-    return assemble(data.customer_ids, data.product_ids, data.rows[known], data.columns[known], data.age[known] - days, data.end - pd.Timedelta(days=days))
+def before(data: Interactions, days: float) -> Interactions:
+    """The table as it stood some days ago.
 
-def bought_between(
-    data: Interactions,  # who bought what and when
-    older: float,        # from so many days ago (not included)
-    newer: float,        # to so many days ago (included)
-) -> sp.csr_matrix:      # customers × products, ones where bought
-    "What each customer bought in a stretch of days."
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    days : float
+        How far to go back.
+
+    Returns
+    -------
+    Interactions
+        As known `days` earlier; customers and products keep their numbers.
+    """
+    known = data.age >= days
+    return assemble(
+        data.customer_ids,
+        data.product_ids,
+        data.rows[known],
+        data.columns[known],
+        data.age[known] - days,
+        data.end - pd.Timedelta(days=days),
+    )
+
+
+def bought_between(data: Interactions, older: float, newer: float) -> sp.csr_matrix:
+    """What each customer bought in a stretch of days.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    older : float
+        From so many days ago (not included).
+    newer : float
+        To so many days ago (included).
+
+    Returns
+    -------
+    sp.csr_matrix
+        Customers × products, ones where bought.
+    """
     found = (data.age < older) & (data.age >= newer) & (data.rows >= 0)
-    matrix = sp.csr_matrix((np.ones(found.sum(), np.float32), (data.rows[found], data.columns[found])), shape=data.counts.shape)
+    matrix = sp.csr_matrix(
+        (np.ones(found.sum(), np.float32), (data.rows[found], data.columns[found])),
+        shape=data.counts.shape,
+    )
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
 
 # %% ../../nbs/04i_candidates.ipynb #0ddbbba7
-WINDOWS = (7, 14, 28, 56)                   # days over which recent buyers are counted
+WINDOWS = (7, 14, 28, 56)  # days over which recent buyers are counted
 HALF_LIVES = (7, 14, 30, 60, 90, 180, 365)  # of decayed counts
 
-def log_of(
-    values: np.ndarray,  # zero or more
-) -> np.ndarray:         # float32
-    "The logarithm, from a floor of 0.0001 on."
+
+def log_of(values: np.ndarray) -> np.ndarray:
+    """The logarithm, from a floor of 0.0001 on.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Zero or more.
+
+    Returns
+    -------
+    np.ndarray
+        Float32.
+    """
     return np.log(np.maximum(values, 1e-4)).astype(np.float32)
 
+
 def extreme(
-    values: np.ndarray,  # numbers
-    places: np.ndarray,  # a group each
-    size: int,           # how many groups
-    start: float,        # what an empty group has
-    largest: bool,       # the largest, or else the smallest
-) -> np.ndarray:         # per group
-    "The largest or smallest value of each group."
+    values: np.ndarray, places: np.ndarray, size: int, start: float, largest: bool
+) -> np.ndarray:
+    """The largest or smallest value of each group.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Numbers.
+    places : np.ndarray
+        A group each.
+    size : int
+        How many groups.
+    start : float
+        What an empty group has.
+    largest : bool
+        The largest, or else the smallest.
+
+    Returns
+    -------
+    np.ndarray
+        Per group.
+    """
     out = np.full(size, start)
     (np.maximum if largest else np.minimum).at(out, places, values)
     return out
 
 # %% ../../nbs/04i_candidates.ipynb #8d5d18e8
-def product_facts(
-    data: Interactions,         # who bought what and when
-    found: Habits,              # `habits(data)`
-) -> np.ndarray:                # products × facts, float32
-    "What the whole shop knows about each product."
-    width, customers = len(data.product_ids), len(data.customer_ids)
+def product_facts(data: Interactions, found: Habits) -> np.ndarray:
+    """What the whole shop knows about each product.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    found : Habits
+        `habits(data)`.
+
+    Returns
+    -------
+    np.ndarray
+        Products × facts, float32.
+    """
+    width = len(data.product_ids)
+    customers = len(data.customer_ids)
     recent = {w: data.recent_buyers(w).astype(float) for w in WINDOWS}
-    new = {w: np.bincount(found.columns[found.first < w], minlength=width).astype(float) for w in WINDOWS}
-    known, again = np.bincount(found.columns, minlength=width), again_shares(found, width)
-    facts = [log_of((recent[w] + .3) / w) for w in WINDOWS] + [log_of(data.buyers + 1.0)]
-    facts += [log_of((a * recent[x] + 1) / (recent[y] + 1)) for a, x, y in ((4, 7, 28), (2, 28, 56))]
-    facts += [log_of((new[w] + .3) / w) for w in WINDOWS[1:]] + [log_of((4 * new[14] + 1) / (new[56] + 1))]
+    new = {
+        w: np.bincount(found.columns[found.first < w], minlength=width).astype(float)
+        for w in WINDOWS
+    }
+    known = np.bincount(found.columns, minlength=width)
+    again = again_shares(found, width)
+    facts = [log_of((recent[w] + 0.3) / w) for w in WINDOWS] + [log_of(data.buyers + 1.0)]
+    facts += [
+        log_of((a * recent[x] + 1) / (recent[y] + 1)) for a, x, y in ((4, 7, 28), (2, 28, 56))
+    ]
+    facts += [log_of((new[w] + 0.3) / w) for w in WINDOWS[1:]] + [
+        log_of((4 * new[14] + 1) / (new[56] + 1))
+    ]
     facts += [again, log_of(again), log_of(usual_gaps(found, width))]
-    facts += [np.log1p(extreme(data.age, data.columns, width, 0, True)), np.log1p(extreme(data.age, data.columns, width, 999, False))]
-    return np.column_stack([*facts, log_of((new[28] + .5) / np.maximum(customers - known, 1))]).astype(np.float32)
+    facts += [
+        np.log1p(extreme(data.age, data.columns, width, 0, True)),
+        np.log1p(extreme(data.age, data.columns, width, 999, False)),
+    ]
+    return np.column_stack(
+        [*facts, log_of((new[28] + 0.5) / np.maximum(customers - known, 1))]
+    ).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #39d07c02
-def gone(
-    data: Interactions,     # who bought what and when
-    silence: float = 9,     # expected sales since the last one
-) -> np.ndarray:            # true per product that has left the shelf
-    "Products whose silence is too long to be an accident."
-    width, ages = len(data.product_ids), np.sort(data.age)
+def gone(data: Interactions, silence: float = 9) -> np.ndarray:
+    """Products whose silence is too long to be an accident.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    silence : float, default 9
+        Expected sales since the last one.
+
+    Returns
+    -------
+    np.ndarray
+        True per product that has left the shelf.
+    """
+    width = len(data.product_ids)
+    ages = np.sort(data.age)
     last = extreme(data.age, data.columns, width, 1e9, False)
     since = np.searchsorted(ages, last, "left")
     window = np.searchsorted(ages, last + POPULAR_DAYS, "left") - since
@@ -97,97 +192,234 @@ def gone(
 # %% ../../nbs/04i_candidates.ipynb #d3b7730f
 FADE = 14  # days after which a buyer counts half; twice that, a third
 
-def buyers_lately(
-    data: Interactions,  # who bought what and when
-) -> np.ndarray:         # per product; each customer counts with her latest purchase
-    "Buyers of each product, the recent ones counting more; 0 for what has left the shelf."
+
+def buyers_lately(data: Interactions) -> np.ndarray:
+    """Buyers of each product, the recent ones counting more; 0 for what has left the shelf.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+
+    Returns
+    -------
+    np.ndarray
+        Per product; each customer counts with her latest purchase.
+    """
     latest = (data.rows < 0) | np.concatenate([[True], data.keys[1:] != data.keys[:-1]])
-    weights = np.bincount(data.columns[latest], 1 / (1 + data.age[latest] / FADE), minlength=len(data.product_ids))
+    weights = np.bincount(
+        data.columns[latest], 1 / (1 + data.age[latest] / FADE), minlength=len(data.product_ids)
+    )
     return np.where(gone(data), 0, weights)
 
 # %% ../../nbs/04i_candidates.ipynb #0517073c
-def customer_facts(
-    data: Interactions,  # who bought what and when
-) -> np.ndarray:         # customers × (5 facts, then decayed days in the shop, one per half-life)
-    "How often each customer comes, and how widely she buys."
-    known, n = data.rows >= 0, len(data.customer_ids)
-    visits = pd.unique(data.rows[known].astype(np.int64) * 1_000_000 + np.floor(data.age[known]).astype(np.int64))
+def customer_facts(data: Interactions) -> np.ndarray:
+    """How often each customer comes, and how widely she buys.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × (5 facts, then decayed days in the shop, one per half-life).
+    """
+    known = data.rows >= 0
+    n = len(data.customer_ids)
+    visits = pd.unique(
+        data.rows[known].astype(np.int64) * 1_000_000 + np.floor(data.age[known]).astype(np.int64)
+    )
     visits.sort()
-    rows, ages = visits // 1_000_000, (visits % 1_000_000).astype(float)
+    rows = visits // 1_000_000
+    ages = (visits % 1_000_000).astype(float)
     trips = [np.bincount(rows, 0.5 ** (ages / h), minlength=n) for h in HALF_LIVES]
     last = extreme(ages, rows, n, 999, False)
-    kinds, bought = np.diff(data.counts.indptr), np.asarray(data.counts.sum(axis=1), dtype=float).ravel()
-    facts = [np.log1p(np.bincount(rows, minlength=n)), np.log1p(np.bincount(rows[ages < 30], minlength=n)), np.log1p(last), np.log1p(kinds), 1 - kinds / np.maximum(bought, 1)]
+    kinds = np.diff(data.counts.indptr)
+    bought = np.asarray(data.counts.sum(axis=1), dtype=float).ravel()
+    facts = [
+        np.log1p(np.bincount(rows, minlength=n)),
+        np.log1p(np.bincount(rows[ages < 30], minlength=n)),
+        np.log1p(last),
+        np.log1p(kinds),
+        1 - kinds / np.maximum(bought, 1),
+    ]
     return np.column_stack(facts + trips).astype(np.float32)
+
 
 CUSTOMER = 5  # how many of the columns are facts; the rest are decayed days
 
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
-def pick(
-    found: Habits,       # all habits
-    chosen: np.ndarray,  # which of them
-) -> Habits:             # those only
-    "Some habits, with their purchases."
-    starts, ends = found.starts[chosen], np.append(found.starts[1:], len(found.ages))[chosen]
+def pick(found: Habits, chosen: np.ndarray) -> Habits:
+    """Some habits, with their purchases.
+
+    Parameters
+    ----------
+    found : Habits
+        All habits.
+    chosen : np.ndarray
+        Which of them.
+
+    Returns
+    -------
+    Habits
+        Those only.
+    """
+    starts = found.starts[chosen]
+    ends = np.append(found.starts[1:], len(found.ages))[chosen]
     size = ends - starts
     begin = np.cumsum(size) - size
-    return Habits(found.rows[chosen], found.columns[chosen], found.times[chosen], found.last[chosen], found.first[chosen], begin,
-                  found.ages[np.arange(size.sum()) + np.repeat(starts - begin, size)])
+    return Habits(
+        found.rows[chosen],
+        found.columns[chosen],
+        found.times[chosen],
+        found.last[chosen],
+        found.first[chosen],
+        begin,
+        found.ages[np.arange(size.sum()) + np.repeat(starts - begin, size)],
+    )
 
-def habit_facts(
-    found: Habits,              # the habits to describe
-    repeat: RepeatRecommender,  # knows gaps and chances
-    customers: np.ndarray,      # from `customer_facts`
-) -> np.ndarray:                # habits × facts, float32
-    "What a customer's history says about one product."
-    decayed, trips = {h: found.decayed(h) for h in HALF_LIVES}, dict(zip(HALF_LIVES, customers[found.rows, CUSTOMER:].T))
-    gap, again, times, last = repeat.own_gap(found), repeat.again_[found.columns], found.times, found.last
+
+def habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray) -> np.ndarray:
+    """What a customer's history says about one product.
+
+    Parameters
+    ----------
+    found : Habits
+        The habits to describe.
+    repeat : RepeatRecommender
+        Knows gaps and chances.
+    customers : np.ndarray
+        From `customer_facts`.
+
+    Returns
+    -------
+    np.ndarray
+        Habits × facts, float32.
+    """
+    decayed = {h: found.decayed(h) for h in HALF_LIVES}
+    trips = dict(zip(HALF_LIVES, customers[found.rows, CUSTOMER:].T))
+    gap = repeat.own_gap(found)
+    again = repeat.again_[found.columns]
+    times = found.times
+    last = found.last
     since = np.expm1(customers[found.rows, 2])
-    facts = [log_of(decayed[h] + .001) for h in HALF_LIVES] + [log_of((decayed[h] + .02) / (trips[h] + .3)) for h in (14, 30, 90, 365)]
-    facts += [np.log(times), np.log1p(last), np.log1p(found.first), np.log1p(gap), last / (gap + last + 1e-9), log_of((last + 1) / (gap + 1))]
-    facts += [np.exp(-log_of((last + 15) / (gap + 1)) ** 2), times == 1, times == 2, times >= 4, log_of((last + 1) / (since + 1)), last < since + 1]
-    facts += [(times > 1) * again, log_of(30 * times / np.maximum(found.first, 7)), log_of(repeat.chance(found))]
+    facts = [log_of(decayed[h] + 0.001) for h in HALF_LIVES] + [
+        log_of((decayed[h] + 0.02) / (trips[h] + 0.3)) for h in (14, 30, 90, 365)
+    ]
+    facts += [
+        np.log(times),
+        np.log1p(last),
+        np.log1p(found.first),
+        np.log1p(gap),
+        last / (gap + last + 1e-9),
+        log_of((last + 1) / (gap + 1)),
+    ]
+    facts += [
+        np.exp(-(log_of((last + 15) / (gap + 1)) ** 2)),
+        times == 1,
+        times == 2,
+        times >= 4,
+        log_of((last + 1) / (since + 1)),
+        last < since + 1,
+    ]
+    facts += [
+        (times > 1) * again,
+        log_of(30 * times / np.maximum(found.first, 7)),
+        log_of(repeat.chance(found)),
+    ]
     return np.column_stack(facts).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #b2be23d1
-NOMINATED = {False: {"own": 120, "near": 30, "ease": 30, "popular": 40},                              # any
-             True: {"near": 80, "ease": 40, "popular": 50, "new": 50, "manufacturer": 60, "subcategory": 40}}  # discovery
+NOMINATED = {
+    False: {"own": 120, "near": 30, "ease": 30, "popular": 40},  # any
+    True: {"near": 80, "ease": 40, "popular": 50, "new": 50, "manufacturer": 60, "subcategory": 40},
+}  # discovery
 KINDS = ("manufacturer", "subcategory", "category")  # of the products table, as far as it has them
 
-def best_of(
-    scores: sp.csr_matrix,  # rows × products
-    n: int,                 # how many per row
-) -> tuple[np.ndarray, np.ndarray]:  # rows and columns of the chosen cells
-    "The n highest cells of each row, in no order; the lower column where the last place is tied."
-    size, border = np.diff(scores.indptr), np.full(scores.shape[0], -np.inf, dtype=scores.dtype)
-    for i in np.flatnonzero(size > n): border[i] = np.partition(scores.data[scores.indptr[i]:scores.indptr[i + 1]], size[i] - n)[size[i] - n]
+
+def best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n highest cells of each row, in no order; the lower column where the last place is tied.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix
+        Rows × products.
+    n : int
+        How many per row.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Rows and columns of the chosen cells.
+    """
+    size = np.diff(scores.indptr)
+    border = np.full(scores.shape[0], -np.inf, dtype=scores.dtype)
+    for i in np.flatnonzero(size > n):
+        border[i] = np.partition(scores.data[scores.indptr[i] : scores.indptr[i + 1]], size[i] - n)[
+            size[i] - n
+        ]
     rows = np.arange(scores.shape[0]).repeat(size)
     keep = scores.data >= border[rows]
-    tied = np.flatnonzero((scores.data == border[rows]) & (np.bincount(rows, keep, len(size)) > n)[rows])
+    tied = np.flatnonzero(
+        (scores.data == border[rows]) & (np.bincount(rows, keep, len(size)) > n)[rows]
+    )
     tied = tied[np.lexsort((scores.indices[tied], rows[tied]))]
     keep[tied] = False
     room = n - np.bincount(rows, keep, len(size))
-    keep[tied[np.arange(len(tied)) - np.searchsorted(rows[tied], rows[tied]) < room[rows[tied]]]] = True
+    keep[
+        tied[np.arange(len(tied)) - np.searchsorted(rows[tied], rows[tied]) < room[rows[tied]]]
+    ] = True
     return rows[keep], scores.indices[keep]
 
-def places_of(
-    matrix: sp.csr_matrix,  # rows × columns, columns sorted
-    rows: np.ndarray,       # of the cells wanted
-    columns: np.ndarray,    # of the cells wanted
-) -> np.ndarray:            # where each cell's value stands in `matrix.data`; -1 where nothing is stored
-    "Find single cells of a sparse block."
-    keys = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * matrix.shape[1] + matrix.indices
-    if not len(keys): return np.full(len(rows), -1)
+
+def places_of(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Find single cells of a sparse block.
+
+    Parameters
+    ----------
+    matrix : sp.csr_matrix
+        Rows × columns, columns sorted.
+    rows : np.ndarray
+        Of the cells wanted.
+    columns : np.ndarray
+        Of the cells wanted.
+
+    Returns
+    -------
+    np.ndarray
+        Where each cell's value stands in `matrix.data`; -1 where nothing is stored.
+    """
+    keys = (
+        np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+        * matrix.shape[1]
+        + matrix.indices
+    )
+    if not len(keys):
+        return np.full(len(rows), -1)
     wanted = rows.astype(np.int64) * matrix.shape[1] + columns
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, -1)
 
-def look_up(
-    matrix: sp.csr_matrix,  # rows × columns, columns sorted
-    rows: np.ndarray,       # of the cells wanted
-    columns: np.ndarray,    # of the cells wanted
-) -> np.ndarray:            # float32; 0 where nothing is stored
-    "Single cells of a sparse block."
+
+def look_up(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Single cells of a sparse block.
+
+    Parameters
+    ----------
+    matrix : sp.csr_matrix
+        Rows × columns, columns sorted.
+    rows : np.ndarray
+        Of the cells wanted.
+    columns : np.ndarray
+        Of the cells wanted.
+
+    Returns
+    -------
+    np.ndarray
+        Float32; 0 where nothing is stored.
+    """
     place = places_of(matrix, rows, columns)
     return np.where(place >= 0, np.append(matrix.data, 0)[place], 0).astype(np.float32)
 
@@ -196,122 +428,227 @@ MANY = 50_000  # customers above whom nobody is compared with everybody
 
 # %% ../../nbs/04i_candidates.ipynb #b2dad761
 class Evidence(Recommender):
-    "All models side by side, and their untrained blend."
+    """All models side by side, and their untrained blend."""
+
     method = "blend"
     relative = two_tasks = True
     learned = ("repeat_", "near_", "ease_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        "`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above whom there are no neighbours."
-        self.neighbours, self.items, self.many = neighbours, items, many
+        """`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above
+        whom there are no neighbours.
+        """
+        self.neighbours = neighbours
+        self.items = items
+        self.many = many
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Fit every part on the same purchases."
-        self.repeat_, self.ease_ = RepeatRecommender().fit(self.data_), EaseRecommender(self.items).fit(self.data_)
+        """Fit every part on the same purchases."""
+        self.repeat_ = RepeatRecommender().fit(self.data_)
+        self.ease_ = EaseRecommender(self.items).fit(self.data_)
         large = len(self.data_.customer_ids) > self.many
-        self.near_ = None if large else CollaborativeRecommender(self.neighbours, "tfidf", half_life=20).fit(self.data_)
-        if large: self.notes_.append(f"With more than {count(self.many)} customers nobody is compared with everybody; EASE takes that part.")
+        self.near_ = (
+            None
+            if large
+            else CollaborativeRecommender(self.neighbours, "tfidf", half_life=20).fit(self.data_)
+        )
+        if large:
+            self.notes_.append(
+                f"With more than {count(self.many)} customers nobody is compared with everybody; "
+                "EASE takes that part."
+            )
         self._restore()
 
     def _restore(self) -> None:
-        "What follows from the purchases of everybody."
+        """What follows from the purchases of everybody."""
         look_at_products(self)
         self._update()
 
     def _update(self) -> None:
-        "What follows from the purchases of these customers."
-        self.own_, self.people_, self.personal_ = habits(self.data_), customer_facts(self.data_), self.data_.weights(90)
-        weights, self.near_top_ = self.data_.weights(60), np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
+        """What follows from the purchases of these customers."""
+        self.own_ = habits(self.data_)
+        self.people_ = customer_facts(self.data_)
+        self.personal_ = self.data_.weights(90)
+        weights = self.data_.weights(60)
+        self.near_top_ = np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
         self.shares_ = {k: shares_of(weights, table) for k, table in self.kinds_.items()}
 
     def near_scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "What similar customers bought lately; columns in no order."
+        """What similar customers bought lately; columns in no order."""
         return near_scores(self, rows)
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
-        "The untrained blend."
+        """The untrained blend."""
         return blend(self, rows, discovery)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "The blend for any purchase."
+        """The blend for any purchase."""
         return self._task_scores(rows, False)
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "The strongest piece of evidence in words."
+        """The strongest piece of evidence in words."""
         return evidence_reasons(self, rows, columns)
 
 # %% ../../nbs/04i_candidates.ipynb #9a28ff95
-def look_at_products(
-    evidence: Evidence,  # gets facts_, recent_, lately_, new_, gone_ and kinds_
-) -> None:
-    "What the purchases of everybody say about products."
+def look_at_products(evidence: Evidence) -> None:
+    """What the purchases of everybody say about products.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Gets facts_, recent_, lately_, new_, gone_ and kinds_.
+    """
     data = evidence.base_
     found = habits(data)
-    evidence.facts_, evidence.gone_, evidence.recent_ = product_facts(data, found), gone(data), data.recent_buyers(28) + 0.001 * data.recent
+    evidence.facts_ = product_facts(data, found)
+    evidence.gone_ = gone(data)
+    evidence.recent_ = data.recent_buyers(28) + 0.001 * data.recent
     evidence.lately_ = buyers_lately(data)
-    evidence.new_ = np.bincount(found.columns[found.first < 28], minlength=len(data.product_ids)) + 0.001 * evidence.recent_
+    evidence.new_ = (
+        np.bincount(found.columns[found.first < 28], minlength=len(data.product_ids))
+        + 0.001 * evidence.recent_
+    )
     codes = evidence.shelf_.codes if evidence.shelf_ is not None else {}
     evidence.kinds_ = {k: kind_table(codes[k], evidence.recent_) for k in KINDS if k in codes}
 
-def near_scores(
-    evidence: Evidence,  # fitted; keeps the highest of each row, for the reasons
-    rows: np.ndarray,    # a block of customers
-) -> sp.csr_matrix:      # block × products, columns in no order
-    "What similar customers bought lately."
-    if evidence.near_ is None: return sp.csr_matrix((len(rows), len(evidence.data_.product_ids)), dtype=np.float32)
+
+def near_scores(evidence: Evidence, rows: np.ndarray) -> sp.csr_matrix:
+    """What similar customers bought lately.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted; keeps the highest of each row, for the reasons.
+    rows : np.ndarray
+        A block of customers.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Block × products, columns in no order.
+    """
+    if evidence.near_ is None:
+        return sp.csr_matrix((len(rows), len(evidence.data_.product_ids)), dtype=np.float32)
     scores = evidence.near_._scores(rows)
     evidence.near_top_[rows] = row_max(scores)
     return scores
 
-def blend(
-    evidence: Evidence,  # fitted
-    rows: np.ndarray,    # a block of customers
-    discovery: bool,     # for what is new to the customer
-) -> sp.csr_matrix:      # block × products
-    "Fixed weights; likeness counts as far as the customer is known."
+
+def blend(evidence: Evidence, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
+    """Fixed weights; likeness counts as far as the customer is known.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    rows : np.ndarray
+        A block of customers.
+    discovery : bool
+        For what is new to the customer.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Block × products.
+    """
     kinds = np.diff(evidence.data_.counts.indptr)[rows]
-    trust, near = sp.diags((kinds / (kinds + 20)).astype(np.float32)), unit_max(evidence.near_scores(rows))
+    trust = sp.diags((kinds / (kinds + 20)).astype(np.float32))
+    near = unit_max(evidence.near_scores(rows))
     popular = head_scores(evidence.base_.recent, len(rows))
-    if discovery: return (popular + trust @ (near + unit_max(evidence.ease_._scores(rows)))).tocsr()
+    if discovery:
+        return (popular + trust @ (near + unit_max(evidence.ease_._scores(rows)))).tocsr()
     return (unit_max(evidence.personal_[rows]) + 0.2 * trust @ near + 0.01 * popular).tocsr()
 
 # %% ../../nbs/04i_candidates.ipynb #0b08f9e0
-def unit_max(
-    scores: sp.csr_matrix,  # rows × products
-) -> sp.csr_matrix:         # the same; the highest of each row is 1
-    "Divide each row by its highest score."
+def unit_max(scores: sp.csr_matrix) -> sp.csr_matrix:
+    """Divide each row by its highest score.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix
+        Rows × products.
+
+    Returns
+    -------
+    sp.csr_matrix
+        The same; the highest of each row is 1.
+    """
     return (sp.diags((1 / np.maximum(row_max(scores), 1e-12)).astype(np.float32)) @ scores).tocsr()
 
-def head_scores(
-    buyers: np.ndarray,  # per product
-    rows: int,           # how many customers
-    n: int = 1000,       # products that have a score
-) -> sp.csr_matrix:      # rows × products
-    "The most bought products, alike for everybody; the first has 1."
+
+def head_scores(buyers: np.ndarray, rows: int, n: int = 1000) -> sp.csr_matrix:
+    """The most bought products, alike for everybody; the first has 1.
+
+    Parameters
+    ----------
+    buyers : np.ndarray
+        Per product.
+    rows : int
+        How many customers.
+    n : int, default 1000
+        Products that have a score.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Rows × products.
+    """
     head = np.sort(np.argsort(-buyers, kind="stable")[:n])
     values = (buyers[head] / max(buyers.max(initial=0), 1)).astype(np.float32)
-    matrix = sp.csr_matrix((np.tile(values, rows), np.tile(head, rows), np.arange(rows + 1) * len(head)), shape=(rows, len(buyers)))
+    matrix = sp.csr_matrix(
+        (np.tile(values, rows), np.tile(head, rows), np.arange(rows + 1) * len(head)),
+        shape=(rows, len(buyers)),
+    )
     matrix.eliminate_zeros()
     return matrix
 
+
 def kind_table(
-    codes: np.ndarray,   # number of the name per product, -1 for none
-    recent: np.ndarray,  # recent buyers per product
-    depth: int = 40,     # most products of one kind that are nominated
-) -> tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]:  # codes; products × kinds, ones; kinds × products, recent buyers of the best
-    "Which products are of which kind, and which of a kind sell best."
+    codes: np.ndarray, recent: np.ndarray, depth: int = 40
+) -> tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]:
+    """Which products are of which kind, and which of a kind sell best.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        Number of the name per product, -1 for none.
+    recent : np.ndarray
+        Recent buyers per product.
+    depth : int, default 40
+        Most products of one kind that are nominated.
+
+    Returns
+    -------
+    tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]
+        Codes; products × kinds, ones; kinds × products, recent buyers of the best.
+    """
     known = np.flatnonzero(codes >= 0)
-    ones = sp.csr_matrix((np.ones(len(known), np.float32), (known, codes[known])), shape=(len(codes), int(codes.max(initial=0)) + 1))
-    best, values = best_of((sp.diags(recent.astype(np.float32)) @ ones).T.tocsr(), depth), recent
+    ones = sp.csr_matrix(
+        (np.ones(len(known), np.float32), (known, codes[known])),
+        shape=(len(codes), int(codes.max(initial=0)) + 1),
+    )
+    best = best_of((sp.diags(recent.astype(np.float32)) @ ones).T.tocsr(), depth)
+    values = recent
     table = sp.csr_matrix((values[best[1]].astype(np.float32), best), shape=ones.T.shape)
     table.eliminate_zeros()
     return codes, ones, table
 
-def shares_of(
-    weights: sp.csr_matrix,  # customers × products
-    table: tuple,            # from `kind_table`
-) -> sp.csr_matrix:          # customers × kinds, rows that sum to 1
-    "How a customer's purchases divide over the kinds."
+
+def shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
+    """How a customer's purchases divide over the kinds.
+
+    Parameters
+    ----------
+    weights : sp.csr_matrix
+        Customers × products.
+    table : tuple
+        From `kind_table`.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Customers × kinds, rows that sum to 1.
+    """
     shares = (weights @ table[1]).tocsr()
     total = np.asarray(weights.sum(axis=1), dtype=np.float64).ravel()
     shares = (sp.diags((1 / np.maximum(total, 1e-9)).astype(np.float32)) @ shares).tocsr()
@@ -320,42 +657,87 @@ def shares_of(
 
 # %% ../../nbs/04i_candidates.ipynb #bf5d7e40
 def nominate(
-    evidence: Evidence,     # fitted
-    rows: np.ndarray,       # a block of customers
-    discovery: bool,        # only what they have not bought
-    near: sp.csr_matrix,    # from `near_scores`
-    ease: np.ndarray,       # block × items
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # place in the block, column, number of the habit (-1: never bought)
-    "Who gets considered."
-    n, width, parts, wanted = len(rows), len(evidence.facts_), [], NOMINATED[discovery]
+    evidence: Evidence, rows: np.ndarray, discovery: bool, near: sp.csr_matrix, ease: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Who gets considered.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    rows : np.ndarray
+        A block of customers.
+    discovery : bool
+        Only what they have not bought.
+    near : sp.csr_matrix
+        From `near_scores`.
+    ease : np.ndarray
+        Block × items.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Place in the block, column, number of the habit (-1: never bought).
+    """
+    n = len(rows)
+    width = len(evidence.facts_)
+    parts = []
+    wanted = NOMINATED[discovery]
     counts = evidence.data_.counts
-    if discovery: near, ease = fresh_only(near, ease, counts[rows], evidence.ease_.items_)
-    else: parts.append(best_of(evidence.personal_[rows], wanted["own"]))
+    if discovery:
+        near, ease = fresh_only(near, ease, counts[rows], evidence.ease_.items_)
+    else:
+        parts.append(best_of(evidence.personal_[rows], wanted["own"]))
     parts.append(best_of(near, wanted["near"]))
     parts.append(best_of(spread(ease, evidence.ease_.items_, width), wanted["ease"]))
     for name, values in (("popular", evidence.recent_), ("new", evidence.new_)):
-        if name in wanted: parts.append((np.repeat(np.arange(n), min(wanted[name], width)), np.tile(np.argsort(-values, kind="stable")[:wanted[name]], n)))
+        if name in wanted:
+            parts.append(
+                (
+                    np.repeat(np.arange(n), min(wanted[name], width)),
+                    np.tile(np.argsort(-values, kind="stable")[: wanted[name]], n),
+                )
+            )
     for kind in (k for k in evidence.kinds_ if k in wanted):
         scores = (evidence.shares_[kind][rows] @ evidence.kinds_[kind][2]).tocsr()
         scores.sort_indices()
         parts.append(best_of(scores, wanted[kind]))
     keys = np.unique(np.concatenate([r.astype(np.int64) * width + c for r, c in parts]))
-    places, columns = keys // width, keys % width
+    places = keys // width
+    columns = keys % width
     own = counts[rows]
     place = places_of(own, places, columns)
-    habit = np.where(place < 0, -1, place - own.indptr[places] + counts.indptr[rows[places]]).astype(np.int64)
+    habit = np.where(
+        place < 0, -1, place - own.indptr[places] + counts.indptr[rows[places]]
+    ).astype(np.int64)
     keep = (habit < 0) & ~evidence.gone_[columns] if discovery else ~evidence.gone_[columns]
     return places[keep], columns[keep], habit[keep]
 
 # %% ../../nbs/04i_candidates.ipynb #1f5833eb
 def fresh_only(
-    near: sp.csr_matrix,    # block × products
-    ease: np.ndarray,       # block × items
-    bought: sp.csr_matrix,  # block × products
-    items: np.ndarray,      # columns of the items
-) -> tuple[sp.csr_matrix, np.ndarray]:  # the same without what was bought
-    "Scores of what is new to the customer."
-    rows, near, ease = np.repeat(np.arange(bought.shape[0]), np.diff(bought.indptr)), near.copy(), ease.copy()
+    near: sp.csr_matrix, ease: np.ndarray, bought: sp.csr_matrix, items: np.ndarray
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Scores of what is new to the customer.
+
+    Parameters
+    ----------
+    near : sp.csr_matrix
+        Block × products.
+    ease : np.ndarray
+        Block × items.
+    bought : sp.csr_matrix
+        Block × products.
+    items : np.ndarray
+        Columns of the items.
+
+    Returns
+    -------
+    tuple[sp.csr_matrix, np.ndarray]
+        The same without what was bought.
+    """
+    rows = np.repeat(np.arange(bought.shape[0]), np.diff(bought.indptr))
+    near = near.copy()
+    ease = ease.copy()
     taken = np.zeros(near.shape, dtype=bool)
     taken[rows, bought.indices] = True
     near.data[taken[np.repeat(np.arange(near.shape[0]), np.diff(near.indptr)), near.indices]] = 0
@@ -367,84 +749,206 @@ def fresh_only(
 
 # %% ../../nbs/04i_candidates.ipynb #e586acb7
 def describe(
-    evidence: Evidence,   # fitted
-    rows: np.ndarray,     # a block of customers
-    discovery: bool,      # only what they have not bought
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # place in the block, column, and a row of numbers for each nominated pair
-    "Nominated pairs of customer and product, with everything the ranker looks at."
-    near, ease = evidence.near_scores(rows), evidence.ease_.liking_[rows] @ evidence.ease_.weights_
+    evidence: Evidence, rows: np.ndarray, discovery: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nominated pairs of customer and product, with everything the ranker looks at.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    rows : np.ndarray
+        A block of customers.
+    discovery : bool
+        Only what they have not bought.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Place in the block, column, and a row of numbers for each nominated pair.
+    """
+    near = evidence.near_scores(rows)
+    ease = evidence.ease_.liking_[rows] @ evidence.ease_.weights_
     places, columns, habit = nominate(evidence, rows, discovery, near, ease)
-    others, facts = other_opinions(evidence, places, columns, near, ease), evidence.facts_[columns]
+    others = other_opinions(evidence, places, columns, near, ease)
+    facts = evidence.facts_[columns]
     people = evidence.people_[rows[places], :CUSTOMER]
-    if discovery: more = [*kind_opinions(evidence, rows, places, columns), people * others[:, :1], people * facts[:, 1:2]]
+    if discovery:
+        more = [
+            *kind_opinions(evidence, rows, places, columns),
+            people * others[:, :1],
+            people * facts[:, 1:2],
+        ]
     else:
-        known, own = habit >= 0, np.zeros((len(places), HABIT), dtype=np.float32)
-        own[known] = habit_facts(pick(evidence.own_, habit[known]), evidence.repeat_, evidence.people_)
-        more = [known[:, None], own, known[:, None] * people, known[:, None] * facts[:, [0, 2, 4, 11, 13, 15]]]
+        known = habit >= 0
+        own = np.zeros((len(places), HABIT), dtype=np.float32)
+        own[known] = habit_facts(
+            pick(evidence.own_, habit[known]), evidence.repeat_, evidence.people_
+        )
+        more = [
+            known[:, None],
+            own,
+            known[:, None] * people,
+            known[:, None] * facts[:, [0, 2, 4, 11, 13, 15]],
+        ]
     return places, columns, np.concatenate([others, facts, *more], axis=1, dtype=np.float32)
+
 
 HABIT = 26  # facts about a habit
 
 # %% ../../nbs/04i_candidates.ipynb #c6408c5f
 def other_opinions(
-    evidence: Evidence,   # fitted
-    places: np.ndarray,   # place in the block per pair
-    columns: np.ndarray,  # product per pair
-    near: sp.csr_matrix,  # block × products
-    ease: np.ndarray,     # block × items
-) -> np.ndarray:          # pairs × 9
-    "What similar customers and EASE say about each pair."
-    said, most, total = near.toarray()[places, columns], np.maximum(row_max(near), 1e-9)[places], np.asarray(near.sum(axis=1), dtype=np.float64).ravel()
+    evidence: Evidence,
+    places: np.ndarray,
+    columns: np.ndarray,
+    near: sp.csr_matrix,
+    ease: np.ndarray,
+) -> np.ndarray:
+    """What similar customers and EASE say about each pair.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    places : np.ndarray
+        Place in the block per pair.
+    columns : np.ndarray
+        Product per pair.
+    near : sp.csr_matrix
+        Block × products.
+    ease : np.ndarray
+        Block × items.
+
+    Returns
+    -------
+    np.ndarray
+        Pairs × 9.
+    """
+    said = near.toarray()[places, columns]
+    most = np.maximum(row_max(near), 1e-9)[places]
+    total = np.asarray(near.sum(axis=1), dtype=np.float64).ravel()
     items = evidence.ease_.items_
     spot = np.minimum(np.searchsorted(items, columns), len(items) - 1)
     inside = items[spot] == columns
     goes = np.where(inside, ease[places, spot], 0)
     best = np.maximum(ease.max(axis=1), 1e-6)[places]
-    usual = log_of((evidence.recent_[columns] + .3) / max(evidence.recent_.sum(), 1) + 1e-9)
-    return np.column_stack([log_of(said + 1e-3), log_of(said / most + 1e-3), said > 0, said / most, log_of(np.maximum(goes, 0) + .003), np.clip(goes / best, -1, 1), goes, inside,
-                            log_of(said / np.maximum(total, 1e-9)[places] + 1e-5) - usual])
+    usual = log_of((evidence.recent_[columns] + 0.3) / max(evidence.recent_.sum(), 1) + 1e-9)
+    return np.column_stack(
+        [
+            log_of(said + 1e-3),
+            log_of(said / most + 1e-3),
+            said > 0,
+            said / most,
+            log_of(np.maximum(goes, 0) + 0.003),
+            np.clip(goes / best, -1, 1),
+            goes,
+            inside,
+            log_of(said / np.maximum(total, 1e-9)[places] + 1e-5) - usual,
+        ]
+    )
+
 
 def kind_opinions(
-    evidence: Evidence,   # fitted
-    rows: np.ndarray,     # the block
-    places: np.ndarray,   # place in the block per pair
-    columns: np.ndarray,  # product per pair
-) -> list[np.ndarray]:    # one column per kind
-    "How much the customer buys of the product's maker and shelf."
+    evidence: Evidence, rows: np.ndarray, places: np.ndarray, columns: np.ndarray
+) -> list[np.ndarray]:
+    """How much the customer buys of the product's maker and shelf.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    rows : np.ndarray
+        The block.
+    places : np.ndarray
+        Place in the block per pair.
+    columns : np.ndarray
+        Product per pair.
+
+    Returns
+    -------
+    list[np.ndarray]
+        One column per kind.
+    """
     out = []
     for kind, shares in evidence.shares_.items():
         code = evidence.kinds_[kind][0][columns]
-        out.append(log_of(np.where(code >= 0, look_up(shares[rows], places, np.maximum(code, 0)), 0) + 1e-3)[:, None])
+        out.append(
+            log_of(
+                np.where(code >= 0, look_up(shares[rows], places, np.maximum(code, 0)), 0) + 1e-3
+            )[:, None]
+        )
     return out
 
 # %% ../../nbs/04i_candidates.ipynb #25322954
-def evidence_reasons(
-    evidence: Evidence,   # fitted
-    rows: np.ndarray,     # customers
-    columns: np.ndarray,  # rows × k products, -1 where a list ends
-) -> np.ndarray:          # rows × k sentences
-    "The history with a product; else what speaks louder for it, similar customers or another product; else its popularity."
+def evidence_reasons(evidence: Evidence, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The history with a product; else what speaks louder for it, similar customers or another
+    product; else its popularity.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k products, -1 where a list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k sentences.
+    """
     words = evidence.repeat_._reasons(rows, columns, columns)
     blank = (words == "") & (columns >= 0)
     ask = np.flatnonzero(blank.any(axis=1))
-    if not len(ask): return words
+    if not len(ask):
+        return words
     alike, goes = loudness(evidence, rows[ask], columns[ask])
-    for part, said, other in ((evidence.near_, alike > goes, alike), (evidence.ease_, goes >= alike, goes)):
-        wanted = blank[ask] & said & (other > .1)
+    for part, said, other in (
+        (evidence.near_, alike > goes, alike),
+        (evidence.ease_, goes >= alike, goes),
+    ):
+        wanted = blank[ask] & said & (other > 0.1)
         some = np.flatnonzero(wanted.any(axis=1))
-        if len(some): words[ask[some]] = np.where(wanted[some], part._reasons(rows[ask[some]], columns[ask[some]], columns[ask[some]]), words[ask[some]])
+        if len(some):
+            words[ask[some]] = np.where(
+                wanted[some],
+                part._reasons(rows[ask[some]], columns[ask[some]], columns[ask[some]]),
+                words[ask[some]],
+            )
     return np.where(blank & (words == ""), "popular now", words).astype(object)
 
+
 def loudness(
-    evidence: Evidence,   # fitted
-    rows: np.ndarray,     # customers
-    columns: np.ndarray,  # rows × k products, -1 where a list ends
-) -> tuple[np.ndarray, np.ndarray]:  # rows × k each, as shares of the customer's best
-    "How loudly similar customers, and her other products, speak for each line."
-    ease, items, alike = np.maximum(evidence.ease_.liking_[rows] @ evidence.ease_.weights_, 0), evidence.ease_.items_, np.zeros(columns.shape)
+    evidence: Evidence, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How loudly similar customers, and her other products, speak for each line.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k products, -1 where a list ends.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Rows × k each, as shares of the customer's best.
+    """
+    ease = np.maximum(evidence.ease_.liking_[rows] @ evidence.ease_.weights_, 0)
+    items = evidence.ease_.items_
+    alike = np.zeros(columns.shape)
     spot = np.minimum(np.searchsorted(items, np.maximum(columns, 0)), len(items) - 1)
-    goes = np.where(items[spot] == columns, ease[np.arange(len(rows))[:, None], spot], 0) / np.maximum(ease.max(axis=1), 1e-6)[:, None]
-    if evidence.near_ is None: return alike, goes
-    for block in blocks(rows[np.isnan(evidence.near_top_[rows])], len(evidence.facts_), height=256): evidence.near_scores(block)
+    goes = (
+        np.where(items[spot] == columns, ease[np.arange(len(rows))[:, None], spot], 0)
+        / np.maximum(ease.max(axis=1), 1e-6)[:, None]
+    )
+    if evidence.near_ is None:
+        return alike, goes
+    for block in blocks(rows[np.isnan(evidence.near_top_[rows])], len(evidence.facts_), height=256):
+        evidence.near_scores(block)
     said = product_cells(evidence.near_.neighbours_[rows], evidence.near_.bought_, columns)
     return said / np.maximum(evidence.near_top_[rows], 1e-9)[:, None], goes

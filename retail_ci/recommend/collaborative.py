@@ -4,15 +4,18 @@
 
 # %% ../../nbs/04e_collaborative.ipynb #167df6e0
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from collections.abc import Callable, Iterator
-from joblib import delayed, Parallel
-from typing import Any
+from joblib import Parallel, delayed
+
 from ..core.errors import DataError, unknown
 from .base import Recommender
-from .interactions import blocks, Interactions, top_k
+from .interactions import Interactions, blocks, top_k
 
 # %% auto #0
 __all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product', 'fast_top', 'neighbours', 'neighbours_among',
@@ -20,192 +23,408 @@ __all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product
            'neighbour_reasons']
 
 # %% ../../nbs/04e_collaborative.ipynb #c478ed88
-def unit_rows(
-    matrix: sp.csr_matrix,  # any sparse matrix
-) -> sp.csr_matrix:         # the same, each row of length 1; empty rows stay empty
-    "Scale each row to length 1."
+def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Scale each row to length 1.
+
+    Parameters
+    ----------
+    matrix : sp.csr_matrix
+        Any sparse matrix.
+
+    Returns
+    -------
+    sp.csr_matrix
+        The same, each row of length 1; empty rows stay empty.
+    """
     lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1), dtype=np.float64)).ravel()
     return (sp.diags(1 / np.where(lengths > 0, lengths, 1)) @ matrix).tocsr().astype(np.float32)
 
 # %% ../../nbs/04e_collaborative.ipynb #78e7b1ce
 def nearest(
-    some: sp.csr_matrix,      # a block of customers, rows of length 1
-    everyone: sp.csr_matrix,  # products × customers: all customers, columns of length 1
-    itself: np.ndarray,       # the column of each customer of the block, which is no neighbour; -1 if it has none
-    n: int,                   # how many neighbours each
-    fast: Callable | None = None,  # `fast_product()`, or None for scipy alone; the result is the same
-) -> sp.csr_matrix:           # block × customers: the n highest cosines of each row
-    "Cosine neighbours of one block of customers."
+    some: sp.csr_matrix,
+    everyone: sp.csr_matrix,
+    itself: np.ndarray,
+    n: int,
+    fast: Callable | None = None,
+) -> sp.csr_matrix:
+    """Cosine neighbours of one block of customers.
+
+    Parameters
+    ----------
+    some : sp.csr_matrix
+        A block of customers, rows of length 1.
+    everyone : sp.csr_matrix
+        Products × customers: all customers, columns of length 1.
+    itself : np.ndarray
+        The column of each customer of the block, which is no neighbour; -1 if it has none.
+    n : int
+        How many neighbours each.
+    fast : Callable | None, default None
+        `fast_product()`, or None for scipy alone; the result is the same.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Block × customers: the n highest cosines of each row.
+    """
     best, values = fast_top(some, everyone, n + 1, fast) if fast else top_k(some @ everyone, n + 1)
     order = np.argsort((best < 0) | (best == itself[:, None]), axis=1, kind="stable")[:, :n]
-    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
+    best = np.take_along_axis(best, order, 1)
+    values = np.take_along_axis(values, order, 1)
     found = (best >= 0) & (best != itself[:, None])
-    matrix = sp.csr_matrix((values[found], (np.nonzero(found)[0], best[found])), shape=(some.shape[0], everyone.shape[1]))
+    matrix = sp.csr_matrix(
+        (values[found], (np.nonzero(found)[0], best[found])),
+        shape=(some.shape[0], everyone.shape[1]),
+    )
     matrix.sort_indices()
     return matrix
 
 # %% ../../nbs/04e_collaborative.ipynb #4719de0b
 SPARE = 64  # how many more than needed are asked for, so that ties can be broken by id
 
-def fast_product() -> Callable | None:  # sp_matmul_topn, or None where it is not installed
-    "The accelerator, if there is one."
-    try: from sparse_dot_topn import sp_matmul_topn
-    except ImportError: return None
+
+def fast_product() -> Callable | None:
+    """The accelerator, if there is one.
+
+    Returns
+    -------
+    Callable | None
+        Sp_matmul_topn, or None where it is not installed.
+    """
+    try:
+        from sparse_dot_topn import sp_matmul_topn
+    except ImportError:
+        return None
     return sp_matmul_topn
 
+
 def fast_top(
-    some: sp.csr_matrix,      # rows × products
-    everyone: sp.csr_matrix,  # products × customers
-    n: int,                   # how many per row
-    product: Callable,        # `fast_product()`
-) -> tuple[np.ndarray, np.ndarray]:  # as `top_k(some @ everyone, n)`
-    "The highest values of each row of a product, without the product."
+    some: sp.csr_matrix, everyone: sp.csr_matrix, n: int, product: Callable
+) -> tuple[np.ndarray, np.ndarray]:
+    """The highest values of each row of a product, without the product.
+
+    Parameters
+    ----------
+    some : sp.csr_matrix
+        Rows × products.
+    everyone : sp.csr_matrix
+        Products × customers.
+    n : int
+        How many per row.
+    product : Callable
+        `fast_product()`.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        As `top_k(some @ everyone, n)`.
+    """
     width = min(n + SPARE, everyone.shape[1])
     found = product(some, everyone, top_n=width, sort=True)
-    best, values = np.full((some.shape[0], max(width, n)), -1, dtype=np.int32), np.zeros((some.shape[0], max(width, n)), dtype=np.float32)
+    best = np.full((some.shape[0], max(width, n)), -1, dtype=np.int32)
+    values = np.zeros((some.shape[0], max(width, n)), dtype=np.float32)
     rows = np.repeat(np.arange(some.shape[0]), np.diff(found.indptr))
     place = np.arange(len(rows)) - found.indptr[rows]
     best[rows, place], values[rows, place] = found.indices, found.data
     order = np.lexsort((best, -values), axis=1)
-    best, values = np.take_along_axis(best, order, 1), np.take_along_axis(values, order, 1)
-    unsure = np.flatnonzero((best[:, -1] >= 0) & (values[:, n - 1] == values[:, -1]) & (width < everyone.shape[1]))
-    best, values = best[:, :n].copy(), values[:, :n].copy()
-    for part in blocks(unsure, everyone.shape[1], BLOCK): best[part], values[part] = top_k(some[part] @ everyone, n)
+    best = np.take_along_axis(best, order, 1)
+    values = np.take_along_axis(values, order, 1)
+    unsure = np.flatnonzero(
+        (best[:, -1] >= 0) & (values[:, n - 1] == values[:, -1]) & (width < everyone.shape[1])
+    )
+    best = best[:, :n].copy()
+    values = values[:, :n].copy()
+    for part in blocks(unsure, everyone.shape[1], BLOCK):
+        best[part], values[part] = top_k(some[part] @ everyone, n)
     return best, values
 
 # %% ../../nbs/04e_collaborative.ipynb #44079f75
 BLOCK = 4_000_000  # cells of a block of similarities: at most 32 MB while a thread works on it
 
+
 def neighbours(
-    counts: sp.csr_matrix,       # customers × products
-    n: int = 50,                 # how many neighbours each
-    workers: int | None = None,  # threads; all cores for more than 5,000 customers, else one
-    fast: bool = True,           # use `sparse_dot_topn` where it is installed; the result is the same
-    progress: Callable[[int, int], None] | None = None,  # called with customers done and customers in all
-) -> sp.csr_matrix:              # customers × customers, at most n cosines per row
-    "The `n` most similar customers of each customer, in blocks of bounded memory."
+    counts: sp.csr_matrix,
+    n: int = 50,
+    workers: int | None = None,
+    fast: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> sp.csr_matrix:
+    """The `n` most similar customers of each customer, in blocks of bounded memory.
+
+    Parameters
+    ----------
+    counts : sp.csr_matrix
+        Customers × products.
+    n : int, default 50
+        How many neighbours each.
+    workers : int | None, default None
+        Threads; all cores for more than 5,000 customers, else one.
+    fast : bool, default True
+        Use `sparse_dot_topn` where it is installed; the result is the same.
+    progress : Callable[[int, int], None] | None, default None
+        Called with customers done and customers in all.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Customers × customers, at most n cosines per row.
+    """
     units = unit_rows(counts)
     return neighbours_among(units, units, np.arange(counts.shape[0]), n, workers, fast, progress)
 
+
 def neighbours_among(
-    some: sp.csr_matrix,         # whose neighbours are wanted, rows of length 1
-    crowd: sp.csr_matrix,        # who may be a neighbour, rows of length 1
-    itself: np.ndarray,          # the row of each in the crowd, -1 for a stranger
-    n: int = 50,                 # how many neighbours each
-    workers: int | None = None,  # as `neighbours`
-    fast: bool = True,           # as `neighbours`
-    progress: Callable[[int, int], None] | None = None,  # as `neighbours`
-) -> sp.csr_matrix:              # some × crowd, at most n cosines per row
-    "The `n` most similar of a crowd for each of some customers, who need not belong to it."
-    size, parts, done = some.shape[0], [], 0
-    if not size: return sp.csr_matrix((0, crowd.shape[0]), dtype=np.float32)
-    everyone, product = crowd.T.tocsr(), fast_product() if fast else None
+    some: sp.csr_matrix,
+    crowd: sp.csr_matrix,
+    itself: np.ndarray,
+    n: int = 50,
+    workers: int | None = None,
+    fast: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> sp.csr_matrix:
+    """The `n` most similar of a crowd for each of some customers, who need not belong to it.
+
+    Parameters
+    ----------
+    some : sp.csr_matrix
+        Whose neighbours are wanted, rows of length 1.
+    crowd : sp.csr_matrix
+        Who may be a neighbour, rows of length 1.
+    itself : np.ndarray
+        The row of each in the crowd, -1 for a stranger.
+    n : int, default 50
+        How many neighbours each.
+    workers : int | None, default None
+        As `neighbours`.
+    fast : bool, default True
+        As `neighbours`.
+    progress : Callable[[int, int], None] | None, default None
+        As `neighbours`.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Some × crowd, at most n cosines per row.
+    """
+    size = some.shape[0]
+    parts = []
+    done = 0
+    if not size:
+        return sp.csr_matrix((0, crowd.shape[0]), dtype=np.float32)
+    everyone = crowd.T.tocsr()
+    product = fast_product() if fast else None
     everyone.sort_indices()
-    if workers is None: workers = -1 if size > 5_000 else 1
-    jobs = (delayed(nearest)(some[rows], everyone, itself[rows], n, product) for rows in blocks(np.arange(size), crowd.shape[0], BLOCK))
+    if workers is None:
+        workers = -1 if size > 5_000 else 1
+    jobs = (
+        delayed(nearest)(some[rows], everyone, itself[rows], n, product)
+        for rows in blocks(np.arange(size), crowd.shape[0], BLOCK)
+    )
     for part in Parallel(n_jobs=workers, require="sharedmem", return_as="generator")(jobs):
         parts.append(part)
         done += part.shape[0]
-        if progress: progress(done, size)
+        if progress:
+            progress(done, size)
     return sp.vstack(parts, format="csr")
 
 # %% ../../nbs/04e_collaborative.ipynb #252b7d6a
 def neighbours_on_spark(
-    spark: Any,             # a SparkSession
-    counts: sp.csr_matrix,  # customers × products
-    n: int = 50,            # how many neighbours each
-    partitions: int = 8,    # how many pieces of work
-) -> sp.csr_matrix:         # as `neighbours`
-    "The neighbours of all customers, found by the executors of a Spark session."
+    spark: Any, counts: sp.csr_matrix, n: int = 50, partitions: int = 8
+) -> sp.csr_matrix:
+    """The neighbours of all customers, found by the executors of a Spark session.
+
+    Parameters
+    ----------
+    spark : Any
+        A SparkSession.
+    counts : sp.csr_matrix
+        Customers × products.
+    n : int, default 50
+        How many neighbours each.
+    partitions : int, default 8
+        How many pieces of work.
+
+    Returns
+    -------
+    sp.csr_matrix
+        As `neighbours`.
+    """
     units = unit_rows(counts)
     shared = spark.sparkContext.broadcast((units, units.T.tocsr()))
+
     def work(tables: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        "One block of customers after another."
+        """One block of customers after another."""
         for table in tables:
             for rows in blocks(table["id"].to_numpy(), counts.shape[0], BLOCK):
                 found = nearest(shared.value[0][rows], shared.value[1], rows, n).tocoo()
-                yield pd.DataFrame({"row": rows[found.row], "neighbour": found.col, "cosine": found.data})
-    pairs = spark.range(counts.shape[0], numPartitions=partitions).mapInPandas(work, "row long, neighbour long, cosine float").toPandas()
-    matrix = sp.csr_matrix((pairs["cosine"].to_numpy(np.float32), (pairs["row"], pairs["neighbour"])), shape=(counts.shape[0],) * 2)
+                yield pd.DataFrame(
+                    {"row": rows[found.row], "neighbour": found.col, "cosine": found.data}
+                )
+
+    pairs = (
+        spark.range(counts.shape[0], numPartitions=partitions)
+        .mapInPandas(work, "row long, neighbour long, cosine float")
+        .toPandas()
+    )
+    matrix = sp.csr_matrix(
+        (pairs["cosine"].to_numpy(np.float32), (pairs["row"], pairs["neighbour"])),
+        shape=(counts.shape[0],) * 2,
+    )
     matrix.sort_indices()
     return matrix
 
 # %% ../../nbs/04e_collaborative.ipynb #9f1ce74d
 WEIGHTINGS = ("count", "tfidf")  # how baskets are compared
 
-def rarity(
-    counts: sp.csr_matrix,  # customers × products
-) -> np.ndarray:            # a weight per product, float32
-    "Inverse document frequency: high for what few buy."
-    return np.log1p(counts.shape[0] / (1 + np.bincount(counts.indices, minlength=counts.shape[1]))).astype(np.float32)
 
-def recent_root(
-    data: Interactions,   # who bought what and when
-    half_life: float,     # days after which a purchase counts half
-) -> sp.csr_matrix:       # customers × products
-    "The root of decayed counts."
+def rarity(counts: sp.csr_matrix) -> np.ndarray:
+    """Inverse document frequency: high for what few buy.
+
+    Parameters
+    ----------
+    counts : sp.csr_matrix
+        Customers × products.
+
+    Returns
+    -------
+    np.ndarray
+        A weight per product, float32.
+    """
+    return np.log1p(
+        counts.shape[0] / (1 + np.bincount(counts.indices, minlength=counts.shape[1]))
+    ).astype(np.float32)
+
+
+def recent_root(data: Interactions, half_life: float) -> sp.csr_matrix:
+    """The root of decayed counts.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    half_life : float
+        Days after which a purchase counts half.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Customers × products.
+    """
     return data.weights(half_life).sqrt()
 
 # %% ../../nbs/04e_collaborative.ipynb #7aabdce9
 class CollaborativeRecommender(Recommender):
-    "What the most similar customers buy: user-user cosine on purchase counts, or on TF-IDF."
+    """What the most similar customers buy: user-user cosine on purchase counts, or on TF-IDF."""
+
     method = "collaborative"
     learned = ("neighbours_",)
 
-    def __init__(self, neighbours: int = 50, weighting: str = "count", half_life: float | None = None):
-        "`neighbours`: how many are listened to. `weighting`: count or tfidf. `half_life`: of the neighbours' purchases, in days."
-        if neighbours < 1: raise DataError(f"neighbours must be at least 1, got {neighbours}.")
-        if weighting not in WEIGHTINGS: raise DataError(unknown("weighting", weighting, list(WEIGHTINGS)))
-        self.neighbours, self.weighting, self.half_life = neighbours, weighting, half_life
+    def __init__(
+        self, neighbours: int = 50, weighting: str = "count", half_life: float | None = None
+    ):
+        """`neighbours`: how many are listened to. `weighting`: count or tfidf. `half_life`: of the
+        neighbours' purchases, in days.
+        """
+        if neighbours < 1:
+            raise DataError(f"neighbours must be at least 1, got {neighbours}.")
+        if weighting not in WEIGHTINGS:
+            raise DataError(unknown("weighting", weighting, list(WEIGHTINGS)))
+        self.neighbours = neighbours
+        self.weighting = weighting
+        self.half_life = half_life
 
     def _compared(self, data: Interactions) -> sp.csr_matrix:
-        "The rows whose cosines are taken."
-        if self.weighting == "count": return data.counts
+        """The rows whose cosines are taken."""
+        if self.weighting == "count":
+            return data.counts
         return (data.counts.log1p() @ sp.diags(rarity(self.base_.counts))).tocsr()
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Find everybody's neighbours."
+        """Find everybody's neighbours."""
         self.neighbours_ = neighbours(self._compared(self.base_), self.neighbours)
         self._restore()
 
     def _update(self) -> None:
-        "Find the neighbours of customers with new baskets among those the model was fitted on."
+        """Find the neighbours of customers with new baskets among those the model was fitted on."""
         some, crowd = (unit_rows(self._compared(data)) for data in (self.data_, self.base_))
-        self.neighbours_ = neighbours_among(some, crowd, self.base_.customer_ids.get_indexer(self.data_.customer_ids), self.neighbours)
+        self.neighbours_ = neighbours_among(
+            some,
+            crowd,
+            self.base_.customer_ids.get_indexer(self.data_.customer_ids),
+            self.neighbours,
+        )
 
     def _restore(self) -> None:
-        "The neighbours are in the file; what they bought follows from the purchases."
-        self.bought_ = self.base_.counts if self.half_life is None else recent_root(self.base_, self.half_life)
+        """The neighbours are in the file; what they bought follows from the purchases."""
+        self.bought_ = (
+            self.base_.counts if self.half_life is None else recent_root(self.base_, self.half_life)
+        )
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "The neighbours' purchases, weighted by similarity."
+        """The neighbours' purchases, weighted by similarity."""
         return (self.neighbours_[rows] @ self.bought_).tocsr()
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "How many of the neighbours bought it."
+        """How many of the neighbours bought it."""
         return neighbour_reasons(self.neighbours_[rows], self.base_.counts, columns)
 
 # %% ../../nbs/04e_collaborative.ipynb #16a27f49
-def product_cells(
-    left: sp.csr_matrix,   # lists × customers
-    right: sp.csr_matrix,  # customers × products
-    columns: np.ndarray,   # lists × k products, -1 where a list ends
-) -> np.ndarray:           # lists × k; 0 at -1
-    "Single cells of a product of two sparse matrices, without the rest of it."
+def product_cells(left: sp.csr_matrix, right: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
+    """Single cells of a product of two sparse matrices, without the rest of it.
+
+    Parameters
+    ----------
+    left : sp.csr_matrix
+        Lists × customers.
+    right : sp.csr_matrix
+        Customers × products.
+    columns : np.ndarray
+        Lists × k products, -1 where a list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Lists × k; 0 at -1.
+    """
     crowd, (wanted, place) = np.unique(left.indices), np.unique(columns, return_inverse=True)
     cells = (left[:, crowd] @ right[crowd][:, np.maximum(wanted, 0)]).toarray()
-    return np.where(columns >= 0, cells[np.arange(len(columns))[:, None], place.reshape(columns.shape)], 0)
+    return np.where(
+        columns >= 0, cells[np.arange(len(columns))[:, None], place.reshape(columns.shape)], 0
+    )
 
 # %% ../../nbs/04e_collaborative.ipynb #f9d047b6
 def neighbour_reasons(
-    found: sp.csr_matrix,   # lists × customers: the neighbours of each list's customer
-    counts: sp.csr_matrix,  # customers × products
-    columns: np.ndarray,    # lists × k products, -1 where a list ends
-) -> np.ndarray:            # lists × k sentences
-    "Such as: 7 of your 50 nearest customers bought it."
-    ones = lambda m: sp.csr_matrix((np.ones(m.nnz, np.float32), m.indices, m.indptr), shape=m.shape)
+    found: sp.csr_matrix, counts: sp.csr_matrix, columns: np.ndarray
+) -> np.ndarray:
+    """Such as: 7 of your 50 nearest customers bought it.
+
+    Parameters
+    ----------
+    found : sp.csr_matrix
+        Lists × customers: the neighbours of each list's customer.
+    counts : sp.csr_matrix
+        Customers × products.
+    columns : np.ndarray
+        Lists × k products, -1 where a list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Lists × k sentences.
+    """
+
+    def ones(m):
+        return sp.csr_matrix((np.ones(m.nnz, np.float32), m.indices, m.indptr), shape=m.shape)
+
     buyers = product_cells(ones(found), ones(counts), columns).astype(int)
     asked = np.broadcast_to(np.diff(found.indptr)[:, None], buyers.shape)
-    pairs, inverse = np.unique(np.stack([buyers.ravel(), asked.ravel()], axis=1), axis=0, return_inverse=True)
-    words = [f"{b} of your {n} nearest customers bought it" if n > 1 else "the customer most like you bought it" for b, n in pairs.tolist()]
+    pairs, inverse = np.unique(
+        np.stack([buyers.ravel(), asked.ravel()], axis=1), axis=0, return_inverse=True
+    )
+    words = [
+        f"{b} of your {n} nearest customers bought it"
+        if n > 1
+        else "the customer most like you bought it"
+        for b, n in pairs.tolist()
+    ]
     return np.array(words or [""], dtype=object)[inverse.reshape(buyers.shape)]

@@ -4,15 +4,18 @@
 
 # %% ../../nbs/04f_content.ipynb #9c9c450f
 from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from typing import Any
+
 from ..core.errors import DataError
-from .base import find_limits, Recommender
+from .base import Recommender, find_limits
 from .collaborative import unit_rows
 from .interactions import check_products, choose
-from .rules import check_k, make_rules, Rules, TEXT_COLUMNS
+from .rules import TEXT_COLUMNS, Rules, check_k, make_rules
 
 # %% auto #0
 __all__ = ['PRICE_WEIGHT', 'PAIRS', 'product_codes', 'code_vectors', 'product_vectors', 'log_price', 'ContentRecommender',
@@ -21,112 +24,223 @@ __all__ = ['PRICE_WEIGHT', 'PAIRS', 'product_codes', 'code_vectors', 'product_ve
 # %% ../../nbs/04f_content.ipynb #ca21f452
 PRICE_WEIGHT = 0.5  # of the price, against 1 for a shared category
 
-def product_codes(
-    products: pd.DataFrame,  # one row per product: any of `TEXT_COLUMNS`, and `price`
-) -> tuple[np.ndarray, np.ndarray]:  # products × text columns: number of the name, -1 where unknown; weighted log price per product
-    "What describes each product, as numbers; raises `DataError` if nothing does."
-    codes = [pd.factorize(products[name].astype("str"), sort=True)[0] for name in TEXT_COLUMNS if name in products and products[name].notna().any()]
+
+def product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What describes each product, as numbers.
+
+    Parameters
+    ----------
+    products : pd.DataFrame
+        One row per product: any of `TEXT_COLUMNS`, and `price`.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Products × text columns: number of the name, -1 where unknown; weighted log price per
+        product.
+
+    Raises
+    ------
+    DataError
+        If nothing does.
+    """
+    codes = [
+        pd.factorize(products[name].astype("str"), sort=True)[0]
+        for name in TEXT_COLUMNS
+        if name in products and products[name].notna().any()
+    ]
     price = np.zeros(len(products))
     if "price" in products and products["price"].gt(0).any():
-        if not codes: codes.append(np.zeros(len(products), dtype=int))  # with nothing but prices, all products share one shelf
+        if not codes:
+            codes.append(
+                np.zeros(len(products), dtype=int)
+            )  # with nothing but prices, all products share one shelf
         price = PRICE_WEIGHT * log_price(products["price"])
-    if not codes: raise DataError(f"The products table describes nothing: it needs price or one of {', '.join(TEXT_COLUMNS)}.")
+    if not codes:
+        raise DataError(
+            "The products table describes nothing: it needs price or one of "
+            f"{', '.join(TEXT_COLUMNS)}."
+        )
     return np.stack(codes, axis=1).astype(np.int32), price.astype(np.float32)
 
-def code_vectors(
-    codes: np.ndarray,  # products × text columns, -1 where unknown
-    price: np.ndarray,  # weighted log price per product
-) -> sp.csr_matrix:     # products × features, rows of length 1
-    "A column per name, 1 where the product has it, and one for the price."
+
+def code_vectors(codes: np.ndarray, price: np.ndarray) -> sp.csr_matrix:
+    """A column per name, 1 where the product has it, and one for the price.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        Products × text columns, -1 where unknown.
+    price : np.ndarray
+        Weighted log price per product.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Products × features, rows of length 1.
+    """
     parts = []
     for column in codes.T:
         rows = np.flatnonzero(column >= 0)
-        parts.append(sp.csr_matrix((np.ones(len(rows)), (rows, column[rows])), shape=(len(column), int(column.max(initial=-1)) + 1)))
-    if price.any(): parts.append(sp.csr_matrix(price[:, None].astype(float)))
+        parts.append(
+            sp.csr_matrix(
+                (np.ones(len(rows)), (rows, column[rows])),
+                shape=(len(column), int(column.max(initial=-1)) + 1),
+            )
+        )
+    if price.any():
+        parts.append(sp.csr_matrix(price[:, None].astype(float)))
     return unit_rows(sp.hstack(parts, format="csr"))
 
-def product_vectors(
-    products: pd.DataFrame,  # one row per product: any of `TEXT_COLUMNS`, and `price`
-) -> sp.csr_matrix:          # products × features, rows of length 1; an undescribed product has an empty row
-    "Describe each product by its categories and its log price."
+
+def product_vectors(products: pd.DataFrame) -> sp.csr_matrix:
+    """Describe each product by its categories and its log price.
+
+    Parameters
+    ----------
+    products : pd.DataFrame
+        One row per product: any of `TEXT_COLUMNS`, and `price`.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Products × features, rows of length 1; an undescribed product has an empty row.
+    """
     return code_vectors(*product_codes(products))
 
-def log_price(
-    prices: pd.Series,  # prices, missing or not above zero where unknown
-) -> np.ndarray:        # mean 0 and standard deviation 1 over the known ones; 0 where unknown
-    "Standardised logarithm of the price."
+
+def log_price(prices: pd.Series) -> np.ndarray:
+    """Standardised logarithm of the price.
+
+    Parameters
+    ----------
+    prices : pd.Series
+        Prices, missing or not above zero where unknown.
+
+    Returns
+    -------
+    np.ndarray
+        Mean 0 and standard deviation 1 over the known ones; 0 where unknown.
+    """
     logs = np.log(prices.astype(float).where(prices > 0))
     return ((logs - logs.mean()) / (logs.std(ddof=0) or 1)).fillna(0).to_numpy()
 
 # %% ../../nbs/04f_content.ipynb #fb5a612f
 class ContentRecommender(Recommender):
-    "Products that are like what the customer bought, by category, brand and price."
+    """Products that are like what the customer bought, by category, brand and price."""
+
     method = "content"
     learned = ("codes_", "price_")
 
     def __init__(self, half_life: float | None = 30):
-        "`half_life`: days after which a purchase shapes the taste half as much; all alike if None."
+        """`half_life`: days after which a purchase shapes the taste half as much; all alike if
+        None.
+        """
         self.half_life = half_life
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Describe products and customers."
-        if products is None: raise DataError("A content-based model needs a products table with a category, a brand or a price.")
-        self.codes_, self.price_ = product_codes(check_products(products).set_index("product_id").reindex(self.data_.product_ids))
+        """Describe products and customers."""
+        if products is None:
+            raise DataError(
+                "A content-based model needs a products table with a category, a brand or a price."
+            )
+        self.codes_, self.price_ = product_codes(
+            check_products(products).set_index("product_id").reindex(self.data_.product_ids)
+        )
         self._restore()
 
     def _restore(self) -> None:
-        "Vectors from what is written on the products."
+        """Vectors from what is written on the products."""
         self.vectors_ = code_vectors(self.codes_, self.price_)
         self._update()
 
     def _update(self) -> None:
-        "Describe the customers."
+        """Describe the customers."""
         self.tastes_ = unit_rows((self.data_.weights(self.half_life) @ self.vectors_).tocsr())
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        "Cosine of each product with the customer's taste."
+        """Cosine of each product with the customer's taste."""
         return cosines(self.tastes_[rows], self.vectors_)
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "The bought product that is most like the recommended one, unless it is sensitive."
+        """The bought product that is most like the recommended one, unless it is sensitive."""
         return content_reasons(self, rows, columns)
 
-    def similar_products(self, product_id: str, k: int = 10, rules: Rules | None = None, **options: Any) -> pd.DataFrame:
-        "The `k` products most like this one: product_id, score (cosine, 0 to 1), rank. Rules as for `recommend`."
+    def similar_products(
+        self, product_id: str, k: int = 10, rules: Rules | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """The `k` products most like this one: product_id, score (cosine, 0 to 1), rank. Rules as
+        for `recommend`.
+        """
         return similar_table(self, product_id, check_k(k), make_rules(rules, options))
 
 # %% ../../nbs/04f_content.ipynb #467a34d0
-def cosines(
-    tastes: sp.csr_matrix,   # customers × features, rows of length 1
-    vectors: sp.csr_matrix,  # products × features, rows of length 1
-    step: int = 2048,        # products at a time, so that the work stays in the processor's cache
-) -> np.ndarray:             # customers × products
-    "All cosines of a block of customers."
-    out, dense = np.empty((tastes.shape[0], vectors.shape[0]), dtype=np.float32), tastes.toarray().T.copy()
-    for start in range(0, vectors.shape[0], step): out[:, start:start + step] = (vectors[start:start + step] @ dense).T
+def cosines(tastes: sp.csr_matrix, vectors: sp.csr_matrix, step: int = 2048) -> np.ndarray:
+    """All cosines of a block of customers.
+
+    Parameters
+    ----------
+    tastes : sp.csr_matrix
+        Customers × features, rows of length 1.
+    vectors : sp.csr_matrix
+        Products × features, rows of length 1.
+    step : int, default 2048
+        Products at a time, so that the work stays in the processor's cache.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × products.
+    """
+    out = np.empty((tastes.shape[0], vectors.shape[0]), dtype=np.float32)
+    dense = tastes.toarray().T.copy()
+    for start in range(0, vectors.shape[0], step):
+        out[:, start : start + step] = (vectors[start : start + step] @ dense).T
     return out
 
 # %% ../../nbs/04f_content.ipynb #5a82ac2e
-def most_alike(
-    model: ContentRecommender,  # fitted
-    rows: np.ndarray,           # customers
-    columns: np.ndarray,        # rows × k recommended products, -1 where a list ends
-) -> np.ndarray:                # rows × k: a bought product, -1 where none is alike
-    "The customer's own product nearest to each recommended one; in a tie the more popular one."
-    counts, codes, price = model.data_.counts, model.codes_, model.price_
-    length = np.sqrt(np.maximum((codes >= 0).sum(axis=1) + price.astype(float) ** 2, 1e-12)).astype(np.float32)
-    line, wanted = np.nonzero(columns >= 0)[0], columns[columns >= 0]
-    start, size = counts.indptr[rows[line]], np.diff(counts.indptr)[rows[line]]
+def most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The customer's own product nearest to each recommended one; in a tie the more popular one.
+
+    Parameters
+    ----------
+    model : ContentRecommender
+        Fitted.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k recommended products, -1 where a list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k: a bought product, -1 where none is alike.
+    """
+    counts = model.data_.counts
+    codes = model.codes_
+    price = model.price_
+    length = np.sqrt(np.maximum((codes >= 0).sum(axis=1) + price.astype(float) ** 2, 1e-12)).astype(
+        np.float32
+    )
+    line = np.nonzero(columns >= 0)[0]
+    wanted = columns[columns >= 0]
+    start = counts.indptr[rows[line]]
+    size = np.diff(counts.indptr)[rows[line]]
     found = np.full(len(line), -1)
     full = np.flatnonzero(size)
     for part in np.array_split(full, max(1, int(size.sum() // PAIRS))):
-        if not len(part): continue
+        if not len(part):
+            continue
         pair = np.repeat(np.arange(len(part)), size[part])
         first = np.cumsum(size[part]) - size[part]
-        own, other = counts.indices[np.arange(len(pair)) - first[pair] + start[part][pair]], wanted[part][pair]
-        alike = price[own] * price[other] + sum(((c[own] == c[other]) & (c[own] >= 0)).astype(np.float32) for c in codes.T)
+        own = counts.indices[np.arange(len(pair)) - first[pair] + start[part][pair]]
+        other = wanted[part][pair]
+        alike = price[own] * price[other] + sum(
+            ((c[own] == c[other]) & (c[own] >= 0)).astype(np.float32) for c in codes.T
+        )
         alike = np.where(own == other, 0, alike / (length[own] * length[other]))
-        if model.sensitive_ is not None: alike[model.sensitive_[own]] = 0
+        if model.sensitive_ is not None:
+            alike[model.sensitive_[own]] = 0
         top = np.maximum.reduceat(alike, first)
         hit = np.flatnonzero((alike == top[pair]) & (alike > 0))
         at, once = np.unique(pair[hit], return_index=True)
@@ -135,35 +249,76 @@ def most_alike(
     nearest[columns >= 0] = found
     return nearest
 
+
 PAIRS = 4_000_000  # pairs of products that are compared at a time
 
 # %% ../../nbs/04f_content.ipynb #4fba15f6
-def content_reasons(
-    model: ContentRecommender,  # fitted
-    rows: np.ndarray,           # customers
-    columns: np.ndarray,        # rows × k recommended products, -1 where a list ends
-) -> np.ndarray:                # rows × k sentences
-    "Such as: like P0012, which you bought."
+def content_reasons(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Such as: like P0012, which you bought.
+
+    Parameters
+    ----------
+    model : ContentRecommender
+        Fitted.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k recommended products, -1 where a list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k sentences.
+    """
     nearest = most_alike(model, rows, columns)
-    words = np.append(("like " + model.base_.product_ids.to_numpy(dtype=object) + ", which you bought"), "like what you buy")[nearest]
+    words = np.append(
+        ("like " + model.base_.product_ids.to_numpy(dtype=object) + ", which you bought"),
+        "like what you buy",
+    )[nearest]
     new = np.append(model.base_.buyers, 1)[columns] == 0
     return np.where(new, "new, " + words, words)
 
-def similar_table(
-    model: ContentRecommender,  # fitted
-    product_id: str,            # the product that others are compared with
-    k: int,                     # how many
-    rules: Rules,               # what may stand in the answer
-) -> pd.DataFrame:              # product_id, score, rank
-    "Products by their cosine with one of them."
-    ids, notes = model.base_.product_ids, []
+
+def similar_table(model: ContentRecommender, product_id: str, k: int, rules: Rules) -> pd.DataFrame:
+    """Products by their cosine with one of them.
+
+    Parameters
+    ----------
+    model : ContentRecommender
+        Fitted.
+    product_id : str
+        The product that others are compared with.
+    k : int
+        How many.
+    rules : Rules
+        What may stand in the answer.
+
+    Returns
+    -------
+    pd.DataFrame
+        Product_id, score, rank.
+    """
+    ids = model.base_.product_ids
+    notes = []
     column = ids.get_indexer([str(product_id)])
-    if column[0] < 0: raise DataError(f"Unknown product {product_id!r}: it is neither in the sales nor in the products table.")
+    if column[0] < 0:
+        raise DataError(
+            f"Unknown product {product_id!r}: it is neither in the sales nor in the products table."
+        )
     itself = sp.csr_matrix(([1.0], ([0], column)), shape=(1, len(ids)))
     likeness = np.clip((model.vectors_ @ model.vectors_[column].T).toarray().T, 0, 1)
-    best, values = (x[0] for x in choose(likeness, min(k, len(ids)), itself, find_limits(model, rules, notes)))
+    best, values = (
+        x[0] for x in choose(likeness, min(k, len(ids)), itself, find_limits(model, rules, notes))
+    )
     found = best >= 0
-    if found.sum() < k: notes.append(f"Only {found.sum()} products are at all like {product_id} and may be shown.")
-    table = pd.DataFrame({"product_id": ids[best[found]], "score": values[found].astype(float).round(6), "rank": np.arange(1, found.sum() + 1)})
+    if found.sum() < k:
+        notes.append(f"Only {found.sum()} products are at all like {product_id} and may be shown.")
+    table = pd.DataFrame(
+        {
+            "product_id": ids[best[found]],
+            "score": values[found].astype(float).round(6),
+            "rank": np.arange(1, found.sum() + 1),
+        }
+    )
     table.attrs["notes"] = notes
     return table

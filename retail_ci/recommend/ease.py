@@ -4,11 +4,13 @@
 
 # %% ../../nbs/04g_ease.ipynb #ee2018b8
 from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
+
 from ..core.errors import DataError
 from .base import Recommender
 from .interactions import Interactions
@@ -17,11 +19,21 @@ from .interactions import Interactions
 __all__ = ['MOST_ITEMS', 'liking', 'top_items', 'ease_weights', 'EaseRecommender', 'spread', 'strongest_item', 'ease_reasons']
 
 # %% ../../nbs/04g_ease.ipynb #332569bc
-def liking(
-    data: Interactions,        # who bought what and when
-    half_life: float = 60,     # days after which a purchase counts half
-) -> sp.csr_matrix:            # customers × products: log(1 + decayed purchases)
-    "How much each customer took to each product lately."
+def liking(data: Interactions, half_life: float = 60) -> sp.csr_matrix:
+    """How much each customer took to each product lately.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    half_life : float, default 60
+        Days after which a purchase counts half.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Customers × products: log(1 + decayed purchases).
+    """
     matrix = data.weights(half_life).copy()
     matrix.data = np.log1p(matrix.data)
     return matrix
@@ -29,21 +41,43 @@ def liking(
 # %% ../../nbs/04g_ease.ipynb #013fd498
 MOST_ITEMS = 4000  # 64 MB of weights
 
-def top_items(
-    matrix: sp.csr_matrix,  # customers × products, from `liking`
-    n: int,                 # how many to keep
-) -> np.ndarray:            # columns, increasing
-    "The products with most recent demand; the more popular column in a tie."
+
+def top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
+    """The products with most recent demand; the more popular column in a tie.
+
+    Parameters
+    ----------
+    matrix : sp.csr_matrix
+        Customers × products, from `liking`.
+    n : int
+        How many to keep.
+
+    Returns
+    -------
+    np.ndarray
+        Columns, increasing.
+    """
     demand = np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel().round(6)
     return np.sort(np.argsort(-demand, kind="stable")[:n])
 
 # %% ../../nbs/04g_ease.ipynb #e035a781
-def ease_weights(
-    matrix: sp.csr_matrix,       # customers × items
-    regularization: float = 100, # λ: what a weight costs
-) -> np.ndarray:                 # items × items, float32: row i says what item i adds to the score of each column
-    "The closed form of EASE."
-    if not regularization > 0: raise DataError(f"regularization must be above zero, got {regularization}.")
+def ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndarray:
+    """The closed form of EASE.
+
+    Parameters
+    ----------
+    matrix : sp.csr_matrix
+        Customers × items.
+    regularization : float, default 100
+        Λ: what a weight costs.
+
+    Returns
+    -------
+    np.ndarray
+        Items × items, float32: row i says what item i adds to the score of each column.
+    """
+    if not regularization > 0:
+        raise DataError(f"regularization must be above zero, got {regularization}.")
     gram = (matrix.T @ matrix).toarray().astype(np.float32)
     gram[np.diag_indices_from(gram)] += regularization
     with threadpool_limits(1):  # one thread: the same sum on every run
@@ -56,68 +90,121 @@ def ease_weights(
 
 # %% ../../nbs/04g_ease.ipynb #4a4b9c04
 class EaseRecommender(Recommender):
-    "What the customer's own products predict, by one linear rule per product."
+    """What the customer's own products predict, by one linear rule per product."""
+
     method = "ease"
     reason = "goes with what you buy"
     learned = ("items_", "weights_")
 
     def __init__(self, items: int = 3000, half_life: float = 60, regularization: float = 100):
-        "`items`: products in the table of weights. `half_life`: of a purchase, in days. `regularization`: larger trusts only what many confirm."
-        if not 1 <= items <= MOST_ITEMS: raise DataError(f"items must lie between 1 and {MOST_ITEMS}, got {items}.")
-        self.items, self.half_life, self.regularization = items, half_life, regularization
+        """`items`: products in the table of weights. `half_life`: of a purchase, in days.
+        `regularization`: larger trusts only what many confirm.
+        """
+        if not 1 <= items <= MOST_ITEMS:
+            raise DataError(f"items must lie between 1 and {MOST_ITEMS}, got {items}.")
+        self.items = items
+        self.half_life = half_life
+        self.regularization = regularization
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Solve for the weights."
+        """Solve for the weights."""
         self.items_ = top_items(liking(self.data_, self.half_life), self.items)
         self._update()
         self.weights_ = ease_weights(self.liking_, self.regularization)
 
     def _update(self) -> None:
-        "What each customer likes now."
+        """What each customer likes now."""
         self.liking_ = liking(self.data_, self.half_life)[:, self.items_].tocsr()
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "Likings times weights; products outside the table have no score."
+        """Likings times weights; products outside the table have no score."""
         return spread(self.liking_[rows] @ self.weights_, self.items_, len(self.data_.product_ids))
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "The bought product that adds most to the line."
+        """The bought product that adds most to the line."""
         return ease_reasons(self, rows, columns)
 
-def spread(
-    scores: np.ndarray,  # rows × items
-    items: np.ndarray,   # the column of each item, increasing
-    width: int,          # columns of the catalogue
-) -> sp.csr_matrix:      # rows × width, what is above zero
-    "Scores of some products as a sparse block over all of them."
+
+def spread(scores: np.ndarray, items: np.ndarray, width: int) -> sp.csr_matrix:
+    """Scores of some products as a sparse block over all of them.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Rows × items.
+    items : np.ndarray
+        The column of each item, increasing.
+    width : int
+        Columns of the catalogue.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Rows × width, what is above zero.
+    """
     rows, places = np.nonzero(scores > 1e-6)
-    return sp.csr_matrix((scores[rows, places], items[places], np.searchsorted(rows, np.arange(len(scores) + 1))), shape=(len(scores), width))
+    return sp.csr_matrix(
+        (scores[rows, places], items[places], np.searchsorted(rows, np.arange(len(scores) + 1))),
+        shape=(len(scores), width),
+    )
 
 # %% ../../nbs/04g_ease.ipynb #0e583f79
-def strongest_item(
-    model: EaseRecommender,  # a fitted model
-    rows: np.ndarray,        # customers
-    columns: np.ndarray,     # rows × k products, -1 where a list ends
-) -> np.ndarray:             # rows × k: the column of a bought product, -1 where none speaks for the line
-    "The customer's own product that adds most to each line's score."
+def strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The customer's own product that adds most to each line's score.
+
+    Parameters
+    ----------
+    model : EaseRecommender
+        A fitted model.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k products, -1 where a list ends.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k: the column of a bought product, -1 where none speaks for the line.
+    """
     out = np.full(columns.shape, -1)
     place = np.searchsorted(model.items_, np.clip(columns, 0, None)).clip(max=len(model.items_) - 1)
     inside = (columns >= 0) & (model.items_[place] == columns)
     for i, row in enumerate(rows):
         part = slice(model.liking_.indptr[row], model.liking_.indptr[row + 1])
         own = model.liking_.indices[part]
-        if not len(own): continue
+        if not len(own):
+            continue
         adds = model.liking_.data[part][:, None] * model.weights_[own[:, None], place[i]]
-        if model.sensitive_ is not None: adds[model.sensitive_[model.items_[own]]] = 0
+        if model.sensitive_ is not None:
+            adds[model.sensitive_[model.items_[own]]] = 0
         best = adds.argmax(axis=0)
         out[i] = np.where(inside[i] & (adds.max(axis=0) > 0), model.items_[own[best]], -1)
     return out
 
-def ease_reasons(
-    model: EaseRecommender,  # a fitted model
-    rows: np.ndarray,        # customers
-    columns: np.ndarray,     # rows × k products
-) -> np.ndarray:             # rows × k words
-    "Which of the customer's own products speaks for each line."
-    best, names = strongest_item(model, rows, columns), model.data_.product_ids.to_numpy()
-    return np.array([[model.reason if b < 0 else f"goes with {names[b]}, which you bought" for b in line] for line in best], dtype=object).reshape(columns.shape)
+
+def ease_reasons(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Which of the customer's own products speaks for each line.
+
+    Parameters
+    ----------
+    model : EaseRecommender
+        A fitted model.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k products.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k words.
+    """
+    best = strongest_item(model, rows, columns)
+    names = model.data_.product_ids.to_numpy()
+    return np.array(
+        [
+            [model.reason if b < 0 else f"goes with {names[b]}, which you bought" for b in line]
+            for line in best
+        ],
+        dtype=object,
+    ).reshape(columns.shape)

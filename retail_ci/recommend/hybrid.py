@@ -4,18 +4,26 @@
 
 # %% ../../nbs/04k_hybrid.ipynb #f64c4116
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from collections.abc import Callable, Mapping
-from typing import Any
+
 from ..core.config import RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, share
 from ..core.show import ACCENT, SECOND, use_style
 from .base import Recommender
-from .baselines import cells, PersonalRecommender, PopularityRecommender, RandomRecommender
-from .candidates import Evidence, MANY
+from retail_ci.recommend.baselines import (
+    PersonalRecommender,
+    PopularityRecommender,
+    RandomRecommender,
+    cells,
+)
+from .candidates import MANY, Evidence
 from .collaborative import CollaborativeRecommender
 from .content import ContentRecommender
 from .ease import EaseRecommender
@@ -30,34 +38,62 @@ __all__ = ['MODELS', 'HybridRecommender', 'to_unit', 'mix', 'WeightedHybrid', 'q
 
 # %% ../../nbs/04k_hybrid.ipynb #09867b31
 class HybridRecommender(Ranker):
-    "The recommender of the house: many models, weighed by a trained ranker."
+    """The recommender of the house: many models, weighed by a trained ranker."""
 
     @classmethod
-    def weighted(cls, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50) -> WeightedHybrid:
-        "The hybrid with fixed weights: 70% collaborative and 30% content unless told otherwise."
+    def weighted(
+        cls, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50
+    ) -> WeightedHybrid:
+        """The hybrid with fixed weights: 70% collaborative and 30% content unless told otherwise."""
         return WeightedHybrid(collaborative, content, neighbours)
 
 # %% ../../nbs/04k_hybrid.ipynb #f031482c
-def to_unit(
-    scores: np.ndarray,  # customers × products
-) -> np.ndarray:         # the same, each row from 0 to 1, in place; a row of equal scores becomes 0
-    "Stretch each row to the range from 0 to 1."
-    low, high = scores.min(axis=1, keepdims=True), scores.max(axis=1, keepdims=True)
+def to_unit(scores: np.ndarray) -> np.ndarray:
+    """Stretch each row to the range from 0 to 1.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Customers × products.
+
+    Returns
+    -------
+    np.ndarray
+        The same, each row from 0 to 1, in place; a row of equal scores becomes 0.
+    """
+    low = scores.min(axis=1, keepdims=True)
+    high = scores.max(axis=1, keepdims=True)
     scores -= low
     scores /= np.where(high > low, high - low, 1)
     return scores
 
 # %% ../../nbs/04k_hybrid.ipynb #dd097978
 def mix(
-    collaborative: sp.csr_matrix,  # customers × products, zero or more
-    content: np.ndarray | None,    # the same shape, any range; None if there is no content part
-    weight: float,                 # of the collaborative part, 0 to 1
-) -> np.ndarray | sp.csr_matrix:   # customers × products, 0 to 1
-    "Weighted mean of both parts on the scale from 0 to 1."
+    collaborative: sp.csr_matrix, content: np.ndarray | None, weight: float
+) -> np.ndarray | sp.csr_matrix:
+    """Weighted mean of both parts on the scale from 0 to 1.
+
+    Parameters
+    ----------
+    collaborative : sp.csr_matrix
+        Customers × products, zero or more.
+    content : np.ndarray | None
+        The same shape, any range; None if there is no content part.
+    weight : float
+        Of the collaborative part, 0 to 1.
+
+    Returns
+    -------
+    np.ndarray | sp.csr_matrix
+        Customers × products, 0 to 1.
+    """
     top = np.maximum(row_max(collaborative), 1e-12)
     rows = np.repeat(np.arange(collaborative.shape[0]), np.diff(collaborative.indptr))
     unit = (collaborative.data / top[rows]).astype(np.float32)
-    if content is None: return sp.csr_matrix((unit, collaborative.indices, collaborative.indptr), shape=collaborative.shape)
+    if content is None:
+        return sp.csr_matrix(
+            (unit, collaborative.indices, collaborative.indptr), shape=collaborative.shape
+        )
     content = to_unit(content)
     content *= 1 - weight
     content[rows, collaborative.indices] += np.float32(weight) * unit
@@ -65,64 +101,120 @@ def mix(
 
 # %% ../../nbs/04k_hybrid.ipynb #2d52e060
 class WeightedHybrid(HybridRecommender):
-    "Customers like you and products like yours, mixed; popular products where both are silent."
+    """Customers like you and products like yours, mixed; popular products where both are silent."""
+
     method = "hybrid"
     two_tasks = False
     new_method = "content"
     learned = ("collaborative_", "content_")
 
     def __init__(self, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50):
-        "`collaborative`, `content`: weights, scaled to sum to 1. `neighbours`: similar customers listened to."
+        """`collaborative`, `content`: weights, scaled to sum to 1. `neighbours`: similar customers
+        listened to.
+        """
         if min(collaborative, content) < 0 or collaborative + content <= 0:
-            raise DataError(f"Weights must not be negative and not all zero, got collaborative={collaborative}, content={content}.")
-        self.collaborative, self.content, self.neighbours = collaborative, content, neighbours
+            raise DataError(
+                "Weights must not be negative and not all zero, got "
+                f"collaborative={collaborative}, content={content}."
+            )
+        self.collaborative = collaborative
+        self.content = content
+        self.neighbours = neighbours
 
     recommend = Recommender.recommend
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Fit both parts on the same interactions."
+        """Fit both parts on the same interactions."""
         self.notes_ = []
         self.collaborative_ = CollaborativeRecommender(self.neighbours).fit(self.data_)
-        described = products is not None and any(c in products and products[c].nunique() > 1 for c in TEXT_COLUMNS)
-        self.content_ = ContentRecommender().fit(self.data_, products) if described and self.content else None
-        if self.content and not described: self.notes_.append("No category or brand tells products apart, so the content part steps aside.")
+        described = products is not None and any(
+            c in products and products[c].nunique() > 1 for c in TEXT_COLUMNS
+        )
+        self.content_ = (
+            ContentRecommender().fit(self.data_, products) if described and self.content else None
+        )
+        if self.content and not described:
+            self.notes_.append(
+                "No category or brand tells products apart, so the content part steps aside."
+            )
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix | np.ndarray:
-        "The mixture."
+        """The mixture."""
         content = None if self.content_ is None else self.content_._scores(rows)
-        return mix(self.collaborative_._scores(rows), content, self.collaborative / (self.collaborative + self.content))
+        return mix(
+            self.collaborative_._scores(rows),
+            content,
+            self.collaborative / (self.collaborative + self.content),
+        )
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "The reason of the part that speaks louder."
+        """The reason of the part that speaks louder."""
         return louder_reasons(self, rows, columns, values)
 
 # %% ../../nbs/04k_hybrid.ipynb #f465e89b
 def quieter(
-    model: WeightedHybrid,     # a fitted model
-    rows: np.ndarray,          # customers
-    columns: np.ndarray,       # rows × k recommended products, -1 where a list ends
-    values: np.ndarray,        # their mixed scores
-) -> np.ndarray:               # rows × k, true where the collaborative part gives less than half of the score
-    "Where the collaborative part is not the reason."
-    weight, out = model.collaborative / (model.collaborative + model.content), []
+    model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """Where the collaborative part is not the reason.
+
+    Parameters
+    ----------
+    model : WeightedHybrid
+        A fitted model.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k recommended products, -1 where a list ends.
+    values : np.ndarray
+        Their mixed scores.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k, true where the collaborative part gives less than half of the score.
+    """
+    weight = model.collaborative / (model.collaborative + model.content)
+    out = []
     for part in blocks(np.arange(len(rows)), len(model.data_.product_ids)):
         scores = model.collaborative_._scores(rows[part])
-        own = cells(scores, np.arange(len(part)), columns[part]) / np.maximum(row_max(scores), 1e-12)[:, None]
+        own = (
+            cells(scores, np.arange(len(part)), columns[part])
+            / np.maximum(row_max(scores), 1e-12)[:, None]
+        )
         out.append(weight * own < values[part] / 2)
     return np.concatenate(out)
 
+
 def louder_reasons(
-    model: WeightedHybrid,     # a fitted model
-    rows: np.ndarray,          # customers
-    columns: np.ndarray,       # rows × k recommended products, -1 where a list ends
-    values: np.ndarray,        # their mixed scores
-) -> np.ndarray:               # rows × k
-    "The collaborative reason, or the content reason where that part gives more."
+    model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """The collaborative reason, or the content reason where that part gives more.
+
+    Parameters
+    ----------
+    model : WeightedHybrid
+        A fitted model.
+    rows : np.ndarray
+        Customers.
+    columns : np.ndarray
+        Rows × k recommended products, -1 where a list ends.
+    values : np.ndarray
+        Their mixed scores.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k.
+    """
     reasons = model.collaborative_._reasons(rows, columns, values)
-    if model.content_ is None: return reasons
+    if model.content_ is None:
+        return reasons
     quiet = quieter(model, rows, columns, values)
     ask = np.flatnonzero(quiet.any(axis=1))
-    if len(ask): reasons[ask] = np.where(quiet[ask], model.content_._reasons(rows[ask], columns[ask], values[ask]), reasons[ask])
+    if len(ask):
+        reasons[ask] = np.where(
+            quiet[ask], model.content_._reasons(rows[ask], columns[ask], values[ask]), reasons[ask]
+        )
     return reasons
 
 # %% ../../nbs/04k_hybrid.ipynb #8650ffae
@@ -138,69 +230,174 @@ MODELS: dict[str, Callable[[], Recommender]] = {  # name: a new model with the h
     "personal": PersonalRecommender,
     "recent_popularity": lambda: PopularityRecommender(days=28),
     "popularity": PopularityRecommender,
-    "random": RandomRecommender}
+    "random": RandomRecommender,
+}
 
-def make_model(
-    name: str,      # one of `MODELS`
-) -> Recommender:   # not fitted yet
-    "A new model by its name; raises `ConfigError` with the nearest known name."
-    if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS)))
+
+def make_model(name: str) -> Recommender:
+    """A new model by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `MODELS`.
+
+    Returns
+    -------
+    Recommender
+        Not fitted yet.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest known name.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, list(MODELS)))
     return MODELS[name]()
 
-def told(
-    name: str,                      # the model's name, for the message
-    model: Recommender,             # not fitted yet
-    values: Mapping[str, Any],      # parameter: value
-) -> Recommender:                   # a model of the same kind, with these parameters
-    "Set a model's parameters; raises `ConfigError` for one that it does not have."
+
+def told(name: str, model: Recommender, values: Mapping[str, Any]) -> Recommender:
+    """Set a model's parameters.
+
+    Parameters
+    ----------
+    name : str
+        The model's name, for the message.
+    model : Recommender
+        Not fitted yet.
+    values : Mapping[str, Any]
+        Parameter: value.
+
+    Returns
+    -------
+    Recommender
+        A model of the same kind, with these parameters.
+
+    Raises
+    ------
+    ConfigError
+        For one that it does not have.
+    """
     for key in values:
-        if key not in vars(model): raise ConfigError(unknown("parameter", key, sorted(vars(model)), f"recommender.parameters.{name}"))
+        if key not in vars(model):
+            raise ConfigError(
+                unknown("parameter", key, sorted(vars(model)), f"recommender.parameters.{name}")
+            )
     return type(model)(**vars(model) | dict(values)) if values else model
 
-def configured(
-    settings: RecommenderConfig,  # the config's section
-) -> HybridRecommender:           # not fitted yet
-    "The model that a config publishes; raises `ConfigError` for a weight, a model or a parameter that does not exist."
+
+def configured(settings: RecommenderConfig) -> HybridRecommender:
+    """The model that a config publishes.
+
+    Parameters
+    ----------
+    settings : RecommenderConfig
+        The config's section.
+
+    Returns
+    -------
+    HybridRecommender
+        Not fitted yet.
+
+    Raises
+    ------
+    ConfigError
+        For a weight, a model or a parameter that does not exist.
+    """
     for name in settings.weights:
-        if name not in ("collaborative", "content"): raise ConfigError(unknown("config key", name, ["collaborative", "content"], "recommender.weights"))
+        if name not in ("collaborative", "content"):
+            raise ConfigError(
+                unknown("config key", name, ["collaborative", "content"], "recommender.weights")
+            )
     for name in settings.parameters:
-        if name not in MODELS: raise ConfigError(unknown("model", name, list(MODELS), "recommender.parameters"))
+        if name not in MODELS:
+            raise ConfigError(unknown("model", name, list(MODELS), "recommender.parameters"))
     ranker = settings.production == "ranker"
-    model = HybridRecommender(many=min(MANY, settings.exact_customers)) if ranker else HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
+    model = (
+        HybridRecommender(many=min(MANY, settings.exact_customers))
+        if ranker
+        else HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
+    )
     return told(settings.production, model, settings.parameters.get(settings.production, {}))
 
 # %% ../../nbs/04k_hybrid.ipynb #6dae674f
-def concentration_curve(
-    numbers: np.ndarray,  # how often each product appears (or sells), zeros included
-) -> np.ndarray:          # one more value than products: share of the total in the top 0, 1, 2, ... products
-    "Cumulative share of the most frequent products."
+def concentration_curve(numbers: np.ndarray) -> np.ndarray:
+    """Cumulative share of the most frequent products.
+
+    Parameters
+    ----------
+    numbers : np.ndarray
+        How often each product appears (or sells), zeros included.
+
+    Returns
+    -------
+    np.ndarray
+        One more value than products: share of the total in the top 0, 1, 2, ... products.
+    """
     return np.concatenate([[0], np.cumsum(np.sort(numbers)[::-1]) / max(numbers.sum(), 1)])
 
 # %% ../../nbs/04k_hybrid.ipynb #9ffbdba9
-def plot_coverage(
-    recommended: np.ndarray,  # how often each product of the catalogue is recommended
-    sold: np.ndarray,         # how often each is bought
-    k: int,                   # length of a list
-) -> Any:                     # a matplotlib Figure
-    "Concentration of the recommendations, beside that of sales and of one list for everybody."
+def plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
+    """Concentration of the recommendations, beside that of sales and of one list for everybody.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        How often each product of the catalogue is recommended.
+    sold : np.ndarray
+        How often each is bought.
+    k : int
+        Length of a list.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     figure, axis = plt.subplots(figsize=(7.5, 4))
     products = np.arange(1, len(recommended) + 1)
-    axis.plot(products, concentration_curve(recommended)[1:], color=ACCENT, lw=2, label="recommended")
+    axis.plot(
+        products, concentration_curve(recommended)[1:], color=ACCENT, lw=2, label="recommended"
+    )
     axis.plot(products, concentration_curve(sold)[1:], color=SECOND, lw=2, label="sold")
-    axis.plot(products, np.minimum(products / k, 1), color="#7F7F7F", ls=":", label="one list for everybody")
-    axis.set(xlabel="Products, most frequent first (logarithmic)", ylabel="Share of all lines", title="How much of the shelf gets a chance",
-             xscale="log", xlim=(1, max(2, len(products))), ylim=(0, 1.02))
-    axis.xaxis.set_major_formatter(lambda v, _: count(v)); axis.yaxis.set_major_formatter(lambda v, _: share(v))
+    axis.plot(
+        products,
+        np.minimum(products / k, 1),
+        color="#7F7F7F",
+        ls=":",
+        label="one list for everybody",
+    )
+    axis.set(
+        xlabel="Products, most frequent first (logarithmic)",
+        ylabel="Share of all lines",
+        title="How much of the shelf gets a chance",
+        xscale="log",
+        xlim=(1, max(2, len(products))),
+        ylim=(0, 1.02),
+    )
+    axis.xaxis.set_major_formatter(lambda v, _: count(v))
+    axis.yaxis.set_major_formatter(lambda v, _: share(v))
     axis.legend(loc="lower right")
     return figure
 
 # %% ../../nbs/04k_hybrid.ipynb #04a703f7
-def check_choice(
-    transactions: pd.DataFrame,  # with product_id
-) -> None:                       # raises `DataError`
-    "Refuse a source that names fewer than two products."
+def check_choice(transactions: pd.DataFrame) -> None:
+    """Refuse a source that names fewer than two products.
+
+    Raises `DataError`.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        With product_id.
+    """
     products = transactions["product_id"].nunique()
     if products < 2:
-        raise DataError(f"A recommendation needs at least 2 products to choose from, found {products} product in the transactions; check data.columns.product_id, or leave the column out.")
+        raise DataError(
+            f"A recommendation needs at least 2 products to choose from, found {products} product "
+            "in the transactions; check data.columns.product_id, or leave the column out."
+        )

@@ -4,12 +4,15 @@
 
 # %% ../../nbs/04_interactions.ipynb #9500a694
 from __future__ import annotations
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
 from ..core.errors import DataError, unknown
 
 # %% auto #0
@@ -18,246 +21,523 @@ __all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_ids', 'as_dates'
            'row_of', 'sort_rows', 'row_max', 'Limits', 'place_in_group', 'choose', 'blocks']
 
 # %% ../../nbs/04_interactions.ipynb #f2978df0
-def time_cut(
-    transactions: pd.DataFrame,  # needs `date`
-    days: int = 30,              # length of the held-out window, in days of 24 hours
-) -> pd.Timestamp:               # the last moment that a model may learn from
-    "The last timestamp minus `days` times 24 hours."
-    if "date" not in transactions: raise DataError(unknown("column", "date", list(transactions.columns), "transactions"))
-    if not len(transactions): raise DataError("The transactions are empty; a time cut needs at least one line.")
+def time_cut(transactions: pd.DataFrame, days: int = 30) -> pd.Timestamp:
+    """The last timestamp minus `days` times 24 hours.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        Needs `date`.
+    days : int, default 30
+        Length of the held-out window, in days of 24 hours.
+
+    Returns
+    -------
+    pd.Timestamp
+        The last moment that a model may learn from.
+    """
+    if "date" not in transactions:
+        raise DataError(unknown("column", "date", list(transactions.columns), "transactions"))
+    if not len(transactions):
+        raise DataError("The transactions are empty; a time cut needs at least one line.")
     return transactions["date"].max() - pd.Timedelta(hours=24 * days)
 
 # %% ../../nbs/04_interactions.ipynb #20add751
-def split_at(
-    transactions: pd.DataFrame,  # needs `date`
-    cut: pd.Timestamp,           # the last moment of the past
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # train (at or before the cut), test (after it)
-    "Split the log in two at one moment; raises `DataError` if a side is empty."
+def split_at(transactions: pd.DataFrame, cut: pd.Timestamp) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split the log in two at one moment.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        Needs `date`.
+    cut : pd.Timestamp
+        The last moment of the past.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, pd.DataFrame]
+        Train (at or before the cut), test (after it).
+
+    Raises
+    ------
+    DataError
+        If a side is empty.
+    """
     past = transactions["date"] <= cut
     if past.all() or not past.any():
-        raise DataError(f"Nothing lies {'after' if past.all() else 'at or before'} the cut {cut}: the sales run from "
-                        f"{transactions['date'].min()} to {transactions['date'].max()}; choose a cut inside.")
+        raise DataError(
+            f"Nothing lies {'after' if past.all() else 'at or before'} the cut {cut}: the sales "
+            "run from "
+            f"{transactions['date'].min()} to {transactions['date'].max()}; choose a cut inside."
+        )
     return transactions[past], transactions[~past]
 
 # %% ../../nbs/04_interactions.ipynb #47bac0ea
-def as_ids(
-    values: pd.Series,  # ids of any type
-) -> pd.Series:         # text; what is missing stays missing
-    "Ids as text: 7 and 7.0 are both \"7\", and a missing one is not called \"nan\"."
-    if values.dtype == "str": return values
-    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all(): values = values.astype("Int64")
-    if values.dtype == object: values = values.map(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v, na_action="ignore")
+def as_ids(values: pd.Series) -> pd.Series:
+    """Ids as text: 7 and 7.0 are both "7", and a missing one is not called "nan".
+
+    Parameters
+    ----------
+    values : pd.Series
+        Ids of any type.
+
+    Returns
+    -------
+    pd.Series
+        Text; what is missing stays missing.
+    """
+    if values.dtype == "str":
+        return values
+    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    if values.dtype == object:
+        values = values.map(
+            lambda v: int(v) if isinstance(v, float) and v.is_integer() else v, na_action="ignore"
+        )
     return values.astype("str")
 
-def as_dates(
-    values: pd.Series,  # dates, or text in ISO 8601
-) -> pd.Series:         # timestamps
-    "Dates as timestamps; raises `DataError` for what is none."
-    if pd.api.types.is_datetime64_any_dtype(values): return values
-    try: return pd.to_datetime(values, format="ISO8601")
-    except (ValueError, TypeError) as e: raise DataError(f"The column 'date' holds something that is no date: {' '.join(str(e).split())[:120]}; convert it with pandas.to_datetime first.") from e
+
+def as_dates(values: pd.Series) -> pd.Series:
+    """Dates as timestamps.
+
+    Parameters
+    ----------
+    values : pd.Series
+        Dates, or text in ISO 8601.
+
+    Returns
+    -------
+    pd.Series
+        Timestamps.
+
+    Raises
+    ------
+    DataError
+        For what is none.
+    """
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return values
+    try:
+        return pd.to_datetime(values, format="ISO8601")
+    except (ValueError, TypeError) as e:
+        raise DataError(
+            "The column 'date' holds something that is no date: "
+            f"{' '.join(str(e).split())[:120]}; convert it with pandas.to_datetime first."
+        ) from e
 
 # %% ../../nbs/04_interactions.ipynb #9159a356
-def purchases(
-    transactions: pd.DataFrame,  # the log; needs customer_id, product_id and date
-) -> pd.DataFrame:               # customer_id (null: anonymous), product_id, date; a row per basket and product
-    "The lines that count: positive quantity, no return, a product, once per basket."
+def purchases(transactions: pd.DataFrame) -> pd.DataFrame:
+    """The lines that count: positive quantity, no return, a product, once per basket.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        The log; needs customer_id, product_id and date.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id (null: anonymous), product_id, date; a row per basket and product.
+    """
     for name in ("customer_id", "product_id", "date"):
-        if name not in transactions: raise DataError(unknown("column", name, list(transactions.columns), "transactions"))
+        if name not in transactions:
+            raise DataError(unknown("column", name, list(transactions.columns), "transactions"))
     keep = transactions["product_id"].notna() & transactions["date"].notna()
-    if "quantity" in transactions: keep &= transactions["quantity"] > 0
-    if "is_return" in transactions: keep &= ~transactions["is_return"].astype(bool)
+    if "quantity" in transactions:
+        keep &= transactions["quantity"] > 0
+    if "is_return" in transactions:
+        keep &= ~transactions["is_return"].astype(bool)
     sales = transactions[keep]
-    if "transaction_id" in sales: sales = sales.drop_duplicates(["transaction_id", "customer_id", "product_id"])
-    return pd.DataFrame({"customer_id": as_ids(sales["customer_id"]), "product_id": as_ids(sales["product_id"]), "date": as_dates(sales["date"])})
+    if "transaction_id" in sales:
+        sales = sales.drop_duplicates(["transaction_id", "customer_id", "product_id"])
+    return pd.DataFrame(
+        {
+            "customer_id": as_ids(sales["customer_id"]),
+            "product_id": as_ids(sales["product_id"]),
+            "date": as_dates(sales["date"]),
+        }
+    )
 
 # %% ../../nbs/04_interactions.ipynb #e9d9c301
-def count_buyers(
-    rows: np.ndarray,      # customer number per purchase, -1 for anonymous
-    columns: np.ndarray,   # product number per purchase
-    products: int,         # how many products there are
-) -> np.ndarray:           # buyers per product: distinct customers plus anonymous sales
-    "How many have bought each product."
+def count_buyers(rows: np.ndarray, columns: np.ndarray, products: int) -> np.ndarray:
+    """How many have bought each product.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Customer number per purchase, -1 for anonymous.
+    columns : np.ndarray
+        Product number per purchase.
+    products : int
+        How many products there are.
+
+    Returns
+    -------
+    np.ndarray
+        Buyers per product: distinct customers plus anonymous sales.
+    """
     known = rows >= 0
     pairs = pd.unique(rows[known].astype(np.int64) * products + columns[known])
-    return np.bincount(pairs % products, minlength=products) + np.bincount(columns[~known], minlength=products)
+    return np.bincount(pairs % products, minlength=products) + np.bincount(
+        columns[~known], minlength=products
+    )
 
 # %% ../../nbs/04_interactions.ipynb #553b46aa
 @dataclass(frozen=True)
 class Interactions:
-    "Who bought what, how often and when: customers in rows, products in columns, best sellers first."
-    customer_ids: pd.Index     # a row each, sorted
-    product_ids: pd.Index      # a column each, most buyers first, then by id
-    counts: sp.csr_matrix      # how many baskets of the customer held the product
-    buyers: np.ndarray         # customers per product, anonymous sales included
-    recent: np.ndarray         # the same, in the last `POPULAR_DAYS` only
-    rows: np.ndarray           # customer row per purchase, -1 for anonymous
-    columns: np.ndarray        # product column per purchase
-    age: np.ndarray            # days between the purchase and the last line of the log
-    end: pd.Timestamp          # the last line of the log: the "now" of every reason
+    """Who bought what, how often and when: customers in rows, products in columns, best sellers
+    first.
+    """
+
+    customer_ids: pd.Index  # a row each, sorted
+    product_ids: pd.Index  # a column each, most buyers first, then by id
+    counts: sp.csr_matrix  # how many baskets of the customer held the product
+    buyers: np.ndarray  # customers per product, anonymous sales included
+    recent: np.ndarray  # the same, in the last `POPULAR_DAYS` only
+    rows: np.ndarray  # customer row per purchase, -1 for anonymous
+    columns: np.ndarray  # product column per purchase
+    age: np.ndarray  # days between the purchase and the last line of the log
+    end: pd.Timestamp  # the last line of the log: the "now" of every reason
 
     def weights(self, half_life: float | None = None) -> sp.csr_matrix:
-        "Counts in which a purchase of `half_life` days ago counts half; plain counts without it."
-        if half_life is None: return self.counts
-        if not half_life > 0: raise DataError(f"half_life must be a positive number of days, got {half_life}.")
+        """Counts in which a purchase of `half_life` days ago counts half; plain counts without it."""
+        if half_life is None:
+            return self.counts
+        if not half_life > 0:
+            raise DataError(f"half_life must be a positive number of days, got {half_life}.")
         known = self.rows >= 0
         values = (0.5 ** (self.age[known] / half_life)).astype(np.float32)
         return to_csr(values, self.rows[known], self.columns[known], self.counts.shape)
 
     @cached_property
     def popular(self) -> np.ndarray:
-        "Columns by buyers in the last `POPULAR_DAYS`, then as they stand: what to show when nothing else is known."
+        """Columns by buyers in the last `POPULAR_DAYS`, then as they stand: what to show when
+        nothing else is known.
+        """
         return np.argsort(-self.recent, kind="stable")
 
     def recent_buyers(self, days: float | None = None) -> np.ndarray:
-        "Buyers per product in the last `days`; of all time without it."
-        if days is None: return self.buyers
-        if not days > 0: raise DataError(f"days must be a positive number, got {days}.")
+        """Buyers per product in the last `days`; of all time without it."""
+        if days is None:
+            return self.buyers
+        if not days > 0:
+            raise DataError(f"days must be a positive number, got {days}.")
         recent = self.age < days
         return count_buyers(self.rows[recent], self.columns[recent], len(self.product_ids))
 
     @cached_property
     def keys(self) -> np.ndarray:
-        "A number per purchase that names its cell: row × products + column, increasing."
+        """A number per purchase that names its cell: row × products + column, increasing."""
         return self.rows.astype(np.int64) * len(self.product_ids) + self.columns
+
 
 POPULAR_DAYS = 56  # eight whole weeks: the window of "popular now"
 
 # %% ../../nbs/04_interactions.ipynb #366c11b3
 def to_csr(
-    values: np.ndarray,      # a number per purchase
-    rows: np.ndarray,        # its row
-    columns: np.ndarray,     # its column
-    shape: tuple[int, int],  # of the matrix
-) -> sp.csr_matrix:          # float32, columns sorted, repeated cells summed
-    "A sparse matrix; purchases of the same cell add up in the order given."
+    values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
+) -> sp.csr_matrix:
+    """A sparse matrix; purchases of the same cell add up in the order given.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        A number per purchase.
+    rows : np.ndarray
+        Its row.
+    columns : np.ndarray
+        Its column.
+    shape : tuple[int, int]
+        Of the matrix.
+
+    Returns
+    -------
+    sp.csr_matrix
+        Float32, columns sorted, repeated cells summed.
+    """
     matrix = sp.csr_matrix((values.astype(np.float64), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     return matrix.astype(np.float32)
 
 # %% ../../nbs/04_interactions.ipynb #bd2f6064
-def interactions(
-    transactions: pd.DataFrame,             # the log, up to the moment of knowledge
-    products: pd.DataFrame | None = None,   # adds products that have not been sold yet; needs `product_id`
-) -> Interactions:                          # counts, ids, ages
-    "Turn a transaction log into a customer by product matrix."
+def interactions(transactions: pd.DataFrame, products: pd.DataFrame | None = None) -> Interactions:
+    """Turn a transaction log into a customer by product matrix.
+
+    Parameters
+    ----------
+    transactions : pd.DataFrame
+        The log, up to the moment of knowledge.
+    products : pd.DataFrame | None, default None
+        Adds products that have not been sold yet; needs `product_id`.
+
+    Returns
+    -------
+    Interactions
+        Counts, ids, ages.
+    """
     sales = purchases(transactions)
-    if not len(sales): raise DataError("The transactions hold no purchase: no line has a product and a positive quantity.")
+    if not len(sales):
+        raise DataError(
+            "The transactions hold no purchase: no line has a product and a positive quantity."
+        )
     rows, customer_ids = pd.factorize(sales["customer_id"], sort=True)
     codes, sold = pd.factorize(sales["product_id"])
-    catalogue = sold if products is None else sold.union(pd.Index(check_products(products)["product_id"]))
+    catalogue = (
+        sold if products is None else sold.union(pd.Index(check_products(products)["product_id"]))
+    )
     catalogue = catalogue.sort_values()
     columns = catalogue.get_indexer(sold)[codes]
     order = np.argsort(-count_buyers(rows, columns, len(catalogue)), kind="stable")
     columns = np.argsort(order)[columns]
     end = as_dates(transactions["date"]).max()
     age = ((end - sales["date"]) / pd.Timedelta(days=1)).to_numpy()
-    by_cell = np.lexsort((age, columns, rows))   # so that sums do not depend on the order of the lines
-    return assemble(pd.Index(customer_ids), catalogue[order], rows[by_cell], columns[by_cell], age[by_cell], end)
+    by_cell = np.lexsort(
+        (age, columns, rows)
+    )  # so that sums do not depend on the order of the lines
+    return assemble(
+        pd.Index(customer_ids), catalogue[order], rows[by_cell], columns[by_cell], age[by_cell], end
+    )
+
 
 def assemble(
-    customer_ids: pd.Index,  # sorted
-    product_ids: pd.Index,   # by popularity
-    rows: np.ndarray,        # customer row per purchase, -1 for anonymous
-    columns: np.ndarray,     # product column per purchase
-    age: np.ndarray,         # days before the end of the log
-    end: pd.Timestamp,       # the end of the log
-) -> Interactions:           # with its counts
-    "Count purchases and buyers."
-    known, recent, width = rows >= 0, age < POPULAR_DAYS, len(product_ids)
+    customer_ids: pd.Index,
+    product_ids: pd.Index,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    age: np.ndarray,
+    end: pd.Timestamp,
+) -> Interactions:
+    """Count purchases and buyers.
+
+    Parameters
+    ----------
+    customer_ids : pd.Index
+        Sorted.
+    product_ids : pd.Index
+        By popularity.
+    rows : np.ndarray
+        Customer row per purchase, -1 for anonymous.
+    columns : np.ndarray
+        Product column per purchase.
+    age : np.ndarray
+        Days before the end of the log.
+    end : pd.Timestamp
+        The end of the log.
+
+    Returns
+    -------
+    Interactions
+        With its counts.
+    """
+    known = rows >= 0
+    recent = age < POPULAR_DAYS
+    width = len(product_ids)
     counts = to_csr(np.ones(known.sum()), rows[known], columns[known], (len(customer_ids), width))
-    return Interactions(customer_ids, product_ids, counts, count_buyers(rows, columns, width),
-                        count_buyers(rows[recent], columns[recent], width), rows.astype(np.int32), columns.astype(np.int32), age, end)
+    return Interactions(
+        customer_ids,
+        product_ids,
+        counts,
+        count_buyers(rows, columns, width),
+        count_buyers(rows[recent], columns[recent], width),
+        rows.astype(np.int32),
+        columns.astype(np.int32),
+        age,
+        end,
+    )
 
 # %% ../../nbs/04_interactions.ipynb #441d7e3e
-def check_products(
-    products: pd.DataFrame,  # a products table
-) -> pd.DataFrame:           # the same, with ids as text
-    "Raise `DataError` if the products table has no ids or repeats one."
-    if "product_id" not in products: raise DataError(unknown("column", "product_id", list(products.columns), "products"))
+def check_products(products: pd.DataFrame) -> pd.DataFrame:
+    """Raise `DataError` if the products table has no ids or repeats one.
+
+    Parameters
+    ----------
+    products : pd.DataFrame
+        A products table.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same, with ids as text.
+    """
+    if "product_id" not in products:
+        raise DataError(unknown("column", "product_id", list(products.columns), "products"))
     ids = as_ids(products["product_id"])
     repeated = ids[ids.duplicated() & ids.notna()]
-    if len(repeated): raise DataError(f"The products table holds {repeated.iloc[0]!r} more than once ({len(repeated)} repeated ids); give each product one row.")
+    if len(repeated):
+        raise DataError(
+            f"The products table holds {repeated.iloc[0]!r} more than once ({len(repeated)} "
+            "repeated ids); give each product one row."
+        )
     return products.assign(product_id=ids)[ids.notna()]
 
 # %% ../../nbs/04_interactions.ipynb #9edbb2ab
 def cell_history(
-    data: Interactions,   # who bought what and when
-    rows: np.ndarray,     # customer rows, any shape
-    columns: np.ndarray,  # product columns, the same shape
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # times bought, usual gap in days, days since the last; missing where there is none
-    "How often a customer bought a product, how many days usually lie between, and how long ago it was."
+    data: Interactions, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often a customer bought a product, how many days usually lie between, and how long ago it
+    was.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    rows : np.ndarray
+        Customer rows, any shape.
+    columns : np.ndarray
+        Product columns, the same shape.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Times bought, usual gap in days, days since the last; missing where there is none.
+    """
     wanted = np.asarray(rows, np.int64) * len(data.product_ids) + columns
-    first, after = np.searchsorted(data.keys, wanted.ravel(), "left"), np.searchsorted(data.keys, wanted.ravel(), "right")
+    first = np.searchsorted(data.keys, wanted.ravel(), "left")
+    after = np.searchsorted(data.keys, wanted.ravel(), "right")
     times = np.where(np.ravel(columns) >= 0, after - first, 0)
     last = np.where(times > 0, data.age[np.minimum(first, len(data.age) - 1)], np.nan)
     gap = np.full(len(times), np.nan)
     several = np.flatnonzero(times > 1)
     cell = np.repeat(np.arange(len(several)), times[several] - 1)
-    place = np.arange(len(cell)) - np.repeat(np.cumsum(times[several] - 1) - (times[several] - 1), times[several] - 1) + first[several][cell]
+    place = (
+        np.arange(len(cell))
+        - np.repeat(np.cumsum(times[several] - 1) - (times[several] - 1), times[several] - 1)
+        + first[several][cell]
+    )
     days = np.round(data.age[place + 1]) - np.round(data.age[place])
-    cell, days = cell[days > 0], days[days > 0]
+    cell = cell[days > 0]
+    days = days[days > 0]
     order = np.lexsort((days, cell))
-    cell, days = cell[order], days[order]
+    cell = cell[order]
+    days = days[order]
     found, start, size = np.unique(cell, return_index=True, return_counts=True)
     gap[several[found]] = (days[start + (size - 1) // 2] + days[start + size // 2]) / 2
     return tuple(a.reshape(wanted.shape) for a in (times, gap, last))
 
 # %% ../../nbs/04_interactions.ipynb #a7bd6893
-def with_baskets(
-    data: Interactions,      # what the model was fitted on
-    baskets: pd.DataFrame,   # new purchases: customer_id and product_id as text, date (missing: now)
-) -> Interactions:           # the customers in `baskets` only, with old and new purchases; popularity as it was
-    "Rows for the customers with new purchases; products that are not in the catalogue are left out."
+def with_baskets(data: Interactions, baskets: pd.DataFrame) -> Interactions:
+    """Rows for the customers with new purchases; products that are not in the catalogue are left
+    out.
+
+    Parameters
+    ----------
+    data : Interactions
+        What the model was fitted on.
+    baskets : pd.DataFrame
+        New purchases: customer_id and product_id as text, date (missing: now).
+
+    Returns
+    -------
+    Interactions
+        The customers in `baskets` only, with old and new purchases; popularity as it was.
+    """
     columns = data.product_ids.get_indexer(baskets["product_id"])
-    ids, dates = baskets["customer_id"][columns >= 0], as_dates(baskets["date"])[columns >= 0].fillna(data.end)
+    ids = baskets["customer_id"][columns >= 0]
+    dates = as_dates(baskets["date"])[columns >= 0].fillna(data.end)
     ids, customers = pd.factorize(ids, sort=True)
     end = max([data.end, *dates])
     before = data.customer_ids.get_indexer(customers)
-    start, stop = np.searchsorted(data.rows, before, "left"), np.searchsorted(data.rows, before, "right")
+    start = np.searchsorted(data.rows, before, "left")
+    stop = np.searchsorted(data.rows, before, "right")
     size = np.where(before >= 0, stop - start, 0)
     old = np.arange(size.sum()) + np.repeat(start - np.cumsum(size) + size, size)
     rows = np.concatenate([np.repeat(np.arange(len(customers)), size), ids])
     cells = np.concatenate([data.columns[old], columns[columns >= 0]])
-    age = np.concatenate([data.age[old] + (end - data.end) / pd.Timedelta(days=1), ((end - dates) / pd.Timedelta(days=1)).to_numpy()])
+    age = np.concatenate(
+        [
+            data.age[old] + (end - data.end) / pd.Timedelta(days=1),
+            ((end - dates) / pd.Timedelta(days=1)).to_numpy(),
+        ]
+    )
     order = np.lexsort((age, cells, rows))
     counts = to_csr(np.ones(len(rows)), rows, cells, (len(customers), len(data.product_ids)))
-    return Interactions(pd.Index(customers, dtype="str"), data.product_ids, counts, data.buyers, data.recent,
-                        rows[order].astype(np.int32), cells[order].astype(np.int32), age[order], end)
+    return Interactions(
+        pd.Index(customers, dtype="str"),
+        data.product_ids,
+        counts,
+        data.buyers,
+        data.recent,
+        rows[order].astype(np.int32),
+        cells[order].astype(np.int32),
+        age[order],
+        end,
+    )
 
 # %% ../../nbs/04_interactions.ipynb #22d23c9f
 def top_k(
-    scores: sp.csr_matrix | np.ndarray,      # customers × products, higher is better
-    k: int,                                  # how many to keep per row
-    ruled_out: sp.csr_matrix | None = None,  # cells that may not appear, of the same shape
-    allowed: np.ndarray | None = None,       # columns that may appear (true); all if left out
-) -> tuple[np.ndarray, np.ndarray]:          # columns (-1: nothing left) and their scores (0 there), both rows × k
-    "The `k` highest scores above zero of each row, best first, the lower column first in a tie."
-    best, values = np.full((scores.shape[0], k), -1, dtype=np.int32), np.zeros((scores.shape[0], k), dtype=np.float32)
+    scores: sp.csr_matrix | np.ndarray,
+    k: int,
+    ruled_out: sp.csr_matrix | None = None,
+    allowed: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` highest scores above zero of each row, best first, the lower column first in a tie.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix | np.ndarray
+        Customers × products, higher is better.
+    k : int
+        How many to keep per row.
+    ruled_out : sp.csr_matrix | None, default None
+        Cells that may not appear, of the same shape.
+    allowed : np.ndarray | None, default None
+        Columns that may appear (true); all if left out.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Columns (-1: nothing left) and their scores (0 there), both rows × k.
+    """
+    best = np.full((scores.shape[0], k), -1, dtype=np.int32)
+    values = np.zeros((scores.shape[0], k), dtype=np.float32)
     scores = without(scores, ruled_out, allowed)
-    if scores.shape[1] <= SMALL: return sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
+    if scores.shape[1] <= SMALL:
+        return sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
     for i in range(scores.shape[0]):
         columns, row = row_of(scores, i)
         if len(row) > k:
             near = np.flatnonzero(row >= np.partition(row, len(row) - k)[len(row) - k])
-            columns, row = near if columns is None else columns[near], row[near]
-        elif columns is None: columns = np.arange(len(row))
+            columns = near if columns is None else columns[near]
+            row = row[near]
+        elif columns is None:
+            columns = np.arange(len(row))
         order = np.lexsort((columns, -row))[:k]
         order = order[row[order] > 0]
-        best[i, :len(order)], values[i, :len(order)] = columns[order], row[order]
+        best[i, : len(order)], values[i, : len(order)] = columns[order], row[order]
     return best, values
 
 # %% ../../nbs/04_interactions.ipynb #c90e3075
 def without(
-    scores: sp.csr_matrix | np.ndarray,  # rows × columns
-    ruled_out: sp.csr_matrix | None,     # cells to set to zero
-    allowed: np.ndarray | None = None,   # columns that are kept
-) -> sp.csr_matrix | np.ndarray:         # a copy, or the scores themselves if nothing is ruled out
-    "Scores in which the ruled out cells and columns are zero."
+    scores: sp.csr_matrix | np.ndarray,
+    ruled_out: sp.csr_matrix | None,
+    allowed: np.ndarray | None = None,
+) -> sp.csr_matrix | np.ndarray:
+    """Scores in which the ruled out cells and columns are zero.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix | np.ndarray
+        Rows × columns.
+    ruled_out : sp.csr_matrix | None
+        Cells to set to zero.
+    allowed : np.ndarray | None, default None
+        Columns that are kept.
+
+    Returns
+    -------
+    sp.csr_matrix | np.ndarray
+        A copy, or the scores themselves if nothing is ruled out.
+    """
     if allowed is not None:
-        if not sp.issparse(scores): scores = np.where(allowed, scores, scores.dtype.type(0))
-        else: scores = sp.csr_matrix((np.where(allowed[scores.indices], scores.data, 0), scores.indices, scores.indptr), shape=scores.shape)
-    if ruled_out is None: return scores
+        if not sp.issparse(scores):
+            scores = np.where(allowed, scores, scores.dtype.type(0))
+        else:
+            scores = sp.csr_matrix(
+                (np.where(allowed[scores.indices], scores.data, 0), scores.indices, scores.indptr),
+                shape=scores.shape,
+            )
+    if ruled_out is None:
+        return scores
     rows = np.repeat(np.arange(scores.shape[0]), np.diff(ruled_out.indptr))
     if not sp.issparse(scores):
         scores = scores.copy()
@@ -265,55 +545,112 @@ def without(
         return scores
     banned = np.zeros(scores.shape, dtype=bool)
     banned[rows, ruled_out.indices] = True
-    kept = np.where(banned[np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr)), scores.indices], 0, scores.data)
+    kept = np.where(
+        banned[np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr)), scores.indices],
+        0,
+        scores.data,
+    )
     return sp.csr_matrix((kept, scores.indices, scores.indptr), shape=scores.shape)
 
 # %% ../../nbs/04_interactions.ipynb #893733af
-def row_of(
-    scores: sp.csr_matrix | np.ndarray,      # rows × columns
-    i: int,                                  # which row
-) -> tuple[np.ndarray | None, np.ndarray]:   # columns (None: all of them), values
-    "The stored cells of one row."
-    if not sp.issparse(scores): return None, scores[i]
+def row_of(scores: sp.csr_matrix | np.ndarray, i: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The stored cells of one row.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix | np.ndarray
+        Rows × columns.
+    i : int
+        Which row.
+
+    Returns
+    -------
+    tuple[np.ndarray | None, np.ndarray]
+        Columns (None: all of them), values.
+    """
+    if not sp.issparse(scores):
+        return None, scores[i]
     part = slice(scores.indptr[i], scores.indptr[i + 1])
     return scores.indices[part], scores.data[part]
 
+
 SMALL = 1000  # columns up to which whole rows are sorted
 
+
 def sort_rows(
-    scores: np.ndarray,  # rows × columns
-    best: np.ndarray,    # columns, filled in place
-    values: np.ndarray,  # scores, filled in place
-) -> tuple[np.ndarray, np.ndarray]:  # both
-    "The best of each row by sorting all of it."
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :best.shape[1]]
+    scores: np.ndarray, best: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best of each row by sorting all of it.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Rows × columns.
+    best : np.ndarray
+        Columns, filled in place.
+    values : np.ndarray
+        Scores, filled in place.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Both.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : best.shape[1]]
     found = np.take_along_axis(scores, order, axis=1)
     width = order.shape[1]
     best[:, :width], values[:, :width] = np.where(found > 0, order, -1), np.maximum(found, 0)
     return best, values
 
-def row_max(
-    scores: sp.csr_matrix | np.ndarray,  # rows × columns, stored values not below zero
-) -> np.ndarray:                         # the highest score of each row; 0 for an empty one
-    "Highest value per row."
-    if not sp.issparse(scores): return scores.max(axis=1)
-    out, full = np.zeros(scores.shape[0], dtype=scores.dtype), np.flatnonzero(np.diff(scores.indptr))
-    if len(full): out[full] = np.maximum.reduceat(scores.data, scores.indptr[full])
+
+def row_max(scores: sp.csr_matrix | np.ndarray) -> np.ndarray:
+    """Highest value per row.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix | np.ndarray
+        Rows × columns, stored values not below zero.
+
+    Returns
+    -------
+    np.ndarray
+        The highest score of each row; 0 for an empty one.
+    """
+    if not sp.issparse(scores):
+        return scores.max(axis=1)
+    out = np.zeros(scores.shape[0], dtype=scores.dtype)
+    full = np.flatnonzero(np.diff(scores.indptr))
+    if len(full):
+        out[full] = np.maximum.reduceat(scores.data, scores.indptr[full])
     return out
 
 # %% ../../nbs/04_interactions.ipynb #d22d73ba
 @dataclass(frozen=True)
 class Limits:
-    "What may stand on a list, in columns of the table."
-    allowed: np.ndarray | None = None    # per column: true if it may appear; all if None
-    cap: int | None = None               # most lines of one group
-    groups: np.ndarray | None = None     # group per column, -1 for a product of no group (never capped)
+    """What may stand on a list, in columns of the table."""
 
-def place_in_group(
-    columns: np.ndarray,  # rows × m, -1 for nothing
-    groups: np.ndarray,   # group per column, -1 for none
-) -> np.ndarray:          # rows × m: how many of the same group stand before it in its row; 0 without a group
-    "The how-manieth of its group each product of a list is, from 0."
+    allowed: np.ndarray | None = None  # per column: true if it may appear; all if None
+    cap: int | None = None  # most lines of one group
+    groups: np.ndarray | None = (
+        None  # group per column, -1 for a product of no group (never capped)
+    )
+
+
+def place_in_group(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The how-manieth of its group each product of a list is, from 0.
+
+    Parameters
+    ----------
+    columns : np.ndarray
+        Rows × m, -1 for nothing.
+    groups : np.ndarray
+        Group per column, -1 for none.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × m: how many of the same group stand before it in its row; 0 without a group.
+    """
     code = np.where(columns >= 0, groups[columns], -1).astype(np.int64)
     key = (np.arange(len(columns))[:, None] * (groups.max(initial=0) + 2) + code + 1).ravel()
     order = np.argsort(key, kind="stable")
@@ -324,33 +661,68 @@ def place_in_group(
 
 # %% ../../nbs/04_interactions.ipynb #473f8e62
 def choose(
-    scores: sp.csr_matrix | np.ndarray,  # customers × products
-    k: int,                              # how many to keep per row
-    ruled_out: sp.csr_matrix | None,     # cells that may not appear
-    limits: Limits,                      # columns that may not appear, and the cap
-) -> tuple[np.ndarray, np.ndarray]:      # as `top_k`
-    "The `k` best of each row within the limits."
-    if limits.cap is None: return top_k(scores, k, ruled_out, limits.allowed)
-    scores, ask, width = without(scores, ruled_out, limits.allowed), np.arange(scores.shape[0]), 4 * k
-    best, values = np.full((len(ask), k), -1, dtype=np.int32), np.zeros((len(ask), k), dtype=np.float32)
+    scores: sp.csr_matrix | np.ndarray, k: int, ruled_out: sp.csr_matrix | None, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` best of each row within the limits.
+
+    Parameters
+    ----------
+    scores : sp.csr_matrix | np.ndarray
+        Customers × products.
+    k : int
+        How many to keep per row.
+    ruled_out : sp.csr_matrix | None
+        Cells that may not appear.
+    limits : Limits
+        Columns that may not appear, and the cap.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        As `top_k`.
+    """
+    if limits.cap is None:
+        return top_k(scores, k, ruled_out, limits.allowed)
+    scores, ask, width = (
+        without(scores, ruled_out, limits.allowed),
+        np.arange(scores.shape[0]),
+        4 * k,
+    )
+    best = np.full((len(ask), k), -1, dtype=np.int32)
+    values = np.zeros((len(ask), k), dtype=np.float32)
     while len(ask):
         found, value = top_k(scores[ask], min(width, scores.shape[1]))
         keep = (found >= 0) & (place_in_group(found, limits.groups) < limits.cap)
         order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(keep, order, 1)
-        best[ask, :order.shape[1]] = np.where(kept, np.take_along_axis(found, order, 1), -1)
-        values[ask, :order.shape[1]] = np.where(kept, np.take_along_axis(value, order, 1), 0)
+        best[ask, : order.shape[1]] = np.where(kept, np.take_along_axis(found, order, 1), -1)
+        values[ask, : order.shape[1]] = np.where(kept, np.take_along_axis(value, order, 1), 0)
         ask = ask[(keep.sum(1) < k) & (found >= 0).all(1) & (width < scores.shape[1])]
         width *= 4
     return best, values
 
 # %% ../../nbs/04_interactions.ipynb #3fb4ec59
 def blocks(
-    rows: np.ndarray,         # row numbers to work through
-    width: int,               # columns of a block
-    cells: int = 16_000_000,  # most cells that a block may have
-    height: int = 1024,       # most rows that a block may have
-) -> Iterator[np.ndarray]:    # row numbers, a block at a time
-    "Cut a list of rows into blocks of bounded size."
+    rows: np.ndarray, width: int, cells: int = 16_000_000, height: int = 1024
+) -> Iterator[np.ndarray]:
+    """Cut a list of rows into blocks of bounded size.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Row numbers to work through.
+    width : int
+        Columns of a block.
+    cells : int, default 16_000_000
+        Most cells that a block may have.
+    height : int, default 1024
+        Most rows that a block may have.
+
+    Returns
+    -------
+    Iterator[np.ndarray]
+        Row numbers, a block at a time.
+    """
     step = max(1, min(height, cells // max(width, 1)))
-    for start in range(0, len(rows), step): yield rows[start:start + step]
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]

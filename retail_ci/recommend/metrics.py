@@ -4,12 +4,15 @@
 
 # %% ../../nbs/04a_metrics.ipynb #c9fe80b1
 from __future__ import annotations
-import numpy as np
-import scipy.sparse as sp
+
 import warnings
 from collections.abc import Mapping, Sequence
-from threadpoolctl import threadpool_limits
 from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
+
 from ..core.errors import DataError
 
 # %% auto #0
@@ -18,221 +21,515 @@ __all__ = ['METRICS', 'SHOWN', 'find_hits', 'precision', 'recall', 'hit_rate', '
            'bootstrap_means', 'resampled', 'bootstrap_interval', 'intervals', 'paired_difference']
 
 # %% ../../nbs/04a_metrics.ipynb #04382152
-def find_hits(
-    recommended: np.ndarray,   # customers × k product numbers, best first, -1 where a list ends early
-    relevant: sp.csr_matrix,   # customers × products, stored where the customer did buy
-) -> np.ndarray:               # customers × k, true where the recommended product is relevant
-    "Which places of each list were bought."
+def find_hits(recommended: np.ndarray, relevant: sp.csr_matrix) -> np.ndarray:
+    """Which places of each list were bought.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, best first, -1 where a list ends early.
+    relevant : sp.csr_matrix
+        Customers × products, stored where the customer did buy.
+
+    Returns
+    -------
+    np.ndarray
+        Customers × k, true where the recommended product is relevant.
+    """
     if len(recommended) != relevant.shape[0]:
-        raise DataError(f"Lists and truth must cover the same customers, got {len(recommended)} lists and {relevant.shape[0]} customers.")
+        raise DataError(
+            f"Lists and truth must cover the same customers, got {len(recommended)} lists and "
+            f"{relevant.shape[0]} customers."
+        )
     width = relevant.shape[1] + 1
-    cells = np.repeat(np.arange(relevant.shape[0], dtype=np.int64), np.diff(relevant.indptr)) * width + relevant.indices
-    asked = np.arange(len(recommended), dtype=np.int64)[:, None] * width + np.where(recommended < 0, width - 1, recommended)
+    cells = (
+        np.repeat(np.arange(relevant.shape[0], dtype=np.int64), np.diff(relevant.indptr)) * width
+        + relevant.indices
+    )
+    asked = np.arange(len(recommended), dtype=np.int64)[:, None] * width + np.where(
+        recommended < 0, width - 1, recommended
+    )
     return np.isin(asked, cells)
 
 # %% ../../nbs/04a_metrics.ipynb #5309f0bb
-def precision(
-    hits: np.ndarray,      # customers × k, from `find_hits`
-    relevant: np.ndarray,  # relevant products per customer
-) -> np.ndarray:           # per customer
-    "Hits divided by the length of the list, k; an empty place is a miss."
+def precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Hits divided by the length of the list, k; an empty place is a miss.
+
+    Parameters
+    ----------
+    hits : np.ndarray
+        Customers × k, from `find_hits`.
+    relevant : np.ndarray
+        Relevant products per customer.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer.
+    """
     return hits.sum(1) / hits.shape[1]
 
-def recall(
-    hits: np.ndarray,      # customers × k, from `find_hits`
-    relevant: np.ndarray,  # relevant products per customer, all of them
-) -> np.ndarray:           # per customer
-    "Hits divided by all relevant products."
+
+def recall(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Hits divided by all relevant products.
+
+    Parameters
+    ----------
+    hits : np.ndarray
+        Customers × k, from `find_hits`.
+    relevant : np.ndarray
+        Relevant products per customer, all of them.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer.
+    """
     return hits.sum(1) / relevant
 
-def hit_rate(
-    hits: np.ndarray,      # customers × k, from `find_hits`
-    relevant: np.ndarray,  # relevant products per customer
-) -> np.ndarray:           # per customer, 0 or 1
-    "1 where at least one product of the list was bought."
+
+def hit_rate(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """1 where at least one product of the list was bought.
+
+    Parameters
+    ----------
+    hits : np.ndarray
+        Customers × k, from `find_hits`.
+    relevant : np.ndarray
+        Relevant products per customer.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer, 0 or 1.
+    """
     return hits.any(1).astype(float)
 
 # %% ../../nbs/04a_metrics.ipynb #c3324c48
-def ndcg(
-    hits: np.ndarray,      # customers × k, from `find_hits`
-    relevant: np.ndarray,  # relevant products per customer
-) -> np.ndarray:           # per customer, 0 to 1
-    "Discounted hits divided by those of a perfect list of min(k, relevant) hits."
+def ndcg(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Discounted hits divided by those of a perfect list of min(k, relevant) hits.
+
+    Parameters
+    ----------
+    hits : np.ndarray
+        Customers × k, from `find_hits`.
+    relevant : np.ndarray
+        Relevant products per customer.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer, 0 to 1.
+    """
     k = hits.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[0], np.cumsum(discount)])[np.minimum(relevant, k)]
     return (hits * discount).sum(1) / best
 
-def average_precision(
-    hits: np.ndarray,      # customers × k, from `find_hits`
-    relevant: np.ndarray,  # relevant products per customer
-) -> np.ndarray:           # per customer, 0 to 1
-    "Precision at each hit, summed and divided by min(k, relevant); its mean is MAP at k."
+
+def average_precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Precision at each hit, summed and divided by min(k, relevant); its mean is MAP at k.
+
+    Parameters
+    ----------
+    hits : np.ndarray
+        Customers × k, from `find_hits`.
+    relevant : np.ndarray
+        Relevant products per customer.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer, 0 to 1.
+    """
     k = hits.shape[1]
     at_rank = np.cumsum(hits, axis=1) / np.arange(1, k + 1)
     return (at_rank * hits).sum(1) / np.minimum(relevant, k)
 
 # %% ../../nbs/04a_metrics.ipynb #75e4bcf3
-METRICS = {"precision": precision, "recall": recall, "ndcg": ndcg, "hit_rate": hit_rate, "map": average_precision}
+METRICS = {
+    "precision": precision,
+    "recall": recall,
+    "ndcg": ndcg,
+    "hit_rate": hit_rate,
+    "map": average_precision,
+}
 
-def per_customer(
-    hits: np.ndarray,      # customers × k, from `find_hits`
-    relevant: np.ndarray,  # relevant products per customer, at least one each
-) -> dict[str, np.ndarray]:  # metric: one number per customer
-    "Every ranking metric for every customer."
+
+def per_customer(hits: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
+    """Every ranking metric for every customer.
+
+    Parameters
+    ----------
+    hits : np.ndarray
+        Customers × k, from `find_hits`.
+    relevant : np.ndarray
+        Relevant products per customer, at least one each.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Metric: one number per customer.
+    """
     if len(relevant) and relevant.min() < 1:
-        raise DataError("Each customer needs at least one relevant product; leave the others out before measuring.")
+        raise DataError(
+            "Each customer needs at least one relevant product; leave the others out before "
+            "measuring."
+        )
     return {name: metric(hits, relevant) for name, metric in METRICS.items()}
 
 # %% ../../nbs/04a_metrics.ipynb #faad2d40
-def coverage(
-    recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
-    products: int,            # size of the catalogue
-) -> float:                   # 0 to 1
-    "Share of the catalogue that is recommended to at least one customer."
+def coverage(recommended: np.ndarray, products: int) -> float:
+    """Share of the catalogue that is recommended to at least one customer.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, -1 where a list ends early.
+    products : int
+        Size of the catalogue.
+
+    Returns
+    -------
+    float
+        0 to 1.
+    """
     return len(np.unique(recommended[recommended >= 0])) / products
 
 # %% ../../nbs/04a_metrics.ipynb #28e2bd15
-def list_mean(
-    recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
-    values: np.ndarray,       # a number per product
-) -> np.ndarray:              # per customer; missing for an empty list
-    "The mean of a product's number over each list."
+def list_mean(recommended: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The mean of a product's number over each list.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, -1 where a list ends early.
+    values : np.ndarray
+        A number per product.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer; missing for an empty list.
+    """
     there = recommended >= 0
     total = np.where(there, np.asarray(values, dtype=float)[np.maximum(recommended, 0)], 0).sum(1)
     return np.divide(total, there.sum(1), out=np.full(len(recommended), np.nan), where=there.any(1))
 
 # %% ../../nbs/04a_metrics.ipynb #9ad63e0b
-def known_share(
-    buyers: np.ndarray,  # buyers of each product before the cut
-    customers: int,      # how many customers there are
-) -> np.ndarray:         # per product, above 0 and at most 1
-    "Share of the customers who have bought a product; at least one customer, at most all."
+def known_share(buyers: np.ndarray, customers: int) -> np.ndarray:
+    """Share of the customers who have bought a product; at least one customer, at most all.
+
+    Parameters
+    ----------
+    buyers : np.ndarray
+        Buyers of each product before the cut.
+    customers : int
+        How many customers there are.
+
+    Returns
+    -------
+    np.ndarray
+        Per product, above 0 and at most 1.
+    """
     return np.clip(buyers, 1, max(customers, 1)) / max(customers, 1)
 
-def novelty(
-    recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
-    buyers: np.ndarray,       # buyers of each product before the cut
-    customers: int,           # how many customers there are
-) -> np.ndarray:              # per customer, in bits; higher means less known products
-    "Mean surprise of each list."
+
+def novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.ndarray:
+    """Mean surprise of each list.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, -1 where a list ends early.
+    buyers : np.ndarray
+        Buyers of each product before the cut.
+    customers : int
+        How many customers there are.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer, in bits; higher means less known products.
+    """
     return list_mean(recommended, -np.log2(known_share(buyers, customers)))
 
 # %% ../../nbs/04a_metrics.ipynb #e61ae75d
-def percentiles(
-    buyers: np.ndarray,  # buyers of each product before the cut
-) -> np.ndarray:         # per product, 0 (fewest buyers) to 1 (most); equal numbers share the middle of their places
-    "Where each product stands in the catalogue by buyers."
-    if len(buyers) < 2: return np.full(len(buyers), 0.5)
+def percentiles(buyers: np.ndarray) -> np.ndarray:
+    """Where each product stands in the catalogue by buyers.
+
+    Parameters
+    ----------
+    buyers : np.ndarray
+        Buyers of each product before the cut.
+
+    Returns
+    -------
+    np.ndarray
+        Per product, 0 (fewest buyers) to 1 (most); equal numbers share the middle of their places.
+    """
+    if len(buyers) < 2:
+        return np.full(len(buyers), 0.5)
     _, group, size = np.unique(buyers, return_inverse=True, return_counts=True)
     return ((np.cumsum(size) - (size + 1) / 2) / (len(buyers) - 1))[group]
 
+
 def popularity_bias(
-    recommended: np.ndarray,   # customers × k product numbers, -1 where a list ends early
-    relevant: sp.csr_matrix,   # customers × products, stored where bought; columns beyond the catalogue are unknown products
-    buyers: np.ndarray,        # buyers of each product before the cut
-) -> np.ndarray:               # per customer: above zero, the list is more mainstream than the customer
-    "Mean popularity percentile of a list minus that of what the customer bought."
+    recommended: np.ndarray, relevant: sp.csr_matrix, buyers: np.ndarray
+) -> np.ndarray:
+    """Mean popularity percentile of a list minus that of what the customer bought.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, -1 where a list ends early.
+    relevant : sp.csr_matrix
+        Customers × products, stored where bought; columns beyond the catalogue are unknown
+        products.
+    buyers : np.ndarray
+        Buyers of each product before the cut.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer: above zero, the list is more mainstream than the customer.
+    """
     places = np.append(percentiles(buyers), np.zeros(max(0, relevant.shape[1] - len(buyers))))
-    bought = np.add.reduceat(np.append(places[relevant.indices], 0), np.minimum(relevant.indptr[:-1], relevant.nnz))
+    bought = np.add.reduceat(
+        np.append(places[relevant.indices], 0), np.minimum(relevant.indptr[:-1], relevant.nnz)
+    )
     amount = np.diff(relevant.indptr)
-    return list_mean(recommended, places) - np.where(amount > 0, bought, np.nan) / np.maximum(amount, 1)
+    return list_mean(recommended, places) - np.where(amount > 0, bought, np.nan) / np.maximum(
+        amount, 1
+    )
 
 # %% ../../nbs/04a_metrics.ipynb #fb199e33
-def diversity(
-    recommended: np.ndarray,  # customers × k product numbers, -1 where a list ends early
-    categories: np.ndarray,   # a number per product, -1 where unknown
-) -> np.ndarray:              # per customer, 0 (one category) to 1 (all different); missing where there is no pair
-    "Share of the pairs on each list whose categories differ."
-    found = np.sort(np.where(recommended >= 0, np.asarray(categories)[np.maximum(recommended, 0)], -1), axis=1)
+def diversity(recommended: np.ndarray, categories: np.ndarray) -> np.ndarray:
+    """Share of the pairs on each list whose categories differ.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, -1 where a list ends early.
+    categories : np.ndarray
+        A number per product, -1 where unknown.
+
+    Returns
+    -------
+    np.ndarray
+        Per customer, 0 (one category) to 1 (all different); missing where there is no pair.
+    """
+    found = np.sort(
+        np.where(recommended >= 0, np.asarray(categories)[np.maximum(recommended, 0)], -1), axis=1
+    )
     known = (found >= 0).sum(1)
-    pairs, same = known * (known - 1) / 2, np.zeros(len(found))
-    for gap in range(1, found.shape[1]): same += ((found[:, gap:] == found[:, :-gap]) & (found[:, gap:] >= 0)).sum(1)
+    pairs = known * (known - 1) / 2
+    same = np.zeros(len(found))
+    for gap in range(1, found.shape[1]):
+        same += ((found[:, gap:] == found[:, :-gap]) & (found[:, gap:] >= 0)).sum(1)
     return np.divide(pairs - same, pairs, out=np.full(len(found), np.nan), where=pairs > 0)
 
 # %% ../../nbs/04a_metrics.ipynb #1b3240a0
-SHOWN = ("novelty", "arp", "popularity_bias", "diversity")  # what is shown, per customer; `coverage` belongs to the whole
+SHOWN = (
+    "novelty",
+    "arp",
+    "popularity_bias",
+    "diversity",
+)  # what is shown, per customer; `coverage` belongs to the whole
+
 
 def per_list(
-    recommended: np.ndarray,               # customers × k product numbers, -1 where a list ends early
-    relevant: sp.csr_matrix,               # customers × products, stored where bought
-    buyers: np.ndarray,                    # buyers of each product before the cut
-    customers: int,                        # how many customers there were
-    categories: np.ndarray | None = None,  # a number per product, -1 where unknown
-) -> dict[str, np.ndarray]:                # metric: one number per customer
-    "What kind of list each customer was shown."
-    out = {"novelty": novelty(recommended, buyers, customers), "arp": list_mean(recommended, known_share(buyers, customers)),
-           "popularity_bias": popularity_bias(recommended, relevant, buyers)}
+    recommended: np.ndarray,
+    relevant: sp.csr_matrix,
+    buyers: np.ndarray,
+    customers: int,
+    categories: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """What kind of list each customer was shown.
+
+    Parameters
+    ----------
+    recommended : np.ndarray
+        Customers × k product numbers, -1 where a list ends early.
+    relevant : sp.csr_matrix
+        Customers × products, stored where bought.
+    buyers : np.ndarray
+        Buyers of each product before the cut.
+    customers : int
+        How many customers there were.
+    categories : np.ndarray | None, default None
+        A number per product, -1 where unknown.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Metric: one number per customer.
+    """
+    out = {
+        "novelty": novelty(recommended, buyers, customers),
+        "arp": list_mean(recommended, known_share(buyers, customers)),
+        "popularity_bias": popularity_bias(recommended, relevant, buyers),
+    }
     return out if categories is None else out | {"diversity": diversity(recommended, categories)}
 
 # %% ../../nbs/04a_metrics.ipynb #efb4a236
-def bootstrap_means(
-    values: np.ndarray,      # customers × columns
-    resamples: int = 1000,   # how many draws
-    seed: int = 42,          # of the draws
-) -> np.ndarray:             # resamples × columns: the mean of each draw
-    "Means over customers drawn with replacement; the same draws for every column."
-    n, rng = len(values), np.random.default_rng(seed)
-    if not n: raise DataError("A bootstrap needs at least one customer, got none.")
+def bootstrap_means(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.ndarray:
+    """Means over customers drawn with replacement; the same draws for every column.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × columns.
+    resamples : int, default 1000
+        How many draws.
+    seed : int, default 42
+        Of the draws.
+
+    Returns
+    -------
+    np.ndarray
+        Resamples × columns: the mean of each draw.
+    """
+    n = len(values)
+    rng = np.random.default_rng(seed)
+    if not n:
+        raise DataError("A bootstrap needs at least one customer, got none.")
     step = max(1, 4_000_000 // n)
     parts = []
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         places = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
         draws = np.bincount(places.ravel(), minlength=size * n).reshape(size, n)
-        with threadpool_limits(1): parts.append(draws.astype(np.float64) @ values / n)  # one thread: the same sum on every run
+        with threadpool_limits(1):
+            parts.append(
+                draws.astype(np.float64) @ values / n
+            )  # one thread: the same sum on every run
     return np.concatenate(parts)
 
 # %% ../../nbs/04a_metrics.ipynb #a1d816be
-def resampled(
-    values: np.ndarray,      # customers × columns; missing values allowed
-    resamples: int = 1000,   # how many draws
-    seed: int = 42,          # of the draws
-) -> np.ndarray:             # resamples × columns: the mean of each draw over the customers who have a value
-    "`bootstrap_means` that leaves missing values out."
+def resampled(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.ndarray:
+    """`bootstrap_means` that leaves missing values out.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Customers × columns; missing values allowed.
+    resamples : int, default 1000
+        How many draws.
+    seed : int, default 42
+        Of the draws.
+
+    Returns
+    -------
+    np.ndarray
+        Resamples × columns: the mean of each draw over the customers who have a value.
+    """
     gone = np.isnan(values)
-    if not gone.any(): return bootstrap_means(values, resamples, seed)
+    if not gone.any():
+        return bootstrap_means(values, resamples, seed)
     both = bootstrap_means(np.hstack([np.where(gone, 0, values), ~gone]), resamples, seed)
     total, there = np.hsplit(both, 2)
     return np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
 
 # %% ../../nbs/04a_metrics.ipynb #44952897
 def bootstrap_interval(
-    values: np.ndarray,      # one number per customer
-    level: float = 0.95,     # how much of the draws the interval holds
-    resamples: int = 1000,   # how many draws
-    seed: int = 42,          # of the draws
-) -> dict[str, float]:       # value (the mean), low, high
-    "Mean and percentile bootstrap interval over customers."
+    values: np.ndarray, level: float = 0.95, resamples: int = 1000, seed: int = 42
+) -> dict[str, float]:
+    """Mean and percentile bootstrap interval over customers.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        One number per customer.
+    level : float, default 0.95
+        How much of the draws the interval holds.
+    resamples : int, default 1000
+        How many draws.
+    seed : int, default 42
+        Of the draws.
+
+    Returns
+    -------
+    dict[str, float]
+        Value (the mean), low, high.
+    """
     return intervals({"": np.asarray(values, dtype=float)}, level, resamples, seed)[""]
 
+
 def intervals(
-    columns: Mapping[Any, np.ndarray],      # name: one number per customer, the same customers in each
-    level: float = 0.95,                    # how much of the draws an interval holds
-    resamples: int = 1000,                  # how many draws
-    seed: int = 42,                         # of the draws
-    pairs: Sequence[tuple[Any, Any]] = (),  # names (a, b) whose difference a - b is wanted too
-) -> dict[Any, dict[str, float]]:           # name, or (a, b): value, low, high
-    "Intervals of many columns, and of differences between them, over the same draws."
+    columns: Mapping[Any, np.ndarray],
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 42,
+    pairs: Sequence[tuple[Any, Any]] = (),
+) -> dict[Any, dict[str, float]]:
+    """Intervals of many columns, and of differences between them, over the same draws.
+
+    Parameters
+    ----------
+    columns : Mapping[Any, np.ndarray]
+        Name: one number per customer, the same customers in each.
+    level : float, default 0.95
+        How much of the draws an interval holds.
+    resamples : int, default 1000
+        How many draws.
+    seed : int, default 42
+        Of the draws.
+    pairs : Sequence[tuple[Any, Any]], default ()
+        Names (a, b) whose difference a - b is wanted too.
+
+    Returns
+    -------
+    dict[Any, dict[str, float]]
+        Name, or (a, b): value, low, high.
+    """
     names = list(columns)
     values = np.column_stack([np.asarray(v, dtype=float) for v in columns.values()])
-    draws, place = resampled(values, resamples, seed), {name: i for i, name in enumerate(names)}
+    draws = resampled(values, resamples, seed)
+    place = {name: i for i, name in enumerate(names)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value has no mean
         means = np.nanmean(values, axis=0)
         left, right = ([place[p[side]] for p in pairs] for side in (0, 1))
-        value, every = np.append(means, means[left] - means[right]), np.hstack([draws, draws[:, left] - draws[:, right]])
-        low, high = (np.nanquantile if np.isnan(every).any() else np.quantile)(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: {"value": float(v), "low": float(a), "high": float(b)} for name, v, a, b in zip([*names, *pairs], value, low, high)}
+        value = np.append(means, means[left] - means[right])
+        every = np.hstack([draws, draws[:, left] - draws[:, right]])
+        low, high = (np.nanquantile if np.isnan(every).any() else np.quantile)(
+            every, [(1 - level) / 2, (1 + level) / 2], axis=0
+        )
+    return {
+        name: {"value": float(v), "low": float(a), "high": float(b)}
+        for name, v, a, b in zip([*names, *pairs], value, low, high)
+    }
 
 # %% ../../nbs/04a_metrics.ipynb #cc674863
 def paired_difference(
-    a: np.ndarray,           # one number per customer
-    b: np.ndarray,           # the same customers, another model
-    level: float = 0.95,     # how much of the draws the interval holds
-    resamples: int = 1000,   # how many draws
-    seed: int = 42,          # of the draws
-) -> dict[str, float]:       # value (mean of a - b), low, high
-    "Mean difference between two models over the same customers, with its interval."
-    if len(a) != len(b): raise DataError(f"A paired difference needs the same customers on both sides, got {len(a)} and {len(b)}.")
-    return bootstrap_interval(np.asarray(a, dtype=float) - np.asarray(b, dtype=float), level, resamples, seed)
+    a: np.ndarray, b: np.ndarray, level: float = 0.95, resamples: int = 1000, seed: int = 42
+) -> dict[str, float]:
+    """Mean difference between two models over the same customers, with its interval.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        One number per customer.
+    b : np.ndarray
+        The same customers, another model.
+    level : float, default 0.95
+        How much of the draws the interval holds.
+    resamples : int, default 1000
+        How many draws.
+    seed : int, default 42
+        Of the draws.
+
+    Returns
+    -------
+    dict[str, float]
+        Value (mean of a - b), low, high.
+    """
+    if len(a) != len(b):
+        raise DataError(
+            f"A paired difference needs the same customers on both sides, got {len(a)} and "
+            f"{len(b)}."
+        )
+    return bootstrap_interval(
+        np.asarray(a, dtype=float) - np.asarray(b, dtype=float), level, resamples, seed
+    )

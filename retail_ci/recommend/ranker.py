@@ -4,17 +4,31 @@
 
 # %% ../../nbs/04j_ranker.ipynb #fcf11ba0
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from collections.abc import Mapping, Sequence
 from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
+
 from ..core.formats import count
 from .base import Recommender
-from .candidates import before, bought_between, describe, Evidence, evidence_reasons, head_scores, look_up, MANY, unit_max, WINDOWS
-from .interactions import blocks, Interactions, top_k
+from retail_ci.recommend.candidates import (
+    MANY,
+    WINDOWS,
+    Evidence,
+    before,
+    bought_between,
+    describe,
+    evidence_reasons,
+    head_scores,
+    look_up,
+    unit_max,
+)
+from .interactions import Interactions, blocks, top_k
 from .metrics import find_hits, ndcg
 
 # %% auto #0
@@ -25,63 +39,118 @@ __all__ = ['MONTH', 'MOST', 'ENOUGH', 'TRIAL', 'FEWEST', 'TASKS', 'RIVALS', 'Net
 
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
 class Net:
-    "Scale, weights and hidden units of a fitted ranker, as one flat array."
+    """Scale, weights and hidden units of a fitted ranker, as one flat array."""
+
     hidden = 12
 
     def __init__(self, middle: np.ndarray, scale: np.ndarray, weights: np.ndarray):
-        "`middle`, `scale`: per column. `weights`: linear part, hidden layer, its offsets, its output."
-        self.middle, self.scale, self.weights = middle, scale, weights
+        """`middle`, `scale`: per column. `weights`: linear part, hidden layer, its offsets, its
+        output.
+        """
+        self.middle = middle
+        self.scale = scale
+        self.weights = weights
 
     def scaled(self, pairs: np.ndarray) -> np.ndarray:
-        "Columns with mean 0 and standard deviation 1, cut at 5 of them."
+        """Columns with mean 0 and standard deviation 1, cut at 5 of them."""
         z = np.subtract(pairs, self.middle, dtype=np.float32)
         z /= self.scale.astype(np.float32)
         return np.clip(z, -5, 5, out=z)
 
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        "Linear weights, hidden weights, hidden offsets, output weights."
-        p, h, w = len(self.middle), self.hidden, self.weights
-        return w[:p], w[p:p + p * h].reshape(p, h), w[p + p * h:p + p * h + h], w[-h:]
+        """Linear weights, hidden weights, hidden offsets, output weights."""
+        p = len(self.middle)
+        h = self.hidden
+        w = self.weights
+        return w[:p], w[p : p + p * h].reshape(p, h), w[p + p * h : p + p * h + h], w[-h:]
 
     def scores(self, pairs: np.ndarray) -> np.ndarray:
-        "A score per pair; only differences within one customer mean something."
+        """A score per pair; only differences within one customer mean something."""
         linear, hidden, offsets, out = self.parts()
         z = self.scaled(pairs)
-        with threadpool_limits(1): return z @ linear + np.tanh(z @ hidden + offsets) @ out
+        with threadpool_limits(1):
+            return z @ linear + np.tanh(z @ hidden + offsets) @ out
 
 # %% ../../nbs/04j_ranker.ipynb #c1d919a9
 def listwise(
-    scores: np.ndarray,  # per pair
-    bought: np.ndarray,  # 0 or 1 per pair, float32
-    starts: np.ndarray,  # where each customer's pairs begin
-) -> tuple[float, np.ndarray]:  # the loss, and its slope per pair
-    "Softmax loss per customer, divided by the root of how many products she bought."
+    scores: np.ndarray, bought: np.ndarray, starts: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Softmax loss per customer, divided by the root of how many products she bought.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Per pair.
+    bought : np.ndarray
+        0 or 1 per pair, float32.
+    starts : np.ndarray
+        Where each customer's pairs begin.
+
+    Returns
+    -------
+    tuple[float, np.ndarray]
+        The loss, and its slope per pair.
+    """
     size = np.diff(np.append(starts, len(scores)))
     top = np.maximum.reduceat(scores, starts)
     share = np.exp(scores - np.repeat(top, size))
-    total, hits = np.add.reduceat(share, starts), np.add.reduceat(bought, starts)
+    total = np.add.reduceat(share, starts)
+    hits = np.add.reduceat(bought, starts)
     weight = np.where(hits > 0, 1 / np.sqrt(np.maximum(hits, 1)), 0).astype(np.float32)
-    loss = (weight * hits * (np.log(total) + top)).sum(dtype=np.float64) - (np.repeat(weight, size) * bought * scores).sum(dtype=np.float64)
-    return loss, (np.repeat(weight * hits / total, size) * share - np.repeat(weight, size) * bought).astype(np.float32)
+    loss = (weight * hits * (np.log(total) + top)).sum(dtype=np.float64) - (
+        np.repeat(weight, size) * bought * scores
+    ).sum(dtype=np.float64)
+    return loss, (
+        np.repeat(weight * hits / total, size) * share - np.repeat(weight, size) * bought
+    ).astype(np.float32)
+
 
 def learn_order(
-    pairs: np.ndarray,       # pairs × numbers
-    bought: np.ndarray,      # true where the product was bought
-    customers: np.ndarray,   # customer per pair, in blocks
-    penalty: float = 30,     # what a weight costs
-    steps: int = 80,         # of the optimiser
-    seed: int = 0,           # where the hidden units start
-) -> Net:                    # ready to score
-    "Fit the ranker on one or more months of evidence."
-    net = Net(pairs.mean(axis=0, dtype=np.float64), pairs.std(axis=0, dtype=np.float64) + 1e-6, np.zeros(0))
+    pairs: np.ndarray,
+    bought: np.ndarray,
+    customers: np.ndarray,
+    penalty: float = 30,
+    steps: int = 80,
+    seed: int = 0,
+) -> Net:
+    """Fit the ranker on one or more months of evidence.
+
+    Parameters
+    ----------
+    pairs : np.ndarray
+        Pairs × numbers.
+    bought : np.ndarray
+        True where the product was bought.
+    customers : np.ndarray
+        Customer per pair, in blocks.
+    penalty : float, default 30
+        What a weight costs.
+    steps : int, default 80
+        Of the optimiser.
+    seed : int, default 0
+        Where the hidden units start.
+
+    Returns
+    -------
+    Net
+        Ready to score.
+    """
+    net = Net(
+        pairs.mean(axis=0, dtype=np.float64),
+        pairs.std(axis=0, dtype=np.float64) + 1e-6,
+        np.zeros(0),
+    )
     bought, (n, p), h = bought.astype(np.float32), pairs.shape, Net.hidden
     x = np.ones((p + 1, n), np.float32)
     x[:p] = net.scaled(pairs).T
     starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
+
     def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
         net.weights = weights.astype(np.float32)
         linear, hidden, offsets, out = net.parts()
-        layers = np.vstack([np.column_stack([hidden.T, offsets]), np.append(linear, np.float32(0))]) @ x
+        layers = (
+            np.vstack([np.column_stack([hidden.T, offsets]), np.append(linear, np.float32(0))]) @ x
+        )
         units = np.tanh(layers[:h], out=layers[:h])
         loss, slope = listwise(layers[h] + out @ units, bought, starts)
         output = units @ slope
@@ -90,38 +159,66 @@ def learn_order(
         units *= out[:, None]
         layers[h] = slope
         steep = layers @ x.T  # how the loss rises with each weight
-        return loss + penalty / 2 * float(weights @ weights), np.concatenate([steep[h, :p], steep[:h, :p].T.ravel(), steep[:h, p], output]) + penalty * weights
-    begin = np.concatenate([np.zeros(p), np.random.default_rng(seed).normal(size=p * h) * 0.7 / np.sqrt(p), np.zeros(2 * h)])
-    with threadpool_limits(1): net.weights = minimize(cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 15}).x.astype(np.float32)
+        return loss + penalty / 2 * float(weights @ weights), np.concatenate(
+            [steep[h, :p], steep[:h, :p].T.ravel(), steep[:h, p], output]
+        ) + penalty * weights
+
+    begin = np.concatenate(
+        [
+            np.zeros(p),
+            np.random.default_rng(seed).normal(size=p * h) * 0.7 / np.sqrt(p),
+            np.zeros(2 * h),
+        ]
+    )
+    with threadpool_limits(1):
+        net.weights = minimize(
+            cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 15}
+        ).x.astype(np.float32)
     return net
 
 # %% ../../nbs/04j_ranker.ipynb #08303abd
-MONTH = 30          # days of a label window, as in the evaluation
-MOST = 2500         # customers a month that the ranker learns from
-ENOUGH = 1000       # with so many customers one month is enough to learn from
-TRIAL = 1000        # customers of an older month that the trial learns from
-FEWEST = 40         # with fewer customers nothing is learned
+MONTH = 30  # days of a label window, as in the evaluation
+MOST = 2500  # customers a month that the ranker learns from
+ENOUGH = 1000  # with so many customers one month is enough to learn from
+TRIAL = 1000  # customers of an older month that the trial learns from
+FEWEST = 40  # with fewer customers nothing is learned
 TASKS = {"any": False, "discovery": True}  # task: whether bought products are left out
 
+
 class Month:
-    "What was known some days ago, and what was bought in the month after."
-    def __init__(self, data: Interactions, products: pd.DataFrame | None, ago: int, settings: Mapping[str, int]):
-        "`ago`: days from the end of the log to the moment of knowledge. `settings`: of `Evidence`."
+    """What was known some days ago, and what was bought in the month after."""
+
+    def __init__(
+        self,
+        data: Interactions,
+        products: pd.DataFrame | None,
+        ago: int,
+        settings: Mapping[str, int],
+    ):
+        """`ago`: days from the end of the log to the moment of knowledge. `settings`: of
+        `Evidence`.
+        """
         self.evidence = Evidence(**settings).fit(before(data, ago), products)
-        bought, seen = bought_between(data, ago, ago - MONTH), self.evidence.data_.counts
-        self.came, self.known = np.diff(bought.indptr) > 0, np.diff(seen.indptr) > 0
+        bought = bought_between(data, ago, ago - MONTH)
+        seen = self.evidence.data_.counts
+        self.came = np.diff(bought.indptr) > 0
+        self.known = np.diff(seen.indptr) > 0
         fresh = (bought - bought.multiply(seen > 0)).tocsr()
         fresh.eliminate_zeros()
         self.truth = {"any": bought, "discovery": fresh}
 
     def customers(self, task: str) -> np.ndarray:
-        "Customers with something to find, at most `MOST`, in an order that mixes them."
+        """Customers with something to find, at most `MOST`, in an order that mixes them."""
         rows = np.flatnonzero((np.diff(self.truth[task].indptr) > 0) & self.known)
         return np.random.default_rng(0).permutation(rows)[:MOST]
 
-    def pairs(self, task: str, most: int = MOST) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        "Customers, and for each pair: place among them, column, numbers, bought or not."
-        rows, out, start = self.customers(task)[:most], [], 0
+    def pairs(
+        self, task: str, most: int = MOST
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Customers, and for each pair: place among them, column, numbers, bought or not."""
+        rows = self.customers(task)[:most]
+        out = []
+        start = 0
         for block in blocks(rows, len(self.evidence.facts_), height=256):
             places, columns, numbers = describe(self.evidence, block, TASKS[task])
             truth = self.truth[task][block]
@@ -132,26 +229,58 @@ class Month:
 
 # %% ../../nbs/04j_ranker.ipynb #f776d9d0
 def months(
-    data: Interactions,               # who bought what and when
-    products: pd.DataFrame | None,    # the products table
-    settings: Mapping[str, int],      # of `Evidence`
-) -> list[Month]:                     # the latest first; empty if the history is too short
-    "As many months to learn from as are needed and there are."
-    found, span = [], float(data.age[data.rows >= 0].max(initial=0))
-    while len(found) < 3 and span >= MONTH * (len(found) + 2) and (len(found) < 2 or sum(len(m.customers("any")) for m in found) < ENOUGH):
+    data: Interactions, products: pd.DataFrame | None, settings: Mapping[str, int]
+) -> list[Month]:
+    """As many months to learn from as are needed and there are.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    products : pd.DataFrame | None
+        The products table.
+    settings : Mapping[str, int]
+        Of `Evidence`.
+
+    Returns
+    -------
+    list[Month]
+        The latest first; empty if the history is too short.
+    """
+    found = []
+    span = float(data.age[data.rows >= 0].max(initial=0))
+    while (
+        len(found) < 3
+        and span >= MONTH * (len(found) + 2)
+        and (len(found) < 2 or sum(len(m.customers("any")) for m in found) < ENOUGH)
+    ):
         found.append(Month(data, products, MONTH * (len(found) + 1), settings))
     return found
 
 # %% ../../nbs/04j_ranker.ipynb #a1899bc3
 RIVALS = {"any": ("personal",), "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately")}
 
-def popular_list(
-    buyers: np.ndarray,      # recent buyers per product
-    bought: sp.csr_matrix,   # block × products; what may not appear
-    k: int = 10,             # length of a list
-) -> np.ndarray:             # block × k columns, -1 where nothing is left
-    "The most popular products that each customer has not bought."
-    head = np.argsort(-buyers, kind="stable")[:k + int(np.diff(bought.indptr).max(initial=0))][:1000]
+
+def popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.ndarray:
+    """The most popular products that each customer has not bought.
+
+    Parameters
+    ----------
+    buyers : np.ndarray
+        Recent buyers per product.
+    bought : sp.csr_matrix
+        Block × products; what may not appear.
+    k : int, default 10
+        Length of a list.
+
+    Returns
+    -------
+    np.ndarray
+        Block × k columns, -1 where nothing is left.
+    """
+    head = np.argsort(-buyers, kind="stable")[: k + int(np.diff(bought.indptr).max(initial=0))][
+        :1000
+    ]
     free = bought[:, head].toarray() == 0
     place = np.where(free, np.cumsum(free, axis=1) - 1, k)
     best = np.full((bought.shape[0], k + 1), -1)
@@ -159,103 +288,223 @@ def popular_list(
     best[rows, place[rows, spots]] = head[spots]
     return best[:, :k]
 
+
 def best_pairs(
-    customers: np.ndarray,  # place per pair, in blocks
-    columns: np.ndarray,    # product per pair
-    scores: np.ndarray,     # per pair
-    n: int,                 # customers
-    k: int = 10,            # length of a list
-) -> np.ndarray:            # n × k columns, -1 where there are fewer
-    "The best pairs of each customer, the more popular product in a tie."
+    customers: np.ndarray, columns: np.ndarray, scores: np.ndarray, n: int, k: int = 10
+) -> np.ndarray:
+    """The best pairs of each customer, the more popular product in a tie.
+
+    Parameters
+    ----------
+    customers : np.ndarray
+        Place per pair, in blocks.
+    columns : np.ndarray
+        Product per pair.
+    scores : np.ndarray
+        Per pair.
+    n : int
+        Customers.
+    k : int, default 10
+        Length of a list.
+
+    Returns
+    -------
+    np.ndarray
+        N × k columns, -1 where there are fewer.
+    """
     order = np.lexsort((columns, -scores, customers))
-    customers, columns = customers[order], columns[order]
+    customers = customers[order]
+    columns = columns[order]
     place = np.arange(len(order)) - np.searchsorted(customers, np.arange(n))[customers]
     best = np.full((n, k), -1)
     best[customers[place < k], place[place < k]] = columns[place < k]
     return best
 
 # %% ../../nbs/04j_ranker.ipynb #b68d6a13
-def plain_lists(
-    month: Month,        # evidence and rows
-    task: str,           # "any" or "discovery"
-    rows: np.ndarray,    # customers
-) -> dict[str, np.ndarray]:  # name: customers × 10 columns
-    "The lists of the blend and of the plain rivals."
-    data, bought = month.evidence.data_, month.evidence.data_.counts[rows]
+def plain_lists(month: Month, task: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The lists of the blend and of the plain rivals.
+
+    Parameters
+    ----------
+    month : Month
+        Evidence and rows.
+    task : str
+        "any" or "discovery".
+    rows : np.ndarray
+        Customers.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Name: customers × 10 columns.
+    """
+    data = month.evidence.data_
+    bought = month.evidence.data_.counts[rows]
     lists = {"blend": month.evidence.rank(rows, 10, (TASKS[task],))[0][0]}
     if task == "any":
         best, _ = top_k(month.evidence.personal_[rows], 10)
         return lists | {"personal": filled(best, np.argsort(-data.recent, kind="stable"))}
-    return lists | {name: popular_list(popular_buyers(month.evidence, name), bought) for name in RIVALS["discovery"]}
+    return lists | {
+        name: popular_list(popular_buyers(month.evidence, name), bought)
+        for name in RIVALS["discovery"]
+    }
 
-def popular_buyers(
-    evidence: Evidence,  # fitted
-    name: str,           # "popular lately", or "popular" and a number of days
-) -> np.ndarray:         # per product
-    "The buyers that a plain list goes by."
+
+def popular_buyers(evidence: Evidence, name: str) -> np.ndarray:
+    """The buyers that a plain list goes by.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Fitted.
+    name : str
+        "popular lately", or "popular" and a number of days.
+
+    Returns
+    -------
+    np.ndarray
+        Per product.
+    """
     days = name.split()[1]
     return evidence.lately_ if days == "lately" else evidence.base_.recent_buyers(int(days))
 
 # %% ../../nbs/04j_ranker.ipynb #98e5d9fb
-def filled(
-    best: np.ndarray,     # rows × k columns, -1 where a list ends early
-    popular: np.ndarray,  # columns, most popular first
-) -> np.ndarray:          # rows × k
-    "Lists with popular products in their empty places."
+def filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
+    """Lists with popular products in their empty places.
+
+    Parameters
+    ----------
+    best : np.ndarray
+        Rows × k columns, -1 where a list ends early.
+    popular : np.ndarray
+        Columns, most popular first.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k.
+    """
     out = best.copy()
     for i in np.flatnonzero((best < 0).any(axis=1)):
-        head = popular[:2 * best.shape[1]]
+        head = popular[: 2 * best.shape[1]]
         free = head[~np.isin(head, best[i])]
-        spots = np.flatnonzero(best[i] < 0)[:len(free)]
-        out[i, spots] = free[:len(spots)]
+        spots = np.flatnonzero(best[i] < 0)[: len(free)]
+        out[i, spots] = free[: len(spots)]
     return out
 
-def judge(
-    quality: Mapping[str, np.ndarray],  # name: NDCG per customer
-    rivals: Sequence[str],              # the plain ones; the last of them, unless another is clearly better
-) -> tuple[str, str, float]:            # who answers, the plain rival to beat, the mean lead over it
-    "The surest lead over the plain rival, or else that rival."
-    rival = max(rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r)))
-    best = max((name for name in quality if name not in rivals), key=lambda n: sure_lead(quality[n], quality[rival]))
-    if sure_lead(quality[best], quality[rival]) <= 0: return rival, rival, 0.0
+
+def judge(quality: Mapping[str, np.ndarray], rivals: Sequence[str]) -> tuple[str, str, float]:
+    """The surest lead over the plain rival, or else that rival.
+
+    Parameters
+    ----------
+    quality : Mapping[str, np.ndarray]
+        Name: NDCG per customer.
+    rivals : Sequence[str]
+        The plain ones; the last of them, unless another is clearly better.
+
+    Returns
+    -------
+    tuple[str, str, float]
+        Who answers, the plain rival to beat, the mean lead over it.
+    """
+    rival = max(
+        rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r))
+    )
+    best = max(
+        (name for name in quality if name not in rivals),
+        key=lambda n: sure_lead(quality[n], quality[rival]),
+    )
+    if sure_lead(quality[best], quality[rival]) <= 0:
+        return rival, rival, 0.0
     return best, rival, float((quality[best] - quality[rival]).mean())
 
-def sure_lead(
-    a: np.ndarray,        # NDCG per customer
-    b: np.ndarray,        # of the same customers, another model
-    errors: float = 1.64, # standard errors that are taken off
-) -> float:               # above zero: the lead is more than chance
-    "Mean difference minus some standard errors."
+
+def sure_lead(a: np.ndarray, b: np.ndarray, errors: float = 1.64) -> float:
+    """Mean difference minus some standard errors.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        NDCG per customer.
+    b : np.ndarray
+        Of the same customers, another model.
+    errors : float, default 1.64
+        Standard errors that are taken off.
+
+    Returns
+    -------
+    float
+        Above zero: the lead is more than chance.
+    """
     return float((a - b).mean() - errors * (a - b).std() / np.sqrt(len(a)))
 
 # %% ../../nbs/04j_ranker.ipynb #96b4732c
-def fit_curve(
-    numbers: np.ndarray,  # cases × numbers
-    happened: np.ndarray, # true or false per case
-) -> np.ndarray:          # an offset, then a weight per number
-    "Logistic regression with a light ridge."
+def fit_curve(numbers: np.ndarray, happened: np.ndarray) -> np.ndarray:
+    """Logistic regression with a light ridge.
+
+    Parameters
+    ----------
+    numbers : np.ndarray
+        Cases × numbers.
+    happened : np.ndarray
+        True or false per case.
+
+    Returns
+    -------
+    np.ndarray
+        An offset, then a weight per number.
+    """
     x = np.column_stack([np.ones(len(numbers)), numbers]).astype(float)
     y = happened.astype(float)
+
     def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
         z = x @ w
-        return float((np.logaddexp(0, z) - y * z).sum() + w[1:] @ w[1:] / 2), x.T @ (expit(z) - y) + np.concatenate([[0], w[1:]])
-    begin = np.zeros(x.shape[1])
-    begin[0] = np.log((y.sum() + .5) / (len(y) - y.sum() + .5))
-    with threadpool_limits(1): return minimize(cost, begin, jac=True, method="L-BFGS-B").x
+        return float((np.logaddexp(0, z) - y * z).sum() + w[1:] @ w[1:] / 2), x.T @ (
+            expit(z) - y
+        ) + np.concatenate([[0], w[1:]])
 
-def on_curve(
-    curve: np.ndarray,    # from `fit_curve`
-    numbers: np.ndarray,  # cases × numbers
-) -> np.ndarray:          # 0 to 1
-    "The chance of each case."
+    begin = np.zeros(x.shape[1])
+    begin[0] = np.log((y.sum() + 0.5) / (len(y) - y.sum() + 0.5))
+    with threadpool_limits(1):
+        return minimize(cost, begin, jac=True, method="L-BFGS-B").x
+
+
+def on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The chance of each case.
+
+    Parameters
+    ----------
+    curve : np.ndarray
+        From `fit_curve`.
+    numbers : np.ndarray
+        Cases × numbers.
+
+    Returns
+    -------
+    np.ndarray
+        0 to 1.
+    """
     return expit(curve[0] + numbers @ curve[1:])
 
-def log_share(
-    scores: np.ndarray,     # per pair
-    customers: np.ndarray,  # per pair, in blocks
-) -> np.ndarray:            # logarithm of the share within the customer's pairs
-    "The softmax of each customer's scores, as a logarithm."
-    if not len(scores): return scores
+
+def log_share(scores: np.ndarray, customers: np.ndarray) -> np.ndarray:
+    """The softmax of each customer's scores, as a logarithm.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Per pair.
+    customers : np.ndarray
+        Per pair, in blocks.
+
+    Returns
+    -------
+    np.ndarray
+        Logarithm of the share within the customer's pairs.
+    """
+    if not len(scores):
+        return scores
     starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
     size = np.diff(np.append(starts, len(scores)))
     top = np.repeat(np.maximum.reduceat(scores, starts), size)
@@ -263,50 +512,80 @@ def log_share(
 
 # %% ../../nbs/04j_ranker.ipynb #10ec7653
 class Ranker(Recommender):
-    "Evidence of many models, weighed by a ranker that is trained on last month; simpler models where it does not prove itself."
+    """Evidence of many models, weighed by a ranker that is trained on last month; simpler models
+    where it does not prove itself.
+    """
+
     method = "ranker"
     relative = False
     two_tasks = True
     learned = ("evidence_", "nets_", "curves_", "choice_", "checks_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        "`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above whom there are no neighbours."
-        self.neighbours, self.items, self.many = neighbours, items, many
+        """`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above
+        whom there are no neighbours.
+        """
+        self.neighbours = neighbours
+        self.items = items
+        self.many = many
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "Fit the evidence, learn from the last months, and decide who answers."
+        """Fit the evidence, learn from the last months, and decide who answers."""
         settings = {"neighbours": self.neighbours, "items": self.items, "many": self.many}
-        self.nets_, self.curves_, self.choice_, self.checks_ = {}, {}, {}, {}
+        self.nets_ = {}
+        self.curves_ = {}
+        self.choice_ = {}
+        self.checks_ = {}
         past = months(self.data_, products, settings)
-        for task in TASKS: learn_task(self, task, past)
+        for task in TASKS:
+            learn_task(self, task, past)
         self.evidence_ = Evidence(**settings).fit(self.data_, products)
         self.notes_ += [*self.evidence_.notes_, *(said(self, task) for task in TASKS)]
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
-        "The chances of the nominated products, or what the simpler model says."
+        """The chances of the nominated products, or what the simpler model says."""
         return task_scores(self, rows, "discovery" if discovery else "any")
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "The chances for any purchase."
+        """The chances for any purchase."""
         return self._task_scores(rows, False)
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "The strongest piece of evidence in words."
+        """The strongest piece of evidence in words."""
         return evidence_reasons(self.evidence_, rows, columns)
 
-    def recommend(self, customers: Sequence[str] | str | None = None, k: int = 10, exclude_purchased: bool = False, *args: object, **options: object) -> pd.DataFrame:
-        "As every model; the column `method` names who answered: ranker, blend, personal or popular."
+    def recommend(
+        self,
+        customers: Sequence[str] | str | None = None,
+        k: int = 10,
+        exclude_purchased: bool = False,
+        *args: object,
+        **options: object,
+    ) -> pd.DataFrame:
+        """As every model; the column `method` names who answered: ranker, blend, personal or
+        popular.
+        """
         table = super().recommend(customers, k, exclude_purchased, *args, **options)
         choice = self.choice_["discovery" if exclude_purchased else "any"].split()[0]
-        return table if choice == "ranker" else table.assign(method=table["method"].where(table["method"] != self.method, choice))
+        return (
+            table
+            if choice == "ranker"
+            else table.assign(method=table["method"].where(table["method"] != self.method, choice))
+        )
 
 # %% ../../nbs/04j_ranker.ipynb #d46feabb
-def learn_task(
-    model: Ranker,       # gets nets_, curves_, choice_ and checks_
-    task: str,           # "any" or "discovery"
-    past: list[Month],   # from `months`
-) -> None:
-    "Learn from the older months, check on the last, decide; then learn from the last as well."
+def learn_task(model: Ranker, task: str, past: list[Month]) -> None:
+    """Learn from the older months, check on the last, decide; then learn from the last as well.
+
+    Parameters
+    ----------
+    model : Ranker
+        Gets nets_, curves_, choice_ and checks_.
+    task : str
+        "any" or "discovery".
+    past : list[Month]
+        From `months`.
+    """
     past = [m for m in past if len(m.customers(task))]
     few = sum(len(m.customers(task)) for m in past[:1]) < ENOUGH
     groups = [m.pairs(task, MOST if few or not i else TRIAL) for i, m in enumerate(past)]
@@ -317,68 +596,158 @@ def learn_task(
     older = [g for g in groups[1:] if g[4].sum() >= 5 * FEWEST]
     trial = learn_months(older) if older and bought.sum() >= 5 * FEWEST else None
     scores = None if trial is None else trial.scores(numbers)
-    quality = check_month(past[0], task, rows, None if trial is None else best_pairs(places, columns, scores, len(rows)))
+    quality = check_month(
+        past[0],
+        task,
+        rows,
+        None if trial is None else best_pairs(places, columns, scores, len(rows)),
+    )
     model.choice_[task], rival, lead = judge(quality, RIVALS[task])
-    model.checks_[task] = {"customers": len(rows), "rival": rival, "lead": lead, **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()}}
-    if model.choice_[task] != "ranker": return
-    net, known = learn_months(groups if few else groups[:1]), past[0].known
+    model.checks_[task] = {
+        "customers": len(rows),
+        "rival": rival,
+        "lead": lead,
+        **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()},
+    }
+    if model.choice_[task] != "ranker":
+        return
+    net = learn_months(groups if few else groups[:1])
+    known = past[0].known
     model.nets_[task] = [net.middle, net.scale, net.weights]
-    model.curves_[task] = [fit_curve(log_share(scores, places)[:, None], bought), fit_curve(past[0].evidence.people_[known, :3], past[0].came[known])]
+    model.curves_[task] = [
+        fit_curve(log_share(scores, places)[:, None], bought),
+        fit_curve(past[0].evidence.people_[known, :3], past[0].came[known]),
+    ]
 
-def learn_months(
-    groups: Sequence[tuple],  # from `Month.pairs`, one per month
-) -> Net:                     # a ranker
-    "Learn from one or more months."
+
+def learn_months(groups: Sequence[tuple]) -> Net:
+    """Learn from one or more months.
+
+    Parameters
+    ----------
+    groups : Sequence[tuple]
+        From `Month.pairs`, one per month.
+
+    Returns
+    -------
+    Net
+        A ranker.
+    """
     offset = np.cumsum([0, *(len(g[0]) for g in groups)])
     who = np.concatenate([g[1] + o for g, o in zip(groups, offset)])
-    return learn_order(np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups]), who)
+    return learn_order(
+        np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups]), who
+    )
+
 
 def check_month(
-    month: Month,               # evidence and truth
-    task: str,                  # "any" or "discovery"
-    rows: np.ndarray,           # customers
-    lists: np.ndarray | None,   # the ranker's, customers × 10, if there is one
-) -> dict[str, np.ndarray]:     # name: NDCG per customer
-    "How the ranker, the blend and the plain rivals did."
+    month: Month, task: str, rows: np.ndarray, lists: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """How the ranker, the blend and the plain rivals did.
+
+    Parameters
+    ----------
+    month : Month
+        Evidence and truth.
+    task : str
+        "any" or "discovery".
+    rows : np.ndarray
+        Customers.
+    lists : np.ndarray | None
+        The ranker's, customers × 10, if there is one.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        Name: NDCG per customer.
+    """
     truth = month.truth[task][rows]
     found = plain_lists(month, task, rows) | ({} if lists is None else {"ranker": lists})
-    return {name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in found.items()}
+    return {
+        name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in found.items()
+    }
 
 # %% ../../nbs/04j_ranker.ipynb #6f501248
-def task_scores(
-    model: Ranker,      # fitted
-    rows: np.ndarray,   # a block of customers
-    task: str,          # "any" or "discovery"
-) -> sp.csr_matrix:     # block × products, 0 to 1
-    "What the chosen model says."
-    evidence, choice, shape = model.evidence_, model.choice_[task], (len(rows), len(model.evidence_.facts_))
-    if choice == "personal": return unit_max(evidence.personal_[rows])
-    if choice == "blend": return unit_max(evidence._task_scores(rows, TASKS[task]))
+def task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
+    """What the chosen model says.
+
+    Parameters
+    ----------
+    model : Ranker
+        Fitted.
+    rows : np.ndarray
+        A block of customers.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    sp.csr_matrix
+        Block × products, 0 to 1.
+    """
+    evidence = model.evidence_
+    choice = model.choice_[task]
+    shape = (len(rows), len(model.evidence_.facts_))
+    if choice == "personal":
+        return unit_max(evidence.personal_[rows])
+    if choice == "blend":
+        return unit_max(evidence._task_scores(rows, TASKS[task]))
     if choice != "ranker":
         return head_scores(popular_buyers(evidence, choice), shape[0])
     out = [chances(model, block, task) for block in blocks(rows, shape[1], height=256)]
     return sp.vstack(out, format="csr") if out else sp.csr_matrix(shape, dtype=np.float32)
 
-def chances(
-    model: Ranker,      # fitted, with nets for the task
-    rows: np.ndarray,   # a block of customers
-    task: str,          # "any" or "discovery"
-) -> sp.csr_matrix:     # block × products, the chance of a purchase in the next 30 days
-    "Nominate, describe, weigh."
+
+def chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
+    """Nominate, describe, weigh.
+
+    Parameters
+    ----------
+    model : Ranker
+        Fitted, with nets for the task.
+    rows : np.ndarray
+        A block of customers.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    sp.csr_matrix
+        Block × products, the chance of a purchase in the next 30 days.
+    """
     places, columns, numbers = describe(model.evidence_, rows, TASKS[task])
     scores = Net(*model.nets_[task]).scores(numbers)
     buys, comes = model.curves_[task]
     share = np.round(log_share(scores.astype(float), places), 4)[:, None]
-    chance = on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share) * on_curve(comes, model.evidence_.people_[rows, :3])[places]
-    return sp.csr_matrix((np.maximum(chance, 1e-9).astype(np.float32), (places, columns)), shape=(len(rows), len(model.evidence_.facts_)))
+    chance = (
+        on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share)
+        * on_curve(comes, model.evidence_.people_[rows, :3])[places]
+    )
+    return sp.csr_matrix(
+        (np.maximum(chance, 1e-9).astype(np.float32), (places, columns)),
+        shape=(len(rows), len(model.evidence_.facts_)),
+    )
 
 # %% ../../nbs/04j_ranker.ipynb #35955385
-def said(
-    model: Ranker,  # fitted
-    task: str,      # "any" or "discovery"
-) -> str:           # a sentence for `notes_`
-    "Who answers a task, and why."
-    choice, check = model.choice_[task], model.checks_.get(task)
-    if check is None: return f"{task}: the untrained blend answers, because there is too little history to learn from."
-    if choice == check["rival"]: return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers of the last month."
+def said(model: Ranker, task: str) -> str:
+    """Who answers a task, and why.
+
+    Parameters
+    ----------
+    model : Ranker
+        Fitted.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    str
+        A sentence for `notes_`.
+    """
+    choice = model.choice_[task]
+    check = model.checks_.get(task)
+    if check is None:
+        return f"{task}: the untrained blend answers, because there is too little history to learn from."
+    if choice == check["rival"]:
+        return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers of the last month."
     return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers of the last month, from which it had not learned."

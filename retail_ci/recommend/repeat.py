@@ -4,11 +4,14 @@
 
 # %% ../../nbs/04h_repeat.ipynb #01c1d185
 from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from dataclasses import dataclass
 from scipy.special import ndtr
+
 from ..core.errors import DataError
 from .base import Recommender
 from .baselines import repeat_reasons
@@ -21,64 +24,133 @@ __all__ = ['LEAN', 'LONGEST', 'SPREAD', 'Habits', 'habits', 'usual_gaps', 'again
 # %% ../../nbs/04h_repeat.ipynb #6caae764
 @dataclass(frozen=True)
 class Habits:
-    "A customer's history with each product she bought; one entry per filled cell of the table, in its order."
-    rows: np.ndarray      # customer
-    columns: np.ndarray   # product
-    times: np.ndarray     # purchases
-    last: np.ndarray      # days since the last
-    first: np.ndarray     # days since the first
-    starts: np.ndarray    # where each cell's purchases begin among those of known customers
-    ages: np.ndarray      # days since each purchase of a known customer, newest first within a cell
+    """A customer's history with each product she bought; one entry per filled cell of the table, in
+    its order.
+    """
+
+    rows: np.ndarray  # customer
+    columns: np.ndarray  # product
+    times: np.ndarray  # purchases
+    last: np.ndarray  # days since the last
+    first: np.ndarray  # days since the first
+    starts: np.ndarray  # where each cell's purchases begin among those of known customers
+    ages: np.ndarray  # days since each purchase of a known customer, newest first within a cell
 
     @property
     def gap(self) -> np.ndarray:
-        "Mean days between two purchases; 0 for what was bought once."
+        """Mean days between two purchases; 0 for what was bought once."""
         return (self.first - self.last) / np.maximum(self.times - 1, 1)
 
     def decayed(self, half_life: float) -> np.ndarray:
-        "Purchases per cell, one of `half_life` days ago counting half."
-        return np.add.reduceat(0.5 ** (self.ages / half_life), self.starts) if len(self.starts) else np.zeros(0)
+        """Purchases per cell, one of `half_life` days ago counting half."""
+        return (
+            np.add.reduceat(0.5 ** (self.ages / half_life), self.starts)
+            if len(self.starts)
+            else np.zeros(0)
+        )
 
-def habits(
-    data: Interactions,  # who bought what and when
-) -> Habits:             # one entry per customer and product
-    "Every customer's history with every product she bought."
+
+def habits(data: Interactions) -> Habits:
+    """Every customer's history with every product she bought.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+
+    Returns
+    -------
+    Habits
+        One entry per customer and product.
+    """
     known = np.searchsorted(data.rows, 0)
-    key, ages, rows, columns = data.keys[known:], data.age[known:], data.rows[known:], data.columns[known:]
-    starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])) if len(key) else np.zeros(0, np.int64)
-    ends = np.concatenate([starts[1:], [len(key)]])[:len(starts)] - 1
-    return Habits(rows[starts], columns[starts], (ends - starts + 1).astype(float), ages[starts], ages[ends], starts, ages)
+    key = data.keys[known:]
+    ages = data.age[known:]
+    rows = data.rows[known:]
+    columns = data.columns[known:]
+    starts = (
+        np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+        if len(key)
+        else np.zeros(0, np.int64)
+    )
+    ends = np.concatenate([starts[1:], [len(key)]])[: len(starts)] - 1
+    return Habits(
+        rows[starts],
+        columns[starts],
+        (ends - starts + 1).astype(float),
+        ages[starts],
+        ages[ends],
+        starts,
+        ages,
+    )
 
 # %% ../../nbs/04h_repeat.ipynb #351c3295
 LEAN = 5.0  # customers' worth of the shop's average that each product starts with
 
-def usual_gaps(
-    found: Habits,   # from `habits`
-    products: int,   # how many there are
-) -> np.ndarray:     # days, at least 1
-    "The usual days between two purchases of each product."
+
+def usual_gaps(found: Habits, products: int) -> np.ndarray:
+    """The usual days between two purchases of each product.
+
+    Parameters
+    ----------
+    found : Habits
+        From `habits`.
+    products : int
+        How many there are.
+
+    Returns
+    -------
+    np.ndarray
+        Days, at least 1.
+    """
     again = found.times > 1
     logs = np.log(np.maximum(found.gap[again], 1))
     middle = logs.mean() if len(logs) else np.log(30)
     column = found.columns[again]
-    return np.exp((np.bincount(column, logs, products) + LEAN * middle) / (np.bincount(column, minlength=products) + LEAN))
+    return np.exp(
+        (np.bincount(column, logs, products) + LEAN * middle)
+        / (np.bincount(column, minlength=products) + LEAN)
+    )
 
-def again_shares(
-    found: Habits,   # from `habits`
-    products: int,   # how many there are
-) -> np.ndarray:     # 0 to 1
-    "The share of each product's buyers who bought it again."
+
+def again_shares(found: Habits, products: int) -> np.ndarray:
+    """The share of each product's buyers who bought it again.
+
+    Parameters
+    ----------
+    found : Habits
+        From `habits`.
+    products : int
+        How many there are.
+
+    Returns
+    -------
+    np.ndarray
+        0 to 1.
+    """
     again = found.times > 1
     overall = again.mean() if len(again) else 0.0
-    return (np.bincount(found.columns[again], minlength=products) + LEAN * overall) / (np.bincount(found.columns, minlength=products) + LEAN)
+    return (np.bincount(found.columns[again], minlength=products) + LEAN * overall) / (
+        np.bincount(found.columns, minlength=products) + LEAN
+    )
 
 # %% ../../nbs/04h_repeat.ipynb #de25f39f
 LONGEST = 10  # habits of more purchases count like this many
 
-def habit_shares(
-    found: Habits,   # from `habits`
-) -> np.ndarray:     # LONGEST + 1 shares; entry n: of those with n purchases of a product, who made one more
-    "How likely a habit of n purchases goes on."
+
+def habit_shares(found: Habits) -> np.ndarray:
+    """How likely a habit of n purchases goes on.
+
+    Parameters
+    ----------
+    found : Habits
+        From `habits`.
+
+    Returns
+    -------
+    np.ndarray
+        LONGEST + 1 shares; entry n: of those with n purchases of a product, who made one more.
+    """
     reached = np.array([(found.times >= n).sum() for n in range(LONGEST + 2)], dtype=float)
     overall = reached[2:].sum() / max(reached[1:-1].sum(), 1)
     shares = (reached[1:] + LEAN * overall) / (reached[:-1] + LEAN)
@@ -88,53 +160,92 @@ def habit_shares(
 # %% ../../nbs/04h_repeat.ipynb #015f8caa
 SPREAD = 0.9  # standard deviation of the log of a gap within one habit
 
+
 def chance_in_time(
-    silence: np.ndarray,    # days since the last purchase
-    gap: np.ndarray,        # usual days between two
-    goes_on: np.ndarray,    # chance that the habit goes on, judged on the day of the last purchase
-    horizon: float = 30,    # days that we look ahead
-) -> np.ndarray:            # 0 to 1
-    "The chance of a purchase within `horizon` days."
-    before = lambda days: ndtr((np.log(np.maximum(days, 1e-9)) - np.log(gap)) / SPREAD)
+    silence: np.ndarray, gap: np.ndarray, goes_on: np.ndarray, horizon: float = 30
+) -> np.ndarray:
+    """The chance of a purchase within `horizon` days.
+
+    Parameters
+    ----------
+    silence : np.ndarray
+        Days since the last purchase.
+    gap : np.ndarray
+        Usual days between two.
+    goes_on : np.ndarray
+        Chance that the habit goes on, judged on the day of the last purchase.
+    horizon : float, default 30
+        Days that we look ahead.
+
+    Returns
+    -------
+    np.ndarray
+        0 to 1.
+    """
+
+    def before(days):
+        return ndtr((np.log(np.maximum(days, 1e-9)) - np.log(gap)) / SPREAD)
+
     reached = before(silence)
-    return goes_on * (before(silence + horizon) - reached) / (goes_on * (1 - reached) + 1 - goes_on + 1e-12)
+    return (
+        goes_on
+        * (before(silence + horizon) - reached)
+        / (goes_on * (1 - reached) + 1 - goes_on + 1e-12)
+    )
 
 # %% ../../nbs/04h_repeat.ipynb #43f70da2
 class RepeatRecommender(Recommender):
-    "What the customer will buy again within some days, given how often and how long ago she bought it."
+    """What the customer will buy again within some days, given how often and how long ago she
+    bought it.
+    """
+
     method = "repeat"
     relative = False
     learned = ("gaps_", "again_", "shares_")
 
     def __init__(self, horizon: float = 30):
-        "`horizon`: days that we look ahead."
-        if not horizon > 0: raise DataError(f"horizon must be a positive number of days, got {horizon}.")
+        """`horizon`: days that we look ahead."""
+        if not horizon > 0:
+            raise DataError(f"horizon must be a positive number of days, got {horizon}.")
         self.horizon = horizon
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        "What products are like, and how long habits last."
-        found, width = habits(self.base_), len(self.base_.product_ids)
-        self.gaps_, self.again_, self.shares_ = usual_gaps(found, width), again_shares(found, width), habit_shares(found)
+        """What products are like, and how long habits last."""
+        found = habits(self.base_)
+        width = len(self.base_.product_ids)
+        self.gaps_ = usual_gaps(found, width)
+        self.again_ = again_shares(found, width)
+        self.shares_ = habit_shares(found)
         self._update()
 
     def _update(self) -> None:
-        "Each customer's chances."
+        """Each customer's chances."""
         found = habits(self.data_)
-        self.chances_ = to_csr(self.chance(found), found.rows, found.columns, self.data_.counts.shape)
+        self.chances_ = to_csr(
+            self.chance(found), found.rows, found.columns, self.data_.counts.shape
+        )
 
     def own_gap(self, found: Habits) -> np.ndarray:
-        "The days between two purchases: the product's, and the customer's own as far as she has shown it."
-        return np.maximum((found.gap * (found.times - 1) + self.gaps_[found.columns]) / found.times, 1)
+        """The days between two purchases: the product's, and the customer's own as far as she has
+        shown it.
+        """
+        return np.maximum(
+            (found.gap * (found.times - 1) + self.gaps_[found.columns]) / found.times, 1
+        )
 
     def chance(self, found: Habits) -> np.ndarray:
-        "The chance of one more purchase within the horizon, per habit."
-        goes_on = np.where(found.times > 1, self.shares_[np.minimum(found.times, LONGEST).astype(int)], self.again_[found.columns])
+        """The chance of one more purchase within the horizon, per habit."""
+        goes_on = np.where(
+            found.times > 1,
+            self.shares_[np.minimum(found.times, LONGEST).astype(int)],
+            self.again_[found.columns],
+        )
         return chance_in_time(found.last, self.own_gap(found), goes_on, self.horizon)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
-        "The chances of these customers."
+        """The chances of these customers."""
         return self.chances_[rows]
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        "How often, how regularly, how long ago."
+        """How often, how regularly, how long ago."""
         return repeat_reasons(self.data_, rows, columns)

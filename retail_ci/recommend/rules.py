@@ -4,12 +4,15 @@
 
 # %% ../../nbs/04b_rules.ipynb #0990801d
 from __future__ import annotations
+
 import dataclasses
-import numpy as np
-import pandas as pd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.errors import DataError, unknown
 from .interactions import as_ids, check_products
 
@@ -19,82 +22,182 @@ __all__ = ['TEXT_COLUMNS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shel
 # %% ../../nbs/04b_rules.ipynb #fd6ceeb2
 @dataclass(frozen=True)
 class Rules:
-    "What may stand on a list; everything that is not sensitive, unless said otherwise."
-    allow: Sequence[str] | None = None        # only these products
-    block: Sequence[str] = ()                 # none of these: out of stock, on prescription only
-    block_for: pd.DataFrame | None = None     # not for these customers: a table customer_id, product_id
-    categories: Sequence[str] | Mapping[str, Sequence[str]] | None = None  # only these: names of `category`, or column: names
-    without_categories: Sequence[str] | Mapping[str, Sequence[str]] = ()   # none of these, likewise
-    max_per_category: int | None = None       # at most so many lines of one category
-    include_sensitive: bool = False           # whether sensitive products may appear
+    """What may stand on a list; everything that is not sensitive, unless said otherwise."""
+
+    allow: Sequence[str] | None = None  # only these products
+    block: Sequence[str] = ()  # none of these: out of stock, on prescription only
+    block_for: pd.DataFrame | None = (
+        None  # not for these customers: a table customer_id, product_id
+    )
+    categories: Sequence[str] | Mapping[str, Sequence[str]] | None = (
+        None  # only these: names of `category`, or column: names
+    )
+    without_categories: Sequence[str] | Mapping[str, Sequence[str]] = ()  # none of these, likewise
+    max_per_category: int | None = None  # at most so many lines of one category
+    include_sensitive: bool = False  # whether sensitive products may appear
 
     def __post_init__(self) -> None:
-        "Raise `DataError` for a cap or a table that makes no sense."
-        if self.max_per_category is not None: check_k(self.max_per_category, "max_per_category")
+        """Raise `DataError` for a cap or a table that makes no sense."""
+        if self.max_per_category is not None:
+            check_k(self.max_per_category, "max_per_category")
         if self.block_for is not None:
             for name in ("customer_id", "product_id"):
-                if name not in self.block_for: raise DataError(unknown("column", name, list(self.block_for.columns), "block_for"))
+                if name not in self.block_for:
+                    raise DataError(
+                        unknown("column", name, list(self.block_for.columns), "block_for")
+                    )
 
-def check_k(
-    k: int,            # length of a list, or a cap
-    name: str = "k",   # what it is called
-) -> int:              # the same
-    "Raise `DataError` unless `k` is a whole number of at least 1."
-    if isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k >= 1: return int(k)
+
+def check_k(k: int, name: str = "k") -> int:
+    """Raise `DataError` unless `k` is a whole number of at least 1.
+
+    Parameters
+    ----------
+    k : int
+        Length of a list, or a cap.
+    name : str, default "k"
+        What it is called.
+
+    Returns
+    -------
+    int
+        The same.
+    """
+    if isinstance(k, (int, np.integer)) and not isinstance(k, bool) and k >= 1:
+        return int(k)
     raise DataError(f"{name} must be a whole number of at least 1, got {k!r}.")
 
 # %% ../../nbs/04b_rules.ipynb #281f41de
-def make_rules(
-    rules: Rules | None,         # rules made before
-    options: Mapping[str, Any],  # fields of `Rules` by name
-) -> Rules:                      # both together; the options win
-    "Rules from an object, from keywords, or from both."
+def make_rules(rules: Rules | None, options: Mapping[str, Any]) -> Rules:
+    """Rules from an object, from keywords, or from both.
+
+    Parameters
+    ----------
+    rules : Rules | None
+        Rules made before.
+    options : Mapping[str, Any]
+        Fields of `Rules` by name.
+
+    Returns
+    -------
+    Rules
+        Both together; the options win.
+    """
     names = [f.name for f in dataclasses.fields(Rules)]
     for name in options:
-        if name not in names: raise DataError(unknown("rule", name, names, "recommend"))
+        if name not in names:
+            raise DataError(unknown("rule", name, names, "recommend"))
     return dataclasses.replace(rules or Rules(), **options)
 
 # %% ../../nbs/04b_rules.ipynb #1f2bc1ce
-TEXT_COLUMNS = ("category", "subcategory", "department", "brand", "manufacturer")  # what a product may be described by
+TEXT_COLUMNS = (
+    "category",
+    "subcategory",
+    "department",
+    "brand",
+    "manufacturer",
+)  # what a product may be described by
+
 
 @dataclass(frozen=True)
 class Shelf:
-    "What is written on the products: for each text column the names, and the number of the name per product."
-    names: dict[str, pd.Index]     # column: its distinct names, sorted
-    codes: dict[str, np.ndarray]   # column: number of the name per product, -1 where there is none
+    """What is written on the products: for each text column the names, and the number of the name
+    per product.
+    """
 
-def make_shelf(
-    products: pd.DataFrame | None,  # a products table
-    product_ids: pd.Index,          # the columns of the matrix
-) -> Shelf:                         # in the order of `product_ids`
-    "Number the categories, brands and so on of each product."
-    if products is None: return Shelf({}, {})
+    names: dict[str, pd.Index]  # column: its distinct names, sorted
+    codes: dict[str, np.ndarray]  # column: number of the name per product, -1 where there is none
+
+
+def make_shelf(products: pd.DataFrame | None, product_ids: pd.Index) -> Shelf:
+    """Number the categories, brands and so on of each product.
+
+    Parameters
+    ----------
+    products : pd.DataFrame | None
+        A products table.
+    product_ids : pd.Index
+        The columns of the matrix.
+
+    Returns
+    -------
+    Shelf
+        In the order of `product_ids`.
+    """
+    if products is None:
+        return Shelf({}, {})
     table = check_products(products).set_index("product_id").reindex(product_ids)
-    found = {name: pd.factorize(table[name].astype("str"), sort=True) for name in TEXT_COLUMNS if name in table and table[name].notna().any()}
-    return Shelf({n: pd.Index(names, dtype="str") for n, (_, names) in found.items()}, {n: codes.astype(np.int32) for n, (codes, _) in found.items()})
+    found = {
+        name: pd.factorize(table[name].astype("str"), sort=True)
+        for name in TEXT_COLUMNS
+        if name in table and table[name].notna().any()
+    }
+    return Shelf(
+        {n: pd.Index(names, dtype="str") for n, (_, names) in found.items()},
+        {n: codes.astype(np.int32) for n, (codes, _) in found.items()},
+    )
 
 # %% ../../nbs/04b_rules.ipynb #fa39fd9b
 def select(
-    shelf: Shelf,             # what is written on the products
-    product_ids: pd.Index,    # the columns of the matrix
-    wanted: Sequence[str] | Mapping[str, Sequence[str]],  # names of `category`, or column: names; `product_id` is a column too
-    what: str,                # who asks, for the message
-) -> np.ndarray:              # per product: true if one of the names fits
-    "The products that carry one of these names."
+    shelf: Shelf,
+    product_ids: pd.Index,
+    wanted: Sequence[str] | Mapping[str, Sequence[str]],
+    what: str,
+) -> np.ndarray:
+    """The products that carry one of these names.
+
+    Parameters
+    ----------
+    shelf : Shelf
+        What is written on the products.
+    product_ids : pd.Index
+        The columns of the matrix.
+    wanted : Sequence[str] | Mapping[str, Sequence[str]]
+        Names of `category`, or column: names; `product_id` is a column too.
+    what : str
+        Who asks, for the message.
+
+    Returns
+    -------
+    np.ndarray
+        Per product: true if one of the names fits.
+    """
     found = np.zeros(len(product_ids), dtype=bool)
     for column, values in (wanted if isinstance(wanted, Mapping) else {"category": wanted}).items():
         values = texts(values)
-        if column == "product_id": found |= product_ids.isin(values); continue
-        if not values: continue
+        if column == "product_id":
+            found |= product_ids.isin(values)
+            continue
+        if not values:
+            continue
         if column not in shelf.names:
-            raise DataError(f"{what} speaks of {column!r}, which the products table does not hold (it describes products by: {', '.join(shelf.names) or 'nothing'}); correct the name or fit with a products table.")
+            raise DataError(
+                f"{what} speaks of {column!r}, which the products table does not hold (it "
+                f"describes products by: {', '.join(shelf.names) or 'nothing'}); correct the name "
+                "or fit with a products table."
+            )
         for value in values:
-            if value not in shelf.names[column]: raise DataError(unknown(column, value, shelf.names[column].tolist()[:50], what))
+            if value not in shelf.names[column]:
+                raise DataError(unknown(column, value, shelf.names[column].tolist()[:50], what))
         found |= np.isin(shelf.codes[column], shelf.names[column].get_indexer(values))
     return found
 
-def texts(
-    values: Sequence[str] | str,  # one id or several
-) -> list[str]:                   # as text, without what is missing
-    "Ids or names as a list of text."
-    return as_ids(pd.Series([values] if isinstance(values, str) else list(values), dtype=object)).dropna().tolist()
+
+def texts(values: Sequence[str] | str) -> list[str]:
+    """Ids or names as a list of text.
+
+    Parameters
+    ----------
+    values : Sequence[str] | str
+        One id or several.
+
+    Returns
+    -------
+    list[str]
+        As text, without what is missing.
+    """
+    return (
+        as_ids(pd.Series([values] if isinstance(values, str) else list(values), dtype=object))
+        .dropna()
+        .tolist()
+    )

@@ -4,12 +4,14 @@
 
 # %% ../../nbs/10_charts.ipynb #493907a8
 from __future__ import annotations
+
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from ..core.formats import count, day, money, month, share, SPEECH, sql_text
+
+from ..core.formats import SPEECH, count, day, money, month, share, sql_text
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
 
 # %% auto #0
@@ -18,190 +20,650 @@ __all__ = ['SCALE', 'MEASURES', 'CELLS_SQL', 'POINTS_SQL', 'SHELF_SQL', 'PARETO_
            'backtest_chart', 'table_rows', 'shop_charts', 'charts_of']
 
 # %% ../../nbs/10_charts.ipynb #38de6f97
-def chart(
-    traces: Sequence[Mapping],  # what is drawn, in plotly's terms
-    x: str = "",                # title of the horizontal axis, with its unit
-    y: str = "",                # title of the vertical axis, with its unit
-    **layout: Any,              # more of plotly's layout
-) -> dict:                      # `data` and `layout`
-    "A chart in the house style, as plotly's script reads it."
+def chart(traces: Sequence[Mapping], x: str = "", y: str = "", **layout: Any) -> dict:
+    """A chart in the house style, as plotly's script reads it.
+
+    Parameters
+    ----------
+    traces : Sequence[Mapping]
+        What is drawn, in plotly's terms.
+    x : str, default ""
+        Title of the horizontal axis, with its unit.
+    y : str, default ""
+        Title of the vertical axis, with its unit.
+    **layout : Any
+        More of plotly's layout.
+
+    Returns
+    -------
+    dict
+        `data` and `layout`.
+    """
     at = SPEECH[0]
-    axis = lambda title: {"title": {"text": title}, "automargin": True, "zeroline": False}
-    base = {"xaxis": axis(x), "yaxis": axis(y), "margin": {"l": 10, "r": 10, "t": 30, "b": 10}, "separators": at.decimal + at.thousands,
-            "hovermode": "closest",
-            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}}  # at the foot of the box: measured from the plot, it would fall on the axis when the window changes
+
+    def axis(title):
+        return {"title": {"text": title}, "automargin": True, "zeroline": False}
+
+    base = {
+        "xaxis": axis(x),
+        "yaxis": axis(y),
+        "margin": {"l": 10, "r": 10, "t": 30, "b": 10},
+        "separators": at.decimal + at.thousands,
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        # at the foot of the box: measured from the plot, it would fall on the axis when the window
+        # changes
+    }
     return {"data": [dict(t) for t in traces], "layout": base | layout}
 
 # %% ../../nbs/10_charts.ipynb #8aca0a0b
-def plain(
-    text: Any,  # a name from the data
-) -> str:       # the same as text for plotly
-    "Write a name so that plotly shows it and reads no HTML in it."
+def plain(text: Any) -> str:
+    """Write a name so that plotly shows it and reads no HTML in it.
+
+    Parameters
+    ----------
+    text : Any
+        A name from the data.
+
+    Returns
+    -------
+    str
+        The same as text for plotly.
+    """
     return html.escape(str(text), quote=False)
 
-def colour_of(
-    segment: str,  # its name
-) -> str:          # its colour
-    "The colour of a segment; groups without a name share one."
-    return SEGMENTS.get(segment, {"Gone": "#B0B7C0", "Not yet a customer": "#D5DAE0"}.get(segment, SEGMENTS["Unnamed"]))
+
+def colour_of(segment: str) -> str:
+    """The colour of a segment; groups without a name share one.
+
+    Parameters
+    ----------
+    segment : str
+        Its name.
+
+    Returns
+    -------
+    str
+        Its colour.
+    """
+    return SEGMENTS.get(
+        segment,
+        {"Gone": "#B0B7C0", "Not yet a customer": "#D5DAE0"}.get(segment, SEGMENTS["Unnamed"]),
+    )
 
 # %% ../../nbs/10_charts.ipynb #98b95fb9
-def trend_chart(
-    months: Iterable[Mapping],  # month, revenue, customers, baskets, whole; in order
-    currency: str = "",         # the sign of money
-) -> dict:                      # a chart
-    "Net revenue per month, with the customers who bought."
+def trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
+    """Net revenue per month, with the customers who bought.
+
+    Parameters
+    ----------
+    months : Iterable[Mapping]
+        Month, revenue, customers, baskets, whole; in order.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    dict
+        A chart.
+    """
     rows = list(months)
     name = [month(m["month"], short=True) for m in rows]
-    told = [f"{money(m['revenue'], currency)}<br>{count(m['customers'])} customers, {count(m['baskets'])} baskets{'' if m['whole'] else '<br>not a whole month'}" for m in rows]
-    bars = {"type": "bar", "name": "Net revenue", "x": name, "y": [round(m["revenue"], 2) for m in rows], "text": told, "textposition": "none", "hovertemplate": "%{x}<br>%{text}<extra></extra>",
-            "marker": {"color": [ACCENT if m["whole"] else PALE for m in rows]}}
-    line = {"type": "scatter", "mode": "lines+markers", "name": "Customers who bought", "x": name, "y": [m["customers"] for m in rows], "yaxis": "y2", "line": {"color": SECOND}}
-    second = {"title": {"text": "customers who bought"}, "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": True, "tickmode": "auto"}
-    out = chart([bars, line], "", f"net revenue{', ' + plain(currency) if currency else ''}", yaxis2=second)
+    told = [
+        f"{money(m['revenue'], currency)}<br>{count(m['customers'])} customers, "
+        f"{count(m['baskets'])} baskets{'' if m['whole'] else '<br>not a whole month'}"
+        for m in rows
+    ]
+    bars = {
+        "type": "bar",
+        "name": "Net revenue",
+        "x": name,
+        "y": [round(m["revenue"], 2) for m in rows],
+        "text": told,
+        "textposition": "none",
+        "hovertemplate": "%{x}<br>%{text}<extra></extra>",
+        "marker": {"color": [ACCENT if m["whole"] else PALE for m in rows]},
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "Customers who bought",
+        "x": name,
+        "y": [m["customers"] for m in rows],
+        "yaxis": "y2",
+        "line": {"color": SECOND},
+    }
+    second = {
+        "title": {"text": "customers who bought"},
+        "overlaying": "y",
+        "side": "right",
+        "rangemode": "tozero",
+        "showgrid": False,
+        "automargin": True,
+        "tickmode": "auto",
+    }
+    out = chart(
+        [bars, line], "", f"net revenue{', ' + plain(currency) if currency else ''}", yaxis2=second
+    )
     out["layout"]["xaxis"]["type"] = "category"
     return out
 
 # %% ../../nbs/10_charts.ipynb #8b241445
-SCALE = [[0, "#e3eef8"], [0.5, "#6baed6"], [1, "#08519c"]]  # from little to much on white paper; house.js has its like for dark
+SCALE = [
+    [0, "#e3eef8"],
+    [0.5, "#6baed6"],
+    [1, "#08519c"],
+]  # from little to much on white paper; house.js has its like for dark
 
-def heat_chart(
-    cells: Iterable[tuple[int, int, int, float]],  # recency score, frequency score, customers, mean spend
-    currency: str = "",  # the sign of money
-) -> dict:               # a chart
-    "Customers by recency and frequency score, coloured by what they spend on average."
+
+def heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = "") -> dict:
+    """Customers by recency and frequency score, coloured by what they spend on average.
+
+    Parameters
+    ----------
+    cells : Iterable[tuple[int, int, int, float]]
+        Recency score, frequency score, customers, mean spend.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    dict
+        A chart.
+    """
     found = {(r, f): (n, spend) for r, f, n, spend in cells}
     scores = range(1, max((max(key) for key in found), default=1) + 1)
-    value = lambda r, f, i: found.get((r, f), (0, None))[i]
-    words = lambda r, f: f"recency {r}, frequency {f}<br>{count(value(r, f, 0))} customers" + (f"<br>{money(value(r, f, 1), currency)} on average" if (r, f) in found else "")
-    grid = lambda make: [[make(r, f) for r in scores] for f in scores]
-    heat = {"type": "heatmap", "x": list(scores), "y": list(scores), "z": grid(lambda r, f: round(value(r, f, 1), 2) if (r, f) in found else None), "text": grid(lambda r, f: count(value(r, f, 0))), "texttemplate": "%{text}",
-            "customdata": grid(words), "hovertemplate": "%{customdata}<extra></extra>", "autocolorscale": True, "xgap": 2, "ygap": 2}
+
+    def value(r, f, i):
+        return found.get((r, f), (0, None))[i]
+
+    def words(r, f):
+        return f"recency {r}, frequency {f}<br>{count(value(r, f, 0))} customers" + (
+            f"<br>{money(value(r, f, 1), currency)} on average" if (r, f) in found else ""
+        )
+
+    def grid(make):
+        return [[make(r, f) for r in scores] for f in scores]
+
+    heat = {
+        "type": "heatmap",
+        "x": list(scores),
+        "y": list(scores),
+        "z": grid(lambda r, f: round(value(r, f, 1), 2) if (r, f) in found else None),
+        "text": grid(lambda r, f: count(value(r, f, 0))),
+        "texttemplate": "%{text}",
+        "customdata": grid(words),
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "autocolorscale": True,
+        "xgap": 2,
+        "ygap": 2,
+    }
     title = {"text": f"mean spend{', ' + plain(currency) if currency else ''}", "side": "top"}
-    heat["colorbar"] = {"title": title, "orientation": "h", "y": 1, "yanchor": "bottom", "thickness": 12}  # above: beside the cells it would leave a phone no room for the titles
-    return chart([heat], "recency score (highest: bought lately)", "frequency score (highest: buys often)", colorscale=dict.fromkeys(("sequential", "sequentialminus", "diverging"), SCALE))
+    heat["colorbar"] = {
+        "title": title,
+        "orientation": "h",
+        "y": 1,
+        "yanchor": "bottom",
+        "thickness": 12,
+    }  # above: beside the cells it would leave a phone no room for the titles
+    return chart(
+        [heat],
+        "recency score (highest: bought lately)",
+        "frequency score (highest: buys often)",
+        colorscale=dict.fromkeys(("sequential", "sequentialminus", "diverging"), SCALE),
+    )
 
 # %% ../../nbs/10_charts.ipynb #2aeab909
-def points_chart(
-    rows: Iterable[tuple],  # segment, pc1, pc2, customer_id, recency, frequency, monetary
-    currency: str = "",     # the sign of money
-) -> dict:                  # a chart
-    "Customers in two dimensions, a trace per segment in the house order."
+def points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
+    """Customers in two dimensions, a trace per segment in the house order.
+
+    Parameters
+    ----------
+    rows : Iterable[tuple]
+        Segment, pc1, pc2, customer_id, recency, frequency, monetary.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    dict
+        A chart.
+    """
     groups: dict[str, list[tuple]] = {}
-    for row in rows: groups.setdefault(row[0], []).append(row[1:])
-    order = sorted(groups, key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else len(SEGMENTS), s))
-    words = lambda c, r, f, m: f"{plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} purchases<br>{money(m, currency)}"
-    traces = [{"type": "scatter", "mode": "markers", "name": plain(s), "x": [round(p[0], 2) for p in groups[s]], "y": [round(p[1], 2) for p in groups[s]], "text": [words(*p[2:]) for p in groups[s]],
-               "hovertemplate": "%{text}<extra>" + plain(s) + "</extra>", "marker": {"color": colour_of(s), "size": 6, "opacity": 0.7}} for s in order]
-    return chart(traces, "first direction: more active to the right", "second direction: longer ago upwards")
+    for row in rows:
+        groups.setdefault(row[0], []).append(row[1:])
+    order = sorted(
+        groups, key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else len(SEGMENTS), s)
+    )
+
+    def words(c, r, f, m):
+        return f"{plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} purchases<br>{money(m, currency)}"
+
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": plain(s),
+            "x": [round(p[0], 2) for p in groups[s]],
+            "y": [round(p[1], 2) for p in groups[s]],
+            "text": [words(*p[2:]) for p in groups[s]],
+            "hovertemplate": "%{text}<extra>" + plain(s) + "</extra>",
+            "marker": {"color": colour_of(s), "size": 6, "opacity": 0.7},
+        }
+        for s in order
+    ]
+    return chart(
+        traces, "first direction: more active to the right", "second direction: longer ago upwards"
+    )
 
 # %% ../../nbs/10_charts.ipynb #5de1e3cd
-def flow_chart(
-    matrix: Mapping[str, Mapping[str, int]],  # from: to: customers, as in movement.json
-    before: str = "",  # the first day, as a reader writes it
-    after: str = "",   # the second day
-) -> dict:             # a chart
-    "The movement between segments as bands."
+def flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after: str = "") -> dict:
+    """The movement between segments as bands.
+
+    Parameters
+    ----------
+    matrix : Mapping[str, Mapping[str, int]]
+        From: to: customers, as in movement.json.
+    before : str, default ""
+        The first day, as a reader writes it.
+    after : str, default ""
+        The second day.
+
+    Returns
+    -------
+    dict
+        A chart.
+    """
     left = [s for s in matrix if any(matrix[s].values())]
     right = list(dict.fromkeys(to for s in left for to, n in matrix[s].items() if n))
-    links = [(left.index(a), len(left) + right.index(b), n, a) for a in left for b, n in matrix[a].items() if n]
-    soft = lambda c: "rgba({}, {}, {}, 0.4)".format(*(int(c[i:i + 2], 16) for i in (1, 3, 5)))
-    nodes = {"label": [plain(s) for s in left + right], "color": [colour_of(s) for s in left + right], "pad": 12, "thickness": 14}
-    band = {"source": [l[0] for l in links], "target": [l[1] for l in links], "value": [l[2] for l in links], "color": [soft(colour_of(l[3])) for l in links],
-            "hovertemplate": "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>"}
-    notes = [{"text": text, "x": x, "y": 0, "yanchor": "top", "xref": "paper", "yref": "paper", "showarrow": False, "xanchor": anchor} for text, x, anchor in ((before, 0, "left"), (after, 1, "right")) if text]
-    return chart([{"type": "sankey", "node": nodes, "link": band, "hovertemplate": "%{label}: %{value:,.0f} customers<extra></extra>"}], margin={"l": 10, "r": 10, "t": 30, "b": 30}, annotations=notes)  # below: the buttons stand above
+    links = [
+        (left.index(a), len(left) + right.index(b), n, a)
+        for a in left
+        for b, n in matrix[a].items()
+        if n
+    ]
+
+    def soft(c):
+        return "rgba({}, {}, {}, 0.4)".format(*(int(c[i : i + 2], 16) for i in (1, 3, 5)))
+
+    nodes = {
+        "label": [plain(s) for s in left + right],
+        "color": [colour_of(s) for s in left + right],
+        "pad": 12,
+        "thickness": 14,
+    }
+    band = {
+        "source": [l[0] for l in links],
+        "target": [l[1] for l in links],
+        "value": [l[2] for l in links],
+        "color": [soft(colour_of(l[3])) for l in links],
+        "hovertemplate": "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>",
+    }
+    notes = [
+        {
+            "text": text,
+            "x": x,
+            "y": 0,
+            "yanchor": "top",
+            "xref": "paper",
+            "yref": "paper",
+            "showarrow": False,
+            "xanchor": anchor,
+        }
+        for text, x, anchor in ((before, 0, "left"), (after, 1, "right"))
+        if text
+    ]
+    return chart(
+        [
+            {
+                "type": "sankey",
+                "node": nodes,
+                "link": band,
+                "hovertemplate": "%{label}: %{value:,.0f} customers<extra></extra>",
+            }
+        ],
+        margin={"l": 10, "r": 10, "t": 30, "b": 30},
+        annotations=notes,
+    )  # below: the buttons stand above
 
 # %% ../../nbs/10_charts.ipynb #fc334ec1
-MEASURES: dict[str, str] = {"ndcg": "NDCG", "precision": "Precision", "recall": "Recall", "hit_rate": "Hit rate"}  # measure: its name
+MEASURES: dict[str, str] = {
+    "ndcg": "NDCG",
+    "precision": "Precision",
+    "recall": "Recall",
+    "hit_rate": "Hit rate",
+}  # measure: its name
 
-def ranking_chart(
-    ranking: Mapping,           # the content of ranking.json
-    labels: Mapping[str, str],  # model: its name for readers
-) -> dict:                      # a chart; without traces where nothing was measured
-    "Every model's mean and interval for both questions, by a measure that the reader chooses."
+
+def ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
+    """Every model's mean and interval for both questions, by a measure that the reader chooses.
+
+    Parameters
+    ----------
+    ranking : Mapping
+        The content of ranking.json.
+    labels : Mapping[str, str]
+        Model: its name for readers.
+
+    Returns
+    -------
+    dict
+        A chart; without traces where nothing was measured.
+    """
     tasks = [t for t in ("any", "discovery") if ranking.get(t)]
-    best = {t: sorted((m for m in ranking[t] if "ndcg" in ranking[t][m]), key=lambda m: (-(ranking[t][m]["ndcg"]["value"] or 0), m)) for t in tasks}
+    best = {
+        t: sorted(
+            (m for m in ranking[t] if "ndcg" in ranking[t][m]),
+            key=lambda m: (-(ranking[t][m]["ndcg"]["value"] or 0), m),
+        )
+        for t in tasks
+    }
     order = list(dict.fromkeys(m for t in tasks for m in best[t]))
+
     def values(task: str, measure: str) -> dict:
         found = [ranking[task].get(m, {}).get(measure, {}) for m in order]
-        part = lambda key: [v.get(key) for v in found]
-        gap = lambda a, b: [None if x is None or y is None else round(abs(x - y), 4) for x, y in zip(part(a), part(b))]
-        return {"y": [None if v is None else round(v, 4) for v in part("value")], "plus": gap("high", "value"), "minus": gap("value", "low")}
+
+        def part(key):
+            return [v.get(key) for v in found]
+
+        def gap(a, b):
+            return [
+                None if x is None or y is None else round(abs(x - y), 4)
+                for x, y in zip(part(a), part(b))
+            ]
+
+        return {
+            "y": [None if v is None else round(v, 4) for v in part("value")],
+            "plus": gap("high", "value"),
+            "minus": gap("value", "low"),
+        }
+
     def trace(task: str, colour: str) -> dict:
         v = values(task, "ndcg")
-        return {"type": "bar", "name": {"any": "Any purchase", "discovery": "New to the customer"}[task], "x": [plain(labels.get(m, m)) for m in order], "y": v["y"], "marker": {"color": colour},
-                "error_y": {"type": "data", "symmetric": False, "array": v["plus"], "arrayminus": v["minus"], "thickness": 1}}
+        return {
+            "type": "bar",
+            "name": {"any": "Any purchase", "discovery": "New to the customer"}[task],
+            "x": [plain(labels.get(m, m)) for m in order],
+            "y": v["y"],
+            "marker": {"color": colour},
+            "error_y": {
+                "type": "data",
+                "symmetric": False,
+                "array": v["plus"],
+                "arrayminus": v["minus"],
+                "thickness": 1,
+            },
+        }
+
     def choice(measure: str) -> dict:
         v = [values(t, measure) for t in tasks]
-        return {"label": MEASURES[measure], "method": "update", "args": [{"y": [x["y"] for x in v], "error_y.array": [x["plus"] for x in v], "error_y.arrayminus": [x["minus"] for x in v]}, {"yaxis.title.text": MEASURES[measure]}]}
-    menu = {"buttons": [choice(m) for m in MEASURES], "direction": "right", "type": "buttons", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 48}, "showactive": True}
-    legend = {"orientation": "h", "x": 0, "yref": "paper", "y": 1, "yanchor": "bottom"}  # above: the names of the models below are long
+        return {
+            "label": MEASURES[measure],
+            "method": "update",
+            "args": [
+                {
+                    "y": [x["y"] for x in v],
+                    "error_y.array": [x["plus"] for x in v],
+                    "error_y.arrayminus": [x["minus"] for x in v],
+                },
+                {"yaxis.title.text": MEASURES[measure]},
+            ],
+        }
+
+    menu = {
+        "buttons": [choice(m) for m in MEASURES],
+        "direction": "right",
+        "type": "buttons",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1,
+        "yanchor": "bottom",
+        "pad": {"b": 48},
+        "showactive": True,
+    }
+    legend = {
+        "orientation": "h",
+        "x": 0,
+        "yref": "paper",
+        "y": 1,
+        "yanchor": "bottom",
+    }  # above: the names of the models below are long
     traces = [trace(t, c) for t, c in zip(tasks, (SECOND, ACCENT))]
-    return chart(traces, "", "NDCG", barmode="group", margin={"l": 10, "r": 10, "t": 110, "b": 10}, legend=legend, updatemenus=[menu] if traces else [])
+    return chart(
+        traces,
+        "",
+        "NDCG",
+        barmode="group",
+        margin={"l": 10, "r": 10, "t": 110, "b": 10},
+        legend=legend,
+        updatemenus=[menu] if traces else [],
+    )
 
 # %% ../../nbs/10_charts.ipynb #f0a56528
-def shelf_chart(
-    rows: Iterable[tuple],  # category, product name, net revenue; None as the name for the rest of a category
-    currency: str = "",     # the sign of money
-) -> dict:                  # a chart
-    "Net revenue as areas: categories, and within each its largest products."
+def shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
+    """Net revenue as areas: categories, and within each its largest products.
+
+    Parameters
+    ----------
+    rows : Iterable[tuple]
+        Category, product name, net revenue; None as the name for the rest of a category.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    dict
+        A chart.
+    """
     kept = [r for r in rows if (r[2] or 0) > 0]
     totals = {c: sum(r[2] for r in kept if r[0] == c) for c in dict.fromkeys(r[0] for r in kept)}
-    whole, names = sum(totals.values()), list(totals)
-    nodes = [(f"c{i}", c, "", totals[c]) for i, c in enumerate(names)] + [(f"p{i}", n or "all others", f"c{names.index(c)}", v) for i, (c, n, v) in enumerate(kept)]
-    words = lambda n: f"{plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue" + (f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of {plain(names[int(n[2][1:])])}" if n[2] else "")
-    tree = {"type": "treemap", "ids": [n[0] for n in nodes], "labels": [plain(n[1]) for n in nodes], "parents": [n[2] for n in nodes], "values": [round(n[3], 2) for n in nodes], "branchvalues": "total",
-            "text": [words(n) for n in nodes], "textinfo": "label+percent parent", "hovertemplate": "%{text}<extra></extra>", "maxdepth": 2, "pathbar": {"visible": True}, "tiling": {"pad": 2}}
-    return chart([tree], treemapcolorway=[ACCENT, "#009E73", SECOND, "#7A5195", "#A36A00", "#33658A", "#5A6270", "#8C4A6B"])
+    whole = sum(totals.values())
+    names = list(totals)
+    nodes = [(f"c{i}", c, "", totals[c]) for i, c in enumerate(names)] + [
+        (f"p{i}", n or "all others", f"c{names.index(c)}", v) for i, (c, n, v) in enumerate(kept)
+    ]
+
+    def words(n):
+        return (
+            f"{plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue"
+            + (
+                f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of {plain(names[int(n[2][1:])])}"
+                if n[2]
+                else ""
+            )
+        )
+
+    tree = {
+        "type": "treemap",
+        "ids": [n[0] for n in nodes],
+        "labels": [plain(n[1]) for n in nodes],
+        "parents": [n[2] for n in nodes],
+        "values": [round(n[3], 2) for n in nodes],
+        "branchvalues": "total",
+        "text": [words(n) for n in nodes],
+        "textinfo": "label+percent parent",
+        "hovertemplate": "%{text}<extra></extra>",
+        "maxdepth": 2,
+        "pathbar": {"visible": True},
+        "tiling": {"pad": 2},
+    }
+    return chart(
+        [tree],
+        treemapcolorway=[
+            ACCENT,
+            "#009E73",
+            SECOND,
+            "#7A5195",
+            "#A36A00",
+            "#33658A",
+            "#5A6270",
+            "#8C4A6B",
+        ],
+    )
 
 # %% ../../nbs/10_charts.ipynb #081ce7de
-def pareto_chart(
-    curves: Mapping[str, Sequence[tuple[int, int, float]]],  # of what: position, how many there are, share of net revenue up to it
-) -> dict:  # a chart
-    "Share of net revenue against share of customers or products, largest first."
+def pareto_chart(curves: Mapping[str, Sequence[tuple[int, int, float]]]) -> dict:
+    """Share of net revenue against share of customers or products, largest first.
+
+    Parameters
+    ----------
+    curves : Mapping[str, Sequence[tuple[int, int, float]]]
+        Of what: position, how many there are, share of net revenue up to it.
+
+    Returns
+    -------
+    dict
+        A chart.
+    """
+
     def trace(what: str, colour: str) -> dict:
         rows = curves[what]
-        return {"type": "scatter", "mode": "lines", "name": what.capitalize(), "x": [0, *(round(100 * n / of, 2) for n, of, _ in rows)], "y": [0, *(round(100 * s, 2) for *_, s in rows)], "line": {"color": colour, "width": 3},
-                "text": ["", *(f"the first {count(n)} of {count(of)} {what}, {share(n / of, 1)},<br>bring {share(s, 1)} of net revenue" for n, of, s in rows)], "hovertemplate": "%{text}<extra></extra>"}
-    even = {"type": "scatter", "mode": "lines", "name": "All alike", "x": [0, 100], "y": [0, 100], "line": {"color": "#8A929C", "dash": "dot", "width": 1}, "hoverinfo": "skip"}
-    return chart([*(trace(what, colour) for what, colour in zip(curves, (ACCENT, SECOND))), even], "% of them, largest first", "% of net revenue")
+        return {
+            "type": "scatter",
+            "mode": "lines",
+            "name": what.capitalize(),
+            "x": [0, *(round(100 * n / of, 2) for n, of, _ in rows)],
+            "y": [0, *(round(100 * s, 2) for *_, s in rows)],
+            "line": {"color": colour, "width": 3},
+            "text": [
+                "",
+                *(
+                    f"the first {count(n)} of {count(of)} {what}, {share(n / of, 1)},<br>bring "
+                    f"{share(s, 1)} of net revenue"
+                    for n, of, s in rows
+                ),
+            ],
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+
+    even = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "All alike",
+        "x": [0, 100],
+        "y": [0, 100],
+        "line": {"color": "#8A929C", "dash": "dot", "width": 1},
+        "hoverinfo": "skip",
+    }
+    return chart(
+        [*(trace(what, colour) for what, colour in zip(curves, (ACCENT, SECOND))), even],
+        "% of them, largest first",
+        "% of net revenue",
+    )
 
 # %% ../../nbs/10_charts.ipynb #eab4e90e
-def backtest_chart(
-    backtest: Mapping,          # the content of backtest.json
-    labels: Mapping[str, str],  # model: its name for readers
-) -> dict:                      # a chart; without traces where there were no cuts
-    "NDCG of each model at each cut, with 95% intervals, a question at a time."
+def backtest_chart(backtest: Mapping, labels: Mapping[str, str]) -> dict:
+    """NDCG of each model at each cut, with 95% intervals, a question at a time.
+
+    Parameters
+    ----------
+    backtest : Mapping
+        The content of backtest.json.
+    labels : Mapping[str, str]
+        Model: its name for readers.
+
+    Returns
+    -------
+    dict
+        A chart; without traces where there were no cuts.
+    """
     found = backtest.get("by_cut") or {}
-    tasks, production = [t for t in ("any", "discovery") if found.get(t)], backtest.get("production")
+    tasks = [t for t in ("any", "discovery") if found.get(t)]
+    production = backtest.get("production")
     colours = ["#009E73", "#CC79A7", "#E69F00", "#56B4E9", ACCENT, "#7F7F7F"]
+
     def traces(task: str, shown: bool) -> list[dict]:
         models = sorted(found[task], key=lambda m: (m != production, m))
-        return [line(task, m, SECOND if m == production else colours[i % len(colours)], shown) for i, m in enumerate(models)]
+        return [
+            line(task, m, SECOND if m == production else colours[i % len(colours)], shown)
+            for i, m in enumerate(models)
+        ]
+
     def line(task: str, model: str, colour: str, shown: bool) -> dict:
         cuts = sorted(found[task][model].items())
-        gap = lambda a, b: [None if v[a] is None or v[b] is None else round(v[a] - v[b], 4) for _, v in cuts]
-        return {"type": "scatter", "mode": "lines+markers", "name": plain(labels.get(model, model)), "x": [day(c) for c, _ in cuts], "y": [None if v["value"] is None else round(v["value"], 4) for _, v in cuts], "visible": shown, "line": {"color": colour},
-                "error_y": {"type": "data", "symmetric": False, "array": gap("high", "value"), "arrayminus": gap("value", "low"), "thickness": 1}, "text": [f"{count(v['customers'])} customers" for _, v in cuts], "hovertemplate": "%{x}: %{y:.3f}<br>%{text}"}
+
+        def gap(a, b):
+            return [
+                None if v[a] is None or v[b] is None else round(v[a] - v[b], 4) for _, v in cuts
+            ]
+
+        return {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": plain(labels.get(model, model)),
+            "x": [day(c) for c, _ in cuts],
+            "y": [None if v["value"] is None else round(v["value"], 4) for _, v in cuts],
+            "visible": shown,
+            "line": {"color": colour},
+            "error_y": {
+                "type": "data",
+                "symmetric": False,
+                "array": gap("high", "value"),
+                "arrayminus": gap("value", "low"),
+                "thickness": 1,
+            },
+            "text": [f"{count(v['customers'])} customers" for _, v in cuts],
+            "hovertemplate": "%{x}: %{y:.3f}<br>%{text}",
+        }
+
     every = {t: traces(t, t == tasks[0]) for t in tasks}
-    names, flat = {"any": "Any purchase", "discovery": "New to the customer"}, [line for t in tasks for line in every[t]]
-    buttons = [{"label": names[t], "method": "update", "args": [{"visible": [u == t for u in tasks for _ in every[u]]}]} for t in tasks]
-    menu = {"buttons": buttons, "direction": "right", "type": "buttons", "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "bottom", "showactive": True}
-    out = chart(flat, "the past ends at", "NDCG", margin={"l": 10, "r": 10, "t": 70, "b": 10}, updatemenus=[menu] if flat else [])
-    out["layout"]["xaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": [day(c) for c in sorted(backtest.get("cuts") or [])]}
+    names = {"any": "Any purchase", "discovery": "New to the customer"}
+    flat = [line for t in tasks for line in every[t]]
+    buttons = [
+        {
+            "label": names[t],
+            "method": "update",
+            "args": [{"visible": [u == t for u in tasks for _ in every[u]]}],
+        }
+        for t in tasks
+    ]
+    menu = {
+        "buttons": buttons,
+        "direction": "right",
+        "type": "buttons",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.15,
+        "yanchor": "bottom",
+        "showactive": True,
+    }
+    out = chart(
+        flat,
+        "the past ends at",
+        "NDCG",
+        margin={"l": 10, "r": 10, "t": 70, "b": 10},
+        updatemenus=[menu] if flat else [],
+    )
+    out["layout"]["xaxis"] |= {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": [day(c) for c in sorted(backtest.get("cuts") or [])],
+    }
     out["layout"]["yaxis"]["rangemode"] = "tozero"
     return out
 
 # %% ../../nbs/10_charts.ipynb #ae46f504
-def table_rows(
-    file: Path,   # a parquet file
-    query: str,   # SQL over `t`
-) -> list[tuple]: # its answer; nothing if the file is not there
-    "Ask a parquet file a small question."
-    if not file.exists(): return []
+def table_rows(file: Path, query: str) -> list[tuple]:
+    """Ask a parquet file a small question.
+
+    Parameters
+    ----------
+    file : Path
+        A parquet file.
+    query : str
+        SQL over `t`.
+
+    Returns
+    -------
+    list[tuple]
+        Its answer; nothing if the file is not there.
+    """
+    if not file.exists():
+        return []
     import duckdb
-    with duckdb.connect() as con: return con.execute(query.replace("{t}", f"read_parquet({sql_text(file)})")).fetchall()
+
+    with duckdb.connect() as con:
+        return con.execute(query.replace("{t}", f"read_parquet({sql_text(file)})")).fetchall()
 
 # %% ../../nbs/10_charts.ipynb #5ca2a30d
 CELLS_SQL = "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP BY ALL ORDER BY ALL"
@@ -216,30 +678,81 @@ PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS 
                 placed AS (SELECT row_number() OVER o AS n, count(*) OVER () AS total, sum(revenue) OVER o AS upto, sum(revenue) OVER () AS whole FROM sums WINDOW o AS (ORDER BY revenue DESC, whom ROWS UNBOUNDED PRECEDING))
                 SELECT n, total, upto / whole FROM placed WHERE whole > 0 AND (n = total OR n * 100 // total > (n - 1) * 100 // total) ORDER BY n"""
 
-def shop_charts(
-    run_dir: Path,  # a finished run
-    currency: str,  # the sign of money
-) -> dict[str, dict]:  # figure: its chart
-    "The charts that look at the sales themselves; without products there is no shelf."
-    sales, shelf = run_dir / "data/transactions.parquet", run_dir / "data/products.parquet"
-    ask = lambda whom: table_rows(sales, PARETO_SQL.replace("WHOM", whom))
-    curves = {"customers": ask("customer_id")} | ({"products": ask("product_id")} if shelf.exists() else {})
-    made = {"01_pareto": pareto_chart({k: c for k, c in curves.items() if c})} if curves["customers"] else {}
-    areas = table_rows(sales, SHELF_SQL.replace("PRODUCTS", sql_text(shelf))) if shelf.exists() else []
+
+def shop_charts(run_dir: Path, currency: str) -> dict[str, dict]:
+    """The charts that look at the sales themselves; without products there is no shelf.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A finished run.
+    currency : str
+        The sign of money.
+
+    Returns
+    -------
+    dict[str, dict]
+        Figure: its chart.
+    """
+    sales = run_dir / "data/transactions.parquet"
+    shelf = run_dir / "data/products.parquet"
+
+    def ask(whom):
+        return table_rows(sales, PARETO_SQL.replace("WHOM", whom))
+
+    curves = {"customers": ask("customer_id")} | (
+        {"products": ask("product_id")} if shelf.exists() else {}
+    )
+    made = (
+        {"01_pareto": pareto_chart({k: c for k, c in curves.items() if c})}
+        if curves["customers"]
+        else {}
+    )
+    areas = (
+        table_rows(sales, SHELF_SQL.replace("PRODUCTS", sql_text(shelf))) if shelf.exists() else []
+    )
     return made | ({"01_category_analysis": shelf_chart(areas, currency)} if areas else {})
 
-def charts_of(
-    run_dir: Path,  # a finished run
-) -> dict[str, dict]:  # figure: its chart
-    "The charts of a run, by the name of the figure beside which they stand."
-    facts = {name: json.loads(file.read_text(encoding="utf-8")) if (file := run_dir / f"metrics/{name}.json").exists() else {} for name in ("insights", "movement", "ranking", "backtest")}
-    insights, movement = facts["insights"], facts["movement"]
-    currency, made = insights.get("currency", ""), {}
-    if insights.get("months"): made["01_revenue_trend"] = trend_chart(insights["months"], currency)
-    if cells := table_rows(run_dir / "data/features.parquet", CELLS_SQL): made["02_rfm_heatmap"] = heat_chart(cells, currency)
+
+def charts_of(run_dir: Path) -> dict[str, dict]:
+    """The charts of a run, by the name of the figure beside which they stand.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A finished run.
+
+    Returns
+    -------
+    dict[str, dict]
+        Figure: its chart.
+    """
+    facts = {
+        name: json.loads(file.read_text(encoding="utf-8"))
+        if (file := run_dir / f"metrics/{name}.json").exists()
+        else {}
+        for name in ("insights", "movement", "ranking", "backtest")
+    }
+    insights = facts["insights"]
+    movement = facts["movement"]
+    currency = insights.get("currency", "")
+    made = {}
+    if insights.get("months"):
+        made["01_revenue_trend"] = trend_chart(insights["months"], currency)
+    if cells := table_rows(run_dir / "data/features.parquet", CELLS_SQL):
+        made["02_rfm_heatmap"] = heat_chart(cells, currency)
     features = sql_text(run_dir / "data/features.parquet")
-    if points := table_rows(run_dir / "data/segments.parquet", POINTS_SQL.replace("FEATURES", features)): made["03_pca_clusters"] = points_chart(points, currency)
-    if movement.get("matrix"): made["03_migration"] = flow_chart(movement["matrix"], day(movement["before"]), day(movement["month_end"]))
-    bars, past = ranking_chart(facts["ranking"], insights.get("labels", {})), backtest_chart(facts["backtest"], insights.get("labels", {}))
-    made |= shop_charts(run_dir, currency) | ({"05_recommender_metrics": bars} if bars["data"] else {})
+    if points := table_rows(
+        run_dir / "data/segments.parquet", POINTS_SQL.replace("FEATURES", features)
+    ):
+        made["03_pca_clusters"] = points_chart(points, currency)
+    if movement.get("matrix"):
+        made["03_migration"] = flow_chart(
+            movement["matrix"], day(movement["before"]), day(movement["month_end"])
+        )
+    bars = ranking_chart(facts["ranking"], insights.get("labels", {}))
+    past = backtest_chart(facts["backtest"], insights.get("labels", {}))
+    made |= shop_charts(run_dir, currency) | (
+        {"05_recommender_metrics": bars} if bars["data"] else {}
+    )
     return made | ({"05_backtest": past} if past["data"] else {})

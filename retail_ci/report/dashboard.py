@@ -4,11 +4,14 @@
 
 # %% ../../nbs/05a_dashboard.ipynb #5e01cdf1
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import ibis
 import numpy as np
 import pandas as pd
-from collections.abc import Mapping, Sequence
-from typing import Any
+
 from ..core.formats import beside, count, day, money, month, share
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
 from ..data.cleaning import by_month
@@ -19,103 +22,265 @@ __all__ = ['bar_panel', 'scatter_panel', 'movement_panel', 'worth_panel', 'say',
            'monthly', 'key_figures', 'movement_facts', 'worth_facts', 'recommendation_facts']
 
 # %% ../../nbs/05a_dashboard.ipynb #331bdae5
-def bar_panel(
-    axis: Any,                # a matplotlib Axes
-    profiles: pd.DataFrame,   # a row per segment: `segment` and the column to draw
-    column: str,              # which column
-    title: str,               # of the panel
-    text: Any,                # a function from a value to its label
-) -> None:
-    "Horizontal bars, one per segment, in the segments' colours."
+def bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text: Any) -> None:
+    """Horizontal bars, one per segment, in the segments' colours.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    profiles : pd.DataFrame
+        A row per segment: `segment` and the column to draw.
+    column : str
+        Which column.
+    title : str
+        Of the panel.
+    text : Any
+        A function from a value to its label.
+    """
     rows = profiles.iloc[::-1]
-    axis.barh(rows["segment"], rows[column], color=[SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]])
-    for y, value in enumerate(rows[column]): axis.annotate(text(value), (max(value, 0), y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    axis.barh(
+        rows["segment"],
+        rows[column],
+        color=[SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]],
+    )
+    for y, value in enumerate(rows[column]):
+        axis.annotate(
+            text(value),
+            (max(value, 0), y),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axis.set(title=title, xticks=[], xlim=(min(0, rows[column].min()), rows[column].max() * 1.25))
     axis.grid(visible=False)
 
-def scatter_panel(
-    axis: Any,                # a matplotlib Axes
-    profiles: pd.DataFrame,   # segment, customers, and the medians recency and frequency
-) -> None:
-    "Median recency against median frequency, a bubble per segment, its area the customers."
+
+def scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
+    """Median recency against median frequency, a bubble per segment, its area the customers.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    profiles : pd.DataFrame
+        Segment, customers, and the medians recency and frequency.
+    """
     high = max(1, profiles["frequency"].max())
     for r in profiles.sort_values(["frequency", "recency"]).itertuples():
-        size, left = 2500 * r.share + 20, r.recency > 0.7 * profiles["recency"].max()
-        level = profiles[((profiles["frequency"] - r.frequency).abs() < 0.08 * high) & ((profiles["recency"] - r.recency).abs() < 0.6 * profiles["recency"].max())].sort_values("recency")["segment"].tolist()  # bubbles beside each other write above and below
-        axis.scatter(r.recency, r.frequency, s=size, color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]), alpha=0.85, edgecolor="white", clip_on=False)
-        away, beside_it = 4 + np.sqrt(size) / 2, len(level) < 2
-        axis.annotate(r.segment, (r.recency, r.frequency), xytext=((-away if left else away), 0) if beside_it else (0, -away if level.index(r.segment) % 2 else away), textcoords="offset points",
-                      ha="right" if left else "left" if beside_it or r.recency < 0.3 * profiles["recency"].max() else "center", va="center" if beside_it else "top" if level.index(r.segment) % 2 else "bottom", fontsize=9)
+        size = 2500 * r.share + 20
+        left = r.recency > 0.7 * profiles["recency"].max()
+        level = (
+            profiles[
+                ((profiles["frequency"] - r.frequency).abs() < 0.08 * high)
+                & ((profiles["recency"] - r.recency).abs() < 0.6 * profiles["recency"].max())
+            ]
+            .sort_values("recency")["segment"]
+            .tolist()
+        )  # bubbles beside each other write above and below
+        axis.scatter(
+            r.recency,
+            r.frequency,
+            s=size,
+            color=SEGMENTS.get(r.segment, SEGMENTS["Unnamed"]),
+            alpha=0.85,
+            edgecolor="white",
+            clip_on=False,
+        )
+        away = 4 + np.sqrt(size) / 2
+        beside_it = len(level) < 2
+        axis.annotate(
+            r.segment,
+            (r.recency, r.frequency),
+            xytext=((-away if left else away), 0)
+            if beside_it
+            else (0, -away if level.index(r.segment) % 2 else away),
+            textcoords="offset points",
+            ha="right"
+            if left
+            else "left"
+            if beside_it or r.recency < 0.3 * profiles["recency"].max()
+            else "center",
+            va="center" if beside_it else "top" if level.index(r.segment) % 2 else "bottom",
+            fontsize=9,
+        )
     axis.yaxis.get_major_locator().set_params(integer=True)
-    axis.set(title="Recency and frequency", xlabel="median days since the last purchase", ylabel="median baskets")
-    axis.set(xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15), ylim=(0, high * 1.25))
+    axis.set(
+        title="Recency and frequency",
+        xlabel="median days since the last purchase",
+        ylabel="median baskets",
+    )
+    axis.set(
+        xlim=(-0.06 * profiles["recency"].max(), max(1, profiles["recency"].max()) * 1.15),
+        ylim=(0, high * 1.25),
+    )
 
 # %% ../../nbs/05a_dashboard.ipynb #1021240c
-def movement_panel(
-    axis: Any,           # a matplotlib Axes
-    movement: Mapping,   # the content of movement.json
-) -> None:
-    "Who came to a segment and who left it in the last month; in words where there is no movement to show."
+def movement_panel(axis: Any, movement: Mapping) -> None:
+    """Who came to a segment and who left it in the last month; in words where there is no movement
+    to show.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    movement : Mapping
+        The content of movement.json.
+    """
     axis.set(title="Came and left")
     axis.grid(visible=False)
-    if not movement.get("fitted"): return say(axis, "The log is too short\nfor movement.")
-    rows = pd.DataFrame(movement["segments"]).query("segment != 'Gone'").iloc[::-1].reset_index(drop=True)
-    colours, most = [SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]], max(1, rows[["came", "left"]].max().max())
+    if not movement.get("fitted"):
+        return say(axis, "The log is too short\nfor movement.")
+    rows = (
+        pd.DataFrame(movement["segments"])
+        .query("segment != 'Gone'")
+        .iloc[::-1]
+        .reset_index(drop=True)
+    )
+    colours = [SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]]
+    most = max(1, rows[["came", "left"]].max().max())
     axis.barh(rows.index, rows["came"], color=colours)
     axis.barh(rows.index, -rows["left"], color=colours, alpha=0.4)
     axis.axvline(0, color=INK, lw=0.8)
     for y, r in enumerate(rows.itertuples()):
-        axis.annotate(f"+{r.came:,}", (r.came, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
-        axis.annotate(f"−{r.left:,}", (-r.left, y), xytext=(-4, 0), textcoords="offset points", va="center", ha="right", fontsize=9)
-    axis.set(xticks=[], yticks=rows.index, yticklabels=rows["segment"], xlim=(-1.65 * most, 1.65 * most), xlabel=f"in the month to {day(movement['month_end'])}")
+        axis.annotate(
+            f"+{r.came:,}",
+            (r.came, y),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+        axis.annotate(
+            f"−{r.left:,}",
+            (-r.left, y),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            va="center",
+            ha="right",
+            fontsize=9,
+        )
+    axis.set(
+        xticks=[],
+        yticks=rows.index,
+        yticklabels=rows["segment"],
+        xlim=(-1.65 * most, 1.65 * most),
+        xlabel=f"in the month to {day(movement['month_end'])}",
+    )
 
-def worth_panel(
-    axis: Any,        # a matplotlib Axes
-    worth: Mapping,   # the content of worth.json
-    currency: str,    # the sign in front of money
-) -> None:
-    "What the segments are expected to bring in the next 90 days, with 95% intervals; in words where nothing can be said."
+
+def worth_panel(axis: Any, worth: Mapping, currency: str) -> None:
+    """What the segments are expected to bring in the next 90 days, with 95% intervals; in words
+    where nothing can be said.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    worth : Mapping
+        The content of worth.json.
+    currency : str
+        The sign in front of money.
+    """
     axis.set(title="Expected in 90 days", xticks=[])
     axis.grid(visible=False)
-    if not worth.get("fitted"): return say(axis, "Too little data\nfor an expectation.")
+    if not worth.get("fitted"):
+        return say(axis, "Too little data\nfor an expectation.")
     rows = pd.DataFrame(worth["segments"]).iloc[::-1].reset_index(drop=True)
-    spread = [rows["value_90"] - rows["value_90_low"].clip(upper=rows["value_90"]), rows["value_90_high"].clip(lower=rows["value_90"]) - rows["value_90"]]
-    axis.barh(rows["segment"], rows["value_90"], color=[SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]], xerr=spread, error_kw={"lw": 1.2, "ecolor": INK})
-    for y, r in enumerate(rows.itertuples()): axis.annotate(money(r.value_90, currency), (max(r.value_90, r.value_90_high), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+    spread = [
+        rows["value_90"] - rows["value_90_low"].clip(upper=rows["value_90"]),
+        rows["value_90_high"].clip(lower=rows["value_90"]) - rows["value_90"],
+    ]
+    axis.barh(
+        rows["segment"],
+        rows["value_90"],
+        color=[SEGMENTS.get(s, SEGMENTS["Unnamed"]) for s in rows["segment"]],
+        xerr=spread,
+        error_kw={"lw": 1.2, "ecolor": INK},
+    )
+    for y, r in enumerate(rows.itertuples()):
+        axis.annotate(
+            money(r.value_90, currency),
+            (max(r.value_90, r.value_90_high), y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axis.set_xlim(0, rows["value_90_high"].max() * 1.35)
 
-def say(
-    axis: Any,   # a matplotlib Axes
-    words: str,  # what to say instead of a picture
-) -> None:
-    "A panel without a picture."
+
+def say(axis: Any, words: str) -> None:
+    """A panel without a picture.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    words : str
+        What to say instead of a picture.
+    """
     axis.set(xticks=[], yticks=[])
     axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes)
 
 # %% ../../nbs/05a_dashboard.ipynb #6881465e
-def month_panel(
-    axis: Any,             # a matplotlib Axes
-    months: pd.DataFrame,  # from `monthly`
-    currency: str,         # the sign in front of money
-) -> None:
-    "Revenue per month; a month that is not complete is an open dot off the line."
+def month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
+    """Revenue per month; a month that is not complete is an open dot off the line.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    months : pd.DataFrame
+        From `monthly`.
+    currency : str
+        The sign in front of money.
+    """
     axis.plot(range(len(months)), months["revenue"].where(months["whole"]), color=ACCENT, lw=2)
     for full, face in ((True, ACCENT), (False, "white")):
         part = np.flatnonzero(months["whole"] == full)
-        axis.scatter(part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30)
+        axis.scatter(
+            part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30
+        )
     step = -(-len(months) // 8)
-    axis.set(title="Revenue per month", xticks=range(0, len(months), step), ylim=(0, months["revenue"].max() * 1.15),
-             xticklabels=[month(m, short=True, year=not i or m.month <= step).replace(" ", "\n") for i, m in enumerate(months["month"].iloc[::step])])
-    unit, name = next(u for u in ((1e6, " M"), (1e3, " k"), (1, "")) if months["revenue"].max() >= 2 * u[0] or u[0] == 1)
-    axis.yaxis.set_major_formatter(lambda v, _: beside(f"{v / unit:,g}{name if v else ''}", currency))
+    axis.set(
+        title="Revenue per month",
+        xticks=range(0, len(months), step),
+        ylim=(0, months["revenue"].max() * 1.15),
+        xticklabels=[
+            month(m, short=True, year=not i or m.month <= step).replace(" ", "\n")
+            for i, m in enumerate(months["month"].iloc[::step])
+        ],
+    )
+    unit, name = next(
+        u
+        for u in ((1e6, " M"), (1e3, " k"), (1, ""))
+        if months["revenue"].max() >= 2 * u[0] or u[0] == 1
+    )
+    axis.yaxis.set_major_formatter(
+        lambda v, _: beside(f"{v / unit:,g}{name if v else ''}", currency)
+    )
 
-def ranking_panel(
-    axis: Any,          # a matplotlib Axes
-    ranking: Mapping,   # the content of ranking.json; without a summary where there are no products
-    models: Sequence[str] = (),  # which models; the published one and two plain rivals if left out
-) -> None:
-    "The customers who bought from their list, of the published model and two rivals, for both tasks; a repeater has no bar under discovery."
-    models = models or (ranking.get("production", "ranker"), "personal_decayed", "recent_popularity")
+
+def ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> None:
+    """The customers who bought from their list, of the published model and two rivals, for both
+    tasks; a repeater has no bar under discovery.
+
+    Parameters
+    ----------
+    axis : Any
+        A matplotlib Axes.
+    ranking : Mapping
+        The content of ranking.json; without a summary where there are no products.
+    models : Sequence[str], default ()
+        Which models; the published one and two plain rivals if left out.
+    """
+    models = models or (
+        ranking.get("production", "ranker"),
+        "personal_decayed",
+        "recent_popularity",
+    )
     axis.set(title="Do the lists come true?", xticks=[], ylabel="bought from their list, %")
     axis.grid(axis="x", visible=False)
     tasks = list(ranking.get("summary", {}))
@@ -123,32 +288,80 @@ def ranking_panel(
         axis.set(ylabel="")
         return say(axis, "Nothing to measure here:\nno products, or too few days.")
     for i, (model, colour) in enumerate(zip(models, (SECOND, "#7F7F7F", "#BDBDBD"))):
-        found = [(place, ranking[task][model]["hit_rate"]) for place, task in enumerate(tasks) if model in ranking["summary"][task]["leaders"]]
+        found = [
+            (place, ranking[task][model]["hit_rate"])
+            for place, task in enumerate(tasks)
+            if model in ranking["summary"][task]["leaders"]
+        ]
         values, low, high = ([100 * n[key] for _, n in found] for key in ("value", "low", "high"))
-        axis.bar([place + (i - 1) * 0.27 for place, _ in found], values, 0.25, color=colour, label=label(model),
-                 yerr=[np.subtract(values, low), np.subtract(high, values)], error_kw={"lw": 1})
-    axis.set(xticks=range(len(tasks)), xticklabels=[{"any": "whatever they\nbuy next", "discovery": "something\nnew to them"}.get(task, task) for task in tasks])
+        axis.bar(
+            [place + (i - 1) * 0.27 for place, _ in found],
+            values,
+            0.25,
+            color=colour,
+            label=label(model),
+            yerr=[np.subtract(values, low), np.subtract(high, values)],
+            error_kw={"lw": 1},
+        )
+    axis.set(
+        xticks=range(len(tasks)),
+        xticklabels=[
+            {"any": "whatever they\nbuy next", "discovery": "something\nnew to them"}.get(
+                task, task
+            )
+            for task in tasks
+        ],
+    )
     axis.set(ylim=(0, 140), yticks=range(0, 101, 20))
     axis.legend(fontsize=8, loc="upper right")
 
 # %% ../../nbs/05a_dashboard.ipynb #67e4548d
 def plot_dashboard(
-    profiles: pd.DataFrame,           # a row per segment, from segments.json
-    months: pd.DataFrame,             # from `monthly`
-    ranking: Mapping,                 # the content of ranking.json
-    movement: Mapping,                # the content of movement.json
-    worth: Mapping,                   # the content of worth.json
-    currency: str = "",               # the sign in front of money
-) -> Any:                             # a matplotlib Figure
-    "Eight panels: segments, their revenue, average value, recency and frequency, movement, expectation, months, ranking."
+    profiles: pd.DataFrame,
+    months: pd.DataFrame,
+    ranking: Mapping,
+    movement: Mapping,
+    worth: Mapping,
+    currency: str = "",
+) -> Any:
+    """Eight panels: segments, their revenue, average value, recency and frequency, movement,
+    expectation, months, ranking.
+
+    Parameters
+    ----------
+    profiles : pd.DataFrame
+        A row per segment, from segments.json.
+    months : pd.DataFrame
+        From `monthly`.
+    ranking : Mapping
+        The content of ranking.json.
+    movement : Mapping
+        The content of movement.json.
+    worth : Mapping
+        The content of worth.json.
+    currency : str, default ""
+        The sign in front of money.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     figure = plt.figure(figsize=(12, 9.6))
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
     grid = figure.add_gridspec(3, 3)
     bar_panel(figure.add_subplot(grid[0, 0]), profiles, "customers", "Customers", count)
     bar_panel(figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of revenue", share)
-    bar_panel(figure.add_subplot(grid[0, 2]), profiles.assign(average=profiles["revenue"] / profiles["customers"]), "average", "Average value", lambda v: money(v, currency))
+    bar_panel(
+        figure.add_subplot(grid[0, 2]),
+        profiles.assign(average=profiles["revenue"] / profiles["customers"]),
+        "average",
+        "Average value",
+        lambda v: money(v, currency),
+    )
     scatter_panel(figure.add_subplot(grid[1, 0]), profiles)
     movement_panel(figure.add_subplot(grid[1, 1]), movement)
     worth_panel(figure.add_subplot(grid[1, 2]), worth, currency)
@@ -157,65 +370,195 @@ def plot_dashboard(
     return figure
 
 # %% ../../nbs/05a_dashboard.ipynb #19eafcee
-def monthly(
-    transactions: ibis.Table,  # the log
-) -> pd.DataFrame:             # month, revenue (net), baskets, customers (who bought), basket_value, whole
-    "Revenue, baskets and customers per month, and whether the data covers the whole month."
-    out, sales = by_month(transactions), by_month(transactions.filter(~transactions.is_return)).set_index("month")
-    for column in ("baskets", "customers"): out[column] = sales[column].reindex(out["month"]).fillna(0).astype(int).to_numpy()
-    return out.assign(basket_value=out["revenue"] / out["baskets"].where(out["baskets"] > 0))[["month", "revenue", "baskets", "customers", "basket_value", "whole"]]
+def monthly(transactions: ibis.Table) -> pd.DataFrame:
+    """Revenue, baskets and customers per month, and whether the data covers the whole month.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The log.
+
+    Returns
+    -------
+    pd.DataFrame
+        Month, revenue (net), baskets, customers (who bought), basket_value, whole.
+    """
+    out = by_month(transactions)
+    sales = by_month(transactions.filter(~transactions.is_return)).set_index("month")
+    for column in ("baskets", "customers"):
+        out[column] = sales[column].reindex(out["month"]).fillna(0).astype(int).to_numpy()
+    return out.assign(basket_value=out["revenue"] / out["baskets"].where(out["baskets"] > 0))[
+        ["month", "revenue", "baskets", "customers", "basket_value", "whole"]
+    ]
 
 # %% ../../nbs/05a_dashboard.ipynb #67269b10
-def key_figures(
-    transactions: ibis.Table,    # the log
-    months: pd.DataFrame,        # from `monthly`
-) -> list[dict]:                 # name, value, last_month, month_before, change, month
-    "Revenue, customers, baskets and basket value: in all, in the last complete month, and its change."
-    bought, whole = transactions.filter(~transactions.is_return), months[months["whole"]]
-    revenue = float(transactions.revenue.cast("decimal(18, 4)").sum().cast("float64").execute() or 0)
-    baskets, customers = (int(bought[column].nunique().execute()) for column in ("transaction_id", "customer_id"))
-    total = {"revenue": revenue, "customers": customers, "baskets": baskets, "basket_value": revenue / baskets if baskets else None}
+def key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
+    """Revenue, customers, baskets and basket value: in all, in the last complete month, and its
+    change.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The log.
+    months : pd.DataFrame
+        From `monthly`.
+
+    Returns
+    -------
+    list[dict]
+        Name, value, last_month, month_before, change, month.
+    """
+    bought = transactions.filter(~transactions.is_return)
+    whole = months[months["whole"]]
+    revenue = float(
+        transactions.revenue.cast("decimal(18, 4)").sum().cast("float64").execute() or 0
+    )
+    baskets, customers = (
+        int(bought[column].nunique().execute()) for column in ("transaction_id", "customer_id")
+    )
+    total = {
+        "revenue": revenue,
+        "customers": customers,
+        "baskets": baskets,
+        "basket_value": revenue / baskets if baskets else None,
+    }
     out = [{"name": name, "value": value} for name, value in total.items()]
-    if len(whole) < 2: return out
-    last, before = whole.iloc[-1], whole.iloc[-2]
-    return [{**f, "month": last["month"], "last_month": last[f["name"]], "month_before": before[f["name"]],
-             "change": last[f["name"]] / before[f["name"]] - 1 if before[f["name"]] else None} for f in out]
+    if len(whole) < 2:
+        return out
+    last = whole.iloc[-1]
+    before = whole.iloc[-2]
+    return [
+        {
+            **f,
+            "month": last["month"],
+            "last_month": last[f["name"]],
+            "month_before": before[f["name"]],
+            "change": last[f["name"]] / before[f["name"]] - 1 if before[f["name"]] else None,
+        }
+        for f in out
+    ]
 
 # %% ../../nbs/05a_dashboard.ipynb #e0009202
-def movement_facts(
-    movement: Mapping,       # the content of movement.json
-    alerts: pd.DataFrame,    # from 03a
-    worth: pd.DataFrame,     # from 03b
-) -> dict:                   # month_end, rose, fell and so on, segments, alerts with their value and what is expected of them
-    "Who moved, for the home page."
-    if not movement.get("fitted"): return {"fitted": False, "note": movement.get("note", "")}
-    expected = worth.set_index("customer_id")["value_90"].reindex(alerts["customer_id"]) if len(alerts) else pd.Series(dtype=float)
-    known = float(expected.sum()) if expected.notna().any() else None
-    return {"fitted": True, **{k: movement[k] for k in ("month_end", "before", "segments") if k in movement}, **movement["counts"],
-            **{k: movement[k] for k in ("changed", "changed_by_chance") if k in movement}, "alerts": {**movement["alerts"], "value_90": known}}
+def movement_facts(movement: Mapping, alerts: pd.DataFrame, worth: pd.DataFrame) -> dict:
+    """Who moved, for the home page.
 
-def worth_facts(
-    worth: Mapping,   # the content of worth.json
-) -> dict:            # value_90 and value_365 in all and by segment, with intervals
-    "What to expect, for the home page."
-    if not worth.get("fitted"): return {"fitted": False, "note": worth.get("note", "")}
-    columns = ("segment", "customers", "p_alive", "value_90", "value_90_low", "value_90_high", "value_365")
-    return {"fitted": True, "value_90": worth["value_90"], "value_365": worth["value_365"], "margin": worth.get("margin", 1), "cautions": worth.get("cautions", []), "segments": [{c: s.get(c) for c in columns} for s in worth["segments"]]}
+    Parameters
+    ----------
+    movement : Mapping
+        The content of movement.json.
+    alerts : pd.DataFrame
+        From 03a.
+    worth : pd.DataFrame
+        From 03b.
+
+    Returns
+    -------
+    dict
+        Month_end, rose, fell and so on, segments, alerts with their value and what is expected of
+        them.
+    """
+    if not movement.get("fitted"):
+        return {"fitted": False, "note": movement.get("note", "")}
+    expected = (
+        worth.set_index("customer_id")["value_90"].reindex(alerts["customer_id"])
+        if len(alerts)
+        else pd.Series(dtype=float)
+    )
+    known = float(expected.sum()) if expected.notna().any() else None
+    return {
+        "fitted": True,
+        **{k: movement[k] for k in ("month_end", "before", "segments") if k in movement},
+        **movement["counts"],
+        **{k: movement[k] for k in ("changed", "changed_by_chance") if k in movement},
+        "alerts": {**movement["alerts"], "value_90": known},
+    }
+
+
+def worth_facts(worth: Mapping) -> dict:
+    """What to expect, for the home page.
+
+    Parameters
+    ----------
+    worth : Mapping
+        The content of worth.json.
+
+    Returns
+    -------
+    dict
+        Value_90 and value_365 in all and by segment, with intervals.
+    """
+    if not worth.get("fitted"):
+        return {"fitted": False, "note": worth.get("note", "")}
+    columns = (
+        "segment",
+        "customers",
+        "p_alive",
+        "value_90",
+        "value_90_low",
+        "value_90_high",
+        "value_365",
+    )
+    return {
+        "fitted": True,
+        "value_90": worth["value_90"],
+        "value_365": worth["value_365"],
+        "margin": worth.get("margin", 1),
+        "cautions": worth.get("cautions", []),
+        "segments": [{c: s.get(c) for c in columns} for s in worth["segments"]],
+    }
 
 # %% ../../nbs/05a_dashboard.ipynb #4529a2a1
 def recommendation_facts(
-    recommendations: pd.DataFrame,   # the published lists
-    ranking: Mapping,                # the content of ranking.json
-    products: pd.DataFrame | None = None,  # product_id, product_name
-) -> dict:                           # customers, lines, personal_share, the products on most lists, and per task the leader, NDCG and verdict
-    "The facts about recommendations for the home page."
-    if not len(recommendations): return {"customers": 0, "lines": 0}
-    top = recommendations["product_id"].value_counts().sort_index(kind="stable").sort_values(ascending=False, kind="stable")
-    out: dict[str, Any] = {"customers": recommendations["customer_id"].nunique(), "lines": len(recommendations), "products": len(top),
-                           "personal_share": float((recommendations["method"] != "popular").mean()), "top_product": top.index[0], "top_product_lists": int(top.iloc[0])}
-    named = {} if products is None or "product_name" not in products else products.set_index("product_id")["product_name"].to_dict()
-    out["top_products"] = [{"product_id": p, "product_name": named.get(p) or p, "lists": int(n)} for p, n in top.head(10).items()]
+    recommendations: pd.DataFrame, ranking: Mapping, products: pd.DataFrame | None = None
+) -> dict:
+    """The facts about recommendations for the home page.
+
+    Parameters
+    ----------
+    recommendations : pd.DataFrame
+        The published lists.
+    ranking : Mapping
+        The content of ranking.json.
+    products : pd.DataFrame | None, default None
+        Product_id, product_name.
+
+    Returns
+    -------
+    dict
+        Customers, lines, personal_share, the products on most lists, and per task the leader, NDCG
+        and verdict.
+    """
+    if not len(recommendations):
+        return {"customers": 0, "lines": 0}
+    top = (
+        recommendations["product_id"]
+        .value_counts()
+        .sort_index(kind="stable")
+        .sort_values(ascending=False, kind="stable")
+    )
+    out: dict[str, Any] = {
+        "customers": recommendations["customer_id"].nunique(),
+        "lines": len(recommendations),
+        "products": len(top),
+        "personal_share": float((recommendations["method"] != "popular").mean()),
+        "top_product": top.index[0],
+        "top_product_lists": int(top.iloc[0]),
+    }
+    named = (
+        {}
+        if products is None or "product_name" not in products
+        else products.set_index("product_id")["product_name"].to_dict()
+    )
+    out["top_products"] = [
+        {"product_id": p, "product_name": named.get(p) or p, "lists": int(n)}
+        for p, n in top.head(10).items()
+    ]
     out["methods"] = recommendations["method"].value_counts().sort_index(kind="stable").to_dict()
     for task, said in ranking.get("summary", {}).items():
-        out[task] = {"best": said["leaders"][0], "best_label": label(said["leaders"][0]), "ndcg": {m: ranking[task][m]["ndcg"]["value"] for m in said["leaders"]}, "verdict": said["verdict"]}
+        out[task] = {
+            "best": said["leaders"][0],
+            "best_label": label(said["leaders"][0]),
+            "ndcg": {m: ranking[task][m]["ndcg"]["value"] for m in said["leaders"]},
+            "verdict": said["verdict"],
+        }
     return out

@@ -4,21 +4,24 @@
 
 # %% ../../nbs/10c_finishing.ipynb #6a209b0e
 from __future__ import annotations
+
 import gzip
 import html
 import importlib.util
 import io
 import json
 import logging
-import numpy as np
 import re
 import struct
-import yaml
 from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import numpy as np
+import yaml
+
 from ..core.formats import decimal
 from .charts import charts_of
 from .pages import facts_of, search_entries
@@ -30,163 +33,336 @@ __all__ = ['COST', 'WIDGET_SCRIPT', 'SEARCH_SCRIPTS', 'SEARCH_BOX', 'MARKS', 'EN
            'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site']
 
 # %% ../../nbs/10c_finishing.ipynb #37b92c5e
-def png_size(
-    data: bytes,  # a PNG file
-) -> tuple[int, int]:  # width and height in pixels
-    "The size of a PNG, from its header."
+def png_size(data: bytes) -> tuple[int, int]:
+    """The size of a PNG, from its header.
+
+    Parameters
+    ----------
+    data : bytes
+        A PNG file.
+
+    Returns
+    -------
+    tuple[int, int]
+        Width and height in pixels.
+    """
     return struct.unpack(">II", data[16:24])
 
-def shown_size(
-    data: bytes,  # a PNG file of a figure, drawn at 144 dots per inch
-) -> tuple[int, int]:  # width and height on a page
-    "The size of a figure on a page; a fine screen shows all of its dots."
+
+def shown_size(data: bytes) -> tuple[int, int]:
+    """The size of a figure on a page; a fine screen shows all of its dots.
+
+    Parameters
+    ----------
+    data : bytes
+        A PNG file of a figure, drawn at 144 dots per inch.
+
+    Returns
+    -------
+    tuple[int, int]
+        Width and height on a page.
+    """
     return tuple(round(n / 1.44) for n in png_size(data))
 
 # %% ../../nbs/10c_finishing.ipynb #0fcb7177
-def _cost_place(
-    notebook: str,  # its name, or "chain"
-    what: str,      # a key of the manifest
-) -> str:           # HTML
-    "A place on a page into which `write_costs` writes what a run has taken."
+def _cost_place(notebook: str, what: str) -> str:
+    """A place on a page into which `write_costs` writes what a run has taken.
+
+    Parameters
+    ----------
+    notebook : str
+        Its name, or "chain".
+    what : str
+        A key of the manifest.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     return f'<span data-cost="{html.escape(notebook)} {what}">–</span>'
 
 # %% ../../nbs/10c_finishing.ipynb #b3d0c9a1
 COST = re.compile(r'<span data-cost="([^"]+) (\w+)">[^<]*</span>')  # a place for a cost
 
-def write_costs(
-    text: str,          # a rendered page
-    manifest: Mapping,  # of the run
-) -> str:               # the page with what the run has taken
-    "Write seconds and memory into their places; a dash where the run has none."
+
+def write_costs(text: str, manifest: Mapping) -> str:
+    """Write seconds and memory into their places; a dash where the run has none.
+
+    Parameters
+    ----------
+    text : str
+        A rendered page.
+    manifest : Mapping
+        Of the run.
+
+    Returns
+    -------
+    str
+        The page with what the run has taken.
+    """
     taken = {n["name"]: n for n in manifest.get("notebooks") or []}
     taken["chain"] = manifest
+
     def cost(place: re.Match) -> str:
         value = taken.get(html.unescape(place[1]), {}).get(place[2])
         if not value:
             return "–"
         tenths = place[2] == "seconds" and place[1] != "chain"
         return decimal(value, 1 if tenths else 0)
+
     return COST.sub(cost, text)
 
 # %% ../../nbs/10c_finishing.ipynb #bf60cedb
-def read_facts(
-    path: Path,  # a JSON or YAML file
-) -> dict:       # what it holds; nothing if it is not there
-    "Read a small file that may be missing."
+def read_facts(path: Path) -> dict:
+    """Read a small file that may be missing.
+
+    Parameters
+    ----------
+    path : Path
+        A JSON or YAML file.
+
+    Returns
+    -------
+    dict
+        What it holds; nothing if it is not there.
+    """
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 # %% ../../nbs/10c_finishing.ipynb #31cefa8a
-def letters(
-    data: bytes,  # anything
-) -> str:         # a character for each 15 bits, from U+3000 on: none of them ends a line or a text
-    "Bytes as text."
+def letters(data: bytes) -> str:
+    """Bytes as text.
+
+    Parameters
+    ----------
+    data : bytes
+        Anything.
+
+    Returns
+    -------
+    str
+        A character for each 15 bits, from U+3000 on: none of them ends a line or a text.
+    """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     groups = np.pad(bits, (0, -len(bits) % 15)).reshape(-1, 15).astype(np.int64)
-    return (groups @ (1 << np.arange(14, -1, -1)) + 0x3000).astype("<u2").tobytes().decode("utf-16-le")
+    return (
+        (groups @ (1 << np.arange(14, -1, -1)) + 0x3000).astype("<u2").tobytes().decode("utf-16-le")
+    )
 
 # %% ../../nbs/10c_finishing.ipynb #24c7caa3
-def pack(
-    text: str,      # a script, or data
-    name: str,      # what it is called
-    site: Path,     # rendered pages
-) -> Path:          # packed/NAME.js
-    "Pack a text into a script of the site."
+def pack(text: str, name: str, site: Path) -> Path:
+    """Pack a text into a script of the site.
+
+    Parameters
+    ----------
+    text : str
+        A script, or data.
+    name : str
+        What it is called.
+    site : Path
+        Rendered pages.
+
+    Returns
+    -------
+    Path
+        Packed/NAME.js.
+    """
     file = site / "packed" / f"{name}.js"
     file.parent.mkdir(exist_ok=True)
     data = gzip.compress(text.encode("utf-8"), 9, mtime=0)
     file.write_text(f'housePacked("{name}", "{letters(data)}", {len(data)});\n', encoding="utf-16")
     return file
 
-def pack_all(
-    site: Path,     # rendered pages
-    run_dir: Path,  # the run
-) -> list[str]:     # the figures that have a chart
-    "Write the charts of the run, plotly's script, the script of the tables, and the search index."
-    charts, tables, index = charts_of(run_dir), importlib.util.find_spec("itables"), site / "search.json"
-    for name, made in charts.items(): pack(json.dumps(made, ensure_ascii=False, separators=(",", ":")), name, site)
+
+def pack_all(site: Path, run_dir: Path) -> list[str]:
+    """Write the charts of the run, plotly's script, the script of the tables, and the search index.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages.
+    run_dir : Path
+        The run.
+
+    Returns
+    -------
+    list[str]
+        The figures that have a chart.
+    """
+    charts = charts_of(run_dir)
+    tables = importlib.util.find_spec("itables")
+    index = site / "search.json"
+    for name, made in charts.items():
+        pack(json.dumps(made, ensure_ascii=False, separators=(",", ":")), name, site)
     if charts:
         from plotly.offline import get_plotlyjs
+
         pack(get_plotlyjs(), "plotly", site)
-    if tables: pack((Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"), "tables", site)
+    if tables:
+        pack(
+            (Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"),
+            "tables",
+            site,
+        )
     if index.exists():
-        found = [{k: v[:400] if k == "text" else v for k, v in entry.items()} for entry in json.loads(index.read_text(encoding="utf-8"))]
+        found = [
+            {k: v[:400] if k == "text" else v for k, v in entry.items()}
+            for entry in json.loads(index.read_text(encoding="utf-8"))
+        ]
         found = search_entries(facts_of(run_dir)) + found
         pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
         index.unlink()
     return list(charts)
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
-def lighten_figures(
-    site: Path,  # rendered pages
-) -> None:       # the pictures in figures/ are changed
-    "Write the pictures of the site with a palette of at most 256 colours, where that is smaller."
+def lighten_figures(site: Path) -> None:
+    """Write the pictures of the site with a palette of at most 256 colours, where that is smaller.
+
+    The pictures in figures/ are changed.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages.
+    """
     from PIL import Image
+
     for file in sorted((site / "figures").glob("*.png")):
-        data, kept = file.read_bytes(), io.BytesIO()
+        data = file.read_bytes()
+        kept = io.BytesIO()
         with Image.open(io.BytesIO(data)) as image:
             paper = Image.new("RGB", image.size, "white")
             paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        paper.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(kept, "png")
-        if kept.tell() < len(data): file.write_bytes(kept.getvalue())
+        paper.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            kept, "png"
+        )
+        if kept.tell() < len(data):
+            file.write_bytes(kept.getvalue())
 
 # %% ../../nbs/10c_finishing.ipynb #c5744d3f
-def css_blocks(
-    text: str,  # a stylesheet
-) -> Iterator[tuple[str, str]]:  # what stands before the brace, and what stands within; a statement has nothing within
-    "The parts of a stylesheet on its outermost level."
-    text, start, at, depth = re.sub(r"/\*.*?\*/", "", text, flags=re.S), 0, 0, 0
+def css_blocks(text: str) -> Iterator[tuple[str, str]]:
+    """The parts of a stylesheet on its outermost level.
+
+    Parameters
+    ----------
+    text : str
+        A stylesheet.
+
+    Returns
+    -------
+    Iterator[tuple[str, str]]
+        What stands before the brace, and what stands within; a statement has nothing within.
+    """
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    start = 0
+    at = 0
+    depth = 0
     quoted = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[{};]|url\([^)]*\)", re.S)
     for m in quoted.finditer(text):
         sign = m[0]
-        if sign == ";" and not depth: yield text[start:m.end()].strip(), ""; start = m.end()
+        if sign == ";" and not depth:
+            yield text[start : m.end()].strip(), ""
+            start = m.end()
         elif sign == "{":
-            if not depth: at = m.end()
+            if not depth:
+                at = m.end()
             depth += 1
         elif sign == "}":
             depth -= 1
-            if not depth: yield text[start:at - 1].strip(), text[at:m.start()]; start = m.end()
+            if not depth:
+                yield text[start : at - 1].strip(), text[at : m.start()]
+                start = m.end()
 
-def used_css(
-    text: str,       # a stylesheet
-    used: set[str],  # the words that pages and scripts mention
-) -> str:            # the same without rules that no page can use
-    "Leave out the rules for classes that nobody mentions."
+
+def used_css(text: str, used: set[str]) -> str:
+    """Leave out the rules for classes that nobody mentions.
+
+    Parameters
+    ----------
+    text : str
+        A stylesheet.
+    used : set[str]
+        The words that pages and scripts mention.
+
+    Returns
+    -------
+    str
+        The same without rules that no page can use.
+    """
     kept = []
     for head, body in css_blocks(text):
-        if not body: kept += [head] if not re.match(r"@import.*//", head) else []
-        elif head.startswith(("@media", "@supports", "@layer")): kept += [f"{head}{{{inner}}}"] if (inner := used_css(body, used)) else []
-        elif head.startswith("@"): kept.append(f"{head}{{{body}}}")
+        if not body:
+            kept += [head] if not re.match(r"@import.*//", head) else []
+        elif head.startswith(("@media", "@supports", "@layer")):
+            kept += [f"{head}{{{inner}}}"] if (inner := used_css(body, used)) else []
+        elif head.startswith("@"):
+            kept.append(f"{head}{{{body}}}")
         else:
-            wanted = [s for s in re.split(r",(?![^(]*\))", head) if set(re.findall(r"\.([A-Za-z_][\w-]*)", re.sub(r":not\([^)]*\)", "", s))) <= used]
-            if wanted: kept.append(f"{','.join(wanted)}{{{body}}}")
+            wanted = [
+                s
+                for s in re.split(r",(?![^(]*\))", head)
+                if set(re.findall(r"\.([A-Za-z_][\w-]*)", re.sub(r":not\([^)]*\)", "", s))) <= used
+            ]
+            if wanted:
+                kept.append(f"{','.join(wanted)}{{{body}}}")
     return "".join(kept)
 
 # %% ../../nbs/10c_finishing.ipynb #7dc4cc96
-def lighten_styles(
-    site: Path,  # rendered pages
-) -> None:       # stylesheets and icons are changed
-    "Leave out of the stylesheets what the site does not use."
+def lighten_styles(site: Path) -> None:
+    """Leave out of the stylesheets what the site does not use.
+
+    Stylesheets and icons are changed.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages.
+    """
     pages = [p.read_text(encoding="utf-8") for p in sorted(site.rglob("*.html"))]
-    scripts = {p.read_text(encoding="utf-8") for p in site.rglob("*.js") if p.parent.name != "packed"} | {s for page in pages for s in re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S)}
-    named = {c for page in pages for text in set(re.findall(r'class="([^"]*)"', page)) for c in text.split()}
+    scripts = {
+        p.read_text(encoding="utf-8") for p in site.rglob("*.js") if p.parent.name != "packed"
+    } | {s for page in pages for s in re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S)}
+    named = {
+        c
+        for page in pages
+        for text in set(re.findall(r'class="([^"]*)"', page))
+        for c in text.split()
+    }
     used = named | {w for script in scripts for w in re.findall(r"[A-Za-z_][\w-]*", script)}
     for file in sorted(site.glob("site_libs/**/*.css")):
         text = file.read_text(encoding="utf-8")
-        if "icons" in file.name: text = used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
+        if "icons" in file.name:
+            text = used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
         file.write_text(used_css(text, used), encoding="utf-8")
     lighten_icons(site)
 
-def lighten_icons(
-    site: Path,  # rendered pages, icons' stylesheet already lightened
-) -> None:       # the icons' font is changed
-    "Keep of the icons' font what the stylesheet still names."
+
+def lighten_icons(site: Path) -> None:
+    """Keep of the icons' font what the stylesheet still names.
+
+    The icons' font is changed.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages, icons' stylesheet already lightened.
+    """
     folder = site / "site_libs/bootstrap-icons"
-    sheet, font = folder / "bootstrap-icons.min.css", folder / "fonts/bootstrap-icons.woff"
-    if not (sheet.exists() and font.exists()): return
+    sheet = folder / "bootstrap-icons.min.css"
+    font = folder / "fonts/bootstrap-icons.woff"
+    if not (sheet.exists() and font.exists()):
+        return
     from fontTools import subset
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the font's own table of names
+
+    logging.getLogger("fontTools").setLevel(
+        logging.ERROR
+    )  # it remarks on the font's own table of names
     text = sheet.read_text(encoding="utf-8")
-    signs = [int(code, 16) for file in site.rglob("*.css") for code in re.findall(r'content:\s*"\\([0-9a-f]{4,5})"', file.read_text(encoding="utf-8"))]
+    signs = [
+        int(code, 16)
+        for file in site.rglob("*.css")
+        for code in re.findall(r'content:\s*"\\([0-9a-f]{4,5})"', file.read_text(encoding="utf-8"))
+    ]
     options = subset.Options(flavor="woff", layout_features=[], name_IDs=[], notdef_outline=True)
     loaded = subset.load_font(str(font), options)
     maker = subset.Subsetter(options)
@@ -194,20 +370,27 @@ def lighten_icons(
     maker.subset(loaded)
     subset.save_font(loaded, str(font), options)
     (folder / "fonts/bootstrap-icons.woff2").unlink(missing_ok=True)
-    sheet.write_text(re.sub(r"url\([^)]*woff2[^)]*\)\s*format\([^)]*\),?", "", text), encoding="utf-8")
+    sheet.write_text(
+        re.sub(r"url\([^)]*woff2[^)]*\)\s*format\([^)]*\),?", "", text), encoding="utf-8"
+    )
 
 # %% ../../nbs/10c_finishing.ipynb #37dca603
 WIDGET_SCRIPT = re.compile(  # see Quarto's src/core/jupyter/widgets.ts
-    r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@")
+    r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@"
+)
 SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js")  # of Quarto's own search
 SEARCH_BOX = (
     '<i class="bi bi-search" aria-hidden="true"></i>'
-    '<input type="search" class="form-control form-control-sm" placeholder="Search" aria-label="Search" autocomplete="off">'
-    '<div class="smalldocs-search-results dropdown-menu"></div>')
+    '<input type="search" class="form-control form-control-sm" placeholder="Search" '
+    'aria-label="Search" autocomplete="off">'
+    '<div class="smalldocs-search-results dropdown-menu"></div>'
+)
+
 
 def _edit_part(text: str, start: str, end: str, edit: Callable) -> str:
-    "Change one part of a page as HTML; all else stays as it is."
+    """Change one part of a page as HTML; all else stays as it is."""
     from bs4 import BeautifulSoup
+
     first = text.find(start)
     last = text.find(end, first)
     if first < 0 or last < 0:
@@ -219,22 +402,25 @@ def _edit_part(text: str, start: str, end: str, edit: Callable) -> str:
 
 # %% ../../nbs/10c_finishing.ipynb #9690a540
 def _is_unused(script: Any) -> bool:
-    "Whether a script of Quarto's serves widgets, or its own search."
+    """Whether a script of Quarto's serves widgets, or its own search."""
     address = script.get("src", "")
     if WIDGET_SCRIPT.match(address) or script.get("id") == "quarto-search-options":
         return True
     defines_jquery = script.get_text().lstrip().startswith("define('jquery'")
     return defines_jquery or Path(address).name in SEARCH_SCRIPTS
 
+
 def _edit_head(head: Any) -> None:
-    "Take the scripts out that the site does not use."
+    """Take the scripts out that the site does not use."""
     for script in head.find_all("script"):
         if _is_unused(script):
             script.decompose()
 
+
 def _edit_header(header: Any) -> None:
-    "Give the bar on top our search box, and names and roles for readers who do not see it."
+    """Give the bar on top our search box, and names and roles for readers who do not see it."""
     from bs4 import BeautifulSoup
+
     for box in header.select("#quarto-search"):
         box.clear()
         box.attrs = {"id": "quarto-search", "class": "house-search smalldocs-search"}
@@ -249,10 +435,20 @@ def _edit_header(header: Any) -> None:
         link["tabindex"] = "0"
 
 # %% ../../nbs/10c_finishing.ipynb #86e6b268
-def tidy_quarto(
-    text: str,  # a rendered page
-) -> str:       # the same; a page of another renderer is left alone
-    "Take out of a page of Quarto's what it would fetch from another host, and give it the site's search box."
+def tidy_quarto(text: str) -> str:
+    """Take out of a page of Quarto's what it would fetch from another host, and give it the site's
+    search box.
+
+    Parameters
+    ----------
+    text : str
+        A rendered page.
+
+    Returns
+    -------
+    str
+        The same; a page of another renderer is left alone.
+    """
     if '<meta name="generator" content="quarto' not in text.partition("</head>")[0]:
         return text
     text = _edit_part(text, "<head>", "</head>", _edit_head)
@@ -260,11 +456,21 @@ def tidy_quarto(
     return _edit_part(text, '<header id="quarto-header"', "</header>", _edit_header)
 
 # %% ../../nbs/10c_finishing.ipynb #2cd95843
-def describe_page(
-    text: str,  # a rendered page
-) -> str:       # the same with a description in its head
-    "Write the subtitle of a page as its description, where the renderer has written none."
+def describe_page(text: str) -> str:
+    """Write the subtitle of a page as its description, where the renderer has written none.
+
+    Parameters
+    ----------
+    text : str
+        A rendered page.
+
+    Returns
+    -------
+    str
+        The same with a description in its head.
+    """
     from bs4 import BeautifulSoup
+
     subtitle = re.search(r'<p class="subtitle[^"]*">.*?</p>', text, flags=re.S)
     if not subtitle or '<meta name="description"' in text:
         return text
@@ -273,50 +479,129 @@ def describe_page(
     return text.replace("</head>", f"{meta}</head>", 1)
 
 # %% ../../nbs/10c_finishing.ipynb #0b6c3d54
-def plain_code(
-    match: re.Match,  # a block of code on a page
-) -> str:             # the same without colours
-    "Code without the marks of colouring; what is quoted needs no escape."
-    return re.sub(r'^<pre class="sourceCode (?:python|output)[^"]*"><code class="[^"]*">', '<pre class="sourceCode python"><code class="sourceCode">', re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"))
+def plain_code(match: re.Match) -> str:
+    """Code without the marks of colouring; what is quoted needs no escape.
 
-MARKS = re.compile(r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")')  # what renderers note for themselves
+    Parameters
+    ----------
+    match : re.Match
+        A block of code on a page.
 
-ENDS = re.compile(r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)")  # ends that HTML lets a page leave out
+    Returns
+    -------
+    str
+        The same without colours.
+    """
+    return re.sub(
+        r'^<pre class="sourceCode (?:python|output)[^"]*"><code class="[^"]*">',
+        '<pre class="sourceCode python"><code class="sourceCode">',
+        re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"),
+    )
 
-ANSWER = re.compile(r'<summary>(Code[^<]*)</summary>((?:(?!</details>).)*)</details>((?:\s*<div class="cell-output[^"]*"[^>]*>\s*<pre>(?:(?!</pre>).)*</pre>\s*</div>)+)(?=\s*</div>)', re.S)  # folded code and what Python printed below it
 
-LANDMARKS: dict[str, str] = {'class="navbar': "Readers", 'id="quarto-sidebar"': "Pages of this part", 'class="quarto-secondary-nav"': "Where this page stands", 'class="page-navigation"': "Previous and next page", 'id="TOC"': "On this page"}  # what a region of a page is for
+MARKS = re.compile(
+    r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")'
+)  # what renderers note for themselves
 
-def finish_page(
-    text: str,          # a rendered page
-    charts: list[str],  # the figures that have a chart
-    sizes: Mapping[str, tuple[int, int]],  # figure file: its width and height
-) -> str:               # the finished page
-    "One page, finished."
+ENDS = re.compile(
+    r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)"
+)  # ends that HTML lets a page leave out
+
+ANSWER = re.compile(
+    r'<summary>(Code[^<]*)</summary>((?:(?!</details>).)*)</details>((?:\s*<div class="cell-output[^"]*"[^>]*>\s*<pre>(?:(?!</pre>).)*</pre>\s*</div>)+)(?=\s*</div>)',
+    re.S,
+)  # folded code and what Python printed below it
+
+LANDMARKS: dict[str, str] = {
+    'class="navbar': "Readers",
+    'id="quarto-sidebar"': "Pages of this part",
+    'class="quarto-secondary-nav"': "Where this page stands",
+    'class="page-navigation"': "Previous and next page",
+    'id="TOC"': "On this page",
+}  # what a region of a page is for
+
+
+def finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int]]) -> str:
+    """One page, finished.
+
+    Parameters
+    ----------
+    text : str
+        A rendered page.
+    charts : list[str]
+        The figures that have a chart.
+    sizes : Mapping[str, tuple[int, int]]
+        Figure file: its width and height.
+
+    Returns
+    -------
+    str
+        The finished page.
+    """
     text = describe_page(tidy_quarto(text))
     text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
-    bare = lambda m: re.sub(r'<div class="code-copy-outer-scaffold"><div class="sourceCode[^"]*" id="cb\d+"[^>]*>(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>', r'<div class="sourceCode">\1</div>', m[0], flags=re.S)
+
+    def bare(m):
+        return re.sub(
+            r'<div class="code-copy-outer-scaffold"><div class="sourceCode[^"]*" id="cb\d+"[^>]*>(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>',
+            r'<div class="sourceCode">\1</div>',
+            m[0],
+            flags=re.S,
+        )
+
     text = MARKS.sub("", re.sub(r"<details.*?</details>", bare, text, flags=re.S))
     text = ANSWER.sub(r"<summary>\1, and its answer</summary>\2\3</details>", text)
-    text = re.sub(r'<nav[^>]*id="quarto-sidebar".*?</nav>', lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]), text, count=1, flags=re.S)
-    text = re.sub(r"(<body[^>]*>)", r'\1<a class="skip-link" href="#quarto-document-content">Skip to the page</a>', text, count=1)
-    text = re.sub(r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"', r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"', text)
-    text = text.replace('<a class="quarto-color-scheme-toggle nav-link" href=""', '<a class="quarto-color-scheme-toggle nav-link" href="" role="button" aria-label="Toggle dark mode"')
-    for mark, label in LANDMARKS.items(): text = re.sub(rf'<nav {mark}(?![^>]*aria-label)', f'<nav aria-label="{label}" {mark}', text)
+    text = re.sub(
+        r'<nav[^>]*id="quarto-sidebar".*?</nav>',
+        lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]),
+        text,
+        count=1,
+        flags=re.S,
+    )
+    text = re.sub(
+        r"(<body[^>]*>)",
+        r'\1<a class="skip-link" href="#quarto-document-content">Skip to the page</a>',
+        text,
+        count=1,
+    )
+    text = re.sub(
+        r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"',
+        r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"',
+        text,
+    )
+    text = text.replace(
+        '<a class="quarto-color-scheme-toggle nav-link" href=""',
+        '<a class="quarto-color-scheme-toggle nav-link" href="" role="button" aria-label="Toggle '
+        'dark mode"',
+    )
+    for mark, label in LANDMARKS.items():
+        text = re.sub(rf"<nav {mark}(?![^>]*aria-label)", f'<nav aria-label="{label}" {mark}', text)
+
     def image(m: re.Match) -> str:
-        tag, name = m[0], re.search(r'data-figure="([\w-]+)"', m[0])
+        tag = m[0]
+        name = re.search(r'data-figure="([\w-]+)"', m[0])
         file = re.search(r'src="(?:\.\./)?(figures/[^"]+)"', tag)
-        if name and file and name[1] in charts and file[1] == f"figures/{name[1]}.png": tag = tag.replace("<img", f'<img data-chart="{name[1]}"', 1)
-        if file and file[1] in sizes and " width=" not in tag: tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*sizes[file[1]]), 1)
+        if name and file and name[1] in charts and file[1] == f"figures/{name[1]}.png":
+            tag = tag.replace("<img", f'<img data-chart="{name[1]}"', 1)
+        if file and file[1] in sizes and " width=" not in tag:
+            tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*sizes[file[1]]), 1)
         return tag
+
     return ENDS.sub("", re.sub(r"<img\b[^>]*>", image, text))
 
 # %% ../../nbs/10c_finishing.ipynb #5c9f7689
-def finish(
-    site: Path,     # rendered pages
-    run_dir: Path,  # the run
-) -> None:          # the folder is changed
-    "Pack, lighten, and mend what the renderers leave."
+def finish(site: Path, run_dir: Path) -> None:
+    """Pack, lighten, and mend what the renderers leave.
+
+    The folder is changed.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages.
+    run_dir : Path
+        The run.
+    """
     for name in SEARCH_SCRIPTS:
         (site / "site_libs/quarto-search" / name).unlink(missing_ok=True)
     charts = pack_all(site, run_dir)
@@ -329,97 +614,197 @@ def finish(
     lighten_styles(site)
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
-def outside_in(
-    code: str,  # a stylesheet or a script
-) -> list[str]:  # the addresses on other hosts that it loads
-    "What a stylesheet or a script would fetch from another host."
-    return re.findall(r"(?:url\(\s*[\"']?|@import\s+[\"']?|\bfrom\s*[\"']|\bimport\s*\(?\s*[\"'])((?:https?:)?//[^\s\"')]+)", code)
+def outside_in(code: str) -> list[str]:
+    """What a stylesheet or a script would fetch from another host.
+
+    Parameters
+    ----------
+    code : str
+        A stylesheet or a script.
+
+    Returns
+    -------
+    list[str]
+        The addresses on other hosts that it loads.
+    """
+    return re.findall(
+        r"(?:url\(\s*[\"']?|@import\s+[\"']?|\bfrom\s*[\"']|\bimport\s*\(?\s*[\"'])((?:https?:)?//[^\s\"')]+)",
+        code,
+    )
 
 # %% ../../nbs/10c_finishing.ipynb #91559169
-FETCHED = ("stylesheet", "icon", "preload", "modulepreload", "preconnect")  # kinds of <link> that make the browser fetch
+FETCHED = (
+    "stylesheet",
+    "icon",
+    "preload",
+    "modulepreload",
+    "preconnect",
+)  # kinds of <link> that make the browser fetch
 
-def loaded_by(
-    tag: str,           # an HTML tag
-    a: Mapping[str, str],  # its attributes
-) -> list[str]:         # the addresses that the browser fetches for it
-    "What a tag makes the browser fetch by itself."
-    if tag == "a": return []
-    if tag == "link": return [a["href"]] if a.get("rel") in FETCHED and a.get("href") else []
+
+def loaded_by(tag: str, a: Mapping[str, str]) -> list[str]:
+    """What a tag makes the browser fetch by itself.
+
+    Parameters
+    ----------
+    tag : str
+        An HTML tag.
+    a : Mapping[str, str]
+        Its attributes.
+
+    Returns
+    -------
+    list[str]
+        The addresses that the browser fetches for it.
+    """
+    if tag == "a":
+        return []
+    if tag == "link":
+        return [a["href"]] if a.get("rel") in FETCHED and a.get("href") else []
     several = [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
-    return [x for x in (a.get("src"), a.get("poster"), a.get("data") if tag == "object" else None) if x] + several
+    return [
+        x for x in (a.get("src"), a.get("poster"), a.get("data") if tag == "object" else None) if x
+    ] + several
 
 # %% ../../nbs/10c_finishing.ipynb #1b91cd87
 class PageReader(HTMLParser):
-    "Collects from one page what has to be checked."
+    """Collects from one page what has to be checked."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.ids, self.links, self.resources, self.prose, self.output = set(), [], [], [], []
-        self.depth, self.quiet = 0, []
+        self.ids = set()
+        self.links = []
+        self.resources = []
+        self.prose = []
+        self.output = []
+        self.depth = 0
+        self.quiet = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        "Note ids, links and resources, and where an output or code begins."
+        """Note ids, links and resources, and where an output or code begins."""
         a = {k: v or "" for k, v in attrs}
         self.ids |= {a[k] for k in ("id", "name") if a.get(k)}
-        if tag == "a" and "href" in a: self.links.append(a["href"])
+        if tag == "a" and "href" in a:
+            self.links.append(a["href"])
         self.resources += loaded_by(tag, a)
-        if tag == "div" and (self.depth or "cell-output" in a.get("class", "").split()): self.depth += 1
-        if tag in ("code", "pre", "script", "style"): self.quiet.append(tag)
+        if tag == "div" and (self.depth or "cell-output" in a.get("class", "").split()):
+            self.depth += 1
+        if tag in ("code", "pre", "script", "style"):
+            self.quiet.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        "Note where an output or code ends."
-        if tag == "div" and self.depth: self.depth -= 1
-        if self.quiet and self.quiet[-1] == tag: self.quiet.pop()
+        """Note where an output or code ends."""
+        if tag == "div" and self.depth:
+            self.depth -= 1
+        if self.quiet and self.quiet[-1] == tag:
+            self.quiet.pop()
 
     def handle_data(self, data: str) -> None:
-        "Keep the text of outputs and of prose, and what scripts and styles fetch."
-        if self.quiet and self.quiet[-1] in ("script", "style"): self.resources += outside_in(data)
-        elif self.depth: self.output.append(data)
-        if not self.quiet: self.prose.append(data)
+        """Keep the text of outputs and of prose, and what scripts and styles fetch."""
+        if self.quiet and self.quiet[-1] in ("script", "style"):
+            self.resources += outside_in(data)
+        elif self.depth:
+            self.output.append(data)
+        if not self.quiet:
+            self.prose.append(data)
 
 # %% ../../nbs/10c_finishing.ipynb #474a12a0
 OUTSIDE = re.compile(r"^(?:https?:)?//", re.I)  # an address on another host
 
-def place_of(
-    target: str,  # a link as it stands on a page
-    page: Path,   # the page
-    folder: Path, # the site
-) -> tuple[Path, str]:  # the file that it means, and the address within
-    "Where a link leads."
+
+def place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
+    """Where a link leads.
+
+    Parameters
+    ----------
+    target : str
+        A link as it stands on a page.
+    page : Path
+        The page.
+    folder : Path
+        The site.
+
+    Returns
+    -------
+    tuple[Path, str]
+        The file that it means, and the address within.
+    """
     path, _, anchor = target.partition("#")
     path = unquote(path.partition("?")[0])
-    file = page if not path else (folder / path.lstrip("/") if path.startswith("/") else page.parent / path)
+    file = (
+        page
+        if not path
+        else (folder / path.lstrip("/") if path.startswith("/") else page.parent / path)
+    )
     return (file / "index.html" if file.is_dir() else file).resolve(), unquote(anchor)
 
 # %% ../../nbs/10c_finishing.ipynb #eaf8cec6
-def faults_of(
-    page: Path,    # a page
-    folder: Path,  # the site
-    readers: dict[Path, PageReader],  # of all pages
-) -> Iterator[str]:  # one sentence per fault
-    "The faults of one page."
-    reader, name = readers[page.resolve()], page.relative_to(folder)
+def faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Iterator[str]:
+    """The faults of one page.
+
+    Parameters
+    ----------
+    page : Path
+        A page.
+    folder : Path
+        The site.
+    readers : dict[Path, PageReader]
+        Of all pages.
+
+    Returns
+    -------
+    Iterator[str]
+        One sentence per fault.
+    """
+    reader = readers[page.resolve()]
+    name = page.relative_to(folder)
     for target in reader.resources:
-        if OUTSIDE.match(target): yield f"{name} loads {target} from another host."
-        elif not target.startswith("data:") and not place_of(target, page, folder)[0].is_file(): yield f"{name} shows {target}, which does not exist."
+        if OUTSIDE.match(target):
+            yield f"{name} loads {target} from another host."
+        elif not target.startswith("data:") and not place_of(target, page, folder)[0].is_file():
+            yield f"{name} shows {target}, which does not exist."
     for target in reader.links:
-        if OUTSIDE.match(target) or re.match(r"[a-z][a-z0-9+.-]*:", target, re.I): continue
+        if OUTSIDE.match(target) or re.match(r"[a-z][a-z0-9+.-]*:", target, re.I):
+            continue
         file, anchor = place_of(target, page, folder)
-        if not file.is_file(): yield f"{name} links to {target}, which does not exist."
-        elif anchor and file in readers and anchor not in readers[file].ids: yield f"{name} links to {target}, and that page has no such section."
-    for mark in sorted(set(re.findall(r"@(?:fig|tbl|sec|eq)-[\w-]+", "".join(reader.prose)))): yield f"{name} holds the unresolved reference {mark}."
-    found = re.search(r"Traceback \(most recent call last\)|\b\w*Warning: .{0,60}", "".join(reader.output))
-    if found: yield f"{name} shows {found.group()!r} in an output."
+        if not file.is_file():
+            yield f"{name} links to {target}, which does not exist."
+        elif anchor and file in readers and anchor not in readers[file].ids:
+            yield f"{name} links to {target}, and that page has no such section."
+    for mark in sorted(set(re.findall(r"@(?:fig|tbl|sec|eq)-[\w-]+", "".join(reader.prose)))):
+        yield f"{name} holds the unresolved reference {mark}."
+    found = re.search(
+        r"Traceback \(most recent call last\)|\b\w*Warning: .{0,60}", "".join(reader.output)
+    )
+    if found:
+        yield f"{name} shows {found.group()!r} in an output."
 
 # %% ../../nbs/10c_finishing.ipynb #c76d808e
-def check_site(
-    folder: str | Path,  # a rendered site
-) -> list[str]:          # one sentence per fault; none if all is well
-    "Find broken links and anchors, missing pictures, anything from another host, and warnings left on a page."
-    folder, readers = Path(folder).resolve(), {}
+def check_site(folder: str | Path) -> list[str]:
+    """Find broken links and anchors, missing pictures, anything from another host, and warnings
+    left on a page.
+
+    Parameters
+    ----------
+    folder : str | Path
+        A rendered site.
+
+    Returns
+    -------
+    list[str]
+        One sentence per fault; none if all is well.
+    """
+    folder = Path(folder).resolve()
+    readers = {}
     for page in sorted(folder.rglob("*.html")):
         readers[page.resolve()] = PageReader()
         readers[page.resolve()].feed(page.read_text(encoding="utf-8"))
-    faults = [fault for page in readers for fault in dict.fromkeys(faults_of(page, folder, readers))]
+    faults = [
+        fault for page in readers for fault in dict.fromkeys(faults_of(page, folder, readers))
+    ]
     for file in sorted(folder.rglob("*.css")):
-        faults += [f"{file.relative_to(folder)} loads {t} from another host." for t in outside_in(file.read_text(encoding="utf-8"))]
+        faults += [
+            f"{file.relative_to(folder)} loads {t} from another host."
+            for t in outside_in(file.read_text(encoding="utf-8"))
+        ]
     return faults if readers else [f"{folder.name} holds no pages."]

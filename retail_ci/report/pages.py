@@ -4,17 +4,31 @@
 
 # %% ../../nbs/10a_pages.ipynb #7313ac36
 from __future__ import annotations
+
 import base64
 import csv
 import html
 import json
 import math
 import re
-import yaml
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from ..core.formats import amount, count, day, decimal, localised, money, month, share, SPEECH, written
+
+import yaml
+
+from retail_ci.core.formats import (
+    SPEECH,
+    amount,
+    count,
+    day,
+    decimal,
+    localised,
+    money,
+    month,
+    share,
+    written,
+)
 from ..core.runs import Run
 from ..core.show import Html
 from .charts import colour_of
@@ -29,192 +43,472 @@ __all__ = ['NUMBER', 'NOTHING', 'FLOAT', 'SAID', 'SHORT', 'GLOSSARY', 'TASKS', '
            'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
-NUMBER = re.compile(r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$")  # what counts as a number in a table
+NUMBER = re.compile(
+    r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$"
+)  # what counts as a number in a table
 NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
 
-def kind_of(
-    cells: set[str],  # what stands in a column, heading left out
-) -> str:             # "number", "wrap" for sentences, or nothing for words that fit on a line
-    "How a column is set."
+
+def kind_of(cells: set[str]) -> str:
+    """How a column is set.
+
+    Parameters
+    ----------
+    cells : set[str]
+        What stands in a column, heading left out.
+
+    Returns
+    -------
+    str
+        "number", "wrap" for sentences, or nothing for words that fit on a line.
+    """
     told = cells - set(NOTHING)
-    if told and all(NUMBER.match(text) and not re.match(r"0\d", text) for text in told): return "number"
-    return "wrap" if max((len(re.sub(r"<[^>]+>", "", text)) for text in told), default=0) > 40 else ""
+    if told and all(NUMBER.match(text) and not re.match(r"0\d", text) for text in told):
+        return "number"
+    return (
+        "wrap" if max((len(re.sub(r"<[^>]+>", "", text)) for text in told), default=0) > 40 else ""
+    )
 
 # %% ../../nbs/10a_pages.ipynb #f4427817
-def set_columns(
-    table: str,  # an HTML table
-) -> str:        # the table with a class on the cells that have none yet
-    "Mark columns of numbers and of sentences, headings included; an id with leading zeros is text."
-    grid = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S) for row in re.findall(r"<tr.*?</tr>", table, flags=re.S)]
-    if len(grid) < 2 or len({len(row) for row in grid}) > 1: return table
+def set_columns(table: str) -> str:
+    """Mark columns of numbers and of sentences, headings included; an id with leading zeros is
+    text.
+
+    Parameters
+    ----------
+    table : str
+        An HTML table.
+
+    Returns
+    -------
+    str
+        The table with a class on the cells that have none yet.
+    """
+    grid = [
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S)
+        for row in re.findall(r"<tr.*?</tr>", table, flags=re.S)
+    ]
+    if len(grid) < 2 or len({len(row) for row in grid}) > 1:
+        return table
     kinds = [kind_of({cell.strip() for cell in column}) for column in zip(*grid[1:])]
     place = iter(kinds * len(grid))
+
     def marked(m: re.Match) -> str:
         kind = next(place)
         return f'<{m[1]} class="{kind}"{m[2]}>' if kind and "class=" not in m[2] else m[0]
+
     return re.sub(r"<(t[hd])((?:\s[^>]*)?)>", marked, table)
 
 # %% ../../nbs/10a_pages.ipynb #f78c68a2
 FLOAT = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?$")  # a number with decimals, as pandas writes it
-SAID = {"True": "yes", "False": "no", "NaN": "–", "NaT": "–", "None": "–", "&lt;NA&gt;": "–", "nan": "–"}  # what pandas writes: what a reader reads
+SAID = {
+    "True": "yes",
+    "False": "no",
+    "NaN": "–",
+    "NaT": "–",
+    "None": "–",
+    "&lt;NA&gt;": "–",
+    "nan": "–",
+}  # what pandas writes: what a reader reads
 
-SHORT = {"cpu": "CPU seconds", "gib": "GiB", "ndcg": "NDCG", "map": "Mean average precision", "ari": "Adjusted Rand index"}  # names that are abbreviations
+SHORT = {
+    "cpu": "CPU seconds",
+    "gib": "GiB",
+    "ndcg": "NDCG",
+    "map": "Mean average precision",
+    "ari": "Adjusted Rand index",
+}  # names that are abbreviations
 
-def heading(
-    name: str,  # of a column
-) -> str:       # "Customer id"; names that are not in the manner of code stay as they are
-    "The name of a column as words."
-    if name in SHORT: return SHORT[name]
-    return name[0].upper() + name[1:].replace("_", " ") if re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name) else name
 
-def tidy_column(
-    cells: list[str],  # as pandas writes them
-) -> list[str]:        # as a reader reads them
-    "Equal and few decimals where all cells are such numbers; as few as each needs where they are mixed."
+def heading(name: str) -> str:
+    """The name of a column as words.
+
+    Parameters
+    ----------
+    name : str
+        Of a column.
+
+    Returns
+    -------
+    str
+        "Customer id"; names that are not in the manner of code stay as they are.
+    """
+    if name in SHORT:
+        return SHORT[name]
+    return (
+        name[0].upper() + name[1:].replace("_", " ")
+        if re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name)
+        else name
+    )
+
+
+def tidy_column(cells: list[str]) -> list[str]:
+    """Equal and few decimals where all cells are such numbers; as few as each needs where they are
+    mixed.
+
+    Parameters
+    ----------
+    cells : list[str]
+        As pandas writes them.
+
+    Returns
+    -------
+    list[str]
+        As a reader reads them.
+    """
     told = [c for c in cells if c not in SAID and c]
-    places = lambda v: next((d for d in range(4) if abs(v - round(v, d)) <= 5e-4), 3) if abs(v) >= 5e-3 or not v else min(6, 2 - math.floor(math.log10(abs(v))))
+
+    def places(v):
+        return (
+            next((d for d in range(4) if abs(v - round(v, d)) <= 5e-4), 3)
+            if abs(v) >= 5e-3 or not v
+            else min(6, 2 - math.floor(math.log10(abs(v))))
+        )
+
     needed = {c: places(float(c)) for c in told if FLOAT.match(c)}
     common = max(needed.values()) if needed and len(needed) == len(set(told)) else None
     large = max((abs(float(c)) for c in needed), default=0)
-    most = max(2 if large >= 100 else 3, min(needed.values(), default=0))  # cents are enough for hundreds
-    short = lambda c: written(f"{float(c):,.{min(needed[c] if common is None else common, most)}f}")
+    most = max(
+        2 if large >= 100 else 3, min(needed.values(), default=0)
+    )  # cents are enough for hundreds
+
+    def short(c):
+        return written(f"{float(c):,.{min(needed[c] if common is None else common, most)}f}")
+
     return [SAID.get(c) or (short(c) if c in needed else c) for c in cells]
 
 # %% ../../nbs/10a_pages.ipynb #47a64e3d
-def tidy_frame(
-    table: str,  # a table as pandas writes it for a notebook
-) -> str:        # the same for readers; as it is where its cells are joined
-    "A table of pandas without row numbers, long decimals, and names in the manner of code."
-    part = lambda tag: re.findall(r"<tr.*?</tr>", m[1], flags=re.S) if (m := re.search(rf"<{tag}>(.*?)</{tag}>", table, flags=re.S)) else []
-    split = lambda rows: [[c.strip() for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S)] for row in rows]
-    head, body = split(part("thead")), split(part("tbody"))
-    if head and not body: body = [["0", *["–"] * (len(head[0]) - 1)]]
-    if not head or not body or len(head) > 2 or "span=" in table or len({len(r) for r in head + body}) > 1: return table
+def tidy_frame(table: str) -> str:
+    """A table of pandas without row numbers, long decimals, and names in the manner of code.
+
+    Parameters
+    ----------
+    table : str
+        A table as pandas writes it for a notebook.
+
+    Returns
+    -------
+    str
+        The same for readers; as it is where its cells are joined.
+    """
+
+    def part(tag):
+        return (
+            re.findall(r"<tr.*?</tr>", m[1], flags=re.S)
+            if (m := re.search(rf"<{tag}>(.*?)</{tag}>", table, flags=re.S))
+            else []
+        )
+
+    def split(rows):
+        return [
+            [c.strip() for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.S)]
+            for row in rows
+        ]
+
+    head = split(part("thead"))
+    body = split(part("tbody"))
+    if head and not body:
+        body = [["0", *["–"] * (len(head[0]) - 1)]]
+    if (
+        not head
+        or not body
+        or len(head) > 2
+        or "span=" in table
+        or len({len(r) for r in head + body}) > 1
+    ):
+        return table
     names = [low or high for high, low in zip(head[0], head[-1])]
     columns = [list(c) for c in zip(*body)]
-    numbered = not names[0] and all(re.fullmatch(r"\d+|\.\.\.", c) for c in columns[0]) and columns[0][0] == "0"
-    labels = [re.sub(r"^\d+$|.+", lambda m: heading(m[0]) if "_" in m[0] else m[0], c) for c in columns[0]]
-    columns = [tidy_column(c) for c in columns[1:]] if numbered else [labels, *(tidy_column(c) for c in columns[1:])]
-    cells = lambda tag, row: "".join(f"<{tag}>{c}</{tag}>" for c in row)
+    numbered = (
+        not names[0]
+        and all(re.fullmatch(r"\d+|\.\.\.", c) for c in columns[0])
+        and columns[0][0] == "0"
+    )
+    labels = [
+        re.sub(r"^\d+$|.+", lambda m: heading(m[0]) if "_" in m[0] else m[0], c) for c in columns[0]
+    ]
+    columns = (
+        [tidy_column(c) for c in columns[1:]]
+        if numbered
+        else [labels, *(tidy_column(c) for c in columns[1:])]
+    )
+
+    def cells(tag, row):
+        return "".join(f"<{tag}>{c}</{tag}>" for c in row)
+
     rows = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in zip(*columns))
     top = cells("th", [heading(n) for n in names[numbered:]])
     return f'<table class="table table-sm house-table example"><thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
 
 # %% ../../nbs/10a_pages.ipynb #57f206cf
-def box_tables(
-    text: str,  # HTML
-) -> str:       # HTML whose tables scroll on their own
-    "Put each table into a box that scrolls sideways."
+def box_tables(text: str) -> str:
+    """Put each table into a box that scrolls sideways.
+
+    Parameters
+    ----------
+    text : str
+        HTML.
+
+    Returns
+    -------
+    str
+        HTML whose tables scroll on their own.
+    """
     text = re.sub(r"<style[^>]*scoped.*?</style>", "", text, flags=re.S)
-    text = re.sub(r'<table border="\d+" class="dataframe">.*?</table>', lambda m: tidy_frame(m[0]), text, flags=re.S)
-    text = re.sub(r'<table border="\d+"', "<table", text).replace('<tr style="text-align: right;">', "<tr>")
-    text = re.sub(r"(</?(?:table|thead|tbody|tr|th|td)\b[^>]*>)\s+(?=</?(?:table|thead|tbody|tr|th|td)\b)", r"\1", text)
-    sign = "" if SPEECH[0].decimal == "." else f' data-decimal="{SPEECH[0].decimal}"'  # for the script that sorts
+    text = re.sub(
+        r'<table border="\d+" class="dataframe">.*?</table>',
+        lambda m: tidy_frame(m[0]),
+        text,
+        flags=re.S,
+    )
+    text = re.sub(r'<table border="\d+"', "<table", text).replace(
+        '<tr style="text-align: right;">', "<tr>"
+    )
+    text = re.sub(
+        r"(</?(?:table|thead|tbody|tr|th|td)\b[^>]*>)\s+(?=</?(?:table|thead|tbody|tr|th|td)\b)",
+        r"\1",
+        text,
+    )
+    sign = (
+        "" if SPEECH[0].decimal == "." else f' data-decimal="{SPEECH[0].decimal}"'
+    )  # for the script that sorts
     opening = f'<div class="table-box"><table data-quarto-disable-processing="true"{sign}'
-    return re.sub(r"<table(.*?</table>)", lambda m: opening + set_columns(m[1]) + "</div>", text, flags=re.S)
+    return re.sub(
+        r"<table(.*?</table>)", lambda m: opening + set_columns(m[1]) + "</div>", text, flags=re.S
+    )
 
 # %% ../../nbs/10a_pages.ipynb #99d37ecc
 def html_table(
-    header: list[str],      # the column titles
-    rows: list[list[str]],  # the cells, as HTML
-    kinds: Mapping[int, str] | None = None,  # column: a class for its cells
-    caption: str = "",      # the finding, in a sentence
-) -> str:                   # the table in its box
-    "A small table whose cells may hold HTML."
+    header: list[str],
+    rows: list[list[str]],
+    kinds: Mapping[int, str] | None = None,
+    caption: str = "",
+) -> str:
+    """A small table whose cells may hold HTML.
+
+    Parameters
+    ----------
+    header : list[str]
+        The column titles.
+    rows : list[list[str]]
+        The cells, as HTML.
+    kinds : Mapping[int, str] | None, default None
+        Column: a class for its cells.
+    caption : str, default ""
+        The finding, in a sentence.
+
+    Returns
+    -------
+    str
+        The table in its box.
+    """
     kind = {i: f' class="{name}"' for i, name in (kinds or {}).items()}
-    order = lambda text: f' data-order="{m[1]}"' if (m := re.match(r'<time datetime="([^"]+)">', text)) else ""  # a date sorts by what it is, and not by its name
-    cell = lambda tag, i, text: f"<{tag}{kind.get(i, '')}{order(text)}>{text}</{tag}>"
+
+    def order(text):
+        return (
+            f' data-order="{m[1]}"' if (m := re.match(r'<time datetime="([^"]+)">', text)) else ""
+        )  # a date sorts by what it is, and not by its name
+
+    def cell(tag, i, text):
+        return f"<{tag}{kind.get(i, '')}{order(text)}>{text}</{tag}>"
+
     head = "".join(cell("th", i, html.escape(h)) for i, h in enumerate(header))
-    body = "\n".join("<tr>" + "".join(cell("td", i, c) for i, c in enumerate(row)) + "</tr>" for row in rows)
+    body = "\n".join(
+        "<tr>" + "".join(cell("td", i, c) for i, c in enumerate(row)) + "</tr>" for row in rows
+    )
     top = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return box_tables(f'<table class="table table-sm house-table">{top}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>')
+    return box_tables(
+        '<table class="table table-sm '
+        f'house-table">{top}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
+    )
 
 # %% ../../nbs/10a_pages.ipynb #c81ae002
 @dataclass
 class Facts:
-    "What a run has written down, for its pages."
-    run_dir: Path                          # the run
-    insights: dict = field(default_factory=dict)   # of 05a: key figures, segments, recommendations in brief
-    data: dict = field(default_factory=dict)       # of 01: the books
-    segments: dict = field(default_factory=dict)   # of 03
-    movement: dict = field(default_factory=dict)   # of 03a
-    worth: dict = field(default_factory=dict)      # of 03b
-    ranking: dict = field(default_factory=dict)    # of 05
-    backtest: dict = field(default_factory=dict)   # of 05b
-    manifest: dict = field(default_factory=dict)   # of the runner
-    figures: dict[str, tuple[str, str]] = field(default_factory=dict)  # figure: its finding and its description
+    """What a run has written down, for its pages."""
+
+    run_dir: Path  # the run
+    insights: dict = field(
+        default_factory=dict
+    )  # of 05a: key figures, segments, recommendations in brief
+    data: dict = field(default_factory=dict)  # of 01: the books
+    segments: dict = field(default_factory=dict)  # of 03
+    movement: dict = field(default_factory=dict)  # of 03a
+    worth: dict = field(default_factory=dict)  # of 03b
+    ranking: dict = field(default_factory=dict)  # of 05
+    backtest: dict = field(default_factory=dict)  # of 05b
+    manifest: dict = field(default_factory=dict)  # of the runner
+    figures: dict[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # figure: its finding and its description
 
     @property
     def currency(self) -> str:
-        "The sign of money."
+        """The sign of money."""
         return self.insights.get("currency", "")
 
     @property
     def recipe(self) -> dict:
-        "The config that the run was made with."
+        """The config that the run was made with."""
         return self.manifest.get("config") or {}
 
 # %% ../../nbs/10a_pages.ipynb #b6571a31
-def findings_in(
-    notebook: Path,  # an executed notebook
-) -> dict[str, tuple[str, str]]:  # figure: its finding and its description, as HTML text
-    "The captions and descriptions of the figures of a notebook."
+def findings_in(notebook: Path) -> dict[str, tuple[str, str]]:
+    """The captions and descriptions of the figures of a notebook.
+
+    Parameters
+    ----------
+    notebook : Path
+        An executed notebook.
+
+    Returns
+    -------
+    dict[str, tuple[str, str]]
+        Figure: its finding and its description, as HTML text.
+    """
     found = {}
     pattern = r'data-figure="([\w-]+)" alt="([^"]*)".*?<figcaption>(.*?)</figcaption>'
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         for output in cell.get("outputs", []):
             text = "".join(output.get("data", {}).get("text/html", ""))
-            found.update({name: (caption, alt) for name, alt, caption in re.findall(pattern, text, flags=re.S)})
+            found.update(
+                {
+                    name: (caption, alt)
+                    for name, alt, caption in re.findall(pattern, text, flags=re.S)
+                }
+            )
     return found
 
-def facts_of(
-    run_dir: Path,  # a finished run
-) -> Facts:         # what it has written down
-    "Collect the facts of a run."
-    read = lambda name: json.loads(file.read_text(encoding="utf-8")) if (file := run_dir / name).exists() else {}
+
+def facts_of(run_dir: Path) -> Facts:
+    """Collect the facts of a run.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A finished run.
+
+    Returns
+    -------
+    Facts
+        What it has written down.
+    """
+
+    def read(name):
+        return (
+            json.loads(file.read_text(encoding="utf-8"))
+            if (file := run_dir / name).exists()
+            else {}
+        )
+
     figures: dict = {}
-    for notebook in sorted(run_dir.glob("executed/0*.ipynb")): figures.update(findings_in(notebook))
+    for notebook in sorted(run_dir.glob("executed/0*.ipynb")):
+        figures.update(findings_in(notebook))
     kinds = ("insights", "data", "segments", "movement", "worth", "ranking", "backtest")
-    return Facts(run_dir, **{kind: read(f"metrics/{kind}.json") for kind in kinds}, manifest=read("manifest.json"), figures=figures)
+    return Facts(
+        run_dir,
+        **{kind: read(f"metrics/{kind}.json") for kind in kinds},
+        manifest=read("manifest.json"),
+        figures=figures,
+    )
 
 # %% ../../nbs/10a_pages.ipynb #5c9a8266
-def raw(
-    text: str,  # HTML
-) -> str:       # the same as a block of a page
-    "HTML on a page, as it is."
+def raw(text: str) -> str:
+    """HTML on a page, as it is.
+
+    Parameters
+    ----------
+    text : str
+        HTML.
+
+    Returns
+    -------
+    str
+        The same as a block of a page.
+    """
     return "```{=html}\n" + text.replace("`", "&#96;").replace("\n\n", "\n") + "\n```"
 
-def page_text(
-    title: str,         # of the page
-    subtitle: str,      # what it is about, in a line
-    parts: Iterable[str],  # markdown, or blocks from `raw`; empty ones are left out
-) -> str:               # a page
-    "A page with its title."
-    front = yaml.safe_dump({"title": title, "subtitle": subtitle, "toc": False}, allow_unicode=True, sort_keys=False)
+
+def page_text(title: str, subtitle: str, parts: Iterable[str]) -> str:
+    """A page with its title.
+
+    Parameters
+    ----------
+    title : str
+        Of the page.
+    subtitle : str
+        What it is about, in a line.
+    parts : Iterable[str]
+        Markdown, or blocks from `raw`; empty ones are left out.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    front = yaml.safe_dump(
+        {"title": title, "subtitle": subtitle, "toc": False}, allow_unicode=True, sort_keys=False
+    )
     return f"---\n{front}---\n\n" + "\n\n".join(p for p in parts if p) + "\n"
 
-def words(
-    text: str,  # a sentence with **bold** parts, as the notebooks write it
-) -> str:       # HTML
-    "A sentence of a notebook as HTML, with its numbers in the locale."
+
+def words(text: str) -> str:
+    """A sentence of a notebook as HTML, with its numbers in the locale.
+
+    Parameters
+    ----------
+    text : str
+        A sentence with **bold** parts, as the notebooks write it.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(localised(text), quote=False))
 
 # %% ../../nbs/10a_pages.ipynb #2f38e9da
-def figure(
-    facts: Facts,  # of the run
-    name: str,     # of the figure
-    page: str = "",  # the notebook that explains it
-) -> str:          # a block; a sentence if the run has not drawn it
-    "A figure with its finding, and a link to the notebook that drew it."
-    if name not in facts.figures or not (facts.run_dir / f"figures/{name}.png").exists(): return "*This run has no data for the figure that would stand here.*"
+def figure(facts: Facts, name: str, page: str = "") -> str:
+    """A figure with its finding, and a link to the notebook that drew it.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+    name : str
+        Of the figure.
+    page : str, default ""
+        The notebook that explains it.
+
+    Returns
+    -------
+    str
+        A block; a sentence if the run has not drawn it.
+    """
+    if name not in facts.figures or not (facts.run_dir / f"figures/{name}.png").exists():
+        return "*This run has no data for the figure that would stand here.*"
     caption, alt = facts.figures[name]
     more = f' <a href="{page}.html">How this is made</a>' if page else ""
-    return raw(f'<figure class="figure"><a href="figures/{name}.png"><img class="img-fluid figure-img" data-figure="{name}" alt="{alt}" src="figures/{name}.png" loading="lazy"></a><figcaption>{caption}{more}</figcaption></figure>')
+    return raw(
+        f'<figure class="figure"><a href="figures/{name}.png"><img class="img-fluid figure-img" '
+        f'data-figure="{name}" alt="{alt}" src="figures/{name}.png" '
+        f'loading="lazy"></a><figcaption>{caption}{more}</figcaption></figure>'
+    )
 
-def segment_cell(
-    name: str,  # of a segment
-) -> str:       # HTML
-    "A segment's name beside its colour."
+
+def segment_cell(name: str) -> str:
+    """A segment's name beside its colour.
+
+    Parameters
+    ----------
+    name : str
+        Of a segment.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     return f'<span class="dot" style="background:{colour_of(name)}"></span>{html.escape(name)}'
 
 # %% ../../nbs/10a_pages.ipynb #9faf2614
@@ -235,7 +529,8 @@ GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never 
     "Discovery": "The question which product, never bought by this customer before, she will buy next.",
     "EASE": "Embarrassingly shallow autoencoder: a model that learns which products lead to which others.",
     "Hit rate": "The share of customers who bought at least one product of their list.",
-    "Interval": "The range in which the true value lies in 95 of 100 cases, if the customers are a fair sample. The narrower, the surer."}
+    "Interval": "The range in which the true value lies in 95 of 100 cases, if the customers are a fair sample. The narrower, the surer.",
+}
 
 # %% ../../nbs/10a_pages.ipynb #1b5d3b6d
 GLOSSARY |= {
@@ -257,385 +552,1385 @@ GLOSSARY |= {
     "SHA-256": "A fingerprint of a file: another file with the same fingerprint has the same content.",
     "Silhouette": "How clearly groups are apart, from −1 to 1. Shoppers rarely fall into clear-cut groups, and values around 0.3 are usual.",
     "Stability": "How often the same groups are found again when customers are drawn anew.",
-    "Worth": "What a customer is expected to bring. It is a forecast, never the effect of an action."}
+    "Worth": "What a customer is expected to bring. It is a forecast, never the effect of an action.",
+}
 
 # %% ../../nbs/10a_pages.ipynb #e3475420
-def anchor(
-    word: str,  # of the glossary
-) -> str:       # its address on the glossary's page
-    "The address of a word in the glossary."
+def anchor(word: str) -> str:
+    """The address of a word in the glossary.
+
+    Parameters
+    ----------
+    word : str
+        Of the glossary.
+
+    Returns
+    -------
+    str
+        Its address on the glossary's page.
+    """
     return re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")
 
-def term(
-    word: str,       # of the glossary
-    shown: str = "", # how it stands in the sentence
-) -> str:            # a link
-    "A word of the trade, linked to its explanation; raises `KeyError` for a word that the glossary does not have."
+
+def term(word: str, shown: str = "") -> str:
+    """A word of the trade, linked to its explanation.
+
+    Parameters
+    ----------
+    word : str
+        Of the glossary.
+    shown : str, default ""
+        How it stands in the sentence.
+
+    Returns
+    -------
+    str
+        A link.
+
+    Raises
+    ------
+    KeyError
+        For a word that the glossary does not have.
+    """
     GLOSSARY[word]
     return f'<a class="term" href="glossary.html#{anchor(word)}">{html.escape(shown or word)}</a>'
 
-def glossary_page() -> str:  # a page
-    "The glossary, in alphabetical order."
-    rows = "\n".join(f'<dt id="{anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(GLOSSARY[w])}</dd>' for w in sorted(GLOSSARY, key=str.lower))
-    return page_text("Glossary", "The words of this report, in a sentence each.", [raw(f'<dl class="glossary">\n{rows}\n</dl>')])
+
+def glossary_page() -> str:
+    """The glossary, in alphabetical order.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    rows = "\n".join(
+        f'<dt id="{anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(GLOSSARY[w])}</dd>'
+        for w in sorted(GLOSSARY, key=str.lower)
+    )
+    return page_text(
+        "Glossary",
+        "The words of this report, in a sentence each.",
+        [raw(f'<dl class="glossary">\n{rows}\n</dl>')],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #0a9047e1
-def segment_rows(
-    facts: Facts,  # of the run
-) -> list[list[str]]:  # a row of cells per segment
-    "Segments with their size, what they bring, how they buy, and what is expected of them."
-    worth = {s["segment"]: s for s in facts.worth.get("segments", [])}
-    now = lambda p: [segment_cell(p["segment"]), count(p["customers"]), share(p["share"]), amount(p["revenue"], facts.currency), share(p["revenue_share"]), count(p["recency"]), count(p["frequency"]), amount(p["basket_value"], facts.currency, 2)]
-    later = lambda w: [amount(w["value_90"], facts.currency) + f' <small>({amount(w["value_90_low"], facts.currency)} to {amount(w["value_90_high"], facts.currency)})</small>'] if w else ["–"]
-    return [now(p) + (later(worth.get(p["segment"])) if worth else []) for p in facts.segments.get("profiles", [])]
+def segment_rows(facts: Facts) -> list[list[str]]:
+    """Segments with their size, what they bring, how they buy, and what is expected of them.
 
-def customers_page(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "Who the customers are, and what to do about each group."
-    rows, profiles = segment_rows(facts), facts.segments.get("profiles", [])
-    if not rows: return page_text("Customers and segments", "Who the customers are.", ["This run has found no segments."])
-    head = ["Segment", "Customers", "Share", "Revenue", "Of revenue", "Days since last", "Purchases", "Basket"] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    list[list[str]]
+        A row of cells per segment.
+    """
+    worth = {s["segment"]: s for s in facts.worth.get("segments", [])}
+
+    def now(p):
+        return [
+            segment_cell(p["segment"]),
+            count(p["customers"]),
+            share(p["share"]),
+            amount(p["revenue"], facts.currency),
+            share(p["revenue_share"]),
+            count(p["recency"]),
+            count(p["frequency"]),
+            amount(p["basket_value"], facts.currency, 2),
+        ]
+
+    def later(w):
+        return (
+            [
+                amount(w["value_90"], facts.currency)
+                + f" <small>({amount(w['value_90_low'], facts.currency)} to {amount(w['value_90_high'], facts.currency)})</small>"
+            ]
+            if w
+            else ["–"]
+        )
+
+    return [
+        now(p) + (later(worth.get(p["segment"])) if worth else [])
+        for p in facts.segments.get("profiles", [])
+    ]
+
+
+def customers_page(facts: Facts) -> str:
+    """Who the customers are, and what to do about each group.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    rows = segment_rows(facts)
+    profiles = facts.segments.get("profiles", [])
+    if not rows:
+        return page_text(
+            "Customers and segments", "Who the customers are.", ["This run has found no segments."]
+        )
+    head = [
+        "Segment",
+        "Customers",
+        "Share",
+        "Revenue",
+        "Of revenue",
+        "Days since last",
+        "Purchases",
+        "Basket",
+    ] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
     lead = f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers and bring {share(best['revenue_share'])} of {term('Net revenue', 'net revenue')}.</p>"
-    actions = html_table(["Segment", "What to do"], [[segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles], {0: "segment", 1: "action"})
-    table = html_table(head, rows, {0: "segment", 8: "number"}, "Typical values are medians: half of the segment lies above, half below.")
-    expected = "" if facts.worth.get("fitted") else f"*There is no expectation here: {html.escape(facts.worth.get('note') or 'the run has not made one')}*"
-    return page_text("Customers and segments", "Who the customers are, what they bring, and what to do about each group.", [
-        raw(lead), "## What to do {#what-to-do}", raw(actions), "## The segments in numbers {#numbers}", raw(f'<div class="stacked">{table}</div>'), expected,
-        "## How they differ {#differ}", figure(facts, "03_cluster_profiles", "03c_segment_profiles"), figure(facts, "03_pca_clusters", "03c_segment_profiles"),
-        "## How recent, how often {#rfm}", figure(facts, "02_rfm_heatmap", "02_features"),
-        "## A second opinion: eleven fixed names {#grid}", "The five segments above are found in the data. Many tools use a fixed grid instead, which reads a name off the two scores of recency and frequency. Some of its names are the same and its borders are not, so the numbers differ; "
-        "the actions of this report go by the five segments.", figure(facts, "02_segment_profiles", "02_features"),
-        "How the segments are found and named: [Segmentation](03a_segmentation.ipynb). What a customer is expected to bring: [Customer lifetime value](03e_lifetime_value.ipynb)."])
+    actions = html_table(
+        ["Segment", "What to do"],
+        [[segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
+        {0: "segment", 1: "action"},
+    )
+    table = html_table(
+        head,
+        rows,
+        {0: "segment", 8: "number"},
+        "Typical values are medians: half of the segment lies above, half below.",
+    )
+    expected = (
+        ""
+        if facts.worth.get("fitted")
+        else f"*There is no expectation here: {html.escape(facts.worth.get('note') or 'the run has not made one')}*"
+    )
+    return page_text(
+        "Customers and segments",
+        "Who the customers are, what they bring, and what to do about each group.",
+        [
+            raw(lead),
+            "## What to do {#what-to-do}",
+            raw(actions),
+            "## The segments in numbers {#numbers}",
+            raw(f'<div class="stacked">{table}</div>'),
+            expected,
+            "## How they differ {#differ}",
+            figure(facts, "03_cluster_profiles", "03c_segment_profiles"),
+            figure(facts, "03_pca_clusters", "03c_segment_profiles"),
+            "## How recent, how often {#rfm}",
+            figure(facts, "02_rfm_heatmap", "02_features"),
+            "## A second opinion: eleven fixed names {#grid}",
+            "The five segments above are found in the data. Many tools use a fixed grid instead, "
+            "which reads a name off the two scores of recency and frequency. Some of its names "
+            "are the same and its borders are not, so the numbers differ; "
+            "the actions of this report go by the five segments.",
+            figure(facts, "02_segment_profiles", "02_features"),
+            "How the segments are found and named: [Segmentation](03a_segmentation.ipynb). What a "
+            "customer is expected to bring: [Customer lifetime value](03e_lifetime_value.ipynb).",
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #08a96c6a
-def movement_lead(
-    movement: Mapping,   # the content of movement.json
-    currency: str = "",  # the sign of money
-) -> str:                # HTML
-    "What moved in the last month, what chance alone would have moved, and who slipped."
-    n, alerts = movement["counts"], movement["alerts"]
+def movement_lead(movement: Mapping, currency: str = "") -> str:
+    """What moved in the last month, what chance alone would have moved, and who slipped.
+
+    Parameters
+    ----------
+    movement : Mapping
+        The content of movement.json.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    n = movement["counts"]
+    alerts = movement["alerts"]
     moved = f"<p>Between {day(movement['before'])} and {day(movement['month_end'])}, <b>{count(n['rose'])}</b> customers rose, <b>{count(n['fell'])}</b> fell, {count(n['gone'])} went out of sight, {count(n['returned'])} came back and {count(n['new'])} were new.</p>"
     chance = f"<p>{share(movement['changed'])} of the customers changed their segment; if everybody had gone on as before, {share(movement['changed_by_chance'])} would have changed by chance.</p>"
-    if not alerts["customers"]: return moved + chance + "<p>No Champion and no Loyal Customer slipped this month.</p>"
-    sure = f" For {count(alerts['unlikely_by_chance'])} of them, worth {money(alerts['unlikely_value'], currency)}, chance hardly explains it: call these first." if alerts["unlikely_by_chance"] else " Chance alone could explain each of these slips."
-    return moved + chance + f"<p><b>{count(alerts['customers'])} good customers slipped.</b> They had spent {money(alerts['value'], currency)} in the look-back before.{sure}</p>"
+    if not alerts["customers"]:
+        return moved + chance + "<p>No Champion and no Loyal Customer slipped this month.</p>"
+    sure = (
+        f" For {count(alerts['unlikely_by_chance'])} of them, worth "
+        f"{money(alerts['unlikely_value'], currency)}, chance hardly explains it: call these "
+        "first."
+        if alerts["unlikely_by_chance"]
+        else " Chance alone could explain each of these slips."
+    )
+    return (
+        moved
+        + chance
+        + f"<p><b>{count(alerts['customers'])} good customers slipped.</b> They had spent {money(alerts['value'], currency)} in the look-back before.{sure}</p>"
+    )
 
-def movement_page(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "Who rose, who fell, and who of the good customers has begun to slip."
-    title, told = "Movement", "Who rose, who fell, and which good customers have begun to slip."
+
+def movement_page(facts: Facts) -> str:
+    """Who rose, who fell, and who of the good customers has begun to slip.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    title = "Movement"
+    told = "Who rose, who fell, and which good customers have begun to slip."
     m = facts.movement
-    if not m.get("fitted"): return page_text(title, told, [f"There is no movement to show: {html.escape(m.get('note') or 'this run has not looked at month ends.')}"])
-    rows = [[segment_cell(s["segment"]), count(s["before"]), count(s["after"]), f"+{count(s['came'])}", f"−{count(s['left'])}"] for s in m["segments"]]
-    table = html_table(["Segment", f"On {day(m['before'])}", f"On {day(m['month_end'])}", "Came", "Left"], rows, {0: "segment"}, f"Customers by segment at two month ends, each looking back over {count(m['window_days'])} days.")
-    names = [s for s in m["matrix"]]
+    if not m.get("fitted"):
+        return page_text(
+            title,
+            told,
+            [
+                "There is no movement to show: "
+                f"{html.escape(m.get('note') or 'this run has not looked at month ends.')}"
+            ],
+        )
+    rows = [
+        [
+            segment_cell(s["segment"]),
+            count(s["before"]),
+            count(s["after"]),
+            f"+{count(s['came'])}",
+            f"−{count(s['left'])}",
+        ]
+        for s in m["segments"]
+    ]
+    table = html_table(
+        ["Segment", f"On {day(m['before'])}", f"On {day(m['month_end'])}", "Came", "Left"],
+        rows,
+        {0: "segment"},
+        "Customers by segment at two month ends, each looking back over "
+        f"{count(m['window_days'])} days.",
+    )
+    names = list(m["matrix"])
     ends = list(dict.fromkeys(to for row in m["matrix"].values() for to in row))
-    steps = html_table(["From", *ends], [[segment_cell(a), *(count(m["matrix"][a].get(b, 0)) for b in ends)] for a in names], {0: "segment"}, "Rows: where customers stood before; columns: where they stand now.")
-    return page_text(title, told, [raw(movement_lead(m, facts.currency)), "## Month by month {#film}", figure(facts, "03_migration", "03d_migration"), "## Came and left {#came-and-left}", raw(table),
-                                   "## From where to where {#steps}", raw(steps), "The list of those who slipped, with a reason for each: [Movement between segments](03d_migration.ipynb)."])
+    steps = html_table(
+        ["From", *ends],
+        [[segment_cell(a), *(count(m["matrix"][a].get(b, 0)) for b in ends)] for a in names],
+        {0: "segment"},
+        "Rows: where customers stood before; columns: where they stand now.",
+    )
+    return page_text(
+        title,
+        told,
+        [
+            raw(movement_lead(m, facts.currency)),
+            "## Month by month {#film}",
+            figure(facts, "03_migration", "03d_migration"),
+            "## Came and left {#came-and-left}",
+            raw(table),
+            "## From where to where {#steps}",
+            raw(steps),
+            "The list of those who slipped, with a reason for each: [Movement between "
+            "segments](03d_migration.ipynb).",
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #f8efce2a
-TASKS: dict[str, str] = {"any": "Whatever they buy next", "discovery": "Something new to them"}  # question: its name for readers
+TASKS: dict[str, str] = {
+    "any": "Whatever they buy next",
+    "discovery": "Something new to them",
+}  # question: its name for readers
 
-def measured(
-    found: Mapping | None,  # value, low, high
-) -> str:                   # "0.556 (0.543 to 0.570)"
-    "A measurement with its interval."
-    if not found or found.get("value") is None: return "–"
-    ends = f" <small>({decimal(found['low'], 3)} to {decimal(found['high'], 3)})</small>" if found.get("low") is not None else ""
+
+def measured(found: Mapping | None) -> str:
+    """A measurement with its interval.
+
+    Parameters
+    ----------
+    found : Mapping | None
+        Value, low, high.
+
+    Returns
+    -------
+    str
+        "0.556 (0.543 to 0.570)".
+    """
+    if not found or found.get("value") is None:
+        return "–"
+    ends = (
+        f" <small>({decimal(found['low'], 3)} to {decimal(found['high'], 3)})</small>"
+        if found.get("low") is not None
+        else ""
+    )
     return decimal(found["value"], 3) + ends
 
-def models_table(
-    facts: Facts,  # of the run
-    task: str,     # "any" or "discovery"
-) -> str:          # HTML; a sentence if nothing was measured
-    "The models on one question, best first, the published one marked."
-    models, labels = facts.ranking.get(task) or {}, facts.insights.get("labels", {})
-    leaders = (facts.ranking.get("summary") or {}).get(task, {}).get("leaders") or list(models)  # without lists that cannot answer the question
-    known = sorted((m for m in models if m in (*leaders, "oracle") and (models[m].get("ndcg") or {}).get("value") is not None), key=lambda m: (-models[m]["ndcg"]["value"], m))
-    if not known: return "<p>Nothing could be measured here: nobody bought anything of the kind in the hidden month.</p>"
-    name = lambda m: f"<b>{html.escape(labels.get(m, m))}</b> (published)" if m == facts.ranking.get("production") else html.escape(labels.get(m, m))
-    rows = [[name(m), measured(models[m]["ndcg"]), measured(models[m].get("hit_rate")), measured(models[m].get("precision")), share((models[m].get("coverage") or {}).get("value"))] for m in known]
-    return html_table(["List", "NDCG", "Hit rate", "Precision", "Coverage"], rows, {1: "number", 2: "number", 3: "number"}, f"{TASKS[task]}: each list against the hidden month, best first.")
+
+def models_table(facts: Facts, task: str) -> str:
+    """The models on one question, best first, the published one marked.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    str
+        HTML; a sentence if nothing was measured.
+    """
+    models = facts.ranking.get(task) or {}
+    labels = facts.insights.get("labels", {})
+    leaders = (facts.ranking.get("summary") or {}).get(task, {}).get("leaders") or list(
+        models
+    )  # without lists that cannot answer the question
+    known = sorted(
+        (
+            m
+            for m in models
+            if m in (*leaders, "oracle") and (models[m].get("ndcg") or {}).get("value") is not None
+        ),
+        key=lambda m: (-models[m]["ndcg"]["value"], m),
+    )
+    if not known:
+        return "<p>Nothing could be measured here: nobody bought anything of the kind in the hidden month.</p>"
+
+    def name(m):
+        return (
+            f"<b>{html.escape(labels.get(m, m))}</b> (published)"
+            if m == facts.ranking.get("production")
+            else html.escape(labels.get(m, m))
+        )
+
+    rows = [
+        [
+            name(m),
+            measured(models[m]["ndcg"]),
+            measured(models[m].get("hit_rate")),
+            measured(models[m].get("precision")),
+            share((models[m].get("coverage") or {}).get("value")),
+        ]
+        for m in known
+    ]
+    return html_table(
+        ["List", "NDCG", "Hit rate", "Precision", "Coverage"],
+        rows,
+        {1: "number", 2: "number", 3: "number"},
+        f"{TASKS[task]}: each list against the hidden month, best first.",
+    )
 
 # %% ../../nbs/10a_pages.ipynb #ddca8aa1
-def hit_sentence(
-    facts: Facts,  # of the run
-    task: str,     # "any" or "discovery"
-) -> str:          # HTML; nothing where it was not measured
-    "How many customers bought from their list, beside a list of best sellers."
-    found, hits = facts.ranking.get(task) or {}, lambda m: ((facts.ranking.get(task) or {}).get(m, {}).get("hit_rate") or {}).get("value")
-    ours, plain = hits(facts.ranking.get("production")), max((h for m in ("popularity", "recent_popularity") if (h := hits(m)) is not None), default=None)
-    if not found or ours is None: return ""
-    what = "at least one product of their list" if task == "any" else "at least one product of their list that was new to them"
-    return f"<b>{share(ours)} of the customers who came back bought {what}</b> in the hidden month" + (f"; with the same best sellers for everybody it would have been {share(plain)}." if plain is not None else ".")
+def hit_sentence(facts: Facts, task: str) -> str:
+    """How many customers bought from their list, beside a list of best sellers.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    str
+        HTML; nothing where it was not measured.
+    """
+    found = facts.ranking.get(task) or {}
+
+    def hits(m):
+        return ((facts.ranking.get(task) or {}).get(m, {}).get("hit_rate") or {}).get("value")
+
+    ours = hits(facts.ranking.get("production"))
+    plain = max(
+        (h for m in ("popularity", "recent_popularity") if (h := hits(m)) is not None),
+        default=None,
+    )
+    if not found or ours is None:
+        return ""
+    what = (
+        "at least one product of their list"
+        if task == "any"
+        else "at least one product of their list that was new to them"
+    )
+    return (
+        f"<b>{share(ours)} of the customers who came back bought {what}</b> in the hidden month"
+        + (
+            f"; with the same best sellers for everybody it would have been {share(plain)}."
+            if plain is not None
+            else "."
+        )
+    )
 
 # %% ../../nbs/10a_pages.ipynb #975cc75f
-def recommendations_page(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "What is offered to whom, and whether it comes true."
-    title, told, said = "Recommendations", "What we offer to each customer, and whether it comes true.", facts.insights.get("recommendations") or {}
-    if not said.get("customers"): return page_text(title, told, ["This source names no products, so there is nothing to recommend."])
+def recommendations_page(facts: Facts) -> str:
+    """What is offered to whom, and whether it comes true.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    title = "Recommendations"
+    told = "What we offer to each customer, and whether it comes true."
+    said = facts.insights.get("recommendations") or {}
+    if not said.get("customers"):
+        return page_text(
+            title, told, ["This source names no products, so there is nothing to recommend."]
+        )
     lead = f"<p><b>{count(said['customers'])} customers</b> have a list of their own; {share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not best sellers. {count(said['products'])} products stand on somebody's list.</p>"
     verdicts = "".join(f"<p>{words(said[t]['verdict'])}</p>" for t in TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in TASKS if (sentence := hit_sentence(facts, t)))
-    top = html_table(["Product", "Number", "On how many lists", "Share of customers"], [[html.escape(str(p["product_name"])), html.escape(str(p["product_id"])), count(p["lists"]), share(p["lists"] / said["customers"])]
-                                                                                       for p in said.get("top_products", [])], {0: "name"}, "The products that stand on most lists.")
+    top = html_table(
+        ["Product", "Number", "On how many lists", "Share of customers"],
+        [
+            [
+                html.escape(str(p["product_name"])),
+                html.escape(str(p["product_id"])),
+                count(p["lists"]),
+                share(p["lists"] / said["customers"]),
+            ]
+            for p in said.get("top_products", [])
+        ],
+        {0: "name"},
+        "The products that stand on most lists.",
+    )
     protocol = facts.ranking.get("protocol") or {}
-    how = f"<p>Measured on the {count(protocol['days'])} days after {day(protocol['cut'])}, which no model had seen. The first question counts every purchase ({term('Any', 'any')}), the second only products that a customer had never bought ({term('Discovery', 'discovery')}). {term('NDCG')}, {term('Hit rate', 'hit rate')}, {term('Precision', 'precision')} and {term('Coverage', 'coverage')} are explained in the glossary.</p>" if protocol.get("cut") else f"<p>{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}</p>"
-    boards = [part for t in TASKS for part in (f"### {TASKS[t]} {{#{t}}}", raw(models_table(facts, t)))] if protocol.get("cut") else []
-    return page_text(title, told, [raw(lead), "## Do they come true? {#proof}", raw(plain + how + verdicts), figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "", *boards, "## What is offered most {#top}", raw(top) if said.get("top_products") else "",
-                                   "## How much of the shelf gets a chance {#shelf}", figure(facts, "04_recommendation_coverage", "04k_hybrid"), "A list with the reason for each line: [Hybrid recommender](04k_hybrid.ipynb). All measures, and who gets less: [Evaluation](05_evaluation.ipynb)"])
+    how = (
+        f"<p>Measured on the {count(protocol['days'])} days after {day(protocol['cut'])}, which "
+        f"no model had seen. The first question counts every purchase ({term('Any', 'any')}), the "
+        "second only products that a customer had never bought "
+        f"({term('Discovery', 'discovery')}). {term('NDCG')}, {term('Hit rate', 'hit rate')}, "
+        f"{term('Precision', 'precision')} and {term('Coverage', 'coverage')} are explained in "
+        "the glossary.</p>"
+        if protocol.get("cut")
+        else f"<p>{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}</p>"
+    )
+    boards = (
+        [part for t in TASKS for part in (f"### {TASKS[t]} {{#{t}}}", raw(models_table(facts, t)))]
+        if protocol.get("cut")
+        else []
+    )
+    return page_text(
+        title,
+        told,
+        [
+            raw(lead),
+            "## Do they come true? {#proof}",
+            raw(plain + how + verdicts),
+            figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "",
+            *boards,
+            "## What is offered most {#top}",
+            raw(top) if said.get("top_products") else "",
+            "## How much of the shelf gets a chance {#shelf}",
+            figure(facts, "04_recommendation_coverage", "04k_hybrid"),
+            "A list with the reason for each line: [Hybrid recommender](04k_hybrid.ipynb). All "
+            "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
-def sales_page(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "How the year went, what sells, and on whom it rests."
-    months = facts.insights.get("months", [])
-    rows = [[f'<time datetime="{m["month"][:7]}">{month(m["month"], short=True)}</time>', amount(m["revenue"], facts.currency), count(m["baskets"]), count(m["customers"]), amount(m["basket_value"], facts.currency, 2), "yes" if m["whole"] else "in part"] for m in months]
-    table = html_table(["Month", "Net revenue", "Baskets", "Customers", "Average basket", "Whole month"], rows, None, "Month by month. A month that the data covers in part is not compared with others.") if rows else "<p>This run has no months to show.</p>"
-    return page_text("Sales", "How the year went, what sells, and on whom it rests.", [
-        "## The year {#year}", figure(facts, "01_revenue_trend", "01_cleaning"), raw(table), "## What sells {#categories}",
-        figure(facts, "01_category_analysis", "01_cleaning") if "01_category_analysis" in facts.figures else "This source has no product column, so there is nothing to say about categories.",
-        "## On whom it rests {#pareto}", figure(facts, "01_pareto", "01_cleaning"), "## How customers differ {#habits}", figure(facts, "01_customer_distributions", "01_cleaning")])
+def sales_page(facts: Facts) -> str:
+    """How the year went, what sells, and on whom it rests.
 
-def quality_rows(
-    data: Mapping,       # the content of data.json
-    currency: str = "",  # the sign of money
-) -> list[list[str]]:    # what happened, lines, share, revenue
-    "What happened to the lines that came in, each fate a row."
-    told = {"kept": "Kept, and part of every number", "rejected": "Set aside, with a reason", "collapsed": "Copies of another line, counted once", "anonymous": "Kept, without a customer", "returns": "Kept, a return"}
-    fates, total = data.get("revenue_by_fate", {}), data.get("rows_in") or 1
-    worth = {"kept": data.get("revenue"), "collapsed": fates.get("collapsed"), "anonymous": fates.get("anonymous"), "returns": fates.get("return")}
-    return [[words, count(data[k]), share(data[k] / total, 1), amount(worth.get(k), currency) if data[k] else "–"] for k, words in told.items() if k in data]
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    months = facts.insights.get("months", [])
+    rows = [
+        [
+            f'<time datetime="{m["month"][:7]}">{month(m["month"], short=True)}</time>',
+            amount(m["revenue"], facts.currency),
+            count(m["baskets"]),
+            count(m["customers"]),
+            amount(m["basket_value"], facts.currency, 2),
+            "yes" if m["whole"] else "in part",
+        ]
+        for m in months
+    ]
+    table = (
+        html_table(
+            ["Month", "Net revenue", "Baskets", "Customers", "Average basket", "Whole month"],
+            rows,
+            None,
+            "Month by month. A month that the data covers in part is not compared with others.",
+        )
+        if rows
+        else "<p>This run has no months to show.</p>"
+    )
+    return page_text(
+        "Sales",
+        "How the year went, what sells, and on whom it rests.",
+        [
+            "## The year {#year}",
+            figure(facts, "01_revenue_trend", "01_cleaning"),
+            raw(table),
+            "## What sells {#categories}",
+            figure(facts, "01_category_analysis", "01_cleaning")
+            if "01_category_analysis" in facts.figures
+            else "This source has no product column, so there is nothing to say about categories.",
+            "## On whom it rests {#pareto}",
+            figure(facts, "01_pareto", "01_cleaning"),
+            "## How customers differ {#habits}",
+            figure(facts, "01_customer_distributions", "01_cleaning"),
+        ],
+    )
+
+
+def quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
+    """What happened to the lines that came in, each fate a row.
+
+    Parameters
+    ----------
+    data : Mapping
+        The content of data.json.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    list[list[str]]
+        What happened, lines, share, revenue.
+    """
+    told = {
+        "kept": "Kept, and part of every number",
+        "rejected": "Set aside, with a reason",
+        "collapsed": "Copies of another line, counted once",
+        "anonymous": "Kept, without a customer",
+        "returns": "Kept, a return",
+    }
+    fates = data.get("revenue_by_fate", {})
+    total = data.get("rows_in") or 1
+    worth = {
+        "kept": data.get("revenue"),
+        "collapsed": fates.get("collapsed"),
+        "anonymous": fates.get("anonymous"),
+        "returns": fates.get("return"),
+    }
+    return [
+        [
+            words,
+            count(data[k]),
+            share(data[k] / total, 1),
+            amount(worth.get(k), currency) if data[k] else "–",
+        ]
+        for k, words in told.items()
+        if k in data
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
-def quality_page(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "What came in, what was set aside, and why."
-    title, told, d = "Data quality", "What came in, what was set aside and why, and what to mend at the source.", facts.data
-    if not d: return page_text(title, told, ["This run has kept no books."])
-    lead = f"<p><b>{count(d['rows_in'])} lines came in, {count(d['kept'])} are kept.</b> Sales run from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} customers, {count(d['baskets'])} baskets, {money(d['revenue'], facts.currency)} of {term('Net revenue', 'net revenue')}. " \
-           f"{count(d.get('anonymous', 0))} lines are {term('Anonymous sale', 'anonymous sales')}.</p>" + ("" if d.get("returns") else "<p>This source holds no returns, so gross and net are the same.</p>")
-    named = lambda counts: sorted(((k, n) for k, n in (counts or {}).items() if n), key=lambda x: (-x[1], x[0]))
-    list_of = lambda counts, caption: html_table(["Reason", "Lines", "Of all lines"], [[html.escape(k.replace("_", " ").capitalize()), count(n), share(n / (d["rows_in"] or 1), 2)] for k, n in named(counts)], None, caption)
-    broken = raw(list_of(d.get("by_reason"), "Lines set aside, by their first reason.")) if named(d.get("by_reason")) else "No line had to be set aside."
-    flagged = raw(list_of(d.get("by_flag"), "Lines that are kept and worth a look.")) if named(d.get("by_flag")) else "No kept line calls for a remark."
-    return page_text(title, told, [raw(lead), "## The books {#books}", raw(html_table(["What", "Lines", "Of all lines", "Revenue"], quality_rows(d, facts.currency), None, "Every line that came in is kept, set aside or a copy.")),
-                                   "## Set aside {#rejected}", broken, "## Kept, with a remark {#flagged}", flagged, "Each reason with an example and what to do at the source: [Cleaning and exploration](01_cleaning.ipynb). The rules: [Data contract](00h_contract.ipynb)."])
+def quality_page(facts: Facts) -> str:
+    """What came in, what was set aside, and why.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    title = "Data quality"
+    told = "What came in, what was set aside and why, and what to mend at the source."
+    d = facts.data
+    if not d:
+        return page_text(title, told, ["This run has kept no books."])
+    lead = (
+        f"<p><b>{count(d['rows_in'])} lines came in, {count(d['kept'])} are kept.</b> Sales run "
+        f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
+        f"customers, {count(d['baskets'])} baskets, {money(d['revenue'], facts.currency)} of "
+        f"{term('Net revenue', 'net revenue')}. "
+        f"{count(d.get('anonymous', 0))} lines are {term('Anonymous sale', 'anonymous sales')}.</p>"
+        + (
+            ""
+            if d.get("returns")
+            else "<p>This source holds no returns, so gross and net are the same.</p>"
+        )
+    )
+
+    def named(counts):
+        return sorted(((k, n) for k, n in (counts or {}).items() if n), key=lambda x: (-x[1], x[0]))
+
+    def list_of(counts, caption):
+        return html_table(
+            ["Reason", "Lines", "Of all lines"],
+            [
+                [
+                    html.escape(k.replace("_", " ").capitalize()),
+                    count(n),
+                    share(n / (d["rows_in"] or 1), 2),
+                ]
+                for k, n in named(counts)
+            ],
+            None,
+            caption,
+        )
+
+    broken = (
+        raw(list_of(d.get("by_reason"), "Lines set aside, by their first reason."))
+        if named(d.get("by_reason"))
+        else "No line had to be set aside."
+    )
+    flagged = (
+        raw(list_of(d.get("by_flag"), "Lines that are kept and worth a look."))
+        if named(d.get("by_flag"))
+        else "No kept line calls for a remark."
+    )
+    return page_text(
+        title,
+        told,
+        [
+            raw(lead),
+            "## The books {#books}",
+            raw(
+                html_table(
+                    ["What", "Lines", "Of all lines", "Revenue"],
+                    quality_rows(d, facts.currency),
+                    None,
+                    "Every line that came in is kept, set aside or a copy.",
+                )
+            ),
+            "## Set aside {#rejected}",
+            broken,
+            "## Kept, with a remark {#flagged}",
+            flagged,
+            "Each reason with an example and what to do at the source: [Cleaning and "
+            "exploration](01_cleaning.ipynb). The rules: [Data contract](00h_contract.ipynb).",
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #9c097884
-def sure_rows(
-    facts: Facts,  # of the run
-) -> list[tuple[str, str, str]]:  # the claim, how it was checked, the notebook
-    "The claims of the report, each with its check."
-    s, m, w, out = facts.segments, facts.movement, facts.worth, []
-    if st := s.get("stability"): out.append(("The segments", f"With customers drawn anew {count(st['draws'])} times, the same groups are found: {term('Stability', 'agreement')} {measured(st)}, where 1 is the same and 0 is chance.", "03c_segment_profiles"))
-    if s.get("orderings"): out.append(("Their names", f"{count(sum(map(bool, s['orderings'].values())))} of {count(len(s['orderings']))} promises that the names make are kept by the medians.", "03c_segment_profiles"))
-    if s.get("silhouette") is not None: out.append(("Five groups, or fewer?", f"The groups shade into each other ({term('Silhouette', 'silhouette')} {decimal(s['silhouette'], 2)}); by that measure alone {count(s['best_silhouette_k'])} would do. {count(s['k'])} are used because there is an action for each.", "03c_segment_profiles"))
-    if m.get("fitted"): out.append(("The movement", f"{share(m['changed'])} changed their segment in a month, and {share(m['changed_by_chance'])} would have by chance: judge single customers, not the sum.", "03d_migration"))
-    if h := w.get("hold_out"): out.append(("The expectation", f"With the last {count(h['days'])} days hidden, {count(h['expected'])} visits were expected and {count(h['actual'])} came" + (f"; in revenue, {decimal(h['value_ratio'], 2)} times what came." if h.get("value_ratio") else "."), "03e_lifetime_value"))
+def sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
+    """The claims of the report, each with its check.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    list[tuple[str, str, str]]
+        The claim, how it was checked, the notebook.
+    """
+    s = facts.segments
+    m = facts.movement
+    w = facts.worth
+    out = []
+    if st := s.get("stability"):
+        out.append(
+            (
+                "The segments",
+                f"With customers drawn anew {count(st['draws'])} times, the same groups are "
+                f"found: {term('Stability', 'agreement')} {measured(st)}, where 1 is the same and "
+                "0 is chance.",
+                "03c_segment_profiles",
+            )
+        )
+    if s.get("orderings"):
+        out.append(
+            (
+                "Their names",
+                f"{count(sum(map(bool, s['orderings'].values())))} of "
+                f"{count(len(s['orderings']))} promises that the names make are kept by the "
+                "medians.",
+                "03c_segment_profiles",
+            )
+        )
+    if s.get("silhouette") is not None:
+        out.append(
+            (
+                "Five groups, or fewer?",
+                f"The groups shade into each other ({term('Silhouette', 'silhouette')} "
+                f"{decimal(s['silhouette'], 2)}); by that measure alone "
+                f"{count(s['best_silhouette_k'])} would do. {count(s['k'])} are used because "
+                "there is an action for each.",
+                "03c_segment_profiles",
+            )
+        )
+    if m.get("fitted"):
+        out.append(
+            (
+                "The movement",
+                f"{share(m['changed'])} changed their segment in a month, and "
+                f"{share(m['changed_by_chance'])} would have by chance: judge single customers, "
+                "not the sum.",
+                "03d_migration",
+            )
+        )
+    if h := w.get("hold_out"):
+        out.append(
+            (
+                "The expectation",
+                f"With the last {count(h['days'])} days hidden, {count(h['expected'])} visits "
+                f"were expected and {count(h['actual'])} came"
+                + (
+                    f"; in revenue, {decimal(h['value_ratio'], 2)} times what came."
+                    if h.get("value_ratio")
+                    else "."
+                ),
+                "03e_lifetime_value",
+            )
+        )
     for task, name in TASKS.items():
-        if said := facts.ranking.get("summary", {}).get(task): out.append((f"The recommendations: {name[0].lower() + name[1:]}", words(said["verdict"]), "05_evaluation"))
-        if said := (facts.backtest.get("verdict") or {}).get(task): out.append((f"The same in {count(len(facts.backtest['cuts']))} months", words(said), "05b_backtest"))
+        if said := facts.ranking.get("summary", {}).get(task):
+            out.append(
+                (
+                    f"The recommendations: {name[0].lower() + name[1:]}",
+                    words(said["verdict"]),
+                    "05_evaluation",
+                )
+            )
+        if said := (facts.backtest.get("verdict") or {}).get(task):
+            out.append(
+                (
+                    f"The same in {count(len(facts.backtest['cuts']))} months",
+                    words(said),
+                    "05b_backtest",
+                )
+            )
     return out
 
-def sure_page(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "What each claim rests on."
-    rows = [[html.escape(claim), said, f'<a href="{page}.html">details</a>'] for claim, said, page in sure_rows(facts)]
+
+def sure_page(facts: Facts) -> str:
+    """What each claim rests on.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    rows = [
+        [html.escape(claim), said, f'<a href="{page}.html">details</a>']
+        for claim, said, page in sure_rows(facts)
+    ]
     cautions = [f"- {localised(c)}" for c in facts.worth.get("cautions", [])]
-    if (note := facts.backtest.get("note")) and facts.ranking.get("summary"): cautions.append(f"- {note}")
-    return page_text("How sure we are", "What each claim of this report rests on, and what has not been shown.", [
-        raw(f'<div class="claims">{html_table(["Claim", "How it was checked", ""], rows)}</div>') if rows else "This run has checked nothing yet.", "## With care {#care}" if cautions else "", "\n".join(cautions),
-        "## What has not been shown {#not-shown}", "Nothing here says what a campaign causes. A recommendation that comes true may have been bought anyway, and a customer who comes back may have come unasked. Only a "
-        f"[control group](glossary.qmd#{anchor('Control group')}), held back from a campaign, can tell.",
-        "## The pictures {#pictures}", *(figure(facts, n, p) for n, p in (("03_stability", "03c_segment_profiles"), ("03_worth_calibration", "03e_lifetime_value"), ("05_backtest", "05b_backtest")) if n in facts.figures)])
+    if (note := facts.backtest.get("note")) and facts.ranking.get("summary"):
+        cautions.append(f"- {note}")
+    return page_text(
+        "How sure we are",
+        "What each claim of this report rests on, and what has not been shown.",
+        [
+            raw(
+                f'<div class="claims">{html_table(["Claim", "How it was checked", ""], rows)}</div>'
+            )
+            if rows
+            else "This run has checked nothing yet.",
+            "## With care {#care}" if cautions else "",
+            "\n".join(cautions),
+            "## What has not been shown {#not-shown}",
+            "Nothing here says what a campaign causes. A recommendation that comes true may have "
+            "been bought anyway, and a customer who comes back may have come unasked. Only a "
+            f"[control group](glossary.qmd#{anchor('Control group')}), held back from a campaign, "
+            "can tell.",
+            "## The pictures {#pictures}",
+            *(
+                figure(facts, n, p)
+                for n, p in (
+                    ("03_stability", "03c_segment_profiles"),
+                    ("03_worth_calibration", "03e_lifetime_value"),
+                    ("05_backtest", "05b_backtest"),
+                )
+                if n in facts.figures
+            ),
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #088e7f63
-def weakest(
-    facts: Facts,  # of the run
-    task: str,     # "any" or "discovery"
-) -> list[list[str]]:  # group, customers, NDCG with its interval; the lowest first
-    "How good the published list is for each segment before the cut."
-    file = facts.run_dir / "metrics/ranking_segments.csv"
-    if not file.exists(): return []
-    with file.open(encoding="utf-8", newline="") as f:
-        rows = [r for r in csv.DictReader(f) if (r["task"], r["kind"], r["metric"], r["model"]) == (task, "segment", "ndcg", facts.ranking.get("production"))]
-    number = lambda text: float(text) if text else None
-    rows.sort(key=lambda r: (number(r["value"]) or 0, r["group"]))
-    return [[html.escape(r["group"]), count(int(r["customers"])), measured({k: number(r[k]) for k in ("value", "low", "high")})] for r in rows]
+def weakest(facts: Facts, task: str) -> list[list[str]]:
+    """How good the published list is for each segment before the cut.
 
-def recipe_rows(
-    facts: Facts,  # of the run
-) -> list[list[str]]:  # what, value
-    "What was run, from what. The day and the code stand at the foot of the page."
-    m, hashes = facts.manifest, sorted(str(v) for v in (facts.manifest.get("inputs") or {}).values() if isinstance(v, str))
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    list[list[str]]
+        Group, customers, NDCG with its interval; the lowest first.
+    """
+    file = facts.run_dir / "metrics/ranking_segments.csv"
+    if not file.exists():
+        return []
+    with file.open(encoding="utf-8", newline="") as f:
+        rows = [
+            r
+            for r in csv.DictReader(f)
+            if (r["task"], r["kind"], r["metric"], r["model"])
+            == (task, "segment", "ndcg", facts.ranking.get("production"))
+        ]
+
+    def number(text):
+        return float(text) if text else None
+
+    rows.sort(key=lambda r: (number(r["value"]) or 0, r["group"]))
+    return [
+        [
+            html.escape(r["group"]),
+            count(int(r["customers"])),
+            measured({k: number(r[k]) for k in ("value", "low", "high")}),
+        ]
+        for r in rows
+    ]
+
+
+def recipe_rows(facts: Facts) -> list[list[str]]:
+    """What was run, from what. The day and the code stand at the foot of the page.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    list[list[str]]
+        What, value.
+    """
+    m = facts.manifest
+    hashes = sorted(
+        str(v) for v in (facts.manifest.get("inputs") or {}).values() if isinstance(v, str)
+    )
     versions = ", ".join(f"{k} {v}" for k, v in (m.get("versions") or {}).items())
-    rows = {"Config": facts.recipe.get("name"), "Seed": m.get("seed"), "Data, SHA-256": ", ".join(h[:12] for h in hashes[:3]) or None, "Made with": versions}
+    rows = {
+        "Config": facts.recipe.get("name"),
+        "Seed": m.get("seed"),
+        "Data, SHA-256": ", ".join(h[:12] for h in hashes[:3]) or None,
+        "Made with": versions,
+    }
     return [[k, html.escape(str(v))] for k, v in rows.items() if v not in (None, "")]
 
 # %% ../../nbs/10a_pages.ipynb #71d587d1
-def model_card(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "What the models are for, what they learned from, how good they are and for whom less."
-    d, production = facts.data, facts.ranking.get("production", "")
+def model_card(facts: Facts) -> str:
+    """What the models are for, what they learned from, how good they are and for whom less.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    d = facts.data
+    production = facts.ranking.get("production", "")
     label = facts.insights.get("labels", {}).get(production, production)
-    learned = f"{count(d['customers'])} customers and {count(d['baskets'])} baskets from {day(d.get('first_date'))} to {day(d.get('last_date'))}" if d.get("customers") else "unknown data"
-    who = [part for t in TASKS if (rows := weakest(facts, t)) for part in (f"### {TASKS[t]} {{#for-whom-{t}}}", raw(html_table(["Segment before the cut", "Customers", "NDCG"], rows, {2: "number"}, "The published list, weakest group first.")))]
+    learned = (
+        f"{count(d['customers'])} customers and {count(d['baskets'])} baskets from "
+        f"{day(d.get('first_date'))} to {day(d.get('last_date'))}"
+        if d.get("customers")
+        else "unknown data"
+    )
+    who = [
+        part
+        for t in TASKS
+        if (rows := weakest(facts, t))
+        for part in (
+            f"### {TASKS[t]} {{#for-whom-{t}}}",
+            raw(
+                html_table(
+                    ["Segment before the cut", "Customers", "NDCG"],
+                    rows,
+                    {2: "number"},
+                    "The published list, weakest group first.",
+                )
+            ),
+        )
+    ]
     settings = (facts.ranking.get("protocol") or {}).get("settings", {}).get(production, {})
-    return page_text("Model card", "What the models of this run are for, what they learned from, and where they fail.", [
-        raw(f'<div class="facts">{html_table(["What", "Value"], recipe_rows(facts))}</div>'),
-        "## The models {#models}", "\n".join([f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, frequency and spend (logarithms), named by what their medians promise." if facts.segments.get("k") else "- **Segments**: none in this run.",
-            f"- **Recommendations**: {label}." + (f" Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}." if settings else "") if production and facts.ranking.get("summary") else "- **Recommendations**: none measured in this run.",
-            f"- **Expectation**: {'MBG/NBD' if facts.worth.get('model') == 'mbg' else 'BG/NBD'} for visits and gamma-gamma for spend." if facts.worth.get("fitted") else "- **Expectation**: none in this run."]),
-        "## For what {#use}", "Choosing whom to write to, what to offer first, and where to look closer. **Not** for decisions about a person that matter beyond shopping (credit, price, employment), and not for inferring health from purchases: "
-        "products that a config marks as sensitive are kept out of recommendations and their reasons.", "## Learned from {#data}", f"The models learned from {learned}. More is in the [data sheet](data-sheet.qmd).",
-        "## How good {#quality}", *([raw(models_table(facts, t)) for t in TASKS] if facts.ranking.get("summary") else [facts.ranking.get("note") or "Nothing was measured in this run."]), "## For whom less {#for-whom}" if who else "", *who,
-        "## Limits {#limits}", "\n".join([*(f"- {localised(c)}" for c in facts.worth.get("cautions", [])), "- All measurements are of what customers bought, not of what a campaign caused.", "- Customers who came after the cut are not part of the measurements; they get what sells."])])
+    return page_text(
+        "Model card",
+        "What the models of this run are for, what they learned from, and where they fail.",
+        [
+            raw(f'<div class="facts">{html_table(["What", "Value"], recipe_rows(facts))}</div>'),
+            "## The models {#models}",
+            "\n".join(
+                [
+                    f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, "
+                    "frequency and spend (logarithms), named by what their medians promise."
+                    if facts.segments.get("k")
+                    else "- **Segments**: none in this run.",
+                    f"- **Recommendations**: {label}."
+                    + (
+                        f" Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}."
+                        if settings
+                        else ""
+                    )
+                    if production and facts.ranking.get("summary")
+                    else "- **Recommendations**: none measured in this run.",
+                    f"- **Expectation**: {'MBG/NBD' if facts.worth.get('model') == 'mbg' else 'BG/NBD'} for visits and gamma-gamma for spend."
+                    if facts.worth.get("fitted")
+                    else "- **Expectation**: none in this run.",
+                ]
+            ),
+            "## For what {#use}",
+            "Choosing whom to write to, what to offer first, and where to look closer. **Not** "
+            "for decisions about a person that matter beyond shopping (credit, price, "
+            "employment), and not for inferring health from purchases: "
+            "products that a config marks as sensitive are kept out of recommendations and their "
+            "reasons.",
+            "## Learned from {#data}",
+            f"The models learned from {learned}. More is in the [data sheet](data-sheet.qmd).",
+            "## How good {#quality}",
+            *(
+                [raw(models_table(facts, t)) for t in TASKS]
+                if facts.ranking.get("summary")
+                else [facts.ranking.get("note") or "Nothing was measured in this run."]
+            ),
+            "## For whom less {#for-whom}" if who else "",
+            *who,
+            "## Limits {#limits}",
+            "\n".join(
+                [
+                    *(f"- {localised(c)}" for c in facts.worth.get("cautions", [])),
+                    "- All measurements are of what customers bought, not of what a campaign "
+                    "caused.",
+                    "- Customers who came after the cut are not part of the measurements; they "
+                    "get what sells.",
+                ]
+            ),
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #a143ef18
-def data_sheet(
-    facts: Facts,  # of the run
-) -> str:          # a page
-    "What the data is, where it came from, and what was done to it."
-    d, source = facts.data, (facts.recipe.get("data") or {})
+def data_sheet(facts: Facts) -> str:
+    """What the data is, where it came from, and what was done to it.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    str
+        A page.
+    """
+    d = facts.data
+    source = facts.recipe.get("data") or {}
     where = str(source.get("transactions") or "unknown")
-    told = {"synthetic": "generated by the project; no real person is in it", "completejourney": "the public Complete Journey data set (84.51°), for research and education"}.get(where, f"`{Path(where.partition('#')[0]).name.replace('`', '')}`")
-    counts = [["Lines read", count(d["rows_in"])], ["Lines kept", count(d["kept"])], ["Customers", count(d["customers"])], ["Baskets", count(d["baskets"])], *([["Products", count(d["products"])]] if d.get("products") else []), ["First sale", day(d.get("first_date"))], ["Last sale", day(d.get("last_date"))]] if d else []
-    files = [[f"<code>{html.escape(a['path'])}</code>", count(a["rows"]) if a.get("rows") is not None else "–", f"<code>{a['sha256'][:12]}</code>"] for a in facts.manifest.get("artifacts", []) if a["path"].startswith(("data/", "metrics/"))]
-    without = [text for ok, text in ((d.get("products"), "no products: the pages about products step aside"), (d.get("returns"), "no returns: gross and net revenue are the same"), (d.get("anonymous"), "no anonymous sales")) if d and not ok]
-    return page_text("Data sheet", "What the data is, where it came from, and what was done to it.", [
-        f"**Source:** {told}. A row is a line of a receipt: who, what, when, how many, for how much.", raw(f'<div class="facts">{html_table(["What", "Value"], counts, {1: "number"})}</div>') if counts else "This run has kept no books.", "\n".join(f"- There are {t}." for t in without),
-        "## What was done to it {#done}", "Lines that break a rule are set aside with their reason, exact copies are counted once, and returns are taken off revenue. The counts are on the page about [data quality](quality.qmd), the rules in [Data contract](00h_contract.ipynb).",
-        "## Persons {#persons}", "Customers are known by their number alone. Attributes of customers, where a source has them, stay in the run's folder and are not shown on these pages.",
-        "## The files of the run {#files}" if files else "", raw(html_table(["File", "Rows", "SHA-256 begins"], files, None, "Anybody can check that what they hold is what was made.")) if files else ""])
+    told = {
+        "synthetic": "generated by the project; no real person is in it",
+        "completejourney": "the public Complete Journey data set (84.51°), for research and education",
+    }.get(where, f"`{Path(where.partition('#')[0]).name.replace('`', '')}`")
+    counts = (
+        [
+            ["Lines read", count(d["rows_in"])],
+            ["Lines kept", count(d["kept"])],
+            ["Customers", count(d["customers"])],
+            ["Baskets", count(d["baskets"])],
+            *([["Products", count(d["products"])]] if d.get("products") else []),
+            ["First sale", day(d.get("first_date"))],
+            ["Last sale", day(d.get("last_date"))],
+        ]
+        if d
+        else []
+    )
+    files = [
+        [
+            f"<code>{html.escape(a['path'])}</code>",
+            count(a["rows"]) if a.get("rows") is not None else "–",
+            f"<code>{a['sha256'][:12]}</code>",
+        ]
+        for a in facts.manifest.get("artifacts", [])
+        if a["path"].startswith(("data/", "metrics/"))
+    ]
+    without = [
+        text
+        for ok, text in (
+            (d.get("products"), "no products: the pages about products step aside"),
+            (d.get("returns"), "no returns: gross and net revenue are the same"),
+            (d.get("anonymous"), "no anonymous sales"),
+        )
+        if d and not ok
+    ]
+    return page_text(
+        "Data sheet",
+        "What the data is, where it came from, and what was done to it.",
+        [
+            f"**Source:** {told}. A row is a line of a receipt: who, what, when, how many, for "
+            "how much.",
+            raw(f'<div class="facts">{html_table(["What", "Value"], counts, {1: "number"})}</div>')
+            if counts
+            else "This run has kept no books.",
+            "\n".join(f"- There are {t}." for t in without),
+            "## What was done to it {#done}",
+            "Lines that break a rule are set aside with their reason, exact copies are counted "
+            "once, and returns are taken off revenue. The counts are on the page about [data "
+            "quality](quality.qmd), the rules in [Data contract](00h_contract.ipynb).",
+            "## Persons {#persons}",
+            "Customers are known by their number alone. Attributes of customers, where a source "
+            "has them, stay in the run's folder and are not shown on these pages.",
+            "## The files of the run {#files}" if files else "",
+            raw(
+                html_table(
+                    ["File", "Rows", "SHA-256 begins"],
+                    files,
+                    None,
+                    "Anybody can check that what they hold is what was made.",
+                )
+            )
+            if files
+            else "",
+        ],
+    )
 
 # %% ../../nbs/10a_pages.ipynb #ec31403d
 PAGES: dict[str, Callable[[Facts], str]] = {  # page: what writes it, in the order of the navigation
-    "customers": customers_page, "movement": movement_page, "recommendations": recommendations_page, "sales": sales_page, "quality": quality_page, "sure": sure_page,
-    "glossary": lambda facts: glossary_page(), "model-card": model_card, "data-sheet": data_sheet}
-PAPERS = ("model-card", "data-sheet")  # the pages that are papers, for those who have to vouch for the models
+    "customers": customers_page,
+    "movement": movement_page,
+    "recommendations": recommendations_page,
+    "sales": sales_page,
+    "quality": quality_page,
+    "sure": sure_page,
+    "glossary": lambda facts: glossary_page(),
+    "model-card": model_card,
+    "data-sheet": data_sheet,
+}
+PAPERS = (
+    "model-card",
+    "data-sheet",
+)  # the pages that are papers, for those who have to vouch for the models
 
-def link_what_is_there(
-    text: str,             # a page
-    notebooks: set[str],   # the notebooks that the site has
-) -> str:                  # the page without links to other notebooks
-    "Keep the words of a link to a notebook that the site does not have, and drop the link."
-    text = re.sub(r"\[([^\]]+)\]\((\d\w*)\.ipynb\)", lambda m: m[0] if m[2] in notebooks else m[1], text)
-    return re.sub(r' ?<a href="(\d\w*)\.html">([^<]*)</a>', lambda m: m[0] if m[1] in notebooks else "", text)
 
-def write_pages(
-    facts: Facts,          # of the run
-    stage: Path,           # the folder that is rendered
-    notebooks: Iterable[str] = (),  # the notebooks that the site has
-) -> list[str]:            # the pages' names
-    "Write every page of the run."
-    for name, make in PAGES.items(): (stage / f"{name}.qmd").write_text(link_what_is_there(make(facts), set(notebooks)), encoding="utf-8")
+def link_what_is_there(text: str, notebooks: set[str]) -> str:
+    """Keep the words of a link to a notebook that the site does not have, and drop the link.
+
+    Parameters
+    ----------
+    text : str
+        A page.
+    notebooks : set[str]
+        The notebooks that the site has.
+
+    Returns
+    -------
+    str
+        The page without links to other notebooks.
+    """
+    text = re.sub(
+        r"\[([^\]]+)\]\((\d\w*)\.ipynb\)", lambda m: m[0] if m[2] in notebooks else m[1], text
+    )
+    return re.sub(
+        r' ?<a href="(\d\w*)\.html">([^<]*)</a>', lambda m: m[0] if m[1] in notebooks else "", text
+    )
+
+
+def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> list[str]:
+    """Write every page of the run.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+    stage : Path
+        The folder that is rendered.
+    notebooks : Iterable[str], default ()
+        The notebooks that the site has.
+
+    Returns
+    -------
+    list[str]
+        The pages' names.
+    """
+    for name, make in PAGES.items():
+        (stage / f"{name}.qmd").write_text(
+            link_what_is_there(make(facts), set(notebooks)), encoding="utf-8"
+        )
     return list(PAGES)
 
 # %% ../../nbs/10a_pages.ipynb #89dd405e
-def search_entries(
-    facts: Facts,  # of the run
-) -> list[dict]:   # entries in the form of the search index
-    "An entry for each segment and each word of the glossary."
-    entry = lambda href, title, section, text: {"objectID": f"{href}-{anchor(section)}", "href": href, "title": title, "section": section, "text": text}
-    groups = [entry("customers.html#numbers", "Customers and segments", p["segment"], f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue. {p.get('action') or ''}") for p in facts.segments.get("profiles", [])]
-    return groups + [entry(f"glossary.html#{anchor(w)}", "Glossary", w, said) for w, said in GLOSSARY.items()]
+def search_entries(facts: Facts) -> list[dict]:
+    """An entry for each segment and each word of the glossary.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    list[dict]
+        Entries in the form of the search index.
+    """
+
+    def entry(href, title, section, text):
+        return {
+            "objectID": f"{href}-{anchor(section)}",
+            "href": href,
+            "title": title,
+            "section": section,
+            "text": text,
+        }
+
+    groups = [
+        entry(
+            "customers.html#numbers",
+            "Customers and segments",
+            p["segment"],
+            f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue. "
+            f"{p.get('action') or ''}",
+        )
+        for p in facts.segments.get("profiles", [])
+    ]
+    return groups + [
+        entry(f"glossary.html#{anchor(w)}", "Glossary", w, said) for w, said in GLOSSARY.items()
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #9e22a74d
-CARDS = {"revenue": ("Net revenue", "sales"), "customers": ("Customers", "customers"), "baskets": ("Baskets", "sales"), "basket_value": ("Average basket", "sales")}  # figure: its name, and the page that explains it
+CARDS = {
+    "revenue": ("Net revenue", "sales"),
+    "customers": ("Customers", "customers"),
+    "baskets": ("Baskets", "sales"),
+    "basket_value": ("Average basket", "sales"),
+}  # figure: its name, and the page that explains it
 
-def figure_cards(
-    figures: list[Mapping],  # name, value, and where there are two full months: month, change
-    currency: str = "",      # the sign in front of money
-) -> Html:                   # one card per figure
-    "The size of the business in a few numbers, with the change in the last full month."
+
+def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
+    """The size of the business in a few numbers, with the change in the last full month.
+
+    Parameters
+    ----------
+    figures : list[Mapping]
+        Name, value, and where there are two full months: month, change.
+    currency : str, default ""
+        The sign in front of money.
+
+    Returns
+    -------
+    Html
+        One card per figure.
+    """
     cards = []
     for f in figures:
-        value = money(f["value"], currency) if f["name"] in ("revenue", "basket_value") else count(f["value"] or 0)
+        value = (
+            money(f["value"], currency)
+            if f["name"] in ("revenue", "basket_value")
+            else count(f["value"] or 0)
+        )
         change = f.get("change")
         when = month(f["month"], year=False) if change is not None else ""
         name, page = CARDS.get(f["name"], (f["name"], "sales"))
-        note = f"{decimal(100 * change, 1, True)}% in {when}" if when else "no earlier month to compare" if "month" not in f else "&nbsp;"
-        cards.append(f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
-                     f'<span class="key-number" data-figure-name="{f["name"]}">{html.escape(value)}</span><span class="key-change">{note}</span></a>')
+        note = (
+            f"{decimal(100 * change, 1, True)}% in {when}"
+            if when
+            else "no earlier month to compare"
+            if "month" not in f
+            else "&nbsp;"
+        )
+        cards.append(
+            f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
+            f'<span class="key-number" data-figure-name="{f["name"]}">{html.escape(value)}</span><span class="key-change">{note}</span></a>'
+        )
     return Html(f'<div class="key-figures">{"".join(cards)}</div>')
 
 # %% ../../nbs/10a_pages.ipynb #0223e797
-def source_line(
-    data: Mapping,  # the facts of the data: rows_in, kept, rejected, collapsed, anonymous, first_date, last_date
-) -> Html:          # a sentence
-    "What the numbers were made from."
-    told = {"rejected": "set aside with a reason", "collapsed": "copies of another", "anonymous": "kept without a customer"}
+def source_line(data: Mapping) -> Html:
+    """What the numbers were made from.
+
+    Parameters
+    ----------
+    data : Mapping
+        The facts of the data: rows_in, kept, rejected, collapsed, anonymous, first_date, last_date.
+
+    Returns
+    -------
+    Html
+        A sentence.
+    """
+    told = {
+        "rejected": "set aside with a reason",
+        "collapsed": "copies of another",
+        "anonymous": "kept without a customer",
+    }
     parts = [f"{count(data[k])} {words}" for k, words in told.items() if data.get(k)]
     days = " to ".join(day(data.get(k)) for k in ("first_date", "last_date"))
-    return Html(f'<p class="key-note">Sales from {days}; {count(data.get("rows_in") or 0)} lines read{": " + ", ".join(parts) if parts else ""}. '
-                'Changes are those of the last full month against the month before. <a href="quality.qmd">How good is the data?</a></p>')
+    return Html(
+        f'<p class="key-note">Sales from {days}; {count(data.get("rows_in") or 0)} lines '
+        f"read{': ' + ', '.join(parts) if parts else ''}. "
+        "Changes are those of the last full month against the month before. <a "
+        'href="quality.qmd">How good is the data?</a></p>'
+    )
 
 # %% ../../nbs/10a_pages.ipynb #1e7093ec
-def what_to_do(
-    profiles: list[Mapping],  # of the segments: segment, customers, revenue, revenue_share, action
-    currency: str = "",       # the sign of money
-    worth: Mapping | None = None,  # what is expected of the segments, as insights.json has it
-) -> Html:                    # a table, the segment with the most revenue first
-    "What to do, for how many customers, worth how much."
+def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | None = None) -> Html:
+    """What to do, for how many customers, worth how much.
+
+    Parameters
+    ----------
+    profiles : list[Mapping]
+        Of the segments: segment, customers, revenue, revenue_share, action.
+    currency : str, default ""
+        The sign of money.
+    worth : Mapping | None, default None
+        What is expected of the segments, as insights.json has it.
+
+    Returns
+    -------
+    Html
+        A table, the segment with the most revenue first.
+    """
     expected = {s["segment"]: s["value_90"] for s in (worth or {}).get("segments", [])}
     rows = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
-    later = lambda s: [amount(expected.get(s), currency)] if expected else []
-    numbers = lambda p: [count(p["customers"]), share(p.get("revenue_share")), *later(p["segment"])]
-    cells = [[f'<a href="customers.qmd#numbers">{segment_cell(p["segment"])}</a>', html.escape(p.get("action") or "–"), *numbers(p)] for p in rows]
-    head = ["Segment", "What to do", "Customers", "Of revenue", *(["Expected in 90 days"] if expected else [])]
-    return Html(f'<div class="actions">{html_table(head, cells, {0: "segment", 1: "action"})}</div>')
+
+    def later(s):
+        return [amount(expected.get(s), currency)] if expected else []
+
+    def numbers(p):
+        return [count(p["customers"]), share(p.get("revenue_share")), *later(p["segment"])]
+
+    cells = [
+        [
+            f'<a href="customers.qmd#numbers">{segment_cell(p["segment"])}</a>',
+            html.escape(p.get("action") or "–"),
+            *numbers(p),
+        ]
+        for p in rows
+    ]
+    head = [
+        "Segment",
+        "What to do",
+        "Customers",
+        "Of revenue",
+        *(["Expected in 90 days"] if expected else []),
+    ]
+    return Html(
+        f'<div class="actions">{html_table(head, cells, {0: "segment", 1: "action"})}</div>'
+    )
 
 # %% ../../nbs/10a_pages.ipynb #5ffac069
-def slipping_line(
-    movement: Mapping,   # who moved, as insights.json has it
-    currency: str = "",  # the sign of money
-) -> Html:               # a paragraph
-    "How many good customers slipped last month, and what they are worth."
-    if not movement.get("fitted"): return Html(f"<p>Who moved cannot be said here: {html.escape(movement.get('note') or 'the log is too short.')}</p>")
+def slipping_line(movement: Mapping, currency: str = "") -> Html:
+    """How many good customers slipped last month, and what they are worth.
+
+    Parameters
+    ----------
+    movement : Mapping
+        Who moved, as insights.json has it.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    Html
+        A paragraph.
+    """
+    if not movement.get("fitted"):
+        return Html(
+            "<p>Who moved cannot be said here: "
+            f"{html.escape(movement.get('note') or 'the log is too short.')}</p>"
+        )
     alerts = movement["alerts"]
-    if not alerts["customers"]: return Html('<p>No Champion and no Loyal Customer slipped last month. <a href="movement.qmd">Who moved</a></p>')
-    first = f" Begin with the {count(alerts['unlikely_by_chance'])} whose slip chance hardly explains." if alerts.get("unlikely_by_chance") else ""
-    later = f" and are expected to bring {money(alerts['value_90'], currency)} in the next 90 days" if alerts.get("value_90") else ""
-    return Html(f'<p class="first"><b>Call first: {count(alerts["customers"])} good customers slipped in the month to {day(movement["month_end"])}.</b> They had spent {money(alerts["value"], currency)}{later}.{first} '
-                '<a href="movement.qmd">Who moved</a></p>')
+    if not alerts["customers"]:
+        return Html(
+            '<p>No Champion and no Loyal Customer slipped last month. <a href="movement.qmd">Who '
+            "moved</a></p>"
+        )
+    first = (
+        f" Begin with the {count(alerts['unlikely_by_chance'])} whose slip chance hardly explains."
+        if alerts.get("unlikely_by_chance")
+        else ""
+    )
+    later = (
+        f" and are expected to bring {money(alerts['value_90'], currency)} in the next 90 days"
+        if alerts.get("value_90")
+        else ""
+    )
+    return Html(
+        f'<p class="first"><b>Call first: {count(alerts["customers"])} good customers slipped in '
+        f"the month to {day(movement['month_end'])}.</b> They had spent "
+        f"{money(alerts['value'], currency)}{later}.{first} "
+        '<a href="movement.qmd">Who moved</a></p>'
+    )
 
 # %% ../../nbs/10a_pages.ipynb #bcebb495
-def figure_link(
-    run: Run,     # whose figure
-    name: str,    # of the figure
-    page: str,    # the page that explains it, such as "05a_dashboard.ipynb"
-    alt: str,     # what there is to see, for those who cannot
-    caption: str = "",  # the finding, in a sentence
-) -> Html:        # the picture, which leads to its page; a sentence if the run has not drawn it
-    "A figure that links to its page."
-    file = next((f for f in (p / "figures" / f"{name}.png" for p in (run.path, run.fallback) if p) if f.exists()), None)
-    if not file: return Html("<p>This run has not drawn the figure.</p>")
+def figure_link(run: Run, name: str, page: str, alt: str, caption: str = "") -> Html:
+    """A figure that links to its page.
+
+    Parameters
+    ----------
+    run : Run
+        Whose figure.
+    name : str
+        Of the figure.
+    page : str
+        The page that explains it, such as "05a_dashboard.ipynb".
+    alt : str
+        What there is to see, for those who cannot.
+    caption : str, default ""
+        The finding, in a sentence.
+
+    Returns
+    -------
+    Html
+        The picture, which leads to its page; a sentence if the run has not drawn it.
+    """
+    file = next(
+        (
+            f
+            for f in (p / "figures" / f"{name}.png" for p in (run.path, run.fallback) if p)
+            if f.exists()
+        ),
+        None,
+    )
+    if not file:
+        return Html("<p>This run has not drawn the figure.</p>")
     data = base64.b64encode(file.read_bytes()).decode()
-    return Html(f'<figure class="figure"><a href="{page}"><img class="img-fluid figure-img" data-figure="{name}" '
-                f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a><figcaption>{html.escape(caption)}</figcaption></figure>')
+    return Html(
+        f'<figure class="figure"><a href="{page}"><img class="img-fluid figure-img" '
+        f'data-figure="{name}" '
+        f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
 
 # %% ../../nbs/10a_pages.ipynb #0e13ef65
-def offers_line(
-    facts: Mapping,  # of the recommendations: customers, personal_share, and per task the best model
-    page: str = "recommendations.qmd",  # the page that shows how it was measured
-) -> Html:           # a paragraph
-    "Who gets recommendations, and what did best on the held-out month."
-    if not facts.get("customers"): return Html("<p>This source names no products, so there is nothing to recommend.</p>")
+def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
+    """Who gets recommendations, and what did best on the held-out month.
+
+    Parameters
+    ----------
+    facts : Mapping
+        Of the recommendations: customers, personal_share, and per task the best model.
+    page : str, default "recommendations.qmd"
+        The page that shows how it was measured.
+
+    Returns
+    -------
+    Html
+        A paragraph.
+    """
+    if not facts.get("customers"):
+        return Html("<p>This source names no products, so there is nothing to recommend.</p>")
     told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
     leads = {task: facts[task]["best_label"] for task in told if facts.get(task)}
-    best = [f"<b>{html.escape(name)}</b> {' and '.join(told[t] for t in leads if leads[t] == name)}" for name in dict.fromkeys(leads.values())]
+    best = [
+        f"<b>{html.escape(name)}</b> {' and '.join(told[t] for t in leads if leads[t] == name)}"
+        for name in dict.fromkeys(leads.values())
+    ]
     personal = share(facts.get("personal_share"))
     measured = f" The best list in the held-out month: {', '.join(best)}." if best else ""
-    return Html(f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of the lines are personal, not best sellers.{measured} "
-                f'<a href="{page}">Do they come true?</a></p>')
+    return Html(
+        f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of "
+        f"the lines are personal, not best sellers.{measured} "
+        f'<a href="{page}">Do they come true?</a></p>'
+    )

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/10b_reference.ipynb #99cd4b7a
 from __future__ import annotations
+
 import ast
 import functools
 import html
@@ -12,8 +13,10 @@ import io
 import json
 import re
 import tokenize
-import yaml
 from pathlib import Path
+
+import yaml
+
 from .pages import html_table, raw
 
 # %% auto #0
@@ -23,197 +26,469 @@ __all__ = ['SECTIONS', 'parse', 'names_in', 'comments_of', 'docstring_parts', 'd
 
 # %% ../../nbs/10b_reference.ipynb #b630b2b1
 @functools.lru_cache(maxsize=4096)
-def parse(
-    code: str,  # the source of a cell
-) -> list[ast.stmt]:  # its statements; none if it is not plain Python
-    "The statements of a cell."
-    try: return ast.parse(code).body
-    except SyntaxError: return []
+def parse(code: str) -> list[ast.stmt]:
+    """The statements of a cell.
+
+    Parameters
+    ----------
+    code : str
+        The source of a cell.
+
+    Returns
+    -------
+    list[ast.stmt]
+        Its statements; none if it is not plain Python.
+    """
+    try:
+        return ast.parse(code).body
+    except SyntaxError:
+        return []
 
 # %% ../../nbs/10b_reference.ipynb #6949d570
-def names_in(
-    code: str,  # the source of a cell
-) -> list[str]:  # the functions and classes that it defines
-    "The names that a cell defines."
-    return [s.name for s in parse(code) if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+def names_in(code: str) -> list[str]:
+    """The names that a cell defines.
+
+    Parameters
+    ----------
+    code : str
+        The source of a cell.
+
+    Returns
+    -------
+    list[str]
+        The functions and classes that it defines.
+    """
+    return [
+        s.name
+        for s in parse(code)
+        if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    ]
 
 # %% ../../nbs/10b_reference.ipynb #8aa80bc6
-def comments_of(
-    source: str,  # Python
-) -> dict[int, str]:  # line number: the comment on it
-    "The comments of a source, by line."
-    found, above, lines = {}, [], source.splitlines()
+def comments_of(source: str) -> dict[int, str]:
+    """The comments of a source, by line.
+
+    Parameters
+    ----------
+    source : str
+        Python.
+
+    Returns
+    -------
+    dict[int, str]
+        Line number: the comment on it.
+    """
+    found = {}
+    above = []
+    lines = source.splitlines()
     for t in tokenize.generate_tokens(io.StringIO(source).readline):
         if t.type == tokenize.COMMENT:
             text = t.string.lstrip("# ").strip()
-            if lines[t.start[0] - 1].lstrip().startswith("#"): above.append(text)
-            else: found[t.start[0]] = text
-        elif above and t.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+            if lines[t.start[0] - 1].lstrip().startswith("#"):
+                above.append(text)
+            else:
+                found[t.start[0]] = text
+        elif above and t.type not in (
+            tokenize.NL,
+            tokenize.NEWLINE,
+            tokenize.INDENT,
+            tokenize.DEDENT,
+        ):
             found.setdefault(t.start[0], " ".join(above))
             above = []
     return found
 
+
 SECTIONS = ("Parameters", "Returns", "Raises", "Examples", "References", "Notes")
 
-def docstring_parts(
-    docstring: str,  # numpydoc, cleaned of its indent
-) -> dict[str, str]:  # section: its text; what stands before the first section has the name ""
-    "A docstring, section by section."
-    parts, name = {"": []}, ""
+
+def docstring_parts(docstring: str) -> dict[str, str]:
+    """A docstring, section by section.
+
+    Parameters
+    ----------
+    docstring : str
+        Numpydoc, cleaned of its indent.
+
+    Returns
+    -------
+    dict[str, str]
+        Section: its text; what stands before the first section has the name "".
+    """
+    parts = {"": []}
+    name = ""
     lines = docstring.splitlines()
     for i, line in enumerate(lines):
         if line in SECTIONS and i + 1 < len(lines) and set(lines[i + 1]) == {"-"}:
             name = line
             parts[name] = []
-        elif not (name and not parts[name] and set(line) == {"-"}): parts[name].append(line)
+        elif not (name and not parts[name] and set(line) == {"-"}):
+            parts[name].append(line)
     return {name: "\n".join(text).strip("\n") for name, text in parts.items()}
 
-def described(
-    section: str,  # the text of Parameters, Returns or Raises
-) -> dict[str, str]:  # name (or type): its description
-    "What a section says of each entry."
-    found, name = {}, ""
+
+def described(section: str) -> dict[str, str]:
+    """What a section says of each entry.
+
+    Parameters
+    ----------
+    section : str
+        The text of Parameters, Returns or Raises.
+
+    Returns
+    -------
+    dict[str, str]
+        Name (or type): its description.
+    """
+    found = {}
+    name = ""
     for line in section.splitlines():
         if line and not line.startswith(" "):
             name = line.partition(" : ")[0].lstrip("*")
             found[name] = ""
-        elif name: found[name] = f"{found[name]} {line.strip()}".strip()
+        elif name:
+            found[name] = f"{found[name]} {line.strip()}".strip()
     return found
 
 # %% ../../nbs/10b_reference.ipynb #2e7674da
 def parameters_of(
-    node: ast.FunctionDef | ast.AsyncFunctionDef,  # a function
-    comments: dict[int, str],  # of its source
-) -> list[list[str]]:  # name, type, default and description of each parameter
-    "The parameters of a function, with the comment beside each."
-    a, line = node.args, node.returns.lineno if node.returns else -1
+    node: ast.FunctionDef | ast.AsyncFunctionDef, comments: dict[int, str]
+) -> list[list[str]]:
+    """The parameters of a function, with the comment beside each.
+
+    Parameters
+    ----------
+    node : ast.FunctionDef | ast.AsyncFunctionDef
+        A function.
+    comments : dict[int, str]
+        Of its source.
+
+    Returns
+    -------
+    list[list[str]]
+        Name, type, default and description of each parameter.
+    """
+    a = node.args
+    line = node.returns.lineno if node.returns else -1
     plain = [*a.posonlyargs, *a.args]
     pairs = list(zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults))
-    pairs += [(a.vararg, None)] * bool(a.vararg) + list(zip(a.kwonlyargs, a.kw_defaults)) + [(a.kwarg, None)] * bool(a.kwarg)
+    pairs += (
+        [(a.vararg, None)] * bool(a.vararg)
+        + list(zip(a.kwonlyargs, a.kw_defaults))
+        + [(a.kwarg, None)] * bool(a.kwarg)
+    )
     stars = {id(a.vararg): "*", id(a.kwarg): "**"}
-    text = lambda part: ast.unparse(part) if part is not None else ""
+
+    def text(part):
+        return ast.unparse(part) if part is not None else ""
+
     told = described(docstring_parts(ast.get_docstring(node) or "").get("Parameters", ""))
-    return [[stars.get(id(p), "") + p.arg, text(p.annotation), text(default), told.get(p.arg) or ("" if p.lineno == line else comments.get(p.end_lineno, ""))]
-            for p, default in pairs if p.arg not in ("self", "cls")]
+    return [
+        [
+            stars.get(id(p), "") + p.arg,
+            text(p.annotation),
+            text(default),
+            told.get(p.arg) or ("" if p.lineno == line else comments.get(p.end_lineno, "")),
+        ]
+        for p, default in pairs
+        if p.arg not in ("self", "cls")
+    ]
 
 # %% ../../nbs/10b_reference.ipynb #962ddb89
-def fields_of(
-    node: ast.ClassDef,  # a class
-    comments: dict[int, str],  # of its source
-) -> list[list[str]]:  # name, type, default and description of each field
-    "The fields of a class that are written with their types."
-    return [[s.target.id, ast.unparse(s.annotation), default_of(s.value), comments.get(s.end_lineno) or comments.get(s.lineno, "")]
-            for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+def fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
+    """The fields of a class that are written with their types.
+
+    Parameters
+    ----------
+    node : ast.ClassDef
+        A class.
+    comments : dict[int, str]
+        Of its source.
+
+    Returns
+    -------
+    list[list[str]]
+        Name, type, default and description of each field.
+    """
+    return [
+        [
+            s.target.id,
+            ast.unparse(s.annotation),
+            default_of(s.value),
+            comments.get(s.end_lineno) or comments.get(s.lineno, ""),
+        ]
+        for s in node.body
+        if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+    ]
 
 # %% ../../nbs/10b_reference.ipynb #28489f8e
-def default_of(
-    value: ast.expr | None,  # what stands behind the equals sign of a field
-) -> str:                    # Python; the value itself where the field makes a fresh one each time
-    "The default of a field."
-    if value is None: return ""
-    made = next((k.value for k in getattr(value, "keywords", []) if k.arg == "default_factory"), None)
-    if made is None: return ast.unparse(value)
-    if isinstance(made, ast.Lambda): return ast.unparse(made.body)
+def default_of(value: ast.expr | None) -> str:
+    """The default of a field.
+
+    Parameters
+    ----------
+    value : ast.expr | None
+        What stands behind the equals sign of a field.
+
+    Returns
+    -------
+    str
+        Python; the value itself where the field makes a fresh one each time.
+    """
+    if value is None:
+        return ""
+    made = next(
+        (k.value for k in getattr(value, "keywords", []) if k.arg == "default_factory"), None
+    )
+    if made is None:
+        return ast.unparse(value)
+    if isinstance(made, ast.Lambda):
+        return ast.unparse(made.body)
     return {"dict": "{}", "list": "[]"}.get(ast.unparse(made), f"{ast.unparse(made)}()")
 
 # %% ../../nbs/10b_reference.ipynb #9bcf0e83
-def signature_of(
-    name: str,               # the name to call
-    rows: list[list[str]],   # its parameters
-    returns: str = "",       # the type that comes back
-) -> str:                    # Python, on one line where it fits
-    "A call as a reader would write it; the types stand in the table below it."
-    return f"{name}({', '.join(n + (f'={d}' if d else '') for n, _, d, _ in rows)})" + (f" -> {returns}" if returns else "")
+def signature_of(name: str, rows: list[list[str]], returns: str = "") -> str:
+    """A call as a reader would write it; the types stand in the table below it.
+
+    Parameters
+    ----------
+    name : str
+        The name to call.
+    rows : list[list[str]]
+        Its parameters.
+    returns : str, default ""
+        The type that comes back.
+
+    Returns
+    -------
+    str
+        Python, on one line where it fits.
+    """
+    return f"{name}({', '.join(n + (f'={d}' if d else '') for n, _, d, _ in rows)})" + (
+        f" -> {returns}" if returns else ""
+    )
 
 # %% ../../nbs/10b_reference.ipynb #0937dd9c
-def describe(
-    node: ast.stmt,            # a function or a class
-    comments: dict[int, str],  # of its source
-    prefix: str = "",          # the class, for a method
-    where: str = "",           # a link to the section that explains it
-) -> str:                      # markdown
-    "One entry of the reference: heading, signature, docstring, table of parameters, and for a class its methods."
-    name, cls = prefix + node.name, isinstance(node, ast.ClassDef)
+def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: str = "") -> str:
+    """One entry of the reference: heading, signature, docstring, table of parameters, and for a
+    class its methods.
+
+    Parameters
+    ----------
+    node : ast.stmt
+        A function or a class.
+    comments : dict[int, str]
+        Of its source.
+    prefix : str, default ""
+        The class, for a method.
+    where : str, default ""
+        A link to the section that explains it.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    name = prefix + node.name
+    cls = isinstance(node, ast.ClassDef)
     functions = [s for s in node.body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))]
     start = next((f for f in functions if f.name == "__init__"), None) if cls else node
     rows = parameters_of(start, comments) if start else fields_of(node, comments)
     returns = "" if cls or not node.returns else ast.unparse(node.returns)
     sections = docstring_parts(ast.get_docstring(node) or "")
-    refused = "".join(f"\n\nRaises `{kind}`. {why}" for kind, why in described(sections.get("Raises", "")).items())
-    code = lambda text: f"<code>{html.escape(text)}</code>" if text else ""
-    words = lambda text: re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    refused = "".join(
+        f"\n\nRaises `{kind}`. {why}" for kind, why in described(sections.get("Raises", "")).items()
+    )
+
+    def code(text):
+        return f"<code>{html.escape(text)}</code>" if text else ""
+
+    def words(text):
+        return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
     table = [[code(n), code(t), code(d), words(c)] for n, t, d, c in rows]
-    if returns not in ("", "None"): table.append(["returns", code(returns), "", words(" ".join(described(sections.get("Returns", "")).values()) or comments.get(node.returns.end_lineno, ""))])
-    call = f"class {name}({', '.join(map(ast.unparse, node.bases))})" if cls and not rows else signature_of(name, rows, returns)
-    parts = [f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}", raw(f'<pre class="signature">{html.escape(call, quote=False)}</pre>'), sections[""] + refused]
-    if table: parts.append(raw(f'<div class="reference">{html_table(["Name", "Type", "Default", "Description"], table)}</div>'))
-    methods = [describe(f, comments, f"{name}.") for f in functions if cls and not f.name.startswith("_")]
+    if returns not in ("", "None"):
+        table.append(
+            [
+                "returns",
+                code(returns),
+                "",
+                words(
+                    " ".join(described(sections.get("Returns", "")).values())
+                    or comments.get(node.returns.end_lineno, "")
+                ),
+            ]
+        )
+    call = (
+        f"class {name}({', '.join(map(ast.unparse, node.bases))})"
+        if cls and not rows
+        else signature_of(name, rows, returns)
+    )
+    parts = [
+        f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}",
+        raw(f'<pre class="signature">{html.escape(call, quote=False)}</pre>'),
+        sections[""] + refused,
+    ]
+    if table:
+        parts.append(
+            raw(
+                f'<div class="reference">{html_table(["Name", "Type", "Default", "Description"], table)}</div>'
+            )
+        )
+    methods = [
+        describe(f, comments, f"{name}.") for f in functions if cls and not f.name.startswith("_")
+    ]
     return "\n\n".join(p for p in [*parts, where, *methods] if p)
 
 # %% ../../nbs/10b_reference.ipynb #06930df7
-def explained_in(
-    notebook: Path,  # a staged notebook
-) -> dict[str, tuple[str, str]]:  # name: the heading above its definition, and the heading's address
-    "The section in which each name of a notebook is defined."
-    found, heading = {}, ("", "")
+def explained_in(notebook: Path) -> dict[str, tuple[str, str]]:
+    """The section in which each name of a notebook is defined.
+
+    Parameters
+    ----------
+    notebook : Path
+        A staged notebook.
+
+    Returns
+    -------
+    dict[str, tuple[str, str]]
+        Name: the heading above its definition, and the heading's address.
+    """
+    found = {}
+    heading = ("", "")
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
-        if cell["cell_type"] == "code": found.update((name, heading) for name in names_in(re.sub(r"^#\|.*\n?", "", text, flags=re.M)))
-        else: heading = next(iter(re.findall(r"^#{2,6} +(.+?) \{#([\w-]+)\}$", text, flags=re.M)[::-1]), heading)
+        if cell["cell_type"] == "code":
+            found.update(
+                (name, heading) for name in names_in(re.sub(r"^#\|.*\n?", "", text, flags=re.M))
+            )
+        else:
+            heading = next(
+                iter(re.findall(r"^#{2,6} +(.+?) \{#([\w-]+)\}$", text, flags=re.M)[::-1]), heading
+            )
     return found
 
 # %% ../../nbs/10b_reference.ipynb #e9db51c8
-def module_page(
-    source: str,      # the module's Python
-    name: str,        # the module's name
-    notebook: str,    # the page of the notebook it comes from
-    sections: dict[str, tuple[str, str]],  # where each name is explained; empty if the notebook is not on the site
-) -> str:             # a markdown page
-    "The reference of one module: its public functions and classes, in their order."
-    tree, comments = ast.parse(source), comments_of(source)
+def module_page(source: str, name: str, notebook: str, sections: dict[str, tuple[str, str]]) -> str:
+    """The reference of one module: its public functions and classes, in their order.
+
+    Parameters
+    ----------
+    source : str
+        The module's Python.
+    name : str
+        The module's name.
+    notebook : str
+        The page of the notebook it comes from.
+    sections : dict[str, tuple[str, str]]
+        Where each name is explained; empty if the notebook is not on the site.
+
+    Returns
+    -------
+    str
+        A markdown page.
+    """
+    tree = ast.parse(source)
+    comments = comments_of(source)
     entries = []
     for node in tree.body:
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name.startswith("_"): continue
+        if not isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        ) or node.name.startswith("_"):
+            continue
         heading, address = sections.get(node.name, ("", ""))
-        link = f"Explained in [{heading.replace('`', '')}](../{notebook}.ipynb#{address})." if heading else ""
+        link = (
+            f"Explained in [{heading.replace('`', '')}](../{notebook}.ipynb#{address})."
+            if heading
+            else ""
+        )
         entries.append(describe(node, comments, where=link))
-    front = yaml.safe_dump({"title": name.rpartition(".")[2], "subtitle": name + ". " + (ast.get_docstring(tree) or "").split("\n")[0]}, allow_unicode=True, sort_keys=False)
+    front = yaml.safe_dump(
+        {
+            "title": name.rpartition(".")[2],
+            "subtitle": name + ". " + (ast.get_docstring(tree) or "").split("\n")[0],
+        },
+        allow_unicode=True,
+        sort_keys=False,
+    )
     made = [f"Made from the notebook [{notebook}](../{notebook}.ipynb)."] if sections else []
     return f"---\n{front}---\n\n" + "\n\n".join(made + entries) + "\n"
 
 # %% ../../nbs/10b_reference.ipynb #b92ac671
-def modules_of(
-    root: Path,  # the checkout
-) -> dict[str, Path]:  # module: its file
-    "The modules that the notebooks export, from `retail_ci/_modidx.py`; of the installed package, where there is no checkout."
-    package = root / "retail_ci" if (root / "retail_ci").is_dir() else Path(importlib.util.find_spec("retail_ci").origin).parent
+def modules_of(root: Path) -> dict[str, Path]:
+    """The modules that the notebooks export, from `retail_ci/_modidx.py`; of the installed package,
+    where there is no checkout.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+
+    Returns
+    -------
+    dict[str, Path]
+        Module: its file.
+    """
+    package = (
+        root / "retail_ci"
+        if (root / "retail_ci").is_dir()
+        else Path(importlib.util.find_spec("retail_ci").origin).parent
+    )
     tree = ast.parse((package / "_modidx.py").read_text(encoding="utf-8"))
     index = ast.literal_eval(tree.body[-1].value)
-    return {name: package.parent / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])}
+    return {
+        name: package.parent / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])
+    }
 
-def origin_of(
-    source: str,  # a module's Python
-) -> str:         # the notebook that it was exported from
-    "The name of a module's notebook, from the comment that nbdev writes."
+
+def origin_of(source: str) -> str:
+    """The name of a module's notebook, from the comment that nbdev writes.
+
+    Parameters
+    ----------
+    source : str
+        A module's Python.
+
+    Returns
+    -------
+    str
+        The notebook that it was exported from.
+    """
     match = re.search(r"File to edit: (\S+)\.ipynb", source)
     return Path(match.group(1)).name if match else ""
 
 # %% ../../nbs/10b_reference.ipynb #46f62d9d
-def write_reference(
-    root: Path,   # the checkout
-    stage: Path,  # the folder that is rendered, with the notebooks in it
-) -> list[str]:   # the pages, in the order of the notebooks
-    "Write one page per module, and a page that lists them."
+def write_reference(root: Path, stage: Path) -> list[str]:
+    """Write one page per module, and a page that lists them.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    stage : Path
+        The folder that is rendered, with the notebooks in it.
+
+    Returns
+    -------
+    list[str]
+        The pages, in the order of the notebooks.
+    """
     (stage / "reference").mkdir()
     entries = []
     for module, file in modules_of(root).items():
-        source, short = file.read_text(encoding="utf-8"), module.rpartition(".")[2]
+        source = file.read_text(encoding="utf-8")
+        short = module.rpartition(".")[2]
         notebook = stage / f"{origin_of(source)}.ipynb"
         sections = explained_in(notebook) if notebook.is_file() else {}
-        (stage / f"reference/{short}.qmd").write_text(module_page(source, module, notebook.stem, sections), encoding="utf-8")
+        (stage / f"reference/{short}.qmd").write_text(
+            module_page(source, module, notebook.stem, sections), encoding="utf-8"
+        )
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
         entries.append((notebook.stem, short, summary))
     front = "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the notebooks it is made from.\n---\n\n"
     lines = [f"| [`{short}`]({short}.qmd) | {summary} |" for _, short, summary in sorted(entries)]
-    (stage / "reference/index.qmd").write_text(front + "| Module | What it holds |\n|---|---|\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (stage / "reference/index.qmd").write_text(
+        front + "| Module | What it holds |\n|---|---|\n" + "\n".join(lines) + "\n",
+        encoding="utf-8",
+    )
     return [f"reference/{short}.qmd" for _, short, _ in sorted(entries)]

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/10d_site.ipynb #83acd4cb
 from __future__ import annotations
+
 import ast
 import base64
 import errno
@@ -19,17 +20,28 @@ import subprocess
 import sys
 import tempfile
 import time
-import yaml
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from ..core.errors import ConfigError, one_line, RunError
+
+import yaml
+
+from ..core.errors import ConfigError, RunError, one_line
 from ..core.formats import LOCALES, use_locale
 from ..core.runs import staging
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
-from .pages import box_tables, facts_of, html_table, page_text, PAGES, PAPERS, raw, write_pages
+from retail_ci.report.pages import (
+    PAGES,
+    PAPERS,
+    box_tables,
+    facts_of,
+    html_table,
+    page_text,
+    raw,
+    write_pages,
+)
 from .reference import names_in, parse, write_reference
 
 # %% auto #0
@@ -42,111 +54,210 @@ __all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'RENDERERS', 
            'readme_parts', 'heading_level', 'readme_text', 'make_readme']
 
 # %% ../../nbs/10d_site.ipynb #4b5f6052
-def split_title(
-    text: str,  # the first markdown cell
-) -> tuple[str, str, str]:  # the title, the subtitle, and what is left of the cell
-    "Take the H1 and the blockquote below it from the top of a cell."
+def split_title(text: str) -> tuple[str, str, str]:
+    """Take the H1 and the blockquote below it from the top of a cell.
+
+    Parameters
+    ----------
+    text : str
+        The first markdown cell.
+
+    Returns
+    -------
+    tuple[str, str, str]
+        The title, the subtitle, and what is left of the cell.
+    """
     match = re.match(r"\s*#[ \t]+(.+?)[ \t]*(?:\n|$)\s*((?:>.*(?:\n|$))*)", text)
-    if not match: return "", "", text
+    if not match:
+        return "", "", text
     subtitle = " ".join(line.lstrip("> ").strip() for line in match.group(2).splitlines())
-    return match.group(1), subtitle.strip(), text[match.end():].strip()
+    return match.group(1), subtitle.strip(), text[match.end() :].strip()
 
 # %% ../../nbs/10d_site.ipynb #d3734eaa
-def slug(
-    heading: str,  # the text of a heading
-) -> str:          # its address on the page
-    "The address of a heading: lower case, words joined by hyphens."
+def slug(heading: str) -> str:
+    """The address of a heading: lower case, words joined by hyphens.
+
+    Parameters
+    ----------
+    heading : str
+        The text of a heading.
+
+    Returns
+    -------
+    str
+        Its address on the page.
+    """
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
     words = re.sub(r"[^\w\s-]", "", text.lower()).split()
     return re.sub(r"^[^a-z]+", "", "-".join(words)) or "section"
 
 # %% ../../nbs/10d_site.ipynb #e2db446a
-def add_anchors(
-    text: str,        # a markdown cell
-    taken: set[str],  # the addresses in use on this page; added to
-) -> str:             # the cell with an address on every heading
-    "Write the address of each heading into a markdown cell; code blocks are left alone."
-    lines, fenced = text.split("\n"), False
+def add_anchors(text: str, taken: set[str]) -> str:
+    """Write the address of each heading into a markdown cell; code blocks are left alone.
+
+    Parameters
+    ----------
+    text : str
+        A markdown cell.
+    taken : set[str]
+        The addresses in use on this page; added to.
+
+    Returns
+    -------
+    str
+        The cell with an address on every heading.
+    """
+    lines = text.split("\n")
+    fenced = False
     for i, line in enumerate(lines):
         fenced ^= line.lstrip().startswith("```")
         match = None if fenced else re.match(r"#{1,6}[ \t]+(.+?)[ \t]*$", line)
-        if not match or line.endswith("}"): continue
-        name, n = slug(match.group(1)), 1
-        while (address := name if n == 1 else f"{name}-{n}") in taken: n += 1
+        if not match or line.endswith("}"):
+            continue
+        name = slug(match.group(1))
+        n = 1
+        while (address := name if n == 1 else f"{name}-{n}") in taken:
+            n += 1
         taken.add(address)
         lines[i] = f"{line.rstrip()} {{#{address}}}"
     return "\n".join(lines)
 
 # %% ../../nbs/10d_site.ipynb #1c4b71fb
-def is_imports(
-    code: str,  # the source of a cell
-) -> bool:      # whether it holds imports and nothing else
-    "Whether a cell only imports."
+def is_imports(code: str) -> bool:
+    """Whether a cell only imports.
+
+    Parameters
+    ----------
+    code : str
+        The source of a cell.
+
+    Returns
+    -------
+    bool
+        Whether it holds imports and nothing else.
+    """
     body = parse(code)
     return bool(body) and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body)
 
 # %% ../../nbs/10d_site.ipynb #a1c0aa38
-def is_checks(
-    code: str,  # the source of a cell
-) -> bool:      # whether it asserts, or expects errors, and defines nothing
-    "Whether a cell only checks."
+def is_checks(code: str) -> bool:
+    """Whether a cell only checks.
+
+    Parameters
+    ----------
+    code : str
+        The source of a cell.
+
+    Returns
+    -------
+    bool
+        Whether it asserts, or expects errors, and defines nothing.
+    """
     body = parse(code)
-    expects = any(isinstance(s, ast.Assert) or (isinstance(s, ast.With) and "raises" in ast.unparse(s.items[0])) for s in body)
+    expects = any(
+        isinstance(s, ast.Assert)
+        or (isinstance(s, ast.With) and "raises" in ast.unparse(s.items[0]))
+        for s in body
+    )
     return expects and not names_in(code)
 
 # %% ../../nbs/10d_site.ipynb #c76e59f3
-def summary_of(
-    code: str,      # the source of a cell
-    outputs: bool,  # whether the cell shows something
-) -> str:           # the line that stands for the folded code
-    "What folded code is called on the page."
+def summary_of(code: str, outputs: bool) -> str:
+    """What folded code is called on the page.
+
+    Parameters
+    ----------
+    code : str
+        The source of a cell.
+    outputs : bool
+        Whether the cell shows something.
+
+    Returns
+    -------
+    str
+        The line that stands for the folded code.
+    """
     names = names_in(code)
-    if names: return "Code: " + ", ".join(names)
+    if names:
+        return "Code: " + ", ".join(names)
     return "Checks" if is_checks(code) and not outputs else "Code"
 
 # %% ../../nbs/10d_site.ipynb #cbcb213e
-def move_figures(
-    text: str,       # HTML with pictures as data
-    page: str,       # the page's name, for pictures that differ from the run's
-    run_dir: Path,   # the run, whose `figures/` has the stable names
-    stage: Path,     # the folder that is rendered
-) -> str:            # HTML with pictures as files
-    "Move embedded pictures into `figures/`."
+def move_figures(text: str, page: str, run_dir: Path, stage: Path) -> str:
+    """Move embedded pictures into `figures/`.
+
+    Parameters
+    ----------
+    text : str
+        HTML with pictures as data.
+    page : str
+        The page's name, for pictures that differ from the run's.
+    run_dir : Path
+        The run, whose `figures/` has the stable names.
+    stage : Path
+        The folder that is rendered.
+
+    Returns
+    -------
+    str
+        HTML with pictures as files.
+    """
+
     def moved(match: re.Match) -> str:
         link, before, name, encoded, after = match.groups()
-        data, known = base64.b64decode(encoded), run_dir / "figures" / f"{name}.png"
-        file = f"figures/{name}.png" if known.exists() and known.read_bytes() == data else f"figures/{page}-{name}.png"
+        data = base64.b64decode(encoded)
+        known = run_dir / "figures" / f"{name}.png"
+        file = (
+            f"figures/{name}.png"
+            if known.exists() and known.read_bytes() == data
+            else f"figures/{page}-{name}.png"
+        )
         (stage / "figures").mkdir(exist_ok=True)
         (stage / file).write_bytes(data)
         width, height = shown_size(data)
         image = f'<img {before}data-figure="{name}"{after} src="{file}" width="{width}" height="{height}" loading="lazy">'
         return f"{link}{image}" if link else f'<a href="{file}">{image}</a>'
+
     pattern = r'(<a [^>]*>)?<img ([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) src="data:[^"]*">'
     return re.sub(pattern, moved, text)
 
 # %% ../../nbs/10d_site.ipynb #f1f76b88
 @dataclass
 class Page:
-    "One notebook on its way to a page."
-    name: str       # the notebook's name without suffix
-    run_dir: Path   # the run it was executed in
-    root: Path      # the checkout; its path is kept out of the pages
-    stage: Path     # the project folder that is rendered
+    """One notebook on its way to a page."""
+
+    name: str  # the notebook's name without suffix
+    run_dir: Path  # the run it was executed in
+    root: Path  # the checkout; its path is kept out of the pages
+    stage: Path  # the project folder that is rendered
     executed: bool = True  # whether the run executed it
-    config: str = ""       # the config's name
-    home: str = ""         # the title of the home page
+    config: str = ""  # the config's name
+    home: str = ""  # the title of the home page
     anchors: set[str] = field(default_factory=set)  # addresses of headings in use
 
 # %% ../../nbs/10d_site.ipynb #7cc37622
-PLOTLY_JSON, PLOTLY_SCRIPT = "application/vnd.plotly.v1+json", r'<script[^>]*src="https://cdn\.plot\.ly/[^"]*"[^>]*>'
+PLOTLY_JSON = "application/vnd.plotly.v1+json"
+PLOTLY_SCRIPT = r'<script[^>]*src="https://cdn\.plot\.ly/[^"]*"[^>]*>'
 
-def clean_html(
-    text: str,   # the HTML of an output
-    page: Page,  # where it goes
-) -> str:        # HTML for the site
-    "Prepare the HTML of an output: pictures as files, tables in boxes, links to pages."
+
+def clean_html(text: str, page: Page) -> str:
+    """Prepare the HTML of an output: pictures as files, tables in boxes, links to pages.
+
+    Parameters
+    ----------
+    text : str
+        The HTML of an output.
+    page : Page
+        Where it goes.
+
+    Returns
+    -------
+    str
+        HTML for the site.
+    """
     if re.search(PLOTLY_SCRIPT, text):
         from plotly.offline import get_plotlyjs
+
         (page.stage / "assets").mkdir(exist_ok=True)
         (page.stage / "assets/plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
         text = re.sub(PLOTLY_SCRIPT, '<script src="assets/plotly.js">', text)
@@ -154,98 +265,202 @@ def clean_html(
     return re.sub(r'href="([\w-]+)\.(?:ipynb|qmd)', r'href="\1.html', text)
 
 # %% ../../nbs/10d_site.ipynb #662b2c79
-def short_numbers(
-    text: str,  # an output
-) -> str:       # the same with at most six decimals
-    "Cut the decimals that nobody reads."
+def short_numbers(text: str) -> str:
+    """Cut the decimals that nobody reads.
+
+    Parameters
+    ----------
+    text : str
+        An output.
+
+    Returns
+    -------
+    str
+        The same with at most six decimals.
+    """
     text = re.sub(r"(?<![\w.])(\d+\.\d{6})\d+(?![\w.])", r"\1", text)
     return re.sub(r"(?<![\w.])(\d\.\d{4})\d+(e[-+]\d+)(?!\w)", r"\1\2", text)
 
 # %% ../../nbs/10d_site.ipynb #4dc16478
 def _drop_folders(text: str, page: Page) -> str:
-    "Take the folders of this machine out of an output, the one included in which the run was made."
+    """Take the folders of this machine out of an output, the one included in which the run was
+    made.
+    """
     made_in = rf"(?:{re.escape(str(page.run_dir.parent))}|(?:/[^/\s'\"]+)*)/\.[\w-]+\.partial/"
     text = re.sub(made_in, "", text)
     return text.replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
 
-def clean_output(
-    output: dict,  # one output of a cell
-    page: Page,    # where it goes
-) -> dict | None:  # the output for the site, or None if it is not shown
-    "Prepare one output of a cell."
-    if output.get("name") == "stderr": return None
-    plain = lambda text: short_numbers(_drop_folders("".join(text), page))
-    if "text" in output: output["text"] = plain(output["text"])
+
+def clean_output(output: dict, page: Page) -> dict | None:
+    """Prepare one output of a cell.
+
+    Parameters
+    ----------
+    output : dict
+        One output of a cell.
+    page : Page
+        Where it goes.
+
+    Returns
+    -------
+    dict | None
+        The output for the site, or None if it is not shown.
+    """
+    if output.get("name") == "stderr":
+        return None
+
+    def plain(text):
+        return short_numbers(_drop_folders("".join(text), page))
+
+    if "text" in output:
+        output["text"] = plain(output["text"])
     data = output.get("data", {})
-    if "text/html" in data: data.pop(PLOTLY_JSON, None)
-    for kind in [k for k in data if k.startswith("text/")]: data[kind] = plain(data[kind])
-    if "text/html" in data: data["text/html"] = clean_html(data["text/html"], page)
+    if "text/html" in data:
+        data.pop(PLOTLY_JSON, None)
+    for kind in [k for k in data if k.startswith("text/")]:
+        data[kind] = plain(data[kind])
+    if "text/html" in data:
+        data["text/html"] = clean_html(data["text/html"], page)
     return output
 
 # %% ../../nbs/10d_site.ipynb #7ced6784
-def stage_code(
-    cell: Any,   # a code cell of nbdev's processor
-    page: Page,  # where it goes
-) -> None:       # the cell is changed; without a source it is dropped
-    "Prepare a code cell: outputs cleaned, and the line that its code will be folded under; none on the home page."
+def stage_code(cell: Any, page: Page) -> None:
+    """Prepare a code cell: outputs cleaned, and the line that its code will be folded under; none
+    on the home page.
+
+    The cell is changed; without a source it is dropped.
+
+    Parameters
+    ----------
+    cell : Any
+        A code cell of nbdev's processor.
+    page : Page
+        Where it goes.
+    """
     injected = "injected-parameters" in cell.metadata.get("tags", [])
     code = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
-    if injected: code = f'config = "{page.config}"'
+    if injected:
+        code = f'config = "{page.config}"'
     cell.outputs = [o for o in (clean_output(o, page) for o in cell.get("outputs", [])) if o]
-    home, bare = page.name == "index", not cell.outputs
-    if "default_exp" in cell.directives_ or (bare and (home or not code or is_imports(code))): cell.source = None
-    else: cell.source, cell.summary_ = code, "Parameters of this run" if injected else "" if home else summary_of(code, not bare)
+    home = page.name == "index"
+    bare = not cell.outputs
+    if "default_exp" in cell.directives_ or (bare and (home or not code or is_imports(code))):
+        cell.source = None
+    else:
+        cell.source = code
+        cell.summary_ = (
+            "Parameters of this run" if injected else "" if home else summary_of(code, not bare)
+        )
 
 # %% ../../nbs/10d_site.ipynb #fa19a41f
-def stage_text(
-    cell: Any,   # a markdown cell of nbdev's processor
-    page: Page,  # where it goes
-) -> None:       # the cell is changed; without a source it is dropped
-    "Prepare a markdown cell: addresses on headings, no links to files that the site does not have."
-    if {"readme", "start"} & set(cell.metadata.get("tags", [])): cell.source = None
-    else: cell.source = add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", cell.source), page.anchors)
+def stage_text(cell: Any, page: Page) -> None:
+    """Prepare a markdown cell: addresses on headings, no links to files that the site does not
+    have.
+
+    The cell is changed; without a source it is dropped.
+
+    Parameters
+    ----------
+    cell : Any
+        A markdown cell of nbdev's processor.
+    page : Page
+        Where it goes.
+    """
+    if {"readme", "start"} & set(cell.metadata.get("tags", [])):
+        cell.source = None
+    else:
+        cell.source = add_anchors(
+            re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", cell.source), page.anchors
+        )
 
 # %% ../../nbs/10d_site.ipynb #ab5d63f5
-NBDEV_STEPS = ("hide_", "hide_line", "filter_stream_", "strip_ansi", "rm_header_dash", "strip_hidden_metadata")  # of FilterDefaults
+NBDEV_STEPS = (
+    "hide_",
+    "hide_line",
+    "filter_stream_",
+    "strip_ansi",
+    "rm_header_dash",
+    "strip_hidden_metadata",
+)  # of FilterDefaults
 
-def run_steps(
-    notebook: Any,  # a notebook as nbdev reads it
-    page: Page,     # where it goes
-) -> None:          # the notebook is changed
-    "Walk through a notebook with nbdev's steps and ours."
+
+def run_steps(notebook: Any, page: Page) -> None:
+    """Walk through a notebook with nbdev's steps and ours.
+
+    The notebook is changed.
+
+    Parameters
+    ----------
+    notebook : Any
+        A notebook as nbdev reads it.
+    page : Page
+        Where it goes.
+    """
     from nbdev.processors import FilterDefaults
+
     def stage_cell(cell: Any) -> None:
         (stage_code if cell.cell_type == "code" else stage_text)(cell, page)
+
     class Steps(FilterDefaults):
-        def procs(self) -> list: return [p for p in self.base_procs() if p.__name__ in NBDEV_STEPS] + [stage_cell]
+        def procs(self) -> list:
+            return [p for p in self.base_procs() if p.__name__ in NBDEV_STEPS] + [stage_cell]
+
     Steps()(notebook)
 
 # %% ../../nbs/10d_site.ipynb #902868b0
-def fold_code(
-    cells: list,  # the staged cells of a notebook
-) -> list:        # the same with less to unfold
-    "Join code without output to the code below it, and write the options that fold it."
+def fold_code(cells: list) -> list:
+    """Join code without output to the code below it, and write the options that fold it.
+
+    Parameters
+    ----------
+    cells : list
+        The staged cells of a notebook.
+
+    Returns
+    -------
+    list
+        The same with less to unfold.
+    """
     folded = []
     for cell in cells:
-        last, summary = folded[-1] if folded else None, getattr(cell, "summary_", None)
-        joins = summary and summary.startswith("Code") and getattr(last, "summary_", "").startswith("Code") and not last.outputs
-        if joins: folded.pop(); cell.source = f"{last.source}\n\n{cell.source}"
-        if joins: cell.summary_ = summary_of(cell.source, True)
+        last = folded[-1] if folded else None
+        summary = getattr(cell, "summary_", None)
+        joins = (
+            summary
+            and summary.startswith("Code")
+            and getattr(last, "summary_", "").startswith("Code")
+            and not last.outputs
+        )
+        if joins:
+            folded.pop()
+            cell.source = f"{last.source}\n\n{cell.source}"
+        if joins:
+            cell.summary_ = summary_of(cell.source, True)
         folded.append(cell)
     for cell in folded:
         summary = getattr(cell, "summary_", None)
-        if summary: cell.source = f"#| code-fold: true\n#| code-summary: {json.dumps(summary, ensure_ascii=False)}\n{cell.source}"
-        elif summary == "": cell.source = f"#| echo: false\n{cell.source}"
+        if summary:
+            cell.source = f"#| code-fold: true\n#| code-summary: {json.dumps(summary, ensure_ascii=False)}\n{cell.source}"
+        elif summary == "":
+            cell.source = f"#| echo: false\n{cell.source}"
     return folded
 
 # %% ../../nbs/10d_site.ipynb #b478addb
-def drop_run_metadata(
-    notebook: Any,  # a staged notebook
-) -> None:          # the notebook is changed
-    "Take out what differs from run to run: times, tags, folders, ids and counters of cells."
+def drop_run_metadata(notebook: Any) -> None:
+    """Take out what differs from run to run: times, tags, folders, ids and counters of cells.
+
+    The notebook is changed.
+
+    Parameters
+    ----------
+    notebook : Any
+        A staged notebook.
+    """
     kernel = notebook.get("metadata", {}).get("kernelspec")
     notebook.metadata = {"kernelspec": kernel} if kernel else {}
-    notebook.nbformat_minor = 4  # from 5 on, every cell has an id, and that of an injected cell is drawn by chance
+    notebook.nbformat_minor = (
+        4  # from 5 on, every cell has an id, and that of an injected cell is drawn by chance
+    )
     for cell in notebook.cells:
         cell.metadata = {}
         cell.pop("id", None)
@@ -259,38 +474,81 @@ def drop_run_metadata(
                 output["metadata"] = {}
 
 # %% ../../nbs/10d_site.ipynb #3ce71653
-def stage_notebook(
-    source: Path,  # an executed notebook
-    page: Page,    # where it goes
-) -> str:          # the page's title
-    "Write the notebook that is rendered, and return its title."
+def stage_notebook(source: Path, page: Page) -> str:
+    """Write the notebook that is rendered, and return its title.
+
+    Parameters
+    ----------
+    source : Path
+        An executed notebook.
+    page : Page
+        Where it goes.
+
+    Returns
+    -------
+    str
+        The page's title.
+    """
     from execnb.nbio import mk_cell, read_nb, write_nb
+
     notebook = read_nb(source)
     first = next((c for c in notebook.cells if c.cell_type == "markdown"), None)
     title, subtitle, rest = split_title(first.source) if first else ("", "", "")
-    if first: first.source = rest
+    if first:
+        first.source = rest
     run_steps(notebook, page)
-    front = {"title": title or page.name, "subtitle": subtitle} | ({"title": html.escape(page.home or title, quote=False), "toc": False} if page.name == "index" else {})
-    top = [mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")]
-    if not page.executed: top.append(mk_cell("*The run did not execute this notebook: it is shown without results.*", "markdown"))
+    front = {"title": title or page.name, "subtitle": subtitle} | (
+        {"title": html.escape(page.home or title, quote=False), "toc": False}
+        if page.name == "index"
+        else {}
+    )
+    top = [
+        mk_cell("---\n" + yaml.safe_dump(front, allow_unicode=True, sort_keys=False) + "---", "raw")
+    ]
+    if not page.executed:
+        top.append(
+            mk_cell(
+                "*The run did not execute this notebook: it is shown without results.*", "markdown"
+            )
+        )
     notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
     drop_run_metadata(notebook)
     write_nb(notebook, page.stage / f"{page.name}.ipynb")
     return front["title"]
 
 # %% ../../nbs/10d_site.ipynb #3a02a8e2
-def front_of(
-    staged: Path,  # a staged notebook
-) -> dict:         # title, subtitle
-    "The front matter of a staged notebook."
+def front_of(staged: Path) -> dict:
+    """The front matter of a staged notebook.
+
+    Parameters
+    ----------
+    staged : Path
+        A staged notebook.
+
+    Returns
+    -------
+    dict
+        Title, subtitle.
+    """
     first = json.loads(staged.read_text(encoding="utf-8"))["cells"][0]
     return yaml.safe_load("".join(first["source"]).strip("-\n")) or {}
 
-def notebooks_page(
-    stage: Path,        # the folder that is rendered, with the notebooks in it
-    names: list[str],   # the notebooks, in their order
-) -> str:               # a page
-    "The notebooks in order, with places for what each cost."
+
+def notebooks_page(stage: Path, names: list[str]) -> str:
+    """The notebooks in order, with places for what each cost.
+
+    Parameters
+    ----------
+    stage : Path
+        The folder that is rendered, with the notebooks in it.
+    names : list[str]
+        The notebooks, in their order.
+
+    Returns
+    -------
+    str
+        A page.
+    """
     rows = []
     for name in names:
         if name == "index":
@@ -299,39 +557,95 @@ def notebooks_page(
         title = f'<a href="{name}.html">{html.escape(front["title"])}</a>'
         costs = [_cost_place(name, what) for what in ("seconds", "peak_mib")]
         rows.append([title, html.escape(front.get("subtitle") or ""), *costs])
-    told = (f"<p>The chain of this run took {_cost_place('chain', 'seconds')} seconds, with several "
-            "notebooks side by side. A notebook without a time is no part of the chain.</p>")
-    table = html_table(["Notebook", "What it is about", "Seconds", "Memory, MiB"], rows,
-                       {2: "number", 3: "number"},
-                       "The notebooks in the order of the chain, with what each took in this run.")
-    return page_text("The notebooks",
-                     "The whole argument, in the order in which it is computed; code unfolds where you ask for it.",
-                     [raw(told + table)])
+    told = (
+        f"<p>The chain of this run took {_cost_place('chain', 'seconds')} seconds, with several "
+        "notebooks side by side. A notebook without a time is no part of the chain.</p>"
+    )
+    table = html_table(
+        ["Notebook", "What it is about", "Seconds", "Memory, MiB"],
+        rows,
+        {2: "number", 3: "number"},
+        "The notebooks in the order of the chain, with what each took in this run.",
+    )
+    return page_text(
+        "The notebooks",
+        "The whole argument, in the order in which it is computed; code unfolds where you ask for "
+        "it.",
+        [raw(told + table)],
+    )
 
 # %% ../../nbs/10d_site.ipynb #a28f6a61
-def start_page(
-    notebook: Path,  # the home notebook
-) -> str:            # a page; nothing if no cell is tagged `start`
-    "How to run the chain, from the home notebook."
+def start_page(notebook: Path) -> str:
+    """How to run the chain, from the home notebook.
+
+    Parameters
+    ----------
+    notebook : Path
+        The home notebook.
+
+    Returns
+    -------
+    str
+        A page; nothing if no cell is tagged `start`.
+    """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.exists() else []
-    texts, taken = ["".join(c["source"]) for c in cells if "start" in c["metadata"].get("tags", [])], set()
-    linked = [add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts]
-    return page_text("Run it yourself", "From an empty machine to this report, on your own data, from Python, and over HTTP.", linked) if texts else ""
+    texts = ["".join(c["source"]) for c in cells if "start" in c["metadata"].get("tags", [])]
+    taken = set()
+    linked = [
+        add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts
+    ]
+    return (
+        page_text(
+            "Run it yourself",
+            "From an empty machine to this report, on your own data, from Python, and over HTTP.",
+            linked,
+        )
+        if texts
+        else ""
+    )
 
 # %% ../../nbs/10d_site.ipynb #d3c02d12
-def data_hash(
-    manifest: Mapping,  # of a run
-) -> str:               # the first 12 digits of a SHA-256, or "unknown"
-    "One fingerprint for all inputs; where a run has none, as with generated data, that of its transactions."
-    found = sorted(set(re.findall(r"\b[0-9a-f]{64}\b", json.dumps(manifest.get("inputs") or {}))))
-    if not found: found = [a["sha256"] for a in manifest.get("artifacts") or [] if a.get("path") == "data/transactions.parquet"]
-    if not found: return "unknown"
-    return (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())[:12]
+def data_hash(manifest: Mapping) -> str:
+    """One fingerprint for all inputs; where a run has none, as with generated data, that of its
+    transactions.
 
-def stamp(
-    manifest: Mapping,  # of a run; what is missing is unknown
-) -> str:               # one line of markdown
-    "The line at the foot of every page."
+    Parameters
+    ----------
+    manifest : Mapping
+        Of a run.
+
+    Returns
+    -------
+    str
+        The first 12 digits of a SHA-256, or "unknown".
+    """
+    found = sorted(set(re.findall(r"\b[0-9a-f]{64}\b", json.dumps(manifest.get("inputs") or {}))))
+    if not found:
+        found = [
+            a["sha256"]
+            for a in manifest.get("artifacts") or []
+            if a.get("path") == "data/transactions.parquet"
+        ]
+    if not found:
+        return "unknown"
+    return (found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest())[
+        :12
+    ]
+
+
+def stamp(manifest: Mapping) -> str:
+    """The line at the foot of every page.
+
+    Parameters
+    ----------
+    manifest : Mapping
+        Of a run; what is missing is unknown.
+
+    Returns
+    -------
+    str
+        One line of markdown.
+    """
     name = (manifest.get("config") or {}).get("name") or "unknown"
     day = str(manifest.get("finished") or "unknown")[:10]
     commit = re.sub(r"^([0-9a-f]{12})[0-9a-f]+", r"\1", str(manifest.get("commit") or "unknown"))
@@ -339,69 +653,173 @@ def stamp(
 
 # %% ../../nbs/10d_site.ipynb #801608b3
 ZONES: dict[str, tuple[str, ...]] = {  # part of the analyst's list: the numbers of its notebooks
-    "The data": ("00", "01"), "The customers": ("02", "03"), "The recommendations": ("04", "05"), "Serving and exports": ("06", "07", "08"), "The machinery": ("09", "10", "11", "12")}
+    "The data": ("00", "01"),
+    "The customers": ("02", "03"),
+    "The recommendations": ("04", "05"),
+    "Serving and exports": ("06", "07", "08"),
+    "The machinery": ("09", "10", "11", "12"),
+}
 
-def navigation(
-    names: list[str],      # the notebooks, in their order
-    reference: list[str],  # the pages of the reference
-    start: bool = True,    # whether there is a page on how to run the chain
-) -> dict:                 # the part of the website's config that says what is where
-    "A sidebar for each reader, and the doors in the navigation bar."
-    zones = {title: [f"{n}.ipynb" for n in names if n[:2] in numbers] for title, numbers in ZONES.items()}
-    business = [{"text": "Home", "href": "index.ipynb"}, *(f"{p}.qmd" for p in PAGES if p not in PAPERS)]
-    analyst = ["notebooks.qmd", *({"section": title, "contents": pages} for title, pages in zones.items() if pages)]
-    engineer = [*(["start.qmd"] if start else []), *([{"text": "The API", "href": "07_api.ipynb"}] if "07_api" in names else []), {"section": "Package reference", "href": "reference/index.qmd", "contents": reference}]
-    sides = {"Business": business, "Analyst": analyst, "Engineer": engineer, "Papers": [f"{p}.qmd" for p in PAPERS]}
-    doors = {"Business": "index.ipynb", "Analyst": "notebooks.qmd", "Engineer": "start.qmd" if start else "reference/index.qmd", "Papers": f"{PAPERS[0]}.qmd"}
-    return {"sidebar": [{"id": t.lower(), "style": "floating", "collapse-level": 2, "contents": c} for t, c in sides.items()],
-            "navbar": {"left": [{"text": text, "href": href} for text, href in doors.items()]}}
+
+def navigation(names: list[str], reference: list[str], start: bool = True) -> dict:
+    """A sidebar for each reader, and the doors in the navigation bar.
+
+    Parameters
+    ----------
+    names : list[str]
+        The notebooks, in their order.
+    reference : list[str]
+        The pages of the reference.
+    start : bool, default True
+        Whether there is a page on how to run the chain.
+
+    Returns
+    -------
+    dict
+        The part of the website's config that says what is where.
+    """
+    zones = {
+        title: [f"{n}.ipynb" for n in names if n[:2] in numbers] for title, numbers in ZONES.items()
+    }
+    business = [
+        {"text": "Home", "href": "index.ipynb"},
+        *(f"{p}.qmd" for p in PAGES if p not in PAPERS),
+    ]
+    analyst = [
+        "notebooks.qmd",
+        *({"section": title, "contents": pages} for title, pages in zones.items() if pages),
+    ]
+    engineer = [
+        *(["start.qmd"] if start else []),
+        *([{"text": "The API", "href": "07_api.ipynb"}] if "07_api" in names else []),
+        {"section": "Package reference", "href": "reference/index.qmd", "contents": reference},
+    ]
+    sides = {
+        "Business": business,
+        "Analyst": analyst,
+        "Engineer": engineer,
+        "Papers": [f"{p}.qmd" for p in PAPERS],
+    }
+    doors = {
+        "Business": "index.ipynb",
+        "Analyst": "notebooks.qmd",
+        "Engineer": "start.qmd" if start else "reference/index.qmd",
+        "Papers": f"{PAPERS[0]}.qmd",
+    }
+    return {
+        "sidebar": [
+            {"id": t.lower(), "style": "floating", "collapse-level": 2, "contents": c}
+            for t, c in sides.items()
+        ],
+        "navbar": {"left": [{"text": text, "href": href} for text, href in doors.items()]},
+    }
 
 # %% ../../nbs/10d_site.ipynb #829c6aab
-def sources_of(
-    run_dir: Path,  # a run
-    root: Path,     # the checkout
-) -> dict[str, Path]:  # notebook: the executed one, or the source where the run has none
-    "The notebooks of the site, in their order; raises `RunError` if the run has executed none."
+def sources_of(run_dir: Path, root: Path) -> dict[str, Path]:
+    """The notebooks of the site, in their order.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A run.
+    root : Path
+        The checkout.
+
+    Returns
+    -------
+    dict[str, Path]
+        Notebook: the executed one, or the source where the run has none.
+
+    Raises
+    ------
+    RunError
+        If the run has executed none.
+    """
     executed = {p.stem: p for p in run_dir.glob("executed/*.ipynb")}
-    if not executed: raise RunError(f"The run {run_dir.name!r} has no executed notebooks; run `retail-ci run` first.")
+    if not executed:
+        raise RunError(
+            f"The run {run_dir.name!r} has no executed notebooks; run `retail-ci run` first."
+        )
     every = {p.stem: p for p in root.glob("nbs/*.ipynb")} | executed
     return {name: every[name] for name in sorted(every)}
 
 # %% ../../nbs/10d_site.ipynb #c48b6e99
-def stage_site(
-    run_dir: Path,  # a run
-    root: Path,     # the checkout
-    stage: Path,    # an empty folder
-) -> None:          # the folder is a Quarto project
-    "Make the project that is rendered."
-    if not (root / "_quarto.yml").exists(): raise RunError(f"No _quarto.yml in {root}; start `retail-ci site` in the project's checkout.")
+def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
+    """Make the project that is rendered.
+
+    The folder is a Quarto project.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A run.
+    root : Path
+        The checkout.
+    stage : Path
+        An empty folder.
+    """
+    if not (root / "_quarto.yml").exists():
+        raise RunError(
+            f"No _quarto.yml in {root}; start `retail-ci site` in the project's checkout."
+        )
     shutil.copy(root / "_quarto.yml", stage)
     shutil.copytree(root / "assets", stage / "assets")
     (stage / "figures").mkdir()
-    manifest, settings = read_facts(run_dir / "manifest.json"), read_facts(run_dir / "config.yaml")
+    manifest = read_facts(run_dir / "manifest.json")
+    settings = read_facts(run_dir / "config.yaml")
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
-    sources, locale = sources_of(run_dir, root), (settings.get("report") or {}).get("locale")
+    sources = sources_of(run_dir, root)
+    locale = (settings.get("report") or {}).get("locale")
     use_locale(locale if locale in LOCALES else "en")
     title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
-    for picture in sorted(run_dir.glob("figures/*.png")): shutil.copyfile(picture, stage / "figures" / picture.name)  # writable, as the run's own is not
+    for picture in sorted(run_dir.glob("figures/*.png")):
+        shutil.copyfile(
+            picture, stage / "figures" / picture.name
+        )  # writable, as the run's own is not
     for notebook, file in sources.items():
-        stage_notebook(file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title))
+        stage_notebook(
+            file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title)
+        )
     write_pages(facts_of(run_dir), stage, sources)
     start = start_page(sources["index"]) if "index" in sources else ""
     for page, text in (("notebooks", notebooks_page(stage, list(sources))), ("start", start)):
-        if text: (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
-    website = {"title": title, "page-footer": {"left": stamp(manifest)}, **navigation(list(sources), write_reference(root, stage), bool(start))}
-    (stage / "_run.yml").write_text(yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        if text:
+            (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
+    website = {
+        "title": title,
+        "page-footer": {"left": stamp(manifest)},
+        **navigation(list(sources), write_reference(root, stage), bool(start)),
+    }
+    (stage / "_run.yml").write_text(
+        yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8"
+    )
 
 # %% ../../nbs/10d_site.ipynb #85f8503b
 RENDERERS = ("auto", "quarto", "smalldocs")
 
-def renderers_for(
-    renderer: str,  # one of `RENDERERS`
-) -> list[str]:     # what to try, in this order
-    "The renderers to try; raises `ConfigError` for an unknown name, and `RunError` if the wanted one is missing."
+
+def renderers_for(renderer: str) -> list[str]:
+    """The renderers to try.
+
+    Parameters
+    ----------
+    renderer : str
+        One of `RENDERERS`.
+
+    Returns
+    -------
+    list[str]
+        What to try, in this order.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, and `RunError` if the wanted one is missing.
+    """
     if renderer not in RENDERERS:
-        raise ConfigError(f"There is no renderer {renderer!r}; choose one of {', '.join(RENDERERS)}.")
+        raise ConfigError(
+            f"There is no renderer {renderer!r}; choose one of {', '.join(RENDERERS)}."
+        )
     have = []
     if shutil.which("quarto"):
         have.append("quarto")
@@ -411,26 +829,45 @@ def renderers_for(
     if wanted:
         return wanted
     if renderer == "quarto":
-        raise RunError("There is no `quarto` on the PATH; install Quarto, or leave --renderer out "
-                       "and smalldocs makes the pages.")
+        raise RunError(
+            "There is no `quarto` on the PATH; install Quarto, or leave --renderer out "
+            "and smalldocs makes the pages."
+        )
     needed = "smalldocs" if renderer == "smalldocs" else "Quarto or smalldocs"
-    raise RunError(f"The pages need {needed}, which is not installed; "
-                   "run `pip install 'retail_ci[report]'` for smalldocs.")
+    raise RunError(
+        f"The pages need {needed}, which is not installed; "
+        "run `pip install 'retail_ci[report]'` for smalldocs."
+    )
 
 # %% ../../nbs/10d_site.ipynb #41cc8aef
-SUMMARY = re.compile(r"^#\| code-summary: (.+)$", re.M)  # the line of a staged cell that holds the title of its fold
+SUMMARY = re.compile(
+    r"^#\| code-summary: (.+)$", re.M
+)  # the line of a staged cell that holds the title of its fold
 
-def quarto_title(
-    title: str,  # plain text
-) -> str:        # the same for Quarto
-    "A title that Quarto shows as it is."
+
+def quarto_title(title: str) -> str:
+    """A title that Quarto shows as it is.
+
+    Parameters
+    ----------
+    title : str
+        Plain text.
+
+    Returns
+    -------
+    str
+        The same for Quarto.
+    """
     return re.sub(r"[^\w\s:,]|_", lambda sign: f"&amp;#{ord(sign[0])};", title)
 
+
 def _escape_titles(stage: Path) -> None:
-    "Write the titles of folds as Quarto wants them."
+    """Write the titles of folds as Quarto wants them."""
+
     def escape(line: re.Match) -> str:
         title = quarto_title(json.loads(line[1]))
         return f"#| code-summary: {json.dumps(title, ensure_ascii=False)}"
+
     for path in sorted(stage.rglob("*.ipynb")):
         book = json.loads(path.read_text(encoding="utf-8"))
         for cell in book["cells"]:
@@ -442,13 +879,18 @@ def _escape_titles(stage: Path) -> None:
 QUARTO_START = 60  # seconds until `quarto --version` has answered
 QUARTO_RENDER = 1800  # seconds until the pages are made; a hundred take a few minutes
 
+
 def _call_quarto(*words: str, seconds: float) -> None:
-    "Call Quarto's command line; raises `RunError` if it does not start, fails, or takes too long."
+    """Call Quarto's command line; raises `RunError` if it does not start, fails, or takes too long."""
     with tempfile.TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(["quarto", *words], stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, stderr=errors,
-                                       start_new_session=True)
+            process = subprocess.Popen(
+                ["quarto", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
         except OSError as e:
             raise RunError(f"Quarto could not be started: {e.strerror}.") from e
         try:
@@ -463,26 +905,31 @@ def _call_quarto(*words: str, seconds: float) -> None:
         said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", said).split())
         raise RunError(f"Quarto ended with exit code {code}: {said[-400:] or 'it said nothing'}")
 
+
 def _kill_group(process: subprocess.Popen) -> None:
-    "End a process that still runs, and all that it has started: `quarto` is a script that starts others."
+    """End a process that still runs, and all that it has started: `quarto` is a script that starts
+    others.
+    """
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 # %% ../../nbs/10d_site.ipynb #5e1f07c3
 def _render_with_quarto(stage: Path) -> None:
-    "Call Quarto's command line."
+    """Call Quarto's command line."""
     _call_quarto("--version", seconds=QUARTO_START)
     _escape_titles(stage)
     _call_quarto("render", str(stage), "--quiet", seconds=QUARTO_RENDER)
     if not (stage / "_site/index.html").is_file():
         raise RunError("Quarto ended well and made no pages.")
 
+
 def _render_with_smalldocs(stage: Path) -> None:
-    "Call smalldocs."
+    """Call smalldocs."""
     from smalldocs.config import BuildError
     from smalldocs.config import ConfigError as ProjectError
     from smalldocs.site import build
+
     spare_colours(stage)
     try:
         build(stage, quiet=True)
@@ -490,29 +937,54 @@ def _render_with_smalldocs(stage: Path) -> None:
         raise RunError(f"smalldocs could not render the site: {one_line(e)}") from e
 
 # %% ../../nbs/10d_site.ipynb #5dc842ee
-def render(
-    stage: Path,    # a project
-    renderer: str,  # "quarto" or "smalldocs"
-) -> Path:          # the folder with the pages
-    "Render a project, quietly."
+def render(stage: Path, renderer: str) -> Path:
+    """Render a project, quietly.
+
+    Parameters
+    ----------
+    stage : Path
+        A project.
+    renderer : str
+        "quarto" or "smalldocs".
+
+    Returns
+    -------
+    Path
+        The folder with the pages.
+    """
     with_tool = {"quarto": _render_with_quarto, "smalldocs": _render_with_smalldocs}
     with_tool[renderer](stage)
     return stage / "_site"
 
-def spare_colours(
-    stage: Path,    # a project
-) -> None:          # its notebooks are changed
-    "Call the code of notebooks plain output, which is not coloured: most of the time would go into colours that `plain_code` takes off again."
+
+def spare_colours(stage: Path) -> None:
+    """Call the code of notebooks plain output, which is not coloured: most of the time would go
+    into colours that `plain_code` takes off again.
+
+    Its notebooks are changed.
+
+    Parameters
+    ----------
+    stage : Path
+        A project.
+    """
     for path in sorted(stage.rglob("*.ipynb")):
         book = json.loads(path.read_text(encoding="utf-8"))
-        book.setdefault("metadata", {})["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "output"}
+        book.setdefault("metadata", {})["kernelspec"] = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "output",
+        }
         path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../../nbs/10d_site.ipynb #d5b2f1c8
 OLD_STAGE = r"\.[a-z0-9_]{8}"  # what version 0.1 put behind the name of the site
 
+
 def _clear_old_stages(out: Path) -> None:
-    "Remove what a killed version 0.1 has left beside a site: an unfinished one that has not changed for a day."
+    """Remove what a killed version 0.1 has left beside a site: an unfinished one that has not
+    changed for a day.
+    """
     if not out.parent.is_dir():
         return
     name = re.compile(re.escape(out.name) + OLD_STAGE)
@@ -521,40 +993,84 @@ def _clear_old_stages(out: Path) -> None:
             if _is_old_stage(left):
                 shutil.rmtree(left)
 
+
 def _is_old_stage(folder: Path) -> bool:
-    "Whether a folder is one that version 0.1 staged a site in, and is no longer at work."
+    """Whether a folder is one that version 0.1 staged a site in, and is no longer at work."""
     if folder.is_symlink() or not folder.is_dir() or time.time() - folder.stat().st_mtime < 86_400:
         return False
     return (folder / "_quarto.yml").is_file() and (folder / "assets/house.css").is_file()
 
 # %% ../../nbs/10d_site.ipynb #e2f0380b
 @contextmanager
-def workshop(
-    out: Path,  # where the site will go
-) -> Iterator[Path]:  # an empty folder beside it
-    "A temporary folder on the same disk; raises `RunError` if the place holds something else or cannot be written."
-    if out.exists() and not (out.is_dir() and ((out / "assets/house.css").exists() or not any(out.iterdir()))):
-        raise RunError(f"{out} exists and is not a report site; give a new folder, or remove it yourself.")
+def workshop(out: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk.
+
+    Parameters
+    ----------
+    out : Path
+        Where the site will go.
+
+    Returns
+    -------
+    Iterator[Path]
+        An empty folder beside it.
+
+    Raises
+    ------
+    RunError
+        If the place holds something else or cannot be written.
+    """
+    if out.exists() and not (
+        out.is_dir() and ((out / "assets/house.css").exists() or not any(out.iterdir()))
+    ):
+        raise RunError(
+            f"{out} exists and is not a report site; give a new folder, or remove it yourself."
+        )
     with ExitStack() as held:
         _clear_old_stages(out)
-        try: stage = held.enter_context(staging(out.name, out.parent))  # without a dot before it: Quarto finds nothing to render in a hidden folder
-        except OSError as e: raise RunError(f"Cannot write the site to {out}: {e.strerror}; correct the permissions of its folder.") from e
-        try: yield stage
+        try:
+            stage = held.enter_context(
+                staging(out.name, out.parent)
+            )  # without a dot before it: Quarto finds nothing to render in a hidden folder
         except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS): raise
-            raise RunError(f"Cannot write the site to {out}: {e.strerror}; the old site is still there.") from e
+            raise RunError(
+                f"Cannot write the site to {out}: {e.strerror}; correct the permissions of its "
+                "folder."
+            ) from e
+        try:
+            yield stage
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise RunError(
+                f"Cannot write the site to {out}: {e.strerror}; the old site is still there."
+            ) from e
 
 # %% ../../nbs/10d_site.ipynb #64750f19
-def replace_folder(
-    new: Path,   # a finished folder
-    out: Path,   # its place
-    spare: Path, # an unused name on the same disk
-) -> Path:       # `out`
-    "Put a folder in the place of another by renaming."
-    if out.exists(): os.rename(out, spare)
-    try: os.rename(new, out)
+def replace_folder(new: Path, out: Path, spare: Path) -> Path:
+    """Put a folder in the place of another by renaming.
+
+    Parameters
+    ----------
+    new : Path
+        A finished folder.
+    out : Path
+        Its place.
+    spare : Path
+        An unused name on the same disk.
+
+    Returns
+    -------
+    Path
+        `out`.
+    """
+    if out.exists():
+        os.rename(out, spare)
+    try:
+        os.rename(new, out)
     except OSError:
-        if spare.exists(): os.rename(spare, out)
+        if spare.exists():
+            os.rename(spare, out)
         raise
     return out
 
@@ -587,21 +1103,33 @@ MOVED: dict[str, str] = {  # a page's old name, its new one
     "09c_cli": "12_cli",
 }
 
-def write_redirects(
-    site: Path,  # rendered pages
-) -> None:       # a small page is added for every old name whose new page is there
-    "Let old addresses of pages lead to the new ones."
+
+def write_redirects(site: Path) -> None:
+    """Let old addresses of pages lead to the new ones.
+
+    A small page is added for every old name whose new page is there.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages.
+    """
     for old, new in MOVED.items():
         page = site / f"{old}.html"
-        if page.exists() or not (site / f"{new}.html").is_file(): continue
+        if page.exists() or not (site / f"{new}.html").is_file():
+            continue
         page.write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Moved</title>'
-            f'<meta http-equiv="refresh" content="0; url={new}.html"><link rel="canonical" href="{new}.html"></head>'
-            f'<body><main><h1>Moved</h1><p>This page is now <a href="{new}.html">{new}</a>.</p></main></body></html>\n', encoding="utf-8")
+            f'<meta http-equiv="refresh" content="0; url={new}.html"><link rel="canonical" '
+            f'href="{new}.html"></head>'
+            "<body><main><h1>Moved</h1><p>This page is now <a "
+            f'href="{new}.html">{new}</a>.</p></main></body></html>\n',
+            encoding="utf-8",
+        )
 
 # %% ../../nbs/10d_site.ipynb #51f895da
 def _checked_pages(project: Path, run_dir: Path, tool: str) -> Path:
-    "Render, finish and check a staged project; raises `RunError` with the first faults."
+    """Render, finish and check a staged project; raises `RunError` with the first faults."""
     try:
         site = render(project, tool)
         finish(site, run_dir)
@@ -613,13 +1141,31 @@ def _checked_pages(project: Path, run_dir: Path, tool: str) -> Path:
         raise RunError(f"The pages of {tool} have {len(faults)} fault(s): {' '.join(faults[:5])}")
     return site
 
-def make_pages(
-    run_dir: Path,     # a run
-    root: Path,        # the checkout
-    stage: Path,       # an empty folder
-    tools: list[str],  # the renderers to try
-) -> Path:             # the finished pages
-    "Make the pages with the first renderer whose pages have no fault; raises `RunError` if none has."
+
+def make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Path:
+    """Make the pages with the first renderer whose pages have no fault.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A run.
+    root : Path
+        The checkout.
+    stage : Path
+        An empty folder.
+    tools : list[str]
+        The renderers to try.
+
+    Returns
+    -------
+    Path
+        The finished pages.
+
+    Raises
+    ------
+    RunError
+        If none has.
+    """
     for tool in tools:
         project = stage / tool
         project.mkdir()
@@ -634,13 +1180,29 @@ def make_pages(
 
 # %% ../../nbs/10d_site.ipynb #9923c001
 def build_site(
-    run_dir: str | Path,         # a finished run, such as runs/default/current
-    root: str | Path,            # the checkout, with `_quarto.yml`, `assets/`, `nbs/` and `retail_ci/`
-    out: str | Path | None = None,  # where the site goes; `_site` in the checkout if left out
-    renderer: str = "auto",         # one of `RENDERERS`
-) -> Path:                       # the site's folder; open its index.html
-    "Make the report site of a run; raises `RunError`, and leaves the old site, if anything is wrong with a page."
-    run_dir, root = Path(run_dir).resolve(), Path(root).resolve()
+    run_dir: str | Path, root: str | Path, out: str | Path | None = None, renderer: str = "auto"
+) -> Path:
+    """Make the report site of a run; raises `RunError`, and leaves the old site, if anything is
+    wrong with a page.
+
+    Parameters
+    ----------
+    run_dir : str | Path
+        A finished run, such as runs/default/current.
+    root : str | Path
+        The checkout, with `_quarto.yml`, `assets/`, `nbs/` and `retail_ci/`.
+    out : str | Path | None, default None
+        Where the site goes; `_site` in the checkout if left out.
+    renderer : str, default "auto"
+        One of `RENDERERS`.
+
+    Returns
+    -------
+    Path
+        The site's folder; open its index.html.
+    """
+    run_dir = Path(run_dir).resolve()
+    root = Path(root).resolve()
     tools = renderers_for(renderer)
     out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage:
@@ -648,48 +1210,112 @@ def build_site(
         return replace_folder(site, out, stage / "old")
 
 # %% ../../nbs/10d_site.ipynb #a740dbed
-def readme_link(
-    target: str,  # a link as written in nbs/
-) -> str:         # the same, seen from the top of the checkout
-    "A link of a notebook, as the README has to write it."
-    if re.match(r"[a-z][a-z0-9+.-]*:|#", target, re.I): return target
+def readme_link(target: str) -> str:
+    """A link of a notebook, as the README has to write it.
+
+    Parameters
+    ----------
+    target : str
+        A link as written in nbs/.
+
+    Returns
+    -------
+    str
+        The same, seen from the top of the checkout.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]*:|#", target, re.I):
+        return target
     return target[3:] if target.startswith("../") else f"nbs/{target}"
 
 # %% ../../nbs/10d_site.ipynb #3e35b9c6
-def readme_parts(
-    cell: Mapping,  # a cell of the notebook
-) -> list[str]:     # markdown, split before each heading; nothing for what the README leaves out
-    "What a cell gives to the README: its text, or its visible code."
+def readme_parts(cell: Mapping) -> list[str]:
+    """What a cell gives to the README: its text, or its visible code.
+
+    Parameters
+    ----------
+    cell : Mapping
+        A cell of the notebook.
+
+    Returns
+    -------
+    list[str]
+        Markdown, split before each heading; nothing for what the README leaves out.
+    """
     text = "".join(cell["source"]).strip()
     flags = set(re.findall(r"^#\|\s*(\w+)", text, flags=re.M))
     if cell["cell_type"] == "code":
-        return [] if flags & {"chain", "hide"} or is_imports(text) or not text else [f"```python\n{text}\n```"]
+        return (
+            []
+            if flags & {"chain", "hide"} or is_imports(text) or not text
+            else [f"```python\n{text}\n```"]
+        )
     linked = re.sub(r"\]\(([^)\s]+)\)", lambda m: f"]({readme_link(m[1])})", text)
     return re.split(r"\n+(?=#{1,6} )", linked)
 
 # %% ../../nbs/10d_site.ipynb #272078a9
-def heading_level(
-    part: str,  # a part of the README
-) -> int:       # 1 to 6 for a heading with nothing below it in the same part, else 0
-    "The level of a bare heading."
+def heading_level(part: str) -> int:
+    """The level of a bare heading.
+
+    Parameters
+    ----------
+    part : str
+        A part of the README.
+
+    Returns
+    -------
+    int
+        1 to 6 for a heading with nothing below it in the same part, else 0.
+    """
     return len(re.match(r"#*", part).group()) if re.match(r"#{1,6} [^\n]*$", part) else 0
 
-def readme_text(
-    notebook: str | Path,  # index.ipynb
-) -> str:                  # the README
-    "The README that a notebook gives: its text and its visible code, no results."
+
+def readme_text(notebook: str | Path) -> str:
+    """The README that a notebook gives: its text and its visible code, no results.
+
+    Parameters
+    ----------
+    notebook : str | Path
+        Index.ipynb.
+
+    Returns
+    -------
+    str
+        The README.
+    """
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     parts = [part for cell in cells for part in readme_parts(cell)]
-    follows = lambda part, after: re.match(rf"#{{1,{heading_level(part)}}} ", after)
-    kept = [p for p, after in zip(parts, [*parts[1:], "# "]) if not heading_level(p) or not follows(p, after)]
-    return "<!-- Made from nbs/index.ipynb: edit that, and call make_readme. -->\n\n" + "\n\n".join(kept) + "\n"
+
+    def follows(part, after):
+        return re.match(rf"#{{1,{heading_level(part)}}} ", after)
+
+    kept = [
+        p
+        for p, after in zip(parts, [*parts[1:], "# "])
+        if not heading_level(p) or not follows(p, after)
+    ]
+    return (
+        "<!-- Made from nbs/index.ipynb: edit that, and call make_readme. -->\n\n"
+        + "\n\n".join(kept)
+        + "\n"
+    )
 
 # %% ../../nbs/10d_site.ipynb #7786e1dc
-def make_readme(
-    root: str | Path = ".",  # the checkout
-) -> Path:                   # README.md
-    "Write README.md from `nbs/index.ipynb`; the file is left alone if it is already right."
+def make_readme(root: str | Path = ".") -> Path:
+    """Write README.md from `nbs/index.ipynb`; the file is left alone if it is already right.
+
+    Parameters
+    ----------
+    root : str | Path, default "."
+        The checkout.
+
+    Returns
+    -------
+    Path
+        README.md.
+    """
     root = Path(root)
-    file, text = root / "README.md", readme_text(root / "nbs/index.ipynb")
-    if not file.exists() or file.read_text(encoding="utf-8") != text: file.write_text(text, encoding="utf-8")
+    file = root / "README.md"
+    text = readme_text(root / "nbs/index.ipynb")
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
     return file

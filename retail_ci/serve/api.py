@@ -4,6 +4,7 @@
 
 # %% ../../nbs/07_api.ipynb #155fb12c
 from __future__ import annotations
+
 import asyncio
 import contextlib
 import datetime
@@ -14,7 +15,6 @@ import hmac
 import ipaddress
 import mmap
 import multiprocessing
-import orjson
 import os
 import re
 import signal
@@ -24,19 +24,38 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from fastapi import APIRouter, FastAPI, Path as UrlPath, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi_offline import FastAPIOffline
 from http import HTTPStatus
 from pathlib import Path
-from prometheus_client import CollectorRegistry, CONTENT_TYPE_LATEST, Counter, generate_latest, Histogram
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import Path as UrlPath
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 from starlette.exceptions import HTTPException
-from typing import Annotated, Any
+
 from .. import __version__
 from ..core.config import find_root
 from ..core.errors import ConfigError, RunError, translating
-from .bundle import Bundle, check_bundle, current_bundle, recommend, same_shop, segment_of, self_test, similar_to
+from retail_ci.serve.bundle import (
+    Bundle,
+    check_bundle,
+    current_bundle,
+    recommend,
+    same_shop,
+    segment_of,
+    self_test,
+    similar_to,
+)
 
 # %% auto #0
 __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'read_keys', 'Desk', 'Options', 'RecommendRequest',
@@ -49,134 +68,241 @@ __all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'r
 # %% ../../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
 class Settings:
-    "How a service behaves; `from_environment` reads the variables named here."
-    serving: Path                    # RETAIL_CI_SERVING: the folder of bundles, or one bundle
-    keys: frozenset[str] = frozenset()  # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per line
-    rate: float = 0                  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
-    body: int = 1_000_000            # RETAIL_CI_BODY: the largest request body, in bytes
-    timeout: float = 10              # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to be made
-    log: bool = True                 # RETAIL_CI_LOG: "json" or "off"
+    """How a service behaves; `from_environment` reads the variables named here."""
+
+    serving: Path  # RETAIL_CI_SERVING: the folder of bundles, or one bundle
+    keys: frozenset[str] = (
+        frozenset()
+        # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per
+        # line
+    )
+    rate: float = 0  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
+    body: int = 1_000_000  # RETAIL_CI_BODY: the largest request body, in bytes
+    timeout: float = 10  # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to be made
+    log: bool = True  # RETAIL_CI_LOG: "json" or "off"
 
     @classmethod
     def from_environment(cls, environment: dict[str, str] | None = None) -> Settings:
-        "Read the settings; raises `ConfigError` for a value that makes no sense."
+        """Read the settings; raises `ConfigError` for a value that makes no sense."""
         env = os.environ if environment is None else environment
-        get = lambda name, default="": env.get(f"RETAIL_CI_{name}", default)
-        serving = Path(get("SERVING") or find_root() / "runs" / "default" / "serving")
-        if get("LOG", "json") not in ("json", "off"): raise ConfigError(f"RETAIL_CI_LOG must be json or off, found {get('LOG')!r}.")
-        return cls(serving, read_keys(get("API_KEYS")), number("RATE", get("RATE", "0"), 0), int(number("BODY", get("BODY", "1000000"), 100)),
-                   number("TIMEOUT", get("TIMEOUT", "10"), 0.1), get("LOG", "json") == "json")
 
-def number(
-    name: str,    # of the setting
-    text: str,    # what the environment holds
-    least: float, # the smallest value that makes sense
-) -> float:       # the number
-    "A number from the environment."
+        def get(name, default=""):
+            return env.get(f"RETAIL_CI_{name}", default)
+
+        serving = Path(get("SERVING") or find_root() / "runs" / "default" / "serving")
+        if get("LOG", "json") not in ("json", "off"):
+            raise ConfigError(f"RETAIL_CI_LOG must be json or off, found {get('LOG')!r}.")
+        return cls(
+            serving,
+            read_keys(get("API_KEYS")),
+            number("RATE", get("RATE", "0"), 0),
+            int(number("BODY", get("BODY", "1000000"), 100)),
+            number("TIMEOUT", get("TIMEOUT", "10"), 0.1),
+            get("LOG", "json") == "json",
+        )
+
+
+def number(name: str, text: str, least: float) -> float:
+    """A number from the environment.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting.
+    text : str
+        What the environment holds.
+    least : float
+        The smallest value that makes sense.
+
+    Returns
+    -------
+    float
+        The number.
+    """
     with contextlib.suppress(ValueError):
-        if (value := float(text)) >= least and value < float("inf"): return value
+        if (value := float(text)) >= least and value < float("inf"):
+            return value
     raise ConfigError(f"RETAIL_CI_{name} must be a number of at least {least:g}, found {text!r}.")
 
 # %% ../../nbs/07_api.ipynb #cf8ec0c6
-def read_keys(
-    text: str,        # hashes, or @FILE
-) -> frozenset[str]:  # lower-case SHA-256 digests
-    "Read hashed API keys; in a file the first word of each line, as `sha256sum` writes it, and a `#` starts a comment."
+def read_keys(text: str) -> frozenset[str]:
+    """Read hashed API keys; in a file the first word of each line, as `sha256sum` writes it, and a
+    `#` starts a comment.
+
+    Parameters
+    ----------
+    text : str
+        Hashes, or @FILE.
+
+    Returns
+    -------
+    frozenset[str]
+        Lower-case SHA-256 digests.
+    """
     if text.startswith("@"):
-        with translating(ConfigError, f"The file of API keys {text[1:]} cannot be read", "Give a text file with the SHA-256 of a key on each line."):
-            text = " ".join(" ".join(line.partition("#")[0].split()[:1]) for line in Path(text[1:]).read_text(encoding="utf-8").splitlines())
-        if not text.split(): raise ConfigError("The file of API keys holds no key; expected the SHA-256 of a key on each line.")
+        with translating(
+            ConfigError,
+            f"The file of API keys {text[1:]} cannot be read",
+            "Give a text file with the SHA-256 of a key on each line.",
+        ):
+            text = " ".join(
+                " ".join(line.partition("#")[0].split()[:1])
+                for line in Path(text[1:]).read_text(encoding="utf-8").splitlines()
+            )
+        if not text.split():
+            raise ConfigError(
+                "The file of API keys holds no key; expected the SHA-256 of a key on each line."
+            )
     keys = re.split(r"[\s,]+", text.strip().lower()) if text.strip() else []
     for key in keys:
-        if not re.fullmatch("[0-9a-f]{64}", key): raise ConfigError("API keys are given as their SHA-256, 64 hexadecimal digits each; make one with `printf %s KEY | sha256sum`.")
+        if not re.fullmatch("[0-9a-f]{64}", key):
+            raise ConfigError(
+                "API keys are given as their SHA-256, 64 hexadecimal digits each; make one with "
+                "`printf %s KEY | sha256sum`."
+            )
     return frozenset(keys)
 
 # %% ../../nbs/07_api.ipynb #3bda32a0
 @dataclass
 class Desk:
-    "Holds the bundle that answers, and looks for a newer one."
-    serving: Path                 # the folder of bundles, or one bundle
+    """Holds the bundle that answers, and looks for a newer one."""
+
+    serving: Path  # the folder of bundles, or one bundle
     bundle: Bundle | None = None  # what answers now
-    seen: Path | None = None      # the last bundle that was looked at
-    refused: str = ""             # why the last one was not taken
-    damaged: str = ""             # what the second reading of the bundle that answers has found
-    draining: bool = False        # whether the service is about to stop
+    seen: Path | None = None  # the last bundle that was looked at
+    refused: str = ""  # why the last one was not taken
+    damaged: str = ""  # what the second reading of the bundle that answers has found
+    draining: bool = False  # whether the service is about to stop
 
     def refresh(self) -> bool:
-        "Take the current bundle if it is new and whole; true if it was taken."
-        target = self.serving.resolve() if (self.serving / "manifest.json").is_file() else current_bundle(self.serving)
-        if target is None or target == self.seen: return False
+        """Take the current bundle if it is new and whole; true if it was taken."""
+        target = (
+            self.serving.resolve()
+            if (self.serving / "manifest.json").is_file()
+            else current_bundle(self.serving)
+        )
+        if target is None or target == self.seen:
+            return False
         self.seen = target
         try:
             self_test(bundle := Bundle(target, quick=True))
-            if self.bundle: same_shop(self.bundle.version, self.bundle.card, bundle)
-        except (RunError, OSError, ValueError, LookupError) as e: self.refused = str(e); return False
-        self.bundle, self.refused, self.damaged = bundle, "", ""
+            if self.bundle:
+                same_shop(self.bundle.version, self.bundle.card, bundle)
+        except (RunError, OSError, ValueError, LookupError) as e:
+            self.refused = str(e)
+            return False
+        self.bundle = bundle
+        self.refused = ""
+        self.damaged = ""
         return True
 
     def read_again(self) -> None:
-        "Read every byte of the bundle that answers, at the lowest priority."
-        with contextlib.suppress(AttributeError, OSError): os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        """Read every byte of the bundle that answers, at the lowest priority."""
+        with contextlib.suppress(AttributeError, OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         bundle = self.bundle
-        try: check_bundle(bundle.folder)
+        try:
+            check_bundle(bundle.folder)
         except (RunError, OSError) as e:
-            if bundle is self.bundle: self.damaged = str(e)
+            if bundle is self.bundle:
+                self.damaged = str(e)
 
     async def watch(self, every: float = 0.5) -> None:
-        "Look for a newer bundle until cancelled, and read each that is taken a second time."
+        """Look for a newer bundle until cancelled, and read each that is taken a second time."""
         again = None
         while True:
             await asyncio.sleep(every)
-            if self.bundle is not again: threading.Thread(target=self.read_again, daemon=True).start()
+            if self.bundle is not again:
+                threading.Thread(target=self.read_again, daemon=True).start()
             again = self.bundle
             await asyncio.to_thread(self.refresh)
 
 # %% ../../nbs/07_api.ipynb #7b1119b4
 Id = Annotated[StrictStr, Field(min_length=1, max_length=128)]
-Count = Annotated[StrictInt, Field(ge=1, le=100, description="How many products."), BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)]
+Count = Annotated[
+    StrictInt,
+    Field(ge=1, le=100, description="How many products."),
+    BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v),
+]
+
 
 class Options(BaseModel):
-    "What a question for a list may ask for."
+    """What a question for a list may ask for."""
+
     model_config = ConfigDict(extra="forbid")
     n_recommendations: Count = 10
-    exclude_purchased: StrictBool = Field(False, description="Only products that the customer has never bought.")
+    exclude_purchased: StrictBool = Field(
+        False, description="Only products that the customer has never bought."
+    )
     exclude: list[Id] = Field([], max_length=1000, description="Products that may not appear.")
-    categories: list[Id] = Field([], max_length=100, description="If given, only products of these categories.")
+    categories: list[Id] = Field(
+        [], max_length=100, description="If given, only products of these categories."
+    )
+
 
 class RecommendRequest(Options):
-    "A question for one customer."
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"customer_id": "C00001", "last_purchased_product": "P0012", "n_recommendations": 10}]})
+    """A question for one customer."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "customer_id": "C00001",
+                    "last_purchased_product": "P0012",
+                    "n_recommendations": 10,
+                }
+            ]
+        },
+    )
     customer_id: Id
-    last_purchased_product: Id | None = Field(None, description="Bought a minute ago: products like it move up. An unknown product is ignored, and `notes` says so.")
+    last_purchased_product: Id | None = Field(
+        None,
+        description="Bought a minute ago: products like it move up. An unknown product is ignored, and `notes` says so.",
+    )
+
 
 class BatchRequest(Options):
-    "A question for up to a thousand customers."
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"customer_ids": ["C00001", "C00002"], "n_recommendations": 3}]})
+    """A question for up to a thousand customers."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"customer_ids": ["C00001", "C00002"], "n_recommendations": 3}]
+        },
+    )
     customer_ids: list[Id] = Field(min_length=1, max_length=1000)
 
 # %% ../../nbs/07_api.ipynb #c40e9010
 class Line(BaseModel):
-    "One product of a list."
+    """One product of a list."""
+
     product_id: str
     score: float = Field(ge=0, le=1)
     method: str = Field(description="How it was found: hybrid, content or popular.")
     reason: str
 
+
 class Recommendations(BaseModel):
-    "A list for one customer."
+    """A list for one customer."""
+
     customer_id: str
     known_customer: bool
     model_version: str
     recommendations: list[Line]
     notes: list[str] = Field([], description="What was odd about the question.")
 
+
 class Batch(BaseModel):
-    "Lists for many customers, in the order asked."
+    """Lists for many customers, in the order asked."""
+
     model_version: str
     answers: list[Recommendations]
 
+
 class CustomerSegment(BaseModel):
-    "What is known about a customer."
+    """What is known about a customer."""
+
     customer_id: str
     segment: str
     rfm_score: str
@@ -184,43 +310,60 @@ class CustomerSegment(BaseModel):
     frequency_score: int
     monetary_score: int
     action: str
-    value: float | None = Field(None, description="Expected or past value, as the model card says; null if unknown.")
+    value: float | None = Field(
+        None, description="Expected or past value, as the model card says; null if unknown."
+    )
     since: str | None = Field(None, description="The first month end in this segment, if known.")
     model_version: str
 
 # %% ../../nbs/07_api.ipynb #8f2c2f94
 class Profiles(BaseModel):
-    "The segments."
+    """The segments."""
+
     model_version: str
     segments: list[dict[str, Any]]
 
+
 class SimilarLine(BaseModel):
-    "A product that is like another."
+    """A product that is like another."""
+
     product_id: str
     score: float
 
+
 class Similar(BaseModel):
-    "The products most like one."
+    """The products most like one."""
+
     product_id: str
     model_version: str
     similar: list[SimilarLine]
 
+
 class Card(BaseModel):
-    "The model card."
+    """The model card."""
+
     model_version: str
     card: dict[str, Any]
 
+
 class Health(BaseModel):
-    "How the service is."
-    status: str = Field(description="ok; unavailable while there is no bundle; damaged if a byte of it has changed since it was promoted.")
+    """How the service is."""
+
+    status: str = Field(
+        description="ok; unavailable while there is no bundle; damaged if a byte of it has changed since it was promoted."
+    )
     service: str
     model_version: str | None
     data_until: str | None = Field(description="The last day of the data behind the model.")
     data_age_days: int | None
-    refused_bundle: str | None = Field(description="Why the newest bundle was not taken, if it was not, or what is wrong with the one that answers.")
+    refused_bundle: str | None = Field(
+        description="Why the newest bundle was not taken, if it was not, or what is wrong with the one that answers."
+    )
+
 
 class Problem(BaseModel):
-    "An error, as in RFC 9457."
+    """An error, as in RFC 9457."""
+
     type: str = "about:blank"
     title: str
     status: int
@@ -230,65 +373,142 @@ class Problem(BaseModel):
 
 # %% ../../nbs/07_api.ipynb #f87bbf55
 def problem(
-    status: int,                          # of HTTP
-    detail: str,                          # a sentence
-    request_id: str | None = None,        # to find it in the log
-    errors: list[dict] | None = None,     # field and message each
-    headers: dict[str, str] | None = None,  # to add
-) -> Response:                            # problem+json
-    "An error as a response."
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "request_id": request_id}
-    if errors: body["errors"] = errors
+    status: int,
+    detail: str,
+    request_id: str | None = None,
+    errors: list[dict] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """An error as a response.
+
+    Parameters
+    ----------
+    status : int
+        Of HTTP.
+    detail : str
+        A sentence.
+    request_id : str | None, default None
+        To find it in the log.
+    errors : list[dict] | None, default None
+        Field and message each.
+    headers : dict[str, str] | None, default None
+        To add.
+
+    Returns
+    -------
+    Response
+        Problem+json.
+    """
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if errors:
+        body["errors"] = errors
     return Response(orjson.dumps(body), status, headers, "application/problem+json")
 
+
 async def on_http(request: Request, error: HTTPException) -> Response:
-    "An error that a route or the router raised."
-    return problem(error.status_code, str(error.detail), request.scope.get("request_id"), headers=error.headers)
+    """An error that a route or the router raised."""
+    return problem(
+        error.status_code, str(error.detail), request.scope.get("request_id"), headers=error.headers
+    )
+
 
 async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-    "A request that does not fit the types."
-    errors = [{"field": ".".join(str(part) for part in e["loc"][1:]) or "body", "message": e["msg"]} for e in error.errors()[:20]]
+    """A request that does not fit the types."""
+    errors = [
+        {"field": ".".join(str(part) for part in e["loc"][1:]) or "body", "message": e["msg"]}
+        for e in error.errors()[:20]
+    ]
     found = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:3])
-    return problem(422, f"The request does not fit: {found}.".encode("utf-8", "replace").decode(), request.scope.get("request_id"),
-                   [{k: v.encode("utf-8", "replace").decode() for k, v in e.items()} for e in errors])
+    return problem(
+        422,
+        f"The request does not fit: {found}.".encode("utf-8", "replace").decode(),
+        request.scope.get("request_id"),
+        [{k: v.encode("utf-8", "replace").decode() for k, v in e.items()} for e in errors],
+    )
+
 
 async def on_crash(request: Request, error: Exception) -> Response:
-    "A mistake of ours: the caller gets the id under which the log has it, and nothing of the inside."
+    """A mistake of ours: the caller gets the id under which the log has it, and nothing of the
+    inside.
+    """
     asked = request.scope.get("request_id")
-    return problem(500, "Something went wrong inside the service; its log has the request under this id.", asked, headers={"X-Request-ID": asked} if asked else None)
+    return problem(
+        500,
+        "Something went wrong inside the service; its log has the request under this id.",
+        asked,
+        headers={"X-Request-ID": asked} if asked else None,
+    )
 
 # %% ../../nbs/07_api.ipynb #e582fbfb
 def fault(
-    settings: Settings,        # keys
-    headers: dict[bytes, bytes],  # of the request
-    server: tuple | None,      # the address that was asked
-) -> tuple[str, tuple[int, str] | None]:  # who asks (a hash, or "local"), and what is wrong
-    "Whether somebody may ask."
+    settings: Settings, headers: dict[bytes, bytes], server: tuple | None
+) -> tuple[str, tuple[int, str] | None]:
+    """Whether somebody may ask.
+
+    Parameters
+    ----------
+    settings : Settings
+        Keys.
+    headers : dict[bytes, bytes]
+        Of the request.
+    server : tuple | None
+        The address that was asked.
+
+    Returns
+    -------
+    tuple[str, tuple[int, str] | None]
+        Who asks (a hash, or "local"), and what is wrong.
+    """
     if not settings.keys:
-        if server and is_local(server[0]): return "local", None
-        return "", (403, "This service has no API keys, so it answers on the loopback address only. Set RETAIL_CI_API_KEYS.")
+        if server and is_local(server[0]):
+            return "local", None
+        return "", (
+            403,
+            "This service has no API keys, so it answers on the loopback address only. Set "
+            "RETAIL_CI_API_KEYS.",
+        )
     given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
     digest = hashlib.sha256(given).hexdigest()
-    if given and any([hmac.compare_digest(digest, key) for key in settings.keys]): return digest, None
+    if given and any(hmac.compare_digest(digest, key) for key in settings.keys):
+        return digest, None
     return "", (401, "An API key is needed: send it as X-API-Key, or as a bearer token.")
 
-def is_local(
-    host: str,  # an address
-) -> bool:      # whether it is loopback
-    "Whether an address is this machine's own."
-    with contextlib.suppress(ValueError): return ipaddress.ip_address(host).is_loopback
+
+def is_local(host: str) -> bool:
+    """Whether an address is this machine's own.
+
+    Parameters
+    ----------
+    host : str
+        An address.
+
+    Returns
+    -------
+    bool
+        Whether it is loopback.
+    """
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
     return host in ("localhost", "testserver")
 
 # %% ../../nbs/07_api.ipynb #92c4da75
 @dataclass
 class Buckets:
-    "A token bucket per key."
-    rate: float                                      # tokens per second; 0 is no limit
+    """A token bucket per key."""
+
+    rate: float  # tokens per second; 0 is no limit
     levels: Any = field(default_factory=lambda: Levels())  # key: tokens left, and when that was
 
     def wait(self, who: str, now: float) -> float:
-        "Take a token; seconds to wait if there is none."
-        if not self.rate: return 0
+        """Take a token; seconds to wait if there is none."""
+        if not self.rate:
+            return 0
         full = max(2 * self.rate, 1)
         with self.levels:
             level, then = self.levels.get(who, (full, now))
@@ -296,25 +516,37 @@ class Buckets:
             self.levels[who] = (level, now) if level < 1 else (level - 1, now)
         return (1 - level) / self.rate if level < 1 else 0
 
+
 class Levels(dict):
-    "The levels of a single worker."
-    def __enter__(self) -> None: pass
-    def __exit__(self, *error: Any) -> None: pass
+    """The levels of a single worker."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
 
 class SharedLevels:
-    "The levels of several workers: two numbers per key in a file, with one worker at a time at it."
+    """The levels of several workers: two numbers per key in a file, with one worker at a time at
+    it.
+    """
+
     def __init__(self, path: Path, keys: frozenset[str]):
-        "`path`: the same for all workers. `keys`: whoever may ask."
+        """`path`: the same for all workers. `keys`: whoever may ask."""
         self.places = {key: 16 * i for i, key in enumerate(["local", *sorted(keys)])}
         self.file = path.open("ab+")
         self.file.truncate(16 * len(self.places))
         self.map = mmap.mmap(self.file.fileno(), 16 * len(self.places))
 
-    def __enter__(self) -> None: fcntl.flock(self.file, fcntl.LOCK_EX)
-    def __exit__(self, *error: Any) -> None: fcntl.flock(self.file, fcntl.LOCK_UN)
+    def __enter__(self) -> None:
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: Any) -> None:
+        fcntl.flock(self.file, fcntl.LOCK_UN)
 
     def get(self, who: str, new: tuple[float, float]) -> tuple[float, float]:
-        "What is in a key's bucket, or `new`."
+        """What is in a key's bucket, or `new`."""
         found = struct.unpack_from("dd", self.map, self.places[who])
         return found if found[1] else new
 
@@ -322,212 +554,490 @@ class SharedLevels:
         struct.pack_into("dd", self.map, self.places[who], *value)
 
 # %% ../../nbs/07_api.ipynb #ef85494d
-async def read_body(
-    receive: Callable[[], Awaitable[dict]],  # of the server
-    limit: int,                              # bytes
-) -> bytes | None:                           # None if it is too long
-    "Collect a request's body."
-    parts, size, more = [], 0, True
+async def read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> bytes | None:
+    """Collect a request's body.
+
+    Parameters
+    ----------
+    receive : Callable[[], Awaitable[dict]]
+        Of the server.
+    limit : int
+        Bytes.
+
+    Returns
+    -------
+    bytes | None
+        None if it is too long.
+    """
+    parts = []
+    size = 0
+    more = True
     while more:
         message = await receive()
-        if message["type"] == "http.disconnect": return b""
+        if message["type"] == "http.disconnect":
+            return b""
         parts.append(message.get("body", b""))
-        size, more = size + len(parts[-1]), message.get("more_body", False)
-        if size > limit: return None
+        size = size + len(parts[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            return None
     return b"".join(parts)
 
-def replay(
-    body: bytes,                             # what was read
-    receive: Callable[[], Awaitable[dict]],  # for what comes after
-) -> Callable[[], Awaitable[dict]]:          # hands out the body once
-    "Give a body that was read to whoever reads next."
+
+def replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[], Awaitable[dict]]:
+    """Give a body that was read to whoever reads next.
+
+    Parameters
+    ----------
+    body : bytes
+        What was read.
+    receive : Callable[[], Awaitable[dict]]
+        For what comes after.
+
+    Returns
+    -------
+    Callable[[], Awaitable[dict]]
+        Hands out the body once.
+    """
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
-    async def again() -> dict: return waiting.pop() if waiting else await receive()
+
+    async def again() -> dict:
+        return waiting.pop() if waiting else await receive()
+
     return again
 
 # %% ../../nbs/07_api.ipynb #c39cf631
 class Door:
-    "What happens to each request before and after its route: id, key, rate, size, time, count, log."
+    """What happens to each request before and after its route: id, key, rate, size, time, count,
+    log.
+    """
+
     def __init__(self, app: Any, settings: Settings, counts: Counts):
-        "`app`: the routes. `counts`: where requests are counted."
-        self.app, self.settings, self.counts, together = app, settings, counts, os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self.buckets = Buckets(settings.rate, SharedLevels(Path(together) / "levels", settings.keys)) if together else Buckets(settings.rate)
+        """`app`: the routes. `counts`: where requests are counted."""
+        self.app = app
+        self.settings = settings
+        self.counts = counts
+        together = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self.buckets = (
+            Buckets(settings.rate, SharedLevels(Path(together) / "levels", settings.keys))
+            if together
+            else Buckets(settings.rate)
+        )
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        "Serve one request."
-        if scope["type"] != "http": return await self.app(scope, receive, send)
-        began, headers, status = time.perf_counter(), dict(scope["headers"]), 500
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began = time.perf_counter()
+        headers = dict(scope["headers"])
+        status = 500
         given = headers.get(b"x-request-id", b"")
-        scope["request_id"] = given.decode() if 0 < len(given) <= 64 and given.replace(b"-", b"").isalnum() else os.urandom(8).hex()
+        scope["request_id"] = (
+            given.decode()
+            if 0 < len(given) <= 64 and given.replace(b"-", b"").isalnum()
+            else os.urandom(8).hex()
+        )
+
         async def sending(message: dict) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status, scope["answering"] = message["status"], True
-                message["headers"] = [*message["headers"], (b"x-request-id", scope["request_id"].encode())]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", scope["request_id"].encode()),
+                ]
             await send(message)
-        try: await self.answer(scope, headers, receive, sending)
-        finally: self.counts.note(scope, status, time.perf_counter() - began, self.settings.log)
 
-    async def answer(self, scope: dict, headers: dict[bytes, bytes], receive: Callable, send: Callable) -> None:
-        "Refuse, or hand the request to its route."
-        refuse = lambda status, detail, **extra: problem(status, detail, scope["request_id"], headers=extra)(scope, receive, send)
-        who, wrong = ("", None) if scope["path"] in OPEN else fault(self.settings, headers, scope.get("server"))
-        if wrong: return await refuse(*wrong, **({"WWW-Authenticate": "Bearer"} if wrong[0] == 401 else {}))
+        try:
+            await self.answer(scope, headers, receive, sending)
+        finally:
+            self.counts.note(scope, status, time.perf_counter() - began, self.settings.log)
+
+    async def answer(
+        self, scope: dict, headers: dict[bytes, bytes], receive: Callable, send: Callable
+    ) -> None:
+        """Refuse, or hand the request to its route."""
+
+        def refuse(status, detail, **extra):
+            return problem(status, detail, scope["request_id"], headers=extra)(scope, receive, send)
+
+        who, wrong = (
+            ("", None)
+            if scope["path"] in OPEN
+            else fault(self.settings, headers, scope.get("server"))
+        )
+        if wrong:
+            return await refuse(
+                *wrong, **({"WWW-Authenticate": "Bearer"} if wrong[0] == 401 else {})
+            )
         if who and (wait := self.buckets.wait(who, time.monotonic())):
-            return await refuse(429, f"More than {self.settings.rate:g} requests a second.", **{"Retry-After": str(int(wait) + 1)})
+            return await refuse(
+                429,
+                f"More than {self.settings.rate:g} requests a second.",
+                **{"Retry-After": str(int(wait) + 1)},
+            )
         try:
             async with asyncio.timeout(self.settings.timeout):
                 if b"content-length" in headers or b"transfer-encoding" in headers:
                     size = headers.get(b"content-length", b"0")
-                    body = None if not size.isdigit() or int(size) > self.settings.body else await read_body(receive, self.settings.body)
-                    if body is None: return await refuse(413, f"The body is longer than {self.settings.body:,} bytes.", Connection="close")
+                    body = (
+                        None
+                        if not size.isdigit() or int(size) > self.settings.body
+                        else await read_body(receive, self.settings.body)
+                    )
+                    if body is None:
+                        return await refuse(
+                            413,
+                            f"The body is longer than {self.settings.body:,} bytes.",
+                            Connection="close",
+                        )
                     receive = replay(body, receive)
                 await self.app(scope, receive, send)
-        except TimeoutError:  # of an answer that is on its way already nothing can be taken back: the server closes the connection
-            if "answering" not in scope: await refuse(408, f"The request took longer than {self.settings.timeout:g} seconds.", Connection="close")
+        # of an answer that is on its way already nothing can be taken back: the server closes the
+        # connection
+        except TimeoutError:
+            if "answering" not in scope:
+                await refuse(
+                    408,
+                    f"The request took longer than {self.settings.timeout:g} seconds.",
+                    Connection="close",
+                )
+
 
 OPEN = ("/health/live", "/health/ready")  # what an orchestrator asks without a key
 
 # %% ../../nbs/07_api.ipynb #0a7c939b
 class Counts:
-    "Requests by route and status, and how long they took."
+    """Requests by route and status, and how long they took."""
+
     def __init__(self) -> None:
-        "A registry of its own, so that several services can live in one process."
+        """A registry of its own, so that several services can live in one process."""
         self.registry = CollectorRegistry()
-        self.requests = Counter("retail_ci_requests", "Requests by route and status.", ["route", "status"], registry=self.registry)
-        self.seconds = Histogram("retail_ci_request_seconds", "Seconds by route.", ["route"], registry=self.registry,
-                                 buckets=(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 10))
+        self.requests = Counter(
+            "retail_ci_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "retail_ci_request_seconds",
+            "Seconds by route.",
+            ["route"],
+            registry=self.registry,
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10),
+        )
         self.known: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def note(self, scope: dict, status: int, seconds: float, log: bool) -> None:
-        "Count a request, and write its line to the log."
+        """Count a request, and write its line to the log."""
         route = getattr(scope.get("route"), "path", "other")
-        if (route, status) not in self.known: self.known[route, status] = self.requests.labels(route, status), self.seconds.labels(route)
+        if (route, status) not in self.known:
+            self.known[route, status] = (
+                self.requests.labels(route, status),
+                self.seconds.labels(route),
+            )
         count, histogram = self.known[route, status]
         count.inc()
         histogram.observe(seconds)
         if log:
-            now = datetime.datetime.now(datetime.timezone.utc)
-            sys.stdout.buffer.write(orjson.dumps({"time": now, "request_id": scope["request_id"], "method": scope["method"], "path": scope["path"].encode("utf-8", "replace").decode(),
-                                                  "status": status, "ms": round(1000 * seconds, 2)}, option=orjson.OPT_APPEND_NEWLINE))
+            now = datetime.datetime.now(datetime.UTC)
+            sys.stdout.buffer.write(
+                orjson.dumps(
+                    {
+                        "time": now,
+                        "request_id": scope["request_id"],
+                        "method": scope["method"],
+                        "path": scope["path"].encode("utf-8", "replace").decode(),
+                        "status": status,
+                        "ms": round(1000 * seconds, 2),
+                    },
+                    option=orjson.OPT_APPEND_NEWLINE,
+                )
+            )
             sys.stdout.buffer.flush()
 
     def text(self) -> bytes:
-        "What Prometheus reads; over all workers where several run."
+        """What Prometheus reads; over all workers where several run."""
         registry = self.registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             from prometheus_client.multiprocess import MultiProcessCollector
+
             MultiProcessCollector(registry := CollectorRegistry())
         return generate_latest(registry)
 
 # %% ../../nbs/07_api.ipynb #1efce961
 router = APIRouter()
-PROBLEMS = {status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-            for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 503)}
+PROBLEMS = {
+    status: {
+        "model": Problem,
+        "description": HTTPStatus(status).phrase,
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+        },
+    }
+    for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 503)
+}
 
-def answers(
-    *extra: int,  # statuses beyond those of every route
-) -> dict:        # for `responses`
-    "The errors that a route documents."
+
+def answers(*extra: int) -> dict:
+    """The errors that a route documents.
+
+    Parameters
+    ----------
+    *extra : int
+        Statuses beyond those of every route.
+
+    Returns
+    -------
+    dict
+        For `responses`.
+    """
     return {status: PROBLEMS[status] for status in (400, 401, 403, 429, *extra)}
 
-def bundle_of(
-    request: Request,  # whose app holds the desk
-) -> Bundle:           # what answers now
-    "The bundle for this request; 503 while there is none."
-    if (bundle := request.app.state.desk.bundle) is not None: return bundle
-    raise HTTPException(503, "No model has been promoted yet; run `retail-ci models promote`, then try again.")
 
-def reply(
-    content: Any,  # of plain types
-) -> Response:     # JSON
-    "An answer."
+def bundle_of(request: Request) -> Bundle:
+    """The bundle for this request; 503 while there is none.
+
+    Parameters
+    ----------
+    request : Request
+        Whose app holds the desk.
+
+    Returns
+    -------
+    Bundle
+        What answers now.
+    """
+    if (bundle := request.app.state.desk.bundle) is not None:
+        return bundle
+    raise HTTPException(
+        503, "No model has been promoted yet; run `retail-ci models promote`, then try again."
+    )
+
+
+def reply(content: Any) -> Response:
+    """An answer.
+
+    Parameters
+    ----------
+    content : Any
+        Of plain types.
+
+    Returns
+    -------
+    Response
+        JSON.
+    """
     return Response(orjson.dumps(content), media_type="application/json")
 
 # %% ../../nbs/07_api.ipynb #a33d6ffb
-@router.post("/recommend", tags=["Answers"], summary="A list for one customer", response_model=Recommendations, responses=answers(400, 408, 413, 422, 503), response_model_exclude_unset=True)
+@router.post(
+    "/recommend",
+    tags=["Answers"],
+    summary="A list for one customer",
+    response_model=Recommendations,
+    responses=answers(400, 408, 413, 422, 503),
+    response_model_exclude_unset=True,
+)
 async def post_recommend(body: RecommendRequest, request: Request) -> Response:
-    "A list for one customer; somebody unknown gets what is popular, and `known_customer` is false."
-    return reply(recommend(bundle_of(request), body.customer_id, body.n_recommendations, body.exclude_purchased, body.last_purchased_product, body.exclude, body.categories))
+    """A list for one customer; somebody unknown gets what is popular, and `known_customer` is
+    false.
+    """
+    return reply(
+        recommend(
+            bundle_of(request),
+            body.customer_id,
+            body.n_recommendations,
+            body.exclude_purchased,
+            body.last_purchased_product,
+            body.exclude,
+            body.categories,
+        )
+    )
 
-@router.post("/recommend/batch", tags=["Answers"], summary="Lists for many customers", response_model=Batch, responses=answers(400, 408, 413, 422, 503))
+
+@router.post(
+    "/recommend/batch",
+    tags=["Answers"],
+    summary="Lists for many customers",
+    response_model=Batch,
+    responses=answers(400, 408, 413, 422, 503),
+)
 async def post_batch(body: BatchRequest, request: Request) -> Response:
-    "Lists for up to 1,000 customers, all from the same model."
+    """Lists for up to 1,000 customers, all from the same model."""
     bundle = bundle_of(request)
-    lists = [recommend(bundle, who, body.n_recommendations, body.exclude_purchased, None, body.exclude, body.categories) for who in body.customer_ids]
+    lists = [
+        recommend(
+            bundle,
+            who,
+            body.n_recommendations,
+            body.exclude_purchased,
+            None,
+            body.exclude,
+            body.categories,
+        )
+        for who in body.customer_ids
+    ]
     return reply({"model_version": bundle.version, "answers": lists})
 
-@router.get("/segments/{customer_id:path}", tags=["Answers"], summary="The segment of one customer", response_model=CustomerSegment, responses=answers(404, 422, 503))
-async def get_segment(customer_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request) -> Response:
-    "The segment of one customer, with the score behind it and what to do."
-    if (found := segment_of(bundle_of(request), customer_id)) is not None: return reply(found)
+
+@router.get(
+    "/segments/{customer_id:path}",
+    tags=["Answers"],
+    summary="The segment of one customer",
+    response_model=CustomerSegment,
+    responses=answers(404, 422, 503),
+)
+async def get_segment(
+    customer_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request
+) -> Response:
+    """The segment of one customer, with the score behind it and what to do."""
+    if (found := segment_of(bundle_of(request), customer_id)) is not None:
+        return reply(found)
     raise HTTPException(404, "There is no customer with this id.")
 
-@router.get("/segments", tags=["Answers"], summary="All segments", response_model=Profiles, responses=answers(503))
+
+@router.get(
+    "/segments",
+    tags=["Answers"],
+    summary="All segments",
+    response_model=Profiles,
+    responses=answers(503),
+)
 async def get_segments(request: Request) -> Response:
-    "What each segment is like."
+    """What each segment is like."""
     bundle = bundle_of(request)
     return reply({"model_version": bundle.version, "segments": bundle.profiles})
 
-@router.get("/products/{product_id:path}/similar", tags=["Answers"], summary="Products like one", response_model=Similar, responses=answers(404, 422, 503))
-async def get_similar(product_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request, n: Annotated[int, Query(ge=1, le=50)] = 10) -> Response:
-    "The products most like one, by what they are."
-    if (found := similar_to(bundle_of(request), product_id, n)) is not None: return reply(found)
+
+@router.get(
+    "/products/{product_id:path}/similar",
+    tags=["Answers"],
+    summary="Products like one",
+    response_model=Similar,
+    responses=answers(404, 422, 503),
+)
+async def get_similar(
+    product_id: Annotated[str, UrlPath(min_length=1, max_length=128)],
+    request: Request,
+    n: Annotated[int, Query(ge=1, le=50)] = 10,
+) -> Response:
+    """The products most like one, by what they are."""
+    if (found := similar_to(bundle_of(request), product_id, n)) is not None:
+        return reply(found)
     raise HTTPException(404, "There is no product with this id.")
 
 # %% ../../nbs/07_api.ipynb #4742c853
-@router.get("/model", tags=["Service"], summary="The model card", response_model=Card, responses=answers(503))
+@router.get(
+    "/model",
+    tags=["Service"],
+    summary="The model card",
+    response_model=Card,
+    responses=answers(503),
+)
 async def get_model(request: Request) -> Response:
-    "The model card: what it was trained on, how it was measured, and its limits."
+    """The model card: what it was trained on, how it was measured, and its limits."""
     bundle = bundle_of(request)
     return reply({"model_version": bundle.version, "card": bundle.card})
 
-@router.get("/health", tags=["Service"], summary="Service, model and age of the data", response_model=Health, responses=answers())
+
+@router.get(
+    "/health",
+    tags=["Service"],
+    summary="Service, model and age of the data",
+    response_model=Health,
+    responses=answers(),
+)
 async def get_health(request: Request) -> Response:
-    "How the service is, which model answers, and how old its data is."
+    """How the service is, which model answers, and how old its data is."""
     desk = request.app.state.desk
     until = desk.bundle.card.get("last_date") if desk.bundle else None
     age = (datetime.date.today() - datetime.date.fromisoformat(until[:10])).days if until else None
-    return reply({"status": "damaged" if desk.damaged else "ok" if desk.bundle else "unavailable", "service": f"retail_ci {__version__}", "model_version": desk.bundle.version if desk.bundle else None,
-                  "data_until": until, "data_age_days": age, "refused_bundle": desk.refused or desk.damaged or None})
+    return reply(
+        {
+            "status": "damaged" if desk.damaged else "ok" if desk.bundle else "unavailable",
+            "service": f"retail_ci {__version__}",
+            "model_version": desk.bundle.version if desk.bundle else None,
+            "data_until": until,
+            "data_age_days": age,
+            "refused_bundle": desk.refused or desk.damaged or None,
+        }
+    )
+
 
 @router.get("/health/live", tags=["Service"], summary="Does the process answer?")
 async def get_live() -> dict[str, str]:
-    "Whether the process answers at all."
+    """Whether the process answers at all."""
     return {"status": "alive"}
 
-@router.get("/health/ready", tags=["Service"], summary="Can it answer with a model?", responses={503: PROBLEMS[503]})
+
+@router.get(
+    "/health/ready",
+    tags=["Service"],
+    summary="Can it answer with a model?",
+    responses={503: PROBLEMS[503]},
+)
 async def get_ready(request: Request) -> dict[str, str]:
-    "Whether it has a model to answer with, and is not about to stop."
-    if request.app.state.desk.draining: raise HTTPException(503, "The service is stopping.")
+    """Whether it has a model to answer with, and is not about to stop."""
+    if request.app.state.desk.draining:
+        raise HTTPException(503, "The service is stopping.")
     bundle_of(request)
     return {"status": "ready"}
 
-@router.get("/metrics", tags=["Service"], summary="Counts for Prometheus", response_class=Response, responses=answers() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+
+@router.get(
+    "/metrics",
+    tags=["Service"],
+    summary="Counts for Prometheus",
+    response_class=Response,
+    responses=answers() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def get_metrics(request: Request) -> Response:
-    "Counts for Prometheus."
+    """Counts for Prometheus."""
     return Response(request.app.state.counts.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 # %% ../../nbs/07_api.ipynb #a091e136
 def stop_with_manager() -> None:
-    "Ask this process to end, as the manager would have, when the process that has started it is gone."
+    """Ask this process to end, as the manager would have, when the process that has started it is
+    gone.
+    """
     manager = multiprocessing.parent_process()
+
     def watch() -> None:
-        if os.getppid() != manager.pid: manager.join()  # a server of forks stands between, as in the chain; or the manager is gone already
-        while os.getppid() == manager.pid: time.sleep(0.1)
+        if os.getppid() != manager.pid:
+            # a server of forks stands between, as in the chain; or the manager is gone already
+            manager.join()
+        while os.getppid() == manager.pid:
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
-    if manager is not None: threading.Thread(target=watch, daemon=True).start()
+
+    if manager is not None:
+        threading.Thread(target=watch, daemon=True).start()
+
 
 def settle() -> None:
-    "What is here now stays: no later collection needs to look through it, which takes a tenth of a second. `retail-ci serve` imports without collecting."
-    gc.collect(), gc.freeze(), gc.enable()
+    """What is here now stays: no later collection needs to look through it, which takes a tenth of
+    a second. `retail-ci serve` imports without collecting.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
 
 def copy_workers() -> None:
-    "Let uvicorn make its workers as copies of this process, with the signals of a new one; nothing changes where the system is not Linux, or uvicorn is made differently."
+    """Let uvicorn make its workers as copies of this process, with the signals of a new one;
+    nothing changes where the system is not Linux, or uvicorn is made differently.
+    """
     from uvicorn import _subprocess
+
     def as_new() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    if sys.platform != "linux" or not hasattr(_subprocess, "spawn"): return
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
+
+    if sys.platform != "linux" or not hasattr(_subprocess, "spawn"):
+        return
     settle()
     os.register_at_fork(after_in_child=as_new)
     _subprocess.spawn = multiprocessing.get_context("fork")
@@ -535,23 +1045,40 @@ def copy_workers() -> None:
 # %% ../../nbs/07_api.ipynb #28c805ac
 @contextlib.asynccontextmanager
 async def life(app: FastAPI) -> AsyncIterator[None]:
-    "Open the bundle, watch for newer ones, and stop watching at the end."
+    """Open the bundle, watch for newer ones, and stop watching at the end."""
     stop_with_manager()
     await asyncio.to_thread(app.state.desk.refresh)
     settle()
     watching = asyncio.create_task(app.state.desk.watch())
-    try: yield
+    try:
+        yield
     finally:
         app.state.desk.draining = True
         watching.cancel()
 
-def make_app(
-    settings: Settings | None = None,  # read from the environment at start-up if left out
-) -> FastAPI:                          # ready for uvicorn
-    "The service."
+
+def make_app(settings: Settings | None = None) -> FastAPI:
+    """The service.
+
+    Parameters
+    ----------
+    settings : Settings | None, default None
+        Read from the environment at start-up if left out.
+
+    Returns
+    -------
+    FastAPI
+        Ready for uvicorn.
+    """
     settings = settings or Settings.from_environment()
-    app = FastAPIOffline(docs_url="/docs", redoc_url=None, title="retail_ci", version=__version__, lifespan=life,
-                         description="Recommendations and segments from the promoted model.")
+    app = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        title="retail_ci",
+        version=__version__,
+        lifespan=life,
+        description="Recommendations and segments from the promoted model.",
+    )
     app.state.desk, app.state.counts = Desk(settings.serving), Counts()
     app.include_router(router)
     app.add_exception_handler(HTTPException, on_http)
@@ -560,7 +1087,9 @@ def make_app(
     app.add_middleware(Door, settings=settings, counts=app.state.counts)
     return app
 
+
 def __getattr__(name: str) -> Any:
-    "`retail_ci.serve.api:app`, made when it is asked for."
-    if name == "app": return make_app()
+    """`retail_ci.serve.api:app`, made when it is asked for."""
+    if name == "app":
+        return make_app()
     raise AttributeError(f"module 'retail_ci.serve.api' has no attribute {name!r}")

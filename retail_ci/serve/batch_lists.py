@@ -4,15 +4,18 @@
 
 # %% ../../nbs/09_batch_lists.ipynb #14d0ab91
 from __future__ import annotations
-import numpy as np
-import pandas as pd
+
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.config import Config
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count
-from ..core.runs import replacing, Run, save
+from ..core.runs import Run, replacing, save
 from ..customers.segment_profiles import score_customers
 from ..customers.segmentation import load_model
 from ..export.star_schema import escape_formulas
@@ -26,199 +29,550 @@ __all__ = ['LINE', 'read_ids', 'read_text', 'read_rules', 'check_out', 'write_li
            'served_lists', 'from_arrays', 'one_by_one', 'served_segments', 'write_lines', 'predict_run']
 
 # %% ../../nbs/09_batch_lists.ipynb #6cf8a607
-def read_ids(
-    path: str | Path,        # .csv, .tsv, .txt or .parquet
-    columns: Sequence[str],  # the columns that it must have
-    what: str,               # the option that names the file, for the message
-) -> pd.DataFrame:           # all columns as they are, ids as text
-    "Read a small table of ids; raises `DataError` with one sentence if it cannot be one."
+def read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFrame:
+    """Read a small table of ids.
+
+    Parameters
+    ----------
+    path : str | Path
+        .csv, .tsv, .txt or .parquet.
+    columns : Sequence[str]
+        The columns that it must have.
+    what : str
+        The option that names the file, for the message.
+
+    Returns
+    -------
+    pd.DataFrame
+        All columns as they are, ids as text.
+
+    Raises
+    ------
+    DataError
+        With one sentence if it cannot be one.
+    """
     file = Path(path)
-    if not file.is_file(): raise DataError(f"{what}: the file {path} does not exist.")
-    with translating(DataError, f"{what}: {file.name} is no readable table", f"Expected UTF-8 text or parquet with the column {columns[0]!r}."):
-        if file.suffix == ".parquet": table = pd.read_parquet(file)
-        elif file.suffix in (".csv", ".tsv", ".txt"): table = read_text(file, columns)
-        else: raise DataError(f"{what}: cannot read {file.name}; expected .csv, .tsv, .txt or .parquet.")
+    if not file.is_file():
+        raise DataError(f"{what}: the file {path} does not exist.")
+    with translating(
+        DataError,
+        f"{what}: {file.name} is no readable table",
+        f"Expected UTF-8 text or parquet with the column {columns[0]!r}.",
+    ):
+        if file.suffix == ".parquet":
+            table = pd.read_parquet(file)
+        elif file.suffix in (".csv", ".tsv", ".txt"):
+            table = read_text(file, columns)
+        else:
+            raise DataError(
+                f"{what}: cannot read {file.name}; expected .csv, .tsv, .txt or .parquet."
+            )
     for name in columns:
-        if name not in table: raise DataError(f"{what}: " + unknown("column", name, [str(c) for c in table.columns][:20], file.name))
-    if not len(table): raise DataError(f"{what}: {file.name} holds no rows; expected at least one {columns[0]}.")
+        if name not in table:
+            raise DataError(
+                f"{what}: "
+                + unknown("column", name, [str(c) for c in table.columns][:20], file.name)
+            )
+    if not len(table):
+        raise DataError(f"{what}: {file.name} holds no rows; expected at least one {columns[0]}.")
     return table
 
-def read_text(
-    file: Path,              # a text file
-    columns: Sequence[str],  # the columns that it should have
-) -> pd.DataFrame:           # ids as text; empty ones are missing
-    "Read CSV with whatever separates its columns; a .txt without a header is one id per line."
-    with file.open(encoding="utf-8-sig", newline="") as lines: first = lines.readline()
+
+def read_text(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read CSV with whatever separates its columns; a .txt without a header is one id per line.
+
+    Parameters
+    ----------
+    file : Path
+        A text file.
+    columns : Sequence[str]
+        The columns that it should have.
+
+    Returns
+    -------
+    pd.DataFrame
+        Ids as text; empty ones are missing.
+    """
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        first = lines.readline()
     mark = max(",;\t|", key=first.count)
     bare = file.suffix == ".txt" and columns[0] not in first
-    table = pd.read_csv(file, sep=mark, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig", skip_blank_lines=True,
-                        header=None if bare else 0, names=list(columns[:1]) if bare else None, usecols=[0] if bare else None)
+    table = pd.read_csv(
+        file,
+        sep=mark,
+        dtype=str,
+        keep_default_na=False,
+        na_values=[""],
+        encoding="utf-8-sig",
+        skip_blank_lines=True,
+        header=None if bare else 0,
+        names=list(columns[:1]) if bare else None,
+        usecols=[0] if bare else None,
+    )
     return table.rename(columns=lambda c: str(c).strip())
 
 # %% ../../nbs/09_batch_lists.ipynb #8eb5bd62
 def read_rules(
-    model: Recommender,            # says which categories exist
-    block: str = "",               # a file of products that may not appear
-    allow: str = "",               # a file of products; only these may appear
-    categories: Sequence[str] = (),          # only these
-    without_categories: Sequence[str] = (),  # none of these
-    max_per_category: int = 0,     # at most so many lines of one category; 0: no limit
-    include_sensitive: bool = False,  # whether sensitive products may appear
-) -> Rules:                        # for `recommend`
-    "The rules that a command line asks for."
-    blocked = read_ids(block, ["product_id"], "--block") if block else pd.DataFrame({"product_id": []})
+    model: Recommender,
+    block: str = "",
+    allow: str = "",
+    categories: Sequence[str] = (),
+    without_categories: Sequence[str] = (),
+    max_per_category: int = 0,
+    include_sensitive: bool = False,
+) -> Rules:
+    """The rules that a command line asks for.
+
+    Parameters
+    ----------
+    model : Recommender
+        Says which categories exist.
+    block : str, default ""
+        A file of products that may not appear.
+    allow : str, default ""
+        A file of products; only these may appear.
+    categories : Sequence[str], default ()
+        Only these.
+    without_categories : Sequence[str], default ()
+        None of these.
+    max_per_category : int, default 0
+        At most so many lines of one category; 0: no limit.
+    include_sensitive : bool, default False
+        Whether sensitive products may appear.
+
+    Returns
+    -------
+    Rules
+        For `recommend`.
+    """
+    blocked = (
+        read_ids(block, ["product_id"], "--block") if block else pd.DataFrame({"product_id": []})
+    )
     single = "customer_id" in blocked
     names = model.shelf_.names.get("category", pd.Index([]))
-    split = lambda given: [part.strip() for text in given for part in ([text] if text in names else text.split(",")) if part.strip()]
-    return Rules(allow=read_ids(allow, ["product_id"], "--allow")["product_id"].tolist() if allow else None,
-                 block=[] if single else blocked["product_id"].tolist(), block_for=blocked if single else None,
-                 categories=split(categories) or None, without_categories=split(without_categories),
-                 max_per_category=max_per_category or None, include_sensitive=include_sensitive)
+
+    def split(given):
+        return [
+            part.strip()
+            for text in given
+            for part in ([text] if text in names else text.split(","))
+            if part.strip()
+        ]
+
+    return Rules(
+        allow=read_ids(allow, ["product_id"], "--allow")["product_id"].tolist() if allow else None,
+        block=[] if single else blocked["product_id"].tolist(),
+        block_for=blocked if single else None,
+        categories=split(categories) or None,
+        without_categories=split(without_categories),
+        max_per_category=max_per_category or None,
+        include_sensitive=include_sensitive,
+    )
 
 # %% ../../nbs/09_batch_lists.ipynb #9a959cd1
-def check_out(
-    path: str | Path,  # where the lists are to go
-) -> Path:             # the same
-    "Raise `ConfigError` before any work is done for a file that could not be written."
+def check_out(path: str | Path) -> Path:
+    """Raise `ConfigError` before any work is done for a file that could not be written.
+
+    Parameters
+    ----------
+    path : str | Path
+        Where the lists are to go.
+
+    Returns
+    -------
+    Path
+        The same.
+    """
     file = Path(path)
-    if file.suffix not in (".csv", ".parquet"): raise ConfigError(f"--out must name a .csv or .parquet file, found {str(path)!r}.")
-    if file.is_dir(): raise ConfigError(f"--out must name a file, and {path} is a folder.")
+    if file.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"--out must name a .csv or .parquet file, found {str(path)!r}.")
+    if file.is_dir():
+        raise ConfigError(f"--out must name a file, and {path} is a folder.")
     return file
 
-def write_lists(
-    lists: pd.DataFrame,  # from `recommend`
-    path: str | Path,     # .csv or .parquet
-) -> Path:                # the file
-    "Write lists as CSV or parquet."
+
+def write_lists(lists: pd.DataFrame, path: str | Path) -> Path:
+    """Write lists as CSV or parquet.
+
+    Parameters
+    ----------
+    lists : pd.DataFrame
+        From `recommend`.
+    path : str | Path
+        .csv or .parquet.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     file = check_out(path)
     return save(escape_formulas(lists) if file.suffix == ".csv" else lists, file)
 
 # %% ../../nbs/09_batch_lists.ipynb #2a41a937
-def run_model(
-    run: Run,        # a finished run
-) -> Recommender:    # its model
-    "The recommender of a run; raises `DataError` if its source names no products."
+def run_model(run: Run) -> Recommender:
+    """The recommender of a run.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+
+    Returns
+    -------
+    Recommender
+        Its model.
+
+    Raises
+    ------
+    DataError
+        If its source names no products.
+    """
     arrays = run.read("recommender")
-    if "note" in arrays: raise DataError(f"The run {run.config.name!r} has no recommender: {arrays['note']}.")
+    if "note" in arrays:
+        raise DataError(f"The run {run.config.name!r} has no recommender: {arrays['note']}.")
     return Recommender.from_arrays(arrays)
 
+
 def recommend_run(
-    run: Run,                             # a finished run
-    out: str | Path,                      # .csv or .parquet
-    customers: str = "",                  # a file with customer_id; everyone if left out
-    k: int | None = None,                 # length of a list; the config's if left out
-    exclude_purchased: bool = False,      # only products that the customer has not bought
-    recent: str = "",                     # a file of purchases since the run: customer_id, product_id, perhaps date
-    progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all
-    **rules: Any,                         # as `read_rules` takes them
-) -> tuple[pd.DataFrame, list[str]]:      # the lists, and what there is to say about them
-    "Lists from the model of a run into a file."
+    run: Run,
+    out: str | Path,
+    customers: str = "",
+    k: int | None = None,
+    exclude_purchased: bool = False,
+    recent: str = "",
+    progress: Callable[[int, int], None] | None = None,
+    **rules: Any,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Lists from the model of a run into a file.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    out : str | Path
+        .csv or .parquet.
+    customers : str, default ""
+        A file with customer_id; everyone if left out.
+    k : int | None, default None
+        Length of a list; the config's if left out.
+    exclude_purchased : bool, default False
+        Only products that the customer has not bought.
+    recent : str, default ""
+        A file of purchases since the run: customer_id, product_id, perhaps date.
+    progress : Callable[[int, int], None] | None, default None
+        Told customers done and customers in all.
+    **rules : Any
+        As `read_rules` takes them.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, list[str]]
+        The lists, and what there is to say about them.
+    """
     file = check_out(out)
     who = read_ids(customers, ["customer_id"], "--customers") if customers else None
     baskets = read_ids(recent, ["customer_id", "product_id"], "--recent") if recent else None
     model = run_model(run)
-    lists = model.recommend(who, k or run.config.recommender.k, exclude_purchased, read_rules(model, **rules), recent=baskets, progress=progress)
+    lists = model.recommend(
+        who,
+        k or run.config.recommender.k,
+        exclude_purchased,
+        read_rules(model, **rules),
+        recent=baskets,
+        progress=progress,
+    )
     notes = model.notes_ + lists.attrs["notes"]
     write_lists(lists, file)
-    return lists, [*notes, f"{count(lists['customer_id'].nunique())} customers, {count(len(lists))} lines: {file}"]
+    return lists, [
+        *notes,
+        f"{count(lists['customer_id'].nunique())} customers, {count(len(lists))} lines: {file}",
+    ]
 
 # %% ../../nbs/09_batch_lists.ipynb #baf56680
-LINE = ["customer_id", "product_id", "score", "rank", "method", "reason", "known_customer", "model_version"]  # a row of the recommendations
+LINE = [
+    "customer_id",
+    "product_id",
+    "score",
+    "rank",
+    "method",
+    "reason",
+    "known_customer",
+    "model_version",
+]  # a row of the recommendations
+
 
 def served_lists(
-    bundle: Bundle,             # an open bundle
-    newcomers: Sequence[str],   # customers whom it does not know
-    k: int = 10,                # length of a list
-    block: int = 10_000,        # customers at a time
-) -> Iterator[tuple[int, pd.DataFrame]]:  # customers so far, and `LINE`: a row per product, customers in the bundle's order, then the newcomers in theirs
-    "What the service answers to each customer, a block at a time."
-    width, total = bundle.depth, len(bundle.customers)
-    parts = [np.frombuffer(a, dtype).reshape(-1, width) for a, dtype in zip(bundle.lists["any"], ("<i4", "<f4", "<i4", "<i4"))]
+    bundle: Bundle, newcomers: Sequence[str], k: int = 10, block: int = 10_000
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """What the service answers to each customer, a block at a time.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    newcomers : Sequence[str]
+        Customers whom it does not know.
+    k : int, default 10
+        Length of a list.
+    block : int, default 10_000
+        Customers at a time.
+
+    Returns
+    -------
+    Iterator[tuple[int, pd.DataFrame]]
+        Customers so far, and `LINE`: a row per product, customers in the bundle's order, then the
+        newcomers in theirs.
+    """
+    width = bundle.depth
+    total = len(bundle.customers)
+    parts = [
+        np.frombuffer(a, dtype).reshape(-1, width)
+        for a, dtype in zip(bundle.lists["any"], ("<i4", "<f4", "<i4", "<i4"))
+    ]
     shelf = np.array([bundle.products[i] for i in range(len(bundle.products))], dtype=object)
     for start in range(0, total, block):
         rows = np.arange(start, min(start + block, total))
         full = rows[(parts[0][rows, :k] >= 0).all(1)] if k <= width else rows[:0]
         table = from_arrays(bundle, [p[full, :k] for p in parts], full, shelf)
         short = one_by_one(bundle, [bundle.customers[r] for r in np.setdiff1d(rows, full)], k)
-        both = pd.concat([t for t in (table, short) if len(t)], ignore_index=True) if len(table) or len(short) else table
+        both = (
+            pd.concat([t for t in (table, short) if len(t)], ignore_index=True)
+            if len(table) or len(short)
+            else table
+        )
         yield int(rows[-1]) + 1, both
     for start in range(0, len(newcomers), block):
-        yield total + min(start + block, len(newcomers)), one_by_one(bundle, newcomers[start:start + block], k)
+        yield (
+            total + min(start + block, len(newcomers)),
+            one_by_one(bundle, newcomers[start : start + block], k),
+        )
 
 # %% ../../nbs/09_batch_lists.ipynb #eda9bf82
 def from_arrays(
-    bundle: Bundle,             # an open bundle
-    parts: list[np.ndarray],    # items, scores, methods, reasons: customers × k
-    rows: np.ndarray,           # of the customers
-    shelf: np.ndarray,          # the products by their row
-) -> pd.DataFrame:              # `LINE`
-    "Rows of the bundle as a long table."
+    bundle: Bundle, parts: list[np.ndarray], rows: np.ndarray, shelf: np.ndarray
+) -> pd.DataFrame:
+    """Rows of the bundle as a long table.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    parts : list[np.ndarray]
+        Items, scores, methods, reasons: customers × k.
+    rows : np.ndarray
+        Of the customers.
+    shelf : np.ndarray
+        The products by their row.
+
+    Returns
+    -------
+    pd.DataFrame
+        `LINE`.
+    """
     items, scores, methods, reasons = parts
     k = items.shape[1] if len(rows) else 0
-    words = {c: bundle.texts[int(c)] for c in np.unique(np.concatenate([methods.ravel(), reasons.ravel()]))}
-    said = lambda codes: pd.Series(codes.ravel()).map(words).astype("str")
-    return pd.DataFrame({"customer_id": np.repeat(np.array([bundle.customers[r] for r in rows], dtype=object), k), "product_id": shelf[items.ravel()],
-                         "score": np.round(np.minimum.accumulate(np.minimum(scores.astype(float), 1), axis=1), 6).ravel(), "rank": np.tile(np.arange(1, k + 1), len(rows)),
-                         "method": said(methods), "reason": said(reasons), "known_customer": True, "model_version": bundle.version})[LINE]
+    words = {
+        c: bundle.texts[int(c)]
+        for c in np.unique(np.concatenate([methods.ravel(), reasons.ravel()]))
+    }
 
-def one_by_one(
-    bundle: Bundle,            # an open bundle
-    customers: Sequence[str],  # ids, known or not
-    k: int,                    # length of a list
-) -> pd.DataFrame:             # `LINE`
-    "Ask the bundle for each customer."
-    answers = [(a, rank, line) for a in (recommend(bundle, who, k) for who in customers) for rank, line in enumerate(a["recommendations"], 1)]
-    return pd.DataFrame([(a["customer_id"], line["product_id"], line["score"], rank, line["method"], line["reason"], a["known_customer"], a["model_version"]) for a, rank, line in answers], columns=LINE)
+    def said(codes):
+        return pd.Series(codes.ravel()).map(words).astype("str")
+
+    return pd.DataFrame(
+        {
+            "customer_id": np.repeat(
+                np.array([bundle.customers[r] for r in rows], dtype=object), k
+            ),
+            "product_id": shelf[items.ravel()],
+            "score": np.round(
+                np.minimum.accumulate(np.minimum(scores.astype(float), 1), axis=1), 6
+            ).ravel(),
+            "rank": np.tile(np.arange(1, k + 1), len(rows)),
+            "method": said(methods),
+            "reason": said(reasons),
+            "known_customer": True,
+            "model_version": bundle.version,
+        }
+    )[LINE]
+
+
+def one_by_one(bundle: Bundle, customers: Sequence[str], k: int) -> pd.DataFrame:
+    """Ask the bundle for each customer.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    customers : Sequence[str]
+        Ids, known or not.
+    k : int
+        Length of a list.
+
+    Returns
+    -------
+    pd.DataFrame
+        `LINE`.
+    """
+    answers = [
+        (a, rank, line)
+        for a in (recommend(bundle, who, k) for who in customers)
+        for rank, line in enumerate(a["recommendations"], 1)
+    ]
+    return pd.DataFrame(
+        [
+            (
+                a["customer_id"],
+                line["product_id"],
+                line["score"],
+                rank,
+                line["method"],
+                line["reason"],
+                a["known_customer"],
+                a["model_version"],
+            )
+            for a, rank, line in answers
+        ],
+        columns=LINE,
+    )
 
 # %% ../../nbs/09_batch_lists.ipynb #fc902189
-def served_segments(
-    bundle: Bundle,           # an open bundle
-    newcomers: pd.DataFrame,  # customer_id, recency, frequency, monetary of customers whom it does not know
-    trained: Run,             # the run behind the bundle
-) -> pd.DataFrame:            # customer_id, segment, rfm_score, action, value, since, known_customer, model_version
-    "The segment of everybody."
+def served_segments(bundle: Bundle, newcomers: pd.DataFrame, trained: Run) -> pd.DataFrame:
+    """The segment of everybody.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    newcomers : pd.DataFrame
+        Customer_id, recency, frequency, monetary of customers whom it does not know.
+    trained : Run
+        The run behind the bundle.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, segment, rfm_score, action, value, since, known_customer, model_version.
+    """
     names = ["customer_id", "segment", "rfm_score", "action", "value", "since"]
-    known = pd.DataFrame([segment_of(bundle, bundle.customers[r]) for r in range(len(bundle.customers))], columns=[*names, "model_version"]).assign(known_customer=True)
-    if not len(newcomers): return known
-    scored = score_customers(newcomers, load_model(trained.file("segmentation")))[["customer_id", "segment", "action"]]
-    return pd.concat([known, scored.assign(rfm_score=None, value=np.nan, since=None, known_customer=False, model_version=bundle.version)], ignore_index=True)[[*names, "known_customer", "model_version"]]
+    known = pd.DataFrame(
+        [segment_of(bundle, bundle.customers[r]) for r in range(len(bundle.customers))],
+        columns=[*names, "model_version"],
+    ).assign(known_customer=True)
+    if not len(newcomers):
+        return known
+    scored = score_customers(newcomers, load_model(trained.file("segmentation")))[
+        ["customer_id", "segment", "action"]
+    ]
+    return pd.concat(
+        [
+            known,
+            scored.assign(
+                rfm_score=None,
+                value=np.nan,
+                since=None,
+                known_customer=False,
+                model_version=bundle.version,
+            ),
+        ],
+        ignore_index=True,
+    )[[*names, "known_customer", "model_version"]]
+
 
 def write_lines(
-    blocks: Iterator[tuple[int, pd.DataFrame]],  # from `served_lists`
-    path: Path,                                  # .parquet
-    progress: Callable[[int], None],             # told customers so far
-) -> int:                                        # rows
-    "Write blocks into one parquet file; it is there whole or not at all."
+    blocks: Iterator[tuple[int, pd.DataFrame]], path: Path, progress: Callable[[int], None]
+) -> int:
+    """Write blocks into one parquet file; it is there whole or not at all.
+
+    Parameters
+    ----------
+    blocks : Iterator[tuple[int, pd.DataFrame]]
+        From `served_lists`.
+    path : Path
+        .parquet.
+    progress : Callable[[int], None]
+        Told customers so far.
+
+    Returns
+    -------
+    int
+        Rows.
+    """
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
-    kinds = dict.fromkeys(LINE, pa.string()) | {"score": pa.float64(), "rank": pa.int32(), "known_customer": pa.bool_()}
-    schema, total = pa.schema(list(kinds.items())), 0
-    with replacing(path) as part:
-        with ParquetWriter(part, schema, compression="zstd") as writer:
-            for done, table in blocks:
-                writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
-                total += len(table)
-                progress(done)
+
+    kinds = dict.fromkeys(LINE, pa.string()) | {
+        "score": pa.float64(),
+        "rank": pa.int32(),
+        "known_customer": pa.bool_(),
+    }
+    schema = pa.schema(list(kinds.items()))
+    total = 0
+    with replacing(path) as part, ParquetWriter(part, schema, compression="zstd") as writer:
+        for done, table in blocks:
+            writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
+            total += len(table)
+            progress(done)
     return total
 
 # %% ../../nbs/09_batch_lists.ipynb #8b5071ae
 def predict_run(
-    config: Config,           # whose model
-    root: Path,               # the project's folder
-    out: Path | None = None,  # the folder of the two tables; runs/NAME/predictions if left out
-    k: int | None = None,     # length of a list; the config's if left out
-    progress: Callable[[int, int], None] = lambda *_: None,  # told customers done and customers in all
-) -> list[str]:               # what there is to say
-    "Write what the model that answers says about everybody: recommendations.parquet and segments.parquet."
-    home, folder = root / "runs" / config.name, out or root / "runs" / config.name / "predictions"
-    if folder.exists() and not folder.is_dir(): raise ConfigError(f"--out must name a folder, and {folder} is a file.")
+    config: Config,
+    root: Path,
+    out: Path | None = None,
+    k: int | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[str]:
+    """Write what the model that answers says about everybody: recommendations.parquet and
+    segments.parquet.
+
+    Parameters
+    ----------
+    config : Config
+        Whose model.
+    root : Path
+        The project's folder.
+    out : Path | None, default None
+        The folder of the two tables; runs/NAME/predictions if left out.
+    k : int | None, default None
+        Length of a list; the config's if left out.
+    progress : Callable[[int, int], None], default lambda *_: None
+        Told customers done and customers in all.
+
+    Returns
+    -------
+    list[str]
+        What there is to say.
+    """
+    home = root / "runs" / config.name
+    folder = out or root / "runs" / config.name / "predictions"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out must name a folder, and {folder} is a file.")
     now = current_bundle(home / "serving")
-    if now is None: raise RunError(f"No model of {config.name!r} has been promoted yet; run `retail-ci models promote --config {config.name}` first.")
+    if now is None:
+        raise RunError(
+            f"No model of {config.name!r} has been promoted yet; run `retail-ci models promote "
+            f"--config {config.name}` first."
+        )
     bundle, (trained, _, note) = Bundle(now), champion_run(config, root)
-    features = Run(config, (home / "current").resolve()).read("features")[["customer_id", "recency", "frequency", "monetary"]]
-    fresh = features[[bundle.customers.find(c) < 0 for c in features.customer_id]].reset_index(drop=True)
+    features = Run(config, (home / "current").resolve()).read("features")[
+        ["customer_id", "recency", "frequency", "monetary"]
+    ]
+    fresh = features[[bundle.customers.find(c) < 0 for c in features.customer_id]].reset_index(
+        drop=True
+    )
     everyone = len(bundle.customers) + len(fresh)
-    rows = write_lines(served_lists(bundle, fresh.customer_id.tolist(), k or config.recommender.k), folder / "recommendations.parquet", lambda done: progress(done, everyone))
+    rows = write_lines(
+        served_lists(bundle, fresh.customer_id.tolist(), k or config.recommender.k),
+        folder / "recommendations.parquet",
+        lambda done: progress(done, everyone),
+    )
     segments = served_segments(bundle, fresh, trained)
     save(segments, folder / "segments.parquet")
-    return [*([note] if note and len(fresh) else []), f"{count(everyone)} customers, {count(len(fresh))} of them new since the model was trained; {count(rows)} lines from {bundle.version}: {folder}/recommendations.parquet, {folder}/segments.parquet"]
+    return [
+        *([note] if note and len(fresh) else []),
+        f"{count(everyone)} customers, {count(len(fresh))} of them new since the model was "
+        f"trained; {count(rows)} lines from {bundle.version}: {folder}/recommendations.parquet, "
+        f"{folder}/segments.parquet",
+    ]

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/06_bundle.ipynb #374a5384
 from __future__ import annotations
+
 import bisect
 import contextlib
 import functools
@@ -18,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
 from ..core.errors import RunError
 from ..core.runs import clear_staging, replacing, sha256, staging, to_plain
 
@@ -32,32 +34,60 @@ __all__ = ['np', 'LISTS', 'FORMAT', 'READ', 'LARGE', 'LATELY', 'PARTS', 'PERSON'
 
 # %% ../../nbs/06_bundle.ipynb #430a0832
 class Later:
-    "A module that is imported when something of it is first used."
+    """A module that is imported when something of it is first used."""
+
     def __init__(self, name: str):
-        "`name`: as in an import."
+        """`name`: as in an import."""
         self.name = name
 
     def __getattr__(self, part: str) -> Any:
-        "A part of the module."
+        """A part of the module."""
         return getattr(importlib.import_module(self.name), part)
+
 
 np = Later("numpy")
 
 # %% ../../nbs/06_bundle.ipynb #1785cab1
-def key_of(
-    text: str,  # an id
-) -> int:       # 64 bits of its BLAKE2b digest
-    "The number by which an id is found."
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def key_of(text: str) -> int:
+    """The number by which an id is found.
 
-def write_texts(
-    folder: Path,          # where the files go
-    name: str,             # what they are called
-    texts: Sequence[str],  # distinct ids
-) -> np.ndarray:           # for each text in the order given, its row
-    "Write ids so that they can be found by `Texts`: `<name>_keys`, `<name>_offsets`, `<name>_text`."
+    Parameters
+    ----------
+    text : str
+        An id.
+
+    Returns
+    -------
+    int
+        64 bits of its BLAKE2b digest.
+    """
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
+
+
+def write_texts(folder: Path, name: str, texts: Sequence[str]) -> np.ndarray:
+    """Write ids so that they can be found by `Texts`: `<name>_keys`, `<name>_offsets`,
+    `<name>_text`.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go.
+    name : str
+        What they are called.
+    texts : Sequence[str]
+        Distinct ids.
+
+    Returns
+    -------
+    np.ndarray
+        For each text in the order given, its row.
+    """
     keys = np.fromiter((key_of(t) for t in texts), np.uint64, len(texts))
-    order = np.lexsort((np.asarray(texts, dtype=object), keys)) if len(texts) else np.empty(0, np.int64)
+    order = (
+        np.lexsort((np.asarray(texts, dtype=object), keys)) if len(texts) else np.empty(0, np.int64)
+    )
     coded = [texts[i].encode() for i in order]
     write_array(folder, f"{name}_keys", keys[order])
     write_coded(folder, name, coded)
@@ -65,548 +95,1289 @@ def write_texts(
     rows[order] = np.arange(len(texts))
     return rows
 
-def write_coded(
-    folder: Path,           # where the files go
-    name: str,              # what they are called
-    coded: Sequence[bytes], # UTF-8 texts
-) -> None:
-    "Write texts one after the other, and where each ends."
-    write_array(folder, f"{name}_offsets", np.concatenate([[0], np.cumsum([len(c) for c in coded])]).astype(np.uint64))
+
+def write_coded(folder: Path, name: str, coded: Sequence[bytes]) -> None:
+    """Write texts one after the other, and where each ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go.
+    name : str
+        What they are called.
+    coded : Sequence[bytes]
+        UTF-8 texts.
+    """
+    write_array(
+        folder,
+        f"{name}_offsets",
+        np.concatenate([[0], np.cumsum([len(c) for c in coded])]).astype(np.uint64),
+    )
     (folder / f"{name}_text.bin").write_bytes(b"".join(coded))
 
-def write_array(
-    folder: Path,       # where the file goes
-    name: str,          # its stem
-    array: np.ndarray,  # numbers
-) -> None:
-    "Write numbers as they stand in memory, little endian."
+
+def write_array(folder: Path, name: str, array: np.ndarray) -> None:
+    """Write numbers as they stand in memory, little endian.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the file goes.
+    name : str
+        Its stem.
+    array : np.ndarray
+        Numbers.
+    """
     np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tofile(folder / f"{name}.bin")
 
 # %% ../../nbs/06_bundle.ipynb #3bdb9467
-def map_array(
-    path: Path,   # a file of numbers
-    code: str,    # their type as in the module `array`: "Q", "i", "f", "B", "d"
-) -> memoryview:  # the numbers, not yet read
-    "Map a file of numbers."
-    if not path.stat().st_size: return memoryview(b"").cast(code)
-    with path.open("rb") as file: return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(code)
+def map_array(path: Path, code: str) -> memoryview:
+    """Map a file of numbers.
+
+    Parameters
+    ----------
+    path : Path
+        A file of numbers.
+    code : str
+        Their type as in the module `array`: "Q", "i", "f", "B", "d".
+
+    Returns
+    -------
+    memoryview
+        The numbers, not yet read.
+    """
+    if not path.stat().st_size:
+        return memoryview(b"").cast(code)
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(code)
+
 
 class Texts:
-    "Texts in a bundle, found by row; with keys also by text."
+    """Texts in a bundle, found by row; with keys also by text."""
+
     def __init__(self, folder: Path, name: str, keys: bool = True, remember: int = 0):
-        "`folder`, `name`: as given to `write_texts`; `keys`: false for texts that are never looked for; `remember`: how many that were read lately stay at hand."
+        """`folder`, `name`: as given to `write_texts`; `keys`: false for texts that are never
+        looked for; `remember`: how many that were read lately stay at hand.
+        """
         self.at = functools.lru_cache(remember)(self.__getitem__) if remember else self.__getitem__
-        self.offsets, self.text = map_array(folder / f"{name}_offsets.bin", "Q"), map_array(folder / f"{name}_text.bin", "B")
+        self.offsets = map_array(folder / f"{name}_offsets.bin", "Q")
+        self.text = map_array(folder / f"{name}_text.bin", "B")
         self.keys = map_array(folder / f"{name}_keys.bin", "Q") if keys else None
 
     def __len__(self) -> int:
-        "How many texts there are."
+        """How many texts there are."""
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> str:
-        "The text of a row."
-        return str(self.text[self.offsets[row]:self.offsets[row + 1]], "utf-8")
+        """The text of a row."""
+        return str(self.text[self.offsets[row] : self.offsets[row + 1]], "utf-8")
 
     def find(self, text: str) -> int:
-        "The row of a text, or -1."
+        """The row of a text, or -1."""
         key = key_of(text)
         row = bisect.bisect_left(self.keys, key)
         while row < len(self.keys) and self.keys[row] == key:
-            if self[row] == text: return row
+            if self[row] == text:
+                return row
             row += 1
         return -1
 
 # %% ../../nbs/06_bundle.ipynb #94661711
 LISTS = {"any": False, "discovery": True}  # list: whether bought products are left out
 
+
 class Codes(dict):
-    "Texts numbered in the order in which they first come."
+    """Texts numbered in the order in which they first come."""
+
     def __missing__(self, text: str) -> int:
-        "The next number."
+        """The next number."""
         self[text] = len(self)
         return self[text]
 
-def numbers(
-    texts: Any,                  # a pandas Series
-    lookup: Mapping[str, int],   # text: its number
-) -> np.ndarray:                 # a number each
-    "Look texts up, each different one once."
+
+def numbers(texts: Any, lookup: Mapping[str, int]) -> np.ndarray:
+    """Look texts up, each different one once.
+
+    Parameters
+    ----------
+    texts : Any
+        A pandas Series.
+    lookup : Mapping[str, int]
+        Text: its number.
+
+    Returns
+    -------
+    np.ndarray
+        A number each.
+    """
     codes, found = texts.factorize()
-    return np.fromiter((lookup[t] for t in found), np.int64, len(found))[codes] if len(found) else np.empty(0, np.int64)
+    return (
+        np.fromiter((lookup[t] for t in found), np.int64, len(found))[codes]
+        if len(found)
+        else np.empty(0, np.int64)
+    )
+
 
 def write_lists(
-    folder: Path,                # where the files go
-    name: str,                   # one of `LISTS`
-    tables: Iterable[Any],       # long tables: customer_id, product_id, score, rank, method, reason
-    customers: Mapping[str, int],  # customer: row
-    products: Mapping[str, int],   # product: row
-    texts: Codes,                # methods and reasons, shared by all lists
-    depth: int,                  # the longest list
+    folder: Path,
+    name: str,
+    tables: Iterable[Any],
+    customers: Mapping[str, int],
+    products: Mapping[str, int],
+    texts: Codes,
+    depth: int,
 ) -> None:
-    "Write lists as arrays of rows × depth; -1 where a list ends."
+    """Write lists as arrays of rows × depth; -1 where a list ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go.
+    name : str
+        One of `LISTS`.
+    tables : Iterable[Any]
+        Long tables: customer_id, product_id, score, rank, method, reason.
+    customers : Mapping[str, int]
+        Customer: row.
+    products : Mapping[str, int]
+        Product: row.
+    texts : Codes
+        Methods and reasons, shared by all lists.
+    depth : int
+        The longest list.
+    """
     shape = (max(len(customers), 1), depth)
-    out = {part: np.memmap(folder / f"{name}_{part}.bin", dtype, "w+", shape=shape)
-           for part, dtype in (("items", "<i4"), ("scores", "<f4"), ("methods", "<i4"), ("reasons", "<i4"))}
+    out = {
+        part: np.memmap(folder / f"{name}_{part}.bin", dtype, "w+", shape=shape)
+        for part, dtype in (
+            ("items", "<i4"),
+            ("scores", "<f4"),
+            ("methods", "<i4"),
+            ("reasons", "<i4"),
+        )
+    }
     out["items"][:] = -1
     for table in tables:
         at = (numbers(table["customer_id"], customers), table["rank"].to_numpy(np.int64) - 1)
         out["items"][at] = numbers(table["product_id"], products)
         out["scores"][at] = table["score"].to_numpy(np.float32)
-        for part, column in (("methods", "method"), ("reasons", "reason")): out[part][at] = numbers(table[column], texts)
-    for start in range(0, len(out["scores"]), 50_000): best_first(out["scores"][start:start + 50_000])
-    for array in out.values(): array.flush()
+        for part, column in (("methods", "method"), ("reasons", "reason")):
+            out[part][at] = numbers(table[column], texts)
+    for start in range(0, len(out["scores"]), 50_000):
+        best_first(out["scores"][start : start + 50_000])
+    for array in out.values():
+        array.flush()
 
-def best_first(
-    scores: np.ndarray,  # rows × depth; changed in place
-) -> None:
-    "Let the scores of each list never rise: a request for ten lines need not look at the eleventh."
+
+def best_first(scores: np.ndarray) -> None:
+    """Let the scores of each list never rise: a request for ten lines need not look at the
+    eleventh.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Rows × depth; changed in place.
+    """
     scores[:] = np.minimum.accumulate(scores, axis=1)
 
 # %% ../../nbs/06_bundle.ipynb #47bbdfb6
 FORMAT = 1  # of the bundle; a reader refuses a later one
 
-def seal(
-    folder: Path,     # with every other file in place
-    facts: Mapping,   # what to say about the bundle: version, data, counts
-) -> dict:            # the manifest, as written
-    "Write the manifest of a bundle."
-    files = {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in sorted(folder.iterdir()) if p.name != "manifest.json"}
+
+def seal(folder: Path, facts: Mapping) -> dict:
+    """Write the manifest of a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        With every other file in place.
+    facts : Mapping
+        What to say about the bundle: version, data, counts.
+
+    Returns
+    -------
+    dict
+        The manifest, as written.
+    """
+    files = {
+        p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)}
+        for p in sorted(folder.iterdir())
+        if p.name != "manifest.json"
+    }
     manifest = to_plain({"format": FORMAT, **facts, "files": files})
-    with replacing(folder / "manifest.json") as part: part.write_text(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing(folder / "manifest.json") as part:
+        part.write_text(
+            json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
     return manifest
 
-def read_manifest(
-    folder: Path,   # a bundle
-) -> dict:          # its manifest
-    "Read the manifest of a bundle; raises `RunError` if it has none that this version reads."
-    try: manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except OSError as e: raise RunError(f"{folder} is no serving bundle: it has no readable manifest.json. Promote a model with `retail-ci models promote`.") from e
-    except ValueError as e: raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.") from e
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int) or not isinstance(manifest.get("files"), dict):
-        raise RunError(f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci models rollback`.")
+
+def read_manifest(folder: Path) -> dict:
+    """Read the manifest of a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    dict
+        Its manifest.
+
+    Raises
+    ------
+    RunError
+        If it has none that this version reads.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except OSError as e:
+        raise RunError(
+            f"{folder} is no serving bundle: it has no readable manifest.json. Promote a model "
+            "with `retail-ci models promote`."
+        ) from e
+    except ValueError as e:
+        raise RunError(
+            f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci "
+            "models rollback`."
+        ) from e
+    if (
+        not isinstance(manifest, dict)
+        or not isinstance(manifest.get("format"), int)
+        or not isinstance(manifest.get("files"), dict)
+    ):
+        raise RunError(
+            f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci "
+            "models rollback`."
+        )
     if manifest["format"] > FORMAT:
-        raise RunError(f"The bundle {folder.name} has format {manifest['format']}, and this version reads up to {FORMAT}. Install a newer retail_ci, or roll back.")
+        raise RunError(
+            f"The bundle {folder.name} has format {manifest['format']}, and this version reads up "
+            f"to {FORMAT}. Install a newer retail_ci, or roll back."
+        )
     return manifest
 
 # %% ../../nbs/06_bundle.ipynb #eb018d69
-def check_bundle(
-    folder: Path,        # a bundle
-    quick: bool = False, # whether a bundle that this process has read whole, or a large one that anybody has, and that has not been touched since, is taken as it is
-) -> dict:               # its manifest
-    "Compare a bundle with its manifest; raises `RunError` that names the first thing that is wrong."
+def check_bundle(folder: Path, quick: bool = False) -> dict:
+    """Compare a bundle with its manifest.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+    quick : bool, default False
+        Whether a bundle that this process has read whole, or a large one that anybody has, and that
+        has not been touched since, is taken as it is.
+
+    Returns
+    -------
+    dict
+        Its manifest.
+
+    Raises
+    ------
+    RunError
+        That names the first thing that is wrong.
+    """
     manifest = read_manifest(folder)
     for name, file in manifest["files"].items():
-        if not (folder / name).is_file(): raise RunError(f"The bundle {folder.name} misses the file {name}. Roll back with `retail-ci models rollback`.")
-        if (folder / name).stat().st_size != file["bytes"]: raise not_as_written(folder, name)
+        if not (folder / name).is_file():
+            raise RunError(
+                f"The bundle {folder.name} misses the file {name}. Roll back with `retail-ci "
+                "models rollback`."
+            )
+        if (folder / name).stat().st_size != file["bytes"]:
+            raise not_as_written(folder, name)
     state = state_of(folder, manifest)
-    if quick and state == (read_note(folder) if sum(f["bytes"] for f in manifest["files"].values()) > LARGE else READ.get(folder.resolve())): return manifest
+    if quick and state == (
+        read_note(folder)
+        if sum(f["bytes"] for f in manifest["files"].values()) > LARGE
+        else READ.get(folder.resolve())
+    ):
+        return manifest
     note_of(folder).unlink(missing_ok=True) if os.access(folder.parent, os.W_OK) else None
     for name, file in manifest["files"].items():
-        if sha256(folder / name) != file["sha256"]: raise not_as_written(folder, name)
+        if sha256(folder / name) != file["sha256"]:
+            raise not_as_written(folder, name)
     READ[folder.resolve()] = state
     write_note(folder, state)
     return manifest
 
+
 READ: dict[Path, list] = {}  # the bundles that this process has read whole, as they were then
 
-def not_as_written(
-    folder: Path,   # a bundle
-    name: str,      # one of its files
-) -> RunError:      # to raise
-    "The sentence for a file that has changed."
-    return RunError(f"The file {name} of the bundle {folder.name} is not what was written. Roll back with `retail-ci models rollback`.")
+
+def not_as_written(folder: Path, name: str) -> RunError:
+    """The sentence for a file that has changed.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+    name : str
+        One of its files.
+
+    Returns
+    -------
+    RunError
+        To raise.
+    """
+    return RunError(
+        f"The file {name} of the bundle {folder.name} is not what was written. Roll back with "
+        "`retail-ci models rollback`."
+    )
 
 # %% ../../nbs/06_bundle.ipynb #5728086a
 LARGE = 64_000_000  # bytes up to which a bundle is read whole at every start
 
-def state_of(
-    folder: Path,       # a bundle with all its files
-    manifest: Mapping,  # its manifest
-) -> list:              # of every file: name, size, inode, and when it and its entry were last changed
-    "What the file system says about a bundle."
+
+def state_of(folder: Path, manifest: Mapping) -> list:
+    """What the file system says about a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle with all its files.
+    manifest : Mapping
+        Its manifest.
+
+    Returns
+    -------
+    list
+        Of every file: name, size, inode, and when it and its entry were last changed.
+    """
     stats = [(name, (folder / name).stat()) for name in [*manifest["files"], "manifest.json"]]
     return [[name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
 
-def note_of(
-    folder: Path,   # a bundle
-) -> Path:          # beside it
-    "Where it is noted that a bundle was read whole."
+
+def note_of(folder: Path) -> Path:
+    """Where it is noted that a bundle was read whole.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    Path
+        Beside it.
+    """
     return folder.with_name(f".{folder.name}.checked")
 
-def read_note(
-    folder: Path,   # a bundle
-) -> list | None:   # from `state_of`, when it was read whole; None if nothing is known
-    "What was noted."
-    try: return json.loads(note_of(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError): return None
 
-def write_note(
-    folder: Path,   # a bundle that was read whole
-    state: list,    # what it looked like before
-) -> None:
-    "Note it; a folder that cannot be written to does without."
-    with contextlib.suppress(OSError), replacing(note_of(folder)) as part: part.write_text(json.dumps(state), encoding="utf-8")
+def read_note(folder: Path) -> list | None:
+    """What was noted.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    list | None
+        From `state_of`, when it was read whole; None if nothing is known.
+    """
+    try:
+        return json.loads(note_of(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_note(folder: Path, state: list) -> None:
+    """Note it; a folder that cannot be written to does without.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle that was read whole.
+    state : list
+        What it looked like before.
+    """
+    with contextlib.suppress(OSError), replacing(note_of(folder)) as part:
+        part.write_text(json.dumps(state), encoding="utf-8")
 
 # %% ../../nbs/06_bundle.ipynb #9ed00767
 def write_bundle(
-    folder: Path,                        # where the bundle will stand; must not exist
-    lists: Mapping[str, Iterable[Any]],  # list of `LISTS`: its long tables
-    popular: Any,                        # what somebody new is offered: product_id, score, method, reason, best first
-    bought: Any,                         # customer_id, product_id: who has bought what, each pair once
-    segments: Any,                       # customer_id, segment, r_score, f_score, m_score, rfm_score, action; optional value, since
-    products: Any,                       # product_id; optional category
-    similar: Any | None,                 # product_id, similar_id, score, rank; None if nothing describes products
-    profiles: Sequence[Mapping],         # what a segment is like, an entry each
-    card: Mapping,                       # the model card
-    version: str,                        # what answers are marked with
-    depth: int = 50,                     # the longest list
-) -> dict:                               # the manifest
-    "Write a whole serving bundle, or nothing."
-    if folder.exists(): raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
+    folder: Path,
+    lists: Mapping[str, Iterable[Any]],
+    popular: Any,
+    bought: Any,
+    segments: Any,
+    products: Any,
+    similar: Any | None,
+    profiles: Sequence[Mapping],
+    card: Mapping,
+    version: str,
+    depth: int = 50,
+) -> dict:
+    """Write a whole serving bundle, or nothing.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the bundle will stand; must not exist.
+    lists : Mapping[str, Iterable[Any]]
+        List of `LISTS`: its long tables.
+    popular : Any
+        What somebody new is offered: product_id, score, method, reason, best first.
+    bought : Any
+        Customer_id, product_id: who has bought what, each pair once.
+    segments : Any
+        Customer_id, segment, r_score, f_score, m_score, rfm_score, action; optional value, since.
+    products : Any
+        Product_id; optional category.
+    similar : Any | None
+        Product_id, similar_id, score, rank; None if nothing describes products.
+    profiles : Sequence[Mapping]
+        What a segment is like, an entry each.
+    card : Mapping
+        The model card.
+    version : str
+        What answers are marked with.
+    depth : int, default 50
+        The longest list.
+
+    Returns
+    -------
+    dict
+        The manifest.
+    """
+    if folder.exists():
+        raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
     with staging(f".{folder.name}", folder.parent) as part:
         counts = fill_bundle(part, lists, popular, bought, segments, products, similar, depth)
-        (part / "profiles.json").write_text(json.dumps(to_plain(list(profiles)), ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        (part / "card.json").write_text(json.dumps(to_plain(card), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        (part / "profiles.json").write_text(
+            json.dumps(to_plain(list(profiles)), ensure_ascii=False, allow_nan=False),
+            encoding="utf-8",
+        )
+        (part / "card.json").write_text(
+            json.dumps(to_plain(card), ensure_ascii=False, allow_nan=False), encoding="utf-8"
+        )
         manifest = seal(part, {"version": version, "depth": depth, "counts": counts})
         os.replace(part, folder)
     return manifest
 
 # %% ../../nbs/06_bundle.ipynb #13709ec0
 def fill_bundle(
-    part: Path,                          # the folder to fill
-    lists: Mapping[str, Iterable[Any]],  # list: its long tables
-    popular: Any,                        # for somebody new
-    bought: Any,                         # who has bought what
-    segments: Any,                       # a row per customer
-    products: Any,                       # a row per product
-    similar: Any | None,                 # neighbours of products
-    depth: int,                          # the longest list
-) -> dict:                               # counts
-    "Write the arrays of a bundle."
+    part: Path,
+    lists: Mapping[str, Iterable[Any]],
+    popular: Any,
+    bought: Any,
+    segments: Any,
+    products: Any,
+    similar: Any | None,
+    depth: int,
+) -> dict:
+    """Write the arrays of a bundle.
+
+    Parameters
+    ----------
+    part : Path
+        The folder to fill.
+    lists : Mapping[str, Iterable[Any]]
+        List: its long tables.
+    popular : Any
+        For somebody new.
+    bought : Any
+        Who has bought what.
+    segments : Any
+        A row per customer.
+    products : Any
+        A row per product.
+    similar : Any | None
+        Neighbours of products.
+    depth : int
+        The longest list.
+
+    Returns
+    -------
+    dict
+        Counts.
+    """
     texts = Codes()
-    customers = dict(zip(ids := segments["customer_id"].astype(str).tolist(), write_texts(part, "customers", ids)))
-    shelf = dict(zip(names := products["product_id"].astype(str).tolist(), write_texts(part, "products", names)))
-    for name in LISTS: write_lists(part, name, lists[name], customers, shelf, texts, depth)
-    write_lists(part, "popular", [popular.assign(customer_id="", rank=range(1, len(popular) + 1))], {"": 0}, shelf, texts, max(len(popular), 1))
+    customers = dict(
+        zip(
+            ids := segments["customer_id"].astype(str).tolist(), write_texts(part, "customers", ids)
+        )
+    )
+    shelf = dict(
+        zip(
+            names := products["product_id"].astype(str).tolist(),
+            write_texts(part, "products", names),
+        )
+    )
+    for name in LISTS:
+        write_lists(part, name, lists[name], customers, shelf, texts, depth)
+    write_lists(
+        part,
+        "popular",
+        [popular.assign(customer_id="", rank=range(1, len(popular) + 1))],
+        {"": 0},
+        shelf,
+        texts,
+        max(len(popular), 1),
+    )
     write_bought(part, bought, customers, shelf)
     write_people(part, segments, customers, texts)
     categories = products["category"].tolist() if "category" in products else [None] * len(products)
-    write_array(part, "category", in_order([-1 if c is None or c != c else texts[str(c)] for c in categories], list(shelf.values()), np.int32))
+    write_array(
+        part,
+        "category",
+        in_order(
+            [-1 if c is None or c != c else texts[str(c)] for c in categories],
+            list(shelf.values()),
+            np.int32,
+        ),
+    )
     write_similar(part, similar, shelf)
     write_coded(part, "texts", [t.encode() for t in texts])
     return {"customers": len(ids), "products": len(names)}
 
-def in_order(
-    values: Sequence,      # one per id, in the order of the table
-    rows: Sequence[int],   # the row of each
-    dtype: Any,            # of the result
-) -> np.ndarray:           # the values in the order of rows
-    "Sort values into rows."
+
+def in_order(values: Sequence, rows: Sequence[int], dtype: Any) -> np.ndarray:
+    """Sort values into rows.
+
+    Parameters
+    ----------
+    values : Sequence
+        One per id, in the order of the table.
+    rows : Sequence[int]
+        The row of each.
+    dtype : Any
+        Of the result.
+
+    Returns
+    -------
+    np.ndarray
+        The values in the order of rows.
+    """
     out = np.zeros(len(rows), dtype)
     out[np.asarray(rows, np.int64)] = np.asarray(values, dtype)
     return out
 
 # %% ../../nbs/06_bundle.ipynb #5141bd89
 def write_bought(
-    part: Path,                    # the folder to fill
-    bought: Any,                   # customer_id, product_id
-    customers: Mapping[str, int],  # customer: row
-    products: Mapping[str, int],   # product: row
+    part: Path, bought: Any, customers: Mapping[str, int], products: Mapping[str, int]
 ) -> None:
-    "Write what each customer has bought, row after row."
-    rows, items = bought["customer_id"].map(customers).to_numpy(np.int64), bought["product_id"].map(products).to_numpy(np.int64)
+    """Write what each customer has bought, row after row.
+
+    Parameters
+    ----------
+    part : Path
+        The folder to fill.
+    bought : Any
+        Customer_id, product_id.
+    customers : Mapping[str, int]
+        Customer: row.
+    products : Mapping[str, int]
+        Product: row.
+    """
+    rows = bought["customer_id"].map(customers).to_numpy(np.int64)
+    items = bought["product_id"].map(products).to_numpy(np.int64)
     order = np.lexsort((items, rows))
-    write_array(part, "bought_ends", np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(customers)))]).astype(np.uint64))
+    write_array(
+        part,
+        "bought_ends",
+        np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(customers)))]).astype(
+            np.uint64
+        ),
+    )
     write_array(part, "bought_items", items[order].astype(np.int32))
 
-def write_people(
-    part: Path,                  # the folder to fill
-    segments: Any,               # a row per customer
-    customers: Mapping[str, int],  # customer: row
-    texts: Codes,                # shared texts
-) -> None:
-    "Write what `/segments` says about a customer."
+
+def write_people(part: Path, segments: Any, customers: Mapping[str, int], texts: Codes) -> None:
+    """Write what `/segments` says about a customer.
+
+    Parameters
+    ----------
+    part : Path
+        The folder to fill.
+    segments : Any
+        A row per customer.
+    customers : Mapping[str, int]
+        Customer: row.
+    texts : Codes
+        Shared texts.
+    """
     rows = list(customers.values())
     for column in ("segment", "action", "rfm_score", "since"):
         values = segments[column].tolist() if column in segments else [""] * len(rows)
-        write_array(part, f"person_{column}", in_order([texts[str(v)] for v in values], rows, np.int32))
-    for column in ("r_score", "f_score", "m_score"): write_array(part, f"person_{column}", in_order(segments[column].to_numpy(), rows, np.uint8))
+        write_array(
+            part, f"person_{column}", in_order([texts[str(v)] for v in values], rows, np.int32)
+        )
+    for column in ("r_score", "f_score", "m_score"):
+        write_array(part, f"person_{column}", in_order(segments[column].to_numpy(), rows, np.uint8))
     value = segments["value"].to_numpy(float) if "value" in segments else np.full(len(rows), np.nan)
     write_array(part, "person_value", in_order(value, rows, np.float64))
 
+
 def write_similar(
-    part: Path,                 # the folder to fill
-    similar: Any | None,        # product_id, similar_id, score, rank
-    products: Mapping[str, int],  # product: row
-    most: int = 50,             # neighbours kept
+    part: Path, similar: Any | None, products: Mapping[str, int], most: int = 50
 ) -> None:
-    "Write the products most like each product."
-    items, scores = np.full((max(len(products), 1), most), -1, np.int32), np.zeros((max(len(products), 1), most), np.float32)
+    """Write the products most like each product.
+
+    Parameters
+    ----------
+    part : Path
+        The folder to fill.
+    similar : Any | None
+        Product_id, similar_id, score, rank.
+    products : Mapping[str, int]
+        Product: row.
+    most : int, default 50
+        Neighbours kept.
+    """
+    items = np.full((max(len(products), 1), most), -1, np.int32)
+    scores = np.zeros((max(len(products), 1), most), np.float32)
     if similar is not None and len(similar):
         near = similar[similar["rank"] <= most]
-        at = (near["product_id"].map(products).to_numpy(np.int64), near["rank"].to_numpy(np.int64) - 1)
-        items[at], scores[at] = near["similar_id"].map(products).to_numpy(np.int64), near["score"].to_numpy(np.float32)
+        at = (
+            near["product_id"].map(products).to_numpy(np.int64),
+            near["rank"].to_numpy(np.int64) - 1,
+        )
+        items[at], scores[at] = (
+            near["similar_id"].map(products).to_numpy(np.int64),
+            near["score"].to_numpy(np.float32),
+        )
     best_first(scores)
     write_array(part, "similar_items", items)
     write_array(part, "similar_scores", scores)
 
 # %% ../../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
-    "A serving bundle, checked and mapped."
+    """A serving bundle, checked and mapped."""
+
     def __init__(self, folder: Path, quick: bool = False):
-        "`folder`: the bundle's folder; raises `RunError` if it is not whole. `quick`: as for `check_bundle`."
+        """`folder`: the bundle's folder; raises `RunError` if it is not whole. `quick`: as for
+        `check_bundle`.
+        """
         self.folder = Path(folder).resolve()
         self.manifest = check_bundle(self.folder, quick)
-        self.version, self.depth = self.manifest.get("version"), self.manifest.get("depth")
-        if not (isinstance(self.version, str) and isinstance(self.depth, int)): raise RunError(f"The manifest of the bundle {self.folder.name} is damaged. Roll back with `retail-ci models rollback`.")
-        self.customers, self.products, texts = Texts(self.folder, "customers"), Texts(self.folder, "products", remember=LATELY), Texts(self.folder, "texts", keys=False, remember=LATELY)
-        self.card, self.profiles = (json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("card", "profiles"))
+        self.version = self.manifest.get("version")
+        self.depth = self.manifest.get("depth")
+        if not (isinstance(self.version, str) and isinstance(self.depth, int)):
+            raise RunError(
+                f"The manifest of the bundle {self.folder.name} is damaged. Roll back with "
+                "`retail-ci models rollback`."
+            )
+        self.customers = Texts(self.folder, "customers")
+        self.products = Texts(self.folder, "products", remember=LATELY)
+        texts = Texts(self.folder, "texts", keys=False, remember=LATELY)
+        self.card, self.profiles = (
+            json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("card", "profiles")
+        )
         self.texts = texts
-        self.lists = {name: tuple(map_array(self.folder / f"{name}_{part}.bin", code) for part, code in PARTS) for name in (*LISTS, "popular")}
+        self.lists = {
+            name: tuple(map_array(self.folder / f"{name}_{part}.bin", code) for part, code in PARTS)
+            for name in (*LISTS, "popular")
+        }
         self.category = map_array(self.folder / "category.bin", "i")
-        self.similar_items, self.similar_scores = map_array(self.folder / "similar_items.bin", "i"), map_array(self.folder / "similar_scores.bin", "f")
-        self.person = {name: map_array(self.folder / f"person_{name}.bin", code) for name, code in PERSON.items()}
-        self.bought = map_array(self.folder / "bought_ends.bin", "Q"), map_array(self.folder / "bought_items.bin", "i")
+        self.similar_items = map_array(self.folder / "similar_items.bin", "i")
+        self.similar_scores = map_array(self.folder / "similar_scores.bin", "f")
+        self.person = {
+            name: map_array(self.folder / f"person_{name}.bin", code)
+            for name, code in PERSON.items()
+        }
+        self.bought = (
+            map_array(self.folder / "bought_ends.bin", "Q"),
+            map_array(self.folder / "bought_items.bin", "i"),
+        )
         self.categories = {texts[c]: c for c in sorted(set(self.category)) if c >= 0}
+
 
 LATELY = 20_000  # product ids and reasons that a worker keeps at hand, a few megabytes
 PARTS = (("items", "i"), ("scores", "f"), ("methods", "i"), ("reasons", "i"))
-PERSON = {"segment": "i", "action": "i", "rfm_score": "i", "since": "i", "r_score": "B", "f_score": "B", "m_score": "B", "value": "d"}
+PERSON = {
+    "segment": "i",
+    "action": "i",
+    "rfm_score": "i",
+    "since": "i",
+    "r_score": "B",
+    "f_score": "B",
+    "m_score": "B",
+    "value": "d",
+}
 
 # %% ../../nbs/06_bundle.ipynb #9955d93f
-OWN, LIKE = 0.7, 0.3  # how much the customer's list and the likeness to the last purchase count
+# how much the customer's list and the likeness to the last purchase count
+OWN = 0.7
+LIKE = 0.3
 SCORE = operator.itemgetter(1)  # of a line
 
-def alike(
-    bundle: Bundle,     # an open bundle
-    row: int,           # of a product
-) -> dict[int, float]:  # row of a product that is like it: how much, most alike first
-    "What is like a product."
+
+def alike(bundle: Bundle, row: int) -> dict[int, float]:
+    """What is like a product.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    row : int
+        Of a product.
+
+    Returns
+    -------
+    dict[int, float]
+        Row of a product that is like it: how much, most alike first.
+    """
     width = len(bundle.similar_items) // max(len(bundle.products), 1)
     cells = slice(row * width, row * width + width)
     near = dict(zip(bundle.similar_items[cells].tolist(), bundle.similar_scores[cells].tolist()))
     near.pop(-1, None)
     return near
 
+
 def with_last(
-    bundle: Bundle,  # an open bundle
-    lines: list[tuple[int, float, int, int]],  # product, score, method, reason: the customer's own list, best first
-    near: dict[int, float],  # what is like the product just bought; changed
-    last: int,       # the row of that product
-    most: int | None = None,  # how many of what is alike, and not in the list, can be needed; all if left out
-) -> list[tuple[int, float, str | int, str | int]]:  # the mixture, best first
-    "Mix a list with the products that are like the last purchase."
-    share, take = OWN / ((lines[0][1] if lines else 0) or 1), near.pop
+    bundle: Bundle,
+    lines: list[tuple[int, float, int, int]],
+    near: dict[int, float],
+    last: int,
+    most: int | None = None,
+) -> list[tuple[int, float, str | int, str | int]]:
+    """Mix a list with the products that are like the last purchase.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    lines : list[tuple[int, float, int, int]]
+        Product, score, method, reason: the customer's own list, best first.
+    near : dict[int, float]
+        What is like the product just bought; changed.
+    last : int
+        The row of that product.
+    most : int | None, default None
+        How many of what is alike, and not in the list, can be needed; all if left out.
+
+    Returns
+    -------
+    list[tuple[int, float, str | int, str | int]]
+        The mixture, best first.
+    """
+    share = OWN / ((lines[0][1] if lines else 0) or 1)
+    take = near.pop
     mixed = [(i, share * s + LIKE * take(i, 0), m, r) for i, s, m, r in lines if i != last]
-    weight, method, reason = LIKE if lines else 1, "hybrid" if lines else "content", f"like {bundle.products.at(last)}, which you bought last"
+    weight = LIKE if lines else 1
+    method = "hybrid" if lines else "content"
+    reason = f"like {bundle.products.at(last)}, which you bought last"
     mixed += [(i, weight * s, method, reason) for i, s in itertools.islice(near.items(), most)]
     mixed.sort(key=SCORE, reverse=True)
     return mixed
 
 # %% ../../nbs/06_bundle.ipynb #fe0c0c21
 def in_both(
-    bundle: Bundle,   # an open bundle
-    row: int,         # whose list
-    most: int,        # how many of its lines are there already
-    near: dict[int, float],  # what is like the product just bought
-) -> list[tuple[int, float, int, int]]:  # product, score, method, reason; best first
-    "The lines of a customer's list, beyond the first, whose product is also like the one just bought."
-    start, end = row * bundle.depth + most, (row + 1) * bundle.depth
+    bundle: Bundle, row: int, most: int, near: dict[int, float]
+) -> list[tuple[int, float, int, int]]:
+    """The lines of a customer's list, beyond the first, whose product is also like the one just
+    bought.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    row : int
+        Whose list.
+    most : int
+        How many of its lines are there already.
+    near : dict[int, float]
+        What is like the product just bought.
+
+    Returns
+    -------
+    list[tuple[int, float, int, int]]
+        Product, score, method, reason; best first.
+    """
+    start = row * bundle.depth + most
+    end = (row + 1) * bundle.depth
     items, *others = bundle.lists["any"]
     rest = items[start:end].tolist() if start < end else []
-    if near.keys().isdisjoint(rest): return []
+    if near.keys().isdisjoint(rest):
+        return []
     return [(i, *(other[p] for other in others)) for p, i in enumerate(rest, start) if i in near]
 
 # %% ../../nbs/06_bundle.ipynb #a6777132
 def recommend(
-    bundle: Bundle,                  # an open bundle
-    customer_id: str,                # who; may be new
-    n: int = 10,                     # how many lines
-    exclude_purchased: bool = False, # only what the customer has never bought
-    last: str | None = None,         # the product bought a minute ago
-    exclude: Sequence[str] = (),     # products that may not appear
-    categories: Sequence[str] = (),  # if given, only products of these
-) -> dict:                           # customer_id, known_customer, model_version, recommendations; notes where something was odd
-    "The list for one customer."
-    row, notes = bundle.customers.find(customer_id), []
+    bundle: Bundle,
+    customer_id: str,
+    n: int = 10,
+    exclude_purchased: bool = False,
+    last: str | None = None,
+    exclude: Sequence[str] = (),
+    categories: Sequence[str] = (),
+) -> dict:
+    """The list for one customer.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    customer_id : str
+        Who; may be new.
+    n : int, default 10
+        How many lines.
+    exclude_purchased : bool, default False
+        Only what the customer has never bought.
+    last : str | None, default None
+        The product bought a minute ago.
+    exclude : Sequence[str], default ()
+        Products that may not appear.
+    categories : Sequence[str], default ()
+        If given, only products of these.
+
+    Returns
+    -------
+    dict
+        Customer_id, known_customer, model_version, recommendations; notes where something was odd.
+    """
+    row = bundle.customers.find(customer_id)
+    notes = []
     just = bundle.products.find(last) if last is not None else -1
-    if last is not None and just < 0: notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
-    most = None if exclude or categories or exclude_purchased else n + (just >= 0)  # without conditions the head of a list is enough
-    lines = own_lines(bundle, row, "discovery" if exclude_purchased else "any", most) if row >= 0 else []
+    if last is not None and just < 0:
+        notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
+    most = (
+        None if exclude or categories or exclude_purchased else n + (just >= 0)
+    )  # without conditions the head of a list is enough
+    lines = (
+        own_lines(bundle, row, "discovery" if exclude_purchased else "any", most)
+        if row >= 0
+        else []
+    )
     if just >= 0:
         near = alike(bundle, just)
-        if most and row >= 0: lines += in_both(bundle, row, most, near)
+        if most and row >= 0:
+            lines += in_both(bundle, row, most, near)
         lines = with_last(bundle, lines, near, just, most)
     banned = {just, *map(bundle.products.find, exclude)}
-    if exclude_purchased and row >= 0: banned.update(bundle.bought[1][bundle.bought[0][row]:bundle.bought[0][row + 1]])
-    wanted = {bundle.categories[c] for c in categories if c in bundle.categories} if categories else None
-    if wanted is not None and len(wanted) < len(set(categories)): notes.append(f"Unknown categories: {', '.join(sorted(set(categories) - set(bundle.categories)))}.")
+    if exclude_purchased and row >= 0:
+        banned.update(bundle.bought[1][bundle.bought[0][row] : bundle.bought[0][row + 1]])
+    wanted = (
+        {bundle.categories[c] for c in categories if c in bundle.categories} if categories else None
+    )
+    if wanted is not None and len(wanted) < len(set(categories)):
+        notes.append(
+            f"Unknown categories: {', '.join(sorted(set(categories) - set(bundle.categories)))}."
+        )
     chosen = choose(bundle, lines, lambda: own_lines(bundle, 0, "popular"), n, banned, wanted)
-    if len(chosen) < n: notes.append(f"Only {len(chosen)} products fit the request.")
-    answer = {"customer_id": customer_id, "known_customer": row >= 0, "model_version": bundle.version, "recommendations": chosen}
-    if notes: answer["notes"] = notes
+    if len(chosen) < n:
+        notes.append(f"Only {len(chosen)} products fit the request.")
+    answer = {
+        "customer_id": customer_id,
+        "known_customer": row >= 0,
+        "model_version": bundle.version,
+        "recommendations": chosen,
+    }
+    if notes:
+        answer["notes"] = notes
     return answer
 
 # %% ../../nbs/06_bundle.ipynb #419ecc13
 def own_lines(
-    bundle: Bundle,  # an open bundle
-    row: int,        # whose
-    name: str,       # "any", "discovery" or "popular"
-    most: int | None = None,  # how many, at most; all if left out
-) -> list[tuple[int, float, int, int]]:  # product, score, method, reason; best first
-    "One row of a list."
+    bundle: Bundle, row: int, name: str, most: int | None = None
+) -> list[tuple[int, float, int, int]]:
+    """One row of a list.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    row : int
+        Whose.
+    name : str
+        "any", "discovery" or "popular".
+    most : int | None, default None
+        How many, at most; all if left out.
+
+    Returns
+    -------
+    list[tuple[int, float, int, int]]
+        Product, score, method, reason; best first.
+    """
     items, scores, methods, reasons = bundle.lists[name]
     width = len(items) if name == "popular" else bundle.depth
     cells = slice(row * width, row * width + min(most or width, width))
-    lines = list(zip(items[cells].tolist(), scores[cells].tolist(), methods[cells].tolist(), reasons[cells].tolist()))
+    lines = list(
+        zip(
+            items[cells].tolist(),
+            scores[cells].tolist(),
+            methods[cells].tolist(),
+            reasons[cells].tolist(),
+        )
+    )
     return lines if not lines or lines[-1][0] >= 0 else [line for line in lines if line[0] >= 0]
 
+
 def choose(
-    bundle: Bundle,            # an open bundle
-    lines: list[tuple],        # the customer's list, best first
-    popular: Callable[[], list[tuple]],  # what to go on with
-    n: int,                    # how many
-    banned: set[int],          # products that may not appear
-    wanted: set[int] | None,   # categories that may; all if None
-) -> list[dict]:               # lines as they are answered
-    "The first `n` lines that fit; a product appears once, and scores never rise; six decimals, by a quarter of the time that `round` takes."
-    out, ceiling, text, name = [], 1.0, bundle.texts.at, bundle.products.at
+    bundle: Bundle,
+    lines: list[tuple],
+    popular: Callable[[], list[tuple]],
+    n: int,
+    banned: set[int],
+    wanted: set[int] | None,
+) -> list[dict]:
+    """The first `n` lines that fit; a product appears once, and scores never rise; six decimals, by
+    a quarter of the time that `round` takes.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    lines : list[tuple]
+        The customer's list, best first.
+    popular : Callable[[], list[tuple]]
+        What to go on with.
+    n : int
+        How many.
+    banned : set[int]
+        Products that may not appear.
+    wanted : set[int] | None
+        Categories that may; all if None.
+
+    Returns
+    -------
+    list[dict]
+        Lines as they are answered.
+    """
+    out = []
+    ceiling = 1.0
+    text = bundle.texts.at
+    name = bundle.products.at
     for source in (lambda: lines, popular):
         for item, score, method, reason in source():
-            if item in banned or (wanted is not None and bundle.category[item] not in wanted): continue
+            if item in banned or (wanted is not None and bundle.category[item] not in wanted):
+                continue
             banned.add(item)
-            if score < ceiling: ceiling = score
-            out.append({"product_id": name(item), "score": int(ceiling * 1e6 + .5) / 1e6, "method": method if method.__class__ is str else text(method),
-                        "reason": reason if reason.__class__ is str else text(reason)})
-            if len(out) == n: return out
+            if score < ceiling:
+                ceiling = score
+            out.append(
+                {
+                    "product_id": name(item),
+                    "score": int(ceiling * 1e6 + 0.5) / 1e6,
+                    "method": method if method.__class__ is str else text(method),
+                    "reason": reason if reason.__class__ is str else text(reason),
+                }
+            )
+            if len(out) == n:
+                return out
     return out
 
 # %% ../../nbs/06_bundle.ipynb #cc62df18
-def segment_of(
-    bundle: Bundle,    # an open bundle
-    customer_id: str,  # who
-) -> dict | None:      # customer_id, segment, rfm_score, its parts, action, value, since; None for somebody unknown
-    "What is known about a customer."
-    row = bundle.customers.find(customer_id)
-    if row < 0: return None
-    person, text = bundle.person, bundle.texts.at
-    value = person["value"][row]
-    return {"customer_id": customer_id, "segment": text(person["segment"][row]), "rfm_score": text(person["rfm_score"][row]),
-            "recency_score": person["r_score"][row], "frequency_score": person["f_score"][row], "monetary_score": person["m_score"][row],
-            "action": text(person["action"][row]), "value": None if value != value else round(value, 2), "since": text(person["since"][row]) or None,
-            "model_version": bundle.version}
+def segment_of(bundle: Bundle, customer_id: str) -> dict | None:
+    """What is known about a customer.
 
-def similar_to(
-    bundle: Bundle,   # an open bundle
-    product_id: str,  # which
-    n: int = 10,      # how many
-) -> dict | None:     # product_id, model_version, similar: product_id and score; None for an unknown product
-    "The products most like one."
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    customer_id : str
+        Who.
+
+    Returns
+    -------
+    dict | None
+        Customer_id, segment, rfm_score, its parts, action, value, since; None for somebody unknown.
+    """
+    row = bundle.customers.find(customer_id)
+    if row < 0:
+        return None
+    person = bundle.person
+    text = bundle.texts.at
+    value = person["value"][row]
+    return {
+        "customer_id": customer_id,
+        "segment": text(person["segment"][row]),
+        "rfm_score": text(person["rfm_score"][row]),
+        "recency_score": person["r_score"][row],
+        "frequency_score": person["f_score"][row],
+        "monetary_score": person["m_score"][row],
+        "action": text(person["action"][row]),
+        "value": None if value != value else round(value, 2),
+        "since": text(person["since"][row]) or None,
+        "model_version": bundle.version,
+    }
+
+
+def similar_to(bundle: Bundle, product_id: str, n: int = 10) -> dict | None:
+    """The products most like one.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    product_id : str
+        Which.
+    n : int, default 10
+        How many.
+
+    Returns
+    -------
+    dict | None
+        Product_id, model_version, similar: product_id and score; None for an unknown product.
+    """
     row = bundle.products.find(product_id)
-    if row < 0: return None
+    if row < 0:
+        return None
     width = len(bundle.similar_items) // len(bundle.products)
     cells = slice(row * width, row * width + min(n, width))
     near = zip(bundle.similar_items[cells].tolist(), bundle.similar_scores[cells].tolist())
-    return {"product_id": product_id, "model_version": bundle.version,
-            "similar": [{"product_id": bundle.products[i], "score": round(s, 6)} for i, s in near if i >= 0]}
+    return {
+        "product_id": product_id,
+        "model_version": bundle.version,
+        "similar": [
+            {"product_id": bundle.products[i], "score": round(s, 6)} for i, s in near if i >= 0
+        ],
+    }
 
 # %% ../../nbs/06_bundle.ipynb #abe854dd
-def current_bundle(
-    serving: Path,  # the folder of bundles
-) -> Path | None:   # the bundle that answers; None if there is none yet
-    "The bundle behind `current`."
+def current_bundle(serving: Path) -> Path | None:
+    """The bundle behind `current`.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    Path | None
+        The bundle that answers; None if there is none yet.
+    """
     link = serving / "current"
     return link.resolve() if link.is_symlink() and link.exists() else None
 
-def stack_on_file(
-    serving: Path,     # the folder of bundles
-) -> list[str] | None:  # versions, oldest first; None if the file is damaged
-    "What was made current, one after the other."
-    try: stack = json.loads((serving / "stack.json").read_text(encoding="utf-8"))
-    except FileNotFoundError: return []
-    except (OSError, ValueError): return None
-    return stack if isinstance(stack, list) and all(isinstance(version, str) for version in stack) else None
 
-def read_stack(
-    serving: Path,  # the folder of bundles
-) -> list[str]:     # versions, the current one last, even if its folder is gone
-    "What answered before, and answers now."
+def stack_on_file(serving: Path) -> list[str] | None:
+    """What was made current, one after the other.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    list[str] | None
+        Versions, oldest first; None if the file is damaged.
+    """
+    try:
+        stack = json.loads((serving / "stack.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError):
+        return None
+    return (
+        stack
+        if isinstance(stack, list) and all(isinstance(version, str) for version in stack)
+        else None
+    )
+
+
+def read_stack(serving: Path) -> list[str]:
+    """What answered before, and answers now.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    list[str]
+        Versions, the current one last, even if its folder is gone.
+    """
     link = serving / "current"
-    if not link.is_symlink(): return []
-    now, stack = Path(os.readlink(link)).name, stack_on_file(serving) or []
-    return stack[:stack.index(now) + 1] if now in stack else [*stack, now]
+    if not link.is_symlink():
+        return []
+    now = Path(os.readlink(link)).name
+    stack = stack_on_file(serving) or []
+    return stack[: stack.index(now) + 1] if now in stack else [*stack, now]
 
-def point_at(
-    serving: Path,  # the folder of bundles
-    version: str,   # the bundle that is to answer
-) -> None:
-    "Let `current` point at another bundle, in one step."
-    with replacing(serving / "current") as part: part.symlink_to(version)
+
+def point_at(serving: Path, version: str) -> None:
+    """Let `current` point at another bundle, in one step.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+    version : str
+        The bundle that is to answer.
+    """
+    with replacing(serving / "current") as part:
+        part.symlink_to(version)
 
 # %% ../../nbs/06_bundle.ipynb #caf120ff
-def activate(
-    serving: Path,  # the folder of bundles
-    version: str,   # a bundle in it
-) -> Bundle:        # the open bundle
-    "Check a bundle, let it answer a question, and make it current."
-    bundle, now = Bundle(serving / version, quick=True), current_bundle(serving)
+def activate(serving: Path, version: str) -> Bundle:
+    """Check a bundle, let it answer a question, and make it current.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+    version : str
+        A bundle in it.
+
+    Returns
+    -------
+    Bundle
+        The open bundle.
+    """
+    bundle = Bundle(serving / version, quick=True)
+    now = current_bundle(serving)
     self_test(bundle)
-    if now is not None: same_shop(now.name, card_in(now), bundle)
+    if now is not None:
+        same_shop(now.name, card_in(now), bundle)
     stack = [v for v in read_stack(serving) if v != version]
-    with replacing(serving / "stack.json") as part: part.write_text(json.dumps([*stack, version]), encoding="utf-8")
+    with replacing(serving / "stack.json") as part:
+        part.write_text(json.dumps([*stack, version]), encoding="utf-8")
     point_at(serving, version)
     return bundle
 
-def rollback(
-    serving: Path,  # the folder of bundles
-) -> str:           # the version that answers now
-    "Make the bundle before the current one current again; raises `RunError` if there is none."
+
+def rollback(serving: Path) -> str:
+    """Make the bundle before the current one current again.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    str
+        The version that answers now.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
     stack = read_stack(serving)
-    if stack_on_file(serving) is None: raise RunError(f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so it is not known what answered before; nothing has changed. `retail-ci models promote` begins a new list.")
-    if len(stack) < 2: raise RunError("There is no earlier bundle to go back to." if stack else "No model has been promoted yet, so there is nothing to roll back.")
+    if stack_on_file(serving) is None:
+        raise RunError(
+            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so it is not "
+            "known what answered before; nothing has changed. `retail-ci models promote` begins "
+            "a new list."
+        )
+    if len(stack) < 2:
+        raise RunError(
+            "There is no earlier bundle to go back to."
+            if stack
+            else "No model has been promoted yet, so there is nothing to roll back."
+        )
     Bundle(serving / stack[-2], quick=True)
     point_at(serving, stack[-2])
     return stack[-2]
 
 # %% ../../nbs/06_bundle.ipynb #f0fcbaca
-def card_in(
-    folder: Path,   # a bundle, whole or not
-) -> dict:          # its card; empty if it cannot be read
-    "The model card of a bundle."
-    try: return json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError): return {}
+def card_in(folder: Path) -> dict:
+    """The model card of a bundle.
 
-def same_shop(
-    version: str,    # of the bundle that answers
-    card: Mapping,   # its card
-    bundle: Bundle,  # the one that is to take its place
-) -> None:
-    "Raise `RunError` if two bundles were made from different data sets."
-    old, new = card.get("name"), bundle.card.get("name")
+    Parameters
+    ----------
+    folder : Path
+        A bundle, whole or not.
+
+    Returns
+    -------
+    dict
+        Its card; empty if it cannot be read.
+    """
+    try:
+        return json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def same_shop(version: str, card: Mapping, bundle: Bundle) -> None:
+    """Raise `RunError` if two bundles were made from different data sets.
+
+    Parameters
+    ----------
+    version : str
+        Of the bundle that answers.
+    card : Mapping
+        Its card.
+    bundle : Bundle
+        The one that is to take its place.
+    """
+    old = card.get("name")
+    new = bundle.card.get("name")
     if old and new and old != new:
-        raise RunError(f"The bundle {bundle.version} was made from the data set {new!r}, and what answers here ({version}) from {old!r}; nothing has changed. Promote a run of {old!r}, or give {new!r} a folder of its own.")
+        raise RunError(
+            f"The bundle {bundle.version} was made from the data set {new!r}, and what answers "
+            f"here ({version}) from {old!r}; nothing has changed. Promote a run of {old!r}, or "
+            f"give {new!r} a folder of its own."
+        )
 
-def self_test(
-    bundle: Bundle,  # an open bundle
-) -> None:
-    "Ask a bundle for somebody known and somebody new; raises `RunError` if an answer makes no sense."
+
+def self_test(bundle: Bundle) -> None:
+    """Ask a bundle for somebody known and somebody new.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+
+    Raises
+    ------
+    RunError
+        If an answer makes no sense.
+    """
     someone = bundle.customers[0] if len(bundle.customers) else ""
     for who in (someone, "somebody new \u2615"):
         lines = recommend(bundle, who)["recommendations"]
-        if not lines or len({line["product_id"] for line in lines}) < len(lines) or not all(0 <= line["score"] <= 1 for line in lines):
-            raise RunError(f"The bundle {bundle.version} does not answer sensibly for {who!r}; it was not made current.")
+        if (
+            not lines
+            or len({line["product_id"] for line in lines}) < len(lines)
+            or not all(0 <= line["score"] <= 1 for line in lines)
+        ):
+            raise RunError(
+                f"The bundle {bundle.version} does not answer sensibly for {who!r}; it was not "
+                "made current."
+            )
 
 # %% ../../nbs/06_bundle.ipynb #8709bc9d
 KEEP = 5  # bundles, the one that answers among them
 
-def tidy(
-    serving: Path,  # the folder of bundles, while nobody else promotes
-) -> list[str]:     # what was removed
-    "Remove what killed promotions have left, and bundles beyond the last few."
+
+def tidy(serving: Path) -> list[str]:
+    """Remove what killed promotions have left, and bundles beyond the last few.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles, while nobody else promotes.
+
+    Returns
+    -------
+    list[str]
+        What was removed.
+    """
     known = stack_on_file(serving)
-    wanted = {*read_stack(serving)[-KEEP:], *(p.name for p in serving.iterdir())} if known is None else {*read_stack(serving)[-KEEP:], *known[-KEEP:]}
+    wanted = (
+        {*read_stack(serving)[-KEEP:], *(p.name for p in serving.iterdir())}
+        if known is None
+        else {*read_stack(serving)[-KEEP:], *known[-KEEP:]}
+    )
     halves = clear_staging(serving)
-    stale = [p for p in serving.iterdir() if (p / "manifest.json").is_file() and not p.is_symlink() and p.name not in wanted and not p.name.startswith(".")]
-    notes = [p for p in serving.glob(".*.checked") if p.name[1:].removesuffix(".checked") not in wanted]
-    for path in (*stale, *notes): shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    stale = [
+        p
+        for p in serving.iterdir()
+        if (p / "manifest.json").is_file()
+        and not p.is_symlink()
+        and p.name not in wanted
+        and not p.name.startswith(".")
+    ]
+    notes = [
+        p for p in serving.glob(".*.checked") if p.name[1:].removesuffix(".checked") not in wanted
+    ]
+    for path in (*stale, *notes):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
+            missing_ok=True
+        )
     return sorted([*halves, *(p.name for p in (*stale, *notes))])

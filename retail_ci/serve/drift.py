@@ -4,18 +4,21 @@
 
 # %% ../../nbs/06d_drift.ipynb #c0701dea
 from __future__ import annotations
-import ibis
+
 import json
-import numpy as np
-import pandas as pd
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+
 from ..core.config import Config
 from ..core.errors import DataError, DriftError, RunError
 from ..core.formats import count, share
-from ..core.runs import replacing, Run, save, staging
+from ..core.runs import Run, replacing, save, staging
 from ..core.show import ACCENT, INK, PALE, SECOND, show_table, use_style
 from ..customers.features import rfm_features
 from ..customers.segment_profiles import in_house_order
@@ -31,125 +34,299 @@ __all__ = ['WATCH', 'ALARM', 'NEAR', 'FAR', 'WORDS', 'SHAPES', 'FLOORS', 'edges_
            'plot_drift', 'write_drift', 'champion_run', 'read_new', 'same_columns', 'drift_run', 'raise_alarm']
 
 # %% ../../nbs/06d_drift.ipynb #9874b31c
-def edges_of(
-    reference: np.ndarray,  # what the model was trained on, without missing values
-    bins: int = 10,         # parts of equal size
-) -> np.ndarray:            # increasing; a part lies between two of them, with the upper one in it
-    "Cut a sample into parts of equal size, as far as ties allow."
+def edges_of(reference: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Cut a sample into parts of equal size, as far as ties allow.
+
+    Parameters
+    ----------
+    reference : np.ndarray
+        What the model was trained on, without missing values.
+    bins : int, default 10
+        Parts of equal size.
+
+    Returns
+    -------
+    np.ndarray
+        Increasing; a part lies between two of them, with the upper one in it.
+    """
     inner = np.quantile(reference, np.linspace(0, 1, bins + 1), method="inverted_cdf")
     return np.unique([np.nextafter(inner[0], -np.inf), *inner])
 
-def parts_of(
-    values: np.ndarray,  # a sample
-    edges: np.ndarray,   # from `edges_of`
-) -> np.ndarray:         # how many lie in each part, below all, above all; and how many are missing
-    "Count a sample into parts."
+
+def parts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Count a sample into parts.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        A sample.
+    edges : np.ndarray
+        From `edges_of`.
+
+    Returns
+    -------
+    np.ndarray
+        How many lie in each part, below all, above all; and how many are missing.
+    """
     known = values[~np.isnan(values)]
     at = np.searchsorted(edges, known, side="left")
     return np.append(np.bincount(at, minlength=len(edges) + 1), len(values) - len(known))
 
 # %% ../../nbs/06d_drift.ipynb #a738d856
-def index_of(
-    before: np.ndarray,  # how many per part
-    after: np.ndarray,   # how many per part, in the same order
-) -> tuple[float, float]:  # the index, and what chance alone stays below in 99 of 100 cases
-    "The population stability index of two counts; parts that are empty in both are left out."
+def index_of(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """The population stability index of two counts; parts that are empty in both are left out.
+
+    Parameters
+    ----------
+    before : np.ndarray
+        How many per part.
+    after : np.ndarray
+        How many per part, in the same order.
+
+    Returns
+    -------
+    tuple[float, float]
+        The index, and what chance alone stays below in 99 of 100 cases.
+    """
     from scipy.stats import chi2
+
     used = (before + after) > 0
-    before, after = before[used].astype(float), after[used].astype(float)
-    if len(before) < 2: return 0.0, 0.0
+    before = before[used].astype(float)
+    after = after[used].astype(float)
+    if len(before) < 2:
+        return 0.0, 0.0
     p, q = ((n + 0.5) / (n.sum() + 0.5 * len(n)) for n in (before, after))
     chance = chi2.ppf(0.99, len(before) - 1) * (1 / max(before.sum(), 1) + 1 / max(after.sum(), 1))
     return float(((q - p) * np.log(q / p)).sum()), float(chance)
 
-def psi(
-    before: Sequence,  # numbers or names that the model was trained on
-    after: Sequence,   # the same quantity now
-) -> tuple[float, float]:  # the index, and what chance alone stays below in 99 of 100 cases
-    "The population stability index of two samples; raises `DataError` if one of them is empty."
-    before, after = pd.Series(before), pd.Series(after)
-    if not len(before) or not len(after): raise DataError(f"A comparison needs values on both sides, found {len(before)} before and {len(after)} after.")
+
+def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
+    """The population stability index of two samples.
+
+    Parameters
+    ----------
+    before : Sequence
+        Numbers or names that the model was trained on.
+    after : Sequence
+        The same quantity now.
+
+    Returns
+    -------
+    tuple[float, float]
+        The index, and what chance alone stays below in 99 of 100 cases.
+
+    Raises
+    ------
+    DataError
+        If one of them is empty.
+    """
+    before = pd.Series(before)
+    after = pd.Series(after)
+    if not len(before) or not len(after):
+        raise DataError(
+            f"A comparison needs values on both sides, found {len(before)} before and "
+            f"{len(after)} after."
+        )
     if not (pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)):
         names = sorted(set(before) | set(after))
-        return index_of(*(s.value_counts().reindex(names, fill_value=0).to_numpy() for s in (before, after)))
-    old, new = before.to_numpy(float), after.to_numpy(float)
-    if np.isnan(old).all(): return index_of(*(np.array([np.isnan(x).sum(), (~np.isnan(x)).sum()]) for x in (old, new)))
+        return index_of(
+            *(s.value_counts().reindex(names, fill_value=0).to_numpy() for s in (before, after))
+        )
+    old = before.to_numpy(float)
+    new = after.to_numpy(float)
+    if np.isnan(old).all():
+        return index_of(*(np.array([np.isnan(x).sum(), (~np.isnan(x)).sum()]) for x in (old, new)))
     edges = edges_of(old[~np.isnan(old)])
     return index_of(parts_of(old, edges), parts_of(new, edges))
 
 # %% ../../nbs/06d_drift.ipynb #0d8f6391
-WATCH, ALARM = 0.1, 0.25    # of the index
-NEAR, FAR = 3, 5            # spreads away from the usual
-WORDS = {"calm": "as before", "watch": "worth a look", "drift": "has changed", "unknown": "cannot be compared"}
+# of the index
+WATCH = 0.1
+ALARM = 0.25
+# spreads away from the usual
+NEAR = 3
+FAR = 5
+WORDS = {
+    "calm": "as before",
+    "watch": "worth a look",
+    "drift": "has changed",
+    "unknown": "cannot be compared",
+}
+
 
 @dataclass(frozen=True)
 class Measure:
-    "One thing that was compared."
-    group: str            # customers, baskets, segments, catalogue, volume, data
-    name: str             # what was compared
-    value: float | None   # the index, or the new stretch's number
-    usual: float | None   # what is usual; None for an index
-    low: float | None     # an alarm at or below this
-    high: float | None    # an alarm at or above this
-    state: str            # calm, watch, drift, unknown
+    """One thing that was compared."""
 
-def by_index(
-    group: str,        # where it belongs
-    name: str,         # what was compared
-    before: Sequence,  # then
-    after: Sequence,   # now
-) -> Measure:          # compared by the index
-    "Compare two samples."
-    if not len(before) or not len(after): return Measure(group, name, None, None, None, None, "unknown")
+    group: str  # customers, baskets, segments, catalogue, volume, data
+    name: str  # what was compared
+    value: float | None  # the index, or the new stretch's number
+    usual: float | None  # what is usual; None for an index
+    low: float | None  # an alarm at or below this
+    high: float | None  # an alarm at or above this
+    state: str  # calm, watch, drift, unknown
+
+
+def by_index(group: str, name: str, before: Sequence, after: Sequence) -> Measure:
+    """Compare two samples.
+
+    Parameters
+    ----------
+    group : str
+        Where it belongs.
+    name : str
+        What was compared.
+    before : Sequence
+        Then.
+    after : Sequence
+        Now.
+
+    Returns
+    -------
+    Measure
+        Compared by the index.
+    """
+    if not len(before) or not len(after):
+        return Measure(group, name, None, None, None, None, "unknown")
     value, chance = psi(before, after)
-    state = "drift" if value >= max(ALARM, chance) else "watch" if value >= max(WATCH, chance) else "calm"
+    state = (
+        "drift"
+        if value >= max(ALARM, chance)
+        else "watch"
+        if value >= max(WATCH, chance)
+        else "calm"
+    )
     return Measure(group, name, value, None, None, max(ALARM, chance), state)
 
 # %% ../../nbs/06d_drift.ipynb #b31d1ed3
 def by_past(
-    group: str,              # where it belongs
-    name: str,               # what was compared
-    value: float,            # of the new stretch
-    past: Sequence[float],   # of earlier stretches
-    floor: float,            # the smallest spread; a share of the median where `relative`
-    relative: bool = False,  # whether the floor is a share
-    side: str = "up",        # what alarms: "up", "down" (then too much is worth a look), or "both"
-) -> Measure:                # compared with the shop's own past
-    "Compare a number with what was usual."
+    group: str,
+    name: str,
+    value: float,
+    past: Sequence[float],
+    floor: float,
+    relative: bool = False,
+    side: str = "up",
+) -> Measure:
+    """Compare a number with what was usual.
+
+    Parameters
+    ----------
+    group : str
+        Where it belongs.
+    name : str
+        What was compared.
+    value : float
+        Of the new stretch.
+    past : Sequence[float]
+        Of earlier stretches.
+    floor : float
+        The smallest spread; a share of the median where `relative`.
+    relative : bool, default False
+        Whether the floor is a share.
+    side : str, default "up"
+        What alarms: "up", "down" (then too much is worth a look), or "both".
+
+    Returns
+    -------
+    Measure
+        Compared with the shop's own past.
+    """
     known = np.array([p for p in past if p == p], float)
-    if len(known) < 2 or value != value: return Measure(group, name, None if value != value else value, None, None, None, "unknown")
+    if len(known) < 2 or value != value:
+        return Measure(group, name, None if value != value else value, None, None, None, "unknown")
     middle = float(np.median(known))
-    spread = max(1.4826 * float(np.median(np.abs(known - middle))), floor * (abs(middle) if relative else 1))
-    away = (value - middle) / spread if spread else 0.0 if value == middle else np.copysign(np.inf, value - middle)
+    spread = max(
+        1.4826 * float(np.median(np.abs(known - middle))), floor * (abs(middle) if relative else 1)
+    )
+    away = (
+        (value - middle) / spread
+        if spread
+        else 0.0
+        if value == middle
+        else np.copysign(np.inf, value - middle)
+    )
     alarming = away >= FAR if side == "up" else away <= -FAR if side == "down" else abs(away) >= FAR
-    low, high = middle - FAR * spread if side != "up" and middle > FAR * spread else None, middle + FAR * spread if side != "down" else None
-    return Measure(group, name, value, middle, low, high, "drift" if alarming else "watch" if (away if side == "up" else abs(away)) >= NEAR else "calm")
+    low = middle - FAR * spread if side != "up" and middle > FAR * spread else None
+    high = middle + FAR * spread if side != "down" else None
+    return Measure(
+        group,
+        name,
+        value,
+        middle,
+        low,
+        high,
+        "drift"
+        if alarming
+        else "watch"
+        if (away if side == "up" else abs(away)) >= NEAR
+        else "calm",
+    )
 
 # %% ../../nbs/06d_drift.ipynb #fa789cc8
 def stretches(
-    transactions: ibis.Table,  # the transactions, old and new
-    start: pd.Timestamp,       # the first day of the new stretch
-    days: int,                 # its length
-    most: int = 6,             # earlier stretches, at most; only those that the log covers whole
-) -> ibis.Table:               # the lines of these stretches, with `stretch`
-    "Number the stretches of a log, the new one 0."
+    transactions: ibis.Table, start: pd.Timestamp, days: int, most: int = 6
+) -> ibis.Table:
+    """Number the stretches of a log, the new one 0.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new.
+    start : pd.Timestamp
+        The first day of the new stretch.
+    days : int
+        Its length.
+    most : int, default 6
+        Earlier stretches, at most; only those that the log covers whole.
+
+    Returns
+    -------
+    ibis.Table
+        The lines of these stretches, with `stretch`.
+    """
     begin = pd.Timestamp(transactions.day.min().execute())
     whole = min(most, max(0, (start - begin).days // days))
-    ahead = (ibis.literal(int(pd.Timestamp(start).timestamp()) // 86400 + days - 1) - transactions.day.epoch_seconds() // 86400).cast("int64")
+    ahead = (
+        ibis.literal(int(pd.Timestamp(start).timestamp()) // 86400 + days - 1)
+        - transactions.day.epoch_seconds() // 86400
+    ).cast("int64")
     t = transactions.mutate(stretch=(ahead // days).cast("int64"))
     return t.filter((ahead >= 0) & (t.stretch <= whole))
 
-def totals(
-    transactions: ibis.Table,  # the transactions, old and new
-    lines: ibis.Table,         # from `stretches`
-    days: int,                 # the length of a stretch
-) -> pd.DataFrame:             # by stretch, 0 first: baskets and revenue a day, customers, strangers, returns, anonymous, and of products strangers and turnover
-    "What is added up per stretch."
+
+def totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFrame:
+    """What is added up per stretch.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new.
+    lines : ibis.Table
+        From `stretches`.
+    days : int
+        The length of a stretch.
+
+    Returns
+    -------
+    pd.DataFrame
+        By stretch, 0 first: baskets and revenue a day, customers, strangers, returns, anonymous,
+        and of products strangers and turnover.
+    """
     sale = ~lines.is_return
-    out = lines.group_by("stretch").aggregate(
-        baskets=lines.transaction_id.nunique(where=sale).cast("float64") / days, revenue=lines.revenue.cast("decimal(18, 4)").sum().cast("float64") / days,
-        customers=lines.customer_id.nunique().cast("float64"), returns=lines.is_return.cast("int32").cast("float64").mean(),
-        anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean()).order_by("stretch").execute().set_index("stretch")
+    out = (
+        lines.group_by("stretch")
+        .aggregate(
+            baskets=lines.transaction_id.nunique(where=sale).cast("float64") / days,
+            revenue=lines.revenue.cast("decimal(18, 4)").sum().cast("float64") / days,
+            customers=lines.customer_id.nunique().cast("float64"),
+            returns=lines.is_return.cast("int32").cast("float64").mean(),
+            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
+        )
+        .order_by("stretch")
+        .execute()
+        .set_index("stretch")
+    )
     out["strangers"] = strangers(transactions, lines, "customer_id")
     if "product_id" in lines.columns:
         out["new_products"] = strangers(transactions, lines, "product_id")
@@ -157,288 +334,831 @@ def totals(
     return out
 
 # %% ../../nbs/06d_drift.ipynb #8afb4592
-def strangers(
-    transactions: ibis.Table,  # the transactions, old and new
-    lines: ibis.Table,         # from `stretches`
-    column: str,               # customer_id or product_id
-) -> pd.Series:                # by stretch: of the customers seen, or of the products sold, the share seen for the first time
-    "The share of strangers per stretch."
+def strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.Series:
+    """The share of strangers per stretch.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new.
+    lines : ibis.Table
+        From `stretches`.
+    column : str
+        Customer_id or product_id.
+
+    Returns
+    -------
+    pd.Series
+        By stretch: of the customers seen, or of the products sold, the share seen for the first
+        time.
+    """
     seen = lines.filter(lines[column].notnull()).select("stretch", column).distinct()
-    first = lines.filter(lines[column].notnull()).group_by(column).aggregate(stretch=lines.stretch.max())
-    before = transactions.filter(transactions.day < ibis.literal(pd.Timestamp(lines.day.min().execute()))).select(column).distinct()
-    new = first.anti_join(before, column).group_by("stretch").aggregate(new=lambda t: t.count()).execute().set_index("stretch").new
-    all_ = seen.group_by("stretch").aggregate(n=lambda t: t.count()).execute().set_index("stretch").n
+    first = (
+        lines.filter(lines[column].notnull())
+        .group_by(column)
+        .aggregate(stretch=lines.stretch.max())
+    )
+    before = (
+        transactions.filter(
+            transactions.day < ibis.literal(pd.Timestamp(lines.day.min().execute()))
+        )
+        .select(column)
+        .distinct()
+    )
+    new = (
+        first.anti_join(before, column)
+        .group_by("stretch")
+        .aggregate(new=lambda t: t.count())
+        .execute()
+        .set_index("stretch")
+        .new
+    )
+    all_ = (
+        seen.group_by("stretch").aggregate(n=lambda t: t.count()).execute().set_index("stretch").n
+    )
     return (new.reindex(all_.index, fill_value=0) / all_).sort_index()
 
-def turnover(
-    lines: ibis.Table,  # from `stretches`
-) -> pd.Series:         # by stretch, the oldest left out
-    "Of the products sold in a stretch or in the one before it, the share sold in one of them only."
-    sold = lines.filter(~lines.is_return & lines.product_id.notnull()).select("stretch", "product_id").distinct()
+
+def turnover(lines: ibis.Table) -> pd.Series:
+    """Of the products sold in a stretch or in the one before it, the share sold in one of them
+    only.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        From `stretches`.
+
+    Returns
+    -------
+    pd.Series
+        By stretch, the oldest left out.
+    """
+    sold = (
+        lines.filter(~lines.is_return & lines.product_id.notnull())
+        .select("stretch", "product_id")
+        .distinct()
+    )
     older = sold.select(stretch=sold.stretch - 1, product_id=sold.product_id)
-    one = lambda t: t.group_by("stretch").aggregate(n=lambda u: u.count()).execute().set_index("stretch").n
-    here, there, both = one(sold), one(older), one(sold.inner_join(older, ["stretch", "product_id"]))
+
+    def one(t):
+        return (
+            t.group_by("stretch").aggregate(n=lambda u: u.count()).execute().set_index("stretch").n
+        )
+
+    here = one(sold)
+    there = one(older)
+    both = one(sold.inner_join(older, ["stretch", "product_id"]))
     at = here.index.intersection(there.index).sort_values()
-    return 1 - both.reindex(at, fill_value=0) / (here[at] + there[at] - both.reindex(at, fill_value=0))
+    return 1 - both.reindex(at, fill_value=0) / (
+        here[at] + there[at] - both.reindex(at, fill_value=0)
+    )
 
 # %% ../../nbs/06d_drift.ipynb #99cafe7d
-SHAPES = ["recency", "frequency", "monetary", "interpurchase_days", "basket_value", "basket_size", "category_variety", "product_variety", "weekend_ratio", "return_ratio"]  # features that are compared; tenure grows by itself
+SHAPES = [
+    "recency",
+    "frequency",
+    "monetary",
+    "interpurchase_days",
+    "basket_value",
+    "basket_size",
+    "category_variety",
+    "product_variety",
+    "weekend_ratio",
+    "return_ratio",
+]  # features that are compared; tenure grows by itself
 
-def look_back(
-    transactions: ibis.Table,  # the transactions, old and new
-    start: pd.Timestamp,       # the first day of the new stretch
-    longest: int,              # rfm.window_days
-) -> int:                      # days; 0 where the log before the stretch is shorter than four weeks
-    "The look-back that both days have whole."
+
+def look_back(transactions: ibis.Table, start: pd.Timestamp, longest: int) -> int:
+    """The look-back that both days have whole.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new.
+    start : pd.Timestamp
+        The first day of the new stretch.
+    longest : int
+        Rfm.window_days.
+
+    Returns
+    -------
+    int
+        Days; 0 where the log before the stretch is shorter than four weeks.
+    """
     history = (start - pd.Timestamp(transactions.day.min().execute())).days
     return min(longest, history) if history >= 28 else 0
 
+
 def customers_at(
-    transactions: ibis.Table,  # the transactions, old and new
-    day: pd.Timestamp,         # midnight; that day and later ones are not seen
-    window: int,               # the look-back, in days
-    products: ibis.Table | None = None,  # product_id, category
-) -> pd.DataFrame:             # customer_id and features, of who bought in the look-back
-    "The customers as they stood on a day."
+    transactions: ibis.Table, day: pd.Timestamp, window: int, products: ibis.Table | None = None
+) -> pd.DataFrame:
+    """The customers as they stood on a day.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new.
+    day : pd.Timestamp
+        Midnight; that day and later ones are not seen.
+    window : int
+        The look-back, in days.
+    products : ibis.Table | None, default None
+        Product_id, category.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id and features, of who bought in the look-back.
+    """
     table = rfm_features(transactions, day, window, products)
     return table.filter(table.frequency > 0).order_by("customer_id").execute()
 
-def baskets_of(
-    lines: ibis.Table,  # sales
-) -> pd.DataFrame:      # a row per basket: value, size, price (mean of its lines), weekday, hour; in no order
-    "The baskets of some lines."
-    return lines.group_by("transaction_id").aggregate(value=exact_sum(lines.revenue), size=lines.count().cast("float64"), price=exact_sum(lines.price) / lines.price.count().cast("float64").nullif(0),
-                                                      weekday=lines.weekday.min().cast("string"), hour=lines.hour.min().cast("float64")).execute()
+
+def baskets_of(lines: ibis.Table) -> pd.DataFrame:
+    """The baskets of some lines.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Sales.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per basket: value, size, price (mean of its lines), weekday, hour; in no order.
+    """
+    return (
+        lines.group_by("transaction_id")
+        .aggregate(
+            value=exact_sum(lines.revenue),
+            size=lines.count().cast("float64"),
+            price=exact_sum(lines.price) / lines.price.count().cast("float64").nullif(0),
+            weekday=lines.weekday.min().cast("string"),
+            hour=lines.hour.min().cast("float64"),
+        )
+        .execute()
+    )
 
 # %% ../../nbs/06d_drift.ipynb #e5f3ca7b
 def shapes(
-    transactions: ibis.Table,  # the transactions, old and new
-    start: pd.Timestamp,       # the first day of the new stretch
-    days: int,                 # its length
-    window: int,               # from `look_back`
-    products: ibis.Table | None = None,          # product_id, category
-    model: CustomerSegmentation | None = None,   # the segments in use
-) -> tuple[list[Measure], dict[str, pd.Series]]:  # customers, segments and baskets, compared; the segments' shares before and after
-    "Compare what has a shape."
+    transactions: ibis.Table,
+    start: pd.Timestamp,
+    days: int,
+    window: int,
+    products: ibis.Table | None = None,
+    model: CustomerSegmentation | None = None,
+) -> tuple[list[Measure], dict[str, pd.Series]]:
+    """Compare what has a shape.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new.
+    start : pd.Timestamp
+        The first day of the new stretch.
+    days : int
+        Its length.
+    window : int
+        From `look_back`.
+    products : ibis.Table | None, default None
+        Product_id, category.
+    model : CustomerSegmentation | None, default None
+        The segments in use.
+
+    Returns
+    -------
+    tuple[list[Measure], dict[str, pd.Series]]
+        Customers, segments and baskets, compared; the segments' shares before and after.
+    """
     end = start + pd.Timedelta(days=days)
     t = transactions.filter((transactions.day < ibis.literal(end)) & ~transactions.is_return)
-    fresh, known = t.filter(t.day >= ibis.literal(start)), t.filter((t.day < ibis.literal(start)) & (t.day >= ibis.literal(start - pd.Timedelta(days=max(window, days)))))
-    old, new = baskets_of(known), baskets_of(fresh)
-    out = [by_index("baskets", f"basket {c}" if c in ("value", "size") else c, old[c].dropna(), new[c].dropna()) for c in ("value", "size", "price", "weekday", "hour") if c == "weekday" or pd.concat([old[c], new[c]]).nunique() > 1]
-    if not window: return out, {}
+    fresh = t.filter(t.day >= ibis.literal(start))
+    known = t.filter(
+        (t.day < ibis.literal(start))
+        & (t.day >= ibis.literal(start - pd.Timedelta(days=max(window, days))))
+    )
+    old = baskets_of(known)
+    new = baskets_of(fresh)
+    out = [
+        by_index(
+            "baskets",
+            f"basket {c}" if c in ("value", "size") else c,
+            old[c].dropna(),
+            new[c].dropna(),
+        )
+        for c in ("value", "size", "price", "weekday", "hour")
+        if c == "weekday" or pd.concat([old[c], new[c]]).nunique() > 1
+    ]
+    if not window:
+        return out, {}
     then, now = (customers_at(transactions, day, window, products) for day in (start, end))
-    if not len(then) or not len(now): return out, {}
-    out = [by_index("customers", c, then[c].astype(float), now[c].astype(float)) for c in SHAPES if pd.concat([then[c], now[c]]).nunique() > 1] + out
-    if model is None: return out, {}
+    if not len(then) or not len(now):
+        return out, {}
+    out = [
+        by_index("customers", c, then[c].astype(float), now[c].astype(float))
+        for c in SHAPES
+        if pd.concat([then[c], now[c]]).nunique() > 1
+    ] + out
+    if model is None:
+        return out, {}
     names = {"before": pd.Series(model.predict(then)), "after": pd.Series(model.predict(now))}
-    return [by_index("segments", "shares of segments", names["before"], names["after"]), *out], {k: v.value_counts(normalize=True) for k, v in names.items()}
+    return [by_index("segments", "shares of segments", names["before"], names["after"]), *out], {
+        k: v.value_counts(normalize=True) for k, v in names.items()
+    }
 
 # %% ../../nbs/06d_drift.ipynb #d9cd14f4
-FLOORS = {"baskets": ("volume", "baskets a day", .1, True, "down"), "revenue": ("volume", "revenue a day", .1, True, "down"), "customers": ("volume", "customers", .1, True, "down"),
-          "strangers": ("customers", "share of new customers", .03, False, "up"), "new_products": ("catalogue", "share of new products", .03, False, "up"),
-          "turnover": ("catalogue", "catalogue turnover", .03, False, "up"), "returns": ("data", "share of returns", .01, False, "both"), "anonymous": ("data", "share of anonymous lines", .03, False, "both")}
+FLOORS = {
+    "baskets": ("volume", "baskets a day", 0.1, True, "down"),
+    "revenue": ("volume", "revenue a day", 0.1, True, "down"),
+    "customers": ("volume", "customers", 0.1, True, "down"),
+    "strangers": ("customers", "share of new customers", 0.03, False, "up"),
+    "new_products": ("catalogue", "share of new products", 0.03, False, "up"),
+    "turnover": ("catalogue", "catalogue turnover", 0.03, False, "up"),
+    "returns": ("data", "share of returns", 0.01, False, "both"),
+    "anonymous": ("data", "share of anonymous lines", 0.03, False, "both"),
+}
+
 
 @dataclass(frozen=True)
 class Comparison:
-    "A new stretch beside the data before it."
-    verdict: str               # calm, watch or drift
-    start: str                 # the first day of the new stretch
-    end: str                   # its last day
-    days: int                  # its length
-    lines: int                 # its lines
-    window_days: int           # the look-back of the customers; 0 if the log is too short
-    earlier: int               # earlier stretches that it is held against
-    measures: list[Measure]    # what was compared
-    segments: list[dict]       # segment, before, after: shares of the customers
-    notes: list[str]           # what else there is to say
+    """A new stretch beside the data before it."""
 
-def verdict_of(
-    measures: Sequence[Measure],  # what was compared
-) -> str:                         # calm, watch or drift
-    "The worst of all states."
+    verdict: str  # calm, watch or drift
+    start: str  # the first day of the new stretch
+    end: str  # its last day
+    days: int  # its length
+    lines: int  # its lines
+    window_days: int  # the look-back of the customers; 0 if the log is too short
+    earlier: int  # earlier stretches that it is held against
+    measures: list[Measure]  # what was compared
+    segments: list[dict]  # segment, before, after: shares of the customers
+    notes: list[str]  # what else there is to say
+
+
+def verdict_of(measures: Sequence[Measure]) -> str:
+    """The worst of all states.
+
+    Parameters
+    ----------
+    measures : Sequence[Measure]
+        What was compared.
+
+    Returns
+    -------
+    str
+        Calm, watch or drift.
+    """
     states = {m.state for m in measures}
     return next((s for s in ("drift", "watch") if s in states), "calm")
 
 # %% ../../nbs/06d_drift.ipynb #7f0c4619
 def compare(
-    transactions: ibis.Table,  # the transactions, old and new, as 01 writes them
-    start: pd.Timestamp,       # the first day of the new stretch; it reaches to the last line
-    window_days: int = 365,    # the longest look-back of the customers
-    products: ibis.Table | None = None,         # product_id, category
-    model: CustomerSegmentation | None = None,  # the segments in use
-    rejected: tuple[float, float] | None = None,  # the share of lines set aside: in the training data, in the new stretch
-    tell: Callable[[str, int, int], None] = lambda *_: None,  # told what is being done, steps before it, and steps in all
-) -> Comparison:               # with its verdict
-    "Hold a new stretch against the data before it; raises `DataError` if one of the two is empty."
-    first, last = (None if pd.isna(d) else pd.Timestamp(d) for d in (transactions.day.min().execute(), transactions.day.max().execute()))
-    if last is None or last < start: raise DataError(f"There is nothing to compare: no line is dated {start:%Y-%m-%d} or later.")
-    if first >= start: raise DataError(f"There is nothing to compare with: the first line is dated {first:%Y-%m-%d}, and the new stretch begins on {start:%Y-%m-%d}.")
+    transactions: ibis.Table,
+    start: pd.Timestamp,
+    window_days: int = 365,
+    products: ibis.Table | None = None,
+    model: CustomerSegmentation | None = None,
+    rejected: tuple[float, float] | None = None,
+    tell: Callable[[str, int, int], None] = lambda *_: None,
+) -> Comparison:
+    """Hold a new stretch against the data before it.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, old and new, as 01 writes them.
+    start : pd.Timestamp
+        The first day of the new stretch; it reaches to the last line.
+    window_days : int, default 365
+        The longest look-back of the customers.
+    products : ibis.Table | None, default None
+        Product_id, category.
+    model : CustomerSegmentation | None, default None
+        The segments in use.
+    rejected : tuple[float, float] | None, default None
+        The share of lines set aside: in the training data, in the new stretch.
+    tell : Callable[[str, int, int], None], default lambda *_: None
+        Told what is being done, steps before it, and steps in all.
+
+    Returns
+    -------
+    Comparison
+        With its verdict.
+
+    Raises
+    ------
+    DataError
+        If one of the two is empty.
+    """
+    first, last = (
+        None if pd.isna(d) else pd.Timestamp(d)
+        for d in (transactions.day.min().execute(), transactions.day.max().execute())
+    )
+    if last is None or last < start:
+        raise DataError(f"There is nothing to compare: no line is dated {start:%Y-%m-%d} or later.")
+    if first >= start:
+        raise DataError(
+            f"There is nothing to compare with: the first line is dated {first:%Y-%m-%d}, and the "
+            f"new stretch begins on {start:%Y-%m-%d}."
+        )
     days = (last - start).days + 1
     tell("stretches", 0, 2)
     lines = stretches(transactions, start, days)
-    sums, window = totals(transactions, lines, days), look_back(transactions, start, window_days)
+    sums = totals(transactions, lines, days)
+    window = look_back(transactions, start, window_days)
     tell("customers and baskets", 1, 2)
     measures, names = shapes(transactions, start, days, window, products, model)
     past = sums.iloc[1:]
     for column, (group, name, floor, relative, side) in FLOORS.items():
-        if column in sums and (sums[column] != 0).any(): measures.append(by_past(group, name, float(sums[column].get(0, np.nan)), past[column].tolist(), floor, relative, side))
-    if rejected: measures.append(by_past("data", "share of lines set aside", rejected[1], [rejected[0]] * 2, .02, False, "up"))
-    segments = [{"segment": s, **{k: float(v.get(s, 0)) for k, v in names.items()}} for s in in_house_order(sorted(set(names["before"].index) | set(names["after"].index)))] if names else []
-    notes = ["The new stretch is shorter than a week, so the days of the week that it holds weigh on every comparison."] * (days < 7)
-    notes += [f"Before it the log has {len(past)} stretch{'es' * (len(past) != 1)} of {days} days; at least two are needed to say what is usual."] * (len(past) < 2)
-    return Comparison(verdict_of(measures), f"{start:%Y-%m-%d}", f"{last:%Y-%m-%d}", days, int(lines.filter(lines.stretch == 0).count().execute()), window, len(past), measures, segments, notes)
+        if column in sums and (sums[column] != 0).any():
+            measures.append(
+                by_past(
+                    group,
+                    name,
+                    float(sums[column].get(0, np.nan)),
+                    past[column].tolist(),
+                    floor,
+                    relative,
+                    side,
+                )
+            )
+    if rejected:
+        measures.append(
+            by_past(
+                "data",
+                "share of lines set aside",
+                rejected[1],
+                [rejected[0]] * 2,
+                0.02,
+                False,
+                "up",
+            )
+        )
+    segments = (
+        [
+            {"segment": s, **{k: float(v.get(s, 0)) for k, v in names.items()}}
+            for s in in_house_order(sorted(set(names["before"].index) | set(names["after"].index)))
+        ]
+        if names
+        else []
+    )
+    notes = [
+        "The new stretch is shorter than a week, so the days of the week that it holds weigh on "
+        "every comparison."
+    ] * (days < 7)
+    notes += [
+        f"Before it the log has {len(past)} stretch{'es' * (len(past) != 1)} of {days} days; at "
+        "least two are needed to say what is usual."
+    ] * (len(past) < 2)
+    return Comparison(
+        verdict_of(measures),
+        f"{start:%Y-%m-%d}",
+        f"{last:%Y-%m-%d}",
+        days,
+        int(lines.filter(lines.stretch == 0).count().execute()),
+        window,
+        len(past),
+        measures,
+        segments,
+        notes,
+    )
 
 # %% ../../nbs/06d_drift.ipynb #6c29eb92
-def is_index(
-    measure: Measure,  # what was compared
-) -> bool:             # whether by the index
-    "Whether a shape was compared, and could be."
+def is_index(measure: Measure) -> bool:
+    """Whether a shape was compared, and could be.
+
+    Parameters
+    ----------
+    measure : Measure
+        What was compared.
+
+    Returns
+    -------
+    bool
+        Whether by the index.
+    """
     return measure.usual is None and measure.high is not None
 
-def as_table(
-    found: Comparison,  # from `compare`
-) -> pd.DataFrame:      # what, where, value, usual, alarm, state: what has changed first
-    "The comparison as a table of text."
+
+def as_table(found: Comparison) -> pd.DataFrame:
+    """The comparison as a table of text.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare`.
+
+    Returns
+    -------
+    pd.DataFrame
+        What, where, value, usual, alarm, state: what has changed first.
+    """
     rank = {"drift": 0, "watch": 1, "calm": 2, "unknown": 3}
-    number = lambda m, v: "–" if v is None else f"{v:.3f}" if is_index(m) else share(v, 1) if "share" in m.name or "turnover" in m.name else f"{v:,.1f}" if abs(v) < 100 else count(v)
-    alarm = lambda m: "–" if m.high is None and m.low is None else f"{number(m, m.high)} or more" if m.low is None else f"{number(m, m.low)} or less" if m.high is None else f"outside {number(m, m.low)} to {number(m, m.high)}"
-    rows = [(m.name, m.group, "index" if is_index(m) else "past", number(m, m.value), number(m, m.usual), alarm(m), WORDS[m.state]) for m in sorted(found.measures, key=lambda m: rank[m.state])]
-    return pd.DataFrame(rows, columns=["What", "Of", "Measured by", "Now", "Usual", "Alarm", "State"])
 
-def as_text(
-    found: Comparison,  # from `compare`
-) -> str:               # for a terminal
-    "The comparison as lines of text."
+    def number(m, v):
+        return (
+            "–"
+            if v is None
+            else f"{v:.3f}"
+            if is_index(m)
+            else share(v, 1)
+            if "share" in m.name or "turnover" in m.name
+            else f"{v:,.1f}"
+            if abs(v) < 100
+            else count(v)
+        )
+
+    def alarm(m):
+        return (
+            "–"
+            if m.high is None and m.low is None
+            else f"{number(m, m.high)} or more"
+            if m.low is None
+            else f"{number(m, m.low)} or less"
+            if m.high is None
+            else f"outside {number(m, m.low)} to {number(m, m.high)}"
+        )
+
+    rows = [
+        (
+            m.name,
+            m.group,
+            "index" if is_index(m) else "past",
+            number(m, m.value),
+            number(m, m.usual),
+            alarm(m),
+            WORDS[m.state],
+        )
+        for m in sorted(found.measures, key=lambda m: rank[m.state])
+    ]
+    return pd.DataFrame(
+        rows, columns=["What", "Of", "Measured by", "Now", "Usual", "Alarm", "State"]
+    )
+
+
+def as_text(found: Comparison) -> str:
+    """The comparison as lines of text.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare`.
+
+    Returns
+    -------
+    str
+        For a terminal.
+    """
     head = f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, held against {found.earlier} earlier stretches and the customers of {found.window_days} days."
-    return "\n".join([head, "", as_table(found).to_string(index=False), "", *found.notes, {"calm": "Calm: nothing has moved that matters.", "watch": "Worth a look, no alarm.", "drift": "Drift: " + changed(found) + "."}[found.verdict]])
+    return "\n".join(
+        [
+            head,
+            "",
+            as_table(found).to_string(index=False),
+            "",
+            *found.notes,
+            {
+                "calm": "Calm: nothing has moved that matters.",
+                "watch": "Worth a look, no alarm.",
+                "drift": "Drift: " + changed(found) + ".",
+            }[found.verdict],
+        ]
+    )
 
-def changed(
-    found: Comparison,  # from `compare`
-) -> str:               # names, with commas
-    "What has changed beyond its alarm."
+
+def changed(found: Comparison) -> str:
+    """What has changed beyond its alarm.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare`.
+
+    Returns
+    -------
+    str
+        Names, with commas.
+    """
     return ", ".join(m.name for m in found.measures if m.state == "drift")
 
 # %% ../../nbs/06d_drift.ipynb #1adab20b
-def plot_drift(
-    found: Comparison,  # from `compare`
-) -> Any:               # a matplotlib Figure
-    "The index of every shape beside its bounds, and the shares of the segments before and after."
+def plot_drift(found: Comparison) -> Any:
+    """The index of every shape beside its bounds, and the shares of the segments before and after.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare`.
+
+    Returns
+    -------
+    Any
+        A matplotlib Figure.
+    """
     import matplotlib.pyplot as plt
+
     use_style()
     indexed = [m for m in found.measures if is_index(m)][::-1]
-    figure, axes = plt.subplots(1, 2 if found.segments else 1, figsize=(10, max(3.2, 0.26 * len(indexed) + 1)), width_ratios=[3, 2] if found.segments else None, squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        2 if found.segments else 1,
+        figsize=(10, max(3.2, 0.26 * len(indexed) + 1)),
+        width_ratios=[3, 2] if found.segments else None,
+        squeeze=False,
+    )
     left = axes[0][0]
-    left.barh([m.name.replace("_", " ") + " of a customer" * (m.name in SHAPES) for m in indexed], [m.value for m in indexed], color=[{"drift": SECOND, "watch": ACCENT}.get(m.state, PALE) for m in indexed])
+    left.barh(
+        [m.name.replace("_", " ") + " of a customer" * (m.name in SHAPES) for m in indexed],
+        [m.value for m in indexed],
+        color=[{"drift": SECOND, "watch": ACCENT}.get(m.state, PALE) for m in indexed],
+    )
     for x, word in ((WATCH, "look"), (ALARM, "alarm")):
         left.axvline(x, color=INK, lw=0.8, ls=":")
-        left.annotate(word, (x, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points", fontsize=8)
-    left.set(xlabel="Population stability index", xlim=(0, max(0.3, 1.08 * max((m.value for m in indexed), default=0))))
+        left.annotate(
+            word,
+            (x, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    left.set(
+        xlabel="Population stability index",
+        xlim=(0, max(0.3, 1.08 * max((m.value for m in indexed), default=0))),
+    )
     left.set_title("What has another shape", pad=14)
     if found.segments:
-        right, at = axes[0][1], np.arange(len(found.segments))[::-1]
-        right.barh(at + 0.2, [100 * s["before"] for s in found.segments], 0.38, color=PALE, label="before")
-        right.barh(at - 0.2, [100 * s["after"] for s in found.segments], 0.38, color=ACCENT, label="now")
-        right.set(yticks=at, yticklabels=[s["segment"] for s in found.segments], xlabel="Per cent of customers")
+        right = axes[0][1]
+        at = np.arange(len(found.segments))[::-1]
+        right.barh(
+            at + 0.2, [100 * s["before"] for s in found.segments], 0.38, color=PALE, label="before"
+        )
+        right.barh(
+            at - 0.2, [100 * s["after"] for s in found.segments], 0.38, color=ACCENT, label="now"
+        )
+        right.set(
+            yticks=at,
+            yticklabels=[s["segment"] for s in found.segments],
+            xlabel="Per cent of customers",
+        )
         right.set_title("Segments", pad=14)
         right.legend()
     return figure
 
 # %% ../../nbs/06d_drift.ipynb #f88a032e
-def write_drift(
-    found: Comparison,  # from `compare`
-    folder: Path,       # where the files go
-    title: str,         # of the page
-) -> list[Path]:        # drift.json, drift.png, drift.html
-    "Write a comparison as facts, as a picture, and as a page that needs nothing else."
-    import base64, html
+def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
+    """Write a comparison as facts, as a picture, and as a page that needs nothing else.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare`.
+    folder : Path
+        Where the files go.
+    title : str
+        Of the page.
+
+    Returns
+    -------
+    list[Path]
+        Drift.json, drift.png, drift.html.
+    """
+    import base64
+    import html
+
     save(asdict(found), folder / "drift.json")
-    with replacing(folder / "drift.png") as part: plot_drift(found).savefig(part, format="png", metadata={"Software": None})
-    __import__("matplotlib.pyplot").pyplot.close("all")
+    with replacing(folder / "drift.png") as part:
+        plot_drift(found).savefig(part, format="png", metadata={"Software": None})
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.close("all")
     picture = base64.b64encode((folder / "drift.png").read_bytes()).decode()
     body = f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} <b>{WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
-    page = ('<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>' + html.escape(title) + "</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:"
-            + INK + "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}img{max-width:100%}</style>" + body
-            + f'<img alt="Bars of the population stability index, and of the segments before and after." src="data:image/png;base64,{picture}">' + show_table(as_table(found)) + "</html>\n")
-    with replacing(folder / "drift.html") as part: part.write_text(page, encoding="utf-8")
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width"><title>'
+        + html.escape(title)
+        + "</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:"
+        + INK
+        + "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}img{max-width:100%}</style>"
+        + body
+        + f'<img alt="Bars of the population stability index, and of the segments before and after." src="data:image/png;base64,{picture}">'
+        + show_table(as_table(found))
+        + "</html>\n"
+    )
+    with replacing(folder / "drift.html") as part:
+        part.write_text(page, encoding="utf-8")
     return [folder / f"drift.{kind}" for kind in ("json", "png", "html")]
 
 # %% ../../nbs/06d_drift.ipynb #757ca42d
-def champion_run(
-    config: Config,  # whose runs
-    root: Path,      # the project's folder
-) -> tuple[Run, str | None, str]:  # the run; the version that answers, None where nothing was promoted; a sentence where the run is another one
-    "The run behind the model that answers; raises `RunError` if there is no finished run at all."
+def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
+    """The run behind the model that answers.
+
+    Parameters
+    ----------
+    config : Config
+        Whose runs.
+    root : Path
+        The project's folder.
+
+    Returns
+    -------
+    tuple[Run, str | None, str]
+        The run; the version that answers, None where nothing was promoted; a sentence where the run
+        is another one.
+
+    Raises
+    ------
+    RunError
+        If there is no finished run at all.
+    """
     home = root / "runs" / config.name
-    if not (home / "current").exists(): raise RunError(f"There is no finished run of {config.name!r} yet; run `retail-ci run --config {config.name}` first.")
+    if not (home / "current").exists():
+        raise RunError(
+            f"There is no finished run of {config.name!r} yet; run `retail-ci run --config "
+            f"{config.name}` first."
+        )
     now = Run(config, (home / "current").resolve())
     bundle = current_bundle(home / "serving")
-    if bundle is None: return now, None, "No model has been promoted yet, so the last good run is what is compared with."
+    if bundle is None:
+        return (
+            now,
+            None,
+            "No model has been promoted yet, so the last good run is what is compared with.",
+        )
     wanted = card_in(bundle).get("recommender_sha256")
-    for manifest in [now.path / "manifest.json", *sorted(home.glob("*/manifest.json"), reverse=True)]:
-        if any(a["path"] == "models/recommender.npz" and a["sha256"] == wanted for a in json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]):
+    for manifest in [
+        now.path / "manifest.json",
+        *sorted(home.glob("*/manifest.json"), reverse=True),
+    ]:
+        if any(
+            a["path"] == "models/recommender.npz" and a["sha256"] == wanted
+            for a in json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]
+        ):
             return Run(config, manifest.parent), bundle.name, ""
-    return now, bundle.name, f"The run behind {bundle.name} is no longer there (runs.keep), so the last good run stands in for it."
+    return (
+        now,
+        bundle.name,
+        f"The run behind {bundle.name} is no longer there (runs.keep), so the last good run "
+        "stands in for it.",
+    )
 
 # %% ../../nbs/06d_drift.ipynb #0c27eb20
-def read_new(
-    config: Config,     # names the columns and the rules
-    source: str,        # a file, folder, glob or FILE#TABLE; the config's own transactions if empty
-    folder: Path,       # for what is kept: new.parquet
-) -> dict:              # the books
-    "Read and clean a new month; raises `DataError` with one sentence if it cannot be read."
+def read_new(config: Config, source: str, folder: Path) -> dict:
+    """Read and clean a new month.
+
+    Parameters
+    ----------
+    config : Config
+        Names the columns and the rules.
+    source : str
+        A file, folder, glob or FILE#TABLE; the config's own transactions if empty.
+    folder : Path
+        For what is kept: new.parquet.
+
+    Returns
+    -------
+    dict
+        The books.
+
+    Raises
+    ------
+    DataError
+        With one sentence if it cannot be read.
+    """
     data = replace(config.data, transactions=source) if source else config.data
-    if source and config.data.transactions == "synthetic": data = replace(data, products=None, customers=None)
+    if source and config.data.transactions == "synthetic":
+        data = replace(data, products=None, customers=None)
     con = connect(data)
     found = open_sources(con, Run(replace(config, data=data), folder / "run"))
     main = found["transactions"]
-    result = clean(main.backend, main.table, data, found["products"].table if "products" in found else None, None, parts=main.parts)
-    if not result.facts["rows_in"]: raise DataError(f"There is nothing to compare: {source or config.data.transactions} holds no lines.")
+    result = clean(
+        main.backend,
+        main.table,
+        data,
+        found["products"].table if "products" in found else None,
+        None,
+        parts=main.parts,
+    )
+    if not result.facts["rows_in"]:
+        raise DataError(
+            f"There is nothing to compare: {source or config.data.transactions} holds no lines."
+        )
     if not result.facts["kept"]:
         why, lines = max(result.facts["by_reason"].items(), key=lambda item: item[1])
-        raise DataError(f"No line of {source or config.data.transactions} can be used; {count(lines)} of {count(result.facts['rows_in'])} were set aside as {why!r}. `retail-ci check` shows them.")
+        raise DataError(
+            f"No line of {source or config.data.transactions} can be used; {count(lines)} of "
+            f"{count(result.facts['rows_in'])} were set aside as {why!r}. `retail-ci check` shows "
+            "them."
+        )
     write_table(result.transactions, folder / "new.parquet")
     return result.facts
 
-def same_columns(
-    old: ibis.Table,  # the training data
-    new: ibis.Table,  # the new lines
-) -> ibis.Table:      # both, the columns that both have
-    "Put old and new lines under each other."
+
+def same_columns(old: ibis.Table, new: ibis.Table) -> ibis.Table:
+    """Put old and new lines under each other.
+
+    Parameters
+    ----------
+    old : ibis.Table
+        The training data.
+    new : ibis.Table
+        The new lines.
+
+    Returns
+    -------
+    ibis.Table
+        Both, the columns that both have.
+    """
     names = [c for c in old.columns if c in new.columns]
     return old.select(names).union(new.select(names).cast({c: old[c].type() for c in names}))
 
 # %% ../../nbs/06d_drift.ipynb #216dd3be
 def drift_run(
-    config: Config,        # whose model
-    root: Path,            # the project's folder
-    source: str = "",      # the new month; the config's own transactions if empty
-    since: str = "",       # the first day of the new stretch; the day after the training data if empty
-    tell: Callable[[str, int, int], None] = lambda *_: None,  # told what is being done, steps before it, and steps in all
-) -> Comparison:           # with its verdict
-    "Hold a new month against the data of the model that answers."
-    if since and (pd.isna(day := pd.to_datetime(since, format="%Y-%m-%d", errors="coerce"))): raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
-    if not source and not since and config.data.transactions == "synthetic": raise DataError("A generated shop has no new month; name a file, as in retail-ci drift january.csv, or look back with --since.")
+    config: Config,
+    root: Path,
+    source: str = "",
+    since: str = "",
+    tell: Callable[[str, int, int], None] = lambda *_: None,
+) -> Comparison:
+    """Hold a new month against the data of the model that answers.
+
+    Parameters
+    ----------
+    config : Config
+        Whose model.
+    root : Path
+        The project's folder.
+    source : str, default ""
+        The new month; the config's own transactions if empty.
+    since : str, default ""
+        The first day of the new stretch; the day after the training data if empty.
+    tell : Callable[[str, int, int], None], default lambda *_: None
+        Told what is being done, steps before it, and steps in all.
+
+    Returns
+    -------
+    Comparison
+        With its verdict.
+    """
+    if since and (pd.isna(day := pd.to_datetime(since, format="%Y-%m-%d", errors="coerce"))):
+        raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
+    if not source and not since and config.data.transactions == "synthetic":
+        raise DataError(
+            "A generated shop has no new month; name a file, as in retail-ci drift january.csv, "
+            "or look back with --since."
+        )
     run, _, note = champion_run(config, root)
     con = connect(replace(config.data, engine="duckdb"))
     with staging("retail-ci-drift") as folder:
-        old, facts, rejected = con.read_parquet(run.file("transactions")), run.read("data_metrics"), None
+        old = con.read_parquet(run.file("transactions"))
+        facts = run.read("data_metrics")
+        rejected = None
         after = pd.Timestamp(old.day.max().execute()) + pd.Timedelta(days=1)
-        start, both = day if since else after, old
+        start = day if since else after
+        both = old
         if source or not since:
             tell("reading the new lines", 0, 3)
             books = read_new(config, source, folder)
             new = con.read_parquet(folder / "new.parquet")
             last = pd.Timestamp(new.day.max().execute())
-            if last < start: raise DataError(f"There is nothing new: the lines of {source or 'the source'} end on {last:%Y-%m-%d}, and the training data on {after - pd.Timedelta(days=1):%Y-%m-%d}. Give a later month, or look back with --since.")
-            both = same_columns(old.filter(old.day < ibis.literal(min(start, after))), new.filter(new.day >= ibis.literal(min(start, after))))
+            if last < start:
+                raise DataError(
+                    f"There is nothing new: the lines of {source or 'the source'} end on "
+                    f"{last:%Y-%m-%d}, and the training data on "
+                    f"{after - pd.Timedelta(days=1):%Y-%m-%d}. Give a later month, or look back "
+                    "with --since."
+                )
+            both = same_columns(
+                old.filter(old.day < ibis.literal(min(start, after))),
+                new.filter(new.day >= ibis.literal(min(start, after))),
+            )
             rejected = tuple(f["rejected"] / max(f["rows_in"], 1) for f in (facts, books))
         model = load_model(run.file("segmentation")) if run.has("segmentation") else None
         products = con.read_parquet(run.file("products")) if run.has("products") else None
-        found = compare(both, start, config.rfm.window_days, products, model, rejected, lambda what, done, _: tell(what, done + 1, 3))
+        found = compare(
+            both,
+            start,
+            config.rfm.window_days,
+            products,
+            model,
+            rejected,
+            lambda what, done, _: tell(what, done + 1, 3),
+        )
         return replace(found, notes=[*([note] if note else []), *found.notes])
 
-def raise_alarm(
-    found: Comparison,  # from `compare`
-) -> None:
-    "Raise `DriftError`, whose exit code a scheduler knows, if the verdict is drift."
-    if found.verdict == "drift": raise DriftError(f"The new data differ from what the model has learned from: {changed(found)}. Look at the table; if the change is real, run the chain on the new data and promote the result.")
+
+def raise_alarm(found: Comparison) -> None:
+    """Raise `DriftError`, whose exit code a scheduler knows, if the verdict is drift.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare`.
+    """
+    if found.verdict == "drift":
+        raise DriftError(
+            f"The new data differ from what the model has learned from: {changed(found)}. Look at "
+            "the table; if the change is real, run the chain on the new data and promote the "
+            "result."
+        )

@@ -4,28 +4,42 @@
 
 # %% ../../nbs/06a_promotion.ipynb #1368539d
 from __future__ import annotations
+
 import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
-import numpy as np
-import pandas as pd
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
 from ..core.config import RecommenderConfig
 from ..core.errors import DataError, RetailError, RunError
-from ..core.runs import load, Run, save, sha256, to_plain
+from ..core.runs import Run, load, save, sha256, to_plain
 from ..evaluate.offline import evaluate, settings_of
-from ..recommend.base import inner_models, Recommender
+from ..recommend.base import Recommender, inner_models
 from ..recommend.content import ContentRecommender, cosines
-from ..recommend.hybrid import configured, HybridRecommender
+from ..recommend.hybrid import HybridRecommender, configured
 from ..recommend.interactions import top_k
 from ..recommend.metrics import paired_difference
-from .bundle import activate, Bundle, card_in, current_bundle, LISTS, read_stack, rollback, self_test, tidy, write_bundle
+from retail_ci.serve.bundle import (
+    LISTS,
+    Bundle,
+    activate,
+    card_in,
+    current_bundle,
+    read_stack,
+    rollback,
+    self_test,
+    tidy,
+    write_bundle,
+)
 
 # %% auto #0
 __all__ = ['NOT_WORSE', 'STABLE', 'RIVALS', 'all_lists', 'for_newcomers', 'product_neighbours', 'bundle_of_run', 'version_of',
@@ -36,40 +50,100 @@ __all__ = ['NOT_WORSE', 'STABLE', 'RIVALS', 'all_lists', 'for_newcomers', 'produ
 
 # %% ../../nbs/06a_promotion.ipynb #cc93d19c
 def all_lists(
-    model: Recommender,          # fitted
-    customers: list[str],        # whom the bundle knows
-    depth: int,                  # length of a list
-    exclude_purchased: bool,     # the discovery list
-    block: int = 5_000,          # customers at a time
-    progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all
-) -> Iterator[pd.DataFrame]:     # long tables
-    "Everybody's list."
-    for start in range(0, len(customers), block):
-        yield model.recommend(customers[start:start + block], min(depth, len(model.data_.product_ids)), exclude_purchased)
-        if progress: progress(min(start + block, len(customers)), len(customers))
+    model: Recommender,
+    customers: list[str],
+    depth: int,
+    exclude_purchased: bool,
+    block: int = 5_000,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Everybody's list.
 
-def for_newcomers(
-    model: Recommender,  # fitted
-    most: int = 200,     # length
-) -> pd.DataFrame:       # product_id, score, method, reason
-    "What somebody unknown is offered, best first."
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+    customers : list[str]
+        Whom the bundle knows.
+    depth : int
+        Length of a list.
+    exclude_purchased : bool
+        The discovery list.
+    block : int, default 5_000
+        Customers at a time.
+    progress : Callable[[int, int], None] | None, default None
+        Told customers done and customers in all.
+
+    Returns
+    -------
+    Iterator[pd.DataFrame]
+        Long tables.
+    """
+    for start in range(0, len(customers), block):
+        yield model.recommend(
+            customers[start : start + block],
+            min(depth, len(model.data_.product_ids)),
+            exclude_purchased,
+        )
+        if progress:
+            progress(min(start + block, len(customers)), len(customers))
+
+
+def for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
+    """What somebody unknown is offered, best first.
+
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+    most : int, default 200
+        Length.
+
+    Returns
+    -------
+    pd.DataFrame
+        Product_id, score, method, reason.
+    """
     nobody = "somebody new"
-    while nobody in model.data_.customer_ids: nobody += "."
-    return model.recommend([nobody], min(most, len(model.data_.product_ids)))[["product_id", "score", "method", "reason"]]
+    while nobody in model.data_.customer_ids:
+        nobody += "."
+    return model.recommend([nobody], min(most, len(model.data_.product_ids)))[
+        ["product_id", "score", "method", "reason"]
+    ]
 
 # %% ../../nbs/06a_promotion.ipynb #3165652f
 def product_neighbours(
-    model: Recommender,             # fitted
-    products: pd.DataFrame | None,  # the products table
-    k: int = 20,                    # neighbours of each
-    block: int = 512,               # products at a time
-) -> pd.DataFrame | None:           # product_id, similar_id, score, rank; None if nothing describes the products
-    "The products most like each product."
-    content = next((p for p in (model, *inner_models(model)) if isinstance(p, ContentRecommender)), None)
+    model: Recommender, products: pd.DataFrame | None, k: int = 20, block: int = 512
+) -> pd.DataFrame | None:
+    """The products most like each product.
+
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+    products : pd.DataFrame | None
+        The products table.
+    k : int, default 20
+        Neighbours of each.
+    block : int, default 512
+        Products at a time.
+
+    Returns
+    -------
+    pd.DataFrame | None
+        Product_id, similar_id, score, rank; None if nothing describes the products.
+    """
+    content = next(
+        (p for p in (model, *inner_models(model)) if isinstance(p, ContentRecommender)), None
+    )
     if content is None:
-        try: content = ContentRecommender().fit(model.data_, products)
-        except RetailError: return None
-    ids, vectors, found = model.data_.product_ids.to_numpy(), content.vectors_, []
+        try:
+            content = ContentRecommender().fit(model.data_, products)
+        except RetailError:
+            return None
+    ids = model.data_.product_ids.to_numpy()
+    vectors = content.vectors_
+    found = []
     hidden = np.zeros(len(ids), bool) if model.sensitive_ is None else model.sensitive_
     for start in range(0, len(ids), block):
         rows = np.arange(start, min(start + block, len(ids)))
@@ -77,314 +151,836 @@ def product_neighbours(
         likeness[:, hidden], likeness[np.arange(len(rows)), rows] = 0, 0
         best, values = top_k(likeness, min(k, len(ids)))
         there = best >= 0
-        found.append(pd.DataFrame({"product_id": ids[rows].repeat(there.sum(1)), "similar_id": ids[best[there]], "score": values[there].astype(float),
-                                   "rank": (np.cumsum(there, 1))[there]}))
+        found.append(
+            pd.DataFrame(
+                {
+                    "product_id": ids[rows].repeat(there.sum(1)),
+                    "similar_id": ids[best[there]],
+                    "score": values[there].astype(float),
+                    "rank": (np.cumsum(there, 1))[there],
+                }
+            )
+        )
     return pd.concat(found, ignore_index=True)
 
 # %% ../../nbs/06a_promotion.ipynb #90309c4c
 def bundle_of_run(
-    run: Run,             # a finished run
-    serving: Path,        # the folder of bundles
-    depth: int = 50,      # the longest list
-    progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all, for each of two lists
-) -> str:                 # the bundle's version
-    "Write the serving bundle of a run; nothing is written again if it is there already."
+    run: Run, serving: Path, depth: int = 50, progress: Callable[[int, int], None] | None = None
+) -> str:
+    """Write the serving bundle of a run; nothing is written again if it is there already.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    serving : Path
+        The folder of bundles.
+    depth : int, default 50
+        The longest list.
+    progress : Callable[[int, int], None] | None, default None
+        Told customers done and customers in all, for each of two lists.
+
+    Returns
+    -------
+    str
+        The bundle's version.
+    """
     arrays = run.read("recommender")
-    if "note" in arrays: raise DataError(f"The run {run.config.name!r} has no recommender to serve: {arrays['note']}.")
+    if "note" in arrays:
+        raise DataError(
+            f"The run {run.config.name!r} has no recommender to serve: {arrays['note']}."
+        )
     version = version_of(run)
-    if (serving / version).exists(): return version
-    model, products = HybridRecommender.from_arrays(arrays), run.read("products")
+    if (serving / version).exists():
+        return version
+    model = HybridRecommender.from_arrays(arrays)
+    products = run.read("products")
     customers = people_of(run, model)
     known = [c for c in customers["customer_id"] if c in model.data_.customer_ids]
     bought = model.data_.counts.tocoo()
-    pairs = pd.DataFrame({"customer_id": model.data_.customer_ids.to_numpy()[bought.row], "product_id": model.data_.product_ids.to_numpy()[bought.col]})
-    shelf = pd.DataFrame({"product_id": model.data_.product_ids}).merge(products.drop_duplicates("product_id"), on="product_id", how="left")
-    write_bundle(serving / version, {name: map(in_plain_methods, all_lists(model, known, depth, new, progress=progress)) for name, new in LISTS.items()},
-                 in_plain_methods(for_newcomers(model)), pairs, customers, shelf, product_neighbours(model, products), run.read("segment_metrics")["profiles"], card_of(run, model), version, depth)
+    pairs = pd.DataFrame(
+        {
+            "customer_id": model.data_.customer_ids.to_numpy()[bought.row],
+            "product_id": model.data_.product_ids.to_numpy()[bought.col],
+        }
+    )
+    shelf = pd.DataFrame({"product_id": model.data_.product_ids}).merge(
+        products.drop_duplicates("product_id"), on="product_id", how="left"
+    )
+    write_bundle(
+        serving / version,
+        {
+            name: map(in_plain_methods, all_lists(model, known, depth, new, progress=progress))
+            for name, new in LISTS.items()
+        },
+        in_plain_methods(for_newcomers(model)),
+        pairs,
+        customers,
+        shelf,
+        product_neighbours(model, products),
+        run.read("segment_metrics")["profiles"],
+        card_of(run, model),
+        version,
+        depth,
+    )
     return version
 
-def version_of(
-    run: Run,   # a finished run with a recommender
-) -> str:       # such as m0a1b2c3d4e
-    "The version of a run's bundle."
-    parts = [run.file(n) for n in ("recommender", "segments", "worth", "snapshots", "products", "segment_metrics", "ranking_metrics")]
-    return "m" + hashlib.sha256("".join(sha256(p) for p in parts if p.exists()).encode()).hexdigest()[:10]
+
+def version_of(run: Run) -> str:
+    """The version of a run's bundle.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run with a recommender.
+
+    Returns
+    -------
+    str
+        Such as m0a1b2c3d4e.
+    """
+    parts = [
+        run.file(n)
+        for n in (
+            "recommender",
+            "segments",
+            "worth",
+            "snapshots",
+            "products",
+            "segment_metrics",
+            "ranking_metrics",
+        )
+    ]
+    return (
+        "m"
+        + hashlib.sha256("".join(sha256(p) for p in parts if p.exists()).encode()).hexdigest()[:10]
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #634b3203
-def in_plain_methods(
-    table: pd.DataFrame,  # with `method`
-) -> pd.DataFrame:        # the same, its methods hybrid, content or popular
-    "Call whatever the promoted model has found hybrid."
-    return table.assign(method=table["method"].where(table["method"].isin(["popular", "content"]), "hybrid"))
+def in_plain_methods(table: pd.DataFrame) -> pd.DataFrame:
+    """Call whatever the promoted model has found hybrid.
 
-def people_of(
-    run: Run,            # a finished run
-    model: Recommender,  # its model
-) -> pd.DataFrame:       # customer_id, segment, scores, action, value, since
-    "What the service says about each customer; those without a segment have no scores."
+    Parameters
+    ----------
+    table : pd.DataFrame
+        With `method`.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same, its methods hybrid, content or popular.
+    """
+    return table.assign(
+        method=table["method"].where(table["method"].isin(["popular", "content"]), "hybrid")
+    )
+
+
+def people_of(run: Run, model: Recommender) -> pd.DataFrame:
+    """What the service says about each customer; those without a segment have no scores.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    model : Recommender
+        Its model.
+
+    Returns
+    -------
+    pd.DataFrame
+        Customer_id, segment, scores, action, value, since.
+    """
     people = run.read("segments")
-    if run.has("worth"): people = people.merge(run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "value"}), on="customer_id", how="left")
+    if run.has("worth"):
+        people = people.merge(
+            run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "value"}),
+            on="customer_id",
+            how="left",
+        )
     others = model.data_.customer_ids.difference(pd.Index(people["customer_id"]))
-    rest = pd.DataFrame({"customer_id": others.to_numpy(), "segment": "Unknown", "r_score": 0, "f_score": 0, "m_score": 0, "rfm_score": "", "action": ""})
+    rest = pd.DataFrame(
+        {
+            "customer_id": others.to_numpy(),
+            "segment": "Unknown",
+            "r_score": 0,
+            "f_score": 0,
+            "m_score": 0,
+            "rfm_score": "",
+            "action": "",
+        }
+    )
     since = since_when(run).to_dict()
-    return pd.concat([people, rest], ignore_index=True).assign(since=lambda t: [since.get(c, "") for c in t["customer_id"]])
+    return pd.concat([people, rest], ignore_index=True).assign(
+        since=lambda t: [since.get(c, "") for c in t["customer_id"]]
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #4281e4cf
-def since_when(
-    run: Run,         # a finished run
-) -> pd.Series:       # by customer: the first month end of the unbroken stretch in the present segment, ISO 8601
-    "Since when each customer has been in the segment of the last snapshot."
-    if not run.has("snapshots") or not len(seen := run.read("snapshots")): return pd.Series(dtype="str")
+def since_when(run: Run) -> pd.Series:
+    """Since when each customer has been in the segment of the last snapshot.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+
+    Returns
+    -------
+    pd.Series
+        By customer: the first month end of the unbroken stretch in the present segment, ISO 8601.
+    """
+    if not run.has("snapshots") or not len(seen := run.read("snapshots")):
+        return pd.Series(dtype="str")
     seen = seen.sort_values(["customer_id", "month_end"])
     changed = seen["segment"].ne(seen.groupby("customer_id")["segment"].shift())
     first = seen[changed].groupby("customer_id")["month_end"].last()
     return first.dt.strftime("%Y-%m-%d")
 
-def card_of(
-    run: Run,            # a finished run
-    model: Recommender,  # its model
-) -> dict:               # the model card
-    "What the model was trained on, how it was measured, and its limits."
-    data, ranking = run.read("data_metrics"), run.read("ranking_metrics")
+
+def card_of(run: Run, model: Recommender) -> dict:
+    """What the model was trained on, how it was measured, and its limits.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    model : Recommender
+        Its model.
+
+    Returns
+    -------
+    dict
+        The model card.
+    """
+    data = run.read("data_metrics")
+    ranking = run.read("ranking_metrics")
     production = ranking.get("production", "")
     measured = {task: ranking.get(task, {}).get(production) for task in ("any", "discovery")}
-    return to_plain({"name": run.config.name, "recipe": run.config.recommender.production, "last_date": data["last_date"], "first_date": data["first_date"],
-                     "customers": data["customers"], "products": data.get("products"), "baskets": data["baskets"], **origin_of(run),
-                     "settings": dataclasses.asdict(run.config.recommender), "recommender_sha256": sha256(run.file("recommender")), "metrics": measured, "notes": list(model.notes_),
-                     "score": "the chance of a purchase in the next 30 days" if run.config.recommender.production == "ranker" else "relative to the customer's best",
-                     "value": "expected revenue of the next 90 days", "limits": ["Lists are foreseen sales, not caused ones.", "A customer unknown to the data gets what is popular."]})
+    return to_plain(
+        {
+            "name": run.config.name,
+            "recipe": run.config.recommender.production,
+            "last_date": data["last_date"],
+            "first_date": data["first_date"],
+            "customers": data["customers"],
+            "products": data.get("products"),
+            "baskets": data["baskets"],
+            **origin_of(run),
+            "settings": dataclasses.asdict(run.config.recommender),
+            "recommender_sha256": sha256(run.file("recommender")),
+            "metrics": measured,
+            "notes": list(model.notes_),
+            "score": "the chance of a purchase in the next 30 days"
+            if run.config.recommender.production == "ranker"
+            else "relative to the customer's best",
+            "value": "expected revenue of the next 90 days",
+            "limits": [
+                "Lists are foreseen sales, not caused ones.",
+                "A customer unknown to the data gets what is popular.",
+            ],
+        }
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #4803c014
-def fingerprint(
-    facts: Any,   # what json holds
-) -> str:         # 64 hexadecimal digits
-    "The SHA-256 of facts, whatever order their keys have."
-    return hashlib.sha256(json.dumps(to_plain(facts), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def fingerprint(facts: Any) -> str:
+    """The SHA-256 of facts, whatever order their keys have.
 
-def recipe_of(
-    settings: RecommenderConfig,   # the config's section
-) -> dict:                         # model, and its settings
-    "What is fitted, read off the model itself: settings that it does not use are no part of it."
-    return {"model": settings.production, **settings_of({"m": configured(settings)})["settings"].get("m", {})}
+    Parameters
+    ----------
+    facts : Any
+        What json holds.
 
-def code_of(
-    folder: Path,   # a finished run
-) -> str:           # 64 hexadecimal digits
-    "The fingerprint of the recommender's code: the code cells of the pages 04, as executed."
-    cells = [cell for p in sorted((folder / "executed").glob("04*.ipynb")) for cell in load_cells(p)]
-    return fingerprint(["".join(c["source"]) for c in cells if c["cell_type"] == "code" and "injected-parameters" not in c["metadata"].get("tags", [])])
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(
+        json.dumps(to_plain(facts), sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()
 
-def load_cells(
-    notebook: Path,   # a notebook
-) -> list[dict]:      # its cells
-    "The cells of a notebook."
+
+def recipe_of(settings: RecommenderConfig) -> dict:
+    """What is fitted, read off the model itself: settings that it does not use are no part of it.
+
+    Parameters
+    ----------
+    settings : RecommenderConfig
+        The config's section.
+
+    Returns
+    -------
+    dict
+        Model, and its settings.
+    """
+    return {
+        "model": settings.production,
+        **settings_of({"m": configured(settings)})["settings"].get("m", {}),
+    }
+
+
+def code_of(folder: Path) -> str:
+    """The fingerprint of the recommender's code: the code cells of the pages 04, as executed.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished run.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    cells = [
+        cell for p in sorted((folder / "executed").glob("04*.ipynb")) for cell in load_cells(p)
+    ]
+    return fingerprint(
+        [
+            "".join(c["source"])
+            for c in cells
+            if c["cell_type"] == "code"
+            and "injected-parameters" not in c["metadata"].get("tags", [])
+        ]
+    )
+
+
+def load_cells(notebook: Path) -> list[dict]:
+    """The cells of a notebook.
+
+    Parameters
+    ----------
+    notebook : Path
+        A notebook.
+
+    Returns
+    -------
+    list[dict]
+        Its cells.
+    """
     return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
 
-def origin_of(
-    run: Run,   # a finished run
-) -> dict:      # run, source_hash, recipe_hash, code_hash
-    "Which run, data, recipe and code a model comes from."
+
+def origin_of(run: Run) -> dict:
+    """Which run, data, recipe and code a model comes from.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+
+    Returns
+    -------
+    dict
+        Run, source_hash, recipe_hash, code_hash.
+    """
     papers = load(run.path / "manifest.json") if (run.path / "manifest.json").exists() else {}
-    return {"run": papers.get("run", run.path.resolve().name), "source_hash": fingerprint(papers["inputs"]) if papers.get("inputs") else None,
-            "recipe_hash": fingerprint(recipe_of(run.config.recommender)), "code_hash": code_of(run.path)}
+    return {
+        "run": papers.get("run", run.path.resolve().name),
+        "source_hash": fingerprint(papers["inputs"]) if papers.get("inputs") else None,
+        "recipe_hash": fingerprint(recipe_of(run.config.recommender)),
+        "code_hash": code_of(run.path),
+    }
 
 # %% ../../nbs/06a_promotion.ipynb #901d8a44
 @dataclass(frozen=True)
 class Check:
-    "One question of the gate."
-    name: str          # what was asked
-    passed: bool       # the answer
-    found: str         # what was found
+    """One question of the gate."""
 
-NOT_WORSE, STABLE = -0.005, 0.6  # the lowest end of a paired NDCG difference; the lowest bootstrap ARI
+    name: str  # what was asked
+    passed: bool  # the answer
+    found: str  # what was found
+
+
+# the lowest end of a paired NDCG difference; the lowest bootstrap ARI
+NOT_WORSE = -0.005
+STABLE = 0.6
 RIVALS = {"any": "personal_decayed", "discovery": "recent_popularity"}
 
-def gate(
-    data: Mapping,      # metrics/data.json
-    ranking: Mapping,   # metrics/ranking.json
-    segments: Mapping,  # metrics/segments.json
-    most: float = 1.0,  # the share of lines that may be set aside
-) -> list[Check]:       # every question with its answer
-    "Whether the results of a run are good enough to answer customers."
+
+def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) -> list[Check]:
+    """Whether the results of a run are good enough to answer customers.
+
+    Parameters
+    ----------
+    data : Mapping
+        Metrics/data.json.
+    ranking : Mapping
+        Metrics/ranking.json.
+    segments : Mapping
+        Metrics/segments.json.
+    most : float, default 1.0
+        The share of lines that may be set aside.
+
+    Returns
+    -------
+    list[Check]
+        Every question with its answer.
+    """
     books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"]
-    checks = [Check("the books add up", books, f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} set aside, {data['collapsed']:,} copies"),
-              Check("few lines are set aside", data["rejected"] <= most * data["rows_in"], f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}")]
+    checks = [
+        Check(
+            "the books add up",
+            books,
+            f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} set aside, "
+            f"{data['collapsed']:,} copies",
+        ),
+        Check(
+            "few lines are set aside",
+            data["rejected"] <= most * data["rows_in"],
+            f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}",
+        ),
+    ]
     for task, rival in RIVALS.items():
-        pair = ranking.get("paired", {}).get(task, {}).get(ranking.get("production", ""), {}).get(rival, {}).get("ndcg")
-        if pair is None or pair["low"] is None: checks.append(Check(f"{task}: not worse than {rival}", True, "could not be measured"))
-        else: checks.append(Check(f"{task}: not worse than {rival}", pair["low"] >= NOT_WORSE, f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"))
+        pair = (
+            ranking.get("paired", {})
+            .get(task, {})
+            .get(ranking.get("production", ""), {})
+            .get(rival, {})
+            .get("ndcg")
+        )
+        if pair is None or pair["low"] is None:
+            checks.append(Check(f"{task}: not worse than {rival}", True, "could not be measured"))
+        else:
+            checks.append(
+                Check(
+                    f"{task}: not worse than {rival}",
+                    pair["low"] >= NOT_WORSE,
+                    f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})",
+                )
+            )
     stable = (segments.get("stability") or {}).get("value")
-    return [*checks, Check("the segments are found again", stable is None or stable >= STABLE, "could not be measured" if stable is None else f"ARI {stable:.2f}")]
+    return [
+        *checks,
+        Check(
+            "the segments are found again",
+            stable is None or stable >= STABLE,
+            "could not be measured" if stable is None else f"ARI {stable:.2f}",
+        ),
+    ]
 
 # %% ../../nbs/06a_promotion.ipynb #8eb22e2f
-def as_measured(
-    ranking: Mapping,             # metrics/ranking.json
-    settings: RecommenderConfig,  # the config's section
-) -> Check:                       # one question with its answer
-    "Whether the evaluation measured the settings that are published."
+def as_measured(ranking: Mapping, settings: RecommenderConfig) -> Check:
+    """Whether the evaluation measured the settings that are published.
+
+    Parameters
+    ----------
+    ranking : Mapping
+        Metrics/ranking.json.
+    settings : RecommenderConfig
+        The config's section.
+
+    Returns
+    -------
+    Check
+        One question with its answer.
+    """
     question = "what was measured is what answers"
     seen = ranking.get("protocol", {}).get("settings", {}).get(settings.production)
-    if seen is None: return Check(question, True, "could not be compared")
+    if seen is None:
+        return Check(question, True, "could not be compared")
     recipe = {k: v for k, v in recipe_of(settings).items() if k != "model"}
-    return Check(question, to_plain(recipe) == dict(seen), ", ".join(f"{k} {v}" for k, v in seen.items()) or settings.production)
+    return Check(
+        question,
+        to_plain(recipe) == dict(seen),
+        ", ".join(f"{k} {v}" for k, v in seen.items()) or settings.production,
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #6d8b6987
 def compare_recipes(
-    run: Run,                      # a finished run: its data decide
-    champion: RecommenderConfig,   # the recipe of the model that answers now
-    progress: Callable[[str, int, int], None] | None = None,  # called with a model's name, its number and how many there are
-) -> dict[str, dict[str, float]]:  # task: value, low, high of the difference in NDCG@10, challenger minus champion; and customers
-    "Fit two recipes before the same cut of the same data and compare them customer by customer."
+    run: Run, champion: RecommenderConfig, progress: Callable[[str, int, int], None] | None = None
+) -> dict[str, dict[str, float]]:
+    """Fit two recipes before the same cut of the same data and compare them customer by customer.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run: its data decide.
+    champion : RecommenderConfig
+        The recipe of the model that answers now.
+    progress : Callable[[str, int, int], None] | None, default None
+        Called with a model's name, its number and how many there are.
+
+    Returns
+    -------
+    dict[str, dict[str, float]]
+        Task: value, low, high of the difference in NDCG@10, challenger minus champion; and
+        customers.
+    """
     models = {"challenger": configured(run.config.recommender), "champion": configured(champion)}
-    found = evaluate(models, run.read("transactions"), run.read("products"), days=run.config.recommender.test_days, k=10, seed=run.config.seed, progress=progress)
-    pairs = {task: (scores["challenger"]["ndcg"], scores["champion"]["ndcg"]) for task, scores in found.scores.items() if scores}
-    return {task: {**paired_difference(a, b, seed=run.config.seed), "customers": len(a)} for task, (a, b) in pairs.items()}
+    found = evaluate(
+        models,
+        run.read("transactions"),
+        run.read("products"),
+        days=run.config.recommender.test_days,
+        k=10,
+        seed=run.config.seed,
+        progress=progress,
+    )
+    pairs = {
+        task: (scores["challenger"]["ndcg"], scores["champion"]["ndcg"])
+        for task, scores in found.scores.items()
+        if scores
+    }
+    return {
+        task: {**paired_difference(a, b, seed=run.config.seed), "customers": len(a)}
+        for task, (a, b) in pairs.items()
+    }
 
 # %% ../../nbs/06a_promotion.ipynb #25c04869
 def against_champion(
-    run: Run,        # a finished run
-    version: str,    # of the bundle that answers now
-    card: Mapping,   # its card
-    progress: Callable[[str, int, int], None] | None = None,  # as for `compare_recipes`
-) -> list[Check]:    # a question for each task, with its answer
-    "Whether the recipe of a run holds up against that of the model that answers now."
-    say = lambda passed, words, tasks=tuple(RIVALS): [Check(f"{task}: not worse than the recipe of {version}", passed, words) for task in tasks]
-    if "settings" not in card: return say(True, "its recipe is not recorded, so it could not be measured")
+    run: Run, version: str, card: Mapping, progress: Callable[[str, int, int], None] | None = None
+) -> list[Check]:
+    """Whether the recipe of a run holds up against that of the model that answers now.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    version : str
+        Of the bundle that answers now.
+    card : Mapping
+        Its card.
+    progress : Callable[[str, int, int], None] | None, default None
+        As for `compare_recipes`.
+
+    Returns
+    -------
+    list[Check]
+        A question for each task, with its answer.
+    """
+
+    def say(passed, words, tasks=tuple(RIVALS)):
+        return [
+            Check(f"{task}: not worse than the recipe of {version}", passed, words)
+            for task in tasks
+        ]
+
+    if "settings" not in card:
+        return say(True, "its recipe is not recorded, so it could not be measured")
     known = {f.name for f in dataclasses.fields(RecommenderConfig)}
-    champion, mine = RecommenderConfig(**{k: v for k, v in card["settings"].items() if k in known}), origin_of(run)
+    champion = RecommenderConfig(**{k: v for k, v in card["settings"].items() if k in known})
+    mine = origin_of(run)
     if fingerprint(recipe_of(champion)) == mine["recipe_hash"]:
-        if card.get("code_hash") == mine["code_hash"]: return say(True, "the same recipe; no difference by construction")
-        return say(True, "the same recipe; its code has changed since, and the old code cannot be measured here")
-    try: found = compare_recipes(run, champion, progress)
-    except DataError as e: return say(True, f"could not be measured: {e}")
-    checks = [Check(f"{t}: not worse than the recipe of {version}", d["low"] >= NOT_WORSE, f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {d['customers']:,} customers") for t, d in found.items()]
+        if card.get("code_hash") == mine["code_hash"]:
+            return say(True, "the same recipe; no difference by construction")
+        return say(
+            True,
+            "the same recipe; its code has changed since, and the old code cannot be measured here",
+        )
+    try:
+        found = compare_recipes(run, champion, progress)
+    except DataError as e:
+        return say(True, f"could not be measured: {e}")
+    checks = [
+        Check(
+            f"{t}: not worse than the recipe of {version}",
+            d["low"] >= NOT_WORSE,
+            f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {d['customers']:,} "
+            "customers",
+        )
+        for t, d in found.items()
+    ]
     return checks + say(True, "nobody to measure it on", tuple(t for t in RIVALS if t not in found))
 
 # %% ../../nbs/06a_promotion.ipynb #9274e4cc
 @contextlib.contextmanager
-def only_one(
-    serving: Path,     # the folder of bundles
-) -> Iterator[None]:   # while it is held
-    "Hold the lock of a folder of bundles; raises `RunError` if somebody else does."
+def only_one(serving: Path) -> Iterator[None]:
+    """Hold the lock of a folder of bundles.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    Iterator[None]
+        While it is held.
+
+    Raises
+    ------
+    RunError
+        If somebody else does.
+    """
     serving.mkdir(parents=True, exist_ok=True)
     with (serving / ".lock").open("w") as file:
-        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e: raise RunError(f"Another promotion is at work in {serving}. Wait until it has ended.") from e
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise RunError(
+                f"Another promotion is at work in {serving}. Wait until it has ended."
+            ) from e
         yield
 
 # %% ../../nbs/06a_promotion.ipynb #1303e809
-def append_log(
-    serving: Path,   # the folder of bundles
-    line: Mapping,   # one verdict
-) -> None:
-    "Add a line to the log, once; half a line that a dying machine has left is closed first."
-    path = serving / "log.jsonl"
-    if any(seen.get("when") == line["when"] for seen in read_log(serving)): return
-    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as log: log.write("\n" * bool(cut) + json.dumps(to_plain(line), ensure_ascii=False) + "\n")
+def append_log(serving: Path, line: Mapping) -> None:
+    """Add a line to the log, once; half a line that a dying machine has left is closed first.
 
-def read_log(
-    serving: Path,   # the folder of bundles
-) -> list[dict]:     # verdicts, the latest last
-    "What was decided, and why."
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+    line : Mapping
+        One verdict.
+    """
+    path = serving / "log.jsonl"
+    if any(seen.get("when") == line["when"] for seen in read_log(serving)):
+        return
+    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as log:
+        log.write("\n" * bool(cut) + json.dumps(to_plain(line), ensure_ascii=False) + "\n")
+
+
+def read_log(serving: Path) -> list[dict]:
+    """What was decided, and why.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    list[dict]
+        Verdicts, the latest last.
+    """
     found = []
-    for line in (serving / "log.jsonl").read_text(encoding="utf-8").splitlines() if (serving / "log.jsonl").exists() else []:
+    for line in (
+        (serving / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        if (serving / "log.jsonl").exists()
+        else []
+    ):
         with contextlib.suppress(ValueError):
-            if isinstance(verdict := json.loads(line), dict) and "version" in verdict: found.append({"when": "at an unknown time", "promoted": False} | verdict)
+            if isinstance(verdict := json.loads(line), dict) and "version" in verdict:
+                found.append({"when": "at an unknown time", "promoted": False} | verdict)
     return found
 
-def heal(
-    serving: Path,   # the folder of bundles, with its lock held
-) -> None:
-    "Bring to an end what a promotion or a rollback that was killed has left."
+
+def heal(serving: Path) -> None:
+    """Bring to an end what a promotion or a rollback that was killed has left.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles, with its lock held.
+    """
     note = serving / "pending.json"
-    if not note.exists(): return
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # a note that a failing disk has spoilt says nothing
-        line, now = load(note), current_bundle(serving)
+    if not note.exists():
+        return
+    with contextlib.suppress(
+        ValueError, KeyError, TypeError
+    ):  # a note that a failing disk has spoilt says nothing
+        line = load(note)
+        now = current_bundle(serving)
         done = now is not None and now.name == line["version"]
         append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
     note.unlink()
 
-def settle_pending(
-    serving: Path,   # the folder of bundles
-) -> None:
-    "The same for whoever only looks: where a promotion is at work, its note is its own affair."
+
+def settle_pending(serving: Path) -> None:
+    """The same for whoever only looks: where a promotion is at work, its note is its own affair.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+    """
     if (serving / "pending.json").exists():
-        with contextlib.suppress(RunError), only_one(serving): heal(serving)
+        with contextlib.suppress(RunError), only_one(serving):
+            heal(serving)
 
 # %% ../../nbs/06a_promotion.ipynb #d2b2b18a
 @contextlib.contextmanager
-def deciding(
-    serving: Path,     # the folder of bundles, with its lock held
-    line: Mapping,     # the verdict
-) -> Iterator[None]:   # while the link moves
-    "Write a verdict down before it takes effect and after; one that fails is no verdict."
+def deciding(serving: Path, line: Mapping) -> Iterator[None]:
+    """Write a verdict down before it takes effect and after; one that fails is no verdict.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles, with its lock held.
+    line : Mapping
+        The verdict.
+
+    Returns
+    -------
+    Iterator[None]
+        While the link moves.
+    """
     save(line, serving / "pending.json")
-    try: yield
-    except Exception: (serving / "pending.json").unlink(); raise
+    try:
+        yield
+    except Exception:
+        (serving / "pending.json").unlink()
+        raise
     append_log(serving, line)
     (serving / "pending.json").unlink()
 
-def stamp() -> str:  # UTC, to the microsecond, so that no two decisions share it
-    "When a decision is taken."
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1000 % 10**6:06}Z"
+
+def stamp() -> str:
+    """When a decision is taken.
+
+    Returns
+    -------
+    str
+        UTC, to the microsecond, so that no two decisions share it.
+    """
+    return (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1000 % 10**6:06}Z"
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #e13c64c8
 def promote(
-    run: Run,          # a finished run
-    serving: Path,     # the folder of bundles
-    force: str = "",   # a reason to go past the gate
-    progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all
-    tell: Callable[[str, int, int], None] | None = None,  # told what is compared: a name, its number and how many there are
-) -> tuple[bool, str, list[Check]]:  # whether it answers now, its version, and the gate's answers
-    "Make a run's model the one that answers, if it passes the gate or is forced."
+    run: Run,
+    serving: Path,
+    force: str = "",
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str, int, int], None] | None = None,
+) -> tuple[bool, str, list[Check]]:
+    """Make a run's model the one that answers, if it passes the gate or is forced.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    serving : Path
+        The folder of bundles.
+    force : str, default ""
+        A reason to go past the gate.
+    progress : Callable[[int, int], None] | None, default None
+        Told customers done and customers in all.
+    tell : Callable[[str, int, int], None] | None, default None
+        Told what is compared: a name, its number and how many there are.
+
+    Returns
+    -------
+    tuple[bool, str, list[Check]]
+        Whether it answers now, its version, and the gate's answers.
+    """
     with only_one(serving):
         heal(serving)
         tidy(serving)
-        before, ranking = current_bundle(serving), run.read("ranking_metrics")
-        checks = [*gate(run.read("data_metrics"), ranking, run.read("segment_metrics"), run.config.data.max_rejected), as_measured(ranking, run.config.recommender)]
-        if before is not None: checks += against_champion(run, before.name, card_in(before), tell)
-        wanted, version = all(c.passed for c in checks) or bool(force), ""
+        before = current_bundle(serving)
+        ranking = run.read("ranking_metrics")
+        checks = [
+            *gate(
+                run.read("data_metrics"),
+                ranking,
+                run.read("segment_metrics"),
+                run.config.data.max_rejected,
+            ),
+            as_measured(ranking, run.config.recommender),
+        ]
+        if before is not None:
+            checks += against_champion(run, before.name, card_in(before), tell)
+        wanted = all(c.passed for c in checks) or bool(force)
+        version = ""
         if wanted:
             version = bundle_of_run(run, serving, progress=progress)
             checks.append(answers_itself(serving / version))
         yes = wanted and checks[-1].passed
-        line = {"when": stamp(), **origin_of(run), "version": version, "promoted": yes, "forced": force, "before": before.name if before else None, "checks": [vars(c) for c in checks]}
-        if not yes: append_log(serving, line)
+        line = {
+            "when": stamp(),
+            **origin_of(run),
+            "version": version,
+            "promoted": yes,
+            "forced": force,
+            "before": before.name if before else None,
+            "checks": [vars(c) for c in checks],
+        }
+        if not yes:
+            append_log(serving, line)
         else:
-            with deciding(serving, line): activate(serving, version)
+            with deciding(serving, line):
+                activate(serving, version)
     return yes, version, checks
 
-def answers_itself(
-    folder: Path,   # a bundle
-) -> Check:         # one question with its answer; no force goes past it
-    "Whether a bundle answers when it is asked."
+
+def answers_itself(folder: Path) -> Check:
+    """Whether a bundle answers when it is asked.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    Check
+        One question with its answer; no force goes past it.
+    """
     question = "the bundle answers its self-test"
-    try: self_test(bundle := Bundle(folder))
-    except RunError as e: return Check(question, False, str(e))
-    return Check(question, True, f"{len(bundle.customers):,} customers, {len(bundle.products):,} products")
+    try:
+        self_test(bundle := Bundle(folder))
+    except RunError as e:
+        return Check(question, False, str(e))
+    return Check(
+        question, True, f"{len(bundle.customers):,} customers, {len(bundle.products):,} products"
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #abf3a22e
-def take_back(
-    serving: Path,      # the folder of bundles
-    reason: str = "",   # why, for the log
-) -> str:               # the version that answers now
-    "Let the model before the present one answer again; raises `RunError` if there is none."
+def take_back(serving: Path, reason: str = "") -> str:
+    """Let the model before the present one answer again.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+    reason : str, default ""
+        Why, for the log.
+
+    Returns
+    -------
+    str
+        The version that answers now.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
     with only_one(serving):
         heal(serving)
         stack = read_stack(serving)
-        line = {"when": stamp(), "version": stack[-2] if len(stack) > 1 else None, "promoted": True, "rolled_back": stack[-1] if stack else None, "reason": reason}
-        with deciding(serving, line): return rollback(serving)
+        line = {
+            "when": stamp(),
+            "version": stack[-2] if len(stack) > 1 else None,
+            "promoted": True,
+            "rolled_back": stack[-1] if stack else None,
+            "reason": reason,
+        }
+        with deciding(serving, line):
+            return rollback(serving)
 
 # %% ../../nbs/06a_promotion.ipynb #4a264f15
 def promote_first(
-    run: Run,          # a finished run
-    serving: Path,     # the folder of bundles
-    progress: Callable[[int, int], None] | None = None,  # told customers done and customers in all
-) -> str:              # a sentence; empty if a model answers already
-    "Promote a run's model where none answers yet."
-    if current_bundle(serving) is not None: return ""
-    try: yes, version, checks = promote(run, serving, progress=progress)
-    except RetailError as e: return f"No model answers yet: {e}"
-    if yes: return f"{version} answers now, the first to pass the gate; `retail-ci serve --config {run.config.name}` starts the service."
-    return "No model answers yet, since the gate says no: " + "; ".join(f"{c.name} ({c.found})" for c in checks if not c.passed) + "."
+    run: Run, serving: Path, progress: Callable[[int, int], None] | None = None
+) -> str:
+    """Promote a run's model where none answers yet.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    serving : Path
+        The folder of bundles.
+    progress : Callable[[int, int], None] | None, default None
+        Told customers done and customers in all.
+
+    Returns
+    -------
+    str
+        A sentence; empty if a model answers already.
+    """
+    if current_bundle(serving) is not None:
+        return ""
+    try:
+        yes, version, checks = promote(run, serving, progress=progress)
+    except RetailError as e:
+        return f"No model answers yet: {e}"
+    if yes:
+        return f"{version} answers now, the first to pass the gate; `retail-ci serve --config {run.config.name}` starts the service."
+    return (
+        "No model answers yet, since the gate says no: "
+        + "; ".join(f"{c.name} ({c.found})" for c in checks if not c.passed)
+        + "."
+    )

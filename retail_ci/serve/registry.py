@@ -4,24 +4,37 @@
 
 # %% ../../nbs/06c_registry.ipynb #017f655d
 from __future__ import annotations
+
 import contextlib
 import fcntl
 import importlib.metadata
 import io
 import os
-import pandas as pd
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+
 from ..core import config as core_config
 from ..core.config import Config, load_config
 from ..core.errors import ConfigError
-from ..core.runs import load, Run, staging
+from ..core.runs import Run, load, staging
 from .bundle import current_bundle, read_stack
 from .promotion import origin_of, read_log, version_of
-from .tracking import find_logged, headline, import_mlflow, log_missing, one_sentence, open_store, sqlite_file, Store, write_batch
+from retail_ci.serve.tracking import (
+    Store,
+    find_logged,
+    headline,
+    import_mlflow,
+    log_missing,
+    one_sentence,
+    open_store,
+    sqlite_file,
+    write_batch,
+)
 
 # %% auto #0
 __all__ = ['KINDS', 'SCRIPT', 'COLUMNS', 'CHOSEN_BY', 'ServedRecommender', 'ServedSegmentation', 'served', 'signature',
@@ -31,80 +44,186 @@ __all__ = ['KINDS', 'SCRIPT', 'COLUMNS', 'CHOSEN_BY', 'ServedRecommender', 'Serv
 
 # %% ../../nbs/06c_registry.ipynb #cc0efe4d
 class ServedRecommender:
-    "Customers in, lists out."
+    """Customers in, lists out."""
+
     def load_context(self, context: Any) -> None:
-        "Read the arrays."
+        """Read the arrays."""
         from retail_ci.recommend.hybrid import HybridRecommender
+
         self.model = HybridRecommender.from_arrays(load(context.artifacts["recommender"]))
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        "customer_id, product_id, score, rank, method, reason; somebody unknown gets what is popular."
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """customer_id, product_id, score, rank, method, reason; somebody unknown gets what is
+        popular.
+        """
         asked = {"k": 10, "exclude_purchased": False} | (params or {})
-        return self.model.recommend(model_input["customer_id"].tolist(), int(asked["k"]), bool(asked["exclude_purchased"]))
+        return self.model.recommend(
+            model_input["customer_id"].tolist(), int(asked["k"]), bool(asked["exclude_purchased"])
+        )
 
 # %% ../../nbs/06c_registry.ipynb #a31179b0
 class ServedSegmentation:
-    "Features in, segments out."
-    def load_context(self, context: Any) -> None:
-        "Read centres, names and words."
-        from retail_ci.customers.segmentation import load_model
-        self.model, self.currency = load_model(context.artifacts["segmentation"]), (context.model_config or {}).get("currency", "")
+    """Features in, segments out."""
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        "segment, cluster, margin, why, action; and customer_id where it was given."
+    def load_context(self, context: Any) -> None:
+        """Read centres, names and words."""
+        from retail_ci.customers.segmentation import load_model
+
+        self.model = load_model(context.artifacts["segmentation"])
+        self.currency = (context.model_config or {}).get("currency", "")
+
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """segment, cluster, margin, why, action; and customer_id where it was given."""
         from retail_ci.customers.segment_profiles import describe
-        found = describe(model_input.reset_index(drop=True), self.model, self.currency)[["segment", "cluster", "margin", "why", "action"]]
-        if "customer_id" in model_input: found.insert(0, "customer_id", model_input["customer_id"].to_numpy())
+
+        found = describe(model_input.reset_index(drop=True), self.model, self.currency)[
+            ["segment", "cluster", "margin", "why", "action"]
+        ]
+        if "customer_id" in model_input:
+            found.insert(0, "customer_id", model_input["customer_id"].to_numpy())
         return found
 
 # %% ../../nbs/06c_registry.ipynb #92bda258
-KINDS = {"segmentation": ServedSegmentation, "recommender": ServedRecommender}  # what a run registers
+KINDS = {
+    "segmentation": ServedSegmentation,
+    "recommender": ServedRecommender,
+}  # what a run registers
 SCRIPT = "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\nfrom retail_ci.serve.registry import served\n\nset_model(served({kind!r}))\n"
 
-def served(
-    kind: str,   # one of `KINDS`
-) -> Any:        # MLflow's PythonModel, empty until its arrays are read
-    "A model as MLflow wants it."
+
+def served(kind: str) -> Any:
+    """A model as MLflow wants it.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+
+    Returns
+    -------
+    Any
+        MLflow's PythonModel, empty until its arrays are read.
+    """
     from mlflow.pyfunc import PythonModel
+
     return type(KINDS[kind].__name__, (KINDS[kind], PythonModel), {})()
 
 # %% ../../nbs/06c_registry.ipynb #7c46a7a0
 COLUMNS = {  # kind: what goes in, what comes out; name: type, with "?" for what may be left out
-    "recommender": ({"customer_id": "string"}, {"customer_id": "string", "product_id": "string", "score": "double", "rank": "long", "method": "string", "reason": "string"}),
-    "segmentation": ({"customer_id": "string?", "recency": "long", "frequency": "long", "monetary": "double"},
-                     {"customer_id": "string?", "segment": "string", "cluster": "long", "margin": "double", "why": "string", "action": "string"})}
+    "recommender": (
+        {"customer_id": "string"},
+        {
+            "customer_id": "string",
+            "product_id": "string",
+            "score": "double",
+            "rank": "long",
+            "method": "string",
+            "reason": "string",
+        },
+    ),
+    "segmentation": (
+        {"customer_id": "string?", "recency": "long", "frequency": "long", "monetary": "double"},
+        {
+            "customer_id": "string?",
+            "segment": "string",
+            "cluster": "long",
+            "margin": "double",
+            "why": "string",
+            "action": "string",
+        },
+    ),
+}
 
-def signature(
-    kind: str,   # one of `KINDS`
-) -> Any:        # MLflow's ModelSignature
-    "What a model takes and gives."
+
+def signature(kind: str) -> Any:
+    """What a model takes and gives.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+
+    Returns
+    -------
+    Any
+        MLflow's ModelSignature.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    sides = [Schema([ColSpec(t.rstrip("?"), n, required=not t.endswith("?")) for n, t in side.items()]) for side in COLUMNS[kind]]
-    params = ParamSchema([ParamSpec("k", "long", 10), ParamSpec("exclude_purchased", "boolean", False)]) if kind == "recommender" else None
+
+    sides = [
+        Schema([ColSpec(t.rstrip("?"), n, required=not t.endswith("?")) for n, t in side.items()])
+        for side in COLUMNS[kind]
+    ]
+    params = (
+        ParamSchema([ParamSpec("k", "long", 10), ParamSpec("exclude_purchased", "boolean", False)])
+        if kind == "recommender"
+        else None
+    )
     return ModelSignature(*sides, params)
 
-def parts_of(
-    run: Run,    # a finished run
-    kind: str,   # one of `KINDS`
-) -> tuple[dict[str, str], pd.DataFrame] | None:  # its files by name, and an example of what goes in; None if the run has no such model
-    "What a registered model consists of."
+
+def parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None:
+    """What a registered model consists of.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    kind : str
+        One of `KINDS`.
+
+    Returns
+    -------
+    tuple[dict[str, str], pd.DataFrame] | None
+        Its files by name, and an example of what goes in; None if the run has no such model.
+    """
     features = run.read("features").sort_values("customer_id").head(2)
     if kind == "segmentation":
-        if not run.has("segmentation") or not run.has("segmentation_words"): return None
-        files = {"segmentation": str(run.file("segmentation")), "words": str(run.file("segmentation_words"))}
-        return files, features[["customer_id", "recency", "frequency", "monetary"]].astype({"recency": "int64", "frequency": "int64", "monetary": float})
-    if not run.has("recommender") or "note" in load(run.file("recommender")): return None
+        if not run.has("segmentation") or not run.has("segmentation_words"):
+            return None
+        files = {
+            "segmentation": str(run.file("segmentation")),
+            "words": str(run.file("segmentation_words")),
+        }
+        return files, features[["customer_id", "recency", "frequency", "monetary"]].astype(
+            {"recency": "int64", "frequency": "int64", "monetary": float}
+        )
+    if not run.has("recommender") or "note" in load(run.file("recommender")):
+        return None
     return {"recommender": str(run.file("recommender"))}, features[["customer_id"]]
 
-def requirements() -> list[str]:  # such as numpy==2.4.1
-    "The packages that a registered model needs, in the versions that it was learned with."
-    return [f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "joblib", "PyYAML")]
+
+def requirements() -> list[str]:
+    """The packages that a registered model needs, in the versions that it was learned with.
+
+    Returns
+    -------
+    list[str]
+        Such as numpy==2.4.1.
+    """
+    return [
+        f"{name}=={importlib.metadata.version(name)}"
+        for name in (
+            "mlflow",
+            "numpy",
+            "pandas",
+            "pyarrow",
+            "scipy",
+            "scikit-learn",
+            "joblib",
+            "PyYAML",
+        )
+    ]
 
 # %% ../../nbs/06c_registry.ipynb #5a9488aa
 @contextlib.contextmanager
 def _without_bytecode() -> Iterator[None]:
-    "Import without leaving compiled files beside the source."
+    """Import without leaving compiled files beside the source."""
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
@@ -112,175 +231,446 @@ def _without_bytecode() -> Iterator[None]:
     finally:
         sys.dont_write_bytecode = before
 
+
 @contextlib.contextmanager
-def speaking_to(
-    store: Store,      # open
-) -> Iterator[Any]:    # the module mlflow
-    "Let MLflow's own functions speak to a store, quietly, and then to what they spoke to before."
-    mlflow, names = import_mlflow(), ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+def speaking_to(store: Store) -> Iterator[Any]:
+    """Let MLflow's own functions speak to a store, quietly, and then to what they spoke to before.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+
+    Returns
+    -------
+    Iterator[Any]
+        The module mlflow.
+    """
+    mlflow = import_mlflow()
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
     before = [os.environ.get(name) for name in names]  # where MLflow keeps what it was told
-    mlflow.set_tracking_uri(store.uri), mlflow.set_registry_uri(store.uri)
+    mlflow.set_tracking_uri(store.uri)
+    mlflow.set_registry_uri(store.uri)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             with _without_bytecode():
                 yield mlflow
     finally:
-        mlflow.set_tracking_uri(before[0]), mlflow.set_registry_uri(before[1])
-        for name, value in zip(names, before): os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+        for name, value in zip(names, before):
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
-def name_of(
-    store: Store,  # open
-    kind: str,     # one of `KINDS`
-) -> str:          # such as retail-recommender
-    "The name of a registered model."
+
+def name_of(store: Store, kind: str) -> str:
+    """The name of a registered model.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    kind : str
+        One of `KINDS`.
+
+    Returns
+    -------
+    str
+        Such as retail-recommender.
+    """
     return f"{store.prefix}-{kind}"
 
 # %% ../../nbs/06c_registry.ipynb #ce8efff8
 def log_model(
-    mlflow: Any,         # the module, speaking to the store
-    store: Store,        # open
-    number: str,         # the nested run of models, in MLflow
-    run: Run,            # a finished run
-    kind: str,           # one of `KINDS`
-    files: Mapping[str, str],  # from `parts_of`
-    example: pd.DataFrame,     # from `parts_of`
-) -> str:                # where the model is, for `register_model`
-    "Put one model among the files of a run."
+    mlflow: Any,
+    store: Store,
+    number: str,
+    run: Run,
+    kind: str,
+    files: Mapping[str, str],
+    example: pd.DataFrame,
+) -> str:
+    """Put one model among the files of a run.
+
+    Parameters
+    ----------
+    mlflow : Any
+        The module, speaking to the store.
+    store : Store
+        Open.
+    number : str
+        The nested run of models, in MLflow.
+    run : Run
+        A finished run.
+    kind : str
+        One of `KINDS`.
+    files : Mapping[str, str]
+        From `parts_of`.
+    example : pd.DataFrame
+        From `parts_of`.
+
+    Returns
+    -------
+    str
+        Where the model is, for `register_model`.
+    """
     with staging("rci-model") as place:
         script = place / f"{kind}.py"
         script.write_text(SCRIPT.format(kind=kind), encoding="utf-8")
         model = store.client.create_logged_model(store.experiment, kind, source_run_id=number)
-        return mlflow.models.Model.log(None, mlflow.pyfunc, name=kind, run_id=number, model_id=model.model_id, python_model=str(script), artifacts=dict(files), signature=signature(kind), input_example=example,
-                                       pip_requirements=requirements(), code_paths=[str(Path(core_config.__file__).parents[1])], model_config={"currency": run.config.report.currency}).model_uri
+        return mlflow.models.Model.log(
+            None,
+            mlflow.pyfunc,
+            name=kind,
+            run_id=number,
+            model_id=model.model_id,
+            python_model=str(script),
+            artifacts=dict(files),
+            signature=signature(kind),
+            input_example=example,
+            pip_requirements=requirements(),
+            code_paths=[str(Path(core_config.__file__).parents[1])],
+            model_config={"currency": run.config.report.currency},
+        ).model_uri
 
-def run_of_models(
-    store: Store,   # open
-    run: Run,       # a finished run
-    parent: str,    # its number in MLflow
-) -> str:           # the number of its nested run of models, made if need be
-    "The nested run that models belong to."
-    found = store.client.search_runs([store.experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.run_name = 'models'")
-    if found: return found[0].info.run_id
-    number, wanted = store.client.create_run(store.experiment, run_name="models", tags={"mlflow.parentRunId": parent}).info.run_id, headline(run)
-    write_batch(store, number, {k: v for k, v in wanted.items() if k.partition(".")[0] in CHOSEN_BY}, {}, None)
+
+def run_of_models(store: Store, run: Run, parent: str) -> str:
+    """The nested run that models belong to.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    run : Run
+        A finished run.
+    parent : str
+        Its number in MLflow.
+
+    Returns
+    -------
+    str
+        The number of its nested run of models, made if need be.
+    """
+    found = store.client.search_runs(
+        [store.experiment],
+        f"tags.`mlflow.parentRunId` = '{parent}' and attributes.run_name = 'models'",
+    )
+    if found:
+        return found[0].info.run_id
+    number = store.client.create_run(
+        store.experiment, run_name="models", tags={"mlflow.parentRunId": parent}
+    ).info.run_id
+    wanted = headline(run)
+    write_batch(
+        store,
+        number,
+        {k: v for k, v in wanted.items() if k.partition(".")[0] in CHOSEN_BY},
+        {},
+        None,
+    )
     return number
 
-CHOSEN_BY = ("any/ndcg", "any/hit_rate", "discovery/ndcg", "discovery/hit_rate", "segments/stability", "segments/silhouette", "data/customers")  # the numbers on a model's page
+
+CHOSEN_BY = (
+    "any/ndcg",
+    "any/hit_rate",
+    "discovery/ndcg",
+    "discovery/hit_rate",
+    "segments/stability",
+    "segments/silhouette",
+    "data/customers",
+)  # the numbers on a model's page
 
 # %% ../../nbs/06c_registry.ipynb #b05a3f64
-def register(
-    store: Store,   # open
-    folder: Path,   # a finished run
-    number: str,    # its number in MLflow
-) -> dict[str, str]:  # kind: version, of what the run has
-    "Register the models of a run, each once, and call them challenger."
-    run, client, done = Run(load_config(folder / "config.yaml"), folder), store.client, {}
-    marks = {"config": run.config.name, "mlflow_run": number, "bundle": version_of(run) if run.has("recommender") else "", **{k: str(v) for k, v in origin_of(run).items() if v}}
+def register(store: Store, folder: Path, number: str) -> dict[str, str]:
+    """Register the models of a run, each once, and call them challenger.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    folder : Path
+        A finished run.
+    number : str
+        Its number in MLflow.
+
+    Returns
+    -------
+    dict[str, str]
+        Kind: version, of what the run has.
+    """
+    run = Run(load_config(folder / "config.yaml"), folder)
+    client = store.client
+    done = {}
+    marks = {
+        "config": run.config.name,
+        "mlflow_run": number,
+        "bundle": version_of(run) if run.has("recommender") else "",
+        **{k: str(v) for k, v in origin_of(run).items() if v},
+    }
     place = run_of_models(store, run, number)
     for kind in KINDS:
-        seen = client.search_model_versions(f"name = '{name_of(store, kind)}' and run_id = '{place}'")
-        if seen: done[kind] = str(max(int(v.version) for v in seen)); continue
-        if (parts := parts_of(run, kind)) is None: continue
+        seen = client.search_model_versions(
+            f"name = '{name_of(store, kind)}' and run_id = '{place}'"
+        )
+        if seen:
+            done[kind] = str(max(int(v.version) for v in seen))
+            continue
+        if (parts := parts_of(run, kind)) is None:
+            continue
         with speaking_to(store) as mlflow:
-            done[kind] = str(mlflow.register_model(log_model(mlflow, store, place, run, kind, *parts), name_of(store, kind), await_registration_for=0, tags=marks).version)
-    if client.get_run(place).info.status != "FINISHED": client.set_terminated(place, "FINISHED")
-    for kind, version in done.items(): set_alias(store, kind, "challenger", version, run.config.name)
+            done[kind] = str(
+                mlflow.register_model(
+                    log_model(mlflow, store, place, run, kind, *parts),
+                    name_of(store, kind),
+                    await_registration_for=0,
+                    tags=marks,
+                ).version
+            )
+    if client.get_run(place).info.status != "FINISHED":
+        client.set_terminated(place, "FINISHED")
+    for kind, version in done.items():
+        set_alias(store, kind, "challenger", version, run.config.name)
     return done
 
 # %% ../../nbs/06c_registry.ipynb #68b34680
-def set_alias(
-    store: Store,     # open
-    kind: str,        # one of `KINDS`
-    alias: str,       # "champion" or "challenger"
-    version: str | None,  # the version that is to have it; None if nobody is
-    config: str,      # the config's name
-) -> str:             # a sentence if the alias is somebody else's; empty otherwise
-    "Move an alias, if it is ours to move."
-    name, held = name_of(store, kind), holder(store, kind, alias)
+def set_alias(store: Store, kind: str, alias: str, version: str | None, config: str) -> str:
+    """Move an alias, if it is ours to move.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    kind : str
+        One of `KINDS`.
+    alias : str
+        "champion" or "challenger".
+    version : str | None
+        The version that is to have it; None if nobody is.
+    config : str
+        The config's name.
+
+    Returns
+    -------
+    str
+        A sentence if the alias is somebody else's; empty otherwise.
+    """
+    name = name_of(store, kind)
+    held = holder(store, kind, alias)
     if held is not None and held.tags.get("config") != config:
         return f"The alias {alias} of {name} belongs to the config {held.tags.get('config')!r} and was left alone; set mlflow.prefix to give {config!r} models of its own."
-    if version is None and held is not None: store.client.delete_registered_model_alias(name, alias)
-    if version is not None and (held is None or str(held.version) != version): store.client.set_registered_model_alias(name, alias, version)
+    if version is None and held is not None:
+        store.client.delete_registered_model_alias(name, alias)
+    if version is not None and (held is None or str(held.version) != version):
+        store.client.set_registered_model_alias(name, alias, version)
     return ""
 
-def holder(
-    store: Store,     # open
-    kind: str,        # one of `KINDS`
-    alias: str,       # "champion" or "challenger"
-) -> Any | None:      # MLflow's ModelVersion
-    "The version that has an alias."
-    try: return store.client.get_model_version_by_alias(name_of(store, kind), alias)
+
+def holder(store: Store, kind: str, alias: str) -> Any | None:
+    """The version that has an alias.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    kind : str
+        One of `KINDS`.
+    alias : str
+        "champion" or "challenger".
+
+    Returns
+    -------
+    Any | None
+        MLflow's ModelVersion.
+    """
+    try:
+        return store.client.get_model_version_by_alias(name_of(store, kind), alias)
     except Exception as e:
-        if type(e).__module__.startswith("mlflow") and ("not found" in str(e).lower() or "INVALID_PARAMETER" in str(getattr(e, "error_code", ""))): return None
+        if type(e).__module__.startswith("mlflow") and (
+            "not found" in str(e).lower()
+            or "INVALID_PARAMETER" in str(getattr(e, "error_code", ""))
+        ):
+            return None
         raise
 
 # %% ../../nbs/06c_registry.ipynb #7c192f35
-def follow(
-    store: Store,     # open
-    serving: Path,    # the folder of bundles: the truth
-    config: str,      # the config's name
-) -> list[str]:       # sentences about what could not be done
-    "Let the alias champion follow the bundle that answers, and note the verdicts on the versions."
-    now, notes = current_bundle(serving), []
+def follow(store: Store, serving: Path, config: str) -> list[str]:
+    """Let the alias champion follow the bundle that answers, and note the verdicts on the versions.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    serving : Path
+        The folder of bundles: the truth.
+    config : str
+        The config's name.
+
+    Returns
+    -------
+    list[str]
+        Sentences about what could not be done.
+    """
+    now = current_bundle(serving)
+    notes = []
     for kind in KINDS:
-        mine = [v for v in store.client.search_model_versions(f"name = '{name_of(store, kind)}'") if v.tags.get("config") == config]
+        mine = [
+            v
+            for v in store.client.search_model_versions(f"name = '{name_of(store, kind)}'")
+            if v.tags.get("config") == config
+        ]
         note_verdicts(store, mine, read_log(serving)[-5:])
-        fit = [v for v in mine if now is not None and v.tags.get("bundle") == now.name and still_there(store, v)]
+        fit = [
+            v
+            for v in mine
+            if now is not None and v.tags.get("bundle") == now.name and still_there(store, v)
+        ]
         held = holder(store, kind, "champion")
-        if held is not None and any(str(v.version) == str(held.version) for v in fit): continue
+        if held is not None and any(str(v.version) == str(held.version) for v in fit):
+            continue
         newest = str(max(int(v.version) for v in fit)) if fit else None
         if newest is None and now is not None:
-            notes.append(f"The {kind} of {now.name}, which answers, is not in the registry any more, so there is no {name_of(store, kind)}@champion; answers come from the bundle and are not affected.")
+            notes.append(
+                f"The {kind} of {now.name}, which answers, is not in the registry any more, so "
+                f"there is no {name_of(store, kind)}@champion; answers come from the bundle and "
+                "are not affected."
+            )
         notes.append(set_alias(store, kind, "champion", newest, config))
     return [n for n in dict.fromkeys(notes) if n]
 
-def still_there(
-    store: Store,   # open
-    version: Any,   # MLflow's ModelVersion
-) -> bool:          # true for a server: it looks after its files itself
-    "Whether the files of a version are where MLflow looks for them."
-    if sqlite_file(store.uri) is None: return True
-    place = store.client.get_logged_model(version.source.rpartition("/")[2]).artifact_location if version.source.startswith("models:/") else version.source
+
+def still_there(store: Store, version: Any) -> bool:
+    """Whether the files of a version are where MLflow looks for them.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    version : Any
+        MLflow's ModelVersion.
+
+    Returns
+    -------
+    bool
+        True for a server: it looks after its files itself.
+    """
+    if sqlite_file(store.uri) is None:
+        return True
+    place = (
+        store.client.get_logged_model(version.source.rpartition("/")[2]).artifact_location
+        if version.source.startswith("models:/")
+        else version.source
+    )
     return Path(place.removeprefix("file://")).exists()
 
-def note_verdicts(
-    store: Store,              # open
-    versions: Sequence[Any],   # MLflow's ModelVersions
-    lines: Sequence[Mapping],  # of the log of promotions
-) -> None:
-    "Write on each version what the gate said last."
+
+def note_verdicts(store: Store, versions: Sequence[Any], lines: Sequence[Mapping]) -> None:
+    """Write on each version what the gate said last.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    versions : Sequence[Any]
+        MLflow's ModelVersions.
+    lines : Sequence[Mapping]
+        Of the log of promotions.
+    """
     for line in lines:
-        if "checks" not in line: continue
-        word = "interrupted" if line.get("interrupted") else f"forced: {line['forced']}" if line["forced"] else "passed" if line["promoted"] else "refused"
-        text = "\n".join([f"{word} ({line['when']})", *(f"{'yes' if c['passed'] else 'NO'}  {c['name']}: {c['found']}" for c in line["checks"])])
+        if "checks" not in line:
+            continue
+        word = (
+            "interrupted"
+            if line.get("interrupted")
+            else f"forced: {line['forced']}"
+            if line["forced"]
+            else "passed"
+            if line["promoted"]
+            else "refused"
+        )
+        text = "\n".join(
+            [
+                f"{word} ({line['when']})",
+                *(
+                    f"{'yes' if c['passed'] else 'NO'}  {c['name']}: {c['found']}"
+                    for c in line["checks"]
+                ),
+            ]
+        )
         for v in versions:
-            if v.tags.get("run") == line["run"] and v.tags.get("verdict") != text[:5000]: store.client.set_model_version_tag(v.name, str(v.version), "verdict", text[:5000]); v.tags["verdict"] = text[:5000]
+            if v.tags.get("run") == line["run"] and v.tags.get("verdict") != text[:5000]:
+                store.client.set_model_version_tag(v.name, str(v.version), "verdict", text[:5000])
+                v.tags["verdict"] = text[:5000]
 
 # %% ../../nbs/06c_registry.ipynb #feab1391
 def write_down(
-    config: Config,   # whose runs
-    home: Path,       # runs/<name>
-    progress: Callable[[str], None] = lambda words: None,  # told what is being done
-) -> list[str]:       # sentences for the user
-    "Bring tracking and registry up to date; raises `RunError` with one sentence if they cannot be used."
-    with taking_turns(home): return write_down_alone(config, home, progress)
+    config: Config, home: Path, progress: Callable[[str], None] = lambda words: None
+) -> list[str]:
+    """Bring tracking and registry up to date.
+
+    Parameters
+    ----------
+    config : Config
+        Whose runs.
+    home : Path
+        Runs/<name>.
+    progress : Callable[[str], None], default lambda words: None
+        Told what is being done.
+
+    Returns
+    -------
+    list[str]
+        Sentences for the user.
+
+    Raises
+    ------
+    RunError
+        With one sentence if they cannot be used.
+    """
+    with taking_turns(home):
+        return write_down_alone(config, home, progress)
+
 
 @contextlib.contextmanager
-def taking_turns(
-    home: Path,          # runs/<name>
-) -> Iterator[None]:     # while nobody else writes
-    "Let one process at a time write the runs of a config down, so that none is written twice."
+def taking_turns(home: Path) -> Iterator[None]:
+    """Let one process at a time write the runs of a config down, so that none is written twice.
+
+    Parameters
+    ----------
+    home : Path
+        Runs/<name>.
+
+    Returns
+    -------
+    Iterator[None]
+        While nobody else writes.
+    """
     with open(home / ".mlflow.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
-def write_down_alone(
-    config: Config,   # whose runs
-    home: Path,       # runs/<name>
-    progress: Callable[[str], None],  # told what is being done
-) -> list[str]:       # sentences for the user
-    "The work of `write_down`."
+
+def write_down_alone(config: Config, home: Path, progress: Callable[[str], None]) -> list[str]:
+    """The work of `write_down`.
+
+    Parameters
+    ----------
+    config : Config
+        Whose runs.
+    home : Path
+        Runs/<name>.
+    progress : Callable[[str], None]
+        Told what is being done.
+
+    Returns
+    -------
+    list[str]
+        Sentences for the user.
+    """
     store = open_store(config, home, create=True)
     notes = [store.note] if store.note else []
     log_missing(store, home, progress)
@@ -288,47 +678,156 @@ def write_down_alone(
         if (home / "current").exists():
             folder = (home / "current").resolve()
             progress("models")
-            if number := find_logged(store, folder.name): register(store, folder, number)
+            if number := find_logged(store, folder.name):
+                register(store, folder, number)
         return notes + follow(store, home / "serving", config.name)
 
 # %% ../../nbs/06c_registry.ipynb #dad042b1
-def list_models(
-    store: Store,    # open
-    serving: Path,   # the folder of bundles
-    config: str,     # the config's name
-) -> pd.DataFrame:   # version, run, bundle, data, recipe, aliases, verdict, serves; the latest first
-    "The registered recommenders of a config."
+def list_models(store: Store, serving: Path, config: str) -> pd.DataFrame:
+    """The registered recommenders of a config.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    serving : Path
+        The folder of bundles.
+    config : str
+        The config's name.
+
+    Returns
+    -------
+    pd.DataFrame
+        Version, run, bundle, data, recipe, aliases, verdict, serves; the latest first.
+    """
     with one_sentence(store.uri):
         found = store.client.search_model_versions(f"name = '{name_of(store, 'recommender')}'")
-        held = {str(v.version): a for a in ("challenger", "champion") if (v := holder(store, "recommender", a)) is not None}
-        held |= {v: "challenger, champion" for v in held if all((h := holder(store, "recommender", a)) is not None and str(h.version) == v for a in ("challenger", "champion"))}
+        held = {
+            str(v.version): a
+            for a in ("challenger", "champion")
+            if (v := holder(store, "recommender", a)) is not None
+        }
+        held |= {
+            v: "challenger, champion"
+            for v in held
+            if all(
+                (h := holder(store, "recommender", a)) is not None and str(h.version) == v
+                for a in ("challenger", "champion")
+            )
+        }
     now = read_stack(serving)[-1:]
-    rows = [{"version": int(v.version), "run": v.tags.get("run", ""), "bundle": v.tags.get("bundle", ""), "data": v.tags.get("source_hash", "")[:10], "recipe": v.tags.get("recipe_hash", "")[:10],
-             "aliases": held.get(str(v.version), ""), "verdict": v.tags.get("verdict", "").partition("\n")[0].partition(" (2")[0], "serves": "now" if [v.tags.get("bundle")] == now else ""} for v in found if v.tags.get("config") == config]
-    return pd.DataFrame(sorted(rows, key=lambda r: -r["version"]), columns=["version", "run", "bundle", "data", "recipe", "aliases", "verdict", "serves"])
+    rows = [
+        {
+            "version": int(v.version),
+            "run": v.tags.get("run", ""),
+            "bundle": v.tags.get("bundle", ""),
+            "data": v.tags.get("source_hash", "")[:10],
+            "recipe": v.tags.get("recipe_hash", "")[:10],
+            "aliases": held.get(str(v.version), ""),
+            "verdict": v.tags.get("verdict", "").partition("\n")[0].partition(" (2")[0],
+            "serves": "now" if [v.tags.get("bundle")] == now else "",
+        }
+        for v in found
+        if v.tags.get("config") == config
+    ]
+    return pd.DataFrame(
+        sorted(rows, key=lambda r: -r["version"]),
+        columns=["version", "run", "bundle", "data", "recipe", "aliases", "verdict", "serves"],
+    )
 
-def pick_version(
-    store: Store,    # open
-    which: str,      # "champion", "challenger", a version's number, a bundle or a run
-    config: str,     # the config's name
-) -> Any:            # MLflow's ModelVersion
-    "Find one registered recommender; raises `ConfigError` if it is not there."
+
+def pick_version(store: Store, which: str, config: str) -> Any:
+    """Find one registered recommender.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    which : str
+        "champion", "challenger", a version's number, a bundle or a run.
+    config : str
+        The config's name.
+
+    Returns
+    -------
+    Any
+        MLflow's ModelVersion.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there.
+    """
     with one_sentence(store.uri):
-        if which in ("champion", "challenger"): found = [v for v in [holder(store, "recommender", which)] if v is not None]
-        else: found = [v for v in store.client.search_model_versions(f"name = '{name_of(store, 'recommender')}'")
-                       if v.tags.get("config") == config and (which == str(v.version) or which == v.tags.get("bundle") or v.tags.get("run", "").startswith(which))]
-    if not found: raise ConfigError(f"There is no registered model {which!r}; give champion, challenger, a version, a bundle or a run, as `retail-ci models list` shows them.")
+        if which in ("champion", "challenger"):
+            found = [v for v in [holder(store, "recommender", which)] if v is not None]
+        else:
+            found = [
+                v
+                for v in store.client.search_model_versions(
+                    f"name = '{name_of(store, 'recommender')}'"
+                )
+                if v.tags.get("config") == config
+                and (
+                    which == str(v.version)
+                    or which == v.tags.get("bundle")
+                    or v.tags.get("run", "").startswith(which)
+                )
+            ]
+    if not found:
+        raise ConfigError(
+            f"There is no registered model {which!r}; give champion, challenger, a version, a "
+            "bundle or a run, as `retail-ci models list` shows them."
+        )
     return max(found, key=lambda v: int(v.version))
 
 # %% ../../nbs/06c_registry.ipynb #58534348
-def model_text(
-    store: Store,    # open
-    version: Any,    # MLflow's ModelVersion
-) -> str:            # for a terminal
-    "One registered model in full: where it comes from, what it reached, what the gate said, how to load it."
-    with one_sentence(store.uri): metrics = store.client.get_run(version.tags.get("mlflow_run") or version.run_id).data.metrics
-    marks = {k: version.tags.get(k) for k in ("config", "run", "bundle", "source_hash", "recipe_hash", "code_hash") if version.tags.get(k)}
-    reached = [f"  {k:<40}{metrics[k]:.3f} ({metrics[f'{k}.low']:.3f} to {metrics[f'{k}.high']:.3f})" for k in sorted(metrics) if f"{k}.low" in metrics and f"{k}.high" in metrics and ("ndcg" in k or "hit_rate" in k or "stability" in k)]
+def model_text(store: Store, version: Any) -> str:
+    """One registered model in full: where it comes from, what it reached, what the gate said, how
+    to load it.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    version : Any
+        MLflow's ModelVersion.
+
+    Returns
+    -------
+    str
+        For a terminal.
+    """
+    with one_sentence(store.uri):
+        metrics = store.client.get_run(
+            version.tags.get("mlflow_run") or version.run_id
+        ).data.metrics
+    marks = {
+        k: version.tags.get(k)
+        for k in ("config", "run", "bundle", "source_hash", "recipe_hash", "code_hash")
+        if version.tags.get(k)
+    }
+    reached = [
+        f"  {k:<40}{metrics[k]:.3f} ({metrics[f'{k}.low']:.3f} to {metrics[f'{k}.high']:.3f})"
+        for k in sorted(metrics)
+        if f"{k}.low" in metrics
+        and f"{k}.high" in metrics
+        and ("ndcg" in k or "hit_rate" in k or "stability" in k)
+    ]
     verdict = version.tags.get("verdict", "not asked yet")
-    return "\n".join([f"{version.name}, version {version.version}", *(f"  {k:<14}{v}" for k, v in marks.items()), "", "What it reached:", *reached, "", "The gate:", *(f"  {line}" for line in verdict.split("\n")), "",
-                      "To load it:", f"  MLFLOW_TRACKING_URI={store.uri if sqlite_file(store.uri) else 'the server'}", f"  mlflow.pyfunc.load_model(\"models:/{version.name}/{version.version}\")"])
+    return "\n".join(
+        [
+            f"{version.name}, version {version.version}",
+            *(f"  {k:<14}{v}" for k, v in marks.items()),
+            "",
+            "What it reached:",
+            *reached,
+            "",
+            "The gate:",
+            *(f"  {line}" for line in verdict.split("\n")),
+            "",
+            "To load it:",
+            f"  MLFLOW_TRACKING_URI={store.uri if sqlite_file(store.uri) else 'the server'}",
+            f'  mlflow.pyfunc.load_model("models:/{version.name}/{version.version}")',
+        ]
+    )

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/06b_tracking.ipynb #668d87b5
 from __future__ import annotations
+
 import contextlib
 import datetime
 import fcntl
@@ -20,9 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 from ..core.config import Config, find_root, load_config
-from ..core.errors import ConfigError, one_line, RunError
-from ..core.runs import ARTEFACTS, load, Run
+from ..core.errors import ConfigError, RunError, one_line
+from ..core.runs import ARTEFACTS, Run, load
 from .promotion import origin_of
 
 # %% auto #0
@@ -33,329 +35,870 @@ __all__ = ['QUIET', 'FOREIGN', 'ARTIFACT_ROOT', 'tracking_uri', 'shown', 'sqlite
            'Comparison', 'compare_runs', 'latest_of', 'comparison', 'comparison_text']
 
 # %% ../../nbs/06b_tracking.ipynb #b8dcac89
-def tracking_uri(
-    config: Config,   # says where, or nothing
-    home: Path,       # runs/<name>
-) -> str:             # for MLflow
-    "The place where runs are written down: the config's, the environment's, or a file beside the runs; raises `ConfigError` for an unset variable."
-    uri = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+def tracking_uri(config: Config, home: Path) -> str:
+    """The place where runs are written down: the config's, the environment's, or a file beside the
+    runs.
+
+    Parameters
+    ----------
+    config : Config
+        Says where, or nothing.
+    home : Path
+        Runs/<name>.
+
+    Returns
+    -------
+    str
+        For MLflow.
+
+    Raises
+    ------
+    ConfigError
+        For an unset variable.
+    """
+    uri = (
+        config.mlflow.tracking_uri
+        or os.environ.get("MLFLOW_TRACKING_URI")
+        or f"sqlite:///{(home / 'mlflow.db').resolve()}"
+    )
     for name in re.findall(r"\$\{(\w+)\}", uri):
-        if name not in os.environ: raise ConfigError(f"mlflow.tracking_uri names the environment variable {name}, which is not set; set it, or correct the config.")
+        if name not in os.environ:
+            raise ConfigError(
+                f"mlflow.tracking_uri names the environment variable {name}, which is not set; "
+                "set it, or correct the config."
+            )
     if not re.match(r"\w+(\+\w+)?://|databricks", uri) or uri.startswith("file:"):
-        raise ConfigError(f"MLFLOW_TRACKING_URI must be a server or a database, such as http://host:5000 or sqlite:////path/mlflow.db, found {uri!r}; folders of files have no registry.")
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI must be a server or a database, such as http://host:5000 or "
+            f"sqlite:////path/mlflow.db, found {uri!r}; folders of files have no registry."
+        )
     return re.sub(r"\$\{(\w+)\}", lambda m: urllib.parse.quote(os.environ[m[1]], safe=""), uri)
 
-def shown(
-    uri: str,   # any
-) -> str:       # without a user and a password
-    "A place as it may be shown."
+
+def shown(uri: str) -> str:
+    """A place as it may be shown.
+
+    Parameters
+    ----------
+    uri : str
+        Any.
+
+    Returns
+    -------
+    str
+        Without a user and a password.
+    """
     return re.sub(r"//[^/@]*@", "//", uri)
 
-def sqlite_file(
-    uri: str,       # any
-) -> Path | None:   # None if it is no SQLite database
-    "The file of a SQLite database."
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite database.
+
+    Parameters
+    ----------
+    uri : str
+        Any.
+
+    Returns
+    -------
+    Path | None
+        None if it is no SQLite database.
+    """
     found = re.match(r"sqlite(?:\+\w+)?:///(?:file:)?([^?]*)", uri)
     return Path(found[1]) if found else None
 
 # %% ../../nbs/06b_tracking.ipynb #622dbc52
-def check_database(
-    uri: str,                # sqlite:///...
-    create: bool = False,    # whether a new one may be made
-) -> None:
-    "Raise `RunError` with one sentence if a SQLite database cannot be written to."
-    path, query = sqlite_file(uri), urllib.parse.urlsplit(uri).query
-    if not path.exists() and not create: raise RunError(f"Nothing has been written down yet: there is no tracking database at {path}. `retail-ci run` makes one.")
+def check_database(uri: str, create: bool = False) -> None:
+    """Raise `RunError` with one sentence if a SQLite database cannot be written to.
+
+    Parameters
+    ----------
+    uri : str
+        Sqlite:///.
+    create : bool, default False
+        Whether a new one may be made.
+    """
+    path = sqlite_file(uri)
+    query = urllib.parse.urlsplit(uri).query
+    if not path.exists() and not create:
+        raise RunError(
+            f"Nothing has been written down yet: there is no tracking database at {path}. "
+            "`retail-ci run` makes one."
+        )
     what = "close it or wait, and try again"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?{query}", uri=True, timeout=5)) as db: db.execute("BEGIN IMMEDIATE"), db.execute("PRAGMA user_version = 0"), db.rollback()
+        with contextlib.closing(
+            sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?{query}", uri=True, timeout=5)
+        ) as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("PRAGMA user_version = 0")
+            db.rollback()
     except sqlite3.Error as e:
-        if "locked" in str(e): raise RunError(f"The tracking database {path} is locked by another program; {what}.") from e
-        if "readonly" in str(e): raise RunError(f"The tracking database {path} is read-only; correct its permissions.") from e
-        if "not a database" in str(e): raise RunError(f"The file {path} is no SQLite database; move it away, and the next run makes a new one.") from e
-        raise RunError(f"The tracking database {path} cannot be opened ({one_line(e)}); correct mlflow.tracking_uri or the permissions of its folder.") from e
-    except OSError as e: raise RunError(f"The tracking database {path} cannot be made: {e.strerror}; correct mlflow.tracking_uri or the permissions of its folder.") from e
+        if "locked" in str(e):
+            raise RunError(
+                f"The tracking database {path} is locked by another program; {what}."
+            ) from e
+        if "readonly" in str(e):
+            raise RunError(
+                f"The tracking database {path} is read-only; correct its permissions."
+            ) from e
+        if "not a database" in str(e):
+            raise RunError(
+                f"The file {path} is no SQLite database; move it away, and the next run makes a "
+                "new one."
+            ) from e
+        raise RunError(
+            f"The tracking database {path} cannot be opened ({one_line(e)}); correct "
+            "mlflow.tracking_uri or the permissions of its folder."
+        ) from e
+    except OSError as e:
+        raise RunError(
+            f"The tracking database {path} cannot be made: {e.strerror}; correct "
+            "mlflow.tracking_uri or the permissions of its folder."
+        ) from e
 
 # %% ../../nbs/06b_tracking.ipynb #7608aa0d
-def with_driver(
-    uri: str,   # any
-) -> str:       # the same; PostgreSQL with the driver that comes with the extra `sql`
-    "Name the driver of a database whose address leaves it open."
+def with_driver(uri: str) -> str:
+    """Name the driver of a database whose address leaves it open.
+
+    Parameters
+    ----------
+    uri : str
+        Any.
+
+    Returns
+    -------
+    str
+        The same; PostgreSQL with the driver that comes with the extra `sql`.
+    """
     return re.sub(r"^postgresql://", "postgresql+psycopg://", uri)
 
-def ask_database(
-    uri: str,   # of a database server
-) -> None:      # raises what the driver or SQLAlchemy raise
-    "Connect once, and for ten seconds at most."
+
+def ask_database(uri: str) -> None:
+    """Connect once, and for ten seconds at most.
+
+    Raises what the driver or SQLAlchemy raise.
+
+    Parameters
+    ----------
+    uri : str
+        Of a database server.
+    """
     import sqlalchemy
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 10} if uri.startswith("postgresql") else {})
+
+    engine = sqlalchemy.create_engine(
+        uri,
+        poolclass=sqlalchemy.NullPool,
+        connect_args={"connect_timeout": 10} if uri.startswith("postgresql") else {},
+    )
     engine.connect().close()
 
-def in_words(
-    error: Exception,   # of a driver
-) -> str:               # at most 300 characters
-    "What an error says, without what only a programmer can use."
-    words = re.sub(r"^\([\w.]+\) |\(Background on this error at: \S*\)|\[SQL:.*", "", " ".join(str(error).split()))
+
+def in_words(error: Exception) -> str:
+    """What an error says, without what only a programmer can use.
+
+    Parameters
+    ----------
+    error : Exception
+        Of a driver.
+
+    Returns
+    -------
+    str
+        At most 300 characters.
+    """
+    words = re.sub(
+        r"^\([\w.]+\) |\(Background on this error at: \S*\)|\[SQL:.*",
+        "",
+        " ".join(str(error).split()),
+    )
     return re.sub(r"^.*\bFATAL: +", "", words).strip()[:300].rstrip(". ")
 
 # %% ../../nbs/06b_tracking.ipynb #eb4e79da
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "GIT_PYTHON_REFRESH": "quiet",
-         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
 
-def installed() -> bool:  # whether it can be imported
-    "Whether MLflow is there; it is not imported."
+
+def installed() -> bool:
+    """Whether MLflow is there; it is not imported.
+
+    Returns
+    -------
+    bool
+        Whether it can be imported.
+    """
     return importlib.util.find_spec("mlflow") is not None
 
-def import_mlflow() -> Any:  # the module
-    "MLflow, imported when it is needed; raises `ConfigError` that says what to install."
-    if not installed(): raise ConfigError("MLflow is not installed; install it with `pip install retail-ci[mlops]`.")
-    for name, value in QUIET.items(): os.environ.setdefault(name, value)
+
+def import_mlflow() -> Any:
+    """MLflow, imported when it is needed.
+
+    Returns
+    -------
+    Any
+        The module.
+
+    Raises
+    ------
+    ConfigError
+        That says what to install.
+    """
+    if not installed():
+        raise ConfigError(
+            "MLflow is not installed; install it with `pip install retail-ci[mlops]`."
+        )
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import mlflow, mlflow.pyfunc, mlflow.store.tracking.sqlalchemy_store
-    for name in ("mlflow", "alembic", "psycopg"): logging.getLogger(name).setLevel(logging.ERROR)
+        import mlflow
+        import mlflow.pyfunc
+        import mlflow.store.tracking.sqlalchemy_store
+    for name in ("mlflow", "alembic", "psycopg"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow
 
 # %% ../../nbs/06b_tracking.ipynb #9fc9cebc
-FOREIGN = ("mlflow", "sqlalchemy", "alembic", "requests", "urllib3", "sqlite3", "psycopg", "psycopg2", "pymysql", "boto3", "botocore")  # whose errors are MLflow's troubles
+FOREIGN = (
+    "mlflow",
+    "sqlalchemy",
+    "alembic",
+    "requests",
+    "urllib3",
+    "sqlite3",
+    "psycopg",
+    "psycopg2",
+    "pymysql",
+    "boto3",
+    "botocore",
+)  # whose errors are MLflow's troubles
+
 
 @contextlib.contextmanager
-def one_sentence(
-    uri: str,          # where MLflow is at work
-) -> Iterator[None]:   # while it is
-    "Turn an error of MLflow, of its database or of the network into a `RunError` of one sentence."
-    try: yield
+def one_sentence(uri: str) -> Iterator[None]:
+    """Turn an error of MLflow, of its database or of the network into a `RunError` of one sentence.
+
+    Parameters
+    ----------
+    uri : str
+        Where MLflow is at work.
+
+    Returns
+    -------
+    Iterator[None]
+        While it is.
+    """
+    try:
+        yield
     except Exception as e:
-        if type(e).__module__.partition(".")[0] not in FOREIGN and not isinstance(e, (OSError, ModuleNotFoundError)): raise
+        if type(e).__module__.partition(".")[0] not in FOREIGN and not isinstance(
+            e, (OSError, ModuleNotFoundError)
+        ):
+            raise
         words = " ".join(str(e).split())
-        if "database is locked" in words: reason = "its database is locked by another program; close it or wait, and try again"
-        elif "readonly database" in words: reason = "its database is read-only; correct its permissions"
-        elif "Max retries exceeded" in words or "Connection refused" in words or "could not connect" in words: reason = "it does not answer; start it, or correct mlflow.tracking_uri"
-        elif isinstance(e, ModuleNotFoundError): reason = f"the package {e.name} is missing; install it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
-        else: reason = in_words(e)
+        if "database is locked" in words:
+            reason = "its database is locked by another program; close it or wait, and try again"
+        elif "readonly database" in words:
+            reason = "its database is read-only; correct its permissions"
+        elif (
+            "Max retries exceeded" in words
+            or "Connection refused" in words
+            or "could not connect" in words
+        ):
+            reason = "it does not answer; start it, or correct mlflow.tracking_uri"
+        elif isinstance(e, ModuleNotFoundError):
+            reason = f"the package {e.name} is missing; install it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
+        else:
+            reason = in_words(e)
         raise RunError(f"MLflow at {shown(uri)} cannot be used: {reason}.") from e
 
 # %% ../../nbs/06b_tracking.ipynb #5504582a
 @dataclass(frozen=True)
 class Store:
-    "An open place to write runs down."
-    client: Any        # MLflow's client
-    make: Any          # MLflow's entities: Metric, Param and so on
-    uri: str           # where it is
-    experiment: str    # the number of the series
-    prefix: str = "retail"  # of registered models
-    note: str = ""     # something to tell the user
+    """An open place to write runs down."""
 
-def open_experiment(
-    client: Any,           # MLflow's client
-    name: str,             # of the series
-    folder: Path | None,   # where files go; None if the server decides
-) -> tuple[str, str]:      # its number, and a sentence if the project has been moved
-    "The series of runs of a config, made if need be."
-    found, note = client.get_experiment_by_name(name), ""
-    if found and found.lifecycle_stage == "deleted": client.restore_experiment(found.experiment_id)
-    if found and folder and Path(urllib.parse.unquote(found.artifact_location.removeprefix("file://"))) != folder:
-        client.rename_experiment(found.experiment_id, f"{name} (at {found.artifact_location} until it was moved, no. {found.experiment_id})")
+    client: Any  # MLflow's client
+    make: Any  # MLflow's entities: Metric, Param and so on
+    uri: str  # where it is
+    experiment: str  # the number of the series
+    prefix: str = "retail"  # of registered models
+    note: str = ""  # something to tell the user
+
+
+def open_experiment(client: Any, name: str, folder: Path | None) -> tuple[str, str]:
+    """The series of runs of a config, made if need be.
+
+    Parameters
+    ----------
+    client : Any
+        MLflow's client.
+    name : str
+        Of the series.
+    folder : Path | None
+        Where files go; None if the server decides.
+
+    Returns
+    -------
+    tuple[str, str]
+        Its number, and a sentence if the project has been moved.
+    """
+    found = client.get_experiment_by_name(name)
+    note = ""
+    if found and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if (
+        found
+        and folder
+        and Path(urllib.parse.unquote(found.artifact_location.removeprefix("file://"))) != folder
+    ):
+        client.rename_experiment(
+            found.experiment_id,
+            f"{name} (at {found.artifact_location} until it was moved, no. {found.experiment_id})",
+        )
         note = f"The project has been moved: MLflow looks for figures and models of earlier runs at {found.artifact_location}, so those cannot be loaded from there; what answers customers is not affected."
         found = None
-    return (found.experiment_id if found else client.create_experiment(name, str(folder) if folder else None)), note
+    return (
+        found.experiment_id
+        if found
+        else client.create_experiment(name, str(folder) if folder else None)
+    ), note
 
 # %% ../../nbs/06b_tracking.ipynb #a2ed99a6
-ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"  # a new database's first experiment; MLflow writes its folder into SQL, unquoted
+# a new database's first experiment; MLflow writes its folder into SQL, unquoted
+ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
-def open_store(
-    config: Config,         # whose runs
-    home: Path,             # runs/<name>
-    create: bool = False,   # whether a new database may be made
-) -> Store:                 # open
-    "Open the place where runs are written down; raises one sentence if it cannot be used."
+
+def open_store(config: Config, home: Path, create: bool = False) -> Store:
+    """Open the place where runs are written down; raises one sentence if it cannot be used.
+
+    Parameters
+    ----------
+    config : Config
+        Whose runs.
+    home : Path
+        Runs/<name>.
+    create : bool, default False
+        Whether a new database may be made.
+
+    Returns
+    -------
+    Store
+        Open.
+    """
     uri = with_driver(tracking_uri(config, home))
-    path, folder = sqlite_file(uri), None
-    if path: check_database(uri, create)
-    if "://" in uri and not uri.startswith("http"): folder = (path.with_suffix("") if path else home / "mlflow").resolve()
+    path = sqlite_file(uri)
+    folder = None
+    if path:
+        check_database(uri, create)
+    if "://" in uri and not uri.startswith("http"):
+        folder = (path.with_suffix("") if path else home / "mlflow").resolve()
     with one_sentence(uri), one_at_a_time(path):
-        if re.match("postgresql|mysql|mssql", uri): ask_database(uri)
+        if re.match("postgresql|mysql|mssql", uri):
+            ask_database(uri)
         mlflow = import_mlflow()
-        if path: os.environ.setdefault(ARTIFACT_ROOT, folder.as_uri())
+        if path:
+            os.environ.setdefault(ARTIFACT_ROOT, folder.as_uri())
         client = mlflow.MlflowClient(uri, uri)
-        number, note = open_experiment(client, config.name, folder if path else None if client.get_experiment_by_name(config.name) else folder)
+        number, note = open_experiment(
+            client,
+            config.name,
+            folder if path else None if client.get_experiment_by_name(config.name) else folder,
+        )
     return Store(client, mlflow.entities, uri, number, config.mlflow.prefix, note)
 
+
 @contextlib.contextmanager
-def one_at_a_time(
-    path: Path | None,   # a SQLite database; None for what looks after itself
-) -> Iterator[None]:     # while it is opened
-    "Let one process at a time open a database: two that make its tables at once break it."
-    if path is None or not os.access(path.parent, os.W_OK): yield; return
+def one_at_a_time(path: Path | None) -> Iterator[None]:
+    """Let one process at a time open a database: two that make its tables at once break it.
+
+    Parameters
+    ----------
+    path : Path | None
+        A SQLite database; None for what looks after itself.
+
+    Returns
+    -------
+    Iterator[None]
+        While it is opened.
+    """
+    if path is None or not os.access(path.parent, os.W_OK):
+        yield
+        return
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 # %% ../../nbs/06b_tracking.ipynb #8dc47512
-def numbers(
-    facts: Any,       # what json holds
-    path: str = "",   # what it is called so far
-) -> dict[str, float]:  # path: number
-    "Every number in nested facts, by its path."
-    if isinstance(facts, (int, float)) and not isinstance(facts, bool): return {re.sub(r"[^\w./ :-]", "_", path)[:250]: float(facts)} if math.isfinite(facts) else {}
+def numbers(facts: Any, path: str = "") -> dict[str, float]:
+    """Every number in nested facts, by its path.
+
+    Parameters
+    ----------
+    facts : Any
+        What json holds.
+    path : str, default ""
+        What it is called so far.
+
+    Returns
+    -------
+    dict[str, float]
+        Path: number.
+    """
+    if isinstance(facts, (int, float)) and not isinstance(facts, bool):
+        return (
+            {re.sub(r"[^\w./ :-]", "_", path)[:250]: float(facts)} if math.isfinite(facts) else {}
+        )
     if isinstance(facts, Mapping):
         interval = {"value", "low", "high"} <= set(facts)
-        names = {k: path if interval and k == "value" else f"{path}.{k}" if interval and k in ("low", "high") else f"{path}/{k}".lstrip("/") for k in facts}
+        names = {
+            k: path
+            if interval and k == "value"
+            else f"{path}.{k}"
+            if interval and k in ("low", "high")
+            else f"{path}/{k}".lstrip("/")
+            for k in facts
+        }
         return {name: n for k, v in facts.items() for name, n in numbers(v, names[k]).items()}
     if isinstance(facts, list) and facts and all(isinstance(entry, Mapping) for entry in facts):
         key = next((k for k in ("name", "segment", "method", "k") if k in facts[0]), None)
-        return {name: n for entry in facts if key in entry for name, n in numbers({k: v for k, v in entry.items() if k != key}, f"{path}/{entry[key]}").items()}
+        return {
+            name: n
+            for entry in facts
+            if key in entry
+            for name, n in numbers(
+                {k: v for k, v in entry.items() if k != key}, f"{path}/{entry[key]}"
+            ).items()
+        }
     return {}
 
 # %% ../../nbs/06b_tracking.ipynb #e86a75b5
-def headline(
-    run: Run,   # a finished run
-) -> dict[str, float]:  # the numbers that runs are compared by
-    "Books, segments, and what the published model reaches."
+def headline(run: Run) -> dict[str, float]:
+    """Books, segments, and what the published model reaches.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+
+    Returns
+    -------
+    dict[str, float]
+        The numbers that runs are compared by.
+    """
     found = {}
-    if run.has("data_metrics"): found |= numbers({k: v for k, v in run.read("data_metrics").items() if k in ("rows_in", "kept", "rejected", "collapsed", "anonymous", "returns", "customers", "products", "baskets", "revenue")}, "data")
-    if run.has("segment_metrics"): found |= numbers({k: v for k, v in run.read("segment_metrics").items() if k in ("k", "silhouette", "davies_bouldin", "calinski_harabasz", "stability", "outliers")}, "segments")
+    if run.has("data_metrics"):
+        found |= numbers(
+            {
+                k: v
+                for k, v in run.read("data_metrics").items()
+                if k
+                in (
+                    "rows_in",
+                    "kept",
+                    "rejected",
+                    "collapsed",
+                    "anonymous",
+                    "returns",
+                    "customers",
+                    "products",
+                    "baskets",
+                    "revenue",
+                )
+            },
+            "data",
+        )
+    if run.has("segment_metrics"):
+        found |= numbers(
+            {
+                k: v
+                for k, v in run.read("segment_metrics").items()
+                if k
+                in (
+                    "k",
+                    "silhouette",
+                    "davies_bouldin",
+                    "calinski_harabasz",
+                    "stability",
+                    "outliers",
+                )
+            },
+            "segments",
+        )
     ranking = run.read("ranking_metrics") if run.has("ranking_metrics") else {}
     for task in ("any", "discovery"):
         name = ranking.get("production", "")
         found |= numbers(ranking.get(task, {}).get(name, {}), task)
-        found |= numbers({rival: pair.get("ndcg") for rival, pair in ranking.get("paired", {}).get(task, {}).get(name, {}).items()}, f"{task}/ndcg lead over")
+        found |= numbers(
+            {
+                rival: pair.get("ndcg")
+                for rival, pair in ranking.get("paired", {}).get(task, {}).get(name, {}).items()
+            },
+            f"{task}/ndcg lead over",
+        )
     return found
 
-def stage_numbers(
-    run: Run,      # a finished run
-    number: str,   # of a notebook, such as "05"
-) -> dict[str, float]:  # what it has measured
-    "The metrics that one notebook has written."
+
+def stage_numbers(run: Run, number: str) -> dict[str, float]:
+    """The metrics that one notebook has written.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    number : str
+        Of a notebook, such as "05".
+
+    Returns
+    -------
+    dict[str, float]
+        What it has measured.
+    """
     found = {}
     for artefact in ARTEFACTS.values():
-        if artefact.maker != number or not artefact.path.startswith("metrics/") or not artefact.path.endswith(".json") or not run.has(artefact.name): continue
+        if (
+            artefact.maker != number
+            or not artefact.path.startswith("metrics/")
+            or not artefact.path.endswith(".json")
+            or not run.has(artefact.name)
+        ):
+            continue
         facts = load(run.file(artefact.name))
-        if "paired" in facts: facts |= {"paired": {task: models.get(facts.get("production"), {}) for task, models in facts["paired"].items()}}
+        if "paired" in facts:
+            facts |= {
+                "paired": {
+                    task: models.get(facts.get("production"), {})
+                    for task, models in facts["paired"].items()
+                }
+            }
         found |= numbers({k: v for k, v in facts.items() if k != "protocol"})
     return found
 
 # %% ../../nbs/06b_tracking.ipynb #26c26094
-def settings(
-    config: Mapping,                     # from a manifest
-    sections: Sequence[str] | None = None,  # only these; all if left out
-) -> dict[str, str]:                     # dotted key: value, as text
-    "A config as MLflow's parameters."
+def settings(config: Mapping, sections: Sequence[str] | None = None) -> dict[str, str]:
+    """A config as MLflow's parameters.
+
+    Parameters
+    ----------
+    config : Mapping
+        From a manifest.
+    sections : Sequence[str] | None, default None
+        Only these; all if left out.
+
+    Returns
+    -------
+    dict[str, str]
+        Dotted key: value, as text.
+    """
     flat = {}
     for name, value in config.items():
-        if sections is None or name in sections: flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
-    return {k: (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False))[:5000] for k, v in flat.items() if k != "mlflow.tracking_uri"}
+        if sections is None or name in sections:
+            flat |= (
+                {f"{name}.{k}": v for k, v in value.items()}
+                if isinstance(value, Mapping)
+                else {name: value}
+            )
+    return {
+        k: (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False))[:5000]
+        for k, v in flat.items()
+        if k != "mlflow.tracking_uri"
+    }
 
-def stage_facts(
-    notebook: Path,   # an executed notebook
-) -> dict[str, Any]:  # sections: of the config, that its code speaks of; began, ended: milliseconds since the epoch, or None
-    "What an executed notebook tells about itself."
-    if not notebook.exists(): return {"sections": [], "began": None, "ended": None}
+
+def stage_facts(notebook: Path) -> dict[str, Any]:
+    """What an executed notebook tells about itself.
+
+    Parameters
+    ----------
+    notebook : Path
+        An executed notebook.
+
+    Returns
+    -------
+    dict[str, Any]
+        Sections: of the config, that its code speaks of; began, ended: milliseconds since the
+        epoch, or None.
+    """
+    if not notebook.exists():
+        return {"sections": [], "began": None, "ended": None}
     found = json.loads(notebook.read_text(encoding="utf-8"))
     times = found["metadata"].get("papermill", {})
-    code = "\n".join("".join(c["source"]) for c in found["cells"] if c["cell_type"] == "code" and "#| chain" in "".join(c["source"]))
-    return {"sections": sorted(set(re.findall(r"\bconfig\.([a-z]+)\b", code))), "began": milliseconds(times.get("start_time")), "ended": milliseconds(times.get("end_time"))}
+    code = "\n".join(
+        "".join(c["source"])
+        for c in found["cells"]
+        if c["cell_type"] == "code" and "#| chain" in "".join(c["source"])
+    )
+    return {
+        "sections": sorted(set(re.findall(r"\bconfig\.([a-z]+)\b", code))),
+        "began": milliseconds(times.get("start_time")),
+        "ended": milliseconds(times.get("end_time")),
+    }
 
-def milliseconds(
-    when: str | None,   # ISO 8601
-) -> int | None:        # since the epoch
-    "A moment as MLflow counts it."
-    return int(datetime.datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp() * 1000) if when else None
+
+def milliseconds(when: str | None) -> int | None:
+    """A moment as MLflow counts it.
+
+    Parameters
+    ----------
+    when : str | None
+        ISO 8601.
+
+    Returns
+    -------
+    int | None
+        Since the epoch.
+    """
+    return (
+        int(datetime.datetime.fromisoformat(when.replace("Z", "+00:00")).timestamp() * 1000)
+        if when
+        else None
+    )
 
 # %% ../../nbs/06b_tracking.ipynb #358efea8
-def log_run(
-    store: Store,   # open
-    folder: Path,   # a finished run
-) -> str:           # its number in MLflow
-    "Write a finished run down; it counts as written only when its last line is."
-    run, papers = Run(load_config(folder / "config.yaml"), folder), load(folder / "manifest.json")
-    client, began, ended = store.client, milliseconds(papers["started"]), milliseconds(papers["finished"])
+def log_run(store: Store, folder: Path) -> str:
+    """Write a finished run down; it counts as written only when its last line is.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    folder : Path
+        A finished run.
+
+    Returns
+    -------
+    str
+        Its number in MLflow.
+    """
+    run = Run(load_config(folder / "config.yaml"), folder)
+    papers = load(folder / "manifest.json")
+    client = store.client
+    began = milliseconds(papers["started"])
+    ended = milliseconds(papers["finished"])
     origin = {k: str(v) for k, v in origin_of(run).items() if v}
-    tags = {"retail_ci.run": papers["run"], "config": run.config.name, "commit": papers.get("commit") or "", "mlflow.source.name": "retail-ci run", "mlflow.source.type": "JOB", **origin}
-    made = client.create_run(store.experiment, start_time=began, run_name=papers["run"], tags=tags).info.run_id
-    write_batch(store, made, headline(run) | {"seconds": papers["seconds"], "peak_mib": max((n["peak_mib"] for n in papers["notebooks"]), default=0)}, settings(papers["config"]), ended)
+    tags = {
+        "retail_ci.run": papers["run"],
+        "config": run.config.name,
+        "commit": papers.get("commit") or "",
+        "mlflow.source.name": "retail-ci run",
+        "mlflow.source.type": "JOB",
+        **origin,
+    }
+    made = client.create_run(
+        store.experiment, start_time=began, run_name=papers["run"], tags=tags
+    ).info.run_id
+    write_batch(
+        store,
+        made,
+        headline(run)
+        | {
+            "seconds": papers["seconds"],
+            "peak_mib": max((n["peak_mib"] for n in papers["notebooks"]), default=0),
+        },
+        settings(papers["config"]),
+        ended,
+    )
     client.log_inputs(made, [data_set(store, run, papers)])
-    for stage in papers["notebooks"]: log_stage(store, run, papers, stage, made)
-    for path in to_copy(folder): client.log_artifact(made, str(path), path.parent.relative_to(folder).as_posix().removeprefix("."))
+    for stage in papers["notebooks"]:
+        log_stage(store, run, papers, stage, made)
+    for path in to_copy(folder):
+        client.log_artifact(
+            made, str(path), path.parent.relative_to(folder).as_posix().removeprefix(".")
+        )
     client.set_terminated(made, "FINISHED", ended)
     return made
 
-def log_stage(
-    store: Store,      # open
-    run: Run,          # a finished run
-    papers: Mapping,   # its manifest
-    stage: Mapping,    # a notebook's line in it
-    parent: str,       # the run's number in MLflow
-) -> None:
-    "Write one notebook down, nested in its run."
+
+def log_stage(store: Store, run: Run, papers: Mapping, stage: Mapping, parent: str) -> None:
+    """Write one notebook down, nested in its run.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    run : Run
+        A finished run.
+    papers : Mapping
+        Its manifest.
+    stage : Mapping
+        A notebook's line in it.
+    parent : str
+        The run's number in MLflow.
+    """
     facts = stage_facts(run.path / "executed" / f"{stage['name']}.ipynb")
-    tags = {"mlflow.parentRunId": parent, "notebook": stage["sha256"], **({"from": stage["from"]} if "from" in stage else {})}
-    made = store.client.create_run(store.experiment, start_time=facts["began"], run_name=stage["name"], tags=tags).info.run_id
-    found = {"seconds": stage["seconds"], "peak_mib": stage["peak_mib"]} | stage_numbers(run, stage["name"].partition("_")[0])
-    write_batch(store, made, found, settings(papers["config"], ["seed", *facts["sections"]]), facts["ended"])
+    tags = {
+        "mlflow.parentRunId": parent,
+        "notebook": stage["sha256"],
+        **({"from": stage["from"]} if "from" in stage else {}),
+    }
+    made = store.client.create_run(
+        store.experiment, start_time=facts["began"], run_name=stage["name"], tags=tags
+    ).info.run_id
+    found = {"seconds": stage["seconds"], "peak_mib": stage["peak_mib"]} | stage_numbers(
+        run, stage["name"].partition("_")[0]
+    )
+    write_batch(
+        store, made, found, settings(papers["config"], ["seed", *facts["sections"]]), facts["ended"]
+    )
     store.client.set_terminated(made, "FINISHED", facts["ended"])
 
 # %% ../../nbs/06b_tracking.ipynb #b535da72
 def write_batch(
-    store: Store,                  # open
-    run: str,                      # a run's number in MLflow
-    metrics: Mapping[str, float],  # name: number
-    params: Mapping[str, str],     # key: text
-    when: int | None,              # milliseconds since the epoch
+    store: Store,
+    run: str,
+    metrics: Mapping[str, float],
+    params: Mapping[str, str],
+    when: int | None,
 ) -> None:
-    "Write numbers and settings in few strokes: MLflow takes a thousand numbers and a hundred settings at a time."
+    """Write numbers and settings in few strokes: MLflow takes a thousand numbers and a hundred
+    settings at a time.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    run : str
+        A run's number in MLflow.
+    metrics : Mapping[str, float]
+        Name: number.
+    params : Mapping[str, str]
+        Key: text.
+    when : int | None
+        Milliseconds since the epoch.
+    """
     lines = [store.make.Metric(name, float(value), when or 0, 0) for name, value in metrics.items()]
     keys = [store.make.Param(key, value) for key, value in params.items()]
     for start in range(0, max(len(lines), 1), 800):
-        store.client.log_batch(run, metrics=lines[start:start + 800], params=keys[:90] if start == 0 else [])
-    if len(keys) > 90: store.client.log_batch(run, params=keys[90:])
+        store.client.log_batch(
+            run, metrics=lines[start : start + 800], params=keys[:90] if start == 0 else []
+        )
+    if len(keys) > 90:
+        store.client.log_batch(run, params=keys[90:])
 
-def data_set(
-    store: Store,      # open
-    run: Run,          # a finished run
-    papers: Mapping,   # its manifest
-) -> Any:              # MLflow's DatasetInput
-    "The data set of a run: its fingerprint, its counts, its columns."
-    source, digest = run.config.data.transactions, origin_of(run)["source_hash"] or ""
+
+def data_set(store: Store, run: Run, papers: Mapping) -> Any:
+    """The data set of a run: its fingerprint, its counts, its columns.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    run : Run
+        A finished run.
+    papers : Mapping
+        Its manifest.
+
+    Returns
+    -------
+    Any
+        MLflow's DatasetInput.
+    """
+    source = run.config.data.transactions
+    digest = origin_of(run)["source_hash"] or ""
     columns = []
     if run.has("transactions"):
         from pyarrow.parquet import read_schema
-        columns = [{"name": f.name, "type": str(f.type)} for f in read_schema(run.file("transactions"))]
+
+        columns = [
+            {"name": f.name, "type": str(f.type)} for f in read_schema(run.file("transactions"))
+        ]
     make = store.make
-    found = make.Dataset(name=run.config.name, digest=digest[:36], source_type="local", source=json.dumps({"transactions": shown(source), "inputs": papers.get("inputs", {})}),
-                         schema=json.dumps({"columns": columns}), profile=json.dumps(papers.get("counts", {})))
+    found = make.Dataset(
+        name=run.config.name,
+        digest=digest[:36],
+        source_type="local",
+        source=json.dumps({"transactions": shown(source), "inputs": papers.get("inputs", {})}),
+        schema=json.dumps({"columns": columns}),
+        profile=json.dumps(papers.get("counts", {})),
+    )
     return make.DatasetInput(found, [make.InputTag("mlflow.data.context", "training")])
 
-def to_copy(
-    folder: Path,     # a finished run
-) -> list[Path]:      # its files without a line per customer
-    "What is copied: the papers, metrics, figures, and the summaries for Power BI."
-    wanted = ("manifest.json", "config.yaml", "metrics/*", "figures/*.png", "powerbi/segment_summary.csv", "powerbi/rfm_distribution.csv")
-    return sorted(p for pattern in wanted for p in folder.glob(pattern) if p.stat().st_size < 5_000_000)
+
+def to_copy(folder: Path) -> list[Path]:
+    """What is copied: the papers, metrics, figures, and the summaries for Power BI.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished run.
+
+    Returns
+    -------
+    list[Path]
+        Its files without a line per customer.
+    """
+    wanted = (
+        "manifest.json",
+        "config.yaml",
+        "metrics/*",
+        "figures/*.png",
+        "powerbi/segment_summary.csv",
+        "powerbi/rfm_distribution.csv",
+    )
+    return sorted(
+        p for pattern in wanted for p in folder.glob(pattern) if p.stat().st_size < 5_000_000
+    )
 
 # %% ../../nbs/06b_tracking.ipynb #d636c1ec
-def find_logged(
-    store: Store,   # open
-    run: str,       # a run of ours, such as 20260102T030405Z-1a2b
-) -> str | None:    # its number in MLflow; None if it is not there, or not whole
-    "Find a run that has been written down."
+def find_logged(store: Store, run: str) -> str | None:
+    """Find a run that has been written down.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    run : str
+        A run of ours, such as 20260102T030405Z-1a2b.
+
+    Returns
+    -------
+    str | None
+        Its number in MLflow; None if it is not there, or not whole.
+    """
     whole = None
     for found in store.client.search_runs([store.experiment], f"tags.`retail_ci.run` = '{run}'"):
-        if found.info.status == "FINISHED": whole = whole or found.info.run_id
-        elif found.info.status == "RUNNING": store.client.set_terminated(found.info.run_id, "KILLED")
+        if found.info.status == "FINISHED":
+            whole = whole or found.info.run_id
+        elif found.info.status == "RUNNING":
+            store.client.set_terminated(found.info.run_id, "KILLED")
     return whole
 
+
 def log_missing(
-    store: Store,   # open
-    home: Path,     # runs/<name>
-    progress: Callable[[str], None] = lambda words: None,  # told which run is written down
-) -> list[str]:     # runs that were written down now
-    "Write down every kept run that is not there yet."
+    store: Store, home: Path, progress: Callable[[str], None] = lambda words: None
+) -> list[str]:
+    """Write down every kept run that is not there yet.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+    home : Path
+        Runs/<name>.
+    progress : Callable[[str], None], default lambda words: None
+        Told which run is written down.
+
+    Returns
+    -------
+    list[str]
+        Runs that were written down now.
+    """
     done = []
-    for folder in sorted(p.parent for p in home.glob("*/manifest.json") if not p.parent.is_symlink() and re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{4}", p.parent.name)):
+    for folder in sorted(
+        p.parent
+        for p in home.glob("*/manifest.json")
+        if not p.parent.is_symlink() and re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{4}", p.parent.name)
+    ):
         with one_sentence(store.uri):
-            if find_logged(store, folder.name): continue
+            if find_logged(store, folder.name):
+                continue
             progress(folder.name)
             log_run(store, folder)
         done.append(folder.name)
@@ -364,61 +907,170 @@ def log_missing(
 # %% ../../nbs/06b_tracking.ipynb #702bcb7f
 @dataclass(frozen=True)
 class Comparison:
-    "Runs side by side."
-    numbers: Any    # DataFrame: run, metric, value, low, high
-    settings: Any   # DataFrame: a row per key that differs, a column per run
-    runs: Any       # DataFrame: run, began, data, recipe, commit; the latest first
+    """Runs side by side."""
+
+    numbers: Any  # DataFrame: run, metric, value, low, high
+    settings: Any  # DataFrame: a row per key that differs, a column per run
+    runs: Any  # DataFrame: run, began, data, recipe, commit; the latest first
+
 
 def compare_runs(
-    config: str | Config = "default",     # a config's name or file, or a loaded one
-    runs: Sequence[str] = (),             # which, by their names or the beginnings of them; the last five if left out
-    metric: str = "",                     # only metrics whose name holds this
-    root: str | Path | None = None,       # the project's folder; found from here if left out
-    store: Store | None = None,           # open; found by the config if left out
-) -> Comparison:                          # tables
-    "Lay runs side by side; raises `ConfigError` for a run that is not there."
+    config: str | Config = "default",
+    runs: Sequence[str] = (),
+    metric: str = "",
+    root: str | Path | None = None,
+    store: Store | None = None,
+) -> Comparison:
+    """Lay runs side by side.
+
+    Parameters
+    ----------
+    config : str | Config, default "default"
+        A config's name or file, or a loaded one.
+    runs : Sequence[str], default ()
+        Which, by their names or the beginnings of them; the last five if left out.
+    metric : str, default ""
+        Only metrics whose name holds this.
+    root : str | Path | None, default None
+        The project's folder; found from here if left out.
+    store : Store | None, default None
+        Open; found by the config if left out.
+
+    Returns
+    -------
+    Comparison
+        Tables.
+
+    Raises
+    ------
+    ConfigError
+        For a run that is not there.
+    """
     loaded = config if isinstance(config, Config) else load_config(config)
     store = store or open_store(loaded, Path(root or find_root()) / "runs" / loaded.name)
-    with one_sentence(store.uri): found = store.client.search_runs([store.experiment], "tags.`retail_ci.run` != ''", max_results=1000, order_by=["attributes.start_time DESC"])
+    with one_sentence(store.uri):
+        found = store.client.search_runs(
+            [store.experiment],
+            "tags.`retail_ci.run` != ''",
+            max_results=1000,
+            order_by=["attributes.start_time DESC"],
+        )
     return comparison(latest_of(found), runs, metric)
 
-def latest_of(
-    found: Sequence[Any],   # runs from MLflow, the latest first
-) -> dict[str, Any]:        # name: run, each once, whole ones only
-    "Our runs by their names."
+
+def latest_of(found: Sequence[Any]) -> dict[str, Any]:
+    """Our runs by their names.
+
+    Parameters
+    ----------
+    found : Sequence[Any]
+        Runs from MLflow, the latest first.
+
+    Returns
+    -------
+    dict[str, Any]
+        Name: run, each once, whole ones only.
+    """
     whole = {}
     for run in found:
-        if run.info.status == "FINISHED": whole.setdefault(run.data.tags["retail_ci.run"], run)
+        if run.info.status == "FINISHED":
+            whole.setdefault(run.data.tags["retail_ci.run"], run)
     return dict(sorted(whole.items(), reverse=True))
 
 # %% ../../nbs/06b_tracking.ipynb #8df4aa1a
-def comparison(
-    known: Mapping[str, Any],  # name: a run from MLflow
-    wanted: Sequence[str],     # names, or the beginnings of them; the last five if empty
-    metric: str = "",          # only metrics whose name holds this
-) -> Comparison:               # tables
-    "The tables of a comparison."
+def comparison(known: Mapping[str, Any], wanted: Sequence[str], metric: str = "") -> Comparison:
+    """The tables of a comparison.
+
+    Parameters
+    ----------
+    known : Mapping[str, Any]
+        Name: a run from MLflow.
+    wanted : Sequence[str]
+        Names, or the beginnings of them; the last five if empty.
+    metric : str, default ""
+        Only metrics whose name holds this.
+
+    Returns
+    -------
+    Comparison
+        Tables.
+    """
     import pandas as pd
+
     for word in wanted:
-        if not any(name.startswith(word) for name in known): raise ConfigError(f"Unknown run {word!r}; known: {', '.join(list(known)[:10]) or 'none'}.")
-    chosen = [n for n in known if any(n.startswith(w) for w in wanted)] if wanted else list(known)[:5]
-    lines = [{"run": n, "metric": m, "value": v, "low": known[n].data.metrics.get(f"{m}.low"), "high": known[n].data.metrics.get(f"{m}.high")}
-             for n in chosen for m, v in sorted(known[n].data.metrics.items()) if not m.endswith((".low", ".high")) and metric in m]
+        if not any(name.startswith(word) for name in known):
+            raise ConfigError(
+                f"Unknown run {word!r}; known: {', '.join(list(known)[:10]) or 'none'}."
+            )
+    chosen = (
+        [n for n in known if any(n.startswith(w) for w in wanted)] if wanted else list(known)[:5]
+    )
+    lines = [
+        {
+            "run": n,
+            "metric": m,
+            "value": v,
+            "low": known[n].data.metrics.get(f"{m}.low"),
+            "high": known[n].data.metrics.get(f"{m}.high"),
+        }
+        for n in chosen
+        for m, v in sorted(known[n].data.metrics.items())
+        if not m.endswith((".low", ".high")) and metric in m
+    ]
     told = pd.DataFrame({n: known[n].data.params for n in chosen})
     tags = {n: known[n].data.tags for n in chosen}
-    about = [{"run": n, "began": datetime.datetime.fromtimestamp(known[n].info.start_time / 1000, datetime.timezone.utc), **{k: t.get(f"{k}_hash", "")[:10] for k in ("source", "recipe", "code")}, "commit": t.get("commit", "")} for n, t in tags.items()]
-    return Comparison(pd.DataFrame(lines, columns=["run", "metric", "value", "low", "high"]), told[told.nunique(axis=1, dropna=False) > 1], pd.DataFrame(about).rename(columns={"source": "data"}))
+    about = [
+        {
+            "run": n,
+            "began": datetime.datetime.fromtimestamp(known[n].info.start_time / 1000, datetime.UTC),
+            **{k: t.get(f"{k}_hash", "")[:10] for k in ("source", "recipe", "code")},
+            "commit": t.get("commit", ""),
+        }
+        for n, t in tags.items()
+    ]
+    return Comparison(
+        pd.DataFrame(lines, columns=["run", "metric", "value", "low", "high"]),
+        told[told.nunique(axis=1, dropna=False) > 1],
+        pd.DataFrame(about).rename(columns={"source": "data"}),
+    )
 
 # %% ../../nbs/06b_tracking.ipynb #688328b7
-def comparison_text(
-    found: Comparison,   # from `compare_runs`
-) -> str:                # for a terminal
-    "A comparison as text."
-    if found.runs.empty: return "Nothing has been written down yet; `retail-ci run` does it."
-    def cell(r: Any) -> str: return f"{r.value:,.6g}" if r.low != r.low or r.low is None else f"{r.value:.3f} ({r.low:.3f} to {r.high:.3f})"
-    table = found.numbers.assign(text=[cell(r) for r in found.numbers.itertuples()]).pivot(index="metric", columns="run", values="text").fillna("") if len(found.numbers) else None
+def comparison_text(found: Comparison) -> str:
+    """A comparison as text.
+
+    Parameters
+    ----------
+    found : Comparison
+        From `compare_runs`.
+
+    Returns
+    -------
+    str
+        For a terminal.
+    """
+    if found.runs.empty:
+        return "Nothing has been written down yet; `retail-ci run` does it."
+
+    def cell(r: Any) -> str:
+        return (
+            f"{r.value:,.6g}"
+            if r.low != r.low or r.low is None
+            else f"{r.value:.3f} ({r.low:.3f} to {r.high:.3f})"
+        )
+
+    table = (
+        found.numbers.assign(text=[cell(r) for r in found.numbers.itertuples()])
+        .pivot(index="metric", columns="run", values="text")
+        .fillna("")
+        if len(found.numbers)
+        else None
+    )
     names = found.runs["run"].tolist()
-    blocks = [found.runs.assign(began=found.runs["began"].dt.strftime("%Y-%m-%d %H:%M")).set_index("run").T[names]]
+    blocks = [
+        found.runs.assign(began=found.runs["began"].dt.strftime("%Y-%m-%d %H:%M"))
+        .set_index("run")
+        .T[names]
+    ]
     blocks += [found.settings[names]] if len(found.settings) else []
     blocks += [table.reindex(columns=names, fill_value="")] if table is not None else []
     return "\n\n".join(b.rename_axis(index=None, columns=None).to_string() for b in blocks)
