@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import nbformat
 import pytest
 
 from retail_ci.cli import app
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 os.environ.setdefault(
     "RETAIL_CI_TRACKING", "off"

@@ -257,7 +257,7 @@ def test_a_customers_column_may_be_called_like_a_measure(odd_project):
     table = pd.read_parquet(odd_project.root / "powerbi/parquet/dim_customer.parquet").set_index(
         "customer_id"
     )
-    for i, (given, shown) in enumerate(NAMES.items()):
-        assert (table.loc["K000", shown], table.loc["K001", shown]) == (f"{i}a", f"{i}b"), given
+    for i, (name, shown) in enumerate(NAMES.items()):
+        assert (table.loc["K000", shown], table.loc["K001", shown]) == (f"{i}a", f"{i}b"), name
     names = [name.casefold() for name in table.columns]
     assert len(set(names)) == len(names) and not {m.name.casefold() for m in MEASURES} & set(names)

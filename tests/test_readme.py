@@ -527,7 +527,7 @@ def test_a_newcomer_finds_the_program():
     it is on the path.
     """
     for where in ("README.md", "CONTRIBUTING.md", "examples/README.md"):
-        for language, block in FENCED.findall(TEXTS[where]):
+        for _, block in FENCED.findall(TEXTS[where]):
             bare = re.findall(r"^(?:retail-ci|python|nbdev_\w+) .*$", block, re.M)
             assert not bare or "pip install" in block, f"{where}: {bare}"
         spans = re.findall(

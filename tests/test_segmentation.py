@@ -302,7 +302,9 @@ def test_bad_customers_are_refused_in_a_sentence(fitted):
     model, features = fitted
     with pytest.raises(DataError, match="5 segments need at least 5 customers .* found 4"):
         CustomerSegmentation().fit(features.head(4))
-    with pytest.raises(DataError, match="one customer cannot be divided"):
+    with pytest.raises(
+        DataError, match="found 1 .* customers who are all alike cannot be divided into groups"
+    ):
         CustomerSegmentation().fit(features.head(1))
     with pytest.raises(DataError, match="found 1 .*one customer cannot"):
         CustomerSegmentation().fit(pd.concat([features.head(1)] * 50))

@@ -182,8 +182,8 @@ def connect_spark(settings: DataConfig, session: Any = None) -> Any:
     """
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")
     try:
-        import pandas
-        import pyspark
+        import pandas  # noqa: F401
+        import pyspark  # noqa: F401
     except ImportError as e:
         raise ConfigError(
             "data.engine is spark, and the Python package pyspark is not installed; install it "
