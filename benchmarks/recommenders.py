@@ -33,10 +33,10 @@ from retail_ci.evaluate.offline import (
     contestants,
     hold_back,
     measure,
+    normalise_log,
     production,
     products_before,
     relevant_products,
-    tidy,
 )
 from retail_ci.recommend.base import Recommender, fill_up
 from retail_ci.recommend.baselines import RandomRecommender
@@ -212,7 +212,7 @@ OUTSIDE = {  # name: how to make it, and what is tried on the validation window
 
 def prepare(run: Path, folder: Path) -> dict:
     """Write the past as plain arrays, and the truth of the test window."""
-    transactions = tidy(pd.read_parquet(run / "data/transactions.parquet"))
+    transactions = normalise_log(pd.read_parquet(run / "data/transactions.parquet"))
     products = (
         pd.read_parquet(run / "data/products.parquet")
         if (run / "data/products.parquet").exists()

@@ -25,7 +25,7 @@ from conftest import alive, wait_for
 
 from retail_ci.cli import answer, serve
 from retail_ci.serve import api
-from retail_ci.serve.api import OPEN, Settings, read_keys
+from retail_ci.serve.api import PUBLIC_PATHS, Settings, read_keys
 from retail_ci.serve.bundle import activate, point_at, rollback, seal, write_bundle
 
 LONG = "x" * 128
@@ -697,7 +697,7 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
         and {w.strip("-") for w in command if w.startswith("--")} <= set(serve.__annotations__)
     )
     check = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
-    assert any(path in check[2] for path in OPEN)
+    assert any(path in check[2] for path in PUBLIC_PATHS)
     code = check[2].replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
     assert (
         subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
@@ -712,7 +712,7 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
             {"RETAIL_CI_SERVING": "/serving", "RETAIL_CI_LOG": "json"}
         ).serving
         == Path("/serving")
-        and api.OPEN
+        and api.PUBLIC_PATHS
     )
 
 
@@ -772,7 +772,7 @@ def test_an_answer_that_is_on_its_way_is_not_answered_again(tmp_path):
             "server": ("127.0.0.1", 80),
         }
         asyncio.run(
-            api.Door(page, Settings(tmp_path, timeout=0.2, log=False), api.Counts())(
+            api.Gateway(page, Settings(tmp_path, timeout=0.2, log=False), api.Counts())(
                 scope, None, send
             )
         )

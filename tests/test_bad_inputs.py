@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retail_ci.cli import answer, check, evaluate, predict, recommend
-from retail_ci.core.config import Config, DataConfig, check_data, fill, load_config
+from retail_ci.core.config import Config, DataConfig, check_data, load_config, structure
 from retail_ci.core.errors import ConfigError, DataError, RetailError
 from retail_ci.core.runs import check_writable
 from retail_ci.data.cleaning import prepare
@@ -596,7 +596,7 @@ def outcome(con, config: dict):
     """Read and clean, as a run does; files that were read into the same lines, to be cleaned by the
     same rules, are cleaned once.
     """
-    settings = check_data(fill(DataConfig, config, "data"))
+    settings = check_data(structure(DataConfig, config, "data"))
     source = open_source(con, "transactions", settings)
     if settings.products:
         return prepare(
@@ -793,7 +793,7 @@ ENDINGS = (".csv", ".csv.gz", ".zip", ".xlsx", ".parquet", ".db", ".duckdb")
 
 def lines_of(con, path: Path) -> int:
     """How many lines a source has, all of them read."""
-    settings = check_data(fill(DataConfig, {"transactions": str(path)}, "data"))
+    settings = check_data(structure(DataConfig, {"transactions": str(path)}, "data"))
     source = open_source(con, "transactions", settings)
     with reading(settings):
         return len(source.table.execute())

@@ -20,8 +20,8 @@ import pytest
 from conftest import Project, alive, wait_for
 
 from retail_ci.core.config import Config
-from retail_ci.core.runs import Run, clear_staging, load, replacing, sha256
-from retail_ci.pipeline.manifest import remains
+from retail_ci.core.runs import Run, atomic_write, clear_staging, load, sha256
+from retail_ci.pipeline.manifest import leftovers
 from retail_ci.recommend.hybrid import HybridRecommender
 from retail_ci.report.site import workshop
 from retail_ci.serve.bundle import (
@@ -128,7 +128,7 @@ def test_a_chain_killed_at_any_moment(tmp_path):
     assert (
         last.returncode == 0 and project.current("small") > good and whole(home / "current") and hit
     )
-    assert remains(home) == [] and project.leftovers("small") == []
+    assert leftovers(home) == [] and project.leftovers("small") == []
     mine = [
         p
         for p in set(Path("/tmp").glob("rci-*")) - before
@@ -411,7 +411,7 @@ def test_what_a_killed_process_was_making_is_cleared_and_what_a_living_one_makes
     finally:
         kill(maker)
     assert made() == before, "a killed process cannot clean up"
-    with replacing(tmp_path / "next.json") as part:
+    with atomic_write(tmp_path / "next.json") as part:
         part.write_text("{}")
         assert [p.name for p in tmp_path.iterdir()] == [part.parent.name]
     assert made() == ["next.json"]

@@ -273,7 +273,7 @@ def by_engine(done) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         kept, reference, WINDOW, done.products if "product_id" in kept.columns else None
     ).execute()
     return (
-        engines.answer(kept),
+        engines.to_pandas(kept),
         done.rejected.execute(),
         found.set_index("customer_id").sort_index(),
     )

@@ -14,7 +14,7 @@ from retail_ci.recommend.baselines import (
     PopularityRecommender,
     RandomRecommender,
 )
-from retail_ci.recommend.candidates import Evidence, buyers_lately, gone
+from retail_ci.recommend.candidates import CandidateModels, buyers_lately, discontinued
 from retail_ci.recommend.collaborative import CollaborativeRecommender, neighbours, product_cells
 from retail_ci.recommend.content import ContentRecommender
 from retail_ci.recommend.hybrid import MODELS, HybridRecommender, make_model
@@ -227,10 +227,10 @@ def test_fading_buyers_equal_a_plain_sum():
         plain[column] = sum(
             1 / (1 + age / 14) for age in [*known, *data.age[mine & (data.rows < 0)]]
         )
-    left = ~gone(data)
+    left = ~discontinued(data)
     assert left.any() and np.allclose(buyers_lately(data)[left], plain[left])
     assert (
-        popular_buyers(Evidence().fit(log), "popular lately").tolist()
+        popular_buyers(CandidateModels().fit(log), "popular lately").tolist()
         == buyers_lately(data).tolist()
     )
 

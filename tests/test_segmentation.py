@@ -26,9 +26,9 @@ from retail_ci.customers.features import (
     score,
 )
 from retail_ci.customers.segment_checks import stability
-from retail_ci.customers.segment_names import PROMISES, PROTOTYPES, orderings
+from retail_ci.customers.segment_names import NAME_CONSTRAINTS, PROTOTYPES, check_name_constraints
 from retail_ci.customers.segment_profiles import explain, plot_pca, score_customers
-from retail_ci.customers.segmentation import RFM, CustomerSegmentation, settle
+from retail_ci.customers.segmentation import RFM, CustomerSegmentation, kmeans_with_priors
 from retail_ci.data.engines import connect
 
 FIVE = set(PROTOTYPES)
@@ -138,8 +138,10 @@ def hold(features: pd.DataFrame) -> CustomerSegmentation:
     model = CustomerSegmentation().fit(features)
     segment = model.predict(features)
     groups = features[RFM].groupby(segment)
-    kept = orderings(list(groups.groups), groups.median().to_numpy())
-    assert set(model.names_) == FIVE and len(kept) == len(PROMISES) and all(kept.values()), (
+    kept = check_name_constraints(list(groups.groups), groups.median().to_numpy())
+    assert (
+        set(model.names_) == FIVE and len(kept) == len(NAME_CONSTRAINTS) and all(kept.values())
+    ), (
         model.names_,
         kept,
         groups.median(),
@@ -210,7 +212,7 @@ def test_a_name_that_would_be_false_is_not_given():
     features = shop(8, n=3000, once=0.97)
     model = CustomerSegmentation().fit(features)
     groups = features[RFM].groupby(model.predict(features))
-    assert all(orderings(list(groups.groups), groups.median().to_numpy()).values())
+    assert all(check_name_constraints(list(groups.groups), groups.median().to_numpy()).values())
     assert not {"At Risk", "Potential Loyalists"} <= set(model.names_)
 
 
@@ -424,5 +426,5 @@ def test_more_clusters_than_places_is_no_warning():
     """A draw of a few customers may lie on fewer places than k; the distances are then nothing, and
     nobody is told of an inner matter.
     """
-    centers, inertia = settle(np.repeat(np.eye(4), 3, axis=0), 5)
+    centers, inertia = kmeans_with_priors(np.repeat(np.eye(4), 3, axis=0), 5)
     assert centers.shape == (5, 4) and inertia == 0

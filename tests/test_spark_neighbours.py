@@ -114,7 +114,7 @@ def backends(spark):
 
 def test_spark_answers_with_the_pandas_table_that_duckdb_gives(backends):
     from_spark, from_duckdb = (
-        engines.answer(con.table("three").order_by("row")) for con in backends
+        engines.to_pandas(con.table("three").order_by("row")) for con in backends
     )
     pd.testing.assert_frame_equal(from_spark, from_duckdb, check_exact=True)
     kinds = {name: str(kind) for name, kind in from_spark.dtypes.items()}

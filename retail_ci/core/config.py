@@ -26,9 +26,10 @@ from .formats import LOCALES, plain_name
 # %% auto #0
 __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
            'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig',
-           'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'fill', 'check_bounds',
-           'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config', 'folder_name',
-           'check_name', 'check_data', 'check_report', 'check_mlflow', 'split_table', 'source_files', 'in_folder']
+           'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure',
+           'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config',
+           'folder_name', 'check_name', 'check_data', 'check_report', 'check_mlflow', 'split_table', 'source_files',
+           'in_folder']
 
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
@@ -369,7 +370,7 @@ def expected(hint: Any) -> str:
     return " or ".join(expected(a) for a in get_args(hint))
 
 # %% ../../nbs/00b_configuration.ipynb #0ef2a11f
-def fill(cls: type, values: Mapping | None, where: str = "") -> Any:
+def structure(cls: type, values: Mapping | None, where: str = "") -> Any:
     """Build a config section from a mapping.
 
     Parameters
@@ -405,7 +406,7 @@ def fill(cls: type, values: Mapping | None, where: str = "") -> Any:
             "Correct it in the config.",
         ):
             out[key] = (
-                fill(hints[key], value, path)
+                structure(hints[key], value, path)
                 if dataclasses.is_dataclass(hints[key])
                 else check_value(value, hints[key], path)
             )
@@ -716,7 +717,7 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     """The config that a file and settings describe, held against every rule that needs no data."""
     for setting in settings:
         override(values, setting)
-    result = check_bounds(fill(Config, {"name": folder_name(file.stem), **values}))
+    result = check_bounds(structure(Config, {"name": folder_name(file.stem), **values}))
     if result.rfm.grid is not None:
         grid_cells(result.rfm.grid, result.rfm.bins)
     check_name(result.name)

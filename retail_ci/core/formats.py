@@ -18,9 +18,9 @@ from typing import Any, Literal
 from .errors import ConfigError, unknown
 
 # %% auto #0
-__all__ = ['DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'SPEECH', 'NUMBERS', 'WRITTEN', 'plain_name', 'sql_text',
+__all__ = ['DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'CURRENT_LOCALE', 'NUMBERS', 'WRITTEN', 'plain_name', 'sql_text',
            'sql_name', 'Locale', 'use_locale', 'localised', 'written', 'prose', 'localise_prose', 'count', 'share',
-           'decimal', 'money', 'beside', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names']
+           'decimal', 'money', 'with_currency', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
 DEVICES = {
@@ -146,7 +146,7 @@ NO_DECIMALS = (
     "CLP",
 )  # currencies that are counted in whole units
 
-SPEECH: list[Locale] = [LOCALES["en"]]  # the locale in use
+CURRENT_LOCALE: list[Locale] = [LOCALES["en"]]  # the locale in use
 
 
 def use_locale(name: str = "en") -> Locale:
@@ -169,8 +169,8 @@ def use_locale(name: str = "en") -> Locale:
     """
     if name not in LOCALES:
         raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
-    SPEECH[0] = LOCALES[name]
-    return SPEECH[0]
+    CURRENT_LOCALE[0] = LOCALES[name]
+    return CURRENT_LOCALE[0]
 
 # %% ../../nbs/00a_formats.ipynb #60466467
 NUMBERS = re.compile(
@@ -193,7 +193,7 @@ def localised(text: str) -> str:
     """
     return (
         NUMBERS.sub(lambda m: m[0] if m[0] in WRITTEN else written(m[0]), text)
-        if SPEECH[0].signs != ",."
+        if CURRENT_LOCALE[0].signs != ",."
         else text
     )
 
@@ -214,9 +214,11 @@ def written(number: str) -> str:
     str
         The same with the signs of the locale.
     """
-    if SPEECH[0].signs == ",.":
+    if CURRENT_LOCALE[0].signs == ",.":
         return number
-    out = number.translate({ord(","): SPEECH[0].thousands, ord("."): SPEECH[0].decimal})
+    out = number.translate(
+        {ord(","): CURRENT_LOCALE[0].thousands, ord("."): CURRENT_LOCALE[0].decimal}
+    )
     if out != number:
         WRITTEN.update(m[0] for m in NUMBERS.finditer(out))
     return out
@@ -246,7 +248,7 @@ def localise_prose() -> None:
     English.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None or SPEECH[0].signs == ",.":
+    if shell is None or CURRENT_LOCALE[0].signs == ",.":
         return
     from IPython.display import Markdown
 
@@ -341,10 +343,10 @@ def money(value: float, currency: str = "") -> str:
         ),
         ("", 1, cents if size < 100 else 0),
     )
-    return sign + beside(written(f"{size / divisor:,.{digits}f}") + unit, currency)
+    return sign + with_currency(written(f"{size / divisor:,.{digits}f}") + unit, currency)
 
 
-def beside(text: str, currency: str) -> str:
+def with_currency(text: str, currency: str) -> str:
     """An amount with its currency on the side where readers look for it.
 
     Parameters
@@ -363,7 +365,7 @@ def beside(text: str, currency: str) -> str:
         return text
     return (
         f"{text}\u00a0{currency}"
-        if SPEECH[0].after
+        if CURRENT_LOCALE[0].after
         else currency + ("\u00a0" if currency[-1:].isalpha() else "") + text
     )
 
@@ -388,7 +390,7 @@ def amount(value: float, currency: str = "", digits: int = 0) -> str:
     if value is None or value != value:
         return "–"
     text = f"{abs(value):,.{0 if currency in NO_DECIMALS else digits}f}"
-    return ("−" if value < 0 and text.strip("0.,") else "") + beside(written(text), currency)
+    return ("−" if value < 0 and text.strip("0.,") else "") + with_currency(written(text), currency)
 
 
 def amounts(currency: str = "", digits: int = 0) -> Callable[[float], str]:
@@ -443,7 +445,7 @@ def day(value: Any, year: bool = True) -> str:
         "31 Dec 2025"; "unknown" where there is none.
     """
     found = date_of(value)
-    how = SPEECH[0].day
+    how = CURRENT_LOCALE[0].day
     return (
         "unknown"
         if found is None
@@ -469,7 +471,7 @@ def month(value: Any, short: bool = False, year: bool = True) -> str:
         "December 2025", "Dec"; "unknown" where there is none.
     """
     found = date_of(value)
-    language = SPEECH[0].names
+    language = CURRENT_LOCALE[0].names
     if found is None:
         return "unknown"
     if not language:
@@ -494,7 +496,7 @@ def date_names(kind: Literal["month", "weekday"], short: bool = False) -> list[s
     list[str]
         From January, or from Monday.
     """
-    language = SPEECH[0].names or "en"
+    language = CURRENT_LOCALE[0].names or "en"
     if language == "en":
         days = (
             [datetime.date(2024, m, 1) for m in range(1, 13)]

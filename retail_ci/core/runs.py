@@ -30,8 +30,8 @@ from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import localise_prose, use_locale
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'replacing',
-           'process_folder', 'to_plain', 'save', 'lone_return', 'load', 'import_numpy', 'Run', 'open_run',
+__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'atomic_write',
+           'process_folder', 'to_plain', 'save', 'has_bare_cr', 'load', 'import_numpy', 'Run', 'open_run',
            'clear_scratch', 'sha256']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
@@ -235,7 +235,7 @@ def clear_staging(home: str | Path) -> list[str]:
 
 # %% ../../nbs/00c_runs.ipynb #41c6b0de
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Write to another path that takes the file's place only if all went well.
 
     Parameters
@@ -336,7 +336,7 @@ def save(value: Any, path: str | Path) -> Path:
         For a format that the house does not use.
     """
     path = Path(path)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         if path.suffix == ".parquet":
             value.to_parquet(part, index=False, compression="zstd")
         elif path.suffix == ".csv":
@@ -344,7 +344,7 @@ def save(value: Any, path: str | Path) -> Path:
                 part,
                 index=False,
                 lineterminator="\n",
-                **({"quoting": 1} if lone_return(value) else {}),
+                **({"quoting": 1} if has_bare_cr(value) else {}),
             )
         elif path.suffix == ".json":
             part.write_text(
@@ -358,7 +358,7 @@ def save(value: Any, path: str | Path) -> Path:
     return path
 
 
-def lone_return(table: Any) -> bool:
+def has_bare_cr(table: Any) -> bool:
     """Python's CSV writer leaves a carriage return bare where lines end otherwise, and readers take
     it for the end of a line; then all values are quoted.
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import RunError, unknown
-from .formats import SPEECH, localised, written
-from .runs import FIGURES, Run, replacing
+from .formats import CURRENT_LOCALE, localised, written
+from .runs import FIGURES, Run, atomic_write
 
 # %% auto #0
 __all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figure', 'use_style', 'Html', 'save_figure',
@@ -28,7 +28,7 @@ def localise_figure(figure: Any) -> None:
     figure : Any
         A matplotlib Figure.
     """
-    if SPEECH[0].signs == ",.":
+    if CURRENT_LOCALE[0].signs == ",.":
         return
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
@@ -145,7 +145,7 @@ def save_figure(figure: Any, name: str, run: Run, caption: str, alt: str) -> Htm
     buffer = io.BytesIO()
     localise_figure(figure)
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    with replacing(run.path / "figures" / f"{name}.png") as part:
+    with atomic_write(run.path / "figures" / f"{name}.png") as part:
         part.write_bytes(buffer.getvalue())
     import matplotlib.pyplot
 

@@ -17,7 +17,7 @@ from ..core.config import grid_cells
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count, share
 from ..core.show import ACCENT, INK, SECOND, use_style
-from ..data.engines import answer, different, exact_sum
+from ..data.engines import different, exact_sum, to_pandas
 
 # %% auto #0
 __all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'totals', 'days', 'visits',
@@ -38,7 +38,7 @@ def reference_date(transactions: ibis.Table) -> pd.Timestamp:
     pd.Timestamp
         Midnight after the last day with a line.
     """
-    last = answer(transactions.aggregate(last=transactions.day.max()))["last"][0]
+    last = to_pandas(transactions.aggregate(last=transactions.day.max()))["last"][0]
     if last is None or pd.isna(last):
         raise DataError(
             "There are no transactions to count from; expected at least one line with a date."

@@ -16,16 +16,16 @@ from .segment_names import PROTOTYPES, assign_names
 from retail_ci.customers.segmentation import (
     RFM,
     CustomerSegmentation,
-    logs,
-    nearest,
-    nonzero,
+    assign_to_centers,
+    kmeans_with_priors,
+    nonzero_scale,
     rfm_values,
-    settle,
+    signed_log1p,
 )
 
 # %% auto #0
-__all__ = ['FIVE', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'compactness', 'alternatives',
-           'grid_agreement', 'true_kinds', 'truth_agreement', 'find_outliers', 'outlier_reasons']
+__all__ = ['GRID_TO_SEGMENT', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'compactness',
+           'alternatives', 'grid_agreement', 'latent_classes', 'truth_agreement', 'find_outliers', 'outlier_reasons']
 
 # %% ../../nbs/03b_segment_checks.ipynb #312feb67
 def compare_k(
@@ -70,8 +70,8 @@ def compare_k(
         for k in ks:
             if k > different:
                 continue
-            centers, inertia = settle(part, k, s, starts=2)
-            label = nearest(part[few], centers)[0]
+            centers, inertia = kmeans_with_priors(part, k, s, starts=2)
+            label = assign_to_centers(part[few], centers)[0]
             rows.append(
                 (
                     k,
@@ -139,7 +139,7 @@ def stability(
     from sklearn.metrics import adjusted_rand_score
 
     rng = np.random.default_rng(seed)
-    own = nearest(model.space_.place(rfm_values(features)), model.centers_)[0]
+    own = assign_to_centers(model.space_.place(rfm_values(features)), model.centers_)[0]
     ari = []
     jaccard = []
     for _ in range(draws):
@@ -148,7 +148,7 @@ def stability(
             again = CustomerSegmentation(model.k, model.seed, model.sample).fit(drawn)
         except TooFew:
             continue  # fewer different customers than segments
-        other = nearest(again.space_.place(rfm_values(features)), again.centers_)[0]
+        other = assign_to_centers(again.space_.place(rfm_values(features)), again.centers_)[0]
         ari.append(adjusted_rand_score(own, other))
         both = pd.crosstab(own, other).reindex(range(len(model.names_)), fill_value=0).to_numpy()
         jaccard.append(
@@ -170,8 +170,8 @@ def plain_space(features: pd.DataFrame) -> np.ndarray:
     np.ndarray
         Customers × 3.
     """
-    x = logs(rfm_values(features))
-    return (x - x.mean(axis=0)) / nonzero(x.std(axis=0))
+    x = signed_log1p(rfm_values(features))
+    return (x - x.mean(axis=0)) / nonzero_scale(x.std(axis=0))
 
 
 def other_methods(k: int, seed: int) -> dict[str, Any]:
@@ -193,7 +193,9 @@ def other_methods(k: int, seed: int) -> dict[str, Any]:
     from sklearn.mixture import GaussianMixture
 
     return {
-        "KMeans on plain log RFM": lambda z: nearest(z, settle(z, k, seed)[0])[0],
+        "KMeans on plain log RFM": lambda z: assign_to_centers(
+            z, kmeans_with_priors(z, k, seed)[0]
+        )[0],
         "Gaussian mixture": lambda z: (
             GaussianMixture(k, random_state=seed, n_init=3, reg_covar=1e-4).fit(z).predict(z)
         ),
@@ -335,7 +337,7 @@ def alternatives(
     )
 
 # %% ../../nbs/03b_segment_checks.ipynb #8175ee89
-FIVE: dict[str, str] = {  # name in the grid of eleven: the segment it corresponds to
+GRID_TO_SEGMENT: dict[str, str] = {  # name in the grid of eleven: the segment it corresponds to
     "Champions": "Champions",
     "Loyal": "Loyal Customers",
     "Need Attention": "Loyal Customers",
@@ -371,14 +373,14 @@ def grid_agreement(
     s = pd.Series(np.asarray(segment), name="segment")
     g = pd.Series(np.asarray(rfm_segment), name="name in the grid")
     table = pd.crosstab(g, s)
-    rows = [n for n in FIVE if n in table.index]
+    rows = [n for n in GRID_TO_SEGMENT if n in table.index]
     columns = [n for n in [*PROTOTYPES, *table.columns] if n in table.columns]
-    return float((g.map(FIVE) == s).mean()), table.loc[
-        rows + [n for n in table.index if n not in FIVE], list(dict.fromkeys(columns))
+    return float((g.map(GRID_TO_SEGMENT) == s).mean()), table.loc[
+        rows + [n for n in table.index if n not in GRID_TO_SEGMENT], list(dict.fromkeys(columns))
     ]
 
 # %% ../../nbs/03b_segment_checks.ipynb #306c38ad
-def true_kinds(
+def latent_classes(
     truth: Mapping[str, np.ndarray], customer_id: Sequence[str], reference_date: pd.Timestamp
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the generator knows about each customer.

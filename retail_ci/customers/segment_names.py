@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['PROTOTYPES', 'VIEWS', 'ACTIONS', 'PROMISES', 'FAR', 'View', 'orderings', 'best_match', 'named', 'assign_names',
-           'fill_gaps', 'drop_broken', 'name_margins']
+__all__ = ['PROTOTYPES', 'CLUSTERING_PRESETS', 'ACTIONS', 'NAME_CONSTRAINTS', 'MAX_NAME_DISTANCE', 'ClusteringPreset',
+           'check_name_constraints', 'best_match', 'named', 'assign_names', 'fill_gaps', 'drop_broken', 'name_margins']
 
 # %% ../../nbs/03_segment_names.ipynb #b66dc0e5
 PROTOTYPES: dict[
@@ -28,7 +28,7 @@ PROTOTYPES: dict[
 }
 
 
-class View(NamedTuple):
+class ClusteringPreset(NamedTuple):
     """How customers are looked at."""
 
     lapse: float  # weight of the lapse axis
@@ -36,7 +36,11 @@ class View(NamedTuple):
     pull: float  # all prototypes together weigh this many times as much as all customers
 
 
-VIEWS = (View(0.6, 0.5, 0.5), View(1.0, 1.0, 1.0), View(1.0, 1.0, 3.0))
+CLUSTERING_PRESETS = (
+    ClusteringPreset(0.6, 0.5, 0.5),
+    ClusteringPreset(1.0, 1.0, 1.0),
+    ClusteringPreset(1.0, 1.0, 3.0),
+)
 
 # %% ../../nbs/03_segment_names.ipynb #e39c5940
 ACTIONS: dict[str, str] = {  # segment: what to do
@@ -49,7 +53,7 @@ ACTIONS: dict[str, str] = {  # segment: what to do
 }
 
 # %% ../../nbs/03_segment_names.ipynb #1db60318
-PROMISES: tuple[
+NAME_CONSTRAINTS: tuple[
     tuple[str, str, str, int], ...
     # what is promised, who has more, who has less ("others" for everybody else), of which measure
 ] = (
@@ -68,7 +72,7 @@ PROMISES: tuple[
 )
 
 
-def orderings(names: Sequence[str], typical: np.ndarray) -> dict[str, bool]:
+def check_name_constraints(names: Sequence[str], typical: np.ndarray) -> dict[str, bool]:
     """Check the promises of the names.
 
     Parameters
@@ -85,7 +89,7 @@ def orderings(names: Sequence[str], typical: np.ndarray) -> dict[str, bool]:
     """
     of = dict(zip(names, np.asarray(typical, dtype=float).tolist()))
     out = {}
-    for text, more, less, column in PROMISES:
+    for text, more, less, column in NAME_CONSTRAINTS:
         if any(name != "others" and name not in of for name in (more, less)):
             continue
         high = [
@@ -102,7 +106,7 @@ def orderings(names: Sequence[str], typical: np.ndarray) -> dict[str, bool]:
     return out
 
 # %% ../../nbs/03_segment_names.ipynb #fd090882
-FAR = 3.0  # a centre further than this from a prototype does not get its name
+MAX_NAME_DISTANCE = 3.0  # a centre further than this from a prototype does not get its name
 
 
 def best_match(distance: np.ndarray) -> tuple[int, ...]:
@@ -172,13 +176,13 @@ def assign_names(
     def cost(match: tuple[int, ...]) -> tuple:
         labels = named(match)
         gaps = match.count(-1)
-        if not all(orderings(labels, typical).values()) or any(
-            distance[c, j] > FAR for c, j in enumerate(match) if j >= 0
+        if not all(check_name_constraints(labels, typical).values()) or any(
+            distance[c, j] > MAX_NAME_DISTANCE for c, j in enumerate(match) if j >= 0
         ):
             return (k + 1,)
         return (
             gaps,
-            sum(not kept for kept in orderings(labels, average).values()),
+            sum(not kept for kept in check_name_constraints(labels, average).values()),
             float(sum(distance[c, j] for c, j in enumerate(match) if j >= 0)),
             match,
         )
@@ -196,7 +200,9 @@ def assign_names(
             best = found
             break
     match = best[3] if best[3] else drop_broken(list(best_match(distance)), distance, typical)
-    return named(match), sum(not kept for kept in orderings(named(match), average).values())
+    return named(match), sum(
+        not kept for kept in check_name_constraints(named(match), average).values()
+    )
 
 # %% ../../nbs/03_segment_names.ipynb #e3e118b5
 def fill_gaps(k: int, kept: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
@@ -237,8 +243,10 @@ def drop_broken(match: list[int], distance: np.ndarray, typical: np.ndarray) -> 
     tuple[int, ...]
         The same with names taken away until all that are left are true.
     """
-    match = [j if j >= 0 and distance[c, j] <= FAR else -1 for c, j in enumerate(match)]
-    while not all(orderings(named(tuple(match)), typical).values()):
+    match = [
+        j if j >= 0 and distance[c, j] <= MAX_NAME_DISTANCE else -1 for c, j in enumerate(match)
+    ]
+    while not all(check_name_constraints(named(tuple(match)), typical).values()):
         match[
             max((c for c, j in enumerate(match) if j >= 0), key=lambda c: distance[c, match[c]])
         ] = -1

@@ -22,12 +22,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..core.errors import DataError, TooFew
 from ..core.runs import load, save
-from .segment_names import PROTOTYPES, VIEWS, View, assign_names, named
+from retail_ci.customers.segment_names import (
+    CLUSTERING_PRESETS,
+    PROTOTYPES,
+    ClusteringPreset,
+    assign_names,
+    named,
+)
 
 # %% auto #0
-__all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'rfm_values', 'logs', 'turn', 'nonzero', 'Space', 'settle', 'nearest',
-           'squared_distances', 'Attempt', 'attempt', 'check_enough', 'is_table', 'TableOrArray',
-           'CustomerSegmentation', 'first_flawless', 'finish', 'save_model', 'load_model']
+__all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'rfm_values', 'signed_log1p', 'rotate_axes', 'nonzero_scale', 'Space',
+           'kmeans_with_priors', 'assign_to_centers', 'squared_distances', 'Candidate', 'try_candidate', 'check_enough',
+           'is_table', 'TableOrArray', 'CustomerSegmentation', 'select_candidate', 'refit_on_all', 'save_model',
+           'load_model']
 
 # %% ../../nbs/03a_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -76,7 +83,7 @@ def rfm_values(features: pd.DataFrame) -> np.ndarray:
     return np.clip(features[RFM].to_numpy(dtype=np.float32 if single else np.float64), 0, None)
 
 # %% ../../nbs/03a_segmentation.ipynb #8197d09e
-def logs(values: np.ndarray) -> np.ndarray:
+def signed_log1p(values: np.ndarray) -> np.ndarray:
     """log(1 + value); mirrored below zero, so that any table of numbers has one.
 
     Parameters
@@ -96,7 +103,7 @@ def logs(values: np.ndarray) -> np.ndarray:
     )
 
 
-def turn(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
+def rotate_axes(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
     """Turn the axes: activity, lapse, basket.
 
     Parameters
@@ -115,7 +122,7 @@ def turn(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
     return np.column_stack([value - z[:, 0], value + z[:, 0], z[:, 2] - z[:, 1]])
 
 # %% ../../nbs/03a_segmentation.ipynb #e9cc299a
-def nonzero(spread: np.ndarray) -> np.ndarray:
+def nonzero_scale(spread: np.ndarray) -> np.ndarray:
     """A measure that is the same for everybody must not divide by zero.
 
     Parameters
@@ -151,28 +158,36 @@ class Space:
         self.frequency = float(frequency)
 
     @classmethod
-    def learn(cls, values: np.ndarray, view: View) -> "Space":
+    def learn(cls, values: np.ndarray, view: ClusteringPreset) -> "Space":
         """Learn means and spreads from customers."""
-        x = logs(values)
+        x = signed_log1p(values)
         mean = x.mean(axis=0, dtype=float)
-        scale = nonzero(x.std(axis=0, dtype=float))
+        scale = nonzero_scale(x.std(axis=0, dtype=float))
         if x.shape[1] != 3:
             return cls(mean, scale, np.ones(x.shape[1]), np.ones(x.shape[1]), view.frequency)
-        spread = turn((x - mean) / scale, view.frequency).std(axis=0)
+        spread = rotate_axes((x - mean) / scale, view.frequency).std(axis=0)
         return cls(
-            mean, scale, nonzero(spread), np.array([ACTIVITY, view.lapse, BASKET]), view.frequency
+            mean,
+            scale,
+            nonzero_scale(spread),
+            np.array([ACTIVITY, view.lapse, BASKET]),
+            view.frequency,
         )
 
     def place(self, values: np.ndarray) -> np.ndarray:
         """Where customers stand in the space, from their measures."""
-        return self.put((logs(values) - self.mean) / self.scale).astype(values.dtype, copy=False)
+        return self.put((signed_log1p(values) - self.mean) / self.scale).astype(
+            values.dtype, copy=False
+        )
 
     def put(self, z: np.ndarray) -> np.ndarray:
         """Where customers stand in the space, from standardised logs."""
-        return (turn(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
+        return (
+            (rotate_axes(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
+        )
 
 # %% ../../nbs/03a_segmentation.ipynb #f6715c16
-def settle(
+def kmeans_with_priors(
     z: np.ndarray,
     k: int,
     seed: int = 42,
@@ -225,11 +240,11 @@ def settle(
             n_init=starts if start is None else 1,
             random_state=seed,
         ).fit(x, sample_weight=weight)
-    _, squares = nearest(z, model.cluster_centers_)
+    _, squares = assign_to_centers(z, model.cluster_centers_)
     return model.cluster_centers_, float(squares.sum(dtype=float))
 
 
-def nearest(
+def assign_to_centers(
     z: np.ndarray, centers: np.ndarray, block: int = 100_000
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centre of each customer; each alone gets the same answer as among a million.
@@ -283,10 +298,10 @@ def squared_distances(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return out
 
 # %% ../../nbs/03a_segmentation.ipynb #29dccfb6
-class Attempt(NamedTuple):
+class Candidate(NamedTuple):
     """What one view found."""
 
-    view: View  # how it looked
+    view: ClusteringPreset  # how it looked
     space: Space  # where customers stand
     centers: np.ndarray  # k × axes
     names: list[str]  # a name per centre
@@ -300,7 +315,7 @@ class Attempt(NamedTuple):
     broken: int = 0  # promises that the means break
 
 # %% ../../nbs/03a_segmentation.ipynb #4160f3ab
-def attempt(values: np.ndarray, k: int, view: View, seed: int = 42) -> Attempt:
+def try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int = 42) -> Candidate:
     """Learn a space, settle, and name.
 
     Parameters
@@ -322,20 +337,20 @@ def attempt(values: np.ndarray, k: int, view: View, seed: int = 42) -> Attempt:
     space = Space.learn(values, view)
     z = space.place(values)
     if values.shape[1] != 3:
-        centers, inertia = settle(z, k, seed)
-        return Attempt(
+        centers, inertia = kmeans_with_priors(z, k, seed)
+        return Candidate(
             view, space, centers, named((-1,) * k), np.full((k, len(PROTOTYPES)), np.nan), inertia
         )
     anchors = space.put(np.array(list(PROTOTYPES.values())))
     five = k == len(PROTOTYPES)
-    centers, inertia = settle(
+    centers, inertia = kmeans_with_priors(
         z, k, seed, anchors if five else None, anchors if five else None, view.pull
     )
-    used, label = np.unique(nearest(z, centers)[0], return_inverse=True)
+    used, label = np.unique(assign_to_centers(z, centers)[0], return_inverse=True)
     groups = pd.DataFrame(values).groupby(label)
     distance = np.sqrt(squared_distances(centers[used].astype(float), anchors))
     names, broken = assign_names(distance, groups.median().to_numpy(), groups.mean().to_numpy())
-    return Attempt(view, space, centers[used], names, distance, inertia, broken)
+    return Candidate(view, space, centers[used], names, distance, inertia, broken)
 
 # %% ../../nbs/03a_segmentation.ipynb #86efd4c0
 def check_enough(values: np.ndarray, k: int) -> None:
@@ -417,10 +432,14 @@ class CustomerSegmentation(
             if len(values) <= self.sample
             else values[np.linspace(0, len(values) - 1, self.sample).astype(int)]
         )
-        views = VIEWS if self.k == len(PROTOTYPES) and given.shape[1] == 3 else VIEWS[:1]
-        chosen = first_flawless(some, self.k, views, self.seed)
+        views = (
+            CLUSTERING_PRESETS
+            if self.k == len(PROTOTYPES) and given.shape[1] == 3
+            else CLUSTERING_PRESETS[:1]
+        )
+        chosen = select_candidate(some, self.k, views, self.seed)
         if len(some) < len(values):
-            chosen = finish(values, chosen)
+            chosen = refit_on_all(values, chosen)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
         self.names_ = chosen.names
@@ -429,7 +448,7 @@ class CustomerSegmentation(
         self.quantiles_ = np.quantile(
             values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf"
         ).astype(float)
-        self.labels_, squares = nearest(self.space_.place(given), self.centers_)
+        self.labels_, squares = assign_to_centers(self.space_.place(given), self.centers_)
         self.inertia_ = float(np.sort(squares).sum(dtype=float))
         return self
 
@@ -443,7 +462,7 @@ class CustomerSegmentation(
         Nothing is learned.
         """
         check_is_fitted(self)
-        number = nearest(self.space_.place(self._values(X)), self.centers_)[0]
+        number = assign_to_centers(self.space_.place(self._values(X)), self.centers_)[0]
         return np.array(self.names_)[number] if is_table(X) else number
 
     def save(self, path: str | Path) -> Path:
@@ -460,7 +479,9 @@ class CustomerSegmentation(
         return len(self.centers_)
 
 # %% ../../nbs/03a_segmentation.ipynb #9d956a53
-def first_flawless(values: np.ndarray, k: int, views: Sequence[View], seed: int = 42) -> Attempt:
+def select_candidate(
+    values: np.ndarray, k: int, views: Sequence[ClusteringPreset], seed: int = 42
+) -> Candidate:
     """Try the views in order.
 
     Parameters
@@ -479,9 +500,9 @@ def first_flawless(values: np.ndarray, k: int, views: Sequence[View], seed: int 
     Attempt
         The first without a flaw, or the one with the fewest.
     """
-    best: Attempt | None = None
+    best: Candidate | None = None
     for view in views:
-        found = attempt(values, k, view, seed)
+        found = try_candidate(values, k, view, seed)
         if best is None or found.flaws() < best.flaws():
             best = found
         if found.flaws() == (0, 0):
@@ -489,7 +510,7 @@ def first_flawless(values: np.ndarray, k: int, views: Sequence[View], seed: int 
     return best
 
 
-def finish(values: np.ndarray, chosen: Attempt) -> Attempt:
+def refit_on_all(values: np.ndarray, chosen: Candidate) -> Candidate:
     """Let the centres settle on all customers; they start where the sample left them.
 
     Parameters
@@ -506,7 +527,7 @@ def finish(values: np.ndarray, chosen: Attempt) -> Attempt:
     """
     z = chosen.space.place(values)
     pulled = len(chosen.centers) == len(PROTOTYPES) and values.shape[1] == 3
-    centers, inertia = settle(
+    centers, inertia = kmeans_with_priors(
         z,
         len(chosen.centers),
         0,
@@ -582,7 +603,7 @@ def load_model(path: str | Path) -> CustomerSegmentation:
         arrays.pop(name) for name in ("centers", "name_distance", "quantiles")
     )
     model.names_ = words["names"]
-    model.view_ = View(**words["view"])
+    model.view_ = ClusteringPreset(**words["view"])
     model.space_ = Space(**arrays)
     model.n_features_in_ = len(model.space_.mean)
     return model

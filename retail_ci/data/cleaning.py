@@ -37,16 +37,16 @@ from retail_ci.data.contract import (
     with_limits,
     without_point,
 )
-from .engines import answer, copies, engine, exact_sum, hold
+from .engines import copies, engine, exact_sum, materialize, to_pandas
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
 __all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
            'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
-           'read_customers', 'one_of_several', 'Prepared', 'clean', 'prepare', 'with_time', 'set_aside', 'book',
-           'check_books', 'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run', 'by_month',
-           'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share', 'plot_pareto', 'per_customer',
-           'plot_customers']
+           'read_customers', 'merge_duplicates', 'Prepared', 'clean', 'prepare', 'with_time', 'rejected_rows',
+           'reconcile', 'check_books', 'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run',
+           'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share', 'plot_pareto',
+           'per_customer', 'plot_customers']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def mark_products(
@@ -119,7 +119,7 @@ def judge_all(
 
     def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
         lines = mark_products(typed(raw, settings, floats), catalogue, settings)
-        return hold(con, judge(with_limits(lines, settings, latest)), "judged")
+        return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
 
     lines = judged()
     seen = survey(lines)
@@ -192,7 +192,7 @@ def survey(judged: ibis.Table) -> pd.DataFrame:
         **ids,
     )
     return (
-        answer(days)
+        to_pandas(days)
         .astype({"day": "datetime64[us]"})
         .sort_values(["reason", "day"], ignore_index=True)
     )
@@ -438,7 +438,7 @@ def complete_customers(
         spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0),
     )
     if engine(bought) == "spark":
-        bought = hold(bought.get_backend(), bought, "bought")
+        bought = materialize(bought.get_backend(), bought, "bought")
     bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
     if raw is None:
         return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
@@ -503,10 +503,10 @@ def read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     first = known.semi_join(ids, "row").drop("row")
     if not ids.filter(ids.lines > 1).count().execute():
         return first.mutate(_contradictory=ibis.literal(False))
-    return one_of_several(first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other)
+    return merge_duplicates(first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other)
 
 
-def one_of_several(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
+def merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
     """Do not choose between two lines about one customer.
 
     Parameters
@@ -625,15 +625,15 @@ def _clean(
     accepted = judged.filter(judged.reason.isnull())
     once = collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
     timed = with_time(once)
-    lines = hold(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
+    lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
     kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select(
         [c for c in TRANSACTION_COLUMNS if c in lines.columns]
     )
-    marked = hold(con, flagged(lines, settings), "flagged")
-    people = hold(con, complete_customers(lines, customers, settings), "customers")
+    marked = materialize(con, flagged(lines, settings), "flagged")
+    people = materialize(con, complete_customers(lines, customers, settings), "customers")
     counted = [rows for _, rows in parts or [("", -1)]]
     facts = (
-        book(
+        reconcile(
             judged,
             seen,
             lines,
@@ -645,7 +645,7 @@ def _clean(
     )
     return Prepared(
         kept,
-        set_aside(judged, transactions, settings, parts),
+        rejected_rows(judged, transactions, settings, parts),
         complete_products(kept, told) if has_products else None,
         people.drop("_contradictory").order_by("customer_id"),
         facts,
@@ -716,7 +716,7 @@ def with_time(lines: ibis.Table) -> ibis.Table:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #04480ab2
-def set_aside(
+def rejected_rows(
     judged: ibis.Table,
     raw: ibis.Table,
     settings: DataConfig,
@@ -771,7 +771,7 @@ def set_aside(
     ).order_by("row")
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
-def book(
+def reconcile(
     judged: ibis.Table,
     seen: pd.DataFrame,
     kept: ibis.Table,
@@ -805,7 +805,7 @@ def book(
         r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)
     }
     fine = seen[seen.reason.isna()]
-    one = answer(
+    one = to_pandas(
         kept.aggregate(
             kept=_.count(),
             anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0),
@@ -1026,7 +1026,7 @@ def customer_lines(
             "the reasons."
         )
     if settings.duplicates == "collapse":
-        lines = lines.anti_join(hold(con, copies(raw), "copies"), "row")
+        lines = lines.anti_join(materialize(con, copies(raw), "copies"), "row")
     return add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(
         days=1
     )

@@ -19,11 +19,11 @@ from ..core.show import show_table
 from retail_ci.data.engines import (
     date_parts,
     engine,
+    fence,
     finite,
     loose,
     matched_date,
     parse_date,
-    settled,
     trimmed,
 )
 
@@ -255,7 +255,7 @@ def typed(
     if "transaction_id" in ids:
         out["_own_basket"] = ibis.literal(True)
     out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
-    return settled(
+    return fence(
         raw.select(
             **out,
             date=date,
@@ -296,7 +296,7 @@ def read_once(
     parts = {
         f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
     }
-    lines = settled(
+    lines = fence(
         raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there})
     )
     date = (

@@ -28,10 +28,10 @@ from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, RunError, shown, translating
 from ..core.formats import sql_text
 from retail_ci.core.runs import (
+    atomic_write,
     check_writable,
     load,
     process_folder,
-    replacing,
     save,
     sha256,
     staging,
@@ -41,10 +41,10 @@ from retail_ci.core.runs import (
 __all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
            'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
            'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'check_format', 'make_timestamp', 'checked_timestamp',
-           'assemble_date', 'spark_timestamp', 'regexp_match', 'settled', 'date_parts', 'matched_date', 'btrim',
-           'character', 'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'answer', 'different',
-           'duckdb_hash', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table', 'copy_parquet',
-           'write_spark', 'hold', 'known_parquet', 'staging_name', 'staging_index']
+           'assemble_date', 'spark_timestamp', 'regexp_match', 'fence', 'date_parts', 'matched_date', 'btrim',
+           'character', 'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas',
+           'different', 'duckdb_hash', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table',
+           'copy_parquet', 'write_spark', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -586,7 +586,7 @@ def regexp_match(text: str, pattern: str) -> dt.Array(dt.string):
     """PostgreSQL's function: the groups of the first match."""
 
 
-def settled(table: ibis.Table) -> ibis.Table:
+def fence(table: ibis.Table) -> ibis.Table:
     """Let an engine work columns out once, however often they are used; DuckDB does so by itself.
 
     Parameters
@@ -754,7 +754,7 @@ def unix_micros(time: dt.Timestamp(timezone="UTC")) -> int:
     """Spark's microseconds since 1970."""
 
 
-def answer(table: ibis.Table) -> Any:
+def to_pandas(table: ibis.Table) -> Any:
     """Carry an expression out and fetch its rows.
 
     Parameters
@@ -1004,7 +1004,7 @@ def write_table(table: ibis.Table, path: Path) -> None:
     path : Path
         A parquet file; its place is taken only when all is written.
     """
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         if engine(table) == "spark":
             write_spark(table, part)
         elif table.get_backend().name == "duckdb":
@@ -1058,7 +1058,7 @@ def write_spark(table: ibis.Table, path: Path) -> None:
         duck.disconnect()
 
 # %% ../../nbs/00f_engines.ipynb #bb9e3d33
-def hold(con: Any, table: ibis.Table, name: str) -> ibis.Table:
+def materialize(con: Any, table: ibis.Table, name: str) -> ibis.Table:
     """Carry an expression out where the data is, and go on from its result.
 
     Parameters

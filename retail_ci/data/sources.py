@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from ..core.config import NAMED_SOURCES, DataConfig, source_files, split_table
 from ..core.errors import ConfigError, DataError, one_line, shown, translating, unknown
 from ..core.formats import sql_text
-from ..core.runs import process_folder, replacing
+from ..core.runs import atomic_write, process_folder
 from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
@@ -853,7 +853,7 @@ def stage(file: Path, target: Path, settings: DataConfig, table: str = "", query
     """
     rows = 0
     writer = None
-    with replacing(target) as part:
+    with atomic_write(target) as part:
         try:
             for batch in batches(file, settings, table, query):
                 writer = writer or pq.ParquetWriter(
@@ -1334,7 +1334,7 @@ def fetch(source: Source, path: Path) -> None:
         import adbc_driver_postgresql.dbapi as adbc
     except ImportError:
         adbc = None
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         if not url or adbc is None:
             return write_table(source.table, part)
         with adbc.connect(url) as link, link.cursor() as cursor:

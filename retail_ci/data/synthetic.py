@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.config import Config
 from ..core.errors import DataError
-from ..core.runs import replacing
+from ..core.runs import atomic_write
 
 # %% auto #0
 __all__ = ['SHELVES', 'CATEGORIES', 'BRANDS', 'BEHAVIOUR', 'SEASONS', 'BLOCK_CUSTOMERS', 'BLOCK_LINES', 'DIRT', 'AGE_BANDS',
@@ -1814,7 +1814,7 @@ def generate(
     total = len(blocks(config))
     with contextlib.ExitStack() as stack:
         writers = {
-            name: TableWriter(stack.enter_context(replacing(out / f"{name}.{kind}")))
+            name: TableWriter(stack.enter_context(atomic_write(out / f"{name}.{kind}")))
             for name in ("transactions", "products", "customers")
         }
         for w in writers.values():
@@ -1830,7 +1830,7 @@ def generate(
                 progress(done, s.lines)
         if known:
             np.savez(
-                stack.enter_context(replacing(out / "truth.npz")), **truth_arrays(world, known)
+                stack.enter_context(atomic_write(out / "truth.npz")), **truth_arrays(world, known)
             )
         written = writers["transactions"].rows
         for w in writers.values():

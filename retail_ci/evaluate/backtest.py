@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.errors import DataError
 from ..core.formats import day
-from ..core.runs import Run, replacing, save
+from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, INK, SECOND, use_style
 from retail_ci.evaluate.offline import (
     BASELINES,
@@ -26,12 +26,12 @@ from retail_ci.evaluate.offline import (
     contestants,
     evaluate,
     label,
+    normalise_log,
     oracle,
     production,
     ranking_facts,
     segment_table,
     summary,
-    tidy,
     verdict,
 )
 from ..recommend.base import Recommender
@@ -139,7 +139,7 @@ def backtest(
     models = (
         dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
     )
-    transactions = tidy(transactions)
+    transactions = normalise_log(transactions)
     done = []
     found = []
     notes = []
@@ -529,7 +529,7 @@ def save_backtest(result: Backtest, published: str, folder: Path) -> None:
         ),
         folder / "backtest.csv",
     )
-    with replacing(folder / "05_backtest.png") as part:
+    with atomic_write(folder / "05_backtest.png") as part:
         plot_backtest(result, published).savefig(part, metadata={"Software": None})
 
 

@@ -18,7 +18,7 @@ from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, money, share
 from ..core.show import ACCENT, INK, SECOND, use_style
 from ..recommend.base import Recommender, fill_up
-from ..recommend.hybrid import MODELS, configured, make_model, told
+from ..recommend.hybrid import MODELS, configured, make_model, with_params
 from retail_ci.recommend.interactions import (
     Interactions,
     as_dates,
@@ -41,8 +41,8 @@ from retail_ci.recommend.metrics import (
 )
 
 # %% auto #0
-__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before', 'products_before', 'segments_before',
-           'purchases_per_customer', 'relevant_products', 'two_questions', 'KnownChances', 'oracle', 'Evaluation',
+__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'normalise_log', 'prices_before', 'products_before', 'segments_before',
+           'purchases_per_customer', 'relevant_products', 'split_tasks', 'KnownChances', 'oracle', 'Evaluation',
            'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
            'history_groups', 'hold_back', 'popular_order', 'lists_of', 'BestWindowRecommender', 'order_ndcg',
            'production', 'contestants', 'by_group', 'lead_by_group', 'ranking_facts', 'summary', 'segment_table',
@@ -50,7 +50,7 @@ __all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'tidy', 'prices_before',
            'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
-def tidy(transactions: pd.DataFrame) -> pd.DataFrame:
+def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
     """The log as all of this page reads it; a log without quantities counts every line as one.
 
     Parameters
@@ -213,13 +213,13 @@ def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.cs
     known = rows >= 0
     bought = sp.csr_matrix((np.ones(known.sum()), (rows[known], columns[known])), shape=shape)
     bought.sum_duplicates()
-    return two_questions(
+    return split_tasks(
         bought,
         sp.csr_matrix((data.counts.data, data.counts.indices, data.counts.indptr), shape=shape),
     )
 
 
-def two_questions(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
+def split_tasks(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
     """All purchases, and those of products new to the customer.
 
     Parameters
@@ -384,7 +384,7 @@ def evaluate(
     )
     if not models:
         raise DataError("evaluate needs at least one model, got none.")
-    transactions = tidy(transactions)
+    transactions = normalise_log(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     train, test = split_at(transactions, cut)
     test = test[test["date"] <= cut + pd.Timedelta(hours=24 * days)]
@@ -726,7 +726,7 @@ def hold_back(
     use = ~old & known
     use[use] = there[data.rows[use]]
     bought = to_csr(np.ones(use.sum()), data.rows[use], data.columns[use], data.counts.shape)
-    return past, two_questions(bought, past.counts)
+    return past, split_tasks(bought, past.counts)
 
 # %% ../../nbs/05_evaluation.ipynb #d803aad4
 def popular_order(data: Interactions, days: float) -> np.ndarray:
@@ -908,7 +908,8 @@ def contestants(settings: RecommenderConfig, names: Sequence[str] = ()) -> dict[
     if "recent_popularity" not in settings.parameters:
         models["recent_popularity"] = BestWindowRecommender()
     return {
-        name: told(name, model, settings.parameters.get(name, {})) for name, model in models.items()
+        name: with_params(name, model, settings.parameters.get(name, {}))
+        for name, model in models.items()
     }
 
 # %% ../../nbs/05_evaluation.ipynb #94434fc6

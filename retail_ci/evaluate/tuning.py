@@ -15,8 +15,8 @@ import yaml
 
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.runs import Run, save
-from .offline import TASKS, Evaluation, evaluate, tidy
-from ..recommend.hybrid import MODELS, make_model, told
+from .offline import TASKS, Evaluation, evaluate, normalise_log
+from ..recommend.hybrid import MODELS, make_model, with_params
 from ..recommend.interactions import time_cut
 from ..recommend.metrics import paired_difference
 
@@ -109,14 +109,14 @@ def tune(
     """
     names = list(names) or [m for m in GRIDS if m in MODELS]
     tries = {f"{name} {plain(c)}": (name, c) for name in names for c in candidates(name)}
-    transactions = tidy(transactions)
+    transactions = normalise_log(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     past = transactions[transactions["date"] <= cut]
     if past.empty:
         raise DataError(f"Nothing lies at or before the cut {cut}, so there is nothing to tune on.")
     validation = cut - pd.Timedelta(hours=24 * days)
     found = evaluate(
-        {title: told(name, make_model(name), c) for title, (name, c) in tries.items()},
+        {title: with_params(name, make_model(name), c) for title, (name, c) in tries.items()},
         past,
         products,
         validation,

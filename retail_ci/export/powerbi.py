@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import DataError, unknown
-from ..core.formats import beside, sql_text
-from ..core.runs import Run, replacing, save
+from ..core.formats import sql_text, with_currency
+from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, GRID, INK, SECOND, SEGMENTS
 from retail_ci.export.star_schema import (
     TABLES,
@@ -230,7 +230,7 @@ def format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
     if kind != "money":
         return _NUMBER_FORMATS.get(kind, "")
     digits = "#,0." + "0" * decimals
-    before, after = beside("\0", currency).split("\0")
+    before, after = with_currency("\0", currency).split("\0")
     return _literal(before) + digits.rstrip(".") + _literal(after)
 
 # %% ../../nbs/08a_powerbi.ipynb #eb21f274
@@ -1002,7 +1002,7 @@ def write_table(star: Star, name: str, part: Path, bom: bool) -> None:
         Whether CSV begins with a mark for Excel.
     """
     file = part / "parquet" / f"{name}.parquet"
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         star.con.execute(
             f"COPY (SELECT * FROM {name}) TO {sql_text(temporary)} (FORMAT parquet, COMPRESSION "
             "zstd)"
@@ -1084,7 +1084,7 @@ def write_words(
         **{f"model/{p}": t for p, t in {**model, **project_text()}.items()},
         "README.md": readme(facts, star.tables),
     }.items():
-        with replacing(part / path) as temporary:
+        with atomic_write(part / path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     words = pd.DataFrame(
         [

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, date_names, plain_name, sql_name, sql_text
-from ..core.runs import Run, check_writable, replacing, staging
+from ..core.runs import Run, atomic_write, check_writable, staging
 from ..core.show import SEGMENTS
 from ..data.engines import connect_duckdb
 
@@ -103,7 +103,7 @@ def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
     columns = ", ".join(
         sql_escaped(name) if kind == "VARCHAR" else sql_name(name) for name, kind, *_ in kinds
     )
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         con.execute(
             f"COPY (SELECT {columns} FROM ({query})) TO {sql_text(part)} (FORMAT csv, HEADER, "
             "DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', DATEFORMAT '%Y-%m-%d', "

@@ -32,10 +32,10 @@ from retail_ci.pipeline.kernels import (
 )
 
 # %% auto #0
-__all__ = ['keep_books', 'one_duty', 'to_promote', 'to_write_down', 'not_done', 'Clerk', 'duties_done']
+__all__ = ['run_post_tasks', 'run_task', 'to_promote', 'to_write_down', 'not_done', 'PostRunWorker', 'finished_tasks']
 
 # %% ../../nbs/11c_afterwards.ipynb #11976048
-def keep_books(
+def run_post_tasks(
     connection: Connection, config: Config, home: str, env: dict[str, str], cwd: str
 ) -> None:
     """The life of the clerk: get ready, wait for the finished run, do what is due, tell.
@@ -78,11 +78,11 @@ def keep_books(
             ("MLflow", to_write_down(config)),
         ):
             if wanted:
-                one_duty(connection, name, duties[name])
+                run_task(connection, name, duties[name])
         connection.send({"end": True})
 
 
-def one_duty(connection: Connection, name: str, work: Callable[[], list[str]]) -> None:
+def run_task(connection: Connection, name: str, work: Callable[[], list[str]]) -> None:
     """Do one thing, and tell how it went.
 
     Parameters
@@ -153,7 +153,7 @@ def not_done(words: str, duty: str = "MLflow") -> None:
     )
 
 # %% ../../nbs/11c_afterwards.ipynb #7df6ff60
-class Clerk:
+class PostRunWorker:
     """Does what is due after a run, in a process that gets ready beforehand."""
 
     def __init__(self, config: Config, home: Path, notebooks: list[Path]):
@@ -190,7 +190,7 @@ class Clerk:
         context = server.context()
         self.connection, there = context.Pipe()
         self.process = context.Process(
-            target=retail_ci.pipeline.afterwards.keep_books,
+            target=retail_ci.pipeline.afterwards.run_post_tasks,
             args=(there, self.config, str(self.home), dict(os.environ), os.getcwd()),
             daemon=True,
         )
@@ -205,7 +205,7 @@ class Clerk:
             return lines
         try:
             self.connection.send(str(run))
-            lines = list(duties_done(self))
+            lines = list(finished_tasks(self))
         except (EOFError, OSError):
             not_done("the process that does it was killed")
         finally:
@@ -223,7 +223,7 @@ class Clerk:
         self.process = None
 
 # %% ../../nbs/11c_afterwards.ipynb #28d1ecfd
-def duties_done(clerk: Clerk) -> Iterator[dict[str, Any]]:
+def finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
     """What the clerk tells, until it has nothing left to do or takes too long over MLflow.
 
     Parameters

@@ -33,7 +33,7 @@ from .chain import Progress, code, order
 # %% auto #0
 __all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'environment', 'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload',
            'end_with_parent', 'kill_group', 'peak_mib', 'cpu_seconds', 'what_failed', 'literal_path', 'execute', 'Job',
-           'set_environment', 'python_path', 'Server', 'start_job', 'as_error', 'followers', 'run_notebooks',
+           'set_environment', 'python_path', 'Server', 'start_job', 'as_error', 'downstream_counts', 'run_notebooks',
            'finished', 'keep_failed', 'relative']
 
 # %% ../../nbs/11a_kernels.ipynb #94eac86e
@@ -596,7 +596,7 @@ def as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 
 # %% ../../nbs/11a_kernels.ipynb #ece9244b
-def followers(needs: dict[str, set[str]]) -> dict[str, int]:
+def downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     """How many notebooks cannot start before this one has finished.
 
     Parameters
@@ -651,7 +651,7 @@ def run_notebooks(
     ready = []
     facts = {}
     sorter = TopologicalSorter(needs)
-    behind = followers(needs)
+    behind = downstream_counts(needs)
     server = Server(preload(notebooks))
     sorter.prepare()
     try:

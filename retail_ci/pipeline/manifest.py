@@ -35,7 +35,7 @@ from .chain import number
 
 # %% auto #0
 __all__ = ['RUN_ID', 'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
-           'publish', 'remains', 'prune', 'locked', 'made_by', 'differing', 'copy_earlier', 'unfinished', 'staged',
+           'publish', 'leftovers', 'prune', 'locked', 'made_by', 'differing', 'copy_earlier', 'unfinished', 'staged',
            'open_staging', 'close_staging', 'seal_run', 'settle']
 
 # %% ../../nbs/11b_manifest.ipynb #9a610c1d
@@ -294,7 +294,7 @@ def publish(run: Path) -> Path:
     return link
 
 # %% ../../nbs/11b_manifest.ipynb #2189d952
-def remains(home: Path) -> list[Path]:
+def leftovers(home: Path) -> list[Path]:
     """What killed runs have left behind.
 
     Parameters
@@ -331,7 +331,7 @@ def prune(home: Path, keep: int) -> list[str]:
         What was removed.
     """
     current = os.readlink(home / "current") if (home / "current").is_symlink() else None
-    gone = remains(home)
+    gone = leftovers(home)
     good = sorted(
         p
         for p in home.iterdir()

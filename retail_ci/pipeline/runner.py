@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from ..core.config import Config, find_root, load_config, supplied
 from ..core.errors import ConfigError, RunError
 from ..core.runs import load
-from .afterwards import Clerk
+from .afterwards import PostRunWorker
 from .chain import Progress, chain, split, timing_table
 from .kernels import Server, run_notebooks
 from retail_ci.pipeline.manifest import (
@@ -117,7 +117,7 @@ def run_chain(
     earlier, now = split(notebooks, first, last)
     last = "" if now[-1] == notebooks[-1] else last
     inputs = input_hashes(config)
-    clerk = Clerk(config, home, notebooks) if afterwards and not last else None
+    clerk = PostRunWorker(config, home, notebooks) if afterwards and not last else None
     with (
         disk_errors(),
         stoppable(),
@@ -152,7 +152,7 @@ def run_chain(
     return place
 
 
-def tell_afterwards(clerk: Clerk, place: Path, stream: TextIO | None) -> None:
+def tell_afterwards(clerk: PostRunWorker, place: Path, stream: TextIO | None) -> None:
     """Let the clerk do what is due, and say what was done.
 
     Parameters

@@ -18,10 +18,10 @@ from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 
 # %% auto #0
 __all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'before', 'bought_between',
-           'log_of', 'extreme', 'product_facts', 'gone', 'buyers_lately', 'customer_facts', 'pick', 'habit_facts',
-           'best_of', 'places_of', 'look_up', 'Evidence', 'look_at_products', 'near_scores', 'blend', 'unit_max',
-           'head_scores', 'kind_table', 'shares_of', 'nominate', 'fresh_only', 'describe', 'other_opinions',
-           'kind_opinions', 'evidence_reasons', 'loudness']
+           'log_of', 'extreme', 'product_facts', 'discontinued', 'buyers_lately', 'customer_facts', 'pick',
+           'habit_facts', 'best_of', 'places_of', 'look_up', 'CandidateModels', 'look_at_products', 'near_scores',
+           'blend', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'generate_candidates', 'fresh_only',
+           'build_features', 'other_opinions', 'kind_opinions', 'candidate_reasons', 'contribution']
 
 # %% ../../nbs/04i_candidates.ipynb #ba4a22ee
 def before(data: Interactions, days: float) -> Interactions:
@@ -166,7 +166,7 @@ def product_facts(data: Interactions, found: Habits) -> np.ndarray:
     ).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #39d07c02
-def gone(data: Interactions, silence: float = 9) -> np.ndarray:
+def discontinued(data: Interactions, silence: float = 9) -> np.ndarray:
     """Products whose silence is too long to be an accident.
 
     Parameters
@@ -210,7 +210,7 @@ def buyers_lately(data: Interactions) -> np.ndarray:
     weights = np.bincount(
         data.columns[latest], 1 / (1 + data.age[latest] / FADE), minlength=len(data.product_ids)
     )
-    return np.where(gone(data), 0, weights)
+    return np.where(discontinued(data), 0, weights)
 
 # %% ../../nbs/04i_candidates.ipynb #0517073c
 def customer_facts(data: Interactions) -> np.ndarray:
@@ -427,7 +427,7 @@ def look_up(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.
 MANY = 50_000  # customers above whom nobody is compared with everybody
 
 # %% ../../nbs/04i_candidates.ipynb #b2dad761
-class Evidence(Recommender):
+class CandidateModels(Recommender):
     """All models side by side, and their untrained blend."""
 
     method = "blend"
@@ -487,10 +487,10 @@ class Evidence(Recommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The strongest piece of evidence in words."""
-        return evidence_reasons(self, rows, columns)
+        return candidate_reasons(self, rows, columns)
 
 # %% ../../nbs/04i_candidates.ipynb #9a28ff95
-def look_at_products(evidence: Evidence) -> None:
+def look_at_products(evidence: CandidateModels) -> None:
     """What the purchases of everybody say about products.
 
     Parameters
@@ -501,7 +501,7 @@ def look_at_products(evidence: Evidence) -> None:
     data = evidence.base_
     found = habits(data)
     evidence.facts_ = product_facts(data, found)
-    evidence.gone_ = gone(data)
+    evidence.gone_ = discontinued(data)
     evidence.recent_ = data.recent_buyers(28) + 0.001 * data.recent
     evidence.lately_ = buyers_lately(data)
     evidence.new_ = (
@@ -512,7 +512,7 @@ def look_at_products(evidence: Evidence) -> None:
     evidence.kinds_ = {k: kind_table(codes[k], evidence.recent_) for k in KINDS if k in codes}
 
 
-def near_scores(evidence: Evidence, rows: np.ndarray) -> sp.csr_matrix:
+def near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
     """What similar customers bought lately.
 
     Parameters
@@ -534,7 +534,7 @@ def near_scores(evidence: Evidence, rows: np.ndarray) -> sp.csr_matrix:
     return scores
 
 
-def blend(evidence: Evidence, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
+def blend(evidence: CandidateModels, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
     """Fixed weights; likeness counts as far as the customer is known.
 
     Parameters
@@ -656,8 +656,12 @@ def shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
     return shares
 
 # %% ../../nbs/04i_candidates.ipynb #bf5d7e40
-def nominate(
-    evidence: Evidence, rows: np.ndarray, discovery: bool, near: sp.csr_matrix, ease: np.ndarray
+def generate_candidates(
+    evidence: CandidateModels,
+    rows: np.ndarray,
+    discovery: bool,
+    near: sp.csr_matrix,
+    ease: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who gets considered.
 
@@ -748,8 +752,8 @@ def fresh_only(
     return near, ease
 
 # %% ../../nbs/04i_candidates.ipynb #e586acb7
-def describe(
-    evidence: Evidence, rows: np.ndarray, discovery: bool
+def build_features(
+    evidence: CandidateModels, rows: np.ndarray, discovery: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nominated pairs of customer and product, with everything the ranker looks at.
 
@@ -769,7 +773,7 @@ def describe(
     """
     near = evidence.near_scores(rows)
     ease = evidence.ease_.liking_[rows] @ evidence.ease_.weights_
-    places, columns, habit = nominate(evidence, rows, discovery, near, ease)
+    places, columns, habit = generate_candidates(evidence, rows, discovery, near, ease)
     others = other_opinions(evidence, places, columns, near, ease)
     facts = evidence.facts_[columns]
     people = evidence.people_[rows[places], :CUSTOMER]
@@ -798,7 +802,7 @@ HABIT = 26  # facts about a habit
 
 # %% ../../nbs/04i_candidates.ipynb #c6408c5f
 def other_opinions(
-    evidence: Evidence,
+    evidence: CandidateModels,
     places: np.ndarray,
     columns: np.ndarray,
     near: sp.csr_matrix,
@@ -849,7 +853,7 @@ def other_opinions(
 
 
 def kind_opinions(
-    evidence: Evidence, rows: np.ndarray, places: np.ndarray, columns: np.ndarray
+    evidence: CandidateModels, rows: np.ndarray, places: np.ndarray, columns: np.ndarray
 ) -> list[np.ndarray]:
     """How much the customer buys of the product's maker and shelf.
 
@@ -880,7 +884,9 @@ def kind_opinions(
     return out
 
 # %% ../../nbs/04i_candidates.ipynb #25322954
-def evidence_reasons(evidence: Evidence, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def candidate_reasons(
+    evidence: CandidateModels, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
     """The history with a product; else what speaks louder for it, similar customers or another
     product; else its popularity.
 
@@ -903,7 +909,7 @@ def evidence_reasons(evidence: Evidence, rows: np.ndarray, columns: np.ndarray) 
     ask = np.flatnonzero(blank.any(axis=1))
     if not len(ask):
         return words
-    alike, goes = loudness(evidence, rows[ask], columns[ask])
+    alike, goes = contribution(evidence, rows[ask], columns[ask])
     for part, said, other in (
         (evidence.near_, alike > goes, alike),
         (evidence.ease_, goes >= alike, goes),
@@ -919,8 +925,8 @@ def evidence_reasons(evidence: Evidence, rows: np.ndarray, columns: np.ndarray) 
     return np.where(blank & (words == ""), "popular now", words).astype(object)
 
 
-def loudness(
-    evidence: Evidence, rows: np.ndarray, columns: np.ndarray
+def contribution(
+    evidence: CandidateModels, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """How loudly similar customers, and her other products, speak for each line.
 

@@ -23,7 +23,7 @@ from retail_ci.recommend.baselines import (
     RandomRecommender,
     cells,
 )
-from .candidates import MANY, Evidence
+from .candidates import MANY, CandidateModels
 from .collaborative import CollaborativeRecommender
 from .content import ContentRecommender
 from .ease import EaseRecommender
@@ -33,8 +33,8 @@ from .repeat import RepeatRecommender
 from .rules import TEXT_COLUMNS
 
 # %% auto #0
-__all__ = ['MODELS', 'HybridRecommender', 'to_unit', 'mix', 'WeightedHybrid', 'quieter', 'louder_reasons', 'make_model', 'told',
-           'configured', 'concentration_curve', 'plot_coverage', 'check_choice']
+__all__ = ['MODELS', 'HybridRecommender', 'to_unit', 'mix', 'WeightedHybrid', 'quieter', 'louder_reasons', 'make_model',
+           'with_params', 'configured', 'concentration_curve', 'plot_coverage', 'check_choice']
 
 # %% ../../nbs/04k_hybrid.ipynb #09867b31
 class HybridRecommender(Ranker):
@@ -221,7 +221,7 @@ def louder_reasons(
 MODELS: dict[str, Callable[[], Recommender]] = {  # name: a new model with the house's settings
     "ranker": HybridRecommender,
     "weighted": WeightedHybrid,
-    "blend": Evidence,
+    "blend": CandidateModels,
     "repeat": RepeatRecommender,
     "ease": EaseRecommender,
     "collaborative": CollaborativeRecommender,
@@ -257,7 +257,7 @@ def make_model(name: str) -> Recommender:
     return MODELS[name]()
 
 
-def told(name: str, model: Recommender, values: Mapping[str, Any]) -> Recommender:
+def with_params(name: str, model: Recommender, values: Mapping[str, Any]) -> Recommender:
     """Set a model's parameters.
 
     Parameters
@@ -319,7 +319,7 @@ def configured(settings: RecommenderConfig) -> HybridRecommender:
         if ranker
         else HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
     )
-    return told(settings.production, model, settings.parameters.get(settings.production, {}))
+    return with_params(settings.production, model, settings.parameters.get(settings.production, {}))
 
 # %% ../../nbs/04k_hybrid.ipynb #6dae674f
 def concentration_curve(numbers: np.ndarray) -> np.ndarray:

@@ -19,11 +19,11 @@ from .base import Recommender
 from retail_ci.recommend.candidates import (
     MANY,
     WINDOWS,
-    Evidence,
+    CandidateModels,
     before,
     bought_between,
-    describe,
-    evidence_reasons,
+    build_features,
+    candidate_reasons,
     head_scores,
     look_up,
     unit_max,
@@ -32,10 +32,10 @@ from .interactions import Interactions, blocks, top_k
 from .metrics import find_hits, ndcg
 
 # %% auto #0
-__all__ = ['MONTH', 'MOST', 'ENOUGH', 'TRIAL', 'FEWEST', 'TASKS', 'RIVALS', 'Net', 'listwise', 'learn_order', 'Month', 'months',
-           'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled', 'judge', 'sure_lead', 'fit_curve',
-           'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months', 'check_month', 'task_scores', 'chances',
-           'said']
+__all__ = ['MONTH', 'MOST', 'ENOUGH', 'TRIAL', 'FEWEST', 'TASKS', 'BASELINES', 'Net', 'listwise', 'learn_order', 'Month',
+           'months', 'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled', 'select_model',
+           'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months', 'check_month',
+           'task_scores', 'chances', 'explain_choice']
 
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
 class Net:
@@ -198,7 +198,7 @@ class Month:
         """`ago`: days from the end of the log to the moment of knowledge. `settings`: of
         `Evidence`.
         """
-        self.evidence = Evidence(**settings).fit(before(data, ago), products)
+        self.evidence = CandidateModels(**settings).fit(before(data, ago), products)
         bought = bought_between(data, ago, ago - MONTH)
         seen = self.evidence.data_.counts
         self.came = np.diff(bought.indptr) > 0
@@ -220,7 +220,7 @@ class Month:
         out = []
         start = 0
         for block in blocks(rows, len(self.evidence.facts_), height=256):
-            places, columns, numbers = describe(self.evidence, block, TASKS[task])
+            places, columns, numbers = build_features(self.evidence, block, TASKS[task])
             truth = self.truth[task][block]
             truth.sort_indices()
             out.append((places + start, columns, numbers, look_up(truth, places, columns) > 0))
@@ -258,7 +258,10 @@ def months(
     return found
 
 # %% ../../nbs/04j_ranker.ipynb #a1899bc3
-RIVALS = {"any": ("personal",), "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately")}
+BASELINES = {
+    "any": ("personal",),
+    "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately"),
+}
 
 
 def popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.ndarray:
@@ -346,11 +349,11 @@ def plain_lists(month: Month, task: str, rows: np.ndarray) -> dict[str, np.ndarr
         return lists | {"personal": filled(best, np.argsort(-data.recent, kind="stable"))}
     return lists | {
         name: popular_list(popular_buyers(month.evidence, name), bought)
-        for name in RIVALS["discovery"]
+        for name in BASELINES["discovery"]
     }
 
 
-def popular_buyers(evidence: Evidence, name: str) -> np.ndarray:
+def popular_buyers(evidence: CandidateModels, name: str) -> np.ndarray:
     """The buyers that a plain list goes by.
 
     Parameters
@@ -393,7 +396,9 @@ def filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
     return out
 
 
-def judge(quality: Mapping[str, np.ndarray], rivals: Sequence[str]) -> tuple[str, str, float]:
+def select_model(
+    quality: Mapping[str, np.ndarray], rivals: Sequence[str]
+) -> tuple[str, str, float]:
     """The surest lead over the plain rival, or else that rival.
 
     Parameters
@@ -539,8 +544,8 @@ class Ranker(Recommender):
         past = months(self.data_, products, settings)
         for task in TASKS:
             learn_task(self, task, past)
-        self.evidence_ = Evidence(**settings).fit(self.data_, products)
-        self.notes_ += [*self.evidence_.notes_, *(said(self, task) for task in TASKS)]
+        self.evidence_ = CandidateModels(**settings).fit(self.data_, products)
+        self.notes_ += [*self.evidence_.notes_, *(explain_choice(self, task) for task in TASKS)]
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         """The chances of the nominated products, or what the simpler model says."""
@@ -552,7 +557,7 @@ class Ranker(Recommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The strongest piece of evidence in words."""
-        return evidence_reasons(self.evidence_, rows, columns)
+        return candidate_reasons(self.evidence_, rows, columns)
 
     def recommend(
         self,
@@ -602,7 +607,7 @@ def learn_task(model: Ranker, task: str, past: list[Month]) -> None:
         rows,
         None if trial is None else best_pairs(places, columns, scores, len(rows)),
     )
-    model.choice_[task], rival, lead = judge(quality, RIVALS[task])
+    model.choice_[task], rival, lead = select_model(quality, BASELINES[task])
     model.checks_[task] = {
         "customers": len(rows),
         "rival": rival,
@@ -715,7 +720,7 @@ def chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     sp.csr_matrix
         Block × products, the chance of a purchase in the next 30 days.
     """
-    places, columns, numbers = describe(model.evidence_, rows, TASKS[task])
+    places, columns, numbers = build_features(model.evidence_, rows, TASKS[task])
     scores = Net(*model.nets_[task]).scores(numbers)
     buys, comes = model.curves_[task]
     share = np.round(log_share(scores.astype(float), places), 4)[:, None]
@@ -729,7 +734,7 @@ def chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     )
 
 # %% ../../nbs/04j_ranker.ipynb #35955385
-def said(model: Ranker, task: str) -> str:
+def explain_choice(model: Ranker, task: str) -> str:
     """Who answers a task, and why.
 
     Parameters

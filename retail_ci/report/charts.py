@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.formats import SPEECH, count, day, money, month, share, sql_text
+from ..core.formats import CURRENT_LOCALE, count, day, money, month, share, sql_text
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
 
 # %% auto #0
@@ -39,7 +39,7 @@ def chart(traces: Sequence[Mapping], x: str = "", y: str = "", **layout: Any) ->
     dict
         `data` and `layout`.
     """
-    at = SPEECH[0]
+    at = CURRENT_LOCALE[0]
 
     def axis(title):
         return {"title": {"text": title}, "automargin": True, "zeroline": False}

@@ -12,7 +12,7 @@ import ibis
 import numpy as np
 import pandas as pd
 
-from ..core.formats import beside, count, day, money, month, share
+from ..core.formats import count, day, money, month, share, with_currency
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
 from ..data.cleaning import by_month
 from ..evaluate.offline import label
@@ -259,7 +259,7 @@ def month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
         if months["revenue"].max() >= 2 * u[0] or u[0] == 1
     )
     axis.yaxis.set_major_formatter(
-        lambda v, _: beside(f"{v / unit:,g}{name if v else ''}", currency)
+        lambda v, _: with_currency(f"{v / unit:,g}{name if v else ''}", currency)
     )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from retail_ci.core.formats import (
-    SPEECH,
+    CURRENT_LOCALE,
     amount,
     count,
     day,
@@ -270,7 +270,7 @@ def box_tables(text: str) -> str:
         text,
     )
     sign = (
-        "" if SPEECH[0].decimal == "." else f' data-decimal="{SPEECH[0].decimal}"'
+        "" if CURRENT_LOCALE[0].decimal == "." else f' data-decimal="{CURRENT_LOCALE[0].decimal}"'
     )  # for the script that sorts
     opening = f'<div class="table-box"><table data-quarto-disable-processing="true"{sign}'
     return re.sub(

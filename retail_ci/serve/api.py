@@ -58,12 +58,13 @@ from retail_ci.serve.bundle import (
 )
 
 # %% auto #0
-__all__ = ['Id', 'Count', 'OPEN', 'router', 'PROBLEMS', 'Settings', 'number', 'read_keys', 'Desk', 'Options', 'RecommendRequest',
-           'BatchRequest', 'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles', 'SimilarLine', 'Similar',
-           'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'on_crash', 'fault', 'is_local', 'Buckets',
-           'Levels', 'SharedLevels', 'read_body', 'replay', 'Door', 'Counts', 'answers', 'bundle_of', 'reply',
-           'post_recommend', 'post_batch', 'get_segment', 'get_segments', 'get_similar', 'get_model', 'get_health',
-           'get_live', 'get_ready', 'get_metrics', 'stop_with_manager', 'settle', 'copy_workers', 'life', 'make_app']
+__all__ = ['Id', 'Count', 'PUBLIC_PATHS', 'router', 'PROBLEMS', 'Settings', 'number', 'read_keys', 'BundleHolder', 'Options',
+           'RecommendRequest', 'BatchRequest', 'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles',
+           'SimilarLine', 'Similar', 'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'on_crash',
+           'authorise', 'is_local', 'RateLimiter', 'Levels', 'SharedLevels', 'read_body', 'replay', 'Gateway', 'Counts',
+           'answers', 'bundle_of', 'reply', 'post_recommend', 'post_batch', 'get_segment', 'get_segments',
+           'get_similar', 'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics', 'stop_with_manager',
+           'settle', 'copy_workers', 'life', 'make_app']
 
 # %% ../../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def read_keys(text: str) -> frozenset[str]:
 
 # %% ../../nbs/07_api.ipynb #3bda32a0
 @dataclass
-class Desk:
+class BundleHolder:
     """Holds the bundle that answers, and looks for a newer one."""
 
     serving: Path  # the folder of bundles, or one bundle
@@ -446,7 +447,7 @@ async def on_crash(request: Request, error: Exception) -> Response:
     )
 
 # %% ../../nbs/07_api.ipynb #e582fbfb
-def fault(
+def authorise(
     settings: Settings, headers: dict[bytes, bytes], server: tuple | None
 ) -> tuple[str, tuple[int, str] | None]:
     """Whether somebody may ask.
@@ -499,7 +500,7 @@ def is_local(host: str) -> bool:
 
 # %% ../../nbs/07_api.ipynb #92c4da75
 @dataclass
-class Buckets:
+class RateLimiter:
     """A token bucket per key."""
 
     rate: float  # tokens per second; 0 is no limit
@@ -607,7 +608,7 @@ def replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[], 
     return again
 
 # %% ../../nbs/07_api.ipynb #c39cf631
-class Door:
+class Gateway:
     """What happens to each request before and after its route: id, key, rate, size, time, count,
     log.
     """
@@ -619,9 +620,9 @@ class Door:
         self.counts = counts
         together = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.buckets = (
-            Buckets(settings.rate, SharedLevels(Path(together) / "levels", settings.keys))
+            RateLimiter(settings.rate, SharedLevels(Path(together) / "levels", settings.keys))
             if together
-            else Buckets(settings.rate)
+            else RateLimiter(settings.rate)
         )
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
@@ -663,8 +664,8 @@ class Door:
 
         who, wrong = (
             ("", None)
-            if scope["path"] in OPEN
-            else fault(self.settings, headers, scope.get("server"))
+            if scope["path"] in PUBLIC_PATHS
+            else authorise(self.settings, headers, scope.get("server"))
         )
         if wrong:
             return await refuse(
@@ -704,7 +705,7 @@ class Door:
                 )
 
 
-OPEN = ("/health/live", "/health/ready")  # what an orchestrator asks without a key
+PUBLIC_PATHS = ("/health/live", "/health/ready")  # what an orchestrator asks without a key
 
 # %% ../../nbs/07_api.ipynb #0a7c939b
 class Counts:
@@ -1079,12 +1080,12 @@ def make_app(settings: Settings | None = None) -> FastAPI:
         lifespan=life,
         description="Recommendations and segments from the promoted model.",
     )
-    app.state.desk, app.state.counts = Desk(settings.serving), Counts()
+    app.state.desk, app.state.counts = BundleHolder(settings.serving), Counts()
     app.include_router(router)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(Exception, on_crash)
-    app.add_middleware(Door, settings=settings, counts=app.state.counts)
+    app.add_middleware(Gateway, settings=settings, counts=app.state.counts)
     return app
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.config import Config
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count
-from ..core.runs import Run, replacing, save
+from ..core.runs import Run, atomic_write, save
 from ..customers.segment_profiles import score_customers
 from ..customers.segmentation import load_model
 from ..export.star_schema import escape_formulas
@@ -509,7 +509,7 @@ def write_lines(
     }
     schema = pa.schema(list(kinds.items()))
     total = 0
-    with replacing(path) as part, ParquetWriter(part, schema, compression="zstd") as writer:
+    with atomic_write(path) as part, ParquetWriter(part, schema, compression="zstd") as writer:
         for done, table in blocks:
             writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
             total += len(table)

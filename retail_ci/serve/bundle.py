@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import RunError
-from ..core.runs import clear_staging, replacing, sha256, staging, to_plain
+from ..core.runs import atomic_write, clear_staging, sha256, staging, to_plain
 
 # %% auto #0
 __all__ = ['np', 'LISTS', 'FORMAT', 'READ', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'Later',
@@ -305,7 +305,7 @@ def seal(folder: Path, facts: Mapping) -> dict:
         if p.name != "manifest.json"
     }
     manifest = to_plain({"format": FORMAT, **facts, "files": files})
-    with replacing(folder / "manifest.json") as part:
+    with atomic_write(folder / "manifest.json") as part:
         part.write_text(
             json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             encoding="utf-8",
@@ -497,7 +497,7 @@ def write_note(folder: Path, state: list) -> None:
     state : list
         What it looked like before.
     """
-    with contextlib.suppress(OSError), replacing(note_of(folder)) as part:
+    with contextlib.suppress(OSError), atomic_write(note_of(folder)) as part:
         part.write_text(json.dumps(state), encoding="utf-8")
 
 # %% ../../nbs/06_bundle.ipynb #9ed00767
@@ -1207,7 +1207,7 @@ def point_at(serving: Path, version: str) -> None:
     version : str
         The bundle that is to answer.
     """
-    with replacing(serving / "current") as part:
+    with atomic_write(serving / "current") as part:
         part.symlink_to(version)
 
 # %% ../../nbs/06_bundle.ipynb #caf120ff
@@ -1232,7 +1232,7 @@ def activate(serving: Path, version: str) -> Bundle:
     if now is not None:
         same_shop(now.name, card_in(now), bundle)
     stack = [v for v in read_stack(serving) if v != version]
-    with replacing(serving / "stack.json") as part:
+    with atomic_write(serving / "stack.json") as part:
         part.write_text(json.dumps([*stack, version]), encoding="utf-8")
     point_at(serving, version)
     return bundle

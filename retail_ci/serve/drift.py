@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.config import Config
 from ..core.errors import DataError, DriftError, RunError
 from ..core.formats import count, share
-from ..core.runs import Run, replacing, save, staging
+from ..core.runs import Run, atomic_write, save, staging
 from ..core.show import ACCENT, INK, PALE, SECOND, show_table, use_style
 from ..customers.features import rfm_features
 from ..customers.segment_profiles import in_house_order
@@ -927,7 +927,7 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
     import html
 
     save(asdict(found), folder / "drift.json")
-    with replacing(folder / "drift.png") as part:
+    with atomic_write(folder / "drift.png") as part:
         plot_drift(found).savefig(part, format="png", metadata={"Software": None})
     import matplotlib.pyplot
 
@@ -946,7 +946,7 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
         + show_table(as_table(found))
         + "</html>\n"
     )
-    with replacing(folder / "drift.html") as part:
+    with atomic_write(folder / "drift.html") as part:
         part.write_text(page, encoding="utf-8")
     return [folder / f"drift.{kind}" for kind in ("json", "png", "html")]
 
