@@ -27,9 +27,8 @@ from .formats import LOCALES, plain_name
 __all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
            'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig',
            'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure',
-           'check_bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'override', 'load_config',
-           'folder_name', 'check_name', 'check_data', 'check_report', 'check_mlflow', 'split_table', 'source_files',
-           'in_folder']
+           'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_data', 'split_table',
+           'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
@@ -450,7 +449,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest v
 }
 
 
-def check_bounds(config: Config) -> Config:
+def _check_bounds(config: Config) -> Config:
     """Raise `ConfigError` for the first value outside `BOUNDS`.
 
     Parameters
@@ -637,7 +636,7 @@ def config_path(config: str | Path) -> Path:
     )
 
 # %% ../../nbs/00b_configuration.ipynb #d59aeb99
-def override(values: dict, setting: str) -> dict:
+def _override(values: dict, setting: str) -> dict:
     """Apply one `key=value` setting to a config mapping.
 
     Parameters
@@ -716,14 +715,14 @@ def _values_in(file: Path) -> dict:
 def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     """The config that a file and settings describe, held against every rule that needs no data."""
     for setting in settings:
-        override(values, setting)
-    result = check_bounds(structure(Config, {"name": folder_name(file.stem), **values}))
+        _override(values, setting)
+    result = _check_bounds(structure(Config, {"name": _folder_name(file.stem), **values}))
     if result.rfm.grid is not None:
         grid_cells(result.rfm.grid, result.rfm.bins)
-    check_name(result.name)
-    check_report(result.report)
+    _check_name(result.name)
+    _check_report(result.report)
     check_data(result.data)
-    check_mlflow(result.mlflow)
+    _check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
         source = getattr(result.data, key)
@@ -746,7 +745,7 @@ NAMED_SOURCES: dict[
 }
 
 
-def folder_name(
+def _folder_name(
     stem: str,
 ) -> str:
     """The name of the run of a config that names none: its file's, with `_` for what a folder's
@@ -758,7 +757,7 @@ def folder_name(
     return ".".join(parts) or "run"
 
 
-def check_name(name: str) -> str:
+def _check_name(name: str) -> str:
     """Refuse a run name that is not a plain folder name.
 
     Parameters
@@ -771,11 +770,11 @@ def check_name(name: str) -> str:
     str
         The same name.
     """
-    if name and name == folder_name(name):
+    if name and name == _folder_name(name):
         return name
     raise ConfigError(
         "Config key 'name' must be a plain folder name (letters, digits, - _ .), found "
-        f"{shown(name)}; {folder_name(name)!r} would do."
+        f"{shown(name)}; {_folder_name(name)!r} would do."
     )
 
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
@@ -842,7 +841,7 @@ def check_data(data: DataConfig) -> DataConfig:
     return data
 
 # %% ../../nbs/00b_configuration.ipynb #5d0b83ae
-def check_report(report: ReportConfig) -> ReportConfig:
+def _check_report(report: ReportConfig) -> ReportConfig:
     """Refuse an unknown locale and a currency that does not fit into a line.
 
     Parameters
@@ -866,7 +865,7 @@ def check_report(report: ReportConfig) -> ReportConfig:
     return report
 
 # %% ../../nbs/00b_configuration.ipynb #f9d4cb9a
-def check_mlflow(mlflow: MlflowConfig) -> MlflowConfig:
+def _check_mlflow(mlflow: MlflowConfig) -> MlflowConfig:
     """Refuse a place that MLflow cannot use, a written-out password, and a prefix that is no plain
     name.
 
@@ -978,7 +977,7 @@ def source_files(source: str, role: str = "transactions") -> list[Path]:
         source = str(Path(found.submodule_search_locations[0]) / inner)
     path = Path(source)
     files = (
-        in_folder(path)
+        _in_folder(path)
         if path.is_dir()
         else [path]
         if path.is_file()
@@ -1007,7 +1006,7 @@ def source_files(source: str, role: str = "transactions") -> list[Path]:
     return sorted(files)
 
 
-def in_folder(folder: Path) -> list[Path]:
+def _in_folder(folder: Path) -> list[Path]:
     """The data files of a folder, without hidden ones and markers such as _SUCCESS.
 
     Parameters

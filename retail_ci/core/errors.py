@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # %% auto #0
-__all__ = ['MISTAKES', 'NO_ROOM', 'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'one_line',
-           'shown', 'translation', 'translating', 'check_result', 'unknown']
+__all__ = ['RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'one_line', 'shown', 'translation',
+           'translating', 'check_result', 'unknown']
 
 # %% ../../nbs/00_errors.ipynb #ba38e21c
 class RetailError(Exception):
@@ -100,7 +100,7 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"  # Python writes no such number down
 
 # %% ../../nbs/00_errors.ipynb #9b72ce40
-MISTAKES = (
+_MISTAKES = (
     AssertionError,
     AttributeError,
     NameError,
@@ -109,7 +109,7 @@ MISTAKES = (
     IndexError,
     ZeroDivisionError,
 )
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def translation(
@@ -151,11 +151,11 @@ def translation(
             f"{what}: there is not enough memory. Free some, or set data.memory and data.spill in "
             "the config."
         )
-    if getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in words:
+    if getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in words:
         return RunError(
             f"{what}: {words}. Free some space or correct the permissions, and try again."
         )
-    if isinstance(error, MISTAKES) and type(error).__module__ == "builtins":
+    if isinstance(error, _MISTAKES) and type(error).__module__ == "builtins":
         return None
     return kind(f"{what}: {words.removesuffix('.')}. {advice}".strip())
 

@@ -18,19 +18,19 @@ from typing import Any, Literal
 from .errors import ConfigError, unknown
 
 # %% auto #0
-__all__ = ['DEVICES', 'LONGEST_NAME', 'LOCALES', 'NO_DECIMALS', 'CURRENT_LOCALE', 'NUMBERS', 'WRITTEN', 'plain_name', 'sql_text',
-           'sql_name', 'Locale', 'use_locale', 'localised', 'written', 'prose', 'localise_prose', 'count', 'share',
-           'decimal', 'money', 'with_currency', 'amount', 'amounts', 'date_of', 'day', 'month', 'date_names']
+__all__ = ['LOCALES', 'CURRENT_LOCALE', 'plain_name', 'sql_text', 'sql_name', 'Locale', 'use_locale', 'localised', 'written',
+           'localise_prose', 'count', 'share', 'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month',
+           'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
-DEVICES = {
+_DEVICES = {
     "con",
     "prn",
     "aux",
     "nul",
     *(f"{port}{i}" for port in ("com", "lpt") for i in range(10)),
 }
-LONGEST_NAME = 100
+_LONGEST_NAME = 100
 
 
 def _same_name(
@@ -61,11 +61,11 @@ def plain_name(
     str
         Letters, digits, spaces, `-` and `_`, at most 100 of them; no space at either end, and no `-` in front.
     """
-    used = {_same_name(name) for name in taken} | DEVICES
+    used = {_same_name(name) for name in taken} | _DEVICES
     letters = unicodedata.normalize("NFC", given)
-    clean = re.sub(r"^-|[^\w -]", "_", letters.strip())[:LONGEST_NAME].strip() or prefix
-    longer = f"{prefix}_{clean}"[:LONGEST_NAME].strip()
-    numbered = (f"{longer[: LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
+    clean = re.sub(r"^-|[^\w -]", "_", letters.strip())[:_LONGEST_NAME].strip() or prefix
+    longer = f"{prefix}_{clean}"[:_LONGEST_NAME].strip()
+    numbered = (f"{longer[: _LONGEST_NAME - 6]}_{i}" for i in itertools.count(2))
     return next(
         name for name in itertools.chain((clean, longer), numbered) if _same_name(name) not in used
     )
@@ -133,7 +133,7 @@ LOCALES: dict[str, Locale] = {
     **{n: Locale("\u00a0", ",", "%d.%m.%Y", True, n) for n in ("cs", "pl")},
     "sv": Locale("\u00a0", ",", "%Y-%m-%d", True, "sv"),
 }
-NO_DECIMALS = (
+_NO_DECIMALS = (
     "¥",
     "₩",
     "₫",
@@ -173,7 +173,7 @@ def use_locale(name: str = "en") -> Locale:
     return CURRENT_LOCALE[0]
 
 # %% ../../nbs/00a_formats.ipynb #60466467
-NUMBERS = re.compile(
+_NUMBERS = re.compile(
     r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)"
 )  # numbers in a text, as English writes them
 
@@ -192,13 +192,13 @@ def localised(text: str) -> str:
         The same with the signs of the locale.
     """
     return (
-        NUMBERS.sub(lambda m: m[0] if m[0] in WRITTEN else written(m[0]), text)
+        _NUMBERS.sub(lambda m: m[0] if m[0] in _WRITTEN else written(m[0]), text)
         if CURRENT_LOCALE[0].signs != ",."
         else text
     )
 
 
-WRITTEN: set[str] = set()  # numbers in the locale's signs that could be taken for English ones
+_WRITTEN: set[str] = set()  # numbers in the locale's signs that could be taken for English ones
 
 
 def written(number: str) -> str:
@@ -220,11 +220,11 @@ def written(number: str) -> str:
         {ord(","): CURRENT_LOCALE[0].thousands, ord("."): CURRENT_LOCALE[0].decimal}
     )
     if out != number:
-        WRITTEN.update(m[0] for m in NUMBERS.finditer(out))
+        _WRITTEN.update(m[0] for m in _NUMBERS.finditer(out))
     return out
 
 # %% ../../nbs/00a_formats.ipynb #c6363f01
-def prose(text: str) -> str:
+def _prose(text: str) -> str:
     """Sentences in the locale; code within them is left alone.
 
     Parameters
@@ -253,7 +253,7 @@ def localise_prose() -> None:
     from IPython.display import Markdown
 
     shell.display_formatter.formatters["text/markdown"].for_type(
-        Markdown, lambda shown: prose(shown.data)
+        Markdown, lambda shown: _prose(shown.data)
     )
 
 # %% ../../nbs/00a_formats.ipynb #86f875bb
@@ -334,7 +334,7 @@ def money(value: float, currency: str = "") -> str:
         return "–"
     sign = "−" if value < 0 else ""
     size = abs(value)
-    cents = 0 if currency in NO_DECIMALS else 2
+    cents = 0 if currency in _NO_DECIMALS else 2
     unit, divisor, digits = next(
         (
             u
@@ -389,7 +389,7 @@ def amount(value: float, currency: str = "", digits: int = 0) -> str:
     """
     if value is None or value != value:
         return "–"
-    text = f"{abs(value):,.{0 if currency in NO_DECIMALS else digits}f}"
+    text = f"{abs(value):,.{0 if currency in _NO_DECIMALS else digits}f}"
     return ("−" if value < 0 and text.strip("0.,") else "") + with_currency(written(text), currency)
 
 
@@ -411,7 +411,7 @@ def amounts(currency: str = "", digits: int = 0) -> Callable[[float], str]:
     return functools.partial(amount, currency=currency, digits=digits)
 
 # %% ../../nbs/00a_formats.ipynb #b595d08a
-def date_of(value: Any) -> Any:
+def _date_of(value: Any) -> Any:
     """A date, from whatever holds one.
 
     Parameters
@@ -444,7 +444,7 @@ def day(value: Any, year: bool = True) -> str:
     str
         "31 Dec 2025"; "unknown" where there is none.
     """
-    found = date_of(value)
+    found = _date_of(value)
     how = CURRENT_LOCALE[0].day
     return (
         "unknown"
@@ -470,7 +470,7 @@ def month(value: Any, short: bool = False, year: bool = True) -> str:
     str
         "December 2025", "Dec"; "unknown" where there is none.
     """
-    found = date_of(value)
+    found = _date_of(value)
     language = CURRENT_LOCALE[0].names
     if found is None:
         return "unknown"

@@ -30,9 +30,8 @@ from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import localise_prose, use_locale
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'SCRATCH', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'atomic_write',
-           'process_folder', 'to_plain', 'save', 'has_bare_cr', 'load', 'import_numpy', 'Run', 'open_run',
-           'clear_scratch', 'sha256']
+__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'atomic_write',
+           'process_folder', 'to_plain', 'save', 'load', 'Run', 'open_run', 'clear_scratch', 'sha256']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -344,7 +343,7 @@ def save(value: Any, path: str | Path) -> Path:
                 part,
                 index=False,
                 lineterminator="\n",
-                **({"quoting": 1} if has_bare_cr(value) else {}),
+                **({"quoting": 1} if _has_bare_cr(value) else {}),
             )
         elif path.suffix == ".json":
             part.write_text(
@@ -352,13 +351,13 @@ def save(value: Any, path: str | Path) -> Path:
                 encoding="utf-8",
             )
         elif path.suffix == ".npz":
-            import_numpy().savez(part, **value)
+            _import_numpy().savez(part, **value)
         else:
             raise RunError(f"Cannot write {path.name}: artefacts are parquet, csv, json or npz.")
     return path
 
 
-def has_bare_cr(table: Any) -> bool:
+def _has_bare_cr(table: Any) -> bool:
     """Python's CSV writer leaves a carriage return bare where lines end otherwise, and readers take
     it for the end of a line; then all values are quoted.
 
@@ -395,7 +394,7 @@ def load(path: str | Path) -> Any:
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf-8"))
     if path.suffix == ".npz":
-        with import_numpy().load(path, allow_pickle=False) as arrays:
+        with _import_numpy().load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     import pandas as pd
 
@@ -406,7 +405,7 @@ def load(path: str | Path) -> Any:
     )
 
 
-def import_numpy() -> Any:
+def _import_numpy() -> Any:
     """numpy, imported at the moment it is needed.
 
     Returns
@@ -599,7 +598,7 @@ def _open_last(config: str | Path, settings: list[str], scratch: bool) -> Run:
     return _open_scratch(loaded, good, settings) if scratch else Run(loaded, good)
 
 
-SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finished runs
+_SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finished runs
 
 
 def _origin_of(folder: Path) -> dict | None:
@@ -612,7 +611,7 @@ def _open_scratch(config: Config, good: Path, settings: list[str]) -> Run:
     """The scratch run beside a finished run; an empty one where it is missing or made from
     something else.
     """
-    folder = good.parent / SCRATCH
+    folder = good.parent / _SCRATCH
     print_of = hashlib.sha256(
         json.dumps(dataclasses.asdict(config), sort_keys=True).encode()
     ).hexdigest()
@@ -655,9 +654,9 @@ def clear_scratch(home: Path) -> None:
     home : Path
         Runs/<name>.
     """
-    gone = home / f".{SCRATCH}-{os.getpid()}-old.partial"
+    gone = home / f".{_SCRATCH}-{os.getpid()}-old.partial"
     with contextlib.suppress(FileNotFoundError):
-        (home / SCRATCH).rename(gone)
+        (home / _SCRATCH).rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 

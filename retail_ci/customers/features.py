@@ -20,9 +20,8 @@ from ..core.show import ACCENT, INK, SECOND, use_style
 from ..data.engines import different, exact_sum, to_pandas
 
 # %% auto #0
-__all__ = ['FEATURES', 'MEASURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'totals', 'days', 'visits',
-           'variety', 'ratios', 'cut_points', 'score', 'cut_notes', 'learn_cuts', 'load_cuts', 'check_spend',
-           'add_scores', 'plot_heatmap', 'plot_distributions', 'grid_profile', 'plot_grid']
+__all__ = ['FEATURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'days', 'score', 'learn_cuts',
+           'add_scores']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
 def reference_date(transactions: ibis.Table) -> pd.Timestamp:
@@ -98,7 +97,7 @@ def rfm_features(
         if c in t.columns
     }
     t = t.select(**wanted, number=number, sale=~t.is_return, recent=number >= today - window_days)
-    parts = [totals(t), days(t), visits(t), variety(t, products)]
+    parts = [_totals(t), days(t), _visits(t), _variety(t, products)]
     joined = parts[0].filter(parts[0].last_day.notnull())
     for part in parts[1:]:
         joined = joined.left_join(part, "customer_id").drop("customer_id_right")
@@ -109,7 +108,7 @@ def rfm_features(
     )
     joined = joined.mutate(**{c: joined[c].fill_null(0) for c in tells})
     return (
-        ratios(joined, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
+        _ratios(joined, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
     )
 
 
@@ -129,7 +128,7 @@ def epoch_day(date: pd.Timestamp) -> int:
     return int(pd.Timestamp(date).timestamp() // 86400)
 
 # %% ../../nbs/02_features.ipynb #7f74ce1c
-def totals(t: ibis.Table) -> ibis.Table:
+def _totals(t: ibis.Table) -> ibis.Table:
     """What is counted and added per customer.
 
     Parameters
@@ -170,7 +169,7 @@ def days(t: ibis.Table) -> ibis.Table:
     return each.group_by("customer_id").aggregate(days=each.count())
 
 
-def visits(t: ibis.Table) -> ibis.Table:
+def _visits(t: ibis.Table) -> ibis.Table:
     """How often each customer came within the look-back.
 
     Parameters
@@ -192,7 +191,7 @@ def visits(t: ibis.Table) -> ibis.Table:
     )
 
 # %% ../../nbs/02_features.ipynb #7a360ad2
-def variety(t: ibis.Table, products: ibis.Table | None = None) -> ibis.Table:
+def _variety(t: ibis.Table, products: ibis.Table | None = None) -> ibis.Table:
     """How many different things each customer buys within the look-back.
 
     Parameters
@@ -227,7 +226,7 @@ def variety(t: ibis.Table, products: ibis.Table | None = None) -> ibis.Table:
     )
 
 # %% ../../nbs/02_features.ipynb #360e101d
-def ratios(sums: ibis.Table, reference_day: int) -> ibis.Table:
+def _ratios(sums: ibis.Table, reference_day: int) -> ibis.Table:
     """Turn counts and sums into features; a division by nothing is missing.
 
     Parameters
@@ -262,7 +261,7 @@ def ratios(sums: ibis.Table, reference_day: int) -> ibis.Table:
     )
 
 # %% ../../nbs/02_features.ipynb #f58539f4
-def cut_points(values: pd.Series, bins: int = 5) -> np.ndarray:
+def _cut_points(values: pd.Series, bins: int = 5) -> np.ndarray:
     """Inner quantiles of `values` (inverse of the distribution function: each cut is a value that
     somebody has).
 
@@ -309,7 +308,7 @@ def score(values: pd.Series, cuts: np.ndarray, low_is_good: bool = False) -> pd.
     )
 
 # %% ../../nbs/02_features.ipynb #6abb9e15
-def cut_notes(features: pd.DataFrame, cuts: Mapping[str, np.ndarray]) -> list[str]:
+def _cut_notes(features: pd.DataFrame, cuts: Mapping[str, np.ndarray]) -> list[str]:
     """What is unusual about the scores of these customers.
 
     Parameters
@@ -331,7 +330,7 @@ def cut_notes(features: pd.DataFrame, cuts: Mapping[str, np.ndarray]) -> list[st
             f"There are {len(features)} customers for {bins} scores; scores compare customers "
             "with each other, so with so few they say little."
         )
-    for measure, low_is_good in MEASURES.items():
+    for measure, low_is_good in _MEASURES.items():
         given = sorted(set(score(features[measure], cuts[measure], low_is_good)))
         if features[measure].nunique() == 1:
             notes.append(
@@ -347,7 +346,7 @@ def cut_notes(features: pd.DataFrame, cuts: Mapping[str, np.ndarray]) -> list[st
     return notes
 
 # %% ../../nbs/02_features.ipynb #c508a84d
-MEASURES: dict[str, bool] = {
+_MEASURES: dict[str, bool] = {
     "recency": True,
     "frequency": False,
     "monetary": False,
@@ -375,7 +374,7 @@ def learn_cuts(
         Measure: its cut points.
     """
     for measure, cuts in (fixed or {}).items():
-        if measure not in MEASURES:
+        if measure not in _MEASURES:
             raise ConfigError(
                 f"rfm.cut_points knows recency, frequency and monetary, found {measure!r}."
             )
@@ -385,12 +384,12 @@ def learn_cuts(
                 f"{list(cuts)}."
             )
     return {
-        m: np.asarray(fixed[m], float) if fixed and m in fixed else cut_points(features[m], bins)
-        for m in MEASURES
+        m: np.asarray(fixed[m], float) if fixed and m in fixed else _cut_points(features[m], bins)
+        for m in _MEASURES
     }
 
 
-def load_cuts(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _load_cuts(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Cut points of an earlier run, to score with them again.
 
     Parameters
@@ -403,15 +402,15 @@ def load_cuts(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
     dict[str, np.ndarray]
         Measure: its cut points.
     """
-    missing = [m for m in MEASURES if m not in stored]
+    missing = [m for m in _MEASURES if m not in stored]
     if missing:
         raise DataError(
-            f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(MEASURES)}."
+            f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(_MEASURES)}."
         )
-    return {m: np.asarray(stored[m], float) for m in MEASURES}
+    return {m: np.asarray(stored[m], float) for m in _MEASURES}
 
 # %% ../../nbs/02_features.ipynb #5c1e7a62
-def check_spend(
+def _check_spend(
     features: pd.DataFrame,
 ) -> None:
     """Refuse a log in which the customers' purchases are worth nothing.
@@ -474,7 +473,7 @@ def add_scores(
         scores).
     """
     out = features.copy()
-    for measure, low_is_good in MEASURES.items():
+    for measure, low_is_good in _MEASURES.items():
         out[f"{measure[0]}_score"] = score(out[measure], cuts[measure], low_is_good)
     out["rfm_score"] = out.r_score.astype(str) + out.f_score.astype(str) + out.m_score.astype(str)
     five = all(len(c) == 4 for c in cuts.values())
@@ -486,7 +485,7 @@ def add_scores(
     return out
 
 # %% ../../nbs/02_features.ipynb #4142bb8d
-def plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
+def _plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
     """Recency score against frequency score: each cell with its customers, coloured by what they
     spend on average.
 
@@ -533,7 +532,7 @@ def plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
     return fig
 
 # %% ../../nbs/02_features.ipynb #1bd34515
-def plot_distributions(
+def _plot_distributions(
     features: pd.DataFrame, cuts: Mapping[str, np.ndarray], currency: str = ""
 ) -> Any:
     """The three measures as histograms, with the cut points drawn in.
@@ -580,7 +579,7 @@ def plot_distributions(
     return fig
 
 # %% ../../nbs/02_features.ipynb #64a71934
-def grid_profile(scored: pd.DataFrame) -> pd.DataFrame:
+def _grid_profile(scored: pd.DataFrame) -> pd.DataFrame:
     """The eleven names with their size and what is typical of them.
 
     Parameters
@@ -610,7 +609,7 @@ def grid_profile(scored: pd.DataFrame) -> pd.DataFrame:
     return out.drop(columns="revenue").rename_axis("name").reset_index()
 
 # %% ../../nbs/02_features.ipynb #0f57c118
-def plot_grid(profile: pd.DataFrame) -> Any:
+def _plot_grid(profile: pd.DataFrame) -> Any:
     """Share of customers against share of revenue for each name of the grid.
 
     Parameters

@@ -23,11 +23,9 @@ from ..core.show import ACCENT, INK, SECOND, use_style
 from .features import epoch_day
 
 # %% auto #0
-__all__ = ['LIMITS', 'SPEND_LIMITS', 'HORIZONS', 'ANSWERS', 'histories', 'daily', 'Rows', 'purchase_likelihood', 'nbd_likelihood',
-           'climb', 'threads', 'PurchaseModel', 'check_rows', 'simulate', 'p_alive', 'expected_visits', 'p_visit',
-           'SpendModel', 'spend_likelihood', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between',
-           'visits_by_week', 'hold_out', 'fit_both', 'bounded', 'by_frequency', 'by_probability', 'errors',
-           'plot_calibration', 'cautions', 'gain_of_leaving', 'empty_worth']
+__all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
+           'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
+           'fit_both', 'gain_of_leaving']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -47,7 +45,7 @@ def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
         Customer_id, repeats, recency (weeks from first to last), age (weeks from first to now),
         visits, value (net, per visit); by customer_id.
     """
-    days = daily(transactions).filter(_.number < epoch_day(reference))
+    days = _daily(transactions).filter(_.number < epoch_day(reference))
     sums = days.group_by("customer_id").aggregate(
         first=_.number.min(where=_.sold),
         last=_.number.max(where=_.sold),
@@ -68,7 +66,7 @@ def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
     )
 
 
-def daily(transactions: ibis.Table) -> ibis.Table:
+def _daily(transactions: ibis.Table) -> ibis.Table:
     """What a known customer did on a day.
 
     Parameters
@@ -172,7 +170,7 @@ def purchase_likelihood(
     ) * np.exp(theta) / total
 
 # %% ../../nbs/03e_lifetime_value.ipynb #4b1c213c
-def nbd_likelihood(theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
+def _nbd_likelihood(theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
     """The same customers if nobody ever leaves.
 
     Parameters
@@ -203,7 +201,7 @@ def nbd_likelihood(theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
     ) * np.exp(theta) / total
 
 # %% ../../nbs/03e_lifetime_value.ipynb #22a51dad
-LIMITS = {
+_LIMITS = {
     "r": (-7, 7),
     "alpha": (-7, 12),
     "a": (-7, 7),
@@ -211,7 +209,7 @@ LIMITS = {
 }  # parameter: limits of its logarithm; times in weeks
 
 
-def climb(
+def _climb(
     likelihood: Any, starts: list[np.ndarray], bounds: list[tuple[float, float]], exact: bool = True
 ) -> tuple[np.ndarray, float, int]:
     """Maximise from several starts.
@@ -242,7 +240,7 @@ def climb(
         return tuple(-part for part in likelihood(theta))
 
     options = {"maxiter": 1000, "ftol": 1e-12 if exact else 1e-9, "gtol": 1e-7 if exact else 1e-5}
-    with threads().limit(limits=1):
+    with _threads().limit(limits=1):
         found = [
             minimize(
                 downhill,
@@ -265,7 +263,7 @@ def climb(
 
 
 @cache
-def threads() -> ThreadpoolController:
+def _threads() -> ThreadpoolController:
     """What limits the threads of linear algebra: four parameters need one, and many would only wait
     for each other.
 
@@ -287,7 +285,7 @@ class PurchaseModel:
 
     def fit(self, rows: Rows, start: np.ndarray | None = None) -> "PurchaseModel":
         """Learn r, alpha, a and b; from `start` alone where it is given."""
-        check_rows(rows)
+        _check_rows(rows)
         pace = (rows.weight * rows.x).sum() / (rows.weight * rows.age).sum()
         if not self.leaves:
             return self._stay(rows, pace)
@@ -299,10 +297,10 @@ class PurchaseModel:
             if start is None
             else [start]
         )
-        self.theta_, value, self.agreeing_ = climb(
+        self.theta_, value, self.agreeing_ = _climb(
             lambda t: purchase_likelihood(t, rows, self.first),
             guesses,
-            list(LIMITS.values()),
+            list(_LIMITS.values()),
             start is None,
         )
         self.customers_ = float(rows.weight.sum())
@@ -311,12 +309,12 @@ class PurchaseModel:
 
     def _stay(self, rows: Rows, pace: float) -> "PurchaseModel":
         """Rates alone (NBD), with leaving as good as impossible."""
-        both, value, self.agreeing_ = climb(
-            lambda t: nbd_likelihood(t, rows),
+        both, value, self.agreeing_ = _climb(
+            lambda t: _nbd_likelihood(t, rows),
             [np.log([r, r / pace]) for r in (0.5, 2.0)],
-            list(LIMITS.values())[:2],
+            list(_LIMITS.values())[:2],
         )
-        self.theta_ = np.append(both, [LIMITS["a"][0], LIMITS["b"][1]])
+        self.theta_ = np.append(both, [_LIMITS["a"][0], _LIMITS["b"][1]])
         self.customers_ = float(rows.weight.sum())
         self.loglik_ = value * self.customers_
         return self
@@ -324,19 +322,19 @@ class PurchaseModel:
     @property
     def params_(self) -> dict[str, float]:
         """The parameters, times in weeks."""
-        return dict(zip(LIMITS, np.exp(self.theta_).tolist()))
+        return dict(zip(_LIMITS, np.exp(self.theta_).tolist()))
 
     @property
     def at_limit_(self) -> list[str]:
         """Parameters that ended at a limit of the search."""
         return [
             name
-            for name, t, (low, high) in zip(LIMITS, self.theta_, LIMITS.values())
+            for name, t, (low, high) in zip(_LIMITS, self.theta_, _LIMITS.values())
             if t - low < 1e-6 or high - t < 1e-6
         ]
 
 
-def check_rows(rows: Rows) -> None:
+def _check_rows(rows: Rows) -> None:
     """Refuse what no model can be learned from.
 
     Raises `DataError`.
@@ -555,10 +553,10 @@ class SpendModel:
             if start is None
             else [start[:3]]
         )
-        self.theta_, self.loglik_, self.agreeing_ = climb(
-            lambda t: spend_likelihood(t, k, value[use] / self.scale_, n),
+        self.theta_, self.loglik_, self.agreeing_ = _climb(
+            lambda t: _spend_likelihood(t, k, value[use] / self.scale_, n),
             starts,
-            SPEND_LIMITS,
+            _SPEND_LIMITS,
             start is None,
         )
         return self
@@ -575,14 +573,14 @@ class SpendModel:
         return p * (gamma + np.maximum(value, 0) * visits) / (p * visits + q - 1)
 
 
-SPEND_LIMITS = [
+_SPEND_LIMITS = [
     (-4.0, 9.0),
     (float(np.log(1.05)), 9.0),
     (-9.0, 12.0),
 ]  # logarithms of p, q and scaled gamma; the mean is finite only where q is above 1
 
 # %% ../../nbs/03e_lifetime_value.ipynb #206a9715
-def spend_likelihood(
+def _spend_likelihood(
     theta: np.ndarray, visits: np.ndarray, value: np.ndarray, weight: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Log-likelihood of Gamma-Gamma, with its gradient.
@@ -682,7 +680,7 @@ def bootstrap(
 
 # %% ../../nbs/03e_lifetime_value.ipynb #cc2549ad
 HORIZONS: dict[str, float] = {"90": 90 / 7, "365": 365 / 7}  # days, as in the columns: weeks
-ANSWERS = [
+_ANSWERS = [
     "p_alive",
     "buys_90",
     *(f"{what}_{days}" for days in HORIZONS for what in ("purchases", "value")),
@@ -779,7 +777,7 @@ def customer_worth(
             pd.DataFrame(
                 {
                     f"{name}{end}": values[:, i]
-                    for i, name in enumerate(ANSWERS)
+                    for i, name in enumerate(_ANSWERS)
                     for end, values in (
                         ("", middle),
                         ("_low", np.minimum(low, middle)),
@@ -794,7 +792,7 @@ def customer_worth(
                     [
                         [
                             one[
-                                groups[start : start + 10_000] == key, ANSWERS.index("value_90")
+                                groups[start : start + 10_000] == key, _ANSWERS.index("value_90")
                             ].sum()
                             for key in keys
                         ]
@@ -824,7 +822,7 @@ def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timest
     ibis.Table
         Customer_id, visits, net: a row per customer with a line in these days.
     """
-    days = daily(transactions).filter((_.number >= epoch_day(start)) & (_.number < epoch_day(end)))
+    days = _daily(transactions).filter((_.number >= epoch_day(start)) & (_.number < epoch_day(end)))
     return (
         days.group_by("customer_id")
         .aggregate(visits=_.sold.cast("int64").sum(), net=_.net.sum().cast("float64"))
@@ -832,7 +830,7 @@ def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timest
     )
 
 
-def visits_by_week(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
+def _visits_by_week(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
     """Visits per week between two dates, of customers known at the start.
 
     Parameters
@@ -849,7 +847,7 @@ def visits_by_week(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timest
     ibis.Table
         Week (from 0), visits: of customers who had bought before the start.
     """
-    days = daily(transactions)
+    days = _daily(transactions)
     first = epoch_day(start)
     known = days.filter(_.sold & (_.number < first)).select("customer_id").distinct()
     later = days.semi_join(known, "customer_id").filter(
@@ -930,7 +928,7 @@ def hold_out(
         ]
     )
     weeks = (
-        visits_by_week(transactions, cut, reference)
+        _visits_by_week(transactions, cut, reference)
         .execute()
         .set_index("week")
         .visits.reindex(range(len(ends)), fill_value=0)
@@ -967,7 +965,7 @@ def fit_both(
     tuple[PurchaseModel, SpendModel]
         Fitted.
     """
-    some = bounded(table, sample, seed)
+    some = _bounded(table, sample, seed)
     rows = Rows.of(some)[0]
     model = PurchaseModel(first).fit(rows)
     if gain_of_leaving(model, rows) < 3:
@@ -975,7 +973,7 @@ def fit_both(
     return model, SpendModel().fit(some.visits.to_numpy(), some.value.to_numpy())
 
 
-def bounded(table: pd.DataFrame, sample: int, seed: int = 42) -> pd.DataFrame:
+def _bounded(table: pd.DataFrame, sample: int, seed: int = 42) -> pd.DataFrame:
     """At most so many customers, drawn without repetition.
 
     Parameters
@@ -1001,7 +999,7 @@ def bounded(table: pd.DataFrame, sample: int, seed: int = 42) -> pd.DataFrame:
     )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #ad5ad3d1
-def by_frequency(held: pd.DataFrame, most: int = 8) -> pd.DataFrame:
+def _by_frequency(held: pd.DataFrame, most: int = 8) -> pd.DataFrame:
     """Expected and actual visits per group of earlier repeat visits.
 
     Parameters
@@ -1044,7 +1042,7 @@ def by_frequency(held: pd.DataFrame, most: int = 8) -> pd.DataFrame:
     return out.drop(columns=["low", "high"]).reset_index(drop=True)
 
 
-def by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
+def _by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
     """Customers in order of the probability that they come, and the share who did.
 
     Parameters
@@ -1075,7 +1073,7 @@ def by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
     )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #0f2d961e
-def errors(held: pd.DataFrame) -> pd.DataFrame:
+def _errors(held: pd.DataFrame) -> pd.DataFrame:
     """How far the model and two rules of thumb are off.
 
     Parameters
@@ -1112,7 +1110,7 @@ def errors(held: pd.DataFrame) -> pd.DataFrame:
     )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #3865da2a
-def plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any:
+def _plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any:
     """Expected against actual: by how often somebody had come, week by week, and by the probability
     to come at all.
 
@@ -1134,8 +1132,8 @@ def plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any:
 
     use_style()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.2, 3.5))
-    groups = by_frequency(held)
-    said = by_probability(held)
+    groups = _by_frequency(held)
+    said = _by_probability(held)
     at = np.arange(len(groups))
     left.bar(
         at - 0.2,
@@ -1176,7 +1174,7 @@ def plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any:
     return figure
 
 # %% ../../nbs/03e_lifetime_value.ipynb #d6bea7b0
-def cautions(
+def _cautions(
     model: PurchaseModel,
     gain: float,
     early: float,
@@ -1268,16 +1266,16 @@ def gain_of_leaving(model: PurchaseModel, rows: Rows) -> float:
     r, alpha = model.theta_[:2]
     return (
         model.loglik_
-        - climb(
-            lambda t: nbd_likelihood(t, rows),
+        - _climb(
+            lambda t: _nbd_likelihood(t, rows),
             [np.array([r, alpha]), np.array([0.0, alpha - r])],
-            list(LIMITS.values())[:2],
+            list(_LIMITS.values())[:2],
         )[1]
         * model.customers_
     )
 
 # %% ../../nbs/03e_lifetime_value.ipynb #dee97091
-def empty_worth(customers: pd.Series) -> pd.DataFrame:
+def _empty_worth(customers: pd.Series) -> pd.DataFrame:
     """What is written where nothing can be said.
 
     Parameters
@@ -1293,6 +1291,6 @@ def empty_worth(customers: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "customer_id": customers.to_numpy(),
-            **{f"{name}{end}": np.nan for name in ANSWERS for end in ("", "_low", "_high")},
+            **{f"{name}{end}": np.nan for name in _ANSWERS for end in ("", "_low", "_high")},
         }
     )

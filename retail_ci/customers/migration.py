@@ -18,9 +18,8 @@ from .features import add_scores, epoch_day, learn_cuts, rfm_features
 from .segmentation import CustomerSegmentation
 
 # %% auto #0
-__all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'WATCHED', 'PALE', 'month_ends', 'choose_window', 'take_snapshots',
-           'name_snapshots', 'states', 'in_order', 'migration', 'directions', 'day_matrix', 'replay', 'chance',
-           'slipped', 'reasons', 'band', 'stack', 'spread', 'paint', 'plot_migration']
+__all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'month_ends', 'choose_window', 'take_snapshots', 'name_snapshots', 'states',
+           'migration', 'directions', 'day_matrix', 'replay', 'chance', 'slipped', 'reasons', 'plot_migration']
 
 # %% ../../nbs/03d_migration.ipynb #4d8e553a
 def month_ends(
@@ -178,7 +177,7 @@ def states(named: pd.DataFrame) -> pd.DataFrame:
     return wide.where(wide.notna(), np.where(started, GONE, NOT_YET))
 
 
-def in_order(found: set[str]) -> list[str]:
+def _in_order(found: set[str]) -> list[str]:
     """States in the order in which they are shown.
 
     Parameters
@@ -220,7 +219,7 @@ def migration(before: pd.Series, after: pd.Series) -> pd.DataFrame:
     if NOT_YET in table.columns:
         table = table.drop(columns=NOT_YET)
     return table.reindex(
-        index=in_order(set(table.index)), columns=in_order(set(table.columns)), fill_value=0
+        index=_in_order(set(table.index)), columns=_in_order(set(table.columns)), fill_value=0
     ).loc[lambda t: t.sum(axis=1) > 0]
 
 
@@ -394,7 +393,7 @@ def chance(
     return pd.DataFrame({"moved": moved / draws, "slipped": slipped / draws}, index=before.index)
 
 # %% ../../nbs/03d_migration.ipynb #cd65984e
-WATCHED = ("Champions", "Loyal Customers")  # whose slipping is worth a call
+_WATCHED = ("Champions", "Loyal Customers")  # whose slipping is worth a call
 
 
 def slipped(
@@ -421,7 +420,7 @@ def slipped(
     end = film.columns[-1]
     last = film.columns[-2]
     move = directions(film[last], film[end])
-    who = film.index[film[last].isin(WATCHED) & move.isin(["fell", "gone"])]
+    who = film.index[film[last].isin(_WATCHED) & move.isin(["fell", "gone"])]
     old, new = (
         named[named.month_end == day].set_index("customer_id").reindex(who) for day in (last, end)
     )
@@ -483,7 +482,7 @@ def reasons(old: pd.DataFrame, new: pd.DataFrame, latest: pd.Series, window_days
     )
 
 # %% ../../nbs/03d_migration.ipynb #9dcdaf37
-def band(
+def _band(
     ax: Any,
     x: tuple[float, float],
     left: tuple[float, float],
@@ -532,7 +531,7 @@ def band(
     )
 
 
-def stack(column: pd.Series, order: list[str], gap: float) -> dict[str, tuple[float, float]]:
+def _stack(column: pd.Series, order: list[str], gap: float) -> dict[str, tuple[float, float]]:
     """Where the states of a month end stand.
 
     Parameters
@@ -559,7 +558,7 @@ def stack(column: pd.Series, order: list[str], gap: float) -> dict[str, tuple[fl
     return out
 
 # %% ../../nbs/03d_migration.ipynb #d7817ac5
-def spread(places: dict[str, float], least: float) -> dict[str, float]:
+def _spread(places: dict[str, float], least: float) -> dict[str, float]:
     """Push labels down until none covers another.
 
     Parameters
@@ -581,10 +580,10 @@ def spread(places: dict[str, float], least: float) -> dict[str, float]:
     return out
 
 # %% ../../nbs/03d_migration.ipynb #f3a0dbda
-PALE = {GONE: "#DADDE1"}  # colours of the states that are no segments
+_PALE = {GONE: "#DADDE1"}  # colours of the states that are no segments
 
 
-def paint(state: str) -> str:
+def _paint(state: str) -> str:
     """The colour of a state.
 
     Parameters
@@ -597,7 +596,7 @@ def paint(state: str) -> str:
     str
         A colour.
     """
-    return PALE.get(state, SEGMENTS.get(state, SEGMENTS["Unnamed"]))
+    return _PALE.get(state, SEGMENTS.get(state, SEGMENTS["Unnamed"]))
 
 
 def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
@@ -619,10 +618,10 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
 
     use_style()
     film = film.iloc[:, -months:].loc[lambda f: ~f.isin([GONE, NOT_YET]).all(axis=1)]
-    order = [s for s in in_order(set(np.unique(film.to_numpy().astype(str)))) if s != NOT_YET]
+    order = [s for s in _in_order(set(np.unique(film.to_numpy().astype(str)))) if s != NOT_YET]
     gap = 0.02 * len(film)
     wide = 0.07
-    at = [stack(film[c], order, gap) for c in film.columns]
+    at = [_stack(film[c], order, gap) for c in film.columns]
     figure, ax = plt.subplots(figsize=(10, 5.2))
     for i, (here, there) in enumerate(zip(film.columns[:-1], film.columns[1:])):
         flows = pd.crosstab(film[here], film[there])
@@ -633,24 +632,24 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
         ]:
             size = float(flows.loc[a, b])
             if size:
-                band(
+                _band(
                     ax,
                     (i + wide, i + 1 - wide),
                     (start[a] - size, start[a]),
                     (end[b] - size, end[b]),
-                    facecolor=paint(a),
+                    facecolor=_paint(a),
                     alpha=0.25 if a == b else 0.6,
                 )
             start[a], end[b] = start[a] - size, end[b] - size
     for i, places in enumerate(at):
         for state, (low, high) in places.items():
             if high > low:
-                ax.bar(i, high - low, 2 * wide, low, color=paint(state))
+                ax.bar(i, high - low, 2 * wide, low, color=_paint(state))
     for i, side, x in (
         (0, "right", -wide - 0.04),
         (len(at) - 1, "left", len(at) - 1 + wide + 0.04),
     ):
-        for state, y in spread(
+        for state, y in _spread(
             {s: (lo + hi) / 2 for s, (lo, hi) in at[i].items() if hi > lo},
             0.045 * (len(film) + gap * len(order)),
         ).items():

@@ -16,17 +16,17 @@ from ..core.runs import load
 from ..core.show import ACCENT, INK, SECOND, use_style
 
 # %% auto #0
-__all__ = ['METHODS', 'read_results', 'slopes', 'beside', 'plot_scale']
+__all__ = ['beside']
 
 # %% ../../nbs/02a_scale.ipynb #3ae4ac13
-METHODS: dict[str, tuple[str, str]] = {
+_METHODS: dict[str, tuple[str, str]] = {
     "ours": ("retail_ci", ACCENT),
     "sql": ("DuckDB SQL by hand", INK),
     "pandas": ("pandas", SECOND),
 }  # method: its name, its colour
 
 
-def read_results(path: Path) -> tuple[pd.DataFrame, dict]:
+def _read_results(path: Path) -> tuple[pd.DataFrame, dict]:
     """What the benchmark has written.
 
     Parameters
@@ -56,7 +56,7 @@ def read_results(path: Path) -> tuple[pd.DataFrame, dict]:
     }
 
 # %% ../../nbs/02a_scale.ipynb #06300cd8
-def slopes(rows: pd.DataFrame, column: str = "cpu") -> pd.DataFrame:
+def _slopes(rows: pd.DataFrame, column: str = "cpu") -> pd.DataFrame:
     """How a cost grows from each size to the next, on logarithmic axes.
 
     Parameters
@@ -101,7 +101,7 @@ def beside(rows: pd.DataFrame, size: int, method: str, column: str) -> float | N
     return float(at[method] / at["ours"]) if {"ours", method} <= set(at.index) else None
 
 # %% ../../nbs/02a_scale.ipynb #cb9ba1ef
-def plot_scale(rows: pd.DataFrame) -> Any:
+def _plot_scale(rows: pd.DataFrame) -> Any:
     """Seconds of processor time and memory against lines, on logarithmic axes.
 
     Parameters
@@ -119,7 +119,7 @@ def plot_scale(rows: pd.DataFrame) -> Any:
     use_style()
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for ax, column, title in zip(axes, ("cpu", "gib"), ("Processor seconds", "Peak memory, GiB")):
-        for method, (name, colour) in METHODS.items():
+        for method, (name, colour) in _METHODS.items():
             part = rows[rows.method == method].sort_values("lines")
             if len(part):
                 ax.plot(part.lines, part[column], "o-", color=colour, label=name)

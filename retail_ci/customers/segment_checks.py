@@ -24,8 +24,8 @@ from retail_ci.customers.segmentation import (
 )
 
 # %% auto #0
-__all__ = ['GRID_TO_SEGMENT', 'compare_k', 'knee', 'stability', 'plain_space', 'other_methods', 'true_names', 'compactness',
-           'alternatives', 'grid_agreement', 'latent_classes', 'truth_agreement', 'find_outliers', 'outlier_reasons']
+__all__ = ['GRID_TO_SEGMENT', 'compare_k', 'knee', 'stability', 'plain_space', 'compactness', 'alternatives', 'grid_agreement',
+           'latent_classes', 'truth_agreement', 'find_outliers', 'outlier_reasons']
 
 # %% ../../nbs/03b_segment_checks.ipynb #312feb67
 def compare_k(
@@ -174,7 +174,7 @@ def plain_space(features: pd.DataFrame) -> np.ndarray:
     return (x - x.mean(axis=0)) / nonzero_scale(x.std(axis=0))
 
 
-def other_methods(k: int, seed: int) -> dict[str, Any]:
+def _other_methods(k: int, seed: int) -> dict[str, Any]:
     """The alternatives.
 
     Parameters
@@ -203,7 +203,7 @@ def other_methods(k: int, seed: int) -> dict[str, Any]:
     }
 
 
-def true_names(values: np.ndarray, label: np.ndarray) -> int:
+def _true_names(values: np.ndarray, label: np.ndarray) -> int:
     """Names that a partition could carry, by promises alone.
 
     Parameters
@@ -292,7 +292,7 @@ def alternatives(
 
     methods = {"In use: turned axes and prototypes": own} | {
         name: lambda f, m=m: m(plain_space(f))
-        for name, m in other_methods(model.k, model.seed).items()
+        for name, m in _other_methods(model.k, model.seed).items()
     }
     z = plain_space(few)
     values = rfm_values(few)
@@ -318,7 +318,7 @@ def alternatives(
                 (
                     name,
                     *compactness(z, label),
-                    true_names(values, label),
+                    _true_names(values, label),
                     found_again,
                     adjusted_rand_score(first, label),
                 )

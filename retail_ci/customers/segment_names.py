@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['PROTOTYPES', 'CLUSTERING_PRESETS', 'ACTIONS', 'NAME_CONSTRAINTS', 'MAX_NAME_DISTANCE', 'ClusteringPreset',
-           'check_name_constraints', 'best_match', 'named', 'assign_names', 'fill_gaps', 'drop_broken', 'name_margins']
+__all__ = ['PROTOTYPES', 'CLUSTERING_PRESETS', 'ACTIONS', 'NAME_CONSTRAINTS', 'ClusteringPreset', 'check_name_constraints',
+           'named', 'assign_names', 'name_margins']
 
 # %% ../../nbs/03_segment_names.ipynb #b66dc0e5
 PROTOTYPES: dict[
@@ -106,10 +106,10 @@ def check_name_constraints(names: Sequence[str], typical: np.ndarray) -> dict[st
     return out
 
 # %% ../../nbs/03_segment_names.ipynb #fd090882
-MAX_NAME_DISTANCE = 3.0  # a centre further than this from a prototype does not get its name
+_MAX_NAME_DISTANCE = 3.0  # a centre further than this from a prototype does not get its name
 
 
-def best_match(distance: np.ndarray) -> tuple[int, ...]:
+def _best_match(distance: np.ndarray) -> tuple[int, ...]:
     """The assignment with the smallest sum (Hungarian method).
 
     Parameters
@@ -177,7 +177,7 @@ def assign_names(
         labels = named(match)
         gaps = match.count(-1)
         if not all(check_name_constraints(labels, typical).values()) or any(
-            distance[c, j] > MAX_NAME_DISTANCE for c, j in enumerate(match) if j >= 0
+            distance[c, j] > _MAX_NAME_DISTANCE for c, j in enumerate(match) if j >= 0
         ):
             return (k + 1,)
         return (
@@ -187,25 +187,25 @@ def assign_names(
             match,
         )
 
-    best = min([cost(best_match(distance)), (max(k - many, 0), 1, np.inf, ())])
+    best = min([cost(_best_match(distance)), (max(k - many, 0), 1, np.inf, ())])
     for gaps in range(max(k - many, 0), k + 1) if k <= 6 and (len(best) < 4 or not best[3]) else ():
         matchings = {
             m
             for kept in combinations(range(k), k - gaps)
             for js in permutations(range(many), k - gaps)
-            for m in [fill_gaps(k, kept, js)]
+            for m in [_fill_gaps(k, kept, js)]
         }
         found = min((cost(m) for m in sorted(matchings)), default=(k + 1,))
         if len(found) > 1:
             best = found
             break
-    match = best[3] if best[3] else drop_broken(list(best_match(distance)), distance, typical)
+    match = best[3] if best[3] else _drop_broken(list(_best_match(distance)), distance, typical)
     return named(match), sum(
         not kept for kept in check_name_constraints(named(match), average).values()
     )
 
 # %% ../../nbs/03_segment_names.ipynb #e3e118b5
-def fill_gaps(k: int, kept: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
+def _fill_gaps(k: int, kept: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
     """A matching with gaps.
 
     Parameters
@@ -226,7 +226,7 @@ def fill_gaps(k: int, kept: tuple[int, ...], columns: tuple[int, ...]) -> tuple[
     return tuple(at.get(c, -1) for c in range(k))
 
 
-def drop_broken(match: list[int], distance: np.ndarray, typical: np.ndarray) -> tuple[int, ...]:
+def _drop_broken(match: list[int], distance: np.ndarray, typical: np.ndarray) -> tuple[int, ...]:
     """Take names away, the worst fitting first: for more clusters than can be searched through.
 
     Parameters
@@ -244,7 +244,7 @@ def drop_broken(match: list[int], distance: np.ndarray, typical: np.ndarray) -> 
         The same with names taken away until all that are left are true.
     """
     match = [
-        j if j >= 0 and distance[c, j] <= MAX_NAME_DISTANCE else -1 for c, j in enumerate(match)
+        j if j >= 0 and distance[c, j] <= _MAX_NAME_DISTANCE else -1 for c, j in enumerate(match)
     ]
     while not all(check_name_constraints(named(tuple(match)), typical).values()):
         match[

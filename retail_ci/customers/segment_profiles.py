@@ -20,8 +20,7 @@ from .segment_names import ACTIONS
 from .segmentation import RFM, CustomerSegmentation, rfm_values
 
 # %% auto #0
-__all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_optimal_k', 'pca_view',
-           'plot_pca', 'in_house_order', 'plot_profiles', 'plot_stability']
+__all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_pca', 'in_house_order']
 
 # %% ../../nbs/03c_segment_profiles.ipynb #136ee42b
 def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -> pd.Series:
@@ -273,7 +272,7 @@ def colour(segment: str) -> str:
     return SEGMENTS.get(segment, SEGMENTS["Unnamed"])
 
 # %% ../../nbs/03c_segment_profiles.ipynb #4f40333c
-def plot_optimal_k(tried: pd.DataFrame, chosen: int, at_knee: int) -> Any:
+def _plot_optimal_k(tried: pd.DataFrame, chosen: int, at_knee: int) -> Any:
     """Elbow and silhouette side by side with their spread over seeds, and the choice marked.
 
     Parameters
@@ -330,7 +329,7 @@ def plot_optimal_k(tried: pd.DataFrame, chosen: int, at_knee: int) -> Any:
     return fig
 
 # %% ../../nbs/03c_segment_profiles.ipynb #03db1ec0
-def pca_view(features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
+def _pca_view(features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
     """The two main directions of standardised log RFM; signs fixed so that more spend lies to the
     right and longer ago lies upwards.
 
@@ -492,7 +491,7 @@ def in_house_order(segments: Sequence[str]) -> list[str]:
     )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #043b69ed
-def plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:
+def _plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:
     """Size, revenue and the three measures of each segment, one small bar chart each.
 
     Parameters
@@ -531,7 +530,7 @@ def plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:
     return fig
 
 # %% ../../nbs/03c_segment_profiles.ipynb #a661b74a
-def plot_stability(ari: np.ndarray, jaccard: pd.DataFrame) -> Any:
+def _plot_stability(ari: np.ndarray, jaccard: pd.DataFrame) -> Any:
     """Agreement of each new draw with the partition in use, for all and for each segment.
 
     Parameters

@@ -31,17 +31,15 @@ from retail_ci.customers.segment_names import (
 )
 
 # %% auto #0
-__all__ = ['RFM', 'AXES', 'ACTIVITY', 'BASKET', 'rfm_values', 'signed_log1p', 'rotate_axes', 'nonzero_scale', 'Space',
-           'kmeans_with_priors', 'assign_to_centers', 'squared_distances', 'Candidate', 'try_candidate', 'check_enough',
-           'is_table', 'TableOrArray', 'CustomerSegmentation', 'select_candidate', 'refit_on_all', 'save_model',
-           'load_model']
+__all__ = ['RFM', 'rfm_values', 'signed_log1p', 'nonzero_scale', 'Space', 'kmeans_with_priors', 'assign_to_centers', 'Candidate',
+           'TableOrArray', 'CustomerSegmentation', 'save_model', 'load_model']
 
 # %% ../../nbs/03a_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
-AXES = ["activity", "lapse", "basket"]
+_AXES = ["activity", "lapse", "basket"]
 # weights of these two axes in a distance
-ACTIVITY = 1.0
-BASKET = 0.3
+_ACTIVITY = 1.0
+_BASKET = 0.3
 
 
 def rfm_values(features: pd.DataFrame) -> np.ndarray:
@@ -103,7 +101,7 @@ def signed_log1p(values: np.ndarray) -> np.ndarray:
     )
 
 
-def rotate_axes(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
+def _rotate_axes(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
     """Turn the axes: activity, lapse, basket.
 
     Parameters
@@ -165,12 +163,12 @@ class Space:
         scale = nonzero_scale(x.std(axis=0, dtype=float))
         if x.shape[1] != 3:
             return cls(mean, scale, np.ones(x.shape[1]), np.ones(x.shape[1]), view.frequency)
-        spread = rotate_axes((x - mean) / scale, view.frequency).std(axis=0)
+        spread = _rotate_axes((x - mean) / scale, view.frequency).std(axis=0)
         return cls(
             mean,
             scale,
             nonzero_scale(spread),
-            np.array([ACTIVITY, view.lapse, BASKET]),
+            np.array([_ACTIVITY, view.lapse, _BASKET]),
             view.frequency,
         )
 
@@ -183,7 +181,7 @@ class Space:
     def put(self, z: np.ndarray) -> np.ndarray:
         """Where customers stand in the space, from standardised logs."""
         return (
-            (rotate_axes(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
+            (_rotate_axes(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
         )
 
 # %% ../../nbs/03a_segmentation.ipynb #f6715c16
@@ -277,7 +275,7 @@ def assign_to_centers(
     return label, best
 
 
-def squared_distances(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
+def _squared_distances(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Squared distances, each computed alone.
 
     Parameters
@@ -315,7 +313,7 @@ class Candidate(NamedTuple):
     broken: int = 0  # promises that the means break
 
 # %% ../../nbs/03a_segmentation.ipynb #4160f3ab
-def try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int = 42) -> Candidate:
+def _try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int = 42) -> Candidate:
     """Learn a space, settle, and name.
 
     Parameters
@@ -348,12 +346,12 @@ def try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int 
     )
     used, label = np.unique(assign_to_centers(z, centers)[0], return_inverse=True)
     groups = pd.DataFrame(values).groupby(label)
-    distance = np.sqrt(squared_distances(centers[used].astype(float), anchors))
+    distance = np.sqrt(_squared_distances(centers[used].astype(float), anchors))
     names, broken = assign_names(distance, groups.median().to_numpy(), groups.mean().to_numpy())
     return Candidate(view, space, centers[used], names, distance, inertia, broken)
 
 # %% ../../nbs/03a_segmentation.ipynb #86efd4c0
-def check_enough(values: np.ndarray, k: int) -> None:
+def _check_enough(values: np.ndarray, k: int) -> None:
     """Refuse to make more clusters than there are different customers.
 
     Raises `TooFew`.
@@ -378,7 +376,7 @@ def check_enough(values: np.ndarray, k: int) -> None:
         )
 
 
-def is_table(X: Any) -> bool:
+def _is_table(X: Any) -> bool:
     """Tell a customer table from an array of numbers.
 
     Parameters
@@ -399,7 +397,7 @@ class TableOrArray:
 
     def _values(self, X: Any, reset: bool = False) -> np.ndarray:
         """The measures of a table, or a checked array."""
-        if is_table(X):
+        if _is_table(X):
             if not reset and self.n_features_in_ != 3:
                 raise ValueError(
                     "X has 3 measures, but CustomerSegmentation is expecting "
@@ -425,7 +423,7 @@ class CustomerSegmentation(
     def fit(self, X: pd.DataFrame | np.ndarray, y: Any = None) -> "CustomerSegmentation":
         """Learn space, centres and names from a customer table; returns itself."""
         given = self._values(X, reset=True)
-        check_enough(given, self.k)
+        _check_enough(given, self.k)
         values = given[np.lexsort(given.T[::-1])]
         some = (
             values
@@ -437,9 +435,9 @@ class CustomerSegmentation(
             if self.k == len(PROTOTYPES) and given.shape[1] == 3
             else CLUSTERING_PRESETS[:1]
         )
-        chosen = select_candidate(some, self.k, views, self.seed)
+        chosen = _select_candidate(some, self.k, views, self.seed)
         if len(some) < len(values):
-            chosen = refit_on_all(values, chosen)
+            chosen = _refit_on_all(values, chosen)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
         self.names_ = chosen.names
@@ -455,7 +453,7 @@ class CustomerSegmentation(
     def transform(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
         """Distance of each customer to each centre, customers × k."""
         check_is_fitted(self)
-        return np.sqrt(squared_distances(self.space_.place(self._values(X)), self.centers_))
+        return np.sqrt(_squared_distances(self.space_.place(self._values(X)), self.centers_))
 
     def predict(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
         """The nearest centre for each customer: its name for a table, its number for an array.
@@ -463,7 +461,7 @@ class CustomerSegmentation(
         """
         check_is_fitted(self)
         number = assign_to_centers(self.space_.place(self._values(X)), self.centers_)[0]
-        return np.array(self.names_)[number] if is_table(X) else number
+        return np.array(self.names_)[number] if _is_table(X) else number
 
     def save(self, path: str | Path) -> Path:
         """Save what was learned; see `save_model`."""
@@ -479,7 +477,7 @@ class CustomerSegmentation(
         return len(self.centers_)
 
 # %% ../../nbs/03a_segmentation.ipynb #9d956a53
-def select_candidate(
+def _select_candidate(
     values: np.ndarray, k: int, views: Sequence[ClusteringPreset], seed: int = 42
 ) -> Candidate:
     """Try the views in order.
@@ -502,7 +500,7 @@ def select_candidate(
     """
     best: Candidate | None = None
     for view in views:
-        found = try_candidate(values, k, view, seed)
+        found = _try_candidate(values, k, view, seed)
         if best is None or found.flaws() < best.flaws():
             best = found
         if found.flaws() == (0, 0):
@@ -510,7 +508,7 @@ def select_candidate(
     return best
 
 
-def refit_on_all(values: np.ndarray, chosen: Candidate) -> Candidate:
+def _refit_on_all(values: np.ndarray, chosen: Candidate) -> Candidate:
     """Let the centres settle on all customers; they start where the sample left them.
 
     Parameters
@@ -575,7 +573,7 @@ def save_model(model: CustomerSegmentation, path: str | Path) -> Path:
             "sample": model.sample,
             "view": model.view_._asdict(),
             "measures": RFM,
-            "axes": AXES,
+            "axes": _AXES,
             "prototypes": PROTOTYPES,
         },
         path.with_suffix(".json"),

@@ -41,15 +41,11 @@ from .engines import copies, engine, exact_sum, materialize, to_pandas
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['TRANSACTION_COLUMNS', 'mark_products', 'judge_all', 'whole_file', 'survey', 'collapse', 'add_time', 'finish',
-           'our_columns', 'read_products', 'products_in_log', 'complete_products', 'complete_customers',
-           'read_customers', 'merge_duplicates', 'Prepared', 'clean', 'prepare', 'with_time', 'rejected_rows',
-           'reconcile', 'check_books', 'examples', 'quoted', 'customer_lines', 'open_sources', 'prepare_run',
-           'by_month', 'plot_trend', 'by_category', 'plot_categories', 'concentration', 'top_share', 'plot_pareto',
-           'per_customer', 'plot_customers']
+__all__ = ['read_products', 'Prepared', 'clean', 'prepare', 'examples', 'customer_lines', 'open_sources', 'prepare_run',
+           'by_month']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
-def mark_products(
+def _mark_products(
     lines: ibis.Table, catalogue: ibis.Table | None, settings: DataConfig
 ) -> ibis.Table:
     """Look the lines' products up.
@@ -95,7 +91,7 @@ def mark_products(
     return joined.mutate(**out).drop("listed_id", "excluded")
 
 # %% ../../nbs/01_cleaning.ipynb #757a7827
-def judge_all(
+def _judge_all(
     con: Any, raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None
 ) -> tuple[ibis.Table, pd.DataFrame, dict]:
     """Apply the contract to all lines.
@@ -118,15 +114,15 @@ def judge_all(
     """
 
     def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        lines = mark_products(typed(raw, settings, floats), catalogue, settings)
+        lines = _mark_products(typed(raw, settings, floats), catalogue, settings)
         return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
 
     lines = judged()
-    seen = survey(lines)
-    floats, latest, _days = whole_file(lines, settings, seen)
+    seen = _survey(lines)
+    floats, latest, _days = _whole_file(lines, settings, seen)
     if floats or latest is not None:
         lines = judged(tuple(floats), latest)
-        seen = survey(lines)
+        seen = _survey(lines)
     return (
         lines,
         seen,
@@ -134,7 +130,7 @@ def judge_all(
     )
 
 
-def whole_file(
+def _whole_file(
     lines: ibis.Table, settings: DataConfig, seen: pd.DataFrame | None = None
 ) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:
     """What only the whole of the lines can tell.
@@ -154,7 +150,7 @@ def whole_file(
         Id columns that went through floats; the day after the last believed one, or None; the days
         with accepted lines.
     """
-    seen = survey(lines) if seen is None else seen
+    seen = _survey(lines) if seen is None else seen
     fine = seen[seen.reason.isna()].reset_index(drop=True)
     maybe = tuple(
         c
@@ -166,7 +162,7 @@ def whole_file(
     return floats, latest, fine if latest is None else fine[fine.day < latest]
 
 
-def survey(judged: ibis.Table) -> pd.DataFrame:
+def _survey(judged: ibis.Table) -> pd.DataFrame:
     """What there is of each reason on each day.
 
     Parameters
@@ -198,7 +194,7 @@ def survey(judged: ibis.Table) -> pd.DataFrame:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #e9e51921
-def collapse(lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
+def _collapse(lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
     """Drop lines that equal an earlier one in every column of the source.
 
     Parameters
@@ -216,7 +212,7 @@ def collapse(lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
     return lines.anti_join(copies(raw), "row")
 
 # %% ../../nbs/01_cleaning.ipynb #13bc858d
-def add_time(lines: ibis.Table) -> ibis.Table:
+def _add_time(lines: ibis.Table) -> ibis.Table:
     """Add the calendar columns.
 
     Parameters
@@ -239,7 +235,7 @@ def add_time(lines: ibis.Table) -> ibis.Table:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #d2495abb
-TRANSACTION_COLUMNS = [
+_TRANSACTION_COLUMNS = [
     "transaction_id",
     "customer_id",
     "product_id",
@@ -256,7 +252,7 @@ TRANSACTION_COLUMNS = [
 ]
 
 
-def finish(kept: ibis.Table) -> ibis.Table:
+def _finish(kept: ibis.Table) -> ibis.Table:
     """The transactions table: accepted lines with their time columns.
 
     Parameters
@@ -269,11 +265,11 @@ def finish(kept: ibis.Table) -> ibis.Table:
     ibis.Table
         The transactions of the house, in the order of the source.
     """
-    table = add_time(kept.mutate(is_return=kept.quantity < 0)).order_by("row")
-    return table.select([c for c in TRANSACTION_COLUMNS if c in table.columns])
+    table = _add_time(kept.mutate(is_return=kept.quantity < 0)).order_by("row")
+    return table.select([c for c in _TRANSACTION_COLUMNS if c in table.columns])
 
 # %% ../../nbs/01_cleaning.ipynb #b570dda2
-def our_columns(raw: ibis.Table, columns: dict[str, str], ours: list[str]) -> dict[str, str]:
+def _our_columns(raw: ibis.Table, columns: dict[str, str], ours: list[str]) -> dict[str, str]:
     """Which of the config's column names speak of this table; an id may be called here as in the
     transactions, or as we call it.
 
@@ -315,7 +311,7 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """
     names = map_columns(
         raw,
-        our_columns(raw, settings.columns, list(PRODUCT_COLUMNS)),
+        _our_columns(raw, settings.columns, list(PRODUCT_COLUMNS)),
         PRODUCT_COLUMNS,
         "the products table",
     )
@@ -337,7 +333,7 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     return table.semi_join(first, "row").drop("row")
 
 
-def products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
+def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
     """What the transactions themselves say about products: names, categories.
 
     Parameters
@@ -364,7 +360,7 @@ def products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #4fd0c20d
-def complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = None) -> ibis.Table:
+def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = None) -> ibis.Table:
     """Bring products, listed and sold, into one table; missing names, categories and prices are
     filled from what is known.
 
@@ -411,7 +407,7 @@ def complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = N
     ).order_by("product_id")
 
 # %% ../../nbs/01_cleaning.ipynb #5cf5775d
-def complete_customers(
+def _complete_customers(
     transactions: ibis.Table, raw: ibis.Table | None = None, settings: DataConfig | None = None
 ) -> ibis.Table:
     """Bring customers who bought and customers on file into one table.
@@ -442,7 +438,7 @@ def complete_customers(
     bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
     if raw is None:
         return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
-    joined = bought.outer_join(read_customers(raw, settings or DataConfig()), "customer_id")
+    joined = bought.outer_join(_read_customers(raw, settings or DataConfig()), "customer_id")
     return (
         joined.mutate(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
@@ -454,7 +450,7 @@ def complete_customers(
     )
 
 
-def read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The customers table, under the ids of the house; an attribute in which the lines of a
     customer differ becomes `contradictory`.
 
@@ -472,7 +468,7 @@ def read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """
     names = map_columns(
         raw,
-        our_columns(raw, settings.columns, ["customer_id"]),
+        _our_columns(raw, settings.columns, ["customer_id"]),
         {"customer_id": True},
         "the customers table",
     )
@@ -503,10 +499,12 @@ def read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     first = known.semi_join(ids, "row").drop("row")
     if not ids.filter(ids.lines > 1).count().execute():
         return first.mutate(_contradictory=ibis.literal(False))
-    return merge_duplicates(first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other)
+    return _merge_duplicates(
+        first, known.semi_join(ids.filter(ids.lines > 1), "customer_id"), other
+    )
 
 
-def merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
+def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
     """Do not choose between two lines about one customer.
 
     Parameters
@@ -614,26 +612,26 @@ def _clean(
     told = (
         catalogue
         if catalogue is not None or not has_products
-        else products_in_log(transactions, settings)
+        else _products_in_log(transactions, settings)
     )
-    judged, seen, found = judge_all(
+    judged, seen, found = _judge_all(
         con,
         transactions,
         settings,
         catalogue if catalogue is not None else told if settings.exclude else None,
     )
     accepted = judged.filter(judged.reason.isnull())
-    once = collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
-    timed = with_time(once)
+    once = _collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
+    timed = _with_time(once)
     lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
     kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select(
-        [c for c in TRANSACTION_COLUMNS if c in lines.columns]
+        [c for c in _TRANSACTION_COLUMNS if c in lines.columns]
     )
     marked = materialize(con, flagged(lines, settings), "flagged")
-    people = materialize(con, complete_customers(lines, customers, settings), "customers")
+    people = materialize(con, _complete_customers(lines, customers, settings), "customers")
     counted = [rows for _, rows in parts or [("", -1)]]
     facts = (
-        reconcile(
+        _reconcile(
             judged,
             seen,
             lines,
@@ -645,8 +643,8 @@ def _clean(
     )
     return Prepared(
         kept,
-        rejected_rows(judged, transactions, settings, parts),
-        complete_products(kept, told) if has_products else None,
+        _rejected_rows(judged, transactions, settings, parts),
+        _complete_products(kept, told) if has_products else None,
         people.drop("_contradictory").order_by("customer_id"),
         facts,
         marked.order_by("row", "flag"),
@@ -689,11 +687,11 @@ def prepare(
         If too much of it is rejected or nothing is left.
     """
     result = clean(con, transactions, settings, products, customers, parts)
-    check_books(result, settings.max_rejected)
+    _check_books(result, settings.max_rejected)
     return result
 
 
-def with_time(lines: ibis.Table) -> ibis.Table:
+def _with_time(lines: ibis.Table) -> ibis.Table:
     """What is kept of each accepted line.
 
     Parameters
@@ -706,17 +704,17 @@ def with_time(lines: ibis.Table) -> ibis.Table:
     ibis.Table
         Row, the columns of the house, and the `_` columns that flags need.
     """
-    table = add_time(lines.mutate(is_return=lines.quantity < 0))
+    table = _add_time(lines.mutate(is_return=lines.quantity < 0))
     return table.select(
         [
             "row",
-            *(c for c in TRANSACTION_COLUMNS if c in table.columns),
+            *(c for c in _TRANSACTION_COLUMNS if c in table.columns),
             *(c for c in ("_known", "_own_basket") if c in table.columns),
         ]
     )
 
 # %% ../../nbs/01_cleaning.ipynb #04480ab2
-def rejected_rows(
+def _rejected_rows(
     judged: ibis.Table,
     raw: ibis.Table,
     settings: DataConfig,
@@ -771,7 +769,7 @@ def rejected_rows(
     ).order_by("row")
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
-def reconcile(
+def _reconcile(
     judged: ibis.Table,
     seen: pd.DataFrame,
     kept: ibis.Table,
@@ -871,7 +869,7 @@ def reconcile(
     }
 
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
-def check_books(result: Prepared, max_rejected: float) -> None:
+def _check_books(result: Prepared, max_rejected: float) -> None:
     """Stop when a source is empty or mostly unusable, and say which rules it broke most, with an
     example of each.
 
@@ -942,7 +940,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
             f"row {count(r.source_row)}"
             + (f" of {r.source_file}" if r.source_file else "")
             + ": "
-            + quoted(r, rule)
+            + _quoted(r, rule)
             for _, r in rows.iterrows()
         ]
         if len(rows):
@@ -958,7 +956,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
     return pd.DataFrame(out, columns=["reason", "what", "advice", "lines", "example"])
 
 
-def quoted(line: pd.Series, rule: Rule) -> str:
+def _quoted(line: pd.Series, rule: Rule) -> str:
     """What the source said, as far as it shows what is wrong.
 
     Parameters
@@ -1010,13 +1008,17 @@ def customer_lines(
         floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False
     ) -> ibis.Table:
         return with_limits(
-            mark_products(typed(raw, settings, floats, neat), catalogue, settings), settings, latest
+            _mark_products(typed(raw, settings, floats, neat), catalogue, settings),
+            settings,
+            latest,
         )
 
     first = limited()
     con = raw.get_backend()
-    seen = survey(first.mutate(reason=ibis.ifelse(broken(first), "set aside", ibis.null("string"))))
-    floats, latest, days = whole_file(
+    seen = _survey(
+        first.mutate(reason=ibis.ifelse(broken(first), "set aside", ibis.null("string")))
+    )
+    floats, latest, days = _whole_file(
         accepted(first).mutate(reason=ibis.null("string")), settings, seen
     )
     lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
@@ -1027,7 +1029,7 @@ def customer_lines(
         )
     if settings.duplicates == "collapse":
         lines = lines.anti_join(materialize(con, copies(raw), "copies"), "row")
-    return add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(
+    return _add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(
         days=1
     )
 
@@ -1129,7 +1131,7 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
     return out.drop(columns=["first", "last"]).assign(whole=whole)
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
-def plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
+def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
     """Revenue per day and known customers of each month; months that the data covers in part are
     pale.
 
@@ -1176,7 +1178,7 @@ def plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #4b998f66
-def by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame:
+def _by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame:
     """Net revenue, customers and share of returned lines by category.
 
     Parameters
@@ -1206,7 +1208,7 @@ def by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame:
     return out.assign(share=out.revenue / out.revenue.sum())
 
 # %% ../../nbs/01_cleaning.ipynb #66ec147a
-def plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 12) -> Any:
+def _plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 12) -> Any:
     """Revenue by category, and the share of lines that come back, where any do.
 
     Parameters
@@ -1254,7 +1256,7 @@ def plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 12
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #5f7220e2
-def concentration(transactions: ibis.Table, key: str) -> pd.Series:
+def _concentration(transactions: ibis.Table, key: str) -> pd.Series:
     """How much of the revenue the largest customers or products bring: a Pareto curve. Keys with
     negative net revenue count as zero.
 
@@ -1282,7 +1284,7 @@ def concentration(transactions: ibis.Table, key: str) -> pd.Series:
     return out
 
 # %% ../../nbs/01_cleaning.ipynb #9e078327
-def top_share(curve: pd.Series, part: float = 0.2) -> float:
+def _top_share(curve: pd.Series, part: float = 0.2) -> float:
     """The share of revenue that the top part brings.
 
     Parameters
@@ -1304,7 +1306,7 @@ def top_share(curve: pd.Series, part: float = 0.2) -> float:
     )
 
 
-def plot_pareto(curves: dict[str, pd.Series]) -> Any:
+def _plot_pareto(curves: dict[str, pd.Series]) -> Any:
     """Pareto curves, with the top fifth marked.
 
     Parameters
@@ -1326,7 +1328,7 @@ def plot_pareto(curves: dict[str, pd.Series]) -> Any:
     for ax, (what, curve) in zip(axes[0], curves.items()):
         ax.plot([0, *100 * curve.index], [0, *100 * curve], color=ACCENT)
         ax.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=":")
-        at = 100 * top_share(curve)
+        at = 100 * _top_share(curve)
         ax.plot([20, 20, 0], [0, at, at], color=SECOND, linewidth=1)
         ax.annotate(
             f"top 20%: {at:.0f}%",
@@ -1345,7 +1347,7 @@ def plot_pareto(curves: dict[str, pd.Series]) -> Any:
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #dfdbb229
-def per_customer(transactions: ibis.Table) -> pd.DataFrame:
+def _per_customer(transactions: ibis.Table) -> pd.DataFrame:
     """The habits of each customer, for a first look.
 
     Parameters
@@ -1377,7 +1379,7 @@ def per_customer(transactions: ibis.Table) -> pd.DataFrame:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #40c7ac23
-def plot_customers(customers: pd.DataFrame, currency: str = "") -> Any:
+def _plot_customers(customers: pd.DataFrame, currency: str = "") -> Any:
     """Three histograms: baskets, basket value, days between purchases.
 
     Parameters

@@ -28,10 +28,9 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'HUGE', 'WORDS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
-           'number_pattern', 'as_number', 'as_date', 'typed', 'read_once', 'date_formats', 'without_point', 'amounts',
-           'marks', 'Rule', 'shared_baskets', 'applicable', 'show_rules', 'with_limits', 'judge', 'broken', 'accepted',
-           'float_ids', 'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number', 'typed',
+           'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids',
+           'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -127,7 +126,7 @@ def as_text(
     return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
 
 
-def number_pattern(settings: DataConfig) -> str:
+def _number_pattern(settings: DataConfig) -> str:
     """What a number looks like.
 
     Parameters
@@ -173,14 +172,14 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ibis.Fl
     if settings.thousands == " ":
         text = text.replace("\u00a0", " ").replace("\u202f", " ")
     text = ibis.ifelse(
-        text.re_search(number_pattern(settings)) & (text.length() <= 60), text, ibis.null("string")
+        text.re_search(_number_pattern(settings)) & (text.length() <= 60), text, ibis.null("string")
     )
     if settings.thousands:
         text = text.replace(settings.thousands, "")
     return (text if settings.decimal == "." else text.replace(",", ".")).cast("float64")
 
 
-def as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ibis.TimestampValue:
+def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ibis.TimestampValue:
     """A point in time, or missing. A declared format is the only one that is read: 3/4 is never
     guessed.
 
@@ -237,7 +236,7 @@ def typed(
                 unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
             )
     names = map_columns(raw, settings.columns)
-    raw, date, numbers = read_once(raw, names, settings)
+    raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     ids = {
         c: without_point(as_text(col[c], settings.missing, neat), c in floats)
@@ -259,13 +258,13 @@ def typed(
         raw.select(
             **out,
             date=date,
-            **amounts(col, numbers, basket, settings),
+            **_amounts(col, numbers, basket, settings),
             **marks(raw, names, settings),
         )
     )
 
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
-def read_once(
+def _read_once(
     raw: ibis.Table, names: dict[str, str], settings: DataConfig
 ) -> tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]:
     """Read dates and numbers; on PostgreSQL and Spark as columns that are settled, so that a rule
@@ -289,10 +288,10 @@ def read_once(
     if engine(raw) == "duckdb":
         return (
             raw,
-            as_date(raw[names["date"]], settings.date_format),
+            _as_date(raw[names["date"]], settings.date_format),
             {c: as_number(raw[names[c]], settings) for c in there},
         )
-    formats = date_formats(settings) if raw[names["date"]].type().is_string() else []
+    formats = _date_formats(settings) if raw[names["date"]].type().is_string() else []
     parts = {
         f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
     }
@@ -302,12 +301,12 @@ def read_once(
     date = (
         ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
         if parts
-        else as_date(lines[names["date"]], settings.date_format)
+        else _as_date(lines[names["date"]], settings.date_format)
     )
     return lines, date, {c: lines[f"_{c}"] for c in there}
 
 
-def date_formats(settings: DataConfig) -> list[str | None]:
+def _date_formats(settings: DataConfig) -> list[str | None]:
     """The declared date formats, as a list.
 
     Parameters
@@ -345,7 +344,7 @@ def without_point(text: ibis.StringValue, floats: bool) -> ibis.StringValue:
     return ibis.ifelse(text.endswith(".0"), text.left(text.length() - 2), text) if floats else text
 
 # %% ../../nbs/00h_contract.ipynb #fad2e976
-def amounts(
+def _amounts(
     col: dict[str, ibis.Value],
     got: dict[str, ibis.FloatingValue],
     basket: ibis.StringValue,
@@ -463,8 +462,8 @@ class Rule:
     shows: tuple[str, ...] = ()  # columns that show what is wrong; all of them if empty
 
 # %% ../../nbs/00h_contract.ipynb #4c8415fb
-HUGE = 1e12  # no quantity, price or revenue of a shop
-WORDS = [
+_HUGE = 1e12  # no quantity, price or revenue of a shop
+_WORDS = [
     "null",
     "none",
     "nan",
@@ -605,7 +604,7 @@ REJECTS: list[Rule] = [
         "A quantity, price or revenue of a trillion or more",
         "reject",
         "Look for a barcode in the wrong column.",
-        lambda t: (t.quantity.abs() >= HUGE) | (t.price >= HUGE) | (t.revenue.abs() >= HUGE),
+        lambda t: (t.quantity.abs() >= _HUGE) | (t.price >= _HUGE) | (t.revenue.abs() >= _HUGE),
         shows=("quantity", "price", "revenue"),
     ),
 ]
@@ -650,7 +649,7 @@ KEPT: list[Rule] = [
         "One basket under two customers",
         "flag",
         "Basket numbers may start anew each day; join them with the date or the till.",
-        lambda t: t.transaction_id.isin(shared_baskets(t).transaction_id),
+        lambda t: t.transaction_id.isin(_shared_baskets(t).transaction_id),
         ("_own_basket",),
     ),
     Rule(
@@ -658,7 +657,7 @@ KEPT: list[Rule] = [
         "A customer called NULL, nan or the like",
         "flag",
         "If it means nobody, add the word to data.missing.",
-        lambda t: t.customer_id.lower().isin(WORDS),
+        lambda t: t.customer_id.lower().isin(_WORDS),
     ),
     Rule(
         "damaged_id",
@@ -693,7 +692,7 @@ CUSTOMERS: list[Rule] = [
 ]
 
 
-def shared_baskets(lines: ibis.Table) -> ibis.Table:
+def _shared_baskets(lines: ibis.Table) -> ibis.Table:
     """Baskets that more than one known customer has.
 
     Parameters
@@ -731,7 +730,7 @@ def applicable(lines: ibis.Table, rules: list[Rule]) -> list[Rule]:
     return [r for r in rules if not set(r.needs) - set(lines.columns)]
 
 
-def show_rules(rules: list[Rule]) -> Any:
+def _show_rules(rules: list[Rule]) -> Any:
     """The contract as a table.
 
     Parameters

@@ -38,13 +38,10 @@ from retail_ci.core.runs import (
 )
 
 # %% auto #0
-__all__ = ['SPARK_SETTINGS', 'CODES', 'MONTHS', 'ISO', 'CLEANING', 'connect', 'connect_duckdb', 'spill_folder', 'mebibytes',
-           'connect_spark', 'start_spark', 'check_java', 'said_to', 'engine', 'close', 'date_pattern', 'try_strptime',
-           'try_make_timestamp_ntz', 'date_layout', 'parse_date', 'check_format', 'make_timestamp', 'checked_timestamp',
-           'assemble_date', 'spark_timestamp', 'regexp_match', 'fence', 'date_parts', 'matched_date', 'btrim',
-           'character', 'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas',
-           'different', 'duckdb_hash', 'copies', 'read_parquet', 'read_parquet_spark', 'glob_safe', 'write_table',
-           'copy_parquet', 'write_spark', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
+__all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'try_strptime', 'try_make_timestamp_ntz', 'parse_date',
+           'make_timestamp', 'regexp_match', 'fence', 'date_parts', 'matched_date', 'btrim', 'character', 'trimmed',
+           'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'different', 'copies',
+           'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -64,7 +61,7 @@ def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
     """
     settings = settings or DataConfig()
     if session is not None or settings.engine == "spark":
-        return connect_spark(settings, session)
+        return _connect_spark(settings, session)
     return connect_duckdb(settings)
 
 # %% ../../nbs/00f_engines.ipynb #2117ce61
@@ -84,10 +81,10 @@ def connect_duckdb(settings: DataConfig) -> Any:
     """
     options = {
         "preserve_insertion_order": True,
-        "temp_directory": str(process_folder("rci-duckdb", spill_folder(settings))),
+        "temp_directory": str(process_folder("rci-duckdb", _spill_folder(settings))),
     }
     if settings.memory:
-        options["memory_limit"] = f"{mebibytes(settings.memory)}MiB"
+        options["memory_limit"] = f"{_mebibytes(settings.memory)}MiB"
     if settings.threads:
         options["threads"] = settings.threads
     con = ibis.duckdb.connect(**options)
@@ -96,7 +93,7 @@ def connect_duckdb(settings: DataConfig) -> Any:
     return con
 
 
-def spill_folder(settings: DataConfig) -> Path:
+def _spill_folder(settings: DataConfig) -> Path:
     """Where an engine may put what does not fit into memory: the config's folder, or the machine's
     temporary one.
 
@@ -121,7 +118,7 @@ def spill_folder(settings: DataConfig) -> Path:
     return folder
 
 # %% ../../nbs/00f_engines.ipynb #eff5964c
-def mebibytes(size: str) -> int:
+def _mebibytes(size: str) -> int:
     """A size with its unit, as a number of mebibytes.
 
     Parameters
@@ -149,7 +146,7 @@ def mebibytes(size: str) -> int:
     return int(value)
 
 # %% ../../nbs/00f_engines.ipynb #cc48b78f
-SPARK_SETTINGS = {
+_SPARK_SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
@@ -160,7 +157,7 @@ SPARK_SETTINGS = {
 }
 
 
-def connect_spark(settings: DataConfig, session: Any = None) -> Any:
+def _connect_spark(settings: DataConfig, session: Any = None) -> Any:
     """Spark, started here or brought along.
 
     Parameters
@@ -190,21 +187,21 @@ def connect_spark(settings: DataConfig, session: Any = None) -> Any:
             "with `pip install retail_ci[spark]`, or set data.engine to duckdb."
         ) from e
     owner = session is None
-    con = ibis.pyspark.connect(start_spark(settings) if owner else session.newSession())
-    for key, value in SPARK_SETTINGS.items():
+    con = ibis.pyspark.connect(_start_spark(settings) if owner else session.newSession())
+    for key, value in _SPARK_SETTINGS.items():
         con._session.conf.set(key, value)
     held = contextlib.ExitStack()
     con.retail_ci = {
         "owner": owner,
         "folder": str(
-            held.enter_context(staging("rci-spark", spill_folder(settings), private=True))
+            held.enter_context(staging("rci-spark", _spill_folder(settings), private=True))
         ),
         "held": held,
     }
     return con
 
 # %% ../../nbs/00f_engines.ipynb #f0cc85fb
-def start_spark(settings: DataConfig) -> Any:
+def _start_spark(settings: DataConfig) -> Any:
     """Start Spark with what it says kept off the terminal.
 
     Parameters
@@ -233,18 +230,18 @@ def start_spark(settings: DataConfig) -> Any:
         "spark.app.name": "retail_ci",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.local.dir": str(spill_folder(settings)),
+        "spark.local.dir": str(_spill_folder(settings)),
         **here,
     }
     if settings.memory:
-        options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
+        options["spark.driver.memory"] = f"{_mebibytes(settings.memory)}m"
     options |= given
-    check_java()
+    _check_java()
     from pyspark.sql import SparkSession
 
     with tempfile.NamedTemporaryFile(dir=process_folder("rci-spark-log")) as log:
         try:
-            with said_to(log.fileno()):
+            with _said_to(log.fileno()):
                 return SparkSession.builder.config(map=options).getOrCreate()
         except Exception as e:
             words = [
@@ -256,7 +253,7 @@ def start_spark(settings: DataConfig) -> Any:
             ) from e
 
 # %% ../../nbs/00f_engines.ipynb #dab1b293
-def check_java() -> None:
+def _check_java() -> None:
     """Raise `ConfigError` unless there is a Java that Spark can run on."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")
@@ -276,7 +273,7 @@ def check_java() -> None:
 
 
 @contextlib.contextmanager
-def said_to(file: int) -> Iterator[None]:
+def _said_to(file: int) -> Iterator[None]:
     """Send what this process and those that it starts write to the terminal into a file.
 
     Parameters
@@ -328,7 +325,7 @@ def close(con: Any) -> None:
         own["held"].close()
 
 # %% ../../nbs/00f_engines.ipynb #55b1e2d5
-CODES: dict[str, str] = {  # letter of a date format: the text that fits it
+_CODES: dict[str, str] = {  # letter of a date format: the text that fits it
     "Y": r"(\d{1,4}+)",
     "y": r"(\d{1,2}+)",
     "m": r"(\d{1,2}+)",
@@ -342,7 +339,7 @@ CODES: dict[str, str] = {  # letter of a date format: the text that fits it
     "b": r"([A-Za-z]{3})",
     "B": r"([A-Za-z]{3,9}+)",
 }
-MONTHS = (
+_MONTHS = (
     "january",
     "february",
     "march",
@@ -358,7 +355,7 @@ MONTHS = (
 )
 
 
-def date_pattern(format: str) -> tuple[str, list[str]]:
+def _date_pattern(format: str) -> tuple[str, list[str]]:
     """A date format as a regular expression.
 
     Parameters
@@ -379,9 +376,9 @@ def date_pattern(format: str) -> tuple[str, list[str]]:
     parts = re.split(r"%-?(.)", format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"))
     letters = parts[1::2]
     for letter in letters:
-        if letter not in CODES:
+        if letter not in _CODES:
             raise ConfigError(
-                f"Config key 'data.date_format' may use %{' %'.join(CODES)}, found %{letter} in "
+                f"Config key 'data.date_format' may use %{' %'.join(_CODES)}, found %{letter} in "
                 f"{format!r}; correct it in the config."
             )
     if (
@@ -395,11 +392,11 @@ def date_pattern(format: str) -> tuple[str, list[str]]:
         )
     literal = [re.sub(r"\s+", r"\\s+", re.sub(r"([^\w\s])", r"\\\1", part)) for part in parts[::2]]
     return "^" + "".join(
-        a + b for a, b in zip(literal, [CODES[x] for x in letters] + [""])
+        a + b for a, b in zip(literal, [_CODES[x] for x in letters] + [""])
     ) + "$", letters
 
 # %% ../../nbs/00f_engines.ipynb #3a3c0795
-ISO = r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
+_ISO = r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
 
 
 @ibis.udf.scalar.builtin
@@ -414,7 +411,7 @@ def try_make_timestamp_ntz(
     """Spark's way to put a point in time together; missing where there is no such date."""
 
 
-def date_layout(format: str | None = None) -> tuple[str, list[str]]:
+def _date_layout(format: str | None = None) -> tuple[str, list[str]]:
     """How a date is taken apart.
 
     Parameters
@@ -428,9 +425,9 @@ def date_layout(format: str | None = None) -> tuple[str, list[str]]:
         A regular expression with a group per letter, and the letters.
     """
     return (
-        date_pattern(format)
+        _date_pattern(format)
         if format
-        else (ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
+        else (_ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
     )
 
 
@@ -452,7 +449,7 @@ def parse_date(text: ibis.StringValue, format: str | None = None) -> ibis.Timest
     if engine(text) != "duckdb":
         return matched_date(date_parts(text, format), format)
     if format:
-        check_format(format, text.get_backend())
+        _check_format(format, text.get_backend())
     if format:
         date = try_strptime(
             ibis.ifelse(
@@ -463,13 +460,13 @@ def parse_date(text: ibis.StringValue, format: str | None = None) -> ibis.Timest
             format.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S"),
         )
     else:
-        date = ibis.ifelse(text.re_search(ISO), text, ibis.null("string")).try_cast("timestamp(6)")
+        date = ibis.ifelse(text.re_search(_ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast(
         "timestamp(6)"
     )
 
 # %% ../../nbs/00f_engines.ipynb #b20f97d4
-def check_format(format: str, con: Any) -> None:
+def _check_format(format: str, con: Any) -> None:
     """Raise `ConfigError` for a date format that DuckDB cannot read.
 
     Parameters
@@ -495,7 +492,7 @@ def make_timestamp(
     """PostgreSQL's function; it stops at the first day that does not exist."""
 
 
-def checked_timestamp(
+def _checked_timestamp(
     year: ibis.Value,
     month: ibis.Value,
     day: ibis.Value,
@@ -522,7 +519,7 @@ def checked_timestamp(
     return make_timestamp(*parts, second.cast("float64"))
 
 # %% ../../nbs/00f_engines.ipynb #44df1d20
-def assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.TimestampValue:
+def _assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.TimestampValue:
     """Put a date together from its parts.
 
     Parameters
@@ -546,7 +543,7 @@ def assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.Time
         number["m"]
         if name is None
         else ibis.cases(
-            *((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(MONTHS, 1)),
+            *((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(_MONTHS, 1)),
             else_=ibis.null("int64"),
         )
     )
@@ -563,10 +560,10 @@ def assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.Time
         + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
     )
     parts = (year, month, number["d"], hour, number.get("M", zero).fill_null(0), second)
-    return (checked_timestamp if where == "postgres" else spark_timestamp)(*parts)
+    return (_checked_timestamp if where == "postgres" else _spark_timestamp)(*parts)
 
 
-def spark_timestamp(
+def _spark_timestamp(
     year: ibis.Value,
     month: ibis.Value,
     day: ibis.Value,
@@ -621,7 +618,7 @@ def date_parts(text: ibis.StringValue, format: str | None = None) -> ibis.ArrayV
     ibis.ArrayValue
         What stands for each letter of the format; missing where the text does not fit.
     """
-    pattern, letters = date_layout(format)
+    pattern, letters = _date_layout(format)
     if engine(text) == "postgres":
         return regexp_match(text, pattern)
     groups = ",".join(f"${n}" for n in range(1, len(letters) + 1))
@@ -647,8 +644,8 @@ def matched_date(parts: ibis.ArrayValue, format: str | None = None) -> ibis.Time
     ibis.TimestampValue
         Missing where it is no date of the years 1 to 9999.
     """
-    return assemble_date(
-        {letter: parts[n].nullif("") for n, letter in enumerate(date_layout(format)[1])},
+    return _assemble_date(
+        {letter: parts[n].nullif("") for n, letter in enumerate(_date_layout(format)[1])},
         engine(parts),
     ).cast("timestamp(6)")
 
@@ -807,7 +804,7 @@ def different(table: ibis.Table, *columns: str) -> ibis.Table:
     return table.group_by(*columns).aggregate(_n=table.count()).select(*columns)
 
 # %% ../../nbs/00f_engines.ipynb #3bfb579c
-def duckdb_hash(value: ibis.Value) -> ibis.Value:
+def _duckdb_hash(value: ibis.Value) -> ibis.Value:
     """DuckDB's 64 bits of any value, as they are; Ibis turns them into a signed number by way of
     text.
 
@@ -851,7 +848,7 @@ def copies(table: ibis.Table, columns: list[str] | None = None) -> ibis.Table:
             .select("row")
         )
     line = ibis.struct({c: table[c] for c in columns})
-    fingerprint = duckdb_hash(line) if engine(table) == "duckdb" else line.hash()
+    fingerprint = _duckdb_hash(line) if engine(table) == "duckdb" else line.hash()
     seen = (
         table.select(fingerprint=fingerprint)
         .group_by("fingerprint")
@@ -890,7 +887,7 @@ def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
             lengths.append(read_metadata(file).num_rows)
     starts = {str(f): sum(lengths[:n]) for n, f in enumerate(files)}
     if engine(con) == "spark":
-        return read_parquet_spark(con, starts)
+        return _read_parquet_spark(con, starts)
     parted = (
         {"hive_partitioning": True, "hive_types_autocast": False}
         if any("=" in p.name for f in files for p in f.parents)
@@ -912,7 +909,7 @@ def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
     return con.create_view(ibis.util.gen_name("files"), lines)
 
 # %% ../../nbs/00f_engines.ipynb #cabb61cd
-def read_parquet_spark(con: Any, starts: dict[str, int]) -> ibis.Table:
+def _read_parquet_spark(con: Any, starts: dict[str, int]) -> ibis.Table:
     """Open parquet files with Spark; the place of a line is Spark's hidden `_metadata` column.
     Nanoseconds, which Spark does not know, become microseconds.
 
@@ -938,7 +935,7 @@ def read_parquet_spark(con: Any, starts: dict[str, int]) -> ibis.Table:
     )
     reader = con._session.read.option("mergeSchema", str(len(names) > 1).lower())
     frame = (reader.option("basePath", str(base)) if base else reader).parquet(
-        *[glob_safe(n) for n in names]
+        *[_glob_safe(n) for n in names]
     )
     if "row" in frame.columns:
         frame = frame.withColumnRenamed("row", "row (source)")
@@ -978,7 +975,7 @@ def read_parquet_spark(con: Any, starts: dict[str, int]) -> ibis.Table:
     return con.table(name)
 
 
-def glob_safe(path: str) -> str:
+def _glob_safe(path: str) -> str:
     """Escape what Hadoop's file patterns would read as a wildcard.
 
     Parameters
@@ -1006,14 +1003,14 @@ def write_table(table: ibis.Table, path: Path) -> None:
     """
     with atomic_write(path) as part:
         if engine(table) == "spark":
-            write_spark(table, part)
+            _write_spark(table, part)
         elif table.get_backend().name == "duckdb":
-            copy_parquet(table, part)
+            _copy_parquet(table, part)
         else:
             table.to_parquet(part, compression="zstd")
 
 
-def copy_parquet(
+def _copy_parquet(
     table: ibis.Table,
     path: Path,
 ) -> None:
@@ -1027,7 +1024,7 @@ def copy_parquet(
     )
 
 
-def write_spark(table: ibis.Table, path: Path) -> None:
+def _write_spark(table: ibis.Table, path: Path) -> None:
     """Let Spark write its parts, and join them in order into one file with the types of the
     expression.
 
@@ -1054,7 +1051,7 @@ def write_spark(table: ibis.Table, path: Path) -> None:
                 for name, kind in table.schema().items()
             }
         )
-        copy_parquet(typed, path)
+        _copy_parquet(typed, path)
         duck.disconnect()
 
 # %% ../../nbs/00f_engines.ipynb #bb9e3d33
@@ -1104,11 +1101,11 @@ def known_parquet(con: Any, path: str | Path, schema: Any) -> ibis.Table:
     if engine(con) != "spark":
         return con.read_parquet(str(path))
     name = ibis.util.gen_name("known")
-    con._session.read.schema(schema).parquet(glob_safe(str(path))).createOrReplaceTempView(name)
+    con._session.read.schema(schema).parquet(_glob_safe(str(path))).createOrReplaceTempView(name)
     return con.table(name)
 
 # %% ../../nbs/00f_engines.ipynb #8f14bedf
-CLEANING = {
+_CLEANING = {
     "transactions",
     "products",
     "customers",
@@ -1154,7 +1151,7 @@ def staging_name(file: Path, settings: DataConfig, table: str = "", query: str =
         Such as "1f0c2d3a4b5c6d7e.parquet".
     """
     code = importlib.util.find_spec("retail_ci.data.sources").origin
-    reading = {k: v for k, v in dataclasses.asdict(settings).items() if k not in CLEANING}
+    reading = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _CLEANING}
     recipe = [sha256(file), file.suffix.lower(), table, query, reading, __version__, sha256(code)]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32] + ".parquet"
 

@@ -35,9 +35,7 @@ from retail_ci.data.sources import (
 )
 
 # %% auto #0
-__all__ = ['NUMBERS', 'SIGNS', 'DATES', 'TIMES', 'NAMES', 'Guess', 'guess_encoding', 'numeric', 'guess_numbers', 'fits',
-           'date_formats', 'guess_date', 'content_fits', 'guess_columns', 'first_rows', 'guess', 'proposal', 'report',
-           'check_source']
+__all__ = ['Guess', 'fits', 'guess', 'proposal', 'report', 'check_source']
 
 # %% ../../nbs/01a_profiling.ipynb #3f189da3
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Guess:
     why: str  # the reason
 
 
-def guess_encoding(file: Path) -> Guess:
+def _guess_encoding(file: Path) -> Guess:
     """By its mark, by what its bytes allow, else unsure.
 
     Parameters
@@ -95,7 +93,7 @@ def guess_encoding(file: Path) -> Guess:
     )
 
 # %% ../../nbs/01a_profiling.ipynb #8cafdd5b
-NUMBERS: dict[
+_NUMBERS: dict[
     tuple[str, str | None], str
 ] = {  # decimal sign and thousands: what such a number looks like
     (".", None): r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?",
@@ -104,10 +102,10 @@ NUMBERS: dict[
     (",", "."): r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?",
     (",", " "): r"[+-]?\d{1,3}([ \u00a0\u202f]\d{3})+(,\d+)?",
 }
-SIGNS = r"[€$£¥₹₺₽]|\b(?:EUR|USD|GBP|CHF|PLN|SEK|NOK|DKK)\b|zł|kr\.?"
+_SIGNS = r"[€$£¥₹₺₽]|\b(?:EUR|USD|GBP|CHF|PLN|SEK|NOK|DKK)\b|zł|kr\.?"
 
 
-def numeric(values: pd.Series) -> float:
+def _numeric(values: pd.Series) -> float:
     """How much of a column is numbers.
 
     Parameters
@@ -120,15 +118,15 @@ def numeric(values: pd.Series) -> float:
     float
         The share that looks like a number, in any country.
     """
-    bare = values.str.replace(SIGNS, "", regex=True).str.strip()
+    bare = values.str.replace(_SIGNS, "", regex=True).str.strip()
     return (
-        float(bare.str.fullmatch("|".join(f"(?:{p})" for p in NUMBERS.values())).mean())
+        float(bare.str.fullmatch("|".join(f"(?:{p})" for p in _NUMBERS.values())).mean())
         if len(values)
         else 0.0
     )
 
 
-def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
+def _guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
     """How amounts are written.
 
     Parameters
@@ -142,8 +140,8 @@ def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
         Decimal, thousands, currency_signs.
     """
     values = pd.concat(list(columns.values())) if columns else pd.Series([], dtype=str)
-    signs = sorted(set(values.str.findall(SIGNS).explode().dropna()))
-    bare = values.str.replace(SIGNS, "", regex=True).str.strip()
+    signs = sorted(set(values.str.findall(_SIGNS).explode().dropna()))
+    bare = values.str.replace(_SIGNS, "", regex=True).str.strip()
     points, commas = (
         int(bare.str.contains(rf"\{mark}\d{{1,2}}$|\{mark}\d{{4,}}$").sum()) for mark in ".,"
     )
@@ -189,7 +187,7 @@ def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
     ]
 
 # %% ../../nbs/01a_profiling.ipynb #571ff8de
-DATES = [
+_DATES = [
     "%Y-%m-%d",
     "%Y/%m/%d",
     "%Y%m%d",
@@ -205,7 +203,7 @@ DATES = [
     "%d-%b-%Y",
     "%b %d, %Y",
 ]
-TIMES = [
+_TIMES = [
     "",
     " %H:%M",
     " %H:%M:%S",
@@ -238,7 +236,7 @@ def fits(text: str, format: str) -> bool:
         return False
 
 
-def date_formats(values: pd.Series, most: int = 400) -> tuple[list[str], float]:
+def _date_formats(values: pd.Series, most: int = 400) -> tuple[list[str], float]:
     """Which formats read a column.
 
     Parameters
@@ -256,13 +254,13 @@ def date_formats(values: pd.Series, most: int = 400) -> tuple[list[str], float]:
     tried = values.drop_duplicates().head(most).tolist()
     if not tried:
         return [], 0.0
-    hopeful = [d + t for d in DATES for t in TIMES if any(fits(v, d + t) for v in tried[:5])]
+    hopeful = [d + t for d in _DATES for t in _TIMES if any(fits(v, d + t) for v in tried[:5])]
     reads = {f: sum(fits(v, f) for v in tried) / len(tried) for f in hopeful}
     best = max(reads.values(), default=0.0)
     return [f for f, part in reads.items() if part == best and best > 0.5], best
 
 
-def guess_date(name: str, values: pd.Series) -> Guess:
+def _guess_date(name: str, values: pd.Series) -> Guess:
     """The date format, or that it is ambiguous.
 
     Parameters
@@ -277,7 +275,7 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     Guess
         Its format.
     """
-    formats, part = date_formats(values)
+    formats, part = _date_formats(values)
     if not formats:
         return Guess(
             "date_format",
@@ -305,7 +303,7 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     )
 
 # %% ../../nbs/01a_profiling.ipynb #4036bd0c
-NAMES: dict[str, str] = {  # our column: what others call it
+_NAMES: dict[str, str] = {  # our column: what others call it
     "transaction_id": r"invoice|basket|receipt|order|transaction|bon\b|beleg|ticket|rechnung",
     "customer_id": r"customer|client|kunde|member|household|card|karte|shopper|user|account",
     "product_id": r"stock.?code|sku|product|item|article|artikel|ean\b|upc|gtin|plu\b",
@@ -318,7 +316,7 @@ NAMES: dict[str, str] = {  # our column: what others call it
 }
 
 
-def content_fits(ours: str, values: pd.Series) -> tuple[bool, str]:
+def _content_fits(ours: str, values: pd.Series) -> tuple[bool, str]:
     """Whether a column's values can be what its name says.
 
     Parameters
@@ -337,20 +335,20 @@ def content_fits(ours: str, values: pd.Series) -> tuple[bool, str]:
         return False, "empty"
     repeats = 1 - values.nunique() / len(values)
     if ours == "date":
-        return date_formats(values)[1] > 0.8, f"{share(date_formats(values)[1])} dates"
+        return _date_formats(values)[1] > 0.8, f"{share(_date_formats(values)[1])} dates"
     if ours in ("quantity", "price", "revenue"):
         whole = values.str.fullmatch(r"[+-]?\d+").mean()
-        return numeric(values) > 0.8 and (
+        return _numeric(values) > 0.8 and (
             ours == "quantity" or whole < 0.95
-        ), f"{share(numeric(values))} numbers, {share(whole)} whole"
-    return date_formats(values)[1] <= 0.8 and not (
-        numeric(values) > 0.8
+        ), f"{share(_numeric(values))} numbers, {share(whole)} whole"
+    return _date_formats(values)[1] <= 0.8 and not (
+        _numeric(values) > 0.8
         and values.str.contains(r"[.,]\d{1,2}$").mean() > 0.5
         and not values.str.endswith(".0").all()
     ), f"{count(values.nunique())} different values, {share(repeats)} repeats"
 
 
-def guess_columns(table: pd.DataFrame) -> list[Guess]:
+def _guess_columns(table: pd.DataFrame) -> list[Guess]:
     """Which of their columns is which of ours: the best name whose content fits.
 
     Parameters
@@ -364,13 +362,13 @@ def guess_columns(table: pd.DataFrame) -> list[Guess]:
         A column for each of ours that has one.
     """
     scores = []
-    for ours, pattern in NAMES.items():
+    for ours, pattern in _NAMES.items():
         for place, theirs in enumerate(table.columns):
             values = table[theirs].dropna().str.strip().loc[lambda v: v != ""]
             named = re.search(
                 pattern, re.sub(r"(?<=[a-zäöü])(?=[A-Z])|_", " ", theirs).lower()
             ) or re.search(pattern, theirs.lower())
-            fine, seen = content_fits(ours, values)
+            fine, seen = _content_fits(ours, values)
             whole = named and (
                 theirs.lower().replace("_", "") in (ours.replace("_", ""), ours.partition("_")[0])
                 or bool(re.search(r"id$|nr$|no$|code$", theirs.lower()))
@@ -380,7 +378,7 @@ def guess_columns(table: pd.DataFrame) -> list[Guess]:
                 scores.append(
                     (
                         2 * bool(fine) + bool(named) + 0.5 * bool(whole),
-                        -list(NAMES).index(ours),
+                        -list(_NAMES).index(ours),
                         -place,
                         ours,
                         theirs,
@@ -403,10 +401,10 @@ def guess_columns(table: pd.DataFrame) -> list[Guess]:
             + ("" if fine else ", which speaks against it"),
         )
         used.add(theirs)
-    return [out[ours] for ours in NAMES if ours in out]
+    return [out[ours] for ours in _NAMES if ours in out]
 
 # %% ../../nbs/01a_profiling.ipynb #0b9502f1
-def first_rows(source: str, reading: DataConfig, most: int = 5000) -> pd.DataFrame:
+def _first_rows(source: str, reading: DataConfig, most: int = 5000) -> pd.DataFrame:
     """The first rows of a source, as text.
 
     Parameters
@@ -482,7 +480,7 @@ def _guess(source: str, settings: DataConfig) -> list[Guess]:
     out = []
     file = None if "://" in source else source_files(source)[0]
     if file and kind(file) == "text":
-        out.append(guess_encoding(file))
+        out.append(_guess_encoding(file))
         settings = replace(settings, encoding=out[0].value)
         plan = layout(next(decoded(file, out[0].value)), settings, file.name)
         out.append(
@@ -493,16 +491,16 @@ def _guess(source: str, settings: DataConfig) -> list[Guess]:
                 f"it splits the header into {len(plan.names)} columns",
             )
         )
-    table = first_rows(source, settings)
-    columns = guess_columns(table)
+    table = _first_rows(source, settings)
+    columns = _guess_columns(table)
     theirs = {g.key.removeprefix("columns."): g.value for g in columns}
     text = {
         ours: table[name].dropna().str.strip().loc[lambda v: v != ""]
         for ours, name in theirs.items()
     }
     if "date" in theirs:
-        out.append(guess_date(theirs["date"], text["date"]))
-    out += guess_numbers({k: v for k, v in text.items() if k in ("quantity", "price", "revenue")})
+        out.append(_guess_date(theirs["date"], text["date"]))
+    out += _guess_numbers({k: v for k, v in text.items() if k in ("quantity", "price", "revenue")})
     lacking = [
         Guess(f"columns.{c}", None, "unsure", "no column looks like it; it is needed")
         for c in ("customer_id", "date")

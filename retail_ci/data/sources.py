@@ -36,12 +36,8 @@ from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['MARKS', 'open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'split_line', 'find_delimiter', 'unique_names',
-           'Pieces', 'csv_batches', 'chain_texts', 'numbered', 'check_quotes', 'excel_rows', 'cell_text', 'sqlite_rows',
-           'choose_table', 'row_batches', 'kind', 'batches', 'stage', 'no_rows', 'Source', 'place', 'read_staged',
-           'read_parquet', 'connect_postgres', 'postgres_parts', 'read_database', 'attach_duckdb',
-           'database_fingerprint', 'open_source', 'reading', 'read_attached', 'fetch', 'view_of', 'lay_down', 'bring',
-           'temporary_folder']
+__all__ = ['open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'Pieces', 'numbered', 'kind', 'batches', 'Source',
+           'place', 'database_fingerprint', 'open_source', 'reading', 'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -82,7 +78,7 @@ def open_bytes(file: Path) -> Any:
     return packed.open(inside[0])
 
 # %% ../../nbs/00g_sources.ipynb #786796cd
-MARKS = (
+_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -112,7 +108,7 @@ def text_encoding(head: bytes, declared: str | None = None, name: str = "the fil
     DataError
         For what looks like UTF-16 without a mark.
     """
-    marked = next((codec for mark, codec in MARKS if head.startswith(mark)), None)
+    marked = next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
     if marked or declared:
         return marked or declared
     if head[:4096].count(0) > len(head[:4096]) / 5:
@@ -221,11 +217,11 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     delimiter = (
         {"tab": "\t"}.get(settings.delimiter, settings.delimiter)
         or (told and told[1])
-        or find_delimiter(head[start:], settings.quote)
+        or _find_delimiter(head[start:], settings.quote)
     )
-    names = settings.header or split_line(line, delimiter, settings.quote)
+    names = settings.header or _split_line(line, delimiter, settings.quote)
     if settings.header:
-        width = len(split_line(line, delimiter, settings.quote))
+        width = len(_split_line(line, delimiter, settings.quote))
         if width != len(names):
             raise DataError(
                 f"data.header names {len(names)} columns, and the first line of {name} has "
@@ -236,10 +232,10 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
         if settings.header
         else start + len(line) + len(re.match(r"\r?\n?", head[start + len(line) :])[0])
     )
-    return Layout(unique_names(names, settings, name), delimiter, skip)
+    return Layout(_unique_names(names, settings, name), delimiter, skip)
 
 # %% ../../nbs/00g_sources.ipynb #8afaafff
-def split_line(line: str, delimiter: str, quote: str = '"') -> list[str]:
+def _split_line(line: str, delimiter: str, quote: str = '"') -> list[str]:
     """The values of one line.
 
     Parameters
@@ -262,7 +258,7 @@ def split_line(line: str, delimiter: str, quote: str = '"') -> list[str]:
     return [v.strip() for v in next(csv.reader([line], delimiter=delimiter, **options), [])]
 
 
-def find_delimiter(head: str, quote: str = '"') -> str:
+def _find_delimiter(head: str, quote: str = '"') -> str:
     """The delimiter that gives the most columns in the header and as many in most of the first
     lines.
 
@@ -279,7 +275,7 @@ def find_delimiter(head: str, quote: str = '"') -> str:
         "," ";" tab or "|".
     """
     lines = [line for line in head.splitlines()[:20] if line.strip()]
-    widths = {d: [len(split_line(line, d, quote)) for line in lines] for d in ",;\t|"}
+    widths = {d: [len(_split_line(line, d, quote)) for line in lines] for d in ",;\t|"}
     return max(
         widths,
         key=lambda d: (
@@ -290,7 +286,7 @@ def find_delimiter(head: str, quote: str = '"') -> str:
     )
 
 
-def unique_names(names: list[str], settings: DataConfig, name: str) -> list[str]:
+def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str]:
     """Give every column a name of its own.
 
     Parameters
@@ -375,7 +371,7 @@ class Pieces(io.RawIOBase):
         return out
 
 # %% ../../nbs/00g_sources.ipynb #c568871c
-def csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
+def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
     """Read a delimited text piece by piece.
 
     Parameters
@@ -393,7 +389,7 @@ def csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
     pieces = decoded(file, settings.encoding)
     head = next(pieces, "")
     plan = layout(head, settings, file.name)
-    stream = Pieces(chain_texts(head[plan.skip :], pieces), plan, settings.quote)
+    stream = Pieces(_chain_texts(head[plan.skip :], pieces), plan, settings.quote)
     bad: dict[int, str] = {}
 
     def set_aside(line: Any) -> str:
@@ -432,7 +428,7 @@ def csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
         ) from e
 
 
-def chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
+def _chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
     """One piece of text, then the others.
 
     Parameters
@@ -481,7 +477,7 @@ def numbered(
         after = int(rows[-1]) + 1 if len(rows) else after
         damaged = [None] * batch.num_rows
         if stream.quoted:
-            check_quotes(batch, rows, name, stream.plan.delimiter)
+            _check_quotes(batch, rows, name, stream.plan.delimiter)
         if stream.zero:
             hit = np.logical_or.reduce(
                 [
@@ -515,7 +511,7 @@ def numbered(
         )
 
 
-def check_quotes(batch: pa.RecordBatch, rows: np.ndarray, name: str, delimiter: str = ",") -> None:
+def _check_quotes(batch: pa.RecordBatch, rows: np.ndarray, name: str, delimiter: str = ",") -> None:
     """Raise `DataError` for a value that has swallowed the lines after it: one that ends in a line
     break, or holds a line with as many delimiters as a row.
 
@@ -546,7 +542,7 @@ def check_quotes(batch: pa.RecordBatch, rows: np.ndarray, name: str, delimiter: 
                 )
 
 # %% ../../nbs/00g_sources.ipynb #f9100ce9
-def excel_rows(
+def _excel_rows(
     file: Path, sheet: str, settings: DataConfig
 ) -> tuple[list[str], Iterator[list[str | None]]]:
     """The rows of a sheet.
@@ -587,7 +583,7 @@ def excel_rows(
             raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
         rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
     names = settings.header or next(
-        ([cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)),
+        ([_cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)),
         [],
     )
     if not names:
@@ -595,12 +591,12 @@ def excel_rows(
             f"Sheet {sheet or book.sheet_names[0]!r} of {file.name} is empty; expected a header "
             "and at least one row."
         )
-    return unique_names(names, settings, file.name), (
-        [cell_text(v, settings) for v in row] for row in rows
+    return _unique_names(names, settings, file.name), (
+        [_cell_text(v, settings) for v in row] for row in rows
     )
 
 
-def cell_text(value: Any, settings: DataConfig) -> str | None:
+def _cell_text(value: Any, settings: DataConfig) -> str | None:
     """A cell as text.
 
     Parameters
@@ -639,7 +635,7 @@ def cell_text(value: Any, settings: DataConfig) -> str | None:
     )
 
 # %% ../../nbs/00g_sources.ipynb #7d9d9540
-def sqlite_rows(
+def _sqlite_rows(
     file: Path, table: str, query: str = ""
 ) -> tuple[list[str], Iterator[list[str | None]]]:
     """The rows of a table or a query.
@@ -672,7 +668,7 @@ def sqlite_rows(
             )
         ]
         if not query:
-            query = f'SELECT * FROM "{choose_table(table, tables, file.name)}"'
+            query = f'SELECT * FROM "{_choose_table(table, tables, file.name)}"'
         cursor = con.execute(query)
     if cursor.description is None:
         raise DataError(
@@ -694,7 +690,7 @@ def sqlite_rows(
     return [c[0] for c in cursor.description], texts
 
 
-def choose_table(table: str, tables: list[str], where: str) -> str:
+def _choose_table(table: str, tables: list[str], where: str) -> str:
     """The table that is meant; the only one where none is named.
 
     Parameters
@@ -723,7 +719,7 @@ def choose_table(table: str, tables: list[str], where: str) -> str:
     )
 
 # %% ../../nbs/00g_sources.ipynb #b8f55629
-def row_batches(
+def _row_batches(
     names: list[str], rows: Iterator[list[str | None]], size: int = 50_000
 ) -> Iterator[pa.RecordBatch]:
     """Lines that come one by one, in batches; rows that are empty throughout are no rows.
@@ -824,13 +820,13 @@ def batches(
     """
     what = kind(file)
     if what == "excel":
-        return row_batches(*excel_rows(file, table, settings))
+        return _row_batches(*_excel_rows(file, table, settings))
     if what == "sqlite":
-        return row_batches(*sqlite_rows(file, table, query))
-    return csv_batches(file, settings)
+        return _row_batches(*_sqlite_rows(file, table, query))
+    return _csv_batches(file, settings)
 
 # %% ../../nbs/00g_sources.ipynb #ddfcbf69
-def stage(file: Path, target: Path, settings: DataConfig, table: str = "", query: str = "") -> int:
+def _stage(file: Path, target: Path, settings: DataConfig, table: str = "", query: str = "") -> int:
     """Lay one file down as parquet: its columns as text, `row` from 1, `damaged`.
 
     Parameters
@@ -865,11 +861,11 @@ def stage(file: Path, target: Path, settings: DataConfig, table: str = "", query
             if writer:
                 writer.close()
         if not rows:
-            pq.write_table(no_rows(file, settings, table, query), part)
+            pq.write_table(_no_rows(file, settings, table, query), part)
     return rows
 
 
-def no_rows(file: Path, settings: DataConfig, table: str = "", query: str = "") -> pa.Table:
+def _no_rows(file: Path, settings: DataConfig, table: str = "", query: str = "") -> pa.Table:
     """An empty table with a file's columns.
 
     Parameters
@@ -890,9 +886,9 @@ def no_rows(file: Path, settings: DataConfig, table: str = "", query: str = "") 
     """
     what = kind(file)
     if what == "excel":
-        names = excel_rows(file, table, settings)[0]
+        names = _excel_rows(file, table, settings)[0]
     elif what == "sqlite":
-        names = sqlite_rows(file, table, query)[0]
+        names = _sqlite_rows(file, table, query)[0]
     else:
         names = layout(next(decoded(file, settings.encoding), ""), settings, file.name).names
     return pa.table(
@@ -937,7 +933,7 @@ def place(parts: list[tuple[str, int]], row: int) -> tuple[str, int]:
     return "", row
 
 # %% ../../nbs/00g_sources.ipynb #a8acc0d2
-def read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) -> Source:
+def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) -> Source:
     """Files that are laid down, as one table.
 
     Parameters
@@ -990,7 +986,7 @@ def read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) -
     )
 
 # %% ../../nbs/00g_sources.ipynb #050431d5
-def read_parquet(con: Any, files: list[Path]) -> Source:
+def _read_parquet(con: Any, files: list[Path]) -> Source:
     """Parquet files as one table.
 
     Parameters
@@ -1010,7 +1006,7 @@ def read_parquet(con: Any, files: list[Path]) -> Source:
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
 
 # %% ../../nbs/00g_sources.ipynb #71fa7134
-def connect_postgres(url: str) -> Any:
+def _connect_postgres(url: str) -> Any:
     """Open a PostgreSQL database.
 
     Parameters
@@ -1045,7 +1041,7 @@ def connect_postgres(url: str) -> Any:
         "Correct the address in the config, or start the server.",
     ):
         try:
-            con = ibis.postgres.connect(**postgres_parts(full))
+            con = ibis.postgres.connect(**_postgres_parts(full))
         except ImportError as e:
             raise ConfigError(
                 "Reading PostgreSQL needs the Python package psycopg; install it with `pip "
@@ -1055,7 +1051,7 @@ def connect_postgres(url: str) -> Any:
     return con
 
 
-def postgres_parts(url: str) -> dict[str, Any]:
+def _postgres_parts(url: str) -> dict[str, Any]:
     """A URL as the driver wants it; what is left out comes from PGHOST, PGPORT, PGUSER, PGPASSWORD
     and PGDATABASE.
 
@@ -1090,7 +1086,7 @@ def postgres_parts(url: str) -> dict[str, Any]:
     )
 
 # %% ../../nbs/00g_sources.ipynb #0b2a43ff
-def read_database(con: Any, table: str, query: str, where: str) -> Source:
+def _read_database(con: Any, table: str, query: str, where: str) -> Source:
     """A table or a query of a database, left where it is.
 
     Parameters
@@ -1119,7 +1115,7 @@ def read_database(con: Any, table: str, query: str, where: str) -> Source:
         else:
             schema, _, name = table.rpartition(".")
             found = con.table(
-                choose_table(name, con.list_tables(database=schema or None), where),
+                _choose_table(name, con.list_tables(database=schema or None), where),
                 database=schema or None,
             )
     if "row" in found.columns:
@@ -1134,7 +1130,7 @@ def read_database(con: Any, table: str, query: str, where: str) -> Source:
     )
 
 
-def attach_duckdb(con: Any, file: Path) -> str:
+def _attach_duckdb(con: Any, file: Path) -> str:
     """Attach a DuckDB file for reading; an expression on its tables runs on the file.
 
     Parameters
@@ -1172,9 +1168,9 @@ def database_fingerprint(role: str, settings: DataConfig) -> str:
         64 hexadecimal digits; other rows, columns or types give others.
     """
     text, table = split_table(getattr(settings, role))
-    con = connect_postgres(text)
+    con = _connect_postgres(text)
     try:
-        lines = read_database(
+        lines = _read_database(
             con, table, settings.query.get(role, ""), re.sub(r"//.*@", "//", text)
         ).table.drop("row")
         for words in ("timezone = 'UTC'", "datestyle = 'ISO'", "extra_float_digits = 1"):
@@ -1245,7 +1241,7 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     query = settings.query.get(role, "")
     text, table = split_table(NAMED_SOURCES.get(text, {}).get(role, text))
     if re.match(r"postgres(ql)?://", text):
-        return read_database(connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
+        return _read_database(_connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
     if "://" in text:
         raise ConfigError(
             f"data.{role} is {text.split('://')[0]}://…; expected postgresql://, or a file (CSV, "
@@ -1256,13 +1252,13 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     if kinds == {"duckdb"} and len(files) == 1:
         return read_attached(con, files[0], table, query)
     if kinds == {"parquet"}:
-        return read_parquet(con, files)
+        return _read_parquet(con, files)
     if "parquet" in kinds or "duckdb" in kinds:
         raise DataError(
             f"data.{role} mixes {' and '.join(sorted(kinds))} files; expected one kind."
         )
-    return read_staged(
-        con, lay_down(files, settings, staging or temporary_folder(), table, query), settings
+    return _read_staged(
+        con, _lay_down(files, settings, staging or _temporary_folder(), table, query), settings
     )
 
 
@@ -1295,10 +1291,10 @@ def read_attached(con: Any, file: Path, table: str, query: str) -> Source:
         f"{file.name} cannot be opened as a DuckDB file",
         "Close what writes to it, or fetch it again.",
     ):
-        name = attach_duckdb(con, file)
+        name = _attach_duckdb(con, file)
     if query:
         return Source(
-            view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1),
+            _view_of(con, name, query, file.name).mutate(row=ibis.row_number() + 1),
             [("the query", -1)],
             con,
         )
@@ -1308,7 +1304,7 @@ def read_attached(con: Any, file: Path, table: str, query: str) -> Source:
         f"table_schema = {sql_text(schema or 'main')} ORDER BY 1"
     ).fetchall()
     found = con.table(
-        choose_table(only, [t for (t,) in there], file.name), database=(name, schema or "main")
+        _choose_table(only, [t for (t,) in there], file.name), database=(name, schema or "main")
     )
     return Source(
         (found.rename({"row (source)": "row"}) if "row" in found.columns else found).mutate(
@@ -1319,7 +1315,7 @@ def read_attached(con: Any, file: Path, table: str, query: str) -> Source:
     )
 
 # %% ../../nbs/00g_sources.ipynb #6b423396
-def fetch(source: Source, path: Path) -> None:
+def _fetch(source: Source, path: Path) -> None:
     """Write the lines of a database as parquet.
 
     Parameters
@@ -1345,7 +1341,7 @@ def fetch(source: Source, path: Path) -> None:
                     writer.write_batch(batch)
 
 # %% ../../nbs/00g_sources.ipynb #718241eb
-def view_of(con: Any, name: str, query: str, where: str) -> ibis.Table:
+def _view_of(con: Any, name: str, query: str, where: str) -> ibis.Table:
     """A query on an attached file, whose tables it names without their catalogue.
 
     Parameters
@@ -1371,7 +1367,7 @@ def view_of(con: Any, name: str, query: str, where: str) -> ibis.Table:
         return con.table(view)
 
 
-def lay_down(
+def _lay_down(
     files: list[Path], settings: DataConfig, folder: Path, table: str = "", query: str = ""
 ) -> list[tuple[str, Path]]:
     """Lay files down as parquet, each under a name made of its content; what lies there already is
@@ -1399,7 +1395,7 @@ def lay_down(
     out = [(file.name, folder / staging_name(file, settings, table, query)) for file in files]
     for file, (_, target) in zip(files, out):
         if not target.exists():
-            stage(file, target, settings, table, query)
+            _stage(file, target, settings, table, query)
     staging_index(folder, {target.name: name for name, target in out})
     return out
 
@@ -1421,12 +1417,12 @@ def bring(source: Source, con: Any) -> Source:
     """
     if source.backend is con:
         return source
-    path = temporary_folder() / "lines.parquet"
-    fetch(source, path)
+    path = _temporary_folder() / "lines.parquet"
+    _fetch(source, path)
     return Source(con.read_parquet(str(path)), source.parts, con)
 
 
-def temporary_folder() -> Path:
+def _temporary_folder() -> Path:
     """A folder that goes with the process.
 
     Returns

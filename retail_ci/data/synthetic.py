@@ -19,15 +19,9 @@ from ..core.errors import DataError
 from ..core.runs import atomic_write
 
 # %% auto #0
-__all__ = ['SHELVES', 'CATEGORIES', 'BRANDS', 'BEHAVIOUR', 'SEASONS', 'BLOCK_CUSTOMERS', 'BLOCK_LINES', 'DIRT', 'AGE_BANDS',
-           'REGIONS', 'TRUTH_LIMIT', 'CALIBRATION', 'Shelf', 'Behaviour', 'bell', 'footfall', 'seasons',
-           'draw_products', 'draw_tastes', 'promoted', 'demand', 'World', 'make_world', 'appetite', 'draw_spells',
-           'Customers', 'draw_favourites', 'draw_customers', 'flow_at', 'draw_visits', 'distinct', 'draw_trials',
-           'draw_habits', 'visit_rounds', 'draw_purchases', 'blocks', 'visits_needed', 'open_shop', 'draw_returns',
-           'draw_anonymous', 'draw_sales', 'priced', 'draw_block', 'plan_dirt', 'name_ids', 'to_table', 'basket_stride',
-           'product_table', 'customer_table', 'stream', 'TableWriter', 'generate', 'truth_arrays', 'unpack',
-           'last_purchases', 'purchase_steps', 'oracle_scores', 'play_forward', 'repeat_share', 'visit_spread',
-           'calibration', 'good_lines']
+__all__ = ['CALIBRATION', 'Shelf', 'Behaviour', 'promoted', 'World', 'Customers', 'blocks', 'open_shop', 'draw_block', 'to_table',
+           'basket_stride', 'TableWriter', 'generate', 'truth_arrays', 'last_purchases', 'oracle_scores',
+           'play_forward', 'calibration', 'good_lines']
 
 # %% ../../nbs/00e_synthetic.ipynb #fe1ea339
 class Shelf(NamedTuple):
@@ -46,7 +40,7 @@ class Shelf(NamedTuple):
     words: str  # product nouns, separated by "|"
 
 # %% ../../nbs/00e_synthetic.ipynb #3259b6d5
-SHELVES: tuple[Shelf, ...] = tuple(
+_SHELVES: tuple[Shelf, ...] = tuple(
     Shelf(*row)
     for row in [
         (
@@ -376,8 +370,8 @@ SHELVES: tuple[Shelf, ...] = tuple(
         ),
     ]
 )
-CATEGORIES: list[str] = list(dict.fromkeys(s.category for s in SHELVES))
-BRANDS: dict[str, list[str]] = {  # invented, five per category
+_CATEGORIES: list[str] = list(dict.fromkeys(s.category for s in _SHELVES))
+_BRANDS: dict[str, list[str]] = {  # invented, five per category
     "skincare": ["Quandelle", "Ostrivane", "Mirrelune", "Sablequin", "Threnwood"],
     "haircare": ["Korvanelle", "Brushwyn", "Tressamund", "Follivarn", "Hallowmane"],
     "vitamins": ["Vigorund", "Zestovarn", "Mornquist", "Tavundra", "Ironquell"],
@@ -423,10 +417,10 @@ class Behaviour:
     known: float = 0.90  # share of the lines that customers with a card buy
 
 
-BEHAVIOUR = Behaviour()
+_BEHAVIOUR = Behaviour()
 
 # %% ../../nbs/00e_synthetic.ipynb #47bad7c3
-def bell(day_of_year: np.ndarray, centre: float, width: float) -> np.ndarray:
+def _bell(day_of_year: np.ndarray, centre: float, width: float) -> np.ndarray:
     """A yearly peak that runs over New Year.
 
     Parameters
@@ -447,7 +441,7 @@ def bell(day_of_year: np.ndarray, centre: float, width: float) -> np.ndarray:
     return np.exp(-0.5 * (apart / width) ** 2)
 
 # %% ../../nbs/00e_synthetic.ipynb #63d8c549
-def footfall(start: str, days: int) -> np.ndarray:
+def _footfall(start: str, days: int) -> np.ndarray:
     """Running total of one customer's expected visits, hour by hour.
 
     Parameters
@@ -467,8 +461,8 @@ def footfall(start: str, days: int) -> np.ndarray:
     weekday = dates.day_of_week.to_numpy()
     year = (
         1
-        + 0.25 * bell(doy, 355, 12)
-        - 0.12 * bell(doy, 15, 15)
+        + 0.25 * _bell(doy, 355, 12)
+        - 0.12 * _bell(doy, 15, 15)
         + 0.05 * np.sin(2 * np.pi * (doy - 80) / 365)
     )
     day = np.array([0.9, 0.9, 0.95, 1, 1.2, 1.35, 0.7])[weekday] * year
@@ -477,7 +471,7 @@ def footfall(start: str, days: int) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum((day / day.mean())[:, None] * hours / hours.sum())])
 
 # %% ../../nbs/00e_synthetic.ipynb #6fa96757
-SEASONS: dict[
+_SEASONS: dict[
     str, tuple[float, list[tuple[float, float, float]]]
 ] = {  # name: level, then peaks of (height, day of year, width)
     "flat": (1.0, []),
@@ -488,7 +482,7 @@ SEASONS: dict[
 }  # before Christmas, Mother's Day, Valentine's Day
 
 
-def seasons(start: str, days: int) -> np.ndarray:
+def _seasons(start: str, days: int) -> np.ndarray:
     """How much each kind of season sells on each day.
 
     Parameters
@@ -506,14 +500,14 @@ def seasons(start: str, days: int) -> np.ndarray:
     doy = (pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")).day_of_year.to_numpy()
     return np.array(
         [
-            level + sum((h * bell(doy, c, w) for h, c, w in peaks), np.zeros(days))
-            for level, peaks in SEASONS.values()
+            level + sum((h * _bell(doy, c, w) for h, c, w in peaks), np.zeros(days))
+            for level, peaks in _SEASONS.values()
         ]
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #8c1ded81
-def draw_products(
-    rng: np.random.Generator, n: int, days: int, b: Behaviour = BEHAVIOUR
+def _draw_products(
+    rng: np.random.Generator, n: int, days: int, b: Behaviour = _BEHAVIOUR
 ) -> dict[str, np.ndarray]:
     """The assortment and its calendar.
 
@@ -533,16 +527,16 @@ def draw_products(
     dict[str, np.ndarray]
         One array per property, in the order of the product ids.
     """
-    weights = np.array([s.share for s in SHELVES])
-    first = rng.permutation(len(SHELVES))[:n]
+    weights = np.array([s.share for s in _SHELVES])
+    first = rng.permutation(len(_SHELVES))[:n]
     shelf = np.concatenate(
-        [first, rng.choice(len(SHELVES), n - len(first), p=weights / weights.sum())]
+        [first, rng.choice(len(_SHELVES), n - len(first), p=weights / weights.sum())]
     )[rng.permutation(n)]
     low, high, cycle, again, returned, units = (
-        np.array([getattr(s, f) for s in SHELVES], float)[shelf]
+        np.array([getattr(s, f) for s in _SHELVES], float)[shelf]
         for f in ("low", "high", "cycle", "again", "returned", "units")
     )
-    category = np.array([CATEGORIES.index(s.category) for s in SHELVES])[shelf]
+    category = np.array([_CATEGORIES.index(s.category) for s in _SHELVES])[shelf]
     launch = np.full(n, -1.0)
     end = np.full(n, 1e9)
     movable = rng.permutation(n)
@@ -563,7 +557,7 @@ def draw_products(
         cycle=cycle * np.exp(rng.normal(0, b.product_cycle_spread, n)),
         launch=launch,
         end=end,
-        season=np.array([list(SEASONS).index(s.season) for s in SHELVES])[shelf],
+        season=np.array([list(_SEASONS).index(s.season) for s in _SHELVES])[shelf],
         price=np.maximum(
             np.round(low * (high / low) ** rng.beta(1.6, 2.2, n) * 2) / 2 - 0.01, 0.99
         ),
@@ -574,8 +568,8 @@ def draw_products(
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #3a44952c
-def draw_tastes(
-    rng: np.random.Generator, products: Mapping[str, np.ndarray], b: Behaviour = BEHAVIOUR
+def _draw_tastes(
+    rng: np.random.Generator, products: Mapping[str, np.ndarray], b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
     """What each kind of customer reaches for.
 
@@ -599,15 +593,15 @@ def draw_tastes(
     def spread(*size):
         return rng.normal(size=size).clip(-2, 2)
 
-    shares = np.array([s.share for s in SHELVES])
+    shares = np.array([s.share for s in _SHELVES])
     common = (
         shares[shelf]
-        / np.bincount(shelf, minlength=len(SHELVES))[shelf]
+        / np.bincount(shelf, minlength=len(_SHELVES))[shelf]
         * np.exp(b.popularity * spread(len(shelf)))
     )
     liking = (
-        b.category_taste * spread(kinds, len(CATEGORIES))[:, products["category"]]
-        + b.brand_taste * spread(kinds, 5 * len(CATEGORIES))[:, products["brand"]]
+        b.category_taste * spread(kinds, len(_CATEGORIES))[:, products["category"]]
+        + b.brand_taste * spread(kinds, 5 * len(_CATEGORIES))[:, products["brand"]]
     )
     weights = common * np.exp(liking + b.product_taste * spread(kinds, len(shelf)))
     for _ in range(
@@ -641,12 +635,12 @@ def promoted(
     return turn < products["promo_days"][product]
 
 
-def demand(
+def _demand(
     products: Mapping[str, np.ndarray],
     season: np.ndarray,
     product: np.ndarray,
     day: np.ndarray | int,
-    lift: float = BEHAVIOUR.promoted,
+    lift: float = _BEHAVIOUR.promoted,
 ) -> np.ndarray:
     """How much the calendar makes of a product on a day.
 
@@ -710,10 +704,10 @@ class World:
         """
         if self.table is not None:
             return self.table[product, day]
-        return demand(self.products, self.season, product, day, self.behaviour.promoted)
+        return _demand(self.products, self.season, product, day, self.behaviour.promoted)
 
 # %% ../../nbs/00e_synthetic.ipynb #e4715c59
-def make_world(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
+def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
     """Draw the assortment and the tastes; the same for the same config.
 
     Parameters
@@ -730,13 +724,13 @@ def make_world(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
     """
     s = config.synthetic
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
-    products = draw_products(rng, s.products, s.days, behaviour)
-    tastes = draw_tastes(rng, products, behaviour)
-    season = seasons(s.start, s.days)
+    products = _draw_products(rng, s.products, s.days, behaviour)
+    tastes = _draw_tastes(rng, products, behaviour)
+    season = _seasons(s.start, s.days)
     peak = season.max(axis=1)[products["season"]] * (1 + behaviour.promoted)
     weights = tastes * peak
     table = (
-        demand(
+        _demand(
             products, season, np.arange(s.products)[:, None], np.arange(s.days), behaviour.promoted
         )
         if s.products * s.days <= 5_000_000
@@ -749,7 +743,7 @@ def make_world(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
     return World(
         config,
         behaviour,
-        footfall(s.start, s.days),
+        _footfall(s.start, s.days),
         season,
         products,
         tastes,
@@ -761,8 +755,8 @@ def make_world(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #0259d85a
-def appetite(
-    age: np.ndarray, cycle: np.ndarray, again: np.ndarray, b: Behaviour = BEHAVIOUR
+def _appetite(
+    age: np.ndarray, cycle: np.ndarray, again: np.ndarray, b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
     """How ready a customer is to buy a favourite again.
 
@@ -790,7 +784,7 @@ def appetite(
     return np.where(np.isfinite(age), np.where(cycle > 0, back * fading, again), b.untried)
 
 # %% ../../nbs/00e_synthetic.ipynb #b97b1eae
-def draw_spells(
+def _draw_spells(
     rng: np.random.Generator,
     begin: np.ndarray,
     active: np.ndarray,
@@ -854,7 +848,7 @@ class Customers:
     spells: np.ndarray  # rows of (customer, from, to)
 
 # %% ../../nbs/00e_synthetic.ipynb #0436dc91
-def draw_favourites(
+def _draw_favourites(
     rng: np.random.Generator, world: World, kinds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Products that may become habits, drawn from the customer's own taste.
@@ -891,7 +885,7 @@ def draw_favourites(
     return favourite, np.where(again, 0.0, pull), cycle
 
 # %% ../../nbs/00e_synthetic.ipynb #184ed7c1
-def draw_customers(
+def _draw_customers(
     rng: np.random.Generator, world: World, n: int, regular_first: bool = False
 ) -> Customers:
     """Draw a group of customers.
@@ -917,7 +911,7 @@ def draw_customers(
     kinds = rng.dirichlet(b.mixture * world.kinds, n)
     rate = rng.gamma(b.activity, 1 / b.activity, n) + 0.05
     size = np.exp(b.basket_spread * rng.normal(size=n) - 0.08)
-    favourite, pull, cycle = draw_favourites(rng, world, kinds)
+    favourite, pull, cycle = _draw_favourites(rng, world, kinds)
     before = -1 - rng.exponential(700, n)
     later = np.interp(
         rng.uniform(0, world.flow[-1], n), world.flow, np.arange(len(world.flow)) / 24
@@ -927,15 +921,15 @@ def draw_customers(
     active = (rng.random(n) < b.active) | (joined >= 0)
     if regular_first:
         rate[0], joined[0], lapse[0], active[0] = 3.0, -400.0, 1e-4, True
-    spells = draw_spells(rng, np.maximum(joined, 0), active, lapse, b.comeback / 365, float(days))
+    spells = _draw_spells(rng, np.maximum(joined, 0), active, lapse, b.comeback / 365, float(days))
     chances = np.bincount(
-        spells[:, 0].astype(int), flow_at(world, spells[:, 2]) - flow_at(world, spells[:, 1]), n
+        spells[:, 0].astype(int), _flow_at(world, spells[:, 2]) - _flow_at(world, spells[:, 1]), n
     )
     rate *= world.visits * n / max((rate * chances).sum(), 1e-9)
     return Customers(kinds, rate, size, favourite, pull, cycle, joined, lapse, spells)
 
 
-def flow_at(world: World, day: np.ndarray) -> np.ndarray:
+def _flow_at(world: World, day: np.ndarray) -> np.ndarray:
     """Footfall up to a time.
 
     Parameters
@@ -953,7 +947,7 @@ def flow_at(world: World, day: np.ndarray) -> np.ndarray:
     return np.interp(day, np.arange(len(world.flow)) / 24, world.flow)
 
 # %% ../../nbs/00e_synthetic.ipynb #0cd372e5
-def draw_visits(
+def _draw_visits(
     rng: np.random.Generator, world: World, people: Customers
 ) -> tuple[np.ndarray, np.ndarray]:
     """When each customer comes.
@@ -973,8 +967,8 @@ def draw_visits(
         Customer and day of each visit, sorted by both.
     """
     who = people.spells[:, 0].astype(int)
-    low = flow_at(world, people.spells[:, 1])
-    high = flow_at(world, people.spells[:, 2])
+    low = _flow_at(world, people.spells[:, 1])
+    high = _flow_at(world, people.spells[:, 2])
     spell = np.repeat(np.arange(len(who)), rng.poisson(people.rate[who] * (high - low)))
     when = np.interp(
         low[spell] + (high - low)[spell] * rng.random(len(spell)),
@@ -988,7 +982,7 @@ def draw_visits(
     return customer[order], day[order]
 
 # %% ../../nbs/00e_synthetic.ipynb #f77b479d
-def distinct(values: np.ndarray) -> np.ndarray:
+def _distinct(values: np.ndarray) -> np.ndarray:
     """Like numpy's `unique`, by sorting, which is faster here; the values must not be negative.
 
     Parameters
@@ -1005,7 +999,7 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return values[np.diff(values, prepend=-1) != 0] if len(values) else values
 
 # %% ../../nbs/00e_synthetic.ipynb #10c9848d
-def draw_trials(
+def _draw_trials(
     rng: np.random.Generator,
     world: World,
     people: Customers,
@@ -1055,11 +1049,11 @@ def draw_trials(
     kept = rng.random(len(visit)) * world.peak[product] < world.calendar(
         product, day[visit].astype(int)
     )
-    pairs = distinct(visit[kept] * width + product[kept])
+    pairs = _distinct(visit[kept] * width + product[kept])
     return pairs // width, pairs % width
 
 # %% ../../nbs/00e_synthetic.ipynb #f8ef0726
-def draw_habits(
+def _draw_habits(
     rng: np.random.Generator,
     world: World,
     people: Customers,
@@ -1105,11 +1099,11 @@ def draw_habits(
     chance = rng.random(strength.shape)
     bought = np.zeros(strength.shape, bool)
     possible = chance < -np.expm1(-strength)  # appetite is at most 1: nothing else can be bought
-    for now in visit_rounds(customer):
+    for now in _visit_rounds(customer):
         turn, slot = np.nonzero(possible[now])
         visit = now[turn]
         who = customer[now[turn]]
-        ready = appetite(
+        ready = _appetite(
             day[visit] - last[who, slot],
             people.cycle[who, slot],
             world.products["again"][favourite[who, slot]],
@@ -1121,7 +1115,7 @@ def draw_habits(
     return bought
 
 
-def visit_rounds(customer: np.ndarray) -> list[np.ndarray]:
+def _visit_rounds(customer: np.ndarray) -> list[np.ndarray]:
     """Visits in rounds, so that each round holds a customer at most once.
 
     Parameters
@@ -1141,7 +1135,7 @@ def visit_rounds(customer: np.ndarray) -> list[np.ndarray]:
     return np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1])
 
 # %% ../../nbs/00e_synthetic.ipynb #fbe2bdb2
-def draw_purchases(
+def _draw_purchases(
     rng: np.random.Generator,
     world: World,
     people: Customers,
@@ -1174,14 +1168,16 @@ def draw_purchases(
     b = world.behaviour
     width = world.tastes.shape[1]
     size = rng.gamma(b.visit_size, 1 / b.visit_size, len(customer))
-    visit, product = draw_trials(rng, world, people, customer, day, size)
+    visit, product = _draw_trials(rng, world, people, customer, day, size)
     tried = np.zeros((len(customer), b.favourites), bool)
     match, slot = np.nonzero(people.favourite[customer[visit]] == product[:, None])
     tried[visit[match], slot] = True
     if last is None:
         last = np.full(people.favourite.shape, -np.inf)
-    from_habit, slot = np.nonzero(draw_habits(rng, world, people, customer, day, size, tried, last))
-    pairs = distinct(
+    from_habit, slot = np.nonzero(
+        _draw_habits(rng, world, people, customer, day, size, tried, last)
+    )
+    pairs = _distinct(
         np.concatenate(
             [
                 visit * width + product,
@@ -1193,8 +1189,8 @@ def draw_purchases(
 
 # %% ../../nbs/00e_synthetic.ipynb #c9876376
 # the most customers, and about the most lines, in one block
-BLOCK_CUSTOMERS = 8_192
-BLOCK_LINES = 160_000
+_BLOCK_CUSTOMERS = 8_192
+_BLOCK_LINES = 160_000
 
 
 def blocks(config: Config) -> list[tuple[int, int, int]]:
@@ -1212,14 +1208,14 @@ def blocks(config: Config) -> list[tuple[int, int, int]]:
     """
     s = config.synthetic
     n = min(
-        max(-(-s.customers // BLOCK_CUSTOMERS), -(-s.lines // BLOCK_LINES)), s.customers, s.lines
+        max(-(-s.customers // _BLOCK_CUSTOMERS), -(-s.lines // _BLOCK_LINES)), s.customers, s.lines
     )
     edges = [i * s.customers // n for i in range(n + 1)]
     lines = [i * s.lines // n for i in range(n + 1)]
     return [(a, b - a, d - c) for a, b, c, d in zip(edges, edges[1:], lines, lines[1:])]
 
 # %% ../../nbs/00e_synthetic.ipynb #43732dd9
-def visits_needed(world: World) -> float:
+def _visits_needed(world: World) -> float:
     """Visits per customer that give the asked number of lines, found with a pilot group.
 
     Parameters
@@ -1248,13 +1244,15 @@ def visits_needed(world: World) -> float:
         trial = World(
             **{f.name: getattr(world, f.name) for f in fields(World)} | {"visits": visits}
         )
-        people = draw_customers(own, trial, group, regular_first=True)
-        customer, day = draw_visits(rng, trial, people)
-        visits *= wanted * group / max(len(draw_purchases(rng, trial, people, customer, day)[0]), 1)
+        people = _draw_customers(own, trial, group, regular_first=True)
+        customer, day = _draw_visits(rng, trial, people)
+        visits *= (
+            wanted * group / max(len(_draw_purchases(rng, trial, people, customer, day)[0]), 1)
+        )
     return visits
 
 
-def open_shop(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
+def open_shop(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
     """The world with as many visits as its lines need.
 
     Parameters
@@ -1269,13 +1267,14 @@ def open_shop(config: Config, behaviour: Behaviour = BEHAVIOUR) -> World:
     World
         With the number of visits set.
     """
-    world = make_world(config, behaviour)
+    world = _make_world(config, behaviour)
     return World(
-        **{f.name: getattr(world, f.name) for f in fields(World)} | {"visits": visits_needed(world)}
+        **{f.name: getattr(world, f.name) for f in fields(World)}
+        | {"visits": _visits_needed(world)}
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #f4a6a38b
-def draw_returns(
+def _draw_returns(
     rng: np.random.Generator, world: World, sales: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Purchases that come back.
@@ -1316,7 +1315,7 @@ def draw_returns(
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #30c1e895
-def draw_anonymous(
+def _draw_anonymous(
     rng: np.random.Generator, world: World, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sales without a customer: baskets from the tastes of all kinds together.
@@ -1353,7 +1352,7 @@ def draw_anonymous(
         kept = rng.random(len(visit)) * world.peak[product] < world.calendar(
             product, day[visit].astype(int)
         )
-        pairs = distinct(visit[kept] * width + product[kept])
+        pairs = _distinct(visit[kept] * width + product[kept])
         days.append(day[pairs // width])
         baskets.append(pairs // width + len(baskets) * m)
         products.append(pairs % width)
@@ -1363,7 +1362,7 @@ def draw_anonymous(
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #163684e8
-def draw_sales(
+def _draw_sales(
     rng: np.random.Generator, world: World, people: Customers, regular_first: bool
 ) -> dict[str, np.ndarray]:
     """Every purchase of a group of customers.
@@ -1384,18 +1383,18 @@ def draw_sales(
     dict[str, np.ndarray]
         Day, basket, customer, product, quantity, price per line.
     """
-    customer, day = draw_visits(rng, world, people)
+    customer, day = _draw_visits(rng, world, people)
     if regular_first:
         customer = np.concatenate([[0], customer])
         day = np.concatenate([[9.5 / 24], day])
     order = np.lexsort((day, customer))
     customer = customer[order]
     day = day[order]
-    visit, product = draw_purchases(rng, world, people, customer, day)
+    visit, product = _draw_purchases(rng, world, people, customer, day)
     if regular_first:
         first = int(np.argmin(np.where(customer == 0, day, np.inf)))
         twelfth = min(11, len(world.products["price"]) - 1)
-        pairs = distinct(
+        pairs = _distinct(
             np.append(
                 visit * len(world.products["price"]) + product,
                 first * len(world.products["price"]) + twelfth,
@@ -1403,10 +1402,10 @@ def draw_sales(
         )
         visit = pairs // len(world.products["price"])
         product = pairs % len(world.products["price"])
-    return priced(rng, world, day[visit], visit, customer[visit], product)
+    return _priced(rng, world, day[visit], visit, customer[visit], product)
 
 
-def priced(
+def _priced(
     rng: np.random.Generator,
     world: World,
     day: np.ndarray,
@@ -1465,20 +1464,20 @@ def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Custom
     """
     first, n, lines = blocks(world.config)[number]
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 1, number]))
-    people = draw_customers(rng, world, n, regular_first=number == 0)
-    sales = draw_sales(rng, world, people, regular_first=number == 0)
+    people = _draw_customers(rng, world, n, regular_first=number == 0)
+    sales = _draw_sales(rng, world, people, regular_first=number == 0)
     surplus = len(sales["day"]) - lines
     if surplus > 0:  # only in very small worlds
         example = np.argmax((sales["customer"] == 0) & (sales["product"] == 11))
         others = np.delete(np.arange(len(sales["day"])), example)
         kept = np.sort(np.append(rng.choice(others, lines - 1, replace=False), example))
         sales = {k: v[kept] for k, v in sales.items()}
-    back = draw_returns(rng, world, sales)
+    back = _draw_returns(rng, world, sales)
     room = lines - len(sales["day"])
     back = {k: v[:room] for k, v in back.items()}
-    day, basket, product = draw_anonymous(rng, world, room - len(back["day"]))
+    day, basket, product = _draw_anonymous(rng, world, room - len(back["day"]))
     top = 1 + max(sales["basket"].max(initial=0), back["basket"].max(initial=0))
-    other = priced(rng, world, day, top + basket, np.full(len(day), -1), product)
+    other = _priced(rng, world, day, top + basket, np.full(len(day), -1), product)
     rows = {k: np.concatenate([sales[k], back[k], other[k]]) for k in sales}
     rows["customer"] = np.where(rows["customer"] >= 0, rows["customer"] + first, -1)
     rows["second"] = np.floor(rows.pop("day") * 86_400).astype(np.int64)
@@ -1488,7 +1487,7 @@ def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Custom
     return rows, people
 
 # %% ../../nbs/00e_synthetic.ipynb #595d0217
-DIRT: dict[str, float] = {  # kind: share of the lines
+_DIRT: dict[str, float] = {  # kind: share of the lines
     "duplicate": 0.004,  # the line once more, exactly
     "missing_product": 0.002,  # no product
     "bad_date": 0.001,  # a date that is none, such as 2025-13-45
@@ -1499,7 +1498,7 @@ DIRT: dict[str, float] = {  # kind: share of the lines
 }  # spaces around the customer id; on the good line itself
 
 
-def plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which lines are followed by a broken copy of themselves, or padded.
 
     Parameters
@@ -1514,17 +1513,17 @@ def plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, n
     tuple[np.ndarray, np.ndarray]
         Per written row: the line it comes from, and its dirt (0 for none, then as in `DIRT`).
     """
-    which = np.searchsorted(np.cumsum(list(DIRT.values())), rng.random(len(sale)), side="right")
-    dirty = np.flatnonzero((which < len(DIRT)) & sale)
-    padded = which[dirty] == list(DIRT).index("padded")
+    which = np.searchsorted(np.cumsum(list(_DIRT.values())), rng.random(len(sale)), side="right")
+    dirty = np.flatnonzero((which < len(_DIRT)) & sale)
+    padded = which[dirty] == list(_DIRT).index("padded")
     own = np.zeros(len(sale), int)
-    own[dirty[padded]] = len(DIRT)
+    own[dirty[padded]] = len(_DIRT)
     line = np.concatenate([np.arange(len(sale)), dirty[~padded]])
     order = np.argsort(line, kind="stable")
     return line[order], np.concatenate([own, which[dirty[~padded]] + 1])[order]
 
 # %% ../../nbs/00e_synthetic.ipynb #90d2a3dc
-def name_ids(letter: str, number: np.ndarray, total: int, width: int) -> Any:
+def _name_ids(letter: str, number: np.ndarray, total: int, width: int) -> Any:
     """Readable ids of equal length; a negative number becomes a missing one.
 
     Parameters
@@ -1576,16 +1575,16 @@ def to_table(world: World, number: int, rows: Mapping[str, np.ndarray], text: bo
 
     s = world.config.synthetic
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 4, number]))
-    line, dirt = plan_dirt(rng, (rows["customer"] >= 0) & (rows["quantity"] > 0))
+    line, dirt = _plan_dirt(rng, (rows["customer"] >= 0) & (rows["quantity"] > 0))
     r = {k: v[line] for k, v in rows.items()}
-    is_ = {kind: dirt == i + 1 for i, kind in enumerate(DIRT)}
+    is_ = {kind: dirt == i + 1 for i, kind in enumerate(_DIRT)}
     quantity = np.where(is_["zero_quantity"], 0, r["quantity"])
     price = np.where(is_["negative_price"], -r["price"], r["price"])
     start = pd.Timestamp(s.start).to_datetime64().astype("datetime64[s]")
     columns = {
-        "transaction_id": name_ids("T", number * basket_stride(world.config) + r["basket"], 0, 10),
-        "customer_id": name_ids("C", r["customer"], s.customers, 5),
-        "product_id": name_ids(
+        "transaction_id": _name_ids("T", number * basket_stride(world.config) + r["basket"], 0, 10),
+        "customer_id": _name_ids("C", r["customer"], s.customers, 5),
+        "product_id": _name_ids(
             "P", np.where(is_["missing_product"], -1, r["product"]), s.products, 4
         ),
         "date": pa.array(
@@ -1630,7 +1629,7 @@ def basket_stride(config: Config) -> int:
     return 10 ** max(6, len(str(2 * max(n for _, _, n in blocks(config)))))
 
 # %% ../../nbs/00e_synthetic.ipynb #e2603471
-def product_table(world: World) -> pd.DataFrame:
+def _product_table(world: World) -> pd.DataFrame:
     """The assortment as the shop sees it.
 
     Parameters
@@ -1645,8 +1644,8 @@ def product_table(world: World) -> pd.DataFrame:
     """
     p = world.products
     n = world.config.synthetic.products
-    shelves = [SHELVES[s] for s in p["shelf"]]
-    brands = [BRANDS[s.category][b % 5] for s, b in zip(shelves, p["brand"])]
+    shelves = [_SHELVES[s] for s in p["shelf"]]
+    brands = [_BRANDS[s.category][b % 5] for s, b in zip(shelves, p["brand"])]
     seen = {}
     names = []
     for number, (s, brand) in enumerate(zip(shelves, brands)):
@@ -1656,7 +1655,7 @@ def product_table(world: World) -> pd.DataFrame:
         names.append(name if seen[name] == 1 else f"{name} No. {seen[name]}")
     return pd.DataFrame(
         {
-            "product_id": name_ids("P", np.arange(n), n, 4).to_pylist(),
+            "product_id": _name_ids("P", np.arange(n), n, 4).to_pylist(),
             "product_name": names,
             "category": [s.category for s in shelves],
             "subcategory": [s.subcategory for s in shelves],
@@ -1666,11 +1665,11 @@ def product_table(world: World) -> pd.DataFrame:
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #ebce871d
-AGE_BANDS: tuple[str, ...] = ("18-29", "30-39", "40-49", "50-64", "65+")
-REGIONS: tuple[str, ...] = ("Northmark", "Eastvale", "Southmere", "Westholm", "Midland")
+_AGE_BANDS: tuple[str, ...] = ("18-29", "30-39", "40-49", "50-64", "65+")
+_REGIONS: tuple[str, ...] = ("Northmark", "Eastvale", "Southmere", "Westholm", "Midland")
 
 
-def customer_table(world: World, number: int, people: Customers) -> Any:
+def _customer_table(world: World, number: int, people: Customers) -> Any:
     """What the loyalty card knows.
 
     Parameters
@@ -1692,7 +1691,7 @@ def customer_table(world: World, number: int, people: Customers) -> Any:
 
     first, n, _ = blocks(world.config)[number]
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 3, number]))
-    ids = name_ids("C", first + np.arange(n), world.config.synthetic.customers, 5)
+    ids = _name_ids("C", first + np.arange(n), world.config.synthetic.customers, 5)
     joined = np.datetime64(world.config.synthetic.start, "D") + np.floor(people.joined).astype(
         "timedelta64[D]"
     )
@@ -1706,16 +1705,16 @@ def customer_table(world: World, number: int, people: Customers) -> Any:
             "customer_id": ids,
             "joined": pa.array(joined),
             "age_band": pa.array(
-                np.array(AGE_BANDS)[rng.choice(5, n, p=[0.18, 0.22, 0.22, 0.23, 0.15])]
+                np.array(_AGE_BANDS)[rng.choice(5, n, p=[0.18, 0.22, 0.22, 0.23, 0.15])]
             ),
-            "region": pa.array(np.array(REGIONS)[rng.choice(5, n, p=[0.3, 0.25, 0.2, 0.15, 0.1])]),
+            "region": pa.array(np.array(_REGIONS)[rng.choice(5, n, p=[0.3, 0.25, 0.2, 0.15, 0.1])]),
             "consent": pa.array(rng.random(n) < 0.7),
             "email": email,
         }
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #ddcf6c3f
-def stream(world: World) -> Iterator[tuple[int, dict[str, np.ndarray], Customers]]:
+def _stream(world: World) -> Iterator[tuple[int, dict[str, np.ndarray], Customers]]:
     """All blocks, one after the other.
 
     Parameters
@@ -1771,7 +1770,7 @@ class TableWriter:
         self.file.close()
 
 # %% ../../nbs/00e_synthetic.ipynb #c4c62f1b
-TRUTH_LIMIT = 200_000  # customers; above this no truth is written
+_TRUTH_LIMIT = 200_000  # customers; above this no truth is written
 
 
 def generate(
@@ -1819,11 +1818,13 @@ def generate(
         }
         for w in writers.values():
             stack.callback(w.close)
-        writers["products"].append(pa.Table.from_pandas(product_table(world), preserve_index=False))
-        for number, rows, people in stream(world):
+        writers["products"].append(
+            pa.Table.from_pandas(_product_table(world), preserve_index=False)
+        )
+        for number, rows, people in _stream(world):
             writers["transactions"].append(to_table(world, number, rows, text=kind == "csv"))
-            writers["customers"].append(customer_table(world, number, people))
-            if s.customers <= TRUTH_LIMIT:
+            writers["customers"].append(_customer_table(world, number, people))
+            if s.customers <= _TRUTH_LIMIT:
                 known.append(people)
             done += len(rows["second"])
             if progress:
@@ -1876,14 +1877,16 @@ def truth_arrays(world: World, groups: list[Customers]) -> dict[str, np.ndarray]
             "start": np.array(s.start),
             "behaviour": np.array([float(getattr(b, f.name)) for f in fields(b)]),
             "customer_id": np.array(
-                name_ids("C", np.arange(offsets[-1]), s.customers, 5).to_pylist()
+                _name_ids("C", np.arange(offsets[-1]), s.customers, 5).to_pylist()
             ),
-            "product_id": np.array(name_ids("P", np.arange(s.products), s.products, 4).to_pylist()),
+            "product_id": np.array(
+                _name_ids("P", np.arange(s.products), s.products, 4).to_pylist()
+            ),
         }
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #c1d50e8c
-def unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Behaviour]:
+def _unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Behaviour]:
     """The assortment and the behaviour inside a truth.
 
     Parameters
@@ -1899,7 +1902,7 @@ def unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Beha
     numbers = {f.name: v for f, v in zip(fields(Behaviour), truth["behaviour"])}
     typed = Behaviour(
         **{
-            k: int(v) if isinstance(getattr(BEHAVIOUR, k), int) else float(v)
+            k: int(v) if isinstance(getattr(_BEHAVIOUR, k), int) else float(v)
             for k, v in numbers.items()
         }
     )
@@ -1950,7 +1953,7 @@ def last_purchases(
     return last
 
 # %% ../../nbs/00e_synthetic.ipynb #48daf023
-def purchase_steps(
+def _purchase_steps(
     truth: Mapping[str, np.ndarray], last: np.ndarray, cut: float, days: float
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Step by step, how strongly each product is bought by an active customer.
@@ -1971,7 +1974,7 @@ def purchase_steps(
     Iterator[tuple[float, np.ndarray]]
         Length of the step in days; customers x products, expected purchases in it while active.
     """
-    products, b = unpack(truth)
+    products, b = _unpack(truth)
     people = np.arange(len(truth["rate"]))[:, None]
     everything = np.arange(truth["tastes"].shape[1])
     trial = b.trial * truth["size"][:, None] * (truth["kinds"] @ truth["tastes"])
@@ -1986,12 +1989,12 @@ def purchase_steps(
     for begin, end in zip(stops[:-1], stops[1:]):
         if begin >= horizon:
             return
-        calendar = demand(products, truth["season"], everything, int(begin), b.promoted)
+        calendar = _demand(products, truth["season"], everything, int(begin), b.promoted)
         strength = trial * calendar
         habit = (
             pull
             * calendar[favourite]
-            * appetite(
+            * _appetite(
                 np.floor(begin) + 0.56 - clock, truth["cycle"], products["again"][favourite], b
             )
         )
@@ -2028,7 +2031,7 @@ def oracle_scores(
         Customer ids, product ids, customers x products probabilities.
     """
     at = (cut - pd.Timestamp(str(truth["start"]))) / pd.Timedelta(days=1)
-    b = unpack(truth)[1]
+    b = _unpack(truth)[1]
     spells = truth["spells"]
     on = np.zeros(len(truth["rate"]), bool)
     on[spells[(spells[:, 1] <= at) & (at < spells[:, 2]), 0].astype(int)] = True
@@ -2036,7 +2039,7 @@ def oracle_scores(
     back = b.comeback / 365
     active = np.repeat(on[:, None].astype(float), len(truth["product_id"]), axis=1)
     away = 1 - active
-    for step, expected in purchase_steps(truth, last_purchases(truth, history, cut), at, days):
+    for step, expected in _purchase_steps(truth, last_purchases(truth, history, cut), at, days):
         half = np.exp(-expected / 2)
         mixed = -np.expm1(-(lapse + back) * step) / (lapse + back)
         active *= half
@@ -2091,7 +2094,7 @@ def play_forward(
         spells=np.empty((0, 3)),
     )
     lives.joined[:] = -1
-    lives.spells = draw_spells(
+    lives.spells = _draw_spells(
         rng,
         np.full(len(who), cut),
         active[who],
@@ -2099,8 +2102,8 @@ def play_forward(
         world.behaviour.comeback / 365,
         cut + days,
     )
-    customer, day = draw_visits(rng, world, lives)
-    visit, product = draw_purchases(
+    customer, day = _draw_visits(rng, world, lives)
+    visit, product = _draw_purchases(
         rng, world, lives, customer, day, np.take_along_axis(last[who], lives.favourite, axis=1)
     )
     lived = np.unique(customer[visit] * width + product)
@@ -2124,7 +2127,7 @@ CALIBRATION: pd.DataFrame = pd.DataFrame(  # what the synthetic data is held aga
 )
 
 # %% ../../nbs/00e_synthetic.ipynb #3cd5f086
-def repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
+def _repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
     """Of the pairs in the last window, how many the same customer had bought before.
 
     Parameters
@@ -2150,7 +2153,7 @@ def repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
     return float(np.isin(after, before).mean()) if len(after) else float("nan")
 
 
-def visit_spread(sales: pd.DataFrame) -> float:
+def _visit_spread(sales: pd.DataFrame) -> float:
     """Median over customers of the coefficient of variation of the days between visits.
 
     Parameters
@@ -2198,11 +2201,11 @@ def calibration(transactions: pd.DataFrame) -> pd.Series:
     lines = sales["product_id"].value_counts()
     return pd.Series(
         {
-            "repeat_share": repeat_share(sales),
+            "repeat_share": _repeat_share(sales),
             "basket_mean": baskets.mean(),
             "basket_median": baskets.median(),
             "top_fifth_share": lines.iloc[: max(1, round(0.2 * len(lines)))].sum() / lines.sum(),
-            "visit_spread": visit_spread(sales),
+            "visit_spread": _visit_spread(sales),
         }
     )
 

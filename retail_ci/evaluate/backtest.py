@@ -40,8 +40,7 @@ from ..recommend.interactions import time_cut
 from ..recommend.metrics import METRICS, bootstrap_means
 
 # %% auto #0
-__all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'clustered', 'backtest_words', 'backtest_facts', 'plot_backtest',
-           'evaluate_run', 'save_backtest', 'board_text']
+__all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'plot_backtest', 'evaluate_run']
 
 # %% ../../nbs/05b_backtest.ipynb #1d8c27b9
 def cut_dates(transactions: pd.DataFrame, cuts: int = 3, days: int = 30) -> list[pd.Timestamp]:
@@ -206,7 +205,7 @@ def pool(
         pairs = [(a, (b, a[1])) for a in keys for b in BASELINES if b in names and b != a[0]]
         if not keys:
             continue
-        for key, interval in clustered(task, evaluations, keys, pairs, seed, resamples).items():
+        for key, interval in _clustered(task, evaluations, keys, pairs, seed, resamples).items():
             if isinstance(key[0], str):
                 values.append({"task": task, "model": key[0], "metric": key[1], **interval})
             else:
@@ -227,7 +226,7 @@ def pool(
     )
 
 
-def clustered(
+def _clustered(
     task: str,
     evaluations: Sequence[Evaluation],
     keys: list[tuple[str, str]],
@@ -278,7 +277,7 @@ def clustered(
     }
 
 # %% ../../nbs/05b_backtest.ipynb #b80c22ad
-def backtest_words(result: Backtest, task: str, model: str) -> str:
+def _backtest_words(result: Backtest, task: str, model: str) -> str:
     """How often a model led, and how it stands against each simple rival over all cuts.
 
     Parameters
@@ -326,7 +325,7 @@ def backtest_words(result: Backtest, task: str, model: str) -> str:
     return words
 
 # %% ../../nbs/05b_backtest.ipynb #c0c827d5
-def backtest_facts(result: Backtest, model: str) -> dict:
+def _backtest_facts(result: Backtest, model: str) -> dict:
     """cuts; by_cut: task → model → cut → {value, low, high} of NDCG; pooled and paired as in
     ranking.json; verdict.
 
@@ -370,7 +369,7 @@ def backtest_facts(result: Backtest, model: str) -> dict:
             "low": r.low,
             "high": r.high,
         }
-    return out | {"verdict": {task: backtest_words(result, task, model) for task in TASKS}}
+    return out | {"verdict": {task: _backtest_words(result, task, model) for task in TASKS}}
 
 # %% ../../nbs/05b_backtest.ipynb #b7f9c888
 def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "ndcg") -> Any:
@@ -500,16 +499,16 @@ def evaluate_run(
     save(last.paired, folder / "paired.csv")
     save(segment_table(last), folder / "ranking_segments.csv")
     if len(result.cuts) > 1:
-        save_backtest(result, published, folder)
+        _save_backtest(result, published, folder)
     lines = result.notes + [
-        text for task in TASKS for text in (board_text(last, task), verdict(last, task, published))
+        text for task in TASKS for text in (_board_text(last, task), verdict(last, task, published))
     ]
     if len(result.cuts) > 1:
-        lines += ["All cuts:", *(backtest_words(result, task, published) for task in TASKS)]
+        lines += ["All cuts:", *(_backtest_words(result, task, published) for task in TASKS)]
     return "\n\n".join(lines).replace("**", "")
 
 
-def save_backtest(result: Backtest, published: str, folder: Path) -> None:
+def _save_backtest(result: Backtest, published: str, folder: Path) -> None:
     """Write backtest.json, backtest.csv and the picture.
 
     Parameters
@@ -521,7 +520,7 @@ def save_backtest(result: Backtest, published: str, folder: Path) -> None:
     folder : Path
         Where it goes.
     """
-    save(backtest_facts(result, published), folder / "backtest.json")
+    save(_backtest_facts(result, published), folder / "backtest.json")
     save(
         pd.concat(
             [e.table.assign(cut=c) for c, e in zip(result.cuts, result.evaluations)],
@@ -533,7 +532,7 @@ def save_backtest(result: Backtest, published: str, folder: Path) -> None:
         plot_backtest(result, published).savefig(part, metadata={"Software": None})
 
 
-def board_text(evaluation: Evaluation, task: str) -> str:
+def _board_text(evaluation: Evaluation, task: str) -> str:
     """The models of one task, best NDCG first.
 
     Parameters

@@ -41,13 +41,11 @@ from retail_ci.recommend.metrics import (
 )
 
 # %% auto #0
-__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'normalise_log', 'prices_before', 'products_before', 'segments_before',
-           'purchases_per_customer', 'relevant_products', 'split_tasks', 'KnownChances', 'oracle', 'Evaluation',
-           'evaluate', 'categories', 'settings_of', 'measure', 'summarise', 'protocol', 'customer_groups',
-           'history_groups', 'hold_back', 'popular_order', 'lists_of', 'BestWindowRecommender', 'order_ndcg',
-           'production', 'contestants', 'by_group', 'lead_by_group', 'ranking_facts', 'summary', 'segment_table',
-           'customer_scores', 'measured_before', 'label', 'compare', 'verdict', 'strongest_rival', 'failings',
-           'value_of_hits', 'money_words', 'plot_metrics']
+__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'normalise_log', 'products_before', 'segments_before',
+           'relevant_products', 'KnownChances', 'oracle', 'Evaluation', 'evaluate', 'settings_of', 'measure',
+           'hold_back', 'BestWindowRecommender', 'production', 'contestants', 'by_group', 'lead_by_group',
+           'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label', 'compare',
+           'verdict', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
 def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +72,7 @@ def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
     return out if "quantity" in out else out.assign(quantity=1.0)
 
 # %% ../../nbs/05_evaluation.ipynb #7c945003
-def prices_before(train: pd.DataFrame) -> pd.Series:
+def _prices_before(train: pd.DataFrame) -> pd.Series:
     """What products cost, from the sales before the cut.
 
     Parameters
@@ -111,7 +109,7 @@ def products_before(products: pd.DataFrame | None, train: pd.DataFrame) -> pd.Da
     if products is None or "price" not in train:
         return products
     return products.assign(
-        price=as_ids(products["product_id"]).map(prices_before(train)).astype(float)
+        price=as_ids(products["product_id"]).map(_prices_before(train)).astype(float)
     )
 
 # %% ../../nbs/05_evaluation.ipynb #c29338a2
@@ -143,7 +141,7 @@ def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
     )
     last = train["date"].max()
     day = sales["date"].dt.normalize()
-    basket = purchases_per_customer(train)
+    basket = _purchases_per_customer(train)
     features = pd.DataFrame(
         {
             "recency": (last.normalize() - day.groupby(sales["customer_id"]).max())
@@ -163,7 +161,7 @@ def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
     )
 
 
-def purchases_per_customer(train: pd.DataFrame) -> pd.Series:
+def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
     """How many baskets each customer bought.
 
     Parameters
@@ -213,13 +211,13 @@ def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.cs
     known = rows >= 0
     bought = sp.csr_matrix((np.ones(known.sum()), (rows[known], columns[known])), shape=shape)
     bought.sum_duplicates()
-    return split_tasks(
+    return _split_tasks(
         bought,
         sp.csr_matrix((data.counts.data, data.counts.indices, data.counts.indptr), shape=shape),
     )
 
 
-def split_tasks(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
+def _split_tasks(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
     """All purchases, and those of products new to the customer.
 
     Parameters
@@ -391,27 +389,27 @@ def evaluate(
     products = products_before(products, train)
     data = interactions(train, products)
     truth = relevant_products(data, test)
-    kinds = categories(data, products)
+    kinds = _categories(data, products)
     scores = {task: {} for task in TASKS}
     reach = {task: {} for task in TASKS}
     for i, (name, model) in enumerate(models.items()):
         if progress:
             progress(name, i, len(models))
         measure(name, model.fit(data, products), truth, k, scores, reach, kinds)
-    facts = protocol(data, test, truth, cut, days, k, resamples, train) | settings_of(models)
+    facts = _protocol(data, test, truth, cut, days, k, resamples, train) | settings_of(models)
     asked = {task: np.flatnonzero(np.diff(matrix.indptr)) for task, matrix in truth.items()}
     return Evaluation(
-        *summarise(scores, reach, seed, resamples),
+        *_summarise(scores, reach, seed, resamples),
         facts,
         scores,
         reach,
         {task: data.customer_ids[rows] for task, rows in asked.items()},
-        customer_groups(train, data, asked),
-        prices_before(train).reindex(data.product_ids).to_numpy(dtype=float),
+        _customer_groups(train, data, asked),
+        _prices_before(train).reindex(data.product_ids).to_numpy(dtype=float),
     )
 
 # %% ../../nbs/05_evaluation.ipynb #bc48b7b3
-def categories(data: Interactions, products: pd.DataFrame | None) -> np.ndarray | None:
+def _categories(data: Interactions, products: pd.DataFrame | None) -> np.ndarray | None:
     """The category of each product of the catalogue, as a number.
 
     Parameters
@@ -515,7 +513,7 @@ def measure(
         }
 
 # %% ../../nbs/05_evaluation.ipynb #77cab4f6
-def summarise(
+def _summarise(
     scores: dict, reach: dict, seed: int, resamples: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means, intervals, paired differences, and each model's share of the oracle.
@@ -577,7 +575,7 @@ def summarise(
     )
 
 # %% ../../nbs/05_evaluation.ipynb #c78cad06
-def protocol(
+def _protocol(
     data: Interactions,
     test: pd.DataFrame,
     truth: dict[str, sp.csr_matrix],
@@ -639,7 +637,7 @@ def protocol(
     }
 
 # %% ../../nbs/05_evaluation.ipynb #62a7ea71
-def customer_groups(
+def _customer_groups(
     train: pd.DataFrame, data: Interactions, asked: Mapping[str, np.ndarray]
 ) -> dict:
     """Who belongs together, by what was known at the cut.
@@ -667,11 +665,11 @@ def customer_groups(
             task: pd.Categorical(segment[rows], list(GRID), ordered=True)
             for task, rows in asked.items()
         },
-        "history": {task: history_groups(bought[rows]) for task, rows in asked.items()},
+        "history": {task: _history_groups(bought[rows]) for task, rows in asked.items()},
     }
 
 
-def history_groups(bought: np.ndarray) -> pd.Categorical:
+def _history_groups(bought: np.ndarray) -> pd.Categorical:
     """Thirds of the customers by how much they had bought; equal numbers stay together.
 
     Parameters
@@ -726,10 +724,10 @@ def hold_back(
     use = ~old & known
     use[use] = there[data.rows[use]]
     bought = to_csr(np.ones(use.sum()), data.rows[use], data.columns[use], data.counts.shape)
-    return past, split_tasks(bought, past.counts)
+    return past, _split_tasks(bought, past.counts)
 
 # %% ../../nbs/05_evaluation.ipynb #d803aad4
-def popular_order(data: Interactions, days: float) -> np.ndarray:
+def _popular_order(data: Interactions, days: float) -> np.ndarray:
     """The catalogue, best sellers of the last `days` first.
 
     Parameters
@@ -749,7 +747,7 @@ def popular_order(data: Interactions, days: float) -> np.ndarray:
     return np.concatenate([best, data.popular[~np.isin(data.popular, best)]])
 
 
-def lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int) -> np.ndarray:
+def _lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int) -> np.ndarray:
     """The first `k` of one order for each customer, without what is left out.
 
     Parameters
@@ -790,10 +788,10 @@ class BestWindowRecommender(Recommender):
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Try every window, keep the best of each task."""
         past, truth = hold_back(self.data_, self.days)
-        orders = {w: popular_order(past, w) for w in self.windows} if past.counts.nnz else {}
+        orders = {w: _popular_order(past, w) for w in self.windows} if past.counts.nnz else {}
         tried = {
             task: {
-                w: order_ndcg(order, past, truth[task], task)
+                w: _order_ndcg(order, past, truth[task], task)
                 for w, order in orders.items()
                 if truth[task].nnz
             }
@@ -824,8 +822,8 @@ class BestWindowRecommender(Recommender):
         k = min(k, len(self.data_.product_ids))
         out = []
         for e in exclude_purchased:
-            best = lists_of(
-                popular_order(self.data_, self.best_[TASKS[bool(e)]]),
+            best = _lists_of(
+                _popular_order(self.data_, self.best_[TASKS[bool(e)]]),
                 self.data_.counts[rows] if e else None,
                 len(rows),
                 k,
@@ -834,7 +832,7 @@ class BestWindowRecommender(Recommender):
         return out
 
 
-def order_ndcg(
+def _order_ndcg(
     order: np.ndarray, past: Interactions, bought: sp.csr_matrix, task: str, k: int = 10
 ) -> float:
     """How good one order for everybody is.
@@ -859,7 +857,7 @@ def order_ndcg(
     """
     rows = np.flatnonzero(np.diff(bought.indptr))
     hits = find_hits(
-        lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k),
+        _lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k),
         bought[rows],
     )
     return float(ndcg(hits, np.diff(bought[rows].indptr)).mean())
@@ -1269,7 +1267,7 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     return words
 
 # %% ../../nbs/05_evaluation.ipynb #a59cbcb6
-def strongest_rival(evaluation: Evaluation, task: str, model: str) -> str | None:
+def _strongest_rival(evaluation: Evaluation, task: str, model: str) -> str | None:
     """The simple rival that does best.
 
     Parameters

@@ -21,7 +21,7 @@ from ..recommend.interactions import time_cut
 from ..recommend.metrics import paired_difference
 
 # %% auto #0
-__all__ = ['GRIDS', 'candidates', 'tune', 'plain', 'facts', 'choose', 'chosen_settings', 'as_yaml', 'tune_run']
+__all__ = ['GRIDS', 'candidates', 'tune', 'facts', 'choose', 'chosen_settings', 'as_yaml', 'tune_run']
 
 # %% ../../nbs/05c_tuning.ipynb #f8b87042
 GRIDS: dict[
@@ -108,7 +108,7 @@ def tune(
         Model, task, parameters, default, chosen, any, discovery (NDCG), gain, low, high.
     """
     names = list(names) or [m for m in GRIDS if m in MODELS]
-    tries = {f"{name} {plain(c)}": (name, c) for name in names for c in candidates(name)}
+    tries = {f"{name} {_plain(c)}": (name, c) for name in names for c in candidates(name)}
     transactions = normalise_log(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     past = transactions[transactions["date"] <= cut]
@@ -131,7 +131,7 @@ def tune(
     )
 
 
-def plain(values: Mapping[str, Any]) -> str:
+def _plain(values: Mapping[str, Any]) -> str:
     """Settings as a line.
 
     Parameters
@@ -179,12 +179,12 @@ def facts(found: Evaluation, title: str, name: str, values: Mapping[str, Any], s
     task = decides if found.scores[decides] else TASKS[0]
     scores = found.scores[task]
     gain = paired_difference(
-        scores[title]["ndcg"], scores[f"{name} {plain(first)}"]["ndcg"], seed=seed
+        scores[title]["ndcg"], scores[f"{name} {_plain(first)}"]["ndcg"], seed=seed
     )
     return {
         "model": name,
         "task": task,
-        "parameters": plain(values),
+        "parameters": _plain(values),
         "default": values == first,
         **means,
         "gain": gain["value"],
@@ -232,7 +232,7 @@ def chosen_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """
     rows = table[table["chosen"] & ~table["default"]]
     return {
-        r.model: next(c for c in candidates(r.model) if plain(c) == r.parameters)
+        r.model: next(c for c in candidates(r.model) if _plain(c) == r.parameters)
         for r in rows.itertuples()
     }
 

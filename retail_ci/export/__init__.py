@@ -1,0 +1,12 @@
+"""Power BI tables and campaign lists."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "star_schema": ["TABLES", "escape_formulas"],
+        "powerbi": ["export_powerbi"],
+        "campaigns": ["permissions", "write_campaigns"],
+    },
+)

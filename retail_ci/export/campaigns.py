@@ -24,13 +24,10 @@ from ..data.engines import connect_duckdb
 from .star_schema import replacing_folder, write_csv
 
 # %% auto #0
-__all__ = ['YES', 'NO', 'CONSENT_NAMES', 'SUPPRESSED_NAMES', 'LEAST', 'DAYS', 'LINE', 'MARK', 'says', 'permissions',
-           'find_columns', 'draw', 'hold_back', 'needed_difference', 'smallest_lift', 'base_rates', 'check_sensitive',
-           'readable', 'offers_table', 'campaign_table', 'what_to_say', 'campaign_summary', 'file_name',
-           'write_campaigns']
+__all__ = ['says', 'permissions', 'hold_back', 'readable', 'campaign_table', 'write_campaigns']
 
 # %% ../../nbs/08b_campaigns.ipynb #656791fd
-YES = {
+_YES = {
     "true",
     "t",
     "yes",
@@ -49,8 +46,8 @@ YES = {
     "tak",
     "да",
 }
-NO = {"false", "f", "no", "n", "0", "0.0", "off", "nein", "non", "não", "nie", "нет"}
-CONSENT_NAMES = {
+_NO = {"false", "f", "no", "n", "0", "0.0", "off", "nein", "non", "não", "nie", "нет"}
+_CONSENT_NAMES = {
     "consent",
     "marketingconsent",
     "consentmarketing",
@@ -64,7 +61,7 @@ CONSENT_NAMES = {
     "allowmarketing",
     "gdprconsent",
 }
-SUPPRESSED_NAMES = {
+_SUPPRESSED_NAMES = {
     "suppressed",
     "suppression",
     "suppress",
@@ -126,10 +123,10 @@ def permissions(
     agreed = pd.Series(True, index=customers.index)
     barred = pd.Series(False, index=customers.index)
     for column in consent:
-        agreed &= says(customers[column], YES)
+        agreed &= says(customers[column], _YES)
     for column in suppressed:
         barred |= ~(
-            says(customers[column], NO)
+            says(customers[column], _NO)
             | customers[column].isna()
             | (customers[column].astype("string").str.strip() == "").fillna(True)
         )
@@ -139,7 +136,7 @@ def permissions(
     )
 
 # %% ../../nbs/08b_campaigns.ipynb #7ae023a2
-def find_columns(
+def _find_columns(
     asked: list[str] | str | None, known: set[str], given: Sequence[str], key: str
 ) -> list[str]:
     """The columns that say who may be contacted.
@@ -170,7 +167,7 @@ def find_columns(
     return [asked] if isinstance(asked, str) else list(asked)
 
 # %% ../../nbs/08b_campaigns.ipynb #93b6a364
-def draw(ids: Sequence[str], seed: int, wave: str = "") -> np.ndarray:
+def _draw(ids: Sequence[str], seed: int, wave: str = "") -> np.ndarray:
     """A lottery ticket for each customer.
 
     Parameters
@@ -218,7 +215,7 @@ def hold_back(segments: pd.Series, control: float, seed: int, wave: str = "") ->
     tickets = pd.DataFrame(
         {
             "segment": segments.to_numpy(),
-            "ticket": draw(segments.index, seed, wave),
+            "ticket": _draw(segments.index, seed, wave),
             "id": segments.index,
         }
     ).sort_values(["segment", "ticket", "id"])
@@ -229,10 +226,10 @@ def hold_back(segments: pd.Series, control: float, seed: int, wave: str = "") ->
 
 # %% ../../nbs/08b_campaigns.ipynb #2f1f371d
 # expected buyers, and expected others, among those held back, below which the formula does not hold
-LEAST = 5
+_LEAST = 5
 
 
-def needed_difference(
+def _needed_difference(
     rate: float, other: float, control: int, treated: int, level: float = 0.05, power: float = 0.80
 ) -> float:
     """What a comparison of two shares needs to see a difference.
@@ -265,7 +262,7 @@ def needed_difference(
     ) * np.sqrt(rate * (1 - rate) / control + other * (1 - other) / treated)
 
 
-def smallest_lift(rate: float, control: int, treated: int) -> float:
+def _smallest_lift(rate: float, control: int, treated: int) -> float:
     """The smallest lift that a campaign's comparison would show.
 
     Parameters
@@ -282,26 +279,26 @@ def smallest_lift(rate: float, control: int, treated: int) -> float:
     float
         Percentage points as a fraction: .05 is from 20% to 25%; nan where no lift could be seen.
     """
-    if not (0 <= rate < 1 and treated >= 1 and control * min(rate, 1 - rate) >= LEAST):
+    if not (0 <= rate < 1 and treated >= 1 and control * min(rate, 1 - rate) >= _LEAST):
         return np.nan
     low = rate
     high = 1.0
-    if needed_difference(rate, high, control, treated) > high - rate:
+    if _needed_difference(rate, high, control, treated) > high - rate:
         return np.nan
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (
             (low, middle)
-            if middle - rate >= needed_difference(rate, middle, control, treated)
+            if middle - rate >= _needed_difference(rate, middle, control, treated)
             else (middle, high)
         )
     return high - rate
 
 # %% ../../nbs/08b_campaigns.ipynb #82eb65f4
-DAYS = 30  # how long a campaign is given to show
+_DAYS = 30  # how long a campaign is given to show
 
 
-def base_rates(run: Run) -> dict[str, float]:
+def _base_rates(run: Run) -> dict[str, float]:
     """How many customers of each segment buy anyway.
 
     Parameters
@@ -318,15 +315,15 @@ def base_rates(run: Run) -> dict[str, float]:
     log, pictures = (
         f"read_parquet({sql_text(run.file(name))})" for name in ("transactions", "snapshots")
     )
-    rows = con.execute(f"""WITH ends AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS day FROM {pictures} WHERE CAST(month_end AS DATE) + {DAYS} <= (SELECT CAST(max(date) AS DATE) FROM {log})),
+    rows = con.execute(f"""WITH ends AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS day FROM {pictures} WHERE CAST(month_end AS DATE) + {_DAYS} <= (SELECT CAST(max(date) AS DATE) FROM {log})),
         bought AS (SELECT DISTINCT customer_id, CAST(date AS DATE) AS day FROM {log} WHERE NOT is_return AND customer_id IS NOT NULL),
-        hits AS (SELECT DISTINCT e.customer_id, e.day FROM ends AS e JOIN bought AS b ON e.customer_id = b.customer_id AND b.day > e.day AND b.day <= e.day + {DAYS})
+        hits AS (SELECT DISTINCT e.customer_id, e.day FROM ends AS e JOIN bought AS b ON e.customer_id = b.customer_id AND b.day > e.day AND b.day <= e.day + {_DAYS})
         SELECT coalesce(e.segment, ''), count(*), count(h.day) FROM ends AS e LEFT JOIN hits AS h ON e.customer_id = h.customer_id AND e.day = h.day GROUP BY GROUPING SETS ((e.segment), ()) ORDER BY 1""").fetchall()
     con.close()
     return {segment: float(bought) / n for segment, n, bought in rows if n}
 
 # %% ../../nbs/08b_campaigns.ipynb #d2a469d8
-def check_sensitive(run: Run) -> None:
+def _check_sensitive(run: Run) -> None:
     """Raise `RunError` if the run was made under other rules for sensitive products.
 
     Parameters
@@ -363,7 +360,7 @@ def readable(reasons: pd.Series, names: pd.Series) -> pd.Series:
     return reasons.where(named.isna(), parts[0] + named + parts[2])
 
 
-def offers_table(run: Run, most: int) -> pd.DataFrame:
+def _offers_table(run: Run, most: int) -> pd.DataFrame:
     """The first offers of each customer side by side.
 
     Parameters
@@ -410,7 +407,7 @@ def offers_table(run: Run, most: int) -> pd.DataFrame:
     return wide.reindex(columns=columns).reset_index()
 
 # %% ../../nbs/08b_campaigns.ipynb #dc490251
-LINE = [
+_LINE = [
     "customer_id",
     "segment",
     "why",
@@ -433,12 +430,12 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
     tuple[pd.DataFrame, list[str]]
         A row per customer of a segment: `LINE`, offers, group; and what there is to say.
     """
-    check_sensitive(run)
+    _check_sensitive(run)
     settings = run.config.campaigns
     customers = run.read("customers")
     consent, suppressed = (
-        find_columns(getattr(settings, key), known, list(customers.columns), f"campaigns.{key}")
-        for key, known in (("consent", CONSENT_NAMES), ("suppressed", SUPPRESSED_NAMES))
+        _find_columns(getattr(settings, key), known, list(customers.columns), f"campaigns.{key}")
+        for key, known in (("consent", _CONSENT_NAMES), ("suppressed", _SUPPRESSED_NAMES))
     )
     table = run.read("segments")[
         ["customer_id", "segment", "why", "value_at_risk", "action"]
@@ -449,8 +446,8 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
         validate="one_to_one",
     )
     table = (
-        table[LINE]
-        .merge(offers_table(run, settings.offers), on="customer_id", how="left")
+        table[_LINE]
+        .merge(_offers_table(run, settings.offers), on="customer_id", how="left")
         .sort_values("customer_id", ignore_index=True)
         .round({"value_at_risk": 2, "forecast_90": 2})
     )
@@ -464,10 +461,10 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
     held = table.customer_id.isin(tickets.index[tickets])
     return table.assign(
         group=np.where(allowed != "yes", allowed, np.where(held, "control", "send"))
-    ), what_to_say(table, consent, suppressed, allowed)
+    ), _what_to_say(table, consent, suppressed, allowed)
 
 
-def what_to_say(
+def _what_to_say(
     table: pd.DataFrame, consent: list[str], suppressed: list[str], allowed: pd.Series
 ) -> list[str]:
     """What whoever sends the lists should know.
@@ -508,7 +505,7 @@ def what_to_say(
     return out
 
 # %% ../../nbs/08b_campaigns.ipynb #d7f9e684
-def campaign_summary(table: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
+def _campaign_summary(table: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
     """Size of each list, who is left out and held back, value, and the smallest lift that would
     show.
 
@@ -546,7 +543,7 @@ def campaign_summary(table: pd.DataFrame, rates: Mapping[str, float]) -> pd.Data
                 if sent.forecast_90.notna().any()
                 else np.nan,
                 "buys_anyway": rates.get(name, np.nan),
-                "smallest_lift": smallest_lift(
+                "smallest_lift": _smallest_lift(
                     rates.get(name, np.nan), int(sizes.get("control", 0)), len(sent)
                 ),
                 "action": part.action.iloc[0] if name and len(part) else "",
@@ -555,10 +552,10 @@ def campaign_summary(table: pd.DataFrame, rates: Mapping[str, float]) -> pd.Data
     return pd.DataFrame(rows).round({"buys_anyway": 6, "smallest_lift": 6})
 
 # %% ../../nbs/08b_campaigns.ipynb #3dff484a
-MARK = "summary.csv"  # the file by which a folder of lists is known
+_MARK = "summary.csv"  # the file by which a folder of lists is known
 
 
-def file_name(segment: str, taken: Iterable[str] = ()) -> str:
+def _file_name(segment: str, taken: Iterable[str] = ()) -> str:
     """The file of a segment.
 
     Parameters
@@ -608,17 +605,17 @@ def write_campaigns(
     tell("customers, consent and offers", 0, 3)
     table, notes = campaign_table(run)
     tell("how many buy anyway", 1, 3)
-    summary = campaign_summary(table, base_rates(run))
+    summary = _campaign_summary(table, _base_rates(run))
     tell("lists", 2, 3)
     lists = {"control.csv": table.loc[table.group == "control", ["customer_id", "segment"]]}
     for segment in summary.segment[:-1]:
         sent = table[(table.segment == segment) & (table.group == "send")].drop(columns="group")
-        lists[file_name(segment, [*lists, MARK])] = sent
+        lists[_file_name(segment, [*lists, _MARK])] = sent
     with (
-        replacing_folder(out, MARK) as part,
+        replacing_folder(out, _MARK) as part,
         contextlib.closing(connect_duckdb(DataConfig(memory="512MB")).con.cursor()) as con,
     ):
-        for name, rows in {**lists, MARK: summary}.items():
+        for name, rows in {**lists, _MARK: summary}.items():
             con.register(
                 "rows", rows.astype({c: "str" for c in rows.columns if rows[c].dtype == object})
             )

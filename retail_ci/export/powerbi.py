@@ -32,10 +32,8 @@ from retail_ci.export.star_schema import (
 )
 
 # %% auto #0
-__all__ = ['SEGMENT_VIEW', 'MEASURES', 'DATA_TYPES', 'SUMMED', 'SORTED_BY', 'SCHEMAS', 'MODEL', 'FUNCTIONS', 'WORDS', 'README',
-           'MARK', 'Progress', 'Measure', 'format_string', 'tmdl_name', 'tmdl_column', 'tmdl_measure', 'tmdl_table',
-           'relationships', 'model_text', 'project_text', 'Item', 'read_tmdl', 'check_dax', 'check_model', 'dictionary',
-           'theme', 'readme', 'write_table', 'export_powerbi', 'write_words']
+__all__ = ['MEASURES', 'MODEL', 'README', 'Measure', 'tmdl_measure', 'relationships', 'model_text', 'Item', 'check_model',
+           'export_powerbi']
 
 # %% ../../nbs/08a_powerbi.ipynb #41b1b5f2
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Measure:
     about: str  # one sentence
 
 
-SEGMENT_VIEW = "TREATAS(VALUES(dim_segment[segment_key]), dim_customer[segment_key])"
+_SEGMENT_VIEW = "TREATAS(VALUES(dim_segment[segment_key]), dim_customer[segment_key])"
 
 MEASURES: tuple[Measure, ...] = tuple(
     Measure(*row)
@@ -179,21 +177,21 @@ MEASURES: tuple[Measure, ...] = tuple(
             "dim_customer",
             "Customers",
             "CALCULATE(COUNTROWS(dim_customer), KEEPFILTERS(dim_customer[is_known] = TRUE()), "
-            f"KEEPFILTERS({SEGMENT_VIEW}))",
+            f"KEEPFILTERS({_SEGMENT_VIEW}))",
             "count",
             "Customers who bought or are on file.",
         ),
         (
             "dim_customer",
             "Revenue at risk",
-            f"CALCULATE(SUM(dim_customer[value_at_risk]), KEEPFILTERS({SEGMENT_VIEW}))",
+            f"CALCULATE(SUM(dim_customer[value_at_risk]), KEEPFILTERS({_SEGMENT_VIEW}))",
             "money",
             "What those At Risk spent in the look-back.",
         ),
         (
             "dim_customer",
             "Forecast revenue in 90 days",
-            f"CALCULATE(SUM(dim_customer[forecast_90]), KEEPFILTERS({SEGMENT_VIEW}))",
+            f"CALCULATE(SUM(dim_customer[forecast_90]), KEEPFILTERS({_SEGMENT_VIEW}))",
             "money",
             "Revenue expected of known customers in the next 90 days; a forecast, not the effect "
             "of any action.",
@@ -210,7 +208,7 @@ def _literal(text: str) -> str:
     return "".join(f"\\{character}" for character in text)
 
 
-def format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
+def _format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
     """How Power BI shows a number.
 
     Parameters
@@ -234,7 +232,7 @@ def format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
     return _literal(before) + digits.rstrip(".") + _literal(after)
 
 # %% ../../nbs/08a_powerbi.ipynb #eb21f274
-DATA_TYPES = {
+_DATA_TYPES = {
     "key": "int64",
     "count": "int64",
     "number": "double",
@@ -243,18 +241,18 @@ DATA_TYPES = {
     "date": "dateTime",
     "flag": "boolean",
 }  # kind: type in TMDL
-SUMMED = {
+_SUMMED = {
     ("fact_sales", "quantity"),
     ("fact_sales", "revenue"),
 }  # columns whose sum means something
-SORTED_BY = {
+_SORTED_BY = {
     ("dim_date", "month_name"): "month",
     ("dim_date", "weekday_name"): "weekday",
     ("dim_segment", "segment"): "segment_key",
 }
 
 
-def tmdl_name(name: str) -> str:
+def _tmdl_name(name: str) -> str:
     """A name in TMDL.
 
     Parameters
@@ -276,7 +274,7 @@ def _tmdl_value(text: str) -> str:
     return text if bare else '"' + text.replace('"', '""') + '"'
 
 
-def tmdl_column(table: Table, column: Column, currency: str, decimals: int) -> str:
+def _tmdl_column(table: Table, column: Column, currency: str, decimals: int) -> str:
     """A column in TMDL.
 
     Parameters
@@ -298,12 +296,12 @@ def tmdl_column(table: Table, column: Column, currency: str, decimals: int) -> s
     # a year has no separator
     key = (table.name, column.name)
     shown = (
-        "0" if column.kind in ("key", "count") else format_string(column.kind, currency, decimals)
+        "0" if column.kind in ("key", "count") else _format_string(column.kind, currency, decimals)
     )
     lines = [
         f"\t/// {column.about}",
-        f"\tcolumn {tmdl_name(column.name)}",
-        f"\t\tdataType: {DATA_TYPES[column.kind]}",
+        f"\tcolumn {_tmdl_name(column.name)}",
+        f"\t\tdataType: {_DATA_TYPES[column.kind]}",
     ]
     if column.kind == "key":
         lines.append("\t\tisHidden")
@@ -312,11 +310,11 @@ def tmdl_column(table: Table, column: Column, currency: str, decimals: int) -> s
     if shown:
         lines.append(f"\t\tformatString: {_tmdl_value(shown)}")
     lines += [
-        f"\t\tsummarizeBy: {'sum' if key in SUMMED else 'none'}",
+        f"\t\tsummarizeBy: {'sum' if key in _SUMMED else 'none'}",
         f"\t\tsourceColumn: {_tmdl_value(column.name)}",
     ]
-    if key in SORTED_BY:
-        lines.append(f"\t\tsortByColumn: {tmdl_name(SORTED_BY[key])}")
+    if key in _SORTED_BY:
+        lines.append(f"\t\tsortByColumn: {_tmdl_name(_SORTED_BY[key])}")
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/08a_powerbi.ipynb #eeae9dc8
@@ -342,10 +340,10 @@ def tmdl_measure(measure: Measure, currency: str, decimals: int) -> str:
         if "\n" not in measure.dax
         else "".join(f"\n\t\t\t{line}" for line in measure.dax.split("\n"))
     )
-    return f"\t/// {measure.about}\n\tmeasure {tmdl_name(measure.name)} ={dax}\n\t\tformatString: {_tmdl_value(format_string(measure.kind, currency, decimals))}\n"
+    return f"\t/// {measure.about}\n\tmeasure {_tmdl_name(measure.name)} ={dax}\n\t\tformatString: {_tmdl_value(_format_string(measure.kind, currency, decimals))}\n"
 
 
-def tmdl_table(table: Table, currency: str, decimals: int) -> str:
+def _tmdl_table(table: Table, currency: str, decimals: int) -> str:
     """A table in TMDL: measures, columns, and where its rows come from.
 
     Parameters
@@ -367,13 +365,13 @@ def tmdl_table(table: Table, currency: str, decimals: int) -> str:
     )
     parts = [
         *(tmdl_measure(m, currency, decimals) for m in MEASURES if m.table == table.name),
-        *(tmdl_column(table, c, currency, decimals) for c in table.columns),
+        *(_tmdl_column(table, c, currency, decimals) for c in table.columns),
     ]
     rows = f'\tpartition {table.name} = m\n\t\tmode: import\n\t\tsource =\n\t\t\t\tlet\n\t\t\t\t\tSource = Parquet.Document(File.Contents(Folder & "\\parquet\\{table.name}.parquet"))\n\t\t\t\tin\n\t\t\t\t\tSource\n'
     return "\n".join([head, *parts, rows])
 
 # %% ../../nbs/08a_powerbi.ipynb #16381d9b
-SCHEMAS = "https://developer.microsoft.com/json-schemas/fabric/"
+_SCHEMAS = "https://developer.microsoft.com/json-schemas/fabric/"
 MODEL = "retail_ci.SemanticModel/definition"
 
 
@@ -419,7 +417,7 @@ def model_text(
     """
     head = "model Model\n\tculture: en-US\n\tdefaultPowerBIDataSourceVersion: powerBI_V3\n\tdiscourageImplicitMeasures\n\tsourceQueryCulture: en-US\n\tdataAccessOptions\n\t\tlegacyRedirects\n\t\treturnErrorValuesAsNull\n"
     joins = "\n".join(
-        f"relationship {a}_{b}\n\tfromColumn: {a}.{tmdl_name(b)}\n\ttoColumn: {c}.{tmdl_name(d)}\n"
+        f"relationship {a}_{b}\n\tfromColumn: {a}.{_tmdl_name(b)}\n\ttoColumn: {c}.{_tmdl_name(d)}\n"
         for a, b, c, d in relationships(tables)
     )
     return {
@@ -430,13 +428,13 @@ def model_text(
         f"{MODEL}/expressions.tmdl": '/// The folder that retail-ci export wrote, as Power BI sees it.\nexpression Folder = "C:\\retail_ci\\powerbi" meta [IsParameterQuery=true, Type="Text", IsParameterQueryRequired=true]\n\n\tannotation PBI_ResultType = Text\n',
         f"{MODEL}/relationships.tmdl": joins,
         **{
-            f"{MODEL}/tables/{name}.tmdl": tmdl_table(table, currency, decimals)
+            f"{MODEL}/tables/{name}.tmdl": _tmdl_table(table, currency, decimals)
             for name, table in tables.items()
         },
     }
 
 # %% ../../nbs/08a_powerbi.ipynb #0821f2d5
-def project_text() -> dict[str, str]:
+def _project_text() -> dict[str, str]:
     """The files that make a project of the model: an empty report that reads it.
 
     Returns
@@ -447,37 +445,37 @@ def project_text() -> dict[str, str]:
     page = "overview"
     files = {
         "retail_ci.pbip": {
-            "$schema": SCHEMAS + "pbip/pbipProperties/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "pbip/pbipProperties/1.0.0/schema.json",
             "version": "1.0",
             "artifacts": [{"report": {"path": "retail_ci.Report"}}],
             "settings": {"enableAutoRecovery": True},
         },
         "retail_ci.SemanticModel/definition.pbism": {
-            "$schema": SCHEMAS + "item/semanticModel/definitionProperties/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "item/semanticModel/definitionProperties/1.0.0/schema.json",
             "version": "4.0",
             "settings": {},
         },
         "retail_ci.Report/definition.pbir": {
-            "$schema": SCHEMAS + "item/report/definitionProperties/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "item/report/definitionProperties/1.0.0/schema.json",
             "version": "4.0",
             "datasetReference": {"byPath": {"path": "../retail_ci.SemanticModel"}},
         },
         "retail_ci.Report/definition/version.json": {
-            "$schema": SCHEMAS + "item/report/definition/versionMetadata/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "item/report/definition/versionMetadata/1.0.0/schema.json",
             "version": "1.0.0",
         },
         "retail_ci.Report/definition/report.json": {
-            "$schema": SCHEMAS + "item/report/definition/report/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "item/report/definition/report/1.0.0/schema.json",
             "themeCollection": {},
             "layoutOptimization": "None",
         },
         "retail_ci.Report/definition/pages/pages.json": {
-            "$schema": SCHEMAS + "item/report/definition/pagesMetadata/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "item/report/definition/pagesMetadata/1.0.0/schema.json",
             "pageOrder": [page],
             "activePageName": page,
         },
         f"retail_ci.Report/definition/pages/{page}/page.json": {
-            "$schema": SCHEMAS + "item/report/definition/page/1.0.0/schema.json",
+            "$schema": _SCHEMAS + "item/report/definition/page/1.0.0/schema.json",
             "name": page,
             "displayName": "Overview",
             "displayOption": "FitToPage",
@@ -527,7 +525,7 @@ _KINDS = {
         "table",
         "name dataType summarizeBy sourceColumn",
         {
-            "dataType": tuple(sorted(set(DATA_TYPES.values()))),
+            "dataType": tuple(sorted(set(_DATA_TYPES.values()))),
             "summarizeBy": ("none", "sum"),
             "isHidden": _FLAG,
             "isKey": _FLAG,
@@ -684,7 +682,7 @@ def _check_names(items: list[Item]) -> None:
             )
 
 
-def read_tmdl(text: str, where: str = "the model") -> list[Item]:
+def _read_tmdl(text: str, where: str = "the model") -> list[Item]:
     """Read TMDL.
 
     Parameters
@@ -711,7 +709,7 @@ def read_tmdl(text: str, where: str = "the model") -> list[Item]:
     return file.items
 
 # %% ../../nbs/08a_powerbi.ipynb #3fc76a6c
-FUNCTIONS = {
+_FUNCTIONS = {
     "SUM",
     "MAX",
     "CALCULATE",
@@ -729,10 +727,10 @@ FUNCTIONS = {
     "TRUE",
     "FALSE",
 }
-WORDS = {"VAR", "RETURN", "NOT", "MONTH"}
+_WORDS = {"VAR", "RETURN", "NOT", "MONTH"}
 
 
-def check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str]) -> None:
+def _check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str]) -> None:
     """Raise `DataError` for a measure that speaks of something that does not exist.
 
     Parameters
@@ -759,9 +757,9 @@ def check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str]
             raise DataError(where + unknown("measure", name, sorted(measures)))
     rest = re.sub(r"\[[^\]]+\]", " ", rest)
     for name in re.findall(r"\b([A-Za-z]\w*)\s*\(", rest):
-        if name not in FUNCTIONS:
-            raise DataError(where + unknown("function", name, sorted(FUNCTIONS)))
-    known = FUNCTIONS | WORDS | set(columns) | set(re.findall(r"\bVAR (\w+)", rest))
+        if name not in _FUNCTIONS:
+            raise DataError(where + unknown("function", name, sorted(_FUNCTIONS)))
+    known = _FUNCTIONS | _WORDS | set(columns) | set(re.findall(r"\bVAR (\w+)", rest))
     for name in re.findall(r"\b[A-Za-z_]\w*", rest):
         if name not in known:
             raise DataError(where + unknown("word", name, sorted(known)))
@@ -776,7 +774,7 @@ def _field(column: Item) -> tuple[str, str, bool]:
 def _star_fields(table: Table) -> dict[str, tuple[str, str, bool]]:
     """What the model must say of each column of a table."""
     key = table.columns[0] if table.name.startswith("dim") else None
-    return {c.name: (DATA_TYPES[c.kind], c.name, c is key) for c in table.columns}
+    return {c.name: (_DATA_TYPES[c.kind], c.name, c is key) for c in table.columns}
 
 
 def _check_tables(items: list[Item], tables: Mapping[str, Table]) -> None:
@@ -824,7 +822,7 @@ def check_model(files: Mapping[str, str], tables: Mapping[str, Table]) -> dict[s
     DataError
         For the first thing that is wrong.
     """
-    items = [item for path, text in files.items() for item in read_tmdl(text, path)]
+    items = [item for path, text in files.items() for item in _read_tmdl(text, path)]
     _check_names(items)
     missing = {"database", "model", "expression"} - {i.kind for i in items}
     if missing:
@@ -837,7 +835,7 @@ def check_model(files: Mapping[str, str], tables: Mapping[str, Table]) -> dict[s
     _check_names(measures)
     columns = {t.name: {c.name for c in t.columns} for t in tables.values()}
     for measure in measures:
-        check_dax(measure, columns, {m.name for m in measures})
+        _check_dax(measure, columns, {m.name for m in measures})
     return {
         "tables": len(columns),
         "columns": sum(map(len, columns.values())),
@@ -846,7 +844,7 @@ def check_model(files: Mapping[str, str], tables: Mapping[str, Table]) -> dict[s
     }
 
 # %% ../../nbs/08a_powerbi.ipynb #f133ce32
-def dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]:
+def _dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]:
     """What every table, column and measure means.
 
     Parameters
@@ -872,7 +870,7 @@ def dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]:
             "columns": [
                 {
                     "column": c.name,
-                    "type": DATA_TYPES[c.kind],
+                    "type": _DATA_TYPES[c.kind],
                     "meaning": c.about,
                     **({"joins": c.joins} if c.joins else {}),
                 }
@@ -898,7 +896,7 @@ def dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]:
     }
 
 
-def theme() -> dict[str, Any]:
+def _theme() -> dict[str, Any]:
     """The colours of the house for Power BI; the segments come first, in their order.
 
     Returns
@@ -946,7 +944,7 @@ The program that wrote this model has checked it, and a test of that program rea
 {tables}"""
 
 
-def readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
+def _readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
     """How to open it, and what is in it.
 
     Parameters
@@ -983,11 +981,11 @@ def readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
     )
 
 # %% ../../nbs/08a_powerbi.ipynb #12a1a630
-MARK = "dictionary.json"  # the file by which an export is known
-Progress = Callable[[str, int, int], None]  # told what is done, the steps before it, and all steps
+_MARK = "dictionary.json"  # the file by which an export is known
+_Progress = Callable[[str, int, int], None]  # told what is done, the steps before it, and all steps
 
 
-def write_table(star: Star, name: str, part: Path, bom: bool) -> None:
+def _write_table(star: Star, name: str, part: Path, bom: bool) -> None:
     """Write a table as parquet and as CSV; it is read from there afterwards.
 
     Parameters
@@ -1013,7 +1011,7 @@ def write_table(star: Star, name: str, part: Path, bom: bool) -> None:
 
 
 def export_powerbi(
-    run: Run, out: Path, bom: bool = False, progress: Progress | None = None
+    run: Run, out: Path, bom: bool = False, progress: _Progress | None = None
 ) -> dict[str, Any]:
     """Write the star, the model, the dictionary and the theme to a folder, all or nothing.
 
@@ -1038,23 +1036,23 @@ def export_powerbi(
     def tell(step):
         return progress(step, steps.index(step), len(steps)) if progress else None
 
-    with replacing_folder(out, MARK) as part:
+    with replacing_folder(out, _MARK) as part:
         tell(steps[0])
         star = open_star(run, [m.name for m in MEASURES])
         for name in star.tables:
             tell(name)
-            write_table(star, name, part, bom)
+            _write_table(star, name, part, bom)
         tell("keys")
         rows = check_keys(star.con, star.tables)
         tell("views and model")
         for name, query in VIEWS.items():
             write_csv(star.con, query, part / "views" / f"{name}.csv", bom)
-        facts = write_words(star, rows, run, part, bom)
+        facts = _write_words(star, rows, run, part, bom)
         star.con.close()
     return facts
 
 # %% ../../nbs/08a_powerbi.ipynb #0433f239
-def write_words(
+def _write_words(
     star: Star, rows: Mapping[str, int], run: Run, part: Path, bom: bool
 ) -> dict[str, Any]:
     """Write the model, the dictionary, the theme and the README.
@@ -1078,11 +1076,11 @@ def write_words(
         The dictionary.
     """
     model = model_text(star.tables, run.config.report.currency, star.decimals)
-    facts = dictionary(star, rows, run)
+    facts = _dictionary(star, rows, run)
     check_model(model, star.tables)
     for path, text in {
-        **{f"model/{p}": t for p, t in {**model, **project_text()}.items()},
-        "README.md": readme(facts, star.tables),
+        **{f"model/{p}": t for p, t in {**model, **_project_text()}.items()},
+        "README.md": _readme(facts, star.tables),
     }.items():
         with atomic_write(part / path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -1096,6 +1094,6 @@ def write_words(
     )
     star.con.register("words", words)
     write_csv(star.con, "SELECT * FROM words", part / "dictionary.csv", bom)
-    save(theme(), part / "theme.json")
-    save(facts, part / MARK)
+    save(_theme(), part / "theme.json")
+    save(facts, part / _MARK)
     return facts

@@ -25,15 +25,12 @@ from ..core.show import SEGMENTS
 from ..data.engines import connect_duckdb
 
 # %% auto #0
-__all__ = ['FORMULA', 'PLAIN_NUMBER', 'KINDS', 'FACT_SALES', 'FACT_SNAPSHOT', 'FACT_RECOMMENDATION', 'DIM_CUSTOMER',
-           'DIM_PRODUCT', 'DIM_SEGMENT', 'DIM_DATE', 'TABLES', 'INPUTS', 'MOST_VALUES', 'PARTS', 'VIEWS',
-           'escape_formulas', 'sql_escaped', 'write_csv', 'put_first', 'check_folder', 'exchange', 'replacing_folder',
-           'Column', 'Table', 'read_input', 'sensitive_sql', 'number_keys', 'pick_attributes', 'attribute_columns',
-           'Star', 'open_star', 'decimals', 'check_parts', 'check_keys', 'remarks']
+__all__ = ['TABLES', 'VIEWS', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'Star',
+           'open_star', 'check_keys']
 
 # %% ../../nbs/08_star_schema.ipynb #370408fa
-FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"  # text that a spreadsheet might run
-PLAIN_NUMBER = "[ ]*[+-]?[0-9]+([.,][0-9]+)?[ ]*"  # what is none, although it begins with a sign
+_FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"  # text that a spreadsheet might run
+_PLAIN_NUMBER = "[ ]*[+-]?[0-9]+([.,][0-9]+)?[ ]*"  # what is none, although it begins with a sign
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +54,7 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
             or isinstance(out[column].dtype, pd.CategoricalDtype)
         ):
             text = out[column].astype("string")
-            runs = text.str.match(FORMULA, na=False) & ~text.str.fullmatch(PLAIN_NUMBER, na=False)
+            runs = text.str.match(_FORMULA, na=False) & ~text.str.fullmatch(_PLAIN_NUMBER, na=False)
             out[column] = text.where(~runs.astype(bool), "'" + text)
     return out
 
@@ -76,7 +73,7 @@ def sql_escaped(name: str) -> str:
         An expression.
     """
     column = sql_name(name)
-    return f"CASE WHEN regexp_matches({column}, {sql_text(FORMULA)}) AND NOT regexp_full_match({column}, {sql_text(PLAIN_NUMBER)}) THEN '''' || {column} ELSE {column} END AS {column}"
+    return f"CASE WHEN regexp_matches({column}, {sql_text(_FORMULA)}) AND NOT regexp_full_match({column}, {sql_text(_PLAIN_NUMBER)}) THEN '''' || {column} ELSE {column} END AS {column}"
 
 # %% ../../nbs/08_star_schema.ipynb #db56bff3
 def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
@@ -110,11 +107,11 @@ def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
             "TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%S')"
         )
         if bom:
-            put_first(codecs.BOM_UTF8, part)
+            _put_first(codecs.BOM_UTF8, part)
     return path
 
 
-def put_first(head: bytes, path: Path) -> None:
+def _put_first(head: bytes, path: Path) -> None:
     """Put bytes before the rest of a file.
 
     Parameters
@@ -131,7 +128,7 @@ def put_first(head: bytes, path: Path) -> None:
     whole.replace(path)
 
 # %% ../../nbs/08_star_schema.ipynb #1df5eedd
-def check_folder(path: Path, mark: str) -> Path:
+def _check_folder(path: Path, mark: str) -> Path:
     """Raise `ConfigError` for a place that an export must not take, and `RunError` for one in a
     finished run.
 
@@ -163,7 +160,7 @@ def check_folder(path: Path, mark: str) -> Path:
     return place
 
 
-def exchange(one: Path, other: Path) -> bool:
+def _exchange(one: Path, other: Path) -> bool:
     """Let two folders change places in one step.
 
     Parameters
@@ -201,19 +198,19 @@ def replacing_folder(path: Path, mark: str) -> Iterator[Path]:
     Iterator[Path]
         An empty folder beside it.
     """
-    place = check_folder(path, mark)
+    place = _check_folder(path, mark)
     with staging(f".{place.name}", place.parent) as folder:
         part = folder / place.name
         part.mkdir()
         yield part
-        if place.exists() and not exchange(part, place):
+        if place.exists() and not _exchange(part, place):
             place.rename(folder / "old")
             part.rename(place)
         elif not place.exists():
             part.rename(place)
 
 # %% ../../nbs/08_star_schema.ipynb #84f53618
-KINDS: dict[str, str] = {
+_KINDS: dict[str, str] = {
     "key": "INTEGER",
     "count": "BIGINT",
     "number": "DOUBLE",
@@ -249,14 +246,14 @@ class Table:
         return (
             "SELECT "
             + ", ".join(
-                f"CAST({c.sql or sql_name(c.name)} AS {KINDS[c.kind]}) AS {sql_name(c.name)}"
+                f"CAST({c.sql or sql_name(c.name)} AS {_KINDS[c.kind]}) AS {sql_name(c.name)}"
                 for c in self.columns
             )
             + f" FROM {self.source}"
         )
 
 # %% ../../nbs/08_star_schema.ipynb #1b39e352
-FACT_SALES = Table(
+_FACT_SALES = Table(
     "fact_sales",
     "a line of a receipt that was kept, sales and returns",
     "log LEFT JOIN who ON log.customer_id = who.customer_id LEFT JOIN what ON log.product_id = "
@@ -306,7 +303,7 @@ FACT_SALES = Table(
 )
 
 # %% ../../nbs/08_star_schema.ipynb #51ec28f6
-FACT_SNAPSHOT = Table(
+_FACT_SNAPSHOT = Table(
     "fact_segment_snapshot",
     "a customer at a month end, with a purchase in the look-back",
     "pictures AS f LEFT JOIN who ON f.customer_id = who.customer_id LEFT JOIN kinds ON f.segment "
@@ -336,7 +333,7 @@ FACT_SNAPSHOT = Table(
     ),
 )
 
-FACT_RECOMMENDATION = Table(
+_FACT_RECOMMENDATION = Table(
     "fact_recommendation",
     "a product on a customer's list",
     "lists AS f LEFT JOIN who ON f.customer_id = who.customer_id LEFT JOIN what ON f.product_id = "
@@ -373,7 +370,7 @@ FACT_RECOMMENDATION = Table(
 )
 
 # %% ../../nbs/08_star_schema.ipynb #cc75ca00
-DIM_CUSTOMER = Table(
+_DIM_CUSTOMER = Table(
     "dim_customer",
     "a customer who bought or is on file, and one row for the unknown customer",
     """(SELECT * FROM people UNION ALL BY NAME SELECT NULL AS customer_id) AS p
@@ -477,7 +474,7 @@ DIM_CUSTOMER = Table(
 )
 
 # %% ../../nbs/08_star_schema.ipynb #b4b0dae2
-DIM_PRODUCT = Table(
+_DIM_PRODUCT = Table(
     "dim_product",
     "a product that is listed or was sold, and one row for no product",
     """(SELECT * FROM goods UNION ALL BY NAME SELECT NULL AS product_id) AS p LEFT JOIN what ON p.product_id = what.product_id ORDER BY 1""",
@@ -535,7 +532,7 @@ DIM_PRODUCT = Table(
     ),
 )
 
-DIM_SEGMENT = Table(
+_DIM_SEGMENT = Table(
     "dim_segment",
     "a segment, and one row for customers without one",
     "(SELECT * FROM kinds UNION ALL SELECT 'No segment', 0) AS k LEFT JOIN paint ON k.segment = "
@@ -560,7 +557,7 @@ DIM_SEGMENT = Table(
 )
 
 # %% ../../nbs/08_star_schema.ipynb #251a0c35
-DIM_DATE = Table(
+_DIM_DATE = Table(
     "dim_date",
     "a day, from the first of January of the first year to the last of December of the last",
     "days, span ORDER BY 1",
@@ -606,17 +603,17 @@ DIM_DATE = Table(
 )
 
 TABLES: tuple[Table, ...] = (
-    FACT_SALES,
-    FACT_SNAPSHOT,
-    FACT_RECOMMENDATION,
-    DIM_CUSTOMER,
-    DIM_PRODUCT,
-    DIM_SEGMENT,
-    DIM_DATE,
+    _FACT_SALES,
+    _FACT_SNAPSHOT,
+    _FACT_RECOMMENDATION,
+    _DIM_CUSTOMER,
+    _DIM_PRODUCT,
+    _DIM_SEGMENT,
+    _DIM_DATE,
 )
 
 # %% ../../nbs/08_star_schema.ipynb #10b6c832
-INPUTS: dict[
+_INPUTS: dict[
     str, tuple[str, str, dict[str, str]]
 ] = {  # view: artefact, key, and the other columns with their types
     "log": (
@@ -709,7 +706,7 @@ INPUTS: dict[
 }
 
 
-def read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
+def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     """Make a view of an artefact, with all the columns that it should have.
 
     Parameters
@@ -723,7 +720,7 @@ def read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     extra : str, default ""
         Further columns, as SQL.
     """
-    artefact, key, kinds = INPUTS[view]
+    artefact, key, kinds = _INPUTS[view]
     wanted = {key: "VARCHAR", **kinds}
     file = run.file(artefact)
     if not file.exists() and artefact != "products":
@@ -748,7 +745,7 @@ def read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     )
 
 # %% ../../nbs/08_star_schema.ipynb #8d793d28
-def sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
+def _sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
     """Which products are sensitive, in SQL.
 
     Parameters
@@ -774,7 +771,7 @@ def sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
     return "(" + " OR ".join(parts or ["FALSE"]) + ")"
 
 # %% ../../nbs/08_star_schema.ipynb #7cd16f17
-def number_keys(con: Any) -> None:
+def _number_keys(con: Any) -> None:
     """Give customers, products and segments their numbers, and lay out the days.
 
     Parameters
@@ -815,10 +812,10 @@ def number_keys(con: Any) -> None:
         FROM span, (SELECT CAST(min(month_end) AS DATE) AS seen, CAST(max(month_end) AS DATE) AS seen_last FROM pictures)""")
 
 # %% ../../nbs/08_star_schema.ipynb #7027642d
-MOST_VALUES = 50  # different values of an attribute that groups customers
+_MOST_VALUES = 50  # different values of an attribute that groups customers
 
 
-def pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[list[str], list[str]]:
+def _pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[list[str], list[str]]:
     """Which attributes of the customers table go into dim_customer.
 
     Parameters
@@ -854,11 +851,11 @@ def pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[list
         f"SELECT {', '.join(f'count(DISTINCT {sql_name(c)})' for c in given)} FROM "
         f"read_parquet({sql_text(file)})"
     ).fetchall()[0]
-    taken = [c for c, n in zip(given, numbers) if n <= MOST_VALUES]
+    taken = [c for c, n in zip(given, numbers) if n <= _MOST_VALUES]
     return taken, [c for c in given if c not in taken]
 
 # %% ../../nbs/08_star_schema.ipynb #40926d8f
-def attribute_columns(
+def _attribute_columns(
     con: Any, file: Path, taken: list[str], measures: Sequence[str] = ()
 ) -> list[Column]:
     """The attributes as columns, under names that are free.
@@ -885,7 +882,7 @@ def attribute_columns(
             f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})"
         ).fetchall()
     }
-    used = [*(c.name for c in DIM_CUSTOMER.columns), *measures]
+    used = [*(c.name for c in _DIM_CUSTOMER.columns), *measures]
     out = []
     for source in taken:
         name = plain_name(source, used, "customer")
@@ -948,38 +945,40 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
         "SET disabled_optimizers = 'join_order,build_side_probe_side'"
     )  # the log keeps its order
     people = run.file("customers")
-    for view in INPUTS:
+    for view in _INPUTS:
         if view not in ("people", "goods"):
-            read_input(con, run, view)
+            _read_input(con, run, view)
     taken, left = (
-        pick_attributes(con, people, run.config.export.attributes)
+        _pick_attributes(con, people, run.config.export.attributes)
         if run.has("customers")
         else ([], [])
     )
-    read_input(con, run, "people", "".join(f", {sql_name(c)}" for c in taken))
-    read_input(
+    _read_input(con, run, "people", "".join(f", {sql_name(c)}" for c in taken))
+    _read_input(
         con,
         run,
         "goods",
-        f", {sensitive_sql(data.sensitive if run.has('products') else {}, set(INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive",
+        f", {_sensitive_sql(data.sensitive if run.has('products') else {}, set(_INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive",
     )
-    check_parts(con)
-    number_keys(con)
+    _check_parts(con)
+    _number_keys(con)
     customer = dataclasses.replace(
-        DIM_CUSTOMER,
-        columns=(*DIM_CUSTOMER.columns, *attribute_columns(con, people, taken, measures)),
+        _DIM_CUSTOMER,
+        columns=(*_DIM_CUSTOMER.columns, *_attribute_columns(con, people, taken, measures)),
     )
-    star = Star(con, {t.name: customer if t is DIM_CUSTOMER else t for t in TABLES}, decimals(con))
+    star = Star(
+        con, {t.name: customer if t is _DIM_CUSTOMER else t for t in TABLES}, _decimals(con)
+    )
     for table in star.tables.values():
         con.execute(
             f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} "
             f"{table.name} AS {table.query()}"
         )
-    star.notes = remarks(con, left)
+    star.notes = _remarks(con, left)
     return star
 
 # %% ../../nbs/08_star_schema.ipynb #1a83c17a
-def decimals(con: Any) -> int:
+def _decimals(con: Any) -> int:
     """How many decimals the currency has: as few as show every line's revenue, two if none do.
 
     Parameters
@@ -1001,7 +1000,7 @@ def decimals(con: Any) -> int:
     return 2 if found == 1 else found
 
 # %% ../../nbs/08_star_schema.ipynb #2d341d93
-PARTS = (
+_PARTS = (
     ("log", "customer_id", "people", "transactions"),
     ("log", "product_id", "goods", "transactions"),
     ("features", "customer_id", "people", "features"),
@@ -1012,7 +1011,7 @@ PARTS = (
 )  # view, its id, where it must be, the artefact
 
 
-def check_parts(con: Any) -> None:
+def _check_parts(con: Any) -> None:
     """Raise `DataError` if an artefact speaks of a customer or product that another should know and
     does not, or lists one twice.
 
@@ -1034,17 +1033,17 @@ def check_parts(con: Any) -> None:
         ).fetchall()
         if twice:
             raise DataError(
-                f"The artefact {INPUTS[view][0]!r} lists {twice[0][0]!r} more than once; expected "
+                f"The artefact {_INPUTS[view][0]!r} lists {twice[0][0]!r} more than once; expected "
                 f"each {key} once. Run the chain again on the same data."
             )
-    for view, key, where, artefact in PARTS:
+    for view, key, where, artefact in _PARTS:
         n, first = con.execute(
             f"SELECT count(*), min({key}) FROM {view} WHERE {key} IS NOT NULL AND {key} NOT IN "
             f"(SELECT {key} FROM {where} WHERE {key} IS NOT NULL)"
         ).fetchall()[0]
         if n:
             raise DataError(
-                f"{count(n)} rows of {artefact!r} have a {key} that {INPUTS[where][0]!r} does not "
+                f"{count(n)} rows of {artefact!r} have a {key} that {_INPUTS[where][0]!r} does not "
                 f"know, {first!r} the first; expected each there. Run the chain again on the same "
                 "data."
             )
@@ -1092,7 +1091,7 @@ def check_keys(con: Any, tables: Mapping[str, Table]) -> dict[str, int]:
     return rows
 
 # %% ../../nbs/08_star_schema.ipynb #523e526c
-def remarks(con: Any, left: list[str]) -> list[str]:
+def _remarks(con: Any, left: list[str]) -> list[str]:
     """What a reader of the tables should know: parts without data, and what was left out.
 
     Parameters

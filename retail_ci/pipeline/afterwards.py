@@ -32,7 +32,7 @@ from retail_ci.pipeline.kernels import (
 )
 
 # %% auto #0
-__all__ = ['run_post_tasks', 'run_task', 'to_promote', 'to_write_down', 'not_done', 'PostRunWorker', 'finished_tasks']
+__all__ = ['run_post_tasks', 'to_promote', 'to_write_down', 'PostRunWorker']
 
 # %% ../../nbs/11c_afterwards.ipynb #11976048
 def run_post_tasks(
@@ -78,11 +78,11 @@ def run_post_tasks(
             ("MLflow", to_write_down(config)),
         ):
             if wanted:
-                run_task(connection, name, duties[name])
+                _run_task(connection, name, duties[name])
         connection.send({"end": True})
 
 
-def run_task(connection: Connection, name: str, work: Callable[[], list[str]]) -> None:
+def _run_task(connection: Connection, name: str, work: Callable[[], list[str]]) -> None:
     """Do one thing, and tell how it went.
 
     Parameters
@@ -134,7 +134,7 @@ def to_write_down(config: Config) -> bool:
     return config.mlflow.enabled and os.environ.get("RETAIL_CI_TRACKING") != "off"
 
 
-def not_done(words: str, duty: str = "MLflow") -> None:
+def _not_done(words: str, duty: str = "MLflow") -> None:
     """Say on stderr what has not been done after a run.
 
     Parameters
@@ -205,9 +205,9 @@ class PostRunWorker:
             return lines
         try:
             self.connection.send(str(run))
-            lines = list(finished_tasks(self))
+            lines = list(_finished_tasks(self))
         except (EOFError, OSError):
-            not_done("the process that does it was killed")
+            _not_done("the process that does it was killed")
         finally:
             self.close()
         return lines
@@ -223,7 +223,7 @@ class PostRunWorker:
         self.process = None
 
 # %% ../../nbs/11c_afterwards.ipynb #28d1ecfd
-def finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
+def _finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
     """What the clerk tells, until it has nothing left to do or takes too long over MLflow.
 
     Parameters
@@ -239,7 +239,7 @@ def finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
     at = ""
     while True:
         if not clerk.connection.poll(clerk.config.mlflow.timeout if at == "MLflow" else None):
-            return not_done(
+            return _not_done(
                 f"it took longer than {clerk.config.mlflow.timeout} seconds (mlflow.timeout)"
             )
         told = clerk.connection.recv()
@@ -250,5 +250,5 @@ def finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
             continue
         clerk.words += told["said"]
         if told["trouble"]:
-            not_done(told["trouble"], told["name"])
+            _not_done(told["trouble"], told["name"])
         yield told

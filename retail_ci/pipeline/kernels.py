@@ -31,10 +31,8 @@ from ..core.runs import sha256
 from .chain import Progress, code, order
 
 # %% auto #0
-__all__ = ['ONE_THREAD', 'ALWAYS', 'HEAVY', 'DISK', 'environment', 'serve_kernel', 'ForkedKernel', 'kernel_manager', 'preload',
-           'end_with_parent', 'kill_group', 'peak_mib', 'cpu_seconds', 'what_failed', 'literal_path', 'execute', 'Job',
-           'set_environment', 'python_path', 'Server', 'start_job', 'as_error', 'downstream_counts', 'run_notebooks',
-           'finished', 'keep_failed', 'relative']
+__all__ = ['ONE_THREAD', 'environment', 'ForkedKernel', 'end_with_parent', 'kill_group', 'execute', 'Job', 'set_environment',
+           'Server', 'run_notebooks', 'finished', 'relative']
 
 # %% ../../nbs/11a_kernels.ipynb #94eac86e
 def environment(folder: str | Path) -> dict[str, str]:
@@ -63,7 +61,7 @@ def environment(folder: str | Path) -> dict[str, str]:
     )
 
 # %% ../../nbs/11a_kernels.ipynb #1c135487
-def serve_kernel(gate: int, connection_file: Path, cwd: Path) -> None:
+def _serve_kernel(gate: int, connection_file: Path, cwd: Path) -> None:
     """The whole life of a forked kernel: wait, be a kernel, end.
 
     Parameters
@@ -97,7 +95,7 @@ class ForkedKernel:
         self.pid = os.fork()
         if not self.pid:
             os.close(self.gate)
-            serve_kernel(wait_at, connection_file, cwd)
+            _serve_kernel(wait_at, connection_file, cwd)
         os.close(wait_at)
 
     def go(self) -> None:
@@ -133,7 +131,9 @@ class ForkedKernel:
         self.send_signal(signal.SIGKILL)
 
 # %% ../../nbs/11a_kernels.ipynb #8131b782
-def kernel_manager(folder: str | Path, kernel: ForkedKernel, started: Callable[[int], Any]) -> type:
+def _kernel_manager(
+    folder: str | Path, kernel: ForkedKernel, started: Callable[[int], Any]
+) -> type:
     """A kernel manager that lets a forked kernel go.
 
     Parameters
@@ -177,7 +177,7 @@ def kernel_manager(folder: str | Path, kernel: ForkedKernel, started: Callable[[
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
 ) | {"MPLBACKEND": "agg"}
-ALWAYS = [
+_ALWAYS = [
     "papermill",
     "nbclient",
     "jupyter_client.manager",
@@ -190,7 +190,7 @@ ALWAYS = [
     "IPython.display",
     "tornado.platform.asyncio",
 ]
-HEAVY = [
+_HEAVY = [
     "numpy",
     "pandas",
     "pyarrow.parquet",
@@ -205,7 +205,7 @@ HEAVY = [
 ]
 
 
-def preload(notebooks: list[Path]) -> list[str]:
+def _preload(notebooks: list[Path]) -> list[str]:
     """What to have ready: the heavy libraries only where a notebook uses the package.
 
     Parameters
@@ -218,7 +218,9 @@ def preload(notebooks: list[Path]) -> list[str]:
     list[str]
         Modules that the server imports once.
     """
-    return ALWAYS + HEAVY * any(re.search(r"\bretail_ci\.(?!core\b)\w", code(p)) for p in notebooks)
+    return _ALWAYS + _HEAVY * any(
+        re.search(r"\bretail_ci\.(?!core\b)\w", code(p)) for p in notebooks
+    )
 
 # %% ../../nbs/11a_kernels.ipynb #910a206c
 def end_with_parent(kernel: int, *folders: Path) -> None:
@@ -255,7 +257,7 @@ def kill_group(*pids: int) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 # %% ../../nbs/11a_kernels.ipynb #8a0291ed
-def peak_mib() -> float:
+def _peak_mib() -> float:
     """The largest memory that any finished child of this process ever held.
 
     Returns
@@ -269,7 +271,7 @@ def peak_mib() -> float:
     return round(size / (1024 if sys.platform.startswith("linux") else 1024**2), 1)
 
 
-def cpu_seconds() -> float:
+def _cpu_seconds() -> float:
     """The processor time of this process and its finished children: what a notebook costs, whatever
     else the machine does.
 
@@ -289,7 +291,7 @@ def cpu_seconds() -> float:
     )
 
 # %% ../../nbs/11a_kernels.ipynb #3caa61f2
-def what_failed(error: BaseException, log: Path) -> dict[str, Any]:
+def _what_failed(error: BaseException, log: Path) -> dict[str, Any]:
     """An error in words that can be sent from one process to another.
 
     Parameters
@@ -318,7 +320,7 @@ def what_failed(error: BaseException, log: Path) -> dict[str, Any]:
     return {"kind": type(error).__name__, "text": str(error), "cell": None}
 
 # %% ../../nbs/11a_kernels.ipynb #04a0a211
-def literal_path(
+def _literal_path(
     path: str,
 ) -> str:
     """A path for papermill, which fills in parameters where a path has braces."""
@@ -371,8 +373,8 @@ def execute(
     error = None
     try:
         papermill.execute_notebook(
-            literal_path(notebook),
-            literal_path(out),
+            _literal_path(notebook),
+            _literal_path(out),
             parameters,
             kernel_name="python3",
             progress_bar=False,
@@ -380,11 +382,11 @@ def execute(
             start_timeout=120,
             shutdown_kernel="immediate",
             cwd=str(Path(notebook).parent),
-            kernel_manager_class=kernel_manager(folder, kernel, started),
+            kernel_manager_class=_kernel_manager(folder, kernel, started),
         )
     except BaseException as e:
-        error = what_failed(e, folder / "log")
-    connection.send({"error": error, "cpu_seconds": cpu_seconds(), "peak_mib": peak_mib()})
+        error = _what_failed(e, folder / "log")
+    connection.send({"error": error, "cpu_seconds": _cpu_seconds(), "peak_mib": _peak_mib()})
 
 # %% ../../nbs/11a_kernels.ipynb #35fcc2fb
 @dataclass
@@ -433,7 +435,7 @@ def set_environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 # %% ../../nbs/11a_kernels.ipynb #43157de9
-def python_path(folder: str | Path) -> dict[str, str]:
+def _python_path(folder: str | Path) -> dict[str, str]:
     """A search path on which the grammar of web addresses and the debugger cannot be imported.
 
     Parameters
@@ -466,7 +468,7 @@ class Server:
         """Start it; the modules are imported meanwhile."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(modules)
-        self.variables = ONE_THREAD | python_path(core_runs.process_folder("rci"))
+        self.variables = ONE_THREAD | _python_path(core_runs.process_folder("rci"))
         with set_environment(self.variables):
             multiprocessing.forkserver.ensure_running()
         self.ready = threading.Event()
@@ -491,7 +493,7 @@ class Server:
         return multiprocessing.get_context("forkserver" if self.ready.is_set() else "spawn")
 
 # %% ../../nbs/11a_kernels.ipynb #07fbd402
-def start_job(notebook: Path, run: Path, name: str, server: Server) -> Job:
+def _start_job(notebook: Path, run: Path, name: str, server: Server) -> Job:
     """Start one notebook in a process of its own.
 
     Parameters
@@ -535,7 +537,7 @@ def start_job(notebook: Path, run: Path, name: str, server: Server) -> Job:
     return Job(notebook, process, here, held)
 
 # %% ../../nbs/11a_kernels.ipynb #ea66e5ba
-DISK = (
+_DISK = (
     errno.ENOSPC,
     errno.EACCES,
     errno.EPERM,
@@ -545,7 +547,7 @@ DISK = (
 )  # what a disk says when it will not take more
 
 
-def as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
+def _as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     """The sentence for a failed notebook, with the exit code of its kind.
 
     Parameters
@@ -568,7 +570,7 @@ def as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     if isinstance(own, type) and issubclass(own, RetailError):
         return own(text)
     if "No space" in text or (
-        re.search("OS|IO|Permission", kind) and any(os.strerror(e) in text for e in DISK)
+        re.search("OS|IO|Permission", kind) and any(os.strerror(e) in text for e in _DISK)
     ):
         return RunError(
             f"Notebook {name} could not write: {text}. Free some space or correct the "
@@ -596,7 +598,7 @@ def as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 
 # %% ../../nbs/11a_kernels.ipynb #ece9244b
-def downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
+def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     """How many notebooks cannot start before this one has finished.
 
     Parameters
@@ -651,8 +653,8 @@ def run_notebooks(
     ready = []
     facts = {}
     sorter = TopologicalSorter(needs)
-    behind = downstream_counts(needs)
-    server = Server(preload(notebooks))
+    behind = _downstream_counts(needs)
+    server = Server(_preload(notebooks))
     sorter.prepare()
     try:
         while sorter.is_active():
@@ -663,7 +665,7 @@ def run_notebooks(
             free = config.runs.workers if server.ready.is_set() else 0 if facts else 1
             while ready and len(jobs) < free:
                 name = ready.pop(0)
-                jobs[name] = start_job(paths[name], run, config.name, server)
+                jobs[name] = _start_job(paths[name], run, config.name, server)
                 progress.started(name)
             if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
                 idle(server)
@@ -700,7 +702,7 @@ def finished(job: Job, run: Path) -> dict[str, Any]:
     """
     job.told.setdefault("error", {"kind": "Ended", "text": "its process was killed.", "cell": None})
     if job.told["error"]:
-        raise as_error(job.notebook.stem, job.told["error"], keep_failed(job.notebook.stem, run))
+        raise _as_error(job.notebook.stem, job.told["error"], _keep_failed(job.notebook.stem, run))
     return {
         "name": job.notebook.stem,
         "sha256": sha256(job.notebook),
@@ -709,7 +711,7 @@ def finished(job: Job, run: Path) -> dict[str, Any]:
     }
 
 
-def keep_failed(name: str, run: Path) -> Path | None:
+def _keep_failed(name: str, run: Path) -> Path | None:
     """Keep the executed copy of a failed notebook in `failed`, in the place of an older one.
 
     Parameters

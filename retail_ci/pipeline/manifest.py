@@ -34,9 +34,8 @@ from ..core.runs import ARTEFACTS, FIGURES, load, save, sha256
 from .chain import number
 
 # %% auto #0
-__all__ = ['RUN_ID', 'input_hashes', 'database_hash', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'new_id',
-           'publish', 'leftovers', 'prune', 'locked', 'made_by', 'differing', 'copy_earlier', 'unfinished', 'staged',
-           'open_staging', 'close_staging', 'seal_run', 'settle']
+__all__ = ['input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'publish', 'leftovers', 'prune', 'locked',
+           'copy_earlier', 'unfinished', 'open_staging', 'close_staging', 'settle']
 
 # %% ../../nbs/11b_manifest.ipynb #9a610c1d
 def input_hashes(config: Config) -> dict[str, str]:
@@ -69,13 +68,13 @@ def input_hashes(config: Config) -> dict[str, str]:
         top = os.path.commonpath([file.parent for file in files]) if files else ""
         hashes |= {f"{role}/{file.relative_to(top).as_posix()}": sha256(file) for file in files}
     return hashes | {
-        f"{role}/database": database_hash(role, config)
+        f"{role}/database": _database_hash(role, config)
         for role, source in sources.items()
         if source and "://" in source
     }
 
 
-def database_hash(role: str, config: Config) -> str:
+def _database_hash(role: str, config: Config) -> str:
     """The fingerprint that the database works out; what reads databases is loaded here and not
     before.
 
@@ -260,10 +259,10 @@ def write_manifest(
     return manifest
 
 # %% ../../nbs/11b_manifest.ipynb #d8d14c92
-RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")  # such as 20260102T030405Z-1a2b
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")  # such as 20260102T030405Z-1a2b
 
 
-def new_id() -> str:
+def _new_id() -> str:
     """A name for a run; later runs sort behind earlier ones.
 
     Returns
@@ -311,7 +310,9 @@ def leftovers(home: Path) -> list[Path]:
         p for p in home.glob(".*") if p.name.endswith(".partial") or p.name.startswith(".current.")
     ]
     return partial + [
-        p for p in home.iterdir() if RUN_ID.fullmatch(p.name) and not (p / "manifest.json").exists()
+        p
+        for p in home.iterdir()
+        if _RUN_ID.fullmatch(p.name) and not (p / "manifest.json").exists()
     ]
 
 
@@ -335,7 +336,7 @@ def prune(home: Path, keep: int) -> list[str]:
     good = sorted(
         p
         for p in home.iterdir()
-        if RUN_ID.fullmatch(p.name) and p not in gone and p.name != current
+        if _RUN_ID.fullmatch(p.name) and p not in gone and p.name != current
     )
     gone += good[: max(len(good) + (current is not None) - keep, 0)]
     for path in gone:
@@ -375,7 +376,7 @@ def locked(home: Path) -> Iterator[None]:
         yield
 
 # %% ../../nbs/11b_manifest.ipynb #c7b3c9dd
-def made_by(notebooks: list[Path], run: Path) -> list[Path]:
+def _made_by(notebooks: list[Path], run: Path) -> list[Path]:
     """What notebooks have made: their artefacts, their figures, and their executed copies.
 
     Parameters
@@ -412,7 +413,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def differing(
+def _differing(
     old: dict[str, Any], config: Config, inputs: dict[str, str], notebooks: list[Path]
 ) -> list[str]:
     """What differs from an earlier run, as far as it matters for results.
@@ -485,12 +486,12 @@ def copy_earlier(
             f"There is no finished run of {config.name!r} to start from; run without --from first."
         )
     old = load(good / "manifest.json")
-    if words := differing(old, config, inputs, notebooks):
+    if words := _differing(old, config, inputs, notebooks):
         raise RunError(
             f"Cannot start in the middle: since the last good run, {'; '.join(words[:3])}. Run "
             "without --from."
         )
-    for file in made_by(notebooks, good):
+    for file in _made_by(notebooks, good):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(good / file, run / file)
     names = {p.stem for p in notebooks}
@@ -513,7 +514,7 @@ def unfinished(home: Path, config: Config) -> Iterator[Path]:
     Iterator[Path]
         The folder to build in.
     """
-    run = home / f".{new_id()}.partial"
+    run = home / f".{_new_id()}.partial"
     run.mkdir()
     try:
         (run / "config.yaml").write_text(
@@ -533,7 +534,7 @@ def unfinished(home: Path, config: Config) -> Iterator[Path]:
         raise
 
 # %% ../../nbs/11b_manifest.ipynb #0f8017ef
-def staged(home: Path) -> set[str]:
+def _staged(home: Path) -> set[str]:
     """The converted source files of a config.
 
     Parameters
@@ -567,7 +568,7 @@ def open_staging(home: Path, fresh: bool) -> set[str]:
     if fresh:
         shutil.rmtree(home / "staging", ignore_errors=True)
     (home / "staging/index.json").unlink(missing_ok=True)
-    return staged(home)
+    return _staged(home)
 
 
 def close_staging(home: Path, before: set[str]) -> dict[str, int]:
@@ -597,7 +598,7 @@ def close_staging(home: Path, before: set[str]) -> dict[str, int]:
     return {"read": len(used - before), "ready": len(used & before)}
 
 # %% ../../nbs/11b_manifest.ipynb #e2cedfa7
-def seal_run(run: Path) -> None:
+def _seal_run(run: Path) -> None:
     """Make the files of a run read-only.
 
     Parameters
@@ -633,7 +634,7 @@ def settle(run: Path, last: str, keep: int) -> Path:
     )
     if last:
         shutil.rmtree(place, ignore_errors=True)
-    seal_run(run)
+    _seal_run(run)
     run.rename(place)
     if not last:
         publish(place)

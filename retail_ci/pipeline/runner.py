@@ -37,12 +37,11 @@ from retail_ci.pipeline.manifest import (
 )
 
 # %% auto #0
-__all__ = ['disk_errors', 'stoppable', 'run_chain', 'tell_afterwards', 'same_facts', 'same_picture', 'stale_reports',
-           'refresh_reports']
+__all__ = ['run_chain', 'stale_reports', 'refresh_reports']
 
 # %% ../../nbs/11d_runner.ipynb #d3d7f90d
 @contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     """Turn an error of the disk into a `RunError`."""
     try:
         yield
@@ -56,7 +55,7 @@ def disk_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def _stoppable() -> Iterator[None]:
     """Treat a request to end like Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -119,8 +118,8 @@ def run_chain(
     inputs = input_hashes(config)
     clerk = PostRunWorker(config, home, notebooks) if afterwards and not last else None
     with (
-        disk_errors(),
-        stoppable(),
+        _disk_errors(),
+        _stoppable(),
         locked(home),
         contextlib.closing(clerk) if clerk else contextlib.nullcontext(),
     ):
@@ -148,11 +147,11 @@ def run_chain(
             flush=True,
         )
         if clerk:
-            tell_afterwards(clerk, place, stream)
+            _tell_afterwards(clerk, place, stream)
     return place
 
 
-def tell_afterwards(clerk: PostRunWorker, place: Path, stream: TextIO | None) -> None:
+def _tell_afterwards(clerk: PostRunWorker, place: Path, stream: TextIO | None) -> None:
     """Let the clerk do what is due, and say what was done.
 
     Parameters
@@ -171,7 +170,7 @@ def tell_afterwards(clerk: PostRunWorker, place: Path, stream: TextIO | None) ->
         print(words, file=stream or sys.stdout, flush=True)
 
 # %% ../../nbs/11d_runner.ipynb #e338b939
-def same_facts(a: Any, b: Any) -> bool:
+def _same_facts(a: Any, b: Any) -> bool:
     """Whether two sets of facts agree to the shown precision.
 
     Parameters
@@ -187,9 +186,9 @@ def same_facts(a: Any, b: Any) -> bool:
         Equal up to three digits.
     """
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same_facts(a[k], b[k]) for k in a)
+        return a.keys() == b.keys() and all(_same_facts(a[k], b[k]) for k in a)
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same_facts, a, b))
+        return len(a) == len(b) and all(map(_same_facts, a, b))
     if isinstance(a, float) or isinstance(b, float):
         return (
             type(a) in (int, float)
@@ -199,7 +198,7 @@ def same_facts(a: Any, b: Any) -> bool:
     return a == b and type(a) is type(b)
 
 
-def same_picture(a: Path, b: Path) -> bool:
+def _same_picture(a: Path, b: Path) -> bool:
     """Whether two figures have the same size and, seen from four times as far, no place that
     differs: a changed word does, a smoother edge does not.
 
@@ -250,7 +249,7 @@ def stale_reports(run: Path, root: Path) -> list[str]:
         if not (new.is_file() and old.is_file()):
             return False
         return new.read_bytes() == old.read_bytes() or (
-            same_picture(new, old) if new.suffix == ".png" else same_facts(load(new), load(old))
+            _same_picture(new, old) if new.suffix == ".png" else _same_facts(load(new), load(old))
         )
 
     names = {

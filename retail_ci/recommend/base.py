@@ -38,11 +38,8 @@ from retail_ci.recommend.interactions import (
 from .rules import Rules, Shelf, check_k, make_rules, make_shelf, select, texts
 
 # %% auto #0
-__all__ = ['RECORDS', 'Segments', 'make_segments', 'segment_buyers', 'fill_up', 'still_free', 'Storable', 'Recommender',
-           'inner_models', 'twin', 'fit_model', 'check_log', 'rank_rows', 'either', 'fill_rows', 'check_customers',
-           'check_baskets', 'listed', 'find_limits', 'find_blocked', 'Lists', 'recommend_table', 'answerers',
-           'answer_part', 'popular_reasons', 'why_short', 'long_table', 'pack', 'unpack', 'model_classes',
-           'model_arrays', 'model_from_arrays', 'load_arrays']
+__all__ = ['Segments', 'make_segments', 'segment_buyers', 'fill_up', 'Storable', 'Recommender', 'inner_models', 'listed',
+           'find_limits', 'Lists']
 
 # %% ../../nbs/04c_base.ipynb #3d8bb3b5
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ def fill_up(
     short = np.flatnonzero((best < 0).any(axis=1))
     depth = 4 * best.shape[1]
     while len(short):
-        free = still_free(
+        free = _still_free(
             best[short], order[:depth], None if ruled_out is None else ruled_out[short], limits
         )
         start = (best[short] >= 0).sum(axis=1)
@@ -204,7 +201,7 @@ def fill_up(
     return filled
 
 
-def still_free(
+def _still_free(
     best: np.ndarray, head: np.ndarray, ruled_out: sp.csr_matrix | None, limits: Limits
 ) -> np.ndarray:
     """Which popular products each list can take.
@@ -253,12 +250,12 @@ class Storable:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything needed to answer again, as plain arrays and a line of JSON."""
-        return model_arrays(self)
+        return _model_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Storable:
         """The model that `to_arrays` described."""
-        return model_from_arrays(arrays, cls)
+        return _model_from_arrays(arrays, cls)
 
     def save(self, path: str | Path) -> Path:
         """Write the model to an npz file, without pickle."""
@@ -267,7 +264,7 @@ class Storable:
     @classmethod
     def load(cls, path: str | Path) -> Storable:
         """Read a model that `save` wrote; no code is run."""
-        return cls.from_arrays(load_arrays(path))
+        return cls.from_arrays(_load_arrays(path))
 
 # %% ../../nbs/04c_base.ipynb #e4ce83c9
 class Recommender(Storable):
@@ -294,7 +291,7 @@ class Recommender(Storable):
         """Learn from a log (or `Interactions`), a products table, segments (customer_id, segment)
         and what is sensitive (product column: values).
         """
-        return fit_model(self, transactions, products, segments, sensitive)
+        return _fit_model(self, transactions, products, segments, sensitive)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """What a model prepares once; by default what `_update` does."""
@@ -327,7 +324,7 @@ class Recommender(Storable):
         """Lists for known customers (row numbers), without rules: columns, scores and filled
         places, once for each value of `exclude_purchased`.
         """
-        return rank_rows(self, np.asarray(rows), check_k(k), exclude_purchased)
+        return _rank_rows(self, np.asarray(rows), check_k(k), exclude_purchased)
 
     def recommend(
         self,
@@ -343,7 +340,7 @@ class Recommender(Storable):
         """The `k` best products for each customer (everyone if left out): customer_id, product_id,
         score, rank, method, reason.
         """
-        return recommend_table(
+        return _recommend_table(
             self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress
         )
 
@@ -374,7 +371,7 @@ def inner_models(model: Recommender) -> Iterator[Recommender]:
                 yield from inner_models(part)
 
 
-def twin(model: Recommender, update: bool = False, **attributes: Any) -> Recommender:
+def _twin(model: Recommender, update: bool = False, **attributes: Any) -> Recommender:
     """A copy of a model, and of the models inside it, with other attributes.
 
     Parameters
@@ -394,7 +391,7 @@ def twin(model: Recommender, update: bool = False, **attributes: Any) -> Recomme
     other = copy.copy(model)
 
     def change(v):
-        return twin(v, update, **attributes) if isinstance(v, Recommender) else v
+        return _twin(v, update, **attributes) if isinstance(v, Recommender) else v
 
     for name, value in vars(model).items():
         if isinstance(value, Recommender):
@@ -409,7 +406,7 @@ def twin(model: Recommender, update: bool = False, **attributes: Any) -> Recomme
     return other
 
 # %% ../../nbs/04c_base.ipynb #f0d9db6c
-def fit_model(
+def _fit_model(
     model: Recommender,
     transactions: pd.DataFrame | Interactions,
     products: pd.DataFrame | None,
@@ -439,7 +436,7 @@ def fit_model(
     data = (
         transactions
         if isinstance(transactions, Interactions)
-        else interactions(check_log(transactions), products)
+        else interactions(_check_log(transactions), products)
     )
     model.data_ = model.base_ = data
     model.shelf_ = make_shelf(products, data.product_ids)
@@ -456,7 +453,7 @@ def fit_model(
     return model
 
 
-def check_log(transactions: Any) -> pd.DataFrame:
+def _check_log(transactions: Any) -> pd.DataFrame:
     """Raise `DataError` unless there is a table with lines.
 
     Parameters
@@ -479,7 +476,7 @@ def check_log(transactions: Any) -> pd.DataFrame:
     return transactions
 
 # %% ../../nbs/04c_base.ipynb #0d0e4724
-def rank_rows(
+def _rank_rows(
     model: Recommender,
     rows: np.ndarray,
     k: int,
@@ -520,7 +517,7 @@ def rank_rows(
         shared = None if model.two_tasks else model._scores(block)
         for part, exclude in zip(parts, exclude_purchased):
             scores = model._task_scores(block, exclude) if model.two_tasks else shared
-            ruled_out = either(
+            ruled_out = _either(
                 data.counts[block] if exclude else None,
                 None if blocked is None else blocked[places],
             )
@@ -532,7 +529,7 @@ def rank_rows(
                 (
                     best,
                     values,
-                    fill_rows(model, data.customer_ids[block], best, values, ruled_out, limits),
+                    _fill_rows(model, data.customer_ids[block], best, values, ruled_out, limits),
                 )
             )
         if progress:
@@ -541,7 +538,7 @@ def rank_rows(
     return [tuple(np.concatenate(x) for x in zip(empty, *part)) for part in parts]
 
 # %% ../../nbs/04c_base.ipynb #33b1cf68
-def either(a: sp.csr_matrix | None, b: sp.csr_matrix | None) -> sp.csr_matrix | None:
+def _either(a: sp.csr_matrix | None, b: sp.csr_matrix | None) -> sp.csr_matrix | None:
     """Two sets of cells as one.
 
     Parameters
@@ -561,7 +558,7 @@ def either(a: sp.csr_matrix | None, b: sp.csr_matrix | None) -> sp.csr_matrix | 
     return (abs(a) + abs(b)).tocsr()
 
 
-def fill_rows(
+def _fill_rows(
     model: Recommender,
     customers: pd.Index,
     best: np.ndarray,
@@ -615,7 +612,7 @@ def fill_rows(
     return filled
 
 # %% ../../nbs/04c_base.ipynb #d2b013e3
-def check_customers(
+def _check_customers(
     customers: Sequence[str] | pd.DataFrame | str | None, data: Interactions, baskets: pd.DataFrame
 ) -> tuple[pd.Index, list[str]]:
     """The customers to answer, and what to say about them.
@@ -664,7 +661,7 @@ def check_customers(
     return once, notes
 
 
-def check_baskets(
+def _check_baskets(
     recent: pd.DataFrame | None, data: Interactions, notes: list[str]
 ) -> pd.DataFrame:
     """New purchases in the form that `with_baskets` takes.
@@ -782,7 +779,7 @@ def find_limits(model: Recommender, rules: Rules, notes: list[str]) -> Limits:
     )
 
 
-def find_blocked(
+def _find_blocked(
     model: Recommender, rules: Rules, customers: pd.Index, notes: list[str]
 ) -> sp.csr_matrix | None:
     """The cells that are blocked for single customers.
@@ -836,7 +833,7 @@ class Lists:
     reasons: np.ndarray  # why
 
 # %% ../../nbs/04c_base.ipynb #12df81a5
-def recommend_table(
+def _recommend_table(
     model: Recommender,
     customers: Sequence[str] | str | None,
     k: int,
@@ -874,12 +871,12 @@ def recommend_table(
     data = model.base_
     k = check_k(k)
     odd = []
-    baskets = check_baskets(recent, data, odd)
-    once, notes = check_customers(customers, data, baskets)
+    baskets = _check_baskets(recent, data, odd)
+    once, notes = _check_customers(customers, data, baskets)
     limits = find_limits(model, rules, notes)
-    blocked = find_blocked(model, rules, once, notes)
+    blocked = _find_blocked(model, rules, once, notes)
     if rules.include_sensitive:
-        model = twin(model, sensitive_=None)
+        model = _twin(model, sensitive_=None)
     width = min(k, len(data.product_ids))
     done = 0
     if k > width:
@@ -889,9 +886,9 @@ def recommend_table(
         np.zeros((len(once), width), np.float32),
         *(np.full((len(once), width), "", dtype=object) for _ in "ab"),
     )
-    for answering, places in answerers(model, once, baskets[baskets["customer_id"].isin(once)]):
+    for answering, places in _answerers(model, once, baskets[baskets["customer_id"].isin(once)]):
         tell = None if progress is None else lambda n, done=done: progress(done + n, len(once))
-        answer_part(
+        _answer_part(
             answering,
             once,
             places,
@@ -904,11 +901,11 @@ def recommend_table(
         done += len(places)
     short = (lists.best < 0).any(axis=1)
     if short.any():
-        notes += why_short(once, lists.best, limits, blocked, exclude_purchased)
-    return long_table(data, once, lists, notes + odd)
+        notes += _why_short(once, lists.best, limits, blocked, exclude_purchased)
+    return _long_table(data, once, lists, notes + odd)
 
 
-def answerers(
+def _answerers(
     model: Recommender, customers: pd.Index, baskets: pd.DataFrame
 ) -> Iterator[tuple[Recommender | None, np.ndarray]]:
     """Who answers whom.
@@ -933,14 +930,14 @@ def answerers(
         yield model, np.flatnonzero(known & ~fresh)
     if fresh.any():
         yield (
-            twin(model, update=True, data_=with_baskets(model.base_, baskets)),
+            _twin(model, update=True, data_=with_baskets(model.base_, baskets)),
             np.flatnonzero(fresh),
         )
     if (~known & ~fresh).any():
-        yield twin(model, data_=None), np.flatnonzero(~known & ~fresh)
+        yield _twin(model, data_=None), np.flatnonzero(~known & ~fresh)
 
 # %% ../../nbs/04c_base.ipynb #00a9c253
-def answer_part(
+def _answer_part(
     model: Recommender,
     customers: pd.Index,
     places: np.ndarray,
@@ -976,10 +973,10 @@ def answer_part(
     if model.data_ is None:
         best = np.full((len(ids), width), -1, np.int32)
         values = np.zeros((len(ids), width), np.float32)
-        filled = fill_rows(model, ids, best, values, blocked, limits)
+        filled = _fill_rows(model, ids, best, values, blocked, limits)
     else:
         rows = model.data_.customer_ids.get_indexer(ids)
-        ((best, values, filled),) = rank_rows(
+        ((best, values, filled),) = _rank_rows(
             model, rows, width, (exclude_purchased,), limits, blocked, progress
         )
     lists.best[places], lists.values[places] = best, values
@@ -987,7 +984,7 @@ def answer_part(
     lists.methods[places] = np.where(
         filled, "popular", np.where(unsold, model.new_method or model.method, model.method)
     )
-    lists.reasons[places] = popular_reasons(model, ids, best)
+    lists.reasons[places] = _popular_reasons(model, ids, best)
     own = np.flatnonzero((~filled & (best >= 0)).any(axis=1))
     for part in blocks(own, width):
         words = model._reasons(rows[part], np.where(filled[part], -1, best[part]), values[part])
@@ -996,7 +993,7 @@ def answer_part(
         )
 
 
-def popular_reasons(model: Recommender, customers: pd.Index, best: np.ndarray) -> np.ndarray:
+def _popular_reasons(model: Recommender, customers: pd.Index, best: np.ndarray) -> np.ndarray:
     """Why a popular product is on a list.
 
     Parameters
@@ -1029,7 +1026,7 @@ def popular_reasons(model: Recommender, customers: pd.Index, best: np.ndarray) -
     )
 
 # %% ../../nbs/04c_base.ipynb #31342121
-def why_short(
+def _why_short(
     customers: pd.Index,
     best: np.ndarray,
     limits: Limits,
@@ -1081,7 +1078,7 @@ def why_short(
     return notes
 
 
-def long_table(
+def _long_table(
     data: Interactions, customers: pd.Index, lists: Lists, notes: list[str]
 ) -> pd.DataFrame:
     """Lists as one long table, a row per customer and rank.
@@ -1121,10 +1118,10 @@ def long_table(
     return table
 
 # %% ../../nbs/04c_base.ipynb #e2830a43
-RECORDS = {c.__name__: c for c in (Shelf, Segments)}  # plain records that a model may hold
+_RECORDS = {c.__name__: c for c in (Shelf, Segments)}  # plain records that a model may hold
 
 
-def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """Describe a value; what is large goes into `arrays`.
 
     Parameters
@@ -1148,12 +1145,12 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, (list, tuple)):
         return {
             "kind": "list",
-            "items": [pack(v, f"{name}.{i}", arrays) for i, v in enumerate(value)],
+            "items": [_pack(v, f"{name}.{i}", arrays) for i, v in enumerate(value)],
         }
     if isinstance(value, dict):
         return {
             "kind": "dict",
-            "items": [[k, pack(v, f"{name}.{k}", arrays)] for k, v in value.items()],
+            "items": [[k, _pack(v, f"{name}.{k}", arrays)] for k, v in value.items()],
         }
     if isinstance(value, Recommender):
         settings = {k: v for k, v in vars(value).items() if not k.endswith("_")}
@@ -1161,13 +1158,13 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return {
             "kind": "model",
             "class": type(value).__name__,
-            "parts": pack(settings | parts, name, arrays),
+            "parts": _pack(settings | parts, name, arrays),
         }
-    if type(value).__name__ in RECORDS:
+    if type(value).__name__ in _RECORDS:
         return {
             "kind": "record",
             "class": type(value).__name__,
-            "parts": pack(
+            "parts": _pack(
                 {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, name, arrays
             ),
         }
@@ -1183,7 +1180,7 @@ def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     return {"kind": "index" if isinstance(value, pd.Index) else "array", "name": name}
 
 
-def unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, Any]) -> Any:
+def _unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, Any]) -> Any:
     """The value that `pack` described.
 
     Parameters
@@ -1204,11 +1201,11 @@ def unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, An
         return found
     kind = found["kind"]
     if kind == "list":
-        return [unpack(v, arrays, shared) for v in found["items"]]
+        return [_unpack(v, arrays, shared) for v in found["items"]]
     if kind == "dict":
-        return {k: unpack(v, arrays, shared) for k, v in found["items"]}
+        return {k: _unpack(v, arrays, shared) for k, v in found["items"]}
     if kind == "record":
-        return RECORDS[found["class"]](**unpack(found["parts"], arrays, shared))
+        return _RECORDS[found["class"]](**_unpack(found["parts"], arrays, shared))
     if kind == "array":
         return arrays[found["name"]]
     if kind == "index":
@@ -1218,13 +1215,13 @@ def unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, An
             tuple(arrays[f"{found['name']}.{f}"] for f in ("data", "indices", "indptr")),
             shape=tuple(found["shape"]),
         )
-    model = object.__new__(model_classes()[found["class"]])
-    vars(model).update(unpack(found["parts"], arrays, shared) | dict(shared))
+    model = object.__new__(_model_classes()[found["class"]])
+    vars(model).update(_unpack(found["parts"], arrays, shared) | dict(shared))
     model._restore()
     return model
 
 # %% ../../nbs/04c_base.ipynb #85648a09
-def model_classes(base: type = Recommender) -> dict[str, type]:
+def _model_classes(base: type = Recommender) -> dict[str, type]:
     """The models that have been imported, by name.
 
     Parameters
@@ -1238,11 +1235,11 @@ def model_classes(base: type = Recommender) -> dict[str, type]:
         Name: class.
     """
     return {base.__name__: base} | {
-        name: c for child in base.__subclasses__() for name, c in model_classes(child).items()
+        name: c for child in base.__subclasses__() for name, c in _model_classes(child).items()
     }
 
 
-def model_arrays(model: Recommender) -> dict[str, np.ndarray]:
+def _model_arrays(model: Recommender) -> dict[str, np.ndarray]:
     """A fitted model as plain arrays.
 
     Parameters
@@ -1274,13 +1271,13 @@ def model_arrays(model: Recommender) -> dict[str, np.ndarray]:
     }
     description = {
         "format": 1,
-        "shared": pack(shared, "shared", arrays),
-        "model": pack(model, "model", arrays),
+        "shared": _pack(shared, "shared", arrays),
+        "model": _pack(model, "model", arrays),
     }
     return {"model": np.array(json.dumps(description)), **arrays}
 
 
-def model_from_arrays(
+def _model_from_arrays(
     arrays: Mapping[str, np.ndarray], expected: type = Recommender
 ) -> Recommender:
     """Rebuild a fitted model.
@@ -1309,14 +1306,14 @@ def model_from_arrays(
     try:
         description = json.loads(str(arrays["model"]))
         kind = description["model"]["class"]
-        if kind not in model_classes():
-            raise DataError(unknown("model class", kind, sorted(model_classes()), "the file"))
-        if not issubclass(model_classes()[kind], expected):
+        if kind not in _model_classes():
+            raise DataError(unknown("model class", kind, sorted(_model_classes()), "the file"))
+        if not issubclass(_model_classes()[kind], expected):
             raise DataError(
                 f"The file holds a {kind}, expected a {expected.__name__}; load it with "
                 f"{kind}.load."
             )
-        found = unpack(description["shared"], arrays, {})
+        found = _unpack(description["shared"], arrays, {})
         data = assemble(
             found["customer_ids"],
             found["product_ids"],
@@ -1332,7 +1329,7 @@ def model_from_arrays(
             "segments_": found["segments"],
             "sensitive_": found["sensitive"],
         }
-        return unpack(description["model"], arrays, shared)
+        return _unpack(description["model"], arrays, shared)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as e:
         raise DataError(
             "The saved recommender is damaged or was written by another version "
@@ -1340,7 +1337,7 @@ def model_from_arrays(
         ) from e
 
 
-def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def _load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """Read an npz file.
 
     Parameters

@@ -15,7 +15,7 @@ from .base import Recommender, segment_buyers
 from .interactions import Interactions, cell_history
 
 # %% auto #0
-__all__ = ['PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'repeat_words', 'cells', 'RandomRecommender']
+__all__ = ['PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'cells', 'RandomRecommender']
 
 # %% ../../nbs/04d_baselines.ipynb #8d811418
 class PopularityRecommender(Recommender):
@@ -116,12 +116,12 @@ def repeat_reasons(data: Interactions, rows: np.ndarray, columns: np.ndarray) ->
         axis=-1,
     ).astype(np.int64)
     flat, inverse = np.unique(facts.reshape(-1, 3), axis=0, return_inverse=True)
-    return np.array([repeat_words(*line) for line in flat.tolist()] or [""], dtype=object)[
+    return np.array([_repeat_words(*line) for line in flat.tolist()] or [""], dtype=object)[
         inverse.reshape(columns.shape)
     ]
 
 
-def repeat_words(times: int, gap: int, last: int) -> str:
+def _repeat_words(times: int, gap: int, last: int) -> str:
     """A customer's history with a product in words.
 
     Parameters

@@ -17,11 +17,8 @@ from .interactions import POPULAR_DAYS, Interactions, assemble, blocks, row_max
 from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
 
 # %% auto #0
-__all__ = ['WINDOWS', 'HALF_LIVES', 'FADE', 'CUSTOMER', 'NOMINATED', 'KINDS', 'MANY', 'HABIT', 'before', 'bought_between',
-           'log_of', 'extreme', 'product_facts', 'discontinued', 'buyers_lately', 'customer_facts', 'pick',
-           'habit_facts', 'best_of', 'places_of', 'look_up', 'CandidateModels', 'look_at_products', 'near_scores',
-           'blend', 'unit_max', 'head_scores', 'kind_table', 'shares_of', 'generate_candidates', 'fresh_only',
-           'build_features', 'other_opinions', 'kind_opinions', 'candidate_reasons', 'contribution']
+__all__ = ['WINDOWS', 'MANY', 'before', 'bought_between', 'discontinued', 'buyers_lately', 'look_up', 'CandidateModels',
+           'unit_max', 'head_scores', 'build_features', 'candidate_reasons']
 
 # %% ../../nbs/04i_candidates.ipynb #ba4a22ee
 def before(data: Interactions, days: float) -> Interactions:
@@ -78,10 +75,10 @@ def bought_between(data: Interactions, older: float, newer: float) -> sp.csr_mat
 
 # %% ../../nbs/04i_candidates.ipynb #0ddbbba7
 WINDOWS = (7, 14, 28, 56)  # days over which recent buyers are counted
-HALF_LIVES = (7, 14, 30, 60, 90, 180, 365)  # of decayed counts
+_HALF_LIVES = (7, 14, 30, 60, 90, 180, 365)  # of decayed counts
 
 
-def log_of(values: np.ndarray) -> np.ndarray:
+def _log_of(values: np.ndarray) -> np.ndarray:
     """The logarithm, from a floor of 0.0001 on.
 
     Parameters
@@ -97,7 +94,7 @@ def log_of(values: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(values, 1e-4)).astype(np.float32)
 
 
-def extreme(
+def _extreme(
     values: np.ndarray, places: np.ndarray, size: int, start: float, largest: bool
 ) -> np.ndarray:
     """The largest or smallest value of each group.
@@ -125,7 +122,7 @@ def extreme(
     return out
 
 # %% ../../nbs/04i_candidates.ipynb #8d5d18e8
-def product_facts(data: Interactions, found: Habits) -> np.ndarray:
+def _product_facts(data: Interactions, found: Habits) -> np.ndarray:
     """What the whole shop knows about each product.
 
     Parameters
@@ -149,20 +146,20 @@ def product_facts(data: Interactions, found: Habits) -> np.ndarray:
     }
     known = np.bincount(found.columns, minlength=width)
     again = again_shares(found, width)
-    facts = [log_of((recent[w] + 0.3) / w) for w in WINDOWS] + [log_of(data.buyers + 1.0)]
+    facts = [_log_of((recent[w] + 0.3) / w) for w in WINDOWS] + [_log_of(data.buyers + 1.0)]
     facts += [
-        log_of((a * recent[x] + 1) / (recent[y] + 1)) for a, x, y in ((4, 7, 28), (2, 28, 56))
+        _log_of((a * recent[x] + 1) / (recent[y] + 1)) for a, x, y in ((4, 7, 28), (2, 28, 56))
     ]
-    facts += [log_of((new[w] + 0.3) / w) for w in WINDOWS[1:]] + [
-        log_of((4 * new[14] + 1) / (new[56] + 1))
+    facts += [_log_of((new[w] + 0.3) / w) for w in WINDOWS[1:]] + [
+        _log_of((4 * new[14] + 1) / (new[56] + 1))
     ]
-    facts += [again, log_of(again), log_of(usual_gaps(found, width))]
+    facts += [again, _log_of(again), _log_of(usual_gaps(found, width))]
     facts += [
-        np.log1p(extreme(data.age, data.columns, width, 0, True)),
-        np.log1p(extreme(data.age, data.columns, width, 999, False)),
+        np.log1p(_extreme(data.age, data.columns, width, 0, True)),
+        np.log1p(_extreme(data.age, data.columns, width, 999, False)),
     ]
     return np.column_stack(
-        [*facts, log_of((new[28] + 0.5) / np.maximum(customers - known, 1))]
+        [*facts, _log_of((new[28] + 0.5) / np.maximum(customers - known, 1))]
     ).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #39d07c02
@@ -183,14 +180,14 @@ def discontinued(data: Interactions, silence: float = 9) -> np.ndarray:
     """
     width = len(data.product_ids)
     ages = np.sort(data.age)
-    last = extreme(data.age, data.columns, width, 1e9, False)
+    last = _extreme(data.age, data.columns, width, 1e9, False)
     since = np.searchsorted(ages, last, "left")
     window = np.searchsorted(ages, last + POPULAR_DAYS, "left") - since
     sold = np.bincount(data.columns[data.age < last[data.columns] + POPULAR_DAYS], minlength=width)
     return sold / np.maximum(window, 1) * since > silence
 
 # %% ../../nbs/04i_candidates.ipynb #d3b7730f
-FADE = 14  # days after which a buyer counts half; twice that, a third
+_FADE = 14  # days after which a buyer counts half; twice that, a third
 
 
 def buyers_lately(data: Interactions) -> np.ndarray:
@@ -208,12 +205,12 @@ def buyers_lately(data: Interactions) -> np.ndarray:
     """
     latest = (data.rows < 0) | np.concatenate([[True], data.keys[1:] != data.keys[:-1]])
     weights = np.bincount(
-        data.columns[latest], 1 / (1 + data.age[latest] / FADE), minlength=len(data.product_ids)
+        data.columns[latest], 1 / (1 + data.age[latest] / _FADE), minlength=len(data.product_ids)
     )
     return np.where(discontinued(data), 0, weights)
 
 # %% ../../nbs/04i_candidates.ipynb #0517073c
-def customer_facts(data: Interactions) -> np.ndarray:
+def _customer_facts(data: Interactions) -> np.ndarray:
     """How often each customer comes, and how widely she buys.
 
     Parameters
@@ -234,8 +231,8 @@ def customer_facts(data: Interactions) -> np.ndarray:
     visits.sort()
     rows = visits // 1_000_000
     ages = (visits % 1_000_000).astype(float)
-    trips = [np.bincount(rows, 0.5 ** (ages / h), minlength=n) for h in HALF_LIVES]
-    last = extreme(ages, rows, n, 999, False)
+    trips = [np.bincount(rows, 0.5 ** (ages / h), minlength=n) for h in _HALF_LIVES]
+    last = _extreme(ages, rows, n, 999, False)
     kinds = np.diff(data.counts.indptr)
     bought = np.asarray(data.counts.sum(axis=1), dtype=float).ravel()
     facts = [
@@ -248,10 +245,10 @@ def customer_facts(data: Interactions) -> np.ndarray:
     return np.column_stack(facts + trips).astype(np.float32)
 
 
-CUSTOMER = 5  # how many of the columns are facts; the rest are decayed days
+_CUSTOMER = 5  # how many of the columns are facts; the rest are decayed days
 
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
-def pick(found: Habits, chosen: np.ndarray) -> Habits:
+def _pick(found: Habits, chosen: np.ndarray) -> Habits:
     """Some habits, with their purchases.
 
     Parameters
@@ -281,7 +278,7 @@ def pick(found: Habits, chosen: np.ndarray) -> Habits:
     )
 
 
-def habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray) -> np.ndarray:
+def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray) -> np.ndarray:
     """What a customer's history says about one product.
 
     Parameters
@@ -298,15 +295,15 @@ def habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray)
     np.ndarray
         Habits × facts, float32.
     """
-    decayed = {h: found.decayed(h) for h in HALF_LIVES}
-    trips = dict(zip(HALF_LIVES, customers[found.rows, CUSTOMER:].T))
+    decayed = {h: found.decayed(h) for h in _HALF_LIVES}
+    trips = dict(zip(_HALF_LIVES, customers[found.rows, _CUSTOMER:].T))
     gap = repeat.own_gap(found)
     again = repeat.again_[found.columns]
     times = found.times
     last = found.last
     since = np.expm1(customers[found.rows, 2])
-    facts = [log_of(decayed[h] + 0.001) for h in HALF_LIVES] + [
-        log_of((decayed[h] + 0.02) / (trips[h] + 0.3)) for h in (14, 30, 90, 365)
+    facts = [_log_of(decayed[h] + 0.001) for h in _HALF_LIVES] + [
+        _log_of((decayed[h] + 0.02) / (trips[h] + 0.3)) for h in (14, 30, 90, 365)
     ]
     facts += [
         np.log(times),
@@ -314,32 +311,32 @@ def habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray)
         np.log1p(found.first),
         np.log1p(gap),
         last / (gap + last + 1e-9),
-        log_of((last + 1) / (gap + 1)),
+        _log_of((last + 1) / (gap + 1)),
     ]
     facts += [
-        np.exp(-(log_of((last + 15) / (gap + 1)) ** 2)),
+        np.exp(-(_log_of((last + 15) / (gap + 1)) ** 2)),
         times == 1,
         times == 2,
         times >= 4,
-        log_of((last + 1) / (since + 1)),
+        _log_of((last + 1) / (since + 1)),
         last < since + 1,
     ]
     facts += [
         (times > 1) * again,
-        log_of(30 * times / np.maximum(found.first, 7)),
-        log_of(repeat.chance(found)),
+        _log_of(30 * times / np.maximum(found.first, 7)),
+        _log_of(repeat.chance(found)),
     ]
     return np.column_stack(facts).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #b2be23d1
-NOMINATED = {
+_NOMINATED = {
     False: {"own": 120, "near": 30, "ease": 30, "popular": 40},  # any
     True: {"near": 80, "ease": 40, "popular": 50, "new": 50, "manufacturer": 60, "subcategory": 40},
 }  # discovery
-KINDS = ("manufacturer", "subcategory", "category")  # of the products table, as far as it has them
+_KINDS = ("manufacturer", "subcategory", "category")  # of the products table, as far as it has them
 
 
-def best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The n highest cells of each row, in no order; the lower column where the last place is tied.
 
     Parameters
@@ -374,7 +371,7 @@ def best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
     return rows[keep], scores.indices[keep]
 
 
-def places_of(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _places_of(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Find single cells of a sparse block.
 
     Parameters
@@ -420,7 +417,7 @@ def look_up(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.
     np.ndarray
         Float32; 0 where nothing is stored.
     """
-    place = places_of(matrix, rows, columns)
+    place = _places_of(matrix, rows, columns)
     return np.where(place >= 0, np.append(matrix.data, 0)[place], 0).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #b44888b6
@@ -461,25 +458,25 @@ class CandidateModels(Recommender):
 
     def _restore(self) -> None:
         """What follows from the purchases of everybody."""
-        look_at_products(self)
+        _look_at_products(self)
         self._update()
 
     def _update(self) -> None:
         """What follows from the purchases of these customers."""
         self.own_ = habits(self.data_)
-        self.people_ = customer_facts(self.data_)
+        self.people_ = _customer_facts(self.data_)
         self.personal_ = self.data_.weights(90)
         weights = self.data_.weights(60)
         self.near_top_ = np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
-        self.shares_ = {k: shares_of(weights, table) for k, table in self.kinds_.items()}
+        self.shares_ = {k: _shares_of(weights, table) for k, table in self.kinds_.items()}
 
     def near_scores(self, rows: np.ndarray) -> sp.csr_matrix:
         """What similar customers bought lately; columns in no order."""
-        return near_scores(self, rows)
+        return _near_scores(self, rows)
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         """The untrained blend."""
-        return blend(self, rows, discovery)
+        return _blend(self, rows, discovery)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         """The blend for any purchase."""
@@ -490,7 +487,7 @@ class CandidateModels(Recommender):
         return candidate_reasons(self, rows, columns)
 
 # %% ../../nbs/04i_candidates.ipynb #9a28ff95
-def look_at_products(evidence: CandidateModels) -> None:
+def _look_at_products(evidence: CandidateModels) -> None:
     """What the purchases of everybody say about products.
 
     Parameters
@@ -500,7 +497,7 @@ def look_at_products(evidence: CandidateModels) -> None:
     """
     data = evidence.base_
     found = habits(data)
-    evidence.facts_ = product_facts(data, found)
+    evidence.facts_ = _product_facts(data, found)
     evidence.gone_ = discontinued(data)
     evidence.recent_ = data.recent_buyers(28) + 0.001 * data.recent
     evidence.lately_ = buyers_lately(data)
@@ -509,10 +506,10 @@ def look_at_products(evidence: CandidateModels) -> None:
         + 0.001 * evidence.recent_
     )
     codes = evidence.shelf_.codes if evidence.shelf_ is not None else {}
-    evidence.kinds_ = {k: kind_table(codes[k], evidence.recent_) for k in KINDS if k in codes}
+    evidence.kinds_ = {k: _kind_table(codes[k], evidence.recent_) for k in _KINDS if k in codes}
 
 
-def near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
+def _near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
     """What similar customers bought lately.
 
     Parameters
@@ -534,7 +531,7 @@ def near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
     return scores
 
 
-def blend(evidence: CandidateModels, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
+def _blend(evidence: CandidateModels, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
     """Fixed weights; likeness counts as far as the customer is known.
 
     Parameters
@@ -603,7 +600,7 @@ def head_scores(buyers: np.ndarray, rows: int, n: int = 1000) -> sp.csr_matrix:
     return matrix
 
 
-def kind_table(
+def _kind_table(
     codes: np.ndarray, recent: np.ndarray, depth: int = 40
 ) -> tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]:
     """Which products are of which kind, and which of a kind sell best.
@@ -627,14 +624,14 @@ def kind_table(
         (np.ones(len(known), np.float32), (known, codes[known])),
         shape=(len(codes), int(codes.max(initial=0)) + 1),
     )
-    best = best_of((sp.diags(recent.astype(np.float32)) @ ones).T.tocsr(), depth)
+    best = _best_of((sp.diags(recent.astype(np.float32)) @ ones).T.tocsr(), depth)
     values = recent
     table = sp.csr_matrix((values[best[1]].astype(np.float32), best), shape=ones.T.shape)
     table.eliminate_zeros()
     return codes, ones, table
 
 
-def shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
+def _shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
     """How a customer's purchases divide over the kinds.
 
     Parameters
@@ -656,7 +653,7 @@ def shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
     return shares
 
 # %% ../../nbs/04i_candidates.ipynb #bf5d7e40
-def generate_candidates(
+def _generate_candidates(
     evidence: CandidateModels,
     rows: np.ndarray,
     discovery: bool,
@@ -686,14 +683,14 @@ def generate_candidates(
     n = len(rows)
     width = len(evidence.facts_)
     parts = []
-    wanted = NOMINATED[discovery]
+    wanted = _NOMINATED[discovery]
     counts = evidence.data_.counts
     if discovery:
-        near, ease = fresh_only(near, ease, counts[rows], evidence.ease_.items_)
+        near, ease = _fresh_only(near, ease, counts[rows], evidence.ease_.items_)
     else:
-        parts.append(best_of(evidence.personal_[rows], wanted["own"]))
-    parts.append(best_of(near, wanted["near"]))
-    parts.append(best_of(spread(ease, evidence.ease_.items_, width), wanted["ease"]))
+        parts.append(_best_of(evidence.personal_[rows], wanted["own"]))
+    parts.append(_best_of(near, wanted["near"]))
+    parts.append(_best_of(spread(ease, evidence.ease_.items_, width), wanted["ease"]))
     for name, values in (("popular", evidence.recent_), ("new", evidence.new_)):
         if name in wanted:
             parts.append(
@@ -705,12 +702,12 @@ def generate_candidates(
     for kind in (k for k in evidence.kinds_ if k in wanted):
         scores = (evidence.shares_[kind][rows] @ evidence.kinds_[kind][2]).tocsr()
         scores.sort_indices()
-        parts.append(best_of(scores, wanted[kind]))
+        parts.append(_best_of(scores, wanted[kind]))
     keys = np.unique(np.concatenate([r.astype(np.int64) * width + c for r, c in parts]))
     places = keys // width
     columns = keys % width
     own = counts[rows]
-    place = places_of(own, places, columns)
+    place = _places_of(own, places, columns)
     habit = np.where(
         place < 0, -1, place - own.indptr[places] + counts.indptr[rows[places]]
     ).astype(np.int64)
@@ -718,7 +715,7 @@ def generate_candidates(
     return places[keep], columns[keep], habit[keep]
 
 # %% ../../nbs/04i_candidates.ipynb #1f5833eb
-def fresh_only(
+def _fresh_only(
     near: sp.csr_matrix, ease: np.ndarray, bought: sp.csr_matrix, items: np.ndarray
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Scores of what is new to the customer.
@@ -773,21 +770,21 @@ def build_features(
     """
     near = evidence.near_scores(rows)
     ease = evidence.ease_.liking_[rows] @ evidence.ease_.weights_
-    places, columns, habit = generate_candidates(evidence, rows, discovery, near, ease)
-    others = other_opinions(evidence, places, columns, near, ease)
+    places, columns, habit = _generate_candidates(evidence, rows, discovery, near, ease)
+    others = _other_opinions(evidence, places, columns, near, ease)
     facts = evidence.facts_[columns]
-    people = evidence.people_[rows[places], :CUSTOMER]
+    people = evidence.people_[rows[places], :_CUSTOMER]
     if discovery:
         more = [
-            *kind_opinions(evidence, rows, places, columns),
+            *_kind_opinions(evidence, rows, places, columns),
             people * others[:, :1],
             people * facts[:, 1:2],
         ]
     else:
         known = habit >= 0
-        own = np.zeros((len(places), HABIT), dtype=np.float32)
-        own[known] = habit_facts(
-            pick(evidence.own_, habit[known]), evidence.repeat_, evidence.people_
+        own = np.zeros((len(places), _HABIT), dtype=np.float32)
+        own[known] = _habit_facts(
+            _pick(evidence.own_, habit[known]), evidence.repeat_, evidence.people_
         )
         more = [
             known[:, None],
@@ -798,10 +795,10 @@ def build_features(
     return places, columns, np.concatenate([others, facts, *more], axis=1, dtype=np.float32)
 
 
-HABIT = 26  # facts about a habit
+_HABIT = 26  # facts about a habit
 
 # %% ../../nbs/04i_candidates.ipynb #c6408c5f
-def other_opinions(
+def _other_opinions(
     evidence: CandidateModels,
     places: np.ndarray,
     columns: np.ndarray,
@@ -836,23 +833,23 @@ def other_opinions(
     inside = items[spot] == columns
     goes = np.where(inside, ease[places, spot], 0)
     best = np.maximum(ease.max(axis=1), 1e-6)[places]
-    usual = log_of((evidence.recent_[columns] + 0.3) / max(evidence.recent_.sum(), 1) + 1e-9)
+    usual = _log_of((evidence.recent_[columns] + 0.3) / max(evidence.recent_.sum(), 1) + 1e-9)
     return np.column_stack(
         [
-            log_of(said + 1e-3),
-            log_of(said / most + 1e-3),
+            _log_of(said + 1e-3),
+            _log_of(said / most + 1e-3),
             said > 0,
             said / most,
-            log_of(np.maximum(goes, 0) + 0.003),
+            _log_of(np.maximum(goes, 0) + 0.003),
             np.clip(goes / best, -1, 1),
             goes,
             inside,
-            log_of(said / np.maximum(total, 1e-9)[places] + 1e-5) - usual,
+            _log_of(said / np.maximum(total, 1e-9)[places] + 1e-5) - usual,
         ]
     )
 
 
-def kind_opinions(
+def _kind_opinions(
     evidence: CandidateModels, rows: np.ndarray, places: np.ndarray, columns: np.ndarray
 ) -> list[np.ndarray]:
     """How much the customer buys of the product's maker and shelf.
@@ -877,7 +874,7 @@ def kind_opinions(
     for kind, shares in evidence.shares_.items():
         code = evidence.kinds_[kind][0][columns]
         out.append(
-            log_of(
+            _log_of(
                 np.where(code >= 0, look_up(shares[rows], places, np.maximum(code, 0)), 0) + 1e-3
             )[:, None]
         )
@@ -909,7 +906,7 @@ def candidate_reasons(
     ask = np.flatnonzero(blank.any(axis=1))
     if not len(ask):
         return words
-    alike, goes = contribution(evidence, rows[ask], columns[ask])
+    alike, goes = _contribution(evidence, rows[ask], columns[ask])
     for part, said, other in (
         (evidence.near_, alike > goes, alike),
         (evidence.ease_, goes >= alike, goes),
@@ -925,7 +922,7 @@ def candidate_reasons(
     return np.where(blank & (words == ""), "popular now", words).astype(object)
 
 
-def contribution(
+def _contribution(
     evidence: CandidateModels, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """How loudly similar customers, and her other products, speak for each line.

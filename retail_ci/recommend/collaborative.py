@@ -18,9 +18,7 @@ from .base import Recommender
 from .interactions import Interactions, blocks, top_k
 
 # %% auto #0
-__all__ = ['SPARE', 'BLOCK', 'WEIGHTINGS', 'unit_rows', 'nearest', 'fast_product', 'fast_top', 'neighbours', 'neighbours_among',
-           'neighbours_on_spark', 'rarity', 'recent_root', 'CollaborativeRecommender', 'product_cells',
-           'neighbour_reasons']
+__all__ = ['SPARE', 'BLOCK', 'unit_rows', 'neighbours', 'neighbours_on_spark', 'CollaborativeRecommender', 'product_cells']
 
 # %% ../../nbs/04e_collaborative.ipynb #c478ed88
 def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
@@ -40,7 +38,7 @@ def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
     return (sp.diags(1 / np.where(lengths > 0, lengths, 1)) @ matrix).tocsr().astype(np.float32)
 
 # %% ../../nbs/04e_collaborative.ipynb #78e7b1ce
-def nearest(
+def _nearest(
     some: sp.csr_matrix,
     everyone: sp.csr_matrix,
     itself: np.ndarray,
@@ -67,7 +65,7 @@ def nearest(
     sp.csr_matrix
         Block × customers: the n highest cosines of each row.
     """
-    best, values = fast_top(some, everyone, n + 1, fast) if fast else top_k(some @ everyone, n + 1)
+    best, values = _fast_top(some, everyone, n + 1, fast) if fast else top_k(some @ everyone, n + 1)
     order = np.argsort((best < 0) | (best == itself[:, None]), axis=1, kind="stable")[:, :n]
     best = np.take_along_axis(best, order, 1)
     values = np.take_along_axis(values, order, 1)
@@ -83,7 +81,7 @@ def nearest(
 SPARE = 64  # how many more than needed are asked for, so that ties can be broken by id
 
 
-def fast_product() -> Callable | None:
+def _fast_product() -> Callable | None:
     """The accelerator, if there is one.
 
     Returns
@@ -98,7 +96,7 @@ def fast_product() -> Callable | None:
     return sp_matmul_topn
 
 
-def fast_top(
+def _fast_top(
     some: sp.csr_matrix, everyone: sp.csr_matrix, n: int, product: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
     """The highest values of each row of a product, without the product.
@@ -170,10 +168,10 @@ def neighbours(
         Customers × customers, at most n cosines per row.
     """
     units = unit_rows(counts)
-    return neighbours_among(units, units, np.arange(counts.shape[0]), n, workers, fast, progress)
+    return _neighbours_among(units, units, np.arange(counts.shape[0]), n, workers, fast, progress)
 
 
-def neighbours_among(
+def _neighbours_among(
     some: sp.csr_matrix,
     crowd: sp.csr_matrix,
     itself: np.ndarray,
@@ -212,12 +210,12 @@ def neighbours_among(
     if not size:
         return sp.csr_matrix((0, crowd.shape[0]), dtype=np.float32)
     everyone = crowd.T.tocsr()
-    product = fast_product() if fast else None
+    product = _fast_product() if fast else None
     everyone.sort_indices()
     if workers is None:
         workers = -1 if size > 5_000 else 1
     jobs = (
-        delayed(nearest)(some[rows], everyone, itself[rows], n, product)
+        delayed(_nearest)(some[rows], everyone, itself[rows], n, product)
         for rows in blocks(np.arange(size), crowd.shape[0], BLOCK)
     )
     for part in Parallel(n_jobs=workers, require="sharedmem", return_as="generator")(jobs):
@@ -256,7 +254,7 @@ def neighbours_on_spark(
         """One block of customers after another."""
         for table in tables:
             for rows in blocks(table["id"].to_numpy(), counts.shape[0], BLOCK):
-                found = nearest(shared.value[0][rows], shared.value[1], rows, n).tocoo()
+                found = _nearest(shared.value[0][rows], shared.value[1], rows, n).tocoo()
                 yield pd.DataFrame(
                     {"row": rows[found.row], "neighbour": found.col, "cosine": found.data}
                 )
@@ -274,10 +272,10 @@ def neighbours_on_spark(
     return matrix
 
 # %% ../../nbs/04e_collaborative.ipynb #9f1ce74d
-WEIGHTINGS = ("count", "tfidf")  # how baskets are compared
+_WEIGHTINGS = ("count", "tfidf")  # how baskets are compared
 
 
-def rarity(counts: sp.csr_matrix) -> np.ndarray:
+def _rarity(counts: sp.csr_matrix) -> np.ndarray:
     """Inverse document frequency: high for what few buy.
 
     Parameters
@@ -295,7 +293,7 @@ def rarity(counts: sp.csr_matrix) -> np.ndarray:
     ).astype(np.float32)
 
 
-def recent_root(data: Interactions, half_life: float) -> sp.csr_matrix:
+def _recent_root(data: Interactions, half_life: float) -> sp.csr_matrix:
     """The root of decayed counts.
 
     Parameters
@@ -327,8 +325,8 @@ class CollaborativeRecommender(Recommender):
         """
         if neighbours < 1:
             raise DataError(f"neighbours must be at least 1, got {neighbours}.")
-        if weighting not in WEIGHTINGS:
-            raise DataError(unknown("weighting", weighting, list(WEIGHTINGS)))
+        if weighting not in _WEIGHTINGS:
+            raise DataError(unknown("weighting", weighting, list(_WEIGHTINGS)))
         self.neighbours = neighbours
         self.weighting = weighting
         self.half_life = half_life
@@ -337,7 +335,7 @@ class CollaborativeRecommender(Recommender):
         """The rows whose cosines are taken."""
         if self.weighting == "count":
             return data.counts
-        return (data.counts.log1p() @ sp.diags(rarity(self.base_.counts))).tocsr()
+        return (data.counts.log1p() @ sp.diags(_rarity(self.base_.counts))).tocsr()
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Find everybody's neighbours."""
@@ -347,7 +345,7 @@ class CollaborativeRecommender(Recommender):
     def _update(self) -> None:
         """Find the neighbours of customers with new baskets among those the model was fitted on."""
         some, crowd = (unit_rows(self._compared(data)) for data in (self.data_, self.base_))
-        self.neighbours_ = neighbours_among(
+        self.neighbours_ = _neighbours_among(
             some,
             crowd,
             self.base_.customer_ids.get_indexer(self.data_.customer_ids),
@@ -357,7 +355,9 @@ class CollaborativeRecommender(Recommender):
     def _restore(self) -> None:
         """The neighbours are in the file; what they bought follows from the purchases."""
         self.bought_ = (
-            self.base_.counts if self.half_life is None else recent_root(self.base_, self.half_life)
+            self.base_.counts
+            if self.half_life is None
+            else _recent_root(self.base_, self.half_life)
         )
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
@@ -366,7 +366,7 @@ class CollaborativeRecommender(Recommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """How many of the neighbours bought it."""
-        return neighbour_reasons(self.neighbours_[rows], self.base_.counts, columns)
+        return _neighbour_reasons(self.neighbours_[rows], self.base_.counts, columns)
 
 # %% ../../nbs/04e_collaborative.ipynb #16a27f49
 def product_cells(left: sp.csr_matrix, right: sp.csr_matrix, columns: np.ndarray) -> np.ndarray:
@@ -393,7 +393,7 @@ def product_cells(left: sp.csr_matrix, right: sp.csr_matrix, columns: np.ndarray
     )
 
 # %% ../../nbs/04e_collaborative.ipynb #f9d047b6
-def neighbour_reasons(
+def _neighbour_reasons(
     found: sp.csr_matrix, counts: sp.csr_matrix, columns: np.ndarray
 ) -> np.ndarray:
     """Such as: 7 of your 50 nearest customers bought it.

@@ -18,14 +18,13 @@ from .interactions import check_products, choose
 from .rules import TEXT_COLUMNS, Rules, check_k, make_rules
 
 # %% auto #0
-__all__ = ['PRICE_WEIGHT', 'PAIRS', 'product_codes', 'code_vectors', 'product_vectors', 'log_price', 'ContentRecommender',
-           'cosines', 'most_alike', 'content_reasons', 'similar_table']
+__all__ = ['ContentRecommender', 'cosines']
 
 # %% ../../nbs/04f_content.ipynb #ca21f452
-PRICE_WEIGHT = 0.5  # of the price, against 1 for a shared category
+_PRICE_WEIGHT = 0.5  # of the price, against 1 for a shared category
 
 
-def product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """What describes each product, as numbers.
 
     Parameters
@@ -55,7 +54,7 @@ def product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
             codes.append(
                 np.zeros(len(products), dtype=int)
             )  # with nothing but prices, all products share one shelf
-        price = PRICE_WEIGHT * log_price(products["price"])
+        price = _PRICE_WEIGHT * _log_price(products["price"])
     if not codes:
         raise DataError(
             "The products table describes nothing: it needs price or one of "
@@ -64,7 +63,7 @@ def product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(codes, axis=1).astype(np.int32), price.astype(np.float32)
 
 
-def code_vectors(codes: np.ndarray, price: np.ndarray) -> sp.csr_matrix:
+def _code_vectors(codes: np.ndarray, price: np.ndarray) -> sp.csr_matrix:
     """A column per name, 1 where the product has it, and one for the price.
 
     Parameters
@@ -93,7 +92,7 @@ def code_vectors(codes: np.ndarray, price: np.ndarray) -> sp.csr_matrix:
     return unit_rows(sp.hstack(parts, format="csr"))
 
 
-def product_vectors(products: pd.DataFrame) -> sp.csr_matrix:
+def _product_vectors(products: pd.DataFrame) -> sp.csr_matrix:
     """Describe each product by its categories and its log price.
 
     Parameters
@@ -106,10 +105,10 @@ def product_vectors(products: pd.DataFrame) -> sp.csr_matrix:
     sp.csr_matrix
         Products × features, rows of length 1; an undescribed product has an empty row.
     """
-    return code_vectors(*product_codes(products))
+    return _code_vectors(*_product_codes(products))
 
 
-def log_price(prices: pd.Series) -> np.ndarray:
+def _log_price(prices: pd.Series) -> np.ndarray:
     """Standardised logarithm of the price.
 
     Parameters
@@ -144,14 +143,14 @@ class ContentRecommender(Recommender):
             raise DataError(
                 "A content-based model needs a products table with a category, a brand or a price."
             )
-        self.codes_, self.price_ = product_codes(
+        self.codes_, self.price_ = _product_codes(
             check_products(products).set_index("product_id").reindex(self.data_.product_ids)
         )
         self._restore()
 
     def _restore(self) -> None:
         """Vectors from what is written on the products."""
-        self.vectors_ = code_vectors(self.codes_, self.price_)
+        self.vectors_ = _code_vectors(self.codes_, self.price_)
         self._update()
 
     def _update(self) -> None:
@@ -164,7 +163,7 @@ class ContentRecommender(Recommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The bought product that is most like the recommended one, unless it is sensitive."""
-        return content_reasons(self, rows, columns)
+        return _content_reasons(self, rows, columns)
 
     def similar_products(
         self, product_id: str, k: int = 10, rules: Rules | None = None, **options: Any
@@ -172,7 +171,7 @@ class ContentRecommender(Recommender):
         """The `k` products most like this one: product_id, score (cosine, 0 to 1), rank. Rules as
         for `recommend`.
         """
-        return similar_table(self, product_id, check_k(k), make_rules(rules, options))
+        return _similar_table(self, product_id, check_k(k), make_rules(rules, options))
 
 # %% ../../nbs/04f_content.ipynb #467a34d0
 def cosines(tastes: sp.csr_matrix, vectors: sp.csr_matrix, step: int = 2048) -> np.ndarray:
@@ -199,7 +198,7 @@ def cosines(tastes: sp.csr_matrix, vectors: sp.csr_matrix, step: int = 2048) -> 
     return out
 
 # %% ../../nbs/04f_content.ipynb #5a82ac2e
-def most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The customer's own product nearest to each recommended one; in a tie the more popular one.
 
     Parameters
@@ -228,7 +227,7 @@ def most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray)
     size = np.diff(counts.indptr)[rows[line]]
     found = np.full(len(line), -1)
     full = np.flatnonzero(size)
-    for part in np.array_split(full, max(1, int(size.sum() // PAIRS))):
+    for part in np.array_split(full, max(1, int(size.sum() // _PAIRS))):
         if not len(part):
             continue
         pair = np.repeat(np.arange(len(part)), size[part])
@@ -250,10 +249,12 @@ def most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray)
     return nearest
 
 
-PAIRS = 4_000_000  # pairs of products that are compared at a time
+_PAIRS = 4_000_000  # pairs of products that are compared at a time
 
 # %% ../../nbs/04f_content.ipynb #4fba15f6
-def content_reasons(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _content_reasons(
+    model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
     """Such as: like P0012, which you bought.
 
     Parameters
@@ -270,7 +271,7 @@ def content_reasons(model: ContentRecommender, rows: np.ndarray, columns: np.nda
     np.ndarray
         Rows × k sentences.
     """
-    nearest = most_alike(model, rows, columns)
+    nearest = _most_alike(model, rows, columns)
     words = np.append(
         ("like " + model.base_.product_ids.to_numpy(dtype=object) + ", which you bought"),
         "like what you buy",
@@ -279,7 +280,9 @@ def content_reasons(model: ContentRecommender, rows: np.ndarray, columns: np.nda
     return np.where(new, "new, " + words, words)
 
 
-def similar_table(model: ContentRecommender, product_id: str, k: int, rules: Rules) -> pd.DataFrame:
+def _similar_table(
+    model: ContentRecommender, product_id: str, k: int, rules: Rules
+) -> pd.DataFrame:
     """Products by their cosine with one of them.
 
     Parameters

@@ -16,10 +16,10 @@ from .base import Recommender
 from .interactions import Interactions
 
 # %% auto #0
-__all__ = ['MOST_ITEMS', 'liking', 'top_items', 'ease_weights', 'EaseRecommender', 'spread', 'strongest_item', 'ease_reasons']
+__all__ = ['EaseRecommender', 'spread']
 
 # %% ../../nbs/04g_ease.ipynb #332569bc
-def liking(data: Interactions, half_life: float = 60) -> sp.csr_matrix:
+def _liking(data: Interactions, half_life: float = 60) -> sp.csr_matrix:
     """How much each customer took to each product lately.
 
     Parameters
@@ -39,10 +39,10 @@ def liking(data: Interactions, half_life: float = 60) -> sp.csr_matrix:
     return matrix
 
 # %% ../../nbs/04g_ease.ipynb #013fd498
-MOST_ITEMS = 4000  # 64 MB of weights
+_MOST_ITEMS = 4000  # 64 MB of weights
 
 
-def top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
+def _top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
     """The products with most recent demand; the more popular column in a tie.
 
     Parameters
@@ -61,7 +61,7 @@ def top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
     return np.sort(np.argsort(-demand, kind="stable")[:n])
 
 # %% ../../nbs/04g_ease.ipynb #e035a781
-def ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndarray:
+def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndarray:
     """The closed form of EASE.
 
     Parameters
@@ -100,21 +100,21 @@ class EaseRecommender(Recommender):
         """`items`: products in the table of weights. `half_life`: of a purchase, in days.
         `regularization`: larger trusts only what many confirm.
         """
-        if not 1 <= items <= MOST_ITEMS:
-            raise DataError(f"items must lie between 1 and {MOST_ITEMS}, got {items}.")
+        if not 1 <= items <= _MOST_ITEMS:
+            raise DataError(f"items must lie between 1 and {_MOST_ITEMS}, got {items}.")
         self.items = items
         self.half_life = half_life
         self.regularization = regularization
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Solve for the weights."""
-        self.items_ = top_items(liking(self.data_, self.half_life), self.items)
+        self.items_ = _top_items(_liking(self.data_, self.half_life), self.items)
         self._update()
-        self.weights_ = ease_weights(self.liking_, self.regularization)
+        self.weights_ = _ease_weights(self.liking_, self.regularization)
 
     def _update(self) -> None:
         """What each customer likes now."""
-        self.liking_ = liking(self.data_, self.half_life)[:, self.items_].tocsr()
+        self.liking_ = _liking(self.data_, self.half_life)[:, self.items_].tocsr()
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         """Likings times weights; products outside the table have no score."""
@@ -122,7 +122,7 @@ class EaseRecommender(Recommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The bought product that adds most to the line."""
-        return ease_reasons(self, rows, columns)
+        return _ease_reasons(self, rows, columns)
 
 
 def spread(scores: np.ndarray, items: np.ndarray, width: int) -> sp.csr_matrix:
@@ -149,7 +149,7 @@ def spread(scores: np.ndarray, items: np.ndarray, width: int) -> sp.csr_matrix:
     )
 
 # %% ../../nbs/04g_ease.ipynb #0e583f79
-def strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The customer's own product that adds most to each line's score.
 
     Parameters
@@ -182,7 +182,7 @@ def strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray
     return out
 
 
-def ease_reasons(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _ease_reasons(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Which of the customer's own products speaks for each line.
 
     Parameters
@@ -199,7 +199,7 @@ def ease_reasons(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) 
     np.ndarray
         Rows × k words.
     """
-    best = strongest_item(model, rows, columns)
+    best = _strongest_item(model, rows, columns)
     names = model.data_.product_ids.to_numpy()
     return np.array(
         [

@@ -33,8 +33,7 @@ from .repeat import RepeatRecommender
 from .rules import TEXT_COLUMNS
 
 # %% auto #0
-__all__ = ['MODELS', 'HybridRecommender', 'to_unit', 'mix', 'WeightedHybrid', 'quieter', 'louder_reasons', 'make_model',
-           'with_params', 'configured', 'concentration_curve', 'plot_coverage', 'check_choice']
+__all__ = ['MODELS', 'HybridRecommender', 'WeightedHybrid', 'make_model', 'with_params', 'configured']
 
 # %% ../../nbs/04k_hybrid.ipynb #09867b31
 class HybridRecommender(Ranker):
@@ -48,7 +47,7 @@ class HybridRecommender(Ranker):
         return WeightedHybrid(collaborative, content, neighbours)
 
 # %% ../../nbs/04k_hybrid.ipynb #f031482c
-def to_unit(scores: np.ndarray) -> np.ndarray:
+def _to_unit(scores: np.ndarray) -> np.ndarray:
     """Stretch each row to the range from 0 to 1.
 
     Parameters
@@ -68,7 +67,7 @@ def to_unit(scores: np.ndarray) -> np.ndarray:
     return scores
 
 # %% ../../nbs/04k_hybrid.ipynb #dd097978
-def mix(
+def _mix(
     collaborative: sp.csr_matrix, content: np.ndarray | None, weight: float
 ) -> np.ndarray | sp.csr_matrix:
     """Weighted mean of both parts on the scale from 0 to 1.
@@ -94,7 +93,7 @@ def mix(
         return sp.csr_matrix(
             (unit, collaborative.indices, collaborative.indptr), shape=collaborative.shape
         )
-    content = to_unit(content)
+    content = _to_unit(content)
     content *= 1 - weight
     content[rows, collaborative.indices] += np.float32(weight) * unit
     return content
@@ -141,7 +140,7 @@ class WeightedHybrid(HybridRecommender):
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix | np.ndarray:
         """The mixture."""
         content = None if self.content_ is None else self.content_._scores(rows)
-        return mix(
+        return _mix(
             self.collaborative_._scores(rows),
             content,
             self.collaborative / (self.collaborative + self.content),
@@ -149,10 +148,10 @@ class WeightedHybrid(HybridRecommender):
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
         """The reason of the part that speaks louder."""
-        return louder_reasons(self, rows, columns, values)
+        return _louder_reasons(self, rows, columns, values)
 
 # %% ../../nbs/04k_hybrid.ipynb #f465e89b
-def quieter(
+def _quieter(
     model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
     """Where the collaborative part is not the reason.
@@ -185,7 +184,7 @@ def quieter(
     return np.concatenate(out)
 
 
-def louder_reasons(
+def _louder_reasons(
     model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
     """The collaborative reason, or the content reason where that part gives more.
@@ -209,7 +208,7 @@ def louder_reasons(
     reasons = model.collaborative_._reasons(rows, columns, values)
     if model.content_ is None:
         return reasons
-    quiet = quieter(model, rows, columns, values)
+    quiet = _quieter(model, rows, columns, values)
     ask = np.flatnonzero(quiet.any(axis=1))
     if len(ask):
         reasons[ask] = np.where(
@@ -322,7 +321,7 @@ def configured(settings: RecommenderConfig) -> HybridRecommender:
     return with_params(settings.production, model, settings.parameters.get(settings.production, {}))
 
 # %% ../../nbs/04k_hybrid.ipynb #6dae674f
-def concentration_curve(numbers: np.ndarray) -> np.ndarray:
+def _concentration_curve(numbers: np.ndarray) -> np.ndarray:
     """Cumulative share of the most frequent products.
 
     Parameters
@@ -338,7 +337,7 @@ def concentration_curve(numbers: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.sort(numbers)[::-1]) / max(numbers.sum(), 1)])
 
 # %% ../../nbs/04k_hybrid.ipynb #9ffbdba9
-def plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
+def _plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
     """Concentration of the recommendations, beside that of sales and of one list for everybody.
 
     Parameters
@@ -361,9 +360,9 @@ def plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
     figure, axis = plt.subplots(figsize=(7.5, 4))
     products = np.arange(1, len(recommended) + 1)
     axis.plot(
-        products, concentration_curve(recommended)[1:], color=ACCENT, lw=2, label="recommended"
+        products, _concentration_curve(recommended)[1:], color=ACCENT, lw=2, label="recommended"
     )
-    axis.plot(products, concentration_curve(sold)[1:], color=SECOND, lw=2, label="sold")
+    axis.plot(products, _concentration_curve(sold)[1:], color=SECOND, lw=2, label="sold")
     axis.plot(
         products,
         np.minimum(products / k, 1),
@@ -385,7 +384,7 @@ def plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
     return figure
 
 # %% ../../nbs/04k_hybrid.ipynb #04a703f7
-def check_choice(transactions: pd.DataFrame) -> None:
+def _check_choice(transactions: pd.DataFrame) -> None:
     """Refuse a source that names fewer than two products.
 
     Raises `DataError`.

@@ -16,9 +16,9 @@ import scipy.sparse as sp
 from ..core.errors import DataError, unknown
 
 # %% auto #0
-__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_ids', 'as_dates', 'purchases', 'count_buyers', 'Interactions',
-           'to_csr', 'interactions', 'assemble', 'check_products', 'cell_history', 'with_baskets', 'top_k', 'without',
-           'row_of', 'sort_rows', 'row_max', 'Limits', 'place_in_group', 'choose', 'blocks']
+__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_ids', 'as_dates', 'purchases', 'Interactions', 'to_csr',
+           'interactions', 'assemble', 'check_products', 'cell_history', 'with_baskets', 'top_k', 'without', 'row_max',
+           'Limits', 'place_in_group', 'choose', 'blocks']
 
 # %% ../../nbs/04_interactions.ipynb #f2978df0
 def time_cut(transactions: pd.DataFrame, days: int = 30) -> pd.Timestamp:
@@ -159,7 +159,7 @@ def purchases(transactions: pd.DataFrame) -> pd.DataFrame:
     )
 
 # %% ../../nbs/04_interactions.ipynb #e9d9c301
-def count_buyers(rows: np.ndarray, columns: np.ndarray, products: int) -> np.ndarray:
+def _count_buyers(rows: np.ndarray, columns: np.ndarray, products: int) -> np.ndarray:
     """How many have bought each product.
 
     Parameters
@@ -223,7 +223,7 @@ class Interactions:
         if not days > 0:
             raise DataError(f"days must be a positive number, got {days}.")
         recent = self.age < days
-        return count_buyers(self.rows[recent], self.columns[recent], len(self.product_ids))
+        return _count_buyers(self.rows[recent], self.columns[recent], len(self.product_ids))
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -287,7 +287,7 @@ def interactions(transactions: pd.DataFrame, products: pd.DataFrame | None = Non
     )
     catalogue = catalogue.sort_values()
     columns = catalogue.get_indexer(sold)[codes]
-    order = np.argsort(-count_buyers(rows, columns, len(catalogue)), kind="stable")
+    order = np.argsort(-_count_buyers(rows, columns, len(catalogue)), kind="stable")
     columns = np.argsort(order)[columns]
     end = as_dates(transactions["date"]).max()
     age = ((end - sales["date"]) / pd.Timedelta(days=1)).to_numpy()
@@ -337,8 +337,8 @@ def assemble(
         customer_ids,
         product_ids,
         counts,
-        count_buyers(rows, columns, width),
-        count_buyers(rows[recent], columns[recent], width),
+        _count_buyers(rows, columns, width),
+        _count_buyers(rows[recent], columns[recent], width),
         rows.astype(np.int32),
         columns.astype(np.int32),
         age,
@@ -492,9 +492,9 @@ def top_k(
     values = np.zeros((scores.shape[0], k), dtype=np.float32)
     scores = without(scores, ruled_out, allowed)
     if scores.shape[1] <= SMALL:
-        return sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
+        return _sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
     for i in range(scores.shape[0]):
-        columns, row = row_of(scores, i)
+        columns, row = _row_of(scores, i)
         if len(row) > k:
             near = np.flatnonzero(row >= np.partition(row, len(row) - k)[len(row) - k])
             columns = near if columns is None else columns[near]
@@ -553,7 +553,7 @@ def without(
     return sp.csr_matrix((kept, scores.indices, scores.indptr), shape=scores.shape)
 
 # %% ../../nbs/04_interactions.ipynb #893733af
-def row_of(scores: sp.csr_matrix | np.ndarray, i: int) -> tuple[np.ndarray | None, np.ndarray]:
+def _row_of(scores: sp.csr_matrix | np.ndarray, i: int) -> tuple[np.ndarray | None, np.ndarray]:
     """The stored cells of one row.
 
     Parameters
@@ -577,7 +577,7 @@ def row_of(scores: sp.csr_matrix | np.ndarray, i: int) -> tuple[np.ndarray | Non
 SMALL = 1000  # columns up to which whole rows are sorted
 
 
-def sort_rows(
+def _sort_rows(
     scores: np.ndarray, best: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best of each row by sorting all of it.

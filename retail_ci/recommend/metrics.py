@@ -16,9 +16,8 @@ from threadpoolctl import threadpool_limits
 from ..core.errors import DataError
 
 # %% auto #0
-__all__ = ['METRICS', 'SHOWN', 'find_hits', 'precision', 'recall', 'hit_rate', 'ndcg', 'average_precision', 'per_customer',
-           'coverage', 'list_mean', 'known_share', 'novelty', 'percentiles', 'popularity_bias', 'diversity', 'per_list',
-           'bootstrap_means', 'resampled', 'bootstrap_interval', 'intervals', 'paired_difference']
+__all__ = ['METRICS', 'SHOWN', 'find_hits', 'ndcg', 'per_customer', 'coverage', 'per_list', 'bootstrap_means',
+           'bootstrap_interval', 'intervals', 'paired_difference']
 
 # %% ../../nbs/04a_metrics.ipynb #04382152
 def find_hits(recommended: np.ndarray, relevant: sp.csr_matrix) -> np.ndarray:
@@ -52,7 +51,7 @@ def find_hits(recommended: np.ndarray, relevant: sp.csr_matrix) -> np.ndarray:
     return np.isin(asked, cells)
 
 # %% ../../nbs/04a_metrics.ipynb #5309f0bb
-def precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+def _precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Hits divided by the length of the list, k; an empty place is a miss.
 
     Parameters
@@ -70,7 +69,7 @@ def precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return hits.sum(1) / hits.shape[1]
 
 
-def recall(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+def _recall(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Hits divided by all relevant products.
 
     Parameters
@@ -88,7 +87,7 @@ def recall(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return hits.sum(1) / relevant
 
 
-def hit_rate(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+def _hit_rate(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """1 where at least one product of the list was bought.
 
     Parameters
@@ -127,7 +126,7 @@ def ndcg(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return (hits * discount).sum(1) / best
 
 
-def average_precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+def _average_precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Precision at each hit, summed and divided by min(k, relevant); its mean is MAP at k.
 
     Parameters
@@ -148,11 +147,11 @@ def average_precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/04a_metrics.ipynb #75e4bcf3
 METRICS = {
-    "precision": precision,
-    "recall": recall,
+    "precision": _precision,
+    "recall": _recall,
     "ndcg": ndcg,
-    "hit_rate": hit_rate,
-    "map": average_precision,
+    "hit_rate": _hit_rate,
+    "map": _average_precision,
 }
 
 
@@ -197,7 +196,7 @@ def coverage(recommended: np.ndarray, products: int) -> float:
     return len(np.unique(recommended[recommended >= 0])) / products
 
 # %% ../../nbs/04a_metrics.ipynb #28e2bd15
-def list_mean(recommended: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _list_mean(recommended: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The mean of a product's number over each list.
 
     Parameters
@@ -217,7 +216,7 @@ def list_mean(recommended: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.divide(total, there.sum(1), out=np.full(len(recommended), np.nan), where=there.any(1))
 
 # %% ../../nbs/04a_metrics.ipynb #9ad63e0b
-def known_share(buyers: np.ndarray, customers: int) -> np.ndarray:
+def _known_share(buyers: np.ndarray, customers: int) -> np.ndarray:
     """Share of the customers who have bought a product; at least one customer, at most all.
 
     Parameters
@@ -235,7 +234,7 @@ def known_share(buyers: np.ndarray, customers: int) -> np.ndarray:
     return np.clip(buyers, 1, max(customers, 1)) / max(customers, 1)
 
 
-def novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.ndarray:
+def _novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.ndarray:
     """Mean surprise of each list.
 
     Parameters
@@ -252,10 +251,10 @@ def novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.n
     np.ndarray
         Per customer, in bits; higher means less known products.
     """
-    return list_mean(recommended, -np.log2(known_share(buyers, customers)))
+    return _list_mean(recommended, -np.log2(_known_share(buyers, customers)))
 
 # %% ../../nbs/04a_metrics.ipynb #e61ae75d
-def percentiles(buyers: np.ndarray) -> np.ndarray:
+def _percentiles(buyers: np.ndarray) -> np.ndarray:
     """Where each product stands in the catalogue by buyers.
 
     Parameters
@@ -274,7 +273,7 @@ def percentiles(buyers: np.ndarray) -> np.ndarray:
     return ((np.cumsum(size) - (size + 1) / 2) / (len(buyers) - 1))[group]
 
 
-def popularity_bias(
+def _popularity_bias(
     recommended: np.ndarray, relevant: sp.csr_matrix, buyers: np.ndarray
 ) -> np.ndarray:
     """Mean popularity percentile of a list minus that of what the customer bought.
@@ -294,17 +293,17 @@ def popularity_bias(
     np.ndarray
         Per customer: above zero, the list is more mainstream than the customer.
     """
-    places = np.append(percentiles(buyers), np.zeros(max(0, relevant.shape[1] - len(buyers))))
+    places = np.append(_percentiles(buyers), np.zeros(max(0, relevant.shape[1] - len(buyers))))
     bought = np.add.reduceat(
         np.append(places[relevant.indices], 0), np.minimum(relevant.indptr[:-1], relevant.nnz)
     )
     amount = np.diff(relevant.indptr)
-    return list_mean(recommended, places) - np.where(amount > 0, bought, np.nan) / np.maximum(
+    return _list_mean(recommended, places) - np.where(amount > 0, bought, np.nan) / np.maximum(
         amount, 1
     )
 
 # %% ../../nbs/04a_metrics.ipynb #fb199e33
-def diversity(recommended: np.ndarray, categories: np.ndarray) -> np.ndarray:
+def _diversity(recommended: np.ndarray, categories: np.ndarray) -> np.ndarray:
     """Share of the pairs on each list whose categories differ.
 
     Parameters
@@ -366,11 +365,11 @@ def per_list(
         Metric: one number per customer.
     """
     out = {
-        "novelty": novelty(recommended, buyers, customers),
-        "arp": list_mean(recommended, known_share(buyers, customers)),
-        "popularity_bias": popularity_bias(recommended, relevant, buyers),
+        "novelty": _novelty(recommended, buyers, customers),
+        "arp": _list_mean(recommended, _known_share(buyers, customers)),
+        "popularity_bias": _popularity_bias(recommended, relevant, buyers),
     }
-    return out if categories is None else out | {"diversity": diversity(recommended, categories)}
+    return out if categories is None else out | {"diversity": _diversity(recommended, categories)}
 
 # %% ../../nbs/04a_metrics.ipynb #efb4a236
 def bootstrap_means(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.ndarray:
@@ -407,7 +406,7 @@ def bootstrap_means(values: np.ndarray, resamples: int = 1000, seed: int = 42) -
     return np.concatenate(parts)
 
 # %% ../../nbs/04a_metrics.ipynb #a1d816be
-def resampled(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.ndarray:
+def _resampled(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.ndarray:
     """`bootstrap_means` that leaves missing values out.
 
     Parameters
@@ -485,7 +484,7 @@ def intervals(
     """
     names = list(columns)
     values = np.column_stack([np.asarray(v, dtype=float) for v in columns.values()])
-    draws = resampled(values, resamples, seed)
+    draws = _resampled(values, resamples, seed)
     place = {name: i for i, name in enumerate(names)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value has no mean

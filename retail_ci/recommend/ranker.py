@@ -32,10 +32,7 @@ from .interactions import Interactions, blocks, top_k
 from .metrics import find_hits, ndcg
 
 # %% auto #0
-__all__ = ['MONTH', 'MOST', 'ENOUGH', 'TRIAL', 'FEWEST', 'TASKS', 'BASELINES', 'Net', 'listwise', 'learn_order', 'Month',
-           'months', 'popular_list', 'best_pairs', 'plain_lists', 'popular_buyers', 'filled', 'select_model',
-           'sure_lead', 'fit_curve', 'on_curve', 'log_share', 'Ranker', 'learn_task', 'learn_months', 'check_month',
-           'task_scores', 'chances', 'explain_choice']
+__all__ = ['Net', 'Month', 'months', 'popular_buyers', 'Ranker']
 
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
 class Net:
@@ -72,7 +69,7 @@ class Net:
             return z @ linear + np.tanh(z @ hidden + offsets) @ out
 
 # %% ../../nbs/04j_ranker.ipynb #c1d919a9
-def listwise(
+def _listwise(
     scores: np.ndarray, bought: np.ndarray, starts: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Softmax loss per customer, divided by the root of how many products she bought.
@@ -105,7 +102,7 @@ def listwise(
     ).astype(np.float32)
 
 
-def learn_order(
+def _learn_order(
     pairs: np.ndarray,
     bought: np.ndarray,
     customers: np.ndarray,
@@ -152,7 +149,7 @@ def learn_order(
             np.vstack([np.column_stack([hidden.T, offsets]), np.append(linear, np.float32(0))]) @ x
         )
         units = np.tanh(layers[:h], out=layers[:h])
-        loss, slope = listwise(layers[h] + out @ units, bought, starts)
+        loss, slope = _listwise(layers[h] + out @ units, bought, starts)
         output = units @ slope
         np.subtract(1, np.square(units, out=units), out=units)
         units *= slope
@@ -177,12 +174,12 @@ def learn_order(
     return net
 
 # %% ../../nbs/04j_ranker.ipynb #08303abd
-MONTH = 30  # days of a label window, as in the evaluation
-MOST = 2500  # customers a month that the ranker learns from
-ENOUGH = 1000  # with so many customers one month is enough to learn from
-TRIAL = 1000  # customers of an older month that the trial learns from
-FEWEST = 40  # with fewer customers nothing is learned
-TASKS = {"any": False, "discovery": True}  # task: whether bought products are left out
+_MONTH = 30  # days of a label window, as in the evaluation
+_MOST = 2500  # customers a month that the ranker learns from
+_ENOUGH = 1000  # with so many customers one month is enough to learn from
+_TRIAL = 1000  # customers of an older month that the trial learns from
+_FEWEST = 40  # with fewer customers nothing is learned
+_TASKS = {"any": False, "discovery": True}  # task: whether bought products are left out
 
 
 class Month:
@@ -199,7 +196,7 @@ class Month:
         `Evidence`.
         """
         self.evidence = CandidateModels(**settings).fit(before(data, ago), products)
-        bought = bought_between(data, ago, ago - MONTH)
+        bought = bought_between(data, ago, ago - _MONTH)
         seen = self.evidence.data_.counts
         self.came = np.diff(bought.indptr) > 0
         self.known = np.diff(seen.indptr) > 0
@@ -210,17 +207,17 @@ class Month:
     def customers(self, task: str) -> np.ndarray:
         """Customers with something to find, at most `MOST`, in an order that mixes them."""
         rows = np.flatnonzero((np.diff(self.truth[task].indptr) > 0) & self.known)
-        return np.random.default_rng(0).permutation(rows)[:MOST]
+        return np.random.default_rng(0).permutation(rows)[:_MOST]
 
     def pairs(
-        self, task: str, most: int = MOST
+        self, task: str, most: int = _MOST
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Customers, and for each pair: place among them, column, numbers, bought or not."""
         rows = self.customers(task)[:most]
         out = []
         start = 0
         for block in blocks(rows, len(self.evidence.facts_), height=256):
-            places, columns, numbers = build_features(self.evidence, block, TASKS[task])
+            places, columns, numbers = build_features(self.evidence, block, _TASKS[task])
             truth = self.truth[task][block]
             truth.sort_indices()
             out.append((places + start, columns, numbers, look_up(truth, places, columns) > 0))
@@ -251,20 +248,20 @@ def months(
     span = float(data.age[data.rows >= 0].max(initial=0))
     while (
         len(found) < 3
-        and span >= MONTH * (len(found) + 2)
-        and (len(found) < 2 or sum(len(m.customers("any")) for m in found) < ENOUGH)
+        and span >= _MONTH * (len(found) + 2)
+        and (len(found) < 2 or sum(len(m.customers("any")) for m in found) < _ENOUGH)
     ):
-        found.append(Month(data, products, MONTH * (len(found) + 1), settings))
+        found.append(Month(data, products, _MONTH * (len(found) + 1), settings))
     return found
 
 # %% ../../nbs/04j_ranker.ipynb #a1899bc3
-BASELINES = {
+_BASELINES = {
     "any": ("personal",),
     "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately"),
 }
 
 
-def popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.ndarray:
+def _popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.ndarray:
     """The most popular products that each customer has not bought.
 
     Parameters
@@ -292,7 +289,7 @@ def popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.n
     return best[:, :k]
 
 
-def best_pairs(
+def _best_pairs(
     customers: np.ndarray, columns: np.ndarray, scores: np.ndarray, n: int, k: int = 10
 ) -> np.ndarray:
     """The best pairs of each customer, the more popular product in a tie.
@@ -324,7 +321,7 @@ def best_pairs(
     return best
 
 # %% ../../nbs/04j_ranker.ipynb #b68d6a13
-def plain_lists(month: Month, task: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _plain_lists(month: Month, task: str, rows: np.ndarray) -> dict[str, np.ndarray]:
     """The lists of the blend and of the plain rivals.
 
     Parameters
@@ -343,13 +340,13 @@ def plain_lists(month: Month, task: str, rows: np.ndarray) -> dict[str, np.ndarr
     """
     data = month.evidence.data_
     bought = month.evidence.data_.counts[rows]
-    lists = {"blend": month.evidence.rank(rows, 10, (TASKS[task],))[0][0]}
+    lists = {"blend": month.evidence.rank(rows, 10, (_TASKS[task],))[0][0]}
     if task == "any":
         best, _ = top_k(month.evidence.personal_[rows], 10)
-        return lists | {"personal": filled(best, np.argsort(-data.recent, kind="stable"))}
+        return lists | {"personal": _filled(best, np.argsort(-data.recent, kind="stable"))}
     return lists | {
-        name: popular_list(popular_buyers(month.evidence, name), bought)
-        for name in BASELINES["discovery"]
+        name: _popular_list(popular_buyers(month.evidence, name), bought)
+        for name in _BASELINES["discovery"]
     }
 
 
@@ -372,7 +369,7 @@ def popular_buyers(evidence: CandidateModels, name: str) -> np.ndarray:
     return evidence.lately_ if days == "lately" else evidence.base_.recent_buyers(int(days))
 
 # %% ../../nbs/04j_ranker.ipynb #98e5d9fb
-def filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
+def _filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
     """Lists with popular products in their empty places.
 
     Parameters
@@ -396,7 +393,7 @@ def filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
     return out
 
 
-def select_model(
+def _select_model(
     quality: Mapping[str, np.ndarray], rivals: Sequence[str]
 ) -> tuple[str, str, float]:
     """The surest lead over the plain rival, or else that rival.
@@ -414,18 +411,18 @@ def select_model(
         Who answers, the plain rival to beat, the mean lead over it.
     """
     rival = max(
-        rivals, key=lambda r: (sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r))
+        rivals, key=lambda r: (_sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r))
     )
     best = max(
         (name for name in quality if name not in rivals),
-        key=lambda n: sure_lead(quality[n], quality[rival]),
+        key=lambda n: _sure_lead(quality[n], quality[rival]),
     )
-    if sure_lead(quality[best], quality[rival]) <= 0:
+    if _sure_lead(quality[best], quality[rival]) <= 0:
         return rival, rival, 0.0
     return best, rival, float((quality[best] - quality[rival]).mean())
 
 
-def sure_lead(a: np.ndarray, b: np.ndarray, errors: float = 1.64) -> float:
+def _sure_lead(a: np.ndarray, b: np.ndarray, errors: float = 1.64) -> float:
     """Mean difference minus some standard errors.
 
     Parameters
@@ -445,7 +442,7 @@ def sure_lead(a: np.ndarray, b: np.ndarray, errors: float = 1.64) -> float:
     return float((a - b).mean() - errors * (a - b).std() / np.sqrt(len(a)))
 
 # %% ../../nbs/04j_ranker.ipynb #96b4732c
-def fit_curve(numbers: np.ndarray, happened: np.ndarray) -> np.ndarray:
+def _fit_curve(numbers: np.ndarray, happened: np.ndarray) -> np.ndarray:
     """Logistic regression with a light ridge.
 
     Parameters
@@ -475,7 +472,7 @@ def fit_curve(numbers: np.ndarray, happened: np.ndarray) -> np.ndarray:
         return minimize(cost, begin, jac=True, method="L-BFGS-B").x
 
 
-def on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def _on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The chance of each case.
 
     Parameters
@@ -493,7 +490,7 @@ def on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return expit(curve[0] + numbers @ curve[1:])
 
 
-def log_share(scores: np.ndarray, customers: np.ndarray) -> np.ndarray:
+def _log_share(scores: np.ndarray, customers: np.ndarray) -> np.ndarray:
     """The softmax of each customer's scores, as a logarithm.
 
     Parameters
@@ -542,14 +539,14 @@ class Ranker(Recommender):
         self.choice_ = {}
         self.checks_ = {}
         past = months(self.data_, products, settings)
-        for task in TASKS:
-            learn_task(self, task, past)
+        for task in _TASKS:
+            _learn_task(self, task, past)
         self.evidence_ = CandidateModels(**settings).fit(self.data_, products)
-        self.notes_ += [*self.evidence_.notes_, *(explain_choice(self, task) for task in TASKS)]
+        self.notes_ += [*self.evidence_.notes_, *(_explain_choice(self, task) for task in _TASKS)]
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
         """The chances of the nominated products, or what the simpler model says."""
-        return task_scores(self, rows, "discovery" if discovery else "any")
+        return _task_scores(self, rows, "discovery" if discovery else "any")
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         """The chances for any purchase."""
@@ -579,7 +576,7 @@ class Ranker(Recommender):
         )
 
 # %% ../../nbs/04j_ranker.ipynb #d46feabb
-def learn_task(model: Ranker, task: str, past: list[Month]) -> None:
+def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     """Learn from the older months, check on the last, decide; then learn from the last as well.
 
     Parameters
@@ -592,22 +589,22 @@ def learn_task(model: Ranker, task: str, past: list[Month]) -> None:
         From `months`.
     """
     past = [m for m in past if len(m.customers(task))]
-    few = sum(len(m.customers(task)) for m in past[:1]) < ENOUGH
-    groups = [m.pairs(task, MOST if few or not i else TRIAL) for i, m in enumerate(past)]
-    if not groups or len(groups[0][0]) < FEWEST:
+    few = sum(len(m.customers(task)) for m in past[:1]) < _ENOUGH
+    groups = [m.pairs(task, _MOST if few or not i else _TRIAL) for i, m in enumerate(past)]
+    if not groups or len(groups[0][0]) < _FEWEST:
         model.choice_[task] = "blend"
         return
     rows, places, columns, numbers, bought = groups[0]
-    older = [g for g in groups[1:] if g[4].sum() >= 5 * FEWEST]
-    trial = learn_months(older) if older and bought.sum() >= 5 * FEWEST else None
+    older = [g for g in groups[1:] if g[4].sum() >= 5 * _FEWEST]
+    trial = _learn_months(older) if older and bought.sum() >= 5 * _FEWEST else None
     scores = None if trial is None else trial.scores(numbers)
-    quality = check_month(
+    quality = _check_month(
         past[0],
         task,
         rows,
-        None if trial is None else best_pairs(places, columns, scores, len(rows)),
+        None if trial is None else _best_pairs(places, columns, scores, len(rows)),
     )
-    model.choice_[task], rival, lead = select_model(quality, BASELINES[task])
+    model.choice_[task], rival, lead = _select_model(quality, _BASELINES[task])
     model.checks_[task] = {
         "customers": len(rows),
         "rival": rival,
@@ -616,16 +613,16 @@ def learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     }
     if model.choice_[task] != "ranker":
         return
-    net = learn_months(groups if few else groups[:1])
+    net = _learn_months(groups if few else groups[:1])
     known = past[0].known
     model.nets_[task] = [net.middle, net.scale, net.weights]
     model.curves_[task] = [
-        fit_curve(log_share(scores, places)[:, None], bought),
-        fit_curve(past[0].evidence.people_[known, :3], past[0].came[known]),
+        _fit_curve(_log_share(scores, places)[:, None], bought),
+        _fit_curve(past[0].evidence.people_[known, :3], past[0].came[known]),
     ]
 
 
-def learn_months(groups: Sequence[tuple]) -> Net:
+def _learn_months(groups: Sequence[tuple]) -> Net:
     """Learn from one or more months.
 
     Parameters
@@ -640,12 +637,12 @@ def learn_months(groups: Sequence[tuple]) -> Net:
     """
     offset = np.cumsum([0, *(len(g[0]) for g in groups)])
     who = np.concatenate([g[1] + o for g, o in zip(groups, offset)])
-    return learn_order(
+    return _learn_order(
         np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups]), who
     )
 
 
-def check_month(
+def _check_month(
     month: Month, task: str, rows: np.ndarray, lists: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """How the ranker, the blend and the plain rivals did.
@@ -667,13 +664,13 @@ def check_month(
         Name: NDCG per customer.
     """
     truth = month.truth[task][rows]
-    found = plain_lists(month, task, rows) | ({} if lists is None else {"ranker": lists})
+    found = _plain_lists(month, task, rows) | ({} if lists is None else {"ranker": lists})
     return {
         name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in found.items()
     }
 
 # %% ../../nbs/04j_ranker.ipynb #6f501248
-def task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
+def _task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     """What the chosen model says.
 
     Parameters
@@ -696,14 +693,14 @@ def task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     if choice == "personal":
         return unit_max(evidence.personal_[rows])
     if choice == "blend":
-        return unit_max(evidence._task_scores(rows, TASKS[task]))
+        return unit_max(evidence._task_scores(rows, _TASKS[task]))
     if choice != "ranker":
         return head_scores(popular_buyers(evidence, choice), shape[0])
-    out = [chances(model, block, task) for block in blocks(rows, shape[1], height=256)]
+    out = [_chances(model, block, task) for block in blocks(rows, shape[1], height=256)]
     return sp.vstack(out, format="csr") if out else sp.csr_matrix(shape, dtype=np.float32)
 
 
-def chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
+def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     """Nominate, describe, weigh.
 
     Parameters
@@ -720,13 +717,13 @@ def chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     sp.csr_matrix
         Block × products, the chance of a purchase in the next 30 days.
     """
-    places, columns, numbers = build_features(model.evidence_, rows, TASKS[task])
+    places, columns, numbers = build_features(model.evidence_, rows, _TASKS[task])
     scores = Net(*model.nets_[task]).scores(numbers)
     buys, comes = model.curves_[task]
-    share = np.round(log_share(scores.astype(float), places), 4)[:, None]
+    share = np.round(_log_share(scores.astype(float), places), 4)[:, None]
     chance = (
-        on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share)
-        * on_curve(comes, model.evidence_.people_[rows, :3])[places]
+        _on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share)
+        * _on_curve(comes, model.evidence_.people_[rows, :3])[places]
     )
     return sp.csr_matrix(
         (np.maximum(chance, 1e-9).astype(np.float32), (places, columns)),
@@ -734,7 +731,7 @@ def chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     )
 
 # %% ../../nbs/04j_ranker.ipynb #35955385
-def explain_choice(model: Ranker, task: str) -> str:
+def _explain_choice(model: Ranker, task: str) -> str:
     """Who answers a task, and why.
 
     Parameters

@@ -18,8 +18,7 @@ from .baselines import repeat_reasons
 from .interactions import Interactions, to_csr
 
 # %% auto #0
-__all__ = ['LEAN', 'LONGEST', 'SPREAD', 'Habits', 'habits', 'usual_gaps', 'again_shares', 'habit_shares', 'chance_in_time',
-           'RepeatRecommender']
+__all__ = ['Habits', 'habits', 'usual_gaps', 'again_shares', 'RepeatRecommender']
 
 # %% ../../nbs/04h_repeat.ipynb #6caae764
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def habits(data: Interactions) -> Habits:
     )
 
 # %% ../../nbs/04h_repeat.ipynb #351c3295
-LEAN = 5.0  # customers' worth of the shop's average that each product starts with
+_LEAN = 5.0  # customers' worth of the shop's average that each product starts with
 
 
 def usual_gaps(found: Habits, products: int) -> np.ndarray:
@@ -108,8 +107,8 @@ def usual_gaps(found: Habits, products: int) -> np.ndarray:
     middle = logs.mean() if len(logs) else np.log(30)
     column = found.columns[again]
     return np.exp(
-        (np.bincount(column, logs, products) + LEAN * middle)
-        / (np.bincount(column, minlength=products) + LEAN)
+        (np.bincount(column, logs, products) + _LEAN * middle)
+        / (np.bincount(column, minlength=products) + _LEAN)
     )
 
 
@@ -130,15 +129,15 @@ def again_shares(found: Habits, products: int) -> np.ndarray:
     """
     again = found.times > 1
     overall = again.mean() if len(again) else 0.0
-    return (np.bincount(found.columns[again], minlength=products) + LEAN * overall) / (
-        np.bincount(found.columns, minlength=products) + LEAN
+    return (np.bincount(found.columns[again], minlength=products) + _LEAN * overall) / (
+        np.bincount(found.columns, minlength=products) + _LEAN
     )
 
 # %% ../../nbs/04h_repeat.ipynb #de25f39f
-LONGEST = 10  # habits of more purchases count like this many
+_LONGEST = 10  # habits of more purchases count like this many
 
 
-def habit_shares(found: Habits) -> np.ndarray:
+def _habit_shares(found: Habits) -> np.ndarray:
     """How likely a habit of n purchases goes on.
 
     Parameters
@@ -151,17 +150,17 @@ def habit_shares(found: Habits) -> np.ndarray:
     np.ndarray
         LONGEST + 1 shares; entry n: of those with n purchases of a product, who made one more.
     """
-    reached = np.array([(found.times >= n).sum() for n in range(LONGEST + 2)], dtype=float)
+    reached = np.array([(found.times >= n).sum() for n in range(_LONGEST + 2)], dtype=float)
     overall = reached[2:].sum() / max(reached[1:-1].sum(), 1)
-    shares = (reached[1:] + LEAN * overall) / (reached[:-1] + LEAN)
+    shares = (reached[1:] + _LEAN * overall) / (reached[:-1] + _LEAN)
     shares[0] = 0
     return np.minimum(np.maximum.accumulate(shares), 0.98)
 
 # %% ../../nbs/04h_repeat.ipynb #015f8caa
-SPREAD = 0.9  # standard deviation of the log of a gap within one habit
+_SPREAD = 0.9  # standard deviation of the log of a gap within one habit
 
 
-def chance_in_time(
+def _chance_in_time(
     silence: np.ndarray, gap: np.ndarray, goes_on: np.ndarray, horizon: float = 30
 ) -> np.ndarray:
     """The chance of a purchase within `horizon` days.
@@ -184,7 +183,7 @@ def chance_in_time(
     """
 
     def before(days):
-        return ndtr((np.log(np.maximum(days, 1e-9)) - np.log(gap)) / SPREAD)
+        return ndtr((np.log(np.maximum(days, 1e-9)) - np.log(gap)) / _SPREAD)
 
     reached = before(silence)
     return (
@@ -215,7 +214,7 @@ class RepeatRecommender(Recommender):
         width = len(self.base_.product_ids)
         self.gaps_ = usual_gaps(found, width)
         self.again_ = again_shares(found, width)
-        self.shares_ = habit_shares(found)
+        self.shares_ = _habit_shares(found)
         self._update()
 
     def _update(self) -> None:
@@ -237,10 +236,10 @@ class RepeatRecommender(Recommender):
         """The chance of one more purchase within the horizon, per habit."""
         goes_on = np.where(
             found.times > 1,
-            self.shares_[np.minimum(found.times, LONGEST).astype(int)],
+            self.shares_[np.minimum(found.times, _LONGEST).astype(int)],
             self.again_[found.columns],
         )
-        return chance_in_time(found.last, self.own_gap(found), goes_on, self.horizon)
+        return _chance_in_time(found.last, self.own_gap(found), goes_on, self.horizon)
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
         """The chances of these customers."""

@@ -15,9 +15,7 @@ from ..core.formats import CURRENT_LOCALE, count, day, money, month, share, sql_
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
 
 # %% auto #0
-__all__ = ['SCALE', 'MEASURES', 'CELLS_SQL', 'POINTS_SQL', 'SHELF_SQL', 'PARETO_SQL', 'chart', 'plain', 'colour_of',
-           'trend_chart', 'heat_chart', 'points_chart', 'flow_chart', 'ranking_chart', 'shelf_chart', 'pareto_chart',
-           'backtest_chart', 'table_rows', 'shop_charts', 'charts_of']
+__all__ = ['chart', 'colour_of', 'charts_of']
 
 # %% ../../nbs/10_charts.ipynb #38de6f97
 def chart(traces: Sequence[Mapping], x: str = "", y: str = "", **layout: Any) -> dict:
@@ -57,7 +55,7 @@ def chart(traces: Sequence[Mapping], x: str = "", y: str = "", **layout: Any) ->
     return {"data": [dict(t) for t in traces], "layout": base | layout}
 
 # %% ../../nbs/10_charts.ipynb #8aca0a0b
-def plain(text: Any) -> str:
+def _plain(text: Any) -> str:
     """Write a name so that plotly shows it and reads no HTML in it.
 
     Parameters
@@ -92,7 +90,7 @@ def colour_of(segment: str) -> str:
     )
 
 # %% ../../nbs/10_charts.ipynb #98b95fb9
-def trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
+def _trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
     """Net revenue per month, with the customers who bought.
 
     Parameters
@@ -143,20 +141,20 @@ def trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
         "tickmode": "auto",
     }
     out = chart(
-        [bars, line], "", f"net revenue{', ' + plain(currency) if currency else ''}", yaxis2=second
+        [bars, line], "", f"net revenue{', ' + _plain(currency) if currency else ''}", yaxis2=second
     )
     out["layout"]["xaxis"]["type"] = "category"
     return out
 
 # %% ../../nbs/10_charts.ipynb #8b241445
-SCALE = [
+_SCALE = [
     [0, "#e3eef8"],
     [0.5, "#6baed6"],
     [1, "#08519c"],
 ]  # from little to much on white paper; house.js has its like for dark
 
 
-def heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = "") -> dict:
+def _heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = "") -> dict:
     """Customers by recency and frequency score, coloured by what they spend on average.
 
     Parameters
@@ -198,7 +196,7 @@ def heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = "")
         "xgap": 2,
         "ygap": 2,
     }
-    title = {"text": f"mean spend{', ' + plain(currency) if currency else ''}", "side": "top"}
+    title = {"text": f"mean spend{', ' + _plain(currency) if currency else ''}", "side": "top"}
     heat["colorbar"] = {
         "title": title,
         "orientation": "h",
@@ -210,11 +208,11 @@ def heat_chart(cells: Iterable[tuple[int, int, int, float]], currency: str = "")
         [heat],
         "recency score (highest: bought lately)",
         "frequency score (highest: buys often)",
-        colorscale=dict.fromkeys(("sequential", "sequentialminus", "diverging"), SCALE),
+        colorscale=dict.fromkeys(("sequential", "sequentialminus", "diverging"), _SCALE),
     )
 
 # %% ../../nbs/10_charts.ipynb #2aeab909
-def points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
+def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     """Customers in two dimensions, a trace per segment in the house order.
 
     Parameters
@@ -237,17 +235,17 @@ def points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     )
 
     def words(c, r, f, m):
-        return f"{plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} purchases<br>{money(m, currency)}"
+        return f"{_plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} purchases<br>{money(m, currency)}"
 
     traces = [
         {
             "type": "scatter",
             "mode": "markers",
-            "name": plain(s),
+            "name": _plain(s),
             "x": [round(p[0], 2) for p in groups[s]],
             "y": [round(p[1], 2) for p in groups[s]],
             "text": [words(*p[2:]) for p in groups[s]],
-            "hovertemplate": "%{text}<extra>" + plain(s) + "</extra>",
+            "hovertemplate": "%{text}<extra>" + _plain(s) + "</extra>",
             "marker": {"color": colour_of(s), "size": 6, "opacity": 0.7},
         }
         for s in order
@@ -257,7 +255,7 @@ def points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     )
 
 # %% ../../nbs/10_charts.ipynb #5de1e3cd
-def flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after: str = "") -> dict:
+def _flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after: str = "") -> dict:
     """The movement between segments as bands.
 
     Parameters
@@ -287,7 +285,7 @@ def flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after:
         return "rgba({}, {}, {}, 0.4)".format(*(int(c[i : i + 2], 16) for i in (1, 3, 5)))
 
     nodes = {
-        "label": [plain(s) for s in left + right],
+        "label": [_plain(s) for s in left + right],
         "color": [colour_of(s) for s in left + right],
         "pad": 12,
         "thickness": 14,
@@ -327,7 +325,7 @@ def flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after:
     )  # below: the buttons stand above
 
 # %% ../../nbs/10_charts.ipynb #fc334ec1
-MEASURES: dict[str, str] = {
+_MEASURES: dict[str, str] = {
     "ndcg": "NDCG",
     "precision": "Precision",
     "recall": "Recall",
@@ -335,7 +333,7 @@ MEASURES: dict[str, str] = {
 }  # measure: its name
 
 
-def ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
+def _ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
     """Every model's mean and interval for both questions, by a measure that the reader chooses.
 
     Parameters
@@ -383,7 +381,7 @@ def ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
         return {
             "type": "bar",
             "name": {"any": "Any purchase", "discovery": "New to the customer"}[task],
-            "x": [plain(labels.get(m, m)) for m in order],
+            "x": [_plain(labels.get(m, m)) for m in order],
             "y": v["y"],
             "marker": {"color": colour},
             "error_y": {
@@ -398,7 +396,7 @@ def ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
     def choice(measure: str) -> dict:
         v = [values(t, measure) for t in tasks]
         return {
-            "label": MEASURES[measure],
+            "label": _MEASURES[measure],
             "method": "update",
             "args": [
                 {
@@ -406,12 +404,12 @@ def ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
                     "error_y.array": [x["plus"] for x in v],
                     "error_y.arrayminus": [x["minus"] for x in v],
                 },
-                {"yaxis.title.text": MEASURES[measure]},
+                {"yaxis.title.text": _MEASURES[measure]},
             ],
         }
 
     menu = {
-        "buttons": [choice(m) for m in MEASURES],
+        "buttons": [choice(m) for m in _MEASURES],
         "direction": "right",
         "type": "buttons",
         "x": 0,
@@ -440,7 +438,7 @@ def ranking_chart(ranking: Mapping, labels: Mapping[str, str]) -> dict:
     )
 
 # %% ../../nbs/10_charts.ipynb #f0a56528
-def shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
+def _shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     """Net revenue as areas: categories, and within each its largest products.
 
     Parameters
@@ -465,9 +463,9 @@ def shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
 
     def words(n):
         return (
-            f"{plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue"
+            f"{_plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue"
             + (
-                f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of {plain(names[int(n[2][1:])])}"
+                f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of {_plain(names[int(n[2][1:])])}"
                 if n[2]
                 else ""
             )
@@ -476,7 +474,7 @@ def shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     tree = {
         "type": "treemap",
         "ids": [n[0] for n in nodes],
-        "labels": [plain(n[1]) for n in nodes],
+        "labels": [_plain(n[1]) for n in nodes],
         "parents": [n[2] for n in nodes],
         "values": [round(n[3], 2) for n in nodes],
         "branchvalues": "total",
@@ -502,7 +500,7 @@ def shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     )
 
 # %% ../../nbs/10_charts.ipynb #081ce7de
-def pareto_chart(curves: Mapping[str, Sequence[tuple[int, int, float]]]) -> dict:
+def _pareto_chart(curves: Mapping[str, Sequence[tuple[int, int, float]]]) -> dict:
     """Share of net revenue against share of customers or products, largest first.
 
     Parameters
@@ -552,7 +550,7 @@ def pareto_chart(curves: Mapping[str, Sequence[tuple[int, int, float]]]) -> dict
     )
 
 # %% ../../nbs/10_charts.ipynb #eab4e90e
-def backtest_chart(backtest: Mapping, labels: Mapping[str, str]) -> dict:
+def _backtest_chart(backtest: Mapping, labels: Mapping[str, str]) -> dict:
     """NDCG of each model at each cut, with 95% intervals, a question at a time.
 
     Parameters
@@ -590,7 +588,7 @@ def backtest_chart(backtest: Mapping, labels: Mapping[str, str]) -> dict:
         return {
             "type": "scatter",
             "mode": "lines+markers",
-            "name": plain(labels.get(model, model)),
+            "name": _plain(labels.get(model, model)),
             "x": [day(c) for c, _ in cuts],
             "y": [None if v["value"] is None else round(v["value"], 4) for _, v in cuts],
             "visible": shown,
@@ -643,7 +641,7 @@ def backtest_chart(backtest: Mapping, labels: Mapping[str, str]) -> dict:
     return out
 
 # %% ../../nbs/10_charts.ipynb #ae46f504
-def table_rows(file: Path, query: str) -> list[tuple]:
+def _table_rows(file: Path, query: str) -> list[tuple]:
     """Ask a parquet file a small question.
 
     Parameters
@@ -666,20 +664,20 @@ def table_rows(file: Path, query: str) -> list[tuple]:
         return con.execute(query.replace("{t}", f"read_parquet({sql_text(file)})")).fetchall()
 
 # %% ../../nbs/10_charts.ipynb #5ca2a30d
-CELLS_SQL = "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP BY ALL ORDER BY ALL"
-POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
+_CELLS_SQL = "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP BY ALL ORDER BY ALL"
+_POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
                 WHERE s.pc1 IS NOT NULL ORDER BY md5(s.customer_id), s.customer_id LIMIT 1200"""
 
-SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t} WHERE product_id IS NOT NULL GROUP BY 1),
+_SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t} WHERE product_id IS NOT NULL GROUP BY 1),
                named AS (SELECT coalesce(p.category, 'Uncategorised') AS part, coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold LEFT JOIN read_parquet(PRODUCTS) p USING (product_id)),
                placed AS (SELECT part, name, revenue, row_number() OVER (PARTITION BY part ORDER BY revenue DESC, product_id) AS n, sum(greatest(revenue, 0)) OVER (PARTITION BY part) AS whole FROM named)
                SELECT part, CASE WHEN n <= 8 THEN name END AS shown, sum(revenue) AS revenue FROM placed GROUP BY part, shown, whole ORDER BY whole DESC, part, shown IS NULL, revenue DESC, shown LIMIT 400"""
-PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t} WHERE WHOM IS NOT NULL GROUP BY 1),
+_PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t} WHERE WHOM IS NOT NULL GROUP BY 1),
                 placed AS (SELECT row_number() OVER o AS n, count(*) OVER () AS total, sum(revenue) OVER o AS upto, sum(revenue) OVER () AS whole FROM sums WINDOW o AS (ORDER BY revenue DESC, whom ROWS UNBOUNDED PRECEDING))
                 SELECT n, total, upto / whole FROM placed WHERE whole > 0 AND (n = total OR n * 100 // total > (n - 1) * 100 // total) ORDER BY n"""
 
 
-def shop_charts(run_dir: Path, currency: str) -> dict[str, dict]:
+def _shop_charts(run_dir: Path, currency: str) -> dict[str, dict]:
     """The charts that look at the sales themselves; without products there is no shelf.
 
     Parameters
@@ -698,20 +696,22 @@ def shop_charts(run_dir: Path, currency: str) -> dict[str, dict]:
     shelf = run_dir / "data/products.parquet"
 
     def ask(whom):
-        return table_rows(sales, PARETO_SQL.replace("WHOM", whom))
+        return _table_rows(sales, _PARETO_SQL.replace("WHOM", whom))
 
     curves = {"customers": ask("customer_id")} | (
         {"products": ask("product_id")} if shelf.exists() else {}
     )
     made = (
-        {"01_pareto": pareto_chart({k: c for k, c in curves.items() if c})}
+        {"01_pareto": _pareto_chart({k: c for k, c in curves.items() if c})}
         if curves["customers"]
         else {}
     )
     areas = (
-        table_rows(sales, SHELF_SQL.replace("PRODUCTS", sql_text(shelf))) if shelf.exists() else []
+        _table_rows(sales, _SHELF_SQL.replace("PRODUCTS", sql_text(shelf)))
+        if shelf.exists()
+        else []
     )
-    return made | ({"01_category_analysis": shelf_chart(areas, currency)} if areas else {})
+    return made | ({"01_category_analysis": _shelf_chart(areas, currency)} if areas else {})
 
 
 def charts_of(run_dir: Path) -> dict[str, dict]:
@@ -738,21 +738,21 @@ def charts_of(run_dir: Path) -> dict[str, dict]:
     currency = insights.get("currency", "")
     made = {}
     if insights.get("months"):
-        made["01_revenue_trend"] = trend_chart(insights["months"], currency)
-    if cells := table_rows(run_dir / "data/features.parquet", CELLS_SQL):
-        made["02_rfm_heatmap"] = heat_chart(cells, currency)
+        made["01_revenue_trend"] = _trend_chart(insights["months"], currency)
+    if cells := _table_rows(run_dir / "data/features.parquet", _CELLS_SQL):
+        made["02_rfm_heatmap"] = _heat_chart(cells, currency)
     features = sql_text(run_dir / "data/features.parquet")
-    if points := table_rows(
-        run_dir / "data/segments.parquet", POINTS_SQL.replace("FEATURES", features)
+    if points := _table_rows(
+        run_dir / "data/segments.parquet", _POINTS_SQL.replace("FEATURES", features)
     ):
-        made["03_pca_clusters"] = points_chart(points, currency)
+        made["03_pca_clusters"] = _points_chart(points, currency)
     if movement.get("matrix"):
-        made["03_migration"] = flow_chart(
+        made["03_migration"] = _flow_chart(
             movement["matrix"], day(movement["before"]), day(movement["month_end"])
         )
-    bars = ranking_chart(facts["ranking"], insights.get("labels", {}))
-    past = backtest_chart(facts["backtest"], insights.get("labels", {}))
-    made |= shop_charts(run_dir, currency) | (
+    bars = _ranking_chart(facts["ranking"], insights.get("labels", {}))
+    past = _backtest_chart(facts["backtest"], insights.get("labels", {}))
+    made |= _shop_charts(run_dir, currency) | (
         {"05_recommender_metrics": bars} if bars["data"] else {}
     )
     return made | ({"05_backtest": past} if past["data"] else {})

@@ -18,11 +18,10 @@ from ..data.cleaning import by_month
 from ..evaluate.offline import label
 
 # %% auto #0
-__all__ = ['bar_panel', 'scatter_panel', 'movement_panel', 'worth_panel', 'say', 'month_panel', 'ranking_panel', 'plot_dashboard',
-           'monthly', 'key_figures', 'movement_facts', 'worth_facts', 'recommendation_facts']
+__all__ = ['say', 'monthly']
 
 # %% ../../nbs/05a_dashboard.ipynb #331bdae5
-def bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text: Any) -> None:
+def _bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text: Any) -> None:
     """Horizontal bars, one per segment, in the segments' colours.
 
     Parameters
@@ -57,7 +56,7 @@ def bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text: 
     axis.grid(visible=False)
 
 
-def scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
+def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
     """Median recency against median frequency, a bubble per segment, its area the customers.
 
     Parameters
@@ -117,7 +116,7 @@ def scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
     )
 
 # %% ../../nbs/05a_dashboard.ipynb #1021240c
-def movement_panel(axis: Any, movement: Mapping) -> None:
+def _movement_panel(axis: Any, movement: Mapping) -> None:
     """Who came to a segment and who left it in the last month; in words where there is no movement
     to show.
 
@@ -170,7 +169,7 @@ def movement_panel(axis: Any, movement: Mapping) -> None:
     )
 
 
-def worth_panel(axis: Any, worth: Mapping, currency: str) -> None:
+def _worth_panel(axis: Any, worth: Mapping, currency: str) -> None:
     """What the segments are expected to bring in the next 90 days, with 95% intervals; in words
     where nothing can be said.
 
@@ -225,7 +224,7 @@ def say(axis: Any, words: str) -> None:
     axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes)
 
 # %% ../../nbs/05a_dashboard.ipynb #6881465e
-def month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
+def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
     """Revenue per month; a month that is not complete is an open dot off the line.
 
     Parameters
@@ -263,7 +262,7 @@ def month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
     )
 
 
-def ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> None:
+def _ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> None:
     """The customers who bought from their list, of the published model and two rivals, for both
     tasks; a repeater has no bar under discovery.
 
@@ -316,7 +315,7 @@ def ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> No
     axis.legend(fontsize=8, loc="upper right")
 
 # %% ../../nbs/05a_dashboard.ipynb #67e4548d
-def plot_dashboard(
+def _plot_dashboard(
     profiles: pd.DataFrame,
     months: pd.DataFrame,
     ranking: Mapping,
@@ -353,20 +352,20 @@ def plot_dashboard(
     figure = plt.figure(figsize=(12, 9.6))
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
     grid = figure.add_gridspec(3, 3)
-    bar_panel(figure.add_subplot(grid[0, 0]), profiles, "customers", "Customers", count)
-    bar_panel(figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of revenue", share)
-    bar_panel(
+    _bar_panel(figure.add_subplot(grid[0, 0]), profiles, "customers", "Customers", count)
+    _bar_panel(figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of revenue", share)
+    _bar_panel(
         figure.add_subplot(grid[0, 2]),
         profiles.assign(average=profiles["revenue"] / profiles["customers"]),
         "average",
         "Average value",
         lambda v: money(v, currency),
     )
-    scatter_panel(figure.add_subplot(grid[1, 0]), profiles)
-    movement_panel(figure.add_subplot(grid[1, 1]), movement)
-    worth_panel(figure.add_subplot(grid[1, 2]), worth, currency)
-    month_panel(figure.add_subplot(grid[2, :2]), months, currency)
-    ranking_panel(figure.add_subplot(grid[2, 2]), ranking)
+    _scatter_panel(figure.add_subplot(grid[1, 0]), profiles)
+    _movement_panel(figure.add_subplot(grid[1, 1]), movement)
+    _worth_panel(figure.add_subplot(grid[1, 2]), worth, currency)
+    _month_panel(figure.add_subplot(grid[2, :2]), months, currency)
+    _ranking_panel(figure.add_subplot(grid[2, 2]), ranking)
     return figure
 
 # %% ../../nbs/05a_dashboard.ipynb #19eafcee
@@ -392,7 +391,7 @@ def monthly(transactions: ibis.Table) -> pd.DataFrame:
     ]
 
 # %% ../../nbs/05a_dashboard.ipynb #67269b10
-def key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
+def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     """Revenue, customers, baskets and basket value: in all, in the last complete month, and its
     change.
 
@@ -439,7 +438,7 @@ def key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     ]
 
 # %% ../../nbs/05a_dashboard.ipynb #e0009202
-def movement_facts(movement: Mapping, alerts: pd.DataFrame, worth: pd.DataFrame) -> dict:
+def _movement_facts(movement: Mapping, alerts: pd.DataFrame, worth: pd.DataFrame) -> dict:
     """Who moved, for the home page.
 
     Parameters
@@ -474,7 +473,7 @@ def movement_facts(movement: Mapping, alerts: pd.DataFrame, worth: pd.DataFrame)
     }
 
 
-def worth_facts(worth: Mapping) -> dict:
+def _worth_facts(worth: Mapping) -> dict:
     """What to expect, for the home page.
 
     Parameters
@@ -508,7 +507,7 @@ def worth_facts(worth: Mapping) -> dict:
     }
 
 # %% ../../nbs/05a_dashboard.ipynb #4529a2a1
-def recommendation_facts(
+def _recommendation_facts(
     recommendations: pd.DataFrame, ranking: Mapping, products: pd.DataFrame | None = None
 ) -> dict:
     """The facts about recommendations for the home page.

@@ -27,10 +27,7 @@ from .charts import charts_of
 from .pages import facts_of, search_entries
 
 # %% auto #0
-__all__ = ['COST', 'WIDGET_SCRIPT', 'SEARCH_SCRIPTS', 'SEARCH_BOX', 'MARKS', 'ENDS', 'ANSWER', 'LANDMARKS', 'FETCHED', 'OUTSIDE',
-           'png_size', 'shown_size', 'write_costs', 'read_facts', 'letters', 'pack', 'pack_all', 'lighten_figures',
-           'css_blocks', 'used_css', 'lighten_styles', 'lighten_icons', 'tidy_quarto', 'describe_page', 'plain_code',
-           'finish_page', 'finish', 'outside_in', 'loaded_by', 'PageReader', 'place_of', 'faults_of', 'check_site']
+__all__ = ['png_size', 'shown_size', 'write_costs', 'read_facts', 'finish', 'PageReader', 'check_site']
 
 # %% ../../nbs/10c_finishing.ipynb #37b92c5e
 def png_size(data: bytes) -> tuple[int, int]:
@@ -83,7 +80,7 @@ def _cost_place(notebook: str, what: str) -> str:
     return f'<span data-cost="{html.escape(notebook)} {what}">–</span>'
 
 # %% ../../nbs/10c_finishing.ipynb #b3d0c9a1
-COST = re.compile(r'<span data-cost="([^"]+) (\w+)">[^<]*</span>')  # a place for a cost
+_COST = re.compile(r'<span data-cost="([^"]+) (\w+)">[^<]*</span>')  # a place for a cost
 
 
 def write_costs(text: str, manifest: Mapping) -> str:
@@ -111,7 +108,7 @@ def write_costs(text: str, manifest: Mapping) -> str:
         tenths = place[2] == "seconds" and place[1] != "chain"
         return decimal(value, 1 if tenths else 0)
 
-    return COST.sub(cost, text)
+    return _COST.sub(cost, text)
 
 # %% ../../nbs/10c_finishing.ipynb #bf60cedb
 def read_facts(path: Path) -> dict:
@@ -130,7 +127,7 @@ def read_facts(path: Path) -> dict:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 # %% ../../nbs/10c_finishing.ipynb #31cefa8a
-def letters(data: bytes) -> str:
+def _letters(data: bytes) -> str:
     """Bytes as text.
 
     Parameters
@@ -150,7 +147,7 @@ def letters(data: bytes) -> str:
     )
 
 # %% ../../nbs/10c_finishing.ipynb #24c7caa3
-def pack(text: str, name: str, site: Path) -> Path:
+def _pack(text: str, name: str, site: Path) -> Path:
     """Pack a text into a script of the site.
 
     Parameters
@@ -170,11 +167,11 @@ def pack(text: str, name: str, site: Path) -> Path:
     file = site / "packed" / f"{name}.js"
     file.parent.mkdir(exist_ok=True)
     data = gzip.compress(text.encode("utf-8"), 9, mtime=0)
-    file.write_text(f'housePacked("{name}", "{letters(data)}", {len(data)});\n', encoding="utf-16")
+    file.write_text(f'housePacked("{name}", "{_letters(data)}", {len(data)});\n', encoding="utf-16")
     return file
 
 
-def pack_all(site: Path, run_dir: Path) -> list[str]:
+def _pack_all(site: Path, run_dir: Path) -> list[str]:
     """Write the charts of the run, plotly's script, the script of the tables, and the search index.
 
     Parameters
@@ -193,13 +190,13 @@ def pack_all(site: Path, run_dir: Path) -> list[str]:
     tables = importlib.util.find_spec("itables")
     index = site / "search.json"
     for name, made in charts.items():
-        pack(json.dumps(made, ensure_ascii=False, separators=(",", ":")), name, site)
+        _pack(json.dumps(made, ensure_ascii=False, separators=(",", ":")), name, site)
     if charts:
         from plotly.offline import get_plotlyjs
 
-        pack(get_plotlyjs(), "plotly", site)
+        _pack(get_plotlyjs(), "plotly", site)
     if tables:
-        pack(
+        _pack(
             (Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"),
             "tables",
             site,
@@ -210,12 +207,12 @@ def pack_all(site: Path, run_dir: Path) -> list[str]:
             for entry in json.loads(index.read_text(encoding="utf-8"))
         ]
         found = search_entries(facts_of(run_dir)) + found
-        pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
+        _pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
         index.unlink()
     return list(charts)
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
-def lighten_figures(site: Path) -> None:
+def _lighten_figures(site: Path) -> None:
     """Write the pictures of the site with a palette of at most 256 colours, where that is smaller.
 
     The pictures in figures/ are changed.
@@ -240,7 +237,7 @@ def lighten_figures(site: Path) -> None:
             file.write_bytes(kept.getvalue())
 
 # %% ../../nbs/10c_finishing.ipynb #c5744d3f
-def css_blocks(text: str) -> Iterator[tuple[str, str]]:
+def _css_blocks(text: str) -> Iterator[tuple[str, str]]:
     """The parts of a stylesheet on its outermost level.
 
     Parameters
@@ -274,7 +271,7 @@ def css_blocks(text: str) -> Iterator[tuple[str, str]]:
                 start = m.end()
 
 
-def used_css(text: str, used: set[str]) -> str:
+def _used_css(text: str, used: set[str]) -> str:
     """Leave out the rules for classes that nobody mentions.
 
     Parameters
@@ -290,11 +287,11 @@ def used_css(text: str, used: set[str]) -> str:
         The same without rules that no page can use.
     """
     kept = []
-    for head, body in css_blocks(text):
+    for head, body in _css_blocks(text):
         if not body:
             kept += [head] if not re.match(r"@import.*//", head) else []
         elif head.startswith(("@media", "@supports", "@layer")):
-            kept += [f"{head}{{{inner}}}"] if (inner := used_css(body, used)) else []
+            kept += [f"{head}{{{inner}}}"] if (inner := _used_css(body, used)) else []
         elif head.startswith("@"):
             kept.append(f"{head}{{{body}}}")
         else:
@@ -308,7 +305,7 @@ def used_css(text: str, used: set[str]) -> str:
     return "".join(kept)
 
 # %% ../../nbs/10c_finishing.ipynb #7dc4cc96
-def lighten_styles(site: Path) -> None:
+def _lighten_styles(site: Path) -> None:
     """Leave out of the stylesheets what the site does not use.
 
     Stylesheets and icons are changed.
@@ -332,12 +329,12 @@ def lighten_styles(site: Path) -> None:
     for file in sorted(site.glob("site_libs/**/*.css")):
         text = file.read_text(encoding="utf-8")
         if "icons" in file.name:
-            text = used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
-        file.write_text(used_css(text, used), encoding="utf-8")
-    lighten_icons(site)
+            text = _used_css(text, {c for c in used if not c.startswith("bi-") or c in named})
+        file.write_text(_used_css(text, used), encoding="utf-8")
+    _lighten_icons(site)
 
 
-def lighten_icons(site: Path) -> None:
+def _lighten_icons(site: Path) -> None:
     """Keep of the icons' font what the stylesheet still names.
 
     The icons' font is changed.
@@ -375,11 +372,11 @@ def lighten_icons(site: Path) -> None:
     )
 
 # %% ../../nbs/10c_finishing.ipynb #37dca603
-WIDGET_SCRIPT = re.compile(  # see Quarto's src/core/jupyter/widgets.ts
+_WIDGET_SCRIPT = re.compile(  # see Quarto's src/core/jupyter/widgets.ts
     r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@"
 )
-SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js")  # of Quarto's own search
-SEARCH_BOX = (
+_SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js")  # of Quarto's own search
+_SEARCH_BOX = (
     '<i class="bi bi-search" aria-hidden="true"></i>'
     '<input type="search" class="form-control form-control-sm" placeholder="Search" '
     'aria-label="Search" autocomplete="off">'
@@ -404,10 +401,10 @@ def _edit_part(text: str, start: str, end: str, edit: Callable) -> str:
 def _is_unused(script: Any) -> bool:
     """Whether a script of Quarto's serves widgets, or its own search."""
     address = script.get("src", "")
-    if WIDGET_SCRIPT.match(address) or script.get("id") == "quarto-search-options":
+    if _WIDGET_SCRIPT.match(address) or script.get("id") == "quarto-search-options":
         return True
     defines_jquery = script.get_text().lstrip().startswith("define('jquery'")
-    return defines_jquery or Path(address).name in SEARCH_SCRIPTS
+    return defines_jquery or Path(address).name in _SEARCH_SCRIPTS
 
 
 def _edit_head(head: Any) -> None:
@@ -424,7 +421,7 @@ def _edit_header(header: Any) -> None:
     for box in header.select("#quarto-search"):
         box.clear()
         box.attrs = {"id": "quarto-search", "class": "house-search smalldocs-search"}
-        box.append(BeautifulSoup(SEARCH_BOX, "html.parser"))
+        box.append(BeautifulSoup(_SEARCH_BOX, "html.parser"))
     for toggle in header.select("a.quarto-color-scheme-toggle"):
         toggle["role"] = "button"
         toggle["aria-label"] = toggle.get("title") or "Toggle dark mode"
@@ -435,7 +432,7 @@ def _edit_header(header: Any) -> None:
         link["tabindex"] = "0"
 
 # %% ../../nbs/10c_finishing.ipynb #86e6b268
-def tidy_quarto(text: str) -> str:
+def _tidy_quarto(text: str) -> str:
     """Take out of a page of Quarto's what it would fetch from another host, and give it the site's
     search box.
 
@@ -456,7 +453,7 @@ def tidy_quarto(text: str) -> str:
     return _edit_part(text, '<header id="quarto-header"', "</header>", _edit_header)
 
 # %% ../../nbs/10c_finishing.ipynb #2cd95843
-def describe_page(text: str) -> str:
+def _describe_page(text: str) -> str:
     """Write the subtitle of a page as its description, where the renderer has written none.
 
     Parameters
@@ -479,7 +476,7 @@ def describe_page(text: str) -> str:
     return text.replace("</head>", f"{meta}</head>", 1)
 
 # %% ../../nbs/10c_finishing.ipynb #0b6c3d54
-def plain_code(match: re.Match) -> str:
+def _plain_code(match: re.Match) -> str:
     """Code without the marks of colouring; what is quoted needs no escape.
 
     Parameters
@@ -499,20 +496,20 @@ def plain_code(match: re.Match) -> str:
     )
 
 
-MARKS = re.compile(
+_MARKS = re.compile(
     r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")'
 )  # what renderers note for themselves
 
-ENDS = re.compile(
+_ENDS = re.compile(
     r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)"
 )  # ends that HTML lets a page leave out
 
-ANSWER = re.compile(
+_ANSWER = re.compile(
     r'<summary>(Code[^<]*)</summary>((?:(?!</details>).)*)</details>((?:\s*<div class="cell-output[^"]*"[^>]*>\s*<pre>(?:(?!</pre>).)*</pre>\s*</div>)+)(?=\s*</div>)',
     re.S,
 )  # folded code and what Python printed below it
 
-LANDMARKS: dict[str, str] = {
+_LANDMARKS: dict[str, str] = {
     'class="navbar': "Readers",
     'id="quarto-sidebar"': "Pages of this part",
     'class="quarto-secondary-nav"': "Where this page stands",
@@ -521,7 +518,7 @@ LANDMARKS: dict[str, str] = {
 }  # what a region of a page is for
 
 
-def finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int]]) -> str:
+def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int]]) -> str:
     """One page, finished.
 
     Parameters
@@ -538,8 +535,8 @@ def finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int
     str
         The finished page.
     """
-    text = describe_page(tidy_quarto(text))
-    text = re.sub(r'<pre class="sourceCode.*?</pre>', plain_code, text, flags=re.S)
+    text = _describe_page(_tidy_quarto(text))
+    text = re.sub(r'<pre class="sourceCode.*?</pre>', _plain_code, text, flags=re.S)
 
     def bare(m):
         return re.sub(
@@ -549,8 +546,8 @@ def finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int
             flags=re.S,
         )
 
-    text = MARKS.sub("", re.sub(r"<details.*?</details>", bare, text, flags=re.S))
-    text = ANSWER.sub(r"<summary>\1, and its answer</summary>\2\3</details>", text)
+    text = _MARKS.sub("", re.sub(r"<details.*?</details>", bare, text, flags=re.S))
+    text = _ANSWER.sub(r"<summary>\1, and its answer</summary>\2\3</details>", text)
     text = re.sub(
         r'<nav[^>]*id="quarto-sidebar".*?</nav>',
         lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]),
@@ -574,7 +571,7 @@ def finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int
         '<a class="quarto-color-scheme-toggle nav-link" href="" role="button" aria-label="Toggle '
         'dark mode"',
     )
-    for mark, label in LANDMARKS.items():
+    for mark, label in _LANDMARKS.items():
         text = re.sub(rf"<nav {mark}(?![^>]*aria-label)", f'<nav aria-label="{label}" {mark}', text)
 
     def image(m: re.Match) -> str:
@@ -587,7 +584,7 @@ def finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int
             tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*sizes[file[1]]), 1)
         return tag
 
-    return ENDS.sub("", re.sub(r"<img\b[^>]*>", image, text))
+    return _ENDS.sub("", re.sub(r"<img\b[^>]*>", image, text))
 
 # %% ../../nbs/10c_finishing.ipynb #5c9f7689
 def finish(site: Path, run_dir: Path) -> None:
@@ -602,19 +599,19 @@ def finish(site: Path, run_dir: Path) -> None:
     run_dir : Path
         The run.
     """
-    for name in SEARCH_SCRIPTS:
+    for name in _SEARCH_SCRIPTS:
         (site / "site_libs/quarto-search" / name).unlink(missing_ok=True)
-    charts = pack_all(site, run_dir)
+    charts = _pack_all(site, run_dir)
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     manifest = read_facts(run_dir / "manifest.json")
     for page in sorted(site.rglob("*.html")):
         text = write_costs(page.read_text(encoding="utf-8"), manifest)
-        page.write_text(finish_page(text, charts, sizes), encoding="utf-8")
-    lighten_figures(site)
-    lighten_styles(site)
+        page.write_text(_finish_page(text, charts, sizes), encoding="utf-8")
+    _lighten_figures(site)
+    _lighten_styles(site)
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
-def outside_in(code: str) -> list[str]:
+def _outside_in(code: str) -> list[str]:
     """What a stylesheet or a script would fetch from another host.
 
     Parameters
@@ -633,7 +630,7 @@ def outside_in(code: str) -> list[str]:
     )
 
 # %% ../../nbs/10c_finishing.ipynb #91559169
-FETCHED = (
+_FETCHED = (
     "stylesheet",
     "icon",
     "preload",
@@ -642,7 +639,7 @@ FETCHED = (
 )  # kinds of <link> that make the browser fetch
 
 
-def loaded_by(tag: str, a: Mapping[str, str]) -> list[str]:
+def _loaded_by(tag: str, a: Mapping[str, str]) -> list[str]:
     """What a tag makes the browser fetch by itself.
 
     Parameters
@@ -660,7 +657,7 @@ def loaded_by(tag: str, a: Mapping[str, str]) -> list[str]:
     if tag == "a":
         return []
     if tag == "link":
-        return [a["href"]] if a.get("rel") in FETCHED and a.get("href") else []
+        return [a["href"]] if a.get("rel") in _FETCHED and a.get("href") else []
     several = [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
     return [
         x for x in (a.get("src"), a.get("poster"), a.get("data") if tag == "object" else None) if x
@@ -686,7 +683,7 @@ class PageReader(HTMLParser):
         self.ids |= {a[k] for k in ("id", "name") if a.get(k)}
         if tag == "a" and "href" in a:
             self.links.append(a["href"])
-        self.resources += loaded_by(tag, a)
+        self.resources += _loaded_by(tag, a)
         if tag == "div" and (self.depth or "cell-output" in a.get("class", "").split()):
             self.depth += 1
         if tag in ("code", "pre", "script", "style"):
@@ -702,17 +699,17 @@ class PageReader(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Keep the text of outputs and of prose, and what scripts and styles fetch."""
         if self.quiet and self.quiet[-1] in ("script", "style"):
-            self.resources += outside_in(data)
+            self.resources += _outside_in(data)
         elif self.depth:
             self.output.append(data)
         if not self.quiet:
             self.prose.append(data)
 
 # %% ../../nbs/10c_finishing.ipynb #474a12a0
-OUTSIDE = re.compile(r"^(?:https?:)?//", re.I)  # an address on another host
+_OUTSIDE = re.compile(r"^(?:https?:)?//", re.I)  # an address on another host
 
 
-def place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
+def _place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
     """Where a link leads.
 
     Parameters
@@ -739,7 +736,7 @@ def place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
     return (file / "index.html" if file.is_dir() else file).resolve(), unquote(anchor)
 
 # %% ../../nbs/10c_finishing.ipynb #eaf8cec6
-def faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Iterator[str]:
+def _faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Iterator[str]:
     """The faults of one page.
 
     Parameters
@@ -759,14 +756,14 @@ def faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Iter
     reader = readers[page.resolve()]
     name = page.relative_to(folder)
     for target in reader.resources:
-        if OUTSIDE.match(target):
+        if _OUTSIDE.match(target):
             yield f"{name} loads {target} from another host."
-        elif not target.startswith("data:") and not place_of(target, page, folder)[0].is_file():
+        elif not target.startswith("data:") and not _place_of(target, page, folder)[0].is_file():
             yield f"{name} shows {target}, which does not exist."
     for target in reader.links:
-        if OUTSIDE.match(target) or re.match(r"[a-z][a-z0-9+.-]*:", target, re.I):
+        if _OUTSIDE.match(target) or re.match(r"[a-z][a-z0-9+.-]*:", target, re.I):
             continue
-        file, anchor = place_of(target, page, folder)
+        file, anchor = _place_of(target, page, folder)
         if not file.is_file():
             yield f"{name} links to {target}, which does not exist."
         elif anchor and file in readers and anchor not in readers[file].ids:
@@ -800,11 +797,11 @@ def check_site(folder: str | Path) -> list[str]:
         readers[page.resolve()] = PageReader()
         readers[page.resolve()].feed(page.read_text(encoding="utf-8"))
     faults = [
-        fault for page in readers for fault in dict.fromkeys(faults_of(page, folder, readers))
+        fault for page in readers for fault in dict.fromkeys(_faults_of(page, folder, readers))
     ]
     for file in sorted(folder.rglob("*.css")):
         faults += [
             f"{file.relative_to(folder)} loads {t} from another host."
-            for t in outside_in(file.read_text(encoding="utf-8"))
+            for t in _outside_in(file.read_text(encoding="utf-8"))
         ]
     return faults if readers else [f"{folder.name} holds no pages."]

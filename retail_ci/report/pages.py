@@ -34,22 +34,18 @@ from ..core.show import Html
 from .charts import colour_of
 
 # %% auto #0
-__all__ = ['NUMBER', 'NOTHING', 'FLOAT', 'SAID', 'SHORT', 'GLOSSARY', 'TASKS', 'PAGES', 'PAPERS', 'CARDS', 'kind_of',
-           'set_columns', 'heading', 'tidy_column', 'tidy_frame', 'box_tables', 'html_table', 'Facts', 'findings_in',
-           'facts_of', 'raw', 'page_text', 'words', 'figure', 'segment_cell', 'anchor', 'term', 'glossary_page',
-           'segment_rows', 'customers_page', 'movement_lead', 'movement_page', 'measured', 'models_table',
-           'hit_sentence', 'recommendations_page', 'sales_page', 'quality_rows', 'quality_page', 'sure_rows',
-           'sure_page', 'weakest', 'recipe_rows', 'model_card', 'data_sheet', 'link_what_is_there', 'write_pages',
-           'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link', 'offers_line']
+__all__ = ['GLOSSARY', 'PAGES', 'PAPERS', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'figure',
+           'write_pages', 'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link',
+           'offers_line']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
-NUMBER = re.compile(
+_NUMBER = re.compile(
     r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$"
 )  # what counts as a number in a table
-NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
+_NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
 
 
-def kind_of(cells: set[str]) -> str:
+def _kind_of(cells: set[str]) -> str:
     """How a column is set.
 
     Parameters
@@ -62,15 +58,15 @@ def kind_of(cells: set[str]) -> str:
     str
         "number", "wrap" for sentences, or nothing for words that fit on a line.
     """
-    told = cells - set(NOTHING)
-    if told and all(NUMBER.match(text) and not re.match(r"0\d", text) for text in told):
+    told = cells - set(_NOTHING)
+    if told and all(_NUMBER.match(text) and not re.match(r"0\d", text) for text in told):
         return "number"
     return (
         "wrap" if max((len(re.sub(r"<[^>]+>", "", text)) for text in told), default=0) > 40 else ""
     )
 
 # %% ../../nbs/10a_pages.ipynb #f4427817
-def set_columns(table: str) -> str:
+def _set_columns(table: str) -> str:
     """Mark columns of numbers and of sentences, headings included; an id with leading zeros is
     text.
 
@@ -90,7 +86,7 @@ def set_columns(table: str) -> str:
     ]
     if len(grid) < 2 or len({len(row) for row in grid}) > 1:
         return table
-    kinds = [kind_of({cell.strip() for cell in column}) for column in zip(*grid[1:])]
+    kinds = [_kind_of({cell.strip() for cell in column}) for column in zip(*grid[1:])]
     place = iter(kinds * len(grid))
 
     def marked(m: re.Match) -> str:
@@ -100,8 +96,8 @@ def set_columns(table: str) -> str:
     return re.sub(r"<(t[hd])((?:\s[^>]*)?)>", marked, table)
 
 # %% ../../nbs/10a_pages.ipynb #f78c68a2
-FLOAT = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?$")  # a number with decimals, as pandas writes it
-SAID = {
+_FLOAT = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?$")  # a number with decimals, as pandas writes it
+_SAID = {
     "True": "yes",
     "False": "no",
     "NaN": "–",
@@ -111,7 +107,7 @@ SAID = {
     "nan": "–",
 }  # what pandas writes: what a reader reads
 
-SHORT = {
+_SHORT = {
     "cpu": "CPU seconds",
     "gib": "GiB",
     "ndcg": "NDCG",
@@ -120,7 +116,7 @@ SHORT = {
 }  # names that are abbreviations
 
 
-def heading(name: str) -> str:
+def _heading(name: str) -> str:
     """The name of a column as words.
 
     Parameters
@@ -133,8 +129,8 @@ def heading(name: str) -> str:
     str
         "Customer id"; names that are not in the manner of code stay as they are.
     """
-    if name in SHORT:
-        return SHORT[name]
+    if name in _SHORT:
+        return _SHORT[name]
     return (
         name[0].upper() + name[1:].replace("_", " ")
         if re.fullmatch(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*", name)
@@ -142,7 +138,7 @@ def heading(name: str) -> str:
     )
 
 
-def tidy_column(cells: list[str]) -> list[str]:
+def _tidy_column(cells: list[str]) -> list[str]:
     """Equal and few decimals where all cells are such numbers; as few as each needs where they are
     mixed.
 
@@ -156,7 +152,7 @@ def tidy_column(cells: list[str]) -> list[str]:
     list[str]
         As a reader reads them.
     """
-    told = [c for c in cells if c not in SAID and c]
+    told = [c for c in cells if c not in _SAID and c]
 
     def places(v):
         return (
@@ -165,7 +161,7 @@ def tidy_column(cells: list[str]) -> list[str]:
             else min(6, 2 - math.floor(math.log10(abs(v))))
         )
 
-    needed = {c: places(float(c)) for c in told if FLOAT.match(c)}
+    needed = {c: places(float(c)) for c in told if _FLOAT.match(c)}
     common = max(needed.values()) if needed and len(needed) == len(set(told)) else None
     large = max((abs(float(c)) for c in needed), default=0)
     most = max(
@@ -175,10 +171,10 @@ def tidy_column(cells: list[str]) -> list[str]:
     def short(c):
         return written(f"{float(c):,.{min(needed[c] if common is None else common, most)}f}")
 
-    return [SAID.get(c) or (short(c) if c in needed else c) for c in cells]
+    return [_SAID.get(c) or (short(c) if c in needed else c) for c in cells]
 
 # %% ../../nbs/10a_pages.ipynb #47a64e3d
-def tidy_frame(table: str) -> str:
+def _tidy_frame(table: str) -> str:
     """A table of pandas without row numbers, long decimals, and names in the manner of code.
 
     Parameters
@@ -225,19 +221,20 @@ def tidy_frame(table: str) -> str:
         and columns[0][0] == "0"
     )
     labels = [
-        re.sub(r"^\d+$|.+", lambda m: heading(m[0]) if "_" in m[0] else m[0], c) for c in columns[0]
+        re.sub(r"^\d+$|.+", lambda m: _heading(m[0]) if "_" in m[0] else m[0], c)
+        for c in columns[0]
     ]
     columns = (
-        [tidy_column(c) for c in columns[1:]]
+        [_tidy_column(c) for c in columns[1:]]
         if numbered
-        else [labels, *(tidy_column(c) for c in columns[1:])]
+        else [labels, *(_tidy_column(c) for c in columns[1:])]
     )
 
     def cells(tag, row):
         return "".join(f"<{tag}>{c}</{tag}>" for c in row)
 
     rows = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in zip(*columns))
-    top = cells("th", [heading(n) for n in names[numbered:]])
+    top = cells("th", [_heading(n) for n in names[numbered:]])
     return f'<table class="table table-sm house-table example"><thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
 
 # %% ../../nbs/10a_pages.ipynb #57f206cf
@@ -257,7 +254,7 @@ def box_tables(text: str) -> str:
     text = re.sub(r"<style[^>]*scoped.*?</style>", "", text, flags=re.S)
     text = re.sub(
         r'<table border="\d+" class="dataframe">.*?</table>',
-        lambda m: tidy_frame(m[0]),
+        lambda m: _tidy_frame(m[0]),
         text,
         flags=re.S,
     )
@@ -274,7 +271,7 @@ def box_tables(text: str) -> str:
     )  # for the script that sorts
     opening = f'<div class="table-box"><table data-quarto-disable-processing="true"{sign}'
     return re.sub(
-        r"<table(.*?</table>)", lambda m: opening + set_columns(m[1]) + "</div>", text, flags=re.S
+        r"<table(.*?</table>)", lambda m: opening + _set_columns(m[1]) + "</div>", text, flags=re.S
     )
 
 # %% ../../nbs/10a_pages.ipynb #99d37ecc
@@ -353,7 +350,7 @@ class Facts:
         return self.manifest.get("config") or {}
 
 # %% ../../nbs/10a_pages.ipynb #b6571a31
-def findings_in(notebook: Path) -> dict[str, tuple[str, str]]:
+def _findings_in(notebook: Path) -> dict[str, tuple[str, str]]:
     """The captions and descriptions of the figures of a notebook.
 
     Parameters
@@ -403,7 +400,7 @@ def facts_of(run_dir: Path) -> Facts:
 
     figures: dict = {}
     for notebook in sorted(run_dir.glob("executed/0*.ipynb")):
-        figures.update(findings_in(notebook))
+        figures.update(_findings_in(notebook))
     kinds = ("insights", "data", "segments", "movement", "worth", "ranking", "backtest")
     return Facts(
         run_dir,
@@ -452,7 +449,7 @@ def page_text(title: str, subtitle: str, parts: Iterable[str]) -> str:
     return f"---\n{front}---\n\n" + "\n\n".join(p for p in parts if p) + "\n"
 
 
-def words(text: str) -> str:
+def _words(text: str) -> str:
     """A sentence of a notebook as HTML, with its numbers in the locale.
 
     Parameters
@@ -496,7 +493,7 @@ def figure(facts: Facts, name: str, page: str = "") -> str:
     )
 
 
-def segment_cell(name: str) -> str:
+def _segment_cell(name: str) -> str:
     """A segment's name beside its colour.
 
     Parameters
@@ -556,7 +553,7 @@ GLOSSARY |= {
 }
 
 # %% ../../nbs/10a_pages.ipynb #e3475420
-def anchor(word: str) -> str:
+def _anchor(word: str) -> str:
     """The address of a word in the glossary.
 
     Parameters
@@ -572,7 +569,7 @@ def anchor(word: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")
 
 
-def term(word: str, shown: str = "") -> str:
+def _term(word: str, shown: str = "") -> str:
     """A word of the trade, linked to its explanation.
 
     Parameters
@@ -593,10 +590,10 @@ def term(word: str, shown: str = "") -> str:
         For a word that the glossary does not have.
     """
     GLOSSARY[word]
-    return f'<a class="term" href="glossary.html#{anchor(word)}">{html.escape(shown or word)}</a>'
+    return f'<a class="term" href="glossary.html#{_anchor(word)}">{html.escape(shown or word)}</a>'
 
 
-def glossary_page() -> str:
+def _glossary_page() -> str:
     """The glossary, in alphabetical order.
 
     Returns
@@ -605,7 +602,7 @@ def glossary_page() -> str:
         A page.
     """
     rows = "\n".join(
-        f'<dt id="{anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(GLOSSARY[w])}</dd>'
+        f'<dt id="{_anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(GLOSSARY[w])}</dd>'
         for w in sorted(GLOSSARY, key=str.lower)
     )
     return page_text(
@@ -615,7 +612,7 @@ def glossary_page() -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #0a9047e1
-def segment_rows(facts: Facts) -> list[list[str]]:
+def _segment_rows(facts: Facts) -> list[list[str]]:
     """Segments with their size, what they bring, how they buy, and what is expected of them.
 
     Parameters
@@ -632,7 +629,7 @@ def segment_rows(facts: Facts) -> list[list[str]]:
 
     def now(p):
         return [
-            segment_cell(p["segment"]),
+            _segment_cell(p["segment"]),
             count(p["customers"]),
             share(p["share"]),
             amount(p["revenue"], facts.currency),
@@ -658,7 +655,7 @@ def segment_rows(facts: Facts) -> list[list[str]]:
     ]
 
 
-def customers_page(facts: Facts) -> str:
+def _customers_page(facts: Facts) -> str:
     """Who the customers are, and what to do about each group.
 
     Parameters
@@ -671,7 +668,7 @@ def customers_page(facts: Facts) -> str:
     str
         A page.
     """
-    rows = segment_rows(facts)
+    rows = _segment_rows(facts)
     profiles = facts.segments.get("profiles", [])
     if not rows:
         return page_text(
@@ -688,10 +685,10 @@ def customers_page(facts: Facts) -> str:
         "Basket",
     ] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
-    lead = f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers and bring {share(best['revenue_share'])} of {term('Net revenue', 'net revenue')}.</p>"
+    lead = f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers and bring {share(best['revenue_share'])} of {_term('Net revenue', 'net revenue')}.</p>"
     actions = html_table(
         ["Segment", "What to do"],
-        [[segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
+        [[_segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
         {0: "segment", 1: "action"},
     )
     table = html_table(
@@ -732,7 +729,7 @@ def customers_page(facts: Facts) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #08a96c6a
-def movement_lead(movement: Mapping, currency: str = "") -> str:
+def _movement_lead(movement: Mapping, currency: str = "") -> str:
     """What moved in the last month, what chance alone would have moved, and who slipped.
 
     Parameters
@@ -767,7 +764,7 @@ def movement_lead(movement: Mapping, currency: str = "") -> str:
     )
 
 
-def movement_page(facts: Facts) -> str:
+def _movement_page(facts: Facts) -> str:
     """Who rose, who fell, and who of the good customers has begun to slip.
 
     Parameters
@@ -794,7 +791,7 @@ def movement_page(facts: Facts) -> str:
         )
     rows = [
         [
-            segment_cell(s["segment"]),
+            _segment_cell(s["segment"]),
             count(s["before"]),
             count(s["after"]),
             f"+{count(s['came'])}",
@@ -813,7 +810,7 @@ def movement_page(facts: Facts) -> str:
     ends = list(dict.fromkeys(to for row in m["matrix"].values() for to in row))
     steps = html_table(
         ["From", *ends],
-        [[segment_cell(a), *(count(m["matrix"][a].get(b, 0)) for b in ends)] for a in names],
+        [[_segment_cell(a), *(count(m["matrix"][a].get(b, 0)) for b in ends)] for a in names],
         {0: "segment"},
         "Rows: where customers stood before; columns: where they stand now.",
     )
@@ -821,7 +818,7 @@ def movement_page(facts: Facts) -> str:
         title,
         told,
         [
-            raw(movement_lead(m, facts.currency)),
+            raw(_movement_lead(m, facts.currency)),
             "## Month by month {#film}",
             figure(facts, "03_migration", "03d_migration"),
             "## Came and left {#came-and-left}",
@@ -834,13 +831,13 @@ def movement_page(facts: Facts) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #f8efce2a
-TASKS: dict[str, str] = {
+_TASKS: dict[str, str] = {
     "any": "Whatever they buy next",
     "discovery": "Something new to them",
 }  # question: its name for readers
 
 
-def measured(found: Mapping | None) -> str:
+def _measured(found: Mapping | None) -> str:
     """A measurement with its interval.
 
     Parameters
@@ -863,7 +860,7 @@ def measured(found: Mapping | None) -> str:
     return decimal(found["value"], 3) + ends
 
 
-def models_table(facts: Facts, task: str) -> str:
+def _models_table(facts: Facts, task: str) -> str:
     """The models on one question, best first, the published one marked.
 
     Parameters
@@ -904,9 +901,9 @@ def models_table(facts: Facts, task: str) -> str:
     rows = [
         [
             name(m),
-            measured(models[m]["ndcg"]),
-            measured(models[m].get("hit_rate")),
-            measured(models[m].get("precision")),
+            _measured(models[m]["ndcg"]),
+            _measured(models[m].get("hit_rate")),
+            _measured(models[m].get("precision")),
             share((models[m].get("coverage") or {}).get("value")),
         ]
         for m in known
@@ -915,11 +912,11 @@ def models_table(facts: Facts, task: str) -> str:
         ["List", "NDCG", "Hit rate", "Precision", "Coverage"],
         rows,
         {1: "number", 2: "number", 3: "number"},
-        f"{TASKS[task]}: each list against the hidden month, best first.",
+        f"{_TASKS[task]}: each list against the hidden month, best first.",
     )
 
 # %% ../../nbs/10a_pages.ipynb #ddca8aa1
-def hit_sentence(facts: Facts, task: str) -> str:
+def _hit_sentence(facts: Facts, task: str) -> str:
     """How many customers bought from their list, beside a list of best sellers.
 
     Parameters
@@ -961,7 +958,7 @@ def hit_sentence(facts: Facts, task: str) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #975cc75f
-def recommendations_page(facts: Facts) -> str:
+def _recommendations_page(facts: Facts) -> str:
     """What is offered to whom, and whether it comes true.
 
     Parameters
@@ -982,8 +979,8 @@ def recommendations_page(facts: Facts) -> str:
             title, told, ["This source names no products, so there is nothing to recommend."]
         )
     lead = f"<p><b>{count(said['customers'])} customers</b> have a list of their own; {share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not best sellers. {count(said['products'])} products stand on somebody's list.</p>"
-    verdicts = "".join(f"<p>{words(said[t]['verdict'])}</p>" for t in TASKS if said.get(t))
-    plain = "".join(f"<p>{sentence}</p>" for t in TASKS if (sentence := hit_sentence(facts, t)))
+    verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
+    plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
     top = html_table(
         ["Product", "Number", "On how many lists", "Share of customers"],
         [
@@ -1001,16 +998,20 @@ def recommendations_page(facts: Facts) -> str:
     protocol = facts.ranking.get("protocol") or {}
     how = (
         f"<p>Measured on the {count(protocol['days'])} days after {day(protocol['cut'])}, which "
-        f"no model had seen. The first question counts every purchase ({term('Any', 'any')}), the "
+        f"no model had seen. The first question counts every purchase ({_term('Any', 'any')}), the "
         "second only products that a customer had never bought "
-        f"({term('Discovery', 'discovery')}). {term('NDCG')}, {term('Hit rate', 'hit rate')}, "
-        f"{term('Precision', 'precision')} and {term('Coverage', 'coverage')} are explained in "
+        f"({_term('Discovery', 'discovery')}). {_term('NDCG')}, {_term('Hit rate', 'hit rate')}, "
+        f"{_term('Precision', 'precision')} and {_term('Coverage', 'coverage')} are explained in "
         "the glossary.</p>"
         if protocol.get("cut")
         else f"<p>{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}</p>"
     )
     boards = (
-        [part for t in TASKS for part in (f"### {TASKS[t]} {{#{t}}}", raw(models_table(facts, t)))]
+        [
+            part
+            for t in _TASKS
+            for part in (f"### {_TASKS[t]} {{#{t}}}", raw(_models_table(facts, t)))
+        ]
         if protocol.get("cut")
         else []
     )
@@ -1033,7 +1034,7 @@ def recommendations_page(facts: Facts) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
-def sales_page(facts: Facts) -> str:
+def _sales_page(facts: Facts) -> str:
     """How the year went, what sells, and on whom it rests.
 
     Parameters
@@ -1087,7 +1088,7 @@ def sales_page(facts: Facts) -> str:
     )
 
 
-def quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
+def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     """What happened to the lines that came in, each fate a row.
 
     Parameters
@@ -1129,7 +1130,7 @@ def quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
-def quality_page(facts: Facts) -> str:
+def _quality_page(facts: Facts) -> str:
     """What came in, what was set aside, and why.
 
     Parameters
@@ -1151,8 +1152,8 @@ def quality_page(facts: Facts) -> str:
         f"<p><b>{count(d['rows_in'])} lines came in, {count(d['kept'])} are kept.</b> Sales run "
         f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
         f"customers, {count(d['baskets'])} baskets, {money(d['revenue'], facts.currency)} of "
-        f"{term('Net revenue', 'net revenue')}. "
-        f"{count(d.get('anonymous', 0))} lines are {term('Anonymous sale', 'anonymous sales')}.</p>"
+        f"{_term('Net revenue', 'net revenue')}. "
+        f"{count(d.get('anonymous', 0))} lines are {_term('Anonymous sale', 'anonymous sales')}.</p>"
         + (
             ""
             if d.get("returns")
@@ -1197,7 +1198,7 @@ def quality_page(facts: Facts) -> str:
             raw(
                 html_table(
                     ["What", "Lines", "Of all lines", "Revenue"],
-                    quality_rows(d, facts.currency),
+                    _quality_rows(d, facts.currency),
                     None,
                     "Every line that came in is kept, set aside or a copy.",
                 )
@@ -1212,7 +1213,7 @@ def quality_page(facts: Facts) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #9c097884
-def sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
+def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
     """The claims of the report, each with its check.
 
     Parameters
@@ -1234,7 +1235,7 @@ def sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
             (
                 "The segments",
                 f"With customers drawn anew {count(st['draws'])} times, the same groups are "
-                f"found: {term('Stability', 'agreement')} {measured(st)}, where 1 is the same and "
+                f"found: {_term('Stability', 'agreement')} {_measured(st)}, where 1 is the same and "
                 "0 is chance.",
                 "03c_segment_profiles",
             )
@@ -1253,7 +1254,7 @@ def sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
         out.append(
             (
                 "Five groups, or fewer?",
-                f"The groups shade into each other ({term('Silhouette', 'silhouette')} "
+                f"The groups shade into each other ({_term('Silhouette', 'silhouette')} "
                 f"{decimal(s['silhouette'], 2)}); by that measure alone "
                 f"{count(s['best_silhouette_k'])} would do. {count(s['k'])} are used because "
                 "there is an action for each.",
@@ -1284,12 +1285,12 @@ def sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
                 "03e_lifetime_value",
             )
         )
-    for task, name in TASKS.items():
+    for task, name in _TASKS.items():
         if said := facts.ranking.get("summary", {}).get(task):
             out.append(
                 (
                     f"The recommendations: {name[0].lower() + name[1:]}",
-                    words(said["verdict"]),
+                    _words(said["verdict"]),
                     "05_evaluation",
                 )
             )
@@ -1297,14 +1298,14 @@ def sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
             out.append(
                 (
                     f"The same in {count(len(facts.backtest['cuts']))} months",
-                    words(said),
+                    _words(said),
                     "05b_backtest",
                 )
             )
     return out
 
 
-def sure_page(facts: Facts) -> str:
+def _sure_page(facts: Facts) -> str:
     """What each claim rests on.
 
     Parameters
@@ -1319,7 +1320,7 @@ def sure_page(facts: Facts) -> str:
     """
     rows = [
         [html.escape(claim), said, f'<a href="{page}.html">details</a>']
-        for claim, said, page in sure_rows(facts)
+        for claim, said, page in _sure_rows(facts)
     ]
     cautions = [f"- {localised(c)}" for c in facts.worth.get("cautions", [])]
     if (note := facts.backtest.get("note")) and facts.ranking.get("summary"):
@@ -1338,7 +1339,7 @@ def sure_page(facts: Facts) -> str:
             "## What has not been shown {#not-shown}",
             "Nothing here says what a campaign causes. A recommendation that comes true may have "
             "been bought anyway, and a customer who comes back may have come unasked. Only a "
-            f"[control group](glossary.qmd#{anchor('Control group')}), held back from a campaign, "
+            f"[control group](glossary.qmd#{_anchor('Control group')}), held back from a campaign, "
             "can tell.",
             "## The pictures {#pictures}",
             *(
@@ -1354,7 +1355,7 @@ def sure_page(facts: Facts) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #088e7f63
-def weakest(facts: Facts, task: str) -> list[list[str]]:
+def _weakest(facts: Facts, task: str) -> list[list[str]]:
     """How good the published list is for each segment before the cut.
 
     Parameters
@@ -1388,13 +1389,13 @@ def weakest(facts: Facts, task: str) -> list[list[str]]:
         [
             html.escape(r["group"]),
             count(int(r["customers"])),
-            measured({k: number(r[k]) for k in ("value", "low", "high")}),
+            _measured({k: number(r[k]) for k in ("value", "low", "high")}),
         ]
         for r in rows
     ]
 
 
-def recipe_rows(facts: Facts) -> list[list[str]]:
+def _recipe_rows(facts: Facts) -> list[list[str]]:
     """What was run, from what. The day and the code stand at the foot of the page.
 
     Parameters
@@ -1421,7 +1422,7 @@ def recipe_rows(facts: Facts) -> list[list[str]]:
     return [[k, html.escape(str(v))] for k, v in rows.items() if v not in (None, "")]
 
 # %% ../../nbs/10a_pages.ipynb #71d587d1
-def model_card(facts: Facts) -> str:
+def _model_card(facts: Facts) -> str:
     """What the models are for, what they learned from, how good they are and for whom less.
 
     Parameters
@@ -1445,10 +1446,10 @@ def model_card(facts: Facts) -> str:
     )
     who = [
         part
-        for t in TASKS
-        if (rows := weakest(facts, t))
+        for t in _TASKS
+        if (rows := _weakest(facts, t))
         for part in (
-            f"### {TASKS[t]} {{#for-whom-{t}}}",
+            f"### {_TASKS[t]} {{#for-whom-{t}}}",
             raw(
                 html_table(
                     ["Segment before the cut", "Customers", "NDCG"],
@@ -1464,7 +1465,7 @@ def model_card(facts: Facts) -> str:
         "Model card",
         "What the models of this run are for, what they learned from, and where they fail.",
         [
-            raw(f'<div class="facts">{html_table(["What", "Value"], recipe_rows(facts))}</div>'),
+            raw(f'<div class="facts">{html_table(["What", "Value"], _recipe_rows(facts))}</div>'),
             "## The models {#models}",
             "\n".join(
                 [
@@ -1495,7 +1496,7 @@ def model_card(facts: Facts) -> str:
             f"The models learned from {learned}. More is in the [data sheet](data-sheet.qmd).",
             "## How good {#quality}",
             *(
-                [raw(models_table(facts, t)) for t in TASKS]
+                [raw(_models_table(facts, t)) for t in _TASKS]
                 if facts.ranking.get("summary")
                 else [facts.ranking.get("note") or "Nothing was measured in this run."]
             ),
@@ -1515,7 +1516,7 @@ def model_card(facts: Facts) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #a143ef18
-def data_sheet(facts: Facts) -> str:
+def _data_sheet(facts: Facts) -> str:
     """What the data is, where it came from, and what was done to it.
 
     Parameters
@@ -1599,15 +1600,15 @@ def data_sheet(facts: Facts) -> str:
 
 # %% ../../nbs/10a_pages.ipynb #ec31403d
 PAGES: dict[str, Callable[[Facts], str]] = {  # page: what writes it, in the order of the navigation
-    "customers": customers_page,
-    "movement": movement_page,
-    "recommendations": recommendations_page,
-    "sales": sales_page,
-    "quality": quality_page,
-    "sure": sure_page,
-    "glossary": lambda facts: glossary_page(),
-    "model-card": model_card,
-    "data-sheet": data_sheet,
+    "customers": _customers_page,
+    "movement": _movement_page,
+    "recommendations": _recommendations_page,
+    "sales": _sales_page,
+    "quality": _quality_page,
+    "sure": _sure_page,
+    "glossary": lambda facts: _glossary_page(),
+    "model-card": _model_card,
+    "data-sheet": _data_sheet,
 }
 PAPERS = (
     "model-card",
@@ -1615,7 +1616,7 @@ PAPERS = (
 )  # the pages that are papers, for those who have to vouch for the models
 
 
-def link_what_is_there(text: str, notebooks: set[str]) -> str:
+def _link_what_is_there(text: str, notebooks: set[str]) -> str:
     """Keep the words of a link to a notebook that the site does not have, and drop the link.
 
     Parameters
@@ -1657,7 +1658,7 @@ def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> lis
     """
     for name, make in PAGES.items():
         (stage / f"{name}.qmd").write_text(
-            link_what_is_there(make(facts), set(notebooks)), encoding="utf-8"
+            _link_what_is_there(make(facts), set(notebooks)), encoding="utf-8"
         )
     return list(PAGES)
 
@@ -1678,7 +1679,7 @@ def search_entries(facts: Facts) -> list[dict]:
 
     def entry(href, title, section, text):
         return {
-            "objectID": f"{href}-{anchor(section)}",
+            "objectID": f"{href}-{_anchor(section)}",
             "href": href,
             "title": title,
             "section": section,
@@ -1696,11 +1697,11 @@ def search_entries(facts: Facts) -> list[dict]:
         for p in facts.segments.get("profiles", [])
     ]
     return groups + [
-        entry(f"glossary.html#{anchor(w)}", "Glossary", w, said) for w, said in GLOSSARY.items()
+        entry(f"glossary.html#{_anchor(w)}", "Glossary", w, said) for w, said in GLOSSARY.items()
     ]
 
 # %% ../../nbs/10a_pages.ipynb #9e22a74d
-CARDS = {
+_CARDS = {
     "revenue": ("Net revenue", "sales"),
     "customers": ("Customers", "customers"),
     "baskets": ("Baskets", "sales"),
@@ -1732,7 +1733,7 @@ def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
         )
         change = f.get("change")
         when = month(f["month"], year=False) if change is not None else ""
-        name, page = CARDS.get(f["name"], (f["name"], "sales"))
+        name, page = _CARDS.get(f["name"], (f["name"], "sales"))
         note = (
             f"{decimal(100 * change, 1, True)}% in {when}"
             if when
@@ -1803,7 +1804,7 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
 
     cells = [
         [
-            f'<a href="customers.qmd#numbers">{segment_cell(p["segment"])}</a>',
+            f'<a href="customers.qmd#numbers">{_segment_cell(p["segment"])}</a>',
             html.escape(p.get("action") or "–"),
             *numbers(p),
         ]

@@ -20,9 +20,7 @@ import yaml
 from .pages import html_table, raw
 
 # %% auto #0
-__all__ = ['SECTIONS', 'parse', 'names_in', 'comments_of', 'docstring_parts', 'described', 'parameters_of', 'fields_of',
-           'default_of', 'signature_of', 'describe', 'explained_in', 'module_page', 'modules_of', 'origin_of',
-           'write_reference']
+__all__ = ['parse', 'names_in', 'described', 'describe', 'explained_in', 'module_page', 'write_reference']
 
 # %% ../../nbs/10b_reference.ipynb #b630b2b1
 @functools.lru_cache(maxsize=4096)
@@ -65,7 +63,7 @@ def names_in(code: str) -> list[str]:
     ]
 
 # %% ../../nbs/10b_reference.ipynb #8aa80bc6
-def comments_of(source: str) -> dict[int, str]:
+def _comments_of(source: str) -> dict[int, str]:
     """The comments of a source, by line.
 
     Parameters
@@ -99,10 +97,10 @@ def comments_of(source: str) -> dict[int, str]:
     return found
 
 
-SECTIONS = ("Parameters", "Returns", "Raises", "Examples", "References", "Notes")
+_SECTIONS = ("Parameters", "Returns", "Raises", "Examples", "References", "Notes")
 
 
-def docstring_parts(docstring: str) -> dict[str, str]:
+def _docstring_parts(docstring: str) -> dict[str, str]:
     """A docstring, section by section.
 
     Parameters
@@ -119,7 +117,7 @@ def docstring_parts(docstring: str) -> dict[str, str]:
     name = ""
     lines = docstring.splitlines()
     for i, line in enumerate(lines):
-        if line in SECTIONS and i + 1 < len(lines) and set(lines[i + 1]) == {"-"}:
+        if line in _SECTIONS and i + 1 < len(lines) and set(lines[i + 1]) == {"-"}:
             name = line
             parts[name] = []
         elif not (name and not parts[name] and set(line) == {"-"}):
@@ -151,7 +149,7 @@ def described(section: str) -> dict[str, str]:
     return found
 
 # %% ../../nbs/10b_reference.ipynb #2e7674da
-def parameters_of(
+def _parameters_of(
     node: ast.FunctionDef | ast.AsyncFunctionDef, comments: dict[int, str]
 ) -> list[list[str]]:
     """The parameters of a function, with the comment beside each.
@@ -182,7 +180,7 @@ def parameters_of(
     def text(part):
         return ast.unparse(part) if part is not None else ""
 
-    told = described(docstring_parts(ast.get_docstring(node) or "").get("Parameters", ""))
+    told = described(_docstring_parts(ast.get_docstring(node) or "").get("Parameters", ""))
     return [
         [
             stars.get(id(p), "") + p.arg,
@@ -195,7 +193,7 @@ def parameters_of(
     ]
 
 # %% ../../nbs/10b_reference.ipynb #962ddb89
-def fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
+def _fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
     """The fields of a class that are written with their types.
 
     Parameters
@@ -214,7 +212,7 @@ def fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
         [
             s.target.id,
             ast.unparse(s.annotation),
-            default_of(s.value),
+            _default_of(s.value),
             comments.get(s.end_lineno) or comments.get(s.lineno, ""),
         ]
         for s in node.body
@@ -222,7 +220,7 @@ def fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
     ]
 
 # %% ../../nbs/10b_reference.ipynb #28489f8e
-def default_of(value: ast.expr | None) -> str:
+def _default_of(value: ast.expr | None) -> str:
     """The default of a field.
 
     Parameters
@@ -247,7 +245,7 @@ def default_of(value: ast.expr | None) -> str:
     return {"dict": "{}", "list": "[]"}.get(ast.unparse(made), f"{ast.unparse(made)}()")
 
 # %% ../../nbs/10b_reference.ipynb #9bcf0e83
-def signature_of(name: str, rows: list[list[str]], returns: str = "") -> str:
+def _signature_of(name: str, rows: list[list[str]], returns: str = "") -> str:
     """A call as a reader would write it; the types stand in the table below it.
 
     Parameters
@@ -293,9 +291,9 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
     cls = isinstance(node, ast.ClassDef)
     functions = [s for s in node.body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))]
     start = next((f for f in functions if f.name == "__init__"), None) if cls else node
-    rows = parameters_of(start, comments) if start else fields_of(node, comments)
+    rows = _parameters_of(start, comments) if start else _fields_of(node, comments)
     returns = "" if cls or not node.returns else ast.unparse(node.returns)
-    sections = docstring_parts(ast.get_docstring(node) or "")
+    sections = _docstring_parts(ast.get_docstring(node) or "")
     refused = "".join(
         f"\n\nRaises `{kind}`. {why}" for kind, why in described(sections.get("Raises", "")).items()
     )
@@ -322,7 +320,7 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
     call = (
         f"class {name}({', '.join(map(ast.unparse, node.bases))})"
         if cls and not rows
-        else signature_of(name, rows, returns)
+        else _signature_of(name, rows, returns)
     )
     parts = [
         f"{'###' if prefix else '##'} {name} {{#{name.replace('.', '-')}}}",
@@ -389,7 +387,7 @@ def module_page(source: str, name: str, notebook: str, sections: dict[str, tuple
         A markdown page.
     """
     tree = ast.parse(source)
-    comments = comments_of(source)
+    comments = _comments_of(source)
     entries = []
     for node in tree.body:
         if not isinstance(
@@ -415,7 +413,7 @@ def module_page(source: str, name: str, notebook: str, sections: dict[str, tuple
     return f"---\n{front}---\n\n" + "\n\n".join(made + entries) + "\n"
 
 # %% ../../nbs/10b_reference.ipynb #b92ac671
-def modules_of(root: Path) -> dict[str, Path]:
+def _modules_of(root: Path) -> dict[str, Path]:
     """The modules that the notebooks export, from `retail_ci/_modidx.py`; of the installed package,
     where there is no checkout.
 
@@ -441,7 +439,7 @@ def modules_of(root: Path) -> dict[str, Path]:
     }
 
 
-def origin_of(source: str) -> str:
+def _origin_of(source: str) -> str:
     """The name of a module's notebook, from the comment that nbdev writes.
 
     Parameters
@@ -475,10 +473,10 @@ def write_reference(root: Path, stage: Path) -> list[str]:
     """
     (stage / "reference").mkdir()
     entries = []
-    for module, file in modules_of(root).items():
+    for module, file in _modules_of(root).items():
         source = file.read_text(encoding="utf-8")
         short = module.rpartition(".")[2]
-        notebook = stage / f"{origin_of(source)}.ipynb"
+        notebook = stage / f"{_origin_of(source)}.ipynb"
         sections = explained_in(notebook) if notebook.is_file() else {}
         (stage / f"reference/{short}.qmd").write_text(
             module_page(source, module, notebook.stem, sections), encoding="utf-8"

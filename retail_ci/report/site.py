@@ -45,16 +45,11 @@ from retail_ci.report.pages import (
 from .reference import names_in, parse, write_reference
 
 # %% auto #0
-__all__ = ['PLOTLY_JSON', 'PLOTLY_SCRIPT', 'NBDEV_STEPS', 'ZONES', 'RENDERERS', 'SUMMARY', 'QUARTO_START', 'QUARTO_RENDER',
-           'OLD_STAGE', 'MOVED', 'split_title', 'slug', 'add_anchors', 'is_imports', 'is_checks', 'summary_of',
-           'move_figures', 'Page', 'clean_html', 'short_numbers', 'clean_output', 'stage_code', 'stage_text',
-           'run_steps', 'fold_code', 'drop_run_metadata', 'stage_notebook', 'front_of', 'notebooks_page', 'start_page',
-           'data_hash', 'stamp', 'navigation', 'sources_of', 'stage_site', 'renderers_for', 'quarto_title', 'render',
-           'spare_colours', 'workshop', 'replace_folder', 'write_redirects', 'make_pages', 'build_site', 'readme_link',
-           'readme_parts', 'heading_level', 'readme_text', 'make_readme']
+__all__ = ['PLOTLY_JSON', 'QUARTO_START', 'QUARTO_RENDER', 'Page', 'clean_output', 'stage_notebook', 'navigation', 'stage_site',
+           'renderers_for', 'workshop', 'build_site', 'readme_text', 'make_readme']
 
 # %% ../../nbs/10d_site.ipynb #4b5f6052
-def split_title(text: str) -> tuple[str, str, str]:
+def _split_title(text: str) -> tuple[str, str, str]:
     """Take the H1 and the blockquote below it from the top of a cell.
 
     Parameters
@@ -74,7 +69,7 @@ def split_title(text: str) -> tuple[str, str, str]:
     return match.group(1), subtitle.strip(), text[match.end() :].strip()
 
 # %% ../../nbs/10d_site.ipynb #d3734eaa
-def slug(heading: str) -> str:
+def _slug(heading: str) -> str:
     """The address of a heading: lower case, words joined by hyphens.
 
     Parameters
@@ -92,7 +87,7 @@ def slug(heading: str) -> str:
     return re.sub(r"^[^a-z]+", "", "-".join(words)) or "section"
 
 # %% ../../nbs/10d_site.ipynb #e2db446a
-def add_anchors(text: str, taken: set[str]) -> str:
+def _add_anchors(text: str, taken: set[str]) -> str:
     """Write the address of each heading into a markdown cell; code blocks are left alone.
 
     Parameters
@@ -114,7 +109,7 @@ def add_anchors(text: str, taken: set[str]) -> str:
         match = None if fenced else re.match(r"#{1,6}[ \t]+(.+?)[ \t]*$", line)
         if not match or line.endswith("}"):
             continue
-        name = slug(match.group(1))
+        name = _slug(match.group(1))
         n = 1
         while (address := name if n == 1 else f"{name}-{n}") in taken:
             n += 1
@@ -123,7 +118,7 @@ def add_anchors(text: str, taken: set[str]) -> str:
     return "\n".join(lines)
 
 # %% ../../nbs/10d_site.ipynb #1c4b71fb
-def is_imports(code: str) -> bool:
+def _is_imports(code: str) -> bool:
     """Whether a cell only imports.
 
     Parameters
@@ -140,7 +135,7 @@ def is_imports(code: str) -> bool:
     return bool(body) and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body)
 
 # %% ../../nbs/10d_site.ipynb #a1c0aa38
-def is_checks(code: str) -> bool:
+def _is_checks(code: str) -> bool:
     """Whether a cell only checks.
 
     Parameters
@@ -162,7 +157,7 @@ def is_checks(code: str) -> bool:
     return expects and not names_in(code)
 
 # %% ../../nbs/10d_site.ipynb #c76e59f3
-def summary_of(code: str, outputs: bool) -> str:
+def _summary_of(code: str, outputs: bool) -> str:
     """What folded code is called on the page.
 
     Parameters
@@ -180,10 +175,10 @@ def summary_of(code: str, outputs: bool) -> str:
     names = names_in(code)
     if names:
         return "Code: " + ", ".join(names)
-    return "Checks" if is_checks(code) and not outputs else "Code"
+    return "Checks" if _is_checks(code) and not outputs else "Code"
 
 # %% ../../nbs/10d_site.ipynb #cbcb213e
-def move_figures(text: str, page: str, run_dir: Path, stage: Path) -> str:
+def _move_figures(text: str, page: str, run_dir: Path, stage: Path) -> str:
     """Move embedded pictures into `figures/`.
 
     Parameters
@@ -237,10 +232,10 @@ class Page:
 
 # %% ../../nbs/10d_site.ipynb #7cc37622
 PLOTLY_JSON = "application/vnd.plotly.v1+json"
-PLOTLY_SCRIPT = r'<script[^>]*src="https://cdn\.plot\.ly/[^"]*"[^>]*>'
+_PLOTLY_SCRIPT = r'<script[^>]*src="https://cdn\.plot\.ly/[^"]*"[^>]*>'
 
 
-def clean_html(text: str, page: Page) -> str:
+def _clean_html(text: str, page: Page) -> str:
     """Prepare the HTML of an output: pictures as files, tables in boxes, links to pages.
 
     Parameters
@@ -255,17 +250,17 @@ def clean_html(text: str, page: Page) -> str:
     str
         HTML for the site.
     """
-    if re.search(PLOTLY_SCRIPT, text):
+    if re.search(_PLOTLY_SCRIPT, text):
         from plotly.offline import get_plotlyjs
 
         (page.stage / "assets").mkdir(exist_ok=True)
         (page.stage / "assets/plotly.js").write_text(get_plotlyjs(), encoding="utf-8")
-        text = re.sub(PLOTLY_SCRIPT, '<script src="assets/plotly.js">', text)
-    text = box_tables(move_figures(text, page.name, page.run_dir, page.stage))
+        text = re.sub(_PLOTLY_SCRIPT, '<script src="assets/plotly.js">', text)
+    text = box_tables(_move_figures(text, page.name, page.run_dir, page.stage))
     return re.sub(r'href="([\w-]+)\.(?:ipynb|qmd)', r'href="\1.html', text)
 
 # %% ../../nbs/10d_site.ipynb #662b2c79
-def short_numbers(text: str) -> str:
+def _short_numbers(text: str) -> str:
     """Cut the decimals that nobody reads.
 
     Parameters
@@ -310,7 +305,7 @@ def clean_output(output: dict, page: Page) -> dict | None:
         return None
 
     def plain(text):
-        return short_numbers(_drop_folders("".join(text), page))
+        return _short_numbers(_drop_folders("".join(text), page))
 
     if "text" in output:
         output["text"] = plain(output["text"])
@@ -320,11 +315,11 @@ def clean_output(output: dict, page: Page) -> dict | None:
     for kind in [k for k in data if k.startswith("text/")]:
         data[kind] = plain(data[kind])
     if "text/html" in data:
-        data["text/html"] = clean_html(data["text/html"], page)
+        data["text/html"] = _clean_html(data["text/html"], page)
     return output
 
 # %% ../../nbs/10d_site.ipynb #7ced6784
-def stage_code(cell: Any, page: Page) -> None:
+def _stage_code(cell: Any, page: Page) -> None:
     """Prepare a code cell: outputs cleaned, and the line that its code will be folded under; none
     on the home page.
 
@@ -344,16 +339,16 @@ def stage_code(cell: Any, page: Page) -> None:
     cell.outputs = [o for o in (clean_output(o, page) for o in cell.get("outputs", [])) if o]
     home = page.name == "index"
     bare = not cell.outputs
-    if "default_exp" in cell.directives_ or (bare and (home or not code or is_imports(code))):
+    if "default_exp" in cell.directives_ or (bare and (home or not code or _is_imports(code))):
         cell.source = None
     else:
         cell.source = code
         cell.summary_ = (
-            "Parameters of this run" if injected else "" if home else summary_of(code, not bare)
+            "Parameters of this run" if injected else "" if home else _summary_of(code, not bare)
         )
 
 # %% ../../nbs/10d_site.ipynb #fa19a41f
-def stage_text(cell: Any, page: Page) -> None:
+def _stage_text(cell: Any, page: Page) -> None:
     """Prepare a markdown cell: addresses on headings, no links to files that the site does not
     have.
 
@@ -369,12 +364,12 @@ def stage_text(cell: Any, page: Page) -> None:
     if {"readme", "start"} & set(cell.metadata.get("tags", [])):
         cell.source = None
     else:
-        cell.source = add_anchors(
+        cell.source = _add_anchors(
             re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", cell.source), page.anchors
         )
 
 # %% ../../nbs/10d_site.ipynb #ab5d63f5
-NBDEV_STEPS = (
+_NBDEV_STEPS = (
     "hide_",
     "hide_line",
     "filter_stream_",
@@ -384,7 +379,7 @@ NBDEV_STEPS = (
 )  # of FilterDefaults
 
 
-def run_steps(notebook: Any, page: Page) -> None:
+def _run_steps(notebook: Any, page: Page) -> None:
     """Walk through a notebook with nbdev's steps and ours.
 
     The notebook is changed.
@@ -399,16 +394,16 @@ def run_steps(notebook: Any, page: Page) -> None:
     from nbdev.processors import FilterDefaults
 
     def stage_cell(cell: Any) -> None:
-        (stage_code if cell.cell_type == "code" else stage_text)(cell, page)
+        (_stage_code if cell.cell_type == "code" else _stage_text)(cell, page)
 
     class Steps(FilterDefaults):
         def procs(self) -> list:
-            return [p for p in self.base_procs() if p.__name__ in NBDEV_STEPS] + [stage_cell]
+            return [p for p in self.base_procs() if p.__name__ in _NBDEV_STEPS] + [stage_cell]
 
     Steps()(notebook)
 
 # %% ../../nbs/10d_site.ipynb #902868b0
-def fold_code(cells: list) -> list:
+def _fold_code(cells: list) -> list:
     """Join code without output to the code below it, and write the options that fold it.
 
     Parameters
@@ -435,7 +430,7 @@ def fold_code(cells: list) -> list:
             folded.pop()
             cell.source = f"{last.source}\n\n{cell.source}"
         if joins:
-            cell.summary_ = summary_of(cell.source, True)
+            cell.summary_ = _summary_of(cell.source, True)
         folded.append(cell)
     for cell in folded:
         summary = getattr(cell, "summary_", None)
@@ -446,7 +441,7 @@ def fold_code(cells: list) -> list:
     return folded
 
 # %% ../../nbs/10d_site.ipynb #b478addb
-def drop_run_metadata(notebook: Any) -> None:
+def _drop_run_metadata(notebook: Any) -> None:
     """Take out what differs from run to run: times, tags, folders, ids and counters of cells.
 
     The notebook is changed.
@@ -493,10 +488,10 @@ def stage_notebook(source: Path, page: Page) -> str:
 
     notebook = read_nb(source)
     first = next((c for c in notebook.cells if c.cell_type == "markdown"), None)
-    title, subtitle, rest = split_title(first.source) if first else ("", "", "")
+    title, subtitle, rest = _split_title(first.source) if first else ("", "", "")
     if first:
         first.source = rest
-    run_steps(notebook, page)
+    _run_steps(notebook, page)
     front = {"title": title or page.name, "subtitle": subtitle} | (
         {"title": html.escape(page.home or title, quote=False), "toc": False}
         if page.name == "index"
@@ -511,13 +506,13 @@ def stage_notebook(source: Path, page: Page) -> str:
                 "*The run did not execute this notebook: it is shown without results.*", "markdown"
             )
         )
-    notebook.cells = top + fold_code([c for c in notebook.cells if c.source.strip()])
-    drop_run_metadata(notebook)
+    notebook.cells = top + _fold_code([c for c in notebook.cells if c.source.strip()])
+    _drop_run_metadata(notebook)
     write_nb(notebook, page.stage / f"{page.name}.ipynb")
     return front["title"]
 
 # %% ../../nbs/10d_site.ipynb #3a02a8e2
-def front_of(staged: Path) -> dict:
+def _front_of(staged: Path) -> dict:
     """The front matter of a staged notebook.
 
     Parameters
@@ -534,7 +529,7 @@ def front_of(staged: Path) -> dict:
     return yaml.safe_load("".join(first["source"]).strip("-\n")) or {}
 
 
-def notebooks_page(stage: Path, names: list[str]) -> str:
+def _notebooks_page(stage: Path, names: list[str]) -> str:
     """The notebooks in order, with places for what each cost.
 
     Parameters
@@ -553,7 +548,7 @@ def notebooks_page(stage: Path, names: list[str]) -> str:
     for name in names:
         if name == "index":
             continue
-        front = front_of(stage / f"{name}.ipynb")
+        front = _front_of(stage / f"{name}.ipynb")
         title = f'<a href="{name}.html">{html.escape(front["title"])}</a>'
         costs = [_cost_place(name, what) for what in ("seconds", "peak_mib")]
         rows.append([title, html.escape(front.get("subtitle") or ""), *costs])
@@ -575,7 +570,7 @@ def notebooks_page(stage: Path, names: list[str]) -> str:
     )
 
 # %% ../../nbs/10d_site.ipynb #a28f6a61
-def start_page(notebook: Path) -> str:
+def _start_page(notebook: Path) -> str:
     """How to run the chain, from the home notebook.
 
     Parameters
@@ -592,7 +587,7 @@ def start_page(notebook: Path) -> str:
     texts = ["".join(c["source"]) for c in cells if "start" in c["metadata"].get("tags", [])]
     taken = set()
     linked = [
-        add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts
+        _add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts
     ]
     return (
         page_text(
@@ -605,7 +600,7 @@ def start_page(notebook: Path) -> str:
     )
 
 # %% ../../nbs/10d_site.ipynb #d3c02d12
-def data_hash(manifest: Mapping) -> str:
+def _data_hash(manifest: Mapping) -> str:
     """One fingerprint for all inputs; where a run has none, as with generated data, that of its
     transactions.
 
@@ -633,7 +628,7 @@ def data_hash(manifest: Mapping) -> str:
     ]
 
 
-def stamp(manifest: Mapping) -> str:
+def _stamp(manifest: Mapping) -> str:
     """The line at the foot of every page.
 
     Parameters
@@ -649,10 +644,10 @@ def stamp(manifest: Mapping) -> str:
     name = (manifest.get("config") or {}).get("name") or "unknown"
     day = str(manifest.get("finished") or "unknown")[:10]
     commit = re.sub(r"^([0-9a-f]{12})[0-9a-f]+", r"\1", str(manifest.get("commit") or "unknown"))
-    return f"Config **{name}** · {day} · commit `{commit}` · data `{data_hash(manifest)}`"
+    return f"Config **{name}** · {day} · commit `{commit}` · data `{_data_hash(manifest)}`"
 
 # %% ../../nbs/10d_site.ipynb #801608b3
-ZONES: dict[str, tuple[str, ...]] = {  # part of the analyst's list: the numbers of its notebooks
+_ZONES: dict[str, tuple[str, ...]] = {  # part of the analyst's list: the numbers of its notebooks
     "The data": ("00", "01"),
     "The customers": ("02", "03"),
     "The recommendations": ("04", "05"),
@@ -679,7 +674,8 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         The part of the website's config that says what is where.
     """
     zones = {
-        title: [f"{n}.ipynb" for n in names if n[:2] in numbers] for title, numbers in ZONES.items()
+        title: [f"{n}.ipynb" for n in names if n[:2] in numbers]
+        for title, numbers in _ZONES.items()
     }
     business = [
         {"text": "Home", "href": "index.ipynb"},
@@ -715,7 +711,7 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
     }
 
 # %% ../../nbs/10d_site.ipynb #829c6aab
-def sources_of(run_dir: Path, root: Path) -> dict[str, Path]:
+def _sources_of(run_dir: Path, root: Path) -> dict[str, Path]:
     """The notebooks of the site, in their order.
 
     Parameters
@@ -768,7 +764,7 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     manifest = read_facts(run_dir / "manifest.json")
     settings = read_facts(run_dir / "config.yaml")
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
-    sources = sources_of(run_dir, root)
+    sources = _sources_of(run_dir, root)
     locale = (settings.get("report") or {}).get("locale")
     use_locale(locale if locale in LOCALES else "en")
     title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
@@ -781,13 +777,13 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
             file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title)
         )
     write_pages(facts_of(run_dir), stage, sources)
-    start = start_page(sources["index"]) if "index" in sources else ""
-    for page, text in (("notebooks", notebooks_page(stage, list(sources))), ("start", start)):
+    start = _start_page(sources["index"]) if "index" in sources else ""
+    for page, text in (("notebooks", _notebooks_page(stage, list(sources))), ("start", start)):
         if text:
             (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
     website = {
         "title": title,
-        "page-footer": {"left": stamp(manifest)},
+        "page-footer": {"left": _stamp(manifest)},
         **navigation(list(sources), write_reference(root, stage), bool(start)),
     }
     (stage / "_run.yml").write_text(
@@ -795,7 +791,7 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     )
 
 # %% ../../nbs/10d_site.ipynb #85f8503b
-RENDERERS = ("auto", "quarto", "smalldocs")
+_RENDERERS = ("auto", "quarto", "smalldocs")
 
 
 def renderers_for(renderer: str) -> list[str]:
@@ -816,9 +812,9 @@ def renderers_for(renderer: str) -> list[str]:
     ConfigError
         For an unknown name, and `RunError` if the wanted one is missing.
     """
-    if renderer not in RENDERERS:
+    if renderer not in _RENDERERS:
         raise ConfigError(
-            f"There is no renderer {renderer!r}; choose one of {', '.join(RENDERERS)}."
+            f"There is no renderer {renderer!r}; choose one of {', '.join(_RENDERERS)}."
         )
     have = []
     if shutil.which("quarto"):
@@ -840,12 +836,12 @@ def renderers_for(renderer: str) -> list[str]:
     )
 
 # %% ../../nbs/10d_site.ipynb #41cc8aef
-SUMMARY = re.compile(
+_SUMMARY = re.compile(
     r"^#\| code-summary: (.+)$", re.M
 )  # the line of a staged cell that holds the title of its fold
 
 
-def quarto_title(title: str) -> str:
+def _quarto_title(title: str) -> str:
     """A title that Quarto shows as it is.
 
     Parameters
@@ -865,14 +861,14 @@ def _escape_titles(stage: Path) -> None:
     """Write the titles of folds as Quarto wants them."""
 
     def escape(line: re.Match) -> str:
-        title = quarto_title(json.loads(line[1]))
+        title = _quarto_title(json.loads(line[1]))
         return f"#| code-summary: {json.dumps(title, ensure_ascii=False)}"
 
     for path in sorted(stage.rglob("*.ipynb")):
         book = json.loads(path.read_text(encoding="utf-8"))
         for cell in book["cells"]:
             if cell["cell_type"] == "code":
-                cell["source"] = SUMMARY.sub(escape, "".join(cell["source"]), count=1)
+                cell["source"] = _SUMMARY.sub(escape, "".join(cell["source"]), count=1)
         path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../../nbs/10d_site.ipynb #09334ab8
@@ -930,14 +926,14 @@ def _render_with_smalldocs(stage: Path) -> None:
     from smalldocs.config import ConfigError as ProjectError
     from smalldocs.site import build
 
-    spare_colours(stage)
+    _spare_colours(stage)
     try:
         build(stage, quiet=True)
     except (BuildError, ProjectError) as e:
         raise RunError(f"smalldocs could not render the site: {one_line(e)}") from e
 
 # %% ../../nbs/10d_site.ipynb #5dc842ee
-def render(stage: Path, renderer: str) -> Path:
+def _render(stage: Path, renderer: str) -> Path:
     """Render a project, quietly.
 
     Parameters
@@ -957,7 +953,7 @@ def render(stage: Path, renderer: str) -> Path:
     return stage / "_site"
 
 
-def spare_colours(stage: Path) -> None:
+def _spare_colours(stage: Path) -> None:
     """Call the code of notebooks plain output, which is not coloured: most of the time would go
     into colours that `plain_code` takes off again.
 
@@ -978,7 +974,7 @@ def spare_colours(stage: Path) -> None:
         path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../../nbs/10d_site.ipynb #d5b2f1c8
-OLD_STAGE = r"\.[a-z0-9_]{8}"  # what version 0.1 put behind the name of the site
+_OLD_STAGE = r"\.[a-z0-9_]{8}"  # what version 0.1 put behind the name of the site
 
 
 def _clear_old_stages(out: Path) -> None:
@@ -987,7 +983,7 @@ def _clear_old_stages(out: Path) -> None:
     """
     if not out.parent.is_dir():
         return
-    name = re.compile(re.escape(out.name) + OLD_STAGE)
+    name = re.compile(re.escape(out.name) + _OLD_STAGE)
     for left in [p for p in out.parent.iterdir() if name.fullmatch(p.name)]:
         with suppress(OSError):
             if _is_old_stage(left):
@@ -1047,7 +1043,7 @@ def workshop(out: Path) -> Iterator[Path]:
             ) from e
 
 # %% ../../nbs/10d_site.ipynb #64750f19
-def replace_folder(new: Path, out: Path, spare: Path) -> Path:
+def _replace_folder(new: Path, out: Path, spare: Path) -> Path:
     """Put a folder in the place of another by renaming.
 
     Parameters
@@ -1075,7 +1071,7 @@ def replace_folder(new: Path, out: Path, spare: Path) -> Path:
     return out
 
 # %% ../../nbs/10d_site.ipynb #4c322431
-MOVED: dict[str, str] = {  # a page's old name, its new one
+_MOVED: dict[str, str] = {  # a page's old name, its new one
     "00_core": "00b_configuration",
     "00a_synthetic": "00e_synthetic",
     "00b_engines": "00f_engines",
@@ -1104,7 +1100,7 @@ MOVED: dict[str, str] = {  # a page's old name, its new one
 }
 
 
-def write_redirects(site: Path) -> None:
+def _write_redirects(site: Path) -> None:
     """Let old addresses of pages lead to the new ones.
 
     A small page is added for every old name whose new page is there.
@@ -1114,7 +1110,7 @@ def write_redirects(site: Path) -> None:
     site : Path
         Rendered pages.
     """
-    for old, new in MOVED.items():
+    for old, new in _MOVED.items():
         page = site / f"{old}.html"
         if page.exists() or not (site / f"{new}.html").is_file():
             continue
@@ -1131,9 +1127,9 @@ def write_redirects(site: Path) -> None:
 def _checked_pages(project: Path, run_dir: Path, tool: str) -> Path:
     """Render, finish and check a staged project; raises `RunError` with the first faults."""
     try:
-        site = render(project, tool)
+        site = _render(project, tool)
         finish(site, run_dir)
-        write_redirects(site)
+        _write_redirects(site)
         faults = check_site(site)
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
         raise RunError(f"The pages of {tool} cannot be read: {one_line(e)}.") from e
@@ -1142,7 +1138,7 @@ def _checked_pages(project: Path, run_dir: Path, tool: str) -> Path:
     return site
 
 
-def make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Path:
+def _make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Path:
     """Make the pages with the first renderer whose pages have no fault.
 
     Parameters
@@ -1206,11 +1202,11 @@ def build_site(
     tools = renderers_for(renderer)
     out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage:
-        site = make_pages(run_dir, root, stage, tools)
-        return replace_folder(site, out, stage / "old")
+        site = _make_pages(run_dir, root, stage, tools)
+        return _replace_folder(site, out, stage / "old")
 
 # %% ../../nbs/10d_site.ipynb #a740dbed
-def readme_link(target: str) -> str:
+def _readme_link(target: str) -> str:
     """A link of a notebook, as the README has to write it.
 
     Parameters
@@ -1228,7 +1224,7 @@ def readme_link(target: str) -> str:
     return target[3:] if target.startswith("../") else f"nbs/{target}"
 
 # %% ../../nbs/10d_site.ipynb #3e35b9c6
-def readme_parts(cell: Mapping) -> list[str]:
+def _readme_parts(cell: Mapping) -> list[str]:
     """What a cell gives to the README: its text, or its visible code.
 
     Parameters
@@ -1246,14 +1242,14 @@ def readme_parts(cell: Mapping) -> list[str]:
     if cell["cell_type"] == "code":
         return (
             []
-            if flags & {"chain", "hide"} or is_imports(text) or not text
+            if flags & {"chain", "hide"} or _is_imports(text) or not text
             else [f"```python\n{text}\n```"]
         )
-    linked = re.sub(r"\]\(([^)\s]+)\)", lambda m: f"]({readme_link(m[1])})", text)
+    linked = re.sub(r"\]\(([^)\s]+)\)", lambda m: f"]({_readme_link(m[1])})", text)
     return re.split(r"\n+(?=#{1,6} )", linked)
 
 # %% ../../nbs/10d_site.ipynb #272078a9
-def heading_level(part: str) -> int:
+def _heading_level(part: str) -> int:
     """The level of a bare heading.
 
     Parameters
@@ -1283,15 +1279,15 @@ def readme_text(notebook: str | Path) -> str:
         The README.
     """
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    parts = [part for cell in cells for part in readme_parts(cell)]
+    parts = [part for cell in cells for part in _readme_parts(cell)]
 
     def follows(part, after):
-        return re.match(rf"#{{1,{heading_level(part)}}} ", after)
+        return re.match(rf"#{{1,{_heading_level(part)}}} ", after)
 
     kept = [
         p
         for p, after in zip(parts, [*parts[1:], "# "])
-        if not heading_level(p) or not follows(p, after)
+        if not _heading_level(p) or not follows(p, after)
     ]
     return (
         "<!-- Made from nbs/index.ipynb: edit that, and call make_readme. -->\n\n"

@@ -58,13 +58,11 @@ from retail_ci.serve.bundle import (
 )
 
 # %% auto #0
-__all__ = ['Id', 'Count', 'PUBLIC_PATHS', 'router', 'PROBLEMS', 'Settings', 'number', 'read_keys', 'BundleHolder', 'Options',
-           'RecommendRequest', 'BatchRequest', 'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles',
-           'SimilarLine', 'Similar', 'Card', 'Health', 'Problem', 'problem', 'on_http', 'on_invalid', 'on_crash',
-           'authorise', 'is_local', 'RateLimiter', 'Levels', 'SharedLevels', 'read_body', 'replay', 'Gateway', 'Counts',
-           'answers', 'bundle_of', 'reply', 'post_recommend', 'post_batch', 'get_segment', 'get_segments',
-           'get_similar', 'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics', 'stop_with_manager',
-           'settle', 'copy_workers', 'life', 'make_app']
+__all__ = ['PUBLIC_PATHS', 'Settings', 'number', 'read_keys', 'BundleHolder', 'Options', 'RecommendRequest', 'BatchRequest',
+           'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles', 'SimilarLine', 'Similar', 'Card',
+           'Health', 'Problem', 'is_local', 'RateLimiter', 'Levels', 'SharedLevels', 'Gateway', 'Counts', 'answers',
+           'post_recommend', 'post_batch', 'get_segment', 'get_segments', 'get_similar', 'get_model', 'get_health',
+           'get_live', 'get_ready', 'get_metrics', 'copy_workers']
 
 # %% ../../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
@@ -219,8 +217,8 @@ class BundleHolder:
             await asyncio.to_thread(self.refresh)
 
 # %% ../../nbs/07_api.ipynb #7b1119b4
-Id = Annotated[StrictStr, Field(min_length=1, max_length=128)]
-Count = Annotated[
+_Id = Annotated[StrictStr, Field(min_length=1, max_length=128)]
+_Count = Annotated[
     StrictInt,
     Field(ge=1, le=100, description="How many products."),
     BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v),
@@ -231,12 +229,12 @@ class Options(BaseModel):
     """What a question for a list may ask for."""
 
     model_config = ConfigDict(extra="forbid")
-    n_recommendations: Count = 10
+    n_recommendations: _Count = 10
     exclude_purchased: StrictBool = Field(
         False, description="Only products that the customer has never bought."
     )
-    exclude: list[Id] = Field([], max_length=1000, description="Products that may not appear.")
-    categories: list[Id] = Field(
+    exclude: list[_Id] = Field([], max_length=1000, description="Products that may not appear.")
+    categories: list[_Id] = Field(
         [], max_length=100, description="If given, only products of these categories."
     )
 
@@ -256,8 +254,8 @@ class RecommendRequest(Options):
             ]
         },
     )
-    customer_id: Id
-    last_purchased_product: Id | None = Field(
+    customer_id: _Id
+    last_purchased_product: _Id | None = Field(
         None,
         description="Bought a minute ago: products like it move up. An unknown product is ignored, and `notes` says so.",
     )
@@ -272,7 +270,7 @@ class BatchRequest(Options):
             "examples": [{"customer_ids": ["C00001", "C00002"], "n_recommendations": 3}]
         },
     )
-    customer_ids: list[Id] = Field(min_length=1, max_length=1000)
+    customer_ids: list[_Id] = Field(min_length=1, max_length=1000)
 
 # %% ../../nbs/07_api.ipynb #c40e9010
 class Line(BaseModel):
@@ -373,7 +371,7 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] | None = None
 
 # %% ../../nbs/07_api.ipynb #f87bbf55
-def problem(
+def _problem(
     status: int,
     detail: str,
     request_id: str | None = None,
@@ -412,21 +410,21 @@ def problem(
     return Response(orjson.dumps(body), status, headers, "application/problem+json")
 
 
-async def on_http(request: Request, error: HTTPException) -> Response:
+async def _on_http(request: Request, error: HTTPException) -> Response:
     """An error that a route or the router raised."""
-    return problem(
+    return _problem(
         error.status_code, str(error.detail), request.scope.get("request_id"), headers=error.headers
     )
 
 
-async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     """A request that does not fit the types."""
     errors = [
         {"field": ".".join(str(part) for part in e["loc"][1:]) or "body", "message": e["msg"]}
         for e in error.errors()[:20]
     ]
     found = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:3])
-    return problem(
+    return _problem(
         422,
         f"The request does not fit: {found}.".encode("utf-8", "replace").decode(),
         request.scope.get("request_id"),
@@ -434,12 +432,12 @@ async def on_invalid(request: Request, error: RequestValidationError) -> Respons
     )
 
 
-async def on_crash(request: Request, error: Exception) -> Response:
+async def _on_crash(request: Request, error: Exception) -> Response:
     """A mistake of ours: the caller gets the id under which the log has it, and nothing of the
     inside.
     """
     asked = request.scope.get("request_id")
-    return problem(
+    return _problem(
         500,
         "Something went wrong inside the service; its log has the request under this id.",
         asked,
@@ -447,7 +445,7 @@ async def on_crash(request: Request, error: Exception) -> Response:
     )
 
 # %% ../../nbs/07_api.ipynb #e582fbfb
-def authorise(
+def _authorise(
     settings: Settings, headers: dict[bytes, bytes], server: tuple | None
 ) -> tuple[str, tuple[int, str] | None]:
     """Whether somebody may ask.
@@ -555,7 +553,7 @@ class SharedLevels:
         struct.pack_into("dd", self.map, self.places[who], *value)
 
 # %% ../../nbs/07_api.ipynb #ef85494d
-async def read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> bytes | None:
+async def _read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> bytes | None:
     """Collect a request's body.
 
     Parameters
@@ -585,7 +583,7 @@ async def read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> bytes
     return b"".join(parts)
 
 
-def replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[], Awaitable[dict]]:
+def _replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[], Awaitable[dict]]:
     """Give a body that was read to whoever reads next.
 
     Parameters
@@ -660,12 +658,14 @@ class Gateway:
         """Refuse, or hand the request to its route."""
 
         def refuse(status, detail, **extra):
-            return problem(status, detail, scope["request_id"], headers=extra)(scope, receive, send)
+            return _problem(status, detail, scope["request_id"], headers=extra)(
+                scope, receive, send
+            )
 
         who, wrong = (
             ("", None)
             if scope["path"] in PUBLIC_PATHS
-            else authorise(self.settings, headers, scope.get("server"))
+            else _authorise(self.settings, headers, scope.get("server"))
         )
         if wrong:
             return await refuse(
@@ -684,7 +684,7 @@ class Gateway:
                     body = (
                         None
                         if not size.isdigit() or int(size) > self.settings.body
-                        else await read_body(receive, self.settings.body)
+                        else await _read_body(receive, self.settings.body)
                     )
                     if body is None:
                         return await refuse(
@@ -692,7 +692,7 @@ class Gateway:
                             f"The body is longer than {self.settings.body:,} bytes.",
                             Connection="close",
                         )
-                    receive = replay(body, receive)
+                    receive = _replay(body, receive)
                 await self.app(scope, receive, send)
         # of an answer that is on its way already nothing can be taken back: the server closes the
         # connection
@@ -767,8 +767,8 @@ class Counts:
         return generate_latest(registry)
 
 # %% ../../nbs/07_api.ipynb #1efce961
-router = APIRouter()
-PROBLEMS = {
+_router = APIRouter()
+_PROBLEMS = {
     status: {
         "model": Problem,
         "description": HTTPStatus(status).phrase,
@@ -793,10 +793,10 @@ def answers(*extra: int) -> dict:
     dict
         For `responses`.
     """
-    return {status: PROBLEMS[status] for status in (400, 401, 403, 429, *extra)}
+    return {status: _PROBLEMS[status] for status in (400, 401, 403, 429, *extra)}
 
 
-def bundle_of(request: Request) -> Bundle:
+def _bundle_of(request: Request) -> Bundle:
     """The bundle for this request; 503 while there is none.
 
     Parameters
@@ -816,7 +816,7 @@ def bundle_of(request: Request) -> Bundle:
     )
 
 
-def reply(content: Any) -> Response:
+def _reply(content: Any) -> Response:
     """An answer.
 
     Parameters
@@ -832,7 +832,7 @@ def reply(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
 
 # %% ../../nbs/07_api.ipynb #a33d6ffb
-@router.post(
+@_router.post(
     "/recommend",
     tags=["Answers"],
     summary="A list for one customer",
@@ -844,9 +844,9 @@ async def post_recommend(body: RecommendRequest, request: Request) -> Response:
     """A list for one customer; somebody unknown gets what is popular, and `known_customer` is
     false.
     """
-    return reply(
+    return _reply(
         recommend(
-            bundle_of(request),
+            _bundle_of(request),
             body.customer_id,
             body.n_recommendations,
             body.exclude_purchased,
@@ -857,7 +857,7 @@ async def post_recommend(body: RecommendRequest, request: Request) -> Response:
     )
 
 
-@router.post(
+@_router.post(
     "/recommend/batch",
     tags=["Answers"],
     summary="Lists for many customers",
@@ -866,7 +866,7 @@ async def post_recommend(body: RecommendRequest, request: Request) -> Response:
 )
 async def post_batch(body: BatchRequest, request: Request) -> Response:
     """Lists for up to 1,000 customers, all from the same model."""
-    bundle = bundle_of(request)
+    bundle = _bundle_of(request)
     lists = [
         recommend(
             bundle,
@@ -879,10 +879,10 @@ async def post_batch(body: BatchRequest, request: Request) -> Response:
         )
         for who in body.customer_ids
     ]
-    return reply({"model_version": bundle.version, "answers": lists})
+    return _reply({"model_version": bundle.version, "answers": lists})
 
 
-@router.get(
+@_router.get(
     "/segments/{customer_id:path}",
     tags=["Answers"],
     summary="The segment of one customer",
@@ -893,12 +893,12 @@ async def get_segment(
     customer_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request
 ) -> Response:
     """The segment of one customer, with the score behind it and what to do."""
-    if (found := segment_of(bundle_of(request), customer_id)) is not None:
-        return reply(found)
+    if (found := segment_of(_bundle_of(request), customer_id)) is not None:
+        return _reply(found)
     raise HTTPException(404, "There is no customer with this id.")
 
 
-@router.get(
+@_router.get(
     "/segments",
     tags=["Answers"],
     summary="All segments",
@@ -907,11 +907,11 @@ async def get_segment(
 )
 async def get_segments(request: Request) -> Response:
     """What each segment is like."""
-    bundle = bundle_of(request)
-    return reply({"model_version": bundle.version, "segments": bundle.profiles})
+    bundle = _bundle_of(request)
+    return _reply({"model_version": bundle.version, "segments": bundle.profiles})
 
 
-@router.get(
+@_router.get(
     "/products/{product_id:path}/similar",
     tags=["Answers"],
     summary="Products like one",
@@ -924,12 +924,12 @@ async def get_similar(
     n: Annotated[int, Query(ge=1, le=50)] = 10,
 ) -> Response:
     """The products most like one, by what they are."""
-    if (found := similar_to(bundle_of(request), product_id, n)) is not None:
-        return reply(found)
+    if (found := similar_to(_bundle_of(request), product_id, n)) is not None:
+        return _reply(found)
     raise HTTPException(404, "There is no product with this id.")
 
 # %% ../../nbs/07_api.ipynb #4742c853
-@router.get(
+@_router.get(
     "/model",
     tags=["Service"],
     summary="The model card",
@@ -938,11 +938,11 @@ async def get_similar(
 )
 async def get_model(request: Request) -> Response:
     """The model card: what it was trained on, how it was measured, and its limits."""
-    bundle = bundle_of(request)
-    return reply({"model_version": bundle.version, "card": bundle.card})
+    bundle = _bundle_of(request)
+    return _reply({"model_version": bundle.version, "card": bundle.card})
 
 
-@router.get(
+@_router.get(
     "/health",
     tags=["Service"],
     summary="Service, model and age of the data",
@@ -954,7 +954,7 @@ async def get_health(request: Request) -> Response:
     desk = request.app.state.desk
     until = desk.bundle.card.get("last_date") if desk.bundle else None
     age = (datetime.date.today() - datetime.date.fromisoformat(until[:10])).days if until else None
-    return reply(
+    return _reply(
         {
             "status": "damaged" if desk.damaged else "ok" if desk.bundle else "unavailable",
             "service": f"retail_ci {__version__}",
@@ -966,27 +966,27 @@ async def get_health(request: Request) -> Response:
     )
 
 
-@router.get("/health/live", tags=["Service"], summary="Does the process answer?")
+@_router.get("/health/live", tags=["Service"], summary="Does the process answer?")
 async def get_live() -> dict[str, str]:
     """Whether the process answers at all."""
     return {"status": "alive"}
 
 
-@router.get(
+@_router.get(
     "/health/ready",
     tags=["Service"],
     summary="Can it answer with a model?",
-    responses={503: PROBLEMS[503]},
+    responses={503: _PROBLEMS[503]},
 )
 async def get_ready(request: Request) -> dict[str, str]:
     """Whether it has a model to answer with, and is not about to stop."""
     if request.app.state.desk.draining:
         raise HTTPException(503, "The service is stopping.")
-    bundle_of(request)
+    _bundle_of(request)
     return {"status": "ready"}
 
 
-@router.get(
+@_router.get(
     "/metrics",
     tags=["Service"],
     summary="Counts for Prometheus",
@@ -998,7 +998,7 @@ async def get_metrics(request: Request) -> Response:
     return Response(request.app.state.counts.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 # %% ../../nbs/07_api.ipynb #a091e136
-def stop_with_manager() -> None:
+def _stop_with_manager() -> None:
     """Ask this process to end, as the manager would have, when the process that has started it is
     gone.
     """
@@ -1016,7 +1016,7 @@ def stop_with_manager() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def settle() -> None:
+def _settle() -> None:
     """What is here now stays: no later collection needs to look through it, which takes a tenth of
     a second. `retail-ci serve` imports without collecting.
     """
@@ -1039,17 +1039,17 @@ def copy_workers() -> None:
 
     if sys.platform != "linux" or not hasattr(_subprocess, "spawn"):
         return
-    settle()
+    _settle()
     os.register_at_fork(after_in_child=as_new)
     _subprocess.spawn = multiprocessing.get_context("fork")
 
 # %% ../../nbs/07_api.ipynb #28c805ac
 @contextlib.asynccontextmanager
-async def life(app: FastAPI) -> AsyncIterator[None]:
+async def _life(app: FastAPI) -> AsyncIterator[None]:
     """Open the bundle, watch for newer ones, and stop watching at the end."""
-    stop_with_manager()
+    _stop_with_manager()
     await asyncio.to_thread(app.state.desk.refresh)
-    settle()
+    _settle()
     watching = asyncio.create_task(app.state.desk.watch())
     try:
         yield
@@ -1058,7 +1058,7 @@ async def life(app: FastAPI) -> AsyncIterator[None]:
         watching.cancel()
 
 
-def make_app(settings: Settings | None = None) -> FastAPI:
+def _make_app(settings: Settings | None = None) -> FastAPI:
     """The service.
 
     Parameters
@@ -1077,14 +1077,14 @@ def make_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         title="retail_ci",
         version=__version__,
-        lifespan=life,
+        lifespan=_life,
         description="Recommendations and segments from the promoted model.",
     )
     app.state.desk, app.state.counts = BundleHolder(settings.serving), Counts()
-    app.include_router(router)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(Exception, on_crash)
+    app.include_router(_router)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_crash)
     app.add_middleware(Gateway, settings=settings, counts=app.state.counts)
     return app
 
@@ -1092,5 +1092,5 @@ def make_app(settings: Settings | None = None) -> FastAPI:
 def __getattr__(name: str) -> Any:
     """`retail_ci.serve.api:app`, made when it is asked for."""
     if name == "app":
-        return make_app()
+        return _make_app()
     raise AttributeError(f"module 'retail_ci.serve.api' has no attribute {name!r}")

@@ -25,11 +25,10 @@ from .bundle import Bundle, current_bundle, recommend, segment_of
 from .drift import champion_run
 
 # %% auto #0
-__all__ = ['LINE', 'read_ids', 'read_text', 'read_rules', 'check_out', 'write_lists', 'run_model', 'recommend_run',
-           'served_lists', 'from_arrays', 'one_by_one', 'served_segments', 'write_lines', 'predict_run']
+__all__ = ['read_text', 'recommend_run', 'served_lists', 'one_by_one', 'predict_run']
 
 # %% ../../nbs/09_batch_lists.ipynb #6cf8a607
-def read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFrame:
+def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFrame:
     """Read a small table of ids.
 
     Parameters
@@ -112,7 +111,7 @@ def read_text(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table.rename(columns=lambda c: str(c).strip())
 
 # %% ../../nbs/09_batch_lists.ipynb #8eb5bd62
-def read_rules(
+def _read_rules(
     model: Recommender,
     block: str = "",
     allow: str = "",
@@ -146,7 +145,7 @@ def read_rules(
         For `recommend`.
     """
     blocked = (
-        read_ids(block, ["product_id"], "--block") if block else pd.DataFrame({"product_id": []})
+        _read_ids(block, ["product_id"], "--block") if block else pd.DataFrame({"product_id": []})
     )
     single = "customer_id" in blocked
     names = model.shelf_.names.get("category", pd.Index([]))
@@ -160,7 +159,7 @@ def read_rules(
         ]
 
     return Rules(
-        allow=read_ids(allow, ["product_id"], "--allow")["product_id"].tolist() if allow else None,
+        allow=_read_ids(allow, ["product_id"], "--allow")["product_id"].tolist() if allow else None,
         block=[] if single else blocked["product_id"].tolist(),
         block_for=blocked if single else None,
         categories=split(categories) or None,
@@ -170,7 +169,7 @@ def read_rules(
     )
 
 # %% ../../nbs/09_batch_lists.ipynb #9a959cd1
-def check_out(path: str | Path) -> Path:
+def _check_out(path: str | Path) -> Path:
     """Raise `ConfigError` before any work is done for a file that could not be written.
 
     Parameters
@@ -191,7 +190,7 @@ def check_out(path: str | Path) -> Path:
     return file
 
 
-def write_lists(lists: pd.DataFrame, path: str | Path) -> Path:
+def _write_lists(lists: pd.DataFrame, path: str | Path) -> Path:
     """Write lists as CSV or parquet.
 
     Parameters
@@ -206,11 +205,11 @@ def write_lists(lists: pd.DataFrame, path: str | Path) -> Path:
     Path
         The file.
     """
-    file = check_out(path)
+    file = _check_out(path)
     return save(escape_formulas(lists) if file.suffix == ".csv" else lists, file)
 
 # %% ../../nbs/09_batch_lists.ipynb #2a41a937
-def run_model(run: Run) -> Recommender:
+def _run_model(run: Run) -> Recommender:
     """The recommender of a run.
 
     Parameters
@@ -270,27 +269,27 @@ def recommend_run(
     tuple[pd.DataFrame, list[str]]
         The lists, and what there is to say about them.
     """
-    file = check_out(out)
-    who = read_ids(customers, ["customer_id"], "--customers") if customers else None
-    baskets = read_ids(recent, ["customer_id", "product_id"], "--recent") if recent else None
-    model = run_model(run)
+    file = _check_out(out)
+    who = _read_ids(customers, ["customer_id"], "--customers") if customers else None
+    baskets = _read_ids(recent, ["customer_id", "product_id"], "--recent") if recent else None
+    model = _run_model(run)
     lists = model.recommend(
         who,
         k or run.config.recommender.k,
         exclude_purchased,
-        read_rules(model, **rules),
+        _read_rules(model, **rules),
         recent=baskets,
         progress=progress,
     )
     notes = model.notes_ + lists.attrs["notes"]
-    write_lists(lists, file)
+    _write_lists(lists, file)
     return lists, [
         *notes,
         f"{count(lists['customer_id'].nunique())} customers, {count(len(lists))} lines: {file}",
     ]
 
 # %% ../../nbs/09_batch_lists.ipynb #baf56680
-LINE = [
+_LINE = [
     "customer_id",
     "product_id",
     "score",
@@ -334,7 +333,7 @@ def served_lists(
     for start in range(0, total, block):
         rows = np.arange(start, min(start + block, total))
         full = rows[(parts[0][rows, :k] >= 0).all(1)] if k <= width else rows[:0]
-        table = from_arrays(bundle, [p[full, :k] for p in parts], full, shelf)
+        table = _from_arrays(bundle, [p[full, :k] for p in parts], full, shelf)
         short = one_by_one(bundle, [bundle.customers[r] for r in np.setdiff1d(rows, full)], k)
         both = (
             pd.concat([t for t in (table, short) if len(t)], ignore_index=True)
@@ -349,7 +348,7 @@ def served_lists(
         )
 
 # %% ../../nbs/09_batch_lists.ipynb #eda9bf82
-def from_arrays(
+def _from_arrays(
     bundle: Bundle, parts: list[np.ndarray], rows: np.ndarray, shelf: np.ndarray
 ) -> pd.DataFrame:
     """Rows of the bundle as a long table.
@@ -395,7 +394,7 @@ def from_arrays(
             "known_customer": True,
             "model_version": bundle.version,
         }
-    )[LINE]
+    )[_LINE]
 
 
 def one_by_one(bundle: Bundle, customers: Sequence[str], k: int) -> pd.DataFrame:
@@ -434,11 +433,11 @@ def one_by_one(bundle: Bundle, customers: Sequence[str], k: int) -> pd.DataFrame
             )
             for a, rank, line in answers
         ],
-        columns=LINE,
+        columns=_LINE,
     )
 
 # %% ../../nbs/09_batch_lists.ipynb #fc902189
-def served_segments(bundle: Bundle, newcomers: pd.DataFrame, trained: Run) -> pd.DataFrame:
+def _served_segments(bundle: Bundle, newcomers: pd.DataFrame, trained: Run) -> pd.DataFrame:
     """The segment of everybody.
 
     Parameters
@@ -480,7 +479,7 @@ def served_segments(bundle: Bundle, newcomers: pd.DataFrame, trained: Run) -> pd
     )[[*names, "known_customer", "model_version"]]
 
 
-def write_lines(
+def _write_lines(
     blocks: Iterator[tuple[int, pd.DataFrame]], path: Path, progress: Callable[[int], None]
 ) -> int:
     """Write blocks into one parquet file; it is there whole or not at all.
@@ -502,7 +501,7 @@ def write_lines(
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    kinds = dict.fromkeys(LINE, pa.string()) | {
+    kinds = dict.fromkeys(_LINE, pa.string()) | {
         "score": pa.float64(),
         "rank": pa.int32(),
         "known_customer": pa.bool_(),
@@ -563,12 +562,12 @@ def predict_run(
         drop=True
     )
     everyone = len(bundle.customers) + len(fresh)
-    rows = write_lines(
+    rows = _write_lines(
         served_lists(bundle, fresh.customer_id.tolist(), k or config.recommender.k),
         folder / "recommendations.parquet",
         lambda done: progress(done, everyone),
     )
-    segments = served_segments(bundle, fresh, trained)
+    segments = _served_segments(bundle, fresh, trained)
     save(segments, folder / "segments.parquet")
     return [
         *([note] if note and len(fresh) else []),

@@ -24,13 +24,9 @@ from ..core.errors import RunError
 from ..core.runs import atomic_write, clear_staging, sha256, staging, to_plain
 
 # %% auto #0
-__all__ = ['np', 'LISTS', 'FORMAT', 'READ', 'LARGE', 'LATELY', 'PARTS', 'PERSON', 'OWN', 'LIKE', 'SCORE', 'KEEP', 'Later',
-           'key_of', 'write_texts', 'write_coded', 'write_array', 'map_array', 'Texts', 'Codes', 'numbers',
-           'write_lists', 'best_first', 'seal', 'read_manifest', 'check_bundle', 'not_as_written', 'state_of',
-           'note_of', 'read_note', 'write_note', 'write_bundle', 'fill_bundle', 'in_order', 'write_bought',
-           'write_people', 'write_similar', 'Bundle', 'alike', 'with_last', 'in_both', 'recommend', 'own_lines',
-           'choose', 'segment_of', 'similar_to', 'current_bundle', 'stack_on_file', 'read_stack', 'point_at',
-           'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
+__all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle', 'Bundle',
+           'recommend', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate',
+           'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
 
 # %% ../../nbs/06_bundle.ipynb #430a0832
 class Later:
@@ -45,10 +41,10 @@ class Later:
         return getattr(importlib.import_module(self.name), part)
 
 
-np = Later("numpy")
+_np = Later("numpy")
 
 # %% ../../nbs/06_bundle.ipynb #1785cab1
-def key_of(text: str) -> int:
+def _key_of(text: str) -> int:
     """The number by which an id is found.
 
     Parameters
@@ -66,7 +62,7 @@ def key_of(text: str) -> int:
     )
 
 
-def write_texts(folder: Path, name: str, texts: Sequence[str]) -> np.ndarray:
+def _write_texts(folder: Path, name: str, texts: Sequence[str]) -> _np.ndarray:
     """Write ids so that they can be found by `Texts`: `<name>_keys`, `<name>_offsets`,
     `<name>_text`.
 
@@ -84,19 +80,21 @@ def write_texts(folder: Path, name: str, texts: Sequence[str]) -> np.ndarray:
     np.ndarray
         For each text in the order given, its row.
     """
-    keys = np.fromiter((key_of(t) for t in texts), np.uint64, len(texts))
+    keys = _np.fromiter((_key_of(t) for t in texts), _np.uint64, len(texts))
     order = (
-        np.lexsort((np.asarray(texts, dtype=object), keys)) if len(texts) else np.empty(0, np.int64)
+        _np.lexsort((_np.asarray(texts, dtype=object), keys))
+        if len(texts)
+        else _np.empty(0, _np.int64)
     )
     coded = [texts[i].encode() for i in order]
-    write_array(folder, f"{name}_keys", keys[order])
-    write_coded(folder, name, coded)
-    rows = np.empty(len(texts), np.int64)
-    rows[order] = np.arange(len(texts))
+    _write_array(folder, f"{name}_keys", keys[order])
+    _write_coded(folder, name, coded)
+    rows = _np.empty(len(texts), _np.int64)
+    rows[order] = _np.arange(len(texts))
     return rows
 
 
-def write_coded(folder: Path, name: str, coded: Sequence[bytes]) -> None:
+def _write_coded(folder: Path, name: str, coded: Sequence[bytes]) -> None:
     """Write texts one after the other, and where each ends.
 
     Parameters
@@ -108,15 +106,15 @@ def write_coded(folder: Path, name: str, coded: Sequence[bytes]) -> None:
     coded : Sequence[bytes]
         UTF-8 texts.
     """
-    write_array(
+    _write_array(
         folder,
         f"{name}_offsets",
-        np.concatenate([[0], np.cumsum([len(c) for c in coded])]).astype(np.uint64),
+        _np.concatenate([[0], _np.cumsum([len(c) for c in coded])]).astype(_np.uint64),
     )
     (folder / f"{name}_text.bin").write_bytes(b"".join(coded))
 
 
-def write_array(folder: Path, name: str, array: np.ndarray) -> None:
+def _write_array(folder: Path, name: str, array: _np.ndarray) -> None:
     """Write numbers as they stand in memory, little endian.
 
     Parameters
@@ -128,10 +126,10 @@ def write_array(folder: Path, name: str, array: np.ndarray) -> None:
     array : np.ndarray
         Numbers.
     """
-    np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tofile(folder / f"{name}.bin")
+    _np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tofile(folder / f"{name}.bin")
 
 # %% ../../nbs/06_bundle.ipynb #3bdb9467
-def map_array(path: Path, code: str) -> memoryview:
+def _map_array(path: Path, code: str) -> memoryview:
     """Map a file of numbers.
 
     Parameters
@@ -160,9 +158,9 @@ class Texts:
         looked for; `remember`: how many that were read lately stay at hand.
         """
         self.at = functools.lru_cache(remember)(self.__getitem__) if remember else self.__getitem__
-        self.offsets = map_array(folder / f"{name}_offsets.bin", "Q")
-        self.text = map_array(folder / f"{name}_text.bin", "B")
-        self.keys = map_array(folder / f"{name}_keys.bin", "Q") if keys else None
+        self.offsets = _map_array(folder / f"{name}_offsets.bin", "Q")
+        self.text = _map_array(folder / f"{name}_text.bin", "B")
+        self.keys = _map_array(folder / f"{name}_keys.bin", "Q") if keys else None
 
     def __len__(self) -> int:
         """How many texts there are."""
@@ -174,7 +172,7 @@ class Texts:
 
     def find(self, text: str) -> int:
         """The row of a text, or -1."""
-        key = key_of(text)
+        key = _key_of(text)
         row = bisect.bisect_left(self.keys, key)
         while row < len(self.keys) and self.keys[row] == key:
             if self[row] == text:
@@ -195,7 +193,7 @@ class Codes(dict):
         return self[text]
 
 
-def numbers(texts: Any, lookup: Mapping[str, int]) -> np.ndarray:
+def numbers(texts: Any, lookup: Mapping[str, int]) -> _np.ndarray:
     """Look texts up, each different one once.
 
     Parameters
@@ -212,13 +210,13 @@ def numbers(texts: Any, lookup: Mapping[str, int]) -> np.ndarray:
     """
     codes, found = texts.factorize()
     return (
-        np.fromiter((lookup[t] for t in found), np.int64, len(found))[codes]
+        _np.fromiter((lookup[t] for t in found), _np.int64, len(found))[codes]
         if len(found)
-        else np.empty(0, np.int64)
+        else _np.empty(0, _np.int64)
     )
 
 
-def write_lists(
+def _write_lists(
     folder: Path,
     name: str,
     tables: Iterable[Any],
@@ -248,7 +246,7 @@ def write_lists(
     """
     shape = (max(len(customers), 1), depth)
     out = {
-        part: np.memmap(folder / f"{name}_{part}.bin", dtype, "w+", shape=shape)
+        part: _np.memmap(folder / f"{name}_{part}.bin", dtype, "w+", shape=shape)
         for part, dtype in (
             ("items", "<i4"),
             ("scores", "<f4"),
@@ -258,18 +256,18 @@ def write_lists(
     }
     out["items"][:] = -1
     for table in tables:
-        at = (numbers(table["customer_id"], customers), table["rank"].to_numpy(np.int64) - 1)
+        at = (numbers(table["customer_id"], customers), table["rank"].to_numpy(_np.int64) - 1)
         out["items"][at] = numbers(table["product_id"], products)
-        out["scores"][at] = table["score"].to_numpy(np.float32)
+        out["scores"][at] = table["score"].to_numpy(_np.float32)
         for part, column in (("methods", "method"), ("reasons", "reason")):
             out[part][at] = numbers(table[column], texts)
     for start in range(0, len(out["scores"]), 50_000):
-        best_first(out["scores"][start : start + 50_000])
+        _best_first(out["scores"][start : start + 50_000])
     for array in out.values():
         array.flush()
 
 
-def best_first(scores: np.ndarray) -> None:
+def _best_first(scores: _np.ndarray) -> None:
     """Let the scores of each list never rise: a request for ten lines need not look at the
     eleventh.
 
@@ -278,10 +276,10 @@ def best_first(scores: np.ndarray) -> None:
     scores : np.ndarray
         Rows × depth; changed in place.
     """
-    scores[:] = np.minimum.accumulate(scores, axis=1)
+    scores[:] = _np.minimum.accumulate(scores, axis=1)
 
 # %% ../../nbs/06_bundle.ipynb #47bbdfb6
-FORMAT = 1  # of the bundle; a reader refuses a later one
+_FORMAT = 1  # of the bundle; a reader refuses a later one
 
 
 def seal(folder: Path, facts: Mapping) -> dict:
@@ -304,7 +302,7 @@ def seal(folder: Path, facts: Mapping) -> dict:
         for p in sorted(folder.iterdir())
         if p.name != "manifest.json"
     }
-    manifest = to_plain({"format": FORMAT, **facts, "files": files})
+    manifest = to_plain({"format": _FORMAT, **facts, "files": files})
     with atomic_write(folder / "manifest.json") as part:
         part.write_text(
             json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -313,7 +311,7 @@ def seal(folder: Path, facts: Mapping) -> dict:
     return manifest
 
 
-def read_manifest(folder: Path) -> dict:
+def _read_manifest(folder: Path) -> dict:
     """Read the manifest of a bundle.
 
     Parameters
@@ -352,10 +350,10 @@ def read_manifest(folder: Path) -> dict:
             f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci "
             "models rollback`."
         )
-    if manifest["format"] > FORMAT:
+    if manifest["format"] > _FORMAT:
         raise RunError(
             f"The bundle {folder.name} has format {manifest['format']}, and this version reads up "
-            f"to {FORMAT}. Install a newer retail_ci, or roll back."
+            f"to {_FORMAT}. Install a newer retail_ci, or roll back."
         )
     return manifest
 
@@ -381,7 +379,7 @@ def check_bundle(folder: Path, quick: bool = False) -> dict:
     RunError
         That names the first thing that is wrong.
     """
-    manifest = read_manifest(folder)
+    manifest = _read_manifest(folder)
     for name, file in manifest["files"].items():
         if not (folder / name).is_file():
             raise RunError(
@@ -389,27 +387,27 @@ def check_bundle(folder: Path, quick: bool = False) -> dict:
                 "models rollback`."
             )
         if (folder / name).stat().st_size != file["bytes"]:
-            raise not_as_written(folder, name)
-    state = state_of(folder, manifest)
+            raise _not_as_written(folder, name)
+    state = _state_of(folder, manifest)
     if quick and state == (
-        read_note(folder)
-        if sum(f["bytes"] for f in manifest["files"].values()) > LARGE
-        else READ.get(folder.resolve())
+        _read_note(folder)
+        if sum(f["bytes"] for f in manifest["files"].values()) > _LARGE
+        else _READ.get(folder.resolve())
     ):
         return manifest
-    note_of(folder).unlink(missing_ok=True) if os.access(folder.parent, os.W_OK) else None
+    _note_of(folder).unlink(missing_ok=True) if os.access(folder.parent, os.W_OK) else None
     for name, file in manifest["files"].items():
         if sha256(folder / name) != file["sha256"]:
-            raise not_as_written(folder, name)
-    READ[folder.resolve()] = state
-    write_note(folder, state)
+            raise _not_as_written(folder, name)
+    _READ[folder.resolve()] = state
+    _write_note(folder, state)
     return manifest
 
 
-READ: dict[Path, list] = {}  # the bundles that this process has read whole, as they were then
+_READ: dict[Path, list] = {}  # the bundles that this process has read whole, as they were then
 
 
-def not_as_written(folder: Path, name: str) -> RunError:
+def _not_as_written(folder: Path, name: str) -> RunError:
     """The sentence for a file that has changed.
 
     Parameters
@@ -430,10 +428,10 @@ def not_as_written(folder: Path, name: str) -> RunError:
     )
 
 # %% ../../nbs/06_bundle.ipynb #5728086a
-LARGE = 64_000_000  # bytes up to which a bundle is read whole at every start
+_LARGE = 64_000_000  # bytes up to which a bundle is read whole at every start
 
 
-def state_of(folder: Path, manifest: Mapping) -> list:
+def _state_of(folder: Path, manifest: Mapping) -> list:
     """What the file system says about a bundle.
 
     Parameters
@@ -452,7 +450,7 @@ def state_of(folder: Path, manifest: Mapping) -> list:
     return [[name, s.st_size, s.st_ino, s.st_mtime_ns, s.st_ctime_ns] for name, s in stats]
 
 
-def note_of(folder: Path) -> Path:
+def _note_of(folder: Path) -> Path:
     """Where it is noted that a bundle was read whole.
 
     Parameters
@@ -468,7 +466,7 @@ def note_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.checked")
 
 
-def read_note(folder: Path) -> list | None:
+def _read_note(folder: Path) -> list | None:
     """What was noted.
 
     Parameters
@@ -482,12 +480,12 @@ def read_note(folder: Path) -> list | None:
         From `state_of`, when it was read whole; None if nothing is known.
     """
     try:
-        return json.loads(note_of(folder).read_text(encoding="utf-8"))
+        return json.loads(_note_of(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def write_note(folder: Path, state: list) -> None:
+def _write_note(folder: Path, state: list) -> None:
     """Note it; a folder that cannot be written to does without.
 
     Parameters
@@ -497,7 +495,7 @@ def write_note(folder: Path, state: list) -> None:
     state : list
         What it looked like before.
     """
-    with contextlib.suppress(OSError), atomic_write(note_of(folder)) as part:
+    with contextlib.suppress(OSError), atomic_write(_note_of(folder)) as part:
         part.write_text(json.dumps(state), encoding="utf-8")
 
 # %% ../../nbs/06_bundle.ipynb #9ed00767
@@ -549,7 +547,7 @@ def write_bundle(
     if folder.exists():
         raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
     with staging(f".{folder.name}", folder.parent) as part:
-        counts = fill_bundle(part, lists, popular, bought, segments, products, similar, depth)
+        counts = _fill_bundle(part, lists, popular, bought, segments, products, similar, depth)
         (part / "profiles.json").write_text(
             json.dumps(to_plain(list(profiles)), ensure_ascii=False, allow_nan=False),
             encoding="utf-8",
@@ -562,7 +560,7 @@ def write_bundle(
     return manifest
 
 # %% ../../nbs/06_bundle.ipynb #13709ec0
-def fill_bundle(
+def _fill_bundle(
     part: Path,
     lists: Mapping[str, Iterable[Any]],
     popular: Any,
@@ -601,18 +599,19 @@ def fill_bundle(
     texts = Codes()
     customers = dict(
         zip(
-            ids := segments["customer_id"].astype(str).tolist(), write_texts(part, "customers", ids)
+            ids := segments["customer_id"].astype(str).tolist(),
+            _write_texts(part, "customers", ids),
         )
     )
     shelf = dict(
         zip(
             names := products["product_id"].astype(str).tolist(),
-            write_texts(part, "products", names),
+            _write_texts(part, "products", names),
         )
     )
     for name in LISTS:
-        write_lists(part, name, lists[name], customers, shelf, texts, depth)
-    write_lists(
+        _write_lists(part, name, lists[name], customers, shelf, texts, depth)
+    _write_lists(
         part,
         "popular",
         [popular.assign(customer_id="", rank=range(1, len(popular) + 1))],
@@ -621,24 +620,24 @@ def fill_bundle(
         texts,
         max(len(popular), 1),
     )
-    write_bought(part, bought, customers, shelf)
-    write_people(part, segments, customers, texts)
+    _write_bought(part, bought, customers, shelf)
+    _write_people(part, segments, customers, texts)
     categories = products["category"].tolist() if "category" in products else [None] * len(products)
-    write_array(
+    _write_array(
         part,
         "category",
-        in_order(
+        _in_order(
             [-1 if c is None or c != c else texts[str(c)] for c in categories],
             list(shelf.values()),
-            np.int32,
+            _np.int32,
         ),
     )
-    write_similar(part, similar, shelf)
-    write_coded(part, "texts", [t.encode() for t in texts])
+    _write_similar(part, similar, shelf)
+    _write_coded(part, "texts", [t.encode() for t in texts])
     return {"customers": len(ids), "products": len(names)}
 
 
-def in_order(values: Sequence, rows: Sequence[int], dtype: Any) -> np.ndarray:
+def _in_order(values: Sequence, rows: Sequence[int], dtype: Any) -> _np.ndarray:
     """Sort values into rows.
 
     Parameters
@@ -655,12 +654,12 @@ def in_order(values: Sequence, rows: Sequence[int], dtype: Any) -> np.ndarray:
     np.ndarray
         The values in the order of rows.
     """
-    out = np.zeros(len(rows), dtype)
-    out[np.asarray(rows, np.int64)] = np.asarray(values, dtype)
+    out = _np.zeros(len(rows), dtype)
+    out[_np.asarray(rows, _np.int64)] = _np.asarray(values, dtype)
     return out
 
 # %% ../../nbs/06_bundle.ipynb #5141bd89
-def write_bought(
+def _write_bought(
     part: Path, bought: Any, customers: Mapping[str, int], products: Mapping[str, int]
 ) -> None:
     """Write what each customer has bought, row after row.
@@ -676,20 +675,20 @@ def write_bought(
     products : Mapping[str, int]
         Product: row.
     """
-    rows = bought["customer_id"].map(customers).to_numpy(np.int64)
-    items = bought["product_id"].map(products).to_numpy(np.int64)
-    order = np.lexsort((items, rows))
-    write_array(
+    rows = bought["customer_id"].map(customers).to_numpy(_np.int64)
+    items = bought["product_id"].map(products).to_numpy(_np.int64)
+    order = _np.lexsort((items, rows))
+    _write_array(
         part,
         "bought_ends",
-        np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(customers)))]).astype(
-            np.uint64
+        _np.concatenate([[0], _np.cumsum(_np.bincount(rows, minlength=len(customers)))]).astype(
+            _np.uint64
         ),
     )
-    write_array(part, "bought_items", items[order].astype(np.int32))
+    _write_array(part, "bought_items", items[order].astype(_np.int32))
 
 
-def write_people(part: Path, segments: Any, customers: Mapping[str, int], texts: Codes) -> None:
+def _write_people(part: Path, segments: Any, customers: Mapping[str, int], texts: Codes) -> None:
     """Write what `/segments` says about a customer.
 
     Parameters
@@ -706,16 +705,20 @@ def write_people(part: Path, segments: Any, customers: Mapping[str, int], texts:
     rows = list(customers.values())
     for column in ("segment", "action", "rfm_score", "since"):
         values = segments[column].tolist() if column in segments else [""] * len(rows)
-        write_array(
-            part, f"person_{column}", in_order([texts[str(v)] for v in values], rows, np.int32)
+        _write_array(
+            part, f"person_{column}", _in_order([texts[str(v)] for v in values], rows, _np.int32)
         )
     for column in ("r_score", "f_score", "m_score"):
-        write_array(part, f"person_{column}", in_order(segments[column].to_numpy(), rows, np.uint8))
-    value = segments["value"].to_numpy(float) if "value" in segments else np.full(len(rows), np.nan)
-    write_array(part, "person_value", in_order(value, rows, np.float64))
+        _write_array(
+            part, f"person_{column}", _in_order(segments[column].to_numpy(), rows, _np.uint8)
+        )
+    value = (
+        segments["value"].to_numpy(float) if "value" in segments else _np.full(len(rows), _np.nan)
+    )
+    _write_array(part, "person_value", _in_order(value, rows, _np.float64))
 
 
-def write_similar(
+def _write_similar(
     part: Path, similar: Any | None, products: Mapping[str, int], most: int = 50
 ) -> None:
     """Write the products most like each product.
@@ -731,21 +734,21 @@ def write_similar(
     most : int, default 50
         Neighbours kept.
     """
-    items = np.full((max(len(products), 1), most), -1, np.int32)
-    scores = np.zeros((max(len(products), 1), most), np.float32)
+    items = _np.full((max(len(products), 1), most), -1, _np.int32)
+    scores = _np.zeros((max(len(products), 1), most), _np.float32)
     if similar is not None and len(similar):
         near = similar[similar["rank"] <= most]
         at = (
-            near["product_id"].map(products).to_numpy(np.int64),
-            near["rank"].to_numpy(np.int64) - 1,
+            near["product_id"].map(products).to_numpy(_np.int64),
+            near["rank"].to_numpy(_np.int64) - 1,
         )
         items[at], scores[at] = (
-            near["similar_id"].map(products).to_numpy(np.int64),
-            near["score"].to_numpy(np.float32),
+            near["similar_id"].map(products).to_numpy(_np.int64),
+            near["score"].to_numpy(_np.float32),
         )
-    best_first(scores)
-    write_array(part, "similar_items", items)
-    write_array(part, "similar_scores", scores)
+    _best_first(scores)
+    _write_array(part, "similar_items", items)
+    _write_array(part, "similar_scores", scores)
 
 # %% ../../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
@@ -765,34 +768,36 @@ class Bundle:
                 "`retail-ci models rollback`."
             )
         self.customers = Texts(self.folder, "customers")
-        self.products = Texts(self.folder, "products", remember=LATELY)
-        texts = Texts(self.folder, "texts", keys=False, remember=LATELY)
+        self.products = Texts(self.folder, "products", remember=_LATELY)
+        texts = Texts(self.folder, "texts", keys=False, remember=_LATELY)
         self.card, self.profiles = (
             json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
             for name in ("card", "profiles")
         )
         self.texts = texts
         self.lists = {
-            name: tuple(map_array(self.folder / f"{name}_{part}.bin", code) for part, code in PARTS)
+            name: tuple(
+                _map_array(self.folder / f"{name}_{part}.bin", code) for part, code in _PARTS
+            )
             for name in (*LISTS, "popular")
         }
-        self.category = map_array(self.folder / "category.bin", "i")
-        self.similar_items = map_array(self.folder / "similar_items.bin", "i")
-        self.similar_scores = map_array(self.folder / "similar_scores.bin", "f")
+        self.category = _map_array(self.folder / "category.bin", "i")
+        self.similar_items = _map_array(self.folder / "similar_items.bin", "i")
+        self.similar_scores = _map_array(self.folder / "similar_scores.bin", "f")
         self.person = {
-            name: map_array(self.folder / f"person_{name}.bin", code)
-            for name, code in PERSON.items()
+            name: _map_array(self.folder / f"person_{name}.bin", code)
+            for name, code in _PERSON.items()
         }
         self.bought = (
-            map_array(self.folder / "bought_ends.bin", "Q"),
-            map_array(self.folder / "bought_items.bin", "i"),
+            _map_array(self.folder / "bought_ends.bin", "Q"),
+            _map_array(self.folder / "bought_items.bin", "i"),
         )
         self.categories = {texts[c]: c for c in sorted(set(self.category)) if c >= 0}
 
 
-LATELY = 20_000  # product ids and reasons that a worker keeps at hand, a few megabytes
-PARTS = (("items", "i"), ("scores", "f"), ("methods", "i"), ("reasons", "i"))
-PERSON = {
+_LATELY = 20_000  # product ids and reasons that a worker keeps at hand, a few megabytes
+_PARTS = (("items", "i"), ("scores", "f"), ("methods", "i"), ("reasons", "i"))
+_PERSON = {
     "segment": "i",
     "action": "i",
     "rfm_score": "i",
@@ -807,10 +812,10 @@ PERSON = {
 # how much the customer's list and the likeness to the last purchase count
 OWN = 0.7
 LIKE = 0.3
-SCORE = operator.itemgetter(1)  # of a line
+_SCORE = operator.itemgetter(1)  # of a line
 
 
-def alike(bundle: Bundle, row: int) -> dict[int, float]:
+def _alike(bundle: Bundle, row: int) -> dict[int, float]:
     """What is like a product.
 
     Parameters
@@ -832,7 +837,7 @@ def alike(bundle: Bundle, row: int) -> dict[int, float]:
     return near
 
 
-def with_last(
+def _with_last(
     bundle: Bundle,
     lines: list[tuple[int, float, int, int]],
     near: dict[int, float],
@@ -866,11 +871,11 @@ def with_last(
     method = "hybrid" if lines else "content"
     reason = f"like {bundle.products.at(last)}, which you bought last"
     mixed += [(i, weight * s, method, reason) for i, s in itertools.islice(near.items(), most)]
-    mixed.sort(key=SCORE, reverse=True)
+    mixed.sort(key=_SCORE, reverse=True)
     return mixed
 
 # %% ../../nbs/06_bundle.ipynb #fe0c0c21
-def in_both(
+def _in_both(
     bundle: Bundle, row: int, most: int, near: dict[int, float]
 ) -> list[tuple[int, float, int, int]]:
     """The lines of a customer's list, beyond the first, whose product is also like the one just
@@ -943,15 +948,15 @@ def recommend(
         None if exclude or categories or exclude_purchased else n + (just >= 0)
     )  # without conditions the head of a list is enough
     lines = (
-        own_lines(bundle, row, "discovery" if exclude_purchased else "any", most)
+        _own_lines(bundle, row, "discovery" if exclude_purchased else "any", most)
         if row >= 0
         else []
     )
     if just >= 0:
-        near = alike(bundle, just)
+        near = _alike(bundle, just)
         if most and row >= 0:
-            lines += in_both(bundle, row, most, near)
-        lines = with_last(bundle, lines, near, just, most)
+            lines += _in_both(bundle, row, most, near)
+        lines = _with_last(bundle, lines, near, just, most)
     banned = {just, *map(bundle.products.find, exclude)}
     if exclude_purchased and row >= 0:
         banned.update(bundle.bought[1][bundle.bought[0][row] : bundle.bought[0][row + 1]])
@@ -962,7 +967,7 @@ def recommend(
         notes.append(
             f"Unknown categories: {', '.join(sorted(set(categories) - set(bundle.categories)))}."
         )
-    chosen = choose(bundle, lines, lambda: own_lines(bundle, 0, "popular"), n, banned, wanted)
+    chosen = choose(bundle, lines, lambda: _own_lines(bundle, 0, "popular"), n, banned, wanted)
     if len(chosen) < n:
         notes.append(f"Only {len(chosen)} products fit the request.")
     answer = {
@@ -976,7 +981,7 @@ def recommend(
     return answer
 
 # %% ../../nbs/06_bundle.ipynb #419ecc13
-def own_lines(
+def _own_lines(
     bundle: Bundle, row: int, name: str, most: int | None = None
 ) -> list[tuple[int, float, int, int]]:
     """One row of a list.
@@ -1150,7 +1155,7 @@ def current_bundle(serving: Path) -> Path | None:
     return link.resolve() if link.is_symlink() and link.exists() else None
 
 
-def stack_on_file(serving: Path) -> list[str] | None:
+def _stack_on_file(serving: Path) -> list[str] | None:
     """What was made current, one after the other.
 
     Parameters
@@ -1193,7 +1198,7 @@ def read_stack(serving: Path) -> list[str]:
     if not link.is_symlink():
         return []
     now = Path(os.readlink(link)).name
-    stack = stack_on_file(serving) or []
+    stack = _stack_on_file(serving) or []
     return stack[: stack.index(now) + 1] if now in stack else [*stack, now]
 
 
@@ -1257,7 +1262,7 @@ def rollback(serving: Path) -> str:
         If there is none.
     """
     stack = read_stack(serving)
-    if stack_on_file(serving) is None:
+    if _stack_on_file(serving) is None:
         raise RunError(
             f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so it is not "
             "known what answered before; nothing has changed. `retail-ci models promote` begins "
@@ -1342,7 +1347,7 @@ def self_test(bundle: Bundle) -> None:
             )
 
 # %% ../../nbs/06_bundle.ipynb #8709bc9d
-KEEP = 5  # bundles, the one that answers among them
+_KEEP = 5  # bundles, the one that answers among them
 
 
 def tidy(serving: Path) -> list[str]:
@@ -1358,11 +1363,11 @@ def tidy(serving: Path) -> list[str]:
     list[str]
         What was removed.
     """
-    known = stack_on_file(serving)
+    known = _stack_on_file(serving)
     wanted = (
-        {*read_stack(serving)[-KEEP:], *(p.name for p in serving.iterdir())}
+        {*read_stack(serving)[-_KEEP:], *(p.name for p in serving.iterdir())}
         if known is None
-        else {*read_stack(serving)[-KEEP:], *known[-KEEP:]}
+        else {*read_stack(serving)[-_KEEP:], *known[-_KEEP:]}
     )
     halves = clear_staging(serving)
     stale = [

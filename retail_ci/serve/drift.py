@@ -28,13 +28,11 @@ from ..data.engines import connect, exact_sum, write_table
 from .bundle import card_in, current_bundle
 
 # %% auto #0
-__all__ = ['WATCH', 'ALARM', 'NEAR', 'FAR', 'WORDS', 'SHAPES', 'FLOORS', 'edges_of', 'parts_of', 'index_of', 'psi', 'Measure',
-           'by_index', 'by_past', 'stretches', 'totals', 'strangers', 'turnover', 'look_back', 'customers_at',
-           'baskets_of', 'shapes', 'Comparison', 'verdict_of', 'compare', 'is_index', 'as_table', 'as_text', 'changed',
-           'plot_drift', 'write_drift', 'champion_run', 'read_new', 'same_columns', 'drift_run', 'raise_alarm']
+__all__ = ['psi', 'Measure', 'Comparison', 'compare', 'as_text', 'changed', 'write_drift', 'champion_run', 'drift_run',
+           'raise_alarm']
 
 # %% ../../nbs/06d_drift.ipynb #9874b31c
-def edges_of(reference: np.ndarray, bins: int = 10) -> np.ndarray:
+def _edges_of(reference: np.ndarray, bins: int = 10) -> np.ndarray:
     """Cut a sample into parts of equal size, as far as ties allow.
 
     Parameters
@@ -53,7 +51,7 @@ def edges_of(reference: np.ndarray, bins: int = 10) -> np.ndarray:
     return np.unique([np.nextafter(inner[0], -np.inf), *inner])
 
 
-def parts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _parts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Count a sample into parts.
 
     Parameters
@@ -73,7 +71,7 @@ def parts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.append(np.bincount(at, minlength=len(edges) + 1), len(values) - len(known))
 
 # %% ../../nbs/06d_drift.ipynb #a738d856
-def index_of(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+def _index_of(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """The population stability index of two counts; parts that are empty in both are left out.
 
     Parameters
@@ -129,24 +127,24 @@ def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
         )
     if not (pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)):
         names = sorted(set(before) | set(after))
-        return index_of(
+        return _index_of(
             *(s.value_counts().reindex(names, fill_value=0).to_numpy() for s in (before, after))
         )
     old = before.to_numpy(float)
     new = after.to_numpy(float)
     if np.isnan(old).all():
-        return index_of(*(np.array([np.isnan(x).sum(), (~np.isnan(x)).sum()]) for x in (old, new)))
-    edges = edges_of(old[~np.isnan(old)])
-    return index_of(parts_of(old, edges), parts_of(new, edges))
+        return _index_of(*(np.array([np.isnan(x).sum(), (~np.isnan(x)).sum()]) for x in (old, new)))
+    edges = _edges_of(old[~np.isnan(old)])
+    return _index_of(_parts_of(old, edges), _parts_of(new, edges))
 
 # %% ../../nbs/06d_drift.ipynb #0d8f6391
 # of the index
-WATCH = 0.1
-ALARM = 0.25
+_WATCH = 0.1
+_ALARM = 0.25
 # spreads away from the usual
-NEAR = 3
-FAR = 5
-WORDS = {
+_NEAR = 3
+_FAR = 5
+_WORDS = {
     "calm": "as before",
     "watch": "worth a look",
     "drift": "has changed",
@@ -167,7 +165,7 @@ class Measure:
     state: str  # calm, watch, drift, unknown
 
 
-def by_index(group: str, name: str, before: Sequence, after: Sequence) -> Measure:
+def _by_index(group: str, name: str, before: Sequence, after: Sequence) -> Measure:
     """Compare two samples.
 
     Parameters
@@ -191,15 +189,15 @@ def by_index(group: str, name: str, before: Sequence, after: Sequence) -> Measur
     value, chance = psi(before, after)
     state = (
         "drift"
-        if value >= max(ALARM, chance)
+        if value >= max(_ALARM, chance)
         else "watch"
-        if value >= max(WATCH, chance)
+        if value >= max(_WATCH, chance)
         else "calm"
     )
-    return Measure(group, name, value, None, None, max(ALARM, chance), state)
+    return Measure(group, name, value, None, None, max(_ALARM, chance), state)
 
 # %% ../../nbs/06d_drift.ipynb #b31d1ed3
-def by_past(
+def _by_past(
     group: str,
     name: str,
     value: float,
@@ -246,9 +244,11 @@ def by_past(
         if value == middle
         else np.copysign(np.inf, value - middle)
     )
-    alarming = away >= FAR if side == "up" else away <= -FAR if side == "down" else abs(away) >= FAR
-    low = middle - FAR * spread if side != "up" and middle > FAR * spread else None
-    high = middle + FAR * spread if side != "down" else None
+    alarming = (
+        away >= _FAR if side == "up" else away <= -_FAR if side == "down" else abs(away) >= _FAR
+    )
+    low = middle - _FAR * spread if side != "up" and middle > _FAR * spread else None
+    high = middle + _FAR * spread if side != "down" else None
     return Measure(
         group,
         name,
@@ -259,12 +259,12 @@ def by_past(
         "drift"
         if alarming
         else "watch"
-        if (away if side == "up" else abs(away)) >= NEAR
+        if (away if side == "up" else abs(away)) >= _NEAR
         else "calm",
     )
 
 # %% ../../nbs/06d_drift.ipynb #fa789cc8
-def stretches(
+def _stretches(
     transactions: ibis.Table, start: pd.Timestamp, days: int, most: int = 6
 ) -> ibis.Table:
     """Number the stretches of a log, the new one 0.
@@ -295,7 +295,7 @@ def stretches(
     return t.filter((ahead >= 0) & (t.stretch <= whole))
 
 
-def totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFrame:
+def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFrame:
     """What is added up per stretch.
 
     Parameters
@@ -327,14 +327,14 @@ def totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFra
         .execute()
         .set_index("stretch")
     )
-    out["strangers"] = strangers(transactions, lines, "customer_id")
+    out["strangers"] = _strangers(transactions, lines, "customer_id")
     if "product_id" in lines.columns:
-        out["new_products"] = strangers(transactions, lines, "product_id")
-        out["turnover"] = turnover(lines)
+        out["new_products"] = _strangers(transactions, lines, "product_id")
+        out["turnover"] = _turnover(lines)
     return out
 
 # %% ../../nbs/06d_drift.ipynb #8afb4592
-def strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.Series:
+def _strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.Series:
     """The share of strangers per stretch.
 
     Parameters
@@ -379,7 +379,7 @@ def strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.Se
     return (new.reindex(all_.index, fill_value=0) / all_).sort_index()
 
 
-def turnover(lines: ibis.Table) -> pd.Series:
+def _turnover(lines: ibis.Table) -> pd.Series:
     """Of the products sold in a stretch or in the one before it, the share sold in one of them
     only.
 
@@ -414,7 +414,7 @@ def turnover(lines: ibis.Table) -> pd.Series:
     )
 
 # %% ../../nbs/06d_drift.ipynb #99cafe7d
-SHAPES = [
+_SHAPES = [
     "recency",
     "frequency",
     "monetary",
@@ -428,7 +428,7 @@ SHAPES = [
 ]  # features that are compared; tenure grows by itself
 
 
-def look_back(transactions: ibis.Table, start: pd.Timestamp, longest: int) -> int:
+def _look_back(transactions: ibis.Table, start: pd.Timestamp, longest: int) -> int:
     """The look-back that both days have whole.
 
     Parameters
@@ -449,7 +449,7 @@ def look_back(transactions: ibis.Table, start: pd.Timestamp, longest: int) -> in
     return min(longest, history) if history >= 28 else 0
 
 
-def customers_at(
+def _customers_at(
     transactions: ibis.Table, day: pd.Timestamp, window: int, products: ibis.Table | None = None
 ) -> pd.DataFrame:
     """The customers as they stood on a day.
@@ -474,7 +474,7 @@ def customers_at(
     return table.filter(table.frequency > 0).order_by("customer_id").execute()
 
 
-def baskets_of(lines: ibis.Table) -> pd.DataFrame:
+def _baskets_of(lines: ibis.Table) -> pd.DataFrame:
     """The baskets of some lines.
 
     Parameters
@@ -500,7 +500,7 @@ def baskets_of(lines: ibis.Table) -> pd.DataFrame:
     )
 
 # %% ../../nbs/06d_drift.ipynb #e5f3ca7b
-def shapes(
+def _shapes(
     transactions: ibis.Table,
     start: pd.Timestamp,
     days: int,
@@ -537,10 +537,10 @@ def shapes(
         (t.day < ibis.literal(start))
         & (t.day >= ibis.literal(start - pd.Timedelta(days=max(window, days))))
     )
-    old = baskets_of(known)
-    new = baskets_of(fresh)
+    old = _baskets_of(known)
+    new = _baskets_of(fresh)
     out = [
-        by_index(
+        _by_index(
             "baskets",
             f"basket {c}" if c in ("value", "size") else c,
             old[c].dropna(),
@@ -551,23 +551,23 @@ def shapes(
     ]
     if not window:
         return out, {}
-    then, now = (customers_at(transactions, day, window, products) for day in (start, end))
+    then, now = (_customers_at(transactions, day, window, products) for day in (start, end))
     if not len(then) or not len(now):
         return out, {}
     out = [
-        by_index("customers", c, then[c].astype(float), now[c].astype(float))
-        for c in SHAPES
+        _by_index("customers", c, then[c].astype(float), now[c].astype(float))
+        for c in _SHAPES
         if pd.concat([then[c], now[c]]).nunique() > 1
     ] + out
     if model is None:
         return out, {}
     names = {"before": pd.Series(model.predict(then)), "after": pd.Series(model.predict(now))}
-    return [by_index("segments", "shares of segments", names["before"], names["after"]), *out], {
+    return [_by_index("segments", "shares of segments", names["before"], names["after"]), *out], {
         k: v.value_counts(normalize=True) for k, v in names.items()
     }
 
 # %% ../../nbs/06d_drift.ipynb #d9cd14f4
-FLOORS = {
+_FLOORS = {
     "baskets": ("volume", "baskets a day", 0.1, True, "down"),
     "revenue": ("volume", "revenue a day", 0.1, True, "down"),
     "customers": ("volume", "customers", 0.1, True, "down"),
@@ -595,7 +595,7 @@ class Comparison:
     notes: list[str]  # what else there is to say
 
 
-def verdict_of(measures: Sequence[Measure]) -> str:
+def _verdict_of(measures: Sequence[Measure]) -> str:
     """The worst of all states.
 
     Parameters
@@ -663,16 +663,16 @@ def compare(
         )
     days = (last - start).days + 1
     tell("stretches", 0, 2)
-    lines = stretches(transactions, start, days)
-    sums = totals(transactions, lines, days)
-    window = look_back(transactions, start, window_days)
+    lines = _stretches(transactions, start, days)
+    sums = _totals(transactions, lines, days)
+    window = _look_back(transactions, start, window_days)
     tell("customers and baskets", 1, 2)
-    measures, names = shapes(transactions, start, days, window, products, model)
+    measures, names = _shapes(transactions, start, days, window, products, model)
     past = sums.iloc[1:]
-    for column, (group, name, floor, relative, side) in FLOORS.items():
+    for column, (group, name, floor, relative, side) in _FLOORS.items():
         if column in sums and (sums[column] != 0).any():
             measures.append(
-                by_past(
+                _by_past(
                     group,
                     name,
                     float(sums[column].get(0, np.nan)),
@@ -684,7 +684,7 @@ def compare(
             )
     if rejected:
         measures.append(
-            by_past(
+            _by_past(
                 "data",
                 "share of lines set aside",
                 rejected[1],
@@ -711,7 +711,7 @@ def compare(
         "least two are needed to say what is usual."
     ] * (len(past) < 2)
     return Comparison(
-        verdict_of(measures),
+        _verdict_of(measures),
         f"{start:%Y-%m-%d}",
         f"{last:%Y-%m-%d}",
         days,
@@ -724,7 +724,7 @@ def compare(
     )
 
 # %% ../../nbs/06d_drift.ipynb #6c29eb92
-def is_index(measure: Measure) -> bool:
+def _is_index(measure: Measure) -> bool:
     """Whether a shape was compared, and could be.
 
     Parameters
@@ -740,7 +740,7 @@ def is_index(measure: Measure) -> bool:
     return measure.usual is None and measure.high is not None
 
 
-def as_table(found: Comparison) -> pd.DataFrame:
+def _as_table(found: Comparison) -> pd.DataFrame:
     """The comparison as a table of text.
 
     Parameters
@@ -760,7 +760,7 @@ def as_table(found: Comparison) -> pd.DataFrame:
             "–"
             if v is None
             else f"{v:.3f}"
-            if is_index(m)
+            if _is_index(m)
             else share(v, 1)
             if "share" in m.name or "turnover" in m.name
             else f"{v:,.1f}"
@@ -783,11 +783,11 @@ def as_table(found: Comparison) -> pd.DataFrame:
         (
             m.name,
             m.group,
-            "index" if is_index(m) else "past",
+            "index" if _is_index(m) else "past",
             number(m, m.value),
             number(m, m.usual),
             alarm(m),
-            WORDS[m.state],
+            _WORDS[m.state],
         )
         for m in sorted(found.measures, key=lambda m: rank[m.state])
     ]
@@ -814,7 +814,7 @@ def as_text(found: Comparison) -> str:
         [
             head,
             "",
-            as_table(found).to_string(index=False),
+            _as_table(found).to_string(index=False),
             "",
             *found.notes,
             {
@@ -842,7 +842,7 @@ def changed(found: Comparison) -> str:
     return ", ".join(m.name for m in found.measures if m.state == "drift")
 
 # %% ../../nbs/06d_drift.ipynb #1adab20b
-def plot_drift(found: Comparison) -> Any:
+def _plot_drift(found: Comparison) -> Any:
     """The index of every shape beside its bounds, and the shares of the segments before and after.
 
     Parameters
@@ -858,7 +858,7 @@ def plot_drift(found: Comparison) -> Any:
     import matplotlib.pyplot as plt
 
     use_style()
-    indexed = [m for m in found.measures if is_index(m)][::-1]
+    indexed = [m for m in found.measures if _is_index(m)][::-1]
     figure, axes = plt.subplots(
         1,
         2 if found.segments else 1,
@@ -868,11 +868,11 @@ def plot_drift(found: Comparison) -> Any:
     )
     left = axes[0][0]
     left.barh(
-        [m.name.replace("_", " ") + " of a customer" * (m.name in SHAPES) for m in indexed],
+        [m.name.replace("_", " ") + " of a customer" * (m.name in _SHAPES) for m in indexed],
         [m.value for m in indexed],
         color=[{"drift": SECOND, "watch": ACCENT}.get(m.state, PALE) for m in indexed],
     )
-    for x, word in ((WATCH, "look"), (ALARM, "alarm")):
+    for x, word in ((_WATCH, "look"), (_ALARM, "alarm")):
         left.axvline(x, color=INK, lw=0.8, ls=":")
         left.annotate(
             word,
@@ -928,12 +928,12 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
 
     save(asdict(found), folder / "drift.json")
     with atomic_write(folder / "drift.png") as part:
-        plot_drift(found).savefig(part, format="png", metadata={"Software": None})
+        _plot_drift(found).savefig(part, format="png", metadata={"Software": None})
     import matplotlib.pyplot
 
     matplotlib.pyplot.close("all")
     picture = base64.b64encode((folder / "drift.png").read_bytes()).decode()
-    body = f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} <b>{WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
+    body = f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} <b>{_WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width"><title>'
@@ -943,7 +943,7 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
         + "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}img{max-width:100%}</style>"
         + body
         + f'<img alt="Bars of the population stability index, and of the segments before and after." src="data:image/png;base64,{picture}">'
-        + show_table(as_table(found))
+        + show_table(_as_table(found))
         + "</html>\n"
     )
     with atomic_write(folder / "drift.html") as part:
@@ -1004,7 +1004,7 @@ def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
     )
 
 # %% ../../nbs/06d_drift.ipynb #0c27eb20
-def read_new(config: Config, source: str, folder: Path) -> dict:
+def _read_new(config: Config, source: str, folder: Path) -> dict:
     """Read and clean a new month.
 
     Parameters
@@ -1055,7 +1055,7 @@ def read_new(config: Config, source: str, folder: Path) -> dict:
     return result.facts
 
 
-def same_columns(old: ibis.Table, new: ibis.Table) -> ibis.Table:
+def _same_columns(old: ibis.Table, new: ibis.Table) -> ibis.Table:
     """Put old and new lines under each other.
 
     Parameters
@@ -1119,7 +1119,7 @@ def drift_run(
         both = old
         if source or not since:
             tell("reading the new lines", 0, 3)
-            books = read_new(config, source, folder)
+            books = _read_new(config, source, folder)
             new = con.read_parquet(folder / "new.parquet")
             last = pd.Timestamp(new.day.max().execute())
             if last < start:
@@ -1129,7 +1129,7 @@ def drift_run(
                     f"{after - pd.Timedelta(days=1):%Y-%m-%d}. Give a later month, or look back "
                     "with --since."
                 )
-            both = same_columns(
+            both = _same_columns(
                 old.filter(old.day < ibis.literal(min(start, after))),
                 new.filter(new.day >= ibis.literal(min(start, after))),
             )

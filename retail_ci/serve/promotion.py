@@ -42,14 +42,11 @@ from retail_ci.serve.bundle import (
 )
 
 # %% auto #0
-__all__ = ['NOT_WORSE', 'STABLE', 'RIVALS', 'all_lists', 'for_newcomers', 'product_neighbours', 'bundle_of_run', 'version_of',
-           'in_plain_methods', 'people_of', 'since_when', 'card_of', 'fingerprint', 'recipe_of', 'code_of',
-           'load_cells', 'origin_of', 'Check', 'gate', 'as_measured', 'compare_recipes', 'against_champion', 'only_one',
-           'append_log', 'read_log', 'heal', 'settle_pending', 'deciding', 'stamp', 'promote', 'answers_itself',
+__all__ = ['version_of', 'origin_of', 'Check', 'gate', 'as_measured', 'only_one', 'read_log', 'settle_pending', 'promote',
            'take_back', 'promote_first']
 
 # %% ../../nbs/06a_promotion.ipynb #cc93d19c
-def all_lists(
+def _all_lists(
     model: Recommender,
     customers: list[str],
     depth: int,
@@ -89,7 +86,7 @@ def all_lists(
             progress(min(start + block, len(customers)), len(customers))
 
 
-def for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
+def _for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
     """What somebody unknown is offered, best first.
 
     Parameters
@@ -112,7 +109,7 @@ def for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
     ]
 
 # %% ../../nbs/06a_promotion.ipynb #3165652f
-def product_neighbours(
+def _product_neighbours(
     model: Recommender, products: pd.DataFrame | None, k: int = 20, block: int = 512
 ) -> pd.DataFrame | None:
     """The products most like each product.
@@ -164,7 +161,7 @@ def product_neighbours(
     return pd.concat(found, ignore_index=True)
 
 # %% ../../nbs/06a_promotion.ipynb #90309c4c
-def bundle_of_run(
+def _bundle_of_run(
     run: Run, serving: Path, depth: int = 50, progress: Callable[[int, int], None] | None = None
 ) -> str:
     """Write the serving bundle of a run; nothing is written again if it is there already.
@@ -195,7 +192,7 @@ def bundle_of_run(
         return version
     model = HybridRecommender.from_arrays(arrays)
     products = run.read("products")
-    customers = people_of(run, model)
+    customers = _people_of(run, model)
     known = [c for c in customers["customer_id"] if c in model.data_.customer_ids]
     bought = model.data_.counts.tocoo()
     pairs = pd.DataFrame(
@@ -210,16 +207,16 @@ def bundle_of_run(
     write_bundle(
         serving / version,
         {
-            name: map(in_plain_methods, all_lists(model, known, depth, new, progress=progress))
+            name: map(_in_plain_methods, _all_lists(model, known, depth, new, progress=progress))
             for name, new in LISTS.items()
         },
-        in_plain_methods(for_newcomers(model)),
+        _in_plain_methods(_for_newcomers(model)),
         pairs,
         customers,
         shelf,
-        product_neighbours(model, products),
+        _product_neighbours(model, products),
         run.read("segment_metrics")["profiles"],
-        card_of(run, model),
+        _card_of(run, model),
         version,
         depth,
     )
@@ -257,7 +254,7 @@ def version_of(run: Run) -> str:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #634b3203
-def in_plain_methods(table: pd.DataFrame) -> pd.DataFrame:
+def _in_plain_methods(table: pd.DataFrame) -> pd.DataFrame:
     """Call whatever the promoted model has found hybrid.
 
     Parameters
@@ -275,7 +272,7 @@ def in_plain_methods(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def people_of(run: Run, model: Recommender) -> pd.DataFrame:
+def _people_of(run: Run, model: Recommender) -> pd.DataFrame:
     """What the service says about each customer; those without a segment have no scores.
 
     Parameters
@@ -309,13 +306,13 @@ def people_of(run: Run, model: Recommender) -> pd.DataFrame:
             "action": "",
         }
     )
-    since = since_when(run).to_dict()
+    since = _since_when(run).to_dict()
     return pd.concat([people, rest], ignore_index=True).assign(
         since=lambda t: [since.get(c, "") for c in t["customer_id"]]
     )
 
 # %% ../../nbs/06a_promotion.ipynb #4281e4cf
-def since_when(run: Run) -> pd.Series:
+def _since_when(run: Run) -> pd.Series:
     """Since when each customer has been in the segment of the last snapshot.
 
     Parameters
@@ -336,7 +333,7 @@ def since_when(run: Run) -> pd.Series:
     return first.dt.strftime("%Y-%m-%d")
 
 
-def card_of(run: Run, model: Recommender) -> dict:
+def _card_of(run: Run, model: Recommender) -> dict:
     """What the model was trained on, how it was measured, and its limits.
 
     Parameters
@@ -381,7 +378,7 @@ def card_of(run: Run, model: Recommender) -> dict:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #4803c014
-def fingerprint(facts: Any) -> str:
+def _fingerprint(facts: Any) -> str:
     """The SHA-256 of facts, whatever order their keys have.
 
     Parameters
@@ -399,7 +396,7 @@ def fingerprint(facts: Any) -> str:
     ).hexdigest()
 
 
-def recipe_of(settings: RecommenderConfig) -> dict:
+def _recipe_of(settings: RecommenderConfig) -> dict:
     """What is fitted, read off the model itself: settings that it does not use are no part of it.
 
     Parameters
@@ -418,7 +415,7 @@ def recipe_of(settings: RecommenderConfig) -> dict:
     }
 
 
-def code_of(folder: Path) -> str:
+def _code_of(folder: Path) -> str:
     """The fingerprint of the recommender's code: the code cells of the pages 04, as executed.
 
     Parameters
@@ -432,9 +429,9 @@ def code_of(folder: Path) -> str:
         64 hexadecimal digits.
     """
     cells = [
-        cell for p in sorted((folder / "executed").glob("04*.ipynb")) for cell in load_cells(p)
+        cell for p in sorted((folder / "executed").glob("04*.ipynb")) for cell in _load_cells(p)
     ]
-    return fingerprint(
+    return _fingerprint(
         [
             "".join(c["source"])
             for c in cells
@@ -444,7 +441,7 @@ def code_of(folder: Path) -> str:
     )
 
 
-def load_cells(notebook: Path) -> list[dict]:
+def _load_cells(notebook: Path) -> list[dict]:
     """The cells of a notebook.
 
     Parameters
@@ -476,9 +473,9 @@ def origin_of(run: Run) -> dict:
     papers = load(run.path / "manifest.json") if (run.path / "manifest.json").exists() else {}
     return {
         "run": papers.get("run", run.path.resolve().name),
-        "source_hash": fingerprint(papers["inputs"]) if papers.get("inputs") else None,
-        "recipe_hash": fingerprint(recipe_of(run.config.recommender)),
-        "code_hash": code_of(run.path),
+        "source_hash": _fingerprint(papers["inputs"]) if papers.get("inputs") else None,
+        "recipe_hash": _fingerprint(_recipe_of(run.config.recommender)),
+        "code_hash": _code_of(run.path),
     }
 
 # %% ../../nbs/06a_promotion.ipynb #901d8a44
@@ -492,9 +489,9 @@ class Check:
 
 
 # the lowest end of a paired NDCG difference; the lowest bootstrap ARI
-NOT_WORSE = -0.005
-STABLE = 0.6
-RIVALS = {"any": "personal_decayed", "discovery": "recent_popularity"}
+_NOT_WORSE = -0.005
+_STABLE = 0.6
+_RIVALS = {"any": "personal_decayed", "discovery": "recent_popularity"}
 
 
 def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) -> list[Check]:
@@ -530,7 +527,7 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
             f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}",
         ),
     ]
-    for task, rival in RIVALS.items():
+    for task, rival in _RIVALS.items():
         pair = (
             ranking.get("paired", {})
             .get(task, {})
@@ -544,7 +541,7 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
             checks.append(
                 Check(
                     f"{task}: not worse than {rival}",
-                    pair["low"] >= NOT_WORSE,
+                    pair["low"] >= _NOT_WORSE,
                     f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})",
                 )
             )
@@ -553,7 +550,7 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
         *checks,
         Check(
             "the segments are found again",
-            stable is None or stable >= STABLE,
+            stable is None or stable >= _STABLE,
             "could not be measured" if stable is None else f"ARI {stable:.2f}",
         ),
     ]
@@ -578,7 +575,7 @@ def as_measured(ranking: Mapping, settings: RecommenderConfig) -> Check:
     seen = ranking.get("protocol", {}).get("settings", {}).get(settings.production)
     if seen is None:
         return Check(question, True, "could not be compared")
-    recipe = {k: v for k, v in recipe_of(settings).items() if k != "model"}
+    recipe = {k: v for k, v in _recipe_of(settings).items() if k != "model"}
     return Check(
         question,
         to_plain(recipe) == dict(seen),
@@ -586,7 +583,7 @@ def as_measured(ranking: Mapping, settings: RecommenderConfig) -> Check:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #6d8b6987
-def compare_recipes(
+def _compare_recipes(
     run: Run, champion: RecommenderConfig, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, dict[str, float]]:
     """Fit two recipes before the same cut of the same data and compare them customer by customer.
@@ -627,7 +624,7 @@ def compare_recipes(
     }
 
 # %% ../../nbs/06a_promotion.ipynb #25c04869
-def against_champion(
+def _against_champion(
     run: Run, version: str, card: Mapping, progress: Callable[[str, int, int], None] | None = None
 ) -> list[Check]:
     """Whether the recipe of a run holds up against that of the model that answers now.
@@ -649,7 +646,7 @@ def against_champion(
         A question for each task, with its answer.
     """
 
-    def say(passed, words, tasks=tuple(RIVALS)):
+    def say(passed, words, tasks=tuple(_RIVALS)):
         return [
             Check(f"{task}: not worse than the recipe of {version}", passed, words)
             for task in tasks
@@ -660,7 +657,7 @@ def against_champion(
     known = {f.name for f in dataclasses.fields(RecommenderConfig)}
     champion = RecommenderConfig(**{k: v for k, v in card["settings"].items() if k in known})
     mine = origin_of(run)
-    if fingerprint(recipe_of(champion)) == mine["recipe_hash"]:
+    if _fingerprint(_recipe_of(champion)) == mine["recipe_hash"]:
         if card.get("code_hash") == mine["code_hash"]:
             return say(True, "the same recipe; no difference by construction")
         return say(
@@ -668,19 +665,21 @@ def against_champion(
             "the same recipe; its code has changed since, and the old code cannot be measured here",
         )
     try:
-        found = compare_recipes(run, champion, progress)
+        found = _compare_recipes(run, champion, progress)
     except DataError as e:
         return say(True, f"could not be measured: {e}")
     checks = [
         Check(
             f"{t}: not worse than the recipe of {version}",
-            d["low"] >= NOT_WORSE,
+            d["low"] >= _NOT_WORSE,
             f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), {d['customers']:,} "
             "customers",
         )
         for t, d in found.items()
     ]
-    return checks + say(True, "nobody to measure it on", tuple(t for t in RIVALS if t not in found))
+    return checks + say(
+        True, "nobody to measure it on", tuple(t for t in _RIVALS if t not in found)
+    )
 
 # %% ../../nbs/06a_promotion.ipynb #9274e4cc
 @contextlib.contextmanager
@@ -713,7 +712,7 @@ def only_one(serving: Path) -> Iterator[None]:
         yield
 
 # %% ../../nbs/06a_promotion.ipynb #1303e809
-def append_log(serving: Path, line: Mapping) -> None:
+def _append_log(serving: Path, line: Mapping) -> None:
     """Add a line to the log, once; half a line that a dying machine has left is closed first.
 
     Parameters
@@ -756,7 +755,7 @@ def read_log(serving: Path) -> list[dict]:
     return found
 
 
-def heal(serving: Path) -> None:
+def _heal(serving: Path) -> None:
     """Bring to an end what a promotion or a rollback that was killed has left.
 
     Parameters
@@ -773,7 +772,7 @@ def heal(serving: Path) -> None:
         line = load(note)
         now = current_bundle(serving)
         done = now is not None and now.name == line["version"]
-        append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
+        _append_log(serving, line if done else line | {"promoted": False, "interrupted": True})
     note.unlink()
 
 
@@ -787,11 +786,11 @@ def settle_pending(serving: Path) -> None:
     """
     if (serving / "pending.json").exists():
         with contextlib.suppress(RunError), only_one(serving):
-            heal(serving)
+            _heal(serving)
 
 # %% ../../nbs/06a_promotion.ipynb #d2b2b18a
 @contextlib.contextmanager
-def deciding(serving: Path, line: Mapping) -> Iterator[None]:
+def _deciding(serving: Path, line: Mapping) -> Iterator[None]:
     """Write a verdict down before it takes effect and after; one that fails is no verdict.
 
     Parameters
@@ -812,11 +811,11 @@ def deciding(serving: Path, line: Mapping) -> Iterator[None]:
     except Exception:
         (serving / "pending.json").unlink()
         raise
-    append_log(serving, line)
+    _append_log(serving, line)
     (serving / "pending.json").unlink()
 
 
-def stamp() -> str:
+def _stamp() -> str:
     """When a decision is taken.
 
     Returns
@@ -857,7 +856,7 @@ def promote(
         Whether it answers now, its version, and the gate's answers.
     """
     with only_one(serving):
-        heal(serving)
+        _heal(serving)
         tidy(serving)
         before = current_bundle(serving)
         ranking = run.read("ranking_metrics")
@@ -871,15 +870,15 @@ def promote(
             as_measured(ranking, run.config.recommender),
         ]
         if before is not None:
-            checks += against_champion(run, before.name, card_in(before), tell)
+            checks += _against_champion(run, before.name, card_in(before), tell)
         wanted = all(c.passed for c in checks) or bool(force)
         version = ""
         if wanted:
-            version = bundle_of_run(run, serving, progress=progress)
-            checks.append(answers_itself(serving / version))
+            version = _bundle_of_run(run, serving, progress=progress)
+            checks.append(_answers_itself(serving / version))
         yes = wanted and checks[-1].passed
         line = {
-            "when": stamp(),
+            "when": _stamp(),
             **origin_of(run),
             "version": version,
             "promoted": yes,
@@ -888,14 +887,14 @@ def promote(
             "checks": [vars(c) for c in checks],
         }
         if not yes:
-            append_log(serving, line)
+            _append_log(serving, line)
         else:
-            with deciding(serving, line):
+            with _deciding(serving, line):
                 activate(serving, version)
     return yes, version, checks
 
 
-def answers_itself(folder: Path) -> Check:
+def _answers_itself(folder: Path) -> Check:
     """Whether a bundle answers when it is asked.
 
     Parameters
@@ -939,16 +938,16 @@ def take_back(serving: Path, reason: str = "") -> str:
         If there is none.
     """
     with only_one(serving):
-        heal(serving)
+        _heal(serving)
         stack = read_stack(serving)
         line = {
-            "when": stamp(),
+            "when": _stamp(),
             "version": stack[-2] if len(stack) > 1 else None,
             "promoted": True,
             "rolled_back": stack[-1] if stack else None,
             "reason": reason,
         }
-        with deciding(serving, line):
+        with _deciding(serving, line):
             return rollback(serving)
 
 # %% ../../nbs/06a_promotion.ipynb #4a264f15

@@ -37,9 +37,7 @@ from retail_ci.serve.tracking import (
 )
 
 # %% auto #0
-__all__ = ['KINDS', 'SCRIPT', 'COLUMNS', 'CHOSEN_BY', 'ServedRecommender', 'ServedSegmentation', 'served', 'signature',
-           'parts_of', 'requirements', 'speaking_to', 'name_of', 'log_model', 'run_of_models', 'register', 'set_alias',
-           'holder', 'follow', 'still_there', 'note_verdicts', 'write_down', 'taking_turns', 'write_down_alone',
+__all__ = ['COLUMNS', 'ServedRecommender', 'ServedSegmentation', 'requirements', 'holder', 'follow', 'still_there', 'write_down',
            'list_models', 'pick_version', 'model_text']
 
 # %% ../../nbs/06c_registry.ipynb #cc0efe4d
@@ -88,14 +86,14 @@ class ServedSegmentation:
         return found
 
 # %% ../../nbs/06c_registry.ipynb #92bda258
-KINDS = {
+_KINDS = {
     "segmentation": ServedSegmentation,
     "recommender": ServedRecommender,
 }  # what a run registers
-SCRIPT = "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\nfrom retail_ci.serve.registry import served\n\nset_model(served({kind!r}))\n"
+_SCRIPT = "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\nfrom retail_ci.serve.registry import served\n\nset_model(served({kind!r}))\n"
 
 
-def served(kind: str) -> Any:
+def _served(kind: str) -> Any:
     """A model as MLflow wants it.
 
     Parameters
@@ -110,7 +108,7 @@ def served(kind: str) -> Any:
     """
     from mlflow.pyfunc import PythonModel
 
-    return type(KINDS[kind].__name__, (KINDS[kind], PythonModel), {})()
+    return type(_KINDS[kind].__name__, (_KINDS[kind], PythonModel), {})()
 
 # %% ../../nbs/06c_registry.ipynb #7c46a7a0
 COLUMNS = {  # kind: what goes in, what comes out; name: type, with "?" for what may be left out
@@ -139,7 +137,7 @@ COLUMNS = {  # kind: what goes in, what comes out; name: type, with "?" for what
 }
 
 
-def signature(kind: str) -> Any:
+def _signature(kind: str) -> Any:
     """What a model takes and gives.
 
     Parameters
@@ -167,7 +165,7 @@ def signature(kind: str) -> Any:
     return ModelSignature(*sides, params)
 
 
-def parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None:
+def _parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None:
     """What a registered model consists of.
 
     Parameters
@@ -233,7 +231,7 @@ def _without_bytecode() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def speaking_to(store: Store) -> Iterator[Any]:
+def _speaking_to(store: Store) -> Iterator[Any]:
     """Let MLflow's own functions speak to a store, quietly, and then to what they spoke to before.
 
     Parameters
@@ -267,7 +265,7 @@ def speaking_to(store: Store) -> Iterator[Any]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def name_of(store: Store, kind: str) -> str:
+def _name_of(store: Store, kind: str) -> str:
     """The name of a registered model.
 
     Parameters
@@ -285,7 +283,7 @@ def name_of(store: Store, kind: str) -> str:
     return f"{store.prefix}-{kind}"
 
 # %% ../../nbs/06c_registry.ipynb #ce8efff8
-def log_model(
+def _log_model(
     mlflow: Any,
     store: Store,
     number: str,
@@ -320,7 +318,7 @@ def log_model(
     """
     with staging("rci-model") as place:
         script = place / f"{kind}.py"
-        script.write_text(SCRIPT.format(kind=kind), encoding="utf-8")
+        script.write_text(_SCRIPT.format(kind=kind), encoding="utf-8")
         model = store.client.create_logged_model(store.experiment, kind, source_run_id=number)
         return mlflow.models.Model.log(
             None,
@@ -330,7 +328,7 @@ def log_model(
             model_id=model.model_id,
             python_model=str(script),
             artifacts=dict(files),
-            signature=signature(kind),
+            signature=_signature(kind),
             input_example=example,
             pip_requirements=requirements(),
             code_paths=[str(Path(core_config.__file__).parents[1])],
@@ -338,7 +336,7 @@ def log_model(
         ).model_uri
 
 
-def run_of_models(store: Store, run: Run, parent: str) -> str:
+def _run_of_models(store: Store, run: Run, parent: str) -> str:
     """The nested run that models belong to.
 
     Parameters
@@ -368,14 +366,14 @@ def run_of_models(store: Store, run: Run, parent: str) -> str:
     write_batch(
         store,
         number,
-        {k: v for k, v in wanted.items() if k.partition(".")[0] in CHOSEN_BY},
+        {k: v for k, v in wanted.items() if k.partition(".")[0] in _CHOSEN_BY},
         {},
         None,
     )
     return number
 
 
-CHOSEN_BY = (
+_CHOSEN_BY = (
     "any/ndcg",
     "any/hit_rate",
     "discovery/ndcg",
@@ -386,7 +384,7 @@ CHOSEN_BY = (
 )  # the numbers on a model's page
 
 # %% ../../nbs/06c_registry.ipynb #b05a3f64
-def register(store: Store, folder: Path, number: str) -> dict[str, str]:
+def _register(store: Store, folder: Path, number: str) -> dict[str, str]:
     """Register the models of a run, each once, and call them challenger.
 
     Parameters
@@ -412,21 +410,21 @@ def register(store: Store, folder: Path, number: str) -> dict[str, str]:
         "bundle": version_of(run) if run.has("recommender") else "",
         **{k: str(v) for k, v in origin_of(run).items() if v},
     }
-    place = run_of_models(store, run, number)
-    for kind in KINDS:
+    place = _run_of_models(store, run, number)
+    for kind in _KINDS:
         seen = client.search_model_versions(
-            f"name = '{name_of(store, kind)}' and run_id = '{place}'"
+            f"name = '{_name_of(store, kind)}' and run_id = '{place}'"
         )
         if seen:
             done[kind] = str(max(int(v.version) for v in seen))
             continue
-        if (parts := parts_of(run, kind)) is None:
+        if (parts := _parts_of(run, kind)) is None:
             continue
-        with speaking_to(store) as mlflow:
+        with _speaking_to(store) as mlflow:
             done[kind] = str(
                 mlflow.register_model(
-                    log_model(mlflow, store, place, run, kind, *parts),
-                    name_of(store, kind),
+                    _log_model(mlflow, store, place, run, kind, *parts),
+                    _name_of(store, kind),
                     await_registration_for=0,
                     tags=marks,
                 ).version
@@ -434,11 +432,11 @@ def register(store: Store, folder: Path, number: str) -> dict[str, str]:
     if client.get_run(place).info.status != "FINISHED":
         client.set_terminated(place, "FINISHED")
     for kind, version in done.items():
-        set_alias(store, kind, "challenger", version, run.config.name)
+        _set_alias(store, kind, "challenger", version, run.config.name)
     return done
 
 # %% ../../nbs/06c_registry.ipynb #68b34680
-def set_alias(store: Store, kind: str, alias: str, version: str | None, config: str) -> str:
+def _set_alias(store: Store, kind: str, alias: str, version: str | None, config: str) -> str:
     """Move an alias, if it is ours to move.
 
     Parameters
@@ -459,7 +457,7 @@ def set_alias(store: Store, kind: str, alias: str, version: str | None, config: 
     str
         A sentence if the alias is somebody else's; empty otherwise.
     """
-    name = name_of(store, kind)
+    name = _name_of(store, kind)
     held = holder(store, kind, alias)
     if held is not None and held.tags.get("config") != config:
         return f"The alias {alias} of {name} belongs to the config {held.tags.get('config')!r} and was left alone; set mlflow.prefix to give {config!r} models of its own."
@@ -488,7 +486,7 @@ def holder(store: Store, kind: str, alias: str) -> Any | None:
         MLflow's ModelVersion.
     """
     try:
-        return store.client.get_model_version_by_alias(name_of(store, kind), alias)
+        return store.client.get_model_version_by_alias(_name_of(store, kind), alias)
     except Exception as e:
         if type(e).__module__.startswith("mlflow") and (
             "not found" in str(e).lower()
@@ -517,13 +515,13 @@ def follow(store: Store, serving: Path, config: str) -> list[str]:
     """
     now = current_bundle(serving)
     notes = []
-    for kind in KINDS:
+    for kind in _KINDS:
         mine = [
             v
-            for v in store.client.search_model_versions(f"name = '{name_of(store, kind)}'")
+            for v in store.client.search_model_versions(f"name = '{_name_of(store, kind)}'")
             if v.tags.get("config") == config
         ]
-        note_verdicts(store, mine, read_log(serving)[-5:])
+        _note_verdicts(store, mine, read_log(serving)[-5:])
         fit = [
             v
             for v in mine
@@ -536,10 +534,10 @@ def follow(store: Store, serving: Path, config: str) -> list[str]:
         if newest is None and now is not None:
             notes.append(
                 f"The {kind} of {now.name}, which answers, is not in the registry any more, so "
-                f"there is no {name_of(store, kind)}@champion; answers come from the bundle and "
+                f"there is no {_name_of(store, kind)}@champion; answers come from the bundle and "
                 "are not affected."
             )
-        notes.append(set_alias(store, kind, "champion", newest, config))
+        notes.append(_set_alias(store, kind, "champion", newest, config))
     return [n for n in dict.fromkeys(notes) if n]
 
 
@@ -568,7 +566,7 @@ def still_there(store: Store, version: Any) -> bool:
     return Path(place.removeprefix("file://")).exists()
 
 
-def note_verdicts(store: Store, versions: Sequence[Any], lines: Sequence[Mapping]) -> None:
+def _note_verdicts(store: Store, versions: Sequence[Any], lines: Sequence[Mapping]) -> None:
     """Write on each version what the gate said last.
 
     Parameters
@@ -631,12 +629,12 @@ def write_down(
     RunError
         With one sentence if they cannot be used.
     """
-    with taking_turns(home):
-        return write_down_alone(config, home, progress)
+    with _taking_turns(home):
+        return _write_down_alone(config, home, progress)
 
 
 @contextlib.contextmanager
-def taking_turns(home: Path) -> Iterator[None]:
+def _taking_turns(home: Path) -> Iterator[None]:
     """Let one process at a time write the runs of a config down, so that none is written twice.
 
     Parameters
@@ -654,7 +652,7 @@ def taking_turns(home: Path) -> Iterator[None]:
         yield
 
 
-def write_down_alone(config: Config, home: Path, progress: Callable[[str], None]) -> list[str]:
+def _write_down_alone(config: Config, home: Path, progress: Callable[[str], None]) -> list[str]:
     """The work of `write_down`.
 
     Parameters
@@ -679,7 +677,7 @@ def write_down_alone(config: Config, home: Path, progress: Callable[[str], None]
             folder = (home / "current").resolve()
             progress("models")
             if number := find_logged(store, folder.name):
-                register(store, folder, number)
+                _register(store, folder, number)
         return notes + follow(store, home / "serving", config.name)
 
 # %% ../../nbs/06c_registry.ipynb #dad042b1
@@ -701,7 +699,7 @@ def list_models(store: Store, serving: Path, config: str) -> pd.DataFrame:
         Version, run, bundle, data, recipe, aliases, verdict, serves; the latest first.
     """
     with one_sentence(store.uri):
-        found = store.client.search_model_versions(f"name = '{name_of(store, 'recommender')}'")
+        found = store.client.search_model_versions(f"name = '{_name_of(store, 'recommender')}'")
         held = {
             str(v.version): a
             for a in ("challenger", "champion")
@@ -765,7 +763,7 @@ def pick_version(store: Store, which: str, config: str) -> Any:
             found = [
                 v
                 for v in store.client.search_model_versions(
-                    f"name = '{name_of(store, 'recommender')}'"
+                    f"name = '{_name_of(store, 'recommender')}'"
                 )
                 if v.tags.get("config") == config
                 and (

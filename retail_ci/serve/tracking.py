@@ -28,14 +28,11 @@ from ..core.runs import ARTEFACTS, Run, load
 from .promotion import origin_of
 
 # %% auto #0
-__all__ = ['QUIET', 'FOREIGN', 'ARTIFACT_ROOT', 'tracking_uri', 'shown', 'sqlite_file', 'check_database', 'with_driver',
-           'ask_database', 'in_words', 'installed', 'import_mlflow', 'one_sentence', 'Store', 'open_experiment',
-           'open_store', 'one_at_a_time', 'numbers', 'headline', 'stage_numbers', 'settings', 'stage_facts',
-           'milliseconds', 'log_run', 'log_stage', 'write_batch', 'data_set', 'to_copy', 'find_logged', 'log_missing',
-           'Comparison', 'compare_runs', 'latest_of', 'comparison', 'comparison_text']
+__all__ = ['sqlite_file', 'installed', 'import_mlflow', 'one_sentence', 'Store', 'open_store', 'numbers', 'headline', 'settings',
+           'write_batch', 'find_logged', 'log_missing', 'Comparison', 'compare_runs', 'comparison_text']
 
 # %% ../../nbs/06b_tracking.ipynb #b8dcac89
-def tracking_uri(config: Config, home: Path) -> str:
+def _tracking_uri(config: Config, home: Path) -> str:
     """The place where runs are written down: the config's, the environment's, or a file beside the
     runs.
 
@@ -75,7 +72,7 @@ def tracking_uri(config: Config, home: Path) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda m: urllib.parse.quote(os.environ[m[1]], safe=""), uri)
 
 
-def shown(uri: str) -> str:
+def _shown(uri: str) -> str:
     """A place as it may be shown.
 
     Parameters
@@ -108,7 +105,7 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(found[1]) if found else None
 
 # %% ../../nbs/06b_tracking.ipynb #622dbc52
-def check_database(uri: str, create: bool = False) -> None:
+def _check_database(uri: str, create: bool = False) -> None:
     """Raise `RunError` with one sentence if a SQLite database cannot be written to.
 
     Parameters
@@ -159,7 +156,7 @@ def check_database(uri: str, create: bool = False) -> None:
         ) from e
 
 # %% ../../nbs/06b_tracking.ipynb #7608aa0d
-def with_driver(uri: str) -> str:
+def _with_driver(uri: str) -> str:
     """Name the driver of a database whose address leaves it open.
 
     Parameters
@@ -175,7 +172,7 @@ def with_driver(uri: str) -> str:
     return re.sub(r"^postgresql://", "postgresql+psycopg://", uri)
 
 
-def ask_database(uri: str) -> None:
+def _ask_database(uri: str) -> None:
     """Connect once, and for ten seconds at most.
 
     Raises what the driver or SQLAlchemy raise.
@@ -195,7 +192,7 @@ def ask_database(uri: str) -> None:
     engine.connect().close()
 
 
-def in_words(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     """What an error says, without what only a programmer can use.
 
     Parameters
@@ -216,7 +213,7 @@ def in_words(error: Exception) -> str:
     return re.sub(r"^.*\bFATAL: +", "", words).strip()[:300].rstrip(". ")
 
 # %% ../../nbs/06b_tracking.ipynb #eb4e79da
-QUIET = {
+_QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -255,7 +252,7 @@ def import_mlflow() -> Any:
         raise ConfigError(
             "MLflow is not installed; install it with `pip install retail-ci[mlops]`."
         )
-    for name, value in QUIET.items():
+    for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -267,7 +264,7 @@ def import_mlflow() -> Any:
     return mlflow
 
 # %% ../../nbs/06b_tracking.ipynb #9fc9cebc
-FOREIGN = (
+_FOREIGN = (
     "mlflow",
     "sqlalchemy",
     "alembic",
@@ -299,7 +296,7 @@ def one_sentence(uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        if type(e).__module__.partition(".")[0] not in FOREIGN and not isinstance(
+        if type(e).__module__.partition(".")[0] not in _FOREIGN and not isinstance(
             e, (OSError, ModuleNotFoundError)
         ):
             raise
@@ -317,8 +314,8 @@ def one_sentence(uri: str) -> Iterator[None]:
         elif isinstance(e, ModuleNotFoundError):
             reason = f"the package {e.name} is missing; install it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
         else:
-            reason = in_words(e)
-        raise RunError(f"MLflow at {shown(uri)} cannot be used: {reason}.") from e
+            reason = _in_words(e)
+        raise RunError(f"MLflow at {_shown(uri)} cannot be used: {reason}.") from e
 
 # %% ../../nbs/06b_tracking.ipynb #5504582a
 @dataclass(frozen=True)
@@ -333,7 +330,7 @@ class Store:
     note: str = ""  # something to tell the user
 
 
-def open_experiment(client: Any, name: str, folder: Path | None) -> tuple[str, str]:
+def _open_experiment(client: Any, name: str, folder: Path | None) -> tuple[str, str]:
     """The series of runs of a config, made if need be.
 
     Parameters
@@ -373,7 +370,7 @@ def open_experiment(client: Any, name: str, folder: Path | None) -> tuple[str, s
 
 # %% ../../nbs/06b_tracking.ipynb #a2ed99a6
 # a new database's first experiment; MLflow writes its folder into SQL, unquoted
-ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+_ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
 
 def open_store(config: Config, home: Path, create: bool = False) -> Store:
@@ -393,21 +390,21 @@ def open_store(config: Config, home: Path, create: bool = False) -> Store:
     Store
         Open.
     """
-    uri = with_driver(tracking_uri(config, home))
+    uri = _with_driver(_tracking_uri(config, home))
     path = sqlite_file(uri)
     folder = None
     if path:
-        check_database(uri, create)
+        _check_database(uri, create)
     if "://" in uri and not uri.startswith("http"):
         folder = (path.with_suffix("") if path else home / "mlflow").resolve()
-    with one_sentence(uri), one_at_a_time(path):
+    with one_sentence(uri), _one_at_a_time(path):
         if re.match("postgresql|mysql|mssql", uri):
-            ask_database(uri)
+            _ask_database(uri)
         mlflow = import_mlflow()
         if path:
-            os.environ.setdefault(ARTIFACT_ROOT, folder.as_uri())
+            os.environ.setdefault(_ARTIFACT_ROOT, folder.as_uri())
         client = mlflow.MlflowClient(uri, uri)
-        number, note = open_experiment(
+        number, note = _open_experiment(
             client,
             config.name,
             folder if path else None if client.get_experiment_by_name(config.name) else folder,
@@ -416,7 +413,7 @@ def open_store(config: Config, home: Path, create: bool = False) -> Store:
 
 
 @contextlib.contextmanager
-def one_at_a_time(path: Path | None) -> Iterator[None]:
+def _one_at_a_time(path: Path | None) -> Iterator[None]:
     """Let one process at a time open a database: two that make its tables at once break it.
 
     Parameters
@@ -546,7 +543,7 @@ def headline(run: Run) -> dict[str, float]:
     return found
 
 
-def stage_numbers(run: Run, number: str) -> dict[str, float]:
+def _stage_numbers(run: Run, number: str) -> dict[str, float]:
     """The metrics that one notebook has written.
 
     Parameters
@@ -612,7 +609,7 @@ def settings(config: Mapping, sections: Sequence[str] | None = None) -> dict[str
     }
 
 
-def stage_facts(notebook: Path) -> dict[str, Any]:
+def _stage_facts(notebook: Path) -> dict[str, Any]:
     """What an executed notebook tells about itself.
 
     Parameters
@@ -637,12 +634,12 @@ def stage_facts(notebook: Path) -> dict[str, Any]:
     )
     return {
         "sections": sorted(set(re.findall(r"\bconfig\.([a-z]+)\b", code))),
-        "began": milliseconds(times.get("start_time")),
-        "ended": milliseconds(times.get("end_time")),
+        "began": _milliseconds(times.get("start_time")),
+        "ended": _milliseconds(times.get("end_time")),
     }
 
 
-def milliseconds(when: str | None) -> int | None:
+def _milliseconds(when: str | None) -> int | None:
     """A moment as MLflow counts it.
 
     Parameters
@@ -662,7 +659,7 @@ def milliseconds(when: str | None) -> int | None:
     )
 
 # %% ../../nbs/06b_tracking.ipynb #358efea8
-def log_run(store: Store, folder: Path) -> str:
+def _log_run(store: Store, folder: Path) -> str:
     """Write a finished run down; it counts as written only when its last line is.
 
     Parameters
@@ -680,8 +677,8 @@ def log_run(store: Store, folder: Path) -> str:
     run = Run(load_config(folder / "config.yaml"), folder)
     papers = load(folder / "manifest.json")
     client = store.client
-    began = milliseconds(papers["started"])
-    ended = milliseconds(papers["finished"])
+    began = _milliseconds(papers["started"])
+    ended = _milliseconds(papers["finished"])
     origin = {k: str(v) for k, v in origin_of(run).items() if v}
     tags = {
         "retail_ci.run": papers["run"],
@@ -705,10 +702,10 @@ def log_run(store: Store, folder: Path) -> str:
         settings(papers["config"]),
         ended,
     )
-    client.log_inputs(made, [data_set(store, run, papers)])
+    client.log_inputs(made, [_data_set(store, run, papers)])
     for stage in papers["notebooks"]:
-        log_stage(store, run, papers, stage, made)
-    for path in to_copy(folder):
+        _log_stage(store, run, papers, stage, made)
+    for path in _to_copy(folder):
         client.log_artifact(
             made, str(path), path.parent.relative_to(folder).as_posix().removeprefix(".")
         )
@@ -716,7 +713,7 @@ def log_run(store: Store, folder: Path) -> str:
     return made
 
 
-def log_stage(store: Store, run: Run, papers: Mapping, stage: Mapping, parent: str) -> None:
+def _log_stage(store: Store, run: Run, papers: Mapping, stage: Mapping, parent: str) -> None:
     """Write one notebook down, nested in its run.
 
     Parameters
@@ -732,7 +729,7 @@ def log_stage(store: Store, run: Run, papers: Mapping, stage: Mapping, parent: s
     parent : str
         The run's number in MLflow.
     """
-    facts = stage_facts(run.path / "executed" / f"{stage['name']}.ipynb")
+    facts = _stage_facts(run.path / "executed" / f"{stage['name']}.ipynb")
     tags = {
         "mlflow.parentRunId": parent,
         "notebook": stage["sha256"],
@@ -741,7 +738,7 @@ def log_stage(store: Store, run: Run, papers: Mapping, stage: Mapping, parent: s
     made = store.client.create_run(
         store.experiment, start_time=facts["began"], run_name=stage["name"], tags=tags
     ).info.run_id
-    found = {"seconds": stage["seconds"], "peak_mib": stage["peak_mib"]} | stage_numbers(
+    found = {"seconds": stage["seconds"], "peak_mib": stage["peak_mib"]} | _stage_numbers(
         run, stage["name"].partition("_")[0]
     )
     write_batch(
@@ -783,7 +780,7 @@ def write_batch(
         store.client.log_batch(run, params=keys[90:])
 
 
-def data_set(store: Store, run: Run, papers: Mapping) -> Any:
+def _data_set(store: Store, run: Run, papers: Mapping) -> Any:
     """The data set of a run: its fingerprint, its counts, its columns.
 
     Parameters
@@ -814,14 +811,14 @@ def data_set(store: Store, run: Run, papers: Mapping) -> Any:
         name=run.config.name,
         digest=digest[:36],
         source_type="local",
-        source=json.dumps({"transactions": shown(source), "inputs": papers.get("inputs", {})}),
+        source=json.dumps({"transactions": _shown(source), "inputs": papers.get("inputs", {})}),
         schema=json.dumps({"columns": columns}),
         profile=json.dumps(papers.get("counts", {})),
     )
     return make.DatasetInput(found, [make.InputTag("mlflow.data.context", "training")])
 
 
-def to_copy(folder: Path) -> list[Path]:
+def _to_copy(folder: Path) -> list[Path]:
     """What is copied: the papers, metrics, figures, and the summaries for Power BI.
 
     Parameters
@@ -900,7 +897,7 @@ def log_missing(
             if find_logged(store, folder.name):
                 continue
             progress(folder.name)
-            log_run(store, folder)
+            _log_run(store, folder)
         done.append(folder.name)
     return done
 
@@ -955,10 +952,10 @@ def compare_runs(
             max_results=1000,
             order_by=["attributes.start_time DESC"],
         )
-    return comparison(latest_of(found), runs, metric)
+    return _comparison(_latest_of(found), runs, metric)
 
 
-def latest_of(found: Sequence[Any]) -> dict[str, Any]:
+def _latest_of(found: Sequence[Any]) -> dict[str, Any]:
     """Our runs by their names.
 
     Parameters
@@ -978,7 +975,7 @@ def latest_of(found: Sequence[Any]) -> dict[str, Any]:
     return dict(sorted(whole.items(), reverse=True))
 
 # %% ../../nbs/06b_tracking.ipynb #8df4aa1a
-def comparison(known: Mapping[str, Any], wanted: Sequence[str], metric: str = "") -> Comparison:
+def _comparison(known: Mapping[str, Any], wanted: Sequence[str], metric: str = "") -> Comparison:
     """The tables of a comparison.
 
     Parameters
