@@ -605,8 +605,16 @@ def test_tune_keeps_its_table_and_prints_yaml(shop):
             2,
             "did you mean 'collaborative'",
         ),
-        (["evaluate", "--config", "shop", "--cuts", "0"], 2, "--cuts must be at least 1"),
-        (["evaluate", "--config", "shop", "--k", "-1"], 2, "--k not negative"),
+        (
+            ["evaluate", "--config", "shop", "--cuts", "0"],
+            2,
+            "--cuts must be between 1 and 60, found 0",
+        ),
+        (
+            ["evaluate", "--config", "shop", "--k", "-1"],
+            2,
+            "-k must be between 1 and 1000, found -1",
+        ),
         (["evaluate", "--config", "shop", "--set", "name=other"], 4, "no finished run"),
         (
             [

@@ -175,6 +175,7 @@ ELSEWHERE: dict[
         "the server does not end by itself; test_tracking.py reads its store",
         planned("mlflow", "mlflow server"),
     ),
+    r"make model-reader": ("it asks a package index", there("tests/model_reader.txt")),
     r"make bench": ("it takes half an hour", planned("bench", "benchmarks/")),
     r"make lock": ("it asks a package index", planned("lock", "pip compile")),
     r"(\.venv/bin/)?python benchmarks/features\.py": (

@@ -805,7 +805,7 @@ def test_the_command_writes_the_lists_of_the_run(shop):
         (["--out", "x.csv"], 2, "either --customers FILE or --all"),
         (["--all", "--out", "x.xlsx"], 2, "must name a .csv or .parquet"),
         (["--all", "--out", "."], 2, "must name a .csv or .parquet"),
-        (["--all", "--out", "x.csv", "-k", "-2"], 2, "at least 1"),
+        (["--all", "--out", "x.csv", "-k", "-2"], 2, "-k must be between 1 and 1000, found -2"),
         (["--customers", "none.csv", "--out", "x.csv"], 3, "does not exist"),
         (["--customers", "bytes.csv", "--out", "x.csv"], 3, "no readable table"),
         (["--customers", "empty.csv", "--out", "x.csv"], 3, "no readable table"),

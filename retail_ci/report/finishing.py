@@ -518,6 +518,14 @@ _LANDMARKS: dict[str, str] = {
 }  # what a region of a page is for
 
 
+def _lighten_sidebar(match: re.Match) -> str:
+    """The list of pages, which every page repeats, without the boxes around plain links."""
+    text = re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", match[0])
+    link = r'(<a [^>]*class="sidebar-item-text sidebar-link[^"]*">[^<]*</a>)'
+    box = r'<div class="sidebar-item-container">\s*' + link + r"\s*</div>"
+    return re.sub(box, r"\1", text)
+
+
 def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int]]) -> str:
     """One page, finished.
 
@@ -550,7 +558,7 @@ def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, in
     text = _ANSWER.sub(r"<summary>\1, and its answer</summary>\2\3</details>", text)
     text = re.sub(
         r'<nav[^>]*id="quarto-sidebar".*?</nav>',
-        lambda m: re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", m[0]),
+        _lighten_sidebar,
         text,
         count=1,
         flags=re.S,
