@@ -652,7 +652,7 @@ def clear_scratch(home: Path) -> None:
     Parameters
     ----------
     home : Path
-        Runs/<name>.
+        runs/<name>.
     """
     gone = home / f".{_SCRATCH}-{os.getpid()}-old.partial"
     with contextlib.suppress(FileNotFoundError):
