@@ -38,73 +38,54 @@ class DataConfig:
     # a file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or "synthetic" |
     # "completejourney"
     transactions: str = "synthetic"
-    products: str | None = (
-        None  # a products table, likewise; derived from the transactions if left out
-    )
+    # a products table, likewise; derived from the transactions if left out
+    products: str | None = None
     customers: str | None = None  # a customers table, likewise; optional
     columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
-    query: dict[str, str] = field(
-        default_factory=dict
-    )  # role: the SQL that a database answers, in place of a table
-    date_format: str | list[str] | None = (
-        None  # such as "%d/%m/%Y", or several; ISO 8601 if left out
-    )
-    delimiter: str | None = (
-        None  # of a CSV file, or "whitespace"; found from its first lines if left out
-    )
-    header: list[str] = field(
-        default_factory=list
-    )  # the column names of a CSV file that has no header line
-    quote: str = (
-        '"'  # around values that hold a delimiter; "" where quotation marks are plain characters
-    )
-    encoding: str | None = (
-        None  # of a CSV file, such as cp1252; UTF-8, or what its byte order mark says, if left out
-    )
+    # role: the SQL that a database answers, in place of a table
+    query: dict[str, str] = field(default_factory=dict)
+    # such as "%d/%m/%Y", or several; ISO 8601 if left out
+    date_format: str | list[str] | None = None
+    # of a CSV file, or "whitespace"; found from its first lines if left out
+    delimiter: str | None = None
+    # the column names of a CSV file that has no header line
+    header: list[str] = field(default_factory=list)
+    # around values that hold a delimiter; "" where quotation marks are plain characters
+    quote: str = '"'
+    # of a CSV file, such as cp1252; UTF-8, or what its byte order mark says, if left out
+    encoding: str | None = None
     decimal: Literal[".", ","] = "."  # the decimal sign
     thousands: str | None = None  # what stands between thousands, such as ","; nothing if left out
-    currency_signs: list[str] = field(
-        default_factory=list
-    )  # what may stand around an amount, such as "€"
-    missing: list[str] = field(
-        default_factory=list
-    )  # words that mean a missing value, such as "NULL"; blank always does
+    # what may stand around an amount, such as "€"
+    currency_signs: list[str] = field(default_factory=list)
+    # words that mean a missing value, such as "NULL"; blank always does
+    missing: list[str] = field(default_factory=list)
     duplicates: Literal["collapse", "keep"] = "collapse"  # exact duplicate lines
     cancelled_prefix: str | None = None  # basket ids that start with it are cancellations
-    non_product: dict[str, str] = field(
-        default_factory=dict
-    )  # column: a regular expression; lines that match are not products
-    exclude: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # product column: values whose lines are not products
-    sensitive: dict[str, list[str]] = field(
-        default_factory=dict
-    )  # product column: values that recommendations and their reasons never show
-    known_products_only: bool = (
-        False  # reject lines whose product is missing from the products table
-    )
+    # column: a regular expression; lines that match are not products
+    non_product: dict[str, str] = field(default_factory=dict)
+    # product column: values whose lines are not products
+    exclude: dict[str, list[str]] = field(default_factory=dict)
+    # product column: values that recommendations and their reasons never show
+    sensitive: dict[str, list[str]] = field(default_factory=dict)
+    # reject lines whose product is missing from the products table
+    known_products_only: bool = False
     earliest: str = "1970-01-02"  # a date before this day is absurd
-    last_date: str | None = (
-        None  # a date after this day is in the future; see `max_silence` if left out
-    )
-    max_silence: int = (
-        92  # days without a line, after which at most 1% of the lines are taken for misdated
-    )
-    tolerance: float = (
-        0.01  # share by which a revenue may differ from quantity × price before it is flagged
-    )
+    # a date after this day is in the future; see `max_silence` if left out
+    last_date: str | None = None
+    # days without a line, after which at most 1% of the lines are taken for misdated
+    max_silence: int = 92
+    # share by which a revenue may differ from quantity × price before it is flagged
+    tolerance: float = 0.01
     max_rejected: float = 0.20  # stop when a larger share of the lines is rejected
     engine: Literal["duckdb", "spark"] = "duckdb"  # what runs the expressions
-    memory: str | None = (
-        None  # how much memory the engine may use, such as "8GB"; its own default if left out
-    )
+    # how much memory the engine may use, such as "8GB"; its own default if left out
+    memory: str | None = None
     threads: int | None = None  # how many threads the engine may use; all cores if left out
-    spill: str | None = (
-        None  # a folder for what does not fit into memory; the run's own temporary one if left out
-    )
-    spark: dict[str, str] = field(
-        default_factory=dict
-    )  # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
+    # a folder for what does not fit into memory; the run's own temporary one if left out
+    spill: str | None = None
+    # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
+    spark: dict[str, str] = field(default_factory=dict)
 
 # %% ../../nbs/00b_configuration.ipynb #807580a0
 @dataclass
@@ -125,12 +106,10 @@ class RfmConfig:
 
     window_days: int = 365  # the look-back of frequency and monetary, in days
     bins: int = 5  # scores run from 1 to `bins`; the highest is best
-    cut_points: dict[str, list[float]] | None = (
-        None  # fixed cut points per measure; learned if left out
-    )
-    grid: dict[str, list[str]] | None = (
-        None  # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
-    )
+    # fixed cut points per measure; learned if left out
+    cut_points: dict[str, list[float]] | None = None
+    # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
+    grid: dict[str, list[str]] | None = None
 
 # %% ../../nbs/00b_configuration.ipynb #c9a2a577
 @dataclass
@@ -159,9 +138,8 @@ class MovementConfig:
 class WorthConfig:
     """What customers are expected to bring."""
 
-    model: Literal["mbg", "bg"] = (
-        "mbg"  # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
-    )
+    # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
+    model: Literal["mbg", "bg"] = "mbg"
     margin: float = 1.0  # the share of revenue that counts as value; 1 is revenue itself
     draws: int = 50  # bootstrap samples behind the intervals
     holdout_days: int = 90  # days hidden to check the expectation, at most a third of the log
@@ -174,22 +152,20 @@ class RecommenderConfig:
 
     k: int = 10  # products per customer
     production: Literal["ranker", "weighted"] = "ranker"  # the model whose list is published
+    # of the weighted hybrid
     weights: dict[str, float] = field(
         default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
-    )  # of the weighted hybrid
+    )
     neighbours: int = 50  # most similar customers that the collaborative model listens to
     # with more customers than this, products' neighbours (EASE) take the place of customers'
     # neighbours
     exact_customers: int = 100_000
     test_days: int = 30  # the held-out window, in days of 24 hours
-    cuts: int = (
-        3  # moments in the past at which the chain measures again; 1 leaves the back-test out
-    )
-    parameters: dict[str, dict[str, int | float | str | None]] = field(
-        default_factory=dict
-        # model: its settings where it is measured and where it is published, as `retail-ci tune` prints
-        # them
-    )
+    # moments in the past at which the chain measures again; 1 leaves the back-test out
+    cuts: int = 3
+    # model: its settings where it is measured and where it is published, as `retail-ci tune`
+    # prints them
+    parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
 @dataclass
@@ -206,11 +182,9 @@ class MlflowConfig:
     """Where runs and models are written down."""
 
     enabled: bool = True  # whether finished runs are written down in MLflow, where it is installed
-    tracking_uri: str | None = (
-        # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with
-        # the extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
-        None
-    )
+    # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with the
+    # extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
+    tracking_uri: str | None = None
     prefix: str = "retail"  # the registered models are PREFIX-segmentation and PREFIX-recommender
     timeout: int = 120  # seconds that writing a run down may take
 
@@ -219,37 +193,30 @@ class MlflowConfig:
 class ServingConfig:
     """Which model answers."""
 
-    promote_first: bool = (
-        True  # whether a run's model answers at once where no model does yet, if it passes the gate
-    )
+    # whether a run's model answers at once where no model does yet, if it passes the gate
+    promote_first: bool = True
 
 # %% ../../nbs/00b_configuration.ipynb #d7c2443f
 @dataclass
 class ExportConfig:
     """What leaves the house for Power BI."""
 
-    attributes: list[str] | None = (
-        # columns of the customers table that dim_customer takes over; those that group customers if
-        # left out
-        None
-    )
+    # columns of the customers table that dim_customer takes over; those that group customers if
+    # left out
+    attributes: list[str] | None = None
 
 # %% ../../nbs/00b_configuration.ipynb #afa4b543
 @dataclass
 class CampaignsConfig:
     """Who may be contacted, with what, and who is held back."""
 
-    consent: list[str] | str | None = (
-        # column of the customers table in which a plain yes allows contact; found by its name if
-        # left out, [] for none
-        None
-    )
-    suppressed: list[str] | str | None = (
-        None  # column in which anything but a plain no forbids contact; likewise
-    )
-    control: float = (
-        0.1  # share of each segment that is held back, to measure what the campaign does
-    )
+    # column of the customers table in which a plain yes allows contact; found by its name if left
+    # out, [] for none
+    consent: list[str] | str | None = None
+    # column in which anything but a plain no forbids contact; likewise
+    suppressed: list[str] | str | None = None
+    # share of each segment that is held back, to measure what the campaign does
+    control: float = 0.1
     offers: int = 3  # products offered to each customer, at most
     # a word that changes who is held back, such as the campaign's name; the same people each time
     # if left out

@@ -279,7 +279,15 @@ class PurchaseModel:
     """MBG/NBD (or BG/NBD) by maximum likelihood."""
 
     def __init__(self, first: bool = True, leaves: bool = True):
-        # whether the first visit may be the last; whether anybody leaves at all
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        first : bool, default True
+            Whether the first visit may be the last.
+        leaves : bool, default True
+            Whether anybody leaves at all.
+        """
         self.first = first
         self.leaves = leaves
 

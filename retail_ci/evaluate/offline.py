@@ -302,12 +302,10 @@ class Evaluation:
     protocol: dict  # the facts: cut, days, k, customers, products
     scores: dict  # task: model: metric: one number per customer
     reach: dict  # task: model: `coverage`, and `hits`: how many lists named each product rightly
-    customers: dict = field(
-        default_factory=dict
-    )  # task: ids of the customers, in the order of the scores
-    groups: dict = field(
-        default_factory=dict
-    )  # "segment" or "history": task: the group of each customer
+    # task: ids of the customers, in the order of the scores
+    customers: dict = field(default_factory=dict)
+    # "segment" or "history": task: the group of each customer
+    groups: dict = field(default_factory=dict)
     prices: np.ndarray | None = None  # per product before the cut; missing where unknown
 
     def metric(self, task: str, metric: str = "ndcg") -> pd.DataFrame:

@@ -1023,7 +1023,7 @@ def export_powerbi(
         The folder.
     bom : bool, default False
         Whether CSV begins with a mark for Excel.
-    progress : Progress | None, default None
+    progress : Callable[[str, int, int], None] | None, default None
         Told about each step.
 
     Returns

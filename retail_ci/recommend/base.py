@@ -275,9 +275,8 @@ class Recommender(Storable):
     reason = ""
     relative = True  # whether scores are divided by the customer's best
     two_tasks = False  # whether discovery has a ranking of its own
-    new_method: str | None = (
-        None  # the method of a line whose product nobody has bought yet, if another part found it
-    )
+    # the method of a line whose product nobody has bought yet, if another part found it
+    new_method: str | None = None
     learned: tuple[str, ...] = ()  # what is stored besides the settings and the purchases
 
     def fit(

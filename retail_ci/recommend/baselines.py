@@ -25,8 +25,14 @@ class PopularityRecommender(Recommender):
     learned = ("buyers_", "by_segment_")
 
     def __init__(self, days: float | None = None, by_segment: bool = False):
-        """`days`: count buyers of the last so many days only; of all time if left out.
-        `by_segment`: count within the customer's segment.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        days : float | None, default None
+            Count buyers of the last so many days; of all time if left out.
+        by_segment : bool, default False
+            Whether buyers are counted within the customer's segment.
         """
         self.days = days
         self.by_segment = by_segment
@@ -75,7 +81,13 @@ class PersonalRecommender(Recommender):
     method = "personal"
 
     def __init__(self, half_life: float | None = None):
-        """`half_life`: days after which a purchase counts half; all count alike if left out."""
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        half_life : float | None, default None
+            Days after which a purchase counts half; all count alike if left out.
+        """
         self.half_life = half_life
 
     def _update(self) -> None:
@@ -181,7 +193,13 @@ class RandomRecommender(Recommender):
     reason = "by chance"
 
     def __init__(self, seed: int = 42):
-        """`seed`: another seed draws another order."""
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        seed : int, default 42
+            Another seed draws another order.
+        """
         self.seed = seed
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:

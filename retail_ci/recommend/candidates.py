@@ -432,8 +432,16 @@ class CandidateModels(Recommender):
     learned = ("repeat_", "near_", "ease_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        """`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above
-        whom there are no neighbours.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        neighbours : int, default 200
+            Most similar customers that the collaborative part asks.
+        items : int, default 3000
+            Products in EASE's table of weights, at most.
+        many : int, default MANY
+            With more customers than this the collaborative part is left out.
         """
         self.neighbours = neighbours
         self.items = items

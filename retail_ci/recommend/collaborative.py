@@ -320,8 +320,16 @@ class CollaborativeRecommender(Recommender):
     def __init__(
         self, neighbours: int = 50, weighting: str = "count", half_life: float | None = None
     ):
-        """`neighbours`: how many are listened to. `weighting`: count or tfidf. `half_life`: of the
-        neighbours' purchases, in days.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        neighbours : int, default 50
+            Most similar customers that are asked.
+        weighting : str, default "count"
+            How baskets are compared: "count" or "tfidf".
+        half_life : float | None, default None
+            Days after which a neighbour's purchase counts half; all count alike if left out.
         """
         if neighbours < 1:
             raise DataError(f"neighbours must be at least 1, got {neighbours}.")

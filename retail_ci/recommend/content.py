@@ -132,8 +132,12 @@ class ContentRecommender(Recommender):
     learned = ("codes_", "price_")
 
     def __init__(self, half_life: float | None = 30):
-        """`half_life`: days after which a purchase shapes the taste half as much; all alike if
-        None.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        half_life : float | None, default 30
+            Days after which a purchase shapes the taste half as much; all count alike if None.
         """
         self.half_life = half_life
 

@@ -97,8 +97,16 @@ class EaseRecommender(Recommender):
     learned = ("items_", "weights_")
 
     def __init__(self, items: int = 3000, half_life: float = 60, regularization: float = 100):
-        """`items`: products in the table of weights. `half_life`: of a purchase, in days.
-        `regularization`: larger trusts only what many confirm.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        items : int, default 3000
+            Products in the table of weights, at most.
+        half_life : float, default 60
+            Days after which a purchase counts half.
+        regularization : float, default 100
+            A larger value trusts only what many customers confirm.
         """
         if not 1 <= items <= _MOST_ITEMS:
             raise DataError(f"items must lie between 1 and {_MOST_ITEMS}, got {items}.")

@@ -123,8 +123,16 @@ class WeightedHybrid(HybridRecommender):
     learned = ("collaborative_", "content_")
 
     def __init__(self, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50):
-        """`collaborative`, `content`: weights, scaled to sum to 1. `neighbours`: similar customers
-        listened to.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        collaborative : float, default 0.7
+            Weight of the collaborative part; the two weights are scaled to sum to 1.
+        content : float, default 0.3
+            Weight of the content part.
+        neighbours : int, default 50
+            Most similar customers that are asked.
         """
         if min(collaborative, content) < 0 or collaborative + content <= 0:
             raise DataError(

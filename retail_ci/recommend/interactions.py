@@ -631,9 +631,8 @@ class Limits:
 
     allowed: np.ndarray | None = None  # per column: true if it may appear; all if None
     cap: int | None = None  # most lines of one group
-    groups: np.ndarray | None = (
-        None  # group per column, -1 for a product of no group (never capped)
-    )
+    # group per column, -1 for a product of no group (never capped)
+    groups: np.ndarray | None = None
 
 
 def place_in_group(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -203,7 +203,13 @@ class RepeatRecommender(Recommender):
     learned = ("gaps_", "again_", "shares_")
 
     def __init__(self, horizon: float = 30):
-        """`horizon`: days that we look ahead."""
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        horizon : float, default 30
+            Days that we look ahead.
+        """
         if not horizon > 0:
             raise DataError(f"horizon must be a positive number of days, got {horizon}.")
         self.horizon = horizon

@@ -44,12 +44,10 @@ class Rules:
 
     allow: Sequence[str] | None = None  # only these products
     block: Sequence[str] = ()  # none of these: out of stock, on prescription only
-    block_for: pd.DataFrame | None = (
-        None  # not for these customers: a table customer_id, product_id
-    )
-    categories: Sequence[str] | Mapping[str, Sequence[str]] | None = (
-        None  # only these: names of `category`, or column: names
-    )
+    # not for these customers: a table customer_id, product_id
+    block_for: pd.DataFrame | None = None
+    # only these: names of `category`, or column: names
+    categories: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     without_categories: Sequence[str] | Mapping[str, Sequence[str]] = ()  # none of these, likewise
     max_per_category: int | None = None  # at most so many lines of one category
     include_sensitive: bool = False  # whether sensitive products may appear

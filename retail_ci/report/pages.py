@@ -325,9 +325,8 @@ class Facts:
     """What a run has written down, for its pages."""
 
     run_dir: Path  # the run
-    insights: dict = field(
-        default_factory=dict
-    )  # of 05a: key figures, segments, recommendations in brief
+    # of 05a: key figures, segments, recommendations in brief
+    insights: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)  # of 01: the books
     segments: dict = field(default_factory=dict)  # of 03c
     movement: dict = field(default_factory=dict)  # of 03d
@@ -335,9 +334,8 @@ class Facts:
     ranking: dict = field(default_factory=dict)  # of 05
     backtest: dict = field(default_factory=dict)  # of 05b
     manifest: dict = field(default_factory=dict)  # of the runner
-    figures: dict[str, tuple[str, str]] = field(
-        default_factory=dict
-    )  # figure: its finding and its description
+    # figure: its finding and its description
+    figures: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def currency(self) -> str:

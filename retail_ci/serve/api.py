@@ -70,11 +70,9 @@ class Settings:
     """How a service behaves; `from_environment` reads the variables named here."""
 
     serving: Path  # RETAIL_CI_SERVING: the folder of bundles, or one bundle
-    keys: frozenset[str] = (
-        frozenset()
-        # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per
-        # line
-    )
+    # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per
+    # line
+    keys: frozenset[str] = frozenset()
     rate: float = 0  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
     body: int = 1_000_000  # RETAIL_CI_BODY: the largest request body, in bytes
     timeout: float = 10  # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to be made
