@@ -90,7 +90,7 @@ _KINDS = {
     "segmentation": ServedSegmentation,
     "recommender": ServedRecommender,
 }  # what a run registers
-_SCRIPT = "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\nfrom retail_ci.serve.registry import served\n\nset_model(served({kind!r}))\n"
+_SCRIPT = "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\nfrom retail_ci.serve.registry import _served\n\nset_model(_served({kind!r}))\n"
 
 
 def _served(kind: str) -> Any:
