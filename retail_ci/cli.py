@@ -762,7 +762,7 @@ METAVARS = {
     "cuts": "N",
     "since": "DAY",
     "k": "K",
-    "out": "DIR",
+    "out": "PATH",
     "set_": "KEY=VALUE",
     "from_": "NN",
     "to": "NN",
