@@ -90,6 +90,7 @@ setup(
     keywords=cfg["keywords"],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["retail_ci", "retail_ci.*"]),
+    package_data={"retail_ci": ["py.typed"]},
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -35,12 +35,12 @@ SERVER = """
 import sys, uvicorn
 from pathlib import Path
 from fastapi import Request
-from retail_ci.serve.api import RecommendRequest, Settings, make_app
+from retail_ci.serve.api import RecommendRequest, Settings, _make_app
 kind, port, serving = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 if kind == "bare":
     from fastapi import FastAPI
     app = FastAPI()
-else: app = make_app(Settings(serving))
+else: app = _make_app(Settings(serving))
 @app.post("/noop")
 async def noop(body: RecommendRequest, request: Request) -> dict: return {}
 uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, loop="uvloop", http="httptools", timeout_keep_alive=600)

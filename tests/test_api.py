@@ -799,6 +799,6 @@ def test_a_worker_that_dies_is_replaced(serving):
 
 
 def test_a_service_starts_without_what_only_training_needs(serving):
-    words = f"import sys, pathlib, retail_ci.serve.api as api\nassert api.Desk(pathlib.Path({str(serving)!r})).refresh()\n"
+    words = f"import sys, pathlib, retail_ci.serve.api as api\nassert api.BundleHolder(pathlib.Path({str(serving)!r})).refresh()\n"
     words += "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'mlflow', 'pyarrow', 'ibis'} & set(sys.modules)\nassert not heavy, heavy"
     assert subprocess.run([sys.executable, "-c", words], timeout=120).returncode == 0

@@ -384,11 +384,11 @@ MAKING = """
 import sys, time
 from contextlib import ExitStack
 from pathlib import Path
-from retail_ci.core.runs import process_folder, replacing, staging
+from retail_ci.core.runs import atomic_write, process_folder, staging
 from retail_ci.export.star_schema import replacing_folder
 from retail_ci.report.site import workshop
 home, stack = Path(sys.argv[1]), ExitStack()
-stack.enter_context(staging("rci", home)), stack.enter_context(replacing(home / "table.parquet")), stack.enter_context(workshop(home / "_site"))
+stack.enter_context(staging("rci", home)), stack.enter_context(atomic_write(home / "table.parquet")), stack.enter_context(workshop(home / "_site"))
 stack.enter_context(replacing_folder(home / "powerbi", "dictionary.json")), process_folder("rci-duckdb", home)
 print("ready", flush=True)
 time.sleep(600)

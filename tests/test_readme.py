@@ -79,7 +79,7 @@ TEXTS = {
     for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")
 }
 TEXTS |= {
-    p.stem: prose(p) for p in sorted((ROOT / "nbs").glob("0*.ipynb"))
+    p.stem: prose(p) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 }  # README.md is made from index.ipynb
 
 
@@ -177,6 +177,7 @@ ELSEWHERE: dict[
     ),
     r"make model-reader": ("it asks a package index", there("tests/model_reader.txt")),
     r"make bench": ("it takes half an hour", planned("bench", "benchmarks/")),
+    r"make clean": ("it would remove the environment", planned("clean", "rm -rf")),
     r"make lock": ("it asks a package index", planned("lock", "pip compile")),
     r"(\.venv/bin/)?python benchmarks/features\.py": (
         "it takes minutes",

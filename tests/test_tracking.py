@@ -482,11 +482,11 @@ def test_a_run_outlives_a_tracker_that_does_not_answer(tmp_path):
 def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     from retail_ci.pipeline import afterwards
 
-    clerk = afterwards.Clerk(Config(mlflow=MlflowConfig(enabled=False)), tmp_path, [])
+    clerk = afterwards.PostRunWorker(Config(mlflow=MlflowConfig(enabled=False)), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == []
     monkeypatch.setattr(afterwards.importlib.util, "find_spec", lambda name: None)
-    clerk = afterwards.Clerk(Config(), tmp_path, [])
+    clerk = afterwards.PostRunWorker(Config(), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == [
         "Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it "

@@ -448,9 +448,8 @@ class Run:
     config: Config  # what the run depends on
     path: Path  # where artefacts are written
     fallback: Path | None = None  # the last good run, for a scratch run
-    origin: dict | None = (
-        None  # of a scratch run: from which run and with which settings it is made
-    )
+    # of a scratch run: from which run and with which settings it is made
+    origin: dict | None = None
 
     def file(self, name: str) -> Path:
         """The path of an artefact, whether it exists or not."""
@@ -652,7 +651,7 @@ def clear_scratch(home: Path) -> None:
     Parameters
     ----------
     home : Path
-        Runs/<name>.
+        runs/<name>.
     """
     gone = home / f".{_SCRATCH}-{os.getpid()}-old.partial"
     with contextlib.suppress(FileNotFoundError):

@@ -427,9 +427,9 @@ def truth_agreement(
     segment : np.ndarray
         A name per customer.
     active : np.ndarray
-        From `true_kinds`.
+        From `latent_classes`.
     third : np.ndarray
-        From `true_kinds`.
+        From `latent_classes`.
     seed : int, default 42
         Of the folds.
 
@@ -505,7 +505,7 @@ def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray
     Parameters
     ----------
     features : pd.DataFrame
-        Customer_id, recency, frequency, monetary.
+        customer_id, recency, frequency, monetary.
     segment : np.ndarray
         A name per customer.
     odd : np.ndarray
@@ -514,7 +514,7 @@ def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray
     Returns
     -------
     pd.DataFrame
-        Customer_id, segment, reason, and each value beside the segment's median; the strangest
+        customer_id, segment, reason, and each value beside the segment's median; the strangest
         first.
     """
     f = features[["customer_id", *RFM]].assign(

@@ -86,7 +86,7 @@ def score_customers(
     Parameters
     ----------
     customers : pd.DataFrame
-        Customer_id, with recency, frequency and monetary or without.
+        customer_id, with recency, frequency and monetary or without.
     model : CustomerSegmentation
         Fitted or loaded.
     features : pd.DataFrame | None, default None
@@ -97,7 +97,7 @@ def score_customers(
     Returns
     -------
     pd.DataFrame
-        Customer_id, segment, margin, why, value_at_risk, action; in the order given.
+        customer_id, segment, margin, why, value_at_risk, action; in the order given.
     """
     if "customer_id" not in customers:
         raise DataError(
@@ -149,7 +149,7 @@ def describe(
     Parameters
     ----------
     features : pd.DataFrame
-        Customer_id, recency, frequency, monetary.
+        customer_id, recency, frequency, monetary.
     model : CustomerSegmentation
         Fitted or loaded.
     currency : str, default ""
@@ -375,13 +375,13 @@ def plot_pca(
     Parameters
     ----------
     points : np.ndarray
-        Customers × 2, from `pca_view`.
+        Customers × 2, from `_pca_view`.
     segment : np.ndarray
         A name per customer.
     loadings : pd.DataFrame
-        From `pca_view`.
+        From `_pca_view`.
     explained : np.ndarray
-        From `pca_view`.
+        From `_pca_view`.
     most : int, default 6000
         Points to draw.
 

@@ -38,7 +38,7 @@ __all__ = ['run_post_tasks', 'to_promote', 'to_write_down', 'PostRunWorker']
 def run_post_tasks(
     connection: Connection, config: Config, home: str, env: dict[str, str], cwd: str
 ) -> None:
-    """The life of the clerk: get ready, wait for the finished run, do what is due, tell.
+    """The life of the worker: get ready, wait for the finished run, do what is due, tell.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def run_post_tasks(
     config : Config
         Of the run.
     home : str
-        Runs/<name>.
+        runs/<name>.
     env : dict[str, str]
         The runner's environment.
     cwd : str
@@ -118,7 +118,7 @@ def to_promote(config: Config, home: Path) -> bool:
     config : Config
         Of the run.
     home : Path
-        Runs/<name>.
+        runs/<name>.
     """
     return config.serving.promote_first and not (home / "serving/current").exists()
 
@@ -224,11 +224,11 @@ class PostRunWorker:
 
 # %% ../../nbs/11c_afterwards.ipynb #28d1ecfd
 def _finished_tasks(clerk: PostRunWorker) -> Iterator[dict[str, Any]]:
-    """What the clerk tells, until it has nothing left to do or takes too long over MLflow.
+    """What the worker tells, until it has nothing left to do or takes too long over MLflow.
 
     Parameters
     ----------
-    clerk : Clerk
+    clerk : PostRunWorker
         Who has been handed the finished run.
 
     Returns

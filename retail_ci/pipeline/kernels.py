@@ -555,7 +555,7 @@ def _as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     name : str
         The notebook's name.
     failure : dict
-        From `what_failed`.
+        From `_what_failed`.
     kept : Path | None
         Where the executed copy is.
 
@@ -639,7 +639,7 @@ def run_notebooks(
         Its name and its workers.
     progress : Progress
         Told what happens.
-    idle : Callable[[Server], None], default lambda server: None
+    idle : Callable[[Server], None], optional
         Told when a worker is free and the end is near.
 
     Returns

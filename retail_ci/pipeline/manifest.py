@@ -299,7 +299,7 @@ def leftovers(home: Path) -> list[Path]:
     Parameters
     ----------
     home : Path
-        Runs/<name>.
+        runs/<name>.
 
     Returns
     -------
@@ -322,7 +322,7 @@ def prune(home: Path, keep: int) -> list[str]:
     Parameters
     ----------
     home : Path
-        Runs/<name>, with the lock held.
+        runs/<name>, with the lock held.
     keep : int
         Finished runs to keep.
 
@@ -351,7 +351,7 @@ def locked(home: Path) -> Iterator[None]:
     Parameters
     ----------
     home : Path
-        Runs/<name>.
+        runs/<name>.
 
     Raises
     ------
@@ -462,7 +462,7 @@ def copy_earlier(
     notebooks : list[Path]
         Those before the start.
     home : Path
-        Runs/<name>.
+        runs/<name>.
     run : Path
         The new run.
     config : Config
@@ -505,7 +505,7 @@ def unfinished(home: Path, config: Config) -> Iterator[Path]:
     Parameters
     ----------
     home : Path
-        Runs/<name>.
+        runs/<name>.
     config : Config
         Written into it.
 
@@ -540,7 +540,7 @@ def _staged(home: Path) -> set[str]:
     Parameters
     ----------
     home : Path
-        Runs/<name>.
+        runs/<name>.
 
     Returns
     -------
@@ -556,7 +556,7 @@ def open_staging(home: Path, fresh: bool) -> set[str]:
     Parameters
     ----------
     home : Path
-        Runs/<name>, with the lock held.
+        runs/<name>, with the lock held.
     fresh : bool
         Whether every source file is to be read anew.
 
@@ -578,7 +578,7 @@ def close_staging(home: Path, before: set[str]) -> dict[str, int]:
     Parameters
     ----------
     home : Path
-        Runs/<name>, with the lock held.
+        runs/<name>, with the lock held.
     before : set[str]
         From `open_staging`.
 

@@ -76,7 +76,7 @@ def make_segments(table: pd.DataFrame, data: Interactions) -> Segments:
     Parameters
     ----------
     table : pd.DataFrame
-        Customer_id, segment; a row per customer, new customers too.
+        customer_id, segment; a row per customer, new customers too.
     data : Interactions
         Who bought what.
 
@@ -275,9 +275,8 @@ class Recommender(Storable):
     reason = ""
     relative = True  # whether scores are divided by the customer's best
     two_tasks = False  # whether discovery has a ranking of its own
-    new_method: str | None = (
-        None  # the method of a line whose product nobody has bought yet, if another part found it
-    )
+    # the method of a line whose product nobody has bought yet, if another part found it
+    new_method: str | None = None
     learned: tuple[str, ...] = ()  # what is stored besides the settings and the purchases
 
     def fit(
@@ -288,8 +287,24 @@ class Recommender(Storable):
         segments: pd.DataFrame | None = None,
         sensitive: Mapping[str, Sequence[str]] | None = None,
     ) -> Recommender:
-        """Learn from a log (or `Interactions`), a products table, segments (customer_id, segment)
-        and what is sensitive (product column: values).
+        """Learn from a log.
+
+        Parameters
+        ----------
+        transactions : pd.DataFrame | Interactions
+            A log with customer_id, product_id, date and, if it has them, transaction_id and
+            quantity.
+        products : pd.DataFrame | None, default None
+            The products table: product_id, and columns that describe the product.
+        segments : pd.DataFrame | None, default None
+            customer_id and segment; newcomers then get what is popular in theirs.
+        sensitive : Mapping[str, Sequence[str]] | None, default None
+            Product column: values that lists and reasons never show unless asked to.
+
+        Returns
+        -------
+        Recommender
+            Itself.
         """
         return _fit_model(self, transactions, products, segments, sensitive)
 
@@ -321,8 +336,21 @@ class Recommender(Storable):
     def rank(
         self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Lists for known customers (row numbers), without rules: columns, scores and filled
-        places, once for each value of `exclude_purchased`.
+        """Lists for known customers, without rules.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            Row numbers of the customers.
+        k : int, default 10
+            Products per customer.
+        exclude_purchased : Sequence[bool], default (False,)
+            Whether known products are left out; lists are made once for each value.
+
+        Returns
+        -------
+        list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+            Columns, scores and filled places, rows × k, for each value of `exclude_purchased`.
         """
         return _rank_rows(self, np.asarray(rows), check_k(k), exclude_purchased)
 
@@ -337,8 +365,30 @@ class Recommender(Storable):
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> pd.DataFrame:
-        """The `k` best products for each customer (everyone if left out): customer_id, product_id,
-        score, rank, method, reason.
+        """The best products for each customer.
+
+        Parameters
+        ----------
+        customers : Sequence[str] | str | None, default None
+            Ids; everyone whom the model knows if left out.
+        k : int, default 10
+            Products per customer.
+        exclude_purchased : bool, default False
+            Whether only products are offered that the customer has not bought yet.
+        rules : Rules | None, default None
+            What may stand on a list.
+        recent : pd.DataFrame | None, default None
+            Purchases since the model was fitted: customer_id, product_id, perhaps date.
+        progress : Callable[[int, int], None] | None, default None
+            Called with customers done and customers in all.
+        **options : Any
+            Single rules, in place of `rules` or over it: `block=["P0012"]`.
+
+        Returns
+        -------
+        pd.DataFrame
+            customer_id, product_id, score (0 to 1), rank (from 1), method, reason; what was odd
+            stands in `attrs["notes"]`.
         """
         return _recommend_table(
             self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress
@@ -424,7 +474,7 @@ def _fit_model(
     products : pd.DataFrame | None
         The products table.
     segments : pd.DataFrame | None
-        Customer_id, segment.
+        customer_id, segment.
     sensitive : Mapping[str, Sequence[str]] | None
         Product column: values.
 
@@ -624,7 +674,7 @@ def _check_customers(
     data : Interactions
         Says who is known.
     baskets : pd.DataFrame
-        New purchases, from `check_baskets`.
+        New purchases, from `_check_baskets`.
 
     Returns
     -------
@@ -669,7 +719,7 @@ def _check_baskets(
     Parameters
     ----------
     recent : pd.DataFrame | None
-        Customer_id, product_id, perhaps date and quantity.
+        customer_id, product_id, perhaps date and quantity.
     data : Interactions
         Says which products exist.
     notes : list[str]
@@ -678,7 +728,7 @@ def _check_baskets(
     Returns
     -------
     pd.DataFrame
-        Customer_id, product_id, date; known products only.
+        customer_id, product_id, date; known products only.
     """
     if recent is None:
         return pd.DataFrame({"customer_id": [], "product_id": [], "date": []}, dtype="str")
@@ -864,7 +914,7 @@ def _recommend_table(
     Returns
     -------
     pd.DataFrame
-        Customer_id, product_id, score, rank, method, reason.
+        customer_id, product_id, score, rank, method, reason.
     """
     if not hasattr(model, "data_"):
         raise DataError("This model has not been fitted; call fit(transactions) first.")
@@ -1097,7 +1147,7 @@ def _long_table(
     Returns
     -------
     pd.DataFrame
-        Customer_id, product_id, score, rank, method, reason.
+        customer_id, product_id, score, rank, method, reason.
     """
     best = lists.best
     there = best.ravel() >= 0
@@ -1181,14 +1231,14 @@ def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, Any]) -> Any:
-    """The value that `pack` described.
+    """The value that `_pack` described.
 
     Parameters
     ----------
     found : Any
-        From `pack`.
+        From `_pack`.
     arrays : Mapping[str, np.ndarray]
-        From `pack`.
+        From `_pack`.
     shared : Mapping[str, Any]
         Attributes that all models inside have in common.
 
@@ -1285,7 +1335,7 @@ def _model_from_arrays(
     Parameters
     ----------
     arrays : Mapping[str, np.ndarray]
-        From `model_arrays`.
+        From `_model_arrays`.
     expected : type, default Recommender
         The class that is wanted.
 

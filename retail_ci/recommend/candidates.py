@@ -288,7 +288,7 @@ def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray
     repeat : RepeatRecommender
         Knows gaps and chances.
     customers : np.ndarray
-        From `customer_facts`.
+        From `_customer_facts`.
 
     Returns
     -------
@@ -432,8 +432,16 @@ class CandidateModels(Recommender):
     learned = ("repeat_", "near_", "ease_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        """`neighbours`, `items`: of the collaborative part and of EASE. `many`: customers above
-        whom there are no neighbours.
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        neighbours : int, default 200
+            Most similar customers that the collaborative part asks.
+        items : int, default 3000
+            Products in EASE's table of weights, at most.
+        many : int, default MANY
+            With more customers than this the collaborative part is left out.
         """
         self.neighbours = neighbours
         self.items = items
@@ -492,7 +500,7 @@ def _look_at_products(evidence: CandidateModels) -> None:
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Gets facts_, recent_, lately_, new_, gone_ and kinds_.
     """
     data = evidence.base_
@@ -514,7 +522,7 @@ def _near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted; keeps the highest of each row, for the reasons.
     rows : np.ndarray
         A block of customers.
@@ -536,7 +544,7 @@ def _blend(evidence: CandidateModels, rows: np.ndarray, discovery: bool) -> sp.c
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     rows : np.ndarray
         A block of customers.
@@ -639,7 +647,7 @@ def _shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
     weights : sp.csr_matrix
         Customers × products.
     table : tuple
-        From `kind_table`.
+        From `_kind_table`.
 
     Returns
     -------
@@ -664,7 +672,7 @@ def _generate_candidates(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     rows : np.ndarray
         A block of customers.
@@ -756,7 +764,7 @@ def build_features(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     rows : np.ndarray
         A block of customers.
@@ -809,7 +817,7 @@ def _other_opinions(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     places : np.ndarray
         Place in the block per pair.
@@ -856,7 +864,7 @@ def _kind_opinions(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     rows : np.ndarray
         The block.
@@ -889,7 +897,7 @@ def candidate_reasons(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     rows : np.ndarray
         Customers.
@@ -929,7 +937,7 @@ def _contribution(
 
     Parameters
     ----------
-    evidence : Evidence
+    evidence : CandidateModels
         Fitted.
     rows : np.ndarray
         Customers.

@@ -22,16 +22,32 @@ __all__ = ['TEXT_COLUMNS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shel
 # %% ../../nbs/04b_rules.ipynb #fd6ceeb2
 @dataclass(frozen=True)
 class Rules:
-    """What may stand on a list; everything that is not sensitive, unless said otherwise."""
+    """What may stand on a list; everything that is not sensitive, unless said otherwise.
+
+    Parameters
+    ----------
+    allow : Sequence[str] | None, default None
+        Only these products.
+    block : Sequence[str], default ()
+        None of these products.
+    block_for : pd.DataFrame | None, default None
+        customer_id and product_id: not this product for this customer.
+    categories : Sequence[str] | Mapping[str, Sequence[str]] | None, default None
+        Only these: names of `category`, or product column: names.
+    without_categories : Sequence[str] | Mapping[str, Sequence[str]], default ()
+        None of these, likewise.
+    max_per_category : int | None, default None
+        Lines of one category on a list, at most.
+    include_sensitive : bool, default False
+        Whether sensitive products may appear.
+    """
 
     allow: Sequence[str] | None = None  # only these products
     block: Sequence[str] = ()  # none of these: out of stock, on prescription only
-    block_for: pd.DataFrame | None = (
-        None  # not for these customers: a table customer_id, product_id
-    )
-    categories: Sequence[str] | Mapping[str, Sequence[str]] | None = (
-        None  # only these: names of `category`, or column: names
-    )
+    # not for these customers: a table customer_id, product_id
+    block_for: pd.DataFrame | None = None
+    # only these: names of `category`, or column: names
+    categories: Sequence[str] | Mapping[str, Sequence[str]] | None = None
     without_categories: Sequence[str] | Mapping[str, Sequence[str]] = ()  # none of these, likewise
     max_per_category: int | None = None  # at most so many lines of one category
     include_sensitive: bool = False  # whether sensitive products may appear
