@@ -225,7 +225,7 @@ def statements(function: ast.AST) -> int:
     return count
 
 
-WIDE_BODIES = 5  # bodies of more than 25 statements; the number may only fall
+WIDE_BODIES = 0  # bodies of more than 25 statements; the number may only fall
 LONG_LINES = 387  # lines of code over 100 signs; the number may only fall
 
 
