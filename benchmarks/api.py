@@ -238,7 +238,10 @@ def memory(pid: int) -> str:
     def kib(name):
         return int(lines[name].split()[0])
 
-    return f"{kib('Rss') / 1024:.0f} MiB resident, {kib('Pss') / 1024:.0f} MiB share, {(kib('Private_Clean') + kib('Private_Dirty')) / 1024:.0f} MiB its own"
+    return (
+        f"{kib('Rss') / 1024:.0f} MiB resident, {kib('Pss') / 1024:.0f} MiB share, "
+        f"{(kib('Private_Clean') + kib('Private_Dirty')) / 1024:.0f} MiB its own"
+    )
 
 
 def start_up(serving: Path, messages: list[bytes], workers: int) -> None:

@@ -63,7 +63,10 @@ def make(lines: int, folder: Path) -> Path:
     if not out.exists():
         con = duckdb.connect(config={"threads": THREADS, "memory_limit": "3GB"})
         con.execute("SET enable_progress_bar = false")
-        block = f"SELECT * REPLACE ('{{b}}-' || transaction_id AS transaction_id, '{{b}}-' || customer_id AS customer_id) FROM '{base}/transactions.parquet'"
+        block = (
+            f"SELECT * REPLACE ('{{b}}-' || transaction_id AS transaction_id, '{{b}}-' || "
+            f"customer_id AS customer_id) FROM '{base}/transactions.parquet'"
+        )
         con.execute(
             f"COPY ({' UNION ALL '.join(block.format(b=b) for b in range(blocks))}) TO '{out}' "
             "(COMPRESSION zstd)"
@@ -414,7 +417,10 @@ if __name__ == "__main__":
     options.add_argument(
         "--memory",
         default="1500MB",
-        help="DuckDB's limit, for both who use it; it spills what is more (give 9500MB for 10^8 lines)",
+        help=(
+            "DuckDB's limit, for both who use it; it spills what is more (give 9500MB for 10^8 "
+            "lines)"
+        ),
     )
     options.add_argument(
         "--results",

@@ -118,7 +118,10 @@ if __name__ == "__main__":
     options.add_argument(
         "--models",
         default="neighbours,ranker,weighted",
-        help="with commas between; `neighbours` is the exact user-kNN alone, `neighbours_plain` the same without sparse_dot_topn",
+        help=(
+            "with commas between; `neighbours` is the exact user-kNN alone, `neighbours_plain` "
+            "the same without sparse_dot_topn"
+        ),
     )
     options.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()

@@ -60,7 +60,8 @@ def measure(what: str) -> None:
     )
     for step, seconds in steps.items():
         print(
-            f"  {step:22s} {seconds:7.1f} s{f'   (limit {limit} s: ' + ('kept)' if seconds <= limit else 'MISSED)') if (limit := LIMITS.get(what, {}).get(step)) else ''}"
+            f"  {step:22s} {seconds:7.1f} "
+            f"s{f'   (limit {limit} s: ' + ('kept)' if seconds <= limit else 'MISSED)') if (limit := LIMITS.get(what, {}).get(step)) else ''}"
         )
     print(
         f"  largest memory         {peak:7.0f} MiB; largest segment "

@@ -491,7 +491,11 @@ def in_quarto_shape(made, tmp_path_factory):
     shutil.copytree(root / "assets", folder / "assets")
     (folder / "figures").mkdir()
     shutil.copy(made[1] / "figures/01_revenue_trend.png", folder / "figures")
-    figure = '<figure class="figure"><a href="figures/01_revenue_trend.png"><img class="figure-img" data-figure="01_revenue_trend" alt="The year" src="figures/01_revenue_trend.png"></a><figcaption>The year.</figcaption></figure><p>What follows.</p>'
+    figure = (
+        '<figure class="figure"><a href="figures/01_revenue_trend.png"><img class="figure-img" '
+        'data-figure="01_revenue_trend" alt="The year" src="figures/01_revenue_trend.png"></a>'
+        "<figcaption>The year.</figcaption></figure><p>What follows.</p>"
+    )
     page = quarto_page(
         "Sales",
         "What sells, and when.",

@@ -407,7 +407,10 @@ def test_without_a_run_or_a_model_there_is_one_sentence(shop):
     done = shop.project.here("predict", "--config", "shop")
     assert (
         done.returncode == 4
-        and "No model of 'shop' has been promoted yet; run `retail-ci models promote --config shop` first."
+        and (
+            "No model of 'shop' has been promoted yet; run `retail-ci models promote --config "
+            "shop` first."
+        )
         in done.stderr
     )
     assert (

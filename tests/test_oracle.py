@@ -71,7 +71,10 @@ def numbers(values: pd.Series) -> np.ndarray:
 def one_date(value: str | None) -> datetime.datetime | None:
     """ISO 8601 with the year first; the offset is left aside."""
     found = value and re.fullmatch(
-        r"(\d{1,4})([-/])(\d{1,2})\2(\d{1,2})([ T](\d{1,2}):(\d{1,2})(:(\d{1,2})(\.(\d{1,9}))?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?",
+        (
+            r"(\d{1,4})([-/])(\d{1,2})\2(\d{1,2})([ "
+            r"T](\d{1,2}):(\d{1,2})(:(\d{1,2})(\.(\d{1,9}))?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?"
+        ),
         value,
         re.ASCII,
     )

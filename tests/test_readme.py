@@ -37,7 +37,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 PROGRAM = re.compile(
-    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:retail-ci|make|pip|python|curl|podman|docker|papermill|jupyter|"
+    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:retail-ci|make|pip|python|curl|podman|docker|"
+    r"papermill|jupyter|"
     r"createdb|git|nbdev_\w+|\.ci/run)(?= |$)"
 )
 

@@ -227,8 +227,8 @@ check_array_api_input("CustomerSegmentation", CustomerSegmentation(), array_name
 def test_manners_of_scikit_learn(estimator, check):
     if (
         check.func is check_array_api_input
-        # would skip itself: SciPy reads its switch when it is imported, so this one has a process of
-        # its own
+        # would skip itself: SciPy reads its switch when it is imported, so this one has a process
+        # of its own
     ):
         assert check.keywords == {"array_namespace": "numpy", "expect_only_array_outputs": False}
         done = subprocess.run(

@@ -187,8 +187,8 @@ class RecommenderConfig:
     )
     parameters: dict[str, dict[str, int | float | str | None]] = field(
         default_factory=dict
-        # model: its settings where it is measured and where it is published, as `retail-ci tune` prints
-        # them
+        # model: its settings where it is measured and where it is published, as `retail-ci tune`
+        # prints them
     )
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4

@@ -493,7 +493,10 @@ def _what_to_say(
         f"Consent is read from {quoted(consent)}: {count((allowed == 'no consent').sum())} "
         "customers have not said yes."
         if consent
-        else "No column of the customers table says who agreed to be contacted, so nobody is left out for it; make sure that you may write to them."
+        else (
+            "No column of the customers table says who agreed to be contacted, so nobody is "
+            "left out for it; make sure that you may write to them."
+        )
     ]
     if suppressed:
         out.append(

@@ -73,7 +73,11 @@ def sql_escaped(name: str) -> str:
         An expression.
     """
     column = sql_name(name)
-    return f"CASE WHEN regexp_matches({column}, {sql_text(_FORMULA)}) AND NOT regexp_full_match({column}, {sql_text(_PLAIN_NUMBER)}) THEN '''' || {column} ELSE {column} END AS {column}"
+    return (
+        f"CASE WHEN regexp_matches({column}, {sql_text(_FORMULA)}) AND NOT "
+        f"regexp_full_match({column}, {sql_text(_PLAIN_NUMBER)}) THEN '''' || {column} ELSE "
+        f"{column} END AS {column}"
+    )
 
 # %% ../../nbs/08_star_schema.ipynb #db56bff3
 def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
@@ -958,7 +962,10 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
         con,
         run,
         "goods",
-        f", {_sensitive_sql(data.sensitive if run.has('products') else {}, set(_INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive",
+        (
+            ", "
+            f"{_sensitive_sql(data.sensitive if run.has('products') else {}, set(_INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive"
+        ),
     )
     _check_parts(con)
     _number_keys(con)

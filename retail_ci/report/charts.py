@@ -235,7 +235,10 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     )
 
     def words(c, r, f, m):
-        return f"{_plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} purchases<br>{money(m, currency)}"
+        return (
+            f"{_plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} "
+            f"purchases<br>{money(m, currency)}"
+        )
 
     traces = [
         {
@@ -465,7 +468,10 @@ def _shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
         return (
             f"{_plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue"
             + (
-                f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of {_plain(names[int(n[2][1:])])}"
+                (
+                    f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of "
+                    f"{_plain(names[int(n[2][1:])])}"
+                )
                 if n[2]
                 else ""
             )
@@ -664,7 +670,10 @@ def _table_rows(file: Path, query: str) -> list[tuple]:
         return con.execute(query.replace("{t}", f"read_parquet({sql_text(file)})")).fetchall()
 
 # %% ../../nbs/10_charts.ipynb #5ca2a30d
-_CELLS_SQL = "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP BY ALL ORDER BY ALL"
+_CELLS_SQL = (
+    "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP "
+    "BY ALL ORDER BY ALL"
+)
 _POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
                 WHERE s.pc1 IS NOT NULL ORDER BY md5(s.customer_id), s.customer_id LIMIT 1200"""
 

@@ -72,8 +72,8 @@ class Settings:
     serving: Path  # RETAIL_CI_SERVING: the folder of bundles, or one bundle
     keys: frozenset[str] = (
         frozenset()
-        # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per
-        # line
+        # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one
+        # per line
     )
     rate: float = 0  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
     body: int = 1_000_000  # RETAIL_CI_BODY: the largest request body, in bytes
@@ -257,7 +257,10 @@ class RecommendRequest(Options):
     customer_id: _Id
     last_purchased_product: _Id | None = Field(
         None,
-        description="Bought a minute ago: products like it move up. An unknown product is ignored, and `notes` says so.",
+        description=(
+            "Bought a minute ago: products like it move up. An unknown product is ignored, and "
+            "`notes` says so."
+        ),
     )
 
 
@@ -349,14 +352,20 @@ class Health(BaseModel):
     """How the service is."""
 
     status: str = Field(
-        description="ok; unavailable while there is no bundle; damaged if a byte of it has changed since it was promoted."
+        description=(
+            "ok; unavailable while there is no bundle; damaged if a byte of it has changed "
+            "since it was promoted."
+        )
     )
     service: str
     model_version: str | None
     data_until: str | None = Field(description="The last day of the data behind the model.")
     data_age_days: int | None
     refused_bundle: str | None = Field(
-        description="Why the newest bundle was not taken, if it was not, or what is wrong with the one that answers."
+        description=(
+            "Why the newest bundle was not taken, if it was not, or what is wrong with the one "
+            "that answers."
+        )
     )
 
 

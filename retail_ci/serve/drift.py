@@ -809,7 +809,11 @@ def as_text(found: Comparison) -> str:
     str
         For a terminal.
     """
-    head = f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, held against {found.earlier} earlier stretches and the customers of {found.window_days} days."
+    head = (
+        f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, held "
+        f"against {found.earlier} earlier stretches and the customers of {found.window_days} "
+        "days."
+    )
     return "\n".join(
         [
             head,
@@ -933,16 +937,28 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
 
     matplotlib.pyplot.close("all")
     picture = base64.b64encode((folder / "drift.png").read_bytes()).decode()
-    body = f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} <b>{_WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
+    body = (
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} "
+        f"<b>{_WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
+    )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width"><title>'
         + html.escape(title)
-        + "</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:"
+        + (
+            "</title><style>body{font:16px/1.5 "
+            "system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:"
+        )
         + INK
-        + "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}img{max-width:100%}</style>"
+        + (
+            "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem "
+            "0;text-align:left}img{max-width:100%}</style>"
+        )
         + body
-        + f'<img alt="Bars of the population stability index, and of the segments before and after." src="data:image/png;base64,{picture}">'
+        + (
+            '<img alt="Bars of the population stability index, and of the segments before and '
+            f'after." src="data:image/png;base64,{picture}">'
+        )
         + show_table(_as_table(found))
         + "</html>\n"
     )
