@@ -2,23 +2,34 @@
 
     python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas] [--folder DIR] [--memory 1500MB]
 
-Each method reads the same parquet file of raw lines and the same products table, on two threads, in a process of its own, and writes customer
-features, which must agree to 1e-9. All three do the same work:
+Each method reads the same parquet file of raw lines and the same products table, on two threads, in
+a process of its own, and writes customer features, which must agree to 1e-9. All three do the same
+work:
 
 1.  parse: ids trimmed, blank ids missing, amounts finite;
-2.  look at the whole: do ids end in `.0` because they went through floats, and does a long silence precede the last dates;
-3.  set aside, by the contract: no basket, product or date; a date before 1970; a quantity that is missing or zero; a price or revenue that is
-    missing or negative against its sign; amounts of a trillion and more;
+2.  look at the whole: do ids end in `.0` because they went through floats, and does a long silence
+    precede the last dates;
+3.  set aside, by the contract: no basket, product or date; a date before 1970; a quantity that is
+    missing or zero; a price or revenue that is missing or negative against its sign; amounts of a
+    trillion and more;
 4.  collapse lines that equal an earlier one in every column;
-5.  recency, frequency, monetary value and eight habits per known customer, over 365 days, returns netted.
+5.  recency, frequency, monetary value and eight habits per known customer, over 365 days, returns
+    netted.
 
-`ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for each line, and copies are found by fingerprint.
-`sql` is what a person who knows DuckDB well writes by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things brought together before they are counted. `pandas` is the same on frames.
-10^8 lines are not part of the default and are not given to pandas, which would need tens of gigabytes: `--lines 100000000 --methods ours,sql --memory 9500MB` (with less it spills more, and takes longer than in proportion).
+`ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for
+each line, and copies are found by fingerprint. `sql` is what a person who knows DuckDB well writes
+by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things
+brought together before they are counted. `pandas` is the same on frames. 10^8 lines are not part of
+the default and are not given to pandas, which would need tens of gigabytes:
+`--lines 100000000 --methods ours,sql --memory 9500MB` (with less it spills more, and takes longer
+than in proportion).
 
-The lines come from the project's generator: a million of them, repeated as often as is needed under other customers and baskets.
-DuckDB is given 1500 MB, and spills what is more: without a limit it takes memory that it can do without. CPU seconds are of all threads; the peak is the process's largest resident memory, with its libraries.
-The result goes to benchmarks/results/features.json, from which the page of the site is drawn; the load of the machine before each measurement stands beside it.
+The lines come from the project's generator: a million of them, repeated as often as is needed under
+other customers and baskets. DuckDB is given 1500 MB, and spills what is more: without a limit it
+takes memory that it can do without. CPU seconds are of all threads; the peak is the process's
+largest resident memory, with its libraries. The result goes to benchmarks/results/features.json,
+from which the page of the site is drawn; the load of the machine before each measurement stands
+beside it.
 """
 
 import argparse

@@ -322,7 +322,9 @@ def tell_step(
 
 
 def _check_limits(options: dict[str, tuple[str, int | None]]) -> None:
-    """Raise `ConfigError` for an option that leaves the limits of its config key; None stands for the config's own."""
+    """Raise `ConfigError` for an option that leaves the limits of its config key; None stands for
+    the config's own.
+    """
     for option, (key, value) in options.items():
         least, most = BOUNDS[key]
         if value is not None and not least <= value <= most:
@@ -903,7 +905,9 @@ def answer(
 
 
 def _in_our_words(error: Exception) -> RetailError:
-    """What the system or a missing package says is translated; anything else is unexpected, and says where to look."""
+    """What the system or a missing package says is translated; anything else is unexpected, and
+    says where to look.
+    """
     if isinstance(error, RetailError):
         return error
     if isinstance(error, (OSError, ImportError, MemoryError)):
@@ -922,7 +926,9 @@ def _in_our_words(error: Exception) -> RetailError:
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of standard output has gone, as `head` does when it has enough; then what is left to say goes nowhere."""
+    """Whether the reader of standard output has gone, as `head` does when it has enough; then what
+    is left to say goes nowhere.
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -1,4 +1,6 @@
-"""The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."""
+"""The service as a caller sees it: a real server on loopback, the contract of its pages, odd
+requests, promotions under load.
+"""
 
 import asyncio
 import contextlib
@@ -658,7 +660,9 @@ def test_the_lines_for_a_terminal_work(serving, service, tmp_path):
 
 
 def test_the_containerfile_names_what_exists(service, monkeypatch):
-    """It cannot be built in a test; but all that it copies, installs, sets and calls must be there."""
+    """It cannot be built in a test; but all that it copies, installs, sets and calls must be
+    there.
+    """
     root = Path(__file__).parents[1]
     text = (root / "Containerfile").read_text().replace("\\\n", " ")
     steps = [

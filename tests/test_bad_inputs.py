@@ -1,4 +1,6 @@
-"""Inputs that are wrong in every way we could think of: each gets its reason or its one sentence, and no number changes silently."""
+"""Inputs that are wrong in every way we could think of: each gets its reason or its one sentence,
+and no number changes silently.
+"""
 
 import gzip
 import io

@@ -1,4 +1,6 @@
-"""The site of a small run in a real browser: nothing fails, nothing is fetched from elsewhere, and everything that can be touched answers."""
+"""The site of a small run in a real browser: nothing fails, nothing is fetched from elsewhere, and
+everything that can be touched answers.
+"""
 
 import csv
 import functools
@@ -359,7 +361,9 @@ def open_chart(page, figure: str):
 
 
 def same_box(page, figure, height: float) -> None:
-    """The chart fills its box, which has the height that it had, and what follows stands below it."""
+    """The chart fills its box, which has the height that it had, and what follows stands
+    below it.
+    """
     page.wait_for_function(FITS, arg=figure.element_handle())
     boxes = figure.evaluate(BOXES)
     chart = boxes["chart"]

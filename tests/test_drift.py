@@ -1,4 +1,6 @@
-"""Drift and predictions from the outside: the command line, a finished run, a promoted model, and new months of every kind."""
+"""Drift and predictions from the outside: the command line, a finished run, a promoted model, and
+new months of every kind.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Engines by config, what they say when they cannot start, and source files that are read only once."""
+"""Engines by config, what they say when they cannot start, and source files that are read only
+once.
+"""
 
 import importlib.util
 import json

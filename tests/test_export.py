@@ -1,4 +1,6 @@
-"""Exports as those get them who have never heard of us: the files are read back with other programs and must say what the run says."""
+"""Exports as those get them who have never heard of us: the files are read back with other programs
+and must say what the run says.
+"""
 
 import csv
 import json

@@ -1,4 +1,6 @@
-"""Notebooks by hand: JupyterLab finds them and the right kernel, and a notebook works from any folder."""
+"""Notebooks by hand: JupyterLab finds them and the right kernel, and a notebook works from any
+folder.
+"""
 
 import json
 import os

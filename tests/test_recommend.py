@@ -1,4 +1,6 @@
-"""What a shop asks of a list, and what it may throw at a model: every model, every odd question, an answer that is flagged or an error that names it."""
+"""What a shop asks of a list, and what it may throw at a model: every model, every odd question, an
+answer that is flagged or an error that names it.
+"""
 
 import json
 import shutil

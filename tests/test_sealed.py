@@ -1,4 +1,6 @@
-"""A finished run stays as it is, whoever opens it; notebooks by hand work in a scratch run that says what it is."""
+"""A finished run stays as it is, whoever opens it; notebooks by hand work in a scratch run that
+says what it is.
+"""
 
 import contextlib
 import ctypes
@@ -35,7 +37,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def bits_count() -> None:
-    """Permission bits do not stop root; give that up, as far as the program to come is concerned."""
+    """Permission bits do not stop root; give that up, as far as the program to come is
+    concerned.
+    """
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 

@@ -1,4 +1,6 @@
-"""The report site: what staging keeps and drops, what the check finds, and that a broken page never replaces a good site."""
+"""The report site: what staging keeps and drops, what the check finds, and that a broken page never
+replaces a good site.
+"""
 
 import base64
 import json

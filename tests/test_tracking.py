@@ -1,4 +1,6 @@
-"""Tracking, registry and promotion against real MLflow: a file, a server, and everything that can be in the way."""
+"""Tracking, registry and promotion against real MLflow: a file, a server, and everything that can
+be in the way.
+"""
 
 import dataclasses
 import json

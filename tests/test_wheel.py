@@ -1,4 +1,6 @@
-"""The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and what lies in the folder goes first."""
+"""The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and
+what lies in the folder goes first.
+"""
 
 import configparser
 import importlib.metadata

@@ -269,7 +269,9 @@ def _tmdl_name(name: str) -> str:
 
 
 def _tmdl_value(text: str) -> str:
-    """The value of a property in TMDL: in quotes where blanks or quotes at its ends would be lost."""
+    """The value of a property in TMDL: in quotes where blanks or quotes at its ends would be
+    lost.
+    """
     bare = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
     return text if bare else '"' + text.replace('"', '""') + '"'
 
@@ -666,7 +668,9 @@ def _read_expression(lines: deque[_Line], level: int) -> str:
 
 # %% ../../nbs/08a_powerbi.ipynb #7de4705d
 def _check_item(item: Item, parent: Item) -> None:
-    """Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it holds."""
+    """Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it
+    holds.
+    """
     kind = _KINDS[item.kind]
     where = f"{item.where}: "
     if parent.kind not in kind.within.split():

@@ -298,7 +298,9 @@ def _flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after
         "target": [l[1] for l in links],
         "value": [l[2] for l in links],
         "color": [soft(colour_of(l[3])) for l in links],
-        "hovertemplate": "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>",
+        "hovertemplate": (
+            "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>"
+        ),
     }
     notes = [
         {

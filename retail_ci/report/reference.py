@@ -331,7 +331,8 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
         parts.append(
             raw(
                 "<div "
-                f'class="reference">{html_table(["Name", "Type", "Default", "Description"], table)}</div>'
+                f'class="reference">'
+                f"{html_table(['Name', 'Type', 'Default', 'Description'], table)}</div>"
             )
         )
     methods = [

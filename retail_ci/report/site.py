@@ -887,7 +887,9 @@ QUARTO_RENDER = 1800  # seconds until the pages are made; a hundred take a few m
 
 
 def _call_quarto(*words: str, seconds: float) -> None:
-    """Call Quarto's command line; raises `RunError` if it does not start, fails, or takes too long."""
+    """Call Quarto's command line; raises `RunError` if it does not start, fails, or takes
+    too long.
+    """
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
