@@ -676,16 +676,29 @@ _CELLS_SQL = (
     "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP "
     "BY ALL ORDER BY ALL"
 )
-_POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
+_POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary
+                FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
                 WHERE s.pc1 IS NOT NULL ORDER BY md5(s.customer_id), s.customer_id LIMIT 1200"""
 
-_SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t} WHERE product_id IS NOT NULL GROUP BY 1),
-               named AS (SELECT coalesce(p.category, 'Uncategorised') AS part, coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold LEFT JOIN read_parquet(PRODUCTS) p USING (product_id)),
-               placed AS (SELECT part, name, revenue, row_number() OVER (PARTITION BY part ORDER BY revenue DESC, product_id) AS n, sum(greatest(revenue, 0)) OVER (PARTITION BY part) AS whole FROM named)
-               SELECT part, CASE WHEN n <= 8 THEN name END AS shown, sum(revenue) AS revenue FROM placed GROUP BY part, shown, whole ORDER BY whole DESC, part, shown IS NULL, revenue DESC, shown LIMIT 400"""
-_PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t} WHERE WHOM IS NOT NULL GROUP BY 1),
-                placed AS (SELECT row_number() OVER o AS n, count(*) OVER () AS total, sum(revenue) OVER o AS upto, sum(revenue) OVER () AS whole FROM sums WINDOW o AS (ORDER BY revenue DESC, whom ROWS UNBOUNDED PRECEDING))
-                SELECT n, total, upto / whole FROM placed WHERE whole > 0 AND (n = total OR n * 100 // total > (n - 1) * 100 // total) ORDER BY n"""
+_SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t}
+               WHERE product_id IS NOT NULL GROUP BY 1),
+               named AS (SELECT coalesce(p.category, 'Uncategorised') AS part,
+               coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold
+               LEFT JOIN read_parquet(PRODUCTS) p USING (product_id)),
+               placed AS (SELECT part, name, revenue, row_number() OVER (PARTITION BY part
+               ORDER BY revenue DESC, product_id) AS n,
+               sum(greatest(revenue, 0)) OVER (PARTITION BY part) AS whole FROM named)
+               SELECT part, CASE WHEN n <= 8 THEN name END AS shown, sum(revenue) AS revenue
+               FROM placed GROUP BY part, shown, whole ORDER BY whole DESC, part, shown IS NULL,
+               revenue DESC, shown LIMIT 400"""
+_PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t}
+                WHERE WHOM IS NOT NULL GROUP BY 1),
+                placed AS (SELECT row_number() OVER o AS n, count(*) OVER () AS total,
+                sum(revenue) OVER o AS upto, sum(revenue) OVER () AS whole FROM sums
+                WINDOW o AS (ORDER BY revenue DESC, whom ROWS UNBOUNDED PRECEDING))
+                SELECT n, total, upto / whole FROM placed
+                WHERE whole > 0 AND (n = total OR n * 100 // total > (n - 1) * 100 // total)
+                ORDER BY n"""
 
 
 def _shop_charts(run_dir: Path, currency: str) -> dict[str, dict]:
