@@ -1102,7 +1102,9 @@ def _recommendations_page(facts: Facts) -> str:
         "the glossary.</p>"
         if protocol.get("cut")
         else (
-            f"<p>{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}</p>"
+            "<p>"
+            f"{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}"
+            "</p>"
         )
     )
     boards = (
