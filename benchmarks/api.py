@@ -1,15 +1,20 @@
 """CPU per request of the API on one uvicorn worker, against no-op endpoints.
 
-Three endpoints are asked in turn, in one run, over one kept-alive connection each; the processor time is the server's own (user and system):
+Three endpoints are asked in turn, in one run, over one kept-alive connection each; the processor
+time is the server's own (user and system):
 
 - bare: FastAPI alone, one POST route that validates the same request and answers `{}`;
-- no-op: the same route inside the service, behind its door (id, key check, body limit, counts, log);
+- no-op: the same route inside the service, behind its door (id, key check, body limit, counts,
+  log);
 - /recommend: 10 items with reasons, from a bundle of invented lists; and /segments/{id}.
 
-Beside the ratios stand latencies: p50 and p99 of one request after the other, and under a steady load, counted from the moment at which a request was due.
-Then `retail-ci serve --workers 2` is started on the same bundle: how long until it is ready, and what each worker holds in memory (resident; its proportional share of what is shared; its own alone).
+Beside the ratios stand latencies: p50 and p99 of one request after the other, and under a steady
+load, counted from the moment at which a request was due. Then `retail-ci serve --workers 2` is
+started on the same bundle: how long until it is ready, and what each worker holds in memory
+(resident; its proportional share of what is shared; its own alone).
 
-Run it with `make bench`, or `python benchmarks/api.py --customers 1000000 --products 20000 --depth 50` for a large bundle.
+Run it with `make bench`, or for a large bundle with
+`python benchmarks/api.py --customers 1000000 --products 20000 --depth 50`.
 """
 
 import argparse
@@ -238,7 +243,10 @@ def memory(pid: int) -> str:
     def kib(name):
         return int(lines[name].split()[0])
 
-    return f"{kib('Rss') / 1024:.0f} MiB resident, {kib('Pss') / 1024:.0f} MiB share, {(kib('Private_Clean') + kib('Private_Dirty')) / 1024:.0f} MiB its own"
+    return (
+        f"{kib('Rss') / 1024:.0f} MiB resident, {kib('Pss') / 1024:.0f} MiB share, "
+        f"{(kib('Private_Clean') + kib('Private_Dirty')) / 1024:.0f} MiB its own"
+    )
 
 
 def start_up(serving: Path, messages: list[bytes], workers: int) -> None:
@@ -397,12 +405,14 @@ def main() -> None:
         options.rate,
     )
     print(
-        f"{'endpoint':<28}{'CPU, µs':>10}{'to no-op':>10}{'to bare':>10}{'p50, ms':>10}{'p99, ms':>10}"
+        f"{'endpoint':<28}{'CPU, µs':>10}{'to no-op':>10}{'to bare':>10}"
+        f"{'p50, ms':>10}{'p99, ms':>10}"
     )
     for name, (used, p50, p99) in result.items():
         rival = result["GET no-op" if name in ("/segments", "GET no-op") else "no-op"][0]
         print(
-            f"{name:<28}{used:>10.0f}{used / rival:>10.2f}{used / result['bare no-op'][0]:>10.2f}{p50:>10.2f}{p99:>10.2f}"
+            f"{name:<28}{used:>10.0f}{used / rival:>10.2f}"
+            f"{used / result['bare no-op'][0]:>10.2f}{p50:>10.2f}{p99:>10.2f}"
         )
 
 

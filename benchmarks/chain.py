@@ -1,7 +1,8 @@
-"""How long the chain takes: seconds and peak memory per notebook, on the configs that are named, with the site.
+"""How long the chain takes: seconds and peak memory per notebook, on the configs that are named,
+with the site.
 
-A second on one machine is not a second on another, so each total also stands as a multiple of a baseline that is
-measured in the same run: a new Python that imports pandas.
+A second on one machine is not a second on another, so each total also stands as a multiple of a
+baseline that is measured in the same run: a new Python that imports pandas.
 
     python benchmarks/chain.py [CONFIG ...]     # default and completejourney if none is named
 """

@@ -2,23 +2,34 @@
 
     python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas] [--folder DIR] [--memory 1500MB]
 
-Each method reads the same parquet file of raw lines and the same products table, on two threads, in a process of its own, and writes customer
-features, which must agree to 1e-9. All three do the same work:
+Each method reads the same parquet file of raw lines and the same products table, on two threads, in
+a process of its own, and writes customer features, which must agree to 1e-9. All three do the same
+work:
 
 1.  parse: ids trimmed, blank ids missing, amounts finite;
-2.  look at the whole: do ids end in `.0` because they went through floats, and does a long silence precede the last dates;
-3.  set aside, by the contract: no basket, product or date; a date before 1970; a quantity that is missing or zero; a price or revenue that is
-    missing or negative against its sign; amounts of a trillion and more;
+2.  look at the whole: do ids end in `.0` because they went through floats, and does a long silence
+    precede the last dates;
+3.  set aside, by the contract: no basket, product or date; a date before 1970; a quantity that is
+    missing or zero; a price or revenue that is missing or negative against its sign; amounts of a
+    trillion and more;
 4.  collapse lines that equal an earlier one in every column;
-5.  recency, frequency, monetary value and eight habits per known customer, over 365 days, returns netted.
+5.  recency, frequency, monetary value and eight habits per known customer, over 365 days, returns
+    netted.
 
-`ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for each line, and copies are found by fingerprint.
-`sql` is what a person who knows DuckDB well writes by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things brought together before they are counted. `pandas` is the same on frames.
-10^8 lines are not part of the default and are not given to pandas, which would need tens of gigabytes: `--lines 100000000 --methods ours,sql --memory 9500MB` (with less it spills more, and takes longer than in proportion).
+`ours` is the package's own expressions on DuckDB: the contract is judged in full, with a reason for
+each line, and copies are found by fingerprint. `sql` is what a person who knows DuckDB well writes
+by hand, with the same tricks: a WHERE for the rules, fingerprints for the copies, equal things
+brought together before they are counted. `pandas` is the same on frames. 10^8 lines are not part of
+the default and are not given to pandas, which would need tens of gigabytes:
+`--lines 100000000 --methods ours,sql --memory 9500MB` (with less it spills more, and takes longer
+than in proportion).
 
-The lines come from the project's generator: a million of them, repeated as often as is needed under other customers and baskets.
-DuckDB is given 1500 MB, and spills what is more: without a limit it takes memory that it can do without. CPU seconds are of all threads; the peak is the process's largest resident memory, with its libraries.
-The result goes to benchmarks/results/features.json, from which the page of the site is drawn; the load of the machine before each measurement stands beside it.
+The lines come from the project's generator: a million of them, repeated as often as is needed under
+other customers and baskets. DuckDB is given 1500 MB, and spills what is more: without a limit it
+takes memory that it can do without. CPU seconds are of all threads; the peak is the process's
+largest resident memory, with its libraries. The result goes to benchmarks/results/features.json,
+from which the page of the site is drawn; the load of the machine before each measurement stands
+beside it.
 """
 
 import argparse
@@ -63,7 +74,10 @@ def make(lines: int, folder: Path) -> Path:
     if not out.exists():
         con = duckdb.connect(config={"threads": THREADS, "memory_limit": "3GB"})
         con.execute("SET enable_progress_bar = false")
-        block = f"SELECT * REPLACE ('{{b}}-' || transaction_id AS transaction_id, '{{b}}-' || customer_id AS customer_id) FROM '{base}/transactions.parquet'"
+        block = (
+            f"SELECT * REPLACE ('{{b}}-' || transaction_id AS transaction_id, '{{b}}-' || "
+            f"customer_id AS customer_id) FROM '{base}/transactions.parquet'"
+        )
         con.execute(
             f"COPY ({' UNION ALL '.join(block.format(b=b) for b in range(blocks))}) TO '{out}' "
             "(COMPRESSION zstd)"
@@ -93,34 +107,64 @@ TRIMMED = (
     "nullif(CASE WHEN {0} < '!' OR {0}[-1] < '!' THEN trim({0}, E' \t\n\r\v\f') ELSE {0} END, '')"
 )
 SQL = """
-CREATE TEMP VIEW raw AS SELECT * EXCLUDE (file_row_number), file_row_number AS row FROM read_parquet('{file}', file_row_number = true);
+CREATE TEMP VIEW raw AS SELECT * EXCLUDE (file_row_number), file_row_number AS row
+    FROM read_parquet('{file}', file_row_number = true);
 CREATE TEMP VIEW products AS FROM read_parquet('{products}');
-CREATE TEMP VIEW typed AS SELECT row, {basket} AS basket, {customer} AS customer, {product} AS product, date, CAST(quantity AS DOUBLE) AS quantity,
-    CASE WHEN isfinite(price) THEN price END AS price, price AS said_price, CASE WHEN isfinite(revenue) THEN revenue END AS said, revenue AS said_revenue FROM raw;
-CREATE TEMP VIEW amounts AS SELECT *, coalesce(price, abs(said) / nullif(abs(quantity), 0)) AS paid, coalesce(abs(said) * CASE WHEN quantity < 0 THEN -1 ELSE 1 END, quantity * price) AS revenue FROM typed;
-CREATE TEMP VIEW fine AS SELECT row, basket, customer, product, CAST(date AS DATE) AS day, quantity, revenue FROM amounts
-    WHERE NOT (basket IS NULL OR product IS NULL OR date IS NULL OR quantity IS NULL OR paid IS NULL OR revenue IS NULL
-    OR coalesce(date < TIMESTAMP '1970-01-02' OR quantity = 0 OR (said_price IS NOT NULL AND price IS NULL) OR (said_revenue IS NOT NULL AND said IS NULL) OR paid < 0 OR (said < 0 AND quantity > 0)
+CREATE TEMP VIEW typed AS SELECT row, {basket} AS basket, {customer} AS customer,
+    {product} AS product, date, CAST(quantity AS DOUBLE) AS quantity,
+    CASE WHEN isfinite(price) THEN price END AS price, price AS said_price,
+    CASE WHEN isfinite(revenue) THEN revenue END AS said, revenue AS said_revenue FROM raw;
+CREATE TEMP VIEW amounts AS SELECT *, coalesce(price, abs(said) / nullif(abs(quantity), 0)) AS paid,
+    coalesce(abs(said) * CASE WHEN quantity < 0 THEN -1 ELSE 1 END, quantity * price) AS revenue
+    FROM typed;
+CREATE TEMP VIEW fine AS SELECT row, basket, customer, product, CAST(date AS DATE) AS day, quantity,
+    revenue FROM amounts
+    WHERE NOT (basket IS NULL OR product IS NULL OR date IS NULL OR quantity IS NULL OR paid IS NULL
+    OR revenue IS NULL
+    OR coalesce(date < TIMESTAMP '1970-01-02' OR quantity = 0
+    OR (said_price IS NOT NULL AND price IS NULL) OR (said_revenue IS NOT NULL AND said IS NULL)
+    OR paid < 0 OR (said < 0 AND quantity > 0)
         OR abs(quantity) >= 1e12 OR paid >= 1e12 OR abs(revenue) >= 1e12, false))
 """
-WHOLE = """SELECT day, count(*) AS lines, count(*) FILTER (suffix(customer, '.0')) + count(*) FILTER (suffix(basket, '.0')) + count(*) FILTER (suffix(product, '.0')) AS floats FROM fine GROUP BY day ORDER BY day"""
+WHOLE = """SELECT day, count(*) AS lines,
+    count(*) FILTER (suffix(customer, '.0')) + count(*) FILTER (suffix(basket, '.0'))
+    + count(*) FILTER (suffix(product, '.0')) AS floats
+    FROM fine GROUP BY day ORDER BY day"""
 COPIES = """
-CREATE TEMP TABLE copies AS WITH twice AS (SELECT hash({columns}) AS mark FROM raw GROUP BY mark HAVING count(*) > 1)
-SELECT row FROM (SELECT row, row_number() OVER (PARTITION BY {columns} ORDER BY row) AS nth FROM raw WHERE hash({columns}) IN (FROM twice)) WHERE nth > 1
+CREATE TEMP TABLE copies AS WITH twice AS (SELECT hash({columns}) AS mark FROM raw
+    GROUP BY mark HAVING count(*) > 1)
+SELECT row FROM (SELECT row, row_number() OVER (PARTITION BY {columns} ORDER BY row) AS nth FROM raw
+    WHERE hash({columns}) IN (FROM twice)) WHERE nth > 1
 """
 FEATURES = """
-WITH kept AS (SELECT customer, basket, product, day - DATE '1970-01-01' AS number, CAST(round(revenue * 10000) AS BIGINT) AS amount, quantity > 0 AS sale, isodow(day) >= 6 AS weekend,
-    day - DATE '1970-01-01' >= {today} - {window} AS recent FROM fine ANTI JOIN copies USING (row) WHERE customer IS NOT NULL),
-sums AS (SELECT customer, min(number) FILTER (sale) AS first, max(number) FILTER (sale) AS last, count(*) FILTER (recent) AS n, count(*) FILTER (sale AND recent) AS sales,
-    sum(amount) FILTER (recent) AS net, sum(amount) FILTER (sale AND recent) AS spent FROM kept GROUP BY customer),
-days AS (SELECT customer, count(*) AS days FROM (SELECT DISTINCT customer, number FROM kept WHERE sale) GROUP BY customer),
-visits AS (SELECT customer, count(*) AS frequency, count(*) FILTER (weekend) AS weekends FROM (SELECT customer, basket, bool_or(weekend) AS weekend FROM kept WHERE sale AND recent GROUP BY ALL) GROUP BY customer),
-kinds AS (SELECT customer, coalesce(category, 'Uncategorised') AS category, count(*) AS products FROM (SELECT DISTINCT customer, product FROM kept WHERE sale AND recent) LEFT JOIN products ON product = product_id GROUP BY ALL),
-variety AS (SELECT customer, sum(products) AS product_variety, count(*) AS category_variety FROM kinds GROUP BY customer)
-SELECT customer AS customer_id, {today} - last AS recency, coalesce(frequency, 0) AS frequency, coalesce(net / 10000.0, 0) AS monetary, {today} - first AS tenure, (last - first) / nullif(days - 1, 0) AS interpurchase_days,
-    spent / 10000.0 / nullif(frequency, 0) AS basket_value, sales / nullif(frequency, 0) AS basket_size, coalesce(category_variety, 0) AS category_variety, coalesce(product_variety, 0) AS product_variety,
+WITH kept AS (SELECT customer, basket, product, day - DATE '1970-01-01' AS number,
+    CAST(round(revenue * 10000) AS BIGINT) AS amount, quantity > 0 AS sale,
+    isodow(day) >= 6 AS weekend,
+    day - DATE '1970-01-01' >= {today} - {window} AS recent FROM fine ANTI JOIN copies USING (row)
+    WHERE customer IS NOT NULL),
+sums AS (SELECT customer, min(number) FILTER (sale) AS first, max(number) FILTER (sale) AS last,
+    count(*) FILTER (recent) AS n, count(*) FILTER (sale AND recent) AS sales,
+    sum(amount) FILTER (recent) AS net, sum(amount) FILTER (sale AND recent) AS spent FROM kept
+    GROUP BY customer),
+days AS (SELECT customer, count(*) AS days FROM (SELECT DISTINCT customer, number FROM kept
+    WHERE sale) GROUP BY customer),
+visits AS (SELECT customer, count(*) AS frequency, count(*) FILTER (weekend) AS weekends
+    FROM (SELECT customer, basket, bool_or(weekend) AS weekend FROM kept WHERE sale AND recent
+    GROUP BY ALL) GROUP BY customer),
+kinds AS (SELECT customer, coalesce(category, 'Uncategorised') AS category, count(*) AS products
+    FROM (SELECT DISTINCT customer, product FROM kept WHERE sale AND recent)
+    LEFT JOIN products ON product = product_id GROUP BY ALL),
+variety AS (SELECT customer, sum(products) AS product_variety, count(*) AS category_variety
+    FROM kinds GROUP BY customer)
+SELECT customer AS customer_id, {today} - last AS recency, coalesce(frequency, 0) AS frequency,
+    coalesce(net / 10000.0, 0) AS monetary,
+    {today} - first AS tenure, (last - first) / nullif(days - 1, 0) AS interpurchase_days,
+    spent / 10000.0 / nullif(frequency, 0) AS basket_value,
+    sales / nullif(frequency, 0) AS basket_size, coalesce(category_variety, 0) AS category_variety,
+    coalesce(product_variety, 0) AS product_variety,
     weekends / nullif(frequency, 0) AS weekend_ratio, (n - sales) / nullif(n, 0) AS return_ratio
-FROM sums LEFT JOIN days USING (customer) LEFT JOIN visits USING (customer) LEFT JOIN variety USING (customer) WHERE last IS NOT NULL ORDER BY customer
+FROM sums LEFT JOIN days USING (customer) LEFT JOIN visits USING (customer)
+    LEFT JOIN variety USING (customer) WHERE last IS NOT NULL ORDER BY customer
 """
 
 
@@ -414,7 +458,10 @@ if __name__ == "__main__":
     options.add_argument(
         "--memory",
         default="1500MB",
-        help="DuckDB's limit, for both who use it; it spills what is more (give 9500MB for 10^8 lines)",
+        help=(
+            "DuckDB's limit, for both who use it; it spills what is more (give 9500MB for 10^8 "
+            "lines)"
+        ),
     )
     options.add_argument(
         "--results",

@@ -1,6 +1,8 @@
-"""Fit and top-10 for everybody at the size of a real retailer: seconds, CPU seconds and peak memory, each model in its own process.
+"""Fit and top-10 for everybody at the size of a real retailer: seconds, CPU seconds and peak
+memory, each model in its own process.
 
-The log is generated: every customer has four of 200 tastes, buys seven times in ten within them, and now and then a best seller.
+The log is generated: every customer has four of 200 tastes, buys seven times in ten within them,
+and now and then a best seller.
 
     python benchmarks/recommend_scale.py                                  # 100,000 customers × 20,000 products × 3.4 million purchases
     python benchmarks/recommend_scale.py --customers 10000 --models neighbours,ease
@@ -118,7 +120,10 @@ if __name__ == "__main__":
     options.add_argument(
         "--models",
         default="neighbours,ranker,weighted",
-        help="with commas between; `neighbours` is the exact user-kNN alone, `neighbours_plain` the same without sparse_dot_topn",
+        help=(
+            "with commas between; `neighbours` is the exact user-kNN alone, `neighbours_plain` "
+            "the same without sparse_dot_topn"
+        ),
     )
     options.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = options.parse_args()

@@ -1,10 +1,12 @@
-"""Recommenders from outside and our own on one split, side by side: quality, seconds of CPU, peak memory.
+"""Recommenders from outside and our own on one split, side by side: quality, seconds of CPU, peak
+memory.
 
-Every model runs in a process of its own, on one thread, on the same interactions and with the protocol of
-nbs/05_evaluation: learn up to the last timestamp minus 30 x 24 hours, ten products per customer, judged on what
-came after; a list that ends early is filled with what is popular. Parameters of the models from outside are
-chosen from a small grid on the 30 days before the test window, for each task apart; the time of this search is
-not counted. Needs a finished run (its cleaned tables) and the package `implicit`.
+Every model runs in a process of its own, on one thread, on the same interactions and with the
+protocol of nbs/05_evaluation: learn up to the last timestamp minus 30 x 24 hours, ten products per
+customer, judged on what came after; a list that ends early is filled with what is popular.
+Parameters of the models from outside are chosen from a small grid on the 30 days before the test
+window, for each task apart; the time of this search is not counted. Needs a finished run (its
+cleaned tables) and the package `implicit`.
 
     python benchmarks/recommenders.py [--run runs/completejourney/current] [--models bm25,tifu,...] [--out FILE.md]
 """
@@ -114,11 +116,13 @@ def als(**parameters):
 
 
 class Tifu(Recommender):
-    """TIFU-KNN (Hu, He, Gao, Zhang: Modeling personalized item frequency information for next-basket recommendation, SIGIR 2020).
+    """TIFU-KNN (Hu, He, Gao, Zhang: Modeling personalized item frequency information for
+    next-basket recommendation, SIGIR 2020).
 
-    A basket is a 0/1 vector. Baskets stand in groups of `size`, counted from the last one. Within a group a basket
-    that is j older counts `within` ** j, and a group that is i older counts `between` ** i; both levels are averaged.
-    The answer is alpha x the customer's vector + (1 - alpha) x the mean of the nearest vectors (Euclidean).
+    A basket is a 0/1 vector. Baskets stand in groups of `size`, counted from the last one. Within a
+    group a basket that is j older counts `within` ** j, and a group that is i older counts
+    `between` ** i; both levels are averaged. The answer is alpha x the customer's vector +
+    (1 - alpha) x the mean of the nearest vectors (Euclidean).
     """
 
     def __init__(

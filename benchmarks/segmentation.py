@@ -1,8 +1,9 @@
 """How long the segmentation takes on a million customers and, in single precision, on ten million.
 
-The customers are drawn from a mixture that looks like a shop's: visits by a gamma rate, lapses, lognormal spend. `choice of K`
-tries every number of segments from 2 to 10 with elbow and silhouette, as the page does; `fit` includes the choice of the view
-and the names; `predict` names everybody. Seconds of wall time; a second on one machine is not a second on another.
+The customers are drawn from a mixture that looks like a shop's: visits by a gamma rate, lapses,
+lognormal spend. `choice of K` tries every number of segments from 2 to 10 with elbow and
+silhouette, as the page does; `fit` includes the choice of the view and the names; `predict` names
+everybody. Seconds of wall time; a second on one machine is not a second on another.
 
     python benchmarks/segmentation.py [CUSTOMERS ...]     # 1000000 and 10000000f (f: float32) if none is named
 """
@@ -60,7 +61,8 @@ def measure(what: str) -> None:
     )
     for step, seconds in steps.items():
         print(
-            f"  {step:22s} {seconds:7.1f} s{f'   (limit {limit} s: ' + ('kept)' if seconds <= limit else 'MISSED)') if (limit := LIMITS.get(what, {}).get(step)) else ''}"
+            f"  {step:22s} {seconds:7.1f} "
+            f"s{f'   (limit {limit} s: ' + ('kept)' if seconds <= limit else 'MISSED)') if (limit := LIMITS.get(what, {}).get(step)) else ''}"
         )
     print(
         f"  largest memory         {peak:7.0f} MiB; largest segment "

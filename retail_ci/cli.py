@@ -56,7 +56,9 @@ def generate(
 
 # %% ../nbs/12_cli.ipynb #dfc8c574
 def check(
-    source: str = "",  # a file, folder, glob, FILE#TABLE or database URL; with --config in place of the config's transactions
+    # a file, folder, glob, FILE#TABLE or database URL; with --config in place of the config's
+    # transactions
+    source: str = "",
     config: str = "",  # a name from configs/, or a YAML file, that describes the source
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     out: str = "",  # write the proposed config to this file
@@ -92,10 +94,14 @@ def run(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str]
     | None = None,  # change one key of the config for this run, as key=value; may be repeated
-    from_: str = "",  # start at this notebook, such as 03, with the earlier results of the last good run
-    to: str = "",  # stop after this notebook; the result goes to runs/NAME/to-NN and does not become current
-    publish: bool = False,  # also refresh the committed copies in reports/; for the default config only
-    fresh: bool = False,  # read every source file anew, also those that have not changed since the last run
+    # start at this notebook, such as 03, with the earlier results of the last good run
+    from_: str = "",
+    # stop after this notebook; the result goes to runs/NAME/to-NN and does not become current
+    to: str = "",
+    # also refresh the committed copies in reports/; for the default config only
+    publish: bool = False,
+    # read every source file anew, also those that have not changed since the last run
+    fresh: bool = False,
 ) -> None:
     """Run the notebooks in order, and make the result the current one."""
     from retail_ci.pipeline.kernels import relative
@@ -129,7 +135,9 @@ def site(
     config: str = "default",  # a name from configs/, or a YAML file
     serve: bool = False,  # show the site at a local address until Ctrl-C
     port: int = 8080,  # of the local address
-    renderer: str = "auto",  # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else smalldocs
+    # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else
+    # smalldocs
+    renderer: str = "auto",
 ) -> None:
     """Build the report site in _site/ from the current run."""
     root = find_root()
@@ -186,8 +194,10 @@ def serve(
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=10,
+            # longer than callers and proxies keep a connection, so that none is closed in their
+            # hands
             timeout_keep_alive=75,
-        )  # longer than callers and proxies keep a connection, so that none is closed in their hands
+        )
 
 # %% ../nbs/12_cli.ipynb #634f6ada
 @contextlib.contextmanager
@@ -312,7 +322,9 @@ def tell_step(
 
 
 def _check_limits(options: dict[str, tuple[str, int | None]]) -> None:
-    """Raise `ConfigError` for an option that leaves the limits of its config key; None stands for the config's own."""
+    """Raise `ConfigError` for an option that leaves the limits of its config key; None stands for
+    the config's own.
+    """
     for option, (key, value) in options.items():
         least, most = BOUNDS[key]
         if value is not None and not least <= value <= most:
@@ -328,7 +340,8 @@ def end_steps() -> None:
 def evaluate(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
-    models: str = "",  # which models, with commas between; all if left out. The baselines are always there
+    # which models, with commas between; all if left out. The baselines are always there
+    models: str = "",
     cuts: int = 1,  # how many moments in the past, a test window apart
     k: int = 0,  # length of a list; the config's if left out
     out: str = "",  # where the results go; runs/NAME/evaluation if left out
@@ -356,7 +369,8 @@ def evaluate(
 def tune(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
-    models: str = "",  # which models, with commas between; all that have something to tune if left out
+    # which models, with commas between; all that have something to tune if left out
+    models: str = "",
     out: str = "",  # where the table goes; runs/NAME/tuning if left out
 ) -> None:
     """Choose the models' settings on the month before the test month, and print them for the config."""
@@ -379,7 +393,8 @@ def recommend(
     k: int = 0,  # products per customer; the config's if left out
     exclude_purchased: bool = False,  # only products that the customer has not bought yet
     allow: str = "",  # a file with a column product_id: only these products
-    block: str = "",  # a file with a column product_id: none of these; with customer_id beside it, for that customer
+    # a file with a column product_id: none of these; with customer_id beside it, for that customer
+    block: str = "",
     categories: list[str]
     | None = None,  # only these categories, with commas between; may be repeated
     without_categories: list[str] | None = None,  # none of these categories, likewise
@@ -428,7 +443,9 @@ def recommend(
 
 # %% ../nbs/12_cli.ipynb #3dc6ac7a
 def segment(
-    customers: str = "",  # a file with a column customer_id, and recency, frequency and monetary for customers that the run does not know (.csv, .tsv, .txt, .parquet)
+    # a file with a column customer_id, and recency, frequency and monetary for customers that the
+    # run does not know (.csv, .tsv, .txt, .parquet)
+    customers: str = "",
     all_: bool = False,  # everyone in the run; the same as leaving --customers out
     out: str = "",  # the file to write, .csv or .parquet
     config: str = "default",  # a name from configs/, or a YAML file
@@ -486,10 +503,15 @@ def predict(
 
 
 def drift(
-    source: str = "",  # the new month: a file, folder, glob or FILE#TABLE; the config's own transactions if left out
-    config: str = "default",  # a name from configs/, or a YAML file: whose model, and how to read the source
-    since: str = "",  # the first day that counts as new, such as 2025-12-01; the day after the training data if left out
-    out: str = "",  # the folder for drift.json, drift.png and drift.html; runs/NAME/drift if left out
+    # the new month: a file, folder, glob or FILE#TABLE; the config's own transactions if left out
+    source: str = "",
+    # a name from configs/, or a YAML file: whose model, and how to read the source
+    config: str = "default",
+    # the first day that counts as new, such as 2025-12-01; the day after the training data if left
+    # out
+    since: str = "",
+    # the folder for drift.json, drift.png and drift.html; runs/NAME/drift if left out
+    out: str = "",
 ) -> None:
     """Hold a new month against the data of the model that answers; ends with 5 if it differs."""
     settings = load_config(config)
@@ -508,7 +530,8 @@ def drift(
 def export(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
-    format: str = "powerbi",  # powerbi: tables as parquet and CSV, a model with measures, a dictionary, a theme
+    # powerbi: tables as parquet and CSV, a model with measures, a dictionary, a theme
+    format: str = "powerbi",
     out: str = "",  # the folder; runs/NAME/powerbi if left out
     bom: bool = False,  # begin CSV files with the mark by which Excel knows UTF-8
 ) -> None:
@@ -647,7 +670,8 @@ def models_show(
 
 
 def models_compare(
-    runs: str = "",  # which runs, with commas between, or the beginnings of their names; the last five if left out
+    # which runs, with commas between, or the beginnings of their names; the last five if left out
+    runs: str = "",
     metric: str = "",  # only numbers whose name holds this, such as ndcg
     config: str = "default",  # a name from configs/, or a YAML file
     out: str = "",  # also write the numbers to this file, .csv or .parquet
@@ -742,17 +766,27 @@ COMMANDS: tuple[Callable, ...] = (
 # %% ../nbs/12_cli.ipynb #bd25da3e
 def comments(
     function: Callable,  # a command
-) -> dict[str, str]:  # parameter: the comment beside it
-    """What stands beside the parameters of a function."""
+) -> dict[str, str]:  # parameter: the comment above or beside it
+    """What stands above or beside the parameters of a function."""
     source = inspect.getsource(function)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    beside = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
+    above = {}
+    beside = {}
+    for t in tokens:
+        if t.type == tokenize.COMMENT:
+            alone = t.line.lstrip().startswith("#")
+            (above if alone else beside)[t.start[0]] = t.string.lstrip("# ")
     node = ast.parse(source).body[0]
     begins = [argument.lineno for argument in node.args.args] + [node.returns.lineno]
-    return {
-        argument.arg: next(beside[n] for n in range(first, after) if n in beside)
-        for argument, first, after in zip(node.args.args, begins, begins[1:])
-    }
+    found = {}
+    for argument, first, after in zip(node.args.args, begins, begins[1:]):
+        top = first
+        while top - 1 in above:
+            top -= 1
+        words = [above[n] for n in range(top, first)]
+        words += [beside[n] for n in range(first, after) if n in beside]
+        found[argument.arg] = " ".join(words)
+    return found
 
 # %% ../nbs/12_cli.ipynb #f34da564
 METAVARS = {
@@ -871,14 +905,18 @@ def answer(
 
 
 def _in_our_words(error: Exception) -> RetailError:
-    """What the system or a missing package says is translated; anything else is unexpected, and says where to look."""
+    """What the system or a missing package says is translated; anything else is unexpected, and
+    says where to look.
+    """
     if isinstance(error, RetailError):
         return error
     if isinstance(error, (OSError, ImportError, MemoryError)):
         what = (
             "A package is missing"
             if isinstance(error, ImportError)
-            else f"Cannot use {one_line(getattr(error, 'filename', None) or 'what this needs', 200)}"
+            else (
+                f"Cannot use {one_line(getattr(error, 'filename', None) or 'what this needs', 200)}"
+            )
         )
         return translation(error, RunError, what, "Correct it and try again.")
     return RetailError(
@@ -888,7 +926,9 @@ def _in_our_words(error: Exception) -> RetailError:
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of standard output has gone, as `head` does when it has enough; then what is left to say goes nowhere."""
+    """Whether the reader of standard output has gone, as `head` does when it has enough; then what
+    is left to say goes nowhere.
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -1008,7 +1048,10 @@ def app() -> Any:  # a typer application
         ]
     }
     result.callback(
-        help="Retail customer intelligence: from a transaction log to segments, recommendations and a report.",
+        help=(
+            "Retail customer intelligence: from a transaction log to segments, recommendations "
+            "and a report."
+        ),
         epilog=block("Examples:", [lines[0] for lines in EXAMPLES.values()]) + "\n\n" + codes,
     )(options)
     return result

@@ -1,4 +1,6 @@
-"""Shops of any size, and the result cells of the chain run on them in one process: seconds for each instead of minutes."""
+"""Shops of any size, and the result cells of the chain run on them in one process: seconds for each
+instead of minutes.
+"""
 
 import __future__
 

@@ -1,4 +1,6 @@
-"""A project in a temporary folder, with notebooks that do almost nothing, and a way to call the command line there."""
+"""A project in a temporary folder, with notebooks that do almost nothing, and a way to call the
+command line there.
+"""
 
 import contextlib
 import io
@@ -292,7 +294,9 @@ MODEL_READER = Path(__file__).parents[1] / ".model-reader/bin/python"
 
 @pytest.fixture(scope="session")
 def model_reader() -> Callable[..., list[dict]]:
-    """What Microsoft's library says of models in folders: an answer for each, see model_reader.py."""
+    """What Microsoft's library says of models in folders: an answer for each, see
+    model_reader.py.
+    """
     if not (MODEL_READER.parents[1] / ".ready").exists():
         pytest.skip("Microsoft's library for Power BI models is not installed (make model-reader)")
     program = Path(__file__).with_name("model_reader.py")

@@ -22,7 +22,9 @@ NUMBERS = (5, -1234567.5)  # shown in the format of every measure
 
 
 def load_library():
-    """Start .NET and load Microsoft's library; neither of the two packages around them is imported."""
+    """Start .NET and load Microsoft's library; neither of the two packages around them is
+    imported.
+    """
     import pythonnet
     from clr_loader import get_coreclr
 

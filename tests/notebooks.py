@@ -1,4 +1,6 @@
-"""nbdev_test, in which a warning that pytest.ini does not name fails the notebook. It takes nbdev_test's arguments."""
+"""nbdev_test, in which a warning that pytest.ini does not name fails the notebook. It takes
+nbdev_test's arguments.
+"""
 
 import configparser
 import multiprocessing
@@ -19,7 +21,9 @@ def filters() -> list[str]:
 
 
 def keep_filters(shell: CaptureShell) -> None:
-    """In place of IPython's own filter, which only shows what a notebook's code calls deprecated."""
+    """In place of IPython's own filter, which only shows what a notebook's code calls
+    deprecated.
+    """
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A stand-in for Quarto's command line, for machines without it.
 
-`python quarto_stand_in.py MODE render FOLDER --quiet` writes a page in Quarto's shape for each source of a project.
-The shape is that of Quarto 1.11: see quarto_page.html beside this file.
+`python quarto_stand_in.py MODE render FOLDER --quiet` writes a page in Quarto's shape for each
+source of a project. The shape is that of Quarto 1.11: see quarto_page.html beside this file.
 """
 
 import html

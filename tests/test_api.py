@@ -1,4 +1,6 @@
-"""The service as a caller sees it: a real server on loopback, the contract of its pages, odd requests, promotions under load."""
+"""The service as a caller sees it: a real server on loopback, the contract of its pages, odd
+requests, promotions under load.
+"""
 
 import asyncio
 import contextlib
@@ -403,7 +405,10 @@ def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
 def request_in_two(base: str, body: bytes) -> tuple[socket.socket, bytes]:
     """Send a request's head and half of its body; the connection, and the rest."""
     connection = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 60)
-    head = f"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + body[:10])
     return connection, body[10:]
 
@@ -528,7 +533,10 @@ def test_an_unknown_product_is_ignored_and_said(service):
 DAMAGE = {  # what is wrong with a bundle: the words that say so
     "a flipped byte": "The file any_items.bin of the bundle bad is not what was written",
     "a missing file": "The bundle bad misses the file any_scores.bin",
-    "from a newer version": "The bundle bad has format 99, and this version reads up to 1. Install a newer retail_ci, or roll back",
+    "from a newer version": (
+        "The bundle bad has format 99, and this version reads up to 1. Install a newer "
+        "retail_ci, or roll back"
+    ),
     "from another data set": "was made from the data set 'a shop elsewhere'",
     "no manifest": "is no serving bundle",
     "half a manifest": "The manifest of the bundle bad is damaged",
@@ -652,7 +660,9 @@ def test_the_lines_for_a_terminal_work(serving, service, tmp_path):
 
 
 def test_the_containerfile_names_what_exists(service, monkeypatch):
-    """It cannot be built in a test; but all that it copies, installs, sets and calls must be there."""
+    """It cannot be built in a test; but all that it copies, installs, sets and calls must be
+    there.
+    """
     root = Path(__file__).parents[1]
     text = (root / "Containerfile").read_text().replace("\\\n", " ")
     steps = [
@@ -799,6 +809,12 @@ def test_a_worker_that_dies_is_replaced(serving):
 
 
 def test_a_service_starts_without_what_only_training_needs(serving):
-    words = f"import sys, pathlib, retail_ci.serve.api as api\nassert api.BundleHolder(pathlib.Path({str(serving)!r})).refresh()\n"
-    words += "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'mlflow', 'pyarrow', 'ibis'} & set(sys.modules)\nassert not heavy, heavy"
+    words = (
+        "import sys, pathlib, retail_ci.serve.api as api\n"
+        f"assert api.BundleHolder(pathlib.Path({str(serving)!r})).refresh()\n"
+    )
+    words += (
+        "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'mlflow', 'pyarrow', "
+        "'ibis'} & set(sys.modules)\nassert not heavy, heavy"
+    )
     assert subprocess.run([sys.executable, "-c", words], timeout=120).returncode == 0

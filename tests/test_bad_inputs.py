@@ -1,4 +1,6 @@
-"""Inputs that are wrong in every way we could think of: each gets its reason or its one sentence, and no number changes silently."""
+"""Inputs that are wrong in every way we could think of: each gets its reason or its one sentence,
+and no number changes silently.
+"""
 
 import gzip
 import io
@@ -31,7 +33,10 @@ HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
 # three fine lines, 15 in all
 GOOD = "B1,c1,p1,2025-01-03,2,4.50\nB2,c2,p2,2025-01-04,1,3.00\nB3,c1,p2,2025-01-05,1,3.00\n"
 LOG = HEAD + GOOD
-NO_QUANTITY = "transaction_id,customer_id,product_id,date,revenue\nB1,c1,p1,2025-01-03,9\nB2,c2,p2,2025-01-04,6\n"
+NO_QUANTITY = (
+    "transaction_id,customer_id,product_id,date,revenue\nB1,c1,p1,2025-01-03,9\n"
+    "B2,c2,p2,2025-01-04,6\n"
+)
 
 
 @dataclass
@@ -226,12 +231,18 @@ CASES = [
     ),
     Case(
         "revenue contradicts",
-        "transaction_id,customer_id,product_id,date,quantity,price,revenue\nB1,c1,p1,2025-01-03,2,4.50,9\nB2,c1,p1,2025-01-03,2,4.50,6\n",
+        (
+            "transaction_id,customer_id,product_id,date,quantity,price,revenue\n"
+            "B1,c1,p1,2025-01-03,2,4.50,9\nB2,c1,p1,2025-01-03,2,4.50,6\n"
+        ),
         flags={"contradiction": 1},
     ),
     Case(
         "negative revenue, positive quantity",
-        "transaction_id,customer_id,product_id,date,quantity,revenue\nB1,c1,p1,2025-01-03,2,15\nB2,c1,p1,2025-01-03,2,-6\n",
+        (
+            "transaction_id,customer_id,product_id,date,quantity,revenue\n"
+            "B1,c1,p1,2025-01-03,2,15\nB2,c1,p1,2025-01-03,2,-6\n"
+        ),
         {"negative_revenue": 1},
     ),
     Case(
@@ -242,7 +253,10 @@ CASES = [
     ),
     Case(
         "no price in a line with revenue",
-        "transaction_id,customer_id,product_id,date,quantity,price,revenue\nB1,c1,p1,2025-01-03,2,,15\nB2,c1,p1,2025-01-03,2,x,6\n",
+        (
+            "transaction_id,customer_id,product_id,date,quantity,price,revenue\n"
+            "B1,c1,p1,2025-01-03,2,,15\nB2,c1,p1,2025-01-03,2,x,6\n"
+        ),
         {"bad_price": 1},
     ),
     # letters and numbers of other countries
@@ -404,7 +418,10 @@ CASES = [
         "monthly files with other columns",
         {
             "s1.csv": LOG,
-            "s2.csv": "transaction_id,customer_id,product_id,date,quantity,price,shop\nB9,c9,p9,2025-02-01,1,5,north\n",
+            "s2.csv": (
+                "transaction_id,customer_id,product_id,date,quantity,price,shop\n"
+                "B9,c9,p9,2025-02-01,1,5,north\n"
+            ),
         },
         revenue=20,
         facts={"customers": 3},
@@ -413,7 +430,9 @@ CASES = [
         "a month without prices",
         {
             "s1.csv": LOG,
-            "s2.csv": "transaction_id,customer_id,product_id,date,quantity\nB9,c9,p9,2025-02-01,1\n",
+            "s2.csv": (
+                "transaction_id,customer_id,product_id,date,quantity\nB9,c9,p9,2025-02-01,1\n"
+            ),
         },
         "Column 'price' .our price. is missing in s2.csv",
         config={"columns": {"price": "price"}},
@@ -426,7 +445,10 @@ CASES = [
     Case(
         "too many rejected",
         LOG + "B4,c1,p1,never,1,5\n" * 2,
-        r"2 of 5 lines are rejected, more than the 20% .* most often bad_date \(2 lines; row 4 of sales.csv: date 'never'\)",
+        (
+            r"2 of 5 lines are rejected, more than the 20% .* most often bad_date \(2 lines; "
+            r"row 4 of sales.csv: date 'never'\)"
+        ),
         config={"max_rejected": 0.2},
     ),
     Case("nobody is known", LOG.replace("c1", "").replace("c2", ""), "No line has a customer"),
@@ -628,7 +650,11 @@ def test_a_customer_who_is_listed_twice_is_not_taken_at_one_word(con, tmp_path):
         "customer_id,date,revenue\n"
         + "".join(f"{c},2025-01-03,5\n" for c in ("a", "b", "c", "d", "e"))
     )
-    listed = "customer_id,region,consent,do_not_contact\na,north,yes,\nb,north,yes,\nb,north,no,\nc,south,yes,no\nc,south,yes,no\nd,south,yes,\nd,east,yes,2025-01-03\ne,east,,no\ne,east,yes,no\n"
+    listed = (
+        "customer_id,region,consent,do_not_contact\na,north,yes,\nb,north,yes,\nb,north,no,\n"
+        "c,south,yes,no\nc,south,yes,no\nd,south,yes,\nd,east,yes,2025-01-03\ne,east,,no\n"
+        "e,east,yes,no\n"
+    )
     (tmp_path / "customers.csv").write_text(listed)
     settings = DataConfig(
         transactions=str(tmp_path / "sales.csv"), customers=str(tmp_path / "customers.csv")
@@ -916,7 +942,7 @@ def test_what_nobody_foresaw_is_one_sentence_that_says_where_to_look(capsys):
         raise KeyError("a\nb")
 
     assert answer(bug) == 1
-    assert (
-        capsys.readouterr().err
-        == "retail-ci: Unexpected KeyError: 'a\\nb'. Set RETAIL_CI_DEBUG=1 and call it again to see where.\n"
+    assert capsys.readouterr().err == (
+        "retail-ci: Unexpected KeyError: 'a\\nb'. Set RETAIL_CI_DEBUG=1 and call it again "
+        "to see where.\n"
     )

@@ -1,4 +1,6 @@
-"""The site of a small run in a real browser: nothing fails, nothing is fetched from elsewhere, and everything that can be touched answers."""
+"""The site of a small run in a real browser: nothing fails, nothing is fetched from elsewhere, and
+everything that can be touched answers.
+"""
 
 import csv
 import functools
@@ -359,7 +361,9 @@ def open_chart(page, figure: str):
 
 
 def same_box(page, figure, height: float) -> None:
-    """The chart fills its box, which has the height that it had, and what follows stands below it."""
+    """The chart fills its box, which has the height that it had, and what follows stands
+    below it.
+    """
     page.wait_for_function(FITS, arg=figure.element_handle())
     boxes = figure.evaluate(BOXES)
     chart = boxes["chart"]
@@ -491,7 +495,11 @@ def in_quarto_shape(made, tmp_path_factory):
     shutil.copytree(root / "assets", folder / "assets")
     (folder / "figures").mkdir()
     shutil.copy(made[1] / "figures/01_revenue_trend.png", folder / "figures")
-    figure = '<figure class="figure"><a href="figures/01_revenue_trend.png"><img class="figure-img" data-figure="01_revenue_trend" alt="The year" src="figures/01_revenue_trend.png"></a><figcaption>The year.</figcaption></figure><p>What follows.</p>'
+    figure = (
+        '<figure class="figure"><a href="figures/01_revenue_trend.png"><img class="figure-img" '
+        'data-figure="01_revenue_trend" alt="The year" src="figures/01_revenue_trend.png"></a>'
+        "<figcaption>The year.</figcaption></figure><p>What follows.</p>"
+    )
     page = quarto_page(
         "Sales",
         "What sells, and when.",

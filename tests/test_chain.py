@@ -1,4 +1,6 @@
-"""The real notebooks on the small config, in another folder; and what they say to input that cannot be used."""
+"""The real notebooks on the small config, in another folder; and what they say to input that cannot
+be used.
+"""
 
 import ast
 import ctypes

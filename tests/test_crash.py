@@ -1,4 +1,6 @@
-"""Killed at random moments: a run of the chain, a promotion, the service. Each time what was good stays good, and the next one cleans up. CRASHES says how many kills each."""
+"""Killed at random moments: a run of the chain, a promotion, the service. Each time what was good
+stays good, and the next one cleans up. CRASHES says how many kills each.
+"""
 
 import contextlib
 import json

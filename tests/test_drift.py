@@ -1,4 +1,6 @@
-"""Drift and predictions from the outside: the command line, a finished run, a promoted model, and new months of every kind."""
+"""Drift and predictions from the outside: the command line, a finished run, a promoted model, and
+new months of every kind.
+"""
 
 import json
 import os
@@ -407,7 +409,10 @@ def test_without_a_run_or_a_model_there_is_one_sentence(shop):
     done = shop.project.here("predict", "--config", "shop")
     assert (
         done.returncode == 4
-        and "No model of 'shop' has been promoted yet; run `retail-ci models promote --config shop` first."
+        and (
+            "No model of 'shop' has been promoted yet; run `retail-ci models promote --config "
+            "shop` first."
+        )
         in done.stderr
     )
     assert (

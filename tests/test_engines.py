@@ -1,4 +1,6 @@
-"""Engines by config, what they say when they cannot start, and source files that are read only once."""
+"""Engines by config, what they say when they cannot start, and source files that are read only
+once.
+"""
 
 import importlib.util
 import json
@@ -85,7 +87,10 @@ def test_spark_without_java_or_pyspark(tmp_path, monkeypatch):
 # A run on either engine
 
 # little data: less to plan and to compile
-QUICK = "data.spark={driver.extraJavaOptions: -XX:TieredStopAtLevel=1, sql.adaptive.enabled: 'false', sql.shuffle.partitions: '2'}"
+QUICK = (
+    "data.spark={driver.extraJavaOptions: -XX:TieredStopAtLevel=1, sql.adaptive.enabled: "
+    "'false', sql.shuffle.partitions: '2'}"
+)
 
 
 def test_a_run_on_spark_hands_on_what_a_run_on_duckdb_does(tmp_path):

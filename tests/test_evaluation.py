@@ -1,4 +1,6 @@
-"""The measurement against a second one written from the protocol's text; back-test, tuning and the cases where there is little to measure."""
+"""The measurement against a second one written from the protocol's text; back-test, tuning and the
+cases where there is little to measure.
+"""
 
 import json
 import math

@@ -1,4 +1,6 @@
-"""The example of a retailer's messy export: what it holds, that it is made as it says, and what becomes of every line."""
+"""The example of a retailer's messy export: what it holds, that it is made as it says, and what
+becomes of every line.
+"""
 
 import importlib.util
 import re

@@ -1,4 +1,6 @@
-"""Exports as those get them who have never heard of us: the files are read back with other programs and must say what the run says."""
+"""Exports as those get them who have never heard of us: the files are read back with other programs
+and must say what the run says.
+"""
 
 import csv
 import json
@@ -261,7 +263,10 @@ def test_the_model_names_what_is_there(exported):
             and text.splitlines()[1] == f"table {file.stem}"
         )
         columns = re.findall(
-            r"^\tcolumn (?:'((?:[^']|'')*)'|(\w+))\n\t\tdataType: (\w+)\n(?:\t\t.*\n)*?\t\tsourceColumn: (.+)$",
+            (
+                r"^\tcolumn (?:'((?:[^']|'')*)'|(\w+))\n\t\tdataType: "
+                r"(\w+)\n(?:\t\t.*\n)*?\t\tsourceColumn: (.+)$"
+            ),
             text,
             re.M,
         )
@@ -628,7 +633,10 @@ def test_columns_of_consent_may_be_named_and_must_exist(people):
     people.config.campaigns.consent = "marketing_okay"
     with pytest.raises(
         ConfigError,
-        match="campaigns.consent: Unknown column 'marketing_okay' in the customers table; did you mean 'marketing_ok'",
+        match=(
+            "campaigns.consent: Unknown column 'marketing_okay' in the customers table; did "
+            "you mean 'marketing_ok'"
+        ),
     ):
         campaign_table(people)
 

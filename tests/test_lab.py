@@ -1,4 +1,6 @@
-"""Notebooks by hand: JupyterLab finds them and the right kernel, and a notebook works from any folder."""
+"""Notebooks by hand: JupyterLab finds them and the right kernel, and a notebook works from any
+folder.
+"""
 
 import json
 import os
@@ -193,7 +195,10 @@ def test_without_a_run_a_notebook_says_what_to_type(tmp_path):
     project = make_project(tmp_path / "fresh")
     project.config("name: never-run\n", "small")
     ran = by_hand(project.root / "nbs/02_features.ipynb", tmp_path)
-    sentence = "RunError: There is no finished run of 'never-run' yet; run `retail-ci run --config small` first."
+    sentence = (
+        "RunError: There is no finished run of 'never-run' yet; run `retail-ci run --config "
+        "small` first."
+    )
     assert (
         ran.returncode != 0
         and [line for line in ran.stderr.splitlines() if line.strip()][-1] == sentence

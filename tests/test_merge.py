@@ -1,4 +1,6 @@
-"""Two branches change one notebook; the conflict is settled as CONTRIBUTING.md says, with git's merge driver and without."""
+"""Two branches change one notebook; the conflict is settled as CONTRIBUTING.md says, with git's
+merge driver and without.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Movement: pictures that see no future, moves that mean what they say, and logs that are too short."""
+"""Movement: pictures that see no future, moves that mean what they say, and logs that are too
+short.
+"""
 
 import ibis
 import numpy as np

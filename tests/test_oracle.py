@@ -1,7 +1,9 @@
-"""An independent oracle: cleaning, RFM and habits once more, in plain pandas and without a line of the package's own code.
+"""An independent oracle: cleaning, RFM and habits once more, in plain pandas and without a line of
+the package's own code.
 
-DuckDB, Spark and the oracle must agree on every fate of a line and on every feature to 1e-9: on the generated retailer, on CompleteJourney
-where it is installed, and on tables that hypothesis makes up, nasty ones among them. One Spark session serves all tests of this file.
+DuckDB, Spark and the oracle must agree on every fate of a line and on every feature to 1e-9: on the
+generated retailer, on CompleteJourney where it is installed, and on tables that hypothesis makes
+up, nasty ones among them. One Spark session serves all tests of this file.
 """
 
 import datetime
@@ -71,7 +73,10 @@ def numbers(values: pd.Series) -> np.ndarray:
 def one_date(value: str | None) -> datetime.datetime | None:
     """ISO 8601 with the year first; the offset is left aside."""
     found = value and re.fullmatch(
-        r"(\d{1,4})([-/])(\d{1,2})\2(\d{1,2})([ T](\d{1,2}):(\d{1,2})(:(\d{1,2})(\.(\d{1,9}))?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?",
+        (
+            r"(\d{1,4})([-/])(\d{1,2})\2(\d{1,2})([ "
+            r"T](\d{1,2}):(\d{1,2})(:(\d{1,2})(\.(\d{1,9}))?)?( ?(Z|UTC|[+-]\d\d(:?\d\d)?))?)?"
+        ),
         value,
         re.ASCII,
     )

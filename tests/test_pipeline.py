@@ -9,7 +9,10 @@ import sys
 import pytest
 from conftest import Project, alive, no_traceback, wait_for
 
-WAIT = "import os, time, pathlib\npathlib.Path({flag!r}).write_text(str(os.getpid()))\ntime.sleep(1200)"
+WAIT = (
+    "import os, time, pathlib\npathlib.Path({flag!r}).write_text(str(os.getpid()))\n"
+    "time.sleep(1200)"
+)
 ONE = "run.write('data_metrics', {'kept': 3})"
 
 

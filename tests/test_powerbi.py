@@ -1,4 +1,6 @@
-"""The model for Power BI before two readers: Microsoft's own library, and the check of each export."""
+"""The model for Power BI before two readers: Microsoft's own library, and the check of each
+export.
+"""
 
 import dataclasses
 import re
@@ -542,7 +544,9 @@ def english():
 
 
 def test_every_currency_stands_in_power_bi_as_in_the_report(model_reader, tmp_path):
-    """Each locale with each currency: .NET writes the number, `amount` is what the report writes."""
+    """Each locale with each currency: .NET writes the number, `amount` is what the report
+    writes.
+    """
     texts = []
     reported = {}
     for locale in LOCALES:

@@ -1,4 +1,6 @@
-"""The ranking rooms against plain recomputation: metrics by loops, neighbours by dense numpy, and the same answer for shuffled rows."""
+"""The ranking rooms against plain recomputation: metrics by loops, neighbours by dense numpy, and
+the same answer for shuffled rows.
+"""
 
 import math
 

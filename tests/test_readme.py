@@ -1,10 +1,12 @@
-"""Every command and snippet that the project advertises is run, in the folder where a reader would be.
+"""Every command and snippet that the project advertises is run, in the folder where a reader would
+be.
 
-The texts are README.md, CONTRIBUTING.md, examples/README.md, the `--help` of every command, and the prose of the
-notebooks; a new command in any of them is picked up by itself. The folder is a checkout in which two things are
-smaller than in the real one, so that a run takes seconds: configs/default.yaml and configs/completejourney.yaml have
-the size of configs/small.yaml, and the notebooks keep their text, their code and their results but not their worked
-examples, which nbdev_test runs. What cannot be run in a test stands in ELSEWHERE, with its reason and with what is
+The texts are README.md, CONTRIBUTING.md, examples/README.md, the `--help` of every command, and the
+prose of the notebooks; a new command in any of them is picked up by itself. The folder is a
+checkout in which two things are smaller than in the real one, so that a run takes seconds:
+configs/default.yaml and configs/completejourney.yaml have the size of configs/small.yaml, and the
+notebooks keep their text, their code and their results but not their worked examples, which
+nbdev_test runs. What cannot be run in a test stands in ELSEWHERE, with its reason and with what is
 checked in its place.
 """
 
@@ -37,7 +39,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 PROGRAM = re.compile(
-    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:retail-ci|make|pip|python|curl|podman|docker|papermill|jupyter|"
+    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:retail-ci|make|pip|python|curl|podman|docker|"
+    r"papermill|jupyter|"
     r"createdb|git|nbdev_\w+|\.ci/run)(?= |$)"
 )
 

@@ -1,4 +1,6 @@
-"""What a shop asks of a list, and what it may throw at a model: every model, every odd question, an answer that is flagged or an error that names it."""
+"""What a shop asks of a list, and what it may throw at a model: every model, every odd question, an
+answer that is flagged or an error that names it.
+"""
 
 import json
 import shutil
@@ -859,7 +861,10 @@ def test_what_is_tuned_is_measured_published_and_served(tmp_path):
         shutil.copy(root / "nbs" / f"{name}.ipynb", project.root / "nbs")
     (project.root / "configs/small.yaml").write_text(
         (root / "configs/small.yaml").read_text()
-        + "recommender: {cuts: 1, parameters: {ranker: {neighbours: 60, items: 40}}}\nmlflow: {enabled: false}\nserving: {promote_first: false}\n"
+        + (
+            "recommender: {cuts: 1, parameters: {ranker: {neighbours: 60, items: 40}}}\n"
+            "mlflow: {enabled: false}\nserving: {promote_first: false}\n"
+        )
     )
     ran = project.call("run", "--config", "small")
     assert ran.returncode == 0, ran.stderr

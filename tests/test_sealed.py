@@ -1,4 +1,6 @@
-"""A finished run stays as it is, whoever opens it; notebooks by hand work in a scratch run that says what it is."""
+"""A finished run stays as it is, whoever opens it; notebooks by hand work in a scratch run that
+says what it is.
+"""
 
 import contextlib
 import ctypes
@@ -35,7 +37,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def bits_count() -> None:
-    """Permission bits do not stop root; give that up, as far as the program to come is concerned."""
+    """Permission bits do not stop root; give that up, as far as the program to come is
+    concerned.
+    """
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(24, 1)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 
@@ -63,9 +67,10 @@ def with_settings(project: Project) -> None:
             "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir, settings)"
         )
         if path.stem == "02_features":
-            notebook.cells[
-                2
-            ].source = "run.write('cut_points', {'window': run.config.rfm.window_days, 'kept': run.read('data_metrics')['kept']})"
+            notebook.cells[2].source = (
+                "run.write('cut_points', {'window': run.config.rfm.window_days, 'kept': "
+                "run.read('data_metrics')['kept']})"
+            )
         nbformat.write(notebook, path)
 
 
@@ -162,7 +167,10 @@ def test_a_finished_run_is_not_written_whichever_way_it_is_reached(done, way, tm
             ):
                 with pytest.raises(
                     RunError,
-                    match="is finished, and a finished run is never changed; leave run_dir out, and the notebook writes to a scratch run",
+                    match=(
+                        "is finished, and a finished run is never changed; leave run_dir out, "
+                        "and the notebook writes to a scratch run"
+                    ),
                 ):
                     write()
         for name in ("metrics/data.json", "new/deep/table.json", "manifest.json"):
@@ -365,7 +373,10 @@ def test_what_stands_in_a_scratch_run_belongs_together(done, capsys):
         assert open_run("small", "").read("cut_points")["window"] == 365
         with pytest.raises(
             RunError,
-            match="was cleared since this notebook opened it, .* run the notebook again from its first cell",
+            match=(
+                "was cleared since this notebook opened it, .* run the notebook again from its "
+                "first cell"
+            ),
         ):
             first.write("cut_points", {})
     assert not list(done.home("small").glob(".by-hand*"))
@@ -400,7 +411,10 @@ def test_a_scratch_run_that_outlived_its_run_is_never_read(project, capsys):
 
 def test_who_may_not_write_beside_the_run_is_told_so(done):
     home = done.home("small")
-    program = "from retail_ci.core.runs import open_run\ntry: open_run('small', '', ['rfm.bins=3'])\nexcept Exception as e: print(type(e).__name__, e)"
+    program = (
+        "from retail_ci.core.runs import open_run\ntry: open_run('small', '', ['rfm.bins=3'])\n"
+        "except Exception as e: print(type(e).__name__, e)"
+    )
     home.chmod(0o555)
     try:
         said = subprocess.run(

@@ -1,4 +1,6 @@
-"""What the segmentation promises: names that are true on data of different kinds, one answer per customer, scikit-learn's manners, bad input."""
+"""What the segmentation promises: names that are true on data of different kinds, one answer per
+customer, scikit-learn's manners, bad input.
+"""
 
 import importlib.util
 import json
@@ -134,7 +136,9 @@ def features_of(log: pd.DataFrame, window: int) -> pd.DataFrame:
 
 
 def hold(features: pd.DataFrame) -> CustomerSegmentation:
-    """Fit, and check by medians that all five names are given and true; prints the margins of it."""
+    """Fit, and check by medians that all five names are given and true; prints the margins
+    of it.
+    """
     model = CustomerSegmentation().fit(features)
     segment = model.predict(features)
     groups = features[RFM].groupby(segment)
@@ -227,8 +231,8 @@ check_array_api_input("CustomerSegmentation", CustomerSegmentation(), array_name
 def test_manners_of_scikit_learn(estimator, check):
     if (
         check.func is check_array_api_input
-        # would skip itself: SciPy reads its switch when it is imported, so this one has a process of
-        # its own
+        # would skip itself: SciPy reads its switch when it is imported, so this one has a process
+        # of its own
     ):
         assert check.keywords == {"array_namespace": "numpy", "expect_only_array_outputs": False}
         done = subprocess.run(

@@ -1,4 +1,6 @@
-"""The report site: what staging keeps and drops, what the check finds, and that a broken page never replaces a good site."""
+"""The report site: what staging keeps and drops, what the check finds, and that a broken page never
+replaces a good site.
+"""
 
 import base64
 import json
@@ -172,7 +174,10 @@ def test_code_without_output_joins_what_follows_up_to_the_first_output(tmp_path)
 
 
 def test_columns_of_numbers_stand_to_the_right():
-    table = "<table><tr><th>id</th><th>spend</th><th>name</th></tr><tr><td>00012</td><td>€1,204.50</td><td>Ann</td></tr><tr><td>7</td><td>–</td><td>12</td></tr></table>"
+    table = (
+        "<table><tr><th>id</th><th>spend</th><th>name</th></tr><tr><td>00012</td>"
+        "<td>€1,204.50</td><td>Ann</td></tr><tr><td>7</td><td>–</td><td>12</td></tr></table>"
+    )
     assert re.findall(r'<th class="number">(\w+)', pages_room.box_tables(table)) == ["spend"]
     uneven = "<table><tr><th colspan=2>x</th></tr><tr><td>1</td><td>2</td></tr></table>"
     assert "number" not in pages_room.box_tables(uneven)
@@ -237,7 +242,10 @@ def test_figures_become_files(tmp_path):
     (tmp_path / "run1/figures").mkdir(parents=True)
     (tmp_path / "run1/figures/02_rfm_heatmap.png").write_bytes(DOT)
     data = base64.b64encode(DOT).decode()
-    figure = f'<figure><img class="x" data-figure="02_rfm_heatmap" alt="A map" src="data:image/png;base64,{data}"></figure>'
+    figure = (
+        '<figure><img class="x" data-figure="02_rfm_heatmap" alt="A map" '
+        f'src="data:image/png;base64,{data}"></figure>'
+    )
     out = str(
         staged(tmp_path, ("markdown", "# T"), ("code", "draw()", [html_output(figure)]))[1][
             "outputs"
@@ -286,7 +294,10 @@ def unasked(folder: Path) -> list[str]:
     found = []
     for page in sorted(folder.rglob("*.html")):
         text = re.sub(
-            r"<details.*?</details>|<script.*?</script>|<style.*?</style>|<pre class=\"signature.*?</pre>",
+            (
+                r"<details.*?</details>|<script.*?</script>|<style.*?</style>|<pre "
+                r"class=\"signature.*?</pre>"
+            ),
             "",
             page.read_text(encoding="utf-8"),
             flags=re.S,
@@ -304,7 +315,10 @@ def unasked(folder: Path) -> list[str]:
             ),
         )
         raw = re.findall(r'<table class="dataframe">', text) + re.findall(
-            r"dtype[:=]|\w+Warning\b|Traceback|\[\{&#39;|\[\{'|\barray\(|\bnp\.\w+\(|\bTimestamp\(|&lt;NA&gt;|\bNaN\b|\$\$|\$\\+\w+",
+            (
+                r"dtype[:=]|\w+Warning\b|Traceback|\[\{&#39;|\[\{'|\barray\(|\bnp\.\w+\(|"
+                r"\bTimestamp\(|&lt;NA&gt;|\bNaN\b|\$\$|\$\\+\w+"
+            ),
             shown,
         )
         found += [
@@ -630,7 +644,10 @@ def test_a_page_of_quarto_is_finished_and_passes_the_check(tmp_path):
     assert "define(" not in text and "quarto-search-options" not in text
     assert sorted(p.name for p in folder.glob("site_libs/quarto-search/*")) == ["fuse.min.js"]
     assert re.search(
-        r'<div class="house-search smalldocs-search" id="quarto-search">.*<input [^>]*aria-label="Search"',
+        (
+            r'<div class="house-search smalldocs-search" id="quarto-search">.*<input '
+            r'[^>]*aria-label="Search"'
+        ),
         text,
     )
     assert (
@@ -668,9 +685,15 @@ def test_quarto_makes_the_site_where_it_is_asked_for_or_found(tmp_path, quarto, 
 
 REASONS = {
     "fails": "Quarto ended with exit code 1: ERROR: the page 02_features.ipynb cannot be rendered",
-    "bad": "The pages of quarto have 1 fault(s): index.html loads https://cdn.example/logo.png from another host.",
+    "bad": (
+        "The pages of quarto have 1 fault(s): index.html loads https://cdn.example/logo.png "
+        "from another host."
+    ),
     "nothing": "Quarto ended well and made no pages.",
-    "unreadable": "The pages of quarto cannot be read: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte.",
+    "unreadable": (
+        "The pages of quarto cannot be read: 'utf-8' codec can't decode byte 0xff in position "
+        "0: invalid start byte."
+    ),
 }
 
 
@@ -698,7 +721,9 @@ NO_START = {  # what the file `quarto` holds, and what is said of it; HERE is a 
     b"#!/bin/sh\nexec /no/such/deno\n": r"Quarto ended with exit code 127: .*/no/such/deno.*",
     b"#!/bin/sh\nkill -SEGV $$\n": "Quarto ended with exit code -11: it said nothing",
     b"#!/bin/sh\nsleep 600 &\necho $! > HERE/child\nwait\n": r"`quarto --version` did not end within 3 seconds\.",
-    b'#!/bin/sh\n[ "$1" = --version ] && exit 0\nsleep 600 &\necho $! > HERE/child\nwait\n': r"`quarto render` did not end within 4 seconds\.",
+    (
+        b'#!/bin/sh\n[ "$1" = --version ] && exit 0\nsleep 600 &\necho $! > HERE/child\nwait\n'
+    ): r"`quarto render` did not end within 4 seconds\.",
 }
 
 

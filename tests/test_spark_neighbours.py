@@ -1,4 +1,6 @@
-"""The neighbours found on Spark are the ones found here, and pandas tables come out of Spark, and go in, as they do with DuckDB."""
+"""The neighbours found on Spark are the ones found here, and pandas tables come out of Spark, and
+go in, as they do with DuckDB.
+"""
 
 import datetime
 import os

@@ -1,4 +1,6 @@
-"""The generator: same seed same bytes, any block alone, ranges from real data, and a truth that predicts what happens."""
+"""The generator: same seed same bytes, any block alone, ranges from real data, and a truth that
+predicts what happens.
+"""
 
 import hashlib
 import importlib.util

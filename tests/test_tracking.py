@@ -1,4 +1,6 @@
-"""Tracking, registry and promotion against real MLflow: a file, a server, and everything that can be in the way."""
+"""Tracking, registry and promotion against real MLflow: a file, a server, and everything that can
+be in the way.
+"""
 
 import dataclasses
 import json
@@ -495,7 +497,11 @@ def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
 
 
 def test_nothing_imports_mlflow_before_it_is_needed():
-    words = "import pkgutil, sys, importlib, retail_ci\nfor m in pkgutil.walk_packages(retail_ci.__path__, 'retail_ci.'): importlib.import_module(m.name)\nassert 'mlflow' not in sys.modules"
+    words = (
+        "import pkgutil, sys, importlib, retail_ci\n"
+        "for m in pkgutil.walk_packages(retail_ci.__path__, 'retail_ci.'): "
+        "importlib.import_module(m.name)\nassert 'mlflow' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", words], check=True)
 
 

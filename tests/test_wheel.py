@@ -1,4 +1,6 @@
-"""The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and what lies in the folder goes first."""
+"""The wheel in an empty folder: notebooks, configs and the look of the site come with it, once, and
+what lies in the folder goes first.
+"""
 
 import configparser
 import importlib.metadata
@@ -139,7 +141,10 @@ def programs(wheel: Path) -> dict[str, str]:
 def in_a_checkout(source, tmp_path_factory) -> dict[str, str]:
     """The programs that an editable install makes."""
     out = tmp_path_factory.mktemp("editable")
-    build = "import sys; from setuptools.build_meta import build_editable; print(build_editable(sys.argv[1]))"
+    build = (
+        "import sys; from setuptools.build_meta import build_editable; "
+        "print(build_editable(sys.argv[1]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, timeout=300
     )

@@ -1,4 +1,6 @@
-"""Worth: the published fit, recovery on simulated customers, intervals, and logs on which nothing can be said."""
+"""Worth: the published fit, recovery on simulated customers, intervals, and logs on which nothing
+can be said.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path

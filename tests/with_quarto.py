@@ -1,7 +1,7 @@
 """The site as the real Quarto makes it.
 
-`pytest tests` does not collect this file, since Quarto is no Python package: the job `quarto` of the workflow installs it
-and calls `pytest tests/with_quarto.py`.
+`pytest tests` does not collect this file, since Quarto is no Python package: the job `quarto` of
+the workflow installs it and calls `pytest tests/with_quarto.py`.
 """
 
 import os

@@ -25,7 +25,9 @@ class RetailError(Exception):
     exit_code = 1
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the sentence; every frame with RETAIL_CI_DEBUG in the environment."""
+        """What a notebook shows: the sentence; every frame with RETAIL_CI_DEBUG in the
+        environment.
+        """
         if os.environ.get("RETAIL_CI_DEBUG"):
             return traceback.format_exception(self)
         return [f"{type(self).__name__}: {self}"]

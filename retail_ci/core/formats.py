@@ -54,12 +54,14 @@ def plain_name(
     taken : iterable of str
         Names that it must differ from, in any case.
     prefix : str, default "own"
-        The word that stands in front of a name which is taken or reserved, and alone where nothing is left of the name.
+        The word that stands in front of a name which is taken or reserved, and alone where nothing
+        is left of the name.
 
     Returns
     -------
     str
-        Letters, digits, spaces, `-` and `_`, at most 100 of them; no space at either end, and no `-` in front.
+        Letters, digits, spaces, `-` and `_`, at most 100 of them; no space at either end, and no
+        `-` in front.
     """
     used = {_same_name(name) for name in taken} | _DEVICES
     letters = unicodedata.normalize("NFC", given)

@@ -47,8 +47,8 @@ def localise_figure(figure: Any) -> None:
     for (
         axis,
         texts,
-        # axes that share their marks share the words too: the ones without words must not take those of
-        # the others
+        # axes that share their marks share the words too: the ones without words must not take
+        # those of the others
     ) in found:
         if any(texts.values()):
             axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
@@ -154,7 +154,8 @@ def save_figure(figure: Any, name: str, run: Run, caption: str, alt: str) -> Htm
     return Html(
         f'<figure class="figure" id="fig-{name}"><img class="img-fluid figure-img" '
         f'data-figure="{name}" alt="{html.escape(alt)}" '
-        f'src="data:image/png;base64,{data}"><figcaption>{html.escape(localised(caption))}</figcaption></figure>'
+        f'src="data:image/png;base64,{data}">'
+        f"<figcaption>{html.escape(localised(caption))}</figcaption></figure>"
     )
 
 # %% ../../nbs/00d_show.ipynb #f236c675

@@ -599,6 +599,55 @@ def _paint(state: str) -> str:
     return _PALE.get(state, SEGMENTS.get(state, SEGMENTS["Unnamed"]))
 
 
+def _draw_flows(
+    ax: Any,
+    film: pd.DataFrame,
+    order: list[str],
+    at: list[dict[str, tuple[float, float]]],
+    wide: float,
+) -> None:
+    """The bands between the bars of neighbouring month ends."""
+    for i, (here, there) in enumerate(zip(film.columns[:-1], film.columns[1:])):
+        flows = pd.crosstab(film[here], film[there])
+        start = {s: at[i][s][1] for s in order}
+        end = {s: at[i + 1][s][1] for s in order}
+        for a, b in [
+            (a, b) for a in order for b in order if a in flows.index and b in flows.columns
+        ]:
+            size = float(flows.loc[a, b])
+            if size:
+                _band(
+                    ax,
+                    (i + wide, i + 1 - wide),
+                    (start[a] - size, start[a]),
+                    (end[b] - size, end[b]),
+                    facecolor=_paint(a),
+                    alpha=0.25 if a == b else 0.6,
+                )
+            start[a] -= size
+            end[b] -= size
+
+
+def _draw_bars(ax: Any, at: list[dict[str, tuple[float, float]]], wide: float) -> None:
+    """One bar a month end, in the colours of its states."""
+    for i, places in enumerate(at):
+        for state, (low, high) in places.items():
+            if high > low:
+                ax.bar(i, high - low, 2 * wide, low, color=_paint(state))
+
+
+def _draw_names(
+    ax: Any, places: dict[str, tuple[float, float]], distance: float, x: float, side: str
+) -> None:
+    """The names and counts of the states beside a bar."""
+    middles = {s: (low + high) / 2 for s, (low, high) in places.items() if high > low}
+    for state, y in _spread(middles, distance).items():
+        # who was gone all along is not drawn, so a number would not be the table's
+        low, high = places[state]
+        words = state if state == GONE else f"{state}  {high - low:,.0f}"
+        ax.text(x, y, words, ha=side, va="center", fontsize=9)
+
+
 def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
     """The flows between the segments over the last month ends.
 
@@ -623,40 +672,11 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
     wide = 0.07
     at = [_stack(film[c], order, gap) for c in film.columns]
     figure, ax = plt.subplots(figsize=(10, 5.2))
-    for i, (here, there) in enumerate(zip(film.columns[:-1], film.columns[1:])):
-        flows = pd.crosstab(film[here], film[there])
-        start = {s: at[i][s][1] for s in order}
-        end = {s: at[i + 1][s][1] for s in order}
-        for a, b in [
-            (a, b) for a in order for b in order if a in flows.index and b in flows.columns
-        ]:
-            size = float(flows.loc[a, b])
-            if size:
-                _band(
-                    ax,
-                    (i + wide, i + 1 - wide),
-                    (start[a] - size, start[a]),
-                    (end[b] - size, end[b]),
-                    facecolor=_paint(a),
-                    alpha=0.25 if a == b else 0.6,
-                )
-            start[a], end[b] = start[a] - size, end[b] - size
-    for i, places in enumerate(at):
-        for state, (low, high) in places.items():
-            if high > low:
-                ax.bar(i, high - low, 2 * wide, low, color=_paint(state))
-    for i, side, x in (
-        (0, "right", -wide - 0.04),
-        (len(at) - 1, "left", len(at) - 1 + wide + 0.04),
-    ):
-        for state, y in _spread(
-            {s: (lo + hi) / 2 for s, (lo, hi) in at[i].items() if hi > lo},
-            0.045 * (len(film) + gap * len(order)),
-        ).items():
-            words = (
-                state if state == GONE else f"{state}  {at[i][state][1] - at[i][state][0]:,.0f}"
-            )  # who was gone all along is not drawn, so a number would not be the table's
-            ax.text(x, y, words, ha=side, va="center", fontsize=9)
+    _draw_flows(ax, film, order, at, wide)
+    _draw_bars(ax, at, wide)
+    distance = 0.045 * (len(film) + gap * len(order))
+    _draw_names(ax, at[0], distance, -wide - 0.04, "right")
+    _draw_names(ax, at[-1], distance, len(at) - 1 + wide + 0.04, "left")
     ax.set(
         xlim=(-0.95, len(at) - 0.05),
         xticks=range(len(at)),

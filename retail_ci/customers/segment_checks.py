@@ -245,7 +245,8 @@ def compactness(
     Returns
     -------
     tuple of float
-        Silhouette, Davies-Bouldin and Calinski-Harabasz; `NaN` unless there are two groups or more, fewer than customers.
+        Silhouette, Davies-Bouldin and Calinski-Harabasz; `NaN` unless there are two groups or more,
+        fewer than customers.
     """
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 

@@ -371,7 +371,10 @@ def _check_enough(values: np.ndarray, k: int) -> None:
             + (
                 f"set segmentation.k to {different} or less, or use more data."
                 if different > 1
-                else "use more data, since customers who are all alike cannot be divided into groups."
+                else (
+                    "use more data, since customers who are all alike cannot be divided into "
+                    "groups."
+                )
             )
         )
 

@@ -396,7 +396,10 @@ def _date_pattern(format: str) -> tuple[str, list[str]]:
     ) + "$", letters
 
 # %% ../../nbs/00f_engines.ipynb #3a3c0795
-_ISO = r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
+_ISO = (
+    r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|"
+    r"2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
+)
 
 
 @ibis.udf.scalar.builtin
@@ -500,7 +503,9 @@ def _checked_timestamp(
     minute: ibis.Value,  # whole numbers
     second: ibis.StringValue,  # with six digits after the point
 ) -> ibis.TimestampValue:  # missing where there is no such time
-    """PostgreSQL must not be asked for a day that does not exist, so the calendar is checked first."""
+    """PostgreSQL must not be asked for a day that does not exist, so the calendar is checked
+    first.
+    """
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     last = ibis.cases(
         (month.isin([4, 6, 9, 11]), 30), (month == 2, ibis.ifelse(leap, 29, 28)), else_=31

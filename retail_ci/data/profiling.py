@@ -545,7 +545,10 @@ def proposal(source: str, guesses: list[Guess]) -> str:
 
     plain = [entry(g, "  ") for g in guesses if not g.key.startswith("columns.")]
     columns = [entry(g, "    ") for g in guesses if g.key.startswith("columns.")]
-    title = "# A proposal by `retail-ci check`, from the first rows. Nothing of it is applied: correct it, then run `retail-ci check --config` with this file."
+    title = (
+        "# A proposal by `retail-ci check`, from the first rows. Nothing of it is applied: "
+        "correct it, then run `retail-ci check --config` with this file."
+    )
     return (
         "\n".join(
             [

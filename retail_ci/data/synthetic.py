@@ -1773,6 +1773,27 @@ class TableWriter:
 _TRUTH_LIMIT = 200_000  # customers; above this no truth is written
 
 
+def _file_format(config: Config, format: str | None) -> str:
+    """The format to write: the one that is asked for, or the config's."""
+    kind = format or config.synthetic.format
+    if kind not in ("csv", "parquet"):
+        raise DataError(
+            f"The generator writes 'csv' or 'parquet', found {kind!r}; correct synthetic.format."
+        )
+    return kind
+
+
+def _open_writers(stack: contextlib.ExitStack, out: Path, kind: str) -> dict[str, TableWriter]:
+    """A writer for each table, all closed with the stack."""
+    writers = {
+        name: TableWriter(stack.enter_context(atomic_write(out / f"{name}.{kind}")))
+        for name in ("transactions", "products", "customers")
+    }
+    for w in writers.values():
+        stack.callback(w.close)
+    return writers
+
+
 def generate(
     config: Config,
     out: str | Path,
@@ -1802,22 +1823,12 @@ def generate(
 
     s = config.synthetic
     out = Path(out)
-    kind = format or s.format
-    if kind not in ("csv", "parquet"):
-        raise DataError(
-            f"The generator writes 'csv' or 'parquet', found {kind!r}; correct synthetic.format."
-        )
+    kind = _file_format(config, format)
     world = open_shop(config)
     known = []
     done = 0
-    total = len(blocks(config))
     with contextlib.ExitStack() as stack:
-        writers = {
-            name: TableWriter(stack.enter_context(atomic_write(out / f"{name}.{kind}")))
-            for name in ("transactions", "products", "customers")
-        }
-        for w in writers.values():
-            stack.callback(w.close)
+        writers = _open_writers(stack, out, kind)
         writers["products"].append(
             pa.Table.from_pandas(_product_table(world), preserve_index=False)
         )
@@ -1841,7 +1852,7 @@ def generate(
         "rows": written,
         "customers": s.customers,
         "products": s.products,
-        "blocks": total,
+        "blocks": len(blocks(config)),
     }
 
 # %% ../../nbs/00e_synthetic.ipynb #07d56971

@@ -297,7 +297,10 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     board = result.table(task)
     board = board[~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])]
     if board.empty:
-        return f"**{task.capitalize()}.** Nobody bought anything new after any cut, so this task has no answer here."
+        return (
+            f"**{task.capitalize()}.** Nobody bought anything new after any cut, so this task "
+            "has no answer here."
+        )
     leaders = (
         board.sort_values(["value", "model"], ascending=[False, True])
         .drop_duplicates("cut")
@@ -321,7 +324,11 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
         words += f" All cuts together, {label(model)} " + "; it ".join(said) + "."
     own = board[board["model"] == model].sort_values("value")
     if len(own) > 1:
-        words += f" Its worst month is the one after {day(own['cut'].iloc[0])} ({own['value'].iloc[0]:.3f}), its best the one after {day(own['cut'].iloc[-1])} ({own['value'].iloc[-1]:.3f})."
+        words += (
+            f" Its worst month is the one after {day(own['cut'].iloc[0])} "
+            f"({own['value'].iloc[0]:.3f}), its best the one after {day(own['cut'].iloc[-1])} "
+            f"({own['value'].iloc[-1]:.3f})."
+        )
     return words
 
 # %% ../../nbs/05b_backtest.ipynb #c0c827d5

@@ -1218,7 +1218,10 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
         & (p["metric"] == "ndcg")
     ].iloc[0]
     verb = "beats" if d["low"] > 0 else "loses to" if d["high"] < 0 else "cannot be told from"
-    return f"{verb} {label(baseline)} ({d['value']:+.3f}, 95% interval {d['low']:+.3f} to {d['high']:+.3f})"
+    return (
+        f"{verb} {label(baseline)} ({d['value']:+.3f}, 95% interval {d['low']:+.3f} to "
+        f"{d['high']:+.3f})"
+    )
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
 def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
@@ -1241,10 +1244,16 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     board = evaluation.rivals(task)
     oracle = evaluation.metric(task).query("model == 'oracle'")
     if board.empty:
-        return f"**{task.capitalize()}.** Nobody bought anything new after the cut, so this task has no answer here."
+        return (
+            f"**{task.capitalize()}.** Nobody bought anything new after the cut, so this task "
+            "has no answer here."
+        )
     first = board.iloc[0]
     names = board["model"].tolist()
-    words = f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of {first['value']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
+    words = (
+        f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of "
+        f"{first['value']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
+    )
     words += (
         f", {share(first['value'] / oracle['value'].iloc[0])} of what the oracle reaches."
         if len(oracle) and oracle["value"].iloc[0] > 0
@@ -1252,7 +1261,10 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     )
     model = model if model in names else names[0]
     if model != names[0]:
-        words += f" {label(model)}, the published model, is number {names.index(model) + 1} of {len(names)} with {board['value'].iloc[names.index(model)]:.3f}."
+        words += (
+            f" {label(model)}, the published model, is number {names.index(model) + 1} of "
+            f"{len(names)} with {board['value'].iloc[names.index(model)]:.3f}."
+        )
     rivals = [b for b in BASELINES if b in names and b != model]
     if rivals:
         words += (
@@ -1261,7 +1273,10 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
             + "."
         )
     if (n := evaluation.protocol.get("customers", {}).get(task, 100)) < 30:
-        words += f" With {n} customer{'s' * (n != 1)} in the test, none of these intervals is worth much."
+        words += (
+            f" With {n} customer{'s' * (n != 1)} in the test, none of these intervals is worth "
+            "much."
+        )
     return words
 
 # %% ../../nbs/05_evaluation.ipynb #a59cbcb6
@@ -1376,8 +1391,15 @@ def money_words(
     """
     ours = value_of_hits(evaluation, task, model)
     if not ours["priced"]:
-        return f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}; no price before the cut is known."
-    words = f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of {label(model)}, worth {money(ours['value'], currency)} at one unit each and the prices before the cut"
+        return (
+            f"For *{task}*, customers bought {count(ours['hits'])} of the products on the "
+            f"lists of {label(model)}; no price before the cut is known."
+        )
+    words = (
+        f"For *{task}*, customers bought {count(ours['hits'])} of the products on the lists of "
+        f"{label(model)}, worth {money(ours['value'], currency)} at one unit each and the "
+        "prices before the cut"
+    )
     if rival is None:
         return words + "."
     other = value_of_hits(evaluation, task, rival)

@@ -252,7 +252,10 @@ def as_yaml(table: pd.DataFrame) -> str:
     """
     found = chosen_settings(table)
     if not found:
-        return "# No other setting does better than the present ones on the validation window; the config can stay as it is."
+        return (
+            "# No other setting does better than the present ones on the validation window; "
+            "the config can stay as it is."
+        )
     rows = table[table["chosen"]].set_index("model")
     lines = []
     for name, values in found.items():

@@ -315,10 +315,17 @@ def _base_rates(run: Run) -> dict[str, float]:
     log, pictures = (
         f"read_parquet({sql_text(run.file(name))})" for name in ("transactions", "snapshots")
     )
-    rows = con.execute(f"""WITH ends AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS day FROM {pictures} WHERE CAST(month_end AS DATE) + {_DAYS} <= (SELECT CAST(max(date) AS DATE) FROM {log})),
-        bought AS (SELECT DISTINCT customer_id, CAST(date AS DATE) AS day FROM {log} WHERE NOT is_return AND customer_id IS NOT NULL),
-        hits AS (SELECT DISTINCT e.customer_id, e.day FROM ends AS e JOIN bought AS b ON e.customer_id = b.customer_id AND b.day > e.day AND b.day <= e.day + {_DAYS})
-        SELECT coalesce(e.segment, ''), count(*), count(h.day) FROM ends AS e LEFT JOIN hits AS h ON e.customer_id = h.customer_id AND e.day = h.day GROUP BY GROUPING SETS ((e.segment), ()) ORDER BY 1""").fetchall()
+    rows = con.execute(f"""WITH ends AS (SELECT customer_id, segment, CAST(month_end AS DATE) AS day
+        FROM {pictures} WHERE CAST(month_end AS DATE) + {_DAYS} <= (SELECT CAST(max(date) AS DATE)
+        FROM {log})),
+        bought AS (SELECT DISTINCT customer_id, CAST(date AS DATE) AS day FROM {log}
+        WHERE NOT is_return AND customer_id IS NOT NULL),
+        hits AS (SELECT DISTINCT e.customer_id, e.day FROM ends AS e
+        JOIN bought AS b ON e.customer_id = b.customer_id AND b.day > e.day
+        AND b.day <= e.day + {_DAYS})
+        SELECT coalesce(e.segment, ''), count(*), count(h.day) FROM ends AS e
+        LEFT JOIN hits AS h ON e.customer_id = h.customer_id AND e.day = h.day
+        GROUP BY GROUPING SETS ((e.segment), ()) ORDER BY 1""").fetchall()
     con.close()
     return {segment: float(bought) / n for segment, n, bought in rows if n}
 
@@ -493,7 +500,10 @@ def _what_to_say(
         f"Consent is read from {quoted(consent)}: {count((allowed == 'no consent').sum())} "
         "customers have not said yes."
         if consent
-        else "No column of the customers table says who agreed to be contacted, so nobody is left out for it; make sure that you may write to them."
+        else (
+            "No column of the customers table says who agreed to be contacted, so nobody is "
+            "left out for it; make sure that you may write to them."
+        )
     ]
     if suppressed:
         out.append(

@@ -269,7 +269,9 @@ def _tmdl_name(name: str) -> str:
 
 
 def _tmdl_value(text: str) -> str:
-    """The value of a property in TMDL: in quotes where blanks or quotes at its ends would be lost."""
+    """The value of a property in TMDL: in quotes where blanks or quotes at its ends would be
+    lost.
+    """
     bare = text == text.strip() and not (text.startswith('"') and text.endswith('"'))
     return text if bare else '"' + text.replace('"', '""') + '"'
 
@@ -340,7 +342,10 @@ def tmdl_measure(measure: Measure, currency: str, decimals: int) -> str:
         if "\n" not in measure.dax
         else "".join(f"\n\t\t\t{line}" for line in measure.dax.split("\n"))
     )
-    return f"\t/// {measure.about}\n\tmeasure {_tmdl_name(measure.name)} ={dax}\n\t\tformatString: {_tmdl_value(_format_string(measure.kind, currency, decimals))}\n"
+    return (
+        f"\t/// {measure.about}\n\tmeasure {_tmdl_name(measure.name)} ={dax}\n"
+        f"\t\tformatString: {_tmdl_value(_format_string(measure.kind, currency, decimals))}\n"
+    )
 
 
 def _tmdl_table(table: Table, currency: str, decimals: int) -> str:
@@ -367,7 +372,11 @@ def _tmdl_table(table: Table, currency: str, decimals: int) -> str:
         *(tmdl_measure(m, currency, decimals) for m in MEASURES if m.table == table.name),
         *(_tmdl_column(table, c, currency, decimals) for c in table.columns),
     ]
-    rows = f'\tpartition {table.name} = m\n\t\tmode: import\n\t\tsource =\n\t\t\t\tlet\n\t\t\t\t\tSource = Parquet.Document(File.Contents(Folder & "\\parquet\\{table.name}.parquet"))\n\t\t\t\tin\n\t\t\t\t\tSource\n'
+    rows = (
+        f"\tpartition {table.name} = m\n\t\tmode: import\n\t\tsource =\n\t\t\t\tlet\n"
+        "\t\t\t\t\tSource = Parquet.Document(File.Contents(Folder & "
+        f'"\\parquet\\{table.name}.parquet"))\n\t\t\t\tin\n\t\t\t\t\tSource\n'
+    )
     return "\n".join([head, *parts, rows])
 
 # %% ../../nbs/08a_powerbi.ipynb #16381d9b
@@ -415,9 +424,16 @@ def model_text(
     dict[str, str]
         Path within the project: text.
     """
-    head = "model Model\n\tculture: en-US\n\tdefaultPowerBIDataSourceVersion: powerBI_V3\n\tdiscourageImplicitMeasures\n\tsourceQueryCulture: en-US\n\tdataAccessOptions\n\t\tlegacyRedirects\n\t\treturnErrorValuesAsNull\n"
+    head = (
+        "model Model\n\tculture: en-US\n\tdefaultPowerBIDataSourceVersion: powerBI_V3\n"
+        "\tdiscourageImplicitMeasures\n\tsourceQueryCulture: en-US\n\tdataAccessOptions\n"
+        "\t\tlegacyRedirects\n\t\treturnErrorValuesAsNull\n"
+    )
     joins = "\n".join(
-        f"relationship {a}_{b}\n\tfromColumn: {a}.{_tmdl_name(b)}\n\ttoColumn: {c}.{_tmdl_name(d)}\n"
+        (
+            f"relationship {a}_{b}\n\tfromColumn: {a}.{_tmdl_name(b)}\n"
+            f"\ttoColumn: {c}.{_tmdl_name(d)}\n"
+        )
         for a, b, c, d in relationships(tables)
     )
     return {
@@ -425,7 +441,12 @@ def model_text(
         f"{MODEL}/model.tmdl": head
         + "\nannotation __PBI_TimeIntelligenceEnabled = 0\n\n"
         + "".join(f"ref table {name}\n" for name in tables),
-        f"{MODEL}/expressions.tmdl": '/// The folder that retail-ci export wrote, as Power BI sees it.\nexpression Folder = "C:\\retail_ci\\powerbi" meta [IsParameterQuery=true, Type="Text", IsParameterQueryRequired=true]\n\n\tannotation PBI_ResultType = Text\n',
+        f"{MODEL}/expressions.tmdl": (
+            "/// The folder that retail-ci export wrote, as Power BI sees it.\n"
+            'expression Folder = "C:\\retail_ci\\powerbi" meta [IsParameterQuery=true, '
+            'Type="Text", IsParameterQueryRequired=true]\n\n'
+            "\tannotation PBI_ResultType = Text\n"
+        ),
         f"{MODEL}/relationships.tmdl": joins,
         **{
             f"{MODEL}/tables/{name}.tmdl": _tmdl_table(table, currency, decimals)
@@ -647,7 +668,9 @@ def _read_expression(lines: deque[_Line], level: int) -> str:
 
 # %% ../../nbs/08a_powerbi.ipynb #7de4705d
 def _check_item(item: Item, parent: Item) -> None:
-    """Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it holds."""
+    """Raise `DataError` for what `_KINDS` does not know of, in an object and in all that it
+    holds.
+    """
     kind = _KINDS[item.kind]
     where = f"{item.where}: "
     if parent.kind not in kind.within.split():

@@ -73,7 +73,11 @@ def sql_escaped(name: str) -> str:
         An expression.
     """
     column = sql_name(name)
-    return f"CASE WHEN regexp_matches({column}, {sql_text(_FORMULA)}) AND NOT regexp_full_match({column}, {sql_text(_PLAIN_NUMBER)}) THEN '''' || {column} ELSE {column} END AS {column}"
+    return (
+        f"CASE WHEN regexp_matches({column}, {sql_text(_FORMULA)}) AND NOT "
+        f"regexp_full_match({column}, {sql_text(_PLAIN_NUMBER)}) THEN '''' || {column} ELSE "
+        f"{column} END AS {column}"
+    )
 
 # %% ../../nbs/08_star_schema.ipynb #db56bff3
 def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
@@ -374,7 +378,10 @@ _DIM_CUSTOMER = Table(
     "dim_customer",
     "a customer who bought or is on file, and one row for the unknown customer",
     """(SELECT * FROM people UNION ALL BY NAME SELECT NULL AS customer_id) AS p
-    LEFT JOIN who ON p.customer_id = who.customer_id LEFT JOIN features AS f ON p.customer_id = f.customer_id LEFT JOIN segments AS s ON p.customer_id = s.customer_id LEFT JOIN worth AS w ON p.customer_id = w.customer_id ORDER BY 1""",
+    LEFT JOIN who ON p.customer_id = who.customer_id
+    LEFT JOIN features AS f ON p.customer_id = f.customer_id
+    LEFT JOIN segments AS s ON p.customer_id = s.customer_id
+    LEFT JOIN worth AS w ON p.customer_id = w.customer_id ORDER BY 1""",
     (
         Column(
             "customer_key",
@@ -477,7 +484,8 @@ _DIM_CUSTOMER = Table(
 _DIM_PRODUCT = Table(
     "dim_product",
     "a product that is listed or was sold, and one row for no product",
-    """(SELECT * FROM goods UNION ALL BY NAME SELECT NULL AS product_id) AS p LEFT JOIN what ON p.product_id = what.product_id ORDER BY 1""",
+    """(SELECT * FROM goods UNION ALL BY NAME SELECT NULL AS product_id) AS p
+        LEFT JOIN what ON p.product_id = what.product_id ORDER BY 1""",
     (
         Column(
             "product_key",
@@ -792,14 +800,20 @@ def _number_keys(con: Any) -> None:
         f"CREATE OR REPLACE TABLE paint AS SELECT * FROM (VALUES {names}) AS v(segment_key, "
         "segment, colour)"
     )
-    con.execute(f"""CREATE OR REPLACE TABLE kinds AS SELECT segment, segment_key FROM paint UNION ALL
-        SELECT segment, {len(SEGMENTS)} + row_number() OVER (ORDER BY segment) FROM (SELECT segment FROM segments UNION SELECT segment FROM pictures) WHERE segment NOT IN (SELECT segment FROM paint)""")
+    con.execute(f"""CREATE OR REPLACE TABLE kinds AS SELECT segment, segment_key FROM paint
+        UNION ALL
+        SELECT segment, {len(SEGMENTS)} + row_number() OVER (ORDER BY segment)
+        FROM (SELECT segment FROM segments UNION SELECT segment FROM pictures)
+        WHERE segment NOT IN (SELECT segment FROM paint)""")
     con.execute(
         "CREATE OR REPLACE TABLE acts AS SELECT segment, min(action) AS action FROM segments "
         "GROUP BY segment"
     )
-    con.execute("""CREATE OR REPLACE TABLE who AS SELECT p.customer_id, CAST(row_number() OVER (ORDER BY p.customer_id) AS INTEGER) AS customer_key, coalesce(k.segment_key, 0) AS segment_key
-        FROM people AS p LEFT JOIN segments AS s ON p.customer_id = s.customer_id LEFT JOIN kinds AS k ON s.segment = k.segment""")
+    con.execute("""CREATE OR REPLACE TABLE who AS SELECT p.customer_id,
+        CAST(row_number() OVER (ORDER BY p.customer_id) AS INTEGER) AS customer_key,
+        coalesce(k.segment_key, 0) AS segment_key
+        FROM people AS p LEFT JOIN segments AS s ON p.customer_id = s.customer_id
+        LEFT JOIN kinds AS k ON s.segment = k.segment""")
     con.execute(
         "CREATE OR REPLACE TABLE what AS SELECT product_id, CAST(row_number() OVER (ORDER BY "
         "product_id) AS INTEGER) AS product_key FROM goods"
@@ -808,8 +822,11 @@ def _number_keys(con: Any) -> None:
         "CREATE OR REPLACE TABLE span AS SELECT CAST(min(date) AS DATE) AS first_day, "
         "CAST(max(date) AS DATE) AS last_day FROM log"
     )
-    con.execute("""CREATE OR REPLACE TABLE days AS SELECT CAST(unnest(generate_series(make_date(year(least(first_day, seen)), 1, 1), make_date(year(greatest(last_day, seen_last)), 12, 31), INTERVAL 1 DAY)) AS DATE) AS day
-        FROM span, (SELECT CAST(min(month_end) AS DATE) AS seen, CAST(max(month_end) AS DATE) AS seen_last FROM pictures)""")
+    con.execute("""CREATE OR REPLACE TABLE days AS
+        SELECT CAST(unnest(generate_series(make_date(year(least(first_day, seen)), 1, 1),
+        make_date(year(greatest(last_day, seen_last)), 12, 31), INTERVAL 1 DAY)) AS DATE) AS day
+        FROM span, (SELECT CAST(min(month_end) AS DATE) AS seen,
+        CAST(max(month_end) AS DATE) AS seen_last FROM pictures)""")
 
 # %% ../../nbs/08_star_schema.ipynb #7027642d
 _MOST_VALUES = 50  # different values of an attribute that groups customers
@@ -958,7 +975,10 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
         con,
         run,
         "goods",
-        f", {_sensitive_sql(data.sensitive if run.has('products') else {}, set(_INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive",
+        (
+            ", "
+            f"{_sensitive_sql(data.sensitive if run.has('products') else {}, set(_INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive"
+        ),
     )
     _check_parts(con)
     _number_keys(con)
@@ -1142,14 +1162,28 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
 
 # %% ../../nbs/08_star_schema.ipynb #b2aed2a2
 VIEWS: dict[str, str] = {  # name: the query
-    "customers": """SELECT customer_id, recency, frequency, round(monetary, 2) AS monetary, round(basket_value, 2) AS basket_value, round(basket_size, 2) AS basket_size, category_variety, weekend_ratio, rfm_segment, segment, rfm_score, outlier, why, action
+    "customers": """SELECT customer_id, recency, frequency, round(monetary, 2) AS monetary,
+        round(basket_value, 2) AS basket_value, round(basket_size, 2) AS basket_size,
+        category_variety, weekend_ratio, rfm_segment, segment, rfm_score, outlier, why, action
         FROM dim_customer WHERE recency IS NOT NULL ORDER BY customer_key""",
-    "segment_summary": """WITH one AS (SELECT segment, count(*) AS customers, sum(CAST(monetary AS DECIMAL(18, 4))) AS revenue, median(recency) AS median_recency, median(frequency) AS median_frequency, median(monetary) AS median_monetary,
-          CAST(sum(CAST(basket_value AS DECIMAL(18, 4))) AS DOUBLE) / count(basket_value) AS mean_basket_value, min(action) AS action FROM dim_customer WHERE recency IS NOT NULL GROUP BY segment)
-        SELECT segment, customers, round(CAST(customers AS DOUBLE) / sum(customers) OVER (), 4) AS customer_share, round(CAST(revenue AS DOUBLE), 2) AS revenue, round(CAST(revenue AS DOUBLE) / CAST(sum(revenue) OVER () AS DOUBLE), 4) AS revenue_share,
-          median_recency, median_frequency, round(median_monetary, 2) AS median_monetary, round(mean_basket_value, 2) AS mean_basket_value, action FROM one ORDER BY one.median_monetary DESC, one.revenue DESC, segment""",
-    "rfm_distribution": """SELECT r_score, f_score, m_score, count(*) AS customers, round(CAST(sum(CAST(monetary AS DECIMAL(18, 4))) AS DOUBLE), 2) AS revenue
+    "segment_summary": """WITH one AS (SELECT segment, count(*) AS customers,
+          sum(CAST(monetary AS DECIMAL(18, 4))) AS revenue, median(recency) AS median_recency,
+          median(frequency) AS median_frequency, median(monetary) AS median_monetary,
+          CAST(sum(CAST(basket_value AS DECIMAL(18, 4))) AS DOUBLE) / count(basket_value)
+          AS mean_basket_value, min(action) AS action
+          FROM dim_customer WHERE recency IS NOT NULL GROUP BY segment)
+        SELECT segment, customers,
+          round(CAST(customers AS DOUBLE) / sum(customers) OVER (), 4) AS customer_share,
+          round(CAST(revenue AS DOUBLE), 2) AS revenue,
+          round(CAST(revenue AS DOUBLE) / CAST(sum(revenue) OVER () AS DOUBLE), 4) AS revenue_share,
+          median_recency, median_frequency, round(median_monetary, 2) AS median_monetary,
+          round(mean_basket_value, 2) AS mean_basket_value, action FROM one
+          ORDER BY one.median_monetary DESC, one.revenue DESC, segment""",
+    "rfm_distribution": """SELECT r_score, f_score, m_score, count(*) AS customers,
+        round(CAST(sum(CAST(monetary AS DECIMAL(18, 4))) AS DOUBLE), 2) AS revenue
         FROM dim_customer WHERE recency IS NOT NULL GROUP BY ALL ORDER BY ALL""",
-    "recommendations": """SELECT customer_id, product_id, product_name, category, round(score, 4) AS score, rank, method, reason
-        FROM fact_recommendation AS f JOIN dim_customer USING (customer_key) JOIN dim_product USING (product_key) ORDER BY f.customer_key, rank, f.product_key""",
+    "recommendations": """SELECT customer_id, product_id, product_name, category,
+        round(score, 4) AS score, rank, method, reason
+        FROM fact_recommendation AS f JOIN dim_customer USING (customer_key)
+        JOIN dim_product USING (product_key) ORDER BY f.customer_key, rank, f.product_key""",
 }

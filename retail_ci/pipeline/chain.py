@@ -238,6 +238,10 @@ def timing_table(facts: list[dict[str, Any]], seconds: float) -> str:
     return "\n".join(
         [
             *lines,
-            f"{'whole run, largest peak':<24}{seconds:>9.1f}{sum(f.get('cpu_seconds', 0) for f in facts):>9.1f}{max(f['peak_mib'] for f in facts):>10.0f}",
+            (
+                f"{'whole run, largest peak':<24}{seconds:>9.1f}"
+                f"{sum(f.get('cpu_seconds', 0) for f in facts):>9.1f}"
+                f"{max(f['peak_mib'] for f in facts):>10.0f}"
+            ),
         ]
     )

@@ -619,6 +619,19 @@ def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     return {name: len(reach(name)) for name in needs}
 
 # %% ../../nbs/11a_kernels.ipynb #7016fb83
+def _collect_finished(
+    jobs: dict[str, Any], run: Path, sorter: TopologicalSorter, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """The facts of the jobs that have ended; those jobs are closed and leave `jobs`."""
+    facts = {}
+    for name in [n for n, job in jobs.items() if job.listen()]:
+        facts[name] = finished(jobs[name], run)
+        jobs.pop(name).close()
+        sorter.done(name)
+        progress.finished(facts[name])
+    return facts
+
+
 def run_notebooks(
     notebooks: list[Path],
     run: Path,
@@ -673,11 +686,7 @@ def run_notebooks(
                 [w for job in jobs.values() for w in (job.connection, job.process.sentinel)],
                 timeout=1 if server.ready.is_set() else 0.1,
             )
-            for name in [n for n, job in jobs.items() if job.listen()]:
-                facts[name] = finished(jobs[name], run)
-                jobs.pop(name).close()
-                sorter.done(name)
-                progress.finished(facts[name])
+            facts |= _collect_finished(jobs, run, sorter, progress)
             progress.tick()
     finally:
         for job in jobs.values():

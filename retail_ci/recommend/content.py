@@ -202,6 +202,30 @@ def cosines(tastes: sp.csr_matrix, vectors: sp.csr_matrix, step: int = 2048) -> 
     return out
 
 # %% ../../nbs/04f_content.ipynb #5a82ac2e
+_PAIRS = 4_000_000  # pairs of products that are compared at a time
+
+
+def _lengths(model: ContentRecommender) -> np.ndarray:
+    """The length of each product's vector: its known attributes and its price."""
+    known = (model.codes_ >= 0).sum(axis=1)
+    squares = known + model.price_.astype(float) ** 2
+    return np.sqrt(np.maximum(squares, 1e-12)).astype(np.float32)
+
+
+def _similarity(
+    model: ContentRecommender, length: np.ndarray, own: np.ndarray, other: np.ndarray
+) -> np.ndarray:
+    """The cosine of pairs of products; 0 for a product and itself, and for a sensitive one."""
+    price = model.price_
+    alike = price[own] * price[other] + sum(
+        ((c[own] == c[other]) & (c[own] >= 0)).astype(np.float32) for c in model.codes_.T
+    )
+    alike = np.where(own == other, 0, alike / (length[own] * length[other]))
+    if model.sensitive_ is not None:
+        alike[model.sensitive_[own]] = 0
+    return alike
+
+
 def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The customer's own product nearest to each recommended one; in a tie the more popular one.
 
@@ -220,11 +244,7 @@ def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
         Rows × k: a bought product, -1 where none is alike.
     """
     counts = model.data_.counts
-    codes = model.codes_
-    price = model.price_
-    length = np.sqrt(np.maximum((codes >= 0).sum(axis=1) + price.astype(float) ** 2, 1e-12)).astype(
-        np.float32
-    )
+    length = _lengths(model)
     line = np.nonzero(columns >= 0)[0]
     wanted = columns[columns >= 0]
     start = counts.indptr[rows[line]]
@@ -238,12 +258,7 @@ def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
         first = np.cumsum(size[part]) - size[part]
         own = counts.indices[np.arange(len(pair)) - first[pair] + start[part][pair]]
         other = wanted[part][pair]
-        alike = price[own] * price[other] + sum(
-            ((c[own] == c[other]) & (c[own] >= 0)).astype(np.float32) for c in codes.T
-        )
-        alike = np.where(own == other, 0, alike / (length[own] * length[other]))
-        if model.sensitive_ is not None:
-            alike[model.sensitive_[own]] = 0
+        alike = _similarity(model, length, own, other)
         top = np.maximum.reduceat(alike, first)
         hit = np.flatnonzero((alike == top[pair]) & (alike > 0))
         at, once = np.unique(pair[hit], return_index=True)
@@ -251,9 +266,6 @@ def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
     nearest = np.full(columns.shape, -1)
     nearest[columns >= 0] = found
     return nearest
-
-
-_PAIRS = 4_000_000  # pairs of products that are compared at a time
 
 # %% ../../nbs/04f_content.ipynb #4fba15f6
 def _content_reasons(

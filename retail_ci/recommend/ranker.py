@@ -757,7 +757,17 @@ def _explain_choice(model: Ranker, task: str) -> str:
     choice = model.choice_[task]
     check = model.checks_.get(task)
     if check is None:
-        return f"{task}: the untrained blend answers, because there is too little history to learn from."
+        return (
+            f"{task}: the untrained blend answers, because there is too little history to "
+            "learn from."
+        )
     if choice == check["rival"]:
-        return f"{task}: {choice} answers, because nothing beat it beyond doubt among {count(check['customers'])} customers of the last month."
-    return f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} among {count(check['customers'])} customers of the last month, from which it had not learned."
+        return (
+            f"{task}: {choice} answers, because nothing beat it beyond doubt among "
+            f"{count(check['customers'])} customers of the last month."
+        )
+    return (
+        f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} "
+        f"among {count(check['customers'])} customers of the last month, from which it had not "
+        "learned."
+    )

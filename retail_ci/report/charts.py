@@ -235,7 +235,10 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     )
 
     def words(c, r, f, m):
-        return f"{_plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} purchases<br>{money(m, currency)}"
+        return (
+            f"{_plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} "
+            f"purchases<br>{money(m, currency)}"
+        )
 
     traces = [
         {
@@ -295,7 +298,9 @@ def _flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after
         "target": [l[1] for l in links],
         "value": [l[2] for l in links],
         "color": [soft(colour_of(l[3])) for l in links],
-        "hovertemplate": "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>",
+        "hovertemplate": (
+            "%{source.label} to %{target.label}: %{value:,.0f} customers<extra></extra>"
+        ),
     }
     notes = [
         {
@@ -465,7 +470,10 @@ def _shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
         return (
             f"{_plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue"
             + (
-                f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of {_plain(names[int(n[2][1:])])}"
+                (
+                    f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of "
+                    f"{_plain(names[int(n[2][1:])])}"
+                )
                 if n[2]
                 else ""
             )
@@ -664,17 +672,33 @@ def _table_rows(file: Path, query: str) -> list[tuple]:
         return con.execute(query.replace("{t}", f"read_parquet({sql_text(file)})")).fetchall()
 
 # %% ../../nbs/10_charts.ipynb #5ca2a30d
-_CELLS_SQL = "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP BY ALL ORDER BY ALL"
-_POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
+_CELLS_SQL = (
+    "SELECT r_score, f_score, count(*), avg(monetary) FROM {t} WHERE r_score IS NOT NULL GROUP "
+    "BY ALL ORDER BY ALL"
+)
+_POINTS_SQL = """SELECT s.segment, s.pc1, s.pc2, s.customer_id, f.recency, f.frequency, f.monetary
+                FROM {t} s JOIN read_parquet(FEATURES) f USING (customer_id)
                 WHERE s.pc1 IS NOT NULL ORDER BY md5(s.customer_id), s.customer_id LIMIT 1200"""
 
-_SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t} WHERE product_id IS NOT NULL GROUP BY 1),
-               named AS (SELECT coalesce(p.category, 'Uncategorised') AS part, coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold LEFT JOIN read_parquet(PRODUCTS) p USING (product_id)),
-               placed AS (SELECT part, name, revenue, row_number() OVER (PARTITION BY part ORDER BY revenue DESC, product_id) AS n, sum(greatest(revenue, 0)) OVER (PARTITION BY part) AS whole FROM named)
-               SELECT part, CASE WHEN n <= 8 THEN name END AS shown, sum(revenue) AS revenue FROM placed GROUP BY part, shown, whole ORDER BY whole DESC, part, shown IS NULL, revenue DESC, shown LIMIT 400"""
-_PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t} WHERE WHOM IS NOT NULL GROUP BY 1),
-                placed AS (SELECT row_number() OVER o AS n, count(*) OVER () AS total, sum(revenue) OVER o AS upto, sum(revenue) OVER () AS whole FROM sums WINDOW o AS (ORDER BY revenue DESC, whom ROWS UNBOUNDED PRECEDING))
-                SELECT n, total, upto / whole FROM placed WHERE whole > 0 AND (n = total OR n * 100 // total > (n - 1) * 100 // total) ORDER BY n"""
+_SHELF_SQL = """WITH sold AS (SELECT product_id, sum(revenue) AS revenue FROM {t}
+               WHERE product_id IS NOT NULL GROUP BY 1),
+               named AS (SELECT coalesce(p.category, 'Uncategorised') AS part,
+               coalesce(p.product_name, product_id) AS name, product_id, revenue FROM sold
+               LEFT JOIN read_parquet(PRODUCTS) p USING (product_id)),
+               placed AS (SELECT part, name, revenue, row_number() OVER (PARTITION BY part
+               ORDER BY revenue DESC, product_id) AS n,
+               sum(greatest(revenue, 0)) OVER (PARTITION BY part) AS whole FROM named)
+               SELECT part, CASE WHEN n <= 8 THEN name END AS shown, sum(revenue) AS revenue
+               FROM placed GROUP BY part, shown, whole ORDER BY whole DESC, part, shown IS NULL,
+               revenue DESC, shown LIMIT 400"""
+_PARETO_SQL = """WITH sums AS (SELECT WHOM AS whom, greatest(sum(revenue), 0) AS revenue FROM {t}
+                WHERE WHOM IS NOT NULL GROUP BY 1),
+                placed AS (SELECT row_number() OVER o AS n, count(*) OVER () AS total,
+                sum(revenue) OVER o AS upto, sum(revenue) OVER () AS whole FROM sums
+                WINDOW o AS (ORDER BY revenue DESC, whom ROWS UNBOUNDED PRECEDING))
+                SELECT n, total, upto / whole FROM placed
+                WHERE whole > 0 AND (n = total OR n * 100 // total > (n - 1) * 100 // total)
+                ORDER BY n"""
 
 
 def _shop_charts(run_dir: Path, currency: str) -> dict[str, dict]:

@@ -497,15 +497,20 @@ def _plain_code(match: re.Match) -> str:
 
 
 _MARKS = re.compile(
-    r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")'
+    r' data-(?:quarto-disable-processing="true"|scroll-target="[^"]*")|'
+    r'(?<=class="nav-link") id="toc-[^"]*"| id="toc-[^"]*"(?= class="nav-link")'
 )  # what renderers note for themselves
 
 _ENDS = re.compile(
-    r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)"
+    r"</td>(?=<td|<th|</tr>)|</th>(?=<td|<th|</tr>)|</tr>(?=<tr|</tbody>|</thead>|"
+    r"</table>)|</thead>(?=<tbody)|</tbody>(?=</table>)|</li>(?=<li|</ul>|</ol>)"
 )  # ends that HTML lets a page leave out
 
 _ANSWER = re.compile(
-    r'<summary>(Code[^<]*)</summary>((?:(?!</details>).)*)</details>((?:\s*<div class="cell-output[^"]*"[^>]*>\s*<pre>(?:(?!</pre>).)*</pre>\s*</div>)+)(?=\s*</div>)',
+    (
+        r"<summary>(Code[^<]*)</summary>((?:(?!</details>).)*)</details>((?:\s*<div "
+        r'class="cell-output[^"]*"[^>]*>\s*<pre>(?:(?!</pre>).)*</pre>\s*</div>)+)(?=\s*</div>)'
+    ),
     re.S,
 )  # folded code and what Python printed below it
 
@@ -548,7 +553,10 @@ def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, in
 
     def bare(m):
         return re.sub(
-            r'<div class="code-copy-outer-scaffold"><div class="sourceCode[^"]*" id="cb\d+"[^>]*>(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>',
+            (
+                r'<div class="code-copy-outer-scaffold"><div class="sourceCode[^"]*" '
+                r'id="cb\d+"[^>]*>(<pre.*?</pre>)</div>(?:<button.*?</button>)?</div>'
+            ),
             r'<div class="sourceCode">\1</div>',
             m[0],
             flags=re.S,
@@ -570,7 +578,10 @@ def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, in
         count=1,
     )
     text = re.sub(
-        r'(<a class="sidebar-item-(?:text|toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"',
+        (
+            r'(<a class="sidebar-item-(?:text|'
+            r'toggle)[^>]*?)data-bs-toggle="collapse"([^>]*?)role="navigation"'
+        ),
         r'\1data-bs-toggle="collapse" tabindex="0"\2role="button"',
         text,
     )
@@ -633,7 +644,10 @@ def _outside_in(code: str) -> list[str]:
         The addresses on other hosts that it loads.
     """
     return re.findall(
-        r"(?:url\(\s*[\"']?|@import\s+[\"']?|\bfrom\s*[\"']|\bimport\s*\(?\s*[\"'])((?:https?:)?//[^\s\"')]+)",
+        (
+            r"(?:url\(\s*[\"']?|@import\s+[\"']?|\bfrom\s*[\"']|"
+            r"\bimport\s*\(?\s*[\"'])((?:https?:)?//[^\s\"')]+)"
+        ),
         code,
     )
 

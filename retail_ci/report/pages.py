@@ -40,7 +40,10 @@ __all__ = ['GLOSSARY', 'PAGES', 'PAPERS', 'box_tables', 'html_table', 'Facts', '
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
-    r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ \u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|[a-zł]{1,3}\.?))?$"
+    r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ "
+    r"\u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|"
+    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
+    r"[a-zł]{1,3}\.?))?$"
 )  # what counts as a number in a table
 _NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
 
@@ -235,7 +238,10 @@ def _tidy_frame(table: str) -> str:
 
     rows = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in zip(*columns))
     top = cells("th", [_heading(n) for n in names[numbered:]])
-    return f'<table class="table table-sm house-table example"><thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
+    return (
+        f'<table class="table table-sm house-table example"><thead><tr>{top}</tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody></table>"
+    )
 
 # %% ../../nbs/10a_pages.ipynb #57f206cf
 def box_tables(text: str) -> str:
@@ -508,46 +514,108 @@ def _segment_cell(name: str) -> str:
 
 # %% ../../nbs/10a_pages.ipynb #9faf2614
 GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never met it
-    "Adjusted Rand index": "How far two ways of grouping the same customers agree: 1 is the same grouping, 0 is what chance would give.",
-    "Anonymous sale": "A sale without a customer, such as one without a loyalty card. It counts for revenue and for the popularity of products, and for nobody's segment.",
+    "Adjusted Rand index": (
+        "How far two ways of grouping the same customers agree: 1 is the same grouping, 0 is "
+        "what chance would give."
+    ),
+    "Anonymous sale": (
+        "A sale without a customer, such as one without a loyalty card. It counts for revenue "
+        "and for the popularity of products, and for nobody's segment."
+    ),
     "Any": "The question what a customer will buy next, when buying the same thing again counts.",
-    "API": "Application programming interface: the address at which the shop's own software asks for a customer's segment or recommendations.",
-    "Back-test": "Going back to a day in the past, hiding what came after it, and checking what the model would have said against what happened.",
+    "API": (
+        "Application programming interface: the address at which the shop's own software asks "
+        "for a customer's segment or recommendations."
+    ),
+    "Back-test": (
+        "Going back to a day in the past, hiding what came after it, and checking what the "
+        "model would have said against what happened."
+    ),
     "Basket": "What one customer bought at one time: the lines of one receipt.",
-    "BG/NBD": "Beta-geometric / negative binomial distribution: a model of how often customers come and when they leave for good, from their past visits alone. MBG/NBD is the version in which a customer may leave after the first visit.",
-    "Cluster": "A group of customers who resemble each other more than they resemble others, found by the machine before anybody has named it.",
-    "Control group": "Customers who are left out of a campaign on purpose. Only the difference to them shows what the campaign caused.",
+    "BG/NBD": (
+        "Beta-geometric / negative binomial distribution: a model of how often customers come "
+        "and when they leave for good, from their past visits alone. MBG/NBD is the version in "
+        "which a customer may leave after the first visit."
+    ),
+    "Cluster": (
+        "A group of customers who resemble each other more than they resemble others, found by "
+        "the machine before anybody has named it."
+    ),
+    "Control group": (
+        "Customers who are left out of a campaign on purpose. Only the difference to them "
+        "shows what the campaign caused."
+    ),
     "Coverage": "The share of all products that stand on somebody's list.",
     "CSV": "Comma-separated values: a table as plain text, which any spreadsheet opens.",
-    "Cut": "The moment at which the past ends for a model. What comes after it is hidden and used to check.",
-    "DBSCAN": "A method that finds points in thin regions; here it marks customers who resemble nobody.",
-    "Discovery": "The question which product, never bought by this customer before, she will buy next.",
-    "EASE": "Embarrassingly shallow autoencoder: a model that learns which products lead to which others.",
+    "Cut": (
+        "The moment at which the past ends for a model. What comes after it is hidden and used "
+        "to check."
+    ),
+    "DBSCAN": (
+        "A method that finds points in thin regions; here it marks customers who resemble nobody."
+    ),
+    "Discovery": (
+        "The question which product, never bought by this customer before, she will buy next."
+    ),
+    "EASE": (
+        "Embarrassingly shallow autoencoder: a model that learns which products lead to which "
+        "others."
+    ),
     "Hit rate": "The share of customers who bought at least one product of their list.",
-    "Interval": "The range in which the true value lies in 95 of 100 cases, if the customers are a fair sample. The narrower, the surer.",
+    "Interval": (
+        "The range in which the true value lies in 95 of 100 cases, if the customers are a "
+        "fair sample. The narrower, the surer."
+    ),
 }
 
 # %% ../../nbs/10a_pages.ipynb #1b5d3b6d
 GLOSSARY |= {
-    "KMeans": "A method that sorts customers into a chosen number of groups, so that each stands as near as possible to the middle of its group.",
+    "KMeans": (
+        "A method that sorts customers into a chosen number of groups, so that each stands as "
+        "near as possible to the middle of its group."
+    ),
     "Monetary value": "What a customer has spent within the look-back, returns taken off.",
-    "NDCG": "Normalised discounted cumulative gain: how good a list is when the first places count most. 1 is a perfect list, 0 one without a hit.",
+    "NDCG": (
+        "Normalised discounted cumulative gain: how good a list is when the first places count "
+        "most. 1 is a perfect list, 0 one without a hit."
+    ),
     "Net revenue": "What was sold, minus what came back.",
-    "Oracle": "The best list that anybody could write who knew how the generated customers were made. Real data has none.",
-    "PCA": "Principal component analysis: a way to draw customers with several measures on a flat picture, losing as little as possible.",
+    "Oracle": (
+        "The best list that anybody could write who knew how the generated customers were "
+        "made. Real data has none."
+    ),
+    "PCA": (
+        "Principal component analysis: a way to draw customers with several measures on a flat "
+        "picture, losing as little as possible."
+    ),
     "PNG": "Portable network graphics: a picture file, for slides and documents.",
-    "Potential": "A segment's expected revenue in the next 90 days, from customers who are with us today.",
+    "Potential": (
+        "A segment's expected revenue in the next 90 days, from customers who are with us today."
+    ),
     "Precision": "The share of a list that was bought.",
-    "Ranker": "The model in use: it weighs habits, time to buy again, customers like you, what goes together and best sellers against each other.",
+    "Ranker": (
+        "The model in use: it weighs habits, time to buy again, customers like you, what goes "
+        "together and best sellers against each other."
+    ),
     "Recall": "The share of what a customer bought that stood on her list.",
     "Recency": "How many days have passed since the last purchase.",
-    "RFM": "Recency, frequency, monetary value: how long ago, how often, how much. Each is scored from 1 to 5, and 5 is best.",
+    "RFM": (
+        "Recency, frequency, monetary value: how long ago, how often, how much. Each is scored "
+        "from 1 to 5, and 5 is best."
+    ),
     "Frequency": "How many times a customer has bought within the look-back.",
     "Segment": "A group of customers with a name and an action, such as Champions or At Risk.",
-    "SHA-256": "A fingerprint of a file: another file with the same fingerprint has the same content.",
-    "Silhouette": "How clearly groups are apart, from −1 to 1. Shoppers rarely fall into clear-cut groups, and values around 0.3 are usual.",
+    "SHA-256": (
+        "A fingerprint of a file: another file with the same fingerprint has the same content."
+    ),
+    "Silhouette": (
+        "How clearly groups are apart, from −1 to 1. Shoppers rarely fall into clear-cut "
+        "groups, and values around 0.3 are usual."
+    ),
     "Stability": "How often the same groups are found again when customers are drawn anew.",
-    "Worth": "What a customer is expected to bring. It is a forecast, never the effect of an action.",
+    "Worth": (
+        "What a customer is expected to bring. It is a forecast, never the effect of an action."
+    ),
 }
 
 # %% ../../nbs/10a_pages.ipynb #e3475420
@@ -641,7 +709,10 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
         return (
             [
                 amount(w["value_90"], facts.currency)
-                + f" <small>({amount(w['value_90_low'], facts.currency)} to {amount(w['value_90_high'], facts.currency)})</small>"
+                + (
+                    f" <small>({amount(w['value_90_low'], facts.currency)} to "
+                    f"{amount(w['value_90_high'], facts.currency)})</small>"
+                )
             ]
             if w
             else ["–"]
@@ -683,7 +754,11 @@ def _customers_page(facts: Facts) -> str:
         "Basket",
     ] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
-    lead = f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers and bring {share(best['revenue_share'])} of {_term('Net revenue', 'net revenue')}.</p>"
+    lead = (
+        f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers "
+        f"and bring {share(best['revenue_share'])} of "
+        f"{_term('Net revenue', 'net revenue')}.</p>"
+    )
     actions = html_table(
         ["Segment", "What to do"],
         [[_segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
@@ -698,7 +773,10 @@ def _customers_page(facts: Facts) -> str:
     expected = (
         ""
         if facts.worth.get("fitted")
-        else f"*There is no expectation here: {html.escape(facts.worth.get('note') or 'the run has not made one')}*"
+        else (
+            "*There is no expectation here: "
+            f"{html.escape(facts.worth.get('note') or 'the run has not made one')}*"
+        )
     )
     return page_text(
         "Customers and segments",
@@ -744,8 +822,17 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     """
     n = movement["counts"]
     alerts = movement["alerts"]
-    moved = f"<p>Between {day(movement['before'])} and {day(movement['month_end'])}, <b>{count(n['rose'])}</b> customers rose, <b>{count(n['fell'])}</b> fell, {count(n['gone'])} went out of sight, {count(n['returned'])} came back and {count(n['new'])} were new.</p>"
-    chance = f"<p>{share(movement['changed'])} of the customers changed their segment; if everybody had gone on as before, {share(movement['changed_by_chance'])} would have changed by chance.</p>"
+    moved = (
+        f"<p>Between {day(movement['before'])} and {day(movement['month_end'])}, "
+        f"<b>{count(n['rose'])}</b> customers rose, <b>{count(n['fell'])}</b> fell, "
+        f"{count(n['gone'])} went out of sight, {count(n['returned'])} came back and "
+        f"{count(n['new'])} were new.</p>"
+    )
+    chance = (
+        f"<p>{share(movement['changed'])} of the customers changed their segment; if everybody "
+        f"had gone on as before, {share(movement['changed_by_chance'])} would have changed by "
+        "chance.</p>"
+    )
     if not alerts["customers"]:
         return moved + chance + "<p>No Champion and no Loyal Customer slipped this month.</p>"
     sure = (
@@ -758,7 +845,10 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     return (
         moved
         + chance
-        + f"<p><b>{count(alerts['customers'])} good customers slipped.</b> They had spent {money(alerts['value'], currency)} in the look-back before.{sure}</p>"
+        + (
+            f"<p><b>{count(alerts['customers'])} good customers slipped.</b> They had spent "
+            f"{money(alerts['value'], currency)} in the look-back before.{sure}</p>"
+        )
     )
 
 
@@ -887,7 +977,10 @@ def _models_table(facts: Facts, task: str) -> str:
         key=lambda m: (-models[m]["ndcg"]["value"], m),
     )
     if not known:
-        return "<p>Nothing could be measured here: nobody bought anything of the kind in the hidden month.</p>"
+        return (
+            "<p>Nothing could be measured here: nobody bought anything of the kind in the "
+            "hidden month.</p>"
+        )
 
     def name(m):
         return (
@@ -976,7 +1069,11 @@ def _recommendations_page(facts: Facts) -> str:
         return page_text(
             title, told, ["This source names no products, so there is nothing to recommend."]
         )
-    lead = f"<p><b>{count(said['customers'])} customers</b> have a list of their own; {share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not best sellers. {count(said['products'])} products stand on somebody's list.</p>"
+    lead = (
+        f"<p><b>{count(said['customers'])} customers</b> have a list of their own; "
+        f"{share(said['personal_share'])} of its {count(said['lines'])} lines are personal, "
+        f"not best sellers. {count(said['products'])} products stand on somebody's list.</p>"
+    )
     verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
     top = html_table(
@@ -1002,7 +1099,11 @@ def _recommendations_page(facts: Facts) -> str:
         f"{_term('Precision', 'precision')} and {_term('Coverage', 'coverage')} are explained in "
         "the glossary.</p>"
         if protocol.get("cut")
-        else f"<p>{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}</p>"
+        else (
+            "<p>"
+            f"{html.escape(facts.ranking.get('note') or 'Nothing was measured in this run.')}"
+            "</p>"
+        )
     )
     boards = (
         [
@@ -1151,7 +1252,8 @@ def _quality_page(facts: Facts) -> str:
         f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
         f"customers, {count(d['baskets'])} baskets, {money(d['revenue'], facts.currency)} of "
         f"{_term('Net revenue', 'net revenue')}. "
-        f"{count(d.get('anonymous', 0))} lines are {_term('Anonymous sale', 'anonymous sales')}.</p>"
+        f"{count(d.get('anonymous', 0))} lines are "
+        f"{_term('Anonymous sale', 'anonymous sales')}.</p>"
         + (
             ""
             if d.get("returns")
@@ -1233,7 +1335,8 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
             (
                 "The segments",
                 f"With customers drawn anew {count(st['draws'])} times, the same groups are "
-                f"found: {_term('Stability', 'agreement')} {_measured(st)}, where 1 is the same and "
+                f"found: {_term('Stability', 'agreement')} {_measured(st)}, where 1 is the "
+                "same and "
                 "0 is chance.",
                 "03c_segment_profiles",
             )
@@ -1479,7 +1582,11 @@ def _model_card(facts: Facts) -> str:
                     )
                     if production and facts.ranking.get("summary")
                     else "- **Recommendations**: none measured in this run.",
-                    f"- **Expectation**: {'MBG/NBD' if facts.worth.get('model') == 'mbg' else 'BG/NBD'} for visits and gamma-gamma for spend."
+                    (
+                        "- **Expectation**: "
+                        f"{'MBG/NBD' if facts.worth.get('model') == 'mbg' else 'BG/NBD'} for "
+                        "visits and gamma-gamma for spend."
+                    )
                     if facts.worth.get("fitted")
                     else "- **Expectation**: none in this run.",
                 ]
@@ -1532,7 +1639,9 @@ def _data_sheet(facts: Facts) -> str:
     where = str(source.get("transactions") or "unknown")
     told = {
         "synthetic": "generated by the project; no real person is in it",
-        "completejourney": "the public Complete Journey data set (84.51°), for research and education",
+        "completejourney": (
+            "the public Complete Journey data set (84.51°), for research and education"
+        ),
     }.get(where, f"`{Path(where.partition('#')[0]).name.replace('`', '')}`")
     counts = (
         [
@@ -1741,7 +1850,9 @@ def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
         )
         cards.append(
             f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
-            f'<span class="key-number" data-figure-name="{f["name"]}">{html.escape(value)}</span><span class="key-change">{note}</span></a>'
+            '<span class="key-number" '
+            f'data-figure-name="{f["name"]}">{html.escape(value)}</span><span '
+            f'class="key-change">{note}</span></a>'
         )
     return Html(f'<div class="key-figures">{"".join(cards)}</div>')
 
@@ -1899,7 +2010,8 @@ def figure_link(run: Run, name: str, page: str, alt: str, caption: str = "") -> 
     return Html(
         f'<figure class="figure"><a href="{page}"><img class="img-fluid figure-img" '
         f'data-figure="{name}" '
-        f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a><figcaption>{html.escape(caption)}</figcaption></figure>'
+        f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 # %% ../../nbs/10a_pages.ipynb #0e13ef65

@@ -330,7 +330,9 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
     if table:
         parts.append(
             raw(
-                f'<div class="reference">{html_table(["Name", "Type", "Default", "Description"], table)}</div>'
+                "<div "
+                f'class="reference">'
+                f"{html_table(['Name', 'Type', 'Default', 'Description'], table)}</div>"
             )
         )
     methods = [
@@ -483,7 +485,10 @@ def write_reference(root: Path, stage: Path) -> list[str]:
         )
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
         entries.append((notebook.stem, short, summary))
-    front = "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the notebooks it is made from.\n---\n\n"
+    front = (
+        "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the "
+        "notebooks it is made from.\n---\n\n"
+    )
     lines = [f"| [`{short}`]({short}.qmd) | {summary} |" for _, short, summary in sorted(entries)]
     (stage / "reference/index.qmd").write_text(
         front + "| Module | What it holds |\n|---|---|\n" + "\n".join(lines) + "\n",

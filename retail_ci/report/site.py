@@ -210,10 +210,17 @@ def _move_figures(text: str, page: str, run_dir: Path, stage: Path) -> str:
         (stage / "figures").mkdir(exist_ok=True)
         (stage / file).write_bytes(data)
         width, height = shown_size(data)
-        image = f'<img {before}data-figure="{name}"{after} src="{file}" width="{width}" height="{height}" loading="lazy">'
+        image = (
+            f'<img {before}data-figure="{name}"{after} src="{file}" width="{width}" '
+            f'height="{height}" loading="lazy">'
+        )
         return f"{link}{image}" if link else f'<a href="{file}">{image}</a>'
 
-    pattern = r'(<a [^>]*>)?<img ([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) src="data:[^"]*">'
+    pattern = (
+        r"(<a [^>]*>)?<img "
+        r'([^>]*)data-figure="([\w-]+)"(?=[^>]*src="data:image/png;base64,([^"]+)")([^>]*?) '
+        r'src="data:[^"]*">'
+    )
     return re.sub(pattern, moved, text)
 
 # %% ../../nbs/10d_site.ipynb #f1f76b88
@@ -435,7 +442,10 @@ def _fold_code(cells: list) -> list:
     for cell in folded:
         summary = getattr(cell, "summary_", None)
         if summary:
-            cell.source = f"#| code-fold: true\n#| code-summary: {json.dumps(summary, ensure_ascii=False)}\n{cell.source}"
+            cell.source = (
+                "#| code-fold: true\n#| code-summary: "
+                f"{json.dumps(summary, ensure_ascii=False)}\n{cell.source}"
+            )
         elif summary == "":
             cell.source = f"#| echo: false\n{cell.source}"
     return folded
@@ -877,7 +887,9 @@ QUARTO_RENDER = 1800  # seconds until the pages are made; a hundred take a few m
 
 
 def _call_quarto(*words: str, seconds: float) -> None:
-    """Call Quarto's command line; raises `RunError` if it does not start, fails, or takes too long."""
+    """Call Quarto's command line; raises `RunError` if it does not start, fails, or takes
+    too long.
+    """
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(

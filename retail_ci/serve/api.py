@@ -255,7 +255,10 @@ class RecommendRequest(Options):
     customer_id: _Id
     last_purchased_product: _Id | None = Field(
         None,
-        description="Bought a minute ago: products like it move up. An unknown product is ignored, and `notes` says so.",
+        description=(
+            "Bought a minute ago: products like it move up. An unknown product is ignored, and "
+            "`notes` says so."
+        ),
     )
 
 
@@ -347,14 +350,20 @@ class Health(BaseModel):
     """How the service is."""
 
     status: str = Field(
-        description="ok; unavailable while there is no bundle; damaged if a byte of it has changed since it was promoted."
+        description=(
+            "ok; unavailable while there is no bundle; damaged if a byte of it has changed "
+            "since it was promoted."
+        )
     )
     service: str
     model_version: str | None
     data_until: str | None = Field(description="The last day of the data behind the model.")
     data_age_days: int | None
     refused_bundle: str | None = Field(
-        description="Why the newest bundle was not taken, if it was not, or what is wrong with the one that answers."
+        description=(
+            "Why the newest bundle was not taken, if it was not, or what is wrong with the one "
+            "that answers."
+        )
     )
 
 

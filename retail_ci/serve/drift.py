@@ -809,7 +809,11 @@ def as_text(found: Comparison) -> str:
     str
         For a terminal.
     """
-    head = f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, held against {found.earlier} earlier stretches and the customers of {found.window_days} days."
+    head = (
+        f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, held "
+        f"against {found.earlier} earlier stretches and the customers of {found.window_days} "
+        "days."
+    )
     return "\n".join(
         [
             head,
@@ -933,16 +937,28 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
 
     matplotlib.pyplot.close("all")
     picture = base64.b64encode((folder / "drift.png").read_bytes()).decode()
-    body = f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} <b>{_WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
+    body = (
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} "
+        f"<b>{_WORDS[found.verdict].capitalize()}.</b> {html.escape(' '.join(found.notes))}</p>"
+    )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
         'content="width=device-width"><title>'
         + html.escape(title)
-        + "</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:"
+        + (
+            "</title><style>body{font:16px/1.5 "
+            "system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:"
+        )
         + INK
-        + "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}img{max-width:100%}</style>"
+        + (
+            "}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem "
+            "0;text-align:left}img{max-width:100%}</style>"
+        )
         + body
-        + f'<img alt="Bars of the population stability index, and of the segments before and after." src="data:image/png;base64,{picture}">'
+        + (
+            '<img alt="Bars of the population stability index, and of the segments before and '
+            f'after." src="data:image/png;base64,{picture}">'
+        )
         + show_table(_as_table(found))
         + "</html>\n"
     )
@@ -1074,6 +1090,36 @@ def _same_columns(old: ibis.Table, new: ibis.Table) -> ibis.Table:
     return old.select(names).union(new.select(names).cast({c: old[c].type() for c in names}))
 
 # %% ../../nbs/06d_drift.ipynb #216dd3be
+def _first_day(config: Config, source: str, since: str) -> pd.Timestamp | None:
+    """The day that `since` names, if it names one."""
+    if since and (pd.isna(day := pd.to_datetime(since, format="%Y-%m-%d", errors="coerce"))):
+        raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
+    if not source and not since and config.data.transactions == "synthetic":
+        raise DataError(
+            "A generated shop has no new month; name a file, as in retail-ci drift january.csv, "
+            "or look back with --since."
+        )
+    return day if since else None
+
+
+def _append_new(
+    old: ibis.Table, new: ibis.Table, source: str, start: pd.Timestamp, after: pd.Timestamp
+) -> ibis.Table:
+    """The old lines and, from the day at which the stretch begins, the new ones."""
+    last = pd.Timestamp(new.day.max().execute())
+    if last < start:
+        raise DataError(
+            f"There is nothing new: the lines of {source or 'the source'} end on "
+            f"{last:%Y-%m-%d}, and the training data on "
+            f"{after - pd.Timedelta(days=1):%Y-%m-%d}. Give a later month, or look back "
+            "with --since."
+        )
+    return _same_columns(
+        old.filter(old.day < ibis.literal(min(start, after))),
+        new.filter(new.day >= ibis.literal(min(start, after))),
+    )
+
+
 def drift_run(
     config: Config,
     root: Path,
@@ -1101,13 +1147,7 @@ def drift_run(
     Comparison
         With its verdict.
     """
-    if since and (pd.isna(day := pd.to_datetime(since, format="%Y-%m-%d", errors="coerce"))):
-        raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
-    if not source and not since and config.data.transactions == "synthetic":
-        raise DataError(
-            "A generated shop has no new month; name a file, as in retail-ci drift january.csv, "
-            "or look back with --since."
-        )
+    day = _first_day(config, source, since)
     run, _, note = champion_run(config, root)
     con = connect(replace(config.data, engine="duckdb"))
     with staging("retail-ci-drift") as folder:
@@ -1121,18 +1161,7 @@ def drift_run(
             tell("reading the new lines", 0, 3)
             books = _read_new(config, source, folder)
             new = con.read_parquet(folder / "new.parquet")
-            last = pd.Timestamp(new.day.max().execute())
-            if last < start:
-                raise DataError(
-                    f"There is nothing new: the lines of {source or 'the source'} end on "
-                    f"{last:%Y-%m-%d}, and the training data on "
-                    f"{after - pd.Timedelta(days=1):%Y-%m-%d}. Give a later month, or look back "
-                    "with --since."
-                )
-            both = _same_columns(
-                old.filter(old.day < ibis.literal(min(start, after))),
-                new.filter(new.day >= ibis.literal(min(start, after))),
-            )
+            both = _append_new(old, new, source, start, after)
             rejected = tuple(f["rejected"] / max(f["rows_in"], 1) for f in (facts, books))
         model = load_model(run.file("segmentation")) if run.has("segmentation") else None
         products = con.read_parquet(run.file("products")) if run.has("products") else None

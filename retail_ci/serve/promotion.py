@@ -977,7 +977,10 @@ def promote_first(
     except RetailError as e:
         return f"No model answers yet: {e}"
     if yes:
-        return f"{version} answers now, the first to pass the gate; `retail-ci serve --config {run.config.name}` starts the service."
+        return (
+            f"{version} answers now, the first to pass the gate; `retail-ci serve --config "
+            f"{run.config.name}` starts the service."
+        )
     return (
         "No model answers yet, since the gate says no: "
         + "; ".join(f"{c.name} ({c.found})" for c in checks if not c.passed)

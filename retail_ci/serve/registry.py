@@ -90,7 +90,10 @@ _KINDS = {
     "segmentation": ServedSegmentation,
     "recommender": ServedRecommender,
 }  # what a run registers
-_SCRIPT = "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\nfrom retail_ci.serve.registry import _served\n\nset_model(_served({kind!r}))\n"
+_SCRIPT = (
+    "# What MLflow runs to load this model.\nfrom mlflow.models import set_model\n"
+    "from retail_ci.serve.registry import _served\n\nset_model(_served({kind!r}))\n"
+)
 
 
 def _served(kind: str) -> Any:
@@ -460,7 +463,10 @@ def _set_alias(store: Store, kind: str, alias: str, version: str | None, config:
     name = _name_of(store, kind)
     held = holder(store, kind, alias)
     if held is not None and held.tags.get("config") != config:
-        return f"The alias {alias} of {name} belongs to the config {held.tags.get('config')!r} and was left alone; set mlflow.prefix to give {config!r} models of its own."
+        return (
+            f"The alias {alias} of {name} belongs to the config {held.tags.get('config')!r} "
+            f"and was left alone; set mlflow.prefix to give {config!r} models of its own."
+        )
     if version is None and held is not None:
         store.client.delete_registered_model_alias(name, alias)
     if version is not None and (held is None or str(held.version) != version):

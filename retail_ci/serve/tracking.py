@@ -312,7 +312,10 @@ def one_sentence(uri: str) -> Iterator[None]:
         ):
             reason = "it does not answer; start it, or correct mlflow.tracking_uri"
         elif isinstance(e, ModuleNotFoundError):
-            reason = f"the package {e.name} is missing; install it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
+            reason = (
+                f"the package {e.name} is missing; install "
+                f"it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
+            )
         else:
             reason = _in_words(e)
         raise RunError(f"MLflow at {_shown(uri)} cannot be used: {reason}.") from e
@@ -360,7 +363,11 @@ def _open_experiment(client: Any, name: str, folder: Path | None) -> tuple[str, 
             found.experiment_id,
             f"{name} (at {found.artifact_location} until it was moved, no. {found.experiment_id})",
         )
-        note = f"The project has been moved: MLflow looks for figures and models of earlier runs at {found.artifact_location}, so those cannot be loaded from there; what answers customers is not affected."
+        note = (
+            "The project has been moved: MLflow looks for figures and models of earlier runs "
+            f"at {found.artifact_location}, so those cannot be loaded from there; what answers "
+            "customers is not affected."
+        )
         found = None
     return (
         found.experiment_id
