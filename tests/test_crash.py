@@ -444,3 +444,18 @@ def test_the_unfinished_sites_that_version_0_1_left_are_cleared(tmp_path):
     with workshop(tmp_path / "_site"):
         assert not any(p.exists() for p in gone)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in [*stays, link])
+
+
+def test_a_removal_killed_in_the_middle_leaves_no_half_under_the_name(tmp_path):
+    bundle = tmp_path / "m1"
+    bundle.mkdir()
+    (bundle / "lists.bin").touch()
+    program = (
+        "import os, pathlib, shutil, sys\n"
+        "from retail_ci.core.runs import remove_whole\n"
+        "shutil.rmtree = lambda *a, **k: os._exit(9)\n"
+        "remove_whole(pathlib.Path(sys.argv[1]))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(bundle)])
+    assert killed.returncode == 9 and not bundle.exists()
+    assert len(clear_staging(tmp_path)) == 1 and not list(tmp_path.iterdir())

@@ -328,6 +328,7 @@ def test_no_pickle_anywhere(shop):
         ".png",
         ".csv",
         "",
+        ".typed",  # the empty mark of a package with types
     }, sorted({p.suffix for p in files})
     assert not [p for p in files if p.read_bytes()[:1] == b"\x80"], (
         "a pickle begins with this byte, whatever it is called"

@@ -30,8 +30,8 @@ from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import localise_prose, use_locale
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'atomic_write',
-           'process_folder', 'to_plain', 'save', 'load', 'Run', 'open_run', 'clear_scratch', 'sha256']
+__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'remove_whole',
+           'atomic_write', 'process_folder', 'to_plain', 'save', 'load', 'Run', 'open_run', 'clear_scratch', 'sha256']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -231,6 +231,18 @@ def clear_staging(home: str | Path) -> list[str]:
         finally:
             os.close(lock)
     return gone
+
+# %% ../../nbs/00c_runs.ipynb #c0a51e71
+def remove_whole(folder: Path) -> None:
+    """Remove a folder so that nobody ever finds a part of it under its name.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder; not a link.
+    """
+    with staging(f".{folder.name}", folder.parent) as part:
+        os.replace(folder, part)
 
 # %% ../../nbs/00c_runs.ipynb #41c6b0de
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ import yaml
 from ..core import runs as core_runs
 from ..core.config import Config, source_files
 from ..core.errors import RunError
-from ..core.runs import ARTEFACTS, FIGURES, load, save, sha256
+from ..core.runs import ARTEFACTS, FIGURES, load, remove_whole, save, sha256
 from .chain import number
 
 # %% auto #0
@@ -340,7 +340,10 @@ def prune(home: Path, keep: int) -> list[str]:
     )
     gone += good[: max(len(good) + (current is not None) - keep, 0)]
     for path in gone:
-        path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir() and not path.is_symlink():
+            remove_whole(path)
+        else:
+            path.unlink(missing_ok=True)
     return sorted(p.name for p in gone)
 
 # %% ../../nbs/11b_manifest.ipynb #d75d9af6

@@ -15,13 +15,19 @@ import json
 import mmap
 import operator
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import RunError
-from ..core.runs import atomic_write, clear_staging, sha256, staging, to_plain
+from retail_ci.core.runs import (
+    atomic_write,
+    clear_staging,
+    remove_whole,
+    sha256,
+    staging,
+    to_plain,
+)
 
 # %% auto #0
 __all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle', 'Bundle',
@@ -1392,8 +1398,8 @@ def tidy(serving: Path) -> list[str]:
     notes = [
         p for p in serving.glob(".*.checked") if p.name[1:].removesuffix(".checked") not in wanted
     ]
-    for path in (*stale, *notes):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
-            missing_ok=True
-        )
+    for folder in stale:
+        remove_whole(folder)
+    for note in notes:
+        note.unlink(missing_ok=True)
     return sorted([*halves, *(p.name for p in (*stale, *notes))])
