@@ -164,7 +164,7 @@ class Rooms:
         parameters = [
             "".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])
         ]
-        module = re.search(r"^#\|\s*default_exp\s+(\w+)", "\n".join(sources), re.M)
+        module = re.search(r"^#\|\s*default_exp\s+([\w.]+)", "\n".join(sources), re.M)
         names = dict(vars(importlib.import_module(f"retail_ci.{module[1]}"))) if module else {}
         results = [s for s in sources if re.search(r"^#\|\s*chain\b", s, re.M)]
         for source in sources:

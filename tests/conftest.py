@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import nbformat
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from retail_ci.cli import app
 
@@ -32,6 +33,9 @@ hypothesis.settings.register_profile(
     "everywhere", derandomize=True, deadline=None, database=None
 )  # by itself it does so only where CI is set
 hypothesis.settings.load_profile("everywhere")
+# Hypothesis also draws the constants of every module that happens to be loaded, so that its examples
+# would depend on which tests ran before in the same process.
+providers._get_local_constants = providers.Constants
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
 OPEN = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}

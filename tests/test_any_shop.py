@@ -136,7 +136,7 @@ def test_the_generator_makes_a_shop_of_any_size(generator, lines, customers, pro
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
     class Generator:
-        rooms = Rooms("00a")
+        rooms = Rooms("00e")
 
         def folder(self) -> Path:
             return tmp_path_factory.mktemp("generated")

@@ -86,9 +86,10 @@ def rfm_features(
         customer_id.
     """
     today = epoch_day(reference_date)
+    # the day before: the day after the year 9999 has no literal
+    last_day = pd.Timestamp(reference_date).ceil("D") - pd.Timedelta(days=1)
     t = transactions.filter(
-        transactions.customer_id.notnull()
-        & (transactions.day < ibis.literal(pd.Timestamp(reference_date)))
+        transactions.customer_id.notnull() & (transactions.day <= ibis.literal(last_day))
     )
     number = t.day.epoch_seconds() // 86400
     wanted = {

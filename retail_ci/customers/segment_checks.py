@@ -5,6 +5,7 @@
 # %% ../../nbs/03b_segment_checks.ipynb #15e2aea7
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -174,6 +175,15 @@ def plain_space(features: pd.DataFrame) -> np.ndarray:
     return (x - x.mean(axis=0)) / nonzero_scale(x.std(axis=0))
 
 
+def _gaussian_mixture(z: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """A label per customer; alike customers may lie on fewer places than k, which is no fault."""
+    from sklearn.mixture import GaussianMixture
+
+    model = GaussianMixture(k, random_state=seed, n_init=3, reg_covar=1e-4)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return model.fit(z).predict(z)
+
+
 def _other_methods(k: int, seed: int) -> dict[str, Any]:
     """The alternatives.
 
@@ -190,15 +200,12 @@ def _other_methods(k: int, seed: int) -> dict[str, Any]:
         Name: a function from customers × 3 to a label each.
     """
     from sklearn.cluster import AgglomerativeClustering
-    from sklearn.mixture import GaussianMixture
 
     return {
         "KMeans on plain log RFM": lambda z: assign_to_centers(
             z, kmeans_with_priors(z, k, seed)[0]
         )[0],
-        "Gaussian mixture": lambda z: (
-            GaussianMixture(k, random_state=seed, n_init=3, reg_covar=1e-4).fit(z).predict(z)
-        ),
+        "Gaussian mixture": lambda z: _gaussian_mixture(z, k, seed),
         "Hierarchical (Ward)": lambda z: AgglomerativeClustering(k).fit(z).labels_,
     }
 
@@ -528,7 +535,7 @@ def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray
         "basket": "spend per purchase",
     }
     usual = f.groupby("segment")[list(words)].transform("median")
-    factor = (np.maximum(f[list(words)], 0) + 1) / (usual + 1)
+    factor = (np.maximum(f[list(words)], 0) + 1) / (np.maximum(usual, 0) + 1)
     strange = np.abs(np.log(factor))
     out = f.join(usual.add_prefix("usual_"))
     which = strange.columns.to_numpy()[strange.to_numpy().argmax(axis=1)]
