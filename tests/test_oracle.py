@@ -111,7 +111,29 @@ def dates(values: pd.Series) -> pd.Series:
 def clean(
     raw: pd.DataFrame, config: DataConfig, catalogue: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Kept lines, rejected lines with their reason, and the number of copies."""
+    """Kept lines, rejected lines with their reason, and the number of copies. Whether ids carry a
+    `.0` is judged by the accepted lines.
+    """
+    accepted = judged(raw, config, catalogue, ())
+    accepted = accepted[accepted.reason.isna()]
+    floats = []
+    for name in [c for c in ("transaction_id", "customer_id", "product_id") if c in accepted]:
+        there = accepted[name].dropna()
+        if there.str.endswith(".0").any() and there.str.fullmatch(r"[0-9]+(\.0)?").all():
+            floats.append(name)
+    t = judged(raw, config, catalogue, floats)
+    rejected = t[t.reason.notna()]
+    kept = t[t.reason.isna()]
+    if config.duplicates == "collapse":
+        kept = kept[~raw.loc[kept.index].duplicated()]
+    copied = len(t) - len(rejected) - len(kept)
+    return kept.drop(columns="reason").assign(is_return=kept.quantity < 0), rejected, copied
+
+
+def judged(
+    raw: pd.DataFrame, config: DataConfig, catalogue: pd.DataFrame | None, floats: list[str]
+) -> pd.DataFrame:
+    """Every line with the first reason that it breaks; the ids in `floats` lose their `.0`."""
     get = {
         ours: raw[config.columns.get(ours, ours)]
         for ours in HOUSE
@@ -122,8 +144,7 @@ def clean(
         if name not in get:
             continue
         t[name] = text(get[name])
-        there = t[name].dropna()
-        if there.str.endswith(".0").any() and there.str.fullmatch(r"[0-9]+(\.0)?").all():
+        if name in floats:
             t[name] = pd.Series(
                 [v and v.removesuffix(".0") for v in t[name]], index=t.index, dtype=object
             )
@@ -189,12 +210,7 @@ def clean(
     t["reason"] = None
     for name, broken in reversed(reasons):
         t.loc[np.asarray(broken, bool) & np.ones(len(t), bool), "reason"] = name
-    rejected = t[t.reason.notna()]
-    kept = t[t.reason.isna()]
-    if config.duplicates == "collapse":
-        kept = kept[~raw.loc[kept.index].duplicated()]
-    copied = len(t) - len(rejected) - len(kept)
-    return kept.drop(columns="reason").assign(is_return=kept.quantity < 0), rejected, copied
+    return t
 
 
 # The oracle: features
