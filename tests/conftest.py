@@ -33,8 +33,8 @@ hypothesis.settings.register_profile(
     "everywhere", derandomize=True, deadline=None, database=None
 )  # by itself it does so only where CI is set
 hypothesis.settings.load_profile("everywhere")
-# Hypothesis also draws the constants of every module that happens to be loaded, so that its examples
-# would depend on which tests ran before in the same process.
+# Hypothesis also draws the constants of every module that happens to be loaded, so that its
+# examples would depend on which tests ran before in the same process.
 providers._get_local_constants = providers.Constants
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
 OPEN = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir)"

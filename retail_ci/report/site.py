@@ -1128,7 +1128,8 @@ def _write_redirects(site: Path) -> None:
             continue
         page.write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Moved</title>'
-            f'<meta http-equiv="refresh" content="0; url={new}.html"><link rel="icon" href="data:,"><link rel="canonical" '
+            f'<meta http-equiv="refresh" content="0; url={new}.html">'
+            '<link rel="icon" href="data:,"><link rel="canonical" '
             f'href="{new}.html"></head>'
             "<body><main><h1>Moved</h1><p>This page is now <a "
             f'href="{new}.html">{new}</a>.</p></main></body></html>\n',
