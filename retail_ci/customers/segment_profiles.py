@@ -363,6 +363,41 @@ def _pca_view(features: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame, np.ndar
     )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #e6dcf6bf
+def _draw_loadings(
+    ax: Any, loadings: pd.DataFrame, low: tuple[float, float], high: tuple[float, float]
+) -> None:
+    """Arrows beside the points, given the limits of both axes: which way each measure grows."""
+    # arrows that leave a flat cloud far behind would leave no room for it
+    x = low[1] + 0.24 * (low[1] - low[0])
+    y = high[0] + 0.3 * (high[1] - high[0])
+    reach = 0.16 * min(low[1] - low[0], 4 * (high[1] - high[0]))
+    for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
+        ax.annotate(
+            "",
+            (x + dx, y + dy),
+            (x, y),
+            arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3},
+            annotation_clip=False,
+        )
+        drop = {"frequency": -0.018, "monetary": 0.018}.get(measure, 0.03) * (high[1] - high[0])
+        ax.text(
+            x + 1.12 * dx,
+            y + 1.12 * dy + drop,
+            measure,
+            ha="left" if dx > 0.3 * reach else "center",
+            va="center",
+            fontsize=9,
+            clip_on=False,
+        )
+    ax.text(
+        x - 0.6 * reach,
+        y - 0.16 * (high[1] - high[0]),
+        "which way each measure grows",
+        fontsize=9,
+        clip_on=False,
+    )
+
+
 def plot_pca(
     points: np.ndarray,
     segment: np.ndarray,
@@ -427,35 +462,7 @@ def plot_pca(
             weight="bold",
             bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": colour(name), "pad": 1.5},
         )
-    # arrows that leave a flat cloud far behind would leave no room for it
-    x = low[1] + 0.24 * (low[1] - low[0])
-    y = high[0] + 0.3 * (high[1] - high[0])
-    reach = 0.16 * min(low[1] - low[0], 4 * (high[1] - high[0]))
-    for measure, (dx, dy) in zip(loadings.index, loadings.to_numpy() * reach):
-        ax.annotate(
-            "",
-            (x + dx, y + dy),
-            (x, y),
-            arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.3},
-            annotation_clip=False,
-        )
-        drop = {"frequency": -0.018, "monetary": 0.018}.get(measure, 0.03) * (high[1] - high[0])
-        ax.text(
-            x + 1.12 * dx,
-            y + 1.12 * dy + drop,
-            measure,
-            ha="left" if dx > 0.3 * reach else "center",
-            va="center",
-            fontsize=9,
-            clip_on=False,
-        )
-    ax.text(
-        x - 0.6 * reach,
-        y - 0.16 * (high[1] - high[0]),
-        "which way each measure grows",
-        fontsize=9,
-        clip_on=False,
-    )
+    _draw_loadings(ax, loadings, low, high)
     ax.set(
         title="Customers by segment",
         xlim=low,

@@ -619,10 +619,14 @@ def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     return {name: len(reach(name)) for name in needs}
 
 # %% ../../nbs/11a_kernels.ipynb #7016fb83
-def _collect_finished(
-    jobs: dict[str, Any], run: Path, sorter: TopologicalSorter, progress: Progress
+def _wait_for_finished(
+    jobs: dict[str, Any], run: Path, sorter: TopologicalSorter, progress: Progress, server: Server
 ) -> dict[str, dict[str, Any]]:
-    """The facts of the jobs that have ended; those jobs are closed and leave `jobs`."""
+    """Wait until a job speaks, or a moment. The facts of the jobs that have ended; those jobs are
+    closed and leave `jobs`.
+    """
+    voices = [w for job in jobs.values() for w in (job.connection, job.process.sentinel)]
+    wait(voices, timeout=1 if server.ready.is_set() else 0.1)
     facts = {}
     for name in [n for n, job in jobs.items() if job.listen()]:
         facts[name] = finished(jobs[name], run)
@@ -630,6 +634,19 @@ def _collect_finished(
         sorter.done(name)
         progress.finished(facts[name])
     return facts
+
+
+def _by_urgency(needs: dict[str, set[str]], names: list[str]) -> list[str]:
+    """Notebooks in the order in which they start when they can: most followers first."""
+    behind = _downstream_counts(needs)
+    return sorted(names, key=lambda name: -behind[name])
+
+
+def _free_places(workers: int, server: Server, begun: bool) -> int:
+    """How many notebooks may run now: until the server is ready, the first one alone."""
+    if server.ready.is_set():
+        return workers
+    return 0 if begun else 1
 
 
 def run_notebooks(
@@ -666,27 +683,20 @@ def run_notebooks(
     ready = []
     facts = {}
     sorter = TopologicalSorter(needs)
-    behind = _downstream_counts(needs)
+    urgency = _by_urgency(needs, list(paths))
     server = Server(_preload(notebooks))
     sorter.prepare()
     try:
         while sorter.is_active():
-            ready = sorted(
-                [*ready, *sorter.get_ready()],
-                key=lambda name: (-behind[name], list(paths).index(name)),
-            )
-            free = config.runs.workers if server.ready.is_set() else 0 if facts else 1
+            ready = sorted([*ready, *sorter.get_ready()], key=urgency.index)
+            free = _free_places(config.runs.workers, server, bool(facts))
             while ready and len(jobs) < free:
                 name = ready.pop(0)
                 jobs[name] = _start_job(paths[name], run, config.name, server)
                 progress.started(name)
             if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
                 idle(server)
-            wait(
-                [w for job in jobs.values() for w in (job.connection, job.process.sentinel)],
-                timeout=1 if server.ready.is_set() else 0.1,
-            )
-            facts |= _collect_finished(jobs, run, sorter, progress)
+            facts |= _wait_for_finished(jobs, run, sorter, progress, server)
             progress.tick()
     finally:
         for job in jobs.values():

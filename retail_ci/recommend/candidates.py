@@ -661,6 +661,12 @@ def _shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
     return shares
 
 # %% ../../nbs/04i_candidates.ipynb #bf5d7e40
+def _same_for_all(values: np.ndarray, most: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The columns with the highest values, once for each of `n` customers."""
+    best = np.argsort(-values, kind="stable")[:most]
+    return np.repeat(np.arange(n), len(best)), np.tile(best, n)
+
+
 def _generate_candidates(
     evidence: CandidateModels,
     rows: np.ndarray,
@@ -688,7 +694,6 @@ def _generate_candidates(
     tuple[np.ndarray, np.ndarray, np.ndarray]
         Place in the block, column, number of the habit (-1: never bought).
     """
-    n = len(rows)
     width = len(evidence.facts_)
     parts = []
     wanted = _NOMINATED[discovery]
@@ -701,12 +706,7 @@ def _generate_candidates(
     parts.append(_best_of(spread(ease, evidence.ease_.items_, width), wanted["ease"]))
     for name, values in (("popular", evidence.recent_), ("new", evidence.new_)):
         if name in wanted:
-            parts.append(
-                (
-                    np.repeat(np.arange(n), min(wanted[name], width)),
-                    np.tile(np.argsort(-values, kind="stable")[: wanted[name]], n),
-                )
-            )
+            parts.append(_same_for_all(values, wanted[name], len(rows)))
     for kind in (k for k in evidence.kinds_ if k in wanted):
         scores = (evidence.shares_[kind][rows] @ evidence.kinds_[kind][2]).tocsr()
         scores.sort_indices()

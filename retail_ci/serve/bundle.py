@@ -923,6 +923,21 @@ def _in_both(
     return [(i, *(other[p] for other in others)) for p, i in enumerate(rest, start) if i in near]
 
 # %% ../../nbs/06_bundle.ipynb #a6777132
+def _notes(
+    bundle: Bundle, last: str | None, categories: Sequence[str], wanted: int, given: int
+) -> list[str]:
+    """What was odd about a request: a last product or categories unknown, too few that fit."""
+    notes = []
+    if last is not None:
+        notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
+    unknown = sorted(set(categories) - set(bundle.categories))
+    if unknown:
+        notes.append(f"Unknown categories: {', '.join(unknown)}.")
+    if given < wanted:
+        notes.append(f"Only {given} products fit the request.")
+    return notes
+
+
 def recommend(
     bundle: Bundle,
     customer_id: str,
@@ -957,18 +972,11 @@ def recommend(
         customer_id, known_customer, model_version, recommendations; notes where something was odd.
     """
     row = bundle.customers.find(customer_id)
-    notes = []
     just = bundle.products.find(last) if last is not None else -1
-    if last is not None and just < 0:
-        notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
-    most = (
-        None if exclude or categories or exclude_purchased else n + (just >= 0)
-    )  # without conditions the head of a list is enough
-    lines = (
-        _own_lines(bundle, row, "discovery" if exclude_purchased else "any", most)
-        if row >= 0
-        else []
-    )
+    # without conditions the head of a list is enough
+    most = None if exclude or categories or exclude_purchased else n + (just >= 0)
+    task = "discovery" if exclude_purchased else "any"
+    lines = _own_lines(bundle, row, task, most) if row >= 0 else []
     if just >= 0:
         near = _alike(bundle, just)
         if most and row >= 0:
@@ -977,25 +985,18 @@ def recommend(
     banned = {just, *map(bundle.products.find, exclude)}
     if exclude_purchased and row >= 0:
         banned.update(bundle.bought[1][bundle.bought[0][row] : bundle.bought[0][row + 1]])
-    wanted = (
-        {bundle.categories[c] for c in categories if c in bundle.categories} if categories else None
-    )
-    if wanted is not None and len(wanted) < len(set(categories)):
-        notes.append(
-            f"Unknown categories: {', '.join(sorted(set(categories) - set(bundle.categories)))}."
-        )
+    wanted = None
+    if categories:
+        wanted = {bundle.categories[c] for c in categories if c in bundle.categories}
     chosen = choose(bundle, lines, lambda: _own_lines(bundle, 0, "popular"), n, banned, wanted)
-    if len(chosen) < n:
-        notes.append(f"Only {len(chosen)} products fit the request.")
     answer = {
         "customer_id": customer_id,
         "known_customer": row >= 0,
         "model_version": bundle.version,
         "recommendations": chosen,
     }
-    if notes:
-        answer["notes"] = notes
-    return answer
+    notes = _notes(bundle, last if just < 0 else None, categories, n, len(chosen))
+    return answer | {"notes": notes} if notes else answer
 
 # %% ../../nbs/06_bundle.ipynb #419ecc13
 def _own_lines(
