@@ -162,7 +162,7 @@ def serve(
     workers: int = 1,  # processes that answer side by side
     bundle: str = "",  # a folder of bundles, or one bundle, in place of the config's
 ) -> None:
-    """Answer over HTTP: recommendations, segments, similar products; the pages for developers are under /docs."""
+    """Answer over HTTP: recommendations, segments, similar products; /docs is for developers."""
     name = "" if bundle else load_config(config).name
     serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
     with contextlib.ExitStack() as stack:
@@ -202,7 +202,7 @@ def serve(
 # %% ../nbs/12_cli.ipynb #634f6ada
 @contextlib.contextmanager
 def counting_folder() -> Iterator[str]:  # a folder that is removed afterwards
-    """Where the workers of a service count together; what services that were killed have left is removed first."""
+    """Where a service's workers count together; leftovers of killed services are removed."""
     with staging("retail-ci-serve") as folder:
         yield str(folder)
 
@@ -346,7 +346,7 @@ def evaluate(
     k: int = 0,  # length of a list; the config's if left out
     out: str = "",  # where the results go; runs/NAME/evaluation if left out
 ) -> None:
-    """Measure the recommenders on the data of the last good run: tables, intervals, and who wins."""
+    """Measure the recommenders on the last good run's data: tables, intervals, and who wins."""
     _check_limits({"--cuts": ("recommender.cuts", cuts), "-k": ("recommender.k", k or None)})
     run = finished_run(config, set_)
     from retail_ci.evaluate.backtest import evaluate_run
@@ -373,7 +373,7 @@ def tune(
     models: str = "",
     out: str = "",  # where the table goes; runs/NAME/tuning if left out
 ) -> None:
-    """Choose the models' settings on the month before the test month, and print them for the config."""
+    """Choose the models' settings on the month before the test month; print them as config."""
     run = finished_run(config, set_)
     from retail_ci.evaluate.tuning import tune_run
 
@@ -450,7 +450,7 @@ def segment(
     out: str = "",  # the file to write, .csv or .parquet
     config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    """Write the segment, the reason and the action for a list of customers, or for all, to a file."""
+    """Write segment, reason and action of a list of customers, or of all, to a file."""
     if customers and all_:
         raise ConfigError("Say who is to be scored: either --customers FILE or --all.")
     if Path(out).suffix not in (".csv", ".parquet"):
@@ -482,7 +482,7 @@ def predict(
     config: str = "default",  # a name from configs/, or a YAML file
     k: int = 0,  # products per customer; the config's if left out
 ) -> None:
-    """Write recommendations and segments of everybody, from the model that answers, with its version in each row."""
+    """Write recommendations and segments of all customers, from the model that answers."""
     _check_limits({"-k": ("recommender.k", k or None)})
     settings = load_config(config)
     from retail_ci.serve.batch_lists import predict_run
@@ -659,7 +659,7 @@ def models_show(
     which: str = "champion",  # champion, challenger, a version, a bundle or a run
     config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    """Show one registered model: where it comes from, what it reached, what the gate said, how to load it."""
+    """Show one registered model: its origin, what it reached, the gate's answer, how to load it."""
     run = finished_run(config)
     from retail_ci.serve.registry import follow, model_text, pick_version
 
@@ -822,7 +822,7 @@ METAVARS = {
 def as_command(
     function: Callable,  # a command
 ) -> Callable:  # the same, as typer wants it
-    """Give a function the options that its parameters describe, and answers in place of tracebacks."""
+    """Give a function the options that its parameters describe, and sentences for errors."""
     import typer
 
     hints = get_type_hints(function)
@@ -1075,7 +1075,7 @@ if __name__ == "__main__":
 
 # %% ../nbs/12_cli.ipynb #d47b21f6
 def instead_of_nbdev() -> None:
-    """What `nbdev_docs` and its like do in a checkout: name the commands that serve in their place, and end with 2."""
+    """What `nbdev_docs` and its like do in a checkout: name what serves instead, and end with 2."""
     name = Path(sys.argv[0]).name
     print(
         f"{name} is not for this project: `retail-ci site` builds the site, `make test` tests, "

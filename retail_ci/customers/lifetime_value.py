@@ -747,7 +747,9 @@ def customer_worth(
     margin: float = 1.0,
     groups: np.ndarray | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Visits and value expected of each customer, with 95% intervals; ten thousand customers at a time, so that memory stays small.
+    """Visits and value expected of each customer, with 95% intervals.
+
+    Ten thousand customers are taken at a time, so that memory stays small.
 
     Parameters
     ----------

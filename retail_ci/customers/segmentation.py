@@ -307,7 +307,7 @@ class Candidate(NamedTuple):
     inertia: float  # of the customers
 
     def flaws(self) -> tuple[int, int]:
-        """Groups without a name, and names with a promise that holds for medians and not for means."""
+        """Groups without a name, and names that are true of medians and not of means."""
         return sum(name.startswith("Unnamed") for name in self.names), self.broken
 
     broken: int = 0  # promises that the means break

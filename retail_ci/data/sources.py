@@ -359,7 +359,7 @@ class Pieces(io.RawIOBase):
         return " ".join(rest.split()).encode()
 
     def squeezed(self, text: str) -> str:
-        """Whole lines with one blank between values; what follows the last line break is held back."""
+        """Whole lines, one blank between values; what follows the last line break is held back."""
         whole, mark, self.held = (self.held + text).rpartition("\n")
         return "".join(" ".join(line.split()) + "\n" for line in whole.split("\n")) if mark else ""
 

@@ -945,17 +945,24 @@ def _theme() -> dict[str, Any]:
 # %% ../../nbs/08a_powerbi.ipynb #1a168b52
 README = """# Tables for Power BI
 
-Data from {first_day} to {last_day}, run `{run}`. All files belong together: replace all of them, or none.
+Data from {first_day} to {last_day}, run `{run}`.
+All files belong together: replace all of them, or none.
 
 ## In Power BI Desktop
 
 1. Copy this folder to a place that Power BI can read, such as `C:\\retail_ci\\powerbi`.
-2. Open `model/retail_ci.pbip`. If it complains of missing tables: *Transform data*, *Edit parameters*, and set *Folder* to that place. Then *Refresh*.
+2. Open `model/retail_ci.pbip`. If it complains of missing tables: *Transform data*,
+   *Edit parameters*, and set *Folder* to that place. Then *Refresh*.
 3. *View*, *Themes*, *Browse for themes*: `theme.json`.
 
-The program that wrote this model has checked it, and a test of that program reads such models with Microsoft's own model library. It was not opened in Power BI Desktop. If your version refuses it: *Get data*, *Parquet* (or *Text/CSV*) with the files of `parquet/` (or `csv/`), join them as below, and take the measures from `dictionary.json`.
+The program that wrote this model has checked it, and a test of that program reads such models
+with Microsoft's own model library. It was not opened in Power BI Desktop. If your version refuses
+it: *Get data*, *Parquet* (or *Text/CSV*) with the files of `parquet/` (or `csv/`), join them as
+below, and take the measures from `dictionary.json`.
 
-`views/` holds flat tables for a spreadsheet. In CSV, a text that a spreadsheet would run as a formula has an apostrophe in front; parquet holds it as it is. Key 0 is the unknown customer, no product, no segment.
+`views/` holds flat tables for a spreadsheet. In CSV, a text that a spreadsheet would run as a
+formula has an apostrophe in front; parquet holds it as it is. Key 0 is the unknown customer, no
+product, no segment.
 
 {notes}
 ## Relationships

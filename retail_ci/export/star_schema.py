@@ -971,15 +971,9 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
         else ([], [])
     )
     _read_input(con, run, "people", "".join(f", {sql_name(c)}" for c in taken))
-    _read_input(
-        con,
-        run,
-        "goods",
-        (
-            ", "
-            f"{_sensitive_sql(data.sensitive if run.has('products') else {}, set(_INPUTS['goods'][2]) | {'product_id'})} AS is_sensitive"
-        ),
-    )
+    sensitive = data.sensitive if run.has("products") else {}
+    marked = _sensitive_sql(sensitive, {*_INPUTS["goods"][2], "product_id"})
+    _read_input(con, run, "goods", f", {marked} AS is_sensitive")
     _check_parts(con)
     _number_keys(con)
     customer = dataclasses.replace(

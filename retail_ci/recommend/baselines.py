@@ -76,7 +76,7 @@ class PopularityRecommender(Recommender):
 
 # %% ../../nbs/04d_baselines.ipynb #fdc76d41
 class PersonalRecommender(Recommender):
-    """What this customer bought most often, recent purchases counting more if a half-life is given."""
+    """What this customer bought most often; with a half-life, recent purchases count more."""
 
     method = "personal"
 

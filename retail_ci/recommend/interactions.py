@@ -200,7 +200,7 @@ class Interactions:
     end: pd.Timestamp  # the last line of the log: the "now" of every reason
 
     def weights(self, half_life: float | None = None) -> sp.csr_matrix:
-        """Counts in which a purchase of `half_life` days ago counts half; plain counts without it."""
+        """Counts; with `half_life`, a purchase of that many days ago counts half."""
         if half_life is None:
             return self.counts
         if not half_life > 0:
