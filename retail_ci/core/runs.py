@@ -642,19 +642,16 @@ def _start_scratch(folder: Path, config: Config, origin: dict) -> None:
     """Put an empty scratch run in the place of an earlier one; its papers are there from its first
     moment.
     """
-    part = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
-    (part / "config.yaml").write_text(text, encoding="utf-8")
-    save(origin, part / "scratch.json")
-    clear_scratch(folder.parent)
-    try:
-        part.rename(folder)
-    except OSError:  # another notebook was quicker
-        shutil.rmtree(part)
-        if _origin_of(folder) != origin:
-            raise
+    with staging(f".{folder.name}", folder.parent) as part:
+        (part / "config.yaml").write_text(text, encoding="utf-8")
+        save(origin, part / "scratch.json")
+        clear_scratch(folder.parent)
+        try:
+            part.rename(folder)
+        except OSError:  # another notebook was quicker
+            if _origin_of(folder) != origin:
+                raise
 
 
 def clear_scratch(home: Path) -> None:
@@ -665,10 +662,8 @@ def clear_scratch(home: Path) -> None:
     home : Path
         runs/<name>.
     """
-    gone = home / f".{_SCRATCH}-{os.getpid()}-old.partial"
     with contextlib.suppress(FileNotFoundError):
-        (home / _SCRATCH).rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+        remove_whole(home / _SCRATCH)
 
 
 def _about_scratch(run: Run) -> str:
