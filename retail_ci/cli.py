@@ -910,6 +910,11 @@ def _in_our_words(error: Exception) -> RetailError:
     """
     if isinstance(error, RetailError):
         return error
+    if isinstance(error, UnicodeEncodeError):
+        return ConfigError(
+            "A value or a file name holds bytes that are not UTF-8 text, and cannot be written "
+            "down; write it in UTF-8, and try again."
+        )
     if isinstance(error, (OSError, ImportError, MemoryError)):
         what = (
             "A package is missing"

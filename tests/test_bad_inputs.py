@@ -946,3 +946,16 @@ def test_what_nobody_foresaw_is_one_sentence_that_says_where_to_look(capsys):
         "retail-ci: Unexpected KeyError: 'a\\nb'. Set RETAIL_CI_DEBUG=1 and call it again "
         "to see where.\n"
     )
+
+
+def test_bytes_that_are_no_text_are_one_sentence(capsys, tmp_path):
+    word = os.fsdecode(b"caf\xe9")  # as a shell hands it over
+
+    def note() -> None:
+        (tmp_path / "log").write_text(word, encoding="utf-8")
+
+    assert answer(note) == 2
+    assert capsys.readouterr().err == (
+        "retail-ci: A value or a file name holds bytes that are not UTF-8 text, and cannot be "
+        "written down; write it in UTF-8, and try again.\n"
+    )

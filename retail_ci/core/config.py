@@ -956,8 +956,8 @@ def source_files(source: str, role: str = "transactions") -> list[Path]:
         files = [Path(p) for p in glob.glob(source) if Path(p).is_file()]
     if path.exists() and not path.is_dir() and not files:
         raise DataError(
-            f"The {role} {shown(source)} is neither a file nor a folder; correct data.{role} in "
-            "the config."
+            f"The source of the {role}, {shown(source)}, is neither a file nor a folder; correct "
+            f"data.{role} in the config."
         )
     if path.is_dir() and not files:
         raise DataError(
