@@ -125,7 +125,7 @@ def test_a_conflict_in_a_notebook_is_settled_as_the_text_says(repo, driver):
 @pytest.mark.parametrize("driver", [False, True], ids=["by hand", "by the driver"])
 def test_two_changes_in_different_cells_need_nobody(repo, driver):
     branch(repo, "theirs", "reference_date")
-    branch(repo, "ours", "cut_points")
+    branch(repo, "ours", "_cut_points")
     if driver:
         set_up_driver(repo)
     call(
