@@ -61,7 +61,7 @@ clean: ## remove the environment, all runs, the site and build products
 # The environment: every extra, the locked versions. Made anew when one of these files changes, and when the folder was moved:
 # the programs in it hold the folder's path.
 ifneq ($(wildcard $(READY)),)
-ifneq ($(shell grep -sqF "$(CURDIR)/$(BIN)/" $(BIN)/retail-ci && echo here),here)
+ifneq ($(shell grep -sqF "$$(cd $(BIN) && pwd -P)/" $(BIN)/retail-ci && echo here),here)
 .PHONY: $(READY)
 endif
 endif
