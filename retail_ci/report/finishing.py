@@ -237,6 +237,19 @@ def _lighten_figures(site: Path) -> None:
             file.write_bytes(kept.getvalue())
 
 # %% ../../nbs/10c_finishing.ipynb #c5744d3f
+_ICONS = re.compile("([\ue000-\uf8ff])(?=([0-9A-Fa-f\\s]?))")  # signs that only the icons' font has
+
+
+def _css_text(nodes: list) -> str:
+    """Parts of a stylesheet as text; icons as escapes, which need no encoding to be right."""
+    import tinycss2
+
+    def escaped(icon):
+        return f"\\{ord(icon[1]):x}" + (" " if icon[2] else "")
+
+    return _ICONS.sub(escaped, tinycss2.serialize(nodes))
+
+
 def _selectors(prelude: list) -> list[list]:
     """The selectors of a rule, each as its tokens."""
     found = [[]]
@@ -259,21 +272,19 @@ def _used_rule(rule: Any, used: set[str]) -> str:
     """A rule of a stylesheet without the selectors that no page can use; empty where none is left,
     where it asks another host for a stylesheet, and where it is none.
     """
-    import tinycss2
-
     if rule.type == "error":
         return ""
-    head = tinycss2.serialize(rule.prelude).strip()
-    body = tinycss2.serialize(rule.content or [])
+    head = _css_text(rule.prelude).strip()
+    body = _css_text(rule.content or [])
     if rule.type == "qualified-rule":
         wanted = [s for s in _selectors(rule.prelude) if _needed_classes(s) <= used]
-        head = ",".join(tinycss2.serialize(s).strip() for s in wanted)
+        head = ",".join(_css_text(s).strip() for s in wanted)
         return f"{head}{{{body}}}" if wanted else ""
     if rule.lower_at_keyword in ("media", "supports", "layer") and rule.content:
         inner = _used_css(body, used)
         return f"@{rule.at_keyword} {head}{{{inner}}}" if inner else ""
     elsewhere = rule.lower_at_keyword == "import" and "//" in head
-    return "" if elsewhere else rule.serialize()
+    return "" if elsewhere else _css_text([rule])
 
 
 def _used_css(text: str, used: set[str]) -> str:

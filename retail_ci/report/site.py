@@ -1191,22 +1191,23 @@ def _make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Pat
     """
     *others, last = tools
     for tool in others:
+        project = _staged(run_dir, root, stage / tool)
         try:
-            return _pages_by(tool, run_dir, root, stage)
+            return _checked_pages(project, run_dir, tool)
         except RunError as fault:
             print(f"{one_line(fault, 10**6)} The site is made by {last} instead.", file=sys.stderr)
+    project = _staged(run_dir, root, stage / last)
     try:
-        return _pages_by(last, run_dir, root, stage)
+        return _checked_pages(project, run_dir, last)
     except RunError as fault:
         raise RunError(f"The site was not replaced. {one_line(fault, 10**6)}") from fault
 
 
-def _pages_by(tool: str, run_dir: Path, root: Path, stage: Path) -> Path:
-    """The pages of one renderer, finished and checked."""
-    project = stage / tool
+def _staged(run_dir: Path, root: Path, project: Path) -> Path:
+    """What a renderer reads, in a new folder."""
     project.mkdir()
     stage_site(run_dir, root, project)
-    return _checked_pages(project, run_dir, tool)
+    return project
 
 # %% ../../nbs/10d_site.ipynb #9923c001
 def build_site(
