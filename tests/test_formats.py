@@ -26,7 +26,7 @@ from retail_ci.core.formats import (
     share,
     use_locale,
 )
-from retail_ci.report.pages import PAGES, facts_of
+from retail_ci.report.pages import PAGES, facts_of, figure_cards
 
 NBSP = "\u00a0"  # no-break space
 THIN = "\u202f"  # narrow no-break space
@@ -60,7 +60,7 @@ FACTS = [
 def written(locale: str) -> tuple[str, ...]:
     return (
         decimal(1234567.5, 2, locale=locale),
-        share(0.123, 1, locale),
+        share(0.123, 1, locale=locale),
         amount(12.5, "€", 2, locale),
         day("2025-09-03", locale=locale),
         month("2025-09-03", locale=locale),
@@ -116,6 +116,13 @@ def test_neither_order_nor_threads_change_what_is_written():
     assert current_locale().name == "en" and count(1378) == "1,378"
 
 
+def test_the_change_on_a_card_is_a_share_of_its_locale():
+    facts = [{"name": "baskets", "value": 3929, "month": "2025-12-01", "change": -0.249}]
+    use_locale("de")
+    card = figure_cards(facts)
+    assert "3.929" in card and f"−24,9{NBSP}% in Dezember" in card
+
+
 def test_a_locale_has_two_spellings_and_a_typing_mistake_one_sentence():
     assert use_locale("en_GB") == use_locale("en-GB") == current_locale()
     with pytest.raises(Exception, match="Unknown locale 'dee'.*did you mean 'de'"):
@@ -129,6 +136,7 @@ ENGLISH = re.compile(
     r"\d,\d{3}\.\d"  # 1,234.5
     r"|(?<![\w.,:/-])\d+\.(?:\d{1,2}|\d{4,})(?![\w.])"  # 0.5, 12.25; no day, no version
     r"|(?<![\w.,])0\.\d+"  # 0.123
+    r"|\d,\d+%"  # a German number with an English sign
 )
 
 

@@ -353,7 +353,7 @@ def count(value: float, locale: str | None = None) -> str:
     return number(value, ",.0f", locale)
 
 
-def share(value: float, digits: int = 0, locale: str | None = None) -> str:
+def share(value: float, digits: int = 0, signed: bool = False, locale: str | None = None) -> str:
     """A share, in per cent.
 
     Parameters
@@ -362,6 +362,8 @@ def share(value: float, digits: int = 0, locale: str | None = None) -> str:
         A fraction of one.
     digits : int, default 0
         After the point.
+    signed : bool, default False
+        Whether it is a change: a plus is written too.
     locale : str | None, default None
         One of `LOCALES`; the one in use if left out.
 
@@ -370,7 +372,14 @@ def share(value: float, digits: int = 0, locale: str | None = None) -> str:
     str
         "12%"; "–" where there is none.
     """
+    if signed:
+        return _with_minus(number(value, f"+.{digits}%", locale))
     return number(value, f".{digits}%", locale)
+
+
+def _with_minus(text: str) -> str:
+    """A number with the sign of minus in place of a hyphen."""
+    return _MINUS + text[1:] if text.startswith("-") else text
 
 
 def decimal(value: float, digits: int = 2, signed: bool = False, locale: str | None = None) -> str:
@@ -392,8 +401,7 @@ def decimal(value: float, digits: int = 2, signed: bool = False, locale: str | N
     str
         "1,234.57"; "–" where there is none.
     """
-    text = number(value, f"{'+' if signed else ''},.{digits}f", locale)
-    return _MINUS + text[1:] if text.startswith("-") else text
+    return _with_minus(number(value, f"{'+' if signed else ''},.{digits}f", locale))
 
 
 def money(value: float, currency: str = "", locale: str | None = None) -> str:

@@ -1841,7 +1841,7 @@ def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
         when = month(f["month"], year=False) if change is not None else ""
         name, page = _CARDS.get(f["name"], (f["name"], "sales"))
         note = (
-            f"{decimal(100 * change, 1, True)}% in {when}"
+            f"{share(change, 1, signed=True)} in {when}"
             if when
             else "no earlier month to compare"
             if "month" not in f
