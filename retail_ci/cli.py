@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from .core.config import BOUNDS, find_root, load_config, supplied
+from .core.config import bounds, find_root, load_config, supplied
 from retail_ci.core.errors import (
     ConfigError,
     DataError,
@@ -326,7 +326,7 @@ def _check_limits(options: dict[str, tuple[str, int | None]]) -> None:
     the config's own.
     """
     for option, (key, value) in options.items():
-        least, most = BOUNDS[key]
+        least, most = bounds(key)
         if value is not None and not least <= value <= most:
             raise ConfigError(f"{option} must be between {least} and {most}, found {shown(value)}.")
 
@@ -573,21 +573,22 @@ def campaigns(
     finally:
         end_steps()
 
-    def say(r):
-        return (
-            f"{r.segment}: {r.send:,} to contact, {r.control:,} held back"
-            + (
-                f"; a lift of {100 * r.smallest_lift:.1f} points or more would show"
-                if r.smallest_lift == r.smallest_lift
-                else f"; {r.buys_anyway:.0%} buy anyway, and no lift could show"
-                if r.buys_anyway == r.buys_anyway
-                else "; how many buy anyway is not known"
-            )
-            if r.send + r.control
-            else f"{r.segment}: nobody to contact"
-        )
+    said = [_about_list(r) for r in summary.itertuples()]
+    print("\n".join([*notes, *said, f"Written to {folder}/"]))
 
-    print("\n".join([*notes, *(say(r) for r in summary.itertuples()), f"Written to {folder}/"]))
+
+def _about_list(segment: Any) -> str:
+    """What a campaign may do in one segment."""
+    if not segment.send + segment.control:
+        return f"{segment.segment}: nobody to contact"
+    said = f"{segment.segment}: {segment.send:,} to contact, {segment.control:,} held back"
+    lift = segment.smallest_lift
+    if lift == lift:
+        return f"{said}; a lift of {100 * lift:.1f} points or more would show"
+    anyway = segment.buys_anyway
+    if anyway == anyway:
+        return f"{said}; {anyway:.0%} buy anyway, and no lift could show"
+    return f"{said}; how many buy anyway is not known"
 
 # %% ../nbs/12_cli.ipynb #c63480fa
 def models_promote(
@@ -819,12 +820,22 @@ METAVARS = {
 }  # what stands behind an option
 
 
+def _option(name: str, note: str, told: bool) -> Any:
+    """How typer takes a parameter: by its place, or by its name, a short one if it is a letter."""
+    import typer
+
+    if name in ("source", "which"):
+        return typer.Argument(help=note, metavar=f"[{name.upper()}]", show_default=name == "which")
+    words = [f"--{name.rstrip('_').replace('_', '-')}"]
+    if len(name) == 1:
+        words.append(f"-{name}")
+    return typer.Option(*words, help=note, metavar=METAVARS.get(name), show_default=told)
+
+
 def as_command(
     function: Callable,  # a command
 ) -> Callable:  # the same, as typer wants it
     """Give a function the options that its parameters describe, and sentences for errors."""
-    import typer
-
     hints = get_type_hints(function)
     notes = comments(function)
     signature = inspect.signature(function)
@@ -834,19 +845,7 @@ def as_command(
         raise SystemExit(answer(_guarded(function), **values))
 
     options = {
-        name: Annotated[
-            hints[name],
-            typer.Argument(
-                help=notes[name], metavar=f"[{name.upper()}]", show_default=name == "which"
-            )
-            if name in ("source", "which")
-            else typer.Option(
-                *(f"--{name.rstrip('_').replace('_', '-')}", f"-{name}")[: 1 + (len(name) == 1)],
-                help=notes[name],
-                metavar=METAVARS.get(name),
-                show_default=bool(p.default),
-            ),
-        ]
+        name: Annotated[hints[name], _option(name, notes[name], bool(p.default))]
         for name, p in signature.parameters.items()
     }
     command.__annotations__ = options

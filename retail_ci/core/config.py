@@ -16,19 +16,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import lazy_loader
 import yaml
 
 from .errors import ConfigError, DataError, one_line, shown, translating, unknown
-from .formats import LOCALES, plain_name
+from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['BOUNDS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
-           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig',
-           'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure',
-           'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_data', 'split_table',
+__all__ = ['NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig',
+           'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
+           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_data', 'split_table',
            'source_files']
+
+# %% ../../nbs/00b_configuration.ipynb #99d09c7f
+msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
 
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
@@ -74,14 +78,16 @@ class DataConfig:
     # a date after this day is in the future; see `max_silence` if left out
     last_date: str | None = None
     # days without a line, after which at most 1% of the lines are taken for misdated
-    max_silence: int = 92
+    max_silence: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 92
     # share by which a revenue may differ from quantity × price before it is flagged
-    tolerance: float = 0.01
-    max_rejected: float = 0.20  # stop when a larger share of the lines is rejected
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.01
+    # stop when a larger share of the lines is rejected
+    max_rejected: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
     engine: Literal["duckdb", "spark"] = "duckdb"  # what runs the expressions
     # how much memory the engine may use, such as "8GB"; its own default if left out
     memory: str | None = None
-    threads: int | None = None  # how many threads the engine may use; all cores if left out
+    # how many threads the engine may use; all cores if left out
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     # a folder for what does not fit into memory; the run's own temporary one if left out
     spill: str | None = None
     # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
@@ -92,10 +98,11 @@ class DataConfig:
 class SyntheticConfig:
     """The size of the generated pharmacy and beauty retailer; its behaviour is fixed in 00e."""
 
-    lines: int = 80_000  # transaction lines, before dirt is added
-    customers: int = 5_000  # customers on file
-    products: int = 200  # products on sale
-    days: int = 365  # days of sales
+    # transaction lines, before dirt is added
+    lines: Annotated[int, msgspec.Meta(ge=1, le=10**10)] = 80_000
+    customers: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 5_000  # customers on file
+    products: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 200  # products on sale
+    days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365  # days of sales
     start: str = "2025-01-01"  # the first day, ISO 8601
     format: Literal["csv", "parquet"] = "csv"  # what the generator writes
 
@@ -104,8 +111,10 @@ class SyntheticConfig:
 class RfmConfig:
     """Recency, frequency and monetary value."""
 
-    window_days: int = 365  # the look-back of frequency and monetary, in days
-    bins: int = 5  # scores run from 1 to `bins`; the highest is best
+    # the look-back of frequency and monetary, in days
+    window_days: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 365
+    # scores run from 1 to `bins`; the highest is best
+    bins: Annotated[int, msgspec.Meta(ge=2, le=10)] = 5
     # fixed cut points per measure; learned if left out
     cut_points: dict[str, list[float]] | None = None
     # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
@@ -116,12 +125,17 @@ class RfmConfig:
 class SegmentationConfig:
     """The clusters."""
 
-    k: int = 5  # how many segments
-    k_max: int = 10  # the largest number of segments that is tried for comparison
-    sample: int = 100_000  # customers used to compare numbers of segments
-    outlier_sample: int = 10_000  # customers that DBSCAN looks at
-    seeds: int = 5  # random starts per number of segments, for the intervals
-    draws: int = 20  # new draws of the customers, for the stability
+    k: Annotated[int, msgspec.Meta(ge=2, le=20)] = 5  # how many segments
+    # the largest number of segments that is tried for comparison
+    k_max: Annotated[int, msgspec.Meta(ge=2, le=30)] = 10
+    # customers used to compare numbers of segments
+    sample: Annotated[int, msgspec.Meta(ge=100, le=10**7)] = 100_000
+    # customers that DBSCAN looks at
+    outlier_sample: Annotated[int, msgspec.Meta(ge=100, le=10**6)] = 10_000
+    # random starts per number of segments, for the intervals
+    seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    # new draws of the customers, for the stability
+    draws: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 20
 
 # %% ../../nbs/00b_configuration.ipynb #84801d9e
 @dataclass
@@ -130,8 +144,9 @@ class MovementConfig:
 
     # the look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and 90 that
     # leaves four month ends
-    window_days: int = 0
-    draws: int = 20  # repetitions that say how much movement is chance
+    window_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    # repetitions that say how much movement is chance
+    draws: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
 
 # %% ../../nbs/00b_configuration.ipynb #fc706b66
 @dataclass
@@ -140,29 +155,35 @@ class WorthConfig:
 
     # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
     model: Literal["mbg", "bg"] = "mbg"
-    margin: float = 1.0  # the share of revenue that counts as value; 1 is revenue itself
-    draws: int = 50  # bootstrap samples behind the intervals
-    holdout_days: int = 90  # days hidden to check the expectation, at most a third of the log
-    sample: int = 50_000  # customers to learn from, at most
+    # the share of revenue that counts as value; 1 is revenue itself
+    margin: Annotated[float, msgspec.Meta(ge=0.0001, le=1)] = 1.0
+    # bootstrap samples behind the intervals
+    draws: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 50
+    # days hidden to check the expectation, at most a third of the log
+    holdout_days: Annotated[int, msgspec.Meta(ge=14, le=3650)] = 90
+    # customers to learn from, at most
+    sample: Annotated[int, msgspec.Meta(ge=100, le=10**7)] = 50_000
 
 # %% ../../nbs/00b_configuration.ipynb #dbbcfc88
 @dataclass
 class RecommenderConfig:
     """The recommendations and their evaluation."""
 
-    k: int = 10  # products per customer
+    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10  # products per customer
     production: Literal["ranker", "weighted"] = "ranker"  # the model whose list is published
     # of the weighted hybrid
     weights: dict[str, float] = field(
         default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
     )
-    neighbours: int = 50  # most similar customers that the collaborative model listens to
+    # most similar customers that the collaborative model listens to
+    neighbours: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
     # with more customers than this, products' neighbours (EASE) take the place of customers'
     # neighbours
-    exact_customers: int = 100_000
-    test_days: int = 30  # the held-out window, in days of 24 hours
+    exact_customers: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100_000
+    # the held-out window, in days of 24 hours
+    test_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 30
     # moments in the past at which the chain measures again; 1 leaves the back-test out
-    cuts: int = 3
+    cuts: Annotated[int, msgspec.Meta(ge=1, le=60)] = 3
     # model: its settings where it is measured and where it is published, as `retail-ci tune`
     # prints them
     parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)
@@ -186,7 +207,8 @@ class MlflowConfig:
     # extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
     tracking_uri: str | None = None
     prefix: str = "retail"  # the registered models are PREFIX-segmentation and PREFIX-recommender
-    timeout: int = 120  # seconds that writing a run down may take
+    # seconds that writing a run down may take
+    timeout: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
 
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
@@ -216,8 +238,9 @@ class CampaignsConfig:
     # column in which anything but a plain no forbids contact; likewise
     suppressed: list[str] | str | None = None
     # share of each segment that is held back, to measure what the campaign does
-    control: float = 0.1
-    offers: int = 3  # products offered to each customer, at most
+    control: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.1
+    # products offered to each customer, at most
+    offers: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
     # a word that changes who is held back, such as the campaign's name; the same people each time
     # if left out
     wave: str = ""
@@ -227,8 +250,9 @@ class CampaignsConfig:
 class RunsConfig:
     """What happens to runs."""
 
-    keep: int = 3  # finished runs to keep, the current one included
-    workers: int = 2  # notebooks that may run side by side
+    # finished runs to keep, the current one included
+    keep: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2  # notebooks that may run side by side
 
 # %% ../../nbs/00b_configuration.ipynb #3db7c44c
 @dataclass
@@ -236,7 +260,7 @@ class Config:
     """Everything that a run depends on."""
 
     name: str = "default"  # the run's folder: runs/<name>
-    seed: int = 42  # of every random choice
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 42  # of every random choice
     data: DataConfig = field(default_factory=DataConfig)  # the sources
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)  # the generator
     rfm: RfmConfig = field(default_factory=RfmConfig)  # recency, frequency, monetary
@@ -260,7 +284,7 @@ def check_value(value: Any, hint: Any, where: str) -> Any:
     value : Any
         What the file holds.
     hint : Any
-        The annotation of the field.
+        The annotation of the field, with its bounds.
     where : str
         The key, for the message.
 
@@ -269,40 +293,22 @@ def check_value(value: Any, hint: Any, where: str) -> Any:
     Any
         The value, an int widened to float where a float is asked for.
     """
-    if isinstance(value, datetime.date):
-        value = value.isoformat()  # YAML reads 2025-12-31 as a date
-    options = (
-        get_args(hint)
-        if get_origin(hint) not in (dict, list, Literal) and get_args(hint)
-        else (hint,)
-    )
-    for option in options:
-        origin = get_origin(option)
-        if option is type(None):
-            if value is None:
-                return None
-        elif origin is Literal:
-            if value in get_args(option):
-                return value
-        elif origin is dict and isinstance(value, dict):
-            return {
-                str(k): check_value(v, get_args(option)[1], f"{where}.{k}")
-                for k, v in value.items()
-            }
-        elif origin is list and isinstance(value, list):
-            return [check_value(v, get_args(option)[0], where) for v in value]
-        elif option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        elif (
-            isinstance(option, type)
-            and isinstance(value, option)
-            and (option is bool or not isinstance(value, bool))
-        ):
-            return value
-    raise ConfigError(
-        f"Config key {where!r} must be {expected(hint)}, found {shown(value)}; correct it in the "
-        "config."
-    )
+    named = _named_type(hint)
+    if named is not None and isinstance(value, dict):
+        return {str(k): check_value(v, named, f"{where}.{k}") for k, v in value.items()}
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        raise ConfigError(
+            f"Config key {where!r} must be {expected(hint)}, found {shown(value)}; correct it in "
+            "the config."
+        ) from None
+
+
+def _named_type(hint: Any) -> Any:
+    """What the names of a mapping may stand for; None for an annotation without a mapping."""
+    options = (hint, *get_args(hint))
+    return next((get_args(o)[1] for o in options if get_origin(o) is dict), None)
 
 
 def expected(hint: Any) -> str:
@@ -316,7 +322,7 @@ def expected(hint: Any) -> str:
     Returns
     -------
     str
-        Such as "a whole number" or "one of 'collapse', 'keep'".
+        Such as "a whole number between 1 and 64" or "one of 'collapse', 'keep'".
     """
     words = {
         int: "a whole number",
@@ -327,13 +333,17 @@ def expected(hint: Any) -> str:
     }
     if hint in words:
         return words[hint]
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(a) for a in get_args(hint))
-    if get_origin(hint) is dict:
-        return f"a mapping of names to {expected(get_args(hint)[1])}"
-    if get_origin(hint) is list:
-        return f"a list of {expected(get_args(hint)[0])}"
-    return " or ".join(expected(a) for a in get_args(hint))
+    kind = get_origin(hint)
+    parts = get_args(hint)
+    if kind is Annotated:
+        return f"{expected(parts[0])} between {parts[1].ge} and {parts[1].le}"
+    if kind is Literal:
+        return "one of " + ", ".join(repr(p) for p in parts)
+    if kind is dict:
+        return f"a mapping of names to {expected(parts[1])}"
+    if kind is list:
+        return f"a list of {expected(parts[0])}"
+    return " or ".join(expected(p) for p in parts)
 
 # %% ../../nbs/00b_configuration.ipynb #0ef2a11f
 def structure(cls: type, values: Mapping | None, where: str = "") -> Any:
@@ -360,84 +370,38 @@ def structure(cls: type, values: Mapping | None, where: str = "") -> Any:
             f"Config section {where or 'top level'!r} must hold keys and values, found "
             f"{shown(values)}."
         )
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     out = {}
     for key, value in values.items():
         if key not in hints:
             raise ConfigError(unknown("config key", str(key), list(hints), where))
         path = f"{where}.{key}".lstrip(".")
-        with translating(
-            ConfigError,
-            f"Config key {path!r} cannot be {shown(value)}",
-            "Correct it in the config.",
-        ):
-            out[key] = (
-                structure(hints[key], value, path)
-                if dataclasses.is_dataclass(hints[key])
-                else check_value(value, hints[key], path)
-            )
+        if dataclasses.is_dataclass(hints[key]):
+            out[key] = structure(hints[key], value, path)
+        else:
+            out[key] = check_value(value, hints[key], path)
     return cls(**out)
 
 # %% ../../nbs/00b_configuration.ipynb #acb9f50f
-BOUNDS: dict[str, tuple[float, float]] = {  # config key: smallest and largest value that make sense
-    "seed": (0, 2**32 - 1),
-    "data.max_rejected": (0, 1),
-    "data.tolerance": (0, 10),
-    "data.max_silence": (1, 36500),
-    "data.threads": (1, 1024),
-    "synthetic.lines": (1, 10**10),
-    "synthetic.customers": (1, 10**9),
-    "synthetic.products": (1, 10**6),
-    "synthetic.days": (1, 3660),
-    "rfm.window_days": (1, 36500),
-    "rfm.bins": (2, 10),
-    "segmentation.k": (2, 20),
-    "segmentation.k_max": (2, 30),
-    "segmentation.sample": (100, 10**7),
-    "segmentation.outlier_sample": (100, 10**6),
-    "segmentation.seeds": (1, 100),
-    "segmentation.draws": (2, 1000),
-    "movement.window_days": (0, 36500),
-    "movement.draws": (1, 1000),
-    "worth.margin": (0.0001, 1),
-    "worth.draws": (2, 1000),
-    "worth.holdout_days": (14, 3650),
-    "worth.sample": (100, 10**7),
-    "recommender.k": (1, 1000),
-    "recommender.neighbours": (1, 10_000),
-    "recommender.exact_customers": (0, 10**9),
-    "recommender.test_days": (1, 365),
-    "recommender.cuts": (1, 60),
-    "mlflow.timeout": (1, 3600),
-    "campaigns.control": (0, 0.9),
-    "campaigns.offers": (0, 100),
-    "runs.keep": (1, 1000),
-    "runs.workers": (1, 64),
-}
-
-
-def _check_bounds(config: Config) -> Config:
-    """Raise `ConfigError` for the first value outside `BOUNDS`.
+def bounds(key: str) -> tuple[float, float]:
+    """The smallest and the largest value that make sense.
 
     Parameters
     ----------
-    config : Config
-        A filled config.
+    key : str
+        The dotted key of a number, such as "recommender.k".
 
     Returns
     -------
-    Config
-        The same config.
+    tuple[float, float]
+        Both belong to what is allowed.
     """
-    for key, (low, high) in BOUNDS.items():
-        section, _, name = key.rpartition(".")
-        value = getattr(getattr(config, section) if section else config, name)
-        if value is not None and not low <= value <= high:
-            raise ConfigError(
-                f"Config key {key!r} must be between {low} and {high}, found {shown(value)}; "
-                "correct it in the config."
-            )
-    return config
+    hint = Config
+    for name in key.split("."):
+        hint = get_type_hints(hint, include_extras=True)[name]
+    options = (hint, *get_args(hint))
+    limits = next(get_args(o)[1] for o in options if get_origin(o) is Annotated)
+    return limits.ge, limits.le
 
 # %% ../../nbs/00b_configuration.ipynb #7cb574f5
 def grid_cells(grid: Mapping[str, list[str]], bins: int = 5) -> dict[str, str]:
@@ -467,21 +431,20 @@ def grid_cells(grid: Mapping[str, list[str]], bins: int = 5) -> dict[str, str]:
         )
     cells = ["".join(c) for c in itertools.product("123456789"[:bins], repeat=3)]
     out = {}
-    for name, patterns in grid.items():
-        for pattern in patterns:
-            fitting = fnmatch.filter(cells, str(pattern))
-            if not fitting:
-                raise ConfigError(
-                    f"Config key 'rfm.grid.{name}' holds {pattern!r}, which fits none of the "
-                    f"{len(cells)} cells from {cells[0]} to {cells[-1]}; correct it in the config."
-                )
-            taken = sorted(c for c in fitting if out.setdefault(c, name) != name)
-            if taken:
-                raise ConfigError(
-                    f"Config key 'rfm.grid' gives cell {taken[0]} to both {out[taken[0]]!r} and "
-                    f"{name!r}{f' ({len(taken)} cells overlap)' if len(taken) > 1 else ''}; each "
-                    "cell must have one name."
-                )
+    for name, pattern in ((name, p) for name, patterns in grid.items() for p in patterns):
+        fitting = fnmatch.filter(cells, str(pattern))
+        if not fitting:
+            raise ConfigError(
+                f"Config key 'rfm.grid.{name}' holds {pattern!r}, which fits none of the "
+                f"{len(cells)} cells from {cells[0]} to {cells[-1]}; correct it in the config."
+            )
+        taken = sorted(c for c in fitting if out.setdefault(c, name) != name)
+        if taken:
+            overlap = f" ({len(taken)} cells overlap)" if len(taken) > 1 else ""
+            raise ConfigError(
+                f"Config key 'rfm.grid' gives cell {taken[0]} to both {out[taken[0]]!r} and "
+                f"{name!r}{overlap}; each cell must have one name."
+            )
     missing = [c for c in cells if c not in out]
     if missing:
         raise ConfigError(
@@ -603,6 +566,18 @@ def config_path(config: str | Path) -> Path:
     )
 
 # %% ../../nbs/00b_configuration.ipynb #d59aeb99
+class _Loader(yaml.SafeLoader):
+    """YAML whose days are text, and which knows no sets: their order would be a matter of luck."""
+
+    def day(self, node: yaml.Node) -> str:
+        """A day or a moment, as ISO 8601 writes it."""
+        return self.construct_yaml_timestamp(node).isoformat()
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.day)
+_Loader.add_constructor("tag:yaml.org,2002:set", _Loader.construct_undefined)
+
+
 def _override(values: dict, setting: str) -> dict:
     """Apply one `key=value` setting to a config mapping.
 
@@ -636,7 +611,7 @@ def _override(values: dict, setting: str) -> dict:
         "Write the value as YAML does; text with a sign such as [ { * & ! % @ goes in quotation "
         "marks.",
     ):
-        node[last] = yaml.safe_load(value)
+        node[last] = yaml.load(value, _Loader)
     return values
 
 # %% ../../nbs/00b_configuration.ipynb #9065d117
@@ -671,7 +646,7 @@ def load_config(config: str | Path = "default", settings: list[str] | None = Non
 
 def _values_in(file: Path) -> dict:
     """What a config file says."""
-    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    values = yaml.load(file.read_text(encoding="utf-8"), _Loader) or {}
     if not isinstance(values, dict):
         raise ConfigError(
             f"Config file {file.name} must hold keys and values, found {shown(values)}."
@@ -683,7 +658,7 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     """The config that a file and settings describe, held against every rule that needs no data."""
     for setting in settings:
         _override(values, setting)
-    result = _check_bounds(structure(Config, {"name": _folder_name(file.stem), **values}))
+    result = structure(Config, {"name": _folder_name(file.stem), **values})
     if result.rfm.grid is not None:
         grid_cells(result.rfm.grid, result.rfm.bins)
     _check_name(result.name)
@@ -792,11 +767,8 @@ def check_data(data: DataConfig) -> DataConfig:
         raise ConfigError(
             f"data.thousands and data.decimal are both {data.decimal!r}; they must differ."
         )
-    if (
-        len(data.quote) > 1
-        or len(data.delimiter or ",") != 1
-        and data.delimiter not in ("whitespace", "tab")
-    ):
+    named_delimiter = data.delimiter in ("whitespace", "tab")
+    if len(data.quote) > 1 or (len(data.delimiter or ",") != 1 and not named_delimiter):
         raise ConfigError(
             "data.delimiter and data.quote must be one character (or delimiter whitespace, tab), "
             f"found {shown(data.delimiter)} and {shown(data.quote)}."
@@ -821,8 +793,7 @@ def _check_report(report: ReportConfig) -> ReportConfig:
     ReportConfig
         The same, the currency without blanks around it.
     """
-    if report.locale not in LOCALES:
-        raise ConfigError(unknown("locale", report.locale, sorted(LOCALES), "report.locale"))
+    find_locale(report.locale)
     report.currency = report.currency.strip()
     if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", report.currency):  # controls, line ends
         raise ConfigError(
@@ -990,11 +961,10 @@ def _in_folder(folder: Path) -> list[Path]:
     list[Path]
         Its data files; where it has none, those of its subfolders (partitions).
     """
-    seen = [
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES
-        and p.is_file()
-        and not any(part[0] in "._" for part in p.relative_to(folder).parts)
-    ]
+
+    def hidden(path):
+        return any(part[0] in "._" for part in path.relative_to(folder).parts)
+
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    seen = [p for p in files if not hidden(p)]
     return [p for p in seen if p.parent == folder] or seen

@@ -9,17 +9,18 @@ import datetime
 import functools
 import itertools
 import re
-import sys
+import string
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from .errors import ConfigError, unknown
 
 # %% auto #0
-__all__ = ['LOCALES', 'CURRENT_LOCALE', 'plain_name', 'sql_text', 'sql_name', 'Locale', 'use_locale', 'localised', 'written',
-           'localise_prose', 'count', 'share', 'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month',
+__all__ = ['LOCALES', 'plain_name', 'sql_text', 'sql_name', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number',
+           'number_as', 'count', 'share', 'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month',
            'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
@@ -105,36 +106,219 @@ def sql_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 # %% ../../nbs/00a_formats.ipynb #d3084736
+_IN_CLDR = [
+    "cs",
+    "da",
+    "de",
+    "de-AT",
+    "de-CH",
+    "en",
+    "en-GB",
+    "en-IE",
+    "en-US",
+    "es",
+    "fi",
+    "fr",
+    "fr-CH",
+    "it",
+    "ja",
+    "nb",
+    "nl",
+    "pl",
+    "pt",
+    "pt-PT",
+    "sv",
+    "zh",
+]
+LOCALES: dict[str, str] = {  # the locale of a config: its name in CLDR
+    **{name: name.replace("-", "_") for name in _IN_CLDR},
+    "iso": "en",
+}
+_DAYS = {"en": ("d MMM y", "d MMM")}  # a day with its year and without, where CLDR is not followed
+_IN_DIGITS = ("y-MM-dd", "MM-dd")
+
+
 @dataclass(frozen=True)
 class Locale:
     """How numbers, money and days are written."""
 
-    thousands: str = ","  # between thousands
-    decimal: str = "."  # before decimals
-    day: str = "%-d %b %Y"  # a day, as `strftime` writes it
-    after: bool = False  # whether the currency stands behind the amount
-    names: str = ""  # the language of the months' names; digits if left out
+    name: str = "en"  # one of `LOCALES`
+
+    @functools.cached_property
+    def cldr(self) -> Any:
+        """The tables of CLDR: a `babel.Locale`."""
+        import babel
+
+        return babel.Locale.parse(LOCALES[self.name])
 
     @property
-    def signs(self) -> str:
-        """The signs between thousands and before decimals."""
-        return self.thousands + self.decimal
+    def thousands(self) -> str:
+        """The sign between thousands."""
+        from babel.numbers import get_group_symbol
+
+        return "\u202f" if self.name == "iso" else get_group_symbol(self.cldr)
+
+    @property
+    def decimal(self) -> str:
+        """The sign before decimals."""
+        from babel.numbers import get_decimal_symbol
+
+        return get_decimal_symbol(self.cldr)
+
+    @functools.cached_property
+    def digits_only(self) -> bool:
+        """Whether days and months are written without names."""
+        names = "".join(self.cldr.months["stand-alone"]["wide"].values())
+        return self.name == "iso" or any(letter > "\u052f" for letter in names)  # after Cyrillic
 
 
-LOCALES: dict[str, Locale] = {
-    "en": Locale(names="en"),
-    "en-US": Locale(day="%b %-d, %Y", names="en"),
-    "iso": Locale("\u202f", ".", "%Y-%m-%d"),
-    "ja": Locale(day="%Y-%m-%d"),
-    "zh": Locale(day="%Y-%m-%d"),
-    "de": Locale(".", ",", "%d.%m.%Y", True, "de"),
-    "de-CH": Locale("’", ".", "%d.%m.%Y", names="de"),
-    "nl": Locale(".", ",", "%d-%m-%Y", names="nl"),
-    "fr": Locale("\u202f", ",", "%d/%m/%Y", True, "fr"),
-    **{n: Locale(".", ",", "%d/%m/%Y", True, n) for n in ("es", "it", "pt")},
-    **{n: Locale("\u00a0", ",", "%d.%m.%Y", True, n) for n in ("cs", "pl")},
-    "sv": Locale("\u00a0", ",", "%Y-%m-%d", True, "sv"),
-}
+_LOCALES = {name: Locale(name) for name in LOCALES}
+_in_use = _LOCALES["en"]
+
+
+def find_locale(name: str) -> Locale:
+    """A locale by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of `LOCALES`; `en_GB` is as good as `en-GB`.
+
+    Returns
+    -------
+    Locale
+        How it writes.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name.
+    """
+    known = name.replace("_", "-")
+    if known not in _LOCALES:
+        raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
+    return _LOCALES[known]
+
+
+def use_locale(name: str = "en") -> Locale:
+    """Set how numbers, money and days are written where no locale is given.
+
+    Parameters
+    ----------
+    name : str, default "en"
+        One of `LOCALES`.
+
+    Returns
+    -------
+    Locale
+        The locale that is now in use, in all threads.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name.
+    """
+    global _in_use
+    _in_use = find_locale(name)
+    return _in_use
+
+
+def current_locale(name: str | None = None) -> Locale:
+    """The locale of that name.
+
+    Parameters
+    ----------
+    name : str | None, default None
+        One of `LOCALES`; the one in use if left out.
+
+    Returns
+    -------
+    Locale
+        How it writes.
+    """
+    return _in_use if name is None else find_locale(name)
+
+# %% ../../nbs/00a_formats.ipynb #60466467
+def number(value: float, spec: str = ",.0f", locale: str | None = None) -> str:
+    """A number, as a format of Python says, with the signs of the locale.
+
+    Parameters
+    ----------
+    value : float
+        Any number.
+    spec : str, default ",.0f"
+        A format such as ",", "+.3f", ".1%" or ",.3g".
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
+
+    Returns
+    -------
+    str
+        "1,234"; "–" where there is none.
+    """
+    if value is None or value != value:
+        return "–"
+    text = format(value, spec.replace(",", ""))
+    sign = text[0] if text[0] in "+-" else ""
+    size = text.removeprefix(sign).removesuffix("%")
+    if not size[0].isdigit():  # infinite
+        return text
+    figures, e, power = size.partition("e")
+    if text.endswith("%"):
+        return sign + _percent(Decimal(figures), locale)
+    return sign + _figures(Decimal(figures), "," in spec, locale) + e + power
+
+
+def _figures(size: Decimal, grouped: bool, locale: str | None) -> str:
+    """A rounded size with the signs of the locale; all its digits are written."""
+    from babel.numbers import format_decimal
+
+    at = current_locale(locale)
+    pattern = _with_decimals(at.cldr.decimal_formats[None].pattern, size)
+    text = format_decimal(size, format=pattern, locale=at.cldr, group_separator=grouped)
+    return text.replace(",", at.thousands) if at.name == "iso" else text
+
+
+def _percent(percents: Decimal, locale: str | None) -> str:
+    """A rounded share with the sign of per cent where the locale has it."""
+    before, after = current_locale(locale).cldr.percent_formats[None].pattern.split("#,##0")
+    return before + _figures(percents, False, locale) + after
+
+
+def _with_decimals(pattern: str, size: Decimal) -> str:
+    """A pattern of CLDR with as many decimals as a size has."""
+    digits = max(-size.as_tuple().exponent, 0)
+    whole = pattern.partition(".")[0]
+    return f"{whole}.{'0' * digits}" if digits else whole
+
+
+def number_as(form: str, locale: str | None = None) -> Callable[[float], str]:
+    """What writes the numbers of a column or an axis.
+
+    Parameters
+    ----------
+    form : str
+        A format of Python for one number, such as "{:,.0f}" or "{x:.1f} km".
+    locale : str | None, default None
+        One of `LOCALES`; the one in use when a number is written if left out.
+
+    Returns
+    -------
+    Callable[[float], str]
+        For `show_table`.
+    """
+    parts = list(string.Formatter().parse(form))
+
+    def write(value):
+        return "".join(
+            text + (number(value, spec, locale) if name is not None else "")
+            for text, name, spec, _ in parts
+        )
+
+    return write
+
+# %% ../../nbs/00a_formats.ipynb #86f875bb
+_MINUS = "−"
 _NO_DECIMALS = (
     "¥",
     "₩",
@@ -147,135 +331,29 @@ _NO_DECIMALS = (
     "ISK",
     "CLP",
 )  # currencies that are counted in whole units
-
-CURRENT_LOCALE: list[Locale] = [LOCALES["en"]]  # the locale in use
-
-
-def use_locale(name: str = "en") -> Locale:
-    """Set how numbers, money and days are written from here on.
-
-    Parameters
-    ----------
-    name : str, default "en"
-        One of `LOCALES`.
-
-    Returns
-    -------
-    Locale
-        The locale that is now in use.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown name.
-    """
-    if name not in LOCALES:
-        raise ConfigError(unknown("locale", name, sorted(LOCALES), "report.locale"))
-    CURRENT_LOCALE[0] = LOCALES[name]
-    return CURRENT_LOCALE[0]
-
-# %% ../../nbs/00a_formats.ipynb #60466467
-_NUMBERS = re.compile(
-    r"(?<![\w.,/-])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w/-])(?![.,]\d)"
-)  # numbers in a text, as English writes them
+_UNITS = ((1e9, 1e9, " bn", 2), (1e6, 1e6, " M", 2), (1e5, 1e3, " k", 0))
+# from what size, divisor, its word, decimals
 
 
-def localised(text: str) -> str:
-    """Give the numbers of a text the signs of the locale, but for those that have them already.
-
-    Parameters
-    ----------
-    text : str
-        With numbers as English writes them.
-
-    Returns
-    -------
-    str
-        The same with the signs of the locale.
-    """
-    return (
-        _NUMBERS.sub(lambda m: m[0] if m[0] in _WRITTEN else written(m[0]), text)
-        if CURRENT_LOCALE[0].signs != ",."
-        else text
-    )
-
-
-_WRITTEN: set[str] = set()  # numbers in the locale's signs that could be taken for English ones
-
-
-def written(number: str) -> str:
-    """Give a number the thousands and decimal signs of the locale.
-
-    Parameters
-    ----------
-    number : str
-        A number, as English writes it, with a currency or without.
-
-    Returns
-    -------
-    str
-        The same with the signs of the locale.
-    """
-    if CURRENT_LOCALE[0].signs == ",.":
-        return number
-    out = number.translate(
-        {ord(","): CURRENT_LOCALE[0].thousands, ord("."): CURRENT_LOCALE[0].decimal}
-    )
-    if out != number:
-        _WRITTEN.update(m[0] for m in _NUMBERS.finditer(out))
-    return out
-
-# %% ../../nbs/00a_formats.ipynb #c6363f01
-def _prose(text: str) -> str:
-    """Sentences in the locale; code within them is left alone.
-
-    Parameters
-    ----------
-    text : str
-        Markdown.
-
-    Returns
-    -------
-    str
-        The same with the locale's signs, outside code.
-    """
-    return "".join(
-        part if i % 2 else localised(part)
-        for i, part in enumerate(re.split(r"(```.*?```|`[^`]*`|\]\([^)]*\))", text, flags=re.S))
-    )
-
-
-def localise_prose() -> None:
-    """Have a notebook show its sentences in the locale; nothing happens outside a notebook, and in
-    English.
-    """
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None or CURRENT_LOCALE[0].signs == ",.":
-        return
-    from IPython.display import Markdown
-
-    shell.display_formatter.formatters["text/markdown"].for_type(
-        Markdown, lambda shown: _prose(shown.data)
-    )
-
-# %% ../../nbs/00a_formats.ipynb #86f875bb
-def count(value: float) -> str:
+def count(value: float, locale: str | None = None) -> str:
     """A count, with separators.
 
     Parameters
     ----------
     value : float
         How many.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     str
         "12,345".
     """
-    return written(f"{value:,.0f}")
+    return number(value, ",.0f", locale)
 
 
-def share(value: float, digits: int = 0) -> str:
+def share(value: float, digits: int = 0, signed: bool = False, locale: str | None = None) -> str:
     """A share, in per cent.
 
     Parameters
@@ -284,16 +362,27 @@ def share(value: float, digits: int = 0) -> str:
         A fraction of one.
     digits : int, default 0
         After the point.
+    signed : bool, default False
+        Whether it is a change: a plus is written too.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     str
-        "12%".
+        "12%"; "–" where there is none.
     """
-    return "–" if value is None or value != value else written(f"{100 * value:.{digits}f}") + "%"
+    if signed:
+        return _with_minus(number(value, f"+.{digits}%", locale))
+    return number(value, f".{digits}%", locale)
 
 
-def decimal(value: float, digits: int = 2, signed: bool = False) -> str:
+def _with_minus(text: str) -> str:
+    """A number with the sign of minus in place of a hyphen."""
+    return _MINUS + text[1:] if text.startswith("-") else text
+
+
+def decimal(value: float, digits: int = 2, signed: bool = False, locale: str | None = None) -> str:
     """A number with so many decimals.
 
     Parameters
@@ -304,20 +393,18 @@ def decimal(value: float, digits: int = 2, signed: bool = False) -> str:
         After the point.
     signed : bool, default False
         Whether a plus is written too.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     str
-        "1,234.57".
+        "1,234.57"; "–" where there is none.
     """
-    return (
-        "–"
-        if value is None or value != value
-        else written(f"{value:{'+' if signed else ''},.{digits}f}".replace("-", "−"))
-    )
+    return _with_minus(number(value, f"{'+' if signed else ''},.{digits}f", locale))
 
 
-def money(value: float, currency: str = "") -> str:
+def money(value: float, currency: str = "", locale: str | None = None) -> str:
     """An amount, short enough for a sentence.
 
     Parameters
@@ -326,29 +413,25 @@ def money(value: float, currency: str = "") -> str:
         In the data's currency.
     currency : str, default ""
         Its sign.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     str
-        "€1.23 M", "€950 k", "€12.40".
+        "€1.23 M", "€950 k", "€12.40"; "–" where there is none.
     """
     if value is None or value != value:
         return "–"
-    sign = "−" if value < 0 else ""
     size = abs(value)
     cents = 0 if currency in _NO_DECIMALS else 2
-    unit, divisor, digits = next(
-        (
-            u
-            for limit, *u in ((1e9, " bn", 1e9, 2), (1e6, " M", 1e6, 2), (1e5, " k", 1e3, 0))
-            if size >= limit
-        ),
-        ("", 1, cents if size < 100 else 0),
-    )
-    return sign + with_currency(written(f"{size / divisor:,.{digits}f}") + unit, currency)
+    plain = (0, 1, "", cents if size < 100 else 0)
+    _, divisor, unit, digits = next((u for u in _UNITS if size >= u[0]), plain)
+    text = number(size / divisor, f",.{digits}f", locale) + unit
+    return (_MINUS if value < 0 else "") + with_currency(text, currency, locale)
 
 
-def with_currency(text: str, currency: str) -> str:
+def with_currency(text: str, currency: str, locale: str | None = None) -> str:
     """An amount with its currency on the side where readers look for it.
 
     Parameters
@@ -357,6 +440,8 @@ def with_currency(text: str, currency: str) -> str:
         An amount, as the locale writes it.
     currency : str
         Its sign.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
@@ -365,14 +450,16 @@ def with_currency(text: str, currency: str) -> str:
     """
     if not currency:
         return text
-    return (
-        f"{text}\u00a0{currency}"
-        if CURRENT_LOCALE[0].after
-        else currency + ("\u00a0" if currency[-1:].isalpha() else "") + text
-    )
+    from babel.numbers import parse_pattern
+
+    pattern = parse_pattern(current_locale(locale).cldr.currency_formats["standard"].pattern)
+    before = pattern.prefix[0].replace("¤", currency)
+    if before[-1:].isalpha():
+        before += "\u00a0"  # letters do not touch the amount
+    return before + text + pattern.suffix[0].replace("¤", currency)
 
 # %% ../../nbs/00a_formats.ipynb #790fa4ab
-def amount(value: float, currency: str = "", digits: int = 0) -> str:
+def amount(value: float, currency: str = "", digits: int = 0, locale: str | None = None) -> str:
     """An amount in full.
 
     Parameters
@@ -383,19 +470,24 @@ def amount(value: float, currency: str = "", digits: int = 0) -> str:
         Its sign.
     digits : int, default 0
         After the point; none for a currency that has none.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     str
-        "€1,234,567".
+        "€1,234,567"; "–" where there is none.
     """
     if value is None or value != value:
         return "–"
-    text = f"{abs(value):,.{0 if currency in _NO_DECIMALS else digits}f}"
-    return ("−" if value < 0 and text.strip("0.,") else "") + with_currency(written(text), currency)
+    rounded = Decimal(f"{abs(value):.{0 if currency in _NO_DECIMALS else digits}f}")
+    text = with_currency(_figures(rounded, True, locale), currency, locale)
+    return _MINUS + text if value < 0 and rounded else text
 
 
-def amounts(currency: str = "", digits: int = 0) -> Callable[[float], str]:
+def amounts(
+    currency: str = "", digits: int = 0, locale: str | None = None
+) -> Callable[[float], str]:
     """What writes a column of amounts.
 
     Parameters
@@ -404,34 +496,25 @@ def amounts(currency: str = "", digits: int = 0) -> Callable[[float], str]:
         The sign of money.
     digits : int, default 0
         After the point.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use when an amount is written if left out.
 
     Returns
     -------
     Callable[[float], str]
         For `show_table`.
     """
-    return functools.partial(amount, currency=currency, digits=digits)
+    return functools.partial(amount, currency=currency, digits=digits, locale=locale)
 
 # %% ../../nbs/00a_formats.ipynb #b595d08a
 def _date_of(value: Any) -> Any:
-    """A date, from whatever holds one.
-
-    Parameters
-    ----------
-    value : Any
-        A date, or a text that begins with one in ISO 8601.
-
-    Returns
-    -------
-    Any
-        A date; None where there is none.
-    """
+    """A date, from whatever holds one; None where there is none."""
     if value is None or value != value:
         return None
     return datetime.date.fromisoformat(value[:10]) if isinstance(value, str) else value
 
 
-def day(value: Any, year: bool = True) -> str:
+def day(value: Any, year: bool = True, locale: str | None = None) -> str:
     """A day as the locale writes it.
 
     Parameters
@@ -440,6 +523,8 @@ def day(value: Any, year: bool = True) -> str:
         A date, or a text that begins with one in ISO 8601.
     year : bool, default True
         Whether the year is written too.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
@@ -447,15 +532,20 @@ def day(value: Any, year: bool = True) -> str:
         "31 Dec 2025"; "unknown" where there is none.
     """
     found = _date_of(value)
-    how = CURRENT_LOCALE[0].day
-    return (
-        "unknown"
-        if found is None
-        else found.strftime(how if year else re.sub(r"[^%\w]*%Y[^%\w]*", "", how))
-    )
+    if found is None:
+        return "unknown"
+    from babel.dates import format_date, format_skeleton
+
+    at = current_locale(locale)
+    with_year, without = _IN_DIGITS if at.digits_only else _DAYS.get(at.name, ("medium", None))
+    if year:
+        return format_date(found, with_year, at.cldr)
+    if without is None:
+        return format_skeleton("MMMd", found, locale=at.cldr)
+    return format_date(found, without, at.cldr)
 
 
-def month(value: Any, short: bool = False, year: bool = True) -> str:
+def month(value: Any, short: bool = False, year: bool = True, locale: str | None = None) -> str:
     """A month with its name in the locale's language.
 
     Parameters
@@ -466,6 +556,8 @@ def month(value: Any, short: bool = False, year: bool = True) -> str:
         Whether the name is shortened, for an axis.
     year : bool, default True
         Whether the year is written too.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
@@ -473,16 +565,21 @@ def month(value: Any, short: bool = False, year: bool = True) -> str:
         "December 2025", "Dec"; "unknown" where there is none.
     """
     found = _date_of(value)
-    language = CURRENT_LOCALE[0].names
     if found is None:
         return "unknown"
-    if not language:
-        return found.strftime("%m" if short and not year else "%Y-%m")
-    name = date_names("month", short)[found.month - 1]
-    return f"{name} {found.year}" if year else name
+    from babel.dates import format_date, format_skeleton
+
+    at = current_locale(locale)
+    if at.digits_only:
+        return format_date(found, "MM" if short and not year else "y-MM", at.cldr)
+    if year:
+        return format_skeleton("yMMM" if short else "yMMMM", found, locale=at.cldr)
+    return date_names("month", short, locale)[found.month - 1]
 
 
-def date_names(kind: Literal["month", "weekday"], short: bool = False) -> list[str]:
+def date_names(
+    kind: Literal["month", "weekday"], short: bool = False, locale: str | None = None
+) -> list[str]:
     """The names of months or weekdays in the locale's language; English where the locale writes
     digits.
 
@@ -492,26 +589,18 @@ def date_names(kind: Literal["month", "weekday"], short: bool = False) -> list[s
         Of what.
     short : bool, default False
         Whether the names are shortened.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     list[str]
         From January, or from Monday.
     """
-    language = CURRENT_LOCALE[0].names or "en"
-    if language == "en":
-        days = (
-            [datetime.date(2024, m, 1) for m in range(1, 13)]
-            if kind == "month"
-            else [datetime.date(2024, 1, d) for d in range(1, 8)]
-        )
-        return [
-            d.strftime(("%b" if short else "%B") if kind == "month" else ("%a" if short else "%A"))
-            for d in days
-        ]
     from babel.dates import get_day_names, get_month_names
 
-    names = (get_month_names if kind == "month" else get_day_names)(
-        "abbreviated" if short else "wide", "stand-alone", language
-    )
+    at = current_locale(locale)
+    tables = _LOCALES["en"].cldr if at.digits_only else at.cldr
+    names_of = get_month_names if kind == "month" else get_day_names
+    names = names_of("abbreviated" if short else "wide", "stand-alone", tables)
     return [names[i] for i in sorted(names)]

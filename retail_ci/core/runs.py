@@ -27,7 +27,7 @@ import yaml
 
 from .config import Config, _is_project, config_path, find_root, load_config, shipped
 from .errors import ConfigError, RunError, one_line, shown, translating, unknown
-from .formats import localise_prose, use_locale
+from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'remove_whole',
@@ -549,7 +549,6 @@ def open_run(
             config if isinstance(config, Path) else str(config), wanted, scratch=run_dir is not None
         )
     use_locale(run.config.report.locale)
-    localise_prose()
     if run.origin is not None:
         print(_about_scratch(run), file=sys.stderr, flush=True)
     return run
@@ -647,11 +646,16 @@ def _start_scratch(folder: Path, config: Config, origin: dict) -> None:
         (part / "config.yaml").write_text(text, encoding="utf-8")
         save(origin, part / "scratch.json")
         clear_scratch(folder.parent)
-        try:
-            part.rename(folder)
-        except OSError:  # another notebook was quicker
-            if _origin_of(folder) != origin:
-                raise
+        _take_place(part, folder, origin)
+
+
+def _take_place(part: Path, folder: Path, origin: dict) -> None:
+    """Rename a new scratch run; one of the same origin may have been quicker."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if _origin_of(folder) != origin:
+            raise
 
 
 def clear_scratch(home: Path) -> None:

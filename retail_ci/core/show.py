@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import RunError, unknown
-from .formats import CURRENT_LOCALE, localised, written
+from .formats import current_locale, number, number_as
 from .runs import FIGURES, Run, atomic_write
 
 # %% auto #0
@@ -19,41 +19,50 @@ __all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figu
 
 # %% ../../nbs/00d_show.ipynb #136918a5
 def localise_figure(figure: Any) -> None:
-    """Write the numbers on a figure, on its axes and in its labels, in the locale.
+    """Have the axes of a figure write their numbers in the locale.
 
-    The figure is changed.
+    The figure is changed: axes with matplotlib's own formats get ours, axes whose marks have
+    words of their own keep them.
 
     Parameters
     ----------
     figure : Any
         A matplotlib Figure.
     """
-    if CURRENT_LOCALE[0].signs == ",.":
+    if current_locale().name == "en":
         return
-    from matplotlib.text import Text
-    from matplotlib.ticker import FuncFormatter
+    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
+        own = _localised_ticks(axis.get_major_formatter())
+        if own is not None:
+            axis.set_major_formatter(own)
 
-    figure.canvas.draw()
 
-    def labels(axis):
-        return dict(
-            zip(
-                axis.get_majorticklocs(),
-                (localised(t.get_text()) for t in axis.get_majorticklabels()),
-            )
-        )
+def _localised_ticks(formatter: Any) -> Any:
+    """What writes the same marks in the locale; None for words of the figure's author."""
+    from matplotlib.ticker import Formatter, FuncFormatter, ScalarFormatter, StrMethodFormatter
 
-    found = [(a, labels(a)) for axes in figure.axes for a in (axes.xaxis, axes.yaxis)]
-    for (
-        axis,
-        texts,
-        # axes that share their marks share the words too: the ones without words must not take
-        # those of the others
-    ) in found:
-        if any(texts.values()):
-            axis.set_major_formatter(FuncFormatter(lambda v, _, texts=texts: texts.get(v, "")))
-    for text in figure.findobj(Text):
-        text.set_text(localised(text.get_text()))
+    class Ticks(Formatter):
+        """The marks of an axis, with as many decimals as the marks need."""
+
+        def set_locs(self, locs):
+            self.digits = _decimals_of(locs)
+
+        def __call__(self, x, pos=None):
+            return self.fix_minus(number(x + 0.0, f",.{self.digits}f"))
+
+    if type(formatter) is ScalarFormatter:
+        return Ticks()
+    if type(formatter) is StrMethodFormatter:
+        write = number_as(formatter.fmt)
+        return FuncFormatter(lambda x, _: formatter.fix_minus(write(x)))
+    return None
+
+
+def _decimals_of(marks: Any) -> int:
+    """How many decimals the marks of an axis need: at most 12."""
+    smallest = 1e-4 * (max(marks, default=0) - min(marks, default=0) or 1)
+    fits = (d for d in range(12) if all(abs(m - round(m, d)) <= smallest for m in marks))
+    return next(fits, 12)
 
 # %% ../../nbs/00d_show.ipynb #c2c92211
 SEGMENTS: dict[str, str] = {  # segment: its colour, best customers first
@@ -155,7 +164,7 @@ def save_figure(figure: Any, name: str, run: Run, caption: str, alt: str) -> Htm
         f'<figure class="figure" id="fig-{name}"><img class="img-fluid figure-img" '
         f'data-figure="{name}" alt="{html.escape(alt)}" '
         f'src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(localised(caption))}</figcaption></figure>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 # %% ../../nbs/00d_show.ipynb #f236c675
@@ -186,29 +195,24 @@ def show_table(
     """
     import html
 
-    formatters = {
-        c: (
-            lambda v, f=f: (
-                "–" if v is None or v != v else f(v) if callable(f) else written(f.format(v))
-            )
-        )
-        for c, f in (formats or {}).items()
-        if c in data.columns
-    }
+    writers = {c: _cell_writer(f) for c, f in (formats or {}).items() if c in data.columns}
     body = data.rename_axis(columns=None).to_html(
         index=index,
         border=0,
         classes=["table", "table-sm", "house-table"],
-        formatters=formatters,
+        formatters=writers,
         na_rep="–",
         escape=True,
         justify="left",
-        float_format=lambda v: written(f"{v:,.3g}"),
+        float_format=number_as("{:,.3g}"),
     )
-    return Html(
-        body.replace(
-            "<thead>", f"<caption>{html.escape(localised(caption))}</caption>\n  <thead>", 1
-        )
-        if caption
-        else body
-    )
+    if caption:
+        caption = f"<caption>{html.escape(caption)}</caption>"
+        body = body.replace("<thead>", f"{caption}\n  <thead>", 1)
+    return Html(body)
+
+
+def _cell_writer(form: str | Callable[[Any], str]) -> Callable[[Any], str]:
+    """What writes the cells of a column; a dash for what is missing."""
+    write = form if callable(form) else number_as(form)
+    return lambda v: "–" if v is None or v != v else write(v)

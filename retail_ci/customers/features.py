@@ -519,7 +519,7 @@ def _plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
     fig, ax = plt.subplots(figsize=(6.6, 4.6))
     sns.heatmap(
         mean,
-        annot=size.fillna(0).map("{:,.0f}".format),
+        annot=size.fillna(0).map(count),
         fmt="",
         cmap="Blues",
         linewidths=1.5,

@@ -18,7 +18,7 @@ from scipy.special import betaln, digamma, gammaln, hyp2f1
 from threadpoolctl import ThreadpoolController
 
 from ..core.errors import DataError
-from ..core.formats import share
+from ..core.formats import decimal, number, share
 from ..core.show import ACCENT, INK, SECOND, use_style
 from .features import epoch_day
 
@@ -1237,20 +1237,22 @@ def _cautions(
         )
     if abs(correlation) > 0.3:
         out.append(
-            f"**How often and how much go together** (rank correlation {correlation:+.2f}). The "
+            f"**How often and how much go together** (rank correlation "
+            f"{number(correlation, '+.2f')}). The "
             "model takes them as independent, so that it makes the value of the most frequent "
             f"customers too {'low' if correlation > 0 else 'high'}."
         )
     if ratio == ratio and not 0.8 <= ratio <= 1.25:
         out.append(
-            f"**In the hidden weeks it expected {ratio:.2f} times the visits that came.** A "
+            f"**In the hidden weeks it expected {decimal(ratio)} times the visits that came.** A "
             "season, a campaign or a closed shop is not in the model. Until that is understood, "
             "use the order of the customers, not the sums."
         )
     elif value_ratio == value_ratio and not 0.87 <= value_ratio <= 1.15:
         out.append(
-            f"**In the hidden weeks it expected {value_ratio:.2f} times the revenue that came**, "
-            f"and {ratio:.2f} times the visits: a visit was worth "
+            f"**In the hidden weeks it expected {decimal(value_ratio)} times the revenue that "
+            "came**, "
+            f"and {decimal(ratio)} times the visits: a visit was worth "
             f"{'more' if value_ratio < ratio else 'less'} than before. The model knows no season "
             "and no trend; the intervals below do not contain such a change."
         )

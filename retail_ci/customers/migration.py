@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
-from ..core.formats import day
+from ..core.formats import count, day
 from ..core.show import SEGMENTS, use_style
 from .features import add_scores, epoch_day, learn_cuts, rfm_features
 from .segmentation import CustomerSegmentation
@@ -644,7 +644,7 @@ def _draw_names(
     for state, y in _spread(middles, distance).items():
         # who was gone all along is not drawn, so a number would not be the table's
         low, high = places[state]
-        words = state if state == GONE else f"{state}  {high - low:,.0f}"
+        words = state if state == GONE else f"{state}  {count(high - low)}"
         ax.text(x, y, words, ha=side, va="center", fontsize=9)
 
 

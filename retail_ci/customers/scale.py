@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
+from ..core.formats import count, number
 from ..core.runs import load
 from ..core.show import ACCENT, INK, SECOND, use_style
 
@@ -125,9 +126,9 @@ def _plot_scale(rows: pd.DataFrame) -> Any:
                 ax.plot(part.lines, part[column], "o-", color=colour, label=name)
         ax.set(title=title, xlabel="lines", xscale="log", yscale="log")
         ax.xaxis.set_major_formatter(
-            lambda v, _: f"{v / 1e6:g} million" if v >= 1e6 else f"{v:,.0f}"
+            lambda v, _: number(v / 1e6, "g") + " million" if v >= 1e6 else count(v)
         )
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+        ax.yaxis.set_minor_formatter(lambda v, _: number(v, "g") if f"{v:e}"[0] in "25" else "")
     axes[0].legend()
     return fig

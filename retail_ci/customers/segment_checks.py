@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import TooFew
+from ..core.formats import count, share
 from .segment_names import PROTOTYPES, assign_names
 from retail_ci.customers.segmentation import (
     RFM,
@@ -541,9 +542,9 @@ def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray
     which = strange.columns.to_numpy()[strange.to_numpy().argmax(axis=1)]
     times = factor.to_numpy()[np.arange(len(f)), strange.to_numpy().argmax(axis=1)]
     out["reason"] = [
-        f"{words[w]}: {t:,.0f} times the usual"
+        f"{words[w]}: {count(t)} times the usual"
         if t >= 2
-        else f"{words[w]}: {t:.0%} of the usual"
+        else f"{words[w]}: {share(t)} of the usual"
         if t <= 0.5
         else "a rare mixture: no single value is far from the usual"
         for w, t in zip(which, times)

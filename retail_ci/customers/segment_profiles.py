@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, translating
-from ..core.formats import amount
+from ..core.formats import amount, count, share
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
@@ -50,17 +50,17 @@ def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -
     ranks[:, 0] = 1 - ranks[:, 0]
     words = np.column_stack(
         [
-            [f"last purchase {v:.0f} days ago" for v in values[:, 0]],
-            [f"{v:.0f} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]],
+            [f"last purchase {count(v)} days ago" for v in values[:, 0]],
+            [f"{count(v)} purchase{'' if round(v) == 1 else 's'}" for v in values[:, 1]],
             [f"{amount(v, currency)} spent" for v in features.monetary],
         ]
     ).astype(object)
     percent = np.array(
         [
             [
-                f" (top {max(100 * (1 - r), 1):.0f}%)"
+                f" (top {share(max(1 - r, 0.01))})"
                 if r >= 0.5
-                else f" (lowest {max(100 * r, 1):.0f}%)"
+                else f" (lowest {share(max(r, 0.01))})"
                 for r in row
             ]
             for row in ranks
@@ -443,7 +443,7 @@ def plot_pca(
             alpha=0.55,
             color=colour(name),
             linewidths=0,
-            label=f"{name} ({(segment == name).sum():,})",
+            label=f"{name} ({count((segment == name).sum())})",
             rasterized=True,
         )
     low = ax.get_xlim()
@@ -467,8 +467,9 @@ def plot_pca(
         title="Customers by segment",
         xlim=low,
         ylim=high,
-        xlabel=f"first direction ({explained[0]:.0%} of the variation): more active to the right",
-        ylabel=f"second direction ({explained[1]:.0%}): longer ago upwards",
+        xlabel=f"first direction ({share(explained[0])} of the variation): "
+        "more active to the right",
+        ylabel=f"second direction ({share(explained[1])}): longer ago upwards",
     )
     ax.legend(
         loc="upper left",
@@ -529,7 +530,7 @@ def _plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:
         values = (factor * profile[column]).fillna(0)
         ax.barh(y, values, color=[colour(s) for s in profile.segment])
         for at, value in zip(y, values):
-            ax.text(max(value, 0), at, f" {value:,.0f}", va="center", fontsize=9)
+            ax.text(max(value, 0), at, f" {count(value)}", va="center", fontsize=9)
         ax.set(title=title, xticks=[], xlim=(0, 1.35 * max(float(values.max()), 1e-9)))
         ax.grid(visible=False)
     axes[0].set(yticks=y)
@@ -576,7 +577,7 @@ def _plot_stability(ari: np.ndarray, jaccard: pd.DataFrame) -> Any:
         right.text(
             i,
             lowest - 0.1 * (1 - lowest),
-            f"{(jaccard[name] > 0.75).mean():.0%} found",
+            f"{share((jaccard[name] > 0.75).mean())} found",
             ha="center",
             va="bottom",
             fontsize=9,

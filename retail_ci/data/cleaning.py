@@ -1241,7 +1241,7 @@ def _plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 1
     left = axes[0][0]
     left.barh(top.category.str.slice(0, 28), top.revenue, color=ACCENT)
     for y, (value, part) in enumerate(zip(top.revenue, top.share)):
-        left.text(value, y, f" {part:.0%}", va="center", fontsize=9)
+        left.text(value, y, f" {share(part)}", va="center", fontsize=9)
     left.set(title="Net revenue", xlabel=currency or "revenue", xlim=(0, 1.12 * top.revenue.max()))
     if returned:
         axes[0][1].barh(top.category.str.slice(0, 28), 100 * top.return_share, color=SECOND)
@@ -1250,7 +1250,7 @@ def _plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 1
         ax.grid(axis="y", visible=False)
     left.xaxis.set_major_formatter(
         plt.FuncFormatter(
-            lambda v, _: f"{v / 1000:,.0f} k" if top.revenue.max() > 5000 else f"{v:,.0f}"
+            lambda v, _: f"{count(v / 1000)} k" if top.revenue.max() > 5000 else count(v)
         )
     )
     return fig
@@ -1331,7 +1331,7 @@ def _plot_pareto(curves: dict[str, pd.Series]) -> Any:
         at = 100 * _top_share(curve)
         ax.plot([20, 20, 0], [0, at, at], color=SECOND, linewidth=1)
         ax.annotate(
-            f"top 20%: {at:.0f}%",
+            f"top 20%: {share(at / 100)}",
             (20, at),
             xytext=(8, -12),
             textcoords="offset points",

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError
-from ..core.formats import day
+from ..core.formats import day, decimal, number
 from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, INK, SECOND, use_style
 from retail_ci.evaluate.offline import (
@@ -317,7 +317,8 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     p = p[~p["baseline"].isin(REPEATERS)] if task == "discovery" else p
     said = [
         f"{'beats' if d.low > 0 else 'loses to' if d.high < 0 else 'cannot be told from'} "
-        f"{label(d.baseline)} ({d.value:+.3f}, {d.low:+.3f} to {d.high:+.3f})"
+        f"{label(d.baseline)} ({number(d.value, '+.3f')}, "
+        f"{number(d.low, '+.3f')} to {number(d.high, '+.3f')})"
         for d in p.itertuples()
     ]
     if said:
@@ -326,8 +327,9 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     if len(own) > 1:
         words += (
             f" Its worst month is the one after {day(own['cut'].iloc[0])} "
-            f"({own['value'].iloc[0]:.3f}), its best the one after {day(own['cut'].iloc[-1])} "
-            f"({own['value'].iloc[-1]:.3f})."
+            f"({decimal(own['value'].iloc[0], 3)}), its best the one after "
+            f"{day(own['cut'].iloc[-1])} "
+            f"({decimal(own['value'].iloc[-1], 3)})."
         )
     return words
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from ..core.config import RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
-from ..core.formats import count, money, share
+from ..core.formats import count, decimal, money, number, share
 from ..core.show import ACCENT, INK, SECOND, use_style
 from ..recommend.base import Recommender, fill_up
 from ..recommend.hybrid import MODELS, configured, make_model, with_params
@@ -684,7 +684,7 @@ def _history_groups(bought: np.ndarray) -> pd.Categorical:
     part = np.searchsorted(edges, bought, side="left")
     names = {g: (bought[part == g].min(), bought[part == g].max()) for g in np.unique(part)}
     words = {
-        g: (f"{a:,.0f} to {b:,.0f}" if a < b else f"{a:,.0f}") + " purchases"
+        g: (f"{count(a)} to {count(b)}" if a < b else count(a)) + " purchases"
         for g, (a, b) in names.items()
     }
     return pd.Categorical([words[g] for g in part], list(words.values()), ordered=True)
@@ -803,7 +803,7 @@ class BestWindowRecommender(Recommender):
             task: self.data_.recent_buyers(w).astype(np.float32) for task, w in self.best_.items()
         }
         self.notes_ = [
-            "; ".join(f"{task}: the last {w:g} days" for task, w in self.best_.items())
+            "; ".join(f"{task}: the last {number(w, 'g')} days" for task, w in self.best_.items())
             + ("" if tried["any"] else "; too little history to choose")
         ]
 
@@ -1219,8 +1219,8 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
     ].iloc[0]
     verb = "beats" if d["low"] > 0 else "loses to" if d["high"] < 0 else "cannot be told from"
     return (
-        f"{verb} {label(baseline)} ({d['value']:+.3f}, 95% interval {d['low']:+.3f} to "
-        f"{d['high']:+.3f})"
+        f"{verb} {label(baseline)} ({number(d['value'], '+.3f')}, "
+        f"95% interval {number(d['low'], '+.3f')} to {number(d['high'], '+.3f')})"
     )
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
@@ -1252,7 +1252,7 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     names = board["model"].tolist()
     words = (
         f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of "
-        f"{first['value']:.3f} ({first['low']:.3f} to {first['high']:.3f})"
+        f"{decimal(first['value'], 3)} ({decimal(first['low'], 3)} to {decimal(first['high'], 3)})"
     )
     words += (
         f", {share(first['value'] / oracle['value'].iloc[0])} of what the oracle reaches."
@@ -1263,7 +1263,7 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     if model != names[0]:
         words += (
             f" {label(model)}, the published model, is number {names.index(model) + 1} of "
-            f"{len(names)} with {board['value'].iloc[names.index(model)]:.3f}."
+            f"{len(names)} with {decimal(board['value'].iloc[names.index(model)], 3)}."
         )
     rivals = [b for b in BASELINES if b in names and b != model]
     if rivals:
@@ -1331,9 +1331,9 @@ def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> st
         return ", ".join(rows["group"]) if len(rows) else "no group"
 
     return (
-        f"{label(model)} is weakest among {low['group']} (NDCG {low['model']:.3f}, "
+        f"{label(model)} is weakest among {low['group']} (NDCG {decimal(low['model'], 3)}, "
         f"{count(low['customers'])} customers) and strongest among {high['group']} "
-        f"({high['model']:.3f}). "
+        f"({decimal(high['model'], 3)}). "
         f"Against {label(rival)} it is clearly better in {names(big[big['low'] > 0])}, and "
         f"clearly worse in {names(big[big['high'] < 0])}."
     )
@@ -1448,7 +1448,7 @@ def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | Non
                 else "#7F7F7F",
             )
             axis.annotate(
-                f"{r.value:.3f}",
+                decimal(r.value, 3),
                 (r.high, y),
                 xytext=(6, 0),
                 textcoords="offset points",
@@ -1459,7 +1459,7 @@ def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | Non
         for ceiling in oracle["value"]:
             axis.axvline(ceiling, color=INK, ls=":")
             axis.annotate(
-                f"oracle {ceiling:.3f} ", (ceiling, 0), ha="right", va="center", fontsize=9
+                f"oracle {decimal(ceiling, 3)} ", (ceiling, 0), ha="right", va="center", fontsize=9
             )
         axis.set(
             title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}",

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.errors import DataError, unknown
-from ..core.formats import sql_text, with_currency
+from ..core.formats import count, sql_text, with_currency
 from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, GRID, INK, SECOND, SEGMENTS
 from retail_ci.export.star_schema import (
@@ -994,8 +994,8 @@ def _readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
         return str(text).replace("|", "\\|").replace("\n", " ")
 
     parts = [
-        f"### {t['table']}\n\nA row is {t['a row is']}. Rows: {t['rows']:,}.\n\n| Column | Type | "
-        "Meaning |\n|---|---|---|\n"
+        f"### {t['table']}\n\nA row is {t['a row is']}. Rows: {count(t['rows'])}.\n\n"
+        "| Column | Type | Meaning |\n|---|---|---|\n"
         + "".join(
             f"| {say(c['column'])} | {c['type']} | {say(c['meaning'])} |\n" for c in t["columns"]
         )

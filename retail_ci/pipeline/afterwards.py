@@ -69,16 +69,14 @@ def run_post_tasks(
             tracking.open_store(config, Path(home), create=True)
     with contextlib.suppress(EOFError):
         run = core_runs.Run(config, Path(connection.recv()))
-        duties = {
-            "promotion": lambda: [promotion.promote_first(run, Path(home) / "serving")],
-            "MLflow": lambda: registry.write_down(config, Path(home)),
-        }
-        for name, wanted in (
-            ("promotion", to_promote(config, Path(home))),
-            ("MLflow", to_write_down(config)),
-        ):
-            if wanted:
-                _run_task(connection, name, duties[name])
+        if to_promote(config, Path(home)):
+            _run_task(
+                connection,
+                "promotion",
+                lambda: [promotion.promote_first(run, Path(home) / "serving")],
+            )
+        if to_write_down(config):
+            _run_task(connection, "MLflow", lambda: registry.write_down(config, Path(home)))
         connection.send({"end": True})
 
 

@@ -156,7 +156,9 @@ def _kernel_manager(
 
     class Forked(LocalProvisioner):
         async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
-            self.process, self.pid, self.pgid = kernel, kernel.pid, kernel.pid
+            self.process = kernel
+            self.pid = kernel.pid
+            self.pgid = kernel.pid
             kernel.go()
             return self.connection_info
 
@@ -685,17 +687,24 @@ def run_notebooks(
     sorter = TopologicalSorter(needs)
     urgency = _by_urgency(needs, list(paths))
     server = Server(_preload(notebooks))
+
+    def start(free):
+        while ready and len(jobs) < free:
+            name = ready.pop(0)
+            jobs[name] = _start_job(paths[name], run, config.name, server)
+            progress.started(name)
+
+    def offer(free):
+        if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
+            idle(server)
+
     sorter.prepare()
     try:
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=urgency.index)
+            ready[:] = sorted([*ready, *sorter.get_ready()], key=urgency.index)
             free = _free_places(config.runs.workers, server, bool(facts))
-            while ready and len(jobs) < free:
-                name = ready.pop(0)
-                jobs[name] = _start_job(paths[name], run, config.name, server)
-                progress.started(name)
-            if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
-                idle(server)
+            start(free)
+            offer(free)
             facts |= _wait_for_finished(jobs, run, sorter, progress, server)
             progress.tick()
     finally:

@@ -252,12 +252,10 @@ def stale_reports(run: Path, root: Path) -> list[str]:
             _same_picture(new, old) if new.suffix == ".png" else _same_facts(load(new), load(old))
         )
 
-    names = {
-        p.relative_to(top).as_posix()
-        for top in (run, root / "reports")
-        for kind in ("figures/*.png", "metrics/*.json")
-        for p in top.glob(kind)
-    }
+    names = set()
+    for top in (run, root / "reports"):
+        files = (*top.glob("figures/*.png"), *top.glob("metrics/*.json"))
+        names |= {p.relative_to(top).as_posix() for p in files}
     return sorted(name for name in names if not current(name))
 
 

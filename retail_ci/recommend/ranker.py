@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from ..core.formats import count
+from ..core.formats import count, number
 from .base import Recommender
 from retail_ci.recommend.candidates import (
     MANY,
@@ -767,7 +767,7 @@ def _explain_choice(model: Ranker, task: str) -> str:
             f"{count(check['customers'])} customers of the last month."
         )
     return (
-        f"{task}: {choice} answers; its NDCG was {check['lead']:+.3f} against {check['rival']} "
-        f"among {count(check['customers'])} customers of the last month, from which it had not "
-        "learned."
+        f"{task}: {choice} answers; its NDCG was {number(check['lead'], '+.3f')} against "
+        f"{check['rival']} among {count(check['customers'])} customers of the last month, from "
+        "which it had not learned."
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.formats import CURRENT_LOCALE, count, day, money, month, share, sql_text
+from ..core.formats import count, current_locale, day, money, month, share, sql_text
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
 
 # %% auto #0
@@ -37,7 +37,7 @@ def chart(traces: Sequence[Mapping], x: str = "", y: str = "", **layout: Any) ->
     dict
         `data` and `layout`.
     """
-    at = CURRENT_LOCALE[0]
+    at = current_locale()
 
     def axis(title):
         return {"title": {"text": title}, "automargin": True, "zeroline": False}
@@ -276,13 +276,10 @@ def _flow_chart(matrix: Mapping[str, Mapping[str, int]], before: str = "", after
         A chart.
     """
     left = [s for s in matrix if any(matrix[s].values())]
-    right = list(dict.fromkeys(to for s in left for to, n in matrix[s].items() if n))
-    links = [
-        (left.index(a), len(left) + right.index(b), n, a)
-        for a in left
-        for b, n in matrix[a].items()
-        if n
-    ]
+    reached = (to for s in left for to in matrix[s] if matrix[s][to])
+    right = list(dict.fromkeys(reached))
+    moved = [(a, b, n) for a in left for b, n in matrix[a].items() if n]
+    links = [(left.index(a), len(left) + right.index(b), n, a) for a, b, n in moved]
 
     def soft(c):
         return "rgba({}, {}, {}, 0.4)".format(*(int(c[i : i + 2], 16) for i in (1, 3, 5)))
@@ -459,7 +456,9 @@ def _shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
         A chart.
     """
     kept = [r for r in rows if (r[2] or 0) > 0]
-    totals = {c: sum(r[2] for r in kept if r[0] == c) for c in dict.fromkeys(r[0] for r in kept)}
+    totals = {}
+    for category, _, revenue in kept:
+        totals[category] = totals.get(category, 0) + revenue
     whole = sum(totals.values())
     names = list(totals)
     nodes = [(f"c{i}", c, "", totals[c]) for i, c in enumerate(names)] + [
@@ -467,17 +466,13 @@ def _shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     ]
 
     def words(n):
-        return (
-            f"{_plain(n[1])}<br>{money(n[3], currency)}, {share(n[3] / whole, 1)} of net revenue"
-            + (
-                (
-                    f"<br>{share(n[3] / totals[names[int(n[2][1:])]])} of "
-                    f"{_plain(names[int(n[2][1:])])}"
-                )
-                if n[2]
-                else ""
-            )
-        )
+        _, label, parent, revenue = n
+        said = f"{_plain(label)}<br>{money(revenue, currency)}, "
+        said += f"{share(revenue / whole, 1)} of net revenue"
+        if not parent:
+            return said
+        category = names[int(parent[1:])]
+        return f"{said}<br>{share(revenue / totals[category])} of {_plain(category)}"
 
     tree = {
         "type": "treemap",

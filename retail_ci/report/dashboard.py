@@ -12,7 +12,7 @@ import ibis
 import numpy as np
 import pandas as pd
 
-from ..core.formats import count, day, money, month, share, with_currency
+from ..core.formats import count, day, money, month, number, share, with_currency
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
 from ..data.cleaning import by_month
 from ..evaluate.offline import label
@@ -56,6 +56,18 @@ def _bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text:
     axis.grid(visible=False)
 
 
+def _label_place(away: float, left: bool, right: bool, beside_it: bool, above: bool) -> dict:
+    """Where the name of a bubble stands: beside it, or above or below one of several."""
+    aligned = {"ha": "left" if right else "center"}
+    if left:
+        aligned = {"ha": "right"}
+    if beside_it:
+        return aligned | {"va": "center", "xytext": (-away if left else away, 0)}
+    if above:
+        return aligned | {"va": "bottom", "xytext": (0, away)}
+    return aligned | {"va": "top", "xytext": (0, -away)}
+
+
 def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
     """Median recency against median frequency, a bubble per segment, its area the customers.
 
@@ -87,22 +99,15 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
             edgecolor="white",
             clip_on=False,
         )
-        away = 4 + np.sqrt(size) / 2
         beside_it = len(level) < 2
+        right = beside_it or r.recency < 0.3 * profiles["recency"].max()
+        above = level.index(r.segment) % 2 == 0
         axis.annotate(
             r.segment,
             (r.recency, r.frequency),
-            xytext=((-away if left else away), 0)
-            if beside_it
-            else (0, -away if level.index(r.segment) % 2 else away),
             textcoords="offset points",
-            ha="right"
-            if left
-            else "left"
-            if beside_it or r.recency < 0.3 * profiles["recency"].max()
-            else "center",
-            va="center" if beside_it else "top" if level.index(r.segment) % 2 else "bottom",
             fontsize=9,
+            **_label_place(4 + np.sqrt(size) / 2, left, right, beside_it, above),
         )
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set(
@@ -144,7 +149,7 @@ def _movement_panel(axis: Any, movement: Mapping) -> None:
     axis.axvline(0, color=INK, lw=0.8)
     for y, r in enumerate(rows.itertuples()):
         axis.annotate(
-            f"+{r.came:,}",
+            f"+{count(r.came)}",
             (r.came, y),
             xytext=(4, 0),
             textcoords="offset points",
@@ -152,7 +157,7 @@ def _movement_panel(axis: Any, movement: Mapping) -> None:
             fontsize=9,
         )
         axis.annotate(
-            f"−{r.left:,}",
+            f"−{count(r.left)}",
             (-r.left, y),
             xytext=(-4, 0),
             textcoords="offset points",
@@ -258,7 +263,7 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
         if months["revenue"].max() >= 2 * u[0] or u[0] == 1
     )
     axis.yaxis.set_major_formatter(
-        lambda v, _: with_currency(f"{v / unit:,g}{name if v else ''}", currency)
+        lambda v, _: with_currency(number(v / unit, ",g") + (name if v else ""), currency)
     )
 
 

@@ -237,38 +237,54 @@ def _lighten_figures(site: Path) -> None:
             file.write_bytes(kept.getvalue())
 
 # %% ../../nbs/10c_finishing.ipynb #c5744d3f
-def _css_blocks(text: str) -> Iterator[tuple[str, str]]:
-    """The parts of a stylesheet on its outermost level.
+_ICONS = re.compile("([\ue000-\uf8ff])(?=([0-9A-Fa-f\\s]?))")  # signs that only the icons' font has
 
-    Parameters
-    ----------
-    text : str
-        A stylesheet.
 
-    Returns
-    -------
-    Iterator[tuple[str, str]]
-        What stands before the brace, and what stands within; a statement has nothing within.
+def _css_text(nodes: list) -> str:
+    """Parts of a stylesheet as text; icons as escapes, which need no encoding to be right."""
+    import tinycss2
+
+    def escaped(icon):
+        return f"\\{ord(icon[1]):x}" + (" " if icon[2] else "")
+
+    return _ICONS.sub(escaped, tinycss2.serialize(nodes))
+
+
+def _selectors(prelude: list) -> list[list]:
+    """The selectors of a rule, each as its tokens."""
+    found = [[]]
+    for token in prelude:
+        if token == ",":
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found
+
+
+def _needed_classes(selector: list) -> set[str]:
+    """The classes that a selector asks for; those that it excludes by `:not` are none of them."""
+    classes = {b.value for a, b in zip(selector, selector[1:]) if a == "." and b.type == "ident"}
+    blocks = (t for t in selector if t.type == "function" and t.lower_name != "not")
+    return classes.union(*(_needed_classes(block.arguments) for block in blocks))
+
+
+def _used_rule(rule: Any, used: set[str]) -> str:
+    """A rule of a stylesheet without the selectors that no page can use; empty where none is left,
+    where it asks another host for a stylesheet, and where it is none.
     """
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    start = 0
-    at = 0
-    depth = 0
-    quoted = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[{};]|url\([^)]*\)", re.S)
-    for m in quoted.finditer(text):
-        sign = m[0]
-        if sign == ";" and not depth:
-            yield text[start : m.end()].strip(), ""
-            start = m.end()
-        elif sign == "{":
-            if not depth:
-                at = m.end()
-            depth += 1
-        elif sign == "}":
-            depth -= 1
-            if not depth:
-                yield text[start : at - 1].strip(), text[at : m.start()]
-                start = m.end()
+    if rule.type == "error":
+        return ""
+    head = _css_text(rule.prelude).strip()
+    body = _css_text(rule.content or [])
+    if rule.type == "qualified-rule":
+        wanted = [s for s in _selectors(rule.prelude) if _needed_classes(s) <= used]
+        head = ",".join(_css_text(s).strip() for s in wanted)
+        return f"{head}{{{body}}}" if wanted else ""
+    if rule.lower_at_keyword in ("media", "supports", "layer") and rule.content:
+        inner = _used_css(body, used)
+        return f"@{rule.at_keyword} {head}{{{inner}}}" if inner else ""
+    elsewhere = rule.lower_at_keyword == "import" and "//" in head
+    return "" if elsewhere else _css_text([rule])
 
 
 def _used_css(text: str, used: set[str]) -> str:
@@ -286,23 +302,10 @@ def _used_css(text: str, used: set[str]) -> str:
     str
         The same without rules that no page can use.
     """
-    kept = []
-    for head, body in _css_blocks(text):
-        if not body:
-            kept += [head] if not re.match(r"@import.*//", head) else []
-        elif head.startswith(("@media", "@supports", "@layer")):
-            kept += [f"{head}{{{inner}}}"] if (inner := _used_css(body, used)) else []
-        elif head.startswith("@"):
-            kept.append(f"{head}{{{body}}}")
-        else:
-            wanted = [
-                s
-                for s in re.split(r",(?![^(]*\))", head)
-                if set(re.findall(r"\.([A-Za-z_][\w-]*)", re.sub(r":not\([^)]*\)", "", s))) <= used
-            ]
-            if wanted:
-                kept.append(f"{','.join(wanted)}{{{body}}}")
-    return "".join(kept)
+    import tinycss2
+
+    rules = tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True)
+    return "".join(_used_rule(rule, used) for rule in rules)
 
 # %% ../../nbs/10c_finishing.ipynb #7dc4cc96
 def _lighten_styles(site: Path) -> None:
@@ -316,16 +319,13 @@ def _lighten_styles(site: Path) -> None:
         Rendered pages.
     """
     pages = [p.read_text(encoding="utf-8") for p in sorted(site.rglob("*.html"))]
-    scripts = {
-        p.read_text(encoding="utf-8") for p in site.rglob("*.js") if p.parent.name != "packed"
-    } | {s for page in pages for s in re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S)}
-    named = {
-        c
-        for page in pages
-        for text in set(re.findall(r'class="([^"]*)"', page))
-        for c in text.split()
-    }
-    used = named | {w for script in scripts for w in re.findall(r"[A-Za-z_][\w-]*", script)}
+    files = (p for p in site.rglob("*.js") if p.parent.name != "packed")
+    scripts = {p.read_text(encoding="utf-8") for p in files}
+    named = set()
+    for page in pages:
+        scripts.update(re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S))
+        named.update(*(text.split() for text in re.findall(r'class="([^"]*)"', page)))
+    used = named.union(*(re.findall(r"[A-Za-z_][\w-]*", script) for script in scripts))
     for file in sorted(site.glob("site_libs/**/*.css")):
         text = file.read_text(encoding="utf-8")
         if "icons" in file.name:
@@ -750,11 +750,11 @@ def _place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
     """
     path, _, anchor = target.partition("#")
     path = unquote(path.partition("?")[0])
-    file = (
-        page
-        if not path
-        else (folder / path.lstrip("/") if path.startswith("/") else page.parent / path)
-    )
+    file = page
+    if path.startswith("/"):
+        file = folder / path.lstrip("/")
+    elif path:
+        file = page.parent / path
     return (file / "index.html" if file.is_dir() else file).resolve(), unquote(anchor)
 
 # %% ../../nbs/10c_finishing.ipynb #eaf8cec6

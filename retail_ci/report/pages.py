@@ -18,16 +18,15 @@ from pathlib import Path
 import yaml
 
 from retail_ci.core.formats import (
-    CURRENT_LOCALE,
     amount,
     count,
+    current_locale,
     day,
     decimal,
-    localised,
     money,
     month,
+    number,
     share,
-    written,
 )
 from ..core.runs import Run
 from ..core.show import Html
@@ -40,9 +39,9 @@ __all__ = ['GLOSSARY', 'PAGES', 'PAPERS', 'box_tables', 'html_table', 'Facts', '
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
-    r"[-+−]?(?:[€$£¥₩₹]|[A-Z]{2,3}[ "
+    r"[-+−]?(?:[€$£¥₩₹][ \u00a0]?|[A-Z]{2,3}[ "
     r"\u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|"
-    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
+    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
     r"[a-zł]{1,3}\.?))?$"
 )  # what counts as a number in a table
 _NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
@@ -172,7 +171,8 @@ def _tidy_column(cells: list[str]) -> list[str]:
     )  # cents are enough for hundreds
 
     def short(c):
-        return written(f"{float(c):,.{min(needed[c] if common is None else common, most)}f}")
+        digits = min(needed[c] if common is None else common, most)
+        return number(float(c), f",.{digits}f")
 
     return [_SAID.get(c) or (short(c) if c in needed else c) for c in cells]
 
@@ -272,9 +272,8 @@ def box_tables(text: str) -> str:
         r"\1",
         text,
     )
-    sign = (
-        "" if CURRENT_LOCALE[0].decimal == "." else f' data-decimal="{CURRENT_LOCALE[0].decimal}"'
-    )  # for the script that sorts
+    mark = current_locale().decimal
+    sign = "" if mark == "." else f' data-decimal="{mark}"'  # for the script that sorts
     opening = f'<div class="table-box"><table data-quarto-disable-processing="true"{sign}'
     return re.sub(
         r"<table(.*?</table>)", lambda m: opening + _set_columns(m[1]) + "</div>", text, flags=re.S
@@ -454,7 +453,7 @@ def page_text(title: str, subtitle: str, parts: Iterable[str]) -> str:
 
 
 def _words(text: str) -> str:
-    """A sentence of a notebook as HTML, with its numbers in the locale.
+    """A sentence of a notebook as HTML.
 
     Parameters
     ----------
@@ -466,7 +465,7 @@ def _words(text: str) -> str:
     str
         HTML.
     """
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(localised(text), quote=False))
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text, quote=False))
 
 # %% ../../nbs/10a_pages.ipynb #2f38e9da
 def figure(facts: Facts, name: str, page: str = "") -> str:
@@ -1423,7 +1422,7 @@ def _sure_page(facts: Facts) -> str:
         [html.escape(claim), said, f'<a href="{page}.html">details</a>']
         for claim, said, page in _sure_rows(facts)
     ]
-    cautions = [f"- {localised(c)}" for c in facts.worth.get("cautions", [])]
+    cautions = [f"- {c}" for c in facts.worth.get("cautions", [])]
     if (note := facts.backtest.get("note")) and facts.ranking.get("summary"):
         cautions.append(f"- {note}")
     return page_text(
@@ -1610,7 +1609,7 @@ def _model_card(facts: Facts) -> str:
             "## Limits {#limits}",
             "\n".join(
                 [
-                    *(f"- {localised(c)}" for c in facts.worth.get("cautions", [])),
+                    *(f"- {c}" for c in facts.worth.get("cautions", [])),
                     "- All measurements are of what customers bought, not of what a campaign "
                     "caused.",
                     "- Customers who came after the cut are not part of the measurements; they "
@@ -1842,7 +1841,7 @@ def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
         when = month(f["month"], year=False) if change is not None else ""
         name, page = _CARDS.get(f["name"], (f["name"], "sales"))
         note = (
-            f"{decimal(100 * change, 1, True)}% in {when}"
+            f"{share(change, 1, signed=True)} in {when}"
             if when
             else "no earlier month to compare"
             if "month" not in f

@@ -193,6 +193,18 @@ def _parameters_of(
     ]
 
 # %% ../../nbs/10b_reference.ipynb #962ddb89
+def _type_of(annotation: ast.expr) -> str:
+    """The type of a field; that of a number with bounds says them."""
+    if isinstance(annotation, ast.BinOp):
+        return f"{_type_of(annotation.left)} | {_type_of(annotation.right)}"
+    text = ast.unparse(annotation)
+    if not text.startswith("Annotated["):
+        return text
+    kind, limits = annotation.slice.elts
+    ends = {k.arg: ast.unparse(k.value) for k in limits.keywords}
+    return f"{ast.unparse(kind)} from {ends['ge']} to {ends['le']}"
+
+
 def _fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
     """The fields of a class that are written with their types.
 
@@ -211,7 +223,7 @@ def _fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
     return [
         [
             s.target.id,
-            ast.unparse(s.annotation),
+            _type_of(s.annotation),
             _default_of(s.value),
             comments.get(s.end_lineno) or comments.get(s.lineno, ""),
         ]

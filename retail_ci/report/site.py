@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import ConfigError, RunError, one_line
-from ..core.formats import LOCALES, use_locale
+from ..core.formats import use_locale
 from ..core.runs import staging
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
 from retail_ci.report.pages import (
@@ -350,9 +350,9 @@ def _stage_code(cell: Any, page: Page) -> None:
         cell.source = None
     else:
         cell.source = code
-        cell.summary_ = (
-            "Parameters of this run" if injected else "" if home else _summary_of(code, not bare)
-        )
+        cell.summary_ = "" if home else _summary_of(code, not bare)
+        if injected:
+            cell.summary_ = "Parameters of this run"
 
 # %% ../../nbs/10d_site.ipynb #fa19a41f
 def _stage_text(cell: Any, page: Page) -> None:
@@ -451,6 +451,9 @@ def _fold_code(cells: list) -> list:
     return folded
 
 # %% ../../nbs/10d_site.ipynb #b478addb
+_NO_METADATA = {"execution_count": None, "metadata": {}}
+
+
 def _drop_run_metadata(notebook: Any) -> None:
     """Take out what differs from run to run: times, tags, folders, ids and counters of cells.
 
@@ -473,10 +476,7 @@ def _drop_run_metadata(notebook: Any) -> None:
             continue
         cell.execution_count = None
         for output in cell.outputs:
-            if "execution_count" in output:
-                output["execution_count"] = None
-            if "metadata" in output:
-                output["metadata"] = {}
+            output.update({k: v for k, v in _NO_METADATA.items() if k in output})
 
 # %% ../../nbs/10d_site.ipynb #3ce71653
 def stage_notebook(source: Path, page: Page) -> str:
@@ -776,7 +776,7 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
     sources = _sources_of(run_dir, root)
     locale = (settings.get("report") or {}).get("locale")
-    use_locale(locale if locale in LOCALES else "en")
+    use_locale(locale or "en")
     title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
     for picture in sorted(run_dir.glob("figures/*.png")):
         shutil.copyfile(
@@ -876,9 +876,8 @@ def _escape_titles(stage: Path) -> None:
 
     for path in sorted(stage.rglob("*.ipynb")):
         book = json.loads(path.read_text(encoding="utf-8"))
-        for cell in book["cells"]:
-            if cell["cell_type"] == "code":
-                cell["source"] = _SUMMARY.sub(escape, "".join(cell["source"]), count=1)
+        for cell in (c for c in book["cells"] if c["cell_type"] == "code"):
+            cell["source"] = _SUMMARY.sub(escape, "".join(cell["source"]), count=1)
         path.write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
 
 # %% ../../nbs/10d_site.ipynb #09334ab8
@@ -998,8 +997,13 @@ def _clear_old_stages(out: Path) -> None:
     name = re.compile(re.escape(out.name) + _OLD_STAGE)
     for left in [p for p in out.parent.iterdir() if name.fullmatch(p.name)]:
         with suppress(OSError):
-            if _is_old_stage(left):
-                shutil.rmtree(left)
+            _clear_old_stage(left)
+
+
+def _clear_old_stage(folder: Path) -> None:
+    """Remove a folder if version 0.1 has left it."""
+    if _is_old_stage(folder):
+        shutil.rmtree(folder)
 
 
 def _is_old_stage(folder: Path) -> bool:
@@ -1045,14 +1049,24 @@ def workshop(out: Path) -> Iterator[Path]:
                 f"Cannot write the site to {out}: {e.strerror}; correct the permissions of its "
                 "folder."
             ) from e
-        try:
+        with _place_refused(out):
             yield stage
-        except OSError as e:
-            if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            raise RunError(
-                f"Cannot write the site to {out}: {e.strerror}; the old site is still there."
-            ) from e
+
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def _place_refused(out: Path) -> Iterator[None]:
+    """Say in a sentence that a place takes no files; other errors of the system pass."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in _REFUSALS:
+            raise
+        raise RunError(
+            f"Cannot write the site to {out}: {e.strerror}; the old site is still there."
+        ) from e
 
 # %% ../../nbs/10d_site.ipynb #64750f19
 def _replace_folder(new: Path, out: Path, spare: Path) -> Path:
@@ -1175,17 +1189,25 @@ def _make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Pat
     RunError
         If none has.
     """
-    for tool in tools:
-        project = stage / tool
-        project.mkdir()
-        stage_site(run_dir, root, project)
+    *others, last = tools
+    for tool in others:
+        project = _staged(run_dir, root, stage / tool)
         try:
             return _checked_pages(project, run_dir, tool)
         except RunError as fault:
-            reason = " ".join(str(fault).split())
-            if tool == tools[-1]:
-                raise RunError(f"The site was not replaced. {reason}") from fault
-            print(f"{reason} The site is made by {tools[-1]} instead.", file=sys.stderr)
+            print(f"{one_line(fault, 10**6)} The site is made by {last} instead.", file=sys.stderr)
+    project = _staged(run_dir, root, stage / last)
+    try:
+        return _checked_pages(project, run_dir, last)
+    except RunError as fault:
+        raise RunError(f"The site was not replaced. {one_line(fault, 10**6)}") from fault
+
+
+def _staged(run_dir: Path, root: Path, project: Path) -> Path:
+    """What a renderer reads, in a new folder."""
+    project.mkdir()
+    stage_site(run_dir, root, project)
+    return project
 
 # %% ../../nbs/10d_site.ipynb #9923c001
 def build_site(

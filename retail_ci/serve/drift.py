@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.config import Config
 from ..core.errors import DataError, DriftError, RunError
-from ..core.formats import count, share
+from ..core.formats import count, decimal, share
 from ..core.runs import Run, atomic_write, save, staging
 from ..core.show import ACCENT, INK, PALE, SECOND, show_table, use_style
 from ..customers.features import rfm_features
@@ -759,11 +759,11 @@ def _as_table(found: Comparison) -> pd.DataFrame:
         return (
             "–"
             if v is None
-            else f"{v:.3f}"
+            else decimal(v, 3)
             if _is_index(m)
             else share(v, 1)
             if "share" in m.name or "turnover" in m.name
-            else f"{v:,.1f}"
+            else decimal(v, 1)
             if abs(v) < 100
             else count(v)
         )

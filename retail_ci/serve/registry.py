@@ -218,6 +218,7 @@ def requirements() -> list[str]:
             "scikit-learn",
             "joblib",
             "PyYAML",
+            "lazy-loader",
         )
     ]
 
