@@ -428,7 +428,8 @@ class CandidateModels(Recommender):
     """All models side by side, and their untrained blend."""
 
     method = "blend"
-    relative = two_tasks = True
+    two_tasks = True
+    composed = True
     learned = ("repeat_", "near_", "ease_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):

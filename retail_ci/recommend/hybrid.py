@@ -5,35 +5,27 @@
 # %% ../../nbs/04k_hybrid.ipynb #f64c4116
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core.config import RecommenderConfig
+from ..core.config import MODELS, RecommenderConfig, check_recommender
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, share
 from ..core.show import ACCENT, SECOND, use_style
-from .base import Recommender
-from retail_ci.recommend.baselines import (
-    PersonalRecommender,
-    PopularityRecommender,
-    RandomRecommender,
-    cells,
-)
-from .candidates import MANY, CandidateModels
+from .base import Recommender, model_class
+from .baselines import cells
 from .collaborative import CollaborativeRecommender
 from .content import ContentRecommender
-from .ease import EaseRecommender
 from .interactions import blocks, row_max
 from .ranker import Ranker
-from .repeat import RepeatRecommender
 from .rules import TEXT_COLUMNS
 
 # %% auto #0
-__all__ = ['MODELS', 'HybridRecommender', 'WeightedHybrid', 'make_model', 'with_params', 'configured']
+__all__ = ['HybridRecommender', 'WeightedHybrid', 'make_model', 'with_params', 'configured']
 
 # %% ../../nbs/04k_hybrid.ipynb #09867b31
 class HybridRecommender(Ranker):
@@ -114,12 +106,19 @@ def _mix(
     return content
 
 # %% ../../nbs/04k_hybrid.ipynb #2d52e060
-class WeightedHybrid(HybridRecommender):
+def _tells_apart(products: pd.DataFrame | None) -> bool:
+    """Whether a text column of the products table has more than one value."""
+    if products is None:
+        return False
+    return any(c in products and products[c].nunique() > 1 for c in TEXT_COLUMNS)
+
+
+class WeightedHybrid(Recommender):
     """Customers like you and products like yours, mixed; popular products where both are silent."""
 
     method = "hybrid"
-    two_tasks = False
     new_method = "content"
+    composed = True
     learned = ("collaborative_", "content_")
 
     def __init__(self, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50):
@@ -143,19 +142,21 @@ class WeightedHybrid(HybridRecommender):
         self.content = content
         self.neighbours = neighbours
 
-    recommend = Recommender.recommend
+    @classmethod
+    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> WeightedHybrid:
+        """A new hybrid with the config's weights and neighbours."""
+        return cls(**{**settings.weights, "neighbours": settings.neighbours} | own)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Fit both parts on the same interactions."""
         self.notes_ = []
         self.collaborative_ = CollaborativeRecommender(self.neighbours).fit(self.data_)
-        described = products is not None and any(
-            c in products and products[c].nunique() > 1 for c in TEXT_COLUMNS
-        )
-        self.content_ = (
-            ContentRecommender().fit(self.data_, products) if described and self.content else None
-        )
-        if self.content and not described:
+        self.content_ = None
+        if not self.content:
+            return
+        if _tells_apart(products):
+            self.content_ = ContentRecommender().fit(self.data_, products)
+        else:
             self.notes_.append(
                 "No category or brand tells products apart, so the content part steps aside."
             )
@@ -240,22 +241,6 @@ def _louder_reasons(
     return reasons
 
 # %% ../../nbs/04k_hybrid.ipynb #8650ffae
-MODELS: dict[str, Callable[[], Recommender]] = {  # name: a new model with the house's settings
-    "ranker": HybridRecommender,
-    "weighted": WeightedHybrid,
-    "blend": CandidateModels,
-    "repeat": RepeatRecommender,
-    "ease": EaseRecommender,
-    "collaborative": CollaborativeRecommender,
-    "content": ContentRecommender,
-    "personal_decayed": lambda: PersonalRecommender(half_life=90),
-    "personal": PersonalRecommender,
-    "recent_popularity": lambda: PopularityRecommender(days=28),
-    "popularity": PopularityRecommender,
-    "random": RandomRecommender,
-}
-
-
 def make_model(name: str) -> Recommender:
     """A new model by its name.
 
@@ -274,13 +259,11 @@ def make_model(name: str) -> Recommender:
     ConfigError
         With the nearest known name.
     """
-    if name not in MODELS:
-        raise ConfigError(unknown("model", name, list(MODELS)))
-    return MODELS[name]()
+    return model_class(name)(**MODELS[name].settings)
 
 
 def with_params(name: str, model: Recommender, values: Mapping[str, Any]) -> Recommender:
-    """Set a model's parameters.
+    """A model of the same kind with other settings.
 
     Parameters
     ----------
@@ -301,25 +284,28 @@ def with_params(name: str, model: Recommender, values: Mapping[str, Any]) -> Rec
     ConfigError
         For one that it does not have.
     """
+    known = model.get_params()
     for key in values:
-        if key not in vars(model):
+        if key not in known:
             raise ConfigError(
-                unknown("parameter", key, sorted(vars(model)), f"recommender.parameters.{name}")
+                unknown("parameter", key, sorted(known), f"recommender.parameters.{name}")
             )
-    return type(model)(**vars(model) | dict(values)) if values else model
+    return type(model)(**known | dict(values))
 
 
-def configured(settings: RecommenderConfig) -> HybridRecommender:
-    """The model that a config publishes.
+def configured(settings: RecommenderConfig, name: str | None = None) -> Recommender:
+    """A model as a config sets it, the same wherever it is measured, published or compared.
 
     Parameters
     ----------
     settings : RecommenderConfig
         The config's section.
+    name : str | None, default None
+        A name in `MODELS`; the published model if left out.
 
     Returns
     -------
-    HybridRecommender
+    Recommender
         Not fitted yet.
 
     Raises
@@ -327,21 +313,10 @@ def configured(settings: RecommenderConfig) -> HybridRecommender:
     ConfigError
         For a weight, a model or a parameter that does not exist.
     """
-    for name in settings.weights:
-        if name not in ("collaborative", "content"):
-            raise ConfigError(
-                unknown("config key", name, ["collaborative", "content"], "recommender.weights")
-            )
-    for name in settings.parameters:
-        if name not in MODELS:
-            raise ConfigError(unknown("model", name, list(MODELS), "recommender.parameters"))
-    ranker = settings.production == "ranker"
-    model = (
-        HybridRecommender(many=min(MANY, settings.exact_customers))
-        if ranker
-        else HybridRecommender.weighted(**settings.weights, neighbours=settings.neighbours)
-    )
-    return with_params(settings.production, model, settings.parameters.get(settings.production, {}))
+    check_recommender(settings)
+    name = settings.production if name is None else name
+    model = model_class(name).from_settings(settings, **MODELS[name].settings)
+    return with_params(name, model, settings.parameters.get(name, {}))
 
 # %% ../../nbs/04k_hybrid.ipynb #6dae674f
 def _concentration_curve(numbers: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from ..core.config import RecommenderConfig
 from ..core.formats import count
 from .base import Recommender
 from retail_ci.recommend.candidates import (
@@ -137,7 +139,9 @@ def _learn_order(
         pairs.std(axis=0, dtype=np.float64) + 1e-6,
         np.zeros(0),
     )
-    bought, (n, p), h = bought.astype(np.float32), pairs.shape, Net.hidden
+    bought = bought.astype(np.float32)
+    n, p = pairs.shape
+    h = Net.hidden
     x = np.ones((p + 1, n), np.float32)
     x[:p] = net.scaled(pairs).T
     starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
@@ -521,6 +525,8 @@ class Ranker(Recommender):
     method = "ranker"
     relative = False
     two_tasks = True
+    composed = True
+    score_meaning = "the chance of a purchase in the next 30 days"
     learned = ("evidence_", "nets_", "curves_", "choice_", "checks_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
@@ -538,6 +544,11 @@ class Ranker(Recommender):
         self.neighbours = neighbours
         self.items = items
         self.many = many
+
+    @classmethod
+    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Ranker:
+        """A new ranker that leaves the collaborative part out where the config says so."""
+        return cls(**{"many": min(MANY, settings.exact_customers)} | own)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Fit the evidence, learn from the last months, and decide who answers."""

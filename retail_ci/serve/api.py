@@ -279,7 +279,9 @@ class Line(BaseModel):
 
     product_id: str
     score: float = Field(ge=0, le=1)
-    method: str = Field(description="How it was found: hybrid, content or popular.")
+    method: str = Field(
+        description="How it was found: hybrid, content, popular, or as the model calls it."
+    )
     reason: str
 
 

@@ -748,10 +748,8 @@ def _write_similar(
             near["product_id"].map(products).to_numpy(_np.int64),
             near["rank"].to_numpy(_np.int64) - 1,
         )
-        items[at], scores[at] = (
-            near["similar_id"].map(products).to_numpy(_np.int64),
-            near["score"].to_numpy(_np.float32),
-        )
+        items[at] = near["similar_id"].map(products).to_numpy(_np.int64)
+        scores[at] = near["score"].to_numpy(_np.float32)
     _best_first(scores)
     _write_array(part, "similar_items", items)
     _write_array(part, "similar_scores", scores)
