@@ -595,6 +595,10 @@ class Ranker(Recommender):
         )
 
 # %% ../../nbs/04j_ranker.ipynb #d46feabb
+# the facts that say whether a customer comes
+_VISITS = ("days in the shop", "days in the shop lately", "days since")
+
+
 def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     """Learn from the older months, check on the last, decide; then learn from the last as well.
 
@@ -637,7 +641,9 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     model.nets_[task] = [net.middle, net.scale, net.weights]
     model.curves_[task] = [
         _fit_curve(_log_share(scores, places)[:, None], bought),
-        _fit_curve(past[0].evidence.people_[known, :3], past[0].came[known]),
+        _fit_curve(
+            past[0].evidence.people_.pick(np.flatnonzero(known), _VISITS), past[0].came[known]
+        ),
     ]
 
 
@@ -742,7 +748,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     share = np.round(_log_share(scores.astype(float), places), 4)[:, None]
     chance = (
         _on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share)
-        * _on_curve(comes, model.evidence_.people_[rows, :3])[places]
+        * _on_curve(comes, model.evidence_.people_.pick(rows, _VISITS))[places]
     )
     return sp.csr_matrix(
         (np.maximum(chance, 1e-9).astype(np.float32), (places, columns)),

@@ -594,7 +594,7 @@ GLOSSARY |= {
     ),
     "Precision": "The share of a list that was bought.",
     "Ranker": (
-        "The model that is published unless the config names another: it weighs habits, time to buy again, customers like you, what goes "
+        "The default model: it weighs habits, time to buy again, customers like you, what goes "
         "together and best sellers against each other."
     ),
     "Recall": "The share of what a customer bought that stood on her list.",
