@@ -416,15 +416,12 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
         board = board[~board["model"].isin(["random", *silent])]
         order = board.groupby("model")["value"].mean().sort_values(ascending=False).index
         others = iter((ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#F0E442"))
+        colours = {m: fixed[m] if m in fixed else next(others, ACCENT) for m in order}
         for i, name in enumerate(order):
             part = board[board["model"] == name].sort_values("cut")
             places = np.searchsorted(sorted(result.cuts), part["cut"].to_numpy()) + (
                 i - (len(order) - 1) / 2
             ) * 0.6 / max(1, len(order))
-            if name in fixed:
-                colour = fixed[name]
-            else:
-                colour = next(others, ACCENT)
             axis.errorbar(
                 places,
                 part["value"],
@@ -434,7 +431,7 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
                 lw=1.3,
                 elinewidth=1.3,
                 capsize=2,
-                color=colour,
+                color=colours[name],
                 label=label(name),
                 zorder=3 if name == accent else 2,
             )

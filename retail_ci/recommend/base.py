@@ -652,23 +652,32 @@ def _rank_rows(
     for places in blocks(np.arange(len(rows)), len(data.product_ids)):
         block = rows[places]
         shared = None if model.two_tasks else model._scores(block)
+        own = None if blocked is None else blocked[places]
         for part, exclude in zip(parts, exclude_purchased):
             scores = model._task_scores(block, exclude) if model.two_tasks else shared
-            ruled_out = _either(
-                data.counts[block] if exclude else None,
-                None if blocked is None else blocked[places],
-            )
-            best, values = choose(scores, k, ruled_out, limits)
-            if model.relative:
-                values /= np.maximum(row_max(scores), 1e-12)[:, None]
-            values = np.clip(values, 0, 1)
-            customers = data.customer_ids[block]
-            filled = _fill_rows(model, customers, best, values, ruled_out, limits)
-            part.append((best, values, filled))
+            ruled_out = _either(data.counts[block] if exclude else None, own)
+            part.append(_rank_block(model, block, scores, k, ruled_out, limits))
         if progress:
             progress(int(places[-1]) + 1)
     empty = (np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty((0, k), bool))
     return [tuple(np.concatenate(x) for x in zip(empty, *part)) for part in parts]
+
+
+def _rank_block(
+    model: Recommender,
+    block: np.ndarray,
+    scores: sp.csr_matrix | np.ndarray,
+    k: int,
+    ruled_out: sp.csr_matrix | None,
+    limits: Limits,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns, scores from 0 to 1 and filled places of one block of customers."""
+    best, values = choose(scores, k, ruled_out, limits)
+    if model.relative:
+        values /= np.maximum(row_max(scores), 1e-12)[:, None]
+    values = np.clip(values, 0, 1)
+    customers = model.data_.customer_ids[block]
+    return best, values, _fill_rows(model, customers, best, values, ruled_out, limits)
 
 # %% ../../nbs/04c_base.ipynb #33b1cf68
 def _either(a: sp.csr_matrix | None, b: sp.csr_matrix | None) -> sp.csr_matrix | None:

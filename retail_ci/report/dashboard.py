@@ -88,21 +88,22 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
             clip_on=False,
         )
         away = 4 + np.sqrt(size) / 2
-        beside_it = len(level) < 2
+        below = len(level) > 1 and level.index(r.segment) % 2 == 1
+        far_left = r.recency < 0.3 * profiles["recency"].max()
+        if len(level) < 2:
+            place = {"xytext": (-away if left else away, 0), "va": "center"}
+        elif below:
+            place = {"xytext": (0, -away), "va": "top"}
+        else:
+            place = {"xytext": (0, away), "va": "bottom"}
+        side = "left" if len(level) < 2 or far_left else "center"
         axis.annotate(
             r.segment,
             (r.recency, r.frequency),
-            xytext=((-away if left else away), 0)
-            if beside_it
-            else (0, -away if level.index(r.segment) % 2 else away),
             textcoords="offset points",
-            ha="right"
-            if left
-            else "left"
-            if beside_it or r.recency < 0.3 * profiles["recency"].max()
-            else "center",
-            va="center" if beside_it else "top" if level.index(r.segment) % 2 else "bottom",
+            ha="right" if left else side,
             fontsize=9,
+            **place,
         )
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set(

@@ -734,16 +734,19 @@ def read_log(serving: Path) -> list[dict]:
     list[dict]
         Verdicts, the latest last.
     """
-    found = []
-    for line in (
-        (serving / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        if (serving / "log.jsonl").exists()
-        else []
-    ):
-        with contextlib.suppress(ValueError):
-            if isinstance(verdict := json.loads(line), dict) and "version" in verdict:
-                found.append({"when": "at an unknown time", "promoted": False} | verdict)
-    return found
+    path = serving / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    unknown = {"when": "at an unknown time", "promoted": False}
+    return [unknown | verdict for verdict in map(_read_verdict, lines) if verdict]
+
+
+def _read_verdict(line: str) -> dict:
+    """A line of the log; empty where it is none."""
+    try:
+        verdict = json.loads(line)
+    except ValueError:
+        return {}
+    return verdict if isinstance(verdict, dict) and "version" in verdict else {}
 
 
 def _heal(serving: Path) -> None:

@@ -257,10 +257,10 @@ def _speaking_to(store: Store) -> Iterator[Any]:
             warnings.catch_warnings(),
             contextlib.redirect_stderr(io.StringIO()),
             contextlib.redirect_stdout(io.StringIO()),
+            _without_bytecode(),
         ):
             warnings.simplefilter("ignore")
-            with _without_bytecode():
-                yield mlflow
+            yield mlflow
     finally:
         mlflow.set_tracking_uri(before[0])
         mlflow.set_registry_uri(before[1])
@@ -674,11 +674,12 @@ def _write_down_alone(config: Config, home: Path, progress: Callable[[str], None
     notes = [store.note] if store.note else []
     log_missing(store, home, progress)
     with one_sentence(store.uri):
-        if (home / "current").exists():
-            folder = (home / "current").resolve()
+        current = home / "current"
+        folder = current.resolve() if current.exists() else None
+        if folder:
             progress("models")
-            if number := find_logged(store, folder.name):
-                _register(store, folder, number)
+        if folder and (number := find_logged(store, folder.name)):
+            _register(store, folder, number)
         return notes + follow(store, home / "serving", config.name)
 
 # %% ../../nbs/06c_registry.ipynb #dad042b1
