@@ -295,7 +295,9 @@ def test_an_added_row_is_promoted_and_answers(added):
         question = {"customer_id": "C00001", "n_recommendations": 3}
         answer = client.post("/recommend", json=question).json()
         card = client.get("/model").json()["card"]
+        health = client.get("/health").json()
     assert answer["model_version"] == current_bundle(serving).name
     line = answer["recommendations"][0]
     assert (line["method"], line["reason"]) == ("by name", "next in the alphabet")
     assert (card["recipe"], card["label"]) == ("by_name", "By name")
+    assert health["model"] == "By name"
