@@ -33,15 +33,13 @@ from retail_ci.core.config import load_config
 from retail_ci.evaluate.offline import (
     TASKS,
     contestants,
-    hold_back,
     measure,
     normalise_log,
-    production,
     products_before,
     relevant_products,
 )
 from retail_ci.recommend.base import Recommender, fill_up
-from retail_ci.recommend.baselines import RandomRecommender
+from retail_ci.recommend.baselines import RandomRecommender, hold_back
 from retail_ci.recommend.interactions import assemble, interactions, split_at, time_cut
 from retail_ci.recommend.metrics import METRICS, intervals
 
@@ -386,7 +384,7 @@ def report(names: list[str], folder: Path, about: dict) -> str:
 
 def differences(names: list[str], scores: dict) -> list[str]:
     """The published model minus each other one, customer by customer."""
-    ours = production(load_config(os.environ["BENCH_CONFIG"]).recommender)
+    ours = load_config(os.environ["BENCH_CONFIG"]).recommender.production
     if ours not in names:
         return []
     lines = [

@@ -24,7 +24,7 @@ from conftest import Project, alive, wait_for
 from retail_ci.core.config import Config
 from retail_ci.core.runs import Run, atomic_write, clear_staging, load, sha256
 from retail_ci.pipeline.manifest import leftovers
-from retail_ci.recommend.hybrid import HybridRecommender
+from retail_ci.recommend.hybrid import WeightedHybrid
 from retail_ci.report.site import workshop
 from retail_ci.serve.bundle import (
     Bundle,
@@ -172,7 +172,7 @@ def small_run(folder: Path, seed: int) -> Run:
         }
     )
     who = sorted(log.customer_id.unique())
-    run.write("recommender", HybridRecommender.weighted().fit(log, shelf).to_arrays())
+    run.write("recommender", WeightedHybrid().fit(log, shelf).to_arrays())
     run.write("products", shelf)
     run.write(
         "segments",

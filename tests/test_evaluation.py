@@ -12,12 +12,11 @@ import pytest
 import typer.testing
 
 from retail_ci.cli import app
-from retail_ci.core.config import Config, RecommenderConfig
+from retail_ci.core.config import MODELS, Config, RecommenderConfig
 from retail_ci.core.runs import Run
 from retail_ci.evaluate.backtest import backtest, cut_dates
 from retail_ci.evaluate.offline import (
     BASELINES,
-    BestWindowRecommender,
     by_group,
     contestants,
     evaluate,
@@ -25,17 +24,20 @@ from retail_ci.evaluate.offline import (
     lead_by_group,
     money_words,
     plot_metrics,
-    production,
     ranking_facts,
     segment_table,
     summary,
     value_of_hits,
     verdict,
 )
-from retail_ci.evaluate.tuning import GRIDS, as_yaml, candidates, chosen_settings, tune
+from retail_ci.evaluate.tuning import as_yaml, candidates, chosen_settings, tunable, tune
 from retail_ci.recommend.base import Recommender
-from retail_ci.recommend.baselines import PersonalRecommender, PopularityRecommender
-from retail_ci.recommend.hybrid import MODELS
+from retail_ci.recommend.baselines import (
+    BestWindowRecommender,
+    PersonalRecommender,
+    PopularityRecommender,
+)
+from retail_ci.recommend.hybrid import make_model
 from retail_ci.recommend.metrics import METRICS, SHOWN
 
 
@@ -305,7 +307,7 @@ def test_the_tuning_table_says_what_was_tried_and_why_one_was_chosen():
             and part["default"].sum() == 1
             and part.query("default")["gain"].item() == 0
         )
-        task = GRIDS[name][0]
+        task = MODELS[name].decides
         assert part.query("chosen")[task].item() == pytest.approx(part[task].max(), abs=1e-12)
         assert np.allclose(part["gain"], part[task] - part.query("default")[task].item())
     settings = RecommenderConfig(parameters=chosen_settings(tried))
@@ -314,10 +316,10 @@ def test_the_tuning_table_says_what_was_tried_and_why_one_was_chosen():
     assert "recommender:" in as_yaml(tried) or not settings.parameters
 
 
-@pytest.mark.parametrize("name", [m for m in GRIDS if m in MODELS])
+@pytest.mark.parametrize("name", tunable())
 def test_every_grid_fits_its_model(name):
     log, table = make_log(11, lines=600)
-    assert all(set(c) <= set(vars(MODELS[name]())) for c in candidates(name))
+    assert all(set(c) <= set(make_model(name).get_params()) for c in candidates(name))
     if name in ("collaborative", "ease"):
         return
     assert tune([name], log, table)["chosen"].sum() == 1
@@ -522,15 +524,6 @@ def test_a_bare_log_with_numbers_as_ids_is_measured():
         and "no price" in money_words(result, "any", "personal")
         and value_of_hits(result, "any", "personal")["value"] == 0
     )
-
-
-def test_the_published_model_comes_from_the_config():
-    for name in ("ranker", "weighted"):
-        settings = RecommenderConfig()
-        settings.production = name
-        assert production(settings) in MODELS and (
-            production(settings) == name or name not in MODELS
-        )
 
 
 # ---- the command line ----

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from retail_ci.core.config import MODELS
 from retail_ci.core.errors import ConfigError, DataError
 from retail_ci.evaluate.offline import evaluate, ranking_facts
 from retail_ci.recommend.baselines import (
@@ -19,7 +20,7 @@ from retail_ci.recommend.baselines import (
 from retail_ci.recommend.candidates import CandidateModels, buyers_lately, discontinued
 from retail_ci.recommend.collaborative import CollaborativeRecommender, neighbours, product_cells
 from retail_ci.recommend.content import ContentRecommender
-from retail_ci.recommend.hybrid import MODELS, HybridRecommender, make_model
+from retail_ci.recommend.hybrid import HybridRecommender, make_model
 from retail_ci.recommend.interactions import blocks, interactions, time_cut, top_k
 from retail_ci.recommend.metrics import (
     bootstrap_interval,
@@ -414,7 +415,7 @@ def test_ranking_file_has_the_agreed_shape():
 
 def test_chance_depends_on_the_customer_alone():
     log, _ = make_log(10)
-    model = RandomRecommender(seed=1).fit(log)
+    model = RandomRecommender(random_state=1).fit(log)
     everyone = model.recommend()
     for customer in ("C003", "C050"):
         pd.testing.assert_frame_equal(
@@ -422,7 +423,7 @@ def test_chance_depends_on_the_customer_alone():
             everyone[everyone["customer_id"] == customer].reset_index(drop=True),
         )
     assert (
-        not RandomRecommender(seed=2)
+        not RandomRecommender(random_state=2)
         .fit(log)
         .recommend(["C003"])["product_id"]
         .equals(model.recommend(["C003"])["product_id"])

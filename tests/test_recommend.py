@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from conftest import Project
 
-from retail_ci.core.config import load_config
+from retail_ci.core.config import MODELS, load_config
 from retail_ci.core.errors import DataError
 from retail_ci.core.runs import ARTEFACTS, load
 from retail_ci.recommend.base import Recommender
 from retail_ci.recommend.baselines import PersonalRecommender
 from retail_ci.recommend.collaborative import CollaborativeRecommender
 from retail_ci.recommend.content import ContentRecommender
-from retail_ci.recommend.hybrid import MODELS, HybridRecommender, make_model
+from retail_ci.recommend.hybrid import HybridRecommender, make_model
 from retail_ci.recommend.interactions import Limits, choose
 from retail_ci.recommend.rules import Rules
 from retail_ci.serve.bundle import LIKE, OWN, Bundle, current_bundle, recommend, write_bundle

@@ -303,9 +303,9 @@ def test_both_models_load_in_an_empty_process(shop, tmp_path):
     assert "refused:" in out.stdout and "customer_id" in out.stdout
     run = Run(load_config(shop.root / "configs/trial.yaml"), home / "current")
     from retail_ci.customers.segmentation import load_model
-    from retail_ci.recommend.hybrid import HybridRecommender
+    from retail_ci.recommend.base import Recommender
 
-    want = HybridRecommender.from_arrays(run.read("recommender")).recommend(["C00001", "nobody"], 3)
+    want = Recommender.from_arrays(run.read("recommender")).recommend(["C00001", "nobody"], 3)
     got = pd.read_parquet(tmp_path / "lists.parquet")
     assert got.to_dict("records") == want.to_dict("records") and set(got["customer_id"]) == {
         "C00001",

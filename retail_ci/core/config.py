@@ -25,11 +25,11 @@ from .errors import ConfigError, DataError, one_line, shown, translating, unknow
 from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig',
-           'WorthConfig', 'RecommenderConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
-           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_data', 'split_table',
-           'source_files']
+__all__ = ['MODELS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
+           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model', 'check_recommender', 'ReportConfig',
+           'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value',
+           'expected', 'structure', 'bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path',
+           'load_config', 'check_data', 'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
@@ -170,12 +170,12 @@ class RecommenderConfig:
     """The recommendations and their evaluation."""
 
     k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10  # products per customer
-    production: Literal["ranker", "weighted"] = "ranker"  # the model whose list is published
+    production: str = "ranker"  # the model whose list is published: any name in `MODELS`
     # of the weighted hybrid
     weights: dict[str, float] = field(
         default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
     )
-    # most similar customers that the collaborative model listens to
+    # most similar customers that the weighted hybrid asks
     neighbours: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
     # with more customers than this, products' neighbours (EASE) take the place of customers'
     # neighbours
@@ -187,6 +187,104 @@ class RecommenderConfig:
     # model: its settings where it is measured and where it is published, as `retail-ci tune`
     # prints them
     parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)
+
+# %% ../../nbs/00b_configuration.ipynb #9ad45ddc
+@dataclass(frozen=True)
+class Model:
+    """A recommender of the registry."""
+
+    place: str  # module:class; a subclass of `Recommender`
+    label: str  # what readers call it
+    # what the model is told, where it differs from the class's own defaults
+    settings: dict[str, Any] = field(default_factory=dict)
+    # parameter: the values that `retail-ci tune` tries; nothing to tune if left out
+    grid: dict[str, list] = field(default_factory=dict)
+    decides: str = "any"  # the task on which a setting is chosen: "any" or "discovery"
+    # asked for something new, it has nothing of its own to say: it only repeats purchases
+    repeats: bool = False
+
+# %% ../../nbs/00b_configuration.ipynb #99979b0f
+_HOME = "retail_ci.recommend"
+MODELS: dict[str, Model] = {  # in the order in which they are measured
+    "ranker": Model(f"{_HOME}.hybrid:HybridRecommender", "Ranker"),
+    "weighted": Model(
+        f"{_HOME}.hybrid:WeightedHybrid", "Weighted hybrid", grid={"content": [0.1, 0.3, 0.5]}
+    ),
+    "blend": Model(f"{_HOME}.candidates:CandidateModels", "Untrained blend"),
+    "repeat": Model(f"{_HOME}.repeat:RepeatRecommender", "Time to buy again", repeats=True),
+    "ease": Model(
+        f"{_HOME}.ease:EaseRecommender",
+        "Bought together (EASE)",
+        grid={"half_life": [30, 60, 120], "regularization": [30, 100, 300]},
+        decides="discovery",
+    ),
+    "collaborative": Model(
+        f"{_HOME}.collaborative:CollaborativeRecommender",
+        "Customers like you",
+        grid={
+            "neighbours": [25, 50, 100, 200],
+            "weighting": ["count", "tfidf"],
+            "half_life": [None, 60],
+        },
+        decides="discovery",
+    ),
+    "content": Model(
+        f"{_HOME}.content:ContentRecommender",
+        "Products like yours",
+        grid={"half_life": [10, 30, 90]},
+        decides="discovery",
+    ),
+    "personal_decayed": Model(
+        f"{_HOME}.baselines:PersonalRecommender",
+        "Personal, recent first",
+        settings={"half_life": 90},
+        grid={"half_life": [14, 30, 60, 90, 180, 365]},
+        repeats=True,
+    ),
+    "personal": Model(f"{_HOME}.baselines:PersonalRecommender", "Personal frequency", repeats=True),
+    "recent_popularity": Model(
+        f"{_HOME}.baselines:BestWindowRecommender",
+        "Best sellers, lately",
+        grid={"days": [7, 14, 28, 56, 112]},
+        decides="discovery",
+    ),
+    "popularity": Model(f"{_HOME}.baselines:PopularityRecommender", "Best sellers, all time"),
+    "random": Model(f"{_HOME}.baselines:RandomRecommender", "Chance"),
+}
+
+# %% ../../nbs/00b_configuration.ipynb #d080c496
+_WEIGHTS = ["collaborative", "content"]  # the parts of the weighted hybrid
+
+
+def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
+    """Hold the names in a config's recommender section against the registry.
+
+    Parameters
+    ----------
+    settings : RecommenderConfig
+        The section.
+
+    Returns
+    -------
+    RecommenderConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a model or a weight that does not exist, with the nearest one that does.
+    """
+    if settings.production not in MODELS:
+        raise ConfigError(
+            unknown("model", settings.production, list(MODELS), "recommender.production")
+        )
+    for name in settings.parameters:
+        if name not in MODELS:
+            raise ConfigError(unknown("model", name, list(MODELS), "recommender.parameters"))
+    for name in settings.weights:
+        if name not in _WEIGHTS:
+            raise ConfigError(unknown("config key", name, _WEIGHTS, "recommender.weights"))
+    return settings
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
 @dataclass
@@ -662,6 +760,7 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     if result.rfm.grid is not None:
         grid_cells(result.rfm.grid, result.rfm.bins)
     _check_name(result.name)
+    check_recommender(result.recommender)
     _check_report(result.report)
     check_data(result.data)
     _check_mlflow(result.mlflow)

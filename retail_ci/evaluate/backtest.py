@@ -20,22 +20,21 @@ from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, INK, SECOND, use_style
 from retail_ci.evaluate.offline import (
     BASELINES,
-    REPEATERS,
     TASKS,
     Evaluation,
     contestants,
     evaluate,
     label,
+    lead_in_words,
+    named_models,
     normalise_log,
     oracle,
-    production,
     ranking_facts,
+    repeaters,
     segment_table,
     summary,
     verdict,
 )
-from ..recommend.base import Recommender
-from ..recommend.hybrid import make_model
 from ..recommend.interactions import time_cut
 from ..recommend.metrics import METRICS, bootstrap_means
 
@@ -91,13 +90,13 @@ class Backtest:
 
 
 def backtest(
-    models: Mapping[str, Recommender] | Sequence[str],
+    models: Mapping[str, Any] | Sequence[str],
     transactions: pd.DataFrame,
     products: pd.DataFrame | None = None,
     cuts: int = 3,
     days: int = 30,
     k: int = 10,
-    seed: int = 42,
+    random_state: int = 42,
     resamples: int = 1000,
     truth: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -107,8 +106,8 @@ def backtest(
 
     Parameters
     ----------
-    models : Mapping[str, Recommender] | Sequence[str]
-        Name: a model that is not fitted yet; or names from `MODELS`.
+    models : Mapping[str, Any] | Sequence[str]
+        As `evaluate` takes them, but no finished lists: those belong to one cut.
     transactions : pd.DataFrame
         The whole log.
     products : pd.DataFrame | None, default None
@@ -119,7 +118,7 @@ def backtest(
         Length of a test window.
     k : int, default 10
         Length of a list.
-    seed : int, default 42
+    random_state : int, default 42
         Of the bootstrap.
     resamples : int, default 1000
         Of the bootstrap.
@@ -135,9 +134,7 @@ def backtest(
     Backtest
         Evaluations and what they say together.
     """
-    models = (
-        dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
-    )
+    models = _without_lists(named_models(models))
     transactions = normalise_log(transactions)
     done = []
     found = []
@@ -146,32 +143,47 @@ def backtest(
     if len(dates) < cuts:
         notes.append(f"The log is long enough for {len(dates)} of {cuts} cuts.")
     for i, cut in enumerate(dates):
+        if last and not i:
+            found.append(last)
+            done.append(cut)
+            continue
         known = transactions[transactions["date"] <= cut + pd.Timedelta(hours=24 * days)]
-        here = copy.deepcopy(models) | (
-            {"oracle": oracle(truth, known, cut, days)} if truth is not None else {}
-        )
-        tell = (
-            (
-                lambda name, n, total, i=i, cut=cut: progress(
-                    f"{cut:%d %b %Y}: {name}", i * total + n, len(dates) * total
-                )
-            )
-            if progress
-            else None
-        )
+        ceiling = {} if truth is None else {"oracle": oracle(truth, known, cut, days)}
+        here = copy.deepcopy(models) | ceiling
+        tell = _tell_cut(progress, i, dates) if progress else None
         try:
-            found.append(
-                last
-                if last and not i
-                else evaluate(here, known, products, cut, days, k, seed, resamples, tell)
-            )
+            measured = evaluate(here, known, products, cut, days, k, random_state, resamples, tell)
         except DataError as e:
             notes.append(f"The cut at {day(cut)} is left out: {e}")
         else:
+            found.append(measured)
             done.append(cut)
     if not found:
         raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
-    return Backtest(done, found, *pool(found, seed, resamples), notes)
+    return Backtest(done, found, *pool(found, random_state, resamples), notes)
+
+
+def _without_lists(models: dict[str, Any]) -> dict[str, Any]:
+    """The same models; `DataError` for finished lists."""
+    for name, model in models.items():
+        if isinstance(model, pd.DataFrame):
+            raise DataError(
+                f"The finished lists of {name!r} belong to one cut, and a back-test has several; "
+                "give it a model with fit and recommend, or measure the lists with evaluate."
+            )
+    return models
+
+
+def _tell_cut(
+    progress: Callable[[str, int, int], None], number: int, dates: Sequence[pd.Timestamp]
+) -> Callable[[str, int, int], None]:
+    """The progress of one cut as a part of all."""
+
+    def tell(name: str, n: int, total: int) -> None:
+        title = f"{dates[number]:%d %b %Y}: {name}"
+        progress(title, number * total + n, len(dates) * total)
+
+    return tell
 
 # %% ../../nbs/05b_backtest.ipynb #990148fe
 def pool(
@@ -205,19 +217,13 @@ def pool(
         pairs = [(a, (b, a[1])) for a in keys for b in BASELINES if b in names and b != a[0]]
         if not keys:
             continue
-        for key, interval in _clustered(task, evaluations, keys, pairs, seed, resamples).items():
-            if isinstance(key[0], str):
-                values.append({"task": task, "model": key[0], "metric": key[1], **interval})
-            else:
-                differences.append(
-                    {
-                        "task": task,
-                        "model": key[0][0],
-                        "baseline": key[1][0],
-                        "metric": key[0][1],
-                        **interval,
-                    }
-                )
+        found = _clustered(task, evaluations, keys, pairs, seed, resamples)
+        for model, metric in keys:
+            line = {"task": task, "model": model, "metric": metric}
+            values.append(line | found[model, metric])
+        for (model, metric), (baseline, _) in pairs:
+            line = {"task": task, "model": model, "baseline": baseline, "metric": metric}
+            differences.append(line | found[(model, metric), (baseline, metric)])
     return (
         pd.DataFrame(values, columns=["task", "model", "metric", "value", "low", "high"]),
         pd.DataFrame(
@@ -295,7 +301,8 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
         Two or three sentences.
     """
     board = result.table(task)
-    board = board[~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])]
+    silent = repeaters() if task == "discovery" else []
+    board = board[~board["model"].isin(["oracle", *silent])]
     if board.empty:
         return (
             f"**{task.capitalize()}.** Nobody bought anything new after any cut, so this task "
@@ -314,12 +321,11 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
         + "."
     )
     p = result.paired.query("task == @task and model == @model and metric == 'ndcg'")
-    p = p[~p["baseline"].isin(REPEATERS)] if task == "discovery" else p
     said = [
-        f"{'beats' if d.low > 0 else 'loses to' if d.high < 0 else 'cannot be told from'} "
-        f"{label(d.baseline)} ({number(d.value, '+.3f')}, "
-        f"{number(d.low, '+.3f')} to {number(d.high, '+.3f')})"
+        f"{lead_in_words(d.low, d.high)} {label(d.baseline)} "
+        f"({number(d.value, '+.3f')}, {number(d.low, '+.3f')} to {number(d.high, '+.3f')})"
         for d in p.itertuples()
+        if d.baseline not in silent
     ]
     if said:
         words += f" All cuts together, {label(model)} " + "; it ".join(said) + "."
@@ -404,25 +410,19 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0))
     greys = ("#4D4D4D", "#7F7F7F", "#A6A6A6", "#C4C4C4")
+    fixed = dict(zip(BASELINES, greys)) | {"oracle": INK, accent: SECOND}
     for axis, task in zip(axes, TASKS):
         board = result.table(task, metric)
-        board = board[~board["model"].isin(["random", *(REPEATERS if task == "discovery" else ())])]
+        silent = repeaters() if task == "discovery" else []
+        board = board[~board["model"].isin(["random", *silent])]
         order = board.groupby("model")["value"].mean().sort_values(ascending=False).index
         others = iter((ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#F0E442"))
+        colours = {m: fixed[m] if m in fixed else next(others, ACCENT) for m in order}
         for i, name in enumerate(order):
             part = board[board["model"] == name].sort_values("cut")
             places = np.searchsorted(sorted(result.cuts), part["cut"].to_numpy()) + (
                 i - (len(order) - 1) / 2
             ) * 0.6 / max(1, len(order))
-            colour = (
-                SECOND
-                if name == accent
-                else INK
-                if name == "oracle"
-                else greys[BASELINES.index(name)]
-                if name in BASELINES
-                else next(others, ACCENT)
-            )
             axis.errorbar(
                 places,
                 part["value"],
@@ -432,7 +432,7 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
                 lw=1.3,
                 elinewidth=1.3,
                 capsize=2,
-                color=colour,
+                color=colours[name],
                 label=label(name),
                 zorder=3 if name == accent else 2,
             )
@@ -487,7 +487,7 @@ def evaluate_run(
         raise DataError("This source names no products, so there is nothing to rank.")
     settings = run.config.recommender
     truth = run.read("truth") if run.has("truth") else None
-    published = production(settings)
+    published = settings.production
     result = backtest(
         contestants(settings, names),
         transactions,

@@ -5,47 +5,45 @@
 # %% ../../nbs/05_evaluation.ipynb #73a88574
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core.config import RecommenderConfig
+from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, decimal, money, number, share
 from ..core.show import ACCENT, INK, SECOND, use_style
-from ..recommend.base import Recommender, fill_up
-from ..recommend.hybrid import MODELS, configured, make_model, with_params
+from ..recommend.base import Recommender
+from ..recommend.baselines import TASKS, split_tasks
+from ..recommend.hybrid import configured, make_model
 from retail_ci.recommend.interactions import (
     Interactions,
     as_dates,
     as_ids,
-    assemble,
     interactions,
     purchases,
     split_at,
     time_cut,
-    to_csr,
 )
 from retail_ci.recommend.metrics import (
     METRICS,
     coverage,
     find_hits,
     intervals,
-    ndcg,
     per_customer,
     per_list,
 )
 
 # %% auto #0
-__all__ = ['TASKS', 'REPEATERS', 'BASELINES', 'LABELS', 'normalise_log', 'products_before', 'segments_before',
-           'relevant_products', 'KnownChances', 'oracle', 'Evaluation', 'evaluate', 'settings_of', 'measure',
-           'hold_back', 'BestWindowRecommender', 'production', 'contestants', 'by_group', 'lead_by_group',
-           'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label', 'compare',
-           'verdict', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
+__all__ = ['BASELINES', 'normalise_log', 'products_before', 'segments_before', 'relevant_products', 'KnownChances', 'oracle',
+           'repeaters', 'Evaluation', 'named_models', 'evaluate', 'settings_of', 'measure', 'contestants', 'by_group',
+           'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label',
+           'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
 def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
@@ -132,13 +130,7 @@ def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
 
     sales = purchases(train)
     known = train[train["customer_id"].notna()]
-    worth = (
-        known["revenue"]
-        if "revenue" in train
-        else known["price"] * known["quantity"]
-        if "price" in train
-        else (known["quantity"] > 0).astype(float)
-    )
+    worth = _worth_of_lines(known)
     last = train["date"].max()
     day = sales["date"].dt.normalize()
     basket = _purchases_per_customer(train)
@@ -159,6 +151,15 @@ def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
         .reindex(customer_ids)
         .to_numpy(dtype=object)
     )
+
+
+def _worth_of_lines(lines: pd.DataFrame) -> pd.Series:
+    """Revenue; price times quantity without it; and a one per sale where a log has no money."""
+    if "revenue" in lines:
+        return lines["revenue"]
+    if "price" in lines:
+        return lines["price"] * lines["quantity"]
+    return (lines["quantity"] > 0).astype(float)
 
 
 def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
@@ -183,9 +184,6 @@ def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
     )
 
 # %% ../../nbs/05_evaluation.ipynb #f08f80e0
-TASKS = ("any", "discovery")  # repeats count; only products new to the customer
-
-
 def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.csr_matrix]:
     """What each known customer bought after the cut, for each task.
 
@@ -211,36 +209,10 @@ def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.cs
     known = rows >= 0
     bought = sp.csr_matrix((np.ones(known.sum()), (rows[known], columns[known])), shape=shape)
     bought.sum_duplicates()
-    return _split_tasks(
+    return split_tasks(
         bought,
         sp.csr_matrix((data.counts.data, data.counts.indices, data.counts.indptr), shape=shape),
     )
-
-
-def _split_tasks(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
-    """All purchases, and those of products new to the customer.
-
-    Parameters
-    ----------
-    bought : sp.csr_matrix
-        Customers × products, above zero where bought after the cut.
-    before : sp.csr_matrix
-        The same, where bought before it.
-
-    Returns
-    -------
-    dict[str, sp.csr_matrix]
-        Task: ones where bought.
-    """
-
-    def ones(m):
-        return sp.csr_matrix((np.ones(m.nnz), m.indices, m.indptr), shape=m.shape)
-
-    bought = ones(bought)
-    before = ones(before)
-    fresh = (bought - bought.multiply(before)).tocsr()
-    fresh.eliminate_zeros()
-    return {"any": bought, "discovery": fresh}
 
 # %% ../../nbs/05_evaluation.ipynb #e213a6ef
 class KnownChances(Recommender):
@@ -293,6 +265,17 @@ def oracle(
     return KnownChances(*oracle_scores(truth, transactions[transactions["date"] <= cut], cut, days))
 
 # %% ../../nbs/05_evaluation.ipynb #ad503fc9
+def repeaters() -> list[str]:
+    """The models that only repeat purchases: for discovery their lists are what is popular now.
+
+    Returns
+    -------
+    list[str]
+        Names in `MODELS`.
+    """
+    return [name for name, row in MODELS.items() if row.repeats]
+
+
 @dataclass
 class Evaluation:
     """The outcome of a measurement at one cut."""
@@ -318,32 +301,166 @@ class Evaluation:
         purchases.
         """
         board = self.metric(task, metric)
-        return board[
-            ~board["model"].isin(["oracle", *(REPEATERS if task == "discovery" else ())])
-        ].reset_index(drop=True)
+        outside = ["oracle", *(repeaters() if task == "discovery" else ())]
+        return board[~board["model"].isin(outside)].reset_index(drop=True)
 
 
-REPEATERS = (
-    "personal",
-    "personal_decayed",
-    "repeat",
-)  # for discovery their lists are nothing but what is popular now
-BASELINES = (
-    "personal_decayed",
-    "recent_popularity",
-    "personal",
-    "popularity",
-)  # every model is compared with these
+# every model is compared with these
+BASELINES = ("personal_decayed", "recent_popularity", "personal", "popularity")
+
+# %% ../../nbs/05_evaluation.ipynb #ffc6ceea
+def named_models(models: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """The models that somebody wants to see measured.
+
+    Parameters
+    ----------
+    models : Mapping[str, Any] | Sequence[str]
+        As `evaluate` takes them.
+
+    Returns
+    -------
+    dict[str, Any]
+        Name: a model that is not fitted yet, or a table of finished lists.
+
+    Raises
+    ------
+    ConfigError
+        For a name that the registry does not have.
+    DataError
+        If there is no model, or an object that is none.
+    """
+    if isinstance(models, (str, pd.DataFrame)) or not isinstance(models, (Mapping, Sequence)):
+        raise DataError(
+            "evaluate needs several models by name, such as {'mine': model} or ['ranker'], got "
+            f"{type(models).__name__}."
+        )
+    given = models if isinstance(models, Mapping) else {name: name for name in models}
+    if not given:
+        raise DataError("evaluate needs at least one model, got none.")
+    found = {n: make_model(m) if isinstance(m, str) else m for n, m in given.items()}
+    for name, model in found.items():
+        _check_model(name, model)
+    return found
+
+
+def _check_model(name: str, model: Any) -> None:
+    """Raise `DataError` for what is neither a model nor a table of lists."""
+    if isinstance(model, pd.DataFrame):
+        _check_lists(name, model)
+        return
+    lacking = [m for m in ("fit", "recommend") if not callable(getattr(model, m, None))]
+    if lacking or isinstance(model, type):
+        fault = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        why = f", which has no {' and no '.join(lacking)}" if lacking else ", which is not made yet"
+        raise DataError(
+            f"The model {name!r} must be an object with fit and recommend, a name of the registry, "
+            f"or a table of lists; found {fault}{why}."
+        )
+
+
+def _check_lists(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Lists as they are measured: ids as text, ranks as numbers; `DataError` for what is none."""
+    columns = ["customer_id", "product_id", "rank"]
+    if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
+        found = list(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
+        raise DataError(
+            f"The lists of {name!r} must be a table with the columns {', '.join(columns)}, found "
+            f"{found}."
+        )
+    rank = pd.to_numeric(table["rank"], errors="coerce")
+    whole = (rank >= 1) & (rank % 1 == 0)
+    if not whole.all():
+        odd = table["rank"][~whole].iloc[0]
+        raise DataError(f"The lists of {name!r} need whole ranks from 1, found {odd}.")
+    lists = pd.DataFrame(
+        {
+            "customer_id": as_ids(table["customer_id"]),
+            "product_id": as_ids(table["product_id"]),
+            "rank": rank.astype(int),
+        }
+    )
+    for column, what in (("rank", "the rank"), ("product_id", "the product")):
+        twice = lists[lists.duplicated(["customer_id", column])].head(1)
+        for line in twice.itertuples():
+            raise DataError(
+                f"The lists of {name!r} give customer {line.customer_id!r} {what} "
+                f"{getattr(line, column)!r} twice; give each once."
+            )
+    return lists.sort_values(["customer_id", "rank"])
+
+# %% ../../nbs/05_evaluation.ipynb #b0baa375
+class _Guest:
+    """Somebody else's model, or finished lists, in the manner in which ours are measured."""
+
+    def __init__(self, name: str, model: Any, train: pd.DataFrame):
+        """`train`: the log before the cut, on which the model is fitted."""
+        self.name_ = name
+        self.model_ = model
+        self.train_ = train
+
+    def fit(self, data: Interactions, products: pd.DataFrame | None) -> _Guest:
+        """Let the model learn from the log before the cut."""
+        self.data_ = data
+        if not isinstance(self.model_, pd.DataFrame):
+            given = [self.train_.copy(), *([] if products is None else [products.copy()])]
+            self.model_.fit(*given[: 2 if _takes(self.model_.fit, "products") else 1])
+        return self
+
+    def rank(
+        self, rows: np.ndarray, k: int, exclude_purchased: Sequence[bool]
+    ) -> list[tuple[np.ndarray, None, None]]:
+        """Lists as columns of the catalogue, rows × k, for each value of `exclude_purchased`."""
+        return [(self._columns(rows, k, new_only), None, None) for new_only in exclude_purchased]
+
+    def _columns(self, rows: np.ndarray, k: int, new_only: bool) -> np.ndarray:
+        """The lists of one task, -1 where a place is empty."""
+        lists = _check_lists(self.name_, self._ask(rows, k, new_only))
+        lists = lists.assign(
+            row=self.data_.customer_ids.get_indexer(lists["customer_id"]),
+            column=self.data_.product_ids.get_indexer(lists["product_id"]),
+        )
+        if new_only:
+            known = (lists["row"] >= 0) & (lists["column"] >= 0)
+            bought = np.zeros(len(lists), bool)
+            pairs = lists[known]
+            bought[known] = np.asarray(self.data_.counts[pairs["row"], pairs["column"]]).ravel() > 0
+            lists = lists[~bought]
+            lists = lists.assign(rank=lists.groupby("customer_id").cumcount() + 1)
+        lists = lists.assign(place=pd.Index(rows).get_indexer(lists["row"]))
+        lists = lists[(lists["place"] >= 0) & (lists["rank"] <= k)]
+        best = np.full((len(rows), k), -1, np.int32)
+        best[lists["place"], lists["rank"] - 1] = lists["column"]
+        return best
+
+    def _ask(self, rows: np.ndarray, k: int, new_only: bool) -> pd.DataFrame:
+        """What the model answers to these customers."""
+        if isinstance(self.model_, pd.DataFrame):
+            return self.model_
+        customers = self.data_.customer_ids[rows].tolist()
+        if _takes(self.model_.recommend, "exclude_purchased"):
+            return self.model_.recommend(customers, k=k, exclude_purchased=new_only)
+        return self.model_.recommend(customers, k=k)
+
+
+def _takes(method: Callable, name: str) -> bool:
+    """Whether a method has a parameter of this name, or takes any."""
+    parameters = inspect.signature(method).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _in_our_manner(name: str, model: Any, train: pd.DataFrame) -> Recommender | _Guest:
+    """One of our models as it is, another behind the two calls that are measured."""
+    return model if isinstance(model, Recommender) else _Guest(name, model, train)
 
 # %% ../../nbs/05_evaluation.ipynb #c7c45ef0
 def evaluate(
-    models: Mapping[str, Recommender] | Sequence[str],
+    models: Mapping[str, Any] | Sequence[str],
     transactions: pd.DataFrame,
     products: pd.DataFrame | None = None,
     cut: pd.Timestamp | None = None,
     days: int = 30,
     k: int = 10,
-    seed: int = 42,
+    random_state: int = 42,
     resamples: int = 1000,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
@@ -351,10 +468,12 @@ def evaluate(
 
     Parameters
     ----------
-    models : Mapping[str, Recommender] | Sequence[str]
-        Name: a model that is not fitted yet; or names from `MODELS`.
+    models : Mapping[str, Any] | Sequence[str]
+        Name: a name from `MODELS`; a model that is not fitted yet, one of ours or any object with
+        `fit` and `recommend`; or finished lists, a table with customer_id, product_id and rank
+        (from 1), made from what lies before the cut. Or a sequence of names from `MODELS`.
     transactions : pd.DataFrame
-        The whole log.
+        The whole log: customer_id, product_id, date; perhaps quantity, price, revenue.
     products : pd.DataFrame | None, default None
         The products table.
     cut : pd.Timestamp | None, default None
@@ -363,7 +482,7 @@ def evaluate(
         Length of the test window, in days of 24 hours.
     k : int, default 10
         Length of a list.
-    seed : int, default 42
+    random_state : int, default 42
         Of the bootstrap.
     resamples : int, default 1000
         Of the bootstrap.
@@ -374,18 +493,23 @@ def evaluate(
     -------
     Evaluation
         Tables, intervals, protocol.
+
+    Raises
+    ------
+    ConfigError
+        For a name that the registry does not have.
+    DataError
+        For an object without `fit` or `recommend`, for lists without the three columns or with a
+        rank or a product twice, and for a cut after which nobody comes back.
     """
-    models = (
-        dict(models) if isinstance(models, Mapping) else {name: make_model(name) for name in models}
-    )
-    if not models:
-        raise DataError("evaluate needs at least one model, got none.")
+    models = named_models(models)
     transactions = normalise_log(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     train, test = split_at(transactions, cut)
     test = test[test["date"] <= cut + pd.Timedelta(hours=24 * days)]
     products = products_before(products, train)
     data = interactions(train, products)
+    models = {name: _in_our_manner(name, model, train) for name, model in models.items()}
     truth = relevant_products(data, test)
     kinds = _categories(data, products)
     scores = {task: {} for task in TASKS}
@@ -397,7 +521,7 @@ def evaluate(
     facts = _protocol(data, test, truth, cut, days, k, resamples, train) | settings_of(models)
     asked = {task: np.flatnonzero(np.diff(matrix.indptr)) for task, matrix in truth.items()}
     return Evaluation(
-        *_summarise(scores, reach, seed, resamples),
+        *_summarise(scores, reach, random_state, resamples),
         facts,
         scores,
         reach,
@@ -442,21 +566,21 @@ def settings_of(models: Mapping[str, Recommender]) -> dict:
     dict
         Settings: model: parameter: value; notes: model: what it had to say.
     """
-
-    def plain(model):
-        return {
-            n: v
-            for n, v in vars(model).items()
-            if not n.endswith("_") and isinstance(v, (int, float, str, type(None), tuple))
-        }
-
-    notes = {
-        name: list(model.notes_) for name, model in models.items() if getattr(model, "notes_", None)
-    }
+    settings = {}
+    notes = {}
+    for name, model in models.items():
+        own = getattr(getattr(model, "model_", model), "__dict__", {})
+        settings[name] = {key: own[key] for key in own if _is_setting(key, own[key])}
+        notes[name] = list(getattr(model, "notes_", []))
     return {
-        "settings": {name: found for name, model in models.items() if (found := plain(model))},
-        "notes": notes,
+        "settings": {name: found for name, found in settings.items() if found},
+        "notes": {name: found for name, found in notes.items() if found},
     }
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Whether an attribute of a model is a setting that can be written down."""
+    return not name.endswith("_") and isinstance(value, (int, float, str, type(None), tuple))
 
 # %% ../../nbs/05_evaluation.ipynb #0e9cda8b
 def measure(
@@ -540,13 +664,8 @@ def _summarise(
         columns = {
             (m, metric): values for m, found in models.items() for metric, values in found.items()
         }
-        pairs = [
-            ((m, metric), (b, metric))
-            for m in models
-            for b in BASELINES
-            if b in models and b != m
-            for metric in METRICS
-        ]
+        rivals = [(m, b) for m in models for b in BASELINES if b in models and b != m]
+        pairs = [((m, metric), (b, metric)) for m, b in rivals for metric in METRICS]
         found = intervals(columns, resamples=resamples, seed=seed, pairs=pairs)
         rows += [
             {"task": task, "model": m, "metric": metric, **found[m, metric]}
@@ -689,194 +808,7 @@ def _history_groups(bought: np.ndarray) -> pd.Categorical:
     }
     return pd.Categorical([words[g] for g in part], list(words.values()), ordered=True)
 
-# %% ../../nbs/05_evaluation.ipynb #0690cc76
-def hold_back(
-    data: Interactions, days: float = 30
-) -> tuple[Interactions, dict[str, sp.csr_matrix]]:
-    """Split a past in two again: what lies more than `days` before its end, and the truth of those
-    days.
-
-    Parameters
-    ----------
-    data : Interactions
-        The past.
-    days : float, default 30
-        How much of its end is held back.
-
-    Returns
-    -------
-    tuple[Interactions, dict[str, sp.csr_matrix]]
-        What came before, and what its customers then bought, by task.
-    """
-    old = data.age >= days
-    known = data.rows >= 0
-    past = assemble(
-        data.customer_ids,
-        data.product_ids,
-        data.rows[old],
-        data.columns[old],
-        data.age[old] - days,
-        data.end - pd.Timedelta(days=days),
-    )
-    there = np.diff(past.counts.indptr) > 0
-    use = ~old & known
-    use[use] = there[data.rows[use]]
-    bought = to_csr(np.ones(use.sum()), data.rows[use], data.columns[use], data.counts.shape)
-    return past, _split_tasks(bought, past.counts)
-
-# %% ../../nbs/05_evaluation.ipynb #d803aad4
-def _popular_order(data: Interactions, days: float) -> np.ndarray:
-    """The catalogue, best sellers of the last `days` first.
-
-    Parameters
-    ----------
-    data : Interactions
-        The past.
-    days : float
-        The window.
-
-    Returns
-    -------
-    np.ndarray
-        All columns: by buyers in the window, then what is popular otherwise.
-    """
-    buyers = data.recent_buyers(days)
-    best = np.argsort(-buyers, kind="stable")[: (buyers > 0).sum()]
-    return np.concatenate([best, data.popular[~np.isin(data.popular, best)]])
-
-
-def _lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int) -> np.ndarray:
-    """The first `k` of one order for each customer, without what is left out.
-
-    Parameters
-    ----------
-    order : np.ndarray
-        From `_popular_order`.
-    bought : sp.csr_matrix | None
-        Rows × products that are left out.
-    rows : int
-        How many customers.
-    k : int
-        Length of a list.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k columns, -1 where the catalogue ends.
-    """
-    best = np.full((rows, k), -1, np.int32)
-    fill_up(best, np.zeros(best.shape, np.float32), order, np.ones(len(order), np.float32), bought)
-    return best
-
-# %% ../../nbs/05_evaluation.ipynb #2c7b7b25
-class BestWindowRecommender(Recommender):
-    """Recent best sellers; how recent is chosen on the last days of the past, for each task."""
-
-    method = "popular"
-    reason = "popular now"
-    two_tasks = True  # another window for discovery
-
-    def __init__(self, windows: Sequence[float] = (7, 14, 28, 56), days: float = 30):
-        """`windows`: lengths in days that are tried. `days`: how much of the past they are tried
-        on.
-        """
-        self.windows = tuple(windows)
-        self.days = days
-
-    def _learn(self, products: pd.DataFrame | None) -> None:
-        """Try every window, keep the best of each task."""
-        past, truth = hold_back(self.data_, self.days)
-        orders = {w: _popular_order(past, w) for w in self.windows} if past.counts.nnz else {}
-        tried = {
-            task: {
-                w: _order_ndcg(order, past, truth[task], task)
-                for w, order in orders.items()
-                if truth[task].nnz
-            }
-            for task in TASKS
-        }
-        self.best_ = {
-            task: max(found, key=lambda w: (found[w], w)) if found else 28
-            for task, found in tried.items()
-        }
-        self.buyers_ = {
-            task: self.data_.recent_buyers(w).astype(np.float32) for task, w in self.best_.items()
-        }
-        self.notes_ = [
-            "; ".join(f"{task}: the last {number(w, 'g')} days" for task, w in self.best_.items())
-            + ("" if tried["any"] else "; too little history to choose")
-        ]
-
-    def _task_scores(self, rows: np.ndarray, discovery: bool) -> np.ndarray:
-        """Buyers in the window of the task."""
-        buyers = self.buyers_[TASKS[bool(discovery)]]
-        return np.broadcast_to(buyers, (len(rows), len(buyers)))
-
-    def rank(
-        self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
-    ) -> list:
-        """The same lists as from the scores, read off one order."""
-        rows = np.asarray(rows)
-        k = min(k, len(self.data_.product_ids))
-        out = []
-        for e in exclude_purchased:
-            best = _lists_of(
-                _popular_order(self.data_, self.best_[TASKS[bool(e)]]),
-                self.data_.counts[rows] if e else None,
-                len(rows),
-                k,
-            )
-            out.append((best, np.ones(best.shape, np.float32), best < 0))
-        return out
-
-
-def _order_ndcg(
-    order: np.ndarray, past: Interactions, bought: sp.csr_matrix, task: str, k: int = 10
-) -> float:
-    """How good one order for everybody is.
-
-    Parameters
-    ----------
-    order : np.ndarray
-        From `_popular_order`.
-    past : Interactions
-        The past it comes from.
-    bought : sp.csr_matrix
-        What the customers then bought.
-    task : str
-        "any" or "discovery".
-    k : int, default 10
-        Length of a list.
-
-    Returns
-    -------
-    float
-        Mean NDCG.
-    """
-    rows = np.flatnonzero(np.diff(bought.indptr))
-    hits = find_hits(
-        _lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k),
-        bought[rows],
-    )
-    return float(ndcg(hits, np.diff(bought[rows].indptr)).mean())
-
 # %% ../../nbs/05_evaluation.ipynb #65260b30
-def production(settings: RecommenderConfig) -> str:
-    """The name of the model that is published.
-
-    Parameters
-    ----------
-    settings : RecommenderConfig
-        The config's section.
-
-    Returns
-    -------
-    str
-        A name in `MODELS`.
-    """
-    return settings.production if settings.production in MODELS else next(iter(MODELS))
-
-
 def contestants(settings: RecommenderConfig, names: Sequence[str] = ()) -> dict[str, Recommender]:
     """The models to measure, with the config's settings.
 
@@ -892,21 +824,11 @@ def contestants(settings: RecommenderConfig, names: Sequence[str] = ()) -> dict[
     dict[str, Recommender]
         Name: not fitted yet.
     """
-    for name in [*names, *settings.parameters]:
+    for name in names:
         if name not in MODELS:
             raise ConfigError(unknown("model", name, list(MODELS)))
-    models = {
-        name: make_model(name) for name in MODELS if not names or name in names or name in BASELINES
-    }
-    for name in ("ranker", "weighted"):
-        if name in models:
-            models[name] = configured(replace(settings, production=name))
-    if "recent_popularity" not in settings.parameters:
-        models["recent_popularity"] = BestWindowRecommender()
-    return {
-        name: with_params(name, model, settings.parameters.get(name, {}))
-        for name, model in models.items()
-    }
+    asked = {*names, *BASELINES} if names else set(MODELS)
+    return {name: configured(settings, name) for name in MODELS if name in asked}
 
 # %% ../../nbs/05_evaluation.ipynb #94434fc6
 def by_group(
@@ -1157,24 +1079,6 @@ def measured_before(scores: pd.DataFrame, facts: Mapping) -> Evaluation | None:
     return Evaluation(table, pd.DataFrame(), dict(facts["protocol"]), found, {}, people)
 
 # %% ../../nbs/05_evaluation.ipynb #240f300f
-LABELS = {
-    "hybrid": "Hybrid",
-    "weighted": "Weighted hybrid",
-    "ranker": "Ranker",
-    "blend": "Untrained blend",
-    "collaborative": "Customers like you",
-    "content": "Products like yours",
-    "ease": "Bought together (EASE)",
-    "repeat": "Time to buy again",
-    "popularity": "Best sellers, all time",
-    "recent_popularity": "Best sellers, lately",
-    "personal": "Personal frequency",
-    "personal_decayed": "Personal, recent first",
-    "random": "Chance",
-    "oracle": "Oracle (knows the generator)",
-}
-
-
 def label(model: str) -> str:
     """A model's name in words.
 
@@ -1186,9 +1090,31 @@ def label(model: str) -> str:
     Returns
     -------
     str
-        What readers call it.
+        What readers call it: the label of its row in `MODELS`.
     """
-    return LABELS.get(model, model.replace("_", " "))
+    if model in MODELS:
+        return MODELS[model].label
+    return "Oracle (knows the generator)" if model == "oracle" else model.replace("_", " ")
+
+
+def lead_in_words(low: float, high: float) -> str:
+    """How a difference reads.
+
+    Parameters
+    ----------
+    low : float
+        The lower end of its interval.
+    high : float
+        The upper end.
+
+    Returns
+    -------
+    str
+        "beats", "loses to" or "cannot be told from".
+    """
+    if low > 0:
+        return "beats"
+    return "loses to" if high < 0 else "cannot be told from"
 
 
 def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str:
@@ -1217,10 +1143,10 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
         & (p["baseline"] == baseline)
         & (p["metric"] == "ndcg")
     ].iloc[0]
-    verb = "beats" if d["low"] > 0 else "loses to" if d["high"] < 0 else "cannot be told from"
     return (
-        f"{verb} {label(baseline)} ({number(d['value'], '+.3f')}, "
-        f"95% interval {number(d['low'], '+.3f')} to {number(d['high'], '+.3f')})"
+        f"{lead_in_words(d['low'], d['high'])} {label(baseline)} "
+        f"({number(d['value'], '+.3f')}, 95% interval {number(d['low'], '+.3f')} "
+        f"to {number(d['high'], '+.3f')})"
     )
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
@@ -1408,6 +1334,13 @@ def money_words(
     return words + f"; {money(gap, currency)} {more} than on those of {label(rival)}."
 
 # %% ../../nbs/05_evaluation.ipynb #e2d7b668
+def _colour_of(model: str, accent: str | None) -> str:
+    """The colour of a model's dot: the accent, grey for what is there to be beaten, or ours."""
+    if model == accent:
+        return SECOND
+    return "#7F7F7F" if model in (*BASELINES, "random") else ACCENT
+
+
 def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | None = None) -> Any:
     """Both tasks side by side: each model's mean with its interval.
 
@@ -1441,11 +1374,7 @@ def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | Non
                 ms=7,
                 lw=2,
                 capsize=3,
-                color=SECOND
-                if r.model == accent
-                else ACCENT
-                if r.model not in BASELINES + ("random",)
-                else "#7F7F7F",
+                color=_colour_of(r.model, accent),
             )
             axis.annotate(
                 decimal(r.value, 3),

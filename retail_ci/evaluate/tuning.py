@@ -13,63 +13,65 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.runs import Run, save
 from .offline import TASKS, Evaluation, evaluate, normalise_log
-from ..recommend.hybrid import MODELS, make_model, with_params
+from ..recommend.hybrid import configured, with_params
 from ..recommend.interactions import time_cut
 from ..recommend.metrics import paired_difference
 
 # %% auto #0
-__all__ = ['GRIDS', 'candidates', 'tune', 'facts', 'choose', 'chosen_settings', 'as_yaml', 'tune_run']
+__all__ = ['tunable', 'candidates', 'tune', 'facts', 'choose', 'chosen_settings', 'as_yaml', 'tune_run']
 
 # %% ../../nbs/05c_tuning.ipynb #f8b87042
-GRIDS: dict[
-    str, tuple[str, dict[str, list]]
-] = {  # model: the task that decides, and the values of each parameter
-    "personal_decayed": ("any", {"half_life": [14, 30, 60, 90, 180, 365]}),
-    "recent_popularity": ("discovery", {"days": [7, 14, 28, 56, 112]}),
-    "collaborative": (
-        "discovery",
-        {
-            "neighbours": [25, 50, 100, 200],
-            "weighting": ["count", "tfidf"],
-            "half_life": [None, 60],
-        },
-    ),
-    "ease": ("discovery", {"half_life": [30, 60, 120], "regularization": [30, 100, 300]}),
-    "content": ("discovery", {"half_life": [10, 30, 90]}),
-    "weighted": ("any", {"content": [0.1, 0.3, 0.5]}),
-}
+def tunable() -> list[str]:
+    """The models with a grid.
+
+    Returns
+    -------
+    list[str]
+        Names in `MODELS`.
+    """
+    return [name for name, row in MODELS.items() if row.grid]
 
 
-def candidates(name: str) -> list[dict[str, Any]]:
+def candidates(name: str, settings: RecommenderConfig | None = None) -> list[dict[str, Any]]:
     """Every combination of a model's grid, and the setting that it has now.
 
     Parameters
     ----------
     name : str
         A model with a grid.
+    settings : RecommenderConfig | None, default None
+        The config's section; the defaults if left out.
 
     Returns
     -------
     list[dict[str, Any]]
-        The settings to try; the house's own are the first.
+        The settings to try; the present one is the first.
+
+    Raises
+    ------
+    ConfigError
+        For a model that does not exist, or has nothing to tune.
     """
     if name not in MODELS:
-        raise ConfigError(unknown("model", name, sorted(set(GRIDS) & set(MODELS))))
-    if name not in GRIDS:
+        raise ConfigError(unknown("model", name, sorted(tunable())))
+    grid = MODELS[name].grid
+    if not grid:
         raise ConfigError(
-            f"The model {name!r} has nothing to tune; models with a grid: "
-            f"{', '.join(m for m in GRIDS if m in MODELS)}."
+            f"The model {name!r} has nothing to tune; models with a grid: {', '.join(tunable())}."
         )
-    grid = GRIDS[name][1]
-    now = vars(make_model(name))
-    tried = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    now = configured(settings or RecommenderConfig(), name).get_params()
     own = {key: now[key] for key in grid}
+    tried = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     return [own, *(c for c in tried if c != own)]
 
 # %% ../../nbs/05c_tuning.ipynb #4ebcc77f
+_FEW_RESAMPLES = 20  # the intervals of single models are not shown here
+
+
 def tune(
     names: Sequence[str],
     transactions: pd.DataFrame,
@@ -77,8 +79,9 @@ def tune(
     cut: pd.Timestamp | None = None,
     days: int = 30,
     k: int = 10,
-    seed: int = 42,
+    random_state: int = 42,
     progress: Callable[[str, int, int], None] | None = None,
+    settings: RecommenderConfig | None = None,
 ) -> pd.DataFrame:
     """Try every setting on the validation window; `gain` is the difference to the setting that the
     model has now, on the task that decides.
@@ -97,38 +100,45 @@ def tune(
         Length of the test window and of the validation window.
     k : int, default 10
         Length of a list.
-    seed : int, default 42
+    random_state : int, default 42
         Of the bootstrap.
     progress : Callable[[str, int, int], None] | None, default None
         Called with what is tried, its number and how many there are.
+    settings : RecommenderConfig | None, default None
+        The config's section, for the settings that models have now; the defaults if left out.
 
     Returns
     -------
     pd.DataFrame
         Model, task, parameters, default, chosen, any, discovery (NDCG), gain, low, high.
     """
-    names = list(names) or [m for m in GRIDS if m in MODELS]
-    tries = {f"{name} {_plain(c)}": (name, c) for name in names for c in candidates(name)}
+    settings = settings or RecommenderConfig()
+    tries = {
+        name: {f"{name} {_plain(values)}": values for values in candidates(name, settings)}
+        for name in list(names) or tunable()
+    }
     transactions = normalise_log(transactions)
     cut = time_cut(transactions, days) if cut is None else cut
     past = transactions[transactions["date"] <= cut]
     if past.empty:
         raise DataError(f"Nothing lies at or before the cut {cut}, so there is nothing to tune on.")
     validation = cut - pd.Timedelta(hours=24 * days)
+    models = {
+        title: with_params(name, configured(settings, name), values)
+        for name, titles in tries.items()
+        for title, values in titles.items()
+    }
     found = evaluate(
-        {title: with_params(name, make_model(name), c) for title, (name, c) in tries.items()},
-        past,
-        products,
-        validation,
-        days,
-        k,
-        seed,
-        20,
-        progress,
+        models, past, products, validation, days, k, random_state, _FEW_RESAMPLES, progress
     )
-    return choose(
-        pd.DataFrame([facts(found, title, name, c, seed) for title, (name, c) in tries.items()])
-    )
+    rows = []
+    for name, titles in tries.items():
+        present = next(iter(titles))
+        for title, values in titles.items():
+            row = facts(found, title, present, MODELS[name].decides, random_state)
+            plain = {"parameters": _plain(values), "default": title == present}
+            rows.append({"model": name, "task": row.pop("task"), **plain, **row})
+    return choose(pd.DataFrame(rows))
 
 
 def _plain(values: Mapping[str, Any]) -> str:
@@ -147,7 +157,7 @@ def _plain(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
 
 # %% ../../nbs/05c_tuning.ipynb #71e53aa2
-def facts(found: Evaluation, title: str, name: str, values: Mapping[str, Any], seed: int) -> dict:
+def facts(found: Evaluation, title: str, present: str, decides: str, random_state: int) -> dict:
     """What one setting reached, and its difference to the setting that the model has now.
 
     Parameters
@@ -156,36 +166,27 @@ def facts(found: Evaluation, title: str, name: str, values: Mapping[str, Any], s
         Of the validation window.
     title : str
         The candidate's name in it.
-    name : str
-        The model.
-    values : Mapping[str, Any]
-        Its settings.
-    seed : int
+    present : str
+        The name of the present setting in it.
+    decides : str
+        The task on which the settings are compared; the first task if nothing was measured on it.
+    random_state : int
         Of the bootstrap.
 
     Returns
     -------
     dict
-        A row of the table.
+        Task, NDCG of each task, gain, low, high.
     """
-    first = candidates(name)[0]
-    decides = GRIDS[name][0]
-    means = {
-        task: float(scores[title]["ndcg"].mean())
-        if (scores := found.scores[task])
-        else float("nan")
-        for task in TASKS
-    }
+    means = dict.fromkeys(TASKS, float("nan"))
+    for task in TASKS:
+        if found.scores[task]:
+            means[task] = float(found.scores[task][title]["ndcg"].mean())
     task = decides if found.scores[decides] else TASKS[0]
     scores = found.scores[task]
-    gain = paired_difference(
-        scores[title]["ndcg"], scores[f"{name} {_plain(first)}"]["ndcg"], seed=seed
-    )
+    gain = paired_difference(scores[title]["ndcg"], scores[present]["ndcg"], seed=random_state)
     return {
-        "model": name,
         "task": task,
-        "parameters": _plain(values),
-        "default": values == first,
         **means,
         "gain": gain["value"],
         "low": gain["low"],
@@ -217,65 +218,64 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 # %% ../../nbs/05c_tuning.ipynb #034d48e8
-def chosen_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def chosen_settings(
+    table: pd.DataFrame, settings: RecommenderConfig | None = None
+) -> dict[str, dict[str, Any]]:
     """The chosen settings that differ from the present ones.
 
     Parameters
     ----------
     table : pd.DataFrame
         From `tune`.
+    settings : RecommenderConfig | None, default None
+        As `tune` was given them.
 
     Returns
     -------
     dict[str, dict[str, Any]]
-        Model: parameter: value; models whose present setting is the best are left out.
+        Model: parameter: value, with what the config says of the model already; models whose
+        present setting is the best are left out.
     """
-    rows = table[table["chosen"] & ~table["default"]]
-    return {
-        r.model: next(c for c in candidates(r.model) if _plain(c) == r.parameters)
-        for r in rows.itertuples()
-    }
+    settings = settings or RecommenderConfig()
+    found = {}
+    for row in table[table["chosen"] & ~table["default"]].itertuples():
+        tried = {_plain(values): values for values in candidates(row.model, settings)}
+        found[row.model] = settings.parameters.get(row.model, {}) | tried[row.parameters]
+    return found
 
 
-def as_yaml(table: pd.DataFrame) -> str:
+def as_yaml(table: pd.DataFrame, settings: RecommenderConfig | None = None) -> str:
     """The chosen settings as YAML, with what each gained as a comment.
 
     Parameters
     ----------
     table : pd.DataFrame
         From `tune`.
+    settings : RecommenderConfig | None, default None
+        As `tune` was given them.
 
     Returns
     -------
     str
         Lines for a config.
     """
-    found = chosen_settings(table)
+    found = chosen_settings(table, settings)
     if not found:
         return (
             "# No other setting does better than the present ones on the validation window; "
             "the config can stay as it is."
         )
     rows = table[table["chosen"]].set_index("model")
-    lines = []
+    lines = ["recommender:", "  parameters:"]
     for name, values in found.items():
-        r = rows.loc[name]
-        told_apart = "" if r["low"] > 0 else "; not told apart from the present setting"
-        where = "  weights" if name == "weighted" else f"    {name}"
-        values = (
-            {"collaborative": vars(make_model(name))["collaborative"], **values}
-            if name == "weighted"
-            else values
-        )
+        row = rows.loc[name]
+        told_apart = "" if row["low"] > 0 else "; not told apart from the present setting"
         text = yaml.safe_dump(values, default_flow_style=True, sort_keys=False).strip()
         lines.append(
-            f"{where}: {text}  # {r['task']} NDCG {r[r['task']]:.3f}, {r['gain']:+.4f} "
-            f"({r['low']:+.4f} to {r['high']:+.4f}) over the present setting{told_apart}"
+            f"    {name}: {text}  # {row['task']} NDCG {row[row['task']]:.3f}, {row['gain']:+.4f} "
+            f"({row['low']:+.4f} to {row['high']:+.4f}) over the present setting{told_apart}"
         )
-    others, weights = (
-        [line for line in lines if line.startswith("  weights") == w] for w in (False, True)
-    )
-    return "\n".join(["recommender:", *weights, *(["  parameters:", *others] if others else [])])
+    return "\n".join(lines)
 
 # %% ../../nbs/05c_tuning.ipynb #29151691
 def tune_run(
@@ -302,13 +302,13 @@ def tune_run(
     str
         The table and the YAML, as text.
     """
+    settings = run.config.recommender
     for name in names:
-        candidates(name)
+        candidates(name, settings)
     transactions = run.read("transactions")
     products = run.read("products") if run.has("products") else None
     if "product_id" not in transactions:
         raise DataError("This source names no products, so there is nothing to tune.")
-    settings = run.config.recommender
     table = tune(
         names,
         transactions,
@@ -318,10 +318,15 @@ def tune_run(
         settings.k,
         run.config.seed,
         progress,
+        settings,
     )
     save(table, folder / "tuning.csv")
     shown = table.sort_values(["model", "gain"], ascending=[True, False], kind="stable")
     shown = shown.assign(
         model=[f"{'* ' if c else '  '}{m}" for c, m in zip(shown["chosen"], shown["model"])]
     ).drop(columns=["default", "chosen"])
-    return shown.to_string(index=False, float_format=lambda v: f"{v:.4f}") + "\n\n" + as_yaml(table)
+    return (
+        shown.to_string(index=False, float_format=lambda v: f"{v:.4f}")
+        + "\n\n"
+        + as_yaml(table, settings)
+    )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core.errors import DataError, unknown
+from ..core.config import MODELS, RecommenderConfig
+from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count
 from ..core.runs import load, save
 from retail_ci.recommend.interactions import (
@@ -38,8 +41,8 @@ from retail_ci.recommend.interactions import (
 from .rules import Rules, Shelf, check_k, make_rules, make_shelf, select, texts
 
 # %% auto #0
-__all__ = ['Segments', 'make_segments', 'segment_buyers', 'fill_up', 'Storable', 'Recommender', 'inner_models', 'listed',
-           'find_limits', 'Lists']
+__all__ = ['Segments', 'make_segments', 'segment_buyers', 'fill_up', 'Storable', 'Recommender', 'model_class', 'inner_models',
+           'listed', 'find_limits', 'Lists']
 
 # %% ../../nbs/04c_base.ipynb #3d8bb3b5
 @dataclass(frozen=True)
@@ -190,11 +193,9 @@ def fill_up(
         place = place[line, spot]
         product = order[spot]
         lowest = np.where(start > 0, values[short, start - 1], 1)[line]
-        best[row, place], filled[row, place], values[row, place] = (
-            product,
-            True,
-            np.minimum(share[product], lowest),
-        )
+        best[row, place] = product
+        filled[row, place] = True
+        values[row, place] = np.minimum(share[product], lowest)
         # whoever may have little of what is popular looks further down
         short = short[~done]
         depth = 4 * depth
@@ -278,6 +279,67 @@ class Recommender(Storable):
     # the method of a line whose product nobody has bought yet, if another part found it
     new_method: str | None = None
     learned: tuple[str, ...] = ()  # what is stored besides the settings and the purchases
+    composed = False  # whether several models answer together; the service calls theirs hybrid
+    score_meaning = "relative to the customer's best"  # what the model card says of a score
+
+    @classmethod
+    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Recommender:
+        """A new model as a config asks for it.
+
+        Parameters
+        ----------
+        settings : RecommenderConfig
+            The config's section; a model that has keys of its own there reads them.
+        **own : Any
+            The settings of its row in `MODELS`.
+
+        Returns
+        -------
+        Recommender
+            Not fitted yet.
+        """
+        return cls(**own)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings, as scikit-learn names them, so that its `clone` takes a model.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            Makes no difference: the models inside a model have no settings of their own.
+
+        Returns
+        -------
+        dict[str, Any]
+            Parameter: value.
+        """
+        names = list(inspect.signature(type(self)).parameters)
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **values: Any) -> Recommender:
+        """Change settings; the next `fit` uses them.
+
+        Parameters
+        ----------
+        **values : Any
+            Parameter: value.
+
+        Returns
+        -------
+        Recommender
+            Itself.
+
+        Raises
+        ------
+        ConfigError
+            For a parameter that the model does not have.
+        """
+        known = self.get_params()
+        for name in values:
+            if name not in known:
+                raise ConfigError(unknown("parameter", name, sorted(known), type(self).__name__))
+        vars(self).update(vars(type(self)(**known | values)))
+        return self
 
     def fit(
         self,
@@ -394,6 +456,30 @@ class Recommender(Storable):
             self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress
         )
 
+# %% ../../nbs/04c_base.ipynb #1a45f4c1
+def model_class(name: str) -> type[Recommender]:
+    """The class of a model of the registry.
+
+    Parameters
+    ----------
+    name : str
+        A name in `MODELS`.
+
+    Returns
+    -------
+    type[Recommender]
+        Its class.
+
+    Raises
+    ------
+    ConfigError
+        For a name that no row has, with the nearest one.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, list(MODELS)))
+    module, _, part = MODELS[name].place.partition(":")
+    return getattr(importlib.import_module(module), part)
+
 # %% ../../nbs/04c_base.ipynb #e744532e
 def inner_models(model: Recommender) -> Iterator[Recommender]:
     """The parts of a composed model.
@@ -408,17 +494,18 @@ def inner_models(model: Recommender) -> Iterator[Recommender]:
     Iterator[Recommender]
         The models inside it, at any depth.
     """
-    for value in vars(model).values():
-        for part in (
-            value.values()
-            if isinstance(value, dict)
-            else value
-            if isinstance(value, (list, tuple))
-            else [value]
-        ):
-            if isinstance(part, Recommender):
-                yield part
-                yield from inner_models(part)
+    parts = [part for value in vars(model).values() for part in _parts(value)]
+    for part in parts:
+        if isinstance(part, Recommender):
+            yield part
+            yield from inner_models(part)
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """What an attribute holds: the values of a dict, the items of a list, or itself."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _twin(model: Recommender, update: bool = False, **attributes: Any) -> Recommender:
@@ -565,27 +652,32 @@ def _rank_rows(
     for places in blocks(np.arange(len(rows)), len(data.product_ids)):
         block = rows[places]
         shared = None if model.two_tasks else model._scores(block)
+        own = None if blocked is None else blocked[places]
         for part, exclude in zip(parts, exclude_purchased):
             scores = model._task_scores(block, exclude) if model.two_tasks else shared
-            ruled_out = _either(
-                data.counts[block] if exclude else None,
-                None if blocked is None else blocked[places],
-            )
-            best, values = choose(scores, k, ruled_out, limits)
-            if model.relative:
-                values /= np.maximum(row_max(scores), 1e-12)[:, None]
-            values = np.clip(values, 0, 1)
-            part.append(
-                (
-                    best,
-                    values,
-                    _fill_rows(model, data.customer_ids[block], best, values, ruled_out, limits),
-                )
-            )
+            ruled_out = _either(data.counts[block] if exclude else None, own)
+            part.append(_rank_block(model, block, scores, k, ruled_out, limits))
         if progress:
             progress(int(places[-1]) + 1)
     empty = (np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty((0, k), bool))
     return [tuple(np.concatenate(x) for x in zip(empty, *part)) for part in parts]
+
+
+def _rank_block(
+    model: Recommender,
+    block: np.ndarray,
+    scores: sp.csr_matrix | np.ndarray,
+    k: int,
+    ruled_out: sp.csr_matrix | None,
+    limits: Limits,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns, scores from 0 to 1 and filled places of one block of customers."""
+    best, values = choose(scores, k, ruled_out, limits)
+    if model.relative:
+        values /= np.maximum(row_max(scores), 1e-12)[:, None]
+    values = np.clip(values, 0, 1)
+    customers = model.data_.customer_ids[block]
+    return best, values, _fill_rows(model, customers, best, values, ruled_out, limits)
 
 # %% ../../nbs/04c_base.ipynb #33b1cf68
 def _either(a: sp.csr_matrix | None, b: sp.csr_matrix | None) -> sp.csr_matrix | None:
@@ -658,7 +750,8 @@ def _fill_rows(
         filled[rows] = fill_up(
             lines, scores, order, share, None if ruled_out is None else ruled_out[rows], limits
         )
-        best[rows], values[rows] = lines, scores
+        best[rows] = lines
+        values[rows] = scores
     return filled
 
 # %% ../../nbs/04c_base.ipynb #d2b013e3
@@ -1029,7 +1122,8 @@ def _answer_part(
         ((best, values, filled),) = _rank_rows(
             model, rows, width, (exclude_purchased,), limits, blocked, progress
         )
-    lists.best[places], lists.values[places] = best, values
+    lists.best[places] = best
+    lists.values[places] = values
     unsold = np.append(model.base_.buyers, 1)[best] == 0
     lists.methods[places] = np.where(
         filled, "popular", np.where(unsold, model.new_method or model.method, model.method)
@@ -1265,28 +1359,28 @@ def _unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, A
             tuple(arrays[f"{found['name']}.{f}"] for f in ("data", "indices", "indptr")),
             shape=tuple(found["shape"]),
         )
-    model = object.__new__(_model_classes()[found["class"]])
+    model = object.__new__(_find_class(found["class"]))
     vars(model).update(_unpack(found["parts"], arrays, shared) | dict(shared))
     model._restore()
     return model
 
 # %% ../../nbs/04c_base.ipynb #85648a09
-def _model_classes(base: type = Recommender) -> dict[str, type]:
-    """The models that have been imported, by name.
+def _subclasses(base: type = Recommender) -> Iterator[type]:
+    """A class and all its subclasses that have been imported."""
+    yield base
+    for child in base.__subclasses__():
+        yield from _subclasses(child)
 
-    Parameters
-    ----------
-    base : type, default Recommender
-        Where to start.
 
-    Returns
-    -------
-    dict[str, type]
-        Name: class.
-    """
-    return {base.__name__: base} | {
-        name: c for child in base.__subclasses__() for name, c in _model_classes(child).items()
-    }
+def _find_class(kind: str) -> type[Recommender]:
+    """The model class of this name, imported or in the registry; `DataError` if there is none."""
+    imported = {found.__name__: found for found in _subclasses()}
+    if kind in imported:
+        return imported[kind]
+    rows = {row.place.partition(":")[2]: name for name, row in MODELS.items()}
+    if kind not in rows:
+        raise DataError(unknown("model class", kind, sorted({*imported, *rows}), "the file"))
+    return model_class(rows[kind])
 
 
 def _model_arrays(model: Recommender) -> dict[str, np.ndarray]:
@@ -1356,9 +1450,7 @@ def _model_from_arrays(
     try:
         description = json.loads(str(arrays["model"]))
         kind = description["model"]["class"]
-        if kind not in _model_classes():
-            raise DataError(unknown("model class", kind, sorted(_model_classes()), "the file"))
-        if not issubclass(_model_classes()[kind], expected):
+        if not issubclass(_find_class(kind), expected):
             raise DataError(
                 f"The file holds a {kind}, expected a {expected.__name__}; load it with "
                 f"{kind}.load."

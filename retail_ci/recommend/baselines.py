@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .base import Recommender, segment_buyers
-from .interactions import Interactions, cell_history
+from ..core.formats import number
+from .base import Recommender, fill_up, segment_buyers
+from .interactions import Interactions, assemble, cell_history, to_csr
+from .metrics import find_hits, ndcg
 
 # %% auto #0
-__all__ = ['PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'cells', 'RandomRecommender']
+__all__ = ['TASKS', 'PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'cells', 'split_tasks', 'hold_back',
+           'BestWindowRecommender', 'RandomRecommender']
 
 # %% ../../nbs/04d_baselines.ipynb #8d811418
 class PopularityRecommender(Recommender):
@@ -155,11 +159,8 @@ def _repeat_words(times: int, gap: int, last: int) -> str:
     ago = {0: "today", 1: "yesterday"}.get(last, f"{last} days ago")
     if times == 1:
         return f"bought once, {ago}"
-    return (
-        f"bought {times} times, "
-        + ("" if not gap else "usually every day, " if gap == 1 else f"usually every {gap} days, ")
-        + f"last {ago}"
-    )
+    usual = {0: "", 1: "usually every day, "}.get(gap, f"usually every {gap} days, ")
+    return f"bought {times} times, {usual}last {ago}"
 
 
 def cells(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -185,28 +186,245 @@ def cells(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.nd
         else matrix[rows[:, None], columns]
     )
 
-# %% ../../nbs/04d_baselines.ipynb #451a0fda
-class RandomRecommender(Recommender):
-    """A random order of the catalogue, fixed per customer and seed."""
+# %% ../../nbs/04d_baselines.ipynb #7408e3b4
+TASKS = ("any", "discovery")  # repeats count; only products new to the customer
 
-    method = "random"
-    reason = "by chance"
 
-    def __init__(self, seed: int = 42):
+def split_tasks(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.csr_matrix]:
+    """All purchases, and those of products new to the customer.
+
+    Parameters
+    ----------
+    bought : sp.csr_matrix
+        Customers × products, above zero where bought after the cut.
+    before : sp.csr_matrix
+        The same, where bought before it.
+
+    Returns
+    -------
+    dict[str, sp.csr_matrix]
+        Task: ones where bought.
+    """
+
+    def ones(m):
+        return sp.csr_matrix((np.ones(m.nnz), m.indices, m.indptr), shape=m.shape)
+
+    bought = ones(bought)
+    before = ones(before)
+    fresh = (bought - bought.multiply(before)).tocsr()
+    fresh.eliminate_zeros()
+    return {"any": bought, "discovery": fresh}
+
+# %% ../../nbs/04d_baselines.ipynb #0690cc76
+def hold_back(
+    data: Interactions, days: float = 30
+) -> tuple[Interactions, dict[str, sp.csr_matrix]]:
+    """Split a past in two again: what lies more than `days` before its end, and the truth of those
+    days.
+
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    days : float, default 30
+        How much of its end is held back.
+
+    Returns
+    -------
+    tuple[Interactions, dict[str, sp.csr_matrix]]
+        What came before, and what its customers then bought, by task.
+    """
+    old = data.age >= days
+    known = data.rows >= 0
+    past = assemble(
+        data.customer_ids,
+        data.product_ids,
+        data.rows[old],
+        data.columns[old],
+        data.age[old] - days,
+        data.end - pd.Timedelta(days=days),
+    )
+    there = np.diff(past.counts.indptr) > 0
+    use = ~old & known
+    use[use] = there[data.rows[use]]
+    bought = to_csr(np.ones(use.sum()), data.rows[use], data.columns[use], data.counts.shape)
+    return past, split_tasks(bought, past.counts)
+
+# %% ../../nbs/04d_baselines.ipynb #d803aad4
+def _popular_order(data: Interactions, days: float) -> np.ndarray:
+    """The catalogue, best sellers of the last `days` first.
+
+    Parameters
+    ----------
+    data : Interactions
+        The past.
+    days : float
+        The window.
+
+    Returns
+    -------
+    np.ndarray
+        All columns: by buyers in the window, then what is popular otherwise.
+    """
+    buyers = data.recent_buyers(days)
+    best = np.argsort(-buyers, kind="stable")[: (buyers > 0).sum()]
+    return np.concatenate([best, data.popular[~np.isin(data.popular, best)]])
+
+
+def _lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int) -> np.ndarray:
+    """The first `k` of one order for each customer, without what is left out.
+
+    Parameters
+    ----------
+    order : np.ndarray
+        From `_popular_order`.
+    bought : sp.csr_matrix | None
+        Rows × products that are left out.
+    rows : int
+        How many customers.
+    k : int
+        Length of a list.
+
+    Returns
+    -------
+    np.ndarray
+        Rows × k columns, -1 where the catalogue ends.
+    """
+    best = np.full((rows, k), -1, np.int32)
+    fill_up(best, np.zeros(best.shape, np.float32), order, np.ones(len(order), np.float32), bought)
+    return best
+
+# %% ../../nbs/04d_baselines.ipynb #2c7b7b25
+class BestWindowRecommender(Recommender):
+    """Recent best sellers; how recent is chosen on the last days of the past, for each task."""
+
+    method = "popular"
+    reason = "popular now"
+    two_tasks = True  # another window for discovery
+    learned = ("best_", "buyers_")
+
+    def __init__(
+        self,
+        days: float | None = None,
+        windows: Sequence[float] = (7, 14, 28, 56),
+        held_back: float = 30,
+    ):
         """Nothing is learned yet.
 
         Parameters
         ----------
-        seed : int, default 42
-            Another seed draws another order.
+        days : float | None, default None
+            Count buyers of the last so many days; the best of `windows` if left out.
+        windows : Sequence[float], default (7, 14, 28, 56)
+            Lengths in days that are tried.
+        held_back : float, default 30
+            How many days of the past they are tried on.
         """
-        self.seed = seed
+        self.days = days
+        self.windows = tuple(windows)
+        self.held_back = held_back
+
+    def _learn(self, products: pd.DataFrame | None) -> None:
+        """Try every window, keep the best of each task, and count buyers in it."""
+        if self.days is None:
+            self._choose_windows()
+        else:
+            self.best_ = dict.fromkeys(TASKS, self.days)
+        self.buyers_ = {
+            task: self.data_.recent_buyers(w).astype(np.float32) for task, w in self.best_.items()
+        }
+
+    def _choose_windows(self) -> None:
+        """The best window of each task on the days that are held back."""
+        past, truth = hold_back(self.data_, self.held_back)
+        orders = {w: _popular_order(past, w) for w in self.windows} if past.counts.nnz else {}
+        self.best_ = {}
+        for task in TASKS:
+            tried = orders if truth[task].nnz else {}
+            found = {w: _order_ndcg(order, past, truth[task], task) for w, order in tried.items()}
+            self.best_[task] = max(found, key=lambda w: (found[w], w)) if found else 28
+        chosen = "; ".join(
+            f"{task}: the last {number(w, 'g')} days" for task, w in self.best_.items()
+        )
+        known = orders and truth["any"].nnz
+        self.notes_ = [chosen if known else f"{chosen}; too little history to choose"]
+
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        """Buyers in the window for any purchase."""
+        return self._task_scores(rows, False)
+
+    def _task_scores(self, rows: np.ndarray, discovery: bool) -> np.ndarray:
+        """Buyers in the window of the task."""
+        buyers = self.buyers_[TASKS[bool(discovery)]]
+        return np.broadcast_to(buyers, (len(rows), len(buyers)))
+
+    def rank(
+        self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
+    ) -> list:
+        """The same lists as from the scores, read off one order."""
+        rows = np.asarray(rows)
+        k = min(k, len(self.data_.product_ids))
+        out = []
+        for new_only in exclude_purchased:
+            order = _popular_order(self.data_, self.best_[TASKS[bool(new_only)]])
+            bought = self.data_.counts[rows] if new_only else None
+            best = _lists_of(order, bought, len(rows), k)
+            out.append((best, np.ones(best.shape, np.float32), best < 0))
+        return out
+
+
+def _order_ndcg(
+    order: np.ndarray, past: Interactions, bought: sp.csr_matrix, task: str, k: int = 10
+) -> float:
+    """How good one order for everybody is.
+
+    Parameters
+    ----------
+    order : np.ndarray
+        From `_popular_order`.
+    past : Interactions
+        The past it comes from.
+    bought : sp.csr_matrix
+        What the customers then bought.
+    task : str
+        "any" or "discovery".
+    k : int, default 10
+        Length of a list.
+
+    Returns
+    -------
+    float
+        Mean NDCG.
+    """
+    rows = np.flatnonzero(np.diff(bought.indptr))
+    hits = find_hits(
+        _lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k),
+        bought[rows],
+    )
+    return float(ndcg(hits, np.diff(bought[rows].indptr)).mean())
+
+# %% ../../nbs/04d_baselines.ipynb #451a0fda
+class RandomRecommender(Recommender):
+    """A random order of the catalogue, fixed per customer and `random_state`."""
+
+    method = "random"
+    reason = "by chance"
+
+    def __init__(self, random_state: int = 42):
+        """Nothing is learned yet.
+
+        Parameters
+        ----------
+        random_state : int, default 42
+            Another number draws another order.
+        """
+        self.random_state = random_state
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         """Uniform numbers, a stream per customer."""
         width = len(self.data_.product_ids)
         streams = (
-            np.random.default_rng([self.seed, zlib.crc32(i.encode())])
+            np.random.default_rng([self.random_state, zlib.crc32(i.encode())])
             for i in self.data_.customer_ids[rows]
         )
         return np.stack([stream.random(width, dtype=np.float32) for stream in streams])

@@ -5,6 +5,9 @@
 # %% ../../nbs/04i_candidates.ipynb #2a538716
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -122,6 +125,33 @@ def _extreme(
     return out
 
 # %% ../../nbs/04i_candidates.ipynb #8d5d18e8
+# what is known about a product, in the order of the columns
+_PRODUCT = (
+    *(f"popular {w}" for w in WINDOWS),
+    "buyers",
+    "popular 7 to 28",
+    "popular 28 to 56",
+    *(f"new {w}" for w in WINDOWS[1:]),
+    "new 14 to 56",
+    "again",
+    "log again",
+    "usual gap",
+    "first sold",
+    "last sold",
+    "new of others",
+)
+
+
+def _as_matrix(facts: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Facts as the columns of a matrix of float32, in the order of the names."""
+    return np.column_stack([facts[name] for name in names]).astype(np.float32)
+
+
+def _columns_of(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """The numbers of some columns of a matrix, by the names of all."""
+    return [list(names).index(name) for name in wanted]
+
+
 def _product_facts(data: Interactions, found: Habits) -> np.ndarray:
     """What the whole shop knows about each product.
 
@@ -146,21 +176,23 @@ def _product_facts(data: Interactions, found: Habits) -> np.ndarray:
     }
     known = np.bincount(found.columns, minlength=width)
     again = again_shares(found, width)
-    facts = [_log_of((recent[w] + 0.3) / w) for w in WINDOWS] + [_log_of(data.buyers + 1.0)]
-    facts += [
-        _log_of((a * recent[x] + 1) / (recent[y] + 1)) for a, x, y in ((4, 7, 28), (2, 28, 56))
-    ]
-    facts += [_log_of((new[w] + 0.3) / w) for w in WINDOWS[1:]] + [
-        _log_of((4 * new[14] + 1) / (new[56] + 1))
-    ]
-    facts += [again, _log_of(again), _log_of(usual_gaps(found, width))]
-    facts += [
-        np.log1p(_extreme(data.age, data.columns, width, 0, True)),
-        np.log1p(_extreme(data.age, data.columns, width, 999, False)),
-    ]
-    return np.column_stack(
-        [*facts, _log_of((new[28] + 0.5) / np.maximum(customers - known, 1))]
-    ).astype(np.float32)
+    facts = {f"popular {w}": _log_of((recent[w] + 0.3) / w) for w in WINDOWS}
+    facts |= {
+        "buyers": _log_of(data.buyers + 1.0),
+        "popular 7 to 28": _log_of((4 * recent[7] + 1) / (recent[28] + 1)),
+        "popular 28 to 56": _log_of((2 * recent[28] + 1) / (recent[56] + 1)),
+    }
+    facts |= {f"new {w}": _log_of((new[w] + 0.3) / w) for w in WINDOWS[1:]}
+    facts |= {
+        "new 14 to 56": _log_of((4 * new[14] + 1) / (new[56] + 1)),
+        "again": again,
+        "log again": _log_of(again),
+        "usual gap": _log_of(usual_gaps(found, width)),
+        "first sold": np.log1p(_extreme(data.age, data.columns, width, 0, True)),
+        "last sold": np.log1p(_extreme(data.age, data.columns, width, 999, False)),
+        "new of others": _log_of((new[28] + 0.5) / np.maximum(customers - known, 1)),
+    }
+    return _as_matrix(facts, _PRODUCT)
 
 # %% ../../nbs/04i_candidates.ipynb #39d07c02
 def discontinued(data: Interactions, silence: float = 9) -> np.ndarray:
@@ -210,7 +242,29 @@ def buyers_lately(data: Interactions) -> np.ndarray:
     return np.where(discontinued(data), 0, weights)
 
 # %% ../../nbs/04i_candidates.ipynb #0517073c
-def _customer_facts(data: Interactions) -> np.ndarray:
+# what is known about a customer, in the order of the columns
+_CUSTOMER = (
+    "days in the shop",
+    "days in the shop lately",
+    "days since",
+    "products",
+    "bought again",
+)
+
+
+@dataclass(frozen=True)
+class _CustomerFacts:
+    """How often customers come, and how widely they buy."""
+
+    facts: np.ndarray  # customers × `_CUSTOMER`, float32; all but the last are logarithms
+    trips: np.ndarray  # customers × half-lives: decayed days in the shop, float32
+
+    def pick(self, rows: np.ndarray, names: Sequence[str] = _CUSTOMER) -> np.ndarray:
+        """Some facts about some customers, rows × names."""
+        return self.facts[np.asarray(rows)[:, None], _columns_of(_CUSTOMER, names)]
+
+
+def _customer_facts(data: Interactions) -> _CustomerFacts:
     """How often each customer comes, and how widely she buys.
 
     Parameters
@@ -220,8 +274,8 @@ def _customer_facts(data: Interactions) -> np.ndarray:
 
     Returns
     -------
-    np.ndarray
-        Customers × (5 facts, then decayed days in the shop, one per half-life).
+    _CustomerFacts
+        Two matrices with a row per customer.
     """
     known = data.rows >= 0
     n = len(data.customer_ids)
@@ -235,17 +289,14 @@ def _customer_facts(data: Interactions) -> np.ndarray:
     last = _extreme(ages, rows, n, 999, False)
     kinds = np.diff(data.counts.indptr)
     bought = np.asarray(data.counts.sum(axis=1), dtype=float).ravel()
-    facts = [
-        np.log1p(np.bincount(rows, minlength=n)),
-        np.log1p(np.bincount(rows[ages < 30], minlength=n)),
-        np.log1p(last),
-        np.log1p(kinds),
-        1 - kinds / np.maximum(bought, 1),
-    ]
-    return np.column_stack(facts + trips).astype(np.float32)
-
-
-_CUSTOMER = 5  # how many of the columns are facts; the rest are decayed days
+    facts = {
+        "days in the shop": np.log1p(np.bincount(rows, minlength=n)),
+        "days in the shop lately": np.log1p(np.bincount(rows[ages < 30], minlength=n)),
+        "days since": np.log1p(last),
+        "products": np.log1p(kinds),
+        "bought again": 1 - kinds / np.maximum(bought, 1),
+    }
+    return _CustomerFacts(_as_matrix(facts, _CUSTOMER), np.column_stack(trips).astype(np.float32))
 
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
 def _pick(found: Habits, chosen: np.ndarray) -> Habits:
@@ -278,7 +329,30 @@ def _pick(found: Habits, chosen: np.ndarray) -> Habits:
     )
 
 
-def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray) -> np.ndarray:
+_TRIP_LIVES = (14, 30, 90, 365)  # half-lives for purchases per day in the shop
+# what is known about a habit, in the order of the columns
+_HABIT = (
+    *(f"decayed {h}" for h in _HALF_LIVES),
+    *(f"per day {h}" for h in _TRIP_LIVES),
+    "log times",
+    "log last",
+    "log first",
+    "log gap",
+    "share of gap",
+    "last to gap",
+    "due",
+    "once",
+    "twice",
+    "often",
+    "last to visit",
+    "at the last visit",
+    "again",
+    "per month",
+    "chance",
+)
+
+
+def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: _CustomerFacts) -> np.ndarray:
     """What a customer's history says about one product.
 
     Parameters
@@ -287,7 +361,7 @@ def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray
         The habits to describe.
     repeat : RepeatRecommender
         Knows gaps and chances.
-    customers : np.ndarray
+    customers : _CustomerFacts
         From `_customer_facts`.
 
     Returns
@@ -296,37 +370,31 @@ def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: np.ndarray
         Habits × facts, float32.
     """
     decayed = {h: found.decayed(h) for h in _HALF_LIVES}
-    trips = dict(zip(_HALF_LIVES, customers[found.rows, _CUSTOMER:].T))
+    trips = dict(zip(_HALF_LIVES, customers.trips[found.rows].T))
     gap = repeat.own_gap(found)
-    again = repeat.again_[found.columns]
     times = found.times
     last = found.last
-    since = np.expm1(customers[found.rows, 2])
-    facts = [_log_of(decayed[h] + 0.001) for h in _HALF_LIVES] + [
-        _log_of((decayed[h] + 0.02) / (trips[h] + 0.3)) for h in (14, 30, 90, 365)
-    ]
-    facts += [
-        np.log(times),
-        np.log1p(last),
-        np.log1p(found.first),
-        np.log1p(gap),
-        last / (gap + last + 1e-9),
-        _log_of((last + 1) / (gap + 1)),
-    ]
-    facts += [
-        np.exp(-(_log_of((last + 15) / (gap + 1)) ** 2)),
-        times == 1,
-        times == 2,
-        times >= 4,
-        _log_of((last + 1) / (since + 1)),
-        last < since + 1,
-    ]
-    facts += [
-        (times > 1) * again,
-        _log_of(30 * times / np.maximum(found.first, 7)),
-        _log_of(repeat.chance(found)),
-    ]
-    return np.column_stack(facts).astype(np.float32)
+    since = np.expm1(customers.pick(found.rows, ["days since"])).ravel()
+    facts = {f"decayed {h}": _log_of(decayed[h] + 0.001) for h in _HALF_LIVES}
+    facts |= {f"per day {h}": _log_of((decayed[h] + 0.02) / (trips[h] + 0.3)) for h in _TRIP_LIVES}
+    facts |= {
+        "log times": np.log(times),
+        "log last": np.log1p(last),
+        "log first": np.log1p(found.first),
+        "log gap": np.log1p(gap),
+        "share of gap": last / (gap + last + 1e-9),
+        "last to gap": _log_of((last + 1) / (gap + 1)),
+        "due": np.exp(-(_log_of((last + 15) / (gap + 1)) ** 2)),
+        "once": times == 1,
+        "twice": times == 2,
+        "often": times >= 4,
+        "last to visit": _log_of((last + 1) / (since + 1)),
+        "at the last visit": last < since + 1,
+        "again": (times > 1) * repeat.again_[found.columns],
+        "per month": _log_of(30 * times / np.maximum(found.first, 7)),
+        "chance": _log_of(repeat.chance(found)),
+    }
+    return _as_matrix(facts, _HABIT)
 
 # %% ../../nbs/04i_candidates.ipynb #b2be23d1
 _NOMINATED = {
@@ -428,7 +496,8 @@ class CandidateModels(Recommender):
     """All models side by side, and their untrained blend."""
 
     method = "blend"
-    relative = two_tasks = True
+    two_tasks = True
+    composed = True
     learned = ("repeat_", "near_", "ease_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
@@ -781,16 +850,16 @@ def build_features(
     places, columns, habit = _generate_candidates(evidence, rows, discovery, near, ease)
     others = _other_opinions(evidence, places, columns, near, ease)
     facts = evidence.facts_[columns]
-    people = evidence.people_[rows[places], :_CUSTOMER]
+    people = evidence.people_.pick(rows[places])
     if discovery:
         more = [
             *_kind_opinions(evidence, rows, places, columns),
-            people * others[:, :1],
-            people * facts[:, 1:2],
+            people * others[:, _columns_of(_OTHERS, ["near"])],
+            people * facts[:, _columns_of(_PRODUCT, ["popular 14"])],
         ]
     else:
         known = habit >= 0
-        own = np.zeros((len(places), _HABIT), dtype=np.float32)
+        own = np.zeros((len(places), len(_HABIT)), dtype=np.float32)
         own[known] = _habit_facts(
             _pick(evidence.own_, habit[known]), evidence.repeat_, evidence.people_
         )
@@ -798,14 +867,29 @@ def build_features(
             known[:, None],
             own,
             known[:, None] * people,
-            known[:, None] * facts[:, [0, 2, 4, 11, 13, 15]],
+            known[:, None] * facts[:, _columns_of(_PRODUCT, _TIMES_KNOWN)],
         ]
     return places, columns, np.concatenate([others, facts, *more], axis=1, dtype=np.float32)
 
 
-_HABIT = 26  # facts about a habit
+# the facts about a product that count otherwise where the customer knows it
+_TIMES_KNOWN = ("popular 7", "popular 28", "buyers", "again", "usual gap", "last sold")
 
 # %% ../../nbs/04i_candidates.ipynb #c6408c5f
+# what other customers and products say, in the order of the columns
+_OTHERS = (
+    "near",
+    "near to best",
+    "near at all",
+    "near share",
+    "ease",
+    "ease to best",
+    "ease plain",
+    "in ease",
+    "near to usual",
+)
+
+
 def _other_opinions(
     evidence: CandidateModels,
     places: np.ndarray,
@@ -831,7 +915,7 @@ def _other_opinions(
     Returns
     -------
     np.ndarray
-        Pairs × 9.
+        Pairs × `_OTHERS`.
     """
     said = near.toarray()[places, columns]
     most = np.maximum(row_max(near), 1e-9)[places]
@@ -842,19 +926,18 @@ def _other_opinions(
     goes = np.where(inside, ease[places, spot], 0)
     best = np.maximum(ease.max(axis=1), 1e-6)[places]
     usual = _log_of((evidence.recent_[columns] + 0.3) / max(evidence.recent_.sum(), 1) + 1e-9)
-    return np.column_stack(
-        [
-            _log_of(said + 1e-3),
-            _log_of(said / most + 1e-3),
-            said > 0,
-            said / most,
-            _log_of(np.maximum(goes, 0) + 0.003),
-            np.clip(goes / best, -1, 1),
-            goes,
-            inside,
-            _log_of(said / np.maximum(total, 1e-9)[places] + 1e-5) - usual,
-        ]
-    )
+    opinions = {
+        "near": _log_of(said + 1e-3),
+        "near to best": _log_of(said / most + 1e-3),
+        "near at all": said > 0,
+        "near share": said / most,
+        "ease": _log_of(np.maximum(goes, 0) + 0.003),
+        "ease to best": np.clip(goes / best, -1, 1),
+        "ease plain": goes,
+        "in ease": inside,
+        "near to usual": _log_of(said / np.maximum(total, 1e-9)[places] + 1e-5) - usual,
+    }
+    return np.column_stack([opinions[name] for name in _OTHERS])
 
 
 def _kind_opinions(

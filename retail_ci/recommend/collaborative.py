@@ -123,7 +123,8 @@ def _fast_top(
     values = np.zeros((some.shape[0], max(width, n)), dtype=np.float32)
     rows = np.repeat(np.arange(some.shape[0]), np.diff(found.indptr))
     place = np.arange(len(rows)) - found.indptr[rows]
-    best[rows, place], values[rows, place] = found.indices, found.data
+    best[rows, place] = found.indices
+    values[rows, place] = found.data
     order = np.lexsort((best, -values), axis=1)
     best = np.take_along_axis(best, order, 1)
     values = np.take_along_axis(values, order, 1)
@@ -394,7 +395,8 @@ def product_cells(left: sp.csr_matrix, right: sp.csr_matrix, columns: np.ndarray
     np.ndarray
         Lists × k; 0 at -1.
     """
-    crowd, (wanted, place) = np.unique(left.indices), np.unique(columns, return_inverse=True)
+    crowd = np.unique(left.indices)
+    wanted, place = np.unique(columns, return_inverse=True)
     cells = (left[:, crowd] @ right[crowd][:, np.maximum(wanted, 0)]).toarray()
     return np.where(
         columns >= 0, cells[np.arange(len(columns))[:, None], place.reshape(columns.shape)], 0

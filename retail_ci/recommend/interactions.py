@@ -503,7 +503,8 @@ def top_k(
             columns = np.arange(len(row))
         order = np.lexsort((columns, -row))[:k]
         order = order[row[order] > 0]
-        best[i, : len(order)], values[i, : len(order)] = columns[order], row[order]
+        best[i, : len(order)] = columns[order]
+        values[i, : len(order)] = row[order]
     return best, values
 
 # %% ../../nbs/04_interactions.ipynb #c90e3075
@@ -599,7 +600,8 @@ def _sort_rows(
     order = np.argsort(-scores, axis=1, kind="stable")[:, : best.shape[1]]
     found = np.take_along_axis(scores, order, axis=1)
     width = order.shape[1]
-    best[:, :width], values[:, :width] = np.where(found > 0, order, -1), np.maximum(found, 0)
+    best[:, :width] = np.where(found > 0, order, -1)
+    values[:, :width] = np.maximum(found, 0)
     return best, values
 
 
@@ -682,11 +684,9 @@ def choose(
     """
     if limits.cap is None:
         return top_k(scores, k, ruled_out, limits.allowed)
-    scores, ask, width = (
-        without(scores, ruled_out, limits.allowed),
-        np.arange(scores.shape[0]),
-        4 * k,
-    )
+    scores = without(scores, ruled_out, limits.allowed)
+    ask = np.arange(scores.shape[0])
+    width = 4 * k
     best = np.full((len(ask), k), -1, dtype=np.int32)
     values = np.zeros((len(ask), k), dtype=np.float32)
     while len(ask):

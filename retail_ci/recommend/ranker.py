@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from ..core.config import RecommenderConfig
 from ..core.formats import count, number
 from .base import Recommender
 from retail_ci.recommend.candidates import (
@@ -137,7 +139,9 @@ def _learn_order(
         pairs.std(axis=0, dtype=np.float64) + 1e-6,
         np.zeros(0),
     )
-    bought, (n, p), h = bought.astype(np.float32), pairs.shape, Net.hidden
+    bought = bought.astype(np.float32)
+    n, p = pairs.shape
+    h = Net.hidden
     x = np.ones((p + 1, n), np.float32)
     x[:p] = net.scaled(pairs).T
     starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
@@ -521,6 +525,8 @@ class Ranker(Recommender):
     method = "ranker"
     relative = False
     two_tasks = True
+    composed = True
+    score_meaning = "the chance of a purchase in the next 30 days"
     learned = ("evidence_", "nets_", "curves_", "choice_", "checks_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
@@ -538,6 +544,11 @@ class Ranker(Recommender):
         self.neighbours = neighbours
         self.items = items
         self.many = many
+
+    @classmethod
+    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Ranker:
+        """A new ranker that leaves the collaborative part out where the config says so."""
+        return cls(**{"many": min(MANY, settings.exact_customers)} | own)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Fit the evidence, learn from the last months, and decide who answers."""
@@ -584,6 +595,10 @@ class Ranker(Recommender):
         )
 
 # %% ../../nbs/04j_ranker.ipynb #d46feabb
+# the facts that say whether a customer comes
+_VISITS = ("days in the shop", "days in the shop lately", "days since")
+
+
 def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     """Learn from the older months, check on the last, decide; then learn from the last as well.
 
@@ -626,7 +641,9 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     model.nets_[task] = [net.middle, net.scale, net.weights]
     model.curves_[task] = [
         _fit_curve(_log_share(scores, places)[:, None], bought),
-        _fit_curve(past[0].evidence.people_[known, :3], past[0].came[known]),
+        _fit_curve(
+            past[0].evidence.people_.pick(np.flatnonzero(known), _VISITS), past[0].came[known]
+        ),
     ]
 
 
@@ -731,7 +748,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     share = np.round(_log_share(scores.astype(float), places), 4)[:, None]
     chance = (
         _on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share)
-        * _on_curve(comes, model.evidence_.people_[rows, :3])[places]
+        * _on_curve(comes, model.evidence_.people_.pick(rows, _VISITS))[places]
     )
     return sp.csr_matrix(
         (np.maximum(chance, 1e-9).astype(np.float32), (places, columns)),

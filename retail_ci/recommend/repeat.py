@@ -200,6 +200,7 @@ class RepeatRecommender(Recommender):
 
     method = "repeat"
     relative = False
+    score_meaning = "the chance that the customer buys it again within the horizon"
     learned = ("gaps_", "again_", "shares_")
 
     def __init__(self, horizon: float = 30):

@@ -56,12 +56,10 @@ class Rules:
         """Raise `DataError` for a cap or a table that makes no sense."""
         if self.max_per_category is not None:
             check_k(self.max_per_category, "max_per_category")
-        if self.block_for is not None:
-            for name in ("customer_id", "product_id"):
-                if name not in self.block_for:
-                    raise DataError(
-                        unknown("column", name, list(self.block_for.columns), "block_for")
-                    )
+        found = [] if self.block_for is None else list(self.block_for.columns)
+        for name in () if self.block_for is None else ("customer_id", "product_id"):
+            if name not in found:
+                raise DataError(unknown("column", name, found, "block_for"))
 
 
 def check_k(k: int, name: str = "k") -> int:
@@ -192,9 +190,9 @@ def select(
                 f"describes products by: {', '.join(shelf.names) or 'nothing'}); correct the name "
                 "or fit with a products table."
             )
-        for value in values:
-            if value not in shelf.names[column]:
-                raise DataError(unknown(column, value, shelf.names[column].tolist()[:50], what))
+        strange = [value for value in values if value not in shelf.names[column]]
+        if strange:
+            raise DataError(unknown(column, strange[0], shelf.names[column].tolist()[:50], what))
         found |= np.isin(shelf.codes[column], shelf.names[column].get_indexer(values))
     return found
 

@@ -281,7 +281,7 @@ def _ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> N
         Which models; the published one and two plain rivals if left out.
     """
     models = models or (
-        ranking.get("production", "ranker"),
+        ranking.get("production", ""),
         "personal_decayed",
         "recent_popularity",
     )

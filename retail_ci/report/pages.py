@@ -593,7 +593,7 @@ GLOSSARY |= {
     ),
     "Precision": "The share of a list that was bought.",
     "Ranker": (
-        "The model in use: it weighs habits, time to buy again, customers like you, what goes "
+        "The default model: it weighs habits, time to buy again, customers like you, what goes "
         "together and best sellers against each other."
     ),
     "Recall": "The share of what a customer bought that stood on her list.",

@@ -279,7 +279,9 @@ class Line(BaseModel):
 
     product_id: str
     score: float = Field(ge=0, le=1)
-    method: str = Field(description="How it was found: hybrid, content or popular.")
+    method: str = Field(
+        description="How it was found: hybrid, content, popular, or as the model calls it."
+    )
     reason: str
 
 
@@ -356,6 +358,7 @@ class Health(BaseModel):
         )
     )
     service: str
+    model: str | None = Field(description="What readers call the model, such as Ranker.")
     model_version: str | None
     data_until: str | None = Field(description="The last day of the data behind the model.")
     data_age_days: int | None
@@ -959,12 +962,15 @@ async def get_model(request: Request) -> Response:
 async def get_health(request: Request) -> Response:
     """How the service is, which model answers, and how old its data is."""
     desk = request.app.state.desk
-    until = desk.bundle.card.get("last_date") if desk.bundle else None
+    card = desk.bundle.card if desk.bundle else {}
+    until = card.get("last_date")
     age = (datetime.date.today() - datetime.date.fromisoformat(until[:10])).days if until else None
+    alive = "ok" if desk.bundle else "unavailable"
     return _reply(
         {
-            "status": "damaged" if desk.damaged else "ok" if desk.bundle else "unavailable",
+            "status": "damaged" if desk.damaged else alive,
             "service": f"retail_ci {__version__}",
+            "model": card.get("label"),
             "model_version": desk.bundle.version if desk.bundle else None,
             "data_until": until,
             "data_age_days": age,

@@ -554,7 +554,8 @@ def predict_run(
             f"No model of {config.name!r} has been promoted yet; run `retail-ci models promote "
             f"--config {config.name}` first."
         )
-    bundle, (trained, _, note) = Bundle(now), champion_run(config, root)
+    bundle = Bundle(now)
+    trained, _, note = champion_run(config, root)
     features = Run(config, (home / "current").resolve()).read("features")[
         ["customer_id", "recency", "frequency", "monetary"]
     ]

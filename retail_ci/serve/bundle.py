@@ -748,10 +748,8 @@ def _write_similar(
             near["product_id"].map(products).to_numpy(_np.int64),
             near["rank"].to_numpy(_np.int64) - 1,
         )
-        items[at], scores[at] = (
-            near["similar_id"].map(products).to_numpy(_np.int64),
-            near["score"].to_numpy(_np.float32),
-        )
+        items[at] = near["similar_id"].map(products).to_numpy(_np.int64)
+        scores[at] = near["score"].to_numpy(_np.float32)
     _best_first(scores)
     _write_array(part, "similar_items", items)
     _write_array(part, "similar_scores", scores)
@@ -1069,23 +1067,23 @@ def choose(
     ceiling = 1.0
     text = bundle.texts.at
     name = bundle.products.at
-    for source in (lambda: lines, popular):
-        for item, score, method, reason in source():
-            if item in banned or (wanted is not None and bundle.category[item] not in wanted):
-                continue
-            banned.add(item)
-            if score < ceiling:
-                ceiling = score
-            out.append(
-                {
-                    "product_id": name(item),
-                    "score": int(ceiling * 1e6 + 0.5) / 1e6,
-                    "method": method if method.__class__ is str else text(method),
-                    "reason": reason if reason.__class__ is str else text(reason),
-                }
-            )
-            if len(out) == n:
-                return out
+    sources = (source() for source in (lambda: lines, popular))  # each made when it is reached
+    for item, score, method, reason in itertools.chain.from_iterable(sources):
+        if item in banned or (wanted is not None and bundle.category[item] not in wanted):
+            continue
+        banned.add(item)
+        if score < ceiling:
+            ceiling = score
+        out.append(
+            {
+                "product_id": name(item),
+                "score": int(ceiling * 1e6 + 0.5) / 1e6,
+                "method": method if method.__class__ is str else text(method),
+                "reason": reason if reason.__class__ is str else text(reason),
+            }
+        )
+        if len(out) == n:
+            break
     return out
 
 # %% ../../nbs/06_bundle.ipynb #cc62df18

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.config import RecommenderConfig
-from ..core.errors import DataError, RetailError, RunError
+from ..core.config import MODELS, RecommenderConfig
+from ..core.errors import ConfigError, DataError, RetailError, RunError
 from ..core.runs import Run, load, save, sha256, to_plain
 from ..evaluate.offline import evaluate, settings_of
 from ..recommend.base import Recommender, inner_models
 from ..recommend.content import ContentRecommender, cosines
-from ..recommend.hybrid import HybridRecommender, configured
+from ..recommend.hybrid import configured
 from ..recommend.interactions import top_k
 from ..recommend.metrics import paired_difference
 from retail_ci.serve.bundle import (
@@ -77,11 +77,12 @@ def _all_lists(
         Long tables.
     """
     for start in range(0, len(customers), block):
-        yield model.recommend(
+        lists = model.recommend(
             customers[start : start + block],
             min(depth, len(model.data_.product_ids)),
             exclude_purchased,
         )
+        yield _in_plain_methods(model, lists)
         if progress:
             progress(min(start + block, len(customers)), len(customers))
 
@@ -104,9 +105,16 @@ def _for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
     nobody = "somebody new"
     while nobody in model.data_.customer_ids:
         nobody += "."
-    return model.recommend([nobody], min(most, len(model.data_.product_ids)))[
-        ["product_id", "score", "method", "reason"]
-    ]
+    lists = model.recommend([nobody], min(most, len(model.data_.product_ids)))
+    return _in_plain_methods(model, lists)[["product_id", "score", "method", "reason"]]
+
+
+def _in_plain_methods(model: Recommender, lists: pd.DataFrame) -> pd.DataFrame:
+    """Lists as the service shows them: what several models have found together is called hybrid."""
+    if not model.composed:
+        return lists
+    plain = lists["method"].isin(["popular", "content"])
+    return lists.assign(method=lists["method"].where(plain, "hybrid"))
 
 # %% ../../nbs/06a_promotion.ipynb #3165652f
 def _product_neighbours(
@@ -145,7 +153,8 @@ def _product_neighbours(
     for start in range(0, len(ids), block):
         rows = np.arange(start, min(start + block, len(ids)))
         likeness = np.clip(cosines(vectors[rows], vectors), 0, 1)
-        likeness[:, hidden], likeness[np.arange(len(rows)), rows] = 0, 0
+        likeness[:, hidden] = 0
+        likeness[np.arange(len(rows)), rows] = 0
         best, values = top_k(likeness, min(k, len(ids)))
         there = best >= 0
         found.append(
@@ -190,7 +199,7 @@ def _bundle_of_run(
     version = version_of(run)
     if (serving / version).exists():
         return version
-    model = HybridRecommender.from_arrays(arrays)
+    model = Recommender.from_arrays(arrays)
     products = run.read("products")
     customers = _people_of(run, model)
     known = [c for c in customers["customer_id"] if c in model.data_.customer_ids]
@@ -207,10 +216,10 @@ def _bundle_of_run(
     write_bundle(
         serving / version,
         {
-            name: map(_in_plain_methods, _all_lists(model, known, depth, new, progress=progress))
+            name: _all_lists(model, known, depth, new, progress=progress)
             for name, new in LISTS.items()
         },
-        _in_plain_methods(_for_newcomers(model)),
+        _for_newcomers(model),
         pairs,
         customers,
         shelf,
@@ -254,24 +263,6 @@ def version_of(run: Run) -> str:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #634b3203
-def _in_plain_methods(table: pd.DataFrame) -> pd.DataFrame:
-    """Call whatever the promoted model has found hybrid.
-
-    Parameters
-    ----------
-    table : pd.DataFrame
-        With `method`.
-
-    Returns
-    -------
-    pd.DataFrame
-        The same, its methods hybrid, content or popular.
-    """
-    return table.assign(
-        method=table["method"].where(table["method"].isin(["popular", "content"]), "hybrid")
-    )
-
-
 def _people_of(run: Run, model: Recommender) -> pd.DataFrame:
     """What the service says about each customer; those without a segment have no scores.
 
@@ -356,6 +347,7 @@ def _card_of(run: Run, model: Recommender) -> dict:
         {
             "name": run.config.name,
             "recipe": run.config.recommender.production,
+            "label": MODELS[run.config.recommender.production].label,
             "last_date": data["last_date"],
             "first_date": data["first_date"],
             "customers": data["customers"],
@@ -366,9 +358,7 @@ def _card_of(run: Run, model: Recommender) -> dict:
             "recommender_sha256": sha256(run.file("recommender")),
             "metrics": measured,
             "notes": list(model.notes_),
-            "score": "the chance of a purchase in the next 30 days"
-            if run.config.recommender.production == "ranker"
-            else "relative to the customer's best",
+            "score": model.score_meaning,
             "value": "expected revenue of the next 90 days",
             "limits": [
                 "Lists are foreseen sales, not caused ones.",
@@ -494,6 +484,17 @@ _STABLE = 0.6
 _RIVALS = {"any": "personal_decayed", "discovery": "recent_popularity"}
 
 
+def _against_rival(task: str, rival: str, production: str, pair: Mapping | None) -> Check:
+    """Whether the published model is as good as a simple one; it always is where it is that one."""
+    question = f"{task}: not worse than {rival}"
+    if production == rival:
+        return Check(question, True, "it is the published model")
+    if pair is None or pair["low"] is None:
+        return Check(question, True, "could not be measured")
+    found = f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"
+    return Check(question, pair["low"] >= _NOT_WORSE, found)
+
+
 def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) -> list[Check]:
     """Whether the results of a run are good enough to answer customers.
 
@@ -527,24 +528,10 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
             f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}",
         ),
     ]
+    production = ranking.get("production", "")
     for task, rival in _RIVALS.items():
-        pair = (
-            ranking.get("paired", {})
-            .get(task, {})
-            .get(ranking.get("production", ""), {})
-            .get(rival, {})
-            .get("ndcg")
-        )
-        if pair is None or pair["low"] is None:
-            checks.append(Check(f"{task}: not worse than {rival}", True, "could not be measured"))
-        else:
-            checks.append(
-                Check(
-                    f"{task}: not worse than {rival}",
-                    pair["low"] >= _NOT_WORSE,
-                    f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})",
-                )
-            )
+        pairs = ranking.get("paired", {}).get(task, {}).get(production, {})
+        checks.append(_against_rival(task, rival, production, pairs.get(rival, {}).get("ndcg")))
     stable = (segments.get("stability") or {}).get("value")
     return [
         *checks,
@@ -610,7 +597,7 @@ def _compare_recipes(
         run.read("products"),
         days=run.config.recommender.test_days,
         k=10,
-        seed=run.config.seed,
+        random_state=run.config.seed,
         progress=progress,
     )
     pairs = {
@@ -657,6 +644,10 @@ def _against_champion(
     known = {f.name for f in dataclasses.fields(RecommenderConfig)}
     champion = RecommenderConfig(**{k: v for k, v in card["settings"].items() if k in known})
     mine = origin_of(run)
+    try:
+        configured(champion)
+    except ConfigError as e:
+        return say(True, f"its recipe is not known any more, so it could not be measured: {e}")
     if _fingerprint(_recipe_of(champion)) == mine["recipe_hash"]:
         if card.get("code_hash") == mine["code_hash"]:
             return say(True, "the same recipe; no difference by construction")
@@ -743,16 +734,19 @@ def read_log(serving: Path) -> list[dict]:
     list[dict]
         Verdicts, the latest last.
     """
-    found = []
-    for line in (
-        (serving / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        if (serving / "log.jsonl").exists()
-        else []
-    ):
-        with contextlib.suppress(ValueError):
-            if isinstance(verdict := json.loads(line), dict) and "version" in verdict:
-                found.append({"when": "at an unknown time", "promoted": False} | verdict)
-    return found
+    path = serving / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    unknown = {"when": "at an unknown time", "promoted": False}
+    return [unknown | verdict for verdict in map(_read_verdict, lines) if verdict]
+
+
+def _read_verdict(line: str) -> dict:
+    """A line of the log; empty where it is none."""
+    try:
+        verdict = json.loads(line)
+    except ValueError:
+        return {}
+    return verdict if isinstance(verdict, dict) and "version" in verdict else {}
 
 
 def _heal(serving: Path) -> None:

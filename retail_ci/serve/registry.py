@@ -46,9 +46,9 @@ class ServedRecommender:
 
     def load_context(self, context: Any) -> None:
         """Read the arrays."""
-        from retail_ci.recommend.hybrid import HybridRecommender
+        from retail_ci.recommend.base import Recommender
 
-        self.model = HybridRecommender.from_arrays(load(context.artifacts["recommender"]))
+        self.model = Recommender.from_arrays(load(context.artifacts["recommender"]))
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -258,10 +258,10 @@ def _speaking_to(store: Store) -> Iterator[Any]:
             warnings.catch_warnings(),
             contextlib.redirect_stderr(io.StringIO()),
             contextlib.redirect_stdout(io.StringIO()),
+            _without_bytecode(),
         ):
             warnings.simplefilter("ignore")
-            with _without_bytecode():
-                yield mlflow
+            yield mlflow
     finally:
         mlflow.set_tracking_uri(before[0])
         mlflow.set_registry_uri(before[1])
@@ -588,28 +588,23 @@ def _note_verdicts(store: Store, versions: Sequence[Any], lines: Sequence[Mappin
     for line in lines:
         if "checks" not in line:
             continue
-        word = (
-            "interrupted"
-            if line.get("interrupted")
-            else f"forced: {line['forced']}"
-            if line["forced"]
-            else "passed"
-            if line["promoted"]
-            else "refused"
-        )
-        text = "\n".join(
-            [
-                f"{word} ({line['when']})",
-                *(
-                    f"{'yes' if c['passed'] else 'NO'}  {c['name']}: {c['found']}"
-                    for c in line["checks"]
-                ),
-            ]
-        )
-        for v in versions:
-            if v.tags.get("run") == line["run"] and v.tags.get("verdict") != text[:5000]:
-                store.client.set_model_version_tag(v.name, str(v.version), "verdict", text[:5000])
-                v.tags["verdict"] = text[:5000]
+        answers = [
+            f"{'yes' if c['passed'] else 'NO'}  {c['name']}: {c['found']}" for c in line["checks"]
+        ]
+        text = "\n".join([f"{_outcome(line)} ({line['when']})", *answers])[:5000]
+        mine = [v for v in versions if v.tags.get("run") == line["run"]]
+        for v in [v for v in mine if v.tags.get("verdict") != text]:
+            store.client.set_model_version_tag(v.name, str(v.version), "verdict", text)
+            v.tags["verdict"] = text
+
+
+def _outcome(line: Mapping) -> str:
+    """How a line of the log ended, in a word."""
+    if line.get("interrupted"):
+        return "interrupted"
+    if line["forced"]:
+        return f"forced: {line['forced']}"
+    return "passed" if line["promoted"] else "refused"
 
 # %% ../../nbs/06c_registry.ipynb #feab1391
 def write_down(
@@ -680,11 +675,12 @@ def _write_down_alone(config: Config, home: Path, progress: Callable[[str], None
     notes = [store.note] if store.note else []
     log_missing(store, home, progress)
     with one_sentence(store.uri):
-        if (home / "current").exists():
-            folder = (home / "current").resolve()
+        current = home / "current"
+        folder = current.resolve() if current.exists() else None
+        if folder:
             progress("models")
-            if number := find_logged(store, folder.name):
-                _register(store, folder, number)
+        if folder and (number := find_logged(store, folder.name)):
+            _register(store, folder, number)
         return notes + follow(store, home / "serving", config.name)
 
 # %% ../../nbs/06c_registry.ipynb #dad042b1

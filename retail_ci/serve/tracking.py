@@ -411,11 +411,8 @@ def open_store(config: Config, home: Path, create: bool = False) -> Store:
         if path:
             os.environ.setdefault(_ARTIFACT_ROOT, folder.as_uri())
         client = mlflow.MlflowClient(uri, uri)
-        number, note = _open_experiment(
-            client,
-            config.name,
-            folder if path else None if client.get_experiment_by_name(config.name) else folder,
-        )
+        known = not path and client.get_experiment_by_name(config.name)
+        number, note = _open_experiment(client, config.name, None if known else folder)
     return Store(client, mlflow.entities, uri, number, config.mlflow.prefix, note)
 
 
@@ -461,15 +458,9 @@ def numbers(facts: Any, path: str = "") -> dict[str, float]:
             {re.sub(r"[^\w./ :-]", "_", path)[:250]: float(facts)} if math.isfinite(facts) else {}
         )
     if isinstance(facts, Mapping):
-        interval = {"value", "low", "high"} <= set(facts)
-        names = {
-            k: path
-            if interval and k == "value"
-            else f"{path}.{k}"
-            if interval and k in ("low", "high")
-            else f"{path}/{k}".lstrip("/")
-            for k in facts
-        }
+        names = {k: f"{path}/{k}".lstrip("/") for k in facts}
+        if {"value", "low", "high"} <= set(facts):
+            names |= {"value": path, "low": f"{path}.low", "high": f"{path}.high"}
         return {name: n for k, v in facts.items() for name, n in numbers(v, names[k]).items()}
     if isinstance(facts, list) and facts and all(isinstance(entry, Mapping) for entry in facts):
         key = next((k for k in ("name", "segment", "method", "k") if k in facts[0]), None)
