@@ -26,6 +26,7 @@ from retail_ci.core.errors import (
     RetailError,
     RunError,
     one_line,
+    require_extra,
     shown,
     translation,
     unknown,
@@ -140,6 +141,7 @@ def site(
     renderer: str = "auto",
 ) -> None:
     """Build the report site in _site/ from the current run."""
+    require_extra("The site", "chain")
     root = find_root()
     current = root / "runs" / load_config(config).name / "current"
     if not current.exists():
@@ -219,13 +221,8 @@ def check_service(
         raise ConfigError(f"--workers must be between 1 and 256, found {workers}.")
     if not 1 <= port <= 65535:
         raise ConfigError(f"--port must be between 1 and 65535, found {port}.")
-    try:
-        from retail_ci.serve.api import Settings, is_local
-    except ModuleNotFoundError as e:
-        raise ConfigError(
-            f"The API needs the extra `api` ({e.name} is missing); install it with `pip install "
-            "retail-ci[api]`."
-        ) from e
+    require_extra("The API", "serve")
+    from retail_ci.serve.api import Settings, is_local
     from retail_ci.serve.bundle import Bundle, current_bundle
 
     if not Settings.from_environment().keys and not is_local(host):

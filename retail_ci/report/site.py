@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import ConfigError, RunError, one_line
+from ..core.errors import ConfigError, RunError, one_line, require_extra
 from ..core.formats import LOCALES, use_locale
 from ..core.runs import staging
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
@@ -842,7 +842,7 @@ def renderers_for(renderer: str) -> list[str]:
     needed = "smalldocs" if renderer == "smalldocs" else "Quarto or smalldocs"
     raise RunError(
         f"The pages need {needed}, which is not installed; "
-        "run `pip install 'retail_ci[report]'` for smalldocs."
+        "run `pip install 'retail_ci[chain]'` for smalldocs."
     )
 
 # %% ../../nbs/10d_site.ipynb #41cc8aef
@@ -1213,6 +1213,7 @@ def build_site(
     run_dir = Path(run_dir).resolve()
     root = Path(root).resolve()
     tools = renderers_for(renderer)
+    require_extra("The site", "chain")
     out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage:
         site = _make_pages(run_dir, root, stage, tools)
