@@ -512,8 +512,10 @@ def drift(
 ) -> None:
     """Hold a new month against the data of the model that answers; ends with 5 if it differs."""
     settings = load_config(config)
+    from retail_ci.core.show import pyplot
     from retail_ci.serve.drift import as_text, drift_run, raise_alarm, write_drift
 
+    pyplot()  # there will be a picture: refuse now, where nothing can draw it
     folder = Path(out) if out else find_root() / "runs" / settings.name / "drift"
     try:
         found = drift_run(settings, find_root(), source, since, tell_step)

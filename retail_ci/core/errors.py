@@ -64,23 +64,23 @@ class DriftError(RetailError):
 # %% ../../nbs/00_errors.ipynb #6e1f0a32
 EXTRAS = {
     "chain": (
-        "bs4",
-        "execnb",
-        "fontTools",
-        "httpx2",
+        "papermill",
         "ipykernel",
         "IPython",
-        "itables",
         "jupyter_client",
-        "matplotlib",
-        "nbdev",
         "nbformat",
-        "papermill",
-        "PIL",
-        "plotly",
         "pytest",
+        "httpx2",
+        "matplotlib",
         "seaborn",
+        "plotly",
+        "itables",
+        "PIL",
+        "fontTools",
+        "bs4",
         "smalldocs",
+        "nbdev",
+        "execnb",
     ),
     "serve": (
         "fastapi",
@@ -143,7 +143,7 @@ def needing(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as e:
-        raise missing_package(what, e.name or str(e)) from e
+        raise missing_package(what, e.name or str(e)) from None
 
 
 def require_extra(what: str, *extras: str) -> None:
@@ -159,11 +159,15 @@ def require_extra(what: str, *extras: str) -> None:
     Raises
     ------
     ConfigError
-        Names the first that is missing.
+        Names the extra and the first package of it that is missing.
     """
-    for name in (name for extra in extras for name in EXTRAS[extra]):
-        if importlib.util.find_spec(name) is None:
-            raise missing_package(what, name)
+    for extra in extras:
+        missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ConfigError(
+                f"{what} needs the extra `{extra}` ({missing[0]} is not installed): "
+                f"`pip install 'retail_ci[{extra}]'`."
+            )
 
 # %% ../../nbs/00_errors.ipynb #5e0c91b7
 def one_line(text: object, most: int = 300) -> str:

@@ -929,10 +929,11 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
     import base64
     import html
 
+    plt = pyplot()
     save(asdict(found), folder / "drift.json")
     with atomic_write(folder / "drift.png") as part:
         _plot_drift(found).savefig(part, format="png", metadata={"Software": None})
-    pyplot().close("all")
+    plt.close("all")
     picture = base64.b64encode((folder / "drift.png").read_bytes()).decode()
     body = (
         f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} "
