@@ -25,7 +25,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCK = ("--constraint", ROOT / "constraints.txt")
-LEFT_OUT = (".*", "runs", "_site*", "data", "__pycache__", "*.egg-info", "build", "dist")
 
 
 def measure(environment: Path) -> dict[str, int]:
@@ -81,7 +80,17 @@ def build_wheel(folder: Path) -> Path:
     Path
         The wheel.
     """
-    source = shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    source = folder / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", folder / "dist", source]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     return next((folder / "dist").glob("*.whl"))

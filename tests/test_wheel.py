@@ -46,27 +46,19 @@ def carried(folder: Path) -> set[str]:
     }
 
 
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What is no part of the source: at the top whatever git ignores, caches everywhere."""
+    caches = ("__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints")
+    made = (".venv", ".git", "runs", "_site*", "data", "*.egg-info", "build", "dist")
+    patterns = (*caches, *made) if Path(folder) == ROOT else caches
+    return set(shutil.ignore_patterns(*patterns)(folder, names))
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """The checkout in another folder."""
     folder = tmp_path_factory.mktemp("source") / "retail_ci"
-    return shutil.copytree(
-        ROOT,
-        folder,
-        ignore=shutil.ignore_patterns(
-            ".venv",
-            ".git",
-            "runs",
-            "_site*",
-            "data",
-            "__pycache__",
-            "*.egg-info",
-            ".pytest_cache",
-            ".hypothesis",
-            "build",
-            "dist",
-        ),
-    )
+    return shutil.copytree(ROOT, folder, ignore=left_out)
 
 
 @pytest.fixture(scope="module")
