@@ -11,7 +11,7 @@ CONFIG ?= default
 MLFLOW_PORT ?= 5000
 unexport VIRTUAL_ENV PYTHONHOME  # another environment that is active has no say here
 
-.PHONY: help env report test model-reader site bench soak mlflow lab lock clean
+.PHONY: help env report test model-reader site bench soak mlflow lab lock sizes clean
 help: ## say what can be done
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -48,11 +48,16 @@ lab: $(READY) ## JupyterLab on the notebooks; the small run that they open is ma
 	@[ -e runs/small/current ] || $(BIN)/retail-ci run --config small
 	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab nbs $(LAB)
 
-lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt
+COMPILE := pip compile --quiet --no-cache --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt, and those of the service into serve.txt
 	@$(PIP) install uv
-	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv pip compile --quiet --no-cache --universal --python-version 3.11 --extra all --upgrade \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links setup.py; } > .constraints.new
+	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv $(COMPILE) --upgrade --extra all setup.py; } > .constraints.new
 	@mv .constraints.new constraints.txt
+	@{ sed '/^[^#]/,$$d' serve.txt; sed -n 's/^serve_requirements = //p' settings.ini | tr ' ' '\n' | $(BIN)/uv $(COMPILE) --constraint constraints.txt -; } > .constraints.new
+	@mv .constraints.new serve.txt
+
+sizes: $(READY) ## packages and MB of what pip installs, for README.md: four environments, a package index, a few minutes
+	@$(BIN)/python benchmarks/sizes.py
 
 clean: ## remove the environment, all runs, the site and build products
 	rm -rf $(VENV) $(READER) runs _site _site.* build dist *.egg-info .pytest_cache .constraints.new

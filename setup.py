@@ -18,7 +18,10 @@ extras = {
     for key, value in cfg.items()
     if key.endswith("_requirements")
 }
+extras["chain"] += extras["serve"]  # the page on the API starts it
 extras["all"] = sorted({requirement for group in extras.values() for requirement in group})
+extras["report"] = extras["chain"]  # the names of version 0.1, until 0.3
+extras["api"] = extras["serve"]
 
 NOT_HERE = (
     "docs",
@@ -42,6 +45,7 @@ PROJECT = (
     "configs/*.yaml",
     "assets/**/*",
     "_quarto.yml",
+    "benchmarks/results/sizes.json",
 )  # what `retail-ci run` and `retail-ci site` need beside the package
 
 

@@ -26,6 +26,7 @@ from retail_ci.core.errors import (
     RetailError,
     RunError,
     one_line,
+    require_extra,
     shown,
     translation,
     unknown,
@@ -140,6 +141,7 @@ def site(
     renderer: str = "auto",
 ) -> None:
     """Build the report site in _site/ from the current run."""
+    require_extra("The site", "chain")
     root = find_root()
     current = root / "runs" / load_config(config).name / "current"
     if not current.exists():
@@ -219,13 +221,8 @@ def check_service(
         raise ConfigError(f"--workers must be between 1 and 256, found {workers}.")
     if not 1 <= port <= 65535:
         raise ConfigError(f"--port must be between 1 and 65535, found {port}.")
-    try:
-        from retail_ci.serve.api import Settings, is_local
-    except ModuleNotFoundError as e:
-        raise ConfigError(
-            f"The API needs the extra `api` ({e.name} is missing); install it with `pip install "
-            "retail-ci[api]`."
-        ) from e
+    require_extra("The API", "serve")
+    from retail_ci.serve.api import Settings, is_local
     from retail_ci.serve.bundle import Bundle, current_bundle
 
     if not Settings.from_environment().keys and not is_local(host):
@@ -515,8 +512,10 @@ def drift(
 ) -> None:
     """Hold a new month against the data of the model that answers; ends with 5 if it differs."""
     settings = load_config(config)
+    from retail_ci.core.show import pyplot
     from retail_ci.serve.drift import as_text, drift_run, raise_alarm, write_drift
 
+    pyplot()  # there will be a picture: refuse now, where nothing can draw it
     folder = Path(out) if out else find_root() / "runs" / settings.name / "drift"
     try:
         found = drift_run(settings, find_root(), source, since, tell_step)

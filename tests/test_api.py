@@ -686,13 +686,15 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
             ), copy
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(root / "settings.ini")
-    extra = re.search(r"\[(\w+)\]", next(r for r in said("RUN") if "[" in r))[1]
-    assert f"{extra}_requirements" in settings["DEFAULT"]
+    installs = [step for run in said("RUN") for step in run.split("&&") if "pip install" in step]
+    assert any("--requirement /wheels/serve.txt" in step for step in installs)
+    assert any("--no-deps /wheels/*.whl" in step for step in installs)
+    assert all(re.search(r"--requirement|--no-deps|--constraint", step) for step in installs)
     least = tuple(map(int, settings["DEFAULT"]["min_python"].split(".")))
-    assert all(
-        tuple(map(int, re.search(r"python:(\d+)\.(\d+)-slim", image).groups())) >= least
-        for image in said("FROM")
-    )
+    first, *others = said("FROM")
+    image = re.fullmatch(r"\S+/python:(\d+)\.(\d+)\.\d+-slim\S*@sha256:[0-9a-f]{64} AS base", first)
+    assert image and tuple(map(int, image.groups())) >= least
+    assert others and all(rest.split()[0] == "base" for rest in others)
     names = set(re.findall(r"\bRETAIL_CI_\w+", text))
     assert names and all(name in (root / "retail_ci/serve/api.py").read_text() for name in names), (
         names
@@ -706,9 +708,13 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
         and "0.0.0.0" in command
         and {w.strip("-") for w in command if w.startswith("--")} <= set(serve.__annotations__)
     )
-    check = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
-    assert any(path in check[2] for path in PUBLIC_PATHS)
-    code = check[2].replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
+    (check,) = json.loads(re.search(r"CMD (\[.*\])", said("HEALTHCHECK")[0])[1])
+    made = shlex.split(next(run for run in said("RUN") if run.startswith("printf")))
+    assert made[-1] == f"/usr/local/bin/{check}" and "755" in made
+    assert f'health-cmd="{check}"' in said("LABEL")[0] and f"--health-cmd {check}" in text
+    code = "\n".join(made[2 : made.index(">")])
+    assert any(path in code for path in PUBLIC_PATHS)
+    code = code.replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
     assert (
         subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
         and subprocess.run(

@@ -418,6 +418,21 @@ def test_the_command_line_imports_nothing_heavy():
     assert not heavy, f"imported at start: {heavy}"
 
 
+def test_importing_the_package_takes_no_time():
+    """The median of five, in milliseconds, of what `python -X importtime` says of it."""
+    took = []
+    for _ in range(5):
+        said = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", "import retail_ci"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        (line,) = [row for row in said.splitlines() if row.endswith("| retail_ci")]
+        took.append(int(line.split("|")[1]) / 1000)
+    assert sorted(took)[2] < 50, took
+
+
 def before_anything() -> set[str]:
     """What this environment loads before any program: .pth files of editable installs and
     the like.

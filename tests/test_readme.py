@@ -154,8 +154,8 @@ def there(*names: str) -> Callable[[], None]:
 def wheel_is_tried() -> None:
     """Whether .ci/run follows the README's words with a wheel of its own."""
     ci = (ROOT / ".ci/run").read_text()
-    assert "-m build" in ci and "[report,api,mlops]" in ci
-    assert 'retail-ci" run --config small' in ci and 'retail-ci" site --config small' in ci
+    assert "-m build" in ci and "[chain]" in ci and "serve.txt" in ci and "--no-deps" in ci
+    assert "retail-ci run --config small" in ci and "retail-ci site --config small" in ci
 
 
 ELSEWHERE: dict[
@@ -181,6 +181,10 @@ ELSEWHERE: dict[
     r"make model-reader": ("it asks a package index", there("tests/model_reader.txt")),
     r"make bench": ("it takes half an hour", planned("bench", "benchmarks/")),
     r"make clean": ("it would remove the environment", planned("clean", "rm -rf")),
+    r"make sizes": (
+        "it asks a package index",
+        lambda: json.loads((ROOT / "benchmarks/results/sizes.json").read_text()),
+    ),
     r"make lock": ("it asks a package index", planned("lock", "pip compile")),
     r"(\.venv/bin/)?python benchmarks/features\.py": (
         "it takes minutes",

@@ -492,7 +492,7 @@ def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     clerk = afterwards.PostRunWorker(Config(), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == [
-        "Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` turns it "
+        "Tracking is off, since MLflow is not installed; `pip install 'retail_ci[mlops]'` turns it "
         "on."
     ]
 

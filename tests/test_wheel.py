@@ -3,19 +3,28 @@ what lies in the folder goes first.
 """
 
 import configparser
+import contextlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import no_traceback, wait_for
+from environments import closure, groups, locked, make_environment
+from test_api import free_port, tables
+
+from retail_ci.serve.bundle import activate, write_bundle
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -25,33 +34,31 @@ def carried(folder: Path) -> set[str]:
     """What the wheel must hold of a checkout."""
     return {
         p.relative_to(folder).as_posix()
-        for pattern in ("nbs/*.ipynb", "configs/*.yaml", "assets/**/*", "_quarto.yml")
+        for pattern in (
+            "nbs/*.ipynb",
+            "configs/*.yaml",
+            "assets/**/*",
+            "_quarto.yml",
+            "benchmarks/results/sizes.json",
+        )
         for p in folder.glob(pattern)
         if p.is_file()
     }
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What is no part of the source: at the top whatever git ignores, caches everywhere."""
+    caches = ("__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints")
+    made = (".venv", ".git", "runs", "_site*", "data", "*.egg-info", "build", "dist")
+    patterns = (*caches, *made) if Path(folder) == ROOT else caches
+    return set(shutil.ignore_patterns(*patterns)(folder, names))
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     """The checkout in another folder."""
     folder = tmp_path_factory.mktemp("source") / "retail_ci"
-    return shutil.copytree(
-        ROOT,
-        folder,
-        ignore=shutil.ignore_patterns(
-            ".venv",
-            ".git",
-            "runs",
-            "_site*",
-            "data",
-            "__pycache__",
-            "*.egg-info",
-            ".pytest_cache",
-            ".hypothesis",
-            "build",
-            "dist",
-        ),
-    )
+    return shutil.copytree(ROOT, folder, ignore=left_out)
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +339,172 @@ def test_a_missing_package_is_named_with_what_to_type(installed, tmp_path):
     )
     assert (
         done.returncode == 4
-        and "No module named 'pytest'" in done.stderr
-        and "pip install 'retail_ci[all]'" in done.stderr
+        and "needs the Python package pytest, which is not installed" in done.stderr
+        and "pip install 'retail_ci[chain]'" in done.stderr
     )
+
+
+# ---------------------------------------------------------------- what the extras are for
+
+TOOL = "from retail_ci.cli import main; main()"
+ANALYSIS = {"numpy", "pandas", "scipy", "sklearn", "duckdb", "pyarrow", "ibis", "matplotlib"}
+
+
+@pytest.fixture(scope="module")
+def library(installed, tmp_path_factory) -> Path:
+    """The Python of an environment as `pip install` of the wheel alone makes it."""
+    folder = tmp_path_factory.mktemp("environments") / "library"
+    return make_environment(folder, closure(groups()["base"]), installed)
+
+
+@pytest.fixture(scope="module")
+def service(installed, tmp_path_factory) -> Path:
+    """The Python of an environment that holds what serve.txt lists, and the wheel."""
+    folder = tmp_path_factory.mktemp("environments") / "service"
+    return make_environment(folder, set(locked(ROOT / "serve.txt")), installed)
+
+
+def alone(python: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
+    """Call the Python of an environment, which sees nothing of this one."""
+    return subprocess.run(
+        [python, "-I", *words], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    "code, kind, sentence",
+    [
+        (f"import sys; sys.argv[1:] = ['run']; {TOOL}", 2, "pip install 'retail_ci[chain]'"),
+        (f"import sys; sys.argv[1:] = ['site']; {TOOL}", 2, "pip install 'retail_ci[chain]'"),
+        (f"import sys; sys.argv[1:] = ['serve']; {TOOL}", 2, "pip install 'retail_ci[serve]'"),
+        (
+            f"import sys; sys.argv[1:] = ['check', 'sales.xlsx']; {TOOL}",
+            2,
+            "pip install 'retail_ci[excel]'",
+        ),
+        (
+            f"import sys; sys.argv[1:] = ['check', 'postgresql://u@localhost/x#t']; {TOOL}",
+            2,
+            "pip install 'retail_ci[sql]'",
+        ),
+        (
+            f"import sys; sys.argv[1:] = ['check', '--config', 'spark.yaml']; {TOOL}",
+            2,
+            "pip install 'retail_ci[spark]'",
+        ),
+        ("from retail_ci.core.show import pyplot; pyplot()", 1, "pip install 'retail_ci[chain]'"),
+        (
+            "import pandas as pd; from retail_ci.customers.features import _plot_heatmap; "
+            "_plot_heatmap(pd.DataFrame())",
+            1,
+            "pip install 'retail_ci[chain]'",
+        ),
+        (
+            "from retail_ci.serve.tracking import import_mlflow; import_mlflow()",
+            1,
+            "pip install 'retail_ci[mlops]'",
+        ),
+    ],
+)
+def test_a_missing_extra_is_one_sentence_with_the_command(library, tmp_path, code, kind, sentence):
+    (tmp_path / "sales.xlsx").write_bytes(b"PK\x03\x04 not read")
+    (tmp_path / "sales.csv").write_text("customer_id,date,amount\nC1,2025-01-01,3.50\n")
+    (tmp_path / "spark.yaml").write_text("data: {transactions: sales.csv, engine: spark}\n")
+    before = sorted(tmp_path.iterdir())
+    done = alone(library, tmp_path, "-c", code)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == kind and sentence in last, done.stderr
+    if kind == 2:
+        assert no_traceback(done.stderr) and done.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+ALONE = """
+import importlib, pkgutil, sys
+import numpy as np
+import pandas as pd
+import retail_ci
+for module in pkgutil.walk_packages(retail_ci.__path__, "retail_ci."):
+    if module.name != "retail_ci.serve.api":
+        importlib.import_module(module.name)
+log = pd.DataFrame({
+    "customer_id": [f"C{i * 7 % 40:02d}" for i in range(200)],
+    "product_id": [f"P{i * 3 % 25:02d}" for i in range(200)],
+    "date": pd.date_range("2025-01-01", periods=200, freq="D"),
+    "quantity": 1,
+})
+lists = retail_ci.HybridRecommender().fit(log).recommend(["C00", "C07"], k=3)
+assert lists.groupby("customer_id").size().tolist() == [3, 3], lists
+assert retail_ci.psi(range(1000), range(1000))[0] == 0
+assert not {"matplotlib", "IPython", "papermill", "fastapi"} & set(sys.modules)
+"""
+
+
+def test_the_library_alone_imports_and_works(library, tmp_path):
+    done = alone(library, tmp_path, "-c", ALONE)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory) -> Path:
+    """A folder with one bundle, as a run leaves it."""
+    folder = tmp_path_factory.mktemp("bundles")
+    write_bundle(folder / "v1", **tables("v1"), version="v1", depth=20)
+    activate(folder, "v1")
+    return folder
+
+
+@contextlib.contextmanager
+def answering(python: Path, bundles: Path, log: Path, **environment: str):
+    """`retail-ci serve`, telling in a file what it imports; how to ask it."""
+    port = free_port()
+    words = ["serve", "--bundle", str(bundles), "--port", str(port)]
+    with log.open("w") as told:
+        process = subprocess.Popen(
+            [python, "-X", "importtime", "-c", TOOL, *words],
+            cwd=log.parent,
+            env={"PATH": os.environ["PATH"], "RETAIL_CI_LOG": "off"} | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+        )
+
+    def ask(path: str, body: dict | None = None) -> dict:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            body and json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)
+
+    def ready() -> bool:
+        assert process.poll() is None, log.read_text()[-2000:]
+        with contextlib.suppress(urllib.error.URLError):
+            return bool(ask("/health/ready"))
+        return False
+
+    try:
+        wait_for(ready, 120)
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.parametrize("where", ["with what serve.txt lists", "beside the whole library"])
+def test_the_service_imports_nothing_of_the_analysis(where, service, installed, bundles, tmp_path):
+    """`where` the packages for analysis are at hand, they are left alone."""
+    environment = {}
+    python = service
+    if where == "beside the whole library":
+        python, environment = sys.executable, {"PYTHONPATH": str(installed)}
+    with answering(python, bundles, tmp_path / "imports", **environment) as ask:
+        assert ask("/health")["status"] == "ok"
+        asked = {"customer_id": "C00001", "last_purchased_product": "P0012", "n_recommendations": 7}
+        assert len(ask("/recommend", asked)["recommendations"]) == 7
+        assert ask("/segments/C00001")["segment"] == "Champions"
+        assert ask("/segments")
+    lines = (tmp_path / "imports").read_text().splitlines()
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if "|" in line}
+    assert {"fastapi", "uvicorn", "retail_ci"} <= loaded
+    assert not loaded & ANALYSIS

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import importlib.util
 import os
 import reprlib
 import traceback
@@ -15,8 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # %% auto #0
-__all__ = ['RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'one_line', 'shown', 'translation',
-           'translating', 'check_result', 'unknown']
+__all__ = ['EXTRAS', 'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'missing_package', 'needing',
+           'require_extra', 'one_line', 'shown', 'translation', 'translating', 'check_result', 'unknown']
 
 # %% ../../nbs/00_errors.ipynb #ba38e21c
 class RetailError(Exception):
@@ -59,6 +60,114 @@ class DriftError(RetailError):
     """New data differ from what the model has learned from; nothing is broken."""
 
     exit_code = 5
+
+# %% ../../nbs/00_errors.ipynb #6e1f0a32
+EXTRAS = {
+    "chain": (
+        "papermill",
+        "ipykernel",
+        "IPython",
+        "jupyter_client",
+        "nbformat",
+        "pytest",
+        "httpx2",
+        "matplotlib",
+        "seaborn",
+        "plotly",
+        "itables",
+        "PIL",
+        "fontTools",
+        "bs4",
+        "smalldocs",
+        "nbdev",
+        "execnb",
+    ),
+    "serve": (
+        "fastapi",
+        "fastapi_offline",
+        "httptools",
+        "orjson",
+        "prometheus_client",
+        "pydantic",
+        "starlette",
+        "uvicorn",
+        "uvloop",
+    ),
+    "mlops": ("mlflow", "sqlalchemy"),
+    "spark": ("pyspark",),
+    "sql": ("psycopg", "adbc_driver_postgresql"),
+    "excel": ("python_calamine",),
+    "fast": ("sparse_dot_topn",),
+}  # extra of settings.ini: the modules that it brings
+
+
+def missing_package(what: str, name: str) -> ConfigError:
+    """The sentence for a Python package that is not installed.
+
+    Parameters
+    ----------
+    what : str
+        What needs it, such as "A plot".
+    name : str
+        The module, such as "matplotlib.pyplot"; its first part counts.
+
+    Returns
+    -------
+    ConfigError
+        Names the package and the command that brings it.
+    """
+    top = name.partition(".")[0]
+    extra = next((extra for extra, modules in EXTRAS.items() if top in modules), "")
+    target = f"'retail_ci[{extra}]'" if extra else "retail_ci"
+    brings = f"the extra `{extra}` brings it" if extra else "it belongs to the library"
+    return ConfigError(
+        f"{what} needs the Python package {top}, which is not installed; {brings}: "
+        f"`pip install {target}`."
+    )
+
+
+@contextlib.contextmanager
+def needing(what: str) -> Iterator[None]:
+    """Name the extra where an import finds no package.
+
+    Parameters
+    ----------
+    what : str
+        What needs the package, such as "A plot".
+
+    Raises
+    ------
+    ConfigError
+        In place of `ModuleNotFoundError`.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        raise missing_package(what, e.name or str(e)) from None
+
+
+def require_extra(what: str, *extras: str) -> None:
+    """Refuse before the work begins if packages of an extra are missing.
+
+    Parameters
+    ----------
+    what : str
+        What needs them, such as "The chain".
+    *extras : str
+        Of `EXTRAS`.
+
+    Raises
+    ------
+    ConfigError
+        Names the extra and the first package of it that is missing.
+    """
+    for extra in extras:
+        missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ConfigError(
+                f"{what} needs the extra `{extra}` ({missing[0]} is not installed): "
+                f"`pip install 'retail_ci[{extra}]'`."
+            )
 
 # %% ../../nbs/00_errors.ipynb #5e0c91b7
 def one_line(text: object, most: int = 300) -> str:
@@ -143,11 +252,8 @@ def translation(
         or one_line(error)
         or type(error).__name__
     )
-    if isinstance(error, ImportError):
-        return ConfigError(
-            f"{what}: the Python package {error.name or words} is not installed. `pip install "
-            "'retail-ci[all]'` brings all that can be used."
-        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return missing_package(f"{what}: this", error.name)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
         return RunError(
             f"{what}: there is not enough memory. Free some, or set data.memory and data.spill in "

@@ -9,12 +9,12 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import RunError, unknown
+from .errors import RunError, needing, unknown
 from .formats import current_locale, number, number_as
 from .runs import FIGURES, Run, atomic_write
 
 # %% auto #0
-__all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figure', 'use_style', 'Html', 'save_figure',
+__all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figure', 'pyplot', 'use_style', 'Html', 'save_figure',
            'show_table']
 
 # %% ../../nbs/00d_show.ipynb #136918a5
@@ -81,9 +81,28 @@ PALE = "#A9CBE2"
 GRID = "#E3E6EA"
 
 # %% ../../nbs/00d_show.ipynb #539ffa99
+def pyplot() -> Any:
+    """Matplotlib's pyplot, imported when it is needed.
+
+    Returns
+    -------
+    Any
+        The module.
+
+    Raises
+    ------
+    ConfigError
+        That names the extra, where matplotlib is not installed.
+    """
+    with needing("A plot"):
+        import matplotlib.pyplot
+    return matplotlib.pyplot
+
+
 def use_style() -> None:
     """Set matplotlib to the house style: plain, light, the same on every page."""
-    import matplotlib as mpl
+    with needing("A plot"):
+        import matplotlib as mpl
 
     mpl.rcParams.update(mpl.rcParamsDefault)
     mpl.rcParams.update(
@@ -156,9 +175,7 @@ def save_figure(figure: Any, name: str, run: Run, caption: str, alt: str) -> Htm
     figure.savefig(buffer, format="png", metadata={"Software": None})
     with atomic_write(run.path / "figures" / f"{name}.png") as part:
         part.write_bytes(buffer.getvalue())
-    import matplotlib.pyplot
-
-    matplotlib.pyplot.close(figure)
+    pyplot().close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
     return Html(
         f'<figure class="figure" id="fig-{name}"><img class="img-fluid figure-img" '

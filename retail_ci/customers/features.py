@@ -14,9 +14,9 @@ import pandas as pd
 from ibis import _
 
 from ..core.config import grid_cells
-from ..core.errors import ConfigError, DataError
+from ..core.errors import ConfigError, DataError, needing
 from ..core.formats import count, share
-from ..core.show import ACCENT, INK, SECOND, use_style
+from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from ..data.engines import different, exact_sum, to_pandas
 
 # %% auto #0
@@ -507,8 +507,9 @@ def _plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-    import seaborn as sns
+    plt = pyplot()
+    with needing("A plot"):
+        import seaborn as sns
 
     use_style()
     bins = range(1, int(max(scored[["r_score", "f_score"]].max())) + 1)
@@ -557,8 +558,7 @@ def _plot_distributions(
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     labels = {
         "recency": "days since the last purchase",
@@ -628,8 +628,7 @@ def _plot_grid(profile: pd.DataFrame) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     y = np.arange(len(profile))[::-1]
     fig, ax = plt.subplots(figsize=(7, 0.8 + 0.36 * len(profile)))

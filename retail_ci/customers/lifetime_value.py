@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..core.errors import DataError
 from ..core.formats import decimal, number, share
-from ..core.show import ACCENT, INK, SECOND, use_style
+from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from .features import epoch_day
 
 # %% auto #0
@@ -1138,8 +1138,7 @@ def _plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.2, 3.5))
     groups = _by_frequency(held)

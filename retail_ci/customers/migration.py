@@ -13,7 +13,7 @@ import pandas as pd
 from ibis import _
 
 from ..core.formats import count, day
-from ..core.show import SEGMENTS, use_style
+from ..core.show import SEGMENTS, pyplot, use_style
 from .features import add_scores, epoch_day, learn_cuts, rfm_features
 from .segmentation import CustomerSegmentation
 
@@ -663,8 +663,7 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     film = film.iloc[:, -months:].loc[lambda f: ~f.isin([GONE, NOT_YET]).all(axis=1)]
     order = [s for s in _in_order(set(np.unique(film.to_numpy().astype(str)))) if s != NOT_YET]

@@ -14,7 +14,7 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.formats import count, number
 from ..core.runs import load
-from ..core.show import ACCENT, INK, SECOND, use_style
+from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 
 # %% auto #0
 __all__ = ['beside']
@@ -115,8 +115,7 @@ def _plot_scale(rows: pd.DataFrame) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for ax, column, title in zip(axes, ("cpu", "gib"), ("Processor seconds", "Peak memory, GiB")):

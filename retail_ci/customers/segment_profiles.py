@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.errors import DataError, translating
 from ..core.formats import amount, count, share
-from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
+from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
 from .segmentation import RFM, CustomerSegmentation, rfm_values
@@ -289,8 +289,7 @@ def _plot_optimal_k(tried: pd.DataFrame, chosen: int, at_knee: int) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     fig, axes = plt.subplots(1, 2, figsize=(8.8, 3.2))
     titles = {
@@ -425,8 +424,7 @@ def plot_pca(
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     fig, ax = plt.subplots(figsize=(8.2, 4.8))
     some = (
@@ -514,8 +512,7 @@ def _plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     panels = [
         ("share", "Customers, %", 100),
@@ -553,8 +550,7 @@ def _plot_stability(ari: np.ndarray, jaccard: pd.DataFrame) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     names = in_house_order(jaccard.columns)
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.2), width_ratios=[1, 2.2])

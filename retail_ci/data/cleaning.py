@@ -16,7 +16,7 @@ from ..core.config import DataConfig
 from ..core.errors import DataError, RunError, unknown
 from ..core.formats import count, month, share
 from ..core.runs import Run
-from ..core.show import ACCENT, INK, PALE, SECOND, use_style
+from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
     KEPT,
     PRODUCT_COLUMNS,
@@ -1147,8 +1147,7 @@ def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     fig, (top, low) = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, height_ratios=[2, 1])
     x = range(len(months))
@@ -1225,8 +1224,7 @@ def _plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 1
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     top = categories.head(most).iloc[::-1]
     returned = top.return_share.any()
@@ -1319,8 +1317,7 @@ def _plot_pareto(curves: dict[str, pd.Series]) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     fig, axes = plt.subplots(
         1, len(curves), figsize=(4.2 * len(curves), 3.4), sharey=True, squeeze=False
@@ -1394,8 +1391,7 @@ def _plot_customers(customers: pd.DataFrame, currency: str = "") -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     fig, axes = plt.subplots(1, 3, figsize=(9, 3))
     top = max(int(customers.baskets.quantile(0.99)), 2)

@@ -184,7 +184,7 @@ def _connect_spark(settings: DataConfig, session: Any = None) -> Any:
     except ImportError as e:
         raise ConfigError(
             "data.engine is spark, and the Python package pyspark is not installed; install it "
-            "with `pip install retail_ci[spark]`, or set data.engine to duckdb."
+            "with `pip install 'retail_ci[spark]'`, or set data.engine to duckdb."
         ) from e
     owner = session is None
     con = ibis.pyspark.connect(_start_spark(settings) if owner else session.newSession())

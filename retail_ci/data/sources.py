@@ -571,7 +571,7 @@ def _excel_rows(
     except ImportError as e:
         raise ConfigError(
             f"Reading {file.name} needs the Python package python-calamine; install it with `pip "
-            "install retail_ci[excel]`, or save the sheet as CSV."
+            "install 'retail_ci[excel]'`, or save the sheet as CSV."
         ) from e
     with translating(
         DataError,
@@ -1045,7 +1045,7 @@ def _connect_postgres(url: str) -> Any:
         except ImportError as e:
             raise ConfigError(
                 "Reading PostgreSQL needs the Python package psycopg; install it with `pip "
-                "install retail_ci[sql]`."
+                "install 'retail_ci[sql]'`."
             ) from e
     con.retail_ci_url = full
     return con

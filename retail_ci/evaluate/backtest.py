@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.formats import day, decimal, number
 from ..core.runs import Run, atomic_write, save
-from ..core.show import ACCENT, INK, SECOND, use_style
+from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from retail_ci.evaluate.offline import (
     BASELINES,
     TASKS,
@@ -405,8 +405,7 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0))
     greys = ("#4D4D4D", "#7F7F7F", "#A6A6A6", "#C4C4C4")

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, decimal, money, number, share
-from ..core.show import ACCENT, INK, SECOND, use_style
+from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from ..recommend.base import Recommender
 from ..recommend.baselines import TASKS, split_tasks
 from ..recommend.hybrid import configured, make_model
@@ -1358,8 +1358,7 @@ def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | Non
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     boards = {task: evaluation.rivals(task, metric).iloc[::-1] for task in TASKS}
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 1.6 + 0.3 * max(4, *map(len, boards.values()))))

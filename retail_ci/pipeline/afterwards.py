@@ -166,8 +166,8 @@ class PostRunWorker:
         missing = to_write_down(config) and importlib.util.find_spec("mlflow") is None
         self.words = (
             [
-                "Tracking is off, since MLflow is not installed; `pip install retail-ci[mlops]` "
-                "turns it on."
+                "Tracking is off, since MLflow is not installed; `pip install "
+                "'retail_ci[mlops]'` turns it on."
             ]
             if missing
             else []

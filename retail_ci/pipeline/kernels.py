@@ -26,7 +26,7 @@ from typing import Any
 from ..core import errors as core_errors
 from ..core import runs as core_runs
 from ..core.config import Config
-from ..core.errors import RetailError, RunError
+from ..core.errors import RetailError, RunError, missing_package
 from ..core.runs import sha256
 from .chain import Progress, code, order
 
@@ -584,10 +584,8 @@ def _as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
             "set data.memory and data.spill in the config, or run with runs.workers=1."
         )
     if kind == "ModuleNotFoundError":
-        return RunError(
-            f"Notebook {name} needs a Python package that is not installed: {text}. Run `pip "
-            "install 'retail_ci[all]'`, and run again."
-        )
+        package = text.removeprefix("No module named ").strip("'")
+        return RunError(f"{missing_package(f'Notebook {name}', package)} Then run again.")
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""
     if kind == "AssertionError":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..core.config import Config, find_root, load_config, supplied
-from ..core.errors import ConfigError, RunError
+from ..core.errors import ConfigError, RunError, require_extra
 from ..core.runs import load
 from .afterwards import PostRunWorker
 from .chain import Progress, chain, split, timing_table
@@ -109,6 +109,7 @@ def run_chain(
     Path
         The finished run.
     """
+    require_extra("The chain", "chain", "serve")
     root = Path(root or find_root())
     home = root / "runs" / config.name
     notebooks = chain(nbs or supplied("nbs", root))

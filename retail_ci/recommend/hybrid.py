@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from ..core.config import MODELS, RecommenderConfig, check_recommender
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, share
-from ..core.show import ACCENT, SECOND, use_style
+from ..core.show import ACCENT, SECOND, pyplot, use_style
 from .base import Recommender, model_class
 from .baselines import cells
 from .collaborative import CollaborativeRecommender
@@ -352,8 +352,7 @@ def _plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     figure, axis = plt.subplots(figsize=(7.5, 4))
     products = np.arange(1, len(recommended) + 1)

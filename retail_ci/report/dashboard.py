@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.formats import count, day, money, month, number, share, with_currency
-from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
+from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from ..data.cleaning import by_month
 from ..evaluate.offline import label
 
@@ -351,8 +351,7 @@ def _plot_dashboard(
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     figure = plt.figure(figsize=(12, 9.6))
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from ..core.config import supplied
 from retail_ci.core.formats import (
     amount,
     count,
@@ -35,7 +36,7 @@ from .charts import colour_of
 # %% auto #0
 __all__ = ['GLOSSARY', 'PAGES', 'PAPERS', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'figure',
            'write_pages', 'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link',
-           'offers_line']
+           'sizes_table', 'offers_line']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
@@ -2012,6 +2013,43 @@ def figure_link(run: Run, name: str, page: str, alt: str, caption: str = "") -> 
         f'alt="{html.escape(alt)}" src="data:image/png;base64,{data}"></a>'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+# %% ../../nbs/10a_pages.ipynb #4c0d1e52
+_INSTALLS = {
+    "base": ("`retail_ci`", "the library, to call from Python"),
+    "chain": ("`retail_ci[chain]`", "the notebooks, the plots and this report as well"),
+    "serve": ("`serve.txt`", "the service alone, without the library's other packages"),
+    "all": ("`retail_ci[all]`", "everything, to work on the project"),
+}  # name in sizes.json: what is installed, and what for
+
+
+def sizes_table(file: str | Path | None = None) -> str:
+    """What there is to install, with packages and megabytes.
+
+    Parameters
+    ----------
+    file : str | Path | None, default None
+        sizes.json of `make sizes`; the project's own if left out.
+
+    Returns
+    -------
+    str
+        A table and a sentence, in Markdown; one sentence where nothing was measured.
+    """
+    file = Path(file or supplied("benchmarks/results/sizes.json"))
+    if not file.exists():
+        return "What each of them brings is not measured here; `make sizes` does it."
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    lines = ["| Install | For | Packages | MB | MB of bytecode |", "|---|---|--:|--:|--:|"]
+    for row in facts["rows"]:
+        target, purpose = _INSTALLS[row["name"]]
+        numbers = [f"{row[key]:,}" for key in ("packages", "mb", "bytecode_mb")]
+        lines.append(f"| {' | '.join([target, purpose, *numbers])} |")
+    told = (
+        f"Measured with Python {facts['python']} on {facts['system']}, with all dependencies. pip "
+        "compiles every package to bytecode; with `--no-compile` Python does so for what is used."
+    )
+    return "\n".join(lines) + "\n\n" + told
 
 # %% ../../nbs/10a_pages.ipynb #0e13ef65
 def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:

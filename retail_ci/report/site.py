@@ -28,9 +28,10 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import ConfigError, RunError, one_line
+from ..core.errors import ConfigError, RunError, one_line, require_extra
 from ..core.formats import use_locale
 from ..core.runs import staging
+from . import pages as report_pages
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
 from retail_ci.report.pages import (
     PAGES,
@@ -326,6 +327,9 @@ def clean_output(output: dict, page: Page) -> dict | None:
     return output
 
 # %% ../../nbs/10d_site.ipynb #7ced6784
+_FOR_STARTERS = {"readme", "start"}  # tags of what the README says, and the page *Run it yourself*
+
+
 def _stage_code(cell: Any, page: Page) -> None:
     """Prepare a code cell: outputs cleaned, and the line that its code will be folded under; none
     on the home page.
@@ -340,6 +344,9 @@ def _stage_code(cell: Any, page: Page) -> None:
         Where it goes.
     """
     injected = "injected-parameters" in cell.metadata.get("tags", [])
+    if _FOR_STARTERS & set(cell.metadata.get("tags", [])):
+        cell.source = None
+        return
     code = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M).strip()
     if injected:
         code = f'config = "{page.config}"'
@@ -368,7 +375,7 @@ def _stage_text(cell: Any, page: Page) -> None:
     page : Page
         Where it goes.
     """
-    if {"readme", "start"} & set(cell.metadata.get("tags", [])):
+    if _FOR_STARTERS & set(cell.metadata.get("tags", [])):
         cell.source = None
     else:
         cell.source = _add_anchors(
@@ -580,6 +587,13 @@ def _notebooks_page(stage: Path, names: list[str]) -> str:
     )
 
 # %% ../../nbs/10d_site.ipynb #a28f6a61
+def _text_of(cell: Mapping) -> str:
+    """The text of a cell; of code that prints what a function of the pages says, that text."""
+    text = "".join(cell["source"]).strip()
+    called = re.fullmatch(r"print\((\w+)\(\)\)", text)
+    return getattr(report_pages, called[1])() if called else text
+
+
 def _start_page(notebook: Path) -> str:
     """How to run the chain, from the home notebook.
 
@@ -594,7 +608,7 @@ def _start_page(notebook: Path) -> str:
         A page; nothing if no cell is tagged `start`.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.exists() else []
-    texts = ["".join(c["source"]) for c in cells if "start" in c["metadata"].get("tags", [])]
+    texts = [_text_of(c) for c in cells if "start" in c["metadata"].get("tags", [])]
     taken = set()
     linked = [
         _add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts
@@ -842,7 +856,7 @@ def renderers_for(renderer: str) -> list[str]:
     needed = "smalldocs" if renderer == "smalldocs" else "Quarto or smalldocs"
     raise RunError(
         f"The pages need {needed}, which is not installed; "
-        "run `pip install 'retail_ci[report]'` for smalldocs."
+        "run `pip install 'retail_ci[chain]'` for smalldocs."
     )
 
 # %% ../../nbs/10d_site.ipynb #41cc8aef
@@ -1235,6 +1249,7 @@ def build_site(
     run_dir = Path(run_dir).resolve()
     root = Path(root).resolve()
     tools = renderers_for(renderer)
+    require_extra("The site", "chain")
     out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage:
         site = _make_pages(run_dir, root, stage, tools)
@@ -1274,6 +1289,8 @@ def _readme_parts(cell: Mapping) -> list[str]:
     """
     text = "".join(cell["source"]).strip()
     flags = set(re.findall(r"^#\|\s*(\w+)", text, flags=re.M))
+    if cell["cell_type"] == "code" and _FOR_STARTERS & set(cell["metadata"].get("tags", [])):
+        return [_text_of(cell)]
     if cell["cell_type"] == "code":
         return (
             []
@@ -1301,7 +1318,8 @@ def _heading_level(part: str) -> int:
 
 
 def readme_text(notebook: str | Path) -> str:
-    """The README that a notebook gives: its text and its visible code, no results.
+    """The README that a notebook gives: its text and its visible code, and no results but what a
+    cell tagged `start` or `readme` prints.
 
     Parameters
     ----------

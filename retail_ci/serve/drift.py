@@ -19,7 +19,7 @@ from ..core.config import Config
 from ..core.errors import DataError, DriftError, RunError
 from ..core.formats import count, decimal, share
 from ..core.runs import Run, atomic_write, save, staging
-from ..core.show import ACCENT, INK, PALE, SECOND, show_table, use_style
+from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, show_table, use_style
 from ..customers.features import rfm_features
 from ..customers.segment_profiles import in_house_order
 from ..customers.segmentation import CustomerSegmentation, load_model
@@ -859,8 +859,7 @@ def _plot_drift(found: Comparison) -> Any:
     Any
         A matplotlib Figure.
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     use_style()
     indexed = [m for m in found.measures if _is_index(m)][::-1]
     figure, axes = plt.subplots(
@@ -930,12 +929,11 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
     import base64
     import html
 
+    plt = pyplot()
     save(asdict(found), folder / "drift.json")
     with atomic_write(folder / "drift.png") as part:
         _plot_drift(found).savefig(part, format="png", metadata={"Software": None})
-    import matplotlib.pyplot
-
-    matplotlib.pyplot.close("all")
+    plt.close("all")
     picture = base64.b64encode((folder / "drift.png").read_bytes()).decode()
     body = (
         f"<h1>{html.escape(title)}</h1><p>{html.escape(as_text(found).splitlines()[0])} "

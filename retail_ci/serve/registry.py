@@ -205,22 +205,24 @@ def requirements() -> list[str]:
     Returns
     -------
     list[str]
-        Such as numpy==2.4.1.
+        Such as numpy==2.4.1; without MLflow where it is not installed and nothing is registered.
     """
-    return [
-        f"{name}=={importlib.metadata.version(name)}"
-        for name in (
-            "mlflow",
-            "numpy",
-            "pandas",
-            "pyarrow",
-            "scipy",
-            "scikit-learn",
-            "joblib",
-            "PyYAML",
-            "lazy-loader",
-        )
-    ]
+    names = (
+        "mlflow",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "scipy",
+        "scikit-learn",
+        "joblib",
+        "PyYAML",
+        "lazy-loader",
+    )
+    found = []
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name}=={importlib.metadata.version(name)}")
+    return found
 
 # %% ../../nbs/06c_registry.ipynb #5a9488aa
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.config import Config, find_root, load_config
-from ..core.errors import ConfigError, RunError, one_line
+from ..core.errors import ConfigError, RunError, missing_package, one_line
 from ..core.runs import ARTEFACTS, Run, load
 from .promotion import origin_of
 
@@ -249,9 +249,7 @@ def import_mlflow() -> Any:
         That says what to install.
     """
     if not installed():
-        raise ConfigError(
-            "MLflow is not installed; install it with `pip install retail-ci[mlops]`."
-        )
+        raise missing_package("Tracking", "mlflow")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
@@ -312,10 +310,9 @@ def one_sentence(uri: str) -> Iterator[None]:
         ):
             reason = "it does not answer; start it, or correct mlflow.tracking_uri"
         elif isinstance(e, ModuleNotFoundError):
-            reason = (
-                f"the package {e.name} is missing; install "
-                f"it{' with `pip install retail-ci[sql]`' if e.name == 'psycopg' else ''}"
-            )
+            known = e.name == "psycopg"
+            advice = "`pip install 'retail_ci[sql]'` brings it" if known else "install it"
+            reason = f"the package {e.name} is missing; {advice}"
         else:
             reason = _in_words(e)
         raise RunError(f"MLflow at {_shown(uri)} cannot be used: {reason}.") from e
