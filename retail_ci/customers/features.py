@@ -16,13 +16,13 @@ from ibis import Deferred, _
 
 from ..core.config import grid_cells
 from ..core.errors import ConfigError, DataError, unknown
-from ..core.formats import count, share
+from ..core.formats import amount, count, decimal, share
 from ..core.show import ACCENT, INK, SECOND, use_style
 from ..data.engines import different, exact_sum, to_pandas
 
 # %% auto #0
-__all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'rfm_features', 'epoch_day', 'days', 'score',
-           'learn_cuts', 'add_scores']
+__all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'epoch_day', 'days',
+           'score', 'learn_cuts', 'add_scores']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
 def reference_date(transactions: ibis.Table) -> pd.Timestamp:
@@ -180,6 +180,32 @@ FEATURES: dict[str, Feature] = {
         ),
     )
 }  # a row for each, and nowhere else a list of them
+
+# %% ../../nbs/02_features.ipynb #b7d2f019
+def feature_text(feature: Feature, value: float | None, currency: str = "") -> str:
+    """The value of a feature for a reader.
+
+    Parameters
+    ----------
+    feature : Feature
+        A row of `FEATURES`.
+    value : float | None
+        In the unit of the feature.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    str
+        Such as "€12.40", "31%" or "2.5"; a dash where it is missing.
+    """
+    if value is None or value != value:
+        return "–"
+    if feature.unit == "money":
+        return amount(value, currency, 2)
+    if feature.unit == "share":
+        return share(value)
+    return count(value) if value == round(value) else decimal(value, 1)
 
 # %% ../../nbs/02_features.ipynb #292ccff8
 def _features_told(columns: Iterable[str], categories: bool) -> dict[str, Feature]:
@@ -606,12 +632,9 @@ def add_scores(
     for measure, low_is_good in _MEASURES.items():
         out[f"{measure[0]}_score"] = score(out[measure], cuts[measure], low_is_good)
     out["rfm_score"] = out.r_score.astype(str) + out.f_score.astype(str) + out.m_score.astype(str)
-    five = all(len(c) == 4 for c in cuts.values())
-    out["rfm_segment"] = (
-        out.rfm_score.map(dict(cells if cells is not None else CELLS))
-        if five or cells is not None
-        else None
-    )
+    if cells is None and all(len(c) == 4 for c in cuts.values()):
+        cells = CELLS
+    out["rfm_segment"] = None if cells is None else out["rfm_score"].map(dict(cells))
     return out
 
 # %% ../../nbs/02_features.ipynb #4142bb8d

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ..core.errors import ConfigError
 from ..core.formats import count
 from .base import Recommender
 from .collaborative import CollaborativeRecommender, product_cells
@@ -247,6 +248,65 @@ def _customer_facts(data: Interactions) -> np.ndarray:
 
 _CUSTOMER = 5  # how many of the columns are facts; the rest are decayed days
 
+# %% ../../nbs/04i_candidates.ipynb #41f6d3ae
+_LOOK_BACK = 365  # days, for features
+
+
+def _ranked_features() -> list:
+    """The features that the ranker sees; refuses one that purchases alone cannot tell."""
+    from retail_ci.customers.features import FEATURES
+
+    ranked = [f for f in FEATURES.values() if f.ranked]
+    for feature in ranked:
+        if unknown := sorted(set(feature.needs) - {"product_id"}):
+            raise ConfigError(
+                f"The ranker cannot see the feature {feature.name!r}: it needs "
+                f"{' and '.join(unknown)}, and the ranker knows only who bought which product and "
+                "when. Set ranked=False in its row."
+            )
+    return ranked
+
+
+def _lines_of(data: Interactions) -> pd.DataFrame:
+    """The purchases of known customers as lines of a log; numbers stand for the ids."""
+    known = data.rows >= 0
+    moment = (data.end - pd.to_timedelta(data.age[known], "D")).round("s")
+    return pd.DataFrame(
+        {
+            "customer_id": data.rows[known].astype(np.int64),
+            "transaction_id": moment.astype(np.int64),  # counted within a customer
+            "product_id": data.columns[known].astype(np.int64),
+            "day": moment.floor("D"),
+            "is_return": False,
+            "is_weekend": moment.day_of_week > 4,
+        }
+    )
+
+
+def _feature_facts(data: Interactions) -> np.ndarray:
+    """The features that the ranker sees: customers × features, shares as they are and all else as
+    logarithms; 0 where missing.
+    """
+    ranked = _ranked_features()
+    customers = len(data.customer_ids)
+    if not ranked:
+        return np.zeros((customers, 0), np.float32)
+    import ibis
+
+    from retail_ci.customers.features import rfm_features
+
+    reference = data.end.floor("D") + pd.Timedelta(days=1)
+    table = rfm_features(ibis.memtable(_lines_of(data)), reference, _LOOK_BACK).execute()
+    table = table.set_index("customer_id").reindex(range(customers))
+    values = {f.name: table[f.name].fillna(0).to_numpy(float) for f in ranked}
+    columns = [
+        values[f.name]
+        if f.unit == "share"
+        else np.sign(values[f.name]) * np.log1p(np.abs(values[f.name]))
+        for f in ranked
+    ]
+    return np.column_stack(columns).astype(np.float32)
+
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
 def _pick(found: Habits, chosen: np.ndarray) -> Habits:
     """Some habits, with their purchases.
@@ -473,6 +533,7 @@ class CandidateModels(Recommender):
         """What follows from the purchases of these customers."""
         self.own_ = habits(self.data_)
         self.people_ = _customer_facts(self.data_)
+        self.features_ = _feature_facts(self.data_)
         self.personal_ = self.data_.weights(90)
         weights = self.data_.weights(60)
         self.near_top_ = np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
@@ -781,7 +842,8 @@ def build_features(
     places, columns, habit = _generate_candidates(evidence, rows, discovery, near, ease)
     others = _other_opinions(evidence, places, columns, near, ease)
     facts = evidence.facts_[columns]
-    people = evidence.people_[rows[places], :_CUSTOMER]
+    who = rows[places]
+    people = np.hstack([evidence.people_[who, :_CUSTOMER], evidence.features_[who]])
     if discovery:
         more = [
             *_kind_opinions(evidence, rows, places, columns),
