@@ -16,7 +16,10 @@ from ibis import _
 from test_drift import kept, sales
 from test_ranking import make_log
 from test_site import ROOT, project
+from typer.testing import CliRunner
 
+from retail_ci import cli
+from retail_ci.core import config
 from retail_ci.core.config import Config, DataConfig
 from retail_ci.core.errors import ConfigError, DataError, RunError
 from retail_ci.core.runs import ARTEFACTS, FIGURES, Artefact, Run
@@ -30,7 +33,7 @@ from retail_ci.customers.segment_profiles import (
     profiles,
 )
 from retail_ci.customers.segmentation import RFM, CustomerSegmentation
-from retail_ci.data import cleaning, contract, engines
+from retail_ci.data import cleaning, contract, engines, sources
 from retail_ci.export import powerbi, star_schema
 from retail_ci.export.powerbi import export_powerbi
 from retail_ci.recommend.candidates import CandidateModels, build_features
@@ -350,3 +353,45 @@ def test_a_table_for_power_bi_is_one_row(shop, tmp_path, monkeypatch):
     assert pd.read_csv(tmp_path / "out/csv/dim_hour.csv")["is_morning"].sum() == 12
     [model] = (tmp_path / "out/model").rglob("dim_hour.tmdl")
     assert "\tcolumn is_morning\n\t\tdataType: boolean" in model.read_text()
+
+
+def test_a_kind_of_source_is_recognised_and_read(monkeypatch, tmp_path):
+    lines = [{"customer_id": "1", "price": "2.50"}, {"customer_id": "2", "price": "4"}]
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    known_kind = sources.kind
+    known_batches = sources.batches
+
+    def kind(file: Path) -> str:
+        return "jsonl" if file.suffix == ".jsonl" else known_kind(file)
+
+    def batches(file: Path, *settings):
+        if kind(file) != "jsonl":
+            return known_batches(file, *settings)
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        return sources._row_batches(list(rows[0]), (list(row.values()) for row in rows))
+
+    monkeypatch.setattr(sources, "kind", kind)
+    monkeypatch.setattr(sources, "batches", batches)
+    monkeypatch.setattr(config, "SUFFIXES", (*config.SUFFIXES, ".jsonl"))
+    con = engines.connect()
+    settings = DataConfig(transactions=str(tmp_path))
+    read = sources.open_source(con, "transactions", settings).table.execute()
+    assert read[["customer_id", "price"]].to_dict("records") == lines
+    engines.close(con)
+
+
+def hello(
+    name: str = "you",  # who is greeted
+) -> None:
+    """Greet somebody."""
+    print(f"Hello {name}")
+
+
+def test_a_command_is_a_function_with_its_examples(monkeypatch):
+    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, hello))
+    monkeypatch.setitem(cli.EXAMPLES, "hello", ["retail-ci hello --name Ann"])
+    runner = CliRunner()
+    told = runner.invoke(cli.app(), ["hello", "--help"]).output
+    assert "Greet somebody." in told and "who is greeted" in told and "hello --name Ann" in told
+    assert "hello" in runner.invoke(cli.app(), ["--help"]).output
+    assert runner.invoke(cli.app(), ["hello", "--name", "Ann"]).output == "Hello Ann\n"
