@@ -5,6 +5,8 @@ Nothing but the row is added. Each test asks one place, with a value that was co
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import ibis
@@ -38,7 +40,6 @@ from retail_ci.export import powerbi, star_schema
 from retail_ci.export.powerbi import export_powerbi
 from retail_ci.recommend.candidates import CandidateModels, build_features
 from retail_ci.recommend.interactions import interactions
-from retail_ci.recommend.ranker import Ranker, _chances
 from retail_ci.report import site
 from retail_ci.report.charts import colour_of
 from retail_ci.report.pages import (
@@ -205,14 +206,32 @@ def test_what_purchases_cannot_tell_is_refused_by_the_ranker(monkeypatch):
         CandidateModels().fit(log, products)
 
 
-def test_a_ranker_of_other_features_is_refused(monkeypatch):
+def test_a_ranker_keeps_the_features_that_it_has_learned_with(monkeypatch, tmp_path):
     log, products = make_log()
-    model = Ranker().fit(log, products)
-    places, columns, numbers = build_features(model.evidence_, np.arange(5), False)
-    width = numbers.shape[1] - 1
-    model.nets_["any"] = [np.zeros(width), np.ones(width), np.zeros(0)]
-    with pytest.raises(DataError, match=f"learned from {width} numbers per pair and finds"):
-        _chances(model, np.arange(5), "any")
+    plain = CandidateModels().fit(log, products)
+    monkeypatch.setitem(
+        FEATURES, "visits", dataclasses.replace(FEATURES["frequency"], name="visits", ranked=True)
+    )
+    seen = CandidateModels().fit(log, products)
+    again = CandidateModels.load(seen.save(tmp_path / "seen.npz"))
+    assert again.ranked_ == ["visits"] and np.array_equal(again.features_, seen.features_)
+    assert CandidateModels.load(plain.save(tmp_path / "plain.npz")).features_.shape[1] == 0
+    monkeypatch.delitem(FEATURES, "visits")
+    with pytest.raises(DataError, match="learned from the feature 'visits', which `FEATURES`"):
+        CandidateModels.load(tmp_path / "seen.npz")
+
+
+def test_a_model_is_loaded_without_ibis(tmp_path):
+    """MLflow installs what `requirements` of 06c lists, and Ibis is not among it."""
+    CandidateModels().fit(*make_log()).save(tmp_path / "model.npz")
+    code = (
+        "import sys\n"
+        "sys.modules['ibis'] = sys.modules['duckdb'] = None\n"
+        "import retail_ci.customers.segment_profiles\n"
+        "from retail_ci.recommend.candidates import CandidateModels\n"
+        "CandidateModels.load(sys.argv[1]).recommend(['C001'])"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "model.npz"], check=True)
 
 
 # ---------------------------------------------------------------- a page

@@ -15,7 +15,6 @@ import pandas as pd
 from ..core.errors import DataError, translating
 from ..core.formats import amount
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, use_style
-from .features import FEATURES
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
 from .segmentation import RFM, CustomerSegmentation, rfm_values
@@ -290,6 +289,8 @@ def feature_medians(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame
         segment, and the median of each feature in its own unit; a row per segment in the house's
         order.
     """
+    from retail_ci.customers.features import FEATURES  # a registered model does without Ibis
+
     there = [name for name in FEATURES if name in features]
     medians = features[there].astype(float).groupby(np.asarray(segment)).median()
     return medians.loc[in_house_order(medians.index)].rename_axis("segment").reset_index()

@@ -5,11 +5,13 @@
 # %% ../../nbs/04i_candidates.ipynb #2a538716
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DataError
 from ..core.formats import count
 from .base import Recommender
 from .collaborative import CollaborativeRecommender, product_cells
@@ -252,19 +254,19 @@ _CUSTOMER = 5  # how many of the columns are facts; the rest are decayed days
 _LOOK_BACK = 365  # days, for features
 
 
-def _ranked_features() -> list:
-    """The features that the ranker sees; refuses one that purchases alone cannot tell."""
+def _ranked_features() -> list[str]:
+    """The features that the ranker is to see; refuses one that purchases alone cannot tell."""
     from retail_ci.customers.features import FEATURES
 
     ranked = [f for f in FEATURES.values() if f.ranked]
     for feature in ranked:
-        if unknown := sorted(set(feature.needs) - {"product_id"}):
+        if unseen := sorted(set(feature.needs) - {"product_id"}):
             raise ConfigError(
                 f"The ranker cannot see the feature {feature.name!r}: it needs "
-                f"{' and '.join(unknown)}, and the ranker knows only who bought which product and "
+                f"{' and '.join(unseen)}, and the ranker knows only who bought which product and "
                 "when. Set ranked=False in its row."
             )
-    return ranked
+    return [f.name for f in ranked]
 
 
 def _lines_of(data: Interactions) -> pd.DataFrame:
@@ -283,28 +285,30 @@ def _lines_of(data: Interactions) -> pd.DataFrame:
     )
 
 
-def _feature_facts(data: Interactions) -> np.ndarray:
-    """The features that the ranker sees: customers × features, shares as they are and all else as
-    logarithms; 0 where missing.
-    """
-    ranked = _ranked_features()
+def _scaled(values: pd.Series, unit: str) -> np.ndarray:
+    """Shares as they are, all else as a logarithm that keeps its sign; 0 where missing."""
+    known = values.fillna(0).to_numpy(float)
+    return known if unit == "share" else np.sign(known) * np.log1p(np.abs(known))
+
+
+def _feature_facts(data: Interactions, names: Sequence[str]) -> np.ndarray:
+    """The features that a model has learned with: customers × features, float32."""
     customers = len(data.customer_ids)
-    if not ranked:
+    if not names:
         return np.zeros((customers, 0), np.float32)
     import ibis
 
-    from retail_ci.customers.features import rfm_features
+    from retail_ci.customers.features import FEATURES, rfm_features
 
+    if gone := [name for name in names if name not in FEATURES]:
+        raise DataError(
+            f"The ranker has learned from the feature {gone[0]!r}, which `FEATURES` does not have "
+            "any more. Run the chain again."
+        )
     reference = data.end.floor("D") + pd.Timedelta(days=1)
     table = rfm_features(ibis.memtable(_lines_of(data)), reference, _LOOK_BACK).execute()
     table = table.set_index("customer_id").reindex(range(customers))
-    values = {f.name: table[f.name].fillna(0).to_numpy(float) for f in ranked}
-    columns = [
-        values[f.name]
-        if f.unit == "share"
-        else np.sign(values[f.name]) * np.log1p(np.abs(values[f.name]))
-        for f in ranked
-    ]
+    columns = [_scaled(table[name], FEATURES[name].unit) for name in names]
     return np.column_stack(columns).astype(np.float32)
 
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
@@ -489,7 +493,7 @@ class CandidateModels(Recommender):
 
     method = "blend"
     relative = two_tasks = True
-    learned = ("repeat_", "near_", "ease_")
+    learned = ("repeat_", "near_", "ease_", "ranked_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
         """Nothing is learned yet.
@@ -522,6 +526,8 @@ class CandidateModels(Recommender):
                 f"With more than {count(self.many)} customers nobody is compared with everybody; "
                 "EASE takes that part."
             )
+        if ranked := _ranked_features():
+            self.ranked_ = ranked  # a model without them says nothing of them
         self._restore()
 
     def _restore(self) -> None:
@@ -533,7 +539,7 @@ class CandidateModels(Recommender):
         """What follows from the purchases of these customers."""
         self.own_ = habits(self.data_)
         self.people_ = _customer_facts(self.data_)
-        self.features_ = _feature_facts(self.data_)
+        self.features_ = _feature_facts(self.data_, getattr(self, "ranked_", ()))
         self.personal_ = self.data_.weights(90)
         weights = self.data_.weights(60)
         self.near_top_ = np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)

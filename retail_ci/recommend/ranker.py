@@ -14,7 +14,6 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from ..core.errors import DataError
 from ..core.formats import count
 from .base import Recommender
 from retail_ci.recommend.candidates import (
@@ -727,14 +726,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
         Block × products, the chance of a purchase in the next 30 days.
     """
     places, columns, numbers = build_features(model.evidence_, rows, _TASKS[task])
-    net = Net(*model.nets_[task])
-    if numbers.shape[1] != len(net.middle):
-        raise DataError(
-            f"The ranker has learned from {len(net.middle)} numbers per pair and finds "
-            f"{numbers.shape[1]}: other features of customers are marked `ranked` than when it "
-            "was made. Fit it again, or run the chain again."
-        )
-    scores = net.scores(numbers)
+    scores = Net(*model.nets_[task]).scores(numbers)
     buys, comes = model.curves_[task]
     share = np.round(_log_share(scores.astype(float), places), 4)[:, None]
     chance = (
