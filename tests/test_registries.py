@@ -1,6 +1,6 @@
 """Registries that are true: a row is added, and it is looked for at every place where it should be.
 
-Nothing but the row is added. Each test asks one place, with a value that was computed apart from it.
+Nothing but the row is added. Each test asks one place, with a value that was computed apart.
 """
 
 import dataclasses
