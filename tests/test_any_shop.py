@@ -84,8 +84,8 @@ def test_a_small_shop_runs_to_the_end_or_is_refused_with_a_sentence(rooms, tmp_p
 def check_pages(run: Path) -> None:
     """Each page for readers has its title and something to say, and no number that is none."""
     facts = facts_of(run)
-    for name, make in PAGES.items():
-        title, _, body = make(facts).partition("\n---\n\n")
+    for name, page in PAGES.items():
+        title, _, body = page.text(facts).partition("\n---\n\n")
         assert title.startswith("---\ntitle: ") and len(body.split()) > 10, name
         assert not NOT_A_NUMBER.search(re.sub(r"data:image/png;base64,[^\")]+", "", body)), name
 

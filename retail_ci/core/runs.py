@@ -64,6 +64,7 @@ ARTEFACTS: dict[str, Artefact] = {
             ("segmentation", "models/segmentation.npz", "03c"),
             ("segmentation_words", "models/segmentation.json", "03c"),
             ("segment_metrics", "metrics/segments.json", "03c"),
+            ("segment_features", "metrics/segment_features.csv", "03c"),
             ("snapshots", "data/snapshots.parquet", "03d"),
             ("alerts", "data/alerts.parquet", "03d"),
             ("movement_metrics", "metrics/movement.json", "03d"),

@@ -5,23 +5,24 @@
 # %% ../../nbs/02_features.ipynb #c7bdce33
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import ibis
 import numpy as np
 import pandas as pd
-from ibis import _
+from ibis import Deferred, _
 
 from ..core.config import grid_cells
-from ..core.errors import ConfigError, DataError, needing
-from ..core.formats import count, share
+from ..core.errors import ConfigError, DataError, needing, unknown
+from ..core.formats import amount, count, decimal, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from ..data.engines import different, exact_sum, to_pandas
 
 # %% auto #0
-__all__ = ['FEATURES', 'GRID', 'CELLS', 'reference_date', 'rfm_features', 'epoch_day', 'days', 'score', 'learn_cuts',
-           'add_scores']
+__all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'epoch_day', 'days',
+           'score', 'learn_cuts', 'add_scores']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
 def reference_date(transactions: ibis.Table) -> pd.Timestamp:
@@ -45,21 +46,202 @@ def reference_date(transactions: ibis.Table) -> pd.Timestamp:
     return pd.Timestamp(last) + pd.Timedelta(days=1)
 
 # %% ../../nbs/02_features.ipynb #921f93ff
-FEATURES: dict[str, str] = {  # feature: what it says
-    "recency": "days since the last purchase, from the reference date",
-    "frequency": "purchases (baskets) in the look-back",
-    "monetary": "revenue less returns in the look-back",
-    "tenure": "days since the first purchase",
-    "interpurchase_days": "mean days between days with a purchase, over the whole history",
-    "basket_value": "revenue per purchase in the look-back",
-    "basket_size": "product lines per purchase in the look-back",
-    "category_variety": "different categories bought in the look-back",
-    "product_variety": "different products bought in the look-back",
-    "weekend_ratio": "share of purchases made on Saturday or Sunday",
-    "return_ratio": "share of lines in the look-back that are returns",
-}
+UNITS: tuple[str, ...] = (
+    "days",
+    "purchases",
+    "lines",
+    "products",
+    "categories",
+    "money",
+    "share",
+)  # what a feature is counted in; a share lies between 0 and 1
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """A number that is known of every customer: a row of `FEATURES`."""
+
+    name: str  # of the column
+    words: str  # what it says, after "it is the ..."
+    unit: str  # one of `UNITS`
+    expression: Deferred  # what it is, from the sums of one customer
+    whole: bool = False  # whether it never has decimals
+    title: str = ""  # for readers; the name in words if left out
+    needs: tuple[str, ...] = ()  # columns that it takes from the log, beside those that all take
+    sums: Mapping[str, Deferred] = field(default_factory=dict)  # its own sums over the lines
+    exported: bool = True  # whether Power BI shows it
+    compared: bool = True  # whether drift compares it
+    ranked: bool = False  # whether the ranker sees it
+
+    def __post_init__(self) -> None:
+        """Refuse a unit that nobody could show, and give the title its default."""
+        if self.unit not in UNITS:
+            raise ConfigError(f"Feature {self.name!r}: {unknown('unit', self.unit, UNITS)}")
+        if not self.title:
+            object.__setattr__(self, "title", self.name.replace("_", " ").capitalize())
+
+    @property
+    def sentence(self) -> str:
+        """What it says, as a sentence."""
+        return self.words[0].upper() + self.words[1:] + "."
+
+# %% ../../nbs/02_features.ipynb #3d7a51c8
+def _per(a: Deferred, b: Deferred) -> Deferred:
+    """One by the other; a division by nothing is missing."""
+    return a.cast("float64") / b.cast("float64").nullif(0)
+
+
+FEATURES: dict[str, Feature] = {
+    f.name: f
+    for f in (
+        Feature(
+            "recency",
+            "days since the last purchase, from the reference date",
+            "days",
+            _.today - _.last_day,
+            whole=True,
+        ),
+        Feature(
+            "frequency",
+            "purchases (baskets) in the look-back",
+            "purchases",
+            _.frequency,
+            whole=True,
+        ),
+        Feature(
+            "monetary",
+            "revenue less returns in the look-back",
+            "money",
+            _.net.cast("float64").fill_null(0.0),
+            title="Monetary value",
+            needs=("revenue",),
+        ),
+        Feature(
+            "tenure",
+            "days since the first purchase",
+            "days",
+            _.today - _.first_day,
+            whole=True,
+            exported=False,
+            compared=False,  # it grows by itself
+        ),
+        Feature(
+            "interpurchase_days",
+            "mean days between days with a purchase, over the whole history",
+            "days",
+            _per(_.last_day - _.first_day, _.days - 1),
+            title="Days between purchases",
+            exported=False,
+        ),
+        Feature(
+            "basket_value",
+            "revenue per purchase in the look-back",
+            "money",
+            _per(_.spent, _.frequency),
+            needs=("revenue",),
+        ),
+        Feature(
+            "basket_size",
+            "product lines per purchase in the look-back",
+            "lines",
+            _per(_.sale_lines, _.frequency),
+        ),
+        Feature(
+            "category_variety",
+            "different categories bought in the look-back",
+            "categories",
+            _.category_variety,
+            whole=True,
+            needs=("product_id", "category"),
+        ),
+        Feature(
+            "product_variety",
+            "different products bought in the look-back",
+            "products",
+            _.product_variety,
+            whole=True,
+            needs=("product_id",),
+            exported=False,
+        ),
+        Feature(
+            "weekend_ratio",
+            "share of purchases made on Saturday or Sunday",
+            "share",
+            _per(_.weekend, _.frequency),
+            title="Weekend share",
+        ),
+        Feature(
+            "return_ratio",
+            "share of lines in the look-back that are returns",
+            "share",
+            _per(_.lines - _.sale_lines, _.lines),
+            title="Return share",
+            exported=False,
+        ),
+    )
+}  # a row for each, and nowhere else a list of them
+
+# %% ../../nbs/02_features.ipynb #b7d2f019
+def feature_text(feature: Feature, value: float | None, currency: str = "") -> str:
+    """The value of a feature for a reader.
+
+    Parameters
+    ----------
+    feature : Feature
+        A row of `FEATURES`.
+    value : float | None
+        In the unit of the feature.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    str
+        Such as "€12.40", "31%" or "2.5"; a dash where it is missing.
+    """
+    if value is None or value != value:
+        return "–"
+    if feature.unit == "money":
+        return amount(value, currency, 2)
+    if feature.unit == "share":
+        return share(value)
+    return count(value) if value == round(value) else decimal(value, 1)
 
 # %% ../../nbs/02_features.ipynb #292ccff8
+def _features_told(columns: Iterable[str], categories: bool) -> dict[str, Feature]:
+    """The features that a log with these columns can tell."""
+    there = {*columns, *(["category"] if categories else [])}
+    return {name: f for name, f in FEATURES.items() if there.issuperset(f.needs)}
+
+
+def _line_columns(columns: Iterable[str], told: Mapping[str, Feature]) -> list[str]:
+    """The columns of the log that the features take."""
+    needed = ["customer_id", "transaction_id", "product_id", "revenue", "is_weekend"]
+    needed += [c for f in told.values() for c in f.needs]
+    return [c for c in dict.fromkeys(needed) if c in columns]
+
+
+def _own_sums(told: Mapping[str, Feature]) -> dict[str, Deferred]:
+    """The sums that features bring along; two of one name would overwrite each other."""
+    sums = {}
+    for feature in told.values():
+        if twice := sorted(set(sums) & set(feature.sums)):
+            raise ConfigError(
+                f"Two features bring a sum named {twice[0]!r}, {feature.name!r} the second; "
+                "expected a name of its own."
+            )
+        sums |= feature.sums
+    return sums
+
+
+def _columns(told: Mapping[str, Feature]) -> dict[str, Deferred | ibis.Value]:
+    """Each feature's expression; missing where the log cannot tell."""
+    nothing = {True: ibis.null("int64"), False: ibis.null("float64")}
+    return {
+        name: f.expression if name in told else nothing[f.whole] for name, f in FEATURES.items()
+    }
+
+
 def rfm_features(
     transactions: ibis.Table,
     reference_date: pd.Timestamp,
@@ -91,26 +273,24 @@ def rfm_features(
     t = transactions.filter(
         transactions.customer_id.notnull() & (transactions.day <= ibis.literal(last_day))
     )
+    told = _features_told(t.columns, products is not None)
     number = t.day.epoch_seconds() // 86400
-    wanted = {
-        c: t[c]
-        for c in ("customer_id", "transaction_id", "product_id", "revenue", "is_weekend")
-        if c in t.columns
-    }
-    t = t.select(**wanted, number=number, sale=~t.is_return, recent=number >= today - window_days)
-    parts = [_totals(t), days(t), _visits(t), _variety(t, products)]
+    t = t.select(
+        *_line_columns(t.columns, told),
+        number=number,
+        sale=~t.is_return,
+        recent=number >= today - window_days,
+    )
+    parts = [_totals(t, _own_sums(told)), days(t), _visits(t), _variety(t, products)]
     joined = parts[0].filter(parts[0].last_day.notnull())
     for part in parts[1:]:
         joined = joined.left_join(part, "customer_id").drop("customer_id_right")
-    tells = (
-        ["frequency"]
-        + ["product_variety"] * ("product_id" in t.columns)
-        + ["category_variety"] * ("product_id" in t.columns and products is not None)
+    counts = ["frequency", *(c for c in ("product_variety", "category_variety") if c in told)]
+    joined = joined.mutate(
+        today=ibis.literal(today, "int64"), **{c: joined[c].fill_null(0) for c in counts}
     )
-    joined = joined.mutate(**{c: joined[c].fill_null(0) for c in tells})
-    return (
-        _ratios(joined, today).mutate(short_history=_.tenure < window_days).order_by("customer_id")
-    )
+    found = joined.select("customer_id", **_columns(told))
+    return found.mutate(short_history=_.tenure < window_days).order_by("customer_id")
 
 
 def epoch_day(date: pd.Timestamp) -> int:
@@ -129,19 +309,23 @@ def epoch_day(date: pd.Timestamp) -> int:
     return int(pd.Timestamp(date).timestamp() // 86400)
 
 # %% ../../nbs/02_features.ipynb #7f74ce1c
-def _totals(t: ibis.Table) -> ibis.Table:
+def _totals(t: ibis.Table, own: Mapping[str, Deferred]) -> ibis.Table:
     """What is counted and added per customer.
 
     Parameters
     ----------
     t : ibis.Table
-        Lines: customer_id, number (of the day), sale, recent, revenue.
+        Lines: customer_id, number (of the day), sale, recent, and revenue where it is known.
+    own : Mapping[str, Deferred]
+        Sums that features bring along.
 
     Returns
     -------
     ibis.Table
-        customer_id, first_day, last_day, lines, sale_lines, net, spent.
+        customer_id, first_day, last_day, lines, sale_lines, net, spent, and `own`.
     """
+    if "revenue" not in t.columns:
+        t = t.mutate(revenue=ibis.null("float64"))
     now = t.sale & t.recent
     return t.group_by("customer_id").aggregate(
         first_day=t.number.min(where=t.sale),
@@ -150,6 +334,7 @@ def _totals(t: ibis.Table) -> ibis.Table:
         sale_lines=now.cast("int32").sum(),
         net=exact_sum(t.revenue, t.recent),
         spent=exact_sum(t.revenue, now),
+        **own,
     )
 
 
@@ -224,41 +409,6 @@ def _variety(t: ibis.Table, products: ibis.Table | None = None) -> ibis.Table:
     kinds = named.group_by("customer_id", "category").aggregate(products=named.product_id.count())
     return kinds.group_by("customer_id").aggregate(
         product_variety=kinds.products.sum(), category_variety=kinds.category.count()
-    )
-
-# %% ../../nbs/02_features.ipynb #360e101d
-def _ratios(sums: ibis.Table, reference_day: int) -> ibis.Table:
-    """Turn counts and sums into features; a division by nothing is missing.
-
-    Parameters
-    ----------
-    sums : ibis.Table
-        One row per customer, from the four parts; what a part does not have is missing.
-    reference_day : int
-        The reference date as a day number.
-
-    Returns
-    -------
-    ibis.Table
-        customer_id and `FEATURES`.
-    """
-
-    def per(a: ibis.Value, b: ibis.Value) -> ibis.Value:
-        return a.cast("float64") / b.cast("float64").nullif(0)
-
-    return sums.select(
-        "customer_id",
-        recency=reference_day - sums.last_day,
-        frequency=sums.frequency,
-        monetary=sums.net.cast("float64").fill_null(0.0),
-        tenure=reference_day - sums.first_day,
-        interpurchase_days=per(sums.last_day - sums.first_day, sums.days - 1),
-        basket_value=per(sums.spent, sums.frequency),
-        basket_size=per(sums.sale_lines, sums.frequency),
-        category_variety=sums.category_variety,
-        product_variety=sums.product_variety,
-        weekend_ratio=per(sums.weekend, sums.frequency),
-        return_ratio=per(sums.lines - sums.sale_lines, sums.lines),
     )
 
 # %% ../../nbs/02_features.ipynb #f58539f4
@@ -482,12 +632,9 @@ def add_scores(
     for measure, low_is_good in _MEASURES.items():
         out[f"{measure[0]}_score"] = score(out[measure], cuts[measure], low_is_good)
     out["rfm_score"] = out.r_score.astype(str) + out.f_score.astype(str) + out.m_score.astype(str)
-    five = all(len(c) == 4 for c in cuts.values())
-    out["rfm_segment"] = (
-        out.rfm_score.map(dict(cells if cells is not None else CELLS))
-        if five or cells is not None
-        else None
-    )
+    if cells is None and all(len(c) == 4 for c in cuts.values()):
+        cells = CELLS
+    out["rfm_segment"] = None if cells is None else out["rfm_score"].map(dict(cells))
     return out
 
 # %% ../../nbs/02_features.ipynb #4142bb8d
@@ -512,11 +659,11 @@ def _plot_heatmap(scored: pd.DataFrame, currency: str = "") -> Any:
         import seaborn as sns
 
     use_style()
-    bins = range(1, int(max(scored[["r_score", "f_score"]].max())) + 1)
-    cells = scored.groupby(["f_score", "r_score"]).monetary.agg(["size", "mean"])
-    size, mean = (
-        cells[c].unstack().reindex(index=list(bins)[::-1], columns=bins) for c in ("size", "mean")
-    )
+    highest = scored[["r_score", "f_score"]].max().max()
+    bins = list(range(1, int(highest) + 1))
+    cells = scored.groupby(["f_score", "r_score"])["monetary"].agg(["size", "mean"]).unstack()
+    size = cells["size"].reindex(index=bins[::-1], columns=bins)
+    mean = cells["mean"].reindex(index=bins[::-1], columns=bins)
     fig, ax = plt.subplots(figsize=(6.6, 4.6))
     sns.heatmap(
         mean,

@@ -20,7 +20,8 @@ from .segment_names import ACTIONS
 from .segmentation import RFM, CustomerSegmentation, rfm_values
 
 # %% auto #0
-__all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'profiles', 'colour', 'plot_pca', 'in_house_order']
+__all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'in_house_order', 'profiles', 'feature_medians', 'colour',
+           'plot_pca']
 
 # %% ../../nbs/03c_segment_profiles.ipynb #136ee42b
 def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -> pd.Series:
@@ -219,6 +220,24 @@ def read_customers(path: str | Path) -> pd.DataFrame:
     return table.dropna(subset=["customer_id"]).reset_index(drop=True)
 
 # %% ../../nbs/03c_segment_profiles.ipynb #be21111f
+def in_house_order(segments: Sequence[str]) -> list[str]:
+    """Segment names from best to worst.
+
+    Parameters
+    ----------
+    segments : Sequence[str]
+        Names, repeated or not.
+
+    Returns
+    -------
+    list[str]
+        Each once.
+    """
+    return sorted(
+        set(segments), key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s)
+    )
+
+
 def profiles(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
     """Who is in a segment, what they bring, and what to do.
 
@@ -244,9 +263,7 @@ def profiles(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
         monetary=("monetary", "median"),
         basket_value=("basket_value", "median"),
     )
-    out = out.loc[
-        sorted(out.index, key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s))
-    ]
+    out = out.loc[in_house_order(out.index)]
     total = out.revenue.sum()
     out.insert(1, "share", out.customers / out.customers.sum())
     out.insert(3, "revenue_share", out.revenue / total if total else np.nan)
@@ -254,6 +271,29 @@ def profiles(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
         revenue_per_customer=out.revenue / out.customers,
         action=[ACTIONS.get(s, ACTIONS["Unnamed"]) for s in out.index],
     ).reset_index()
+
+# %% ../../nbs/03c_segment_profiles.ipynb #7c19b3ea
+def feature_medians(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
+    """What the customer in the middle of each segment is like.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        The customers, with `FEATURES`.
+    segment : np.ndarray
+        A name per customer.
+
+    Returns
+    -------
+    pd.DataFrame
+        segment, and the median of each feature in its own unit; a row per segment in the house's
+        order.
+    """
+    from retail_ci.customers.features import FEATURES  # a registered model does without Ibis
+
+    there = [name for name in FEATURES if name in features]
+    medians = features[there].astype(float).groupby(np.asarray(segment)).median()
+    return medians.loc[in_house_order(medians.index)].rename_axis("segment").reset_index()
 
 # %% ../../nbs/03c_segment_profiles.ipynb #83b93d68
 def colour(segment: str) -> str:
@@ -477,24 +517,6 @@ def plot_pca(
         alignment="left",
     )
     return fig
-
-
-def in_house_order(segments: Sequence[str]) -> list[str]:
-    """Segment names from best to worst.
-
-    Parameters
-    ----------
-    segments : Sequence[str]
-        Names, repeated or not.
-
-    Returns
-    -------
-    list[str]
-        Each once.
-    """
-    return sorted(
-        set(segments), key=lambda s: (list(SEGMENTS).index(s) if s in SEGMENTS else 99, s)
-    )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #043b69ed
 def _plot_profiles(profile: pd.DataFrame, currency: str = "") -> Any:

@@ -21,11 +21,11 @@ from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, GRID, INK, SECOND, SEGMENTS
 from retail_ci.export.star_schema import (
     TABLES,
-    VIEWS,
     Column,
     Star,
     Table,
     check_keys,
+    flat_queries,
     open_star,
     replacing_folder,
     write_csv,
@@ -915,7 +915,7 @@ def _dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]
             {"measure": m.name, "table": m.table, "meaning": m.about, "dax": m.dax}
             for m in MEASURES
         ],
-        "views": list(VIEWS),
+        "views": list(flat_queries()),
     }
 
 
@@ -1075,7 +1075,7 @@ def export_powerbi(
         tell("keys")
         rows = check_keys(star.con, star.tables)
         tell("views and model")
-        for name, query in VIEWS.items():
+        for name, query in flat_queries().items():
             write_csv(star.con, query, part / "views" / f"{name}.csv", bom)
         facts = _write_words(star, rows, run, part, bom)
         star.con.close()

@@ -22,11 +22,12 @@ from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, date_names, plain_name, sql_name, sql_text
 from ..core.runs import Run, atomic_write, check_writable, staging
 from ..core.show import SEGMENTS
+from ..customers.features import FEATURES, Feature
 from ..data.engines import connect_duckdb
 
 # %% auto #0
-__all__ = ['TABLES', 'VIEWS', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'Star',
-           'open_star', 'check_keys']
+__all__ = ['TABLES', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'Star', 'open_star',
+           'check_keys', 'flat_queries']
 
 # %% ../../nbs/08_star_schema.ipynb #370408fa
 _FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"  # text that a spreadsheet might run
@@ -374,7 +375,27 @@ _FACT_RECOMMENDATION = Table(
 )
 
 # %% ../../nbs/08_star_schema.ipynb #cc75ca00
-_DIM_CUSTOMER = Table(
+def _feature_kind(feature: Feature) -> str:
+    """The kind of column that shows a feature."""
+    if feature.unit == "money":
+        return "money"
+    return "count" if feature.whole else "number"
+
+
+def _feature_columns() -> list[Column]:
+    """The features whose rows say that they are exported, as columns of dim_customer."""
+    columns = []
+    for feature in (f for f in FEATURES.values() if f.exported):
+        source = f"f.{sql_name(feature.name)}"
+        about = feature.sentence
+        if feature.unit == "share":
+            about = f"{about.rstrip('.')}, 0 to 1."
+        sql = source if feature.whole else f"round({source}, 4)"
+        columns.append(Column(feature.name, _feature_kind(feature), about, sql))
+    return columns
+
+
+_CUSTOMER = Table(  # without its features
     "dim_customer",
     "a customer who bought or is on file, and one row for the unknown customer",
     """(SELECT * FROM people UNION ALL BY NAME SELECT NULL AS customer_id) AS p
@@ -415,23 +436,6 @@ _DIM_CUSTOMER = Table(
         Column("r_score", "count", "Recency score; the highest is best.", "f.r_score"),
         Column("f_score", "count", "Frequency score; the highest is best.", "f.f_score"),
         Column("m_score", "count", "Monetary score; the highest is best.", "f.m_score"),
-        Column("recency", "count", "Days since the last purchase.", "f.recency"),
-        Column("frequency", "count", "Purchases in the look-back.", "f.frequency"),
-        Column("monetary", "money", "Net revenue in the look-back.", "round(f.monetary, 4)"),
-        Column("basket_value", "money", "Mean value of a purchase.", "round(f.basket_value, 4)"),
-        Column(
-            "basket_size",
-            "number",
-            "Mean number of lines in a purchase.",
-            "round(f.basket_size, 4)",
-        ),
-        Column("category_variety", "count", "Different categories bought.", "f.category_variety"),
-        Column(
-            "weekend_ratio",
-            "number",
-            "Share of purchases on a weekend, 0 to 1.",
-            "round(f.weekend_ratio, 4)",
-        ),
         Column(
             "first_purchase",
             "date",
@@ -479,6 +483,14 @@ _DIM_CUSTOMER = Table(
         ),
     ),
 )
+
+
+def _dim_customer() -> Table:
+    """dim_customer with the features that are exported, after the scores."""
+    names = [c.name for c in _CUSTOMER.columns]
+    at = names.index("m_score") + 1
+    columns = (*_CUSTOMER.columns[:at], *_feature_columns(), *_CUSTOMER.columns[at:])
+    return dataclasses.replace(_CUSTOMER, columns=columns)
 
 # %% ../../nbs/08_star_schema.ipynb #b4b0dae2
 _DIM_PRODUCT = Table(
@@ -614,7 +626,7 @@ TABLES: tuple[Table, ...] = (
     _FACT_SALES,
     _FACT_SNAPSHOT,
     _FACT_RECOMMENDATION,
-    _DIM_CUSTOMER,
+    _dim_customer(),
     _DIM_PRODUCT,
     _DIM_SEGMENT,
     _DIM_DATE,
@@ -659,11 +671,7 @@ _INPUTS: dict[
         "features",
         "customer_id",
         {
-            **dict.fromkeys(
-                ("recency", "frequency", "category_variety", "r_score", "f_score", "m_score"),
-                "BIGINT",
-            ),
-            **dict.fromkeys(("monetary", "basket_value", "basket_size", "weekend_ratio"), "DOUBLE"),
+            **dict.fromkeys(("r_score", "f_score", "m_score"), "BIGINT"),
             "rfm_score": "VARCHAR",
             "rfm_segment": "VARCHAR",
         },
@@ -714,6 +722,24 @@ _INPUTS: dict[
 }
 
 
+def _column_types(view: str) -> dict[str, str]:
+    """The columns of a view beside its key, with their types; those of features follow from
+    their rows.
+    """
+    types = dict(_INPUTS[view][2])
+    if view == "features":
+        types |= {c.name: _KINDS[c.kind] for c in _feature_columns()}
+    return types
+
+
+def _columns_in(con: Any, file: Path) -> dict[str, str]:
+    """The columns of a parquet file with their types; none where there is no file."""
+    if not file.exists():
+        return {}
+    found = con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall()
+    return {name: kind for name, kind, *_ in found}
+
+
 def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     """Make a view of an artefact, with all the columns that it should have.
 
@@ -728,29 +754,17 @@ def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     extra : str, default ""
         Further columns, as SQL.
     """
-    artefact, key, kinds = _INPUTS[view]
-    wanted = {key: "VARCHAR", **kinds}
+    artefact, key, _ = _INPUTS[view]
     file = run.file(artefact)
     if not file.exists() and artefact != "products":
         run.read(artefact)  # says which notebook makes it
-    there = (
-        {
-            c[0]
-            for c in con.execute(
-                f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})"
-            ).fetchall()
-        }
-        if file.exists()
-        else set()
-    )
+    there = _columns_in(con, file)
     columns = ", ".join(
         f"CAST({sql_name(c) if c in there else 'NULL'} AS {kind}) AS {sql_name(c)}"
-        for c, kind in wanted.items()
+        for c, kind in {key: "VARCHAR", **_column_types(view)}.items()
     )
-    con.execute(
-        f"CREATE OR REPLACE VIEW {view} AS SELECT {columns}{extra} FROM "
-        + (f"read_parquet({sql_text(file)})" if there else "(SELECT 1) WHERE FALSE")
-    )
+    source = f"read_parquet({sql_text(file)})" if there else "(SELECT 1) WHERE FALSE"
+    con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT {columns}{extra} FROM {source}")
 
 # %% ../../nbs/08_star_schema.ipynb #8d793d28
 def _sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
@@ -832,6 +846,16 @@ def _number_keys(con: Any) -> None:
 _MOST_VALUES = 50  # different values of an attribute that groups customers
 
 
+def _check_asked(asked: list[str], given: list[str]) -> None:
+    """Refuse a name that no attribute has."""
+    for name in asked:
+        if name not in given:
+            raise ConfigError(
+                "export.attributes: "
+                + unknown("column", name, given or ["none"], "the customers table")
+            )
+
+
 def _pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[list[str], list[str]]:
     """Which attributes of the customers table go into dim_customer.
 
@@ -849,29 +873,30 @@ def _pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[lis
     tuple[list[str], list[str]]
         Taken, left out.
     """
-    given = [
-        c[0]
-        for c in con.execute(f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})").fetchall()
-        if c[0] not in ("customer_id", "first_purchase", "counter_like")
-    ]
+    own = ("customer_id", "first_purchase", "counter_like")
+    given = [c for c in _columns_in(con, file) if c not in own]
     if asked is not None:
-        for name in asked:
-            if name not in given:
-                raise ConfigError(
-                    "export.attributes: "
-                    + unknown("column", name, given or ["none"], "the customers table")
-                )
+        _check_asked(asked, given)
         return [c for c in given if c in asked], []
     if not given:
         return [], []
-    numbers = con.execute(
-        f"SELECT {', '.join(f'count(DISTINCT {sql_name(c)})' for c in given)} FROM "
-        f"read_parquet({sql_text(file)})"
-    ).fetchall()[0]
+    counts = ", ".join(f"count(DISTINCT {sql_name(c)})" for c in given)
+    numbers = con.execute(f"SELECT {counts} FROM read_parquet({sql_text(file)})").fetchall()[0]
     taken = [c for c, n in zip(given, numbers) if n <= _MOST_VALUES]
     return taken, [c for c in given if c not in taken]
 
 # %% ../../nbs/08_star_schema.ipynb #40926d8f
+def _kind_of_type(sql_type: str) -> str:
+    """The kind of column that shows a type of DuckDB's."""
+    if sql_type == "BOOLEAN":
+        return "flag"
+    if sql_type == "DATE" or sql_type.startswith("TIMESTAMP"):
+        return "date"
+    if "INT" in sql_type:
+        return "count"
+    return "number" if sql_type.startswith(("DOUBLE", "FLOAT", "DECIMAL")) else "text"
+
+
 def _attribute_columns(
     con: Any, file: Path, taken: list[str], measures: Sequence[str] = ()
 ) -> list[Column]:
@@ -893,36 +918,14 @@ def _attribute_columns(
     list[Column]
         Further columns of dim_customer.
     """
-    kinds = {
-        name: kind
-        for name, kind, *_ in con.execute(
-            f"DESCRIBE SELECT * FROM read_parquet({sql_text(file)})"
-        ).fetchall()
-    }
-    used = [*(c.name for c in _DIM_CUSTOMER.columns), *measures]
+    types = _columns_in(con, file)
+    used = [*(c.name for c in _dim_customer().columns), *measures]
     out = []
     for source in taken:
         name = plain_name(source, used, "customer")
         used.append(name)
-        kind = (
-            "flag"
-            if kinds[source] == "BOOLEAN"
-            else "date"
-            if kinds[source] == "DATE" or kinds[source].startswith("TIMESTAMP")
-            else "count"
-            if "INT" in kinds[source]
-            else "number"
-            if kinds[source].startswith(("DOUBLE", "FLOAT", "DECIMAL"))
-            else "text"
-        )
-        out.append(
-            Column(
-                name,
-                kind,
-                f"The column {' '.join(source.split())} of the customers table.",
-                "p." + sql_name(source),
-            )
-        )
+        about = f"The column {' '.join(source.split())} of the customers table."
+        out.append(Column(name, _kind_of_type(types[source]), about, "p." + sql_name(source)))
     return out
 
 # %% ../../nbs/08_star_schema.ipynb #37113dd5
@@ -965,24 +968,18 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
     for view in _INPUTS:
         if view not in ("people", "goods"):
             _read_input(con, run, view)
-    taken, left = (
-        _pick_attributes(con, people, run.config.export.attributes)
-        if run.has("customers")
-        else ([], [])
-    )
+    asked = run.config.export.attributes
+    taken, left = _pick_attributes(con, people, asked) if run.has("customers") else ([], [])
     _read_input(con, run, "people", "".join(f", {sql_name(c)}" for c in taken))
     sensitive = data.sensitive if run.has("products") else {}
     marked = _sensitive_sql(sensitive, {*_INPUTS["goods"][2], "product_id"})
     _read_input(con, run, "goods", f", {marked} AS is_sensitive")
     _check_parts(con)
     _number_keys(con)
-    customer = dataclasses.replace(
-        _DIM_CUSTOMER,
-        columns=(*_DIM_CUSTOMER.columns, *_attribute_columns(con, people, taken, measures)),
-    )
-    star = Star(
-        con, {t.name: customer if t is _DIM_CUSTOMER else t for t in TABLES}, _decimals(con)
-    )
+    customer = _dim_customer()
+    attributes = _attribute_columns(con, people, taken, measures)
+    customer = dataclasses.replace(customer, columns=(*customer.columns, *attributes))
+    star = Star(con, {t.name: t for t in TABLES} | {customer.name: customer}, _decimals(con))
     for table in star.tables.values():
         con.execute(
             f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} "
@@ -1063,6 +1060,21 @@ def _check_parts(con: Any) -> None:
             )
 
 # %% ../../nbs/08_star_schema.ipynb #eb485d06
+def _check_join(con: Any, name: str, column: Column, dimension: Table) -> None:
+    """Raise `DataError` if a key of a table joins no row of a dimension."""
+    there = sql_name(dimension.columns[0].name)
+    own = sql_name(column.name)
+    n, first = con.execute(
+        f"SELECT count(*), min({own}) FROM {name} WHERE {own} IS NULL OR {own} NOT IN "
+        f"(SELECT {there} FROM {column.joins})"
+    ).fetchall()[0]
+    if n:
+        raise DataError(
+            f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not "
+            f"hold ({first}); expected every key to join."
+        )
+
+
 def check_keys(con: Any, tables: Mapping[str, Table]) -> dict[str, int]:
     """Count the rows; raise `DataError` if a key joins nothing, or a dimension holds a key twice.
 
@@ -1091,17 +1103,7 @@ def check_keys(con: Any, tables: Mapping[str, Table]) -> dict[str, int]:
             )
         rows[name] = total
         for column in (c for c in table.columns if c.joins):
-            there = sql_name(tables[column.joins].columns[0].name)
-            own = sql_name(column.name)
-            n, first = con.execute(
-                f"SELECT count(*), min({own}) FROM {name} WHERE {own} IS NULL OR {own} NOT IN "
-                f"(SELECT {there} FROM {column.joins})"
-            ).fetchall()[0]
-            if n:
-                raise DataError(
-                    f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not "
-                    f"hold ({first}); expected every key to join."
-                )
+            _check_join(con, name, column, tables[column.joins])
     return rows
 
 # %% ../../nbs/08_star_schema.ipynb #523e526c
@@ -1155,10 +1157,9 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
     return out
 
 # %% ../../nbs/08_star_schema.ipynb #b2aed2a2
-VIEWS: dict[str, str] = {  # name: the query
-    "customers": """SELECT customer_id, recency, frequency, round(monetary, 2) AS monetary,
-        round(basket_value, 2) AS basket_value, round(basket_size, 2) AS basket_size,
-        category_variety, weekend_ratio, rfm_segment, segment, rfm_score, outlier, why, action
+_FLAT: dict[str, str] = {  # name: the query; {features} stands for the exported features
+    "customers": """SELECT customer_id, {features},
+        rfm_segment, segment, rfm_score, outlier, why, action
         FROM dim_customer WHERE recency IS NOT NULL ORDER BY customer_key""",
     "segment_summary": """WITH one AS (SELECT segment, count(*) AS customers,
           sum(CAST(monetary AS DECIMAL(18, 4))) AS revenue, median(recency) AS median_recency,
@@ -1181,3 +1182,28 @@ VIEWS: dict[str, str] = {  # name: the query
         FROM fact_recommendation AS f JOIN dim_customer USING (customer_key)
         JOIN dim_product USING (product_key) ORDER BY f.customer_key, rank, f.product_key""",
 }
+
+
+def _flat_features() -> str:
+    """The exported features as a reader of a spreadsheet wants them: money and means to two
+    digits.
+    """
+    return ", ".join(
+        f"round({sql_name(f.name)}, 2) AS {sql_name(f.name)}"
+        if not f.whole and f.unit != "share"
+        else sql_name(f.name)
+        for f in FEATURES.values()
+        if f.exported
+    )
+
+
+def flat_queries() -> dict[str, str]:
+    """The flat tables as queries on a star.
+
+    Returns
+    -------
+    dict[str, str]
+        Name: the query.
+    """
+    features = _flat_features()
+    return {name: query.replace("{features}", features) for name, query in _FLAT.items()}

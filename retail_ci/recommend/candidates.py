@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from ..core.errors import ConfigError, DataError
 from ..core.formats import count
 from .base import Recommender
 from .collaborative import CollaborativeRecommender, product_cells
@@ -298,6 +299,67 @@ def _customer_facts(data: Interactions) -> _CustomerFacts:
     }
     return _CustomerFacts(_as_matrix(facts, _CUSTOMER), np.column_stack(trips).astype(np.float32))
 
+# %% ../../nbs/04i_candidates.ipynb #41f6d3ae
+_LOOK_BACK = 365  # days, for features
+
+
+def _ranked_features() -> list[str]:
+    """The features that the ranker is to see; refuses one that purchases alone cannot tell."""
+    from retail_ci.customers.features import FEATURES
+
+    ranked = [f for f in FEATURES.values() if f.ranked]
+    for feature in ranked:
+        if unseen := sorted(set(feature.needs) - {"product_id"}):
+            raise ConfigError(
+                f"The ranker cannot see the feature {feature.name!r}: it needs "
+                f"{' and '.join(unseen)}, and the ranker knows only who bought which product and "
+                "when. Set ranked=False in its row."
+            )
+    return [f.name for f in ranked]
+
+
+def _lines_of(data: Interactions) -> pd.DataFrame:
+    """The purchases of known customers as lines of a log; numbers stand for the ids."""
+    known = data.rows >= 0
+    moment = (data.end - pd.to_timedelta(data.age[known], "D")).round("s")
+    return pd.DataFrame(
+        {
+            "customer_id": data.rows[known].astype(np.int64),
+            "transaction_id": moment.astype(np.int64),  # counted within a customer
+            "product_id": data.columns[known].astype(np.int64),
+            "day": moment.floor("D"),
+            "is_return": False,
+            "is_weekend": moment.day_of_week > 4,
+        }
+    )
+
+
+def _scaled(values: pd.Series, unit: str) -> np.ndarray:
+    """Shares as they are, all else as a logarithm that keeps its sign; 0 where missing."""
+    known = values.fillna(0).to_numpy(float)
+    return known if unit == "share" else np.sign(known) * np.log1p(np.abs(known))
+
+
+def _feature_facts(data: Interactions, names: Sequence[str]) -> np.ndarray:
+    """The features that a model has learned with: customers × features, float32."""
+    customers = len(data.customer_ids)
+    if not names:
+        return np.zeros((customers, 0), np.float32)
+    import ibis
+
+    from retail_ci.customers.features import FEATURES, rfm_features
+
+    if gone := [name for name in names if name not in FEATURES]:
+        raise DataError(
+            f"The ranker has learned from the feature {gone[0]!r}, which `FEATURES` does not have "
+            "any more. Run the chain again."
+        )
+    reference = data.end.floor("D") + pd.Timedelta(days=1)
+    table = rfm_features(ibis.memtable(_lines_of(data)), reference, _LOOK_BACK).execute()
+    table = table.set_index("customer_id").reindex(range(customers))
+    columns = [_scaled(table[name], FEATURES[name].unit) for name in names]
+    return np.column_stack(columns).astype(np.float32)
+
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
 def _pick(found: Habits, chosen: np.ndarray) -> Habits:
     """Some habits, with their purchases.
@@ -498,7 +560,7 @@ class CandidateModels(Recommender):
     method = "blend"
     two_tasks = True
     composed = True
-    learned = ("repeat_", "near_", "ease_")
+    learned = ("repeat_", "near_", "ease_", "ranked_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
         """Nothing is learned yet.
@@ -531,6 +593,8 @@ class CandidateModels(Recommender):
                 f"With more than {count(self.many)} customers nobody is compared with everybody; "
                 "EASE takes that part."
             )
+        if ranked := _ranked_features():
+            self.ranked_ = ranked  # a model without them says nothing of them
         self._restore()
 
     def _restore(self) -> None:
@@ -542,6 +606,7 @@ class CandidateModels(Recommender):
         """What follows from the purchases of these customers."""
         self.own_ = habits(self.data_)
         self.people_ = _customer_facts(self.data_)
+        self.features_ = _feature_facts(self.data_, getattr(self, "ranked_", ()))
         self.personal_ = self.data_.weights(90)
         weights = self.data_.weights(60)
         self.near_top_ = np.full(len(self.data_.customer_ids), np.nan, dtype=np.float32)
@@ -850,7 +915,8 @@ def build_features(
     places, columns, habit = _generate_candidates(evidence, rows, discovery, near, ease)
     others = _other_opinions(evidence, places, columns, near, ease)
     facts = evidence.facts_[columns]
-    people = evidence.people_.pick(rows[places])
+    who = rows[places]
+    people = np.hstack([evidence.people_.pick(who), evidence.features_[who]])
     if discovery:
         more = [
             *_kind_opinions(evidence, rows, places, columns),

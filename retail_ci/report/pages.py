@@ -13,11 +13,13 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import yaml
 
 from ..core.config import supplied
+from ..core.errors import ConfigError, unknown
 from retail_ci.core.formats import (
     amount,
     count,
@@ -31,12 +33,13 @@ from retail_ci.core.formats import (
 )
 from ..core.runs import Run
 from ..core.show import Html
+from ..customers.features import FEATURES, feature_text
 from .charts import colour_of
 
 # %% auto #0
-__all__ = ['GLOSSARY', 'PAGES', 'PAPERS', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'figure',
-           'write_pages', 'search_entries', 'figure_cards', 'source_line', 'what_to_do', 'slipping_line', 'figure_link',
-           'sizes_table', 'offers_line']
+__all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'figure',
+           'glossary', 'ReportPage', 'pages_for', 'write_pages', 'search_entries', 'figure_cards', 'source_line',
+           'what_to_do', 'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
@@ -574,7 +577,10 @@ GLOSSARY |= {
         "A method that sorts customers into a chosen number of groups, so that each stands as "
         "near as possible to the middle of its group."
     ),
-    "Monetary value": "What a customer has spent within the look-back, returns taken off.",
+    "Look-back": (
+        "The days before the reference date that count for how often and how much: a year, "
+        "unless the config says otherwise (rfm.window_days)."
+    ),
     "NDCG": (
         "Normalised discounted cumulative gain: how good a list is when the first places count "
         "most. 1 is a perfect list, 0 one without a hit."
@@ -598,12 +604,13 @@ GLOSSARY |= {
         "together and best sellers against each other."
     ),
     "Recall": "The share of what a customer bought that stood on her list.",
-    "Recency": "How many days have passed since the last purchase.",
+    "Reference date": (
+        "The day after the last sale in the data. Days are counted back from it, never from today."
+    ),
     "RFM": (
         "Recency, frequency, monetary value: how long ago, how often, how much. Each is scored "
         "from 1 to 5, and 5 is best."
     ),
-    "Frequency": "How many times a customer has bought within the look-back.",
     "Segment": "A group of customers with a name and an action, such as Champions or At Risk.",
     "SHA-256": (
         "A fingerprint of a file: another file with the same fingerprint has the same content."
@@ -617,6 +624,17 @@ GLOSSARY |= {
         "What a customer is expected to bring. It is a forecast, never the effect of an action."
     ),
 }
+
+
+def glossary() -> dict[str, str]:
+    """The words that are explained: those of `GLOSSARY`, and the title of every feature.
+
+    Returns
+    -------
+    dict[str, str]
+        Word: its sentence.
+    """
+    return GLOSSARY | {f.title: f.sentence for f in FEATURES.values()}
 
 # %% ../../nbs/10a_pages.ipynb #e3475420
 def _anchor(word: str) -> str:
@@ -655,29 +673,37 @@ def _term(word: str, shown: str = "") -> str:
     KeyError
         For a word that the glossary does not have.
     """
-    GLOSSARY[word]
+    glossary()[word]
     return f'<a class="term" href="glossary.html#{_anchor(word)}">{html.escape(shown or word)}</a>'
 
 
-def _glossary_page() -> str:
-    """The glossary, in alphabetical order.
-
-    Returns
-    -------
-    str
-        A page.
-    """
+def _glossary_page(facts: Facts) -> list[str]:
+    """The words of the report in alphabetical order."""
+    words = glossary()
     rows = "\n".join(
-        f'<dt id="{_anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(GLOSSARY[w])}</dd>'
-        for w in sorted(GLOSSARY, key=str.lower)
+        f'<dt id="{_anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(words[w])}</dd>'
+        for w in sorted(words, key=str.lower)
     )
-    return page_text(
-        "Glossary",
-        "The words of this report, in a sentence each.",
-        [raw(f'<dl class="glossary">\n{rows}\n</dl>')],
-    )
+    return [raw(f'<dl class="glossary">\n{rows}\n</dl>')]
 
 # %% ../../nbs/10a_pages.ipynb #0a9047e1
+def _typical_table(facts: Facts) -> str:
+    """The median of every feature in each segment, as a table; nothing where the run has none."""
+    file = facts.run_dir / "metrics/segment_features.csv"
+    if not file.exists():
+        return ""
+    with file.open(encoding="utf-8", newline="") as lines:
+        segments = list(csv.DictReader(lines))
+    rows = []
+    for name, feature in FEATURES.items():
+        told = [float(s[name]) if s.get(name) else None for s in segments]
+        if any(value is not None for value in told):
+            shown = [feature_text(feature, value, facts.currency) for value in told]
+            rows.append([_term(feature.title), *shown])
+    header = ["Median of", *(s["segment"] for s in segments)]
+    return html_table(header, rows, None, "What the customer in the middle of a segment is like.")
+
+
 def _segment_rows(facts: Facts) -> list[list[str]]:
     """Segments with their size, what they bring, how they buy, and what is expected of them.
 
@@ -724,25 +750,12 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
     ]
 
 
-def _customers_page(facts: Facts) -> str:
-    """Who the customers are, and what to do about each group.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-
-    Returns
-    -------
-    str
-        A page.
-    """
+def _customers_page(facts: Facts) -> list[str]:
+    """Who the customers are, and what to do about each group."""
     rows = _segment_rows(facts)
     profiles = facts.segments.get("profiles", [])
     if not rows:
-        return page_text(
-            "Customers and segments", "Who the customers are.", ["This run has found no segments."]
-        )
+        return ["This run has found no segments."]
     head = [
         "Segment",
         "Customers",
@@ -753,6 +766,7 @@ def _customers_page(facts: Facts) -> str:
         "Purchases",
         "Basket",
     ] + (["Expected in 90 days"] if facts.worth.get("segments") else [])
+    typical = _typical_table(facts)
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
     lead = (
         f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers "
@@ -778,31 +792,29 @@ def _customers_page(facts: Facts) -> str:
             f"{html.escape(facts.worth.get('note') or 'the run has not made one')}*"
         )
     )
-    return page_text(
-        "Customers and segments",
-        "Who the customers are, what they bring, and what to do about each group.",
-        [
-            raw(lead),
-            "## What to do {#what-to-do}",
-            raw(actions),
-            "## The segments in numbers {#numbers}",
-            raw(f'<div class="stacked">{table}</div>'),
-            expected,
-            "## How they differ {#differ}",
-            figure(facts, "03_cluster_profiles", "03c_segment_profiles"),
-            figure(facts, "03_pca_clusters", "03c_segment_profiles"),
-            "## How recent, how often {#rfm}",
-            figure(facts, "02_rfm_heatmap", "02_features"),
-            "## A second opinion: eleven fixed names {#grid}",
-            "The five segments above are found in the data. Many tools use a fixed grid instead, "
-            "which reads a name off the two scores of recency and frequency. Some of its names "
-            "are the same and its borders are not, so the numbers differ; "
-            "the actions of this report go by the five segments.",
-            figure(facts, "02_segment_profiles", "02_features"),
-            "How the segments are found and named: [Segmentation](03a_segmentation.ipynb). What a "
-            "customer is expected to bring: [Customer lifetime value](03e_lifetime_value.ipynb).",
-        ],
-    )
+    return [
+        raw(lead),
+        "## What to do {#what-to-do}",
+        raw(actions),
+        "## The segments in numbers {#numbers}",
+        raw(f'<div class="stacked">{table}</div>'),
+        expected,
+        "## How they buy {#habits}" if typical else "",
+        raw(typical) if typical else "",
+        "## How they differ {#differ}",
+        figure(facts, "03_cluster_profiles", "03c_segment_profiles"),
+        figure(facts, "03_pca_clusters", "03c_segment_profiles"),
+        "## How recent, how often {#rfm}",
+        figure(facts, "02_rfm_heatmap", "02_features"),
+        "## A second opinion: eleven fixed names {#grid}",
+        "The five segments above are found in the data. Many tools use a fixed grid instead, "
+        "which reads a name off the two scores of recency and frequency. Some of its names "
+        "are the same and its borders are not, so the numbers differ; "
+        "the actions of this report go by the five segments.",
+        figure(facts, "02_segment_profiles", "02_features"),
+        "How the segments are found and named: [Segmentation](03a_segmentation.ipynb). What a "
+        "customer is expected to bring: [Customer lifetime value](03e_lifetime_value.ipynb).",
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #08a96c6a
 def _movement_lead(movement: Mapping, currency: str = "") -> str:
@@ -852,31 +864,14 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     )
 
 
-def _movement_page(facts: Facts) -> str:
-    """Who rose, who fell, and who of the good customers has begun to slip.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-
-    Returns
-    -------
-    str
-        A page.
-    """
-    title = "Movement"
-    told = "Who rose, who fell, and which good customers have begun to slip."
+def _movement_page(facts: Facts) -> list[str]:
+    """Who rose, who fell, and who of the good customers has begun to slip."""
     m = facts.movement
     if not m.get("fitted"):
-        return page_text(
-            title,
-            told,
-            [
-                "There is no movement to show: "
-                f"{html.escape(m.get('note') or 'this run has not looked at month ends.')}"
-            ],
-        )
+        return [
+            "There is no movement to show: "
+            f"{html.escape(m.get('note') or 'this run has not looked at month ends.')}"
+        ]
     rows = [
         [
             _segment_cell(s["segment"]),
@@ -895,28 +890,24 @@ def _movement_page(facts: Facts) -> str:
         f"{count(m['window_days'])} days.",
     )
     names = list(m["matrix"])
-    ends = list(dict.fromkeys(to for row in m["matrix"].values() for to in row))
+    ends = list(dict.fromkeys(chain.from_iterable(m["matrix"].values())))
     steps = html_table(
         ["From", *ends],
         [[_segment_cell(a), *(count(m["matrix"][a].get(b, 0)) for b in ends)] for a in names],
         {0: "segment"},
         "Rows: where customers stood before; columns: where they stand now.",
     )
-    return page_text(
-        title,
-        told,
-        [
-            raw(_movement_lead(m, facts.currency)),
-            "## Month by month {#film}",
-            figure(facts, "03_migration", "03d_migration"),
-            "## Came and left {#came-and-left}",
-            raw(table),
-            "## From where to where {#steps}",
-            raw(steps),
-            "The list of those who slipped, with a reason for each: [Movement between "
-            "segments](03d_migration.ipynb).",
-        ],
-    )
+    return [
+        raw(_movement_lead(m, facts.currency)),
+        "## Month by month {#film}",
+        figure(facts, "03_migration", "03d_migration"),
+        "## Came and left {#came-and-left}",
+        raw(table),
+        "## From where to where {#steps}",
+        raw(steps),
+        "The list of those who slipped, with a reason for each: [Movement between "
+        "segments](03d_migration.ipynb).",
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #f8efce2a
 _TASKS: dict[str, str] = {
@@ -1049,26 +1040,19 @@ def _hit_sentence(facts: Facts, task: str) -> str:
     )
 
 # %% ../../nbs/10a_pages.ipynb #975cc75f
-def _recommendations_page(facts: Facts) -> str:
-    """What is offered to whom, and whether it comes true.
+def _boards(facts: Facts) -> list[str]:
+    """The models on each question, a table under its own heading."""
+    parts = []
+    for task, name in _TASKS.items():
+        parts += [f"### {name} {{#{task}}}", raw(_models_table(facts, task))]
+    return parts
 
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
 
-    Returns
-    -------
-    str
-        A page.
-    """
-    title = "Recommendations"
-    told = "What we offer to each customer, and whether it comes true."
+def _recommendations_page(facts: Facts) -> list[str]:
+    """What is offered to whom, and whether it comes true."""
     said = facts.insights.get("recommendations") or {}
     if not said.get("customers"):
-        return page_text(
-            title, told, ["This source names no products, so there is nothing to recommend."]
-        )
+        return ["This source names no products, so there is nothing to recommend."]
     lead = (
         f"<p><b>{count(said['customers'])} customers</b> have a list of their own; "
         f"{share(said['personal_share'])} of its {count(said['lines'])} lines are personal, "
@@ -1105,47 +1089,24 @@ def _recommendations_page(facts: Facts) -> str:
             "</p>"
         )
     )
-    boards = (
-        [
-            part
-            for t in _TASKS
-            for part in (f"### {_TASKS[t]} {{#{t}}}", raw(_models_table(facts, t)))
-        ]
-        if protocol.get("cut")
-        else []
-    )
-    return page_text(
-        title,
-        told,
-        [
-            raw(lead),
-            "## Do they come true? {#proof}",
-            raw(plain + how + verdicts),
-            figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "",
-            *boards,
-            "## What is offered most {#top}",
-            raw(top) if said.get("top_products") else "",
-            "## How much of the shelf gets a chance {#shelf}",
-            figure(facts, "04_recommendation_coverage", "04k_hybrid"),
-            "A list with the reason for each line: [Hybrid recommender](04k_hybrid.ipynb). All "
-            "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
-        ],
-    )
+    boards = _boards(facts) if protocol.get("cut") else []
+    return [
+        raw(lead),
+        "## Do they come true? {#proof}",
+        raw(plain + how + verdicts),
+        figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "",
+        *boards,
+        "## What is offered most {#top}",
+        raw(top) if said.get("top_products") else "",
+        "## How much of the shelf gets a chance {#shelf}",
+        figure(facts, "04_recommendation_coverage", "04k_hybrid"),
+        "A list with the reason for each line: [Hybrid recommender](04k_hybrid.ipynb). All "
+        "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
-def _sales_page(facts: Facts) -> str:
-    """How the year went, what sells, and on whom it rests.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-
-    Returns
-    -------
-    str
-        A page.
-    """
+def _sales_page(facts: Facts) -> list[str]:
+    """How the year went, what sells, and on whom it rests."""
     months = facts.insights.get("months", [])
     rows = [
         [
@@ -1168,23 +1129,19 @@ def _sales_page(facts: Facts) -> str:
         if rows
         else "<p>This run has no months to show.</p>"
     )
-    return page_text(
-        "Sales",
-        "How the year went, what sells, and on whom it rests.",
-        [
-            "## The year {#year}",
-            figure(facts, "01_revenue_trend", "01_cleaning"),
-            raw(table),
-            "## What sells {#categories}",
-            figure(facts, "01_category_analysis", "01_cleaning")
-            if "01_category_analysis" in facts.figures
-            else "This source has no product column, so there is nothing to say about categories.",
-            "## On whom it rests {#pareto}",
-            figure(facts, "01_pareto", "01_cleaning"),
-            "## How customers differ {#habits}",
-            figure(facts, "01_customer_distributions", "01_cleaning"),
-        ],
-    )
+    return [
+        "## The year {#year}",
+        figure(facts, "01_revenue_trend", "01_cleaning"),
+        raw(table),
+        "## What sells {#categories}",
+        figure(facts, "01_category_analysis", "01_cleaning")
+        if "01_category_analysis" in facts.figures
+        else "This source has no product column, so there is nothing to say about categories.",
+        "## On whom it rests {#pareto}",
+        figure(facts, "01_pareto", "01_cleaning"),
+        "## How customers differ {#habits}",
+        figure(facts, "01_customer_distributions", "01_cleaning"),
+    ]
 
 
 def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
@@ -1229,24 +1186,11 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
-def _quality_page(facts: Facts) -> str:
-    """What came in, what was set aside, and why.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-
-    Returns
-    -------
-    str
-        A page.
-    """
-    title = "Data quality"
-    told = "What came in, what was set aside and why, and what to mend at the source."
+def _quality_page(facts: Facts) -> list[str]:
+    """What came in, what was set aside, and why."""
     d = facts.data
     if not d:
-        return page_text(title, told, ["This run has kept no books."])
+        return ["This run has kept no books."]
     lead = (
         f"<p><b>{count(d['rows_in'])} lines came in, {count(d['kept'])} are kept.</b> Sales run "
         f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
@@ -1289,28 +1233,24 @@ def _quality_page(facts: Facts) -> str:
         if named(d.get("by_flag"))
         else "No kept line calls for a remark."
     )
-    return page_text(
-        title,
-        told,
-        [
-            raw(lead),
-            "## The books {#books}",
-            raw(
-                html_table(
-                    ["What", "Lines", "Of all lines", "Revenue"],
-                    _quality_rows(d, facts.currency),
-                    None,
-                    "Every line that came in is kept, set aside or a copy.",
-                )
-            ),
-            "## Set aside {#rejected}",
-            broken,
-            "## Kept, with a remark {#flagged}",
-            flagged,
-            "Each reason with an example and what to do at the source: [Cleaning and "
-            "exploration](01_cleaning.ipynb). The rules: [Data contract](00h_contract.ipynb).",
-        ],
-    )
+    return [
+        raw(lead),
+        "## The books {#books}",
+        raw(
+            html_table(
+                ["What", "Lines", "Of all lines", "Revenue"],
+                _quality_rows(d, facts.currency),
+                None,
+                "Every line that came in is kept, set aside or a copy.",
+            )
+        ),
+        "## Set aside {#rejected}",
+        broken,
+        "## Kept, with a remark {#flagged}",
+        flagged,
+        "Each reason with an example and what to do at the source: [Cleaning and "
+        "exploration](01_cleaning.ipynb). The rules: [Data contract](00h_contract.ipynb).",
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #9c097884
 def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
@@ -1406,19 +1346,8 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
     return out
 
 
-def _sure_page(facts: Facts) -> str:
-    """What each claim rests on.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-
-    Returns
-    -------
-    str
-        A page.
-    """
+def _sure_page(facts: Facts) -> list[str]:
+    """What each claim rests on."""
     rows = [
         [html.escape(claim), said, f'<a href="{page}.html">details</a>']
         for claim, said, page in _sure_rows(facts)
@@ -1426,34 +1355,28 @@ def _sure_page(facts: Facts) -> str:
     cautions = [f"- {c}" for c in facts.worth.get("cautions", [])]
     if (note := facts.backtest.get("note")) and facts.ranking.get("summary"):
         cautions.append(f"- {note}")
-    return page_text(
-        "How sure we are",
-        "What each claim of this report rests on, and what has not been shown.",
-        [
-            raw(
-                f'<div class="claims">{html_table(["Claim", "How it was checked", ""], rows)}</div>'
+    return [
+        raw(f'<div class="claims">{html_table(["Claim", "How it was checked", ""], rows)}</div>')
+        if rows
+        else "This run has checked nothing yet.",
+        "## With care {#care}" if cautions else "",
+        "\n".join(cautions),
+        "## What has not been shown {#not-shown}",
+        "Nothing here says what a campaign causes. A recommendation that comes true may have "
+        "been bought anyway, and a customer who comes back may have come unasked. Only a "
+        f"[control group](glossary.qmd#{_anchor('Control group')}), held back from a campaign, "
+        "can tell.",
+        "## The pictures {#pictures}",
+        *(
+            figure(facts, n, p)
+            for n, p in (
+                ("03_stability", "03c_segment_profiles"),
+                ("03_worth_calibration", "03e_lifetime_value"),
+                ("05_backtest", "05b_backtest"),
             )
-            if rows
-            else "This run has checked nothing yet.",
-            "## With care {#care}" if cautions else "",
-            "\n".join(cautions),
-            "## What has not been shown {#not-shown}",
-            "Nothing here says what a campaign causes. A recommendation that comes true may have "
-            "been bought anyway, and a customer who comes back may have come unasked. Only a "
-            f"[control group](glossary.qmd#{_anchor('Control group')}), held back from a campaign, "
-            "can tell.",
-            "## The pictures {#pictures}",
-            *(
-                figure(facts, n, p)
-                for n, p in (
-                    ("03_stability", "03c_segment_profiles"),
-                    ("03_worth_calibration", "03e_lifetime_value"),
-                    ("05_backtest", "05b_backtest"),
-                )
-                if n in facts.figures
-            ),
-        ],
-    )
+            if n in facts.figures
+        ),
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #088e7f63
 def _weakest(facts: Facts, task: str) -> list[list[str]]:
@@ -1523,117 +1446,113 @@ def _recipe_rows(facts: Facts) -> list[list[str]]:
     return [[k, html.escape(str(v))] for k, v in rows.items() if v not in (None, "")]
 
 # %% ../../nbs/10a_pages.ipynb #71d587d1
-def _model_card(facts: Facts) -> str:
-    """What the models are for, what they learned from, how good they are and for whom less.
-
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
-
-    Returns
-    -------
-    str
-        A page.
+def _weakest_parts(facts: Facts) -> list[str]:
+    """For each question a table of the groups, the weakest first; nothing where none was
+    measured.
     """
-    d = facts.data
+    parts = []
+    for task, name in _TASKS.items():
+        if rows := _weakest(facts, task):
+            table = html_table(
+                ["Segment before the cut", "Customers", "NDCG"],
+                rows,
+                {2: "number"},
+                "The published list, weakest group first.",
+            )
+            parts += [f"### {name} {{#for-whom-{task}}}", raw(table)]
+    return parts
+
+
+def _segments_line(facts: Facts) -> str:
+    """How the segments were found, in a line of the model card."""
+    if not facts.segments.get("k"):
+        return "- **Segments**: none in this run."
+    return (
+        f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, "
+        "frequency and spend (logarithms), named by what their medians promise."
+    )
+
+
+def _offers_line(facts: Facts) -> str:
+    """What recommends, with its settings, in a line of the model card."""
     production = facts.ranking.get("production", "")
+    if not production or not facts.ranking.get("summary"):
+        return "- **Recommendations**: none measured in this run."
     label = facts.insights.get("labels", {}).get(production, production)
+    settings = (facts.ranking.get("protocol") or {}).get("settings", {}).get(production, {})
+    told = ", ".join(f"{k} {v}" for k, v in settings.items())
+    return f"- **Recommendations**: {label}." + (f" Settings: {told}." if told else "")
+
+
+def _worth_line(facts: Facts) -> str:
+    """What expects visits and spend, in a line of the model card."""
+    if not facts.worth.get("fitted"):
+        return "- **Expectation**: none in this run."
+    visits = "MBG/NBD" if facts.worth.get("model") == "mbg" else "BG/NBD"
+    return f"- **Expectation**: {visits} for visits and gamma-gamma for spend."
+
+
+def _model_card(facts: Facts) -> list[str]:
+    """What the models are for, what they learned from, how good they are and for whom less."""
+    d = facts.data
     learned = (
         f"{count(d['customers'])} customers and {count(d['baskets'])} baskets from "
         f"{day(d.get('first_date'))} to {day(d.get('last_date'))}"
         if d.get("customers")
         else "unknown data"
     )
-    who = [
-        part
-        for t in _TASKS
-        if (rows := _weakest(facts, t))
-        for part in (
-            f"### {_TASKS[t]} {{#for-whom-{t}}}",
-            raw(
-                html_table(
-                    ["Segment before the cut", "Customers", "NDCG"],
-                    rows,
-                    {2: "number"},
-                    "The published list, weakest group first.",
-                )
-            ),
-        )
+    who = _weakest_parts(facts)
+    return [
+        raw(f'<div class="facts">{html_table(["What", "Value"], _recipe_rows(facts))}</div>'),
+        "## The models {#models}",
+        "\n".join([_segments_line(facts), _offers_line(facts), _worth_line(facts)]),
+        "## For what {#use}",
+        "Choosing whom to write to, what to offer first, and where to look closer. **Not** "
+        "for decisions about a person that matter beyond shopping (credit, price, "
+        "employment), and not for inferring health from purchases: "
+        "products that a config marks as sensitive are kept out of recommendations and their "
+        "reasons.",
+        "## Learned from {#data}",
+        f"The models learned from {learned}. More is in the [data sheet](data-sheet.qmd).",
+        "## How good {#quality}",
+        *(
+            [raw(_models_table(facts, t)) for t in _TASKS]
+            if facts.ranking.get("summary")
+            else [facts.ranking.get("note") or "Nothing was measured in this run."]
+        ),
+        "## For whom less {#for-whom}" if who else "",
+        *who,
+        "## Limits {#limits}",
+        "\n".join(
+            [
+                *(f"- {c}" for c in facts.worth.get("cautions", [])),
+                "- All measurements are of what customers bought, not of what a campaign caused.",
+                "- Customers who came after the cut are not part of the measurements; they "
+                "get what sells.",
+            ]
+        ),
     ]
-    settings = (facts.ranking.get("protocol") or {}).get("settings", {}).get(production, {})
-    return page_text(
-        "Model card",
-        "What the models of this run are for, what they learned from, and where they fail.",
-        [
-            raw(f'<div class="facts">{html_table(["What", "Value"], _recipe_rows(facts))}</div>'),
-            "## The models {#models}",
-            "\n".join(
-                [
-                    f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, "
-                    "frequency and spend (logarithms), named by what their medians promise."
-                    if facts.segments.get("k")
-                    else "- **Segments**: none in this run.",
-                    f"- **Recommendations**: {label}."
-                    + (
-                        f" Settings: {', '.join(f'{k} {v}' for k, v in settings.items())}."
-                        if settings
-                        else ""
-                    )
-                    if production and facts.ranking.get("summary")
-                    else "- **Recommendations**: none measured in this run.",
-                    (
-                        "- **Expectation**: "
-                        f"{'MBG/NBD' if facts.worth.get('model') == 'mbg' else 'BG/NBD'} for "
-                        "visits and gamma-gamma for spend."
-                    )
-                    if facts.worth.get("fitted")
-                    else "- **Expectation**: none in this run.",
-                ]
-            ),
-            "## For what {#use}",
-            "Choosing whom to write to, what to offer first, and where to look closer. **Not** "
-            "for decisions about a person that matter beyond shopping (credit, price, "
-            "employment), and not for inferring health from purchases: "
-            "products that a config marks as sensitive are kept out of recommendations and their "
-            "reasons.",
-            "## Learned from {#data}",
-            f"The models learned from {learned}. More is in the [data sheet](data-sheet.qmd).",
-            "## How good {#quality}",
-            *(
-                [raw(_models_table(facts, t)) for t in _TASKS]
-                if facts.ranking.get("summary")
-                else [facts.ranking.get("note") or "Nothing was measured in this run."]
-            ),
-            "## For whom less {#for-whom}" if who else "",
-            *who,
-            "## Limits {#limits}",
-            "\n".join(
-                [
-                    *(f"- {c}" for c in facts.worth.get("cautions", [])),
-                    "- All measurements are of what customers bought, not of what a campaign "
-                    "caused.",
-                    "- Customers who came after the cut are not part of the measurements; they "
-                    "get what sells.",
-                ]
-            ),
-        ],
-    )
 
 # %% ../../nbs/10a_pages.ipynb #a143ef18
-def _data_sheet(facts: Facts) -> str:
-    """What the data is, where it came from, and what was done to it.
+def _counts_of(data: Mapping) -> list[list[str]]:
+    """How much there is of what, a row each; products only where the source has them."""
+    rows = [
+        ["Lines read", count(data["rows_in"])],
+        ["Lines kept", count(data["kept"])],
+        ["Customers", count(data["customers"])],
+        ["Baskets", count(data["baskets"])],
+    ]
+    if data.get("products"):
+        rows.append(["Products", count(data["products"])])
+    return [
+        *rows,
+        ["First sale", day(data.get("first_date"))],
+        ["Last sale", day(data.get("last_date"))],
+    ]
 
-    Parameters
-    ----------
-    facts : Facts
-        Of the run.
 
-    Returns
-    -------
-    str
-        A page.
-    """
+def _data_sheet(facts: Facts) -> list[str]:
+    """What the data is, where it came from, and what was done to it."""
     d = facts.data
     source = facts.recipe.get("data") or {}
     where = str(source.get("transactions") or "unknown")
@@ -1643,19 +1562,7 @@ def _data_sheet(facts: Facts) -> str:
             "the public Complete Journey data set (84.51°), for research and education"
         ),
     }.get(where, f"`{Path(where.partition('#')[0]).name.replace('`', '')}`")
-    counts = (
-        [
-            ["Lines read", count(d["rows_in"])],
-            ["Lines kept", count(d["kept"])],
-            ["Customers", count(d["customers"])],
-            ["Baskets", count(d["baskets"])],
-            *([["Products", count(d["products"])]] if d.get("products") else []),
-            ["First sale", day(d.get("first_date"))],
-            ["Last sale", day(d.get("last_date"))],
-        ]
-        if d
-        else []
-    )
+    counts = _counts_of(d) if d else []
     files = [
         [
             f"<code>{html.escape(a['path'])}</code>",
@@ -1674,53 +1581,152 @@ def _data_sheet(facts: Facts) -> str:
         )
         if d and not ok
     ]
-    return page_text(
-        "Data sheet",
-        "What the data is, where it came from, and what was done to it.",
-        [
-            f"**Source:** {told}. A row is a line of a receipt: who, what, when, how many, for "
-            "how much.",
-            raw(f'<div class="facts">{html_table(["What", "Value"], counts, {1: "number"})}</div>')
-            if counts
-            else "This run has kept no books.",
-            "\n".join(f"- There are {t}." for t in without),
-            "## What was done to it {#done}",
-            "Lines that break a rule are set aside with their reason, exact copies are counted "
-            "once, and returns are taken off revenue. The counts are on the page about [data "
-            "quality](quality.qmd), the rules in [Data contract](00h_contract.ipynb).",
-            "## Persons {#persons}",
-            "Customers are known by their number alone. Attributes of customers, where a source "
-            "has them, stay in the run's folder and are not shown on these pages.",
-            "## The files of the run {#files}" if files else "",
-            raw(
-                html_table(
-                    ["File", "Rows", "SHA-256 begins"],
-                    files,
-                    None,
-                    "Anybody can check that what they hold is what was made.",
-                )
+    return [
+        f"**Source:** {told}. A row is a line of a receipt: who, what, when, how many, for "
+        "how much.",
+        raw(f'<div class="facts">{html_table(["What", "Value"], counts, {1: "number"})}</div>')
+        if counts
+        else "This run has kept no books.",
+        "\n".join(f"- There are {t}." for t in without),
+        "## What was done to it {#done}",
+        "Lines that break a rule are set aside with their reason, exact copies are counted "
+        "once, and returns are taken off revenue. The counts are on the page about [data "
+        "quality](quality.qmd), the rules in [Data contract](00h_contract.ipynb).",
+        "## Persons {#persons}",
+        "Customers are known by their number alone. Attributes of customers, where a source "
+        "has them, stay in the run's folder and are not shown on these pages.",
+        "## The files of the run {#files}" if files else "",
+        raw(
+            html_table(
+                ["File", "Rows", "SHA-256 begins"],
+                files,
+                None,
+                "Anybody can check that what they hold is what was made.",
             )
-            if files
-            else "",
-        ],
-    )
+        )
+        if files
+        else "",
+    ]
 
 # %% ../../nbs/10a_pages.ipynb #ec31403d
-PAGES: dict[str, Callable[[Facts], str]] = {  # page: what writes it, in the order of the navigation
-    "customers": _customers_page,
-    "movement": _movement_page,
-    "recommendations": _recommendations_page,
-    "sales": _sales_page,
-    "quality": _quality_page,
-    "sure": _sure_page,
-    "glossary": lambda facts: _glossary_page(),
-    "model-card": _model_card,
-    "data-sheet": _data_sheet,
+AUDIENCES: tuple[str, ...] = ("Business", "Analyst", "Engineer", "Papers")  # lists of the site
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """A page of the report: a row of `PAGES`."""
+
+    name: str  # of its file, without an ending
+    title: str  # at its top, in the navigation and in the search
+    about: str  # what it says, in a line under the title
+    audience: str  # whose list it stands in, one of `AUDIENCES`
+    order: int  # its place in that list
+    builder: Callable[[Facts], list[str]]  # from the facts of a run to the parts of the page
+
+    def __post_init__(self) -> None:
+        """Refuse an audience that has no list."""
+        if self.audience not in AUDIENCES:
+            name = unknown("audience", self.audience, AUDIENCES)
+            raise ConfigError(f"Page {self.name!r}: {name}")
+
+    def text(self, facts: Facts) -> str:
+        """The page of a run, as the renderers read it."""
+        return page_text(self.title, self.about, self.builder(facts))
+
+
+PAGES: dict[str, ReportPage] = {
+    page.name: page
+    for page in (
+        ReportPage(
+            "customers",
+            "Customers and segments",
+            "Who the customers are, what they bring, and what to do about each group.",
+            "Business",
+            1,
+            _customers_page,
+        ),
+        ReportPage(
+            "movement",
+            "Movement",
+            "Who rose, who fell, and which good customers have begun to slip.",
+            "Business",
+            2,
+            _movement_page,
+        ),
+        ReportPage(
+            "recommendations",
+            "Recommendations",
+            "What we offer to each customer, and whether it comes true.",
+            "Business",
+            3,
+            _recommendations_page,
+        ),
+        ReportPage(
+            "sales",
+            "Sales",
+            "How the year went, what sells, and on whom it rests.",
+            "Business",
+            4,
+            _sales_page,
+        ),
+        ReportPage(
+            "quality",
+            "Data quality",
+            "What came in, what was set aside and why, and what to mend at the source.",
+            "Business",
+            5,
+            _quality_page,
+        ),
+        ReportPage(
+            "sure",
+            "How sure we are",
+            "What each claim of this report rests on, and what has not been shown.",
+            "Business",
+            6,
+            _sure_page,
+        ),
+        ReportPage(
+            "glossary",
+            "Glossary",
+            "The words of this report, in a sentence each.",
+            "Business",
+            7,
+            _glossary_page,
+        ),
+        ReportPage(
+            "model-card",
+            "Model card",
+            "What the models of this run are for, what they learned from, and where they fail.",
+            "Papers",
+            1,
+            _model_card,
+        ),
+        ReportPage(
+            "data-sheet",
+            "Data sheet",
+            "What the data is, where it came from, and what was done to it.",
+            "Papers",
+            2,
+            _data_sheet,
+        ),
+    )
 }
-PAPERS = (
-    "model-card",
-    "data-sheet",
-)  # the pages that are papers, for those who have to vouch for the models
+
+
+def pages_for(audience: str) -> list[ReportPage]:
+    """The pages of one list, in their order.
+
+    Parameters
+    ----------
+    audience : str
+        One of `AUDIENCES`.
+
+    Returns
+    -------
+    list[ReportPage]
+        Its rows of `PAGES`.
+    """
+    return sorted((p for p in PAGES.values() if p.audience == audience), key=lambda p: p.order)
 
 
 def _link_what_is_there(text: str, notebooks: set[str]) -> str:
@@ -1763,13 +1769,24 @@ def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> lis
     list[str]
         The pages' names.
     """
-    for name, make in PAGES.items():
-        (stage / f"{name}.qmd").write_text(
-            _link_what_is_there(make(facts), set(notebooks)), encoding="utf-8"
-        )
+    there = set(notebooks)
+    for page in PAGES.values():
+        text = _link_what_is_there(page.text(facts), there)
+        (stage / f"{page.name}.qmd").write_text(text, encoding="utf-8")
     return list(PAGES)
 
 # %% ../../nbs/10a_pages.ipynb #89dd405e
+def _search_entry(href: str, title: str, section: str, text: str) -> dict:
+    """An entry in the form of the search index."""
+    return {
+        "objectID": f"{href}-{_anchor(section)}",
+        "href": href,
+        "title": title,
+        "section": section,
+        "text": text,
+    }
+
+
 def search_entries(facts: Facts) -> list[dict]:
     """An entry for each segment and each word of the glossary.
 
@@ -1784,28 +1801,21 @@ def search_entries(facts: Facts) -> list[dict]:
         Entries in the form of the search index.
     """
 
-    def entry(href, title, section, text):
-        return {
-            "objectID": f"{href}-{_anchor(section)}",
-            "href": href,
-            "title": title,
-            "section": section,
-            "text": text,
-        }
-
     groups = [
-        entry(
+        _search_entry(
             "customers.html#numbers",
-            "Customers and segments",
+            PAGES["customers"].title,
             p["segment"],
             f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue. "
             f"{p.get('action') or ''}",
         )
         for p in facts.segments.get("profiles", [])
     ]
-    return groups + [
-        entry(f"glossary.html#{_anchor(w)}", "Glossary", w, said) for w, said in GLOSSARY.items()
+    words = [
+        _search_entry(f"glossary.html#{_anchor(w)}", PAGES["glossary"].title, w, sentence)
+        for w, sentence in glossary().items()
     ]
+    return groups + words
 
 # %% ../../nbs/10a_pages.ipynb #9e22a74d
 _CARDS = {
@@ -1814,6 +1824,14 @@ _CARDS = {
     "baskets": ("Baskets", "sales"),
     "basket_value": ("Average basket", "sales"),
 }  # figure: its name, and the page that explains it
+
+
+def _change_note(figure: Mapping) -> str:
+    """How a key figure has changed in the last full month."""
+    change = figure.get("change")
+    if change is not None:
+        return f"{decimal(100 * change, 1, True)}% in {month(figure['month'], year=False)}"
+    return "&nbsp;" if "month" in figure else "no earlier month to compare"
 
 
 def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
@@ -1838,16 +1856,8 @@ def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
             if f["name"] in ("revenue", "basket_value")
             else count(f["value"] or 0)
         )
-        change = f.get("change")
-        when = month(f["month"], year=False) if change is not None else ""
         name, page = _CARDS.get(f["name"], (f["name"], "sales"))
-        note = (
-            f"{share(change, 1, signed=True)} in {when}"
-            if when
-            else "no earlier month to compare"
-            if "month" not in f
-            else "&nbsp;"
-        )
+        note = _change_note(f)
         cards.append(
             f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
             '<span class="key-number" '
@@ -2081,4 +2091,24 @@ def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
         f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of "
         f"the lines are personal, not best sellers.{measured} "
         f'<a href="{page}">Do they come true?</a></p>'
+    )
+
+# %% ../../nbs/10a_pages.ipynb #5f3be91d
+def read_on() -> Html:
+    """Links to the pages for the business, and to the glossary.
+
+    Returns
+    -------
+    Html
+        A paragraph.
+    """
+    words = PAGES["glossary"]
+    links = [
+        f'<a href="{p.name}.qmd">{html.escape(p.title[0].lower() + p.title[1:])}</a>'
+        for p in pages_for("Business")
+        if p is not words
+    ]
+    return Html(
+        f"<p><b>Read on:</b> {', '.join(links)}. Words of the trade are in the "
+        f'<a href="{words.name}.qmd">{html.escape(words.title.lower())}</a>.</p>'
     )

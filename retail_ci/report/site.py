@@ -34,12 +34,12 @@ from ..core.runs import staging
 from . import pages as report_pages
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
 from retail_ci.report.pages import (
-    PAGES,
-    PAPERS,
+    AUDIENCES,
     box_tables,
     facts_of,
     html_table,
     page_text,
+    pages_for,
     raw,
     write_pages,
 )
@@ -701,30 +701,29 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         title: [f"{n}.ipynb" for n in names if n[:2] in numbers]
         for title, numbers in _ZONES.items()
     }
-    business = [
-        {"text": "Home", "href": "index.ipynb"},
-        *(f"{p}.qmd" for p in PAGES if p not in PAPERS),
-    ]
+    own = {audience: [f"{p.name}.qmd" for p in pages_for(audience)] for audience in AUDIENCES}
     analyst = [
         "notebooks.qmd",
+        *own["Analyst"],
         *({"section": title, "contents": pages} for title, pages in zones.items() if pages),
     ]
     engineer = [
         *(["start.qmd"] if start else []),
         *([{"text": "The API", "href": "07_api.ipynb"}] if "07_api" in names else []),
+        *own["Engineer"],
         {"section": "Package reference", "href": "reference/index.qmd", "contents": reference},
     ]
     sides = {
-        "Business": business,
+        "Business": [{"text": "Home", "href": "index.ipynb"}, *own["Business"]],
         "Analyst": analyst,
         "Engineer": engineer,
-        "Papers": [f"{p}.qmd" for p in PAPERS],
+        "Papers": own["Papers"],
     }
     doors = {
         "Business": "index.ipynb",
         "Analyst": "notebooks.qmd",
         "Engineer": "start.qmd" if start else "reference/index.qmd",
-        "Papers": f"{PAPERS[0]}.qmd",
+        "Papers": own["Papers"][0],
     }
     return {
         "sidebar": [

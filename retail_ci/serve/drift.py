@@ -20,7 +20,7 @@ from ..core.errors import DataError, DriftError, RunError
 from ..core.formats import count, decimal, share
 from ..core.runs import Run, atomic_write, save, staging
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, show_table, use_style
-from ..customers.features import rfm_features
+from ..customers.features import FEATURES, rfm_features
 from ..customers.segment_profiles import in_house_order
 from ..customers.segmentation import CustomerSegmentation, load_model
 from ..data.cleaning import clean, open_sources
@@ -71,6 +71,11 @@ def _parts_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.append(np.bincount(at, minlength=len(edges) + 1), len(values) - len(known))
 
 # %% ../../nbs/06d_drift.ipynb #a738d856
+def _smoothed(counts: np.ndarray) -> np.ndarray:
+    """Counts as shares, none of them zero."""
+    return (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
+
+
 def _index_of(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """The population stability index of two counts; parts that are empty in both are left out.
 
@@ -93,9 +98,21 @@ def _index_of(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     after = after[used].astype(float)
     if len(before) < 2:
         return 0.0, 0.0
-    p, q = ((n + 0.5) / (n.sum() + 0.5 * len(n)) for n in (before, after))
+    p = _smoothed(before)
+    q = _smoothed(after)
     chance = chi2.ppf(0.99, len(before) - 1) * (1 / max(before.sum(), 1) + 1 / max(after.sum(), 1))
     return float(((q - p) * np.log(q / p)).sum()), float(chance)
+
+
+def _counts_by_name(values: pd.Series, names: Sequence) -> np.ndarray:
+    """How often each name occurs."""
+    return values.value_counts().reindex(names, fill_value=0).to_numpy()
+
+
+def _missing_or_not(values: np.ndarray) -> np.ndarray:
+    """How many are missing, and how many are not."""
+    missing = np.isnan(values).sum()
+    return np.array([missing, len(values) - missing])
 
 
 def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
@@ -127,13 +144,11 @@ def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
         )
     if not (pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)):
         names = sorted(set(before) | set(after))
-        return _index_of(
-            *(s.value_counts().reindex(names, fill_value=0).to_numpy() for s in (before, after))
-        )
+        return _index_of(_counts_by_name(before, names), _counts_by_name(after, names))
     old = before.to_numpy(float)
     new = after.to_numpy(float)
     if np.isnan(old).all():
-        return _index_of(*(np.array([np.isnan(x).sum(), (~np.isnan(x)).sum()]) for x in (old, new)))
+        return _index_of(_missing_or_not(old), _missing_or_not(new))
     edges = _edges_of(old[~np.isnan(old)])
     return _index_of(_parts_of(old, edges), _parts_of(new, edges))
 
@@ -165,6 +180,13 @@ class Measure:
     state: str  # calm, watch, drift, unknown
 
 
+def _state_of(alarming: bool, noticeable: bool) -> str:
+    """drift, watch or calm."""
+    if alarming:
+        return "drift"
+    return "watch" if noticeable else "calm"
+
+
 def _by_index(group: str, name: str, before: Sequence, after: Sequence) -> Measure:
     """Compare two samples.
 
@@ -187,16 +209,18 @@ def _by_index(group: str, name: str, before: Sequence, after: Sequence) -> Measu
     if not len(before) or not len(after):
         return Measure(group, name, None, None, None, None, "unknown")
     value, chance = psi(before, after)
-    state = (
-        "drift"
-        if value >= max(_ALARM, chance)
-        else "watch"
-        if value >= max(_WATCH, chance)
-        else "calm"
-    )
-    return Measure(group, name, value, None, None, max(_ALARM, chance), state)
+    alarm = max(_ALARM, chance)
+    state = _state_of(value >= alarm, value >= max(_WATCH, chance))
+    return Measure(group, name, value, None, None, alarm, state)
 
 # %% ../../nbs/06d_drift.ipynb #b31d1ed3
+def _spreads_away(difference: float, spread: float) -> float:
+    """A difference in spreads; infinite where nothing has ever varied and something does now."""
+    if spread:
+        return difference / spread
+    return float(np.copysign(np.inf, difference)) if difference else 0.0
+
+
 def _by_past(
     group: str,
     name: str,
@@ -234,34 +258,15 @@ def _by_past(
     if len(known) < 2 or value != value:
         return Measure(group, name, None if value != value else value, None, None, None, "unknown")
     middle = float(np.median(known))
-    spread = max(
-        1.4826 * float(np.median(np.abs(known - middle))), floor * (abs(middle) if relative else 1)
-    )
-    away = (
-        (value - middle) / spread
-        if spread
-        else 0.0
-        if value == middle
-        else np.copysign(np.inf, value - middle)
-    )
-    alarming = (
-        away >= _FAR if side == "up" else away <= -_FAR if side == "down" else abs(away) >= _FAR
-    )
+    smallest = floor * abs(middle) if relative else floor
+    spread = max(1.4826 * float(np.median(np.abs(known - middle))), smallest)
+    away = _spreads_away(value - middle, spread)
+    distance = {"up": away, "down": -away, "both": abs(away)}[side]
+    noticed = away if side == "up" else abs(away)
     low = middle - _FAR * spread if side != "up" and middle > _FAR * spread else None
     high = middle + _FAR * spread if side != "down" else None
-    return Measure(
-        group,
-        name,
-        value,
-        middle,
-        low,
-        high,
-        "drift"
-        if alarming
-        else "watch"
-        if (away if side == "up" else abs(away)) >= _NEAR
-        else "calm",
-    )
+    state = _state_of(distance >= _FAR, noticed >= _NEAR)
+    return Measure(group, name, value, middle, low, high, state)
 
 # %% ../../nbs/06d_drift.ipynb #fa789cc8
 def _stretches(
@@ -334,6 +339,12 @@ def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFr
     return out
 
 # %% ../../nbs/06d_drift.ipynb #8afb4592
+def _rows_by_stretch(table: ibis.Table) -> pd.Series:
+    """How many rows each stretch has."""
+    counted = table.group_by("stretch").aggregate(n=table.count())
+    return counted.execute().set_index("stretch")["n"]
+
+
 def _strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.Series:
     """The share of strangers per stretch.
 
@@ -352,31 +363,13 @@ def _strangers(transactions: ibis.Table, lines: ibis.Table, column: str) -> pd.S
         By stretch: of the customers seen, or of the products sold, the share seen for the first
         time.
     """
-    seen = lines.filter(lines[column].notnull()).select("stretch", column).distinct()
-    first = (
-        lines.filter(lines[column].notnull())
-        .group_by(column)
-        .aggregate(stretch=lines.stretch.max())
-    )
-    before = (
-        transactions.filter(
-            transactions.day < ibis.literal(pd.Timestamp(lines.day.min().execute()))
-        )
-        .select(column)
-        .distinct()
-    )
-    new = (
-        first.anti_join(before, column)
-        .group_by("stretch")
-        .aggregate(new=lambda t: t.count())
-        .execute()
-        .set_index("stretch")
-        .new
-    )
-    all_ = (
-        seen.group_by("stretch").aggregate(n=lambda t: t.count()).execute().set_index("stretch").n
-    )
-    return (new.reindex(all_.index, fill_value=0) / all_).sort_index()
+    known = lines.filter(lines[column].notnull())
+    seen = _rows_by_stretch(known.select("stretch", column).distinct())
+    first = known.group_by(column).aggregate(stretch=known.stretch.max())
+    begin = ibis.literal(pd.Timestamp(lines.day.min().execute()))
+    before = transactions.filter(transactions.day < begin).select(column).distinct()
+    new = _rows_by_stretch(first.anti_join(before, column))
+    return (new.reindex(seen.index, fill_value=0) / seen).sort_index()
 
 
 def _turnover(lines: ibis.Table) -> pd.Series:
@@ -400,32 +393,17 @@ def _turnover(lines: ibis.Table) -> pd.Series:
     )
     older = sold.select(stretch=sold.stretch - 1, product_id=sold.product_id)
 
-    def one(t):
-        return (
-            t.group_by("stretch").aggregate(n=lambda u: u.count()).execute().set_index("stretch").n
-        )
-
-    here = one(sold)
-    there = one(older)
-    both = one(sold.inner_join(older, ["stretch", "product_id"]))
+    here = _rows_by_stretch(sold)
+    there = _rows_by_stretch(older)
     at = here.index.intersection(there.index).sort_values()
-    return 1 - both.reindex(at, fill_value=0) / (
-        here[at] + there[at] - both.reindex(at, fill_value=0)
-    )
+    both = _rows_by_stretch(sold.inner_join(older, ["stretch", "product_id"]))
+    both = both.reindex(at, fill_value=0)
+    return 1 - both / (here[at] + there[at] - both)
 
 # %% ../../nbs/06d_drift.ipynb #99cafe7d
-_SHAPES = [
-    "recency",
-    "frequency",
-    "monetary",
-    "interpurchase_days",
-    "basket_value",
-    "basket_size",
-    "category_variety",
-    "product_variety",
-    "weekend_ratio",
-    "return_ratio",
-]  # features that are compared; tenure grows by itself
+def _compared() -> list[str]:
+    """The features whose rows say that drift compares them."""
+    return [name for name, feature in FEATURES.items() if feature.compared]
 
 
 def _look_back(transactions: ibis.Table, start: pd.Timestamp, longest: int) -> int:
@@ -500,6 +478,31 @@ def _baskets_of(lines: ibis.Table) -> pd.DataFrame:
     )
 
 # %% ../../nbs/06d_drift.ipynb #e5f3ca7b
+_BASKETS: dict[str, str] = {
+    "value": "basket value",
+    "size": "basket size",
+    "price": "price",
+    "weekday": "weekday",
+    "hour": "hour",
+}  # column of a basket: what is compared
+
+
+def _compare_baskets(
+    transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp, days: int
+) -> list[Measure]:
+    """Compare the baskets from start to end with those of the days before."""
+    sold = transactions.filter(~transactions.is_return)
+    first = ibis.literal(start)
+    begin = ibis.literal(start - pd.Timedelta(days=days))
+    old = _baskets_of(sold.filter((sold.day < first) & (sold.day >= begin)))
+    new = _baskets_of(sold.filter((sold.day >= first) & (sold.day < ibis.literal(end))))
+    return [
+        _by_index("baskets", name, old[column].dropna(), new[column].dropna())
+        for column, name in _BASKETS.items()
+        if column == "weekday" or pd.concat([old[column], new[column]]).nunique() > 1
+    ]
+
+
 def _shapes(
     transactions: ibis.Table,
     start: pd.Timestamp,
@@ -531,40 +534,28 @@ def _shapes(
         Customers, segments and baskets, compared; the segments' shares before and after.
     """
     end = start + pd.Timedelta(days=days)
-    t = transactions.filter((transactions.day < ibis.literal(end)) & ~transactions.is_return)
-    fresh = t.filter(t.day >= ibis.literal(start))
-    known = t.filter(
-        (t.day < ibis.literal(start))
-        & (t.day >= ibis.literal(start - pd.Timedelta(days=max(window, days))))
-    )
-    old = _baskets_of(known)
-    new = _baskets_of(fresh)
-    out = [
-        _by_index(
-            "baskets",
-            f"basket {c}" if c in ("value", "size") else c,
-            old[c].dropna(),
-            new[c].dropna(),
-        )
-        for c in ("value", "size", "price", "weekday", "hour")
-        if c == "weekday" or pd.concat([old[c], new[c]]).nunique() > 1
-    ]
+    baskets = _compare_baskets(transactions, start, end, max(window, days))
     if not window:
-        return out, {}
-    then, now = (_customers_at(transactions, day, window, products) for day in (start, end))
+        return baskets, {}
+    then = _customers_at(transactions, start, window, products)
+    now = _customers_at(transactions, end, window, products)
     if not len(then) or not len(now):
-        return out, {}
-    out = [
-        _by_index("customers", c, then[c].astype(float), now[c].astype(float))
-        for c in _SHAPES
-        if pd.concat([then[c], now[c]]).nunique() > 1
-    ] + out
+        return baskets, {}
+    customers = [
+        _by_index("customers", name, then[name].astype(float), now[name].astype(float))
+        for name in _compared()
+        if pd.concat([then[name], now[name]]).nunique() > 1
+    ]
     if model is None:
-        return out, {}
-    names = {"before": pd.Series(model.predict(then)), "after": pd.Series(model.predict(now))}
-    return [_by_index("segments", "shares of segments", names["before"], names["after"]), *out], {
-        k: v.value_counts(normalize=True) for k, v in names.items()
+        return [*customers, *baskets], {}
+    before = pd.Series(model.predict(then))
+    after = pd.Series(model.predict(now))
+    shares = {
+        "before": before.value_counts(normalize=True),
+        "after": after.value_counts(normalize=True),
     }
+    segments = _by_index("segments", "shares of segments", before, after)
+    return [segments, *customers, *baskets], shares
 
 # %% ../../nbs/06d_drift.ipynb #d9cd14f4
 _FLOORS = {
@@ -612,6 +603,59 @@ def _verdict_of(measures: Sequence[Measure]) -> str:
     return next((s for s in ("drift", "watch") if s in states), "calm")
 
 # %% ../../nbs/06d_drift.ipynb #7f0c4619
+def _check_stretch(transactions: ibis.Table, start: pd.Timestamp) -> pd.Timestamp:
+    """The last day of the log; refuses a log with nothing on one side of the start."""
+    first = transactions.day.min().execute()
+    last = transactions.day.max().execute()
+    if pd.isna(last) or pd.Timestamp(last) < start:
+        raise DataError(f"There is nothing to compare: no line is dated {start:%Y-%m-%d} or later.")
+    if pd.Timestamp(first) >= start:
+        raise DataError(
+            f"There is nothing to compare with: the first line is dated {first:%Y-%m-%d}, and the "
+            f"new stretch begins on {start:%Y-%m-%d}."
+        )
+    return pd.Timestamp(last)
+
+
+def _compare_sums(sums: pd.DataFrame) -> list[Measure]:
+    """Compare what is added up with the earlier stretches."""
+    past = sums.iloc[1:]
+    measures = []
+    for column, (group, name, floor, relative, side) in _FLOORS.items():
+        if column in sums and (sums[column] != 0).any():
+            value = float(sums[column].get(0, np.nan))
+            earlier = past[column].tolist()
+            measures.append(_by_past(group, name, value, earlier, floor, relative, side))
+    return measures
+
+
+def _segment_shares(shares: dict[str, pd.Series]) -> list[dict]:
+    """Segment, before, after, from the best segment to the worst."""
+    if not shares:
+        return []
+    names = set(shares["before"].index) | set(shares["after"].index)
+    return [
+        {"segment": s, **{when: float(found.get(s, 0)) for when, found in shares.items()}}
+        for s in in_house_order(sorted(names))
+    ]
+
+
+def _cautions(days: int, earlier: int) -> list[str]:
+    """What to bear in mind where a stretch is short, or has few before it."""
+    notes = []
+    if days < 7:
+        notes.append(
+            "The new stretch is shorter than a week, so the days of the week that it holds weigh "
+            "on every comparison."
+        )
+    if earlier < 2:
+        notes.append(
+            f"Before it the log has {earlier} stretch{'' if earlier == 1 else 'es'} of {days} "
+            "days; at least two are needed to say what is usual."
+        )
+    return notes
+
+
 def compare(
     transactions: ibis.Table,
     start: pd.Timestamp,
@@ -650,66 +694,19 @@ def compare(
     DataError
         If one of the two is empty.
     """
-    first, last = (
-        None if pd.isna(d) else pd.Timestamp(d)
-        for d in (transactions.day.min().execute(), transactions.day.max().execute())
-    )
-    if last is None or last < start:
-        raise DataError(f"There is nothing to compare: no line is dated {start:%Y-%m-%d} or later.")
-    if first >= start:
-        raise DataError(
-            f"There is nothing to compare with: the first line is dated {first:%Y-%m-%d}, and the "
-            f"new stretch begins on {start:%Y-%m-%d}."
-        )
+    last = _check_stretch(transactions, start)
     days = (last - start).days + 1
     tell("stretches", 0, 2)
     lines = _stretches(transactions, start, days)
     sums = _totals(transactions, lines, days)
     window = _look_back(transactions, start, window_days)
     tell("customers and baskets", 1, 2)
-    measures, names = _shapes(transactions, start, days, window, products, model)
-    past = sums.iloc[1:]
-    for column, (group, name, floor, relative, side) in _FLOORS.items():
-        if column in sums and (sums[column] != 0).any():
-            measures.append(
-                _by_past(
-                    group,
-                    name,
-                    float(sums[column].get(0, np.nan)),
-                    past[column].tolist(),
-                    floor,
-                    relative,
-                    side,
-                )
-            )
+    measures, shares = _shapes(transactions, start, days, window, products, model)
+    measures = [*measures, *_compare_sums(sums)]
     if rejected:
-        measures.append(
-            _by_past(
-                "data",
-                "share of lines set aside",
-                rejected[1],
-                [rejected[0]] * 2,
-                0.02,
-                False,
-                "up",
-            )
-        )
-    segments = (
-        [
-            {"segment": s, **{k: float(v.get(s, 0)) for k, v in names.items()}}
-            for s in in_house_order(sorted(set(names["before"].index) | set(names["after"].index)))
-        ]
-        if names
-        else []
-    )
-    notes = [
-        "The new stretch is shorter than a week, so the days of the week that it holds weigh on "
-        "every comparison."
-    ] * (days < 7)
-    notes += [
-        f"Before it the log has {len(past)} stretch{'es' * (len(past) != 1)} of {days} days; at "
-        "least two are needed to say what is usual."
-    ] * (len(past) < 2)
+        before, after = rejected
+        measures.append(_by_past("data", "share of lines set aside", after, [before, before], 0.02))
+    earlier = len(sums) - 1
     return Comparison(
         _verdict_of(measures),
         f"{start:%Y-%m-%d}",
@@ -717,10 +714,10 @@ def compare(
         days,
         int(lines.filter(lines.stretch == 0).count().execute()),
         window,
-        len(past),
+        earlier,
         measures,
-        segments,
-        notes,
+        _segment_shares(shares),
+        _cautions(days, earlier),
     )
 
 # %% ../../nbs/06d_drift.ipynb #6c29eb92
@@ -740,6 +737,28 @@ def _is_index(measure: Measure) -> bool:
     return measure.usual is None and measure.high is not None
 
 
+def _number_of(measure: Measure, value: float | None) -> str:
+    """A value of a measure as text."""
+    if value is None:
+        return "–"
+    if _is_index(measure):
+        return decimal(value, 3)
+    if "share" in measure.name or "turnover" in measure.name:
+        return share(value, 1)
+    return decimal(value, 1) if abs(value) < 100 else count(value)
+
+
+def _alarm_of(measure: Measure) -> str:
+    """Where a measure raises an alarm, as text."""
+    low = _number_of(measure, measure.low)
+    high = _number_of(measure, measure.high)
+    if measure.low is None:
+        return high if measure.high is None else f"{high} or more"
+    if measure.high is None:
+        return f"{low} or less"
+    return f"outside {low} to {high}"
+
+
 def _as_table(found: Comparison) -> pd.DataFrame:
     """The comparison as a table of text.
 
@@ -754,39 +773,14 @@ def _as_table(found: Comparison) -> pd.DataFrame:
         What, where, value, usual, alarm, state: what has changed first.
     """
     rank = {"drift": 0, "watch": 1, "calm": 2, "unknown": 3}
-
-    def number(m, v):
-        return (
-            "–"
-            if v is None
-            else decimal(v, 3)
-            if _is_index(m)
-            else share(v, 1)
-            if "share" in m.name or "turnover" in m.name
-            else decimal(v, 1)
-            if abs(v) < 100
-            else count(v)
-        )
-
-    def alarm(m):
-        return (
-            "–"
-            if m.high is None and m.low is None
-            else f"{number(m, m.high)} or more"
-            if m.low is None
-            else f"{number(m, m.low)} or less"
-            if m.high is None
-            else f"outside {number(m, m.low)} to {number(m, m.high)}"
-        )
-
     rows = [
         (
             m.name,
             m.group,
             "index" if _is_index(m) else "past",
-            number(m, m.value),
-            number(m, m.usual),
-            alarm(m),
+            _number_of(m, m.value),
+            _number_of(m, m.usual),
+            _alarm_of(m),
             _WORDS[m.state],
         )
         for m in sorted(found.measures, key=lambda m: rank[m.state])
@@ -814,20 +808,13 @@ def as_text(found: Comparison) -> str:
         f"against {found.earlier} earlier stretches and the customers of {found.window_days} "
         "days."
     )
-    return "\n".join(
-        [
-            head,
-            "",
-            _as_table(found).to_string(index=False),
-            "",
-            *found.notes,
-            {
-                "calm": "Calm: nothing has moved that matters.",
-                "watch": "Worth a look, no alarm.",
-                "drift": "Drift: " + changed(found) + ".",
-            }[found.verdict],
-        ]
-    )
+    verdicts = {
+        "calm": "Calm: nothing has moved that matters.",
+        "watch": "Worth a look, no alarm.",
+        "drift": f"Drift: {changed(found)}.",
+    }
+    table = _as_table(found).to_string(index=False)
+    return "\n".join([head, "", table, "", *found.notes, verdicts[found.verdict]])
 
 
 def changed(found: Comparison) -> str:
@@ -846,6 +833,41 @@ def changed(found: Comparison) -> str:
     return ", ".join(m.name for m in found.measures if m.state == "drift")
 
 # %% ../../nbs/06d_drift.ipynb #1adab20b
+def _draw_indices(ax: Any, indexed: Sequence[Measure]) -> None:
+    """A bar for the index of every shape, with the two bounds."""
+    features = _compared()
+    colours = {"drift": SECOND, "watch": ACCENT}
+    ax.barh(
+        [m.name.replace("_", " ") + " of a customer" * (m.name in features) for m in indexed],
+        [m.value for m in indexed],
+        color=[colours.get(m.state, PALE) for m in indexed],
+    )
+    for x, word in ((_WATCH, "look"), (_ALARM, "alarm")):
+        ax.axvline(x, color=INK, lw=0.8, ls=":")
+        ax.annotate(
+            word,
+            (x, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    highest = max((m.value for m in indexed), default=0)
+    ax.set(xlabel="Population stability index", xlim=(0, max(0.3, 1.08 * highest)))
+    ax.set_title("What has another shape", pad=14)
+
+
+def _draw_segments(ax: Any, segments: Sequence[dict]) -> None:
+    """Two bars for the share of each segment, before and now."""
+    at = np.arange(len(segments))[::-1]
+    ax.barh(at + 0.2, [100 * s["before"] for s in segments], 0.38, color=PALE, label="before")
+    ax.barh(at - 0.2, [100 * s["after"] for s in segments], 0.38, color=ACCENT, label="now")
+    names = [s["segment"] for s in segments]
+    ax.set(yticks=at, yticklabels=names, xlabel="Per cent of customers")
+    ax.set_title("Segments", pad=14)
+    ax.legend()
+
+
 def _plot_drift(found: Comparison) -> Any:
     """The index of every shape beside its bounds, and the shares of the segments before and after.
 
@@ -862,50 +884,14 @@ def _plot_drift(found: Comparison) -> Any:
     plt = pyplot()
     use_style()
     indexed = [m for m in found.measures if _is_index(m)][::-1]
-    figure, axes = plt.subplots(
-        1,
-        2 if found.segments else 1,
-        figsize=(10, max(3.2, 0.26 * len(indexed) + 1)),
-        width_ratios=[3, 2] if found.segments else None,
-        squeeze=False,
-    )
-    left = axes[0][0]
-    left.barh(
-        [m.name.replace("_", " ") + " of a customer" * (m.name in _SHAPES) for m in indexed],
-        [m.value for m in indexed],
-        color=[{"drift": SECOND, "watch": ACCENT}.get(m.state, PALE) for m in indexed],
-    )
-    for x, word in ((_WATCH, "look"), (_ALARM, "alarm")):
-        left.axvline(x, color=INK, lw=0.8, ls=":")
-        left.annotate(
-            word,
-            (x, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 2),
-            textcoords="offset points",
-            fontsize=8,
-        )
-    left.set(
-        xlabel="Population stability index",
-        xlim=(0, max(0.3, 1.08 * max((m.value for m in indexed), default=0))),
-    )
-    left.set_title("What has another shape", pad=14)
-    if found.segments:
-        right = axes[0][1]
-        at = np.arange(len(found.segments))[::-1]
-        right.barh(
-            at + 0.2, [100 * s["before"] for s in found.segments], 0.38, color=PALE, label="before"
-        )
-        right.barh(
-            at - 0.2, [100 * s["after"] for s in found.segments], 0.38, color=ACCENT, label="now"
-        )
-        right.set(
-            yticks=at,
-            yticklabels=[s["segment"] for s in found.segments],
-            xlabel="Per cent of customers",
-        )
-        right.set_title("Segments", pad=14)
-        right.legend()
+    height = max(3.2, 0.26 * len(indexed) + 1)
+    if not found.segments:
+        figure, left = plt.subplots(figsize=(10, height))
+        _draw_indices(left, indexed)
+        return figure
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, height), width_ratios=[3, 2])
+    _draw_indices(left, indexed)
+    _draw_segments(right, found.segments)
     return figure
 
 # %% ../../nbs/06d_drift.ipynb #f88a032e
@@ -965,6 +951,12 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
     return [folder / f"drift.{kind}" for kind in ("json", "png", "html")]
 
 # %% ../../nbs/06d_drift.ipynb #757ca42d
+def _made_model(manifest: Path, sha256: str | None) -> bool:
+    """Whether a run has made the recommender with this fingerprint."""
+    made = json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]
+    return any(a["path"] == "models/recommender.npz" and a["sha256"] == sha256 for a in made)
+
+
 def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
     """The run behind the model that answers.
 
@@ -1000,15 +992,10 @@ def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
             None,
             "No model has been promoted yet, so the last good run is what is compared with.",
         )
-    wanted = card_in(bundle).get("recommender_sha256")
-    for manifest in [
-        now.path / "manifest.json",
-        *sorted(home.glob("*/manifest.json"), reverse=True),
-    ]:
-        if any(
-            a["path"] == "models/recommender.npz" and a["sha256"] == wanted
-            for a in json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]
-        ):
+    model = card_in(bundle).get("recommender_sha256")
+    others = sorted(home.glob("*/manifest.json"), reverse=True)
+    for manifest in [now.path / "manifest.json", *others]:
+        if _made_model(manifest, model):
             return Run(config, manifest.parent), bundle.name, ""
     return (
         now,
