@@ -770,14 +770,15 @@ def comments(
     """What stands above or beside the parameters of a function."""
     source = inspect.getsource(function)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    above = {}
-    beside = {}
+    above: dict[int, str] = {}
+    beside: dict[int, str] = {}
     for t in tokens:
         if t.type == tokenize.COMMENT:
             alone = t.line.lstrip().startswith("#")
             (above if alone else beside)[t.start[0]] = t.string.lstrip("# ")
-    node = ast.parse(source).body[0]
-    begins = [argument.lineno for argument in node.args.args] + [node.returns.lineno]
+    node = next(n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef))
+    end = (node.returns or node.body[0]).lineno
+    begins = [*(argument.lineno for argument in node.args.args), end]
     found = {}
     for argument, first, after in zip(node.args.args, begins, begins[1:]):
         top = first
@@ -848,10 +849,11 @@ def as_command(
         for name, p in signature.parameters.items()
     }
     command.__annotations__ = options
-    command.__signature__ = signature.replace(
+    asked = signature.replace(
         parameters=[p.replace(annotation=options[n]) for n, p in signature.parameters.items()],
         return_annotation=None,
     )
+    vars(command)["__signature__"] = asked  # which typer reads
     return command
 
 
@@ -921,7 +923,9 @@ def _in_our_words(error: Exception) -> RetailError:
                 f"Cannot use {one_line(getattr(error, 'filename', None) or 'what this needs', 200)}"
             )
         )
-        return translation(error, RunError, what, "Correct it and try again.")
+        found = translation(error, RunError, what, "Correct it and try again.")
+        if found is not None:
+            return found
     return RetailError(
         f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and call it "
         "again to see where."

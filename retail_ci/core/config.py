@@ -528,7 +528,7 @@ def grid_cells(grid: Mapping[str, list[str]], bins: int = 5) -> dict[str, str]:
             "fewer."
         )
     cells = ["".join(c) for c in itertools.product("123456789"[:bins], repeat=3)]
-    out = {}
+    out: dict[str, str] = {}
     for name, pattern in ((name, p) for name, patterns in grid.items() for p in patterns):
         fitting = fnmatch.filter(cells, str(pattern))
         if not fitting:
@@ -595,7 +595,9 @@ def shipped() -> Path:
     Path
         A folder with nbs/, configs/, assets/ and _quarto.yml.
     """
-    package = Path(importlib.util.find_spec("retail_ci").origin).parent
+    import retail_ci
+
+    package = Path(retail_ci.__file__).parent
     return package / "_project" if (package / "_project").is_dir() else package.parent
 
 
@@ -667,13 +669,17 @@ def config_path(config: str | Path) -> Path:
 class _Loader(yaml.SafeLoader):
     """YAML whose days are text, and which knows no sets: their order would be a matter of luck."""
 
-    def day(self, node: yaml.Node) -> str:
+    def day(self, node: yaml.ScalarNode) -> str:
         """A day or a moment, as ISO 8601 writes it."""
         return self.construct_yaml_timestamp(node).isoformat()
 
+    def refuse(self, node: yaml.Node) -> None:
+        """What has no order is no value of a config."""
+        self.construct_undefined(node)
+
 
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.day)
-_Loader.add_constructor("tag:yaml.org,2002:set", _Loader.construct_undefined)
+_Loader.add_constructor("tag:yaml.org,2002:set", _Loader.refuse)
 
 
 def _override(values: dict, setting: str) -> dict:

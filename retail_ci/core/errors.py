@@ -12,7 +12,7 @@ import importlib.util
 import os
 import reprlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 # %% auto #0
@@ -271,7 +271,8 @@ def translation(
 def _yaml_words(error: BaseException) -> str:
     """What YAML complains of, and where; empty for other errors."""
     mark = getattr(error, "problem_mark", None)
-    return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = getattr(error, "problem", "")
+    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
 
 
 @contextlib.contextmanager
@@ -326,7 +327,7 @@ def check_result(
         )
 
 # %% ../../nbs/00_errors.ipynb #da467ec2
-def unknown(what: str, name: str, known: list[str], where: str = "") -> str:
+def unknown(what: str, name: str, known: Sequence[str], where: str = "") -> str:
     """The sentence for a name that does not exist.
 
     Parameters
@@ -335,7 +336,7 @@ def unknown(what: str, name: str, known: list[str], where: str = "") -> str:
         What kind of name it is: "config key", "artefact".
     name : str
         The name that was given.
-    known : list[str]
+    known : Sequence[str]
         The names that exist.
     where : str, default ""
         Where it was found, for the message.

@@ -239,12 +239,12 @@ def current_locale(name: str | None = None) -> Locale:
     return _in_use if name is None else find_locale(name)
 
 # %% ../../nbs/00a_formats.ipynb #60466467
-def number(value: float, spec: str = ",.0f", locale: str | None = None) -> str:
+def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -> str:
     """A number, as a format of Python says, with the signs of the locale.
 
     Parameters
     ----------
-    value : float
+    value : float | None
         Any number.
     spec : str, default ",.0f"
         A format such as ",", "+.3f", ".1%" or ",.3g".
@@ -287,7 +287,7 @@ def _percent(percents: Decimal, locale: str | None) -> str:
 
 def _with_decimals(pattern: str, size: Decimal) -> str:
     """A pattern of CLDR with as many decimals as a size has."""
-    digits = max(-size.as_tuple().exponent, 0)
+    digits = max(-int(size.as_tuple().exponent), 0)
     whole = pattern.partition(".")[0]
     return f"{whole}.{'0' * digits}" if digits else whole
 
@@ -311,7 +311,7 @@ def number_as(form: str, locale: str | None = None) -> Callable[[float], str]:
 
     def write(value):
         return "".join(
-            text + (number(value, spec, locale) if name is not None else "")
+            text + (number(value, spec or "", locale) if name is not None else "")
             for text, name, spec, _ in parts
         )
 
@@ -353,12 +353,14 @@ def count(value: float, locale: str | None = None) -> str:
     return number(value, ",.0f", locale)
 
 
-def share(value: float, digits: int = 0, signed: bool = False, locale: str | None = None) -> str:
+def share(
+    value: float | None, digits: int = 0, signed: bool = False, locale: str | None = None
+) -> str:
     """A share, in per cent.
 
     Parameters
     ----------
-    value : float
+    value : float | None
         A fraction of one.
     digits : int, default 0
         After the point.
@@ -459,12 +461,14 @@ def with_currency(text: str, currency: str, locale: str | None = None) -> str:
     return before + text + pattern.suffix[0].replace("¤", currency)
 
 # %% ../../nbs/00a_formats.ipynb #790fa4ab
-def amount(value: float, currency: str = "", digits: int = 0, locale: str | None = None) -> str:
+def amount(
+    value: float | None, currency: str = "", digits: int = 0, locale: str | None = None
+) -> str:
     """An amount in full.
 
     Parameters
     ----------
-    value : float
+    value : float | None
         In the data's currency.
     currency : str, default ""
         Its sign.

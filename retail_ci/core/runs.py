@@ -551,7 +551,7 @@ def open_run(
         )
     use_locale(run.config.report.locale)
     if run.origin is not None:
-        print(_about_scratch(run), file=sys.stderr, flush=True)
+        print(_about_scratch(run, run.origin), file=sys.stderr, flush=True)
     return run
 
 # %% ../../nbs/00c_runs.ipynb #d78d59f6
@@ -671,11 +671,11 @@ def clear_scratch(home: Path) -> None:
         remove_whole(home / _SCRATCH)
 
 
-def _about_scratch(run: Run) -> str:
+def _about_scratch(run: Run, origin: dict) -> str:
     """The line that a scratch run says."""
-    made = f" with {', '.join(run.origin['settings'])}" if run.origin["settings"] else ""
+    made = f" with {', '.join(origin['settings'])}" if origin["settings"] else ""
     return (
-        f"This is a scratch run, made by hand from {run.origin['from']}{made}: {run.path}. "
+        f"This is a scratch run, made by hand from {origin['from']}{made}: {run.path}. "
         f"The next finished run clears it; open_run({run.config.name!r}) reads the finished one."
     )
 

@@ -127,7 +127,7 @@ def use_style() -> None:
             "axes.spines.right": False,
             "legend.frameon": False,
             "svg.hashsalt": "retail_ci",
-            "axes.prop_cycle": mpl.cycler(
+            "axes.prop_cycle": mpl.rcsetup.cycler(
                 color=[ACCENT, SECOND, "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
             ),
         }

@@ -221,7 +221,10 @@ class KnownChances(Recommender):
     method = "oracle"
 
     def __init__(
-        self, customer_ids: Sequence[str], product_ids: Sequence[str], chances: np.ndarray
+        self,
+        customer_ids: Sequence[str] | np.ndarray,
+        product_ids: Sequence[str] | np.ndarray,
+        chances: np.ndarray,
     ):
         """`chances`: customers × products, in the order of the two lists of ids."""
         self.customer_ids = pd.Index(customer_ids)
@@ -262,7 +265,9 @@ def oracle(
     """
     from retail_ci.data.synthetic import oracle_scores
 
-    return KnownChances(*oracle_scores(truth, transactions[transactions["date"] <= cut], cut, days))
+    past = transactions[transactions["date"] <= cut]
+    customers, products, chances = oracle_scores(truth, past, cut, days)
+    return KnownChances(customers, products, chances)
 
 # %% ../../nbs/05_evaluation.ipynb #ad503fc9
 def repeaters() -> list[str]:
@@ -512,8 +517,8 @@ def evaluate(
     models = {name: _in_our_manner(name, model, train) for name, model in models.items()}
     truth = relevant_products(data, test)
     kinds = _categories(data, products)
-    scores = {task: {} for task in TASKS}
-    reach = {task: {} for task in TASKS}
+    scores: dict[str, dict] = {task: {} for task in TASKS}
+    reach: dict[str, dict] = {task: {} for task in TASKS}
     for i, (name, model) in enumerate(models.items()):
         if progress:
             progress(name, i, len(models))
@@ -799,7 +804,9 @@ def _history_groups(bought: np.ndarray) -> pd.Categorical:
     pd.Categorical
         "1 to 12 purchases".
     """
-    edges = np.unique(np.quantile(bought, [1 / 3, 2 / 3], method="lower")) if len(bought) else []
+    edges = np.empty(0)
+    if len(bought):
+        edges = np.unique(np.quantile(bought, [1 / 3, 2 / 3], method="lower"))
     part = np.searchsorted(edges, bought, side="left")
     names = {g: (bought[part == g].min(), bought[part == g].max()) for g in np.unique(part)}
     words = {
@@ -1030,7 +1037,8 @@ def customer_scores(evaluation: Evaluation | None, names: Sequence[str]) -> pd.D
             {"task": task, "model": name, "customer_id": evaluation.customers[task], **found}
         )
         for task in TASKS
-        for name, found in (evaluation.scores[task] if evaluation else {}).items()
+        if evaluation is not None
+        for name, found in evaluation.scores[task].items()
         if name in names
     ]
     return (
@@ -1175,7 +1183,7 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
             "has no answer here."
         )
     first = board.iloc[0]
-    names = board["model"].tolist()
+    names: list[str] = board["model"].tolist()
     words = (
         f"**{task.capitalize()}.** {label(first['model'])} leads with an NDCG of "
         f"{decimal(first['value'], 3)} ({decimal(first['low'], 3)} to {decimal(first['high'], 3)})"

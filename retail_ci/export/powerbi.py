@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -591,14 +591,14 @@ class _Line:
     body: str  # what follows them
     where: str  # file and line, for messages
 
-    def refuse(self, wanted: str) -> None:
+    def refuse(self, wanted: str) -> NoReturn:
         """Raise the error of a line that is something else."""
         raise DataError(f"{self.where}: expected {wanted}, found {self.body or 'an empty line'!r}.")
 
 
 def _lines(text: str, file: str) -> deque[_Line]:
     """The lines of a file; a description must be followed by its object."""
-    lines = deque()
+    lines: deque[_Line] = deque()
     described = False
     for number, text_line in enumerate(text.split("\n"), 1):
         body = text_line.lstrip("\t").rstrip()
@@ -629,15 +629,16 @@ def _read_items(lines: deque[_Line], level: int, parent: Item) -> None:
         line = lines.popleft()
         if line.level > level or line.body.startswith(" "):
             line.refuse(f"at most {level} tabs and no blanks")
-        if _HEAD.fullmatch(line.body):
-            parent.items.append(_read_object(line, lines))
+        head = _HEAD.fullmatch(line.body)
+        if head:
+            parent.items.append(_read_object(head, line, lines))
         else:
             _read_property(line, lines, parent)
 
 
-def _read_object(line: _Line, lines: deque[_Line]) -> Item:
+def _read_object(head: re.Match[str], line: _Line, lines: deque[_Line]) -> Item:
     """Read an object and what it holds."""
-    kind, name, text = _HEAD.fullmatch(line.body).groups()
+    kind, name, text = head.groups()
     if text == "":
         text = _read_expression(lines, line.level + 2)
     item = Item(kind, _unquoted(name or ""), text or "", where=line.where)
@@ -819,7 +820,7 @@ def _check_tables(items: list[Item], tables: Mapping[str, Table]) -> None:
                 raise DataError(f"{column.where}: " + unknown("column to sort by", by, known))
 
 
-def _ends(relationship: Item) -> tuple[str, str, str, str]:
+def _ends(relationship: Item) -> tuple[str, ...]:
     """From table, column, to table, column."""
     ends = [relationship.properties[key] for key in ("fromColumn", "toColumn")]
     return tuple(_unquoted(name) for end in ends for name in re.findall(_NAME, end))

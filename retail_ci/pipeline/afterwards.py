@@ -158,7 +158,7 @@ class PostRunWorker:
         """`home`: runs/<name>; `notebooks`: the chain, which may learn no recommender."""
         self.config = config
         self.home = home
-        self.process = None
+        self.process: Any = None  # of multiprocessing, once started
         if ARTEFACTS["recommender"].maker not in map(number, notebooks):
             self.config = config = dataclasses.replace(
                 config, serving=core_config.ServingConfig(promote_first=False)
@@ -198,7 +198,7 @@ class PostRunWorker:
 
     def finish(self, run: Path) -> list[dict[str, Any]]:
         """Hand over the finished run and wait; what was done, as lines of the timing table."""
-        lines = []
+        lines: list[dict[str, Any]] = []
         if self.process is None:
             return lines
         try:

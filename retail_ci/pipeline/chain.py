@@ -182,7 +182,7 @@ class Progress:
     ):
         self.total = total
         self.done = 0
-        self.running = {}
+        self.running: dict[str, float] = {}  # notebook: when it started
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..core import errors as core_errors
 from ..core import runs as core_runs
@@ -87,7 +87,8 @@ def _serve_kernel(gate: int, connection_file: Path, cwd: Path) -> None:
 class ForkedKernel:
     """A kernel process, forked and waiting; looks like the `Popen` that jupyter_client expects."""
 
-    stdin = stdout = stderr = returncode = None
+    stdin = stdout = stderr = None
+    returncode: int | None = None
 
     def __init__(self, connection_file: Path, cwd: Path):
         """Fork; the child waits for `go`."""
@@ -113,9 +114,9 @@ class ForkedKernel:
 
     def wait(self) -> int:
         """Wait for the end."""
-        while self.poll() is None:
+        while (code := self.poll()) is None:
             time.sleep(0.01)
-        return self.returncode
+        return code
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
@@ -150,13 +151,14 @@ def _kernel_manager(
     type
         What papermill starts kernels with.
     """
+    from jupyter_client.connect import KernelConnectionInfo
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_client.provisioning import LocalProvisioner
 
     class Forked(LocalProvisioner):
-        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> dict[str, Any]:
-            self.process = kernel
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+            self.process = cast(Any, kernel)  # it looks like a Popen
             self.pid = kernel.pid
             self.pgid = kernel.pid
             kernel.go()
@@ -168,7 +170,8 @@ def _kernel_manager(
             self.transport = "ipc"
             self.connection_file = str(Path(folder) / "k.json")
 
-        async def start_kernel(self, **kwargs: Any) -> None:
+        # AsyncKernelManager itself declares it as a coroutine, against its base
+        async def start_kernel(self, **kwargs: Any) -> None:  # type: ignore[override]
             self.provisioner = Forked(kernel_id="k", kernel_spec=self.kernel_spec, parent=self)
             started(kernel.pid)
             await super().start_kernel(**kwargs)
@@ -236,8 +239,12 @@ def end_with_parent(kernel: int, *folders: Path) -> None:
         Short-lived folders that nobody else would remove.
     """
 
+    runner = multiprocessing.parent_process()
+    if runner is None:
+        return
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        runner.join()
         kill_group(kernel)
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
@@ -310,7 +317,8 @@ def _what_failed(error: BaseException, log: Path) -> dict[str, Any]:
     """
     kind = getattr(error, "ename", None)
     if kind:
-        return {"kind": kind, "text": error.evalue, "cell": error.exec_count}
+        cell = getattr(error, "exec_count", None)
+        return {"kind": kind, "text": getattr(error, "evalue", ""), "cell": cell}
     if "DeadKernel" in type(error).__name__:
         words = log.read_text(errors="replace").split("\n") if log.exists() else []
         return {
@@ -679,9 +687,9 @@ def run_notebooks(
     """
     paths = {p.stem: p for p in notebooks}
     needs = order(notebooks)
-    jobs = {}
-    ready = []
-    facts = {}
+    jobs: dict[str, Job] = {}
+    ready: list[str] = []
+    facts: dict[str, dict[str, Any]] = {}
     sorter = TopologicalSorter(needs)
     urgency = _by_urgency(needs, list(paths))
     server = Server(_preload(notebooks))

@@ -62,7 +62,7 @@ def input_hashes(config: Config) -> dict[str, str]:
     sources = {
         role: getattr(config.data, role) for role in ("transactions", "products", "customers")
     }
-    hashes = {}
+    hashes: dict[str, str] = {}
     for role, source in sources.items():
         files = source_files(source, role) if source else []
         top = os.path.commonpath([file.parent for file in files]) if files else ""
@@ -405,7 +405,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """The keys of a config that decide about results, flat; a source file is named without its
     folder.
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for section, value in config.items():
         if section not in ("runs", "mlflow", "serving"):
             keys = value if isinstance(value, dict) else {"": value}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -246,15 +246,26 @@ def _still_free(
     )
 
 # %% ../../nbs/04c_base.ipynb #f62c6644
+_Stored = TypeVar("_Stored", bound="Storable")
+
+
 class Storable:
     """What can be written to a file and read again."""
+
+    # what `fit` and `load` set
+    data_: Interactions  # the customers whom the model answers from their own purchases
+    base_: Interactions  # the log as fitted: ids, popularity
+    shelf_: Shelf  # what is known of the products
+    segments_: Segments | None
+    sensitive_: np.ndarray | None  # per column: true for a product that needs permission
+    notes_: list[str]  # what is worth telling about the fit
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Everything needed to answer again, as plain arrays and a line of JSON."""
         return _model_arrays(self)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Storable:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """The model that `to_arrays` described."""
         return _model_from_arrays(arrays, cls)
 
@@ -263,7 +274,7 @@ class Storable:
         return save(self.to_arrays(), path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Storable:
+    def load(cls, path: str | Path) -> Self:
         """Read a model that `save` wrote; no code is run."""
         return cls.from_arrays(_load_arrays(path))
 
@@ -283,7 +294,7 @@ class Recommender(Storable):
     score_meaning = "relative to the customer's best"  # what the model card says of a score
 
     @classmethod
-    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Recommender:
+    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Self:
         """A new model as a config asks for it.
 
         Parameters
@@ -316,7 +327,7 @@ class Recommender(Storable):
         names = list(inspect.signature(type(self)).parameters)
         return {name: getattr(self, name) for name in names}
 
-    def set_params(self, **values: Any) -> Recommender:
+    def set_params(self, **values: Any) -> Self:
         """Change settings; the next `fit` uses them.
 
         Parameters
@@ -348,7 +359,7 @@ class Recommender(Storable):
         *,
         segments: pd.DataFrame | None = None,
         sensitive: Mapping[str, Sequence[str]] | None = None,
-    ) -> Recommender:
+    ) -> Self:
         """Learn from a log.
 
         Parameters
@@ -368,7 +379,8 @@ class Recommender(Storable):
         Recommender
             Itself.
         """
-        return _fit_model(self, transactions, products, segments, sensitive)
+        _fit_model(self, transactions, products, segments, sensitive)
+        return self
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """What a model prepares once; by default what `_update` does."""
@@ -508,12 +520,15 @@ def _parts(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _twin(model: Recommender, update: bool = False, **attributes: Any) -> Recommender:
+_Model = TypeVar("_Model", bound=Recommender)
+
+
+def _twin(model: _Model, update: bool = False, **attributes: Any) -> _Model:
     """A copy of a model, and of the models inside it, with other attributes.
 
     Parameters
     ----------
-    model : Recommender
+    model : _Model
         A fitted model; stays as it is.
     update : bool, default False
         Whether customers are brought in line with the new `data_`.
@@ -522,7 +537,7 @@ def _twin(model: Recommender, update: bool = False, **attributes: Any) -> Recomm
 
     Returns
     -------
-    Recommender
+    _Model
         A copy that shares everything else.
     """
     other = copy.copy(model)
@@ -549,13 +564,13 @@ def _fit_model(
     products: pd.DataFrame | None,
     segments: pd.DataFrame | None,
     sensitive: Mapping[str, Sequence[str]] | None,
-) -> Recommender:
+) -> None:
     """What `fit` does for every model; what concerns the parts of a model reaches them too.
 
     Parameters
     ----------
     model : Recommender
-        Any.
+        Any; fitted then.
     transactions : pd.DataFrame | Interactions
         The log.
     products : pd.DataFrame | None
@@ -564,11 +579,6 @@ def _fit_model(
         customer_id, segment.
     sensitive : Mapping[str, Sequence[str]] | None
         Product column: values.
-
-    Returns
-    -------
-    Recommender
-        The same, fitted.
     """
     data = (
         transactions
@@ -587,7 +597,6 @@ def _fit_model(
         vars(inner).update(
             shelf_=model.shelf_, segments_=model.segments_, sensitive_=model.sensitive_
         )
-    return model
 
 
 def _check_log(transactions: Any) -> pd.DataFrame:
@@ -613,6 +622,9 @@ def _check_log(transactions: Any) -> pd.DataFrame:
     return transactions
 
 # %% ../../nbs/04c_base.ipynb #0d0e4724
+_Ranked = tuple[np.ndarray, np.ndarray, np.ndarray]  # columns, scores, filled places
+
+
 def _rank_rows(
     model: Recommender,
     rows: np.ndarray,
@@ -647,20 +659,26 @@ def _rank_rows(
         Per answer: columns, scores 0 to 1, filled places; customers × k each.
     """
     data = model.data_
-    parts = [[] for _ in exclude_purchased]
+    parts: list[list[_Ranked]] = [[] for _ in exclude_purchased]
     k = min(k, len(data.product_ids))
     for places in blocks(np.arange(len(rows)), len(data.product_ids)):
         block = rows[places]
         shared = None if model.two_tasks else model._scores(block)
         own = None if blocked is None else blocked[places]
         for part, exclude in zip(parts, exclude_purchased):
-            scores = model._task_scores(block, exclude) if model.two_tasks else shared
+            scores = model._task_scores(block, exclude) if shared is None else shared
             ruled_out = _either(data.counts[block] if exclude else None, own)
             part.append(_rank_block(model, block, scores, k, ruled_out, limits))
         if progress:
             progress(int(places[-1]) + 1)
     empty = (np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty((0, k), bool))
-    return [tuple(np.concatenate(x) for x in zip(empty, *part)) for part in parts]
+    return [_join([empty, *part]) for part in parts]
+
+
+def _join(parts: Sequence[_Ranked]) -> _Ranked:
+    """The lists of several blocks, one below the other."""
+    columns, scores, filled = zip(*parts)
+    return np.concatenate(columns), np.concatenate(scores), np.concatenate(filled)
 
 
 def _rank_block(
@@ -732,16 +750,15 @@ def _fill_rows(
     """
     filled = np.zeros(best.shape, dtype=bool)
     short = np.flatnonzero((best < 0).any(axis=1))
-    codes = (
-        np.full(len(short), -1) if model.segments_ is None else model.segments_.of(customers[short])
-    )
+    segments = model.segments_
+    codes = np.full(len(short), -1) if segments is None else segments.of(customers[short])
     for code in np.unique(codes):
         rows = short[codes == code]
         recent = model.base_.recent
         order, share = (
             (model.base_.popular, recent / max(recent.max(), 1))
-            if code < 0
-            else model.segments_.popular[code]
+            if segments is None or code < 0
+            else segments.popular[code]
         )
         if limits.allowed is not None:
             order = order[limits.allowed[order]]
@@ -1013,7 +1030,7 @@ def _recommend_table(
         raise DataError("This model has not been fitted; call fit(transactions) first.")
     data = model.base_
     k = check_k(k)
-    odd = []
+    odd: list[str] = []
     baskets = _check_baskets(recent, data, odd)
     once, notes = _check_customers(customers, data, baskets)
     limits = find_limits(model, rules, notes)
@@ -1029,10 +1046,13 @@ def _recommend_table(
         np.zeros((len(once), width), np.float32),
         *(np.full((len(once), width), "", dtype=object) for _ in "ab"),
     )
-    for answering, places in _answerers(model, once, baskets[baskets["customer_id"].isin(once)]):
+    for answering, known, places in _answerers(
+        model, once, baskets[baskets["customer_id"].isin(once)]
+    ):
         tell = None if progress is None else lambda n, done=done: progress(done + n, len(once))
         _answer_part(
             answering,
+            known,
             once,
             places,
             limits,
@@ -1050,7 +1070,7 @@ def _recommend_table(
 
 def _answerers(
     model: Recommender, customers: pd.Index, baskets: pd.DataFrame
-) -> Iterator[tuple[Recommender | None, np.ndarray]]:
+) -> Iterator[tuple[Recommender, bool, np.ndarray]]:
     """Who answers whom.
 
     Parameters
@@ -1064,24 +1084,27 @@ def _answerers(
 
     Returns
     -------
-    Iterator[tuple[Recommender | None, np.ndarray]]
-        A model (or None) and the places in `customers` that it answers.
+    Iterator[tuple[Recommender, bool, np.ndarray]]
+        A model, whether it knows purchases of the customers, and the places in `customers` that it
+        answers.
     """
     known = model.data_.customer_ids.get_indexer(customers) >= 0
     fresh = customers.isin(baskets["customer_id"])
     if (known & ~fresh).any():
-        yield model, np.flatnonzero(known & ~fresh)
+        yield model, True, np.flatnonzero(known & ~fresh)
     if fresh.any():
         yield (
             _twin(model, update=True, data_=with_baskets(model.base_, baskets)),
+            True,
             np.flatnonzero(fresh),
         )
     if (~known & ~fresh).any():
-        yield _twin(model, data_=None), np.flatnonzero(~known & ~fresh)
+        yield model, False, np.flatnonzero(~known & ~fresh)
 
 # %% ../../nbs/04c_base.ipynb #00a9c253
 def _answer_part(
     model: Recommender,
+    known: bool,
     customers: pd.Index,
     places: np.ndarray,
     limits: Limits,
@@ -1095,7 +1118,9 @@ def _answer_part(
     Parameters
     ----------
     model : Recommender
-        Answers these customers; `data_` is None for strangers.
+        Answers these customers.
+    known : bool
+        Whether it knows purchases of theirs; strangers get what is popular.
     customers : pd.Index
         All customers of the answer.
     places : np.ndarray
@@ -1113,7 +1138,7 @@ def _answer_part(
     """
     ids = customers[places]
     width = lists.best.shape[1]
-    if model.data_ is None:
+    if not known:
         best = np.full((len(ids), width), -1, np.int32)
         values = np.zeros((len(ids), width), np.float32)
         filled = _fill_rows(model, ids, best, values, blocked, limits)
@@ -1129,6 +1154,8 @@ def _answer_part(
         filled, "popular", np.where(unsold, model.new_method or model.method, model.method)
     )
     lists.reasons[places] = _popular_reasons(model, ids, best)
+    if not known:
+        return
     own = np.flatnonzero((~filled & (best >= 0)).any(axis=1))
     for part in blocks(own, width):
         words = model._reasons(rows[part], np.where(filled[part], -1, best[part]), values[part])
@@ -1365,7 +1392,7 @@ def _unpack(found: Any, arrays: Mapping[str, np.ndarray], shared: Mapping[str, A
     return model
 
 # %% ../../nbs/04c_base.ipynb #85648a09
-def _subclasses(base: type = Recommender) -> Iterator[type]:
+def _subclasses(base: type[Recommender] = Recommender) -> Iterator[type[Recommender]]:
     """A class and all its subclasses that have been imported."""
     yield base
     for child in base.__subclasses__():
@@ -1383,12 +1410,12 @@ def _find_class(kind: str) -> type[Recommender]:
     return model_class(rows[kind])
 
 
-def _model_arrays(model: Recommender) -> dict[str, np.ndarray]:
+def _model_arrays(model: Storable) -> dict[str, np.ndarray]:
     """A fitted model as plain arrays.
 
     Parameters
     ----------
-    model : Recommender
+    model : Storable
         Fitted.
 
     Returns
@@ -1401,7 +1428,7 @@ def _model_arrays(model: Recommender) -> dict[str, np.ndarray]:
             "This model has not been fitted, so there is nothing to save; call fit(transactions) "
             "first."
         )
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     data = model.base_
     shared = {
         name: getattr(data, name)
@@ -1421,21 +1448,19 @@ def _model_arrays(model: Recommender) -> dict[str, np.ndarray]:
     return {"model": np.array(json.dumps(description)), **arrays}
 
 
-def _model_from_arrays(
-    arrays: Mapping[str, np.ndarray], expected: type = Recommender
-) -> Recommender:
+def _model_from_arrays(arrays: Mapping[str, np.ndarray], expected: type[_Stored]) -> _Stored:
     """Rebuild a fitted model.
 
     Parameters
     ----------
     arrays : Mapping[str, np.ndarray]
         From `_model_arrays`.
-    expected : type, default Recommender
+    expected : type[_Stored]
         The class that is wanted.
 
     Returns
     -------
-    Recommender
+    _Stored
         Ready to recommend.
 
     Raises

@@ -27,6 +27,7 @@ class PopularityRecommender(Recommender):
 
     method = "popular"
     learned = ("buyers_", "by_segment_")
+    by_segment_: np.ndarray | None  # segments × products: buyers
 
     def __init__(self, days: float | None = None, by_segment: bool = False):
         """Nothing is learned yet.
@@ -45,19 +46,20 @@ class PopularityRecommender(Recommender):
         """Count buyers."""
         self.buyers_ = self.data_.recent_buyers(self.days).astype(np.float32)
         self.by_segment_ = None
-        if self.by_segment and self.segments_ is None:
+        if not self.by_segment:
+            return
+        if self.segments_ is None:
             self.notes_.append(
                 "No segments were given to fit, so everybody sees what is popular overall."
             )
-        elif self.by_segment:
-            self.by_segment_ = segment_buyers(self.data_, self.segments_, self.days).astype(
-                np.float32
-            )
+            return
+        buyers = segment_buyers(self.data_, self.segments_, self.days)
+        self.by_segment_ = buyers.astype(np.float32)
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         """The same row for each customer (of a segment)."""
         everybody = np.broadcast_to(self.buyers_, (len(rows), len(self.buyers_)))
-        if self.by_segment_ is None:
+        if self.by_segment_ is None or self.segments_ is None:
             return everybody
         codes = self.segments_.of(self.data_.customer_ids[rows])[:, None]
         return np.where(
@@ -71,7 +73,7 @@ class PopularityRecommender(Recommender):
         words = np.full(
             columns.shape, "popular" if self.days is None else "popular now", dtype=object
         )
-        if self.by_segment_ is None:
+        if self.by_segment_ is None or self.segments_ is None:
             return words
         codes = self.segments_.of(self.data_.customer_ids[rows])[:, None]
         return np.where(

@@ -464,6 +464,7 @@ _NOMINATED = {
     True: {"near": 80, "ease": 40, "popular": 50, "new": 50, "manufacturer": 60, "subcategory": 40},
 }  # discovery
 _KINDS = ("manufacturer", "subcategory", "category")  # of the products table, as far as it has them
+_Kinds = tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]  # what `_kind_table` makes
 
 
 def _best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -561,6 +562,14 @@ class CandidateModels(Recommender):
     two_tasks = True
     composed = True
     learned = ("repeat_", "near_", "ease_", "ranked_")
+
+    # what the purchases of everybody say about products
+    facts_: np.ndarray  # products × numbers
+    recent_: np.ndarray  # buyers lately, ties broken by those of all time
+    lately_: np.ndarray  # buyers of the last days, the latest count most
+    new_: np.ndarray  # buyers of the first weeks of a product
+    gone_: np.ndarray  # true for a product that nobody buys any more
+    kinds_: dict[str, _Kinds]
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
         """Nothing is learned yet.
@@ -742,9 +751,7 @@ def head_scores(buyers: np.ndarray, rows: int, n: int = 1000) -> sp.csr_matrix:
     return matrix
 
 
-def _kind_table(
-    codes: np.ndarray, recent: np.ndarray, depth: int = 40
-) -> tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]:
+def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kinds:
     """Which products are of which kind, and which of a kind sell best.
 
     Parameters
@@ -773,14 +780,14 @@ def _kind_table(
     return codes, ones, table
 
 
-def _shares_of(weights: sp.csr_matrix, table: tuple) -> sp.csr_matrix:
+def _shares_of(weights: sp.csr_matrix, table: _Kinds) -> sp.csr_matrix:
     """How a customer's purchases divide over the kinds.
 
     Parameters
     ----------
     weights : sp.csr_matrix
         Customers × products.
-    table : tuple
+    table : _Kinds
         From `_kind_table`.
 
     Returns
@@ -1064,10 +1071,13 @@ def candidate_reasons(
     if not len(ask):
         return words
     alike, goes = _contribution(evidence, rows[ask], columns[ask])
-    for part, said, other in (
+    parts: list[tuple[Recommender | None, np.ndarray, np.ndarray]] = [
         (evidence.near_, alike > goes, alike),
         (evidence.ease_, goes >= alike, goes),
-    ):
+    ]
+    for part, said, other in parts:
+        if part is None:
+            continue
         wanted = blank[ask] & said & (other > 0.1)
         some = np.flatnonzero(wanted.any(axis=1))
         if len(some):

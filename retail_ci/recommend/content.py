@@ -318,7 +318,7 @@ def _similar_table(
         product_id, score, rank.
     """
     ids = model.base_.product_ids
-    notes = []
+    notes: list[str] = []
     column = ids.get_indexer([str(product_id)])
     if column[0] < 0:
         raise DataError(

@@ -412,7 +412,8 @@ def cell_history(
     days = days[order]
     found, start, size = np.unique(cell, return_index=True, return_counts=True)
     gap[several[found]] = (days[start + (size - 1) // 2] + days[start + size // 2]) / 2
-    return tuple(a.reshape(wanted.shape) for a in (times, gap, last))
+    shape = wanted.shape
+    return times.reshape(shape), gap.reshape(shape), last.reshape(shape)
 
 # %% ../../nbs/04_interactions.ipynb #a7bd6893
 def with_baskets(data: Interactions, baskets: pd.DataFrame) -> Interactions:
@@ -492,7 +493,8 @@ def top_k(
     values = np.zeros((scores.shape[0], k), dtype=np.float32)
     scores = without(scores, ruled_out, allowed)
     if scores.shape[1] <= SMALL:
-        return _sort_rows(scores.toarray() if sp.issparse(scores) else scores, best, values)
+        dense = scores if isinstance(scores, np.ndarray) else scores.toarray()
+        return _sort_rows(dense, best, values)
     for i in range(scores.shape[0]):
         columns, row = _row_of(scores, i)
         if len(row) > k:
@@ -530,7 +532,7 @@ def without(
         A copy, or the scores themselves if nothing is ruled out.
     """
     if allowed is not None:
-        if not sp.issparse(scores):
+        if isinstance(scores, np.ndarray):
             scores = np.where(allowed, scores, scores.dtype.type(0))
         else:
             scores = sp.csr_matrix(
@@ -540,7 +542,7 @@ def without(
     if ruled_out is None:
         return scores
     rows = np.repeat(np.arange(scores.shape[0]), np.diff(ruled_out.indptr))
-    if not sp.issparse(scores):
+    if isinstance(scores, np.ndarray):
         scores = scores.copy()
         scores[rows, ruled_out.indices] = 0
         return scores
@@ -569,7 +571,7 @@ def _row_of(scores: sp.csr_matrix | np.ndarray, i: int) -> tuple[np.ndarray | No
     tuple[np.ndarray | None, np.ndarray]
         Columns (None: all of them), values.
     """
-    if not sp.issparse(scores):
+    if isinstance(scores, np.ndarray):
         return None, scores[i]
     part = slice(scores.indptr[i], scores.indptr[i + 1])
     return scores.indices[part], scores.data[part]
@@ -618,7 +620,7 @@ def row_max(scores: sp.csr_matrix | np.ndarray) -> np.ndarray:
     np.ndarray
         The highest score of each row; 0 for an empty one.
     """
-    if not sp.issparse(scores):
+    if isinstance(scores, np.ndarray):
         return scores.max(axis=1)
     out = np.zeros(scores.shape[0], dtype=scores.dtype)
     full = np.flatnonzero(np.diff(scores.indptr))
@@ -637,21 +639,23 @@ class Limits:
     groups: np.ndarray | None = None
 
 
-def place_in_group(columns: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def place_in_group(columns: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     """The how-manieth of its group each product of a list is, from 0.
 
     Parameters
     ----------
     columns : np.ndarray
         Rows × m, -1 for nothing.
-    groups : np.ndarray
-        Group per column, -1 for none.
+    groups : np.ndarray | None
+        Group per column, -1 for none; None: no column has one.
 
     Returns
     -------
     np.ndarray
         Rows × m: how many of the same group stand before it in its row; 0 without a group.
     """
+    if groups is None:
+        return np.zeros(columns.shape, dtype=np.int64)
     code = np.where(columns >= 0, groups[columns], -1).astype(np.int64)
     key = (np.arange(len(columns))[:, None] * (groups.max(initial=0) + 2) + code + 1).ravel()
     order = np.argsort(key, kind="stable")

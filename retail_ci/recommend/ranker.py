@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -226,7 +226,8 @@ class Month:
             truth.sort_indices()
             out.append((places + start, columns, numbers, look_up(truth, places, columns) > 0))
             start += len(block)
-        return rows, *(np.concatenate(x) for x in zip(*out))
+        place, column, number, bought = (np.concatenate(x) for x in zip(*out))
+        return rows, place, column, number, bought
 
 # %% ../../nbs/04j_ranker.ipynb #f776d9d0
 def months(
@@ -248,7 +249,7 @@ def months(
     list[Month]
         The latest first; empty if the history is too short.
     """
-    found = []
+    found: list[Month] = []
     span = float(data.age[data.rows >= 0].max(initial=0))
     while (
         len(found) < 3
@@ -546,17 +547,17 @@ class Ranker(Recommender):
         self.many = many
 
     @classmethod
-    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Ranker:
+    def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Self:
         """A new ranker that leaves the collaborative part out where the config says so."""
         return cls(**{"many": min(MANY, settings.exact_customers)} | own)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Fit the evidence, learn from the last months, and decide who answers."""
         settings = {"neighbours": self.neighbours, "items": self.items, "many": self.many}
-        self.nets_ = {}
-        self.curves_ = {}
-        self.choice_ = {}
-        self.checks_ = {}
+        self.nets_: dict[str, list[np.ndarray]] = {}  # task: what a `Net` is made from
+        self.curves_: dict[str, list[np.ndarray]] = {}  # task: chance of a purchase, of a visit
+        self.choice_: dict[str, str] = {}  # task: who answers
+        self.checks_: dict[str, dict[str, Any]] = {}  # task: what the trial has measured
         past = months(self.data_, products, settings)
         for task in _TASKS:
             _learn_task(self, task, past)
@@ -580,8 +581,8 @@ class Ranker(Recommender):
         customers: Sequence[str] | str | None = None,
         k: int = 10,
         exclude_purchased: bool = False,
-        *args: object,
-        **options: object,
+        *args: Any,
+        **options: Any,
     ) -> pd.DataFrame:
         """As every model; the column `method` names who answered: ranker, blend, personal or
         popular.
@@ -621,12 +622,8 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     older = [g for g in groups[1:] if g[4].sum() >= 5 * _FEWEST]
     trial = _learn_months(older) if older and bought.sum() >= 5 * _FEWEST else None
     scores = None if trial is None else trial.scores(numbers)
-    quality = _check_month(
-        past[0],
-        task,
-        rows,
-        None if trial is None else _best_pairs(places, columns, scores, len(rows)),
-    )
+    ranked = None if scores is None else _best_pairs(places, columns, scores, len(rows))
+    quality = _check_month(past[0], task, rows, ranked)
     model.choice_[task], rival, lead = _select_model(quality, _BASELINES[task])
     model.checks_[task] = {
         "customers": len(rows),
@@ -634,7 +631,7 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
         "lead": lead,
         **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()},
     }
-    if model.choice_[task] != "ranker":
+    if scores is None or model.choice_[task] != "ranker":
         return
     net = _learn_months(groups if few else groups[:1])
     known = past[0].known

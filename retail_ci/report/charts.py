@@ -456,7 +456,7 @@ def _shelf_chart(rows: Iterable[tuple], currency: str = "") -> dict:
         A chart.
     """
     kept = [r for r in rows if (r[2] or 0) > 0]
-    totals = {}
+    totals: dict[str, float] = {}
     for category, _, revenue in kept:
         totals[category] = totals.get(category, 0) + revenue
     whole = sum(totals.values())

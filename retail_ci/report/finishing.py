@@ -59,7 +59,8 @@ def shown_size(data: bytes) -> tuple[int, int]:
     tuple[int, int]
         Width and height on a page.
     """
-    return tuple(round(n / 1.44) for n in png_size(data))
+    width, height = png_size(data)
+    return round(width / 1.44), round(height / 1.44)
 
 # %% ../../nbs/10c_finishing.ipynb #0fcb7177
 def _cost_place(notebook: str, what: str) -> str:
@@ -195,7 +196,7 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
         from plotly.offline import get_plotlyjs
 
         _pack(get_plotlyjs(), "plotly", site)
-    if tables:
+    if tables and tables.origin:
         _pack(
             (Path(tables.origin).parent / "html/dt_bundle.js").read_text(encoding="utf-8"),
             "tables",
@@ -252,7 +253,7 @@ def _css_text(nodes: list) -> str:
 
 def _selectors(prelude: list) -> list[list]:
     """The selectors of a rule, each as its tokens."""
-    found = [[]]
+    found: list[list] = [[]]
     for token in prelude:
         if token == ",":
             found.append([])
@@ -321,7 +322,7 @@ def _lighten_styles(site: Path) -> None:
     pages = [p.read_text(encoding="utf-8") for p in sorted(site.rglob("*.html"))]
     files = (p for p in site.rglob("*.js") if p.parent.name != "packed")
     scripts = {p.read_text(encoding="utf-8") for p in files}
-    named = set()
+    named: set[str] = set()
     for page in pages:
         scripts.update(re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S))
         named.update(*(text.split() for text in re.findall(r'class="([^"]*)"', page)))
@@ -691,13 +692,13 @@ class PageReader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ids = set()
-        self.links = []
-        self.resources = []
-        self.prose = []
-        self.output = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.resources: list[str] = []
+        self.prose: list[str] = []
+        self.output: list[str] = []
         self.depth = 0
-        self.quiet = []
+        self.quiet: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         """Note ids, links and resources, and where an output or code begins."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import functools
 import html
-import importlib.util
 import io
 import json
 import re
@@ -113,7 +112,7 @@ def _docstring_parts(docstring: str) -> dict[str, str]:
     dict[str, str]
         Section: its text; what stands before the first section has the name "".
     """
-    parts = {"": []}
+    parts: dict[str, list[str]] = {"": []}
     name = ""
     lines = docstring.splitlines()
     for i, line in enumerate(lines):
@@ -169,12 +168,13 @@ def _parameters_of(
     a = node.args
     line = node.returns.lineno if node.returns else -1
     plain = [*a.posonlyargs, *a.args]
-    pairs = list(zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults))
-    pairs += (
-        [(a.vararg, None)] * bool(a.vararg)
-        + list(zip(a.kwonlyargs, a.kw_defaults))
-        + [(a.kwarg, None)] * bool(a.kwarg)
-    )
+    defaults: list[ast.expr | None] = [None] * (len(plain) - len(a.defaults))
+    pairs = list(zip(plain, [*defaults, *a.defaults]))
+    if a.vararg:
+        pairs.append((a.vararg, None))
+    pairs += zip(a.kwonlyargs, a.kw_defaults)
+    if a.kwarg:
+        pairs.append((a.kwarg, None))
     stars = {id(a.vararg): "*", id(a.kwarg): "**"}
 
     def text(part):
@@ -186,7 +186,7 @@ def _parameters_of(
             stars.get(id(p), "") + p.arg,
             text(p.annotation),
             text(default),
-            told.get(p.arg) or ("" if p.lineno == line else comments.get(p.end_lineno, "")),
+            told.get(p.arg) or ("" if p.lineno == line else comments.get(p.end_lineno or 0, "")),
         ]
         for p, default in pairs
         if p.arg not in ("self", "cls")
@@ -198,10 +198,12 @@ def _type_of(annotation: ast.expr) -> str:
     if isinstance(annotation, ast.BinOp):
         return f"{_type_of(annotation.left)} | {_type_of(annotation.right)}"
     text = ast.unparse(annotation)
-    if not text.startswith("Annotated["):
+    inside = annotation.slice if isinstance(annotation, ast.Subscript) else None
+    if not (text.startswith("Annotated[") and isinstance(inside, ast.Tuple)):
         return text
-    kind, limits = annotation.slice.elts
-    ends = {k.arg: ast.unparse(k.value) for k in limits.keywords}
+    kind, *limits = inside.elts
+    keywords = [k for limit in limits if isinstance(limit, ast.Call) for k in limit.keywords]
+    ends = {k.arg: ast.unparse(k.value) for k in keywords}
     return f"{ast.unparse(kind)} from {ends['ge']} to {ends['le']}"
 
 
@@ -225,7 +227,7 @@ def _fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
             s.target.id,
             _type_of(s.annotation),
             _default_of(s.value),
-            comments.get(s.end_lineno) or comments.get(s.lineno, ""),
+            comments.get(s.end_lineno or 0) or comments.get(s.lineno, ""),
         ]
         for s in node.body
         if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
@@ -279,13 +281,30 @@ def _signature_of(name: str, rows: list[list[str]], returns: str = "") -> str:
     )
 
 # %% ../../nbs/10b_reference.ipynb #0937dd9c
-def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: str = "") -> str:
+def _methods_of(node: ast.stmt) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions in the body of a class; none for a function."""
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    return [s for s in body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def _rows_of(node: _Described, comments: dict[int, str]) -> list[list[str]]:
+    """What a call of it takes: parameters, or the fields of a class without `__init__`."""
+    if not isinstance(node, ast.ClassDef):
+        return _parameters_of(node, comments)
+    start = next((f for f in _methods_of(node) if f.name == "__init__"), None)
+    return _parameters_of(start, comments) if start else _fields_of(node, comments)
+
+
+_Described = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def describe(node: _Described, comments: dict[int, str], prefix: str = "", where: str = "") -> str:
     """One entry of the reference: heading, signature, docstring, table of parameters, and for a
     class its methods.
 
     Parameters
     ----------
-    node : ast.stmt
+    node : _Described
         A function or a class.
     comments : dict[int, str]
         Of its source.
@@ -300,11 +319,9 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
         Markdown.
     """
     name = prefix + node.name
-    cls = isinstance(node, ast.ClassDef)
-    functions = [s for s in node.body if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    start = next((f for f in functions if f.name == "__init__"), None) if cls else node
-    rows = _parameters_of(start, comments) if start else _fields_of(node, comments)
-    returns = "" if cls or not node.returns else ast.unparse(node.returns)
+    returned = None if isinstance(node, ast.ClassDef) else node.returns
+    rows = _rows_of(node, comments)
+    returns = "" if returned is None else ast.unparse(returned)
     sections = _docstring_parts(ast.get_docstring(node) or "")
     refused = "".join(
         f"\n\nRaises `{kind}`. {why}" for kind, why in described(sections.get("Raises", "")).items()
@@ -317,7 +334,7 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
         return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
     table = [[code(n), code(t), code(d), words(c)] for n, t, d, c in rows]
-    if returns not in ("", "None"):
+    if returned is not None and returns != "None":
         table.append(
             [
                 "returns",
@@ -325,13 +342,13 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
                 "",
                 words(
                     " ".join(described(sections.get("Returns", "")).values())
-                    or comments.get(node.returns.end_lineno, "")
+                    or comments.get(returned.end_lineno or 0, "")
                 ),
             ]
         )
     call = (
         f"class {name}({', '.join(map(ast.unparse, node.bases))})"
-        if cls and not rows
+        if isinstance(node, ast.ClassDef) and not rows
         else _signature_of(name, rows, returns)
     )
     parts = [
@@ -348,7 +365,7 @@ def describe(node: ast.stmt, comments: dict[int, str], prefix: str = "", where: 
             )
         )
     methods = [
-        describe(f, comments, f"{name}.") for f in functions if cls and not f.name.startswith("_")
+        describe(f, comments, f"{name}.") for f in _methods_of(node) if not f.name.startswith("_")
     ]
     return "\n\n".join(p for p in [*parts, where, *methods] if p)
 
@@ -366,7 +383,7 @@ def explained_in(notebook: Path) -> dict[str, tuple[str, str]]:
     dict[str, tuple[str, str]]
         Name: the heading above its definition, and the heading's address.
     """
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     heading = ("", "")
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
@@ -441,13 +458,14 @@ def _modules_of(root: Path) -> dict[str, Path]:
     dict[str, Path]
         Module: its file.
     """
+    import retail_ci
+
     package = (
-        root / "retail_ci"
-        if (root / "retail_ci").is_dir()
-        else Path(importlib.util.find_spec("retail_ci").origin).parent
+        root / "retail_ci" if (root / "retail_ci").is_dir() else Path(retail_ci.__file__).parent
     )
     tree = ast.parse((package / "_modidx.py").read_text(encoding="utf-8"))
-    index = ast.literal_eval(tree.body[-1].value)
+    assigned = [s for s in tree.body if isinstance(s, ast.Assign)]
+    index = ast.literal_eval(assigned[-1].value)
     return {
         name: package.parent / (name.replace(".", "/") + ".py") for name in sorted(index["syms"])
     }

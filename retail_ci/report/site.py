@@ -430,9 +430,9 @@ def _fold_code(cells: list) -> list:
     list
         The same with less to unfold.
     """
-    folded = []
+    folded: list[Any] = []
     for cell in cells:
-        last = folded[-1] if folded else None
+        last: Any = folded[-1] if folded else None
         summary = getattr(cell, "summary_", None)
         joins = (
             summary
@@ -458,7 +458,7 @@ def _fold_code(cells: list) -> list:
     return folded
 
 # %% ../../nbs/10d_site.ipynb #b478addb
-_NO_METADATA = {"execution_count": None, "metadata": {}}
+_NO_METADATA: dict[str, Any] = {"execution_count": None, "metadata": {}}
 
 
 def _drop_run_metadata(notebook: Any) -> None:
@@ -509,7 +509,7 @@ def stage_notebook(source: Path, page: Page) -> str:
     if first:
         first.source = rest
     _run_steps(notebook, page)
-    front = {"title": title or page.name, "subtitle": subtitle} | (
+    front: dict[str, Any] = {"title": title or page.name, "subtitle": subtitle} | (
         {"title": html.escape(page.home or title, quote=False), "toc": False}
         if page.name == "index"
         else {}
@@ -609,7 +609,7 @@ def _start_page(notebook: Path) -> str:
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"] if notebook.exists() else []
     texts = [_text_of(c) for c in cells if "start" in c["metadata"].get("tags", [])]
-    taken = set()
+    taken: set[str] = set()
     linked = [
         _add_anchors(re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", t), taken) for t in texts
     ]
@@ -1313,7 +1313,8 @@ def _heading_level(part: str) -> int:
     int
         1 to 6 for a heading with nothing below it in the same part, else 0.
     """
-    return len(re.match(r"#*", part).group()) if re.match(r"#{1,6} [^\n]*$", part) else 0
+    found = re.match(r"(#{1,6}) [^\n]*$", part)
+    return len(found[1]) if found else 0
 
 
 def readme_text(notebook: str | Path) -> str:

@@ -22,7 +22,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -198,6 +198,8 @@ class BundleHolder:
         with contextlib.suppress(AttributeError, OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         bundle = self.bundle
+        if bundle is None:
+            return
         try:
             check_bundle(bundle.folder)
         except (RunError, OSError) as e:
@@ -386,7 +388,7 @@ def _problem(
     detail: str,
     request_id: str | None = None,
     errors: list[dict] | None = None,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """An error as a response.
 
@@ -400,7 +402,7 @@ def _problem(
         To find it in the log.
     errors : list[dict] | None, default None
         Field and message each.
-    headers : dict[str, str] | None, default None
+    headers : Mapping[str, str] | None, default None
         To add.
 
     Returns
@@ -1016,6 +1018,8 @@ def _stop_with_manager() -> None:
     gone.
     """
     manager = multiprocessing.parent_process()
+    if manager is None:
+        return
 
     def watch() -> None:
         if os.getppid() != manager.pid:
@@ -1025,8 +1029,7 @@ def _stop_with_manager() -> None:
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    if manager is not None:
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _settle() -> None:
@@ -1054,7 +1057,8 @@ def copy_workers() -> None:
         return
     _settle()
     os.register_at_fork(after_in_child=as_new)
-    _subprocess.spawn = multiprocessing.get_context("fork")
+    # uvicorn declares the other context, which is what changes here
+    _subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
 
 # %% ../../nbs/07_api.ipynb #28c805ac
 @contextlib.asynccontextmanager
@@ -1095,9 +1099,9 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.desk, app.state.counts = BundleHolder(settings.serving), Counts()
     app.include_router(_router)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(Exception, _on_crash)
+    app.exception_handler(HTTPException)(_on_http)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(Exception)(_on_crash)
     app.add_middleware(Gateway, settings=settings, counts=app.state.counts)
     return app
 

@@ -17,7 +17,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import RunError
 from retail_ci.core.runs import (
@@ -47,7 +47,13 @@ class Later:
         return getattr(importlib.import_module(self.name), part)
 
 
-_np = Later("numpy")
+if TYPE_CHECKING:
+    import numpy as _np
+
+    _View = memoryview[Any]
+else:
+    _np = Later("numpy")
+    _View = memoryview
 
 # %% ../../nbs/06_bundle.ipynb #1785cab1
 def _key_of(text: str) -> int:
@@ -135,19 +141,22 @@ def _write_array(folder: Path, name: str, array: _np.ndarray) -> None:
     _np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tofile(folder / f"{name}.bin")
 
 # %% ../../nbs/06_bundle.ipynb #3bdb9467
-def _map_array(path: Path, code: str) -> memoryview:
+_Code = Literal["Q", "i", "f", "B", "d"]  # types of numbers, as in the module `array`
+
+
+def _map_array(path: Path, code: _Code) -> _View:
     """Map a file of numbers.
 
     Parameters
     ----------
     path : Path
         A file of numbers.
-    code : str
-        Their type as in the module `array`: "Q", "i", "f", "B", "d".
+    code : _Code
+        Their type.
 
     Returns
     -------
-    memoryview
+    _View
         The numbers, not yet read.
     """
     if not path.stat().st_size:
@@ -161,12 +170,14 @@ class Texts:
 
     def __init__(self, folder: Path, name: str, keys: bool = True, remember: int = 0):
         """`folder`, `name`: as given to `_write_texts`; `keys`: false for texts that are never
-        looked for; `remember`: how many that were read lately stay at hand.
+        looked for, and not found then; `remember`: how many that were read lately stay at hand.
         """
         self.at = functools.lru_cache(remember)(self.__getitem__) if remember else self.__getitem__
         self.offsets = _map_array(folder / f"{name}_offsets.bin", "Q")
         self.text = _map_array(folder / f"{name}_text.bin", "B")
-        self.keys = _map_array(folder / f"{name}_keys.bin", "Q") if keys else None
+        self.keys: _View = memoryview(b"")
+        if keys:
+            self.keys = _map_array(folder / f"{name}_keys.bin", "Q")
 
     def __len__(self) -> int:
         """How many texts there are."""
@@ -643,12 +654,12 @@ def _fill_bundle(
     return {"customers": len(ids), "products": len(names)}
 
 
-def _in_order(values: Sequence, rows: Sequence[int], dtype: Any) -> _np.ndarray:
+def _in_order(values: Sequence | _np.ndarray, rows: Sequence[int], dtype: Any) -> _np.ndarray:
     """Sort values into rows.
 
     Parameters
     ----------
-    values : Sequence
+    values : Sequence | np.ndarray
         One per id, in the order of the table.
     rows : Sequence[int]
         The row of each.
@@ -775,13 +786,15 @@ class Bundle:
         """
         self.folder = Path(folder).resolve()
         self.manifest = check_bundle(self.folder, quick)
-        self.version = self.manifest.get("version")
-        self.depth = self.manifest.get("depth")
-        if not (isinstance(self.version, str) and isinstance(self.depth, int)):
+        version = self.manifest.get("version")
+        depth = self.manifest.get("depth")
+        if not (isinstance(version, str) and isinstance(depth, int)):
             raise RunError(
                 f"The manifest of the bundle {self.folder.name} is damaged. Roll back with "
                 "`retail-ci models rollback`."
             )
+        self.version = version
+        self.depth = depth
         self.customers = Texts(self.folder, "customers")
         self.products = Texts(self.folder, "products", remember=_LATELY)
         texts = Texts(self.folder, "texts", keys=False, remember=_LATELY)
@@ -811,8 +824,13 @@ class Bundle:
 
 
 _LATELY = 20_000  # product ids and reasons that a worker keeps at hand, a few megabytes
-_PARTS = (("items", "i"), ("scores", "f"), ("methods", "i"), ("reasons", "i"))
-_PERSON = {
+_PARTS: tuple[tuple[str, _Code], ...] = (
+    ("items", "i"),
+    ("scores", "f"),
+    ("methods", "i"),
+    ("reasons", "i"),
+)
+_PERSON: dict[str, _Code] = {
     "segment": "i",
     "action": "i",
     "rfm_score": "i",
@@ -828,6 +846,10 @@ _PERSON = {
 OWN = 0.7
 LIKE = 0.3
 _SCORE = operator.itemgetter(1)  # of a line
+
+
+# product, score, method, reason; the last two as numbers of texts, or as texts
+_Line = tuple[int, float, int | str, int | str]
 
 
 def _alike(bundle: Bundle, row: int) -> dict[int, float]:
@@ -847,25 +869,26 @@ def _alike(bundle: Bundle, row: int) -> dict[int, float]:
     """
     width = len(bundle.similar_items) // max(len(bundle.products), 1)
     cells = slice(row * width, row * width + width)
-    near = dict(zip(bundle.similar_items[cells].tolist(), bundle.similar_scores[cells].tolist()))
+    items = bundle.similar_items[cells].tolist()
+    near: dict[int, float] = dict(zip(items, bundle.similar_scores[cells].tolist()))
     near.pop(-1, None)
     return near
 
 
 def _with_last(
     bundle: Bundle,
-    lines: list[tuple[int, float, int, int]],
+    lines: list[_Line],
     near: dict[int, float],
     last: int,
     most: int | None = None,
-) -> list[tuple[int, float, str | int, str | int]]:
+) -> list[_Line]:
     """Mix a list with the products that are like the last purchase.
 
     Parameters
     ----------
     bundle : Bundle
         An open bundle.
-    lines : list[tuple[int, float, int, int]]
+    lines : list[_Line]
         Product, score, method, reason: the customer's own list, best first.
     near : dict[int, float]
         What is like the product just bought; changed.
@@ -876,7 +899,7 @@ def _with_last(
 
     Returns
     -------
-    list[tuple[int, float, str | int, str | int]]
+    list[_Line]
         The mixture, best first.
     """
     share = OWN / ((lines[0][1] if lines else 0) or 1)
@@ -890,9 +913,7 @@ def _with_last(
     return mixed
 
 # %% ../../nbs/06_bundle.ipynb #fe0c0c21
-def _in_both(
-    bundle: Bundle, row: int, most: int, near: dict[int, float]
-) -> list[tuple[int, float, int, int]]:
+def _in_both(bundle: Bundle, row: int, most: int, near: dict[int, float]) -> list[_Line]:
     """The lines of a customer's list, beyond the first, whose product is also like the one just
     bought.
 
@@ -909,16 +930,17 @@ def _in_both(
 
     Returns
     -------
-    list[tuple[int, float, int, int]]
+    list[_Line]
         Product, score, method, reason; best first.
     """
     start = row * bundle.depth + most
     end = (row + 1) * bundle.depth
-    items, *others = bundle.lists["any"]
+    items, scores, methods, reasons = bundle.lists["any"]
     rest = items[start:end].tolist() if start < end else []
     if near.keys().isdisjoint(rest):
         return []
-    return [(i, *(other[p] for other in others)) for p, i in enumerate(rest, start) if i in near]
+    there = [(p, i) for p, i in enumerate(rest, start) if i in near]
+    return [(i, scores[p], methods[p], reasons[p]) for p, i in there]
 
 # %% ../../nbs/06_bundle.ipynb #a6777132
 def _notes(
@@ -997,9 +1019,7 @@ def recommend(
     return answer | {"notes": notes} if notes else answer
 
 # %% ../../nbs/06_bundle.ipynb #419ecc13
-def _own_lines(
-    bundle: Bundle, row: int, name: str, most: int | None = None
-) -> list[tuple[int, float, int, int]]:
+def _own_lines(bundle: Bundle, row: int, name: str, most: int | None = None) -> list[_Line]:
     """One row of a list.
 
     Parameters
@@ -1015,13 +1035,13 @@ def _own_lines(
 
     Returns
     -------
-    list[tuple[int, float, int, int]]
+    list[_Line]
         Product, score, method, reason; best first.
     """
     items, scores, methods, reasons = bundle.lists[name]
     width = len(items) if name == "popular" else bundle.depth
     cells = slice(row * width, row * width + min(most or width, width))
-    lines = list(
+    lines: list[_Line] = list(
         zip(
             items[cells].tolist(),
             scores[cells].tolist(),

@@ -135,18 +135,18 @@ def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
     DataError
         If one of them is empty.
     """
-    before = pd.Series(before)
-    after = pd.Series(after)
+    earlier = pd.Series(before)
+    later = pd.Series(after)
     if not len(before) or not len(after):
         raise DataError(
             f"A comparison needs values on both sides, found {len(before)} before and "
             f"{len(after)} after."
         )
-    if not (pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)):
-        names = sorted(set(before) | set(after))
-        return _index_of(_counts_by_name(before, names), _counts_by_name(after, names))
-    old = before.to_numpy(float)
-    new = after.to_numpy(float)
+    if not (pd.api.types.is_numeric_dtype(earlier) and pd.api.types.is_numeric_dtype(later)):
+        names = sorted(set(earlier) | set(later))
+        return _index_of(_counts_by_name(earlier, names), _counts_by_name(later, names))
+    old = earlier.to_numpy(float)
+    new = later.to_numpy(float)
     if np.isnan(old).all():
         return _index_of(_missing_or_not(old), _missing_or_not(new))
     edges = _edges_of(old[~np.isnan(old)])
@@ -852,7 +852,7 @@ def _draw_indices(ax: Any, indexed: Sequence[Measure]) -> None:
             textcoords="offset points",
             fontsize=8,
         )
-    highest = max((m.value for m in indexed), default=0)
+    highest = max((m.value for m in indexed if m.value is not None), default=0)
     ax.set(xlabel="Population stability index", xlim=(0, max(0.3, 1.08 * highest)))
     ax.set_title("What has another shape", pad=14)
 

@@ -156,16 +156,14 @@ def _signature(kind: str) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    sides = [
+    inputs, outputs = (
         Schema([ColSpec(t.rstrip("?"), n, required=not t.endswith("?")) for n, t in side.items()])
         for side in COLUMNS[kind]
-    ]
-    params = (
-        ParamSchema([ParamSpec("k", "long", 10), ParamSpec("exclude_purchased", "boolean", False)])
-        if kind == "recommender"
-        else None
     )
-    return ModelSignature(*sides, params)
+    if kind != "recommender":
+        return ModelSignature(inputs, outputs)
+    params = [ParamSpec("k", "long", 10), ParamSpec("exclude_purchased", "boolean", False)]
+    return ModelSignature(inputs, outputs, ParamSchema(params))
 
 
 def _parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None:

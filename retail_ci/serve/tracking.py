@@ -116,6 +116,8 @@ def _check_database(uri: str, create: bool = False) -> None:
         Whether a new one may be made.
     """
     path = sqlite_file(uri)
+    if path is None:
+        return
     query = urllib.parse.urlsplit(uri).query
     if not path.exists() and not create:
         raise RunError(
@@ -405,7 +407,7 @@ def open_store(config: Config, home: Path, create: bool = False) -> Store:
         if re.match("postgresql|mysql|mssql", uri):
             _ask_database(uri)
         mlflow = import_mlflow()
-        if path:
+        if path and folder:
             os.environ.setdefault(_ARTIFACT_ROOT, folder.as_uri())
         client = mlflow.MlflowClient(uri, uri)
         known = not path and client.get_experiment_by_name(config.name)
@@ -485,7 +487,7 @@ def headline(run: Run) -> dict[str, float]:
     dict[str, float]
         The numbers that runs are compared by.
     """
-    found = {}
+    found: dict[str, float] = {}
     if run.has("data_metrics"):
         found |= numbers(
             {
@@ -553,7 +555,7 @@ def _stage_numbers(run: Run, number: str) -> dict[str, float]:
     dict[str, float]
         What it has measured.
     """
-    found = {}
+    found: dict[str, float] = {}
     for artefact in ARTEFACTS.values():
         if (
             artefact.maker != number
@@ -589,7 +591,7 @@ def settings(config: Mapping, sections: Sequence[str] | None = None) -> dict[str
     dict[str, str]
         Dotted key: value, as text.
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         if sections is None or name in sections:
             flat |= (
@@ -963,7 +965,7 @@ def _latest_of(found: Sequence[Any]) -> dict[str, Any]:
     dict[str, Any]
         Name: run, each once, whole ones only.
     """
-    whole = {}
+    whole: dict[str, Any] = {}
     for run in found:
         if run.info.status == "FINISHED":
             whole.setdefault(run.data.tags["retail_ci.run"], run)
