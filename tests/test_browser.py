@@ -14,7 +14,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_chain import checkout
 
 from retail_ci.core.formats import amount, count, money
 from retail_ci.report.pages import GLOSSARY, PAGES
@@ -31,28 +30,21 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="no chromium on this machine (Debian package chromium)"
 )
 BUSINESS = ["index", *PAGES]
-SETTINGS = (
-    "synthetic.lines=5000",
-    "recommender.cuts=2",
-    "segmentation.draws=4",
-    "worth.draws=10",
-    "movement.draws=4",
-)  # the pages are the same, and quicker made
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The site of a small run, and the run; or the two named by SITE and SITE_OF_RUN."""
+def made(request, tmp_path_factory) -> tuple[Path, Path]:
+    """The site of the small run, under a plain name, and the run; or the two named by SITE and
+    SITE_OF_RUN.
+    """
     if os.environ.get("SITE"):
         return Path(os.environ["SITE"]), Path(os.environ["SITE_OF_RUN"])
-    project = checkout(tmp_path_factory.mktemp("browser") / "project")
-    ran = project.call(
-        "run", "--config", "small", *(word for s in SETTINGS for word in ("--set", s))
-    )
-    assert ran.returncode == 0, ran.stderr
-    built = project.call("site", "--config", "small")
-    assert built.returncode == 0, built.stderr
-    return project.root / "_site", project.home("small") / "current"
+    small = request.getfixturevalue("small")
+    assert small.ran.returncode == 0, small.ran.stderr
+    assert small.built.returncode == 0, small.built.stderr
+    site = tmp_path_factory.mktemp("browser") / "site"
+    site.symlink_to(small.project.root / "_site")
+    return site, small.run
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +132,11 @@ def overflow(page) -> int:
     )
 
 
-def test_every_page_loads_without_an_error_or_an_outside_request(made, tab):
+def test_every_page_loads_without_an_error_or_an_outside_request(made, tab, address):
     page = tab()
     names = sorted(p.relative_to(made[0]).as_posix() for p in made[0].rglob("*.html"))
     for name in names:
-        page.goto(
-            f"{page.url.rsplit('/', 1)[0] if '/reference/' not in page.url else page.url.rsplit('/', 2)[0]}/{name}"
-        )
+        page.goto(f"{address}/{name}")
         page.wait_for_selector("html[data-house=ready]")
         assert (page.faults, page.outside) == ([], []), name
     assert {f"{p}.html" for p in BUSINESS} | {
@@ -322,30 +312,42 @@ def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figu
 
 
 BOXES = """figure => {
-  const box = (what) => { const r = figure.querySelector(what).getBoundingClientRect(); return { left: r.left, right: r.right, top: r.top, bottom: r.bottom, height: r.height, width: r.width }; };
-  return { chart: box(".house-chart"), drawn: box(".main-svg"), button: box(".house-explore"), caption: box("figcaption") };
+  const box = (what) => figure.querySelector(what).getBoundingClientRect().toJSON();
+  return {
+    chart: box(".house-chart"), drawn: box(".main-svg"),
+    button: box(".house-explore"), caption: box("figcaption"),
+  };
 }"""
 FITS = """figure => {
-  const chart = figure.querySelector(".house-chart"), drawn = figure.querySelector(".main-svg");
-  return chart.clientWidth > 0 && Math.abs(chart.clientWidth - drawn.getBoundingClientRect().width) < 1;
+  const width = figure.querySelector(".house-chart").clientWidth;
+  const drawn = figure.querySelector(".main-svg").getBoundingClientRect().width;
+  return width > 0 && Math.abs(width - drawn) < 1;
 }"""
 COVERED = """figure => {  // labels of axes on which the legend or a button lies
-  const place = (node) => node.getBoundingClientRect(), meet = (a, b) => a.left < b.right && b.left < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom;
-  const labels = [...figure.querySelectorAll(".main-svg :is(.xtick, .ytick, .xtitle, .ytitle), .main-svg :is(.xtick, .ytick) text")];
-  const above = [...figure.querySelectorAll(".main-svg :is(.legendtext, .updatemenu-button)")];
-  return labels.filter((label) => above.some((node) => meet(place(label), place(node)))).map((label) => label.textContent);
+  const all = (what) => [...figure.querySelectorAll(`.main-svg :is(${what})`)];
+  const meet = (a, b) => a.left < b.right && b.left < a.right
+    && a.top + 1 < b.bottom && b.top + 1 < a.bottom;
+  const covers = (one, other) => meet(one.getBoundingClientRect(), other.getBoundingClientRect());
+  const above = all(".legendtext, .updatemenu-button");
+  return all(".xtick, .ytick, .xtitle, .ytitle, .xtick text, .ytick text")
+    .filter((label) => above.some((node) => covers(node, label))).map((label) => label.textContent);
 }"""
 CUT = """figure => {  // titles of axes that do not lie within the chart
   const box = figure.querySelector(".house-chart").getBoundingClientRect();
-  const within = (a) => a.left >= box.left && a.right <= box.right && a.top >= box.top && a.bottom <= box.bottom;
-  return [...figure.querySelectorAll(".main-svg :is(.xtitle, .ytitle, .y2title, [class*=cb] [class*=title] text)")].filter((node) => !within(node.getBoundingClientRect())).map((node) => node.textContent);
+  const within = (a) => a.left >= box.left && a.right <= box.right
+    && a.top >= box.top && a.bottom <= box.bottom;
+  const titles = ".main-svg :is(.xtitle, .ytitle, .y2title, [class*=cb] [class*=title] text)";
+  return [...figure.querySelectorAll(titles)]
+    .filter((node) => !within(node.getBoundingClientRect())).map((node) => node.textContent);
 }"""
 INKS = """figure => {
   const probe = document.body.appendChild(document.createElement("i"));
   probe.style.color = "var(--house-ink)";
   const page = getComputedStyle(probe).color;
   probe.remove();
-  const texts = [...figure.querySelectorAll(".main-svg :is(.xtick, .ytick, .legendtext, .updatemenu-item-text) text, .main-svg text:is(.legendtext, .updatemenu-item-text)")];
+  const named = ".xtick text, .ytick text, .legendtext text, .updatemenu-item-text text";
+  const itself = "text.legendtext, text.updatemenu-item-text";
+  const texts = [...figure.querySelectorAll(`.main-svg :is(${named}, ${itself})`)];
   return { page, chart: [...new Set(texts.map((text) => getComputedStyle(text).fill))] };
 }"""
 

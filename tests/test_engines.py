@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Project
-from test_chain import checkout
+from conftest import Project, checkout
 
 from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import ConfigError, RunError
