@@ -143,8 +143,8 @@ class Shop:
         return lines
 
 
-def plain_sales(folder: Path, customers: int, products: int, lines: int = 400) -> Path:
-    """Write a plain sales file of 400 lines over four months, and the config that reads it."""
+def plain_sales(folder: Path, customers: int, products: int, lines: int = 200) -> Path:
+    """Write a plain sales file of two months, a line every seven hours, and the config that reads it."""
     rows = []
     for i in range(lines):
         day = datetime(2025, 1, 1) + timedelta(hours=7 * i)

@@ -49,16 +49,16 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language
 # What takes long, in seconds of an idle core: it is begun first, so that at the end no worker is
 # left alone with a long one. Everything else is taken to be short.
 LONG = {}
+# Files that stay with one worker, since they share a server that takes long to start.
+TOGETHER = {"test_oracle": "spark", "test_spark_neighbours": "spark"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; a file stays with one worker (`--dist loadgroup`), and so do the
-    tests of a file that share a mark of their own.
-    """
+    """The longest files first; a file stays with one worker (`--dist loadgroup`)."""
     items.sort(key=lambda item: -LONG.get(item.path.stem, 0))
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
 
 
 def no_traceback(text: str) -> bool:

@@ -27,7 +27,7 @@ SETTINGS = dict(
     suppress_health_check=list(HealthCheck),
 )
 SHOPS = 30
-DRAWN = 3  # of each so many shops one has its figures drawn; those of the others are put together
+DRAWN = 6  # of each so many shops one has its figures drawn; those of the others are put together
 
 # A shop that knows neither price nor revenue is refused at once, so most know one of them.
 columns = st.builds(

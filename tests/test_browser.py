@@ -120,8 +120,11 @@ def tab(browser, address):
 
 
 @pytest.fixture(scope="module")
-def screenshots(tmp_path_factory):
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+def screenshots() -> Path | None:
+    """Where pictures of the pages go; only who asks for them waits for them."""
+    if not os.environ.get("SCREENSHOTS"):
+        return None
+    folder = Path(os.environ["SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -285,13 +288,9 @@ def test_a_table_sorts_searches_and_downloads(made, tab, way):
     "page_name, figure",
     [
         ("sales", "01_revenue_trend"),
-        ("customers", "02_rfm_heatmap"),
-        ("customers", "03_pca_clusters"),
         ("movement", "03_migration"),
-        ("recommendations", "05_recommender_metrics"),
         ("sales", "01_category_analysis"),
         ("sales", "01_pareto"),
-        ("sure", "05_backtest"),
     ],
 )
 def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figure):
@@ -586,7 +585,7 @@ def test_dark_and_phone_have_no_overflow(tab, screenshots, name):
         )
         assert (max(paper) < 80) == ("dark" in look), (name, look, paper)
         assert overflow(page) <= 0, (name, look)
-        if look != "phone-dark":
+        if screenshots and look != "phone-dark":
             page.screenshot(
                 path=screenshots / f"{name.replace('/', '-')}-{look}.png", full_page=True
             )
@@ -604,10 +603,7 @@ def test_the_keyboard_reaches_the_page_first(tab):
     page = tab("movement.html")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip-link"
-    assert (
-        page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
-        or page.wait_for_timeout(300) is None
-    )
+    page.wait_for_function("document.activeElement.getBoundingClientRect().top >= 0")
     page.keyboard.press("Enter")
     assert page.url.endswith("#quarto-document-content") and page.query_selector(
         "main#quarto-document-content"
@@ -625,12 +621,14 @@ def test_no_serious_fault_of_accessibility(tab, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     axe = Axe()
+    # in the dark the pages are the same but for their colours
+    rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
     found = []
     for name in [*BUSINESS, "02_features", "notebooks"]:
         page = tab(f"{name}.html", color_scheme=scheme)
         found += [
             f"{name}: {v['impact']} {v['id']} {v['nodes'][0]['html'][:120]}"
-            for v in axe.run(page).response["violations"]
+            for v in axe.run(page, options=rules).response["violations"]
             if v["impact"] in ("serious", "critical")
         ]
     assert not found, "\n".join(found)
@@ -693,7 +691,7 @@ def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots)
         "[...document.querySelectorAll('figure')].every(f => getComputedStyle(f).breakInside === "
         "'avoid')"
     )
-    pdf = page.pdf(path=screenshots / "customers.pdf", format="A4")
+    pdf = page.pdf(path=screenshots and screenshots / "customers.pdf", format="A4")
     assert pdf.startswith(b"%PDF") and 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8
 
 

@@ -37,7 +37,7 @@ from retail_ci.serve.bundle import (
 )
 
 ROOT = Path(__file__).parents[1]
-CRASHES = int(os.environ.get("CRASHES", "5"))
+CRASHES = int(os.environ.get("CRASHES", "3"))
 REAL = ["00c_runs", "00e_synthetic", "01_cleaning"]  # the beginning of the chain
 
 

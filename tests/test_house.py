@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -293,6 +293,53 @@ def test_no_cell_is_commented_out():
         if lines and all(re.match(r"#(?!\|)", line) for line in lines):
             wrong.append(f"{notebook.stem}: {lines[0]!r}")
     none(wrong)
+
+
+STATEMENTS = "#| export\ndef long():\n" + "    x = 1\n" * 26
+OFFENCES = [  # a rule, and a cell that breaks it
+    (test_imports_come_from_lower_numbers, "from retail_ci.cli import app"),
+    (test_no_star_imports, "from os import *"),
+    (test_imports_stand_in_cells_of_their_own, "#| export\nimport os\nx = 1"),
+    (test_chain_notebooks_take_config_and_run, 'config = "small"'),
+    (test_no_cell_gives_a_parameter_another_value, "#| chain\nrun = open_run(config, run_dir)"),
+    (test_cell_ids_are_unique, "the id of both"),
+    (test_directives_have_no_colon_after_export, "#| export: x\nx = 1"),
+    (test_results_define_nothing, "#| chain\nif True:\n    def f(): ..."),
+    (test_a_failed_check_of_a_result_says_what_was_found, "#| chain\nassert run"),
+    (test_a_failed_check_of_a_result_says_what_was_found, '#| chain\ncheck_result(run, "no")'),
+    (test_bodies_have_at_most_25_statements, STATEMENTS),
+    (test_lines_have_at_most_100_signs, "words = '" + "word " * 20 + "'"),
+    (test_no_cell_is_commented_out, "# x = 1"),
+]
+
+
+@pytest.fixture
+def offender(tmp_path, monkeypatch) -> Callable[..., None]:
+    """A way to let the rules look at one notebook alone, made of these cells."""
+
+    def write(*sources: str, **more: object) -> None:
+        cell = {"cell_type": "code", "id": "same", "metadata": {}, "outputs": []} | more
+        kernel = {"kernelspec": {"name": "python3", "language": "python"}}
+        path = tmp_path / "00_offender.ipynb"
+        made = {"cells": [cell | {"source": [text]} for text in sources], "metadata": kernel}
+        path.write_text(json.dumps(made), encoding="utf-8")
+        for name in ("NOTEBOOKS", "NUMBERED", "CHAIN"):
+            monkeypatch.setitem(globals(), name, [path])
+
+    return write
+
+
+@pytest.mark.parametrize("rule, text", OFFENCES, ids=lambda v: getattr(v, "__name__", ""))
+def test_a_rule_names_who_breaks_it(rule, text, offender):
+    offender(text, "1")
+    with pytest.raises(AssertionError, match="00_offender"):
+        rule()
+
+
+def test_an_output_is_named(offender):
+    offender("1", execution_count=1)
+    with pytest.raises(AssertionError, match="00_offender: a cell has outputs"):
+        test_source_notebooks_carry_no_outputs()
 
 
 def public_functions():
