@@ -48,7 +48,29 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language
 
 # What takes long, in seconds of an idle core: it is begun first, so that at the end no worker is
 # left alone with a long one. Everything else is taken to be short.
-LONG = {}
+LONG = {
+    "test_readme": 150,
+    "test_any_shop": 80,
+    "test_chain": 80,
+    "test_browser": 60,
+    "test_tracking": 50,
+    "test_engines": 50,
+    "test_api": 45,
+    "test_pipeline": 40,
+    "test_crash": 40,
+    "test_oracle": 35,
+    "test_spark_neighbours": 35,
+    "test_segmentation": 30,
+    "test_wheel": 30,
+    "test_site": 25,
+    "test_sealed": 25,
+    "test_lab": 20,
+    "test_export": 20,
+    "test_recommend": 20,
+    "test_synthetic": 20,
+    "test_worth": 20,
+    "test_bad_inputs": 20,
+}
 # Files that stay with one worker, since they share a server that takes long to start.
 TOGETHER = {"test_oracle": "spark", "test_spark_neighbours": "spark"}
 

@@ -287,7 +287,7 @@ def test_the_contract_holds_for_generated_requests(serving, tmp_path):
                 "--checks",
                 "all",
                 "-n",
-                os.environ.get("API_EXAMPLES", "60"),
+                os.environ.get("API_EXAMPLES", "100"),
                 "--seed",
                 os.environ.get("API_SEED", "1"),
                 "--no-color",

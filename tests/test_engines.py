@@ -88,7 +88,7 @@ def test_spark_without_java_or_pyspark(tmp_path, monkeypatch):
 # little data: less to plan and to compile
 QUICK = (
     "data.spark={driver.extraJavaOptions: -XX:TieredStopAtLevel=1, sql.adaptive.enabled: "
-    "'false', sql.shuffle.partitions: '2'}"
+    "'false', sql.codegen.wholeStage: 'false', sql.shuffle.partitions: '2'}"
 )
 
 
@@ -107,7 +107,7 @@ def test_a_run_on_spark_hands_on_what_a_run_on_duckdb_does(tmp_path):
             "--config",
             "small",
             "--set",
-            "synthetic.lines=3000",
+            "synthetic.lines=1500",
             "--set",
             f"name={engine}",
             "--set",
