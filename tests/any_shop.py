@@ -144,7 +144,7 @@ class Shop:
 
 
 def plain_sales(folder: Path, customers: int, products: int, lines: int = 200) -> Path:
-    """Write a plain sales file of two months, a line every seven hours, and the config that reads it."""
+    """Write a plain sales file, a line every seven hours, and the config that reads it."""
     rows = []
     for i in range(lines):
         day = datetime(2025, 1, 1) + timedelta(hours=7 * i)

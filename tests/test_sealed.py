@@ -94,7 +94,7 @@ def untouched(done) -> Iterator[None]:
 
 @pytest.fixture
 def papermill(tmp_path, monkeypatch) -> Callable[..., str]:
-    """Execute a notebook with papermill, in a folder of somebody's own; how the error ends, if there
+    """A way to execute a notebook with papermill, in another folder; what the error says, if there
     is one. (test_readme.py calls the program, with the words that CONTRIBUTING.md has for it.)
     """
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
