@@ -71,16 +71,13 @@ LONG = {
     "test_worth": 20,
     "test_bad_inputs": 20,
 }
-# Files that stay with one worker, since they share a server that takes long to start.
-TOGETHER = {"test_oracle": "spark", "test_spark_neighbours": "spark"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; a file stays with one worker (`--dist loadgroup`)."""
     items.sort(key=lambda item: -LONG.get(item.path.stem, 0))
     for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(name, name)))
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def no_traceback(text: str) -> bool:
