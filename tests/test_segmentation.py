@@ -223,7 +223,12 @@ def test_a_name_that_would_be_false_is_not_given():
 ARRAY_API = """
 from retail_ci.customers.segmentation import CustomerSegmentation
 from sklearn.utils.estimator_checks import check_array_api_input
-check_array_api_input("CustomerSegmentation", CustomerSegmentation(), array_namespace="numpy", expect_only_array_outputs=False)
+check_array_api_input(
+    "CustomerSegmentation",
+    CustomerSegmentation(),
+    array_namespace="numpy",
+    expect_only_array_outputs=False,
+)
 """
 
 
