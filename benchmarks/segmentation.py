@@ -49,7 +49,7 @@ def measure(what: str) -> None:
     began = time.perf_counter()
     model = CustomerSegmentation().fit(features)
     steps["fit"] = time.perf_counter() - began
-    tried = compare_k(model.space_.place(rfm_values(features)), range(2, 11))
+    tried = compare_k(model.space_.transform(rfm_values(features)), range(2, 11))
     best = int(tried.k[tried.silhouette.idxmax()])
     steps["fit with choice of K"] = time.perf_counter() - began
     began = time.perf_counter()

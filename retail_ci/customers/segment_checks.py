@@ -141,16 +141,16 @@ def stability(
     from sklearn.metrics import adjusted_rand_score
 
     rng = np.random.default_rng(seed)
-    own = assign_to_centers(model.space_.place(rfm_values(features)), model.centers_)[0]
+    own = assign_to_centers(model.space_.transform(rfm_values(features)), model.centers_)[0]
     ari = []
     jaccard = []
     for _ in range(draws):
         drawn = features.iloc[rng.integers(0, len(features), len(features))]
         try:
-            again = CustomerSegmentation(model.k, model.seed, model.sample).fit(drawn)
+            again = CustomerSegmentation(**model.get_params()).fit(drawn)
         except TooFew:
             continue  # fewer different customers than segments
-        other = assign_to_centers(again.space_.place(rfm_values(features)), again.centers_)[0]
+        other = assign_to_centers(again.space_.transform(rfm_values(features)), again.centers_)[0]
         ari.append(adjusted_rand_score(own, other))
         both = pd.crosstab(own, other).reindex(range(len(model.names_)), fill_value=0).to_numpy()
         jaccard.append(
@@ -291,17 +291,17 @@ def alternatives(
     from sklearn.metrics import adjusted_rand_score
     from threadpoolctl import threadpool_limits
 
-    rng = np.random.default_rng(model.seed)
+    rng = np.random.default_rng(model.random_state)
     few = features.iloc[
         np.sort(rng.choice(len(features), min(len(features), sample), replace=False))
     ].reset_index(drop=True)
 
     def own(f):
-        return CustomerSegmentation(model.k, model.seed).fit(f).labels_
+        return CustomerSegmentation(model.n_clusters, model.random_state).fit(f).clusters_
 
     methods = {"In use: turned axes and prototypes": own} | {
         name: lambda f, m=m: m(plain_space(f))
-        for name, m in _other_methods(model.k, model.seed).items()
+        for name, m in _other_methods(model.n_clusters, model.random_state).items()
     }
     z = plain_space(few)
     values = rfm_values(few)

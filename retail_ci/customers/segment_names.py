@@ -33,7 +33,7 @@ class ClusteringPreset(NamedTuple):
 
     lapse: float  # weight of the lapse axis
     frequency: float  # how much of value is frequency; the rest is spend
-    pull: float  # all prototypes together weigh this many times as much as all customers
+    prior_weight: float  # all prototypes together weigh this many times as much as all customers
 
 
 CLUSTERING_PRESETS = (
