@@ -1,4 +1,4 @@
-"""Retail customer intelligence: from a transaction log to segments, recommendations and a report."""
+"""Retail customer intelligence: from a transaction log to segments, offers and a report."""
 
 __version__ = "0.1.0"
 

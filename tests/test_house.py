@@ -261,6 +261,42 @@ def test_bodies_have_at_most_25_statements():
     )
 
 
+def depth(node: ast.AST, outer: int = 0) -> int:
+    """How many blocks stand within each other; an `elif` is no deeper than its `if`."""
+    blocks = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.FunctionDef, ast.Match)
+    deepest = outer
+    for child in ast.iter_child_nodes(node):
+        chained = isinstance(node, ast.If) and node.orelse == [child] and isinstance(child, ast.If)
+        inner = outer + (isinstance(child, blocks) and not chained)
+        deepest = max(deepest, depth(child, inner))
+    return deepest
+
+
+def test_of_a_hundred_functions_95_have_at_most_two_levels_of_blocks():
+    depths = {
+        f"{notebook.stem}: {node.name}": depth(node)
+        for notebook, _, text in code_cells("export")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    deep = [name for name, levels in depths.items() if levels > 2]
+    assert len(depths) > 1000
+    assert len(deep) <= 0.05 * len(depths), "\n".join(deep)
+
+
+def test_no_conditional_in_a_conditional_and_no_named_lambda():
+    wrong = []
+    for notebook, _, text in code_cells("export"):
+        for node in ast.walk(ast.parse(text)):
+            nested = isinstance(node, ast.IfExp) and any(
+                isinstance(part, ast.IfExp) for part in (node.body, node.orelse)
+            )
+            named = isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
+            if nested or named:
+                wrong.append(f"{notebook.stem}: {ast.unparse(node)[:80]}")
+    none(wrong)
+
+
 def lines_of_code() -> Iterator[tuple[str, str]]:
     """Where, and a line: notebooks, tests, benchmarks."""
     for notebook, cell, _ in code_cells():

@@ -508,6 +508,15 @@ def find_outliers(z: np.ndarray, sample: int = 10_000, neighbours: int = 10) -> 
     )
 
 # %% ../../nbs/03b_segment_checks.ipynb #dec5be42
+def _far_from_usual(word: str, times: float) -> str:
+    """What sets a customer apart: a value that is many times the usual, or a small part of it."""
+    if times >= 2:
+        return f"{word}: {count(times)} times the usual"
+    if times <= 0.5:
+        return f"{word}: {share(times)} of the usual"
+    return "a rare mixture: no single value is far from the usual"
+
+
 def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray) -> pd.DataFrame:
     """Who the outliers are, and why.
 
@@ -541,14 +550,7 @@ def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray
     out = f.join(usual.add_prefix("usual_"))
     which = strange.columns.to_numpy()[strange.to_numpy().argmax(axis=1)]
     times = factor.to_numpy()[np.arange(len(f)), strange.to_numpy().argmax(axis=1)]
-    out["reason"] = [
-        f"{words[w]}: {count(t)} times the usual"
-        if t >= 2
-        else f"{words[w]}: {share(t)} of the usual"
-        if t <= 0.5
-        else "a rare mixture: no single value is far from the usual"
-        for w, t in zip(which, times)
-    ]
+    out["reason"] = [_far_from_usual(words[w], t) for w, t in zip(which, times)]
     out["strange"] = strange.max(axis=1)
     columns = ["customer_id", "segment", "reason"] + [c for w in words for c in (w, f"usual_{w}")]
     return (
