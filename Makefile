@@ -23,7 +23,7 @@ report: $(READY) ## environment, data, the whole chain, figures, metrics, Power 
 
 test: $(READY) ## environment, then nbdev_test and pytest
 	@$(BIN)/python tests/notebooks.py --n_workers 2
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -rs tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -rs tests
 
 model-reader: $(READER)/.ready ## Microsoft's library, with which a test reads the Power BI model (x86-64 Linux, 112 MB)
 
@@ -34,8 +34,8 @@ bench: $(READY) ## seconds, memory and quality beside baselines: half an hour or
 	@for b in chain features segmentation recommenders recommend_scale api; do echo "== $$b"; $(BIN)/python benchmarks/$$b.py || exit 1; done
 
 soak: $(READY) ## the long tests of the service: a minute of load, three seeds of generated requests, forty kills of everything
-	@API_SEED=1 LOAD_SECONDS=60 $(BIN)/python -m pytest -q -rs tests/test_api.py
-	@for seed in 2 3; do API_SEED=$$seed $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
+	@API_SEED=1 API_EXAMPLES=300 LOAD_SECONDS=60 LOAD_RATE=500 $(BIN)/python -m pytest -q -rs tests/test_api.py
+	@for seed in 2 3; do API_SEED=$$seed API_EXAMPLES=300 $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
 	@CRASHES=40 $(BIN)/python -m pytest -q -rs tests/test_crash.py
 
 mlflow: $(READY) ## what was tried, in a browser on this machine: the runs of one config (CONFIG=default)

@@ -48,7 +48,16 @@ if kind == "bare":
 else: app = _make_app(Settings(serving))
 @app.post("/noop")
 async def noop(body: RecommendRequest, request: Request) -> dict: return {}
-uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False, loop="uvloop", http="httptools", timeout_keep_alive=600)
+uvicorn.run(
+    app,
+    host="127.0.0.1",
+    port=port,
+    log_level="warning",
+    access_log=False,
+    loop="uvloop",
+    http="httptools",
+    timeout_keep_alive=600,
+)
 """
 
 

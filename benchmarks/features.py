@@ -1,6 +1,7 @@
 """From raw lines to one row per customer: what the package takes, beside SQL by hand and pandas.
 
-    python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas] [--folder DIR] [--memory 1500MB]
+    python benchmarks/features.py [--lines N ...] [--methods ours,sql,pandas]
+        [--folder DIR] [--memory 1500MB]
 
 Each method reads the same parquet file of raw lines and the same products table, on two threads, in
 a process of its own, and writes customer features, which must agree to 1e-9. All three do the same

@@ -4,8 +4,10 @@ memory, each model in its own process.
 The log is generated: every customer has four of 200 tastes, buys seven times in ten within them,
 and now and then a best seller.
 
-    python benchmarks/recommend_scale.py                                  # 100,000 customers × 20,000 products × 3.4 million purchases
+    python benchmarks/recommend_scale.py
     python benchmarks/recommend_scale.py --customers 10000 --models neighbours,ease
+
+The first has 100,000 customers × 20,000 products × 3.4 million purchases.
 """
 
 import argparse

@@ -8,7 +8,8 @@ Parameters of the models from outside are chosen from a small grid on the 30 day
 window, for each task apart; the time of this search is not counted. Needs a finished run (its
 cleaned tables) and the package `implicit`.
 
-    python benchmarks/recommenders.py [--run runs/completejourney/current] [--models bm25,tifu,...] [--out FILE.md]
+    python benchmarks/recommenders.py [--run runs/completejourney/current]
+        [--models bm25,tifu,...] [--out FILE.md]
 """
 
 import argparse

@@ -5,7 +5,9 @@ lognormal spend. `choice of K` tries every number of segments from 2 to 10 with 
 silhouette, as the page does; `fit` includes the choice of the view and the names; `predict` names
 everybody. Seconds of wall time; a second on one machine is not a second on another.
 
-    python benchmarks/segmentation.py [CUSTOMERS ...]     # 1000000 and 10000000f (f: float32) if none is named
+    python benchmarks/segmentation.py [CUSTOMERS ...]
+
+Without a number it takes 1000000 and 10000000f (f: float32).
 """
 
 import resource
@@ -47,7 +49,7 @@ def measure(what: str) -> None:
     began = time.perf_counter()
     model = CustomerSegmentation().fit(features)
     steps["fit"] = time.perf_counter() - began
-    tried = compare_k(model.space_.place(rfm_values(features)), range(2, 11))
+    tried = compare_k(model.space_.transform(rfm_values(features)), range(2, 11))
     best = int(tried.k[tried.silhouette.idxmax()])
     steps["fit with choice of K"] = time.perf_counter() - began
     began = time.perf_counter()
@@ -60,10 +62,10 @@ def measure(what: str) -> None:
         f"names {', '.join(model.names_)}"
     )
     for step, seconds in steps.items():
-        print(
-            f"  {step:22s} {seconds:7.1f} "
-            f"s{f'   (limit {limit} s: ' + ('kept)' if seconds <= limit else 'MISSED)') if (limit := LIMITS.get(what, {}).get(step)) else ''}"
-        )
+        limit = LIMITS.get(what, {}).get(step)
+        verdict = "kept" if limit and seconds <= limit else "MISSED"
+        note = f"   (limit {limit} s: {verdict})" if limit else ""
+        print(f"  {step:22s} {seconds:7.1f} s{note}")
     print(
         f"  largest memory         {peak:7.0f} MiB; largest segment "
         f"{pd.Series(names).value_counts(normalize=True).iloc[0]:.0%}",

@@ -1,8 +1,10 @@
-"""The messy export of a drugstore that never was: `python examples/make_drogerie.py` writes drogerie.csv beside this file.
+"""The messy export of an invented drugstore: `python examples/make_drogerie.py` writes
+drogerie.csv beside this file.
 
-The sales come from the project's generator, without its brand names. What is added is what tills add: semicolons, decimal commas,
-amounts with their sign, Windows letters and line ends, a German header, unknown customers as words, cancelled baskets, postage and
-deposit among the products, lines that were sent twice, dates that are none, and a line of totals at the end.
+The sales come from the project's generator, without its brand names. Added is what tills add:
+semicolons, decimal commas, signed amounts, Windows letters and line ends, a German header,
+unknown customers as words, cancelled baskets, postage and deposits among the products, lines sent
+twice, impossible dates, and a line of totals at the end.
 """
 
 import tempfile

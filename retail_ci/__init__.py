@@ -1,4 +1,4 @@
-"""Retail customer intelligence: from a transaction log to segments, recommendations and a report."""
+"""Retail customer intelligence: from a transaction log to segments, offers and a report."""
 
 __version__ = "0.1.0"
 
@@ -9,21 +9,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "core.config": ["Config", "load_config"],
         "core.errors": ["ConfigError", "DataError", "RetailError", "RunError"],
-        "core.runs": ["Run", "open_run"],
-        "data.cleaning": ["clean"],
+        "core.runs": ["open_run"],
         "data.synthetic": ["generate"],
-        "customers.features": ["add_scores", "rfm_features"],
+        "data.cleaning": ["clean"],
+        "customers.features": ["customer_features"],
         "customers.segmentation": ["CustomerSegmentation"],
         "customers.segment_profiles": ["score_customers"],
-        "customers.lifetime_value": ["customer_worth"],
-        "customers.migration": ["take_snapshots"],
+        "customers.migration": ["segment_migration"],
+        "customers.lifetime_value": ["customer_lifetime_value"],
         "recommend.hybrid": ["HybridRecommender"],
         "recommend.rules": ["Rules"],
-        "evaluate.tuning": ["tune"],
-        "serve.bundle": ["Bundle"],
-        "serve.drift": ["psi"],
+        "evaluate.own_log": ["evaluate_recommenders", "fit_recommender"],
+        "serve.drift": ["feature_drift"],
         "export.powerbi": ["export_powerbi"],
-        "export.campaigns": ["write_campaigns"],
+        "export.campaigns": ["campaign_lists"],
         "report.site": ["build_site"],
     },
 )

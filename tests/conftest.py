@@ -2,16 +2,19 @@
 command line there.
 """
 
+import ast
 import contextlib
+import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +39,45 @@ hypothesis.settings.load_profile("everywhere")
 # Hypothesis also draws the constants of every module that happens to be loaded, so that its
 # examples would depend on which tests ran before in the same process.
 providers._get_local_constants = providers.Constants
+ROOT = Path(__file__).parents[1]
 RETAIL_CI = Path(sys.executable).parent / "retail-ci"
+ODD_FOLDER = 'we {x} \'n "q" ünï'  # means something to papermill, SQL and a shell
 OPEN = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir)"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+
+
+# What takes long, in seconds of an idle core: it is begun first, so that at the end no worker is
+# left alone with a long one. Everything else is taken to be short.
+LONG = {
+    "test_readme": 150,
+    "test_any_shop": 80,
+    "test_chain": 80,
+    "test_browser": 60,
+    "test_tracking": 50,
+    "test_engines": 50,
+    "test_api": 45,
+    "test_pipeline": 40,
+    "test_crash": 40,
+    "test_oracle": 35,
+    "test_spark_neighbours": 35,
+    "test_segmentation": 30,
+    "test_wheel": 30,
+    "test_site": 25,
+    "test_sealed": 25,
+    "test_lab": 20,
+    "test_export": 20,
+    "test_recommend": 20,
+    "test_synthetic": 20,
+    "test_worth": 20,
+    "test_bad_inputs": 20,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; a file stays with one worker (`--dist loadgroup`)."""
+    items.sort(key=lambda item: -LONG.get(item.path.stem, 0))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def no_traceback(text: str) -> bool:
@@ -170,6 +209,107 @@ def make_project(root: Path) -> Project:
     return made
 
 
+def checkout(root: Path, *numbers: str) -> Project:
+    """The project in another folder: all of it, or of some notebooks what a run needs: those with
+    results, without their examples, which are run elsewhere.
+    """
+    shutil.copytree(
+        ROOT,
+        root,
+        ignore=shutil.ignore_patterns(
+            ".venv",
+            ".git",
+            ".model-reader",
+            "runs",
+            "_site*",
+            "__pycache__",
+            "*.egg-info",
+            ".*_cache",
+            ".hypothesis",
+            "build",
+            "dist",
+        ),
+    )
+    for path in (root / "nbs").iterdir() if numbers else ():
+        if path.name.startswith(numbers) and has_results(path):
+            leave_examples_out(path)
+        else:
+            path.unlink()
+    return Project(root)
+
+
+def has_results(notebook: Path) -> bool:
+    """Whether a notebook does anything for a run."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return any(
+        c.cell_type == "code" and re.search(r"^#\|\s*chain\b", c.source, re.M) for c in cells
+    )
+
+
+def leave_examples_out(notebook: Path) -> None:
+    """Leave the imports, the parameters, what is exported, and the results."""
+    nb = nbformat.read(notebook, as_version=4)
+
+    def needed(cell) -> bool:
+        body = ast.parse(cell.source).body
+        return (
+            bool(re.search(r"^#\|\s*(export|chain)\b", cell.source, re.M))
+            or "parameters" in cell.metadata.get("tags", [])
+            or all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
+        )
+
+    nb.cells = [c for c in nb.cells if c.cell_type == "code" and needed(c)]
+    nbformat.write(nb, notebook)
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Hold a file's lock: the workers of pytest are processes."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True)
+class Small:
+    """The finished run of the small config with the whole notebooks, its site, and what the two
+    commands said.
+    """
+
+    project: Project
+    ran: subprocess.CompletedProcess
+    built: subprocess.CompletedProcess
+
+    @property
+    def run(self) -> Path:
+        return self.project.home("small") / "current"
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Small:
+    """The small config, run once for all tests of all workers. They read it; who changes it takes a
+    copy (`copy_of_small`).
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    project = Project(folder / ODD_FOLDER)
+    said = folder / "small.json"
+    with one_at_a_time(folder / "small.lock"):
+        if not said.exists():
+            checkout(project.root)
+            done = [project.call(name, "--config", "small") for name in ("run", "site")]
+            said.write_text(json.dumps([[d.args, d.returncode, d.stdout, d.stderr] for d in done]))
+    return Small(project, *(subprocess.CompletedProcess(*d) for d in json.loads(said.read_text())))
+
+
+def copy_of_small(small: Small, root: Path) -> Project:
+    """The same project with the same run at another place, to be changed."""
+    assert small.ran.returncode == 0, small.ran.stderr
+    shutil.copytree(small.project.root, root, symlinks=True, ignore=lambda *_: ["_site"])
+    return Project(root)
+
+
 @pytest.fixture
 def fresh(tmp_path) -> Project:
     """A project that has not run yet."""
@@ -293,7 +433,7 @@ def postgres():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-MODEL_READER = Path(__file__).parents[1] / ".model-reader/bin/python"
+MODEL_READER = ROOT / ".model-reader/bin/python"
 
 
 @pytest.fixture(scope="session")

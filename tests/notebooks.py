@@ -4,13 +4,17 @@ nbdev_test's arguments.
 
 import configparser
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 
+import nbdev.test
 from _pytest.config import apply_warning_filters
 from execnb.shell import CaptureShell
-from nbdev.test import nbdev_test
+from fastcore.parallel import parallel
 
 ROOT = Path(__file__).parents[1]
+# These take longest, and are begun first, so that no worker is left alone with one at the end.
+LONG = ["11d_runner", "00c_runs", "06d_drift", "01_cleaning", "03a_segmentation", "12_cli"]
 
 
 def filters() -> list[str]:
@@ -26,8 +30,16 @@ def keep_filters(shell: CaptureShell) -> None:
     """
 
 
+def longest_first(test: Callable, notebooks: list[Path], **options) -> list:
+    """What `parallel` gives for each notebook."""
+    begun = sorted(notebooks, key=lambda p: LONG.index(p.stem) if p.stem in LONG else len(LONG))
+    found = dict(zip(begun, parallel(test, begun, **options)))
+    return [found[p] for p in notebooks]
+
+
 if __name__ == "__main__":
+    nbdev.test.parallel = longest_first
     CaptureShell.init_deprecation_warnings = keep_filters
     multiprocessing.set_start_method("fork")  # so that the workers take the filters along
     apply_warning_filters(filters(), [])
-    nbdev_test()
+    nbdev.test.nbdev_test()

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from any_shop import NOT_A_NUMBER, OPTIONAL, Rooms, Shop, odd_words, outcome
-from conftest import Project
+from any_shop import NOT_A_NUMBER, OPTIONAL, Rooms, Shop, odd_words, outcome, plain_sales
+from conftest import ODD_FOLDER, checkout
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_chain import checkout
 
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import Run
@@ -28,6 +27,7 @@ SETTINGS = dict(
     suppress_health_check=list(HealthCheck),
 )
 SHOPS = 30
+DRAWN = 6  # of each so many shops one has its figures drawn; those of the others are put together
 
 # A shop that knows neither price nor revenue is refused at once, so most know one of them.
 columns = st.builds(
@@ -66,19 +66,23 @@ def test_a_small_shop_runs_to_the_end_or_is_refused_with_a_sentence(rooms, tmp_p
     def one(shop: Shop) -> None:
         folder = tmp_path_factory.mktemp("shop")
         config = shop.write(folder / "in")
-        run, refusal = outcome(rooms, config, folder / "run")
+        run, refusal = outcome(rooms, config, folder / "run", drawn=len(ends) % DRAWN == 0)
         ends.append(refusal)
         if run:
             assert not odd_words(rooms), shop
-            whole = Run(load_config(config), run)
-            export_powerbi(whole, folder / "powerbi")
-            write_campaigns(whole, folder / "lists")
+            check_exports(Run(load_config(config), run), folder)
             check_pages(run)
-            check_lists(whole, shop)
+            check_lists(Run(load_config(config), run))
         shutil.rmtree(folder)
 
     one()
     assert len(ends) >= SHOPS and ends.count("") >= SHOPS // 3, Counter(ends)
+
+
+def check_exports(run: Run, folder: Path) -> None:
+    """The tables for Power BI and the campaign lists can be written."""
+    export_powerbi(run, folder / "powerbi")
+    write_campaigns(run, folder / "lists")
 
 
 def check_pages(run: Path) -> None:
@@ -90,7 +94,7 @@ def check_pages(run: Path) -> None:
         assert not NOT_A_NUMBER.search(re.sub(r"data:image/png;base64,[^\")]+", "", body)), name
 
 
-def check_lists(run: Run, shop: Shop) -> None:
+def check_lists(run: Run) -> None:
     """Each known buyer is in a segment; a list is as long as k or as the catalogue, and no line is
     there twice.
     """
@@ -161,46 +165,72 @@ FEW_PRODUCTS = """transaction_id,date,customer_id,product_id,quantity,price
 53,2023-11-09,K053,Beauty,1,30.0
 57,2023-12-03,K057,Clothing,1,25.5
 """
-ODD_FOLDER = 'we {x} \'n "q" ünï'
 
 
-@pytest.fixture(scope="module")
-def odd_project(tmp_path_factory):
-    """The project in a folder whose name means something to papermill, SQL and a shell."""
-    return checkout(tmp_path_factory.mktemp("odd") / ODD_FOLDER, "0", "index")
-
-
-def finished(project: Project, config: str) -> Path:
-    """Run, site, the tables for Power BI and the campaign lists; the run."""
-    for command in (
-        ["run"],
-        ["site"],
-        ["export", "--format", "powerbi", "--out", "powerbi"],
-        ["campaigns", "--out", "lists"],
-    ):
-        result = project.here(*command, "--config", config)
-        assert result.returncode == 0 and "retail-ci:" not in result.stderr, (
-            command,
-            result.stderr,
-        )  # the exports tell their progress there
-    return project.home(load_config(project.root / config).name) / "current"
-
-
-def test_a_shop_of_three_products_runs_to_the_end(odd_project):
+def test_a_shop_of_three_products_runs_to_the_end(rooms, tmp_path):
     """15 lines of 15 customers and three products; a list holds all three and says why it is no
     longer.
     """
-    (odd_project.root / "few.csv").write_text(FEW_PRODUCTS)
-    (odd_project.root / "few.yaml").write_text("data: {transactions: few.csv}\n")
-    run = finished(odd_project, "few.yaml")
+    (tmp_path / "few.csv").write_text(FEW_PRODUCTS)
+    (tmp_path / "few.yaml").write_text("data: {transactions: few.csv}\n")
+    run, refusal = outcome(rooms, tmp_path / "few.yaml", tmp_path / "run")
+    assert not refusal
     lists = pd.read_parquet(run / "data/recommendations.parquet")
-    assert (
-        sorted(set(lists["product_id"])) == ["Beauty", "Clothing", "Electronics"]
-        and (lists.groupby("customer_id").size() == 3).all()
-    )
+    assert sorted(set(lists["product_id"])) == ["Beauty", "Clothing", "Electronics"]
+    assert (lists.groupby("customer_id").size() == 3).all()
     assert lists["customer_id"].nunique() == 15
-    page = (run / "executed/04k_hybrid.ipynb").read_text(encoding="utf-8")
-    assert "k is 10, and the catalogue ends after 3 products." in page
+    said = "".join(text for where, text in rooms.shown if where == "04k_hybrid")
+    assert "k is 10, and the catalogue ends after 3 products." in said
+    check_exports(Run(load_config(tmp_path / "few.yaml"), run), tmp_path)
+    check_pages(run)
+
+
+def test_a_plain_sales_file_runs(rooms, tmp_path):
+    run, refusal = outcome(rooms, plain_sales(tmp_path, 50, 20), tmp_path / "run", drawn=False)
+    assert not refusal
+    assert json.loads((run / "manifest.json").read_text())["counts"]["customers"] == 50
+
+
+# What is changed in the file, customers, products, settings, and words of the sentence
+UNUSABLE = {
+    "a column is missing": (("customer_id", "klant"), 50, 20, [], ["'customer_id'", "klant"]),
+    "the config names another column": (
+        None,
+        50,
+        20,
+        ["data.columns={customer_id: Customer}"],
+        ["'Customer'", "found: transaction_id"],
+    ),
+    "text stands where dates should be": (("2025-", "twenty-"), 50, 20, [], ["date"]),
+    "there are more segments than customers": (
+        None,
+        8,
+        20,
+        ["segmentation.k=12"],
+        ["12 segments need at least 12 customers", "found 8"],
+    ),
+    "there is one customer": (None, 1, 20, [], ["customers", "found 1"]),
+    "there is one product": (None, 50, 1, [], ["product"]),
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_file_that_cannot_be_used_is_refused_with_a_sentence(rooms, what, tmp_path):
+    change, customers, products, settings, words = UNUSABLE[what]
+    config = plain_sales(tmp_path, customers, products)
+    if change:
+        sales = tmp_path / "sales.csv"
+        sales.write_text(sales.read_text().replace(*change))
+    run, refusal = outcome(rooms, config, tmp_path / "run", *settings, drawn=False)
+    assert run is None and all(word in refusal for word in words), refusal
+
+
+def test_a_file_with_a_header_only_is_refused(rooms, tmp_path):
+    config = plain_sales(tmp_path, 50, 20, lines=1)
+    header = (tmp_path / "sales.csv").read_text().split("\n")[0]
+    (tmp_path / "sales.csv").write_text(header + "\n")
+    run, refusal = outcome(rooms, config, tmp_path / "run")
+    assert run is None and "header" in refusal and "no rows" in refusal
 
 
 NAMES = {  # a column of the customers table: what Power BI calls it
@@ -220,25 +250,26 @@ NAMES = {  # a column of the customers table: what Power BI calls it
 }
 
 
-def test_a_customers_column_may_be_called_like_a_measure(odd_project):
+def test_a_customers_column_may_be_called_like_a_measure(tmp_path):
     """What the source calls a column never stops a run, and its values arrive under the nearest
-    name that is free.
+    name that is free; the folders mean something to papermill, SQL and a shell.
     """
-    root = odd_project.root / "shops of Bob's"
+    project = checkout(tmp_path / ODD_FOLDER, "0", "index")
+    root = project.root / "shops of Bob's"
     shop = Shop(
-        12,
-        40,
-        90,
-        frozenset(OPTIONAL),
-        frozenset({"products"}),
-        True,
-        False,
-        False,
-        True,
-        False,
-        True,
-        3,
-        7,
+        products=12,
+        customers=40,
+        days=90,
+        columns=frozenset(OPTIONAL),
+        tables=frozenset({"products"}),
+        greedy=True,
+        one_price=False,
+        once=False,
+        returns=True,
+        anonymous=False,
+        times=True,
+        segments=3,
+        seed=7,
     )
     config = shop.write(root)
     people = pd.DataFrame(
@@ -246,17 +277,23 @@ def test_a_customers_column_may_be_called_like_a_measure(odd_project):
         | {name: [f"{i}{'ab'[c % 2]}" for c in range(40)] for i, name in enumerate(NAMES)}
     )
     people.to_csv(root / "customers.csv", index=False)
-    named = root / "my {shop} 'n.yaml"
-    named.write_text(
-        config.read_text().replace(
-            "products: products.csv", "products: products.csv\n  customers: customers.csv"
-        )
-    )
-    run = finished(odd_project, str(named.relative_to(odd_project.root)))
-    assert run.parent.name == "my__shop___n"
-    table = pd.read_parquet(odd_project.root / "powerbi/parquet/dim_customer.parquet").set_index(
-        "customer_id"
-    )
+    tables = "products: products.csv"
+    text = config.read_text().replace(tables, f"{tables}\n  customers: customers.csv")
+    (root / "my {shop} 'n.yaml").write_text(text)
+    for command in (
+        ["run"],
+        ["export", "--format", "powerbi", "--out", "powerbi"],
+        ["campaigns", "--out", "lists"],
+    ):
+        result = project.here(*command, "--config", "shops of Bob's/my {shop} 'n.yaml")
+        assert result.returncode == 0 and "retail-ci:" not in result.stderr, (
+            command,
+            result.stderr,
+        )  # the exports tell their progress there
+    run = project.home("my__shop___n") / "current"
+    check_pages(run)
+    file = project.root / "powerbi/parquet/dim_customer.parquet"
+    table = pd.read_parquet(file).set_index("customer_id")
     for i, (name, shown) in enumerate(NAMES.items()):
         assert (table.loc["K000", shown], table.loc["K001", shown]) == (f"{i}a", f"{i}b"), name
     names = [name.casefold() for name in table.columns]

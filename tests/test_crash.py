@@ -37,7 +37,7 @@ from retail_ci.serve.bundle import (
 )
 
 ROOT = Path(__file__).parents[1]
-CRASHES = int(os.environ.get("CRASHES", "5"))
+CRASHES = int(os.environ.get("CRASHES", "3"))
 REAL = ["00c_runs", "00e_synthetic", "01_cleaning"]  # the beginning of the chain
 
 
@@ -147,7 +147,8 @@ from retail_ci.core.config import Config; from retail_ci.core.runs import Run
 from retail_ci.serve.promotion import promote
 print("ready", flush=True)
 sys.stdin.readline()
-yes, version, checks = promote(Run(Config(name="shop"), Path(sys.argv[1])), Path(sys.argv[2]), force="a trial")
+run = Run(Config(name="shop"), Path(sys.argv[1]))
+yes, version, checks = promote(run, Path(sys.argv[2]), force="a trial")
 print(version, flush=True)
 """
 
@@ -389,9 +390,13 @@ from pathlib import Path
 from retail_ci.core.runs import atomic_write, process_folder, staging
 from retail_ci.export.star_schema import replacing_folder
 from retail_ci.report.site import workshop
-home, stack = Path(sys.argv[1]), ExitStack()
-stack.enter_context(staging("rci", home)), stack.enter_context(atomic_write(home / "table.parquet")), stack.enter_context(workshop(home / "_site"))
-stack.enter_context(replacing_folder(home / "powerbi", "dictionary.json")), process_folder("rci-duckdb", home)
+home = Path(sys.argv[1])
+stack = ExitStack()
+stack.enter_context(staging("rci", home))
+stack.enter_context(atomic_write(home / "table.parquet"))
+stack.enter_context(workshop(home / "_site"))
+stack.enter_context(replacing_folder(home / "powerbi", "dictionary.json"))
+process_folder("rci-duckdb", home)
 print("ready", flush=True)
 time.sleep(600)
 """

@@ -15,10 +15,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project, wait_for
+from any_shop import Rooms
+from conftest import Project, copy_of_small, make_project, wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_chain import checkout
 
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import ConfigError, DataError
@@ -60,19 +60,16 @@ def marked(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Project:
-    """The small config as far as the exports need it."""
-    project = checkout(tmp_path_factory.mktemp("export") / "small", "00e", *NEEDED)
-    result = project.call("run", "--config", "small")
-    assert result.returncode == 0, result.stderr
-    return project
+def shop(small, tmp_path_factory) -> Project:
+    """The finished run of the small config, to be exported."""
+    return copy_of_small(small, tmp_path_factory.mktemp("export") / "small")
 
 
 @pytest.fixture(scope="module")
-def exported(small) -> Path:
-    result = small.call("export", "--config", "small", "--bom")
+def exported(shop) -> Path:
+    result = shop.here("export", "--config", "small", "--bom")
     assert result.returncode == 0, result.stderr
-    return small.home("small") / "powerbi"
+    return shop.home("small") / "powerbi"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +77,7 @@ def yen(tmp_path_factory) -> Project:
     """One month, no products table, no customers table, no returns, a currency without decimals,
     and names that are no joy.
     """
-    project = checkout(tmp_path_factory.mktemp("export") / "yen", *NEEDED)
+    project = make_project(tmp_path_factory.mktemp("export") / "yen")
     rng = np.random.default_rng(3)
     with (project.root / "sales.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
@@ -112,9 +109,10 @@ def yen(tmp_path_factory) -> Project:
                 ]
             )
     project.config("data: {transactions: sales.csv}\nreport: {currency: '¥'}\n")
-    result = project.call("run")
-    assert result.returncode == 0, result.stderr
-    result = project.call("export")
+    run = project.home() / "20260101T000000Z-aaaa"
+    Rooms(*NEEDED).run(load_config(project.root / "configs/default.yaml"), run, drawn=False)
+    (project.home() / "current").symlink_to(run.name)
+    result = project.here("export")
     assert result.returncode == 0, result.stderr
     project.said = result.stdout
     return project
@@ -171,7 +169,7 @@ def test_days_are_iso_and_numbers_have_points(exported):
                     assert re.fullmatch(shapes[kind], value), (table.name, name, value)
 
 
-def test_every_key_joins_and_the_sums_are_those_of_the_run(small, exported):
+def test_every_key_joins_and_the_sums_are_those_of_the_run(shop, exported):
     tables = {
         t.name: pd.read_csv(exported / "csv" / f"{t.name}.csv", encoding="utf-8-sig")
         for t in TABLES
@@ -184,7 +182,7 @@ def test_every_key_joins_and_the_sums_are_those_of_the_run(small, exported):
                 ), (table.name, column.name)
         if table.name.startswith("dim"):
             assert tables[table.name].iloc[:, 0].is_unique
-    current = small.home("small") / "current"
+    current = shop.home("small") / "current"
     facts = json.loads((current / "metrics/data.json").read_text())
     sales = tables["fact_sales"]
     assert (
@@ -380,15 +378,15 @@ def test_the_dictionary_tells_of_every_column(exported):
     )
 
 
-def test_the_classic_tables_in_the_run_are_those_of_the_star(small, exported):
+def test_the_classic_tables_in_the_run_are_those_of_the_star(shop, exported):
     for name in ("customers", "segment_summary", "rfm_distribution", "recommendations"):
         assert (exported / "views" / f"{name}.csv").read_bytes() == b"\xef\xbb\xbf" + (
-            small.home("small") / f"current/powerbi/{name}.csv"
+            shop.home("small") / f"current/powerbi/{name}.csv"
         ).read_bytes()
 
 
-def test_the_same_bytes_with_one_thread_in_another_folder(small, exported, tmp_path):
-    result = small.call(
+def test_the_same_bytes_with_one_thread_in_another_folder(shop, exported, tmp_path):
+    result = shop.call(
         "export",
         "--config",
         "small",
@@ -457,7 +455,7 @@ def test_a_part_without_data_says_so_in_one_line(yen):
         "00000",
         "00001",
     ], "ids keep their zeros"
-    result = yen.call("campaigns")
+    result = yen.here("campaigns")
     assert (
         result.returncode == 0
         and "No column of the customers table says who agreed" in result.stdout
@@ -488,9 +486,9 @@ def test_three_ways_to_mark_a_formula_agree(texts):
     ] == plain
 
 
-def test_orphans_stop_the_export_and_leave_the_last_one(small, exported, tmp_path):
+def test_orphans_stop_the_export_and_leave_the_last_one(shop, exported, tmp_path):
     home = tmp_path / "run"
-    shutil.copytree(small.home("small") / "current", home)
+    shutil.copytree(shop.home("small") / "current", home)
     (home / "manifest.json").unlink()  # or it would be a finished run, which is never changed
     run = Run(load_config(home / "config.yaml"), home)
     export_powerbi(run, tmp_path / "out")
@@ -516,11 +514,11 @@ def test_orphans_stop_the_export_and_leave_the_last_one(small, exported, tmp_pat
     ] == []
 
 
-def test_a_killed_export_leaves_the_last_one_and_the_next_cleans_up(small, exported, tmp_path):
+def test_a_killed_export_leaves_the_last_one_and_the_next_cleans_up(shop, exported, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(exported, out)
     before = (out / "dictionary.json").stat().st_mtime_ns
-    process = small.start("export", "--config", "small", "--out", str(out))
+    process = shop.start("export", "--config", "small", "--out", str(out))
     try:
         wait_for(lambda: list(tmp_path.glob(".out-*.part/out/parquet")))
         os.killpg(process.pid, signal.SIGKILL)
@@ -529,14 +527,14 @@ def test_a_killed_export_leaves_the_last_one_and_the_next_cleans_up(small, expor
     assert (out / "dictionary.json").stat().st_mtime_ns == before and list(
         tmp_path.glob(".out-*.part")
     )
-    assert small.call("export", "--config", "small", "--out", str(out)).returncode == 0
+    assert shop.here("export", "--config", "small", "--out", str(out)).returncode == 0
     assert (
         not list(tmp_path.glob(".out-*.part"))
         and (out / "dictionary.json").stat().st_mtime_ns > before
     )
 
 
-def test_refusals_are_one_sentence(small, tmp_path):
+def test_refusals_are_one_sentence(shop, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/thesis.txt").write_text("years")
@@ -560,20 +558,20 @@ def test_refusals_are_one_sentence(small, tmp_path):
             ),
             ([command, "--config", "small", "--out", "/proc/none/here"], 4, "Cannot use "),
         ):
-            result = small.here(*words)
+            result = shop.here(*words)
             error = result.stderr.splitlines()[-1]
             assert (
                 result.returncode == code and error.startswith("retail-ci: ") and told in error
             ), (words, result.stderr)
-    result = small.here("export", "--config", "small", "--format", "tableau")
+    result = shop.here("export", "--config", "small", "--format", "tableau")
     assert result.returncode == 2 and "Unknown format 'tableau'" in result.stderr
     assert (tmp_path / "theirs/thesis.txt").read_text() == "years"
 
 
 @pytest.fixture
-def people(small, tmp_path) -> Run:
+def people(shop, tmp_path) -> Run:
     """The small run with a customers table that says who may be contacted."""
-    shutil.copytree(small.home("small") / "current", tmp_path / "run")
+    shutil.copytree(shop.home("small") / "current", tmp_path / "run")
     (
         tmp_path / "run/manifest.json"
     ).unlink()  # or it would be a finished run, which is never changed

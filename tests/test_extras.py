@@ -32,7 +32,6 @@ STARTED = {
 ZONES = {"report": {"chain"}, "pipeline": {"chain"}}
 ALSO = {
     "cli.py": {"serve"},
-    "core/formats.py": {"chain"},
     "core/runs.py": {"chain"},
     "core/show.py": {"chain"},
     "customers/features.py": {"chain"},
@@ -47,13 +46,15 @@ ALSO = {
 
 
 def third_party(names: list[ast.AST]) -> set[str]:
-    """The first names of what import statements bring, without Python's own and ours."""
+    """The first names of what imports bring, lazy ones too, without Python's own and ours."""
     found = set()
     for node in names:
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_loader.load":
+            found.add(node.args[0].value)
     return found - set(sys.stdlib_module_names) - {"retail_ci"}
 
 

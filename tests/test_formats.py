@@ -187,7 +187,7 @@ def german(tmp_path_factory):
         run = rooms.run(load_config(file), folder / "run")
     facts = facts_of(run)
     use_locale("de")
-    pages = {name: make(facts) for name, make in PAGES.items()}
+    pages = {name: page.text(facts) for name, page in PAGES.items()}
     use_locale("en")
     return rooms.shown, drawn, pages
 

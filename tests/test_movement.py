@@ -258,7 +258,7 @@ def test_too_few_customers_are_said():
 def test_the_film_can_be_drawn_for_two_months_and_for_many(played):
     *_, film, _luck = played
     for months in (2, 6, 50):
-        figure = plot_migration(film, months)
+        figure = plot_migration(film, months).figure
         assert (
             len(figure.axes[0].get_xticks()) == min(months, film.shape[1])
             and figure.axes[0].patches

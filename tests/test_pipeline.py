@@ -20,9 +20,9 @@ def manifest(project, run="current"):
     return json.loads((project.home() / run / "manifest.json").read_text())
 
 
-def run_well(project, *words, **env):
+def run_well(project, *words):
     """A run that must succeed, with nothing on stderr."""
-    result = project.call("run", *words, **env) if env else project.here("run", *words)
+    result = project.here("run", *words)
     assert (result.returncode, result.stderr) == (0, "")
     return result
 
@@ -134,7 +134,7 @@ def test_one_worker_runs_them_one_after_the_other_in_file_order(fresh, tmp_path)
     assert (tmp_path / "log").read_text() == "<a><b><c>"
 
 
-def test_the_kernel_is_this_python_whatever_a_user_has_registered(fresh, tmp_path):
+def test_the_kernel_is_this_python_whatever_a_user_has_registered(fresh, tmp_path, monkeypatch):
     spec = tmp_path / "jupyter/kernels/python3"
     spec.mkdir(parents=True)
     (spec / "kernel.json").write_text(
@@ -147,9 +147,9 @@ def test_the_kernel_is_this_python_whatever_a_user_has_registered(fresh, tmp_pat
         )
     )
     fresh.only("01_cleaning", "import sys\nrun.write('data_metrics', {'python': sys.prefix})")
-    run_well(
-        fresh, JUPYTER_DATA_DIR=str(tmp_path / "jupyter"), JUPYTER_PATH=str(tmp_path / "jupyter")
-    )
+    for name in ("JUPYTER_DATA_DIR", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    run_well(fresh)
     assert json.loads((fresh.home() / "current/metrics/data.json").read_text()) == {
         "python": sys.prefix
     }
@@ -293,7 +293,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(fresh, tmp_path):
     )
     first = fresh.start("run")
     wait_for(flag.exists)
-    second = fresh.call("run")
+    second = fresh.here("run")
     assert (
         second.returncode == 4
         and f"Another run of 'default' is at work (process {first.pid})" in second.stderr

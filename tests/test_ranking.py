@@ -13,8 +13,6 @@ from retail_ci.core.config import MODELS
 from retail_ci.core.errors import ConfigError, DataError
 from retail_ci.evaluate.offline import evaluate, ranking_facts
 from retail_ci.recommend.baselines import (
-    PersonalRecommender,
-    PopularityRecommender,
     RandomRecommender,
 )
 from retail_ci.recommend.candidates import CandidateModels, buyers_lately, discontinued
@@ -145,10 +143,14 @@ def test_evaluation_equals_a_plain_backtest(name, monkeypatch):
 def test_shuffled_rows_change_nothing(name):
     log, table = make_log(3)
     mixed = log.sample(frac=1, random_state=5), table.sample(frac=1, random_state=6)
+    a = make_model(name).fit(log, table)
+    b = make_model(name).fit(*mixed)
     for exclude in (False, True):
-        a = make_model(name).fit(log, table).recommend(k=12, exclude_purchased=exclude)
-        b = make_model(name).fit(*mixed).recommend(k=12, exclude_purchased=exclude)
-        pd.testing.assert_frame_equal(a, b, check_exact=True)
+        pd.testing.assert_frame_equal(
+            a.recommend(k=12, exclude_purchased=exclude),
+            b.recommend(k=12, exclude_purchased=exclude),
+            check_exact=True,
+        )
 
 
 def test_neighbours_and_scores_equal_dense_numpy(monkeypatch):
@@ -282,93 +284,21 @@ def test_top_k_equals_a_sort(seed, small, monkeypatch):
             assert values[i, : len(expected)].tolist() == dense[i, expected].tolist()
 
 
-@pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("exclude", [False, True])
-def test_every_model_keeps_the_manners(name, exclude):
-    log, table = make_log(1)
-    model = make_model(name).fit(log, table)
-    answer = model.recommend(k=10, exclude_purchased=exclude)
-    assert (
-        list(answer.columns) == COLUMNS
-        and answer["score"].between(0, 1).all()
-        and (answer["reason"] != "").all()
-    )
-    assert not answer.duplicated(["customer_id", "product_id"]).any()
-    for _, part in answer.groupby("customer_id"):
-        assert (
-            part["rank"].tolist() == list(range(1, len(part) + 1))
-            and part["score"].is_monotonic_decreasing
-            and len(part) == 10
-        )
-    if exclude:
-        sales = log[(log["quantity"] > 0) & log["customer_id"].notna()]
-        assert answer.merge(sales, on=["customer_id", "product_id"]).empty
-
-
-def test_odd_questions_are_answered_and_flagged():
+def test_odd_questions_to_the_ranker():
+    """What test_recommend.py does not ask of a model of each kind."""
     log, table = make_log(2)
     model = HybridRecommender().fit(log, table)
-    assert (
-        list(model.recommend([]).columns) == COLUMNS
-        and "No customer" in model.recommend([]).attrs["notes"][0]
-    )
-    twice = model.recommend(["C001", "nobody", "C001"], k=3)
-    assert (
-        twice["customer_id"].tolist() == ["C001"] * 3 + ["nobody"] * 3
-        and len(twice.attrs["notes"]) == 2
-    )
-    assert set(twice.query("customer_id == 'nobody'")["method"]) == {"popular"}
-    everything = model.recommend(["C001"], k=1000)
-    assert (
-        len(everything) == len(table) and "catalogue ends after 42" in everything.attrs["notes"][0]
-    )
     short = model.recommend(["C001"], k=42, exclude_purchased=True)
     assert len(short) < 42 and "shorter than 42" in short.attrs["notes"][0]
-    for k in (0, -1, 1.5, True):
+    for k in (-1, 1.5, True):
         with pytest.raises(DataError, match="k must be a whole number of at least 1"):
             model.recommend(["C001"], k=k)
     with pytest.raises(ConfigError, match="Unknown model 'hybird'"):
         make_model("hybird")
-
-
-def test_odd_data_is_answered_or_refused():
-    log, table = make_log(4)
-    one = log[log["customer_id"] == "C001"].query("quantity > 0").head(1)
-    assert set(HybridRecommender().fit(one, table).recommend(k=3)["customer_id"]) == {"C001"}
-    lonely = HybridRecommender().fit(one).recommend(k=3)
-    assert len(lonely) == 1 and lonely.attrs["notes"]
-    for missing in (["category"], ["price"]):
-        assert (
-            len(HybridRecommender().fit(log, table.drop(columns=missing)).recommend(["C001"])) == 10
-        )
     bare = HybridRecommender().fit(log, table[["product_id"]])
     assert bare.notes_ and len(bare.recommend(["C001"])) == 10
     with pytest.raises(DataError, match="describes nothing"):
         ContentRecommender().fit(log, table[["product_id"]])
-    with pytest.raises(DataError, match="more than once"):
-        HybridRecommender().fit(log, pd.concat([table, table[:1]]))
-    with pytest.raises(DataError, match="no purchase"):
-        PopularityRecommender().fit(log[:0])
-    anonymous = log.assign(customer_id=None)
-    for model in (PersonalRecommender(), HybridRecommender()):
-        assert (
-            set(model.fit(anonymous, table).recommend(["C001"])["method"]) == {"popular"}
-            and model.recommend().empty
-        )
-
-
-def test_a_saved_model_answers_alike(tmp_path):
-    log, table = make_log(5)
-    model = HybridRecommender().fit(log, table)
-    again = HybridRecommender.load(model.save(tmp_path / "recommender.npz"))
-    for exclude in (False, True):
-        pd.testing.assert_frame_equal(
-            model.recommend(["C001", "C007", "nobody"], 7, exclude),
-            again.recommend(["C001", "C007", "nobody"], 7, exclude),
-        )
-    assert (tmp_path / "recommender.npz").read_bytes() == model.save(
-        tmp_path / "b.npz"
-    ).read_bytes()
 
 
 def test_nothing_after_the_cut_is_used():
@@ -398,19 +328,11 @@ def test_intervals_are_seeded_shared_and_cover():
     assert 88 <= inside <= 100
 
 
-def test_ranking_file_has_the_agreed_shape():
+def test_tastes_in_the_data_beat_best_sellers():
     log, table = make_log(9)
-    facts = ranking_facts(evaluate(list(MODELS), log, table, resamples=50))
-    for task in ("any", "discovery"):
-        assert set(facts[task]) == set(MODELS)
-        for metrics in facts[task].values():
-            assert {"precision", "recall", "ndcg", "hit_rate", "map", "coverage", "novelty"} <= set(
-                metrics
-            )
-            assert all(set(m) == {"value", "low", "high"} for m in metrics.values())
-        assert {"popularity", "personal"} <= set(facts["paired"][task]["weighted"])
-    better = facts["paired"]["any"]["collaborative"]["popularity"]["ndcg"]
-    assert better["low"] > 0, "tastes are in the data, so customers like you must beat best sellers"
+    found = evaluate(["collaborative", "popularity"], log, table, resamples=50)
+    better = ranking_facts(found)["paired"]["any"]["collaborative"]["popularity"]["ndcg"]
+    assert better["low"] > 0
 
 
 def test_chance_depends_on_the_customer_alone():

@@ -3,11 +3,10 @@ be.
 
 The texts are README.md, CONTRIBUTING.md, examples/README.md, the `--help` of every command, and the
 prose of the notebooks; a new command in any of them is picked up by itself. The folder is a
-checkout in which two things are smaller than in the real one, so that a run takes seconds:
-configs/default.yaml and configs/completejourney.yaml have the size of configs/small.yaml, and the
-notebooks keep their text, their code and their results but not their worked examples, which
-nbdev_test runs. What cannot be run in a test stands in ELSEWHERE, with its reason and with what is
-checked in its place.
+checkout in which two things are smaller than in the real one, so that a run takes seconds: the
+configs ask for little (LITTLE), and of the notebooks there are those with results, with their text,
+their code and their results but not their worked examples, which nbdev_test runs. What cannot be
+run in a test stands in ELSEWHERE, with its reason and with what is checked in its place.
 """
 
 import ast
@@ -29,7 +28,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from conftest import Project, no_traceback, wait_for
+from conftest import Project, has_results, no_traceback, wait_for
 
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import load
@@ -261,9 +260,9 @@ def stage(command: str) -> int:
     return next((i for i, pattern in enumerate(STAGES) if re.match(pattern, command)), len(STAGES))
 
 
-def without_examples(notebook: Path) -> None:
+def without_examples(notebook: Path, others: set[str]) -> None:
     """Take the worked examples out of a notebook, which nbdev_test runs: the text, what is
-    exported, and the results stay.
+    exported, and the results stay, and the links to the other notebooks that are there.
     """
     nb = nbformat.read(notebook, as_version=4)
 
@@ -275,6 +274,13 @@ def without_examples(notebook: Path) -> None:
         return all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(cell.source).body)
 
     nb.cells = [cell for cell in nb.cells if stays(cell)]
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"\[([^\]]+)\]\((\w+)\.ipynb[^)]*\)",
+                lambda link: link[0] if link[2] in others else link[1],
+                cell.source,
+            )
     nbformat.write(nb, notebook)
 
 
@@ -398,6 +404,25 @@ def tracked(on: bool) -> Iterator[None]:
         os.environ["RETAIL_CI_TRACKING"] = before
 
 
+LITTLE = {
+    "segmentation": {"k_max": 4, "seeds": 2, "draws": 2},
+    "movement": {"draws": 2},
+    "worth": {"draws": 2},
+    "recommender": {"cuts": 2},
+}
+GENERATED = {"synthetic": {"lines": 4000, "customers": 300, "products": 60}}
+
+
+def write_config(path: Path, config: dict) -> None:
+    path.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def ask_for_little(path: Path, more: dict | None = None) -> None:
+    """Take from a config what makes a run long, and nothing else."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    write_config(path, config | LITTLE | (more or {}))
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory) -> Reader:
     """A checkout with its environment in .venv, as `make` leaves it, in which all that others need
@@ -411,14 +436,17 @@ def reader(tmp_path_factory) -> Reader:
         )
     for name in ("_quarto.yml", "Makefile"):
         shutil.copy(ROOT / name, root)
-    for notebook in (root / "nbs").glob("0[0-8]*.ipynb"):
-        without_examples(notebook)
+    for notebook in (root / "nbs").iterdir():
+        if not has_results(notebook):
+            notebook.unlink()
+    kept = {notebook.stem for notebook in (root / "nbs").iterdir()}
+    for notebook in (root / "nbs").iterdir():
+        without_examples(notebook, kept)
     (root / ".venv").symlink_to(Path(BIN).parent)
-    small = (root / "configs/small.yaml").read_text(encoding="utf-8")
-    for name in ("default", "completejourney"):
-        (root / f"configs/{name}.yaml").write_text(
-            small.replace("name: small", f"name: {name}"), encoding="utf-8"
-        )
+    small = yaml.safe_load((root / "configs/small.yaml").read_text(encoding="utf-8"))
+    for name in ("small", "default", "completejourney"):
+        write_config(root / f"configs/{name}.yaml", small | LITTLE | GENERATED | {"name": name})
+    ask_for_little(root / "examples/drogerie.yaml")
     made = Reader(root)
     prepare(made)
     return made
@@ -438,14 +466,12 @@ def prepare(reader: Reader) -> None:
     (reader.root / "out_of_stock.csv").write_text("product_id\nP0012\n")
     for command in [c for c in first if stage(c) > 0]:
         reader.typed(command)
-        if (
-            command == "make report"
-        ):  # the next run is to bring another model, so that there are two to choose from
-            config = reader.root / "configs/default.yaml"
-            config.write_text(
-                config.read_text(encoding="utf-8").replace("k_max: 7", "k_max: 7\n  k: 4"),
-                encoding="utf-8",
-            )
+        if command.endswith("--out shop.yaml"):
+            ask_for_little(reader.root / "shop.yaml")
+        if command == "make report":
+            # the next run is to bring another model, so that there are two to choose from
+            other = {"segmentation": LITTLE["segmentation"] | {"k": 4}}
+            ask_for_little(reader.root / "configs/default.yaml", other)
 
 
 @pytest.mark.parametrize("command", sorted(PLAIN, key=stage))

@@ -720,7 +720,9 @@ NO_START = {  # what the file `quarto` holds, and what is said of it; HERE is a 
     b"#!/no/such/shell\n": "Quarto could not be started: No such file or directory.",
     b"#!/bin/sh\nexec /no/such/deno\n": r"Quarto ended with exit code 127: .*/no/such/deno.*",
     b"#!/bin/sh\nkill -SEGV $$\n": "Quarto ended with exit code -11: it said nothing",
-    b"#!/bin/sh\nsleep 600 &\necho $! > HERE/child\nwait\n": r"`quarto --version` did not end within 3 seconds\.",
+    (
+        b"#!/bin/sh\nsleep 600 &\necho $! > HERE/child\nwait\n"
+    ): r"`quarto --version` did not end within 3 seconds\.",
     (
         b'#!/bin/sh\n[ "$1" = --version ] && exit 0\nsleep 600 &\necho $! > HERE/child\nwait\n'
     ): r"`quarto render` did not end within 4 seconds\.",

@@ -41,6 +41,9 @@ def spark():
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.sql.shuffle.partitions", "2")
+        # as Spark has them, whatever another file has asked of the same Java process before
+        .config("spark.sql.adaptive.enabled", "true")
+        .config("spark.sql.codegen.wholeStage", "true")
         .getOrCreate()
     )
     yield session
@@ -93,9 +96,12 @@ def test_neighbours_equal_a_dense_sort():
 # What PySpark's warning about pandas 3 means here (nbs/00f_engines.ipynb has the table)
 
 ROWS = """SELECT * FROM (VALUES
-    (1, CAST('tea' AS {text}), CAST(7 AS BIGINT), CAST(1.5 AS DOUBLE), true, DATE '2025-01-31', {time} '2025-01-31 23:59:59.123456'),
-    (2, CAST(NULL AS {text}), CAST(NULL AS BIGINT), CAST(NULL AS DOUBLE), CAST(NULL AS BOOLEAN), CAST(NULL AS DATE), CAST(NULL AS {time})),
-    (3, CAST('' AS {text}), CAST(-9 AS BIGINT), CAST(0 AS DOUBLE), false, DATE '0001-01-01', {time} '9999-12-31 00:00:00')
+    (1, CAST('tea' AS {text}), CAST(7 AS BIGINT), CAST(1.5 AS DOUBLE),
+     true, DATE '2025-01-31', {time} '2025-01-31 23:59:59.123456'),
+    (2, CAST(NULL AS {text}), CAST(NULL AS BIGINT), CAST(NULL AS DOUBLE),
+     CAST(NULL AS BOOLEAN), CAST(NULL AS DATE), CAST(NULL AS {time})),
+    (3, CAST('' AS {text}), CAST(-9 AS BIGINT), CAST(0 AS DOUBLE),
+     false, DATE '0001-01-01', {time} '9999-12-31 00:00:00')
     ) AS t(row, text, whole, number, yes, day, time)"""
 TIME = datetime.datetime(2025, 1, 31, 23, 59, 59, 123456)
 

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import checkout
 from test_browser import address, browser, tab  # noqa: F401 (fixtures)
-from test_chain import checkout
 from test_site import html_output, project
 
 from retail_ci.report import finishing, site

@@ -78,6 +78,7 @@ EXTRAS = {
         "PIL",
         "fontTools",
         "bs4",
+        "tinycss2",
         "smalldocs",
         "nbdev",
         "execnb",

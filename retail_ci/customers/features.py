@@ -22,7 +22,7 @@ from ..data.engines import different, exact_sum, to_pandas
 
 # %% auto #0
 __all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'epoch_day', 'days',
-           'score', 'learn_cuts', 'add_scores']
+           'score', 'learn_cuts', 'add_scores', 'customer_features']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
 def reference_date(transactions: ibis.Table) -> pd.Timestamp:
@@ -791,3 +791,76 @@ def _plot_grid(profile: pd.DataFrame) -> Any:
     ax.set_yticklabels(profile.name)
     ax.legend(loc="lower right")
     return fig
+
+# %% ../../nbs/02_features.ipynb #a2b9afa0
+from ..data.cleaning import open_log
+from ..data.frames import read_frame, refuse
+
+# %% ../../nbs/02_features.ipynb #1da5fc90
+def customer_features(
+    transactions: Any,
+    products: Any = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    as_of: str | pd.Timestamp | None = None,
+    window_days: int = 365,
+    bins: int = 5,
+    cut_points: Mapping[str, list[float]] | None = None,
+) -> pd.DataFrame:
+    """Recency, frequency, monetary value, habits and scores of every known customer.
+
+    Parameters
+    ----------
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per basket line, from `clean` or as clean as that.
+    products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        A row per product: `product_id`, `category`; without it category_variety is missing.
+    columns : dict[str, str], optional
+        Our name: yours, where they differ.
+    as_of : str or Timestamp, optional
+        The day from which to look back; that day and later ones are not seen. The day after the
+        last line if left out.
+    window_days : int, default 365
+        The look-back of frequency and monetary, in days.
+    bins : int, default 5
+        How many scores; the highest is best.
+    cut_points : dict[str, list[float]], optional
+        Fixed cut points per measure (days, purchases, currency); learned from these customers if
+        left out.
+
+    Returns
+    -------
+    DataFrame of shape (n_customers, n_columns)
+        customer_id, `FEATURES`, short_history, r_score, f_score, m_score, rfm_score, rfm_segment.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be used, or no known customer has bought anything.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B"],
+    ...         "date": ["2025-01-03", "2025-01-09", "2025-01-05"],
+    ...         "revenue": [9.0, 4.5, 2.0],
+    ...     }
+    ... )
+    >>> customer_features(log)[["customer_id", "recency", "frequency", "monetary"]]
+      customer_id  recency  frequency  monetary
+    0           A        1          2      13.5
+    1           B        5          1       2.0
+    """
+    listed = None
+    if products is not None:
+        kinds = {"product_id": "id", "category": "text"}
+        listed = ibis.memtable(read_frame(products, "the products", kinds, rest=False))
+    with open_log(transactions, columns) as lines:
+        day = reference_date(lines) if as_of is None else pd.Timestamp(as_of)
+        features = to_pandas(rfm_features(lines, day, window_days, listed))
+    if not len(features):
+        found = f"none before {day:%Y-%m-%d}"
+        refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
+    _check_spend(features)
+    return add_scores(features, learn_cuts(features, bins, cut_points))

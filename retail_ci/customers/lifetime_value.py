@@ -5,6 +5,7 @@
 # %% ../../nbs/03e_lifetime_value.ipynb #8bc1fdb1
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,12 +21,15 @@ from threadpoolctl import ThreadpoolController
 from ..core.errors import DataError
 from ..core.formats import decimal, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
-from .features import epoch_day
+from .features import epoch_day, reference_date
+from ..data.cleaning import open_log
+from ..data.engines import to_pandas
+from ..data.frames import refuse
 
 # %% auto #0
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
            'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
-           'fit_both', 'gain_of_leaving']
+           'fit_both', 'gain_of_leaving', 'hide_unknowable', 'customer_lifetime_value']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -664,7 +668,10 @@ def bootstrap(
     list[Draw]
         Parameters; draws that cannot be fitted are left out.
     """
-    rng, (rows, place), n, out = np.random.default_rng(seed), Rows.of(table), len(table), []
+    rng = np.random.default_rng(seed)
+    rows, place = Rows.of(table)
+    n = len(table)
+    out = []
     for _draw in range(draws):
         weight = np.bincount(rng.integers(0, n, n), minlength=n).astype(float)
         try:
@@ -1065,7 +1072,7 @@ def _by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Customers, said (mean probability), came (share who came), error.
+        Customers, predicted (mean probability), came (share who came), error.
     """
     place = (
         held.buys.rank(method="first").to_numpy()
@@ -1076,7 +1083,7 @@ def _by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
     out = (
         held.assign(came=held.actual > 0)
         .groupby(which)
-        .agg(customers=("buys", "size"), said=("buys", "mean"), came=("came", "mean"))
+        .agg(customers=("buys", "size"), predicted=("buys", "mean"), came=("came", "mean"))
     )
     return out.assign(error=np.sqrt(out.came * (1 - out.came) / out.customers)).reset_index(
         drop=True
@@ -1142,7 +1149,7 @@ def _plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any
     use_style()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.2, 3.5))
     groups = _by_frequency(held)
-    said = _by_probability(held)
+    by_probability = _by_probability(held)
     at = np.arange(len(groups))
     left.bar(
         at - 0.2,
@@ -1165,10 +1172,16 @@ def _plot_calibration(held: pd.DataFrame, weeks: pd.DataFrame, days: int) -> Any
         ylim=(0, 1.25 * max(1, whole[["actual", "expected"]].max().max())),
     )
     middle.yaxis.set_major_formatter("{x:,.0f}")
-    top = min(1.0, 1.1 * max(said.said.max(), said.came.max()) + 0.02)
+    top = min(1.0, 1.1 * max(by_probability.predicted.max(), by_probability.came.max()) + 0.02)
     right.plot([0, top], [0, top], color="#B8BEC6", lw=1)
     right.errorbar(
-        said.said, said.came, 1.96 * said.error, fmt="o", color=ACCENT, lw=1, markersize=5
+        by_probability.predicted,
+        by_probability.came,
+        1.96 * by_probability.error,
+        fmt="o",
+        color=ACCENT,
+        lw=1,
+        markersize=5,
     )
     right.set(
         title=f"Came at least once in {days} days",
@@ -1305,3 +1318,103 @@ def _empty_worth(customers: pd.Series) -> pd.DataFrame:
             **{f"{name}{end}": np.nan for name in _ANSWERS for end in ("", "_low", "_high")},
         }
     )
+
+# %% ../../nbs/03e_lifetime_value.ipynb #799f7a3d
+def hide_unknowable(
+    worth: pd.DataFrame, table: pd.DataFrame, first: bool, seen: bool
+) -> pd.DataFrame:
+    """Leave the probability of being alive empty where the log cannot tell it.
+
+    Parameters
+    ----------
+    worth : pd.DataFrame
+        From `customer_worth`.
+    table : pd.DataFrame
+        From `histories`, in the same order.
+    first : bool
+        Whether the first visit may be the last.
+    seen : bool
+        Whether leaving can be seen in the log.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same, with p_alive and its limits missing for those of whom nothing is known.
+    """
+    hidden = np.full(len(worth), not seen)
+    if not first:
+        hidden |= (table["repeats"] == 0).to_numpy()
+    columns = ["p_alive", "p_alive_low", "p_alive_high"]
+    return worth.assign(**{name: worth[name].mask(hidden) for name in columns})
+
+
+def customer_lifetime_value(
+    transactions: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    as_of: str | pd.Timestamp | None = None,
+    model: str = "mbg",
+    margin: float = 1.0,
+    draws: int = 50,
+    max_samples: int = 50_000,
+    random_state: int = 42,
+) -> pd.DataFrame:
+    """What every known customer is expected to bring in the next 90 and 365 days.
+
+    Parameters
+    ----------
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per basket line, from `clean` or as clean as that.
+    columns : dict[str, str], optional
+        Our name: yours, where they differ.
+    as_of : str or Timestamp, optional
+        The day that counts as now; nothing on or after it is seen. The day after the last line if
+        left out.
+    model : str, default "mbg"
+        "mbg" (MBG/NBD), or "bg" (BG/NBD), in which nobody leaves after the first visit.
+    margin : float, default 1.0
+        The share of revenue that counts as value; 1 is revenue itself.
+    draws : int, default 50
+        Bootstrap samples behind the 95% intervals; 0 for none.
+    max_samples : int, default 50_000
+        Customers to learn from, at most.
+    random_state : int, default 42
+        Seed of sample and bootstrap.
+
+    Returns
+    -------
+    DataFrame of shape (n_customers, n_columns)
+        customer_id; p_alive and buys_90 (probabilities), purchases_90, value_90, purchases_365 and
+        value_365 (visits, currency), each with _low and _high; visits and value_per_visit so far.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be used, or holds too few customers who came back.
+
+    Examples
+    --------
+    >>> days = pd.date_range("2025-01-01", periods=26, freq="7D")
+    >>> log = pd.DataFrame(
+    ...     [(f"C{c:02d}", day, 10.0 + c) for c in range(40) for day in days[c % 7 :: 1 + c % 5]],
+    ...     columns=["customer_id", "date", "revenue"],
+    ... )
+    >>> value = customer_lifetime_value(log, draws=0)
+    >>> len(value), bool((value["value_365"] >= value["value_90"]).all())
+    (40, True)
+    """
+    if model not in ("mbg", "bg"):
+        refuse("model", "'mbg' or 'bg'", repr(model), "choose one of them")
+    with open_log(transactions, columns) as lines:
+        day = reference_date(lines) if as_of is None else pd.Timestamp(as_of)
+        table = to_pandas(histories(lines, day))
+    if not len(table):
+        found = f"none before {day:%Y-%m-%d}"
+        refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
+    first = model == "mbg"
+    some = _bounded(table, max_samples, random_state)
+    visits, spend = fit_both(table, first, max_samples, random_state)
+    samples = bootstrap(some, visits, spend, draws, random_state)
+    worth = customer_worth(table, visits, spend, samples, margin)[0]
+    worth = hide_unknowable(worth, table, first, visits.leaves)
+    return worth.assign(visits=table["visits"], value_per_visit=table["value"])

@@ -5,6 +5,9 @@
 # %% ../../nbs/03d_migration.ipynb #bb3389ae
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import ibis
@@ -14,12 +17,21 @@ from ibis import _
 
 from ..core.formats import count, day
 from ..core.show import SEGMENTS, pyplot, use_style
-from .features import add_scores, epoch_day, learn_cuts, rfm_features
+from retail_ci.customers.features import (
+    add_scores,
+    epoch_day,
+    learn_cuts,
+    reference_date,
+    rfm_features,
+)
 from .segmentation import CustomerSegmentation
+from ..data.cleaning import open_log
+from ..data.frames import refuse
 
 # %% auto #0
 __all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'month_ends', 'choose_window', 'take_snapshots', 'name_snapshots', 'states',
-           'migration', 'directions', 'day_matrix', 'replay', 'chance', 'slipped', 'reasons', 'plot_migration']
+           'migration', 'directions', 'day_matrix', 'replay', 'chance', 'customers_to_replay', 'slipped', 'reasons',
+           'plot_migration', 'SegmentMigration', 'segment_migration']
 
 # %% ../../nbs/03d_migration.ipynb #4d8e553a
 def month_ends(
@@ -302,7 +314,8 @@ def day_matrix(
     baskets = np.zeros((len(customers), window_days))
     net = np.zeros((len(customers), window_days))
     at = pd.Index(customers).get_indexer(rows.customer_id), rows.number.to_numpy()
-    baskets[at], net[at] = rows.baskets, rows.net
+    baskets[at] = rows.baskets
+    net[at] = rows.net
     return baskets, net
 
 # %% ../../nbs/03d_migration.ipynb #31f3b935
@@ -396,6 +409,39 @@ def chance(
 _WATCHED = ("Champions", "Loyal Customers")  # whose slipping is worth a call
 
 
+def _who_slipped(film: pd.DataFrame) -> pd.Index:
+    """The good customers who fell or went between the last two month ends."""
+    last = film.columns[-2]
+    move = directions(film[last], film[film.columns[-1]])
+    return film.index[film[last].isin(_WATCHED) & move.isin(["fell", "gone"])]
+
+
+def customers_to_replay(film: pd.DataFrame, seed: int = 42, most: int = 20_000) -> pd.Series:
+    """The customers whose last month is replayed: a bounded sample, and all who slipped.
+
+    Parameters
+    ----------
+    film : pd.DataFrame
+        From `states`.
+    seed : int, default 42
+        Of the sample.
+    most : int, default 20_000
+        Customers, at most, besides those who slipped.
+
+    Returns
+    -------
+    pd.Series
+        Their segment at the month end before the last, by customer.
+    """
+    last = film[film.columns[-2]]
+    present = last[~last.isin([GONE, NOT_YET])]
+    some = present
+    if len(present) > most:
+        drawn = np.random.default_rng(seed).choice(len(present), most, replace=False)
+        some = present.iloc[np.sort(drawn)]
+    return present[present.index.isin(some.index) | present.index.isin(_who_slipped(film))]
+
+
 def slipped(
     named: pd.DataFrame, film: pd.DataFrame, luck: pd.DataFrame, window_days: int
 ) -> pd.DataFrame:
@@ -419,8 +465,7 @@ def slipped(
     """
     end = film.columns[-1]
     last = film.columns[-2]
-    move = directions(film[last], film[end])
-    who = film.index[film[last].isin(_WATCHED) & move.isin(["fell", "gone"])]
+    who = _who_slipped(film)
     old, new = (
         named[named.month_end == day].set_index("customer_id").reindex(who) for day in (last, end)
     )
@@ -611,19 +656,14 @@ def _draw_flows(
         flows = pd.crosstab(film[here], film[there])
         start = {s: at[i][s][1] for s in order}
         end = {s: at[i + 1][s][1] for s in order}
-        for a, b in [
-            (a, b) for a in order for b in order if a in flows.index and b in flows.columns
-        ]:
-            size = float(flows.loc[a, b])
-            if size:
-                _band(
-                    ax,
-                    (i + wide, i + 1 - wide),
-                    (start[a] - size, start[a]),
-                    (end[b] - size, end[b]),
-                    facecolor=_paint(a),
-                    alpha=0.25 if a == b else 0.6,
-                )
+        for a, b in product(order, order):
+            size = float(flows[b].get(a, 0)) if b in flows else 0.0
+            if not size:
+                continue
+            left = (start[a] - size, start[a])
+            right = (end[b] - size, end[b])
+            alpha = 0.25 if a == b else 0.6
+            _band(ax, (i + wide, i + 1 - wide), left, right, facecolor=_paint(a), alpha=alpha)
             start[a] -= size
             end[b] -= size
 
@@ -631,9 +671,9 @@ def _draw_flows(
 def _draw_bars(ax: Any, at: list[dict[str, tuple[float, float]]], wide: float) -> None:
     """One bar a month end, in the colours of its states."""
     for i, places in enumerate(at):
-        for state, (low, high) in places.items():
-            if high > low:
-                ax.bar(i, high - low, 2 * wide, low, color=_paint(state))
+        there = {state: ends for state, ends in places.items() if ends[1] > ends[0]}
+        for state, (low, high) in there.items():
+            ax.bar(i, high - low, 2 * wide, low, color=_paint(state))
 
 
 def _draw_names(
@@ -648,7 +688,7 @@ def _draw_names(
         ax.text(x, y, words, ha=side, va="center", fontsize=9)
 
 
-def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
+def plot_migration(film: pd.DataFrame, months: int = 6, ax: Any = None) -> Any:
     """The flows between the segments over the last month ends.
 
     Parameters
@@ -657,11 +697,13 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
         From `states`.
     months : int, default 6
         The last so many month ends.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure if left out.
 
     Returns
     -------
-    Any
-        A matplotlib Figure.
+    matplotlib Axes
+        The axes that were drawn on.
     """
     plt = pyplot()
     use_style()
@@ -670,7 +712,8 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
     gap = 0.02 * len(film)
     wide = 0.07
     at = [_stack(film[c], order, gap) for c in film.columns]
-    figure, ax = plt.subplots(figsize=(10, 5.2))
+    if ax is None:
+        _figure, ax = plt.subplots(figsize=(10, 5.2))
     _draw_flows(ax, film, order, at, wide)
     _draw_bars(ax, at, wide)
     distance = 0.045 * (len(film) + gap * len(order))
@@ -687,4 +730,109 @@ def plot_migration(film: pd.DataFrame, months: int = 6) -> Any:
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_visible(False)
     ax.tick_params(length=0)
-    return figure
+    return ax
+
+# %% ../../nbs/03d_migration.ipynb #a1b37461
+@dataclass
+class SegmentMigration:
+    """The movement between segments on a log.
+
+    Parameters
+    ----------
+    states : DataFrame of shape (n_customers, n_month_ends)
+        The state of each customer at each month end: a segment, gone, or not yet a customer.
+    matrix : DataFrame of shape (n_states, n_states)
+        Customers who went from a state (rows) to a state (columns) in the last month.
+    moves : Series of shape (n_customers,)
+        What each customer did in the last month: rose, fell, stayed, new, gone, returned.
+    slipped : DataFrame
+        Good customers who fell or went: value (currency), chance (0 to 1), why; by value.
+    snapshots : DataFrame
+        A row per month end and customer: measures, scores, segment.
+    window_days : int
+        The look-back, in days.
+    """
+
+    states: pd.DataFrame
+    matrix: pd.DataFrame
+    moves: pd.Series
+    slipped: pd.DataFrame
+    snapshots: pd.DataFrame = field(repr=False)
+    window_days: int
+
+
+def _window_of(begin: pd.Timestamp, reference: pd.Timestamp, asked: int | None) -> int:
+    """The look-back for a log; refuses one that is too short."""
+    window = choose_window(begin, reference, asked=asked or 0)
+    if window:
+        return window
+    least = 2 if asked else 4
+    expected = f"at least {least} month ends after a look-back of {asked or 90} days"
+    found = f"a log of {(reference - begin).days} days"
+    advice = "use a longer log" + (", or a smaller window_days" if asked else "")
+    refuse("the transactions", expected, found, advice)
+
+
+def segment_migration(
+    transactions: Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    window_days: int | None = None,
+    n_clusters: int = 5,
+    bins: int = 5,
+    draws: int = 20,
+    random_state: int = 42,
+) -> SegmentMigration:
+    """Who rose, who fell, and which good customers have begun to slip.
+
+    Parameters
+    ----------
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per basket line, from `clean` or as clean as that.
+    columns : dict[str, str], optional
+        Our name: yours, where they differ.
+    window_days : int, optional
+        The look-back, in days; the longest that leaves four month ends if left out.
+    n_clusters : int, default 5
+        Number of segments.
+    bins : int, default 5
+        How many scores.
+    draws : int, default 20
+        Replays of the last month, which say what chance alone would have moved.
+    random_state : int, default 42
+        Seed of clusters and replays.
+
+    Returns
+    -------
+    SegmentMigration
+        States, matrix, moves, and the list of those who slipped.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be used, the log is too short, or the customers are too few.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame({"customer_id": ["A"], "date": ["2025-01-03"], "revenue": [9.0]})
+    >>> segment_migration(log)
+    Traceback (most recent call last):
+    ...
+    retail_ci.data.frames.FrameError: the transactions: expected at least 4 month ends after a \
+look-back of 90 days, found a log of 1 days; use a longer log.
+    """
+    with open_log(transactions, columns) as lines:
+        begin = pd.Timestamp(lines.day.min().execute())
+        reference = reference_date(lines)
+        window = _window_of(begin, reference, window_days)
+        references = month_ends(begin, reference, window)
+        pictures = take_snapshots(lines, references, window)
+        named, model = name_snapshots(pictures, n_clusters, bins, random_state)
+        film = states(named)
+        last, end = film.columns[-2:]
+        some = customers_to_replay(film, random_state)
+        days_between = (end - last).days
+        luck = chance(lines, some, references[-2], days_between, window, model, draws, random_state)
+    matrix = migration(film[last], film[end])
+    moves = directions(film[last], film[end])
+    return SegmentMigration(film, matrix, moves, slipped(named, film, luck, window), named, window)

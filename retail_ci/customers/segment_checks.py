@@ -141,16 +141,16 @@ def stability(
     from sklearn.metrics import adjusted_rand_score
 
     rng = np.random.default_rng(seed)
-    own = assign_to_centers(model.space_.place(rfm_values(features)), model.centers_)[0]
+    own = assign_to_centers(model.space_.transform(rfm_values(features)), model.centers_)[0]
     ari = []
     jaccard = []
     for _ in range(draws):
         drawn = features.iloc[rng.integers(0, len(features), len(features))]
         try:
-            again = CustomerSegmentation(model.k, model.seed, model.sample).fit(drawn)
+            again = CustomerSegmentation(**model.get_params()).fit(drawn)
         except TooFew:
             continue  # fewer different customers than segments
-        other = assign_to_centers(again.space_.place(rfm_values(features)), again.centers_)[0]
+        other = assign_to_centers(again.space_.transform(rfm_values(features)), again.centers_)[0]
         ari.append(adjusted_rand_score(own, other))
         both = pd.crosstab(own, other).reindex(range(len(model.names_)), fill_value=0).to_numpy()
         jaccard.append(
@@ -291,17 +291,17 @@ def alternatives(
     from sklearn.metrics import adjusted_rand_score
     from threadpoolctl import threadpool_limits
 
-    rng = np.random.default_rng(model.seed)
+    rng = np.random.default_rng(model.random_state)
     few = features.iloc[
         np.sort(rng.choice(len(features), min(len(features), sample), replace=False))
     ].reset_index(drop=True)
 
     def own(f):
-        return CustomerSegmentation(model.k, model.seed).fit(f).labels_
+        return CustomerSegmentation(model.n_clusters, model.random_state).fit(f).clusters_
 
     methods = {"In use: turned axes and prototypes": own} | {
         name: lambda f, m=m: m(plain_space(f))
-        for name, m in _other_methods(model.k, model.seed).items()
+        for name, m in _other_methods(model.n_clusters, model.random_state).items()
     }
     z = plain_space(few)
     values = rfm_values(few)
@@ -508,6 +508,15 @@ def find_outliers(z: np.ndarray, sample: int = 10_000, neighbours: int = 10) -> 
     )
 
 # %% ../../nbs/03b_segment_checks.ipynb #dec5be42
+def _far_from_usual(word: str, times: float) -> str:
+    """What sets a customer apart: a value that is many times the usual, or a small part of it."""
+    if times >= 2:
+        return f"{word}: {count(times)} times the usual"
+    if times <= 0.5:
+        return f"{word}: {share(times)} of the usual"
+    return "a rare mixture: no single value is far from the usual"
+
+
 def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray) -> pd.DataFrame:
     """Who the outliers are, and why.
 
@@ -541,14 +550,7 @@ def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray
     out = f.join(usual.add_prefix("usual_"))
     which = strange.columns.to_numpy()[strange.to_numpy().argmax(axis=1)]
     times = factor.to_numpy()[np.arange(len(f)), strange.to_numpy().argmax(axis=1)]
-    out["reason"] = [
-        f"{words[w]}: {count(t)} times the usual"
-        if t >= 2
-        else f"{words[w]}: {share(t)} of the usual"
-        if t <= 0.5
-        else "a rare mixture: no single value is far from the usual"
-        for w, t in zip(which, times)
-    ]
+    out["reason"] = [_far_from_usual(words[w], t) for w, t in zip(which, times)]
     out["strange"] = strange.max(axis=1)
     columns = ["customer_id", "segment", "reason"] + [c for w in words for c in (w, f"usual_{w}")]
     return (

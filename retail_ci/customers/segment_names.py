@@ -33,7 +33,7 @@ class ClusteringPreset(NamedTuple):
 
     lapse: float  # weight of the lapse axis
     frequency: float  # how much of value is frequency; the rest is spend
-    pull: float  # all prototypes together weigh this many times as much as all customers
+    prior_weight: float  # all prototypes together weigh this many times as much as all customers
 
 
 CLUSTERING_PRESETS = (
@@ -145,9 +145,13 @@ def named(match: tuple[int, ...]) -> list[str]:
     """
     names = list(PROTOTYPES)
     out = []
+    nameless = 0
     for j in match:
-        nameless = sum(name.startswith("Unnamed") for name in out)
-        out.append(names[j] if j >= 0 else "Unnamed" if not nameless else f"Unnamed {nameless + 1}")
+        if j >= 0:
+            out.append(names[j])
+            continue
+        nameless += 1
+        out.append("Unnamed" if nameless == 1 else f"Unnamed {nameless}")
     return out
 
 # %% ../../nbs/03_segment_names.ipynb #0ab4b07f

@@ -18,6 +18,7 @@ from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
 from .segmentation import RFM, CustomerSegmentation, rfm_values
+from ..data.frames import read_frame
 
 # %% auto #0
 __all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'in_house_order', 'profiles', 'feature_medians', 'colour',
@@ -77,7 +78,7 @@ def explain(features: pd.DataFrame, quantiles: np.ndarray, currency: str = "") -
 
 # %% ../../nbs/03c_segment_profiles.ipynb #9dc9cb35
 def score_customers(
-    customers: pd.DataFrame,
+    customers: Any,
     model: CustomerSegmentation,
     features: pd.DataFrame | None = None,
     currency: str = "",
@@ -86,29 +87,40 @@ def score_customers(
 
     Parameters
     ----------
-    customers : pd.DataFrame
-        customer_id, with recency, frequency and monetary or without.
+    customers : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per customer: customer_id, with recency (days), frequency (purchases) and monetary
+        (currency) or without.
     model : CustomerSegmentation
         Fitted or loaded.
-    features : pd.DataFrame | None, default None
-        Of the run, to look ids up.
+    features : DataFrame, optional
+        A features table, to look the ids up where the list has no measures.
     currency : str, default ""
-        For the reasons.
+        For the reasons, such as "EUR".
 
     Returns
     -------
-    pd.DataFrame
-        customer_id, segment, margin, why, value_at_risk, action; in the order given.
+    DataFrame of shape (n_customers, 6)
+        customer_id, segment, margin (0 to 1), why, value_at_risk (currency), action; in the order
+        given.
+
+    Raises
+    ------
+    DataError
+        If the list cannot be used.
+
+    Examples
+    --------
+    >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+    >>> rows = [(f"C{n}", r + n, f, m + n) for n in range(9) for r, f, m in kinds]
+    >>> names = ["customer_id", "recency", "frequency", "monetary"]
+    >>> features = pd.DataFrame(rows, columns=names)
+    >>> model = CustomerSegmentation().fit(features)
+    >>> score_customers(features.head(1), model)[["customer_id", "segment"]].values.tolist()
+    [['C0', 'Champions']]
     """
-    if "customer_id" not in customers:
-        raise DataError(
-            "The list of customers needs a column customer_id; found "
-            f"{', '.join(map(str, customers.columns))}."
-        )
-    asked = (
-        customers[["customer_id", *[m for m in RFM if m in customers]]]
-        .astype({"customer_id": "str"})
-        .reset_index(drop=True)
+    measures = dict.fromkeys(RFM, "number")
+    asked = read_frame(
+        customers, "the list of customers", {"customer_id": "id"}, measures, rest=False
     )
     if not set(RFM) <= set(asked):
         if features is None:

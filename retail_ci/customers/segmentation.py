@@ -20,7 +20,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.errors import DataError, TooFew
+from ..core.errors import TooFew, one_line
 from ..core.runs import load, save
 from retail_ci.customers.segment_names import (
     CLUSTERING_PRESETS,
@@ -29,10 +29,11 @@ from retail_ci.customers.segment_names import (
     assign_names,
     named,
 )
+from ..data.frames import FrameError, is_table, read_frame, refuse
 
 # %% auto #0
-__all__ = ['RFM', 'rfm_values', 'signed_log1p', 'nonzero_scale', 'Space', 'kmeans_with_priors', 'assign_to_centers', 'Candidate',
-           'TableOrArray', 'CustomerSegmentation', 'save_model', 'load_model']
+__all__ = ['RFM', 'rfm_values', 'signed_log1p', 'nonzero_scale', 'CustomerSpace', 'kmeans_with_priors', 'assign_to_centers',
+           'Candidate', 'FrameOrArray', 'CustomerSegmentation', 'save_model', 'preset_facts', 'load_model']
 
 # %% ../../nbs/03a_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -40,6 +41,7 @@ _AXES = ["activity", "lapse", "basket"]
 # weights of these two axes in a distance
 _ACTIVITY = 1.0
 _BASKET = 0.3
+_DROP = "drop or mend these customers first"  # what to do about a measure that is no number
 
 
 def rfm_values(features: pd.DataFrame) -> np.ndarray:
@@ -57,28 +59,20 @@ def rfm_values(features: pd.DataFrame) -> np.ndarray:
 
     Raises
     ------
-    DataError
+    FrameError
         Where one is missing or is no number.
     """
+    table = read_frame(features, "the features", dict.fromkeys(RFM, "number"), rest=False)
     for measure in RFM:
-        if measure not in features:
-            raise DataError(
-                f"Segmentation needs the columns recency, frequency and monetary; {measure!r} is "
-                "missing."
-            )
-        if not pd.api.types.is_numeric_dtype(features[measure]):
-            raise DataError(
-                f"Segmentation needs numbers; {measure} holds {features[measure].dtype}."
-            )
-        if features[measure].isna().any():
-            raise DataError(
-                f"{int(features[measure].isna().sum())} customers have no {measure}; segmentation "
-                "needs all three measures for every customer."
-            )
-        if np.isinf(features[measure].to_numpy(dtype=float)).any():
-            raise DataError(f"{measure} holds infinite values; segmentation needs finite numbers.")
-    single = all(features[m].dtype == np.float32 for m in RFM)
-    return np.clip(features[RFM].to_numpy(dtype=np.float32 if single else np.float64), 0, None)
+        values = table[measure]
+        if values.isna().any():
+            found = f"{int(values.isna().sum())} missing values"
+            refuse(f"the column {measure!r} of the features", "a number per customer", found, _DROP)
+        if np.isinf(values.to_numpy(dtype=float)).any():
+            what = f"the column {measure!r} of the features"
+            refuse(what, "finite numbers", "infinite values", _DROP)
+    single = all(table[m].dtype == np.float32 for m in RFM)
+    return np.clip(table[RFM].to_numpy(dtype=np.float32 if single else np.float64), 0, None)
 
 # %% ../../nbs/03a_segmentation.ipynb #8197d09e
 def signed_log1p(values: np.ndarray) -> np.ndarray:
@@ -136,53 +130,38 @@ def nonzero_scale(spread: np.ndarray) -> np.ndarray:
     return np.where(spread > 1e-7, spread, 1.0)
 
 
-class Space:
-    """The turned and weighted space of a retailer's customers; three measures are turned, any other
-    number is only standardised.
+class CustomerSpace:
+    """The rotated and weighted space of a retailer's customers.
+
+    Three measures are rotated; any other number of them is only standardised.
     """
 
-    def __init__(
-        self,
-        mean: np.ndarray,
-        scale: np.ndarray,
-        spread: np.ndarray,
-        weights: np.ndarray,
-        frequency: float,
-    ):
-        self.mean = mean
-        self.scale = scale
-        self.spread = spread
-        self.weights = weights
-        self.frequency = float(frequency)
+    def __init__(self, preset: ClusteringPreset = CLUSTERING_PRESETS[0]):
+        self.preset = preset
 
-    @classmethod
-    def learn(cls, values: np.ndarray, view: ClusteringPreset) -> "Space":
-        """Learn means and spreads from customers."""
-        x = signed_log1p(values)
-        mean = x.mean(axis=0, dtype=float)
-        scale = nonzero_scale(x.std(axis=0, dtype=float))
-        if x.shape[1] != 3:
-            return cls(mean, scale, np.ones(x.shape[1]), np.ones(x.shape[1]), view.frequency)
-        spread = _rotate_axes((x - mean) / scale, view.frequency).std(axis=0)
-        return cls(
-            mean,
-            scale,
-            nonzero_scale(spread),
-            np.array([_ACTIVITY, view.lapse, _BASKET]),
-            view.frequency,
-        )
+    def fit(self, values: np.ndarray) -> "CustomerSpace":
+        """Learn means and spreads from customers × measures."""
+        logs = signed_log1p(values)
+        measures = logs.shape[1]
+        self.mean_ = logs.mean(axis=0, dtype=float)
+        self.scale_ = nonzero_scale(logs.std(axis=0, dtype=float))
+        self.spread_ = np.ones(measures)
+        self.weights_ = np.ones(measures)
+        if measures == 3:
+            rotated = _rotate_axes((logs - self.mean_) / self.scale_, self.preset.frequency)
+            self.spread_ = nonzero_scale(rotated.std(axis=0))
+            self.weights_ = np.array([_ACTIVITY, self.preset.lapse, _BASKET])
+        return self
 
-    def place(self, values: np.ndarray) -> np.ndarray:
+    def transform(self, values: np.ndarray) -> np.ndarray:
         """Where customers stand in the space, from their measures."""
-        return self.put((signed_log1p(values) - self.mean) / self.scale).astype(
-            values.dtype, copy=False
-        )
+        standardised = (signed_log1p(values) - self.mean_) / self.scale_
+        return self.from_standardised(standardised).astype(values.dtype, copy=False)
 
-    def put(self, z: np.ndarray) -> np.ndarray:
+    def from_standardised(self, z: np.ndarray) -> np.ndarray:
         """Where customers stand in the space, from standardised logs."""
-        return (
-            (_rotate_axes(z, self.frequency) if z.shape[1] == 3 else z) / self.spread * self.weights
-        )
+        axes = _rotate_axes(z, self.preset.frequency) if z.shape[1] == 3 else z
+        return axes / self.spread_ * self.weights_
 
 # %% ../../nbs/03a_segmentation.ipynb #f6715c16
 def kmeans_with_priors(
@@ -191,7 +170,7 @@ def kmeans_with_priors(
     seed: int = 42,
     start: np.ndarray | None = None,
     anchors: np.ndarray | None = None,
-    pull: float = 0.0,
+    prior_weight: float = 0.0,
     starts: int = 10,
 ) -> tuple[np.ndarray, float]:
     """KMeans on one thread, with anchors as weighted customers.
@@ -207,8 +186,8 @@ def kmeans_with_priors(
     start : np.ndarray | None, default None
         K × axes starting places; ten random starts if left out.
     anchors : np.ndarray | None, default None
-        Places that pull.
-    pull : float, default 0.0
+        Places that attract centres.
+    prior_weight : float, default 0.0
         How much all anchors together weigh, in customers' total weight.
     starts : int, default 10
         Random starts, where no starting places are given.
@@ -221,13 +200,12 @@ def kmeans_with_priors(
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    pulled = anchors is not None and pull > 0
-    x = np.vstack([z, anchors.astype(z.dtype)]) if pulled else z
-    weight = (
-        np.r_[np.ones(len(z)), np.full(len(anchors), pull * len(z) / len(anchors))]
-        if pulled
-        else None
-    )
+    x = z
+    weight = None
+    if anchors is not None and prior_weight > 0:
+        x = np.vstack([z, anchors.astype(z.dtype)])
+        each = prior_weight * len(z) / len(anchors)
+        weight = np.r_[np.ones(len(z)), np.full(len(anchors), each)]
     with (
         threadpool_limits(1),
         warnings.catch_warnings(action="ignore", category=UserWarning),
@@ -267,11 +245,13 @@ def assign_to_centers(
         columns = np.ascontiguousarray(z[i : i + block].T)
         here = label[i : i + block]
         nearby = best[i : i + block]
-        here[:], nearby[:] = 0, np.inf
+        here[:] = 0
+        nearby[:] = np.inf
         for c, center in enumerate(centers.astype(z.dtype)):
             d = sum((column - x) ** 2 for column, x in zip(columns, center))
             closer = d < nearby
-            here[closer], nearby[closer] = c, d[closer]
+            here[closer] = c
+            nearby[closer] = d[closer]
     return label, best
 
 
@@ -297,10 +277,10 @@ def _squared_distances(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/03a_segmentation.ipynb #29dccfb6
 class Candidate(NamedTuple):
-    """What one view found."""
+    """What one preset makes of the customers."""
 
-    view: ClusteringPreset  # how it looked
-    space: Space  # where customers stand
+    preset: ClusteringPreset  # how customers were looked at
+    space: CustomerSpace  # where customers stand
     centers: np.ndarray  # k × axes
     names: list[str]  # a name per centre
     distance: np.ndarray  # centres × prototypes
@@ -313,8 +293,10 @@ class Candidate(NamedTuple):
     broken: int = 0  # promises that the means break
 
 # %% ../../nbs/03a_segmentation.ipynb #4160f3ab
-def _try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int = 42) -> Candidate:
-    """Learn a space, settle, and name.
+def _try_candidate(
+    values: np.ndarray, k: int, preset: ClusteringPreset, seed: int = 42
+) -> Candidate:
+    """Learn a space, run KMeans with its priors, and name the clusters.
 
     Parameters
     ----------
@@ -322,8 +304,8 @@ def _try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int
         Customers × 3, in a fixed order.
     k : int
         How many clusters.
-    view : ClusteringPreset
-        How to look.
+    preset : ClusteringPreset
+        How customers are looked at.
     seed : int, default 42
         Of random starts, which are used where there are not five clusters.
 
@@ -332,201 +314,245 @@ def _try_candidate(values: np.ndarray, k: int, view: ClusteringPreset, seed: int
     Candidate
         Centres with names.
     """
-    space = Space.learn(values, view)
-    z = space.place(values)
+    space = CustomerSpace(preset).fit(values)
+    z = space.transform(values)
     if values.shape[1] != 3:
         centers, inertia = kmeans_with_priors(z, k, seed)
-        return Candidate(
-            view, space, centers, named((-1,) * k), np.full((k, len(PROTOTYPES)), np.nan), inertia
-        )
-    anchors = space.put(np.array(list(PROTOTYPES.values())))
-    five = k == len(PROTOTYPES)
-    centers, inertia = kmeans_with_priors(
-        z, k, seed, anchors if five else None, anchors if five else None, view.pull
-    )
+        far = np.full((k, len(PROTOTYPES)), np.nan)
+        return Candidate(preset, space, centers, named((-1,) * k), far, inertia)
+    anchors = space.from_standardised(np.array(list(PROTOTYPES.values())))
+    priors = anchors if k == len(PROTOTYPES) else None
+    centers, inertia = kmeans_with_priors(z, k, seed, priors, priors, preset.prior_weight)
     used, label = np.unique(assign_to_centers(z, centers)[0], return_inverse=True)
     groups = pd.DataFrame(values).groupby(label)
     distance = np.sqrt(_squared_distances(centers[used].astype(float), anchors))
     names, broken = assign_names(distance, groups.median().to_numpy(), groups.mean().to_numpy())
-    return Candidate(view, space, centers[used], names, distance, inertia, broken)
+    return Candidate(preset, space, centers[used], names, distance, inertia, broken)
 
 # %% ../../nbs/03a_segmentation.ipynb #86efd4c0
 def _check_enough(values: np.ndarray, k: int) -> None:
-    """Refuse to make more clusters than there are different customers.
-
-    Raises `TooFew`.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Customers × measures.
-    k : int
-        How many clusters are asked for.
-    """
+    """Raise `TooFew` if there are fewer different customers than clusters."""
     different = len(np.unique(values[:1000], axis=0))
-    if different < k and (different := len(np.unique(values, axis=0))) < k:
-        raise TooFew(
-            f"{k} segments need at least {k} customers with different recency, frequency or "
-            f"spend, found {different} (n_samples={len(values)}); "
-            + (
-                f"set segmentation.k to {different} or less, or use more data."
-                if different > 1
-                else (
-                    "use more data, since customers who are all alike cannot be divided into "
-                    "groups."
-                )
-            )
-        )
-
-
-def _is_table(X: Any) -> bool:
-    """Tell a customer table from an array of numbers.
-
-    Parameters
-    ----------
-    X : Any
-        What was given.
-
-    Returns
-    -------
-    bool
-        Whether it is a customer table, by its columns.
-    """
-    return isinstance(X, pd.DataFrame) and not set(RFM).isdisjoint(X.columns)
+    if different < k:
+        different = len(np.unique(values, axis=0))
+    if different >= k:
+        return
+    advice = "use more data, since customers who are all alike cannot be divided into groups."
+    if different > 1:
+        advice = f"set segmentation.k to {different} or less, or use more data."
+    raise TooFew(
+        f"{k} segments need at least {k} customers with different recency, frequency or "
+        f"spend, found {different} (n_samples={len(values)}); {advice}"
+    )
 
 # %% ../../nbs/03a_segmentation.ipynb #122a3c94
-class TableOrArray:
-    """Reads customers from a table by its columns, and from an array by position."""
+class FrameOrArray:
+    """Reads customers from a frame by the names of its columns, and from an array in its order."""
 
     def _values(self, X: Any, reset: bool = False) -> np.ndarray:
-        """The measures of a table, or a checked array."""
-        if _is_table(X):
-            if not reset and self.n_features_in_ != 3:
-                raise ValueError(
-                    "X has 3 measures, but CustomerSegmentation is expecting "
-                    f"{self.n_features_in_} features as input."
-                )
-            if reset:
-                self.n_features_in_ = 3
-            return rfm_values(X)
-        return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        """The measures of a frame, or a checked array."""
+        if not reset:
+            self._check_same_kind(X)
+        if not is_table(X):
+            return self._array(X, reset)
+        values = rfm_values(X)
+        if reset:
+            self.n_features_in_ = len(RFM)
+            self.feature_names_in_ = np.array(RFM, dtype=object)
+        return values
+
+    def _array(self, X: Any, reset: bool) -> np.ndarray:
+        """An array as scikit-learn checks it; what it refuses, we refuse in its words."""
+        try:
+            return validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
+        except ValueError as error:
+            raise FrameError(one_line(error)) from error
+
+    def _check_same_kind(self, X: Any) -> None:
+        """Refuse an array where a frame was learned from, and the other way round."""
+        if is_table(X) == self._learned_from_frame():
+            return
+        if is_table(X):
+            expected = f"an array of {self.n_features_in_} columns, as in fit"
+            refuse("X", expected, "a frame", "pass an array, or fit the model on a frame")
+        shape = getattr(X, "shape", None) or f"{type(X).__name__}"
+        expected = f"a frame with the columns {', '.join(RFM)}, as in fit"
+        refuse("X", expected, f"an array of shape {shape}", "pass the frame itself")
+
+    def _learned_from_frame(self) -> bool:
+        """Whether the model knows its columns by name."""
+        return hasattr(self, "feature_names_in_")
 
 # %% ../../nbs/03a_segmentation.ipynb #8ac748a6
 class CustomerSegmentation(
-    TableOrArray, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+    FrameOrArray, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
 ):
-    """KMeans on rotated log RFM, with prototypes as priors, and with named clusters."""
+    """KMeans on rotated log RFM, with prototypes as priors, and with named clusters.
 
-    def __init__(self, k: int = 5, seed: int = 42, sample: int = 100_000):
-        """Nothing is learned yet.
+    Parameters
+    ----------
+    n_clusters : int, default 5
+        Number of segments; with 5, the clusters start at the prototypes of the five names.
+    random_state : int, default 42
+        Seed of the random starts, which are used where there are not five clusters.
+    max_samples : int, default 100_000
+        Customers that the preset is chosen on, at most; the centres are fitted to all.
 
-        Parameters
-        ----------
-        k : int, default 5
-            Number of clusters.
-        seed : int, default 42
-            Of the random starts.
-        sample : int, default 100_000
-            Customers that the preset is chosen on, at most.
-        """
-        self.k = k
-        self.seed = seed
-        self.sample = sample
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_customers,)
+        The segment of each customer: its name for a frame, its number for an array.
+    clusters_ : ndarray of shape (n_customers,)
+        The number of each customer's cluster.
+    names_ : list[str]
+        A name per cluster.
+    centers_ : ndarray of shape (n_clusters, n_axes)
+        The centres, in the rotated space.
+    inertia_ : float
+        Sum of squared distances to the nearest centre.
 
-    def fit(self, X: pd.DataFrame | np.ndarray, y: Any = None) -> "CustomerSegmentation":
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+    >>> rows = [np.array(kind) * rng.uniform(0.7, 1.4, 3) for kind in kinds for _ in range(20)]
+    >>> features = pd.DataFrame(rows, columns=["recency", "frequency", "monetary"])
+    >>> model = CustomerSegmentation(n_clusters=5).fit(features)
+    >>> model.predict(features.iloc[[0, 99]]).tolist()
+    ['Champions', 'Lost']
+    """
+
+    def __init__(
+        self, n_clusters: int = 5, random_state: int = 42, max_samples: int = 100_000
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.random_state = random_state
+        self.max_samples = max_samples
+
+    def fit(self, X: Any, y: Any = None) -> "CustomerSegmentation":
         """Learn space, centres and names.
 
         Parameters
         ----------
-        X : pd.DataFrame | np.ndarray
-            A customer table with recency (days), frequency and monetary; or an array.
+        X : frame or ndarray of shape (n_customers, n_measures)
+            A frame with recency (days), frequency (purchases) and monetary (currency), in any
+            order and among others; or an array, which is read in its order.
         y : Any, default None
             Not used; scikit-learn passes it.
 
         Returns
         -------
-        "CustomerSegmentation"
+        CustomerSegmentation
             Itself.
+
+        Raises
+        ------
+        DataError
+            If the frame lacks a column, or there are fewer different customers than clusters.
         """
         given = self._values(X, reset=True)
-        _check_enough(given, self.k)
+        _check_enough(given, self.n_clusters)
         values = given[np.lexsort(given.T[::-1])]
-        some = (
-            values
-            if len(values) <= self.sample
-            else values[np.linspace(0, len(values) - 1, self.sample).astype(int)]
-        )
-        views = (
-            CLUSTERING_PRESETS
-            if self.k == len(PROTOTYPES) and given.shape[1] == 3
-            else CLUSTERING_PRESETS[:1]
-        )
-        chosen = _select_candidate(some, self.k, views, self.seed)
+        some = values
+        if len(values) > self.max_samples:
+            some = values[np.linspace(0, len(values) - 1, self.max_samples).astype(int)]
+        presets = CLUSTERING_PRESETS
+        if self.n_clusters != len(PROTOTYPES) or given.shape[1] != 3:
+            presets = CLUSTERING_PRESETS[:1]
+        chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
         if len(some) < len(values):
             chosen = _refit_on_all(values, chosen)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
         self.names_ = chosen.names
         self.name_distance_ = chosen.distance
-        self.view_ = chosen.view
+        self.preset_ = chosen.preset
         self.quantiles_ = np.quantile(
             values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf"
         ).astype(float)
-        self.labels_, squares = assign_to_centers(self.space_.place(given), self.centers_)
+        self.clusters_, squares = assign_to_centers(self.space_.transform(given), self.centers_)
+        self.labels_ = self._named(self.clusters_)
         self.inertia_ = float(np.sort(squares).sum(dtype=float))
         return self
 
-    def transform(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
+    def transform(self, X: Any) -> np.ndarray:
         """Distance of each customer to each centre.
 
         Parameters
         ----------
-        X : pd.DataFrame | np.ndarray
+        X : frame or ndarray of shape (n_customers, n_measures)
             As for `fit`.
 
         Returns
         -------
-        np.ndarray
-            Customers × k.
+        ndarray of shape (n_customers, n_clusters)
+            Euclidean distances in the rotated space.
         """
         check_is_fitted(self)
-        return np.sqrt(_squared_distances(self.space_.place(self._values(X)), self.centers_))
+        return np.sqrt(_squared_distances(self.space_.transform(self._values(X)), self.centers_))
 
-    def predict(self, X: pd.DataFrame | np.ndarray) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The segment of each customer; nothing is learned.
 
         Parameters
         ----------
-        X : pd.DataFrame | np.ndarray
+        X : frame or ndarray of shape (n_customers, n_measures)
             As for `fit`.
 
         Returns
         -------
-        np.ndarray
-            The name of the nearest centre for a table, its number for an array.
+        ndarray of shape (n_customers,)
+            The name of the nearest centre for a frame, its number for an array.
         """
         check_is_fitted(self)
-        number = assign_to_centers(self.space_.place(self._values(X)), self.centers_)[0]
-        return np.array(self.names_)[number] if _is_table(X) else number
+        place = self.space_.transform(self._values(X))
+        return self._named(assign_to_centers(place, self.centers_)[0])
+
+    def _named(self, clusters: np.ndarray) -> np.ndarray:
+        """Clusters by name where the model was fitted on a frame, by number elsewhere."""
+        return np.array(self.names_)[clusters] if self._learned_from_frame() else clusters
 
     def save(self, path: str | Path) -> Path:
-        """Save what was learned; see `save_model`."""
+        """Save what was learned; see `save_model`.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in .npz; the words go beside it, as .json.
+
+        Returns
+        -------
+        Path
+            `path`.
+        """
         return save_model(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "CustomerSegmentation":
-        """Load a saved model; see `load_model`."""
+        """Load a saved model; see `load_model`.
+
+        Parameters
+        ----------
+        path : str or Path
+            From `save`.
+
+        Returns
+        -------
+        CustomerSegmentation
+            Ready to `predict`.
+        """
         return load_model(path)
 
     @property
     def _n_features_out(self) -> int:
+        """How many columns `transform` gives."""
         return len(self.centers_)
 
 # %% ../../nbs/03a_segmentation.ipynb #9d956a53
 def _select_candidate(
-    values: np.ndarray, k: int, views: Sequence[ClusteringPreset], seed: int = 42
+    values: np.ndarray, k: int, presets: Sequence[ClusteringPreset], seed: int = 42
 ) -> Candidate:
-    """Try the views in order.
+    """Try the presets in order.
 
     Parameters
     ----------
@@ -534,7 +560,7 @@ def _select_candidate(
         Customers × 3, in a fixed order.
     k : int
         How many clusters.
-    views : Sequence[ClusteringPreset]
+    presets : Sequence[ClusteringPreset]
         In the order of preference.
     seed : int, default 42
         Of random starts.
@@ -545,8 +571,8 @@ def _select_candidate(
         The first without a flaw, or the one with the fewest.
     """
     best: Candidate | None = None
-    for view in views:
-        found = _try_candidate(values, k, view, seed)
+    for preset in presets:
+        found = _try_candidate(values, k, preset, seed)
         if best is None or found.flaws() < best.flaws():
             best = found
         if found.flaws() == (0, 0):
@@ -555,7 +581,7 @@ def _select_candidate(
 
 
 def _refit_on_all(values: np.ndarray, chosen: Candidate) -> Candidate:
-    """Let the centres settle on all customers; they start where the sample left them.
+    """Fit the centres to all customers, starting where the sample left them.
 
     Parameters
     ----------
@@ -567,17 +593,15 @@ def _refit_on_all(values: np.ndarray, chosen: Candidate) -> Candidate:
     Returns
     -------
     Candidate
-        The same names and view, centres settled on all.
+        The same names and preset, centres fitted to all.
     """
-    z = chosen.space.place(values)
-    pulled = len(chosen.centers) == len(PROTOTYPES) and values.shape[1] == 3
+    z = chosen.space.transform(values)
+    clusters = len(chosen.centers)
+    anchors = None
+    if clusters == len(PROTOTYPES) and values.shape[1] == 3:
+        anchors = chosen.space.from_standardised(np.array(list(PROTOTYPES.values())))
     centers, inertia = kmeans_with_priors(
-        z,
-        len(chosen.centers),
-        0,
-        chosen.centers,
-        chosen.space.put(np.array(list(PROTOTYPES.values()))) if pulled else None,
-        chosen.view.pull,
+        z, clusters, 0, chosen.centers, anchors, chosen.preset.prior_weight
     )
     return chosen._replace(centers=centers, inertia=inertia)
 
@@ -600,31 +624,47 @@ def save_model(model: CustomerSegmentation, path: str | Path) -> Path:
     path = Path(path)
     save(
         {
-            "mean": model.space_.mean,
-            "scale": model.space_.scale,
-            "spread": model.space_.spread,
-            "weights": model.space_.weights,
-            "frequency": np.array(model.space_.frequency),
+            "mean": model.space_.mean_,
+            "scale": model.space_.scale_,
+            "spread": model.space_.spread_,
+            "weights": model.space_.weights_,
+            "frequency": np.array(model.preset_.frequency),
             "centers": model.centers_,
             "name_distance": model.name_distance_,
             "quantiles": model.quantiles_,
         },
         path,
     )
-    save(
-        {
-            "names": model.names_,
-            "k": model.k,
-            "seed": model.seed,
-            "sample": model.sample,
-            "view": model.view_._asdict(),
-            "measures": RFM,
-            "axes": _AXES,
-            "prototypes": PROTOTYPES,
-        },
-        path.with_suffix(".json"),
-    )
+    words = {
+        "names": model.names_,
+        "k": model.n_clusters,
+        "seed": model.random_state,
+        "sample": model.max_samples,
+        "view": preset_facts(model.preset_),
+        "measures": RFM,
+        "axes": _AXES,
+        "prototypes": PROTOTYPES,
+    }
+    if not model._learned_from_frame():
+        words["measures"] = []
+    save(words, path.with_suffix(".json"))
     return path
+
+
+def preset_facts(preset: ClusteringPreset) -> dict[str, float]:
+    """A preset as files and metrics name its parts.
+
+    Parameters
+    ----------
+    preset : ClusteringPreset
+        How customers were looked at.
+
+    Returns
+    -------
+    dict[str, float]
+        lapse and frequency (weights), pull (the weight of the prototypes).
+    """
+    return {"lapse": preset.lapse, "frequency": preset.frequency, "pull": preset.prior_weight}
 
 
 def load_model(path: str | Path) -> CustomerSegmentation:
@@ -642,12 +682,19 @@ def load_model(path: str | Path) -> CustomerSegmentation:
     """
     arrays = load(path)
     words = load(Path(path).with_suffix(".json"))
+    preset = words["view"]
     model = CustomerSegmentation(words["k"], words["seed"], words["sample"])
-    model.centers_, model.name_distance_, model.quantiles_ = (
-        arrays.pop(name) for name in ("centers", "name_distance", "quantiles")
-    )
     model.names_ = words["names"]
-    model.view_ = ClusteringPreset(**words["view"])
-    model.space_ = Space(**arrays)
-    model.n_features_in_ = len(model.space_.mean)
+    model.preset_ = ClusteringPreset(preset["lapse"], preset["frequency"], preset["pull"])
+    model.centers_ = arrays["centers"]
+    model.name_distance_ = arrays["name_distance"]
+    model.quantiles_ = arrays["quantiles"]
+    model.space_ = CustomerSpace(model.preset_)
+    model.space_.mean_ = arrays["mean"]
+    model.space_.scale_ = arrays["scale"]
+    model.space_.spread_ = arrays["spread"]
+    model.space_.weights_ = arrays["weights"]
+    model.n_features_in_ = len(model.space_.mean_)
+    if words["measures"]:
+        model.feature_names_in_ = np.array(RFM, dtype=object)
     return model

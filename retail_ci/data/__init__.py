@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cleaning": ["clean", "prepare"],
+        "cleaning": ["CleanLog", "clean"],
         "engines": ["connect"],
         "profiling": ["check_source"],
         "sources": ["open_source"],

@@ -5,7 +5,10 @@
 # %% ../../nbs/01_cleaning.ipynb #e15c0d04
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import ibis
@@ -13,11 +16,12 @@ import pandas as pd
 from ibis import _
 
 from ..core.config import DataConfig
-from ..core.errors import DataError, RunError, unknown
+from ..core.errors import ConfigError, DataError, RunError, unknown
 from ..core.formats import count, month, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
+    COLUMNS,
     KEPT,
     PRODUCT_COLUMNS,
     REJECTS,
@@ -37,12 +41,28 @@ from retail_ci.data.contract import (
     with_limits,
     without_point,
 )
-from .engines import copies, engine, exact_sum, materialize, to_pandas
+from retail_ci.data.engines import (
+    close,
+    connect_duckdb,
+    copies,
+    engine,
+    exact_sum,
+    materialize,
+    to_pandas,
+)
+from retail_ci.data.frames import (
+    as_ids,
+    as_pandas,
+    find_columns,
+    plain_column,
+    refuse,
+    typed_column,
+)
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['read_products', 'Prepared', 'clean', 'prepare', 'examples', 'customer_lines', 'open_sources', 'prepare_run',
-           'by_month']
+__all__ = ['read_products', 'Prepared', 'apply_contract', 'prepare', 'examples', 'customer_lines', 'open_sources', 'prepare_run',
+           'CleanLog', 'clean', 'open_log', 'by_month']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def _mark_products(
@@ -348,15 +368,15 @@ def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None
     ibis.Table | None
         One row per product_id; None where the log says nothing about products.
     """
-    told = {
+    in_log = {
         c: settings.columns.get(c, c)
         for c in PRODUCT_COLUMNS
         if c != "price" and settings.columns.get(c, c) in raw.columns
     }
-    if "product_id" not in told or len(told) == 1:
+    if "product_id" not in in_log or len(in_log) == 1:
         return None
     return read_products(
-        raw.select("row", *dict.fromkeys(told.values())), replace(settings, columns=told)
+        raw.select("row", *dict.fromkeys(in_log.values())), replace(settings, columns=in_log)
     )
 
 # %% ../../nbs/01_cleaning.ipynb #4fd0c20d
@@ -564,7 +584,7 @@ class Prepared:
     flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
 
 
-def clean(
+def apply_contract(
     con: Any,
     transactions: ibis.Table,
     settings: DataConfig,
@@ -572,7 +592,7 @@ def clean(
     customers: ibis.Table | None = None,
     parts: list[tuple[str, int]] | None = None,
 ) -> Prepared:
-    """Clean a raw log by the contract.
+    """Clean a raw log by the contract, however much of it is rejected.
 
     Parameters
     ----------
@@ -595,10 +615,10 @@ def clean(
         The tables and the books, however many lines were rejected.
     """
     with reading(settings):
-        return _clean(con, transactions, settings, products, customers, parts)
+        return _apply_contract(con, transactions, settings, products, customers, parts)
 
 
-def _clean(
+def _apply_contract(
     con: Any,
     transactions: ibis.Table,
     settings: DataConfig,
@@ -606,20 +626,16 @@ def _clean(
     customers: ibis.Table | None,
     parts: list[tuple[str, int]] | None,
 ) -> Prepared:
-    """The work of `clean`."""
+    """The work of `apply_contract`."""
     has_products = settings.columns.get("product_id", "product_id") in transactions.columns
     catalogue = read_products(products, settings) if products is not None and has_products else None
-    told = (
-        catalogue
-        if catalogue is not None or not has_products
-        else _products_in_log(transactions, settings)
-    )
-    judged, seen, found = _judge_all(
-        con,
-        transactions,
-        settings,
-        catalogue if catalogue is not None else told if settings.exclude else None,
-    )
+    in_log = catalogue
+    if catalogue is None and has_products:
+        in_log = _products_in_log(transactions, settings)
+    looked_up = catalogue
+    if catalogue is None and settings.exclude:
+        looked_up = in_log
+    judged, seen, found = _judge_all(con, transactions, settings, looked_up)
     accepted = judged.filter(judged.reason.isnull())
     once = _collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
     timed = _with_time(once)
@@ -644,7 +660,7 @@ def _clean(
     return Prepared(
         kept,
         _rejected_rows(judged, transactions, settings, parts),
-        _complete_products(kept, told) if has_products else None,
+        _complete_products(kept, in_log) if has_products else None,
         people.drop("_contradictory").order_by("customer_id"),
         facts,
         marked.order_by("row", "flag"),
@@ -686,7 +702,7 @@ def prepare(
     DataError
         If too much of it is rejected or nothing is left.
     """
-    result = clean(con, transactions, settings, products, customers, parts)
+    result = apply_contract(con, transactions, settings, products, customers, parts)
     _check_books(result, settings.max_rejected)
     return result
 
@@ -738,16 +754,16 @@ def _rejected_rows(
     ibis.Table
         Row, reason, source_file, source_row, and what the source said, in the order of the source.
     """
-    said = {
+    source_columns = {
         f"source_{ours}": raw[theirs].cast("string")
         for ours, theirs in map_columns(raw, settings.columns).items()
     }
     if "damaged" in raw.columns:
-        said["source_line"] = raw.damaged
+        source_columns["source_line"] = raw.damaged
     lines = (
         judged.filter(judged.reason.notnull())
         .select("row", "reason")
-        .inner_join(raw.select("row", **said), "row")
+        .inner_join(raw.select("row", **source_columns), "row")
     )
     cases = []
     start = 0
@@ -765,7 +781,7 @@ def _rejected_rows(
         "reason",
         source_file=where,
         source_row=lines.row - begin,
-        **{c: lines[c] for c in said},
+        **{c: lines[c] for c in source_columns},
     ).order_by("row")
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
@@ -878,7 +894,7 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
     Parameters
     ----------
     result : Prepared
-        From `clean`.
+        From `apply_contract`.
     max_rejected : float
         The largest share of lines that may be rejected.
     """
@@ -917,7 +933,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
     Parameters
     ----------
     result : Prepared
-        From `clean` or `prepare`.
+        From `apply_contract` or `prepare`.
     most : int, default 2
         Examples of each reason.
 
@@ -936,7 +952,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
     out = []
     for rule in REJECTS:
         rows = near[near.reason == rule.name]
-        said = [
+        quoted = [
             f"row {count(r.source_row)}"
             + (f" of {r.source_file}" if r.source_file else "")
             + ": "
@@ -950,7 +966,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
                     rule.reason,
                     rule.advice,
                     result.facts["by_reason"][rule.name],
-                    "; ".join(said),
+                    "; ".join(quoted),
                 )
             )
     return pd.DataFrame(out, columns=["reason", "what", "advice", "lines", "example"])
@@ -1095,6 +1111,342 @@ def prepare_run(con: Any, run: Run) -> Prepared:
         *(found[r].table if r in found else None for r in ("products", "customers")),
         parts=main.parts,
     )
+
+# %% ../../nbs/01_cleaning.ipynb #14e494b0
+@dataclass
+class _Lines:
+    """A log of one's own, on an engine."""
+
+    con: Any  # the Ibis backend
+    table: ibis.Table  # its columns under their own names, and `row`
+    settings: DataConfig  # how it is read
+    parts: list[tuple[str, int]] | None = None  # files and their rows
+    own: bool = False  # whether the engine was started for it
+    index: tuple[str, ...] = ()  # the names of a frame's index, for advice
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the log came with."""
+        return [c for c in self.table.columns if c not in ("row", "damaged")]
+
+
+def _number_rows(table: ibis.Table) -> ibis.Table:
+    """An Ibis table with `row`, counted from 1."""
+    if "row" in table.columns:
+        table = table.rename({"row (source)": "row"})
+    return table.mutate(row=ibis.row_number() + 1)
+
+
+def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis.Table:
+    """Lay a frame down in the engine, in plain types; ids are text."""
+    frame = as_pandas(table, what)
+    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id")]
+    find_columns(what, list(frame.columns), ())
+    plain = {}
+    for name in frame.columns:
+        values = frame[name].reset_index(drop=True)
+        if name in ids:
+            plain[str(name)] = typed_column(values, "id", f"the column {name!r} of {what}")
+        elif (values := plain_column(values)).dtype == "object":
+            plain[str(name)] = as_ids(values)
+        else:
+            plain[str(name)] = values
+    lines = pd.DataFrame(plain)
+    lines = lines.rename(columns={"row": "row (source)"})
+    lines.insert(0, "row", range(1, len(lines) + 1))
+    return con.create_table(ibis.util.gen_name("own"), lines, temp=True)
+
+
+def _open_lines(
+    table: Any, what: str, columns: Mapping[str, str] | None, settings: DataConfig
+) -> _Lines:
+    """Bring a log of one's own to an engine: a frame, an Ibis table, or a file."""
+    if not isinstance(columns or {}, Mapping):
+        refuse("columns", "{our name: your name}", type(columns).__name__, "pass a dict")
+    named = replace(settings, columns=dict(columns or {}), transactions=f"the table of {what}")
+    if isinstance(table, ibis.Table):
+        return _Lines(table.get_backend(), _number_rows(table), named)
+    con = connect_duckdb(settings)
+    if isinstance(table, (str, Path)):
+        named = replace(named, transactions=str(table))
+        source = open_source(con, "transactions", named)
+        return _Lines(source.backend, source.table, named, source.parts)
+    try:
+        lines = _upload(con, table, what, named.columns)
+    except BaseException:
+        close(con)
+        raise
+    index = getattr(table, "index", None)
+    names = () if index is None else tuple(n for n in index.names if n is not None)
+    return _Lines(con, lines, named, own=True, index=names)
+
+# %% ../../nbs/01_cleaning.ipynb #c2218746
+_HOLDS = {  # our column: what it may hold, in words, and what to do if it does not
+    "date": ("dates, or text in ISO 8601", "convert it with pandas.to_datetime"),
+    "quantity": ("numbers", "convert it with pandas.to_numeric"),
+    "price": ("numbers", "convert it with pandas.to_numeric"),
+    "revenue": ("numbers", "convert it with pandas.to_numeric"),
+}
+
+
+def _fits(ours: str, kind: Any, settings: DataConfig) -> bool:
+    """Whether a column of this type can be what it is said to be."""
+    if kind.is_string() or kind.is_null():
+        return True
+    if ours == "date":
+        return kind.is_temporal() or (kind.is_integer() and bool(settings.date_format))
+    if ours in _HOLDS:
+        return kind.is_numeric() and not kind.is_boolean()
+    return not kind.is_boolean() and not kind.is_temporal()
+
+
+def _check_lines(
+    log: _Lines, what: str, needs: tuple[str, ...], elsewhere: Sequence[str] = ()
+) -> None:
+    """Refuse a log without what is needed, without lines, or with a column of another type.
+
+    A column that may stand in a table beside the log is not missed here.
+    """
+    options = [c for c in {**COLUMNS, **PRODUCT_COLUMNS} if c not in needs]
+    found = log.columns
+    columns = {k: v for k, v in log.settings.columns.items() if v in found or k not in elsewhere}
+    names = find_columns(what, found, needs, options, columns, log.index)
+    if not {"price", "revenue"} & set(names):
+        advice = "pass columns={'revenue': 'your name'}"
+        refuse(what, "a column 'price' or 'revenue'", ", ".join(found), advice)
+    for ours, theirs in names.items():
+        kind = log.table[theirs].type()
+        if ours in COLUMNS and not _fits(ours, kind, log.settings):
+            expected, advice = _HOLDS.get(ours, ("ids, as text", "convert it with astype(str)"))
+            refuse(f"the column {theirs!r} of {what}", expected, f"{kind} values", advice)
+    if not log.table.limit(1).count().execute():
+        refuse(what, "at least one line", "none", "check how the table was made")
+
+# %% ../../nbs/01_cleaning.ipynb #845ac509
+@dataclass
+class CleanLog:
+    """A cleaned log: what was kept, what was set aside and why, and the books.
+
+    Parameters
+    ----------
+    transactions : DataFrame or ibis.Table of shape (n_kept, n_columns)
+        The lines that were kept, a row per basket line, in the order of the source.
+    rejected : DataFrame or ibis.Table of shape (n_rejected, n_columns)
+        The lines that were set aside: `row` (counted from 1), `reason`, and what the source said.
+    products : DataFrame or None
+        A row per product: id, name, category, price; None where the log has no products.
+    customers : DataFrame
+        A row per customer: id, first_purchase, counter_like, and the attributes given.
+    books : DataFrame
+        What became of the lines: fate, reason, lines, what, advice; the lines add up to the log's.
+    facts : dict
+        Counts and sums: rows_in, kept, rejected, collapsed, returns, anonymous, revenue, dates.
+    """
+
+    transactions: pd.DataFrame | ibis.Table
+    rejected: pd.DataFrame | ibis.Table
+    products: pd.DataFrame | None
+    customers: pd.DataFrame
+    books: pd.DataFrame
+    facts: dict = field(repr=False)
+
+
+def _books(facts: dict) -> pd.DataFrame:
+    """What became of the lines, a row per fate and reason."""
+    advice = "Set duplicates='keep' if equal lines mean two items."
+    rows = [
+        ("kept", "", facts["kept"], "Sales and returns", ""),
+        ("collapsed", "copy", facts["collapsed"], "An exact copy of an earlier line", advice),
+    ]
+    for rule in REJECTS:
+        lines = facts["by_reason"].get(rule.name, 0)
+        if lines:
+            rows.append(("rejected", rule.name, lines, rule.reason, rule.advice))
+    return pd.DataFrame(rows, columns=["fate", "reason", "lines", "what", "advice"])
+
+
+def _side_table(
+    log: _Lines, table: Any, what: str, key: str, ours: Mapping[str, bool]
+) -> ibis.Table | None:
+    """A products or customers table beside the lines, by the names of its columns."""
+    if table is None:
+        return None
+    found = list(table.columns if isinstance(table, ibis.Table) else as_pandas(table, what).columns)
+    names = {k: v for k, v in log.settings.columns.items() if k in ours and v in found}
+    find_columns(what, found, [key], [c for c in ours if c != key], names)
+    if isinstance(table, ibis.Table):
+        return bring(Source(_number_rows(table), [(what, -1)], table.get_backend()), log.con).table
+    return _upload(log.con, table, what, names)
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the config's data section, as keywords."""
+    known = [f.name for f in fields(DataConfig)]
+    known = [name for name in known if name not in ("transactions", "customers", "columns")]
+    for name in options:
+        if name not in known:
+            raise ConfigError(unknown("option", name, known, "clean"))
+    return dict(options)
+
+# %% ../../nbs/01_cleaning.ipynb #a3e636d9
+def clean(
+    transactions: Any,
+    products: Any = None,
+    customers: Any = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    date_format: str | list[str] | None = None,
+    duplicates: str = "collapse",
+    max_rejected: float = 0.2,
+    **options: Any,
+) -> CleanLog:
+    """Clean a log by the data contract: every line is kept, set aside with a reason, or collapsed.
+
+    Parameters
+    ----------
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per basket line. `date`, `customer_id` and `price` or `revenue` must be there;
+        `transaction_id`, `product_id` and `quantity` may be.
+    products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        A row per product, with `product_id`.
+    customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        A row per customer, with `customer_id`.
+    columns : dict[str, str], optional
+        Our name: yours, where they differ.
+    date_format : str or list[str], optional
+        Such as "%d/%m/%Y", for dates in text; ISO 8601 if left out.
+    duplicates : str, default "collapse"
+        What becomes of exact copies: "collapse" or "keep".
+    max_rejected : float, default 0.2
+        The largest share of lines (0 to 1) that may be rejected.
+    **options : Any
+        Further keys of the config's data section, such as `decimal` or `cancelled_prefix`.
+
+    Returns
+    -------
+    CleanLog
+        Frames for a frame; expressions, which hold no lines in memory, for an Ibis table or a path.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be used, or too much of it is rejected.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "Kunde": ["A", "A", "B", "B"],
+    ...         "Tag": ["2025-01-03", "2025-01-09", "2025-02-30", "2025-01-05"],
+    ...         "Umsatz": [9.0, 4.5, 3.0, 2.0],
+    ...     }
+    ... )
+    >>> names = {"customer_id": "Kunde", "date": "Tag", "revenue": "Umsatz"}
+    >>> done = clean(log, columns=names, max_rejected=0.5)
+    >>> done.transactions[["customer_id", "revenue"]].values.tolist()
+    [['A', 9.0], ['A', 4.5], ['B', 2.0]]
+    >>> done.books[["fate", "reason", "lines"]].values.tolist()
+    [['kept', '', 3], ['collapsed', 'copy', 0], ['rejected', 'bad_date', 1]]
+    """
+    settings = DataConfig(
+        date_format=date_format,
+        duplicates=duplicates,
+        max_rejected=max_rejected,
+        products=None if products is None else "the products",
+        **_options(options),
+    )
+    log = _open_lines(transactions, "the transactions", columns, settings)
+    with contextlib.ExitStack() as held:
+        if log.own:
+            held.callback(close, log.con)
+        beside = [] if products is None else [c for c in PRODUCT_COLUMNS if c not in COLUMNS]
+        _check_lines(log, "the transactions", ("customer_id", "date"), beside)
+        listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
+        people = _side_table(log, customers, "the customers", "customer_id", {"customer_id": True})
+        found = prepare(log.con, log.table, log.settings, listed, people, log.parts)
+        return _hand_over(found, log.own)
+
+
+def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
+    """What was cleaned, as frames; its lines too where `fetch`."""
+    return CleanLog(
+        to_pandas(found.transactions) if fetch else found.transactions,
+        to_pandas(found.rejected) if fetch else found.rejected,
+        None if found.products is None else to_pandas(found.products),
+        to_pandas(found.customers),
+        _books(found.facts),
+        found.facts,
+    )
+
+# %% ../../nbs/01_cleaning.ipynb #a99a9165
+_SOUND = {c for c in _TRANSACTION_COLUMNS if c != "product_id"}  # what a cleaned log has
+
+
+def _is_clean(log: _Lines) -> bool:
+    """Whether the lines have been through `clean`."""
+    if log.settings.columns or not set(log.columns) >= _SOUND:
+        return False
+    kinds = log.table.schema()
+    times = all(kinds[c].is_timestamp() for c in ("date", "day", "month"))
+    return times and kinds["is_return"].is_boolean() and kinds["revenue"].is_floating()
+
+
+def _sound_lines(log: _Lines, what: str) -> ibis.Table:
+    """The lines in the columns of the house, if all of them keep the contract."""
+    with reading(log.settings):
+        judged, seen, _found = _judge_all(log.con, log.table, log.settings, None)
+    broken_rules = seen[seen["reason"].notna()].groupby("reason")["lines"].sum()
+    if len(broken_rules):
+        reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
+        of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
+        advice = "set them aside first with retail_ci.clean(...).transactions"
+        refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
+    return materialize(log.con, _with_time(judged).order_by("row"), "sound")
+
+
+@contextlib.contextmanager
+def open_log(
+    transactions: Any,
+    columns: Mapping[str, str] | None = None,
+    needs: tuple[str, ...] = ("customer_id", "date"),
+    what: str = "the transactions",
+) -> Iterator[ibis.Table]:
+    """Open any log as one table of sound lines, in the columns of the house.
+
+    Parameters
+    ----------
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per basket line; from `clean`, or as clean as that.
+    columns : Mapping[str, str] | None, default None
+        Our name: yours, where they differ.
+    needs : tuple[str, ...], default ("customer_id", "date")
+        Our columns that must exist.
+    what : str, default "the transactions"
+        For the sentence.
+
+    Yields
+    ------
+    ibis.Table
+        The lines, with day, month, weekday, hour, is_weekend and is_return.
+
+    Raises
+    ------
+    FrameError
+        If the table cannot be used, or a line breaks the contract.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame({"customer_id": [7], "date": ["2025-01-03"], "revenue": [9.0]})
+    >>> with open_log(log) as lines:
+    ...     to_pandas(lines.select("customer_id", "quantity", "is_return")).values.tolist()
+    [['7', 1.0, False]]
+    """
+    log = _open_lines(transactions, what, columns, DataConfig())
+    with contextlib.ExitStack() as held:
+        if log.own:
+            held.callback(close, log.con)
+        _check_lines(log, what, needs)
+        yield log.table.drop("row") if _is_clean(log) else _sound_lines(log, what)
 
 # %% ../../nbs/01_cleaning.ipynb #7cb1e11c
 def by_month(transactions: ibis.Table) -> pd.DataFrame:

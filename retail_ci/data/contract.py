@@ -371,13 +371,11 @@ def _amounts(
     """
     nothing = ibis.null("float64")
     revenue = got.get("revenue")
-    quantity = (
-        got["quantity"]
-        if "quantity" in got
-        else ibis.ifelse(revenue < 0, -1.0, 1.0)
-        if revenue is not None and "price" not in got
-        else ibis.literal(1.0)
-    )
+    quantity = ibis.literal(1.0)
+    if "quantity" in got:
+        quantity = got["quantity"]
+    elif revenue is not None and "price" not in got:
+        quantity = ibis.ifelse(revenue < 0, -1.0, 1.0)
     if settings.cancelled_prefix:
         quantity = ibis.ifelse(
             basket.startswith(settings.cancelled_prefix), -quantity.abs(), quantity

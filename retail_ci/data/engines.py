@@ -262,13 +262,13 @@ def _check_java() -> None:
             "data.engine is spark, which runs on Java 17 or newer, and no java was found; install "
             "it (on Debian openjdk-17-jre-headless), or set data.engine to duckdb."
         )
-    said = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
-    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    version = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', version)
     if not found or int(found[1]) < 17:
         raise ConfigError(
             "data.engine is spark, which runs on Java 17 or newer, found "
-            f"{said.splitlines()[0] if said else java}; install a newer one, or set data.engine "
-            "to duckdb."
+            f"{version.splitlines()[0] if version else java}; install a newer one, or set "
+            "data.engine to duckdb."
         )
 
 
@@ -544,14 +544,12 @@ def _assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.Tim
     short = number.get("y", zero)
     year = number["Y"] if "Y" in number else short + ibis.ifelse(short >= 69, 1900, 2000)
     name = next((part[x].lower() for x in "bB" if x in part), None)
-    month = (
-        number["m"]
-        if name is None
-        else ibis.cases(
-            *((name == (m[:3] if "b" in part else m), i) for i, m in enumerate(_MONTHS, 1)),
-            else_=ibis.null("int64"),
-        )
-    )
+    if name is None:
+        month = number["m"]
+    else:
+        words = [word[:3] for word in _MONTHS] if "b" in part else _MONTHS
+        cases = [(name == word, n) for n, word in enumerate(words, 1)]
+        month = ibis.cases(*cases, else_=ibis.null("int64"))
     hour = number.get("H", zero).fill_null(0)
     if "I" in number:
         clock = ibis.ifelse(number["I"].between(1, 12), number["I"] % 12, ibis.null("int64"))

@@ -19,7 +19,7 @@ from ..core.config import Config, DataConfig, check_data, source_files, split_ta
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count, share
 from ..core.runs import Run, staging
-from .cleaning import Prepared, clean, examples, open_sources
+from .cleaning import Prepared, apply_contract, examples, open_sources
 from .contract import CUSTOMERS, KEPT
 from .engines import connect
 from retail_ci.data.sources import (
@@ -570,7 +570,7 @@ def report(result: Prepared, max_rejected: float) -> str:
     Parameters
     ----------
     result : Prepared
-        From `clean`.
+        From `apply_contract`.
     max_rejected : float
         Data.max_rejected.
 
@@ -659,7 +659,7 @@ def check_source(config: Config) -> tuple[str, bool]:
     with staging("retail-ci-check") as folder:
         found = open_sources(con, Run(config, folder / "run"))
         main = found["transactions"]
-        result = clean(
+        result = apply_contract(
             main.backend,
             main.table,
             config.data,

@@ -626,13 +626,11 @@ def _cell_text(value: Any, settings: DataConfig) -> str | None:
     formats = (
         [settings.date_format] if isinstance(settings.date_format, str) else settings.date_format
     )
-    return (
-        value.strftime(formats[0])
-        if formats and hasattr(value, "year")
-        else value.isoformat(sep=" ")
-        if hasattr(value, "hour") and hasattr(value, "year")
-        else value.isoformat()
-    )
+    if not hasattr(value, "year"):
+        return value.isoformat()
+    if formats:
+        return value.strftime(formats[0])
+    return value.isoformat(sep=" ") if hasattr(value, "hour") else value.isoformat()
 
 # %% ../../nbs/00g_sources.ipynb #7d9d9540
 def _sqlite_rows(
@@ -674,20 +672,17 @@ def _sqlite_rows(
         raise DataError(
             f"{file.name} answers {shown(query)} with no table; expected a SELECT in data.query."
         )
-    texts = (
-        [
-            None
-            if v is None
-            else v.decode("utf-8", "replace")
-            if isinstance(v, bytes)
-            else repr(v)
-            if isinstance(v, float)
-            else str(v)
-            for v in row
-        ]
-        for row in cursor
-    )
+    texts = ([_sqlite_text(value) for value in row] for row in cursor)
     return [c[0] for c in cursor.description], texts
+
+
+def _sqlite_text(value: Any) -> str | None:
+    """A value of SQLite as text."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def _choose_table(table: str, tables: list[str], where: str) -> str:
@@ -788,13 +783,9 @@ def kind(file: Path) -> str:
         return "excel"
     if head[:4] == b"PAR1" or file.suffix.lower() == ".parquet":
         return "parquet"
-    return (
-        "sqlite"
-        if head[:15] == b"SQLite format 3"
-        else "duckdb"
-        if head[8:12] == b"DUCK"
-        else "text"
-    )
+    if head[:15] == b"SQLite format 3":
+        return "sqlite"
+    return "duckdb" if head[8:12] == b"DUCK" else "text"
 
 
 def batches(

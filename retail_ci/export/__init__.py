@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "star_schema": ["TABLES", "escape_formulas"],
         "powerbi": ["export_powerbi"],
-        "campaigns": ["permissions", "write_campaigns"],
+        "campaigns": ["campaign_lists", "write_campaigns"],
     },
 )

@@ -11,20 +11,23 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ..core.config import DataConfig, load_config
+from ..core.config import CampaignsConfig, DataConfig, load_config
 from ..core.errors import ConfigError, RunError, unknown
 from ..core.formats import count, plain_name, sql_text
 from ..core.runs import Run
 from ..core.show import SEGMENTS
+from ..customers.segment_names import ACTIONS
 from ..data.engines import connect_duckdb
+from ..data.frames import read_frame, refuse
 from .star_schema import replacing_folder, write_csv
 
 # %% auto #0
-__all__ = ['says', 'permissions', 'hold_back', 'readable', 'campaign_table', 'write_campaigns']
+__all__ = ['says', 'permissions', 'hold_back', 'readable', 'campaign_table', 'write_campaigns', 'campaign_lists']
 
 # %% ../../nbs/08b_campaigns.ipynb #656791fd
 _YES = {
@@ -287,11 +290,10 @@ def _smallest_lift(rate: float, control: int, treated: int) -> float:
         return np.nan
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (
-            (low, middle)
-            if middle - rate >= _needed_difference(rate, middle, control, treated)
-            else (middle, high)
-        )
+        if middle - rate >= _needed_difference(rate, middle, control, treated):
+            high = middle
+        else:
+            low = middle
     return high - rate
 
 # %% ../../nbs/08b_campaigns.ipynb #82eb65f4
@@ -367,13 +369,35 @@ def readable(reasons: pd.Series, names: pd.Series) -> pd.Series:
     return reasons.where(named.isna(), parts[0] + named + parts[2])
 
 
-def _offers_table(run: Run, most: int) -> pd.DataFrame:
+def _hidden_products(products: pd.DataFrame, sensitive: Mapping[str, Sequence[str]]) -> set[str]:
+    """Products that no letter may name."""
+    hidden = set()
+    for column, values in sensitive.items():
+        if column not in products:
+            raise ConfigError(
+                "data.sensitive: " + unknown("product column", column, list(products.columns))
+            )
+        words = [str(value) for value in values]
+        hidden |= set(products["product_id"][products[column].astype("str").isin(words)])
+    return hidden
+
+
+def _offers_table(
+    lists: pd.DataFrame | None,
+    products: pd.DataFrame | None,
+    sensitive: Mapping[str, Sequence[str]],
+    most: int,
+) -> pd.DataFrame:
     """The first offers of each customer side by side.
 
     Parameters
     ----------
-    run : Run
-        Recommendations and products.
+    lists : pd.DataFrame | None
+        customer_id, product_id, rank, reason.
+    products : pd.DataFrame | None
+        product_id, product_name; without it a product is called by its id.
+    sensitive : Mapping[str, Sequence[str]]
+        Product column: values that no letter may name.
     most : int
         Offers per customer.
 
@@ -384,22 +408,12 @@ def _offers_table(run: Run, most: int) -> pd.DataFrame:
     """
     parts = ("product", "name", "reason")
     columns = [f"{part}_{i}" for i in range(1, most + 1) for part in parts]
-    lists = run.read("recommendations")
-    if not len(lists) or not most:
+    if lists is None or not len(lists) or not most:
         return pd.DataFrame({c: pd.Series(dtype="str") for c in ["customer_id", *columns]})
-    products = run.read("products")
-    hidden = pd.Series(dtype="str")
-    for column, values in run.config.data.sensitive.items():
-        if column not in products:
-            raise ConfigError(
-                "data.sensitive: " + unknown("product column", column, list(products.columns))
-            )
-        hidden = pd.concat(
-            [
-                hidden,
-                products.product_id[products[column].astype("str").isin([str(v) for v in values])],
-            ]
-        )
+    if products is None:
+        products = pd.DataFrame({"product_id": lists["product_id"].unique()})
+        products["product_name"] = products["product_id"]
+    hidden = _hidden_products(products, sensitive)
     shown = lists[~lists.product_id.isin(hidden)].sort_values(["customer_id", "rank", "product_id"])
     names = products.set_index("product_id").product_name
     shown = shown[shown.groupby("customer_id").cumcount() < most]
@@ -424,6 +438,38 @@ _LINE = [
 ]  # what every list has, before the offers
 
 
+def _assign_groups(
+    table: pd.DataFrame,
+    offers: pd.DataFrame,
+    customers: pd.DataFrame | None,
+    settings: CampaignsConfig,
+    seed: int,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Everybody with their offers and their group: send, control, suppressed or no consent."""
+    people = pd.DataFrame({"customer_id": pd.Series(dtype="str")})
+    people = people if customers is None else customers
+    consent, suppressed = (
+        _find_columns(getattr(settings, key), known, list(people.columns), f"campaigns.{key}")
+        for key, known in (("consent", _CONSENT_NAMES), ("suppressed", _SUPPRESSED_NAMES))
+    )
+    table = (
+        table[_LINE]
+        .merge(offers, on="customer_id", how="left")
+        .sort_values("customer_id", ignore_index=True)
+        .round({"value_at_risk": 2, "forecast_90": 2})
+    )
+    allowed = (
+        table.customer_id.map(permissions(people, consent, suppressed))
+        .astype(object)
+        .fillna("no consent" if consent else "yes")
+    )
+    reachable = table[allowed == "yes"].set_index("customer_id").segment
+    tickets = hold_back(reachable, settings.control, seed, settings.wave)
+    held = table.customer_id.isin(tickets.index[tickets])
+    group = np.where(allowed != "yes", allowed, np.where(held, "control", "send"))
+    return table.assign(group=group), _what_to_say(table, consent, suppressed, allowed)
+
+
 def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
     """All customers with what a campaign needs; `group` is send, control, suppressed or no consent.
 
@@ -439,36 +485,19 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
     """
     _check_sensitive(run)
     settings = run.config.campaigns
-    customers = run.read("customers")
-    consent, suppressed = (
-        _find_columns(getattr(settings, key), known, list(customers.columns), f"campaigns.{key}")
-        for key, known in (("consent", _CONSENT_NAMES), ("suppressed", _SUPPRESSED_NAMES))
-    )
+    forecast = run.read("worth")[["customer_id", "value_90"]]
     table = run.read("segments")[
         ["customer_id", "segment", "why", "value_at_risk", "action"]
     ].merge(
-        run.read("worth")[["customer_id", "value_90"]].rename(columns={"value_90": "forecast_90"}),
+        forecast.rename(columns={"value_90": "forecast_90"}),
         on="customer_id",
         how="left",
         validate="one_to_one",
     )
-    table = (
-        table[_LINE]
-        .merge(_offers_table(run, settings.offers), on="customer_id", how="left")
-        .sort_values("customer_id", ignore_index=True)
-        .round({"value_at_risk": 2, "forecast_90": 2})
-    )
-    allowed = (
-        table.customer_id.map(permissions(customers, consent, suppressed))
-        .astype(object)
-        .fillna("no consent" if consent else "yes")
-    )
-    reachable = table[allowed == "yes"].set_index("customer_id").segment
-    tickets = hold_back(reachable, settings.control, run.config.seed, settings.wave)
-    held = table.customer_id.isin(tickets.index[tickets])
-    return table.assign(
-        group=np.where(allowed != "yes", allowed, np.where(held, "control", "send"))
-    ), _what_to_say(table, consent, suppressed, allowed)
+    lists = run.read("recommendations")
+    products = run.read("products") if len(lists) and settings.offers else None
+    offers = _offers_table(lists, products, run.config.data.sensitive, settings.offers)
+    return _assign_groups(table, offers, run.read("customers"), settings, run.config.seed)
 
 
 def _what_to_say(
@@ -631,3 +660,119 @@ def write_campaigns(
             )
             write_csv(con, "SELECT * FROM rows", part / name, bom)
     return summary, notes
+
+# %% ../../nbs/08b_campaigns.ipynb #516b9e1b
+_SEGMENT_OPTIONS = {"why": "text", "value_at_risk": "number", "action": "text"}
+
+
+def _once(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd.DataFrame:
+    """Refuse a table in which somebody has two rows, or no id."""
+    for found in (table[key][table[key].duplicated()], table[key][table[key].isna()]):
+        if len(found):
+            advice = f"drop the rows that are too many with drop_duplicates({key!r})"
+            refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
+    return table
+
+
+def _lines_of(segments: Any, lifetime_value: Any) -> pd.DataFrame:
+    """Segments with all columns of a list; what is not given is empty."""
+    needs = {"customer_id": "id", "segment": "text"}
+    table = _once(read_frame(segments, "the segments", needs, _SEGMENT_OPTIONS), "the segments")
+    actions = [ACTIONS.get(name, ACTIONS["Unnamed"]) for name in table["segment"]]
+    given = {"why": "", "value_at_risk": 0.0, "action": actions}
+    table = table.assign(**{k: v for k, v in given.items() if k not in table})
+    if lifetime_value is None:
+        return table.assign(forecast_90=np.nan)
+    kinds = {"customer_id": "id", "value_90": "number"}
+    value = _once(read_frame(lifetime_value, "the lifetime value", kinds, rest=False), "the value")
+    return table.merge(value.rename(columns={"value_90": "forecast_90"}), "left", "customer_id")
+
+
+def campaign_lists(
+    segments: Any,
+    recommendations: Any = None,
+    products: Any = None,
+    customers: Any = None,
+    lifetime_value: Any = None,
+    *,
+    control: float = 0.1,
+    offers: int = 3,
+    consent: list[str] | str | None = None,
+    suppressed: list[str] | str | None = None,
+    sensitive: Mapping[str, Sequence[str]] | None = None,
+    wave: str = "",
+    random_state: int = 42,
+) -> pd.DataFrame:
+    """Whom to contact, with which offers, whom to leave alone, and whom to hold back.
+
+    Parameters
+    ----------
+    segments : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per customer: customer_id, segment; why, value_at_risk (currency) and action if
+        there are any, such as from `score_customers`.
+    recommendations : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        A row per customer and product: customer_id, product_id, rank (from 1), reason.
+    products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        product_id, product_name.
+    customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        customer_id, and columns that say who agreed to be contacted.
+    lifetime_value : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        customer_id, value_90 (currency), from `customer_lifetime_value`.
+    control : float, default 0.1
+        The share of each segment (0 to 1) that is held back, to measure what the campaign does.
+    offers : int, default 3
+        Products per customer, at most.
+    consent : str or list[str], optional
+        Columns in which a plain yes allows contact; found by their names if left out, [] for none.
+    suppressed : str or list[str], optional
+        Columns in which anything but a plain no forbids contact; likewise.
+    sensitive : dict[str, list[str]], optional
+        Product column: values of products that no list may name.
+    wave : str, default ""
+        Another word holds other customers back.
+    random_state : int, default 42
+        Seed of who is held back.
+
+    Returns
+    -------
+    DataFrame of shape (n_customers, n_columns)
+        customer_id, segment, why, value_at_risk, forecast_90, action; product_1, name_1, reason_1
+        and so on; group (send, control, suppressed, no consent). What there is to say stands in
+        `attrs["notes"]`.
+
+    Raises
+    ------
+    DataError
+        If a table cannot be used.
+    ConfigError
+        If a column of consent, suppression or sensitive products does not exist.
+
+    Examples
+    --------
+    >>> segments = pd.DataFrame({"customer_id": ["A", "B"], "segment": ["Champions", "Lost"]})
+    >>> people = pd.DataFrame({"customer_id": ["A", "B"], "newsletter": ["yes", "no"]})
+    >>> campaign_lists(segments, customers=people)[["customer_id", "group"]].values.tolist()
+    [['A', 'send'], ['B', 'no consent']]
+    """
+    if not 0 <= control < 1:
+        refuse("control", "a share from 0 to below 1", repr(control), "0.1 holds a tenth back")
+    table = _lines_of(segments, lifetime_value)
+    ids = {"customer_id": "id", "product_id": "id"}
+    lists = listed = people = None
+    if recommendations is not None:
+        kinds = {**ids, "rank": "number"}
+        given = {"reason": "text"}
+        lists = read_frame(recommendations, "the recommendations", kinds, given, empty=True)
+        lists = lists if "reason" in lists else lists.assign(reason="")
+    if products is not None:
+        kinds = {"product_id": "id", "product_name": "text"}
+        listed = _once(read_frame(products, "the products", kinds), "the products", "product_id")
+    if customers is not None:
+        people = _once(
+            read_frame(customers, "the customers", {"customer_id": "id"}), "the customers"
+        )
+    side_by_side = _offers_table(lists, listed, sensitive or {}, offers)
+    settings = CampaignsConfig(consent, suppressed, control, offers, wave)
+    found, notes = _assign_groups(table, side_by_side, people, settings, random_state)
+    found.attrs["notes"] = notes
+    return found

@@ -1830,7 +1830,7 @@ def _change_note(figure: Mapping) -> str:
     """How a key figure has changed in the last full month."""
     change = figure.get("change")
     if change is not None:
-        return f"{decimal(100 * change, 1, True)}% in {month(figure['month'], year=False)}"
+        return f"{share(change, 1, signed=True)} in {month(figure['month'], year=False)}"
     return "&nbsp;" if "month" in figure else "no earlier month to compare"
 
 

@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "bundle": ["Bundle", "activate", "current_bundle", "rollback", "write_bundle"],
         "promotion": ["promote"],
-        "drift": ["drift_run", "psi"],
+        "drift": ["drift_run", "feature_drift"],
     },
 )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, show_table, use_style
 from ..customers.features import FEATURES, rfm_features
 from ..customers.segment_profiles import in_house_order
 from ..customers.segmentation import CustomerSegmentation, load_model
-from ..data.cleaning import clean, open_sources
+from ..data.cleaning import apply_contract, open_sources
 from ..data.engines import connect, exact_sum, write_table
+from ..data.frames import as_pandas, read_frame, refuse
 from .bundle import card_in, current_bundle
 
 # %% auto #0
-__all__ = ['psi', 'Measure', 'Comparison', 'compare', 'as_text', 'changed', 'write_drift', 'champion_run', 'drift_run',
-           'raise_alarm']
+__all__ = ['psi', 'Measure', 'feature_drift', 'Comparison', 'compare', 'as_text', 'changed', 'write_drift', 'champion_run',
+           'drift_run', 'raise_alarm']
 
 # %% ../../nbs/06d_drift.ipynb #9874b31c
 def _edges_of(reference: np.ndarray, bins: int = 10) -> np.ndarray:
@@ -557,6 +558,64 @@ def _shapes(
     segments = _by_index("segments", "shares of segments", before, after)
     return [segments, *customers, *baskets], shares
 
+# %% ../../nbs/06d_drift.ipynb #7191fc04
+def _comparable(table: Any, what: str, columns: Mapping[str, str] | None) -> pd.DataFrame:
+    """The columns of a features table that can be compared, under our names."""
+    kinds = {**dict.fromkeys(_compared(), "number"), "segment": "text", "rfm_segment": "text"}
+    frame = as_pandas(table, what)
+    options = {"customer_id": "id", **kinds}
+    found = read_frame(frame, what, {}, options, columns or {}, rest=False)
+    found = found.drop(columns="customer_id", errors="ignore")
+    if found.columns.empty:
+        known = f"at least one of {', '.join(kinds)}"
+        names = ", ".join(map(str, frame.columns[:12])) or "no column"
+        refuse(what, known, names, "pass columns={our name: your name}")
+    return found
+
+
+def feature_drift(
+    before: Any, after: Any, *, columns: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Compare two tables of customer features: what has moved, and by how much.
+
+    Parameters
+    ----------
+    before : DataFrame, polars frame, Arrow table, Ibis table or path
+        Features that a model has learned from, a row per customer, such as from
+        `customer_features`; `segment` is compared too.
+    after : DataFrame, polars frame, Arrow table, Ibis table or path
+        The same features now.
+    columns : dict[str, str], optional
+        Our name: yours, in both tables, where they differ.
+
+    Returns
+    -------
+    DataFrame of shape (n_features, 4)
+        feature, psi (population stability index, 0 is no change), alarm (the index from which it
+        counts), state (calm, watch, drift); the largest change first.
+
+    Raises
+    ------
+    DataError
+        If a table cannot be used, or `after` lacks a column of `before`.
+
+    Examples
+    --------
+    >>> before = pd.DataFrame({"recency": range(100), "frequency": [1, 2, 3, 4] * 25})
+    >>> found = feature_drift(before, before.assign(recency=before["recency"] + 80))
+    >>> found[["feature", "state"]].values.tolist()
+    [['recency', 'drift'], ['frequency', 'calm']]
+    """
+    old = _comparable(before, "the features before", columns)
+    new = _comparable(after, "the features after", columns)
+    for name in old.columns.difference(new.columns):
+        found = ", ".join(new.columns)
+        refuse("the features after", f"a column {name!r}, as before", found, "compute it as well")
+    measures = [_by_index("customers", name, old[name], new[name]) for name in old.columns]
+    rows = [(m.name, m.value, m.high, m.state) for m in measures]
+    out = pd.DataFrame(rows, columns=["feature", "psi", "alarm", "state"])
+    return out.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
+
 # %% ../../nbs/06d_drift.ipynb #d9cd14f4
 _FLOORS = {
     "baskets": ("volume", "baskets a day", 0.1, True, "down"),
@@ -1033,7 +1092,7 @@ def _read_new(config: Config, source: str, folder: Path) -> dict:
     con = connect(data)
     found = open_sources(con, Run(replace(config, data=data), folder / "run"))
     main = found["transactions"]
-    result = clean(
+    result = apply_contract(
         main.backend,
         main.table,
         data,

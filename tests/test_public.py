@@ -1,0 +1,416 @@
+"""The public face: its names, its help, its examples, and what it does with tables of any kind."""
+
+import doctest
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.base import clone
+
+import retail_ci
+from retail_ci.core.errors import DataError
+
+ZONES = [m.name for m in pkgutil.iter_modules(retail_ci.__path__) if m.ispkg]
+SENTENCE = re.compile(r"[^\n]+: expected [^\n]+, found [^\n]+; [^\n]+\.")
+OURS = {
+    "customer_id": "Kunde",
+    "product_id": "Artikel",
+    "date": "Tag",
+    "quantity": "Stück",
+    "revenue": "Umsatz",
+}
+DOOR = [  # the calls that take a table
+    "campaign_lists",
+    "clean",
+    "customer_features",
+    "customer_lifetime_value",
+    "CustomerSegmentation",
+    "evaluate_recommenders",
+    "feature_drift",
+    "fit_recommender",
+    "score_customers",
+    "segment_migration",
+]
+
+
+# Names
+
+
+def faces() -> dict[str, object]:
+    return {"": retail_ci} | {z: importlib.import_module(f"retail_ci.{z}") for z in ZONES}
+
+
+def test_a_name_means_one_thing():
+    found = {}
+    for zone, face in faces().items():
+        rooms = {m.name for m in pkgutil.iter_modules(face.__path__)}
+        for name in dir(face):
+            assert name not in rooms, f"{zone}.{name} is a module and something else"
+            found.setdefault(name, set()).add(id(getattr(face, name)))
+    assert not {name for name, meanings in found.items() if len(meanings) > 1}
+    assert set(DOOR) <= set(dir(retail_ci))
+
+
+def test_the_import_takes_less_than_50_ms():
+    words = [sys.executable, "-X", "importtime", "-c", "import retail_ci"]
+    times = []
+    for _turn in range(3):
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stderr
+        line = next(text for text in said.splitlines() if text.endswith(" retail_ci"))
+        times.append(int(line.split("|")[1]) / 1000)
+    assert min(times) < 50, times
+
+
+def members(owner: object) -> list[object]:
+    """The owner, and what can be called on it under a name of its own."""
+    if not inspect.isclass(owner):
+        return [owner]
+    own = [value for name, value in vars(owner).items() if not name.startswith("_")]
+    called = [getattr(value, "__func__", value) for value in own]
+    return [owner, *(value for value in called if inspect.isfunction(value))]
+
+
+def public_names() -> dict[str, object]:
+    """The functions of every face, and the classes that take a table."""
+    found = {}
+    for face in faces().values():
+        for name in dir(face):
+            value = getattr(face, name)
+            if inspect.isfunction(value) or name in DOOR:
+                found.setdefault(name, value)
+    return found
+
+
+def undocumented(thing: object) -> list[str]:
+    """The parameters that the help does not show with a type and a sentence."""
+    text = inspect.getdoc(thing) or ""
+    section = text.partition("Parameters\n----------\n")[2]
+    section = re.split(r"\n\n\w[\w ]*\n-+\n", section)[0]
+    missing = []
+    for parameter in inspect.signature(thing).parameters.values():
+        stars = {parameter.VAR_KEYWORD: r"\*\*", parameter.VAR_POSITIONAL: r"\*"}
+        pattern = rf"^{stars.get(parameter.kind, '')}{parameter.name} : \S.*\n    \S"
+        if parameter.name not in ("self", "cls") and not re.search(pattern, section, re.M):
+            missing.append(f"{thing.__qualname__}: {parameter.name}")
+    return missing
+
+
+def test_help_shows_every_parameter_with_a_type():
+    missing = []
+    for thing in public_names().values():
+        for part in members(thing):
+            missing += undocumented(part)
+    assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("name", DOOR)
+def test_the_example_in_the_help_is_true(name):
+    thing = getattr(retail_ci, name)
+    names = dict(vars(sys.modules[thing.__module__]))
+    found = [t for t in doctest.DocTestFinder().find(thing, globs=names) if t.examples]
+    assert found, "no example"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    said = []
+    for test in found:
+        runner.run(test, out=said.append)
+    assert not runner.failures, "".join(said)
+
+
+# Tables
+
+
+def a_log() -> pd.DataFrame:
+    """Forty customers over forty weeks, five kinds of rhythm, four products."""
+    days = pd.date_range("2025-01-06", periods=40, freq="7D") + pd.Timedelta(hours=10)
+    rows = [
+        (f"C{c:02d}", f"P{(c + n) % 4}", day, 1 + n % 3, 5.0 + c + n % 5)
+        for c in range(40)
+        for n, day in enumerate(days[c % 3 : 40 - 20 * (c % 5 == 4) : 1 + c % 5])
+    ]
+    return pd.DataFrame(rows, columns=["customer_id", "product_id", "date", "quantity", "revenue"])
+
+
+@pytest.fixture(scope="module")
+def log() -> pd.DataFrame:
+    return a_log()
+
+
+LOG_CALLS = {
+    "clean": lambda log, **more: retail_ci.clean(log, **more).transactions,
+    "customer_features": retail_ci.customer_features,
+    "segment_migration": lambda log, **more: (
+        retail_ci.segment_migration(log, window_days=90, draws=2, **more).snapshots
+    ),
+    "customer_lifetime_value": lambda log, **more: retail_ci.customer_lifetime_value(
+        log, draws=0, **more
+    ),
+    "fit_recommender": lambda log, **more: retail_ci.fit_recommender(
+        log, model="popularity", **more
+    ).recommend(k=2),
+    "evaluate_recommenders": lambda log, **more: (
+        retail_ci.evaluate_recommenders(["popularity"], log, resamples=5, **more).table
+    ),
+}
+by_log_call = pytest.mark.parametrize("call", LOG_CALLS.values(), ids=LOG_CALLS)
+
+
+class Stream:
+    """A table of a library that nobody here knows, and that speaks Arrow's stream."""
+
+    def __init__(self, table: pa.Table):
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def polars_frame(frame: pd.DataFrame):
+    import polars
+
+    return polars.from_pandas(frame)
+
+
+GUISES = {
+    "index that is not unique": lambda f: f.set_index(pd.Index([7] * len(f))),
+    "categories": lambda f: f.astype(
+        {c: "category" for c in ("customer_id", "product_id", "segment") if c in f}
+    ),
+    "nullable types": lambda f: f.convert_dtypes(),
+    "Arrow types": lambda f: f.convert_dtypes(dtype_backend="pyarrow"),
+    "columns in another order": lambda f: f[f.columns[::-1]],
+    "Arrow table": pa.Table.from_pandas,
+    "Arrow stream": lambda f: Stream(pa.Table.from_pandas(f)),
+    **({"polars": polars_frame} if importlib.util.find_spec("polars") else {}),
+}
+
+
+@by_log_call
+def test_every_guise_of_a_log_gives_the_same(log, call):
+    plain = call(log)
+    for name, guise in GUISES.items():
+        pd.testing.assert_frame_equal(call(guise(log)), plain, obj=name)
+    theirs = log.rename(columns=OURS)
+    pd.testing.assert_frame_equal(call(theirs, columns=OURS), plain)
+
+
+@by_log_call
+def test_a_path_and_an_expression_give_the_same(log, call, tmp_path):
+    import ibis
+
+    plain = call(log)
+    path = tmp_path / "log.parquet"
+    log.to_parquet(path)
+    for table in (str(path), path, ibis.duckdb.connect().read_parquet(path)):
+        found = call(table)
+        found = found.execute() if isinstance(found, ibis.Table) else found
+        pd.testing.assert_frame_equal(found, plain)
+
+
+BAD_LOGS = {
+    "other names": (lambda f: f.rename(columns=OURS), "'customer_id'"),
+    "a case of its own": (
+        lambda f: f.rename(columns=str.upper),
+        r"\{'customer_id': 'CUSTOMER_ID'\}",
+    ),
+    "no names at all": (lambda f: f.set_axis(range(f.shape[1]), axis=1), "'customer_id'"),
+    "no amount": (lambda f: f.drop(columns="revenue"), "a column 'price' or 'revenue'"),
+    "the id as the index": (lambda f: f.set_index("customer_id"), r"call frame\.reset_index\(\)"),
+    "truth for dates": (
+        lambda f: f.assign(date=True),
+        "'date' of the transactions: expected dates",
+    ),
+    "numbers for dates": (lambda f: f.assign(date=20250101), "expected dates"),
+    "truth for numbers": (lambda f: f.assign(revenue=False), "'revenue' .*: expected numbers"),
+    "dates for numbers": (
+        lambda f: f.assign(quantity=f["date"]),
+        "'quantity' .*: expected numbers",
+    ),
+    "fractions for ids": (lambda f: f.assign(customer_id=1.5), "'customer_id' .*: expected ids"),
+    "no rows": (lambda f: f.head(0), "expected at least one line, found none"),
+    "one name twice": (lambda f: pd.concat([f, f[["date"]]], axis=1), "2 columns called 'date'"),
+    "a list": (lambda f: [1, 2], "expected a table"),
+    "nothing": (lambda f: None, "expected a table"),
+    "an array": (lambda f: f.to_numpy(), "expected a table"),
+}
+
+
+@by_log_call
+def test_a_log_that_cannot_be_used_is_refused_in_one_sentence(log, call):
+    for name, (spoil, words) in BAD_LOGS.items():
+        with pytest.raises(DataError, match=words) as refused:
+            call(spoil(log))
+        assert SENTENCE.fullmatch(str(refused.value)), f"{name}: {refused.value}"
+
+
+@by_log_call
+def test_one_line_is_answered_or_refused_in_one_sentence(log, call):
+    try:
+        found = call(log.head(1))
+    except DataError as refused:
+        assert re.fullmatch(r"[^\n]+\.", str(refused)), refused
+    else:
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize("call", [c for n, c in LOG_CALLS.items() if n != "clean"])
+def test_no_line_is_set_aside_in_silence(log, call):
+    spoilt = log.assign(quantity=log["quantity"].where(log.index > 2, 0))
+    with pytest.raises(DataError, match=r"found 3 of .* \(zero_quantity 3\); set them aside first"):
+        call(spoilt)
+
+
+def test_a_name_that_is_none_of_ours_is_refused(log):
+    with pytest.raises(DataError, match="did you mean 'customer_id'"):
+        retail_ci.clean(log, columns={"custmer_id": "customer_id"})
+    with pytest.raises(DataError, match="'Kundin' .our customer_id."):
+        retail_ci.customer_features(log, columns={"customer_id": "Kundin"})
+
+
+def test_the_books_add_up(log):
+    spoilt = log.assign(date=log["date"].astype("str"))
+    spoilt.loc[3, "date"] = "2025-02-30"
+    spoilt = pd.concat([spoilt, spoilt.tail(5)], ignore_index=True)
+    done = retail_ci.clean(spoilt)
+    assert done.books.set_index("fate")["lines"].to_dict() == {
+        "kept": len(log) - 1,
+        "collapsed": 5,
+        "rejected": 1,
+    }
+    assert done.rejected[["row", "reason"]].values.tolist() == [[4, "bad_date"]]
+    assert done.transactions["revenue"].sum() == pytest.approx(log["revenue"].drop(3).sum())
+
+
+# Tables of customers
+
+
+@pytest.fixture(scope="module")
+def features(log) -> pd.DataFrame:
+    return retail_ci.customer_features(log)
+
+
+def fitted_labels(table) -> pd.DataFrame:
+    model = retail_ci.CustomerSegmentation(n_clusters=3).fit(table)
+    return pd.DataFrame({"segment": model.labels_})
+
+
+def predicted(table) -> pd.DataFrame:
+    features = retail_ci.customer_features(a_log())
+    model = retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
+    return pd.DataFrame({"segment": model.predict(table)})
+
+
+def scored(table) -> pd.DataFrame:
+    features = retail_ci.customer_features(a_log())
+    return retail_ci.score_customers(
+        table, retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
+    )
+
+
+CUSTOMER_CALLS = {  # what takes features, and a column that it needs
+    "CustomerSegmentation.fit": (fitted_labels, "recency"),
+    "CustomerSegmentation.predict": (predicted, "recency"),
+    "score_customers": (scored, "customer_id"),
+    "feature_drift": (lambda t: retail_ci.feature_drift(t, t), "recency"),
+    "campaign_lists": (
+        lambda t: retail_ci.campaign_lists(t.assign(segment="Lost") if hasattr(t, "assign") else t),
+        "customer_id",
+    ),
+}
+by_customer_call = pytest.mark.parametrize(
+    "call, key", CUSTOMER_CALLS.values(), ids=list(CUSTOMER_CALLS)
+)
+
+
+@by_customer_call
+def test_every_guise_of_a_customer_table_gives_the_same(features, call, key):
+    table = features.assign(segment="Lost").drop(columns="short_history")
+    plain = call(table)
+    for name, guise in GUISES.items():
+        pd.testing.assert_frame_equal(call(guise(table)), plain, obj=name)
+
+
+@by_customer_call
+def test_a_customer_table_that_cannot_be_used_is_refused_in_one_sentence(features, call, key):
+    table = features[["customer_id", "recency", "frequency", "monetary"]].assign(segment="Lost")
+    cases = {
+        "other names": table.set_axis(list("abcde"), axis=1),
+        "no names at all": table.set_axis(range(5), axis=1),
+        "no rows": table.head(0),
+        "one name twice": pd.concat([table, table[[key]]], axis=1),
+        "a list": [1, 2],
+    }
+    if key == "recency":
+        cases["text for numbers"] = table.assign(recency="a")
+        cases["dates for numbers"] = table.assign(recency=pd.Timestamp("2025-01-01"))
+    else:
+        cases["fractions for ids"] = table.assign(customer_id=1.5)
+    if call is fitted_labels:
+        del cases["a list"]  # a list of rows is an array, which scikit-learn checks
+    for name, spoilt in cases.items():
+        with pytest.raises(DataError) as refused:
+            call(spoilt)
+        assert SENTENCE.fullmatch(str(refused.value)), f"{name}: {refused.value}"
+
+
+def test_one_customer_is_answered_or_refused_in_one_sentence(features):
+    one = features.head(1)
+    with pytest.raises(DataError, match="need at least 3 customers .* found 1"):
+        fitted_labels(one)
+    assert len(predicted(one)) == len(scored(one)) == 1
+    assert retail_ci.feature_drift(one, one)["state"].eq("calm").all()
+    assert len(retail_ci.campaign_lists(one.assign(segment="Lost"))) == 1
+
+
+def test_a_fitted_model_takes_no_other_shape(features):
+    model = retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
+    with pytest.raises(DataError, match="X: expected a frame .*, found an array of shape"):
+        model.predict(features[["recency", "frequency", "monetary"]].to_numpy())
+    with pytest.raises(DataError, match="expected a column 'monetary'"):
+        model.transform(features.drop(columns="monetary"))
+    numbers = retail_ci.CustomerSegmentation(n_clusters=3).fit(np.eye(5))
+    with pytest.raises(DataError, match="X has 2 features, but .* 5 features"):
+        numbers.predict(np.eye(2))
+    with pytest.raises(DataError, match="X: expected an array of 5 columns"):
+        numbers.predict(features)
+
+
+def test_fit_predict_and_labels_agree(features):
+    model = retail_ci.CustomerSegmentation(n_clusters=3, random_state=7)
+    labels = model.fit_predict(features)
+    assert (labels == model.labels_).all() and (labels == model.predict(features)).all()
+    again = clone(model)
+    assert again.get_params() == {"n_clusters": 3, "random_state": 7, "max_samples": 100_000}
+    assert (again.fit(features).labels_ == labels).all()
+
+
+def test_lists_refuse_what_would_write_to_somebody_twice(features):
+    twice = pd.concat([features.head(2), features.head(1)]).assign(segment="Lost")
+    with pytest.raises(DataError, match="the segments: expected one row per customer_id, found 1"):
+        retail_ci.campaign_lists(twice)
+    with pytest.raises(DataError, match="control: expected a share from 0 to below 1, found 10"):
+        retail_ci.campaign_lists(features.assign(segment="Lost"), control=10)
+
+
+def test_drift_refuses_to_compare_what_only_one_side_has(features):
+    with pytest.raises(DataError, match="the features after: expected a column 'monetary', as bef"):
+        retail_ci.feature_drift(features, features.drop(columns="monetary"))
+
+
+def test_axes_are_taken_and_returned(log):
+    import matplotlib.pyplot as plt
+
+    states = retail_ci.segment_migration(log, window_days=90, draws=1).states
+    from retail_ci.customers import plot_migration
+
+    _figure, ax = plt.subplots()
+    assert plot_migration(states, ax=ax) is ax
+    assert plot_migration(states).figure is not ax.figure
+    plt.close("all")
