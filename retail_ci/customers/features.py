@@ -223,7 +223,7 @@ def _line_columns(columns: Iterable[str], told: Mapping[str, Feature]) -> list[s
 
 def _own_sums(told: Mapping[str, Feature]) -> dict[str, Deferred]:
     """The sums that features bring along; two of one name would overwrite each other."""
-    sums = {}
+    sums: dict[str, Deferred] = {}
     for feature in told.values():
         if twice := sorted(set(sums) & set(feature.sums)):
             raise ConfigError(

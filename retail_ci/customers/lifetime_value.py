@@ -113,9 +113,9 @@ class Rows:
             table[["repeats", "recency", "age"]].to_numpy(dtype=float), axis=0, return_inverse=True
         )
         counts, which = np.unique(values[:, 0], return_inverse=True)
-        return cls(
-            *values.T, np.bincount(place, minlength=len(values)).astype(float), counts, which
-        ), place
+        x, recency, age = values.T
+        weight = np.bincount(place, minlength=len(values)).astype(float)
+        return cls(x, recency, age, weight, counts, which), place
 
     def weighted(self, weight: np.ndarray) -> "Rows":
         """The same histories with other weights."""
@@ -205,7 +205,7 @@ def _nbd_likelihood(theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
     ) * np.exp(theta) / total
 
 # %% ../../nbs/03e_lifetime_value.ipynb #22a51dad
-_LIMITS = {
+_LIMITS: dict[str, tuple[float, float]] = {
     "r": (-7, 7),
     "alpha": (-7, 12),
     "a": (-7, 7),

@@ -484,7 +484,7 @@ def plot_pca(
         if len(points) <= most
         else np.sort(np.random.default_rng(0).choice(len(points), most, replace=False))
     )
-    for name in in_house_order(segment):
+    for name in in_house_order(segment.tolist()):
         at = some[segment[some] == name]
         ax.scatter(
             points[at, 0],

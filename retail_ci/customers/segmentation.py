@@ -456,7 +456,7 @@ class CustomerSegmentation(
         some = values
         if len(values) > self.max_samples:
             some = values[np.linspace(0, len(values) - 1, self.max_samples).astype(int)]
-        presets = CLUSTERING_PRESETS
+        presets: Sequence[ClusteringPreset] = CLUSTERING_PRESETS
         if self.n_clusters != len(PROTOTYPES) or given.shape[1] != 3:
             presets = CLUSTERING_PRESETS[:1]
         chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
@@ -570,14 +570,12 @@ def _select_candidate(
     Candidate
         The first without a flaw, or the one with the fewest.
     """
-    best: Candidate | None = None
+    tried = []
     for preset in presets:
-        found = _try_candidate(values, k, preset, seed)
-        if best is None or found.flaws() < best.flaws():
-            best = found
-        if found.flaws() == (0, 0):
+        tried.append(_try_candidate(values, k, preset, seed))
+        if tried[-1].flaws() == (0, 0):
             break
-    return best
+    return min(tried, key=Candidate.flaws)
 
 
 def _refit_on_all(values: np.ndarray, chosen: Candidate) -> Candidate:

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ibis
 import pandas as pd
@@ -1104,13 +1104,10 @@ def prepare_run(con: Any, run: Run) -> Prepared:
         products=run.config.data.products or ("products" in found and "synthetic" or None),
     )
     main = found["transactions"]
-    return prepare(
-        main.backend,
-        main.table,
-        data,
-        *(found[r].table if r in found else None for r in ("products", "customers")),
-        parts=main.parts,
+    products, customers = (
+        found[r].table if r in found else None for r in ("products", "customers")
     )
+    return prepare(main.backend, main.table, data, products, customers, main.parts)
 
 # %% ../../nbs/01_cleaning.ipynb #14e494b0
 @dataclass
@@ -1296,7 +1293,7 @@ def clean(
     *,
     columns: Mapping[str, str] | None = None,
     date_format: str | list[str] | None = None,
-    duplicates: str = "collapse",
+    duplicates: Literal["collapse", "keep"] = "collapse",
     max_rejected: float = 0.2,
     **options: Any,
 ) -> CleanLog:
@@ -1315,7 +1312,7 @@ def clean(
         Our name: yours, where they differ.
     date_format : str or list[str], optional
         Such as "%d/%m/%Y", for dates in text; ISO 8601 if left out.
-    duplicates : str, default "collapse"
+    duplicates : Literal["collapse", "keep"], default "collapse"
         What becomes of exact copies: "collapse" or "keep".
     max_rejected : float, default 0.2
         The largest share of lines (0 to 1) that may be rejected.

@@ -204,8 +204,7 @@ def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ibis
                 "date or a timestamp. Set data.date_format if it is a number such as 20251231."
             )
         return column.cast("timestamp(6)")
-    formats = [formats] if isinstance(formats, str) or not formats else formats
-    return ibis.coalesce(*(parse_date(as_text(column), f) for f in formats))
+    return ibis.coalesce(*(parse_date(as_text(column), f) for f in _date_formats(formats)))
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
@@ -291,7 +290,7 @@ def _read_once(
             _as_date(raw[names["date"]], settings.date_format),
             {c: as_number(raw[names[c]], settings) for c in there},
         )
-    formats = _date_formats(settings) if raw[names["date"]].type().is_string() else []
+    formats = _date_formats(settings.date_format) if raw[names["date"]].type().is_string() else []
     parts = {
         f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
     }
@@ -306,24 +305,21 @@ def _read_once(
     return lines, date, {c: lines[f"_{c}"] for c in there}
 
 
-def _date_formats(settings: DataConfig) -> list[str | None]:
+def _date_formats(declared: str | list[str] | None) -> list[str | None]:
     """The declared date formats, as a list.
 
     Parameters
     ----------
-    settings : DataConfig
-        date_format.
+    declared : str | list[str] | None
+        data.date_format.
 
     Returns
     -------
     list[str | None]
         Each of them; None is ISO 8601.
     """
-    return (
-        settings.date_format
-        if isinstance(settings.date_format, list) and settings.date_format
-        else [settings.date_format or None]
-    )
+    several = declared if isinstance(declared, list) else [declared]
+    return [format or None for format in several] or [None]
 
 
 def without_point(text: ibis.StringValue, floats: bool) -> ibis.StringValue:
@@ -843,15 +839,15 @@ def float_ids(
     dict[str, int]
         Id column: how many ids end in `.0`, for the columns that went through floats.
     """
-    columns = [c for c in columns if c in lines.columns]
+    there = [c for c in columns if c in lines.columns]
     ends = (
         lines.aggregate(
-            **{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in columns}
+            **{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in there}
         )
         .execute()
         .iloc[0]
     )
-    maybe = [c for c in columns if ends[c] > 0]
+    maybe = [c for c in there if ends[c] > 0]
     if not maybe:
         return {}
     others = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -17,6 +16,8 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ def _start_spark(settings: DataConfig) -> Any:
     }  # for the cores of one machine
     if not given.get("spark.master", "local").startswith("local"):
         here = {}
-    options = {
+    options: dict[str, Any] = {
         "spark.master": f"local[{settings.threads or '*'}]",
         "spark.app.name": "retail_ci",
         "spark.ui.enabled": "false",
@@ -405,13 +406,15 @@ _ISO = (
 @ibis.udf.scalar.builtin
 def try_strptime(value: str, format: str) -> dt.timestamp:
     """DuckDB's parser for a declared date format; missing where the text does not fit."""
+    raise NotImplementedError
 
 
-@ibis.udf.scalar.builtin
+@ibis.udf.scalar.builtin(signature=((int, int, int, int, int, dt.Decimal(16, 6)), dt.timestamp))
 def try_make_timestamp_ntz(
-    year: int, month: int, day: int, hour: int, minute: int, second: dt.Decimal(16, 6)
+    year: int, month: int, day: int, hour: int, minute: int, second: Decimal
 ) -> dt.timestamp:
     """Spark's way to put a point in time together; missing where there is no such date."""
+    raise NotImplementedError
 
 
 def _date_layout(format: str | None = None) -> tuple[str, list[str]]:
@@ -581,9 +584,10 @@ def _spark_timestamp(
     )
 
 # %% ../../nbs/00f_engines.ipynb #b71e6ceb
-@ibis.udf.scalar.builtin
-def regexp_match(text: str, pattern: str) -> dt.Array(dt.string):
+@ibis.udf.scalar.builtin(signature=((str, str), dt.Array(dt.string)))
+def regexp_match(text: str, pattern: str) -> list[str]:
     """PostgreSQL's function: the groups of the first match."""
+    raise NotImplementedError
 
 
 def fence(table: ibis.Table) -> ibis.Table:
@@ -656,11 +660,13 @@ def matched_date(parts: ibis.ArrayValue, format: str | None = None) -> ibis.Time
 @ibis.udf.scalar.builtin
 def btrim(value: str, characters: str) -> str:
     """Spark's way to take characters off both ends."""
+    raise NotImplementedError
 
 
 @ibis.udf.scalar.builtin(name="chr")
 def character(code: int) -> str:
     """The character of a number."""
+    raise NotImplementedError
 
 
 def trimmed(text: ibis.StringValue) -> ibis.StringValue:
@@ -688,6 +694,7 @@ def character_at(text: str, place: int) -> str:
     """DuckDB's character at a place, from the end if it is negative: a third of the time of
     `right`.
     """
+    raise NotImplementedError
 
 
 def loose(text: ibis.StringValue) -> ibis.BooleanValue:
@@ -749,9 +756,10 @@ def exact_sum(
     )
 
 # %% ../../nbs/00f_engines.ipynb #3b93ff44
-@ibis.udf.scalar.builtin
-def unix_micros(time: dt.Timestamp(timezone="UTC")) -> int:
+@ibis.udf.scalar.builtin(signature=((dt.Timestamp(timezone="UTC"),), int))
+def unix_micros(time: datetime) -> int:
     """Spark's microseconds since 1970."""
+    raise NotImplementedError
 
 
 def to_pandas(table: ibis.Table) -> Any:
@@ -1153,7 +1161,9 @@ def staging_name(file: Path, settings: DataConfig, table: str = "", query: str =
     str
         Such as "1f0c2d3a4b5c6d7e.parquet".
     """
-    code = importlib.util.find_spec("retail_ci.data.sources").origin
+    import retail_ci
+
+    code = Path(retail_ci.__file__).parent / "data/sources.py"
     reading = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _CLEANING}
     recipe = [sha256(file), file.suffix.lower(), table, query, reading, __version__, sha256(code)]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32] + ".parquet"

@@ -365,9 +365,8 @@ def _guess_columns(table: pd.DataFrame) -> list[Guess]:
     for ours, pattern in _NAMES.items():
         for place, theirs in enumerate(table.columns):
             values = table[theirs].dropna().str.strip().loc[lambda v: v != ""]
-            named = re.search(
-                pattern, re.sub(r"(?<=[a-zäöü])(?=[A-Z])|_", " ", theirs).lower()
-            ) or re.search(pattern, theirs.lower())
+            spaced = re.sub(r"(?<=[a-zäöü])(?=[A-Z])|_", " ", theirs).lower()
+            named = bool(re.search(pattern, spaced) or re.search(pattern, theirs.lower()))
             fine, seen = _content_fits(ours, values)
             whole = named and (
                 theirs.lower().replace("_", "") in (ours.replace("_", ""), ours.partition("_")[0])
@@ -377,12 +376,12 @@ def _guess_columns(table: pd.DataFrame) -> list[Guess]:
             if named or ours == "date" and fine:
                 scores.append(
                     (
-                        2 * bool(fine) + bool(named) + 0.5 * bool(whole),
+                        2 * bool(fine) + named + 0.5 * bool(whole),
                         -list(_NAMES).index(ours),
                         -place,
                         ours,
                         theirs,
-                        bool(named),
+                        named,
                         fine,
                         seen,
                     )
@@ -659,12 +658,11 @@ def check_source(config: Config) -> tuple[str, bool]:
     with staging("retail-ci-check") as folder:
         found = open_sources(con, Run(config, folder / "run"))
         main = found["transactions"]
+        products, customers = (
+            found[r].table if r in found else None for r in ("products", "customers")
+        )
         result = apply_contract(
-            main.backend,
-            main.table,
-            config.data,
-            *(found[r].table if r in found else None for r in ("products", "customers")),
-            parts=main.parts,
+            main.backend, main.table, config.data, products, customers, main.parts
         )
         facts = result.facts
         fine = (

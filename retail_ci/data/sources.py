@@ -109,8 +109,9 @@ def text_encoding(head: bytes, declared: str | None = None, name: str = "the fil
         For what looks like UTF-16 without a mark.
     """
     marked = next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
-    if marked or declared:
-        return marked or declared
+    codec = marked or declared
+    if codec:
+        return codec
     if head[:4096].count(0) > len(head[:4096]) / 5:
         raise DataError(
             f"{name} looks like UTF-16 without a byte order mark: many of its bytes are zero. Set "
@@ -206,16 +207,16 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     told = re.match(r"sep=(.)\r?\n", head[start:])  # what Excel writes above a header
     if told:
         start += told.end()
-    line = re.match(
+    line = _leading(
         rf"(?:[^\r\n{settings.quote}]|{settings.quote}[^{settings.quote}]*{settings.quote})*"
         if settings.quote
         else r"[^\r\n]*",
         head[start:],
-    )[0]
+    )
     if not line.strip():
         raise DataError(f"{name} holds no text; expected a header and at least one row.")
     delimiter = (
-        {"tab": "\t"}.get(settings.delimiter, settings.delimiter)
+        ("\t" if settings.delimiter == "tab" else settings.delimiter)
         or (told and told[1])
         or _find_delimiter(head[start:], settings.quote)
     )
@@ -230,11 +231,17 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     skip = (
         start
         if settings.header
-        else start + len(line) + len(re.match(r"\r?\n?", head[start + len(line) :])[0])
+        else start + len(line) + len(_leading(r"\r?\n?", head[start + len(line) :]))
     )
     return Layout(_unique_names(names, settings, name), delimiter, skip)
 
 # %% ../../nbs/00g_sources.ipynb #8afaafff
+def _leading(pattern: str, text: str) -> str:
+    """What fits a pattern at the beginning of a text."""
+    found = re.match(pattern, text)
+    return found[0] if found else ""
+
+
 def _split_line(line: str, delimiter: str, quote: str = '"') -> list[str]:
     """The values of one line.
 
@@ -315,7 +322,7 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
             - set(settings.columns)
         ),
     }
-    out = []
+    out: list[str] = []
     for i, title in enumerate(names, 1):
         if title and title in names[: i - 1] and title in asked:
             raise DataError(
@@ -475,7 +482,7 @@ def numbered(
         rows = np.arange(after, after + batch.num_rows + len(bad))
         rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
         after = int(rows[-1]) + 1 if len(rows) else after
-        damaged = [None] * batch.num_rows
+        damaged: list[str | None] = [None] * batch.num_rows
         if stream.quoted:
             _check_quotes(batch, rows, name, stream.plan.delimiter)
         if stream.zero:

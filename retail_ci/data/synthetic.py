@@ -1334,9 +1334,9 @@ def _draw_anonymous(
     tuple[np.ndarray, np.ndarray, np.ndarray]
         Day, basket and product of each line.
     """
-    days = []
-    baskets = []
-    products = []
+    days: list[np.ndarray] = []
+    baskets: list[np.ndarray] = []
+    products: list[np.ndarray] = []
     so_far = 0
     width = world.tastes.shape[1]
     while so_far < n:
@@ -1357,9 +1357,10 @@ def _draw_anonymous(
         baskets.append(pairs // width + len(baskets) * m)
         products.append(pairs % width)
         so_far += len(pairs)
-    return tuple(
-        np.concatenate(x)[:n] if x else np.empty(0, int) for x in (days, baskets, products)
-    )
+    if not days:
+        none = np.empty(0, int)
+        return none, none, none
+    return np.concatenate(days)[:n], np.concatenate(baskets)[:n], np.concatenate(products)[:n]
 
 # %% ../../nbs/00e_synthetic.ipynb #163684e8
 def _draw_sales(
@@ -1646,7 +1647,7 @@ def _product_table(world: World) -> pd.DataFrame:
     n = world.config.synthetic.products
     shelves = [_SHELVES[s] for s in p["shelf"]]
     brands = [_BRANDS[s.category][b % 5] for s, b in zip(shelves, p["brand"])]
-    seen = {}
+    seen: dict[str, int] = {}
     names = []
     for number, (s, brand) in enumerate(zip(shelves, brands)):
         words = s.words.split("|")
@@ -1740,7 +1741,7 @@ class TableWriter:
     ):
         self.path = path
         self.file = open(path, "wb")
-        self.writer = None
+        self.writer: Any = None  # of pyarrow, from the first table on
         self.rows = 0
 
     def append(self, table: Any) -> None:
@@ -1841,9 +1842,8 @@ def generate(
             if progress:
                 progress(done, s.lines)
         if known:
-            np.savez(
-                stack.enter_context(atomic_write(out / "truth.npz")), **truth_arrays(world, known)
-            )
+            arrays: dict[str, Any] = truth_arrays(world, known)
+            np.savez(stack.enter_context(atomic_write(out / "truth.npz")), **arrays)
         written = writers["transactions"].rows
         for w in writers.values():
             w.close()
@@ -1910,18 +1910,15 @@ def _unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Beh
     tuple[dict[str, np.ndarray], Behaviour]
         The products' properties, the behaviour.
     """
-    numbers = {f.name: v for f, v in zip(fields(Behaviour), truth["behaviour"])}
-    typed = Behaviour(
-        **{
-            k: int(v) if isinstance(getattr(_BEHAVIOUR, k), int) else float(v)
-            for k, v in numbers.items()
-        }
-    )
+    numbers: dict[str, Any] = {}
+    for field, value in zip(fields(Behaviour), truth["behaviour"]):
+        whole = isinstance(getattr(_BEHAVIOUR, field.name), int)
+        numbers[field.name] = int(value) if whole else float(value)
     return {
         k.removeprefix("product_"): v
         for k, v in truth.items()
         if k.startswith("product_") and k != "product_id"
-    }, typed
+    }, Behaviour(**numbers)
 
 
 def last_purchases(
@@ -2100,10 +2097,9 @@ def play_forward(
     """
     n, width = last.shape
     who = np.repeat(np.arange(n), times)
-    lives = Customers(
-        *(getattr(people, f.name)[who] for f in fields(Customers) if f.name != "spells"),
-        spells=np.empty((0, 3)),
-    )
+    traits = [f.name for f in fields(Customers) if f.name != "spells"]
+    repeated = {name: getattr(people, name)[who] for name in traits}
+    lives = Customers(**repeated, spells=np.empty((0, 3)))
     lives.joined[:] = -1
     lives.spells = _draw_spells(
         rng,
