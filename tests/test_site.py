@@ -894,3 +894,25 @@ def test_smalldocs_reads_every_key_that_the_site_needs(tmp_path):
     assert build(stage, quiet=True).warnings == [
         "execute.enabled is ignored: smalldocs runs no code"
     ]
+
+
+def sidebar_section(title: str, *pages: str, active: str = "") -> str:
+    """A part of a sidebar, as smalldocs writes it."""
+    head = '<li class="sidebar-item sidebar-item-section"><div class="sidebar-item-container">'
+    toggle = 'class="sidebar-item-text sidebar-link text-start" data-bs-toggle="collapse"'
+    items = [
+        f'<li class="sidebar-item"><a href="{page}.html" class="sidebar-item-text sidebar-link'
+        f'{" active" if page == active else ""}">{page.title()}</a>'
+        for page in pages
+    ]
+    return f'{head}<a {toggle}>{title}</a></div><ul class="collapse">{"".join(items)}</ul>'
+
+
+def test_only_the_part_of_the_sidebar_in_which_the_reader_is_stands_open():
+    first = sidebar_section("Data", "errors", "formats")
+    second = sidebar_section("Customers", "features", "scale", active="scale")
+    page = f'<html><body><nav id="quarto-sidebar"><ul>{first}{second}</ul></nav></body></html>'
+    links = re.findall(
+        r'<a href="(\w+)\.html"[^>]*>(\w+)</a>', finishing._finish_page(page, [], {})
+    )
+    assert links == [("errors", "Data"), ("features", "Features"), ("scale", "Scale")]

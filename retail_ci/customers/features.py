@@ -205,7 +205,7 @@ def feature_text(feature: Feature, value: float | None, currency: str = "") -> s
         return amount(value, currency, 2)
     if feature.unit == "share":
         return share(value)
-    return count(value) if value == round(value) else decimal(value, 1)
+    return count(value) if feature.whole and value == round(value) else decimal(value, 1)
 
 # %% ../../nbs/02_features.ipynb #292ccff8
 def _features_told(columns: Iterable[str], categories: bool) -> dict[str, Feature]:

@@ -8,17 +8,14 @@ from __future__ import annotations
 import datetime
 import difflib
 import numbers
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import ibis
 import pandas as pd
 
-from ..core.config import DataConfig
 from ..core.errors import DataError, one_line, shown
-from .engines import close, connect_duckdb, to_pandas
-from .sources import open_source
 
 # %% auto #0
 __all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_ids', 'typed_column', 'is_expression', 'is_table',
@@ -296,6 +293,12 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
 _TABLES = "a table (pandas, polars, Arrow or Ibis) or the path of a file"
 
 
+def _is_ibis(table: Any) -> bool:
+    """Whether a table is one of Ibis, which is loaded when somebody has made one."""
+    ibis = sys.modules.get("ibis")
+    return ibis is not None and isinstance(table, ibis.Table)
+
+
 def is_expression(table: Any) -> bool:
     """Tell whether a table stays where it is: an Ibis table, or a file.
 
@@ -314,7 +317,7 @@ def is_expression(table: Any) -> bool:
     >>> is_expression("sales.parquet"), is_expression(pd.DataFrame())
     (True, False)
     """
-    return isinstance(table, (ibis.Table, str, Path))
+    return isinstance(table, (str, Path)) or _is_ibis(table)
 
 
 def is_table(value: Any) -> bool:
@@ -368,7 +371,9 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
     """
     if isinstance(table, pd.DataFrame):
         return table
-    if isinstance(table, ibis.Table):
+    if _is_ibis(table):
+        from retail_ci.data.engines import to_pandas
+
         return to_pandas(table)
     if isinstance(table, (str, Path)):
         return _read_file(table)
@@ -385,6 +390,10 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
 
 def _read_file(path: str | Path) -> pd.DataFrame:
     """A file as a frame; the columns of a text file that hold numbers alone are numbers."""
+    from retail_ci.core.config import DataConfig
+    from retail_ci.data.engines import close, connect_duckdb, to_pandas
+    from retail_ci.data.sources import open_source
+
     con = connect_duckdb(DataConfig())
     try:
         source = open_source(con, "products", DataConfig(products=str(path)))

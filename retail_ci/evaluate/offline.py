@@ -18,13 +18,13 @@ from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, decimal, money, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
+from ..data.frames import as_ids
 from ..recommend.base import Recommender
 from ..recommend.baselines import TASKS, split_tasks
 from ..recommend.hybrid import configured, make_model
 from retail_ci.recommend.interactions import (
     Interactions,
     as_dates,
-    as_ids,
     interactions,
     purchases,
     split_at,

@@ -24,12 +24,12 @@ from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count
 from ..core.runs import load, save
+from ..data.frames import as_ids
 from retail_ci.recommend.interactions import (
     POPULAR_DAYS,
     Interactions,
     Limits,
     as_dates,
-    as_ids,
     assemble,
     blocks,
     choose,

@@ -14,11 +14,12 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..core.errors import DataError, unknown
+from ..data.frames import as_ids
 
 # %% auto #0
-__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_ids', 'as_dates', 'purchases', 'Interactions', 'to_csr',
-           'interactions', 'assemble', 'check_products', 'cell_history', 'with_baskets', 'top_k', 'without', 'row_max',
-           'Limits', 'place_in_group', 'choose', 'blocks']
+__all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_dates', 'purchases', 'Interactions', 'to_csr', 'interactions',
+           'assemble', 'check_products', 'cell_history', 'with_baskets', 'top_k', 'without', 'row_max', 'Limits',
+           'place_in_group', 'choose', 'blocks']
 
 # %% ../../nbs/04_interactions.ipynb #f2978df0
 def time_cut(transactions: pd.DataFrame, days: int = 30) -> pd.Timestamp:
@@ -73,30 +74,6 @@ def split_at(transactions: pd.DataFrame, cut: pd.Timestamp) -> tuple[pd.DataFram
     return transactions[past], transactions[~past]
 
 # %% ../../nbs/04_interactions.ipynb #47bac0ea
-def as_ids(values: pd.Series) -> pd.Series:
-    """Ids as text: 7 and 7.0 are both "7", and a missing one is not called "nan".
-
-    Parameters
-    ----------
-    values : pd.Series
-        Ids of any type.
-
-    Returns
-    -------
-    pd.Series
-        Text; what is missing stays missing.
-    """
-    if values.dtype == "str":
-        return values
-    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
-    if values.dtype == object:
-        values = values.map(
-            lambda v: int(v) if isinstance(v, float) and v.is_integer() else v, na_action="ignore"
-        )
-    return values.astype("str")
-
-
 def as_dates(values: pd.Series) -> pd.Series:
     """Dates as timestamps.
 

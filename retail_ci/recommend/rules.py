@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, unknown
-from .interactions import as_ids, check_products
+from ..data.frames import as_ids
+from .interactions import check_products
 
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shelf', 'select', 'texts']

@@ -524,12 +524,27 @@ _LANDMARKS: dict[str, str] = {
 }  # what a region of a page is for
 
 
+def _close_section(match: re.Match) -> str:
+    """A part of the sidebar in which the reader is not, as one link to its first page."""
+    section = match[0]
+    title = re.search(r'<a class="sidebar-item-text[^>]*>([^<]*)</a>', section)
+    first = re.search(r'<a href="([^"]*)"', section)
+    if not title or not first or re.search(r'class="[^"]*\bactive\b', section):
+        return section
+    link = f'<a href="{first[1]}" class="sidebar-item-text sidebar-link">{title[1]}</a>'
+    return f'<li class="sidebar-item">{link}</li>'
+
+
 def _lighten_sidebar(match: re.Match) -> str:
-    """The list of pages, which every page repeats, without the boxes around plain links."""
+    """The list of pages, which every page repeats: no boxes around plain links, and only the part
+    open in which the reader is.
+    """
     text = re.sub(r'<span class="menu-text">([^<]*)</span>', r"\1", match[0])
     link = r'(<a [^>]*class="sidebar-item-text sidebar-link[^"]*">[^<]*</a>)'
     box = r'<div class="sidebar-item-container">\s*' + link + r"\s*</div>"
-    return re.sub(box, r"\1", text)
+    text = re.sub(box, r"\1", text)
+    section = r'<li class="sidebar-item sidebar-item-section">.*?</ul>(?:\s*</li>)?'
+    return re.sub(section, _close_section, text, flags=re.S)
 
 
 def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int]]) -> str:
