@@ -60,7 +60,7 @@ sizes: $(READY) ## packages and MB of what pip installs, for README.md: four env
 	@$(BIN)/python benchmarks/sizes.py
 
 clean: ## remove the environment, all runs, the site and build products
-	rm -rf $(VENV) $(READER) runs _site _site.* build dist *.egg-info .pytest_cache .constraints.new
+	rm -rf $(VENV) $(READER) runs _site _site.* build dist *.egg-info .pytest_cache .mypy_cache .constraints.new
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: every extra, the locked versions. Made anew when one of these files changes, and when the folder was moved:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -9,16 +10,20 @@ import re
 import shutil
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 import retail_ci
+from retail_ci.core.config import Config
 from retail_ci.core.runs import ARTEFACTS, FIGURES
 from retail_ci.pipeline.chain import chain, code, number, order, reads
+from retail_ci.recommend.interactions import Interactions
 
 ROOT = Path(__file__).parents[1]
 NBS = ROOT / "nbs"
@@ -405,6 +410,36 @@ def test_public_functions_have_types_and_a_docstring():
             if not node.returns:
                 missing.append(f"{notebook.stem}: {node.name} has no return type")
     assert not missing, "\n".join(missing)
+
+
+def annotated(thing: object) -> Iterator[object]:
+    """A public function; or a class, with what it defines under public names and `__init__`."""
+    yield thing
+    if not isinstance(thing, type):
+        return
+    for name, part in vars(thing).items():
+        part = getattr(part, "fget", None) or getattr(part, "func", part)
+        part = getattr(part, "__func__", part)
+        if inspect.isfunction(part) and (name == "__init__" or not name.startswith("_")):
+            yield part
+
+
+def test_the_hints_of_every_public_name_resolve():
+    resolved = {}
+    broken = []
+    for notebook, node in public_functions():
+        found = importlib.import_module(f"retail_ci.{module(notebook)}")
+        for part in annotated(getattr(found, node.name)):
+            name = f"{found.__name__}.{part.__qualname__}"
+            try:
+                resolved[name] = typing.get_type_hints(part)
+            except (NameError, AttributeError, TypeError, SyntaxError) as e:
+                broken.append(f"{name}: {e}")
+    assert not broken, "\n".join(broken)
+    assert resolved["retail_ci.core.config.load_config"]["return"] is Config
+    assert resolved["retail_ci.recommend.base.Recommender"]["data_"] is Interactions
+    assert resolved["retail_ci.recommend.base.Recommender.recommend"]["k"] is int
+    assert resolved["retail_ci.recommend.interactions.Interactions.popular"]["return"] is np.ndarray
 
 
 def test_every_artefact_that_is_read_has_an_earlier_maker():

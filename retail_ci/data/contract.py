@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ibis
+import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
@@ -105,7 +106,7 @@ def map_columns(
 # %% ../../nbs/00h_contract.ipynb #b9bafed7
 def as_text(
     column: ibis.Value, missing: list[str] | None = None, neat: bool = False
-) -> ibis.StringValue:
+) -> ir.StringValue:
     """An identifier or a name: always text, so that `00012` stays `00012`.
 
     Parameters
@@ -119,7 +120,7 @@ def as_text(
 
     Returns
     -------
-    ibis.StringValue
+    ir.StringValue
         Trimmed; blank becomes missing.
     """
     text = column.cast("string") if neat else trimmed(column.cast("string")).nullif("")
@@ -148,7 +149,7 @@ def _number_pattern(settings: DataConfig) -> str:
     return f"^[+-]?(({whole})({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]{{1,2}})?$"
 
 # %% ../../nbs/00h_contract.ipynb #93dd554d
-def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ibis.FloatingValue:
+def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ir.FloatingValue:
     """A number, or missing.
 
     Parameters
@@ -160,7 +161,7 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ibis.Fl
 
     Returns
     -------
-    ibis.FloatingValue
+    ir.FloatingValue
         Float64; missing where it is no finite number.
     """
     settings = settings or DataConfig()
@@ -179,7 +180,7 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ibis.Fl
     return (text if settings.decimal == "." else text.replace(",", ".")).cast("float64")
 
 
-def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ibis.TimestampValue:
+def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ir.TimestampValue:
     """A point in time, or missing. A declared format is the only one that is read: 3/4 is never
     guessed.
 
@@ -192,7 +193,7 @@ def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ibis
 
     Returns
     -------
-    ibis.TimestampValue
+    ir.TimestampValue
         Missing where it is no date.
     """
     if column.type().is_integer() and formats:
@@ -265,7 +266,7 @@ def typed(
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
 def _read_once(
     raw: ibis.Table, names: dict[str, str], settings: DataConfig
-) -> tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]:
+) -> tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]:
     """Read dates and numbers; on PostgreSQL and Spark as columns that are settled, so that a rule
     that asks for one does not read it again.
 
@@ -280,7 +281,7 @@ def _read_once(
 
     Returns
     -------
-    tuple[ibis.Table, ibis.TimestampValue, dict[str, ibis.FloatingValue]]
+    tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]
         The lines, their date, and their quantity, price and revenue, as far as there are any.
     """
     there = [c for c in ("quantity", "price", "revenue") if c in names]
@@ -322,19 +323,19 @@ def _date_formats(declared: str | list[str] | None) -> list[str | None]:
     return [format or None for format in several] or [None]
 
 
-def without_point(text: ibis.StringValue, floats: bool) -> ibis.StringValue:
+def without_point(text: ir.StringValue, floats: bool) -> ir.StringValue:
     """Take the `.0` off that a program has added to whole numbers.
 
     Parameters
     ----------
-    text : ibis.StringValue
+    text : ir.StringValue
         Ids.
     floats : bool
         Whether they went through floats.
 
     Returns
     -------
-    ibis.StringValue
+    ir.StringValue
         `17850` for `17850.0`.
     """
     return ibis.ifelse(text.endswith(".0"), text.left(text.length() - 2), text) if floats else text
@@ -342,8 +343,8 @@ def without_point(text: ibis.StringValue, floats: bool) -> ibis.StringValue:
 # %% ../../nbs/00h_contract.ipynb #fad2e976
 def _amounts(
     col: dict[str, ibis.Value],
-    got: dict[str, ibis.FloatingValue],
-    basket: ibis.StringValue,
+    got: dict[str, ir.FloatingValue],
+    basket: ir.StringValue,
     settings: DataConfig,
 ) -> dict[str, ibis.Value]:
     """Quantity, price and revenue of a line.
@@ -352,9 +353,9 @@ def _amounts(
     ----------
     col : dict[str, ibis.Value]
         Our name: the source's column.
-    got : dict[str, ibis.FloatingValue]
+    got : dict[str, ir.FloatingValue]
         Our name: the number that was read, for quantity, price and revenue.
-    basket : ibis.StringValue
+    basket : ir.StringValue
         Basket ids.
     settings : DataConfig
         Words for nothing, cancellation mark.
@@ -404,7 +405,7 @@ def _amounts(
 
 def marks(
     raw: ibis.Table, names: dict[str, str], settings: DataConfig
-) -> dict[str, ibis.BooleanValue]:
+) -> dict[str, ir.BooleanValue]:
     """Lines that are damaged, repeat the header, or match a pattern of what is no product.
 
     Parameters
@@ -418,7 +419,7 @@ def marks(
 
     Returns
     -------
-    dict[str, ibis.BooleanValue]
+    dict[str, ir.BooleanValue]
         Facts that only the raw line knows.
     """
     out = {"_damaged": raw.damaged.notnull()} if "damaged" in raw.columns else {}
@@ -450,7 +451,7 @@ class Rule:
     severity: str  # "reject", "net" or "flag"
     advice: str  # what to do about it
     broken: Callable[
-        [ibis.Table], ibis.BooleanValue
+        [ibis.Table], ir.BooleanValue
     ]  # true where a line (or a customer) breaks the rule
     needs: tuple[str, ...] = ()  # columns without which the rule does not apply
     shows: tuple[str, ...] = ()  # columns that show what is wrong; all of them if empty
@@ -790,7 +791,7 @@ def judge(lines: ibis.Table) -> ibis.Table:
     return lines.mutate(reason=ibis.cases(*cases, else_=ibis.null("string")))
 
 # %% ../../nbs/00h_contract.ipynb #abd1dd21
-def broken(lines: ibis.Table) -> ibis.BooleanValue:
+def broken(lines: ibis.Table) -> ir.BooleanValue:
     """Whether a line breaks a rejecting rule.
 
     Parameters
@@ -800,7 +801,7 @@ def broken(lines: ibis.Table) -> ibis.BooleanValue:
 
     Returns
     -------
-    ibis.BooleanValue
+    ir.BooleanValue
         True where `judge` would give a reason.
     """
     return ibis.or_(*(r.broken(lines) for r in applicable(lines, REJECTS))).fill_null(False)

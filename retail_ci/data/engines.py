@@ -23,6 +23,7 @@ from typing import Any
 
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 
 from .. import __version__
 from ..core.config import DataConfig
@@ -437,19 +438,19 @@ def _date_layout(format: str | None = None) -> tuple[str, list[str]]:
     )
 
 
-def parse_date(text: ibis.StringValue, format: str | None = None) -> ibis.TimestampValue:
+def parse_date(text: ir.StringValue, format: str | None = None) -> ir.TimestampValue:
     """Text as a point in time: by the declared format only, or as ISO 8601.
 
     Parameters
     ----------
-    text : ibis.StringValue
+    text : ir.StringValue
         Trimmed text.
     format : str | None, default None
         Such as "%d/%m/%Y"; ISO 8601 if left out.
 
     Returns
     -------
-    ibis.TimestampValue
+    ir.TimestampValue
         Missing where it is no date of the years 1 to 9999.
     """
     if engine(text) != "duckdb":
@@ -504,8 +505,8 @@ def _checked_timestamp(
     day: ibis.Value,
     hour: ibis.Value,
     minute: ibis.Value,  # whole numbers
-    second: ibis.StringValue,  # with six digits after the point
-) -> ibis.TimestampValue:  # missing where there is no such time
+    second: ir.StringValue,  # with six digits after the point
+) -> ir.TimestampValue:  # missing where there is no such time
     """PostgreSQL must not be asked for a day that does not exist, so the calendar is checked
     first.
     """
@@ -527,19 +528,19 @@ def _checked_timestamp(
     return make_timestamp(*parts, second.cast("float64"))
 
 # %% ../../nbs/00f_engines.ipynb #44df1d20
-def _assemble_date(part: Mapping[str, ibis.StringValue], where: str) -> ibis.TimestampValue:
+def _assemble_date(part: Mapping[str, ir.StringValue], where: str) -> ir.TimestampValue:
     """Put a date together from its parts.
 
     Parameters
     ----------
-    part : Mapping[str, ibis.StringValue]
+    part : Mapping[str, ir.StringValue]
         Letter: what stands there; missing where the text does not fit.
     where : str
         The engine.
 
     Returns
     -------
-    ibis.TimestampValue
+    ir.TimestampValue
         Missing where there is no such date.
     """
     number = {letter: value.cast("int64") for letter, value in part.items() if letter not in "pbBf"}
@@ -575,8 +576,8 @@ def _spark_timestamp(
     day: ibis.Value,
     hour: ibis.Value,
     minute: ibis.Value,  # whole numbers
-    second: ibis.StringValue,  # with six digits after the point
-) -> ibis.TimestampValue:  # missing where there is no such time
+    second: ir.StringValue,  # with six digits after the point
+) -> ir.TimestampValue:  # missing where there is no such time
     """Spark looks by itself whether there is such a day, and knows a year 0, which we do not."""
     year = ibis.ifelse(year.between(1, 9999), year, ibis.null("int64"))
     return try_make_timestamp_ntz(
@@ -610,19 +611,19 @@ def fence(table: ibis.Table) -> ibis.Table:
     )
 
 
-def date_parts(text: ibis.StringValue, format: str | None = None) -> ibis.ArrayValue:
+def date_parts(text: ir.StringValue, format: str | None = None) -> ir.ArrayValue:
     """Take a date apart, on PostgreSQL or Spark.
 
     Parameters
     ----------
-    text : ibis.StringValue
+    text : ir.StringValue
         Dates, trimmed.
     format : str | None, default None
         A date format; ISO 8601 if left out.
 
     Returns
     -------
-    ibis.ArrayValue
+    ir.ArrayValue
         What stands for each letter of the format; missing where the text does not fit.
     """
     pattern, letters = _date_layout(format)
@@ -636,19 +637,19 @@ def date_parts(text: ibis.StringValue, format: str | None = None) -> ibis.ArrayV
     )
 
 
-def matched_date(parts: ibis.ArrayValue, format: str | None = None) -> ibis.TimestampValue:
+def matched_date(parts: ir.ArrayValue, format: str | None = None) -> ir.TimestampValue:
     """Put together what `date_parts` took apart.
 
     Parameters
     ----------
-    parts : ibis.ArrayValue
+    parts : ir.ArrayValue
         From `date_parts`.
     format : str | None, default None
         The format that it was taken apart by.
 
     Returns
     -------
-    ibis.TimestampValue
+    ir.TimestampValue
         Missing where it is no date of the years 1 to 9999.
     """
     return _assemble_date(
@@ -669,17 +670,17 @@ def character(code: int) -> str:
     raise NotImplementedError
 
 
-def trimmed(text: ibis.StringValue) -> ibis.StringValue:
+def trimmed(text: ir.StringValue) -> ir.StringValue:
     """Take the white space off, and nothing else, on any engine.
 
     Parameters
     ----------
-    text : ibis.StringValue
+    text : ir.StringValue
         Any text.
 
     Returns
     -------
-    ibis.StringValue
+    ir.StringValue
         Without blanks, tabs, line ends, vertical tabs and form feeds on either end.
     """
     if engine(text) == "spark":
@@ -697,17 +698,17 @@ def character_at(text: str, place: int) -> str:
     raise NotImplementedError
 
 
-def loose(text: ibis.StringValue) -> ibis.BooleanValue:
+def loose(text: ir.StringValue) -> ir.BooleanValue:
     """Whether there may be something to trim.
 
     Parameters
     ----------
-    text : ibis.StringValue
+    text : ir.StringValue
         Any text.
 
     Returns
     -------
-    ibis.BooleanValue
+    ir.BooleanValue
         True where it is empty or may have white space at its ends; always true where that is not
         known.
     """
@@ -718,37 +719,35 @@ def loose(text: ibis.StringValue) -> ibis.BooleanValue:
     )
 
 # %% ../../nbs/00f_engines.ipynb #c0fb03cd
-def finite(number: ibis.NumericValue) -> ibis.FloatingValue:
+def finite(number: ir.NumericValue) -> ir.FloatingValue:
     """A number, or missing.
 
     Parameters
     ----------
-    number : ibis.NumericValue
+    number : ir.NumericValue
         Float64.
 
     Returns
     -------
-    ibis.FloatingValue
+    ir.FloatingValue
         Missing where it is infinite or no number.
     """
     return ibis.ifelse(number.abs() <= 1.7976931348623157e308, number, ibis.null("float64"))
 
 
-def exact_sum(
-    amount: ibis.FloatingValue, where: ibis.BooleanValue | None = None
-) -> ibis.FloatingScalar:
+def exact_sum(amount: ir.FloatingValue, where: ir.BooleanValue | None = None) -> ir.FloatingScalar:
     """Add money exactly, whatever the order.
 
     Parameters
     ----------
-    amount : ibis.FloatingValue
+    amount : ir.FloatingValue
         Money, below 10^13 in size.
-    where : ibis.BooleanValue | None, default None
+    where : ir.BooleanValue | None, default None
         Which lines; all if left out.
 
     Returns
     -------
-    ibis.FloatingScalar
+    ir.FloatingScalar
         The sum, exact to four digits; missing where there is nothing to add.
     """
     return (amount * 10_000).round().cast("int64").sum(where=where).cast("float64") / ibis.literal(
