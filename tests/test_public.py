@@ -185,6 +185,13 @@ GUISES = {
     ),
     "nullable types": lambda f: f.convert_dtypes(),
     "Arrow types": lambda f: f.convert_dtypes(dtype_backend="pyarrow"),
+    "sparse numbers": lambda f: f.astype(
+        {c: pd.SparseDtype(f[c].dtype) for c in ("revenue", "recency", "monetary") if c in f}
+    ),
+    "periods": lambda f: f.assign(**{c: f[c].dt.to_period("h") for c in ("date",) if c in f}),
+    "names that the engine cannot tell apart": lambda f: f.assign(
+        **{"DATE": 1, "Recency": "x", "row": 1, "Damaged": 2, "damaged": 3, "": 4}
+    ),
     "columns in another order": lambda f: f[f.columns[::-1]],
     "Arrow table": pa.Table.from_pandas,
     "Arrow stream": lambda f: Stream(pa.Table.from_pandas(f)),
@@ -239,6 +246,7 @@ BAD_LOGS = {
     "a list": (lambda f: [1, 2], "expected a table"),
     "nothing": (lambda f: None, "expected a table"),
     "an array": (lambda f: f.to_numpy(), "expected a table"),
+    "one column": (lambda f: f["revenue"], "expected a table"),
 }
 
 
@@ -272,6 +280,24 @@ def test_a_name_that_is_none_of_ours_is_refused(log):
         retail_ci.clean(log, columns={"custmer_id": "customer_id"})
     with pytest.raises(DataError, match="'Kundin' .our customer_id."):
         retail_ci.customer_features(log, columns={"customer_id": "Kundin"})
+
+
+@by_log_call
+def test_a_column_is_one_thing(log, call):
+    for columns in ({"quantity": "revenue"}, {"price": "revenue"}, {"product_id": "customer_id"}):
+        with pytest.raises(DataError, match="a column of its own for each of our names") as refused:
+            call(log, columns=columns)
+        assert SENTENCE.fullmatch(str(refused.value))
+
+
+def test_a_name_need_not_be_text(log):
+    plain = retail_ci.customer_features(log)
+    number = log.rename(columns={"revenue": 5})
+    found = retail_ci.customer_features(number, columns={"revenue": 5})
+    pd.testing.assert_frame_equal(found, plain)
+    pairs = log.set_axis(pd.MultiIndex.from_product([["a"], log.columns]), axis=1)
+    found = retail_ci.customer_features(pairs, columns={c: ("a", c) for c in log})
+    pd.testing.assert_frame_equal(found, plain)
 
 
 def test_the_books_add_up(log):

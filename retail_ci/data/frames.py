@@ -16,7 +16,7 @@ import ibis
 import pandas as pd
 
 from ..core.config import DataConfig
-from ..core.errors import DataError, one_line, shown
+from ..core.errors import DataError, one_line, shown, translating
 from .engines import close, connect_duckdb, to_pandas
 from .sources import open_source
 
@@ -74,6 +74,19 @@ def _check_mapping(what: str, columns: Mapping[str, str], known: Sequence[str]) 
             near = difflib.get_close_matches(str(ours), known, 1, 0.5)
             hint = f"did you mean {near[0]!r}" if near else "put our name first, then yours"
             refuse(what, f"columns with our names ({_named(known)})", shown(ours), hint)
+
+
+_DESCRIPTIONS = {"product_name", "category", "department", "subcategory", "brand", "manufacturer"}
+
+
+def _check_apart(what: str, names: Mapping[str, Any]) -> None:
+    """Refuse one column that is said to be two things; a description may serve twice."""
+    measured = {ours: theirs for ours, theirs in names.items() if ours not in _DESCRIPTIONS}
+    for theirs in measured.values():
+        ours = [name for name, other in measured.items() if other == theirs]
+        if len(ours) > 1:
+            found = f"{theirs!r} for {' and '.join(ours)}"
+            refuse(what, "a column of its own for each of our names", found, "correct columns=")
 
 
 def _check_present(
@@ -144,9 +157,16 @@ def find_columns(
     for ours, theirs in names.items():
         if ours in needs or ours in (columns or {}):
             _check_present(what, ours, theirs, found, index, columns is not None)
-    return {ours: theirs for ours, theirs in names.items() if theirs in found}
+    there = {ours: theirs for ours, theirs in names.items() if theirs in found}
+    _check_apart(what, there)
+    return there
 
 # %% ../../nbs/00i_frames.ipynb #dec55b9b
+def _wall_clock(moment: datetime.date) -> datetime.date:
+    """What the clock on the wall showed."""
+    return moment.replace(tzinfo=None) if isinstance(moment, datetime.datetime) else moment
+
+
 def _plain_objects(values: pd.Series) -> pd.Series:
     """A column of Python objects, as text, numbers or times where all of it is."""
     known = values.dropna()
@@ -154,7 +174,8 @@ def _plain_objects(values: pd.Series) -> pd.Series:
     if not kinds or all(issubclass(kind, str) for kind in kinds):
         return values.astype("str")
     if all(issubclass(kind, datetime.date) for kind in kinds):
-        return pd.to_datetime(values).astype("datetime64[us]")
+        walls = values.map(_wall_clock, na_action="ignore")
+        return pd.to_datetime(walls).astype("datetime64[us]")
     if all(issubclass(kind, numbers.Number) and kind is not bool for kind in kinds):
         return values.astype("float64") if values.hasnans else pd.to_numeric(values)
     return values
@@ -171,7 +192,8 @@ def plain_column(values: pd.Series) -> pd.Series:
     Returns
     -------
     Series of shape (n_rows,)
-        Text, numbers, booleans or times without a zone; missing values stay missing.
+        Text, numbers, booleans or times without a zone; missing values stay missing. A period is
+        its first moment.
 
     Examples
     --------
@@ -185,6 +207,12 @@ def plain_column(values: pd.Series) -> pd.Series:
         return plain_column(values.astype(object).infer_objects())
     if isinstance(dtype, pd.DatetimeTZDtype):
         return values.dt.tz_localize(None)
+    if isinstance(dtype, pd.PeriodDtype):
+        return values.dt.to_timestamp()
+    if isinstance(dtype, pd.SparseDtype):
+        return plain_column(values.sparse.to_dense())
+    if isinstance(dtype, pd.IntervalDtype) or pd.api.types.is_complex_dtype(dtype):
+        return values.astype("str")
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and dtype != "str":
         import pyarrow as pa
 
@@ -283,7 +311,8 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     """
     if kind == "id" and pd.api.types.is_integer_dtype(values):
         return values.astype("string").astype("str")
-    plain = plain_column(values)
+    with translating(FrameError, f"{what} cannot be read", _KINDS[kind][1].capitalize() + "."):
+        plain = plain_column(values)
     held = _kind_of(plain)
     if held not in _FITTING[kind] and plain.notna().any():
         example = shown(plain.dropna().tolist()[0])
@@ -378,7 +407,10 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
         refuse(what, _TABLES, f"{type(table).__name__} {shown(table)}", "pass a DataFrame")
     import pyarrow as pa
 
-    streamed = pa.table(table)
+    try:
+        streamed = pa.table(table)
+    except (pa.ArrowInvalid, TypeError):
+        refuse(what, _TABLES, f"a {type(table).__name__}", "pass a DataFrame")
     find_columns(what, streamed.column_names, ())
     return streamed.to_pandas()
 
