@@ -21,8 +21,8 @@ from .engines import close, connect_duckdb, to_pandas
 from .sources import open_source
 
 # %% auto #0
-__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_ids', 'typed_column', 'is_expression', 'is_table',
-           'as_pandas', 'read_frame']
+__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_ids', 'typed_column', 'one_row_each', 'as_day',
+           'check_number', 'check_seed', 'is_expression', 'is_table', 'as_pandas', 'read_frame']
 
 # %% ../../nbs/00i_frames.ipynb #58a68625
 class FrameError(DataError, ValueError):
@@ -90,13 +90,19 @@ def _check_apart(what: str, names: Mapping[str, Any]) -> None:
 
 
 def _check_present(
-    what: str, ours: str, theirs: Any, found: Sequence[Any], index: Sequence[Any], mapped: bool
+    what: str,
+    ours: str,
+    theirs: Any,
+    found: Sequence[Any],
+    others: Sequence[Any],
+    index: Sequence[Any],
+    mapped: bool,
 ) -> None:
-    """Refuse a table that has no such column."""
+    """Refuse a table that has no such column; one of the others may be what is meant."""
     if theirs in found:
         return
-    near = difflib.get_close_matches(str(theirs).lower(), [str(c).lower() for c in found], 1, 0.6)
-    alike = next((c for c in found if near and str(c).lower() == near[0]), "your name")
+    near = difflib.get_close_matches(str(theirs).lower(), [str(c).lower() for c in others], 1, 0.6)
+    alike = next((c for c in others if near and str(c).lower() == near[0]), "your name")
     advice = f"rename it with frame.rename(columns={{{str(alike)!r}: {ours!r}}})"
     if mapped:
         advice = f"pass columns={{{ours!r}: {str(alike)!r}}}, or rename it"
@@ -156,7 +162,8 @@ def find_columns(
     names = {ours: (columns or {}).get(ours, ours) for ours in known}
     for ours, theirs in names.items():
         if ours in needs or ours in (columns or {}):
-            _check_present(what, ours, theirs, found, index, columns is not None)
+            others = [c for c in found if c == theirs or c not in names.values()]
+            _check_present(what, ours, theirs, found, others, index, columns is not None)
     there = {ours: theirs for ours, theirs in names.items() if theirs in found}
     _check_apart(what, there)
     return there
@@ -322,6 +329,131 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     return plain.astype("float64") if kind == "number" and plain.dtype == "str" else plain
 
 # %% ../../nbs/00i_frames.ipynb #7afe39a7
+def one_row_each(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd.DataFrame:
+    """Refuse a table in which somebody has two rows, or no id.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n_rows, n_columns)
+        From `read_frame`.
+    what : str
+        What it is, for the sentence.
+    key : str, default "customer_id"
+        The column with the ids.
+
+    Returns
+    -------
+    DataFrame of shape (n_rows, n_columns)
+        The same.
+
+    Raises
+    ------
+    FrameError
+        If an id is missing, or stands there twice.
+
+    Examples
+    --------
+    >>> one_row_each(pd.DataFrame({"customer_id": ["a", "b"]}), "the customers").shape
+    (2, 1)
+    """
+    for found in (table[key][table[key].duplicated()], table[key][table[key].isna()]):
+        if len(found):
+            advice = f"drop the rows that are too many with drop_duplicates({key!r})"
+            refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
+    return table
+
+
+def as_day(value: Any, what: str) -> pd.Timestamp:
+    """Read the day, or the moment, that a caller names.
+
+    Parameters
+    ----------
+    value : str, date, datetime or Timestamp
+        Text is read as ISO 8601; a time with a zone keeps what the clock on the wall showed.
+    what : str
+        The argument, for the sentence.
+
+    Returns
+    -------
+    Timestamp
+        Without a zone.
+
+    Raises
+    ------
+    FrameError
+        If it is no day.
+
+    Examples
+    --------
+    >>> as_day("2025-06-01", "as_of")
+    Timestamp('2025-06-01 00:00:00')
+    """
+    try:
+        read = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
+        day = pd.NaT if isinstance(read, numbers.Number) else pd.Timestamp(read)
+    except (ValueError, TypeError, OverflowError):
+        day = pd.NaT
+    if pd.isna(day):
+        refuse(what, "a day such as 2025-12-31", shown(value), "write it as ISO 8601 does")
+    return day.tz_localize(None)
+
+
+def check_number(name: str, value: Any, low: float, high: float, whole: bool = True) -> None:
+    """Refuse an argument that is no number within its bounds.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    value : Any
+        What the caller has passed.
+    low : float
+        The smallest value that is allowed.
+    high : float
+        The largest one.
+    whole : bool, default True
+        Whether it must be a whole number.
+
+    Raises
+    ------
+    FrameError
+        If it is something else.
+
+    Examples
+    --------
+    >>> check_number("bins", 0, 2, 10)
+    Traceback (most recent call last):
+    retail_ci.data.frames.FrameError: bins: expected a whole number from 2 to 10, found 0; \
+correct the argument.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    if not fits or not low <= value <= high:
+        words = "a whole number" if whole else "a number"
+        refuse(name, f"{words} from {low} to {high}", shown(value), "correct the argument")
+
+
+def check_seed(value: Any) -> None:
+    """Refuse a `random_state` that is no seed.
+
+    Parameters
+    ----------
+    value : int or None
+        None draws anew each time.
+
+    Raises
+    ------
+    FrameError
+        If it is something else.
+
+    Examples
+    --------
+    >>> check_seed(42)
+    """
+    if value is not None:
+        check_number("random_state", value, 0, 2**32 - 1)
+
+
 _TABLES = "a table (pandas, polars, Arrow or Ibis) or the path of a file"
 
 

@@ -144,6 +144,8 @@ def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
             f"{len(after)} after."
         )
     if not (pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)):
+        before = before.dropna()
+        after = after.dropna()
         names = sorted(set(before) | set(after))
         return _index_of(_counts_by_name(before, names), _counts_by_name(after, names))
     old = before.to_numpy(float)
