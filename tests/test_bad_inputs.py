@@ -959,3 +959,31 @@ def test_bytes_that_are_no_text_are_one_sentence(capsys, tmp_path):
         "retail-ci: A value or a file name holds bytes that are not UTF-8 text, and cannot be "
         "written down; write it in UTF-8, and try again.\n"
     )
+
+
+# The config
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    {
+        "name: a\nname: b\n": "the key 'name' for the second time in line 2, column 1",
+        "rfm:\n  bins: 3\n  bins: 4\n": "the key 'bins' for the second time in line 3, column 3",
+        "recommender: {weights: {content: -1}}": "weights.content' must be a number between 0",
+        "recommender: {weights: {content: .nan}}": "weights.content' must be a number between 0",
+    }.items(),
+)
+def test_a_config_says_each_thing_once_and_in_its_bounds(tmp_path, text, words):
+    (tmp_path / "shop.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config(tmp_path / "shop.yaml")
+
+
+def test_a_config_is_asked_for_by_name_and_with_a_list_of_settings():
+    for config in (None, 3):
+        with pytest.raises(ConfigError, match=r"A config must be a name .*, found (None|3)\."):
+            load_config(config)
+    for given_settings in (3, "rfm.bins=4", {"rfm.bins": 4}, [4], [None]):
+        with pytest.raises(ConfigError, match=r"a list such as \['rfm.bins=4'\], found "):
+            load_config("small", given_settings)
+    assert load_config("small", ("rfm.bins=4",)).rfm.bins == 4

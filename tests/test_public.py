@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 import retail_ci
 from retail_ci.core.errors import DataError
@@ -185,6 +186,13 @@ GUISES = {
     ),
     "nullable types": lambda f: f.convert_dtypes(),
     "Arrow types": lambda f: f.convert_dtypes(dtype_backend="pyarrow"),
+    "sparse numbers": lambda f: f.astype(
+        {c: pd.SparseDtype(f[c].dtype) for c in ("revenue", "recency", "monetary") if c in f}
+    ),
+    "periods": lambda f: f.assign(**{c: f[c].dt.to_period("h") for c in ("date",) if c in f}),
+    "names that the engine cannot tell apart": lambda f: f.assign(
+        **{"DATE": 1, "Recency": "x", "row": 1, "Damaged": 2, "damaged": 3, "": 4}
+    ),
     "columns in another order": lambda f: f[f.columns[::-1]],
     "Arrow table": pa.Table.from_pandas,
     "Arrow stream": lambda f: Stream(pa.Table.from_pandas(f)),
@@ -239,6 +247,7 @@ BAD_LOGS = {
     "a list": (lambda f: [1, 2], "expected a table"),
     "nothing": (lambda f: None, "expected a table"),
     "an array": (lambda f: f.to_numpy(), "expected a table"),
+    "one column": (lambda f: f["revenue"], "expected a table"),
 }
 
 
@@ -272,6 +281,24 @@ def test_a_name_that_is_none_of_ours_is_refused(log):
         retail_ci.clean(log, columns={"custmer_id": "customer_id"})
     with pytest.raises(DataError, match="'Kundin' .our customer_id."):
         retail_ci.customer_features(log, columns={"customer_id": "Kundin"})
+
+
+@by_log_call
+def test_a_column_is_one_thing(log, call):
+    for columns in ({"quantity": "revenue"}, {"price": "revenue"}, {"product_id": "customer_id"}):
+        with pytest.raises(DataError, match="a column of its own for each of our names") as refused:
+            call(log, columns=columns)
+        assert SENTENCE.fullmatch(str(refused.value))
+
+
+def test_a_name_need_not_be_text(log):
+    plain = retail_ci.customer_features(log)
+    number = log.rename(columns={"revenue": 5})
+    found = retail_ci.customer_features(number, columns={"revenue": 5})
+    pd.testing.assert_frame_equal(found, plain)
+    pairs = log.set_axis(pd.MultiIndex.from_product([["a"], log.columns]), axis=1)
+    found = retail_ci.customer_features(pairs, columns={c: ("a", c) for c in log})
+    pd.testing.assert_frame_equal(found, plain)
 
 
 def test_the_books_add_up(log):
@@ -414,3 +441,161 @@ def test_axes_are_taken_and_returned(log):
     assert plot_migration(states, ax=ax) is ax
     assert plot_migration(states).figure is not ax.figure
     plt.close("all")
+
+
+# Arguments
+
+
+WRONG = {  # call: its arguments and values that none of them can have
+    "customer_features": {
+        "as_of": ["soon", "01.06.2025", 20250601, pd.NaT],
+        "window_days": [0, 3.5, "365", None],
+        "bins": [1, 100, "5"],
+        "cut_points": ["x", {"recency": [1, 2, 3, float("nan")]}, {"recency": list("abcd")}],
+    },
+    "segment_migration": {
+        "window_days": [-1, 90.5],
+        "n_clusters": [0, 1, 2.5, "5"],
+        "bins": [1],
+        "draws": [0, "2"],
+        "random_state": [-1, "a"],
+    },
+    "customer_lifetime_value": {
+        "as_of": ["soon", pd.NaT],
+        "margin": [-1, 0, 50, float("nan"), "0.3"],
+        "draws": [-1, 2.5],
+        "max_samples": [0, -1, 30.5],
+        "random_state": [1.5, "a"],
+    },
+    "evaluate_recommenders": {
+        "models": [None, 3, {"popularity"}, ["popularty"]],
+        "cut": ["soon", pd.NaT],
+        "days": [0, 1.5, "30"],
+        "k": [0, "3"],
+        "resamples": [0, "x"],
+        "random_state": [-1],
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_argument_that_makes_no_sense_is_refused_in_one_sentence(log, name):
+    for argument, values in WRONG[name].items():
+        for value in values:
+            given = {"models": ["popularity"]} if name == "evaluate_recommenders" else {}
+            with pytest.raises(retail_ci.RetailError, match=r"\A[^\n]+[.?]\Z"):
+                getattr(retail_ci, name)(transactions=log, **{**given, argument: value})
+
+
+def test_a_moment_with_a_zone_is_what_the_clock_showed(log):
+    plain = retail_ci.customer_features(log, as_of="2025-06-01")
+    zoned = retail_ci.customer_features(log, as_of=pd.Timestamp("2025-06-01", tz="Asia/Tokyo"))
+    pd.testing.assert_frame_equal(zoned, plain)
+    seen = log[log["date"] < "2025-06-01"]
+    assert plain["monetary"].tolist() == seen.groupby("customer_id")["revenue"].sum().tolist()
+
+
+def test_a_model_refuses_parameters_and_files_in_one_sentence(features, tmp_path):
+    model = retail_ci.CustomerSegmentation
+    for wrong in (
+        {"n_clusters": 0},
+        {"n_clusters": "5"},
+        {"n_clusters": 2.5},
+        {"max_samples": 2},
+        {"max_samples": 9.5},
+        {"random_state": -1},
+        {"random_state": "x"},
+    ):
+        with pytest.raises(DataError, match=f"{list(wrong)[0]}: expected a whole number"):
+            model(**{"n_clusters": 3, **wrong}).fit(features)
+    for asked in (lambda m: m.predict(features), lambda m: m.save(tmp_path / "m.npz")):
+        with pytest.raises(NotFittedError, match="expected a fitted model") as refused:
+            asked(model())
+        assert isinstance(refused.value, DataError)
+    with pytest.raises(DataError, match="expected what save.. has written, found no file"):
+        model.load(tmp_path / "m.npz")
+    (tmp_path / "m.npz").write_text("x")
+    with pytest.raises(DataError, match="expected what save.. has written, found something else"):
+        model.load(tmp_path / "m.npz")
+    for other in (None, "m.npz", features):
+        with pytest.raises(DataError, match="model: expected a fitted CustomerSegmentation"):
+            retail_ci.score_customers(features, other)
+
+
+def test_ids_are_looked_up_in_any_table_and_once(features):
+    model = retail_ci.CustomerSegmentation(n_clusters=3).fit(features)
+    plain = retail_ci.score_customers(features, model)
+    ids = features[["customer_id"]]
+    for name, guise in GUISES.items():
+        found = retail_ci.score_customers(ids, model, guise(features))
+        pd.testing.assert_frame_equal(found, plain, obj=name)
+    numbered = features.assign(customer_id=np.arange(len(features), dtype=float))
+    found = retail_ci.score_customers(pd.DataFrame({"customer_id": [3.0, 99.0]}), model, numbered)
+    assert found["segment"].tolist() == [plain["segment"][3], "Unknown"]
+    with pytest.raises(DataError, match="the features: expected one row per customer_id, found 2"):
+        retail_ci.score_customers(ids, model, pd.concat([features, features.head(2)]))
+
+
+def test_a_product_listed_twice_does_not_count_twice(log):
+    products = pd.DataFrame({"product_id": ["P0", "P1", "P2", "P3"], "category": list("aabb")})
+    found = retail_ci.customer_features(log, products).set_index("customer_id")
+    bought = log.groupby("customer_id")["product_id"].nunique()
+    assert found["product_variety"].tolist() == bought[found.index].tolist()
+    with pytest.raises(DataError, match="the products: expected one row per product_id, found 1"):
+        retail_ci.customer_features(log, pd.concat([products, products.head(1)]))
+
+
+def test_the_advice_names_no_column_that_is_another_of_ours(features):
+    short = features[["customer_id", "recency"]]
+    with pytest.raises(DataError, match="'your name': 'frequency'"):
+        retail_ci.CustomerSegmentation().fit(short)
+
+
+def test_a_sensitive_product_is_never_offered():
+    segments = pd.DataFrame({"customer_id": ["A"], "segment": ["Lost"]})
+    lists = pd.DataFrame({"customer_id": "A", "product_id": ["1", "2"], "rank": [1, 2]})
+    products = pd.DataFrame(
+        {"product_id": [1, 2], "product_name": ["tea", "pills"], "code": [7.0, 9.0]}
+    )
+    for sensitive in (
+        {"product_name": "pills"},
+        {"product_name": ["pills"]},
+        {"code": [9]},
+        {"product_id": [2]},
+    ):
+        found = retail_ci.campaign_lists(segments, lists, products, sensitive=sensitive)
+        assert found["product_1"].tolist() == ["1"] and found["product_2"].isna().all()
+    with pytest.raises(DataError, match="expected a products table with 'code', found no"):
+        retail_ci.campaign_lists(segments, lists, sensitive={"code": [9]})
+    with pytest.raises(DataError, match="sensitive: expected .product column: values., found"):
+        retail_ci.campaign_lists(segments, lists, products, sensitive=["pills"])
+    twice = pd.concat([lists, lists.head(1)])
+    with pytest.raises(DataError, match="expected each product once per customer, found 1 more"):
+        retail_ci.campaign_lists(segments, twice, products)
+    nameless = segments.assign(segment=None)
+    with pytest.raises(DataError, match="expected a segment for each customer, found 1 without"):
+        retail_ci.campaign_lists(nameless)
+    for control in ("0.1", None, -1, float("nan")):
+        with pytest.raises(DataError, match="control: expected a share"):
+            retail_ci.campaign_lists(segments, control=control)
+
+
+def test_lists_that_know_nobody_score_nothing(log):
+    empty = pd.DataFrame({"customer_id": ["?"], "product_id": ["?"], "rank": [1]})
+
+    class Stranger:
+        def fit(self, transactions):
+            return self
+
+        def recommend(self, customers, k=10):
+            return empty
+
+    models = {"object": Stranger(), "table": empty, "stream": Stream(pa.Table.from_pandas(empty))}
+    found = retail_ci.evaluate_recommenders(models, log, resamples=5)
+    assert (found.metric("any").set_index("model")["value"] == 0).all()
+
+
+def test_a_missing_segment_does_not_stop_drift(features):
+    before = features.assign(segment=["a", None] * 20)
+    found = retail_ci.feature_drift(before, features.assign(segment="a")).set_index("feature")
+    assert found.loc["segment", "psi"] == 0

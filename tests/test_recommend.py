@@ -15,7 +15,7 @@ from retail_ci.core.config import MODELS, load_config
 from retail_ci.core.errors import DataError
 from retail_ci.core.runs import ARTEFACTS, load
 from retail_ci.recommend.base import Recommender
-from retail_ci.recommend.baselines import PersonalRecommender, PopularityRecommender
+from retail_ci.recommend.baselines import PersonalRecommender
 from retail_ci.recommend.collaborative import CollaborativeRecommender
 from retail_ci.recommend.content import ContentRecommender
 from retail_ci.recommend.hybrid import HybridRecommender, make_model

@@ -36,6 +36,7 @@ from retail_ci.customers.segment_profiles import (
 )
 from retail_ci.customers.segmentation import RFM, CustomerSegmentation
 from retail_ci.data import cleaning, contract, engines, sources
+from retail_ci.evaluate.own_log import fit_recommender
 from retail_ci.export import powerbi, star_schema
 from retail_ci.export.powerbi import export_powerbi
 from retail_ci.recommend.candidates import CandidateModels, build_features
@@ -414,3 +415,27 @@ def test_a_command_is_a_function_with_its_examples(monkeypatch):
     assert "Greet somebody." in told and "who is greeted" in told and "hello --name Ann" in told
     assert "hello" in runner.invoke(cli.app(), ["--help"]).output
     assert runner.invoke(cli.app(), ["hello", "--name", "Ann"]).output == "Hello Ann\n"
+
+
+@pytest.mark.parametrize(
+    "place, settings, words",
+    [
+        ("retail_ci.recommend.baselines:PopularityRecomender", {}, "expects module:class"),
+        ("retail_ci.recommend.baseline:PopularityRecommender", {}, "expects module:class"),
+        ("retail_ci.recommend.baselines.PopularityRecommender", {}, "expects module:class"),
+        ("", {}, "expects module:class"),
+        ("retail_ci.core.errors:DataError", {}, "expects module:class"),
+        ("retail_ci.core.errors:one_line", {}, "expects module:class"),
+        (
+            "retail_ci.recommend.baselines:PersonalRecommender",
+            {"half_lif": 3},
+            "Unknown setting 'half_lif' in MODELS.'dummy'.; did you mean 'half_life'",
+        ),
+        ("retail_ci.recommend.base:Recommender", {}, "Recommender has no _scores"),
+    ],
+)
+def test_a_row_that_is_no_model_is_refused_in_one_sentence(monkeypatch, place, settings, words):
+    monkeypatch.setitem(config.MODELS, "dummy", config.Model(place, "Dummy", settings))
+    log = pd.DataFrame({"customer_id": ["A", "B"], "product_id": ["x", "y"], "revenue": 1.0})
+    with pytest.raises(ConfigError, match=words):
+        fit_recommender(log.assign(date="2025-01-03"), model="dummy").recommend(["A"], k=1)

@@ -172,7 +172,7 @@ class RecommenderConfig:
     k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10  # products per customer
     production: str = "ranker"  # the model whose list is published: any name in `MODELS`
     # of the weighted hybrid
-    weights: dict[str, float] = field(
+    weights: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1000)]] = field(
         default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
     )
     # most similar customers that the weighted hybrid asks
@@ -677,6 +677,15 @@ class _Loader(yaml.SafeLoader):
         """What has no order is no value of a config."""
         self.construct_undefined(node)
 
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+        """A mapping; a key that stands there twice is refused, since only one could count."""
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for n, key in enumerate(keys):
+            if key.value in [earlier.value for earlier in keys[:n]]:
+                words = f"the key {shown(key.value)} for the second time"
+                raise yaml.constructor.ConstructorError(None, None, words, key.start_mark)
+        return super().construct_mapping(node, deep)
+
 
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.day)
 _Loader.add_constructor("tag:yaml.org,2002:set", _Loader.refuse)
@@ -739,13 +748,22 @@ def load_config(config: str | Path = "default", settings: list[str] | None = Non
     ConfigError
         With one sentence for a typo, a wrong type, or a file that is not YAML.
     """
+    if not isinstance(config, (str, Path)):
+        raise ConfigError(
+            f"A config must be a name from configs/ or the path of a file, found {shown(config)}."
+        )
+    settings = [] if settings is None else settings
+    if not isinstance(settings, (list, tuple)) or not all(isinstance(s, str) for s in settings):
+        raise ConfigError(
+            f"The settings must be a list such as ['rfm.bins=4'], found {shown(settings)}."
+        )
     with translating(
         ConfigError,
         f"The config {shown(str(config))} cannot be read",
         "Correct it, or give an existing file or a name from configs/.",
     ):
         file = config_path(config)
-        return _checked(file, _values_in(file), settings or [])
+        return _checked(file, _values_in(file), settings)
 
 
 def _values_in(file: Path) -> dict:

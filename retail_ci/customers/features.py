@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from ibis import Deferred, _
 
-from ..core.config import grid_cells
-from ..core.errors import ConfigError, DataError, needing, unknown
+from ..core.config import bounds, grid_cells
+from ..core.errors import ConfigError, DataError, needing, shown, unknown
 from ..core.formats import amount, count, decimal, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from ..data.engines import different, exact_sum, to_pandas
@@ -504,6 +504,14 @@ _MEASURES: dict[str, bool] = {
 }  # measure: whether low is good
 
 
+def _rising(cuts: Any, count: int) -> bool:
+    """Whether these are as many numbers as asked for, none smaller than the one before."""
+    if not isinstance(cuts, (list, tuple, np.ndarray)) or len(cuts) != count:
+        return False
+    numbers = pd.to_numeric(pd.Series(list(cuts), dtype=object), errors="coerce")
+    return bool(numbers.notna().all() and numbers.is_monotonic_increasing)
+
+
 def learn_cuts(
     features: pd.DataFrame, bins: int = 5, fixed: Mapping[str, list[float]] | None = None
 ) -> dict[str, np.ndarray]:
@@ -524,15 +532,19 @@ def learn_cuts(
     dict[str, np.ndarray]
         Measure: its cut points.
     """
+    if not isinstance(fixed or {}, Mapping):
+        raise ConfigError(
+            f"rfm.cut_points must be a mapping of measures to numbers, found {shown(fixed)}."
+        )
     for measure, cuts in (fixed or {}).items():
         if measure not in _MEASURES:
             raise ConfigError(
                 f"rfm.cut_points knows recency, frequency and monetary, found {measure!r}."
             )
-        if len(cuts) != bins - 1 or sorted(cuts) != list(cuts):
+        if not _rising(cuts, bins - 1):
             raise ConfigError(
                 f"rfm.cut_points.{measure} must be {bins - 1} numbers in rising order, found "
-                f"{list(cuts)}."
+                f"{shown(cuts)}."
             )
     return {
         m: np.asarray(fixed[m], float) if fixed and m in fixed else _cut_points(features[m], bins)
@@ -794,7 +806,7 @@ def _plot_grid(profile: pd.DataFrame) -> Any:
 
 # %% ../../nbs/02_features.ipynb #a2b9afa0
 from ..data.cleaning import open_log
-from ..data.frames import read_frame, refuse
+from ..data.frames import as_day, check_number, one_row_each, read_frame, refuse
 
 # %% ../../nbs/02_features.ipynb #1da5fc90
 def customer_features(
@@ -852,12 +864,16 @@ def customer_features(
     0           A        1          2      13.5
     1           B        5          1       2.0
     """
+    check_number("window_days", window_days, *bounds("rfm.window_days"))
+    check_number("bins", bins, *bounds("rfm.bins"))
+    asked = None if as_of is None else as_day(as_of, "as_of")
     listed = None
     if products is not None:
         kinds = {"product_id": "id", "category": "text"}
-        listed = ibis.memtable(read_frame(products, "the products", kinds, rest=False))
+        table = read_frame(products, "the products", kinds, rest=False)
+        listed = ibis.memtable(one_row_each(table, "the products", "product_id"))
     with open_log(transactions, columns) as lines:
-        day = reference_date(lines) if as_of is None else pd.Timestamp(as_of)
+        day = asked or reference_date(lines)
         features = to_pandas(rfm_features(lines, day, window_days, listed))
     if not len(features):
         found = f"none before {day:%Y-%m-%d}"

@@ -18,13 +18,14 @@ from scipy.optimize import minimize
 from scipy.special import betaln, digamma, gammaln, hyp2f1
 from threadpoolctl import ThreadpoolController
 
+from ..core.config import bounds
 from ..core.errors import DataError
 from ..core.formats import decimal, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from .features import epoch_day, reference_date
 from ..data.cleaning import open_log
 from ..data.engines import to_pandas
-from ..data.frames import refuse
+from ..data.frames import as_day, check_number, check_seed, refuse
 
 # %% auto #0
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
@@ -1405,8 +1406,13 @@ def customer_lifetime_value(
     """
     if model not in ("mbg", "bg"):
         refuse("model", "'mbg' or 'bg'", repr(model), "choose one of them")
+    check_number("margin", margin, *bounds("worth.margin"), whole=False)
+    check_number("draws", draws, 0, bounds("worth.draws")[1])
+    check_number("max_samples", max_samples, 20, 10**9)
+    check_seed(random_state)
+    asked = None if as_of is None else as_day(as_of, "as_of")
     with open_log(transactions, columns) as lines:
-        day = reference_date(lines) if as_of is None else pd.Timestamp(as_of)
+        day = asked or reference_date(lines)
         table = to_pandas(histories(lines, day))
     if not len(table):
         found = f"none before {day:%Y-%m-%d}"

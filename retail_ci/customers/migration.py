@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from ibis import _
 
+from ..core.config import bounds
 from ..core.formats import count, day
 from ..core.show import SEGMENTS, pyplot, use_style
 from retail_ci.customers.features import (
@@ -26,7 +27,7 @@ from retail_ci.customers.features import (
 )
 from .segmentation import CustomerSegmentation
 from ..data.cleaning import open_log
-from ..data.frames import refuse
+from ..data.frames import check_number, check_seed, refuse
 
 # %% auto #0
 __all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'month_ends', 'choose_window', 'take_snapshots', 'name_snapshots', 'states',
@@ -821,6 +822,11 @@ def segment_migration(
     retail_ci.data.frames.FrameError: the transactions: expected at least 4 month ends after a \
 look-back of 90 days, found a log of 1 days; use a longer log.
     """
+    check_number("window_days", window_days or 0, *bounds("movement.window_days"))
+    check_number("n_clusters", n_clusters, *bounds("segmentation.k"))
+    check_number("bins", bins, *bounds("rfm.bins"))
+    check_number("draws", draws, *bounds("movement.draws"))
+    check_seed(random_state)
     with open_log(transactions, columns) as lines:
         begin = pd.Timestamp(lines.day.min().execute())
         reference = reference_date(lines)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import DataError, translating
+from ..core.errors import DataError, shown, translating
 from ..core.formats import amount, count, share
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
 from .segmentation import RFM, CustomerSegmentation, rfm_values
-from ..data.frames import read_frame
+from ..data.frames import one_row_each, read_frame, refuse
 
 # %% auto #0
 __all__ = ['explain', 'score_customers', 'describe', 'read_customers', 'in_house_order', 'profiles', 'feature_medians', 'colour',
@@ -118,6 +118,8 @@ def score_customers(
     >>> score_customers(features.head(1), model)[["customer_id", "segment"]].values.tolist()
     [['C0', 'Champions']]
     """
+    if not isinstance(model, CustomerSegmentation):
+        refuse("model", "a fitted CustomerSegmentation", shown(model), "pass the model itself")
     measures = dict.fromkeys(RFM, "number")
     asked = read_frame(
         customers, "the list of customers", {"customer_id": "id"}, measures, rest=False
@@ -128,10 +130,10 @@ def score_customers(
                 "The list has no recency, frequency and monetary, and there are no customers to "
                 "look the ids up among."
             )
+        kinds = {"customer_id": "id", **measures}
+        known = one_row_each(read_frame(features, "the features", kinds), "the features")
         asked = asked[["customer_id"]].merge(
-            features[["customer_id", *RFM]].astype({"customer_id": "str"}),
-            on="customer_id",
-            how="left",
+            known[["customer_id", *RFM]], on="customer_id", how="left"
         )
         known = asked.recency.notna()
     else:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from sklearn.base import (
     ClusterMixin,
     TransformerMixin,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import validate_data
 
 from ..core.errors import TooFew, one_line
 from ..core.runs import load, save
@@ -29,11 +31,11 @@ from retail_ci.customers.segment_names import (
     assign_names,
     named,
 )
-from ..data.frames import FrameError, is_table, read_frame, refuse
+from ..data.frames import FrameError, check_number, check_seed, is_table, read_frame, refuse
 
 # %% auto #0
 __all__ = ['RFM', 'rfm_values', 'signed_log1p', 'nonzero_scale', 'CustomerSpace', 'kmeans_with_priors', 'assign_to_centers',
-           'Candidate', 'FrameOrArray', 'CustomerSegmentation', 'save_model', 'preset_facts', 'load_model']
+           'Candidate', 'NotFitted', 'FrameOrArray', 'CustomerSegmentation', 'save_model', 'preset_facts', 'load_model']
 
 # %% ../../nbs/03a_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -346,6 +348,10 @@ def _check_enough(values: np.ndarray, k: int) -> None:
     )
 
 # %% ../../nbs/03a_segmentation.ipynb #122a3c94
+class NotFitted(FrameError, NotFittedError):
+    """A model is asked before it was fitted; a `NotFittedError` too, as scikit-learn expects."""
+
+
 class FrameOrArray:
     """Reads customers from a frame by the names of its columns, and from an array in its order."""
 
@@ -450,6 +456,7 @@ class CustomerSegmentation(
         DataError
             If the frame lacks a column, or there are fewer different customers than clusters.
         """
+        self._check_parameters()
         given = self._values(X, reset=True)
         _check_enough(given, self.n_clusters)
         values = given[np.lexsort(given.T[::-1])]
@@ -488,7 +495,7 @@ class CustomerSegmentation(
         ndarray of shape (n_customers, n_clusters)
             Euclidean distances in the rotated space.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         return np.sqrt(_squared_distances(self.space_.transform(self._values(X)), self.centers_))
 
     def predict(self, X: Any) -> np.ndarray:
@@ -504,9 +511,24 @@ class CustomerSegmentation(
         ndarray of shape (n_customers,)
             The name of the nearest centre for a frame, its number for an array.
         """
-        check_is_fitted(self)
+        self._check_fitted()
         place = self.space_.transform(self._values(X))
         return self._named(assign_to_centers(place, self.centers_)[0])
+
+    def _check_parameters(self) -> None:
+        """Refuse parameters with which nothing can be learned."""
+        check_number("n_clusters", self.n_clusters, 1, 10**6)
+        check_number("max_samples", self.max_samples, self.n_clusters, 10**9)
+        if not isinstance(self.random_state, np.random.RandomState):
+            check_seed(self.random_state)
+
+    def _check_fitted(self) -> None:
+        """Refuse to answer before anything was learned."""
+        if not hasattr(self, "centers_"):
+            raise NotFitted(
+                "CustomerSegmentation: expected a fitted model, found one that is not; call "
+                "fit(features) first."
+            )
 
     def _named(self, clusters: np.ndarray) -> np.ndarray:
         """Clusters by name where the model was fitted on a frame, by number elsewhere."""
@@ -525,6 +547,7 @@ class CustomerSegmentation(
         Path
             `path`.
         """
+        self._check_fitted()
         return save_model(self, path)
 
     @classmethod
@@ -678,9 +701,13 @@ def load_model(path: str | Path) -> CustomerSegmentation:
     CustomerSegmentation
         Ready to `predict`.
     """
-    arrays = load(path)
-    words = load(Path(path).with_suffix(".json"))
-    preset = words["view"]
+    try:
+        arrays = load(path)
+        words = load(Path(path).with_suffix(".json"))
+        preset = words["view"]
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        found = "no file" if isinstance(error, FileNotFoundError) else "something else"
+        refuse(f"the model {path}", "what save() has written", found, "give the path it returned")
     model = CustomerSegmentation(words["k"], words["seed"], words["sample"])
     model.names_ = words["names"]
     model.preset_ = ClusteringPreset(preset["lapse"], preset["frequency"], preset["pull"])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import pandas as pd
 from ibis import _
 
 from ..core.config import DataConfig
-from ..core.errors import ConfigError, DataError, RunError, unknown
+from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count, month, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
@@ -51,6 +51,7 @@ from retail_ci.data.engines import (
     to_pandas,
 )
 from retail_ci.data.frames import (
+    FrameError,
     as_ids,
     as_pandas,
     find_columns,
@@ -1127,6 +1128,13 @@ class _Lines:
         return [c for c in self.table.columns if c not in ("row", "damaged")]
 
 
+def _plain_or_text(values: pd.Series, where: str) -> pd.Series:
+    """A column in a plain type; what is a mixture of types is text."""
+    with translating(FrameError, f"{where} cannot be read", "Convert it with astype(str)."):
+        plain = plain_column(values)
+        return as_ids(plain) if plain.dtype == "object" else plain
+
+
 def _number_rows(table: ibis.Table) -> ibis.Table:
     """An Ibis table with `row`, counted from 1."""
     if "row" in table.columns:
@@ -1134,22 +1142,36 @@ def _number_rows(table: ibis.Table) -> ibis.Table:
     return table.mutate(row=ibis.row_number() + 1)
 
 
+def _engine_names(names: Sequence[Any], wanted: Iterable[str]) -> dict[Any, str]:
+    """Each column's name in an engine that reads no case; the wanted ones keep theirs."""
+    wanted = set(wanted)
+    held = {}
+    taken = {"row", "damaged"}  # what the engine's own columns are called
+    for name in sorted(names, key=lambda name: str(name) not in wanted):
+        own = str(name) or "unnamed"
+        while own.lower() in taken:
+            own += " (source)"
+        taken.add(own.lower())
+        held[name] = own
+    return held
+
+
 def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis.Table:
     """Lay a frame down in the engine, in plain types; ids are text."""
     frame = as_pandas(table, what)
     ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id")]
     find_columns(what, list(frame.columns), ())
+    wanted = [columns.get(c, c) for c in {**COLUMNS, **PRODUCT_COLUMNS}]
+    names = _engine_names(list(frame.columns), wanted)
     plain = {}
     for name in frame.columns:
         values = frame[name].reset_index(drop=True)
-        if name in ids:
-            plain[str(name)] = typed_column(values, "id", f"the column {name!r} of {what}")
-        elif (values := plain_column(values)).dtype == "object":
-            plain[str(name)] = as_ids(values)
+        where = f"the column {name!r} of {what}"
+        if str(name) in ids:
+            plain[names[name]] = typed_column(values, "id", where)
         else:
-            plain[str(name)] = values
+            plain[names[name]] = _plain_or_text(values, where)
     lines = pd.DataFrame(plain)
-    lines = lines.rename(columns={"row": "row (source)"})
     lines.insert(0, "row", range(1, len(lines) + 1))
     return con.create_table(ibis.util.gen_name("own"), lines, temp=True)
 
@@ -1160,7 +1182,8 @@ def _open_lines(
     """Bring a log of one's own to an engine: a frame, an Ibis table, or a file."""
     if not isinstance(columns or {}, Mapping):
         refuse("columns", "{our name: your name}", type(columns).__name__, "pass a dict")
-    named = replace(settings, columns=dict(columns or {}), transactions=f"the table of {what}")
+    theirs = {k: str(v) if isinstance(v, (int, tuple)) else v for k, v in (columns or {}).items()}
+    named = replace(settings, columns=theirs, transactions=f"the table of {what}")
     if isinstance(table, ibis.Table):
         return _Lines(table.get_backend(), _number_rows(table), named)
     con = connect_duckdb(settings)

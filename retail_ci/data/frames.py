@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from ..core.errors import DataError, one_line, shown
+from ..core.errors import DataError, one_line, shown, translating
 
 # %% auto #0
-__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_ids', 'typed_column', 'is_expression', 'is_table',
-           'as_pandas', 'read_frame']
+__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_ids', 'typed_column', 'one_row_each', 'as_day',
+           'check_number', 'check_seed', 'is_expression', 'is_table', 'as_pandas', 'read_frame']
 
 # %% ../../nbs/00i_frames.ipynb #58a68625
 class FrameError(DataError, ValueError):
@@ -73,14 +73,33 @@ def _check_mapping(what: str, columns: Mapping[str, str], known: Sequence[str]) 
             refuse(what, f"columns with our names ({_named(known)})", shown(ours), hint)
 
 
+_DESCRIPTIONS = {"product_name", "category", "department", "subcategory", "brand", "manufacturer"}
+
+
+def _check_apart(what: str, names: Mapping[str, Any]) -> None:
+    """Refuse one column that is said to be two things; a description may serve twice."""
+    measured = {ours: theirs for ours, theirs in names.items() if ours not in _DESCRIPTIONS}
+    for theirs in measured.values():
+        ours = [name for name, other in measured.items() if other == theirs]
+        if len(ours) > 1:
+            found = f"{theirs!r} for {' and '.join(ours)}"
+            refuse(what, "a column of its own for each of our names", found, "correct columns=")
+
+
 def _check_present(
-    what: str, ours: str, theirs: Any, found: Sequence[Any], index: Sequence[Any], mapped: bool
+    what: str,
+    ours: str,
+    theirs: Any,
+    found: Sequence[Any],
+    others: Sequence[Any],
+    index: Sequence[Any],
+    mapped: bool,
 ) -> None:
-    """Refuse a table that has no such column."""
+    """Refuse a table that has no such column; one of the others may be what is meant."""
     if theirs in found:
         return
-    near = difflib.get_close_matches(str(theirs).lower(), [str(c).lower() for c in found], 1, 0.6)
-    alike = next((c for c in found if near and str(c).lower() == near[0]), "your name")
+    near = difflib.get_close_matches(str(theirs).lower(), [str(c).lower() for c in others], 1, 0.6)
+    alike = next((c for c in others if near and str(c).lower() == near[0]), "your name")
     advice = f"rename it with frame.rename(columns={{{str(alike)!r}: {ours!r}}})"
     if mapped:
         advice = f"pass columns={{{ours!r}: {str(alike)!r}}}, or rename it"
@@ -140,10 +159,18 @@ def find_columns(
     names = {ours: (columns or {}).get(ours, ours) for ours in known}
     for ours, theirs in names.items():
         if ours in needs or ours in (columns or {}):
-            _check_present(what, ours, theirs, found, index, columns is not None)
-    return {ours: theirs for ours, theirs in names.items() if theirs in found}
+            others = [c for c in found if c == theirs or c not in names.values()]
+            _check_present(what, ours, theirs, found, others, index, columns is not None)
+    there = {ours: theirs for ours, theirs in names.items() if theirs in found}
+    _check_apart(what, there)
+    return there
 
 # %% ../../nbs/00i_frames.ipynb #dec55b9b
+def _wall_clock(moment: datetime.date) -> datetime.date:
+    """What the clock on the wall showed."""
+    return moment.replace(tzinfo=None) if isinstance(moment, datetime.datetime) else moment
+
+
 def _plain_objects(values: pd.Series) -> pd.Series:
     """A column of Python objects, as text, numbers or times where all of it is."""
     known = values.dropna()
@@ -151,7 +178,8 @@ def _plain_objects(values: pd.Series) -> pd.Series:
     if not kinds or all(issubclass(kind, str) for kind in kinds):
         return values.astype("str")
     if all(issubclass(kind, datetime.date) for kind in kinds):
-        return pd.to_datetime(values).astype("datetime64[us]")
+        walls = values.map(_wall_clock, na_action="ignore")
+        return pd.to_datetime(walls).astype("datetime64[us]")
     if all(issubclass(kind, numbers.Number) and kind is not bool for kind in kinds):
         return values.astype("float64") if values.hasnans else pd.to_numeric(values)
     return values
@@ -168,7 +196,8 @@ def plain_column(values: pd.Series) -> pd.Series:
     Returns
     -------
     Series of shape (n_rows,)
-        Text, numbers, booleans or times without a zone; missing values stay missing.
+        Text, numbers, booleans or times without a zone; missing values stay missing. A period is
+        its first moment.
 
     Examples
     --------
@@ -182,6 +211,12 @@ def plain_column(values: pd.Series) -> pd.Series:
         return plain_column(values.astype(object).infer_objects())
     if isinstance(dtype, pd.DatetimeTZDtype):
         return values.dt.tz_localize(None)
+    if isinstance(dtype, pd.PeriodDtype):
+        return values.dt.to_timestamp()
+    if isinstance(dtype, pd.SparseDtype):
+        return plain_column(values.sparse.to_dense())
+    if isinstance(dtype, pd.IntervalDtype) or pd.api.types.is_complex_dtype(dtype):
+        return values.astype("str")
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and dtype != "str":
         import pyarrow as pa
 
@@ -280,7 +315,8 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     """
     if kind == "id" and pd.api.types.is_integer_dtype(values):
         return values.astype("string").astype("str")
-    plain = plain_column(values)
+    with translating(FrameError, f"{what} cannot be read", _KINDS[kind][1].capitalize() + "."):
+        plain = plain_column(values)
     held = _kind_of(plain)
     if held not in _FITTING[kind] and plain.notna().any():
         example = shown(plain.dropna().tolist()[0])
@@ -290,6 +326,131 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     return plain.astype("float64") if kind == "number" and plain.dtype == "str" else plain
 
 # %% ../../nbs/00i_frames.ipynb #7afe39a7
+def one_row_each(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd.DataFrame:
+    """Refuse a table in which somebody has two rows, or no id.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n_rows, n_columns)
+        From `read_frame`.
+    what : str
+        What it is, for the sentence.
+    key : str, default "customer_id"
+        The column with the ids.
+
+    Returns
+    -------
+    DataFrame of shape (n_rows, n_columns)
+        The same.
+
+    Raises
+    ------
+    FrameError
+        If an id is missing, or stands there twice.
+
+    Examples
+    --------
+    >>> one_row_each(pd.DataFrame({"customer_id": ["a", "b"]}), "the customers").shape
+    (2, 1)
+    """
+    for found in (table[key][table[key].duplicated()], table[key][table[key].isna()]):
+        if len(found):
+            advice = f"drop the rows that are too many with drop_duplicates({key!r})"
+            refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
+    return table
+
+
+def as_day(value: Any, what: str) -> pd.Timestamp:
+    """Read the day, or the moment, that a caller names.
+
+    Parameters
+    ----------
+    value : str, date, datetime or Timestamp
+        Text is read as ISO 8601; a time with a zone keeps what the clock on the wall showed.
+    what : str
+        The argument, for the sentence.
+
+    Returns
+    -------
+    Timestamp
+        Without a zone.
+
+    Raises
+    ------
+    FrameError
+        If it is no day.
+
+    Examples
+    --------
+    >>> as_day("2025-06-01", "as_of")
+    Timestamp('2025-06-01 00:00:00')
+    """
+    try:
+        read = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
+        day = pd.NaT if isinstance(read, numbers.Number) else pd.Timestamp(read)
+    except (ValueError, TypeError, OverflowError):
+        day = pd.NaT
+    if pd.isna(day):
+        refuse(what, "a day such as 2025-12-31", shown(value), "write it as ISO 8601 does")
+    return day.tz_localize(None)
+
+
+def check_number(name: str, value: Any, low: float, high: float, whole: bool = True) -> None:
+    """Refuse an argument that is no number within its bounds.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    value : Any
+        What the caller has passed.
+    low : float
+        The smallest value that is allowed.
+    high : float
+        The largest one.
+    whole : bool, default True
+        Whether it must be a whole number.
+
+    Raises
+    ------
+    FrameError
+        If it is something else.
+
+    Examples
+    --------
+    >>> check_number("bins", 0, 2, 10)
+    Traceback (most recent call last):
+    retail_ci.data.frames.FrameError: bins: expected a whole number from 2 to 10, found 0; \
+correct the argument.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    if not fits or not low <= value <= high:
+        words = "a whole number" if whole else "a number"
+        refuse(name, f"{words} from {low} to {high}", shown(value), "correct the argument")
+
+
+def check_seed(value: Any) -> None:
+    """Refuse a `random_state` that is no seed.
+
+    Parameters
+    ----------
+    value : int or None
+        None draws anew each time.
+
+    Raises
+    ------
+    FrameError
+        If it is something else.
+
+    Examples
+    --------
+    >>> check_seed(42)
+    """
+    if value is not None:
+        check_number("random_state", value, 0, 2**32 - 1)
+
+
 _TABLES = "a table (pandas, polars, Arrow or Ibis) or the path of a file"
 
 
@@ -383,7 +544,10 @@ def as_pandas(table: Any, what: str = "the table") -> pd.DataFrame:
         refuse(what, _TABLES, f"{type(table).__name__} {shown(table)}", "pass a DataFrame")
     import pyarrow as pa
 
-    streamed = pa.table(table)
+    try:
+        streamed = pa.table(table)
+    except (pa.ArrowInvalid, TypeError):
+        refuse(what, _TABLES, f"a {type(table).__name__}", "pass a DataFrame")
     find_columns(what, streamed.column_names, ())
     return streamed.to_pandas()
 

@@ -428,7 +428,9 @@ class _Guest:
             known = (lists["row"] >= 0) & (lists["column"] >= 0)
             bought = np.zeros(len(lists), bool)
             pairs = lists[known]
-            bought[known] = np.asarray(self.data_.counts[pairs["row"], pairs["column"]]).ravel() > 0
+            if known.any():
+                counts = self.data_.counts[pairs["row"], pairs["column"]]
+                bought[known] = np.asarray(counts).ravel() > 0
             lists = lists[~bought]
             lists = lists.assign(rank=lists.groupby("customer_id").cumcount() + 1)
         lists = lists.assign(place=pd.Index(rows).get_indexer(lists["row"]))

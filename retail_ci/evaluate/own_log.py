@@ -10,11 +10,19 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.config import bounds
 from ..core.errors import ConfigError, unknown
 from ..data.cleaning import open_log
 from ..data.engines import to_pandas
-from ..data.frames import read_frame, refuse
-from .offline import Evaluation, evaluate
+from retail_ci.data.frames import (
+    as_day,
+    as_pandas,
+    check_number,
+    check_seed,
+    read_frame,
+    refuse,
+)
+from .offline import Evaluation, evaluate, named_models
 from ..recommend.base import Recommender
 from ..recommend.hybrid import MODELS, make_model
 
@@ -103,6 +111,11 @@ def fit_recommender(
     return model.fit(log, _products_frame(products), segments=groups, sensitive=sensitive)
 
 # %% ../../nbs/05d_own_log.ipynb #7e6130cc
+def _own_lists(model: Any) -> Any:
+    """A model as it is; a table of finished lists as a frame."""
+    return as_pandas(model, "the lists") if hasattr(model, "__arrow_c_stream__") else model
+
+
 def evaluate_recommenders(
     models: Mapping[str, Any] | Sequence[str],
     transactions: Any,
@@ -161,10 +174,17 @@ def evaluate_recommenders(
     >>> sorted(found.metric("any")["model"])
     ['personal', 'popularity']
     """
-    for name in [models] if isinstance(models, str) else models:
-        if not isinstance(models, Mapping) and name not in MODELS:
-            raise ConfigError(unknown("model", str(name), list(MODELS)))
-    log = _log_frame(transactions, columns)
-    at = None if cut is None else pd.Timestamp(cut)
     named = [models] if isinstance(models, str) else models
+    if isinstance(named, Sequence):
+        for name in named:
+            if name not in MODELS:
+                raise ConfigError(unknown("model", str(name), list(MODELS)))
+    check_number("days", days, *bounds("recommender.test_days"))
+    check_number("resamples", resamples, 2, 100_000)
+    check_seed(random_state)
+    at = None if cut is None else as_day(cut, "cut")
+    if isinstance(named, Mapping):
+        named = {name: _own_lists(model) for name, model in named.items()}
+    named = named_models(named)
+    log = _log_frame(transactions, columns)
     return evaluate(named, log, _products_frame(products), at, days, k, random_state, resamples)

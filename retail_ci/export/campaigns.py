@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.config import CampaignsConfig, DataConfig, load_config
-from ..core.errors import ConfigError, RunError, unknown
+from ..core.config import CampaignsConfig, DataConfig, bounds, load_config
+from ..core.errors import ConfigError, RunError, shown, unknown
 from ..core.formats import count, plain_name, sql_text
 from ..core.runs import Run
 from ..core.show import SEGMENTS
 from ..customers.segment_names import ACTIONS
 from ..data.engines import connect_duckdb
-from ..data.frames import read_frame, refuse
+from ..data.frames import as_ids, check_number, one_row_each, read_frame, refuse
 from .star_schema import replacing_folder, write_csv
 
 # %% auto #0
@@ -377,8 +377,9 @@ def _hidden_products(products: pd.DataFrame, sensitive: Mapping[str, Sequence[st
             raise ConfigError(
                 "data.sensitive: " + unknown("product column", column, list(products.columns))
             )
-        words = [str(value) for value in values]
-        hidden |= set(products["product_id"][products[column].astype("str").isin(words)])
+        named = [values] if isinstance(values, str) else list(values)
+        words = as_ids(pd.Series(named, dtype=object)).tolist()
+        hidden |= set(products["product_id"][as_ids(products[column]).isin(words)])
     return hidden
 
 
@@ -665,26 +666,42 @@ def write_campaigns(
 _SEGMENT_OPTIONS = {"why": "text", "value_at_risk": "number", "action": "text"}
 
 
-def _once(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd.DataFrame:
-    """Refuse a table in which somebody has two rows, or no id."""
-    for found in (table[key][table[key].duplicated()], table[key][table[key].isna()]):
-        if len(found):
-            advice = f"drop the rows that are too many with drop_duplicates({key!r})"
-            refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
-    return table
+def _lists_once(lists: pd.DataFrame) -> pd.DataFrame:
+    """Lists with a reason; refused where somebody would be offered one product twice."""
+    twice = int(lists.duplicated(["customer_id", "product_id"]).sum())
+    if twice:
+        advice = 'drop_duplicates(["customer_id", "product_id"]) keeps the first'
+        refuse("the recommendations", "each product once per customer", f"{twice} more", advice)
+    return lists if "reason" in lists else lists.assign(reason="")
+
+
+def _check_hidden(sensitive: Any, products: pd.DataFrame | None) -> None:
+    """Refuse a `sensitive` that could not be obeyed."""
+    if not isinstance(sensitive, Mapping):
+        found = shown(sensitive)
+        refuse("sensitive", "{product column: values}", found, "pass a dict")
+    unseen = [column for column in sensitive if column != "product_id"]
+    if unseen and products is None:
+        expected = f"a products table with {unseen[0]!r}"
+        refuse("sensitive", expected, "no products table", "pass products as well")
 
 
 def _lines_of(segments: Any, lifetime_value: Any) -> pd.DataFrame:
     """Segments with all columns of a list; what is not given is empty."""
     needs = {"customer_id": "id", "segment": "text"}
-    table = _once(read_frame(segments, "the segments", needs, _SEGMENT_OPTIONS), "the segments")
+    table = read_frame(segments, "the segments", needs, _SEGMENT_OPTIONS, rest=False)
+    table = one_row_each(table, "the segments")
+    if missing := int(table["segment"].isna().sum()):
+        found = f"{missing} without one"
+        refuse("the segments", "a segment for each customer", found, "drop these customers")
     actions = [ACTIONS.get(name, ACTIONS["Unnamed"]) for name in table["segment"]]
     given = {"why": "", "value_at_risk": 0.0, "action": actions}
     table = table.assign(**{k: v for k, v in given.items() if k not in table})
     if lifetime_value is None:
         return table.assign(forecast_90=np.nan)
     kinds = {"customer_id": "id", "value_90": "number"}
-    value = _once(read_frame(lifetime_value, "the lifetime value", kinds, rest=False), "the value")
+    value = read_frame(lifetime_value, "the lifetime value", kinds, rest=False)
+    value = one_row_each(value, "the lifetime value")
     return table.merge(value.rename(columns={"value_90": "forecast_90"}), "left", "customer_id")
 
 
@@ -754,7 +771,8 @@ def campaign_lists(
     >>> campaign_lists(segments, customers=people)[["customer_id", "group"]].values.tolist()
     [['A', 'send'], ['B', 'no consent']]
     """
-    if not 0 <= control < 1:
+    check_number("offers", offers, *bounds("campaigns.offers"))
+    if not isinstance(control, (int, float)) or not 0 <= control < 1:
         refuse("control", "a share from 0 to below 1", repr(control), "0.1 holds a tenth back")
     table = _lines_of(segments, lifetime_value)
     ids = {"customer_id": "id", "product_id": "id"}
@@ -763,14 +781,17 @@ def campaign_lists(
         kinds = {**ids, "rank": "number"}
         given = {"reason": "text"}
         lists = read_frame(recommendations, "the recommendations", kinds, given, empty=True)
-        lists = lists if "reason" in lists else lists.assign(reason="")
+        lists = _lists_once(lists)
     if products is not None:
         kinds = {"product_id": "id", "product_name": "text"}
-        listed = _once(read_frame(products, "the products", kinds), "the products", "product_id")
+        listed = one_row_each(
+            read_frame(products, "the products", kinds), "the products", "product_id"
+        )
     if customers is not None:
-        people = _once(
+        people = one_row_each(
             read_frame(customers, "the customers", {"customer_id": "id"}), "the customers"
         )
+    _check_hidden(sensitive or {}, listed)
     side_by_side = _offers_table(lists, listed, sensitive or {}, offers)
     settings = CampaignsConfig(consent, suppressed, control, offers, wave)
     found, notes = _assign_groups(table, side_by_side, people, settings, random_state)

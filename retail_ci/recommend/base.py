@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..core.config import MODELS, RecommenderConfig
-from ..core.errors import ConfigError, DataError, unknown
+from ..core.errors import ConfigError, DataError, shown, unknown
 from ..core.formats import count
 from ..core.runs import load, save
 from ..data.frames import as_ids
@@ -397,7 +397,7 @@ class Recommender(Storable):
         """How well each product suits each of these customers: rows × products; zero or less means
         it does not.
         """
-        raise NotImplementedError
+        raise ConfigError(f"{type(self).__name__} has no _scores; write the method.")
 
     def _task_scores(self, rows: np.ndarray, discovery: bool) -> sp.csr_matrix | np.ndarray:
         """The same for one task; asked only of models with `two_tasks`."""
@@ -489,8 +489,18 @@ def model_class(name: str) -> type[Recommender]:
     """
     if name not in MODELS:
         raise ConfigError(unknown("model", name, list(MODELS)))
-    module, _, part = MODELS[name].place.partition(":")
-    return getattr(importlib.import_module(module), part)
+    place = MODELS[name].place
+    module, _, part = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), part)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not isinstance(found, type) or not issubclass(found, Recommender):
+        raise ConfigError(
+            f"The row {name!r} of MODELS expects module:class of a Recommender, found "
+            f"{shown(place)}, which is none; correct the place."
+        )
+    return found
 
 # %% ../../nbs/04c_base.ipynb #e744532e
 def inner_models(model: Recommender) -> Iterator[Recommender]:

@@ -5,6 +5,7 @@
 # %% ../../nbs/04k_hybrid.ipynb #f64c4116
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -259,7 +260,13 @@ def make_model(name: str) -> Recommender:
     ConfigError
         With the nearest known name.
     """
-    return model_class(name)(**MODELS[name].settings)
+    settings = MODELS[name].settings
+    kind = model_class(name)
+    known = list(inspect.signature(kind).parameters)
+    for key in settings:
+        if key not in known:
+            raise ConfigError(unknown("setting", key, known or ["none"], f"MODELS[{name!r}]"))
+    return kind(**settings)
 
 
 def with_params(name: str, model: Recommender, values: Mapping[str, Any]) -> Recommender:

@@ -144,6 +144,8 @@ def psi(before: Sequence, after: Sequence) -> tuple[float, float]:
             f"{len(after)} after."
         )
     if not (pd.api.types.is_numeric_dtype(earlier) and pd.api.types.is_numeric_dtype(later)):
+        earlier = earlier.dropna()
+        later = later.dropna()
         names = sorted(set(earlier) | set(later))
         return _index_of(_counts_by_name(earlier, names), _counts_by_name(later, names))
     old = earlier.to_numpy(float)
