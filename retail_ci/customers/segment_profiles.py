@@ -125,8 +125,8 @@ def score_customers(
     if not set(RFM) <= set(asked):
         if features is None:
             raise DataError(
-                "The list has no recency, frequency and monetary, and there are no customers to "
-                "look the ids up among."
+                "The list has no columns recency, frequency and monetary, and no customers were "
+                "given among whom to look up its ids; give one or the other."
             )
         asked = asked[["customer_id"]].merge(
             features[["customer_id", *RFM]].astype({"customer_id": "str"}),
