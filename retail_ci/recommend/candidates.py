@@ -590,8 +590,8 @@ class CandidateModels(Recommender):
         )
         if large:
             self.notes_.append(
-                f"With more than {count(self.many)} customers customers are not compared with each "
-                "other; EASE takes that part."
+                f"With more than {count(self.many)} customers, customers are not compared with "
+                "each other; EASE takes that part."
             )
         if ranked := _ranked_features():
             self.ranked_ = ranked  # a model without them says nothing of them
