@@ -39,7 +39,7 @@ soak: $(READY) ## the long tests of the service: a minute of load, three seeds o
 	@CRASHES=40 $(BIN)/python -m pytest -q -rs tests/test_crash.py
 
 mlflow: $(READY) ## what was tried, in a browser on this machine: the runs of one config (CONFIG=default)
-	@test -f runs/$(CONFIG)/mlflow.db || { echo "Nothing has been written down yet for the config '$(CONFIG)'; retail-ci run --config $(CONFIG) does it." >&2; exit 1; }
+	@test -f runs/$(CONFIG)/mlflow.db || { echo "No run has been recorded yet for the config '$(CONFIG)'; retail-ci run --config $(CONFIG) does it." >&2; exit 1; }
 	@echo "http://127.0.0.1:$(MLFLOW_PORT)/ (Ctrl-C ends)"
 	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri "sqlite:///$(CURDIR)/runs/$(CONFIG)/mlflow.db" --default-artifact-root "$(CURDIR)/runs/$(CONFIG)/mlflow" \
 	  --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1

@@ -64,7 +64,7 @@ def check(
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     out: str = "",  # write the proposed config to this file
 ) -> None:
-    """Show what becomes of every line of a source; without a config, propose one to edit."""
+    """Show which source lines a run keeps or rejects; without a config, propose one to edit."""
     from retail_ci.data.profiling import check_source, guess, proposal
 
     if config:
@@ -74,7 +74,7 @@ def check(
         text, fine = check_source(settings)
         print(text)
         if not fine:
-            raise DataError("A run would not accept these data; the reasons stand above.")
+            raise DataError("A run would refuse these data; the reasons are listed above.")
         return
     if not source:
         raise ConfigError(
@@ -95,13 +95,13 @@ def run(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str]
     | None = None,  # change one key of the config for this run, as key=value; may be repeated
-    # start at this notebook, such as 03, with the earlier results of the last good run
+    # start at this notebook, such as 03, and reuse the earlier results of the last good run
     from_: str = "",
     # stop after this notebook; the result goes to runs/NAME/to-NN and does not become current
     to: str = "",
     # also refresh the committed copies in reports/; for the default config only
     publish: bool = False,
-    # read every source file anew, also those that have not changed since the last run
+    # read every source file again, even if it has not changed since the last run
     fresh: bool = False,
 ) -> None:
     """Run the notebooks in order, and make the result the current one."""
@@ -111,8 +111,8 @@ def run(
     root = find_root()
     if publish and not (root / "configs/default.yaml").is_file():
         raise ConfigError(
-            "--publish is for a checkout, which holds the committed copies in reports/; leave it "
-            "out here."
+            "--publish works only in a checkout of the project, because it refreshes the "
+            "committed copies in reports/; leave it out here."
         )
     place = run_chain(
         load_config(config, set_), root, first=from_, last=to, fresh=fresh, afterwards=True
@@ -135,7 +135,7 @@ def run(
 def site(
     config: str = "default",  # a name from configs/, or a YAML file
     serve: bool = False,  # show the site at a local address until Ctrl-C
-    port: int = 8080,  # of the local address
+    port: int = 8080,  # the port of the local address
     # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else
     # smalldocs
     renderer: str = "auto",
@@ -158,13 +158,13 @@ def site(
 
 # %% ../nbs/12_cli.ipynb #1ea0f3a5
 def serve(
-    config: str = "default",  # a name from configs/, or a YAML file: whose promoted model answers
-    host: str = "127.0.0.1",  # the address to listen at; any other than loopback needs API keys
+    config: str = "default",  # a name from configs/, or a YAML file; its model is served
+    host: str = "127.0.0.1",  # the address to listen at; all but loopback need API keys
     port: int = 8000,  # the port
-    workers: int = 1,  # processes that answer side by side
-    bundle: str = "",  # a folder of bundles, or one bundle, in place of the config's
+    workers: int = 1,  # how many processes answer requests
+    bundle: str = "",  # a folder of bundles, or one bundle, instead of the config's
 ) -> None:
-    """Answer over HTTP: recommendations, segments, similar products; /docs is for developers."""
+    """Serve recommendations, segments and similar products over HTTP; developers read /docs."""
     name = "" if bundle else load_config(config).name
     serving = Path(bundle) if bundle else find_root() / "runs" / name / "serving"
     with contextlib.ExitStack() as stack:
@@ -227,15 +227,15 @@ def check_service(
 
     if not Settings.from_environment().keys and not is_local(host):
         raise ConfigError(
-            f"Listening at {host} needs API keys, since others can reach it; set "
+            f"Listening at {host} needs API keys, because other machines can reach it; set "
             "RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1."
         )
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
     if folder is None and (serving / "current").is_symlink():
         raise RunError(
-            f"The bundle {os.readlink(serving / 'current')} that should answer is no longer in "
-            f"{serving}. Go back to the one before with `retail-ci models rollback`, or promote a "
-            "run with `retail-ci models promote`."
+            f"The bundle {os.readlink(serving / 'current')} that should be served is no longer in "
+            f"{serving}. Go back to the previous one with `retail-ci models rollback`, or promote "
+            "a run with `retail-ci models promote`."
         )
     if folder is None:
         raise RunError(
@@ -254,8 +254,8 @@ def check_service(
             probe.bind((host, port))
         except OSError as e:
             raise RunError(
-                f"Cannot listen at {host}:{port}: {e.strerror}. Stop what uses it, or choose "
-                "another --port."
+                f"Cannot listen at {host}:{port}: {e.strerror}. Stop the program that uses the "
+                "port, or choose another --port."
             ) from e
 
 # %% ../nbs/12_cli.ipynb #363d17a6
@@ -337,13 +337,13 @@ def end_steps() -> None:
 def evaluate(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
-    # which models, with commas between; all if left out. The baselines are always there
+    # the models to measure, separated by commas; all if left out. Baselines are always included
     models: str = "",
-    cuts: int = 1,  # how many moments in the past, a test window apart
-    k: int = 0,  # length of a list; the config's if left out
-    out: str = "",  # where the results go; runs/NAME/evaluation if left out
+    cuts: int = 1,  # how many cuts in the past, one test window apart
+    k: int = 0,  # products per list; the config's number if left out
+    out: str = "",  # the folder for the results; runs/NAME/evaluation if left out
 ) -> None:
-    """Measure the recommenders on the last good run's data: tables, intervals, and who wins."""
+    """Measure the recommenders on the last good run's data, and compare them with intervals."""
     _check_limits({"--cuts": ("recommender.cuts", cuts), "-k": ("recommender.k", k or None)})
     run = finished_run(config, set_)
     from retail_ci.evaluate.backtest import evaluate_run
@@ -366,9 +366,9 @@ def evaluate(
 def tune(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
-    # which models, with commas between; all that have something to tune if left out
+    # the models to tune, separated by commas; all that have a grid if left out
     models: str = "",
-    out: str = "",  # where the table goes; runs/NAME/tuning if left out
+    out: str = "",  # the folder for the table; runs/NAME/tuning if left out
 ) -> None:
     """Choose the models' settings on the month before the test month; print them as config."""
     run = finished_run(config, set_)
@@ -384,26 +384,29 @@ def tune(
 # %% ../nbs/12_cli.ipynb #3555243f
 def recommend(
     customers: str = "",  # a file with a column customer_id (.csv, .tsv, .txt, .parquet)
-    all_: bool = False,  # everyone whom the model knows, in place of --customers
+    all_: bool = False,  # everyone whom the model knows, instead of --customers
     out: str = "",  # the file to write, .csv or .parquet
     config: str = "default",  # a name from configs/, or a YAML file
     k: int = 0,  # products per customer; the config's if left out
     exclude_purchased: bool = False,  # only products that the customer has not bought yet
     allow: str = "",  # a file with a column product_id: only these products
-    # a file with a column product_id: none of these; with customer_id beside it, for that customer
+    # a file with a column product_id: never these; with customer_id, for that customer only
     block: str = "",
     categories: list[str]
-    | None = None,  # only these categories, with commas between; may be repeated
-    without_categories: list[str] | None = None,  # none of these categories, likewise
-    max_per_category: int = 0,  # at most so many products of one category on a list
+    | None = None,  # only these categories, separated by commas; may be repeated
+    without_categories: list[str]
+    | None = None,  # never these categories, separated by commas; may be repeated
+    max_per_category: int = 0,  # the most products of one category on a list
     recent: str = "",  # a file with customer_id and product_id (and date): purchases since the run
-    include_sensitive: bool = False,  # also products that the config calls sensitive
+    include_sensitive: bool = False,  # also products that the config marks as sensitive
 ) -> None:
     """Write recommendations for a list of customers, or for all, to a file."""
     if bool(customers) == all_:
-        raise ConfigError("Say whom the lists are for: either --customers FILE or --all.")
+        raise ConfigError(
+            "Choose the customers for the lists: give either --customers FILE or --all."
+        )
     if not out:
-        raise ConfigError("Say where the lists go: --out FILE, a .csv or .parquet file.")
+        raise ConfigError("Name the file for the lists: --out FILE, a .csv or .parquet file.")
     _check_limits({"-k": ("recommender.k", k or None)})
     if max_per_category < 0:
         raise ConfigError(f"--max-per-category must be at least 1, found {max_per_category}.")
@@ -447,11 +450,11 @@ def segment(
     out: str = "",  # the file to write, .csv or .parquet
     config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    """Write segment, reason and action of a list of customers, or of all, to a file."""
+    """Write the segment, reason and action of each customer, or of listed customers, to a file."""
     if customers and all_:
-        raise ConfigError("Say who is to be scored: either --customers FILE or --all.")
+        raise ConfigError("Choose the customers to score: give either --customers FILE or --all.")
     if Path(out).suffix not in (".csv", ".parquet"):
-        raise ConfigError("Say where the segments go: --out FILE, a .csv or .parquet file.")
+        raise ConfigError("Name the file for the segments: --out FILE, a .csv or .parquet file.")
     run = finished_run(config)
     from retail_ci.core.runs import save
     from retail_ci.customers.segment_profiles import read_customers, score_customers
@@ -479,7 +482,7 @@ def predict(
     config: str = "default",  # a name from configs/, or a YAML file
     k: int = 0,  # products per customer; the config's if left out
 ) -> None:
-    """Write recommendations and segments of all customers, from the model that answers."""
+    """Write the recommendations and segments of all customers, from the serving model."""
     _check_limits({"-k": ("recommender.k", k or None)})
     settings = load_config(config)
     from retail_ci.serve.batch_lists import predict_run
@@ -502,7 +505,7 @@ def predict(
 def drift(
     # the new month: a file, folder, glob or FILE#TABLE; the config's own transactions if left out
     source: str = "",
-    # a name from configs/, or a YAML file: whose model, and how to read the source
+    # a name from configs/, or a YAML file: its model is checked, and it says how to read the source
     config: str = "default",
     # the first day that counts as new, such as 2025-12-01; the day after the training data if left
     # out
@@ -510,7 +513,7 @@ def drift(
     # the folder for drift.json, drift.png and drift.html; runs/NAME/drift if left out
     out: str = "",
 ) -> None:
-    """Hold a new month against the data of the model that answers; ends with 5 if it differs."""
+    """Compare a new month with the serving model's training data; exit with 5 if they differ."""
     settings = load_config(config)
     from retail_ci.core.show import pyplot
     from retail_ci.serve.drift import as_text, drift_run, raise_alarm, write_drift
@@ -532,7 +535,7 @@ def export(
     # powerbi: tables as parquet and CSV, a model with measures, a dictionary, a theme
     format: str = "powerbi",
     out: str = "",  # the folder; runs/NAME/powerbi if left out
-    bom: bool = False,  # begin CSV files with the mark by which Excel knows UTF-8
+    bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """Write the tables of the last good run for Power BI."""
     if format != "powerbi":
@@ -560,9 +563,9 @@ def campaigns(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     out: str = "",  # the folder; runs/NAME/campaigns if left out
-    bom: bool = False,  # begin CSV files with the mark by which Excel knows UTF-8
+    bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
-    """Write a list of customers to contact for each segment, and hold a group back."""
+    """Write a list of customers to contact for each segment, and hold back a control group."""
     run = finished_run(config, set_)
     from retail_ci.export.campaigns import write_campaigns
 
@@ -583,18 +586,18 @@ def _about_list(segment: Any) -> str:
     said = f"{segment.segment}: {segment.send:,} to contact, {segment.control:,} held back"
     lift = segment.smallest_lift
     if lift == lift:
-        return f"{said}; a lift of {100 * lift:.1f} points or more would show"
+        return f"{said}; the control group can show a lift of {100 * lift:.1f} points or more"
     anyway = segment.buys_anyway
     if anyway == anyway:
-        return f"{said}; {anyway:.0%} buy anyway, and no lift could show"
+        return f"{said}; {anyway:.0%} buy anyway, so no lift could be measured"
     return f"{said}; how many buy anyway is not known"
 
 # %% ../nbs/12_cli.ipynb #c63480fa
 def models_promote(
-    config: str = "default",  # a name from configs/, or a YAML file: whose last good run
-    force: str = "",  # go past the gate, for this reason; it is written down
+    config: str = "default",  # a name from configs/, or a YAML file; its last good run is promoted
+    force: str = "",  # promote even if the gate refuses, for this reason; the log keeps it
 ) -> None:
-    """Make the model of the last good run the one that answers, if it passes the gate."""
+    """Make the last good run's model the serving model, if it passes the promotion gate."""
     run = finished_run(config)
     from retail_ci.serve.promotion import promote
 
@@ -614,16 +617,16 @@ def models_promote(
     tell_registry(run)
     if not yes:
         raise RunError(
-            "The gate says no, so nothing has changed. Look at the pages 03 and 05, or give a "
-            "reason with --force."
+            "The promotion gate refused the model, so nothing has changed. Look at the pages 03 "
+            "and 05, or give a reason with --force."
         )
 
 
 def models_rollback(
     config: str = "default",  # a name from configs/, or a YAML file
-    reason: str = "",  # why; it is written down
+    reason: str = "",  # the reason; the log keeps it
 ) -> None:
-    """Let the model before the present one answer again; it takes effect at once."""
+    """Go back to the previous serving model; this takes effect at once."""
     from retail_ci.serve.promotion import take_back
 
     run = finished_run(config)
@@ -634,7 +637,7 @@ def models_rollback(
 def models_list(
     config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    """Show the models that have answered, the present one last, and those in the registry."""
+    """List the models that have been served, the current one last, and those in the registry."""
     from retail_ci.serve.bundle import read_stack
     from retail_ci.serve.promotion import settle_pending
 
@@ -659,7 +662,7 @@ def models_show(
     which: str = "champion",  # champion, challenger, a version, a bundle or a run
     config: str = "default",  # a name from configs/, or a YAML file
 ) -> None:
-    """Show one registered model: its origin, what it reached, the gate's answer, how to load it."""
+    """Show one registered model: its origin, its metrics, the gate's verdict, how to load it."""
     run = finished_run(config)
     from retail_ci.serve.registry import follow, model_text, pick_version
 
@@ -670,16 +673,16 @@ def models_show(
 
 
 def models_compare(
-    # which runs, with commas between, or the beginnings of their names; the last five if left out
+    # the runs, or the beginnings of their names, separated by commas; the last five if left out
     runs: str = "",
-    metric: str = "",  # only numbers whose name holds this, such as ndcg
+    metric: str = "",  # only metrics whose name contains this, such as ndcg
     config: str = "default",  # a name from configs/, or a YAML file
     out: str = "",  # also write the numbers to this file, .csv or .parquet
 ) -> None:
-    """Lay runs side by side: settings that differ, and every number with its interval."""
+    """Compare runs: the settings that differ, and every metric with its interval."""
     if out and Path(out).suffix not in (".csv", ".parquet"):
         raise ConfigError(
-            f"Say where the numbers go: --out FILE, a .csv or .parquet file, found {out!r}."
+            f"Name the file for the metrics: --out FILE, a .csv or .parquet file, found {out!r}."
         )
     run = finished_run(config)
     from retail_ci.core.runs import save
@@ -699,7 +702,7 @@ def models_compare(
 def open_registry(
     run: Run,  # any run of a config
 ) -> Any:  # a Store of retail_ci.serve.tracking
-    """Open the place where the runs of a config are written down, saying that it takes a moment."""
+    """Open the MLflow store of a config, and say meanwhile that MLflow is opening."""
     from retail_ci.serve.tracking import open_store
 
     tell_step("opening MLflow", 0, 1)
@@ -712,7 +715,7 @@ def open_registry(
 def tell_registry(
     run: Run,  # the last good run of a config
 ) -> bool:  # whether MLflow is in use and could be told
-    """Bring MLflow up to date; if that cannot be done, say so: what was decided stands."""
+    """Bring MLflow up to date; if that fails, say so. The decision stays in force."""
     from retail_ci.pipeline.afterwards import to_write_down
     from retail_ci.serve.tracking import installed
 
@@ -725,8 +728,8 @@ def tell_registry(
         notes = write_down(run.config, serving_of(run).parent)
     except RetailError as e:
         notes = [
-            f"MLflow is not up to date: {str(e).removesuffix('.')}. What answers is not affected; "
-            "the next `retail-ci models` command puts it right."
+            f"MLflow is not up to date: {str(e).removesuffix('.')}. The serving model is not "
+            "affected; the next `retail-ci models` command brings MLflow up to date."
         ]
     finally:
         end_steps()
@@ -821,7 +824,7 @@ METAVARS = {
 
 
 def _option(name: str, note: str, told: bool) -> Any:
-    """How typer takes a parameter: by its place, or by its name, a short one if it is a letter."""
+    """A parameter as typer's argument or option; a name of one letter is a short option."""
     import typer
 
     if name in ("source", "which"):
@@ -870,13 +873,13 @@ def _guarded(function: Callable) -> Callable:
 # %% ../nbs/12_cli.ipynb #597ed412
 EXIT_CODES = {
     0: "done",
-    1: "something failed inside",
+    1: "an internal error",
     2: "the config or the command is wrong",
     3: "the data cannot be used",
-    4: "the run or the disk is in the way",
-    5: "new data differ from what the model has learned from",
+    4: "the run or its files cannot be read or written",
+    5: "the new data differ from the model's training data",
     130: "stopped by Ctrl-C",
-    141: "whoever read the output has gone",
+    141: "the reader of the output closed it",
 }
 
 
@@ -905,15 +908,15 @@ def answer(
 
 
 def _in_our_words(error: Exception) -> RetailError:
-    """What the system or a missing package says is translated; anything else is unexpected, and
-    says where to look.
+    """Translate errors of the system and of missing packages; report any other error as unexpected,
+    and say where to look.
     """
     if isinstance(error, RetailError):
         return error
     if isinstance(error, UnicodeEncodeError):
         return ConfigError(
-            "A value or a file name holds bytes that are not UTF-8 text, and cannot be written "
-            "down; write it in UTF-8, and try again."
+            "A value or a file name contains bytes that are not UTF-8 text and cannot be written; "
+            "write it in UTF-8 and try again."
         )
     if isinstance(error, (OSError, ImportError, MemoryError)):
         what = (
@@ -927,14 +930,14 @@ def _in_our_words(error: Exception) -> RetailError:
         if found is not None:
             return found
     return RetailError(
-        f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and call it "
-        "again to see where."
+        f"Unexpected {type(error).__name__}: {one_line(error)}. Set RETAIL_CI_DEBUG=1 and run the "
+        "command again to see where."
     )
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of standard output has gone, as `head` does when it has enough; then what
-    is left to say goes nowhere.
+    """Whether the reader of standard output has closed it, as `head` does; if so, discard the
+    remaining output.
     """
     try:
         sys.stdout.flush()

@@ -531,14 +531,14 @@ def test_an_unknown_product_is_ignored_and_said(service):
 
 
 DAMAGE = {  # what is wrong with a bundle: the words that say so
-    "a flipped byte": "The file any_items.bin of the bundle bad is not what was written",
-    "a missing file": "The bundle bad misses the file any_scores.bin",
+    "a flipped byte": "The file any_items.bin of the bundle bad does not match the manifest",
+    "a missing file": "The bundle bad lacks the file any_scores.bin",
     "from a newer version": (
         "The bundle bad has format 99, and this version reads up to 1. Install a newer "
         "retail_ci, or roll back"
     ),
     "from another data set": "was made from the data set 'a shop elsewhere'",
-    "no manifest": "is no serving bundle",
+    "no manifest": "is not a serving bundle",
     "half a manifest": "The manifest of the bundle bad is damaged",
 }
 

@@ -301,7 +301,7 @@ CASES = [
     Case(
         "latin-1",
         LOG.replace("c1", "Müller").encode("latin-1"),
-        "not utf-8: byte 0xfc at position 62 is no letter",
+        "not utf-8: byte 0xfc at position 62 is not valid in it",
     ),
     Case(
         "latin-1 declared",
@@ -335,7 +335,7 @@ CASES = [
     Case(
         "one column twice",
         LOG.replace("transaction_id", "date"),
-        "'date' stands twice in the header",
+        "'date' appears twice in the header",
     ),
     Case(
         "an unclosed quotation mark",
@@ -370,7 +370,7 @@ CASES = [
     Case(
         "an archive in an archive",
         gzip.compress(zipped(a=LOG)),
-        "holds another packed file or a table",
+        "contains another archive or a table",
         suffix=".csv.gz",
     ),
     Case(
@@ -943,7 +943,7 @@ def test_what_nobody_foresaw_is_one_sentence_that_says_where_to_look(capsys):
 
     assert answer(bug) == 1
     assert capsys.readouterr().err == (
-        "retail-ci: Unexpected KeyError: 'a\\nb'. Set RETAIL_CI_DEBUG=1 and call it again "
+        "retail-ci: Unexpected KeyError: 'a\\nb'. Set RETAIL_CI_DEBUG=1 and run the command again "
         "to see where.\n"
     )
 
@@ -956,8 +956,8 @@ def test_bytes_that_are_no_text_are_one_sentence(capsys, tmp_path):
 
     assert answer(note) == 2
     assert capsys.readouterr().err == (
-        "retail-ci: A value or a file name holds bytes that are not UTF-8 text, and cannot be "
-        "written down; write it in UTF-8, and try again.\n"
+        "retail-ci: A value or a file name contains bytes that are not UTF-8 text and cannot be "
+        "written; write it in UTF-8 and try again.\n"
     )
 
 

@@ -259,7 +259,7 @@ def test_a_table_sorts_searches_and_downloads(made, tab, way):
     assert numbers() == sorted(before, reverse=True)
     name = table.locator("tbody tr td:first-child").first.inner_text()
     tools = page.locator(
-        ".table-tools", has=page.get_by_label("Search: The products that stand on most lists.")
+        ".table-tools", has=page.get_by_label("Search: The products that are on the most lists.")
     )
     tools.locator("input").fill(name)
     page.wait_for_function(
@@ -814,7 +814,7 @@ def test_odd_names_are_shown_as_text_and_never_run(odd, tab):
     page.fill(".smalldocs-search input", "onerror")
     page.wait_for_selector(".smalldocs-search-results.show")
     tools = page.locator(
-        ".table-tools", has=page.get_by_label("Search: The products that stand on most lists.")
+        ".table-tools", has=page.get_by_label("Search: The products that are on the most lists.")
     )
     with page.expect_download() as download:
         tools.get_by_role("button").click()

@@ -549,7 +549,7 @@ def test_refusals_are_one_sentence(shop, tmp_path):
             (
                 [command, "--config", "small", "--out", str(tmp_path / "theirs")],
                 2,
-                "holds files that are no export of ours",
+                "contains files that retail_ci did not export",
             ),
             (
                 [command, "--config", "small", "--out", str(tmp_path / "file/deeper")],

@@ -296,7 +296,7 @@ def test_a_second_run_is_refused_and_the_first_goes_on(fresh, tmp_path):
     second = fresh.here("run")
     assert (
         second.returncode == 4
-        and f"Another run of 'default' is at work (process {first.pid})" in second.stderr
+        and f"Another run of 'default' is in progress (process {first.pid})" in second.stderr
     )
     go.touch()
     assert first.communicate(timeout=300)[1] == "" and first.returncode == 0 and fresh.current()
@@ -432,7 +432,10 @@ def test_only_the_default_run_goes_into_reports(project):
     run_well(project, "--publish")
     assert json.loads((project.root / "reports/metrics/data.json").read_text()) == {"kept": 3}
     result = project.here("run", "--publish", "--set", "seed=1")
-    assert result.returncode == 2 and "Only a run of configs/default.yaml" in result.stderr
+    assert (
+        result.returncode == 2
+        and "--publish works only with an unchanged configs/default.yaml" in result.stderr
+    )
 
 
 def test_site_needs_a_run(fresh):

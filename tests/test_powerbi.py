@@ -105,7 +105,7 @@ REFUSED = [
         "fact_sales_customer_key",
         "fact_sales_date",
         "both declare the same property",
-        "the name 'fact_sales_date' stands twice",
+        "the name 'fact_sales_date' appears twice",
     ),
     (
         "the same in capitals",
@@ -113,7 +113,7 @@ REFUSED = [
         "fact_sales_customer_key",
         "FACT_SALES_DATE",
         "already exists in the collection",
-        "the name 'fact_sales_date' stands twice",
+        "the name 'fact_sales_date' appears twice",
     ),
     (
         "an end that is no column",
@@ -185,7 +185,7 @@ REFUSED = [
         "dataType: int64\n",
         "dataType: int64\n\t\tdataType: int64\n",
         "appears more then once",
-        "dataType stands twice",
+        "dataType appears twice",
     ),
     (
         "a property of something else",
@@ -217,7 +217,7 @@ REFUSED = [
         "column year\n",
         "colum year\n",
         "colum is not a supported",
-        "expected .* the description above speaks of, found 'colum year'",
+        "expected .* the description above belongs to, found 'colum year'",
     ),
     (
         "an object in the wrong place",
@@ -225,7 +225,7 @@ REFUSED = [
         "annotation __PBI",
         "column x\n\nannotation __PBI",
         "column is not a supported",
-        "column stands in a file; expected it in: table",
+        "column is inside a file; expected it in: table",
     ),
     (
         "a model that is called a database",
@@ -241,7 +241,7 @@ REFUSED = [
         "column quarter",
         "column YEAR",
         "Item 'YEAR' already exists|cannot be merged",
-        "the name 'year' stands twice",
+        "the name 'year' appears twice",
     ),
     (
         "a measure twice in a table",
@@ -249,7 +249,7 @@ REFUSED = [
         "measure Baskets",
         "measure Units",
         "cannot be merged",
-        "the name 'units' stands twice",
+        "the name 'units' appears twice",
     ),
     (
         "a table twice",
@@ -257,7 +257,7 @@ REFUSED = [
         "table dim_segment",
         "table dim_date",
         "cannot be merged",
-        "the name 'dim_date' stands twice",
+        "the name 'dim_date' appears twice",
     ),
     (
         "an annotation twice",
@@ -265,7 +265,7 @@ REFUSED = [
         "\n\tannotation PBI_ResultType = Text\n",
         "\n\tannotation PBI_ResultType = Text\n\n\tannotation PBI_ResultType = Text\n",
         "both declare the same property",
-        "the name 'pbi_resulttype' stands twice",
+        "the name 'pbi_resulttype' appears twice",
     ),
     (
         "a table that nothing joins",
@@ -313,7 +313,7 @@ REFUSED = [
         "'Net revenue' =",
         "'Net\trevenue' =",
         "InvalidName",
-        "expected .* the description above speaks of",
+        "expected .* the description above belongs to",
     ),
     (
         "a colon that is missing",
@@ -353,7 +353,7 @@ REFUSED = [
         "\t\tdataType: int64",
         "\t dataType: int64",
         "Invalid indentation",
-        "no blanks",
+        "no spaces",
     ),
     (
         "an expression too shallow",
@@ -386,14 +386,14 @@ OURS_ALONE = [
         "tables/fact_sales",
         "measure Units",
         "measure Quantity",
-        "the name 'quantity' stands twice",
+        "the name 'quantity' appears twice",
     ),
     (
         "a measure's name in two tables",
         "tables/dim_customer",
         "measure Customers",
         "measure Units",
-        "the name 'units' stands twice",
+        "the name 'units' appears twice",
     ),
     (
         "a measure that measures nothing",

@@ -272,7 +272,7 @@ def test_one_line_is_answered_or_refused_in_one_sentence(log, call):
 @pytest.mark.parametrize("call", [c for n, c in LOG_CALLS.items() if n != "clean"])
 def test_no_line_is_set_aside_in_silence(log, call):
     spoilt = log.assign(quantity=log["quantity"].where(log.index > 2, 0))
-    with pytest.raises(DataError, match=r"found 3 of .* \(zero_quantity 3\); set them aside first"):
+    with pytest.raises(DataError, match=r"found 3 of .* \(zero_quantity 3\); remove them first"):
         call(spoilt)
 
 

@@ -242,8 +242,8 @@ def test_a_recent_basket_moves_the_list_of_each_kind_of_model():
 
 
 def test_a_folded_basket_equals_training_where_nothing_is_shared():
-    """Personal frequency and content know a customer by her own purchases alone, so a basket and a
-    training give the same.
+    """Personal frequency and content know a customer by their own purchases alone, so a
+    basket and a training give the same.
     """
     recent = pd.DataFrame(
         {
@@ -299,7 +299,7 @@ def test_a_bad_file_is_one_sentence(tmp_path):
     }
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match="is no saved recommender") as e:
+        with pytest.raises(DataError, match="is not a saved recommender") as e:
             Recommender.load(tmp_path / name)
         assert "\n" not in str(e.value)
     np.savez(tmp_path / "foreign.npz", x=np.eye(2))
@@ -390,10 +390,10 @@ AT_THE_DOOR = {
         LOG,
         SHELF,
         {"block": SHELF["product_id"].tolist()},
-        "The rules leave none of the 62 products",
+        "The rules exclude all 62 products",
         None,
     ),
-    "nothing allowed": (LOG, SHELF, {"allow": []}, "The rules leave none", None),
+    "nothing allowed": (LOG, SHELF, {"allow": []}, "The rules exclude all", None),
     "blocked for one": (
         LOG,
         SHELF,
@@ -434,7 +434,7 @@ AT_THE_DOOR = {
         LOG.assign(date="soon"),
         SHELF,
         {},
-        "holds something that is no date",
+        "contains a value that is not a date",
         None,
     ),
     "dates as text": (LOG.assign(date=LOG["date"].astype("str")), SHELF, {}, None, None),
@@ -567,7 +567,7 @@ def test_no_products_table_is_needed_but_for_content():
     with pytest.raises(DataError, match="needs a products table"):
         make_model("content").fit(LOG)
     with pytest.raises(
-        DataError, match="speaks of 'category', which the products table does not hold"
+        DataError, match="names the column 'category', which the products table does not have"
     ):
         make_model("personal").fit(LOG, sensitive={"category": ["cat1"]})
 
@@ -828,15 +828,15 @@ def test_the_command_writes_the_lists_of_the_run(shop):
         (["--all", "--out", "."], 2, "must name a .csv or .parquet"),
         (["--all", "--out", "x.csv", "-k", "-2"], 2, "-k must be between 1 and 1000, found -2"),
         (["--customers", "none.csv", "--out", "x.csv"], 3, "does not exist"),
-        (["--customers", "bytes.csv", "--out", "x.csv"], 3, "no readable table"),
-        (["--customers", "empty.csv", "--out", "x.csv"], 3, "no readable table"),
+        (["--customers", "bytes.csv", "--out", "x.csv"], 3, "not a readable table"),
+        (["--customers", "empty.csv", "--out", "x.csv"], 3, "not a readable table"),
         (
             ["--customers", "wrong.csv", "--out", "x.csv"],
             3,
             "Unknown column 'customer_id' in wrong.csv",
         ),
         (["--all", "--out", "x.csv", "--categories", "cat22"], 3, "Unknown category 'cat22'"),
-        (["--all", "--out", "x.csv", "--allow", "gold.txt"], 3, "The rules leave none"),
+        (["--all", "--out", "x.csv", "--allow", "gold.txt"], 3, "The rules exclude all"),
         (
             ["--all", "--out", "x.csv", "--recent", "wrong.csv"],
             3,

@@ -218,7 +218,7 @@ def test_a_ranker_keeps_the_features_that_it_has_learned_with(monkeypatch, tmp_p
     assert again.ranked_ == ["visits"] and np.array_equal(again.features_, seen.features_)
     assert CandidateModels.load(plain.save(tmp_path / "plain.npz")).features_.shape[1] == 0
     monkeypatch.delitem(FEATURES, "visits")
-    with pytest.raises(DataError, match="learned from the feature 'visits', which `FEATURES`"):
+    with pytest.raises(DataError, match="trained on the feature 'visits', which `FEATURES`"):
         CandidateModels.load(tmp_path / "seen.npz")
 
 

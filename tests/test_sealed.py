@@ -235,7 +235,7 @@ def test_a_run_that_is_not_there_or_that_takes_no_settings_is_one_sentence(done,
         ),
     ):
         open_run("small", "runs/nowhere", [])
-    with pytest.raises(ConfigError, match="settings and run_dir exclude each other"):
+    with pytest.raises(ConfigError, match="settings and run_dir cannot be combined"):
         open_run("small", str(done.home("small") / "current"), ["rfm.bins=4"])
 
 

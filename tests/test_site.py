@@ -689,7 +689,7 @@ REASONS = {
         "The pages of quarto have 1 fault(s): index.html loads https://cdn.example/logo.png "
         "from another host."
     ),
-    "nothing": "Quarto ended well and made no pages.",
+    "nothing": "Quarto ended without an error but made no pages.",
     "unreadable": (
         "The pages of quarto cannot be read: 'utf-8' codec can't decode byte 0xff in position "
         "0: invalid start byte."

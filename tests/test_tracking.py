@@ -416,7 +416,7 @@ def test_a_registry_that_is_gone_is_made_anew(shop, tmp_path):
     (home / "mlflow.db").unlink()
     shutil.rmtree(home / "mlflow")
     done = project.here("models", "compare", "--config", "trial")
-    assert done.returncode == 4 and "Nothing has been written down yet" in done.stderr
+    assert done.returncode == 4 and "No run has been recorded yet" in done.stderr
     assert write_down(load_config(project.root / "configs/trial.yaml"), home) == []
     assert holder(opened(project), "recommender", "champion").tags["run"] == FIRST
 
@@ -436,7 +436,7 @@ def test_a_moved_project_says_so_and_goes_on(shop, tmp_path):
     assert (
         "The project has been moved" in note
         and str(shop.home("trial") / "mlflow") in note
-        and "what answers customers is not affected" in note
+        and "the service is not affected" in note
     )
     assert write_down(config, home) == [], "it is said once"
     store = opened(project)
@@ -463,7 +463,7 @@ def test_two_promotions_at_once(shop):
         done = shop.here("models", "promote", "--config", "trial")
     assert (
         done.returncode == 4
-        and "Another promotion is at work" in done.stderr
+        and "Another promotion is in progress" in done.stderr
         and len(read_log(shop.home("trial") / "serving")) == 1
     )
 
@@ -477,7 +477,7 @@ def test_a_run_outlives_a_tracker_that_does_not_answer(tmp_path):
     done = project.call("run", RETAIL_CI_TRACKING="on", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.returncode == 0 and project.current(), done.stderr
     assert (
-        "The run is finished and current, but it is not written down in MLflow: MLflow at "
+        "The run is finished and current, but it is not recorded in MLflow: MLflow at "
         f"http://127.0.0.1:{port} cannot be used: it does not answer"
         in done.stderr
         and "The next run catches up." in done.stderr
@@ -494,8 +494,8 @@ def test_off_is_off_and_a_missing_extra_is_one_line(tmp_path, monkeypatch):
     clerk = afterwards.PostRunWorker(Config(), tmp_path, [])
     clerk.start(None)
     assert clerk.process is None and clerk.words == [
-        "Tracking is off, since MLflow is not installed; `pip install 'retail_ci[mlops]'` turns it "
-        "on."
+        "Tracking is off, because MLflow is not installed; `pip install 'retail_ci[mlops]'` turns "
+        "it on."
     ]
 
 
@@ -662,7 +662,7 @@ def test_a_server_takes_it_all_and_can_be_searched(server, tmp_path):
     assert (
         FIRST in shown["show",].stdout
         and SECOND in shown["show", "challenger"].stdout
-        and "yes  the books add up" in shown["show",].stdout
+        and "yes  the line counts add up" in shown["show",].stdout
     )
     assert all(no_traceback(d.stderr) for d in shown.values())
     assert (
@@ -683,7 +683,7 @@ def test_two_shops_on_one_server_keep_apart(server, tmp_path):
     )
     notes = write_down(other, project.home("other"))
     assert any(
-        "belongs to the config 'trial' and was left alone; set mlflow.prefix" in n for n in notes
+        "belongs to the config 'trial' and was not moved; set mlflow.prefix" in n for n in notes
     )
     assert holder(opened(project), "recommender", "champion").tags["config"] == "trial"
 

@@ -42,29 +42,29 @@ class DataConfig:
     # a file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or "synthetic" |
     # "completejourney"
     transactions: str = "synthetic"
-    # a products table, likewise; derived from the transactions if left out
+    # a products table, given like the transactions; derived from them if left out
     products: str | None = None
-    customers: str | None = None  # a customers table, likewise; optional
+    customers: str | None = None  # a customers table, given like the transactions; optional
     columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
     # role: the SQL that a database answers, in place of a table
     query: dict[str, str] = field(default_factory=dict)
-    # such as "%d/%m/%Y", or several; ISO 8601 if left out
+    # the format of dates such as "%d/%m/%Y", or several formats; ISO 8601 if left out
     date_format: str | list[str] | None = None
-    # of a CSV file, or "whitespace"; found from its first lines if left out
+    # the delimiter of a CSV file, or "whitespace"; found from its first lines if left out
     delimiter: str | None = None
     # the column names of a CSV file that has no header line
     header: list[str] = field(default_factory=list)
-    # around values that hold a delimiter; "" where quotation marks are plain characters
+    # the quotation mark of a CSV file; "" if quotation marks are plain characters
     quote: str = '"'
-    # of a CSV file, such as cp1252; UTF-8, or what its byte order mark says, if left out
+    # the encoding of a CSV file, such as cp1252; UTF-8 or its byte order mark's if left out
     encoding: str | None = None
     decimal: Literal[".", ","] = "."  # the decimal sign
     thousands: str | None = None  # what stands between thousands, such as ","; nothing if left out
     # what may stand around an amount, such as "€"
     currency_signs: list[str] = field(default_factory=list)
-    # words that mean a missing value, such as "NULL"; blank always does
+    # words that mean a missing value, such as "NULL"; a blank always is missing
     missing: list[str] = field(default_factory=list)
-    duplicates: Literal["collapse", "keep"] = "collapse"  # exact duplicate lines
+    duplicates: Literal["collapse", "keep"] = "collapse"  # what to do with exact copies
     cancelled_prefix: str | None = None  # basket ids that start with it are cancellations
     # column: a regular expression; lines that match are not products
     non_product: dict[str, str] = field(default_factory=dict)
@@ -74,21 +74,21 @@ class DataConfig:
     sensitive: dict[str, list[str]] = field(default_factory=dict)
     # reject lines whose product is missing from the products table
     known_products_only: bool = False
-    earliest: str = "1970-01-02"  # a date before this day is absurd
-    # a date after this day is in the future; see `max_silence` if left out
+    earliest: str = "1970-01-02"  # lines before this day are rejected
+    # lines after this day are rejected; `max_silence` decides if left out
     last_date: str | None = None
-    # days without a line, after which at most 1% of the lines are taken for misdated
+    # after so many days without a line, the rest (at most 1% of the lines) is taken for misdated
     max_silence: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 92
     # share by which a revenue may differ from quantity × price before it is flagged
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.01
     # stop when a larger share of the lines is rejected
     max_rejected: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
-    engine: Literal["duckdb", "spark"] = "duckdb"  # what runs the expressions
+    engine: Literal["duckdb", "spark"] = "duckdb"  # what computes the tables
     # how much memory the engine may use, such as "8GB"; its own default if left out
     memory: str | None = None
     # how many threads the engine may use; all cores if left out
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    # a folder for what does not fit into memory; the run's own temporary one if left out
+    # a folder for data that do not fit into memory; the run's temporary folder if left out
     spill: str | None = None
     # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
     spark: dict[str, str] = field(default_factory=dict)
@@ -130,11 +130,11 @@ class SegmentationConfig:
     k_max: Annotated[int, msgspec.Meta(ge=2, le=30)] = 10
     # customers used to compare numbers of segments
     sample: Annotated[int, msgspec.Meta(ge=100, le=10**7)] = 100_000
-    # customers that DBSCAN looks at
+    # customers that DBSCAN examines
     outlier_sample: Annotated[int, msgspec.Meta(ge=100, le=10**6)] = 10_000
     # random starts per number of segments, for the intervals
     seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
-    # new draws of the customers, for the stability
+    # bootstrap samples of the customers, to measure the stability
     draws: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 20
 
 # %% ../../nbs/00b_configuration.ipynb #84801d9e
@@ -145,7 +145,7 @@ class MovementConfig:
     # the look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and 90 that
     # leaves four month ends
     window_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
-    # repetitions that say how much movement is chance
+    # simulations that measure how much movement is chance
     draws: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
 
 # %% ../../nbs/00b_configuration.ipynb #fc706b66
@@ -161,7 +161,7 @@ class WorthConfig:
     draws: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 50
     # days hidden to check the expectation, at most a third of the log
     holdout_days: Annotated[int, msgspec.Meta(ge=14, le=3650)] = 90
-    # customers to learn from, at most
+    # the most customers to learn from
     sample: Annotated[int, msgspec.Meta(ge=100, le=10**7)] = 50_000
 
 # %% ../../nbs/00b_configuration.ipynb #dbbcfc88
@@ -171,21 +171,19 @@ class RecommenderConfig:
 
     k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10  # products per customer
     production: str = "ranker"  # the model whose list is published: any name in `MODELS`
-    # of the weighted hybrid
+    # the weights of the weighted hybrid
     weights: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1000)]] = field(
         default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
     )
-    # most similar customers that the weighted hybrid asks
+    # how many similar customers the weighted hybrid uses
     neighbours: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
-    # with more customers than this, products' neighbours (EASE) take the place of customers'
-    # neighbours
+    # above so many customers, similar products (EASE) take the place of similar customers
     exact_customers: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100_000
     # the held-out window, in days of 24 hours
     test_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 30
-    # moments in the past at which the chain measures again; 1 leaves the back-test out
+    # cuts at which the chain measures the models; 1 leaves the back-test out
     cuts: Annotated[int, msgspec.Meta(ge=1, le=60)] = 3
-    # model: its settings where it is measured and where it is published, as `retail-ci tune`
-    # prints them
+    # model: its settings, for measuring and publishing, as `retail-ci tune` prints them
     parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)
 
 # %% ../../nbs/00b_configuration.ipynb #9ad45ddc
@@ -195,12 +193,12 @@ class Model:
 
     place: str  # module:class; a subclass of `Recommender`
     label: str  # what readers call it
-    # what the model is told, where it differs from the class's own defaults
+    # parameters that differ from the class's defaults
     settings: dict[str, Any] = field(default_factory=dict)
     # parameter: the values that `retail-ci tune` tries; nothing to tune if left out
     grid: dict[str, list] = field(default_factory=dict)
     decides: str = "any"  # the task on which a setting is chosen: "any" or "discovery"
-    # asked for something new, it has nothing of its own to say: it only repeats purchases
+    # whether the model only repeats purchases, so that it has no answer of its own to "discovery"
     repeats: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #99979b0f
@@ -257,7 +255,7 @@ _WEIGHTS = ["collaborative", "content"]  # the parts of the weighted hybrid
 
 
 def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
-    """Hold the names in a config's recommender section against the registry.
+    """Check the names in a config's recommender section against the registry.
 
     Parameters
     ----------
@@ -289,7 +287,7 @@ def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
 @dataclass
 class ReportConfig:
-    """How the report speaks."""
+    """The report's title, currency and number formats."""
 
     title: str = "Retail customer intelligence"  # the site's title
     currency: str = ""  # the sign of money, such as "€" or "CHF"
@@ -298,31 +296,30 @@ class ReportConfig:
 # %% ../../nbs/00b_configuration.ipynb #be49f9c3
 @dataclass
 class MlflowConfig:
-    """Where runs and models are written down."""
+    """Where runs and models are recorded."""
 
-    enabled: bool = True  # whether finished runs are written down in MLflow, where it is installed
+    enabled: bool = True  # whether MLflow, if it is installed, records finished runs
     # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with the
     # extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
     tracking_uri: str | None = None
     prefix: str = "retail"  # the registered models are PREFIX-segmentation and PREFIX-recommender
-    # seconds that writing a run down may take
+    # the most seconds that recording a run may take
     timeout: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
 
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
 class ServingConfig:
-    """Which model answers."""
+    """Which model is served."""
 
-    # whether a run's model answers at once where no model does yet, if it passes the gate
+    # whether a run promotes its model if none is served yet and it passes the gate
     promote_first: bool = True
 
 # %% ../../nbs/00b_configuration.ipynb #d7c2443f
 @dataclass
 class ExportConfig:
-    """What leaves the house for Power BI."""
+    """What is exported for Power BI."""
 
-    # columns of the customers table that dim_customer takes over; those that group customers if
-    # left out
+    # columns of the customers table to copy to dim_customer; those that group customers if left out
     attributes: list[str] | None = None
 
 # %% ../../nbs/00b_configuration.ipynb #afa4b543
@@ -333,7 +330,7 @@ class CampaignsConfig:
     # column of the customers table in which a plain yes allows contact; found by its name if left
     # out, [] for none
     consent: list[str] | str | None = None
-    # column in which anything but a plain no forbids contact; likewise
+    # column in which anything but a plain no forbids contact; found in the same way
     suppressed: list[str] | str | None = None
     # share of each segment that is held back, to measure what the campaign does
     control: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.1
@@ -358,7 +355,7 @@ class Config:
     """Everything that a run depends on."""
 
     name: str = "default"  # the run's folder: runs/<name>
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 42  # of every random choice
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 42  # the seed of every random choice
     data: DataConfig = field(default_factory=DataConfig)  # the sources
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)  # the generator
     rfm: RfmConfig = field(default_factory=RfmConfig)  # recency, frequency, monetary
@@ -574,8 +571,8 @@ def find_root(start: str | Path = "") -> Path:
     named = "" if start else os.environ.get("RETAIL_CI_ROOT", "")
     if named and not Path(named).is_dir():
         raise ConfigError(
-            f"RETAIL_CI_ROOT must name the project's folder, found {named!r}, which is no folder; "
-            "correct it or unset it."
+            f"RETAIL_CI_ROOT must name the project's folder, found {named!r}, which is not a "
+            "folder; correct it or unset it."
         )
     place = Path(start or named).resolve()
     return next((p for p in (place, *place.parents) if _is_project(p)), place)
@@ -667,7 +664,7 @@ def config_path(config: str | Path) -> Path:
 
 # %% ../../nbs/00b_configuration.ipynb #d59aeb99
 class _Loader(yaml.SafeLoader):
-    """YAML whose days are text, and which knows no sets: their order would be a matter of luck."""
+    """YAML that reads days as text and refuses sets, whose order is not fixed."""
 
     def day(self, node: yaml.ScalarNode) -> str:
         """A day or a moment, as ISO 8601 writes it."""
@@ -777,7 +774,7 @@ def _values_in(file: Path) -> dict:
 
 
 def _checked(file: Path, values: dict, settings: list[str]) -> Config:
-    """The config that a file and settings describe, held against every rule that needs no data."""
+    """The config that a file and settings describe, checked by every rule that needs no data."""
     for setting in settings:
         _override(values, setting)
     result = structure(Config, {"name": _folder_name(file.stem), **values})
@@ -844,7 +841,7 @@ def _check_name(name: str) -> str:
 
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
 def check_data(data: DataConfig) -> DataConfig:
-    """Refuse what no reader could use: a broken pattern, a date that is none, an unknown encoding,
+    """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
 
     Parameters
@@ -909,7 +906,7 @@ def _check_report(report: ReportConfig) -> ReportConfig:
     Parameters
     ----------
     report : ReportConfig
-        How the report speaks.
+        The report's title, currency and number formats.
 
     Returns
     -------
@@ -927,13 +924,13 @@ def _check_report(report: ReportConfig) -> ReportConfig:
 
 # %% ../../nbs/00b_configuration.ipynb #f9d4cb9a
 def _check_mlflow(mlflow: MlflowConfig) -> MlflowConfig:
-    """Refuse a place that MLflow cannot use, a written-out password, and a prefix that is no plain
-    name.
+    """Refuse a place that MLflow cannot use, a written-out password, and a prefix that is not a
+    plain name.
 
     Parameters
     ----------
     mlflow : MlflowConfig
-        Where runs and models are written down.
+        Where runs and models are recorded.
 
     Returns
     -------

@@ -57,7 +57,7 @@ class RunError(RetailError):
 
 
 class DriftError(RetailError):
-    """New data differ from what the model has learned from; nothing is broken."""
+    """The new data differ from the model's training data; nothing is broken."""
 
     exit_code = 5
 

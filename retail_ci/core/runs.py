@@ -126,7 +126,7 @@ def check_writable(path: str | Path, instead: str = "write to a folder outside i
     except (OSError, RuntimeError, ValueError) as e:
         raise RunError(
             f"Cannot write {shown(str(path))}: {one_line(e, 100)}. Give a path that can be "
-            "followed."
+            "resolved."
         ) from e
     run = next((p for p in (real, *real.parents) if _is_finished(p)), None)
     if run is None:
@@ -138,7 +138,7 @@ def check_writable(path: str | Path, instead: str = "write to a folder outside i
 
 
 def _is_finished(folder: Path) -> bool:
-    """Whether a folder holds the papers of a finished run."""
+    """Whether a folder holds the config and manifest of a finished run."""
     papers = folder / "manifest.json"
     if not ((folder / "config.yaml").is_file() and papers.is_file()):
         return False
@@ -292,8 +292,8 @@ def process_folder(name: str, beside: str | Path | None = None) -> Path:
 
 @functools.lru_cache(None)
 def _process_folder(name: str, home: Path, owner: int) -> Path:
-    """The folder of one process; a child inherits the memory, and must not remove what is its
-    parent's.
+    """The folder of one process; a child process inherits the memory, but must not remove its
+    parent's folder.
     """
     held = contextlib.ExitStack()
     folder = held.enter_context(staging(name, home, private=True))
@@ -583,7 +583,7 @@ def _open_folder(folder: Path, settings: list[str]) -> Run:
         )
     if settings:
         raise ConfigError(
-            "settings and run_dir exclude each other, since a run keeps the config that it was "
+            "settings and run_dir cannot be combined, because a run keeps the config that it was "
             "started with; leave run_dir empty to try settings in a scratch run."
         )
     place = folder.resolve()
@@ -613,7 +613,7 @@ _SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finishe
 
 
 def _origin_of(folder: Path) -> dict | None:
-    """What a scratch run is made from; None for a folder that is none."""
+    """What a scratch run is made from; None for any other folder."""
     file = folder / "scratch.json"
     return load(file) if file.is_file() else None
 
@@ -633,7 +633,7 @@ def _open_scratch(config: Config, good: Path, settings: list[str]) -> Run:
     except OSError as e:
         raise RunError(
             f"Cannot write the scratch run {folder}: {e.strerror}. A notebook opened by hand "
-            "works there; work in a copy of the project that is yours."
+            "writes there; work in a copy of the project that you may write to."
         ) from e
     return Run(config, folder, good, origin)
 
@@ -660,7 +660,7 @@ def _take_place(part: Path, folder: Path, origin: dict) -> None:
 
 
 def clear_scratch(home: Path) -> None:
-    """Remove a config's scratch run, at one stroke for whoever looks.
+    """Remove a config's scratch run; readers see it vanish in one step.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ class Feature:
 
 # %% ../../nbs/02_features.ipynb #3d7a51c8
 def _per(a: Deferred, b: Deferred) -> Deferred:
-    """One by the other; a division by nothing is missing."""
+    """One divided by the other; missing if the divisor is zero."""
     return a.cast("float64") / b.cast("float64").nullif(0)
 
 
@@ -227,8 +227,8 @@ def _own_sums(told: Mapping[str, Feature]) -> dict[str, Deferred]:
     for feature in told.values():
         if twice := sorted(set(sums) & set(feature.sums)):
             raise ConfigError(
-                f"Two features bring a sum named {twice[0]!r}, {feature.name!r} the second; "
-                "expected a name of its own."
+                f"Two features define a sum named {twice[0]!r}, the second of them "
+                f"{feature.name!r}; rename one of the sums."
             )
         sums |= feature.sums
     return sums
@@ -539,7 +539,7 @@ def learn_cuts(
     for measure, cuts in (fixed or {}).items():
         if measure not in _MEASURES:
             raise ConfigError(
-                f"rfm.cut_points knows recency, frequency and monetary, found {measure!r}."
+                f"rfm.cut_points accepts recency, frequency and monetary, found {measure!r}."
             )
         if not _rising(cuts, bins - 1):
             raise ConfigError(
@@ -568,7 +568,8 @@ def _load_cuts(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
     missing = [m for m in _MEASURES if m not in stored]
     if missing:
         raise DataError(
-            f"The stored cut points hold nothing for {missing[0]}; expected {', '.join(_MEASURES)}."
+            f"The stored cut points have no values for {missing[0]}; expected "
+            f"{', '.join(_MEASURES)}."
         )
     return {m: np.asarray(stored[m], float) for m in _MEASURES}
 

@@ -348,7 +348,7 @@ class PurchaseModel:
 
 
 def _check_rows(rows: Rows) -> None:
-    """Refuse what no model can be learned from.
+    """Refuse histories from which no model can be learned.
 
     Raises `DataError`.
 
@@ -1205,7 +1205,7 @@ def _cautions(
     ratio: float,
     value_ratio: float,
 ) -> list[str]:
-    """What speaks against the model on this log, in words.
+    """Warnings about the model on this log, as sentences.
 
     Parameters
     ----------
@@ -1230,10 +1230,10 @@ def _cautions(
     out = []
     if gain < 3:
         out.append(
-            "**Leaving cannot be seen.** A model in which nobody ever leaves explains this log as "
-            "well: almost nobody leaves, or the log is too short to show it. The probability of "
-            "being alive is therefore left empty; expected visits and value take it that "
-            "everybody stays, and are the most that can be hoped for."
+            "**The log does not show customers leaving.** A model in which nobody ever leaves "
+            "explains this log equally well: almost nobody leaves, or the log is too short to "
+            "show it. The probability of being alive is therefore left empty; expected visits and "
+            "value assume that everybody stays, so they are upper limits."
         )
     elif model.leaves and model.at_limit_:
         out.append(

@@ -578,7 +578,7 @@ def _band(
 
 
 def _stack(column: pd.Series, order: list[str], gap: float) -> dict[str, tuple[float, float]]:
-    """Where the states of a month end stand.
+    """The positions of a month end's states.
 
     Parameters
     ----------

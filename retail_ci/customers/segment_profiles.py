@@ -127,8 +127,8 @@ def score_customers(
     if not set(RFM) <= set(asked):
         if features is None:
             raise DataError(
-                "The list has no recency, frequency and monetary, and there are no customers to "
-                "look the ids up among."
+                "The list has no columns recency, frequency and monetary, and no customers were "
+                "given among whom to look up its ids; give one or the other."
             )
         kinds = {"customer_id": "id", **measures}
         known = one_row_each(read_frame(features, "the features", kinds), "the features")

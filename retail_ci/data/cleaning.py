@@ -578,7 +578,7 @@ class Prepared:
     transactions: ibis.Table  # accepted lines
     rejected: (
         ibis.Table
-    )  # lines set aside: row, reason, source_file, source_row, and what the source said
+    )  # rejected lines: row, reason, source_file, source_row, and what the source said
     products: ibis.Table | None  # None where the source has no product column
     customers: ibis.Table  # everybody who bought or is on file
     facts: dict  # counts by fate and reason
@@ -1032,9 +1032,7 @@ def customer_lines(
 
     first = limited()
     con = raw.get_backend()
-    seen = _survey(
-        first.mutate(reason=ibis.ifelse(broken(first), "set aside", ibis.null("string")))
-    )
+    seen = _survey(first.mutate(reason=ibis.ifelse(broken(first), "rejected", ibis.null("string"))))
     floats, latest, days = _whole_file(
         accepted(first).mutate(reason=ibis.null("string")), settings, seen
     )
@@ -1245,14 +1243,14 @@ def _check_lines(
 # %% ../../nbs/01_cleaning.ipynb #845ac509
 @dataclass
 class CleanLog:
-    """A cleaned log: what was kept, what was set aside and why, and the books.
+    """A cleaned log: what was kept, what was rejected and why, and the books.
 
     Parameters
     ----------
     transactions : DataFrame or ibis.Table of shape (n_kept, n_columns)
         The lines that were kept, a row per basket line, in the order of the source.
     rejected : DataFrame or ibis.Table of shape (n_rejected, n_columns)
-        The lines that were set aside: `row` (counted from 1), `reason`, and what the source said.
+        The rejected lines: `row` (counted from 1), `reason`, and what the source said.
     products : DataFrame or None
         A row per product: id, name, category, price; None where the log has no products.
     customers : DataFrame
@@ -1320,7 +1318,7 @@ def clean(
     max_rejected: float = 0.2,
     **options: Any,
 ) -> CleanLog:
-    """Clean a log by the data contract: every line is kept, set aside with a reason, or collapsed.
+    """Clean a log by the data contract: every line is kept, rejected with a reason, or collapsed.
 
     Parameters
     ----------
@@ -1419,7 +1417,7 @@ def _sound_lines(log: _Lines, what: str) -> ibis.Table:
     if len(broken_rules):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
         of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
-        advice = "set them aside first with retail_ci.clean(...).transactions"
+        advice = "remove them first with retail_ci.clean(...).transactions"
         refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
     return materialize(log.con, _with_time(judged).order_by("row"), "sound")
 

@@ -519,7 +519,7 @@ REJECTS: list[Rule] = [
     ),
     Rule(
         "not_a_product",
-        "Postage, a fee or another line that is no product",
+        "Postage, a fee or another line that is not a product",
         "reject",
         "Listed under data.non_product or data.exclude in the config.",
         lambda t: t._pattern,
@@ -536,9 +536,9 @@ REJECTS: list[Rule] = [
     ),
     Rule(
         "too_old",
-        "A date before anything could have been sold",
+        "A date before the earliest allowed day",
         "reject",
-        "A placeholder for no date, mostly; data.earliest sets the limit.",
+        "Usually a placeholder for a missing date; data.earliest sets the limit.",
         lambda t: t.date < t._earliest,
         ("_earliest",),
         ("date",),
@@ -554,7 +554,7 @@ REJECTS: list[Rule] = [
     ),
     Rule(
         "bad_quantity",
-        "A quantity that is no number",
+        "A quantity that is not a number",
         "reject",
         "Check data.decimal and data.thousands, and the units of the export.",
         lambda t: t.quantity.isnull(),
@@ -570,7 +570,7 @@ REJECTS: list[Rule] = [
     ),
     Rule(
         "bad_price",
-        "A price or revenue that is no finite number",
+        "A price or revenue that is not a finite number",
         "reject",
         "Check data.decimal, data.thousands and data.currency_signs.",
         lambda t: t._unread | t.revenue.isnull() | t.price.isnull(),
@@ -643,13 +643,13 @@ KEPT: list[Rule] = [
         "shared_basket",
         "One basket under two customers",
         "flag",
-        "Basket numbers may start anew each day; join them with the date or the till.",
+        "Basket numbers may restart each day; join them with the date or the till.",
         lambda t: t.transaction_id.isin(_shared_baskets(t).transaction_id),
         ("_own_basket",),
     ),
     Rule(
         "missing_word",
-        "A customer called NULL, nan or the like",
+        "A customer id such as NULL or nan",
         "flag",
         "If it means nobody, add the word to data.missing.",
         lambda t: t.customer_id.lower().isin(_WORDS),
@@ -680,8 +680,8 @@ CUSTOMERS: list[Rule] = [
         "contradictory",
         "A customer who is listed twice, with different attributes",
         "flag",
-        "Where the lines differ the attribute is `contradictory`, which is neither a yes nor a "
-        "no: nobody is written to on the strength of one of two lines. Mend the customers table.",
+        "Where the lines differ, the attribute is `contradictory`, which counts as neither yes "
+        "nor no, so one of two lines cannot allow contact. Correct the customers table.",
         lambda c: c._contradictory,
     ),
 ]
@@ -738,7 +738,7 @@ def _show_rules(rules: list[Rule]) -> Any:
     Any
         A table for readers.
     """
-    words = {"reject": "set aside", "net": "kept, reduces revenue", "flag": "kept, and said"}
+    words = {"reject": "rejected", "net": "kept, reduces revenue", "flag": "kept and flagged"}
     return show_table(
         pd.DataFrame(
             [(r.name, r.reason, words[r.severity], r.advice) for r in rules],

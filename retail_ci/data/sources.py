@@ -68,7 +68,8 @@ def open_bytes(file: Path) -> Any:
         )
     if not inside:
         raise DataError(
-            f"{file.name} is an archive without a file; expected one in it. Pack it again."
+            f"{file.name} is an archive without a file; expected exactly one. Create the archive "
+            "again."
         )
     if len(inside) != 1:
         raise DataError(
@@ -141,8 +142,8 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
             piece = stream.read(1 << 20)
             if piece[:4] in (b"PK\x03\x04", b"PAR1") or piece[:2] == b"\x1f\x8b":
                 raise DataError(
-                    f"{file.name} holds another packed file or a table, where text was expected; "
-                    "unpack it and name what was in it."
+                    f"{file.name} contains another archive or a table; expected text. Unpack it "
+                    "and name the file that was in it."
                 )
             codec = text_encoding(piece, declared, file.name)
             decoder = codecs.getincrementaldecoder(codec)()
@@ -158,7 +159,7 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
             else ("an unfinished letter", done)
         )
         raise DataError(
-            f"{file.name} is not {codec}: byte {byte} at position {at:,} is no letter in it. Set "
+            f"{file.name} is not {codec}: byte {byte} at position {at:,} is not valid in it. Set "
             "data.encoding; exports from Windows are often cp1252."
         ) from e
     except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, OSError) as e:
@@ -326,7 +327,7 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
     for i, title in enumerate(names, 1):
         if title and title in names[: i - 1] and title in asked:
             raise DataError(
-                f"Column {title!r} stands twice in the header of {name}; rename one of them, or "
+                f"Column {title!r} appears twice in the header of {name}; rename one of them, or "
                 "name all columns in data.header."
             )
         title = title or f"column {i}"
@@ -677,7 +678,7 @@ def _sqlite_rows(
         cursor = con.execute(query)
     if cursor.description is None:
         raise DataError(
-            f"{file.name} answers {shown(query)} with no table; expected a SELECT in data.query."
+            f"{file.name} returns no table for {shown(query)}; expected a SELECT in data.query."
         )
     texts = ([_sqlite_text(value) for value in row] for row in cursor)
     return [c[0] for c in cursor.description], texts
@@ -693,7 +694,7 @@ def _sqlite_text(value: Any) -> str | None:
 
 
 def _choose_table(table: str, tables: list[str], where: str) -> str:
-    """The table that is meant; the only one where none is named.
+    """The named table, or the only one if none is named.
 
     Parameters
     ----------
@@ -958,8 +959,8 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
         lacking = [name for name, found in names.items() if theirs not in found]
         if theirs in columns and lacking:
             raise DataError(
-                f"Column {theirs!r} (our {ours}) is missing in {lacking[0]}, and other files have "
-                f"it; found there: {', '.join(names[lacking[0]])}."
+                f"Column {theirs!r} (our {ours}) is missing in {lacking[0]}, although other files "
+                f"have it; found there: {', '.join(names[lacking[0]])}."
             )
     tables = []
     offset = 0
@@ -1151,7 +1152,7 @@ def _attach_duckdb(con: Any, file: Path) -> str:
 
 # %% ../../nbs/00g_sources.ipynb #5bcc5ebe
 def database_fingerprint(role: str, settings: DataConfig) -> str:
-    """What a database holds now, in one line for the papers of a run.
+    """What a database holds now, in one line for a run's manifest.
 
     Parameters
     ----------
@@ -1228,8 +1229,8 @@ def reading(
     return translating(
         DataError,
         f"The {role} in {shown(name)[1:-1]} cannot be read",
-        "Correct the file, or what the config says of it under data; `retail-ci check` shows how "
-        "a file is understood.",
+        "Correct the file, or its description in the config's section data; `retail-ci check` "
+        "shows how a file is read.",
     )
 
 

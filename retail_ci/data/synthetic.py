@@ -1950,7 +1950,7 @@ def last_purchases(
     if (i < 0).any() or (j < 0).any():
         raise DataError(
             f"{int(((i < 0) | (j < 0)).sum())} lines of the history have a customer or a product "
-            "that the truth does not know; they must come from the same run."
+            "that is not in the generator's truth; use a history and a truth of the same run."
         )
     last = np.full((len(truth["customer_id"]), len(truth["product_id"])), -np.inf)
     np.maximum.at(

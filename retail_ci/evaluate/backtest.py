@@ -306,7 +306,7 @@ def _backtest_words(result: Backtest, task: str, model: str) -> str:
     if board.empty:
         return (
             f"**{task.capitalize()}.** Nobody bought anything new after any cut, so this task "
-            "has no answer here."
+            "cannot be measured."
         )
     leaders = (
         board.sort_values(["value", "model"], ascending=[False, True])

@@ -315,7 +315,7 @@ BASELINES = ("personal_decayed", "recent_popularity", "personal", "popularity")
 
 # %% ../../nbs/05_evaluation.ipynb #ffc6ceea
 def named_models(models: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """The models that somebody wants to see measured.
+    """The models that are to be measured.
 
     Parameters
     ----------
@@ -332,7 +332,7 @@ def named_models(models: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     ConfigError
         For a name that the registry does not have.
     DataError
-        If there is no model, or an object that is none.
+        If there is no model, or an object that is not a model.
     """
     if isinstance(models, (str, pd.DataFrame)) or not isinstance(models, (Mapping, Sequence)):
         raise DataError(
@@ -364,7 +364,7 @@ def _check_model(name: str, model: Any) -> None:
 
 
 def _check_lists(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Lists as they are measured: ids as text, ranks as numbers; `DataError` for what is none."""
+    """Lists as they are measured: ids as text, ranks as numbers; `DataError` for anything else."""
     columns = ["customer_id", "product_id", "rank"]
     if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
         found = list(table.columns) if isinstance(table, pd.DataFrame) else type(table).__name__
@@ -1182,7 +1182,7 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
     if board.empty:
         return (
             f"**{task.capitalize()}.** Nobody bought anything new after the cut, so this task "
-            "has no answer here."
+            "cannot be measured."
         )
     first = board.iloc[0]
     names: list[str] = board["model"].tolist()
@@ -1210,8 +1210,8 @@ def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
         )
     if (n := evaluation.protocol.get("customers", {}).get(task, 100)) < 30:
         words += (
-            f" With {n} customer{'s' * (n != 1)} in the test, none of these intervals is worth "
-            "much."
+            f" With {n} customer{'s' * (n != 1)} in the test, these intervals are too uncertain to "
+            "use."
         )
     return words
 

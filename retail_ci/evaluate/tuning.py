@@ -121,7 +121,9 @@ def tune(
     cut = time_cut(transactions, days) if cut is None else cut
     past = transactions[transactions["date"] <= cut]
     if past.empty:
-        raise DataError(f"Nothing lies at or before the cut {cut}, so there is nothing to tune on.")
+        raise DataError(
+            f"There are no sales at or before the cut {cut}, so there is nothing to tune on."
+        )
     validation = cut - pd.Timedelta(hours=24 * days)
     models = {
         title: with_params(name, configured(settings, name), values)

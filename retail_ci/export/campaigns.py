@@ -343,9 +343,8 @@ def _check_sensitive(run: Run) -> None:
     file = run.path / "config.yaml"
     if file.is_file() and load_config(file).data.sensitive != run.config.data.sensitive:
         raise RunError(
-            "The config says something else under data.sensitive than when the run "
-            f"{run.config.name!r} was made, so its reasons may name what must not be named; run "
-            "`retail-ci run` first."
+            f"data.sensitive has changed since the run {run.config.name!r} was made, so the "
+            "reasons in that run may name sensitive products; run `retail-ci run` first."
         )
 
 
@@ -504,7 +503,7 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
 def _what_to_say(
     table: pd.DataFrame, consent: list[str], suppressed: list[str], allowed: pd.Series
 ) -> list[str]:
-    """What whoever sends the lists should know.
+    """Notes for the sender of the lists.
 
     Parameters
     ----------
@@ -531,14 +530,14 @@ def _what_to_say(
         "customers have not said yes."
         if consent
         else (
-            "No column of the customers table says who agreed to be contacted, so nobody is "
-            "left out for it; make sure that you may write to them."
+            "No column of the customers table says who agreed to be contacted, so no customer is "
+            "excluded for lack of consent; make sure that you may contact them."
         )
     ]
     if suppressed:
         out.append(
             f"Suppression is read from {quoted(suppressed)}: "
-            f"{count((allowed == 'suppressed').sum())} customers must be left alone."
+            f"{count((allowed == 'suppressed').sum())} customers must not be contacted."
         )
     if "product_1" in table and not table.product_1.notna().any():
         out.append("There are no recommendations, so the lists hold no offers.")
@@ -773,7 +772,9 @@ def campaign_lists(
     """
     check_number("offers", offers, *bounds("campaigns.offers"))
     if not isinstance(control, (int, float)) or not 0 <= control < 1:
-        refuse("control", "a share from 0 to below 1", repr(control), "0.1 holds a tenth back")
+        refuse(
+            "control", "a share from 0 to below 1", repr(control), "use 0.1 to hold back a tenth"
+        )
     table = _lines_of(segments, lifetime_value)
     ids = {"customer_id": "id", "product_id": "id"}
     lists = listed = people = None

@@ -110,7 +110,7 @@ MEASURES: tuple[Measure, ...] = tuple(
             "DIVIDE(CALCULATE([Net revenue], KEEPFILTERS(fact_sales[customer_key] = 0)), [Net "
             "revenue])",
             "share",
-            "Share of the net revenue that no customer can be named for.",
+            "Share of the net revenue from sales without a customer.",
         ),
         (
             "fact_sales",
@@ -605,7 +605,7 @@ def _lines(text: str, file: str) -> deque[_Line]:
         line = _Line(len(text_line) - len(text_line.lstrip("\t")), body, f"{file}, line {number}")
         description = body.startswith("///")
         if described and not description and not _HEAD.fullmatch(body):
-            line.refuse("the object that the description above speaks of")
+            line.refuse("the object that the description above belongs to")
         described = description
         if body and not description:
             lines.append(line)
@@ -628,7 +628,7 @@ def _read_items(lines: deque[_Line], level: int, parent: Item) -> None:
     while lines and lines[0].level >= level:
         line = lines.popleft()
         if line.level > level or line.body.startswith(" "):
-            line.refuse(f"at most {level} tabs and no blanks")
+            line.refuse(f"at most {level} tabs and no spaces")
         head = _HEAD.fullmatch(line.body)
         if head:
             parent.items.append(_read_object(head, line, lines))
@@ -653,7 +653,7 @@ def _read_property(line: _Line, lines: deque[_Line], item: Item) -> None:
         line.refuse("an object, a property or a flag")
     key, value, equals, text = found.groups()
     if key in item.properties:
-        raise DataError(f"{line.where}: {key} stands twice.")
+        raise DataError(f"{line.where}: {key} appears twice.")
     if equals:
         item.properties[key] = text or _read_expression(lines, line.level + 1)
     else:
@@ -676,7 +676,7 @@ def _check_item(item: Item, parent: Item) -> None:
     where = f"{item.where}: "
     if parent.kind not in kind.within.split():
         raise DataError(
-            f"{where}{item.kind} stands in a {parent.kind}; expected it in: {kind.within}."
+            f"{where}{item.kind} is inside a {parent.kind}; expected it in: {kind.within}."
         )
     has = {**item.properties, "name": item.name, "expression": item.text}
     missing = [key for key in kind.needs.split() if not has.get(key)]
@@ -702,7 +702,7 @@ def _check_names(items: list[Item]) -> None:
     for item, name in zip(items, names):
         if times[name] > 1:
             raise DataError(
-                f"{item.where}: the name {name[1]!r} stands twice; Power BI ignores capitals."
+                f"{item.where}: the name {name[1]!r} appears twice; Power BI ignores capitals."
             )
 
 
@@ -755,7 +755,7 @@ _WORDS = {"VAR", "RETURN", "NOT", "MONTH"}
 
 
 def _check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str]) -> None:
-    """Raise `DataError` for a measure that speaks of something that does not exist.
+    """Raise `DataError` for a measure that names something that does not exist.
 
     Parameters
     ----------

@@ -153,14 +153,14 @@ def _check_folder(path: Path, mark: str) -> Path:
     check_writable(place, "give another folder to --out")
     if place in (Path.cwd(), *Path.cwd().parents):
         raise ConfigError(
-            f"The folder {path} is the one in which you are, or holds it; give another to --out."
+            f"The folder {path} is the current folder or contains it; give another folder to --out."
         )
     if place.exists() and not place.is_dir():
         raise ConfigError(f"--out must name a folder, and {path} is a file; give another name.")
     if place.is_dir() and any(place.iterdir()) and not (place / mark).is_file():
         raise ConfigError(
-            f"The folder {path} holds files that are no export of ours, and they would be lost; "
-            "give a new or an empty folder to --out."
+            f"The folder {path} contains files that retail_ci did not export, and the export would "
+            "delete them; give a new or an empty folder to --out."
         )
     return place
 
@@ -448,7 +448,12 @@ _CUSTOMER = Table(  # without its features
             "Whether the id looks like a till or a house account.",
             "coalesce(p.counter_like, FALSE)",
         ),
-        Column("outlier", "flag", "Whether the habits are unlike anybody's.", "s.outlier"),
+        Column(
+            "outlier",
+            "flag",
+            "Whether the habits are unlike those of other customers.",
+            "s.outlier",
+        ),
         Column("why", "text", "Why the customer is in the segment.", "s.why"),
         Column("action", "text", "What to do.", "s.action"),
         Column(
@@ -1023,7 +1028,7 @@ _PARTS = (
 
 
 def _check_parts(con: Any) -> None:
-    """Raise `DataError` if an artefact speaks of a customer or product that another should know and
+    """Raise `DataError` if an artefact names a customer or product that another should know and
     does not, or lists one twice.
 
     Parameters
@@ -1055,8 +1060,8 @@ def _check_parts(con: Any) -> None:
         if n:
             raise DataError(
                 f"{count(n)} rows of {artefact!r} have a {key} that {_INPUTS[where][0]!r} does not "
-                f"know, {first!r} the first; expected each there. Run the chain again on the same "
-                "data."
+                f"know, {first!r} the first; expected it to contain each of them. Run the chain "
+                "again on the same data."
             )
 
 # %% ../../nbs/08_star_schema.ipynb #eb485d06
@@ -1070,8 +1075,8 @@ def _check_join(con: Any, name: str, column: Column, dimension: Table) -> None:
     ).fetchall()[0]
     if n:
         raise DataError(
-            f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not "
-            f"hold ({first}); expected every key to join."
+            f"{count(n)} rows of {name} have a {column.name} that {column.joins} does not contain "
+            f"({first}); expected every key to join."
         )
 
 
@@ -1151,8 +1156,8 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
         out = [t for t in out if not t.startswith("There are no recommendations")]
     if left:
         out.append(
-            f"Left out of dim_customer, since they tell customers apart: {', '.join(left)}. Name "
-            "them under export.attributes in the config to have them."
+            f"Left out of dim_customer, because they identify single customers: {', '.join(left)}. "
+            "Name them under export.attributes in the config to have them."
         )
     return out
 

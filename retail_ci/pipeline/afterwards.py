@@ -109,7 +109,7 @@ def _run_task(connection: Connection, name: str, work: Callable[[], list[str]]) 
 
 # %% ../../nbs/11c_afterwards.ipynb #a1f3f549
 def to_promote(config: Config, home: Path) -> bool:
-    """Whether a run is to put its own model in place, since none answers.
+    """Whether a run is to promote its own model because none is served.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def to_promote(config: Config, home: Path) -> bool:
 
 
 def to_write_down(config: Config) -> bool:
-    """Whether a run is to be written down; `RETAIL_CI_TRACKING=off` in the environment says no.
+    """Whether MLflow is to record a run; `RETAIL_CI_TRACKING=off` in the environment says no.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def _not_done(words: str, duty: str = "MLflow") -> None:
     duty : str, default "MLflow"
         Or "promotion".
     """
-    what = "no model was promoted" if duty == "promotion" else "it is not written down in MLflow"
+    what = "no model was promoted" if duty == "promotion" else "it is not recorded in MLflow"
     print(
         f"retail-ci: The run is finished and current, but {what}: "
         f"{words.removesuffix('.')}.{'' if duty == 'promotion' else ' The next run catches up.'}",
@@ -152,7 +152,7 @@ def _not_done(words: str, duty: str = "MLflow") -> None:
 
 # %% ../../nbs/11c_afterwards.ipynb #7df6ff60
 class PostRunWorker:
-    """Does what is due after a run, in a process that gets ready beforehand."""
+    """Does the tasks after a run, in a process that starts beforehand."""
 
     def __init__(self, config: Config, home: Path, notebooks: list[Path]):
         """`home`: runs/<name>; `notebooks`: the chain, which may learn no recommender."""
@@ -166,7 +166,7 @@ class PostRunWorker:
         missing = to_write_down(config) and importlib.util.find_spec("mlflow") is None
         self.words = (
             [
-                "Tracking is off, since MLflow is not installed; `pip install "
+                "Tracking is off, because MLflow is not installed; `pip install "
                 "'retail_ci[mlops]'` turns it on."
             ]
             if missing

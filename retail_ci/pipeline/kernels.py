@@ -598,8 +598,8 @@ def _as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     look = f" The executed copy is {kept}." if kept else ""
     if kind == "AssertionError":
         return RetailError(
-            f"An example of notebook {name}{where} does not come out as "
-            f"written{f' ({text[:200]})' if text else ''}: a library of another version computes "
+            f"An example of notebook {name}{where} does not give the result that is written "
+            f"there{f' ({text[:200]})' if text else ''}: another version of a library computes "
             f"something else. Install the versions in constraints.txt, and run again.{look}"
         )
     words = f"{kind}: {text[:400]}".removesuffix(": ").removesuffix(".")

@@ -126,7 +126,8 @@ def rows(path: Path) -> int | None:
 
 # %% ../../nbs/11b_manifest.ipynb #dc893551
 def artifacts(run: Path) -> list[dict[str, Any]]:
-    """Every file that a run has made, executed notebooks and the run's own papers left out.
+    """Every file that a run has made, except executed notebooks and the run's own manifest and
+    logs.
 
     Parameters
     ----------
@@ -212,7 +213,7 @@ def write_manifest(
     began: float,
     **more: Any,
 ) -> dict[str, Any]:
-    """Write manifest.json: the papers of a run.
+    """Write manifest.json, the record of a run.
 
     Parameters
     ----------
@@ -369,9 +370,9 @@ def locked(home: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise RunError(
-                f"Another run of {home.name!r} is at work (process "
-                f"{file.read().strip() or 'unknown'}); wait until it ends, or give yours another "
-                "name with --set name=..."
+                f"Another run of {home.name!r} is in progress (process "
+                f"{file.read().strip() or 'unknown'}); wait until it ends, or give your run "
+                "another name with --set name=..."
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

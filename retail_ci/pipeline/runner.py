@@ -280,8 +280,8 @@ def refresh_reports(run: Path, root: Path) -> list[str]:
         json.dumps(dataclasses.asdict(load_config(root / "configs/default.yaml")))
     ):
         raise ConfigError(
-            "Only a run of configs/default.yaml as it stands goes into reports/; leave out "
-            "--publish, --config and --set."
+            "--publish works only with an unchanged configs/default.yaml; leave out --publish, or "
+            "leave out --config and --set."
         )
     stale = stale_reports(run, root)
     for name in stale:

@@ -935,7 +935,7 @@ def find_limits(model: Recommender, rules: Rules, notes: list[str]) -> Limits:
         allowed &= ~model.sensitive_
     if not allowed.any():
         raise DataError(
-            f"The rules leave none of the {count(len(ids))} products; allow more, or block less."
+            f"The rules exclude all {count(len(ids))} products; allow more, or block fewer."
         )
     if rules.max_per_category is None:
         return Limits(None if allowed.all() else allowed)
@@ -1480,7 +1480,7 @@ def _model_from_arrays(arrays: Mapping[str, np.ndarray], expected: type[_Stored]
     """
     if "model" not in arrays:
         raise DataError(
-            "This file is no saved recommender: it describes no model; write one with save()."
+            "This file is not a saved recommender: it describes no model; write one with save()."
         )
     try:
         description = json.loads(str(arrays["model"]))
@@ -1538,11 +1538,11 @@ def _load_arrays(path: str | Path) -> dict[str, np.ndarray]:
         raise DataError(f"The model file {path} does not exist; write one with save().") from None
     except Exception as e:
         raise DataError(
-            f"The file {path} is no saved recommender ({type(e).__name__}); expected an npz file "
-            "written by save()."
+            f"The file {path} is not a saved recommender ({type(e).__name__}); expected an npz "
+            "file written by save()."
         ) from e
     if isinstance(found, dict):
         return found
     raise DataError(
-        f"The file {path} is no saved recommender; expected an npz file written by save()."
+        f"The file {path} is not a saved recommender; expected an npz file written by save()."
     )

@@ -147,7 +147,7 @@ def _repeat_words(times: int, gap: int, last: int) -> str:
     times : int
         How often it was bought.
     gap : int
-        Usual days between; 0 if there is none to speak of.
+        Usual days between; 0 if unknown.
     last : int
         Days since.
 

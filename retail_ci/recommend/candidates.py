@@ -234,7 +234,7 @@ def buyers_lately(data: Interactions) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        Per product; each customer counts with her latest purchase.
+        Per product; each customer counts with their latest purchase.
     """
     latest = (data.rows < 0) | np.concatenate([[True], data.keys[1:] != data.keys[:-1]])
     weights = np.bincount(
@@ -266,7 +266,7 @@ class _CustomerFacts:
 
 
 def _customer_facts(data: Interactions) -> _CustomerFacts:
-    """How often each customer comes, and how widely she buys.
+    """How often each customer comes, and how widely they buy.
 
     Parameters
     ----------
@@ -351,8 +351,8 @@ def _feature_facts(data: Interactions, names: Sequence[str]) -> np.ndarray:
 
     if gone := [name for name in names if name not in FEATURES]:
         raise DataError(
-            f"The ranker has learned from the feature {gone[0]!r}, which `FEATURES` does not have "
-            "any more. Run the chain again."
+            f"The ranker was trained on the feature {gone[0]!r}, which `FEATURES` no longer has. "
+            "Run the chain again."
         )
     reference = data.end.floor("D") + pd.Timedelta(days=1)
     table = rfm_features(ibis.memtable(_lines_of(data)), reference, _LOOK_BACK).execute()
@@ -599,8 +599,8 @@ class CandidateModels(Recommender):
         )
         if large:
             self.notes_.append(
-                f"With more than {count(self.many)} customers nobody is compared with everybody; "
-                "EASE takes that part."
+                f"With more than {count(self.many)} customers, customers are not compared with "
+                "each other; EASE takes that part."
             )
         if ranked := _ranked_features():
             self.ranked_ = ranked  # a model without them says nothing of them
@@ -1092,7 +1092,7 @@ def candidate_reasons(
 def _contribution(
     evidence: CandidateModels, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How loudly similar customers, and her other products, speak for each line.
+    """How strongly similar customers and the customer's other products support each line.
 
     Parameters
     ----------

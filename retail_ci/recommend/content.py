@@ -331,7 +331,7 @@ def _similar_table(
     )
     found = best >= 0
     if found.sum() < k:
-        notes.append(f"Only {found.sum()} products are at all like {product_id} and may be shown.")
+        notes.append(f"Only {found.sum()} products resemble {product_id} and may be shown.")
     table = pd.DataFrame(
         {
             "product_id": ids[best[found]],

@@ -159,7 +159,7 @@ class WeightedHybrid(Recommender):
             self.content_ = ContentRecommender().fit(self.data_, products)
         else:
             self.notes_.append(
-                "No category or brand tells products apart, so the content part steps aside."
+                "No category or brand tells products apart, so the content part is left out."
             )
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix | np.ndarray:

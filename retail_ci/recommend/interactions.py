@@ -67,9 +67,9 @@ def split_at(transactions: pd.DataFrame, cut: pd.Timestamp) -> tuple[pd.DataFram
     past = transactions["date"] <= cut
     if past.all() or not past.any():
         raise DataError(
-            f"Nothing lies {'after' if past.all() else 'at or before'} the cut {cut}: the sales "
-            "run from "
-            f"{transactions['date'].min()} to {transactions['date'].max()}; choose a cut inside."
+            f"There are no sales {'after' if past.all() else 'at or before'} the cut {cut}: the "
+            f"sales run from {transactions['date'].min()} to {transactions['date'].max()}; choose "
+            "a cut inside."
         )
     return transactions[past], transactions[~past]
 
@@ -98,7 +98,7 @@ def as_dates(values: pd.Series) -> pd.Series:
         return pd.to_datetime(values, format="ISO8601")
     except (ValueError, TypeError) as e:
         raise DataError(
-            "The column 'date' holds something that is no date: "
+            "The column 'date' contains a value that is not a date: "
             f"{' '.join(str(e).split())[:120]}; convert it with pandas.to_datetime first."
         ) from e
 

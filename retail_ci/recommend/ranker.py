@@ -74,7 +74,7 @@ class Net:
 def _listwise(
     scores: np.ndarray, bought: np.ndarray, starts: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Softmax loss per customer, divided by the root of how many products she bought.
+    """Softmax loss per customer, divided by the root of how many products they bought.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ __all__ = ['Habits', 'habits', 'usual_gaps', 'again_shares', 'RepeatRecommender'
 # %% ../../nbs/04h_repeat.ipynb #6caae764
 @dataclass(frozen=True)
 class Habits:
-    """A customer's history with each product she bought; one entry per filled cell of the table, in
-    its order.
+    """A customer's history with each product they bought; one entry per filled cell of the table,
+    in its order.
     """
 
     rows: np.ndarray  # customer
@@ -50,7 +50,7 @@ class Habits:
 
 
 def habits(data: Interactions) -> Habits:
-    """Every customer's history with every product she bought.
+    """Every customer's history with every product they bought.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def _chance_in_time(
 
 # %% ../../nbs/04h_repeat.ipynb #43f70da2
 class RepeatRecommender(Recommender):
-    """What the customer will buy again within some days, given how often and how long ago she
+    """What the customer will buy again within some days, given how often and how long ago they
     bought it.
     """
 
@@ -232,8 +232,8 @@ class RepeatRecommender(Recommender):
         )
 
     def own_gap(self, found: Habits) -> np.ndarray:
-        """The days between two purchases: the product's, and the customer's own as far as she has
-        shown it.
+        """The days between two purchases: the product's, and the customer's own as far as it is
+        known.
         """
         return np.maximum(
             (found.gap * (found.times - 1) + self.gaps_[found.columns]) / found.times, 1

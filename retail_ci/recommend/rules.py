@@ -187,7 +187,7 @@ def select(
             continue
         if column not in shelf.names:
             raise DataError(
-                f"{what} speaks of {column!r}, which the products table does not hold (it "
+                f"{what} names the column {column!r}, which the products table does not have (it "
                 f"describes products by: {', '.join(shelf.names) or 'nothing'}); correct the name "
                 "or fit with a products table."
             )

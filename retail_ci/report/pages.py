@@ -490,7 +490,7 @@ def figure(facts: Facts, name: str, page: str = "") -> str:
         A block; a sentence if the run has not drawn it.
     """
     if name not in facts.figures or not (facts.run_dir / f"figures/{name}.png").exists():
-        return "*This run has no data for the figure that would stand here.*"
+        return "*This run has no data for this figure.*"
     caption, alt = facts.figures[name]
     more = f' <a href="{page}.html">How this is made</a>' if page else ""
     return raw(
@@ -516,23 +516,23 @@ def _segment_cell(name: str) -> str:
     return f'<span class="dot" style="background:{colour_of(name)}"></span>{html.escape(name)}'
 
 # %% ../../nbs/10a_pages.ipynb #9faf2614
-GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never met it
+GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who does not know it
     "Adjusted Rand index": (
         "How far two ways of grouping the same customers agree: 1 is the same grouping, 0 is "
         "what chance would give."
     ),
     "Anonymous sale": (
-        "A sale without a customer, such as one without a loyalty card. It counts for revenue "
-        "and for the popularity of products, and for nobody's segment."
+        "A sale without a customer, such as one without a loyalty card. It counts towards revenue "
+        "and the popularity of products, but towards no customer's segment."
     ),
-    "Any": "The question what a customer will buy next, when buying the same thing again counts.",
+    "Any": "The question of what a customer will buy next, repeat purchases included.",
     "API": (
         "Application programming interface: the address at which the shop's own software asks "
         "for a customer's segment or recommendations."
     ),
     "Back-test": (
-        "Going back to a day in the past, hiding what came after it, and checking what the "
-        "model would have said against what happened."
+        "A test on the past: everything after a chosen day is hidden, and what the model would "
+        "have recommended is compared with what happened."
     ),
     "Basket": "What one customer bought at one time: the lines of one receipt.",
     "BG/NBD": (
@@ -541,41 +541,42 @@ GLOSSARY: dict[str, str] = {  # word: what it means, for somebody who has never 
         "which a customer may leave after the first visit."
     ),
     "Cluster": (
-        "A group of customers who resemble each other more than they resemble others, found by "
-        "the machine before anybody has named it."
+        "A group of customers who resemble each other more than they resemble others. The "
+        "algorithm finds it; the name comes later."
     ),
     "Control group": (
-        "Customers who are left out of a campaign on purpose. Only the difference to them "
-        "shows what the campaign caused."
+        "Customers whom a campaign leaves out on purpose. Only a comparison with them shows what "
+        "the campaign caused."
     ),
-    "Coverage": "The share of all products that stand on somebody's list.",
+    "Coverage": "The share of all products that are on at least one list.",
     "CSV": "Comma-separated values: a table as plain text, which any spreadsheet opens.",
     "Cut": (
-        "The moment at which the past ends for a model. What comes after it is hidden and used "
-        "to check."
+        "The moment at which a model's training data end. Later data are hidden and used to check "
+        "the model."
     ),
     "DBSCAN": (
-        "A method that finds points in thin regions; here it marks customers who resemble nobody."
+        "A method that finds points in sparse regions; here it marks customers who resemble no "
+        "others."
     ),
     "Discovery": (
-        "The question which product, never bought by this customer before, she will buy next."
+        "The question of which product a customer will buy next that they have never bought before."
     ),
     "EASE": (
         "Embarrassingly shallow autoencoder: a model that learns which products lead to which "
         "others."
     ),
-    "Hit rate": "The share of customers who bought at least one product of their list.",
+    "Hit rate": "The share of customers who bought at least one product from their list.",
     "Interval": (
         "The range in which the true value lies in 95 of 100 cases, if the customers are a "
-        "fair sample. The narrower, the surer."
+        "representative sample. A narrow interval is a precise measurement."
     ),
 }
 
 # %% ../../nbs/10a_pages.ipynb #1b5d3b6d
 GLOSSARY |= {
     "KMeans": (
-        "A method that sorts customers into a chosen number of groups, so that each stands as "
-        "near as possible to the middle of its group."
+        "A method that divides customers into a chosen number of groups so that each customer is "
+        "as close as possible to the centre of their group."
     ),
     "Look-back": (
         "The days before the reference date that count for how often and how much: a year, "
@@ -583,27 +584,25 @@ GLOSSARY |= {
     ),
     "NDCG": (
         "Normalised discounted cumulative gain: how good a list is when the first places count "
-        "most. 1 is a perfect list, 0 one without a hit."
+        "most. A perfect list has 1, a list without a hit 0."
     ),
-    "Net revenue": "What was sold, minus what came back.",
+    "Net revenue": "Sales minus returns.",
     "Oracle": (
-        "The best list that anybody could write who knew how the generated customers were "
-        "made. Real data has none."
+        "The best list that is possible with knowledge of how the generator made the customers. "
+        "Real data have no oracle."
     ),
     "PCA": (
-        "Principal component analysis: a way to draw customers with several measures on a flat "
-        "picture, losing as little as possible."
+        "Principal component analysis: a way to draw customers with several measures in two "
+        "dimensions while losing as little information as possible."
     ),
     "PNG": "Portable network graphics: a picture file, for slides and documents.",
-    "Potential": (
-        "A segment's expected revenue in the next 90 days, from customers who are with us today."
-    ),
-    "Precision": "The share of a list that was bought.",
+    "Potential": "A segment's expected revenue in the next 90 days, from today's customers.",
+    "Precision": "The share of a list's products that the customer bought.",
     "Ranker": (
         "The default model: it weighs habits, time to buy again, customers like you, what goes "
         "together and best sellers against each other."
     ),
-    "Recall": "The share of what a customer bought that stood on her list.",
+    "Recall": "The share of a customer's purchases that were on their list.",
     "Reference date": (
         "The day after the last sale in the data. Days are counted back from it, never from today."
     ),
@@ -616,12 +615,12 @@ GLOSSARY |= {
         "A fingerprint of a file: another file with the same fingerprint has the same content."
     ),
     "Silhouette": (
-        "How clearly groups are apart, from −1 to 1. Shoppers rarely fall into clear-cut "
-        "groups, and values around 0.3 are usual."
+        "How clearly groups are separated, from −1 to 1. Shoppers rarely form clear-cut groups, "
+        "so values around 0.3 are usual."
     ),
-    "Stability": "How often the same groups are found again when customers are drawn anew.",
+    "Stability": "How often the same groups are found again in new samples of the customers.",
     "Worth": (
-        "What a customer is expected to bring. It is a forecast, never the effect of an action."
+        "What a customer is expected to bring. It is a forecast, not the effect of an action."
     ),
 }
 
@@ -654,7 +653,7 @@ def _anchor(word: str) -> str:
 
 
 def _term(word: str, shown: str = "") -> str:
-    """A word of the trade, linked to its explanation.
+    """A technical term, linked to its explanation.
 
     Parameters
     ----------
@@ -808,9 +807,9 @@ def _customers_page(facts: Facts) -> list[str]:
         figure(facts, "02_rfm_heatmap", "02_features"),
         "## A second opinion: eleven fixed names {#grid}",
         "The five segments above are found in the data. Many tools use a fixed grid instead, "
-        "which reads a name off the two scores of recency and frequency. Some of its names "
-        "are the same and its borders are not, so the numbers differ; "
-        "the actions of this report go by the five segments.",
+        "which derives a name from the scores of recency and frequency. The grid shares some "
+        "names with our segments but draws other borders, so the numbers differ; the actions in "
+        "this report follow the five segments.",
         figure(facts, "02_segment_profiles", "02_features"),
         "How the segments are found and named: [Segmentation](03a_segmentation.ipynb). What a "
         "customer is expected to bring: [Customer lifetime value](03e_lifetime_value.ipynb).",
@@ -837,11 +836,11 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     moved = (
         f"<p>Between {day(movement['before'])} and {day(movement['month_end'])}, "
         f"<b>{count(n['rose'])}</b> customers rose, <b>{count(n['fell'])}</b> fell, "
-        f"{count(n['gone'])} went out of sight, {count(n['returned'])} came back and "
-        f"{count(n['new'])} were new.</p>"
+        f"{count(n['gone'])} left, {count(n['returned'])} came back and {count(n['new'])} were "
+        "new.</p>"
     )
     chance = (
-        f"<p>{share(movement['changed'])} of the customers changed their segment; if everybody "
+        f"<p>{share(movement['changed'])} of the customers changed their segment; if all customers "
         f"had gone on as before, {share(movement['changed_by_chance'])} would have changed by "
         "chance.</p>"
     )
@@ -849,8 +848,8 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
         return moved + chance + "<p>No Champion and no Loyal Customer slipped this month.</p>"
     sure = (
         f" For {count(alerts['unlikely_by_chance'])} of them, worth "
-        f"{money(alerts['unlikely_value'], currency)}, chance hardly explains it: call these "
-        "first."
+        f"{money(alerts['unlikely_value'], currency)}, chance hardly explains the slip: contact "
+        "these customers first."
         if alerts["unlikely_by_chance"]
         else " Chance alone could explain each of these slips."
     )
@@ -859,7 +858,7 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
         + chance
         + (
             f"<p><b>{count(alerts['customers'])} good customers slipped.</b> They had spent "
-            f"{money(alerts['value'], currency)} in the look-back before.{sure}</p>"
+            f"{money(alerts['value'], currency)} in the previous look-back.{sure}</p>"
         )
     )
 
@@ -895,7 +894,7 @@ def _movement_page(facts: Facts) -> list[str]:
         ["From", *ends],
         [[_segment_cell(a), *(count(m["matrix"][a].get(b, 0)) for b in ends)] for a in names],
         {0: "segment"},
-        "Rows: where customers stood before; columns: where they stand now.",
+        "Rows: the customers' segment before; columns: their segment now.",
     )
     return [
         raw(_movement_lead(m, facts.currency)),
@@ -969,8 +968,8 @@ def _models_table(facts: Facts, task: str) -> str:
     )
     if not known:
         return (
-            "<p>Nothing could be measured here: nobody bought anything of the kind in the "
-            "hidden month.</p>"
+            "<p>Nothing could be measured here: no customer made such a purchase in the hidden "
+            "month.</p>"
         )
 
     def name(m):
@@ -1055,8 +1054,8 @@ def _recommendations_page(facts: Facts) -> list[str]:
         return ["This source names no products, so there is nothing to recommend."]
     lead = (
         f"<p><b>{count(said['customers'])} customers</b> have a list of their own; "
-        f"{share(said['personal_share'])} of its {count(said['lines'])} lines are personal, "
-        f"not best sellers. {count(said['products'])} products stand on somebody's list.</p>"
+        f"{share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not "
+        f"best sellers. {count(said['products'])} products are on at least one list.</p>"
     )
     verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
@@ -1072,7 +1071,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
             for p in said.get("top_products", [])
         ],
         {0: "name"},
-        "The products that stand on most lists.",
+        "The products that are on the most lists.",
     )
     protocol = facts.ranking.get("protocol") or {}
     how = (
@@ -1098,7 +1097,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
         *boards,
         "## What is offered most {#top}",
         raw(top) if said.get("top_products") else "",
-        "## How much of the shelf gets a chance {#shelf}",
+        "## How many products are recommended {#shelf}",
         figure(facts, "04_recommendation_coverage", "04k_hybrid"),
         "A list with the reason for each line: [Hybrid recommender](04k_hybrid.ipynb). All "
         "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
@@ -1106,7 +1105,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
 
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
 def _sales_page(facts: Facts) -> list[str]:
-    """How the year went, what sells, and on whom it rests."""
+    """How the year went, what sells, and who brings the revenue."""
     months = facts.insights.get("months", [])
     rows = [
         [
@@ -1137,7 +1136,7 @@ def _sales_page(facts: Facts) -> list[str]:
         figure(facts, "01_category_analysis", "01_cleaning")
         if "01_category_analysis" in facts.figures
         else "This source has no product column, so there is nothing to say about categories.",
-        "## On whom it rests {#pareto}",
+        "## Who brings the revenue {#pareto}",
         figure(facts, "01_pareto", "01_cleaning"),
         "## How customers differ {#habits}",
         figure(facts, "01_customer_distributions", "01_cleaning"),
@@ -1161,7 +1160,7 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     """
     told = {
         "kept": "Kept, and part of every number",
-        "rejected": "Set aside, with a reason",
+        "rejected": "Rejected, with a reason",
         "collapsed": "Copies of another line, counted once",
         "anonymous": "Kept, without a customer",
         "returns": "Kept, a return",
@@ -1187,10 +1186,10 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
 def _quality_page(facts: Facts) -> list[str]:
-    """What came in, what was set aside, and why."""
+    """What came in, what was rejected, and why."""
     d = facts.data
     if not d:
-        return ["This run has kept no books."]
+        return ["This run has no line counts."]
     lead = (
         f"<p><b>{count(d['rows_in'])} lines came in, {count(d['kept'])} are kept.</b> Sales run "
         f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
@@ -1224,14 +1223,14 @@ def _quality_page(facts: Facts) -> list[str]:
         )
 
     broken = (
-        raw(list_of(d.get("by_reason"), "Lines set aside, by their first reason."))
+        raw(list_of(d.get("by_reason"), "Rejected lines, by their first reason."))
         if named(d.get("by_reason"))
-        else "No line had to be set aside."
+        else "No line was rejected."
     )
     flagged = (
-        raw(list_of(d.get("by_flag"), "Lines that are kept and worth a look."))
+        raw(list_of(d.get("by_flag"), "Lines that are kept and flagged."))
         if named(d.get("by_flag"))
-        else "No kept line calls for a remark."
+        else "No kept line is flagged."
     )
     return [
         raw(lead),
@@ -1241,12 +1240,12 @@ def _quality_page(facts: Facts) -> list[str]:
                 ["What", "Lines", "Of all lines", "Revenue"],
                 _quality_rows(d, facts.currency),
                 None,
-                "Every line that came in is kept, set aside or a copy.",
+                "Every line that came in is kept, rejected or a copy.",
             )
         ),
-        "## Set aside {#rejected}",
+        "## Rejected {#rejected}",
         broken,
-        "## Kept, with a remark {#flagged}",
+        "## Kept and flagged {#flagged}",
         flagged,
         "Each reason with an example and what to do at the source: [Cleaning and "
         "exploration](01_cleaning.ipynb). The rules: [Data contract](00h_contract.ipynb).",
@@ -1274,10 +1273,9 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
         out.append(
             (
                 "The segments",
-                f"With customers drawn anew {count(st['draws'])} times, the same groups are "
-                f"found: {_term('Stability', 'agreement')} {_measured(st)}, where 1 is the "
-                "same and "
-                "0 is chance.",
+                f"In {count(st['draws'])} new samples of the customers, the same groups are "
+                f"found: {_term('Stability', 'agreement')} {_measured(st)}, where 1 is the same "
+                "and 0 is chance.",
                 "03c_segment_profiles",
             )
         )
@@ -1295,10 +1293,10 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
         out.append(
             (
                 "Five groups, or fewer?",
-                f"The groups shade into each other ({_term('Silhouette', 'silhouette')} "
+                f"The groups overlap ({_term('Silhouette', 'silhouette')} "
                 f"{decimal(s['silhouette'], 2)}); by that measure alone "
-                f"{count(s['best_silhouette_k'])} would do. {count(s['k'])} are used because "
-                "there is an action for each.",
+                f"{count(s['best_silhouette_k'])} groups would be best. The report uses "
+                f"{count(s['k'])} because there is an action for each.",
                 "03c_segment_profiles",
             )
         )
@@ -1319,7 +1317,8 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
                 f"With the last {count(h['days'])} days hidden, {count(h['expected'])} visits "
                 f"were expected and {count(h['actual'])} came"
                 + (
-                    f"; in revenue, {decimal(h['value_ratio'], 2)} times what came."
+                    f"; the expected revenue was {decimal(h['value_ratio'], 2)} times the revenue "
+                    "that came."
                     if h.get("value_ratio")
                     else "."
                 ),
@@ -1362,10 +1361,10 @@ def _sure_page(facts: Facts) -> list[str]:
         "## With care {#care}" if cautions else "",
         "\n".join(cautions),
         "## What has not been shown {#not-shown}",
-        "Nothing here says what a campaign causes. A recommendation that comes true may have "
-        "been bought anyway, and a customer who comes back may have come unasked. Only a "
-        f"[control group](glossary.qmd#{_anchor('Control group')}), held back from a campaign, "
-        "can tell.",
+        "Nothing here shows what a campaign causes. A customer may have bought a recommended "
+        "product anyway, and may have come back without being asked. Only a [control "
+        f"group](glossary.qmd#{_anchor('Control group')}), held back from a campaign, can show "
+        "that.",
         "## The pictures {#pictures}",
         *(
             figure(facts, n, p)
@@ -1468,8 +1467,8 @@ def _segments_line(facts: Facts) -> str:
     if not facts.segments.get("k"):
         return "- **Segments**: none in this run."
     return (
-        f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, "
-        "frequency and spend (logarithms), named by what their medians promise."
+        f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, frequency and "
+        "spend (logarithms), named by their medians."
     )
 
 
@@ -1520,15 +1519,15 @@ def _model_card(facts: Facts) -> list[str]:
             if facts.ranking.get("summary")
             else [facts.ranking.get("note") or "Nothing was measured in this run."]
         ),
-        "## For whom less {#for-whom}" if who else "",
+        "## For whom the lists are worse {#for-whom}" if who else "",
         *who,
         "## Limits {#limits}",
         "\n".join(
             [
                 *(f"- {c}" for c in facts.worth.get("cautions", [])),
                 "- All measurements are of what customers bought, not of what a campaign caused.",
-                "- Customers who came after the cut are not part of the measurements; they "
-                "get what sells.",
+                "- Customers who came after the cut are not part of the measurements; they get "
+                "best sellers.",
             ]
         ),
     ]
@@ -1575,7 +1574,7 @@ def _data_sheet(facts: Facts) -> list[str]:
     without = [
         text
         for ok, text in (
-            (d.get("products"), "no products: the pages about products step aside"),
+            (d.get("products"), "no products: the pages about products have nothing to show"),
             (d.get("returns"), "no returns: gross and net revenue are the same"),
             (d.get("anonymous"), "no anonymous sales"),
         )
@@ -1586,11 +1585,11 @@ def _data_sheet(facts: Facts) -> list[str]:
         "how much.",
         raw(f'<div class="facts">{html_table(["What", "Value"], counts, {1: "number"})}</div>')
         if counts
-        else "This run has kept no books.",
+        else "This run has no line counts.",
         "\n".join(f"- There are {t}." for t in without),
         "## What was done to it {#done}",
-        "Lines that break a rule are set aside with their reason, exact copies are counted "
-        "once, and returns are taken off revenue. The counts are on the page about [data "
+        "Lines that break a rule are rejected with their reason, exact copies are counted once, "
+        "and returns are taken off revenue. The counts are on the page about [data "
         "quality](quality.qmd), the rules in [Data contract](00h_contract.ipynb).",
         "## Persons {#persons}",
         "Customers are known by their number alone. Attributes of customers, where a source "
@@ -1601,7 +1600,7 @@ def _data_sheet(facts: Facts) -> list[str]:
                 ["File", "Rows", "SHA-256 begins"],
                 files,
                 None,
-                "Anybody can check that what they hold is what was made.",
+                "With these checksums, anybody can check that a file is unchanged.",
             )
         )
         if files
@@ -1609,7 +1608,12 @@ def _data_sheet(facts: Facts) -> list[str]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #ec31403d
-AUDIENCES: tuple[str, ...] = ("Business", "Analyst", "Engineer", "Papers")  # lists of the site
+AUDIENCES: tuple[str, ...] = (
+    "Business",
+    "Analyst",
+    "Engineer",
+    "Documents",
+)  # lists of the site
 
 
 @dataclass(frozen=True)
@@ -1664,7 +1668,7 @@ PAGES: dict[str, ReportPage] = {
         ReportPage(
             "sales",
             "Sales",
-            "How the year went, what sells, and on whom it rests.",
+            "How the year went, what sells, and who brings the revenue.",
             "Business",
             4,
             _sales_page,
@@ -1672,7 +1676,7 @@ PAGES: dict[str, ReportPage] = {
         ReportPage(
             "quality",
             "Data quality",
-            "What came in, what was set aside and why, and what to mend at the source.",
+            "What came in, what was rejected and why, and what to correct at the source.",
             "Business",
             5,
             _quality_page,
@@ -1697,7 +1701,7 @@ PAGES: dict[str, ReportPage] = {
             "model-card",
             "Model card",
             "What the models of this run are for, what they learned from, and where they fail.",
-            "Papers",
+            "Documents",
             1,
             _model_card,
         ),
@@ -1705,7 +1709,7 @@ PAGES: dict[str, ReportPage] = {
             "data-sheet",
             "Data sheet",
             "What the data is, where it came from, and what was done to it.",
-            "Papers",
+            "Documents",
             2,
             _data_sheet,
         ),
@@ -1881,7 +1885,7 @@ def source_line(data: Mapping) -> Html:
         A sentence.
     """
     told = {
-        "rejected": "set aside with a reason",
+        "rejected": "rejected with a reason",
         "collapsed": "copies of another",
         "anonymous": "kept without a customer",
     }
@@ -1958,7 +1962,7 @@ def slipping_line(movement: Mapping, currency: str = "") -> Html:
     """
     if not movement.get("fitted"):
         return Html(
-            "<p>Who moved cannot be said here: "
+            "<p>This run cannot say who moved: "
             f"{html.escape(movement.get('note') or 'the log is too short.')}</p>"
         )
     alerts = movement["alerts"]
@@ -1968,7 +1972,8 @@ def slipping_line(movement: Mapping, currency: str = "") -> Html:
             "moved</a></p>"
         )
     first = (
-        f" Begin with the {count(alerts['unlikely_by_chance'])} whose slip chance hardly explains."
+        f" Begin with the {count(alerts['unlikely_by_chance'])} whose slip is hard to explain by "
+        "chance."
         if alerts.get("unlikely_by_chance")
         else ""
     )
@@ -2048,7 +2053,7 @@ def sizes_table(file: str | Path | None = None) -> str:
     """
     file = Path(file or supplied("benchmarks/results/sizes.json"))
     if not file.exists():
-        return "What each of them brings is not measured here; `make sizes` does it."
+        return "Their sizes are not measured here; `make sizes` measures them."
     facts = json.loads(file.read_text(encoding="utf-8"))
     lines = ["| Install | For | Packages | MB | MB of bytecode |", "|---|---|--:|--:|--:|"]
     for row in facts["rows"]:
@@ -2109,6 +2114,6 @@ def read_on() -> Html:
         if p is not words
     ]
     return Html(
-        f"<p><b>Read on:</b> {', '.join(links)}. Words of the trade are in the "
+        f"<p><b>Read on:</b> {', '.join(links)}. Technical terms are in the "
         f'<a href="{words.name}.qmd">{html.escape(words.title.lower())}</a>.</p>'
     )

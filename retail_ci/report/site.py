@@ -717,13 +717,13 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         "Business": [{"text": "Home", "href": "index.ipynb"}, *own["Business"]],
         "Analyst": analyst,
         "Engineer": engineer,
-        "Papers": own["Papers"],
+        "Documents": own["Documents"],
     }
     doors = {
         "Business": "index.ipynb",
         "Analyst": "notebooks.qmd",
         "Engineer": "start.qmd" if start else "reference/index.qmd",
-        "Papers": own["Papers"][0],
+        "Documents": own["Documents"][0],
     }
     return {
         "sidebar": [
@@ -849,8 +849,8 @@ def renderers_for(renderer: str) -> list[str]:
         return wanted
     if renderer == "quarto":
         raise RunError(
-            "There is no `quarto` on the PATH; install Quarto, or leave --renderer out "
-            "and smalldocs makes the pages."
+            "There is no `quarto` on the PATH; install Quarto, or leave --renderer out so that "
+            "smalldocs makes the pages."
         )
     needed = "smalldocs" if renderer == "smalldocs" else "Quarto or smalldocs"
     raise RunError(
@@ -941,7 +941,7 @@ def _render_with_quarto(stage: Path) -> None:
     _escape_titles(stage)
     _call_quarto("render", str(stage), "--quiet", seconds=QUARTO_RENDER)
     if not (stage / "_site/index.html").is_file():
-        raise RunError("Quarto ended well and made no pages.")
+        raise RunError("Quarto ended without an error but made no pages.")
 
 
 def _render_with_smalldocs(stage: Path) -> None:

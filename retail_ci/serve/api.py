@@ -226,7 +226,7 @@ _Count = Annotated[
 
 
 class Options(BaseModel):
-    """What a question for a list may ask for."""
+    """What a request for a list may ask for."""
 
     model_config = ConfigDict(extra="forbid")
     n_recommendations: _Count = 10
@@ -240,7 +240,7 @@ class Options(BaseModel):
 
 
 class RecommendRequest(Options):
-    """A question for one customer."""
+    """A request for one customer."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -265,7 +265,7 @@ class RecommendRequest(Options):
 
 
 class BatchRequest(Options):
-    """A question for up to a thousand customers."""
+    """A request for up to a thousand customers."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -294,7 +294,7 @@ class Recommendations(BaseModel):
     known_customer: bool
     model_version: str
     recommendations: list[Line]
-    notes: list[str] = Field([], description="What was odd about the question.")
+    notes: list[str] = Field([], description="What was unusual about the request.")
 
 
 class Batch(BaseModel):
@@ -351,7 +351,7 @@ class Card(BaseModel):
 
 
 class Health(BaseModel):
-    """How the service is."""
+    """The state of the service."""
 
     status: str = Field(
         description=(
@@ -365,10 +365,7 @@ class Health(BaseModel):
     data_until: str | None = Field(description="The last day of the data behind the model.")
     data_age_days: int | None
     refused_bundle: str | None = Field(
-        description=(
-            "Why the newest bundle was not taken, if it was not, or what is wrong with the one "
-            "that answers."
-        )
+        description=("Why the newest bundle was not loaded, or what is wrong with the current one.")
     )
 
 
@@ -438,20 +435,18 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> Respon
     found = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:3])
     return _problem(
         422,
-        f"The request does not fit: {found}.".encode("utf-8", "replace").decode(),
+        f"The request is not valid: {found}.".encode("utf-8", "replace").decode(),
         request.scope.get("request_id"),
         [{k: v.encode("utf-8", "replace").decode() for k, v in e.items()} for e in errors],
     )
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    """A mistake of ours: the caller gets the id under which the log has it, and nothing of the
-    inside.
-    """
+    """An internal error: the caller gets the id of its entry in the log, and no details."""
     asked = request.scope.get("request_id")
     return _problem(
         500,
-        "Something went wrong inside the service; its log has the request under this id.",
+        "The service failed; its log lists the request under this id.",
         asked,
         headers={"X-Request-ID": asked} if asked else None,
     )
@@ -460,7 +455,7 @@ async def _on_crash(request: Request, error: Exception) -> Response:
 def _authorise(
     settings: Settings, headers: dict[bytes, bytes], server: tuple | None
 ) -> tuple[str, tuple[int, str] | None]:
-    """Whether somebody may ask.
+    """Whether a caller may use the service.
 
     Parameters
     ----------
@@ -596,7 +591,7 @@ async def _read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> byte
 
 
 def _replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[], Awaitable[dict]]:
-    """Give a body that was read to whoever reads next.
+    """Give a body that was read to the next reader.
 
     Parameters
     ----------
@@ -853,7 +848,7 @@ def _reply(content: Any) -> Response:
     response_model_exclude_unset=True,
 )
 async def post_recommend(body: RecommendRequest, request: Request) -> Response:
-    """A list for one customer; somebody unknown gets what is popular, and `known_customer` is
+    """A list for one customer; an unknown customer gets best sellers, and `known_customer` is
     false.
     """
     return _reply(
@@ -935,7 +930,7 @@ async def get_similar(
     request: Request,
     n: Annotated[int, Query(ge=1, le=50)] = 10,
 ) -> Response:
-    """The products most like one, by what they are."""
+    """The products most similar to one, by their attributes."""
     if (found := similar_to(_bundle_of(request), product_id, n)) is not None:
         return _reply(found)
     raise HTTPException(404, "There is no product with this id.")
@@ -962,7 +957,7 @@ async def get_model(request: Request) -> Response:
     responses=answers(),
 )
 async def get_health(request: Request) -> Response:
-    """How the service is, which model answers, and how old its data is."""
+    """The state of the service, its model, and the age of its data."""
     desk = request.app.state.desk
     card = desk.bundle.card if desk.bundle else {}
     until = card.get("last_date")
@@ -983,18 +978,18 @@ async def get_health(request: Request) -> Response:
 
 @_router.get("/health/live", tags=["Service"], summary="Does the process answer?")
 async def get_live() -> dict[str, str]:
-    """Whether the process answers at all."""
+    """Whether the process responds."""
     return {"status": "alive"}
 
 
 @_router.get(
     "/health/ready",
     tags=["Service"],
-    summary="Can it answer with a model?",
+    summary="Is a model ready?",
     responses={503: _PROBLEMS[503]},
 )
 async def get_ready(request: Request) -> dict[str, str]:
-    """Whether it has a model to answer with, and is not about to stop."""
+    """Whether a model is ready and the service is not stopping."""
     if request.app.state.desk.draining:
         raise HTTPException(503, "The service is stopping.")
     _bundle_of(request)

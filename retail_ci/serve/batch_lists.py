@@ -55,7 +55,7 @@ def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFra
         raise DataError(f"{what}: the file {path} does not exist.")
     with translating(
         DataError,
-        f"{what}: {file.name} is no readable table",
+        f"{what}: {file.name} is not a readable table",
         f"Expected UTF-8 text or parquet with the column {columns[0]!r}.",
     ):
         if file.suffix == ".parquet":
@@ -523,7 +523,7 @@ def predict_run(
     k: int | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Write what the model that answers says about everybody: recommendations.parquet and
+    """Write the serving model's answers for all customers: recommendations.parquet and
     segments.parquet.
 
     Parameters

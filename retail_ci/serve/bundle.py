@@ -350,7 +350,7 @@ def _read_manifest(folder: Path) -> dict:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except OSError as e:
         raise RunError(
-            f"{folder} is no serving bundle: it has no readable manifest.json. Promote a model "
+            f"{folder} is not a serving bundle: it has no readable manifest.json. Promote a model "
             "with `retail-ci models promote`."
         ) from e
     except ValueError as e:
@@ -400,8 +400,8 @@ def check_bundle(folder: Path, quick: bool = False) -> dict:
     for name, file in manifest["files"].items():
         if not (folder / name).is_file():
             raise RunError(
-                f"The bundle {folder.name} misses the file {name}. Roll back with `retail-ci "
-                "models rollback`."
+                f"The bundle {folder.name} lacks the file {name}. Roll back with `retail-ci models "
+                "rollback`."
             )
         if (folder / name).stat().st_size != file["bytes"]:
             raise _not_as_written(folder, name)
@@ -440,7 +440,7 @@ def _not_as_written(folder: Path, name: str) -> RunError:
         To raise.
     """
     return RunError(
-        f"The file {name} of the bundle {folder.name} is not what was written. Roll back with "
+        f"The file {name} of the bundle {folder.name} does not match the manifest. Roll back with "
         "`retail-ci models rollback`."
     )
 
@@ -503,7 +503,7 @@ def _read_note(folder: Path) -> list | None:
 
 
 def _write_note(folder: Path, state: list) -> None:
-    """Note it; a folder that cannot be written to does without.
+    """Write the note; without write access to the folder there is none.
 
     Parameters
     ----------
@@ -1218,7 +1218,7 @@ def _stack_on_file(serving: Path) -> list[str] | None:
 
 
 def read_stack(serving: Path) -> list[str]:
-    """What answered before, and answers now.
+    """The versions that were current before, and the current one.
 
     Parameters
     ----------
@@ -1300,9 +1300,9 @@ def rollback(serving: Path) -> str:
     stack = read_stack(serving)
     if _stack_on_file(serving) is None:
         raise RunError(
-            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so it is not "
-            "known what answered before; nothing has changed. `retail-ci models promote` begins "
-            "a new list."
+            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
+            "bundle is not known; nothing has changed. `retail-ci models promote` starts a new "
+            "list."
         )
     if len(stack) < 2:
         raise RunError(
@@ -1350,14 +1350,14 @@ def same_shop(version: str, card: Mapping, bundle: Bundle) -> None:
     new = bundle.card.get("name")
     if old and new and old != new:
         raise RunError(
-            f"The bundle {bundle.version} was made from the data set {new!r}, and what answers "
-            f"here ({version}) from {old!r}; nothing has changed. Promote a run of {old!r}, or "
+            f"The bundle {bundle.version} was made from the data set {new!r}, and the current "
+            f"bundle ({version}) from {old!r}; nothing has changed. Promote a run of {old!r}, or "
             f"give {new!r} a folder of its own."
         )
 
 
 def self_test(bundle: Bundle) -> None:
-    """Ask a bundle for somebody known and somebody new.
+    """Ask a bundle for a known and for a new customer.
 
     Parameters
     ----------
@@ -1378,8 +1378,8 @@ def self_test(bundle: Bundle) -> None:
             or not all(0 <= line["score"] <= 1 for line in lines)
         ):
             raise RunError(
-                f"The bundle {bundle.version} does not answer sensibly for {who!r}; it was not "
-                "made current."
+                f"The bundle {bundle.version} gives no valid answer for {who!r}; it was not made "
+                "current."
             )
 
 # %% ../../nbs/06_bundle.ipynb #8709bc9d

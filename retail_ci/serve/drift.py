@@ -706,8 +706,8 @@ def _cautions(days: int, earlier: int) -> list[str]:
     notes = []
     if days < 7:
         notes.append(
-            "The new stretch is shorter than a week, so the days of the week that it holds weigh "
-            "on every comparison."
+            "The new stretch is shorter than a week, so the days of the week that it covers "
+            "affect every comparison."
         )
     if earlier < 2:
         notes.append(
@@ -726,7 +726,7 @@ def compare(
     rejected: tuple[float, float] | None = None,
     tell: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Comparison:
-    """Hold a new stretch against the data before it.
+    """Compare a new stretch with the data before it.
 
     Parameters
     ----------
@@ -741,7 +741,7 @@ def compare(
     model : CustomerSegmentation | None, default None
         The segments in use.
     rejected : tuple[float, float] | None, default None
-        The share of lines set aside: in the training data, in the new stretch.
+        The share of rejected lines: in the training data, in the new stretch.
     tell : Callable[[str, int, int], None], optional
         Told what is being done, steps before it, and steps in all.
 
@@ -766,7 +766,7 @@ def compare(
     measures = [*measures, *_compare_sums(sums)]
     if rejected:
         before, after = rejected
-        measures.append(_by_past("data", "share of lines set aside", after, [before, before], 0.02))
+        measures.append(_by_past("data", "share of rejected lines", after, [before, before], 0.02))
     earlier = len(sums) - 1
     return Comparison(
         _verdict_of(measures),
@@ -865,13 +865,12 @@ def as_text(found: Comparison) -> str:
         For a terminal.
     """
     head = (
-        f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, held "
-        f"against {found.earlier} earlier stretches and the customers of {found.window_days} "
-        "days."
+        f"{found.start} to {found.end}: {found.days} days, {count(found.lines)} lines, compared "
+        f"with {found.earlier} earlier stretches and the customers of {found.window_days} days."
     )
     verdicts = {
-        "calm": "Calm: nothing has moved that matters.",
-        "watch": "Worth a look, no alarm.",
+        "calm": "No drift: nothing relevant has changed.",
+        "watch": "Some change: look at it, but there is no alarm.",
         "drift": f"Drift: {changed(found)}.",
     }
     table = _as_table(found).to_string(index=False)
@@ -1051,7 +1050,8 @@ def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
         return (
             now,
             None,
-            "No model has been promoted yet, so the last good run is what is compared with.",
+            "No model has been promoted yet, so the last good run takes its place in the "
+            "comparison.",
         )
     model = card_in(bundle).get("recommender_sha256")
     others = sorted(home.glob("*/manifest.json"), reverse=True)
@@ -1061,8 +1061,8 @@ def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
     return (
         now,
         bundle.name,
-        f"The run behind {bundle.name} is no longer there (runs.keep), so the last good run "
-        "stands in for it.",
+        f"The run behind {bundle.name} is no longer there (runs.keep), so the last good run takes "
+        "its place.",
     )
 
 # %% ../../nbs/06d_drift.ipynb #0c27eb20
@@ -1110,7 +1110,7 @@ def _read_new(config: Config, source: str, folder: Path) -> dict:
         why, lines = max(result.facts["by_reason"].items(), key=lambda item: item[1])
         raise DataError(
             f"No line of {source or config.data.transactions} can be used; {count(lines)} of "
-            f"{count(result.facts['rows_in'])} were set aside as {why!r}. `retail-ci check` shows "
+            f"{count(result.facts['rows_in'])} were rejected as {why!r}. `retail-ci check` shows "
             "them."
         )
     write_table(result.transactions, folder / "new.parquet")
@@ -1142,8 +1142,8 @@ def _first_day(config: Config, source: str, since: str) -> pd.Timestamp | None:
         raise DataError(f"--since must be a day such as 2025-12-01, found {since!r}.")
     if not source and not since and config.data.transactions == "synthetic":
         raise DataError(
-            "A generated shop has no new month; name a file, as in retail-ci drift january.csv, "
-            "or look back with --since."
+            "Generated data have no new month; name a file, as in retail-ci drift january.csv, or "
+            "look back with --since."
         )
     return day if since else None
 
@@ -1173,7 +1173,7 @@ def drift_run(
     since: str = "",
     tell: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Comparison:
-    """Hold a new month against the data of the model that answers.
+    """Compare a new month with the serving model's training data.
 
     Parameters
     ----------
@@ -1233,7 +1233,6 @@ def raise_alarm(found: Comparison) -> None:
     """
     if found.verdict == "drift":
         raise DriftError(
-            f"The new data differ from what the model has learned from: {changed(found)}. Look at "
-            "the table; if the change is real, run the chain on the new data and promote the "
-            "result."
+            f"The new data differ from the model's training data: {changed(found)}. Look at the "
+            "table; if the change is real, run the chain on the new data and promote the result."
         )

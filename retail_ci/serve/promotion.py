@@ -88,7 +88,7 @@ def _all_lists(
 
 
 def _for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
-    """What somebody unknown is offered, best first.
+    """The list for an unknown customer, best first.
 
     Parameters
     ----------
@@ -361,8 +361,8 @@ def _card_of(run: Run, model: Recommender) -> dict:
             "score": model.score_meaning,
             "value": "expected revenue of the next 90 days",
             "limits": [
-                "Lists are foreseen sales, not caused ones.",
-                "A customer unknown to the data gets what is popular.",
+                "A hit is a sale that the list foresaw, not one that it caused.",
+                "A customer who is not in the data gets best sellers.",
             ],
         }
     )
@@ -485,7 +485,7 @@ _RIVALS = {"any": "personal_decayed", "discovery": "recent_popularity"}
 
 
 def _against_rival(task: str, rival: str, production: str, pair: Mapping | None) -> Check:
-    """Whether the published model is as good as a simple one; it always is where it is that one."""
+    """Whether the published model is as good as a simple one; true if it is that one."""
     question = f"{task}: not worse than {rival}"
     if production == rival:
         return Check(question, True, "it is the published model")
@@ -507,7 +507,7 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
     segments : Mapping
         Metrics/segments.json.
     most : float, default 1.0
-        The share of lines that may be set aside.
+        The share of lines that may be rejected.
 
     Returns
     -------
@@ -517,13 +517,13 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
     books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"]
     checks = [
         Check(
-            "the books add up",
+            "the line counts add up",
             books,
-            f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} set aside, "
+            f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} rejected, "
             f"{data['collapsed']:,} copies",
         ),
         Check(
-            "few lines are set aside",
+            "few lines are rejected",
             data["rejected"] <= most * data["rows_in"],
             f"{data['rejected'] / max(data['rows_in'], 1):.1%}, at most {most:.0%}",
         ),
@@ -558,7 +558,7 @@ def as_measured(ranking: Mapping, settings: RecommenderConfig) -> Check:
     Check
         One question with its answer.
     """
-    question = "what was measured is what answers"
+    question = "the measured model is the one that is served"
     seen = ranking.get("protocol", {}).get("settings", {}).get(settings.production)
     if seen is None:
         return Check(question, True, "could not be compared")
@@ -647,7 +647,7 @@ def _against_champion(
     try:
         configured(champion)
     except ConfigError as e:
-        return say(True, f"its recipe is not known any more, so it could not be measured: {e}")
+        return say(True, f"its recipe is no longer known, so it could not be measured: {e}")
     if _fingerprint(_recipe_of(champion)) == mine["recipe_hash"]:
         if card.get("code_hash") == mine["code_hash"]:
             return say(True, "the same recipe; no difference by construction")
@@ -698,7 +698,7 @@ def only_one(serving: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
             raise RunError(
-                f"Another promotion is at work in {serving}. Wait until it has ended."
+                f"Another promotion is in progress in {serving}. Wait until it has ended."
             ) from e
         yield
 
@@ -741,7 +741,7 @@ def read_log(serving: Path) -> list[dict]:
 
 
 def _read_verdict(line: str) -> dict:
-    """A line of the log; empty where it is none."""
+    """A line of the log; empty if it is not valid."""
     try:
         verdict = json.loads(line)
     except ValueError:
@@ -750,7 +750,7 @@ def _read_verdict(line: str) -> dict:
 
 
 def _heal(serving: Path) -> None:
-    """Bring to an end what a promotion or a rollback that was killed has left.
+    """Finish what a killed promotion or rollback has left.
 
     Parameters
     ----------
@@ -771,7 +771,7 @@ def _heal(serving: Path) -> None:
 
 
 def settle_pending(serving: Path) -> None:
-    """The same for whoever only looks: where a promotion is at work, its note is its own affair.
+    """The same for readers; the note of a promotion in progress is left to that promotion.
 
     Parameters
     ----------
@@ -829,7 +829,7 @@ def promote(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str, int, int], None] | None = None,
 ) -> tuple[bool, str, list[Check]]:
-    """Make a run's model the one that answers, if it passes the gate or is forced.
+    """Make a run's model the serving model, if it passes the gate or is forced.
 
     Parameters
     ----------
@@ -912,7 +912,7 @@ def _answers_itself(folder: Path) -> Check:
 
 # %% ../../nbs/06a_promotion.ipynb #abf3a22e
 def take_back(serving: Path, reason: str = "") -> str:
-    """Let the model before the present one answer again.
+    """Make the previous model the serving model again.
 
     Parameters
     ----------
@@ -948,7 +948,7 @@ def take_back(serving: Path, reason: str = "") -> str:
 def promote_first(
     run: Run, serving: Path, progress: Callable[[int, int], None] | None = None
 ) -> str:
-    """Promote a run's model where none answers yet.
+    """Promote a run's model if none is served yet.
 
     Parameters
     ----------
@@ -969,14 +969,14 @@ def promote_first(
     try:
         yes, version, checks = promote(run, serving, progress=progress)
     except RetailError as e:
-        return f"No model answers yet: {e}"
+        return f"No model is served yet: {e}"
     if yes:
         return (
             f"{version} answers now, the first to pass the gate; `retail-ci serve --config "
             f"{run.config.name}` starts the service."
         )
     return (
-        "No model answers yet, since the gate says no: "
+        "No model is served yet, because the promotion gate refused the run: "
         + "; ".join(f"{c.name} ({c.found})" for c in checks if not c.passed)
         + "."
     )

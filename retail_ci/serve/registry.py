@@ -236,7 +236,7 @@ def _without_bytecode() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _speaking_to(store: Store) -> Iterator[Any]:
-    """Let MLflow's own functions speak to a store, quietly, and then to what they spoke to before.
+    """Point MLflow's own functions at a store, quietly, and then back at the previous one.
 
     Parameters
     ----------
@@ -465,8 +465,8 @@ def _set_alias(store: Store, kind: str, alias: str, version: str | None, config:
     held = holder(store, kind, alias)
     if held is not None and held.tags.get("config") != config:
         return (
-            f"The alias {alias} of {name} belongs to the config {held.tags.get('config')!r} "
-            f"and was left alone; set mlflow.prefix to give {config!r} models of its own."
+            f"The alias {alias} of {name} belongs to the config {held.tags.get('config')!r} and "
+            f"was not moved; set mlflow.prefix to give {config!r} models of its own."
         )
     if version is None and held is not None:
         store.client.delete_registered_model_alias(name, alias)
@@ -540,9 +540,9 @@ def follow(store: Store, serving: Path, config: str) -> list[str]:
         newest = str(max(int(v.version) for v in fit)) if fit else None
         if newest is None and now is not None:
             notes.append(
-                f"The {kind} of {now.name}, which answers, is not in the registry any more, so "
-                f"there is no {_name_of(store, kind)}@champion; answers come from the bundle and "
-                "are not affected."
+                f"The {kind} of {now.name}, which is served, is no longer in the registry, so "
+                f"there is no {_name_of(store, kind)}@champion; the service uses the bundle and is "
+                "not affected."
             )
         notes.append(_set_alias(store, kind, "champion", newest, config))
     return [n for n in dict.fromkeys(notes) if n]

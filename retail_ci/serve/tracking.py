@@ -73,7 +73,7 @@ def _tracking_uri(config: Config, home: Path) -> str:
 
 
 def _shown(uri: str) -> str:
-    """A place as it may be shown.
+    """The address of a tracking store, fit to be shown.
 
     Parameters
     ----------
@@ -121,8 +121,8 @@ def _check_database(uri: str, create: bool = False) -> None:
     query = urllib.parse.urlsplit(uri).query
     if not path.exists() and not create:
         raise RunError(
-            f"Nothing has been written down yet: there is no tracking database at {path}. "
-            "`retail-ci run` makes one."
+            f"No run has been recorded yet: there is no tracking database at {path}. `retail-ci "
+            "run` makes one."
         )
     what = "close it or wait, and try again"
     try:
@@ -144,8 +144,8 @@ def _check_database(uri: str, create: bool = False) -> None:
             ) from e
         if "not a database" in str(e):
             raise RunError(
-                f"The file {path} is no SQLite database; move it away, and the next run makes a "
-                "new one."
+                f"The file {path} is not an SQLite database; move it away, and the next run makes "
+                "a new one."
             ) from e
         raise RunError(
             f"The tracking database {path} cannot be opened ({one_line(e)}); correct "
@@ -363,9 +363,9 @@ def _open_experiment(client: Any, name: str, folder: Path | None) -> tuple[str, 
             f"{name} (at {found.artifact_location} until it was moved, no. {found.experiment_id})",
         )
         note = (
-            "The project has been moved: MLflow looks for figures and models of earlier runs "
-            f"at {found.artifact_location}, so those cannot be loaded from there; what answers "
-            "customers is not affected."
+            "The project has been moved: MLflow looks for figures and models of earlier runs at "
+            f"{found.artifact_location}, so those cannot be loaded from there; the service is not "
+            "affected."
         )
         found = None
     return (
@@ -380,7 +380,7 @@ _ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
 
 def open_store(config: Config, home: Path, create: bool = False) -> Store:
-    """Open the place where runs are written down; raises one sentence if it cannot be used.
+    """Open the tracking store; raises an error of one sentence if it cannot be used.
 
     Parameters
     ----------
@@ -842,7 +842,7 @@ def _to_copy(folder: Path) -> list[Path]:
 
 # %% ../../nbs/06b_tracking.ipynb #d636c1ec
 def find_logged(store: Store, run: str) -> str | None:
-    """Find a run that has been written down.
+    """Find a recorded run.
 
     Parameters
     ----------
@@ -868,7 +868,7 @@ def find_logged(store: Store, run: str) -> str | None:
 def log_missing(
     store: Store, home: Path, progress: Callable[[str], None] = lambda words: None
 ) -> list[str]:
-    """Write down every kept run that is not there yet.
+    """Record every kept run that is not there yet.
 
     Parameters
     ----------
@@ -915,7 +915,7 @@ def compare_runs(
     root: str | Path | None = None,
     store: Store | None = None,
 ) -> Comparison:
-    """Lay runs side by side.
+    """Compare runs.
 
     Parameters
     ----------
@@ -1043,7 +1043,7 @@ def comparison_text(found: Comparison) -> str:
         For a terminal.
     """
     if found.runs.empty:
-        return "Nothing has been written down yet; `retail-ci run` does it."
+        return "No run has been recorded yet; `retail-ci run` does it."
 
     def cell(r: Any) -> str:
         return (
