@@ -490,6 +490,28 @@ def _relate_amounts(found: Assignment) -> None:
     _add(found, "quantity", 1 if fine else 0, f"the {other} tells it from other numbers")
 
 
+def _hear_rivals(found: Assignment) -> None:
+    """Doubt a column where another has as good a name and other values."""
+    triple = {"quantity", "price", "revenue"} <= set(found.chosen)
+    for role, e in list(found.chosen.items()):
+        if triple and role in ("quantity", "price", "revenue"):
+            continue
+        for name in found.rivals[role]:
+            other = found.columns[name]
+            fits = name in found.free() and value_test(role, other)[0]
+            if fits and word_score(role, name) >= e.words and not _same(found, role, name):
+                _add(found, role, min(0, e.relation), f"{name!r} could be it as well")
+                break
+
+
+def _same(found: Assignment, role: str, name: str) -> bool:
+    """Whether another column says the same in nearly every line."""
+    mine, other = found.get(role), found.columns[name]
+    pairs = (mine.days, other.days) if role == "date" else (mine.values, other.values)
+    both = pd.concat(pairs, axis=1).dropna()
+    return len(both) > 0 and float((both.iloc[:, 0] == both.iloc[:, 1]).mean()) >= 0.95
+
+
 def assign(columns: dict[str, Column]) -> Assignment:
     """Find which of their columns is which of ours.
 
@@ -516,4 +538,5 @@ def assign(columns: dict[str, Column]) -> Assignment:
     _relate_people(found)
     _relate_products(found)
     _relate_amounts(found)
+    _hear_rivals(found)
     return found

@@ -28,7 +28,7 @@ customer: customer customers cust client clients member household shopper buyer 
   покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون card karte carte tarjeta
 product: product products prod item items article articles artikel artikels producto productos prd
   articulo articulos produit produits produkt produkte produkts prodotto prodotti articolo
-  articoli produto produtos artigo artikelen produkty towar towaru urun товар товара продукт
+  articoli produto produtos artigo artikelen produkty produktu towar towaru urun товар товара продукт
   продукта артикул 商品 产品 製品 品目 منتج المنتج صنف الصنف
 sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod штрихкод 条码
   バーコード
@@ -49,13 +49,13 @@ price: price prices pricing msrp rrp mrp uvp precio precios prix tarif preis pre
   単価 值 سعر السعر
 unit: unit per each piece single unitario unitaria unitaire einzel stueck stuck stuk eenheid
   jednostkowa jednostki birim единицы единица 单位
-amount: amount amounts value spend spent spending revenue turnover subtotal importe monto ingreso
-  ingresos valor montant valeur revenu betrag umsatz wert erloes importo ricavo valore receita
-  bedrag omzet waarde kwota wartosc przychod obrot tutar ciro hasilat сумма выручка стоимость 金额
-  总额 销售额 营业额 金額 売上高 売上金額 مبلغ المبلغ قيمة ايراد الايرادات
-total: total totals grand gross net paid totale totales gesamt summe brutto netto suma toplam
-  razem totaal lordo bruto toplami итого итог всего 总 总计 合计 合計 总价 إجمالي الاجمالي اجمالي مجموع
-  المجموع
+amount: amount amounts endbetrag rechnungsbetrag value spend spent spending revenue turnover
+  subtotal importe monto ingreso ingresos valor montant valeur revenu betrag umsatz wert erloes
+  importo ricavo valore receita bedrag omzet waarde kwota wartosc przychod obrot tutar ciro
+  hasilat сумма выручка стоимость 金额 总额 销售额 营业额 金額 売上高 売上金額 مبلغ المبلغ قيمة ايراد الايرادات
+total: total totals sum grand paid totale totales gesamt summe suma toplam razem totaal toplami
+  итого итог всего 总 总计 合计 合計 总价 إجمالي الاجمالي اجمالي مجموع المجموع
+net: net gross brutto netto neto lordo bruto
 category: category categories cat department dept group kategorie categoria categorias categorie
   familia famille rayon warengruppe kategoria kategorii kategori kategorisi reparto abteilung
   afdeling категория категории 类别 分类 品类 类目 カテゴリ カテゴリー 分類 部門 فئة الفئة تصنيف
@@ -65,7 +65,7 @@ description: description descriptions desc descripcion designation libelle besch
   descrizione descricao bezeichnung omschrijving opis aciklama описание 描述 说明 説明 وصف الوصف
 line: line lines detail details position pos row linea ligne zeile riga linha regel rij pozycja
   satir строка позиция 行 行号 明細 سطر
-status: status estado statut etat zustand stato stan durum статус состояние 状态 ステータス 状態 حالة
+status: status estatus estado statut etat zustand stato stan durum статус состояние 状态 ステータス 状態 حالة
   الحالة
 discount: discount discounts disc rebate reduction markdown descuento dto remise rabais rabatt
   nachlass sconto desconto korting rabat znizka indirim iskonto скидка 折扣 优惠 割引 値引 خصم الخصم تخفيض
@@ -81,7 +81,7 @@ cost: cost costs cogs expense coste costo cout einkaufspreis kosten einstand cus
   maliyet себестоимость 成本 原価 コスト تكلفة التكلفة
 profit: profit margin gain beneficio margen marge gewinn profitto utile margine lucro margem winst
   zysk marza kar прибыль маржа 利润 利益 ربح الربح
-list: list msrp rrp mrp recommended standard regular original lista catalogo uvp catalogue
+list: list listen msrp rrp mrp recommended standard regular original lista catalogo uvp catalogue
 ship: ship shipping shipped delivery delivered dispatch freight postage envio entrega expedition
   livraison lieferung liefer versand versandt spedizione consegna verzending levering dostawa
   dostawy wysylka teslimat kargo доставка доставки 发货 配送 运费 出荷 送料 شحن توصيل
@@ -232,10 +232,10 @@ _ROLES: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"quantity", "order", "sale", "product", "unit"},
         {"count"},
     ),
-    "price": ({"price"}, {"price", "unit", "product", "sale"}, {"list", "total"}),
+    "price": ({"price"}, {"price", "unit", "product", "sale", "net"}, {"list", "total"}),
     "revenue": (
-        {"amount", "total", "sale"},
-        {"amount", "total", "sale", "order", "line", "unit", "price", "product"},
+        {"amount", "total", "sale", "net"},
+        {"amount", "total", "sale", "net", "order", "line", "unit", "price", "product"},
         {"profit"},
     ),
     "product_name": ({"name", "description"}, {"name", "description", "product"}, set()),
@@ -273,9 +273,11 @@ def word_score(role: str, name: str) -> float:
         return 0.0
     if role == "revenue" and ideas in ({"line", "total", "price"}, {"price", "total"}):
         return 1.0
-    if role == "price" and "total" in ideas or role == "revenue" and ideas == {"price"}:
+    if role == "price" and "total" in ideas:
         return 0.0
-    score = 0.6 if ideas & weaker else 1.0
+    if role == "revenue" and "price" in ideas and not ideas & {"total", "amount"}:
+        return 0.0
+    score = 0.6 if ideas & weaker or ideas == {"net"} else 1.0
     bare = role.endswith("_id") and not ideas & {"id", "sku"}
     return round(score - 0.1 * bare - 0.1 * len(header_words(name)[1]), 2)
 

@@ -223,6 +223,10 @@ _TIMES = [
     " %H:%M:%S.%f",
     "T%H:%M:%S.%f",
     "T%H:%M:%SZ",
+    " %H:%M:%S%z",
+    "T%H:%M:%S%z",
+    " %H:%M:%S.%f%z",
+    "T%H:%M:%S.%f%z",
 ]
 _FORMATS = [d + t for d in _DATES for t in _TIMES]
 _DATE_LIKE = re.compile(r"(?=(?:\D*\d){3})[\w./, :年月日+-]{6,32}")
@@ -372,7 +376,11 @@ def parse_dates(values: pd.Series) -> pd.Series:
         return pd.to_datetime(numbers, unit=unit, origin=origin)
     out = pd.Series(pd.NaT, index=values.index, dtype="datetime64[us]")
     for format in formats:
-        found = pd.to_datetime(values, format=format, errors="coerce")
+        # the day is the one that is written, whatever the zone
+        zone = r"(?<=:\d\d)(\.\d+)?\s*([+-]\d\d:?\d\d|Z)$"
+        texts = values.str.replace(zone, r"\1", regex=True)
+        plain = format.replace("%SZ", "%S").replace("%z", "")
+        found = pd.to_datetime(texts, format=plain, errors="coerce")
         out = out.fillna(found.astype("datetime64[us]"))
     return out
 

@@ -76,7 +76,9 @@ def not_a_log(found: Assignment) -> str:
         A sentence; "" where it may be a log.
     """
     kinds = (_matrix,)
-    if "transaction_id" not in found.chosen:
+    basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
+    counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
+    if not basket or counted:
         kinds = (_people, _campaigns, _returns, _wide, _months, _stock, _nothing)
     return next((told + ". " + _LOG for told in (k(found) for k in kinds) if told), "")
 
@@ -89,6 +91,7 @@ def _having(found: Assignment, *ideas: str) -> list[str]:
 def _people(found: Assignment) -> str:
     """A table of people: one row for each, with what they are."""
     customer = found.get("customer_id")
+    sold = {"price", "revenue"} & set(found.chosen) and "date" in found.chosen
     traits = set(_having(found, "person"))
     spans = [n for n in _having(found, "date") if header_ideas(n) & {"other_date"}]
     sums = [
@@ -102,7 +105,8 @@ def _people(found: Assignment) -> str:
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
-    if not told or customer is None and len(traits) < 3 and len(spans) < 2:
+    few = customer is None and len(traits) < 3 and len(spans) < 2
+    if not told or few or sold and len(spans) < 2 and not sums:
         return ""
     return (
         f"This is a table of people: one row for each value of {key.name!r}, with "
@@ -143,7 +147,8 @@ def _campaigns(found: Assignment) -> str:
     told = _having(found, "campaign")
     if not told or "product_id" in found.chosen:
         return ""
-    if len(told) < 2 and len(_having(found, "person")) < 2:
+    sold = {"price", "revenue"} & set(found.chosen) and "date" in found.chosen
+    if len(told) < 2 and (sold or len(_having(found, "person")) < 2):
         return ""
     return (
         f"This is a table of a campaign: it has {', '.join(map(repr, told[:3]))}, and no receipts"
@@ -357,6 +362,8 @@ def examine(source: str) -> Examination:
         columns = ", ".join(name[:24] for name in list(other.found.columns)[:4])
         mark = "proposed" if other is best else "left out"
         told.append(f"{split_table(other.source)[1]!r} is {mark}: {columns}")
+    if best.verdict:
+        best.verdict += f" Looked at: {', '.join(tables)}."
     best.notes = [f"The source holds {len(tables)} tables: {'; '.join(told)}.", *best.notes]
     return best
 
@@ -368,6 +375,7 @@ def _examine(source: str) -> Examination:
         guesses, settings = _guess_layout(source, settings)
         table, typed = _first_rows(source, settings)
         notes = []
+        _refuse_title(source, settings, list(table.columns))
         if guesses and headless(list(table.columns), table):
             settings = replace(settings, header=[f"column {n + 1}" for n in range(table.shape[1])])
             first = ", ".join(table.columns)
@@ -380,6 +388,21 @@ def _examine(source: str) -> Examination:
     if blank:
         notes.append(f"{count(blank)} of the first {count(len(table))} lines are blank.")
     return _propose(Examination(source, guesses, notes=notes), table, typed)
+
+
+def _refuse_title(source: str, settings: DataConfig, names: list[str]) -> None:
+    """Raise `DataError` where a title stands above the header."""
+    file = None if "://" in source else source_files(source)[0]
+    bare = [n for n in names if re.fullmatch(r"column \d+", n)]
+    title = len(bare) > len(names) / 2 and len(names) > 2
+    if file and kind(file) == "text" and len(names) == 1:
+        below = next(decoded(file, settings.encoding)).splitlines()[1:6]
+        title = any(min((line.count(d) for line in below if line), default=0) for d in ",;\t|")
+    if title:
+        raise DataError(
+            f"{split_table(source)[0]} has a title above its header ({names[0]!r}), so its columns "
+            "have no names; delete the rows above the header."
+        )
 
 
 def _no_header(names: list[str], first: str) -> Guess:
@@ -620,6 +643,9 @@ def _undone(column: Column) -> tuple[str, ...]:
     return tuple(v for v in column.values.unique() if _UNDONE.search(v))
 
 
+_COPIES = "exact copies of a line"
+
+
 @dataclass(frozen=True)
 class Books:
     """What a reading gives over all lines."""
@@ -631,7 +657,7 @@ class Books:
     revenue: float
     first: Any = None
     last: Any = None
-    reason: str = ""  # the commonest reason for rejecting a line
+    reason: str = ""  # the commonest reason why a line does not count
     problem: str = ""  # why it cannot be read at all
 
     def __str__(self) -> str:
@@ -640,9 +666,7 @@ class Books:
         if not self.kept:
             return f"{count(self.lines)} lines, none of them kept"
         left = count(self.lines - self.kept)
-        others = f"; {left} lines do not count, most of them for {self.reason!r}" * bool(
-            self.reason
-        )
+        others = f"; {left} lines do not count, most of them as {self.reason!r}" * bool(self.reason)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -680,7 +704,9 @@ def books(main: Source, way: Reading) -> Books:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
     reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
-    worst = reasons.limit(1).execute()["reason"].tolist() if facts["rejected"] else [""]
+    counts = reasons.limit(1).execute()
+    worst = dict(zip(counts["reason"], counts["n"])) | {_COPIES: facts["collapsed"]}
+    reason = max(worst, key=lambda r: worst[r])
     return Books(
         facts["rows_in"],
         facts["kept"],
@@ -689,7 +715,7 @@ def books(main: Source, way: Reading) -> Books:
         facts["revenue"],
         facts.get("first_date"),
         facts.get("last_date"),
-        worst[0],
+        reason if worst[reason] else "",
     )
 
 # %% ../../nbs/01d_proposal.ipynb #a4283112
@@ -764,9 +790,10 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     if told or book is None or book.problem:
         return told or "Which columns hold the day and the amount of a line?"
     if book.kept < 0.95 * book.lines:
+        keep = " If they are, set data.duplicates to keep." * (book.reason == _COPIES)
         return (
-            f"{count(book.lines - book.kept)} lines would not count, most of them for "
-            f"{book.reason or 'being exact copies'!r}: are these no sales?"
+            f"{count(book.lines - book.kept)} lines would not count, most of them as "
+            f"{book.reason!r}: are these no sales?{keep}"
         )
     return (
         f"Does the shop know itself in {count(book.customers)} customers, {count(book.baskets)} "
