@@ -287,6 +287,50 @@ def test_a_running_total_and_a_percentage_are_no_quantity(tmp_path):
     assert "quantity" not in columns(looked(log, tmp_path))
 
 
+def test_a_total_of_the_basket_on_every_line_is_doubted(tmp_path):
+    log = shop().drop(columns=["unit_price", "quantity"])
+    totals = log.groupby("basket_no")["amount"].transform(lambda a: a.astype(float).sum())
+    found = looked(log.assign(amount=totals.map("{:.2f}".format)), tmp_path)
+    assert sure(found)["revenue"] == "unsure"
+    assert "Is 'amount' the amount of each line?" in closing(found)[-1]
+
+
+def test_a_customer_with_a_third_of_the_lines_is_asked_about(tmp_path):
+    log = shop()
+    log.loc[log["basket_no"].isin(sorted(log["basket_no"].unique())[::3]), "customer_no"] = "0"
+    found = looked(log, tmp_path)
+    assert sure(found)["customer_id"] == "unsure" and "'0' has" in closing(found)[-1]
+
+
+def test_two_dates_are_both_shown(tmp_path):
+    later = pd.to_datetime(shop()["day"]) + pd.Timedelta(days=40)
+    log = shop().assign(order_date=later.dt.strftime("%Y-%m-%d"))
+    found = looked(log, tmp_path)
+    text = "\n".join(closing(found))
+    assert sure(found)["date"] == "likely" and "date is 'order_date'" in text
+
+
+def test_copies_and_their_key_are_named(tmp_path):
+    log = pd.concat([shop(), shop().head(100)])
+    text = closing(looked(log, tmp_path))
+    assert "100 lines do not count, most of them as 'exact copies of a line'" in text[0]
+    assert "set data.duplicates to keep" in text[-1]
+
+
+def test_a_title_above_the_header_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("Sales of May\n" + shop().to_csv(index=False))
+    with pytest.raises(DataError, match="a title above its header .*delete the rows above"):
+        examine(str(tmp_path / "t.csv"))
+
+
+def test_columns_between_blanks_are_read(tmp_path):
+    log = shop()[["customer_no", "day", "quantity", "amount"]]
+    (tmp_path / "t.txt").write_text(log.to_string(index=False))
+    found = examine(str(tmp_path / "t.txt"))
+    assert found.settings().delimiter == "whitespace" and sure(found)["date"] == "sure"
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(log["amount"].astype(float).sum())
+
+
 @pytest.mark.parametrize(
     "table, what",
     [

@@ -311,12 +311,17 @@ class Evidence:
         return "unsure"
 
     @property
+    def doubt(self) -> str:
+        """What speaks against it."""
+        return self.seen[-1] if self.relation < 0 or not self.fits else ""
+
+    @property
     def why(self) -> str:
         """What speaks for it, and what does not."""
         named = "its name" if self.words >= 0.8 else "partly its name" if self.words else ""
         told = [named or "not its name", *self.seen]
-        if not self.fits or self.relation < 0:
-            told[-1] += ", which speaks against it"
+        if self.doubt:
+            told[-1] += " (which speaks against it)"
         return "; ".join(told)
 
 
@@ -425,6 +430,10 @@ def _relate_people(found: Assignment) -> None:
         else:
             told = 0, "every customer stands on one line"
         _add(found, "customer_id", *told)
+        often = customer.values.value_counts(normalize=True)
+        if len(often) >= 10 and often.iloc[0] > 0.2:
+            told = f"{often.index[0]!r} has {share(often.iloc[0])} of the lines: a person?"
+            _add(found, "customer_id", -1, told)
     if date:
         part = _groups(basket.values, date.days) if basket else np.nan
         told = f", and a basket has one day in {share(part)}" if part == part else ""
@@ -467,7 +476,26 @@ def _relate_products(found: Assignment) -> None:
         _add(found, "product_id", 1, "products are bought again")
 
 
+def _basket_total(found: Assignment) -> bool:
+    """Whether the amount is the basket's, repeated on each of its lines, whatever they hold."""
+    basket, amount = found.get("transaction_id"), found.get("revenue")
+    if not basket or not amount:
+        return False
+    lines = pd.DataFrame({"basket": basket.values, "amount": amount.numbers}).dropna()
+    sizes = lines.groupby("basket")["amount"].agg(["size", "nunique"])
+    several = sizes[sizes["size"] > 1]
+    return len(several) >= 5 and float((several["nunique"] == 1).mean()) >= 0.9
+
+
 def _relate_amounts(found: Assignment) -> None:
+    """Whether the amounts agree with each other, with the product, or with the basket alone."""
+    _compare_amounts(found)
+    if _basket_total(found):
+        told = "it is the same on all lines of a basket: the total of the basket?"
+        _add(found, "revenue", -1, told)
+
+
+def _compare_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, or with the product."""
     roles = [r for r in ("quantity", "price", "revenue") if r in found.chosen]
     if len(roles) == 3:
@@ -487,7 +515,8 @@ def _relate_amounts(found: Assignment) -> None:
     fine = part < 0.4 if other == "price" else part > 0.5
     told = f"it grows with the quantity for {share(part)} of the products"
     _add(found, other, 1 if fine else -1, told)
-    _add(found, "quantity", 1 if fine else 0, f"the {other} tells it from other numbers")
+    depends = "does not depend on it" if part < 0.4 else "grows with it"
+    _add(found, "quantity", 1 if fine else 0, f"the {other} of a product {depends}")
 
 
 def _hear_rivals(found: Assignment) -> None:

@@ -12,13 +12,13 @@ from functools import cache
 
 # %% ../../nbs/01b_column_words.ipynb #cbe31f7b
 _TABLE = """
-order: order ordered orders invoice invoices basket receipt transaction transactions trans trx txn
-  ticket voucher pedido factura boleta recibo compra compras transaccion commande facture panier
-  bon beleg rechnung purchase purchased purchases bestellung bestell auftrag kassenbon ordine
-  fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon zamowienie
-  zamowienia faktura faktury paragon paragonu transakcja transakcji siparis fis islem заказ заказа
-  заказы чек чека счет накладная номерзаказа 订单 订单号 交易 发票 小票 单号 注文 取引 伝票 レシート طلب الطلب فاتورة
-  الفاتورة
+order: order ordered orders invoice invoices basket receipt transaction transactions trans trx
+  txn ticket voucher pedido factura boleta recibo compra compras transaccion commande facture
+  panier bon beleg rechnung purchase purchased purchases bestellung bestell auftrag kassenbon
+  ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
+  zamowienie zamowienia faktura faktury paragon paragonu transakcja transakcji siparis fis islem
+  заказ заказа заказы чек чека счет накладная номерзаказа 订单 订单号 交易 发票 小票 单号 注文 取引 伝票 レシート طلب
+  الطلب فاتورة الفاتورة
 sale: sale sales sold selling venta ventas vendido vente ventes vendu verkauf verkauft verkaufs
   vendita vendite venda vendas verkoop sprzedaz sprzedazy satis продажа продажи продаж 销售 売上 販売
   بيع مبيعات المبيعات
@@ -26,10 +26,10 @@ customer: customer customers cust client clients member household shopper buyer 
   patron cliente clientes comprador socio acheteur adherent kunde kunden kaeufer kaufer mitglied
   kundin acquirente klant klanten lid klient klienta klienci nabywca musteri uye клиент клиента
   покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون card karte carte tarjeta
-product: product products prod item items article articles artikel artikels producto productos prd
-  articulo articulos produit produits produkt produkte produkts prodotto prodotti articolo
-  articoli produto produtos artigo artikelen produkty produktu towar towaru urun товар товара продукт
-  продукта артикул 商品 产品 製品 品目 منتج المنتج صنف الصنف
+product: product products prod item items article articles artikel artikels producto productos
+  prd articulo articulos produit produits produkt produkte produkts prodotto prodotti articolo
+  articoli produto produtos artigo artikelen produkty produktu towar towaru urun товар товара
+  продукт продукта артикул 商品 产品 製品 品目 منتج المنتج صنف الصنف
 sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod штрихкод 条码
   バーコード
 id: id ids no nr num number numbers key code codes identifier uuid ref reference numero nro cod
@@ -39,14 +39,14 @@ date: date dates datetime day dt timestamp ts when fecha dia jour datum tag zeit
   dzien tarih tarihi gun дата день 日期 日付 日時 年月日 تاريخ التاريخ يوم
 time: time hour clock hora heure zeit uhrzeit stunde ora tijd uur godzina czas saat saati время
   час 时间 時刻 時間 وقت الوقت
-quantity: quantity quantities qty quant qnty units pieces pcs cantidad unidades piezas quantite
-  qte unites menge stueckzahl anzahl quantita qta pezzi quantidade qtd qtde unidade aantal
-  hoeveelheid stuks ilosc sztuk szt miktar adet количество колво шт штук 数量 件数 個数 点数 كمية الكمية
-  عدد العدد
+quantity: quantity numberof quantities qty quant qnty units pieces pcs cantidad unidades piezas
+  quantite qte unites menge stueckzahl anzahl quantita qta pezzi quantidade qtd qtde unidade
+  aantal hoeveelheid stuks ilosc sztuk szt miktar adet количество колво шт штук 数量 件数 個数 点数 كمية
+  الكمية عدد العدد
 count: count counts cnt frequency
 price: price prices pricing msrp rrp mrp uvp precio precios prix tarif preis preise einzelpreis
-  prezzo prezzi preco precos prijs prijzen cena ceny fiyat fiyati birimfiyat цена цены 价格 单价 售价 価格
-  単価 值 سعر السعر
+  prezzo prezzi preco precos prijs prijzen cena ceny fiyat fiyati birimfiyat цена цены 价格 单价 售价
+  価格 単価 值 سعر السعر
 unit: unit per each piece single unitario unitaria unitaire einzel stueck stuck stuk eenheid
   jednostkowa jednostki birim единицы единица 单位
 amount: amount amounts endbetrag rechnungsbetrag value spend spent spending revenue turnover
@@ -65,11 +65,11 @@ description: description descriptions desc descripcion designation libelle besch
   descrizione descricao bezeichnung omschrijving opis aciklama описание 描述 说明 説明 وصف الوصف
 line: line lines detail details position pos row linea ligne zeile riga linha regel rij pozycja
   satir строка позиция 行 行号 明細 سطر
-status: status estatus estado statut etat zustand stato stan durum статус состояние 状态 ステータス 状態 حالة
-  الحالة
+status: status estatus estado statut etat zustand stato stan durum статус состояние 状态 ステータス 状態
+  حالة الحالة
 discount: discount discounts disc rebate reduction markdown descuento dto remise rabais rabatt
-  nachlass sconto desconto korting rabat znizka indirim iskonto скидка 折扣 优惠 割引 値引 خصم الخصم تخفيض
-  promo coupon
+  nachlass sconto desconto korting rabat znizka indirim iskonto скидка 折扣 优惠 割引 値引 خصم الخصم
+  تخفيض promo coupon
 tax: tax taxes vat gst iva igv impuesto impuestos tva taxe mwst ust steuer mehrwertsteuer imposta
   imposto btw podatek kdv vergi ндс налог 税 税额 税金 消費税 ضريبة الضريبة
 currency: currency curr moneda devise monnaie waehrung wahrung valuta moeda munt waluta doviz
@@ -79,8 +79,8 @@ store: store stores shop branch outlet location mall tienda sucursal local magas
   sklep sklepu magaza sube магазин магазина филиал 门店 店铺 店 店舗 متجر المتجر فرع الفرع terminal till
 cost: cost costs cogs expense coste costo cout einkaufspreis kosten einstand custo kost koszt
   maliyet себестоимость 成本 原価 コスト تكلفة التكلفة
-profit: profit margin gain beneficio margen marge gewinn profitto utile margine lucro margem winst
-  zysk marza kar прибыль маржа 利润 利益 ربح الربح
+profit: profit margin gain beneficio margen marge gewinn profitto utile margine lucro margem
+  winst zysk marza kar прибыль маржа 利润 利益 ربح الربح
 list: list listen msrp rrp mrp recommended standard regular original lista catalogo uvp catalogue
 ship: ship shipping shipped delivery delivered dispatch freight postage envio entrega expedition
   livraison lieferung liefer versand versandt spedizione consegna verzending levering dostawa
@@ -91,9 +91,9 @@ other_date: birth birthdate birthday dob first last previous due expiry expirati
   updated modified registration registered joined signup load loaded export start end payment
   cancel cancelled nacimiento naissance geburt geburts geburtsdatum nascita nascimento geboorte
   urodzenia dogum рождения 出生 生日 有效期 生年月日 vencimiento faellig payed stock
-inventory: stock inventory onhand available reorder warehouse existencias inventario lager bestand
-  lagerbestand giacenza scorte estoque voorraad zapas magazyn stok остаток запас склад 库存 在庫 مخزون
-  المخزون
+inventory: stock inventory onhand available reorder warehouse existencias inventario lager
+  bestand lagerbestand giacenza scorte estoque voorraad zapas magazyn stok остаток запас склад 库存
+  在庫 مخزون المخزون
 cumulative: cumulative cumul cum running acumulado acumulada cumule kumuliert cumulato cumulatief
   skumulowana kumulatif накопительно 累计 累計 تراكمي lifetime ever todate ytd mtd
 percent: percent percentage pct perc rate ratio share porcentaje pourcentage prozent quote

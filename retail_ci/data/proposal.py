@@ -147,6 +147,8 @@ def _campaigns(found: Assignment) -> str:
     told = _having(found, "campaign")
     if not told or "product_id" in found.chosen:
         return ""
+    if set(found.chosen) <= {"customer_id"}:
+        return f"This is a table of a campaign: it has {told[0]!r}, and no days or amounts"
     sold = {"price", "revenue"} & set(found.chosen) and "date" in found.chosen
     if len(told) < 2 and (sold or len(_having(found, "person")) < 2):
         return ""
@@ -418,7 +420,14 @@ def _guess_layout(source: str, settings: DataConfig) -> tuple[list[Guess], DataC
         return [], settings
     encoding = guess_encoding(file)
     settings = replace(settings, encoding=encoding.value)
-    plan = layout(next(decoded(file, encoding.value)), settings, file.name)
+    head = next(decoded(file, encoding.value))
+    plan = layout(head, settings, file.name)
+    widths = {len(line.split()) for line in head.splitlines()[:20] if line.strip()}
+    if len(plan.names) == 1 and len(widths) == 1 and min(widths) > 2:
+        why = f"its lines are {min(widths)} words between blanks"
+        return [encoding, Guess("delimiter", "whitespace", "likely", why)], replace(
+            settings, delimiter="whitespace"
+        )
     delimiter = Guess(
         "delimiter",
         plan.delimiter if plan.delimiter != "\t" else "tab",
@@ -782,7 +791,14 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     str
         One question.
     """
-    asked = (_ask_lacking, _ask_ambiguous, _ask_total, _ask_amounts, _ask_basket, _ask_aside)
+    asked = (
+        _ask_lacking,
+        _ask_ambiguous,
+        _ask_total,
+        _ask_amounts,
+        _ask_doubted,
+        _ask_aside,
+    )
     book = found[0][1] if found else None
     if book and not book.problem and book.kept < 0.95 * book.lines:
         asked = asked[:2]
@@ -847,7 +863,7 @@ def _ask_total(out: Examination) -> str:
 def _ask_amounts(out: Examination) -> str:
     """Which of the amounts is right, where they contradict each other."""
     chosen = out.found.chosen
-    if "revenue" not in chosen or chosen["revenue"].relation >= 0:
+    if "revenue" not in chosen or "quantity × price" not in chosen["revenue"].doubt:
         return ""
     if not {"price", "quantity"} <= set(chosen):
         return ""
@@ -864,12 +880,19 @@ def _ask_amounts(out: Examination) -> str:
     )
 
 
-def _ask_basket(out: Examination) -> str:
-    """Whether a number is the receipt's."""
-    e = out.found.chosen.get("transaction_id")
-    if e is None or e.relation >= 0:
-        return ""
-    return f"Is {e.name!r} the number of the receipt? {e.seen[-1].capitalize()}."
+def _ask_doubted(out: Examination) -> str:
+    """Whether a column is what it seems."""
+    wanted = {
+        "transaction_id": "the number of the receipt",
+        "customer_id": "the customer of each line",
+        "revenue": "the amount of each line",
+        "product_id": "the product of each line",
+    }
+    for role, what in wanted.items():
+        e = out.found.chosen.get(role)
+        if e and e.doubt:
+            return f"Is {e.name!r} {what}? {e.doubt[0].upper()}{e.doubt[1:].rstrip('?')}."
+    return ""
 
 
 def _ask_aside(out: Examination) -> str:
