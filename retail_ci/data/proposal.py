@@ -32,6 +32,7 @@ from retail_ci.data.column_evidence import (
     product_of,
 )
 from .column_words import aside_kind, header_ideas
+from .contract import REJECTS
 from .engines import connect
 from retail_ci.data.profiling import (
     Guess,
@@ -633,8 +634,8 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
             yield Reading(f"without {name!r} {', '.join(words)}", settings, (name, words))
     for role, e in found.chosen.items():
         rivals = found.rivals.get(role, []) if e.sure != "sure" else []
-        if role == "price" and "revenue" in found.chosen:
-            continue
+        if role == "price" and "revenue" in found.chosen or role in ("category", "product_name"):
+            continue  # no figure below depends on it
         for name in [r for r in rivals if r in found.free()]:
             columns = settings.columns | {role: name}
             yield Reading(f"{role} is {name!r}", replace(settings, columns=columns))
@@ -652,7 +653,7 @@ def _undone(column: Column) -> tuple[str, ...]:
     return tuple(v for v in column.values.unique() if _UNDONE.search(v))
 
 
-_COPIES = "exact copies of a line"
+_COPIES = "Exact copies of a line"
 
 
 @dataclass(frozen=True)
@@ -674,8 +675,9 @@ class Books:
             return self.problem
         if not self.kept:
             return f"{count(self.lines)} lines, none of them kept"
-        left = count(self.lines - self.kept)
-        others = f"; {left} lines do not count, most of them as {self.reason!r}" * bool(self.reason)
+        left = self.lines - self.kept
+        lines = "line does" if left == 1 else "lines do"
+        others = f"; {count(left)} {lines} not count: {self.reason}" * bool(self.reason)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -714,7 +716,9 @@ def books(main: Source, way: Reading) -> Books:
     facts = result.facts
     reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
     counts = reasons.limit(1).execute()
-    worst = dict(zip(counts["reason"], counts["n"])) | {_COPIES: facts["collapsed"]}
+    rules = {rule.name: rule.reason for rule in REJECTS}
+    worst = {rules.get(r, r): n for r, n in zip(counts["reason"], counts["n"])}
+    worst |= {_COPIES: facts["collapsed"]}
     reason = max(worst, key=lambda r: worst[r])
     return Books(
         facts["rows_in"],
@@ -808,8 +812,8 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     if book.kept < 0.95 * book.lines:
         keep = " If they are, set data.duplicates to keep." * (book.reason == _COPIES)
         return (
-            f"{count(book.lines - book.kept)} lines would not count, most of them as "
-            f"{book.reason!r}: are these no sales?{keep}"
+            f"{count(book.lines - book.kept)} of {count(book.lines)} lines would not count "
+            f"({book.reason}): are these no sales?{keep}"
         )
     return (
         f"Does the shop know itself in {count(book.customers)} customers, {count(book.baskets)} "
@@ -886,13 +890,16 @@ def _ask_doubted(out: Examination) -> str:
         "transaction_id": "the number of the receipt",
         "customer_id": "the customer of each line",
         "revenue": "the amount of each line",
-        "product_id": "the product of each line",
     }
-    for role, what in wanted.items():
-        e = out.found.chosen.get(role)
-        if e and e.doubt:
-            return f"Is {e.name!r} {what}? {e.doubt[0].upper()}{e.doubt[1:].rstrip('?')}."
-    return ""
+    return next((q for q in (_ask_role(out, r, what) for r, what in wanted.items()) if q), "")
+
+
+def _ask_role(out: Examination, role: str, what: str) -> str:
+    """Whether a column is what it seems, with what speaks against it."""
+    e = out.found.chosen.get(role)
+    if e is None or not e.doubt:
+        return ""
+    return f"Is {e.name!r} {what}? {e.doubt[0].upper()}{e.doubt[1:].rstrip('?')}."
 
 
 def _ask_aside(out: Examination) -> str:
@@ -906,6 +913,8 @@ def _ask_aside(out: Examination) -> str:
     if "currency" in kinds and kinds["currency"].distinct > 1:
         shown = ", ".join(kinds["currency"].values.unique()[:4])
         return f"The amounts are in {shown}: which export has them in one currency?"
+    if told := _ask_role(out, "product_id", "the product of each line"):
+        return told
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
     if "revenue" not in out.found.chosen and "quantity" not in out.found.chosen:
