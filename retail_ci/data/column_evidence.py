@@ -318,8 +318,8 @@ class Evidence:
     @property
     def why(self) -> str:
         """What speaks for it, and what does not."""
-        named = "its name" if self.words >= 0.8 else "partly its name" if self.words else ""
-        told = [named or "not its name", *self.seen]
+        named = "its name" if self.words >= 0.8 else "partly its name"
+        told = [named if self.words else "not its name", *self.seen]
         if self.doubt:
             told[-1] += " (which speaks against it)"
         return "; ".join(told)
