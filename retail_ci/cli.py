@@ -65,7 +65,8 @@ def check(
     out: str = "",  # write the proposed config to this file
 ) -> None:
     """Show which source lines a run keeps or rejects; without a config, propose one to edit."""
-    from retail_ci.data.profiling import check_source, guess, proposal
+    from retail_ci.data.profiling import check_source
+    from retail_ci.data.proposal import closing, examine, proposal
 
     if config:
         settings = load_config(config, set_)
@@ -81,7 +82,10 @@ def check(
             "There is nothing to check; give a file, as in retail-ci check sales.csv, or a config "
             "with --config."
         )
-    text = proposal(source, guess(source))
+    found = examine(source)
+    if found.verdict:
+        raise DataError(found.verdict)
+    text = proposal(found.source, found.guesses, closing(found))
     print(text, end="")
     if out:
         if Path(out).exists():

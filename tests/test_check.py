@@ -1,0 +1,388 @@
+"""What `retail-ci check` proposes for an export that nobody has described: the delicate exports of
+the shared cases, other shapes made here, and the books against pandas.
+"""
+
+import functools
+import re
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from retail_ci.cli import check
+from retail_ci.core.config import load_config
+from retail_ci.core.errors import DataError
+from retail_ci.data.proposal import Examination, closing, examine, guess, proposal
+from retail_ci.data.synthetic import generate
+
+ROOT = Path(__file__).parents[1]
+CASES = next((p / "shared/cases" for p in ROOT.parents if (p / "shared/cases").is_dir()), None)
+
+
+@functools.cache
+def case(name: str) -> Examination:
+    if CASES is None:
+        pytest.skip("the shared cases are not beside the checkout")
+    return examine(str(CASES / name))
+
+
+@functools.cache
+def end(name: str) -> str:
+    return "\n".join(closing(case(name)))
+
+
+def columns(found: Examination) -> dict[str, str]:
+    """Our column: theirs."""
+    return found.settings().columns
+
+
+def sure(found: Examination) -> dict[str, str]:
+    """Key: how sure it is."""
+    return {g.key.removeprefix("columns."): g.sure for g in found.guesses}
+
+
+def shown(text: str, label: str = "What it would give") -> tuple[int, int, int, float]:
+    """Lines kept, baskets, customers and revenue of a reading."""
+    (line,) = [part for part in text.splitlines() if part.startswith(label)]
+    numbers = re.search(
+        r": ([\d,]+) of [\d,]+ lines, ([\d,]+) baskets, ([\d,]+) customers, net revenue ([\d,.]+),",
+        line,
+    )
+    kept, baskets, customers, revenue = (n.replace(",", "") for n in numbers.groups())
+    return int(kept), int(baskets), int(customers), float(revenue)
+
+
+def test_a_file_without_a_header_asks_for_the_names():
+    found = case("headerless.csv")
+    (header,) = [g for g in found.guesses if g.key == "header"]
+    assert header.sure == "unsure" and "1808, 21-07-2015, tropical fruit" in header.why
+    assert found.notes[1].startswith("column 2: 21-07-2015, 05-01-2015")
+    assert columns(found) == {"date": "column 2"} and sure(found)["date"] == "likely"
+    assert "What are the columns called" in end("headerless.csv")
+
+
+def test_several_date_formats_read_all_lines_and_blank_lines_are_called_blank():
+    found = case("mixed_dates.csv")
+    assert found.settings().date_format == ["%m/%d/%y %H:%M", "%m/%d/%Y %H:%M"]
+    assert "1 of the first 31 lines are blank" in end("mixed_dates.csv")
+    assert shown(end("mixed_dates.csv"))[:3] == (30, 30, 7)
+
+
+def test_a_line_number_is_no_basket():
+    found = case("line_id_first.csv")
+    assert columns(found)["transaction_id"] == "order_id"
+    # its baskets run over three days each, and that is said
+    assert sure(found)["transaction_id"] == "unsure"
+    assert shown(end("line_id_first.csv"))[1] == 10
+
+
+def test_whole_words_decide():
+    found = case("substring_names.csv")
+    assert columns(found) == {
+        "date": "order_date",
+        "customer_id": "customer_id",
+        "revenue": "amount",
+    }
+    assert "status 'order_status': shipped (41), cancelled (19)" in end("substring_names.csv")
+    assert "discount 'discount'" in end("substring_names.csv")
+
+
+def test_a_table_of_people_is_refused():
+    verdict = case("customer_table.csv").verdict
+    assert "table of people: one row for each value of 'customer_id'" in verdict
+    assert "2 columns of first, last or other days" in verdict and "ask for that export" in verdict
+
+
+def test_a_currency_sign_counts_beside_numbers_only():
+    found = case("ukraine.csv")
+    assert "currency_signs" not in sure(found) and "quantity" not in columns(found)
+    assert shown(end("ukraine.csv")) == (4, 4, 3, 87.15)
+
+
+def test_a_column_that_is_mostly_empty_is_not_the_date():
+    assert columns(case("return_date.csv"))["date"] == "ts"
+    assert sure(case("return_date.csv"))["date"] == "sure"
+    assert "return 'return_date': 2025-07-09 (1)" in end("return_date.csv")
+
+
+def test_whole_prices_are_prices():
+    found = case("whole_prices.csv")
+    assert columns(found)["price"] == "unit_price" and sure(found)["price"] == "likely"
+    assert "against" not in proposal("", found.guesses)
+
+
+def test_a_category_is_no_product():
+    found = case("product_category.csv")
+    assert columns(found)["category"] == "Product Category"
+    assert "product_id" not in columns(found) and sure(found)["product_id"] == "unsure"
+    assert sure(found)["revenue"] == sure(found)["price"] == sure(found)["quantity"] == "sure"
+
+
+def test_a_cost_is_no_price():
+    found = case("unit_cost.csv")
+    assert "price" not in columns(found) and columns(found)["revenue"] == "unit_spend"
+    assert "cost 'unit_cost'" in end("unit_cost.csv")
+    assert shown(end("unit_cost.csv")) == (4, 3, 3, 24.93)
+
+
+def test_spanish_headers_are_read():
+    found = case("spanish_quantity.csv")
+    assert columns(found) == {
+        "date": "fecha",
+        "customer_id": "id_cliente",
+        "transaction_id": "num_factura",
+        "quantity": "cantidad",
+        "price": "precio_unitario",
+        "product_id": "cod_producto",
+    }
+    assert shown(end("spanish_quantity.csv"))[3] == 200.75
+
+
+def test_cancelled_orders_are_named_with_what_they_are_worth():
+    text = end("status.csv")
+    assert "status 'status': Shipped (4), Cancelled (1), Returned (1)" in text
+    assert "Are lines with 'status' Cancelled, Returned sales?" in text
+    raw = pd.read_csv(CASES / "status.csv")
+    for label, lines in (
+        ("What it would give", raw),
+        ("What else it could be, without", raw[raw["status"] == "Shipped"]),
+    ):
+        assert shown(text, label) == (
+            len(lines),
+            lines["order_id"].nunique(),
+            lines["customer_id"].nunique(),
+            pytest.approx((lines["qty"] * lines["price"]).sum()),
+        )
+
+
+def test_a_word_for_nothing_is_proposed():
+    assert case("missing_word.csv").settings().missing == ["\\N"]
+    assert sure(case("missing_word.csv"))["revenue"] == "sure"
+
+
+def test_the_sheet_that_looks_like_a_log_is_proposed():
+    found = case("workbook.xlsx")
+    assert found.source.endswith("workbook.xlsx#Transactions")
+    assert all(name in found.notes[0] for name in ("'Title Sheet'", "'Customers'"))
+    assert sure(found)["quantity"] == "unsure"  # a price without a quantity is said
+    assert shown(end("workbook.xlsx"))[:3] == (8, 8, 4)
+
+
+def test_three_digits_after_a_point_are_two_readings():
+    assert sure(case("thousands_point/t.csv"))["decimal"] == "ambiguous"
+    text = end("thousands_point/t.csv")
+    assert shown(text)[3] == 1104.20
+    assert shown(text, "What else it could be, 1.234 is a thousand")[3] == 1104200
+    assert "How are amounts written" in text
+
+
+@pytest.mark.parametrize(
+    "name, format", [("epoch_ms", "epoch_ms"), ("epoch_s", "epoch_s"), ("excel_serial", "excel")]
+)
+def test_the_numbers_of_a_clock_are_proposed_as_days(name, format):
+    assert case(f"{name}/t.csv").settings().date_format == format
+    assert sure(case(f"{name}/t.csv"))["date_format"] == "likely"
+
+
+def test_a_log_without_customers_says_what_needs_them_and_counts_the_rest():
+    (lacking,) = [g for g in case("no_customers.csv").guesses if g.key == "columns.customer_id"]
+    assert lacking.value is None and "segments" in lacking.why
+    # one line is an exact copy of another
+    assert shown(end("no_customers.csv")) == (4, 4, 0, 13.40)
+
+
+def test_a_price_in_another_table_is_asked_for():
+    found = case("price_in_products.csv")
+    assert sure(found)["revenue"] == "unsure" and "table of prices" in end("price_in_products.csv")
+
+
+def test_receipts_that_start_anew_each_day_are_doubted():
+    text = end("daily_receipts/t.csv")
+    assert sure(case("daily_receipts/t.csv"))["transaction_id"] == "unsure"
+    raw = pd.read_csv(CASES / "daily_receipts/t.csv", dtype=str)
+    visits = len(raw.drop_duplicates(["customer_id", "date"]))
+    assert shown(text, "What else it could be, a basket is a customer's day")[1] == visits
+
+
+def test_the_default_shop_is_sure_and_raises_nothing(tmp_path):
+    generate(load_config("small"), tmp_path)
+    found = examine(str(tmp_path / "transactions.csv"))
+    assert {g.sure for g in found.guesses if g.key.startswith("columns.")} == {"sure"}
+    assert len(columns(found)) == 7 and not found.notes and not found.verdict
+    text = closing(found)
+    assert [line.split(",")[0] for line in text[:-1]] == ["What it would give"]
+    assert "Does the shop know itself" in text[-1]
+    for name, what in (("customers", "table of people"), ("products", "table of products")):
+        assert what in examine(str(tmp_path / f"{name}.csv")).verdict
+
+
+def shop(lines: int = 400) -> pd.DataFrame:
+    """A plain log: baskets of up to three lines, forty customers, twelve products."""
+    n = pd.Series(range(lines))
+    basket = n // 3
+    product = (n * 7 + n // 5) % 12
+    quantity = 1 + n % 4
+    price = 2.5 + product * 1.25
+    return pd.DataFrame(
+        {
+            "basket_no": "B" + (1000 + basket).astype(str),
+            "customer_no": "C" + (basket * 11 % 40).astype(str),
+            "day": (pd.Timestamp("2025-01-01") + pd.to_timedelta(basket, "D")).dt.strftime(
+                "%Y-%m-%d"
+            ),
+            "product_no": "P" + product.astype(str),
+            "quantity": quantity.astype(str),
+            "unit_price": price.map("{:.2f}".format),
+            "amount": (quantity * price).map("{:.2f}".format),
+        }
+    )
+
+
+def looked(log: pd.DataFrame, folder: Path, **how) -> Examination:
+    log.to_csv(folder / "log.csv", index=False, **how)
+    return examine(str(folder / "log.csv"))
+
+
+def test_the_books_are_those_of_pandas(tmp_path):
+    log = shop()
+    found = looked(log, tmp_path, sep=";")
+    assert set(sure(found).values()) <= {"sure", "likely"}
+    assert {g.sure for g in found.guesses if g.key.startswith("columns.")} == {"sure"}
+    assert shown("\n".join(closing(found))) == (
+        len(log),
+        log["basket_no"].nunique(),
+        log["customer_no"].nunique(),
+        pytest.approx(log["amount"].astype(float).sum()),
+    )
+
+
+def test_a_total_in_the_place_of_a_price_is_asked_about(tmp_path):
+    log = shop().drop(columns="unit_price").rename(columns={"amount": "price"})
+    found = looked(log, tmp_path)
+    assert sure(found)["price"] == "unsure"
+    assert "for the same product" in closing(found)[-1] and "already?" in closing(found)[-1]
+
+
+def test_amounts_that_contradict_each_other_are_shown_both(tmp_path):
+    log = shop()
+    log["amount"] = (log["amount"].astype(float) * 1.5).map("{:.2f}".format)
+    text = "\n".join(closing(looked(log, tmp_path)))
+    paid, listed = shown(text)[3], shown(text, "What else it could be, quantity × price")[3]
+    assert paid == pytest.approx(1.5 * listed, rel=1e-4) and "which of them" in text
+
+
+def test_two_currencies_are_asked_about(tmp_path):
+    log = shop().assign(currency=["EUR", "USD"] * 200)
+    text = closing(looked(log, tmp_path))
+    assert "Left out, and it matters: currency 'currency': EUR (200), USD (200)." in text
+    assert "in EUR, USD" in text[-1]
+
+
+def test_a_running_total_and_a_percentage_are_no_quantity(tmp_path):
+    log = shop().drop(columns=["amount", "quantity"])
+    log["units"] = [str(n * 2) for n in range(len(log))]
+    log["qty"] = ["0.25", "0.5"] * 200
+    assert "quantity" not in columns(looked(log, tmp_path))
+
+
+def test_a_total_of_the_basket_on_every_line_is_doubted(tmp_path):
+    log = shop().drop(columns=["unit_price", "quantity"])
+    totals = log.groupby("basket_no")["amount"].transform(lambda a: a.astype(float).sum())
+    found = looked(log.assign(amount=totals.map("{:.2f}".format)), tmp_path)
+    assert sure(found)["revenue"] == "unsure"
+    assert "Is 'amount' the amount of each line?" in closing(found)[-1]
+
+
+def test_a_customer_with_a_third_of_the_lines_is_asked_about(tmp_path):
+    log = shop()
+    log.loc[log["basket_no"].isin(sorted(log["basket_no"].unique())[::3]), "customer_no"] = "0"
+    found = looked(log, tmp_path)
+    assert sure(found)["customer_id"] == "unsure" and "'0' has" in closing(found)[-1]
+
+
+def test_two_dates_are_both_shown(tmp_path):
+    later = pd.to_datetime(shop()["day"]) + pd.Timedelta(days=40)
+    log = shop().assign(order_date=later.dt.strftime("%Y-%m-%d"))
+    found = looked(log, tmp_path)
+    text = "\n".join(closing(found))
+    assert sure(found)["date"] == "likely" and "date is 'order_date'" in text
+
+
+def test_copies_and_their_key_are_named(tmp_path):
+    log = pd.concat([shop(), shop().head(100)])
+    text = closing(looked(log, tmp_path))
+    assert "100 lines do not count: Exact copies of a line" in text[0]
+    assert "set data.duplicates to keep" in text[-1]
+
+
+def test_a_title_above_the_header_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("Sales of May\n" + shop().to_csv(index=False))
+    with pytest.raises(DataError, match="a title above its header .*delete the rows above"):
+        examine(str(tmp_path / "t.csv"))
+
+
+def test_columns_between_blanks_are_read(tmp_path):
+    log = shop()[["customer_no", "day", "quantity", "amount"]]
+    (tmp_path / "t.txt").write_text(log.to_string(index=False))
+    found = examine(str(tmp_path / "t.txt"))
+    assert found.settings().delimiter == "whitespace" and sure(found)["date"] == "sure"
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(log["amount"].astype(float).sum())
+
+
+@pytest.mark.parametrize(
+    "table, what",
+    [
+        ({"month": ["2025-01", "2025-02", "2025-03"], "sales": ["1", "2", "3"]}, "period"),
+        (
+            {"date": [f"2025-{m:02d}-01" for m in range(1, 13)], "revenue": ["10"] * 12},
+            "sums by month",
+        ),
+        ({"sku": ["A", "B"], "stock": ["3", "4"], "warehouse": ["N", "S"]}, "table of stock"),
+        ({"campaign": ["A", "B"], "clicks": ["3", "4"], "sales": ["9", "8"]}, "campaign"),
+        ({"length": ["3", "4"], "weight": ["9", "8"]}, "neither days"),
+    ],
+)
+def test_what_is_no_log_is_refused_with_what_it_is(tmp_path, table, what):
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match=f"{what}.*ask for that export"):
+        check(str(tmp_path / "t.csv"))
+
+
+def test_the_table_of_a_database_that_looks_like_a_log_is_proposed(tmp_path):
+    with sqlite3.connect(tmp_path / "shop.db") as con:
+        shop().to_sql("verkauf", con, index=False)
+        pd.DataFrame({"product_no": ["P1", "P2"], "name": ["a", "b"]}).to_sql(
+            "artikel", con, index=False
+        )
+    con.close()
+    found = examine(str(tmp_path / "shop.db"))
+    assert found.source.endswith("shop.db#verkauf") and "'artikel' is left out" in found.notes[0]
+    assert shown("\n".join(closing(found)))[0] == 400
+
+
+def test_line_breaks_in_quotes_are_read(tmp_path):
+    log = shop().assign(product_name="Gift set:\nsoap, candle")
+    found = looked(log, tmp_path)
+    assert shown("\n".join(closing(found)))[0] == 400
+    assert yaml.safe_load(proposal("x", found.guesses, closing(found)))["data"]["columns"]
+
+
+def test_damaged_lines_are_counted(tmp_path):
+    text = shop().to_csv(index=False).splitlines()
+    text[50] += ",one more"
+    (tmp_path / "t.csv").write_text("\n".join(text) + "\n")
+    told = "\n".join(closing(examine(str(tmp_path / "t.csv"))))
+    assert "399 of 400 lines" in told and "1 line does not count: More or fewer values" in told
+
+
+def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
+    shop().to_csv(tmp_path / "t.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    check("t.csv", out="mine.yaml")
+    said = capsys.readouterr().out
+    assert said == (tmp_path / "mine.yaml").read_text() and "# Question: " in said
+    check(config="mine.yaml")
+    assert "400 lines came in: 400 kept" in capsys.readouterr().out
+    assert guess("t.csv") == examine("t.csv").guesses
