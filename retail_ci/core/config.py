@@ -674,7 +674,7 @@ class _Loader(yaml.SafeLoader):
         """What has no order is no value of a config."""
         self.construct_undefined(node)
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         """A mapping; a key that stands there twice is refused, since only one could count."""
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for n, key in enumerate(keys):

@@ -337,6 +337,10 @@ class Assignment:
         """The column that was chosen for one of ours."""
         return self.columns[self.chosen[role].name] if role in self.chosen else None
 
+    def column(self, role: str) -> Column:
+        """The column that was chosen for one of ours, where one was."""
+        return self.columns[self.chosen[role].name]
+
     def free(self) -> list[str]:
         """The headers that nothing was made of, in their order."""
         used = {e.name for e in self.chosen.values()}
@@ -432,13 +436,13 @@ def _relate_people(found: Assignment) -> None:
         _add(found, "customer_id", *told)
         often = customer.values.value_counts(normalize=True)
         if len(often) >= 10 and often.iloc[0] > 0.2:
-            told = f"{often.index[0]!r} has {share(often.iloc[0])} of the lines: a person?"
-            _add(found, "customer_id", -1, told)
+            doubt = f"{often.index[0]!r} has {share(often.iloc[0])} of the lines: a person?"
+            _add(found, "customer_id", -1, doubt)
     if date:
         part = _groups(basket.values, date.days) if basket else np.nan
-        told = f", and a basket has one day in {share(part)}" if part == part else ""
+        day = f", and a basket has one day in {share(part)}" if part == part else ""
         fine = date.filled >= 0.95 and not part < 0.95
-        _add(found, "date", int(fine), f"filled in {share(date.filled)}{told}")
+        _add(found, "date", int(fine), f"filled in {share(date.filled)}{day}")
 
 
 def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
@@ -452,7 +456,7 @@ def _relate_products(found: Assignment) -> None:
     product, basket = found.get("product_id"), found.get("transaction_id")
     for role in ("product_name", "category"):
         part = (
-            _groups(product.values, found.get(role).values)
+            _groups(found.column("product_id").values, found.column(role).values)
             if {"product_id", role} <= set(found.chosen)
             else np.nan
         )
@@ -462,7 +466,7 @@ def _relate_products(found: Assignment) -> None:
     if not product:
         return
     if "product_name" in found.chosen and found.chosen["product_name"].relation < 0:
-        named = _groups(product.values, found.get("product_name").values)
+        named = _groups(product.values, found.column("product_name").values)
         if named < 0.5:
             _add(found, "product_id", -1, f"only {share(named)} of them have one name")
             return
@@ -508,8 +512,8 @@ def _compare_amounts(found: Assignment) -> None:
     if "quantity" not in roles or len(roles) < 2 or product is None:
         return
     other = roles[1]
-    q = found.get("quantity").numbers
-    part = grows_with(q, found.get(other).numbers, product.values)
+    q = found.column("quantity").numbers
+    part = grows_with(q, found.column(other).numbers, product.values)
     if part != part:
         return
     fine = part < 0.4 if other == "price" else part > 0.5
@@ -535,7 +539,8 @@ def _hear_rivals(found: Assignment) -> None:
 
 def _same(found: Assignment, role: str, name: str) -> bool:
     """Whether another column says the same in nearly every line."""
-    mine, other = found.get(role), found.columns[name]
+    mine = found.column(role)
+    other = found.columns[name]
     pairs = (mine.days, other.days) if role == "date" else (mine.values, other.values)
     both = pd.concat(pairs, axis=1).dropna()
     return len(both) > 0 and float((both.iloc[:, 0] == both.iloc[:, 1]).mean()) >= 0.95

@@ -196,7 +196,8 @@ def header_words(name: str) -> tuple[list[str], list[str]]:
     apart = re.sub(r"(?<=[a-zà-ÿ])(?=[A-ZÀ-Ý])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
     tokens = re.findall(r"[^\W\d_]+", _folded(apart).replace("'", ""))
     tokens = [t for t in tokens if len(t) > 1 or not t.isascii()]
-    known, strange = [], []
+    known: list[str] = []
+    strange: list[str] = []
     for token in _joined(tokens):
         found = _split_word(token)
         known += found or ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def not_a_log(found: Assignment) -> str:
     str
         A sentence; "" where it may be a log.
     """
-    kinds = (_matrix,)
+    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix,)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
     counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
     if not basket or counted:
@@ -243,8 +243,8 @@ def tables_in(source: str) -> list[str]:
     if what == "duckdb":
         import duckdb
 
-        with duckdb.connect(str(file), read_only=True) as con:
-            names = con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+        with duckdb.connect(str(file), read_only=True) as link:
+            names = link.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
         return [name for (name,) in names]
     return []
 
@@ -312,7 +312,7 @@ class Examination:
 
     source: str  # with the sheet or table that was chosen
     guesses: list[Guess]  # for each key of the config that needs a value
-    found: Assignment | None = None
+    found: Assignment = field(default_factory=lambda: Assignment({}))
     verdict: str = ""  # what it is, if it is no log of sales
     notes: list[str] = field(default_factory=list)  # what else was seen
 
@@ -448,7 +448,7 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     date = found.get("date")
     if date and date.name not in typed:
         out.guesses.append(guess_date(date.name, date.values))
-    mapped = [found.get(r).name for r in ("quantity", "price", "revenue") if found.get(r)]
+    mapped = [found.column(r).name for r in ("quantity", "price", "revenue") if found.get(r)]
     out.guesses += (
         guess_numbers({n: columns[n].values for n in mapped if n not in typed})
         if (set(mapped) - typed)
@@ -603,7 +603,7 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
             ),
         ]
     elif "date_format" in ambiguous:
-        date = out.found.get("date")
+        date = out.found.column("date")
         others += [
             Reading(
                 f"days are written {', '.join(formats)}", replace(settings, date_format=formats)
@@ -749,7 +749,7 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     list of str
         A line for each: what it is, its header, and what stands in it.
     """
-    out = []
+    out: list[str] = []
     for name in found.free():
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
@@ -797,7 +797,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     str
         One question.
     """
-    asked = (
+    asked: tuple[Callable[[Examination], str], ...] = (
         _ask_lacking,
         _ask_ambiguous,
         _ask_total,
@@ -873,7 +873,7 @@ def _ask_amounts(out: Examination) -> str:
         return ""
     if not {"price", "quantity"} <= set(chosen):
         return ""
-    q, p, a = (out.found.get(r).numbers for r in ("quantity", "price", "revenue"))
+    q, p, a = (out.found.column(r).numbers for r in ("quantity", "price", "revenue"))
     lines = pd.DataFrame({"q": q, "p": p, "a": a}).dropna()
     off = lines[(lines["q"] * lines["p"] - lines["a"]).abs() > 0.011 + 0.006 * lines["a"].abs()]
     if not len(off):
@@ -920,7 +920,7 @@ def _ask_aside(out: Examination) -> str:
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
     if "revenue" not in out.found.chosen and "quantity" not in out.found.chosen:
-        return f"Is {out.found.get('price').name!r} what was paid for the line?"
+        return f"Is {out.found.column('price').name!r} what was paid for the line?"
     return ""
 
 
@@ -928,7 +928,7 @@ def _ask_discount(found: Assignment, discount: Column) -> str:
     """Whether the amount is before or after a discount."""
     amount = found.chosen["revenue"].name
     q, p, a = (found.get(r) for r in ("quantity", "price", "revenue"))
-    if q and p and product_of(q.numbers, p.numbers, a.numbers) >= 0.9:
+    if q and p and a and product_of(q.numbers, p.numbers, a.numbers) >= 0.9:
         return (
             f"{amount!r} is quantity × price, before {discount.name!r}: is that what the customer "
             "paid?"
