@@ -260,8 +260,8 @@ def make_model(name: str) -> Recommender:
     ConfigError
         With the nearest known name.
     """
-    settings = MODELS[name].settings
     kind = model_class(name)
+    settings = MODELS[name].settings
     known = list(inspect.signature(kind).parameters)
     for key in settings:
         if key not in known:
