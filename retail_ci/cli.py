@@ -176,6 +176,7 @@ def serve(
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
                 counting_folder()
             )  # before the import of what counts
+            stack.callback(os.environ.pop, "PROMETHEUS_MULTIPROC_DIR", None)
         # for the imports; the app enables it sooner
         gc.disable()
         stack.callback(gc.enable)
@@ -187,6 +188,7 @@ def serve(
         if workers > 1:
             copy_workers()
         os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
+        stack.callback(os.environ.pop, "RETAIL_CI_SERVING", None)
         print(
             f"Answering at http://{f'[{host}]' if ':' in host else host}:{port}/ (try /docs; "
             "Ctrl-C ends)",
