@@ -4,7 +4,6 @@ nbdev_test's arguments.
 
 import configparser
 import multiprocessing
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,20 +30,10 @@ def keep_filters(shell: CaptureShell) -> None:
     """
 
 
-def with_own_environment(notebook: Path, test: Callable, **options) -> object:
-    """What a test gives; the variables that the notebook sets are gone afterwards."""
-    before = dict(os.environ)
-    try:
-        return test(notebook, **options)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def longest_first(test: Callable, notebooks: list[Path], **options) -> list:
     """What `parallel` gives for each notebook."""
     begun = sorted(notebooks, key=lambda p: LONG.index(p.stem) if p.stem in LONG else len(LONG))
-    found = dict(zip(begun, parallel(with_own_environment, begun, test=test, **options)))
+    found = dict(zip(begun, parallel(test, begun, **options)))
     return [found[p] for p in notebooks]
 
 
