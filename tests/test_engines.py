@@ -79,7 +79,7 @@ def test_spark_without_java_or_pyspark(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="Java 17 or newer, found openjdk version"):
         engines.connect(DataConfig(engine="spark"))
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    with pytest.raises(ConfigError, match="pip install retail_ci.spark."):
+    with pytest.raises(ConfigError, match="pip install 'retail_ci.spark.'"):
         engines.connect(DataConfig(engine="spark"))
 
 

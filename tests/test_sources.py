@@ -377,5 +377,5 @@ def test_monthly_files_and_partitions(con, tmp_path, wanted):
 def test_without_the_reader_for_spreadsheets(con, tmp_path, monkeypatch):
     pd.DataFrame({"a": [1]}).to_excel(tmp_path / "x.xlsx")
     monkeypatch.setitem(sys.modules, "python_calamine", None)
-    with pytest.raises(ConfigError, match=r"pip install retail_ci\[excel\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'retail_ci\[excel\]'"):
         open_source(con, "transactions", DataConfig(transactions=str(tmp_path / "x.xlsx")))

@@ -1391,7 +1391,10 @@ def _lay_down(
         Name of the file, and where it lies.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    out = [(file.name, folder / staging_name(file, settings, table, query)) for file in files]
+    out = []
+    for file in files:
+        name = file.name.encode("utf-8", "backslashreplace").decode()  # bytes that are no text
+        out.append((name, folder / staging_name(file, settings, table, query)))
     for file, (_, target) in zip(files, out):
         if not target.exists():
             _stage(file, target, settings, table, query)
