@@ -1795,6 +1795,12 @@ def _open_writers(stack: contextlib.ExitStack, out: Path, kind: str) -> dict[str
     return writers
 
 
+def _write_truth(file: Path, world: World, known: list[Customers]) -> None:
+    """What only the generator knows, for the oracle."""
+    arrays: dict[str, Any] = truth_arrays(world, known)
+    np.savez(file, **arrays)
+
+
 def generate(
     config: Config,
     out: str | Path,
@@ -1842,8 +1848,7 @@ def generate(
             if progress:
                 progress(done, s.lines)
         if known:
-            arrays: dict[str, Any] = truth_arrays(world, known)
-            np.savez(stack.enter_context(atomic_write(out / "truth.npz")), **arrays)
+            _write_truth(stack.enter_context(atomic_write(out / "truth.npz")), world, known)
         written = writers["transactions"].rows
         for w in writers.values():
             w.close()

@@ -136,16 +136,14 @@ def backtest(
     """
     models = _without_lists(named_models(models))
     transactions = normalise_log(transactions)
-    done = []
-    found = []
+    found: list[tuple[pd.Timestamp, Evaluation]] = []
     notes = []
     dates = cut_dates(transactions, cuts, days)
     if len(dates) < cuts:
         notes.append(f"The log is long enough for {len(dates)} of {cuts} cuts.")
     for i, cut in enumerate(dates):
         if last and not i:
-            found.append(last)
-            done.append(cut)
+            found.append((cut, last))
             continue
         known = transactions[transactions["date"] <= cut + pd.Timedelta(hours=24 * days)]
         ceiling = {} if truth is None else {"oracle": oracle(truth, known, cut, days)}
@@ -156,11 +154,12 @@ def backtest(
         except DataError as e:
             notes.append(f"The cut at {day(cut)} is left out: {e}")
         else:
-            found.append(measured)
-            done.append(cut)
+            found.append((cut, measured))
     if not found:
         raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
-    return Backtest(done, found, *pool(found, random_state, resamples), notes)
+    evaluations = [evaluation for _, evaluation in found]
+    pooled = pool(evaluations, random_state, resamples)
+    return Backtest([cut for cut, _ in found], evaluations, *pooled, notes)
 
 
 def _without_lists(models: dict[str, Any]) -> dict[str, Any]:

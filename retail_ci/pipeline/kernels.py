@@ -657,6 +657,20 @@ def _free_places(workers: int, server: Server, begun: bool) -> int:
     return 0 if begun else 1
 
 
+def _start_jobs(
+    jobs: dict[str, Job],
+    notebooks: list[Path],
+    run: Path,
+    name: str,
+    server: Server,
+    progress: Progress,
+) -> None:
+    """Start notebooks; each joins the jobs at once, so that a failure leaves none behind."""
+    for notebook in notebooks:
+        jobs[notebook.stem] = _start_job(notebook, run, name, server)
+        progress.started(notebook.stem)
+
+
 def run_notebooks(
     notebooks: list[Path],
     run: Path,
@@ -693,24 +707,16 @@ def run_notebooks(
     sorter = TopologicalSorter(needs)
     urgency = _by_urgency(needs, list(paths))
     server = Server(_preload(notebooks))
-
-    def start(free):
-        while ready and len(jobs) < free:
-            name = ready.pop(0)
-            jobs[name] = _start_job(paths[name], run, config.name, server)
-            progress.started(name)
-
-    def offer(free):
-        if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
-            idle(server)
-
     sorter.prepare()
     try:
         while sorter.is_active():
-            ready[:] = sorted([*ready, *sorter.get_ready()], key=urgency.index)
+            ready = sorted([*ready, *sorter.get_ready()], key=urgency.index)
             free = _free_places(config.runs.workers, server, bool(facts))
-            start(free)
-            offer(free)
+            started = ready[: max(free - len(jobs), 0)]
+            ready = ready[len(started) :]
+            _start_jobs(jobs, [paths[name] for name in started], run, config.name, server, progress)
+            if len(jobs) < free and len(facts) + len(jobs) >= len(paths) - 1:
+                idle(server)
             facts |= _wait_for_finished(jobs, run, sorter, progress, server)
             progress.tick()
     finally:
