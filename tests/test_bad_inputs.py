@@ -227,7 +227,7 @@ CASES = [
     Case(
         "some ids with a point and a letter",
         LOG.replace("c1", "17850.0"),
-        facts={"customers": 2, "float_ids": {}},
+        facts={"customers": 2, "float_ids": {"customer_id": 2}},
     ),
     Case(
         "revenue contradicts",

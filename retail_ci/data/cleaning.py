@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from ibis import _
 
 from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
-from ..core.formats import count, month, share
+from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
@@ -28,6 +28,7 @@ from retail_ci.data.contract import (
     Rule,
     accepted,
     applicable,
+    as_id,
     as_number,
     as_text,
     believed_until,
@@ -39,7 +40,6 @@ from retail_ci.data.contract import (
     map_columns,
     typed,
     with_limits,
-    without_point,
 )
 from retail_ci.data.engines import (
     close,
@@ -52,8 +52,8 @@ from retail_ci.data.engines import (
 )
 from retail_ci.data.frames import (
     FrameError,
-    as_ids,
     as_pandas,
+    as_words,
     find_columns,
     plain_column,
     refuse,
@@ -66,6 +66,11 @@ __all__ = ['read_products', 'Prepared', 'apply_contract', 'prepare', 'examples',
            'CleanLog', 'clean', 'open_log', 'by_month']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
+def _as_read(column: str, values: list[str]) -> list[str]:
+    """Values of the config as the column has them: ids are read as every id is."""
+    return [read_id(value) for value in values] if column == "product_id" else values
+
+
 def _mark_products(
     lines: ibis.Table, catalogue: ibis.Table | None, settings: DataConfig
 ) -> ibis.Table:
@@ -99,7 +104,10 @@ def _mark_products(
             )
     hit = ibis.or_(
         ibis.literal(False),
-        *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()),
+        *(
+            catalogue[c].isin(_as_read(c, values)).fill_null(False)
+            for c, values in settings.exclude.items()
+        ),
     )
     listed = catalogue.select(listed_id="product_id", excluded=hit)
     joined = lines.left_join(listed, lines.product_id == listed.listed_id)
@@ -134,15 +142,16 @@ def _judge_all(
         Judged lines, carried out; from `_survey`; and what only the whole could tell.
     """
 
-    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        lines = _mark_products(typed(raw, settings, floats), catalogue, settings)
+    def judged(latest: pd.Timestamp | None = None) -> ibis.Table:
+        lines = _mark_products(typed(raw, settings), catalogue, settings)
         return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
 
     lines = judged()
     seen = _survey(lines)
-    floats, latest, _days = _whole_file(lines, settings, seen)
-    if floats or latest is not None:
-        lines = judged(tuple(floats), latest)
+    latest, _days = _whole_file(settings, seen)
+    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
+    if latest is not None:
+        lines = judged(latest)
         seen = _survey(lines)
     return (
         lines,
@@ -151,36 +160,33 @@ def _judge_all(
     )
 
 
+def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The ids of a log as the source has them, under our names."""
+    names = map_columns(raw, settings.columns)
+    ours = ("transaction_id", "customer_id", "product_id")
+    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+
+
 def _whole_file(
-    lines: ibis.Table, settings: DataConfig, seen: pd.DataFrame | None = None
-) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:
+    settings: DataConfig, seen: pd.DataFrame
+) -> tuple[pd.Timestamp | None, pd.DataFrame]:
     """What only the whole of the lines can tell.
 
     Parameters
     ----------
-    lines : ibis.Table
-        Judged lines.
     settings : DataConfig
         last_date, max_silence.
-    seen : pd.DataFrame | None, default None
-        From `_survey`, if it is at hand.
+    seen : pd.DataFrame
+        From `_survey`.
 
     Returns
     -------
-    tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]
-        Id columns that went through floats; the day after the last believed one, or None; the days
-        with accepted lines.
+    tuple[pd.Timestamp | None, pd.DataFrame]
+        The day after the last believed one, or None; the days with accepted lines.
     """
-    seen = _survey(lines) if seen is None else seen
     fine = seen[seen.reason.isna()].reset_index(drop=True)
-    maybe = tuple(
-        c
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in fine and fine[c].sum() > 0
-    )
-    floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
     latest = None if settings.last_date else believed_until(fine, settings.max_silence)
-    return floats, latest, fine if latest is None else fine[fine.day < latest]
+    return latest, fine if latest is None else fine[fine.day < latest]
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
@@ -194,19 +200,12 @@ def _survey(judged: ibis.Table) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column
-        how many end in `.0`; in order.
+        Reason, day, lines, revenue, and whether an id had to be read; in order.
     """
-    ids = {
-        c: judged[c].endswith(".0").cast("int32").sum().fill_null(0)
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in judged.columns
-    }
     days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(
         lines=_.count(),
         revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)),
         loose=judged["_loose"].cast("int32").max(),
-        **ids,
     )
     return (
         to_pandas(days)
@@ -315,6 +314,11 @@ def _our_columns(raw: ibis.Table, columns: dict[str, str], ours: list[str]) -> d
     }
 
 
+def _reader(column: str) -> Callable[..., Any]:
+    """How a column of text is read: an id as every id is."""
+    return as_id if column.endswith("_id") else as_text
+
+
 def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The products table in the columns of the house.
 
@@ -341,12 +345,9 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
         **{
             ours: as_number(raw[theirs], settings)
             if ours == "price"
-            else as_text(raw[theirs], settings.missing)
+            else _reader(ours)(raw[theirs], settings.missing)
             for ours, theirs in names.items()
         },
-    )
-    table = table.mutate(
-        product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",))))
     )
     first = (
         table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
@@ -509,11 +510,8 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     ]
     table = raw.select(
         "row",
-        customer_id=as_text(raw[names["customer_id"]], settings.missing),
+        customer_id=as_id(raw[names["customer_id"]], settings.missing),
         **{c: raw[c] for c in other},
-    )
-    table = table.mutate(
-        customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",))))
     )
     known = table.filter(table.customer_id.notnull())
     ids = known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
@@ -1021,11 +1019,9 @@ def customer_lines(
         Accepted lines with their time columns; the day after the last of them.
     """
 
-    def limited(
-        floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False
-    ) -> ibis.Table:
+    def limited(latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
         return with_limits(
-            _mark_products(typed(raw, settings, floats, neat), catalogue, settings),
+            _mark_products(typed(raw, settings, neat), catalogue, settings),
             settings,
             latest,
         )
@@ -1033,10 +1029,8 @@ def customer_lines(
     first = limited()
     con = raw.get_backend()
     seen = _survey(first.mutate(reason=ibis.ifelse(broken(first), "rejected", ibis.null("string"))))
-    floats, latest, days = _whole_file(
-        accepted(first).mutate(reason=ibis.null("string")), settings, seen
-    )
-    lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
+    latest, days = _whole_file(settings, seen)
+    lines = accepted(limited(latest, not seen["loose"].any()))
     if not len(days):
         raise DataError(
             "No line is left after cleaning; expected at least one sale. `retail-ci check` shows "
@@ -1130,7 +1124,7 @@ def _plain_or_text(values: pd.Series, where: str) -> pd.Series:
     """A column in a plain type; what is a mixture of types is text."""
     with translating(FrameError, f"{where} cannot be read", "Convert it with astype(str)."):
         plain = plain_column(values)
-        return as_ids(plain) if plain.dtype == "object" else plain
+        return as_words(plain) if plain.dtype == "object" else plain
 
 
 def _number_rows(table: ibis.Table) -> ibis.Table:
@@ -1166,7 +1160,7 @@ def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis
         values = frame[name].reset_index(drop=True)
         where = f"the column {name!r} of {what}"
         if str(name) in ids:
-            plain[names[name]] = typed_column(values, "id", where)
+            plain[names[name]] = typed_column(values, "raw id", where)
         else:
             plain[names[name]] = _plain_or_text(values, where)
     lines = pd.DataFrame(plain)

@@ -16,22 +16,26 @@ from ibis import _
 
 from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, unknown
+from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
+    character_at,
     date_parts,
     engine,
     fence,
     finite,
-    loose,
+    id_text,
     matched_date,
     parse_date,
+    read_ids,
     trimmed,
+    unread,
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number', 'typed',
-           'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids',
-           'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_id', 'as_number', 'typed',
+           'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids', 'believed_until',
+           'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -104,10 +108,29 @@ def map_columns(
     return found
 
 # %% ../../nbs/00h_contract.ipynb #b9bafed7
-def as_text(
+def as_text(column: ibis.Value, missing: list[str] | None = None) -> ir.StringValue:
+    """A name or another word.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        Any column.
+    missing : list[str] | None, default None
+        Words that mean a missing value.
+
+    Returns
+    -------
+    ir.StringValue
+        Trimmed; blank becomes missing.
+    """
+    text = trimmed(column.cast("string")).nullif("")
+    return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
+
+
+def as_id(
     column: ibis.Value, missing: list[str] | None = None, neat: bool = False
 ) -> ir.StringValue:
-    """An identifier or a name: always text, so that `00012` stays `00012`.
+    """An id: always text, so that `00012` stays `00012`, and read as every id is.
 
     Parameters
     ----------
@@ -116,15 +139,20 @@ def as_text(
     missing : list[str] | None, default None
         Words that mean a missing value.
     neat : bool, default False
-        Whether it is known that there is nothing to trim.
+        Whether it is known that `read_ids` would change none of them.
 
     Returns
     -------
     ir.StringValue
-        Trimmed; blank becomes missing.
+        As `read_id` reads it; blank becomes missing.
     """
-    text = column.cast("string") if neat else trimmed(column.cast("string")).nullif("")
-    return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
+    text = id_text(column)
+    if not neat:
+        text = read_ids(text)
+    if not missing:
+        return text
+    words = [*missing, *map(read_id, missing)]
+    return ibis.ifelse(text.isin(words), ibis.null("string"), text)
 
 
 def _number_pattern(settings: DataConfig) -> str:
@@ -208,9 +236,7 @@ def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ir.T
     return ibis.coalesce(*(parse_date(as_text(column), f) for f in _date_formats(formats)))
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
-def typed(
-    raw: ibis.Table, settings: DataConfig, floats: tuple[str, ...] = (), neat: bool = False
-) -> ibis.Table:
+def typed(raw: ibis.Table, settings: DataConfig, neat: bool = False) -> ibis.Table:
     """Parse a raw log into the columns of the house.
 
     Parameters
@@ -219,10 +245,8 @@ def typed(
         The source's columns, and `row`.
     settings : DataConfig
         Columns, formats, cancellation mark.
-    floats : tuple[str, ...], default ()
-        Id columns that went through floats, from `float_ids`.
     neat : bool, default False
-        Whether it is known that no id has a blank at its ends, so that none has to be taken off.
+        Whether it is known that every id is as `read_ids` would leave it.
 
     Returns
     -------
@@ -239,7 +263,7 @@ def typed(
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     ids = {
-        c: without_point(as_text(col[c], settings.missing, neat), c in floats)
+        c: as_id(col[c], settings.missing, neat)
         for c in ("transaction_id", "customer_id", "product_id")
         if c in col
     }
@@ -253,7 +277,7 @@ def typed(
         out["product_id"] = ids["product_id"]
     if "transaction_id" in ids:
         out["_own_basket"] = ibis.literal(True)
-    out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
+    out["_loose"] = ibis.or_(*(unread(id_text(col[c])) for c in ids)).fill_null(False)
     return fence(
         raw.select(
             **out,
@@ -321,24 +345,6 @@ def _date_formats(declared: str | list[str] | None) -> list[str | None]:
     """
     several = declared if isinstance(declared, list) else [declared]
     return [format or None for format in several] or [None]
-
-
-def without_point(text: ir.StringValue, floats: bool) -> ir.StringValue:
-    """Take the `.0` off that a program has added to whole numbers.
-
-    Parameters
-    ----------
-    text : ir.StringValue
-        Ids.
-    floats : bool
-        Whether they went through floats.
-
-    Returns
-    -------
-    ir.StringValue
-        `17850` for `17850.0`.
-    """
-    return ibis.ifelse(text.endswith(".0"), text.left(text.length() - 2), text) if floats else text
 
 # %% ../../nbs/00h_contract.ipynb #fad2e976
 def _amounts(
@@ -604,6 +610,18 @@ REJECTS: list[Rule] = [
     ),
 ]
 
+# %% ../../nbs/00h_contract.ipynb #574f1e50
+_ROUNDED = r"^[0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{1,3}$"  # 5.41E+11, 5,41e11, 5E+11; not 5E11
+
+
+def _is_rounded(ids: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number that a program has rounded, in any notation."""
+    written = ids.re_search(_ROUNDED)
+    if engine(ids) != "duckdb":
+        return written
+    marks = character_at(ids, 2).isin([".", ",", "e", "E"])  # hardly ever, and seen at once
+    return ibis.ifelse(marks, written, False)
+
 # %% ../../nbs/00h_contract.ipynb #0955e0c3
 KEPT: list[Rule] = [
     Rule(
@@ -656,13 +674,13 @@ KEPT: list[Rule] = [
     ),
     Rule(
         "damaged_id",
-        "An id like 1.23E+12, which a spreadsheet has rounded",
+        "An id like 1.23E+12, which a program has rounded",
         "flag",
-        "The id is lost; export again with ids as text.",
+        "Several ids may have become one, and visits with them; export again with ids as text.",
         lambda t: ibis.or_(
             *(
-                t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False)
-                for c in ("customer_id", "product_id")
+                _is_rounded(t[c]).fill_null(False)
+                for c in ("transaction_id", "customer_id", "product_id")
                 if c in t.columns
             )
         ),
@@ -826,39 +844,24 @@ def accepted(lines: ibis.Table) -> ibis.Table:
 def float_ids(
     lines: ibis.Table, columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id")
 ) -> dict[str, int]:
-    """Find id columns whose whole numbers carry a `.0`.
+    """Count whole numbers to which a program has added `.0`.
 
     Parameters
     ----------
     lines : ibis.Table
-        Typed lines, or another table with ids as text.
+        Lines with ids as the source has them.
     columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id")
         The id columns.
 
     Returns
     -------
     dict[str, int]
-        Id column: how many ids end in `.0`, for the columns that went through floats.
+        Id column: how many of its ids end in `.0`, where any do.
     """
     there = [c for c in columns if c in lines.columns]
-    ends = (
-        lines.aggregate(
-            **{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in there}
-        )
-        .execute()
-        .iloc[0]
-    )
-    maybe = [c for c in there if ends[c] > 0]
-    if not maybe:
-        return {}
-    others = (
-        lines.aggregate(
-            **{c: (~lines[c].re_search("^[0-9]+([.]0)?$")).cast("int32").sum() for c in maybe}
-        )
-        .execute()
-        .iloc[0]
-    )
-    return {c: int(ends[c]) for c in maybe if not others[c]}
+    hits = {c: trimmed(id_text(lines[c])).re_search(WITH_POINT).cast("int32").sum() for c in there}
+    found = lines.aggregate(**{c: n.fill_null(0) for c, n in hits.items()}).execute().iloc[0]
+    return {c: int(found[c]) for c in there if found[c]}
 
 
 def believed_until(

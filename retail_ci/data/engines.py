@@ -28,7 +28,7 @@ import ibis.expr.types as ir
 from .. import __version__
 from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, RunError, shown, translating
-from ..core.formats import sql_text
+from ..core.formats import BLANKS, INVISIBLE, WITH_POINT, sql_text
 from retail_ci.core.runs import (
     atomic_write,
     check_writable,
@@ -42,8 +42,9 @@ from retail_ci.core.runs import (
 # %% auto #0
 __all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'try_strptime', 'try_make_timestamp_ntz', 'parse_date',
            'make_timestamp', 'regexp_match', 'fence', 'date_parts', 'matched_date', 'btrim', 'character', 'trimmed',
-           'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'different', 'copies',
-           'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
+           'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate', 'nfc_normalize',
+           'normalize', 'reflect', 'id_text', 'unread', 'read_ids', 'different', 'copies', 'read_parquet',
+           'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -709,14 +710,11 @@ def loose(text: ir.StringValue) -> ir.BooleanValue:
     Returns
     -------
     ir.BooleanValue
-        True where it is empty or may have white space at its ends; always true where that is not
-        known.
+        True where it is empty or may have white space at its ends.
     """
-    return (
-        (text < "!") | (character_at(text, -1) < "!")
-        if engine(text) == "duckdb"
-        else ibis.literal(True)
-    )
+    if engine(text) == "duckdb":
+        return (text < "!") | (character_at(text, -1) < "!")
+    return (trimmed(text) != text) | (text == "")
 
 # %% ../../nbs/00f_engines.ipynb #c0fb03cd
 def finite(number: ir.NumericValue) -> ir.FloatingValue:
@@ -794,6 +792,122 @@ def to_pandas(table: ibis.Table) -> Any:
             for name in times
         }
     )
+
+# %% ../../nbs/00f_engines.ipynb #72cca4e5
+@ibis.udf.scalar.builtin(name="strlen")
+def _bytes_on_duckdb(text: str) -> int:
+    """DuckDB's number of bytes."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(name="octet_length")
+def _bytes(text: str) -> int:
+    """The number of bytes on PostgreSQL and Spark."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def translate(text: str, old: str, new: str) -> str:
+    """Put one sign in the place of another; what has no partner goes."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def nfc_normalize(text: str) -> str:
+    """DuckDB's composed form of Unicode."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def normalize(text: str) -> str:
+    """PostgreSQL's composed form of Unicode."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def reflect(place: str, method: str, text: str, compatible: bool) -> str:
+    """Spark's way to call a method of Java."""
+    raise NotImplementedError
+
+
+def _composed(text: ir.StringValue) -> ir.StringValue:
+    """Unicode's composed form (NFC)."""
+    where = engine(text)
+    if where == "spark":
+        return reflect("com.ibm.icu.text.Normalizer", "compose", text, False)
+    return nfc_normalize(text) if where == "duckdb" else normalize(text)
+
+
+def _knows_unicode(text: ir.StringValue) -> bool:
+    """Whether an engine can hold every letter; a database in Latin-1 cannot."""
+    if engine(text) != "postgres":
+        return True
+    with contextlib.closing(text.get_backend().raw_sql("SHOW server_encoding")) as found:
+        return found.fetchone()[0] == "UTF8"
+
+
+def id_text(column: ibis.Value) -> ir.StringValue:
+    """An id column as text, before anything is taken off.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        Ids of any type.
+
+    Returns
+    -------
+    ir.StringValue
+        Whole numbers without a point on every engine; missing where it is no number.
+    """
+    kind = column.type()
+    if not (kind.is_floating() or kind.is_decimal()):
+        return column.cast("string")
+    number = finite(column.cast("float64"))
+    fits = (number.abs() < 2.0**63) & (number == number.floor())
+    whole = ibis.ifelse(fits, column, ibis.null(kind)).cast("int64").cast("string")
+    text = ibis.ifelse(number.isnull(), ibis.null("string"), column.cast("string"))
+    return ibis.coalesce(whole, text)
+
+
+def unread(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether `read_ids` may change an id.
+
+    Parameters
+    ----------
+    text : ir.StringValue
+        Ids.
+
+    Returns
+    -------
+    ir.BooleanValue
+        False where it is plain.
+    """
+    size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
+    return loose(text) | text.endswith(".0") | (size != text.length())
+
+
+def read_ids(text: ir.StringValue) -> ir.StringValue:
+    """Read ids as `read_id` reads one.
+
+    Parameters
+    ----------
+    text : ir.StringValue
+        Ids.
+
+    Returns
+    -------
+    ir.StringValue
+        As `read_id` reads them; missing where nothing is left.
+    """
+    wide = text
+    if _knows_unicode(text):
+        size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
+        folded = translate(text, BLANKS + INVISIBLE, " " * len(BLANKS))
+        wide = ibis.ifelse(size != text.length(), _composed(folded), text)
+    bare = trimmed(wide).nullif("")
+    pointed = ibis.ifelse(bare.endswith(".0"), bare.re_search(WITH_POINT), False)
+    whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), bare)
+    return ibis.ifelse(unread(text), whole, text)
 
 # %% ../../nbs/00f_engines.ipynb #ed2ae62a
 def different(table: ibis.Table, *columns: str) -> ibis.Table:

@@ -18,6 +18,7 @@ from ..core.formats import count
 from ..core.runs import Run, atomic_write, save
 from ..customers.segment_profiles import score_customers
 from ..customers.segmentation import load_model
+from ..data.frames import as_ids
 from ..export.star_schema import escape_formulas
 from ..recommend.base import Recommender
 from ..recommend.rules import Rules
@@ -43,7 +44,7 @@ def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFra
     Returns
     -------
     pd.DataFrame
-        All columns as they are, ids as text.
+        All columns as they are, ids as every id is read.
 
     Raises
     ------
@@ -74,7 +75,8 @@ def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFra
             )
     if not len(table):
         raise DataError(f"{what}: {file.name} holds no rows; expected at least one {columns[0]}.")
-    return table
+    ids = [name for name in table if str(name) in ("customer_id", "product_id")]
+    return table.assign(**{name: as_ids(table[name]) for name in ids})
 
 
 def read_text(file: Path, columns: Sequence[str]) -> pd.DataFrame:
