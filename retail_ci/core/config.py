@@ -25,11 +25,11 @@ from .errors import ConfigError, DataError, one_line, shown, translating, unknow
 from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['MODELS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
-           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model', 'check_recommender', 'ReportConfig',
-           'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value',
-           'expected', 'structure', 'bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path',
-           'load_config', 'check_data', 'split_table', 'source_files']
+__all__ = ['MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig',
+           'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model', 'check_recommender',
+           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
+           'check_value', 'expected', 'structure', 'bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
+           'config_path', 'load_config', 'check_data', 'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
@@ -72,6 +72,16 @@ class DataConfig:
     exclude: dict[str, list[str]] = field(default_factory=dict)
     # product column: values that recommendations and their reasons never show
     sensitive: dict[str, list[str]] = field(default_factory=dict)
+    # kind of order (cancelled, returned, pending): the values of the status column that mean it;
+    # such lines are no sales and are counted apart, any other value is a sale
+    status: dict[str, list[str]] = field(default_factory=dict)
+    # currency: the worth of one of it in the report's currency, such as {EUR: 1, USD: 0.92};
+    # needed where the currency column holds several
+    currency_rates: dict[str, Annotated[float, msgspec.Meta(ge=1e-9, le=1e9)]] = field(
+        default_factory=dict
+    )
+    # a line with an amount and no product: keep it as a sale of no product, or reject it
+    without_product: Literal["keep", "reject"] = "keep"
     # reject lines whose product is missing from the products table
     known_products_only: bool = False
     earliest: str = "1970-01-02"  # lines before this day are rejected
@@ -840,6 +850,24 @@ def _check_name(name: str) -> str:
     )
 
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
+STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
+
+
+def _check_status(status: dict[str, list[str]]) -> None:
+    """Refuse a kind of order that does not exist, and a value that would mean two of them."""
+    seen: dict[str, str] = {}
+    for kind, values in status.items():
+        if kind not in STATUS_KINDS:
+            raise ConfigError(unknown("kind of order", kind, list(STATUS_KINDS), "data.status"))
+        for value in values:
+            if value in seen:
+                raise ConfigError(
+                    f"data.status lists {shown(value)} under {seen[value]} and under {kind}; leave "
+                    "it in one of them."
+                )
+            seen[value] = kind
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -868,6 +896,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"Config key 'data.{key}' must be a day such as 2025-12-31, found "
                 f"{shown(getattr(data, key))}."
             ) from None
+    _check_status(data.status)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)

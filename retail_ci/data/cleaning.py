@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
     COLUMNS,
+    COUNTED,
     KEPT,
     PRODUCT_COLUMNS,
     REJECTS,
@@ -41,6 +43,7 @@ from retail_ci.data.contract import (
     typed,
     with_limits,
 )
+from .currencies import look_at_currencies
 from retail_ci.data.engines import (
     close,
     connect_duckdb,
@@ -59,13 +62,29 @@ from retail_ci.data.frames import (
     refuse,
     typed_column,
 )
+from .order_status import look_at_status
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['read_products', 'Prepared', 'apply_contract', 'prepare', 'examples', 'customer_lines', 'open_sources', 'prepare_run',
-           'CleanLog', 'clean', 'open_log', 'by_month']
+__all__ = ['NO_CUSTOMERS', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
+           'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
+def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
+    """Price and revenue of the lines that came without either, by the products table."""
+    empty = lines.price.isnull() & lines.revenue.isnull() & ~lines["_unread"]
+    return {
+        "price": ibis.ifelse(empty, lines.listed_price, lines.price),
+        "revenue": ibis.ifelse(empty, lines.quantity * lines.listed_price, lines.revenue),
+        "_listed": empty & lines.listed_price.notnull(),
+    }
+
+
+def _elsewhere(catalogue: ibis.Table | None) -> tuple[str, ...]:
+    """The columns of a log that its products table can supply."""
+    return ("price",) if catalogue is not None and "price" in catalogue.columns else ()
+
+
 def _as_read(column: str, values: list[str]) -> list[str]:
     """Values of the config as the column has them: ids are read as every id is."""
     return [read_id(value) for value in values] if column == "product_id" else values
@@ -88,7 +107,8 @@ def _mark_products(
     Returns
     -------
     ibis.Table
-        The lines, with `_known` and `_pattern` where the contract asks for them.
+        The lines, with `_known` and `_pattern` where the contract asks for them, and with the price
+        of the products table, marked `_listed`, where a line has no amount.
     """
     if catalogue is None:
         if not (settings.known_products_only or settings.exclude):
@@ -109,7 +129,8 @@ def _mark_products(
             for c, values in settings.exclude.items()
         ),
     )
-    listed = catalogue.select(listed_id="product_id", excluded=hit)
+    prices = {"listed_price": catalogue.price} if "price" in catalogue.columns else {}
+    listed = catalogue.select(listed_id="product_id", excluded=hit, **prices)
     joined = lines.left_join(listed, lines.product_id == listed.listed_id)
     excluded = joined.excluded.fill_null(False)
     out = {"_pattern": joined["_pattern"] | excluded if "_pattern" in lines.columns else excluded}
@@ -117,7 +138,8 @@ def _mark_products(
         out["_known"] = joined.listed_id.notnull()
     if settings.known_products_only:
         out["_only_known"] = ibis.literal(True)
-    return joined.mutate(**out).drop("listed_id", "excluded")
+    out |= _listed_amounts(joined) if prices else {}
+    return joined.mutate(**out).drop("listed_id", "excluded", *prices)
 
 # %% ../../nbs/01_cleaning.ipynb #757a7827
 def _judge_all(
@@ -143,7 +165,8 @@ def _judge_all(
     """
 
     def judged(latest: pd.Timestamp | None = None) -> ibis.Table:
-        lines = _mark_products(typed(raw, settings), catalogue, settings)
+        plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
+        lines = _mark_products(plain, catalogue, settings)
         return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
 
     lines = judged()
@@ -398,7 +421,8 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
     ibis.Table
         Every product that is listed or was sold: id, name, category, price, and what else is known.
     """
-    sold = transactions.group_by("product_id").aggregate(
+    known = transactions.filter(transactions.product_id.notnull())
+    sold = known.group_by("product_id").aggregate(
         paid=ibis.ifelse(_.quantity > 0, _.price, ibis.null("float64")).median()
     )
     table = sold
@@ -407,19 +431,19 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
         table = table.mutate(
             product_id=ibis.coalesce(table.product_id, table.product_id_right)
         ).drop("product_id_right")
-    known = table.columns
-    price = ibis.coalesce(table.price, table.paid) if "price" in known else table.paid
+    given = table.columns
+    price = ibis.coalesce(table.price, table.paid) if "price" in given else table.paid
     name = (
         ibis.coalesce(table.product_name, table.product_id)
-        if "product_name" in known
+        if "product_name" in given
         else table.product_id
     )
     category = (
         ibis.coalesce(table.category, ibis.literal("Uncategorised"))
-        if "category" in known
+        if "category" in given
         else ibis.literal("Uncategorised")
     )
-    extra = [c for c in ("department", "subcategory", "brand", "manufacturer") if c in known]
+    extra = [c for c in ("department", "subcategory", "brand", "manufacturer") if c in given]
     return table.select(
         "product_id",
         product_name=name,
@@ -569,6 +593,26 @@ def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) 
     )
 
 # %% ../../nbs/01_cleaning.ipynb #bbe96abc
+def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str], list[str]]:
+    """Values of the status that look undone and count as sales; and what there is to say about the
+    status and the currency. Several currencies are refused.
+    """
+    suspects: list[str] = []
+    remarks: list[str] = []
+    if "_status" in judged.columns:
+        suspects, remarks = look_at_status(judged, settings)
+    if "_currency" in judged.columns:
+        remarks = [*remarks, *look_at_currencies(judged, settings)]
+    return suspects, remarks
+
+
+def _remarks(facts: dict, remarks: list[str]) -> dict:
+    """What else the books say, where there is something."""
+    nobody = [] if facts["customers"] or not facts["kept"] else [NO_CUSTOMERS]
+    told = [*remarks, *nobody]
+    return {"remarks": told} if told else {}
+
+
 @dataclass
 class Prepared:
     """Clean tables, as expressions, and what happened on the way."""
@@ -578,7 +622,7 @@ class Prepared:
         ibis.Table
     )  # rejected lines: row, reason, source_file, source_row, and what the source said
     products: ibis.Table | None  # None where the source has no product column
-    customers: ibis.Table  # everybody who bought or is on file
+    customers: ibis.Table | None  # everybody who bought or is on file; None where no line has one
     facts: dict  # counts by fate and reason
     flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
 
@@ -635,7 +679,12 @@ def _apply_contract(
     if catalogue is None and settings.exclude:
         looked_up = in_log
     judged, seen, found = _judge_all(con, transactions, settings, looked_up)
+    suspects, remarks = _look_at_orders(judged, settings)
     accepted = judged.filter(judged.reason.isnull())
+    if suspects:
+        accepted = accepted.mutate(
+            _looks_undone=accepted["_status"].isin(suspects).fill_null(False)
+        )
     once = _collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
     timed = _with_time(once)
     lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
@@ -658,10 +707,10 @@ def _apply_contract(
     )
     return Prepared(
         kept,
-        _rejected_rows(judged, transactions, settings, parts),
+        _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),
         _complete_products(kept, in_log) if has_products else None,
-        people.drop("_contradictory").order_by("customer_id"),
-        facts,
+        people.drop("_contradictory").order_by("customer_id") if facts["customers"] else None,
+        facts | _remarks(facts, remarks),
         marked.order_by("row", "flag"),
     )
 
@@ -703,7 +752,12 @@ def prepare(
     """
     result = apply_contract(con, transactions, settings, products, customers, parts)
     _check_books(result, settings.max_rejected)
+    check_customers(result, list(transactions.columns), settings)
     return result
+
+
+# what flags need to know of a kept line
+_FLAG_COLUMNS = ("_known", "_own_basket", "_listed", "_looks_undone")
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
@@ -724,7 +778,7 @@ def _with_time(lines: ibis.Table) -> ibis.Table:
         [
             "row",
             *(c for c in _TRANSACTION_COLUMNS if c in table.columns),
-            *(c for c in ("_known", "_own_basket") if c in table.columns),
+            *(c for c in _FLAG_COLUMNS if c in table.columns),
         ]
     )
 
@@ -734,6 +788,7 @@ def _rejected_rows(
     raw: ibis.Table,
     settings: DataConfig,
     parts: list[tuple[str, int]] | None = None,
+    elsewhere: tuple[str, ...] = (),
 ) -> ibis.Table:
     """The rejected lines, so that somebody can find them again.
 
@@ -747,6 +802,8 @@ def _rejected_rows(
         Columns.
     parts : list[tuple[str, int]] | None, default None
         Files and their rows.
+    elsewhere : tuple[str, ...], default ()
+        Our columns that another table supplies.
 
     Returns
     -------
@@ -755,7 +812,7 @@ def _rejected_rows(
     """
     source_columns = {
         f"source_{ours}": raw[theirs].cast("string")
-        for ours, theirs in map_columns(raw, settings.columns).items()
+        for ours, theirs in map_columns(raw, settings.columns, elsewhere=elsewhere).items()
     }
     if "damaged" in raw.columns:
         source_columns["source_line"] = raw.damaged
@@ -784,6 +841,18 @@ def _rejected_rows(
     ).order_by("row")
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
+_GAPS = ("no_product", "listed_price")  # flags that are counted only
+
+
+def _gap_sums(kept: ibis.Table) -> dict[str, ibis.Value]:
+    """Lines and revenue without a product, and those at a listed price, where there can be any."""
+    marks = {"no_product": kept.product_id.isnull()} if "product_id" in kept.columns else {}
+    marks |= {"listed_price": kept["_listed"]} if "_listed" in kept.columns else {}
+    lines = {name: mark.cast("int32").sum().fill_null(0) for name, mark in marks.items()}
+    sums = {f"{name}_revenue": exact_sum(kept.revenue, mark) for name, mark in marks.items()}
+    return lines | sums
+
+
 def _reconcile(
     judged: ibis.Table,
     seen: pd.DataFrame,
@@ -812,11 +881,12 @@ def _reconcile(
     Returns
     -------
     dict
-        Counts; rows_in = kept + rejected + collapsed.
+        Counts; rows_in = kept + rejected + collapsed, and set_aside where there is a status.
     """
     rejected = {
         r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)
     }
+    aside = [r for r in applicable(judged, REJECTS) if r.severity == "aside"]
     fine = seen[seen.reason.isna()]
     one = to_pandas(
         kept.aggregate(
@@ -831,6 +901,7 @@ def _reconcile(
             first_date=_.date.min(),
             last_date=_.date.max(),
             **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}),
+            **_gap_sums(kept),
         )
     ).iloc[0]
     flags = (
@@ -850,13 +921,12 @@ def _reconcile(
     names = [
         r.name
         for r in KEPT
-        if r.name not in ("return", "anonymous")
-        and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)
+        if r.name not in COUNTED and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)
     ]
     facts = {
         "rows_in": rows_in,
         "kept": int(one.kept),
-        "rejected": sum(rejected.values()),
+        "rejected": sum(rejected.values()) - sum(rejected[r.name] for r in aside),
         "collapsed": int(fine.lines.sum()) - int(one.kept),
         "anonymous": int(one.anonymous or 0),
         "returns": int(one.returns or 0),
@@ -869,11 +939,17 @@ def _reconcile(
     }
     if "products" in one:
         facts["products"] = int(one.products)
+    if aside:
+        facts["set_aside"] = sum(rejected[r.name] for r in aside)
+    gaps = {g: int(one[g]) for g in _GAPS if g in one and one[g] > 0}
+    facts["by_flag"] |= gaps
     amounts = {
         "collapsed": float(fine.revenue.sum()) - (one.revenue or 0),
         "anonymous": one.anonymous_revenue,
         "return": one.returned_revenue,
     } | {n: flags.revenue.get(n, 0.0) for n in names}
+    amounts |= {g: one[f"{g}_revenue"] for g in gaps}
+    amounts |= {r.name: float(seen.revenue[seen.reason == r.name].sum()) for r in aside}
     return facts | {
         "revenue": one.revenue,
         "revenue_by_fate": {
@@ -898,8 +974,9 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         The largest share of lines that may be rejected.
     """
     facts = result.facts
+    aside = facts.get("set_aside", 0)
     if (
-        facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"]
+        facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"] + aside
         or facts["collapsed"] < 0
     ):
         raise RunError(
@@ -911,6 +988,7 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         raise DataError("The transactions have a header and no rows; expected at least one sale.")
     if facts["rejected"] > max_rejected * facts["rows_in"]:
         seen = examples(result, 1).sort_values("lines", ascending=False, kind="stable")
+        seen = seen[~seen["reason"].isin([r.name for r in REJECTS if r.severity == "aside"])]
         worst = "; then ".join(
             f"{r.reason} ({count(r.lines)} lines; {r.example})" for r in seen.head(3).itertuples()
         )
@@ -919,11 +997,55 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
             f"than the {share(max_rejected)} that data.max_rejected allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
         )
-    if not facts["customers"]:
+    if not facts["kept"]:
         raise DataError(
-            "No line has a customer; expected at least one known customer. Correct "
-            "data.columns.customer_id."
+            f"None of {count(facts['rows_in'])} lines is a sale: {count(facts['rejected'])} are "
+            f"rejected and {count(aside)} set aside by their status; expected at least one. "
+            "`retail-ci check` shows the reasons."
         )
+
+
+NO_CUSTOMERS = (
+    "No line has a customer. Sales, products and baskets are counted; segments, customer values "
+    "and recommendations need to know who bought, and step aside."
+)
+
+
+def check_customers(result: Prepared, columns: list[str], settings: DataConfig) -> None:
+    """Refuse a log without customers where the config, or a header, says that it has them.
+
+    Parameters
+    ----------
+    result : Prepared
+        From `apply_contract`.
+    columns : list[str]
+        The headers of the log.
+    settings : DataConfig
+        Columns.
+
+    Raises
+    ------
+    DataError
+        With the column, and what to do.
+    """
+    if result.facts["customers"]:
+        return
+    if "customer_id" in settings.columns:
+        raise DataError(
+            f"No line has a customer, though data.columns.customer_id names "
+            f"{settings.columns['customer_id']!r}; expected at least one known customer. Correct "
+            "it, or leave it out: sales, products and baskets need no customer."
+        )
+    alike = [c for c in columns if re.sub(r"[^a-z]", "", c.lower()) in _CUSTOMER_HEADERS]
+    if alike and "customer_id" not in columns:
+        raise DataError(
+            f"Column 'customer_id' (our customer_id) is not in the transactions, and {alike[0]!r} "
+            "sounds like it; name it under data.columns.customer_id, or take it out of the file "
+            "if it says nothing."
+        )
+
+
+_CUSTOMER_HEADERS = {"customerid", "customer", "customerno", "customernumber", "custid", "clientid"}
 
 # %% ../../nbs/01_cleaning.ipynb #9ec2fe6b
 def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
@@ -1021,7 +1143,7 @@ def customer_lines(
 
     def limited(latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
         return with_limits(
-            _mark_products(typed(raw, settings, neat), catalogue, settings),
+            _mark_products(typed(raw, settings, neat, _elsewhere(catalogue)), catalogue, settings),
             settings,
             latest,
         )
@@ -1223,7 +1345,7 @@ def _check_lines(
     found = log.columns
     columns = {k: v for k, v in log.settings.columns.items() if v in found or k not in elsewhere}
     names = find_columns(what, found, needs, options, columns, log.index)
-    if not {"price", "revenue"} & set(names):
+    if not {"price", "revenue"} & {*names, *elsewhere}:
         advice = "pass columns={'revenue': 'your name'}"
         refuse(what, "a column 'price' or 'revenue'", ", ".join(found), advice)
     for ours, theirs in names.items():
@@ -1247,8 +1369,9 @@ class CleanLog:
         The rejected lines: `row` (counted from 1), `reason`, and what the source said.
     products : DataFrame or None
         A row per product: id, name, category, price; None where the log has no products.
-    customers : DataFrame
-        A row per customer: id, first_purchase, counter_like, and the attributes given.
+    customers : DataFrame or None
+        A row per customer: id, first_purchase, counter_like, and the attributes given; None where
+        no line has a customer.
     books : DataFrame
         What became of the lines: fate, reason, lines, what, advice; the lines add up to the log's.
     facts : dict
@@ -1258,7 +1381,7 @@ class CleanLog:
     transactions: pd.DataFrame | ibis.Table
     rejected: pd.DataFrame | ibis.Table
     products: pd.DataFrame | None
-    customers: pd.DataFrame
+    customers: pd.DataFrame | None
     books: pd.DataFrame
     facts: dict = field(repr=False)
 
@@ -1273,7 +1396,8 @@ def _books(facts: dict) -> pd.DataFrame:
     for rule in REJECTS:
         lines = facts["by_reason"].get(rule.name, 0)
         if lines:
-            rows.append(("rejected", rule.name, lines, rule.reason, rule.advice))
+            fate = "set aside" if rule.severity == "aside" else "rejected"
+            rows.append((fate, rule.name, lines, rule.reason, rule.advice))
     return pd.DataFrame(rows, columns=["fate", "reason", "lines", "what", "advice"])
 
 
@@ -1289,6 +1413,14 @@ def _side_table(
     if isinstance(table, ibis.Table):
         return bring(Source(_number_rows(table), [(what, -1)], table.get_backend()), log.con).table
     return _upload(log.con, table, what, names)
+
+
+def _beside(listed: ibis.Table | None, settings: DataConfig) -> list[str]:
+    """Our columns that the products table may have in the place of the log."""
+    if listed is None:
+        return []
+    priced = settings.columns.get("price", "price") in listed.columns
+    return [c for c in PRODUCT_COLUMNS if c not in COLUMNS or c == "price" and priced]
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -1317,8 +1449,9 @@ def clean(
     Parameters
     ----------
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
-        A row per basket line. `date`, `customer_id` and `price` or `revenue` must be there;
-        `transaction_id`, `product_id` and `quantity` may be.
+        A row per basket line. `date` and `price` or `revenue` must be there (a products
+        table can supply the price); `transaction_id`, `customer_id`, `product_id`, `quantity`,
+        `status` and `currency` may be.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
         A row per product, with `product_id`.
     customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
@@ -1332,7 +1465,8 @@ def clean(
     max_rejected : float, default 0.2
         The largest share of lines (0 to 1) that may be rejected.
     **options : Any
-        Further keys of the config's data section, such as `decimal` or `cancelled_prefix`.
+        Further keys of the config's data section, such as `decimal`, `status` or
+        `currency_rates`.
 
     Returns
     -------
@@ -1371,9 +1505,8 @@ def clean(
     with contextlib.ExitStack() as held:
         if log.own:
             held.callback(close, log.con)
-        beside = [] if products is None else [c for c in PRODUCT_COLUMNS if c not in COLUMNS]
-        _check_lines(log, "the transactions", ("customer_id", "date"), beside)
         listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
+        _check_lines(log, "the transactions", ("date",), _beside(listed, log.settings))
         people = _side_table(log, customers, "the customers", "customer_id", {"customer_id": True})
         found = prepare(log.con, log.table, log.settings, listed, people, log.parts)
         return _hand_over(found, log.own)
@@ -1385,7 +1518,7 @@ def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
         to_pandas(found.transactions) if fetch else found.transactions,
         to_pandas(found.rejected) if fetch else found.rejected,
         None if found.products is None else to_pandas(found.products),
-        to_pandas(found.customers),
+        None if found.customers is None else to_pandas(found.customers),
         _books(found.facts),
         found.facts,
     )

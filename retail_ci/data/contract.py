@@ -33,19 +33,21 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_id', 'as_number', 'typed',
-           'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids', 'believed_until',
-           'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_id',
+           'as_number', 'typed', 'marks', 'status_marks', 'currency_marks', 'converted', 'Rule', 'applicable',
+           'with_limits', 'judge', 'broken', 'accepted', 'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
     "transaction_id": False,
-    "customer_id": True,
+    "customer_id": False,
     "product_id": False,
     "date": True,
     "quantity": False,
     "price": False,
     "revenue": False,
+    "status": False,
+    "currency": False,
 }
 PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "product_id": True,
@@ -64,6 +66,7 @@ def map_columns(
     columns: dict[str, str],
     wanted: dict[str, bool] | None = None,
     source: str = "the transactions",
+    elsewhere: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Find the source's column for each of ours.
 
@@ -77,6 +80,8 @@ def map_columns(
         Our column: whether it must exist; `COLUMNS` if left out.
     source : str, default "the transactions"
         For messages.
+    elsewhere : tuple[str, ...], default ()
+        Our columns that another table can supply.
 
     Returns
     -------
@@ -95,15 +100,15 @@ def map_columns(
         theirs = columns.get(ours, ours)
         if theirs in there:
             found[ours] = theirs
-        elif needed or ours in columns:
+        elif needed or ours in columns and ours not in elsewhere:
             raise DataError(
                 f"Column {theirs!r} (our {ours}) is not in {source}; found: {', '.join(there)}. "
                 f"Correct data.columns.{ours} in the config."
             )
-    if wanted is COLUMNS and not {"price", "revenue"} & set(found):
+    if wanted is COLUMNS and not {"price", "revenue"} & {*found, *elsewhere}:
         raise DataError(
             f"Neither a price nor a revenue column is in {source}; found: {', '.join(there)}. Set "
-            "data.columns.price or data.columns.revenue."
+            "data.columns.price or data.columns.revenue, or name a products table with a price."
         )
     return found
 
@@ -236,7 +241,12 @@ def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ir.T
     return ibis.coalesce(*(parse_date(as_text(column), f) for f in _date_formats(formats)))
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
-def typed(raw: ibis.Table, settings: DataConfig, neat: bool = False) -> ibis.Table:
+def typed(
+    raw: ibis.Table,
+    settings: DataConfig,
+    neat: bool = False,
+    elsewhere: tuple[str, ...] = (),
+) -> ibis.Table:
     """Parse a raw log into the columns of the house.
 
     Parameters
@@ -247,6 +257,8 @@ def typed(raw: ibis.Table, settings: DataConfig, neat: bool = False) -> ibis.Tab
         Columns, formats, cancellation mark.
     neat : bool, default False
         Whether it is known that every id is as `read_ids` would leave it.
+    elsewhere : tuple[str, ...], default ()
+        Our columns that another table can supply; missing here.
 
     Returns
     -------
@@ -259,20 +271,23 @@ def typed(raw: ibis.Table, settings: DataConfig, neat: bool = False) -> ibis.Tab
             raise ConfigError(
                 unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
             )
-    names = map_columns(raw, settings.columns)
+    names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
+    money = currency_marks(col, settings)
+    numbers |= {c: converted(numbers[c], money) for c in ("price", "revenue") if c in numbers}
     ids = {
         c: as_id(col[c], settings.missing, neat)
         for c in ("transaction_id", "customer_id", "product_id")
         if c in col
     }
+    customer = ids.get("customer_id", ibis.null("string"))
     basket = ids.get(
         "transaction_id",
-        ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-")
+        ibis.coalesce(customer + "-", "row " + raw.row.cast("string") + "-")
         + date.strftime("%Y%m%d"),
     )
-    out = {"row": raw.row, "transaction_id": basket, "customer_id": ids["customer_id"]}
+    out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
     if "product_id" in ids:
         out["product_id"] = ids["product_id"]
     if "transaction_id" in ids:
@@ -284,6 +299,8 @@ def typed(raw: ibis.Table, settings: DataConfig, neat: bool = False) -> ibis.Tab
             date=date,
             **_amounts(col, numbers, basket, settings),
             **marks(raw, names, settings),
+            **status_marks(col, settings),
+            **money,
         )
     )
 
@@ -447,6 +464,93 @@ def marks(
         out["_pattern"] = out["_pattern"] | hit if "_pattern" in out else hit
     return out
 
+# %% ../../nbs/00h_contract.ipynb #df2d292d
+def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
+    """What the status of a line says.
+
+    Parameters
+    ----------
+    col : dict[str, ibis.Value]
+        Our name: the source's column.
+    settings : DataConfig
+        Status, missing.
+
+    Returns
+    -------
+    dict[str, ir.StringValue]
+        `_status`, the value, and `_fate`, the kind of order that it is listed as; nothing where the
+        source has no status.
+
+    Raises
+    ------
+    DataError
+        If values are listed and there is no column.
+    """
+    if "status" not in col:
+        _needs_column("status", settings.status, "status")
+        return {}
+    text = as_text(col["status"], settings.missing)
+    listed = [(text.isin(values), kind) for kind, values in settings.status.items() if values]
+    fate = ibis.cases(*listed, else_=ibis.null("string")) if listed else ibis.null("string")
+    return {"_status": text, "_fate": fate}
+
+
+def _needs_column(key: str, given: dict, column: str) -> None:
+    """Refuse a key of the config that speaks of a column which is not there."""
+    if given:
+        raise DataError(
+            f"data.{key} is set, and the transactions have no column {column!r}; name theirs under "
+            f"data.columns.{column}, or leave data.{key} out."
+        )
+
+
+def currency_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ibis.Value]:
+    """In which currency a line is, and what one of it is worth.
+
+    Parameters
+    ----------
+    col : dict[str, ibis.Value]
+        Our name: the source's column.
+    settings : DataConfig
+        Currency_rates, missing.
+
+    Returns
+    -------
+    dict[str, ibis.Value]
+        `_currency`, and `_rate` where rates are given; nothing where the source has no currency.
+
+    Raises
+    ------
+    DataError
+        If rates are given and there is no column.
+    """
+    if "currency" not in col:
+        _needs_column("currency_rates", settings.currency_rates, "currency")
+        return {}
+    text = as_text(col["currency"], settings.missing)
+    if not settings.currency_rates:
+        return {"_currency": text}
+    rates = [(text == name, float(rate)) for name, rate in settings.currency_rates.items()]
+    return {"_currency": text, "_rate": ibis.cases(*rates, else_=ibis.null("float64"))}
+
+
+def converted(amount: ir.FloatingValue, money: dict[str, ibis.Value]) -> ir.FloatingValue:
+    """An amount in the report's currency.
+
+    Parameters
+    ----------
+    amount : ir.FloatingValue
+        A price or a revenue.
+    money : dict[str, ibis.Value]
+        From `currency_marks`.
+
+    Returns
+    -------
+    ir.FloatingValue
+        As it is where no rates are given; missing where the line has no rate.
+    """
+    return amount * money["_rate"] if "_rate" in money else amount
+
 # %% ../../nbs/00h_contract.ipynb #33178225
 @dataclass(frozen=True)
 class Rule:
@@ -454,7 +558,7 @@ class Rule:
 
     name: str  # what the books call it
     reason: str  # in plain words
-    severity: str  # "reject", "net" or "flag"
+    severity: str  # "reject", "aside", "net" or "flag"
     advice: str  # what to do about it
     broken: Callable[
         [ibis.Table], ir.BooleanValue
@@ -498,6 +602,34 @@ REJECTS: list[Rule] = [
         ("_header",),
     ),
     Rule(
+        "cancelled",
+        "An order that was cancelled",
+        "aside",
+        "Listed under data.status.cancelled in the config.",
+        lambda t: t._fate == "cancelled",
+        ("_fate",),
+        ("status",),
+    ),
+    Rule(
+        "returned",
+        "An order that came back",
+        "aside",
+        "Listed under data.status.returned in the config. The sale and its return are this one "
+        "line, so it counts as neither; a line with a negative quantity stays, as a return.",
+        lambda t: (t._fate == "returned") & ~(t.quantity < 0).fill_null(False),
+        ("_fate",),
+        ("status",),
+    ),
+    Rule(
+        "pending",
+        "An order that is no sale yet",
+        "aside",
+        "Listed under data.status.pending in the config.",
+        lambda t: t._fate == "pending",
+        ("_fate",),
+        ("status",),
+    ),
+    Rule(
         "missing_basket",
         "No basket id",
         "reject",
@@ -509,9 +641,10 @@ REJECTS: list[Rule] = [
         "missing_product",
         "No product id",
         "reject",
-        "Find the till or channel that sells without a product code.",
+        "Find the till or channel that sells without a product code, or set data.without_product "
+        "to keep.",
         lambda t: t.product_id.isnull(),
-        ("product_id",),
+        ("product_id", "_needs_product"),
         ("product_id",),
     ),
     Rule(
@@ -519,7 +652,7 @@ REJECTS: list[Rule] = [
         "A product that is not in the products table",
         "reject",
         "Add it to the products table, or set data.known_products_only to false.",
-        lambda t: ~t._known,
+        lambda t: ~t._known & t.product_id.notnull(),
         ("_known", "_only_known"),
         ("product_id",),
     ),
@@ -575,6 +708,15 @@ REJECTS: list[Rule] = [
         shows=("quantity",),
     ),
     Rule(
+        "no_currency",
+        "An amount without a currency, in a log of several",
+        "reject",
+        "Export the currency with every line.",
+        lambda t: t._rate.isnull(),
+        ("_rate",),
+        ("currency",),
+    ),
+    Rule(
         "bad_price",
         "A price or revenue that is not a finite number",
         "reject",
@@ -623,6 +765,8 @@ def _is_rounded(ids: ir.StringValue) -> ir.BooleanValue:
     return ibis.ifelse(marks, written, False)
 
 # %% ../../nbs/00h_contract.ipynb #0955e0c3
+# flags that are counted, and whose lines are not listed one by one: there may be very many
+COUNTED = ("return", "anonymous", "no_product", "listed_price")
 KEPT: list[Rule] = [
     Rule(
         "return",
@@ -637,6 +781,31 @@ KEPT: list[Rule] = [
         "flag",
         "Counts for revenue and trends; a loyalty card would make it useful.",
         lambda t: t.customer_id.isnull(),
+    ),
+    Rule(
+        "no_product",
+        "A sale without a product",
+        "flag",
+        "Counts for revenue and trends, for no product and no recommendation; find the till or "
+        "channel that sells without a product code.",
+        lambda t: t.product_id.isnull(),
+        ("product_id",),
+    ),
+    Rule(
+        "listed_price",
+        "A line without an amount, at the price of the products table",
+        "flag",
+        "The log says nothing about what was paid; a discount would not show.",
+        lambda t: t._listed,
+        ("_listed",),
+    ),
+    Rule(
+        "looks_undone",
+        "A sale whose status looks cancelled, returned or pending",
+        "flag",
+        "It counts as a sale; list the value under data.status if it is none.",
+        lambda t: t._looks_undone,
+        ("_looks_undone",),
     ),
     Rule(
         "contradiction",
@@ -654,7 +823,7 @@ KEPT: list[Rule] = [
         "A product that is not in the products table",
         "flag",
         "Add it to the products table, so that it has a name and a category.",
-        lambda t: ~t._known,
+        lambda t: ~t._known & t.product_id.notnull(),
         ("_known",),
     ),
     Rule(
@@ -756,7 +925,12 @@ def _show_rules(rules: list[Rule]) -> Any:
     Any
         A table for readers.
     """
-    words = {"reject": "rejected", "net": "kept, reduces revenue", "flag": "kept and flagged"}
+    words = {
+        "reject": "rejected",
+        "aside": "set aside, no fault",
+        "net": "kept, reduces revenue",
+        "flag": "kept and flagged",
+    }
     return show_table(
         pd.DataFrame(
             [(r.name, r.reason, words[r.severity], r.advice) for r in rules],
@@ -782,11 +956,13 @@ def with_limits(
     Returns
     -------
     ibis.Table
-        And `_earliest`, `_latest` where they apply.
+        And `_earliest`, `_latest`, `_needs_product` where they apply.
     """
     if settings.last_date:
         latest = pd.Timestamp(settings.last_date) + pd.Timedelta(days=1)
     out = {"_earliest": ibis.literal(pd.Timestamp(settings.earliest), "timestamp(6)")}
+    if settings.without_product == "reject":
+        out["_needs_product"] = ibis.literal(True)
     if latest is not None:
         out["_latest"] = ibis.literal(latest, "timestamp(6)")
     return lines.mutate(**out)
@@ -918,7 +1094,7 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
         )
         if c in kept.columns
     ]
-    rules = [r for r in applicable(lines, KEPT) if r.name not in ("return", "anonymous")]
+    rules = [r for r in applicable(lines, KEPT) if r.name not in COUNTED]
     alone = [r for r in rules if r.name != "shared_basket"]
     together = [r for r in rules if r.name == "shared_basket"]
     found = lines.select(

@@ -17,8 +17,14 @@ from ..core.config import Config
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count, share
 from ..core.runs import Run, staging
-from .cleaning import Prepared, apply_contract, examples, open_sources
-from .contract import CUSTOMERS, KEPT
+from retail_ci.data.cleaning import (
+    Prepared,
+    apply_contract,
+    check_customers,
+    examples,
+    open_sources,
+)
+from .contract import CUSTOMERS, KEPT, REJECTS
 from .engines import connect
 from .sources import open_bytes, text_encoding
 
@@ -441,8 +447,9 @@ def report(result: Prepared, max_rejected: float) -> str:
     facts = result.facts
     out = [
         f"{count(facts['rows_in'])} lines came in: {count(facts['kept'])} kept, "
-        f"{count(facts['rejected'])} rejected, {count(facts['collapsed'])} collapsed as exact "
-        "copies."
+        f"{count(facts['rejected'])} rejected, "
+        + f"{count(facts.get('set_aside', 0))} set aside by their status, " * ("set_aside" in facts)
+        + f"{count(facts['collapsed'])} collapsed as exact copies."
     ]
     if facts["kept"]:
         out.append(
@@ -450,10 +457,14 @@ def report(result: Prepared, max_rejected: float) -> str:
             f"revenue {facts['revenue']:,.2f}, {facts['first_date']:%Y-%m-%d} to "
             f"{facts['last_date']:%Y-%m-%d}."
         )
+    aside = {r.name for r in REJECTS if r.severity == "aside"}
     for r in sorted(examples(result).itertuples(), key=lambda r: -r.lines):
+        revenue = facts["revenue_by_fate"].get(r.reason)
+        worth = f", revenue {revenue:,.2f}" if r.reason in aside else ""
         out += [
             "",
-            f"rejected  {count(r.lines):>9}  {r.what} ({r.reason})",
+            f"{'set aside' if r.reason in aside else 'rejected':<9} {count(r.lines):>9}  {r.what} "
+            f"({r.reason}){worth}",
             f"          {'':>9}  {r.example}",
             f"          {'':>9}  {r.advice}",
         ]
@@ -487,6 +498,7 @@ def report(result: Prepared, max_rejected: float) -> str:
             f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are "
             "taken for misdated; set data.last_date to decide yourself."
         )
+    out += [f"\n{told}" for told in facts.get("remarks", [])]
     part = facts["rejected"] / max(facts["rows_in"], 1)
     out += [
         "",
@@ -526,7 +538,12 @@ def check_source(config: Config) -> tuple[str, bool]:
         )
         facts = result.facts
         fine = (
-            bool(facts["rows_in"] and facts["customers"])
+            bool(facts["rows_in"] and facts["kept"])
             and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
         )
-        return report(result, config.data.max_rejected), fine
+        text = report(result, config.data.max_rejected)
+        try:
+            check_customers(result, list(main.table.columns), config.data)
+        except DataError as e:
+            return f"{text}\n\n{e}", False
+        return text, fine

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core.config import supplied
+from ..core.config import STATUS_KINDS, supplied
 from ..core.errors import ConfigError, unknown
 from retail_ci.core.formats import (
     amount,
@@ -1161,6 +1161,7 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     told = {
         "kept": "Kept, and part of every number",
         "rejected": "Rejected, with a reason",
+        "set_aside": "No sales by their status: cancelled, returned or pending",
         "collapsed": "Copies of another line, counted once",
         "anonymous": "Kept, without a customer",
         "returns": "Kept, a return",
@@ -1169,6 +1170,7 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     total = data.get("rows_in") or 1
     worth = {
         "kept": data.get("revenue"),
+        "set_aside": sum(fates.get(kind, 0) for kind in STATUS_KINDS),
         "collapsed": fates.get("collapsed"),
         "anonymous": fates.get("anonymous"),
         "returns": fates.get("return"),
@@ -1232,8 +1234,9 @@ def _quality_page(facts: Facts) -> list[str]:
         if named(d.get("by_flag"))
         else "No kept line is flagged."
     )
+    told = "".join(f"<p>{html.escape(remark)}</p>" for remark in d.get("remarks") or [])
     return [
-        raw(lead),
+        raw(lead + told),
         "## The books {#books}",
         raw(
             html_table(
@@ -1886,6 +1889,7 @@ def source_line(data: Mapping) -> Html:
     """
     told = {
         "rejected": "rejected with a reason",
+        "set_aside": "no sales by their status",
         "collapsed": "copies of another",
         "anonymous": "kept without a customer",
     }
