@@ -5,16 +5,16 @@
 # %% ../../nbs/00h_contract.ipynb #d3839006
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.show import show_table
 from retail_ci.data.engines import (
@@ -30,19 +30,23 @@ from retail_ci.data.engines import (
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number', 'typed',
-           'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids',
-           'believed_until', 'flagged', 'counter_like']
+           'without_point', 'marks', 'revenue_meaning', 'revenue_sentence', 'Rule', 'applicable', 'with_limits',
+           'judge', 'broken', 'accepted', 'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
     "transaction_id": False,
     "customer_id": True,
     "product_id": False,
+    "store_id": False,
     "date": True,
     "quantity": False,
     "price": False,
     "revenue": False,
+    "discount": False,
+    "tax": False,
 }
+_NAMED_ONLY = ("discount", "tax")  # they change revenue, so they are read only where a config asks
 PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "product_id": True,
     "product_name": False,
@@ -88,6 +92,8 @@ def map_columns(
     there = [c for c in raw.columns if c not in ("row", "damaged")]
     found = {}
     for ours, needed in wanted.items():
+        if ours in _NAMED_ONLY and ours not in columns:
+            continue
         theirs = columns.get(ours, ours)
         if theirs in there:
             found[ours] = theirs
@@ -235,33 +241,70 @@ def typed(
             raise ConfigError(
                 unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
             )
+    check_parts(settings)
     names = map_columns(raw, settings.columns)
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     ids = {
         c: without_point(as_text(col[c], settings.missing, neat), c in floats)
-        for c in ("transaction_id", "customer_id", "product_id")
+        for c in ("transaction_id", "customer_id", "product_id", "store_id")
         if c in col
     }
-    basket = ids.get(
-        "transaction_id",
-        ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-")
-        + date.strftime("%Y%m%d"),
-    )
+    basket = _basket(ids, date, raw.row, settings)
     out = {"row": raw.row, "transaction_id": basket, "customer_id": ids["customer_id"]}
     if "product_id" in ids:
         out["product_id"] = ids["product_id"]
-    if "transaction_id" in ids:
+    if "store_id" in ids:
+        out["store_id"] = ids["store_id"]
+    if "transaction_id" in (settings.basket or ids):
         out["_own_basket"] = ibis.literal(True)
     out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
     return fence(
         raw.select(
             **out,
             date=date,
-            **_amounts(col, numbers, basket, settings),
+            **_with_parts(
+                _amounts(col, numbers, ids.get("transaction_id", basket), settings),
+                col,
+                numbers,
+                settings,
+            ),
             **marks(raw, names, settings),
         )
     )
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d12
+def _basket(
+    ids: dict[str, ir.StringValue], date: ir.TimestampValue, row: ir.IntegerValue, data: DataConfig
+) -> ir.StringValue:
+    """The basket of a line: what `data.basket` names, else its number, else its customer's day."""
+    parts = data.basket or (["transaction_id"] if "transaction_id" in ids else [])
+    if parts == ["transaction_id"] and "transaction_id" in ids:
+        return ids["transaction_id"]
+    for part in (p for p in parts if p != "date" and p not in ids):
+        raise DataError(
+            f"data.basket names {part}, and the transactions have no such column; set "
+            f"data.columns.{part}, or take {part} out of data.basket."
+        )
+    day = date.strftime("%Y%m%d")
+    nobody = "row " + row.cast("string")
+    if not parts:
+        return ibis.coalesce(ids["customer_id"] + "-", nobody + "-") + day
+    unknown_buyer = "" if "transaction_id" in parts else nobody
+    told: dict[str, ir.StringValue] = {"date": day} | {
+        part: ids[part] if part == "transaction_id" else ibis.coalesce(ids[part], other)
+        for part, other in (
+            ("transaction_id", ""),
+            ("customer_id", unknown_buyer),
+            ("store_id", ""),
+        )
+        if part in parts
+    }
+    order = [part for part in get_args(BasketPart) if part in parts]
+    basket = told[order[0]]
+    for part in order[1:]:
+        basket = basket + "|" + told[part]
+    return basket
 
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
 def _read_once(
@@ -282,21 +325,25 @@ def _read_once(
     Returns
     -------
     tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]
-        The lines, their date, and their quantity, price and revenue, as far as there are any.
+        The lines, their date, and their quantity, price, revenue, discount and tax, as far as there
+        are any.
     """
-    there = [c for c in ("quantity", "price", "revenue") if c in names]
+    there = [c for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names]
     if engine(raw) == "duckdb":
         return (
             raw,
             _as_date(raw[names["date"]], settings.date_format),
-            {c: as_number(raw[names[c]], settings) for c in there},
+            {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
     formats = _date_formats(settings.date_format) if raw[names["date"]].type().is_string() else []
     parts = {
         f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
     }
     lines = fence(
-        raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there})
+        raw.mutate(
+            **parts,
+            **{f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there},
+        )
     )
     date = (
         ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
@@ -441,6 +488,160 @@ def marks(
         out["_pattern"] = out["_pattern"] | hit if "_pattern" in out else hit
     return out
 
+# %% ../../nbs/00h_contract.ipynb #5b7e5d22
+def revenue_meaning(names: Collection[str], settings: DataConfig) -> dict[str, tuple[str, str]]:
+    """What the amounts of a source are and what revenue is to be, of discount and of tax.
+
+    Parameters
+    ----------
+    names : Collection[str]
+        Our columns that the source has, from `map_columns`.
+    settings : DataConfig
+        revenue, amounts.
+
+    Returns
+    -------
+    dict[str, tuple[str, str]]
+        "discount" and "tax", where the source or the config says anything of them: "net" or "gross"
+        for the source's amounts, and for revenue.
+
+    Raises
+    ------
+    DataError
+        If they differ, and no column says by how much.
+    """
+    amounts = {"discount": "net" if "revenue" in names else "gross", "tax": "gross"}
+    amounts |= settings.amounts
+    revenue = {"discount": "net", "tax": "gross"} | settings.revenue
+    declared = {*settings.amounts, *settings.revenue}
+    found = {}
+    for part in _NAMED_ONLY:
+        if part in names or part in declared:
+            found[part] = (amounts[part], revenue[part])
+        if part in declared and part not in names and amounts[part] != revenue[part]:
+            raise DataError(
+                f"Revenue is to be {revenue[part]} of {part}, the amounts are {amounts[part]} of "
+                f"it, and no column says how much it is; set data.columns.{part}, or let "
+                f"data.revenue.{part} and data.amounts.{part} agree."
+            )
+    return found
+
+
+def revenue_sentence(meaning: Mapping[str, str], returns: str = "less returns") -> str:
+    """What revenue is, in words.
+
+    Parameters
+    ----------
+    meaning : Mapping[str, str]
+        "discount" and "tax", where anything is known of them: "net" or "gross".
+    returns : str, default "less returns"
+        What is done with returns.
+
+    Returns
+    -------
+    str
+        A sentence.
+
+    Examples
+    --------
+    >>> revenue_sentence({"discount": "net", "tax": "gross"})
+    'Net revenue is sales less returns, after discounts, with taxes.'
+    >>> revenue_sentence({})
+    'Net revenue is sales less returns, with discounts and taxes as the source has them.'
+    """
+    words = {
+        "discount": {"net": "after discounts", "gross": "before discounts"},
+        "tax": {"net": "without taxes", "gross": "with taxes"},
+    }
+    told = [words[part][side] for part, side in meaning.items()]
+    silent = {"discount": "discounts", "tax": "taxes"}
+    left = [word for part, word in silent.items() if part not in meaning]
+    if left:
+        told.append(f"with {' and '.join(left)} as the source has them")
+    return f"Net revenue is sales {returns}, {', '.join(told)}."
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d23
+def _written(settings: DataConfig, column: str) -> DataConfig:
+    """How the numbers of a column are written: a percentage may carry its sign."""
+    if settings.rates.get(column) != "percent":
+        return settings
+    return replace(settings, currency_signs=[*settings.currency_signs, "%"])
+
+
+def _part_size(
+    part: str, got: ir.FloatingValue, amount: ir.FloatingValue, side: str, rate: str | None
+) -> ir.FloatingValue:
+    """The size of a line's discount or tax, in money; `amount` is net or gross of it."""
+    if rate is None:
+        return got.abs()
+    share = got.abs() / (100.0 if rate == "percent" else 1.0)
+    if part == "tax":
+        return amount * share / (1.0 + share) if side == "gross" else amount * share
+    if side == "gross":
+        return amount * share
+    return amount * share / (1.0 - share).nullif(0)
+
+
+def _odd_part(
+    part: str,
+    column: ibis.Value,
+    got: ir.FloatingValue,
+    out: dict[str, ibis.Value],
+    amount: ir.FloatingValue,
+    side: str,
+    settings: DataConfig,
+) -> ir.BooleanValue:
+    """Whether a discount or a tax cannot be true: no number, no rate, too large, a tax below 0."""
+    rate = settings.rates.get(part)
+    unread = got.isnull() & as_text(column, settings.missing).notnull()
+    wrong = unread | (got.abs() > amount + 0.005)
+    if rate:
+        wrong = unread | (got.abs() > (100.0 if rate == "percent" else 1.0))
+    elif side == "net":
+        whole = (out["quantity"] * out["price"]).abs()
+        above = (got.abs() > whole + 0.005) & ((whole - amount).abs() > 0.005)
+        wrong = unread | above if part == "discount" else unread
+    if part == "tax":
+        wrong = wrong | ((got < 0) & (out["quantity"] > 0))
+    return wrong.fill_null(False)
+
+
+def _with_parts(
+    out: dict[str, ibis.Value],
+    col: dict[str, ibis.Value],
+    got: dict[str, ir.FloatingValue],
+    settings: DataConfig,
+) -> dict[str, ibis.Value]:
+    """The amounts of a line with its discount and tax, and the revenue that the config asks for.
+
+    Where a discount or tax changes revenue, a line on which it cannot be true has no revenue that
+    could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
+    """
+    meaning = revenue_meaning(list(col), settings)
+    if not set(got) & set(_NAMED_ONLY):
+        return out
+    sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
+    amount = out["revenue"].abs()
+    whole = (out["quantity"] * out["price"]).abs()
+    expected = [whole, whole]  # of a price that the discount has left, and of one before it
+    found = dict(out)
+    for part in (p for p in _NAMED_ONLY if p in got):
+        side, wanted = meaning[part]
+        size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
+        odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
+        found[f"_odd_{part}" if side == wanted else f"_bad_{part}"] = odd
+        found[part] = size * sign
+        step = {("gross", "net"): -1.0, ("net", "gross"): 1.0}.get((side, wanted), 0.0)
+        amount = amount + size * step
+        if part == "tax":
+            expected = [e + size * step for e in expected]
+        else:
+            expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
+    found["revenue"] = amount * sign
+    near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
+    found["_agrees"] = ibis.or_(*near).fill_null(False)
+    return found
+
 # %% ../../nbs/00h_contract.ipynb #33178225
 @dataclass(frozen=True)
 class Rule:
@@ -577,6 +778,25 @@ REJECTS: list[Rule] = [
         shows=("price", "revenue"),
     ),
     Rule(
+        "bad_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and still in the "
+        "price.",
+        lambda t: t._bad_discount,
+        ("_bad_discount",),
+        ("discount", "price", "revenue"),
+    ),
+    Rule(
+        "bad_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and in the price.",
+        lambda t: t._bad_tax,
+        ("_bad_tax",),
+        ("tax", "price", "revenue"),
+    ),
+    Rule(
         "negative_price",
         "A negative price",
         "reject",
@@ -626,10 +846,29 @@ KEPT: list[Rule] = [
         "flag",
         "Kept as it is; a discount explains it, or a price per pack.",
         lambda t: (
-            (t.revenue - t.quantity * t.price).abs()
-            > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            (
+                (t.revenue - t.quantity * t.price).abs()
+                > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            )
+            & (~t._agrees if "_agrees" in t.columns else True)
         ),
         ("_tolerance",),
+    ),
+    Rule(
+        "odd_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_discount,
+        ("_odd_discount",),
+    ),
+    Rule(
+        "odd_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_tax,
+        ("_odd_tax",),
     ),
     Rule(
         "unlisted_product",
@@ -643,7 +882,8 @@ KEPT: list[Rule] = [
         "shared_basket",
         "One basket under two customers",
         "flag",
-        "Basket numbers may restart each day; join them with the date or the till.",
+        "Receipt numbers may start anew each day or in each store: set data.basket to "
+        "[transaction_id, date] or [transaction_id, date, store_id].",
         lambda t: t.transaction_id.isin(_shared_baskets(t).transaction_id),
         ("_own_basket",),
     ),
@@ -662,7 +902,7 @@ KEPT: list[Rule] = [
         lambda t: ibis.or_(
             *(
                 t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False)
-                for c in ("customer_id", "product_id")
+                for c in ("customer_id", "product_id", "store_id")
                 if c in t.columns
             )
         ),
@@ -824,7 +1064,8 @@ def accepted(lines: ibis.Table) -> ibis.Table:
 
 # %% ../../nbs/00h_contract.ipynb #ecc170fe
 def float_ids(
-    lines: ibis.Table, columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id")
+    lines: ibis.Table,
+    columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id", "store_id"),
 ) -> dict[str, int]:
     """Find id columns whose whole numbers carry a `.0`.
 
@@ -832,7 +1073,7 @@ def float_ids(
     ----------
     lines : ibis.Table
         Typed lines, or another table with ids as text.
-    columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id")
+    columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id", "store_id")
         The id columns.
 
     Returns
@@ -908,10 +1149,13 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
             "transaction_id",
             "customer_id",
             "product_id",
+            "store_id",
             "date",
             "quantity",
             "price",
             "revenue",
+            "discount",
+            "tax",
         )
         if c in kept.columns
     ]
