@@ -25,14 +25,21 @@ from .errors import ConfigError, DataError, one_line, shown, translating, unknow
 from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig',
-           'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model', 'check_recommender',
-           'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config',
-           'check_value', 'expected', 'structure', 'bounds', 'grid_cells', 'find_root', 'shipped', 'supplied',
-           'config_path', 'load_config', 'check_data', 'split_table', 'source_files']
+__all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'SUFFIXES', 'DataConfig', 'SyntheticConfig',
+           'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model',
+           'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig',
+           'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells', 'find_root',
+           'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_data', 'split_table',
+           'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
+
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d01
+BasketPart = Literal["transaction_id", "customer_id", "date", "store_id"]
+LinePart = Literal["discount", "tax"]  # what may be taken off an amount
+_SIDES = ("net", "gross")  # without it, and with it
+_RATES = ("share", "percent")
 
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
@@ -48,6 +55,18 @@ class DataConfig:
     columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
     # role: the SQL that a database answers, in place of a table
     query: dict[str, str] = field(default_factory=dict)
+    # what makes a basket where receipt numbers start anew, such as
+    # [transaction_id, date, store_id]; the receipt number if left out, or a customer's day
+    basket: list[BasketPart] = field(default_factory=list)
+    # what revenue is, such as {discount: net, tax: gross}: net is without it, gross with it; by
+    # default after discounts and with taxes, which is what customers paid
+    revenue: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
+    # what the amounts of the source are, likewise; if left out, a revenue column is after the
+    # discount, quantity × price before it, and both are with taxes
+    amounts: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
+    # which of discount and tax is a "share" (0 to 1) or a "percent" of the amount; an amount of
+    # the line if left out
+    rates: dict[LinePart, Literal["share", "percent"]] = field(default_factory=dict)
     # the format of dates such as "%d/%m/%Y", or several formats; ISO 8601 if left out
     date_format: str | list[str] | None = None
     # the delimiter of a CSV file, or "whitespace"; found from its first lines if left out
@@ -849,6 +868,46 @@ def _check_name(name: str) -> str:
         f"{shown(name)}; {_folder_name(name)!r} would do."
     )
 
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d02
+def check_parts(data: DataConfig) -> DataConfig:
+    """Refuse a basket that would be everybody's, and a discount or tax that is said to be nothing
+    that it can be.
+
+    Parameters
+    ----------
+    data : DataConfig
+        basket, revenue, amounts, rates.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        That names the key.
+    """
+    known = list(get_args(BasketPart))
+    for part in data.basket:
+        if part not in known:
+            raise ConfigError(unknown("part", part, known, "data.basket"))
+    if len(set(data.basket)) < len(data.basket):
+        named = ", ".join(data.basket)
+        raise ConfigError(f"data.basket must name each part once, found {named}.")
+    if data.basket and not {"transaction_id", "customer_id"} & set(data.basket):
+        raise ConfigError(
+            f"data.basket must name transaction_id or customer_id, found {', '.join(data.basket)}; "
+            "with that alone a basket would be everybody's purchases."
+        )
+    for key, values in (("revenue", _SIDES), ("amounts", _SIDES), ("rates", _RATES)):
+        for part, value in getattr(data, key).items():
+            if part not in get_args(LinePart):
+                raise ConfigError(unknown("part", part, list(get_args(LinePart)), f"data.{key}"))
+            if value not in values:
+                raise ConfigError(unknown("value", value, list(values), f"data.{key}.{part}"))
+    return data
+
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
 STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
 
@@ -912,6 +971,7 @@ def check_data(data: DataConfig) -> DataConfig:
             "Config key 'data.encoding' must be a text encoding that Python knows, such as "
             f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
         ) from None
+    check_parts(data)
     if data.thousands == data.decimal:
         raise ConfigError(
             f"data.thousands and data.decimal are both {data.decimal!r}; they must differ."

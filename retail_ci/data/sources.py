@@ -319,9 +319,9 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
     asked = {
         *settings.columns.values(),
         *(
-            {"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"}
-            - set(settings.columns)
-        ),
+            {"transaction_id", "customer_id", "product_id", "store_id", "date"}
+            | {"quantity", "price", "revenue"}
+        ).difference(settings.columns),
     }
     out: list[str] = []
     for i, title in enumerate(names, 1):
