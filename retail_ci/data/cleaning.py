@@ -1256,7 +1256,7 @@ class CleanLog:
     customers : DataFrame
         A row per customer: id, first_purchase, counter_like, and the attributes given.
     books : DataFrame
-        What became of the lines: fate, reason, lines, what, advice; the lines add up to the log's.
+        A row per fate and reason: fate, reason, lines, what, advice; the lines add up to the log's.
     facts : dict
         Counts and sums: rows_in, kept, rejected, collapsed, returns, anonymous, revenue, dates.
     """
