@@ -61,6 +61,18 @@ def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
     -------
     Any
         An Ibis backend; `close` ends it.
+
+    Raises
+    ------
+    DataError
+        If the engine cannot be had with these settings.
+
+    Examples
+    --------
+    >>> con = connect()
+    >>> con.name
+    'duckdb'
+    >>> close(con)
     """
     settings = settings or DataConfig()
     if session is not None or settings.engine == "spark":

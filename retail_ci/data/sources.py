@@ -1208,6 +1208,19 @@ def open_source(con: Any, role: str, settings: DataConfig, staging: Path | None 
     -------
     Source
         The raw lines.
+
+    Raises
+    ------
+    DataError
+        If the source does not exist or cannot be read.
+
+    Examples
+    --------
+    >>> from retail_ci.data import connect
+    >>> _ = Path("log.csv").write_text("customer_id,date,price\\nC1,2025-03-01,1.50\\n")
+    >>> source = open_source(connect(), "transactions", DataConfig(transactions="log.csv"))
+    >>> source.table.columns
+    ('customer_id', 'date', 'price', 'row', 'damaged')
     """
     with reading(settings, role):
         return _open_source(con, role, settings, staging)

@@ -39,13 +39,18 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    table : pd.DataFrame
+    table : DataFrame of shape (n_rows, n_columns)
         Any table.
 
     Returns
     -------
-    pd.DataFrame
+    DataFrame of shape (n_rows, n_columns)
         The same, with text that looks like a formula marked as text.
+
+    Examples
+    --------
+    >>> escape_formulas(pd.DataFrame({"name": ["=1+1", "Ann"]}))["name"].tolist()
+    ["'=1+1", 'Ann']
     """
     out = table.copy()
     for column in out.columns:

@@ -556,7 +556,17 @@ MANY = 50_000  # customers above whom nobody is compared with everybody
 
 # %% ../../nbs/04i_candidates.ipynb #b2dad761
 class CandidateModels(Recommender):
-    """All models side by side, and their untrained blend."""
+    """Fit all models side by side, and blend them without training.
+
+    Parameters
+    ----------
+    neighbours : int, default 200
+        Most similar customers that the collaborative part asks.
+    items : int, default 3000
+        Products in EASE's table of weights, at most.
+    many : int, default MANY
+        With more customers than this the collaborative part is left out.
+    """
 
     method = "blend"
     two_tasks = True
@@ -572,17 +582,6 @@ class CandidateModels(Recommender):
     kinds_: dict[str, _Kinds]
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        neighbours : int, default 200
-            Most similar customers that the collaborative part asks.
-        items : int, default 3000
-            Products in EASE's table of weights, at most.
-        many : int, default MANY
-            With more customers than this the collaborative part is left out.
-        """
         self.neighbours = neighbours
         self.items = items
         self.many = many
