@@ -870,14 +870,17 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     )
 
 
+def _no_movement(facts: Facts) -> str:
+    """Why nobody moved."""
+    told = facts.movement or facts.insights.get("movement") or {}
+    return told.get("note") or "this run has not looked at month ends."
+
+
 def _movement_page(facts: Facts) -> list[str]:
     """Who rose, who fell, and who of the good customers has begun to slip."""
     m = facts.movement
     if not m.get("fitted"):
-        return [
-            "There is no movement to show: "
-            f"{html.escape(m.get('note') or 'this run has not looked at month ends.')}"
-        ]
+        return [f"There is no movement to show: {html.escape(_no_movement(facts))}"]
     rows = [
         [
             _segment_cell(s["segment"]),
