@@ -41,7 +41,7 @@ PRICE_NAMES = {
     "price": "list_price",
     "product_name": "title",
 }
-MISSING_WORD = r"""Transaction_ID,Customer_ID,Category,Item_ID,Price_Per_Unit,Quantity,Total_Spent,Date
+MISSING_WORD = r"""Receipt,Customer_ID,Category,Item_ID,Unit_Price,Quantity,Total_Spent,Date
 T1,C1,Food,I1,6.5,2,13,2024-01-02
 T2,C2,Food,\N,\N,10,155,2024-01-03
 T3,C1,Toys,I2,9.5,1,9.5,2024-01-04

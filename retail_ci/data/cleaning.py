@@ -66,7 +66,7 @@ from .order_status import look_at_status
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['NO_CUSTOMERS', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
+__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
            'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
@@ -1674,6 +1674,9 @@ def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #4b998f66
+NO_PRODUCT = "No product"  # the category of lines that name none, so that sums add up
+
+
 def _by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame:
     """Net revenue, customers and share of returned lines by category.
 
@@ -1690,6 +1693,7 @@ def _by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame
         Category, revenue, share, customers, return_share; largest first.
     """
     lines = transactions.left_join(products.select("product_id", "category"), "product_id")
+    lines = lines.mutate(category=lines.category.fill_null(NO_PRODUCT))
     out = (
         lines.group_by("category")
         .aggregate(
