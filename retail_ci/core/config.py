@@ -122,6 +122,8 @@ class SyntheticConfig:
     products: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 200  # products on sale
     days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365  # days of sales
     start: str = "2025-01-01"  # the first day, ISO 8601
+    # stores whose receipt numbers start anew every day; 0 for one shop without stores
+    stores: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     format: Literal["csv", "parquet"] = "csv"  # what the generator writes
 
 # %% ../../nbs/00b_configuration.ipynb #1ce1f190
@@ -802,6 +804,8 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     check_recommender(result.recommender)
     _check_report(result.report)
     check_data(result.data)
+    if result.data.transactions == "synthetic" and result.synthetic.stores:
+        result.data.basket = result.data.basket or ["transaction_id", "date", "store_id"]
     _check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):

@@ -1567,7 +1567,7 @@ def by_store(transactions: ibis.Table) -> pd.DataFrame:
             customers=lines.customer_id.nunique(),
             revenue=exact_sum(lines.revenue),
             returned=exact_sum(lines.revenue, back).fill_null(0.0),
-            anonymous=lines.customer_id.isnull().cast("float64").mean(),
+            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
         )
     )
     before = found["revenue"] - found["returned"]

@@ -633,8 +633,9 @@ def _with_parts(
         found[part] = size * sign
         step = {("gross", "net"): -1.0, ("net", "gross"): 1.0}.get((side, wanted), 0.0)
         amount = amount + size * step
-        if part == "tax":
-            expected = [e + size * step for e in expected]
+        if part == "tax":  # a price may be without the tax that the amount has
+            way = 1.0 if wanted == "gross" else -1.0
+            expected += [e + size * way for e in expected]
         else:
             expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
     found["revenue"] = amount * sign
