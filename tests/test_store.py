@@ -188,6 +188,7 @@ def both_logs() -> pd.DataFrame:
         ["transaction_id", "customer_id", "product_id", "date", "quantity", "price", "off", "vat"]
     ]
     log["store"] = ["North", "South", "East", None] * 50
+    log["vat"] = log["vat"].round(2)
     log.loc[3, "off"] = 1.5
     log.loc[8, "vat"] = -1.0
     return log
@@ -291,7 +292,8 @@ def test_revenue_is_what_the_config_asks_for(given, discount, tax):
     if given == "rates":  # a rate is of the amount that it is applied to
         due = kept * log["rate"]
     right = kept + due if tax == "gross" else kept
-    np.testing.assert_allclose(done.transactions["revenue"], right, atol=1e-9)
+    exact = 1e-4 if given == "rates" else 1e-9  # a rate gives ten-thousandths
+    np.testing.assert_allclose(done.transactions["revenue"], right, atol=exact)
     assert done.facts["revenue"] == pytest.approx(right.sum(), abs=0.01)
     assert done.facts["revenue_is"] == {"discount": discount, "tax": tax}
     assert done.facts["by_flag"]["contradiction"] == 0
@@ -305,7 +307,7 @@ def test_a_tax_inside_the_price_is_taken_out(rates):
     columns = {"discount": "discount_amount", "tax": "percent" if rates else "vat_inside"}
     done = clean(log, columns=columns, revenue={"tax": "net"}, rates=rates)
     right = log["paid"] / (1 + log["rate"])
-    np.testing.assert_allclose(done.transactions["revenue"], right, atol=1e-9)
+    np.testing.assert_allclose(done.transactions["revenue"], right, atol=1e-4)
 
 
 def test_a_column_called_discount_counts_only_where_it_is_named():
@@ -388,7 +390,7 @@ def proposed(log: pd.DataFrame, folder: Path):
 
 def shop_log(**more) -> pd.DataFrame:
     """The taxed log as a shop writes it: with its names, and more columns."""
-    log = taxed_log().round(2)
+    log = taxed_log().round({"discount_amount": 2, "paid": 2, "vat": 2})
     log = log.assign(
         date=log["date"].dt.strftime("%Y-%m-%d"), quantity=log["quantity"].abs().astype(int)
     )

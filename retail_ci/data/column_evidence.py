@@ -570,6 +570,7 @@ def assign(columns: dict[str, Column]) -> Assignment:
         named = [e for e in _candidates(found, role) if e.fits]
         found.take(next(iter(named), None), [e.name for e in named])
     _choose_store(found)
+    _choose_restarting(found)
     _relate_people(found)
     _relate_baskets(found)
     _relate_products(found)
@@ -661,7 +662,7 @@ def _choose_store(found: Assignment) -> None:
     e = named[0]
     store = found.columns[e.name]
     if not {"transaction_id", "date"} <= set(found.chosen):
-        found.take(replace(e, relation=1 if store.distinct < 0.5 * store.rows else 0), [])
+        found.take(e, [n.name for n in named])
         return
     part = _groups(basket_key(found, ["date"]), store.values)
     by_itself = _groups(basket_key(found, []), store.values)
@@ -669,6 +670,21 @@ def _choose_store(found: Assignment) -> None:
     fine = not part < 0.95
     # where a number and day have several stores, the store may be what tells receipts apart
     found.take(replace(e, relation=int(fine), seen=(*e.seen, told)), [n.name for n in named])
+
+
+def _choose_restarting(found: Assignment) -> None:
+    """The number of the receipt that has few values, because it starts anew each day."""
+    if "transaction_id" in found.chosen or "date" not in found.chosen:
+        return
+    for e in _candidates(found, "transaction_id"):
+        column = found.columns[e.name]
+        if not column.code or column.filled < 0.5:
+            continue
+        found.take(replace(e, fits=True, relation=-1), [])
+        way = restarting(found)[0]
+        if way and basket_key(found, way).nunique() >= 0.02 * column.rows:
+            return
+        del found.chosen["transaction_id"]
 
 
 def _part_numbers(column: Column) -> pd.Series:
@@ -690,6 +706,8 @@ def _discount_readings(found: Assignment, off: pd.Series) -> dict[str, float]:
     given = off[off != 0].dropna().abs()
     whole = (q * p).reindex(given.index).abs()
     amount = a.reindex(given.index)
+    if len(given) < 3 or _matches(whole, amount) >= 0.5:
+        return {}
     ways = {
         "amount": whole - given,
         "share": whole * (1 - given),

@@ -286,10 +286,11 @@ def _basket(
             f"data.basket names {part}, and the transactions have no such column; set "
             f"data.columns.{part}, or take {part} out of data.basket."
         )
+    customer = ids.get("customer_id", ibis.null("string"))
     day = date.strftime("%Y%m%d")
     nobody = "row " + row.cast("string")
     if not parts:
-        return ibis.coalesce(ids["customer_id"] + "-", nobody + "-") + day
+        return ibis.coalesce(customer + "-", nobody + "-") + day
     unknown_buyer = "" if "transaction_id" in parts else nobody
     told: dict[str, ir.StringValue] = {"date": day} | {
         part: ids[part] if part == "transaction_id" else ibis.coalesce(ids[part], other)
@@ -571,15 +572,19 @@ def _written(settings: DataConfig, column: str) -> DataConfig:
 def _part_size(
     part: str, got: ir.FloatingValue, amount: ir.FloatingValue, side: str, rate: str | None
 ) -> ir.FloatingValue:
-    """The size of a line's discount or tax, in money; `amount` is net or gross of it."""
+    """The size of a line's discount or tax, in money; `amount` is net or gross of it.
+
+    What a rate gives is cut to a ten-thousandth, where engines round a half in different ways.
+    """
     if rate is None:
         return got.abs()
     share = got.abs() / (100.0 if rate == "percent" else 1.0)
-    if part == "tax":
-        return amount * share / (1.0 + share) if side == "gross" else amount * share
-    if side == "gross":
-        return amount * share
-    return amount * share / (1.0 - share).nullif(0)
+    size = amount * share
+    if side == "gross" and part == "tax":
+        size = size / (1.0 + share)
+    if side == "net" and part == "discount":
+        size = size / (1.0 - share).nullif(0)
+    return (size * 10_000.0 + 0.5).floor().cast("float64") / ibis.literal(10_000.0)
 
 
 def _odd_part(
