@@ -193,6 +193,8 @@ class SyntheticConfig:
         Days of sales.
     start : str
         The first day, ISO 8601.
+    stores : int
+        Stores whose receipt numbers start anew every day; 0 for one shop without stores.
     format : {"csv", "parquet"}
         What the generator writes.
     """
@@ -202,6 +204,7 @@ class SyntheticConfig:
     products: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 200
     days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365
     start: str = "2025-01-01"
+    stores: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     format: Literal["csv", "parquet"] = "csv"
 
 # %% ../../nbs/00b_configuration.ipynb #1ce1f190
@@ -1038,6 +1041,8 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     check_recommender(result.recommender)
     _check_report(result.report)
     check_data(result.data)
+    if result.data.transactions == "synthetic" and result.synthetic.stores:
+        result.data.basket = result.data.basket or ["transaction_id", "date", "store_id"]
     _check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):

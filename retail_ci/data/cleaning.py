@@ -40,6 +40,7 @@ from retail_ci.data.contract import (
     float_ids,
     judge,
     map_columns,
+    revenue_meaning,
     typed,
     with_limits,
 )
@@ -67,7 +68,7 @@ from .sources import Source, bring, open_source, reading
 
 # %% auto #0
 __all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
-           'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month']
+           'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month', 'by_store']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
@@ -282,10 +283,13 @@ _TRANSACTION_COLUMNS = [
     "transaction_id",
     "customer_id",
     "product_id",
+    "store_id",
     "date",
     "quantity",
     "price",
     "revenue",
+    "discount",
+    "tax",
     "is_return",
     "day",
     "month",
@@ -704,6 +708,7 @@ def _apply_contract(
             sum(counted) if min(counted) >= 0 else int(transactions.count().execute()),
         )
         | found
+        | _parts_found(lines, transactions, settings)
     )
     return Prepared(
         kept,
@@ -757,7 +762,15 @@ def prepare(
 
 
 # what flags need to know of a kept line
-_FLAG_COLUMNS = ("_known", "_own_basket", "_listed", "_looks_undone")
+_FLAG_COLUMNS = (
+    "_known",
+    "_own_basket",
+    "_listed",
+    "_looks_undone",
+    "_agrees",
+    "_odd_discount",
+    "_odd_tax",
+)
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
@@ -958,6 +971,24 @@ def _reconcile(
         "first_date": one.first_date,
         "last_date": one.last_date,
     }
+
+# %% ../../nbs/01_cleaning.ipynb #5b7e5d31
+def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dict:
+    """What revenue is, of discount and of tax, and how much there was of each; nothing where
+    neither the source nor the config says anything of them.
+    """
+    names = map_columns(raw, settings.columns)
+    meaning = {part: wanted for part, (_, wanted) in revenue_meaning(names, settings).items()}
+    if not meaning:
+        return {}
+    there = [part for part in meaning if part in kept.columns]
+    if not there:
+        return {"revenue_is": meaning}
+    sums = to_pandas(kept.aggregate(**{part: exact_sum(kept[part]) for part in there})).iloc[0]
+    amounts = {
+        part: round(float(sums[part]), 4) if sums[part] == sums[part] else 0.0 for part in there
+    }
+    return {"revenue_is": meaning, "parts": amounts}
 
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
 def _check_books(result: Prepared, max_rejected: float) -> None:
@@ -1273,7 +1304,7 @@ def _engine_names(names: Sequence[Any], wanted: Iterable[str]) -> dict[Any, str]
 def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis.Table:
     """Lay a frame down in the engine, in plain types; ids are text."""
     frame = as_pandas(table, what)
-    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id")]
+    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id", "store_id")]
     find_columns(what, list(frame.columns), ())
     wanted = [columns.get(c, c) for c in {**COLUMNS, **PRODUCT_COLUMNS}]
     names = _engine_names(list(frame.columns), wanted)
@@ -1320,6 +1351,8 @@ _HOLDS = {  # our column: what it may hold, in words, and what to do if it does 
     "quantity": ("numbers", "convert it with pandas.to_numeric"),
     "price": ("numbers", "convert it with pandas.to_numeric"),
     "revenue": ("numbers", "convert it with pandas.to_numeric"),
+    "discount": ("numbers", "convert it with pandas.to_numeric"),
+    "tax": ("numbers", "convert it with pandas.to_numeric"),
 }
 
 
@@ -1345,6 +1378,7 @@ def _check_lines(
     found = log.columns
     columns = {k: v for k, v in log.settings.columns.items() if v in found or k not in elsewhere}
     names = find_columns(what, found, needs, options, columns, log.index)
+    names = {k: v for k, v in names.items() if k not in ("discount", "tax") or k in columns}
     if not {"price", "revenue"} & {*names, *elsewhere}:
         advice = "pass columns={'revenue': 'your name'}"
         refuse(what, "a column 'price' or 'revenue'", ", ".join(found), advice)
@@ -1450,8 +1484,9 @@ def clean(
     ----------
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
         A row per basket line. `date` and `price` or `revenue` must be there (a products
-        table can supply the price); `transaction_id`, `customer_id`, `product_id`, `quantity`,
-        `status` and `currency` may be.
+        table can supply the price); `transaction_id`, `customer_id`, `product_id`, `store_id`,
+        `quantity`, `status` and `currency` may be; `discount` and `tax` are read where `columns`
+        names them.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
         A row per product, with `product_id`.
     customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
@@ -1465,8 +1500,8 @@ def clean(
     max_rejected : float, default 0.2
         The largest share of lines (0 to 1) that may be rejected.
     **options : Any
-        Further keys of the config's data section, such as `decimal`, `status` or
-        `currency_rates`.
+        Further keys of the config's data section, such as `decimal`, `basket`, `revenue`,
+        `status` or `currency_rates`.
 
     Returns
     -------
@@ -1524,12 +1559,13 @@ def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #a99a9165
-_SOUND = {c for c in _TRANSACTION_COLUMNS if c != "product_id"}  # what a cleaned log has
+_MAY_LACK = {"product_id", "store_id", "discount", "tax"}
+_SOUND = set(_TRANSACTION_COLUMNS) - _MAY_LACK  # what a cleaned log has
 
 
 def _is_clean(log: _Lines) -> bool:
     """Whether the lines have been through `clean`."""
-    if log.settings.columns or not set(log.columns) >= _SOUND:
+    if log.settings.columns or log.settings.basket or not set(log.columns) >= _SOUND:
         return False
     kinds = log.table.schema()
     times = all(kinds[c].is_timestamp() for c in ("date", "day", "month"))
@@ -1555,6 +1591,7 @@ def open_log(
     columns: Mapping[str, str] | None = None,
     needs: tuple[str, ...] = ("customer_id", "date"),
     what: str = "the transactions",
+    **options: Any,
 ) -> Iterator[ibis.Table]:
     """Open any log as one table of sound lines, in the columns of the house.
 
@@ -1568,6 +1605,9 @@ def open_log(
         Our columns that must exist.
     what : str, default "the transactions"
         For the sentence.
+    **options : Any
+        Keys of the config's data section, such as `basket` or `revenue`, for a log that is not from
+        `clean`.
 
     Yields
     ------
@@ -1586,7 +1626,7 @@ def open_log(
     ...     to_pandas(lines.select("customer_id", "quantity", "is_return")).values.tolist()
     [['7', 1.0, False]]
     """
-    log = _open_lines(transactions, what, columns, DataConfig())
+    log = _open_lines(transactions, what, columns, DataConfig(**_options(options)))
     with contextlib.ExitStack() as held:
         if log.own:
             held.callback(close, log.con)
@@ -1626,6 +1666,71 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
         out.month + pd.offsets.MonthEnd(0) <= out["last"].max()
     )
     return out.drop(columns=["first", "last"]).assign(whole=whole)
+
+# %% ../../nbs/01_cleaning.ipynb #5b7e5d42
+def by_store(transactions: ibis.Table) -> pd.DataFrame:
+    """Sales of each store.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, with store_id.
+
+    Returns
+    -------
+    pd.DataFrame
+        store_id (missing: lines without a store), lines, baskets (with a sale), known customers,
+        net revenue, return_rate (value of returns as a share of the revenue before them), anonymous
+        (share of the lines); the largest revenue first.
+
+    Raises
+    ------
+    DataError
+        If the transactions have no stores.
+    """
+    if "store_id" not in transactions.columns:
+        raise DataError("The transactions have no store_id; set data.columns.store_id.")
+    lines = transactions
+    back = lines.is_return
+    found = to_pandas(
+        lines.group_by("store_id").aggregate(
+            lines=lines.count(),
+            baskets=lines.transaction_id.nunique(where=~back),
+            customers=lines.customer_id.nunique(),
+            revenue=exact_sum(lines.revenue),
+            returned=exact_sum(lines.revenue, back).fill_null(0.0),
+            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
+        )
+    )
+    before = found["revenue"] - found["returned"]
+    rate = (-found["returned"] / before.where(before > 0)).fillna(0.0)
+    out = found.assign(return_rate=rate).drop(columns="returned")
+    out = out.sort_values(["revenue", "store_id"], ascending=[False, True], ignore_index=True)
+    return out[["store_id", "lines", "baskets", "customers", "revenue", "return_rate", "anonymous"]]
+
+
+_MOST_STORES = 50  # in the books; the others are one row
+
+
+def _store_facts(transactions: ibis.Table) -> dict:
+    """The stores for the books, the largest first; nothing where there are none."""
+    if "store_id" not in transactions.columns:
+        return {}
+    found = by_store(transactions)
+    rows = found.head(_MOST_STORES).round({"revenue": 4, "return_rate": 6, "anonymous": 6})
+    named = rows["store_id"].astype(object).where(rows["store_id"].notna(), None)
+    rest = found.iloc[_MOST_STORES:]
+    return {
+        "stores": {
+            "count": int(found["store_id"].notna().sum()),
+            "largest": rows.assign(store_id=named).to_dict("records"),
+            "others": {
+                "stores": len(rest),
+                "lines": int(rest["lines"].sum()),
+                "revenue": round(float(rest["revenue"].sum()), 4),
+            },
+        }
+    }
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
 def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:

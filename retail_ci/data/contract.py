@@ -5,16 +5,16 @@
 # %% ../../nbs/00h_contract.ipynb #d3839006
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
@@ -33,22 +33,28 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_id',
-           'as_number', 'typed', 'marks', 'status_marks', 'currency_marks', 'converted', 'Rule', 'applicable',
-           'with_limits', 'judge', 'broken', 'accepted', 'float_ids', 'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
+           'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
+           'currency_marks', 'converted', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
+           'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
     "transaction_id": False,
     "customer_id": False,
     "product_id": False,
+    "store_id": False,
     "date": True,
     "quantity": False,
     "price": False,
     "revenue": False,
     "status": False,
     "currency": False,
+    "discount": False,
+    "tax": False,
 }
+ID_COLUMNS = ("transaction_id", "customer_id", "product_id", "store_id")  # read by `as_id`
+_NAMED_ONLY = ("discount", "tax")  # they change revenue, so they are read only where a config asks
 PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "product_id": True,
     "product_name": False,
@@ -97,6 +103,8 @@ def map_columns(
     there = [c for c in raw.columns if c not in ("row", "damaged")]
     found = {}
     for ours, needed in wanted.items():
+        if ours in _NAMED_ONLY and ours not in columns:
+            continue
         theirs = columns.get(ours, ours)
         if theirs in there:
             found[ours] = theirs
@@ -271,38 +279,76 @@ def typed(
             raise ConfigError(
                 unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
             )
+    check_parts(settings)
     names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     money = currency_marks(col, settings)
-    numbers |= {c: converted(numbers[c], money) for c in ("price", "revenue") if c in numbers}
-    ids = {
-        c: as_id(col[c], settings.missing, neat)
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in col
+    numbers |= {
+        c: converted(numbers[c], money)
+        for c in ("price", "revenue", "discount", "tax")
+        if c in numbers and c not in settings.rates
     }
+    ids = {c: as_id(col[c], settings.missing, neat) for c in ID_COLUMNS if c in col}
     customer = ids.get("customer_id", ibis.null("string"))
-    basket = ids.get(
-        "transaction_id",
-        ibis.coalesce(customer + "-", "row " + raw.row.cast("string") + "-")
-        + date.strftime("%Y%m%d"),
-    )
+    basket = _basket(ids, date, raw.row, settings)
     out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
     if "product_id" in ids:
         out["product_id"] = ids["product_id"]
-    if "transaction_id" in ids:
+    if "store_id" in ids:
+        out["store_id"] = ids["store_id"]
+    if "transaction_id" in (settings.basket or ids):
         out["_own_basket"] = ibis.literal(True)
     out["_loose"] = ibis.or_(*(unread(id_text(col[c])) for c in ids)).fill_null(False)
     return fence(
         raw.select(
             **out,
             date=date,
-            **_amounts(col, numbers, basket, settings),
+            **_with_parts(
+                _amounts(col, numbers, ids.get("transaction_id", basket), settings),
+                col,
+                numbers,
+                settings,
+            ),
             **marks(raw, names, settings),
             **status_marks(col, settings),
             **money,
         )
     )
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d12
+def _basket(
+    ids: dict[str, ir.StringValue], date: ir.TimestampValue, row: ir.IntegerValue, data: DataConfig
+) -> ir.StringValue:
+    """The basket of a line: what `data.basket` names, else its number, else its customer's day."""
+    parts = data.basket or (["transaction_id"] if "transaction_id" in ids else [])
+    if parts == ["transaction_id"] and "transaction_id" in ids:
+        return ids["transaction_id"]
+    for part in (p for p in parts if p != "date" and p not in ids):
+        raise DataError(
+            f"data.basket names {part}, and the transactions have no such column; set "
+            f"data.columns.{part}, or take {part} out of data.basket."
+        )
+    customer = ids.get("customer_id", ibis.null("string"))
+    day = date.strftime("%Y%m%d")
+    nobody = "row " + row.cast("string")
+    if not parts:
+        return ibis.coalesce(customer + "-", nobody + "-") + day
+    unknown_buyer = "" if "transaction_id" in parts else nobody
+    told: dict[str, ir.StringValue] = {"date": day} | {
+        part: ids[part] if part == "transaction_id" else ibis.coalesce(ids[part], other)
+        for part, other in (
+            ("transaction_id", ""),
+            ("customer_id", unknown_buyer),
+            ("store_id", ""),
+        )
+        if part in parts
+    }
+    order = [part for part in get_args(BasketPart) if part in parts]
+    basket = told[order[0]]
+    for part in order[1:]:
+        basket = basket + "|" + told[part]
+    return basket
 
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
 def _read_once(
@@ -323,21 +369,25 @@ def _read_once(
     Returns
     -------
     tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]
-        The lines, their date, and their quantity, price and revenue, as far as there are any.
+        The lines, their date, and their quantity, price, revenue, discount and tax, as far as there
+        are any.
     """
-    there = [c for c in ("quantity", "price", "revenue") if c in names]
+    there = [c for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names]
     if engine(raw) == "duckdb":
         return (
             raw,
             _as_date(raw[names["date"]], settings.date_format),
-            {c: as_number(raw[names[c]], settings) for c in there},
+            {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
     formats = _date_formats(settings.date_format) if raw[names["date"]].type().is_string() else []
     parts = {
         f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
     }
     lines = fence(
-        raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there})
+        raw.mutate(
+            **parts,
+            **{f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there},
+        )
     )
     date = (
         ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
@@ -463,6 +513,165 @@ def marks(
         hit = as_text(raw[theirs]).re_search(pattern).fill_null(False)
         out["_pattern"] = out["_pattern"] | hit if "_pattern" in out else hit
     return out
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d22
+def revenue_meaning(names: Collection[str], settings: DataConfig) -> dict[str, tuple[str, str]]:
+    """What the amounts of a source are and what revenue is to be, of discount and of tax.
+
+    Parameters
+    ----------
+    names : Collection[str]
+        Our columns that the source has, from `map_columns`.
+    settings : DataConfig
+        revenue, amounts.
+
+    Returns
+    -------
+    dict[str, tuple[str, str]]
+        "discount" and "tax", where the source or the config says anything of them: "net" or "gross"
+        for the source's amounts, and for revenue.
+
+    Raises
+    ------
+    DataError
+        If they differ, and no column says by how much.
+    """
+    amounts = {"discount": "net" if "revenue" in names else "gross", "tax": "gross"}
+    amounts |= settings.amounts
+    revenue = {"discount": "net", "tax": "gross"} | settings.revenue
+    declared = {*settings.amounts, *settings.revenue}
+    found = {}
+    for part in _NAMED_ONLY:
+        if part in names or part in declared:
+            found[part] = (amounts[part], revenue[part])
+        if part in declared and part not in names and amounts[part] != revenue[part]:
+            raise DataError(
+                f"Revenue is to be {revenue[part]} of {part}, the amounts are {amounts[part]} of "
+                f"it, and no column says how much it is; set data.columns.{part}, or let "
+                f"data.revenue.{part} and data.amounts.{part} agree."
+            )
+    return found
+
+
+def revenue_sentence(meaning: Mapping[str, str], returns: str = "less returns") -> str:
+    """What revenue is, in words.
+
+    Parameters
+    ----------
+    meaning : Mapping[str, str]
+        "discount" and "tax", where anything is known of them: "net" or "gross".
+    returns : str, default "less returns"
+        What is done with returns.
+
+    Returns
+    -------
+    str
+        A sentence.
+
+    Examples
+    --------
+    >>> revenue_sentence({"discount": "net", "tax": "gross"})
+    'Net revenue is sales less returns, after discounts, with taxes.'
+    >>> revenue_sentence({})
+    'Net revenue is sales less returns, with discounts and taxes as the source has them.'
+    """
+    words = {
+        "discount": {"net": "after discounts", "gross": "before discounts"},
+        "tax": {"net": "without taxes", "gross": "with taxes"},
+    }
+    told = [words[part][side] for part, side in meaning.items()]
+    silent = {"discount": "discounts", "tax": "taxes"}
+    left = [word for part, word in silent.items() if part not in meaning]
+    if left:
+        told.append(f"with {' and '.join(left)} as the source has them")
+    return f"Net revenue is sales {returns}, {', '.join(told)}."
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d23
+def _written(settings: DataConfig, column: str) -> DataConfig:
+    """How the numbers of a column are written: a percentage may carry its sign."""
+    if settings.rates.get(column) != "percent":
+        return settings
+    return replace(settings, currency_signs=[*settings.currency_signs, "%"])
+
+
+def _part_size(
+    part: str, got: ir.FloatingValue, amount: ir.FloatingValue, side: str, rate: str | None
+) -> ir.FloatingValue:
+    """The size of a line's discount or tax, in money; `amount` is net or gross of it.
+
+    What a rate gives is cut to a ten-thousandth, where engines round a half in different ways.
+    """
+    if rate is None:
+        return got.abs()
+    share = got.abs() / (100.0 if rate == "percent" else 1.0)
+    size = amount * share
+    if side == "gross" and part == "tax":
+        size = size / (1.0 + share)
+    if side == "net" and part == "discount":
+        size = size / (1.0 - share).nullif(0)
+    return (size * 10_000.0 + 0.5).floor().cast("float64") / ibis.literal(10_000.0)
+
+
+def _odd_part(
+    part: str,
+    column: ibis.Value,
+    got: ir.FloatingValue,
+    out: dict[str, ibis.Value],
+    amount: ir.FloatingValue,
+    side: str,
+    settings: DataConfig,
+) -> ir.BooleanValue:
+    """Whether a discount or a tax cannot be true: no number, no rate, too large, a tax below 0."""
+    rate = settings.rates.get(part)
+    unread = got.isnull() & as_text(column, settings.missing).notnull()
+    wrong = unread | (got.abs() > amount + 0.005)
+    if rate:
+        wrong = unread | (got.abs() > (100.0 if rate == "percent" else 1.0))
+    elif side == "net":
+        whole = (out["quantity"] * out["price"]).abs()
+        above = (got.abs() > whole + 0.005) & ((whole - amount).abs() > 0.005)
+        wrong = unread | above if part == "discount" else unread
+    if part == "tax":
+        wrong = wrong | ((got < 0) & (out["quantity"] > 0))
+    return wrong.fill_null(False)
+
+
+def _with_parts(
+    out: dict[str, ibis.Value],
+    col: dict[str, ibis.Value],
+    got: dict[str, ir.FloatingValue],
+    settings: DataConfig,
+) -> dict[str, ibis.Value]:
+    """The amounts of a line with its discount and tax, and the revenue that the config asks for.
+
+    Where a discount or tax changes revenue, a line on which it cannot be true has no revenue that
+    could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
+    """
+    meaning = revenue_meaning(list(col), settings)
+    if not set(got) & set(_NAMED_ONLY):
+        return out
+    sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
+    amount = out["revenue"].abs()
+    whole = (out["quantity"] * out["price"]).abs()
+    expected = [whole, whole]  # of a price that the discount has left, and of one before it
+    found = dict(out)
+    for part in (p for p in _NAMED_ONLY if p in got):
+        side, wanted = meaning[part]
+        size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
+        odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
+        found[f"_odd_{part}" if side == wanted else f"_bad_{part}"] = odd
+        found[part] = size * sign
+        step = {("gross", "net"): -1.0, ("net", "gross"): 1.0}.get((side, wanted), 0.0)
+        amount = amount + size * step
+        if part == "tax":  # a price may be without the tax that the amount has
+            way = 1.0 if wanted == "gross" else -1.0
+            expected += [e + size * way for e in expected]
+        else:
+            expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
+    found["revenue"] = amount * sign
+    near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
+    found["_agrees"] = ibis.or_(*near).fill_null(False)
+    return found
 
 # %% ../../nbs/00h_contract.ipynb #df2d292d
 def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
@@ -725,6 +934,25 @@ REJECTS: list[Rule] = [
         shows=("price", "revenue"),
     ),
     Rule(
+        "bad_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and still in the "
+        "price.",
+        lambda t: t._bad_discount,
+        ("_bad_discount",),
+        ("discount", "price", "revenue"),
+    ),
+    Rule(
+        "bad_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and in the price.",
+        lambda t: t._bad_tax,
+        ("_bad_tax",),
+        ("tax", "price", "revenue"),
+    ),
+    Rule(
         "negative_price",
         "A negative price",
         "reject",
@@ -813,10 +1041,29 @@ KEPT: list[Rule] = [
         "flag",
         "Kept as it is; a discount explains it, or a price per pack.",
         lambda t: (
-            (t.revenue - t.quantity * t.price).abs()
-            > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            (
+                (t.revenue - t.quantity * t.price).abs()
+                > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            )
+            & (~t._agrees if "_agrees" in t.columns else True)
         ),
         ("_tolerance",),
+    ),
+    Rule(
+        "odd_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_discount,
+        ("_odd_discount",),
+    ),
+    Rule(
+        "odd_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_tax,
+        ("_odd_tax",),
     ),
     Rule(
         "unlisted_product",
@@ -830,7 +1077,8 @@ KEPT: list[Rule] = [
         "shared_basket",
         "One basket under two customers",
         "flag",
-        "Basket numbers may restart each day; join them with the date or the till.",
+        "Receipt numbers may start anew each day or in each store: set data.basket to "
+        "[transaction_id, date] or [transaction_id, date, store_id].",
         lambda t: t.transaction_id.isin(_shared_baskets(t).transaction_id),
         ("_own_basket",),
     ),
@@ -847,11 +1095,7 @@ KEPT: list[Rule] = [
         "flag",
         "Several ids may have become one, and visits with them; export again with ids as text.",
         lambda t: ibis.or_(
-            *(
-                _is_rounded(t[c]).fill_null(False)
-                for c in ("transaction_id", "customer_id", "product_id")
-                if c in t.columns
-            )
+            *(_is_rounded(t[c]).fill_null(False) for c in ID_COLUMNS if c in t.columns)
         ),
     ),
 ]
@@ -1017,16 +1261,14 @@ def accepted(lines: ibis.Table) -> ibis.Table:
     return lines.filter(~broken(lines))
 
 # %% ../../nbs/00h_contract.ipynb #ecc170fe
-def float_ids(
-    lines: ibis.Table, columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id")
-) -> dict[str, int]:
+def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[str, int]:
     """Count whole numbers to which a program has added `.0`.
 
     Parameters
     ----------
     lines : ibis.Table
         Lines with ids as the source has them.
-    columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id")
+    columns : tuple[str, ...], default `ID_COLUMNS`
         The id columns.
 
     Returns
@@ -1087,10 +1329,13 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
             "transaction_id",
             "customer_id",
             "product_id",
+            "store_id",
             "date",
             "quantity",
             "price",
             "revenue",
+            "discount",
+            "tax",
         )
         if c in kept.columns
     ]

@@ -27,10 +27,14 @@ from retail_ci.data.column_evidence import (
     MISSING_WORDS,
     Assignment,
     Column,
+    Evidence,
     assign,
+    find_discount,
+    find_tax,
     grows_with,
     look,
     product_of,
+    restarting,
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
@@ -461,9 +465,33 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
         Guess(f"columns.{e.role}", e.name, e.sure, e.why) for e in found.chosen.values()
     ]
     out.guesses += list(_lacking(found))
-    out.guesses += [*_guess_status(found), *_guess_currency(found)]
+    out.guesses += [*_guess_status(found), *_guess_currency(found), *_guess_parts(found)]
     out.verdict = not_a_log(found)
     return out
+
+
+def _guess_parts(found: Assignment) -> Iterator[Guess]:
+    """What a basket takes, and what revenue is of a discount and a tax."""
+    way, why = restarting(found)
+    if way:
+        yield Guess("basket", way, "likely", why)
+    known = {}
+    for part in (find_discount(found), find_tax(found)):
+        if part is None:
+            continue
+        if not part.side:
+            yield Guess(f"columns.{part.role}", None, "unsure", f"{part.name!r}: {part.why}")
+            continue
+        known[part.role] = part
+        found.chosen[part.role] = Evidence(part.role, part.name, 1.0, True, 1, (part.why,))
+        yield Guess(f"columns.{part.role}", part.name, "sure", part.why)
+    rates = {p.role: p.rate for p in known.values() if p.rate}
+    if rates:
+        yield Guess("rates", rates, "sure", "; ".join(known[r].why for r in rates))
+    if "tax" in known:
+        side = {"tax": known["tax"].side}
+        yield Guess("amounts", side, "sure", known["tax"].why)
+        yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
 
 
 def _amount_columns(table: pd.DataFrame, typed: set) -> dict[str, pd.Series]:
@@ -974,6 +1002,9 @@ def _ask_aside(out: Examination) -> str:
         return told
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
+    if "discount" in kinds and out.found.get("price") and find_discount(out.found):
+        price = out.found.column("price").name
+        return f"Is {price!r} before {kinds['discount'].name!r} or after it?"
     if "revenue" not in out.found.chosen and "quantity" not in out.found.chosen:
         return f"Is {out.found.column('price').name!r} what was paid for the line?"
     return ""
