@@ -27,8 +27,9 @@ from retail_ci.data.profiling import report
 from retail_ci.data.proposal import examine
 from retail_ci.data.sources import open_source
 from retail_ci.recommend.baselines import PersonalRecommender, repeat_reasons
-from retail_ci.recommend.interactions import days_ago, interactions
+from retail_ci.recommend.interactions import as_dates, days_ago, interactions
 from retail_ci.serve.batch_lists import _read_ids
+from retail_ci.serve.bundle import Texts, _write_texts
 
 TYPES = {"n": "int", "date": "text"}
 HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
@@ -298,6 +299,35 @@ def test_a_mailing_list_names_whom_it_means(tmp_path, model):
     assert lists["customer_id"].unique().tolist() == ["C002", "C003"]
     assert lists.attrs["notes"] == ["1 repeated customer ids were answered once."]
     assert lists[lists["rank"] == 1]["product_id"].tolist() == ["P01", "P02"]
+
+
+def test_a_list_may_hold_the_configs_words_for_nobody(tmp_path, model):
+    (tmp_path / "m.csv").write_text("customer_id\nC002\n-1.0\nNULL\n")
+    who = _read_ids(tmp_path / "m.csv", ["customer_id"], "--customers", ["-1", "NULL"])
+    lists = model.recommend(who, 1)
+    assert lists["customer_id"].tolist() == ["C002"]
+    assert lists.attrs["notes"] == ["2 customer ids are missing and got no list."]
+
+
+def test_new_baskets_may_carry_a_zone(model):
+    dates = pd.Series(["2025-01-03T22:30:00Z", "2025-01-04T22:30:00Z"])
+    assert as_dates(dates).dt.day.tolist() == [3, 4]
+    assert as_dates(dates, "Australia/Sydney").dt.day.tolist() == [4, 5]
+    recent = pd.DataFrame({"customer_id": ["C001 ", "new"], "product_id": [" P01", "P02"]})
+    lists = model.recommend(["C001", "new"], 3, recent=recent.assign(date=dates))
+    said = lists.set_index(["customer_id", "product_id"])["reason"]
+    assert said["C001", "P01"] == "bought once, 2 days ago"
+    assert said["new", "P02"] == "bought once, yesterday"
+
+
+def test_the_service_finds_whom_a_caller_means(tmp_path):
+    ids = ["C7", "Zo\u00eb", "17850", "p2"]
+    _write_texts(tmp_path, "customers", ids)
+    texts = Texts(tmp_path, "customers")
+    for written, wanted in (("C7\u200b", "C7"), ("Zoe\u0308 ", "Zo\u00eb"), ("17850.0", "17850")):
+        assert texts[texts.find(written)] == wanted
+    assert [texts.find(unknown) for unknown in ("c7", "P2", "", "17850.00")] == [-1] * 4
+    assert sorted(texts.find(i) for i in ids) == [0, 1, 2, 3]
 
 
 def test_a_block_list_blocks_what_it_means_and_says_what_it_cannot_find(tmp_path, model):

@@ -74,13 +74,15 @@ def split_at(transactions: pd.DataFrame, cut: pd.Timestamp) -> tuple[pd.DataFram
     return transactions[past], transactions[~past]
 
 # %% ../../nbs/04_interactions.ipynb #47bac0ea
-def as_dates(values: pd.Series) -> pd.Series:
-    """Dates as timestamps.
+def as_dates(values: pd.Series, zone: str | None = None) -> pd.Series:
+    """Dates as timestamps without a zone.
 
     Parameters
     ----------
     values : pd.Series
         Dates, or text in ISO 8601.
+    zone : str | None, default None
+        The shop's time zone, for points in time with a zone; what is written if left out.
 
     Returns
     -------
@@ -92,10 +94,12 @@ def as_dates(values: pd.Series) -> pd.Series:
     DataError
         For what is none.
     """
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return values
     try:
-        return pd.to_datetime(values, format="ISO8601")
+        if not pd.api.types.is_datetime64_any_dtype(values):
+            values = pd.to_datetime(values, format="ISO8601")
+        if isinstance(values.dtype, pd.DatetimeTZDtype):
+            values = (values.dt.tz_convert(zone) if zone else values).dt.tz_localize(None)
+        return values
     except (ValueError, TypeError) as e:
         raise DataError(
             "The column 'date' contains a value that is not a date: "
