@@ -438,6 +438,14 @@ def test_odd_numbers_are_no_days(lay):
         assert all(day is pd.NaT for day in found[:-1]) and str(found[-1]) == "2025-01-01 00:00:00"
 
 
+def test_an_offset_that_no_place_has_is_no_day(lay):
+    texts = [f"2025-01-03 10:00:00{offset}" for offset in ("+99:00", "+05:99", "-24:00", "+05", "")]
+    table = lay(pd.DataFrame({"n": range(5), "date": texts}), TYPES)
+    found = read(table, DataConfig(timezone="Asia/Kolkata"))
+    assert [str(day) for day in found[:3]] == ["NaT"] * 3
+    assert [str(day) for day in found[3:]] == ["2025-01-03 10:30:00", "2025-01-03 10:00:00"]
+
+
 def test_formats_and_counts_together(lay):
     table = lay(pd.DataFrame({"n": range(3), "date": ["45658", "02/01/2025", "45660.5"]}), TYPES)
     found = read(table, DataConfig(date_format=["excel", "%d/%m/%Y"]))

@@ -470,10 +470,13 @@ def shop_time(instant: ir.TimestampValue, zone: str | None = None) -> ir.Timesta
 def _shop_clock(clock: ir.TimestampValue, offset: ir.StringValue, zone: str) -> ir.TimestampValue:
     """A time that may have an offset, such as Z, +11 or +11:00, on the shop's clock."""
     signed = ibis.ifelse(offset[:1].isin(["+", "-"]), offset.replace(":", ""), "+0000")
-    minutes = 60 * signed[1:3].cast("int64") + signed[3:5].nullif("").fill_null("0").cast("int64")
-    minutes = ibis.ifelse(signed.startswith("-"), -minutes, minutes)
+    hours = signed[1:3].cast("int64")
+    rest = signed[3:5].nullif("").fill_null("0").cast("int64")
+    minutes = ibis.ifelse(signed.startswith("-"), -60 * hours - rest, 60 * hours + rest)
     utc = (clock - minutes.as_interval("m")).cast("timestamp(6)")
-    return ibis.ifelse(offset.isnull(), clock, local_time(utc, zone))
+    fine = (hours < 24) & (rest < 60)  # no place is further from UTC
+    moved = ibis.ifelse(fine, local_time(utc, zone), ibis.null("timestamp(6)"))
+    return ibis.ifelse(offset.isnull(), clock, moved)
 
 # %% ../../nbs/00f_engines.ipynb #3a3c0795
 _ISO = (
