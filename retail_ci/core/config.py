@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import fnmatch
 import glob
 import importlib.util
 import itertools
 import os
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +27,11 @@ from .errors import ConfigError, DataError, one_line, shown, translating, unknow
 from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'SUFFIXES', 'DataConfig', 'SyntheticConfig',
-           'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model',
-           'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig',
-           'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells', 'find_root',
-           'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_data', 'split_table',
+__all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'STAMPS', 'SUFFIXES', 'DataConfig',
+           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
+           'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
+           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_data', 'split_table',
            'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
@@ -73,7 +75,12 @@ class DataConfig:
         Which of discount and tax is a "share" (0 to 1) or a "percent" of the amount; an
         amount of the line if left out.
     date_format : str | list[str] | None
-        The format of dates such as "%d/%m/%Y", or several formats; ISO 8601 if left out.
+        The format of dates such as "%d/%m/%Y", or several formats, or what a number counts:
+        epoch_s, epoch_ms, excel; ISO 8601 if left out.
+    timezone : str | None
+        The shop's time zone, such as Europe/Berlin: points in time with a zone, and epoch_s
+        and epoch_ms, become its own day and hour; if left out, what is written, and UTC for
+        epochs.
     delimiter : str | None
         The delimiter of a CSV file, or "whitespace"; found from its first lines if left
         out.
@@ -146,6 +153,7 @@ class DataConfig:
     amounts: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
     rates: dict[LinePart, Literal["share", "percent"]] = field(default_factory=dict)
     date_format: str | list[str] | None = None
+    timezone: str | None = None
     delimiter: str | None = None
     header: list[str] = field(default_factory=list)
     quote: str = '"'
@@ -1157,6 +1165,39 @@ def _check_status(status: dict[str, list[str]]) -> None:
             seen[value] = kind
 
 
+STAMPS = ("epoch_s", "epoch_ms", "excel")  # what a number may count, in place of a date format
+
+
+def _check_days(data: DataConfig) -> None:
+    """Refuse a time zone that does not exist, and a date format without a code."""
+    several = data.date_format if isinstance(data.date_format, list) else [data.date_format]
+    for format in several:
+        if format and "%" not in format and format not in STAMPS:
+            raise ConfigError(unknown("date format", format, list(STAMPS), "data.date_format"))
+        if format and "%Z" in format:
+            raise ConfigError(
+                "Config key 'data.date_format' cannot read the name of a time zone (%Z), found "
+                f"{shown(format)}; write an offset such as +02:00 into the file, which %z reads."
+            )
+    if data.timezone is None:
+        return
+    known = sorted(zoneinfo.available_timezones())  # none where the machine has no list
+    if known and data.timezone not in known:
+        raise ConfigError(_unknown_zone(data.timezone, known))
+
+
+def _unknown_zone(given: str, known: list[str]) -> str:
+    """What to say of a time zone that is none: the nearest name, or the same city elsewhere."""
+    city = given.rpartition("/")[2].replace(" ", "_").lower()
+    alike = [name for name in known if name.rpartition("/")[2].lower() == city]
+    near = alike or difflib.get_close_matches(given, known, 1, 0.6)
+    hint = f"did you mean {near[0]!r}?" if near else "write it as in Europe/Berlin."
+    return (
+        f"Config key 'data.timezone' must be a time zone of the IANA list, found {shown(given)}; "
+        + hint
+    )
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -1194,6 +1235,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"Config key 'data.non_product.{column}' must be a regular expression, found "
                 f"{shown(pattern)}: {one_line(e, 200)}."
             ) from None
+    _check_days(data)
     try:
         "".encode(data.encoding or "utf-8")
     except (LookupError, ValueError):

@@ -16,7 +16,7 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import STAMPS, DataConfig, check_data
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
@@ -67,8 +67,9 @@ from .order_status import look_at_status
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
-           'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month', 'by_store']
+__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'join_words', 'Prepared', 'apply_contract', 'prepare',
+           'check_customers', 'examples', 'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean',
+           'open_log', 'by_month', 'by_store']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
@@ -475,7 +476,7 @@ def _complete_customers(
     -------
     ibis.Table
         Every customer who bought or is on file: id, first purchase, counter_like, the attributes
-        given, and `_contradictory`.
+        given, `_contradictory`, and with a customers table `_bought` and `_listed`.
     """
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
@@ -494,6 +495,8 @@ def _complete_customers(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
             counter_like=_.counter_like.fill_null(False),
             _contradictory=_._contradictory.fill_null(False),
+            _bought=_.customer_id.notnull(),
+            _listed=_.customer_id_right.notnull(),
         )
         .drop("customer_id_right")
         .order_by("customer_id")
@@ -596,6 +599,73 @@ def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) 
         _contradictory=ibis.or_(*marks.values()),
     )
 
+# %% ../../nbs/01_cleaning.ipynb #d1c9b99d
+_BESIDE = ("_contradictory", "_bought", "_listed")  # what only the books need of a customer
+
+
+def _meeting(sold: ibis.Table, listed: ibis.Table, key: str, most: int = 3) -> dict:
+    """How many ids of the log are in the table beside it, and examples of those that are not."""
+    ids = sold.select(key).distinct().mutate(_bought=True)
+    other = listed.select(**{f"_{key}": listed[key]}).mutate(_listed=True)
+    both = ids.outer_join(other, ids[key] == other[f"_{key}"])
+    both = both.select(
+        id=ibis.coalesce(both[key], both[f"_{key}"]),
+        bought=both["_bought"].fill_null(False),
+        listed=both["_listed"].fill_null(False),
+    )
+    sums = {"sold": both.bought, "listed": both.listed, "both": both.bought & both.listed}
+    counts = both.aggregate(**{n: v.cast("int32").sum().fill_null(0) for n, v in sums.items()})
+    out: dict[str, Any] = {n: int(v) for n, v in to_pandas(counts).iloc[0].items()}
+    for name, alone in (
+        ("only_sold", both.bought & ~both.listed),
+        ("only_listed", both.listed & ~both.bought),
+    ):
+        rows = to_pandas(both.filter(alone).select("id").order_by("id").limit(most))
+        out[name] = rows["id"].tolist()
+    return out
+
+
+def _meetings(
+    people: ibis.Table, kept: ibis.Table, catalogue: ibis.Table | None, facts: dict
+) -> dict:
+    """The tables beside the log that it hardly meets; empty where all is well."""
+    out = {}
+    if "_listed" in people.columns:
+        known = people.filter(people["_bought"])
+        part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
+        if part < 0.5:
+            listed = people.filter(people["_listed"])
+            out["customers"] = _meeting(known, listed, "customer_id")
+    unlisted = facts["by_flag"].get("unlisted_product", 0)
+    if catalogue is not None and unlisted > 0.5 * facts["kept"]:
+        sold = kept.filter(kept.product_id.notnull())
+        out["products"] = _meeting(sold, catalogue, "product_id")
+    return out
+
+
+def join_words(facts: dict) -> list[str]:
+    """What there is to say about tables that hardly meet the log.
+
+    Parameters
+    ----------
+    facts : dict
+        Of `apply_contract`.
+
+    Returns
+    -------
+    list[str]
+        A sentence for each table.
+    """
+    whom = {"customers": "customers who bought", "products": "products that were sold"}
+    return [
+        f"{count(f['both'])} of the {count(f['sold'])} {whom[role]} are in the {role} table, which "
+        f"lists {count(f['listed'])}. The log has ids such as {', '.join(f['only_sold'])}"
+        + (f", the table such as {', '.join(f['only_listed'])}" if f["only_listed"] else "")
+        + ". What the table says of the others is missing; if both mean the same, write the ids "
+        "alike."
+        for role, f in facts.get("joins", {}).items()
+    ]
+
 # %% ../../nbs/01_cleaning.ipynb #bbe96abc
 def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str], list[str]]:
     """Values of the status that look undone and count as sales; and what there is to say about the
@@ -615,6 +685,11 @@ def _remarks(facts: dict, remarks: list[str]) -> dict:
     nobody = [] if facts["customers"] or not facts["kept"] else [NO_CUSTOMERS]
     told = [*remarks, *nobody]
     return {"remarks": told} if told else {}
+
+
+def _people_alone(people: ibis.Table) -> ibis.Table:
+    """The customers, without what only the books need of them."""
+    return people.drop(*(c for c in _BESIDE if c in people.columns)).order_by("customer_id")
 
 
 @dataclass
@@ -710,11 +785,13 @@ def _apply_contract(
         | found
         | _parts_found(lines, transactions, settings)
     )
+    joins = _meetings(people, kept, catalogue, facts)
+    facts |= {"joins": joins} if joins else {}
     return Prepared(
         kept,
         _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),
         _complete_products(kept, in_log) if has_products else None,
-        people.drop("_contradictory").order_by("customer_id") if facts["customers"] else None,
+        _people_alone(people) if facts["customers"] else None,
         facts | _remarks(facts, remarks),
         marked.order_by("row", "flag"),
     )
@@ -1301,7 +1378,15 @@ def _engine_names(names: Sequence[Any], wanted: Iterable[str]) -> dict[Any, str]
     return held
 
 
-def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis.Table:
+def _at_home(values: pd.Series, zone: str | None) -> pd.Series:
+    """Points in time with a zone on the shop's clock; all else as it is."""
+    aware = isinstance(values.dtype, pd.DatetimeTZDtype)
+    return values.dt.tz_convert(zone) if aware and zone else values
+
+
+def _upload(
+    con: Any, table: Any, what: str, columns: Mapping[str, str], zone: str | None = None
+) -> ibis.Table:
     """Lay a frame down in the engine, in plain types; ids are text."""
     frame = as_pandas(table, what)
     ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id", "store_id")]
@@ -1315,7 +1400,7 @@ def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis
         if str(name) in ids:
             plain[names[name]] = typed_column(values, "raw id", where)
         else:
-            plain[names[name]] = _plain_or_text(values, where)
+            plain[names[name]] = _plain_or_text(_at_home(values, zone), where)
     lines = pd.DataFrame(plain)
     lines.insert(0, "row", range(1, len(lines) + 1))
     return con.create_table(ibis.util.gen_name("own"), lines, temp=True)
@@ -1337,7 +1422,7 @@ def _open_lines(
         source = open_source(con, "transactions", named)
         return _Lines(source.backend, source.table, named, source.parts)
     try:
-        lines = _upload(con, table, what, named.columns)
+        lines = _upload(con, table, what, named.columns, settings.timezone)
     except BaseException:
         close(con)
         raise
@@ -1361,7 +1446,9 @@ def _fits(ours: str, kind: Any, settings: DataConfig) -> bool:
     if kind.is_string() or kind.is_null():
         return True
     if ours == "date":
-        return kind.is_temporal() or (kind.is_integer() and bool(settings.date_format))
+        counted = settings.date_format in STAMPS
+        number = kind.is_numeric() if counted else kind.is_integer() and settings.date_format
+        return kind.is_temporal() or bool(number)
     if ours in _HOLDS:
         return kind.is_numeric() and not kind.is_boolean()
     return not kind.is_boolean() and not kind.is_temporal()
@@ -1494,14 +1581,15 @@ def clean(
     columns : dict[str, str], optional
         Our name: yours, where they differ.
     date_format : str or list[str], optional
-        Such as "%d/%m/%Y", for dates in text; ISO 8601 if left out.
+        Such as "%d/%m/%Y", for dates in text, or "epoch_s", "epoch_ms", "excel" for numbers; ISO
+        8601 if left out.
     duplicates : Literal["collapse", "keep"], default "collapse"
         What becomes of exact copies: "collapse" or "keep".
     max_rejected : float, default 0.2
         The largest share of lines (0 to 1) that may be rejected.
     **options : Any
-        Further keys of the config's data section, such as `decimal`, `basket`, `revenue`,
-        `status` or `currency_rates`.
+        Further keys of the config's data section, such as `decimal`, `timezone`, `basket`,
+        `revenue`, `status` or `currency_rates`.
 
     Returns
     -------
@@ -1536,6 +1624,7 @@ def clean(
         products=None if products is None else "the products",
         **_options(options),
     )
+    check_data(settings)
     log = _open_lines(transactions, "the transactions", columns, settings)
     with contextlib.ExitStack() as held:
         if log.own:

@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from ..core.config import BasketPart, DataConfig, check_parts
+from ..core.config import STAMPS, BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
@@ -28,6 +28,8 @@ from retail_ci.data.engines import (
     matched_date,
     parse_date,
     read_ids,
+    shop_time,
+    stamp_date,
     trimmed,
     unread,
 )
@@ -221,32 +223,49 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ir.Floa
     return (text if settings.decimal == "." else text.replace(",", ".")).cast("float64")
 
 
-def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ir.TimestampValue:
-    """A point in time, or missing. A declared format is the only one that is read: 3/4 is never
-    guessed.
+def _as_date(column: ibis.Value, settings: DataConfig) -> ir.TimestampValue:
+    """A point in time on the shop's clock, or missing. A declared format is the only one that is
+    read: 3/4 is never guessed.
 
     Parameters
     ----------
     column : ibis.Value
-        A text, date or timestamp column.
-    formats : str | list[str] | None, default None
-        Such as "%d/%m/%Y", or several; ISO 8601 if left out.
+        A text, number, date or timestamp column.
+    settings : DataConfig
+        date_format, timezone, number signs.
 
     Returns
     -------
     ir.TimestampValue
         Missing where it is no date.
     """
-    if column.type().is_integer() and formats:
-        column = column.cast("string")
-    if not column.type().is_string():
-        if not column.type().is_temporal():
-            raise DataError(
-                f"The date column {column.get_name()!r} holds {column.type()}; expected text, a "
-                "date or a timestamp. Set data.date_format if it is a number such as 20251231."
-            )
+    kind = column.type()
+    if kind.is_timestamp() and kind.timezone:
+        return shop_time(column, settings.timezone)
+    if kind.is_temporal():
         return column.cast("timestamp(6)")
-    return ibis.coalesce(*(parse_date(as_text(column), f) for f in _date_formats(formats)))
+    formats = _date_formats(settings.date_format)
+    counted = [f for f in formats if f in STAMPS]
+    if not (
+        kind.is_string()
+        or kind.is_numeric()
+        and counted == formats
+        or kind.is_integer()
+        and settings.date_format
+    ):
+        raise DataError(
+            f"The date column {column.get_name()!r} holds {kind}; expected text, a date or a "
+            "timestamp. Set data.date_format if it is a number such as 20251231: %Y%m%d, epoch_s, "
+            "epoch_ms or excel."
+        )
+    return ibis.coalesce(*(_read_date(column, f, settings) for f in formats))
+
+
+def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> ir.TimestampValue:
+    """A date by one format, or by what a number counts."""
+    if format in STAMPS:
+        return stamp_date(as_number(column, settings), format, settings.timezone)
+    return parse_date(as_text(column), format, settings.timezone)
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
@@ -376,12 +395,16 @@ def _read_once(
     if engine(raw) == "duckdb":
         return (
             raw,
-            _as_date(raw[names["date"]], settings.date_format),
+            _as_date(raw[names["date"]], settings),
             {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
-    formats = _date_formats(settings.date_format) if raw[names["date"]].type().is_string() else []
+    column = raw[names["date"]]
+    formats = _date_formats(settings.date_format) if column.type().is_string() else []
     parts = {
-        f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
+        f"_date_{n}": _read_date(column, f, settings)
+        if f in STAMPS
+        else date_parts(as_text(column), f)
+        for n, f in enumerate(formats)
     }
     lines = fence(
         raw.mutate(
@@ -389,11 +412,11 @@ def _read_once(
             **{f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
     )
-    date = (
-        ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
-        if parts
-        else _as_date(lines[names["date"]], settings.date_format)
-    )
+    found = [
+        lines[p] if f in STAMPS else matched_date(lines[p], f, settings.timezone)
+        for p, f in zip(parts, formats)
+    ]
+    date = ibis.coalesce(*found) if found else _as_date(lines[names["date"]], settings)
     return lines, date, {c: lines[f"_{c}"] for c in there}
 
 

@@ -19,8 +19,8 @@ from ..core.errors import DataError, one_line, shown, translating
 from ..core.formats import read_id
 
 # %% auto #0
-__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_words', 'as_ids', 'typed_column', 'one_row_each', 'as_day',
-           'check_number', 'check_seed', 'is_expression', 'is_table', 'as_pandas', 'read_frame']
+__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_words', 'as_ids', 'typed_column', 'one_row_each',
+           'day_after', 'as_day', 'check_number', 'check_seed', 'is_expression', 'is_table', 'as_pandas', 'read_frame']
 
 # %% ../../nbs/00i_frames.ipynb #58a68625
 class FrameError(DataError, ValueError):
@@ -390,6 +390,27 @@ def one_row_each(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd
             advice = f"drop the rows that are too many with drop_duplicates({key!r})"
             refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
     return table
+
+
+def day_after(last: Any) -> pd.Timestamp:
+    """The reference date of a log, from which all days are counted back.
+
+    Parameters
+    ----------
+    last : datetime or Timestamp
+        The log's last line.
+
+    Returns
+    -------
+    Timestamp
+        Midnight after the day of that line.
+
+    Examples
+    --------
+    >>> day_after("2025-01-31 09:00")
+    Timestamp('2025-02-01 00:00:00')
+    """
+    return pd.Timestamp(last).floor("D") + pd.Timedelta(days=1)
 
 
 def as_day(value: Any, what: str) -> pd.Timestamp:

@@ -22,6 +22,7 @@ from retail_ci.data.cleaning import (
     apply_contract,
     check_customers,
     examples,
+    join_words,
     open_sources,
 )
 from .contract import CUSTOMERS, KEPT, REJECTS
@@ -30,7 +31,7 @@ from .sources import open_bytes, text_encoding
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
-           'parse_dates', 'guess_date', 'report', 'check_source']
+           'parse_dates', 'guess_date', 'guess_zone', 'report', 'check_source']
 
 # %% ../../nbs/01a_profiling.ipynb #3f189da3
 @dataclass(frozen=True)
@@ -428,6 +429,36 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     value = formats[0] if len(formats) == 1 else formats
     return Guess("date_format", value, sure, told + ", and no other format does")
 
+# %% ../../nbs/01a_profiling.ipynb #5d0be39f
+_OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
+
+
+def guess_zone(name: str, values: pd.Series) -> list[Guess]:
+    """Whether the shop's time zone has to be named.
+
+    Parameters
+    ----------
+    name : str
+        The column of days.
+    values : Series of str
+        Its text.
+
+    Returns
+    -------
+    list of Guess
+        One for `timezone`, without a value, where the times are instants; else none.
+    """
+    found = values.str.extract(_OFFSET)[0].dropna()
+    ask = "name the shop's zone, such as Europe/Berlin, or its days and hours are"
+    if stamp_kind(values) in ("epoch_s", "epoch_ms") and not date_formats(values)[0]:
+        return [Guess("timezone", None, "unsure", f"{name!r} counts from 1970: {ask} those of UTC")]
+    if not len(found):
+        return []
+    shown = ", ".join(found.value_counts().index[:3])
+    utc = found.isin(["Z", "UTC", "+00", "+0000", "+00:00"]).all()
+    rest = "those of UTC" if utc else "the ones that are written"
+    return [Guess("timezone", None, "unsure", f"{name!r} ends in {shown}: {ask} {rest}")]
+
 # %% ../../nbs/01a_profiling.ipynb #b264b227
 def report(result: Prepared, max_rejected: float) -> str:
     """The books, in plain text.
@@ -493,6 +524,7 @@ def report(result: Prepared, max_rejected: float) -> str:
         f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it."
         for c, n in facts["float_ids"].items()
     ]
+    out += [f"\n{words}" for words in join_words(facts)]
     if "believed_until" in facts:
         out.append(
             f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are "

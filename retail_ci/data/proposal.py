@@ -46,6 +46,7 @@ from retail_ci.data.profiling import (
     guess_date,
     guess_encoding,
     guess_numbers,
+    guess_zone,
 )
 from retail_ci.data.sources import (
     Source,
@@ -452,8 +453,10 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     columns = look(table, written.get("decimal") or ".", written.get("thousands"))
     out.found = found = assign(columns)
     date = found.get("date")
-    if date and date.name not in typed:
+    if date and (date.name not in typed or date.numeric > 0.9):
         out.guesses.append(guess_date(date.name, date.values))
+    if date:
+        out.guesses += guess_zone(date.name, date.values)
     mapped = [found.column(r).name for r in ("quantity", "price", "revenue") if found.get(r)]
     out.guesses += (
         guess_numbers({n: columns[n].values for n in mapped if n not in typed})

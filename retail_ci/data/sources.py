@@ -985,7 +985,7 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
     )
 
 # %% ../../nbs/00g_sources.ipynb #050431d5
-def _read_parquet(con: Any, files: list[Path]) -> Source:
+def _read_parquet(con: Any, files: list[Path], zone: str | None = None) -> Source:
     """Parquet files as one table.
 
     Parameters
@@ -994,6 +994,8 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
         The Ibis backend.
     files : list[Path]
         Parquet files.
+    zone : str | None, default None
+        The shop's time zone.
 
     Returns
     -------
@@ -1001,7 +1003,7 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
         All of them.
     """
     with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."):
-        table = engines.read_parquet(con, files)
+        table = engines.read_parquet(con, files, zone)
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
 
 # %% ../../nbs/00g_sources.ipynb #71fa7134
@@ -1117,6 +1119,7 @@ def _read_database(con: Any, table: str, query: str, where: str) -> Source:
                 _choose_table(name, con.list_tables(database=schema or None), where),
                 database=schema or None,
             )
+    name = "the query" if query else found.get_name()
     if "row" in found.columns:
         found = found.rename({"row (source)": "row"})
     number = (
@@ -1124,9 +1127,7 @@ def _read_database(con: Any, table: str, query: str, where: str) -> Source:
         if engine(con) == "postgres"
         else ibis.row_number()
     )
-    return Source(
-        found.mutate(row=number + 1), [(query and "the query" or found.get_name(), -1)], con
-    )
+    return Source(found.mutate(row=number + 1), [(name, -1)], con)
 
 
 def _attach_duckdb(con: Any, file: Path) -> str:
@@ -1264,7 +1265,7 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     if kinds == {"duckdb"} and len(files) == 1:
         return read_attached(con, files[0], table, query)
     if kinds == {"parquet"}:
-        return _read_parquet(con, files)
+        return _read_parquet(con, files, settings.timezone)
     if "parquet" in kinds or "duckdb" in kinds:
         raise DataError(
             f"data.{role} mixes {' and '.join(sorted(kinds))} files; expected one kind."
