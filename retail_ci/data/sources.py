@@ -16,8 +16,10 @@ import re
 import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,8 @@ from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'Pieces', 'numbered', 'kind', 'batches', 'Source',
-           'place', 'database_fingerprint', 'open_source', 'reading', 'read_attached', 'bring']
+__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'Pieces', 'numbered', 'kind', 'batches',
+           'Source', 'place', 'database_fingerprint', 'open_source', 'reading', 'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -121,6 +123,40 @@ def text_encoding(head: bytes, declared: str | None = None, name: str = "the fil
     return "utf-8"
 
 # %% ../../nbs/00g_sources.ipynb #ee240797
+def mixed_text(piece: bytes) -> bool:
+    """Whether a piece of text is UTF-8 with some lines of another encoding among it.
+
+    Parameters
+    ----------
+    piece : bytes
+        Text that UTF-8 alone does not read.
+
+    Returns
+    -------
+    bool
+        Whether it begins with UTF-8's mark, or more of its letters are valid than not.
+
+    Examples
+    --------
+    >>> mixed_text("Åsa, Émile, ".encode() + b"Ren\\xe9"), mixed_text(b"Ren\\xe9")
+    (True, False)
+    """
+    beyond = re.findall(r"[^\x00-\x7f]", piece.decode("utf-8", "surrogateescape"))
+    broken = sum("\udc80" <= letter <= "\udcff" for letter in beyond)
+    return piece.startswith(codecs.BOM_UTF8) or broken < len(beyond) / 2
+
+
+def _decode(decoder: Any, piece: bytes, utf: bool, letters: bool) -> str:
+    """A piece of text; `letters` says that UTF-8 has read letters beyond ASCII before it."""
+    try:
+        return decoder.decode(piece)
+    except UnicodeDecodeError:
+        if not utf or not (letters or mixed_text(piece)):
+            raise
+    decoder.errors = "surrogateescape"
+    return decoder.decode(piece)
+
+
 def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
     """The text of a file.
 
@@ -134,9 +170,11 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
     Returns
     -------
     Iterator[str]
-        Pieces of text.
+        Pieces of text. In UTF-8 with some lines of another encoding, a byte that is no UTF-8
+        becomes a surrogate.
     """
     done = 0
+    letters = False
     try:
         with open_bytes(file) as stream:
             piece = stream.read(1 << 20)
@@ -148,7 +186,9 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
             codec = text_encoding(piece, declared, file.name)
             decoder = codecs.getincrementaldecoder(codec)()
             while piece:
-                yield decoder.decode(piece)
+                text = _decode(decoder, piece, codec.startswith("utf-8"), letters)
+                letters = letters or not text.isascii()
+                yield text
                 done = done + len(piece)
                 piece = stream.read(1 << 22)
             yield decoder.decode(b"", final=True)
@@ -337,7 +377,7 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
 # %% ../../nbs/00g_sources.ipynb #f8f4bb1b
 class Pieces(io.RawIOBase):
     """A text as a stream of UTF-8, from its first row, that remembers whether it has seen a zero
-    byte or a quotation mark.
+    byte, a quotation mark or a byte of another encoding.
     """
 
     def __init__(self, pieces: Iterator[str], plan: Layout, quote: str) -> None:
@@ -346,8 +386,13 @@ class Pieces(io.RawIOBase):
         self.quote = quote
         self.left = b""
         self.held = ""
+        self.last = ""
         self.zero = False
         self.quoted = False
+        self.foreign = False
+        self.breaks = "\n"  # what ends a line
+        self.mended = False  # whether lines that end inside quotation marks are set aside already
+        self.swallowed = False  # whether a line that does not fit holds a line break
 
     def readable(self) -> bool:
         """It is."""
@@ -360,11 +405,32 @@ class Pieces(io.RawIOBase):
             self.quoted = self.quoted or bool(self.quote) and self.quote in text
             if self.plan.delimiter == "whitespace":
                 text = self.squeezed(text)
+            if "\r" in text and "\n" not in text:
+                self.breaks = "\n\r"
             if text:
-                return text.encode("utf-8", "surrogatepass")
-        rest = self.held
+                self.last = text
+                return self.plain(text)
+        rest = " ".join(self.held.split())
         self.held = ""
-        return " ".join(rest.split()).encode()
+        end = self.cut_off(rest or self.last)
+        self.last = ""
+        return (rest + end).encode()
+
+    def plain(self, text: str) -> bytes:
+        """A text in UTF-8; bytes of another encoding become letters that no text has."""
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            self.foreign = True
+            marked = re.sub("[\udc80-\udcff]", lambda m: chr(ord(m[0]) + _FOREIGN), text)
+            return marked.encode("utf-8", "surrogatepass")
+
+    def cut_off(self, text: str) -> str:
+        """What makes the last line too long if it ends inside quotation marks."""
+        if not self.quoted or self.mended:
+            return ""
+        line = re.split(r"[\r\n]", text[-(1 << 20) :])[-1]
+        return "" if _closed(self.plan, self.quote).fullmatch(line) else _overlong(self.plan)
 
     def squeezed(self, text: str) -> str:
         """Whole lines, one blank between values; what follows the last line break is held back."""
@@ -377,6 +443,140 @@ class Pieces(io.RawIOBase):
             self.left = self.more()
         out, self.left = (self.left, b"") if size < 0 else (self.left[:size], self.left[size:])
         return out
+
+
+_FOREIGN = 0x10FE00 - 0xDC00  # from a surrogate to a letter of the last private plane
+
+
+def _separator(plan: Layout) -> str:
+    """What stands between two values of a row."""
+    return " " if plan.delimiter == "whitespace" else plan.delimiter
+
+
+def _overlong(plan: Layout) -> str:
+    """More values than a row has."""
+    return _separator(plan) * (len(plan.names) + 1)
+
+
+@cache
+def _fields(separator: str, quote: str, ending: str) -> re.Pattern[str]:
+    """A text of whole values; `ending` is what may follow a closing quotation mark."""
+    d, q = re.escape(separator), re.escape(quote)
+    value = rf"(?:{q}(?:[^{q}]++|{q}{q})*+{q}{ending}|[^{q}{d}][^{d}]*+|)"
+    return re.compile(rf"{value}(?:{d}{value})*+")
+
+
+def _closed(plan: Layout, quote: str) -> re.Pattern[str]:
+    """A text whose quotation marks are closed, as Arrow reads it."""
+    separator = _separator(plan)
+    return _fields(separator, quote, rf"[^{re.escape(separator)}]*+")
+
+
+def _well_formed(plan: Layout, quote: str) -> re.Pattern[str]:
+    """A text whose closing quotation marks stand at the end of a value."""
+    separator = _separator(plan)
+    return _fields(separator, quote, rf"(?={re.escape(separator)}|\Z)")
+
+# %% ../../nbs/00g_sources.ipynb #9ab47981
+_SWALLOW = 1_000  # the most lines that one value may run over
+
+
+def _text_lines(texts: Iterator[str]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, with their line ends."""
+    rest = ""
+    for text in texts:
+        lines = list(io.StringIO(rest + text, newline=""))
+        rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _value_kind(value: str) -> str:
+    """What a value is made of: digits, letters, both or neither."""
+    digits = any(c.isdigit() for c in value)
+    letters = any(c.isalpha() for c in value)
+    return "digits" * digits + "letters" * letters
+
+
+class _Mender:
+    """A text line by line; a line whose quotation mark never closes becomes one that is too long,
+    so that it alone is set aside.
+    """
+
+    def __init__(self, texts: Iterator[str], plan: Layout, quote: str) -> None:
+        self.lines = _text_lines(texts)
+        self.plan = plan
+        self.quote = quote
+        self.separator = _separator(plan)
+        self.closed = _closed(plan, quote)
+        self.well_formed = _well_formed(plan, quote)
+        self.ahead: deque[str] = deque()  # lines that were looked at, and not yet given
+        self.good = ""  # the last line that closes
+        self.aside: list[str] = []  # the lines that do not close
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of many lines."""
+        piece: list[str] = []
+        while (line := self.next_line()) is not None:
+            piece += self.row(line)
+            if len(piece) > 10_000:
+                yield "".join(piece)
+                piece = []
+        yield "".join(piece)
+
+    def next_line(self) -> str | None:
+        """The line after those that were given."""
+        return self.ahead.popleft() if self.ahead else next(self.lines, None)
+
+    def row(self, line: str) -> list[str]:
+        """The lines of the row that begins here; a line that is too long if it never closes."""
+        bare = line.rstrip("\r\n")
+        if self.quote not in line or self.closed.fullmatch(bare):
+            self.good = bare
+            return [line]
+        for _ in range(self.belonging(line)):
+            line += self.ahead.popleft()
+        if line.rstrip("\r\n") != bare:
+            return [line]
+        self.aside.append(bare)
+        return [f"{_ASIDE}{len(self.aside) - 1}{_overlong(self.plan)}\n"]
+
+    def belonging(self, line: str) -> int:
+        """How many of the lines below belong to a value that is open; 0 if it never closes."""
+        texts = [line]
+        for number in range(_SWALLOW):
+            if number == len(self.ahead):
+                new = next(self.lines, None)
+                if new is None:
+                    return 0
+                self.ahead.append(new)
+            texts.append(self.ahead[number])
+            if self.quote in texts[-1]:
+                text = "".join(texts).rstrip("\r\n")
+                if self.well_formed.fullmatch(text):
+                    return (number + 1) * self.one_row(text, texts[1:-1])
+                if self.closed.fullmatch(text):
+                    return 0
+        return 0
+
+    def one_row(self, text: str, between: list[str]) -> bool:
+        """Whether a text is one row, and none of the lines in between looks like one."""
+        options = {"delimiter": self.separator, "quotechar": self.quote}
+        width = len(next(csv.reader([text], **options), []))
+        return width == len(self.plan.names) and not any(self.like_a_row(t) for t in between)
+
+    def like_a_row(self, line: str) -> bool:
+        """Whether a line has as many values as a row, and of the same kinds."""
+        values = line.rstrip("\r\n").split(self.separator)
+        if self.quote in line or len(values) != len(self.plan.names):
+            return False
+        model = self.good.split(self.separator)
+        alike = sum(_value_kind(v) == _value_kind(m) for v, m in zip(values, model))
+        return alike >= 0.75 * len(values) if len(model) == len(values) else len(values) > 3
+
+
+_ASIDE = "\x1e"  # begins the place of a line that was set aside
 
 # %% ../../nbs/00g_sources.ipynb #c568871c
 def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
@@ -394,27 +594,34 @@ def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
     Iterator[pa.RecordBatch]
         Its columns as text, `row` from 1, and `damaged`: the text of a line that does not fit.
     """
+    done = 0
+    try:
+        for batch in _parsed(file, settings):
+            yield batch
+            done = batch.column("row")[-1].as_py()
+    except _SwallowedError:
+        yield from _parsed(file, settings, mend=True, after=done)
+
+
+class _SwallowedError(Exception):
+    """A value holds a line break, so its quotation mark may never have been closed."""
+
+
+def _parsed(
+    file: Path, settings: DataConfig, mend: bool = False, after: int = 0
+) -> Iterator[pa.RecordBatch]:
+    """Read a delimited text, line by line where quotation marks are to be mended; the rows up to
+    `after` are known already.
+    """
     pieces = decoded(file, settings.encoding)
     head = next(pieces, "")
     plan = layout(head, settings, file.name)
-    stream = Pieces(_chain_texts(head[plan.skip :], pieces), plan, settings.quote)
+    texts = _chain_texts(head[plan.skip :], pieces)
+    mender = _Mender(texts, plan, settings.quote) if mend else None
+    stream = Pieces(iter(mender or texts), plan, settings.quote)
+    stream.mended = mend
     bad: dict[int, str] = {}
-
-    def set_aside(line: Any) -> str:
-        bad[line.number] = line.text or ""
-        return "skip"
-
-    parse = pa.csv.ParseOptions(
-        delimiter=" " if plan.delimiter == "whitespace" else plan.delimiter,
-        quote_char=settings.quote or False,
-        newlines_in_values=bool(settings.quote),
-        invalid_row_handler=set_aside,
-    )
-    convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(plan.names, pa.string()),
-        strings_can_be_null=False,
-        quoted_strings_can_be_null=False,
-    )
+    parse, convert = _arrow_options(plan, settings.quote, _set_aside(stream, mender, bad))
     try:
         reader = pa.csv.open_csv(
             stream,
@@ -422,18 +629,46 @@ def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
             parse,
             convert,
         )
-        yield from numbered(reader, bad, stream, plan.names, file.name)
+        yield from numbered(reader, bad, stream, plan.names, after if mend else None)
     except pa.ArrowInvalid as e:
         if str(e).startswith("Empty CSV"):
             return
-        if "straddl" not in str(e) and "out of sync" not in str(e):
-            raise DataError(
-                f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}"
-            ) from e
-        raise DataError(
-            f"{file.name} has a line of more than 8 MB: a quotation mark opens and is never "
-            "closed. Write it twice inside a value, or set data.quote to ''."
-        ) from e
+        if not mend and settings.quote and ("straddl" in str(e) or "out of sync" in str(e)):
+            raise _SwallowedError from e
+        raise DataError(f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}") from e
+
+
+def _set_aside(stream: Pieces, mender: _Mender | None, bad: dict[int, str]) -> Callable[[Any], str]:
+    """What keeps the lines that do not fit, as they stand in the file."""
+
+    def keep(line: Any) -> str:
+        text = line.text or ""
+        place = re.match(rf"{_ASIDE}(\d+)", text) if mender else None
+        if mender and place:
+            text = mender.aside[int(place[1])]
+        elif stream.quoted:
+            text = text.removesuffix(_overlong(stream.plan))
+        stream.swallowed = stream.swallowed or "\n" in text.strip() or "\r" in text.strip()
+        bad[line.number] = text
+        return "skip"
+
+    return keep
+
+
+def _arrow_options(plan: Layout, quote: str, handler: Callable[[Any], str]) -> tuple[Any, Any]:
+    """How Arrow splits lines, and that it leaves every value as text."""
+    parse = pa.csv.ParseOptions(
+        delimiter=_separator(plan),
+        quote_char=quote or False,
+        newlines_in_values=bool(quote),
+        invalid_row_handler=handler,
+    )
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(plan.names, pa.string()),
+        strings_can_be_null=False,
+        quoted_strings_can_be_null=False,
+    )
+    return parse, convert
 
 
 def _chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -456,7 +691,11 @@ def _chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 # %% ../../nbs/00g_sources.ipynb #c1edef73
 def numbered(
-    reader: Any, bad: dict[int, str], stream: Pieces, names: list[str], name: str
+    reader: Any,
+    bad: dict[int, str],
+    stream: Pieces,
+    names: list[str],
+    after: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Give every line its number.
 
@@ -470,84 +709,69 @@ def numbered(
         Whether there are zero bytes and quotation marks.
     names : list[str]
         The columns.
-    name : str
-        Of the file, for messages.
+    after : int or None
+        Rows up to this one are left out, and line breaks in values are known to belong there.
 
     Returns
     -------
     Iterator[pa.RecordBatch]
         With `row` and `damaged`; the lines that do not fit come last.
     """
-    after = 1
+    last = 0
     for batch in reader:
-        rows = np.arange(after, after + batch.num_rows + len(bad))
+        rows = np.arange(last + 1, last + 1 + batch.num_rows + len(bad))
         rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
-        after = int(rows[-1]) + 1 if len(rows) else after
-        damaged: list[str | None] = [None] * batch.num_rows
-        if stream.quoted:
-            _check_quotes(batch, rows, name, stream.plan.delimiter)
-        if stream.zero:
-            hit = np.logical_or.reduce(
-                [
-                    pc.match_substring(column, "\0").to_numpy(zero_copy_only=False)
-                    for column in batch.columns
-                ]
-            )
-            for i in np.flatnonzero(hit):
-                damaged[i] = " ".join(str(column[i]) for column in batch.columns).replace(
-                    "\0", "\\0"
-                )
-        yield pa.RecordBatch.from_arrays(
-            [*batch.columns, pa.array(rows, pa.int64()), pa.array(damaged, pa.string())],
+        last = int(rows[-1]) if len(rows) else last
+        if after is None and stream.quoted:
+            _check_breaks(batch, stream)
+        lines = pa.RecordBatch.from_arrays(
+            [*batch.columns, pa.array(rows, pa.int64()), _damage(batch, stream)],
             [*names, "row", "damaged"],
         )
-    for row, text in bad.items():
-        if "\n" in text.strip():
-            raise DataError(
-                f"Row {row} of {name} runs over {text.count(chr(10)) + 1} lines: a quotation mark "
-                "is probably not closed. Write it twice inside a value, or set data.quote to ''."
-            )
+        if after is not None and len(rows) and rows[0] <= after:
+            lines = lines.filter(pc.greater(lines.column("row"), after))
+        if lines.num_rows:
+            yield lines
+    if after is None and stream.swallowed:
+        raise _SwallowedError
     empty = [pa.nulls(len(bad), pa.string())] * len(names)
     if bad:
         yield pa.RecordBatch.from_arrays(
             [
                 *empty,
                 pa.array(list(bad), pa.int64()),
-                pa.array([t.replace("\0", "\\0") for t in bad.values()], pa.string()),
+                pa.array([_printable(text) for text in bad.values()], pa.string()),
             ],
             [*names, "row", "damaged"],
         )
 
 
-def _check_quotes(batch: pa.RecordBatch, rows: np.ndarray, name: str, delimiter: str = ",") -> None:
-    """Raise `DataError` for a value that has swallowed the lines after it: one that ends in a line
-    break, or holds a line with as many delimiters as a row.
-
-    Parameters
-    ----------
-    batch : pa.RecordBatch
-        Text columns.
-    rows : np.ndarray
-        Their numbers.
-    name : str
-        Of the file.
-    delimiter : str, default ","
-        Between values.
-    """
+def _check_breaks(batch: pa.RecordBatch, stream: Pieces) -> None:
+    """Raise `_SwallowedError` for a line break in a value or in a line that does not fit."""
     for column in batch.columns:
-        broken = np.flatnonzero(pc.match_substring(column, "\n").to_numpy(zero_copy_only=False))
-        for i in broken:
-            text = column[int(i)].as_py()
-            if text.endswith("\n") or any(
-                line.count(delimiter) >= batch.num_columns - 1
-                for line in text.split("\n")[1:]
-                if line
-            ):
-                raise DataError(
-                    f"A value in row {rows[i]} of {name} runs over {text.count(chr(10)) + 1} "
-                    "lines: a quotation mark is probably not closed. Write it twice inside a "
-                    "value, or set data.quote to ''."
-                )
+        for mark in stream.breaks:
+            if stream.swallowed or pc.any(pc.match_substring(column, mark)).as_py():
+                raise _SwallowedError
+
+
+def _damage(batch: pa.RecordBatch, stream: Pieces) -> pa.Array:
+    """The text of the lines with a zero byte or a byte of another encoding."""
+    marks = ["\\x00"] * stream.zero + [r"[\x{10FE80}-\x{10FEFF}]"] * stream.foreign
+    damaged: list[str | None] = [None] * batch.num_rows
+    for mark in marks:
+        hits = [
+            pc.match_substring_regex(column, mark).to_numpy(zero_copy_only=False)
+            for column in batch.columns
+        ]
+        for i in np.flatnonzero(np.logical_or.reduce(hits)):
+            damaged[i] = _printable(" ".join(str(column[i]) for column in batch.columns))
+    return pa.array(damaged, pa.string())
+
+
+def _printable(text: str) -> str:
+    """A damaged line, with zero bytes and bytes of another encoding written out."""
+    text = text.replace("\0", "\\0")
+    return re.sub("[\U0010fe80-\U0010feff]", lambda m: f"\\x{ord(m[0]) - 0x10FE00:02x}", text)
 
 # %% ../../nbs/00g_sources.ipynb #f9100ce9
 def _excel_rows(

@@ -1,0 +1,118 @@
+"""Files as shops export them: damaged lines, quotation marks, line breaks, titles above the header,
+columns that differ only in case, workbooks and databases with several tables.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from retail_ci.core.config import DataConfig
+from retail_ci.data.cleaning import apply_contract, examples
+from retail_ci.data.engines import connect
+from retail_ci.data.sources import open_source
+
+ROOT = Path(__file__).parents[1]
+CASES = next((p / "shared/cases" for p in ROOT.parents if (p / "shared/cases").is_dir()), None)
+HEAD = "transaction_id,date,customer_id,product_id,price,quantity,notes\n"
+
+
+@pytest.fixture(scope="module")
+def con():
+    return connect()
+
+
+def case(name: str) -> Path:
+    if CASES is None:
+        pytest.skip("the shared cases are not beside the checkout")
+    return CASES / name
+
+
+def cleaned(con, path: Path, **settings):
+    """What a file gives, however much of it is rejected."""
+    data = DataConfig(transactions=str(path), **settings)
+    source = open_source(con, "transactions", data)
+    return apply_contract(source.backend, source.table, data, parts=source.parts)
+
+
+def damaged(result) -> list[tuple[int, str]]:
+    """Row and text of the lines that were set aside."""
+    lines = result.rejected.execute()
+    lines = lines[lines["reason"] == "damaged_line"].sort_values("source_row")
+    return list(zip(lines["source_row"], lines["source_line"]))
+
+
+def log(rows: int = 30, **columns) -> list[str]:
+    """Plain lines, without their header."""
+    return [
+        f"{n},2025-07-{1 + n % 28:02},U{n % 5},A{n % 4},10.50,{1 + n % 3}," for n in range(rows)
+    ]
+
+
+def revenue(lines: list[str]) -> float:
+    return sum(10.5 * int(line.split(",")[5]) for line in lines)
+
+
+def test_an_open_quotation_mark_costs_its_own_line_only(con):
+    names = {"transaction_id": "id", "quantity": "qty"}
+    result = cleaned(con, case("unclosed_quote.csv"), columns=names)
+    lines = pd.read_csv(
+        case("unclosed_quote.csv"), quoting=3, usecols=range(7), on_bad_lines="skip"
+    )
+    assert damaged(result) == [(2, '2,2025-07-02,U2,A2,20.25,2,"bad line')]
+    text = case("unclosed_quote.csv").read_text().splitlines()[1:]
+    rest = [line.split(",") for line in text if "bad line" not in line]
+    assert result.facts["kept"] == len(rest) == 14 and len(lines)
+    assert result.facts["revenue"] == sum(float(r[4]) * int(r[5]) for r in rest)
+    assert examples(result)["lines"].tolist() == [1]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_kind_of_damage_costs_its_own_lines_only(con, tmp_path, end):
+    lines = log()
+    good = [line for n, line in enumerate(lines) if n not in (3, 9, 12, 17, 21, 29)]
+    lines[3] += '"never closed'  # and no mark behind it for a while
+    lines[9] += ",one value more"
+    lines[12] = lines[12].replace("U2", "U\0")
+    lines[14] += '"two' + end + 'lines, and, commas, and, more, of, them"'
+    lines[17] += '"open, again'
+    lines[18] += '"closed, though"'
+    lines[21] = "21,2025"
+    lines[29] = '29,2025-07-02,U4,A1,10.50,1,"cut'
+    (tmp_path / "t.csv").write_text(HEAD.strip() + end + end.join(lines), newline="")
+    result = cleaned(con, tmp_path / "t.csv")
+    assert [row for row, _ in damaged(result)] == [4, 10, 13, 18, 22, 30]
+    assert damaged(result)[0][1] == lines[3] and damaged(result)[-1][1] == lines[29]
+    assert result.facts["kept"] == len(good) and result.facts["rejected"] == 6
+    assert result.facts["revenue"] == revenue(good)
+
+
+def test_an_open_mark_beyond_the_first_block_loses_nothing(con, tmp_path):
+    lines = log(300_000)
+    lines[250_000] += '"never closed'
+    lines[250_007] += '"quoted, and closed"'
+    (tmp_path / "t.csv").write_text(HEAD + "\n".join(lines) + "\n")
+    result = cleaned(con, tmp_path / "t.csv", duplicates="keep")
+    assert damaged(result) == [(250_001, lines[250_000])]
+    assert result.facts["kept"] == 299_999
+    assert result.facts["revenue"] == revenue(lines) - 10.5 * int(lines[250_000].split(",")[5])
+
+
+def test_lines_of_another_encoding_are_set_aside(con, tmp_path):
+    lines = [line + "Zürich, née"[:6] for line in log()]
+    content = (HEAD + "\n".join(lines) + "\n").encode().splitlines(keepends=True)
+    content[5] = content[5].decode().encode("cp1252")
+    (tmp_path / "t.csv").write_bytes(b"".join(content))
+    result = cleaned(con, tmp_path / "t.csv")
+    assert [row for row, _ in damaged(result)] == [5] and "Z\\xfcrich" in damaged(result)[0][1]
+    assert result.facts["kept"] == 29
+
+
+def test_a_line_break_inside_quotation_marks_is_read(con):
+    folder = case("multiline_name")
+    data = DataConfig(transactions=str(folder / "t.csv"), products=str(folder / "p.csv"))
+    main, products = (open_source(con, role, data).table for role in ("transactions", "products"))
+    result = apply_contract(con, main, data, products)
+    names = result.products.execute().set_index("product_id")["product_name"].to_dict()
+    assert names == {"P1": "Gift set:\r\nsoap, candle", "P2": "Comb"}  # its lines end in CR LF
+    assert result.facts["revenue"] == 20.0
