@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
-from retail_ci.core.config import DataConfig
+from retail_ci.cli import check
+from retail_ci.core.config import DataConfig, load_config
+from retail_ci.core.errors import DataError
 from retail_ci.data.cleaning import apply_contract, examples
 from retail_ci.data.engines import connect
 from retail_ci.data.sources import open_source
@@ -116,3 +119,101 @@ def test_a_line_break_inside_quotation_marks_is_read(con):
     names = result.products.execute().set_index("product_id")["product_name"].to_dict()
     assert names == {"P1": "Gift set:\r\nsoap, candle", "P2": "Comb"}  # its lines end in CR LF
     assert result.facts["revenue"] == 20.0
+
+
+@pytest.mark.parametrize("name", ["case_columns/t.csv", "case_columns_pq/t.parquet"])
+def test_columns_that_differ_in_case_are_told_apart(con, name):
+    assert cleaned(con, case(name)).facts["revenue"] == 1 * 10 + 2 * 10
+    assert cleaned(con, case(name), columns={"price": "Price"}).facts["revenue"] == 1 * 99 + 2 * 99
+    with pytest.raises(DataError, match="'Price' and 'price' of t.* differ only in case"):
+        cleaned(con, case(name), columns={"price": "Price", "revenue": "price"})
+
+
+def test_attributes_that_differ_in_case_are_both_kept(con):
+    data = DataConfig(
+        transactions=str(case("case_attr/t.csv")), customers=str(case("case_attr/c.csv"))
+    )
+    main, people = (open_source(con, role, data).table for role in ("transactions", "customers"))
+    customers = apply_contract(con, main, data, None, people).customers.execute()
+    assert customers["Tier"].tolist() == ["gold", "silver"]
+    assert customers["tier (3)"].tolist() == ["1", "2"]
+
+
+def test_a_column_called_row_is_read(con, tmp_path):
+    lines = pd.DataFrame({"Row": [7, 8], "Damaged": ["no", "no"], "PRICE": [3.0, 4.0]})
+    lines = lines.assign(transaction_id=["a", "b"], customer_id="c", product_id="p", price=[1, 2])
+    lines["date"] = "2025-01-03"
+    lines.to_csv(tmp_path / "t.csv", index=False)
+    lines.to_parquet(tmp_path / "t.parquet", index=False)
+    for name in ("t.csv", "t.parquet"):
+        result = cleaned(con, tmp_path / name)
+        assert result.facts["kept"] == 2 and result.facts["revenue"] == 3.0
+
+
+def shop(lines: int = 240) -> pd.DataFrame:
+    """A plain log: baskets of three lines, forty customers, twelve products."""
+    n = pd.Series(range(lines))
+    return pd.DataFrame(
+        {
+            "order_id": "B" + (1000 + n // 3).astype(str),
+            "customer_id": "C" + (n // 3 * 11 % 40).astype(str),
+            "order_date": (pd.Timestamp("2025-01-01") + pd.to_timedelta(n // 3, "D")).astype(str),
+            "product_id": "P" + ((n * 7 + n // 5) % 12).astype(str),
+            "quantity": (1 + n % 4).astype(str),
+            "unit_price": (2.5 + (n * 7 + n // 5) % 12 * 1.25).map("{:.2f}".format),
+        }
+    )
+
+
+def worth(log: pd.DataFrame) -> float:
+    return (log["quantity"].astype(int) * log["unit_price"].astype(float)).sum()
+
+
+def proposed(source: Path, con) -> tuple[dict, dict]:
+    """The config that the command writes, and the books of a run with it, unedited."""
+    config = source.parent / f"{source.name}.yaml"
+    config.unlink(missing_ok=True)
+    check(str(source), out=str(config))
+    data = load_config(config).data
+    main = open_source(con, "transactions", data)
+    tables = {
+        role: open_source(con, role, data).table
+        for role in ("products", "customers")
+        if getattr(data, role)
+    }
+    result = apply_contract(
+        main.backend, main.table, data, tables.get("products"), tables.get("customers"), main.parts
+    )
+    return yaml.safe_load(config.read_text())["data"], result.facts
+
+
+@pytest.mark.parametrize("above", ["Sales of May\n", "Sales,,,,,\n\nfrom the till;,,,,,\n"])
+def test_a_title_and_a_total_are_no_sales(con, tmp_path, above):
+    log = shop()
+    text = above + log.to_csv(index=False) + f"Total,,,,{log['quantity'].astype(int).sum()},\n"
+    (tmp_path / "t.csv").write_text(text)
+    data, facts = proposed(tmp_path / "t.csv", con)
+    assert data["skip_rows"] == len(above.split("\n")) - 1 - above.count("\n\n")
+    assert facts["kept"] == len(log) and facts["rejected"] == 1
+    assert facts["revenue"] == pytest.approx(worth(log))
+
+
+def test_a_workbook_with_titles_names_its_tables(con, tmp_path):
+    log = shop()
+    people = pd.DataFrame({"customer_id": [f"C{n}" for n in range(60)], "city": ["Bern"] * 60})
+    items = pd.DataFrame(
+        {"product_id": [f"P{n}" for n in range(12)], "product_name": list("abcdefghijkl")}
+    )
+    with pd.ExcelWriter(tmp_path / "shop.xlsx") as book:
+        pd.DataFrame([["About this file"]]).to_excel(
+            book, sheet_name="About", index=False, header=False
+        )
+        for name, table in (("People", people), ("Sold", log), ("Items", items)):
+            pd.DataFrame([["A title above"]]).to_excel(
+                book, sheet_name=name, index=False, header=False
+            )
+            table.to_excel(book, sheet_name=name, index=False, startrow=2)
+    data, facts = proposed(tmp_path / "shop.xlsx", con)
+    assert data["transactions"].endswith("#Sold") and data["skip_rows"] == 1
+    assert data["products"].endswith("#Items") and data["customers"].endswith("#People")
+    assert facts["kept"] == len(log) and facts["revenue"] == pytest.approx(worth(log))

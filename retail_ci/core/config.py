@@ -54,6 +54,8 @@ class DataConfig:
     delimiter: str | None = None
     # the column names of a CSV file that has no header line
     header: list[str] = field(default_factory=list)
+    # lines above the header of a text file or sheet, such as a title; blank ones do not count
+    skip_rows: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     # the quotation mark of a CSV file; "" if quotation marks are plain characters
     quote: str = '"'
     # the encoding of a CSV file, such as cp1252; UTF-8 or its byte order mark's if left out

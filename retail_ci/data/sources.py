@@ -11,13 +11,14 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import re
 import sqlite3
 import tempfile
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,13 +34,14 @@ import pyarrow.parquet as pq
 from ..core.config import NAMED_SOURCES, DataConfig, source_files, split_table
 from ..core.errors import ConfigError, DataError, one_line, shown, translating, unknown
 from ..core.formats import sql_text
-from ..core.runs import atomic_write, process_folder
+from ..core.runs import atomic_write, process_folder, sha256
 from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'Pieces', 'numbered', 'kind', 'batches',
-           'Source', 'place', 'database_fingerprint', 'open_source', 'reading', 'read_attached', 'bring']
+__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces', 'numbered',
+           'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint', 'open_source', 'reading',
+           'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -248,6 +250,7 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     told = re.match(r"sep=(.)\r?\n", head[start:])  # what Excel writes above a header
     if told:
         start += told.end()
+    start += len(_leading(rf"(?:[^\r\n]+[\r\n]+){{{settings.skip_rows}}}", head[start:]))
     line = _leading(
         rf"(?:[^\r\n{settings.quote}]|{settings.quote}[^{settings.quote}]*{settings.quote})*"
         if settings.quote
@@ -334,6 +337,56 @@ def _find_delimiter(head: str, quote: str = '"') -> str:
     )
 
 
+def asked_names(settings: DataConfig) -> set[str]:
+    """The columns that a config reads, as the source calls them.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Columns.
+
+    Returns
+    -------
+    set of str
+        Our own names where the config gives no other.
+    """
+    ours = {"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"}
+    return {*settings.columns.values(), *(ours - set(settings.columns))}
+
+
+def _tell_apart(names: list[str], asked: Iterable[str] = ()) -> list[str]:
+    """Names that an engine which reads no case can tell apart; the first that is asked for keeps
+    its own, another gets the number of its column.
+    """
+    asked = set(asked)
+    taken = {"row", "damaged"}  # what the engine's own columns are called
+    out = list(names)
+    for i in sorted(range(len(names)), key=lambda i: names[i] not in asked):
+        title = names[i] or f"column {i + 1}"
+        out[i] = f"{title} ({i + 1})" if title.casefold() in taken else title
+        taken.add(out[i].casefold())
+    return out
+
+
+def _as_asked(names: list[str], settings: DataConfig, where: str) -> list[str]:
+    """Names that were told apart, with the plain name for the one that the config asks for."""
+    bare = [name.removesuffix(f" ({i})") for i, name in enumerate(names, 1)]
+    folded = [name.casefold() for name in bare]
+    again = {name for name in folded if folded.count(name) > 1}
+    own = [b if b.casefold() in again else name for b, name in zip(bare, names)]
+    if own == names:
+        return names
+    asked = asked_names(settings)
+    alike = sorted({name for name in own if name in asked and name.casefold() in again})
+    for first, second in zip(alike, alike[1:]):
+        if first.casefold() == second.casefold():
+            raise DataError(
+                f"Columns {first!r} and {second!r} of {where} differ only in case, and the config "
+                "reads both; rename one of them, or name all columns in data.header."
+            )
+    return _tell_apart(own, asked)
+
+
 def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str]:
     """Give every column a name of its own.
 
@@ -349,30 +402,21 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
     Returns
     -------
     list[str]
-        Each once, none empty.
+        Each once, whatever the case, none empty.
 
     Raises
     ------
     DataError
         Where the config speaks of a name that stands there twice.
     """
-    asked = {
-        *settings.columns.values(),
-        *(
-            {"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"}
-            - set(settings.columns)
-        ),
-    }
-    out: list[str] = []
-    for i, title in enumerate(names, 1):
-        if title and title in names[: i - 1] and title in asked:
+    asked = asked_names(settings)
+    for i, title in enumerate(names):
+        if title and title in names[:i] and title in asked:
             raise DataError(
                 f"Column {title!r} appears twice in the header of {name}; rename one of them, or "
                 "name all columns in data.header."
             )
-        title = title or f"column {i}"
-        out.append(title if title not in [*out, "row", "damaged"] else f"{title} ({i})")
-    return out
+    return _tell_apart(names)
 
 # %% ../../nbs/00g_sources.ipynb #f8f4bb1b
 class Pieces(io.RawIOBase):
@@ -814,8 +858,10 @@ def _excel_rows(
         if sheet and sheet not in book.sheet_names:
             raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
         rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
+    filled = (row for row in rows if any(v != "" for v in row))
+    rows = itertools.islice(filled, settings.skip_rows, None)
     names = settings.header or next(
-        ([_cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)),
+        ([_cell_text(v, settings) or "" for v in row] for row in rows),
         [],
     )
     if not names:
@@ -944,6 +990,74 @@ def _choose_table(table: str, tables: list[str], where: str) -> str:
         f"{where} holds {len(tables)} tables ({', '.join(tables[:5])}); name one after a #, as in "
         f"{where}#{tables[0] if tables else 'sales'}."
     )
+
+# %% ../../nbs/00g_sources.ipynb #804fe0e7
+def list_tables(source: str) -> list[str]:
+    """The sheets or tables of a source that can hold several.
+
+    Parameters
+    ----------
+    source : str
+        A file or a database URL, without a table.
+
+    Returns
+    -------
+    list of str
+        Their names, those outside a database's main schema with it; none for other files.
+
+    Raises
+    ------
+    DataError
+        Where it cannot be opened.
+    """
+    if re.match(r"postgres(ql)?://", source):
+        con = _connect_postgres(source)
+        try:
+            return _tables_of(con)
+        finally:
+            con.disconnect()
+    file = source_files(source)[0]
+    what = kind(file)
+    if what not in ("excel", "sqlite", "duckdb"):
+        return []
+    with translating(DataError, f"{file.name} cannot be opened", "Fetch it again."):
+        if what == "excel":
+            return _sheets_of(file)
+        if what == "sqlite":
+            return _tables_in_sqlite(file)
+        con = ibis.duckdb.connect(str(file), read_only=True)
+        tables = _tables_of(con)
+        con.disconnect()
+    return tables
+
+
+def _tables_of(con: Any) -> list[str]:
+    """The tables and views of a PostgreSQL or DuckDB database."""
+    rows = con.raw_sql(
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema NOT IN "
+        "('pg_catalog', 'information_schema') ORDER BY 1, 2"
+    ).fetchall()
+    return [t if schema in ("public", "main") else f"{schema}.{t}" for schema, t in rows]
+
+
+def _tables_in_sqlite(file: Path) -> list[str]:
+    """The tables and views of an SQLite file."""
+    con = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    rows = con.execute(
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE "
+        "'sqlite_%' ORDER BY name"
+    ).fetchall()
+    con.close()
+    return [name for (name,) in rows]
+
+
+def _sheets_of(file: Path) -> list[str]:
+    """The sheets of a workbook; none where the reader is not installed, which reading will say."""
+    try:
+        import python_calamine
+    except ImportError:
+        return []
+    return python_calamine.CalamineWorkbook.from_path(str(file)).sheet_names
 
 # %% ../../nbs/00g_sources.ipynb #b8f55629
 def _row_batches(
@@ -1174,10 +1288,11 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
         All of them.
     """
     counts = [pq.read_metadata(path).num_rows for _, path in files]
-    names = {
+    held = {
         name: [n for n in pq.read_schema(path).names if n not in ("row", "damaged")]
         for name, path in files
     }
+    names = {name: _as_asked(found, settings, name) for name, found in held.items()}
     columns = list(dict.fromkeys(n for found in names.values() for n in found))
     for ours, theirs in settings.columns.items():
         lacking = [name for name, found in names.items() if theirs not in found]
@@ -1191,12 +1306,12 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
     for (name, path), rows in zip(files, counts):
         kinds = ", ".join(
             f"`{n.replace('`', '``')}` {'BIGINT' if n == 'row' else 'STRING'}"
-            for n in [*names[name], "row", "damaged"]
+            for n in [*held[name], "row", "damaged"]
         )
         table = known_parquet(con, path, kinds)
         tables.append(
             table.select(
-                **{n: table[n] if n in names[name] else ibis.null("string") for n in columns},
+                **_columns_of(table, dict(zip(names[name], held[name])), columns),
                 row=table["row"] + offset,
                 damaged=table.damaged,
             )
@@ -1207,6 +1322,13 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
         [(name, rows) for (name, _), rows in zip(files, counts)],
         con,
     )
+
+
+def _columns_of(
+    table: ibis.Table, held: dict[str, str], columns: list[str]
+) -> dict[str, ibis.Value]:
+    """The columns of all files, out of one of them, which holds some under other names."""
+    return {n: table[held[n]] if n in held else ibis.null("string") for n in columns}
 
 # %% ../../nbs/00g_sources.ipynb #050431d5
 def _read_parquet(con: Any, files: list[Path]) -> Source:
@@ -1227,6 +1349,42 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
     with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."):
         table = engines.read_parquet(con, files)
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
+
+
+def _parquet_apart(files: list[Path], folder: Path) -> list[Path]:
+    """Parquet files whose columns differ in more than case; where they do not, copies."""
+    out = []
+    for file in files:
+        with translating(DataError, f"{file.name} cannot be read as PARQUET", "Fetch it again."):
+            names = pq.read_schema(file).names
+        # a plain `row` is renamed where parquet is read
+        apart = [n if n == "row" else a for n, a in zip(names, _tell_apart(names))]
+        out.append(file if apart == names else _renamed_parquet(file, apart, folder))
+    return out
+
+
+def _renamed_parquet(file: Path, names: list[str], folder: Path) -> Path:
+    """A copy of a parquet file under other names of its columns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{sha256(file)[:32]}-apart.parquet"
+    if target.exists():
+        return target
+    source = pq.ParquetFile(file)
+    schema = pa.schema([field.with_name(n) for field, n in zip(source.schema_arrow, names)])
+    with atomic_write(target) as part, pq.ParquetWriter(part, schema) as writer:
+        for batch in source.iter_batches():
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    return target
+
+
+def _rename_as_asked(source: Source, settings: DataConfig) -> Source:
+    """A source whose columns have the names that the config asks for."""
+    held = [c for c in source.table.columns if c != "row"]
+    names = _as_asked(held, settings, source.parts[0][0])
+    if names == held:
+        return source
+    columns = _columns_of(source.table, dict(zip(names, held)), names)
+    return Source(source.table.select(**columns, row="row"), source.parts, source.backend)
 
 # %% ../../nbs/00g_sources.ipynb #71fa7134
 def _connect_postgres(url: str) -> Any:
@@ -1343,14 +1501,16 @@ def _read_database(con: Any, table: str, query: str, where: str) -> Source:
             )
     if "row" in found.columns:
         found = found.rename({"row (source)": "row"})
+    name = "the query" if query else found.get_name()
+    apart = _tell_apart(list(found.columns))
+    if apart != list(found.columns):
+        found = found.select(**dict(zip(apart, (found[c] for c in found.columns))))
     number = (
         ibis.row_number().over(order_by=[found[c] for c in found.columns])
         if engine(con) == "postgres"
         else ibis.row_number()
     )
-    return Source(
-        found.mutate(row=number + 1), [(query and "the query" or found.get_name(), -1)], con
-    )
+    return Source(found.mutate(row=number + 1), [(name, -1)], con)
 
 
 def _attach_duckdb(con: Any, file: Path) -> str:
@@ -1464,7 +1624,9 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     query = settings.query.get(role, "")
     text, table = split_table(NAMED_SOURCES.get(text, {}).get(role, text))
     if re.match(r"postgres(ql)?://", text):
-        return _read_database(_connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
+        where = re.sub(r"//.*@", "//", text)
+        found = _read_database(_connect_postgres(text), table, query, where)
+        return _rename_as_asked(found, settings)
     if "://" in text:
         raise ConfigError(
             f"data.{role} is {text.split('://')[0]}://…; expected postgresql://, or a file (CSV, "
@@ -1475,7 +1637,10 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     if kinds == {"duckdb"} and len(files) == 1:
         return read_attached(con, files[0], table, query)
     if kinds == {"parquet"}:
-        return _read_parquet(con, files)
+        apart = _parquet_apart(files, staging or _temporary_folder())
+        found = _read_parquet(con, apart)
+        parts = [(f.name, rows) for f, (_, rows) in zip(files, found.parts)]
+        return _rename_as_asked(Source(found.table, parts, con), settings)
     if "parquet" in kinds or "duckdb" in kinds:
         raise DataError(
             f"data.{role} mixes {' and '.join(sorted(kinds))} files; expected one kind."
