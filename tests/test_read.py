@@ -2,8 +2,12 @@
 columns that differ only in case, workbooks and databases with several tables.
 """
 
+import contextlib
+import re
+import sqlite3
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 import yaml
@@ -217,3 +221,93 @@ def test_a_workbook_with_titles_names_its_tables(con, tmp_path):
     assert data["transactions"].endswith("#Sold") and data["skip_rows"] == 1
     assert data["products"].endswith("#Items") and data["customers"].endswith("#People")
     assert facts["kept"] == len(log) and facts["revenue"] == pytest.approx(worth(log))
+
+
+def heads_and_lines() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A log as a shop's database keeps it: receipts in one table, what was in them in another."""
+    log = shop()
+    heads = log.drop_duplicates("order_id")[["order_id", "customer_id", "order_date"]]
+    return heads, log[["order_id", "product_id", "quantity", "unit_price"]]
+
+
+@pytest.mark.parametrize("ending", ["sqlite", "duckdb"])
+def test_two_tables_of_a_database_that_belong_together_are_joined(con, tmp_path, ending):
+    heads, lines = heads_and_lines()
+    items = pd.DataFrame({"product_id": [f"P{n}" for n in range(12)], "product_name": "x"})
+    path = tmp_path / f"shop.{ending}"
+    if ending == "sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as file:
+            for name, table in (("order", heads), ("order details", lines), ("items", items)):
+                table.to_sql(name, file, index=False)
+    else:
+        with duckdb.connect(str(path)) as file:
+            file.execute('CREATE TABLE "order" AS SELECT * FROM heads')
+            file.execute('CREATE TABLE "order details" AS SELECT * FROM lines')
+            file.execute("CREATE TABLE items AS SELECT * FROM items")
+    data, facts = proposed(path, con)
+    assert "JOIN" in data["query"]["transactions"] and data["products"].endswith("#items")
+    assert (facts["kept"], facts["baskets"]) == (len(lines), len(heads))
+    assert facts["revenue"] == pytest.approx(worth(lines))
+
+
+def test_two_files_that_belong_together_are_named(con, tmp_path, capsys):
+    heads, lines = heads_and_lines()
+    heads.to_csv(tmp_path / "orders.csv", index=False)
+    lines.to_csv(tmp_path / "order_details.csv", index=False)
+    check(str(tmp_path / "order_details.csv"))
+    said = capsys.readouterr().out
+    assert "'order_details.csv' and 'orders.csv' belong together: each line's 'order_id'" in said
+    query = re.search(r"COPY \((.*)\) TO", said)[1]
+    joined = duckdb.sql(query).df()
+    assert len(joined) == len(lines) and worth(joined) == pytest.approx(worth(lines))
+
+
+def test_the_tables_of_postgres_are_listed(con, tmp_path, postgres, capsys):
+    heads, lines = heads_and_lines()
+    postgres.fill("read_orders", heads, dict.fromkeys(heads, "text"))
+    postgres.fill("read_lines", lines, dict.fromkeys(lines, "text"))
+    check(postgres.url(), out=str(tmp_path / "shop.yaml"))
+    said = capsys.readouterr().out
+    assert "'read_lines' and 'read_orders' belong together" in said
+    data = load_config(tmp_path / "shop.yaml").data
+    main = open_source(con, "transactions", data)
+    facts = apply_contract(main.backend, main.table, data).facts
+    assert facts["kept"] == len(lines) and facts["revenue"] == pytest.approx(worth(lines))
+
+
+def test_products_and_customers_beside_a_file_are_proposed(con, tmp_path):
+    log = shop()
+    log.to_csv(tmp_path / "sales.csv", index=False)
+    pd.DataFrame({"product_id": [f"P{n}" for n in range(12)], "title": "x"}).to_csv(
+        tmp_path / "what.csv", index=False
+    )
+    pd.DataFrame({"customer_id": [f"C{n}" for n in range(60)], "city": "x"}).to_csv(
+        tmp_path / "who.csv", index=False
+    )
+    pd.DataFrame({"customer_id": ["X1", "X2"], "city": "x"}).to_csv(
+        tmp_path / "others.csv", index=False
+    )
+    data, facts = proposed(tmp_path / "sales.csv", con)
+    assert Path(data["products"]).name == "what.csv" and Path(data["customers"]).name == "who.csv"
+    assert facts["kept"] == len(log)
+
+
+@pytest.mark.parametrize(
+    "codec, text",
+    [
+        ("cp1252", "Müller, Café"),
+        ("cp1250", "Świeży żółty ser"),
+        ("cp1251", "Хлеб белый"),
+        ("gb18030", "纯棉衬衫"),
+        ("shift_jis", "コーヒー"),
+        ("mac_roman", "René, Nîmes"),
+    ],
+)
+def test_the_encoding_of_names_is_proposed(con, tmp_path, codec, text):
+    log = shop().assign(product_name=text)
+    (tmp_path / "t.csv").write_bytes(log.to_csv(index=False).encode(codec))
+    data, _ = proposed(tmp_path / "t.csv", con)
+    assert data["encoding"] == codec
+    settings = DataConfig(transactions=str(tmp_path / "t.csv"), encoding=data["encoding"])
+    read = open_source(con, "transactions", settings).table.execute()
+    assert set(read["product_name"]) == {text}

@@ -61,6 +61,19 @@ def meeting(mine: Column, table: Examination, role: str = "") -> tuple[str, floa
 _WHAT = {"product_id": ("products", "products"), "customer_id": ("customers", "customers")}
 
 
+def _other_layout(out: Examination, table: Examination) -> str:
+    """What keeps a table from being read with the settings of the log."""
+    mine, theirs = ({g.key: g.value for g in e.guesses} for e in (out, table))
+    if mine.get("delimiter") != theirs.get("delimiter"):
+        out.guesses = [g for g in out.guesses if g.key != "delimiter"]
+    for key in ("encoding", "header", "skip_rows"):
+        if mine.get(key) != theirs.get(key):
+            return (
+                f"but needs data.{key} {theirs.get(key)!r}, which holds for all tables of a config"
+            )
+    return ""
+
+
 def _tables(out: Examination, tables: list[Examination]) -> Iterator[tuple[Guess, Examination]]:
     """The products and customers tables that the log's ids meet."""
     for role, (key, what) in _WHAT.items():
@@ -69,6 +82,9 @@ def _tables(out: Examination, tables: list[Examination]) -> Iterator[tuple[Guess
         usable = [(n, p, t) for (n, p), t in found if mine and n in (mine.name, role)]
         if usable:
             name, part, table = max(usable, key=lambda u: u[1])
+            if told := _other_layout(out, table):
+                out.notes.append(f"{table.source} holds the {what}, {told}.")
+                continue
             why = f"{share(part)} of the {what} in the first lines are in its {name!r}"
             yield Guess(key, table.source, "likely", why), table
         elif mine and (others := [(n, p, t) for (n, p), t in found if n]):
