@@ -311,3 +311,27 @@ def test_the_encoding_of_names_is_proposed(con, tmp_path, codec, text):
     settings = DataConfig(transactions=str(tmp_path / "t.csv"), encoding=data["encoding"])
     read = open_source(con, "transactions", settings).table.execute()
     assert set(read["product_name"]) == {text}
+
+
+def test_the_files_of_a_folder_are_told_apart(con, tmp_path):
+    log = shop()
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for month, part in log.groupby(log["order_date"].str[:7]):
+        part.to_csv(folder / f"sales_{month}.csv", index=False)
+    pd.DataFrame({"product_id": [f"P{n}" for n in range(12)], "title": "x"}).to_csv(
+        folder / "items.csv", index=False
+    )
+    data, facts = proposed(folder, con)
+    assert Path(data["transactions"]).name == "sales_2025-0*.csv"
+    assert Path(data["products"]).name == "items.csv"
+    assert facts["kept"] == len(log) and facts["revenue"] == pytest.approx(worth(log))
+
+
+def test_a_second_table_below_is_said(con, tmp_path, capsys):
+    log = shop()
+    below = ",,,,,\nCustomer,City,Since date,,,\nC1,Bern,,,,\nC2,Basel,,,,\n"
+    (tmp_path / "t.csv").write_text(log.to_csv(index=False) + below)
+    _, facts = proposed(tmp_path / "t.csv", con)
+    assert "header of a second table (Customer, City, Since date)" in capsys.readouterr().out
+    assert facts["kept"] == len(log) and facts["rejected"] == 4

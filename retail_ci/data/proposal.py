@@ -57,8 +57,8 @@ from retail_ci.data.sources import (
 )
 
 # %% auto #0
-__all__ = ['not_a_log', 'tables_in', 'title_rows', 'headless', 'Examination', 'examine', 'guess', 'proposal', 'Reading',
-           'readings', 'Books', 'books', 'left_out', 'question', 'closing']
+__all__ = ['not_a_log', 'tables_in', 'title_rows', 'headless', 'Examination', 'examine', 'choose_table', 'guess', 'proposal',
+           'Reading', 'readings', 'Books', 'books', 'left_out', 'question', 'closing']
 
 # %% ../../nbs/01d_proposal.ipynb #82c7040c
 _LOG = (
@@ -375,15 +375,34 @@ def examine(source: str, query: str = "") -> Examination:
             told.append(f"{table!r} cannot be read as a table ({e})")
     if not looked:
         raise DataError(f"{source} holds no table with rows; found: {'; '.join(told)}")
+    return choose_table(looked, told)
+
+
+def choose_table(looked: list[Examination], told: list[str]) -> Examination:
+    """The table that looks most like a log, with what the others are.
+
+    Parameters
+    ----------
+    looked : list of Examination
+        The tables of a source.
+    told : list of str
+        What is known of those that could not be read.
+
+    Returns
+    -------
+    Examination
+        One of them; the others are its `others`.
+    """
     best = max(looked, key=lambda e: (not e.verdict, len(e.found.chosen)))
-    for other in looked:
-        columns = ", ".join(name[:24] for name in list(other.found.columns)[:4])
+    names = [split_table(e.source)[1] or Path(e.source).name for e in looked]
+    for other, name in zip(looked, names):
+        columns = ", ".join(column[:24] for column in list(other.found.columns)[:4])
         mark = "proposed" if other is best else "left out"
-        told.append(f"{split_table(other.source)[1]!r} is {mark}: {columns}")
+        told.append(f"{name!r} is {mark}: {columns}")
     if best.verdict:
-        best.verdict += f" Looked at: {', '.join(tables)}."
+        best.verdict += f" Looked at: {', '.join(names)}."
     best.others = [e for e in looked if e is not best]
-    best.notes = [f"The source holds {len(tables)} tables: {'; '.join(told)}.", *best.notes]
+    best.notes = [f"The source holds {len(told)} tables: {'; '.join(told)}.", *best.notes]
     return best
 
 
@@ -485,7 +504,23 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     ]
     out.guesses += list(_lacking(found))
     out.verdict = not_a_log(found)
+    out.notes += _second_table(found, table)
     return out
+
+
+def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
+    """That another header stands among the lines."""
+    date = found.get("date")
+    undated = date.values.index[date.days.isna()][:100] if date else []
+    for row in undated:
+        cells = [v.strip() for v in table.loc[row].dropna() if v.strip()]
+        named = [v for v in cells if header_ideas(v) and not re.search(r"\d", v)]
+        if len(named) >= max(2, len(cells) / 2) and cells != list(table.columns):
+            return [
+                f"Row {row + 1} looks like the header of a second table ({', '.join(cells[:4])}); "
+                "its lines would be rejected. Move it to a file or sheet of its own."
+            ]
+    return []
 
 
 def _amount_columns(table: pd.DataFrame, typed: set) -> dict[str, pd.Series]:

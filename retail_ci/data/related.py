@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +15,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ..core.config import SUFFIXES, DataConfig, source_files, split_table
-from ..core.errors import RetailError
+from ..core.errors import DataError, RetailError
 from ..core.formats import share
 from .column_evidence import Column
 from .column_words import header_ideas, word_score
 from .profiling import Guess
-from .proposal import Examination, examine
+from .proposal import Examination, choose_table, examine
 from .sources import decoded, kind, layout
 
 # %% auto #0
-__all__ = ['meeting', 'related']
+__all__ = ['meeting', 'related', 'examine_all']
 
 # %% ../../nbs/01e_related.ipynb #60c4404d
 _LONG = 20_000  # rows of which only the first were looked at
@@ -229,3 +231,47 @@ def related(out: Examination) -> Examination:
             }
             joined.guesses = [g for g in joined.guesses if g.key not in given] + more
     return replace(joined, others=[])
+
+
+def _same_header(source: str) -> list[str]:
+    """The files of a folder as sources, those with the same header together."""
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for file in source_files(source):
+        groups.setdefault(tuple(_header(file)) or (file.name,), []).append(file)
+    out = []
+    for files in groups.values():
+        names = [file.name for file in files]
+        head = os.path.commonprefix(names)
+        tail = os.path.commonprefix([name[len(head) :][::-1] for name in names])[::-1]
+        several = str(files[0].parent / f"{glob.escape(head)}*{glob.escape(tail)}")
+        alike = len(files) > 1 and source_files(several) == files
+        out += [several] if alike else [str(file) for file in files]
+    return out
+
+
+def examine_all(source: str) -> Examination:
+    """Look at a source and at the tables that go with it.
+
+    Parameters
+    ----------
+    source : str
+        A file, folder, glob, FILE#TABLE, or a database URL. The files of a folder may be several
+        tables.
+
+    Returns
+    -------
+    Examination
+        The proposal and what speaks for it.
+    """
+    parts = _same_header(source) if Path(source).is_dir() else []
+    if len(parts) < 2:
+        return related(examine(source))
+    looked, told = [], []
+    for part in parts[:50]:
+        try:
+            looked.append(examine(part))
+        except RetailError as e:
+            told.append(f"{Path(part).name!r} cannot be read as a table ({e})")
+    if not looked:
+        raise DataError(f"{source} holds no table with rows; found: {'; '.join(told)}")
+    return related(choose_table(looked, told))
