@@ -358,7 +358,8 @@ CASES = [
     Case(
         "an unclosed quotation mark",
         LOG.replace("c2", '"c2'),
-        "a quotation mark is probably not closed",
+        {"damaged_line": 1},
+        revenue=12.0,
     ),
     Case("inches", LOG.replace("c2", 'c2"'), config={"quote": ""}),
     Case("quotation marks as letters", LOG.replace("c2", '"c2'), config={"quote": ""}),

@@ -86,6 +86,9 @@ class DataConfig:
         out.
     header : list[str]
         The column names of a CSV file that has no header line.
+    skip_rows : int
+        Lines above the header of a text file or sheet, such as a title; blank ones do not
+        count.
     quote : str
         The quotation mark of a CSV file; "" if quotation marks are plain characters.
     encoding : str | None
@@ -156,6 +159,7 @@ class DataConfig:
     timezone: str | None = None
     delimiter: str | None = None
     header: list[str] = field(default_factory=list)
+    skip_rows: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     quote: str = '"'
     encoding: str | None = None
     decimal: Literal[".", ","] = "."

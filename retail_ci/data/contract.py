@@ -818,7 +818,7 @@ _WORDS = [
 REJECTS: list[Rule] = [
     Rule(
         "damaged_line",
-        "More or fewer values than the header, or zero bytes",
+        "More or fewer values than the header, an open quotation mark, or bytes that are no text",
         "reject",
         "Look for a delimiter or quotation mark inside a value; ask for an export that quotes "
         "them.",

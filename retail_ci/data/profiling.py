@@ -27,7 +27,7 @@ from retail_ci.data.cleaning import (
 )
 from .contract import CUSTOMERS, KEPT, REJECTS
 from .engines import connect
-from .sources import open_bytes, text_encoding
+from .sources import mixed_text, open_bytes, text_encoding
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
@@ -42,6 +42,44 @@ class Guess:
     value: Any  # what is proposed; None where nothing can be
     sure: str  # "sure", "likely", "unsure" or "ambiguous"
     why: str  # the reason
+
+
+# encoding: the letters that texts in it are made of
+_LETTERS = {
+    "cp1252": "à-ïñ-öø-üÿß€£",
+    "mac_roman": "à-ïñ-öø-üÿß€£",
+    "cp1250": "ąćęłńóśźżčďěňřšťůžáéíúýăâîșțőűöüä",
+    "cp1254": "çğıöşüâîû",
+    "shift_jis": "\u3040-\u30ff\u4e00-\u9fff",
+    "cp1256": "\u0621-\u064a",
+    "cp1251": "а-яё",
+    "cp1253": "ά-ώ",
+    "euc_kr": "가-힣",
+    "gb18030": "\u4e00-\u9fff（）：，、",
+    "big5": "\u4e00-\u9fff",
+}
+_ALONE = ("cp1252", "mac_roman", "cp1250", "cp1254", "shift_jis")  # one foreign byte among ASCII
+
+
+def _other_encoding(head: bytes, at: int) -> Guess:
+    """Which of the usual encodings makes the most letters of what is no UTF-8."""
+    runs = re.findall(rb"[\x80-\xff]+", head)
+    # a word in another script is foreign throughout, one with an accent has one foreign byte
+    alone = sum(len(run) == 1 for run in runs) > len(runs) / 2
+    best, most = "cp1252", 0.0
+    for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[:4]]:
+        text = head.decode(name, "replace").lower()
+        beyond = re.findall(r"[^\x00-\x7f]", text)
+        letters = len(re.findall(f"[{_LETTERS[name]}]", text))
+        if letters / max(len(beyond), 1) > most + 0.05:
+            best, most = name, letters / len(beyond)
+    return Guess(
+        "encoding",
+        best,
+        "unsure",
+        f"byte 0x{head[at]:02x} is no UTF-8; {share(most)} of the letters beyond ASCII are usual "
+        f"ones in {best}: look whether names are right",
+    )
 
 
 def guess_encoding(file: Path) -> Guess:
@@ -73,14 +111,11 @@ def guess_encoding(file: Path) -> Guess:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as e:
+        if e.start < len(head) - 4 and mixed_text(head):
+            why = f"UTF-8, but byte 0x{head[e.start]:02x} is not: its line would be set aside"
+            return Guess("encoding", None, "likely", why)
         if e.start < len(head) - 4:
-            return Guess(
-                "encoding",
-                "cp1252",
-                "unsure",
-                f"byte 0x{head[e.start]:02x} is no UTF-8; cp1252 is the most common other one: "
-                "look whether names with accents are right",
-            )
+            return _other_encoding(head, e.start)
     return Guess(
         "encoding",
         None,
