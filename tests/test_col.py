@@ -141,6 +141,17 @@ def test_a_key_about_a_column_that_is_not_there_is_refused():
         retail_ci.clean(log, columns=STATUS_NAMES, currency_rates={"EUR": 1})
 
 
+def test_other_calls_take_no_cancelled_order_for_a_sale():
+    with pytest.raises(DataError, match="expected sales only, found lines with the status 'Canc"):
+        retail_ci.customer_features(frame(STATUS), columns=STATUS_NAMES)
+    with pytest.raises(DataError, match="in 3 currencies"):
+        retail_ci.customer_features(money_log())
+    with pytest.raises(ConfigError, match="Unknown kind of order 'canceled'"):
+        retail_ci.clean(frame(STATUS), columns=STATUS_NAMES, status={"canceled": ["Cancelled"]})
+    done = retail_ci.clean(frame(STATUS), columns=STATUS_NAMES, status=LISTED)
+    assert retail_ci.customer_features(done.transactions)["monetary"].sum() == 37.25
+
+
 def test_a_log_in_which_nothing_was_sold_is_refused():
     log = frame(STATUS).assign(status="Cancelled")
     with pytest.raises(

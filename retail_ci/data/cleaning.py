@@ -16,7 +16,7 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import DataConfig, check_status
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
 from ..core.formats import count, month, share
 from ..core.runs import Run
@@ -1509,6 +1509,7 @@ def clean(
         products=None if products is None else "the products",
         **_options(options),
     )
+    check_status(settings.status)
     log = _open_lines(transactions, "the transactions", columns, settings)
     with contextlib.ExitStack() as held:
         if log.own:
@@ -1548,12 +1549,17 @@ def _sound_lines(log: _Lines, what: str) -> ibis.Table:
     """The lines in the columns of the house, if all of them keep the contract."""
     with reading(log.settings):
         judged, seen, _found = _judge_all(log.con, log.table, log.settings, None)
+        suspects, _told = _look_at_orders(judged, log.settings)
     broken_rules = seen[seen["reason"].notna()].groupby("reason")["lines"].sum()
     if len(broken_rules):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
         of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
         advice = "remove them first with retail_ci.clean(...).transactions"
         refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
+    if suspects:
+        found = ", ".join(map(repr, suspects[:4]))
+        advice = "pass it through retail_ci.clean(..., status=...) first, or drop the column"
+        refuse(what, "sales only", f"lines with the status {found}", advice)
     return materialize(log.con, _with_time(judged).order_by("row"), "sound")
 
 
@@ -1563,6 +1569,7 @@ def open_log(
     columns: Mapping[str, str] | None = None,
     needs: tuple[str, ...] = ("customer_id", "date"),
     what: str = "the transactions",
+    **options: Any,
 ) -> Iterator[ibis.Table]:
     """Open any log as one table of sound lines, in the columns of the house.
 
@@ -1576,6 +1583,9 @@ def open_log(
         Our columns that must exist.
     what : str, default "the transactions"
         For the sentence.
+    **options : Any
+        Keys of the config's data section, such as `decimal` or `currency_rates`, for a log that is not from
+        `clean`.
 
     Yields
     ------
@@ -1594,7 +1604,7 @@ def open_log(
     ...     to_pandas(lines.select("customer_id", "quantity", "is_return")).values.tolist()
     [['7', 1.0, False]]
     """
-    log = _open_lines(transactions, what, columns, DataConfig())
+    log = _open_lines(transactions, what, columns, DataConfig(**_options(options)))
     with contextlib.ExitStack() as held:
         if log.own:
             held.callback(close, log.con)
