@@ -31,8 +31,8 @@ __all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
            'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_data', 'split_table',
-           'source_files']
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_status',
+           'check_data', 'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
@@ -1154,10 +1154,21 @@ def check_parts(data: DataConfig) -> DataConfig:
 STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
 
 
-def _check_status(status: dict[str, list[str]]) -> None:
-    """Refuse a kind of order that does not exist, and a value that would mean two of them."""
+def check_status(status: dict[str, list[str]]) -> None:
+    """Refuse a kind of order that does not exist, and a value that would mean two of them.
+
+    Parameters
+    ----------
+    status : dict[str, list[str]]
+        Kind of order: values of the status column, as in data.status.
+
+    Raises
+    ------
+    ConfigError
+        With the kind or the value.
+    """
     seen: dict[str, str] = {}
-    for kind, values in status.items():
+    for kind, values in check_value(status, dict[str, list[str]], "data.status").items():
         if kind not in STATUS_KINDS:
             raise ConfigError(unknown("kind of order", kind, list(STATUS_KINDS), "data.status"))
         for value in values:
@@ -1230,7 +1241,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"Config key 'data.{key}' must be a day such as 2025-12-31, found "
                 f"{shown(getattr(data, key))}."
             ) from None
-    _check_status(data.status)
+    check_status(data.status)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)

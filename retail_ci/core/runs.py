@@ -564,7 +564,8 @@ class Run:
 
     def _absence(self, name: str) -> str:
         """Why there is nothing of an artefact."""
-        if self.has("data_metrics") and not self.has("customers"):
+        books = self.read("data_metrics") if self.has("data_metrics") else {}
+        if books.get("customers") == 0:
             return (
                 f"The run {self.config.name!r} has no {name.replace('_', ' ')}: no line of its log "
                 "has a customer. Name the customer's column under data.columns.customer_id, if "

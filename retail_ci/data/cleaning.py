@@ -1665,12 +1665,17 @@ def _sound_lines(log: _Lines, what: str) -> ibis.Table:
     """The lines in the columns of the house, if all of them keep the contract."""
     with reading(log.settings):
         judged, seen, _found = _judge_all(log.con, log.table, log.settings, None)
+        suspects, _told = _look_at_orders(judged, log.settings)
     broken_rules = seen[seen["reason"].notna()].groupby("reason")["lines"].sum()
     if len(broken_rules):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
         of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
         advice = "remove them first with retail_ci.clean(...).transactions"
         refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
+    if suspects:
+        found = ", ".join(map(repr, suspects[:4]))
+        advice = "pass it through retail_ci.clean(..., status=...) first, or drop the column"
+        refuse(what, "sales only", f"lines with the status {found}", advice)
     return materialize(log.con, _with_time(judged).order_by("row"), "sound")
 
 
@@ -1695,7 +1700,8 @@ def open_log(
     what : str, default "the transactions"
         For the sentence.
     **options : Any
-        Keys of the config's data section, such as `basket` or `revenue`, for a log that is not from
+        Keys of the config's data section, such as `basket` or `currency_rates`, for a log that is
+        not from
         `clean`.
 
     Yields

@@ -1301,7 +1301,9 @@ def _quality_page(facts: Facts) -> list[str]:
                 ["What", "Lines", "Of all lines", "Revenue"],
                 _quality_rows(d, facts.currency),
                 None,
-                "Every line that came in is kept, rejected or a copy.",
+                "Every line that came in is kept, rejected or a copy."
+                if not d.get("set_aside")
+                else "Every line that came in is kept, rejected, a copy or no sale by its status.",
             )
         ),
         "## Rejected {#rejected}",

@@ -498,6 +498,7 @@ def headline(run: Run) -> dict[str, float]:
                     "rows_in",
                     "kept",
                     "rejected",
+                    "set_aside",
                     "collapsed",
                     "anonymous",
                     "returns",
