@@ -417,7 +417,7 @@ def _choose_amounts(found: Assignment) -> None:
 def _agreement(found: Assignment, quantity: str, price: str, amount: str) -> float:
     """How often a quantity times a price is an amount, less a discount where there is one."""
     q, p, a = (found.columns[name].numbers for name in (quantity, price, amount))
-    offs = [c.numbers for n, c in found.columns.items() if aside_kind(n) == "discount"]
+    offs = [_part_numbers(c) for n, c in found.columns.items() if aside_kind(n) == "discount"]
     offs = [o for o in offs if o.notna().any()]
     return max(np.nan_to_num(product_of(q, p, a, off)) for off in [None, *offs])
 

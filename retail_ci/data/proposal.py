@@ -779,6 +779,8 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
         other = replace(settings, columns=columns)
         yield Reading(f"quantity × price, without {amount!r}", other, hides=amount)
+    if settings.basket:
+        yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:
         columns = {k: v for k, v in settings.columns.items() if k != "transaction_id"}
         other = replace(settings, columns=columns)
@@ -945,6 +947,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         _ask_total,
         _ask_amounts,
         _ask_doubted,
+        _ask_basket,
         _ask_aside,
     )
     book = found[0][1] if found else None
@@ -1036,6 +1039,16 @@ def _ask_doubted(out: Examination) -> str:
         "revenue": "the amount of each line",
     }
     return next((q for q in (_ask_role(out, r, what) for r, what in wanted.items()) if q), "")
+
+
+def _ask_basket(out: Examination) -> str:
+    """Whether receipt numbers start anew."""
+    way = next((g.value for g in out.guesses if g.key == "basket"), None)
+    if not way:
+        return ""
+    words = {"date": "every day", "store_id": "in every store"}
+    when = " and ".join(words[part] for part in way[1:])
+    return f"Do the numbers in {out.found.chosen['transaction_id'].name!r} start anew {when}?"
 
 
 def _ask_role(out: Examination, role: str, what: str) -> str:
