@@ -29,9 +29,9 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number', 'typed',
-           'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids',
-           'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns', 'as_text', 'as_number',
+           'typed', 'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
+           'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -53,6 +53,40 @@ PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "brand": False,
     "manufacturer": False,
 }
+
+
+def check_columns(settings: DataConfig) -> DataConfig:
+    """Check the names in `data.columns`, without a look at the data.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Of the config.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is none of ours, and for one column of a log that is to be two of ours.
+    """
+    for name in settings.columns:
+        if name not in COLUMNS | PRODUCT_COLUMNS:
+            raise ConfigError(
+                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
+            )
+    measured = {ours: theirs for ours, theirs in settings.columns.items() if ours in COLUMNS}
+    for theirs in measured.values():
+        same = [name for name, other in measured.items() if other == theirs]
+        if len(same) > 1:
+            raise ConfigError(
+                f"Config key 'data.columns' names {theirs!r} for {' and '.join(same)}; give each "
+                "of our names a column of its own."
+            )
+    return settings
 
 
 def map_columns(
@@ -128,7 +162,7 @@ def as_text(
 
 
 def _number_pattern(settings: DataConfig) -> str:
-    """What a number looks like.
+    """Build the pattern of a number.
 
     Parameters
     ----------
@@ -230,11 +264,7 @@ def typed(
         Row, the columns of the house (no product_id where the source has none), and `_` columns for
         the rules.
     """
-    for name in settings.columns:
-        if name not in COLUMNS | PRODUCT_COLUMNS:
-            raise ConfigError(
-                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
-            )
+    check_columns(settings)
     names = map_columns(raw, settings.columns)
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}

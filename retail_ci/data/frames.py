@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, one_line, shown, translating
@@ -306,7 +307,7 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     Raises
     ------
     FrameError
-        If the column holds something else.
+        If the column holds something else, or a number that is infinite.
 
     Examples
     --------
@@ -323,6 +324,8 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
         refuse(what, _KINDS[kind][0], f"{held} such as {example}", _KINDS[kind][1])
     if kind in ("id", "text"):
         return as_ids(plain)
+    if kind == "number" and np.isinf(plain.to_numpy(dtype=float, na_value=np.nan)).any():
+        refuse(what, "finite numbers", "infinite values", "drop or mend these rows first")
     return plain.astype("float64") if kind == "number" and plain.dtype == "str" else plain
 
 # %% ../../nbs/00i_frames.ipynb #7afe39a7
