@@ -541,8 +541,9 @@ def test_axes_are_taken_and_returned(log):
     assert plot_migration(states, ax=ax) is ax
     assert plot_migration(states).figure is not ax.figure
     models = ["personal", "popularity"]
-    measured = retail_ci.evaluate_recommenders(models, log, days=60, resamples=5)
-    over_time = backtest(models, log, cuts=2, days=60, resamples=5)
+    fresh = log.assign(product_id="M" + log["date"].dt.month.astype("str"))  # new every month
+    measured = retail_ci.evaluate_recommenders(models, fresh, days=60, resamples=5)
+    over_time = backtest(models, fresh, cuts=2, days=60, resamples=5)
     for plot, result in ((plot_metrics, measured), (plot_backtest, over_time)):
         _figure, pair = plt.subplots(2)
         drawn = plot(result, ax=pair)

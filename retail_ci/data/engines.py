@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -497,10 +497,13 @@ def _check_roundtrip(format: str) -> None:
     """Raise `ConfigError` unless DuckDB reads the day that it has written."""
     import duckdb
 
-    day = datetime(2024, 11, 23)
+    day = datetime(2024, 11, 23, tzinfo=UTC)
     with duckdb.connect() as con:
         try:
-            query = con.execute("SELECT try_strptime(strftime(?, ?), ?)", [day, format, format])
+            query = con.execute(
+                "SELECT epoch(try_strptime(strftime(?::TIMESTAMP, ?), ?))",
+                [day.replace(tzinfo=None), format, format],
+            )
         except duckdb.Error as e:
             why = one_line(str(e).partition("\n")[0])
             raise ConfigError(
@@ -508,7 +511,7 @@ def _check_roundtrip(format: str) -> None:
                 "%d/%m/%Y; correct it."
             ) from None
         [(read,)] = query.fetchall()
-    if read != day:
+    if read != day.timestamp():
         raise ConfigError(
             f"{about('data.date_format')} must name a day, a month and a year, such as %d/%m/%Y, "
             f"found {format!r}; correct it."
