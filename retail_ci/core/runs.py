@@ -432,7 +432,7 @@ def _import_numpy() -> Any:
 
 # %% ../../nbs/00c_runs.ipynb #5a9d20d2
 class _Papermill:
-    """What papermill's entry point in setup.py leads to."""
+    """Give papermill the handler that its entry point in setup.py names."""
 
     @property
     def files(self) -> Any:
@@ -745,7 +745,7 @@ _SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finishe
 
 
 def _origin_of(folder: Path) -> dict | None:
-    """What a scratch run is made from; None for any other folder."""
+    """Read what a scratch run is made from; None for any other folder."""
     file = folder / "scratch.json"
     return load(file) if file.is_file() else None
 
@@ -804,7 +804,7 @@ def clear_scratch(home: Path) -> None:
 
 
 def _about_scratch(run: Run, origin: dict) -> str:
-    """The line that a scratch run says."""
+    """Write the line that tells of a scratch run."""
     made = f" with {', '.join(origin['settings'])}" if origin["settings"] else ""
     return (
         f"This is a scratch run, made by hand from {origin['from']}{made}: {run.path}. "

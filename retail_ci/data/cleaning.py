@@ -16,8 +16,16 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import STAMPS, DataConfig, check_data
-from ..core.errors import ConfigError, DataError, RunError, translating, unknown
+from ..core.config import STAMPS, DataConfig, check_data, structure
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    RunError,
+    as_library,
+    setting,
+    translating,
+    unknown,
+)
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
@@ -46,6 +54,7 @@ from retail_ci.data.contract import (
 )
 from .currencies import look_at_currencies
 from retail_ci.data.engines import (
+    check_date_format,
     close,
     connect_duckdb,
     copies,
@@ -195,7 +204,7 @@ def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
 def _whole_file(
     settings: DataConfig, seen: pd.DataFrame
 ) -> tuple[pd.Timestamp | None, pd.DataFrame]:
-    """What only the whole of the lines can tell.
+    """Compute what only all lines together can tell.
 
     Parameters
     ----------
@@ -215,7 +224,7 @@ def _whole_file(
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
-    """What there is of each reason on each day.
+    """Count each reason on each day.
 
     Parameters
     ----------
@@ -384,7 +393,7 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
 
 
 def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
-    """What the transactions themselves say about products: names, categories.
+    """Take names and categories of products from the transactions.
 
     Parameters
     ----------
@@ -555,7 +564,7 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
 
 
 def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
-    """Do not choose between two lines about one customer.
+    """Merge lines about one customer; mark an attribute in which they differ.
 
     Parameters
     ----------
@@ -851,7 +860,7 @@ _FLAG_COLUMNS = (
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
-    """What is kept of each accepted line.
+    """Choose the columns that are kept of each accepted line.
 
     Parameters
     ----------
@@ -1102,7 +1111,7 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         )
         raise DataError(
             f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more "
-            f"than the {share(max_rejected)} that data.max_rejected allows; "
+            f"than the {share(max_rejected)} that {setting('data.max_rejected')} allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
         )
     if not facts["kept"]:
@@ -1202,7 +1211,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
 
 
 def _quoted(line: pd.Series, rule: Rule) -> str:
-    """What the source said, as far as it shows what is wrong.
+    """Quote the values of the source that show what is wrong.
 
     Parameters
     ----------
@@ -1508,7 +1517,7 @@ class CleanLog:
 
 
 def _books(facts: dict) -> pd.DataFrame:
-    """What became of the lines, a row per fate and reason."""
+    """Tabulate what became of the lines, a row per fate and reason."""
     advice = "Set duplicates='keep' if equal lines mean two items."
     rows = [
         ("kept", "", facts["kept"], "Sales and returns", ""),
@@ -1545,13 +1554,14 @@ def _beside(listed: ibis.Table | None, settings: DataConfig) -> list[str]:
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the config's data section, as keywords."""
+    """Keys of the config's data section, as keywords, checked as those of a config are."""
     known = [f.name for f in fields(DataConfig)]
     known = [name for name in known if name not in ("transactions", "customers", "columns")]
     for name in options:
         if name not in known:
             raise ConfigError(unknown("option", name, known, "clean"))
-    return dict(options)
+    settings = check_data(structure(DataConfig, options, "data"))
+    return {name: getattr(settings, name) for name in options}
 
 # %% ../../nbs/01_cleaning.ipynb #a3e636d9
 def clean(
@@ -1617,16 +1627,14 @@ def clean(
     >>> done.books[["fate", "reason", "lines"]].values.tolist()
     [['kept', '', 3], ['collapsed', 'copy', 0], ['rejected', 'bad_date', 1]]
     """
-    settings = DataConfig(
-        date_format=date_format,
-        duplicates=duplicates,
-        max_rejected=max_rejected,
-        products=None if products is None else "the products",
-        **_options(options),
-    )
-    check_data(settings)
-    log = _open_lines(transactions, "the transactions", columns, settings)
+    given = {"date_format": date_format, "duplicates": duplicates, "max_rejected": max_rejected}
     with contextlib.ExitStack() as held:
+        held.enter_context(as_library())
+        settings = DataConfig(
+            products=None if products is None else "the products", **_options({**options, **given})
+        )
+        check_date_format(settings)
+        log = _open_lines(transactions, "the transactions", columns, settings)
         if log.own:
             held.callback(close, log.con)
         listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
@@ -1637,7 +1645,7 @@ def clean(
 
 
 def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
-    """What was cleaned, as frames; its lines too where `fetch`."""
+    """Hand over the cleaned tables as frames; the lines too where `fetch`."""
     return CleanLog(
         to_pandas(found.transactions) if fetch else found.transactions,
         to_pandas(found.rejected) if fetch else found.rejected,

@@ -292,7 +292,7 @@ def grows_with(quantity: pd.Series, amount: pd.Series, product: pd.Series) -> fl
 # %% ../../nbs/01c_column_evidence.ipynb #e3278f64
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a column being one of ours."""
+    """Evidence that a column is one of ours."""
 
     role: str  # our column
     name: str  # their header
@@ -303,7 +303,7 @@ class Evidence:
 
     @property
     def sure(self) -> str:
-        """How sure it is: sure, likely or unsure."""
+        """Tell how sure it is: sure, likely or unsure."""
         if self.words >= 0.8 and self.fits and self.relation > 0:
             return "sure"
         if self.fits and self.relation >= 0 and (self.words or self.relation):
@@ -312,12 +312,12 @@ class Evidence:
 
     @property
     def doubt(self) -> str:
-        """What speaks against it."""
+        """List what speaks against it."""
         return self.seen[-1] if self.relation < 0 or not self.fits else ""
 
     @property
     def why(self) -> str:
-        """What speaks for it, and what does not."""
+        """Explain what speaks for it, and what does not."""
         named = "its name" if self.words >= 0.8 else "partly its name"
         told = [named if self.words else "not its name", *self.seen]
         if self.doubt:

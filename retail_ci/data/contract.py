@@ -35,8 +35,8 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
-           'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
+__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns',
+           'as_text', 'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
            'currency_marks', 'converted', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
            'float_ids', 'believed_until', 'flagged', 'counter_like']
 
@@ -67,6 +67,40 @@ PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "brand": False,
     "manufacturer": False,
 }
+
+
+def check_columns(settings: DataConfig) -> DataConfig:
+    """Check the names in `data.columns`, without a look at the data.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Of the config.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is none of ours, and for one column of a log that is to be two of ours.
+    """
+    for name in settings.columns:
+        if name not in COLUMNS | PRODUCT_COLUMNS:
+            raise ConfigError(
+                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
+            )
+    measured = {ours: theirs for ours, theirs in settings.columns.items() if ours in COLUMNS}
+    for theirs in measured.values():
+        same = [name for name, other in measured.items() if other == theirs]
+        if len(same) > 1:
+            raise ConfigError(
+                f"Config key 'data.columns' names {theirs!r} for {' and '.join(same)}; give each "
+                "of our names a column of its own."
+            )
+    return settings
 
 
 def map_columns(
@@ -171,7 +205,7 @@ def as_id(
 
 
 def _number_pattern(settings: DataConfig) -> str:
-    """What a number looks like.
+    """Build the pattern of a number.
 
     Parameters
     ----------
@@ -293,11 +327,7 @@ def typed(
         Row, the columns of the house (no product_id where the source has none), and `_` columns for
         the rules.
     """
-    for name in settings.columns:
-        if name not in COLUMNS | PRODUCT_COLUMNS:
-            raise ConfigError(
-                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
-            )
+    check_columns(settings)
     check_parts(settings)
     names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)

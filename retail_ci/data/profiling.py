@@ -83,7 +83,7 @@ def _other_encoding(head: bytes, at: int) -> Guess:
 
 
 def guess_encoding(file: Path) -> Guess:
-    """By its mark, by what its bytes allow, else unsure.
+    """Guess an encoding by its mark, or by what its bytes allow; else unsure.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
 
 
 def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
-    """How amounts are written.
+    """Guess how amounts are written.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
 
 
 def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
-    """Which formats read a column.
+    """Find the formats that read a column.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ _LOG = (
 
 
 def not_a_log(found: Assignment) -> str:
-    """What a table is, if it is no log of sales.
+    """Name the kind of a table that is no log of sales.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _having(found: Assignment, *ideas: str) -> list[str]:
 
 
 def _people(found: Assignment) -> str:
-    """A table of people: one row for each, with what they are."""
+    """Recognise a table of people: one row for each, with their attributes."""
     customer = found.get("customer_id")
     sold = {"price", "revenue"} & set(found.chosen) and "date" in found.chosen
     traits = set(_having(found, "person"))
@@ -128,7 +128,7 @@ def _people(found: Assignment) -> str:
 
 
 def _matrix(found: Assignment) -> str:
-    """A row for each receipt, and a column for each product that says yes or no."""
+    """Recognise a matrix: a row for each receipt, and a yes or no for each product."""
     flags = [n for n, c in found.columns.items() if set(c.values.unique()) <= {"0", "1"}]
     if len(flags) < 5 or {"product_id", "date"} & set(found.chosen):
         return ""
@@ -137,7 +137,7 @@ def _matrix(found: Assignment) -> str:
 
 
 def _returns(found: Assignment) -> str:
-    """A table of what came back."""
+    """Recognise a table of returns."""
     told = _having(found, "return")
     if len(told) < 2 or "date" in found.chosen:
         return ""
@@ -145,7 +145,7 @@ def _returns(found: Assignment) -> str:
 
 
 def _nothing(found: Assignment) -> str:
-    """What has neither day, nor receipt, nor customer."""
+    """Recognise a table without day, receipt and customer."""
     if {"date", "customer_id", "product_id"} & set(found.chosen) or any(
         c.dates > 0.8 for c in found.columns.values()
     ):
@@ -155,7 +155,7 @@ def _nothing(found: Assignment) -> str:
 
 
 def _campaigns(found: Assignment) -> str:
-    """A table of campaigns or of whom they reached."""
+    """Recognise a table of campaigns or of whom they reached."""
     told = _having(found, "campaign")
     if not told or "product_id" in found.chosen:
         return ""
@@ -170,7 +170,7 @@ def _campaigns(found: Assignment) -> str:
 
 
 def _wide(found: Assignment) -> str:
-    """A row for each day, and a column for each product."""
+    """Recognise a wide table: a row for each day, and a column for each product."""
     day = found.get("date") or next((c for c in found.columns.values() if c.dates > 0.8), None)
     if not day or not day.unique or "customer_id" in found.chosen or "product_id" in found.chosen:
         return ""
@@ -188,7 +188,7 @@ def _wide(found: Assignment) -> str:
 
 
 def _months(found: Assignment) -> str:
-    """Sums of months or years."""
+    """Recognise a table of sums of months or years."""
     if "customer_id" in found.chosen:
         return ""
     day = found.get("date")
@@ -202,7 +202,7 @@ def _months(found: Assignment) -> str:
 
 
 def _stock(found: Assignment) -> str:
-    """A table of products, with or without their stock."""
+    """Recognise a table of products, with or without their stock."""
     product = found.get("product_id")
     if {"customer_id", "date"} & set(found.chosen) or not product:
         return ""
@@ -326,7 +326,7 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
 class Examination:
-    """What a source could mean."""
+    """Propose how to read a source."""
 
     source: str  # with the sheet or table that was chosen
     guesses: list[Guess]  # for each key of the config that needs a value
@@ -458,7 +458,7 @@ def _title_guess(skip: int, first: list[str]) -> Guess:
 
 
 def _no_header(names: list[str], first: str) -> Guess:
-    """That a file has no header."""
+    """Note that a file has no header."""
     why = f"the first line looks like a record ({first}): name the columns here, in their order"
     return Guess("header", names, "unsure", why)
 
@@ -650,7 +650,7 @@ _NEEDED = {
 
 
 def _lacking(found: Assignment) -> Iterator[Guess]:
-    """What no column was found for."""
+    """List the columns of ours that were not found."""
     for role, why in _NEEDED.items():
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
@@ -661,7 +661,7 @@ def _lacking(found: Assignment) -> Iterator[Guess]:
 
 
 def guess(source: str) -> list[Guess]:
-    """What a source could mean.
+    """Propose how to read a source.
 
     Parameters
     ----------
@@ -878,7 +878,7 @@ def books(main: Source, way: Reading) -> Books:
 
 # %% ../../nbs/01d_proposal.ipynb #a4283112
 def left_out(found: Assignment, main: Source | None = None) -> list[str]:
-    """The columns that nothing is made of and that matter.
+    """List the columns that are not used and that matter.
 
     Parameters
     ----------
@@ -927,7 +927,7 @@ def _value_counts(column: Column, main: Source | None) -> list[tuple[str, int]]:
 
 
 def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
-    """What a careful colleague would ask first.
+    """Choose the question to ask first.
 
     Parameters
     ----------
@@ -969,7 +969,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
 
 
 def _ask_lacking(out: Examination) -> str:
-    """After a header, a day, an amount or a customer that is not there."""
+    """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
     for role, what in (

@@ -281,7 +281,7 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
 
 # %% ../../nbs/00g_sources.ipynb #8afaafff
 def _leading(pattern: str, text: str) -> str:
-    """What fits a pattern at the beginning of a text."""
+    """Cut off what fits a pattern at the beginning of a text."""
     found = re.match(pattern, text)
     return found[0] if found else ""
 
@@ -440,7 +440,7 @@ class Pieces(io.RawIOBase):
         self.swallowed = False  # whether a line that does not fit holds a line break
 
     def readable(self) -> bool:
-        """It is."""
+        """Tell that the stream can be read."""
         return True
 
     def more(self) -> bytes:

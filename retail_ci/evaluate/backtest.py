@@ -296,7 +296,7 @@ def _clustered(
 
 # %% ../../nbs/05b_backtest.ipynb #b80c22ad
 def _backtest_words(result: Backtest, task: str, model: str) -> str:
-    """How often a model led, and how it stands against each simple rival over all cuts.
+    """Describe how often a model led, and how it compares with each baseline over all cuts.
 
     Parameters
     ----------

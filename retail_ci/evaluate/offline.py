@@ -72,7 +72,7 @@ def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/05_evaluation.ipynb #7c945003
 def _prices_before(train: pd.DataFrame) -> pd.Series:
-    """What products cost, from the sales before the cut.
+    """Find the prices of products in the sales before the cut.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def _worth_of_lines(lines: pd.DataFrame) -> pd.Series:
 
 
 def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
-    """How many baskets each customer bought.
+    """Count the baskets of each customer.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
 
 # %% ../../nbs/05_evaluation.ipynb #f08f80e0
 def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.csr_matrix]:
-    """What each known customer bought after the cut, for each task.
+    """Find what each known customer bought after the cut, for each task.
 
     Parameters
     ----------
@@ -624,7 +624,7 @@ def _categories(data: Interactions, products: pd.DataFrame | None) -> np.ndarray
 
 
 def settings_of(models: Mapping[str, Recommender]) -> dict:
-    """What each model was told, and what it found odd.
+    """Collect the settings of each model, and its notes.
 
     Parameters
     ----------
@@ -772,7 +772,7 @@ def _protocol(
     resamples: int,
     train: pd.DataFrame,
 ) -> dict:
-    """What was measured, on whom.
+    """Describe what was measured, and on whom.
 
     Parameters
     ----------
@@ -827,7 +827,7 @@ def _protocol(
 def _customer_groups(
     train: pd.DataFrame, data: Interactions, asked: Mapping[str, np.ndarray]
 ) -> dict:
-    """Who belongs together, by what was known at the cut.
+    """Group customers by what was known at the cut.
 
     Parameters
     ----------
@@ -1083,7 +1083,7 @@ def segment_table(evaluation: Evaluation) -> pd.DataFrame:
 
 # %% ../../nbs/05_evaluation.ipynb #8e420e64
 def customer_scores(evaluation: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
-    """What every customer's list was worth, model by model.
+    """Tabulate the metrics of every customer's list, model by model.
 
     Parameters
     ----------
@@ -1171,7 +1171,7 @@ def label(model: str) -> str:
 
 
 def lead_in_words(low: float, high: float) -> str:
-    """How a difference reads.
+    """Write a difference in words.
 
     Parameters
     ----------
@@ -1224,7 +1224,7 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
 def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
-    """Who wins a task, and how the model stands against the simple rivals.
+    """Say which model wins a task, and how the model compares with the baselines.
 
     Parameters
     ----------
@@ -1302,7 +1302,7 @@ def _strongest_rival(evaluation: Evaluation, task: str, model: str) -> str | Non
 
 
 def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> str:
-    """Where a model is weak, and where it is worse or better than its rival.
+    """Describe where a model is weak, and where it is worse or better than its rival.
 
     Parameters
     ----------
@@ -1339,7 +1339,7 @@ def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> st
 
 # %% ../../nbs/05_evaluation.ipynb #b0c87121
 def value_of_hits(evaluation: Evaluation, task: str, model: str) -> dict[str, float]:
-    """How many listed products were bought in the test window, and what they cost.
+    """Count the listed products that were bought in the test window, with their value.
 
     Parameters
     ----------

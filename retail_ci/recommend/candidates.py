@@ -20,6 +20,7 @@ from .collaborative import CollaborativeRecommender, product_cells
 from .ease import EaseRecommender, spread
 from .interactions import POPULAR_DAYS, Interactions, assemble, blocks, row_max
 from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
+from .rules import check_k
 
 # %% auto #0
 __all__ = ['WINDOWS', 'MANY', 'before', 'bought_between', 'discontinued', 'buyers_lately', 'look_up', 'CandidateModels',
@@ -53,7 +54,7 @@ def before(data: Interactions, days: float) -> Interactions:
 
 
 def bought_between(data: Interactions, older: float, newer: float) -> sp.csr_matrix:
-    """What each customer bought in a stretch of days.
+    """Select what each customer bought in a stretch of days.
 
     Parameters
     ----------
@@ -155,7 +156,7 @@ def _columns_of(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 def _product_facts(data: Interactions, found: Habits) -> np.ndarray:
-    """What the whole shop knows about each product.
+    """Compute facts about each product from all purchases.
 
     Parameters
     ----------
@@ -416,7 +417,7 @@ _HABIT = (
 
 
 def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: _CustomerFacts) -> np.ndarray:
-    """What a customer's history says about one product.
+    """Compute facts about a customer's history with one product.
 
     Parameters
     ----------
@@ -583,8 +584,8 @@ class CandidateModels(Recommender):
     kinds_: dict[str, _Kinds]
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        self.neighbours = neighbours
-        self.items = items
+        self.neighbours = check_k(neighbours, "neighbours")
+        self.items = check_k(items, "items")
         self.many = many
 
     def _learn(self, products: pd.DataFrame | None) -> None:
@@ -607,12 +608,12 @@ class CandidateModels(Recommender):
         self._restore()
 
     def _restore(self) -> None:
-        """What follows from the purchases of everybody."""
+        """Compute what depends on the purchases of all customers."""
         _look_at_products(self)
         self._update()
 
     def _update(self) -> None:
-        """What follows from the purchases of these customers."""
+        """Compute what depends on the purchases of these customers."""
         self.own_ = habits(self.data_)
         self.people_ = _customer_facts(self.data_)
         self.features_ = _feature_facts(self.data_, getattr(self, "ranked_", ()))
@@ -639,7 +640,7 @@ class CandidateModels(Recommender):
 
 # %% ../../nbs/04i_candidates.ipynb #9a28ff95
 def _look_at_products(evidence: CandidateModels) -> None:
-    """What the purchases of everybody say about products.
+    """Compute facts about products from the purchases of all customers.
 
     Parameters
     ----------
@@ -752,7 +753,7 @@ def head_scores(buyers: np.ndarray, rows: int, n: int = 1000) -> sp.csr_matrix:
 
 
 def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kinds:
-    """Which products are of which kind, and which of a kind sell best.
+    """Number the kinds of products, and rank the products of each kind by sales.
 
     Parameters
     ----------
@@ -781,7 +782,7 @@ def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kind
 
 
 def _shares_of(weights: sp.csr_matrix, table: _Kinds) -> sp.csr_matrix:
-    """How a customer's purchases divide over the kinds.
+    """Compute the shares of the kinds in each customer's purchases.
 
     Parameters
     ----------
@@ -815,7 +816,7 @@ def _generate_candidates(
     near: sp.csr_matrix,
     ease: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Who gets considered.
+    """Choose the candidate products of each customer.
 
     Parameters
     ----------
@@ -901,7 +902,7 @@ def _fresh_only(
 def build_features(
     evidence: CandidateModels, rows: np.ndarray, discovery: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nominated pairs of customer and product, with everything the ranker looks at.
+    """Build the features of each candidate pair of customer and product.
 
     Parameters
     ----------
@@ -970,7 +971,7 @@ def _other_opinions(
     near: sp.csr_matrix,
     ease: np.ndarray,
 ) -> np.ndarray:
-    """What similar customers and EASE say about each pair.
+    """Look up the scores of similar customers and of EASE for each pair.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ __all__ = ['METRICS', 'SHOWN', 'find_hits', 'ndcg', 'per_customer', 'coverage', 
 
 # %% ../../nbs/04a_metrics.ipynb #04382152
 def find_hits(recommended: np.ndarray, relevant: sp.csr_matrix) -> np.ndarray:
-    """Which places of each list were bought.
+    """Mark the places of each list that were bought.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.
 
 # %% ../../nbs/04a_metrics.ipynb #e61ae75d
 def _percentiles(buyers: np.ndarray) -> np.ndarray:
-    """Where each product stands in the catalogue by buyers.
+    """Compute the percentile of each product by buyers.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def per_list(
     customers: int,
     categories: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What kind of list each customer was shown.
+    """Compute the list metrics of each customer.
 
     Parameters
     ----------

@@ -32,6 +32,7 @@ from retail_ci.recommend.candidates import (
 )
 from .interactions import Interactions, blocks, top_k
 from .metrics import find_hits, ndcg
+from .rules import check_k
 
 # %% auto #0
 __all__ = ['Net', 'Month', 'months', 'popular_buyers', 'Ranker']
@@ -187,7 +188,7 @@ _TASKS = {"any": False, "discovery": True}  # task: whether bought products are 
 
 
 class Month:
-    """What was known some days ago, and what was bought in the month after."""
+    """A month to learn from: what was known before it, and what was bought in it."""
 
     def __init__(
         self,
@@ -540,8 +541,8 @@ class Ranker(Recommender):
     learned = ("evidence_", "nets_", "curves_", "choice_", "checks_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        self.neighbours = neighbours
-        self.items = items
+        self.neighbours = check_k(neighbours, "neighbours")
+        self.items = check_k(items, "items")
         self.many = many
 
     @classmethod
@@ -697,7 +698,7 @@ def _learn_months(groups: Sequence[tuple]) -> Net:
 def _check_month(
     month: Month, task: str, rows: np.ndarray, lists: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """How the ranker, the blend and the plain rivals did.
+    """Measure the ranker, the blend and the baselines.
 
     Parameters
     ----------
@@ -723,7 +724,7 @@ def _check_month(
 
 # %% ../../nbs/04j_ranker.ipynb #6f501248
 def _task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
-    """What the chosen model says.
+    """Return the scores of the chosen model.
 
     Parameters
     ----------
@@ -784,7 +785,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
 
 # %% ../../nbs/04j_ranker.ipynb #35955385
 def _explain_choice(model: Ranker, task: str) -> str:
-    """Who answers a task, and why.
+    """Explain which model answers a task.
 
     Parameters
     ----------

@@ -1409,7 +1409,7 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
 
 
 def _sure_page(facts: Facts) -> list[str]:
-    """What each claim rests on."""
+    """Write the page that explains how each number was checked."""
     rows = [
         [html.escape(claim), said, f'<a href="{page}.html">details</a>']
         for claim, said, page in _sure_rows(facts)

@@ -723,7 +723,7 @@ def _append_log(serving: Path, line: Mapping) -> None:
 
 
 def read_log(serving: Path) -> list[dict]:
-    """What was decided, and why.
+    """Read the log of decisions.
 
     Parameters
     ----------
