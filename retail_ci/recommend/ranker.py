@@ -505,7 +505,7 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     if not groups or len(groups[0][0]) < _FEWEST:
         model.choice_[task] = "blend"
         return
-    rows, places, columns, numbers, bought = groups[0]
+    rows, places, columns, numbers, _ = groups[0]
     enough = [g for g in groups if g[4].sum() >= 5 * _FEWEST]
     ranked = {}
     if len(enough) > 1 and enough[0] is groups[0]:
