@@ -431,6 +431,9 @@ MODELS: dict[str, Model] = {  # in the order in which they are measured
         grid={"days": [7, 14, 28, 56, 112]},
         decides="discovery",
     ),
+    "first_buyers": Model(
+        f"{_HOME}.candidates:FirstBuyersRecommender", "First-time buyers, lately"
+    ),
     "popularity": Model(f"{_HOME}.baselines:PopularityRecommender", "Best sellers, all time"),
     "random": Model(f"{_HOME}.baselines:RandomRecommender", "Chance"),
 }

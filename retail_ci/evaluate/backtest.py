@@ -38,7 +38,7 @@ from retail_ci.evaluate.offline import (
     verdict,
 )
 from ..recommend.interactions import time_cut
-from ..recommend.metrics import METRICS, bootstrap_means
+from ..recommend.metrics import DECIMALS, METRICS, bootstrap_means
 
 # %% auto #0
 __all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'plot_backtest', 'evaluate_run']
@@ -291,7 +291,7 @@ def _clustered(
     low, high = np.quantile(every[1:], [0.025, 0.975], axis=0)
     return {
         key: {"value": float(v), "low": float(a), "high": float(b)}
-        for key, v, a, b in zip([*keys, *pairs], every[0], low, high)
+        for key, v, a, b in zip([*keys, *pairs], *np.round([every[0], low, high], DECIMALS))
     }
 
 # %% ../../nbs/05b_backtest.ipynb #b80c22ad

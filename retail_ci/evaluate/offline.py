@@ -374,7 +374,7 @@ class Evaluation:
 
 
 # every model is compared with these
-BASELINES = ("personal_decayed", "recent_popularity", "personal", "popularity")
+BASELINES = ("personal_decayed", "first_buyers", "recent_popularity", "personal", "popularity")
 
 # %% ../../nbs/05_evaluation.ipynb #ffc6ceea
 def named_models(models: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
@@ -734,7 +734,7 @@ def _summarise(
         columns = {
             (m, metric): values for m, found in models.items() for metric, values in found.items()
         }
-        rivals = [(m, b) for m in models for b in BASELINES if b in models and b != m]
+        rivals = [(m, b) for m in models for b in (*BASELINES, "random") if b in models and b != m]
         pairs = [((m, metric), (b, metric)) for m, b in rivals for metric in METRICS]
         found = intervals(columns, resamples=resamples, seed=seed, pairs=pairs)
         rows += [

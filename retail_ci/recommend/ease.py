@@ -62,6 +62,9 @@ def _top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
     return np.sort(np.argsort(-demand, kind="stable")[:n])
 
 # %% ../../nbs/04g_ease.ipynb #e035a781
+_DECIMALS = 6  # of a weight: more of them differ between processors
+
+
 def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndarray:
     """The closed form of EASE.
 
@@ -79,13 +82,14 @@ def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndar
     """
     if not regularization > 0:
         raise DataError(f"regularization must be above zero, got {regularization}.")
-    gram = (matrix.T @ matrix).toarray().astype(np.float32)
+    doubles = matrix.astype(np.float64)
+    gram = (doubles.T @ doubles).toarray()
     gram[np.diag_indices_from(gram)] += regularization
-    with threadpool_limits(1):  # one thread: the same sum on every run
-        factor, _ = lapack.spotrf(gram.T, lower=0, overwrite_a=1)
-        inverse, _ = lapack.spotri(factor, lower=0, overwrite_c=1)
+    with threadpool_limits(1):
+        factor, _ = lapack.dpotrf(gram.T, lower=0, overwrite_a=1)
+        inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
     inverse = np.triu(inverse) + np.triu(inverse, 1).T
-    weights = -inverse / np.diag(inverse)
+    weights = (-inverse / np.diag(inverse)).round(_DECIMALS)
     weights[np.diag_indices_from(weights)] = 0
     return np.ascontiguousarray(weights, dtype=np.float32)
 

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from ..core.errors import DataError
 
 # %% auto #0
-__all__ = ['METRICS', 'SHOWN', 'find_hits', 'ndcg', 'per_customer', 'coverage', 'per_list', 'bootstrap_means',
+__all__ = ['METRICS', 'SHOWN', 'DECIMALS', 'find_hits', 'ndcg', 'per_customer', 'coverage', 'per_list', 'bootstrap_means',
            'bootstrap_interval', 'intervals', 'paired_difference']
 
 # %% ../../nbs/04a_metrics.ipynb #04382152
@@ -431,6 +431,9 @@ def _resampled(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.
     return np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
 
 # %% ../../nbs/04a_metrics.ipynb #44952897
+DECIMALS = 9  # of a mean and its interval: more of them differ between processors
+
+
 def bootstrap_interval(
     values: np.ndarray, level: float = 0.95, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
@@ -497,7 +500,7 @@ def intervals(
         )
     return {
         name: {"value": float(v), "low": float(a), "high": float(b)}
-        for name, v, a, b in zip([*names, *pairs], value, low, high)
+        for name, v, a, b in zip([*names, *pairs], *np.round([value, low, high], DECIMALS))
     }
 
 # %% ../../nbs/04a_metrics.ipynb #cc674863
