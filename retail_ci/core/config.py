@@ -64,7 +64,8 @@ class DataConfig:
     currency_signs: list[str] = field(default_factory=list)
     # words that mean a missing value, such as "NULL"; a blank always is missing
     missing: list[str] = field(default_factory=list)
-    duplicates: Literal["collapse", "keep"] = "collapse"  # what to do with exact copies
+    # what to do with exact copies; without a basket id they may be sales, and are always kept
+    duplicates: Literal["collapse", "keep"] = "collapse"
     cancelled_prefix: str | None = None  # basket ids that start with it are cancellations
     # column: a regular expression; lines that match are not products
     non_product: dict[str, str] = field(default_factory=dict)
@@ -74,15 +75,19 @@ class DataConfig:
     sensitive: dict[str, list[str]] = field(default_factory=dict)
     # reject lines whose product is missing from the products table
     known_products_only: bool = False
-    earliest: str = "1970-01-02"  # lines before this day are rejected
+    # lines before this day are rejected; `max_silence` decides as well if left out
+    earliest: str = "1970-01-02"
     # lines after this day are rejected; `max_silence` decides if left out
     last_date: str | None = None
-    # after so many days without a line, the rest (at most 1% of the lines) is taken for misdated
+    # lines that lie so many days from the rest, at either end and at most 1% of all, are taken for
+    # misdated; in a shop that sells every day a third of it is enough
     max_silence: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 92
     # share by which a revenue may differ from quantity × price before it is flagged
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.01
     # stop when a larger share of the lines is rejected
     max_rejected: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
+    # stop when a larger share of the lines would be collapsed as exact copies
+    max_collapsed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
     engine: Literal["duckdb", "spark"] = "duckdb"  # what computes the tables
     # how much memory the engine may use, such as "8GB"; its own default if left out
     memory: str | None = None

@@ -30,7 +30,7 @@ from retail_ci.data.contract import (
     applicable,
     as_number,
     as_text,
-    believed_until,
+    believed_span,
     broken,
     counter_like,
     flagged,
@@ -58,6 +58,16 @@ from retail_ci.data.frames import (
     plain_column,
     refuse,
     typed_column,
+)
+from retail_ci.data.plausibility import (
+    Evidence,
+    by_basket,
+    by_hour,
+    by_product,
+    covered_span,
+    plausibility,
+    repeated,
+    unbroken,
 )
 from .sources import Source, bring, open_source, reading
 
@@ -134,26 +144,24 @@ def _judge_all(
         Judged lines, carried out; from `_survey`; and what only the whole could tell.
     """
 
-    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
+    def judged(floats: tuple[str, ...] = (), **span: pd.Timestamp | None) -> ibis.Table:
         lines = _mark_products(typed(raw, settings, floats), catalogue, settings)
-        return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
+        return materialize(con, judge(with_limits(lines, settings, **span)), "judged")
 
     lines = judged()
     seen = _survey(lines)
-    floats, latest, _days = _whole_file(lines, settings, seen)
-    if floats or latest is not None:
-        lines = judged(tuple(floats), latest)
+    floats, first, latest, _days = _whole_file(lines, settings, seen)
+    if floats or first is not None or latest is not None:
+        lines = judged(tuple(floats), first=first, latest=latest)
         seen = _survey(lines)
-    return (
-        lines,
-        seen,
-        {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {}),
-    )
+    span = {"believed_from": first, "believed_until": latest}
+    found = {"float_ids": floats} | {k: day for k, day in span.items() if day is not None}
+    return lines, seen, found
 
 
 def _whole_file(
     lines: ibis.Table, settings: DataConfig, seen: pd.DataFrame | None = None
-) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:
+) -> tuple[dict[str, int], pd.Timestamp | None, pd.Timestamp | None, pd.DataFrame]:
     """What only the whole of the lines can tell.
 
     Parameters
@@ -161,15 +169,15 @@ def _whole_file(
     lines : ibis.Table
         Judged lines.
     settings : DataConfig
-        last_date, max_silence.
+        earliest, last_date, max_silence.
     seen : pd.DataFrame | None, default None
         From `_survey`, if it is at hand.
 
     Returns
     -------
-    tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]
-        Id columns that went through floats; the day after the last believed one, or None; the days
-        with accepted lines.
+    tuple[dict[str, int], pd.Timestamp | None, pd.Timestamp | None, pd.DataFrame]
+        Id columns that went through floats; the first believed day and the day after the last one,
+        or None; the days with accepted lines.
     """
     seen = _survey(lines) if seen is None else seen
     fine = seen[seen.reason.isna()].reset_index(drop=True)
@@ -179,8 +187,13 @@ def _whole_file(
         if c in fine and fine[c].sum() > 0
     )
     floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
-    latest = None if settings.last_date else believed_until(fine, settings.max_silence)
-    return floats, latest, fine if latest is None else fine[fine.day < latest]
+    first, latest = believed_span(fine, settings.max_silence)
+    if settings.last_date:
+        latest = None
+    if settings.earliest != DataConfig.earliest:
+        first = None
+    inside = fine if latest is None else fine[fine.day < latest]
+    return floats, first, latest, inside if first is None else inside[inside.day >= first]
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
@@ -328,7 +341,8 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        One row per product_id, the first that the file has.
+        One row per product_id: in each column the first that the file says; and `_contradictory`
+        where its rows differ.
     """
     names = map_columns(
         raw,
@@ -348,10 +362,19 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     table = table.mutate(
         product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",))))
     )
-    first = (
-        table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
+    return _first_said(table, [c for c in names if c != "product_id"])
+
+
+def _first_said(table: ibis.Table, said: list[str]) -> ibis.Table:
+    """For each product and column, the first row that says something; and whether others differ."""
+    rows = table.filter(table.product_id.notnull())
+    rows = rows.group_by("product_id", *said).aggregate(row=rows["row"].min())
+    first = rows.group_by("product_id").aggregate(
+        **{c: rows[c].argmin(rows["row"], where=rows[c].notnull()) for c in said},
+        **{f"_several_{c}": rows[c].nunique() > 1 for c in said},
     )
-    return table.semi_join(first, "row").drop("row")
+    differs = ibis.or_(ibis.literal(False), *(first[f"_several_{c}"] for c in said))
+    return first.mutate(_contradictory=differs).select("product_id", *said, "_contradictory")
 
 
 def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
@@ -428,6 +451,10 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
     ).order_by("product_id")
 
 # %% ../../nbs/01_cleaning.ipynb #5cf5775d
+# what flags want to know of a customer
+_BESIDE = ("_contradictory", "_listed", "_lines", "_revenue")
+
+
 def _complete_customers(
     transactions: ibis.Table, raw: ibis.Table | None = None, settings: DataConfig | None = None
 ) -> ibis.Table:
@@ -446,25 +473,35 @@ def _complete_customers(
     -------
     ibis.Table
         Every customer who bought or is on file: id, first purchase, counter_like, the attributes
-        given, and `_contradictory`.
+        given, and `_contradictory`, `_listed` (in the customers table), `_lines` and `_revenue`
+        (missing for who has none).
     """
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
         first_purchase=known.date.min(where=known.quantity > 0),
         baskets=known.transaction_id.nunique(where=known.quantity > 0),
         spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0),
+        _lines=known.count(),
+        _revenue=exact_sum(known.revenue),
     )
     if engine(bought) == "spark":
         bought = materialize(bought.get_backend(), bought, "bought")
-    bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
+    bought = (
+        counter_like(bought)
+        .drop("baskets", "spent")
+        .relocate("_lines", "_revenue", after="counter_like")
+    )
+    nothing = {"_contradictory": ibis.literal(False), "_listed": ibis.literal(False)}
     if raw is None:
-        return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
-    joined = bought.outer_join(_read_customers(raw, settings or DataConfig()), "customer_id")
+        return bought.mutate(**nothing).order_by("customer_id")
+    listed = _read_customers(raw, settings or DataConfig()).mutate(_listed=ibis.literal(True))
+    joined = bought.outer_join(listed, "customer_id")
     return (
         joined.mutate(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
             counter_like=_.counter_like.fill_null(False),
             _contradictory=_._contradictory.fill_null(False),
+            _listed=_._listed.fill_null(False),
         )
         .drop("customer_id_right")
         .order_by("customer_id")
@@ -504,7 +541,7 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
             "customer_id",
             "first_purchase",
             "counter_like",
-            "_contradictory",
+            *_BESIDE,
         )
     ]
     table = raw.select(
@@ -583,6 +620,9 @@ class Prepared:
     customers: ibis.Table  # everybody who bought or is on file
     facts: dict  # counts by fate and reason
     flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
+    plausible: dict = field(
+        default_factory=dict
+    )  # from `plausibility`: what is well formed and odd
 
 
 def apply_contract(
@@ -633,39 +673,97 @@ def _apply_contract(
     in_log = catalogue
     if catalogue is None and has_products:
         in_log = _products_in_log(transactions, settings)
-    looked_up = catalogue
-    if catalogue is None and settings.exclude:
-        looked_up = in_log
+    if in_log is not None:
+        in_log = materialize(con, in_log, "listed")
+    looked_up = in_log if products is not None or settings.exclude else None
     judged, seen, found = _judge_all(con, transactions, settings, looked_up)
     accepted = judged.filter(judged.reason.isnull())
-    once = _collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
+    once = _collapse(accepted, transactions) if _collapses(judged, settings) else accepted
     timed = _with_time(once)
     lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
-    kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select(
-        [c for c in _TRANSACTION_COLUMNS if c in lines.columns]
-    )
-    marked = materialize(con, flagged(lines, settings), "flagged")
     people = materialize(con, _complete_customers(lines, customers, settings), "customers")
+    evidence = _gather(con, lines, people, settings, in_log, transactions)
+    marked = materialize(con, flagged(lines, settings, unbroken(evidence)), "flagged")
     counted = [rows for _, rows in parts or [("", -1)]]
-    facts = (
-        _reconcile(
-            judged,
-            seen,
-            lines,
-            marked,
-            people,
-            sum(counted) if min(counted) >= 0 else int(transactions.count().execute()),
-        )
-        | found
+    rows_in = sum(counted) if min(counted) >= 0 else int(transactions.count().execute())
+    baskets = evidence.seen["baskets"].get("all")
+    facts = _reconcile(judged, seen, lines, marked, people, rows_in, baskets) | found
+    evidence.misdated = _misdated(seen, found, settings)
+    evidence.collapsed = (facts["collapsed"], facts["revenue_by_fate"]["collapsed"])
+    evidence.tables = frozenset(
+        name
+        for name, table in (("customers", customers), ("products", catalogue))
+        if table is not None
     )
+    evidence.blank = _blank_rows(settings, products=products, customers=customers)
+    kept = lines if engine(con) == "duckdb" else lines.order_by("row")
+    kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
     return Prepared(
         kept,
         _rejected_rows(judged, transactions, settings, parts),
         _complete_products(kept, in_log) if has_products else None,
-        people.drop("_contradictory").order_by("customer_id"),
+        people.drop(*_BESIDE).order_by("customer_id"),
         facts,
         marked.order_by("row", "flag"),
+        plausibility(evidence),
     )
+
+
+def _collapses(lines: ibis.Table, settings: DataConfig) -> bool:
+    """Whether exact copies are left out: not where a basket has no number of its own."""
+    return settings.duplicates == "collapse" and "_own_basket" in lines.columns
+
+
+def _gather(
+    con: Any,
+    lines: ibis.Table,
+    people: ibis.Table,
+    settings: DataConfig,
+    listed: ibis.Table | None,
+    raw: ibis.Table,
+) -> Evidence:
+    """What the flags look at."""
+    own = "_own_basket" in lines.columns
+    more = set(raw.columns) - {"row", "damaged"} - set(map_columns(raw, settings.columns).values())
+    may_repeat = settings.duplicates == "collapse" and (more or not own)
+    return Evidence(
+        settings,
+        lines,
+        by_hour(lines),
+        people,
+        by_basket(con, lines) if own else None,
+        by_product(con, lines) if "product_id" in lines.columns else None,
+        listed,
+        repeated=repeated(con, lines) if may_repeat else None,
+    )
+
+
+def _misdated(seen: pd.DataFrame, found: dict, settings: DataConfig) -> pd.DataFrame:
+    """The days that are not believed, with their lines and revenue."""
+    late = (seen["reason"] == "future") & ("believed_until" in found)
+    early = (seen["reason"] == "too_old") & ("believed_from" in found)
+    return seen[late | (early & (seen["day"] >= pd.Timestamp(settings.earliest)))]
+
+
+def _blank_rows(settings: DataConfig, **tables: ibis.Table | None) -> dict[str, tuple[int, int]]:
+    """For each table, how many rows have no id, and how many nothing but one."""
+    found = {}
+    for name, raw in tables.items():
+        key = name.removesuffix("s") + "_id"
+        theirs = settings.columns.get(key, key)
+        theirs = theirs if raw is not None and theirs in raw.columns else key
+        if raw is None or theirs not in raw.columns:
+            continue
+        said = [c for c in raw.columns if c not in ("row", "damaged", theirs)]
+        blank = {c: as_text(raw[c], settings.missing).isnull() for c in (theirs, *said)}
+        empty = ibis.and_(~blank[theirs], *(blank[c] for c in said))
+        counts = raw.aggregate(
+            nameless=blank[theirs].cast("int32").sum(),
+            empty=(empty if said else ibis.literal(False)).cast("int32").sum(),
+        )
+        one = to_pandas(counts).iloc[0]
+        found[name] = (int(one["nameless"] or 0), int(one["empty"] or 0))
+    return found
 
 # %% ../../nbs/01_cleaning.ipynb #42741bf4
 def prepare(
@@ -701,10 +799,10 @@ def prepare(
     Raises
     ------
     DataError
-        If too much of it is rejected or nothing is left.
+        If too much of it is rejected or collapsed, or nothing is left.
     """
     result = apply_contract(con, transactions, settings, products, customers, parts)
-    _check_books(result, settings.max_rejected)
+    _check_books(result, settings.max_rejected, settings.max_collapsed)
     return result
 
 
@@ -793,6 +891,7 @@ def _reconcile(
     marked: ibis.Table,
     people: ibis.Table,
     rows_in: int,
+    baskets: int | None = None,
 ) -> dict:
     """Count what happened to the lines.
 
@@ -810,6 +909,8 @@ def _reconcile(
         From `_complete_customers`.
     rows_in : int
         Lines of the source.
+    baskets : int | None, default None
+        How many baskets were kept, if that is known.
 
     Returns
     -------
@@ -826,7 +927,7 @@ def _reconcile(
             anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0),
             returns=_.is_return.cast("int32").sum().fill_null(0),
             customers=_.customer_id.nunique(),
-            baskets=_.transaction_id.nunique(),
+            **({} if baskets is not None else {"baskets": _.transaction_id.nunique()}),
             revenue=exact_sum(kept.revenue),
             anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()),
             returned_revenue=exact_sum(kept.revenue, kept.is_return),
@@ -867,7 +968,7 @@ def _reconcile(
         | {"counter_like": int(on_file.counter_like)}
         | ({"contradictory": int(on_file.contradictory)} if on_file.contradictory else {}),
         "customers": int(one.customers),
-        "baskets": int(one.baskets),
+        "baskets": int(one.baskets) if baskets is None else baskets,
     }
     if "products" in one:
         facts["products"] = int(one.products)
@@ -886,7 +987,7 @@ def _reconcile(
     }
 
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
-def _check_books(result: Prepared, max_rejected: float) -> None:
+def _check_books(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) -> None:
     """Stop when a source is empty or mostly unusable, and say which rules it broke most, with an
     example of each.
 
@@ -898,6 +999,8 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         From `apply_contract`.
     max_rejected : float
         The largest share of lines that may be rejected.
+    max_collapsed : float, default 1.0
+        The largest share of lines that may be copies of others.
     """
     facts = result.facts
     if (
@@ -920,6 +1023,14 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
             f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more "
             f"than the {share(max_rejected)} that data.max_rejected allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
+        )
+    if facts["collapsed"] > max_collapsed * facts["rows_in"]:
+        revenue = facts["revenue_by_fate"]["collapsed"]
+        raise DataError(
+            f"{count(facts['collapsed'])} of {count(facts['rows_in'])} lines equal another in every "
+            f"column (revenue {revenue:,.2f}), more than the {share(max_collapsed)} that "
+            "data.max_collapsed allows to be left out as copies. Leave out the export that is there "
+            "twice; or set data.duplicates to keep, if equal lines are sales."
         )
     if not facts["customers"]:
         raise DataError(
@@ -1022,27 +1133,25 @@ def customer_lines(
     """
 
     def limited(
-        floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False
+        floats: tuple[str, ...] = (), neat: bool = False, **span: pd.Timestamp | None
     ) -> ibis.Table:
-        return with_limits(
-            _mark_products(typed(raw, settings, floats, neat), catalogue, settings),
-            settings,
-            latest,
-        )
+        lines = _mark_products(typed(raw, settings, floats, neat), catalogue, settings)
+        return with_limits(lines, settings, **span)
 
     first = limited()
     con = raw.get_backend()
     seen = _survey(first.mutate(reason=ibis.ifelse(broken(first), "rejected", ibis.null("string"))))
-    floats, latest, days = _whole_file(
+    floats, begin, latest, days = _whole_file(
         accepted(first).mutate(reason=ibis.null("string")), settings, seen
     )
-    lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
+    neat = not seen["loose"].any()
+    lines = accepted(limited(tuple(floats), neat, first=begin, latest=latest))
     if not len(days):
         raise DataError(
             "No line is left after cleaning; expected at least one sale. `retail-ci check` shows "
             "the reasons."
         )
-    if settings.duplicates == "collapse":
+    if _collapses(lines, settings):
         lines = lines.anti_join(materialize(con, copies(raw), "copies"), "row")
     return _add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(
         days=1
@@ -1259,6 +1368,9 @@ class CleanLog:
         What became of the lines: fate, reason, lines, what, advice; the lines add up to the log's.
     facts : dict
         Counts and sums: rows_in, kept, rejected, collapsed, returns, anonymous, revenue, dates.
+    flags : DataFrame
+        What is well formed and implausible: a row per flag, with its lines, revenue, and what would
+        change without them.
     """
 
     transactions: pd.DataFrame | ibis.Table
@@ -1267,6 +1379,21 @@ class CleanLog:
     customers: pd.DataFrame
     books: pd.DataFrame
     facts: dict = field(repr=False)
+    flags: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+_FLAG_COLUMNS = [
+    "flag",
+    "what",
+    "lines",
+    "share",
+    "revenue",
+    "revenue_share",
+    "change",
+    "examples",
+    "matters",
+    "advice",
+]
 
 
 def _books(facts: dict) -> pd.DataFrame:
@@ -1394,6 +1521,7 @@ def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
         to_pandas(found.customers),
         _books(found.facts),
         found.facts,
+        pd.DataFrame(found.plausible["raised"], columns=_FLAG_COLUMNS),
     )
 
 # %% ../../nbs/01_cleaning.ipynb #a99a9165
@@ -1478,8 +1606,8 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Month, revenue, baskets, customers, days with sales, whole (the data covers all of it); in
-        order.
+        Month, revenue, baskets, customers, days (of the calendar, as far as the log covers it),
+        whole (the log covers all of it, and something was sold); in order, without a gap.
     """
     money_sum = transactions.revenue.cast("decimal(18, 4)").sum().cast("float64")
     out = (
@@ -1488,17 +1616,19 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
             revenue=money_sum,
             baskets=transactions.transaction_id.nunique(),
             customers=transactions.customer_id.nunique(),
-            days=transactions.day.nunique(),
-            first=transactions.day.min(),
-            last=transactions.day.max(),
         )
         .order_by("month")
         .execute()
     )
-    whole = (out.month >= out["first"].min()) & (
-        out.month + pd.offsets.MonthEnd(0) <= out["last"].max()
-    )
-    return out.drop(columns=["first", "last"]).assign(whole=whole)
+    if not len(out):
+        return out.assign(days=0, whole=False)
+    months = pd.date_range(out.month.min(), out.month.max(), freq="MS").astype(out.month.dtype)
+    out = out.set_index("month").reindex(months, fill_value=0).rename_axis("month").reset_index()
+    begin, end = covered_span(to_pandas(transactions.select("day").distinct())["day"])
+    last = out.month + pd.offsets.MonthEnd(0)
+    days = (last.clip(upper=end) - out.month.clip(lower=begin)).dt.days + 1
+    whole = (out.baskets > 0) & (out.month >= begin) & (last <= end)
+    return out.assign(days=days, whole=whole)
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
 def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:

@@ -29,9 +29,9 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number', 'typed',
-           'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids',
-           'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'DAMAGED_ID', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number',
+           'typed', 'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
+           'float_ids', 'believed_span', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -605,6 +605,8 @@ REJECTS: list[Rule] = [
 ]
 
 # %% ../../nbs/00h_contract.ipynb #0955e0c3
+# 5.41E+11, 5,41E+11, 541E+9, 1.2e10; 5E10 without a sign or a fraction is a code
+DAMAGED_ID = r"^[0-9]{1,3}([.,][0-9]+[eE][+]?|[eE][+])[0-9]{1,3}$"
 KEPT: list[Rule] = [
     Rule(
         "return",
@@ -661,8 +663,8 @@ KEPT: list[Rule] = [
         "The id is lost; export again with ids as text.",
         lambda t: ibis.or_(
             *(
-                t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False)
-                for c in ("customer_id", "product_id")
+                t[c].re_search(DAMAGED_ID).fill_null(False)
+                for c in ("transaction_id", "customer_id", "product_id")
                 if c in t.columns
             )
         ),
@@ -748,7 +750,10 @@ def _show_rules(rules: list[Rule]) -> Any:
 
 # %% ../../nbs/00h_contract.ipynb #4d2f85d9
 def with_limits(
-    lines: ibis.Table, settings: DataConfig, latest: pd.Timestamp | None = None
+    lines: ibis.Table,
+    settings: DataConfig,
+    latest: pd.Timestamp | None = None,
+    first: pd.Timestamp | None = None,
 ) -> ibis.Table:
     """Put the limits beside the lines.
 
@@ -760,6 +765,8 @@ def with_limits(
         Earliest, last_date.
     latest : pd.Timestamp | None, default None
         The day after the last one that is believed; from `last_date` if left out.
+    first : pd.Timestamp | None, default None
+        The first day that is believed; from `earliest` if left out.
 
     Returns
     -------
@@ -768,7 +775,8 @@ def with_limits(
     """
     if settings.last_date:
         latest = pd.Timestamp(settings.last_date) + pd.Timedelta(days=1)
-    out = {"_earliest": ibis.literal(pd.Timestamp(settings.earliest), "timestamp(6)")}
+    first = pd.Timestamp(settings.earliest) if first is None else first
+    out = {"_earliest": ibis.literal(first, "timestamp(6)")}
     if latest is not None:
         out["_latest"] = ibis.literal(latest, "timestamp(6)")
     return lines.mutate(**out)
@@ -861,10 +869,13 @@ def float_ids(
     return {c: int(ends[c]) for c in maybe if not others[c]}
 
 
-def believed_until(
+def believed_span(
     days: pd.DataFrame, silence: int = 92, most: float = 0.01
-) -> pd.Timestamp | None:
-    """Where a long silence is followed by next to nothing, what follows is misdated.
+) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """Next to nothing, far from the rest at either end, is misdated.
+
+    Far is a silence of more than `silence` days; or of three tenths of it and seven times the
+    longest silence in the middle of the log, if what lies beyond is thin beside a usual day.
 
     Parameters
     ----------
@@ -873,20 +884,42 @@ def believed_until(
     silence : int, default 92
         Days without a line.
     most : float, default 0.01
-        Share of the lines that may follow it.
+        Share of the lines that may lie beyond it.
 
     Returns
     -------
-    pd.Timestamp | None
-        The day after the last one that is believed; None if all are.
+    tuple[pd.Timestamp | None, pd.Timestamp | None]
+        The first believed day, and the day after the last one; None where the log itself ends.
     """
-    gaps = days.day.diff().dt.days
-    after = days.lines[::-1].cumsum()[::-1] / max(days.lines.sum(), 1)
-    cut = days[(gaps > silence) & (after <= most)]
-    return days.day[cut.index[0] - 1] + pd.Timedelta(days=1) if len(cut) else None
+    if len(days) < 2:
+        return None, None
+    upto = days.lines.cumsum() / days.lines.sum()
+    middle = days[(upto > most) & (upto.shift(fill_value=0.0) < 1 - most)]
+    longest = middle.day.diff().dt.days.max()
+    unlike = max(0.3 * silence, 7 * (longest if longest == longest else silence))
+    begin, end = (
+        _last_before(part, silence, unlike, most, middle.lines.median())
+        for part in (days.iloc[::-1], days)
+    )
+    return begin, None if end is None else end + pd.Timedelta(days=1)
+
+
+def _last_before(
+    days: pd.DataFrame, silence: float, unlike: float, most: float, usual: float
+) -> pd.Timestamp | None:
+    """The last day, in the order given, before a silence that next to nothing follows."""
+    gaps = days.day.diff().dt.days.abs()
+    after = days.lines[::-1].cumsum()[::-1]
+    span = (days.day - days.day.iloc[-1]).dt.days.abs() + 1
+    thin = (after <= 2) | (after / span < usual / 4)
+    far = (gaps > silence) | ((gaps > unlike) & thin)
+    cut = (far & (after <= most * days.lines.sum())).to_numpy()
+    return days.day.iloc[int(cut.argmax()) - 1] if cut.any() else None
 
 # %% ../../nbs/00h_contract.ipynb #58f84dae
-def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
+def flagged(
+    kept: ibis.Table, settings: DataConfig, unbroken: frozenset[str] = frozenset()
+) -> ibis.Table:
     """The lines that carry a flag.
 
     Parameters
@@ -895,6 +928,8 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
         Kept lines, with `row` and their `_` columns.
     settings : DataConfig
         Tolerance.
+    unbroken : frozenset[str], default frozenset()
+        Rules of which it is known that no line breaks them, so that none is asked.
 
     Returns
     -------
@@ -915,7 +950,8 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
         )
         if c in kept.columns
     ]
-    rules = [r for r in applicable(lines, KEPT) if r.name not in ("return", "anonymous")]
+    left = {"return", "anonymous", *unbroken}
+    rules = [r for r in applicable(lines, KEPT) if r.name not in left]
     alone = [r for r in rules if r.name != "shared_basket"]
     together = [r for r in rules if r.name == "shared_basket"]
     found = lines.select(

@@ -24,7 +24,7 @@ from .sources import open_bytes, text_encoding
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
-           'parse_dates', 'guess_date', 'report', 'check_source']
+           'parse_dates', 'guess_date', 'flag_lines', 'report', 'check_source']
 
 # %% ../../nbs/01a_profiling.ipynb #3f189da3
 @dataclass(frozen=True)
@@ -423,7 +423,33 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     return Guess("date_format", value, sure, told + ", and no other format does")
 
 # %% ../../nbs/01a_profiling.ipynb #b264b227
-def report(result: Prepared, max_rejected: float) -> str:
+def flag_lines(found: dict) -> list[str]:
+    """What the flags find, for a terminal.
+
+    Parameters
+    ----------
+    found : dict
+        From `plausibility`.
+
+    Returns
+    -------
+    list[str]
+        Lines of text; none where no flag is raised.
+    """
+    out = []
+    for flag in found.get("raised", []):
+        examples = f" ({'; '.join(flag['examples'])})" if flag["examples"] else ""
+        concerns = f", revenue {flag['revenue']:,.2f}" if flag["lines"] else ""
+        out += [
+            "",
+            f"odd       {count(flag['lines']):>9}  {flag['what']} ({flag['flag']}){concerns}{examples}",
+            f"          {'':>9}  {flag['change']}",
+            f"          {'':>9}  {flag['advice']}",
+        ]
+    return out
+
+
+def report(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) -> str:
     """The books, in plain text.
 
     Parameters
@@ -432,6 +458,8 @@ def report(result: Prepared, max_rejected: float) -> str:
         From `apply_contract`.
     max_rejected : float
         Data.max_rejected.
+    max_collapsed : float, default 1.0
+        Data.max_collapsed.
 
     Returns
     -------
@@ -482,17 +510,29 @@ def report(result: Prepared, max_rejected: float) -> str:
         f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it."
         for c, n in facts["float_ids"].items()
     ]
+    if "believed_from" in facts:
+        out.append(
+            f"\nDates before {facts['believed_from']:%Y-%m-%d} lie far from the rest and are taken "
+            "for misdated; set data.earliest to decide yourself."
+        )
     if "believed_until" in facts:
         out.append(
-            f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are "
+            f"\nDates from {facts['believed_until']:%Y-%m-%d} on lie far from the rest and are "
             "taken for misdated; set data.last_date to decide yourself."
         )
+    out += flag_lines(result.plausible)
     part = facts["rejected"] / max(facts["rows_in"], 1)
     out += [
         "",
         f"{share(part, 1)} of the lines are rejected; data.max_rejected allows "
         f"{share(max_rejected, 1)}" + ("." if part <= max_rejected else ": a run would stop here."),
     ]
+    again = facts["collapsed"] / max(facts["rows_in"], 1)
+    if again > max_collapsed:
+        out.append(
+            f"{share(again, 1)} of the lines are copies; data.max_collapsed allows "
+            f"{share(max_collapsed, 1)}: a run would stop here."
+        )
     return "\n".join(out)
 
 
@@ -525,8 +565,10 @@ def check_source(config: Config) -> tuple[str, bool]:
             main.backend, main.table, config.data, products, customers, main.parts
         )
         facts = result.facts
+        limits = (config.data.max_rejected, config.data.max_collapsed)
         fine = (
             bool(facts["rows_in"] and facts["customers"])
-            and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
+            and facts["rejected"] <= limits[0] * facts["rows_in"]
+            and facts["collapsed"] <= limits[1] * facts["rows_in"]
         )
-        return report(result, config.data.max_rejected), fine
+        return report(result, *limits), fine
