@@ -22,7 +22,6 @@ from retail_ci.customers.features import (
     add_scores,
     epoch_day,
     learn_cuts,
-    reference_date,
     rfm_features,
 )
 from .segmentation import CustomerSegmentation
