@@ -316,7 +316,7 @@ def test_ids_that_differ_in_case(con, tmp_path):
     same = log["customer_id"].str.upper() == log.loc[10, "customer_id"].upper()
     flag = raised(cleaned(con, tmp_path, log))["lookalike_id"]
     assert sums(flag) == (same.sum(), paid(log[same]))
-    assert "they would be 1 customers" in flag["change"]
+    assert "these 2 ids would be 1." in flag["change"]
     log["customer_id"] = log["customer_id"].str.lower()
     assert "lookalike_id" not in raised(cleaned(con, tmp_path, log))
 

@@ -688,14 +688,7 @@ def _apply_contract(
     rows_in = sum(counted) if min(counted) >= 0 else int(transactions.count().execute())
     baskets = evidence.seen["baskets"].get("all")
     facts = _reconcile(judged, seen, lines, marked, people, rows_in, baskets) | found
-    evidence.misdated = _misdated(seen, found, settings)
-    evidence.collapsed = (facts["collapsed"], facts["revenue_by_fate"]["collapsed"])
-    evidence.tables = frozenset(
-        name
-        for name, table in (("customers", customers), ("products", catalogue))
-        if table is not None
-    )
-    evidence.blank = _blank_rows(settings, products=products, customers=customers)
+    _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
     return Prepared(
@@ -736,6 +729,24 @@ def _gather(
         listed,
         repeated=repeated(con, lines) if may_repeat else None,
     )
+
+
+def _complete(
+    evidence: Evidence,
+    facts: dict,
+    misdated: pd.DataFrame,
+    products: ibis.Table | None,
+    customers: ibis.Table | None,
+) -> None:
+    """Add what the books and the tables beside the log say."""
+    there = {
+        "customers": customers,
+        "products": products if evidence.products is not None else None,
+    }
+    evidence.misdated = misdated
+    evidence.collapsed = (facts["collapsed"], facts["revenue_by_fate"]["collapsed"])
+    evidence.tables = frozenset(name for name, table in there.items() if table is not None)
+    evidence.blank = _blank_rows(evidence.settings, products=products, customers=customers)
 
 
 def _misdated(seen: pd.DataFrame, found: dict, settings: DataConfig) -> pd.DataFrame:
@@ -1027,10 +1038,10 @@ def _check_books(result: Prepared, max_rejected: float, max_collapsed: float = 1
     if facts["collapsed"] > max_collapsed * facts["rows_in"]:
         revenue = facts["revenue_by_fate"]["collapsed"]
         raise DataError(
-            f"{count(facts['collapsed'])} of {count(facts['rows_in'])} lines equal another in every "
-            f"column (revenue {revenue:,.2f}), more than the {share(max_collapsed)} that "
-            "data.max_collapsed allows to be left out as copies. Leave out the export that is there "
-            "twice; or set data.duplicates to keep, if equal lines are sales."
+            f"{count(facts['collapsed'])} of {count(facts['rows_in'])} lines equal another in "
+            f"every column (revenue {revenue:,.2f}), more than the {share(max_collapsed)} that "
+            "data.max_collapsed allows to be left out as copies. Leave out the export that is "
+            "there twice; or set data.duplicates to keep, if equal lines are sales."
         )
     if not facts["customers"]:
         raise DataError(

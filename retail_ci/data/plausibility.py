@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import ibis
@@ -20,10 +21,11 @@ from .contract import DAMAGED_ID
 from .engines import copies, exact_sum, materialize, to_pandas
 
 # %% auto #0
-__all__ = ['FLAGS', 'covered_span', 'Evidence', 'by_basket', 'by_product', 'by_hour', 'unbroken', 'Finding', 'Flag', 'meeting',
-           'repeated', 'plausibility']
+__all__ = ['FLAGS', 'covered_span', 'Evidence', 'by_basket', 'by_product', 'by_hour', 'unbroken', 'Finding', 'Flag', 'repeated',
+           'plausibility']
 
 # %% ../../nbs/00j_plausibility.ipynb #04e5a7fa
+_ENOUGH = 12  # days with a sale, to know a shop's habits
 _CLOSED_AFTER = 4  # so many Sundays without a sale, and no Sunday with one
 
 
@@ -43,6 +45,8 @@ def covered_span(days: pd.Series) -> tuple[pd.Timestamp, pd.Timestamp]:
     """
     days = pd.Series(pd.DatetimeIndex(days.unique()).normalize()).sort_values(ignore_index=True)
     first, last = days.iloc[0], days.iloc[-1]
+    if len(days) < _ENOUGH:
+        return first, last
     begin = first.replace(day=1)
     end = last + pd.offsets.MonthEnd(0)
     closed = _closed_weekdays(days)
@@ -75,7 +79,7 @@ def _open_days_between(days: pd.Series, closed: set[int]) -> pd.Series:
 
 
 def _usual(silent: int, silences: pd.Series) -> bool:
-    """Whether so many opening days without a sale are nothing unusual: one in ten, or more often."""
+    """Whether so many opening days without a sale happen once in ten times, or more often."""
     return silent == 0 or bool(len(silences)) and (silences >= silent).mean() >= 0.1
 
 # %% ../../nbs/00j_plausibility.ipynb #636b0470
@@ -100,7 +104,12 @@ class Evidence:
         self.lines = int(self.calendar["lines"].sum())
         self.revenue = float(self.calendar["revenue"].sum())
         self.days = self.calendar.groupby("day", as_index=False)[["lines", "revenue"]].sum()
-        self.seen = {name: _glance(self, name) for name in ("baskets", "customers", "products")}
+        self.seen = {name: _glance(self, name) for name in _IDS}
+
+    @cached_property
+    def sides(self) -> dict[str, dict[str, int]]:
+        """How many ids of the log and of the tables beside it meet."""
+        return _meeting(self)
 
 
 _IDS = {"baskets": "transaction_id", "customers": "customer_id", "products": "product_id"}
@@ -158,12 +167,11 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        transaction_id, row (the first), lines, revenue, first and last (of its sales), one and
+        transaction_id, lines, revenue, first and last (of its sales), one and
         other: its customer, twice the same if it has one.
     """
     sold = lines["quantity"] > 0
     baskets = lines.group_by("transaction_id").aggregate(
-        row=lines["row"].min(),
         lines=lines.count(),
         revenue=exact_sum(lines["revenue"]),
         first=lines["date"].min(where=sold),
@@ -187,10 +195,10 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        product_id, row (the first), lines, revenue.
+        product_id, lines, revenue.
     """
     products = lines.group_by("product_id").aggregate(
-        row=lines["row"].min(), lines=lines.count(), revenue=exact_sum(lines["revenue"])
+        lines=lines.count(), revenue=exact_sum(lines["revenue"])
     )
     return materialize(con, products, "by_product")
 
@@ -277,9 +285,9 @@ def _sums(table: ibis.Table, lines: str = "lines", revenue: str = "revenue") -> 
     return int(one["lines"]), round(float(one["revenue"]), 4)
 
 
-def _first(table: ibis.Table, column: str, order: str, most: int = 3) -> tuple[str, ...]:
-    """The first values of a column, in the order of another."""
-    rows = to_pandas(table.order_by(order).select(*dict.fromkeys((column, order))).limit(most))
+def _first(table: ibis.Table, column: str, most: int = 3) -> tuple[str, ...]:
+    """The first values of a column; a table of a database has no other order."""
+    rows = to_pandas(table.select(column).order_by(column).limit(most))
     return tuple(str(value) for value in rows[column])
 
 # %% ../../nbs/00j_plausibility.ipynb #49c12479
@@ -365,24 +373,26 @@ def _nights(e: Evidence) -> tuple[pd.DataFrame, float]:
 def _find_odd_hours(e: Evidence) -> Finding | None:
     """A few lines at hours at which the shop does not sell."""
     night, part = _nights(e)
-    return _at_night(e, night) if 0 < part < 0.005 else None
+    if not 0 < part < 0.005:
+        return None
+    lines, revenue = int(night["lines"].sum()), round(float(night["revenue"].sum()), 4)
+    return Finding(lines, revenue, _without(e, lines, revenue), _hours_of(night))
 
 
 def _find_shifted_hours(e: Evidence) -> Finding | None:
     """More lines at night than any shop has."""
     night, part = _nights(e)
-    return _at_night(e, night) if part > 0.3 else None
-
-
-def _at_night(e: Evidence, night: pd.DataFrame) -> Finding:
-    """Lines and revenue of the night."""
+    if part <= 0.3:
+        return None
     lines, revenue = int(night["lines"].sum()), round(float(night["revenue"].sum()), 4)
+    change = "In the shop's own zone, days, weekdays and hours of these lines would be others."
+    return Finding(lines, revenue, change, _hours_of(night))
+
+
+def _hours_of(night: pd.DataFrame) -> tuple[str, ...]:
+    """The first hours of some."""
     first = night.head(3)
-    examples = tuple(f"{d:%Y-%m-%d} {h:02d} h" for d, h in zip(first["day"], first["hour"]))
-    change = _without(e, lines, revenue)
-    if lines > 0.3 * e.lines:
-        change = "In the shop's own zone, days, weekdays and hours of these lines would be others."
-    return Finding(lines, revenue, change, examples)
+    return tuple(f"{d:%Y-%m-%d} {h:02d} h" for d, h in zip(first["day"], first["hour"]))
 
 # %% ../../nbs/00j_plausibility.ipynb #51bace38
 def _find_long(e: Evidence) -> Finding | None:
@@ -398,7 +408,7 @@ def _find_long(e: Evidence) -> Finding | None:
         f"With a basket for each number and day, {count(numbers)} baskets would be "
         f"{count(visits)}, and customers would come more often."
     )
-    return Finding(lines, revenue, change, _first(long, "transaction_id", "row"))
+    return Finding(lines, revenue, change, _first(long, "transaction_id"))
 
 
 def _find_shared(e: Evidence) -> Finding | None:
@@ -417,29 +427,34 @@ def _odd_baskets(e: Evidence, kind: str) -> Finding | None:
         return None
     odd = e.baskets.filter(_basket_kinds(e.baskets)[kind])
     lines, revenue = _sums(odd)
-    return Finding(
-        lines, revenue, _without(e, lines, revenue), _first(odd, "transaction_id", "row")
-    )
+    return Finding(lines, revenue, _without(e, lines, revenue), _first(odd, "transaction_id"))
 
 # %% ../../nbs/00j_plausibility.ipynb #41636f45
 _SUMS = {"customers": ("_lines", "_revenue")}  # what a table calls them, if not lines and revenue
 
 
+def _lines_with(e: Evidence, found: dict[str, ibis.Table]) -> tuple[int, float]:
+    """Lines that carry one of some ids, in whatever column; each counts once."""
+    rows = [
+        e.kept.semi_join(ids, _IDS[name]).select("row", "revenue") for name, ids in found.items()
+    ]
+    once = ibis.union(*rows, distinct=True) if len(rows) > 1 else rows[0]
+    return _sums(once.mutate(lines=ibis.literal(1)))
+
+
 def _odd_ids(e: Evidence, kind: str, odd: Callable[[ir.StringValue], Any]) -> Finding | None:
     """Ids of one kind in every id column, and the lines that carry one."""
-    rows, told = None, []
+    found: dict[str, ibis.Table] = {}
+    told: list[str] = []
     for name, key in _IDS.items():
         if not e.seen[name].get(kind):
             continue
         table = getattr(e, name)
-        found = table.filter(odd(table[key]).fill_null(False))
-        order = "row" if "row" in found.columns else key
-        told += [f"{key} {value}" for value in _first(found, key, order, 2)]
-        mine = e.kept.semi_join(found, key).select("row", "revenue")
-        rows = mine if rows is None else rows.union(mine, distinct=True)
-    if rows is None:
+        found[name] = table.filter(odd(table[key]).fill_null(False))
+        told += [f"{key} {value}" for value in _first(found[name], key, 2)]
+    if not found:
         return None
-    lines, revenue = _sums(rows.mutate(lines=ibis.literal(1)))
+    lines, revenue = _lines_with(e, found)
     return Finding(lines, revenue, _without(e, lines, revenue), tuple(told))
 
 
@@ -461,45 +476,32 @@ def _find_with_point(e: Evidence) -> Finding | None:
 
 def _find_lookalikes(e: Evidence) -> Finding | None:
     """Ids that differ only in case."""
-    told, sums, ids = [], [(0, 0.0)], 0
-    for name in ("customers", "products"):
+    found: dict[str, ibis.Table] = {}
+    told: list[str] = []
+    for name, key in _IDS.items():
         if not (e.seen[name].get("low") and e.seen[name].get("high")):
             continue
-        table, key = getattr(e, name), _IDS[name]
-        lines, revenue = _SUMS.get(name, ("lines", "revenue"))
-        sold = table.filter(table[lines].notnull()).mutate(_folded=table[key].lower())
-        alike = sold.group_by("_folded").aggregate(
-            n=_.count(),
-            one=_[key].min(),
-            other=_[key].max(),
-            lines=_[lines].sum(),
-            revenue=exact_sum(sold[revenue]),
-        )
+        table = getattr(e, name)
+        ids = table.filter(table[_SUMS.get(name, ("lines",))[0]].notnull()).select(key)
+        ids = ids.mutate(_folded=ids[key].lower())
+        alike = ids.group_by("_folded").aggregate(n=_.count(), one=_[key].min(), other=_[key].max())
         alike = alike.filter(alike["n"] > 1)
         pairs = to_pandas(alike.order_by("_folded").limit(2))
-        told += [f"{key} {one} and {other}" for one, other in zip(pairs["one"], pairs["other"])]
-        ids += int(alike.count().execute())
-        sums.append(_sums(alike))
-    if not told:
+        if len(pairs):
+            found[name] = ids.semi_join(alike, "_folded")
+        for pair in zip(pairs["one"], pairs["other"]):
+            told.append(f"{key} {' and '.join(sorted(pair))}")
+    if not found:
         return None
-    lines, revenue = sum(n for n, _ in sums), round(sum(r for _, r in sums), 4)
-    change = f"Taken together, they would be {count(ids)} customers or products."
+    lines, revenue = _lines_with(e, found)
+    written = sum(int(ids.count().execute()) for ids in found.values())
+    folded = sum(int(ids["_folded"].nunique().execute()) for ids in found.values())
+    change = f"Written in one way, these {count(written)} ids would be {count(folded)}."
     return Finding(lines, revenue, change, tuple(told))
 
 # %% ../../nbs/00j_plausibility.ipynb #7a6a0dbd
-def meeting(e: Evidence) -> dict[str, dict[str, int]]:
-    """How many of each side meet.
-
-    Parameters
-    ----------
-    e : Evidence
-        Of the kept lines.
-
-    Returns
-    -------
-    dict[str, dict[str, int]]
-        Table ("customers", "products"): how many are in the log, listed, and both.
-    """
+def _meeting(e: Evidence) -> dict[str, dict[str, int]]:
+    """For each table beside the log: how many ids are in the log, listed, and both."""
     found = {}
     if "customers" in e.tables:
         people, sold = e.customers, e.customers["_lines"].notnull()
@@ -536,7 +538,7 @@ def _find_no_products_met(e: Evidence) -> Finding | None:
 
 def _few_met(e: Evidence, name: str, missed: ibis.Table, other: ibis.Table) -> Finding | None:
     """What is not found in a table, if that is more than half."""
-    sides = meeting(e).get(name)
+    sides = e.sides.get(name)
     if not sides or not sides["log"] or sides["both"] >= 0.5 * sides["log"]:
         return None
     lines, revenue = _sums(missed, *_SUMS.get(name, ()))
@@ -569,7 +571,7 @@ def _find_contradictory_customers(e: Evidence) -> Finding | None:
     if "customers" not in e.tables or not odd.count().execute():
         return None
     lines, revenue = _sums(odd, "_lines", "_revenue")
-    examples = _first(odd, "customer_id", "customer_id")
+    examples = _first(odd, "customer_id")
     change = "Attributes that differ count as neither yes nor no, so they allow no contact."
     return Finding(lines, revenue, change, examples)
 
@@ -582,8 +584,8 @@ def _find_contradictory_products(e: Evidence) -> Finding | None:
     if not odd.count().execute():
         return None
     lines, revenue = _sums(odd)
-    change = "The first description that says something is used; with another, names and categories change."
-    return Finding(lines, revenue, change, _first(odd, "product_id", "row"), matters=False)
+    change = "The first description is used; with another, names and categories would change."
+    return Finding(lines, revenue, change, _first(odd, "product_id"), matters=False)
 
 
 def _find_blank_rows(e: Evidence) -> Finding | None:
@@ -815,7 +817,7 @@ def plausibility(evidence: Evidence) -> dict[str, Any]:
     return {
         "checked": len(FLAGS),
         "raised": [_told(evidence, flag, finding) for flag, finding in found if finding],
-        "meeting": meeting(evidence),
+        "meeting": evidence.sides,
     }
 
 

@@ -438,11 +438,11 @@ def flag_lines(found: dict) -> list[str]:
     """
     out = []
     for flag in found.get("raised", []):
-        examples = f" ({'; '.join(flag['examples'])})" if flag["examples"] else ""
-        concerns = f", revenue {flag['revenue']:,.2f}" if flag["lines"] else ""
+        more = f", revenue {flag['revenue']:,.2f}" if flag["lines"] else ""
+        more += f" ({'; '.join(flag['examples'])})" if flag["examples"] else ""
         out += [
             "",
-            f"odd       {count(flag['lines']):>9}  {flag['what']} ({flag['flag']}){concerns}{examples}",
+            f"odd       {count(flag['lines']):>9}  {flag['what']} ({flag['flag']}){more}",
             f"          {'':>9}  {flag['change']}",
             f"          {'':>9}  {flag['advice']}",
         ]

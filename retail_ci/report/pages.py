@@ -1963,11 +1963,10 @@ def doubts_line(found: Mapping) -> Html:
 
 def _doubt(flag: Mapping) -> str:
     """A flag in half a sentence."""
-    if not flag["lines"]:
-        return (
-            f"{flag['what']}: {', '.join(flag['examples'])}" if flag["examples"] else flag["what"]
-        )
-    return f"{flag['what']}: {count(flag['lines'])} lines, {share(flag['revenue_share'], 1)} of revenue"
+    told = ", ".join(flag["examples"])
+    if flag["lines"]:
+        told = f"{count(flag['lines'])} lines, {share(flag['revenue_share'], 1)} of revenue"
+    return f"{flag['what']}: {told}" if told else flag["what"]
 
 # %% ../../nbs/10a_pages.ipynb #1e7093ec
 def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | None = None) -> Html:
