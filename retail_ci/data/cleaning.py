@@ -669,12 +669,7 @@ def _apply_contract(
 ) -> Prepared:
     """The work of `apply_contract`."""
     has_products = settings.columns.get("product_id", "product_id") in transactions.columns
-    catalogue = read_products(products, settings) if products is not None and has_products else None
-    in_log = catalogue
-    if catalogue is None and has_products:
-        in_log = _products_in_log(transactions, settings)
-    if in_log is not None:
-        in_log = materialize(con, in_log, "listed")
+    in_log = _described_products(con, transactions, settings, products) if has_products else None
     looked_up = in_log if products is not None or settings.exclude else None
     judged, seen, found = _judge_all(con, transactions, settings, looked_up)
     accepted = judged.filter(judged.reason.isnull())
@@ -683,11 +678,13 @@ def _apply_contract(
     lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
     people = materialize(con, _complete_customers(lines, customers, settings), "customers")
     evidence = _gather(con, lines, people, settings, in_log, transactions)
-    marked = materialize(con, flagged(lines, settings, unbroken(evidence)), "flagged")
+    baskets = evidence.baskets
+    shared = None if baskets is None else baskets.filter(baskets["shared"])
+    marked = materialize(con, flagged(lines, settings, unbroken(evidence), shared), "flagged")
     counted = [rows for _, rows in parts or [("", -1)]]
     rows_in = sum(counted) if min(counted) >= 0 else int(transactions.count().execute())
-    baskets = evidence.seen["baskets"].get("all")
-    facts = _reconcile(judged, seen, lines, marked, people, rows_in, baskets) | found
+    number = evidence.seen["baskets"].get("all")
+    facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
     _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
@@ -700,6 +697,17 @@ def _apply_contract(
         marked.order_by("row", "flag"),
         plausibility(evidence),
     )
+
+
+def _described_products(
+    con: Any, transactions: ibis.Table, settings: DataConfig, products: ibis.Table | None
+) -> ibis.Table | None:
+    """What the products table says, or without one the log itself; carried out."""
+    if products is not None:
+        said: ibis.Table | None = read_products(products, settings)
+    else:
+        said = _products_in_log(transactions, settings)
+    return said if said is None else materialize(con, said, "listed")
 
 
 def _collapses(lines: ibis.Table, settings: DataConfig) -> bool:

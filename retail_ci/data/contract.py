@@ -917,8 +917,18 @@ def _last_before(
     return days.day.iloc[int(cut.argmax()) - 1] if cut.any() else None
 
 # %% ../../nbs/00h_contract.ipynb #58f84dae
+def _together(lines: ibis.Table, rule: Rule, shared: ibis.Table | None) -> ibis.Table:
+    """The lines that break a rule that shows only among other lines."""
+    if shared is None:
+        return lines.filter(rule.broken(lines).fill_null(False))
+    return lines.semi_join(shared, "transaction_id")
+
+
 def flagged(
-    kept: ibis.Table, settings: DataConfig, unbroken: frozenset[str] = frozenset()
+    kept: ibis.Table,
+    settings: DataConfig,
+    unbroken: frozenset[str] = frozenset(),
+    shared: ibis.Table | None = None,
 ) -> ibis.Table:
     """The lines that carry a flag.
 
@@ -930,6 +940,8 @@ def flagged(
         Tolerance.
     unbroken : frozenset[str], default frozenset()
         Rules of which it is known that no line breaks them, so that none is asked.
+    shared : ibis.Table | None, default None
+        The transaction_id of each basket of several customers, if that is known.
 
     Returns
     -------
@@ -968,9 +980,7 @@ def flagged(
     return ibis.union(
         listed,
         *(
-            lines.filter(r.broken(lines).fill_null(False)).select(
-                "row", *shown, flag=ibis.literal(r.name)
-            )
+            _together(lines, r, shared).select("row", *shown, flag=ibis.literal(r.name))
             for r in together
         ),
     )

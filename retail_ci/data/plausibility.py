@@ -91,7 +91,7 @@ class Evidence:
     kept: ibis.Table  # accepted lines: row, the columns of the house
     calendar: pd.DataFrame  # day, hour, midnight (on the stroke of it), lines, revenue
     customers: ibis.Table  # customer_id, _lines, _revenue, _listed, _contradictory
-    baskets: ibis.Table | None = None  # transaction_id and what it holds; None if they are ours
+    baskets: ibis.Table | None = None  # from `by_basket`; None if the source has no basket id
     products: ibis.Table | None = None  # product_id, lines, revenue; None without products
     listed: ibis.Table | None = None  # the products table: product_id, _contradictory
     misdated: pd.DataFrame | None = None  # days that are not believed: day, lines, revenue
@@ -130,7 +130,7 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
         "high": _how_many(key != key.lower()),
     }
     if name == "baskets":
-        asked |= {kind: _how_many(found) for kind, found in _basket_kinds(table).items()}
+        asked |= {kind: _how_many(table[kind]) for kind in ("shared", "long", "huge")}
     found = to_pandas(table.aggregate(**asked)).iloc[0]
     return {kind: int(n or 0) for kind, n in found.items()}
 
@@ -139,23 +139,12 @@ def _how_many(found: ir.BooleanValue) -> ir.IntegerScalar:
     """How many rows it holds for."""
     return found.fill_null(False).cast("int32").sum().fill_null(0)
 
-
+# %% ../../nbs/00j_plausibility.ipynb #b9f4d903
 _MANY_LINES = 1000  # no receipt of a shop
 
 
-def _basket_kinds(baskets: ibis.Table) -> dict[str, ir.BooleanValue]:
-    """Baskets that cannot be one visit, by what speaks against them."""
-    hours = (baskets["last"].epoch_seconds() - baskets["first"].epoch_seconds()) / 3600
-    other_day = baskets["first"].truncate("D") != baskets["last"].truncate("D")
-    return {
-        "shared": (baskets["one"] != baskets["other"]).fill_null(False),
-        "long": (other_day & (hours >= 12)).fill_null(False),
-        "huge": baskets["lines"] >= _MANY_LINES,
-    }
-
-# %% ../../nbs/00j_plausibility.ipynb #b9f4d903
 def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
-    """What each basket holds, carried out.
+    """What speaks against each basket, carried out.
 
     Parameters
     ----------
@@ -167,19 +156,27 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        transaction_id, lines, revenue, first and last (of its sales), one and
-        other: its customer, twice the same if it has one.
+        transaction_id, lines; shared (it has several customers), long (its sales are on several
+        days, half a day or more apart), huge (it has a thousand lines or more).
     """
     sold = lines["quantity"] > 0
     baskets = lines.group_by("transaction_id").aggregate(
         lines=lines.count(),
-        revenue=exact_sum(lines["revenue"]),
         first=lines["date"].min(where=sold),
         last=lines["date"].max(where=sold),
         one=lines["customer_id"].min(),
         other=lines["customer_id"].max(),
     )
-    return materialize(con, baskets, "baskets")
+    hours = (baskets["last"].epoch_seconds() - baskets["first"].epoch_seconds()) / 3600
+    other_day = baskets["first"].truncate("D") != baskets["last"].truncate("D")
+    found = baskets.select(
+        "transaction_id",
+        "lines",
+        shared=(baskets["one"] != baskets["other"]).fill_null(False),
+        long=(other_day & (hours >= 12)).fill_null(False),
+        huge=baskets["lines"] >= _MANY_LINES,
+    )
+    return materialize(con, found, "baskets")
 
 
 def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
@@ -283,6 +280,15 @@ def _sums(table: ibis.Table, lines: str = "lines", revenue: str = "revenue") -> 
     )
     one = to_pandas(found).iloc[0]
     return int(one["lines"]), round(float(one["revenue"]), 4)
+
+
+def _lines_with(e: Evidence, found: dict[str, ibis.Table]) -> tuple[int, float]:
+    """Lines that carry one of some ids, in whatever column; each counts once."""
+    rows = [
+        e.kept.semi_join(ids, _IDS[name]).select("row", "revenue") for name, ids in found.items()
+    ]
+    once = ibis.union(*rows, distinct=True) if len(rows) > 1 else rows[0]
+    return _sums(once.mutate(lines=ibis.literal(1)))
 
 
 def _first(table: ibis.Table, column: str, most: int = 3) -> tuple[str, ...]:
@@ -399,8 +405,8 @@ def _find_long(e: Evidence) -> Finding | None:
     """Baskets over several days."""
     if not e.seen["baskets"].get("long"):
         return None
-    long = e.baskets.filter(_basket_kinds(e.baskets)["long"])
-    lines, revenue = _sums(long)
+    long = e.baskets.filter(e.baskets["long"])
+    lines, revenue = _lines_with(e, {"baskets": long})
     numbers = int(long.count().execute())
     days = e.kept.filter(e.kept["quantity"] > 0).semi_join(long, "transaction_id")
     visits = int(days.select("transaction_id", "day").distinct().count().execute())
@@ -425,21 +431,12 @@ def _odd_baskets(e: Evidence, kind: str) -> Finding | None:
     """Baskets of one kind, if there are any."""
     if not e.seen["baskets"].get(kind):
         return None
-    odd = e.baskets.filter(_basket_kinds(e.baskets)[kind])
-    lines, revenue = _sums(odd)
+    odd = e.baskets.filter(e.baskets[kind])
+    lines, revenue = _lines_with(e, {"baskets": odd})
     return Finding(lines, revenue, _without(e, lines, revenue), _first(odd, "transaction_id"))
 
 # %% ../../nbs/00j_plausibility.ipynb #41636f45
 _SUMS = {"customers": ("_lines", "_revenue")}  # what a table calls them, if not lines and revenue
-
-
-def _lines_with(e: Evidence, found: dict[str, ibis.Table]) -> tuple[int, float]:
-    """Lines that carry one of some ids, in whatever column; each counts once."""
-    rows = [
-        e.kept.semi_join(ids, _IDS[name]).select("row", "revenue") for name, ids in found.items()
-    ]
-    once = ibis.union(*rows, distinct=True) if len(rows) > 1 else rows[0]
-    return _sums(once.mutate(lines=ibis.literal(1)))
 
 
 def _odd_ids(e: Evidence, kind: str, odd: Callable[[ir.StringValue], Any]) -> Finding | None:
