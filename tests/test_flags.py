@@ -285,7 +285,7 @@ def test_a_basket_of_a_thousand_lines(con, tmp_path):
 # Ids
 
 
-@pytest.mark.parametrize("id", ["5.41E+11", "5,41E+11", "1.2e10", "541E+9", "1E+12"])
+@pytest.mark.parametrize("id", ["5.41E+11", "5,41E+11", "1.2e10", "1E+12"])
 @pytest.mark.parametrize("column", ["transaction_id", "customer_id", "product_id"])
 def test_a_rounded_id(con, tmp_path, column, id):
     log = shop(days=153)

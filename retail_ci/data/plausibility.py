@@ -17,7 +17,7 @@ from ibis import _
 
 from ..core.config import DataConfig
 from ..core.formats import count, share
-from .contract import DAMAGED_ID
+from .contract import is_rounded
 from .engines import copies, exact_sum, materialize, to_pandas
 
 # %% auto #0
@@ -90,7 +90,7 @@ class Evidence:
     settings: DataConfig
     kept: ibis.Table  # accepted lines: row, the columns of the house
     calendar: pd.DataFrame  # day, hour, midnight (on the stroke of it), lines, revenue
-    customers: ibis.Table  # customer_id, _lines, _revenue, _listed, _contradictory
+    customers: ibis.Table  # customer_id, _lines, _revenue, _contradictory, and _listed with a table
     baskets: ibis.Table | None = None  # from `by_basket`; None if the source has no basket id
     products: ibis.Table | None = None  # product_id, lines, revenue; None without products
     listed: ibis.Table | None = None  # the products table: product_id, _contradictory
@@ -124,7 +124,7 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
     key = table[_IDS[name]]
     asked = {
         "all": key.count(),
-        "damaged": _how_many(key.re_search(DAMAGED_ID)),
+        "damaged": _how_many(is_rounded(key)),
         "point": _how_many(key.re_search(_WITH_POINT)),
         "low": _how_many(key != key.upper()),
         "high": _how_many(key != key.lower()),
@@ -194,6 +194,7 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
     ibis.Table
         product_id, lines, revenue.
     """
+    lines = lines.filter(lines["product_id"].notnull())
     products = lines.group_by("product_id").aggregate(
         lines=lines.count(), revenue=exact_sum(lines["revenue"])
     )
@@ -457,7 +458,7 @@ def _odd_ids(e: Evidence, kind: str, odd: Callable[[ir.StringValue], Any]) -> Fi
 
 def _find_damaged(e: Evidence) -> Finding | None:
     """Ids that a spreadsheet has rounded."""
-    found = _odd_ids(e, "damaged", lambda key: key.re_search(DAMAGED_ID))
+    found = _odd_ids(e, "damaged", is_rounded)
     return _always(found)
 
 
@@ -520,6 +521,8 @@ def _meeting(e: Evidence) -> dict[str, dict[str, int]]:
 def _find_no_customers_met(e: Evidence) -> Finding | None:
     """Buyers who are not in the customers table, if they are most of them."""
     people = e.customers
+    if "customers" not in e.tables:
+        return None
     sold = people["_lines"].notnull()
     missed = people.filter(sold & ~people["_listed"])
     return _few_met(e, "customers", missed, people.filter(people["_listed"] & ~sold))
