@@ -112,7 +112,8 @@ class DataConfig:
     missing : list[str]
         Words that mean a missing value, such as "NULL"; a blank always is missing.
     duplicates : {"collapse", "keep"}
-        What to do with exact copies.
+        What to do with exact copies; without a basket id they may be sales, and are always
+        kept.
     cancelled_prefix : str | None
         Basket ids that start with it are cancellations.
     non_product : dict[str, str]
@@ -132,16 +133,18 @@ class DataConfig:
     known_products_only : bool
         Reject lines whose product is missing from the products table.
     earliest : str
-        Lines before this day are rejected.
+        Lines before this day are rejected; `max_silence` decides as well if left out.
     last_date : str | None
         Lines after this day are rejected; `max_silence` decides if left out.
     max_silence : int
-        After so many days without a line, the rest (at most 1% of the lines) is taken for
-        misdated.
+        Lines that lie so many days from the rest, at either end and at most 1% of all, are
+        taken for misdated; in a shop that sells every day a third of it is enough.
     tolerance : float
         Share by which a revenue may differ from quantity × price before it is flagged.
     max_rejected : float
         Stop when a larger share of the lines is rejected.
+    max_collapsed : float
+        Stop when a larger share of the lines would be collapsed as exact copies.
     engine : {"duckdb", "spark"}
         What computes the tables.
     memory : str | None
@@ -191,6 +194,7 @@ class DataConfig:
     max_silence: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 92
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.01
     max_rejected: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
+    max_collapsed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
     engine: Literal["duckdb", "spark"] = "duckdb"
     memory: str | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None

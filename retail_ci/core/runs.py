@@ -58,6 +58,7 @@ ARTEFACTS: dict[str, Artefact] = {
             ("products", "data/products.parquet", "01"),
             ("customers", "data/customers.parquet", "01"),
             ("data_metrics", "metrics/data.json", "01"),
+            ("plausibility", "metrics/plausibility.json", "01"),
             ("features", "data/features.parquet", "02"),
             ("cut_points", "models/rfm_cut_points.json", "02"),
             ("segments", "data/segments.parquet", "03c"),

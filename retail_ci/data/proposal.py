@@ -814,6 +814,7 @@ class Books:
     last: Any = None
     reason: str = ""  # the commonest reason why a line does not count
     problem: str = ""  # why it cannot be read at all
+    odd: tuple[str, ...] = ()  # what is well formed and implausible
     aside: int = 0  # lines that are no sales by their status
 
     @property
@@ -873,8 +874,18 @@ def books(main: Source, way: Reading) -> Books:
         facts.get("first_date"),
         facts.get("last_date"),
         reason if worst[reason] else "",
+        odd=tuple(_odd_line(flag) for flag in result.plausible["raised"] if flag["matters"]),
         aside=facts.get("set_aside", 0),
     )
+
+
+def _odd_line(flag: dict) -> str:
+    """What a flag says, in a line."""
+    concerns = f", {count(flag['lines'])} lines, revenue {flag['revenue']:,.2f}" * bool(
+        flag["lines"]
+    )
+    examples = f" ({'; '.join(flag['examples'])})" * bool(flag["examples"])
+    return f"{flag['what']}{concerns}{examples}. {flag['change']} {flag['advice']}"
 
 # %% ../../nbs/01d_proposal.ipynb #a4283112
 def left_out(found: Assignment, main: Source | None = None) -> list[str]:
@@ -1124,6 +1135,8 @@ def closing(out: Examination) -> list[str]:
     for number, (way, book) in enumerate(tried):
         lead = "What it would give" if not number else "What else it could be"
         lines.append(f"{lead}, {way.label}: {book}.")
+        if not number:
+            lines += [f"It looks odd: {told}" for told in book.odd]
     return [*lines, f"Question: {question(out, tried)}"]
 
 
