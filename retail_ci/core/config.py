@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import fnmatch
 import glob
 import importlib.util
 import itertools
 import os
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,14 +36,21 @@ from retail_ci.core.errors import (
 from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['MODELS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
-           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model', 'check_recommender', 'ReportConfig',
-           'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value',
-           'expected', 'structure', 'bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path',
-           'load_config', 'mebibytes', 'check_data', 'split_table', 'source_files']
+__all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'STAMPS', 'SUFFIXES', 'DataConfig',
+           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
+           'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
+           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'mebibytes', 'check_data',
+           'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
+
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d01
+BasketPart = Literal["transaction_id", "customer_id", "date", "store_id"]
+LinePart = Literal["discount", "tax"]  # what may be taken off an amount
+_SIDES = ("net", "gross")  # without it, and with it
+_RATES = ("share", "percent")
 
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
@@ -61,13 +70,34 @@ class DataConfig:
         Canonical name: the name in your file.
     query : dict[str, str]
         Role: the SQL that a database answers, in place of a table.
+    basket : list[BasketPart]
+        What makes a basket where receipt numbers start anew, such as
+        [transaction_id, date, store_id]; the receipt number if left out, or a customer's
+        day.
+    revenue : dict[LinePart, {"net", "gross"}]
+        What revenue is, such as {discount: net, tax: gross}: net is without it, gross with
+        it; by default after discounts and with taxes, which is what customers paid.
+    amounts : dict[LinePart, {"net", "gross"}]
+        What the amounts of the source are, likewise; if left out, a revenue column is after
+        the discount, quantity × price before it, and both are with taxes.
+    rates : dict[LinePart, {"share", "percent"}]
+        Which of discount and tax is a "share" (0 to 1) or a "percent" of the amount; an
+        amount of the line if left out.
     date_format : str | list[str] | None
-        The format of dates such as "%d/%m/%Y", or several formats; ISO 8601 if left out.
+        The format of dates such as "%d/%m/%Y", or several formats, or what a number counts:
+        epoch_s, epoch_ms, excel; ISO 8601 if left out.
+    timezone : str | None
+        The shop's time zone, such as Europe/Berlin: points in time with a zone, and epoch_s
+        and epoch_ms, become its own day and hour; if left out, what is written, and UTC for
+        epochs.
     delimiter : str | None
         The delimiter of a CSV file, or "whitespace"; found from its first lines if left
         out.
     header : list[str]
         The column names of a CSV file that has no header line.
+    skip_rows : int
+        Lines above the header of a text file or sheet, such as a title; blank ones do not
+        count.
     quote : str
         The quotation mark of a CSV file; "" if quotation marks are plain characters.
     encoding : str | None
@@ -91,6 +121,14 @@ class DataConfig:
         Product column: values whose lines are not products.
     sensitive : dict[str, list[str]]
         Product column: values that recommendations and their reasons never show.
+    status : dict[str, list[str]]
+        Kind of order (cancelled, returned, pending): the values of the status column that
+        mean it; such lines are no sales and are counted apart, any other value is a sale.
+    currency_rates : dict[str, float]
+        Currency: the worth of one of it in the report's currency, such as
+        {EUR: 1, USD: 0.92}; needed where the currency column holds several.
+    without_product : {"keep", "reject"}
+        A line with an amount and no product: keep it as a sale of no product, or reject it.
     known_products_only : bool
         Reject lines whose product is missing from the products table.
     earliest : str
@@ -122,9 +160,15 @@ class DataConfig:
     customers: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
+    basket: list[BasketPart] = field(default_factory=list)
+    revenue: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
+    amounts: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
+    rates: dict[LinePart, Literal["share", "percent"]] = field(default_factory=dict)
     date_format: str | list[str] | None = None
+    timezone: str | None = None
     delimiter: str | None = None
     header: list[str] = field(default_factory=list)
+    skip_rows: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     quote: str = '"'
     encoding: str | None = None
     decimal: Literal[".", ","] = "."
@@ -136,6 +180,11 @@ class DataConfig:
     non_product: dict[str, str] = field(default_factory=dict)
     exclude: dict[str, list[str]] = field(default_factory=dict)
     sensitive: dict[str, list[str]] = field(default_factory=dict)
+    status: dict[str, list[str]] = field(default_factory=dict)
+    currency_rates: dict[str, Annotated[float, msgspec.Meta(ge=1e-9, le=1e9)]] = field(
+        default_factory=dict
+    )
+    without_product: Literal["keep", "reject"] = "keep"
     known_products_only: bool = False
     earliest: str = "1970-01-02"
     last_date: str | None = None
@@ -165,6 +214,8 @@ class SyntheticConfig:
         Days of sales.
     start : str
         The first day, ISO 8601.
+    stores : int
+        Stores whose receipt numbers start anew every day; 0 for one shop without stores.
     format : {"csv", "parquet"}
         What the generator writes.
     """
@@ -174,6 +225,7 @@ class SyntheticConfig:
     products: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 200
     days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365
     start: str = "2025-01-01"
+    stores: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     format: Literal["csv", "parquet"] = "csv"
 
 # %% ../../nbs/00b_configuration.ipynb #1ce1f190
@@ -1016,6 +1068,8 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     _check_report(result.report)
     check_data(result.data)
     _check_synthetic(result.synthetic)
+    if result.data.transactions == "synthetic" and result.synthetic.stores:
+        result.data.basket = result.data.basket or ["transaction_id", "date", "store_id"]
     _check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
@@ -1071,6 +1125,46 @@ def _check_name(name: str) -> str:
         f"{shown(name)}; {_folder_name(name)!r} would do."
     )
 
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d02
+def check_parts(data: DataConfig) -> DataConfig:
+    """Refuse a basket that would be everybody's, and a discount or tax that is said to be nothing
+    that it can be.
+
+    Parameters
+    ----------
+    data : DataConfig
+        basket, revenue, amounts, rates.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        That names the key.
+    """
+    known = list(get_args(BasketPart))
+    for part in data.basket:
+        if part not in known:
+            raise ConfigError(unknown("part", part, known, "data.basket"))
+    if len(set(data.basket)) < len(data.basket):
+        named = ", ".join(data.basket)
+        raise ConfigError(f"data.basket must name each part once, found {named}.")
+    if data.basket and not {"transaction_id", "customer_id"} & set(data.basket):
+        raise ConfigError(
+            f"data.basket must name transaction_id or customer_id, found {', '.join(data.basket)}; "
+            "with that alone a basket would be everybody's purchases."
+        )
+    for key, values in (("revenue", _SIDES), ("amounts", _SIDES), ("rates", _RATES)):
+        for part, value in getattr(data, key).items():
+            if part not in get_args(LinePart):
+                raise ConfigError(unknown("part", part, list(get_args(LinePart)), f"data.{key}"))
+            if value not in values:
+                raise ConfigError(unknown("value", value, list(values), f"data.{key}.{part}"))
+    return data
+
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
 def mebibytes(size: str) -> int:
     """Read a size with its unit.
@@ -1121,6 +1215,65 @@ def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
     return synthetic
 
 
+STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
+
+
+def _check_status(status: dict[str, list[str]]) -> None:
+    """Refuse a kind of order that does not exist, and a value that would mean two of them."""
+    seen: dict[str, str] = {}
+    for kind, values in status.items():
+        if kind not in STATUS_KINDS:
+            raise ConfigError(unknown("kind of order", kind, list(STATUS_KINDS), "data.status"))
+        for value in values:
+            if value in seen:
+                raise ConfigError(
+                    f"data.status lists {shown(value)} under {seen[value]} and under {kind}; leave "
+                    "it in one of them."
+                )
+            seen[value] = kind
+
+
+STAMPS = ("epoch_s", "epoch_ms", "excel")  # what a number may count, in place of a date format
+
+
+def _check_days(data: DataConfig) -> None:
+    """Refuse days between which no line lies, a time zone that does not exist, and a date format
+    without a code.
+    """
+    earliest = _check_day("data.earliest", data.earliest)
+    if data.last_date and _check_day("data.last_date", data.last_date) < earliest:
+        raise ConfigError(
+            f"{about('data.last_date')} must not lie before {setting('data.earliest')} "
+            f"({data.earliest}), found {data.last_date}; no line would be kept."
+        )
+    several = data.date_format if isinstance(data.date_format, list) else [data.date_format]
+    for format in several:
+        if format and "%" not in format and format not in STAMPS:
+            raise ConfigError(unknown("date format", format, list(STAMPS), "data.date_format"))
+        if format and "%Z" in format:
+            raise ConfigError(
+                "Config key 'data.date_format' cannot read the name of a time zone (%Z), found "
+                f"{shown(format)}; write an offset such as +02:00 into the file, which %z reads."
+            )
+    if data.timezone is None:
+        return
+    known = sorted(zoneinfo.available_timezones())  # none where the machine has no list
+    if known and data.timezone not in known:
+        raise ConfigError(_unknown_zone(data.timezone, known))
+
+
+def _unknown_zone(given: str, known: list[str]) -> str:
+    """What to say of a time zone that is none: the nearest name, or the same city elsewhere."""
+    city = given.rpartition("/")[2].replace(" ", "_").lower()
+    alike = [name for name in known if name.rpartition("/")[2].lower() == city]
+    near = alike or difflib.get_close_matches(given, known, 1, 0.6)
+    hint = f"did you mean {near[0]!r}?" if near else "write it as in Europe/Berlin."
+    return (
+        f"Config key 'data.timezone' must be a time zone of the IANA list, found {shown(given)}; "
+        + hint
+    )
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -1141,14 +1294,9 @@ def check_data(data: DataConfig) -> DataConfig:
                 "A source under data holds a password; write ${NAME} in its place and set NAME in "
                 "the environment, or set PGPASSWORD."
             )
-    earliest = _check_day("data.earliest", data.earliest)
-    if data.last_date and _check_day("data.last_date", data.last_date) < earliest:
-        raise ConfigError(
-            f"{about('data.last_date')} must not lie before {setting('data.earliest')} "
-            f"({data.earliest}), found {data.last_date}; no line would be kept."
-        )
     if data.memory:
         mebibytes(data.memory)
+    _check_status(data.status)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)
@@ -1157,6 +1305,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"{about(f'data.non_product.{column}')} must be a regular expression, found "
                 f"{shown(pattern)}: {one_line(e, 200)}."
             ) from None
+    _check_days(data)
     try:
         "".encode(data.encoding or "utf-8")
     except (LookupError, ValueError):
@@ -1164,6 +1313,7 @@ def check_data(data: DataConfig) -> DataConfig:
             f"{about('data.encoding')} must be a text encoding that Python knows, such as "
             f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
         ) from None
+    check_parts(data)
     if data.thousands == data.decimal:
         raise ConfigError(
             f"{setting('data.thousands')} and {setting('data.decimal')} are both {data.decimal!r}; "

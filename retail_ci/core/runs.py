@@ -553,7 +553,33 @@ class Run:
         if path.exists():
             with translating(RunError, f"{path} cannot be read", "Run the chain again."):
                 return load(path)
-        raise RunError(
+        raise RunError(self._absence(name))
+
+    def require(self, name: str) -> None:
+        """Check that the run holds what a notebook needs; the runner passes over one that fails.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Raises
+        ------
+        RunError
+            If the run does not hold it, with the reason.
+        """
+        if not self.has(name):
+            raise RunError(self._absence(name))
+
+    def _absence(self, name: str) -> str:
+        """Why there is nothing of an artefact."""
+        if self.has("data_metrics") and not self.has("customers"):
+            return (
+                f"The run {self.config.name!r} has no {name.replace('_', ' ')}: no line of its log "
+                "has a customer. Name the customer's column under data.columns.customer_id, if "
+                "there is one, and run again."
+            )
+        return (
             f"The artefact {name!r} is not in the run {self.config.name!r}: notebook "
             f"{ARTEFACTS[name].maker} makes it. "
             f"Run `retail-ci run --config {self.config.name}` first."

@@ -18,7 +18,7 @@ from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, shown, unknown
 from ..core.formats import count, decimal, money, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
-from ..data.frames import as_ids
+from ..data.frames import as_ids, day_after
 from ..recommend.base import Recommender
 from ..recommend.baselines import TASKS, split_tasks
 from ..recommend.hybrid import configured, make_model
@@ -137,7 +137,7 @@ def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
     basket = _purchases_per_customer(train)
     features = pd.DataFrame(
         {
-            "recency": (last.normalize() - day.groupby(sales["customer_id"]).max())
+            "recency": (day_after(last) - day.groupby(sales["customer_id"]).max())
             / pd.Timedelta(days=1),
             "frequency": basket,
         }

@@ -155,7 +155,7 @@ def repeat_reasons(data: Interactions, rows: np.ndarray, columns: np.ndarray) ->
         data, np.broadcast_to(np.asarray(rows)[:, None], columns.shape), columns
     )
     facts = np.stack(
-        [times, np.where(times > 2, np.nan_to_num(gap).round(), 0), np.floor(np.nan_to_num(last))],
+        [times, np.where(times > 2, np.nan_to_num(gap).round(), 0), np.nan_to_num(last)],
         axis=-1,
     ).astype(np.int64)
     flat, inverse = np.unique(facts.reshape(-1, 3), axis=0, return_inverse=True)
@@ -174,7 +174,7 @@ def _repeat_words(times: int, gap: int, last: int) -> str:
     gap : int
         Usual days between; 0 if unknown.
     last : int
-        Days since.
+        Days from the last purchase to the reference date.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def _repeat_words(times: int, gap: int, last: int) -> str:
     """
     if not times:
         return ""
-    ago = {0: "today", 1: "yesterday"}.get(last, f"{last} days ago")
+    ago = "yesterday" if last == 1 else f"{last} days ago"
     if times == 1:
         return f"bought once, {ago}"
     usual = {0: "", 1: "usually every day, "}.get(gap, f"usually every {gap} days, ")

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count
+from ..data.frames import day_after
 from .base import Recommender
 from .collaborative import CollaborativeRecommender, product_cells
 from .ease import EaseRecommender, spread
@@ -355,7 +356,7 @@ def _feature_facts(data: Interactions, names: Sequence[str]) -> np.ndarray:
             f"The ranker was trained on the feature {gone[0]!r}, which `FEATURES` no longer has. "
             "Run the chain again."
         )
-    reference = data.end.floor("D") + pd.Timedelta(days=1)
+    reference = day_after(data.end)
     table = rfm_features(ibis.memtable(_lines_of(data)), reference, _LOOK_BACK).execute()
     table = table.set_index("customer_id").reindex(range(customers))
     columns = [_scaled(table[name], FEATURES[name].unit) for name in names]

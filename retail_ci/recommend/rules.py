@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, unknown
-from ..data.frames import as_ids
+from ..data.frames import as_ids, as_words
 from .interactions import check_products
 
 # %% auto #0
@@ -224,10 +224,10 @@ def select(
     """
     found = np.zeros(len(product_ids), dtype=bool)
     for column, values in (wanted if isinstance(wanted, Mapping) else {"category": wanted}).items():
-        values = texts(values)
         if column == "product_id":
-            found |= product_ids.isin(values)
+            found |= product_ids.isin(texts(values))
             continue
+        values = as_words(_as_list(values)).dropna().tolist()
         if not values:
             continue
         if column not in shelf.names:
@@ -243,8 +243,20 @@ def select(
     return found
 
 
+def _as_list(values: Sequence[str] | str) -> pd.Series:
+    """One value or several, as a column; `DataError` for what is neither."""
+    if isinstance(values, str):
+        values = [values]
+    if not isinstance(values, Iterable):
+        raise DataError(
+            f"Expected ids or names, as text or in a list, found {values!r}; pass a list such as "
+            "['P0012']."
+        )
+    return pd.Series(list(values), dtype=object)
+
+
 def texts(values: Sequence[str] | str) -> list[str]:
-    """Ids or names as a list of text.
+    """Ids as a list of text.
 
     Parameters
     ----------
@@ -254,13 +266,6 @@ def texts(values: Sequence[str] | str) -> list[str]:
     Returns
     -------
     list[str]
-        As text, without what is missing.
+        As `read_id` reads them, without what is missing.
     """
-    if isinstance(values, str):
-        values = [values]
-    if not isinstance(values, Iterable):
-        raise DataError(
-            f"Expected ids or names, as text or in a list, found {values!r}; pass a list such as "
-            "['P0012']."
-        )
-    return as_ids(pd.Series(list(values), dtype=object)).dropna().tolist()
+    return as_ids(_as_list(values)).dropna().tolist()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import RunError
+from ..core.formats import read_id
 from retail_ci.core.runs import (
     atomic_write,
     clear_staging,
@@ -188,6 +189,11 @@ class Texts:
         return str(self.text[self.offsets[row] : self.offsets[row + 1]], "utf-8")
 
     def find(self, text: str) -> int:
+        """The row of an id, however it is written, or -1."""
+        row = self._find(text)
+        return self._find(read_id(text)) if row < 0 else row
+
+    def _find(self, text: str) -> int:
         """The row of a text, or -1."""
         key = _key_of(text)
         row = bisect.bisect_left(self.keys, key)

@@ -514,13 +514,14 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
     list[Check]
         Every question with its answer.
     """
-    books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"]
+    aside = data.get("set_aside", 0)
+    books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"] + aside
     checks = [
         Check(
             "the line counts add up",
             books,
             f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} rejected, "
-            f"{data['collapsed']:,} copies",
+            f"{data['collapsed']:,} copies" + f", {aside:,} no sales by their status" * bool(aside),
         ),
         Check(
             "few lines are rejected",
