@@ -557,8 +557,17 @@ class Run:
         raise RunError(self._absence(name))
 
     def require(self, name: str) -> None:
-        """Raise `RunError` if there is nothing of an artefact that a notebook cannot do without.
-        The runner passes such a notebook over.
+        """Check that the run holds what a notebook needs; the runner passes over one that fails.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Raises
+        ------
+        RunError
+            If the run does not hold it, with the reason.
         """
         if not self.has(name):
             raise RunError(self._absence(name))

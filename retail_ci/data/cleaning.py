@@ -209,6 +209,13 @@ def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     return raw.select(**{c: raw[names[c]] for c in ours if c in names})
 
 
+def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The ids of a log as the source has them, under our names."""
+    names = map_columns(raw, settings.columns)
+    ours = ("transaction_id", "customer_id", "product_id")
+    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+
+
 def _whole_file(
     settings: DataConfig, seen: pd.DataFrame
 ) -> tuple[pd.Timestamp | None, pd.Timestamp | None, pd.DataFrame]:
