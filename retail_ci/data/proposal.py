@@ -80,11 +80,11 @@ def not_a_log(found: Assignment) -> str:
     str
         A sentence; "" where it may be a log.
     """
-    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix,)
+    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
     counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
     if not basket or counted:
-        kinds = (_people, _campaigns, _returns, _wide, _months, _stock, _nothing)
+        kinds = (_came_back, _people, _campaigns, _returns, _wide, _months, _stock, _nothing)
     return next((told + ". " + _LOG for told in (k(found) for k in kinds) if told), "")
 
 
@@ -109,6 +109,9 @@ def _people(found: Assignment) -> str:
         return ""
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
+    told += ["no day on any of them"] * (
+        customer is not None and not {"date", "product_id", "transaction_id"} & set(found.chosen)
+    )
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
     few = customer is None and len(traits) < 3 and len(spans) < 2
     if not told or few or sold and len(spans) < 2 and not sums:
@@ -135,6 +138,21 @@ def _returns(found: Assignment) -> str:
     if len(told) < 2 or "date" in found.chosen:
         return ""
     return f"This is a table of returns: it has {', '.join(map(repr, told[:3]))}, and no sales"
+
+
+def _came_back(found: Assignment) -> str:
+    """A table in which every line came back, on a day that it names."""
+    days = [
+        name
+        for name in _having(found, "return")
+        if found.columns[name].dates > 0.8 and found.columns[name].filled >= 0.95
+    ]
+    others = [name for name in _having(found, "return") if name not in days]
+    if not days or not others:
+        return ""
+    return (
+        f"This is a table of returns: each line has a day in {days[0]!r}, and no sales stand apart"
+    )
 
 
 def _nothing(found: Assignment) -> str:
@@ -894,6 +912,8 @@ def _ask_lacking(out: Examination) -> str:
     ):
         if any(g.key == f"columns.{role}" and g.value is None for g in out.guesses):
             return what
+    if "price" not in out.found.chosen and any(g.key == "columns.price" for g in out.guesses):
+        return "Are the prices of the products table what customers paid on the day?"
     return ""
 
 
