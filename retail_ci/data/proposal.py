@@ -299,6 +299,7 @@ def title_rows(rows: Iterable[Sequence[str]]) -> int:
 
 def _title_lines(head: str) -> int:
     """How many lines of a text stand above its header."""
+    head = re.sub(r"^\s*sep=.\r?\n", "", head)  # what Excel writes is passed over anyway
     found: dict[int, int] = {}  # the usual number of values: lines above the header
     for delimiter in ",;\t|":
         with contextlib.suppress(csv.Error):
