@@ -19,6 +19,7 @@ from typing import Any
 import ibis
 import pandas as pd
 import pyarrow.parquet as pq
+from babel import numbers
 
 from ..core.config import DataConfig, check_data, source_files, split_table
 from ..core.errors import ConfigError, DataError
@@ -29,20 +30,26 @@ from retail_ci.data.column_evidence import (
     MISSING_WORDS,
     Assignment,
     Column,
+    Evidence,
     assign,
+    find_discount,
+    find_tax,
     grows_with,
     look,
     product_of,
+    restarting,
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
 from .engines import connect
+from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
     date_readings,
     guess_date,
     guess_encoding,
     guess_numbers,
+    guess_zone,
 )
 from retail_ci.data.sources import (
     Source,
@@ -509,8 +516,10 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     columns = look(table, written.get("decimal") or ".", written.get("thousands"))
     out.found = found = assign(columns)
     date = found.get("date")
-    if date and date.name not in typed:
+    if date and (date.name not in typed or date.numeric > 0.9):
         out.guesses.append(guess_date(date.name, date.values))
+    if date:
+        out.guesses += guess_zone(date.name, date.values)
     mapped = [found.column(r).name for r in ("quantity", "price", "revenue") if found.get(r)]
     out.guesses += (
         guess_numbers({n: columns[n].values for n in mapped if n not in typed})
@@ -522,9 +531,34 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
         Guess(f"columns.{e.role}", e.name, e.sure, e.why) for e in found.chosen.values()
     ]
     out.guesses += list(_lacking(found))
+    out.guesses += [*_guess_status(found), *_guess_currency(found), *_guess_parts(found)]
     out.verdict = not_a_log(found)
     out.notes += _second_table(found, table)
     return out
+
+
+def _guess_parts(found: Assignment) -> Iterator[Guess]:
+    """What a basket takes, and what revenue is of a discount and a tax."""
+    way, why = restarting(found)
+    if way:
+        yield Guess("basket", way, "likely", why)
+    known = {}
+    for part in (find_discount(found), find_tax(found)):
+        if part is None:
+            continue
+        if not part.side:
+            yield Guess(f"columns.{part.role}", None, "unsure", f"{part.name!r}: {part.why}")
+            continue
+        known[part.role] = part
+        found.chosen[part.role] = Evidence(part.role, part.name, 1.0, True, 1, (part.why,))
+        yield Guess(f"columns.{part.role}", part.name, "sure", part.why)
+    rates = {p.role: p.rate for p in known.values() if p.rate}
+    if rates:
+        yield Guess("rates", rates, "sure", "; ".join(known[r].why for r in rates))
+    if "tax" in known:
+        side = {"tax": known["tax"].side}
+        yield Guess("amounts", side, "sure", known["tax"].why)
+        yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
 
 
 def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
@@ -566,9 +600,68 @@ def _guess_missing(found: Assignment, table: pd.DataFrame) -> list[Guess]:
     return [Guess("missing", sorted(counts.index), "likely", f"words for nothing: {told}")]
 
 
+def _status_column(found: Assignment) -> Column | None:
+    """The column of statuses: the first whose values look undone, else the first of all."""
+    named = [found.columns[name] for name in found.free() if aside_kind(name) == "status"]
+    named = [c for c in named if 1 < c.distinct <= 50 and not c.unique and c.numeric < 0.8]
+    undone = [c for c in named if any(status_kind(v) for v in c.values.unique())]
+    return next(iter(undone or named), None)
+
+
+def _guess_status(found: Assignment) -> Iterator[Guess]:
+    """The status column, and which of its values are no sales."""
+    column = _status_column(found)
+    if column is None:
+        return
+    counts = column.values.value_counts()
+    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    kinds: dict[str, list[str]] = {}
+    for value in sorted(counts.index):
+        kinds.setdefault(status_kind(value), []).append(value)
+    undone = {k: kinds[k] for k in ("cancelled", "returned") if k in kinds}
+    why = f"its name, and the values {shown}; a line counts as a sale unless data.status lists it"
+    yield Guess("columns.status", column.name, "likely", why)
+    told = "these values look cancelled or returned, the others count as sales"
+    if "pending" in kinds:
+        told += (
+            f"; add pending: {json.dumps(kinds['pending'], ensure_ascii=False)} if those are not"
+        )
+    if undone:
+        yield Guess("status", undone, "likely", told)
+    else:
+        yield Guess("status", None, "unsure", told.replace("these", "no"))
+
+
+def _guess_currency(found: Assignment) -> Iterator[Guess]:
+    """The currency of the report, or that a rate is needed for each."""
+    named = [found.columns[name] for name in found.free() if aside_kind(name) == "currency"]
+    column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
+    if column is None:
+        return
+    counts = column.values.value_counts()
+    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    yield Guess("columns.currency", column.name, "likely", f"its name, and the values {shown}")
+    if len(counts) == 1:
+        yield Guess(
+            "report.currency", _sign(counts.index[0]), "likely", f"all lines are in {shown}"
+        )
+        return
+    why = f"several currencies cannot be added: {shown}; say what one of each is worth, such as "
+    yield Guess("currency_rates", None, "unsure", why + f"{{{counts.index[0]}: 1, …}}")
+
+
+def _sign(currency: str) -> str:
+    """The sign of a currency, where its code has one."""
+    code = currency.strip().upper()
+    return (
+        numbers.get_currency_symbol(code, "en_US") if re.fullmatch("[A-Z]{3}", code) else currency
+    )
+
+
 _NEEDED = {
     "date": "no filled column of days was found; it is needed",
-    "customer_id": "no column of customers was found; segments and recommendations need it",
+    "customer_id": "no column of customers was found; sales, products and baskets need none, "
+    "segments and recommendations do",
     "product_id": "no column of product ids was found; product pages and recommendations need it",
     "quantity": "no column of quantities was found; every line counts as one piece",
     "transaction_id": "no column of receipts was found; a customer's lines of a day are a basket",
@@ -581,7 +674,8 @@ def _lacking(found: Assignment) -> Iterator[Guess]:
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
-        why = "neither a price nor an amount was found; one is needed, or a table that has it"
+        why = "neither a price nor an amount was found; one is needed, or a products table with a "
+        why += "price under data.products"
         yield Guess("columns.revenue", None, "unsure", why)
 
 
@@ -630,7 +724,8 @@ def proposal(source: str, guesses: list[Guess], remarks: list[str] | None = None
         head = f"{key}: {value}" if g.value is not None else f"# {key}:"
         return f"{indent}{head:<32}  # {g.sure}: {' '.join(g.why.split())}"
 
-    plain = [entry(g, "  ") for g in guesses if not g.key.startswith("columns.")]
+    plain = [entry(g, "  ") for g in guesses if "." not in g.key]
+    report = [entry(g, "  ") for g in guesses if g.key.startswith("report.")]
     columns = [entry(g, "    ") for g in guesses if g.key.startswith("columns.")]
     title = (
         "# A proposal by `retail-ci check`, from the first rows. Nothing of it is applied: "
@@ -639,7 +734,8 @@ def proposal(source: str, guesses: list[Guess], remarks: list[str] | None = None
     head = ["data:", f"  transactions: {json.dumps(source, ensure_ascii=False)}"]
     below = ["#" + f" {' '.join(line.split())}".rstrip() for line in remarks or []]
     below = ["#", *below] if below else []
-    return "\n".join([title, *head, *plain, "  columns:", *columns, *below]) + "\n"
+    report = ["report:", *report] if report else []
+    return "\n".join([title, *head, *plain, "  columns:", *columns, *report, *below]) + "\n"
 
 # %% ../../nbs/01d_proposal.ipynb #a1b06037
 @dataclass(frozen=True)
@@ -648,7 +744,6 @@ class Reading:
 
     label: str  # what is different
     settings: DataConfig
-    without: tuple[str, tuple[str, ...]] | None = None  # a column, and values that are left out
     hides: str = ""  # a column that is not read at all, whatever its name
 
 
@@ -695,7 +790,7 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
 
 
 def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]:
-    """Other columns for what is not sure, and the sales without what was cancelled."""
+    """Other columns for what is not sure, and every status as a sale."""
     found = out.found
     doubted = {r: e for r, e in found.chosen.items() if e.sure == "unsure"}
     if {"quantity", "price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
@@ -708,9 +803,9 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         other = replace(settings, columns=columns)
         hidden = doubted["transaction_id"].name
         yield Reading("a basket is a customer's day", other, hides=hidden)
-    for name, column in found.columns.items():
-        if aside_kind(name) == "status" and (words := _undone(column)):
-            yield Reading(f"without {name!r} {', '.join(words)}", settings, (name, words))
+    if settings.status:
+        name = settings.columns["status"]
+        yield Reading(f"if every {name!r} is a sale", replace(settings, status={}))
     for role, e in found.chosen.items():
         rivals = found.rivals.get(role, []) if e.sure != "sure" else []
         if role == "price" and "revenue" in found.chosen or role in ("category", "product_name"):
@@ -718,18 +813,6 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         for name in [r for r in rivals if r in found.free()]:
             columns = settings.columns | {role: name}
             yield Reading(f"{role} is {name!r}", replace(settings, columns=columns))
-
-
-_UNDONE = re.compile(
-    r"^(cancel|refund|return|reject|void|fail|declin|unpaid|abandon|annul|anul|storn|retour|devuel|"
-    r"devol|reso$|zwr|iptal|iade|отмен|возвр|取消|キャンセル|返品|退|已退|ملغ|مرتجع)",
-    re.IGNORECASE,
-)
-
-
-def _undone(column: Column) -> tuple[str, ...]:
-    """The values of a status that say that a sale was taken back."""
-    return tuple(v for v in column.values.unique() if _UNDONE.search(v))
 
 
 _COPIES = "Exact copies of a line"
@@ -748,15 +831,21 @@ class Books:
     last: Any = None
     reason: str = ""  # the commonest reason why a line does not count
     problem: str = ""  # why it cannot be read at all
+    aside: int = 0  # lines that are no sales by their status
+
+    @property
+    def faults(self) -> int:
+        """The lines that do not count, whatever their status."""
+        return self.lines - self.kept - self.aside
 
     def __str__(self) -> str:
         if self.problem:
             return self.problem
         if not self.kept:
             return f"{count(self.lines)} lines, none of them kept"
-        left = self.lines - self.kept
-        lines = "line does" if left == 1 else "lines do"
-        others = f"; {count(left)} {lines} not count: {self.reason}" * bool(self.reason)
+        lines = "line does" if self.faults == 1 else "lines do"
+        others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
+        others += f"; {count(self.faults)} {lines} not count: {self.reason}" * bool(self.reason)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -781,24 +870,15 @@ def books(main: Source, way: Reading) -> Books:
         Lines, baskets, customers and revenue, or why there are none.
     """
     raw = main.table.drop(way.hides) if way.hides else main.table
-    settings = way.settings
-    if way.without:
-        column, words = way.without
-        raw = raw.filter(~raw[column].isin(list(words)).fill_null(False))
-    if "customer_id" not in settings.columns:
-        raw = raw.mutate(**{"(nobody)": ibis.null("string")})
-        settings = replace(settings, columns=settings.columns | {"customer_id": "(nobody)"})
     try:
-        result = apply_contract(
-            main.backend, raw, settings, parts=None if way.without else main.parts
-        )
+        result = apply_contract(main.backend, raw, way.settings, parts=main.parts)
     except (ConfigError, DataError) as e:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
     reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
-    counts = reasons.limit(1).execute()
-    rules = {rule.name: rule.reason for rule in REJECTS}
-    worst = {rules.get(r, r): n for r, n in zip(counts["reason"], counts["n"])}
+    counts = reasons.execute()
+    rules = {rule.name: rule.reason for rule in REJECTS if rule.severity == "reject"}
+    worst = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
     worst |= {_COPIES: facts["collapsed"]}
     reason = max(worst, key=lambda r: worst[r])
     return Books(
@@ -810,6 +890,7 @@ def books(main: Source, way: Reading) -> Books:
         facts.get("first_date"),
         facts.get("last_date"),
         reason if worst[reason] else "",
+        aside=facts.get("set_aside", 0),
     )
 
 # %% ../../nbs/01d_proposal.ipynb #a4283112
@@ -829,7 +910,8 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
         A line for each: what it is, its header, and what stands in it.
     """
     out: list[str] = []
-    for name in found.free():
+    used = {g.value for g in [*_guess_status(found), *_guess_currency(found)] if "." in g.key}
+    for name in [n for n in found.free() if n not in used]:
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
@@ -885,15 +967,15 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         _ask_aside,
     )
     book = found[0][1] if found else None
-    if book and not book.problem and book.kept < 0.95 * book.lines:
+    if book and not book.problem and book.faults > 0.05 * book.lines:
         asked = asked[:2]
     told = next((q for q in (ask(out) for ask in asked) if q), "")
     if told or book is None or book.problem:
         return told or "Which columns hold the day and the amount of a line?"
-    if book.kept < 0.95 * book.lines:
+    if book.faults > 0.05 * book.lines:
         keep = " If they are, set data.duplicates to keep." * (book.reason == _COPIES)
         return (
-            f"{count(book.lines - book.kept)} of {count(book.lines)} lines would not count "
+            f"{count(book.faults)} of {count(book.lines)} lines would not count "
             f"({book.reason}): are these no sales?{keep}"
         )
     return (
@@ -990,16 +1072,23 @@ def _ask_aside(out: Examination) -> str:
     kinds: dict[str, Column] = {}
     for name in out.found.free():
         kinds.setdefault(aside_kind(name), out.found.columns[name])
-    if "status" in kinds and (words := _undone(kinds["status"])):
-        shown = ", ".join(words)
-        return f"Are lines with {kinds['status'].name!r} {shown} sales? They are counted above."
-    if "currency" in kinds and kinds["currency"].distinct > 1:
+    keys = {g.key: g for g in out.guesses}
+    if "status" in keys and (undone := keys["status"].value):
+        shown = ", ".join(v for values in undone.values() for v in values)
+        name = keys["columns.status"].value
+        return f"Are lines with {name!r} {shown} no sales? They are not counted above."
+    if "currency_rates" in keys:
         shown = ", ".join(kinds["currency"].values.unique()[:4])
-        return f"The amounts are in {shown}: which export has them in one currency?"
+        return (
+            f"The amounts are in {shown}: what is one of each worth, or is there an export in one?"
+        )
     if told := _ask_role(out, "product_id", "the product of each line"):
         return told
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
+    if "discount" in kinds and out.found.get("price") and find_discount(out.found):
+        price = out.found.column("price").name
+        return f"Is {price!r} before {kinds['discount'].name!r} or after it?"
     if "revenue" not in out.found.chosen and "quantity" not in out.found.chosen:
         return f"Is {out.found.column('price').name!r} what was paid for the line?"
     return ""

@@ -350,7 +350,8 @@ def asked_names(settings: DataConfig) -> set[str]:
     set of str
         Our own names where the config gives no other.
     """
-    ours = {"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"}
+    ids = {"transaction_id", "customer_id", "product_id", "store_id"}
+    ours = ids | {"date", "quantity", "price", "revenue", "status", "currency"}
     return {*settings.columns.values(), *(ours - set(settings.columns))}
 
 
@@ -1331,7 +1332,7 @@ def _columns_of(
     return {n: table[held[n]] if n in held else ibis.null("string") for n in columns}
 
 # %% ../../nbs/00g_sources.ipynb #050431d5
-def _read_parquet(con: Any, files: list[Path]) -> Source:
+def _read_parquet(con: Any, files: list[Path], zone: str | None = None) -> Source:
     """Parquet files as one table.
 
     Parameters
@@ -1340,6 +1341,8 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
         The Ibis backend.
     files : list[Path]
         Parquet files.
+    zone : str | None, default None
+        The shop's time zone.
 
     Returns
     -------
@@ -1347,7 +1350,7 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
         All of them.
     """
     with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."):
-        table = engines.read_parquet(con, files)
+        table = engines.read_parquet(con, files, zone)
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
 
 
@@ -1499,6 +1502,7 @@ def _read_database(con: Any, table: str, query: str, where: str) -> Source:
                 _choose_table(name, con.list_tables(database=schema or None), where),
                 database=schema or None,
             )
+    name = "the query" if query else found.get_name()
     if "row" in found.columns:
         found = found.rename({"row (source)": "row"})
     name = "the query" if query else found.get_name()
@@ -1592,6 +1596,19 @@ def open_source(con: Any, role: str, settings: DataConfig, staging: Path | None 
     -------
     Source
         The raw lines.
+
+    Raises
+    ------
+    DataError
+        If the source does not exist or cannot be read.
+
+    Examples
+    --------
+    >>> from retail_ci.data import connect
+    >>> _ = Path("log.csv").write_text("customer_id,date,price\\nC1,2025-03-01,1.50\\n")
+    >>> source = open_source(connect(), "transactions", DataConfig(transactions="log.csv"))
+    >>> source.table.columns
+    ('customer_id', 'date', 'price', 'row', 'damaged')
     """
     with reading(settings, role):
         return _open_source(con, role, settings, staging)
@@ -1638,7 +1655,7 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
         return read_attached(con, files[0], table, query)
     if kinds == {"parquet"}:
         apart = _parquet_apart(files, staging or _temporary_folder())
-        found = _read_parquet(con, apart)
+        found = _read_parquet(con, apart, settings.timezone)
         parts = [(f.name, rows) for f, (_, rows) in zip(files, found.parts)]
         return _rename_as_asked(Source(found.table, parts, con), settings)
     if "parquet" in kinds or "duckdb" in kinds:
