@@ -681,7 +681,8 @@ def _choose_store(found: Assignment) -> None:
     part = _groups(basket_key(found, ["date"]), store.values)
     by_itself = _groups(basket_key(found, []), store.values)
     told = f"a receipt has one in {share(max(part, by_itself))}" if part == part else "as it is"
-    fine = not part < 0.95
+    # a shop has few stores; a column of many places may be where its customers live
+    fine = part >= 0.95 or (part != part and store.distinct <= max(3, store.rows / 20))
     # where a number and day have several stores, the store may be what tells receipts apart
     found.take(replace(e, relation=int(fine), seen=(*e.seen, told)), [n.name for n in named])
 

@@ -41,7 +41,7 @@ from retail_ci.data.column_evidence import (
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
-from .engines import connect
+from .engines import connect, engine
 from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
@@ -54,6 +54,7 @@ from retail_ci.data.profiling import (
 from retail_ci.data.sources import (
     Source,
     batches,
+    bring,
     decoded,
     kind,
     layout,
@@ -854,6 +855,13 @@ class Books:
         )
 
 
+def _products(main: Source, settings: DataConfig) -> ibis.Table | None:
+    """The products table, where the engine of the log can read it."""
+    if not settings.products or engine(main.backend) != "duckdb":
+        return None
+    return bring(open_source(main.backend, "products", settings), main.backend).table
+
+
 def books(main: Source, way: Reading) -> Books:
     """Clean all lines as one reading says.
 
@@ -871,7 +879,8 @@ def books(main: Source, way: Reading) -> Books:
     """
     raw = main.table.drop(way.hides) if way.hides else main.table
     try:
-        result = apply_contract(main.backend, raw, way.settings, parts=main.parts)
+        products = _products(main, way.settings)
+        result = apply_contract(main.backend, raw, way.settings, products, parts=main.parts)
     except (ConfigError, DataError) as e:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
@@ -1120,7 +1129,8 @@ def closing(out: Examination) -> list[str]:
         Lines of text.
     """
     lines = list(out.notes)
-    able = {"price", "revenue"} & set(out.found.chosen) and "date" in out.found.chosen
+    priced = {"price", "revenue"} & {*out.found.chosen, *out.settings().columns}
+    able = priced and "date" in out.found.chosen
     asked = any(g.key == "header" for g in out.guesses)
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
@@ -1139,5 +1149,6 @@ def _open(out: Examination, folder: Path) -> Source:
     """All lines of a source, as its layout is proposed."""
     known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
-    settings = DataConfig(transactions=out.source, **plain)
+    columns = out.settings().columns
+    settings = DataConfig(transactions=out.source, columns=columns, **plain)
     return open_source(connect(settings), "transactions", settings, folder / "staging")
