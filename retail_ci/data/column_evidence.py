@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.formats import count, share
-from .column_words import aside_kind, word_score
+from .column_words import aside_kind, header_ideas, word_score
 from .profiling import date_formats, parse_dates, plain_numbers, stamp_kind
 
 # %% auto #0
@@ -493,10 +493,24 @@ def _basket_total(found: Assignment) -> bool:
 
 def _relate_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, with the product, or with the basket alone."""
+    _each_or_line(found)
     _compare_amounts(found)
     if _basket_total(found):
         told = "it is the same on all lines of a basket: the total of the basket?"
         _add(found, "revenue", -1, told)
+
+
+def _each_or_line(found: Assignment) -> None:
+    """Take an amount *per unit* for a price where it does not grow with the quantity."""
+    quantity, amount, product = (found.get(r) for r in ("quantity", "revenue", "product_id"))
+    if not (quantity and amount and product) or "price" in found.chosen:
+        return
+    grows = grows_with(quantity.numbers, amount.numbers, product.values)
+    if grows < 0.4 and "unit" in header_ideas(amount.name):
+        fits, seen = value_test("price", amount)
+        found.chosen["price"] = Evidence("price", amount.name, 0.8, fits, 0, (seen,))
+        found.rivals["price"] = found.rivals.pop("revenue")
+        del found.chosen["revenue"]
 
 
 def _compare_amounts(found: Assignment) -> None:
@@ -667,7 +681,8 @@ def _choose_store(found: Assignment) -> None:
     part = _groups(basket_key(found, ["date"]), store.values)
     by_itself = _groups(basket_key(found, []), store.values)
     told = f"a receipt has one in {share(max(part, by_itself))}" if part == part else "as it is"
-    fine = not part < 0.95
+    # a shop has few stores; a column of many places may be where its customers live
+    fine = part >= 0.95 or (part != part and store.distinct <= max(3, store.rows / 20))
     # where a number and day have several stores, the store may be what tells receipts apart
     found.take(replace(e, relation=int(fine), seen=(*e.seen, told)), [n.name for n in named])
 

@@ -41,7 +41,7 @@ from retail_ci.data.column_evidence import (
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
-from .engines import connect
+from .engines import connect, engine
 from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
@@ -54,6 +54,7 @@ from retail_ci.data.profiling import (
 from retail_ci.data.sources import (
     Source,
     batches,
+    bring,
     decoded,
     kind,
     layout,
@@ -87,11 +88,11 @@ def not_a_log(found: Assignment) -> str:
     str
         A sentence; "" where it may be a log.
     """
-    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix,)
+    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
     counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
     if not basket or counted:
-        kinds = (_people, _campaigns, _returns, _wide, _months, _stock, _nothing)
+        kinds = (_came_back, _people, _campaigns, _returns, _wide, _months, _stock, _nothing)
     return next((told + ". " + _LOG for told in (k(found) for k in kinds) if told), "")
 
 
@@ -116,6 +117,9 @@ def _people(found: Assignment) -> str:
         return ""
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
+    told += ["no day on any of them"] * (
+        customer is not None and not {"date", "product_id", "transaction_id"} & set(found.chosen)
+    )
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
     few = customer is None and len(traits) < 3 and len(spans) < 2
     if not told or few or sold and len(spans) < 2 and not sums:
@@ -142,6 +146,21 @@ def _returns(found: Assignment) -> str:
     if len(told) < 2 or "date" in found.chosen:
         return ""
     return f"This is a table of returns: it has {', '.join(map(repr, told[:3]))}, and no sales"
+
+
+def _came_back(found: Assignment) -> str:
+    """A table in which every line came back, on a day that it names."""
+    days = [
+        name
+        for name in _having(found, "return")
+        if found.columns[name].dates > 0.8 and found.columns[name].filled >= 0.95
+    ]
+    others = [name for name in _having(found, "return") if name not in days]
+    if not days or not others:
+        return ""
+    return (
+        f"This is a table of returns: each line has a day in {days[0]!r}, and no sales stand apart"
+    )
 
 
 def _nothing(found: Assignment) -> str:
@@ -288,6 +307,7 @@ def title_rows(rows: Iterable[Sequence[str]]) -> int:
 
 def _title_lines(head: str) -> int:
     """How many lines of a text stand above its header."""
+    head = re.sub(r"^\s*sep=.\r?\n", "", head)  # what Excel writes is passed over anyway
     found: dict[int, int] = {}  # the usual number of values: lines above the header
     for delimiter in ",;\t|":
         with contextlib.suppress(csv.Error):
@@ -838,6 +858,13 @@ class Books:
         )
 
 
+def _products(main: Source, settings: DataConfig) -> ibis.Table | None:
+    """The products table, where the engine of the log can read it."""
+    if not settings.products or engine(main.backend) != "duckdb":
+        return None
+    return bring(open_source(main.backend, "products", settings), main.backend).table
+
+
 def books(main: Source, way: Reading) -> Books:
     """Clean all lines as one reading says.
 
@@ -855,7 +882,8 @@ def books(main: Source, way: Reading) -> Books:
     """
     raw = main.table.drop(way.hides) if way.hides else main.table
     try:
-        result = apply_contract(main.backend, raw, way.settings, parts=main.parts)
+        products = _products(main, way.settings)
+        result = apply_contract(main.backend, raw, way.settings, products, parts=main.parts)
     except (ConfigError, DataError) as e:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
@@ -990,6 +1018,8 @@ def _ask_lacking(out: Examination) -> str:
     ):
         if any(g.key == f"columns.{role}" and g.value is None for g in out.guesses):
             return what
+    if "price" not in out.found.chosen and any(g.key == "columns.price" for g in out.guesses):
+        return "Are the prices of the products table what customers paid on the day?"
     return ""
 
 
@@ -1123,7 +1153,8 @@ def closing(out: Examination) -> list[str]:
         Lines of text.
     """
     lines = list(out.notes)
-    able = {"price", "revenue"} & set(out.found.chosen) and "date" in out.found.chosen
+    priced = {"price", "revenue"} & {*out.found.chosen, *out.settings().columns}
+    able = priced and "date" in out.found.chosen
     asked = any(g.key == "header" for g in out.guesses)
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
@@ -1144,5 +1175,6 @@ def _open(out: Examination, folder: Path) -> Source:
     """All lines of a source, as its layout is proposed."""
     known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
-    settings = DataConfig(transactions=out.source, **plain)
+    columns = out.settings().columns
+    settings = DataConfig(transactions=out.source, columns=columns, **plain)
     return open_source(connect(settings), "transactions", settings, folder / "staging")
