@@ -1883,6 +1883,14 @@ def generate(
     -------
     dict[str, int]
         Lines, rows (with dirt), customers, products, blocks.
+
+    Examples
+    --------
+    >>> from retail_ci import load_config
+    >>> sizes = ["synthetic.lines=500", "synthetic.customers=50", "synthetic.products=20"]
+    >>> made = generate(load_config("small", sizes), "shop")
+    >>> made["customers"], made["products"]
+    (50, 20)
     """
     import pyarrow as pa
 

@@ -1096,6 +1096,18 @@ def export_powerbi(
     -------
     dict[str, Any]
         The dictionary.
+
+    Raises
+    ------
+    RunError
+        If the folder holds files of somebody else's.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> facts = export_powerbi(open_run("small"), Path("star"))
+    >>> [table["table"] for table in facts["tables"]][:2]
+    ['fact_sales', 'fact_segment_snapshot']
     """
     steps = ["reading the run", *(t.name for t in tables_of(run)), "keys", "views and model"]
 

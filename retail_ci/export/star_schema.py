@@ -40,13 +40,18 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    table : pd.DataFrame
+    table : DataFrame of shape (n_rows, n_columns)
         Any table.
 
     Returns
     -------
-    pd.DataFrame
+    DataFrame of shape (n_rows, n_columns)
         The same, with text that looks like a formula marked as text.
+
+    Examples
+    --------
+    >>> escape_formulas(pd.DataFrame({"name": ["=1+1", "Ann"]}))["name"].tolist()
+    ["'=1+1", 'Ann']
     """
     out = table.copy()
     for column in out.columns:
@@ -288,7 +293,7 @@ _FACT_SALES = Table(
         Column(
             "product_key",
             "key",
-            "What was bought; 0 where the source names no products.",
+            "What was bought; 0 where the line names no product.",
             "CASE WHEN log.product_id IS NULL THEN 0 ELSE what.product_key END",
             "dim_product",
         ),
@@ -508,7 +513,7 @@ _DIM_PRODUCT = Table(
         Column(
             "product_key",
             "key",
-            "The number of the product in this export; 0 where the source names none.",
+            "The number of the product in this export; 0 stands for no product.",
             "coalesce(what.product_key, 0)",
         ),
         Column(
@@ -840,7 +845,7 @@ def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     """
     artefact, key, _ = _INPUTS[view]
     file = run.file(artefact)
-    if not file.exists() and artefact != "products":
+    if not file.exists() and artefact != "products" and run.has("customers"):
         run.read(artefact)  # says which notebook makes it
     there = _columns_in(con, file)
     columns = ", ".join(
@@ -1217,6 +1222,7 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
     def one(query):
         return con.execute(query).fetchall()[0][0]
 
+    nobody = not one("SELECT count(*) FROM people")
     empty = [
         (
             "SELECT count(*) FROM goods",
@@ -1237,9 +1243,16 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
             "There is no forecast of worth: the columns forecast_90 of dim_customer are empty.",
         ),
     ]
-    out = [text for query, text in empty if not one(query)]
+    about = {"lists", "pictures", "worth"} if nobody else set()
+    asked = [(q, text) for q, text in empty if not about & set(q.split())]
+    out = [text for query, text in asked if not one(query)]
     if "dim_product holds" in " ".join(out):
         out = [t for t in out if not t.startswith("There are no recommendations")]
+    if nobody:
+        out.append(
+            "No line has a customer: dim_customer holds the unknown customer only, and its facts "
+            "are empty; sales, products and baskets are whole."
+        )
     if left:
         out.append(
             f"Left out of dim_customer, because they identify single customers: {', '.join(left)}. "
