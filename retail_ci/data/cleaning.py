@@ -32,6 +32,7 @@ from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
     COLUMNS,
     COUNTED,
+    ID_COLUMNS,
     KEPT,
     PRODUCT_COLUMNS,
     REJECTS,
@@ -214,6 +215,12 @@ def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     names = map_columns(raw, settings.columns, elsewhere=("price",))
     ours = ("transaction_id", "customer_id", "product_id")
     return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+
+
+def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The ids of a log as the source has them, under our names."""
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
+    return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
 
 
 def _whole_file(
@@ -1192,7 +1199,7 @@ def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dic
     """What revenue is, of discount and of tax, and how much there was of each; nothing where
     neither the source nor the config says anything of them.
     """
-    names = map_columns(raw, settings.columns, elsewhere=("price",))
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
     meaning = {part: wanted for part, (_, wanted) in revenue_meaning(names, settings).items()}
     if not meaning:
         return {}

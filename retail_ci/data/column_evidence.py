@@ -453,7 +453,7 @@ def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
 
 def _relate_products(found: Assignment) -> None:
     """Whether a product has one name and category, and a basket several products."""
-    product, basket = found.get("product_id"), found.get("transaction_id")
+    product, basket = found.get("product_id"), _receipts(found)
     for role in ("product_name", "category"):
         part = (
             _groups(found.column("product_id").values, found.column(role).values)
@@ -470,7 +470,7 @@ def _relate_products(found: Assignment) -> None:
         if named < 0.5:
             _add(found, "product_id", -1, f"only {share(named)} of them have one name")
             return
-    lines = pd.DataFrame({"product": product.values, "basket": basket.values if basket else None})
+    lines = pd.DataFrame({"product": product.values, "basket": basket})
     several = lines.dropna()[lines.dropna().duplicated("basket", keep=False)]
     again = float(several.duplicated(keep=False).mean()) if len(several) else np.nan
     if again == again:
@@ -482,10 +482,10 @@ def _relate_products(found: Assignment) -> None:
 
 def _basket_total(found: Assignment) -> bool:
     """Whether the amount is the basket's, repeated on each of its lines, whatever they hold."""
-    basket, amount = found.get("transaction_id"), found.get("revenue")
-    if not basket or not amount:
+    basket, amount = _receipts(found), found.get("revenue")
+    if basket is None or amount is None:
         return False
-    lines = pd.DataFrame({"basket": basket.values, "amount": amount.numbers}).dropna()
+    lines = pd.DataFrame({"basket": basket, "amount": amount.numbers}).dropna()
     sizes = lines.groupby("basket")["amount"].agg(["size", "nunique"])
     several = sizes[sizes["size"] > 1]
     return len(several) >= 5 and float((several["nunique"] == 1).mean()) >= 0.9
@@ -593,6 +593,13 @@ def assign(columns: dict[str, Column]) -> Assignment:
     return found
 
 # %% ../../nbs/01c_column_evidence.ipynb #5b7e5d62
+_PART_WORDS = {
+    ("date",): "day",
+    ("store_id",): "store",
+    ("date", "store_id"): "day and the store",
+}
+
+
 def basket_key(found: Assignment, parts: Iterable[str]) -> pd.Series:
     """The baskets that a few columns make together.
 
@@ -659,12 +666,17 @@ def restarting(found: Assignment) -> tuple[list[str], str]:
         together = _agreeing(found, basket_key(found, way), without=way)
         if all(part >= 0.95 for part in together.values()):
             shown = " and ".join(f"{what} in {share(part)}" for what, part in alone.items())
-            names = " and ".join({"date": "day", "store_id": "store"}[p] for p in way[1:])
-            return (
-                way,
-                f"a number alone has {shown} of the cases, so it starts anew; its {names} tell",
-            )
+            told = f"a number alone has {shown} of the cases: it starts anew"
+            names = _PART_WORDS[tuple(way[1:])]
+            return way, f"{told}, and with the {names} it is one receipt"
     return [], ""
+
+
+def _receipts(found: Assignment) -> pd.Series | None:
+    """The receipt of each line, by all that a basket takes; None where no line has one."""
+    if "transaction_id" not in found.chosen:
+        return None
+    return basket_key(found, restarting(found)[0])
 
 
 def _choose_store(found: Assignment) -> None:
@@ -768,7 +780,7 @@ def find_discount(found: Assignment) -> Part | None:
             }
     if len(readings) == 1:
         [((name, way), part)] = readings.items()
-        less = "less" if way == "amount" else f"less its {way}"
+        less = "less it" if way == "amount" else f"less its {way}"
         why = f"quantity × price {less} is the amount in {share(part)} of the lines that have one"
         return Part("discount", name, "" if way == "amount" else way, "net", why)
     why = "nothing shows whether the amounts are before it or after it"
@@ -821,12 +833,12 @@ def _relate_baskets(found: Assignment) -> None:
     if not way:
         return
     e = found.chosen["transaction_id"]
-    told = (*e.seen[:-1], f"with {' and '.join(way[1:])} it is one receipt")
+    told = (*e.seen[:-1], f"with the {_PART_WORDS[tuple(way[1:])]} it is one receipt")
     found.chosen["transaction_id"] = replace(e, relation=0, seen=told)
     for role in ("customer_id", "date"):
         doubt = found.chosen.get(role)
         if doubt and doubt.relation < 1 and any("a basket has one" in seen for seen in doubt.seen):
             kept = tuple(seen for seen in doubt.seen if "a basket has one" not in seen)
             fine = role == "customer_id" or found.column("date").filled >= 0.95
-            told = "a basket with its " + " and ".join(way[1:]) + " has one"
+            told = f"a basket with its {_PART_WORDS[tuple(way[1:])]} has one"
             found.chosen[role] = replace(doubt, relation=int(fine), seen=(*kept, told))
