@@ -245,7 +245,7 @@ CASES = [
     Case(
         "some ids with a point and a letter",
         LOG.replace("c1", "17850.0"),
-        facts={"customers": 2, "float_ids": {}},
+        facts={"customers": 2, "float_ids": {"customer_id": 2}},
     ),
     Case(
         "revenue contradicts",
@@ -358,7 +358,8 @@ CASES = [
     Case(
         "an unclosed quotation mark",
         LOG.replace("c2", '"c2'),
-        "a quotation mark is probably not closed",
+        {"damaged_line": 1},
+        revenue=12.0,
     ),
     Case("inches", LOG.replace("c2", 'c2"'), config={"quote": ""}),
     Case("quotation marks as letters", LOG.replace("c2", '"c2'), config={"quote": ""}),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,9 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig, check_status
+from ..core.config import STAMPS, DataConfig, check_data
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
-from ..core.formats import count, month, share
+from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
@@ -30,6 +30,7 @@ from retail_ci.data.contract import (
     Rule,
     accepted,
     applicable,
+    as_id,
     as_number,
     as_text,
     believed_until,
@@ -39,9 +40,9 @@ from retail_ci.data.contract import (
     float_ids,
     judge,
     map_columns,
+    revenue_meaning,
     typed,
     with_limits,
-    without_point,
 )
 from .currencies import look_at_currencies
 from retail_ci.data.engines import (
@@ -55,8 +56,8 @@ from retail_ci.data.engines import (
 )
 from retail_ci.data.frames import (
     FrameError,
-    as_ids,
     as_pandas,
+    as_words,
     find_columns,
     plain_column,
     refuse,
@@ -66,8 +67,9 @@ from .order_status import look_at_status
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
-           'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month']
+__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'join_words', 'Prepared', 'apply_contract', 'prepare',
+           'check_customers', 'examples', 'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean',
+           'open_log', 'by_month', 'by_store']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
@@ -83,6 +85,11 @@ def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
 def _elsewhere(catalogue: ibis.Table | None) -> tuple[str, ...]:
     """The columns of a log that its products table can supply."""
     return ("price",) if catalogue is not None and "price" in catalogue.columns else ()
+
+
+def _as_read(column: str, values: list[str]) -> list[str]:
+    """Values of the config as the column has them: ids are read as every id is."""
+    return [read_id(value) for value in values] if column == "product_id" else values
 
 
 def _mark_products(
@@ -119,7 +126,10 @@ def _mark_products(
             )
     hit = ibis.or_(
         ibis.literal(False),
-        *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()),
+        *(
+            catalogue[c].isin(_as_read(c, values)).fill_null(False)
+            for c, values in settings.exclude.items()
+        ),
     )
     prices = {"listed_price": catalogue.price} if "price" in catalogue.columns else {}
     listed = catalogue.select(listed_id="product_id", excluded=hit, **prices)
@@ -156,16 +166,17 @@ def _judge_all(
         Judged lines, carried out; from `_survey`; and what only the whole could tell.
     """
 
-    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        plain = typed(raw, settings, floats, elsewhere=_elsewhere(catalogue))
+    def judged(latest: pd.Timestamp | None = None) -> ibis.Table:
+        plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
         lines = _mark_products(plain, catalogue, settings)
         return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
 
     lines = judged()
     seen = _survey(lines)
-    floats, latest, _days = _whole_file(lines, settings, seen)
-    if floats or latest is not None:
-        lines = judged(tuple(floats), latest)
+    latest, _days = _whole_file(settings, seen)
+    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
+    if latest is not None:
+        lines = judged(latest)
         seen = _survey(lines)
     return (
         lines,
@@ -174,36 +185,33 @@ def _judge_all(
     )
 
 
+def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The ids of a log as the source has them, under our names."""
+    names = map_columns(raw, settings.columns, elsewhere=("price",))
+    ours = ("transaction_id", "customer_id", "product_id")
+    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+
+
 def _whole_file(
-    lines: ibis.Table, settings: DataConfig, seen: pd.DataFrame | None = None
-) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:
+    settings: DataConfig, seen: pd.DataFrame
+) -> tuple[pd.Timestamp | None, pd.DataFrame]:
     """What only the whole of the lines can tell.
 
     Parameters
     ----------
-    lines : ibis.Table
-        Judged lines.
     settings : DataConfig
         last_date, max_silence.
-    seen : pd.DataFrame | None, default None
-        From `_survey`, if it is at hand.
+    seen : pd.DataFrame
+        From `_survey`.
 
     Returns
     -------
-    tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]
-        Id columns that went through floats; the day after the last believed one, or None; the days
-        with accepted lines.
+    tuple[pd.Timestamp | None, pd.DataFrame]
+        The day after the last believed one, or None; the days with accepted lines.
     """
-    seen = _survey(lines) if seen is None else seen
     fine = seen[seen.reason.isna()].reset_index(drop=True)
-    maybe = tuple(
-        c
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in fine and fine[c].sum() > 0
-    )
-    floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
     latest = None if settings.last_date else believed_until(fine, settings.max_silence)
-    return floats, latest, fine if latest is None else fine[fine.day < latest]
+    return latest, fine if latest is None else fine[fine.day < latest]
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
@@ -217,19 +225,12 @@ def _survey(judged: ibis.Table) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column
-        how many end in `.0`; in order.
+        Reason, day, lines, revenue, and whether an id had to be read; in order.
     """
-    ids = {
-        c: judged[c].endswith(".0").cast("int32").sum().fill_null(0)
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in judged.columns
-    }
     days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(
         lines=_.count(),
         revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)),
         loose=judged["_loose"].cast("int32").max(),
-        **ids,
     )
     return (
         to_pandas(days)
@@ -283,10 +284,13 @@ _TRANSACTION_COLUMNS = [
     "transaction_id",
     "customer_id",
     "product_id",
+    "store_id",
     "date",
     "quantity",
     "price",
     "revenue",
+    "discount",
+    "tax",
     "is_return",
     "day",
     "month",
@@ -338,6 +342,11 @@ def _our_columns(raw: ibis.Table, columns: dict[str, str], ours: list[str]) -> d
     }
 
 
+def _reader(column: str) -> Callable[..., Any]:
+    """How a column of text is read: an id as every id is."""
+    return as_id if column.endswith("_id") else as_text
+
+
 def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The products table in the columns of the house.
 
@@ -364,12 +373,9 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
         **{
             ours: as_number(raw[theirs], settings)
             if ours == "price"
-            else as_text(raw[theirs], settings.missing)
+            else _reader(ours)(raw[theirs], settings.missing)
             for ours, theirs in names.items()
         },
-    )
-    table = table.mutate(
-        product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",))))
     )
     first = (
         table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
@@ -470,7 +476,7 @@ def _complete_customers(
     -------
     ibis.Table
         Every customer who bought or is on file: id, first purchase, counter_like, the attributes
-        given, and `_contradictory`.
+        given, `_contradictory`, and with a customers table `_bought` and `_listed`.
     """
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
@@ -489,6 +495,8 @@ def _complete_customers(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
             counter_like=_.counter_like.fill_null(False),
             _contradictory=_._contradictory.fill_null(False),
+            _bought=_.customer_id.notnull(),
+            _listed=_.customer_id_right.notnull(),
         )
         .drop("customer_id_right")
         .order_by("customer_id")
@@ -533,11 +541,8 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     ]
     table = raw.select(
         "row",
-        customer_id=as_text(raw[names["customer_id"]], settings.missing),
+        customer_id=as_id(raw[names["customer_id"]], settings.missing),
         **{c: raw[c] for c in other},
-    )
-    table = table.mutate(
-        customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",))))
     )
     known = table.filter(table.customer_id.notnull())
     ids = known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
@@ -594,6 +599,73 @@ def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) 
         _contradictory=ibis.or_(*marks.values()),
     )
 
+# %% ../../nbs/01_cleaning.ipynb #d1c9b99d
+_BESIDE = ("_contradictory", "_bought", "_listed")  # what only the books need of a customer
+
+
+def _meeting(sold: ibis.Table, listed: ibis.Table, key: str, most: int = 3) -> dict:
+    """How many ids of the log are in the table beside it, and examples of those that are not."""
+    ids = sold.select(key).distinct().mutate(_bought=True)
+    other = listed.select(**{f"_{key}": listed[key]}).mutate(_listed=True)
+    both = ids.outer_join(other, ids[key] == other[f"_{key}"])
+    both = both.select(
+        id=ibis.coalesce(both[key], both[f"_{key}"]),
+        bought=both["_bought"].fill_null(False),
+        listed=both["_listed"].fill_null(False),
+    )
+    sums = {"sold": both.bought, "listed": both.listed, "both": both.bought & both.listed}
+    counts = both.aggregate(**{n: v.cast("int32").sum().fill_null(0) for n, v in sums.items()})
+    out: dict[str, Any] = {n: int(v) for n, v in to_pandas(counts).iloc[0].items()}
+    for name, alone in (
+        ("only_sold", both.bought & ~both.listed),
+        ("only_listed", both.listed & ~both.bought),
+    ):
+        rows = to_pandas(both.filter(alone).select("id").order_by("id").limit(most))
+        out[name] = rows["id"].tolist()
+    return out
+
+
+def _meetings(
+    people: ibis.Table, kept: ibis.Table, catalogue: ibis.Table | None, facts: dict
+) -> dict:
+    """The tables beside the log that it hardly meets; empty where all is well."""
+    out = {}
+    if "_listed" in people.columns:
+        known = people.filter(people["_bought"])
+        part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
+        if pd.notna(part) and part < 0.5:
+            listed = people.filter(people["_listed"])
+            out["customers"] = _meeting(known, listed, "customer_id")
+    unlisted = facts["by_flag"].get("unlisted_product", 0)
+    if catalogue is not None and unlisted > 0.5 * facts["kept"]:
+        sold = kept.filter(kept.product_id.notnull())
+        out["products"] = _meeting(sold, catalogue, "product_id")
+    return out
+
+
+def join_words(facts: dict) -> list[str]:
+    """What there is to say about tables that hardly meet the log.
+
+    Parameters
+    ----------
+    facts : dict
+        Of `apply_contract`.
+
+    Returns
+    -------
+    list[str]
+        A sentence for each table.
+    """
+    whom = {"customers": "customers who bought", "products": "products that were sold"}
+    return [
+        f"{count(f['both'])} of the {count(f['sold'])} {whom[role]} are in the {role} table, which "
+        f"lists {count(f['listed'])}. The log has ids such as {', '.join(f['only_sold'])}"
+        + (f", the table such as {', '.join(f['only_listed'])}" if f["only_listed"] else "")
+        + ". What the table says of the others is missing; if both mean the same, write the ids "
+        "alike."
+        for role, f in facts.get("joins", {}).items()
+    ]
+
 # %% ../../nbs/01_cleaning.ipynb #bbe96abc
 def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str], list[str]]:
     """Values of the status that look undone and count as sales; and what there is to say about the
@@ -613,6 +685,11 @@ def _remarks(facts: dict, remarks: list[str]) -> dict:
     nobody = [] if facts["customers"] or not facts["kept"] else [NO_CUSTOMERS]
     told = [*remarks, *nobody]
     return {"remarks": told} if told else {}
+
+
+def _people_alone(people: ibis.Table) -> ibis.Table:
+    """The customers, without what only the books need of them."""
+    return people.drop(*(c for c in _BESIDE if c in people.columns)).order_by("customer_id")
 
 
 @dataclass
@@ -706,12 +783,15 @@ def _apply_contract(
             sum(counted) if min(counted) >= 0 else int(transactions.count().execute()),
         )
         | found
+        | _parts_found(lines, transactions, settings)
     )
+    joins = _meetings(people, kept, catalogue, facts)
+    facts |= {"joins": joins} if joins else {}
     return Prepared(
         kept,
         _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),
         _complete_products(kept, in_log) if has_products else None,
-        people.drop("_contradictory").order_by("customer_id") if facts["customers"] else None,
+        _people_alone(people) if facts["customers"] else None,
         facts | _remarks(facts, remarks),
         marked.order_by("row", "flag"),
     )
@@ -759,7 +839,15 @@ def prepare(
 
 
 # what flags need to know of a kept line
-_FLAG_COLUMNS = ("_known", "_own_basket", "_listed", "_looks_undone")
+_FLAG_COLUMNS = (
+    "_known",
+    "_own_basket",
+    "_listed",
+    "_looks_undone",
+    "_agrees",
+    "_odd_discount",
+    "_odd_tax",
+)
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
@@ -961,6 +1049,24 @@ def _reconcile(
         "last_date": one.last_date,
     }
 
+# %% ../../nbs/01_cleaning.ipynb #5b7e5d31
+def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dict:
+    """What revenue is, of discount and of tax, and how much there was of each; nothing where
+    neither the source nor the config says anything of them.
+    """
+    names = map_columns(raw, settings.columns, elsewhere=("price",))
+    meaning = {part: wanted for part, (_, wanted) in revenue_meaning(names, settings).items()}
+    if not meaning:
+        return {}
+    there = [part for part in meaning if part in kept.columns]
+    if not there:
+        return {"revenue_is": meaning}
+    sums = to_pandas(kept.aggregate(**{part: exact_sum(kept[part]) for part in there})).iloc[0]
+    amounts = {
+        part: round(float(sums[part]), 4) if sums[part] == sums[part] else 0.0 for part in there
+    }
+    return {"revenue_is": meaning, "parts": amounts}
+
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
 def _check_books(result: Prepared, max_rejected: float) -> None:
     """Stop when a source is empty or mostly unusable, and say which rules it broke most, with an
@@ -1143,13 +1249,9 @@ def customer_lines(
         Accepted lines with their time columns; the day after the last of them.
     """
 
-    def limited(
-        floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False
-    ) -> ibis.Table:
+    def limited(latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
         return with_limits(
-            _mark_products(
-                typed(raw, settings, floats, neat, _elsewhere(catalogue)), catalogue, settings
-            ),
+            _mark_products(typed(raw, settings, neat, _elsewhere(catalogue)), catalogue, settings),
             settings,
             latest,
         )
@@ -1157,10 +1259,8 @@ def customer_lines(
     first = limited()
     con = raw.get_backend()
     seen = _survey(first.mutate(reason=ibis.ifelse(broken(first), "rejected", ibis.null("string"))))
-    floats, latest, days = _whole_file(
-        accepted(first).mutate(reason=ibis.null("string")), settings, seen
-    )
-    lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
+    latest, days = _whole_file(settings, seen)
+    lines = accepted(limited(latest, not seen["loose"].any()))
     if not len(days):
         raise DataError(
             "No line is left after cleaning; expected at least one sale. `retail-ci check` shows "
@@ -1254,7 +1354,7 @@ def _plain_or_text(values: pd.Series, where: str) -> pd.Series:
     """A column in a plain type; what is a mixture of types is text."""
     with translating(FrameError, f"{where} cannot be read", "Convert it with astype(str)."):
         plain = plain_column(values)
-        return as_ids(plain) if plain.dtype == "object" else plain
+        return as_words(plain) if plain.dtype == "object" else plain
 
 
 def _number_rows(table: ibis.Table) -> ibis.Table:
@@ -1278,10 +1378,18 @@ def _engine_names(names: Sequence[Any], wanted: Iterable[str]) -> dict[Any, str]
     return held
 
 
-def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis.Table:
+def _at_home(values: pd.Series, zone: str | None) -> pd.Series:
+    """Points in time with a zone on the shop's clock; all else as it is."""
+    aware = isinstance(values.dtype, pd.DatetimeTZDtype)
+    return values.dt.tz_convert(zone) if aware and zone else values
+
+
+def _upload(
+    con: Any, table: Any, what: str, columns: Mapping[str, str], zone: str | None = None
+) -> ibis.Table:
     """Lay a frame down in the engine, in plain types; ids are text."""
     frame = as_pandas(table, what)
-    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id")]
+    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id", "store_id")]
     find_columns(what, list(frame.columns), ())
     wanted = [columns.get(c, c) for c in {**COLUMNS, **PRODUCT_COLUMNS}]
     names = _engine_names(list(frame.columns), wanted)
@@ -1290,9 +1398,9 @@ def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis
         values = frame[name].reset_index(drop=True)
         where = f"the column {name!r} of {what}"
         if str(name) in ids:
-            plain[names[name]] = typed_column(values, "id", where)
+            plain[names[name]] = typed_column(values, "raw id", where)
         else:
-            plain[names[name]] = _plain_or_text(values, where)
+            plain[names[name]] = _plain_or_text(_at_home(values, zone), where)
     lines = pd.DataFrame(plain)
     lines.insert(0, "row", range(1, len(lines) + 1))
     return con.create_table(ibis.util.gen_name("own"), lines, temp=True)
@@ -1314,7 +1422,7 @@ def _open_lines(
         source = open_source(con, "transactions", named)
         return _Lines(source.backend, source.table, named, source.parts)
     try:
-        lines = _upload(con, table, what, named.columns)
+        lines = _upload(con, table, what, named.columns, settings.timezone)
     except BaseException:
         close(con)
         raise
@@ -1328,6 +1436,8 @@ _HOLDS = {  # our column: what it may hold, in words, and what to do if it does 
     "quantity": ("numbers", "convert it with pandas.to_numeric"),
     "price": ("numbers", "convert it with pandas.to_numeric"),
     "revenue": ("numbers", "convert it with pandas.to_numeric"),
+    "discount": ("numbers", "convert it with pandas.to_numeric"),
+    "tax": ("numbers", "convert it with pandas.to_numeric"),
 }
 
 
@@ -1336,7 +1446,9 @@ def _fits(ours: str, kind: Any, settings: DataConfig) -> bool:
     if kind.is_string() or kind.is_null():
         return True
     if ours == "date":
-        return kind.is_temporal() or (kind.is_integer() and bool(settings.date_format))
+        counted = settings.date_format in STAMPS
+        number = kind.is_numeric() if counted else kind.is_integer() and settings.date_format
+        return kind.is_temporal() or bool(number)
     if ours in _HOLDS:
         return kind.is_numeric() and not kind.is_boolean()
     return not kind.is_boolean() and not kind.is_temporal()
@@ -1353,6 +1465,7 @@ def _check_lines(
     found = log.columns
     columns = {k: v for k, v in log.settings.columns.items() if v in found or k not in elsewhere}
     names = find_columns(what, found, needs, options, columns, log.index)
+    names = {k: v for k, v in names.items() if k not in ("discount", "tax") or k in columns}
     if not {"price", "revenue"} & {*names, *elsewhere}:
         advice = "pass columns={'revenue': 'your name'}"
         refuse(what, "a column 'price' or 'revenue'", ", ".join(found), advice)
@@ -1381,7 +1494,7 @@ class CleanLog:
         A row per customer: id, first_purchase, counter_like, and the attributes given; None where
         no line has a customer.
     books : DataFrame
-        What became of the lines: fate, reason, lines, what, advice; the lines add up to the log's.
+        A row per fate and reason: fate, reason, lines, what, advice; the lines add up to the log's.
     facts : dict
         Counts and sums: rows_in, kept, rejected, collapsed, returns, anonymous, revenue, dates.
     """
@@ -1458,8 +1571,9 @@ def clean(
     ----------
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
         A row per basket line. `date` and `price` or `revenue` must be there (a products
-        table can supply the price); `transaction_id`, `customer_id`, `product_id`, `quantity`,
-        `status` and `currency` may be.
+        table can supply the price); `transaction_id`, `customer_id`, `product_id`, `store_id`,
+        `quantity`, `status` and `currency` may be; `discount` and `tax` are read where `columns`
+        names them.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
         A row per product, with `product_id`.
     customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
@@ -1467,14 +1581,15 @@ def clean(
     columns : dict[str, str], optional
         Our name: yours, where they differ.
     date_format : str or list[str], optional
-        Such as "%d/%m/%Y", for dates in text; ISO 8601 if left out.
+        Such as "%d/%m/%Y", for dates in text, or "epoch_s", "epoch_ms", "excel" for numbers; ISO
+        8601 if left out.
     duplicates : Literal["collapse", "keep"], default "collapse"
         What becomes of exact copies: "collapse" or "keep".
     max_rejected : float, default 0.2
         The largest share of lines (0 to 1) that may be rejected.
     **options : Any
-        Further keys of the config's data section, such as `decimal`, `status` or
-        `currency_rates`.
+        Further keys of the config's data section, such as `decimal`, `timezone`, `basket`,
+        `revenue`, `status` or `currency_rates`.
 
     Returns
     -------
@@ -1509,7 +1624,7 @@ def clean(
         products=None if products is None else "the products",
         **_options(options),
     )
-    check_status(settings.status)
+    check_data(settings)
     log = _open_lines(transactions, "the transactions", columns, settings)
     with contextlib.ExitStack() as held:
         if log.own:
@@ -1533,12 +1648,13 @@ def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
     )
 
 # %% ../../nbs/01_cleaning.ipynb #a99a9165
-_SOUND = {c for c in _TRANSACTION_COLUMNS if c != "product_id"}  # what a cleaned log has
+_MAY_LACK = {"product_id", "store_id", "discount", "tax"}
+_SOUND = set(_TRANSACTION_COLUMNS) - _MAY_LACK  # what a cleaned log has
 
 
 def _is_clean(log: _Lines) -> bool:
     """Whether the lines have been through `clean`."""
-    if log.settings.columns or not set(log.columns) >= _SOUND:
+    if log.settings.columns or log.settings.basket or not set(log.columns) >= _SOUND:
         return False
     kinds = log.table.schema()
     times = all(kinds[c].is_timestamp() for c in ("date", "day", "month"))
@@ -1584,7 +1700,7 @@ def open_log(
     what : str, default "the transactions"
         For the sentence.
     **options : Any
-        Keys of the config's data section, such as `decimal` or `currency_rates`, for a log that is not from
+        Keys of the config's data section, such as `basket` or `revenue`, for a log that is not from
         `clean`.
 
     Yields
@@ -1644,6 +1760,71 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
         out.month + pd.offsets.MonthEnd(0) <= out["last"].max()
     )
     return out.drop(columns=["first", "last"]).assign(whole=whole)
+
+# %% ../../nbs/01_cleaning.ipynb #5b7e5d42
+def by_store(transactions: ibis.Table) -> pd.DataFrame:
+    """Sales of each store.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, with store_id.
+
+    Returns
+    -------
+    pd.DataFrame
+        store_id (missing: lines without a store), lines, baskets (with a sale), known customers,
+        net revenue, return_rate (value of returns as a share of the revenue before them), anonymous
+        (share of the lines); the largest revenue first.
+
+    Raises
+    ------
+    DataError
+        If the transactions have no stores.
+    """
+    if "store_id" not in transactions.columns:
+        raise DataError("The transactions have no store_id; set data.columns.store_id.")
+    lines = transactions
+    back = lines.is_return
+    found = to_pandas(
+        lines.group_by("store_id").aggregate(
+            lines=lines.count(),
+            baskets=lines.transaction_id.nunique(where=~back),
+            customers=lines.customer_id.nunique(),
+            revenue=exact_sum(lines.revenue),
+            returned=exact_sum(lines.revenue, back).fill_null(0.0),
+            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
+        )
+    )
+    before = found["revenue"] - found["returned"]
+    rate = (-found["returned"] / before.where(before > 0)).fillna(0.0)
+    out = found.assign(return_rate=rate).drop(columns="returned")
+    out = out.sort_values(["revenue", "store_id"], ascending=[False, True], ignore_index=True)
+    return out[["store_id", "lines", "baskets", "customers", "revenue", "return_rate", "anonymous"]]
+
+
+_MOST_STORES = 50  # in the books; the others are one row
+
+
+def _store_facts(transactions: ibis.Table) -> dict:
+    """The stores for the books, the largest first; nothing where there are none."""
+    if "store_id" not in transactions.columns:
+        return {}
+    found = by_store(transactions)
+    rows = found.head(_MOST_STORES).round({"revenue": 4, "return_rate": 6, "anonymous": 6})
+    named = rows["store_id"].astype(object).where(rows["store_id"].notna(), None)
+    rest = found.iloc[_MOST_STORES:]
+    return {
+        "stores": {
+            "count": int(found["store_id"].notna().sum()),
+            "largest": rows.assign(store_id=named).to_dict("records"),
+            "others": {
+                "stores": len(rest),
+                "lines": int(rest["lines"].sum()),
+                "revenue": round(float(rest["revenue"].sum()), 4),
+            },
+        }
+    }
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
 def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:

@@ -5,46 +5,58 @@
 # %% ../../nbs/00h_contract.ipynb #d3839006
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import STAMPS, BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
+from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
+    character_at,
     date_parts,
     engine,
     fence,
     finite,
-    loose,
+    id_text,
     matched_date,
     parse_date,
+    read_ids,
+    shop_time,
+    stamp_date,
     trimmed,
+    unread,
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number',
-           'typed', 'without_point', 'marks', 'status_marks', 'currency_marks', 'converted', 'Rule', 'applicable',
-           'with_limits', 'judge', 'broken', 'accepted', 'float_ids', 'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
+           'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
+           'currency_marks', 'converted', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
+           'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
     "transaction_id": False,
     "customer_id": False,
     "product_id": False,
+    "store_id": False,
     "date": True,
     "quantity": False,
     "price": False,
     "revenue": False,
     "status": False,
     "currency": False,
+    "discount": False,
+    "tax": False,
 }
+ID_COLUMNS = ("transaction_id", "customer_id", "product_id", "store_id")  # read by `as_id`
+_NAMED_ONLY = ("discount", "tax")  # they change revenue, so they are read only where a config asks
 PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "product_id": True,
     "product_name": False,
@@ -93,6 +105,8 @@ def map_columns(
     there = [c for c in raw.columns if c not in ("row", "damaged")]
     found = {}
     for ours, needed in wanted.items():
+        if ours in _NAMED_ONLY and ours not in columns:
+            continue
         theirs = columns.get(ours, ours)
         if theirs in there:
             found[ours] = theirs
@@ -109,10 +123,29 @@ def map_columns(
     return found
 
 # %% ../../nbs/00h_contract.ipynb #b9bafed7
-def as_text(
+def as_text(column: ibis.Value, missing: list[str] | None = None) -> ir.StringValue:
+    """A name or another word.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        Any column.
+    missing : list[str] | None, default None
+        Words that mean a missing value.
+
+    Returns
+    -------
+    ir.StringValue
+        Trimmed; blank becomes missing.
+    """
+    text = trimmed(column.cast("string")).nullif("")
+    return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
+
+
+def as_id(
     column: ibis.Value, missing: list[str] | None = None, neat: bool = False
 ) -> ir.StringValue:
-    """An identifier or a name: always text, so that `00012` stays `00012`.
+    """An id: always text, so that `00012` stays `00012`, and read as every id is.
 
     Parameters
     ----------
@@ -121,15 +154,20 @@ def as_text(
     missing : list[str] | None, default None
         Words that mean a missing value.
     neat : bool, default False
-        Whether it is known that there is nothing to trim.
+        Whether it is known that `read_ids` would change none of them.
 
     Returns
     -------
     ir.StringValue
-        Trimmed; blank becomes missing.
+        As `read_id` reads it; blank becomes missing.
     """
-    text = column.cast("string") if neat else trimmed(column.cast("string")).nullif("")
-    return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
+    text = id_text(column)
+    if not neat:
+        text = read_ids(text)
+    if not missing:
+        return text
+    words = [*missing, *map(read_id, missing)]
+    return ibis.ifelse(text.isin(words), ibis.null("string"), text)
 
 
 def _number_pattern(settings: DataConfig) -> str:
@@ -185,38 +223,54 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ir.Floa
     return (text if settings.decimal == "." else text.replace(",", ".")).cast("float64")
 
 
-def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ir.TimestampValue:
-    """A point in time, or missing. A declared format is the only one that is read: 3/4 is never
-    guessed.
+def _as_date(column: ibis.Value, settings: DataConfig) -> ir.TimestampValue:
+    """A point in time on the shop's clock, or missing. A declared format is the only one that is
+    read: 3/4 is never guessed.
 
     Parameters
     ----------
     column : ibis.Value
-        A text, date or timestamp column.
-    formats : str | list[str] | None, default None
-        Such as "%d/%m/%Y", or several; ISO 8601 if left out.
+        A text, number, date or timestamp column.
+    settings : DataConfig
+        date_format, timezone, number signs.
 
     Returns
     -------
     ir.TimestampValue
         Missing where it is no date.
     """
-    if column.type().is_integer() and formats:
-        column = column.cast("string")
-    if not column.type().is_string():
-        if not column.type().is_temporal():
-            raise DataError(
-                f"The date column {column.get_name()!r} holds {column.type()}; expected text, a "
-                "date or a timestamp. Set data.date_format if it is a number such as 20251231."
-            )
+    kind = column.type()
+    if kind.is_timestamp() and kind.timezone:
+        return shop_time(column, settings.timezone)
+    if kind.is_temporal():
         return column.cast("timestamp(6)")
-    return ibis.coalesce(*(parse_date(as_text(column), f) for f in _date_formats(formats)))
+    formats = _date_formats(settings.date_format)
+    counted = [f for f in formats if f in STAMPS]
+    if not (
+        kind.is_string()
+        or kind.is_numeric()
+        and counted == formats
+        or kind.is_integer()
+        and settings.date_format
+    ):
+        raise DataError(
+            f"The date column {column.get_name()!r} holds {kind}; expected text, a date or a "
+            "timestamp. Set data.date_format if it is a number such as 20251231: %Y%m%d, epoch_s, "
+            "epoch_ms or excel."
+        )
+    return ibis.coalesce(*(_read_date(column, f, settings) for f in formats))
+
+
+def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> ir.TimestampValue:
+    """A date by one format, or by what a number counts."""
+    if format in STAMPS:
+        return stamp_date(as_number(column, settings), format, settings.timezone)
+    return parse_date(as_text(column), format, settings.timezone)
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
     raw: ibis.Table,
     settings: DataConfig,
-    floats: tuple[str, ...] = (),
     neat: bool = False,
     elsewhere: tuple[str, ...] = (),
 ) -> ibis.Table:
@@ -228,10 +282,8 @@ def typed(
         The source's columns, and `row`.
     settings : DataConfig
         Columns, formats, cancellation mark.
-    floats : tuple[str, ...], default ()
-        Id columns that went through floats, from `float_ids`.
     neat : bool, default False
-        Whether it is known that no id has a blank at its ends, so that none has to be taken off.
+        Whether it is known that every id is as `read_ids` would leave it.
     elsewhere : tuple[str, ...], default ()
         Our columns that another table can supply; missing here.
 
@@ -246,38 +298,76 @@ def typed(
             raise ConfigError(
                 unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
             )
+    check_parts(settings)
     names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     money = currency_marks(col, settings)
-    numbers |= {c: converted(numbers[c], money) for c in ("price", "revenue") if c in numbers}
-    ids = {
-        c: without_point(as_text(col[c], settings.missing, neat), c in floats)
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in col
+    numbers |= {
+        c: converted(numbers[c], money)
+        for c in ("price", "revenue", "discount", "tax")
+        if c in numbers and c not in settings.rates
     }
+    ids = {c: as_id(col[c], settings.missing, neat) for c in ID_COLUMNS if c in col}
     customer = ids.get("customer_id", ibis.null("string"))
-    basket = ids.get(
-        "transaction_id",
-        ibis.coalesce(customer + "-", "row " + raw.row.cast("string") + "-")
-        + date.strftime("%Y%m%d"),
-    )
+    basket = _basket(ids, date, raw.row, settings)
     out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
     if "product_id" in ids:
         out["product_id"] = ids["product_id"]
-    if "transaction_id" in ids:
+    if "store_id" in ids:
+        out["store_id"] = ids["store_id"]
+    if "transaction_id" in (settings.basket or ids):
         out["_own_basket"] = ibis.literal(True)
-    out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
+    out["_loose"] = ibis.or_(*(unread(id_text(col[c])) for c in ids)).fill_null(False)
     return fence(
         raw.select(
             **out,
             date=date,
-            **_amounts(col, numbers, basket, settings),
+            **_with_parts(
+                _amounts(col, numbers, ids.get("transaction_id", basket), settings),
+                col,
+                numbers,
+                settings,
+            ),
             **marks(raw, names, settings),
             **status_marks(col, settings),
             **money,
         )
     )
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d12
+def _basket(
+    ids: dict[str, ir.StringValue], date: ir.TimestampValue, row: ir.IntegerValue, data: DataConfig
+) -> ir.StringValue:
+    """The basket of a line: what `data.basket` names, else its number, else its customer's day."""
+    parts = data.basket or (["transaction_id"] if "transaction_id" in ids else [])
+    if parts == ["transaction_id"] and "transaction_id" in ids:
+        return ids["transaction_id"]
+    for part in (p for p in parts if p != "date" and p not in ids):
+        raise DataError(
+            f"data.basket names {part}, and the transactions have no such column; set "
+            f"data.columns.{part}, or take {part} out of data.basket."
+        )
+    customer = ids.get("customer_id", ibis.null("string"))
+    day = date.strftime("%Y%m%d")
+    nobody = "row " + row.cast("string")
+    if not parts:
+        return ibis.coalesce(customer + "-", nobody + "-") + day
+    unknown_buyer = "" if "transaction_id" in parts else nobody
+    told: dict[str, ir.StringValue] = {"date": day} | {
+        part: ids[part] if part == "transaction_id" else ibis.coalesce(ids[part], other)
+        for part, other in (
+            ("transaction_id", ""),
+            ("customer_id", unknown_buyer),
+            ("store_id", ""),
+        )
+        if part in parts
+    }
+    order = [part for part in get_args(BasketPart) if part in parts]
+    basket = told[order[0]]
+    for part in order[1:]:
+        basket = basket + "|" + told[part]
+    return basket
 
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
 def _read_once(
@@ -298,27 +388,35 @@ def _read_once(
     Returns
     -------
     tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]
-        The lines, their date, and their quantity, price and revenue, as far as there are any.
+        The lines, their date, and their quantity, price, revenue, discount and tax, as far as there
+        are any.
     """
-    there = [c for c in ("quantity", "price", "revenue") if c in names]
+    there = [c for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names]
     if engine(raw) == "duckdb":
         return (
             raw,
-            _as_date(raw[names["date"]], settings.date_format),
-            {c: as_number(raw[names[c]], settings) for c in there},
+            _as_date(raw[names["date"]], settings),
+            {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
-    formats = _date_formats(settings.date_format) if raw[names["date"]].type().is_string() else []
+    column = raw[names["date"]]
+    formats = _date_formats(settings.date_format) if column.type().is_string() else []
     parts = {
-        f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
+        f"_date_{n}": _read_date(column, f, settings)
+        if f in STAMPS
+        else date_parts(as_text(column), f)
+        for n, f in enumerate(formats)
     }
     lines = fence(
-        raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there})
+        raw.mutate(
+            **parts,
+            **{f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there},
+        )
     )
-    date = (
-        ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
-        if parts
-        else _as_date(lines[names["date"]], settings.date_format)
-    )
+    found = [
+        lines[p] if f in STAMPS else matched_date(lines[p], f, settings.timezone)
+        for p, f in zip(parts, formats)
+    ]
+    date = ibis.coalesce(*found) if found else _as_date(lines[names["date"]], settings)
     return lines, date, {c: lines[f"_{c}"] for c in there}
 
 
@@ -337,24 +435,6 @@ def _date_formats(declared: str | list[str] | None) -> list[str | None]:
     """
     several = declared if isinstance(declared, list) else [declared]
     return [format or None for format in several] or [None]
-
-
-def without_point(text: ir.StringValue, floats: bool) -> ir.StringValue:
-    """Take the `.0` off that a program has added to whole numbers.
-
-    Parameters
-    ----------
-    text : ir.StringValue
-        Ids.
-    floats : bool
-        Whether they went through floats.
-
-    Returns
-    -------
-    ir.StringValue
-        `17850` for `17850.0`.
-    """
-    return ibis.ifelse(text.endswith(".0"), text.left(text.length() - 2), text) if floats else text
 
 # %% ../../nbs/00h_contract.ipynb #fad2e976
 def _amounts(
@@ -456,6 +536,165 @@ def marks(
         hit = as_text(raw[theirs]).re_search(pattern).fill_null(False)
         out["_pattern"] = out["_pattern"] | hit if "_pattern" in out else hit
     return out
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d22
+def revenue_meaning(names: Collection[str], settings: DataConfig) -> dict[str, tuple[str, str]]:
+    """What the amounts of a source are and what revenue is to be, of discount and of tax.
+
+    Parameters
+    ----------
+    names : Collection[str]
+        Our columns that the source has, from `map_columns`.
+    settings : DataConfig
+        revenue, amounts.
+
+    Returns
+    -------
+    dict[str, tuple[str, str]]
+        "discount" and "tax", where the source or the config says anything of them: "net" or "gross"
+        for the source's amounts, and for revenue.
+
+    Raises
+    ------
+    DataError
+        If they differ, and no column says by how much.
+    """
+    amounts = {"discount": "net" if "revenue" in names else "gross", "tax": "gross"}
+    amounts |= settings.amounts
+    revenue = {"discount": "net", "tax": "gross"} | settings.revenue
+    declared = {*settings.amounts, *settings.revenue}
+    found = {}
+    for part in _NAMED_ONLY:
+        if part in names or part in declared:
+            found[part] = (amounts[part], revenue[part])
+        if part in declared and part not in names and amounts[part] != revenue[part]:
+            raise DataError(
+                f"Revenue is to be {revenue[part]} of {part}, the amounts are {amounts[part]} of "
+                f"it, and no column says how much it is; set data.columns.{part}, or let "
+                f"data.revenue.{part} and data.amounts.{part} agree."
+            )
+    return found
+
+
+def revenue_sentence(meaning: Mapping[str, str], returns: str = "less returns") -> str:
+    """What revenue is, in words.
+
+    Parameters
+    ----------
+    meaning : Mapping[str, str]
+        "discount" and "tax", where anything is known of them: "net" or "gross".
+    returns : str, default "less returns"
+        What is done with returns.
+
+    Returns
+    -------
+    str
+        A sentence.
+
+    Examples
+    --------
+    >>> revenue_sentence({"discount": "net", "tax": "gross"})
+    'Net revenue is sales less returns, after discounts, with taxes.'
+    >>> revenue_sentence({})
+    'Net revenue is sales less returns, with discounts and taxes as the source has them.'
+    """
+    words = {
+        "discount": {"net": "after discounts", "gross": "before discounts"},
+        "tax": {"net": "without taxes", "gross": "with taxes"},
+    }
+    told = [words[part][side] for part, side in meaning.items()]
+    silent = {"discount": "discounts", "tax": "taxes"}
+    left = [word for part, word in silent.items() if part not in meaning]
+    if left:
+        told.append(f"with {' and '.join(left)} as the source has them")
+    return f"Net revenue is sales {returns}, {', '.join(told)}."
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d23
+def _written(settings: DataConfig, column: str) -> DataConfig:
+    """How the numbers of a column are written: a percentage may carry its sign."""
+    if settings.rates.get(column) != "percent":
+        return settings
+    return replace(settings, currency_signs=[*settings.currency_signs, "%"])
+
+
+def _part_size(
+    part: str, got: ir.FloatingValue, amount: ir.FloatingValue, side: str, rate: str | None
+) -> ir.FloatingValue:
+    """The size of a line's discount or tax, in money; `amount` is net or gross of it.
+
+    What a rate gives is cut to a ten-thousandth, where engines round a half in different ways.
+    """
+    if rate is None:
+        return got.abs()
+    share = got.abs() / (100.0 if rate == "percent" else 1.0)
+    size = amount * share
+    if side == "gross" and part == "tax":
+        size = size / (1.0 + share)
+    if side == "net" and part == "discount":
+        size = size / (1.0 - share).nullif(0)
+    return (size * 10_000.0 + 0.5).floor().cast("float64") / ibis.literal(10_000.0)
+
+
+def _odd_part(
+    part: str,
+    column: ibis.Value,
+    got: ir.FloatingValue,
+    out: dict[str, ibis.Value],
+    amount: ir.FloatingValue,
+    side: str,
+    settings: DataConfig,
+) -> ir.BooleanValue:
+    """Whether a discount or a tax cannot be true: no number, no rate, too large, a tax below 0."""
+    rate = settings.rates.get(part)
+    unread = got.isnull() & as_text(column, settings.missing).notnull()
+    wrong = unread | (got.abs() > amount + 0.005)
+    if rate:
+        wrong = unread | (got.abs() > (100.0 if rate == "percent" else 1.0))
+    elif side == "net":
+        whole = (out["quantity"] * out["price"]).abs()
+        above = (got.abs() > whole + 0.005) & ((whole - amount).abs() > 0.005)
+        wrong = unread | above if part == "discount" else unread
+    if part == "tax":
+        wrong = wrong | ((got < 0) & (out["quantity"] > 0))
+    return wrong.fill_null(False)
+
+
+def _with_parts(
+    out: dict[str, ibis.Value],
+    col: dict[str, ibis.Value],
+    got: dict[str, ir.FloatingValue],
+    settings: DataConfig,
+) -> dict[str, ibis.Value]:
+    """The amounts of a line with its discount and tax, and the revenue that the config asks for.
+
+    Where a discount or tax changes revenue, a line on which it cannot be true has no revenue that
+    could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
+    """
+    meaning = revenue_meaning(list(col), settings)
+    if not set(got) & set(_NAMED_ONLY):
+        return out
+    sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
+    amount = out["revenue"].abs()
+    whole = (out["quantity"] * out["price"]).abs()
+    expected = [whole, whole]  # of a price that the discount has left, and of one before it
+    found = dict(out)
+    for part in (p for p in _NAMED_ONLY if p in got):
+        side, wanted = meaning[part]
+        size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
+        odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
+        found[f"_odd_{part}" if side == wanted else f"_bad_{part}"] = odd
+        found[part] = size * sign
+        step = {("gross", "net"): -1.0, ("net", "gross"): 1.0}.get((side, wanted), 0.0)
+        amount = amount + size * step
+        if part == "tax":  # a price may be without the tax that the amount has
+            way = 1.0 if wanted == "gross" else -1.0
+            expected += [e + size * way for e in expected]
+        else:
+            expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
+    found["revenue"] = amount * sign
+    near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
+    found["_agrees"] = ibis.or_(*near).fill_null(False)
+    return found
 
 # %% ../../nbs/00h_contract.ipynb #df2d292d
 def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
@@ -579,7 +818,7 @@ _WORDS = [
 REJECTS: list[Rule] = [
     Rule(
         "damaged_line",
-        "More or fewer values than the header, or zero bytes",
+        "More or fewer values than the header, an open quotation mark, or bytes that are no text",
         "reject",
         "Look for a delimiter or quotation mark inside a value; ask for an export that quotes "
         "them.",
@@ -718,6 +957,25 @@ REJECTS: list[Rule] = [
         shows=("price", "revenue"),
     ),
     Rule(
+        "bad_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and still in the "
+        "price.",
+        lambda t: t._bad_discount,
+        ("_bad_discount",),
+        ("discount", "price", "revenue"),
+    ),
+    Rule(
+        "bad_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and in the price.",
+        lambda t: t._bad_tax,
+        ("_bad_tax",),
+        ("tax", "price", "revenue"),
+    ),
+    Rule(
         "negative_price",
         "A negative price",
         "reject",
@@ -744,6 +1002,18 @@ REJECTS: list[Rule] = [
         shows=("quantity", "price", "revenue"),
     ),
 ]
+
+# %% ../../nbs/00h_contract.ipynb #574f1e50
+_ROUNDED = r"^[0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{1,3}$"  # 5.41E+11, 5,41e11, 5E+11; not 5E11
+
+
+def _is_rounded(ids: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number that a program has rounded, in any notation."""
+    written = ids.re_search(_ROUNDED)
+    if engine(ids) != "duckdb":
+        return written
+    marks = character_at(ids, 2).isin([".", ",", "e", "E"])  # hardly ever, and seen at once
+    return ibis.ifelse(marks, written, False)
 
 # %% ../../nbs/00h_contract.ipynb #0955e0c3
 # flags that are counted, and whose lines are not listed one by one: there may be very many
@@ -794,10 +1064,29 @@ KEPT: list[Rule] = [
         "flag",
         "Kept as it is; a discount explains it, or a price per pack.",
         lambda t: (
-            (t.revenue - t.quantity * t.price).abs()
-            > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            (
+                (t.revenue - t.quantity * t.price).abs()
+                > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            )
+            & (~t._agrees if "_agrees" in t.columns else True)
         ),
         ("_tolerance",),
+    ),
+    Rule(
+        "odd_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_discount,
+        ("_odd_discount",),
+    ),
+    Rule(
+        "odd_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_tax,
+        ("_odd_tax",),
     ),
     Rule(
         "unlisted_product",
@@ -811,7 +1100,8 @@ KEPT: list[Rule] = [
         "shared_basket",
         "One basket under two customers",
         "flag",
-        "Basket numbers may restart each day; join them with the date or the till.",
+        "Receipt numbers may start anew each day or in each store: set data.basket to "
+        "[transaction_id, date] or [transaction_id, date, store_id].",
         lambda t: t.transaction_id.isin(_shared_baskets(t).transaction_id),
         ("_own_basket",),
     ),
@@ -824,15 +1114,11 @@ KEPT: list[Rule] = [
     ),
     Rule(
         "damaged_id",
-        "An id like 1.23E+12, which a spreadsheet has rounded",
+        "An id like 1.23E+12, which a program has rounded",
         "flag",
-        "The id is lost; export again with ids as text.",
+        "Several ids may have become one, and visits with them; export again with ids as text.",
         lambda t: ibis.or_(
-            *(
-                t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False)
-                for c in ("customer_id", "product_id")
-                if c in t.columns
-            )
+            *(_is_rounded(t[c]).fill_null(False) for c in ID_COLUMNS if c in t.columns)
         ),
     ),
 ]
@@ -998,42 +1284,25 @@ def accepted(lines: ibis.Table) -> ibis.Table:
     return lines.filter(~broken(lines))
 
 # %% ../../nbs/00h_contract.ipynb #ecc170fe
-def float_ids(
-    lines: ibis.Table, columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id")
-) -> dict[str, int]:
-    """Find id columns whose whole numbers carry a `.0`.
+def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[str, int]:
+    """Count whole numbers to which a program has added `.0`.
 
     Parameters
     ----------
     lines : ibis.Table
-        Typed lines, or another table with ids as text.
-    columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id")
+        Lines with ids as the source has them.
+    columns : tuple[str, ...], default `ID_COLUMNS`
         The id columns.
 
     Returns
     -------
     dict[str, int]
-        Id column: how many ids end in `.0`, for the columns that went through floats.
+        Id column: how many of its ids end in `.0`, where any do.
     """
     there = [c for c in columns if c in lines.columns]
-    ends = (
-        lines.aggregate(
-            **{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in there}
-        )
-        .execute()
-        .iloc[0]
-    )
-    maybe = [c for c in there if ends[c] > 0]
-    if not maybe:
-        return {}
-    others = (
-        lines.aggregate(
-            **{c: (~lines[c].re_search("^[0-9]+([.]0)?$")).cast("int32").sum() for c in maybe}
-        )
-        .execute()
-        .iloc[0]
-    )
-    return {c: int(ends[c]) for c in maybe if not others[c]}
+    hits = {c: trimmed(id_text(lines[c])).re_search(WITH_POINT).cast("int32").sum() for c in there}
+    found = lines.aggregate(**{c: n.fill_null(0) for c, n in hits.items()}).execute().iloc[0]
+    return {c: int(found[c]) for c in there if found[c]}
 
 
 def believed_until(
@@ -1083,10 +1352,13 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
             "transaction_id",
             "customer_id",
             "product_id",
+            "store_id",
             "date",
             "quantity",
             "price",
             "revenue",
+            "discount",
+            "tax",
         )
         if c in kept.columns
     ]

@@ -5,10 +5,13 @@
 # %% ../../nbs/01d_proposal.ipynb #da451f01
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
+import itertools
 import json
 import re
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +30,14 @@ from retail_ci.data.column_evidence import (
     MISSING_WORDS,
     Assignment,
     Column,
+    Evidence,
     assign,
+    find_discount,
+    find_tax,
     grows_with,
     look,
     product_of,
+    restarting,
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
@@ -42,6 +49,7 @@ from retail_ci.data.profiling import (
     guess_date,
     guess_encoding,
     guess_numbers,
+    guess_zone,
 )
 from retail_ci.data.sources import (
     Source,
@@ -49,14 +57,15 @@ from retail_ci.data.sources import (
     decoded,
     kind,
     layout,
+    list_tables,
     open_source,
     read_attached,
     reading,
 )
 
 # %% auto #0
-__all__ = ['not_a_log', 'tables_in', 'headless', 'Examination', 'examine', 'guess', 'proposal', 'Reading', 'readings', 'Books',
-           'books', 'left_out', 'question', 'closing']
+__all__ = ['not_a_log', 'tables_in', 'title_rows', 'headless', 'Examination', 'examine', 'choose_table', 'guess', 'proposal',
+           'Reading', 'readings', 'Books', 'books', 'left_out', 'question', 'closing']
 
 # %% ../../nbs/01d_proposal.ipynb #82c7040c
 _LOG = (
@@ -221,39 +230,15 @@ def tables_in(source: str) -> list[str]:
     list of str
         Their names; none where one is named already, or where there is nothing to choose.
     """
-    place, table = split_table(source)
-    if table:
+    if split_table(source)[1] or ("://" in source and not source.startswith("postgres")):
         return []
-    if "://" in source:
-        return []
-    file = source_files(source)[0]
-    what = kind(file)
-    if what == "excel":
-        try:
-            import python_calamine
-        except ImportError:
-            return []
-        return python_calamine.CalamineWorkbook.from_path(str(file)).sheet_names
-    if what == "sqlite":
-        con = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        found = con.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE "
-            "'sqlite_%' ORDER BY name"
-        ).fetchall()
-        con.close()
-        return [name for (name,) in found]
-    if what == "duckdb":
-        import duckdb
-
-        with duckdb.connect(str(file), read_only=True) as link:
-            names = link.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
-        return [name for (name,) in names]
-    return []
+    return list_tables(source)
 
 
 def _first_rows(source: str, settings: DataConfig, most: int = _ROWS) -> tuple[pd.DataFrame, set]:
     """The first rows of a source as text, and the columns that hold numbers or days by type."""
     place, table = split_table(source)
+    query = settings.query.get("transactions", "")
     if "://" in source:
         name, what = place, "database"
     else:
@@ -263,12 +248,12 @@ def _first_rows(source: str, settings: DataConfig, most: int = _ROWS) -> tuple[p
         rows = open_source(connect(), "transactions", settings).table.drop("row")
         rows = rows.limit(most).execute()
     elif what == "duckdb":
-        rows = read_attached(connect(), file, table, "").table.drop("row").limit(most).execute()
+        rows = read_attached(connect(), file, table, query).table.drop("row").limit(most).execute()
     elif what == "parquet":
         rows = next(pq.ParquetFile(file).iter_batches(most), None)
         rows = rows.to_pandas() if rows is not None else pd.DataFrame()
     else:
-        batch = next(batches(file, settings, table), None)
+        batch = next(batches(file, settings, table, query), None)
         rows = batch.slice(0, most).to_pandas() if batch is not None else pd.DataFrame()
         rows = rows.drop(columns=["row", "damaged"], errors="ignore")
     if not len(rows):
@@ -280,6 +265,37 @@ def _first_rows(source: str, settings: DataConfig, most: int = _ROWS) -> tuple[p
         lambda column: column.map(lambda v: None if pd.isna(v) else str(v)).astype("str")
     )
     return text, typed
+
+
+def title_rows(rows: Iterable[Sequence[str]]) -> int:
+    """How many rows stand above the header, such as a title.
+
+    Parameters
+    ----------
+    rows : iterable of sequences of str
+        The first rows, the header and what stands above it among them.
+
+    Returns
+    -------
+    int
+        The rows before the first that has as many values as most rows have; 0 where none has.
+    """
+    widths = [sum(bool(value.strip()) for value in row) for row in rows]
+    usual = sorted(widths[len(widths) // 2 :])[len(widths) // 4] if len(widths) > 1 else 0
+    wide = (n for n, width in enumerate(widths[:30]) if width >= 0.6 * usual)
+    return next(wide, 0) if usual > 1 else 0
+
+
+def _title_lines(head: str) -> int:
+    """How many lines of a text stand above its header."""
+    found: dict[int, int] = {}  # the usual number of values: lines above the header
+    for delimiter in ",;\t|":
+        with contextlib.suppress(csv.Error):
+            lines = csv.reader(io.StringIO(head[:200_000], newline=""), delimiter=delimiter)
+            rows = [row for row in itertools.islice(lines, 60) if row]
+            width = sorted(len(row) for row in rows)[len(rows) // 2] if rows else 0
+            found.setdefault(width, title_rows(rows))
+    return found[max(found)] if found and max(found) > 1 else 0
 
 
 def headless(names: list[str], table: pd.DataFrame) -> bool:
@@ -317,6 +333,8 @@ class Examination:
     found: Assignment = field(default_factory=lambda: Assignment({}))
     verdict: str = ""  # what it is, if it is no log of sales
     notes: list[str] = field(default_factory=list)  # what else was seen
+    # the other sheets or tables of the source
+    others: list[Examination] = field(default_factory=list)
 
     def settings(self) -> DataConfig:
         """The data section that the guesses make, without those that nobody has chosen."""
@@ -332,13 +350,15 @@ class Examination:
         return DataConfig(transactions=self.source, columns=columns, **plain)
 
 
-def examine(source: str) -> Examination:
+def examine(source: str, query: str = "") -> Examination:
     """Look at a source: its best sheet or table, its columns, and how they are written.
 
     Parameters
     ----------
     source : str
         A file, folder, glob, FILE#TABLE, or a database URL.
+    query : str, default ""
+        SQL for a database, in place of a table.
 
     Returns
     -------
@@ -352,8 +372,8 @@ def examine(source: str) -> Examination:
     """
     with reading(check_data(DataConfig(transactions=source))):
         tables = tables_in(source)
-    if len(tables) < 2:
-        return _examine(source)
+    if query or len(tables) < 2:
+        return _examine(source, query)
     looked, told = [], []
     for table in tables:
         try:
@@ -362,25 +382,52 @@ def examine(source: str) -> Examination:
             told.append(f"{table!r} cannot be read as a table ({e})")
     if not looked:
         raise DataError(f"{source} holds no table with rows; found: {'; '.join(told)}")
+    return choose_table(looked, told)
+
+
+def choose_table(looked: list[Examination], told: list[str]) -> Examination:
+    """The table that looks most like a log, with what the others are.
+
+    Parameters
+    ----------
+    looked : list of Examination
+        The tables of a source.
+    told : list of str
+        What is known of those that could not be read.
+
+    Returns
+    -------
+    Examination
+        One of them; the others are its `others`.
+    """
     best = max(looked, key=lambda e: (not e.verdict, len(e.found.chosen)))
-    for other in looked:
-        columns = ", ".join(name[:24] for name in list(other.found.columns)[:4])
+    names = [split_table(e.source)[1] or Path(e.source).name for e in looked]
+    for other, name in zip(looked, names):
+        columns = ", ".join(column[:24] for column in list(other.found.columns)[:4])
         mark = "proposed" if other is best else "left out"
-        told.append(f"{split_table(other.source)[1]!r} is {mark}: {columns}")
+        told.append(f"{name!r} is {mark}: {columns}")
     if best.verdict:
-        best.verdict += f" Looked at: {', '.join(tables)}."
-    best.notes = [f"The source holds {len(tables)} tables: {'; '.join(told)}.", *best.notes]
+        best.verdict += f" Looked at: {', '.join(names)}."
+    best.others = [e for e in looked if e is not best]
+    best.notes = [f"The source holds {len(told)} tables: {'; '.join(told)}.", *best.notes]
     return best
 
 
-def _examine(source: str) -> Examination:
-    """Look at one table."""
-    settings = check_data(DataConfig(transactions=source))
+def _examine(source: str, query: str = "") -> Examination:
+    """Look at one table, or at what a database answers."""
+    asked = {"transactions": query} if query else {}
+    settings = check_data(DataConfig(transactions=source, query=asked))
     with reading(settings):
         guesses, settings = _guess_layout(source, settings)
+        if query:
+            guesses.append(Guess("query", asked, "likely", "it joins tables that belong together"))
         table, typed = _first_rows(source, settings)
         notes = []
-        _refuse_title(source, settings, list(table.columns))
+        skip = 0 if settings.skip_rows else _title_above(source, table)
+        if skip:
+            settings = replace(settings, skip_rows=skip)
+            guesses.append(_title_guess(skip, list(table.columns)))
+            table, typed = _first_rows(source, settings)
         if guesses and headless(list(table.columns), table):
             settings = replace(settings, header=[f"column {n + 1}" for n in range(table.shape[1])])
             first = ", ".join(table.columns)
@@ -395,19 +442,19 @@ def _examine(source: str) -> Examination:
     return _propose(Examination(source, guesses, notes=notes), table, typed)
 
 
-def _refuse_title(source: str, settings: DataConfig, names: list[str]) -> None:
-    """Raise `DataError` where a title stands above the header."""
-    file = None if "://" in source else source_files(source)[0]
-    bare = [n for n in names if re.fullmatch(r"column \d+", n)]
-    title = len(bare) > len(names) / 2 and len(names) > 2
-    if file and kind(file) == "text" and len(names) == 1:
-        below = next(decoded(file, settings.encoding)).splitlines()[1:6]
-        title = any(min((line.count(d) for line in below if line), default=0) for d in ",;\t|")
-    if title:
-        raise DataError(
-            f"{split_table(source)[0]} has a title above its header ({names[0]!r}), so its columns "
-            "have no names; delete the rows above the header."
-        )
+def _title_above(source: str, table: pd.DataFrame) -> int:
+    """How many rows of a sheet stand above its header."""
+    if "://" in source or kind(source_files(source)[0]) != "excel":
+        return 0
+    names = ["" if re.fullmatch(r"column \d+", n) else n for n in table.columns]
+    return title_rows([names, *table.head(60).fillna("").to_numpy().tolist()])
+
+
+def _title_guess(skip: int, first: list[str]) -> Guess:
+    """That a title stands above the header."""
+    words = " ".join(n for n in first if not re.fullmatch(r"column \d+", n))[:60]
+    lines = "a line stands" if skip == 1 else f"{skip} lines stand"
+    return Guess("skip_rows", skip, "likely", f"{lines} above the header ({words!r})")
 
 
 def _no_header(names: list[str], first: str) -> Guess:
@@ -424,20 +471,22 @@ def _guess_layout(source: str, settings: DataConfig) -> tuple[list[Guess], DataC
     encoding = guess_encoding(file)
     settings = replace(settings, encoding=encoding.value)
     head = next(decoded(file, encoding.value))
+    skip = _title_lines(head)
+    titled = [_title_guess(skip, head.strip().splitlines()[:1])] if skip else []
+    settings = replace(settings, skip_rows=skip)
     plan = layout(head, settings, file.name)
     widths = {len(line.split()) for line in head.splitlines()[:20] if line.strip()}
     if len(plan.names) == 1 and len(widths) == 1 and min(widths) > 2:
         why = f"its lines are {min(widths)} words between blanks"
-        return [encoding, Guess("delimiter", "whitespace", "likely", why)], replace(
-            settings, delimiter="whitespace"
-        )
+        settings = replace(settings, delimiter="whitespace", skip_rows=0)
+        return [encoding, Guess("delimiter", "whitespace", "likely", why)], settings
     delimiter = Guess(
         "delimiter",
         plan.delimiter if plan.delimiter != "\t" else "tab",
         "sure" if len(plan.names) > 1 else "unsure",
         f"it splits the header into {len(plan.names)} columns",
     )
-    return [encoding, delimiter], settings
+    return [encoding, delimiter, *titled], settings
 
 
 def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
@@ -448,8 +497,10 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     columns = look(table, written.get("decimal") or ".", written.get("thousands"))
     out.found = found = assign(columns)
     date = found.get("date")
-    if date and date.name not in typed:
+    if date and (date.name not in typed or date.numeric > 0.9):
         out.guesses.append(guess_date(date.name, date.values))
+    if date:
+        out.guesses += guess_zone(date.name, date.values)
     mapped = [found.column(r).name for r in ("quantity", "price", "revenue") if found.get(r)]
     out.guesses += (
         guess_numbers({n: columns[n].values for n in mapped if n not in typed})
@@ -461,9 +512,49 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
         Guess(f"columns.{e.role}", e.name, e.sure, e.why) for e in found.chosen.values()
     ]
     out.guesses += list(_lacking(found))
-    out.guesses += [*_guess_status(found), *_guess_currency(found)]
+    out.guesses += [*_guess_status(found), *_guess_currency(found), *_guess_parts(found)]
     out.verdict = not_a_log(found)
+    out.notes += _second_table(found, table)
     return out
+
+
+def _guess_parts(found: Assignment) -> Iterator[Guess]:
+    """What a basket takes, and what revenue is of a discount and a tax."""
+    way, why = restarting(found)
+    if way:
+        yield Guess("basket", way, "likely", why)
+    known = {}
+    for part in (find_discount(found), find_tax(found)):
+        if part is None:
+            continue
+        if not part.side:
+            yield Guess(f"columns.{part.role}", None, "unsure", f"{part.name!r}: {part.why}")
+            continue
+        known[part.role] = part
+        found.chosen[part.role] = Evidence(part.role, part.name, 1.0, True, 1, (part.why,))
+        yield Guess(f"columns.{part.role}", part.name, "sure", part.why)
+    rates = {p.role: p.rate for p in known.values() if p.rate}
+    if rates:
+        yield Guess("rates", rates, "sure", "; ".join(known[r].why for r in rates))
+    if "tax" in known:
+        side = {"tax": known["tax"].side}
+        yield Guess("amounts", side, "sure", known["tax"].why)
+        yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
+
+
+def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
+    """That another header stands among the lines."""
+    date = found.get("date")
+    undated = date.values.index[date.days.isna()][:100] if date else []
+    for row in undated:
+        cells = [v.strip() for v in table.loc[row].dropna() if v.strip()]
+        named = [v for v in cells if header_ideas(v) and not re.search(r"\d", v)]
+        if len(named) >= max(2, len(cells) / 2) and cells != list(table.columns):
+            return [
+                f"Row {row + 1} looks like the header of a second table ({', '.join(cells[:4])}); "
+                "its lines would be rejected. Move it to a file or sheet of its own."
+            ]
+    return []
 
 
 def _amount_columns(table: pd.DataFrame, typed: set) -> dict[str, pd.Series]:
@@ -981,6 +1072,9 @@ def _ask_aside(out: Examination) -> str:
         return told
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
+    if "discount" in kinds and out.found.get("price") and find_discount(out.found):
+        price = out.found.column("price").name
+        return f"Is {price!r} before {kinds['discount'].name!r} or after it?"
     if "revenue" not in out.found.chosen and "quantity" not in out.found.chosen:
         return f"Is {out.found.column('price').name!r} what was paid for the line?"
     return ""
@@ -1030,7 +1124,7 @@ def closing(out: Examination) -> list[str]:
 
 def _open(out: Examination, folder: Path) -> Source:
     """All lines of a source, as its layout is proposed."""
-    known = ("encoding", "delimiter", "header")
+    known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
     settings = DataConfig(transactions=out.source, **plain)
     return open_source(connect(settings), "transactions", settings, folder / "staging")

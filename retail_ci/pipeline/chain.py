@@ -122,7 +122,7 @@ def reads(notebook: Path) -> set[str]:
 
 # %% ../../nbs/11_chain.ipynb #28ad3d21
 def order(notebooks: list[Path]) -> dict[str, set[str]]:
-    """Who waits for whom.
+    """List the notebooks that each notebook waits for.
 
     Parameters
     ----------
@@ -138,6 +138,12 @@ def order(notebooks: list[Path]) -> dict[str, set[str]]:
     ------
     RunError
         If two wait for each other.
+
+    Examples
+    --------
+    >>> needs = order(chain("nbs"))
+    >>> needs["01_cleaning"], "01_cleaning" in needs["02_features"]
+    ({'00e_synthetic'}, True)
     """
     maker = {number(p): p.stem for p in notebooks}
     needs = {

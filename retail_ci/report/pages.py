@@ -34,6 +34,7 @@ from retail_ci.core.formats import (
 from ..core.runs import Run
 from ..core.show import Html
 from ..customers.features import FEATURES, feature_text
+from ..data.contract import revenue_sentence
 from .charts import colour_of
 
 # %% auto #0
@@ -676,9 +677,20 @@ def _term(word: str, shown: str = "") -> str:
     return f'<a class="term" href="glossary.html#{_anchor(word)}">{html.escape(shown or word)}</a>'
 
 
+def _what_revenue_is(facts: Facts) -> str:
+    """What revenue is, of returns, discounts and taxes, and how much there was of them."""
+    told = revenue_sentence(facts.data.get("revenue_is", {}))
+    words = {"discount": "Discounts", "tax": "Taxes"}
+    sums = [
+        f"{words[part]} were {money(value, facts.currency)}."
+        for part, value in facts.data.get("parts", {}).items()
+    ]
+    return " ".join([told, *sums])
+
+
 def _glossary_page(facts: Facts) -> list[str]:
     """The words of the report in alphabetical order."""
-    words = glossary()
+    words = glossary() | {"Net revenue": _what_revenue_is(facts)}
     rows = "\n".join(
         f'<dt id="{_anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(words[w])}</dd>'
         for w in sorted(words, key=str.lower)
@@ -1113,6 +1125,39 @@ def _recommendations_page(facts: Facts) -> list[str]:
         "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
     ]
 
+# %% ../../nbs/10a_pages.ipynb #5b7e5d81
+def _store_parts(facts: Facts) -> list[str]:
+    """The sales of each store, the largest first; nothing where the source has no stores."""
+    found = facts.data.get("stores")
+    if not found:
+        return []
+    rows = [
+        [
+            html.escape(s["store_id"] or "(no store)"),
+            count(s["lines"]),
+            count(s["baskets"]),
+            count(s["customers"]),
+            amount(s["revenue"], facts.currency),
+            share(s["return_rate"], 1),
+            share(s["anonymous"], 1),
+        ]
+        for s in found["largest"]
+    ]
+    others = found["others"]
+    left = (
+        f" {count(others['stores'])} smaller stores have {count(others['lines'])} lines and "
+        f"{money(others['revenue'], facts.currency)} together."
+        if others["stores"]
+        else ""
+    )
+    heads = ["Store", "Lines", "Baskets", "Customers", "Net revenue", "Returned", "Anonymous"]
+    told = (
+        "Store by store. A customer counts in each store where they bought; returned is the value "
+        "of returns as a share of revenue before them, anonymous the share of lines without a "
+        f"customer.{left}"
+    )
+    return ["## Stores {#stores}", raw(html_table(heads, rows, None, told))]
+
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
 def _sales_page(facts: Facts) -> list[str]:
     """How the year went, what sells, and who brings the revenue."""
@@ -1138,10 +1183,13 @@ def _sales_page(facts: Facts) -> list[str]:
         if rows
         else "<p>This run has no months to show.</p>"
     )
+    told = _what_revenue_is(facts).replace("Net revenue", _term("Net revenue"), 1)
     return [
+        raw(f"<p>{told}</p>"),
         "## The year {#year}",
         figure(facts, "01_revenue_trend", "01_cleaning"),
         raw(table),
+        *_store_parts(facts),
         "## What sells {#categories}",
         figure(facts, "01_category_analysis", "01_cleaning")
         if "01_category_analysis" in facts.figures

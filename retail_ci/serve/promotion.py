@@ -849,6 +849,18 @@ def promote(
     -------
     tuple[bool, str, list[Check]]
         Whether it answers now, its version, and the gate's answers.
+
+    Raises
+    ------
+    RunError
+        If another promotion is at work, or the run is not finished.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> answers, version, checks = promote(open_run("small"), Path("models"), force="a trial")
+    >>> answers, version == current_bundle(Path("models")).name
+    (True, True)
     """
     with only_one(serving):
         _heal(serving)
