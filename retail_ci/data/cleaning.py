@@ -205,7 +205,7 @@ def _judge_all(
 
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
-    names = map_columns(raw, settings.columns)
+    names = map_columns(raw, settings.columns, elsewhere=("price",))
     ours = ("transaction_id", "customer_id", "product_id")
     return raw.select(**{c: raw[names[c]] for c in ours if c in names})
 
@@ -688,7 +688,7 @@ def _meetings(
     if "_listed" in people.columns:
         known = people.filter(people["_bought"])
         part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
-        if part < 0.5:
+        if pd.notna(part) and part < 0.5:
             listed = people.filter(people["_listed"])
             out["customers"] = _meeting(known, listed, "customer_id")
     unlisted = facts["by_flag"].get("unlisted_product", 0)

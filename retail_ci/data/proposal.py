@@ -614,12 +614,12 @@ def _guess_status(found: Assignment) -> Iterator[Guess]:
     column = _status_column(found)
     if column is None:
         return
-    counts = column.values.value_counts()
-    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    found_values = column.values.value_counts().index
     kinds: dict[str, list[str]] = {}
-    for value in sorted(counts.index):
+    for value in sorted(found_values):
         kinds.setdefault(status_kind(value), []).append(value)
     undone = {k: kinds[k] for k in ("cancelled", "returned") if k in kinds}
+    shown = ", ".join(found_values[:6])
     why = f"its name, and the values {shown}; a line counts as a sale unless data.status lists it"
     yield Guess("columns.status", column.name, "likely", why)
     told = "these values look cancelled or returned, the others count as sales"
@@ -639,16 +639,14 @@ def _guess_currency(found: Assignment) -> Iterator[Guess]:
     column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
     if column is None:
         return
-    counts = column.values.value_counts()
-    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    codes = column.values.value_counts().index
+    shown = ", ".join(codes[:8])
     yield Guess("columns.currency", column.name, "likely", f"its name, and the values {shown}")
-    if len(counts) == 1:
-        yield Guess(
-            "report.currency", _sign(counts.index[0]), "likely", f"all lines are in {shown}"
-        )
+    if len(codes) == 1:
+        yield Guess("report.currency", _sign(codes[0]), "likely", f"the amounts are in {shown}")
         return
     why = f"several currencies cannot be added: {shown}; say what one of each is worth, such as "
-    yield Guess("currency_rates", None, "unsure", why + f"{{{counts.index[0]}: 1, …}}")
+    yield Guess("currency_rates", None, "unsure", why + f"{{{codes[0]}: 1, …}}")
 
 
 def _sign(currency: str) -> str:
@@ -844,7 +842,7 @@ class Books:
 
     def __str__(self) -> str:
         if self.problem:
-            return self.problem
+            return self.problem.removesuffix(".")
         if not self.kept:
             return f"{count(self.lines)} lines, none of them kept"
         lines = "line does" if self.faults == 1 else "lines do"
@@ -952,6 +950,15 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
             shown = f"{count(column.distinct)} values, such as {column.values.iloc[0]}"
         out.append(f"{what} {name!r}: {shown}")
     return out
+
+
+def _said_by(out: Examination, main: Source) -> Iterator[str]:
+    """The values of the status and of the currency, with the lines of each."""
+    for role in ("status", "currency"):
+        name = next((g.value for g in out.guesses if g.key == f"columns.{role}"), None)
+        if name in out.found.columns:
+            counts = _value_counts(out.found.columns[name], main)
+            yield f"{role} {name!r}: {', '.join(f'{v} ({count(n)})' for v, n in counts[:8])}."
 
 
 def _value_counts(column: Column, main: Source | None) -> list[tuple[str, int]]:
@@ -1159,6 +1166,7 @@ def closing(out: Examination) -> list[str]:
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
         main = _open(out, folder)
+        lines += list(_said_by(out, main))
         aside = left_out(out.found, main)
         lines += [f"Left out, and it matters: {told}." for told in aside]
         if able and not asked:
