@@ -24,6 +24,7 @@ from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
     COLUMNS,
     COUNTED,
+    ID_COLUMNS,
     KEPT,
     PRODUCT_COLUMNS,
     REJECTS,
@@ -188,8 +189,7 @@ def _judge_all(
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
     names = map_columns(raw, settings.columns)
-    ours = ("transaction_id", "customer_id", "product_id")
-    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+    return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
 
 
 def _whole_file(
