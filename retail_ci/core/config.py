@@ -1206,7 +1206,15 @@ STAMPS = ("epoch_s", "epoch_ms", "excel")  # what a number may count, in place o
 
 
 def _check_days(data: DataConfig) -> None:
-    """Refuse a time zone that does not exist, and a date format without a code."""
+    """Refuse days between which no line lies, a time zone that does not exist, and a date format
+    without a code.
+    """
+    earliest = _check_day("data.earliest", data.earliest)
+    if data.last_date and _check_day("data.last_date", data.last_date) < earliest:
+        raise ConfigError(
+            f"{about('data.last_date')} must not lie before {setting('data.earliest')} "
+            f"({data.earliest}), found {data.last_date}; no line would be kept."
+        )
     several = data.date_format if isinstance(data.date_format, list) else [data.date_format]
     for format in several:
         if format and "%" not in format and format not in STAMPS:
@@ -1282,65 +1290,6 @@ def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
             f"{synthetic.start}."
         )
     return synthetic
-
-
-STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
-
-
-def _check_status(status: dict[str, list[str]]) -> None:
-    """Refuse a kind of order that does not exist, and a value that would mean two of them."""
-    seen: dict[str, str] = {}
-    for kind, values in status.items():
-        if kind not in STATUS_KINDS:
-            raise ConfigError(unknown("kind of order", kind, list(STATUS_KINDS), "data.status"))
-        for value in values:
-            if value in seen:
-                raise ConfigError(
-                    f"data.status lists {shown(value)} under {seen[value]} and under {kind}; leave "
-                    "it in one of them."
-                )
-            seen[value] = kind
-
-
-STAMPS = ("epoch_s", "epoch_ms", "excel")  # what a number may count, in place of a date format
-
-
-def _check_days(data: DataConfig) -> None:
-    """Refuse days between which no line lies, a time zone that does not exist, and a date format
-    without a code.
-    """
-    earliest = _check_day("data.earliest", data.earliest)
-    if data.last_date and _check_day("data.last_date", data.last_date) < earliest:
-        raise ConfigError(
-            f"{about('data.last_date')} must not lie before {setting('data.earliest')} "
-            f"({data.earliest}), found {data.last_date}; no line would be kept."
-        )
-    several = data.date_format if isinstance(data.date_format, list) else [data.date_format]
-    for format in several:
-        if format and "%" not in format and format not in STAMPS:
-            raise ConfigError(unknown("date format", format, list(STAMPS), "data.date_format"))
-        if format and "%Z" in format:
-            raise ConfigError(
-                "Config key 'data.date_format' cannot read the name of a time zone (%Z), found "
-                f"{shown(format)}; write an offset such as +02:00 into the file, which %z reads."
-            )
-    if data.timezone is None:
-        return
-    known = sorted(zoneinfo.available_timezones())  # none where the machine has no list
-    if known and data.timezone not in known:
-        raise ConfigError(_unknown_zone(data.timezone, known))
-
-
-def _unknown_zone(given: str, known: list[str]) -> str:
-    """What to say of a time zone that is none: the nearest name, or the same city elsewhere."""
-    city = given.rpartition("/")[2].replace(" ", "_").lower()
-    alike = [name for name in known if name.rpartition("/")[2].lower() == city]
-    near = alike or difflib.get_close_matches(given, known, 1, 0.6)
-    hint = f"did you mean {near[0]!r}?" if near else "write it as in Europe/Berlin."
-    return (
-        f"Config key 'data.timezone' must be a time zone of the IANA list, found {shown(given)}; "
-        + hint
-    )
 
 
 def check_data(data: DataConfig) -> DataConfig:

@@ -205,20 +205,6 @@ def _judge_all(
 
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
-    names = map_columns(raw, settings.columns, elsewhere=("price",))
-    ours = ("transaction_id", "customer_id", "product_id")
-    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
-
-
-def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
-    """The ids of a log as the source has them, under our names."""
-    names = map_columns(raw, settings.columns, elsewhere=("price",))
-    ours = ("transaction_id", "customer_id", "product_id")
-    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
-
-
-def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
-    """The ids of a log as the source has them, under our names."""
     names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
     return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
 
