@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -358,6 +359,7 @@ def execute(
     """
     import logging
 
+    gc.freeze()  # what the server has imported stays; no search for cycles walks through it
     folder = Path(env["JUPYTER_RUNTIME_DIR"])
     os.setsid()  # Ctrl-C is the runner's to handle
     with open(folder / "log", "wb") as log:

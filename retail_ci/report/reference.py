@@ -55,6 +55,8 @@ def names_in(code: str) -> list[str]:
     list[str]
         The functions and classes that it defines.
     """
+    if not re.search(r"^(?:async|def|class)\s", code, flags=re.M):
+        return []  # most cells, which need no parser for that
     return [
         s.name
         for s in parse(code)
@@ -428,7 +430,7 @@ def module_page(source: str, name: str, notebook: str, sections: dict[str, tuple
     str
         A markdown page.
     """
-    tree = ast.parse(source)
+    tree = ast.Module(parse(source), [])
     comments = _comments_of(source)
     entries = []
     for node in tree.body:
@@ -524,7 +526,8 @@ def write_reference(root: Path, stage: Path) -> list[str]:
         (stage / f"reference/{short}.qmd").write_text(
             module_page(source, module, notebook.stem, sections), encoding="utf-8"
         )
-        summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+        tree = ast.Module(parse(source), [])
+        summary = (ast.get_docstring(tree) or "").split("\n")[0]
         entries.append((notebook.stem, short, summary))
     front = (
         "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the "
