@@ -84,11 +84,11 @@ def _fit_logistic(
     middle = numbers.mean(axis=0, dtype=np.float64)
     scale = numbers.std(axis=0, dtype=np.float64)
     scale[scale < 1e-6] = 1
-    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8)
+    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-11)
     with threadpool_limits(1):
         model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened)
-    weights = (model.coef_[0] / scale).round(6)
-    return float((model.intercept_[0] - weights @ middle).round(6)), weights
+    weights = (model.coef_[0] / scale).round(5)
+    return float((model.intercept_[0] - (weights * middle).sum()).round(5)), weights
 
 
 class Scorer:
