@@ -304,7 +304,7 @@ def test_without_its_system_library_the_ranker_says_what_to_install(monkeypatch)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match="apt-get install libgomp1"):
-        Scorer.learn(np.zeros((3, 1)), np.array([True, False, True]))
+        Scorer.learn(np.zeros((3, 1)), np.array([True, False, True]), smooth=False)
 
 
 def test_reasons_do_not_depend_on_what_was_ranked_before():

@@ -82,43 +82,45 @@ def _fit_logistic(
     """
     from sklearn.linear_model import LogisticRegression
 
-    middle = numbers.mean(axis=0)
-    scale = numbers.std(axis=0)
+    middle = numbers.mean(axis=0, dtype=np.float64)
+    scale = numbers.std(axis=0, dtype=np.float64)
     scale[scale < 1e-6] = 1
-    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-8)
+    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-11)
     with threadpool_limits(1):
-        model.fit((numbers - middle) / scale, happened)
-    weights = (model.coef_[0] / scale).round(6)
-    return float((model.intercept_[0] - weights @ middle).round(6)), weights
+        model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened)
+    weights = (model.coef_[0] / scale).round(5)
+    return float((model.intercept_[0] - (weights * middle).sum()).round(5)), weights
 
 
 class Scorer:
-    """The log odds of a purchase: the mean of trees and of a regression."""
+    """The log odds of a purchase: of trees, or the mean of trees and of a regression."""
 
     def __init__(self, trees: str, offset: float, weights: np.ndarray):
-        """`trees`: LightGBM's text. `offset`, `weights`: of the regression."""
+        """`trees`: LightGBM's text. `offset`, `weights`: of the regression; empty for none."""
         self.trees = trees
         self.offset = offset
         self.weights = weights
 
     @classmethod
-    def learn(cls, pairs: np.ndarray, bought: np.ndarray) -> Self:
-        """Fit both on the numbers of pairs, and on which of these were bought."""
+    def learn(cls, pairs: np.ndarray, bought: np.ndarray, smooth: bool) -> Self:
+        """Fit on the numbers of pairs, and on which of these were bought; `smooth`: with a
+        regression.
+        """
         lightgbm = _lightgbm()
-        pairs = pairs.astype(np.float64)
-        data = lightgbm.Dataset(pairs, bought.astype(np.float64))
+        data = lightgbm.Dataset(pairs, bought.astype(np.float32))
         trees = lightgbm.train(_TREES, data, _ROUNDS).model_to_string()
-        return cls(trees, *_fit_logistic(pairs, bought, _STRENGTH))
+        line = _fit_logistic(pairs, bought, _STRENGTH) if smooth else (0.0, np.zeros(0))
+        return cls(trees, *line)
 
     def scores(self, pairs: np.ndarray) -> np.ndarray:
         """Per pair, four decimals."""
         if not len(pairs):
             return np.zeros(0)
-        pairs = pairs.astype(np.float64)
-        stepped = _read_trees(self.trees).predict(pairs, raw_score=True, num_threads=1)
-        with threadpool_limits(1):
-            smooth = self.offset + pairs @ self.weights
-        return ((stepped + smooth) / 2).round(4)
+        odds = _read_trees(self.trees).predict(pairs, raw_score=True, num_threads=1)
+        if len(self.weights):
+            with threadpool_limits(1):
+                odds = (odds + self.offset + pairs.astype(np.float64) @ self.weights) / 2
+        return odds.round(4)
 
 # %% ../../nbs/04j_ranker.ipynb #08303abd
 _MONTH = 30  # days of a label window, as in the evaluation
@@ -540,7 +542,7 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     enough = [g for g in groups if g[4].sum() >= 5 * _FEWEST]
     ranked = {}
     if len(enough) > 1 and enough[0] is groups[0]:
-        scores = _learn_months(enough[1:]).scores(numbers)
+        scores = _learn_months(enough[1:], task).scores(numbers)
         luck = np.random.default_rng(0).random(len(places))
         ranked = {
             name: _best_pairs(places, columns, values, len(rows))
@@ -556,15 +558,15 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
         **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()},
     }
     if model.choice_[task] == "ranker":
-        scorer = _learn_months(enough)
+        scorer = _learn_months(enough, task)
         model.scorers_[task] = [scorer.trees, scorer.offset, scorer.weights]
         model.visits_[task] = _learn_visits(last, task)
 
 
-def _learn_months(groups: Sequence[tuple]) -> Scorer:
+def _learn_months(groups: Sequence[tuple], task: str) -> Scorer:
     """What one or more months teach; a group is from `Month.pairs`."""
     pairs, bought = (np.concatenate([g[i] for g in groups]) for i in (3, 4))
-    return Scorer.learn(pairs, bought)
+    return Scorer.learn(pairs, bought, smooth=_TASKS[task])
 
 
 def _learn_visits(month: Month, task: str) -> np.ndarray:
