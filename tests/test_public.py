@@ -622,7 +622,7 @@ def test_a_mistaken_argument_is_refused_in_words_of_the_call(log, call):
     model = PersonalRecommender().fit(log)
     with pytest.raises((ConfigError, DataError)) as refused:
         call(model, log)
-    assert re.fullmatch(r"[^\n]+\.", str(refused.value))
+    assert re.fullmatch(r"[^\n]+[.?]", str(refused.value))
     assert not re.search(r"\b(data|rfm|recommender|campaigns)\.\w|the config", str(refused.value))
 
 

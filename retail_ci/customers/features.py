@@ -278,9 +278,11 @@ def _own_sums(told: Mapping[str, Feature]) -> dict[str, Deferred]:
 def _columns(told: Mapping[str, Feature]) -> dict[str, Deferred | ibis.Value]:
     """Each feature's expression; missing where the log cannot tell."""
     nothing = {True: ibis.null("int64"), False: ibis.null("float64")}
-    return {
-        name: f.expression if name in told else nothing[f.whole] for name, f in FEATURES.items()
-    }
+    found: dict[str, Deferred | ibis.Value] = {}
+    for name, feature in FEATURES.items():
+        known = feature.expression if name in told else None
+        found[name] = nothing[feature.whole] if known is None else known
+    return found
 
 
 def rfm_features(

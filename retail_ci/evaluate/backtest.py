@@ -36,6 +36,7 @@ from retail_ci.evaluate.offline import (
     summary,
     task_title,
     verdict,
+    whiskers,
 )
 from ..recommend.interactions import time_cut
 from ..recommend.metrics import DECIMALS, METRICS, bootstrap_means
@@ -419,7 +420,7 @@ def _draw_cuts(
         axis.errorbar(
             places,
             part["value"],
-            yerr=[part["value"] - part["low"], part["high"] - part["value"]],
+            yerr=whiskers(part["value"], part["low"], part["high"]),
             fmt="o-",
             ms=5,
             lw=1.3,

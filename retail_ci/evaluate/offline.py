@@ -44,7 +44,7 @@ __all__ = ['BASELINES', 'normalise_log', 'products_before', 'segments_before', '
            'repeaters', 'Evaluation', 'named_models', 'evaluate', 'settings_of', 'measure', 'contestants', 'by_group',
            'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label',
            'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits', 'money_words', 'pair_of_axes',
-           'task_title', 'plot_metrics']
+           'whiskers', 'task_title', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
 def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
@@ -1447,6 +1447,23 @@ def pair_of_axes(ax: Any, size: tuple[float, float]) -> np.ndarray:
     return axes
 
 
+def whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
+    """Return how far intervals reach below and above their means.
+
+    Parameters
+    ----------
+    value, low, high : array-like of shape (n,)
+        Means, and the ends of their intervals; few resamples can leave a mean outside.
+
+    Returns
+    -------
+    ndarray of shape (2, n)
+        Lengths, zero or more.
+    """
+    middle = np.asarray(value)
+    return np.maximum([middle - np.asarray(low), np.asarray(high) - middle], 0)
+
+
 def task_title(task: str) -> str:
     """Return the title of a task's panel.
 
@@ -1526,7 +1543,7 @@ def _draw_board(axis: Any, board: pd.DataFrame, accent: str | None) -> None:
         axis.errorbar(
             r.value,
             y,
-            xerr=[[r.value - r.low], [r.high - r.value]],
+            xerr=whiskers([r.value], [r.low], [r.high]),
             fmt="o",
             ms=7,
             lw=2,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -98,7 +98,10 @@ def check_k(k: int, name: str = "k") -> int:
     raise DataError(f"{name} must be a whole number of at least 1, got {k!r}.")
 
 
-def check_positive(value: float | None, name: str) -> float | None:
+_Setting = TypeVar("_Setting", bound="float | None")
+
+
+def check_positive(value: _Setting, name: str) -> _Setting:
     """Check a setting of a model that may be left out.
 
     Parameters
