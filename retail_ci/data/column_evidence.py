@@ -679,10 +679,19 @@ def _receipts(found: Assignment) -> pd.Series | None:
     return basket_key(found, restarting(found)[0])
 
 
+# ways to sell, which are no stores
+_CHANNELS = {"online", "offline", "in-store", "in store", "instore", "web", "website", "app"}
+
+
 def _choose_store(found: Assignment) -> None:
     """The column of stores, where a receipt of a day has one."""
     named = [e for e in _candidates(found, "store_id") if e.fits]
-    named = [e for e in named if not found.columns[e.name].unique]
+    named = [
+        e
+        for e in named
+        if not found.columns[e.name].unique
+        and not set(found.columns[e.name].values.str.lower().unique()) & _CHANNELS
+    ]
     if not named:
         return
     e = named[0]
@@ -692,11 +701,14 @@ def _choose_store(found: Assignment) -> None:
         return
     part = _groups(basket_key(found, ["date"]), store.values)
     by_itself = _groups(basket_key(found, []), store.values)
-    told = f"a receipt has one in {share(max(part, by_itself))}" if part == part else "as it is"
-    # a shop has few stores; a column of many places may be where its customers live
-    fine = part >= 0.95 or (part != part and store.distinct <= max(3, store.rows / 20))
+    # where receipts are single lines, it may as well be where customers live
+    told = "nothing shows whether sales were made there: each receipt is one line"
+    if part == part:
+        told = f"a receipt has one in {share(max(part, by_itself))}"
     # where a number and day have several stores, the store may be what tells receipts apart
-    found.take(replace(e, relation=int(fine), seen=(*e.seen, told)), [n.name for n in named])
+    found.take(
+        replace(e, relation=int(part >= 0.95), seen=(*e.seen, told)), [n.name for n in named]
+    )
 
 
 def _choose_restarting(found: Assignment) -> None:

@@ -427,6 +427,15 @@ def parse_dates(values: pd.Series) -> pd.Series:
     return out
 
 
+def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 1000) -> bool:
+    """Whether the values that only this format reads would do with day and month exchanged."""
+    other = format.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
+    rest = [f for f in formats if f != format]
+    own = (v for v in values.drop_duplicates().head(most) if fits(v, format))
+    own = [v for v in own if not any(fits(v, f) for f in rest)]
+    return bool(_order(format)) and all(fits(v, other) for v in own)
+
+
 def guess_date(name: str, values: pd.Series) -> Guess:
     """The date formats, or that they are ambiguous.
 
@@ -458,11 +467,14 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     formats = readings[0]
     told = f"{' and '.join(formats)} {'reads' if len(formats) == 1 else 'together read'} "
     told += f"{share(part)} of {name!r}"
-    sure = "sure" if part == 1 else "likely"
+    vague = [f for f in formats if len(formats) > 1 and _undecided(f, formats, values)]
+    sure = "sure" if part == 1 and not vague else "likely"
+    if vague:
+        told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
     if all(f.startswith("%Y-%m-%d") for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats
-    return Guess("date_format", value, sure, told + ", and no other format does")
+    return Guess("date_format", value, sure, told + ", and no other format does" * (not vague))
 
 # %% ../../nbs/01a_profiling.ipynb #5d0be39f
 _OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"

@@ -1037,6 +1037,9 @@ def _ask_ambiguous(out: Examination) -> str:
         return f"How are amounts written ({keys['decimal'].why})? The sums of both stand above."
     if "date_format" in keys:
         return f"Day first or month first? {keys['date_format'].why}."
+    turned = [g.why for g in out.guesses if g.key == "date_format" and "exchanged" in g.why]
+    if turned:
+        return f"Were days and months exchanged by a spreadsheet? {turned[0]}."
     return ""
 
 
