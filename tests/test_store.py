@@ -345,6 +345,9 @@ def test_what_cannot_be_true_is_a_reason_where_it_counts_and_a_flag_where_it_doe
 def test_what_no_column_says_is_refused_in_one_sentence():
     with pytest.raises(DataError, match="no column says how much it is; set data.columns.tax"):
         clean(taxed_log(), revenue={"tax": "net"})
+    listed = pd.DataFrame({"product_id": [f"P{p}" for p in range(9)], "price": 2.0})
+    with pytest.raises(DataError, match="data.columns.discount needs an amount on the lines"):
+        clean(taxed_log().drop(columns="price"), listed, columns={"discount": "discount_amount"})
     said = clean(taxed_log(), revenue={"tax": "net"}, amounts={"tax": "net"})
     assert said.facts["revenue_is"] == {"tax": "net"}
     assert revenue_sentence(said.facts["revenue_is"]).startswith(

@@ -671,14 +671,20 @@ def _with_parts(
     could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
     """
     meaning = revenue_meaning(list(col), settings)
-    if not set(got) & set(_NAMED_ONLY):
+    named = [part for part in _NAMED_ONLY if part in got]
+    if not named:
         return out
+    if not {"price", "revenue"} & set(got):
+        raise DataError(
+            f"data.columns.{named[0]} needs an amount on the lines, and the price is in the products "
+            f"table alone; leave data.columns.{named[0]} out, or export the lines with their price."
+        )
     sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
     amount = out["revenue"].abs()
     whole = (out["quantity"] * out["price"]).abs()
     expected = [whole, whole]  # of a price that the discount has left, and of one before it
     found = dict(out)
-    for part in (p for p in _NAMED_ONLY if p in got):
+    for part in named:
         side, wanted = meaning[part]
         size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
         odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
