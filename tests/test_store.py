@@ -475,13 +475,14 @@ def test_check_knows_an_amount_with_a_tax_from_one_without(tmp_path, side):
     paid = shop_log(Subtotal=lambda t: (t["quantity"] * t["price"]).round(2))
     paid["VAT"] = (paid["Subtotal"] * 0.19).round(2)
     paid["Amount"] = (paid["Subtotal"] + paid["VAT"]).round(2)
-    log = paid if side == "gross" else paid.drop(columns="Amount").assign(Brutto=paid["Amount"])
-    log = log.drop(columns="price") if side == "gross" else log
+    log = paid.rename(columns={"Amount": "Brutto"})
+    if side == "gross":
+        log = paid.rename(columns={"Subtotal": "Before"}).drop(columns="price")
     found, guesses, end = proposed(log, tmp_path)
     amount = found.settings().columns["revenue"]
-    right = "gross" if amount in ("Amount", "Brutto") else "net"
-    assert guesses["columns.tax"].value == "VAT" and guesses["amounts"].value == {"tax": right}
-    assert guesses["revenue"].value == {"tax": right}
+    assert amount == {"net": "Subtotal", "gross": "Amount"}[side]
+    assert guesses["columns.tax"].value == "VAT" and guesses["amounts"].value == {"tax": side}
+    assert guesses["revenue"].value == {"tax": side}
     assert f"net revenue {log[amount].sum():,.2f}," in end
 
 
