@@ -1202,6 +1202,12 @@ def _unknown_zone(given: str, known: list[str]) -> str:
     )
 
 
+def _check_meanings(data: DataConfig) -> None:
+    """Refuse a status, a basket, a discount or a tax that cannot be meant."""
+    _check_status(data.status)
+    check_parts(data)
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -1230,7 +1236,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"Config key 'data.{key}' must be a day such as 2025-12-31, found "
                 f"{shown(getattr(data, key))}."
             ) from None
-    _check_status(data.status)
+    _check_meanings(data)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)
@@ -1247,7 +1253,6 @@ def check_data(data: DataConfig) -> DataConfig:
             "Config key 'data.encoding' must be a text encoding that Python knows, such as "
             f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
         ) from None
-    check_parts(data)
     if data.thousands == data.decimal:
         raise ConfigError(
             f"data.thousands and data.decimal are both {data.decimal!r}; they must differ."

@@ -659,6 +659,18 @@ def _odd_part(
     return wrong.fill_null(False)
 
 
+def _named_parts(got: dict[str, ir.FloatingValue]) -> list[str]:
+    """Discount and tax, where the lines have them; refused where the lines have no amount."""
+    named = [part for part in _NAMED_ONLY if part in got]
+    if named and not {"price", "revenue"} & set(got):
+        raise DataError(
+            f"data.columns.{named[0]} needs an amount on the lines, and the price is in the "
+            f"products table alone; leave data.columns.{named[0]} out, or export the lines with "
+            "their price."
+        )
+    return named
+
+
 def _with_parts(
     out: dict[str, ibis.Value],
     col: dict[str, ibis.Value],
@@ -671,14 +683,9 @@ def _with_parts(
     could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
     """
     meaning = revenue_meaning(list(col), settings)
-    named = [part for part in _NAMED_ONLY if part in got]
+    named = _named_parts(got)
     if not named:
         return out
-    if not {"price", "revenue"} & set(got):
-        raise DataError(
-            f"data.columns.{named[0]} needs an amount on the lines, and the price is in the products "
-            f"table alone; leave data.columns.{named[0]} out, or export the lines with their price."
-        )
     sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
     amount = out["revenue"].abs()
     whole = (out["quantity"] * out["price"]).abs()
