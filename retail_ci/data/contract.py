@@ -704,10 +704,8 @@ def _with_parts(
             expected += [e + size * way for e in expected]
         else:
             expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
-    found["revenue"] = amount * sign
     near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
-    found["_agrees"] = ibis.or_(*near).fill_null(False)
-    return found
+    return found | {"revenue": amount * sign, "_agrees": ibis.or_(*near).fill_null(False)}
 
 # %% ../../nbs/00h_contract.ipynb #df2d292d
 def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
