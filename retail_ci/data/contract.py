@@ -689,6 +689,18 @@ def _odd_part(
     return wrong.fill_null(False)
 
 
+def _named_parts(got: dict[str, ir.FloatingValue]) -> list[str]:
+    """Discount and tax, where the lines have them; refused where the lines have no amount."""
+    named = [part for part in _NAMED_ONLY if part in got]
+    if named and not {"price", "revenue"} & set(got):
+        raise DataError(
+            f"data.columns.{named[0]} needs an amount on the lines, and the price is in the "
+            f"products table alone; leave data.columns.{named[0]} out, or export the lines with "
+            "their price."
+        )
+    return named
+
+
 def _with_parts(
     out: dict[str, ibis.Value],
     col: dict[str, ibis.Value],
@@ -701,14 +713,15 @@ def _with_parts(
     could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
     """
     meaning = revenue_meaning(list(col), settings)
-    if not set(got) & set(_NAMED_ONLY):
+    named = _named_parts(got)
+    if not named:
         return out
     sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
     amount = out["revenue"].abs()
     whole = (out["quantity"] * out["price"]).abs()
     expected = [whole, whole]  # of a price that the discount has left, and of one before it
     found = dict(out)
-    for part in (p for p in _NAMED_ONLY if p in got):
+    for part in named:
         side, wanted = meaning[part]
         size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
         odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
@@ -721,10 +734,8 @@ def _with_parts(
             expected += [e + size * way for e in expected]
         else:
             expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
-    found["revenue"] = amount * sign
     near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
-    found["_agrees"] = ibis.or_(*near).fill_null(False)
-    return found
+    return found | {"revenue": amount * sign, "_agrees": ibis.or_(*near).fill_null(False)}
 
 # %% ../../nbs/00h_contract.ipynb #df2d292d
 def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
