@@ -1,12 +1,11 @@
 """The site as the real Quarto makes it.
 
 Quarto is no Python package, so no environment of this project brings it: the job `quarto` of the
-workflow installs it and runs this file; elsewhere its tests are skipped.
+workflow installs it and runs this file; `conftest.py` leaves it out where Quarto is missing.
 """
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,6 @@ from test_browser import address, browser, tab  # noqa: F401 (fixtures)
 from test_site import html_output, project
 
 from retail_ci.report import finishing, site
-
-pytestmark = pytest.mark.skipif(
-    not shutil.which("quarto"),
-    reason="Quarto is not installed (https://quarto.org); smalldocs makes the site here",
-)
 
 
 def test_a_small_project_has_no_fault_and_its_folds_keep_their_titles(tmp_path):
