@@ -1134,13 +1134,13 @@ def _check_name(name: str) -> str:
 
 # %% ../../nbs/00b_configuration.ipynb #5b7e5d02
 def check_parts(data: DataConfig) -> DataConfig:
-    """Refuse a basket that would be everybody's, and a discount or tax that is said to be nothing
-    that it can be.
+    """Refuse a basket that would be everybody's, a discount or tax that is said to be nothing that
+    it can be, and a kind of order that does not exist.
 
     Parameters
     ----------
     data : DataConfig
-        basket, revenue, amounts, rates.
+        basket, revenue, amounts, rates, status.
 
     Returns
     -------
@@ -1152,6 +1152,7 @@ def check_parts(data: DataConfig) -> DataConfig:
     ConfigError
         That names the key.
     """
+    check_status(data.status)
     known = list(get_args(BasketPart))
     for part in data.basket:
         if part not in known:
@@ -1314,7 +1315,6 @@ def check_data(data: DataConfig) -> DataConfig:
             )
     if data.memory:
         mebibytes(data.memory)
-    check_status(data.status)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)
