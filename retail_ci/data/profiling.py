@@ -431,8 +431,8 @@ def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 1
     """Whether the values that only this format reads would do with day and month exchanged."""
     other = format.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
     rest = [f for f in formats if f != format]
-    own = (v for v in values.drop_duplicates().head(most) if fits(v, format))
-    own = [v for v in own if not any(fits(v, f) for f in rest)]
+    read = [v for v in values.drop_duplicates().head(most) if fits(v, format)]
+    own = [v for v in read if not any(fits(v, f) for f in rest)]
     return bool(_order(format)) and all(fits(v, other) for v in own)
 
 

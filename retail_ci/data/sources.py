@@ -607,8 +607,8 @@ class _Mender:
 
     def one_row(self, text: str, between: list[str]) -> bool:
         """Whether a text is one row, and none of the lines in between looks like one."""
-        options = {"delimiter": self.separator, "quotechar": self.quote}
-        width = len(next(csv.reader([text], **options), []))
+        values = csv.reader([text], delimiter=self.separator, quotechar=self.quote)
+        width = len(next(values, []))
         return width == len(self.plan.names) and not any(self.like_a_row(t) for t in between)
 
     def like_a_row(self, line: str) -> bool:
