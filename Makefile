@@ -23,7 +23,7 @@ report: $(READY) ## environment, data, the whole chain, figures, metrics, Power 
 
 test: $(READY) ## environment, then nbdev_test and pytest
 	@$(BIN)/python tests/notebooks.py --n_workers 2
-	@$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -rs tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs tests
 
 model-reader: $(READER)/.ready ## Microsoft's library, with which a test reads the Power BI model (x86-64 Linux, 112 MB)
 

@@ -66,7 +66,8 @@ def check(
 ) -> None:
     """Show which source lines a run keeps or rejects; without a config, propose one to edit."""
     from retail_ci.data.profiling import check_source
-    from retail_ci.data.proposal import closing, examine, proposal
+    from retail_ci.data.proposal import closing, proposal
+    from retail_ci.data.related import examine_all
 
     if config:
         settings = load_config(config, set_)
@@ -82,7 +83,7 @@ def check(
             "There is nothing to check; give a file, as in retail-ci check sales.csv, or a config "
             "with --config."
         )
-    found = examine(source)
+    found = examine_all(source)
     if found.verdict:
         raise DataError(found.verdict)
     text = proposal(found.source, found.guesses, closing(found))

@@ -74,10 +74,26 @@ LONG = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; a file stays with one worker (`--dist loadgroup`)."""
+    """The longest files first; a file stays with one worker (`--dist loadfile`)."""
     items.sort(key=lambda item: -LONG.get(item.path.stem, 0))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder for all workers of this call of pytest."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_worker(request, shared_folder) -> None:
+    """A file that two workers share makes all that it needs twice; that is an error."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "this one")
+    claim = shared_folder / f"{request.path.stem}.worker"
+    with one_at_a_time(shared_folder / "workers.lock"):
+        if not claim.exists():
+            claim.write_text(worker)
+    assert claim.read_text() == worker, "Call pytest as the Makefile does, with `--dist loadfile`."
 
 
 def no_traceback(text: str) -> bool:
@@ -286,16 +302,13 @@ class Small:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory) -> Small:
+def small(shared_folder) -> Small:
     """The small config, run once for all tests of all workers. They read it; who changes it takes a
     copy (`copy_of_small`).
     """
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    project = Project(folder / ODD_FOLDER)
-    said = folder / "small.json"
-    with one_at_a_time(folder / "small.lock"):
+    project = Project(shared_folder / ODD_FOLDER)
+    said = shared_folder / "small.json"
+    with one_at_a_time(shared_folder / "small.lock"):
         if not said.exists():
             checkout(project.root)
             done = [project.call(name, "--config", "small") for name in ("run", "site")]

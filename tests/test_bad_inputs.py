@@ -97,8 +97,12 @@ MANY = HEAD + "".join(
 
 CASES = [
     # a line that is no sale
-    line("B4,c1,,2025-01-06,1,5", "missing_product"),
-    line("B4,c1,   ,2025-01-06,1,5", "missing_product"),
+    line(
+        "B4,c1,,2025-01-06,1,5",
+        "missing_product",
+        config={"without_product": "reject"},
+        name="no product, where each line needs one",
+    ),
     line(",c1,p1,2025-01-06,1,5", "missing_basket"),
     line(" ,c1,p1,2025-01-06,1,5", "missing_basket", name="blank basket"),
     line("B4,c1,p1,,1,5", "bad_date"),
@@ -171,9 +175,23 @@ CASES = [
     line("B4,c1,p1,2025-01-06,1,5,6", "damaged_line"),
     line("B4,c1", "damaged_line"),
     line("B4,c\0,p1,2025-01-06,1,5", "damaged_line", name="a zero byte"),
-    line(",,,,,", "missing_product", name="a line of delimiters"),
+    line(",,,,,", "bad_date", name="a line of delimiters"),
     line("\n\n", name="blank lines"),
     # a sale that needs a word
+    line(
+        "B4,c1,,2025-01-06,1,5",
+        revenue=20,
+        flags={"no_product": 1},
+        config={"without_product": "keep"},
+        name="no product",
+    ),
+    line(
+        "B4,c1,   ,2025-01-06,1,5",
+        revenue=20,
+        flags={"no_product": 1},
+        config={"products": "products.csv", "known_products_only": True},
+        name="a blank product is not an unknown one",
+    ),
     line("B4,,p1,2025-01-06,1,5", revenue=20, facts={"anonymous": 1}),
     line("B4,  ,p1,2025-01-06,1,5", revenue=20, facts={"anonymous": 1}),
     line("B4,NULL,p1,2025-01-06,1,5", revenue=20, flags={"missing_word": 1}),
@@ -227,7 +245,7 @@ CASES = [
     Case(
         "some ids with a point and a letter",
         LOG.replace("c1", "17850.0"),
-        facts={"customers": 2, "float_ids": {}},
+        facts={"customers": 2, "float_ids": {"customer_id": 2}},
     ),
     Case(
         "revenue contradicts",
@@ -320,7 +338,7 @@ CASES = [
     Case(
         "no header and none declared",
         GOOD,
-        r"Column 'customer_id' \(our customer_id\) is not in the transactions; found: B1, c1",
+        r"Column 'date' \(our date\) is not in the transactions; found: B1, c1",
     ),
     Case(
         "a header of another width",
@@ -340,7 +358,8 @@ CASES = [
     Case(
         "an unclosed quotation mark",
         LOG.replace("c2", '"c2'),
-        "a quotation mark is probably not closed",
+        {"damaged_line": 1},
+        revenue=12.0,
     ),
     Case("inches", LOG.replace("c2", 'c2"'), config={"quote": ""}),
     Case("quotation marks as letters", LOG.replace("c2", '"c2'), config={"quote": ""}),
@@ -451,7 +470,23 @@ CASES = [
         ),
         config={"max_rejected": 0.2},
     ),
-    Case("nobody is known", LOG.replace("c1", "").replace("c2", ""), "No line has a customer"),
+    Case(
+        "nobody is known",
+        LOG.replace("c1", "").replace("c2", ""),
+        facts={"customers": 0, "anonymous": 3},
+    ),
+    Case(
+        "nobody is known, and the config names a column",
+        LOG.replace("c1", "").replace("c2", ""),
+        "No line has a customer, though data.columns.customer_id names 'customer_id'",
+        config={"columns": {"customer_id": "customer_id"}},
+    ),
+    Case(
+        "nothing was sold",
+        LOG.replace("price", "price,status").replace("0\n", "0,void\n"),
+        "None of 3 lines is a sale: 0 are rejected and 3 set aside by their status",
+        config={"status": {"cancelled": ["void"]}},
+    ),
     Case(
         "everything is wrong",
         HEAD + "B,c,p,x,y,z\n",

@@ -317,12 +317,6 @@ def test_copies_and_their_key_are_named(tmp_path):
     assert "set data.duplicates to keep" in text[-1]
 
 
-def test_a_title_above_the_header_is_refused(tmp_path):
-    (tmp_path / "t.csv").write_text("Sales of May\n" + shop().to_csv(index=False))
-    with pytest.raises(DataError, match="a title above its header .*delete the rows above"):
-        examine(str(tmp_path / "t.csv"))
-
-
 def test_columns_between_blanks_are_read(tmp_path):
     log = shop()[["customer_no", "day", "quantity", "amount"]]
     (tmp_path / "t.txt").write_text(log.to_string(index=False))

@@ -195,10 +195,11 @@ def judged(
         for column, values in config.exclude.items():
             bad = first.index.astype(str)[first[config.columns.get(column, column)].isin(values)]
             excluded |= t.product_id.isin(bad).to_numpy()
+    no_product = t.product_id.isna() if "product_id" in t else np.zeros(len(t), bool)
     reasons = [
         ("missing_basket", t.transaction_id.isna() & t.date.notna()),
-        ("missing_product", t.product_id.isna() if "product_id" in t else False),
-        ("unknown_product", ~known & config.known_products_only),
+        ("missing_product", no_product & (config.without_product == "reject")),
+        ("unknown_product", ~known & ~no_product & config.known_products_only),
         ("not_a_product", excluded),
         ("bad_date", t.date.isna()),
         ("too_old", t.date < pd.Timestamp(config.earliest)),
@@ -254,7 +255,9 @@ def known(lines: pd.DataFrame, categories: dict[str, str | None]) -> Known:
     reference = day.max() + pd.Timedelta(days=1)
     t = lines.assign(day=day).dropna(subset="customer_id")
     if "product_id" in t:
-        t["category"] = [categories.get(p) or "Uncategorised" for p in t.product_id]
+        t["category"] = [
+            (categories.get(p) or "Uncategorised") if pd.notna(p) else None for p in t.product_id
+        ]
     t["amount"] = np.trunc(t.revenue * 10_000 + np.copysign(0.5, t.revenue))
     sold = t[~t.is_return].groupby("customer_id")["day"]
     window = t[t.day >= reference - pd.Timedelta(days=WINDOW)]
@@ -442,7 +445,7 @@ def compare(
         return
     listed = done.products.execute()
     assert set(listed.product_id) == {p for p in categories if p is not None} | set(
-        kept.product_id
+        kept.product_id.dropna()
     ), f"{what}: other products"
     assert list(listed.category) == [
         categories.get(p) or "Uncategorised" for p in listed.product_id
@@ -619,12 +622,16 @@ def any_table(
     path = folder / "raw.parquet"
     raw.astype("string").to_parquet(path, index=False)
     table = engines.read_parquet(con, [path])
-    if kept.customer_id.notna().sum() == 0:
-        with pytest.raises(DataError, match="No line has a customer") as refused:
+    if not len(kept):
+        with pytest.raises(DataError, match=r"None of [\d,]+ lines is a sale") as refused:
             prepare(con, table, config)
         assert "\n" not in str(refused.value)
         return
     done = prepare(con, table, config)
+    if kept.customer_id.notna().sum() == 0:
+        assert done.customers is None and done.facts["kept"] == len(kept)
+        assert "No line has a customer" in done.facts["remarks"][0]
+        return
     if not (~kept.is_return & kept.customer_id.notna()).any():
         assert done.facts["kept"] == len(kept) and done.facts["rejected"] == len(rejected)
     else:

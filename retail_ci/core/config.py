@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import fnmatch
 import glob
 import importlib.util
 import itertools
 import os
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,180 +27,354 @@ from .errors import ConfigError, DataError, one_line, shown, translating, unknow
 from .formats import find_locale, plain_name
 
 # %% auto #0
-__all__ = ['MODELS', 'NAMED_SOURCES', 'SUFFIXES', 'DataConfig', 'SyntheticConfig', 'RfmConfig', 'SegmentationConfig',
-           'MovementConfig', 'WorthConfig', 'RecommenderConfig', 'Model', 'check_recommender', 'ReportConfig',
-           'MlflowConfig', 'ServingConfig', 'ExportConfig', 'CampaignsConfig', 'RunsConfig', 'Config', 'check_value',
-           'expected', 'structure', 'bounds', 'grid_cells', 'find_root', 'shipped', 'supplied', 'config_path',
-           'load_config', 'check_data', 'split_table', 'source_files']
+__all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'STAMPS', 'SUFFIXES', 'DataConfig',
+           'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
+           'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
+           'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_data', 'split_table',
+           'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
 
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d01
+BasketPart = Literal["transaction_id", "customer_id", "date", "store_id"]
+LinePart = Literal["discount", "tax"]  # what may be taken off an amount
+_SIDES = ("net", "gross")  # without it, and with it
+_RATES = ("share", "percent")
+
 # %% ../../nbs/00b_configuration.ipynb #380a8ea0
 @dataclass
 class DataConfig:
-    """Where the transactions come from, and how to read them."""
+    """Where the transactions come from, and how to read them.
 
-    # a file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or "synthetic" |
-    # "completejourney"
+    Attributes
+    ----------
+    transactions : str
+        A file, folder, glob, `package:NAME/FILE`, `FILE#TABLE`, database URL, or
+        "synthetic" | "completejourney".
+    products : str | None
+        A products table, given like the transactions; derived from them if left out.
+    customers : str | None
+        A customers table, given like the transactions; optional.
+    columns : dict[str, str]
+        Canonical name: the name in your file.
+    query : dict[str, str]
+        Role: the SQL that a database answers, in place of a table.
+    basket : list[BasketPart]
+        What makes a basket where receipt numbers start anew, such as
+        [transaction_id, date, store_id]; the receipt number if left out, or a customer's
+        day.
+    revenue : dict[LinePart, {"net", "gross"}]
+        What revenue is, such as {discount: net, tax: gross}: net is without it, gross with
+        it; by default after discounts and with taxes, which is what customers paid.
+    amounts : dict[LinePart, {"net", "gross"}]
+        What the amounts of the source are, likewise; if left out, a revenue column is after
+        the discount, quantity × price before it, and both are with taxes.
+    rates : dict[LinePart, {"share", "percent"}]
+        Which of discount and tax is a "share" (0 to 1) or a "percent" of the amount; an
+        amount of the line if left out.
+    date_format : str | list[str] | None
+        The format of dates such as "%d/%m/%Y", or several formats, or what a number counts:
+        epoch_s, epoch_ms, excel; ISO 8601 if left out.
+    timezone : str | None
+        The shop's time zone, such as Europe/Berlin: points in time with a zone, and epoch_s
+        and epoch_ms, become its own day and hour; if left out, what is written, and UTC for
+        epochs.
+    delimiter : str | None
+        The delimiter of a CSV file, or "whitespace"; found from its first lines if left
+        out.
+    header : list[str]
+        The column names of a CSV file that has no header line.
+    skip_rows : int
+        Lines above the header of a text file or sheet, such as a title; blank ones do not
+        count.
+    quote : str
+        The quotation mark of a CSV file; "" if quotation marks are plain characters.
+    encoding : str | None
+        The encoding of a CSV file, such as cp1252; UTF-8 or its byte order mark's if left
+        out.
+    decimal : {".", ","}
+        The decimal sign.
+    thousands : str | None
+        What stands between thousands, such as ","; nothing if left out.
+    currency_signs : list[str]
+        What may stand around an amount, such as "€".
+    missing : list[str]
+        Words that mean a missing value, such as "NULL"; a blank always is missing.
+    duplicates : {"collapse", "keep"}
+        What to do with exact copies.
+    cancelled_prefix : str | None
+        Basket ids that start with it are cancellations.
+    non_product : dict[str, str]
+        Column: a regular expression; lines that match are not products.
+    exclude : dict[str, list[str]]
+        Product column: values whose lines are not products.
+    sensitive : dict[str, list[str]]
+        Product column: values that recommendations and their reasons never show.
+    status : dict[str, list[str]]
+        Kind of order (cancelled, returned, pending): the values of the status column that
+        mean it; such lines are no sales and are counted apart, any other value is a sale.
+    currency_rates : dict[str, float]
+        Currency: the worth of one of it in the report's currency, such as
+        {EUR: 1, USD: 0.92}; needed where the currency column holds several.
+    without_product : {"keep", "reject"}
+        A line with an amount and no product: keep it as a sale of no product, or reject it.
+    known_products_only : bool
+        Reject lines whose product is missing from the products table.
+    earliest : str
+        Lines before this day are rejected.
+    last_date : str | None
+        Lines after this day are rejected; `max_silence` decides if left out.
+    max_silence : int
+        After so many days without a line, the rest (at most 1% of the lines) is taken for
+        misdated.
+    tolerance : float
+        Share by which a revenue may differ from quantity × price before it is flagged.
+    max_rejected : float
+        Stop when a larger share of the lines is rejected.
+    engine : {"duckdb", "spark"}
+        What computes the tables.
+    memory : str | None
+        How much memory the engine may use, such as "8GB"; its own default if left out.
+    threads : int | None
+        How many threads the engine may use; all cores if left out.
+    spill : str | None
+        A folder for data that do not fit into memory; the run's temporary folder if left
+        out.
+    spark : dict[str, str]
+        Spark's settings, such as {master: "local[2]", driver.memory: 4g}.
+    """
+
     transactions: str = "synthetic"
-    # a products table, given like the transactions; derived from them if left out
     products: str | None = None
-    customers: str | None = None  # a customers table, given like the transactions; optional
-    columns: dict[str, str] = field(default_factory=dict)  # canonical name: the name in your file
-    # role: the SQL that a database answers, in place of a table
+    customers: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
-    # the format of dates such as "%d/%m/%Y", or several formats; ISO 8601 if left out
+    basket: list[BasketPart] = field(default_factory=list)
+    revenue: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
+    amounts: dict[LinePart, Literal["net", "gross"]] = field(default_factory=dict)
+    rates: dict[LinePart, Literal["share", "percent"]] = field(default_factory=dict)
     date_format: str | list[str] | None = None
-    # the delimiter of a CSV file, or "whitespace"; found from its first lines if left out
+    timezone: str | None = None
     delimiter: str | None = None
-    # the column names of a CSV file that has no header line
     header: list[str] = field(default_factory=list)
-    # the quotation mark of a CSV file; "" if quotation marks are plain characters
+    skip_rows: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
     quote: str = '"'
-    # the encoding of a CSV file, such as cp1252; UTF-8 or its byte order mark's if left out
     encoding: str | None = None
-    decimal: Literal[".", ","] = "."  # the decimal sign
-    thousands: str | None = None  # what stands between thousands, such as ","; nothing if left out
-    # what may stand around an amount, such as "€"
+    decimal: Literal[".", ","] = "."
+    thousands: str | None = None
     currency_signs: list[str] = field(default_factory=list)
-    # words that mean a missing value, such as "NULL"; a blank always is missing
     missing: list[str] = field(default_factory=list)
-    duplicates: Literal["collapse", "keep"] = "collapse"  # what to do with exact copies
-    cancelled_prefix: str | None = None  # basket ids that start with it are cancellations
-    # column: a regular expression; lines that match are not products
+    duplicates: Literal["collapse", "keep"] = "collapse"
+    cancelled_prefix: str | None = None
     non_product: dict[str, str] = field(default_factory=dict)
-    # product column: values whose lines are not products
     exclude: dict[str, list[str]] = field(default_factory=dict)
-    # product column: values that recommendations and their reasons never show
     sensitive: dict[str, list[str]] = field(default_factory=dict)
-    # reject lines whose product is missing from the products table
+    status: dict[str, list[str]] = field(default_factory=dict)
+    currency_rates: dict[str, Annotated[float, msgspec.Meta(ge=1e-9, le=1e9)]] = field(
+        default_factory=dict
+    )
+    without_product: Literal["keep", "reject"] = "keep"
     known_products_only: bool = False
-    earliest: str = "1970-01-02"  # lines before this day are rejected
-    # lines after this day are rejected; `max_silence` decides if left out
+    earliest: str = "1970-01-02"
     last_date: str | None = None
-    # after so many days without a line, the rest (at most 1% of the lines) is taken for misdated
     max_silence: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 92
-    # share by which a revenue may differ from quantity × price before it is flagged
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.01
-    # stop when a larger share of the lines is rejected
     max_rejected: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
-    engine: Literal["duckdb", "spark"] = "duckdb"  # what computes the tables
-    # how much memory the engine may use, such as "8GB"; its own default if left out
+    engine: Literal["duckdb", "spark"] = "duckdb"
     memory: str | None = None
-    # how many threads the engine may use; all cores if left out
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    # a folder for data that do not fit into memory; the run's temporary folder if left out
     spill: str | None = None
-    # Spark's settings, such as {master: "local[2]", driver.memory: 4g}
     spark: dict[str, str] = field(default_factory=dict)
 
 # %% ../../nbs/00b_configuration.ipynb #807580a0
 @dataclass
 class SyntheticConfig:
-    """The size of the generated pharmacy and beauty retailer; its behaviour is fixed in 00e."""
+    """The size of the generated pharmacy and beauty retailer; its behaviour is fixed in 00e.
 
-    # transaction lines, before dirt is added
+    Attributes
+    ----------
+    lines : int
+        Transaction lines, before dirt is added.
+    customers : int
+        Customers on file.
+    products : int
+        Products on sale.
+    days : int
+        Days of sales.
+    start : str
+        The first day, ISO 8601.
+    stores : int
+        Stores whose receipt numbers start anew every day; 0 for one shop without stores.
+    format : {"csv", "parquet"}
+        What the generator writes.
+    """
+
     lines: Annotated[int, msgspec.Meta(ge=1, le=10**10)] = 80_000
-    customers: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 5_000  # customers on file
-    products: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 200  # products on sale
-    days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365  # days of sales
-    start: str = "2025-01-01"  # the first day, ISO 8601
-    format: Literal["csv", "parquet"] = "csv"  # what the generator writes
+    customers: Annotated[int, msgspec.Meta(ge=1, le=10**9)] = 5_000
+    products: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 200
+    days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365
+    start: str = "2025-01-01"
+    stores: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    format: Literal["csv", "parquet"] = "csv"
 
 # %% ../../nbs/00b_configuration.ipynb #1ce1f190
 @dataclass
 class RfmConfig:
-    """Recency, frequency and monetary value."""
+    """Recency, frequency and monetary value.
 
-    # the look-back of frequency and monetary, in days
+    Attributes
+    ----------
+    window_days : int
+        The look-back of frequency and monetary, in days.
+    bins : int
+        Scores run from 1 to `bins`; the highest is best.
+    cut_points : dict[str, list[float]] | None
+        Fixed cut points per measure; learned if left out.
+    grid : dict[str, list[str]] | None
+        A grid of your own: name: score cells such as "555", or patterns such as "[45]5?".
+    """
+
     window_days: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 365
-    # scores run from 1 to `bins`; the highest is best
     bins: Annotated[int, msgspec.Meta(ge=2, le=10)] = 5
-    # fixed cut points per measure; learned if left out
     cut_points: dict[str, list[float]] | None = None
-    # a grid of your own: name: score cells such as "555", or patterns such as "[45]5?"
     grid: dict[str, list[str]] | None = None
 
 # %% ../../nbs/00b_configuration.ipynb #c9a2a577
 @dataclass
 class SegmentationConfig:
-    """The clusters."""
+    """The clusters.
 
-    k: Annotated[int, msgspec.Meta(ge=2, le=20)] = 5  # how many segments
-    # the largest number of segments that is tried for comparison
+    Attributes
+    ----------
+    k : int
+        How many segments.
+    k_max : int
+        The largest number of segments that is tried for comparison.
+    sample : int
+        Customers used to compare numbers of segments.
+    outlier_sample : int
+        Customers that DBSCAN examines.
+    seeds : int
+        Random starts per number of segments, for the intervals.
+    draws : int
+        Bootstrap samples of the customers, to measure the stability.
+    """
+
+    k: Annotated[int, msgspec.Meta(ge=2, le=20)] = 5
     k_max: Annotated[int, msgspec.Meta(ge=2, le=30)] = 10
-    # customers used to compare numbers of segments
     sample: Annotated[int, msgspec.Meta(ge=100, le=10**7)] = 100_000
-    # customers that DBSCAN examines
     outlier_sample: Annotated[int, msgspec.Meta(ge=100, le=10**6)] = 10_000
-    # random starts per number of segments, for the intervals
     seeds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
-    # bootstrap samples of the customers, to measure the stability
     draws: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 20
 
 # %% ../../nbs/00b_configuration.ipynb #84801d9e
 @dataclass
 class MovementConfig:
-    """The segments at each month end."""
+    """The segments at each month end.
 
-    # the look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and 90 that
-    # leaves four month ends
+    Attributes
+    ----------
+    window_days : int
+        The look-back of the snapshots, in days; 0: the longest of rfm.window_days, 180 and
+        90 that leaves four month ends.
+    draws : int
+        Simulations that measure how much movement is chance.
+    """
+
     window_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
-    # simulations that measure how much movement is chance
     draws: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
 
 # %% ../../nbs/00b_configuration.ipynb #fc706b66
 @dataclass
 class WorthConfig:
-    """What customers are expected to bring."""
+    """What customers are expected to bring.
 
-    # MBG/NBD, or BG/NBD, in which nobody leaves after the first visit
+    Attributes
+    ----------
+    model : {"mbg", "bg"}
+        MBG/NBD, or BG/NBD, in which nobody leaves after the first visit.
+    margin : float
+        The share of revenue that counts as value; 1 is revenue itself.
+    draws : int
+        Bootstrap samples behind the intervals.
+    holdout_days : int
+        Days hidden to check the expectation, at most a third of the log.
+    sample : int
+        The most customers to learn from.
+    """
+
     model: Literal["mbg", "bg"] = "mbg"
-    # the share of revenue that counts as value; 1 is revenue itself
     margin: Annotated[float, msgspec.Meta(ge=0.0001, le=1)] = 1.0
-    # bootstrap samples behind the intervals
     draws: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 50
-    # days hidden to check the expectation, at most a third of the log
     holdout_days: Annotated[int, msgspec.Meta(ge=14, le=3650)] = 90
-    # the most customers to learn from
     sample: Annotated[int, msgspec.Meta(ge=100, le=10**7)] = 50_000
 
 # %% ../../nbs/00b_configuration.ipynb #dbbcfc88
 @dataclass
 class RecommenderConfig:
-    """The recommendations and their evaluation."""
+    """The recommendations and their evaluation.
 
-    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10  # products per customer
-    production: str = "ranker"  # the model whose list is published: any name in `MODELS`
-    # the weights of the weighted hybrid
+    Attributes
+    ----------
+    k : int
+        Products per customer.
+    production : str
+        The model whose list is published: any name in `MODELS`.
+    weights : dict[str, float]
+        The weights of the weighted hybrid.
+    neighbours : int
+        How many similar customers the weighted hybrid uses.
+    exact_customers : int
+        Above so many customers, similar products (EASE) take the place of similar
+        customers.
+    test_days : int
+        The held-out window, in days of 24 hours.
+    cuts : int
+        Cuts at which the chain measures the models; 1 leaves the back-test out.
+    parameters : dict[str, dict[str, int | float | str | None]]
+        Model: its settings, for measuring and publishing, as `retail-ci tune` prints them.
+    """
+
+    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    production: str = "ranker"
     weights: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1000)]] = field(
         default_factory=lambda: {"collaborative": 0.7, "content": 0.3}
     )
-    # how many similar customers the weighted hybrid uses
     neighbours: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 50
-    # above so many customers, similar products (EASE) take the place of similar customers
     exact_customers: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 100_000
-    # the held-out window, in days of 24 hours
     test_days: Annotated[int, msgspec.Meta(ge=1, le=365)] = 30
-    # cuts at which the chain measures the models; 1 leaves the back-test out
     cuts: Annotated[int, msgspec.Meta(ge=1, le=60)] = 3
-    # model: its settings, for measuring and publishing, as `retail-ci tune` prints them
     parameters: dict[str, dict[str, int | float | str | None]] = field(default_factory=dict)
 
 # %% ../../nbs/00b_configuration.ipynb #9ad45ddc
 @dataclass(frozen=True)
 class Model:
-    """A recommender of the registry."""
+    """A recommender of the registry.
 
-    place: str  # module:class; a subclass of `Recommender`
-    label: str  # what readers call it
-    # parameters that differ from the class's defaults
+    Attributes
+    ----------
+    place : str
+        Module:class; a subclass of `Recommender`.
+    label : str
+        What readers call it.
+    settings : dict[str, Any]
+        Parameters that differ from the class's defaults.
+    grid : dict[str, list]
+        Parameter: the values that `retail-ci tune` tries; nothing to tune if left out.
+    decides : str
+        The task on which a setting is chosen: "any" or "discovery".
+    repeats : bool
+        Whether the model only repeats purchases, so that it has no answer of its own to
+        "discovery".
+    """
+
+    place: str
+    label: str
     settings: dict[str, Any] = field(default_factory=dict)
-    # parameter: the values that `retail-ci tune` tries; nothing to tune if left out
     grid: dict[str, list] = field(default_factory=dict)
-    decides: str = "any"  # the task on which a setting is chosen: "any" or "discovery"
-    # whether the model only repeats purchases, so that it has no answer of its own to "discovery"
+    decides: str = "any"
     repeats: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #99979b0f
@@ -290,88 +466,176 @@ def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
 @dataclass
 class ReportConfig:
-    """The report's title, currency and number formats."""
+    """The report's title, currency and number formats.
 
-    title: str = "Retail customer intelligence"  # the site's title
-    currency: str = ""  # the sign of money, such as "€" or "CHF"
-    locale: str = "en"  # how numbers, money and days are written: one of `LOCALES`
+    Attributes
+    ----------
+    title : str
+        The site's title.
+    currency : str
+        The sign of money, such as "€" or "CHF".
+    locale : str
+        How numbers, money and days are written: one of `LOCALES`.
+    """
+
+    title: str = "Retail customer intelligence"
+    currency: str = ""
+    locale: str = "en"
 
 # %% ../../nbs/00b_configuration.ipynb #be49f9c3
 @dataclass
 class MlflowConfig:
-    """Where runs and models are recorded."""
+    """Where runs and models are recorded.
 
-    enabled: bool = True  # whether MLflow, if it is installed, records finished runs
-    # a tracking server (http://host:5000) or a database (postgresql://user@host/mlflow, with the
-    # extra `sql`); MLFLOW_TRACKING_URI if left out, and without that runs/<name>/mlflow.db
+    Attributes
+    ----------
+    enabled : bool
+        Whether MLflow, if it is installed, records finished runs.
+    tracking_uri : str | None
+        A tracking server (http://host:5000) or a database (postgresql://user@host/mlflow,
+        with the extra `sql`); MLFLOW_TRACKING_URI if left out, and without that
+        runs/<name>/mlflow.db.
+    prefix : str
+        The registered models are PREFIX-segmentation and PREFIX-recommender.
+    timeout : int
+        The most seconds that recording a run may take.
+    """
+
+    enabled: bool = True
     tracking_uri: str | None = None
-    prefix: str = "retail"  # the registered models are PREFIX-segmentation and PREFIX-recommender
-    # the most seconds that recording a run may take
+    prefix: str = "retail"
     timeout: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
 
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
 class ServingConfig:
-    """Which model is served."""
+    """Which model is served.
 
-    # whether a run promotes its model if none is served yet and it passes the gate
+    Attributes
+    ----------
+    promote_first : bool
+        Whether a run promotes its model if none is served yet and it passes the gate.
+    """
+
     promote_first: bool = True
 
 # %% ../../nbs/00b_configuration.ipynb #d7c2443f
 @dataclass
 class ExportConfig:
-    """What is exported for Power BI."""
+    """What is exported for Power BI.
 
-    # columns of the customers table to copy to dim_customer; those that group customers if left out
+    Attributes
+    ----------
+    attributes : list[str] | None
+        Columns of the customers table to copy to dim_customer; those that group customers
+        if left out.
+    """
+
     attributes: list[str] | None = None
 
 # %% ../../nbs/00b_configuration.ipynb #afa4b543
 @dataclass
 class CampaignsConfig:
-    """Who may be contacted, with what, and who is held back."""
+    """Who may be contacted, with what, and who is held back.
 
-    # column of the customers table in which a plain yes allows contact; found by its name if left
-    # out, [] for none
+    Attributes
+    ----------
+    consent : list[str] | str | None
+        Column of the customers table in which a plain yes allows contact; found by its name
+        if left out, [] for none.
+    suppressed : list[str] | str | None
+        Column in which anything but a plain no forbids contact; found in the same way.
+    control : float
+        Share of each segment that is held back, to measure what the campaign does.
+    offers : int
+        Products offered to each customer, at most.
+    wave : str
+        A word that changes who is held back, such as the campaign's name; the same people
+        each time if left out.
+    """
+
     consent: list[str] | str | None = None
-    # column in which anything but a plain no forbids contact; found in the same way
     suppressed: list[str] | str | None = None
-    # share of each segment that is held back, to measure what the campaign does
     control: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.1
-    # products offered to each customer, at most
     offers: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
-    # a word that changes who is held back, such as the campaign's name; the same people each time
-    # if left out
     wave: str = ""
 
 # %% ../../nbs/00b_configuration.ipynb #d8989395
 @dataclass
 class RunsConfig:
-    """What happens to runs."""
+    """What happens to runs.
 
-    # finished runs to keep, the current one included
+    Attributes
+    ----------
+    keep : int
+        Finished runs to keep, the current one included.
+    workers : int
+        Notebooks that may run side by side.
+    """
+
     keep: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
-    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2  # notebooks that may run side by side
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
 
 # %% ../../nbs/00b_configuration.ipynb #3db7c44c
 @dataclass
 class Config:
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
 
-    name: str = "default"  # the run's folder: runs/<name>
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 42  # the seed of every random choice
-    data: DataConfig = field(default_factory=DataConfig)  # the sources
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)  # the generator
-    rfm: RfmConfig = field(default_factory=RfmConfig)  # recency, frequency, monetary
-    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)  # clusters
-    movement: MovementConfig = field(default_factory=MovementConfig)  # month ends
-    worth: WorthConfig = field(default_factory=WorthConfig)  # expected value
-    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)  # recommendations
-    report: ReportConfig = field(default_factory=ReportConfig)  # words and signs
-    export: ExportConfig = field(default_factory=ExportConfig)  # tables for Power BI
-    campaigns: CampaignsConfig = field(default_factory=CampaignsConfig)  # campaign lists
-    mlflow: MlflowConfig = field(default_factory=MlflowConfig)  # tracking and registry
-    serving: ServingConfig = field(default_factory=ServingConfig)  # which model answers
-    runs: RunsConfig = field(default_factory=RunsConfig)  # housekeeping
+    Attributes
+    ----------
+    name : str
+        The run's folder: runs/<name>.
+    seed : int
+        The seed of every random choice.
+    data : DataConfig
+        The sources.
+    synthetic : SyntheticConfig
+        The generator.
+    rfm : RfmConfig
+        Recency, frequency, monetary.
+    segmentation : SegmentationConfig
+        Clusters.
+    movement : MovementConfig
+        Month ends.
+    worth : WorthConfig
+        Expected value.
+    recommender : RecommenderConfig
+        Recommendations.
+    report : ReportConfig
+        Words and signs.
+    export : ExportConfig
+        Tables for Power BI.
+    campaigns : CampaignsConfig
+        Campaign lists.
+    mlflow : MlflowConfig
+        Tracking and registry.
+    serving : ServingConfig
+        Which model answers.
+    runs : RunsConfig
+        Housekeeping.
+
+    Examples
+    --------
+    >>> config = Config(name="shop", rfm=RfmConfig(window_days=180))
+    >>> config.rfm.window_days, config.recommender.k
+    (180, 10)
+    """
+
+    name: str = "default"
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 42
+    data: DataConfig = field(default_factory=DataConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    rfm: RfmConfig = field(default_factory=RfmConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    movement: MovementConfig = field(default_factory=MovementConfig)
+    worth: WorthConfig = field(default_factory=WorthConfig)
+    recommender: RecommenderConfig = field(default_factory=RecommenderConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    campaigns: CampaignsConfig = field(default_factory=CampaignsConfig)
+    mlflow: MlflowConfig = field(default_factory=MlflowConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    runs: RunsConfig = field(default_factory=RunsConfig)
 
 # %% ../../nbs/00b_configuration.ipynb #09762141
 def check_value(value: Any, hint: Any, where: str) -> Any:
@@ -747,6 +1011,11 @@ def load_config(config: str | Path = "default", settings: list[str] | None = Non
     ------
     ConfigError
         With one sentence for a typo, a wrong type, or a file that is not YAML.
+
+    Examples
+    --------
+    >>> load_config("small", ["rfm.bins=4"]).rfm.bins
+    4
     """
     if not isinstance(config, (str, Path)):
         raise ConfigError(
@@ -787,6 +1056,8 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     check_recommender(result.recommender)
     _check_report(result.report)
     check_data(result.data)
+    if result.data.transactions == "synthetic" and result.synthetic.stores:
+        result.data.basket = result.data.basket or ["transaction_id", "date", "store_id"]
     _check_mlflow(result.mlflow)
     base = file.parent.parent if file.parent.name == "configs" else file.parent
     for key in ("transactions", "products", "customers"):
@@ -842,7 +1113,98 @@ def _check_name(name: str) -> str:
         f"{shown(name)}; {_folder_name(name)!r} would do."
     )
 
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d02
+def check_parts(data: DataConfig) -> DataConfig:
+    """Refuse a basket that would be everybody's, and a discount or tax that is said to be nothing
+    that it can be.
+
+    Parameters
+    ----------
+    data : DataConfig
+        basket, revenue, amounts, rates.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        That names the key.
+    """
+    known = list(get_args(BasketPart))
+    for part in data.basket:
+        if part not in known:
+            raise ConfigError(unknown("part", part, known, "data.basket"))
+    if len(set(data.basket)) < len(data.basket):
+        named = ", ".join(data.basket)
+        raise ConfigError(f"data.basket must name each part once, found {named}.")
+    if data.basket and not {"transaction_id", "customer_id"} & set(data.basket):
+        raise ConfigError(
+            f"data.basket must name transaction_id or customer_id, found {', '.join(data.basket)}; "
+            "with that alone a basket would be everybody's purchases."
+        )
+    for key, values in (("revenue", _SIDES), ("amounts", _SIDES), ("rates", _RATES)):
+        for part, value in getattr(data, key).items():
+            if part not in get_args(LinePart):
+                raise ConfigError(unknown("part", part, list(get_args(LinePart)), f"data.{key}"))
+            if value not in values:
+                raise ConfigError(unknown("value", value, list(values), f"data.{key}.{part}"))
+    return data
+
 # %% ../../nbs/00b_configuration.ipynb #6e1e6d0a
+STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
+
+
+def _check_status(status: dict[str, list[str]]) -> None:
+    """Refuse a kind of order that does not exist, and a value that would mean two of them."""
+    seen: dict[str, str] = {}
+    for kind, values in status.items():
+        if kind not in STATUS_KINDS:
+            raise ConfigError(unknown("kind of order", kind, list(STATUS_KINDS), "data.status"))
+        for value in values:
+            if value in seen:
+                raise ConfigError(
+                    f"data.status lists {shown(value)} under {seen[value]} and under {kind}; leave "
+                    "it in one of them."
+                )
+            seen[value] = kind
+
+
+STAMPS = ("epoch_s", "epoch_ms", "excel")  # what a number may count, in place of a date format
+
+
+def _check_days(data: DataConfig) -> None:
+    """Refuse a time zone that does not exist, and a date format without a code."""
+    several = data.date_format if isinstance(data.date_format, list) else [data.date_format]
+    for format in several:
+        if format and "%" not in format and format not in STAMPS:
+            raise ConfigError(unknown("date format", format, list(STAMPS), "data.date_format"))
+        if format and "%Z" in format:
+            raise ConfigError(
+                "Config key 'data.date_format' cannot read the name of a time zone (%Z), found "
+                f"{shown(format)}; write an offset such as +02:00 into the file, which %z reads."
+            )
+    if data.timezone is None:
+        return
+    known = sorted(zoneinfo.available_timezones())  # none where the machine has no list
+    if known and data.timezone not in known:
+        raise ConfigError(_unknown_zone(data.timezone, known))
+
+
+def _unknown_zone(given: str, known: list[str]) -> str:
+    """What to say of a time zone that is none: the nearest name, or the same city elsewhere."""
+    city = given.rpartition("/")[2].replace(" ", "_").lower()
+    alike = [name for name in known if name.rpartition("/")[2].lower() == city]
+    near = alike or difflib.get_close_matches(given, known, 1, 0.6)
+    hint = f"did you mean {near[0]!r}?" if near else "write it as in Europe/Berlin."
+    return (
+        f"Config key 'data.timezone' must be a time zone of the IANA list, found {shown(given)}; "
+        + hint
+    )
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -871,6 +1233,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"Config key 'data.{key}' must be a day such as 2025-12-31, found "
                 f"{shown(getattr(data, key))}."
             ) from None
+    _check_status(data.status)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)
@@ -879,6 +1242,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"Config key 'data.non_product.{column}' must be a regular expression, found "
                 f"{shown(pattern)}: {one_line(e, 200)}."
             ) from None
+    _check_days(data)
     try:
         "".encode(data.encoding or "utf-8")
     except (LookupError, ValueError):
@@ -886,6 +1250,7 @@ def check_data(data: DataConfig) -> DataConfig:
             "Config key 'data.encoding' must be a text encoding that Python knows, such as "
             f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
         ) from None
+    check_parts(data)
     if data.thousands == data.decimal:
         raise ConfigError(
             f"data.thousands and data.decimal are both {data.decimal!r}; they must differ."

@@ -21,7 +21,13 @@ __all__ = ['EXTRAS', 'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunEr
 
 # %% ../../nbs/00_errors.ipynb #ba38e21c
 class RetailError(Exception):
-    """An error with a sentence for the user: what, expected, found, what to do."""
+    """An error with a sentence for the user: what, expected, found, what to do.
+
+    Attributes
+    ----------
+    exit_code : int
+        The status with which the command line ends: 1, or that of the subclass.
+    """
 
     exit_code = 1
 
@@ -35,13 +41,25 @@ class RetailError(Exception):
 
 
 class ConfigError(RetailError):
-    """The config or the command line asks for something that does not exist."""
+    """The config or the command line asks for something that does not exist.
+
+    Attributes
+    ----------
+    exit_code : int
+        2.
+    """
 
     exit_code = 2
 
 
 class DataError(RetailError):
-    """The input cannot be used as it is."""
+    """The input cannot be used as it is.
+
+    Attributes
+    ----------
+    exit_code : int
+        3.
+    """
 
     exit_code = 3
 
@@ -51,7 +69,13 @@ class TooFew(DataError, ValueError):
 
 
 class RunError(RetailError):
-    """A run cannot start, go on, or be read: a missing artefact, a lock, a full disk."""
+    """A run cannot start, go on, or be read: a missing artefact, a lock, a full disk.
+
+    Attributes
+    ----------
+    exit_code : int
+        4.
+    """
 
     exit_code = 4
 

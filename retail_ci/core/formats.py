@@ -19,9 +19,9 @@ from typing import Any, Literal
 from .errors import ConfigError, unknown
 
 # %% auto #0
-__all__ = ['LOCALES', 'plain_name', 'sql_text', 'sql_name', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number',
-           'number_as', 'count', 'share', 'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month',
-           'date_names']
+__all__ = ['BLANKS', 'INVISIBLE', 'WITH_POINT', 'LOCALES', 'plain_name', 'sql_text', 'sql_name', 'read_id', 'Locale',
+           'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count', 'share', 'decimal', 'money',
+           'with_currency', 'amount', 'amounts', 'day', 'month', 'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
 _DEVICES = {
@@ -104,6 +104,43 @@ def sql_name(name: str) -> str:
         An identifier of SQL.
     """
     return '"' + name.replace('"', '""') + '"'
+
+# %% ../../nbs/00a_formats.ipynb #81b66451
+BLANKS = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+INVISIBLE = "\xad\u034f\u061c\u180e\ufeff" + "".join(
+    chr(code)
+    for first, last in ((0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F))
+    for code in range(first, last + 1)
+)
+_FOLD = str.maketrans(dict.fromkeys(BLANKS, " ") | dict.fromkeys(INVISIBLE))
+_WHITE = " \t\n\r\v\f"
+WITH_POINT = r"^-?[0-9]+[.]0$"  # a whole number that went through a fraction
+
+
+def read_id(text: str) -> str:
+    """Read an id, wherever it comes from.
+
+    Parameters
+    ----------
+    text : str
+        As somebody has written it.
+
+    Returns
+    -------
+    str
+        Without blanks at its ends, invisible signs and the `.0` of a spreadsheet, in Unicode's
+        composed form; "" where nothing is left.
+
+    Examples
+    --------
+    >>> [read_id(text) for text in (" C7", "C7\\u200b", "17850.0", "00017", "P1.0")]
+    ['C7', 'C7', '17850', '00017', 'P1.0']
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_FOLD))
+    text = text.strip(_WHITE)
+    whole = text.endswith(".0") and text[:-2].removeprefix("-").isdecimal() and text.isascii()
+    return text[:-2] if whole else text
 
 # %% ../../nbs/00a_formats.ipynb #d3084736
 _IN_CLDR = [

@@ -456,16 +456,53 @@ _papermill = _Papermill()
 # %% ../../nbs/00c_runs.ipynb #092dce92
 @dataclass
 class Run:
-    """The folder of one run, its config, and where to read what it does not hold."""
+    """The folder of one run, its config, and where to read what it does not hold.
 
-    config: Config  # what the run depends on
-    path: Path  # where artefacts are written
-    fallback: Path | None = None  # the last good run, for a scratch run
-    # of a scratch run: from which run and with which settings it is made
+    Attributes
+    ----------
+    config : Config
+        What the run depends on.
+    path : Path
+        Where artefacts are written.
+    fallback : Path | None
+        The last good run, for a scratch run.
+    origin : dict | None
+        Of a scratch run: from which run and with which settings it is made.
+
+    Examples
+    --------
+    >>> run = Run(Config(name="shop"), Path("runs/shop"))
+    >>> run.has("segments")
+    False
+    >>> run.write("data_metrics", {"rows_in": 3}).name
+    'data.json'
+    >>> run.read("data_metrics")
+    {'rows_in': 3}
+    """
+
+    config: Config
+    path: Path
+    fallback: Path | None = None
     origin: dict | None = None
 
     def file(self, name: str) -> Path:
-        """The path of an artefact, whether it exists or not."""
+        """Return the path of an artefact, whether it exists or not.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Returns
+        -------
+        Path
+            In the run's folder, or in its fallback if only that holds it.
+
+        Raises
+        ------
+        RunError
+            For a name that does not exist, with the nearest one.
+        """
         if name not in ARTEFACTS:
             raise RunError(unknown("artefact", name, list(ARTEFACTS)))
         path = self.path / ARTEFACTS[name].path
@@ -474,24 +511,78 @@ class Run:
         return path
 
     def has(self, name: str) -> bool:
-        """Whether an artefact exists."""
+        """Tell whether an artefact exists.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Returns
+        -------
+        bool
+            True if `read` would find it.
+
+        Raises
+        ------
+        RunError
+            For a name that does not exist, with the nearest one.
+        """
         return self.file(name).exists()
 
     def read(self, name: str) -> Any:
-        """Read an artefact by name; raises `RunError` that says which notebook makes it."""
+        """Read an artefact by name.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Returns
+        -------
+        Any
+            A DataFrame for a table, a dict for facts, arrays by name for a model.
+
+        Raises
+        ------
+        RunError
+            For a name that does not exist, and for an artefact that is missing, with the notebook
+            that makes it, or damaged.
+        """
         path = self.file(name)
         if path.exists():
             with translating(RunError, f"{path} cannot be read", "Run the chain again."):
                 return load(path)
-        raise RunError(
+        raise RunError(self._absence(name))
+
+    def require(self, name: str) -> None:
+        """Raise `RunError` if there is nothing of an artefact that a notebook cannot do without.
+        The runner passes such a notebook over.
+        """
+        if not self.has(name):
+            raise RunError(self._absence(name))
+
+    def _absence(self, name: str) -> str:
+        """Why there is nothing of an artefact."""
+        if self.has("data_metrics") and not self.has("customers"):
+            return (
+                f"The run {self.config.name!r} has no {name.replace('_', ' ')}: no line of its log "
+                "has a customer. Name the customer's column under data.columns.customer_id, if "
+                "there is one, and run again."
+            )
+        return (
             f"The artefact {name!r} is not in the run {self.config.name!r}: notebook "
             f"{ARTEFACTS[name].maker} makes it. "
             f"Run `retail-ci run --config {self.config.name}` first."
         )
 
     def check_writable(self) -> None:
-        """Raise `RunError` if the run is finished, or was a scratch run that has been cleared since
-        it was opened.
+        """Check that the run may be written to.
+
+        Raises
+        ------
+        RunError
+            If the run is finished, or is a scratch run that was cleared after it was opened.
         """
         check_writable(self.path, "leave run_dir out, and the notebook writes to a scratch run")
         if self.origin is not None and _origin_of(self.path) != self.origin:
@@ -502,12 +593,44 @@ class Run:
             )
 
     def write(self, name: str, value: Any) -> Path:
-        """Write an artefact by name; raises `RunError` in a finished run."""
+        """Write an artefact by name.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+        value : Any
+            A DataFrame for a table, a mapping for facts, arrays by name for a model.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        RunError
+            For a name that does not exist, or in a finished run.
+        """
         return save(value, self.target(name))
 
     def target(self, name: str) -> Path:
-        """Where an artefact is to be written, for makers that stream; raises `RunError` in a
-        finished run.
+        """Return where an artefact is to be written, for makers that stream.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Returns
+        -------
+        Path
+            The file, which may not exist yet.
+
+        Raises
+        ------
+        RunError
+            For a name that does not exist, or in a finished run.
         """
         if name not in ARTEFACTS:
             raise RunError(unknown("artefact", name, list(ARTEFACTS)))
@@ -540,7 +663,15 @@ def open_run(
     Raises
     ------
     RunError
-        If there is none, and `ConfigError` for settings that do not exist.
+        If there is none.
+    ConfigError
+        For settings that do not exist.
+
+    Examples
+    --------
+    >>> run = open_run("small")
+    >>> run.read("segments").columns[:2].tolist()
+    ['customer_id', 'segment']
     """
     wanted = _as_settings(settings)
     if run_dir:

@@ -19,6 +19,7 @@ from ..core.errors import ConfigError, DataError, needing, shown, unknown
 from ..core.formats import amount, count, decimal, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from ..data.engines import different, exact_sum, to_pandas
+from ..data.frames import day_after
 
 # %% auto #0
 __all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'epoch_day', 'days',
@@ -43,7 +44,7 @@ def reference_date(transactions: ibis.Table) -> pd.Timestamp:
         raise DataError(
             "There are no transactions to count from; expected at least one line with a date."
         )
-    return pd.Timestamp(last) + pd.Timedelta(days=1)
+    return day_after(last)
 
 # %% ../../nbs/02_features.ipynb #921f93ff
 UNITS: tuple[str, ...] = (

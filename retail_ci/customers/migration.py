@@ -690,21 +690,28 @@ def _draw_names(
 
 
 def plot_migration(film: pd.DataFrame, months: int = 6, ax: Any = None) -> Any:
-    """The flows between the segments over the last month ends.
+    """Draw the flows between the segments over the last month ends.
 
     Parameters
     ----------
-    film : pd.DataFrame
-        From `states`.
+    film : DataFrame of shape (n_customers, n_month_ends)
+        `states` of `segment_migration`.
     months : int, default 6
         The last so many month ends.
-    ax : matplotlib Axes, optional
+    ax : matplotlib axes, optional
         Where to draw; a new figure if left out.
 
     Returns
     -------
-    matplotlib Axes
-        The axes that were drawn on.
+    matplotlib axes
+        What was drawn on.
+
+    Examples
+    --------
+    >>> months = pd.to_datetime(["2025-01-31", "2025-02-28"])
+    >>> film = pd.DataFrame([["Lost", "Champions"], ["At Risk", "Lost"]], columns=months)
+    >>> plot_migration(film).get_title(loc="left")
+    'Where the customers of each segment went'
     """
     plt = pyplot()
     use_style()
@@ -747,7 +754,8 @@ class SegmentMigration:
     moves : Series of shape (n_customers,)
         What each customer did in the last month: rose, fell, stayed, new, gone, returned.
     slipped : DataFrame
-        Good customers who fell or went: value (currency), chance (0 to 1), why; by value.
+        A row per good customer who fell or went: value (currency), chance (0 to 1), why; by
+        value.
     snapshots : DataFrame
         A row per month end and customer: measures, scores, segment.
     window_days : int

@@ -93,7 +93,7 @@ def score_customers(
     model : CustomerSegmentation
         Fitted or loaded.
     features : DataFrame, optional
-        A features table, to look the ids up where the list has no measures.
+        A row per customer, from `customer_features`: the measures of ids that come without.
     currency : str, default ""
         For the reasons, such as "EUR".
 

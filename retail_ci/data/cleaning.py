@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,19 +16,21 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import STAMPS, DataConfig, check_data
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
-from ..core.formats import count, month, share
+from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
     COLUMNS,
+    COUNTED,
     KEPT,
     PRODUCT_COLUMNS,
     REJECTS,
     Rule,
     accepted,
     applicable,
+    as_id,
     as_number,
     as_text,
     believed_until,
@@ -37,10 +40,11 @@ from retail_ci.data.contract import (
     float_ids,
     judge,
     map_columns,
+    revenue_meaning,
     typed,
     with_limits,
-    without_point,
 )
+from .currencies import look_at_currencies
 from retail_ci.data.engines import (
     close,
     connect_duckdb,
@@ -52,20 +56,42 @@ from retail_ci.data.engines import (
 )
 from retail_ci.data.frames import (
     FrameError,
-    as_ids,
     as_pandas,
+    as_words,
     find_columns,
     plain_column,
     refuse,
     typed_column,
 )
+from .order_status import look_at_status
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['read_products', 'Prepared', 'apply_contract', 'prepare', 'examples', 'customer_lines', 'open_sources', 'prepare_run',
-           'CleanLog', 'clean', 'open_log', 'by_month']
+__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'join_words', 'Prepared', 'apply_contract', 'prepare',
+           'check_customers', 'examples', 'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean',
+           'open_log', 'by_month', 'by_store']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
+def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
+    """Price and revenue of the lines that came without either, by the products table."""
+    empty = lines.price.isnull() & lines.revenue.isnull() & ~lines["_unread"]
+    return {
+        "price": ibis.ifelse(empty, lines.listed_price, lines.price),
+        "revenue": ibis.ifelse(empty, lines.quantity * lines.listed_price, lines.revenue),
+        "_listed": empty & lines.listed_price.notnull(),
+    }
+
+
+def _elsewhere(catalogue: ibis.Table | None) -> tuple[str, ...]:
+    """The columns of a log that its products table can supply."""
+    return ("price",) if catalogue is not None and "price" in catalogue.columns else ()
+
+
+def _as_read(column: str, values: list[str]) -> list[str]:
+    """Values of the config as the column has them: ids are read as every id is."""
+    return [read_id(value) for value in values] if column == "product_id" else values
+
+
 def _mark_products(
     lines: ibis.Table, catalogue: ibis.Table | None, settings: DataConfig
 ) -> ibis.Table:
@@ -83,7 +109,8 @@ def _mark_products(
     Returns
     -------
     ibis.Table
-        The lines, with `_known` and `_pattern` where the contract asks for them.
+        The lines, with `_known` and `_pattern` where the contract asks for them, and with the price
+        of the products table, marked `_listed`, where a line has no amount.
     """
     if catalogue is None:
         if not (settings.known_products_only or settings.exclude):
@@ -99,9 +126,13 @@ def _mark_products(
             )
     hit = ibis.or_(
         ibis.literal(False),
-        *(catalogue[c].isin(values).fill_null(False) for c, values in settings.exclude.items()),
+        *(
+            catalogue[c].isin(_as_read(c, values)).fill_null(False)
+            for c, values in settings.exclude.items()
+        ),
     )
-    listed = catalogue.select(listed_id="product_id", excluded=hit)
+    prices = {"listed_price": catalogue.price} if "price" in catalogue.columns else {}
+    listed = catalogue.select(listed_id="product_id", excluded=hit, **prices)
     joined = lines.left_join(listed, lines.product_id == listed.listed_id)
     excluded = joined.excluded.fill_null(False)
     out = {"_pattern": joined["_pattern"] | excluded if "_pattern" in lines.columns else excluded}
@@ -109,7 +140,8 @@ def _mark_products(
         out["_known"] = joined.listed_id.notnull()
     if settings.known_products_only:
         out["_only_known"] = ibis.literal(True)
-    return joined.mutate(**out).drop("listed_id", "excluded")
+    out |= _listed_amounts(joined) if prices else {}
+    return joined.mutate(**out).drop("listed_id", "excluded", *prices)
 
 # %% ../../nbs/01_cleaning.ipynb #757a7827
 def _judge_all(
@@ -134,15 +166,17 @@ def _judge_all(
         Judged lines, carried out; from `_survey`; and what only the whole could tell.
     """
 
-    def judged(floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None) -> ibis.Table:
-        lines = _mark_products(typed(raw, settings, floats), catalogue, settings)
+    def judged(latest: pd.Timestamp | None = None) -> ibis.Table:
+        plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
+        lines = _mark_products(plain, catalogue, settings)
         return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
 
     lines = judged()
     seen = _survey(lines)
-    floats, latest, _days = _whole_file(lines, settings, seen)
-    if floats or latest is not None:
-        lines = judged(tuple(floats), latest)
+    latest, _days = _whole_file(settings, seen)
+    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
+    if latest is not None:
+        lines = judged(latest)
         seen = _survey(lines)
     return (
         lines,
@@ -151,36 +185,33 @@ def _judge_all(
     )
 
 
+def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+    """The ids of a log as the source has them, under our names."""
+    names = map_columns(raw, settings.columns)
+    ours = ("transaction_id", "customer_id", "product_id")
+    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+
+
 def _whole_file(
-    lines: ibis.Table, settings: DataConfig, seen: pd.DataFrame | None = None
-) -> tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]:
+    settings: DataConfig, seen: pd.DataFrame
+) -> tuple[pd.Timestamp | None, pd.DataFrame]:
     """What only the whole of the lines can tell.
 
     Parameters
     ----------
-    lines : ibis.Table
-        Judged lines.
     settings : DataConfig
         last_date, max_silence.
-    seen : pd.DataFrame | None, default None
-        From `_survey`, if it is at hand.
+    seen : pd.DataFrame
+        From `_survey`.
 
     Returns
     -------
-    tuple[dict[str, int], pd.Timestamp | None, pd.DataFrame]
-        Id columns that went through floats; the day after the last believed one, or None; the days
-        with accepted lines.
+    tuple[pd.Timestamp | None, pd.DataFrame]
+        The day after the last believed one, or None; the days with accepted lines.
     """
-    seen = _survey(lines) if seen is None else seen
     fine = seen[seen.reason.isna()].reset_index(drop=True)
-    maybe = tuple(
-        c
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in fine and fine[c].sum() > 0
-    )
-    floats = float_ids(lines.filter(lines.reason.isnull()), maybe) if maybe else {}
     latest = None if settings.last_date else believed_until(fine, settings.max_silence)
-    return floats, latest, fine if latest is None else fine[fine.day < latest]
+    return latest, fine if latest is None else fine[fine.day < latest]
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
@@ -194,19 +225,12 @@ def _survey(judged: ibis.Table) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Reason, day, lines, revenue, whether an id has blanks at its ends, and for each id column
-        how many end in `.0`; in order.
+        Reason, day, lines, revenue, and whether an id had to be read; in order.
     """
-    ids = {
-        c: judged[c].endswith(".0").cast("int32").sum().fill_null(0)
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in judged.columns
-    }
     days = judged.group_by("reason", day=judged.date.truncate("D")).aggregate(
         lines=_.count(),
         revenue=exact_sum(judged.revenue.clip(-1e12, 1e12)),
         loose=judged["_loose"].cast("int32").max(),
-        **ids,
     )
     return (
         to_pandas(days)
@@ -260,10 +284,13 @@ _TRANSACTION_COLUMNS = [
     "transaction_id",
     "customer_id",
     "product_id",
+    "store_id",
     "date",
     "quantity",
     "price",
     "revenue",
+    "discount",
+    "tax",
     "is_return",
     "day",
     "month",
@@ -315,6 +342,11 @@ def _our_columns(raw: ibis.Table, columns: dict[str, str], ours: list[str]) -> d
     }
 
 
+def _reader(column: str) -> Callable[..., Any]:
+    """How a column of text is read: an id as every id is."""
+    return as_id if column.endswith("_id") else as_text
+
+
 def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The products table in the columns of the house.
 
@@ -341,12 +373,9 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
         **{
             ours: as_number(raw[theirs], settings)
             if ours == "price"
-            else as_text(raw[theirs], settings.missing)
+            else _reader(ours)(raw[theirs], settings.missing)
             for ours, theirs in names.items()
         },
-    )
-    table = table.mutate(
-        product_id=without_point(table.product_id, bool(float_ids(table, ("product_id",))))
     )
     first = (
         table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
@@ -397,7 +426,8 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
     ibis.Table
         Every product that is listed or was sold: id, name, category, price, and what else is known.
     """
-    sold = transactions.group_by("product_id").aggregate(
+    known = transactions.filter(transactions.product_id.notnull())
+    sold = known.group_by("product_id").aggregate(
         paid=ibis.ifelse(_.quantity > 0, _.price, ibis.null("float64")).median()
     )
     table = sold
@@ -406,19 +436,19 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
         table = table.mutate(
             product_id=ibis.coalesce(table.product_id, table.product_id_right)
         ).drop("product_id_right")
-    known = table.columns
-    price = ibis.coalesce(table.price, table.paid) if "price" in known else table.paid
+    given = table.columns
+    price = ibis.coalesce(table.price, table.paid) if "price" in given else table.paid
     name = (
         ibis.coalesce(table.product_name, table.product_id)
-        if "product_name" in known
+        if "product_name" in given
         else table.product_id
     )
     category = (
         ibis.coalesce(table.category, ibis.literal("Uncategorised"))
-        if "category" in known
+        if "category" in given
         else ibis.literal("Uncategorised")
     )
-    extra = [c for c in ("department", "subcategory", "brand", "manufacturer") if c in known]
+    extra = [c for c in ("department", "subcategory", "brand", "manufacturer") if c in given]
     return table.select(
         "product_id",
         product_name=name,
@@ -446,7 +476,7 @@ def _complete_customers(
     -------
     ibis.Table
         Every customer who bought or is on file: id, first purchase, counter_like, the attributes
-        given, and `_contradictory`.
+        given, `_contradictory`, and with a customers table `_bought` and `_listed`.
     """
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
@@ -465,6 +495,8 @@ def _complete_customers(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
             counter_like=_.counter_like.fill_null(False),
             _contradictory=_._contradictory.fill_null(False),
+            _bought=_.customer_id.notnull(),
+            _listed=_.customer_id_right.notnull(),
         )
         .drop("customer_id_right")
         .order_by("customer_id")
@@ -509,11 +541,8 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     ]
     table = raw.select(
         "row",
-        customer_id=as_text(raw[names["customer_id"]], settings.missing),
+        customer_id=as_id(raw[names["customer_id"]], settings.missing),
         **{c: raw[c] for c in other},
-    )
-    table = table.mutate(
-        customer_id=without_point(table.customer_id, bool(float_ids(table, ("customer_id",))))
     )
     known = table.filter(table.customer_id.notnull())
     ids = known.group_by("customer_id").aggregate(row=known.row.min(), lines=known.count())
@@ -570,7 +599,99 @@ def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) 
         _contradictory=ibis.or_(*marks.values()),
     )
 
+# %% ../../nbs/01_cleaning.ipynb #d1c9b99d
+_BESIDE = ("_contradictory", "_bought", "_listed")  # what only the books need of a customer
+
+
+def _meeting(sold: ibis.Table, listed: ibis.Table, key: str, most: int = 3) -> dict:
+    """How many ids of the log are in the table beside it, and examples of those that are not."""
+    ids = sold.select(key).distinct().mutate(_bought=True)
+    other = listed.select(**{f"_{key}": listed[key]}).mutate(_listed=True)
+    both = ids.outer_join(other, ids[key] == other[f"_{key}"])
+    both = both.select(
+        id=ibis.coalesce(both[key], both[f"_{key}"]),
+        bought=both["_bought"].fill_null(False),
+        listed=both["_listed"].fill_null(False),
+    )
+    sums = {"sold": both.bought, "listed": both.listed, "both": both.bought & both.listed}
+    counts = both.aggregate(**{n: v.cast("int32").sum().fill_null(0) for n, v in sums.items()})
+    out: dict[str, Any] = {n: int(v) for n, v in to_pandas(counts).iloc[0].items()}
+    for name, alone in (
+        ("only_sold", both.bought & ~both.listed),
+        ("only_listed", both.listed & ~both.bought),
+    ):
+        rows = to_pandas(both.filter(alone).select("id").order_by("id").limit(most))
+        out[name] = rows["id"].tolist()
+    return out
+
+
+def _meetings(
+    people: ibis.Table, kept: ibis.Table, catalogue: ibis.Table | None, facts: dict
+) -> dict:
+    """The tables beside the log that it hardly meets; empty where all is well."""
+    out = {}
+    if "_listed" in people.columns:
+        known = people.filter(people["_bought"])
+        part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
+        if part < 0.5:
+            listed = people.filter(people["_listed"])
+            out["customers"] = _meeting(known, listed, "customer_id")
+    unlisted = facts["by_flag"].get("unlisted_product", 0)
+    if catalogue is not None and unlisted > 0.5 * facts["kept"]:
+        sold = kept.filter(kept.product_id.notnull())
+        out["products"] = _meeting(sold, catalogue, "product_id")
+    return out
+
+
+def join_words(facts: dict) -> list[str]:
+    """What there is to say about tables that hardly meet the log.
+
+    Parameters
+    ----------
+    facts : dict
+        Of `apply_contract`.
+
+    Returns
+    -------
+    list[str]
+        A sentence for each table.
+    """
+    whom = {"customers": "customers who bought", "products": "products that were sold"}
+    return [
+        f"{count(f['both'])} of the {count(f['sold'])} {whom[role]} are in the {role} table, which "
+        f"lists {count(f['listed'])}. The log has ids such as {', '.join(f['only_sold'])}"
+        + (f", the table such as {', '.join(f['only_listed'])}" if f["only_listed"] else "")
+        + ". What the table says of the others is missing; if both mean the same, write the ids "
+        "alike."
+        for role, f in facts.get("joins", {}).items()
+    ]
+
 # %% ../../nbs/01_cleaning.ipynb #bbe96abc
+def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str], list[str]]:
+    """Values of the status that look undone and count as sales; and what there is to say about the
+    status and the currency. Several currencies are refused.
+    """
+    suspects: list[str] = []
+    remarks: list[str] = []
+    if "_status" in judged.columns:
+        suspects, remarks = look_at_status(judged, settings)
+    if "_currency" in judged.columns:
+        remarks = [*remarks, *look_at_currencies(judged, settings)]
+    return suspects, remarks
+
+
+def _remarks(facts: dict, remarks: list[str]) -> dict:
+    """What else the books say, where there is something."""
+    nobody = [] if facts["customers"] or not facts["kept"] else [NO_CUSTOMERS]
+    told = [*remarks, *nobody]
+    return {"remarks": told} if told else {}
+
+
+def _people_alone(people: ibis.Table) -> ibis.Table:
+    """The customers, without what only the books need of them."""
+    return people.drop(*(c for c in _BESIDE if c in people.columns)).order_by("customer_id")
+
+
 @dataclass
 class Prepared:
     """Clean tables, as expressions, and what happened on the way."""
@@ -580,7 +701,7 @@ class Prepared:
         ibis.Table
     )  # rejected lines: row, reason, source_file, source_row, and what the source said
     products: ibis.Table | None  # None where the source has no product column
-    customers: ibis.Table  # everybody who bought or is on file
+    customers: ibis.Table | None  # everybody who bought or is on file; None where no line has one
     facts: dict  # counts by fate and reason
     flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
 
@@ -637,7 +758,12 @@ def _apply_contract(
     if catalogue is None and settings.exclude:
         looked_up = in_log
     judged, seen, found = _judge_all(con, transactions, settings, looked_up)
+    suspects, remarks = _look_at_orders(judged, settings)
     accepted = judged.filter(judged.reason.isnull())
+    if suspects:
+        accepted = accepted.mutate(
+            _looks_undone=accepted["_status"].isin(suspects).fill_null(False)
+        )
     once = _collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
     timed = _with_time(once)
     lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
@@ -657,13 +783,16 @@ def _apply_contract(
             sum(counted) if min(counted) >= 0 else int(transactions.count().execute()),
         )
         | found
+        | _parts_found(lines, transactions, settings)
     )
+    joins = _meetings(people, kept, catalogue, facts)
+    facts |= {"joins": joins} if joins else {}
     return Prepared(
         kept,
-        _rejected_rows(judged, transactions, settings, parts),
+        _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),
         _complete_products(kept, in_log) if has_products else None,
-        people.drop("_contradictory").order_by("customer_id"),
-        facts,
+        _people_alone(people) if facts["customers"] else None,
+        facts | _remarks(facts, remarks),
         marked.order_by("row", "flag"),
     )
 
@@ -705,7 +834,20 @@ def prepare(
     """
     result = apply_contract(con, transactions, settings, products, customers, parts)
     _check_books(result, settings.max_rejected)
+    check_customers(result, list(transactions.columns), settings)
     return result
+
+
+# what flags need to know of a kept line
+_FLAG_COLUMNS = (
+    "_known",
+    "_own_basket",
+    "_listed",
+    "_looks_undone",
+    "_agrees",
+    "_odd_discount",
+    "_odd_tax",
+)
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
@@ -726,7 +868,7 @@ def _with_time(lines: ibis.Table) -> ibis.Table:
         [
             "row",
             *(c for c in _TRANSACTION_COLUMNS if c in table.columns),
-            *(c for c in ("_known", "_own_basket") if c in table.columns),
+            *(c for c in _FLAG_COLUMNS if c in table.columns),
         ]
     )
 
@@ -736,6 +878,7 @@ def _rejected_rows(
     raw: ibis.Table,
     settings: DataConfig,
     parts: list[tuple[str, int]] | None = None,
+    elsewhere: tuple[str, ...] = (),
 ) -> ibis.Table:
     """The rejected lines, so that somebody can find them again.
 
@@ -749,6 +892,8 @@ def _rejected_rows(
         Columns.
     parts : list[tuple[str, int]] | None, default None
         Files and their rows.
+    elsewhere : tuple[str, ...], default ()
+        Our columns that another table supplies.
 
     Returns
     -------
@@ -757,7 +902,7 @@ def _rejected_rows(
     """
     source_columns = {
         f"source_{ours}": raw[theirs].cast("string")
-        for ours, theirs in map_columns(raw, settings.columns).items()
+        for ours, theirs in map_columns(raw, settings.columns, elsewhere=elsewhere).items()
     }
     if "damaged" in raw.columns:
         source_columns["source_line"] = raw.damaged
@@ -786,6 +931,18 @@ def _rejected_rows(
     ).order_by("row")
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
+_GAPS = ("no_product", "listed_price")  # flags that are counted only
+
+
+def _gap_sums(kept: ibis.Table) -> dict[str, ibis.Value]:
+    """Lines and revenue without a product, and those at a listed price, where there can be any."""
+    marks = {"no_product": kept.product_id.isnull()} if "product_id" in kept.columns else {}
+    marks |= {"listed_price": kept["_listed"]} if "_listed" in kept.columns else {}
+    lines = {name: mark.cast("int32").sum().fill_null(0) for name, mark in marks.items()}
+    sums = {f"{name}_revenue": exact_sum(kept.revenue, mark) for name, mark in marks.items()}
+    return lines | sums
+
+
 def _reconcile(
     judged: ibis.Table,
     seen: pd.DataFrame,
@@ -814,11 +971,12 @@ def _reconcile(
     Returns
     -------
     dict
-        Counts; rows_in = kept + rejected + collapsed.
+        Counts; rows_in = kept + rejected + collapsed, and set_aside where there is a status.
     """
     rejected = {
         r.name: int(seen.lines[seen.reason == r.name].sum()) for r in applicable(judged, REJECTS)
     }
+    aside = [r for r in applicable(judged, REJECTS) if r.severity == "aside"]
     fine = seen[seen.reason.isna()]
     one = to_pandas(
         kept.aggregate(
@@ -833,6 +991,7 @@ def _reconcile(
             first_date=_.date.min(),
             last_date=_.date.max(),
             **({"products": _.product_id.nunique()} if "product_id" in kept.columns else {}),
+            **_gap_sums(kept),
         )
     ).iloc[0]
     flags = (
@@ -852,13 +1011,12 @@ def _reconcile(
     names = [
         r.name
         for r in KEPT
-        if r.name not in ("return", "anonymous")
-        and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)
+        if r.name not in COUNTED and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)
     ]
     facts = {
         "rows_in": rows_in,
         "kept": int(one.kept),
-        "rejected": sum(rejected.values()),
+        "rejected": sum(rejected.values()) - sum(rejected[r.name] for r in aside),
         "collapsed": int(fine.lines.sum()) - int(one.kept),
         "anonymous": int(one.anonymous or 0),
         "returns": int(one.returns or 0),
@@ -871,11 +1029,17 @@ def _reconcile(
     }
     if "products" in one:
         facts["products"] = int(one.products)
+    if aside:
+        facts["set_aside"] = sum(rejected[r.name] for r in aside)
+    gaps = {g: int(one[g]) for g in _GAPS if g in one and one[g] > 0}
+    facts["by_flag"] |= gaps
     amounts = {
         "collapsed": float(fine.revenue.sum()) - (one.revenue or 0),
         "anonymous": one.anonymous_revenue,
         "return": one.returned_revenue,
     } | {n: flags.revenue.get(n, 0.0) for n in names}
+    amounts |= {g: one[f"{g}_revenue"] for g in gaps}
+    amounts |= {r.name: float(seen.revenue[seen.reason == r.name].sum()) for r in aside}
     return facts | {
         "revenue": one.revenue,
         "revenue_by_fate": {
@@ -884,6 +1048,24 @@ def _reconcile(
         "first_date": one.first_date,
         "last_date": one.last_date,
     }
+
+# %% ../../nbs/01_cleaning.ipynb #5b7e5d31
+def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dict:
+    """What revenue is, of discount and of tax, and how much there was of each; nothing where
+    neither the source nor the config says anything of them.
+    """
+    names = map_columns(raw, settings.columns)
+    meaning = {part: wanted for part, (_, wanted) in revenue_meaning(names, settings).items()}
+    if not meaning:
+        return {}
+    there = [part for part in meaning if part in kept.columns]
+    if not there:
+        return {"revenue_is": meaning}
+    sums = to_pandas(kept.aggregate(**{part: exact_sum(kept[part]) for part in there})).iloc[0]
+    amounts = {
+        part: round(float(sums[part]), 4) if sums[part] == sums[part] else 0.0 for part in there
+    }
+    return {"revenue_is": meaning, "parts": amounts}
 
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
 def _check_books(result: Prepared, max_rejected: float) -> None:
@@ -900,8 +1082,9 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         The largest share of lines that may be rejected.
     """
     facts = result.facts
+    aside = facts.get("set_aside", 0)
     if (
-        facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"]
+        facts["rows_in"] != facts["kept"] + facts["rejected"] + facts["collapsed"] + aside
         or facts["collapsed"] < 0
     ):
         raise RunError(
@@ -913,6 +1096,7 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         raise DataError("The transactions have a header and no rows; expected at least one sale.")
     if facts["rejected"] > max_rejected * facts["rows_in"]:
         seen = examples(result, 1).sort_values("lines", ascending=False, kind="stable")
+        seen = seen[~seen["reason"].isin([r.name for r in REJECTS if r.severity == "aside"])]
         worst = "; then ".join(
             f"{r.reason} ({count(r.lines)} lines; {r.example})" for r in seen.head(3).itertuples()
         )
@@ -921,11 +1105,55 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
             f"than the {share(max_rejected)} that data.max_rejected allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
         )
-    if not facts["customers"]:
+    if not facts["kept"]:
         raise DataError(
-            "No line has a customer; expected at least one known customer. Correct "
-            "data.columns.customer_id."
+            f"None of {count(facts['rows_in'])} lines is a sale: {count(facts['rejected'])} are "
+            f"rejected and {count(aside)} set aside by their status; expected at least one. "
+            "`retail-ci check` shows the reasons."
         )
+
+
+NO_CUSTOMERS = (
+    "No line has a customer. Sales, products and baskets are counted; segments, customer values "
+    "and recommendations need to know who bought, and step aside."
+)
+
+
+def check_customers(result: Prepared, columns: list[str], settings: DataConfig) -> None:
+    """Refuse a log without customers where the config, or a header, says that it has them.
+
+    Parameters
+    ----------
+    result : Prepared
+        From `apply_contract`.
+    columns : list[str]
+        The headers of the log.
+    settings : DataConfig
+        Columns.
+
+    Raises
+    ------
+    DataError
+        With the column, and what to do.
+    """
+    if result.facts["customers"]:
+        return
+    if "customer_id" in settings.columns:
+        raise DataError(
+            f"No line has a customer, though data.columns.customer_id names "
+            f"{settings.columns['customer_id']!r}; expected at least one known customer. Correct "
+            "it, or leave it out: sales, products and baskets need no customer."
+        )
+    alike = [c for c in columns if re.sub(r"[^a-z]", "", c.lower()) in _CUSTOMER_HEADERS]
+    if alike and "customer_id" not in columns:
+        raise DataError(
+            f"Column 'customer_id' (our customer_id) is not in the transactions, and {alike[0]!r} "
+            "sounds like it; name it under data.columns.customer_id, or take it out of the file "
+            "if it says nothing."
+        )
+
+
+_CUSTOMER_HEADERS = {"customerid", "customer", "customerno", "customernumber", "custid", "clientid"}
 
 # %% ../../nbs/01_cleaning.ipynb #9ec2fe6b
 def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
@@ -1021,11 +1249,9 @@ def customer_lines(
         Accepted lines with their time columns; the day after the last of them.
     """
 
-    def limited(
-        floats: tuple[str, ...] = (), latest: pd.Timestamp | None = None, neat: bool = False
-    ) -> ibis.Table:
+    def limited(latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
         return with_limits(
-            _mark_products(typed(raw, settings, floats, neat), catalogue, settings),
+            _mark_products(typed(raw, settings, neat, _elsewhere(catalogue)), catalogue, settings),
             settings,
             latest,
         )
@@ -1033,10 +1259,8 @@ def customer_lines(
     first = limited()
     con = raw.get_backend()
     seen = _survey(first.mutate(reason=ibis.ifelse(broken(first), "rejected", ibis.null("string"))))
-    floats, latest, days = _whole_file(
-        accepted(first).mutate(reason=ibis.null("string")), settings, seen
-    )
-    lines = accepted(limited(tuple(floats), latest, not seen["loose"].any()))
+    latest, days = _whole_file(settings, seen)
+    lines = accepted(limited(latest, not seen["loose"].any()))
     if not len(days):
         raise DataError(
             "No line is left after cleaning; expected at least one sale. `retail-ci check` shows "
@@ -1130,7 +1354,7 @@ def _plain_or_text(values: pd.Series, where: str) -> pd.Series:
     """A column in a plain type; what is a mixture of types is text."""
     with translating(FrameError, f"{where} cannot be read", "Convert it with astype(str)."):
         plain = plain_column(values)
-        return as_ids(plain) if plain.dtype == "object" else plain
+        return as_words(plain) if plain.dtype == "object" else plain
 
 
 def _number_rows(table: ibis.Table) -> ibis.Table:
@@ -1154,10 +1378,18 @@ def _engine_names(names: Sequence[Any], wanted: Iterable[str]) -> dict[Any, str]
     return held
 
 
-def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis.Table:
+def _at_home(values: pd.Series, zone: str | None) -> pd.Series:
+    """Points in time with a zone on the shop's clock; all else as it is."""
+    aware = isinstance(values.dtype, pd.DatetimeTZDtype)
+    return values.dt.tz_convert(zone) if aware and zone else values
+
+
+def _upload(
+    con: Any, table: Any, what: str, columns: Mapping[str, str], zone: str | None = None
+) -> ibis.Table:
     """Lay a frame down in the engine, in plain types; ids are text."""
     frame = as_pandas(table, what)
-    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id")]
+    ids = [columns.get(c, c) for c in ("transaction_id", "customer_id", "product_id", "store_id")]
     find_columns(what, list(frame.columns), ())
     wanted = [columns.get(c, c) for c in {**COLUMNS, **PRODUCT_COLUMNS}]
     names = _engine_names(list(frame.columns), wanted)
@@ -1166,9 +1398,9 @@ def _upload(con: Any, table: Any, what: str, columns: Mapping[str, str]) -> ibis
         values = frame[name].reset_index(drop=True)
         where = f"the column {name!r} of {what}"
         if str(name) in ids:
-            plain[names[name]] = typed_column(values, "id", where)
+            plain[names[name]] = typed_column(values, "raw id", where)
         else:
-            plain[names[name]] = _plain_or_text(values, where)
+            plain[names[name]] = _plain_or_text(_at_home(values, zone), where)
     lines = pd.DataFrame(plain)
     lines.insert(0, "row", range(1, len(lines) + 1))
     return con.create_table(ibis.util.gen_name("own"), lines, temp=True)
@@ -1190,7 +1422,7 @@ def _open_lines(
         source = open_source(con, "transactions", named)
         return _Lines(source.backend, source.table, named, source.parts)
     try:
-        lines = _upload(con, table, what, named.columns)
+        lines = _upload(con, table, what, named.columns, settings.timezone)
     except BaseException:
         close(con)
         raise
@@ -1204,6 +1436,8 @@ _HOLDS = {  # our column: what it may hold, in words, and what to do if it does 
     "quantity": ("numbers", "convert it with pandas.to_numeric"),
     "price": ("numbers", "convert it with pandas.to_numeric"),
     "revenue": ("numbers", "convert it with pandas.to_numeric"),
+    "discount": ("numbers", "convert it with pandas.to_numeric"),
+    "tax": ("numbers", "convert it with pandas.to_numeric"),
 }
 
 
@@ -1212,7 +1446,9 @@ def _fits(ours: str, kind: Any, settings: DataConfig) -> bool:
     if kind.is_string() or kind.is_null():
         return True
     if ours == "date":
-        return kind.is_temporal() or (kind.is_integer() and bool(settings.date_format))
+        counted = settings.date_format in STAMPS
+        number = kind.is_numeric() if counted else kind.is_integer() and settings.date_format
+        return kind.is_temporal() or bool(number)
     if ours in _HOLDS:
         return kind.is_numeric() and not kind.is_boolean()
     return not kind.is_boolean() and not kind.is_temporal()
@@ -1229,7 +1465,8 @@ def _check_lines(
     found = log.columns
     columns = {k: v for k, v in log.settings.columns.items() if v in found or k not in elsewhere}
     names = find_columns(what, found, needs, options, columns, log.index)
-    if not {"price", "revenue"} & set(names):
+    names = {k: v for k, v in names.items() if k not in ("discount", "tax") or k in columns}
+    if not {"price", "revenue"} & {*names, *elsewhere}:
         advice = "pass columns={'revenue': 'your name'}"
         refuse(what, "a column 'price' or 'revenue'", ", ".join(found), advice)
     for ours, theirs in names.items():
@@ -1253,10 +1490,11 @@ class CleanLog:
         The rejected lines: `row` (counted from 1), `reason`, and what the source said.
     products : DataFrame or None
         A row per product: id, name, category, price; None where the log has no products.
-    customers : DataFrame
-        A row per customer: id, first_purchase, counter_like, and the attributes given.
+    customers : DataFrame or None
+        A row per customer: id, first_purchase, counter_like, and the attributes given; None where
+        no line has a customer.
     books : DataFrame
-        What became of the lines: fate, reason, lines, what, advice; the lines add up to the log's.
+        A row per fate and reason: fate, reason, lines, what, advice; the lines add up to the log's.
     facts : dict
         Counts and sums: rows_in, kept, rejected, collapsed, returns, anonymous, revenue, dates.
     """
@@ -1264,7 +1502,7 @@ class CleanLog:
     transactions: pd.DataFrame | ibis.Table
     rejected: pd.DataFrame | ibis.Table
     products: pd.DataFrame | None
-    customers: pd.DataFrame
+    customers: pd.DataFrame | None
     books: pd.DataFrame
     facts: dict = field(repr=False)
 
@@ -1279,7 +1517,8 @@ def _books(facts: dict) -> pd.DataFrame:
     for rule in REJECTS:
         lines = facts["by_reason"].get(rule.name, 0)
         if lines:
-            rows.append(("rejected", rule.name, lines, rule.reason, rule.advice))
+            fate = "set aside" if rule.severity == "aside" else "rejected"
+            rows.append((fate, rule.name, lines, rule.reason, rule.advice))
     return pd.DataFrame(rows, columns=["fate", "reason", "lines", "what", "advice"])
 
 
@@ -1295,6 +1534,14 @@ def _side_table(
     if isinstance(table, ibis.Table):
         return bring(Source(_number_rows(table), [(what, -1)], table.get_backend()), log.con).table
     return _upload(log.con, table, what, names)
+
+
+def _beside(listed: ibis.Table | None, settings: DataConfig) -> list[str]:
+    """Our columns that the products table may have in the place of the log."""
+    if listed is None:
+        return []
+    priced = settings.columns.get("price", "price") in listed.columns
+    return [c for c in PRODUCT_COLUMNS if c not in COLUMNS or c == "price" and priced]
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -1323,8 +1570,10 @@ def clean(
     Parameters
     ----------
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
-        A row per basket line. `date`, `customer_id` and `price` or `revenue` must be there;
-        `transaction_id`, `product_id` and `quantity` may be.
+        A row per basket line. `date` and `price` or `revenue` must be there (a products
+        table can supply the price); `transaction_id`, `customer_id`, `product_id`, `store_id`,
+        `quantity`, `status` and `currency` may be; `discount` and `tax` are read where `columns`
+        names them.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
         A row per product, with `product_id`.
     customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
@@ -1332,13 +1581,15 @@ def clean(
     columns : dict[str, str], optional
         Our name: yours, where they differ.
     date_format : str or list[str], optional
-        Such as "%d/%m/%Y", for dates in text; ISO 8601 if left out.
+        Such as "%d/%m/%Y", for dates in text, or "epoch_s", "epoch_ms", "excel" for numbers; ISO
+        8601 if left out.
     duplicates : Literal["collapse", "keep"], default "collapse"
         What becomes of exact copies: "collapse" or "keep".
     max_rejected : float, default 0.2
         The largest share of lines (0 to 1) that may be rejected.
     **options : Any
-        Further keys of the config's data section, such as `decimal` or `cancelled_prefix`.
+        Further keys of the config's data section, such as `decimal`, `timezone`, `basket`,
+        `revenue`, `status` or `currency_rates`.
 
     Returns
     -------
@@ -1373,13 +1624,13 @@ def clean(
         products=None if products is None else "the products",
         **_options(options),
     )
+    check_data(settings)
     log = _open_lines(transactions, "the transactions", columns, settings)
     with contextlib.ExitStack() as held:
         if log.own:
             held.callback(close, log.con)
-        beside = [] if products is None else [c for c in PRODUCT_COLUMNS if c not in COLUMNS]
-        _check_lines(log, "the transactions", ("customer_id", "date"), beside)
         listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
+        _check_lines(log, "the transactions", ("date",), _beside(listed, log.settings))
         people = _side_table(log, customers, "the customers", "customer_id", {"customer_id": True})
         found = prepare(log.con, log.table, log.settings, listed, people, log.parts)
         return _hand_over(found, log.own)
@@ -1391,18 +1642,19 @@ def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
         to_pandas(found.transactions) if fetch else found.transactions,
         to_pandas(found.rejected) if fetch else found.rejected,
         None if found.products is None else to_pandas(found.products),
-        to_pandas(found.customers),
+        None if found.customers is None else to_pandas(found.customers),
         _books(found.facts),
         found.facts,
     )
 
 # %% ../../nbs/01_cleaning.ipynb #a99a9165
-_SOUND = {c for c in _TRANSACTION_COLUMNS if c != "product_id"}  # what a cleaned log has
+_MAY_LACK = {"product_id", "store_id", "discount", "tax"}
+_SOUND = set(_TRANSACTION_COLUMNS) - _MAY_LACK  # what a cleaned log has
 
 
 def _is_clean(log: _Lines) -> bool:
     """Whether the lines have been through `clean`."""
-    if log.settings.columns or not set(log.columns) >= _SOUND:
+    if log.settings.columns or log.settings.basket or not set(log.columns) >= _SOUND:
         return False
     kinds = log.table.schema()
     times = all(kinds[c].is_timestamp() for c in ("date", "day", "month"))
@@ -1428,6 +1680,7 @@ def open_log(
     columns: Mapping[str, str] | None = None,
     needs: tuple[str, ...] = ("customer_id", "date"),
     what: str = "the transactions",
+    **options: Any,
 ) -> Iterator[ibis.Table]:
     """Open any log as one table of sound lines, in the columns of the house.
 
@@ -1441,6 +1694,9 @@ def open_log(
         Our columns that must exist.
     what : str, default "the transactions"
         For the sentence.
+    **options : Any
+        Keys of the config's data section, such as `basket` or `revenue`, for a log that is not from
+        `clean`.
 
     Yields
     ------
@@ -1459,7 +1715,7 @@ def open_log(
     ...     to_pandas(lines.select("customer_id", "quantity", "is_return")).values.tolist()
     [['7', 1.0, False]]
     """
-    log = _open_lines(transactions, what, columns, DataConfig())
+    log = _open_lines(transactions, what, columns, DataConfig(**_options(options)))
     with contextlib.ExitStack() as held:
         if log.own:
             held.callback(close, log.con)
@@ -1499,6 +1755,71 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
         out.month + pd.offsets.MonthEnd(0) <= out["last"].max()
     )
     return out.drop(columns=["first", "last"]).assign(whole=whole)
+
+# %% ../../nbs/01_cleaning.ipynb #5b7e5d42
+def by_store(transactions: ibis.Table) -> pd.DataFrame:
+    """Sales of each store.
+
+    Parameters
+    ----------
+    transactions : ibis.Table
+        The transactions, with store_id.
+
+    Returns
+    -------
+    pd.DataFrame
+        store_id (missing: lines without a store), lines, baskets (with a sale), known customers,
+        net revenue, return_rate (value of returns as a share of the revenue before them), anonymous
+        (share of the lines); the largest revenue first.
+
+    Raises
+    ------
+    DataError
+        If the transactions have no stores.
+    """
+    if "store_id" not in transactions.columns:
+        raise DataError("The transactions have no store_id; set data.columns.store_id.")
+    lines = transactions
+    back = lines.is_return
+    found = to_pandas(
+        lines.group_by("store_id").aggregate(
+            lines=lines.count(),
+            baskets=lines.transaction_id.nunique(where=~back),
+            customers=lines.customer_id.nunique(),
+            revenue=exact_sum(lines.revenue),
+            returned=exact_sum(lines.revenue, back).fill_null(0.0),
+            anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
+        )
+    )
+    before = found["revenue"] - found["returned"]
+    rate = (-found["returned"] / before.where(before > 0)).fillna(0.0)
+    out = found.assign(return_rate=rate).drop(columns="returned")
+    out = out.sort_values(["revenue", "store_id"], ascending=[False, True], ignore_index=True)
+    return out[["store_id", "lines", "baskets", "customers", "revenue", "return_rate", "anonymous"]]
+
+
+_MOST_STORES = 50  # in the books; the others are one row
+
+
+def _store_facts(transactions: ibis.Table) -> dict:
+    """The stores for the books, the largest first; nothing where there are none."""
+    if "store_id" not in transactions.columns:
+        return {}
+    found = by_store(transactions)
+    rows = found.head(_MOST_STORES).round({"revenue": 4, "return_rate": 6, "anonymous": 6})
+    named = rows["store_id"].astype(object).where(rows["store_id"].notna(), None)
+    rest = found.iloc[_MOST_STORES:]
+    return {
+        "stores": {
+            "count": int(found["store_id"].notna().sum()),
+            "largest": rows.assign(store_id=named).to_dict("records"),
+            "others": {
+                "stores": len(rest),
+                "lines": int(rest["lines"].sum()),
+                "revenue": round(float(rest["revenue"].sum()), 4),
+            },
+        }
+    }
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
 def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
@@ -1547,6 +1868,9 @@ def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #4b998f66
+NO_PRODUCT = "No product"  # the category of lines that name none, so that sums add up
+
+
 def _by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame:
     """Net revenue, customers and share of returned lines by category.
 
@@ -1563,6 +1887,7 @@ def _by_category(transactions: ibis.Table, products: ibis.Table) -> pd.DataFrame
         Category, revenue, share, customers, return_share; largest first.
     """
     lines = transactions.left_join(products.select("product_id", "category"), "product_id")
+    lines = lines.mutate(category=lines.category.fill_null(NO_PRODUCT))
     out = (
         lines.group_by("category")
         .aggregate(

@@ -18,7 +18,7 @@ from .profiling import date_formats, parse_dates, plain_numbers, stamp_kind
 
 # %% auto #0
 __all__ = ['MISSING_WORDS', 'Column', 'look', 'value_test', 'basket_relation', 'product_of', 'grows_with', 'Evidence',
-           'Assignment', 'assign']
+           'Assignment', 'assign', 'basket_key', 'restarting', 'Part', 'find_discount', 'find_tax']
 
 # %% ../../nbs/01c_column_evidence.ipynb #822ba2e3
 MISSING_WORDS = ("\\N", "NULL", "null", "None", "NaN", "nan", "N/A", "n/a", "#N/A", "(null)", "nil")
@@ -569,8 +569,249 @@ def assign(columns: dict[str, Column]) -> Assignment:
     for role in ("product_id", "product_name", "category"):
         named = [e for e in _candidates(found, role) if e.fits]
         found.take(next(iter(named), None), [e.name for e in named])
+    _choose_store(found)
+    _choose_restarting(found)
     _relate_people(found)
+    _relate_baskets(found)
     _relate_products(found)
     _relate_amounts(found)
     _hear_rivals(found)
     return found
+
+# %% ../../nbs/01c_column_evidence.ipynb #5b7e5d62
+def basket_key(found: Assignment, parts: Iterable[str]) -> pd.Series:
+    """The baskets that a few columns make together.
+
+    Parameters
+    ----------
+    found : Assignment
+        The chosen columns.
+    parts : Iterable[str]
+        Of ours: transaction_id, date, store_id.
+
+    Returns
+    -------
+    Series of str
+        On the index of the rows; missing where the line has no number.
+    """
+    number = found.column("transaction_id").values
+    key = number
+    for part in parts:
+        if part != "transaction_id":
+            column = found.column(part)
+            values = column.days.dt.strftime("%Y%m%d") if part == "date" else column.values
+            key = key + "|" + values.reindex(number.index).fillna("")
+    return key
+
+
+def _agreeing(found: Assignment, key: pd.Series, without: Iterable[str] = ()) -> dict[str, float]:
+    """How often the lines of a basket agree in customer, day and store, where that can be told."""
+    others = {"customer_id": "one customer", "date": "one day", "store_id": "one store"}
+    told = {}
+    for role, what in others.items():
+        if role in found.chosen and role not in without:
+            column = found.column(role)
+            told[what] = _groups(key, column.days if role == "date" else column.values)
+    return {what: part for what, part in told.items() if part == part}
+
+
+def restarting(found: Assignment) -> tuple[list[str], str]:
+    """What a basket takes besides its number, where numbers start anew.
+
+    Parameters
+    ----------
+    found : Assignment
+        The chosen columns.
+
+    Returns
+    -------
+    tuple[list[str], str]
+        The parts of a basket, and why; nothing where the number is enough, or nothing else helps.
+    """
+    if not {"transaction_id", "date"} <= set(found.chosen):
+        return [], ""
+    alone = _agreeing(found, basket_key(found, []))
+    if all(part >= 0.95 for part in alone.values()):
+        return [], ""
+    days = pd.DataFrame({"number": found.column("transaction_id").values})
+    days["day"] = found.column("date").days
+    each = days.dropna().groupby("number")["day"].nunique()
+    often = each.median() >= max(5, days["day"].nunique() / 2)
+    if not often and alone.get("one customer", 1) >= 0.95 and alone.get("one store", 1) >= 0.95:
+        return [], ""  # one customer over a few days: an order, and no number that starts anew
+    stores = [["transaction_id", "store_id"], ["transaction_id", "date", "store_id"]]
+    ways = [["transaction_id", "date"], *(stores if "store_id" in found.chosen else [])]
+    for way in ways:
+        together = _agreeing(found, basket_key(found, way), without=way)
+        if all(part >= 0.95 for part in together.values()):
+            shown = " and ".join(f"{what} in {share(part)}" for what, part in alone.items())
+            names = " and ".join({"date": "day", "store_id": "store"}[p] for p in way[1:])
+            return (
+                way,
+                f"a number alone has {shown} of the cases, so it starts anew; its {names} tell",
+            )
+    return [], ""
+
+
+def _choose_store(found: Assignment) -> None:
+    """The column of stores, where a receipt of a day has one."""
+    named = [e for e in _candidates(found, "store_id") if e.fits]
+    named = [e for e in named if not found.columns[e.name].unique]
+    if not named:
+        return
+    e = named[0]
+    store = found.columns[e.name]
+    if not {"transaction_id", "date"} <= set(found.chosen):
+        found.take(e, [n.name for n in named])
+        return
+    part = _groups(basket_key(found, ["date"]), store.values)
+    by_itself = _groups(basket_key(found, []), store.values)
+    told = f"a receipt has one in {share(max(part, by_itself))}" if part == part else "as it is"
+    fine = not part < 0.95
+    # where a number and day have several stores, the store may be what tells receipts apart
+    found.take(replace(e, relation=int(fine), seen=(*e.seen, told)), [n.name for n in named])
+
+
+def _choose_restarting(found: Assignment) -> None:
+    """The number of the receipt that has few values, because it starts anew each day."""
+    if "transaction_id" in found.chosen or "date" not in found.chosen:
+        return
+    for e in _candidates(found, "transaction_id"):
+        column = found.columns[e.name]
+        if not column.code or column.filled < 0.5:
+            continue
+        found.take(replace(e, fits=True, relation=-1), [])
+        way = restarting(found)[0]
+        if way and basket_key(found, way).nunique() >= 0.02 * column.rows:
+            return
+        del found.chosen["transaction_id"]
+
+
+def _part_numbers(column: Column) -> pd.Series:
+    """A discount or tax as numbers; a percentage may carry its sign."""
+    bare = column.values.str.replace("%", "", regex=False).str.strip()
+    return plain_numbers(bare, column.decimal, column.thousands)
+
+
+def _matches(a: pd.Series, b: pd.Series) -> float:
+    """The share of the lines on which two amounts agree; missing where no line has both."""
+    both = pd.DataFrame({"a": a.abs(), "b": b.abs()}).dropna()
+    near = (both["a"] - both["b"]).abs() <= 0.011 + 0.002 * both["b"]
+    return float(near.mean()) if len(both) else np.nan
+
+
+def _discount_readings(found: Assignment, off: pd.Series) -> dict[str, float]:
+    """How often quantity × price less the discount is the amount, for each way to write it."""
+    q, p, a = (found.column(r).numbers for r in ("quantity", "price", "revenue"))
+    given = off[off != 0].dropna().abs()
+    whole = (q * p).reindex(given.index).abs()
+    amount = a.reindex(given.index)
+    if len(given) < 3 or _matches(whole, amount) >= 0.5:
+        return {}
+    ways = {
+        "amount": whole - given,
+        "share": whole * (1 - given),
+        "percent": whole * (1 - given / 100),
+    }
+    return {way: _matches(less, amount) for way, less in ways.items()}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a discount or tax."""
+
+    role: str  # "discount" or "tax"
+    name: str  # their header
+    rate: str = ""  # "share" or "percent"; "" for an amount
+    side: str = ""  # whether the amounts are net or gross of it; "" where nothing decides
+    why: str = ""  # what was seen
+
+
+def find_discount(found: Assignment) -> Part | None:
+    """A discount, and whether the amounts are after it.
+
+    Parameters
+    ----------
+    found : Assignment
+        The chosen columns.
+
+    Returns
+    -------
+    Part or None
+        None where no column is called so.
+    """
+    named = [n for n in found.free() if word_score("discount", n) >= 0.5]
+    filled = [n for n in named if _part_numbers(found.columns[n]).notna().mean() > 0.8]
+    if not filled:
+        return None
+    readings: dict[tuple[str, str], float] = {}
+    if {"quantity", "price", "revenue"} <= set(found.chosen):
+        for name in filled:
+            off = _part_numbers(found.columns[name])
+            readings |= {
+                (name, w): m for w, m in _discount_readings(found, off).items() if m >= 0.9
+            }
+    if len(readings) == 1:
+        [((name, way), part)] = readings.items()
+        less = "less" if way == "amount" else f"less its {way}"
+        why = f"quantity × price {less} is the amount in {share(part)} of the lines that have one"
+        return Part("discount", name, "" if way == "amount" else way, "net", why)
+    why = "nothing shows whether the amounts are before it or after it"
+    return Part("discount", filled[0], why=why)
+
+
+def find_tax(found: Assignment) -> Part | None:
+    """A tax, and whether the amounts are with it.
+
+    Parameters
+    ----------
+    found : Assignment
+        The chosen columns.
+
+    Returns
+    -------
+    Part or None
+        None where no column is called so.
+    """
+    named = [n for n in found.free() if word_score("tax", n) >= 0.5]
+    filled = [n for n in named if _part_numbers(found.columns[n]).notna().mean() > 0.8]
+    if not filled:
+        return None
+    amount = found.get("revenue")
+    for name in filled if amount else []:
+        tax = _part_numbers(found.columns[name])
+        tax = tax[tax > 0]
+        base = found.column("revenue").numbers.reindex(tax.index)
+        sums = {
+            n: c.numbers.reindex(tax.index)
+            for n, c in found.columns.items()
+            if n not in (name, found.column("revenue").name) and c.numeric > 0.8
+        }
+        if {"quantity", "price"} <= set(found.chosen):
+            whole = found.column("quantity").numbers * found.column("price").numbers
+            sums["quantity × price"] = whole.reindex(tax.index)
+        for other, values in sums.items():
+            for side, total in (("net", base + tax), ("gross", base - tax)):
+                part = _matches(values, total)
+                if len(tax) and part >= 0.95:
+                    what = "with" if side == "net" else "without"
+                    why = f"{other!r} is the amount {what} it in {share(part)} of the lines"
+                    return Part("tax", name, "", side, why)
+    return Part("tax", filled[0], why="nothing shows whether the amounts are with it or without it")
+
+
+def _relate_baskets(found: Assignment) -> None:
+    """Take back the doubt about a number that starts anew, where day or store tell."""
+    way, why = restarting(found)
+    if not way:
+        return
+    e = found.chosen["transaction_id"]
+    told = (*e.seen[:-1], f"with {' and '.join(way[1:])} it is one receipt")
+    found.chosen["transaction_id"] = replace(e, relation=0, seen=told)
+    for role in ("customer_id", "date"):
+        doubt = found.chosen.get(role)
+        if doubt and doubt.relation < 1 and any("a basket has one" in seen for seen in doubt.seen):
+            kept = tuple(seen for seen in doubt.seen if "a basket has one" not in seen)
+            fine = role == "customer_id" or found.column("date").filled >= 0.95
+            told = "a basket with its " + " and ".join(way[1:]) + " has one"
+            found.chosen[role] = replace(doubt, relation=int(fine), seen=(*kept, told))

@@ -241,6 +241,13 @@ _ROLES: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "product_name": ({"name", "description"}, {"name", "description", "product"}, set()),
     "category": ({"category"}, {"category", "product", "name"}, {"line", "method"}),
+    "store_id": ({"store"}, {"store", "id", "name"}, {"name"}),
+    "discount": (
+        {"discount"},
+        {"discount", "amount", "total", "line", "percent"},
+        {"price", "unit"},
+    ),
+    "tax": ({"tax"}, {"tax", "amount", "total", "line", "percent"}, {"price", "unit"}),
 }
 
 

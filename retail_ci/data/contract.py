@@ -5,44 +5,58 @@
 # %% ../../nbs/00h_contract.ipynb #d3839006
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
 from ibis import _
 
-from ..core.config import DataConfig
+from ..core.config import STAMPS, BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
+from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
+    character_at,
     date_parts,
     engine,
     fence,
     finite,
-    loose,
+    id_text,
     matched_date,
     parse_date,
+    read_ids,
+    shop_time,
+    stamp_date,
     trimmed,
+    unread,
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text', 'as_number', 'typed',
-           'without_point', 'marks', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted', 'float_ids',
-           'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
+           'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
+           'currency_marks', 'converted', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
+           'float_ids', 'believed_until', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
     "transaction_id": False,
-    "customer_id": True,
+    "customer_id": False,
     "product_id": False,
+    "store_id": False,
     "date": True,
     "quantity": False,
     "price": False,
     "revenue": False,
+    "status": False,
+    "currency": False,
+    "discount": False,
+    "tax": False,
 }
+ID_COLUMNS = ("transaction_id", "customer_id", "product_id", "store_id")  # read by `as_id`
+_NAMED_ONLY = ("discount", "tax")  # they change revenue, so they are read only where a config asks
 PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "product_id": True,
     "product_name": False,
@@ -60,6 +74,7 @@ def map_columns(
     columns: dict[str, str],
     wanted: dict[str, bool] | None = None,
     source: str = "the transactions",
+    elsewhere: tuple[str, ...] = (),
 ) -> dict[str, str]:
     """Find the source's column for each of ours.
 
@@ -73,6 +88,8 @@ def map_columns(
         Our column: whether it must exist; `COLUMNS` if left out.
     source : str, default "the transactions"
         For messages.
+    elsewhere : tuple[str, ...], default ()
+        Our columns that another table can supply.
 
     Returns
     -------
@@ -88,26 +105,47 @@ def map_columns(
     there = [c for c in raw.columns if c not in ("row", "damaged")]
     found = {}
     for ours, needed in wanted.items():
+        if ours in _NAMED_ONLY and ours not in columns:
+            continue
         theirs = columns.get(ours, ours)
         if theirs in there:
             found[ours] = theirs
-        elif needed or ours in columns:
+        elif needed or ours in columns and ours not in elsewhere:
             raise DataError(
                 f"Column {theirs!r} (our {ours}) is not in {source}; found: {', '.join(there)}. "
                 f"Correct data.columns.{ours} in the config."
             )
-    if wanted is COLUMNS and not {"price", "revenue"} & set(found):
+    if wanted is COLUMNS and not {"price", "revenue"} & {*found, *elsewhere}:
         raise DataError(
             f"Neither a price nor a revenue column is in {source}; found: {', '.join(there)}. Set "
-            "data.columns.price or data.columns.revenue."
+            "data.columns.price or data.columns.revenue, or name a products table with a price."
         )
     return found
 
 # %% ../../nbs/00h_contract.ipynb #b9bafed7
-def as_text(
+def as_text(column: ibis.Value, missing: list[str] | None = None) -> ir.StringValue:
+    """A name or another word.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        Any column.
+    missing : list[str] | None, default None
+        Words that mean a missing value.
+
+    Returns
+    -------
+    ir.StringValue
+        Trimmed; blank becomes missing.
+    """
+    text = trimmed(column.cast("string")).nullif("")
+    return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
+
+
+def as_id(
     column: ibis.Value, missing: list[str] | None = None, neat: bool = False
 ) -> ir.StringValue:
-    """An identifier or a name: always text, so that `00012` stays `00012`.
+    """An id: always text, so that `00012` stays `00012`, and read as every id is.
 
     Parameters
     ----------
@@ -116,15 +154,20 @@ def as_text(
     missing : list[str] | None, default None
         Words that mean a missing value.
     neat : bool, default False
-        Whether it is known that there is nothing to trim.
+        Whether it is known that `read_ids` would change none of them.
 
     Returns
     -------
     ir.StringValue
-        Trimmed; blank becomes missing.
+        As `read_id` reads it; blank becomes missing.
     """
-    text = column.cast("string") if neat else trimmed(column.cast("string")).nullif("")
-    return ibis.ifelse(text.isin(missing), ibis.null("string"), text) if missing else text
+    text = id_text(column)
+    if not neat:
+        text = read_ids(text)
+    if not missing:
+        return text
+    words = [*missing, *map(read_id, missing)]
+    return ibis.ifelse(text.isin(words), ibis.null("string"), text)
 
 
 def _number_pattern(settings: DataConfig) -> str:
@@ -180,36 +223,56 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ir.Floa
     return (text if settings.decimal == "." else text.replace(",", ".")).cast("float64")
 
 
-def _as_date(column: ibis.Value, formats: str | list[str] | None = None) -> ir.TimestampValue:
-    """A point in time, or missing. A declared format is the only one that is read: 3/4 is never
-    guessed.
+def _as_date(column: ibis.Value, settings: DataConfig) -> ir.TimestampValue:
+    """A point in time on the shop's clock, or missing. A declared format is the only one that is
+    read: 3/4 is never guessed.
 
     Parameters
     ----------
     column : ibis.Value
-        A text, date or timestamp column.
-    formats : str | list[str] | None, default None
-        Such as "%d/%m/%Y", or several; ISO 8601 if left out.
+        A text, number, date or timestamp column.
+    settings : DataConfig
+        date_format, timezone, number signs.
 
     Returns
     -------
     ir.TimestampValue
         Missing where it is no date.
     """
-    if column.type().is_integer() and formats:
-        column = column.cast("string")
-    if not column.type().is_string():
-        if not column.type().is_temporal():
-            raise DataError(
-                f"The date column {column.get_name()!r} holds {column.type()}; expected text, a "
-                "date or a timestamp. Set data.date_format if it is a number such as 20251231."
-            )
+    kind = column.type()
+    if kind.is_timestamp() and kind.timezone:
+        return shop_time(column, settings.timezone)
+    if kind.is_temporal():
         return column.cast("timestamp(6)")
-    return ibis.coalesce(*(parse_date(as_text(column), f) for f in _date_formats(formats)))
+    formats = _date_formats(settings.date_format)
+    counted = [f for f in formats if f in STAMPS]
+    if not (
+        kind.is_string()
+        or kind.is_numeric()
+        and counted == formats
+        or kind.is_integer()
+        and settings.date_format
+    ):
+        raise DataError(
+            f"The date column {column.get_name()!r} holds {kind}; expected text, a date or a "
+            "timestamp. Set data.date_format if it is a number such as 20251231: %Y%m%d, epoch_s, "
+            "epoch_ms or excel."
+        )
+    return ibis.coalesce(*(_read_date(column, f, settings) for f in formats))
+
+
+def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> ir.TimestampValue:
+    """A date by one format, or by what a number counts."""
+    if format in STAMPS:
+        return stamp_date(as_number(column, settings), format, settings.timezone)
+    return parse_date(as_text(column), format, settings.timezone)
 
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
-    raw: ibis.Table, settings: DataConfig, floats: tuple[str, ...] = (), neat: bool = False
+    raw: ibis.Table,
+    settings: DataConfig,
+    neat: bool = False,
+    elsewhere: tuple[str, ...] = (),
 ) -> ibis.Table:
     """Parse a raw log into the columns of the house.
 
@@ -219,10 +282,10 @@ def typed(
         The source's columns, and `row`.
     settings : DataConfig
         Columns, formats, cancellation mark.
-    floats : tuple[str, ...], default ()
-        Id columns that went through floats, from `float_ids`.
     neat : bool, default False
-        Whether it is known that no id has a blank at its ends, so that none has to be taken off.
+        Whether it is known that every id is as `read_ids` would leave it.
+    elsewhere : tuple[str, ...], default ()
+        Our columns that another table can supply; missing here.
 
     Returns
     -------
@@ -235,33 +298,76 @@ def typed(
             raise ConfigError(
                 unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
             )
-    names = map_columns(raw, settings.columns)
+    check_parts(settings)
+    names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
-    ids = {
-        c: without_point(as_text(col[c], settings.missing, neat), c in floats)
-        for c in ("transaction_id", "customer_id", "product_id")
-        if c in col
+    money = currency_marks(col, settings)
+    numbers |= {
+        c: converted(numbers[c], money)
+        for c in ("price", "revenue", "discount", "tax")
+        if c in numbers and c not in settings.rates
     }
-    basket = ids.get(
-        "transaction_id",
-        ibis.coalesce(ids["customer_id"] + "-", "row " + raw.row.cast("string") + "-")
-        + date.strftime("%Y%m%d"),
-    )
-    out = {"row": raw.row, "transaction_id": basket, "customer_id": ids["customer_id"]}
+    ids = {c: as_id(col[c], settings.missing, neat) for c in ID_COLUMNS if c in col}
+    customer = ids.get("customer_id", ibis.null("string"))
+    basket = _basket(ids, date, raw.row, settings)
+    out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
     if "product_id" in ids:
         out["product_id"] = ids["product_id"]
-    if "transaction_id" in ids:
+    if "store_id" in ids:
+        out["store_id"] = ids["store_id"]
+    if "transaction_id" in (settings.basket or ids):
         out["_own_basket"] = ibis.literal(True)
-    out["_loose"] = ibis.or_(*(loose(col[c].cast("string")) for c in ids)).fill_null(False)
+    out["_loose"] = ibis.or_(*(unread(id_text(col[c])) for c in ids)).fill_null(False)
     return fence(
         raw.select(
             **out,
             date=date,
-            **_amounts(col, numbers, basket, settings),
+            **_with_parts(
+                _amounts(col, numbers, ids.get("transaction_id", basket), settings),
+                col,
+                numbers,
+                settings,
+            ),
             **marks(raw, names, settings),
+            **status_marks(col, settings),
+            **money,
         )
     )
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d12
+def _basket(
+    ids: dict[str, ir.StringValue], date: ir.TimestampValue, row: ir.IntegerValue, data: DataConfig
+) -> ir.StringValue:
+    """The basket of a line: what `data.basket` names, else its number, else its customer's day."""
+    parts = data.basket or (["transaction_id"] if "transaction_id" in ids else [])
+    if parts == ["transaction_id"] and "transaction_id" in ids:
+        return ids["transaction_id"]
+    for part in (p for p in parts if p != "date" and p not in ids):
+        raise DataError(
+            f"data.basket names {part}, and the transactions have no such column; set "
+            f"data.columns.{part}, or take {part} out of data.basket."
+        )
+    customer = ids.get("customer_id", ibis.null("string"))
+    day = date.strftime("%Y%m%d")
+    nobody = "row " + row.cast("string")
+    if not parts:
+        return ibis.coalesce(customer + "-", nobody + "-") + day
+    unknown_buyer = "" if "transaction_id" in parts else nobody
+    told: dict[str, ir.StringValue] = {"date": day} | {
+        part: ids[part] if part == "transaction_id" else ibis.coalesce(ids[part], other)
+        for part, other in (
+            ("transaction_id", ""),
+            ("customer_id", unknown_buyer),
+            ("store_id", ""),
+        )
+        if part in parts
+    }
+    order = [part for part in get_args(BasketPart) if part in parts]
+    basket = told[order[0]]
+    for part in order[1:]:
+        basket = basket + "|" + told[part]
+    return basket
 
 # %% ../../nbs/00h_contract.ipynb #3e7e1adf
 def _read_once(
@@ -282,27 +388,35 @@ def _read_once(
     Returns
     -------
     tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]
-        The lines, their date, and their quantity, price and revenue, as far as there are any.
+        The lines, their date, and their quantity, price, revenue, discount and tax, as far as there
+        are any.
     """
-    there = [c for c in ("quantity", "price", "revenue") if c in names]
+    there = [c for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names]
     if engine(raw) == "duckdb":
         return (
             raw,
-            _as_date(raw[names["date"]], settings.date_format),
-            {c: as_number(raw[names[c]], settings) for c in there},
+            _as_date(raw[names["date"]], settings),
+            {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
-    formats = _date_formats(settings.date_format) if raw[names["date"]].type().is_string() else []
+    column = raw[names["date"]]
+    formats = _date_formats(settings.date_format) if column.type().is_string() else []
     parts = {
-        f"_date_{n}": date_parts(as_text(raw[names["date"]]), f) for n, f in enumerate(formats)
+        f"_date_{n}": _read_date(column, f, settings)
+        if f in STAMPS
+        else date_parts(as_text(column), f)
+        for n, f in enumerate(formats)
     }
     lines = fence(
-        raw.mutate(**parts, **{f"_{c}": as_number(raw[names[c]], settings) for c in there})
+        raw.mutate(
+            **parts,
+            **{f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there},
+        )
     )
-    date = (
-        ibis.coalesce(*(matched_date(lines[p], f) for p, f in zip(parts, formats)))
-        if parts
-        else _as_date(lines[names["date"]], settings.date_format)
-    )
+    found = [
+        lines[p] if f in STAMPS else matched_date(lines[p], f, settings.timezone)
+        for p, f in zip(parts, formats)
+    ]
+    date = ibis.coalesce(*found) if found else _as_date(lines[names["date"]], settings)
     return lines, date, {c: lines[f"_{c}"] for c in there}
 
 
@@ -321,24 +435,6 @@ def _date_formats(declared: str | list[str] | None) -> list[str | None]:
     """
     several = declared if isinstance(declared, list) else [declared]
     return [format or None for format in several] or [None]
-
-
-def without_point(text: ir.StringValue, floats: bool) -> ir.StringValue:
-    """Take the `.0` off that a program has added to whole numbers.
-
-    Parameters
-    ----------
-    text : ir.StringValue
-        Ids.
-    floats : bool
-        Whether they went through floats.
-
-    Returns
-    -------
-    ir.StringValue
-        `17850` for `17850.0`.
-    """
-    return ibis.ifelse(text.endswith(".0"), text.left(text.length() - 2), text) if floats else text
 
 # %% ../../nbs/00h_contract.ipynb #fad2e976
 def _amounts(
@@ -441,6 +537,252 @@ def marks(
         out["_pattern"] = out["_pattern"] | hit if "_pattern" in out else hit
     return out
 
+# %% ../../nbs/00h_contract.ipynb #5b7e5d22
+def revenue_meaning(names: Collection[str], settings: DataConfig) -> dict[str, tuple[str, str]]:
+    """What the amounts of a source are and what revenue is to be, of discount and of tax.
+
+    Parameters
+    ----------
+    names : Collection[str]
+        Our columns that the source has, from `map_columns`.
+    settings : DataConfig
+        revenue, amounts.
+
+    Returns
+    -------
+    dict[str, tuple[str, str]]
+        "discount" and "tax", where the source or the config says anything of them: "net" or "gross"
+        for the source's amounts, and for revenue.
+
+    Raises
+    ------
+    DataError
+        If they differ, and no column says by how much.
+    """
+    amounts = {"discount": "net" if "revenue" in names else "gross", "tax": "gross"}
+    amounts |= settings.amounts
+    revenue = {"discount": "net", "tax": "gross"} | settings.revenue
+    declared = {*settings.amounts, *settings.revenue}
+    found = {}
+    for part in _NAMED_ONLY:
+        if part in names or part in declared:
+            found[part] = (amounts[part], revenue[part])
+        if part in declared and part not in names and amounts[part] != revenue[part]:
+            raise DataError(
+                f"Revenue is to be {revenue[part]} of {part}, the amounts are {amounts[part]} of "
+                f"it, and no column says how much it is; set data.columns.{part}, or let "
+                f"data.revenue.{part} and data.amounts.{part} agree."
+            )
+    return found
+
+
+def revenue_sentence(meaning: Mapping[str, str], returns: str = "less returns") -> str:
+    """What revenue is, in words.
+
+    Parameters
+    ----------
+    meaning : Mapping[str, str]
+        "discount" and "tax", where anything is known of them: "net" or "gross".
+    returns : str, default "less returns"
+        What is done with returns.
+
+    Returns
+    -------
+    str
+        A sentence.
+
+    Examples
+    --------
+    >>> revenue_sentence({"discount": "net", "tax": "gross"})
+    'Net revenue is sales less returns, after discounts, with taxes.'
+    >>> revenue_sentence({})
+    'Net revenue is sales less returns, with discounts and taxes as the source has them.'
+    """
+    words = {
+        "discount": {"net": "after discounts", "gross": "before discounts"},
+        "tax": {"net": "without taxes", "gross": "with taxes"},
+    }
+    told = [words[part][side] for part, side in meaning.items()]
+    silent = {"discount": "discounts", "tax": "taxes"}
+    left = [word for part, word in silent.items() if part not in meaning]
+    if left:
+        told.append(f"with {' and '.join(left)} as the source has them")
+    return f"Net revenue is sales {returns}, {', '.join(told)}."
+
+# %% ../../nbs/00h_contract.ipynb #5b7e5d23
+def _written(settings: DataConfig, column: str) -> DataConfig:
+    """How the numbers of a column are written: a percentage may carry its sign."""
+    if settings.rates.get(column) != "percent":
+        return settings
+    return replace(settings, currency_signs=[*settings.currency_signs, "%"])
+
+
+def _part_size(
+    part: str, got: ir.FloatingValue, amount: ir.FloatingValue, side: str, rate: str | None
+) -> ir.FloatingValue:
+    """The size of a line's discount or tax, in money; `amount` is net or gross of it.
+
+    What a rate gives is cut to a ten-thousandth, where engines round a half in different ways.
+    """
+    if rate is None:
+        return got.abs()
+    share = got.abs() / (100.0 if rate == "percent" else 1.0)
+    size = amount * share
+    if side == "gross" and part == "tax":
+        size = size / (1.0 + share)
+    if side == "net" and part == "discount":
+        size = size / (1.0 - share).nullif(0)
+    return (size * 10_000.0 + 0.5).floor().cast("float64") / ibis.literal(10_000.0)
+
+
+def _odd_part(
+    part: str,
+    column: ibis.Value,
+    got: ir.FloatingValue,
+    out: dict[str, ibis.Value],
+    amount: ir.FloatingValue,
+    side: str,
+    settings: DataConfig,
+) -> ir.BooleanValue:
+    """Whether a discount or a tax cannot be true: no number, no rate, too large, a tax below 0."""
+    rate = settings.rates.get(part)
+    unread = got.isnull() & as_text(column, settings.missing).notnull()
+    wrong = unread | (got.abs() > amount + 0.005)
+    if rate:
+        wrong = unread | (got.abs() > (100.0 if rate == "percent" else 1.0))
+    elif side == "net":
+        whole = (out["quantity"] * out["price"]).abs()
+        above = (got.abs() > whole + 0.005) & ((whole - amount).abs() > 0.005)
+        wrong = unread | above if part == "discount" else unread
+    if part == "tax":
+        wrong = wrong | ((got < 0) & (out["quantity"] > 0))
+    return wrong.fill_null(False)
+
+
+def _with_parts(
+    out: dict[str, ibis.Value],
+    col: dict[str, ibis.Value],
+    got: dict[str, ir.FloatingValue],
+    settings: DataConfig,
+) -> dict[str, ibis.Value]:
+    """The amounts of a line with its discount and tax, and the revenue that the config asks for.
+
+    Where a discount or tax changes revenue, a line on which it cannot be true has no revenue that
+    could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
+    """
+    meaning = revenue_meaning(list(col), settings)
+    if not set(got) & set(_NAMED_ONLY):
+        return out
+    sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
+    amount = out["revenue"].abs()
+    whole = (out["quantity"] * out["price"]).abs()
+    expected = [whole, whole]  # of a price that the discount has left, and of one before it
+    found = dict(out)
+    for part in (p for p in _NAMED_ONLY if p in got):
+        side, wanted = meaning[part]
+        size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
+        odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
+        found[f"_odd_{part}" if side == wanted else f"_bad_{part}"] = odd
+        found[part] = size * sign
+        step = {("gross", "net"): -1.0, ("net", "gross"): 1.0}.get((side, wanted), 0.0)
+        amount = amount + size * step
+        if part == "tax":  # a price may be without the tax that the amount has
+            way = 1.0 if wanted == "gross" else -1.0
+            expected += [e + size * way for e in expected]
+        else:
+            expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
+    found["revenue"] = amount * sign
+    near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
+    found["_agrees"] = ibis.or_(*near).fill_null(False)
+    return found
+
+# %% ../../nbs/00h_contract.ipynb #df2d292d
+def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
+    """What the status of a line says.
+
+    Parameters
+    ----------
+    col : dict[str, ibis.Value]
+        Our name: the source's column.
+    settings : DataConfig
+        Status, missing.
+
+    Returns
+    -------
+    dict[str, ir.StringValue]
+        `_status`, the value, and `_fate`, the kind of order that it is listed as; nothing where the
+        source has no status.
+
+    Raises
+    ------
+    DataError
+        If values are listed and there is no column.
+    """
+    if "status" not in col:
+        _needs_column("status", settings.status, "status")
+        return {}
+    text = as_text(col["status"], settings.missing)
+    listed = [(text.isin(values), kind) for kind, values in settings.status.items() if values]
+    fate = ibis.cases(*listed, else_=ibis.null("string")) if listed else ibis.null("string")
+    return {"_status": text, "_fate": fate}
+
+
+def _needs_column(key: str, given: dict, column: str) -> None:
+    """Refuse a key of the config that speaks of a column which is not there."""
+    if given:
+        raise DataError(
+            f"data.{key} is set, and the transactions have no column {column!r}; name theirs under "
+            f"data.columns.{column}, or leave data.{key} out."
+        )
+
+
+def currency_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ibis.Value]:
+    """In which currency a line is, and what one of it is worth.
+
+    Parameters
+    ----------
+    col : dict[str, ibis.Value]
+        Our name: the source's column.
+    settings : DataConfig
+        Currency_rates, missing.
+
+    Returns
+    -------
+    dict[str, ibis.Value]
+        `_currency`, and `_rate` where rates are given; nothing where the source has no currency.
+
+    Raises
+    ------
+    DataError
+        If rates are given and there is no column.
+    """
+    if "currency" not in col:
+        _needs_column("currency_rates", settings.currency_rates, "currency")
+        return {}
+    text = as_text(col["currency"], settings.missing)
+    if not settings.currency_rates:
+        return {"_currency": text}
+    rates = [(text == name, float(rate)) for name, rate in settings.currency_rates.items()]
+    return {"_currency": text, "_rate": ibis.cases(*rates, else_=ibis.null("float64"))}
+
+
+def converted(amount: ir.FloatingValue, money: dict[str, ibis.Value]) -> ir.FloatingValue:
+    """An amount in the report's currency.
+
+    Parameters
+    ----------
+    amount : ir.FloatingValue
+        A price or a revenue.
+    money : dict[str, ibis.Value]
+        From `currency_marks`.
+
+    Returns
+    -------
+    ir.FloatingValue
+        As it is where no rates are given; missing where the line has no rate.
+    """
+    return amount * money["_rate"] if "_rate" in money else amount
+
 # %% ../../nbs/00h_contract.ipynb #33178225
 @dataclass(frozen=True)
 class Rule:
@@ -448,7 +790,7 @@ class Rule:
 
     name: str  # what the books call it
     reason: str  # in plain words
-    severity: str  # "reject", "net" or "flag"
+    severity: str  # "reject", "aside", "net" or "flag"
     advice: str  # what to do about it
     broken: Callable[
         [ibis.Table], ir.BooleanValue
@@ -476,7 +818,7 @@ _WORDS = [
 REJECTS: list[Rule] = [
     Rule(
         "damaged_line",
-        "More or fewer values than the header, or zero bytes",
+        "More or fewer values than the header, an open quotation mark, or bytes that are no text",
         "reject",
         "Look for a delimiter or quotation mark inside a value; ask for an export that quotes "
         "them.",
@@ -492,6 +834,34 @@ REJECTS: list[Rule] = [
         ("_header",),
     ),
     Rule(
+        "cancelled",
+        "An order that was cancelled",
+        "aside",
+        "Listed under data.status.cancelled in the config.",
+        lambda t: t._fate == "cancelled",
+        ("_fate",),
+        ("status",),
+    ),
+    Rule(
+        "returned",
+        "An order that came back",
+        "aside",
+        "Listed under data.status.returned in the config. The sale and its return are this one "
+        "line, so it counts as neither; a line with a negative quantity stays, as a return.",
+        lambda t: (t._fate == "returned") & ~(t.quantity < 0).fill_null(False),
+        ("_fate",),
+        ("status",),
+    ),
+    Rule(
+        "pending",
+        "An order that is no sale yet",
+        "aside",
+        "Listed under data.status.pending in the config.",
+        lambda t: t._fate == "pending",
+        ("_fate",),
+        ("status",),
+    ),
+    Rule(
         "missing_basket",
         "No basket id",
         "reject",
@@ -503,9 +873,10 @@ REJECTS: list[Rule] = [
         "missing_product",
         "No product id",
         "reject",
-        "Find the till or channel that sells without a product code.",
+        "Find the till or channel that sells without a product code, or set data.without_product "
+        "to keep.",
         lambda t: t.product_id.isnull(),
-        ("product_id",),
+        ("product_id", "_needs_product"),
         ("product_id",),
     ),
     Rule(
@@ -513,7 +884,7 @@ REJECTS: list[Rule] = [
         "A product that is not in the products table",
         "reject",
         "Add it to the products table, or set data.known_products_only to false.",
-        lambda t: ~t._known,
+        lambda t: ~t._known & t.product_id.notnull(),
         ("_known", "_only_known"),
         ("product_id",),
     ),
@@ -569,12 +940,40 @@ REJECTS: list[Rule] = [
         shows=("quantity",),
     ),
     Rule(
+        "no_currency",
+        "An amount without a currency, in a log of several",
+        "reject",
+        "Export the currency with every line.",
+        lambda t: t._rate.isnull(),
+        ("_rate",),
+        ("currency",),
+    ),
+    Rule(
         "bad_price",
         "A price or revenue that is not a finite number",
         "reject",
         "Check data.decimal, data.thousands and data.currency_signs.",
         lambda t: t._unread | t.revenue.isnull() | t.price.isnull(),
         shows=("price", "revenue"),
+    ),
+    Rule(
+        "bad_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and still in the "
+        "price.",
+        lambda t: t._bad_discount,
+        ("_bad_discount",),
+        ("discount", "price", "revenue"),
+    ),
+    Rule(
+        "bad_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "reject",
+        "Check data.amounts and data.rates: whether it is an amount of the line, and in the price.",
+        lambda t: t._bad_tax,
+        ("_bad_tax",),
+        ("tax", "price", "revenue"),
     ),
     Rule(
         "negative_price",
@@ -604,7 +1003,21 @@ REJECTS: list[Rule] = [
     ),
 ]
 
+# %% ../../nbs/00h_contract.ipynb #574f1e50
+_ROUNDED = r"^[0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{1,3}$"  # 5.41E+11, 5,41e11, 5E+11; not 5E11
+
+
+def _is_rounded(ids: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number that a program has rounded, in any notation."""
+    written = ids.re_search(_ROUNDED)
+    if engine(ids) != "duckdb":
+        return written
+    marks = character_at(ids, 2).isin([".", ",", "e", "E"])  # hardly ever, and seen at once
+    return ibis.ifelse(marks, written, False)
+
 # %% ../../nbs/00h_contract.ipynb #0955e0c3
+# flags that are counted, and whose lines are not listed one by one: there may be very many
+COUNTED = ("return", "anonymous", "no_product", "listed_price")
 KEPT: list[Rule] = [
     Rule(
         "return",
@@ -621,29 +1034,74 @@ KEPT: list[Rule] = [
         lambda t: t.customer_id.isnull(),
     ),
     Rule(
+        "no_product",
+        "A sale without a product",
+        "flag",
+        "Counts for revenue and trends, for no product and no recommendation; find the till or "
+        "channel that sells without a product code.",
+        lambda t: t.product_id.isnull(),
+        ("product_id",),
+    ),
+    Rule(
+        "listed_price",
+        "A line without an amount, at the price of the products table",
+        "flag",
+        "The log says nothing about what was paid; a discount would not show.",
+        lambda t: t._listed,
+        ("_listed",),
+    ),
+    Rule(
+        "looks_undone",
+        "A sale whose status looks cancelled, returned or pending",
+        "flag",
+        "It counts as a sale; list the value under data.status if it is none.",
+        lambda t: t._looks_undone,
+        ("_looks_undone",),
+    ),
+    Rule(
         "contradiction",
         "A revenue that is not quantity × price",
         "flag",
         "Kept as it is; a discount explains it, or a price per pack.",
         lambda t: (
-            (t.revenue - t.quantity * t.price).abs()
-            > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            (
+                (t.revenue - t.quantity * t.price).abs()
+                > t._tolerance * (t.quantity * t.price).abs() + 0.005
+            )
+            & (~t._agrees if "_agrees" in t.columns else True)
         ),
         ("_tolerance",),
+    ),
+    Rule(
+        "odd_discount",
+        "A discount that is not a number, no rate, or above the price",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_discount,
+        ("_odd_discount",),
+    ),
+    Rule(
+        "odd_tax",
+        "A tax that is not a number, no rate, negative, or above the amount",
+        "flag",
+        "Revenue does not depend on it; check data.rates, and what the column is.",
+        lambda t: t._odd_tax,
+        ("_odd_tax",),
     ),
     Rule(
         "unlisted_product",
         "A product that is not in the products table",
         "flag",
         "Add it to the products table, so that it has a name and a category.",
-        lambda t: ~t._known,
+        lambda t: ~t._known & t.product_id.notnull(),
         ("_known",),
     ),
     Rule(
         "shared_basket",
         "One basket under two customers",
         "flag",
-        "Basket numbers may restart each day; join them with the date or the till.",
+        "Receipt numbers may start anew each day or in each store: set data.basket to "
+        "[transaction_id, date] or [transaction_id, date, store_id].",
         lambda t: t.transaction_id.isin(_shared_baskets(t).transaction_id),
         ("_own_basket",),
     ),
@@ -656,15 +1114,11 @@ KEPT: list[Rule] = [
     ),
     Rule(
         "damaged_id",
-        "An id like 1.23E+12, which a spreadsheet has rounded",
+        "An id like 1.23E+12, which a program has rounded",
         "flag",
-        "The id is lost; export again with ids as text.",
+        "Several ids may have become one, and visits with them; export again with ids as text.",
         lambda t: ibis.or_(
-            *(
-                t[c].re_search(r"^[0-9]([.,][0-9]+)?E[+][0-9]+$").fill_null(False)
-                for c in ("customer_id", "product_id")
-                if c in t.columns
-            )
+            *(_is_rounded(t[c]).fill_null(False) for c in ID_COLUMNS if c in t.columns)
         ),
     ),
 ]
@@ -738,7 +1192,12 @@ def _show_rules(rules: list[Rule]) -> Any:
     Any
         A table for readers.
     """
-    words = {"reject": "rejected", "net": "kept, reduces revenue", "flag": "kept and flagged"}
+    words = {
+        "reject": "rejected",
+        "aside": "set aside, no fault",
+        "net": "kept, reduces revenue",
+        "flag": "kept and flagged",
+    }
     return show_table(
         pd.DataFrame(
             [(r.name, r.reason, words[r.severity], r.advice) for r in rules],
@@ -764,11 +1223,13 @@ def with_limits(
     Returns
     -------
     ibis.Table
-        And `_earliest`, `_latest` where they apply.
+        And `_earliest`, `_latest`, `_needs_product` where they apply.
     """
     if settings.last_date:
         latest = pd.Timestamp(settings.last_date) + pd.Timedelta(days=1)
     out = {"_earliest": ibis.literal(pd.Timestamp(settings.earliest), "timestamp(6)")}
+    if settings.without_product == "reject":
+        out["_needs_product"] = ibis.literal(True)
     if latest is not None:
         out["_latest"] = ibis.literal(latest, "timestamp(6)")
     return lines.mutate(**out)
@@ -823,42 +1284,25 @@ def accepted(lines: ibis.Table) -> ibis.Table:
     return lines.filter(~broken(lines))
 
 # %% ../../nbs/00h_contract.ipynb #ecc170fe
-def float_ids(
-    lines: ibis.Table, columns: tuple[str, ...] = ("transaction_id", "customer_id", "product_id")
-) -> dict[str, int]:
-    """Find id columns whose whole numbers carry a `.0`.
+def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[str, int]:
+    """Count whole numbers to which a program has added `.0`.
 
     Parameters
     ----------
     lines : ibis.Table
-        Typed lines, or another table with ids as text.
-    columns : tuple[str, ...], default ("transaction_id", "customer_id", "product_id")
+        Lines with ids as the source has them.
+    columns : tuple[str, ...], default `ID_COLUMNS`
         The id columns.
 
     Returns
     -------
     dict[str, int]
-        Id column: how many ids end in `.0`, for the columns that went through floats.
+        Id column: how many of its ids end in `.0`, where any do.
     """
     there = [c for c in columns if c in lines.columns]
-    ends = (
-        lines.aggregate(
-            **{c: lines[c].endswith(".0").cast("int32").sum().fill_null(0) for c in there}
-        )
-        .execute()
-        .iloc[0]
-    )
-    maybe = [c for c in there if ends[c] > 0]
-    if not maybe:
-        return {}
-    others = (
-        lines.aggregate(
-            **{c: (~lines[c].re_search("^[0-9]+([.]0)?$")).cast("int32").sum() for c in maybe}
-        )
-        .execute()
-        .iloc[0]
-    )
-    return {c: int(ends[c]) for c in maybe if not others[c]}
+    hits = {c: trimmed(id_text(lines[c])).re_search(WITH_POINT).cast("int32").sum() for c in there}
+    found = lines.aggregate(**{c: n.fill_null(0) for c, n in hits.items()}).execute().iloc[0]
+    return {c: int(found[c]) for c in there if found[c]}
 
 
 def believed_until(
@@ -908,14 +1352,17 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
             "transaction_id",
             "customer_id",
             "product_id",
+            "store_id",
             "date",
             "quantity",
             "price",
             "revenue",
+            "discount",
+            "tax",
         )
         if c in kept.columns
     ]
-    rules = [r for r in applicable(lines, KEPT) if r.name not in ("return", "anonymous")]
+    rules = [r for r in applicable(lines, KEPT) if r.name not in COUNTED]
     alone = [r for r in rules if r.name != "shared_basket"]
     together = [r for r in rules if r.name == "shared_basket"]
     found = lines.select(

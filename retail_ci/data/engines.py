@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+import zoneinfo
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -28,7 +29,7 @@ import ibis.expr.types as ir
 from .. import __version__
 from ..core.config import DataConfig
 from ..core.errors import ConfigError, DataError, RunError, shown, translating
-from ..core.formats import sql_text
+from ..core.formats import BLANKS, INVISIBLE, WITH_POINT, sql_text
 from retail_ci.core.runs import (
     atomic_write,
     check_writable,
@@ -40,10 +41,12 @@ from retail_ci.core.runs import (
 )
 
 # %% auto #0
-__all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'try_strptime', 'try_make_timestamp_ntz', 'parse_date',
-           'make_timestamp', 'regexp_match', 'fence', 'date_parts', 'matched_date', 'btrim', 'character', 'trimmed',
-           'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'different', 'copies',
-           'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
+__all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'convert_timezone', 'local_time', 'shop_time', 'try_strptime',
+           'try_make_timestamp_ntz', 'parse_date', 'make_timestamp', 'regexp_match', 'fence', 'date_parts',
+           'matched_date', 'timestamp_micros', 'to_timestamp', 'stamp_date', 'btrim', 'character', 'trimmed',
+           'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate', 'nfc_normalize',
+           'normalize', 'reflect', 'id_text', 'unread', 'read_ids', 'different', 'copies', 'read_parquet',
+           'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -60,6 +63,18 @@ def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
     -------
     Any
         An Ibis backend; `close` ends it.
+
+    Raises
+    ------
+    DataError
+        If the engine cannot be had with these settings.
+
+    Examples
+    --------
+    >>> con = connect()
+    >>> con.name
+    'duckdb'
+    >>> close(con)
     """
     settings = settings or DataConfig()
     if session is not None or settings.engine == "spark":
@@ -340,6 +355,7 @@ _CODES: dict[str, str] = {  # letter of a date format: the text that fits it
     "p": r"([AaPp][Mm])",
     "b": r"([A-Za-z]{3})",
     "B": r"([A-Za-z]{3,9}+)",
+    "z": r"(Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)",
 }
 _MONTHS = (
     "january",
@@ -397,10 +413,87 @@ def _date_pattern(format: str) -> tuple[str, list[str]]:
         a + b for a, b in zip(literal, [_CODES[x] for x in letters] + [""])
     ) + "$", letters
 
+# %% ../../nbs/00f_engines.ipynb #0749bf58
+@ibis.udf.scalar.builtin(
+    name="timezone", signature=((dt.string, dt.Timestamp(timezone="UTC")), dt.Timestamp(scale=6))
+)
+def _clock_in(zone: str, instant: datetime) -> datetime:
+    """DuckDB and PostgreSQL: what the clock in a zone showed at an instant."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(
+    name="timezone", signature=((dt.string, dt.Timestamp(scale=6)), dt.Timestamp(timezone="UTC"))
+)
+def _instant_in(zone: str, clock: datetime) -> datetime:
+    """DuckDB and PostgreSQL: the instant at which the clock in a zone showed a time."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(
+    signature=((dt.string, dt.string, dt.Timestamp(scale=6)), dt.Timestamp(scale=6))
+)
+def convert_timezone(old: str, new: str, clock: datetime) -> datetime:
+    """Spark: what the clock in one zone showed when that in another showed a time."""
+    raise NotImplementedError
+
+
+def local_time(utc: ir.TimestampValue, zone: str) -> ir.TimestampValue:
+    """What the shop's clock showed.
+
+    Parameters
+    ----------
+    utc : ir.TimestampValue
+        A time of UTC, without a zone.
+    zone : str
+        The shop's time zone.
+
+    Returns
+    -------
+    ir.TimestampValue
+        Without a zone.
+    """
+    if engine(utc) == "spark":
+        return convert_timezone("UTC", zone, utc).cast("timestamp(6)")
+    return _clock_in(zone, _instant_in("UTC", utc)).cast("timestamp(6)")
+
+
+def shop_time(instant: ir.TimestampValue, zone: str | None = None) -> ir.TimestampValue:
+    """A point in time with a zone, on the shop's clock.
+
+    Parameters
+    ----------
+    instant : ir.TimestampValue
+        With a zone.
+    zone : str | None, default None
+        The shop's time zone; UTC if left out.
+
+    Returns
+    -------
+    ir.TimestampValue
+        Without a zone.
+    """
+    if engine(instant) != "spark":
+        return _clock_in(zone or "UTC", instant).cast("timestamp(6)")
+    utc = instant.cast("timestamp(6)")  # Spark's session is in UTC
+    return local_time(utc, zone) if zone else utc
+
+
+def _shop_clock(clock: ir.TimestampValue, offset: ir.StringValue, zone: str) -> ir.TimestampValue:
+    """A time that may have an offset, such as Z, +11 or +11:00, on the shop's clock."""
+    signed = ibis.ifelse(offset[:1].isin(["+", "-"]), offset.replace(":", ""), "+0000")
+    hours = signed[1:3].cast("int64")
+    rest = signed[3:5].nullif("").fill_null("0").cast("int64")
+    minutes = ibis.ifelse(signed.startswith("-"), -60 * hours - rest, 60 * hours + rest)
+    utc = (clock - minutes.as_interval("m")).cast("timestamp(6)")
+    fine = (hours < 24) & (rest < 60)  # no place is further from UTC
+    moved = ibis.ifelse(fine, local_time(utc, zone), ibis.null("timestamp(6)"))
+    return ibis.ifelse(offset.isnull(), clock, moved)
+
 # %% ../../nbs/00f_engines.ipynb #3a3c0795
 _ISO = (
     r"^(\d{1,4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T]([01]?\d|"
-    r"2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(?:Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
+    r"2[0-3]):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?(?: ?(Z|UTC|[+-]\d\d(?::?\d\d)?))?)?$"
 )
 
 
@@ -434,11 +527,13 @@ def _date_layout(format: str | None = None) -> tuple[str, list[str]]:
     return (
         _date_pattern(format)
         if format
-        else (_ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSf"))
+        else (_ISO.replace("^", r"^(?!\d+-\d+/|\d+/\d+-)"), list("YmdHMSfz"))
     )
 
 
-def parse_date(text: ir.StringValue, format: str | None = None) -> ir.TimestampValue:
+def parse_date(
+    text: ir.StringValue, format: str | None = None, zone: str | None = None
+) -> ir.TimestampValue:
     """Text as a point in time: by the declared format only, or as ISO 8601.
 
     Parameters
@@ -447,14 +542,17 @@ def parse_date(text: ir.StringValue, format: str | None = None) -> ir.TimestampV
         Trimmed text.
     format : str | None, default None
         Such as "%d/%m/%Y"; ISO 8601 if left out.
+    zone : str | None, default None
+        The shop's time zone: a time with an offset is what the clock there showed. If left out,
+        the offset is ignored.
 
     Returns
     -------
     ir.TimestampValue
         Missing where it is no date of the years 1 to 9999.
     """
-    if engine(text) != "duckdb":
-        return matched_date(date_parts(text, format), format)
+    if engine(text) != "duckdb" or format and "%z" in format:
+        return matched_date(date_parts(text, format), format, zone)
     if format:
         _check_format(format, text.get_backend())
     if format:
@@ -468,9 +566,11 @@ def parse_date(text: ir.StringValue, format: str | None = None) -> ir.TimestampV
         )
     else:
         date = ibis.ifelse(text.re_search(_ISO), text, ibis.null("string")).try_cast("timestamp(6)")
-    return ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)")).cast(
-        "timestamp(6)"
-    )
+    date = ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)"))
+    date = date.cast("timestamp(6)")
+    if zone and not format:
+        return _shop_clock(date, text.re_extract(_ISO, 8).nullif(""), zone)
+    return local_time(date, zone) if zone and format.endswith("Z") else date
 
 # %% ../../nbs/00f_engines.ipynb #b20f97d4
 def _check_format(format: str, con: Any) -> None:
@@ -543,7 +643,9 @@ def _assemble_date(part: Mapping[str, ir.StringValue], where: str) -> ir.Timesta
     ir.TimestampValue
         Missing where there is no such date.
     """
-    number = {letter: value.cast("int64") for letter, value in part.items() if letter not in "pbBf"}
+    number = {
+        letter: value.cast("int64") for letter, value in part.items() if letter not in "pbBfz"
+    }
     zero = ibis.literal(0, "int64")
     short = number.get("y", zero)
     year = number["Y"] if "Y" in number else short + ibis.ifelse(short >= 69, 1900, 2000)
@@ -567,7 +669,7 @@ def _assemble_date(part: Mapping[str, ir.StringValue], where: str) -> ir.Timesta
         + part.get("f", ibis.literal("0")).fill_null("0")[:6].rpad(6, "0")
     )
     parts = (year, month, number["d"], hour, number.get("M", zero).fill_null(0), second)
-    return (_checked_timestamp if where == "postgres" else _spark_timestamp)(*parts)
+    return (_spark_timestamp if where == "spark" else _checked_timestamp)(*parts)
 
 
 def _spark_timestamp(
@@ -611,8 +713,18 @@ def fence(table: ibis.Table) -> ibis.Table:
     )
 
 
+def _rewritten(text: ir.StringValue, pattern: str, letters: list[str]) -> ir.ArrayValue:
+    """Spark: the text rewritten as its groups with commas between them, and split."""
+    groups = ",".join(f"${n}" for n in range(1, len(letters) + 1))
+    return ibis.ifelse(
+        text.re_search(pattern),
+        text.re_replace(pattern, groups).split(","),
+        ibis.null("array<string>"),
+    )
+
+
 def date_parts(text: ir.StringValue, format: str | None = None) -> ir.ArrayValue:
-    """Take a date apart, on PostgreSQL or Spark.
+    """Take a date apart.
 
     Parameters
     ----------
@@ -629,15 +741,16 @@ def date_parts(text: ir.StringValue, format: str | None = None) -> ir.ArrayValue
     pattern, letters = _date_layout(format)
     if engine(text) == "postgres":
         return regexp_match(text, pattern)
-    groups = ",".join(f"${n}" for n in range(1, len(letters) + 1))
-    return ibis.ifelse(
-        text.re_search(pattern),
-        text.re_replace(pattern, groups).split(","),
-        ibis.null("array<string>"),
-    )
+    if engine(text) == "duckdb":
+        plain = pattern.replace("}+", "}")  # its expressions know no possessive repetition
+        groups = [text.re_extract(plain, k) for k in range(1, len(letters) + 1)]
+        return ibis.ifelse(text.re_search(plain), ibis.array(groups), ibis.null("array<string>"))
+    return _rewritten(text, pattern, letters)
 
 
-def matched_date(parts: ir.ArrayValue, format: str | None = None) -> ir.TimestampValue:
+def matched_date(
+    parts: ir.ArrayValue, format: str | None = None, zone: str | None = None
+) -> ir.TimestampValue:
     """Put together what `date_parts` took apart.
 
     Parameters
@@ -646,16 +759,76 @@ def matched_date(parts: ir.ArrayValue, format: str | None = None) -> ir.Timestam
         From `date_parts`.
     format : str | None, default None
         The format that it was taken apart by.
+    zone : str | None, default None
+        The shop's time zone; what is written if left out.
 
     Returns
     -------
     ir.TimestampValue
         Missing where it is no date of the years 1 to 9999.
     """
-    return _assemble_date(
-        {letter: parts[n].nullif("") for n, letter in enumerate(_date_layout(format)[1])},
-        engine(parts),
-    ).cast("timestamp(6)")
+    part = {letter: parts[n].nullif("") for n, letter in enumerate(_date_layout(format)[1])}
+    clock = _assemble_date(part, engine(parts)).cast("timestamp(6)")
+    if zone and "z" in part:
+        return _shop_clock(clock, part["z"], zone)
+    return local_time(clock, zone) if zone and (format or "").endswith("Z") else clock
+
+
+@ibis.udf.scalar.builtin(name="make_timestamp", signature=((dt.int64,), dt.Timestamp(scale=6)))
+def _micros_on_duckdb(micros: int) -> datetime:
+    """DuckDB: microseconds since 1970."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(signature=((dt.int64,), dt.Timestamp(scale=6)))
+def timestamp_micros(micros: int) -> datetime:
+    """Spark: microseconds since 1970."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(signature=((dt.float64,), dt.Timestamp(timezone="UTC")))
+def to_timestamp(seconds: float) -> datetime:
+    """PostgreSQL: seconds since 1970."""
+    raise NotImplementedError
+
+
+_TICKS = {  # what a number counts: thousandths of a second in each, and where the count begins
+    "epoch_s": (1000, 0),
+    "epoch_ms": (1, 0),
+    "excel": (86_400_000, -2_209_161_600_000),  # 1899-12-30: for Excel 1900 was a leap year
+}
+_FIRST = -62_135_596_800_000  # 0001-01-01, in thousandths of a second since 1970
+_LAST = 253_402_300_799_999
+
+
+def stamp_date(number: ir.FloatingValue, kind: str, zone: str | None = None) -> ir.TimestampValue:
+    """A number that counts seconds or days, as a point in time.
+
+    Parameters
+    ----------
+    number : ir.FloatingValue
+        Float64, finite or missing.
+    kind : str
+        "epoch_s" or "epoch_ms": since 1970, in UTC. "excel": days of the shop's own calendar.
+    zone : str | None, default None
+        The shop's time zone; UTC if left out.
+
+    Returns
+    -------
+    ir.TimestampValue
+        To the thousandth of a second; missing outside the years 1 to 9999.
+    """
+    ticks, start = _TICKS[kind]
+    number = ibis.ifelse(number.abs() < 1e18 / ticks, number, ibis.null("float64"))
+    exact = (number * float(ticks) + 0.5).floor() + float(start)
+    known = ibis.ifelse(exact.between(_FIRST, _LAST), exact, ibis.null("float64")).cast("int64")
+    where = engine(number)
+    if where == "postgres":
+        utc = _clock_in("UTC", to_timestamp(known.cast("float64") / 1000.0))
+    else:
+        utc = (_micros_on_duckdb if where == "duckdb" else timestamp_micros)(known * 1000)
+    utc = utc.cast("timestamp(6)")
+    return local_time(utc, zone) if zone and kind != "excel" else utc
 
 # %% ../../nbs/00f_engines.ipynb #ba661cd3
 @ibis.udf.scalar.builtin
@@ -709,14 +882,11 @@ def loose(text: ir.StringValue) -> ir.BooleanValue:
     Returns
     -------
     ir.BooleanValue
-        True where it is empty or may have white space at its ends; always true where that is not
-        known.
+        True where it is empty or may have white space at its ends.
     """
-    return (
-        (text < "!") | (character_at(text, -1) < "!")
-        if engine(text) == "duckdb"
-        else ibis.literal(True)
-    )
+    if engine(text) == "duckdb":
+        return (text < "!") | (character_at(text, -1) < "!")
+    return (trimmed(text) != text) | (text == "")
 
 # %% ../../nbs/00f_engines.ipynb #c0fb03cd
 def finite(number: ir.NumericValue) -> ir.FloatingValue:
@@ -794,6 +964,122 @@ def to_pandas(table: ibis.Table) -> Any:
             for name in times
         }
     )
+
+# %% ../../nbs/00f_engines.ipynb #72cca4e5
+@ibis.udf.scalar.builtin(name="strlen")
+def _bytes_on_duckdb(text: str) -> int:
+    """DuckDB's number of bytes."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin(name="octet_length")
+def _bytes(text: str) -> int:
+    """The number of bytes on PostgreSQL and Spark."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def translate(text: str, old: str, new: str) -> str:
+    """Put one sign in the place of another; what has no partner goes."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def nfc_normalize(text: str) -> str:
+    """DuckDB's composed form of Unicode."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def normalize(text: str) -> str:
+    """PostgreSQL's composed form of Unicode."""
+    raise NotImplementedError
+
+
+@ibis.udf.scalar.builtin
+def reflect(place: str, method: str, text: str, compatible: bool) -> str:
+    """Spark's way to call a method of Java."""
+    raise NotImplementedError
+
+
+def _composed(text: ir.StringValue) -> ir.StringValue:
+    """Unicode's composed form (NFC)."""
+    where = engine(text)
+    if where == "spark":
+        return reflect("com.ibm.icu.text.Normalizer", "compose", text, False)
+    return nfc_normalize(text) if where == "duckdb" else normalize(text)
+
+
+def _knows_unicode(text: ir.StringValue) -> bool:
+    """Whether an engine can hold every letter; a database in Latin-1 cannot."""
+    if engine(text) != "postgres":
+        return True
+    with contextlib.closing(text.get_backend().raw_sql("SHOW server_encoding")) as found:
+        return found.fetchone()[0] == "UTF8"
+
+
+def id_text(column: ibis.Value) -> ir.StringValue:
+    """An id column as text, before anything is taken off.
+
+    Parameters
+    ----------
+    column : ibis.Value
+        Ids of any type.
+
+    Returns
+    -------
+    ir.StringValue
+        Whole numbers without a point on every engine; missing where it is no number.
+    """
+    kind = column.type()
+    if not (kind.is_floating() or kind.is_decimal()):
+        return column.cast("string")
+    number = finite(column.cast("float64"))
+    fits = (number.abs() < 2.0**63) & (number == number.floor())
+    whole = ibis.ifelse(fits, column, ibis.null(kind)).cast("int64").cast("string")
+    text = ibis.ifelse(number.isnull(), ibis.null("string"), column.cast("string"))
+    return ibis.coalesce(whole, text)
+
+
+def unread(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether `read_ids` may change an id.
+
+    Parameters
+    ----------
+    text : ir.StringValue
+        Ids.
+
+    Returns
+    -------
+    ir.BooleanValue
+        False where it is plain.
+    """
+    size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
+    return loose(text) | text.endswith(".0") | (size != text.length())
+
+
+def read_ids(text: ir.StringValue) -> ir.StringValue:
+    """Read ids as `read_id` reads one.
+
+    Parameters
+    ----------
+    text : ir.StringValue
+        Ids.
+
+    Returns
+    -------
+    ir.StringValue
+        As `read_id` reads them; missing where nothing is left.
+    """
+    wide = text
+    if _knows_unicode(text):
+        size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
+        folded = translate(text, BLANKS + INVISIBLE, " " * len(BLANKS))
+        wide = ibis.ifelse(size != text.length(), _composed(folded), text)
+    bare = trimmed(wide).nullif("")
+    pointed = ibis.ifelse(bare.endswith(".0"), bare.re_search(WITH_POINT), False)
+    whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), bare)
+    return ibis.ifelse(unread(text), whole, text)
 
 # %% ../../nbs/00f_engines.ipynb #ed2ae62a
 def different(table: ibis.Table, *columns: str) -> ibis.Table:
@@ -873,7 +1159,21 @@ def copies(table: ibis.Table, columns: list[str] | None = None) -> ibis.Table:
     )
 
 # %% ../../nbs/00f_engines.ipynb #6a10aeec
-def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
+def _zones(files: list[Path], zone: str | None) -> dict[str, str]:
+    """The clock on which each column of instants is read: the shop's, the file's, or UTC's."""
+    from pyarrow.parquet import read_schema
+
+    found = {}
+    for file in files:
+        for field in read_schema(file):
+            own = getattr(field.type, "tz", None)
+            if own:
+                known = zone or (own in zoneinfo.available_timezones() and own)
+                found[field.name] = known or "UTC"
+    return found
+
+
+def read_parquet(con: Any, files: list[Path], zone: str | None = None) -> ibis.Table:
     """Open parquet files as one table with row numbers; nothing is read yet.
 
     Parameters
@@ -882,6 +1182,9 @@ def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
         The Ibis backend.
     files : list[Path]
         Parquet files with the same columns.
+    zone : str | None, default None
+        The shop's time zone. Instants become what the clock there showed; if left out, the clock
+        of the zone that the file names, or of UTC.
 
     Returns
     -------
@@ -896,8 +1199,10 @@ def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
         with translating(DataError, f"{file.name} cannot be read as PARQUET", "Fetch it again."):
             lengths.append(read_metadata(file).num_rows)
     starts = {str(f): sum(lengths[:n]) for n, f in enumerate(files)}
+    zones = _zones(files, zone)
     if engine(con) == "spark":
-        return _read_parquet_spark(con, starts)
+        lines = _read_parquet_spark(con, starts)
+        return lines.mutate(**{c: shop_time(lines[c], z) for c, z in zones.items()})
     parted = (
         {"hive_partitioning": True, "hive_types_autocast": False}
         if any("=" in p.name for f in files for p in f.parents)
@@ -913,7 +1218,10 @@ def read_parquet(con: Any, files: list[Path]) -> ibis.Table:
         if len(files) > 1
         else 0
     )
-    lines = table.mutate(row=start + table.file_row_number + 1).drop(
+    # Ibis does not know DuckDB's instants in nanoseconds
+    moments = {c: table[c].cast("timestamp('UTC')") for c in zones}
+    clocks = {c: shop_time(moments[c], z) for c, z in zones.items()}
+    lines = table.mutate(row=start + table.file_row_number + 1, **clocks).drop(
         "file_row_number", *(["filename"] if len(files) > 1 else [])
     )
     return con.create_view(ibis.util.gen_name("files"), lines)
@@ -950,11 +1258,14 @@ def _read_parquet_spark(con: Any, starts: dict[str, int]) -> ibis.Table:
     if "row" in frame.columns:
         frame = frame.withColumnRenamed("row", "row (source)")
     nanos = {
-        f.name for n in names for f in read_schema(n) if str(f.type).startswith("timestamp[ns")
+        f.name: "TIMESTAMP" if f.type.tz else "TIMESTAMP_NTZ"
+        for n in names
+        for f in read_schema(n)
+        if str(f.type).startswith("timestamp[ns")
     }
     frame = frame.selectExpr(
         *[
-            f"CAST(timestamp_micros(`{c}` DIV 1000) AS TIMESTAMP_NTZ) AS `{c}`"
+            f"CAST(timestamp_micros(`{c}` DIV 1000) AS {nanos[c]}) AS `{c}`"
             if c in nanos
             else f"`{c}`"
             for c in frame.columns
@@ -1121,11 +1432,19 @@ _CLEANING = {
     "customers",
     "columns",
     "date_format",
+    "timezone",
     "duplicates",
     "cancelled_prefix",
+    "basket",
+    "revenue",
+    "amounts",
+    "rates",
     "non_product",
     "exclude",
     "sensitive",
+    "status",
+    "currency_rates",
+    "without_product",
     "known_products_only",
     "earliest",
     "last_date",

@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from ..core.errors import DataError, one_line, shown, translating
+from ..core.formats import read_id
 
 # %% auto #0
-__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_ids', 'typed_column', 'one_row_each', 'as_day',
-           'check_number', 'check_seed', 'is_expression', 'is_table', 'as_pandas', 'read_frame']
+__all__ = ['FrameError', 'refuse', 'find_columns', 'plain_column', 'as_words', 'as_ids', 'typed_column', 'one_row_each',
+           'day_after', 'as_day', 'check_number', 'check_seed', 'is_expression', 'is_table', 'as_pandas', 'read_frame']
 
 # %% ../../nbs/00i_frames.ipynb #58a68625
 class FrameError(DataError, ValueError):
@@ -225,22 +226,22 @@ def plain_column(values: pd.Series) -> pd.Series:
     return _plain_objects(values) if dtype == "object" else values
 
 # %% ../../nbs/00i_frames.ipynb #4cd983b3
-def as_ids(values: pd.Series) -> pd.Series:
-    """Ids as text: 7 and 7.0 are both "7", and a missing one is not called "nan".
+def as_words(values: pd.Series) -> pd.Series:
+    """Any column as text: 7 and 7.0 are both "7", and a missing one is not called "nan".
 
     Parameters
     ----------
     values : Series of shape (n_rows,)
-        Ids of any type.
+        Values of any type.
 
     Returns
     -------
     Series of shape (n_rows,)
-        Text; what is missing stays missing.
+        Text as it stands; what is missing stays missing.
 
     Examples
     --------
-    >>> as_ids(pd.Series([7.0, None])).tolist()
+    >>> as_words(pd.Series([7.0, None])).tolist()
     ['7', nan]
     """
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -256,8 +257,36 @@ def as_ids(values: pd.Series) -> pd.Series:
     return values.astype("str")
 
 
+def as_ids(values: pd.Series) -> pd.Series:
+    """Ids as text, read as `read_id` reads each of them.
+
+    Parameters
+    ----------
+    values : Series of shape (n_rows,)
+        Ids of any type.
+
+    Returns
+    -------
+    Series of shape (n_rows,)
+        Text; what is missing or blank is missing.
+
+    Examples
+    --------
+    >>> as_ids(pd.Series([" C7", "17850.0", " ", None])).tolist()
+    ['C7', '17850', nan, nan]
+    """
+    text = as_words(values)
+    codes, found = pd.factorize(text)
+    read = [read_id(name) or None for name in found]
+    if read == found.tolist():
+        return text
+    held = pd.Series([*read, None], dtype="str")  # the last is for what is missing: code -1
+    return pd.Series(held.to_numpy()[codes], text.index, dtype="str", name=text.name)
+
+
 _KINDS = {  # kind: what a sentence calls it, and what to do where it is not
     "id": ("ids (text or whole numbers)", "convert it with astype(str)"),
+    "raw id": ("ids (text or whole numbers)", "convert it with astype(str)"),
     "number": ("numbers", "convert it with pandas.to_numeric"),
     "date": ("dates", "convert it with pandas.to_datetime"),
     "text": ("text", "convert it with astype(str)"),
@@ -280,6 +309,7 @@ def _kind_of(values: pd.Series) -> str:
 
 _FITTING = {  # kind: what a plain column may hold
     "id": ("text", "whole numbers", "a mixture of types"),
+    "raw id": ("text", "whole numbers", "a mixture of types"),
     "number": ("whole numbers", "fractions"),
     "date": ("dates",),
     "text": ("text", "whole numbers", "fractions"),
@@ -294,7 +324,7 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     values : Series of shape (n_rows,)
         A column of any type.
     kind : str
-        "id", "number", "date" or "text".
+        "id", "number", "date" or "text"; "raw id" for ids that somebody else will read.
     what : str
         The column and its table, for the sentence.
 
@@ -313,7 +343,7 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     >>> typed_column(pd.Series([7, 8], dtype="Int64"), "id", "the customers").tolist()
     ['7', '8']
     """
-    if kind == "id" and pd.api.types.is_integer_dtype(values):
+    if kind in ("id", "raw id") and pd.api.types.is_integer_dtype(values):
         return values.astype("string").astype("str")
     with translating(FrameError, f"{what} cannot be read", _KINDS[kind][1].capitalize() + "."):
         plain = plain_column(values)
@@ -321,8 +351,10 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     if held not in _FITTING[kind] and plain.notna().any():
         example = shown(plain.dropna().tolist()[0])
         refuse(what, _KINDS[kind][0], f"{held} such as {example}", _KINDS[kind][1])
-    if kind in ("id", "text"):
+    if kind == "id":
         return as_ids(plain)
+    if kind in ("raw id", "text"):
+        return as_words(plain)
     return plain.astype("float64") if kind == "number" and plain.dtype == "str" else plain
 
 # %% ../../nbs/00i_frames.ipynb #7afe39a7
@@ -358,6 +390,27 @@ def one_row_each(table: pd.DataFrame, what: str, key: str = "customer_id") -> pd
             advice = f"drop the rows that are too many with drop_duplicates({key!r})"
             refuse(what, f"one row per {key}", f"{len(found)} rows more", advice)
     return table
+
+
+def day_after(last: Any) -> pd.Timestamp:
+    """The reference date of a log, from which all days are counted back.
+
+    Parameters
+    ----------
+    last : datetime or Timestamp
+        The log's last line.
+
+    Returns
+    -------
+    Timestamp
+        Midnight after the day of that line.
+
+    Examples
+    --------
+    >>> day_after("2025-01-31 09:00")
+    Timestamp('2025-02-01 00:00:00')
+    """
+    return pd.Timestamp(last).floor("D") + pd.Timedelta(days=1)
 
 
 def as_day(value: Any, what: str) -> pd.Timestamp:

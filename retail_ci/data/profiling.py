@@ -17,14 +17,21 @@ from ..core.config import Config
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count, share
 from ..core.runs import Run, staging
-from .cleaning import Prepared, apply_contract, examples, open_sources
-from .contract import CUSTOMERS, KEPT
+from retail_ci.data.cleaning import (
+    Prepared,
+    apply_contract,
+    check_customers,
+    examples,
+    join_words,
+    open_sources,
+)
+from .contract import CUSTOMERS, KEPT, REJECTS
 from .engines import connect
-from .sources import open_bytes, text_encoding
+from .sources import mixed_text, open_bytes, text_encoding
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
-           'parse_dates', 'guess_date', 'report', 'check_source']
+           'parse_dates', 'guess_date', 'guess_zone', 'report', 'check_source']
 
 # %% ../../nbs/01a_profiling.ipynb #3f189da3
 @dataclass(frozen=True)
@@ -35,6 +42,44 @@ class Guess:
     value: Any  # what is proposed; None where nothing can be
     sure: str  # "sure", "likely", "unsure" or "ambiguous"
     why: str  # the reason
+
+
+# encoding: the letters that texts in it are made of
+_LETTERS = {
+    "cp1252": "à-ïñ-öø-üÿß€£",
+    "mac_roman": "à-ïñ-öø-üÿß€£",
+    "cp1250": "ąćęłńóśźżčďěňřšťůžáéíúýăâîșțőűöüä",
+    "cp1254": "çğıöşüâîû",
+    "shift_jis": "\u3040-\u30ff\u4e00-\u9fff",
+    "cp1256": "\u0621-\u064a",
+    "cp1251": "а-яё",
+    "cp1253": "ά-ώ",
+    "euc_kr": "가-힣",
+    "gb18030": "\u4e00-\u9fff（）：，、",
+    "big5": "\u4e00-\u9fff",
+}
+_ALONE = ("cp1252", "mac_roman", "cp1250", "cp1254", "shift_jis")  # one foreign byte among ASCII
+
+
+def _other_encoding(head: bytes, at: int) -> Guess:
+    """Which of the usual encodings makes the most letters of what is no UTF-8."""
+    runs = re.findall(rb"[\x80-\xff]+", head)
+    # a word in another script is foreign throughout, one with an accent has one foreign byte
+    alone = sum(len(run) == 1 for run in runs) > len(runs) / 2
+    best, most = "cp1252", 0.0
+    for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[:4]]:
+        text = head.decode(name, "replace").lower()
+        beyond = re.findall(r"[^\x00-\x7f]", text)
+        letters = len(re.findall(f"[{_LETTERS[name]}]", text))
+        if letters / max(len(beyond), 1) > most + 0.05:
+            best, most = name, letters / len(beyond)
+    return Guess(
+        "encoding",
+        best,
+        "unsure",
+        f"byte 0x{head[at]:02x} is no UTF-8; {share(most)} of the letters beyond ASCII are usual "
+        f"ones in {best}: look whether names are right",
+    )
 
 
 def guess_encoding(file: Path) -> Guess:
@@ -66,14 +111,11 @@ def guess_encoding(file: Path) -> Guess:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as e:
+        if e.start < len(head) - 4 and mixed_text(head):
+            why = f"UTF-8, but byte 0x{head[e.start]:02x} is not: its line would be set aside"
+            return Guess("encoding", None, "likely", why)
         if e.start < len(head) - 4:
-            return Guess(
-                "encoding",
-                "cp1252",
-                "unsure",
-                f"byte 0x{head[e.start]:02x} is no UTF-8; cp1252 is the most common other one: "
-                "look whether names with accents are right",
-            )
+            return _other_encoding(head, e.start)
     return Guess(
         "encoding",
         None,
@@ -422,6 +464,36 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     value = formats[0] if len(formats) == 1 else formats
     return Guess("date_format", value, sure, told + ", and no other format does")
 
+# %% ../../nbs/01a_profiling.ipynb #5d0be39f
+_OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
+
+
+def guess_zone(name: str, values: pd.Series) -> list[Guess]:
+    """Whether the shop's time zone has to be named.
+
+    Parameters
+    ----------
+    name : str
+        The column of days.
+    values : Series of str
+        Its text.
+
+    Returns
+    -------
+    list of Guess
+        One for `timezone`, without a value, where the times are instants; else none.
+    """
+    found = values.str.extract(_OFFSET)[0].dropna()
+    ask = "name the shop's zone, such as Europe/Berlin, or its days and hours are"
+    if stamp_kind(values) in ("epoch_s", "epoch_ms") and not date_formats(values)[0]:
+        return [Guess("timezone", None, "unsure", f"{name!r} counts from 1970: {ask} those of UTC")]
+    if not len(found):
+        return []
+    shown = ", ".join(found.value_counts().index[:3])
+    utc = found.isin(["Z", "UTC", "+00", "+0000", "+00:00"]).all()
+    rest = "those of UTC" if utc else "the ones that are written"
+    return [Guess("timezone", None, "unsure", f"{name!r} ends in {shown}: {ask} {rest}")]
+
 # %% ../../nbs/01a_profiling.ipynb #b264b227
 def report(result: Prepared, max_rejected: float) -> str:
     """The books, in plain text.
@@ -441,8 +513,9 @@ def report(result: Prepared, max_rejected: float) -> str:
     facts = result.facts
     out = [
         f"{count(facts['rows_in'])} lines came in: {count(facts['kept'])} kept, "
-        f"{count(facts['rejected'])} rejected, {count(facts['collapsed'])} collapsed as exact "
-        "copies."
+        f"{count(facts['rejected'])} rejected, "
+        + f"{count(facts.get('set_aside', 0))} set aside by their status, " * ("set_aside" in facts)
+        + f"{count(facts['collapsed'])} collapsed as exact copies."
     ]
     if facts["kept"]:
         out.append(
@@ -450,10 +523,14 @@ def report(result: Prepared, max_rejected: float) -> str:
             f"revenue {facts['revenue']:,.2f}, {facts['first_date']:%Y-%m-%d} to "
             f"{facts['last_date']:%Y-%m-%d}."
         )
+    aside = {r.name for r in REJECTS if r.severity == "aside"}
     for r in sorted(examples(result).itertuples(), key=lambda r: -r.lines):
+        revenue = facts["revenue_by_fate"].get(r.reason)
+        worth = f", revenue {revenue:,.2f}" if r.reason in aside else ""
         out += [
             "",
-            f"rejected  {count(r.lines):>9}  {r.what} ({r.reason})",
+            f"{'set aside' if r.reason in aside else 'rejected':<9} {count(r.lines):>9}  {r.what} "
+            f"({r.reason}){worth}",
             f"          {'':>9}  {r.example}",
             f"          {'':>9}  {r.advice}",
         ]
@@ -482,11 +559,13 @@ def report(result: Prepared, max_rejected: float) -> str:
         f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it."
         for c, n in facts["float_ids"].items()
     ]
+    out += [f"\n{words}" for words in join_words(facts)]
     if "believed_until" in facts:
         out.append(
             f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are "
             "taken for misdated; set data.last_date to decide yourself."
         )
+    out += [f"\n{told}" for told in facts.get("remarks", [])]
     part = facts["rejected"] / max(facts["rows_in"], 1)
     out += [
         "",
@@ -508,6 +587,21 @@ def check_source(config: Config) -> tuple[str, bool]:
     -------
     tuple[str, bool]
         The books, and whether a run would accept them.
+
+    Raises
+    ------
+    ConfigError
+        If the config's data are generated by a run.
+
+    Examples
+    --------
+    >>> from retail_ci import load_config
+    >>> lines = "customer_id,date,quantity,price\\nC1,2025-03-01,2,1.50\\nC1,2025-03-08,1,1.50\\n"
+    >>> _ = Path("sales.csv").write_text(lines)
+    >>> _ = Path("shop.yaml").write_text("data: {transactions: sales.csv}")
+    >>> text, accepted = check_source(load_config("shop.yaml"))
+    >>> accepted
+    True
     """
     if config.data.transactions == "synthetic":
         raise ConfigError(
@@ -526,7 +620,12 @@ def check_source(config: Config) -> tuple[str, bool]:
         )
         facts = result.facts
         fine = (
-            bool(facts["rows_in"] and facts["customers"])
+            bool(facts["rows_in"] and facts["kept"])
             and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
         )
-        return report(result, config.data.max_rejected), fine
+        text = report(result, config.data.max_rejected)
+        try:
+            check_customers(result, list(main.table.columns), config.data)
+        except DataError as e:
+            return f"{text}\n\n{e}", False
+        return text, fine

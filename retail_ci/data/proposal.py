@@ -5,10 +5,13 @@
 # %% ../../nbs/01d_proposal.ipynb #da451f01
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
+import itertools
 import json
 import re
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import ibis
 import pandas as pd
 import pyarrow.parquet as pq
+from babel import numbers
 
 from ..core.config import DataConfig, check_data, source_files, split_table
 from ..core.errors import ConfigError, DataError
@@ -26,20 +30,26 @@ from retail_ci.data.column_evidence import (
     MISSING_WORDS,
     Assignment,
     Column,
+    Evidence,
     assign,
+    find_discount,
+    find_tax,
     grows_with,
     look,
     product_of,
+    restarting,
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
 from .engines import connect
+from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
     date_readings,
     guess_date,
     guess_encoding,
     guess_numbers,
+    guess_zone,
 )
 from retail_ci.data.sources import (
     Source,
@@ -47,14 +57,15 @@ from retail_ci.data.sources import (
     decoded,
     kind,
     layout,
+    list_tables,
     open_source,
     read_attached,
     reading,
 )
 
 # %% auto #0
-__all__ = ['not_a_log', 'tables_in', 'headless', 'Examination', 'examine', 'guess', 'proposal', 'Reading', 'readings', 'Books',
-           'books', 'left_out', 'question', 'closing']
+__all__ = ['not_a_log', 'tables_in', 'title_rows', 'headless', 'Examination', 'examine', 'choose_table', 'guess', 'proposal',
+           'Reading', 'readings', 'Books', 'books', 'left_out', 'question', 'closing']
 
 # %% ../../nbs/01d_proposal.ipynb #82c7040c
 _LOG = (
@@ -219,39 +230,15 @@ def tables_in(source: str) -> list[str]:
     list of str
         Their names; none where one is named already, or where there is nothing to choose.
     """
-    place, table = split_table(source)
-    if table:
+    if split_table(source)[1] or ("://" in source and not source.startswith("postgres")):
         return []
-    if "://" in source:
-        return []
-    file = source_files(source)[0]
-    what = kind(file)
-    if what == "excel":
-        try:
-            import python_calamine
-        except ImportError:
-            return []
-        return python_calamine.CalamineWorkbook.from_path(str(file)).sheet_names
-    if what == "sqlite":
-        con = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
-        found = con.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE "
-            "'sqlite_%' ORDER BY name"
-        ).fetchall()
-        con.close()
-        return [name for (name,) in found]
-    if what == "duckdb":
-        import duckdb
-
-        with duckdb.connect(str(file), read_only=True) as link:
-            names = link.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
-        return [name for (name,) in names]
-    return []
+    return list_tables(source)
 
 
 def _first_rows(source: str, settings: DataConfig, most: int = _ROWS) -> tuple[pd.DataFrame, set]:
     """The first rows of a source as text, and the columns that hold numbers or days by type."""
     place, table = split_table(source)
+    query = settings.query.get("transactions", "")
     if "://" in source:
         name, what = place, "database"
     else:
@@ -261,12 +248,12 @@ def _first_rows(source: str, settings: DataConfig, most: int = _ROWS) -> tuple[p
         rows = open_source(connect(), "transactions", settings).table.drop("row")
         rows = rows.limit(most).execute()
     elif what == "duckdb":
-        rows = read_attached(connect(), file, table, "").table.drop("row").limit(most).execute()
+        rows = read_attached(connect(), file, table, query).table.drop("row").limit(most).execute()
     elif what == "parquet":
         rows = next(pq.ParquetFile(file).iter_batches(most), None)
         rows = rows.to_pandas() if rows is not None else pd.DataFrame()
     else:
-        batch = next(batches(file, settings, table), None)
+        batch = next(batches(file, settings, table, query), None)
         rows = batch.slice(0, most).to_pandas() if batch is not None else pd.DataFrame()
         rows = rows.drop(columns=["row", "damaged"], errors="ignore")
     if not len(rows):
@@ -278,6 +265,37 @@ def _first_rows(source: str, settings: DataConfig, most: int = _ROWS) -> tuple[p
         lambda column: column.map(lambda v: None if pd.isna(v) else str(v)).astype("str")
     )
     return text, typed
+
+
+def title_rows(rows: Iterable[Sequence[str]]) -> int:
+    """How many rows stand above the header, such as a title.
+
+    Parameters
+    ----------
+    rows : iterable of sequences of str
+        The first rows, the header and what stands above it among them.
+
+    Returns
+    -------
+    int
+        The rows before the first that has as many values as most rows have; 0 where none has.
+    """
+    widths = [sum(bool(value.strip()) for value in row) for row in rows]
+    usual = sorted(widths[len(widths) // 2 :])[len(widths) // 4] if len(widths) > 1 else 0
+    wide = (n for n, width in enumerate(widths[:30]) if width >= 0.6 * usual)
+    return next(wide, 0) if usual > 1 else 0
+
+
+def _title_lines(head: str) -> int:
+    """How many lines of a text stand above its header."""
+    found: dict[int, int] = {}  # the usual number of values: lines above the header
+    for delimiter in ",;\t|":
+        with contextlib.suppress(csv.Error):
+            lines = csv.reader(io.StringIO(head[:200_000], newline=""), delimiter=delimiter)
+            rows = [row for row in itertools.islice(lines, 60) if row]
+            width = sorted(len(row) for row in rows)[len(rows) // 2] if rows else 0
+            found.setdefault(width, title_rows(rows))
+    return found[max(found)] if found and max(found) > 1 else 0
 
 
 def headless(names: list[str], table: pd.DataFrame) -> bool:
@@ -315,6 +333,8 @@ class Examination:
     found: Assignment = field(default_factory=lambda: Assignment({}))
     verdict: str = ""  # what it is, if it is no log of sales
     notes: list[str] = field(default_factory=list)  # what else was seen
+    # the other sheets or tables of the source
+    others: list[Examination] = field(default_factory=list)
 
     def settings(self) -> DataConfig:
         """The data section that the guesses make, without those that nobody has chosen."""
@@ -330,13 +350,15 @@ class Examination:
         return DataConfig(transactions=self.source, columns=columns, **plain)
 
 
-def examine(source: str) -> Examination:
+def examine(source: str, query: str = "") -> Examination:
     """Look at a source: its best sheet or table, its columns, and how they are written.
 
     Parameters
     ----------
     source : str
         A file, folder, glob, FILE#TABLE, or a database URL.
+    query : str, default ""
+        SQL for a database, in place of a table.
 
     Returns
     -------
@@ -350,8 +372,8 @@ def examine(source: str) -> Examination:
     """
     with reading(check_data(DataConfig(transactions=source))):
         tables = tables_in(source)
-    if len(tables) < 2:
-        return _examine(source)
+    if query or len(tables) < 2:
+        return _examine(source, query)
     looked, told = [], []
     for table in tables:
         try:
@@ -360,25 +382,52 @@ def examine(source: str) -> Examination:
             told.append(f"{table!r} cannot be read as a table ({e})")
     if not looked:
         raise DataError(f"{source} holds no table with rows; found: {'; '.join(told)}")
+    return choose_table(looked, told)
+
+
+def choose_table(looked: list[Examination], told: list[str]) -> Examination:
+    """The table that looks most like a log, with what the others are.
+
+    Parameters
+    ----------
+    looked : list of Examination
+        The tables of a source.
+    told : list of str
+        What is known of those that could not be read.
+
+    Returns
+    -------
+    Examination
+        One of them; the others are its `others`.
+    """
     best = max(looked, key=lambda e: (not e.verdict, len(e.found.chosen)))
-    for other in looked:
-        columns = ", ".join(name[:24] for name in list(other.found.columns)[:4])
+    names = [split_table(e.source)[1] or Path(e.source).name for e in looked]
+    for other, name in zip(looked, names):
+        columns = ", ".join(column[:24] for column in list(other.found.columns)[:4])
         mark = "proposed" if other is best else "left out"
-        told.append(f"{split_table(other.source)[1]!r} is {mark}: {columns}")
+        told.append(f"{name!r} is {mark}: {columns}")
     if best.verdict:
-        best.verdict += f" Looked at: {', '.join(tables)}."
-    best.notes = [f"The source holds {len(tables)} tables: {'; '.join(told)}.", *best.notes]
+        best.verdict += f" Looked at: {', '.join(names)}."
+    best.others = [e for e in looked if e is not best]
+    best.notes = [f"The source holds {len(told)} tables: {'; '.join(told)}.", *best.notes]
     return best
 
 
-def _examine(source: str) -> Examination:
-    """Look at one table."""
-    settings = check_data(DataConfig(transactions=source))
+def _examine(source: str, query: str = "") -> Examination:
+    """Look at one table, or at what a database answers."""
+    asked = {"transactions": query} if query else {}
+    settings = check_data(DataConfig(transactions=source, query=asked))
     with reading(settings):
         guesses, settings = _guess_layout(source, settings)
+        if query:
+            guesses.append(Guess("query", asked, "likely", "it joins tables that belong together"))
         table, typed = _first_rows(source, settings)
         notes = []
-        _refuse_title(source, settings, list(table.columns))
+        skip = 0 if settings.skip_rows else _title_above(source, table)
+        if skip:
+            settings = replace(settings, skip_rows=skip)
+            guesses.append(_title_guess(skip, list(table.columns)))
+            table, typed = _first_rows(source, settings)
         if guesses and headless(list(table.columns), table):
             settings = replace(settings, header=[f"column {n + 1}" for n in range(table.shape[1])])
             first = ", ".join(table.columns)
@@ -393,19 +442,19 @@ def _examine(source: str) -> Examination:
     return _propose(Examination(source, guesses, notes=notes), table, typed)
 
 
-def _refuse_title(source: str, settings: DataConfig, names: list[str]) -> None:
-    """Raise `DataError` where a title stands above the header."""
-    file = None if "://" in source else source_files(source)[0]
-    bare = [n for n in names if re.fullmatch(r"column \d+", n)]
-    title = len(bare) > len(names) / 2 and len(names) > 2
-    if file and kind(file) == "text" and len(names) == 1:
-        below = next(decoded(file, settings.encoding)).splitlines()[1:6]
-        title = any(min((line.count(d) for line in below if line), default=0) for d in ",;\t|")
-    if title:
-        raise DataError(
-            f"{split_table(source)[0]} has a title above its header ({names[0]!r}), so its columns "
-            "have no names; delete the rows above the header."
-        )
+def _title_above(source: str, table: pd.DataFrame) -> int:
+    """How many rows of a sheet stand above its header."""
+    if "://" in source or kind(source_files(source)[0]) != "excel":
+        return 0
+    names = ["" if re.fullmatch(r"column \d+", n) else n for n in table.columns]
+    return title_rows([names, *table.head(60).fillna("").to_numpy().tolist()])
+
+
+def _title_guess(skip: int, first: list[str]) -> Guess:
+    """That a title stands above the header."""
+    words = " ".join(n for n in first if not re.fullmatch(r"column \d+", n))[:60]
+    lines = "a line stands" if skip == 1 else f"{skip} lines stand"
+    return Guess("skip_rows", skip, "likely", f"{lines} above the header ({words!r})")
 
 
 def _no_header(names: list[str], first: str) -> Guess:
@@ -422,20 +471,22 @@ def _guess_layout(source: str, settings: DataConfig) -> tuple[list[Guess], DataC
     encoding = guess_encoding(file)
     settings = replace(settings, encoding=encoding.value)
     head = next(decoded(file, encoding.value))
+    skip = _title_lines(head)
+    titled = [_title_guess(skip, head.strip().splitlines()[:1])] if skip else []
+    settings = replace(settings, skip_rows=skip)
     plan = layout(head, settings, file.name)
     widths = {len(line.split()) for line in head.splitlines()[:20] if line.strip()}
     if len(plan.names) == 1 and len(widths) == 1 and min(widths) > 2:
         why = f"its lines are {min(widths)} words between blanks"
-        return [encoding, Guess("delimiter", "whitespace", "likely", why)], replace(
-            settings, delimiter="whitespace"
-        )
+        settings = replace(settings, delimiter="whitespace", skip_rows=0)
+        return [encoding, Guess("delimiter", "whitespace", "likely", why)], settings
     delimiter = Guess(
         "delimiter",
         plan.delimiter if plan.delimiter != "\t" else "tab",
         "sure" if len(plan.names) > 1 else "unsure",
         f"it splits the header into {len(plan.names)} columns",
     )
-    return [encoding, delimiter], settings
+    return [encoding, delimiter, *titled], settings
 
 
 def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
@@ -446,8 +497,10 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     columns = look(table, written.get("decimal") or ".", written.get("thousands"))
     out.found = found = assign(columns)
     date = found.get("date")
-    if date and date.name not in typed:
+    if date and (date.name not in typed or date.numeric > 0.9):
         out.guesses.append(guess_date(date.name, date.values))
+    if date:
+        out.guesses += guess_zone(date.name, date.values)
     mapped = [found.column(r).name for r in ("quantity", "price", "revenue") if found.get(r)]
     out.guesses += (
         guess_numbers({n: columns[n].values for n in mapped if n not in typed})
@@ -459,8 +512,49 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
         Guess(f"columns.{e.role}", e.name, e.sure, e.why) for e in found.chosen.values()
     ]
     out.guesses += list(_lacking(found))
+    out.guesses += [*_guess_status(found), *_guess_currency(found), *_guess_parts(found)]
     out.verdict = not_a_log(found)
+    out.notes += _second_table(found, table)
     return out
+
+
+def _guess_parts(found: Assignment) -> Iterator[Guess]:
+    """What a basket takes, and what revenue is of a discount and a tax."""
+    way, why = restarting(found)
+    if way:
+        yield Guess("basket", way, "likely", why)
+    known = {}
+    for part in (find_discount(found), find_tax(found)):
+        if part is None:
+            continue
+        if not part.side:
+            yield Guess(f"columns.{part.role}", None, "unsure", f"{part.name!r}: {part.why}")
+            continue
+        known[part.role] = part
+        found.chosen[part.role] = Evidence(part.role, part.name, 1.0, True, 1, (part.why,))
+        yield Guess(f"columns.{part.role}", part.name, "sure", part.why)
+    rates = {p.role: p.rate for p in known.values() if p.rate}
+    if rates:
+        yield Guess("rates", rates, "sure", "; ".join(known[r].why for r in rates))
+    if "tax" in known:
+        side = {"tax": known["tax"].side}
+        yield Guess("amounts", side, "sure", known["tax"].why)
+        yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
+
+
+def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
+    """That another header stands among the lines."""
+    date = found.get("date")
+    undated = date.values.index[date.days.isna()][:100] if date else []
+    for row in undated:
+        cells = [v.strip() for v in table.loc[row].dropna() if v.strip()]
+        named = [v for v in cells if header_ideas(v) and not re.search(r"\d", v)]
+        if len(named) >= max(2, len(cells) / 2) and cells != list(table.columns):
+            return [
+                f"Row {row + 1} looks like the header of a second table ({', '.join(cells[:4])}); "
+                "its lines would be rejected. Move it to a file or sheet of its own."
+            ]
+    return []
 
 
 def _amount_columns(table: pd.DataFrame, typed: set) -> dict[str, pd.Series]:
@@ -487,9 +581,68 @@ def _guess_missing(found: Assignment, table: pd.DataFrame) -> list[Guess]:
     return [Guess("missing", sorted(counts.index), "likely", f"words for nothing: {told}")]
 
 
+def _status_column(found: Assignment) -> Column | None:
+    """The column of statuses: the first whose values look undone, else the first of all."""
+    named = [found.columns[name] for name in found.free() if aside_kind(name) == "status"]
+    named = [c for c in named if 1 < c.distinct <= 50 and not c.unique and c.numeric < 0.8]
+    undone = [c for c in named if any(status_kind(v) for v in c.values.unique())]
+    return next(iter(undone or named), None)
+
+
+def _guess_status(found: Assignment) -> Iterator[Guess]:
+    """The status column, and which of its values are no sales."""
+    column = _status_column(found)
+    if column is None:
+        return
+    counts = column.values.value_counts()
+    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    kinds: dict[str, list[str]] = {}
+    for value in sorted(counts.index):
+        kinds.setdefault(status_kind(value), []).append(value)
+    undone = {k: kinds[k] for k in ("cancelled", "returned") if k in kinds}
+    why = f"its name, and the values {shown}; a line counts as a sale unless data.status lists it"
+    yield Guess("columns.status", column.name, "likely", why)
+    told = "these values look cancelled or returned, the others count as sales"
+    if "pending" in kinds:
+        told += (
+            f"; add pending: {json.dumps(kinds['pending'], ensure_ascii=False)} if those are not"
+        )
+    if undone:
+        yield Guess("status", undone, "likely", told)
+    else:
+        yield Guess("status", None, "unsure", told.replace("these", "no"))
+
+
+def _guess_currency(found: Assignment) -> Iterator[Guess]:
+    """The currency of the report, or that a rate is needed for each."""
+    named = [found.columns[name] for name in found.free() if aside_kind(name) == "currency"]
+    column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
+    if column is None:
+        return
+    counts = column.values.value_counts()
+    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    yield Guess("columns.currency", column.name, "likely", f"its name, and the values {shown}")
+    if len(counts) == 1:
+        yield Guess(
+            "report.currency", _sign(counts.index[0]), "likely", f"all lines are in {shown}"
+        )
+        return
+    why = f"several currencies cannot be added: {shown}; say what one of each is worth, such as "
+    yield Guess("currency_rates", None, "unsure", why + f"{{{counts.index[0]}: 1, …}}")
+
+
+def _sign(currency: str) -> str:
+    """The sign of a currency, where its code has one."""
+    code = currency.strip().upper()
+    return (
+        numbers.get_currency_symbol(code, "en_US") if re.fullmatch("[A-Z]{3}", code) else currency
+    )
+
+
 _NEEDED = {
     "date": "no filled column of days was found; it is needed",
-    "customer_id": "no column of customers was found; segments and recommendations need it",
+    "customer_id": "no column of customers was found; sales, products and baskets need none, "
+    "segments and recommendations do",
     "product_id": "no column of product ids was found; product pages and recommendations need it",
     "quantity": "no column of quantities was found; every line counts as one piece",
     "transaction_id": "no column of receipts was found; a customer's lines of a day are a basket",
@@ -502,7 +655,8 @@ def _lacking(found: Assignment) -> Iterator[Guess]:
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
-        why = "neither a price nor an amount was found; one is needed, or a table that has it"
+        why = "neither a price nor an amount was found; one is needed, or a products table with a "
+        why += "price under data.products"
         yield Guess("columns.revenue", None, "unsure", why)
 
 
@@ -551,7 +705,8 @@ def proposal(source: str, guesses: list[Guess], remarks: list[str] | None = None
         head = f"{key}: {value}" if g.value is not None else f"# {key}:"
         return f"{indent}{head:<32}  # {g.sure}: {' '.join(g.why.split())}"
 
-    plain = [entry(g, "  ") for g in guesses if not g.key.startswith("columns.")]
+    plain = [entry(g, "  ") for g in guesses if "." not in g.key]
+    report = [entry(g, "  ") for g in guesses if g.key.startswith("report.")]
     columns = [entry(g, "    ") for g in guesses if g.key.startswith("columns.")]
     title = (
         "# A proposal by `retail-ci check`, from the first rows. Nothing of it is applied: "
@@ -560,7 +715,8 @@ def proposal(source: str, guesses: list[Guess], remarks: list[str] | None = None
     head = ["data:", f"  transactions: {json.dumps(source, ensure_ascii=False)}"]
     below = ["#" + f" {' '.join(line.split())}".rstrip() for line in remarks or []]
     below = ["#", *below] if below else []
-    return "\n".join([title, *head, *plain, "  columns:", *columns, *below]) + "\n"
+    report = ["report:", *report] if report else []
+    return "\n".join([title, *head, *plain, "  columns:", *columns, *report, *below]) + "\n"
 
 # %% ../../nbs/01d_proposal.ipynb #a1b06037
 @dataclass(frozen=True)
@@ -569,7 +725,6 @@ class Reading:
 
     label: str  # what is different
     settings: DataConfig
-    without: tuple[str, tuple[str, ...]] | None = None  # a column, and values that are left out
     hides: str = ""  # a column that is not read at all, whatever its name
 
 
@@ -616,7 +771,7 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
 
 
 def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]:
-    """Other columns for what is not sure, and the sales without what was cancelled."""
+    """Other columns for what is not sure, and every status as a sale."""
     found = out.found
     doubted = {r: e for r, e in found.chosen.items() if e.sure == "unsure"}
     if {"quantity", "price", "revenue"} <= set(found.chosen) and "revenue" in doubted:
@@ -629,9 +784,9 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         other = replace(settings, columns=columns)
         hidden = doubted["transaction_id"].name
         yield Reading("a basket is a customer's day", other, hides=hidden)
-    for name, column in found.columns.items():
-        if aside_kind(name) == "status" and (words := _undone(column)):
-            yield Reading(f"without {name!r} {', '.join(words)}", settings, (name, words))
+    if settings.status:
+        name = settings.columns["status"]
+        yield Reading(f"if every {name!r} is a sale", replace(settings, status={}))
     for role, e in found.chosen.items():
         rivals = found.rivals.get(role, []) if e.sure != "sure" else []
         if role == "price" and "revenue" in found.chosen or role in ("category", "product_name"):
@@ -639,18 +794,6 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         for name in [r for r in rivals if r in found.free()]:
             columns = settings.columns | {role: name}
             yield Reading(f"{role} is {name!r}", replace(settings, columns=columns))
-
-
-_UNDONE = re.compile(
-    r"^(cancel|refund|return|reject|void|fail|declin|unpaid|abandon|annul|anul|storn|retour|devuel|"
-    r"devol|reso$|zwr|iptal|iade|отмен|возвр|取消|キャンセル|返品|退|已退|ملغ|مرتجع)",
-    re.IGNORECASE,
-)
-
-
-def _undone(column: Column) -> tuple[str, ...]:
-    """The values of a status that say that a sale was taken back."""
-    return tuple(v for v in column.values.unique() if _UNDONE.search(v))
 
 
 _COPIES = "Exact copies of a line"
@@ -669,15 +812,21 @@ class Books:
     last: Any = None
     reason: str = ""  # the commonest reason why a line does not count
     problem: str = ""  # why it cannot be read at all
+    aside: int = 0  # lines that are no sales by their status
+
+    @property
+    def faults(self) -> int:
+        """The lines that do not count, whatever their status."""
+        return self.lines - self.kept - self.aside
 
     def __str__(self) -> str:
         if self.problem:
             return self.problem
         if not self.kept:
             return f"{count(self.lines)} lines, none of them kept"
-        left = self.lines - self.kept
-        lines = "line does" if left == 1 else "lines do"
-        others = f"; {count(left)} {lines} not count: {self.reason}" * bool(self.reason)
+        lines = "line does" if self.faults == 1 else "lines do"
+        others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
+        others += f"; {count(self.faults)} {lines} not count: {self.reason}" * bool(self.reason)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -702,24 +851,15 @@ def books(main: Source, way: Reading) -> Books:
         Lines, baskets, customers and revenue, or why there are none.
     """
     raw = main.table.drop(way.hides) if way.hides else main.table
-    settings = way.settings
-    if way.without:
-        column, words = way.without
-        raw = raw.filter(~raw[column].isin(list(words)).fill_null(False))
-    if "customer_id" not in settings.columns:
-        raw = raw.mutate(**{"(nobody)": ibis.null("string")})
-        settings = replace(settings, columns=settings.columns | {"customer_id": "(nobody)"})
     try:
-        result = apply_contract(
-            main.backend, raw, settings, parts=None if way.without else main.parts
-        )
+        result = apply_contract(main.backend, raw, way.settings, parts=main.parts)
     except (ConfigError, DataError) as e:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
     reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
-    counts = reasons.limit(1).execute()
-    rules = {rule.name: rule.reason for rule in REJECTS}
-    worst = {rules.get(r, r): n for r, n in zip(counts["reason"], counts["n"])}
+    counts = reasons.execute()
+    rules = {rule.name: rule.reason for rule in REJECTS if rule.severity == "reject"}
+    worst = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
     worst |= {_COPIES: facts["collapsed"]}
     reason = max(worst, key=lambda r: worst[r])
     return Books(
@@ -731,6 +871,7 @@ def books(main: Source, way: Reading) -> Books:
         facts.get("first_date"),
         facts.get("last_date"),
         reason if worst[reason] else "",
+        aside=facts.get("set_aside", 0),
     )
 
 # %% ../../nbs/01d_proposal.ipynb #a4283112
@@ -750,7 +891,8 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
         A line for each: what it is, its header, and what stands in it.
     """
     out: list[str] = []
-    for name in found.free():
+    used = {g.value for g in [*_guess_status(found), *_guess_currency(found)] if "." in g.key}
+    for name in [n for n in found.free() if n not in used]:
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
@@ -806,15 +948,15 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         _ask_aside,
     )
     book = found[0][1] if found else None
-    if book and not book.problem and book.kept < 0.95 * book.lines:
+    if book and not book.problem and book.faults > 0.05 * book.lines:
         asked = asked[:2]
     told = next((q for q in (ask(out) for ask in asked) if q), "")
     if told or book is None or book.problem:
         return told or "Which columns hold the day and the amount of a line?"
-    if book.kept < 0.95 * book.lines:
+    if book.faults > 0.05 * book.lines:
         keep = " If they are, set data.duplicates to keep." * (book.reason == _COPIES)
         return (
-            f"{count(book.lines - book.kept)} of {count(book.lines)} lines would not count "
+            f"{count(book.faults)} of {count(book.lines)} lines would not count "
             f"({book.reason}): are these no sales?{keep}"
         )
     return (
@@ -909,16 +1051,23 @@ def _ask_aside(out: Examination) -> str:
     kinds: dict[str, Column] = {}
     for name in out.found.free():
         kinds.setdefault(aside_kind(name), out.found.columns[name])
-    if "status" in kinds and (words := _undone(kinds["status"])):
-        shown = ", ".join(words)
-        return f"Are lines with {kinds['status'].name!r} {shown} sales? They are counted above."
-    if "currency" in kinds and kinds["currency"].distinct > 1:
+    keys = {g.key: g for g in out.guesses}
+    if "status" in keys and (undone := keys["status"].value):
+        shown = ", ".join(v for values in undone.values() for v in values)
+        name = keys["columns.status"].value
+        return f"Are lines with {name!r} {shown} no sales? They are not counted above."
+    if "currency_rates" in keys:
         shown = ", ".join(kinds["currency"].values.unique()[:4])
-        return f"The amounts are in {shown}: which export has them in one currency?"
+        return (
+            f"The amounts are in {shown}: what is one of each worth, or is there an export in one?"
+        )
     if told := _ask_role(out, "product_id", "the product of each line"):
         return told
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
+    if "discount" in kinds and out.found.get("price") and find_discount(out.found):
+        price = out.found.column("price").name
+        return f"Is {price!r} before {kinds['discount'].name!r} or after it?"
     if "revenue" not in out.found.chosen and "quantity" not in out.found.chosen:
         return f"Is {out.found.column('price').name!r} what was paid for the line?"
     return ""
@@ -967,7 +1116,7 @@ def closing(out: Examination) -> list[str]:
 
 def _open(out: Examination, folder: Path) -> Source:
     """All lines of a source, as its layout is proposed."""
-    known = ("encoding", "delimiter", "header")
+    known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
     settings = DataConfig(transactions=out.source, **plain)
     return open_source(connect(settings), "transactions", settings, folder / "staging")

@@ -11,13 +11,16 @@ import csv
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import re
 import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,14 @@ import pyarrow.parquet as pq
 from ..core.config import NAMED_SOURCES, DataConfig, source_files, split_table
 from ..core.errors import ConfigError, DataError, one_line, shown, translating, unknown
 from ..core.formats import sql_text
-from ..core.runs import atomic_write, process_folder
+from ..core.runs import atomic_write, process_folder, sha256
 from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['open_bytes', 'text_encoding', 'decoded', 'Layout', 'layout', 'Pieces', 'numbered', 'kind', 'batches', 'Source',
-           'place', 'database_fingerprint', 'open_source', 'reading', 'read_attached', 'bring']
+__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces', 'numbered',
+           'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint', 'open_source', 'reading',
+           'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -121,6 +125,40 @@ def text_encoding(head: bytes, declared: str | None = None, name: str = "the fil
     return "utf-8"
 
 # %% ../../nbs/00g_sources.ipynb #ee240797
+def mixed_text(piece: bytes) -> bool:
+    """Whether a piece of text is UTF-8 with some lines of another encoding among it.
+
+    Parameters
+    ----------
+    piece : bytes
+        Text that UTF-8 alone does not read.
+
+    Returns
+    -------
+    bool
+        Whether it begins with UTF-8's mark, or more of its letters are valid than not.
+
+    Examples
+    --------
+    >>> mixed_text("Åsa, Émile, ".encode() + b"Ren\\xe9"), mixed_text(b"Ren\\xe9")
+    (True, False)
+    """
+    beyond = re.findall(r"[^\x00-\x7f]", piece.decode("utf-8", "surrogateescape"))
+    broken = sum("\udc80" <= letter <= "\udcff" for letter in beyond)
+    return piece.startswith(codecs.BOM_UTF8) or broken < len(beyond) / 2
+
+
+def _decode(decoder: Any, piece: bytes, utf: bool, letters: bool) -> str:
+    """A piece of text; `letters` says that UTF-8 has read letters beyond ASCII before it."""
+    try:
+        return decoder.decode(piece)
+    except UnicodeDecodeError:
+        if not utf or not (letters or mixed_text(piece)):
+            raise
+    decoder.errors = "surrogateescape"
+    return decoder.decode(piece)
+
+
 def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
     """The text of a file.
 
@@ -134,9 +172,11 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
     Returns
     -------
     Iterator[str]
-        Pieces of text.
+        Pieces of text. In UTF-8 with some lines of another encoding, a byte that is no UTF-8
+        becomes a surrogate.
     """
     done = 0
+    letters = False
     try:
         with open_bytes(file) as stream:
             piece = stream.read(1 << 20)
@@ -148,7 +188,9 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
             codec = text_encoding(piece, declared, file.name)
             decoder = codecs.getincrementaldecoder(codec)()
             while piece:
-                yield decoder.decode(piece)
+                text = _decode(decoder, piece, codec.startswith("utf-8"), letters)
+                letters = letters or not text.isascii()
+                yield text
                 done = done + len(piece)
                 piece = stream.read(1 << 22)
             yield decoder.decode(b"", final=True)
@@ -208,6 +250,7 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     told = re.match(r"sep=(.)\r?\n", head[start:])  # what Excel writes above a header
     if told:
         start += told.end()
+    start += len(_leading(rf"(?:[^\r\n]+[\r\n]+){{{settings.skip_rows}}}", head[start:]))
     line = _leading(
         rf"(?:[^\r\n{settings.quote}]|{settings.quote}[^{settings.quote}]*{settings.quote})*"
         if settings.quote
@@ -294,6 +337,57 @@ def _find_delimiter(head: str, quote: str = '"') -> str:
     )
 
 
+def asked_names(settings: DataConfig) -> set[str]:
+    """The columns that a config reads, as the source calls them.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Columns.
+
+    Returns
+    -------
+    set of str
+        Our own names where the config gives no other.
+    """
+    ids = {"transaction_id", "customer_id", "product_id", "store_id"}
+    ours = ids | {"date", "quantity", "price", "revenue", "status", "currency"}
+    return {*settings.columns.values(), *(ours - set(settings.columns))}
+
+
+def _tell_apart(names: list[str], asked: Iterable[str] = ()) -> list[str]:
+    """Names that an engine which reads no case can tell apart; the first that is asked for keeps
+    its own, another gets the number of its column.
+    """
+    asked = set(asked)
+    taken = {"row", "damaged"}  # what the engine's own columns are called
+    out = list(names)
+    for i in sorted(range(len(names)), key=lambda i: names[i] not in asked):
+        title = names[i] or f"column {i + 1}"
+        out[i] = f"{title} ({i + 1})" if title.casefold() in taken else title
+        taken.add(out[i].casefold())
+    return out
+
+
+def _as_asked(names: list[str], settings: DataConfig, where: str) -> list[str]:
+    """Names that were told apart, with the plain name for the one that the config asks for."""
+    bare = [name.removesuffix(f" ({i})") for i, name in enumerate(names, 1)]
+    folded = [name.casefold() for name in bare]
+    again = {name for name in folded if folded.count(name) > 1}
+    own = [b if b.casefold() in again else name for b, name in zip(bare, names)]
+    if own == names:
+        return names
+    asked = asked_names(settings)
+    alike = sorted({name for name in own if name in asked and name.casefold() in again})
+    for first, second in zip(alike, alike[1:]):
+        if first.casefold() == second.casefold():
+            raise DataError(
+                f"Columns {first!r} and {second!r} of {where} differ only in case, and the config "
+                "reads both; rename one of them, or name all columns in data.header."
+            )
+    return _tell_apart(own, asked)
+
+
 def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str]:
     """Give every column a name of its own.
 
@@ -309,35 +403,26 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
     Returns
     -------
     list[str]
-        Each once, none empty.
+        Each once, whatever the case, none empty.
 
     Raises
     ------
     DataError
         Where the config speaks of a name that stands there twice.
     """
-    asked = {
-        *settings.columns.values(),
-        *(
-            {"transaction_id", "customer_id", "product_id", "date", "quantity", "price", "revenue"}
-            - set(settings.columns)
-        ),
-    }
-    out: list[str] = []
-    for i, title in enumerate(names, 1):
-        if title and title in names[: i - 1] and title in asked:
+    asked = asked_names(settings)
+    for i, title in enumerate(names):
+        if title and title in names[:i] and title in asked:
             raise DataError(
                 f"Column {title!r} appears twice in the header of {name}; rename one of them, or "
                 "name all columns in data.header."
             )
-        title = title or f"column {i}"
-        out.append(title if title not in [*out, "row", "damaged"] else f"{title} ({i})")
-    return out
+    return _tell_apart(names)
 
 # %% ../../nbs/00g_sources.ipynb #f8f4bb1b
 class Pieces(io.RawIOBase):
     """A text as a stream of UTF-8, from its first row, that remembers whether it has seen a zero
-    byte or a quotation mark.
+    byte, a quotation mark or a byte of another encoding.
     """
 
     def __init__(self, pieces: Iterator[str], plan: Layout, quote: str) -> None:
@@ -346,8 +431,13 @@ class Pieces(io.RawIOBase):
         self.quote = quote
         self.left = b""
         self.held = ""
+        self.last = ""
         self.zero = False
         self.quoted = False
+        self.foreign = False
+        self.breaks = "\n"  # what ends a line
+        self.mended = False  # whether lines that end inside quotation marks are set aside already
+        self.swallowed = False  # whether a line that does not fit holds a line break
 
     def readable(self) -> bool:
         """It is."""
@@ -360,11 +450,32 @@ class Pieces(io.RawIOBase):
             self.quoted = self.quoted or bool(self.quote) and self.quote in text
             if self.plan.delimiter == "whitespace":
                 text = self.squeezed(text)
+            if "\r" in text and "\n" not in text:
+                self.breaks = "\n\r"
             if text:
-                return text.encode("utf-8", "surrogatepass")
-        rest = self.held
+                self.last = text
+                return self.plain(text)
+        rest = " ".join(self.held.split())
         self.held = ""
-        return " ".join(rest.split()).encode()
+        end = self.cut_off(rest or self.last)
+        self.last = ""
+        return (rest + end).encode()
+
+    def plain(self, text: str) -> bytes:
+        """A text in UTF-8; bytes of another encoding become letters that no text has."""
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            self.foreign = True
+            marked = re.sub("[\udc80-\udcff]", lambda m: chr(ord(m[0]) + _FOREIGN), text)
+            return marked.encode("utf-8", "surrogatepass")
+
+    def cut_off(self, text: str) -> str:
+        """What makes the last line too long if it ends inside quotation marks."""
+        if not self.quoted or self.mended:
+            return ""
+        line = re.split(r"[\r\n]", text[-(1 << 20) :])[-1]
+        return "" if _closed(self.plan, self.quote).fullmatch(line) else _overlong(self.plan)
 
     def squeezed(self, text: str) -> str:
         """Whole lines, one blank between values; what follows the last line break is held back."""
@@ -377,6 +488,140 @@ class Pieces(io.RawIOBase):
             self.left = self.more()
         out, self.left = (self.left, b"") if size < 0 else (self.left[:size], self.left[size:])
         return out
+
+
+_FOREIGN = 0x10FE00 - 0xDC00  # from a surrogate to a letter of the last private plane
+
+
+def _separator(plan: Layout) -> str:
+    """What stands between two values of a row."""
+    return " " if plan.delimiter == "whitespace" else plan.delimiter
+
+
+def _overlong(plan: Layout) -> str:
+    """More values than a row has."""
+    return _separator(plan) * (len(plan.names) + 1)
+
+
+@cache
+def _fields(separator: str, quote: str, ending: str) -> re.Pattern[str]:
+    """A text of whole values; `ending` is what may follow a closing quotation mark."""
+    d, q = re.escape(separator), re.escape(quote)
+    value = rf"(?:{q}(?:[^{q}]++|{q}{q})*+{q}{ending}|[^{q}{d}][^{d}]*+|)"
+    return re.compile(rf"{value}(?:{d}{value})*+")
+
+
+def _closed(plan: Layout, quote: str) -> re.Pattern[str]:
+    """A text whose quotation marks are closed, as Arrow reads it."""
+    separator = _separator(plan)
+    return _fields(separator, quote, rf"[^{re.escape(separator)}]*+")
+
+
+def _well_formed(plan: Layout, quote: str) -> re.Pattern[str]:
+    """A text whose closing quotation marks stand at the end of a value."""
+    separator = _separator(plan)
+    return _fields(separator, quote, rf"(?={re.escape(separator)}|\Z)")
+
+# %% ../../nbs/00g_sources.ipynb #9ab47981
+_SWALLOW = 1_000  # the most lines that one value may run over
+
+
+def _text_lines(texts: Iterator[str]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, with their line ends."""
+    rest = ""
+    for text in texts:
+        lines = list(io.StringIO(rest + text, newline=""))
+        rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _value_kind(value: str) -> str:
+    """What a value is made of: digits, letters, both or neither."""
+    digits = any(c.isdigit() for c in value)
+    letters = any(c.isalpha() for c in value)
+    return "digits" * digits + "letters" * letters
+
+
+class _Mender:
+    """A text line by line; a line whose quotation mark never closes becomes one that is too long,
+    so that it alone is set aside.
+    """
+
+    def __init__(self, texts: Iterator[str], plan: Layout, quote: str) -> None:
+        self.lines = _text_lines(texts)
+        self.plan = plan
+        self.quote = quote
+        self.separator = _separator(plan)
+        self.closed = _closed(plan, quote)
+        self.well_formed = _well_formed(plan, quote)
+        self.ahead: deque[str] = deque()  # lines that were looked at, and not yet given
+        self.good = ""  # the last line that closes
+        self.aside: list[str] = []  # the lines that do not close
+
+    def __iter__(self) -> Iterator[str]:
+        """Pieces of many lines."""
+        piece: list[str] = []
+        while (line := self.next_line()) is not None:
+            piece += self.row(line)
+            if len(piece) > 10_000:
+                yield "".join(piece)
+                piece = []
+        yield "".join(piece)
+
+    def next_line(self) -> str | None:
+        """The line after those that were given."""
+        return self.ahead.popleft() if self.ahead else next(self.lines, None)
+
+    def row(self, line: str) -> list[str]:
+        """The lines of the row that begins here; a line that is too long if it never closes."""
+        bare = line.rstrip("\r\n")
+        if self.quote not in line or self.closed.fullmatch(bare):
+            self.good = bare
+            return [line]
+        for _ in range(self.belonging(line)):
+            line += self.ahead.popleft()
+        if line.rstrip("\r\n") != bare:
+            return [line]
+        self.aside.append(bare)
+        return [f"{_ASIDE}{len(self.aside) - 1}{_overlong(self.plan)}\n"]
+
+    def belonging(self, line: str) -> int:
+        """How many of the lines below belong to a value that is open; 0 if it never closes."""
+        texts = [line]
+        for number in range(_SWALLOW):
+            if number == len(self.ahead):
+                new = next(self.lines, None)
+                if new is None:
+                    return 0
+                self.ahead.append(new)
+            texts.append(self.ahead[number])
+            if self.quote in texts[-1]:
+                text = "".join(texts).rstrip("\r\n")
+                if self.well_formed.fullmatch(text):
+                    return (number + 1) * self.one_row(text, texts[1:-1])
+                if self.closed.fullmatch(text):
+                    return 0
+        return 0
+
+    def one_row(self, text: str, between: list[str]) -> bool:
+        """Whether a text is one row, and none of the lines in between looks like one."""
+        options = {"delimiter": self.separator, "quotechar": self.quote}
+        width = len(next(csv.reader([text], **options), []))
+        return width == len(self.plan.names) and not any(self.like_a_row(t) for t in between)
+
+    def like_a_row(self, line: str) -> bool:
+        """Whether a line has as many values as a row, and of the same kinds."""
+        values = line.rstrip("\r\n").split(self.separator)
+        if self.quote in line or len(values) != len(self.plan.names):
+            return False
+        model = self.good.split(self.separator)
+        alike = sum(_value_kind(v) == _value_kind(m) for v, m in zip(values, model))
+        return alike >= 0.75 * len(values) if len(model) == len(values) else len(values) > 3
+
+
+_ASIDE = "\x1e"  # begins the place of a line that was set aside
 
 # %% ../../nbs/00g_sources.ipynb #c568871c
 def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
@@ -394,27 +639,34 @@ def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
     Iterator[pa.RecordBatch]
         Its columns as text, `row` from 1, and `damaged`: the text of a line that does not fit.
     """
+    done = 0
+    try:
+        for batch in _parsed(file, settings):
+            yield batch
+            done = batch.column("row")[-1].as_py()
+    except _SwallowedError:
+        yield from _parsed(file, settings, mend=True, after=done)
+
+
+class _SwallowedError(Exception):
+    """A value holds a line break, so its quotation mark may never have been closed."""
+
+
+def _parsed(
+    file: Path, settings: DataConfig, mend: bool = False, after: int = 0
+) -> Iterator[pa.RecordBatch]:
+    """Read a delimited text, line by line where quotation marks are to be mended; the rows up to
+    `after` are known already.
+    """
     pieces = decoded(file, settings.encoding)
     head = next(pieces, "")
     plan = layout(head, settings, file.name)
-    stream = Pieces(_chain_texts(head[plan.skip :], pieces), plan, settings.quote)
+    texts = _chain_texts(head[plan.skip :], pieces)
+    mender = _Mender(texts, plan, settings.quote) if mend else None
+    stream = Pieces(iter(mender or texts), plan, settings.quote)
+    stream.mended = mend
     bad: dict[int, str] = {}
-
-    def set_aside(line: Any) -> str:
-        bad[line.number] = line.text or ""
-        return "skip"
-
-    parse = pa.csv.ParseOptions(
-        delimiter=" " if plan.delimiter == "whitespace" else plan.delimiter,
-        quote_char=settings.quote or False,
-        newlines_in_values=bool(settings.quote),
-        invalid_row_handler=set_aside,
-    )
-    convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(plan.names, pa.string()),
-        strings_can_be_null=False,
-        quoted_strings_can_be_null=False,
-    )
+    parse, convert = _arrow_options(plan, settings.quote, _set_aside(stream, mender, bad))
     try:
         reader = pa.csv.open_csv(
             stream,
@@ -422,18 +674,46 @@ def _csv_batches(file: Path, settings: DataConfig) -> Iterator[pa.RecordBatch]:
             parse,
             convert,
         )
-        yield from numbered(reader, bad, stream, plan.names, file.name)
+        yield from numbered(reader, bad, stream, plan.names, after if mend else None)
     except pa.ArrowInvalid as e:
         if str(e).startswith("Empty CSV"):
             return
-        if "straddl" not in str(e) and "out of sync" not in str(e):
-            raise DataError(
-                f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}"
-            ) from e
-        raise DataError(
-            f"{file.name} has a line of more than 8 MB: a quotation mark opens and is never "
-            "closed. Write it twice inside a value, or set data.quote to ''."
-        ) from e
+        if not mend and settings.quote and ("straddl" in str(e) or "out of sync" in str(e)):
+            raise _SwallowedError from e
+        raise DataError(f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}") from e
+
+
+def _set_aside(stream: Pieces, mender: _Mender | None, bad: dict[int, str]) -> Callable[[Any], str]:
+    """What keeps the lines that do not fit, as they stand in the file."""
+
+    def keep(line: Any) -> str:
+        text = line.text or ""
+        place = re.match(rf"{_ASIDE}(\d+)", text) if mender else None
+        if mender and place:
+            text = mender.aside[int(place[1])]
+        elif stream.quoted:
+            text = text.removesuffix(_overlong(stream.plan))
+        stream.swallowed = stream.swallowed or "\n" in text.strip() or "\r" in text.strip()
+        bad[line.number] = text
+        return "skip"
+
+    return keep
+
+
+def _arrow_options(plan: Layout, quote: str, handler: Callable[[Any], str]) -> tuple[Any, Any]:
+    """How Arrow splits lines, and that it leaves every value as text."""
+    parse = pa.csv.ParseOptions(
+        delimiter=_separator(plan),
+        quote_char=quote or False,
+        newlines_in_values=bool(quote),
+        invalid_row_handler=handler,
+    )
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(plan.names, pa.string()),
+        strings_can_be_null=False,
+        quoted_strings_can_be_null=False,
+    )
+    return parse, convert
 
 
 def _chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -456,7 +736,11 @@ def _chain_texts(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 # %% ../../nbs/00g_sources.ipynb #c1edef73
 def numbered(
-    reader: Any, bad: dict[int, str], stream: Pieces, names: list[str], name: str
+    reader: Any,
+    bad: dict[int, str],
+    stream: Pieces,
+    names: list[str],
+    after: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Give every line its number.
 
@@ -470,84 +754,69 @@ def numbered(
         Whether there are zero bytes and quotation marks.
     names : list[str]
         The columns.
-    name : str
-        Of the file, for messages.
+    after : int or None
+        Rows up to this one are left out, and line breaks in values are known to belong there.
 
     Returns
     -------
     Iterator[pa.RecordBatch]
         With `row` and `damaged`; the lines that do not fit come last.
     """
-    after = 1
+    last = 0
     for batch in reader:
-        rows = np.arange(after, after + batch.num_rows + len(bad))
+        rows = np.arange(last + 1, last + 1 + batch.num_rows + len(bad))
         rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
-        after = int(rows[-1]) + 1 if len(rows) else after
-        damaged: list[str | None] = [None] * batch.num_rows
-        if stream.quoted:
-            _check_quotes(batch, rows, name, stream.plan.delimiter)
-        if stream.zero:
-            hit = np.logical_or.reduce(
-                [
-                    pc.match_substring(column, "\0").to_numpy(zero_copy_only=False)
-                    for column in batch.columns
-                ]
-            )
-            for i in np.flatnonzero(hit):
-                damaged[i] = " ".join(str(column[i]) for column in batch.columns).replace(
-                    "\0", "\\0"
-                )
-        yield pa.RecordBatch.from_arrays(
-            [*batch.columns, pa.array(rows, pa.int64()), pa.array(damaged, pa.string())],
+        last = int(rows[-1]) if len(rows) else last
+        if after is None and stream.quoted:
+            _check_breaks(batch, stream)
+        lines = pa.RecordBatch.from_arrays(
+            [*batch.columns, pa.array(rows, pa.int64()), _damage(batch, stream)],
             [*names, "row", "damaged"],
         )
-    for row, text in bad.items():
-        if "\n" in text.strip():
-            raise DataError(
-                f"Row {row} of {name} runs over {text.count(chr(10)) + 1} lines: a quotation mark "
-                "is probably not closed. Write it twice inside a value, or set data.quote to ''."
-            )
+        if after is not None and len(rows) and rows[0] <= after:
+            lines = lines.filter(pc.greater(lines.column("row"), after))
+        if lines.num_rows:
+            yield lines
+    if after is None and stream.swallowed:
+        raise _SwallowedError
     empty = [pa.nulls(len(bad), pa.string())] * len(names)
     if bad:
         yield pa.RecordBatch.from_arrays(
             [
                 *empty,
                 pa.array(list(bad), pa.int64()),
-                pa.array([t.replace("\0", "\\0") for t in bad.values()], pa.string()),
+                pa.array([_printable(text) for text in bad.values()], pa.string()),
             ],
             [*names, "row", "damaged"],
         )
 
 
-def _check_quotes(batch: pa.RecordBatch, rows: np.ndarray, name: str, delimiter: str = ",") -> None:
-    """Raise `DataError` for a value that has swallowed the lines after it: one that ends in a line
-    break, or holds a line with as many delimiters as a row.
-
-    Parameters
-    ----------
-    batch : pa.RecordBatch
-        Text columns.
-    rows : np.ndarray
-        Their numbers.
-    name : str
-        Of the file.
-    delimiter : str, default ","
-        Between values.
-    """
+def _check_breaks(batch: pa.RecordBatch, stream: Pieces) -> None:
+    """Raise `_SwallowedError` for a line break in a value or in a line that does not fit."""
     for column in batch.columns:
-        broken = np.flatnonzero(pc.match_substring(column, "\n").to_numpy(zero_copy_only=False))
-        for i in broken:
-            text = column[int(i)].as_py()
-            if text.endswith("\n") or any(
-                line.count(delimiter) >= batch.num_columns - 1
-                for line in text.split("\n")[1:]
-                if line
-            ):
-                raise DataError(
-                    f"A value in row {rows[i]} of {name} runs over {text.count(chr(10)) + 1} "
-                    "lines: a quotation mark is probably not closed. Write it twice inside a "
-                    "value, or set data.quote to ''."
-                )
+        for mark in stream.breaks:
+            if stream.swallowed or pc.any(pc.match_substring(column, mark)).as_py():
+                raise _SwallowedError
+
+
+def _damage(batch: pa.RecordBatch, stream: Pieces) -> pa.Array:
+    """The text of the lines with a zero byte or a byte of another encoding."""
+    marks = ["\\x00"] * stream.zero + [r"[\x{10FE80}-\x{10FEFF}]"] * stream.foreign
+    damaged: list[str | None] = [None] * batch.num_rows
+    for mark in marks:
+        hits = [
+            pc.match_substring_regex(column, mark).to_numpy(zero_copy_only=False)
+            for column in batch.columns
+        ]
+        for i in np.flatnonzero(np.logical_or.reduce(hits)):
+            damaged[i] = _printable(" ".join(str(column[i]) for column in batch.columns))
+    return pa.array(damaged, pa.string())
+
+
+def _printable(text: str) -> str:
+    """A damaged line, with zero bytes and bytes of another encoding written out."""
+    text = text.replace("\0", "\\0")
+    return re.sub("[\U0010fe80-\U0010feff]", lambda m: f"\\x{ord(m[0]) - 0x10FE00:02x}", text)
 
 # %% ../../nbs/00g_sources.ipynb #f9100ce9
 def _excel_rows(
@@ -590,8 +859,10 @@ def _excel_rows(
         if sheet and sheet not in book.sheet_names:
             raise DataError(unknown("sheet", sheet, book.sheet_names, file.name))
         rows = iter(book.get_sheet_by_name(sheet or book.sheet_names[0]).to_python())
+    filled = (row for row in rows if any(v != "" for v in row))
+    rows = itertools.islice(filled, settings.skip_rows, None)
     names = settings.header or next(
-        ([_cell_text(v, settings) or "" for v in row] for row in rows if any(v != "" for v in row)),
+        ([_cell_text(v, settings) or "" for v in row] for row in rows),
         [],
     )
     if not names:
@@ -720,6 +991,74 @@ def _choose_table(table: str, tables: list[str], where: str) -> str:
         f"{where} holds {len(tables)} tables ({', '.join(tables[:5])}); name one after a #, as in "
         f"{where}#{tables[0] if tables else 'sales'}."
     )
+
+# %% ../../nbs/00g_sources.ipynb #804fe0e7
+def list_tables(source: str) -> list[str]:
+    """The sheets or tables of a source that can hold several.
+
+    Parameters
+    ----------
+    source : str
+        A file or a database URL, without a table.
+
+    Returns
+    -------
+    list of str
+        Their names, those outside a database's main schema with it; none for other files.
+
+    Raises
+    ------
+    DataError
+        Where it cannot be opened.
+    """
+    if re.match(r"postgres(ql)?://", source):
+        con = _connect_postgres(source)
+        try:
+            return _tables_of(con)
+        finally:
+            con.disconnect()
+    file = source_files(source)[0]
+    what = kind(file)
+    if what not in ("excel", "sqlite", "duckdb"):
+        return []
+    with translating(DataError, f"{file.name} cannot be opened", "Fetch it again."):
+        if what == "excel":
+            return _sheets_of(file)
+        if what == "sqlite":
+            return _tables_in_sqlite(file)
+        con = ibis.duckdb.connect(str(file), read_only=True)
+        tables = _tables_of(con)
+        con.disconnect()
+    return tables
+
+
+def _tables_of(con: Any) -> list[str]:
+    """The tables and views of a PostgreSQL or DuckDB database."""
+    rows = con.raw_sql(
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema NOT IN "
+        "('pg_catalog', 'information_schema') ORDER BY 1, 2"
+    ).fetchall()
+    return [t if schema in ("public", "main") else f"{schema}.{t}" for schema, t in rows]
+
+
+def _tables_in_sqlite(file: Path) -> list[str]:
+    """The tables and views of an SQLite file."""
+    con = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    rows = con.execute(
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE "
+        "'sqlite_%' ORDER BY name"
+    ).fetchall()
+    con.close()
+    return [name for (name,) in rows]
+
+
+def _sheets_of(file: Path) -> list[str]:
+    """The sheets of a workbook; none where the reader is not installed, which reading will say."""
+    try:
+        import python_calamine
+    except ImportError:
+        return []
+    return python_calamine.CalamineWorkbook.from_path(str(file)).sheet_names
 
 # %% ../../nbs/00g_sources.ipynb #b8f55629
 def _row_batches(
@@ -950,10 +1289,11 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
         All of them.
     """
     counts = [pq.read_metadata(path).num_rows for _, path in files]
-    names = {
+    held = {
         name: [n for n in pq.read_schema(path).names if n not in ("row", "damaged")]
         for name, path in files
     }
+    names = {name: _as_asked(found, settings, name) for name, found in held.items()}
     columns = list(dict.fromkeys(n for found in names.values() for n in found))
     for ours, theirs in settings.columns.items():
         lacking = [name for name, found in names.items() if theirs not in found]
@@ -967,12 +1307,12 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
     for (name, path), rows in zip(files, counts):
         kinds = ", ".join(
             f"`{n.replace('`', '``')}` {'BIGINT' if n == 'row' else 'STRING'}"
-            for n in [*names[name], "row", "damaged"]
+            for n in [*held[name], "row", "damaged"]
         )
         table = known_parquet(con, path, kinds)
         tables.append(
             table.select(
-                **{n: table[n] if n in names[name] else ibis.null("string") for n in columns},
+                **_columns_of(table, dict(zip(names[name], held[name])), columns),
                 row=table["row"] + offset,
                 damaged=table.damaged,
             )
@@ -984,8 +1324,15 @@ def _read_staged(con: Any, files: list[tuple[str, Path]], settings: DataConfig) 
         con,
     )
 
+
+def _columns_of(
+    table: ibis.Table, held: dict[str, str], columns: list[str]
+) -> dict[str, ibis.Value]:
+    """The columns of all files, out of one of them, which holds some under other names."""
+    return {n: table[held[n]] if n in held else ibis.null("string") for n in columns}
+
 # %% ../../nbs/00g_sources.ipynb #050431d5
-def _read_parquet(con: Any, files: list[Path]) -> Source:
+def _read_parquet(con: Any, files: list[Path], zone: str | None = None) -> Source:
     """Parquet files as one table.
 
     Parameters
@@ -994,6 +1341,8 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
         The Ibis backend.
     files : list[Path]
         Parquet files.
+    zone : str | None, default None
+        The shop's time zone.
 
     Returns
     -------
@@ -1001,8 +1350,44 @@ def _read_parquet(con: Any, files: list[Path]) -> Source:
         All of them.
     """
     with translating(DataError, f"{files[0].name} cannot be read as PARQUET", "Fetch it again."):
-        table = engines.read_parquet(con, files)
+        table = engines.read_parquet(con, files, zone)
     return Source(table, [(f.name, pq.read_metadata(f).num_rows) for f in files], con)
+
+
+def _parquet_apart(files: list[Path], folder: Path) -> list[Path]:
+    """Parquet files whose columns differ in more than case; where they do not, copies."""
+    out = []
+    for file in files:
+        with translating(DataError, f"{file.name} cannot be read as PARQUET", "Fetch it again."):
+            names = pq.read_schema(file).names
+        # a plain `row` is renamed where parquet is read
+        apart = [n if n == "row" else a for n, a in zip(names, _tell_apart(names))]
+        out.append(file if apart == names else _renamed_parquet(file, apart, folder))
+    return out
+
+
+def _renamed_parquet(file: Path, names: list[str], folder: Path) -> Path:
+    """A copy of a parquet file under other names of its columns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{sha256(file)[:32]}-apart.parquet"
+    if target.exists():
+        return target
+    source = pq.ParquetFile(file)
+    schema = pa.schema([field.with_name(n) for field, n in zip(source.schema_arrow, names)])
+    with atomic_write(target) as part, pq.ParquetWriter(part, schema) as writer:
+        for batch in source.iter_batches():
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    return target
+
+
+def _rename_as_asked(source: Source, settings: DataConfig) -> Source:
+    """A source whose columns have the names that the config asks for."""
+    held = [c for c in source.table.columns if c != "row"]
+    names = _as_asked(held, settings, source.parts[0][0])
+    if names == held:
+        return source
+    columns = _columns_of(source.table, dict(zip(names, held)), names)
+    return Source(source.table.select(**columns, row="row"), source.parts, source.backend)
 
 # %% ../../nbs/00g_sources.ipynb #71fa7134
 def _connect_postgres(url: str) -> Any:
@@ -1117,16 +1502,19 @@ def _read_database(con: Any, table: str, query: str, where: str) -> Source:
                 _choose_table(name, con.list_tables(database=schema or None), where),
                 database=schema or None,
             )
+    name = "the query" if query else found.get_name()
     if "row" in found.columns:
         found = found.rename({"row (source)": "row"})
+    name = "the query" if query else found.get_name()
+    apart = _tell_apart(list(found.columns))
+    if apart != list(found.columns):
+        found = found.select(**dict(zip(apart, (found[c] for c in found.columns))))
     number = (
         ibis.row_number().over(order_by=[found[c] for c in found.columns])
         if engine(con) == "postgres"
         else ibis.row_number()
     )
-    return Source(
-        found.mutate(row=number + 1), [(query and "the query" or found.get_name(), -1)], con
-    )
+    return Source(found.mutate(row=number + 1), [(name, -1)], con)
 
 
 def _attach_duckdb(con: Any, file: Path) -> str:
@@ -1208,6 +1596,19 @@ def open_source(con: Any, role: str, settings: DataConfig, staging: Path | None 
     -------
     Source
         The raw lines.
+
+    Raises
+    ------
+    DataError
+        If the source does not exist or cannot be read.
+
+    Examples
+    --------
+    >>> from retail_ci.data import connect
+    >>> _ = Path("log.csv").write_text("customer_id,date,price\\nC1,2025-03-01,1.50\\n")
+    >>> source = open_source(connect(), "transactions", DataConfig(transactions="log.csv"))
+    >>> source.table.columns
+    ('customer_id', 'date', 'price', 'row', 'damaged')
     """
     with reading(settings, role):
         return _open_source(con, role, settings, staging)
@@ -1240,7 +1641,9 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     query = settings.query.get(role, "")
     text, table = split_table(NAMED_SOURCES.get(text, {}).get(role, text))
     if re.match(r"postgres(ql)?://", text):
-        return _read_database(_connect_postgres(text), table, query, re.sub(r"//.*@", "//", text))
+        where = re.sub(r"//.*@", "//", text)
+        found = _read_database(_connect_postgres(text), table, query, where)
+        return _rename_as_asked(found, settings)
     if "://" in text:
         raise ConfigError(
             f"data.{role} is {text.split('://')[0]}://…; expected postgresql://, or a file (CSV, "
@@ -1251,7 +1654,10 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     if kinds == {"duckdb"} and len(files) == 1:
         return read_attached(con, files[0], table, query)
     if kinds == {"parquet"}:
-        return _read_parquet(con, files)
+        apart = _parquet_apart(files, staging or _temporary_folder())
+        found = _read_parquet(con, apart, settings.timezone)
+        parts = [(f.name, rows) for f, (_, rows) in zip(files, found.parts)]
+        return _rename_as_asked(Source(found.table, parts, con), settings)
     if "parquet" in kinds or "duckdb" in kinds:
         raise DataError(
             f"data.{role} mixes {' and '.join(sorted(kinds))} files; expected one kind."

@@ -1551,6 +1551,58 @@ def _name_ids(letter: str, number: np.ndarray, total: int, width: int) -> Any:
     )
     return pc.if_else(pa.array(number >= 0), pc.binary_join_element_wise(letter, digits, ""), None)
 
+# %% ../../nbs/00e_synthetic.ipynb #5b7e5d72
+_AWAY = 0.15  # the share of a customer's visits that are not to the home store
+
+
+def _store_weights(stores: int) -> np.ndarray:
+    """How likely a visit is to each store, the first the largest."""
+    size = np.arange(1, stores + 1) ** -0.7
+    return size / size.sum()
+
+
+def _home_stores(world: World, number: int) -> np.ndarray:
+    """The home store of each customer of a block, from 0."""
+    stores = world.config.synthetic.stores
+    rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 6, number]))
+    return rng.choice(stores, blocks(world.config)[number][1], p=_store_weights(stores))
+
+
+def _place_baskets(
+    world: World, number: int, rows: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The store of each line, and its receipt number, which starts anew in each store every day.
+
+    A further block has tills of its own, whose numbers begin higher.
+    """
+    stores = world.config.synthetic.stores
+    rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 7, number]))
+    first = np.unique(rows["basket"], return_index=True)[1]
+    customer = rows["customer"][first] - blocks(world.config)[number][0]
+    day = rows["second"][first] // 86_400
+    anonymous = rows["customer"][first] < 0
+    away = anonymous | (rng.random(len(first)) < _AWAY)
+    elsewhere = rng.choice(stores, len(first), p=_store_weights(stores))
+    home = _home_stores(world, number)[np.where(anonymous, 0, customer)]
+    store = np.where(away, elsewhere, home)
+    order = np.lexsort((first, day, store))
+    starts = np.append(True, (np.diff(store[order]) != 0) | (np.diff(day[order]) != 0))
+    place = np.arange(len(first))
+    receipt = np.empty(len(first), np.int64)
+    receipt[order] = place - np.maximum.accumulate(np.where(starts, place, 0))
+    till = number * 10 ** max(4, len(str(world.config.synthetic.lines)))
+    return store[rows["basket"]], till + receipt[rows["basket"]]
+
+
+def _store_truth(world: World, groups: int) -> dict[str, np.ndarray]:
+    """The stores, how large they are, and every customer's home store."""
+    stores = world.config.synthetic.stores
+    return {
+        "store_id": np.array(_name_ids("S", np.arange(stores), stores, 2).to_pylist()),
+        "store_weight": _store_weights(stores),
+        "home_store": np.concatenate([_home_stores(world, number) for number in range(groups)]),
+    }
+
 # %% ../../nbs/00e_synthetic.ipynb #2f345637
 def to_table(world: World, number: int, rows: Mapping[str, np.ndarray], text: bool) -> Any:
     """The raw transactions of one block.
@@ -1597,6 +1649,10 @@ def to_table(world: World, number: int, rows: Mapping[str, np.ndarray], text: bo
         "price": pa.array(price),
         "revenue": pa.array(np.round(price * quantity, 2)),
     }
+    if s.stores:
+        store, receipt = (v[line] for v in _place_baskets(world, number, rows))
+        columns["transaction_id"] = _name_ids("", receipt, 0, 4)
+        columns["store_id"] = _name_ids("S", store, s.stores, 2)
     columns["customer_id"] = pc.if_else(
         pa.array(is_["padded"]),
         pc.binary_join_element_wise(" ", columns["customer_id"], " ", ""),
@@ -1798,6 +1854,8 @@ def _open_writers(stack: contextlib.ExitStack, out: Path, kind: str) -> dict[str
 def _write_truth(file: Path, world: World, known: list[Customers]) -> None:
     """What only the generator knows, for the oracle."""
     arrays: dict[str, Any] = truth_arrays(world, known)
+    if world.config.synthetic.stores:
+        arrays |= _store_truth(world, len(known))
     np.savez(file, **arrays)
 
 
@@ -1825,6 +1883,14 @@ def generate(
     -------
     dict[str, int]
         Lines, rows (with dirt), customers, products, blocks.
+
+    Examples
+    --------
+    >>> from retail_ci import load_config
+    >>> sizes = ["synthetic.lines=500", "synthetic.customers=50", "synthetic.products=20"]
+    >>> made = generate(load_config("small", sizes), "shop")
+    >>> made["customers"], made["products"]
+    (50, 20)
     """
     import pyarrow as pa
 

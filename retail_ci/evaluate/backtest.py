@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.formats import day, decimal, number
 from ..core.runs import Run, atomic_write, save
-from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
+from ..core.show import ACCENT, INK, SECOND
 from retail_ci.evaluate.offline import (
     BASELINES,
     TASKS,
@@ -29,10 +29,12 @@ from retail_ci.evaluate.offline import (
     named_models,
     normalise_log,
     oracle,
+    pair_of_axes,
     ranking_facts,
     repeaters,
     segment_table,
     summary,
+    task_title,
     verdict,
 )
 from ..recommend.interactions import time_cut
@@ -43,12 +45,12 @@ __all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'plot_backtest', 'evalua
 
 # %% ../../nbs/05b_backtest.ipynb #1d8c27b9
 def cut_dates(transactions: pd.DataFrame, cuts: int = 3, days: int = 30) -> list[pd.Timestamp]:
-    """Cuts that are `days` apart, from the end of the log backwards.
+    """List cuts that are `days` apart, from the end of the log backwards.
 
     Parameters
     ----------
-    transactions : pd.DataFrame
-        Needs `date`.
+    transactions : DataFrame of shape (n_lines, n_columns)
+        A log with `date`.
     cuts : int, default 3
         How many.
     days : int, default 30
@@ -56,8 +58,19 @@ def cut_dates(transactions: pd.DataFrame, cuts: int = 3, days: int = 30) -> list
 
     Returns
     -------
-    list[pd.Timestamp]
+    list[Timestamp]
         The last cut first; those inside the log only.
+
+    Raises
+    ------
+    DataError
+        For fewer than one cut.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame({"date": pd.date_range("2025-01-01", "2025-03-31")})
+    >>> [f"{cut:%Y-%m-%d}" for cut in cut_dates(log, cuts=2, days=30)]
+    ['2025-03-01', '2025-01-30']
     """
     if cuts < 1:
         raise DataError(f"A back-test needs at least 1 cut, got {cuts}.")
@@ -386,9 +399,42 @@ def _backtest_facts(result: Backtest, model: str) -> dict:
     return out | {"verdict": {task: _backtest_words(result, task, model) for task in TASKS}}
 
 # %% ../../nbs/05b_backtest.ipynb #b7f9c888
-def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "ndcg") -> Any:
-    """Every model's metric at every cut, with intervals; the models stand beside each other so that
-    whiskers can be read.
+_GREYS = ("#4D4D4D", "#7F7F7F", "#A6A6A6", "#C4C4C4")  # the baselines
+_COLOURS = (ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#F0E442")
+
+
+def _draw_cuts(
+    axis: Any, board: pd.DataFrame, cuts: list[pd.Timestamp], accent: str | None
+) -> None:
+    """A line with whiskers per model; the models stand beside each other, not on each other."""
+    fixed = dict(zip(BASELINES, _GREYS)) | {"oracle": INK, accent: SECOND}
+    order = board.groupby("model")["value"].mean().sort_values(ascending=False).index
+    others = iter(_COLOURS)
+    colours = {m: fixed[m] if m in fixed else next(others, ACCENT) for m in order}
+    for i, name in enumerate(order):
+        part = board[board["model"] == name].sort_values("cut")
+        places = np.searchsorted(sorted(cuts), part["cut"].to_numpy()) + (
+            i - (len(order) - 1) / 2
+        ) * 0.6 / max(1, len(order))
+        axis.errorbar(
+            places,
+            part["value"],
+            yerr=[part["value"] - part["low"], part["high"] - part["value"]],
+            fmt="o-",
+            ms=5,
+            lw=1.3,
+            elinewidth=1.3,
+            capsize=2,
+            color=colours[name],
+            label=label(name),
+            zorder=3 if name == accent else 2,
+        )
+
+
+def plot_backtest(
+    result: Backtest, accent: str | None = None, metric: str = "ndcg", ax: Any = None
+) -> np.ndarray:
+    """Draw every model's metric at every cut, with its interval, both tasks side by side.
 
     Parameters
     ----------
@@ -397,45 +443,36 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
     accent : str | None, default None
         The model in the strong colour.
     metric : str, default "ndcg"
-        Which metric.
+        One of `METRICS`.
+    ax : sequence of 2 matplotlib axes, optional
+        Where to draw; a new figure if left out.
 
     Returns
     -------
-    Any
-        A matplotlib Figure.
+    ndarray of shape (2,)
+        The axes that were drawn on: any purchase, and products new to the customer.
+
+    Raises
+    ------
+    DataError
+        For a metric that was not measured, and for anything but two axes.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> log = open_run("small").read("transactions")
+    >>> result = backtest(["personal", "popularity"], log, cuts=2, resamples=10)
+    >>> [panel.get_title(loc="left") for panel in plot_backtest(result, accent="personal")]
+    ['any: repeats count', 'discovery: new to the customer']
     """
-    plt = pyplot()
-    use_style()
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0))
-    greys = ("#4D4D4D", "#7F7F7F", "#A6A6A6", "#C4C4C4")
-    fixed = dict(zip(BASELINES, greys)) | {"oracle": INK, accent: SECOND}
+    axes = pair_of_axes(ax, (9.6, 4.0))
     for axis, task in zip(axes, TASKS):
         board = result.table(task, metric)
         silent = repeaters() if task == "discovery" else []
         board = board[~board["model"].isin(["random", *silent])]
-        order = board.groupby("model")["value"].mean().sort_values(ascending=False).index
-        others = iter((ACCENT, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#F0E442"))
-        colours = {m: fixed[m] if m in fixed else next(others, ACCENT) for m in order}
-        for i, name in enumerate(order):
-            part = board[board["model"] == name].sort_values("cut")
-            places = np.searchsorted(sorted(result.cuts), part["cut"].to_numpy()) + (
-                i - (len(order) - 1) / 2
-            ) * 0.6 / max(1, len(order))
-            axis.errorbar(
-                places,
-                part["value"],
-                yerr=[part["value"] - part["low"], part["high"] - part["value"]],
-                fmt="o-",
-                ms=5,
-                lw=1.3,
-                elinewidth=1.3,
-                capsize=2,
-                color=colours[name],
-                label=label(name),
-                zorder=3 if name == accent else 2,
-            )
+        _draw_cuts(axis, board, result.cuts, accent)
         axis.set(
-            title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}",
+            title=task_title(task),
             xticks=range(len(result.cuts)),
             xticklabels=[day(c) for c in sorted(result.cuts)],
             xlabel="the past ends at",
@@ -446,7 +483,7 @@ def plot_backtest(result: Backtest, accent: str | None = None, metric: str = "nd
         axis.grid(axis="x", visible=False)
         if len(board):
             axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-    return figure
+    return axes
 
 # %% ../../nbs/05b_backtest.ipynb #a8aa00e7
 def evaluate_run(
@@ -536,7 +573,7 @@ def _save_backtest(result: Backtest, published: str, folder: Path) -> None:
         folder / "backtest.csv",
     )
     with atomic_write(folder / "05_backtest.png") as part:
-        plot_backtest(result, published).savefig(part, metadata={"Software": None})
+        plot_backtest(result, published)[0].figure.savefig(part, metadata={"Software": None})
 
 
 def _board_text(evaluation: Evaluation, task: str) -> str:

@@ -15,10 +15,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..core.config import MODELS, RecommenderConfig
-from ..core.errors import ConfigError, DataError, unknown
+from ..core.errors import ConfigError, DataError, shown, unknown
 from ..core.formats import count, decimal, money, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
-from ..data.frames import as_ids
+from ..data.frames import as_ids, day_after
 from ..recommend.base import Recommender
 from ..recommend.baselines import TASKS, split_tasks
 from ..recommend.hybrid import configured, make_model
@@ -43,7 +43,8 @@ from retail_ci.recommend.metrics import (
 __all__ = ['BASELINES', 'normalise_log', 'products_before', 'segments_before', 'relevant_products', 'KnownChances', 'oracle',
            'repeaters', 'Evaluation', 'named_models', 'evaluate', 'settings_of', 'measure', 'contestants', 'by_group',
            'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label',
-           'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits', 'money_words', 'plot_metrics']
+           'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits', 'money_words', 'pair_of_axes',
+           'task_title', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
 def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +137,7 @@ def segments_before(train: pd.DataFrame, customer_ids: pd.Index) -> np.ndarray:
     basket = _purchases_per_customer(train)
     features = pd.DataFrame(
         {
-            "recency": (last.normalize() - day.groupby(sales["customer_id"]).max())
+            "recency": (day_after(last) - day.groupby(sales["customer_id"]).max())
             / pd.Timedelta(days=1),
             "frequency": basket,
         }
@@ -283,27 +284,89 @@ def repeaters() -> list[str]:
 
 @dataclass
 class Evaluation:
-    """The outcome of a measurement at one cut."""
+    """The outcome of a measurement at one cut.
 
-    table: pd.DataFrame  # task, model, metric, value, low, high
-    paired: pd.DataFrame  # task, model, baseline, metric, value, low, high: model minus baseline
-    protocol: dict  # the facts: cut, days, k, customers, products
-    scores: dict  # task: model: metric: one number per customer
-    reach: dict  # task: model: `coverage`, and `hits`: how many lists named each product rightly
-    # task: ids of the customers, in the order of the scores
+    Attributes
+    ----------
+    table : DataFrame
+        A row per task, model and metric: value (0 to 1), low, high (95% interval).
+    paired : DataFrame
+        A row per task, model, baseline and metric: value, low, high of model minus baseline.
+    protocol : dict
+        What was measured: cut, days, k, customers, products.
+    scores : dict
+        Task: model: metric: an array of shape (n_customers,).
+    reach : dict
+        Task: model: `coverage` (0 to 1), and `hits`, an array of shape (n_products,): how many
+        lists named each product that was then bought.
+    customers : dict
+        Task: ids of the customers, in the order of the scores.
+    groups : dict
+        "segment" or "history": task: the group of each customer.
+    prices : ndarray of shape (n_products,) or None
+        The price of each product before the cut, in the currency of the log; missing where
+        unknown.
+    """
+
+    table: pd.DataFrame
+    paired: pd.DataFrame
+    protocol: dict
+    scores: dict
+    reach: dict
     customers: dict = field(default_factory=dict)
-    # "segment" or "history": task: the group of each customer
     groups: dict = field(default_factory=dict)
-    prices: np.ndarray | None = None  # per product before the cut; missing where unknown
+    prices: np.ndarray | None = None
+
+    def _check_names(self, task: str, metric: str) -> None:
+        """Raise `DataError` for a task or a metric that was not measured."""
+        measured = list(dict.fromkeys([*METRICS, "coverage", *self.table["metric"]]))
+        for what, name, known in (("task", task, list(TASKS)), ("metric", metric, measured)):
+            if name not in known:
+                raise DataError(unknown(what, str(name), known, "the evaluation"))
 
     def metric(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
-        """One metric of one task, best model first."""
+        """Return one metric of one task, best model first.
+
+        Parameters
+        ----------
+        task : {"any", "discovery"}
+            Whether repeats count.
+        metric : str, default "ndcg"
+            One of `METRICS`.
+
+        Returns
+        -------
+        DataFrame of shape (n_models, 6)
+            task, model, metric, value (0 to 1), low, high.
+
+        Raises
+        ------
+        DataError
+            For a task or a metric that was not measured, with the nearest one.
+        """
+        self._check_names(task, metric)
         part = self.table[(self.table["task"] == task) & (self.table["metric"] == metric)]
         return part.sort_values(["value", "model"], ascending=[False, True]).reset_index(drop=True)
 
     def rivals(self, task: str, metric: str = "ndcg") -> pd.DataFrame:
-        """The same without the oracle and, for discovery, without the models that only repeat
-        purchases.
+        """Return the same without the oracle and the models that cannot compete.
+
+        Parameters
+        ----------
+        task : {"any", "discovery"}
+            Whether repeats count; models that only repeat purchases have no answer to discovery.
+        metric : str, default "ndcg"
+            One of `METRICS`.
+
+        Returns
+        -------
+        DataFrame of shape (at most n_models, 6)
+            task, model, metric, value (0 to 1), low, high.
+
+        Raises
+        ------
+        DataError
+            For a task or a metric that was not measured, with the nearest one.
         """
         board = self.metric(task, metric)
         outside = ["oracle", *(repeaters() if task == "discovery" else ())]
@@ -1351,56 +1414,101 @@ def _colour_of(model: str, accent: str | None) -> str:
     return "#7F7F7F" if model in (*BASELINES, "random") else ACCENT
 
 
-def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | None = None) -> Any:
-    """Both tasks side by side: each model's mean with its interval.
+def pair_of_axes(ax: Any, size: tuple[float, float]) -> np.ndarray:
+    """Return the axes of the two tasks: those given, or those of a new figure.
+
+    Parameters
+    ----------
+    ax : sequence of 2 matplotlib axes, or None
+        Where to draw.
+    size : tuple[float, float]
+        Width and height of a new figure, in inches.
+
+    Returns
+    -------
+    ndarray of shape (2,)
+        Axes for any purchase, and for products new to the customer.
+
+    Raises
+    ------
+    DataError
+        For anything but two axes.
+    """
+    plt = pyplot()
+    use_style()
+    if ax is None:
+        return plt.subplots(1, len(TASKS), figsize=size)[1]
+    axes = np.asarray(ax, dtype=object).ravel()
+    if len(axes) != len(TASKS) or not all(hasattr(axis, "errorbar") for axis in axes):
+        raise DataError(
+            f"ax: expected {len(TASKS)} matplotlib axes, one for each of {', '.join(TASKS)}, found "
+            f"{shown(ax)}; make them with plt.subplots(1, {len(TASKS)})[1]."
+        )
+    return axes
+
+
+def task_title(task: str) -> str:
+    """Return the title of a task's panel.
+
+    Parameters
+    ----------
+    task : str
+        "any" or "discovery".
+
+    Returns
+    -------
+    str
+        The task, and what it counts.
+    """
+    return f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}"
+
+
+def plot_metrics(
+    evaluation: Evaluation, metric: str = "ndcg", accent: str | None = None, ax: Any = None
+) -> np.ndarray:
+    """Draw each model's mean with its interval, both tasks side by side.
 
     Parameters
     ----------
     evaluation : Evaluation
-        From `evaluate`.
+        From `evaluate_recommenders`.
     metric : str, default "ndcg"
-        Which metric.
+        One of `METRICS`.
     accent : str | None, default None
         The model in colour.
+    ax : sequence of 2 matplotlib axes, optional
+        Where to draw; a new figure if left out.
 
     Returns
     -------
-    Any
-        A matplotlib Figure.
+    ndarray of shape (2,)
+        The axes that were drawn on: any purchase, and products new to the customer.
+
+    Raises
+    ------
+    DataError
+        For a metric that was not measured, and for anything but two axes.
+
+    Examples
+    --------
+    >>> from retail_ci import evaluate_recommenders, open_run
+    >>> log = open_run("small").read("transactions")
+    >>> measured = evaluate_recommenders(["personal", "popularity"], log, resamples=10)
+    >>> [panel.get_title(loc="left") for panel in plot_metrics(measured, accent="personal")]
+    ['any: repeats count', 'discovery: new to the customer']
     """
-    plt = pyplot()
-    use_style()
     boards = {task: evaluation.rivals(task, metric).iloc[::-1] for task in TASKS}
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 1.6 + 0.3 * max(4, *map(len, boards.values()))))
+    axes = pair_of_axes(ax, (9.6, 1.6 + 0.3 * max(4, *map(len, boards.values()))))
     for axis, (task, board) in zip(axes, boards.items()):
         oracle = evaluation.metric(task, metric).query("model == 'oracle'")
-        for y, r in enumerate(board.itertuples()):
-            axis.errorbar(
-                r.value,
-                y,
-                xerr=[[r.value - r.low], [r.high - r.value]],
-                fmt="o",
-                ms=7,
-                lw=2,
-                capsize=3,
-                color=_colour_of(r.model, accent),
-            )
-            axis.annotate(
-                decimal(r.value, 3),
-                (r.high, y),
-                xytext=(6, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )
+        _draw_board(axis, board, accent)
         for ceiling in oracle["value"]:
             axis.axvline(ceiling, color=INK, ls=":")
             axis.annotate(
                 f"oracle {decimal(ceiling, 3)} ", (ceiling, 0), ha="right", va="center", fontsize=9
             )
         axis.set(
-            title=f"{task}: {'repeats count' if task == 'any' else 'new to the customer'}",
+            title=task_title(task),
             yticks=range(len(board)),
             yticklabels=[label(m) for m in board["model"]],
             xlabel=f"{metric.upper()}@{evaluation.protocol.get('k', 10)}",
@@ -1409,4 +1517,28 @@ def plot_metrics(evaluation: Evaluation, metric: str = "ndcg", accent: str | Non
         axis.grid(axis="y", visible=False)
         if board.empty:
             axis.text(0.5, 0.5, "nobody bought anything new", transform=axis.transAxes, ha="center")
-    return figure
+    return axes
+
+
+def _draw_board(axis: Any, board: pd.DataFrame, accent: str | None) -> None:
+    """A dot with whiskers and its value per model."""
+    for y, r in enumerate(board.itertuples()):
+        axis.errorbar(
+            r.value,
+            y,
+            xerr=[[r.value - r.low], [r.high - r.value]],
+            fmt="o",
+            ms=7,
+            lw=2,
+            capsize=3,
+            color=_colour_of(r.model, accent),
+        )
+        axis.annotate(
+            decimal(r.value, 3),
+            (r.high, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )

@@ -62,13 +62,13 @@ def fit_recommender(
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
         A row per basket line, from `clean` or as clean as that, with `product_id`.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
-        product_id, and columns that describe the product.
+        A row per product: product_id, and columns that describe it.
     model : str or Recommender, default "ranker"
         A name of the registry, or a model that is not fitted yet.
     columns : dict[str, str], optional
         Our name: yours, where they differ.
     segments : DataFrame, polars frame, Arrow table, Ibis table or path, optional
-        customer_id, segment; newcomers then get what is popular in theirs.
+        A row per customer: customer_id, segment; newcomers then get what is popular in theirs.
     sensitive : dict[str, list[str]], optional
         Product column: values of products that lists never show unless asked to.
 
@@ -137,7 +137,7 @@ def evaluate_recommenders(
     transactions : DataFrame, polars frame, Arrow table, Ibis table or path
         A row per basket line, from `clean` or as clean as that, with `product_id`.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
-        product_id, and columns that describe the product.
+        A row per product: product_id, and columns that describe it.
     columns : dict[str, str], optional
         Our name: yours, where they differ.
     cut : str or Timestamp, optional

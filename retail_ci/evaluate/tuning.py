@@ -83,23 +83,22 @@ def tune(
     progress: Callable[[str, int, int], None] | None = None,
     settings: RecommenderConfig | None = None,
 ) -> pd.DataFrame:
-    """Try every setting on the validation window; `gain` is the difference to the setting that the
-    model has now, on the task that decides.
+    """Try every setting of models on the validation window.
 
     Parameters
     ----------
     names : Sequence[str]
         Models with a grid; all of them if empty.
-    transactions : pd.DataFrame
-        The whole log.
-    products : pd.DataFrame | None, default None
-        The products table.
-    cut : pd.Timestamp | None, default None
+    transactions : DataFrame of shape (n_lines, n_columns)
+        The whole log: customer_id, product_id, date.
+    products : DataFrame of shape (n_products, n_columns) or None, default None
+        The products table: product_id, and columns that describe the product.
+    cut : Timestamp | None, default None
         Where the test window begins; `days` before the last sale if left out.
     days : int, default 30
-        Length of the test window and of the validation window.
+        Length of the test window and of the validation window, in days of 24 hours.
     k : int, default 10
-        Length of a list.
+        Length of a list, in products.
     random_state : int, default 42
         Of the bootstrap.
     progress : Callable[[str, int, int], None] | None, default None
@@ -109,8 +108,29 @@ def tune(
 
     Returns
     -------
-    pd.DataFrame
-        Model, task, parameters, default, chosen, any, discovery (NDCG), gain, low, high.
+    DataFrame of shape (n_settings, 10)
+        model, task, parameters, default, chosen, any and discovery (NDCG, 0 to 1), gain, low, high;
+        `gain` is the difference to the setting that the model has now, on the task that decides.
+
+    Raises
+    ------
+    ConfigError
+        For a model without a grid, with the nearest one that has it.
+    DataError
+        If there are no sales before the cut.
+
+    Examples
+    --------
+    >>> days = pd.date_range("2025-01-01", periods=120)
+    >>> log = pd.DataFrame(
+    ...     [
+    ...         (f"C{n % 7}", f"P{n * n % 11}", day)
+    ...         for n, day in enumerate(days.repeat(3))
+    ...     ],
+    ...     columns=["customer_id", "product_id", "date"],
+    ... )
+    >>> tune(["personal_decayed"], log)[["parameters", "default"]].head(2).to_numpy().tolist()
+    [['half_life=90', True], ['half_life=14', False]]
     """
     settings = settings or RecommenderConfig()
     tries = {

@@ -622,7 +622,7 @@ def _file_name(segment: str, taken: Iterable[str] = ()) -> str:
 def write_campaigns(
     run: Run, out: Path, bom: bool = False, progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Write the lists of a run to a folder, all or nothing.
+    """Write the campaign lists of a run to a folder, all or nothing.
 
     Parameters
     ----------
@@ -637,8 +637,20 @@ def write_campaigns(
 
     Returns
     -------
-    tuple[pd.DataFrame, list[str]]
-        The summary, and what there is to say.
+    tuple[DataFrame, list[str]]
+        The summary, a row per segment, and what there is to say.
+
+    Raises
+    ------
+    RunError
+        If the folder holds files of somebody else's.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> summary, notes = write_campaigns(open_run("small"), Path("lists"))
+    >>> sorted(p.name for p in Path("lists").iterdir())[:2]
+    ['at_risk.csv', 'champions.csv']
     """
     tell = progress or (lambda what, done, total: None)
     tell("customers, consent and offers", 0, 3)
@@ -729,11 +741,12 @@ def campaign_lists(
     recommendations : DataFrame, polars frame, Arrow table, Ibis table or path, optional
         A row per customer and product: customer_id, product_id, rank (from 1), reason.
     products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
-        product_id, product_name.
+        A row per product: product_id, product_name.
     customers : DataFrame, polars frame, Arrow table, Ibis table or path, optional
-        customer_id, and columns that say who agreed to be contacted.
+        A row per customer: customer_id, and columns that say who agreed to be contacted.
     lifetime_value : DataFrame, polars frame, Arrow table, Ibis table or path, optional
-        customer_id, value_90 (currency), from `customer_lifetime_value`.
+        A row per customer: customer_id, value_90 (currency), from
+        `customer_lifetime_value`.
     control : float, default 0.1
         The share of each segment (0 to 1) that is held back, to measure what the campaign does.
     offers : int, default 3

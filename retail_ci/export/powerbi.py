@@ -20,7 +20,6 @@ from ..core.formats import count, sql_text, with_currency
 from ..core.runs import Run, atomic_write, save
 from ..core.show import ACCENT, GRID, INK, SECOND, SEGMENTS
 from retail_ci.export.star_schema import (
-    TABLES,
     Column,
     Star,
     Table,
@@ -28,12 +27,13 @@ from retail_ci.export.star_schema import (
     flat_queries,
     open_star,
     replacing_folder,
+    tables_of,
     write_csv,
 )
 
 # %% auto #0
-__all__ = ['MEASURES', 'MODEL', 'README', 'Measure', 'tmdl_measure', 'relationships', 'model_text', 'Item', 'check_model',
-           'export_powerbi']
+__all__ = ['MEASURES', 'MODEL', 'README', 'Measure', 'measures_of', 'tmdl_measure', 'relationships', 'model_text', 'Item',
+           'check_model', 'export_powerbi']
 
 # %% ../../nbs/08a_powerbi.ipynb #41b1b5f2
 @dataclass(frozen=True)
@@ -45,6 +45,24 @@ class Measure:
     dax: str  # one line, or several
     kind: str  # money, count, number or share
     about: str  # one sentence
+    needs: str = ""  # a column of its table without which it does not exist
+
+
+def measures_of(tables: Mapping[str, Table]) -> list[Measure]:
+    """The measures of a star: those whose column is there.
+
+    Parameters
+    ----------
+    tables : Mapping[str, Table]
+        The star.
+
+    Returns
+    -------
+    list[Measure]
+        In their order.
+    """
+    there = {(t.name, c.name) for t in tables.values() for c in t.columns}
+    return [m for m in MEASURES if not m.needs or (m.table, m.needs) in there]
 
 
 _SEGMENT_VIEW = "TREATAS(VALUES(dim_segment[segment_key]), dim_customer[segment_key])"
@@ -195,6 +213,22 @@ MEASURES: tuple[Measure, ...] = tuple(
             "money",
             "Revenue expected of known customers in the next 90 days; a forecast, not the effect "
             "of any action.",
+        ),
+        (
+            "fact_sales",
+            "Discounts",
+            "SUM(fact_sales[discount])",
+            "money",
+            "Discounts of sales less those of returns.",
+            "discount",
+        ),
+        (
+            "fact_sales",
+            "Taxes",
+            "SUM(fact_sales[tax])",
+            "money",
+            "Taxes of sales less those of returns.",
+            "tax",
         ),
     ]
 )
@@ -368,8 +402,9 @@ def _tmdl_table(table: Table, currency: str, decimals: int) -> str:
     head = f"/// A row is {table.grain}.\ntable {table.name}\n" + (
         "\tdataCategory: Time\n" if table.name == "dim_date" else ""
     )
+    measures = [m for m in measures_of({table.name: table}) if m.table == table.name]
     parts = [
-        *(tmdl_measure(m, currency, decimals) for m in MEASURES if m.table == table.name),
+        *(tmdl_measure(m, currency, decimals) for m in measures),
         *(_tmdl_column(table, c, currency, decimals) for c in table.columns),
     ]
     rows = (
@@ -914,7 +949,7 @@ def _dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]
         "tables": tables,
         "measures": [
             {"measure": m.name, "table": m.table, "meaning": m.about, "dax": m.dax}
-            for m in MEASURES
+            for m in measures_of(star.tables)
         ],
         "views": list(flat_queries()),
     }
@@ -1061,8 +1096,20 @@ def export_powerbi(
     -------
     dict[str, Any]
         The dictionary.
+
+    Raises
+    ------
+    RunError
+        If the folder holds files of somebody else's.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> facts = export_powerbi(open_run("small"), Path("star"))
+    >>> [table["table"] for table in facts["tables"]][:2]
+    ['fact_sales', 'fact_segment_snapshot']
     """
-    steps = ["reading the run", *(t.name for t in TABLES), "keys", "views and model"]
+    steps = ["reading the run", *(t.name for t in tables_of(run)), "keys", "views and model"]
 
     def tell(step):
         return progress(step, steps.index(step), len(steps)) if progress else None

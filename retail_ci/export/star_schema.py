@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, date_names, plain_name, sql_name, sql_text
@@ -26,8 +27,8 @@ from ..customers.features import FEATURES, Feature
 from ..data.engines import connect_duckdb
 
 # %% auto #0
-__all__ = ['TABLES', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'Star', 'open_star',
-           'check_keys', 'flat_queries']
+__all__ = ['TABLES', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'tables_of', 'Star',
+           'open_star', 'check_keys', 'flat_queries']
 
 # %% ../../nbs/08_star_schema.ipynb #370408fa
 _FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"  # text that a spreadsheet might run
@@ -39,13 +40,18 @@ def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    table : pd.DataFrame
+    table : DataFrame of shape (n_rows, n_columns)
         Any table.
 
     Returns
     -------
-    pd.DataFrame
+    DataFrame of shape (n_rows, n_columns)
         The same, with text that looks like a formula marked as text.
+
+    Examples
+    --------
+    >>> escape_formulas(pd.DataFrame({"name": ["=1+1", "Ann"]}))["name"].tolist()
+    ["'=1+1", 'Ann']
     """
     out = table.copy()
     for column in out.columns:
@@ -287,7 +293,7 @@ _FACT_SALES = Table(
         Column(
             "product_key",
             "key",
-            "What was bought; 0 where the source names no products.",
+            "What was bought; 0 where the line names no product.",
             "CASE WHEN log.product_id IS NULL THEN 0 ELSE what.product_key END",
             "dim_product",
         ),
@@ -507,7 +513,7 @@ _DIM_PRODUCT = Table(
         Column(
             "product_key",
             "key",
-            "The number of the product in this export; 0 where the source names none.",
+            "The number of the product in this export; 0 stands for no product.",
             "coalesce(what.product_key, 0)",
         ),
         Column(
@@ -637,6 +643,81 @@ TABLES: tuple[Table, ...] = (
     _DIM_DATE,
 )
 
+# %% ../../nbs/08_star_schema.ipynb #5b7e5d52
+_DIM_STORE = Table(
+    "dim_store",
+    "a store with sales, and one row for no store",
+    "(SELECT * FROM shops UNION ALL BY NAME SELECT NULL AS store_id) ORDER BY 1",
+    (
+        Column(
+            "store_key",
+            "key",
+            "The number of the store in this export; 0 is no store.",
+            "coalesce(store_key, 0)",
+        ),
+        Column(
+            "store_id",
+            "text",
+            "The store's id in the source.",
+            "coalesce(store_id, '(no store)')",
+        ),
+        Column("is_known", "flag", "False for no store only.", "store_id IS NOT NULL"),
+        Column("first_sale", "date", "The day of the store's first line in the data."),
+        Column("last_sale", "date", "The day of its last line."),
+    ),
+)
+_STORE_KEY = Column(
+    "store_key",
+    "key",
+    "Where it was sold; 0 where the line names no store.",
+    "coalesce(shops.store_key, 0)",
+    "dim_store",
+)
+_PARTS_OF_REVENUE = (
+    Column(
+        "discount",
+        "money",
+        "The discount of the line; negative on returns.",
+        "coalesce(log.discount, 0)",
+    ),
+    Column("tax", "money", "The tax of the line; negative on returns.", "coalesce(log.tax, 0)"),
+)
+
+
+def _sales_with(there: set[str]) -> Table:
+    """fact_sales, with the columns that only some logs have."""
+    columns = list(_FACT_SALES.columns)
+    names = [c.name for c in columns]
+    source = _FACT_SALES.source
+    more = [c for c in _PARTS_OF_REVENUE if c.name in there]
+    columns[names.index("revenue") + 1 : names.index("revenue") + 1] = more
+    if "store_id" in there:
+        columns.insert(names.index("product_key") + 1, _STORE_KEY)
+        source += " LEFT JOIN shops ON log.store_id = shops.store_id"
+    return dataclasses.replace(_FACT_SALES, source=source, columns=tuple(columns))
+
+
+def tables_of(run: Run) -> tuple[Table, ...]:
+    """The tables of a run: those of `TABLES`, and what its log says of stores, discounts and taxes.
+
+    Parameters
+    ----------
+    run : Run
+        A run.
+
+    Returns
+    -------
+    tuple[Table, ...]
+        In the order in which they are written.
+    """
+    file = run.file("transactions")
+    there = set(pq.read_schema(file).names) if file.exists() else set()
+    found = [_sales_with(there) if t.name == "fact_sales" else t for t in TABLES]
+    if "store_id" in there:
+        names = [t.name for t in found]
+        found.insert(names.index("dim_product") + 1, _DIM_STORE)
+    return tuple(found)
+
 # %% ../../nbs/08_star_schema.ipynb #10b6c832
 _INPUTS: dict[
     str, tuple[str, str, dict[str, str]]
@@ -652,6 +733,9 @@ _INPUTS: dict[
             "price": "DOUBLE",
             "revenue": "DOUBLE",
             "is_return": "BOOLEAN",
+            "store_id": "VARCHAR",
+            "discount": "DOUBLE",
+            "tax": "DOUBLE",
         },
     ),
     "goods": (
@@ -761,7 +845,7 @@ def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
     """
     artefact, key, _ = _INPUTS[view]
     file = run.file(artefact)
-    if not file.exists() and artefact != "products":
+    if not file.exists() and artefact != "products" and run.has("customers"):
         run.read(artefact)  # says which notebook makes it
     there = _columns_in(con, file)
     columns = ", ".join(
@@ -836,6 +920,11 @@ def _number_keys(con: Any) -> None:
     con.execute(
         "CREATE OR REPLACE TABLE what AS SELECT product_id, CAST(row_number() OVER (ORDER BY "
         "product_id) AS INTEGER) AS product_key FROM goods"
+    )
+    con.execute(
+        "CREATE OR REPLACE TABLE shops AS SELECT store_id, CAST(row_number() OVER (ORDER BY "
+        "store_id) AS INTEGER) AS store_key, CAST(min(date) AS DATE) AS first_sale, CAST(max(date) "
+        "AS DATE) AS last_sale FROM log WHERE store_id IS NOT NULL GROUP BY store_id"
     )
     con.execute(
         "CREATE OR REPLACE TABLE span AS SELECT CAST(min(date) AS DATE) AS first_day, "
@@ -984,7 +1073,9 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
     customer = _dim_customer()
     attributes = _attribute_columns(con, people, taken, measures)
     customer = dataclasses.replace(customer, columns=(*customer.columns, *attributes))
-    star = Star(con, {t.name: t for t in TABLES} | {customer.name: customer}, _decimals(con))
+    star = Star(
+        con, {t.name: t for t in tables_of(run)} | {customer.name: customer}, _decimals(con)
+    )
     for table in star.tables.values():
         con.execute(
             f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} "
@@ -1131,6 +1222,7 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
     def one(query):
         return con.execute(query).fetchall()[0][0]
 
+    nobody = not one("SELECT count(*) FROM people")
     empty = [
         (
             "SELECT count(*) FROM goods",
@@ -1151,9 +1243,16 @@ def _remarks(con: Any, left: list[str]) -> list[str]:
             "There is no forecast of worth: the columns forecast_90 of dim_customer are empty.",
         ),
     ]
-    out = [text for query, text in empty if not one(query)]
+    about = {"lists", "pictures", "worth"} if nobody else set()
+    asked = [(q, text) for q, text in empty if not about & set(q.split())]
+    out = [text for query, text in asked if not one(query)]
     if "dim_product holds" in " ".join(out):
         out = [t for t in out if not t.startswith("There are no recommendations")]
+    if nobody:
+        out.append(
+            "No line has a customer: dim_customer holds the unknown customer only, and its facts "
+            "are empty; sales, products and baskets are whole."
+        )
     if left:
         out.append(
             f"Left out of dim_customer, because they identify single customers: {', '.join(left)}. "

@@ -69,7 +69,7 @@ def run_post_tasks(
             tracking.open_store(config, Path(home), create=True)
     with contextlib.suppress(EOFError):
         run = core_runs.Run(config, Path(connection.recv()))
-        if to_promote(config, Path(home)):
+        if to_promote(config, Path(home)) and run.has("customers"):
             _run_task(
                 connection,
                 "promotion",

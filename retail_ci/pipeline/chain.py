@@ -17,7 +17,7 @@ from ..core.errors import ConfigError, RunError, unknown
 from ..core.runs import ARTEFACTS
 
 # %% auto #0
-__all__ = ['number', 'chain', 'code', 'reads', 'order', 'split', 'Progress', 'timing_table']
+__all__ = ['number', 'chain', 'code', 'requires', 'reads', 'order', 'split', 'Progress', 'timing_table']
 
 # %% ../../nbs/11_chain.ipynb #a4f91821
 def number(notebook: Path) -> str:
@@ -79,6 +79,22 @@ def code(notebook: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
+def requires(notebook: Path) -> set[str]:
+    """The artefacts without which a notebook has nothing to do.
+
+    Parameters
+    ----------
+    notebook : Path
+        A notebook's file.
+
+    Returns
+    -------
+    set[str]
+        Names of artefacts; where the run has none of one, the runner passes the notebook over.
+    """
+    return set(re.findall(r"""\brun\.require\(\s*["'](\w+)["']""", code(notebook)))
+
+
 def reads(notebook: Path) -> set[str]:
     """The artefacts that a notebook reads.
 
@@ -97,14 +113,16 @@ def reads(notebook: Path) -> set[str]:
     RunError
         For a name that is in no table.
     """
-    names = set(re.findall(r"""\brun\.(?:read|has|file)\(\s*["'](\w+)["']""", code(notebook)))
+    names = set(
+        re.findall(r"""\brun\.(?:read|has|file|require)\(\s*["'](\w+)["']""", code(notebook))
+    )
     for name in sorted(names - set(ARTEFACTS)):
         raise RunError(unknown("artefact", name, list(ARTEFACTS), notebook.name))
     return names
 
 # %% ../../nbs/11_chain.ipynb #28ad3d21
 def order(notebooks: list[Path]) -> dict[str, set[str]]:
-    """Who waits for whom.
+    """List the notebooks that each notebook waits for.
 
     Parameters
     ----------
@@ -120,6 +138,12 @@ def order(notebooks: list[Path]) -> dict[str, set[str]]:
     ------
     RunError
         If two wait for each other.
+
+    Examples
+    --------
+    >>> needs = order(chain("nbs"))
+    >>> needs["01_cleaning"], "01_cleaning" in needs["02_features"]
+    ({'00e_synthetic'}, True)
     """
     maker = {number(p): p.stem for p in notebooks}
     needs = {
@@ -199,10 +223,10 @@ class Progress:
         """A notebook has finished."""
         self.running.pop(fact["name"], None)
         self.done += 1
-        self.say(
-            f"[{self.done:>{len(str(self.total))}}/{self.total}] {fact['name']:<22} "
-            f"{fact['seconds']:6.1f} s"
-        )
+        told = f"{fact['seconds']:6.1f} s"
+        if "aside" in fact:
+            told = f"       – steps aside: {fact['aside']}"
+        self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {fact['name']:<22} {told}")
 
     def tick(self) -> None:
         """Redraw the moving line, on a terminal."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -28,11 +29,11 @@ from ..core import runs as core_runs
 from ..core.config import Config
 from ..core.errors import RetailError, RunError, missing_package
 from ..core.runs import sha256
-from .chain import Progress, code, order
+from .chain import Progress, code, order, requires
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'environment', 'ForkedKernel', 'end_with_parent', 'kill_group', 'execute', 'Job', 'set_environment',
-           'Server', 'run_notebooks', 'finished', 'relative']
+           'Server', 'lacks', 'run_notebooks', 'finished', 'relative']
 
 # %% ../../nbs/11a_kernels.ipynb #94eac86e
 def environment(folder: str | Path) -> dict[str, str]:
@@ -627,6 +628,72 @@ def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     return {name: len(reach(name)) for name in needs}
 
 # %% ../../nbs/11a_kernels.ipynb #7016fb83
+_WITHOUT: dict[str, str] = {  # artefact: why the log may have none of it
+    "customers": "no line of the log has a customer",
+    "products": "the log names no products",
+}
+
+
+def lacks(notebook: Path, run: Path) -> str:
+    """What a notebook cannot do without and the run has not.
+
+    Parameters
+    ----------
+    notebook : Path
+        The source.
+    run : Path
+        The run's folder; the notebooks before it have finished.
+
+    Returns
+    -------
+    str
+        Why there is none of it; "" where nothing lacks.
+    """
+    there = core_runs.ARTEFACTS
+    gone = [name for name in sorted(requires(notebook)) if not (run / there[name].path).exists()]
+    return _WITHOUT.get(gone[0], f"the run has no {gone[0]}") if gone else ""
+
+
+def _passed(notebook: Path, run: Path, why: str) -> dict[str, Any]:
+    """Write the title and one line in the place of the executed copy; the facts of the manifest."""
+    book = json.loads(notebook.read_text(encoding="utf-8"))
+    title = next(c for c in book["cells"] if c["cell_type"] == "markdown")
+    line = f"This page has no results: {why}."
+    said = {"cell_type": "markdown", "id": "aside", "metadata": {}, "source": line}
+    book["cells"] = [title, said]
+    (run / "executed").mkdir(exist_ok=True)
+    text = json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+    (run / "executed" / notebook.name).write_text(text, encoding="utf-8")
+    took = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_mib": 0.0}
+    return {"name": notebook.stem, "sha256": sha256(notebook), **took, "aside": why}
+
+
+def _pass_over(
+    ready: list[str],
+    paths: dict[str, Path],
+    run: Path,
+    sorter: TopologicalSorter,
+    progress: Progress,
+    facts: dict[str, dict[str, Any]],
+) -> list[str]:
+    """The notebooks that can start. One that lacks something is passed over: `facts` takes it, and
+    what waited for it need not wait.
+    """
+    able = []
+    waiting = [*ready, *sorter.get_ready()]
+    while waiting:
+        name = waiting.pop(0)
+        why = lacks(paths[name], run)
+        if not why:
+            able.append(name)
+            continue
+        facts[name] = _passed(paths[name], run, why)
+        sorter.done(name)
+        progress.finished(facts[name])
+        waiting += sorter.get_ready()
+    return able
+
+
 def _wait_for_finished(
     jobs: dict[str, Any], run: Path, sorter: TopologicalSorter, progress: Progress, server: Server
 ) -> dict[str, dict[str, Any]]:
@@ -710,7 +777,8 @@ def run_notebooks(
     sorter.prepare()
     try:
         while sorter.is_active():
-            ready = sorted([*ready, *sorter.get_ready()], key=urgency.index)
+            able = _pass_over(ready, paths, run, sorter, progress, facts)
+            ready = sorted(able, key=urgency.index)
             free = _free_places(config.runs.workers, server, bool(facts))
             started = ready[: max(free - len(jobs), 0)]
             ready = ready[len(started) :]

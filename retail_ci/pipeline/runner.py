@@ -82,8 +82,7 @@ def run_chain(
     fresh: bool = False,
     afterwards: bool = False,
 ) -> Path:
-    """Run the chain and make its result the current one; on any error the last good run stays as it
-    was.
+    """Run the chain and make its result the current one.
 
     Parameters
     ----------
@@ -108,6 +107,16 @@ def run_chain(
     -------
     Path
         The finished run.
+
+    Raises
+    ------
+    RunError
+        If a notebook fails, or another run of this config is at work; the last good run stays.
+
+    Examples
+    --------
+    >>> run_chain(load_config("small"))  # doctest: +SKIP
+    PosixPath('.../runs/small/...')
     """
     require_extra("The chain", "chain", "serve")
     root = Path(root or find_root())
@@ -225,7 +234,7 @@ def _same_picture(a: Path, b: Path) -> bool:
 
 # %% ../../nbs/11d_runner.ipynb #c55ad37c
 def stale_reports(run: Path, root: Path) -> list[str]:
-    """The committed copies that are missing, that are left over, or that differ from a run.
+    """List the committed copies that are missing, left over, or different from a run.
 
     Parameters
     ----------
@@ -238,6 +247,11 @@ def stale_reports(run: Path, root: Path) -> list[str]:
     -------
     list[str]
         Such as "figures/01_pareto.png".
+
+    Examples
+    --------
+    >>> "figures/01_pareto.png" in stale_reports(Path("runs/small/current"), Path("."))
+    True
     """
 
     def current(name: str) -> bool:
@@ -275,6 +289,12 @@ def refresh_reports(run: Path, root: Path) -> list[str]:
     ------
     ConfigError
         For any other run.
+
+    Examples
+    --------
+    >>> refresh_reports(Path("runs/small/current"), Path("."))
+    Traceback (most recent call last):
+    retail_ci.core.errors.ConfigError: --publish works only with an unchanged ...
     """
     if load(run / "manifest.json")["config"] != json.loads(
         json.dumps(dataclasses.asdict(load_config(root / "configs/default.yaml")))

@@ -261,41 +261,141 @@ class Storable:
     notes_: list[str]  # what is worth telling about the fit
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Everything needed to answer again, as plain arrays and a line of JSON."""
+        """Describe everything that is needed to answer again.
+
+        Returns
+        -------
+        dict[str, ndarray]
+            Plain arrays by name; `model` is a line of JSON.
+
+        Raises
+        ------
+        DataError
+            If the model is not fitted.
+        """
         return _model_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """The model that `to_arrays` described."""
+        """Make the model that `to_arrays` described.
+
+        Parameters
+        ----------
+        arrays : Mapping[str, ndarray]
+            From `to_arrays`.
+
+        Returns
+        -------
+        Recommender
+            Fitted.
+
+        Raises
+        ------
+        DataError
+            For arrays that describe no model, or another kind of model.
+        """
         return _model_from_arrays(arrays, cls)
 
     def save(self, path: str | Path) -> Path:
-        """Write the model to an npz file, without pickle."""
+        """Write the model to an npz file, without pickle.
+
+        Parameters
+        ----------
+        path : str | Path
+            The file.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        DataError
+            If the model is not fitted.
+        """
         return save(self.to_arrays(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a model that `save` wrote; no code is run."""
+        """Read a model that `save` wrote; no code is run.
+
+        Parameters
+        ----------
+        path : str | Path
+            The file.
+
+        Returns
+        -------
+        Recommender
+            Fitted.
+
+        Raises
+        ------
+        DataError
+            For a file that does not exist, or that is not a saved model of this class.
+        """
         return cls.from_arrays(_load_arrays(path))
 
 # %% ../../nbs/04c_base.ipynb #e4ce83c9
 class Recommender(Storable):
-    """Base of all models: fit on a log, answer with a long table."""
+    """Base class of all models: `fit` learns from a log, `recommend` answers with a long table.
 
-    # what the columns `method` and `reason` say, unless `_reasons` knows better
+    A subclass writes `_scores`, and `_learn` and `learned` if it learns.
+
+    Attributes
+    ----------
+    method : str
+        What the column `method` says.
+    reason : str
+        What the column `reason` says, unless `_reasons` knows better.
+    relative : bool
+        Whether scores are divided by the customer's best.
+    two_tasks : bool
+        Whether discovery has a ranking of its own.
+    new_method : str | None
+        The method of a line whose product nobody has bought yet, if another part found it.
+    learned : tuple[str, ...]
+        Names of the attributes that are stored beside the settings and the purchases.
+    composed : bool
+        Whether several models answer together; the service calls theirs hybrid.
+    score_meaning : str
+        What the model card says of a score.
+
+    Examples
+    --------
+    >>> class OfferRecommender(Recommender):
+    ...     method = "offer"
+    ...
+    ...     def __init__(self, product_id="bread"):
+    ...         self.product_id = product_id
+    ...
+    ...     def _scores(self, rows):
+    ...         offered = self.data_.product_ids == self.product_id
+    ...         return np.tile(offered.astype(float), (len(rows), 1))
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B"],
+    ...         "product_id": ["milk", "bread", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=3),
+    ...     }
+    ... )
+    >>> OfferRecommender("bread").fit(log).recommend(["B"], k=1)["product_id"].tolist()
+    ['bread']
+    """
+
     method = "model"
     reason = ""
-    relative = True  # whether scores are divided by the customer's best
-    two_tasks = False  # whether discovery has a ranking of its own
-    # the method of a line whose product nobody has bought yet, if another part found it
+    relative = True
+    two_tasks = False
     new_method: str | None = None
-    learned: tuple[str, ...] = ()  # what is stored besides the settings and the purchases
-    composed = False  # whether several models answer together; the service calls theirs hybrid
-    score_meaning = "relative to the customer's best"  # what the model card says of a score
+    learned: tuple[str, ...] = ()
+    composed = False
+    score_meaning = "relative to the customer's best"
 
     @classmethod
     def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Self:
-        """A new model as a config asks for it.
+        """Make a new model as a config asks for it.
 
         Parameters
         ----------
@@ -312,7 +412,7 @@ class Recommender(Storable):
         return cls(**own)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings, as scikit-learn names them, so that its `clone` takes a model.
+        """Return the settings, as scikit-learn names them, so that its `clone` takes a model.
 
         Parameters
         ----------
@@ -364,12 +464,12 @@ class Recommender(Storable):
 
         Parameters
         ----------
-        transactions : pd.DataFrame | Interactions
+        transactions : DataFrame of shape (n_lines, n_columns) or Interactions
             A log with customer_id, product_id, date and, if it has them, transaction_id and
-            quantity.
-        products : pd.DataFrame | None, default None
+            quantity (in units).
+        products : DataFrame of shape (n_products, n_columns) or None, default None
             The products table: product_id, and columns that describe the product.
-        segments : pd.DataFrame | None, default None
+        segments : DataFrame of shape (n_customers, n_columns) or None, default None
             customer_id and segment; newcomers then get what is popular in theirs.
         sensitive : Mapping[str, Sequence[str]] | None, default None
             Product column: values that lists and reasons never show unless asked to.
@@ -378,6 +478,12 @@ class Recommender(Storable):
         -------
         Recommender
             Itself.
+
+        Raises
+        ------
+        DataError
+            For a table without lines, without a needed column, or with values that cannot be
+            read.
         """
         _fit_model(self, transactions, products, segments, sensitive)
         return self
@@ -410,11 +516,11 @@ class Recommender(Storable):
     def rank(
         self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
     ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Lists for known customers, without rules.
+        """Make lists for known customers, without rules.
 
         Parameters
         ----------
-        rows : np.ndarray
+        rows : ndarray of shape (n_rows,)
             Row numbers of the customers.
         k : int, default 10
             Products per customer.
@@ -423,8 +529,13 @@ class Recommender(Storable):
 
         Returns
         -------
-        list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-            Columns, scores and filled places, rows × k, for each value of `exclude_purchased`.
+        list of tuples of ndarrays of shape (n_rows, k)
+            Columns, scores and filled places, for each value of `exclude_purchased`.
+
+        Raises
+        ------
+        DataError
+            If `k` is not a whole number of at least 1.
         """
         return _rank_rows(self, np.asarray(rows), check_k(k), exclude_purchased)
 
@@ -439,7 +550,7 @@ class Recommender(Storable):
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> pd.DataFrame:
-        """The best products for each customer.
+        """Recommend the best products for each customer.
 
         Parameters
         ----------
@@ -451,7 +562,7 @@ class Recommender(Storable):
             Whether only products are offered that the customer has not bought yet.
         rules : Rules | None, default None
             What may stand on a list.
-        recent : pd.DataFrame | None, default None
+        recent : DataFrame of shape (n_lines, n_columns) or None, default None
             Purchases since the model was fitted: customer_id, product_id, perhaps date.
         progress : Callable[[int, int], None] | None, default None
             Called with customers done and customers in all.
@@ -460,9 +571,15 @@ class Recommender(Storable):
 
         Returns
         -------
-        pd.DataFrame
+        DataFrame of shape (at most n_customers * k, 6)
             customer_id, product_id, score (0 to 1), rank (from 1), method, reason; what was odd
             stands in `attrs["notes"]`.
+
+        Raises
+        ------
+        DataError
+            For a model that is not fitted, a question that is no list of ids, or a rule that
+            names what does not exist.
         """
         return _recommend_table(
             self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress

@@ -23,22 +23,34 @@ __all__ = ['TASKS', 'PopularityRecommender', 'PersonalRecommender', 'repeat_reas
 
 # %% ../../nbs/04d_baselines.ipynb #8d811418
 class PopularityRecommender(Recommender):
-    """The products with most buyers: the same for everybody, or for everybody of a segment."""
+    """Recommend the products with most buyers, of all customers or of the customer's segment.
+
+    Parameters
+    ----------
+    days : float | None, default None
+        Count buyers of the last so many days; of all time if left out.
+    by_segment : bool, default False
+        Whether buyers are counted within the customer's segment.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B", "B", "C"],
+    ...         "product_id": ["milk", "bread", "milk", "eggs", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=5),
+    ...     }
+    ... )
+    >>> model = PopularityRecommender(days=30).fit(log)
+    >>> model.recommend(["C"], k=2)[["product_id", "score"]].to_numpy().tolist()
+    [['milk', 1.0], ['bread', 0.333333]]
+    """
 
     method = "popular"
     learned = ("buyers_", "by_segment_")
     by_segment_: np.ndarray | None  # segments × products: buyers
 
     def __init__(self, days: float | None = None, by_segment: bool = False):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        days : float | None, default None
-            Count buyers of the last so many days; of all time if left out.
-        by_segment : bool, default False
-            Whether buyers are counted within the customer's segment.
-        """
         self.days = days
         self.by_segment = by_segment
 
@@ -82,18 +94,30 @@ class PopularityRecommender(Recommender):
 
 # %% ../../nbs/04d_baselines.ipynb #fdc76d41
 class PersonalRecommender(Recommender):
-    """What this customer bought most often; with a half-life, recent purchases count more."""
+    """Recommend what the customer bought most often; a half-life makes recent purchases count more.
+
+    Parameters
+    ----------
+    half_life : float | None, default None
+        Days after which a purchase counts half; all count alike if left out.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B", "B", "C"],
+    ...         "product_id": ["milk", "bread", "milk", "eggs", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=5),
+    ...     }
+    ... )
+    >>> model = PersonalRecommender().fit(log)
+    >>> model.recommend(["A"], k=2)[["product_id", "reason"]].to_numpy().tolist()
+    [['milk', 'bought once, 4 days ago'], ['bread', 'bought once, 3 days ago']]
+    """
 
     method = "personal"
 
     def __init__(self, half_life: float | None = None):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        half_life : float | None, default None
-            Days after which a purchase counts half; all count alike if left out.
-        """
         self.half_life = half_life
 
     def _update(self) -> None:
@@ -130,7 +154,7 @@ def repeat_reasons(data: Interactions, rows: np.ndarray, columns: np.ndarray) ->
         data, np.broadcast_to(np.asarray(rows)[:, None], columns.shape), columns
     )
     facts = np.stack(
-        [times, np.where(times > 2, np.nan_to_num(gap).round(), 0), np.floor(np.nan_to_num(last))],
+        [times, np.where(times > 2, np.nan_to_num(gap).round(), 0), np.nan_to_num(last)],
         axis=-1,
     ).astype(np.int64)
     flat, inverse = np.unique(facts.reshape(-1, 3), axis=0, return_inverse=True)
@@ -149,7 +173,7 @@ def _repeat_words(times: int, gap: int, last: int) -> str:
     gap : int
         Usual days between; 0 if unknown.
     last : int
-        Days since.
+        Days from the last purchase to the reference date.
 
     Returns
     -------
@@ -158,7 +182,7 @@ def _repeat_words(times: int, gap: int, last: int) -> str:
     """
     if not times:
         return ""
-    ago = {0: "today", 1: "yesterday"}.get(last, f"{last} days ago")
+    ago = "yesterday" if last == 1 else f"{last} days ago"
     if times == 1:
         return f"bought once, {ago}"
     usual = {0: "", 1: "usually every day, "}.get(gap, f"usually every {gap} days, ")
@@ -298,7 +322,17 @@ def _lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int
 
 # %% ../../nbs/04d_baselines.ipynb #2c7b7b25
 class BestWindowRecommender(Recommender):
-    """Recent best sellers; how recent is chosen on the last days of the past, for each task."""
+    """Recommend recent best sellers; the last days of the past choose the window of each task.
+
+    Parameters
+    ----------
+    days : float | None, default None
+        Count buyers of the last so many days; the best of `windows` if left out.
+    windows : Sequence[float], default (7, 14, 28, 56)
+        Lengths in days that are tried.
+    held_back : float, default 30
+        How many days of the past they are tried on.
+    """
 
     method = "popular"
     reason = "popular now"
@@ -311,17 +345,6 @@ class BestWindowRecommender(Recommender):
         windows: Sequence[float] = (7, 14, 28, 56),
         held_back: float = 30,
     ):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        days : float | None, default None
-            Count buyers of the last so many days; the best of `windows` if left out.
-        windows : Sequence[float], default (7, 14, 28, 56)
-            Lengths in days that are tried.
-        held_back : float, default 30
-            How many days of the past they are tried on.
-        """
         self.days = days
         self.windows = tuple(windows)
         self.held_back = held_back
@@ -363,7 +386,22 @@ class BestWindowRecommender(Recommender):
     def rank(
         self, rows: np.ndarray, k: int = 10, exclude_purchased: Sequence[bool] = (False,)
     ) -> list:
-        """The same lists as from the scores, read off one order."""
+        """Make lists for known customers, without rules; the same as from the scores.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,)
+            Row numbers of the customers.
+        k : int, default 10
+            Products per customer.
+        exclude_purchased : Sequence[bool], default (False,)
+            Whether known products are left out; lists are made once for each value.
+
+        Returns
+        -------
+        list of tuples of ndarrays of shape (n_rows, k)
+            Columns, scores and filled places, for each value of `exclude_purchased`.
+        """
         rows = np.asarray(rows)
         k = min(k, len(self.data_.product_ids))
         out = []
@@ -407,19 +445,31 @@ def _order_ndcg(
 
 # %% ../../nbs/04d_baselines.ipynb #451a0fda
 class RandomRecommender(Recommender):
-    """A random order of the catalogue, fixed per customer and `random_state`."""
+    """Recommend products in a random order, fixed per customer and `random_state`.
+
+    Parameters
+    ----------
+    random_state : int, default 42
+        Another number draws another order.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B", "B", "C"],
+    ...         "product_id": ["milk", "bread", "milk", "eggs", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=5),
+    ...     }
+    ... )
+    >>> model = RandomRecommender(random_state=1).fit(log)
+    >>> sorted(model.recommend(["A"], k=3)["product_id"])
+    ['bread', 'eggs', 'milk']
+    """
 
     method = "random"
     reason = "by chance"
 
     def __init__(self, random_state: int = 42):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        random_state : int, default 42
-            Another number draws another order.
-        """
         self.random_state = random_state
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:

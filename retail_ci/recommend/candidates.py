@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from ..core.errors import ConfigError, DataError
 from ..core.formats import count
+from ..data.frames import day_after
 from .base import Recommender
 from .collaborative import CollaborativeRecommender, product_cells
 from .ease import EaseRecommender, spread
@@ -376,7 +377,7 @@ def _feature_facts(data: Interactions, names: Sequence[str]) -> np.ndarray:
             f"The ranker was trained on the feature {gone[0]!r}, which `FEATURES` no longer has. "
             "Run the chain again."
         )
-    reference = data.end.floor("D") + pd.Timedelta(days=1)
+    reference = day_after(data.end)
     table = rfm_features(ibis.memtable(_lines_of(data)), reference, _LOOK_BACK).execute()
     table = table.set_index("customer_id").reindex(range(customers))
     columns = [_scaled(table[name], FEATURES[name].unit) for name in names]
@@ -578,7 +579,17 @@ MANY = 50_000  # customers above whom nobody is compared with everybody
 
 # %% ../../nbs/04i_candidates.ipynb #b2dad761
 class CandidateModels(Recommender):
-    """All models side by side, and their untrained blend."""
+    """Fit all models side by side, and blend them without training.
+
+    Parameters
+    ----------
+    neighbours : int, default 200
+        Most similar customers that the collaborative part asks.
+    items : int, default 3000
+        Products in EASE's table of weights, at most.
+    many : int, default MANY
+        With more customers than this the collaborative part is left out.
+    """
 
     method = "blend"
     two_tasks = True
@@ -595,17 +606,6 @@ class CandidateModels(Recommender):
     kinds_: dict[str, _Kinds]
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        neighbours : int, default 200
-            Most similar customers that the collaborative part asks.
-        items : int, default 3000
-            Products in EASE's table of weights, at most.
-        many : int, default MANY
-            With more customers than this the collaborative part is left out.
-        """
         self.neighbours = neighbours
         self.items = items
         self.many = many

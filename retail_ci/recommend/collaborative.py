@@ -313,7 +313,31 @@ def _recent_root(data: Interactions, half_life: float) -> sp.csr_matrix:
 
 # %% ../../nbs/04e_collaborative.ipynb #7aabdce9
 class CollaborativeRecommender(Recommender):
-    """What the most similar customers buy: user-user cosine on purchase counts, or on TF-IDF."""
+    """Recommend what the most similar customers buy, by the cosine of purchase counts or TF-IDF.
+
+    Parameters
+    ----------
+    neighbours : int, default 50
+        Most similar customers that are asked.
+    weighting : str, default "count"
+        How baskets are compared: "count" or "tfidf".
+    half_life : float | None, default None
+        Days after which a neighbour's purchase counts half; all count alike if left out.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B", "B", "C"],
+    ...         "product_id": ["milk", "bread", "milk", "eggs", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=5),
+    ...     }
+    ... )
+    >>> model = CollaborativeRecommender(neighbours=2).fit(log)
+    >>> lists = model.recommend(["C"], k=1, exclude_purchased=True)
+    >>> lists[["product_id", "method"]].to_numpy().tolist()
+    [['bread', 'collaborative']]
+    """
 
     method = "collaborative"
     learned = ("neighbours_",)
@@ -321,17 +345,6 @@ class CollaborativeRecommender(Recommender):
     def __init__(
         self, neighbours: int = 50, weighting: str = "count", half_life: float | None = None
     ):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        neighbours : int, default 50
-            Most similar customers that are asked.
-        weighting : str, default "count"
-            How baskets are compared: "count" or "tfidf".
-        half_life : float | None, default None
-            Days after which a neighbour's purchase counts half; all count alike if left out.
-        """
         if neighbours < 1:
             raise DataError(f"neighbours must be at least 1, got {neighbours}.")
         if weighting not in _WEIGHTINGS:

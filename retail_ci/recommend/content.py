@@ -126,19 +126,40 @@ def _log_price(prices: pd.Series) -> np.ndarray:
 
 # %% ../../nbs/04f_content.ipynb #fb5a612f
 class ContentRecommender(Recommender):
-    """Products that are like what the customer bought, by category, brand and price."""
+    """Recommend products that are like what the customer bought, by category, brand and price.
+
+    Parameters
+    ----------
+    half_life : float | None, default 30
+        Days after which a purchase shapes the taste half as much; all count alike if None.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B", "B", "C"],
+    ...         "product_id": ["milk", "bread", "milk", "eggs", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=5),
+    ...     }
+    ... )
+    >>> products = pd.DataFrame(
+    ...     {
+    ...         "product_id": ["milk", "bread", "eggs", "rolls"],
+    ...         "category": ["dairy", "bakery", "dairy", "bakery"],
+    ...     }
+    ... )
+    >>> model = ContentRecommender().fit(log, products)
+    >>> lists = model.recommend(["A"], k=1, exclude_purchased=True)
+    >>> lists[["product_id", "reason"]].to_numpy().tolist()
+    [['rolls', 'new, like bread, which you bought']]
+    >>> model.similar_products("milk", k=1)["product_id"].tolist()
+    ['eggs']
+    """
 
     method = "content"
     learned = ("codes_", "price_")
 
     def __init__(self, half_life: float | None = 30):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        half_life : float | None, default 30
-            Days after which a purchase shapes the taste half as much; all count alike if None.
-        """
         self.half_life = half_life
 
     def _learn(self, products: pd.DataFrame | None) -> None:
@@ -172,8 +193,28 @@ class ContentRecommender(Recommender):
     def similar_products(
         self, product_id: str, k: int = 10, rules: Rules | None = None, **options: Any
     ) -> pd.DataFrame:
-        """The `k` products most like this one: product_id, score (cosine, 0 to 1), rank. Rules as
-        for `recommend`.
+        """Find the products that are most like one product.
+
+        Parameters
+        ----------
+        product_id : str
+            A product of the log.
+        k : int, default 10
+            How many products.
+        rules : Rules | None, default None
+            What may stand on the list.
+        **options : Any
+            Single rules, in place of `rules` or over it.
+
+        Returns
+        -------
+        DataFrame of shape (at most k, 3)
+            product_id, score (cosine, 0 to 1), rank (from 1).
+
+        Raises
+        ------
+        DataError
+            For a product that the model does not know.
         """
         return _similar_table(self, product_id, check_k(k), make_rules(rules, options))
 

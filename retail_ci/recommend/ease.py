@@ -94,24 +94,23 @@ def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndar
 
 # %% ../../nbs/04g_ease.ipynb #4a4b9c04
 class EaseRecommender(Recommender):
-    """What the customer's own products predict, by one linear rule per product."""
+    """Recommend what the customer's own products predict, by one linear rule per product.
+
+    Parameters
+    ----------
+    items : int, default 3000
+        Products in the table of weights, at most.
+    half_life : float, default 60
+        Days after which a purchase counts half.
+    regularization : float, default 100
+        A larger value trusts only what many customers confirm.
+    """
 
     method = "ease"
     reason = "goes with what you buy"
     learned = ("items_", "weights_")
 
     def __init__(self, items: int = 3000, half_life: float = 60, regularization: float = 100):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        items : int, default 3000
-            Products in the table of weights, at most.
-        half_life : float, default 60
-            Days after which a purchase counts half.
-        regularization : float, default 100
-            A larger value trusts only what many customers confirm.
-        """
         if not 1 <= items <= _MOST_ITEMS:
             raise DataError(f"items must lie between 1 and {_MOST_ITEMS}, got {items}.")
         self.items = items

@@ -30,7 +30,30 @@ __all__ = ['HybridRecommender', 'WeightedHybrid', 'make_model', 'with_params', '
 
 # %% ../../nbs/04k_hybrid.ipynb #09867b31
 class HybridRecommender(Ranker):
-    """The production recommender: many models, weighed by a trained ranker."""
+    """Recommend by many models, weighed by a trained ranker: the default in production.
+
+    Parameters
+    ----------
+    neighbours : int, default 200
+        Most similar customers that the collaborative part asks.
+    items : int, default 3000
+        Products in EASE's table of weights, at most.
+    many : int, default MANY
+        With more customers than this the collaborative part is left out.
+
+    Examples
+    --------
+    >>> log = pd.DataFrame(
+    ...     {
+    ...         "customer_id": ["A", "A", "B", "B", "C"],
+    ...         "product_id": ["milk", "bread", "milk", "eggs", "milk"],
+    ...         "date": pd.date_range("2025-03-01", periods=5),
+    ...     }
+    ... )
+    >>> model = HybridRecommender().fit(log)
+    >>> model.recommend(["C"], k=2)[["product_id", "method", "rank"]].to_numpy().tolist()
+    [['milk', 'blend', 1], ['eggs', 'blend', 2]]
+    """
 
     @classmethod
     def weighted(
@@ -115,7 +138,17 @@ def _tells_apart(products: pd.DataFrame | None) -> bool:
 
 
 class WeightedHybrid(Recommender):
-    """Customers like you and products like yours, mixed; popular products where both are silent."""
+    """Mix what similar customers buy with similar products; popular products where both are silent.
+
+    Parameters
+    ----------
+    collaborative : float, default 0.7
+        Weight of the collaborative part; the two weights are scaled to sum to 1.
+    content : float, default 0.3
+        Weight of the content part.
+    neighbours : int, default 50
+        Most similar customers that are asked.
+    """
 
     method = "hybrid"
     new_method = "content"
@@ -123,17 +156,6 @@ class WeightedHybrid(Recommender):
     learned = ("collaborative_", "content_")
 
     def __init__(self, collaborative: float = 0.7, content: float = 0.3, neighbours: int = 50):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        collaborative : float, default 0.7
-            Weight of the collaborative part; the two weights are scaled to sum to 1.
-        content : float, default 0.3
-            Weight of the content part.
-        neighbours : int, default 50
-            Most similar customers that are asked.
-        """
         if min(collaborative, content) < 0 or collaborative + content <= 0:
             raise DataError(
                 "Weights must not be negative and not all zero, got "

@@ -18,8 +18,8 @@ from ..data.frames import as_ids
 
 # %% auto #0
 __all__ = ['POPULAR_DAYS', 'SMALL', 'time_cut', 'split_at', 'as_dates', 'purchases', 'Interactions', 'to_csr', 'interactions',
-           'assemble', 'check_products', 'cell_history', 'with_baskets', 'top_k', 'without', 'row_max', 'Limits',
-           'place_in_group', 'choose', 'blocks']
+           'assemble', 'check_products', 'days_ago', 'cell_history', 'with_baskets', 'top_k', 'without', 'row_max',
+           'Limits', 'place_in_group', 'choose', 'blocks']
 
 # %% ../../nbs/04_interactions.ipynb #f2978df0
 def time_cut(transactions: pd.DataFrame, days: int = 30) -> pd.Timestamp:
@@ -74,13 +74,15 @@ def split_at(transactions: pd.DataFrame, cut: pd.Timestamp) -> tuple[pd.DataFram
     return transactions[past], transactions[~past]
 
 # %% ../../nbs/04_interactions.ipynb #47bac0ea
-def as_dates(values: pd.Series) -> pd.Series:
-    """Dates as timestamps.
+def as_dates(values: pd.Series, zone: str | None = None) -> pd.Series:
+    """Dates as timestamps without a zone.
 
     Parameters
     ----------
     values : pd.Series
         Dates, or text in ISO 8601.
+    zone : str | None, default None
+        The shop's time zone, for points in time with a zone; what is written if left out.
 
     Returns
     -------
@@ -92,10 +94,12 @@ def as_dates(values: pd.Series) -> pd.Series:
     DataError
         For what is none.
     """
-    if pd.api.types.is_datetime64_any_dtype(values):
-        return values
     try:
-        return pd.to_datetime(values, format="ISO8601")
+        if not pd.api.types.is_datetime64_any_dtype(values):
+            values = pd.to_datetime(values, format="ISO8601")
+        if isinstance(values.dtype, pd.DatetimeTZDtype):
+            values = (values.dt.tz_convert(zone) if zone else values).dt.tz_localize(None)
+        return values
     except (ValueError, TypeError) as e:
         raise DataError(
             "The column 'date' contains a value that is not a date: "
@@ -348,6 +352,26 @@ def check_products(products: pd.DataFrame) -> pd.DataFrame:
     return products.assign(product_id=ids)[ids.notna()]
 
 # %% ../../nbs/04_interactions.ipynb #9edbb2ab
+def days_ago(data: Interactions, places: np.ndarray) -> np.ndarray:
+    """Calendar days from purchases to the reference date, as recency counts them.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+    places : np.ndarray
+        Of purchases in `data.age`.
+
+    Returns
+    -------
+    np.ndarray
+        Whole days, at least 1: a purchase of the last day was yesterday.
+    """
+    since_midnight = (data.end - data.end.floor("D")) / pd.Timedelta(days=1)
+    before = np.round(data.age[places] - since_midnight, 11)  # to the microsecond
+    return 1 + np.ceil(np.maximum(before, 0))
+
+
 def cell_history(
     data: Interactions, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -366,13 +390,14 @@ def cell_history(
     Returns
     -------
     tuple[np.ndarray, np.ndarray, np.ndarray]
-        Times bought, usual gap in days, days since the last; missing where there is none.
+        Times bought, usual gap in days, days from the last to the reference date; missing where
+        there is none.
     """
     wanted = np.asarray(rows, np.int64) * len(data.product_ids) + columns
     first = np.searchsorted(data.keys, wanted.ravel(), "left")
     after = np.searchsorted(data.keys, wanted.ravel(), "right")
     times = np.where(np.ravel(columns) >= 0, after - first, 0)
-    last = np.where(times > 0, data.age[np.minimum(first, len(data.age) - 1)], np.nan)
+    last = np.where(times > 0, days_ago(data, np.minimum(first, len(data.age) - 1)), np.nan)
     gap = np.full(len(times), np.nan)
     several = np.flatnonzero(times > 1)
     cell = np.repeat(np.arange(len(several)), times[several] - 1)
@@ -381,7 +406,7 @@ def cell_history(
         - np.repeat(np.cumsum(times[several] - 1) - (times[several] - 1), times[several] - 1)
         + first[several][cell]
     )
-    days = np.round(data.age[place + 1]) - np.round(data.age[place])
+    days = days_ago(data, place + 1) - days_ago(data, place)
     cell = cell[days > 0]
     days = days[days > 0]
     order = np.lexsort((days, cell))

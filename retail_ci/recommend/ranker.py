@@ -410,8 +410,17 @@ def _on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/04j_ranker.ipynb #10ec7653
 class Ranker(Recommender):
-    """Evidence of many models, weighed by a ranker that is trained on last month; simpler models
-    where it does not prove itself.
+    """Weigh many models by a ranker that is trained on last month; simpler models answer where it
+    does not prove itself.
+
+    Parameters
+    ----------
+    neighbours : int, default 200
+        Most similar customers that the collaborative part asks.
+    items : int, default 3000
+        Products in EASE's table of weights, at most.
+    many : int, default MANY
+        With more customers than this the collaborative part is left out.
     """
 
     method = "ranker"
@@ -422,24 +431,26 @@ class Ranker(Recommender):
     learned = ("evidence_", "scorers_", "visits_", "choice_", "checks_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        neighbours : int, default 200
-            Most similar customers that the collaborative part asks.
-        items : int, default 3000
-            Products in EASE's table of weights, at most.
-        many : int, default MANY
-            With more customers than this the collaborative part is left out.
-        """
         self.neighbours = neighbours
         self.items = items
         self.many = many
 
     @classmethod
     def from_settings(cls, settings: RecommenderConfig, **own: Any) -> Self:
-        """A new ranker that leaves the collaborative part out where the config says so."""
+        """Make a new ranker; it leaves the collaborative part out where the config says so.
+
+        Parameters
+        ----------
+        settings : RecommenderConfig
+            The config's section; `exact_customers` bounds `many`.
+        **own : Any
+            The settings of its row in `MODELS`.
+
+        Returns
+        -------
+        Ranker
+            Not fitted yet.
+        """
         return cls(**{"many": min(MANY, settings.exact_customers)} | own)
 
     def _learn(self, products: pd.DataFrame | None) -> None:
@@ -475,8 +486,27 @@ class Ranker(Recommender):
         *args: Any,
         **options: Any,
     ) -> pd.DataFrame:
-        """As every model; the column `method` names who answered: ranker, blend, personal or
-        popular.
+        """Recommend the best products for each customer; `method` names the model that answered.
+
+        Parameters
+        ----------
+        customers : Sequence[str] | str | None, default None
+            Ids; everyone whom the model knows if left out.
+        k : int, default 10
+            Products per customer.
+        exclude_purchased : bool, default False
+            Whether only products are offered that the customer has not bought yet.
+        *args : Any
+            `rules`, as every model takes them.
+        **options : Any
+            `recent`, `progress` and single rules, as every model takes them.
+
+        Returns
+        -------
+        DataFrame of shape (at most n_customers * k, 6)
+            customer_id, product_id, score (chance of a purchase, 0 to 1), rank (from 1), method
+            (ranker, blend, personal or popular), reason; what was odd stands in
+            `attrs["notes"]`.
         """
         table = super().recommend(customers, k, exclude_purchased, *args, **options)
         choice = self.choice_["discovery" if exclude_purchased else "any"].split()[0]

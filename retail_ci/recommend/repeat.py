@@ -194,8 +194,12 @@ def _chance_in_time(
 
 # %% ../../nbs/04h_repeat.ipynb #43f70da2
 class RepeatRecommender(Recommender):
-    """What the customer will buy again within some days, given how often and how long ago they
-    bought it.
+    """Recommend what the customer will soon buy again, by how often and when they bought it.
+
+    Parameters
+    ----------
+    horizon : float, default 30
+        Days that we look ahead.
     """
 
     method = "repeat"
@@ -204,13 +208,6 @@ class RepeatRecommender(Recommender):
     learned = ("gaps_", "again_", "shares_")
 
     def __init__(self, horizon: float = 30):
-        """Nothing is learned yet.
-
-        Parameters
-        ----------
-        horizon : float, default 30
-            Days that we look ahead.
-        """
         if not horizon > 0:
             raise DataError(f"horizon must be a positive number of days, got {horizon}.")
         self.horizon = horizon

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, unknown
-from ..data.frames import as_ids
+from ..data.frames import as_ids, as_words
 from .interactions import check_products
 
 # %% auto #0
@@ -23,7 +23,7 @@ __all__ = ['TEXT_COLUMNS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shel
 # %% ../../nbs/04b_rules.ipynb #fd6ceeb2
 @dataclass(frozen=True)
 class Rules:
-    """What may stand on a list; everything that is not sensitive, unless said otherwise.
+    """Rules for what may stand on a list: everything that is not sensitive, unless they say else.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Rules:
         Only these products.
     block : Sequence[str], default ()
         None of these products.
-    block_for : pd.DataFrame | None, default None
+    block_for : DataFrame of shape (n_pairs, 2) or None, default None
         customer_id and product_id: not this product for this customer.
     categories : Sequence[str] | Mapping[str, Sequence[str]] | None, default None
         Only these: names of `category`, or product column: names.
@@ -41,17 +41,26 @@ class Rules:
         Lines of one category on a list, at most.
     include_sensitive : bool, default False
         Whether sensitive products may appear.
+
+    Raises
+    ------
+    DataError
+        For a cap below 1, or a `block_for` without its two columns.
+
+    Examples
+    --------
+    >>> rules = Rules(block=["P0012"], max_per_category=2)
+    >>> rules.max_per_category
+    2
     """
 
-    allow: Sequence[str] | None = None  # only these products
-    block: Sequence[str] = ()  # none of these: out of stock, on prescription only
-    # not for these customers: a table customer_id, product_id
+    allow: Sequence[str] | None = None
+    block: Sequence[str] = ()
     block_for: pd.DataFrame | None = None
-    # only these: names of `category`, or column: names
     categories: Sequence[str] | Mapping[str, Sequence[str]] | None = None
-    without_categories: Sequence[str] | Mapping[str, Sequence[str]] = ()  # none of these, likewise
-    max_per_category: int | None = None  # at most so many lines of one category
-    include_sensitive: bool = False  # whether sensitive products may appear
+    without_categories: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    max_per_category: int | None = None
+    include_sensitive: bool = False
 
     def __post_init__(self) -> None:
         """Raise `DataError` for a cap or a table that makes no sense."""
@@ -179,10 +188,10 @@ def select(
     """
     found = np.zeros(len(product_ids), dtype=bool)
     for column, values in (wanted if isinstance(wanted, Mapping) else {"category": wanted}).items():
-        values = texts(values)
         if column == "product_id":
-            found |= product_ids.isin(values)
+            found |= product_ids.isin(texts(values))
             continue
+        values = as_words(_as_list(values)).dropna().tolist()
         if not values:
             continue
         if column not in shelf.names:
@@ -198,8 +207,13 @@ def select(
     return found
 
 
+def _as_list(values: Sequence[str] | str) -> pd.Series:
+    """One value or several, as a column."""
+    return pd.Series([values] if isinstance(values, str) else list(values), dtype=object)
+
+
 def texts(values: Sequence[str] | str) -> list[str]:
-    """Ids or names as a list of text.
+    """Ids as a list of text.
 
     Parameters
     ----------
@@ -209,10 +223,6 @@ def texts(values: Sequence[str] | str) -> list[str]:
     Returns
     -------
     list[str]
-        As text, without what is missing.
+        As `read_id` reads them, without what is missing.
     """
-    return (
-        as_ids(pd.Series([values] if isinstance(values, str) else list(values), dtype=object))
-        .dropna()
-        .tolist()
-    )
+    return as_ids(_as_list(values)).dropna().tolist()

@@ -828,6 +828,13 @@ def check_site(folder: str | Path) -> list[str]:
     -------
     list[str]
         One sentence per fault; none if all is well.
+
+    Examples
+    --------
+    >>> Path("pages").mkdir()
+    >>> _ = Path("pages/index.html").write_text("<p><a href='sales.html'>Sales</a></p>")
+    >>> check_site("pages")
+    ['index.html links to sales.html, which does not exist.']
     """
     folder = Path(folder).resolve()
     readers = {}

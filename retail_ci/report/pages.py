@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core.config import supplied
+from ..core.config import STATUS_KINDS, supplied
 from ..core.errors import ConfigError, unknown
 from retail_ci.core.formats import (
     amount,
@@ -34,6 +34,7 @@ from retail_ci.core.formats import (
 from ..core.runs import Run
 from ..core.show import Html
 from ..customers.features import FEATURES, feature_text
+from ..data.contract import revenue_sentence
 from .charts import colour_of
 
 # %% auto #0
@@ -676,9 +677,20 @@ def _term(word: str, shown: str = "") -> str:
     return f'<a class="term" href="glossary.html#{_anchor(word)}">{html.escape(shown or word)}</a>'
 
 
+def _what_revenue_is(facts: Facts) -> str:
+    """What revenue is, of returns, discounts and taxes, and how much there was of them."""
+    told = revenue_sentence(facts.data.get("revenue_is", {}))
+    words = {"discount": "Discounts", "tax": "Taxes"}
+    sums = [
+        f"{words[part]} were {money(value, facts.currency)}."
+        for part, value in facts.data.get("parts", {}).items()
+    ]
+    return " ".join([told, *sums])
+
+
 def _glossary_page(facts: Facts) -> list[str]:
     """The words of the report in alphabetical order."""
-    words = glossary()
+    words = glossary() | {"Net revenue": _what_revenue_is(facts)}
     rows = "\n".join(
         f'<dt id="{_anchor(w)}">{html.escape(w)}</dt><dd>{html.escape(words[w])}</dd>'
         for w in sorted(words, key=str.lower)
@@ -749,12 +761,19 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
     ]
 
 
+_NOBODY = (
+    "No line of the log has a customer, so there are no segments. Sales, products and baskets need "
+    "none: see [Sales](sales.qmd)."
+)
+
+
 def _customers_page(facts: Facts) -> list[str]:
     """Who the customers are, and what to do about each group."""
     rows = _segment_rows(facts)
     profiles = facts.segments.get("profiles", [])
     if not rows:
-        return ["This run has found no segments."]
+        nobody = facts.data and not facts.data.get("customers")
+        return [_NOBODY if nobody else "This run has found no segments."]
     head = [
         "Segment",
         "Customers",
@@ -863,14 +882,17 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     )
 
 
+def _no_movement(facts: Facts) -> str:
+    """Why nobody moved."""
+    told = facts.movement or facts.insights.get("movement") or {}
+    return told.get("note") or "this run has not looked at month ends."
+
+
 def _movement_page(facts: Facts) -> list[str]:
     """Who rose, who fell, and who of the good customers has begun to slip."""
     m = facts.movement
     if not m.get("fitted"):
-        return [
-            "There is no movement to show: "
-            f"{html.escape(m.get('note') or 'this run has not looked at month ends.')}"
-        ]
+        return [f"There is no movement to show: {html.escape(_no_movement(facts))}"]
     rows = [
         [
             _segment_cell(s["segment"]),
@@ -1051,7 +1073,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
     """What is offered to whom, and whether it comes true."""
     said = facts.insights.get("recommendations") or {}
     if not said.get("customers"):
-        return ["This source names no products, so there is nothing to recommend."]
+        return [html.escape(_no_offers(said))]
     lead = (
         f"<p><b>{count(said['customers'])} customers</b> have a list of their own; "
         f"{share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not "
@@ -1103,6 +1125,39 @@ def _recommendations_page(facts: Facts) -> list[str]:
         "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
     ]
 
+# %% ../../nbs/10a_pages.ipynb #5b7e5d81
+def _store_parts(facts: Facts) -> list[str]:
+    """The sales of each store, the largest first; nothing where the source has no stores."""
+    found = facts.data.get("stores")
+    if not found:
+        return []
+    rows = [
+        [
+            html.escape(s["store_id"] or "(no store)"),
+            count(s["lines"]),
+            count(s["baskets"]),
+            count(s["customers"]),
+            amount(s["revenue"], facts.currency),
+            share(s["return_rate"], 1),
+            share(s["anonymous"], 1),
+        ]
+        for s in found["largest"]
+    ]
+    others = found["others"]
+    left = (
+        f" {count(others['stores'])} smaller stores have {count(others['lines'])} lines and "
+        f"{money(others['revenue'], facts.currency)} together."
+        if others["stores"]
+        else ""
+    )
+    heads = ["Store", "Lines", "Baskets", "Customers", "Net revenue", "Returned", "Anonymous"]
+    told = (
+        "Store by store. A customer counts in each store where they bought; returned is the value "
+        "of returns as a share of revenue before them, anonymous the share of lines without a "
+        f"customer.{left}"
+    )
+    return ["## Stores {#stores}", raw(html_table(heads, rows, None, told))]
+
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
 def _sales_page(facts: Facts) -> list[str]:
     """How the year went, what sells, and who brings the revenue."""
@@ -1128,10 +1183,13 @@ def _sales_page(facts: Facts) -> list[str]:
         if rows
         else "<p>This run has no months to show.</p>"
     )
+    told = _what_revenue_is(facts).replace("Net revenue", _term("Net revenue"), 1)
     return [
+        raw(f"<p>{told}</p>"),
         "## The year {#year}",
         figure(facts, "01_revenue_trend", "01_cleaning"),
         raw(table),
+        *_store_parts(facts),
         "## What sells {#categories}",
         figure(facts, "01_category_analysis", "01_cleaning")
         if "01_category_analysis" in facts.figures
@@ -1161,6 +1219,7 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     told = {
         "kept": "Kept, and part of every number",
         "rejected": "Rejected, with a reason",
+        "set_aside": "No sales by their status: cancelled, returned or pending",
         "collapsed": "Copies of another line, counted once",
         "anonymous": "Kept, without a customer",
         "returns": "Kept, a return",
@@ -1169,6 +1228,7 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     total = data.get("rows_in") or 1
     worth = {
         "kept": data.get("revenue"),
+        "set_aside": sum(fates.get(kind, 0) for kind in STATUS_KINDS),
         "collapsed": fates.get("collapsed"),
         "anonymous": fates.get("anonymous"),
         "returns": fates.get("return"),
@@ -1232,8 +1292,9 @@ def _quality_page(facts: Facts) -> list[str]:
         if named(d.get("by_flag"))
         else "No kept line is flagged."
     )
+    told = "".join(f"<p>{html.escape(remark)}</p>" for remark in d.get("remarks") or [])
     return [
-        raw(lead),
+        raw(lead + told),
         "## The books {#books}",
         raw(
             html_table(
@@ -1577,6 +1638,10 @@ def _data_sheet(facts: Facts) -> list[str]:
             (d.get("products"), "no products: the pages about products have nothing to show"),
             (d.get("returns"), "no returns: gross and net revenue are the same"),
             (d.get("anonymous"), "no anonymous sales"),
+            (
+                d.get("customers"),
+                "no customers: segments, customer values and recommendations step aside",
+            ),
         )
         if d and not ok
     ]
@@ -1886,6 +1951,7 @@ def source_line(data: Mapping) -> Html:
     """
     told = {
         "rejected": "rejected with a reason",
+        "set_aside": "no sales by their status",
         "collapsed": "copies of another",
         "anonymous": "kept without a customer",
     }
@@ -2067,6 +2133,13 @@ def sizes_table(file: str | Path | None = None) -> str:
     return "\n".join(lines) + "\n\n" + told
 
 # %% ../../nbs/10a_pages.ipynb #0e13ef65
+def _no_offers(facts: Mapping) -> str:
+    """Why nothing is recommended."""
+    if facts.get("note"):
+        return f"There is nothing to recommend: {facts['note']}"
+    return "This source names no products, so there is nothing to recommend."
+
+
 def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """Who gets recommendations, and what did best on the held-out month.
 
@@ -2083,7 +2156,7 @@ def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
         A paragraph.
     """
     if not facts.get("customers"):
-        return Html("<p>This source names no products, so there is nothing to recommend.</p>")
+        return Html(f"<p>{html.escape(_no_offers(facts))}</p>")
     told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
     leads = {task: facts[task]["best_label"] for task in told if facts.get(task)}
     best = [

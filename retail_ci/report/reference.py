@@ -96,7 +96,7 @@ def _comments_of(source: str) -> dict[int, str]:
     return found
 
 
-_SECTIONS = ("Parameters", "Returns", "Raises", "Examples", "References", "Notes")
+_SECTIONS = ("Parameters", "Attributes", "Returns", "Raises", "Examples", "References", "Notes")
 
 
 def _docstring_parts(docstring: str) -> dict[str, str]:
@@ -130,7 +130,7 @@ def described(section: str) -> dict[str, str]:
     Parameters
     ----------
     section : str
-        The text of Parameters, Returns or Raises.
+        The text of Parameters, Attributes, Returns or Raises.
 
     Returns
     -------
@@ -148,10 +148,18 @@ def described(section: str) -> dict[str, str]:
     return found
 
 # %% ../../nbs/10b_reference.ipynb #2e7674da
+def _described_in(node: _Described) -> dict[str, str]:
+    """What a docstring says of the parameters and attributes."""
+    parts = _docstring_parts(ast.get_docstring(node) or "")
+    return described(parts.get("Attributes", "")) | described(parts.get("Parameters", ""))
+
+
 def _parameters_of(
-    node: ast.FunctionDef | ast.AsyncFunctionDef, comments: dict[int, str]
+    node: ast.FunctionDef | ast.AsyncFunctionDef,
+    comments: dict[int, str],
+    owner: ast.ClassDef | None = None,
 ) -> list[list[str]]:
-    """The parameters of a function, with the comment beside each.
+    """The parameters of a function, with what its docstring or the comment beside each says.
 
     Parameters
     ----------
@@ -159,6 +167,8 @@ def _parameters_of(
         A function.
     comments : dict[int, str]
         Of its source.
+    owner : ast.ClassDef | None, default None
+        The class whose `__init__` it is; its docstring then describes the parameters.
 
     Returns
     -------
@@ -180,7 +190,7 @@ def _parameters_of(
     def text(part):
         return ast.unparse(part) if part is not None else ""
 
-    told = described(_docstring_parts(ast.get_docstring(node) or "").get("Parameters", ""))
+    told = _described_in(node) | (_described_in(owner) if owner else {})
     return [
         [
             stars.get(id(p), "") + p.arg,
@@ -222,12 +232,13 @@ def _fields_of(node: ast.ClassDef, comments: dict[int, str]) -> list[list[str]]:
     list[list[str]]
         Name, type, default and description of each field.
     """
+    told = _described_in(node)
     return [
         [
             s.target.id,
             _type_of(s.annotation),
             _default_of(s.value),
-            comments.get(s.end_lineno or 0) or comments.get(s.lineno, ""),
+            told.get(s.target.id) or comments.get(s.end_lineno or 0) or comments.get(s.lineno, ""),
         ]
         for s in node.body
         if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
@@ -292,7 +303,7 @@ def _rows_of(node: _Described, comments: dict[int, str]) -> list[list[str]]:
     if not isinstance(node, ast.ClassDef):
         return _parameters_of(node, comments)
     start = next((f for f in _methods_of(node) if f.name == "__init__"), None)
-    return _parameters_of(start, comments) if start else _fields_of(node, comments)
+    return _parameters_of(start, comments, node) if start else _fields_of(node, comments)
 
 
 _Described = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -1226,8 +1226,7 @@ def _staged(run_dir: Path, root: Path, project: Path) -> Path:
 def build_site(
     run_dir: str | Path, root: str | Path, out: str | Path | None = None, renderer: str = "auto"
 ) -> Path:
-    """Make the report site of a run; raises `RunError`, and leaves the old site, if anything is
-    wrong with a page.
+    """Make the report site of a run.
 
     Parameters
     ----------
@@ -1244,6 +1243,16 @@ def build_site(
     -------
     Path
         The site's folder; open its index.html.
+
+    Raises
+    ------
+    RunError
+        If anything is wrong with a page; the old site stays.
+
+    Examples
+    --------
+    >>> build_site("runs/small/current", root=".")  # doctest: +SKIP
+    PosixPath('.../_site')
     """
     run_dir = Path(run_dir).resolve()
     root = Path(root).resolve()
@@ -1361,6 +1370,11 @@ def make_readme(root: str | Path = ".") -> Path:
     -------
     Path
         README.md.
+
+    Examples
+    --------
+    >>> make_readme(".").name
+    'README.md'
     """
     root = Path(root)
     file = root / "README.md"

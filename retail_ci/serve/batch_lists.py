@@ -14,12 +14,14 @@ import pandas as pd
 
 from ..core.config import Config
 from ..core.errors import ConfigError, DataError, RunError, translating, unknown
-from ..core.formats import count
+from ..core.formats import count, read_id
 from ..core.runs import Run, atomic_write, save
 from ..customers.segment_profiles import score_customers
 from ..customers.segmentation import load_model
+from ..data.frames import as_ids
 from ..export.star_schema import escape_formulas
 from ..recommend.base import Recommender
+from ..recommend.interactions import as_dates
 from ..recommend.rules import Rules
 from .bundle import Bundle, current_bundle, recommend, segment_of
 from .drift import champion_run
@@ -28,7 +30,9 @@ from .drift import champion_run
 __all__ = ['read_text', 'recommend_run', 'served_lists', 'one_by_one', 'predict_run']
 
 # %% ../../nbs/09_batch_lists.ipynb #6cf8a607
-def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFrame:
+def _read_ids(
+    path: str | Path, columns: Sequence[str], what: str, missing: Sequence[str] = ()
+) -> pd.DataFrame:
     """Read a small table of ids.
 
     Parameters
@@ -39,11 +43,13 @@ def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFra
         The columns that it must have.
     what : str
         The option that names the file, for the message.
+    missing : Sequence[str], default ()
+        Words of the config that mean a missing value.
 
     Returns
     -------
     pd.DataFrame
-        All columns as they are, ids as text.
+        All columns as they are, ids as every id is read.
 
     Raises
     ------
@@ -74,7 +80,11 @@ def _read_ids(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFra
             )
     if not len(table):
         raise DataError(f"{what}: {file.name} holds no rows; expected at least one {columns[0]}.")
-    return table
+    words = [*missing, *map(read_id, missing)]
+    ids = {
+        name: as_ids(table[name]) for name in ("customer_id", "product_id") if name in table.columns
+    }
+    return table.assign(**{name: v.where(~v.isin(words)) for name, v in ids.items()})
 
 
 def read_text(file: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -270,8 +280,13 @@ def recommend_run(
         The lists, and what there is to say about them.
     """
     file = _check_out(out)
-    who = _read_ids(customers, ["customer_id"], "--customers") if customers else None
-    baskets = _read_ids(recent, ["customer_id", "product_id"], "--recent") if recent else None
+    data = run.config.data
+    who = _read_ids(customers, ["customer_id"], "--customers", data.missing) if customers else None
+    baskets = None
+    if recent:
+        baskets = _read_ids(recent, ["customer_id", "product_id"], "--recent", data.missing)
+        if "date" in baskets:
+            baskets["date"] = as_dates(baskets["date"], data.timezone)
     model = _run_model(run)
     lists = model.recommend(
         who,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.errors import RunError
+from ..core.formats import read_id
 from retail_ci.core.runs import (
     atomic_write,
     clear_staging,
@@ -188,6 +189,11 @@ class Texts:
         return str(self.text[self.offsets[row] : self.offsets[row + 1]], "utf-8")
 
     def find(self, text: str) -> int:
+        """The row of an id, however it is written, or -1."""
+        row = self._find(text)
+        return self._find(read_id(text)) if row < 0 else row
+
+    def _find(self, text: str) -> int:
         """The row of a text, or -1."""
         key = _key_of(text)
         row = bisect.bisect_left(self.keys, key)
@@ -560,6 +566,34 @@ def write_bundle(
     -------
     dict
         The manifest.
+
+    Raises
+    ------
+    RunError
+        If the folder exists already.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> person = {"r_score": 5, "f_score": 5, "m_score": 5, "rfm_score": "555", "action": "Call."}
+    >>> line = {"product_id": "milk", "score": 1.0, "method": "popular", "reason": "popular now"}
+    >>> manifest = write_bundle(
+    ...     Path("bundles/one"),
+    ...     lists={
+    ...         "any": [pd.DataFrame([{"customer_id": "A", "rank": 1, **line}])],
+    ...         "discovery": [],
+    ...     },
+    ...     popular=pd.DataFrame([line]),
+    ...     bought=pd.DataFrame({"customer_id": ["A"], "product_id": ["milk"]}),
+    ...     segments=pd.DataFrame([{"customer_id": "A", "segment": "Champions", **person}]),
+    ...     products=pd.DataFrame({"product_id": ["milk"], "category": ["dairy"]}),
+    ...     similar=None,
+    ...     profiles=[],
+    ...     card={},
+    ...     version="one",
+    ... )
+    >>> manifest["version"]
+    'one'
     """
     if folder.exists():
         raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
@@ -767,23 +801,50 @@ def _write_similar(
 
 # %% ../../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
-    """A serving bundle, checked and mapped."""
+    """Open a serving bundle: check it, and map its arrays into memory.
+
+
+    Parameters
+    ----------
+    folder : Path
+        The bundle's folder.
+    quick : bool, default False
+        As for `check_bundle`.
+
+    Raises
+    ------
+    RunError
+        If it is not whole.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is.
+    manifest : dict
+        Version, counts, and the size and SHA-256 of each file.
+    version : str
+        What its answers are marked with.
+    depth : int
+        The longest list, in products.
+    customers, products : Texts
+        The ids, found by row and by text.
+    card : dict
+        The model card.
+    profiles : list[dict]
+        What each segment is like.
+    lists : dict[str, tuple]
+        List: products, scores, methods and reasons, arrays of `depth` places per customer.
+    categories : dict[str, int]
+        Category: its number.
+
+    Examples
+    --------
+    >>> bundle = Bundle(current_bundle(Path("runs/small/serving")))
+    >>> len(bundle.products)
+    120
+    """
 
     def __init__(self, folder: Path, quick: bool = False):
-        """Open a bundle.
-
-        Parameters
-        ----------
-        folder : Path
-            The bundle's folder.
-        quick : bool, default False
-            As for `check_bundle`.
-
-        Raises
-        ------
-        RunError
-            If it is not whole.
-        """
         self.folder = Path(folder).resolve()
         self.manifest = check_bundle(self.folder, quick)
         version = self.manifest.get("version")
@@ -1175,7 +1236,7 @@ def similar_to(bundle: Bundle, product_id: str, n: int = 10) -> dict | None:
 
 # %% ../../nbs/06_bundle.ipynb #abe854dd
 def current_bundle(serving: Path) -> Path | None:
-    """The bundle behind `current`.
+    """Find the bundle behind `current`.
 
     Parameters
     ----------
@@ -1186,6 +1247,11 @@ def current_bundle(serving: Path) -> Path | None:
     -------
     Path | None
         The bundle that answers; None if there is none yet.
+
+    Examples
+    --------
+    >>> current_bundle(Path("nowhere")) is None
+    True
     """
     link = serving / "current"
     return link.resolve() if link.is_symlink() and link.exists() else None
@@ -1266,6 +1332,18 @@ def activate(serving: Path, version: str) -> Bundle:
     -------
     Bundle
         The open bundle.
+
+    Raises
+    ------
+    RunError
+        If the bundle is not whole, or cannot answer; the current one stays.
+
+    Examples
+    --------
+    >>> serving = Path("runs/small/serving")
+    >>> version = current_bundle(serving).name
+    >>> activate(serving, version).version == version
+    True
     """
     bundle = Bundle(serving / version, quick=True)
     now = current_bundle(serving)
@@ -1296,6 +1374,12 @@ def rollback(serving: Path) -> str:
     ------
     RunError
         If there is none.
+
+    Examples
+    --------
+    >>> rollback(Path("nowhere"))
+    Traceback (most recent call last):
+    retail_ci.core.errors.RunError: No model has been promoted yet, so there is ...
     """
     stack = read_stack(serving)
     if _stack_on_file(serving) is None:

@@ -586,7 +586,7 @@ def feature_drift(
         Features that a model has learned from, a row per customer, such as from
         `customer_features`; `segment` is compared too.
     after : DataFrame, polars frame, Arrow table, Ibis table or path
-        The same features now.
+        The same features now, a row per customer.
     columns : dict[str, str], optional
         Our name: yours, in both tables, where they differ.
 
@@ -1192,6 +1192,20 @@ def drift_run(
     -------
     Comparison
         With its verdict.
+
+    Raises
+    ------
+    RunError
+        If no model is served yet.
+    DataError
+        If the new month holds no lines after the training data.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> run = open_run("small")
+    >>> drift_run(run.config, Path("."), since="2025-12-01").verdict
+    'watch'
     """
     day = _first_day(config, source, since)
     run, _, note = champion_run(config, root)

@@ -535,13 +535,14 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
     list[Check]
         Every question with its answer.
     """
-    books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"]
+    aside = data.get("set_aside", 0)
+    books = data["rows_in"] == data["kept"] + data["rejected"] + data["collapsed"] + aside
     checks = [
         Check(
             "the line counts add up",
             books,
             f"{data['rows_in']:,} in, {data['kept']:,} kept, {data['rejected']:,} rejected, "
-            f"{data['collapsed']:,} copies",
+            f"{data['collapsed']:,} copies" + f", {aside:,} no sales by their status" * bool(aside),
         ),
         Check(
             "few lines are rejected",
@@ -872,6 +873,18 @@ def promote(
     -------
     tuple[bool, str, list[Check]]
         Whether it answers now, its version, and the gate's answers.
+
+    Raises
+    ------
+    RunError
+        If another promotion is at work, or the run is not finished.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> answers, version, checks = promote(open_run("small"), Path("models"), force="a trial")
+    >>> answers, version == current_bundle(Path("models")).name
+    (True, True)
     """
     with only_one(serving):
         _heal(serving)

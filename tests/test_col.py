@@ -1,0 +1,319 @@
+"""Columns that shops have beside the amounts: a status, a currency, a price that stands in the
+products table; and what is missing without being a fault: a product, a customer.
+"""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import retail_ci
+from retail_ci.cli import check
+from retail_ci.core.config import load_config
+from retail_ci.core.errors import ConfigError, DataError
+from retail_ci.data.proposal import closing, examine, proposal
+
+STATUS = """order_id,customer_id,sku,date,qty,price,status
+1,C1,A,2024-01-02,1,10.50,Shipped
+2,C2,A,2024-01-03,1,10.50,Cancelled
+3,C1,B,2024-01-04,2,4.25,Shipped
+4,C3,B,2024-01-05,1,4.25,Returned
+5,C2,A,2024-01-06,1,10.50,Shipped
+6,C3,C,2024-01-07,1,7.75,Shipped
+"""
+STATUS_NAMES = {"transaction_id": "order_id", "product_id": "sku", "quantity": "qty"}
+LISTED = {"cancelled": ["Cancelled"], "returned": ["Returned"]}
+NO_PRICE = """order_no,customer,sku,qty,date
+1,C1,A,2,2024-01-02
+1,C1,B,1,2024-01-02
+2,C2,A,1,2024-01-03
+"""
+PRODUCTS = "sku,title,list_price\nA,Apple,1.5\nB,Bread,3.0\n"
+PRICE_NAMES = {
+    "transaction_id": "order_no",
+    "customer_id": "customer",
+    "product_id": "sku",
+    "quantity": "qty",
+    "price": "list_price",
+    "product_name": "title",
+}
+MISSING_WORD = r"""Receipt,Customer_ID,Category,Item_ID,Unit_Price,Quantity,Total_Spent,Date
+T1,C1,Food,I1,6.5,2,13,2024-01-02
+T2,C2,Food,\N,\N,10,155,2024-01-03
+T3,C1,Toys,I2,9.5,1,9.5,2024-01-04
+T4,C3,Toys,\N,29,\N,\N,2024-01-05
+T5,C2,Food,I1,6.5,4,26,2024-02-02
+"""
+NOBODY = """date_time,Transaction,Item,unit_price,qty
+2016-10-30 09:58,1,Bread,2.50,1
+2016-10-30 10:05,2,Scandinavian,3.20,1
+2016-10-30 10:07,3,Hot chocolate,2.80,2
+2016-10-31 09:10,4,Coffee,2.10,1
+"""
+NOBODY_NAMES = {
+    "transaction_id": "Transaction",
+    "date": "date_time",
+    "product_id": "Item",
+    "price": "unit_price",
+    "quantity": "qty",
+}
+
+
+def written(folder: Path, text: str, name: str = "log.csv") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def proposed(source: str, folder: Path) -> tuple[Path, str]:
+    """The proposal of `check`, as a config file, and its text."""
+    found = examine(source)
+    text = proposal(found.source, found.guesses, closing(found))
+    path = folder / "proposed.yaml"
+    path.write_text(text)
+    return path, text
+
+
+def frame(text: str) -> pd.DataFrame:
+    """A log as a frame of text."""
+    lines = [line.split(",") for line in text.strip().splitlines()]
+    return pd.DataFrame(lines[1:], columns=lines[0])
+
+
+# ------------------------------------------------------------------------------------------ status
+
+
+def test_a_status_that_nobody_listed_counts_as_sales_and_is_said():
+    done = retail_ci.clean(frame(STATUS), columns=STATUS_NAMES)
+    assert done.facts["revenue"] == 52.00 and done.facts["by_flag"]["looks_undone"] == 2
+    assert done.facts["revenue_by_fate"]["looks_undone"] == 10.50 + 4.25
+    (told,) = done.facts["remarks"]
+    assert "'Cancelled' (1), 'Returned' (1) count as sales" in told and "data.status" in told
+
+
+def test_listed_statuses_are_counted_apart_and_the_books_add_up():
+    done = retail_ci.clean(frame(STATUS), columns=STATUS_NAMES, status=LISTED, max_rejected=0)
+    facts = done.facts
+    log = pd.read_csv(pd.io.common.StringIO(STATUS))
+    amounts = (log["qty"] * log["price"]).groupby(log["status"]).sum()
+    assert facts["revenue"] == amounts["Shipped"] == 37.25
+    assert (facts["rejected"], facts["set_aside"], facts["kept"]) == (0, 2, 4)
+    assert facts["revenue_by_fate"]["cancelled"] == amounts["Cancelled"]
+    assert facts["revenue_by_fate"]["returned"] == amounts["Returned"]
+    assert done.books["lines"].sum() == facts["rows_in"] == 6
+    assert done.books.loc[done.books["fate"] == "set aside", "reason"].tolist() == [
+        "cancelled",
+        "returned",
+    ]
+    assert done.rejected["row"].tolist() == [2, 4]
+
+
+def test_a_return_of_its_own_stays_and_takes_the_sale_back():
+    log = STATUS + "7,C1,A,2024-01-09,-1,10.50,Returned\n8,C1,A,2024-01-09,0,,Cancelled\n"
+    done = retail_ci.clean(frame(log), columns=STATUS_NAMES, status=LISTED)
+    assert done.facts["returns"] == 1 and done.facts["revenue"] == 37.25 - 10.50
+    assert done.facts["rejected"] == 0, "a cancelled line is no fault, whatever else it lacks"
+
+
+def test_a_listed_value_that_never_occurs_is_said():
+    status = {"cancelled": ["Cancelled", "Storno"], "returned": ["Returned"]}
+    (told,) = retail_ci.clean(frame(STATUS), columns=STATUS_NAMES, status=status).facts["remarks"]
+    assert "'Storno', which no line has; found: 'Shipped', 'Cancelled', 'Returned'" in told
+
+
+def test_a_key_about_a_column_that_is_not_there_is_refused():
+    log = frame(STATUS).drop(columns="status")
+    with pytest.raises(DataError, match=r"data.status is set, and the transactions have no column"):
+        retail_ci.clean(log, columns=STATUS_NAMES, status=LISTED)
+    with pytest.raises(DataError, match=r"data.currency_rates is set, and .* no column 'currency'"):
+        retail_ci.clean(log, columns=STATUS_NAMES, currency_rates={"EUR": 1})
+
+
+def test_a_log_in_which_nothing_was_sold_is_refused():
+    log = frame(STATUS).assign(status="Cancelled")
+    with pytest.raises(
+        DataError, match="None of 6 lines is a sale: 0 are rejected and 6 set aside"
+    ):
+        retail_ci.clean(log, columns=STATUS_NAMES, status=LISTED)
+
+
+def test_check_proposes_the_status_and_the_proposal_runs(tmp_path, capsys):
+    config, text = proposed(written(tmp_path, STATUS), tmp_path)
+    values = yaml.safe_load(text)["data"]
+    assert values["columns"]["status"] == "status" and values["status"] == LISTED
+    assert "Shipped (4), Cancelled (1), Returned (1)" in text
+    assert "4 of 6 lines, 4 baskets, 3 customers, net revenue 37.25" in text
+    assert "if every 'status' is a sale: 6 of 6 lines" in text and "net revenue 52.00" in text
+    assert "Are lines with 'status' Cancelled, Returned no sales?" in text
+    check(config=str(config))
+    books = capsys.readouterr().out
+    assert "4 kept, 0 rejected, 2 set aside by their status" in books
+    assert re.search(
+        r"set aside +1  An order that was cancelled \(cancelled\), revenue 10.50", books
+    )
+
+
+def test_pending_is_named_and_left_to_a_person(tmp_path):
+    log = STATUS.replace("5,C2,A,2024-01-06,1,10.50,Shipped", "5,C2,A,2024-01-06,1,10.50,On Hold")
+    text = proposed(written(tmp_path, log), tmp_path)[1]
+    assert yaml.safe_load(text)["data"]["status"] == LISTED
+    assert 'add pending: ["On Hold"]' in text and "net revenue 37.25" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ({"canceled": ["x"]}, "Unknown kind of order 'canceled' in data.status"),
+        ({"cancelled": "x"}, "data.status.cancelled"),
+        ({"cancelled": ["x"], "returned": ["x"]}, "lists 'x' under cancelled and under returned"),
+    ],
+)
+def test_a_status_key_that_cannot_be_meant_is_refused(status, sentence, tmp_path):
+    config = written(tmp_path, yaml.safe_dump({"data": {"status": status}}), "shop.yaml")
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(config)
+
+
+# ---------------------------------------------------------------------------------------- currency
+
+
+def money_log(lines: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    return pd.DataFrame(
+        {
+            "transaction_id": [f"B{n // 2}" for n in range(lines)],
+            "customer_id": [f"C{n // 2 % 37}" for n in range(lines)],
+            "product_id": rng.choice(["A", "B", "C", "D"], lines),
+            "date": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(lines) // 2, "D"),
+            "quantity": rng.integers(1, 9, lines),
+            "price": rng.integers(50, 9_999, lines) / 100,
+            "currency": rng.choice(["EUR", "USD", "GBP"], lines, p=[0.6, 0.3, 0.1]),
+        }
+    )
+
+
+def test_several_currencies_are_refused_with_their_lines():
+    log = money_log()
+    counts = log["currency"].value_counts()
+    shown = rf"EUR \({counts['EUR']} lines\), USD \({counts['USD']} lines\), GBP"
+    with pytest.raises(DataError, match=rf"in 3 currencies, {shown} .*set data.currency_rates"):
+        retail_ci.clean(log)
+    with pytest.raises(DataError, match="data.currency_rates has no rate for GBP"):
+        retail_ci.clean(log, currency_rates={"EUR": 1, "USD": 0.92})
+
+
+def test_converted_money_is_exact_to_the_cent():
+    log = money_log()
+    rates = {"EUR": 1, "USD": 0.92, "GBP": 1.17}
+    done = retail_ci.clean(log, currency_rates=rates)
+    lines = [
+        Decimal(str(p)) * int(q) * Decimal(str(rates[c]))
+        for p, q, c in zip(log["price"], log["quantity"], log["currency"])
+    ]
+    assert abs(Decimal(str(done.facts["revenue"])) - sum(lines)) < Decimal("0.005")
+    by_hand = log["quantity"] * log["price"] * log["currency"].map(rates)
+    assert np.allclose(done.transactions["revenue"], by_hand, rtol=0, atol=1e-9)
+    assert np.allclose(by_hand, [float(line) for line in lines], rtol=0, atol=1e-9)
+    assert "1 USD = 0.92" in done.facts["remarks"][0]
+    assert "currency" not in done.transactions
+
+
+def test_a_line_without_a_currency_among_several_is_rejected_and_alone_is_said():
+    log = money_log()
+    log.loc[3, "currency"] = None
+    done = retail_ci.clean(log, currency_rates={"EUR": 1, "USD": 0.92, "GBP": 1.17})
+    assert done.facts["by_reason"]["no_currency"] == 1 and done.rejected["row"].tolist() == [4]
+    alone = retail_ci.clean(log.assign(currency=log["currency"].where(log.index == 7, "EUR")[:6]))
+    assert "lines name no currency; they are taken for EUR" in alone.facts["remarks"][0]
+
+
+def test_check_proposes_the_sign_of_one_currency_and_asks_about_several(tmp_path):
+    log = money_log()
+    path = tmp_path / "log.csv"
+    log.assign(currency="USD").to_csv(path, index=False)
+    config, text = proposed(str(path), tmp_path)
+    assert yaml.safe_load(text)["report"]["currency"] == "$"
+    assert load_config(str(config)).report.currency == "$"
+    log.to_csv(path, index=False)
+    text = proposed(str(path), tmp_path)[1]
+    assert "report" not in yaml.safe_load(text)
+    assert re.search(r"# currency_rates: .*several currencies cannot be added", text)
+    assert "The amounts are in 3 currencies, EUR" in text
+
+
+# ------------------------------------------------------------------------- price, product, customer
+
+
+def test_a_price_from_the_products_table_is_used_and_said(tmp_path, capsys):
+    written(tmp_path, NO_PRICE)
+    written(tmp_path, PRODUCTS, "products.csv")
+    data = {"transactions": "log.csv", "products": "products.csv", "columns": PRICE_NAMES}
+    config = written(tmp_path, yaml.safe_dump({"data": data}), "shop.yaml")
+    check(config=config)
+    books = capsys.readouterr().out
+    assert "3 kept, 0 rejected" in books and "net revenue 7.50" in books
+    assert re.search(
+        r"flag +3  A line without an amount, at the price of the products table", books
+    )
+    done = retail_ci.clean(frame(NO_PRICE), frame(PRODUCTS), columns=PRICE_NAMES)
+    assert done.transactions["revenue"].tolist() == [3.0, 3.0, 1.5]
+    assert done.facts["revenue_by_fate"]["listed_price"] == 7.5
+
+
+def test_a_line_with_an_amount_never_needs_a_listed_price():
+    log = frame(NO_PRICE).assign(revenue=["2.80", "", "-1.50"], qty=["2", "1", "-1"])
+    done = retail_ci.clean(log, frame(PRODUCTS), columns=PRICE_NAMES)
+    assert done.transactions["revenue"].tolist() == [2.8, 3.0, -1.5]
+    assert done.facts["by_flag"]["listed_price"] == 1
+    unlisted = retail_ci.clean(
+        log.assign(sku=["A", "X", "A"]), frame(PRODUCTS), columns=PRICE_NAMES, max_rejected=0.5
+    )
+    assert unlisted.facts["by_reason"]["bad_price"] == 1
+
+
+def test_a_sale_without_a_product_keeps_its_revenue(tmp_path):
+    config, text = proposed(written(tmp_path, MISSING_WORD), tmp_path)
+    assert yaml.safe_load(text)["data"]["missing"] == ["\\N"]
+    settings = load_config(str(config)).data
+    done = retail_ci.clean(settings.transactions, columns=settings.columns, missing=["\\N"])
+    assert done.facts["revenue"] == 13 + 155 + 9.5 + 26
+    assert done.facts["by_flag"]["no_product"] == 1
+    assert done.facts["revenue_by_fate"]["no_product"] == 155
+    assert done.facts["by_reason"]["bad_quantity"] == 1, "29 for an unknown number of things"
+    assert sorted(done.products["product_id"]) == ["I1", "I2"]
+    strict = retail_ci.clean(
+        settings.transactions,
+        columns=settings.columns,
+        missing=["\\N"],
+        without_product="reject",
+        max_rejected=0.5,
+    )
+    assert strict.facts["by_reason"]["missing_product"] == 2
+
+
+def test_a_log_without_customers_is_cleaned_and_says_what_steps_aside(tmp_path, capsys):
+    log = written(tmp_path, NOBODY)
+    done = retail_ci.clean(log, columns=NOBODY_NAMES)
+    assert done.facts["revenue"] == 2.5 + 3.2 + 5.6 + 2.1 and done.customers is None
+    assert done.facts["baskets"] == 4 and "No line has a customer" in done.facts["remarks"][0]
+    config = written(
+        tmp_path,
+        yaml.safe_dump({"data": {"transactions": "log.csv", "columns": NOBODY_NAMES}}),
+        "shop.yaml",
+    )
+    check(config=config)
+    books = capsys.readouterr().out
+    assert "0 customers, 4 baskets, net revenue 13.40" in books and "step aside" in books
+
+
+def test_customers_that_a_config_or_a_header_names_are_not_lost_in_silence():
+    log = frame(STATUS).rename(columns={"customer_id": "CustomerID"})
+    with pytest.raises(DataError, match="'CustomerID' sounds like it; name it under data.columns"):
+        retail_ci.clean(log, columns=STATUS_NAMES)
+    named = STATUS_NAMES | {"customer_id": "CustomerID"}
+    with pytest.raises(DataError, match="though data.columns.customer_id names 'CustomerID'"):
+        retail_ci.clean(log.assign(CustomerID=""), columns=named)
