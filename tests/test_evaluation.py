@@ -200,7 +200,7 @@ def test_all_models_have_all_metrics_and_pairs_with_each_baseline():
             assert set(found) >= {*METRICS, *SHOWN, "coverage"} and all(
                 set(v) == {"value", "low", "high"} for v in found.values()
             )
-            assert set(facts["paired"][task][model]) == set(BASELINES) - {model}
+            assert set(facts["paired"][task][model]) == {*BASELINES, "random"} - {model}
     assert all(
         found["ndcg"]["low"] <= found["ndcg"]["value"] <= found["ndcg"]["high"]
         for found in facts["any"].values()
