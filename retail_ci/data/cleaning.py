@@ -1144,6 +1144,11 @@ def _reconcile(
         for r in KEPT
         if r.name not in COUNTED and not (set(r.needs) - {"_tolerance"}) - set(kept.columns)
     ]
+    by_flag = {n: int(flags.n.get(n, 0)) for n in names}
+    by_flag |= {"counter_like": int(on_file.counter_like)}
+    if on_file.contradictory:
+        by_flag["contradictory"] = int(on_file.contradictory)
+    gaps = {g: int(one[g]) for g in _GAPS if g in one and one[g] > 0}
     facts = {
         "rows_in": rows_in,
         "kept": int(one.kept),
@@ -1152,9 +1157,7 @@ def _reconcile(
         "anonymous": int(one.anonymous or 0),
         "returns": int(one.returns or 0),
         "by_reason": rejected,
-        "by_flag": {n: int(flags.n.get(n, 0)) for n in names}
-        | {"counter_like": int(on_file.counter_like)}
-        | ({"contradictory": int(on_file.contradictory)} if on_file.contradictory else {}),
+        "by_flag": by_flag | gaps,
         "customers": int(one.customers),
         "baskets": int(one.baskets) if baskets is None else baskets,
     }
@@ -1162,8 +1165,6 @@ def _reconcile(
         facts["products"] = int(one.products)
     if aside:
         facts["set_aside"] = sum(rejected[r.name] for r in aside)
-    gaps = {g: int(one[g]) for g in _GAPS if g in one and one[g] > 0}
-    facts["by_flag"] |= gaps
     amounts = {
         "collapsed": float(fine.revenue.sum()) - (one.revenue or 0),
         "anonymous": one.anonymous_revenue,

@@ -852,5 +852,5 @@ def _relate_baskets(found: Assignment) -> None:
         if doubt and doubt.relation < 1 and any("a basket has one" in seen for seen in doubt.seen):
             kept = tuple(seen for seen in doubt.seen if "a basket has one" not in seen)
             fine = role == "customer_id" or found.column("date").filled >= 0.95
-            told = f"a basket with its {_PART_WORDS[tuple(way[1:])]} has one"
-            found.chosen[role] = replace(doubt, relation=int(fine), seen=(*kept, told))
+            alone = f"a basket with its {_PART_WORDS[tuple(way[1:])]} has one"
+            found.chosen[role] = replace(doubt, relation=int(fine), seen=(*kept, alone))

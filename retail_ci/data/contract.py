@@ -589,9 +589,10 @@ def revenue_meaning(names: Collection[str], settings: DataConfig) -> dict[str, t
     DataError
         If they differ, and no column says by how much.
     """
-    amounts = {"discount": "net" if "revenue" in names else "gross", "tax": "gross"}
-    amounts |= settings.amounts
-    revenue = {"discount": "net", "tax": "gross"} | settings.revenue
+    by_default = {"discount": "net" if "revenue" in names else "gross", "tax": "gross"}
+    amounts = by_default | {str(part): str(side) for part, side in settings.amounts.items()}
+    wanted = {str(part): str(side) for part, side in settings.revenue.items()}
+    revenue = {"discount": "net", "tax": "gross"} | wanted
     declared = {*settings.amounts, *settings.revenue}
     found = {}
     for part in _NAMED_ONLY:
@@ -640,9 +641,14 @@ def revenue_sentence(meaning: Mapping[str, str], returns: str = "less returns") 
     return f"Net revenue is sales {returns}, {', '.join(told)}."
 
 # %% ../../nbs/00h_contract.ipynb #5b7e5d23
+def _rate(settings: DataConfig, part: str) -> str | None:
+    """How a discount or a tax is written: "share", "percent", or None for an amount."""
+    return next((rate for name, rate in settings.rates.items() if name == part), None)
+
+
 def _written(settings: DataConfig, column: str) -> DataConfig:
     """How the numbers of a column are written: a percentage may carry its sign."""
-    if settings.rates.get(column) != "percent":
+    if _rate(settings, column) != "percent":
         return settings
     return replace(settings, currency_signs=[*settings.currency_signs, "%"])
 
@@ -675,7 +681,7 @@ def _odd_part(
     settings: DataConfig,
 ) -> ir.BooleanValue:
     """Whether a discount or a tax cannot be true: no number, no rate, too large, a tax below 0."""
-    rate = settings.rates.get(part)
+    rate = _rate(settings, part)
     unread = got.isnull() & as_text(column, settings.missing).notnull()
     wrong = unread | (got.abs() > amount + 0.005)
     if rate:
@@ -723,7 +729,7 @@ def _with_parts(
     found = dict(out)
     for part in named:
         side, wanted = meaning[part]
-        size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
+        size = _part_size(part, got[part], amount, side, _rate(settings, part)).fill_null(0.0)
         odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
         found[f"_odd_{part}" if side == wanted else f"_bad_{part}"] = odd
         found[part] = size * sign

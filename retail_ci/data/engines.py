@@ -548,9 +548,11 @@ def parse_date(
         date = ibis.ifelse(text.re_search(_ISO), text, ibis.null("string")).try_cast("timestamp(6)")
     date = ibis.ifelse(date.year().between(1, 9999), date, ibis.null("timestamp(6)"))
     date = date.cast("timestamp(6)")
-    if zone and not format:
+    if not zone:
+        return date
+    if not format:
         return _shop_clock(date, text.re_extract(_ISO, 8).nullif(""), zone)
-    return local_time(date, zone) if zone and format.endswith("Z") else date
+    return local_time(date, zone) if format.endswith("Z") else date
 
 # %% ../../nbs/00f_engines.ipynb #b20f97d4
 def check_date_format(settings: DataConfig) -> DataConfig:

@@ -404,7 +404,7 @@ def _hours_of(night: pd.DataFrame) -> tuple[str, ...]:
 # %% ../../nbs/00j_plausibility.ipynb #51bace38
 def _find_long(e: Evidence) -> Finding | None:
     """Baskets over several days."""
-    if not e.seen["baskets"].get("long"):
+    if e.baskets is None or not e.seen["baskets"].get("long"):
         return None
     long = e.baskets.filter(e.baskets["long"])
     lines, revenue = _lines_with(e, {"baskets": long})
@@ -430,7 +430,7 @@ def _find_huge(e: Evidence) -> Finding | None:
 
 def _odd_baskets(e: Evidence, kind: str) -> Finding | None:
     """Baskets of one kind, if there are any."""
-    if not e.seen["baskets"].get(kind):
+    if e.baskets is None or not e.seen["baskets"].get(kind):
         return None
     odd = e.baskets.filter(e.baskets[kind])
     lines, revenue = _lines_with(e, {"baskets": odd})
@@ -506,7 +506,7 @@ def _meeting(e: Evidence) -> dict[str, dict[str, int]]:
         asked = {"log": _how_many(sold), "listed": _how_many(people["_listed"])}
         asked["both"] = _how_many(sold & people["_listed"])
         found["customers"] = people.aggregate(**asked)
-    if "products" in e.tables and e.products is not None:
+    if "products" in e.tables and e.products is not None and e.listed is not None:
         both = e.products.semi_join(e.listed, "product_id").count()
         sides = {"log": e.products.count(), "listed": e.listed.count(), "both": both}
         found["products"] = {side: int(n.execute()) for side, n in sides.items()}
