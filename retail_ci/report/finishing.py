@@ -647,7 +647,7 @@ def finish(site: Path, run_dir: Path) -> None:
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
 def _outside_in(code: str) -> list[str]:
-    """What a stylesheet or a script would fetch from another host.
+    """Find what a stylesheet or a script would fetch from another host.
 
     Parameters
     ----------
@@ -678,7 +678,7 @@ _FETCHED = (
 
 
 def _loaded_by(tag: str, a: Mapping[str, str]) -> list[str]:
-    """What a tag makes the browser fetch by itself.
+    """Find what a tag makes the browser fetch by itself.
 
     Parameters
     ----------
@@ -748,7 +748,7 @@ _OUTSIDE = re.compile(r"^(?:https?:)?//", re.I)  # an address on another host
 
 
 def _place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
-    """Where a link leads.
+    """Resolve a link to a file and an anchor.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ def _docstring_parts(docstring: str) -> dict[str, str]:
 
 
 def described(section: str) -> dict[str, str]:
-    """What a section says of each entry.
+    """Read what a section says of each entry.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def described(section: str) -> dict[str, str]:
 
 # %% ../../nbs/10b_reference.ipynb #2e7674da
 def _described_in(node: _Described) -> dict[str, str]:
-    """What a docstring says of the parameters and attributes."""
+    """Read what a docstring says of the parameters and attributes."""
     parts = _docstring_parts(ast.get_docstring(node) or "")
     return described(parts.get("Attributes", "")) | described(parts.get("Parameters", ""))
 

@@ -164,7 +164,7 @@ def _is_checks(code: str) -> bool:
 
 # %% ../../nbs/10d_site.ipynb #c76e59f3
 def _summary_of(code: str, outputs: bool) -> str:
-    """What folded code is called on the page.
+    """Name folded code on the page.
 
     Parameters
     ----------
@@ -1223,7 +1223,7 @@ def _make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Pat
 
 
 def _staged(run_dir: Path, root: Path, project: Path) -> Path:
-    """What a renderer reads, in a new folder."""
+    """Stage what a renderer reads, in a new folder."""
     project.mkdir()
     stage_site(run_dir, root, project)
     return project
