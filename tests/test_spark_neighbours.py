@@ -41,6 +41,7 @@ def spark():
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")  # less to compile
         # as Spark has them, whatever another file has asked of the same Java process before
         .config("spark.sql.adaptive.enabled", "true")
         .config("spark.sql.codegen.wholeStage", "true")

@@ -255,7 +255,14 @@ def test_spark_gives_the_same(on_duckdb, tmp_path):
         pytest.skip("pyspark is not installed")
     if shutil.which("java") is None:
         pytest.skip("Java is not installed")
-    spark = {"master": "local[1]", "sql.shuffle.partitions": "1", "ui.enabled": "false"}
+    spark = {
+        "master": "local[1]",
+        "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+        "sql.adaptive.enabled": "false",
+        "sql.codegen.wholeStage": "false",
+        "sql.shuffle.partitions": "1",
+        "ui.enabled": "false",
+    }  # little data: less to plan and to compile
     settings = DataConfig(
         transactions=str(on_duckdb[0]), engine="spark", spark=spark, spill=str(tmp_path), **SETTINGS
     )
