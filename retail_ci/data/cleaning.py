@@ -184,7 +184,7 @@ def _judge_all(
     lines = judged()
     seen = _survey(lines)
     first, latest, _days = _whole_file(settings, seen)
-    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
+    floats = float_ids(_own_ids(raw, settings, catalogue)) if seen["loose"].any() else {}
     if first is not None or latest is not None:
         lines = judged(first=first, latest=latest)
         seen = _survey(lines)
@@ -193,9 +193,11 @@ def _judge_all(
     return lines, seen, found
 
 
-def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
+def _own_ids(
+    raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None = None
+) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
-    names = map_columns(raw, settings.columns)
+    names = map_columns(raw, settings.columns, elsewhere=_elsewhere(catalogue))
     ours = ("transaction_id", "customer_id", "product_id")
     return raw.select(**{c: raw[names[c]] for c in ours if c in names})
 
