@@ -246,7 +246,7 @@ def migration(before: pd.Series, after: pd.Series) -> pd.DataFrame:
 
 
 def directions(before: pd.Series, after: pd.Series) -> pd.Series:
-    """What each customer did.
+    """Classify what each customer did.
 
     Parameters
     ----------
@@ -375,7 +375,7 @@ def chance(
     draws: int = 20,
     seed: int = 42,
 ) -> pd.DataFrame:
-    """What would have moved if every customer had gone on as before.
+    """Simulate the movement if every customer had gone on as before.
 
     Parameters
     ----------
@@ -503,7 +503,7 @@ def slipped(
 
 
 def reasons(old: pd.DataFrame, new: pd.DataFrame, latest: pd.Series, window_days: int) -> pd.Series:
-    """Why they slipped: what changed between the two month ends.
+    """Explain why customers slipped: what changed between the two month ends.
 
     Parameters
     ----------

@@ -16,14 +16,23 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import STAMPS, DataConfig, check_data
-from ..core.errors import ConfigError, DataError, RunError, translating, unknown
+from ..core.config import STAMPS, DataConfig, check_data, structure
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    RunError,
+    as_library,
+    setting,
+    translating,
+    unknown,
+)
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
 from retail_ci.data.contract import (
     COLUMNS,
     COUNTED,
+    ID_COLUMNS,
     KEPT,
     PRODUCT_COLUMNS,
     REJECTS,
@@ -46,6 +55,7 @@ from retail_ci.data.contract import (
 )
 from .currencies import look_at_currencies
 from retail_ci.data.engines import (
+    check_date_format,
     close,
     connect_duckdb,
     copies,
@@ -184,7 +194,7 @@ def _judge_all(
     lines = judged()
     seen = _survey(lines)
     first, latest, _days = _whole_file(settings, seen)
-    floats = float_ids(_own_ids(raw, settings, catalogue)) if seen["loose"].any() else {}
+    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
     if first is not None or latest is not None:
         lines = judged(first=first, latest=latest)
         seen = _survey(lines)
@@ -197,15 +207,14 @@ def _own_ids(
     raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None = None
 ) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
-    names = map_columns(raw, settings.columns, elsewhere=_elsewhere(catalogue))
-    ours = ("transaction_id", "customer_id", "product_id")
-    return raw.select(**{c: raw[names[c]] for c in ours if c in names})
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
+    return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
 
 
 def _whole_file(
     settings: DataConfig, seen: pd.DataFrame
 ) -> tuple[pd.Timestamp | None, pd.Timestamp | None, pd.DataFrame]:
-    """What only the whole of the lines can tell.
+    """Compute what only all lines together can tell.
 
     Parameters
     ----------
@@ -231,7 +240,7 @@ def _whole_file(
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
-    """What there is of each reason on each day.
+    """Count each reason on each day.
 
     Parameters
     ----------
@@ -410,7 +419,7 @@ def _first_said(table: ibis.Table, said: list[str]) -> ibis.Table:
 
 
 def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
-    """What the transactions themselves say about products: names, categories.
+    """Take names and categories of products from the transactions.
 
     Parameters
     ----------
@@ -592,7 +601,7 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
 
 
 def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
-    """Do not choose between two lines about one customer.
+    """Merge lines about one customer; mark an attribute in which they differ.
 
     Parameters
     ----------
@@ -666,8 +675,8 @@ def _meetings(
     out = {}
     if "_listed" in people.columns:
         known = people.filter(people["_bought"])
-        part = to_pandas(known.aggregate(part=known["_listed"].cast("int32").mean()))["part"][0]
-        if part < 0.5:
+        part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
+        if pd.notna(part) and part < 0.5:
             listed = people.filter(people["_listed"])
             out["customers"] = _meeting(known, listed, "customer_id")
     unlisted = facts["by_flag"].get("unlisted_product", 0)
@@ -972,7 +981,7 @@ _FLAG_COLUMNS = (
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
-    """What is kept of each accepted line.
+    """Choose the columns that are kept of each accepted line.
 
     Parameters
     ----------
@@ -1178,7 +1187,7 @@ def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dic
     """What revenue is, of discount and of tax, and how much there was of each; nothing where
     neither the source nor the config says anything of them.
     """
-    names = map_columns(raw, settings.columns)
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
     meaning = {part: wanted for part, (_, wanted) in revenue_meaning(names, settings).items()}
     if not meaning:
         return {}
@@ -1228,7 +1237,7 @@ def _check_books(result: Prepared, max_rejected: float, max_collapsed: float = 1
         )
         raise DataError(
             f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more "
-            f"than the {share(max_rejected)} that data.max_rejected allows; "
+            f"than the {share(max_rejected)} that {setting('data.max_rejected')} allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
         )
     if facts["collapsed"] > max_collapsed * facts["rows_in"]:
@@ -1336,7 +1345,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
 
 
 def _quoted(line: pd.Series, rule: Rule) -> str:
-    """What the source said, as far as it shows what is wrong.
+    """Quote the values of the source that show what is wrong.
 
     Parameters
     ----------
@@ -1657,7 +1666,7 @@ _FINDING_COLUMNS = [
 
 
 def _books(facts: dict) -> pd.DataFrame:
-    """What became of the lines, a row per fate and reason."""
+    """Tabulate what became of the lines, a row per fate and reason."""
     advice = "Set duplicates='keep' if equal lines mean two items."
     rows = [
         ("kept", "", facts["kept"], "Sales and returns", ""),
@@ -1694,13 +1703,14 @@ def _beside(listed: ibis.Table | None, settings: DataConfig) -> list[str]:
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the config's data section, as keywords."""
+    """Keys of the config's data section, as keywords, checked as those of a config are."""
     known = [f.name for f in fields(DataConfig)]
     known = [name for name in known if name not in ("transactions", "customers", "columns")]
     for name in options:
         if name not in known:
             raise ConfigError(unknown("option", name, known, "clean"))
-    return dict(options)
+    settings = check_data(structure(DataConfig, options, "data"))
+    return {name: getattr(settings, name) for name in options}
 
 # %% ../../nbs/01_cleaning.ipynb #a3e636d9
 def clean(
@@ -1766,16 +1776,14 @@ def clean(
     >>> done.books[["fate", "reason", "lines"]].values.tolist()
     [['kept', '', 3], ['collapsed', 'copy', 0], ['rejected', 'bad_date', 1]]
     """
-    settings = DataConfig(
-        date_format=date_format,
-        duplicates=duplicates,
-        max_rejected=max_rejected,
-        products=None if products is None else "the products",
-        **_options(options),
-    )
-    check_data(settings)
-    log = _open_lines(transactions, "the transactions", columns, settings)
+    given = {"date_format": date_format, "duplicates": duplicates, "max_rejected": max_rejected}
     with contextlib.ExitStack() as held:
+        held.enter_context(as_library())
+        settings = DataConfig(
+            products=None if products is None else "the products", **_options({**options, **given})
+        )
+        check_date_format(settings)
+        log = _open_lines(transactions, "the transactions", columns, settings)
         if log.own:
             held.callback(close, log.con)
         listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
@@ -1786,7 +1794,7 @@ def clean(
 
 
 def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
-    """What was cleaned, as frames; its lines too where `fetch`."""
+    """Hand over the cleaned tables as frames; the lines too where `fetch`."""
     return CleanLog(
         to_pandas(found.transactions) if fetch else found.transactions,
         to_pandas(found.rejected) if fetch else found.rejected,
@@ -1815,12 +1823,17 @@ def _sound_lines(log: _Lines, what: str) -> ibis.Table:
     """The lines in the columns of the house, if all of them keep the contract."""
     with reading(log.settings):
         judged, seen, _found = _judge_all(log.con, log.table, log.settings, None)
+        suspects, _told = _look_at_orders(judged, log.settings)
     broken_rules = seen[seen["reason"].notna()].groupby("reason")["lines"].sum()
     if len(broken_rules):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
         of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
         advice = "remove them first with retail_ci.clean(...).transactions"
         refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
+    if suspects:
+        found = ", ".join(map(repr, suspects[:4]))
+        advice = "pass it through retail_ci.clean(..., status=...) first, or drop the column"
+        refuse(what, "sales only", f"lines with the status {found}", advice)
     return materialize(log.con, _with_time(judged).order_by("row"), "sound")
 
 
@@ -1845,7 +1858,8 @@ def open_log(
     what : str, default "the transactions"
         For the sentence.
     **options : Any
-        Keys of the config's data section, such as `basket` or `revenue`, for a log that is not from
+        Keys of the config's data section, such as `basket` or `currency_rates`, for a log that is
+        not from
         `clean`.
 
     Yields

@@ -35,8 +35,8 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
-           'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
+__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns',
+           'as_text', 'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
            'currency_marks', 'converted', 'Rule', 'is_rounded', 'applicable', 'with_limits', 'judge', 'broken',
            'accepted', 'float_ids', 'believed_span', 'flagged', 'counter_like']
 
@@ -67,6 +67,40 @@ PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "brand": False,
     "manufacturer": False,
 }
+
+
+def check_columns(settings: DataConfig) -> DataConfig:
+    """Check the names in `data.columns`, without a look at the data.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Of the config.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is none of ours, and for one column of a log that is to be two of ours.
+    """
+    for name in settings.columns:
+        if name not in COLUMNS | PRODUCT_COLUMNS:
+            raise ConfigError(
+                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
+            )
+    measured = {ours: theirs for ours, theirs in settings.columns.items() if ours in COLUMNS}
+    for theirs in measured.values():
+        same = [name for name, other in measured.items() if other == theirs]
+        if len(same) > 1:
+            raise ConfigError(
+                f"Config key 'data.columns' names {theirs!r} for {' and '.join(same)}; give each "
+                "of our names a column of its own."
+            )
+    return settings
 
 
 def map_columns(
@@ -171,7 +205,7 @@ def as_id(
 
 
 def _number_pattern(settings: DataConfig) -> str:
-    """What a number looks like.
+    """Build the pattern of a number.
 
     Parameters
     ----------
@@ -293,11 +327,7 @@ def typed(
         Row, the columns of the house (no product_id where the source has none), and `_` columns for
         the rules.
     """
-    for name in settings.columns:
-        if name not in COLUMNS | PRODUCT_COLUMNS:
-            raise ConfigError(
-                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
-            )
+    check_columns(settings)
     check_parts(settings)
     names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)
@@ -659,6 +689,18 @@ def _odd_part(
     return wrong.fill_null(False)
 
 
+def _named_parts(got: dict[str, ir.FloatingValue]) -> list[str]:
+    """Discount and tax, where the lines have them; refused where the lines have no amount."""
+    named = [part for part in _NAMED_ONLY if part in got]
+    if named and not {"price", "revenue"} & set(got):
+        raise DataError(
+            f"data.columns.{named[0]} needs an amount on the lines, and the price is in the "
+            f"products table alone; leave data.columns.{named[0]} out, or export the lines with "
+            "their price."
+        )
+    return named
+
+
 def _with_parts(
     out: dict[str, ibis.Value],
     col: dict[str, ibis.Value],
@@ -671,14 +713,15 @@ def _with_parts(
     could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
     """
     meaning = revenue_meaning(list(col), settings)
-    if not set(got) & set(_NAMED_ONLY):
+    named = _named_parts(got)
+    if not named:
         return out
     sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
     amount = out["revenue"].abs()
     whole = (out["quantity"] * out["price"]).abs()
     expected = [whole, whole]  # of a price that the discount has left, and of one before it
     found = dict(out)
-    for part in (p for p in _NAMED_ONLY if p in got):
+    for part in named:
         side, wanted = meaning[part]
         size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
         odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
@@ -691,10 +734,8 @@ def _with_parts(
             expected += [e + size * way for e in expected]
         else:
             expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
-    found["revenue"] = amount * sign
     near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
-    found["_agrees"] = ibis.or_(*near).fill_null(False)
-    return found
+    return found | {"revenue": amount * sign, "_agrees": ibis.or_(*near).fill_null(False)}
 
 # %% ../../nbs/00h_contract.ipynb #df2d292d
 def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:

@@ -83,7 +83,7 @@ def _other_encoding(head: bytes, at: int) -> Guess:
 
 
 def guess_encoding(file: Path) -> Guess:
-    """By its mark, by what its bytes allow, else unsure.
+    """Guess an encoding by its mark, or by what its bytes allow; else unsure.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
 
 
 def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
-    """How amounts are written.
+    """Guess how amounts are written.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
 
 
 def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
-    """Which formats read a column.
+    """Find the formats that read a column.
 
     Parameters
     ----------
@@ -427,6 +427,15 @@ def parse_dates(values: pd.Series) -> pd.Series:
     return out
 
 
+def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 1000) -> bool:
+    """Whether the values that only this format reads would do with day and month exchanged."""
+    other = format.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
+    rest = [f for f in formats if f != format]
+    read = [v for v in values.drop_duplicates().head(most) if fits(v, format)]
+    own = [v for v in read if not any(fits(v, f) for f in rest)]
+    return bool(_order(format)) and all(fits(v, other) for v in own)
+
+
 def guess_date(name: str, values: pd.Series) -> Guess:
     """The date formats, or that they are ambiguous.
 
@@ -458,11 +467,14 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     formats = readings[0]
     told = f"{' and '.join(formats)} {'reads' if len(formats) == 1 else 'together read'} "
     told += f"{share(part)} of {name!r}"
-    sure = "sure" if part == 1 else "likely"
+    vague = [f for f in formats if len(formats) > 1 and _undecided(f, formats, values)]
+    sure = "sure" if part == 1 and not vague else "likely"
+    if vague:
+        told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
     if all(f.startswith("%Y-%m-%d") for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats
-    return Guess("date_format", value, sure, told + ", and no other format does")
+    return Guess("date_format", value, sure, told + ", and no other format does" * (not vague))
 
 # %% ../../nbs/01a_profiling.ipynb #5d0be39f
 _OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"

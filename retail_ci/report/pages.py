@@ -1338,7 +1338,9 @@ def _quality_page(facts: Facts) -> list[str]:
                 ["What", "Lines", "Of all lines", "Revenue"],
                 _quality_rows(d, facts.currency),
                 None,
-                "Every line that came in is kept, rejected or a copy.",
+                "Every line that came in is kept, rejected or a copy."
+                if not d.get("set_aside")
+                else "Every line that came in is kept, rejected, a copy or no sale by its status.",
             )
         ),
         "## Rejected {#rejected}",
@@ -1446,7 +1448,7 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
 
 
 def _sure_page(facts: Facts) -> list[str]:
-    """What each claim rests on."""
+    """Write the page that explains how each number was checked."""
     rows = [
         [html.escape(claim), said, f'<a href="{page}.html">details</a>']
         for claim, said, page in _sure_rows(facts)
