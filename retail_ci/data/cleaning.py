@@ -203,9 +203,7 @@ def _judge_all(
     return lines, seen, found
 
 
-def _own_ids(
-    raw: ibis.Table, settings: DataConfig, catalogue: ibis.Table | None = None
-) -> ibis.Table:
+def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
     names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
     return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
@@ -675,7 +673,7 @@ def _meetings(
     out = {}
     if "_listed" in people.columns:
         known = people.filter(people["_bought"])
-        part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
+        part = to_pandas(known.aggregate(part=known["_listed"].cast("int32").mean()))["part"][0]
         if pd.notna(part) and part < 0.5:
             listed = people.filter(people["_listed"])
             out["customers"] = _meeting(known, listed, "customer_id")
