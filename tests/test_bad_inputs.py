@@ -218,7 +218,12 @@ CASES = [
     line("B4,c1,p1,2025-01-06,1,0", name="free of charge"),
     line("B4,c1,p1,2025-01-06,1e0,5.", revenue=20),
     line("B4,c1,p1,2025-01-06,+1,.5", revenue=15.5),
-    line("B2,c2,p2,2025-01-04,1,3.00", name="an exact copy", facts={"collapsed": 1}),
+    line(
+        "B2,c2,p2,2025-01-04,1,3.00",
+        name="an exact copy",
+        config={"max_collapsed": 0.3},
+        facts={"collapsed": 1},
+    ),
     line(
         "B2,c2,p2,2025-01-04,1,3.00",
         revenue=18,
@@ -458,7 +463,12 @@ CASES = [
         "Column 'price' .our price. is missing in s2.csv",
         config={"columns": {"price": "price"}},
     ),
-    Case("the same month twice", {"s1.csv": LOG, "s2.csv": LOG}, facts={"collapsed": 3}),
+    Case(
+        "the same month twice",
+        {"s1.csv": LOG, "s2.csv": LOG},
+        config={"max_collapsed": 0.5},
+        facts={"collapsed": 3},
+    ),
     Case(
         "two kinds of files", {"s1.csv": LOG, "s2.parquet": b"PAR1"}, "mixes parquet and text files"
     ),

@@ -673,7 +673,7 @@ def _meetings(
     out = {}
     if "_listed" in people.columns:
         known = people.filter(people["_bought"])
-        part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
+        part = to_pandas(known.aggregate(part=known["_listed"].cast("int32").mean()))["part"][0]
         if pd.notna(part) and part < 0.5:
             listed = people.filter(people["_listed"])
             out["customers"] = _meeting(known, listed, "customer_id")

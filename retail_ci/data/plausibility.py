@@ -113,7 +113,6 @@ class Evidence:
 
 
 _IDS = {"baskets": "transaction_id", "customers": "customer_id", "products": "product_id"}
-_WITH_POINT = r"^-?[0-9]+[.]0$"  # 17850.0, which a program wrote for 17850
 
 
 def _glance(evidence: Evidence, name: str) -> dict[str, int]:
@@ -125,7 +124,6 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
     asked = {
         "all": key.count(),
         "damaged": _how_many(is_rounded(key)),
-        "point": _how_many(key.re_search(_WITH_POINT)),
         "low": _how_many(key != key.upper()),
         "high": _how_many(key != key.lower()),
     }
@@ -467,11 +465,6 @@ def _always(found: Finding | None) -> Finding | None:
     return found and Finding(found.lines, found.revenue, found.change, found.examples, True)
 
 
-def _find_with_point(e: Evidence) -> Finding | None:
-    """Whole numbers with a `.0` that was not taken off."""
-    return _odd_ids(e, "point", lambda key: key.re_search(_WITH_POINT))
-
-
 def _find_lookalikes(e: Evidence) -> Finding | None:
     """Ids that differ only in case."""
     found: dict[str, ibis.Table] = {}
@@ -734,12 +727,6 @@ FLAGS: list[Flag] = [
         "Ids such as 5.41E+11, which a spreadsheet has rounded",
         "The ids are lost, and different ones have become one; export again with ids as text.",
         _find_damaged,
-    ),
-    Flag(
-        "id_with_point",
-        "Ids such as 17850.0 beside ids of another kind",
-        "Export ids as text; with .0 they meet no other table.",
-        _find_with_point,
     ),
     Flag(
         "lookalike_id",
