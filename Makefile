@@ -50,7 +50,7 @@ lab: $(READY) ## JupyterLab on the notebooks; the small run that they open is ma
 
 COMPILE := pip compile --quiet --no-cache --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock: $(READY) ## resolve the requirements of settings.ini anew into constraints.txt, and those of the service into serve.txt
-	@$(PIP) install uv
+	@[ -x $(BIN)/uv ] || $(PIP) install uv
 	@{ sed '/^[^#]/,$$d' constraints.txt; $(BIN)/uv $(COMPILE) --upgrade --extra all setup.py; } > .constraints.new
 	@mv .constraints.new constraints.txt
 	@{ sed '/^[^#]/,$$d' serve.txt; sed -n 's/^serve_requirements = //p' settings.ini | tr ' ' '\n' | $(BIN)/uv $(COMPILE) --constraint constraints.txt -; } > .constraints.new
@@ -74,12 +74,13 @@ $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"retail_ci needs Python 3.11 or newer, found {v[0]}.{v[1]}; run make PYTHON=python3.11 (or newer).")'
 	@echo "Setting up $(VENV) (once) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install --constraint constraints.txt --editable '.[all]'
-	@$(PIP) install --no-deps --force-reinstall --editable .  # once more, so that its programs replace nbdev's of the same names
+	@.ci/install $(VENV) --constraint constraints.txt --editable '.[all]'
+	@.ci/install $(VENV) --no-deps --force-reinstall --editable .  # once more, so that its programs replace nbdev's of the same names
 	@touch $@
 
 # An environment of its own: the project does not depend on what is in it. See the file for licences.
 $(READER)/.ready: tests/model_reader.txt
 	@$(PYTHON) -m venv --clear $(READER)
-	@$(READER)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps --only-binary :all: --requirement $<
+	@echo "Setting up $(READER) (once) ..."
+	@.ci/install $(READER) --no-deps --only-binary :all: --requirement $<
 	@touch $@

@@ -587,7 +587,7 @@ def campaigns(
 
 
 def _about_list(segment: Any) -> str:
-    """What a campaign may do in one segment."""
+    """Describe what a campaign may do in one segment."""
     if not segment.send + segment.control:
         return f"{segment.segment}: nobody to contact"
     said = f"{segment.segment}: {segment.send:,} to contact, {segment.control:,} held back"
@@ -777,7 +777,7 @@ COMMANDS: tuple[Callable, ...] = (
 def comments(
     function: Callable,  # a command
 ) -> dict[str, str]:  # parameter: the comment above or beside it
-    """What stands above or beside the parameters of a function."""
+    """Read the comments above or beside the parameters of a function."""
     source = inspect.getsource(function)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     above: dict[int, str] = {}

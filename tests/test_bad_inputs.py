@@ -27,8 +27,10 @@ from retail_ci.data.cleaning import prepare
 from retail_ci.data.engines import close, connect
 from retail_ci.data.sources import open_source, reading
 from retail_ci.export.campaigns import permissions
+from retail_ci.pipeline.runner import _check_config, run_chain
 from retail_ci.serve.api import read_keys
 
+ROOT = Path(__file__).parents[1]
 HEAD = "transaction_id,customer_id,product_id,date,quantity,price\n"
 # three fine lines, 15 in all
 GOOD = "B1,c1,p1,2025-01-03,2,4.50\nB2,c2,p2,2025-01-04,1,3.00\nB3,c1,p2,2025-01-05,1,3.00\n"
@@ -821,6 +823,69 @@ def test_a_library_that_refuses(content, config, code, words, con, tmp_path):
     with pytest.raises(RetailError, match=re.escape(words)) as caught:
         outcome(con, {"transactions": str(tmp_path / "sales.csv")} | config)
     assert caught.value.exit_code == code and "\n" not in str(caught.value)
+
+
+BEFORE_A_RUN = [  # a setting, and what is said of it before the first notebook starts
+    (
+        "recommender.parameters={personal_decayed: {half_life: -3}}",
+        "recommender.parameters.personal_decayed: half_life must be a number above zero, got -3.",
+    ),
+    (
+        "recommender.parameters={collaborative: {neighbours: many}}",
+        "'recommender.parameters.collaborative.neighbours' must be a whole number, found 'many'",
+    ),
+    (
+        "recommender.parameters={collaborative: {weighting: tfid}}",
+        "Unknown weighting 'tfid'; did you mean 'tfidf'?",
+    ),
+    (
+        "recommender.parameters={ease: {half: 3}}",
+        "Unknown parameter 'half' in recommender.parameters.ease; did you mean 'half_life'?",
+    ),
+    (
+        "recommender.weights={collaborative: 0, content: 0}",
+        "'recommender.weights' must give a part",
+    ),
+    ("rfm.cut_points={recency: [3, 1]}", "rfm.cut_points.recency must be 4 numbers in rising"),
+    ("rfm.cut_points={recensy: [1, 2, 3, 4]}", "did you mean 'recency'?"),
+    ("data.columns={custmer_id: a}", "in data.columns; did you mean 'customer_id'?"),
+    ("data.columns={price: a, revenue: a}", "'data.columns' names 'a' for price and revenue;"),
+    ('data.date_format="%d/%m"', "'data.date_format' must name a day, a month and a year"),
+    ('data.date_format=["%Y-%m-%d", "%Q"]', "'data.date_format' cannot be '%Q'"),
+    ("data.memory=lots", "'data.memory' must be a size of at least 64MB"),
+    ("data.last_date=1960-01-01", "'data.last_date' must not lie before data.earliest"),
+    ("data.earliest=soon", "'data.earliest' must be a day"),
+    ("synthetic.start=soon", "'synthetic.start' must be a day"),
+    ("synthetic.start=1950-01-01", "'synthetic.start' must lie between 1970-01-02 and"),
+]
+
+
+@pytest.mark.parametrize("setting, words", BEFORE_A_RUN, ids=[s for s, _ in BEFORE_A_RUN])
+def test_a_run_does_not_begin_with_a_value_that_it_would_refuse(setting, words, tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(words)) as refused:
+        run_chain(load_config("small", [setting]), tmp_path, ROOT / "nbs")
+    assert "\n" not in str(refused.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "recommender.parameters={ease: {half_life: 30}, weighted: {content: 0.1}}",
+        "rfm.cut_points={recency: [3, 10, 30, 90]}",
+        "data.columns={customer_id: a, product_name: b, category: b}",
+        'data.date_format=["%d.%m.%y %H:%M", "%b %d, %Y", "%Y%m%d"]',
+        "data.memory=512 MiB",
+    ],
+)
+def test_a_value_that_makes_sense_is_taken(setting):
+    _check_config(load_config("small", [setting]))
+
+
+def test_every_config_that_is_shipped_passes_the_check():
+    files = [*ROOT.glob("configs/*.yaml"), *ROOT.glob("examples/**/*.yaml")]
+    assert len(files) > 3
+    for file in files:
+        _check_config(load_config(file))
 
 
 def shop_file(ending: str, folder: Path) -> bytes:

@@ -2,10 +2,14 @@
 products table; and what is missing without being a fault: a product, a customer.
 """
 
+import importlib.util
+import json
 import re
+import shutil
 from decimal import Decimal
 from pathlib import Path
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,9 +17,13 @@ import yaml
 
 import retail_ci
 from retail_ci.cli import check
-from retail_ci.core.config import load_config
-from retail_ci.core.errors import ConfigError, DataError
+from retail_ci.core.config import DataConfig, load_config
+from retail_ci.core.errors import ConfigError, DataError, RunError
+from retail_ci.core.runs import open_run
+from retail_ci.data.cleaning import prepare
+from retail_ci.data.engines import close, connect, engine, read_parquet, to_pandas
 from retail_ci.data.proposal import closing, examine, proposal
+from retail_ci.data.sources import open_source
 
 STATUS = """order_id,customer_id,sku,date,qty,price,status
 1,C1,A,2024-01-02,1,10.50,Shipped
@@ -131,6 +139,17 @@ def test_a_key_about_a_column_that_is_not_there_is_refused():
         retail_ci.clean(log, columns=STATUS_NAMES, status=LISTED)
     with pytest.raises(DataError, match=r"data.currency_rates is set, and .* no column 'currency'"):
         retail_ci.clean(log, columns=STATUS_NAMES, currency_rates={"EUR": 1})
+
+
+def test_other_calls_take_no_cancelled_order_for_a_sale():
+    with pytest.raises(DataError, match="expected sales only, found lines with the status 'Canc"):
+        retail_ci.customer_features(frame(STATUS), columns=STATUS_NAMES)
+    with pytest.raises(DataError, match="in 3 currencies"):
+        retail_ci.customer_features(money_log())
+    with pytest.raises(ConfigError, match="Unknown kind of order 'canceled'"):
+        retail_ci.clean(frame(STATUS), columns=STATUS_NAMES, status={"canceled": ["Cancelled"]})
+    done = retail_ci.clean(frame(STATUS), columns=STATUS_NAMES, status=LISTED)
+    assert retail_ci.customer_features(done.transactions)["monetary"].sum() == 37.25
 
 
 def test_a_log_in_which_nothing_was_sold_is_refused():
@@ -317,3 +336,119 @@ def test_customers_that_a_config_or_a_header_names_are_not_lost_in_silence():
     named = STATUS_NAMES | {"customer_id": "CustomerID"}
     with pytest.raises(DataError, match="though data.columns.customer_id names 'CustomerID'"):
         retail_ci.clean(log.assign(CustomerID=""), columns=named)
+
+
+def test_a_notebook_without_what_it_needs_is_passed_over(fresh):
+    """And what waits for it need not wait; by hand it says why."""
+    fresh.notebook("01_cleaning", "run.write('data_metrics', {'kept': 3, 'customers': 0})")
+    fresh.notebook("02_features", "run.require('customers')", "1 / 0")
+    fresh.notebook("03c_segment_profiles", "run.has('cut_points')", "print('sales')")
+    fresh.notebook("index", "run.require('segments')")
+    done = fresh.here("run")
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if "steps aside" in line]
+    assert [line.split()[1] for line in told] == ["02_features", "index"]
+    assert told[0].endswith("– steps aside: no line of the log has a customer")
+    current = fresh.home() / "current"
+    left = json.loads((current / "executed/02_features.ipynb").read_text())["cells"]
+    assert [c["source"] for c in left] == [
+        "This page has no results: no line of the log has a customer."
+    ]
+    papers = json.loads((current / "manifest.json").read_text())["notebooks"]
+    assert [n["name"] for n in papers if "aside" in n] == ["02_features", "index"]
+    with pytest.raises(RunError, match="has no features: no line of its log has a customer"):
+        open_run(run_dir=current).read("features")
+
+
+# ------------------------------------------------------------------------------------------ engines
+
+
+def mixed_log() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A log with everything of this page in it, and its products."""
+    log = money_log(120)
+    log["status"] = np.where(np.arange(120) % 9 == 0, "Cancelled", "Shipped")
+    log["status"] = log["status"].where(np.arange(120) % 11 != 1, "Returned")
+    log.loc[log.index % 7 == 2, "product_id"] = None
+    log.loc[log.index % 10 == 4, "price"] = np.nan
+    log.loc[log.index % 17 == 5, "currency"] = None
+    log["date"] = log["date"].dt.strftime("%Y-%m-%d")
+    return log, pd.DataFrame({"product_id": list("ABC"), "price": [1.5, 2.25, 3.0]})
+
+
+SHOP = {
+    "status": {"cancelled": ["Cancelled"], "returned": ["Returned", "Lost"]},
+    "currency_rates": {"EUR": 1, "USD": 0.92, "GBP": 1.17},
+    "max_rejected": 0.9,
+}
+
+
+def by_hand() -> pd.DataFrame:
+    """The same in plain pandas: kept lines, and the reason of the others."""
+    log, products = mixed_log()
+    rate = log["currency"].map(SHOP["currency_rates"])
+    listed = log["product_id"].map(products.set_index("product_id")["price"])
+    log["price"] = (log["price"] * rate).fillna(listed)
+    log["revenue"] = log["price"] * log["quantity"]
+    reason = pd.Series(None, index=log.index, dtype=object)
+    reason[log["price"].isna()] = "bad_price"
+    reason[rate.isna()] = "no_currency"
+    reason[log["status"] == "Returned"] = "returned"
+    reason[log["status"] == "Cancelled"] = "cancelled"
+    return log.assign(reason=reason)
+
+
+def same_as_by_hand(con, log: ibis.Table, products: ibis.Table) -> None:
+    result = prepare(con, log, DataConfig(products="listed", **SHOP), products)
+    wanted = by_hand()
+    kept = wanted[wanted["reason"].isna()]
+    facts = result.facts
+    counts = {k: n for k, n in facts["by_reason"].items() if n}
+    assert counts == wanted["reason"].value_counts().to_dict()
+    assert facts["revenue"] == pytest.approx(kept["revenue"].sum(), abs=0.005)
+    assert facts["by_flag"]["no_product"] == kept["product_id"].isna().sum() > 0
+    assert facts["by_flag"]["listed_price"] > 0 and facts["set_aside"] > 0
+    lines = to_pandas(result.transactions)
+    assert np.allclose(lines["revenue"].sort_values(), kept["revenue"].sort_values(), atol=1e-9)
+    assert "'Lost', which no line has" in " ".join(facts["remarks"])
+    aside = wanted[wanted["status"].isin(["Cancelled", "Returned"])]
+    assert facts["rows_in"] == facts["kept"] + facts["rejected"] + len(aside)
+
+
+def laid(con, folder: Path) -> tuple[ibis.Table, ibis.Table]:
+    tables = []
+    for name, table in zip(("log", "products"), mixed_log()):
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+        tables.append(read_parquet(con, [folder / f"{name}.parquet"]))
+    return tables[0], tables[1]
+
+
+def test_duckdb_agrees_with_plain_pandas(tmp_path):
+    con = connect()
+    same_as_by_hand(con, *laid(con, tmp_path))
+    close(con)
+
+
+def test_spark_agrees_with_plain_pandas(tmp_path):
+    if importlib.util.find_spec("pyspark") is None or not shutil.which("java"):
+        pytest.skip("pyspark or Java is not installed")
+    light = {"sql.shuffle.partitions": "2", "sql.codegen.wholeStage": "false"}
+    spill = str(tmp_path / "spill")
+    settings = DataConfig(engine="spark", threads=2, memory="2GB", spill=spill, spark=light)
+    con = connect(settings)
+    try:
+        same_as_by_hand(con, *laid(con, tmp_path))
+    finally:
+        close(con)
+
+
+def test_postgres_agrees_with_plain_pandas(postgres, tmp_path):
+    log, products = mixed_log()
+    types = dict.fromkeys(log.columns, "text") | {"quantity": "int", "price": "float8"}
+    postgres.fill("col_log", log, types)
+    postgres.fill("col_products", products, {"product_id": "text", "price": "float8"})
+    con = connect()
+    main = open_source(con, "transactions", DataConfig(transactions=postgres.url("col_log")))
+    assert engine(main.backend) == "postgres"
+    listed = main.backend.table("col_products").mutate(row=ibis.row_number() + 1)
+    same_as_by_hand(main.backend, main.table, listed)
+    close(con)

@@ -62,7 +62,7 @@ def test_every_line_has_its_fate(books):
     text, fine = books
     assert (
         fine
-        and "4,122 lines came in: 3,983 kept, 79 rejected, 60 collapsed as exact copies." in text
+        and "4,122 lines came in: 3,982 kept, 80 rejected, 60 collapsed as exact copies." in text
     )
     found = {
         rule: int(n.replace(",", ""))
@@ -74,15 +74,13 @@ def test_every_line_has_its_fate(books):
             "not_a_product",
             "bad_date",
             "bad_price",
-            "no_product",
             "return",
             "anonymous",
         )
     } == {
         "not_a_product": 50,
-        "bad_date": 10,
+        "bad_date": 11,  # one of them is the sum below the lines
         "bad_price": 10,
-        "no_product": 1,
         "return": 60,
         "anonymous": 609,
     }

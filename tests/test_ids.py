@@ -516,8 +516,8 @@ OFFSET = HEAD + "T1,C1,P1,2025-03-03T08:30:00+1100,1,10\n"
 
 
 def test_a_day_with_an_offset_is_monday_in_the_shop(tmp_path):
-    for settings in ({}, {"timezone": "Australia/Sydney"}):
-        config = shop(tmp_path, OFFSET, date_format="%Y-%m-%dT%H:%M:%S%z", **settings)
+    for zone in ({}, {"timezone": "Australia/Sydney"}):
+        config = shop(tmp_path, OFFSET, date_format="%Y-%m-%dT%H:%M:%S%z", **zone)
         sold = cleaned(config).transactions.execute()
         assert (str(sold["date"][0]), sold["weekday"][0]) == ("2025-03-03 08:30:00", 1)
 

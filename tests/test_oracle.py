@@ -126,7 +126,8 @@ def clean(
     t = judged(raw, config, catalogue, floats)
     rejected = t[t.reason.notna()]
     kept = t[t.reason.isna()]
-    if config.duplicates == "collapse":
+    numbered = config.columns.get("transaction_id", "transaction_id") in raw
+    if config.duplicates == "collapse" and numbered:
         kept = kept[~raw.loc[kept.index].duplicated()]
     copied = len(t) - len(rejected) - len(kept)
     return kept.drop(columns="reason").assign(is_return=kept.quantity < 0), rejected, copied

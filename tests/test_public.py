@@ -22,7 +22,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import retail_ci
-from retail_ci.core.errors import DataError
+from retail_ci.core.errors import ConfigError, DataError
+from retail_ci.recommend import PersonalRecommender, Recommender
 from retail_ci.report.reference import _docstring_parts, described
 
 ZONES = [m.name for m in pkgutil.iter_modules(retail_ci.__path__) if m.ispkg]
@@ -531,13 +532,137 @@ def test_drift_refuses_to_compare_what_only_one_side_has(features):
 def test_axes_are_taken_and_returned(log):
     import matplotlib.pyplot as plt
 
-    states = retail_ci.segment_migration(log, window_days=90, draws=1).states
     from retail_ci.customers import plot_migration
+    from retail_ci.evaluate import plot_backtest, plot_metrics
+    from retail_ci.evaluate.backtest import backtest
 
+    states = retail_ci.segment_migration(log, window_days=90, draws=1).states
     _figure, ax = plt.subplots()
     assert plot_migration(states, ax=ax) is ax
     assert plot_migration(states).figure is not ax.figure
+    models = ["personal", "popularity"]
+    fresh = log.assign(product_id="M" + log["date"].dt.month.astype("str"))  # new every month
+    measured = retail_ci.evaluate_recommenders(models, fresh, days=60, resamples=5)
+    over_time = backtest(models, fresh, cuts=2, days=60, resamples=5)
+    for plot, result in ((plot_metrics, measured), (plot_backtest, over_time)):
+        _figure, pair = plt.subplots(2)
+        drawn = plot(result, ax=pair)
+        assert list(drawn) == list(pair) and [len(axis.containers) for axis in pair] == [2, 1]
+        assert plot(result)[0].figure is not pair[0].figure
+        for wrong in (3, ax, [ax], [1, 2]):
+            with pytest.raises(DataError, match="ax: expected 2 matplotlib axes") as refused:
+                plot(result, ax=wrong)
+            assert SENTENCE.fullmatch(str(refused.value))
     plt.close("all")
+
+
+# What a user may hand over by mistake
+
+
+class Odd(Recommender):
+    """A model whose scores are what it is told."""
+
+    def __init__(self, scores: str = ""):
+        self.scores = scores
+
+    def _scores(self, rows):
+        shape = (len(rows), len(self.data_.product_ids))
+        made = {
+            "nothing": None,
+            "a list": [[1.0]],
+            "a row": np.ones(shape[1]),
+            "a column": np.ones((shape[0], 1)),
+            "text": np.full(shape, "a"),
+        }
+        return made[self.scores]
+
+
+@pytest.mark.parametrize("scores", ["nothing", "a list", "a row", "a column", "text"])
+def test_scores_of_another_shape_or_type_are_refused(log, scores):
+    words = rf"Odd\._scores: expected numbers of shape \({log['customer_id'].nunique()}, 4\)"
+    with pytest.raises(DataError, match=words) as refused:
+        Odd(scores).fit(log).recommend()
+    assert SENTENCE.fullmatch(str(refused.value))
+
+
+MISTAKES = {
+    "recommend(3)": lambda m, log: m.recommend(3),
+    "recommend(k='a')": lambda m, log: m.recommend(k="a"),
+    "recommend(rules=3)": lambda m, log: m.recommend(rules=3),
+    "recommend(block=3)": lambda m, log: m.recommend(block=3),
+    "recommend(block_for=3)": lambda m, log: m.recommend(block_for=3),
+    "recommend(recent=3)": lambda m, log: m.recommend(recent=3),
+    "fit(products=3)": lambda m, log: m.fit(log, 3),
+    "fit(segments=3)": lambda m, log: m.fit(log, segments=3),
+    "fit(sensitive=3)": lambda m, log: m.fit(log, sensitive=3),
+    "half_life=-1": lambda m, log: type(m)(half_life=-1),
+    "half_life='a'": lambda m, log: type(m)(half_life="a"),
+    "half_life=inf": lambda m, log: type(m)(half_life=float("inf")),
+    "clean(tolerance='a')": lambda m, log: retail_ci.clean(log, tolerance="a"),
+    "clean(duplicates='a')": lambda m, log: retail_ci.clean(log, duplicates="a"),
+    "clean(max_rejected=2)": lambda m, log: retail_ci.clean(log, max_rejected=2),
+    "clean(last_date='a')": lambda m, log: retail_ci.clean(log, last_date="a"),
+    "clean(memory='a')": lambda m, log: retail_ci.clean(log, memory="a"),
+    "clean(date_format='%Y')": lambda m, log: retail_ci.clean(log, date_format="%Y"),
+    "clean(encoding='a')": lambda m, log: retail_ci.clean(log, encoding="a"),
+    "cut_points=3": lambda m, log: retail_ci.customer_features(log, cut_points=3),
+    "cut_points={'recensy'}": lambda m, log: retail_ci.customer_features(
+        log, cut_points={"recensy": [1, 2, 3, 4]}
+    ),
+    "cut_points={'recency': [2]}": lambda m, log: retail_ci.customer_features(
+        log, cut_points={"recency": [2]}
+    ),
+    "revenue of nothing": lambda m, log: retail_ci.customer_features(log.assign(revenue=0.0)),
+}
+
+
+@pytest.mark.parametrize("call", MISTAKES.values(), ids=list(MISTAKES))
+def test_a_mistaken_argument_is_refused_in_words_of_the_call(log, call):
+    """One sentence, which names a parameter and never a key of a config."""
+    model = PersonalRecommender().fit(log)
+    with pytest.raises((ConfigError, DataError)) as refused:
+        call(model, log)
+    assert re.fullmatch(r"[^\n]+[.?]", str(refused.value))
+    assert not re.search(r"\b(data|rfm|recommender|campaigns)\.\w|the config", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"consent": 3}, {"suppressed": [1]}, {"wave": 3}, {"random_state": "a"}, {"sensitive": 3}],
+    ids=str,
+)
+def test_campaign_lists_refuse_a_mistaken_argument(options):
+    people = pd.DataFrame({"customer_id": ["A"], "segment": ["Lost"]})
+    with pytest.raises(DataError, match=f"^{next(iter(options))}: expected") as refused:
+        retail_ci.campaign_lists(people, customers=people, **options)
+    assert SENTENCE.fullmatch(str(refused.value))
+    with pytest.raises(ConfigError, match="^consent: Unknown column 'segmnt'.* mean 'segment'"):
+        retail_ci.campaign_lists(people, customers=people, consent="segmnt")
+
+
+def test_a_metric_that_was_not_measured_is_refused(log):
+    found = retail_ci.evaluate_recommenders(["popularity"], log, days=60, resamples=5)
+    assert len(found.metric("any", "coverage")) == len(found.rivals("any", "ndcg")) == 1
+    for task, metric, words in (
+        ("any", "ndgc", "Unknown metric 'ndgc' in the evaluation; did you mean 'ndcg'"),
+        ("ndcg", "ndcg", "Unknown task 'ndcg' in the evaluation; known: any, discovery"),
+        ("any", 3, "Unknown metric '3'"),
+    ):
+        for call in (found.metric, found.rivals):
+            with pytest.raises(DataError, match=words):
+                call(task, metric)
+
+
+def test_a_measure_that_cannot_be_is_refused(features):
+    for value, words in ((np.inf, "finite numbers, found infinite"), (-np.inf, "finite numbers")):
+        with pytest.raises(DataError, match=f"'monetary' of the features after: expected {words}"):
+            retail_ci.feature_drift(features, features.assign(monetary=value))
+    for column, words in (("recency", "days since"), ("frequency", "a number of purchases")):
+        spoilt = features.assign(**{column: -3.0})
+        with pytest.raises(
+            DataError, match=f"{column!r} .*: expected {words}.*40 values below zero"
+        ):
+            retail_ci.CustomerSegmentation(n_clusters=2).fit(spoilt)
 
 
 # Arguments

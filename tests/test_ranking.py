@@ -2,6 +2,7 @@
 the same answer for shuffled rows.
 """
 
+import builtins
 import math
 
 import numpy as np
@@ -15,7 +16,12 @@ from retail_ci.evaluate.offline import evaluate, ranking_facts
 from retail_ci.recommend.baselines import (
     RandomRecommender,
 )
-from retail_ci.recommend.candidates import CandidateModels, buyers_lately, discontinued
+from retail_ci.recommend.candidates import (
+    CandidateModels,
+    buyers_lately,
+    discontinued,
+    first_buyers_lately,
+)
 from retail_ci.recommend.collaborative import CollaborativeRecommender, neighbours, product_cells
 from retail_ci.recommend.content import ContentRecommender
 from retail_ci.recommend.hybrid import HybridRecommender, make_model
@@ -27,7 +33,8 @@ from retail_ci.recommend.metrics import (
     paired_difference,
     per_customer,
 )
-from retail_ci.recommend.ranker import popular_buyers
+from retail_ci.recommend.ranker import Scorer, popular_buyers
+from retail_ci.serve.promotion import gate
 
 COLUMNS = ["customer_id", "product_id", "score", "rank", "method", "reason"]
 
@@ -238,6 +245,66 @@ def test_fading_buyers_equal_a_plain_sum():
         popular_buyers(CandidateModels().fit(log), "popular lately").tolist()
         == buyers_lately(data).tolist()
     )
+
+
+def test_fading_first_time_buyers_equal_a_plain_sum():
+    log, _ = make_log(14)
+    data = interactions(log)
+    known = data.rows >= 0
+    pairs = pd.DataFrame(
+        {"row": data.rows[known], "column": data.columns[known], "age": data.age[known]}
+    )
+    oldest = pairs.groupby(["row", "column"])["age"].max().reset_index()
+    plain = (1 / (1 + oldest["age"] / 14)).groupby(oldest["column"]).sum()
+    plain = plain.reindex(range(len(data.product_ids)), fill_value=0).to_numpy()
+    left = ~discontinued(data)
+    assert left.any() and np.allclose(first_buyers_lately(data)[left], plain[left], atol=1e-6)
+    assert (first_buyers_lately(data)[~left] == 0).all()
+    order = np.argsort(-first_buyers_lately(data), kind="stable")[:5]
+    lists = make_model("first_buyers").fit(log).recommend(k=5)
+    assert set(lists.groupby("customer_id")["product_id"].agg(tuple)) == {
+        tuple(data.product_ids[order])
+    }
+
+
+def test_where_nothing_can_be_learned_nothing_is_published_as_the_ranker():
+    """Sales by chance alone: the ranker steps aside, and the gate says why."""
+    rng = np.random.default_rng(4)
+    lines = 6000
+    log = pd.DataFrame(
+        {
+            "customer_id": [f"C{i:03d}" for i in rng.integers(0, 150, lines)],
+            "product_id": [f"P{i:03d}" for i in rng.integers(0, 90, lines)],
+            "date": pd.Timestamp("2025-01-01")
+            + pd.to_timedelta(rng.integers(0, 180 * 86400, lines), unit="s"),
+        }
+    )
+    model = HybridRecommender().fit(log)
+    assert model.checks_["discovery"]["customers"] > 100
+    for task, new_only in (("any", False), ("discovery", True)):
+        assert model.choice_[task] != "ranker"
+        assert "ranker" not in set(model.recommend(exclude_purchased=new_only)["method"])
+    facts = ranking_facts(evaluate(["ranker", "first_buyers", "random"], log, resamples=200))
+    books = {"rows_in": 1, "kept": 1, "rejected": 0, "collapsed": 0}
+    checks = {c.name: c for c in gate(books, facts | {"production": "ranker"}, {})}
+    for task in ("any", "discovery"):
+        asked = checks[f"{task}: better than chance"]
+        assert not asked.passed and "set recommender.production to a plain list" in asked.found
+    plain = gate(books, facts | {"production": "first_buyers"}, {})
+    assert all(c.passed for c in plain if "better than chance" in c.name)
+
+
+def test_without_its_system_library_the_ranker_says_what_to_install(monkeypatch):
+    found = builtins.__import__
+
+    def without(name, *args, **options):
+        if name == "lightgbm":
+            raise OSError("libgomp.so.1: cannot open shared object file")
+        return found(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match="apt-get install libgomp1"):
+        Scorer.learn(np.zeros((3, 1)), np.array([True, False, True]), smooth=False)
 
 
 def test_reasons_do_not_depend_on_what_was_ranked_before():

@@ -17,6 +17,7 @@ from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import DataError
 from retail_ci.data.cleaning import apply_contract, examples
 from retail_ci.data.engines import connect
+from retail_ci.data.proposal import examine
 from retail_ci.data.sources import open_source
 
 ROOT = Path(__file__).parents[1]
@@ -335,3 +336,14 @@ def test_a_second_table_below_is_said(con, tmp_path, capsys):
     _, facts = proposed(tmp_path / "t.csv", con)
     assert "header of a second table (Customer, City, Since date)" in capsys.readouterr().out
     assert facts["kept"] == len(log) and facts["rejected"] == 4
+
+
+def test_dates_that_a_spreadsheet_has_turned_are_not_sure(tmp_path):
+    log = shop()
+    day = pd.to_datetime(log["order_date"])
+    turned = day.dt.day <= 12
+    log["order_date"] = day.dt.strftime("%d-%m-%Y").where(~turned, day.dt.strftime("%d/%m/%Y"))
+    log.to_csv(tmp_path / "t.csv", index=False)
+    (date,) = [g for g in examine(str(tmp_path / "t.csv")).guesses if g.key == "date_format"]
+    assert sorted(date.value) == ["%d-%m-%Y", "%d/%m/%Y"] and date.sure == "likely"
+    assert "%d/%m/%Y would do with day and month exchanged" in date.why

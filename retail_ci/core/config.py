@@ -23,7 +23,16 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import lazy_loader
 import yaml
 
-from .errors import ConfigError, DataError, one_line, shown, translating, unknown
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    about,
+    one_line,
+    setting,
+    shown,
+    translating,
+    unknown,
+)
 from .formats import find_locale, plain_name
 
 # %% auto #0
@@ -31,8 +40,8 @@ __all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
            'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_data', 'split_table',
-           'source_files']
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_status', 'mebibytes',
+           'check_data', 'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
@@ -103,7 +112,8 @@ class DataConfig:
     missing : list[str]
         Words that mean a missing value, such as "NULL"; a blank always is missing.
     duplicates : {"collapse", "keep"}
-        What to do with exact copies.
+        What to do with exact copies; without a basket id they may be sales, and are always
+        kept.
     cancelled_prefix : str | None
         Basket ids that start with it are cancellations.
     non_product : dict[str, str]
@@ -123,16 +133,18 @@ class DataConfig:
     known_products_only : bool
         Reject lines whose product is missing from the products table.
     earliest : str
-        Lines before this day are rejected.
+        Lines before this day are rejected; `max_silence` decides as well if left out.
     last_date : str | None
         Lines after this day are rejected; `max_silence` decides if left out.
     max_silence : int
-        After so many days without a line, the rest (at most 1% of the lines) is taken for
-        misdated.
+        Lines that lie so many days from the rest, at either end and at most 1% of all, are
+        taken for misdated; in a shop that sells every day a third of it is enough.
     tolerance : float
         Share by which a revenue may differ from quantity × price before it is flagged.
     max_rejected : float
         Stop when a larger share of the lines is rejected.
+    max_collapsed : float
+        Stop when a larger share of the lines would be collapsed as exact copies.
     engine : {"duckdb", "spark"}
         What computes the tables.
     memory : str | None
@@ -182,6 +194,7 @@ class DataConfig:
     max_silence: Annotated[int, msgspec.Meta(ge=1, le=36500)] = 92
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.01
     max_rejected: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
+    max_collapsed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.20
     engine: Literal["duckdb", "spark"] = "duckdb"
     memory: str | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
@@ -422,6 +435,9 @@ MODELS: dict[str, Model] = {  # in the order in which they are measured
         grid={"days": [7, 14, 28, 56, 112]},
         decides="discovery",
     ),
+    "first_buyers": Model(
+        f"{_HOME}.candidates:FirstBuyersRecommender", "First-time buyers, lately"
+    ),
     "popularity": Model(f"{_HOME}.baselines:PopularityRecommender", "Best sellers, all time"),
     "random": Model(f"{_HOME}.baselines:RandomRecommender", "Chance"),
 }
@@ -446,7 +462,8 @@ def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
     Raises
     ------
     ConfigError
-        For a model or a weight that does not exist, with the nearest one that does.
+        For a model or a weight that does not exist, with the nearest one that does, and for
+        weights that are all zero.
     """
     if settings.production not in MODELS:
         raise ConfigError(
@@ -458,6 +475,11 @@ def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
     for name in settings.weights:
         if name not in _WEIGHTS:
             raise ConfigError(unknown("config key", name, _WEIGHTS, "recommender.weights"))
+    if len(settings.weights) == len(_WEIGHTS) and not any(settings.weights.values()):
+        raise ConfigError(
+            f"{about('recommender.weights')} must give a part more than 0, found "
+            f"{shown(settings.weights)}; correct it."
+        )
     return settings
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
@@ -659,8 +681,7 @@ def check_value(value: Any, hint: Any, where: str) -> Any:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:
         raise ConfigError(
-            f"Config key {where!r} must be {expected(hint)}, found {shown(value)}; correct it in "
-            "the config."
+            f"{about(where)} must be {expected(hint)}, found {shown(value)}; correct it."
         ) from None
 
 
@@ -935,11 +956,11 @@ class _Loader(yaml.SafeLoader):
         return self.construct_yaml_timestamp(node).isoformat()
 
     def refuse(self, node: yaml.Node) -> None:
-        """What has no order is no value of a config."""
+        """Refuse a value that has no order, such as a set."""
         self.construct_undefined(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """A mapping; a key that stands there twice is refused, since only one could count."""
+        """Build a mapping; refuse a key that stands there twice."""
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for n, key in enumerate(keys):
             if key.value in [earlier.value for earlier in keys[:n]]:
@@ -1044,8 +1065,8 @@ def _values_in(file: Path) -> dict:
 
 def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     """The config that a file and settings describe, checked by every rule that needs no data."""
-    for setting in settings:
-        _override(values, setting)
+    for given in settings:
+        _override(values, given)
     result = structure(Config, {"name": _folder_name(file.stem), **values})
     if result.rfm.grid is not None:
         grid_cells(result.rfm.grid, result.rfm.bins)
@@ -1053,6 +1074,7 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     check_recommender(result.recommender)
     _check_report(result.report)
     check_data(result.data)
+    _check_synthetic(result.synthetic)
     if result.data.transactions == "synthetic" and result.synthetic.stores:
         result.data.basket = result.data.basket or ["transaction_id", "date", "store_id"]
     _check_mlflow(result.mlflow)
@@ -1112,13 +1134,13 @@ def _check_name(name: str) -> str:
 
 # %% ../../nbs/00b_configuration.ipynb #5b7e5d02
 def check_parts(data: DataConfig) -> DataConfig:
-    """Refuse a basket that would be everybody's, and a discount or tax that is said to be nothing
-    that it can be.
+    """Refuse a basket that would be everybody's, a discount or tax that is said to be nothing that
+    it can be, and a kind of order that does not exist.
 
     Parameters
     ----------
     data : DataConfig
-        basket, revenue, amounts, rates.
+        basket, revenue, amounts, rates, status.
 
     Returns
     -------
@@ -1130,6 +1152,7 @@ def check_parts(data: DataConfig) -> DataConfig:
     ConfigError
         That names the key.
     """
+    check_status(data.status)
     known = list(get_args(BasketPart))
     for part in data.basket:
         if part not in known:
@@ -1154,16 +1177,27 @@ def check_parts(data: DataConfig) -> DataConfig:
 STATUS_KINDS = ("cancelled", "returned", "pending")  # what an order may be that is no sale
 
 
-def _check_status(status: dict[str, list[str]]) -> None:
-    """Refuse a kind of order that does not exist, and a value that would mean two of them."""
+def check_status(status: dict[str, list[str]]) -> None:
+    """Refuse a kind of order that does not exist, and a value that would mean two of them.
+
+    Parameters
+    ----------
+    status : dict[str, list[str]]
+        Kind of order: values of the status column, as in data.status.
+
+    Raises
+    ------
+    ConfigError
+        With the kind or the value.
+    """
     seen: dict[str, str] = {}
-    for kind, values in status.items():
+    for kind, values in check_value(status, dict[str, list[str]], "data.status").items():
         if kind not in STATUS_KINDS:
             raise ConfigError(unknown("kind of order", kind, list(STATUS_KINDS), "data.status"))
         for value in values:
             if value in seen:
                 raise ConfigError(
-                    f"data.status lists {shown(value)} under {seen[value]} and under {kind}; leave "
+                    f"{setting('data.status')} lists {shown(value)} under {seen[value]} and under {kind}; leave "
                     "it in one of them."
                 )
             seen[value] = kind
@@ -1173,14 +1207,22 @@ STAMPS = ("epoch_s", "epoch_ms", "excel")  # what a number may count, in place o
 
 
 def _check_days(data: DataConfig) -> None:
-    """Refuse a time zone that does not exist, and a date format without a code."""
+    """Refuse days between which no line lies, a time zone that does not exist, and a date format
+    without a code.
+    """
+    earliest = _check_day("data.earliest", data.earliest)
+    if data.last_date and _check_day("data.last_date", data.last_date) < earliest:
+        raise ConfigError(
+            f"{about('data.last_date')} must not lie before {setting('data.earliest')} "
+            f"({data.earliest}), found {data.last_date}; no line would be kept."
+        )
     several = data.date_format if isinstance(data.date_format, list) else [data.date_format]
     for format in several:
         if format and "%" not in format and format not in STAMPS:
             raise ConfigError(unknown("date format", format, list(STAMPS), "data.date_format"))
         if format and "%Z" in format:
             raise ConfigError(
-                "Config key 'data.date_format' cannot read the name of a time zone (%Z), found "
+                f"{about('data.date_format')} cannot read the name of a time zone (%Z), found "
                 f"{shown(format)}; write an offset such as +02:00 into the file, which %z reads."
             )
     if data.timezone is None:
@@ -1197,9 +1239,58 @@ def _unknown_zone(given: str, known: list[str]) -> str:
     near = alike or difflib.get_close_matches(given, known, 1, 0.6)
     hint = f"did you mean {near[0]!r}?" if near else "write it as in Europe/Berlin."
     return (
-        f"Config key 'data.timezone' must be a time zone of the IANA list, found {shown(given)}; "
+        f"{about('data.timezone')} must be a time zone of the IANA list, found {shown(given)}; "
         + hint
     )
+
+
+def mebibytes(size: str) -> int:
+    """Read a size with its unit.
+
+    Parameters
+    ----------
+    size : str
+        Such as "8GB", "512 MiB".
+
+    Returns
+    -------
+    int
+        Mebibytes.
+
+    Raises
+    ------
+    ConfigError
+        For anything else, and for less than 64.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])i?B?\s*", size, re.I)
+    value = float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) - 1) if found else 0
+    if value < 64:
+        raise ConfigError(
+            f"{about('data.memory')} must be a size of at least 64MB, such as 8GB, found {size!r}."
+        )
+    return int(value)
+
+
+def _check_day(key: str, text: str) -> datetime.date:
+    """The day of a key; `ConfigError` for text that is none."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{about(key)} must be a day such as 2025-12-31, found {shown(text)}."
+        ) from None
+
+
+def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
+    """Refuse a first day that is none, or on which no line of the generated log would be kept."""
+    start = _check_day("synthetic.start", synthetic.start)
+    earliest = datetime.date(1970, 1, 2)
+    if not earliest <= start <= datetime.date(2200, 1, 1):
+        raise ConfigError(
+            f"Config key 'synthetic.start' must lie between {earliest} and 2200-01-01, found "
+            f"{synthetic.start}."
+        )
+    return synthetic
 
 
 def check_data(data: DataConfig) -> DataConfig:
@@ -1222,21 +1313,14 @@ def check_data(data: DataConfig) -> DataConfig:
                 "A source under data holds a password; write ${NAME} in its place and set NAME in "
                 "the environment, or set PGPASSWORD."
             )
-    for key in ("earliest", "last_date"):
-        try:
-            datetime.date.fromisoformat(getattr(data, key) or "2000-01-01")
-        except ValueError:
-            raise ConfigError(
-                f"Config key 'data.{key}' must be a day such as 2025-12-31, found "
-                f"{shown(getattr(data, key))}."
-            ) from None
-    _check_status(data.status)
+    if data.memory:
+        mebibytes(data.memory)
     for column, pattern in data.non_product.items():
         try:
             re.compile(pattern)
         except re.error as e:
             raise ConfigError(
-                f"Config key 'data.non_product.{column}' must be a regular expression, found "
+                f"{about(f'data.non_product.{column}')} must be a regular expression, found "
                 f"{shown(pattern)}: {one_line(e, 200)}."
             ) from None
     _check_days(data)
@@ -1244,23 +1328,23 @@ def check_data(data: DataConfig) -> DataConfig:
         "".encode(data.encoding or "utf-8")
     except (LookupError, ValueError):
         raise ConfigError(
-            "Config key 'data.encoding' must be a text encoding that Python knows, such as "
+            f"{about('data.encoding')} must be a text encoding that Python knows, such as "
             f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
         ) from None
-    check_parts(data)
     if data.thousands == data.decimal:
         raise ConfigError(
-            f"data.thousands and data.decimal are both {data.decimal!r}; they must differ."
+            f"{setting('data.thousands')} and {setting('data.decimal')} are both {data.decimal!r}; "
+            "they must differ."
         )
     named_delimiter = data.delimiter in ("whitespace", "tab")
     if len(data.quote) > 1 or (len(data.delimiter or ",") != 1 and not named_delimiter):
         raise ConfigError(
-            "data.delimiter and data.quote must be one character (or delimiter whitespace, tab), "
-            f"found {shown(data.delimiter)} and {shown(data.quote)}."
+            f"{setting('data.delimiter')} and {setting('data.quote')} must be one character (or "
+            f"delimiter whitespace, tab), found {shown(data.delimiter)} and {shown(data.quote)}."
         )
     if data.header and len(set(data.header)) < len(data.header):
         raise ConfigError(
-            "Config key 'data.header' names a column twice; give each column a name of its own."
+            f"{about('data.header')} names a column twice; give each column a name of its own."
         )
     return data
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import difflib
 import errno
 import importlib.util
@@ -17,7 +18,8 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['EXTRAS', 'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'missing_package', 'needing',
-           'require_extra', 'one_line', 'shown', 'translation', 'translating', 'check_result', 'unknown']
+           'require_extra', 'one_line', 'shown', 'translation', 'translating', 'check_result', 'as_library', 'setting',
+           'about', 'unknown']
 
 # %% ../../nbs/00_errors.ipynb #ba38e21c
 class RetailError(Exception):
@@ -352,6 +354,51 @@ def check_result(
         )
 
 # %% ../../nbs/00_errors.ipynb #da467ec2
+_CALLED = contextvars.ContextVar("called", default=False)  # whether a user calls from Python
+
+
+@contextlib.contextmanager
+def as_library() -> Iterator[None]:
+    """Let sentences name the parameter of a call in place of the key of a config."""
+    token = _CALLED.set(True)
+    try:
+        yield
+    finally:
+        _CALLED.reset(token)
+
+
+def setting(key: str) -> str:
+    """Name a setting as the user knows it.
+
+    Parameters
+    ----------
+    key : str
+        Of the config, such as "rfm.cut_points".
+
+    Returns
+    -------
+    str
+        The key; within `as_library` the parameter of a call, such as "cut_points".
+    """
+    return key.partition(".")[2] if _CALLED.get() else key
+
+
+def about(key: str) -> str:
+    """Begin a sentence about a setting.
+
+    Parameters
+    ----------
+    key : str
+        Of the config.
+
+    Returns
+    -------
+    str
+        "Config key 'rfm.bins'"; within `as_library` "The parameter 'bins'".
+    """
+    return f"{'The parameter' if _CALLED.get() else 'Config key'} {setting(key)!r}"
+
+
 def unknown(what: str, name: str, known: Sequence[str], where: str = "") -> str:
     """The sentence for a name that does not exist.
 

@@ -37,7 +37,7 @@ _LONGEST_NAME = 100
 def _same_name(
     name: str,
 ) -> str:
-    """What two names have in common that a program without case would not tell apart."""
+    """Reduce a name to what a program that ignores case would see."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
@@ -330,7 +330,7 @@ def _with_decimals(pattern: str, size: Decimal) -> str:
 
 
 def number_as(form: str, locale: str | None = None) -> Callable[[float], str]:
-    """What writes the numbers of a column or an axis.
+    """Make a function that writes the numbers of a column or an axis.
 
     Parameters
     ----------
@@ -529,7 +529,7 @@ def amount(
 def amounts(
     currency: str = "", digits: int = 0, locale: str | None = None
 ) -> Callable[[float], str]:
-    """What writes a column of amounts.
+    """Make a function that writes a column of amounts.
 
     Parameters
     ----------
@@ -549,7 +549,7 @@ def amounts(
 
 # %% ../../nbs/00a_formats.ipynb #b595d08a
 def _date_of(value: Any) -> Any:
-    """A date, from whatever holds one; None where there is none."""
+    """Find the date in a value; None where there is none."""
     if value is None or value != value:
         return None
     return datetime.date.fromisoformat(value[:10]) if isinstance(value, str) else value

@@ -58,6 +58,7 @@ ARTEFACTS: dict[str, Artefact] = {
             ("products", "data/products.parquet", "01"),
             ("customers", "data/customers.parquet", "01"),
             ("data_metrics", "metrics/data.json", "01"),
+            ("plausibility", "metrics/plausibility.json", "01"),
             ("features", "data/features.parquet", "02"),
             ("cut_points", "models/rfm_cut_points.json", "02"),
             ("segments", "data/segments.parquet", "03c"),
@@ -432,7 +433,7 @@ def _import_numpy() -> Any:
 
 # %% ../../nbs/00c_runs.ipynb #5a9d20d2
 class _Papermill:
-    """What papermill's entry point in setup.py leads to."""
+    """Give papermill the handler that its entry point in setup.py names."""
 
     @property
     def files(self) -> Any:
@@ -556,15 +557,25 @@ class Run:
         raise RunError(self._absence(name))
 
     def require(self, name: str) -> None:
-        """Raise `RunError` if there is nothing of an artefact that a notebook cannot do without.
-        The runner passes such a notebook over.
+        """Check that the run holds what a notebook needs; the runner passes over one that fails.
+
+        Parameters
+        ----------
+        name : str
+            A name in `ARTEFACTS`.
+
+        Raises
+        ------
+        RunError
+            If the run does not hold it, with the reason.
         """
         if not self.has(name):
             raise RunError(self._absence(name))
 
     def _absence(self, name: str) -> str:
         """Why there is nothing of an artefact."""
-        if self.has("data_metrics") and not self.has("customers"):
+        books = self.read("data_metrics") if self.has("data_metrics") else {}
+        if books.get("customers") == 0:
             return (
                 f"The run {self.config.name!r} has no {name.replace('_', ' ')}: no line of its log "
                 "has a customer. Name the customer's column under data.columns.customer_id, if "
@@ -744,7 +755,7 @@ _SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finishe
 
 
 def _origin_of(folder: Path) -> dict | None:
-    """What a scratch run is made from; None for any other folder."""
+    """Read what a scratch run is made from; None for any other folder."""
     file = folder / "scratch.json"
     return load(file) if file.is_file() else None
 
@@ -803,7 +814,7 @@ def clear_scratch(home: Path) -> None:
 
 
 def _about_scratch(run: Run, origin: dict) -> str:
-    """The line that a scratch run says."""
+    """Write the line that tells of a scratch run."""
     made = f" with {', '.join(origin['settings'])}" if origin["settings"] else ""
     return (
         f"This is a scratch run, made by hand from {origin['from']}{made}: {run.path}. "

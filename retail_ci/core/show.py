@@ -59,7 +59,7 @@ def _localised_ticks(formatter: Any) -> Any:
 
 
 def _decimals_of(marks: Any) -> int:
-    """How many decimals the marks of an axis need: at most 12."""
+    """Count the decimals that the marks of an axis need: at most 12."""
     smallest = 1e-4 * (max(marks, default=0) - min(marks, default=0) or 1)
     fits = (d for d in range(12) if all(abs(m - round(m, d)) <= smallest for m in marks))
     return next(fits, 12)
@@ -230,6 +230,6 @@ def show_table(
 
 
 def _cell_writer(form: str | Callable[[Any], str]) -> Callable[[Any], str]:
-    """What writes the cells of a column; a dash for what is missing."""
+    """Make a function that writes the cells of a column; a dash for what is missing."""
     write = form if callable(form) else number_as(form)
     return lambda v: "–" if v is None or v != v else write(v)

@@ -5,7 +5,7 @@
 # %% ../../nbs/02_features.ipynb #c7bdce33
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +15,24 @@ import pandas as pd
 from ibis import Deferred, _
 
 from ..core.config import bounds, grid_cells
-from ..core.errors import ConfigError, DataError, needing, shown, unknown
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    as_library,
+    needing,
+    setting,
+    shown,
+    unknown,
+)
 from ..core.formats import amount, count, decimal, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
+from ..data.contract import COLUMNS
 from ..data.engines import different, exact_sum, to_pandas
 from ..data.frames import day_after
 
 # %% auto #0
 __all__ = ['UNITS', 'FEATURES', 'GRID', 'CELLS', 'reference_date', 'Feature', 'feature_text', 'rfm_features', 'epoch_day', 'days',
-           'score', 'learn_cuts', 'add_scores', 'customer_features']
+           'score', 'check_cut_points', 'learn_cuts', 'add_scores', 'customer_features']
 
 # %% ../../nbs/02_features.ipynb #2e5be2e6
 def reference_date(transactions: ibis.Table) -> pd.Timestamp:
@@ -47,6 +56,12 @@ def reference_date(transactions: ibis.Table) -> pd.Timestamp:
     return day_after(last)
 
 # %% ../../nbs/02_features.ipynb #921f93ff
+# what a feature may take from the log and the products
+_LOG = (*COLUMNS, "is_return", "day", "month", "weekday", "hour", "is_weekend", "category")
+_SUMS = (  # what every feature can use
+    *("today", "first_day", "last_day", "days", "lines", "sale_lines", "net", "spent"),
+    *("frequency", "weekend", "product_variety", "category_variety"),
+)
 UNITS: tuple[str, ...] = (
     "days",
     "purchases",
@@ -64,8 +79,8 @@ class Feature:
 
     name: str  # of the column
     words: str  # what it says, after "it is the ..."
-    unit: str  # one of `UNITS`
-    expression: Deferred  # what it is, from the sums of one customer
+    unit: str = ""  # one of `UNITS`
+    expression: Deferred | None = None  # what it is, from the sums of one customer
     whole: bool = False  # whether it never has decimals
     title: str = ""  # for readers; the name in words if left out
     needs: tuple[str, ...] = ()  # columns that it takes from the log, beside those that all take
@@ -75,15 +90,29 @@ class Feature:
     ranked: bool = False  # whether the ranker sees it
 
     def __post_init__(self) -> None:
-        """Refuse a unit that nobody could show, and give the title its default."""
+        """Refuse a row that could not be computed or shown, and give the title its default."""
+        who = f"Feature {self.name!r}"
+        if not self.unit:
+            raise ConfigError(f"{who} has no unit; give it one of {', '.join(UNITS)}.")
         if self.unit not in UNITS:
-            raise ConfigError(f"Feature {self.name!r}: {unknown('unit', self.unit, UNITS)}")
+            raise ConfigError(f"{who}: {unknown('unit', self.unit, UNITS)}")
+        if self.expression is None:
+            raise ConfigError(f"{who} has no expression; write what it is, such as _.net / _.days.")
+        for column in self.needs:
+            if column not in _LOG:
+                raise ConfigError(f"{who}: {unknown('column', column, _LOG, 'needs')}")
+        for name in self.sums:
+            if name in _SUMS:
+                raise ConfigError(
+                    f"{who} brings a sum named {name!r}, which every row can use already; rename "
+                    "it."
+                )
         if not self.title:
             object.__setattr__(self, "title", self.name.replace("_", " ").capitalize())
 
     @property
     def sentence(self) -> str:
-        """What it says, as a sentence."""
+        """Return what the feature says, as a sentence."""
         return self.words[0].upper() + self.words[1:] + "."
 
 # %% ../../nbs/02_features.ipynb #3d7a51c8
@@ -92,9 +121,20 @@ def _per(a: Deferred, b: Deferred) -> Deferred:
     return a.cast("float64") / b.cast("float64").nullif(0)
 
 
-FEATURES: dict[str, Feature] = {
-    f.name: f
-    for f in (
+def _by_name(features: Sequence[Feature]) -> dict[str, Feature]:
+    """Features by their names; two of one name would overwrite each other."""
+    found: dict[str, Feature] = {}
+    for feature in features:
+        if feature.name in found:
+            raise ConfigError(
+                f"Two features are named {feature.name!r}; rename the second of them."
+            )
+        found[feature.name] = feature
+    return found
+
+
+FEATURES: dict[str, Feature] = _by_name(
+    (
         Feature(
             "recency",
             "days since the last purchase, from the reference date",
@@ -180,7 +220,7 @@ FEATURES: dict[str, Feature] = {
             exported=False,
         ),
     )
-}  # a row for each, and nowhere else a list of them
+)  # a row for each, and nowhere else a list of them
 
 # %% ../../nbs/02_features.ipynb #b7d2f019
 def feature_text(feature: Feature, value: float | None, currency: str = "") -> str:
@@ -238,9 +278,11 @@ def _own_sums(told: Mapping[str, Feature]) -> dict[str, Deferred]:
 def _columns(told: Mapping[str, Feature]) -> dict[str, Deferred | ibis.Value]:
     """Each feature's expression; missing where the log cannot tell."""
     nothing = {True: ibis.null("int64"), False: ibis.null("float64")}
-    return {
-        name: f.expression if name in told else nothing[f.whole] for name, f in FEATURES.items()
-    }
+    found: dict[str, Deferred | ibis.Value] = {}
+    for name, feature in FEATURES.items():
+        known = feature.expression if name in told else None
+        found[name] = nothing[feature.whole] if known is None else known
+    return found
 
 
 def rfm_features(
@@ -311,7 +353,7 @@ def epoch_day(date: pd.Timestamp) -> int:
 
 # %% ../../nbs/02_features.ipynb #7f74ce1c
 def _totals(t: ibis.Table, own: Mapping[str, Deferred]) -> ibis.Table:
-    """What is counted and added per customer.
+    """Count and add per customer.
 
     Parameters
     ----------
@@ -340,7 +382,7 @@ def _totals(t: ibis.Table, own: Mapping[str, Deferred]) -> ibis.Table:
 
 
 def days(t: ibis.Table) -> ibis.Table:
-    """On how many days each customer bought.
+    """Count the days on which each customer bought.
 
     Parameters
     ----------
@@ -357,7 +399,7 @@ def days(t: ibis.Table) -> ibis.Table:
 
 
 def _visits(t: ibis.Table) -> ibis.Table:
-    """How often each customer came within the look-back.
+    """Count each customer's visits within the look-back.
 
     Parameters
     ----------
@@ -379,7 +421,7 @@ def _visits(t: ibis.Table) -> ibis.Table:
 
 # %% ../../nbs/02_features.ipynb #7a360ad2
 def _variety(t: ibis.Table, products: ibis.Table | None = None) -> ibis.Table:
-    """How many different things each customer buys within the look-back.
+    """Count the different products and categories of each customer within the look-back.
 
     Parameters
     ----------
@@ -436,7 +478,7 @@ def _cut_points(values: pd.Series, bins: int = 5) -> np.ndarray:
 
 # %% ../../nbs/02_features.ipynb #97a2cd5a
 def score(values: pd.Series, cuts: np.ndarray, low_is_good: bool = False) -> pd.Series:
-    """How many cut points a value passes, plus one; turned round where low is good.
+    """Score values: the number of cut points passed, plus one; turned round where low is good.
 
     Parameters
     ----------
@@ -461,7 +503,7 @@ def score(values: pd.Series, cuts: np.ndarray, low_is_good: bool = False) -> pd.
 
 # %% ../../nbs/02_features.ipynb #6abb9e15
 def _cut_notes(features: pd.DataFrame, cuts: Mapping[str, np.ndarray]) -> list[str]:
-    """What is unusual about the scores of these customers.
+    """Describe what is unusual about the scores of these customers.
 
     Parameters
     ----------
@@ -513,6 +555,34 @@ def _rising(cuts: Any, count: int) -> bool:
     return bool(numbers.notna().all() and numbers.is_monotonic_increasing)
 
 
+def check_cut_points(fixed: Mapping[str, list[float]] | None, bins: int = 5) -> None:
+    """Check fixed cut points, without a look at the customers.
+
+    Parameters
+    ----------
+    fixed : Mapping[str, list[float]] | None
+        Cut points by measure; None if all are learned.
+    bins : int, default 5
+        How many scores.
+
+    Raises
+    ------
+    ConfigError
+        For a measure that does not exist, and for numbers that are too few, too many or not in
+        rising order.
+    """
+    name = setting("rfm.cut_points")
+    if not isinstance(fixed or {}, Mapping):
+        raise ConfigError(f"{name} must be a mapping of measures to numbers, found {shown(fixed)}.")
+    for measure, cuts in (fixed or {}).items():
+        if measure not in _MEASURES:
+            raise ConfigError(unknown("measure", str(measure), list(_MEASURES), name))
+        if not _rising(cuts, bins - 1):
+            raise ConfigError(
+                f"{name}.{measure} must be {bins - 1} numbers in rising order, found {shown(cuts)}."
+            )
+
+
 def learn_cuts(
     features: pd.DataFrame, bins: int = 5, fixed: Mapping[str, list[float]] | None = None
 ) -> dict[str, np.ndarray]:
@@ -533,20 +603,7 @@ def learn_cuts(
     dict[str, np.ndarray]
         Measure: its cut points.
     """
-    if not isinstance(fixed or {}, Mapping):
-        raise ConfigError(
-            f"rfm.cut_points must be a mapping of measures to numbers, found {shown(fixed)}."
-        )
-    for measure, cuts in (fixed or {}).items():
-        if measure not in _MEASURES:
-            raise ConfigError(
-                f"rfm.cut_points accepts recency, frequency and monetary, found {measure!r}."
-            )
-        if not _rising(cuts, bins - 1):
-            raise ConfigError(
-                f"rfm.cut_points.{measure} must be {bins - 1} numbers in rising order, found "
-                f"{shown(cuts)}."
-            )
+    check_cut_points(fixed, bins)
     return {
         m: np.asarray(fixed[m], float) if fixed and m in fixed else _cut_points(features[m], bins)
         for m in _MEASURES
@@ -594,8 +651,8 @@ def _check_spend(
     if not spent > 0:
         raise DataError(
             f"The purchases of the {count(len(features))} customers are worth {spent:,.2f} "
-            "together; expected more than zero. "
-            "Check data.columns.price, data.columns.revenue and data.columns.quantity."
+            f"together; expected more than zero. Check price, revenue and quantity in "
+            f"{setting('data.columns')}."
         )
 
 # %% ../../nbs/02_features.ipynb #c579b834
@@ -868,6 +925,8 @@ def customer_features(
     """
     check_number("window_days", window_days, *bounds("rfm.window_days"))
     check_number("bins", bins, *bounds("rfm.bins"))
+    with as_library():
+        check_cut_points(cut_points, bins)
     asked = None if as_of is None else as_day(as_of, "as_of")
     listed = None
     if products is not None:
@@ -880,5 +939,6 @@ def customer_features(
     if not len(features):
         found = f"none before {day:%Y-%m-%d}"
         refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
-    _check_spend(features)
-    return add_scores(features, learn_cuts(features, bins, cut_points))
+    with as_library():
+        _check_spend(features)
+        return add_scores(features, learn_cuts(features, bins, cut_points))

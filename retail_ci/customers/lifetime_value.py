@@ -72,7 +72,7 @@ def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
 
 
 def _daily(transactions: ibis.Table) -> ibis.Table:
-    """What a known customer did on a day.
+    """Collect what each known customer did on a day.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def purchase_likelihood(
 
 # %% ../../nbs/03e_lifetime_value.ipynb #4b1c213c
 def _nbd_likelihood(theta: np.ndarray, rows: Rows) -> tuple[float, np.ndarray]:
-    """The same customers if nobody ever leaves.
+    """Compute the log-likelihood if nobody ever leaves.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ class PurchaseModel:
     """MBG/NBD (or BG/NBD) by maximum likelihood."""
 
     def __init__(self, first: bool = True, leaves: bool = True):
-        """Nothing is learned yet.
+        """Keep the settings.
 
         Parameters
         ----------
@@ -382,7 +382,7 @@ def simulate(
     seed: int = 42,
     ahead: float = 13.0,
 ) -> pd.DataFrame:
-    """Customers whose truth is known.
+    """Draw customers whose parameters are known.
 
     Parameters
     ----------
@@ -1092,7 +1092,7 @@ def _by_probability(held: pd.DataFrame, groups: int = 10) -> pd.DataFrame:
 
 # %% ../../nbs/03e_lifetime_value.ipynb #0f2d961e
 def _errors(held: pd.DataFrame) -> pd.DataFrame:
-    """How far the model and two rules of thumb are off.
+    """Measure the errors of the model and of two rules of thumb.
 
     Parameters
     ----------
@@ -1301,7 +1301,7 @@ def gain_of_leaving(model: PurchaseModel, rows: Rows) -> float:
 
 # %% ../../nbs/03e_lifetime_value.ipynb #dee97091
 def _empty_worth(customers: pd.Series) -> pd.DataFrame:
-    """What is written where nothing can be said.
+    """Return an empty table, for a log that tells too little.
 
     Parameters
     ----------

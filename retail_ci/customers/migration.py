@@ -22,12 +22,13 @@ from retail_ci.customers.features import (
     add_scores,
     epoch_day,
     learn_cuts,
-    reference_date,
     rfm_features,
 )
 from .segmentation import CustomerSegmentation
 from ..data.cleaning import open_log
+from ..data.engines import to_pandas
 from ..data.frames import check_number, check_seed, refuse
+from ..data.plausibility import covered_span
 
 # %% auto #0
 __all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'month_ends', 'choose_window', 'take_snapshots', 'name_snapshots', 'states',
@@ -90,6 +91,14 @@ def choose_window(
         ),
         None,
     )
+
+
+def _covered_until(transactions: ibis.Table) -> pd.Timestamp:
+    """The day after the last that the log covers: a shop that is shut on Sundays has finished a
+    month that ends on one.
+    """
+    days = to_pandas(transactions.select("day").distinct())["day"]
+    return pd.Timestamp(covered_span(days)[1]) + pd.Timedelta(days=1)
 
 # %% ../../nbs/03d_migration.ipynb #8cf90700
 SNAPSHOT = [
@@ -237,7 +246,7 @@ def migration(before: pd.Series, after: pd.Series) -> pd.DataFrame:
 
 
 def directions(before: pd.Series, after: pd.Series) -> pd.Series:
-    """What each customer did.
+    """Classify what each customer did.
 
     Parameters
     ----------
@@ -366,7 +375,7 @@ def chance(
     draws: int = 20,
     seed: int = 42,
 ) -> pd.DataFrame:
-    """What would have moved if every customer had gone on as before.
+    """Simulate the movement if every customer had gone on as before.
 
     Parameters
     ----------
@@ -494,7 +503,7 @@ def slipped(
 
 
 def reasons(old: pd.DataFrame, new: pd.DataFrame, latest: pd.Series, window_days: int) -> pd.Series:
-    """Why they slipped: what changed between the two month ends.
+    """Explain why customers slipped: what changed between the two month ends.
 
     Parameters
     ----------
@@ -837,9 +846,9 @@ look-back of 90 days, found a log of 1 days; use a longer log.
     check_seed(random_state)
     with open_log(transactions, columns) as lines:
         begin = pd.Timestamp(lines.day.min().execute())
-        reference = reference_date(lines)
-        window = _window_of(begin, reference, window_days)
-        references = month_ends(begin, reference, window)
+        until = _covered_until(lines)
+        window = _window_of(begin, until, window_days)
+        references = month_ends(begin, until, window)
         pictures = take_snapshots(lines, references, window)
         named, model = name_snapshots(pictures, n_clusters, bins, random_state)
         film = states(named)

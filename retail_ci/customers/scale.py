@@ -28,7 +28,7 @@ _METHODS: dict[str, tuple[str, str]] = {
 
 
 def _read_results(path: Path) -> tuple[pd.DataFrame, dict]:
-    """What the benchmark has written.
+    """Read the results of the benchmark.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def _slopes(rows: pd.DataFrame, column: str = "cpu") -> pd.DataFrame:
 
 # %% ../../nbs/02a_scale.ipynb #af278e64
 def beside(rows: pd.DataFrame, size: int, method: str, column: str) -> float | None:
-    """What another method takes, as a multiple of ours.
+    """Compare the cost of another method with ours, as a multiple.
 
     Parameters
     ----------

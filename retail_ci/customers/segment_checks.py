@@ -186,7 +186,7 @@ def _gaussian_mixture(z: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def _other_methods(k: int, seed: int) -> dict[str, Any]:
-    """The alternatives.
+    """List the alternative methods.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def _other_methods(k: int, seed: int) -> dict[str, Any]:
 
 
 def _true_names(values: np.ndarray, label: np.ndarray) -> int:
-    """Names that a partition could carry, by promises alone.
+    """Find the names that fit a partition by the constraints alone.
 
     Parameters
     ----------
@@ -364,7 +364,7 @@ GRID_TO_SEGMENT: dict[str, str] = {  # name in the grid of eleven: the segment i
 def grid_agreement(
     segment: Sequence[str], rfm_segment: Sequence[str]
 ) -> tuple[float, pd.DataFrame]:
-    """How far the two views agree, and where not.
+    """Measure how far the grid and the clusters agree, and where they differ.
 
     Parameters
     ----------
@@ -392,7 +392,7 @@ def grid_agreement(
 def latent_classes(
     truth: Mapping[str, np.ndarray], customer_id: Sequence[str], reference_date: pd.Timestamp
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the generator knows about each customer.
+    """Read what the generator knows about each customer.
 
     Parameters
     ----------
@@ -427,7 +427,7 @@ def truth_agreement(
     third: np.ndarray,
     seed: int = 42,
 ) -> dict[str, float]:
-    """What the segments know about the truth, and what could be known from the three measures.
+    """Compare the segments with the classes of the generator, as far as the measures can tell.
 
     Parameters
     ----------
@@ -509,7 +509,7 @@ def find_outliers(z: np.ndarray, sample: int = 10_000, neighbours: int = 10) -> 
 
 # %% ../../nbs/03b_segment_checks.ipynb #dec5be42
 def _far_from_usual(word: str, times: float) -> str:
-    """What sets a customer apart: a value that is many times the usual, or a small part of it."""
+    """Describe the values of a customer that are many times the usual, or a small part of it."""
     if times >= 2:
         return f"{word}: {count(times)} times the usual"
     if times <= 0.5:
@@ -518,7 +518,7 @@ def _far_from_usual(word: str, times: float) -> str:
 
 
 def outlier_reasons(features: pd.DataFrame, segment: np.ndarray, odd: np.ndarray) -> pd.DataFrame:
-    """Who the outliers are, and why.
+    """Explain the outliers.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ PROTOTYPES: dict[
 
 
 class ClusteringPreset(NamedTuple):
-    """How customers are looked at."""
+    """Weights and priors with which customers are clustered."""
 
     lapse: float  # weight of the lapse axis
     frequency: float  # how much of value is frequency; the rest is spend
@@ -210,7 +210,7 @@ def assign_names(
 
 # %% ../../nbs/03_segment_names.ipynb #e3e118b5
 def _fill_gaps(k: int, kept: tuple[int, ...], columns: tuple[int, ...]) -> tuple[int, ...]:
-    """A matching with gaps.
+    """Match the clusters that stay without a name.
 
     Parameters
     ----------

@@ -253,7 +253,7 @@ def in_house_order(segments: Sequence[str]) -> list[str]:
 
 
 def profiles(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame:
-    """Who is in a segment, what they bring, and what to do.
+    """Describe each segment: customers, revenue, habits, action.
 
     Parameters
     ----------

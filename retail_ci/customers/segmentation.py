@@ -43,6 +43,10 @@ _AXES = ["activity", "lapse", "basket"]
 # weights of these two axes in a distance
 _ACTIVITY = 1.0
 _BASKET = 0.3
+_ZERO_OR_MORE = {
+    "recency": "days since the last purchase, zero or more",
+    "frequency": "a number of purchases, zero or more",
+}
 _DROP = "drop or mend these customers first"  # what to do about a measure that is no number
 
 
@@ -62,7 +66,7 @@ def rfm_values(features: pd.DataFrame) -> np.ndarray:
     Raises
     ------
     FrameError
-        Where one is missing or is no number.
+        Where one is missing or is no number, and where recency or frequency is below zero.
     """
     table = read_frame(features, "the features", dict.fromkeys(RFM, "number"), rest=False)
     for measure in RFM:
@@ -70,9 +74,10 @@ def rfm_values(features: pd.DataFrame) -> np.ndarray:
         if values.isna().any():
             found = f"{int(values.isna().sum())} missing values"
             refuse(f"the column {measure!r} of the features", "a number per customer", found, _DROP)
-        if np.isinf(values.to_numpy(dtype=float)).any():
+        if measure != "monetary" and (values < 0).any():
+            found = f"{int((values < 0).sum())} values below zero, such as {values.min():g}"
             what = f"the column {measure!r} of the features"
-            refuse(what, "finite numbers", "infinite values", _DROP)
+            refuse(what, _ZERO_OR_MORE[measure], found, _DROP)
     single = all(table[m].dtype == np.float32 for m in RFM)
     return np.clip(table[RFM].to_numpy(dtype=np.float32 if single else np.float64), 0, None)
 
@@ -117,7 +122,7 @@ def _rotate_axes(z: np.ndarray, frequency: float = 0.5) -> np.ndarray:
 
 # %% ../../nbs/03a_segmentation.ipynb #e9cc299a
 def nonzero_scale(spread: np.ndarray) -> np.ndarray:
-    """A measure that is the same for everybody must not divide by zero.
+    """Replace a scale of zero by one, for a measure that is the same for everybody.
 
     Parameters
     ----------
@@ -279,7 +284,7 @@ def _squared_distances(z: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/03a_segmentation.ipynb #29dccfb6
 class Candidate(NamedTuple):
-    """What one preset makes of the customers."""
+    """Clusters and names that one preset gives."""
 
     preset: ClusteringPreset  # how customers were looked at
     space: CustomerSpace  # where customers stand

@@ -16,8 +16,16 @@ import ibis
 import pandas as pd
 from ibis import _
 
-from ..core.config import STAMPS, DataConfig, check_data
-from ..core.errors import ConfigError, DataError, RunError, translating, unknown
+from ..core.config import STAMPS, DataConfig, check_data, structure
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    RunError,
+    as_library,
+    setting,
+    translating,
+    unknown,
+)
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
@@ -34,7 +42,7 @@ from retail_ci.data.contract import (
     as_id,
     as_number,
     as_text,
-    believed_until,
+    believed_span,
     broken,
     counter_like,
     flagged,
@@ -47,6 +55,7 @@ from retail_ci.data.contract import (
 )
 from .currencies import look_at_currencies
 from retail_ci.data.engines import (
+    check_date_format,
     close,
     connect_duckdb,
     copies,
@@ -65,6 +74,16 @@ from retail_ci.data.frames import (
     typed_column,
 )
 from .order_status import look_at_status
+from retail_ci.data.plausibility import (
+    Evidence,
+    by_basket,
+    by_hour,
+    by_product,
+    covered_span,
+    plausibility,
+    repeated,
+    unbroken,
+)
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
@@ -167,55 +186,59 @@ def _judge_all(
         Judged lines, carried out; from `_survey`; and what only the whole could tell.
     """
 
-    def judged(latest: pd.Timestamp | None = None) -> ibis.Table:
+    def judged(**span: pd.Timestamp | None) -> ibis.Table:
         plain = typed(raw, settings, elsewhere=_elsewhere(catalogue))
         lines = _mark_products(plain, catalogue, settings)
-        return materialize(con, judge(with_limits(lines, settings, latest)), "judged")
+        return materialize(con, judge(with_limits(lines, settings, **span)), "judged")
 
     lines = judged()
     seen = _survey(lines)
-    latest, _days = _whole_file(settings, seen)
+    first, latest, _days = _whole_file(settings, seen)
     floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
-    if latest is not None:
-        lines = judged(latest)
+    if first is not None or latest is not None:
+        lines = judged(first=first, latest=latest)
         seen = _survey(lines)
-    return (
-        lines,
-        seen,
-        {"float_ids": floats} | ({"believed_until": latest} if latest is not None else {}),
-    )
+    span = {"believed_from": first, "believed_until": latest}
+    found = {"float_ids": floats} | {k: day for k, day in span.items() if day is not None}
+    return lines, seen, found
 
 
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     """The ids of a log as the source has them, under our names."""
-    names = map_columns(raw, settings.columns)
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
     return raw.select(**{c: raw[names[c]] for c in ID_COLUMNS if c in names})
 
 
 def _whole_file(
     settings: DataConfig, seen: pd.DataFrame
-) -> tuple[pd.Timestamp | None, pd.DataFrame]:
-    """What only the whole of the lines can tell.
+) -> tuple[pd.Timestamp | None, pd.Timestamp | None, pd.DataFrame]:
+    """Compute what only all lines together can tell.
 
     Parameters
     ----------
     settings : DataConfig
-        last_date, max_silence.
+        earliest, last_date, max_silence.
     seen : pd.DataFrame
         From `_survey`.
 
     Returns
     -------
-    tuple[pd.Timestamp | None, pd.DataFrame]
-        The day after the last believed one, or None; the days with accepted lines.
+    tuple[pd.Timestamp | None, pd.Timestamp | None, pd.DataFrame]
+        The first believed day and the day after the last one, or None; the days with accepted
+        lines.
     """
     fine = seen[seen.reason.isna()].reset_index(drop=True)
-    latest = None if settings.last_date else believed_until(fine, settings.max_silence)
-    return latest, fine if latest is None else fine[fine.day < latest]
+    first, latest = believed_span(fine, settings.max_silence)
+    if settings.last_date:
+        latest = None
+    if settings.earliest != DataConfig.earliest:
+        first = None
+    inside = fine if latest is None else fine[fine.day < latest]
+    return first, latest, inside if first is None else inside[inside.day >= first]
 
 
 def _survey(judged: ibis.Table) -> pd.DataFrame:
-    """What there is of each reason on each day.
+    """Count each reason on each day.
 
     Parameters
     ----------
@@ -360,7 +383,8 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        One row per product_id, the first that the file has.
+        One row per product_id: in each column the first that the file says; and `_contradictory`
+        where its rows differ.
     """
     names = map_columns(
         raw,
@@ -377,14 +401,23 @@ def read_products(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
             for ours, theirs in names.items()
         },
     )
-    first = (
-        table.filter(table.product_id.notnull()).group_by("product_id").aggregate(row=_.row.min())
+    return _first_said(table, [c for c in names if c != "product_id"])
+
+
+def _first_said(table: ibis.Table, said: list[str]) -> ibis.Table:
+    """For each product and column, the first row that says something; and whether others differ."""
+    rows = table.filter(table.product_id.notnull())
+    rows = rows.group_by("product_id", *said).aggregate(row=rows["row"].min())
+    first = rows.group_by("product_id").aggregate(
+        **{c: rows[c].argmin(rows["row"], where=rows[c].notnull()) for c in said},
+        **{f"_several_{c}": rows[c].nunique() > 1 for c in said},
     )
-    return table.semi_join(first, "row").drop("row")
+    differs = ibis.or_(ibis.literal(False), *(first[f"_several_{c}"] for c in said))
+    return first.mutate(_contradictory=differs).select("product_id", *said, "_contradictory")
 
 
 def _products_in_log(raw: ibis.Table, settings: DataConfig) -> ibis.Table | None:
-    """What the transactions themselves say about products: names, categories.
+    """Take names and categories of products from the transactions.
 
     Parameters
     ----------
@@ -458,6 +491,10 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
     ).order_by("product_id")
 
 # %% ../../nbs/01_cleaning.ipynb #5cf5775d
+# what only the books and the flags need of a customer
+_BESIDE = ("_contradictory", "_bought", "_listed", "_lines", "_revenue")
+
+
 def _complete_customers(
     transactions: ibis.Table, raw: ibis.Table | None = None, settings: DataConfig | None = None
 ) -> ibis.Table:
@@ -476,17 +513,24 @@ def _complete_customers(
     -------
     ibis.Table
         Every customer who bought or is on file: id, first purchase, counter_like, the attributes
-        given, `_contradictory`, and with a customers table `_bought` and `_listed`.
+        given, `_contradictory`, `_lines` and `_revenue` (missing for who has none), and with a
+        customers table `_bought` and `_listed`.
     """
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
         first_purchase=known.date.min(where=known.quantity > 0),
         baskets=known.transaction_id.nunique(where=known.quantity > 0),
         spent=exact_sum(known.revenue, known.quantity > 0).fill_null(0.0),
+        _lines=known.count(),
+        _revenue=exact_sum(known.revenue),
     )
     if engine(bought) == "spark":
         bought = materialize(bought.get_backend(), bought, "bought")
-    bought = counter_like(bought).select("customer_id", "first_purchase", "counter_like")
+    bought = (
+        counter_like(bought)
+        .drop("baskets", "spent")
+        .relocate("_lines", "_revenue", after="counter_like")
+    )
     if raw is None:
         return bought.mutate(_contradictory=ibis.literal(False)).order_by("customer_id")
     joined = bought.outer_join(_read_customers(raw, settings or DataConfig()), "customer_id")
@@ -536,7 +580,7 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
             "customer_id",
             "first_purchase",
             "counter_like",
-            "_contradictory",
+            *_BESIDE,
         )
     ]
     table = raw.select(
@@ -555,7 +599,7 @@ def _read_customers(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
 
 
 def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) -> ibis.Table:
-    """Do not choose between two lines about one customer.
+    """Merge lines about one customer; mark an attribute in which they differ.
 
     Parameters
     ----------
@@ -600,9 +644,6 @@ def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) 
     )
 
 # %% ../../nbs/01_cleaning.ipynb #d1c9b99d
-_BESIDE = ("_contradictory", "_bought", "_listed")  # what only the books need of a customer
-
-
 def _meeting(sold: ibis.Table, listed: ibis.Table, key: str, most: int = 3) -> dict:
     """How many ids of the log are in the table beside it, and examples of those that are not."""
     ids = sold.select(key).distinct().mutate(_bought=True)
@@ -633,7 +674,7 @@ def _meetings(
     if "_listed" in people.columns:
         known = people.filter(people["_bought"])
         part = to_pandas(known.aggregate(part=known["_listed"].cast("float64").mean()))["part"][0]
-        if part < 0.5:
+        if pd.notna(part) and part < 0.5:
             listed = people.filter(people["_listed"])
             out["customers"] = _meeting(known, listed, "customer_id")
     unlisted = facts["by_flag"].get("unlisted_product", 0)
@@ -704,6 +745,9 @@ class Prepared:
     customers: ibis.Table | None  # everybody who bought or is on file; None where no line has one
     facts: dict  # counts by fate and reason
     flagged: ibis.Table | None = None  # lines kept with a flag: row, flag, and the line
+    plausible: dict = field(
+        default_factory=dict
+    )  # from `plausibility`: what is well formed and odd
 
 
 def apply_contract(
@@ -750,42 +794,27 @@ def _apply_contract(
 ) -> Prepared:
     """The work of `apply_contract`."""
     has_products = settings.columns.get("product_id", "product_id") in transactions.columns
-    catalogue = read_products(products, settings) if products is not None and has_products else None
-    in_log = catalogue
-    if catalogue is None and has_products:
-        in_log = _products_in_log(transactions, settings)
-    looked_up = catalogue
-    if catalogue is None and settings.exclude:
-        looked_up = in_log
+    in_log = _described_products(con, transactions, settings, products) if has_products else None
+    looked_up = in_log if products is not None or settings.exclude else None
     judged, seen, found = _judge_all(con, transactions, settings, looked_up)
     suspects, remarks = _look_at_orders(judged, settings)
-    accepted = judged.filter(judged.reason.isnull())
-    if suspects:
-        accepted = accepted.mutate(
-            _looks_undone=accepted["_status"].isin(suspects).fill_null(False)
-        )
-    once = _collapse(accepted, transactions) if settings.duplicates == "collapse" else accepted
+    once = _accepted_once(judged, transactions, settings, suspects)
     timed = _with_time(once)
     lines = materialize(con, timed.order_by("row") if engine(con) == "duckdb" else timed, "kept")
-    kept = (lines if engine(con) == "duckdb" else lines.order_by("row")).select(
-        [c for c in _TRANSACTION_COLUMNS if c in lines.columns]
-    )
-    marked = materialize(con, flagged(lines, settings), "flagged")
     people = materialize(con, _complete_customers(lines, customers, settings), "customers")
+    evidence = _gather(con, lines, people, settings, in_log, transactions)
+    baskets = evidence.baskets
+    shared = None if baskets is None else baskets.filter(baskets["shared"])
+    marked = materialize(con, flagged(lines, settings, unbroken(evidence), shared), "flagged")
     counted = [rows for _, rows in parts or [("", -1)]]
-    facts = (
-        _reconcile(
-            judged,
-            seen,
-            lines,
-            marked,
-            people,
-            sum(counted) if min(counted) >= 0 else int(transactions.count().execute()),
-        )
-        | found
-        | _parts_found(lines, transactions, settings)
-    )
-    joins = _meetings(people, kept, catalogue, facts)
+    rows_in = sum(counted) if min(counted) >= 0 else int(transactions.count().execute())
+    number = evidence.seen["baskets"].get("all")
+    facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
+    facts |= _parts_found(lines, transactions, settings)
+    _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
+    kept = lines if engine(con) == "duckdb" else lines.order_by("row")
+    kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
+    joins = _meetings(people, kept, in_log if products is not None else None, facts)
     facts |= {"joins": joins} if joins else {}
     return Prepared(
         kept,
@@ -794,7 +823,106 @@ def _apply_contract(
         _people_alone(people) if facts["customers"] else None,
         facts | _remarks(facts, remarks),
         marked.order_by("row", "flag"),
+        plausibility(evidence),
     )
+
+
+def _described_products(
+    con: Any, transactions: ibis.Table, settings: DataConfig, products: ibis.Table | None
+) -> ibis.Table | None:
+    """What the products table says, or without one the log itself; carried out."""
+    if products is not None:
+        said: ibis.Table | None = read_products(products, settings)
+    else:
+        said = _products_in_log(transactions, settings)
+    return said if said is None else materialize(con, said, "listed")
+
+
+def _accepted_once(
+    judged: ibis.Table, raw: ibis.Table, settings: DataConfig, suspects: list[str]
+) -> ibis.Table:
+    """Accepted lines without copies; those whose status looks undone are marked."""
+    accepted = judged.filter(judged.reason.isnull())
+    if suspects:
+        undone = accepted["_status"].isin(suspects).fill_null(False)
+        accepted = accepted.mutate(_looks_undone=undone)
+    return _collapse(accepted, raw) if _collapses(judged, settings) else accepted
+
+
+def _collapses(lines: ibis.Table, settings: DataConfig) -> bool:
+    """Whether exact copies are left out: not where a basket has no number of its own."""
+    return settings.duplicates == "collapse" and "_own_basket" in lines.columns
+
+
+def _gather(
+    con: Any,
+    lines: ibis.Table,
+    people: ibis.Table,
+    settings: DataConfig,
+    listed: ibis.Table | None,
+    raw: ibis.Table,
+) -> Evidence:
+    """What the flags look at."""
+    own = "_own_basket" in lines.columns
+    names = map_columns(raw, settings.columns, elsewhere=_elsewhere(listed))
+    more = set(raw.columns) - {"row", "damaged"} - set(names.values())
+    may_repeat = settings.duplicates == "collapse" and (more or not own)
+    return Evidence(
+        settings,
+        lines,
+        by_hour(lines),
+        people,
+        by_basket(con, lines) if own else None,
+        by_product(con, lines) if "product_id" in lines.columns else None,
+        listed,
+        repeated=repeated(con, lines) if may_repeat else None,
+    )
+
+
+def _complete(
+    evidence: Evidence,
+    facts: dict,
+    misdated: pd.DataFrame,
+    products: ibis.Table | None,
+    customers: ibis.Table | None,
+) -> None:
+    """Add what the books and the tables beside the log say."""
+    there = {
+        "customers": customers,
+        "products": products if evidence.products is not None else None,
+    }
+    evidence.misdated = misdated
+    evidence.collapsed = (facts["collapsed"], facts["revenue_by_fate"]["collapsed"])
+    evidence.tables = frozenset(name for name, table in there.items() if table is not None)
+    evidence.blank = _blank_rows(evidence.settings, products=products, customers=customers)
+
+
+def _misdated(seen: pd.DataFrame, found: dict, settings: DataConfig) -> pd.DataFrame:
+    """The days that are not believed, with their lines and revenue."""
+    late = (seen["reason"] == "future") & ("believed_until" in found)
+    early = (seen["reason"] == "too_old") & ("believed_from" in found)
+    return seen[late | (early & (seen["day"] >= pd.Timestamp(settings.earliest)))]
+
+
+def _blank_rows(settings: DataConfig, **tables: ibis.Table | None) -> dict[str, tuple[int, int]]:
+    """For each table, how many rows have no id, and how many nothing but one."""
+    found = {}
+    for name, raw in tables.items():
+        key = name.removesuffix("s") + "_id"
+        theirs = settings.columns.get(key, key)
+        theirs = theirs if raw is not None and theirs in raw.columns else key
+        if raw is None or theirs not in raw.columns:
+            continue
+        said = [c for c in raw.columns if c not in ("row", "damaged", theirs)]
+        blank = {c: as_text(raw[c], settings.missing).isnull() for c in (theirs, *said)}
+        empty = ibis.and_(~blank[theirs], *(blank[c] for c in said))
+        counts = raw.aggregate(
+            nameless=blank[theirs].cast("int32").sum(),
+            empty=(empty if said else ibis.literal(False)).cast("int32").sum(),
+        )
+        one = to_pandas(counts).iloc[0]
+        found[name] = (int(one["nameless"] or 0), int(one["empty"] or 0))
+    return found
 
 # %% ../../nbs/01_cleaning.ipynb #42741bf4
 def prepare(
@@ -830,10 +958,10 @@ def prepare(
     Raises
     ------
     DataError
-        If too much of it is rejected or nothing is left.
+        If too much of it is rejected or collapsed, or nothing is left.
     """
     result = apply_contract(con, transactions, settings, products, customers, parts)
-    _check_books(result, settings.max_rejected)
+    _check_books(result, settings.max_rejected, settings.max_collapsed)
     check_customers(result, list(transactions.columns), settings)
     return result
 
@@ -851,7 +979,7 @@ _FLAG_COLUMNS = (
 
 
 def _with_time(lines: ibis.Table) -> ibis.Table:
-    """What is kept of each accepted line.
+    """Choose the columns that are kept of each accepted line.
 
     Parameters
     ----------
@@ -950,6 +1078,7 @@ def _reconcile(
     marked: ibis.Table,
     people: ibis.Table,
     rows_in: int,
+    baskets: int | None = None,
 ) -> dict:
     """Count what happened to the lines.
 
@@ -967,6 +1096,8 @@ def _reconcile(
         From `_complete_customers`.
     rows_in : int
         Lines of the source.
+    baskets : int | None, default None
+        How many baskets were kept, if that is known.
 
     Returns
     -------
@@ -984,7 +1115,7 @@ def _reconcile(
             anonymous=_.customer_id.isnull().cast("int32").sum().fill_null(0),
             returns=_.is_return.cast("int32").sum().fill_null(0),
             customers=_.customer_id.nunique(),
-            baskets=_.transaction_id.nunique(),
+            **({} if baskets is not None else {"baskets": _.transaction_id.nunique()}),
             revenue=exact_sum(kept.revenue),
             anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()),
             returned_revenue=exact_sum(kept.revenue, kept.is_return),
@@ -1025,7 +1156,7 @@ def _reconcile(
         | {"counter_like": int(on_file.counter_like)}
         | ({"contradictory": int(on_file.contradictory)} if on_file.contradictory else {}),
         "customers": int(one.customers),
-        "baskets": int(one.baskets),
+        "baskets": int(one.baskets) if baskets is None else baskets,
     }
     if "products" in one:
         facts["products"] = int(one.products)
@@ -1054,7 +1185,7 @@ def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dic
     """What revenue is, of discount and of tax, and how much there was of each; nothing where
     neither the source nor the config says anything of them.
     """
-    names = map_columns(raw, settings.columns)
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
     meaning = {part: wanted for part, (_, wanted) in revenue_meaning(names, settings).items()}
     if not meaning:
         return {}
@@ -1068,7 +1199,7 @@ def _parts_found(kept: ibis.Table, raw: ibis.Table, settings: DataConfig) -> dic
     return {"revenue_is": meaning, "parts": amounts}
 
 # %% ../../nbs/01_cleaning.ipynb #a0fdc741
-def _check_books(result: Prepared, max_rejected: float) -> None:
+def _check_books(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) -> None:
     """Stop when a source is empty or mostly unusable, and say which rules it broke most, with an
     example of each.
 
@@ -1080,6 +1211,8 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         From `apply_contract`.
     max_rejected : float
         The largest share of lines that may be rejected.
+    max_collapsed : float, default 1.0
+        The largest share of lines that may be copies of others.
     """
     facts = result.facts
     aside = facts.get("set_aside", 0)
@@ -1102,8 +1235,16 @@ def _check_books(result: Prepared, max_rejected: float) -> None:
         )
         raise DataError(
             f"{count(facts['rejected'])} of {count(facts['rows_in'])} lines are rejected, more "
-            f"than the {share(max_rejected)} that data.max_rejected allows; "
+            f"than the {share(max_rejected)} that {setting('data.max_rejected')} allows; "
             f"most often {worst}. {seen.advice.iloc[0]} `retail-ci check` shows every reason."
+        )
+    if facts["collapsed"] > max_collapsed * facts["rows_in"]:
+        revenue = facts["revenue_by_fate"]["collapsed"]
+        raise DataError(
+            f"{count(facts['collapsed'])} of {count(facts['rows_in'])} lines equal another in "
+            f"every column (revenue {revenue:,.2f}), more than the {share(max_collapsed)} that "
+            "data.max_collapsed allows to be left out as copies. Leave out the export that is "
+            "there twice; or set data.duplicates to keep, if equal lines are sales."
         )
     if not facts["kept"]:
         raise DataError(
@@ -1202,7 +1343,7 @@ def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
 
 
 def _quoted(line: pd.Series, rule: Rule) -> str:
-    """What the source said, as far as it shows what is wrong.
+    """Quote the values of the source that show what is wrong.
 
     Parameters
     ----------
@@ -1249,24 +1390,21 @@ def customer_lines(
         Accepted lines with their time columns; the day after the last of them.
     """
 
-    def limited(latest: pd.Timestamp | None = None, neat: bool = False) -> ibis.Table:
-        return with_limits(
-            _mark_products(typed(raw, settings, neat, _elsewhere(catalogue)), catalogue, settings),
-            settings,
-            latest,
-        )
+    def limited(neat: bool = False, **span: pd.Timestamp | None) -> ibis.Table:
+        plain = typed(raw, settings, neat, _elsewhere(catalogue))
+        return with_limits(_mark_products(plain, catalogue, settings), settings, **span)
 
     first = limited()
     con = raw.get_backend()
     seen = _survey(first.mutate(reason=ibis.ifelse(broken(first), "rejected", ibis.null("string"))))
-    latest, days = _whole_file(settings, seen)
-    lines = accepted(limited(latest, not seen["loose"].any()))
+    begin, latest, days = _whole_file(settings, seen)
+    lines = accepted(limited(not seen["loose"].any(), first=begin, latest=latest))
     if not len(days):
         raise DataError(
             "No line is left after cleaning; expected at least one sale. `retail-ci check` shows "
             "the reasons."
         )
-    if settings.duplicates == "collapse":
+    if _collapses(lines, settings):
         lines = lines.anti_join(materialize(con, copies(raw), "copies"), "row")
     return _add_time(lines.mutate(is_return=lines.quantity < 0)), days.day.max() + pd.Timedelta(
         days=1
@@ -1497,6 +1635,9 @@ class CleanLog:
         A row per fate and reason: fate, reason, lines, what, advice; the lines add up to the log's.
     facts : dict
         Counts and sums: rows_in, kept, rejected, collapsed, returns, anonymous, revenue, dates.
+    flags : DataFrame
+        What is well formed and implausible: a row per flag, with its lines, revenue, and what would
+        change without them.
     """
 
     transactions: pd.DataFrame | ibis.Table
@@ -1505,10 +1646,25 @@ class CleanLog:
     customers: pd.DataFrame | None
     books: pd.DataFrame
     facts: dict = field(repr=False)
+    flags: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+_FINDING_COLUMNS = [
+    "flag",
+    "what",
+    "lines",
+    "share",
+    "revenue",
+    "revenue_share",
+    "change",
+    "examples",
+    "matters",
+    "advice",
+]
 
 
 def _books(facts: dict) -> pd.DataFrame:
-    """What became of the lines, a row per fate and reason."""
+    """Tabulate what became of the lines, a row per fate and reason."""
     advice = "Set duplicates='keep' if equal lines mean two items."
     rows = [
         ("kept", "", facts["kept"], "Sales and returns", ""),
@@ -1545,13 +1701,14 @@ def _beside(listed: ibis.Table | None, settings: DataConfig) -> list[str]:
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the config's data section, as keywords."""
+    """Keys of the config's data section, as keywords, checked as those of a config are."""
     known = [f.name for f in fields(DataConfig)]
     known = [name for name in known if name not in ("transactions", "customers", "columns")]
     for name in options:
         if name not in known:
             raise ConfigError(unknown("option", name, known, "clean"))
-    return dict(options)
+    settings = check_data(structure(DataConfig, options, "data"))
+    return {name: getattr(settings, name) for name in options}
 
 # %% ../../nbs/01_cleaning.ipynb #a3e636d9
 def clean(
@@ -1617,16 +1774,14 @@ def clean(
     >>> done.books[["fate", "reason", "lines"]].values.tolist()
     [['kept', '', 3], ['collapsed', 'copy', 0], ['rejected', 'bad_date', 1]]
     """
-    settings = DataConfig(
-        date_format=date_format,
-        duplicates=duplicates,
-        max_rejected=max_rejected,
-        products=None if products is None else "the products",
-        **_options(options),
-    )
-    check_data(settings)
-    log = _open_lines(transactions, "the transactions", columns, settings)
+    given = {"date_format": date_format, "duplicates": duplicates, "max_rejected": max_rejected}
     with contextlib.ExitStack() as held:
+        held.enter_context(as_library())
+        settings = DataConfig(
+            products=None if products is None else "the products", **_options({**options, **given})
+        )
+        check_date_format(settings)
+        log = _open_lines(transactions, "the transactions", columns, settings)
         if log.own:
             held.callback(close, log.con)
         listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
@@ -1637,7 +1792,7 @@ def clean(
 
 
 def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
-    """What was cleaned, as frames; its lines too where `fetch`."""
+    """Hand over the cleaned tables as frames; the lines too where `fetch`."""
     return CleanLog(
         to_pandas(found.transactions) if fetch else found.transactions,
         to_pandas(found.rejected) if fetch else found.rejected,
@@ -1645,6 +1800,7 @@ def _hand_over(found: Prepared, fetch: bool) -> CleanLog:
         None if found.customers is None else to_pandas(found.customers),
         _books(found.facts),
         found.facts,
+        pd.DataFrame(found.plausible["raised"], columns=_FINDING_COLUMNS),
     )
 
 # %% ../../nbs/01_cleaning.ipynb #a99a9165
@@ -1665,12 +1821,17 @@ def _sound_lines(log: _Lines, what: str) -> ibis.Table:
     """The lines in the columns of the house, if all of them keep the contract."""
     with reading(log.settings):
         judged, seen, _found = _judge_all(log.con, log.table, log.settings, None)
+        suspects, _told = _look_at_orders(judged, log.settings)
     broken_rules = seen[seen["reason"].notna()].groupby("reason")["lines"].sum()
     if len(broken_rules):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in broken_rules.items())
         of_all = f"{count(broken_rules.sum())} of {count(seen['lines'].sum())} lines that break it"
         advice = "remove them first with retail_ci.clean(...).transactions"
         refuse(what, "lines that keep the data contract", f"{of_all} ({reasons})", advice)
+    if suspects:
+        found = ", ".join(map(repr, suspects[:4]))
+        advice = "pass it through retail_ci.clean(..., status=...) first, or drop the column"
+        refuse(what, "sales only", f"lines with the status {found}", advice)
     return materialize(log.con, _with_time(judged).order_by("row"), "sound")
 
 
@@ -1695,7 +1856,8 @@ def open_log(
     what : str, default "the transactions"
         For the sentence.
     **options : Any
-        Keys of the config's data section, such as `basket` or `revenue`, for a log that is not from
+        Keys of the config's data section, such as `basket` or `currency_rates`, for a log that is
+        not from
         `clean`.
 
     Yields
@@ -1734,8 +1896,8 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        Month, revenue, baskets, customers, days with sales, whole (the data covers all of it); in
-        order.
+        Month, revenue, baskets, customers, days (of the calendar, as far as the log covers it),
+        whole (the log covers all of it, and something was sold); in order, without a gap.
     """
     money_sum = transactions.revenue.cast("decimal(18, 4)").sum().cast("float64")
     out = (
@@ -1744,17 +1906,19 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
             revenue=money_sum,
             baskets=transactions.transaction_id.nunique(),
             customers=transactions.customer_id.nunique(),
-            days=transactions.day.nunique(),
-            first=transactions.day.min(),
-            last=transactions.day.max(),
         )
         .order_by("month")
         .execute()
     )
-    whole = (out.month >= out["first"].min()) & (
-        out.month + pd.offsets.MonthEnd(0) <= out["last"].max()
-    )
-    return out.drop(columns=["first", "last"]).assign(whole=whole)
+    if not len(out):
+        return out.assign(days=0, whole=False)
+    months = pd.date_range(out.month.min(), out.month.max(), freq="MS").astype(out.month.dtype)
+    out = out.set_index("month").reindex(months, fill_value=0).rename_axis("month").reset_index()
+    begin, end = covered_span(to_pandas(transactions.select("day").distinct())["day"])
+    last = out.month + pd.offsets.MonthEnd(0)
+    days = (last.clip(upper=end) - out.month.clip(lower=begin)).dt.days + 1
+    whole = (out.baskets > 0) & (out.month >= begin) & (last <= end)
+    return out.assign(days=days, whole=whole)
 
 # %% ../../nbs/01_cleaning.ipynb #5b7e5d42
 def by_store(transactions: ibis.Table) -> pd.DataFrame:

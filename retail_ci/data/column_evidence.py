@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.formats import count, share
-from .column_words import aside_kind, word_score
+from .column_words import aside_kind, header_ideas, word_score
 from .profiling import date_formats, parse_dates, plain_numbers, stamp_kind
 
 # %% auto #0
@@ -292,7 +292,7 @@ def grows_with(quantity: pd.Series, amount: pd.Series, product: pd.Series) -> fl
 # %% ../../nbs/01c_column_evidence.ipynb #e3278f64
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a column being one of ours."""
+    """Evidence that a column is one of ours."""
 
     role: str  # our column
     name: str  # their header
@@ -303,7 +303,7 @@ class Evidence:
 
     @property
     def sure(self) -> str:
-        """How sure it is: sure, likely or unsure."""
+        """Tell how sure it is: sure, likely or unsure."""
         if self.words >= 0.8 and self.fits and self.relation > 0:
             return "sure"
         if self.fits and self.relation >= 0 and (self.words or self.relation):
@@ -312,12 +312,12 @@ class Evidence:
 
     @property
     def doubt(self) -> str:
-        """What speaks against it."""
+        """List what speaks against it."""
         return self.seen[-1] if self.relation < 0 or not self.fits else ""
 
     @property
     def why(self) -> str:
-        """What speaks for it, and what does not."""
+        """Explain what speaks for it, and what does not."""
         named = "its name" if self.words >= 0.8 else "partly its name"
         told = [named if self.words else "not its name", *self.seen]
         if self.doubt:
@@ -417,7 +417,7 @@ def _choose_amounts(found: Assignment) -> None:
 def _agreement(found: Assignment, quantity: str, price: str, amount: str) -> float:
     """How often a quantity times a price is an amount, less a discount where there is one."""
     q, p, a = (found.columns[name].numbers for name in (quantity, price, amount))
-    offs = [c.numbers for n, c in found.columns.items() if aside_kind(n) == "discount"]
+    offs = [_part_numbers(c) for n, c in found.columns.items() if aside_kind(n) == "discount"]
     offs = [o for o in offs if o.notna().any()]
     return max(np.nan_to_num(product_of(q, p, a, off)) for off in [None, *offs])
 
@@ -453,7 +453,7 @@ def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
 
 def _relate_products(found: Assignment) -> None:
     """Whether a product has one name and category, and a basket several products."""
-    product, basket = found.get("product_id"), found.get("transaction_id")
+    product, basket = found.get("product_id"), _receipts(found)
     for role in ("product_name", "category"):
         part = (
             _groups(found.column("product_id").values, found.column(role).values)
@@ -470,7 +470,7 @@ def _relate_products(found: Assignment) -> None:
         if named < 0.5:
             _add(found, "product_id", -1, f"only {share(named)} of them have one name")
             return
-    lines = pd.DataFrame({"product": product.values, "basket": basket.values if basket else None})
+    lines = pd.DataFrame({"product": product.values, "basket": basket})
     several = lines.dropna()[lines.dropna().duplicated("basket", keep=False)]
     again = float(several.duplicated(keep=False).mean()) if len(several) else np.nan
     if again == again:
@@ -482,10 +482,10 @@ def _relate_products(found: Assignment) -> None:
 
 def _basket_total(found: Assignment) -> bool:
     """Whether the amount is the basket's, repeated on each of its lines, whatever they hold."""
-    basket, amount = found.get("transaction_id"), found.get("revenue")
-    if not basket or not amount:
+    basket, amount = _receipts(found), found.get("revenue")
+    if basket is None or amount is None:
         return False
-    lines = pd.DataFrame({"basket": basket.values, "amount": amount.numbers}).dropna()
+    lines = pd.DataFrame({"basket": basket, "amount": amount.numbers}).dropna()
     sizes = lines.groupby("basket")["amount"].agg(["size", "nunique"])
     several = sizes[sizes["size"] > 1]
     return len(several) >= 5 and float((several["nunique"] == 1).mean()) >= 0.9
@@ -493,10 +493,24 @@ def _basket_total(found: Assignment) -> bool:
 
 def _relate_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, with the product, or with the basket alone."""
+    _each_or_line(found)
     _compare_amounts(found)
     if _basket_total(found):
         told = "it is the same on all lines of a basket: the total of the basket?"
         _add(found, "revenue", -1, told)
+
+
+def _each_or_line(found: Assignment) -> None:
+    """Take an amount *per unit* for a price where it does not grow with the quantity."""
+    quantity, amount, product = (found.get(r) for r in ("quantity", "revenue", "product_id"))
+    if not (quantity and amount and product) or "price" in found.chosen:
+        return
+    grows = grows_with(quantity.numbers, amount.numbers, product.values)
+    if grows < 0.4 and "unit" in header_ideas(amount.name):
+        fits, seen = value_test("price", amount)
+        found.chosen["price"] = Evidence("price", amount.name, 0.8, fits, 0, (seen,))
+        found.rivals["price"] = found.rivals.pop("revenue")
+        del found.chosen["revenue"]
 
 
 def _compare_amounts(found: Assignment) -> None:
@@ -579,6 +593,13 @@ def assign(columns: dict[str, Column]) -> Assignment:
     return found
 
 # %% ../../nbs/01c_column_evidence.ipynb #5b7e5d62
+_PART_WORDS = {
+    ("date",): "day",
+    ("store_id",): "store",
+    ("date", "store_id"): "day and the store",
+}
+
+
 def basket_key(found: Assignment, parts: Iterable[str]) -> pd.Series:
     """The baskets that a few columns make together.
 
@@ -645,18 +666,32 @@ def restarting(found: Assignment) -> tuple[list[str], str]:
         together = _agreeing(found, basket_key(found, way), without=way)
         if all(part >= 0.95 for part in together.values()):
             shown = " and ".join(f"{what} in {share(part)}" for what, part in alone.items())
-            names = " and ".join({"date": "day", "store_id": "store"}[p] for p in way[1:])
-            return (
-                way,
-                f"a number alone has {shown} of the cases, so it starts anew; its {names} tell",
-            )
+            told = f"a number alone has {shown} of the cases: it starts anew"
+            names = _PART_WORDS[tuple(way[1:])]
+            return way, f"{told}, and with the {names} it is one receipt"
     return [], ""
+
+
+def _receipts(found: Assignment) -> pd.Series | None:
+    """The receipt of each line, by all that a basket takes; None where no line has one."""
+    if "transaction_id" not in found.chosen:
+        return None
+    return basket_key(found, restarting(found)[0])
+
+
+# ways to sell, which are no stores
+_CHANNELS = {"online", "offline", "in-store", "in store", "instore", "web", "website", "app"}
 
 
 def _choose_store(found: Assignment) -> None:
     """The column of stores, where a receipt of a day has one."""
     named = [e for e in _candidates(found, "store_id") if e.fits]
-    named = [e for e in named if not found.columns[e.name].unique]
+    named = [
+        e
+        for e in named
+        if not found.columns[e.name].unique
+        and not set(found.columns[e.name].values.str.lower().unique()) & _CHANNELS
+    ]
     if not named:
         return
     e = named[0]
@@ -666,10 +701,14 @@ def _choose_store(found: Assignment) -> None:
         return
     part = _groups(basket_key(found, ["date"]), store.values)
     by_itself = _groups(basket_key(found, []), store.values)
-    told = f"a receipt has one in {share(max(part, by_itself))}" if part == part else "as it is"
-    fine = not part < 0.95
+    # where receipts are single lines, it may as well be where customers live
+    told = "nothing shows whether sales were made there: each receipt is one line"
+    if part == part:
+        told = f"a receipt has one in {share(max(part, by_itself))}"
     # where a number and day have several stores, the store may be what tells receipts apart
-    found.take(replace(e, relation=int(fine), seen=(*e.seen, told)), [n.name for n in named])
+    found.take(
+        replace(e, relation=int(part >= 0.95), seen=(*e.seen, told)), [n.name for n in named]
+    )
 
 
 def _choose_restarting(found: Assignment) -> None:
@@ -753,7 +792,7 @@ def find_discount(found: Assignment) -> Part | None:
             }
     if len(readings) == 1:
         [((name, way), part)] = readings.items()
-        less = "less" if way == "amount" else f"less its {way}"
+        less = "less it" if way == "amount" else f"less its {way}"
         why = f"quantity × price {less} is the amount in {share(part)} of the lines that have one"
         return Part("discount", name, "" if way == "amount" else way, "net", why)
     why = "nothing shows whether the amounts are before it or after it"
@@ -806,12 +845,12 @@ def _relate_baskets(found: Assignment) -> None:
     if not way:
         return
     e = found.chosen["transaction_id"]
-    told = (*e.seen[:-1], f"with {' and '.join(way[1:])} it is one receipt")
+    told = (*e.seen[:-1], f"with the {_PART_WORDS[tuple(way[1:])]} it is one receipt")
     found.chosen["transaction_id"] = replace(e, relation=0, seen=told)
     for role in ("customer_id", "date"):
         doubt = found.chosen.get(role)
         if doubt and doubt.relation < 1 and any("a basket has one" in seen for seen in doubt.seen):
             kept = tuple(seen for seen in doubt.seen if "a basket has one" not in seen)
             fine = role == "customer_id" or found.column("date").filled >= 0.95
-            told = "a basket with its " + " and ".join(way[1:]) + " has one"
+            told = f"a basket with its {_PART_WORDS[tuple(way[1:])]} has one"
             found.chosen[role] = replace(doubt, relation=int(fine), seen=(*kept, told))

@@ -309,7 +309,7 @@ _ASIDE: list[tuple[str, set[str]]] = [
 
 
 def aside_kind(name: str) -> str:
-    """What a column is that none of ours is made of, if it matters.
+    """Name the kind of a column that is not used, if it matters.
 
     Parameters
     ----------

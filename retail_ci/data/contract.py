@@ -35,10 +35,10 @@ from retail_ci.data.engines import (
 )
 
 # %% auto #0
-__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'map_columns', 'as_text',
-           'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
-           'currency_marks', 'converted', 'Rule', 'applicable', 'with_limits', 'judge', 'broken', 'accepted',
-           'float_ids', 'believed_until', 'flagged', 'counter_like']
+__all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns',
+           'as_text', 'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
+           'currency_marks', 'converted', 'Rule', 'is_rounded', 'applicable', 'with_limits', 'judge', 'broken',
+           'accepted', 'float_ids', 'believed_span', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -67,6 +67,40 @@ PRODUCT_COLUMNS: dict[str, bool] = {  # likewise, of a products table
     "brand": False,
     "manufacturer": False,
 }
+
+
+def check_columns(settings: DataConfig) -> DataConfig:
+    """Check the names in `data.columns`, without a look at the data.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Of the config.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is none of ours, and for one column of a log that is to be two of ours.
+    """
+    for name in settings.columns:
+        if name not in COLUMNS | PRODUCT_COLUMNS:
+            raise ConfigError(
+                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
+            )
+    measured = {ours: theirs for ours, theirs in settings.columns.items() if ours in COLUMNS}
+    for theirs in measured.values():
+        same = [name for name, other in measured.items() if other == theirs]
+        if len(same) > 1:
+            raise ConfigError(
+                f"Config key 'data.columns' names {theirs!r} for {' and '.join(same)}; give each "
+                "of our names a column of its own."
+            )
+    return settings
 
 
 def map_columns(
@@ -171,7 +205,7 @@ def as_id(
 
 
 def _number_pattern(settings: DataConfig) -> str:
-    """What a number looks like.
+    """Build the pattern of a number.
 
     Parameters
     ----------
@@ -293,11 +327,7 @@ def typed(
         Row, the columns of the house (no product_id where the source has none), and `_` columns for
         the rules.
     """
-    for name in settings.columns:
-        if name not in COLUMNS | PRODUCT_COLUMNS:
-            raise ConfigError(
-                unknown("column", name, list(COLUMNS | PRODUCT_COLUMNS), "data.columns")
-            )
+    check_columns(settings)
     check_parts(settings)
     names = map_columns(raw, settings.columns, elsewhere=elsewhere)
     raw, date, numbers = _read_once(raw, names, settings)
@@ -659,6 +689,18 @@ def _odd_part(
     return wrong.fill_null(False)
 
 
+def _named_parts(got: dict[str, ir.FloatingValue]) -> list[str]:
+    """Discount and tax, where the lines have them; refused where the lines have no amount."""
+    named = [part for part in _NAMED_ONLY if part in got]
+    if named and not {"price", "revenue"} & set(got):
+        raise DataError(
+            f"data.columns.{named[0]} needs an amount on the lines, and the price is in the "
+            f"products table alone; leave data.columns.{named[0]} out, or export the lines with "
+            "their price."
+        )
+    return named
+
+
 def _with_parts(
     out: dict[str, ibis.Value],
     col: dict[str, ibis.Value],
@@ -671,14 +713,15 @@ def _with_parts(
     could be trusted (`_bad_…`); where it changes nothing, it is only odd (`_odd_…`).
     """
     meaning = revenue_meaning(list(col), settings)
-    if not set(got) & set(_NAMED_ONLY):
+    named = _named_parts(got)
+    if not named:
         return out
     sign = ibis.ifelse(out["quantity"] < 0, -1.0, 1.0)
     amount = out["revenue"].abs()
     whole = (out["quantity"] * out["price"]).abs()
     expected = [whole, whole]  # of a price that the discount has left, and of one before it
     found = dict(out)
-    for part in (p for p in _NAMED_ONLY if p in got):
+    for part in named:
         side, wanted = meaning[part]
         size = _part_size(part, got[part], amount, side, settings.rates.get(part)).fill_null(0.0)
         odd = _odd_part(part, col[part], got[part], out, amount, side, settings)
@@ -691,10 +734,8 @@ def _with_parts(
             expected += [e + size * way for e in expected]
         else:
             expected[1] = whole + size * (step or (-1.0 if side == "net" else 0.0))
-    found["revenue"] = amount * sign
     near = [(e - amount).abs() <= settings.tolerance * e.abs() + 0.005 for e in expected]
-    found["_agrees"] = ibis.or_(*near).fill_null(False)
-    return found
+    return found | {"revenue": amount * sign, "_agrees": ibis.or_(*near).fill_null(False)}
 
 # %% ../../nbs/00h_contract.ipynb #df2d292d
 def status_marks(col: dict[str, ibis.Value], settings: DataConfig) -> dict[str, ir.StringValue]:
@@ -1007,8 +1048,19 @@ REJECTS: list[Rule] = [
 _ROUNDED = r"^[0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{1,3}$"  # 5.41E+11, 5,41e11, 5E+11; not 5E11
 
 
-def _is_rounded(ids: ir.StringValue) -> ir.BooleanValue:
-    """Whether an id is a number that a program has rounded, in any notation."""
+def is_rounded(ids: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number that a program has rounded, in any notation.
+
+    Parameters
+    ----------
+    ids : ir.StringValue
+        Ids as they were read.
+
+    Returns
+    -------
+    ir.BooleanValue
+        True for 5.41E+11, 5,41e11 and 5E+11, not for the code 5E11.
+    """
     written = ids.re_search(_ROUNDED)
     if engine(ids) != "duckdb":
         return written
@@ -1118,7 +1170,7 @@ KEPT: list[Rule] = [
         "flag",
         "Several ids may have become one, and visits with them; export again with ids as text.",
         lambda t: ibis.or_(
-            *(_is_rounded(t[c]).fill_null(False) for c in ID_COLUMNS if c in t.columns)
+            *(is_rounded(t[c]).fill_null(False) for c in ID_COLUMNS if c in t.columns)
         ),
     ),
 ]
@@ -1207,7 +1259,10 @@ def _show_rules(rules: list[Rule]) -> Any:
 
 # %% ../../nbs/00h_contract.ipynb #4d2f85d9
 def with_limits(
-    lines: ibis.Table, settings: DataConfig, latest: pd.Timestamp | None = None
+    lines: ibis.Table,
+    settings: DataConfig,
+    latest: pd.Timestamp | None = None,
+    first: pd.Timestamp | None = None,
 ) -> ibis.Table:
     """Put the limits beside the lines.
 
@@ -1219,6 +1274,8 @@ def with_limits(
         Earliest, last_date.
     latest : pd.Timestamp | None, default None
         The day after the last one that is believed; from `last_date` if left out.
+    first : pd.Timestamp | None, default None
+        The first day that is believed; from `earliest` if left out.
 
     Returns
     -------
@@ -1227,7 +1284,8 @@ def with_limits(
     """
     if settings.last_date:
         latest = pd.Timestamp(settings.last_date) + pd.Timedelta(days=1)
-    out = {"_earliest": ibis.literal(pd.Timestamp(settings.earliest), "timestamp(6)")}
+    first = pd.Timestamp(settings.earliest) if first is None else first
+    out = {"_earliest": ibis.literal(first, "timestamp(6)")}
     if settings.without_product == "reject":
         out["_needs_product"] = ibis.literal(True)
     if latest is not None:
@@ -1305,10 +1363,13 @@ def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[
     return {c: int(found[c]) for c in there if found[c]}
 
 
-def believed_until(
+def believed_span(
     days: pd.DataFrame, silence: int = 92, most: float = 0.01
-) -> pd.Timestamp | None:
-    """Where a long silence is followed by next to nothing, what follows is misdated.
+) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """Next to nothing, far from the rest at either end, is misdated.
+
+    Far is a silence of more than `silence` days; or of three tenths of it and seven times the
+    longest silence in the middle of the log, if what lies beyond is thin beside a usual day.
 
     Parameters
     ----------
@@ -1317,20 +1378,52 @@ def believed_until(
     silence : int, default 92
         Days without a line.
     most : float, default 0.01
-        Share of the lines that may follow it.
+        Share of the lines that may lie beyond it.
 
     Returns
     -------
-    pd.Timestamp | None
-        The day after the last one that is believed; None if all are.
+    tuple[pd.Timestamp | None, pd.Timestamp | None]
+        The first believed day, and the day after the last one; None where the log itself ends.
     """
-    gaps = days.day.diff().dt.days
-    after = days.lines[::-1].cumsum()[::-1] / max(days.lines.sum(), 1)
-    cut = days[(gaps > silence) & (after <= most)]
-    return days.day[cut.index[0] - 1] + pd.Timedelta(days=1) if len(cut) else None
+    if len(days) < 2:
+        return None, None
+    upto = days.lines.cumsum() / days.lines.sum()
+    middle = days[(upto > most) & (upto.shift(fill_value=0.0) < 1 - most)]
+    longest = middle.day.diff().dt.days.max()
+    unlike = max(0.3 * silence, 7 * (longest if longest == longest else silence))
+    begin, end = (
+        _last_before(part, silence, unlike, most, middle.lines.median())
+        for part in (days.iloc[::-1], days)
+    )
+    return begin, None if end is None else end + pd.Timedelta(days=1)
+
+
+def _last_before(
+    days: pd.DataFrame, silence: float, unlike: float, most: float, usual: float
+) -> pd.Timestamp | None:
+    """The last day, in the order given, before a silence that next to nothing follows."""
+    gaps = days.day.diff().dt.days.abs()
+    after = days.lines[::-1].cumsum()[::-1]
+    span = (days.day - days.day.iloc[-1]).dt.days.abs() + 1
+    thin = (after <= 2) | (after / span < usual / 4)
+    far = (gaps > silence) | ((gaps > unlike) & thin)
+    cut = (far & (after <= most * days.lines.sum())).to_numpy()
+    return days.day.iloc[int(cut.argmax()) - 1] if cut.any() else None
 
 # %% ../../nbs/00h_contract.ipynb #58f84dae
-def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
+def _together(lines: ibis.Table, rule: Rule, shared: ibis.Table | None) -> ibis.Table:
+    """The lines that break a rule that shows only among other lines."""
+    if shared is None:
+        return lines.filter(rule.broken(lines).fill_null(False))
+    return lines.semi_join(shared, "transaction_id")
+
+
+def flagged(
+    kept: ibis.Table,
+    settings: DataConfig,
+    unbroken: frozenset[str] = frozenset(),
+    shared: ibis.Table | None = None,
+) -> ibis.Table:
     """The lines that carry a flag.
 
     Parameters
@@ -1339,6 +1432,10 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
         Kept lines, with `row` and their `_` columns.
     settings : DataConfig
         Tolerance.
+    unbroken : frozenset[str], default frozenset()
+        Rules of which it is known that no line breaks them, so that none is asked.
+    shared : ibis.Table | None, default None
+        The transaction_id of each basket of several customers, if that is known.
 
     Returns
     -------
@@ -1362,7 +1459,8 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
         )
         if c in kept.columns
     ]
-    rules = [r for r in applicable(lines, KEPT) if r.name not in COUNTED]
+    left = {*COUNTED, *unbroken}
+    rules = [r for r in applicable(lines, KEPT) if r.name not in left]
     alone = [r for r in rules if r.name != "shared_basket"]
     together = [r for r in rules if r.name == "shared_basket"]
     found = lines.select(
@@ -1379,9 +1477,7 @@ def flagged(kept: ibis.Table, settings: DataConfig) -> ibis.Table:
     return ibis.union(
         listed,
         *(
-            lines.filter(r.broken(lines).fill_null(False)).select(
-                "row", *shown, flag=ibis.literal(r.name)
-            )
+            _together(lines, r, shared).select("row", *shown, flag=ibis.literal(r.name))
             for r in together
         ),
     )

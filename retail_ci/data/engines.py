@@ -17,7 +17,7 @@ import tempfile
 import warnings
 import zoneinfo
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,16 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from .. import __version__
-from ..core.config import DataConfig
-from ..core.errors import ConfigError, DataError, RunError, shown, translating
+from ..core.config import STAMPS, DataConfig, mebibytes
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    RunError,
+    about,
+    one_line,
+    shown,
+    translating,
+)
 from ..core.formats import BLANKS, INVISIBLE, WITH_POINT, sql_text
 from retail_ci.core.runs import (
     atomic_write,
@@ -42,11 +50,11 @@ from retail_ci.core.runs import (
 
 # %% auto #0
 __all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'convert_timezone', 'local_time', 'shop_time', 'try_strptime',
-           'try_make_timestamp_ntz', 'parse_date', 'make_timestamp', 'regexp_match', 'fence', 'date_parts',
-           'matched_date', 'timestamp_micros', 'to_timestamp', 'stamp_date', 'btrim', 'character', 'trimmed',
-           'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate', 'nfc_normalize',
-           'normalize', 'reflect', 'id_text', 'unread', 'read_ids', 'different', 'copies', 'read_parquet',
-           'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
+           'try_make_timestamp_ntz', 'parse_date', 'check_date_format', 'make_timestamp', 'regexp_match', 'fence',
+           'date_parts', 'matched_date', 'timestamp_micros', 'to_timestamp', 'stamp_date', 'btrim', 'character',
+           'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate',
+           'nfc_normalize', 'normalize', 'reflect', 'id_text', 'unread', 'read_ids', 'different', 'copies',
+           'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -101,7 +109,7 @@ def connect_duckdb(settings: DataConfig) -> Any:
         "temp_directory": str(process_folder("rci-duckdb", _spill_folder(settings))),
     }
     if settings.memory:
-        options["memory_limit"] = f"{_mebibytes(settings.memory)}MiB"
+        options["memory_limit"] = f"{mebibytes(settings.memory)}MiB"
     if settings.threads:
         options["threads"] = settings.threads
     con = ibis.duckdb.connect(**options)
@@ -133,34 +141,6 @@ def _spill_folder(settings: DataConfig) -> Path:
     ):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-# %% ../../nbs/00f_engines.ipynb #eff5964c
-def _mebibytes(size: str) -> int:
-    """A size with its unit, as a number of mebibytes.
-
-    Parameters
-    ----------
-    size : str
-        Such as "8GB", "512 MiB".
-
-    Returns
-    -------
-    int
-        Mebibytes.
-
-    Raises
-    ------
-    ConfigError
-        For anything else.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])i?B?\s*", size, re.I)
-    value = float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) - 1) if found else 0
-    if value < 64:
-        raise ConfigError(
-            "Config key 'data.memory' must be a size of at least 64MB, such as 8GB, found "
-            f"{size!r}."
-        )
-    return int(value)
 
 # %% ../../nbs/00f_engines.ipynb #cc48b78f
 _SPARK_SETTINGS = {
@@ -251,7 +231,7 @@ def _start_spark(settings: DataConfig) -> Any:
         **here,
     }
     if settings.memory:
-        options["spark.driver.memory"] = f"{_mebibytes(settings.memory)}m"
+        options["spark.driver.memory"] = f"{mebibytes(settings.memory)}m"
     options |= given
     _check_java()
     from pyspark.sql import SparkSession
@@ -396,8 +376,8 @@ def _date_pattern(format: str) -> tuple[str, list[str]]:
     for letter in letters:
         if letter not in _CODES:
             raise ConfigError(
-                f"Config key 'data.date_format' may use %{' %'.join(_CODES)}, found %{letter} in "
-                f"{format!r}; correct it in the config."
+                f"{about('data.date_format')} may use %{' %'.join(_CODES)}, found %{letter} in "
+                f"{format!r}; correct it."
             )
     if (
         not {"d", "m"} <= {"m" if x in "bB" else x for x in letters}
@@ -405,8 +385,8 @@ def _date_pattern(format: str) -> tuple[str, list[str]]:
         or len(set(letters)) < len(letters)
     ):
         raise ConfigError(
-            "Config key 'data.date_format' must name a day, a month and a year once each, such "
-            f"as %d/%m/%Y, found {format!r}; correct it in the config."
+            f"{about('data.date_format')} must name a day, a month and a year once each, such "
+            f"as %d/%m/%Y, found {format!r}; correct it."
         )
     literal = [re.sub(r"\s+", r"\\s+", re.sub(r"([^\w\s])", r"\\\1", part)) for part in parts[::2]]
     return "^" + "".join(
@@ -573,6 +553,59 @@ def parse_date(
     return local_time(date, zone) if zone and format.endswith("Z") else date
 
 # %% ../../nbs/00f_engines.ipynb #b20f97d4
+def check_date_format(settings: DataConfig) -> DataConfig:
+    """Check `data.date_format`, without a look at the data.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Of the config.
+
+    Returns
+    -------
+    DataConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a format that the engine cannot read, or that does not tell the day.
+    """
+    given = settings.date_format or []
+    several = [given] if isinstance(given, str) else given
+    for format in (f for f in several if f not in STAMPS):
+        if settings.engine == "spark":
+            _date_pattern(format)
+        elif format:
+            _check_roundtrip(format)
+    return settings
+
+
+def _check_roundtrip(format: str) -> None:
+    """Raise `ConfigError` unless DuckDB reads the day that it has written."""
+    import duckdb
+
+    day = datetime(2024, 11, 23, tzinfo=UTC)
+    with duckdb.connect() as con:
+        try:
+            query = con.execute(
+                "SELECT epoch(try_strptime(strftime(?::TIMESTAMP, ?), ?))",
+                [day.replace(tzinfo=None), format, format],
+            )
+        except duckdb.Error as e:
+            why = one_line(str(e).partition("\n")[0])
+            raise ConfigError(
+                f"{about('data.date_format')} cannot be {shown(format)}: {why}. Write it as in "
+                "%d/%m/%Y; correct it."
+            ) from None
+        [(read,)] = query.fetchall()
+    if read != day.timestamp():
+        raise ConfigError(
+            f"{about('data.date_format')} must name a day, a month and a year, such as %d/%m/%Y, "
+            f"found {format!r}; correct it."
+        )
+
+
 def _check_format(format: str, con: Any) -> None:
     """Raise `ConfigError` for a date format that DuckDB cannot read.
 
@@ -586,8 +619,8 @@ def _check_format(format: str, con: Any) -> None:
     literal = format.replace("'", "''")
     with translating(
         ConfigError,
-        f"Config key 'data.date_format' cannot be {shown(format)}",
-        "Write it as in %d/%m/%Y; correct it in the config.",
+        f"{about('data.date_format')} cannot be {shown(format)}",
+        "Write it as in %d/%m/%Y; correct it.",
     ):
         con.raw_sql(f"SELECT try_strptime('', '{literal}')").fetchall()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from ..core.errors import DataError, one_line, shown, translating
@@ -336,7 +337,7 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
     Raises
     ------
     FrameError
-        If the column holds something else.
+        If the column holds something else, or a number that is infinite.
 
     Examples
     --------
@@ -355,6 +356,8 @@ def typed_column(values: pd.Series, kind: str, what: str) -> pd.Series:
         return as_ids(plain)
     if kind in ("raw id", "text"):
         return as_words(plain)
+    if kind == "number" and np.isinf(plain.to_numpy(dtype=float, na_value=np.nan)).any():
+        refuse(what, "finite numbers", "infinite values", "drop or mend these rows first")
     return plain.astype("float64") if kind == "number" and plain.dtype == "str" else plain
 
 # %% ../../nbs/00i_frames.ipynb #7afe39a7

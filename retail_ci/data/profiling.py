@@ -31,7 +31,7 @@ from .sources import mixed_text, open_bytes, text_encoding
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
-           'parse_dates', 'guess_date', 'guess_zone', 'report', 'check_source']
+           'parse_dates', 'guess_date', 'guess_zone', 'flag_lines', 'report', 'check_source']
 
 # %% ../../nbs/01a_profiling.ipynb #3f189da3
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _other_encoding(head: bytes, at: int) -> Guess:
 
 
 def guess_encoding(file: Path) -> Guess:
-    """By its mark, by what its bytes allow, else unsure.
+    """Guess an encoding by its mark, or by what its bytes allow; else unsure.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def plain_numbers(values: pd.Series, decimal: str = ".", thousands: str | None =
 
 
 def guess_numbers(columns: dict[str, pd.Series]) -> list[Guess]:
-    """How amounts are written.
+    """Guess how amounts are written.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
 
 
 def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
-    """Which formats read a column.
+    """Find the formats that read a column.
 
     Parameters
     ----------
@@ -427,6 +427,15 @@ def parse_dates(values: pd.Series) -> pd.Series:
     return out
 
 
+def _undecided(format: str, formats: list[str], values: pd.Series, most: int = 1000) -> bool:
+    """Whether the values that only this format reads would do with day and month exchanged."""
+    other = format.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
+    rest = [f for f in formats if f != format]
+    read = [v for v in values.drop_duplicates().head(most) if fits(v, format)]
+    own = [v for v in read if not any(fits(v, f) for f in rest)]
+    return bool(_order(format)) and all(fits(v, other) for v in own)
+
+
 def guess_date(name: str, values: pd.Series) -> Guess:
     """The date formats, or that they are ambiguous.
 
@@ -458,11 +467,14 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     formats = readings[0]
     told = f"{' and '.join(formats)} {'reads' if len(formats) == 1 else 'together read'} "
     told += f"{share(part)} of {name!r}"
-    sure = "sure" if part == 1 else "likely"
+    vague = [f for f in formats if len(formats) > 1 and _undecided(f, formats, values)]
+    sure = "sure" if part == 1 and not vague else "likely"
+    if vague:
+        told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
     if all(f.startswith("%Y-%m-%d") for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats
-    return Guess("date_format", value, sure, told + ", and no other format does")
+    return Guess("date_format", value, sure, told + ", and no other format does" * (not vague))
 
 # %% ../../nbs/01a_profiling.ipynb #5d0be39f
 _OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
@@ -495,7 +507,69 @@ def guess_zone(name: str, values: pd.Series) -> list[Guess]:
     return [Guess("timezone", None, "unsure", f"{name!r} ends in {shown}: {ask} {rest}")]
 
 # %% ../../nbs/01a_profiling.ipynb #b264b227
-def report(result: Prepared, max_rejected: float) -> str:
+def flag_lines(found: dict) -> list[str]:
+    """What the flags find, for a terminal.
+
+    Parameters
+    ----------
+    found : dict
+        From `plausibility`.
+
+    Returns
+    -------
+    list[str]
+        Lines of text; none where no flag is raised.
+    """
+    out = []
+    for flag in found.get("raised", []):
+        more = f", revenue {flag['revenue']:,.2f}" if flag["lines"] else ""
+        more += f" ({'; '.join(flag['examples'])})" if flag["examples"] else ""
+        out += [
+            "",
+            f"odd       {count(flag['lines']):>9}  {flag['what']} ({flag['flag']}){more}",
+            f"          {'':>9}  {flag['change']}",
+            f"          {'':>9}  {flag['advice']}",
+        ]
+    return out
+
+
+def _kept_lines(facts: dict) -> list[str]:
+    """What is kept with a remark, for a terminal."""
+    out: list[str] = []
+    counted = {"return": facts["returns"], "anonymous": facts["anonymous"], **facts["by_flag"]}
+    kept = [(r, counted[r.name]) for r in KEPT + CUSTOMERS if counted.get(r.name)]
+    for rule, n in kept:
+        out += [
+            "",
+            f"{'net' if rule.severity == 'net' else 'flag':<9} {count(n):>9}  {rule.reason} "
+            f"({rule.name})"
+            + (
+                f", revenue {facts['revenue_by_fate'][rule.name]:,.2f}"
+                if rule.name in facts["revenue_by_fate"]
+                else ""
+            ),
+            f"          {'':>9}  {rule.advice}",
+        ]
+    return out
+
+
+def _span_lines(facts: dict) -> list[str]:
+    """Which days are not believed, for a terminal."""
+    out: list[str] = []
+    if "believed_from" in facts:
+        out.append(
+            f"\nDates before {facts['believed_from']:%Y-%m-%d} lie far from the rest and are taken "
+            "for misdated; set data.earliest to decide yourself."
+        )
+    if "believed_until" in facts:
+        out.append(
+            f"\nDates from {facts['believed_until']:%Y-%m-%d} on lie far from the rest and are "
+            "taken for misdated; set data.last_date to decide yourself."
+        )
+    return out
+
+
+def report(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) -> str:
     """The books, in plain text.
 
     Parameters
@@ -504,6 +578,8 @@ def report(result: Prepared, max_rejected: float) -> str:
         From `apply_contract`.
     max_rejected : float
         Data.max_rejected.
+    max_collapsed : float, default 1.0
+        Data.max_collapsed.
 
     Returns
     -------
@@ -534,20 +610,7 @@ def report(result: Prepared, max_rejected: float) -> str:
             f"          {'':>9}  {r.example}",
             f"          {'':>9}  {r.advice}",
         ]
-    counted = {"return": facts["returns"], "anonymous": facts["anonymous"], **facts["by_flag"]}
-    kept = [(r, counted[r.name]) for r in KEPT + CUSTOMERS if counted.get(r.name)]
-    for rule, n in kept:
-        out += [
-            "",
-            f"{'net' if rule.severity == 'net' else 'flag':<9} {count(n):>9}  {rule.reason} "
-            f"({rule.name})"
-            + (
-                f", revenue {facts['revenue_by_fate'][rule.name]:,.2f}"
-                if rule.name in facts["revenue_by_fate"]
-                else ""
-            ),
-            f"          {'':>9}  {rule.advice}",
-        ]
+    out += _kept_lines(facts)
     if facts["collapsed"]:
         out += [
             "",
@@ -560,11 +623,8 @@ def report(result: Prepared, max_rejected: float) -> str:
         for c, n in facts["float_ids"].items()
     ]
     out += [f"\n{words}" for words in join_words(facts)]
-    if "believed_until" in facts:
-        out.append(
-            f"\nDates from {facts['believed_until']:%Y-%m-%d} on follow a long silence and are "
-            "taken for misdated; set data.last_date to decide yourself."
-        )
+    out += _span_lines(facts)
+    out += flag_lines(result.plausible)
     out += [f"\n{told}" for told in facts.get("remarks", [])]
     part = facts["rejected"] / max(facts["rows_in"], 1)
     out += [
@@ -572,6 +632,12 @@ def report(result: Prepared, max_rejected: float) -> str:
         f"{share(part, 1)} of the lines are rejected; data.max_rejected allows "
         f"{share(max_rejected, 1)}" + ("." if part <= max_rejected else ": a run would stop here."),
     ]
+    again = facts["collapsed"] / max(facts["rows_in"], 1)
+    if again > max_collapsed:
+        out.append(
+            f"{share(again, 1)} of the lines are copies; data.max_collapsed allows "
+            f"{share(max_collapsed, 1)}: a run would stop here."
+        )
     return "\n".join(out)
 
 
@@ -619,11 +685,13 @@ def check_source(config: Config) -> tuple[str, bool]:
             main.backend, main.table, config.data, products, customers, main.parts
         )
         facts = result.facts
+        limits = (config.data.max_rejected, config.data.max_collapsed)
         fine = (
             bool(facts["rows_in"] and facts["kept"])
-            and facts["rejected"] <= config.data.max_rejected * facts["rows_in"]
+            and facts["rejected"] <= limits[0] * facts["rows_in"]
+            and facts["collapsed"] <= limits[1] * facts["rows_in"]
         )
-        text = report(result, config.data.max_rejected)
+        text = report(result, *limits)
         try:
             check_customers(result, list(main.table.columns), config.data)
         except DataError as e:

@@ -41,7 +41,7 @@ from retail_ci.data.column_evidence import (
 )
 from .column_words import aside_kind, header_ideas
 from .contract import REJECTS
-from .engines import connect
+from .engines import connect, engine
 from .order_status import status_kind
 from retail_ci.data.profiling import (
     Guess,
@@ -54,6 +54,7 @@ from retail_ci.data.profiling import (
 from retail_ci.data.sources import (
     Source,
     batches,
+    bring,
     decoded,
     kind,
     layout,
@@ -75,7 +76,7 @@ _LOG = (
 
 
 def not_a_log(found: Assignment) -> str:
-    """What a table is, if it is no log of sales.
+    """Name the kind of a table that is no log of sales.
 
     Parameters
     ----------
@@ -87,11 +88,11 @@ def not_a_log(found: Assignment) -> str:
     str
         A sentence; "" where it may be a log.
     """
-    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix,)
+    kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
     counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
     if not basket or counted:
-        kinds = (_people, _campaigns, _returns, _wide, _months, _stock, _nothing)
+        kinds = (_came_back, _people, _campaigns, _returns, _wide, _months, _stock, _nothing)
     return next((told + ". " + _LOG for told in (k(found) for k in kinds) if told), "")
 
 
@@ -101,7 +102,7 @@ def _having(found: Assignment, *ideas: str) -> list[str]:
 
 
 def _people(found: Assignment) -> str:
-    """A table of people: one row for each, with what they are."""
+    """Recognise a table of people: one row for each, with their attributes."""
     customer = found.get("customer_id")
     sold = {"price", "revenue"} & set(found.chosen) and "date" in found.chosen
     traits = set(_having(found, "person"))
@@ -116,6 +117,9 @@ def _people(found: Assignment) -> str:
         return ""
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
+    told += ["no day on any of them"] * (
+        customer is not None and not {"date", "product_id", "transaction_id"} & set(found.chosen)
+    )
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
     few = customer is None and len(traits) < 3 and len(spans) < 2
     if not told or few or sold and len(spans) < 2 and not sums:
@@ -128,7 +132,7 @@ def _people(found: Assignment) -> str:
 
 
 def _matrix(found: Assignment) -> str:
-    """A row for each receipt, and a column for each product that says yes or no."""
+    """Recognise a matrix: a row for each receipt, and a yes or no for each product."""
     flags = [n for n, c in found.columns.items() if set(c.values.unique()) <= {"0", "1"}]
     if len(flags) < 5 or {"product_id", "date"} & set(found.chosen):
         return ""
@@ -137,15 +141,30 @@ def _matrix(found: Assignment) -> str:
 
 
 def _returns(found: Assignment) -> str:
-    """A table of what came back."""
+    """Recognise a table of returns."""
     told = _having(found, "return")
     if len(told) < 2 or "date" in found.chosen:
         return ""
     return f"This is a table of returns: it has {', '.join(map(repr, told[:3]))}, and no sales"
 
 
+def _came_back(found: Assignment) -> str:
+    """A table in which every line came back, on a day that it names."""
+    days = [
+        name
+        for name in _having(found, "return")
+        if found.columns[name].dates > 0.8 and found.columns[name].filled >= 0.95
+    ]
+    others = [name for name in _having(found, "return") if name not in days]
+    if not days or not others:
+        return ""
+    return (
+        f"This is a table of returns: each line has a day in {days[0]!r}, and no sales stand apart"
+    )
+
+
 def _nothing(found: Assignment) -> str:
-    """What has neither day, nor receipt, nor customer."""
+    """Recognise a table without day, receipt and customer."""
     if {"date", "customer_id", "product_id"} & set(found.chosen) or any(
         c.dates > 0.8 for c in found.columns.values()
     ):
@@ -155,7 +174,7 @@ def _nothing(found: Assignment) -> str:
 
 
 def _campaigns(found: Assignment) -> str:
-    """A table of campaigns or of whom they reached."""
+    """Recognise a table of campaigns or of whom they reached."""
     told = _having(found, "campaign")
     if not told or "product_id" in found.chosen:
         return ""
@@ -170,7 +189,7 @@ def _campaigns(found: Assignment) -> str:
 
 
 def _wide(found: Assignment) -> str:
-    """A row for each day, and a column for each product."""
+    """Recognise a wide table: a row for each day, and a column for each product."""
     day = found.get("date") or next((c for c in found.columns.values() if c.dates > 0.8), None)
     if not day or not day.unique or "customer_id" in found.chosen or "product_id" in found.chosen:
         return ""
@@ -188,7 +207,7 @@ def _wide(found: Assignment) -> str:
 
 
 def _months(found: Assignment) -> str:
-    """Sums of months or years."""
+    """Recognise a table of sums of months or years."""
     if "customer_id" in found.chosen:
         return ""
     day = found.get("date")
@@ -202,7 +221,7 @@ def _months(found: Assignment) -> str:
 
 
 def _stock(found: Assignment) -> str:
-    """A table of products, with or without their stock."""
+    """Recognise a table of products, with or without their stock."""
     product = found.get("product_id")
     if {"customer_id", "date"} & set(found.chosen) or not product:
         return ""
@@ -288,6 +307,7 @@ def title_rows(rows: Iterable[Sequence[str]]) -> int:
 
 def _title_lines(head: str) -> int:
     """How many lines of a text stand above its header."""
+    head = re.sub(r"^\s*sep=.\r?\n", "", head)  # what Excel writes is passed over anyway
     found: dict[int, int] = {}  # the usual number of values: lines above the header
     for delimiter in ",;\t|":
         with contextlib.suppress(csv.Error):
@@ -326,7 +346,7 @@ def headless(names: list[str], table: pd.DataFrame) -> bool:
 # %% ../../nbs/01d_proposal.ipynb #110b13b0
 @dataclass
 class Examination:
-    """What a source could mean."""
+    """Propose how to read a source."""
 
     source: str  # with the sheet or table that was chosen
     guesses: list[Guess]  # for each key of the config that needs a value
@@ -458,7 +478,7 @@ def _title_guess(skip: int, first: list[str]) -> Guess:
 
 
 def _no_header(names: list[str], first: str) -> Guess:
-    """That a file has no header."""
+    """Note that a file has no header."""
     why = f"the first line looks like a record ({first}): name the columns here, in their order"
     return Guess("header", names, "unsure", why)
 
@@ -594,12 +614,12 @@ def _guess_status(found: Assignment) -> Iterator[Guess]:
     column = _status_column(found)
     if column is None:
         return
-    counts = column.values.value_counts()
-    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    found_values = column.values.value_counts().index
     kinds: dict[str, list[str]] = {}
-    for value in sorted(counts.index):
+    for value in sorted(found_values):
         kinds.setdefault(status_kind(value), []).append(value)
     undone = {k: kinds[k] for k in ("cancelled", "returned") if k in kinds}
+    shown = ", ".join(found_values[:6])
     why = f"its name, and the values {shown}; a line counts as a sale unless data.status lists it"
     yield Guess("columns.status", column.name, "likely", why)
     told = "these values look cancelled or returned, the others count as sales"
@@ -619,16 +639,14 @@ def _guess_currency(found: Assignment) -> Iterator[Guess]:
     column = next((c for c in named if 1 <= c.distinct <= 50 and c.numeric < 0.8), None)
     if column is None:
         return
-    counts = column.values.value_counts()
-    shown = ", ".join(f"{value} ({count(n)})" for value, n in list(counts.items())[:8])
+    codes = column.values.value_counts().index
+    shown = ", ".join(codes[:8])
     yield Guess("columns.currency", column.name, "likely", f"its name, and the values {shown}")
-    if len(counts) == 1:
-        yield Guess(
-            "report.currency", _sign(counts.index[0]), "likely", f"all lines are in {shown}"
-        )
+    if len(codes) == 1:
+        yield Guess("report.currency", _sign(codes[0]), "likely", f"the amounts are in {shown}")
         return
     why = f"several currencies cannot be added: {shown}; say what one of each is worth, such as "
-    yield Guess("currency_rates", None, "unsure", why + f"{{{counts.index[0]}: 1, …}}")
+    yield Guess("currency_rates", None, "unsure", why + f"{{{codes[0]}: 1, …}}")
 
 
 def _sign(currency: str) -> str:
@@ -650,7 +668,7 @@ _NEEDED = {
 
 
 def _lacking(found: Assignment) -> Iterator[Guess]:
-    """What no column was found for."""
+    """List the columns of ours that were not found."""
     for role, why in _NEEDED.items():
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
@@ -661,7 +679,7 @@ def _lacking(found: Assignment) -> Iterator[Guess]:
 
 
 def guess(source: str) -> list[Guess]:
-    """What a source could mean.
+    """Propose how to read a source.
 
     Parameters
     ----------
@@ -779,6 +797,8 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
         other = replace(settings, columns=columns)
         yield Reading(f"quantity × price, without {amount!r}", other, hides=amount)
+    if settings.basket:
+        yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:
         columns = {k: v for k, v in settings.columns.items() if k != "transaction_id"}
         other = replace(settings, columns=columns)
@@ -812,6 +832,7 @@ class Books:
     last: Any = None
     reason: str = ""  # the commonest reason why a line does not count
     problem: str = ""  # why it cannot be read at all
+    odd: tuple[str, ...] = ()  # what is well formed and implausible
     aside: int = 0  # lines that are no sales by their status
 
     @property
@@ -821,7 +842,7 @@ class Books:
 
     def __str__(self) -> str:
         if self.problem:
-            return self.problem
+            return self.problem.removesuffix(".")
         if not self.kept:
             return f"{count(self.lines)} lines, none of them kept"
         lines = "line does" if self.faults == 1 else "lines do"
@@ -833,6 +854,13 @@ class Books:
             f"{self.first:%Y-%m-%d} to {self.last:%Y-%m-%d}"
             f"{others}"
         )
+
+
+def _products(main: Source, settings: DataConfig) -> ibis.Table | None:
+    """The products table, where the engine of the log can read it."""
+    if not settings.products or engine(main.backend) != "duckdb":
+        return None
+    return bring(open_source(main.backend, "products", settings), main.backend).table
 
 
 def books(main: Source, way: Reading) -> Books:
@@ -852,7 +880,8 @@ def books(main: Source, way: Reading) -> Books:
     """
     raw = main.table.drop(way.hides) if way.hides else main.table
     try:
-        result = apply_contract(main.backend, raw, way.settings, parts=main.parts)
+        products = _products(main, way.settings)
+        result = apply_contract(main.backend, raw, way.settings, products, parts=main.parts)
     except (ConfigError, DataError) as e:
         return Books(0, 0, 0, 0, 0.0, problem=str(e))
     facts = result.facts
@@ -871,12 +900,22 @@ def books(main: Source, way: Reading) -> Books:
         facts.get("first_date"),
         facts.get("last_date"),
         reason if worst[reason] else "",
+        odd=tuple(_odd_line(flag) for flag in result.plausible["raised"] if flag["matters"]),
         aside=facts.get("set_aside", 0),
     )
 
+
+def _odd_line(flag: dict) -> str:
+    """What a flag says, in a line."""
+    concerns = f", {count(flag['lines'])} lines, revenue {flag['revenue']:,.2f}" * bool(
+        flag["lines"]
+    )
+    examples = f" ({'; '.join(flag['examples'])})" * bool(flag["examples"])
+    return f"{flag['what']}{concerns}{examples}. {flag['change']} {flag['advice']}"
+
 # %% ../../nbs/01d_proposal.ipynb #a4283112
 def left_out(found: Assignment, main: Source | None = None) -> list[str]:
-    """The columns that nothing is made of and that matter.
+    """List the columns that are not used and that matter.
 
     Parameters
     ----------
@@ -913,6 +952,15 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     return out
 
 
+def _said_by(out: Examination, main: Source) -> Iterator[str]:
+    """The values of the status and of the currency, with the lines of each."""
+    for role in ("status", "currency"):
+        name = next((g.value for g in out.guesses if g.key == f"columns.{role}"), None)
+        if name in out.found.columns:
+            counts = _value_counts(out.found.columns[name], main)
+            yield f"{role} {name!r}: {', '.join(f'{v} ({count(n)})' for v, n in counts[:8])}."
+
+
 def _value_counts(column: Column, main: Source | None) -> list[tuple[str, int]]:
     """The values of a column and how many lines have each, the most frequent first."""
     if main is None or column.name not in main.table.columns:
@@ -925,7 +973,7 @@ def _value_counts(column: Column, main: Source | None) -> list[tuple[str, int]]:
 
 
 def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
-    """What a careful colleague would ask first.
+    """Choose the question to ask first.
 
     Parameters
     ----------
@@ -945,6 +993,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
         _ask_total,
         _ask_amounts,
         _ask_doubted,
+        _ask_basket,
         _ask_aside,
     )
     book = found[0][1] if found else None
@@ -966,7 +1015,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
 
 
 def _ask_lacking(out: Examination) -> str:
-    """After a header, a day, an amount or a customer that is not there."""
+    """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
     for role, what in (
@@ -976,6 +1025,8 @@ def _ask_lacking(out: Examination) -> str:
     ):
         if any(g.key == f"columns.{role}" and g.value is None for g in out.guesses):
             return what
+    if "price" not in out.found.chosen and any(g.key == "columns.price" for g in out.guesses):
+        return "Are the prices of the products table what customers paid on the day?"
     return ""
 
 
@@ -986,6 +1037,9 @@ def _ask_ambiguous(out: Examination) -> str:
         return f"How are amounts written ({keys['decimal'].why})? The sums of both stand above."
     if "date_format" in keys:
         return f"Day first or month first? {keys['date_format'].why}."
+    turned = [g.why for g in out.guesses if g.key == "date_format" and "exchanged" in g.why]
+    if turned:
+        return f"Were days and months exchanged by a spreadsheet? {turned[0]}."
     return ""
 
 
@@ -1036,6 +1090,16 @@ def _ask_doubted(out: Examination) -> str:
         "revenue": "the amount of each line",
     }
     return next((q for q in (_ask_role(out, r, what) for r, what in wanted.items()) if q), "")
+
+
+def _ask_basket(out: Examination) -> str:
+    """Whether receipt numbers start anew."""
+    way = next((g.value for g in out.guesses if g.key == "basket"), None)
+    if not way:
+        return ""
+    words = {"date": "every day", "store_id": "in every store"}
+    when = " and ".join(words[part] for part in way[1:])
+    return f"Do the numbers in {out.found.chosen['transaction_id'].name!r} start anew {when}?"
 
 
 def _ask_role(out: Examination, role: str, what: str) -> str:
@@ -1099,11 +1163,13 @@ def closing(out: Examination) -> list[str]:
         Lines of text.
     """
     lines = list(out.notes)
-    able = {"price", "revenue"} & set(out.found.chosen) and "date" in out.found.chosen
+    priced = {"price", "revenue"} & {*out.found.chosen, *out.settings().columns}
+    able = priced and "date" in out.found.chosen
     asked = any(g.key == "header" for g in out.guesses)
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
         main = _open(out, folder)
+        lines += list(_said_by(out, main))
         aside = left_out(out.found, main)
         lines += [f"Left out, and it matters: {told}." for told in aside]
         if able and not asked:
@@ -1111,6 +1177,8 @@ def closing(out: Examination) -> list[str]:
     for number, (way, book) in enumerate(tried):
         lead = "What it would give" if not number else "What else it could be"
         lines.append(f"{lead}, {way.label}: {book}.")
+        if not number:
+            lines += [f"It looks odd: {told}" for told in book.odd]
     return [*lines, f"Question: {question(out, tried)}"]
 
 
@@ -1118,5 +1186,6 @@ def _open(out: Examination, folder: Path) -> Source:
     """All lines of a source, as its layout is proposed."""
     known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
-    settings = DataConfig(transactions=out.source, **plain)
+    columns = out.settings().columns
+    settings = DataConfig(transactions=out.source, columns=columns, **plain)
     return open_source(connect(settings), "transactions", settings, folder / "staging")

@@ -19,7 +19,7 @@ from ..core.errors import DataError, RetailError
 from ..core.formats import share
 from .column_evidence import Column
 from .column_words import header_ideas, word_score
-from .profiling import Guess
+from .profiling import Guess, guess_encoding
 from .proposal import Examination, choose_table, examine
 from .sources import decoded, kind, layout
 
@@ -183,7 +183,8 @@ def _header(file: Path) -> list[str]:
         if what == "parquet":
             return list(pq.read_schema(file).names)
         if what == "text":
-            return layout(next(decoded(file), ""), DataConfig(), file.name).names
+            encoding = guess_encoding(file).value
+            return layout(next(decoded(file, encoding), ""), DataConfig(), file.name).names
     return []
 
 

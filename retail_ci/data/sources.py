@@ -281,7 +281,7 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
 
 # %% ../../nbs/00g_sources.ipynb #8afaafff
 def _leading(pattern: str, text: str) -> str:
-    """What fits a pattern at the beginning of a text."""
+    """Cut off what fits a pattern at the beginning of a text."""
     found = re.match(pattern, text)
     return found[0] if found else ""
 
@@ -440,7 +440,7 @@ class Pieces(io.RawIOBase):
         self.swallowed = False  # whether a line that does not fit holds a line break
 
     def readable(self) -> bool:
-        """It is."""
+        """Tell that the stream can be read."""
         return True
 
     def more(self) -> bytes:
@@ -607,8 +607,8 @@ class _Mender:
 
     def one_row(self, text: str, between: list[str]) -> bool:
         """Whether a text is one row, and none of the lines in between looks like one."""
-        options = {"delimiter": self.separator, "quotechar": self.quote}
-        width = len(next(csv.reader([text], **options), []))
+        values = csv.reader([text], delimiter=self.separator, quotechar=self.quote)
+        width = len(next(values, []))
         return width == len(self.plan.names) and not any(self.like_a_row(t) for t in between)
 
     def like_a_row(self, line: str) -> bool:

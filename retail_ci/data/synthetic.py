@@ -483,7 +483,7 @@ _SEASONS: dict[
 
 
 def _seasons(start: str, days: int) -> np.ndarray:
-    """How much each kind of season sells on each day.
+    """Compute the sales of each season on each day.
 
     Parameters
     ----------
@@ -571,7 +571,7 @@ def _draw_products(
 def _draw_tastes(
     rng: np.random.Generator, products: Mapping[str, np.ndarray], b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
-    """What each kind of customer reaches for.
+    """Draw the tastes of each kind of customer.
 
     Parameters
     ----------
@@ -642,7 +642,7 @@ def _demand(
     day: np.ndarray | int,
     lift: float = _BEHAVIOUR.promoted,
 ) -> np.ndarray:
-    """How much the calendar makes of a product on a day.
+    """Compute the effect of the calendar on a product on a day.
 
     Parameters
     ----------
@@ -672,7 +672,7 @@ def _demand(
 # %% ../../nbs/00e_synthetic.ipynb #c0d0a6aa
 @dataclass(frozen=True)
 class World:
-    """What is the same for every customer."""
+    """The part of the shop that is the same for every customer."""
 
     config: Config  # the size and the seed
     behaviour: Behaviour  # how customers behave
@@ -758,7 +758,7 @@ def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
 def _appetite(
     age: np.ndarray, cycle: np.ndarray, again: np.ndarray, b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
-    """How ready a customer is to buy a favourite again.
+    """Compute how ready a customer is to buy a favourite again.
 
     Parameters
     ----------
@@ -950,7 +950,7 @@ def _flow_at(world: World, day: np.ndarray) -> np.ndarray:
 def _draw_visits(
     rng: np.random.Generator, world: World, people: Customers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """When each customer comes.
+    """Draw the visits of each customer.
 
     Parameters
     ----------
@@ -1143,7 +1143,7 @@ def _draw_purchases(
     day: np.ndarray,
     last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is in each basket.
+    """Draw the products of each basket.
 
     Parameters
     ----------
@@ -1194,7 +1194,7 @@ _BLOCK_LINES = 160_000
 
 
 def blocks(config: Config) -> list[tuple[int, int, int]]:
-    """How customers and lines are divided.
+    """Divide customers and lines into blocks.
 
     Parameters
     ----------
@@ -1727,7 +1727,7 @@ _REGIONS: tuple[str, ...] = ("Northmark", "Eastvale", "Southmere", "Westholm", "
 
 
 def _customer_table(world: World, number: int, people: Customers) -> Any:
-    """What the loyalty card knows.
+    """Make the customers table.
 
     Parameters
     ----------
@@ -1852,7 +1852,7 @@ def _open_writers(stack: contextlib.ExitStack, out: Path, kind: str) -> dict[str
 
 
 def _write_truth(file: Path, world: World, known: list[Customers]) -> None:
-    """What only the generator knows, for the oracle."""
+    """Write the generator's own parameters, for the oracle."""
     arrays: dict[str, Any] = truth_arrays(world, known)
     if world.config.synthetic.stores:
         arrays |= _store_truth(world, len(known))

@@ -36,9 +36,10 @@ from retail_ci.evaluate.offline import (
     summary,
     task_title,
     verdict,
+    whiskers,
 )
 from ..recommend.interactions import time_cut
-from ..recommend.metrics import METRICS, bootstrap_means
+from ..recommend.metrics import DECIMALS, METRICS, bootstrap_means
 
 # %% auto #0
 __all__ = ['cut_dates', 'Backtest', 'backtest', 'pool', 'plot_backtest', 'evaluate_run']
@@ -291,12 +292,12 @@ def _clustered(
     low, high = np.quantile(every[1:], [0.025, 0.975], axis=0)
     return {
         key: {"value": float(v), "low": float(a), "high": float(b)}
-        for key, v, a, b in zip([*keys, *pairs], every[0], low, high)
+        for key, v, a, b in zip([*keys, *pairs], *np.round([every[0], low, high], DECIMALS))
     }
 
 # %% ../../nbs/05b_backtest.ipynb #b80c22ad
 def _backtest_words(result: Backtest, task: str, model: str) -> str:
-    """How often a model led, and how it stands against each simple rival over all cuts.
+    """Describe how often a model led, and how it compares with each baseline over all cuts.
 
     Parameters
     ----------
@@ -419,7 +420,7 @@ def _draw_cuts(
         axis.errorbar(
             places,
             part["value"],
-            yerr=[part["value"] - part["low"], part["high"] - part["value"]],
+            yerr=whiskers(part["value"], part["low"], part["high"]),
             fmt="o-",
             ms=5,
             lw=1.3,

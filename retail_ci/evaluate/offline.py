@@ -44,7 +44,7 @@ __all__ = ['BASELINES', 'normalise_log', 'products_before', 'segments_before', '
            'repeaters', 'Evaluation', 'named_models', 'evaluate', 'settings_of', 'measure', 'contestants', 'by_group',
            'lead_by_group', 'ranking_facts', 'summary', 'segment_table', 'customer_scores', 'measured_before', 'label',
            'lead_in_words', 'compare', 'verdict', 'failings', 'value_of_hits', 'money_words', 'pair_of_axes',
-           'task_title', 'plot_metrics']
+           'whiskers', 'task_title', 'plot_metrics']
 
 # %% ../../nbs/05_evaluation.ipynb #2d2f996b
 def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def normalise_log(transactions: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/05_evaluation.ipynb #7c945003
 def _prices_before(train: pd.DataFrame) -> pd.Series:
-    """What products cost, from the sales before the cut.
+    """Find the prices of products in the sales before the cut.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def _worth_of_lines(lines: pd.DataFrame) -> pd.Series:
 
 
 def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
-    """How many baskets each customer bought.
+    """Count the baskets of each customer.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def _purchases_per_customer(train: pd.DataFrame) -> pd.Series:
 
 # %% ../../nbs/05_evaluation.ipynb #f08f80e0
 def relevant_products(data: Interactions, test: pd.DataFrame) -> dict[str, sp.csr_matrix]:
-    """What each known customer bought after the cut, for each task.
+    """Find what each known customer bought after the cut, for each task.
 
     Parameters
     ----------
@@ -374,7 +374,7 @@ class Evaluation:
 
 
 # every model is compared with these
-BASELINES = ("personal_decayed", "recent_popularity", "personal", "popularity")
+BASELINES = ("personal_decayed", "first_buyers", "recent_popularity", "personal", "popularity")
 
 # %% ../../nbs/05_evaluation.ipynb #ffc6ceea
 def named_models(models: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
@@ -624,7 +624,7 @@ def _categories(data: Interactions, products: pd.DataFrame | None) -> np.ndarray
 
 
 def settings_of(models: Mapping[str, Recommender]) -> dict:
-    """What each model was told, and what it found odd.
+    """Collect the settings of each model, and its notes.
 
     Parameters
     ----------
@@ -734,7 +734,7 @@ def _summarise(
         columns = {
             (m, metric): values for m, found in models.items() for metric, values in found.items()
         }
-        rivals = [(m, b) for m in models for b in BASELINES if b in models and b != m]
+        rivals = [(m, b) for m in models for b in (*BASELINES, "random") if b in models and b != m]
         pairs = [((m, metric), (b, metric)) for m, b in rivals for metric in METRICS]
         found = intervals(columns, resamples=resamples, seed=seed, pairs=pairs)
         rows += [
@@ -772,7 +772,7 @@ def _protocol(
     resamples: int,
     train: pd.DataFrame,
 ) -> dict:
-    """What was measured, on whom.
+    """Describe what was measured, and on whom.
 
     Parameters
     ----------
@@ -827,7 +827,7 @@ def _protocol(
 def _customer_groups(
     train: pd.DataFrame, data: Interactions, asked: Mapping[str, np.ndarray]
 ) -> dict:
-    """Who belongs together, by what was known at the cut.
+    """Group customers by what was known at the cut.
 
     Parameters
     ----------
@@ -1083,7 +1083,7 @@ def segment_table(evaluation: Evaluation) -> pd.DataFrame:
 
 # %% ../../nbs/05_evaluation.ipynb #8e420e64
 def customer_scores(evaluation: Evaluation | None, names: Sequence[str]) -> pd.DataFrame:
-    """What every customer's list was worth, model by model.
+    """Tabulate the metrics of every customer's list, model by model.
 
     Parameters
     ----------
@@ -1171,7 +1171,7 @@ def label(model: str) -> str:
 
 
 def lead_in_words(low: float, high: float) -> str:
-    """How a difference reads.
+    """Write a difference in words.
 
     Parameters
     ----------
@@ -1224,7 +1224,7 @@ def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str
 
 # %% ../../nbs/05_evaluation.ipynb #51c7e6ed
 def verdict(evaluation: Evaluation, task: str, model: str | None = None) -> str:
-    """Who wins a task, and how the model stands against the simple rivals.
+    """Say which model wins a task, and how the model compares with the baselines.
 
     Parameters
     ----------
@@ -1302,7 +1302,7 @@ def _strongest_rival(evaluation: Evaluation, task: str, model: str) -> str | Non
 
 
 def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> str:
-    """Where a model is weak, and where it is worse or better than its rival.
+    """Describe where a model is weak, and where it is worse or better than its rival.
 
     Parameters
     ----------
@@ -1339,7 +1339,7 @@ def failings(leads: pd.DataFrame, model: str, rival: str, least: int = 20) -> st
 
 # %% ../../nbs/05_evaluation.ipynb #b0c87121
 def value_of_hits(evaluation: Evaluation, task: str, model: str) -> dict[str, float]:
-    """How many listed products were bought in the test window, and what they cost.
+    """Count the listed products that were bought in the test window, with their value.
 
     Parameters
     ----------
@@ -1447,6 +1447,23 @@ def pair_of_axes(ax: Any, size: tuple[float, float]) -> np.ndarray:
     return axes
 
 
+def whiskers(value: Any, low: Any, high: Any) -> np.ndarray:
+    """Return how far intervals reach below and above their means.
+
+    Parameters
+    ----------
+    value, low, high : array-like of shape (n,)
+        Means, and the ends of their intervals; few resamples can leave a mean outside.
+
+    Returns
+    -------
+    ndarray of shape (2, n)
+        Lengths, zero or more.
+    """
+    middle = np.asarray(value)
+    return np.maximum([middle - np.asarray(low), np.asarray(high) - middle], 0)
+
+
 def task_title(task: str) -> str:
     """Return the title of a task's panel.
 
@@ -1526,7 +1543,7 @@ def _draw_board(axis: Any, board: pd.DataFrame, accent: str | None) -> None:
         axis.errorbar(
             r.value,
             y,
-            xerr=[[r.value - r.low], [r.high - r.value]],
+            xerr=whiskers([r.value], [r.low], [r.high]),
             fmt="o",
             ms=7,
             lw=2,

@@ -180,7 +180,7 @@ def _plain(values: Mapping[str, Any]) -> str:
 
 # %% ../../nbs/05c_tuning.ipynb #71e53aa2
 def facts(found: Evaluation, title: str, present: str, decides: str, random_state: int) -> dict:
-    """What one setting reached, and its difference to the setting that the model has now.
+    """Measure one setting, and its difference to the setting that the model has now.
 
     Parameters
     ----------

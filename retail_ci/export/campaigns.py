@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.config import CampaignsConfig, DataConfig, bounds, load_config
-from ..core.errors import ConfigError, RunError, shown, unknown
+from ..core.errors import ConfigError, RunError, as_library, setting, shown, unknown
 from ..core.formats import count, plain_name, sql_text
 from ..core.runs import Run
 from ..core.show import SEGMENTS
@@ -107,7 +107,7 @@ def says(values: pd.Series, words: set[str]) -> pd.Series:
 def permissions(
     customers: pd.DataFrame, consent: Sequence[str], suppressed: Sequence[str]
 ) -> pd.Series:
-    """Who may be contacted.
+    """Decide who may be contacted.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _find_columns(
 
 # %% ../../nbs/08b_campaigns.ipynb #93b6a364
 def _draw(ids: Sequence[str], seed: int, wave: str = "") -> np.ndarray:
-    """A lottery ticket for each customer.
+    """Draw a number for each customer.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ _LEAST = 5
 def _needed_difference(
     rate: float, other: float, control: int, treated: int, level: float = 0.05, power: float = 0.80
 ) -> float:
-    """What a comparison of two shares needs to see a difference.
+    """Compute the difference of two shares that a comparison can show.
 
     Parameters
     ----------
@@ -301,7 +301,7 @@ _DAYS = 30  # how long a campaign is given to show
 
 
 def _base_rates(run: Run) -> dict[str, float]:
-    """How many customers of each segment buy anyway.
+    """Estimate how many customers of each segment buy without a campaign.
 
     Parameters
     ----------
@@ -449,7 +449,9 @@ def _assign_groups(
     people = pd.DataFrame({"customer_id": pd.Series(dtype="str")})
     people = people if customers is None else customers
     consent, suppressed = (
-        _find_columns(getattr(settings, key), known, list(people.columns), f"campaigns.{key}")
+        _find_columns(
+            getattr(settings, key), known, list(people.columns), setting(f"campaigns.{key}")
+        )
         for key, known in (("consent", _CONSENT_NAMES), ("suppressed", _SUPPRESSED_NAMES))
     )
     table = (
@@ -697,6 +699,28 @@ def _check_hidden(sensitive: Any, products: pd.DataFrame | None) -> None:
         refuse("sensitive", expected, "no products table", "pass products as well")
 
 
+def _check_names(name: str, value: Any) -> None:
+    """Refuse what names no columns."""
+    several = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+    if not (value is None or isinstance(value, str) or several):
+        refuse(name, "a column's name or a list of names", shown(value), "pass text or a list")
+
+
+def _check_options(settings: CampaignsConfig, random_state: Any) -> None:
+    """Refuse arguments with which no lists can be made."""
+    control = settings.control
+    check_number("offers", settings.offers, *bounds("campaigns.offers"))
+    if not isinstance(control, (int, float)) or not 0 <= control < 1:
+        refuse(
+            "control", "a share from 0 to below 1", repr(control), "use 0.1 to hold back a tenth"
+        )
+    _check_names("consent", settings.consent)
+    _check_names("suppressed", settings.suppressed)
+    if not isinstance(settings.wave, str):
+        refuse("wave", "a word", shown(settings.wave), "pass text such as 'spring'")
+    check_number("random_state", random_state, *bounds("seed"))
+
+
 def _lines_of(segments: Any, lifetime_value: Any) -> pd.DataFrame:
     """Segments with all columns of a list; what is not given is empty."""
     needs = {"customer_id": "id", "segment": "text"}
@@ -783,11 +807,8 @@ def campaign_lists(
     >>> campaign_lists(segments, customers=people)[["customer_id", "group"]].values.tolist()
     [['A', 'send'], ['B', 'no consent']]
     """
-    check_number("offers", offers, *bounds("campaigns.offers"))
-    if not isinstance(control, (int, float)) or not 0 <= control < 1:
-        refuse(
-            "control", "a share from 0 to below 1", repr(control), "use 0.1 to hold back a tenth"
-        )
+    settings = CampaignsConfig(consent, suppressed, control, offers, wave)
+    _check_options(settings, random_state)
     table = _lines_of(segments, lifetime_value)
     ids = {"customer_id": "id", "product_id": "id"}
     lists = listed = people = None
@@ -807,7 +828,7 @@ def campaign_lists(
         )
     _check_hidden(sensitive or {}, listed)
     side_by_side = _offers_table(lists, listed, sensitive or {}, offers)
-    settings = CampaignsConfig(consent, suppressed, control, offers, wave)
-    found, notes = _assign_groups(table, side_by_side, people, settings, random_state)
+    with as_library():
+        found, notes = _assign_groups(table, side_by_side, people, settings, random_state)
     found.attrs["notes"] = notes
     return found

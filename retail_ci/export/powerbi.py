@@ -243,7 +243,7 @@ def _literal(text: str) -> str:
 
 
 def _format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
-    """How Power BI shows a number.
+    """Build the format string of a number in Power BI.
 
     Parameters
     ----------
@@ -825,7 +825,7 @@ def _check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str
 
 # %% ../../nbs/08a_powerbi.ipynb #a5e01296
 def _field(column: Item) -> tuple[str, str, bool]:
-    """What a column of the model says of its column in the star."""
+    """Describe a column of the model by its column in the star."""
     said = column.properties
     return said["dataType"], said["sourceColumn"], "isKey" in said
 
@@ -1011,7 +1011,7 @@ product, no segment.
 
 
 def _readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
-    """How to open it, and what is in it.
+    """Write the README of the export.
 
     Parameters
     ----------

@@ -25,6 +25,7 @@ from ..core.runs import Run, atomic_write, check_writable, staging
 from ..core.show import SEGMENTS
 from ..customers.features import FEATURES, Feature
 from ..data.engines import connect_duckdb
+from ..data.plausibility import covered_span
 
 # %% auto #0
 __all__ = ['TABLES', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'tables_of', 'Star',
@@ -627,8 +628,9 @@ _DIM_DATE = Table(
         Column(
             "is_whole_month",
             "flag",
-            "Whether the data cover the whole month of the day.",
-            "date_trunc('month', day) >= first_day AND last_day(day) <= span.last_day",
+            "Whether the data cover the whole month of the day, by the shop's own opening days.",
+            "date_trunc('month', day) >= whole_from AND last_day(day) <= whole_to "
+            "AND date_trunc('month', day) IN (SELECT date_trunc('month', date) FROM log)",
         ),
     ),
 )
@@ -882,6 +884,19 @@ def _sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
     return "(" + " OR ".join(parts or ["FALSE"]) + ")"
 
 # %% ../../nbs/08_star_schema.ipynb #7cd16f17
+def _lay_out_span(con: Any) -> None:
+    """The first and last day of the log, and what of its first and last month it covers."""
+    con.execute(
+        "CREATE OR REPLACE TABLE span AS SELECT CAST(min(date) AS DATE) AS first_day, "
+        "CAST(max(date) AS DATE) AS last_day, CAST(NULL AS DATE) AS whole_from, "
+        "CAST(NULL AS DATE) AS whole_to FROM log"
+    )
+    days = con.execute("SELECT DISTINCT CAST(date AS DATE) AS day FROM log").df()["day"]
+    if len(days.dropna()):
+        covered = [f"{day:%Y-%m-%d}" for day in covered_span(pd.to_datetime(days.dropna()))]
+        con.execute("UPDATE span SET whole_from = ?, whole_to = ?", covered)
+
+
 def _number_keys(con: Any) -> None:
     """Give customers, products and segments their numbers, and lay out the days.
 
@@ -926,10 +941,7 @@ def _number_keys(con: Any) -> None:
         "store_id) AS INTEGER) AS store_key, CAST(min(date) AS DATE) AS first_sale, CAST(max(date) "
         "AS DATE) AS last_sale FROM log WHERE store_id IS NOT NULL GROUP BY store_id"
     )
-    con.execute(
-        "CREATE OR REPLACE TABLE span AS SELECT CAST(min(date) AS DATE) AS first_day, "
-        "CAST(max(date) AS DATE) AS last_day FROM log"
-    )
+    _lay_out_span(con)
     con.execute("""CREATE OR REPLACE TABLE days AS
         SELECT CAST(unnest(generate_series(make_date(year(least(first_day, seen)), 1, 1),
         make_date(year(greatest(last_day, seen_last)), 12, 31), INTERVAL 1 DAY)) AS DATE) AS day

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -358,6 +359,7 @@ def execute(
     """
     import logging
 
+    gc.freeze()  # what the server has imported stays; no search for cycles walks through it
     folder = Path(env["JUPYTER_RUNTIME_DIR"])
     os.setsid()  # Ctrl-C is the runner's to handle
     with open(folder / "log", "wb") as log:
@@ -628,10 +630,8 @@ def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     return {name: len(reach(name)) for name in needs}
 
 # %% ../../nbs/11a_kernels.ipynb #7016fb83
-_WITHOUT: dict[str, str] = {  # artefact: why the log may have none of it
-    "customers": "no line of the log has a customer",
-    "products": "the log names no products",
-}
+# artefact: why a log may have none of it
+_WITHOUT: dict[str, str] = {"customers": "no line of the log has a customer"}
 
 
 def lacks(notebook: Path, run: Path) -> str:
@@ -657,10 +657,10 @@ def lacks(notebook: Path, run: Path) -> str:
 def _passed(notebook: Path, run: Path, why: str) -> dict[str, Any]:
     """Write the title and one line in the place of the executed copy; the facts of the manifest."""
     book = json.loads(notebook.read_text(encoding="utf-8"))
-    title = next(c for c in book["cells"] if c["cell_type"] == "markdown")
+    words = [c for c in book["cells"] if c["cell_type"] == "markdown"]
     line = f"This page has no results: {why}."
     said = {"cell_type": "markdown", "id": "aside", "metadata": {}, "source": line}
-    book["cells"] = [title, said]
+    book["cells"] = [*words[:1], said]
     (run / "executed").mkdir(exist_ok=True)
     text = json.dumps(book, indent=1, ensure_ascii=False) + "\n"
     (run / "executed" / notebook.name).write_text(text, encoding="utf-8")

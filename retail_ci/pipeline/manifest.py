@@ -95,7 +95,7 @@ def _database_hash(role: str, config: Config) -> str:
 
 # %% ../../nbs/11b_manifest.ipynb #98fc6905
 def rows(path: Path) -> int | None:
-    """How many records a table holds.
+    """Count the records of a table.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def publish(run: Path) -> Path:
 
 # %% ../../nbs/11b_manifest.ipynb #2189d952
 def leftovers(home: Path) -> list[Path]:
-    """What killed runs have left behind.
+    """Find what killed runs have left behind.
 
     Parameters
     ----------
@@ -421,7 +421,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
 def _differing(
     old: dict[str, Any], config: Config, inputs: dict[str, str], notebooks: list[Path]
 ) -> list[str]:
-    """What differs from an earlier run, as far as it matters for results.
+    """List the differences from an earlier run that matter for results.
 
     Parameters
     ----------

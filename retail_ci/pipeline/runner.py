@@ -72,6 +72,28 @@ def _stoppable() -> Iterator[None]:
             signal.signal(s, handler)
 
 # %% ../../nbs/11d_runner.ipynb #847f564f
+def _check_config(config: Config) -> None:
+    """Refuse before the work begins what a later notebook would refuse without a look at the data;
+    what checks it is imported where there is something to check.
+    """
+    if config.data.columns:
+        from retail_ci.data.contract import check_columns
+
+        check_columns(config.data)
+    if config.data.date_format:
+        from retail_ci.data.engines import check_date_format
+
+        check_date_format(config.data)
+    if config.rfm.cut_points:
+        from retail_ci.customers.features import check_cut_points
+
+        check_cut_points(config.rfm.cut_points, config.rfm.bins)
+    if config.recommender.parameters:
+        from retail_ci.recommend.hybrid import check_parameters
+
+        check_parameters(config.recommender)
+
+
 def run_chain(
     config: Config,
     root: str | Path | None = None,
@@ -125,6 +147,7 @@ def run_chain(
     began = time.time()
     earlier, now = split(notebooks, first, last)
     last = "" if now[-1] == notebooks[-1] else last
+    _check_config(config)
     inputs = input_hashes(config)
     clerk = PostRunWorker(config, home, notebooks) if afterwards and not last else None
     with (

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,18 @@ class Segments:
         return [(np.argsort(-row, kind="stable"), row / max(row.max(), 1e-12)) for row in found]
 
 # %% ../../nbs/04c_base.ipynb #261da12b
+def _check_table(table: Any, needs: Sequence[str], what: str) -> None:
+    """Raise `DataError` unless this is a DataFrame with these columns."""
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(
+            f"{what}: expected a DataFrame with {' and '.join(needs)}, found {shown(table)}; pass "
+            "one, or leave it out."
+        )
+    for name in needs:
+        if name not in table:
+            raise DataError(unknown("column", name, list(table.columns), what))
+
+
 def make_segments(table: pd.DataFrame, data: Interactions) -> Segments:
     """Popularity by segment.
 
@@ -93,9 +105,7 @@ def make_segments(table: pd.DataFrame, data: Interactions) -> Segments:
     DataError
         For a customer with two segments.
     """
-    for name in ("customer_id", "segment"):
-        if name not in table:
-            raise DataError(unknown("column", name, list(table.columns), "segments"))
+    _check_table(table, ("customer_id", "segment"), "segments")
     known = (
         table[["customer_id", "segment"]]
         .dropna()
@@ -250,7 +260,7 @@ _Stored = TypeVar("_Stored", bound="Storable")
 
 
 class Storable:
-    """What can be written to a file and read again."""
+    """Base of what can be written to a file and read again."""
 
     # what `fit` and `load` set
     data_: Interactions  # the customers whom the model answers from their own purchases
@@ -489,7 +499,7 @@ class Recommender(Storable):
         return self
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        """What a model prepares once; by default what `_update` does."""
+        """Prepare once what the model needs; by default what `_update` does."""
         self._update()
 
     def _update(self) -> None:
@@ -641,7 +651,7 @@ def inner_models(model: Recommender) -> Iterator[Recommender]:
 
 
 def _parts(value: Any) -> Sequence[Any]:
-    """What an attribute holds: the values of a dict, the items of a list, or itself."""
+    """List what an attribute holds: the values of a dict, the items of a list, or itself."""
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, (list, tuple)) else [value]
@@ -790,16 +800,33 @@ def _rank_rows(
     k = min(k, len(data.product_ids))
     for places in blocks(np.arange(len(rows)), len(data.product_ids)):
         block = rows[places]
-        shared = None if model.two_tasks else model._scores(block)
+        shared = None if model.two_tasks else _checked(model, model._scores(block), block)
         own = None if blocked is None else blocked[places]
         for part, exclude in zip(parts, exclude_purchased):
-            scores = model._task_scores(block, exclude) if shared is None else shared
+            scores = shared
+            if scores is None:
+                scores = _checked(model, model._task_scores(block, exclude), block)
             ruled_out = _either(data.counts[block] if exclude else None, own)
             part.append(_rank_block(model, block, scores, k, ruled_out, limits))
         if progress:
             progress(int(places[-1]) + 1)
     empty = (np.empty((0, k), np.int32), np.empty((0, k), np.float32), np.empty((0, k), bool))
     return [_join([empty, *part]) for part in parts]
+
+
+def _checked(model: Recommender, scores: Any, block: np.ndarray) -> sp.csr_matrix | np.ndarray:
+    """Check a model's scores; raise `DataError` for another shape or type."""
+    wanted = (len(block), len(model.data_.product_ids))
+    matrix = sp.issparse(scores) or isinstance(scores, np.ndarray)
+    if matrix and scores.shape == wanted and scores.dtype.kind in "fiub":
+        return scores if isinstance(scores, np.ndarray) else scores.tocsr()
+    found = shown(scores)
+    if matrix:
+        found = f"{type(scores).__name__} of shape {scores.shape} and type {scores.dtype}"
+    raise DataError(
+        f"{type(model).__name__}._scores: expected numbers of shape {wanted} (customers, "
+        f"products), found {found}; return a numpy array or a scipy sparse matrix."
+    )
 
 
 def _join(parts: Sequence[_Ranked]) -> _Ranked:
@@ -926,6 +953,11 @@ def _check_customers(
         if "customer_id" not in customers:
             raise DataError(unknown("column", "customer_id", list(customers.columns), "customers"))
         customers = customers["customer_id"]
+    if not isinstance(customers, Iterable):
+        raise DataError(
+            f"customers: expected ids, found {shown(customers)}; pass a list of ids, or one id as "
+            "text."
+        )
     asked = as_ids(
         pd.Series([customers] if isinstance(customers, str) else list(customers), dtype=object)
     )
@@ -969,9 +1001,7 @@ def _check_baskets(
     """
     if recent is None:
         return pd.DataFrame({"customer_id": [], "product_id": [], "date": []}, dtype="str")
-    for name in ("customer_id", "product_id"):
-        if name not in recent:
-            raise DataError(unknown("column", name, list(recent.columns), "recent"))
+    _check_table(recent, ("customer_id", "product_id"), "recent")
     lines = recent if "quantity" not in recent else recent[recent["quantity"] > 0]
     dates = as_dates(lines["date"]) if "date" in lines else pd.Series(data.end, lines.index)
     lines = pd.DataFrame(
@@ -1198,7 +1228,7 @@ def _recommend_table(
 def _answerers(
     model: Recommender, customers: pd.Index, baskets: pd.DataFrame
 ) -> Iterator[tuple[Recommender, bool, np.ndarray]]:
-    """Who answers whom.
+    """Choose the model that answers each customer.
 
     Parameters
     ----------
@@ -1331,7 +1361,7 @@ def _why_short(
     blocked: sp.csr_matrix | None,
     exclude_purchased: bool,
 ) -> list[str]:
-    """What to say about lists that are shorter than asked.
+    """Explain lists that are shorter than asked.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from ..core.formats import number
 from .base import Recommender, fill_up, segment_buyers
 from .interactions import Interactions, assemble, cell_history, to_csr
 from .metrics import find_hits, ndcg
+from .rules import check_positive
 
 # %% auto #0
 __all__ = ['TASKS', 'PopularityRecommender', 'PersonalRecommender', 'repeat_reasons', 'cells', 'split_tasks', 'hold_back',
@@ -51,7 +52,7 @@ class PopularityRecommender(Recommender):
     by_segment_: np.ndarray | None  # segments × products: buyers
 
     def __init__(self, days: float | None = None, by_segment: bool = False):
-        self.days = days
+        self.days = check_positive(days, "days")
         self.by_segment = by_segment
 
     def _learn(self, products: pd.DataFrame | None) -> None:
@@ -118,7 +119,7 @@ class PersonalRecommender(Recommender):
     method = "personal"
 
     def __init__(self, half_life: float | None = None):
-        self.half_life = half_life
+        self.half_life = check_positive(half_life, "half_life")
 
     def _update(self) -> None:
         """Weigh the purchases."""
@@ -134,7 +135,7 @@ class PersonalRecommender(Recommender):
 
 # %% ../../nbs/04d_baselines.ipynb #661ed6ac
 def repeat_reasons(data: Interactions, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Such as: bought 5 times, usually every 28 days, last 30 days ago.
+    """Write reasons such as: bought 5 times, usually every 28 days, last 30 days ago.
 
     Parameters
     ----------
@@ -345,9 +346,9 @@ class BestWindowRecommender(Recommender):
         windows: Sequence[float] = (7, 14, 28, 56),
         held_back: float = 30,
     ):
-        self.days = days
+        self.days = check_positive(days, "days")
         self.windows = tuple(windows)
-        self.held_back = held_back
+        self.held_back = check_positive(held_back, "held_back")
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Try every window, keep the best of each task, and count buyers in it."""

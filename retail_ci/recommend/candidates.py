@@ -20,10 +20,12 @@ from .collaborative import CollaborativeRecommender, product_cells
 from .ease import EaseRecommender, spread
 from .interactions import POPULAR_DAYS, Interactions, assemble, blocks, row_max
 from .repeat import Habits, RepeatRecommender, again_shares, habits, usual_gaps
+from .rules import check_k
 
 # %% auto #0
-__all__ = ['WINDOWS', 'MANY', 'before', 'bought_between', 'discontinued', 'buyers_lately', 'look_up', 'CandidateModels',
-           'unit_max', 'head_scores', 'build_features', 'candidate_reasons']
+__all__ = ['WINDOWS', 'MANY', 'before', 'bought_between', 'discontinued', 'buyers_lately', 'first_buyers_lately', 'look_up',
+           'CandidateModels', 'unit_max', 'head_scores', 'FirstBuyersRecommender', 'build_features',
+           'candidate_reasons']
 
 # %% ../../nbs/04i_candidates.ipynb #ba4a22ee
 def before(data: Interactions, days: float) -> Interactions:
@@ -53,7 +55,7 @@ def before(data: Interactions, days: float) -> Interactions:
 
 
 def bought_between(data: Interactions, older: float, newer: float) -> sp.csr_matrix:
-    """What each customer bought in a stretch of days.
+    """Select what each customer bought in a stretch of days.
 
     Parameters
     ----------
@@ -155,7 +157,7 @@ def _columns_of(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 def _product_facts(data: Interactions, found: Habits) -> np.ndarray:
-    """What the whole shop knows about each product.
+    """Compute facts about each product from all purchases.
 
     Parameters
     ----------
@@ -241,7 +243,28 @@ def buyers_lately(data: Interactions) -> np.ndarray:
     weights = np.bincount(
         data.columns[latest], 1 / (1 + data.age[latest] / _FADE), minlength=len(data.product_ids)
     )
-    return np.where(discontinued(data), 0, weights)
+    return np.where(discontinued(data), 0, weights).round(6)
+
+# %% ../../nbs/04i_candidates.ipynb #f1b7c2a1
+def first_buyers_lately(data: Interactions) -> np.ndarray:
+    """First-time buyers of each product, the recent ones counting more; 0 for what has left the
+    shelf.
+
+    Parameters
+    ----------
+    data : Interactions
+        Who bought what and when.
+
+    Returns
+    -------
+    np.ndarray
+        Per product; each known customer counts with their first purchase of it.
+    """
+    found = habits(data)
+    weights = np.bincount(
+        found.columns, 1 / (1 + found.first / _FADE), minlength=len(data.product_ids)
+    )
+    return np.where(discontinued(data), 0, weights).round(6)
 
 # %% ../../nbs/04i_candidates.ipynb #0517073c
 # what is known about a customer, in the order of the columns
@@ -416,7 +439,7 @@ _HABIT = (
 
 
 def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: _CustomerFacts) -> np.ndarray:
-    """What a customer's history says about one product.
+    """Compute facts about a customer's history with one product.
 
     Parameters
     ----------
@@ -578,13 +601,14 @@ class CandidateModels(Recommender):
     facts_: np.ndarray  # products × numbers
     recent_: np.ndarray  # buyers lately, ties broken by those of all time
     lately_: np.ndarray  # buyers of the last days, the latest count most
-    new_: np.ndarray  # buyers of the first weeks of a product
+    first_: np.ndarray  # the same of those who bought it for the first time
+    new_: np.ndarray  # first-time buyers, ties broken by recent ones
     gone_: np.ndarray  # true for a product that nobody buys any more
     kinds_: dict[str, _Kinds]
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        self.neighbours = neighbours
-        self.items = items
+        self.neighbours = check_k(neighbours, "neighbours")
+        self.items = check_k(items, "items")
         self.many = many
 
     def _learn(self, products: pd.DataFrame | None) -> None:
@@ -607,12 +631,12 @@ class CandidateModels(Recommender):
         self._restore()
 
     def _restore(self) -> None:
-        """What follows from the purchases of everybody."""
+        """Compute what depends on the purchases of all customers."""
         _look_at_products(self)
         self._update()
 
     def _update(self) -> None:
-        """What follows from the purchases of these customers."""
+        """Compute what depends on the purchases of these customers."""
         self.own_ = habits(self.data_)
         self.people_ = _customer_facts(self.data_)
         self.features_ = _feature_facts(self.data_, getattr(self, "ranked_", ()))
@@ -639,12 +663,12 @@ class CandidateModels(Recommender):
 
 # %% ../../nbs/04i_candidates.ipynb #9a28ff95
 def _look_at_products(evidence: CandidateModels) -> None:
-    """What the purchases of everybody say about products.
+    """Compute facts about products from the purchases of all customers.
 
     Parameters
     ----------
     evidence : CandidateModels
-        Gets facts_, recent_, lately_, new_, gone_ and kinds_.
+        Gets facts_, recent_, lately_, first_, new_, gone_ and kinds_.
     """
     data = evidence.base_
     found = habits(data)
@@ -652,10 +676,8 @@ def _look_at_products(evidence: CandidateModels) -> None:
     evidence.gone_ = discontinued(data)
     evidence.recent_ = data.recent_buyers(28) + 0.001 * data.recent
     evidence.lately_ = buyers_lately(data)
-    evidence.new_ = (
-        np.bincount(found.columns[found.first < 28], minlength=len(data.product_ids))
-        + 0.001 * evidence.recent_
-    )
+    evidence.first_ = first_buyers_lately(data)
+    evidence.new_ = evidence.first_ + 0.001 * evidence.recent_
     codes = evidence.shelf_.codes if evidence.shelf_ is not None else {}
     evidence.kinds_ = {k: _kind_table(codes[k], evidence.recent_) for k in _KINDS if k in codes}
 
@@ -752,7 +774,7 @@ def head_scores(buyers: np.ndarray, rows: int, n: int = 1000) -> sp.csr_matrix:
 
 
 def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kinds:
-    """Which products are of which kind, and which of a kind sell best.
+    """Number the kinds of products, and rank the products of each kind by sales.
 
     Parameters
     ----------
@@ -781,7 +803,7 @@ def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kind
 
 
 def _shares_of(weights: sp.csr_matrix, table: _Kinds) -> sp.csr_matrix:
-    """How a customer's purchases divide over the kinds.
+    """Compute the shares of the kinds in each customer's purchases.
 
     Parameters
     ----------
@@ -801,6 +823,22 @@ def _shares_of(weights: sp.csr_matrix, table: _Kinds) -> sp.csr_matrix:
     shares.sort_indices()
     return shares
 
+# %% ../../nbs/04i_candidates.ipynb #f1b7c2a4
+class FirstBuyersRecommender(Recommender):
+    """What people buy for the first time lately: the plain list that discovery must beat."""
+
+    method = "popular"
+    reason = "many try it now"
+    learned = ("buyers_",)
+
+    def _learn(self, products: pd.DataFrame | None) -> None:
+        """Count first-time buyers."""
+        self.buyers_ = first_buyers_lately(self.data_).astype(np.float32)
+
+    def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
+        """The same for everybody."""
+        return head_scores(self.buyers_, len(rows))
+
 # %% ../../nbs/04i_candidates.ipynb #bf5d7e40
 def _same_for_all(values: np.ndarray, most: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The columns with the highest values, once for each of `n` customers."""
@@ -815,7 +853,7 @@ def _generate_candidates(
     near: sp.csr_matrix,
     ease: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Who gets considered.
+    """Choose the candidate products of each customer.
 
     Parameters
     ----------
@@ -898,10 +936,13 @@ def _fresh_only(
     return near, ease
 
 # %% ../../nbs/04i_candidates.ipynb #e586acb7
+_DECIMALS = 4  # of what the ranker sees: more of them differ between processors
+
+
 def build_features(
     evidence: CandidateModels, rows: np.ndarray, discovery: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nominated pairs of customer and product, with everything the ranker looks at.
+    """Build the features of each candidate pair of customer and product.
 
     Parameters
     ----------
@@ -942,7 +983,8 @@ def build_features(
             known[:, None] * people,
             known[:, None] * facts[:, _columns_of(_PRODUCT, _TIMES_KNOWN)],
         ]
-    return places, columns, np.concatenate([others, facts, *more], axis=1, dtype=np.float32)
+    numbers = np.concatenate([others, facts, *more], axis=1, dtype=np.float32)
+    return places, columns, numbers.round(_DECIMALS)
 
 
 # the facts about a product that count otherwise where the customer knows it
@@ -970,7 +1012,7 @@ def _other_opinions(
     near: sp.csr_matrix,
     ease: np.ndarray,
 ) -> np.ndarray:
-    """What similar customers and EASE say about each pair.
+    """Look up the scores of similar customers and of EASE for each pair.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 from ..core.errors import DataError, unknown
 from .base import Recommender
 from .interactions import Interactions, blocks, top_k
+from .rules import check_k, check_positive
 
 # %% auto #0
 __all__ = ['SPARE', 'BLOCK', 'unit_rows', 'neighbours', 'neighbours_on_spark', 'CollaborativeRecommender', 'product_cells']
@@ -345,13 +346,11 @@ class CollaborativeRecommender(Recommender):
     def __init__(
         self, neighbours: int = 50, weighting: str = "count", half_life: float | None = None
     ):
-        if neighbours < 1:
-            raise DataError(f"neighbours must be at least 1, got {neighbours}.")
         if weighting not in _WEIGHTINGS:
             raise DataError(unknown("weighting", weighting, list(_WEIGHTINGS)))
-        self.neighbours = neighbours
+        self.neighbours = check_k(neighbours, "neighbours")
         self.weighting = weighting
-        self.half_life = half_life
+        self.half_life = check_positive(half_life, "half_life")
 
     def _compared(self, data: Interactions) -> sp.csr_matrix:
         """The rows whose cosines are taken."""
@@ -419,7 +418,7 @@ def product_cells(left: sp.csr_matrix, right: sp.csr_matrix, columns: np.ndarray
 def _neighbour_reasons(
     found: sp.csr_matrix, counts: sp.csr_matrix, columns: np.ndarray
 ) -> np.ndarray:
-    """Such as: 7 of your 50 nearest customers bought it.
+    """Write reasons such as: 7 of your 50 nearest customers bought it.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from ..core.errors import DataError
 from .base import Recommender, find_limits
 from .collaborative import unit_rows
 from .interactions import check_products, choose
-from .rules import TEXT_COLUMNS, Rules, check_k, make_rules
+from .rules import TEXT_COLUMNS, Rules, check_k, check_positive, make_rules
 
 # %% auto #0
 __all__ = ['ContentRecommender', 'cosines']
@@ -25,7 +25,7 @@ _PRICE_WEIGHT = 0.5  # of the price, against 1 for a shared category
 
 
 def _product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """What describes each product, as numbers.
+    """Encode the descriptions of each product as numbers.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class ContentRecommender(Recommender):
     learned = ("codes_", "price_")
 
     def __init__(self, half_life: float | None = 30):
-        self.half_life = half_life
+        self.half_life = check_positive(half_life, "half_life")
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Describe products and customers."""
@@ -312,7 +312,7 @@ def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
 def _content_reasons(
     model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Such as: like P0012, which you bought.
+    """Write reasons such as: like P0012, which you bought.
 
     Parameters
     ----------

@@ -14,13 +14,14 @@ from threadpoolctl import threadpool_limits
 from ..core.errors import DataError
 from .base import Recommender
 from .interactions import Interactions
+from .rules import check_k, check_positive
 
 # %% auto #0
 __all__ = ['EaseRecommender', 'spread']
 
 # %% ../../nbs/04g_ease.ipynb #332569bc
 def _liking(data: Interactions, half_life: float = 60) -> sp.csr_matrix:
-    """How much each customer took to each product lately.
+    """Weigh each customer's recent purchases of each product.
 
     Parameters
     ----------
@@ -61,6 +62,9 @@ def _top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
     return np.sort(np.argsort(-demand, kind="stable")[:n])
 
 # %% ../../nbs/04g_ease.ipynb #e035a781
+_DECIMALS = 6  # of a weight: more of them differ between processors
+
+
 def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndarray:
     """The closed form of EASE.
 
@@ -78,13 +82,14 @@ def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndar
     """
     if not regularization > 0:
         raise DataError(f"regularization must be above zero, got {regularization}.")
-    gram = (matrix.T @ matrix).toarray().astype(np.float32)
+    doubles = matrix.astype(np.float64)
+    gram = (doubles.T @ doubles).toarray()
     gram[np.diag_indices_from(gram)] += regularization
-    with threadpool_limits(1):  # one thread: the same sum on every run
-        factor, _ = lapack.spotrf(gram.T, lower=0, overwrite_a=1)
-        inverse, _ = lapack.spotri(factor, lower=0, overwrite_c=1)
+    with threadpool_limits(1):
+        factor, _ = lapack.dpotrf(gram.T, lower=0, overwrite_a=1)
+        inverse, _ = lapack.dpotri(factor, lower=0, overwrite_c=1)
     inverse = np.triu(inverse) + np.triu(inverse, 1).T
-    weights = -inverse / np.diag(inverse)
+    weights = (-inverse / np.diag(inverse)).round(_DECIMALS)
     weights[np.diag_indices_from(weights)] = 0
     return np.ascontiguousarray(weights, dtype=np.float32)
 
@@ -107,11 +112,11 @@ class EaseRecommender(Recommender):
     learned = ("items_", "weights_")
 
     def __init__(self, items: int = 3000, half_life: float = 60, regularization: float = 100):
-        if not 1 <= items <= _MOST_ITEMS:
+        if check_k(items, "items") > _MOST_ITEMS:
             raise DataError(f"items must lie between 1 and {_MOST_ITEMS}, got {items}.")
         self.items = items
-        self.half_life = half_life
-        self.regularization = regularization
+        self.half_life = check_positive(half_life, "half_life")
+        self.regularization = check_positive(regularization, "regularization")
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Solve for the weights."""
@@ -120,7 +125,7 @@ class EaseRecommender(Recommender):
         self.weights_ = _ease_weights(self.liking_, self.regularization)
 
     def _update(self) -> None:
-        """What each customer likes now."""
+        """Weigh the recent purchases of these customers."""
         self.liking_ = _liking(self.data_, self.half_life)[:, self.items_].tocsr()
 
     def _scores(self, rows: np.ndarray) -> sp.csr_matrix:
@@ -190,7 +195,7 @@ def _strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarra
 
 
 def _ease_reasons(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Which of the customer's own products speaks for each line.
+    """Name the customer's own product that adds most to each line.
 
     Parameters
     ----------

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core.config import MODELS, RecommenderConfig, check_recommender
+from ..core.config import MODELS, RecommenderConfig, check_recommender, check_value
 from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import count, share
 from ..core.show import ACCENT, SECOND, pyplot, use_style
@@ -23,10 +23,10 @@ from .collaborative import CollaborativeRecommender
 from .content import ContentRecommender
 from .interactions import blocks, row_max
 from .ranker import Ranker
-from .rules import TEXT_COLUMNS
+from .rules import TEXT_COLUMNS, check_k
 
 # %% auto #0
-__all__ = ['HybridRecommender', 'WeightedHybrid', 'make_model', 'with_params', 'configured']
+__all__ = ['HybridRecommender', 'WeightedHybrid', 'make_model', 'with_params', 'check_parameters', 'configured']
 
 # %% ../../nbs/04k_hybrid.ipynb #09867b31
 class HybridRecommender(Ranker):
@@ -163,7 +163,7 @@ class WeightedHybrid(Recommender):
             )
         self.collaborative = collaborative
         self.content = content
-        self.neighbours = neighbours
+        self.neighbours = check_k(neighbours, "neighbours")
 
     @classmethod
     def from_settings(cls, settings: RecommenderConfig, **own: Any) -> WeightedHybrid:
@@ -201,7 +201,7 @@ class WeightedHybrid(Recommender):
 def _quieter(
     model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """Where the collaborative part is not the reason.
+    """Find the lines for which the collaborative part is not the reason.
 
     Parameters
     ----------
@@ -314,12 +314,39 @@ def with_params(name: str, model: Recommender, values: Mapping[str, Any]) -> Rec
         For one that it does not have.
     """
     known = model.get_params()
-    for key in values:
+    hints = get_type_hints(type(model).__init__)  # a model of a user's may say no types
+    where = f"recommender.parameters.{name}"
+    for key, value in values.items():
         if key not in known:
-            raise ConfigError(
-                unknown("parameter", key, sorted(known), f"recommender.parameters.{name}")
-            )
-    return type(model)(**known | dict(values))
+            raise ConfigError(unknown("parameter", key, sorted(known), where))
+        check_value(value, hints.get(key, Any), f"{where}.{key}")
+    try:
+        return type(model)(**known | dict(values))
+    except DataError as e:
+        raise ConfigError(f"{where}: {e}") from None
+
+
+def check_parameters(settings: RecommenderConfig) -> RecommenderConfig:
+    """Check the models' settings in a config, without a look at the data.
+
+    Parameters
+    ----------
+    settings : RecommenderConfig
+        The config's section.
+
+    Returns
+    -------
+    RecommenderConfig
+        The same.
+
+    Raises
+    ------
+    ConfigError
+        For a model, a parameter or a value that does not exist or makes no sense.
+    """
+    for name in settings.parameters:
+        configured(settings, name)
+    return settings
 
 
 def configured(settings: RecommenderConfig, name: str | None = None) -> Recommender:

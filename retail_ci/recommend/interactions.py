@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ..core.errors import DataError, unknown
+from ..core.errors import DataError, shown, unknown
 from ..data.frames import as_ids
 
 # %% auto #0
@@ -141,7 +141,7 @@ def purchases(transactions: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/04_interactions.ipynb #e9d9c301
 def _count_buyers(rows: np.ndarray, columns: np.ndarray, products: int) -> np.ndarray:
-    """How many have bought each product.
+    """Count the customers who have bought each product.
 
     Parameters
     ----------
@@ -340,6 +340,11 @@ def check_products(products: pd.DataFrame) -> pd.DataFrame:
     pd.DataFrame
         The same, with ids as text.
     """
+    if not isinstance(products, pd.DataFrame):
+        raise DataError(
+            f"products: expected a DataFrame with product_id, found {shown(products)}; pass one, "
+            "or leave it out."
+        )
     if "product_id" not in products:
         raise DataError(unknown("column", "product_id", list(products.columns), "products"))
     ids = as_ids(products["product_id"])
@@ -633,7 +638,7 @@ def row_max(scores: sp.csr_matrix | np.ndarray) -> np.ndarray:
 # %% ../../nbs/04_interactions.ipynb #d22d73ba
 @dataclass(frozen=True)
 class Limits:
-    """What may stand on a list, in columns of the table."""
+    """Limits of a list, in columns of the matrix."""
 
     allowed: np.ndarray | None = None  # per column: true if it may appear; all if None
     cap: int | None = None  # most lines of one group

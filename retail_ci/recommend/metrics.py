@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 from ..core.errors import DataError
 
 # %% auto #0
-__all__ = ['METRICS', 'SHOWN', 'find_hits', 'ndcg', 'per_customer', 'coverage', 'per_list', 'bootstrap_means',
+__all__ = ['METRICS', 'SHOWN', 'DECIMALS', 'find_hits', 'ndcg', 'per_customer', 'coverage', 'per_list', 'bootstrap_means',
            'bootstrap_interval', 'intervals', 'paired_difference']
 
 # %% ../../nbs/04a_metrics.ipynb #04382152
 def find_hits(recommended: np.ndarray, relevant: sp.csr_matrix) -> np.ndarray:
-    """Which places of each list were bought.
+    """Mark the places of each list that were bought.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.
 
 # %% ../../nbs/04a_metrics.ipynb #e61ae75d
 def _percentiles(buyers: np.ndarray) -> np.ndarray:
-    """Where each product stands in the catalogue by buyers.
+    """Compute the percentile of each product by buyers.
 
     Parameters
     ----------
@@ -344,7 +344,7 @@ def per_list(
     customers: int,
     categories: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """What kind of list each customer was shown.
+    """Compute the list metrics of each customer.
 
     Parameters
     ----------
@@ -431,6 +431,9 @@ def _resampled(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.
     return np.divide(total, there, out=np.full(total.shape, np.nan), where=there > 0)
 
 # %% ../../nbs/04a_metrics.ipynb #44952897
+DECIMALS = 9  # of a mean and its interval: more of them differ between processors
+
+
 def bootstrap_interval(
     values: np.ndarray, level: float = 0.95, resamples: int = 1000, seed: int = 42
 ) -> dict[str, float]:
@@ -497,7 +500,7 @@ def intervals(
         )
     return {
         name: {"value": float(v), "low": float(a), "high": float(b)}
-        for name, v, a, b in zip([*names, *pairs], value, low, high)
+        for name, v, a, b in zip([*names, *pairs], *np.round([value, low, high], DECIMALS))
     }
 
 # %% ../../nbs/04a_metrics.ipynb #cc674863

@@ -5,17 +5,18 @@
 # %% ../../nbs/04j_ranker.ipynb #fcf11ba0
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from scipy.optimize import minimize
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from ..core.config import RecommenderConfig
+from ..core.errors import ConfigError
 from ..core.formats import count, number
 from .base import Recommender
 from retail_ci.recommend.candidates import (
@@ -32,162 +33,105 @@ from retail_ci.recommend.candidates import (
 )
 from .interactions import Interactions, blocks, top_k
 from .metrics import find_hits, ndcg
+from .rules import check_k
 
 # %% auto #0
-__all__ = ['Net', 'Month', 'months', 'popular_buyers', 'Ranker']
+__all__ = ['Scorer', 'Month', 'months', 'popular_buyers', 'Ranker']
 
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
-class Net:
-    """Scale, weights and hidden units of a fitted ranker, as one flat array."""
+_ROUNDS = 150  # trees
+_TREES = {
+    "objective": "binary",
+    "num_leaves": 15,
+    "learning_rate": 0.05,
+    "max_bin": 63,
+    "min_data_in_leaf": 100,
+    "deterministic": True,
+    "force_row_wise": True,
+    "num_threads": 1,
+    "seed": 0,
+    "verbosity": -1,
+}  # LightGBM's settings, chosen on months before the test month
+_STRENGTH = 0.01  # of the regression: its weights cost the inverse
 
-    hidden = 12
 
-    def __init__(self, middle: np.ndarray, scale: np.ndarray, weights: np.ndarray):
-        """`middle`, `scale`: per column. `weights`: linear part, hidden layer, its offsets, its
-        output.
-        """
-        self.middle = middle
-        self.scale = scale
+def _lightgbm() -> Any:
+    """The library of trees; one sentence where its system library is missing."""
+    try:
+        import lightgbm
+    except OSError as e:
+        raise ConfigError(
+            "The ranker needs LightGBM, and LightGBM needs the system library libgomp, which "
+            "cannot be loaded. Install it: `apt-get install libgomp1` on Debian and Ubuntu, "
+            "`dnf install libgomp` on Fedora, `brew install libomp` on macOS."
+        ) from e
+    return lightgbm
+
+
+@functools.lru_cache(maxsize=4)
+def _read_trees(text: str) -> Any:
+    """The trees that the text describes; parsed once."""
+    return _lightgbm().Booster(model_str=text)
+
+
+def _fit_logistic(
+    numbers: np.ndarray, happened: np.ndarray, strength: float
+) -> tuple[float, np.ndarray]:
+    """An offset and a weight per number, the same on every processor: a convex problem, solved to
+    the last digit and rounded.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    middle = numbers.mean(axis=0, dtype=np.float64)
+    scale = numbers.std(axis=0, dtype=np.float64)
+    scale[scale < 1e-6] = 1
+    model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-11)
+    with threadpool_limits(1):
+        model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened)
+    weights = (model.coef_[0] / scale).round(5)
+    return float((model.intercept_[0] - (weights * middle).sum()).round(5)), weights
+
+
+class Scorer:
+    """The log odds of a purchase: of trees, or the mean of trees and of a regression."""
+
+    def __init__(self, trees: str, offset: float, weights: np.ndarray):
+        """`trees`: LightGBM's text. `offset`, `weights`: of the regression; empty for none."""
+        self.trees = trees
+        self.offset = offset
         self.weights = weights
 
-    def scaled(self, pairs: np.ndarray) -> np.ndarray:
-        """Columns with mean 0 and standard deviation 1, cut at 5 of them."""
-        z = np.subtract(pairs, self.middle, dtype=np.float32)
-        z /= self.scale.astype(np.float32)
-        return np.clip(z, -5, 5, out=z)
-
-    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Linear weights, hidden weights, hidden offsets, output weights."""
-        p = len(self.middle)
-        h = self.hidden
-        w = self.weights
-        return w[:p], w[p : p + p * h].reshape(p, h), w[p + p * h : p + p * h + h], w[-h:]
+    @classmethod
+    def learn(cls, pairs: np.ndarray, bought: np.ndarray, smooth: bool) -> Self:
+        """Fit on the numbers of pairs, and on which of these were bought; `smooth`: with a
+        regression.
+        """
+        lightgbm = _lightgbm()
+        data = lightgbm.Dataset(pairs, bought.astype(np.float32))
+        trees = lightgbm.train(_TREES, data, _ROUNDS).model_to_string()
+        line = _fit_logistic(pairs, bought, _STRENGTH) if smooth else (0.0, np.zeros(0))
+        return cls(trees, *line)
 
     def scores(self, pairs: np.ndarray) -> np.ndarray:
-        """A score per pair; only differences within one customer mean something."""
-        linear, hidden, offsets, out = self.parts()
-        z = self.scaled(pairs)
-        with threadpool_limits(1):
-            return z @ linear + np.tanh(z @ hidden + offsets) @ out
-
-# %% ../../nbs/04j_ranker.ipynb #c1d919a9
-def _listwise(
-    scores: np.ndarray, bought: np.ndarray, starts: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Softmax loss per customer, divided by the root of how many products they bought.
-
-    Parameters
-    ----------
-    scores : np.ndarray
-        Per pair.
-    bought : np.ndarray
-        0 or 1 per pair, float32.
-    starts : np.ndarray
-        Where each customer's pairs begin.
-
-    Returns
-    -------
-    tuple[float, np.ndarray]
-        The loss, and its slope per pair.
-    """
-    size = np.diff(np.append(starts, len(scores)))
-    top = np.maximum.reduceat(scores, starts)
-    share = np.exp(scores - np.repeat(top, size))
-    total = np.add.reduceat(share, starts)
-    hits = np.add.reduceat(bought, starts)
-    weight = np.where(hits > 0, 1 / np.sqrt(np.maximum(hits, 1)), 0).astype(np.float32)
-    loss = (weight * hits * (np.log(total) + top)).sum(dtype=np.float64) - (
-        np.repeat(weight, size) * bought * scores
-    ).sum(dtype=np.float64)
-    return loss, (
-        np.repeat(weight * hits / total, size) * share - np.repeat(weight, size) * bought
-    ).astype(np.float32)
-
-
-def _learn_order(
-    pairs: np.ndarray,
-    bought: np.ndarray,
-    customers: np.ndarray,
-    penalty: float = 30,
-    steps: int = 80,
-    seed: int = 0,
-) -> Net:
-    """Fit the ranker on one or more months of evidence.
-
-    Parameters
-    ----------
-    pairs : np.ndarray
-        Pairs × numbers.
-    bought : np.ndarray
-        True where the product was bought.
-    customers : np.ndarray
-        Customer per pair, in blocks.
-    penalty : float, default 30
-        What a weight costs.
-    steps : int, default 80
-        Of the optimiser.
-    seed : int, default 0
-        Where the hidden units start.
-
-    Returns
-    -------
-    Net
-        Ready to score.
-    """
-    net = Net(
-        pairs.mean(axis=0, dtype=np.float64),
-        pairs.std(axis=0, dtype=np.float64) + 1e-6,
-        np.zeros(0),
-    )
-    bought = bought.astype(np.float32)
-    n, p = pairs.shape
-    h = Net.hidden
-    x = np.ones((p + 1, n), np.float32)
-    x[:p] = net.scaled(pairs).T
-    starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
-
-    def cost(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        net.weights = weights.astype(np.float32)
-        linear, hidden, offsets, out = net.parts()
-        layers = (
-            np.vstack([np.column_stack([hidden.T, offsets]), np.append(linear, np.float32(0))]) @ x
-        )
-        units = np.tanh(layers[:h], out=layers[:h])
-        loss, slope = _listwise(layers[h] + out @ units, bought, starts)
-        output = units @ slope
-        np.subtract(1, np.square(units, out=units), out=units)
-        units *= slope
-        units *= out[:, None]
-        layers[h] = slope
-        steep = layers @ x.T  # how the loss rises with each weight
-        return loss + penalty / 2 * float(weights @ weights), np.concatenate(
-            [steep[h, :p], steep[:h, :p].T.ravel(), steep[:h, p], output]
-        ) + penalty * weights
-
-    begin = np.concatenate(
-        [
-            np.zeros(p),
-            np.random.default_rng(seed).normal(size=p * h) * 0.7 / np.sqrt(p),
-            np.zeros(2 * h),
-        ]
-    )
-    with threadpool_limits(1):
-        net.weights = minimize(
-            cost, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 15}
-        ).x.astype(np.float32)
-    return net
+        """Per pair, four decimals."""
+        if not len(pairs):
+            return np.zeros(0)
+        odds = _read_trees(self.trees).predict(pairs, raw_score=True, num_threads=1)
+        if len(self.weights):
+            with threadpool_limits(1):
+                odds = (odds + self.offset + pairs.astype(np.float64) @ self.weights) / 2
+        return odds.round(4)
 
 # %% ../../nbs/04j_ranker.ipynb #08303abd
 _MONTH = 30  # days of a label window, as in the evaluation
 _MOST = 2500  # customers a month that the ranker learns from
-_ENOUGH = 1000  # with so many customers one month is enough to learn from
-_TRIAL = 1000  # customers of an older month that the trial learns from
+_ENOUGH = 1000  # with fewer customers in two months a third one teaches as well
 _FEWEST = 40  # with fewer customers nothing is learned
 _TASKS = {"any": False, "discovery": True}  # task: whether bought products are left out
 
 
 class Month:
-    """What was known some days ago, and what was bought in the month after."""
+    """A month to learn from: what was known before it, and what was bought in it."""
 
     def __init__(
         self,
@@ -213,11 +157,9 @@ class Month:
         rows = np.flatnonzero((np.diff(self.truth[task].indptr) > 0) & self.known)
         return np.random.default_rng(0).permutation(rows)[:_MOST]
 
-    def pairs(
-        self, task: str, most: int = _MOST
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def pairs(self, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Customers, and for each pair: place among them, column, numbers, bought or not."""
-        rows = self.customers(task)[:most]
+        rows = self.customers(task)
         out = []
         start = 0
         for block in blocks(rows, len(self.evidence.facts_), height=256):
@@ -262,7 +204,7 @@ def months(
 # %% ../../nbs/04j_ranker.ipynb #a1899bc3
 _BASELINES = {
     "any": ("personal",),
-    "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately"),
+    "discovery": (*(f"popular {w}" for w in WINDOWS), "popular lately", "popular first"),
 }
 
 
@@ -363,15 +305,18 @@ def popular_buyers(evidence: CandidateModels, name: str) -> np.ndarray:
     evidence : CandidateModels
         Fitted.
     name : str
-        "popular lately", or "popular" and a number of days.
+        "popular first" for first-time buyers, "popular lately" for all, or "popular" and a number
+        of days.
 
     Returns
     -------
     np.ndarray
         Per product.
     """
-    days = name.split()[1]
-    return evidence.lately_ if days == "lately" else evidence.base_.recent_buyers(int(days))
+    fading = {"popular first": evidence.first_, "popular lately": evidence.lately_}
+    if name in fading:
+        return fading[name]
+    return evidence.base_.recent_buyers(int(name.split()[1]))
 
 # %% ../../nbs/04j_ranker.ipynb #98e5d9fb
 def _filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
@@ -401,12 +346,12 @@ def _filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
 def _select_model(
     quality: Mapping[str, np.ndarray], rivals: Sequence[str]
 ) -> tuple[str, str, float]:
-    """The surest lead over the plain rival, or else that rival.
+    """The surest lead over the plain rival and over chance, or else that rival.
 
     Parameters
     ----------
     quality : Mapping[str, np.ndarray]
-        Name: NDCG per customer.
+        Name: NDCG per customer; "chance", if it is there, must be beaten and never answers.
     rivals : Sequence[str]
         The plain ones; the last of them, unless another is clearly better.
 
@@ -418,11 +363,14 @@ def _select_model(
     rival = max(
         rivals, key=lambda r: (_sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r))
     )
-    best = max(
-        (name for name in quality if name not in rivals),
-        key=lambda n: _sure_lead(quality[n], quality[rival]),
-    )
-    if _sure_lead(quality[best], quality[rival]) <= 0:
+    floors = [quality[name] for name in (rival, "chance") if name in quality]
+    leads = {
+        name: min(_sure_lead(quality[name], floor) for floor in floors)
+        for name in quality
+        if name not in (*rivals, "chance")
+    }
+    best = max(leads, key=lambda name: leads[name])
+    if leads[best] <= 0:
         return rival, rival, 0.0
     return best, rival, float((quality[best] - quality[rival]).mean())
 
@@ -448,74 +396,18 @@ def _sure_lead(a: np.ndarray, b: np.ndarray, errors: float = 1.64) -> float:
 
 # %% ../../nbs/04j_ranker.ipynb #96b4732c
 def _fit_curve(numbers: np.ndarray, happened: np.ndarray) -> np.ndarray:
-    """Logistic regression with a light ridge.
-
-    Parameters
-    ----------
-    numbers : np.ndarray
-        Cases × numbers.
-    happened : np.ndarray
-        True or false per case.
-
-    Returns
-    -------
-    np.ndarray
-        An offset, then a weight per number.
+    """Logistic regression: an offset, then a weight per number. One more case that happened and
+    one that did not, both of the usual kind, keep it finite.
     """
-    x = np.column_stack([np.ones(len(numbers)), numbers]).astype(float)
-    y = happened.astype(float)
-
-    def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
-        z = x @ w
-        return float((np.logaddexp(0, z) - y * z).sum() + w[1:] @ w[1:] / 2), x.T @ (
-            expit(z) - y
-        ) + np.concatenate([[0], w[1:]])
-
-    begin = np.zeros(x.shape[1])
-    begin[0] = np.log((y.sum() + 0.5) / (len(y) - y.sum() + 0.5))
-    with threadpool_limits(1):
-        return minimize(cost, begin, jac=True, method="L-BFGS-B").x
+    usual = numbers.mean(axis=0, dtype=np.float64)
+    cases = np.vstack([numbers, usual, usual]).astype(np.float64)
+    offset, weights = _fit_logistic(cases, np.append(happened, [True, False]), 1.0)
+    return np.array([offset, *weights])
 
 
 def _on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """The chance of each case.
-
-    Parameters
-    ----------
-    curve : np.ndarray
-        From `_fit_curve`.
-    numbers : np.ndarray
-        Cases × numbers.
-
-    Returns
-    -------
-    np.ndarray
-        0 to 1.
-    """
-    return expit(curve[0] + numbers @ curve[1:])
-
-
-def _log_share(scores: np.ndarray, customers: np.ndarray) -> np.ndarray:
-    """The softmax of each customer's scores, as a logarithm.
-
-    Parameters
-    ----------
-    scores : np.ndarray
-        Per pair.
-    customers : np.ndarray
-        Per pair, in blocks.
-
-    Returns
-    -------
-    np.ndarray
-        Logarithm of the share within the customer's pairs.
-    """
-    if not len(scores):
-        return scores
-    starts = np.flatnonzero(np.concatenate([[True], customers[1:] != customers[:-1]]))
-    size = np.diff(np.append(starts, len(scores)))
-    top = np.repeat(np.maximum.reduceat(scores, starts), size)
-    return scores - top - np.log(np.repeat(np.add.reduceat(np.exp(scores - top), starts), size))
+    """The chance of each case, 0 to 1."""
+    return expit(curve[0] + (numbers * curve[1:]).sum(axis=1))
 
 # %% ../../nbs/04j_ranker.ipynb #10ec7653
 class Ranker(Recommender):
@@ -537,11 +429,11 @@ class Ranker(Recommender):
     two_tasks = True
     composed = True
     score_meaning = "the chance of a purchase in the next 30 days"
-    learned = ("evidence_", "nets_", "curves_", "choice_", "checks_")
+    learned = ("evidence_", "scorers_", "visits_", "choice_", "checks_")
 
     def __init__(self, neighbours: int = 200, items: int = 3000, many: int = MANY):
-        self.neighbours = neighbours
-        self.items = items
+        self.neighbours = check_k(neighbours, "neighbours")
+        self.items = check_k(items, "items")
         self.many = many
 
     @classmethod
@@ -565,8 +457,8 @@ class Ranker(Recommender):
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Fit the evidence, learn from the last months, and decide who answers."""
         settings = {"neighbours": self.neighbours, "items": self.items, "many": self.many}
-        self.nets_: dict[str, list[np.ndarray]] = {}  # task: what a `Net` is made from
-        self.curves_: dict[str, list[np.ndarray]] = {}  # task: chance of a purchase, of a visit
+        self.scorers_: dict[str, list] = {}  # task: what a `Scorer` is made from
+        self.visits_: dict[str, np.ndarray] = {}  # task: the curve of who buys at all
         self.choice_: dict[str, str] = {}  # task: who answers
         self.checks_: dict[str, dict[str, Any]] = {}  # task: what the trial has measured
         past = months(self.data_, products, settings)
@@ -636,24 +528,28 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
     Parameters
     ----------
     model : Ranker
-        Gets nets_, curves_, choice_ and checks_.
+        Gets scorers_, visits_, choice_ and checks_.
     task : str
         "any" or "discovery".
     past : list[Month]
         From `months`.
     """
-    past = [m for m in past if len(m.customers(task))]
-    few = sum(len(m.customers(task)) for m in past[:1]) < _ENOUGH
-    groups = [m.pairs(task, _MOST if few or not i else _TRIAL) for i, m in enumerate(past)]
+    groups = [m.pairs(task) for m in past if len(m.customers(task))]
     if not groups or len(groups[0][0]) < _FEWEST:
         model.choice_[task] = "blend"
         return
-    rows, places, columns, numbers, bought = groups[0]
-    older = [g for g in groups[1:] if g[4].sum() >= 5 * _FEWEST]
-    trial = _learn_months(older) if older and bought.sum() >= 5 * _FEWEST else None
-    scores = None if trial is None else trial.scores(numbers)
-    ranked = None if scores is None else _best_pairs(places, columns, scores, len(rows))
-    quality = _check_month(past[0], task, rows, ranked)
+    rows, places, columns, numbers, _ = groups[0]
+    enough = [g for g in groups if g[4].sum() >= 5 * _FEWEST]
+    ranked = {}
+    if len(enough) > 1 and enough[0] is groups[0]:
+        scores = _learn_months(enough[1:], task).scores(numbers)
+        luck = np.random.default_rng(0).random(len(places))
+        ranked = {
+            name: _best_pairs(places, columns, values, len(rows))
+            for name, values in (("ranker", scores), ("chance", luck))
+        }
+    last = next(m for m in past if len(m.customers(task)))
+    quality = _check_month(last, task, rows, ranked)
     model.choice_[task], rival, lead = _select_model(quality, _BASELINES[task])
     model.checks_[task] = {
         "customers": len(rows),
@@ -661,43 +557,29 @@ def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
         "lead": lead,
         **{f"ndcg {n}": float(q.mean()) for n, q in quality.items()},
     }
-    if scores is None or model.choice_[task] != "ranker":
-        return
-    net = _learn_months(groups if few else groups[:1])
-    known = past[0].known
-    model.nets_[task] = [net.middle, net.scale, net.weights]
-    model.curves_[task] = [
-        _fit_curve(_log_share(scores, places)[:, None], bought),
-        _fit_curve(
-            past[0].evidence.people_.pick(np.flatnonzero(known), _VISITS), past[0].came[known]
-        ),
-    ]
+    if model.choice_[task] == "ranker":
+        scorer = _learn_months(enough, task)
+        model.scorers_[task] = [scorer.trees, scorer.offset, scorer.weights]
+        model.visits_[task] = _learn_visits(last, task)
 
 
-def _learn_months(groups: Sequence[tuple]) -> Net:
-    """Learn from one or more months.
+def _learn_months(groups: Sequence[tuple], task: str) -> Scorer:
+    """What one or more months teach; a group is from `Month.pairs`."""
+    pairs, bought = (np.concatenate([g[i] for g in groups]) for i in (3, 4))
+    return Scorer.learn(pairs, bought, smooth=_TASKS[task])
 
-    Parameters
-    ----------
-    groups : Sequence[tuple]
-        From `Month.pairs`, one per month.
 
-    Returns
-    -------
-    Net
-        A ranker.
-    """
-    offset = np.cumsum([0, *(len(g[0]) for g in groups)])
-    who = np.concatenate([g[1] + o for g, o in zip(groups, offset)])
-    return _learn_order(
-        np.concatenate([g[3] for g in groups]), np.concatenate([g[4] for g in groups]), who
-    )
+def _learn_visits(month: Month, task: str) -> np.ndarray:
+    """Who, of the customers known before the month, bought something that counts for the task."""
+    known = np.flatnonzero(month.known)
+    found = np.diff(month.truth[task].indptr)[known] > 0
+    return _fit_curve(month.evidence.people_.pick(known, _VISITS), found)
 
 
 def _check_month(
-    month: Month, task: str, rows: np.ndarray, lists: np.ndarray | None
+    month: Month, task: str, rows: np.ndarray, lists: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """How the ranker, the blend and the plain rivals did.
+    """Measure the ranker, the blend and the baselines.
 
     Parameters
     ----------
@@ -707,8 +589,8 @@ def _check_month(
         "any" or "discovery".
     rows : np.ndarray
         Customers.
-    lists : np.ndarray | None
-        The ranker's, customers × 10, if there is one.
+    lists : Mapping[str, np.ndarray]
+        The ranker's and those of chance, customers × 10, if there is a ranker.
 
     Returns
     -------
@@ -716,14 +598,14 @@ def _check_month(
         Name: NDCG per customer.
     """
     truth = month.truth[task][rows]
-    found = _plain_lists(month, task, rows) | ({} if lists is None else {"ranker": lists})
+    found = _plain_lists(month, task, rows) | dict(lists)
     return {
         name: ndcg(find_hits(best, truth), np.diff(truth.indptr)) for name, best in found.items()
     }
 
 # %% ../../nbs/04j_ranker.ipynb #6f501248
 def _task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
-    """What the chosen model says.
+    """Return the scores of the chosen model.
 
     Parameters
     ----------
@@ -758,7 +640,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
     Parameters
     ----------
     model : Ranker
-        Fitted, with nets for the task.
+        Fitted, with a scorer for the task.
     rows : np.ndarray
         A block of customers.
     task : str
@@ -770,13 +652,8 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
         Block × products, the chance of a purchase in the next 30 days.
     """
     places, columns, numbers = build_features(model.evidence_, rows, _TASKS[task])
-    scores = Net(*model.nets_[task]).scores(numbers)
-    buys, comes = model.curves_[task]
-    share = np.round(_log_share(scores.astype(float), places), 4)[:, None]
-    chance = (
-        _on_curve(np.array([buys[0], max(buys[1], 1e-3)]), share)
-        * _on_curve(comes, model.evidence_.people_.pick(rows, _VISITS))[places]
-    )
+    comes = _on_curve(model.visits_[task], model.evidence_.people_.pick(rows, _VISITS))
+    chance = expit(Scorer(*model.scorers_[task]).scores(numbers)) * comes[places]
     return sp.csr_matrix(
         (np.maximum(chance, 1e-9).astype(np.float32), (places, columns)),
         shape=(len(rows), len(model.evidence_.facts_)),
@@ -784,7 +661,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
 
 # %% ../../nbs/04j_ranker.ipynb #35955385
 def _explain_choice(model: Ranker, task: str) -> str:
-    """Who answers a task, and why.
+    """Explain which model answers a task.
 
     Parameters
     ----------

@@ -12,10 +12,10 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.special import ndtr
 
-from ..core.errors import DataError
 from .base import Recommender
 from .baselines import repeat_reasons
 from .interactions import Interactions, to_csr
+from .rules import check_positive
 
 # %% auto #0
 __all__ = ['Habits', 'habits', 'usual_gaps', 'again_shares', 'RepeatRecommender']
@@ -138,7 +138,7 @@ _LONGEST = 10  # habits of more purchases count like this many
 
 
 def _habit_shares(found: Habits) -> np.ndarray:
-    """How likely a habit of n purchases goes on.
+    """Estimate how likely a habit of n purchases goes on.
 
     Parameters
     ----------
@@ -208,12 +208,10 @@ class RepeatRecommender(Recommender):
     learned = ("gaps_", "again_", "shares_")
 
     def __init__(self, horizon: float = 30):
-        if not horizon > 0:
-            raise DataError(f"horizon must be a positive number of days, got {horizon}.")
-        self.horizon = horizon
+        self.horizon = check_positive(horizon, "horizon")
 
     def _learn(self, products: pd.DataFrame | None) -> None:
-        """What products are like, and how long habits last."""
+        """Learn the rhythm of each product, and how long habits last."""
         found = habits(self.base_)
         width = len(self.base_.product_ids)
         self.gaps_ = usual_gaps(found, width)
@@ -250,5 +248,5 @@ class RepeatRecommender(Recommender):
         return self.chances_[rows]
 
     def _reasons(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """How often, how regularly, how long ago."""
+        """Explain each line by the customer's purchases of the product."""
         return repeat_reasons(self.data_, rows, columns)

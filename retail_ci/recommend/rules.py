@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ..data.frames import as_ids, as_words
 from .interactions import check_products
 
 # %% auto #0
-__all__ = ['TEXT_COLUMNS', 'Rules', 'check_k', 'make_rules', 'Shelf', 'make_shelf', 'select', 'texts']
+__all__ = ['TEXT_COLUMNS', 'Rules', 'check_k', 'check_positive', 'make_rules', 'Shelf', 'make_shelf', 'select', 'texts']
 
 # %% ../../nbs/04b_rules.ipynb #fd6ceeb2
 @dataclass(frozen=True)
@@ -66,10 +66,16 @@ class Rules:
         """Raise `DataError` for a cap or a table that makes no sense."""
         if self.max_per_category is not None:
             check_k(self.max_per_category, "max_per_category")
-        found = [] if self.block_for is None else list(self.block_for.columns)
-        for name in () if self.block_for is None else ("customer_id", "product_id"):
-            if name not in found:
-                raise DataError(unknown("column", name, found, "block_for"))
+        if self.block_for is None:
+            return
+        if not isinstance(self.block_for, pd.DataFrame):
+            raise DataError(
+                "block_for: expected a DataFrame with customer_id and product_id, found "
+                f"{self.block_for!r}; pass one, or leave it out."
+            )
+        for name in ("customer_id", "product_id"):
+            if name not in self.block_for:
+                raise DataError(unknown("column", name, list(self.block_for.columns), "block_for"))
 
 
 def check_k(k: int, name: str = "k") -> int:
@@ -91,6 +97,35 @@ def check_k(k: int, name: str = "k") -> int:
         return int(k)
     raise DataError(f"{name} must be a whole number of at least 1, got {k!r}.")
 
+
+_Setting = TypeVar("_Setting", bound="float | None")
+
+
+def check_positive(value: _Setting, name: str) -> _Setting:
+    """Check a setting of a model that may be left out.
+
+    Parameters
+    ----------
+    value : float | None
+        Such as a half-life in days; None if it is left out.
+    name : str
+        What it is called.
+
+    Returns
+    -------
+    float | None
+        The same.
+
+    Raises
+    ------
+    DataError
+        Unless it is None or a number above zero.
+    """
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if value is None or (number and 0 < value < np.inf):
+        return value
+    raise DataError(f"{name} must be a number above zero, got {value!r}.")
+
 # %% ../../nbs/04b_rules.ipynb #281f41de
 def make_rules(rules: Rules | None, options: Mapping[str, Any]) -> Rules:
     """Rules from an object, from keywords, or from both.
@@ -111,6 +146,10 @@ def make_rules(rules: Rules | None, options: Mapping[str, Any]) -> Rules:
     for name in options:
         if name not in names:
             raise DataError(unknown("rule", name, names, "recommend"))
+    if not isinstance(rules, (Rules, type(None))):
+        raise DataError(
+            f"rules: expected Rules, found {rules!r}; pass Rules(...), or single rules by name."
+        )
     return dataclasses.replace(rules or Rules(), **options)
 
 # %% ../../nbs/04b_rules.ipynb #1f2bc1ce
@@ -209,7 +248,14 @@ def select(
 
 def _as_list(values: Sequence[str] | str) -> pd.Series:
     """One value or several, as a column."""
-    return pd.Series([values] if isinstance(values, str) else list(values), dtype=object)
+    if isinstance(values, str):
+        values = [values]
+    if not isinstance(values, Iterable):
+        raise DataError(
+            f"Expected ids or names, as text or in a list, found {values!r}; pass a list such as "
+            "['P0012']."
+        )
+    return pd.Series(list(values), dtype=object)
 
 
 def texts(values: Sequence[str] | str) -> list[str]:

@@ -127,7 +127,7 @@ def _trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
         "mode": "lines+markers",
         "name": "Customers who bought",
         "x": name,
-        "y": [m["customers"] for m in rows],
+        "y": [m["customers"] or None for m in rows],  # a month without a sale is a gap
         "yaxis": "y2",
         "line": {"color": SECOND},
     }

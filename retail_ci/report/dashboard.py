@@ -230,7 +230,8 @@ def say(axis: Any, words: str) -> None:
 
 # %% ../../nbs/05a_dashboard.ipynb #6881465e
 def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
-    """Revenue per month; a month that is not complete is an open dot off the line.
+    """Revenue per month; a month that is not complete is an open dot off the line, and
+    one without sales a gap.
 
     Parameters
     ----------
@@ -242,8 +243,9 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
         The sign in front of money.
     """
     axis.plot(range(len(months)), months["revenue"].where(months["whole"]), color=ACCENT, lw=2)
+    sold = (months["baskets"] > 0) | (months["revenue"] != 0)
     for full, face in ((True, ACCENT), (False, "white")):
-        part = np.flatnonzero(months["whole"] == full)
+        part = np.flatnonzero(sold & (months["whole"] == full))
         axis.scatter(
             part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30
         )
@@ -397,7 +399,7 @@ def monthly(transactions: ibis.Table) -> pd.DataFrame:
 # %% ../../nbs/05a_dashboard.ipynb #67269b10
 def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     """Revenue, customers, baskets and basket value: in all, in the last complete month, and its
-    change.
+    change from the month before, if that is complete.
 
     Parameters
     ----------
@@ -430,6 +432,8 @@ def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
         return out
     last = whole.iloc[-1]
     before = whole.iloc[-2]
+    if before["month"] + pd.offsets.MonthBegin() != last["month"]:
+        return out
     return [
         {
             **f,

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -275,26 +276,25 @@ def _used_rule(rule: Any, used: set[str]) -> str:
     """
     if rule.type == "error":
         return ""
-    head = _css_text(rule.prelude).strip()
-    body = _css_text(rule.content or [])
     if rule.type == "qualified-rule":
         wanted = [s for s in _selectors(rule.prelude) if _needed_classes(s) <= used]
         head = ",".join(_css_text(s).strip() for s in wanted)
-        return f"{head}{{{body}}}" if wanted else ""
+        return f"{head}{{{_css_text(rule.content)}}}" if wanted else ""
+    head = _css_text(rule.prelude).strip()
     if rule.lower_at_keyword in ("media", "supports", "layer") and rule.content:
-        inner = _used_css(body, used)
+        inner = _used_css(rule.content, used)
         return f"@{rule.at_keyword} {head}{{{inner}}}" if inner else ""
     elsewhere = rule.lower_at_keyword == "import" and "//" in head
     return "" if elsewhere else _css_text([rule])
 
 
-def _used_css(text: str, used: set[str]) -> str:
+def _used_css(sheet: str | list, used: set[str]) -> str:
     """Leave out the rules for classes that nobody mentions.
 
     Parameters
     ----------
-    text : str
-        A stylesheet.
+    sheet : str | list
+        A stylesheet, or the nodes of a part of one.
     used : set[str]
         The words that pages and scripts mention.
 
@@ -305,7 +305,7 @@ def _used_css(text: str, used: set[str]) -> str:
     """
     import tinycss2
 
-    rules = tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True)
+    rules = tinycss2.parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True)
     return "".join(_used_rule(rule, used) for rule in rules)
 
 # %% ../../nbs/10c_finishing.ipynb #7dc4cc96
@@ -647,7 +647,7 @@ def finish(site: Path, run_dir: Path) -> None:
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
 def _outside_in(code: str) -> list[str]:
-    """What a stylesheet or a script would fetch from another host.
+    """Find what a stylesheet or a script would fetch from another host.
 
     Parameters
     ----------
@@ -678,7 +678,7 @@ _FETCHED = (
 
 
 def _loaded_by(tag: str, a: Mapping[str, str]) -> list[str]:
-    """What a tag makes the browser fetch by itself.
+    """Find what a tag makes the browser fetch by itself.
 
     Parameters
     ----------
@@ -748,7 +748,7 @@ _OUTSIDE = re.compile(r"^(?:https?:)?//", re.I)  # an address on another host
 
 
 def _place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
-    """Where a link leads.
+    """Resolve a link to a file and an anchor.
 
     Parameters
     ----------
@@ -771,7 +771,8 @@ def _place_of(target: str, page: Path, folder: Path) -> tuple[Path, str]:
         file = folder / path.lstrip("/")
     elif path:
         file = page.parent / path
-    return (file / "index.html" if file.is_dir() else file).resolve(), unquote(anchor)
+    place = file / "index.html" if file.is_dir() else file
+    return Path(os.path.normpath(place)), unquote(anchor)  # a site has no links of the file system
 
 # %% ../../nbs/10c_finishing.ipynb #eaf8cec6
 def _faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Iterator[str]:

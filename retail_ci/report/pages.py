@@ -40,7 +40,7 @@ from .charts import colour_of
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'figure',
            'glossary', 'ReportPage', 'pages_for', 'write_pages', 'search_entries', 'figure_cards', 'source_line',
-           'what_to_do', 'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
+           'doubts_line', 'what_to_do', 'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
@@ -338,6 +338,7 @@ class Facts:
     # of 05a: key figures, segments, recommendations in brief
     insights: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)  # of 01: the books
+    plausibility: dict = field(default_factory=dict)  # of 01: the flags
     segments: dict = field(default_factory=dict)  # of 03c
     movement: dict = field(default_factory=dict)  # of 03d
     worth: dict = field(default_factory=dict)  # of 03e
@@ -409,7 +410,16 @@ def facts_of(run_dir: Path) -> Facts:
     figures: dict = {}
     for notebook in sorted(run_dir.glob("executed/0*.ipynb")):
         figures.update(_findings_in(notebook))
-    kinds = ("insights", "data", "segments", "movement", "worth", "ranking", "backtest")
+    kinds = (
+        "insights",
+        "data",
+        "plausibility",
+        "segments",
+        "movement",
+        "worth",
+        "ranking",
+        "backtest",
+    )
     return Facts(
         run_dir,
         **{kind: read(f"metrics/{kind}.json") for kind in kinds},
@@ -1245,6 +1255,33 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
     ]
 
 # %% ../../nbs/10a_pages.ipynb #c39d2623
+def _plausible_part(facts: Facts) -> str:
+    """The flags that are raised, and how many of each side meet."""
+    found = facts.plausibility
+    sides = [
+        f"{count(n['both'])} of {count(n['log'])} {table} of the log are among the "
+        f"{count(n['listed'])} in the {table} table."
+        for table, n in found.get("meeting", {}).items()
+    ]
+    met = f"<p>{' '.join(sides)}</p>" if sides else ""
+    raised = found.get("raised", [])
+    if not raised:
+        return f"<p>No flag is raised: nothing looks odd in the lines as a whole.</p>{met}"
+    rows = [
+        [
+            html.escape(f["what"]),
+            count(f["lines"]),
+            amount(f["revenue"], facts.currency),
+            html.escape(" ".join([f["change"], f["advice"]])),
+            html.escape("; ".join(f["examples"])),
+        ]
+        for f in raised
+    ]
+    head = ["What", "Lines", "Revenue", "What would change, what to do", "For example"]
+    caption = "Well formed and implausible: a question to whoever made the export."
+    return html_table(head, rows, {0: "what", 3: "change", 4: "examples"}, caption) + met
+
+
 def _quality_page(facts: Facts) -> list[str]:
     """What came in, what was rejected, and why."""
     d = facts.data
@@ -1301,13 +1338,17 @@ def _quality_page(facts: Facts) -> list[str]:
                 ["What", "Lines", "Of all lines", "Revenue"],
                 _quality_rows(d, facts.currency),
                 None,
-                "Every line that came in is kept, rejected or a copy.",
+                "Every line that came in is kept, rejected or a copy."
+                if not d.get("set_aside")
+                else "Every line that came in is kept, rejected, a copy or no sale by its status.",
             )
         ),
         "## Rejected {#rejected}",
         broken,
         "## Kept and flagged {#flagged}",
         flagged,
+        "## Plausible? {#plausible}",
+        raw(_plausible_part(facts)),
         "Each reason with an example and what to do at the source: [Cleaning and "
         "exploration](01_cleaning.ipynb). The rules: [Data contract](00h_contract.ipynb).",
     ]
@@ -1407,7 +1448,7 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
 
 
 def _sure_page(facts: Facts) -> list[str]:
-    """What each claim rests on."""
+    """Write the page that explains how each number was checked."""
     rows = [
         [html.escape(claim), said, f'<a href="{page}.html">details</a>']
         for claim, said, page in _sure_rows(facts)
@@ -1963,6 +2004,37 @@ def source_line(data: Mapping) -> Html:
         "Changes are those of the last full month against the month before. <a "
         'href="quality.qmd">How good is the data?</a></p>'
     )
+
+
+def doubts_line(found: Mapping) -> Html:
+    """Which flags could change a decision.
+
+    Parameters
+    ----------
+    found : Mapping
+        What the flags find: raised, each with what, lines, revenue_share, matters, change.
+
+    Returns
+    -------
+    Html
+        A paragraph; empty where no flag could.
+    """
+    flags = [flag for flag in found.get("raised", []) if flag["matters"]]
+    if not flags:
+        return Html("")
+    told = "; ".join(html.escape(_doubt(flag)) for flag in flags)
+    return Html(
+        f'<p class="key-note"><b>Look at the data first.</b> {told}. <a '
+        'href="quality.qmd#plausible">What would change</a></p>'
+    )
+
+
+def _doubt(flag: Mapping) -> str:
+    """A flag in half a sentence."""
+    told = ", ".join(flag["examples"])
+    if flag["lines"]:
+        told = f"{count(flag['lines'])} lines, {share(flag['revenue_share'], 1)} of revenue"
+    return f"{flag['what']}: {told}" if told else flag["what"]
 
 # %% ../../nbs/10a_pages.ipynb #1e7093ec
 def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | None = None) -> Html:

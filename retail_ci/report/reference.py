@@ -55,6 +55,8 @@ def names_in(code: str) -> list[str]:
     list[str]
         The functions and classes that it defines.
     """
+    if not re.search(r"^(?:async|def|class)\s", code, flags=re.M):
+        return []  # most cells, which need no parser for that
     return [
         s.name
         for s in parse(code)
@@ -125,7 +127,7 @@ def _docstring_parts(docstring: str) -> dict[str, str]:
 
 
 def described(section: str) -> dict[str, str]:
-    """What a section says of each entry.
+    """Read what a section says of each entry.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ def described(section: str) -> dict[str, str]:
 
 # %% ../../nbs/10b_reference.ipynb #2e7674da
 def _described_in(node: _Described) -> dict[str, str]:
-    """What a docstring says of the parameters and attributes."""
+    """Read what a docstring says of the parameters and attributes."""
     parts = _docstring_parts(ast.get_docstring(node) or "")
     return described(parts.get("Attributes", "")) | described(parts.get("Parameters", ""))
 
@@ -428,7 +430,7 @@ def module_page(source: str, name: str, notebook: str, sections: dict[str, tuple
     str
         A markdown page.
     """
-    tree = ast.parse(source)
+    tree = ast.Module(parse(source), [])
     comments = _comments_of(source)
     entries = []
     for node in tree.body:
@@ -524,7 +526,8 @@ def write_reference(root: Path, stage: Path) -> list[str]:
         (stage / f"reference/{short}.qmd").write_text(
             module_page(source, module, notebook.stem, sections), encoding="utf-8"
         )
-        summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+        tree = ast.Module(parse(source), [])
+        summary = (ast.get_docstring(tree) or "").split("\n")[0]
         entries.append((notebook.stem, short, summary))
     front = (
         "---\ntitle: Reference\nsubtitle: The package, module by module, in the order of the "

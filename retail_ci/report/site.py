@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import base64
 import errno
+import gc
 import hashlib
 import html
 import importlib.util
@@ -132,6 +133,8 @@ def _is_imports(code: str) -> bool:
     bool
         Whether it holds imports and nothing else.
     """
+    if "import" not in code:  # most cells, which need no parser for that
+        return False
     body = parse(code)
     return bool(body) and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body)
 
@@ -149,6 +152,8 @@ def _is_checks(code: str) -> bool:
     bool
         Whether it asserts, or expects errors, and defines nothing.
     """
+    if "assert" not in code and "raises" not in code:
+        return False
     body = parse(code)
     expects = any(
         isinstance(s, ast.Assert)
@@ -159,7 +164,7 @@ def _is_checks(code: str) -> bool:
 
 # %% ../../nbs/10d_site.ipynb #c76e59f3
 def _summary_of(code: str, outputs: bool) -> str:
-    """What folded code is called on the page.
+    """Name folded code on the page.
 
     Parameters
     ----------
@@ -290,7 +295,8 @@ def _drop_folders(text: str, page: Page) -> str:
     made.
     """
     made_in = rf"(?:{re.escape(str(page.run_dir.parent))}|(?:/[^/\s'\"]+)*)/\.[\w-]+\.partial/"
-    text = re.sub(made_in, "", text)
+    if ".partial/" in text:  # in a picture the pattern would try every slash
+        text = re.sub(made_in, "", text)
     return text.replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
 
 
@@ -1217,12 +1223,24 @@ def _make_pages(run_dir: Path, root: Path, stage: Path, tools: list[str]) -> Pat
 
 
 def _staged(run_dir: Path, root: Path, project: Path) -> Path:
-    """What a renderer reads, in a new folder."""
+    """Stage what a renderer reads, in a new folder."""
     project.mkdir()
     stage_site(run_dir, root, project)
     return project
 
 # %% ../../nbs/10d_site.ipynb #9923c001
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let Python not look for cycles: it would walk through all pages again and again."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
 def build_site(
     run_dir: str | Path, root: str | Path, out: str | Path | None = None, renderer: str = "auto"
 ) -> Path:
@@ -1259,7 +1277,7 @@ def build_site(
     tools = renderers_for(renderer)
     require_extra("The site", "chain")
     out = Path(out).resolve() if out else root / "_site"
-    with workshop(out) as stage:
+    with workshop(out) as stage, _no_collection():
         site = _make_pages(run_dir, root, stage, tools)
         return _replace_folder(site, out, stage / "old")
 

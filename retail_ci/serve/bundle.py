@@ -455,7 +455,7 @@ _LARGE = 64_000_000  # bytes up to which a bundle is read whole at every start
 
 
 def _state_of(folder: Path, manifest: Mapping) -> list:
-    """What the file system says about a bundle.
+    """Read the state of a bundle's files.
 
     Parameters
     ----------
@@ -490,7 +490,7 @@ def _note_of(folder: Path) -> Path:
 
 
 def _read_note(folder: Path) -> list | None:
-    """What was noted.
+    """Read the note about a bundle.
 
     Parameters
     ----------
@@ -914,7 +914,7 @@ _Line = tuple[int, float, int | str, int | str]
 
 
 def _alike(bundle: Bundle, row: int) -> dict[int, float]:
-    """What is like a product.
+    """Look up the products that are like one product.
 
     Parameters
     ----------
@@ -1258,7 +1258,7 @@ def current_bundle(serving: Path) -> Path | None:
 
 
 def _stack_on_file(serving: Path) -> list[str] | None:
-    """What was made current, one after the other.
+    """Read the versions that were made current, in order.
 
     Parameters
     ----------

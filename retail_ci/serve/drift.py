@@ -106,7 +106,7 @@ def _index_of(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
 
 
 def _counts_by_name(values: pd.Series, names: Sequence) -> np.ndarray:
-    """How often each name occurs."""
+    """Count each name."""
     return values.value_counts().reindex(names, fill_value=0).to_numpy()
 
 
@@ -304,7 +304,7 @@ def _stretches(
 
 
 def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFrame:
-    """What is added up per stretch.
+    """Add up per stretch.
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ def _totals(transactions: ibis.Table, lines: ibis.Table, days: int) -> pd.DataFr
 
 # %% ../../nbs/06d_drift.ipynb #8afb4592
 def _rows_by_stretch(table: ibis.Table) -> pd.Series:
-    """How many rows each stretch has."""
+    """Count the rows of each stretch."""
     counted = table.group_by("stretch").aggregate(n=table.count())
     return counted.execute().set_index("stretch")["n"]
 
@@ -878,7 +878,7 @@ def as_text(found: Comparison) -> str:
 
 
 def changed(found: Comparison) -> str:
-    """What has changed beyond its alarm.
+    """List what has changed beyond its alarm.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ import pandas as pd
 from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, RetailError, RunError
 from ..core.runs import Run, load, save, sha256, to_plain
-from ..evaluate.offline import evaluate, settings_of
+from ..evaluate.offline import BASELINES, evaluate, settings_of
 from ..recommend.base import Recommender, inner_models
 from ..recommend.content import ContentRecommender, cosines
 from ..recommend.hybrid import configured
@@ -481,7 +481,7 @@ class Check:
 # the lowest end of a paired NDCG difference; the lowest bootstrap ARI
 _NOT_WORSE = -0.005
 _STABLE = 0.6
-_RIVALS = {"any": "personal_decayed", "discovery": "recent_popularity"}
+_RIVALS = {"any": "personal_decayed", "discovery": "first_buyers"}
 
 
 def _against_rival(task: str, rival: str, production: str, pair: Mapping | None) -> Check:
@@ -493,6 +493,27 @@ def _against_rival(task: str, rival: str, production: str, pair: Mapping | None)
         return Check(question, True, "could not be measured")
     found = f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"
     return Check(question, pair["low"] >= _NOT_WORSE, found)
+
+
+def _against_chance(task: str, production: str, pair: Mapping | None) -> Check:
+    """Whether what was learned beats a random order; a plain list claims to have learned
+    nothing.
+    """
+    question = f"{task}: better than chance"
+    if production in (*BASELINES, "random"):
+        return Check(question, True, "it is a plain list")
+    if pair is None or pair["low"] is None:
+        return Check(question, True, "could not be measured")
+    found = f"{pair['value']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})"
+    if pair["low"] > 0:
+        return Check(question, True, found)
+    return Check(
+        question,
+        False,
+        f"{found}: on the unseen month nothing that {MODELS[production].label} learned from this "
+        "log was better than a random list, so it is not published under that name; set "
+        "recommender.production to a plain list such as first_buyers or popularity",
+    )
 
 
 def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) -> list[Check]:
@@ -532,7 +553,10 @@ def gate(data: Mapping, ranking: Mapping, segments: Mapping, most: float = 1.0) 
     production = ranking.get("production", "")
     for task, rival in _RIVALS.items():
         pairs = ranking.get("paired", {}).get(task, {}).get(production, {})
-        checks.append(_against_rival(task, rival, production, pairs.get(rival, {}).get("ndcg")))
+        checks += [
+            _against_chance(task, production, pairs.get("random", {}).get("ndcg")),
+            _against_rival(task, rival, production, pairs.get(rival, {}).get("ndcg")),
+        ]
     stable = (segments.get("stability") or {}).get("value")
     return [
         *checks,
@@ -723,7 +747,7 @@ def _append_log(serving: Path, line: Mapping) -> None:
 
 
 def read_log(serving: Path) -> list[dict]:
-    """What was decided, and why.
+    """Read the log of decisions.
 
     Parameters
     ----------

@@ -141,7 +141,7 @@ COLUMNS = {  # kind: what goes in, what comes out; name: type, with "?" for what
 
 
 def _signature(kind: str) -> Any:
-    """What a model takes and gives.
+    """Describe the inputs and outputs of a model.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _signature(kind: str) -> Any:
 
 
 def _parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None:
-    """What a registered model consists of.
+    """List the parts of a registered model.
 
     Parameters
     ----------
@@ -599,7 +599,7 @@ def _note_verdicts(store: Store, versions: Sequence[Any], lines: Sequence[Mappin
 
 
 def _outcome(line: Mapping) -> str:
-    """How a line of the log ended, in a word."""
+    """Name the outcome of a line of the log."""
     if line.get("interrupted"):
         return "interrupted"
     if line["forced"]:

@@ -498,6 +498,7 @@ def headline(run: Run) -> dict[str, float]:
                     "rows_in",
                     "kept",
                     "rejected",
+                    "set_aside",
                     "collapsed",
                     "anonymous",
                     "returns",
@@ -607,7 +608,7 @@ def settings(config: Mapping, sections: Sequence[str] | None = None) -> dict[str
 
 
 def _stage_facts(notebook: Path) -> dict[str, Any]:
-    """What an executed notebook tells about itself.
+    """Read what an executed notebook tells about itself.
 
     Parameters
     ----------

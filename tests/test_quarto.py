@@ -1,25 +1,19 @@
 """The site as the real Quarto makes it.
 
-`pytest tests` does not collect this file, since Quarto is no Python package: the job `quarto` of
-the workflow installs it and calls `pytest tests/with_quarto.py`.
+Quarto is no Python package, so no environment of this project brings it: the job `quarto` of the
+workflow installs it and runs this file; `conftest.py` leaves it out where Quarto is missing.
 """
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from conftest import checkout
+from conftest import copy_of_small
 from test_browser import address, browser, tab  # noqa: F401 (fixtures)
 from test_site import html_output, project
 
 from retail_ci.report import finishing, site
-
-pytestmark = pytest.mark.skipif(
-    not shutil.which("quarto"),
-    reason="Quarto is not installed (https://quarto.org); smalldocs makes the site here",
-)
 
 
 def test_a_small_project_has_no_fault_and_its_folds_keep_their_titles(tmp_path):
@@ -36,19 +30,16 @@ def test_a_small_project_has_no_fault_and_its_folds_keep_their_titles(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(request, tmp_path_factory):
     """The site of the small run, made by Quarto, and the run; or the two named by SITE and
     SITE_OF_RUN.
     """
     if os.environ.get("SITE"):
         return Path(os.environ["SITE"]), Path(os.environ["SITE_OF_RUN"])
-    whole = checkout(tmp_path_factory.mktemp("quarto") / "project")
-    for words in (
-        ("run", "--config", "small"),
-        ("site", "--config", "small", "--renderer", "quarto"),
-    ):
-        done = whole.call(*words)
-        assert done.returncode == 0, done.stderr
+    small = request.getfixturevalue("small")
+    whole = copy_of_small(small, tmp_path_factory.mktemp("quarto") / "project")
+    done = whole.call("site", "--config", "small", "--renderer", "quarto")
+    assert done.returncode == 0, done.stderr
     return whole.root / "_site", whole.home("small") / "current"
 
 
