@@ -7,11 +7,12 @@ import shutil
 import unicodedata
 import zoneinfo
 
+import hypothesis
 import ibis
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import retail_ci
@@ -157,7 +158,7 @@ def test_an_id_is_read_as_a_person_would_read_it(written):
     assert read_id(written) == LOOKALIKES[written]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@hypothesis.settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.text(st.one_of(st.sampled_from("".join(PIECES)), st.characters(codec="utf-8")), max_size=8)
 )
@@ -585,7 +586,7 @@ def test_days_ago_are_those_of_recency():
     assert recency.to_dict() == {"A": 2, "B": 1, "C": 4, "D": 18}
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
+@hypothesis.settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
 @given(st.lists(st.integers(0, 90 * 86_400_000_000), min_size=1, max_size=30))
 def test_every_purchase_has_one_number_of_days(micros):
     start = datetime.datetime(2024, 12, 1)

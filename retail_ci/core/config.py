@@ -14,7 +14,6 @@ import importlib.util
 import itertools
 import os
 import re
-import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -1227,6 +1226,8 @@ def _check_days(data: DataConfig) -> None:
             )
     if data.timezone is None:
         return
+    import zoneinfo  # it loads what most commands do not need
+
     known = sorted(zoneinfo.available_timezones())  # none where the machine has no list
     if known and data.timezone not in known:
         raise ConfigError(_unknown_zone(data.timezone, known))
@@ -1323,6 +1324,7 @@ def check_data(data: DataConfig) -> DataConfig:
                 f"{about(f'data.non_product.{column}')} must be a regular expression, found "
                 f"{shown(pattern)}: {one_line(e, 200)}."
             ) from None
+    check_parts(data)
     _check_days(data)
     try:
         "".encode(data.encoding or "utf-8")

@@ -774,10 +774,10 @@ def date_parts(text: ir.StringValue, format: str | None = None) -> ir.ArrayValue
         What stands for each letter of the format; missing where the text does not fit.
     """
     pattern, letters = _date_layout(format)
+    plain = pattern.replace("}+", "}")  # only Spark knows possessive repetition
     if engine(text) == "postgres":
-        return regexp_match(text, pattern)
+        return regexp_match(text, plain)
     if engine(text) == "duckdb":
-        plain = pattern.replace("}+", "}")  # its expressions know no possessive repetition
         groups = [text.re_extract(plain, k) for k in range(1, len(letters) + 1)]
         return ibis.ifelse(text.re_search(plain), ibis.array(groups), ibis.null("array<string>"))
     return _rewritten(text, pattern, letters)

@@ -1505,7 +1505,6 @@ def _read_database(con: Any, table: str, query: str, where: str) -> Source:
     name = "the query" if query else found.get_name()
     if "row" in found.columns:
         found = found.rename({"row (source)": "row"})
-    name = "the query" if query else found.get_name()
     apart = _tell_apart(list(found.columns))
     if apart != list(found.columns):
         found = found.select(**dict(zip(apart, (found[c] for c in found.columns))))
