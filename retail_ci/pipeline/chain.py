@@ -113,9 +113,8 @@ def reads(notebook: Path) -> set[str]:
     RunError
         For a name that is in no table.
     """
-    names = set(
-        re.findall(r"""\brun\.(?:read|has|file|require)\(\s*["'](\w+)["']""", code(notebook))
-    )
+    text = re.sub(r"(?m)^\s*>>> .*$", "", code(notebook))  # an example in a docstring reads nothing
+    names = set(re.findall(r"""\brun\.(?:read|has|file|require)\(\s*["'](\w+)["']""", text))
     for name in sorted(names - set(ARTEFACTS)):
         raise RunError(unknown("artefact", name, list(ARTEFACTS), notebook.name))
     return names
