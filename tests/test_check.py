@@ -220,7 +220,7 @@ def test_the_default_shop_is_sure_and_raises_nothing(tmp_path):
     assert len(columns(found)) == 7 and not found.notes and not found.verdict
     text = closing(found)
     assert [line.split(",")[0] for line in text[:-1]] == ["What it would give"]
-    assert "Does the shop know itself" in text[-1]
+    assert "Do the shop's own books say" in text[-1]
     for name, what in (("customers", "table of people"), ("products", "table of products")):
         assert what in examine(str(tmp_path / f"{name}.csv")).verdict
 

@@ -801,7 +801,7 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:
         columns = {k: v for k, v in settings.columns.items() if k != "transaction_id"}
-        other = replace(settings, columns=columns)
+        other = replace(settings, columns=columns, basket=[])
         hidden = doubted["transaction_id"].name
         yield Reading("a basket is a customer's day", other, hides=hidden)
     if settings.status:
@@ -1009,7 +1009,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
             f"({book.reason}): are these no sales?{keep}"
         )
     return (
-        f"Does the shop know itself in {count(book.customers)} customers, {count(book.baskets)} "
+        f"Do the shop's own books say {count(book.customers)} customers, {count(book.baskets)} "
         f"baskets and a net revenue of {book.revenue:,.2f}?"
     )
 
@@ -1121,7 +1121,8 @@ def _ask_aside(out: Examination) -> str:
         name = keys["columns.status"].value
         return f"Are lines with {name!r} {shown} no sales? They are not counted above."
     if "currency_rates" in keys:
-        shown = ", ".join(kinds["currency"].values.unique()[:4])
+        money = out.found.columns[keys["columns.currency"].value]
+        shown = ", ".join(money.values.unique()[:4])
         return (
             f"The amounts are in {shown}: what is one of each worth, or is there an export in one?"
         )
