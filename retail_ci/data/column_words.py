@@ -280,6 +280,8 @@ def word_score(role: str, name: str) -> float:
     ideas = header_ideas(name)
     if _folded(name).replace("_", "") == role.replace("_", ""):
         return 1.0
+    if role == "transaction_id" and ideas == {"sale", "id"} and not header_words(name)[1]:
+        return 0.8  # a till may number its sales
     needs, allows, weaker = _ROLES[role]
     if not ideas & needs or ideas - allows - weaker:
         return 0.0
