@@ -670,6 +670,8 @@ _NEEDED = {
 def _lacking(found: Assignment) -> Iterator[Guess]:
     """List the columns of ours that were not found."""
     for role, why in _NEEDED.items():
+        if role == "transaction_id" and "customer_id" not in found.chosen:
+            why = "no column of receipts was found; every line is a basket of its own"
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
