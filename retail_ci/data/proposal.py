@@ -813,7 +813,7 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         rivals = found.rivals.get(role, []) if e.sure != "sure" else []
         if role == "price" and "revenue" in found.chosen or role in ("category", "product_name"):
             continue  # no figure below depends on it
-        for name in [r for r in rivals if r in found.free()]:
+        for name in [r for r in rivals if r in found.free() and aside_kind(r) != "profit"]:
             columns = settings.columns | {role: name}
             yield Reading(f"{role} is {name!r}", replace(settings, columns=columns))
 
