@@ -1197,8 +1197,8 @@ def check_status(status: dict[str, list[str]]) -> None:
         for value in values:
             if value in seen:
                 raise ConfigError(
-                    f"{setting('data.status')} lists {shown(value)} under {seen[value]} and under {kind}; leave "
-                    "it in one of them."
+                    f"{setting('data.status')} lists {shown(value)} under {seen[value]} and "
+                    f"under {kind}; leave it in one of them."
                 )
             seen[value] = kind
 

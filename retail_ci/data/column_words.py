@@ -18,8 +18,8 @@ order: order ordered orders invoice invoices basket receipt transaction transact
   ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
   zamowienie zamowienia faktura faktury paragon paragonu transakcja transakcji siparis fis islem
   заказ заказа заказы чек чека счет накладная номерзаказа 订单 订单号 交易 发票 小票 单号 注文 取引 伝票 レシート طلب
-  الطلب فاتورة الفاتورة prescription prescriptions rx rezept receta ordonnance ricetta recepta рецепт
-  处方 処方箋 وصفة
+  الطلب فاتورة الفاتورة prescription prescriptions rx rezept receta ordonnance
+  ricetta recepta рецепт 处方 処方箋 وصفة
 sale: sale sales sold selling venta ventas vendido vente ventes vendu verkauf verkauft verkaufs
   vendita vendite venda vendas verkoop sprzedaz sprzedazy satis продажа продажи продаж 销售 売上 販売
   بيع مبيعات المبيعات
@@ -34,8 +34,8 @@ product: product products prod item items article articles artikel artikels prod
   продукт продукта артикул 商品 产品 製品 品目 منتج المنتج صنف الصنف
   drug drugs medication medications medicine medicines medicament medicaments medicamento
   medicamentos medikament medikamente farmaco farmaci medicijn ilac лекарство 药品 医薬品 دواء
-sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod ndc pzn штрихкод 条码
-  バーコード
+sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod ndc pzn
+  штрихкод 条码 バーコード
 id: id ids no nr num number numbers key code codes identifier uuid ref reference numero nro cod
   codigo clave ident identifiant cle nummer kennung schluessel codice chiave chave identyfikator
   kod kodu numer numeru номер код идентификатор 编号 号 号码 编码 代码 番号 コード رقم معرف كود

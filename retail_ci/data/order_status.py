@@ -25,7 +25,8 @@ _BEGINNINGS: dict[str, str] = {  # kind of order: how its values begin
         "geannuleerd|iptal|отмен|取消|已取消|キャンセル|ملغ"
     ),
     "returned": (
-        "return(?!ing)|refund|chargeback|retour|rembours|devuel|devol|reembols|reso$|rimbors|zwr|iade|"
+        "return(?!ing)|refund|chargeback|"
+        "retour|rembours|devuel|devol|reembols|reso$|rimbors|zwr|iade|"
         "возвр|返品|返金|退|已退|مرتجع"
     ),
     "pending": (
