@@ -220,7 +220,7 @@ def test_the_default_shop_is_sure_and_raises_nothing(tmp_path):
     assert len(columns(found)) == 7 and not found.notes and not found.verdict
     text = closing(found)
     assert [line.split(",")[0] for line in text[:-1]] == ["What it would give"]
-    assert "Does the shop know itself" in text[-1]
+    assert "Do the shop's own books say" in text[-1]
     for name, what in (("customers", "table of people"), ("products", "table of products")):
         assert what in examine(str(tmp_path / f"{name}.csv")).verdict
 
@@ -387,3 +387,38 @@ def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
     check(config="mine.yaml")
     assert "400 lines came in: 400 kept" in capsys.readouterr().out
     assert guess("t.csv") == examine("t.csv").guesses
+
+
+def counter_sales(lines: int = 300) -> pd.DataFrame:
+    """Sales over the counter of a pharmacy: a number for each, and nobody's name."""
+    n = pd.Series(range(lines))
+    price = [4.5, 12.25, 8.1, 30.0]
+    table = pd.DataFrame(
+        {
+            "sale_id": 5000 + n,
+            "pharmacy_id": n * 7 % 3 + 1,
+            "medication_id": 100 + n % 4,
+            "sale_date": pd.Timestamp("2024-01-01") + pd.to_timedelta(n // 2, "D"),
+            "quantity": 1 + n * 5 % 3,
+            "unit_price": [price[k] for k in n % 4],
+            "membership_status": n.map(lambda k: "Cancelled" if k % 5 == 0 else "Active"),
+        }
+    )
+    return table.assign(total_amount=table["quantity"] * table["unit_price"])
+
+
+def test_a_pharmacy_s_sales_are_receipts_and_a_cancelled_membership_is_a_sale(tmp_path):
+    table = counter_sales()
+    table.to_csv(tmp_path / "counter.csv", index=False)
+    found = examine(str(tmp_path / "counter.csv"))
+    named = columns(found)
+    assert (named["transaction_id"], named["product_id"]) == ("sale_id", "medication_id")
+    assert not {"status", "customer_id"} & set(named)
+    assert not any(g.key == "status" for g in found.guesses)
+    revenue = round(table["total_amount"].sum(), 2)
+    assert shown("\n".join(closing(found))) == (300, 300, 0, revenue)
+    table.drop(columns="sale_id").to_csv(tmp_path / "bare.csv", index=False)
+    (lacking,) = [
+        g.why for g in guess(str(tmp_path / "bare.csv")) if g.key == "columns.transaction_id"
+    ]
+    assert "every line is a basket of its own" in lacking

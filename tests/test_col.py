@@ -247,7 +247,26 @@ def test_a_line_without_a_currency_among_several_is_rejected_and_alone_is_said()
     done = retail_ci.clean(log, currency_rates={"EUR": 1, "USD": 0.92, "GBP": 1.17})
     assert done.facts["by_reason"]["no_currency"] == 1 and done.rejected["row"].tolist() == [4]
     alone = retail_ci.clean(log.assign(currency=log["currency"].where(log.index == 7, "EUR")[:6]))
-    assert "lines name no currency; they are taken for EUR" in alone.facts["remarks"][0]
+    assert "lines without a currency, taken for EUR" in alone.facts["remarks"][0]
+
+
+def test_a_listed_price_is_not_converted_and_not_said_to_be():
+    log = money_log()
+    log.loc[log.index % 3 == 0, "price"] = None
+    log.loc[3, "currency"] = "CHF"  # needs no rate, because its price is listed
+    listed = pd.DataFrame({"product_id": list("ABCD"), "price": [1.5, 2.25, 4.0, 8.75]})
+    rates = {"EUR": 1, "USD": 0.92, "GBP": 1.17}
+    done = retail_ci.clean(log, listed, currency_rates=rates)
+    own = log["price"] * log["currency"].map(rates)
+    price = own.fillna(log["product_id"].map(listed.set_index("product_id")["price"]))
+    assert done.facts["kept"] == len(log) and not done.facts["rejected"]
+    assert done.facts["revenue"] == pytest.approx((log["quantity"] * price).sum(), abs=0.005)
+    converted, unchanged = done.facts["remarks"]
+    dollars = int((log["price"].notna() & (log["currency"] == "USD")).sum())
+    assert f"USD ({dollars} lines)" in converted and "CHF" not in converted
+    assert f"The price of {int(log['price'].isna().sum())} lines is that of the" in unchanged
+    bare = retail_ci.clean(log.drop(columns="price"), listed)
+    assert len(bare.facts["remarks"]) == 1 and "not converted" in bare.facts["remarks"][0]
 
 
 def test_check_proposes_the_sign_of_one_currency_and_asks_about_several(tmp_path):

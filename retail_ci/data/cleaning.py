@@ -95,7 +95,10 @@ __all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'join_words', 'Prepare
 def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
     """Price and revenue of the lines that came without either, by the products table."""
     empty = lines.price.isnull() & lines.revenue.isnull() & ~lines["_unread"]
-    return {
+    at_home = {}
+    if "_rate" in lines.columns:  # a listed price is in the currency of the report
+        at_home = {"_rate": ibis.ifelse(empty, 1.0, lines["_rate"])}
+    return at_home | {
         "price": ibis.ifelse(empty, lines.listed_price, lines.price),
         "revenue": ibis.ifelse(empty, lines.quantity * lines.listed_price, lines.revenue),
         "_listed": empty & lines.listed_price.notnull(),

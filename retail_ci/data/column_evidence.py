@@ -430,7 +430,8 @@ def _relate_people(found: Assignment) -> None:
         if part == part:
             told = 1 if part >= 0.95 else -1, f"a basket has one customer in {share(part)}"
         elif customer.distinct < 0.98 * len(customer.values):
-            told = 1, f"customers come back: {count(customer.distinct)} of them"
+            often = int((customer.values.value_counts() > 1).sum())
+            told = 1, f"{count(often)} of them are on several lines"
         else:
             told = 0, "every customer stands on one line"
         _add(found, "customer_id", *told)

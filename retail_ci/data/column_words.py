@@ -18,7 +18,8 @@ order: order ordered orders invoice invoices basket receipt transaction transact
   ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
   zamowienie zamowienia faktura faktury paragon paragonu transakcja transakcji siparis fis islem
   заказ заказа заказы чек чека счет накладная номерзаказа 订单 订单号 交易 发票 小票 单号 注文 取引 伝票 レシート طلب
-  الطلب فاتورة الفاتورة
+  الطلب فاتورة الفاتورة prescription prescriptions rx rezept receta ordonnance
+  ricetta recepta рецепт 处方 処方箋 وصفة
 sale: sale sales sold selling venta ventas vendido vente ventes vendu verkauf verkauft verkaufs
   vendita vendite venda vendas verkoop sprzedaz sprzedazy satis продажа продажи продаж 销售 売上 販売
   بيع مبيعات المبيعات
@@ -26,12 +27,15 @@ customer: customer customers cust client clients member household shopper buyer 
   patron cliente clientes comprador socio acheteur adherent kunde kunden kaeufer kaufer mitglied
   kundin acquirente klant klanten lid klient klienta klienci nabywca musteri uye клиент клиента
   покупатель покупателя 客户 顾客 会员 买家 用户 顧客 会員 عميل العميل زبون الزبون card karte carte tarjeta
+  patient patients patienten paciente pacientes paziente pazienti pacjent пациент 患者 مريض
 product: product products prod item items article articles artikel artikels producto productos
   prd articulo articulos produit produits produkt produkte produkts prodotto prodotti articolo
   articoli produto produtos artigo artikelen produkty produktu towar towaru urun товар товара
   продукт продукта артикул 商品 产品 製品 品目 منتج المنتج صنف الصنف
-sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod штрихкод 条码
-  バーコード
+  drug drugs medication medications medicine medicines medicament medicaments medicamento
+  medicamentos medikament medikamente farmaco farmaci medicijn ilac лекарство 药品 医薬品 دواء
+sku: sku stockcode ean upc gtin plu barcode asin isbn codbarras strichcode barkod ndc pzn
+  штрихкод 条码 バーコード
 id: id ids no nr num number numbers key code codes identifier uuid ref reference numero nro cod
   codigo clave ident identifiant cle nummer kennung schluessel codice chiave chave identyfikator
   kod kodu numer numeru номер код идентификатор 编号 号 号码 编码 代码 番号 コード رقم معرف كود
@@ -77,6 +81,8 @@ currency: currency curr moneda devise monnaie waehrung wahrung valuta moeda munt
 store: store stores shop branch outlet location mall tienda sucursal local magasin boutique
   succursale filiale laden markt geschaeft geschaft negozio punto loja filial winkel vestiging
   sklep sklepu magaza sube магазин магазина филиал 门店 店铺 店 店舗 متجر المتجر فرع الفرع terminal till
+  pharmacy pharmacies drugstore apotheke apotheken farmacia farmacias pharmacie apotheek apteka
+  eczane аптека 药店 薬局 صيدلية
 cost: cost costs cogs expense coste costo cout einkaufspreis kosten einstand custo kost koszt
   maliyet себестоимость 成本 原価 コスト تكلفة التكلفة
 profit: profit margin gain beneficio margen marge gewinn profitto utile margine lucro margem
@@ -274,6 +280,8 @@ def word_score(role: str, name: str) -> float:
     ideas = header_ideas(name)
     if _folded(name).replace("_", "") == role.replace("_", ""):
         return 1.0
+    if role == "transaction_id" and ideas == {"sale", "id"} and not header_words(name)[1]:
+        return 0.8  # a till may number its sales
     needs, allows, weaker = _ROLES[role]
     if not ideas & needs or ideas - allows - weaker:
         return 0.0
@@ -307,6 +315,10 @@ _ASIDE: list[tuple[str, set[str]]] = [
     ("quantity", {"quantity", "count"}),
 ]
 
+# whose status says nothing of an order: a customer may be new or returning, a membership cancelled
+_NO_ORDER = {"customer", "person", "inventory", "campaign", "store"}
+_NO_ORDER_WORDS = {"membership", "subscription", "loyalty", "contract", "employee", "insurance"}
+
 
 def aside_kind(name: str) -> str:
     """Name the kind of a column that is not used, if it matters.
@@ -323,5 +335,7 @@ def aside_kind(name: str) -> str:
     """
     ideas = header_ideas(name)
     if "line" in ideas and not ideas & {"total", "amount", "price"}:
+        return ""
+    if "status" in ideas and (ideas & _NO_ORDER or set(header_words(name)[1]) & _NO_ORDER_WORDS):
         return ""
     return next((kind for kind, words in _ASIDE if ideas & words), "")

@@ -17,20 +17,41 @@ from .engines import to_pandas
 __all__ = ['look_at_currencies']
 
 # %% ../../nbs/00t_currencies.ipynb #51e09f01
+def _lines(n: int) -> str:
+    """A number of lines."""
+    return f"{count(n)} line" if n == 1 else f"{count(n)} lines"
+
+
+def _listed_prices(sales: ibis.Table) -> list[str]:
+    """That the prices of the products table are not converted, where a line has one."""
+    listed = 0
+    if "_listed" in sales.columns:
+        abroad = sales.filter(sales["_listed"] & sales["_currency"].notnull())
+        listed = int(to_pandas(abroad.aggregate(lines=_.count()))["lines"].iloc[0])
+    if not listed:
+        return []
+    return [
+        f"The price of {_lines(listed)} is that of the products table. It is taken to be in the "
+        "currency of the report and not converted, whatever the currency of the line."
+    ]
+
+
 def look_at_currencies(judged: ibis.Table, settings: DataConfig) -> list[str]:
     """Refuse several currencies without a rate for each, and say what was done.
 
     Parameters
     ----------
     judged : ibis.Table
-        Judged lines: `_currency`, and `reason`, which is missing for sales.
+        Judged lines: `_currency`, `reason`, which is missing for sales, and perhaps `_listed`:
+        whether the price is that of the products table.
     settings : DataConfig
         Currency_rates.
 
     Returns
     -------
     list[str]
-        A sentence on what was converted, or on lines without a currency.
+        Sentences on what was converted, on prices of the products table, and on lines without a
+        currency.
 
     Raises
     ------
@@ -38,13 +59,15 @@ def look_at_currencies(judged: ibis.Table, settings: DataConfig) -> list[str]:
         That names the currencies and their lines, and what to do.
     """
     sales = judged.filter(judged.reason.isnull() | (judged.reason == "no_currency"))
-    counts = sales.group_by(currency=sales["_currency"]).aggregate(lines=_.count())
+    own = sales.filter(~sales["_listed"]) if "_listed" in sales.columns else sales
+    told = _listed_prices(sales)
+    counts = own.group_by(currency=own["_currency"]).aggregate(lines=_.count())
     rows = to_pandas(counts.order_by([ibis.desc("lines"), "currency"]).limit(50))
     lines = {c: int(n) for c, n in zip(rows["currency"], rows["lines"]) if isinstance(c, str)}
     blank = int(rows["lines"].sum()) - sum(lines.values())
-    shown = ", ".join(f"{c} ({count(n)} lines)" for c, n in list(lines.items())[:6])
+    shown = ", ".join(f"{c} ({_lines(n)})" for c, n in list(lines.items())[:6])
     rates = settings.currency_rates
-    if rates:
+    if rates and lines:
         lacking = [c for c in lines if c not in rates]
         if lacking:
             raise DataError(
@@ -52,7 +75,7 @@ def look_at_currencies(judged: ibis.Table, settings: DataConfig) -> list[str]:
                 f"{shown}. Add what one of it is worth in the currency of the report."
             )
         given = ", ".join(f"1 {c} = {rates[c]:g}" for c in lines)
-        return [f"Amounts in {shown} were converted by data.currency_rates: {given}."]
+        return [f"Amounts in {shown} were converted by data.currency_rates: {given}.", *told]
     if len(lines) > 1:
         example = ", ".join(f"{c}: {1 if c == next(iter(lines)) else '…'}" for c in list(lines)[:6])
         raise DataError(
@@ -61,5 +84,6 @@ def look_at_currencies(judged: ibis.Table, settings: DataConfig) -> list[str]:
             "currency of the report, or give an export in one currency."
         )
     if blank and lines:
-        return [f"{count(blank)} lines name no currency; they are taken for {next(iter(lines))}."]
-    return []
+        without = f"{_lines(blank)} without a currency"
+        return [f"The log has {without}, taken for {next(iter(lines))}.", *told]
+    return told

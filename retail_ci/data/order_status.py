@@ -25,7 +25,8 @@ _BEGINNINGS: dict[str, str] = {  # kind of order: how its values begin
         "geannuleerd|iptal|отмен|取消|已取消|キャンセル|ملغ"
     ),
     "returned": (
-        "return|refund|chargeback|retour|rembours|devuel|devol|reembols|reso$|rimbors|zwr|iade|"
+        "return(?!ing)|refund|chargeback|"
+        "retour|rembours|devuel|devol|reembols|reso$|rimbors|zwr|iade|"
         "возвр|返品|返金|退|已退|مرتجع"
     ),
     "pending": (
@@ -53,6 +54,11 @@ def status_kind(value: str) -> str:
     --------
     >>> [status_kind(v) for v in ("Shipped", "CANCELED", "storniert", "Returned", "On Hold")]
     ['', 'cancelled', 'cancelled', 'returned', 'pending']
+
+    A returning customer has returned nothing:
+
+    >>> status_kind("Returning")
+    ''
     """
     words = value.strip().lower()
     return next((k for k, begins in _BEGINNINGS.items() if re.match(begins, words)), "")

@@ -670,6 +670,8 @@ _NEEDED = {
 def _lacking(found: Assignment) -> Iterator[Guess]:
     """List the columns of ours that were not found."""
     for role, why in _NEEDED.items():
+        if role == "transaction_id" and "customer_id" not in found.chosen:
+            why = "no column of receipts was found; every line is a basket of its own"
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
@@ -801,7 +803,7 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         yield Reading("a basket is its number alone", replace(settings, basket=[]))
     if "transaction_id" in doubted:
         columns = {k: v for k, v in settings.columns.items() if k != "transaction_id"}
-        other = replace(settings, columns=columns)
+        other = replace(settings, columns=columns, basket=[])
         hidden = doubted["transaction_id"].name
         yield Reading("a basket is a customer's day", other, hides=hidden)
     if settings.status:
@@ -811,7 +813,7 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
         rivals = found.rivals.get(role, []) if e.sure != "sure" else []
         if role == "price" and "revenue" in found.chosen or role in ("category", "product_name"):
             continue  # no figure below depends on it
-        for name in [r for r in rivals if r in found.free()]:
+        for name in [r for r in rivals if r in found.free() and aside_kind(r) != "profit"]:
             columns = settings.columns | {role: name}
             yield Reading(f"{role} is {name!r}", replace(settings, columns=columns))
 
@@ -1009,7 +1011,7 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
             f"({book.reason}): are these no sales?{keep}"
         )
     return (
-        f"Does the shop know itself in {count(book.customers)} customers, {count(book.baskets)} "
+        f"Do the shop's own books say {count(book.customers)} customers, {count(book.baskets)} "
         f"baskets and a net revenue of {book.revenue:,.2f}?"
     )
 
@@ -1121,7 +1123,8 @@ def _ask_aside(out: Examination) -> str:
         name = keys["columns.status"].value
         return f"Are lines with {name!r} {shown} no sales? They are not counted above."
     if "currency_rates" in keys:
-        shown = ", ".join(kinds["currency"].values.unique()[:4])
+        money = out.found.columns[keys["columns.currency"].value]
+        shown = ", ".join(money.values.unique()[:4])
         return (
             f"The amounts are in {shown}: what is one of each worth, or is there an export in one?"
         )
