@@ -186,7 +186,7 @@ def _gaussian_mixture(z: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 
 def _ward(z: np.ndarray, k: int) -> np.ndarray:
-    """A label per customer; three alike customers look like distances to SciPy, which they are not."""
+    """A label per customer; SciPy takes three alike ones for distances, which is no fault."""
     from sklearn.cluster import AgglomerativeClustering
 
     with warnings.catch_warnings():
