@@ -193,7 +193,7 @@ def test_a_plain_sales_file_runs(rooms, tmp_path):
 
 # What is changed in the file, customers, products, settings, and words of the sentence
 UNUSABLE = {
-    "a column is missing": (("customer_id", "klant"), 50, 20, [], ["'customer_id'", "klant"]),
+    "a column is missing": (("date,", "datum,"), 50, 20, [], ["'date'", "datum"]),
     "the config names another column": (
         None,
         50,

@@ -185,6 +185,15 @@ def _gaussian_mixture(z: np.ndarray, k: int, seed: int) -> np.ndarray:
         return model.fit(z).predict(z)
 
 
+def _ward(z: np.ndarray, k: int) -> np.ndarray:
+    """A label per customer; SciPy takes three alike ones for distances, which is no fault."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*uncondensed distance matrix")
+        return AgglomerativeClustering(k).fit(z).labels_
+
+
 def _other_methods(k: int, seed: int) -> dict[str, Any]:
     """List the alternative methods.
 
@@ -200,14 +209,12 @@ def _other_methods(k: int, seed: int) -> dict[str, Any]:
     dict[str, Any]
         Name: a function from customers × 3 to a label each.
     """
-    from sklearn.cluster import AgglomerativeClustering
-
     return {
         "KMeans on plain log RFM": lambda z: assign_to_centers(
             z, kmeans_with_priors(z, k, seed)[0]
         )[0],
         "Gaussian mixture": lambda z: _gaussian_mixture(z, k, seed),
-        "Hierarchical (Ward)": lambda z: AgglomerativeClustering(k).fit(z).labels_,
+        "Hierarchical (Ward)": lambda z: _ward(z, k),
     }
 
 

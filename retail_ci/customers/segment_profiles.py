@@ -361,11 +361,12 @@ def _plot_optimal_k(tried: pd.DataFrame, chosen: int, at_knee: int) -> Any:
             label="smallest to largest over seeds and draws",
         )
         ax.plot(tried.k, tried[measure], color=ACCENT, marker="o", markersize=4, label="mean")
+        highest = tried[f"{measure}_high"].max()  # 0 where all customers are alike
         ax.set(
             title=title,
             xlabel="number of segments",
             ylabel="inertia per customer" if measure == "inertia" else measure,
-            ylim=(0, 1.15 * tried[f"{measure}_high"].max()),
+            ylim=(0, 1.15 * highest if highest > 0 else 1),
             xticks=tried.k,
         )
         ax.axvline(chosen, color=SECOND, linewidth=1)
