@@ -57,6 +57,7 @@ LONG = {
     "test_browser": 60,
     "test_tracking": 50,
     "test_engines": 50,
+    "test_damage": 90,
     "test_api": 45,
     "test_pipeline": 40,
     "test_crash": 40,
