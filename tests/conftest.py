@@ -53,6 +53,7 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language
 LONG = {
     "test_readme": 130,
     "test_any_shop": 90,
+    "test_damage": 80,
     "test_oracle": 55,
     "test_browser": 50,
     "test_chain": 30,

@@ -282,6 +282,26 @@ def test_a_basket_of_a_thousand_lines(con, tmp_path):
     assert "huge_basket" not in raised(cleaned(con, tmp_path, pd.concat([log, many.head(999)])))
 
 
+# Amounts
+
+
+@pytest.mark.parametrize("column, times", [("price", 100), ("price", 0.01), ("quantity", 2000)])
+def test_an_amount_far_from_the_usual(con, tmp_path, column, times):
+    log = shop(days=153).astype({"quantity": "float"})
+    log.loc[[40, 41], column] *= times
+    flag = raised(cleaned(con, tmp_path, log))["odd_amount"]
+    assert sums(flag) == (2, paid(log.loc[[40, 41]])) and len(flag["examples"]) == 2
+    log.loc[[40, 41], "quantity"] *= -1  # a return is no sale
+    assert "odd_amount" not in raised(cleaned(con, tmp_path, log))
+
+
+def test_another_price_and_a_large_order_are_usual(con, tmp_path):
+    log = shop(days=153)
+    log.loc[40, "price"] *= 40
+    log.loc[41, "quantity"] = 999
+    assert "odd_amount" not in raised(cleaned(con, tmp_path, log))
+
+
 # Ids
 
 

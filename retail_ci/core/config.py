@@ -1333,7 +1333,6 @@ def check_data(data: DataConfig) -> DataConfig:
             f"{about('data.encoding')} must be a text encoding that Python knows, such as "
             f"utf-8, cp1252 or utf-16, found {shown(data.encoding)}."
         ) from None
-    check_parts(data)
     if data.thousands == data.decimal:
         raise ConfigError(
             f"{setting('data.thousands')} and {setting('data.decimal')} are both {data.decimal!r}; "

@@ -92,7 +92,7 @@ class Evidence:
     calendar: pd.DataFrame  # day, hour, midnight (on the stroke of it), lines, revenue
     customers: ibis.Table  # customer_id, _lines, _revenue, _contradictory, and _listed with a table
     baskets: ibis.Table | None = None  # from `by_basket`; None if the source has no basket id
-    products: ibis.Table | None = None  # product_id, lines, revenue; None without products
+    products: ibis.Table | None = None  # from `by_product`; None without products
     listed: ibis.Table | None = None  # the products table: product_id, _contradictory
     misdated: pd.DataFrame | None = None  # days that are not believed: day, lines, revenue
     repeated: ibis.Table | None = None  # lines that equal an earlier one but for other columns
@@ -129,6 +129,8 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
     }
     if name == "baskets":
         asked |= {kind: _how_many(table[kind]) for kind in ("shared", "long", "huge")}
+    if name == "products":
+        asked["apart"] = _how_many(table["apart"])
     found = to_pandas(table.aggregate(**asked)).iloc[0]
     return {kind: int(n or 0) for kind, n in found.items()}
 
@@ -139,6 +141,8 @@ def _how_many(found: ir.BooleanValue) -> ir.IntegerScalar:
 
 # %% ../../nbs/00j_plausibility.ipynb #b9f4d903
 _MANY_LINES = 1000  # no receipt of a shop
+_MANY_PIECES = 1000  # hardly ever on one line
+_TIMES = 50  # what a product usually costs, or sells at once; an amount in cents is 100 times
 
 
 def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
@@ -178,7 +182,7 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
 
 
 def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
-    """How often each product was sold, carried out.
+    """How often each product was sold, and whether its amounts lie far apart, carried out.
 
     Parameters
     ----------
@@ -190,13 +194,22 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        product_id, lines, revenue.
+        product_id, lines, revenue, apart (its dearest sale is fifty times its cheapest, or one is of
+        a thousand pieces).
     """
     lines = lines.filter(lines["product_id"].notnull())
+    sold = (lines["quantity"] > 0) & (lines["price"] > 0)
     products = lines.group_by("product_id").aggregate(
-        lines=lines.count(), revenue=exact_sum(lines["revenue"])
+        lines=lines.count(),
+        revenue=exact_sum(lines["revenue"]),
+        low=lines["price"].min(where=sold),
+        high=lines["price"].max(where=sold),
+        most=lines["quantity"].max(where=sold),
     )
-    return materialize(con, products, "by_product")
+    far = products["high"] >= _TIMES * products["low"]
+    apart = (far | (products["most"] >= _MANY_PIECES)).fill_null(False)
+    found = products.select("product_id", "lines", "revenue", apart=apart)
+    return materialize(con, found, "by_product")
 
 
 def by_hour(lines: ibis.Table) -> pd.DataFrame:
@@ -433,6 +446,34 @@ def _odd_baskets(e: Evidence, kind: str) -> Finding | None:
     odd = e.baskets.filter(e.baskets[kind])
     lines, revenue = _lines_with(e, {"baskets": odd})
     return Finding(lines, revenue, _without(e, lines, revenue), _first(odd, "transaction_id"))
+
+# %% ../../nbs/00j_plausibility.ipynb #5d0e7c32
+def _find_odd_amounts(e: Evidence) -> Finding | None:
+    """Sales at many times the product's usual price, or of many times its usual quantity."""
+    if not e.seen["products"].get("apart"):
+        return None
+    apart = e.products.filter(e.products["apart"]).select("product_id")
+    lines = e.kept.semi_join(apart, "product_id")
+    lines = lines.filter((lines["quantity"] > 0) & (lines["price"] > 0))
+    usual = lines.group_by("product_id").aggregate(
+        usual_price=lines["price"].median(), usual_quantity=lines["quantity"].median()
+    )
+    beside = lines.inner_join(usual, "product_id")
+    dear = beside["price"] >= _TIMES * beside["usual_price"]
+    cheap = beside["price"] * _TIMES <= beside["usual_price"]
+    enough = beside["quantity"] >= _MANY_PIECES
+    many = enough & (beside["quantity"] >= _TIMES * beside["usual_quantity"])
+    odd = beside.filter(dear | cheap | many)
+    number, revenue = _sums(odd.mutate(lines=ibis.literal(1)))
+    if not number:
+        return None
+    first = to_pandas(odd.order_by(ibis.desc(odd["revenue"]), "row").limit(3))
+    examples = tuple(
+        f"{one.product_id}: {one.quantity:,g} at {one.price:,.2f}, "
+        f"usually {one.usual_quantity:,g} at {one.usual_price:,.2f}"
+        for one in first.itertuples()
+    )
+    return Finding(number, revenue, _without(e, number, revenue), examples)
 
 # %% ../../nbs/00j_plausibility.ipynb #41636f45
 _SUMS = {"customers": ("_lines", "_revenue")}  # what a table calls them, if not lines and revenue
@@ -721,6 +762,12 @@ FLAGS: list[Flag] = [
         "Baskets of a thousand lines and more",
         "Ask whether the number is a placeholder, a till's closing or a wholesale order.",
         _find_huge,
+    ),
+    Flag(
+        "odd_amount",
+        "Sales far from what the product usually costs, or sells at once",
+        "Ask whether they are in cents, or hold a code in the place of a quantity.",
+        _find_odd_amounts,
     ),
     Flag(
         "damaged_id",
