@@ -914,7 +914,6 @@ def test_clean_keeps_and_says_the_same(name, tmp_path):
 pairs = st.lists(st.sampled_from(KINDS), min_size=2, max_size=2, unique_by=lambda k: k.name)
 
 
-@pytest.mark.skipif(DAMAGES == 1, reason="pairs of damage are drawn by make soak")
 @settings(max_examples=12 * DAMAGES, **DRAWN)
 @given(pairs, seeds)
 def test_two_kinds_of_damage_are_harmless_or_named(tmp_path_factory, kinds, seed):

@@ -113,7 +113,7 @@ class PersonalRecommender(Recommender):
     ... )
     >>> model = PersonalRecommender().fit(log)
     >>> model.recommend(["A"], k=2)[["product_id", "reason"]].to_numpy().tolist()
-    [['milk', 'bought once, 4 days ago'], ['bread', 'bought once, 3 days ago']]
+    [['milk', 'bought once, 5 days ago'], ['bread', 'bought once, 4 days ago']]
     """
 
     method = "personal"
