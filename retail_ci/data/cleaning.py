@@ -1119,7 +1119,7 @@ def _reconcile(
             returns=_.is_return.cast("int32").sum().fill_null(0),
             customers=_.customer_id.nunique(),
             **({} if baskets is not None else {"baskets": _.transaction_id.nunique()}),
-            revenue=exact_sum(kept.revenue),
+            revenue=exact_sum(kept.revenue).fill_null(0.0),
             anonymous_revenue=exact_sum(kept.revenue, kept.customer_id.isnull()),
             returned_revenue=exact_sum(kept.revenue, kept.is_return),
             first_date=_.date.min(),
