@@ -450,7 +450,7 @@ def _odd_baskets(e: Evidence, kind: str) -> Finding | None:
 # %% ../../nbs/00j_plausibility.ipynb #5d0e7c32
 def _find_odd_amounts(e: Evidence) -> Finding | None:
     """Sales at many times the product's usual price, or of many times its usual quantity."""
-    if not e.seen["products"].get("apart"):
+    if e.products is None or not e.seen["products"].get("apart"):
         return None
     apart = e.products.filter(e.products["apart"]).select("product_id")
     lines = e.kept.semi_join(apart, "product_id")
