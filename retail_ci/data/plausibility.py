@@ -194,8 +194,8 @@ def by_product(con: Any, lines: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        product_id, lines, revenue, apart (its dearest sale is fifty times its cheapest, or one is of
-        a thousand pieces).
+        product_id, lines, revenue, apart (its dearest sale is fifty times its cheapest, or one
+        is of a thousand pieces).
     """
     lines = lines.filter(lines["product_id"].notnull())
     sold = (lines["quantity"] > 0) & (lines["price"] > 0)
