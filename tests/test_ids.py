@@ -20,7 +20,7 @@ from retail_ci.core.config import DataConfig
 from retail_ci.core.errors import ConfigError
 from retail_ci.core.formats import BLANKS, INVISIBLE, read_id
 from retail_ci.data import engines
-from retail_ci.data.cleaning import apply_contract, join_words
+from retail_ci.data.cleaning import apply_contract
 from retail_ci.data.contract import typed
 from retail_ci.data.engines import to_pandas
 from retail_ci.data.frames import as_ids
@@ -255,32 +255,33 @@ def test_excluded_and_listed_products_are_read_the_same_way(tmp_path):
 TWO = HEAD + "T1,00017,P1,2025-01-01,1,10\nT2,00018,P1,2025-01-02,1,10\n"
 
 
+def not_met(found, table: str) -> dict:
+    """The flag of a table that most of the log's ids are not in."""
+    (flag,) = [f for f in found.plausible["raised"] if f["flag"] == f"{table}_not_met"]
+    return flag
+
+
 def test_a_customers_table_that_meets_nobody_is_said_with_both_spellings(tmp_path):
     found = cleaned(shop(tmp_path, TWO, "customer_id,consent\n17,yes\n18,no\n"))
-    (words,) = join_words(found.facts)
-    assert words.startswith("0 of the 2 customers who bought are in the customers table")
-    assert "such as 00017, 00018, the table such as 17, 18." in words
-    assert words in report(found, 0.2)
+    flag = not_met(found, "customers")
+    assert flag["change"].startswith("0 of 2 customers of the log are among the 2 in the table")
+    assert list(flag["examples"]) == ["00017 beside 17", "00018 beside 18"]
+    assert flag["lines"] == 2 and flag["revenue"] == 20
+    assert flag["change"] in report(found, 0.2)
     assert len(found.customers.execute()) == 4, "nobody is guessed to be somebody else"
 
 
 def test_a_products_table_that_meets_nothing_is_said(tmp_path):
     lines = HEAD + "T1,C1,0P1,2025-01-01,1,10\nT2,C1,0P2,2025-01-02,1,10\n"
     found = cleaned(shop(tmp_path, lines, products="product_id,product_name\nP1,Soap\n"))
-    assert found.facts["joins"]["products"] == {
-        "sold": 2,
-        "listed": 1,
-        "both": 0,
-        "only_sold": ["0P1", "0P2"],
-        "only_listed": ["P1"],
-    }
-    assert "ids such as 0P1, 0P2, the table such as P1." in join_words(found.facts)[0]
+    assert found.plausible["meeting"]["products"] == {"log": 2, "listed": 1, "both": 0}
+    assert list(not_met(found, "products")["examples"]) == ["0P1 beside P1"]
 
 
 def test_tables_that_meet_are_not_mentioned(tmp_path):
     people = "customer_id,consent\n00017,yes\n18,no\n99,no\n"
     found = cleaned(shop(tmp_path, TWO, people, "product_id,product_name\nP1,Soap\nP9,Brush\n"))
-    assert "joins" not in found.facts and join_words(found.facts) == []
+    assert not [f for f in found.plausible["raised"] if f["flag"].endswith("_not_met")]
 
 
 # Lists that are handed over

@@ -87,9 +87,8 @@ from retail_ci.data.plausibility import (
 from .sources import Source, bring, open_source, reading
 
 # %% auto #0
-__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'join_words', 'Prepared', 'apply_contract', 'prepare',
-           'check_customers', 'examples', 'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean',
-           'open_log', 'by_month', 'by_store']
+__all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
+           'customer_lines', 'open_sources', 'prepare_run', 'CleanLog', 'clean', 'open_log', 'by_month', 'by_store']
 
 # %% ../../nbs/01_cleaning.ipynb #60b5550e
 def _listed_amounts(lines: ibis.Table) -> dict[str, ibis.Value]:
@@ -495,7 +494,7 @@ def _complete_products(transactions: ibis.Table, catalogue: ibis.Table | None = 
 
 # %% ../../nbs/01_cleaning.ipynb #5cf5775d
 # what only the books and the flags need of a customer
-_BESIDE = ("_contradictory", "_bought", "_listed", "_lines", "_revenue")
+_BESIDE = ("_contradictory", "_listed", "_lines", "_revenue")
 
 
 def _complete_customers(
@@ -517,7 +516,7 @@ def _complete_customers(
     ibis.Table
         Every customer who bought or is on file: id, first purchase, counter_like, the attributes
         given, `_contradictory`, `_lines` and `_revenue` (missing for who has none), and with a
-        customers table `_bought` and `_listed`.
+        customers table `_listed`.
     """
     known = transactions.filter(_.customer_id.notnull())
     bought = known.group_by("customer_id").aggregate(
@@ -542,7 +541,6 @@ def _complete_customers(
             customer_id=ibis.coalesce(_.customer_id, _.customer_id_right),
             counter_like=_.counter_like.fill_null(False),
             _contradictory=_._contradictory.fill_null(False),
-            _bought=_.customer_id.notnull(),
             _listed=_.customer_id_right.notnull(),
         )
         .drop("customer_id_right")
@@ -645,70 +643,6 @@ def _merge_duplicates(first: ibis.Table, again: ibis.Table, columns: list[str]) 
         },
         _contradictory=ibis.or_(*marks.values()),
     )
-
-# %% ../../nbs/01_cleaning.ipynb #d1c9b99d
-def _meeting(sold: ibis.Table, listed: ibis.Table, key: str, most: int = 3) -> dict:
-    """How many ids of the log are in the table beside it, and examples of those that are not."""
-    ids = sold.select(key).distinct().mutate(_bought=True)
-    other = listed.select(**{f"_{key}": listed[key]}).mutate(_listed=True)
-    both = ids.outer_join(other, ids[key] == other[f"_{key}"])
-    both = both.select(
-        id=ibis.coalesce(both[key], both[f"_{key}"]),
-        bought=both["_bought"].fill_null(False),
-        listed=both["_listed"].fill_null(False),
-    )
-    sums = {"sold": both.bought, "listed": both.listed, "both": both.bought & both.listed}
-    counts = both.aggregate(**{n: v.cast("int32").sum().fill_null(0) for n, v in sums.items()})
-    out: dict[str, Any] = {n: int(v) for n, v in to_pandas(counts).iloc[0].items()}
-    for name, alone in (
-        ("only_sold", both.bought & ~both.listed),
-        ("only_listed", both.listed & ~both.bought),
-    ):
-        rows = to_pandas(both.filter(alone).select("id").order_by("id").limit(most))
-        out[name] = rows["id"].tolist()
-    return out
-
-
-def _meetings(
-    people: ibis.Table, kept: ibis.Table, catalogue: ibis.Table | None, facts: dict
-) -> dict:
-    """The tables beside the log that it hardly meets; empty where all is well."""
-    out = {}
-    if "_listed" in people.columns:
-        known = people.filter(people["_bought"])
-        part = to_pandas(known.aggregate(part=known["_listed"].cast("int32").mean()))["part"][0]
-        if pd.notna(part) and part < 0.5:
-            listed = people.filter(people["_listed"])
-            out["customers"] = _meeting(known, listed, "customer_id")
-    unlisted = facts["by_flag"].get("unlisted_product", 0)
-    if catalogue is not None and unlisted > 0.5 * facts["kept"]:
-        sold = kept.filter(kept.product_id.notnull())
-        out["products"] = _meeting(sold, catalogue, "product_id")
-    return out
-
-
-def join_words(facts: dict) -> list[str]:
-    """What there is to say about tables that hardly meet the log.
-
-    Parameters
-    ----------
-    facts : dict
-        Of `apply_contract`.
-
-    Returns
-    -------
-    list[str]
-        A sentence for each table.
-    """
-    whom = {"customers": "customers who bought", "products": "products that were sold"}
-    return [
-        f"{count(f['both'])} of the {count(f['sold'])} {whom[role]} are in the {role} table, which "
-        f"lists {count(f['listed'])}. The log has ids such as {', '.join(f['only_sold'])}"
-        + (f", the table such as {', '.join(f['only_listed'])}" if f["only_listed"] else "")
-        + ". What the table says of the others is missing; if both mean the same, write the ids "
-        "alike."
-        for role, f in facts.get("joins", {}).items()
-    ]
 
 # %% ../../nbs/01_cleaning.ipynb #bbe96abc
 def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str], list[str]]:
@@ -817,8 +751,6 @@ def _apply_contract(
     _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
-    joins = _meetings(people, kept, in_log if products is not None else None, facts)
-    facts |= {"joins": joins} if joins else {}
     return Prepared(
         kept,
         _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),

@@ -22,7 +22,6 @@ from retail_ci.data.cleaning import (
     apply_contract,
     check_customers,
     examples,
-    join_words,
     open_sources,
 )
 from .contract import CUSTOMERS, KEPT, REJECTS
@@ -622,7 +621,6 @@ def report(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) ->
         f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it."
         for c, n in facts["float_ids"].items()
     ]
-    out += [f"\n{words}" for words in join_words(facts)]
     out += _span_lines(facts)
     out += flag_lines(result.plausible)
     out += [f"\n{told}" for told in facts.get("remarks", [])]
