@@ -1079,6 +1079,13 @@ def _boards(facts: Facts) -> list[str]:
     return parts
 
 
+def _no_offers(facts: Mapping) -> str:
+    """Why nothing is recommended."""
+    if facts.get("note"):
+        return f"There is nothing to recommend: {facts['note']}"
+    return "This source names no products, so there is nothing to recommend."
+
+
 def _recommendations_page(facts: Facts) -> list[str]:
     """What is offered to whom, and whether it comes true."""
     said = facts.insights.get("recommendations") or {}
@@ -2205,13 +2212,6 @@ def sizes_table(file: str | Path | None = None) -> str:
     return "\n".join(lines) + "\n\n" + told
 
 # %% ../../nbs/10a_pages.ipynb #0e13ef65
-def _no_offers(facts: Mapping) -> str:
-    """Why nothing is recommended."""
-    if facts.get("note"):
-        return f"There is nothing to recommend: {facts['note']}"
-    return "This source names no products, so there is nothing to recommend."
-
-
 def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """Who gets recommendations, and what did best on the held-out month.
 
