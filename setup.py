@@ -1,6 +1,5 @@
 """Packaging: every fact comes from settings.ini; the extras are its `<name>_requirements` lines. The wheel carries the notebooks."""
 
-import json
 import shutil
 import sys
 from configparser import ConfigParser
@@ -72,16 +71,7 @@ class WithProject(build_py):
             return
         for target, file in self.project_files().items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            if file.suffix == ".ipynb":
-                self.copy_compactly(file, target)
-            else:
-                shutil.copyfile(file, target)
-
-    def copy_compactly(self, file: Path, target: Path) -> None:
-        """The same notebook without the blanks and line breaks that only git needs."""
-        notebook = json.loads(file.read_text(encoding="utf-8"))
-        text = json.dumps(notebook, ensure_ascii=False, separators=(",", ":"))
-        target.write_text(text, encoding="utf-8")
+            shutil.copyfile(file, target)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """What was built, for the record of installed files."""

@@ -129,11 +129,11 @@ def test_the_site_builds_and_holds_together(small):
 def test_a_missing_column_ends_the_run_with_a_sentence(tmp_path):
     """From the notebook to the terminal; test_any_shop.py has what else a file may lack."""
     project = checkout(tmp_path / "shop", "01")
-    (project.root / "sales.csv").write_text("klant,date,revenue\nc1,2025-01-03,5\n")
+    (project.root / "sales.csv").write_text("customer_id,dag,revenue\nc1,2025-01-03,5\n")
     project.config("data: {transactions: sales.csv}\n")
     result = project.here("run")
     assert result.returncode == 3 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("retail-ci: Column 'customer_id'") and "klant" in result.stderr
+    assert result.stderr.startswith("retail-ci: Column 'date'") and "dag" in result.stderr
     assert project.current() is None and not project.leftovers()
 
 

@@ -37,7 +37,6 @@ ALSO = {
     "customers/features.py": {"chain"},
     "customers/migration.py": {"chain"},
     "data/engines.py": {"spark"},
-    "data/proposal.py": {"excel"},
     "data/sources.py": {"excel", "sql"},
     "recommend/collaborative.py": {"fast"},
     "serve/api.py": {"serve"},

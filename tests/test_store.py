@@ -11,6 +11,7 @@ from pathlib import Path
 import ibis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -142,7 +143,11 @@ def test_a_cancellation_is_known_by_its_number_whatever_the_basket_takes():
 @pytest.mark.parametrize(
     "basket, error, words",
     [
-        (["transaction_id", "shop"], ConfigError, "Unknown part 'shop' in data.basket"),
+        (
+            ["transaction_id", "shop"],
+            ConfigError,
+            "basket' must be a list of one of .*'store_id', found",
+        ),
         (["date"], ConfigError, "must name transaction_id or customer_id"),
         (["transaction_id", "store_id"], DataError, "data.basket names store_id, and the trans"),
     ],
@@ -155,14 +160,14 @@ def test_a_basket_that_cannot_be_made_is_refused_in_one_sentence(basket, error, 
 # Every door and every engine
 
 
-def test_frames_polars_and_paths_give_the_same(tmp_path):
+def test_arrow_tables_and_paths_give_what_frames_give(tmp_path):
     log = till_log()
-    pl = pytest.importorskip("polars")
     log.to_csv(tmp_path / "log.csv", index=False)
     log.to_parquet(tmp_path / "log.parquet")
     wanted = clean(log, basket=BASKET).transactions
     assert {"store_id"} < set(wanted.columns)
-    for given in (pl.from_pandas(log), str(tmp_path / "log.csv"), tmp_path / "log.parquet"):
+    arrow = pa.Table.from_pandas(log, preserve_index=False)
+    for given in (arrow, str(tmp_path / "log.csv"), tmp_path / "log.parquet"):
         got = clean(given, basket=BASKET).transactions
         got = to_pandas(got) if isinstance(got, ibis.Table) else got
         pd.testing.assert_frame_equal(got, wanted, check_dtype=False)
@@ -359,7 +364,7 @@ def test_what_no_column_says_is_refused_in_one_sentence():
     assert revenue_sentence(said.facts["revenue_is"]).startswith(
         "Net revenue is sales less returns"
     )
-    with pytest.raises(ConfigError, match="Unknown value 'nett' in data.revenue.tax"):
+    with pytest.raises(ConfigError, match="must be one of 'net', 'gross', found 'nett'"):
         clean(taxed_log(), revenue={"tax": "nett"})
 
 

@@ -1721,7 +1721,9 @@ def clean(
         if log.own:
             held.callback(close, log.con)
         listed = _side_table(log, products, "the products", "product_id", PRODUCT_COLUMNS)
-        _check_lines(log, "the transactions", ("date",), _beside(listed, log.settings))
+        known = log.settings.columns.get("customer_id", "customer_id")
+        needs = ("customer_id", "date") if known in log.index else ("date",)
+        _check_lines(log, "the transactions", needs, _beside(listed, log.settings))
         people = _side_table(log, customers, "the customers", "customer_id", {"customer_id": True})
         found = prepare(log.con, log.table, log.settings, listed, people, log.parts)
         return _hand_over(found, log.own)

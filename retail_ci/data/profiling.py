@@ -57,7 +57,8 @@ _LETTERS = {
     "gb18030": "\u4e00-\u9fff（）：，、",
     "big5": "\u4e00-\u9fff",
 }
-_ALONE = ("cp1252", "mac_roman", "cp1250", "cp1254", "shift_jis")  # one foreign byte among ASCII
+_ALONE = ("shift_jis", "cp1252", "mac_roman", "cp1250", "cp1254")  # one foreign byte among ASCII
+_KANA = "\u3040-\u30ff"  # Japanese; an accent before an ASCII letter may be read as a kanji
 
 
 def _other_encoding(head: bytes, at: int) -> Guess:
@@ -66,10 +67,11 @@ def _other_encoding(head: bytes, at: int) -> Guess:
     # a word in another script is foreign throughout, one with an accent has one foreign byte
     alone = sum(len(run) == 1 for run in runs) > len(runs) / 2
     best, most = "cp1252", 0.0
-    for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[:4]]:
+    for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[1:]]:
+        usual = _KANA if alone and name == "shift_jis" else _LETTERS[name]
         text = head.decode(name, "replace").lower()
         beyond = re.findall(r"[^\x00-\x7f]", text)
-        letters = len(re.findall(f"[{_LETTERS[name]}]", text))
+        letters = len(re.findall(f"[{usual}]", text))
         if letters / max(len(beyond), 1) > most + 0.05:
             best, most = name, letters / len(beyond)
     return Guess(

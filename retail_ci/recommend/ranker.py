@@ -82,13 +82,13 @@ def _fit_logistic(
     """
     from sklearn.linear_model import LogisticRegression
 
-    middle = numbers.mean(axis=0, dtype=np.float64)
-    scale = numbers.std(axis=0, dtype=np.float64)
-    scale[scale < 1e-6] = 1
+    middle = numbers.mean(axis=0, dtype=np.float64).round(6)
+    scale = numbers.std(axis=0, dtype=np.float64).round(6)
+    scale[scale == 0] = 1
     model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-11)
     with threadpool_limits(1):
         model.fit(np.subtract(numbers, middle, dtype=np.float64) / scale, happened)
-    weights = (model.coef_[0] / scale).round(5)
+    weights = model.coef_[0].round(4) / scale
     return float((model.intercept_[0] - (weights * middle).sum()).round(5)), weights
 
 

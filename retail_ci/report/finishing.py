@@ -622,6 +622,30 @@ def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, in
     return _ENDS.sub("", re.sub(r"<img\b[^>]*>", image, text))
 
 # %% ../../nbs/10c_finishing.ipynb #5c9f7689
+_SCHEME = re.compile(
+    r"<script>(\(function\(\)\{var d=document\.documentElement,s=null;.*?)</script>", re.S
+)
+_OWN = re.compile(r"<script>\s*(// The site's own script.*?)</script>", re.S)
+_ICON = re.compile(r'<link rel="icon" href="data:image/svg\+xml,([^"]*)">')
+
+
+def _share_head(site: Path, page: Path, text: str) -> str:
+    """Move what the head of every page repeats, two scripts and the icon, to files of their own."""
+    up = "../" * (len(page.relative_to(site).parts) - 1)
+    scripts = [m for m in (_SCHEME.search(text), _OWN.search(text)) if m]
+    if scripts:
+        code = ";\n".join(m[1].strip() for m in scripts)
+        (site / "site_libs" / "head.js").write_text(code, encoding="utf-8")
+        link = f'<script src="{up}site_libs/head.js"></script>'
+        for m in scripts:
+            text = text.replace(m[0], link)
+            link = ""
+    if icon := _ICON.search(text):
+        (site / "site_libs" / "icon.svg").write_text(unquote(icon[1]), encoding="utf-8")
+        text = text.replace(icon[0], f'<link rel="icon" href="{up}site_libs/icon.svg">')
+    return text
+
+
 def finish(site: Path, run_dir: Path) -> None:
     """Pack, lighten, and mend what the renderers leave.
 
@@ -641,7 +665,8 @@ def finish(site: Path, run_dir: Path) -> None:
     manifest = read_facts(run_dir / "manifest.json")
     for page in sorted(site.rglob("*.html")):
         text = write_costs(page.read_text(encoding="utf-8"), manifest)
-        page.write_text(_finish_page(text, charts, sizes), encoding="utf-8")
+        text = _share_head(site, page, _finish_page(text, charts, sizes))
+        page.write_text(text, encoding="utf-8")
     _lighten_figures(site)
     _lighten_styles(site)
 

@@ -686,6 +686,17 @@ _ZONES: dict[str, tuple[str, ...]] = {  # part of the analyst's list: the number
 }
 
 
+def _by_package(reference: list[str]) -> dict[str, list[str]]:
+    """The pages of the reference under the packages of their modules, in their order."""
+    root = Path(__file__).parents[1]
+    homes = {file.stem: file.parent.name for file in sorted(root.rglob("*.py"))}
+    out: dict[str, list[str]] = {}
+    for page in reference:
+        home = homes.get(Path(page).stem, root.name)
+        out.setdefault(home if home == root.name else f"{root.name}.{home}", []).append(page)
+    return out
+
+
 def navigation(names: list[str], reference: list[str], start: bool = True) -> dict:
     """A sidebar for each reader, and the doors in the navigation bar.
 
@@ -717,7 +728,8 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         *(["start.qmd"] if start else []),
         *([{"text": "The API", "href": "07_api.ipynb"}] if "07_api" in names else []),
         *own["Engineer"],
-        {"section": "Package reference", "href": "reference/index.qmd", "contents": reference},
+        {"text": "Package reference", "href": "reference/index.qmd"},
+        *({"section": p, "contents": pages} for p, pages in _by_package(reference).items()),
     ]
     sides = {
         "Business": [{"text": "Home", "href": "index.ipynb"}, *own["Business"]],
