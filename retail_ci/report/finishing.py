@@ -492,7 +492,7 @@ def _plain_code(match: re.Match) -> str:
     """
     return re.sub(
         r'^<pre class="sourceCode (?:python|output)[^"]*"><code class="[^"]*">',
-        '<pre class="sourceCode python"><code class="sourceCode">',
+        '<pre class="sourceCode python"><code>',
         re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"),
     )
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -688,7 +689,8 @@ _ZONES: dict[str, tuple[str, ...]] = {  # part of the analyst's list: the number
 
 def _by_package(reference: list[str]) -> dict[str, list[str]]:
     """The pages of the reference under the packages of their modules, in their order."""
-    root = Path(__file__).parents[1]
+    spec = find_spec("retail_ci")
+    root = Path(str(spec and spec.origin)).parent
     homes = {file.stem: file.parent.name for file in sorted(root.rglob("*.py"))}
     out: dict[str, list[str]] = {}
     for page in reference:
