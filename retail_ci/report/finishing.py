@@ -635,14 +635,14 @@ def _share_head(site: Path, page: Path, text: str) -> str:
     scripts = [m for m in (_SCHEME.search(text), _OWN.search(text)) if m]
     if scripts:
         code = ";\n".join(m[1].strip() for m in scripts)
+        if icon := _ICON.search(text):  # no request of its own
+            code += f";\ndocument.head.insertAdjacentHTML('beforeend', `{icon[0]}`)"
+            text = text.replace(icon[0], "")
         (site / "site_libs" / "head.js").write_text(code, encoding="utf-8")
         link = f'<script src="{up}site_libs/head.js"></script>'
         for m in scripts:
             text = text.replace(m[0], link)
             link = ""
-    if icon := _ICON.search(text):
-        (site / "site_libs" / "icon.svg").write_text(unquote(icon[1]), encoding="utf-8")
-        text = text.replace(icon[0], f'<link rel="icon" href="{up}site_libs/icon.svg">')
     return text
 
 
