@@ -638,7 +638,9 @@ def _share_head(site: Path, page: Path, text: str) -> str:
         if icon := _ICON.search(text):  # no request of its own
             code += f";\ndocument.head.insertAdjacentHTML('beforeend', `{icon[0]}`)"
             text = text.replace(icon[0], "")
-        (site / "site_libs" / "head.js").write_text(code, encoding="utf-8")
+        shared = site / "site_libs" / "head.js"
+        if not shared.exists():
+            shared.write_text(code, encoding="utf-8")
         link = f'<script src="{up}site_libs/head.js"></script>'
         for m in scripts:
             text = text.replace(m[0], link)
