@@ -150,6 +150,15 @@ def test_every_page_loads_without_an_error_or_an_outside_request(made, tab, addr
     } <= set(names)
 
 
+def test_tables_of_the_reference_fit_their_page(tab, address):
+    page = tab()
+    for name in ("config", "cleaning", "sources", "api", "offline"):
+        page.goto(f"{address}/reference/{name}.html")
+        boxes = page.locator(".reference .table-box")
+        wider = boxes.evaluate_all("bs => bs.filter(b => b.scrollWidth > b.clientWidth + 1).length")
+        assert boxes.count() > 0 and wider == 0, name
+
+
 def test_the_site_is_small_and_the_home_page_smaller(made, tab, address):
     site = made[0]
     whole = sum(p.stat().st_size for p in site.rglob("*") if p.is_file())
