@@ -748,13 +748,14 @@ FLAGS: list[Flag] = [
     Flag(
         "long_basket",
         "Baskets over several days",
-        "If numbers start anew, name what makes a basket in data.basket: the number and the day.",
+        "If numbers start anew each day, set data.basket to [transaction_id, date].",
         _find_long,
     ),
     Flag(
         "shared_basket",
         "Baskets of several customers",
-        "Ask whether numbers start anew, per day or per store, and name it in data.basket.",
+        "If numbers start anew, set data.basket to [transaction_id, date] or, with stores, "
+        "[transaction_id, date, store_id].",
         _find_shared,
     ),
     Flag(
