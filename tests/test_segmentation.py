@@ -142,7 +142,8 @@ def features_of(log: pd.DataFrame, window: int) -> pd.DataFrame:
 def false_names(features: pd.DataFrame, segment: pd.Series) -> pd.DataFrame:
     """Customers whose segment's name is false of them, by the days and purchases alone."""
     buyers = features[features.frequency > 0]
-    look_back = buyers.recency.max()
+    covered = features.tenure.max() if "tenure" in features else buyers.recency.max()
+    look_back = max(buyers.recency.max(), min(365, covered))
     rhythm = look_back / features.frequency.replace(0, np.nan)
     away = features.recency
     twice = features.frequency >= 2
@@ -266,18 +267,23 @@ def test_the_commonest_customer_who_bought_once_long_ago_is_no_champion():
 
 
 def test_customers_who_all_come_often_are_not_lost():
-    """Twenty-five customers who come three times a week: nobody is at risk for a day's delay."""
+    """Twenty-five customers who come three times a week for three years, last seen this week."""
     rng = np.random.default_rng(4)
     features = pd.DataFrame(
         {
-            "recency": rng.integers(1, 4, 25),
+            "recency": rng.integers(1, 8, 25),
             "frequency": rng.integers(140, 170, 25),
             "monetary": rng.normal(9000, 900, 25),
+            "tenure": 1000,
         }
     )
-    features.loc[0, "recency"] = 300
-    segment = CustomerSegmentation().fit(features).predict(features)
-    assert "Lost" not in segment[1:] and not pd.Series(segment).str.startswith("Unnamed").any()
+    model = CustomerSegmentation().fit(features)
+    segment = pd.Series(model.predict(features))
+    assert model.shop_.look_back == 365
+    missed = features.recency * features.frequency / 365
+    assert {"Champions", "Loyal Customers"} & set(segment)
+    assert (missed[segment == "Lost"] > 2).all() and (missed[segment == "At Risk"] > 1).all()
+    assert not segment.str.startswith("Unnamed").any()
 
 
 def test_a_name_that_would_be_false_is_not_given():
@@ -325,7 +331,8 @@ def test_manners_of_scikit_learn(estimator, check):
 def test_parameters_can_be_read_set_and_cloned():
     model = CustomerSegmentation(n_clusters=4, random_state=3)
     assert (
-        model.get_params() == {"n_clusters": 4, "random_state": 3, "max_samples": 100_000}
+        model.get_params()
+        == {"n_clusters": 4, "random_state": 3, "max_samples": 100_000, "window_days": 365}
         and clone(model).set_params(n_clusters=5).n_clusters == 5
     )
     assert model.fit(shop(1)) is model and len(model.names_) == 4

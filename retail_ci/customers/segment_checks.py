@@ -312,7 +312,7 @@ def alternatives(
     ].reset_index(drop=True)
 
     def own(f):
-        return CustomerSegmentation(model.n_clusters, model.random_state).fit(f).clusters_
+        return CustomerSegmentation(**model.get_params()).fit(f).clusters_
 
     methods = {"In use: turned axes and prototypes": own} | {
         name: lambda f, m=m: m(plain_space(f))

@@ -127,12 +127,19 @@ class Shop(NamedTuple):
     spend: float  # of the buyer in the middle
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Shop:
-        """Learn from customers × 3; the longest that a buyer was away stands for the look-back."""
+    def of(cls, values: np.ndarray, window_days: int = 365, covered: float = 0) -> Shop:
+        """Learn from customers × 3.
+
+        The look-back is the window, or the days that the log covers if they are fewer. Where they
+        are not known, they are at least the days that the longest absent buyer was away, and as
+        many as the most frequent has purchases.
+        """
         recency, frequency, monetary = values.T
         seen = recency[frequency > 0] if (frequency > 0).any() else recency
+        away = float(seen.max())
+        longest = covered or max(away, float(frequency.max()))
         middle = np.median(monetary[frequency > 0] if (frequency > 0).any() else monetary)
-        return cls(max(float(seen.max()), 1.0), float(middle))
+        return cls(max(away, min(window_days, longest), 1.0), float(middle))
 
 
 def names_hold(values: np.ndarray, shop: Shop) -> dict[str, np.ndarray]:

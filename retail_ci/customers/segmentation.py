@@ -402,6 +402,14 @@ class FrameOrArray:
         return hasattr(self, "feature_names_in_")
 
 # %% ../../nbs/03a_segmentation.ipynb #3fd1b001
+def _days_covered(X: Any) -> float:
+    """The days since the first purchase of all, where a frame has the column tenure; else 0."""
+    if not is_table(X):
+        return 0.0
+    table = read_frame(X, "the features", {}, {"tenure": "number"}, rest=False)
+    return float(table["tenure"].max()) if "tenure" in table else 0.0
+
+
 def _true_names(values: np.ndarray, names: list[str], shop: Shop) -> np.ndarray:
     """Customers × groups: whether the group's name is true; a group without a name has none."""
     holds = names_hold(values, shop)
@@ -478,6 +486,9 @@ class CustomerSegmentation(
         Seed of the random starts, which are used where there are not five clusters.
     max_samples : int, default 100_000
         Customers that the preset is chosen on, at most; the centres are fitted to all.
+    window_days : int, default 365
+        The look-back in which purchases were counted (rfm.window_days), against which the floors
+        of the names are measured; a shorter log, by its column tenure, shortens it.
 
     Attributes
     ----------
@@ -504,11 +515,16 @@ class CustomerSegmentation(
     """
 
     def __init__(
-        self, n_clusters: int = 5, random_state: int = 42, max_samples: int = 100_000
+        self,
+        n_clusters: int = 5,
+        random_state: int = 42,
+        max_samples: int = 100_000,
+        window_days: int = 365,
     ) -> None:
         self.n_clusters = n_clusters
         self.random_state = random_state
         self.max_samples = max_samples
+        self.window_days = window_days
 
     def fit(self, X: Any, y: Any = None) -> "CustomerSegmentation":
         """Learn space, centres and names.
@@ -546,7 +562,9 @@ class CustomerSegmentation(
             chosen = _refit_on_all(values, chosen)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
-        self.shop_ = Shop.of(values) if values.shape[1] == 3 else None
+        self.shop_ = None
+        if values.shape[1] == 3:
+            self.shop_ = Shop.of(values, self.window_days, _days_covered(X))
         self.names_ = self._names_above_floors(values, chosen)
         self.name_distance_ = chosen.distance
         self.preset_ = chosen.preset
@@ -617,6 +635,7 @@ class CustomerSegmentation(
     def _check_parameters(self) -> None:
         """Refuse parameters with which nothing can be learned."""
         check_number("n_clusters", self.n_clusters, 1, 10**6)
+        check_number("window_days", self.window_days, 1, 10**6)
         check_number("max_samples", self.max_samples, self.n_clusters, 10**9)
         if not isinstance(self.random_state, np.random.RandomState):
             check_seed(self.random_state)
@@ -764,6 +783,7 @@ def save_model(model: CustomerSegmentation, path: str | Path) -> Path:
         "k": model.n_clusters,
         "seed": model.random_state,
         "sample": model.max_samples,
+        "window_days": model.window_days,
         "view": preset_facts(model.preset_),
         "measures": RFM,
         "axes": _AXES,
@@ -812,7 +832,9 @@ def load_model(path: str | Path) -> CustomerSegmentation:
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         found = "no file" if isinstance(error, FileNotFoundError) else "something else"
         refuse(f"the model {path}", "what save() has written", found, "give the path it returned")
-    model = CustomerSegmentation(words["k"], words["seed"], words["sample"])
+    model = CustomerSegmentation(
+        words["k"], words["seed"], words["sample"], words.get("window_days", 365)
+    )
     model.names_ = words["names"]
     model.shop_ = Shop(**words["shop"]) if words.get("shop") else None
     model.preset_ = ClusteringPreset(preset["lapse"], preset["frequency"], preset["pull"])
