@@ -958,6 +958,7 @@ def _movement_page(facts: Facts) -> list[str]:
         "Customers by segment at two month ends, each looking back over "
         f"{count(m['window_days'])} days.",
     )
+    window = (facts.recipe.get("rfm") or {}).get("window_days", 365)
     names = list(m["matrix"])
     ends = list(dict.fromkeys(chain.from_iterable(m["matrix"].values())))
     steps = html_table(
@@ -968,6 +969,10 @@ def _movement_page(facts: Facts) -> list[str]:
     )
     return [
         raw(_movement_lead(m, facts.currency)),
+        f"Names on this page look back over {count(m['window_days'])} days from each month end, "
+        "with the borders of the first; those of [Customers and segments](customers.qmd) look "
+        f"back over {count(window)} days from the last sale. So a customer may have another name "
+        "there.",
         "## Month by month {#film}",
         figure(facts, "03_migration", "03d_migration"),
         "## Came and left {#came-and-left}",
