@@ -103,6 +103,16 @@ def one_worker(request, shared_folder) -> None:
     assert claim.read_text() == worker, "Call pytest as the Makefile does, with `--dist loadfile`."
 
 
+@pytest.fixture(autouse=True)
+def the_search_path_stays() -> Iterator[None]:
+    """What a test leaves on Python's search path, everything that is started later imports."""
+    before = list(sys.path)
+    yield
+    left = [folder for folder in sys.path if folder not in before]
+    sys.path[:] = before
+    assert not left, f"left on the search path: {left}"
+
+
 def no_traceback(text: str) -> bool:
     return "Traceback" not in text and "  File " not in text
 
