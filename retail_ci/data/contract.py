@@ -16,7 +16,7 @@ from ibis import _
 
 from ..core.config import STAMPS, BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
-from ..core.formats import WITH_POINT, read_id
+from ..core.formats import SCIENTIFIC, WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
     character_at,
@@ -38,7 +38,7 @@ from retail_ci.data.engines import (
 __all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns',
            'as_text', 'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
            'currency_marks', 'converted', 'Rule', 'is_rounded', 'applicable', 'with_limits', 'judge', 'broken',
-           'accepted', 'float_ids', 'believed_span', 'flagged', 'counter_like']
+           'accepted', 'float_ids', 'scientific_ids', 'believed_span', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -1363,10 +1363,41 @@ def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[
     dict[str, int]
         Id column: how many of its ids end in `.0`, where any do.
     """
+    return _count_ids(lines, columns, lambda text: text.re_search(WITH_POINT))
+
+
+def _count_ids(
+    lines: ibis.Table,
+    columns: tuple[str, ...],
+    wanted: Callable[[ir.StringValue], ir.BooleanValue],
+) -> dict[str, int]:
+    """Id column: how many of its ids are of a kind, where any are."""
     there = [c for c in columns if c in lines.columns]
-    hits = {c: trimmed(id_text(lines[c])).re_search(WITH_POINT).cast("int32").sum() for c in there}
+    hits = {c: wanted(trimmed(id_text(lines[c]))).cast("int32").sum() for c in there}
     found = lines.aggregate(**{c: n.fill_null(0) for c, n in hits.items()}).execute().iloc[0]
     return {c: int(found[c]) for c in there if found[c]}
+
+
+def scientific_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[str, int]:
+    """Count ids in scientific notation that have all their digits, such as 1.2345678E7.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Lines with ids as the source has them.
+    columns : tuple[str, ...], default `ID_COLUMNS`
+        The id columns.
+
+    Returns
+    -------
+    dict[str, int]
+        Id column: how many of its ids are read as digits, where any are.
+    """
+
+    def exact(text: ir.StringValue) -> ir.BooleanValue:
+        return text.re_search(SCIENTIFIC) & ~is_rounded(read_ids(text))
+
+    return _count_ids(lines, columns, exact)
 
 
 def believed_span(

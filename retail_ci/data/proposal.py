@@ -32,6 +32,7 @@ from retail_ci.data.column_evidence import (
     Column,
     Evidence,
     assign,
+    basket_key,
     find_discount,
     find_tax,
     grows_with,
@@ -63,6 +64,7 @@ from retail_ci.data.sources import (
     read_attached,
     reading,
 )
+from .unused_columns import Candidate, customer_candidates, receipt_candidates
 
 # %% auto #0
 __all__ = ['not_a_log', 'tables_in', 'title_rows', 'headless', 'Examination', 'examine', 'choose_table', 'guess', 'proposal',
@@ -667,11 +669,28 @@ _NEEDED = {
 }
 
 
+def _could_be(found: Assignment, role: str) -> list[Candidate]:
+    """The columns that behave as the customer or the receipt that was not found."""
+    table = pd.DataFrame({name: found.columns[name].values for name in found.free()})
+    if role in found.chosen or "date" not in found.chosen:
+        return []
+    if role == "customer_id":
+        known = "transaction_id" in found.chosen
+        return customer_candidates(
+            table, basket_key(found, restarting(found)[0]) if known else None
+        )
+    customer = found.get("customer_id")
+    who = customer.values if customer else pd.Series(None, index=table.index, dtype="str")
+    return receipt_candidates(table, who, found.column("date").days)
+
+
 def _lacking(found: Assignment) -> Iterator[Guess]:
-    """List the columns of ours that were not found."""
+    """List the columns of ours that were not found, and what they could be."""
     for role, why in _NEEDED.items():
         if role == "transaction_id" and "customer_id" not in found.chosen:
             why = "no column of receipts was found; every line is a basket of its own"
+        if role in ("customer_id", "transaction_id") and (others := _could_be(found, role)):
+            why += f". It could be {', '.join(map(str, others[:3]))}"
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
@@ -787,7 +806,18 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
         ]
     else:
         others.append(Reading("this proposal", settings))
-    return [*others, *list(_rival_readings(out, others[0].settings))[:most]]
+    rivals = itertools.chain(
+        _lacking_readings(out.found, others[0].settings), _rival_readings(out, others[0].settings)
+    )
+    return [*others, *list(rivals)[:most]]
+
+
+def _lacking_readings(found: Assignment, settings: DataConfig) -> Iterator[Reading]:
+    """The columns that could be the customer or the receipt that was not found."""
+    for role in ("customer_id", "transaction_id"):
+        for candidate in _could_be(found, role)[:2]:
+            columns = settings.columns | {role: candidate.name}
+            yield Reading(f"{role} is {candidate.name!r}", replace(settings, columns=columns))
 
 
 def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]:
@@ -1020,6 +1050,8 @@ def _ask_lacking(out: Examination) -> str:
     """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
+    if others := _could_be(out.found, "customer_id"):
+        return f"Is {others[0].name!r} the customer: {others[0].seen}?"
     for role, what in (
         ("date", "On which day was each line sold: which column or other table says so?"),
         ("revenue", "What did each line cost the customer: is there a table of prices?"),
