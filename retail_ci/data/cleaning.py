@@ -1016,6 +1016,7 @@ def _rejected_rows(
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
 _GAPS = ("no_product", "listed_price")  # flags that are counted only
+_SELDOM = ("total_row",)  # reasons that are not counted where no line has them
 
 
 def _gap_sums(kept: ibis.Table) -> dict[str, ibis.Value]:
@@ -1112,7 +1113,7 @@ def _reconcile(
         "collapsed": int(fine.lines.sum()) - int(one.kept),
         "anonymous": int(one.anonymous or 0),
         "returns": int(one.returns or 0),
-        "by_reason": rejected,
+        "by_reason": {r: n for r, n in rejected.items() if n or r not in _SELDOM},
         "by_flag": by_flag | gaps,
         "customers": int(one.customers),
         "baskets": int(one.baskets) if baskets is None else baskets,

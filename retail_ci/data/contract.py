@@ -301,6 +301,51 @@ def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> 
         return stamp_date(as_number(column, settings), format, settings.timezone)
     return parse_date(as_text(column), format, settings.timezone)
 
+# %% ../../nbs/00h_contract.ipynb #7c1e1a02
+_TOTALS = (
+    r"^(.*[ -])?(sub|grand|zwischen|gesamt|end)?(totals?|totale|totales|totaal|sum|summ[ae]|summary|"
+    r"gesamt|ergebnis|somme|suma|razem|toplam|[Ии]того|[Вв]сего|合计|总计|小计|合計|総計|小計|"
+    r"المجموع|الإجمالي|إجمالي)( general| general[ei]| g[ée]n[ée]ral| geral| generaal)?[ .:]*$"
+)
+_RECEIPTS = ("transaction_id", "customer_id", "product_id")
+
+
+def _says_total(text: ibis.Value) -> ir.BooleanValue:
+    """Whether a text ends in a word for the sum of others."""
+    return as_text(text).lower().re_search(_TOTALS).fill_null(False)
+
+
+def _totals(
+    raw: ibis.Table,
+    names: dict[str, str],
+    ids: dict[str, ir.StringValue],
+    date: ir.TimestampValue,
+) -> ir.BooleanValue:
+    """Whether a line is the sum of others: a word for it in the place of an id or of the day, or an
+    amount and nothing else.
+    """
+    there = [c for c in _RECEIPTS if c in ids]
+    texts = [c for c in raw.columns if c not in ("row", "damaged") and raw[c].type().is_string()]
+    found = ibis.literal(False)
+    for name in (c for c in there if raw[names[c]].type().is_string()):
+        others = [ids[c].isnull() for c in there if c != name]
+        dated = not others or name == "product_id" and "transaction_id" not in there
+        alone = ibis.and_(*others, *([date.isnull()] if dated else []))
+        found = found | ibis.ifelse(alone.fill_null(False), _says_total(raw[names[name]]), False)
+    if raw[names["date"]].type().is_string():
+        undated = ibis.ifelse(date.isnull(), _says_total(raw[names["date"]]), False)
+        found = found | undated
+    if not there:
+        return found
+    bare = ibis.and_(*(ids[c].isnull() for c in there))
+    amounts = {names[c] for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names}
+    told = [c for c in texts if c not in amounts]
+    nothing = ibis.and_(date.isnull(), *(as_text(raw[c]).isnull() for c in told))
+    paid = [as_text(raw[c].cast("string")).notnull() for c in amounts]
+    rest = [_says_total(raw[c]) for c in told]
+    sums = ibis.or_(*rest, nothing & ibis.or_(*paid)) if paid else ibis.or_(*rest)
+    return found | ibis.ifelse(bare, sums, False)
+
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
     raw: ibis.Table,
@@ -360,6 +405,7 @@ def typed(
                 settings,
             ),
             **marks(raw, names, settings),
+            _total=_totals(raw, names, ids, date),
             **status_marks(col, settings),
             **money,
         )
@@ -879,6 +925,15 @@ REJECTS: list[Rule] = [
         "Files were joined with their headers; nothing to do.",
         lambda t: t._header,
         ("_header",),
+    ),
+    Rule(
+        "total_row",
+        "A row of totals",
+        "reject",
+        "It is the sum of other lines and no sale; leave it out of the export, or do nothing.",
+        lambda t: t._total,
+        ("_total",),
+        ("transaction_id", "customer_id", "product_id", "date", "quantity", "revenue"),
     ),
     Rule(
         "cancelled",

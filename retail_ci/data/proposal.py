@@ -517,6 +517,8 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     numbers = guess_numbers(amounts)
     written = {g.key: g.value for g in numbers}
     columns = look(table, written.get("decimal") or ".", written.get("thousands"))
+    columns, others = _side_by_side(columns)
+    out.notes += [_beside_note(block) for block in others]
     out.found = found = assign(columns)
     date = found.get("date")
     if date and (date.name not in typed or date.numeric > 0.9):
@@ -562,6 +564,30 @@ def _guess_parts(found: Assignment) -> Iterator[Guess]:
         side = {"tax": known["tax"].side}
         yield Guess("amounts", side, "sure", known["tax"].why)
         yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
+
+
+def _side_by_side(columns: dict[str, Column]) -> tuple[dict[str, Column], list[list[str]]]:
+    """The widest table of a sheet, and the headers of others that stand behind an empty column."""
+    blocks: list[list[str]] = [[]]
+    for name, column in columns.items():
+        if len(column.values) == 0 and re.fullmatch(r"column \d+", name):
+            blocks.append([])
+        else:
+            blocks[-1].append(name)
+    main = max(blocks, key=len)
+    others = [b for b in blocks if b is not main and any(len(columns[n].values) for n in b)]
+    return ({n: columns[n] for n in main} if others else columns), others
+
+
+def _beside_note(names: list[str]) -> str:
+    """That another table stands beside the lines."""
+    shown = ", ".join(map(repr, names[:4]))
+    columns = "The column" if len(names) == 1 else "The columns"
+    stand = "stands" if len(names) == 1 else "stand"
+    return (
+        f"{columns} {shown} {stand} apart behind an empty column, like a second table beside the "
+        "lines; nothing of it is read. Move it to a file or sheet of its own."
+    )
 
 
 def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
@@ -849,6 +875,7 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
 
 
 _COPIES = "Exact copies of a line"
+_TOTALS = next(rule.reason for rule in REJECTS if rule.name == "total_row")
 
 
 @dataclass(frozen=True)
@@ -866,6 +893,7 @@ class Books:
     problem: str = ""  # why it cannot be read at all
     odd: tuple[str, ...] = ()  # what is well formed and implausible
     aside: int = 0  # lines that are no sales by their status
+    totals: int = 0  # of the lines that do not count, the rows of totals
 
     @property
     def faults(self) -> int:
@@ -880,6 +908,8 @@ class Books:
         lines = "line does" if self.faults == 1 else "lines do"
         others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
         others += f"; {count(self.faults)} {lines} not count: {self.reason}" * bool(self.reason)
+        rows = "one row" if self.totals == 1 else f"{count(self.totals)} rows"
+        others += f", and {rows} of totals" * bool(self.totals and self.reason != _TOTALS)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -934,6 +964,7 @@ def books(main: Source, way: Reading) -> Books:
         reason if worst[reason] else "",
         odd=tuple(_odd_line(flag) for flag in result.plausible["raised"] if flag["matters"]),
         aside=facts.get("set_aside", 0),
+        totals=facts["by_reason"].get("total_row", 0),
     )
 
 
