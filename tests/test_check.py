@@ -481,3 +481,18 @@ def test_without_a_receipt_the_baskets_are_said_and_what_could_be_it(header):
     assert f"could be the receipt: {header!r} (" in told and "60 different values" in told
     assert "receipt" not in remarks(lines, columns={"transaction_id": header})
     assert "receipt" not in remarks(lines, basket=["customer_id", "date"])
+
+
+def test_the_amount_after_a_discount_is_called_that(tmp_path):
+    lines = till_lines("customer_id").assign(discount=lambda t: [0.0, 0.25] * (len(t) // 2))
+    lines["revenue"] = lines["quantity"] * lines["price"] * (1 - lines["discount"])
+    lines.assign(currency="EUR").to_csv(tmp_path / "sales.csv", index=False)
+    why = {g.key: g.why for g in examine(str(tmp_path / "sales.csv")).guesses}
+    for role in ("quantity", "price", "revenue"):
+        told = why[f"columns.{role}"]
+        assert "quantity × price, less 'discount', gives the amount in 100% of the lines" in told
+        assert "quantity × price gives" not in told
+    lines["revenue"] = lines["quantity"] * lines["price"]
+    lines.to_csv(tmp_path / "before.csv", index=False)
+    why = {g.key: g.why for g in examine(str(tmp_path / "before.csv")).guesses}
+    assert "quantity × price gives the amount in 100%" in why["columns.revenue"]
