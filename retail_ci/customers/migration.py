@@ -5,7 +5,7 @@
 # %% ../../nbs/03d_migration.ipynb #bb3389ae
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -179,6 +179,11 @@ ORDER = [
     *(s for s in SEGMENTS if s != "Unnamed"),
     GONE,
 ]  # from best to worst: this order says who rose and who fell
+
+
+def _best_to_worst(names: Sequence[str]) -> list[str]:
+    """The names of a model, and gone, in `ORDER`."""
+    return [s for s in ORDER if s in names or s == GONE]
 
 
 def states(named: pd.DataFrame) -> pd.DataFrame:
