@@ -204,6 +204,9 @@ def printed(name: str, value: float | None, currency: str = "", of: str = "") ->
     )
 
 
+_QUIET = "display:block;margin-top:.6em;font-size:.8em"
+
+
 def strip(name: str, period: str = "") -> str:
     """Write the quiet line under a figure: period, population, uncertainty.
 
@@ -221,7 +224,7 @@ def strip(name: str, period: str = "") -> str:
     """
     row = DEFINITIONS[name]
     told = "; ".join([period or row.period, row.population, row.uncertainty])
-    return f'<small class="key-change figure-strip" title="{html.escape(row.formula)}">{html.escape(told)}</small>'
+    return f'<small class="key-change figure-strip" style="{_QUIET}" title="{html.escape(row.formula)}">{html.escape(told)}</small>'
 
 # %% ../../nbs/09b_definitions.ipynb #a5e9000b
 _PRINTED = re.compile(r'<data class="figure-of" data-name="([^"]+)" value="([^"]*)"')
