@@ -181,7 +181,7 @@ def serve(
         # for the imports; the app enables it sooner
         gc.disable()
         stack.callback(gc.enable)
-        check_service(serving, host, port, workers, name)
+        check_service(serving, host, port, workers, name, "" if bundle else config)
         import uvicorn
 
         from retail_ci.serve.api import copy_workers
@@ -216,12 +216,44 @@ def counting_folder() -> Iterator[str]:  # a folder that is removed afterwards
         yield str(folder)
 
 # %% ../nbs/12_cli.ipynb #eb26067b
+def _why_none_is_served(
+    serving: Path,  # the folder of bundles
+    config: str,  # a name from configs/, or a YAML file; "" if only the folder is known
+) -> str:
+    """Say why nothing can be served yet, and which command changes that."""
+    if not config:
+        return (
+            f"No model has been promoted in {serving} yet; run `retail-ci models promote --config "
+            "NAME` with the config of its runs, or name another folder with --bundle."
+        )
+    from retail_ci.serve.promotion import read_log
+
+    run = finished_run(config)
+    run.require("ranking_metrics")
+    if "note" in (arrays := run.read("recommender")):
+        return f"There is no recommender to serve: {arrays['note']}."
+    verdicts = read_log(serving)
+    if verdicts and not verdicts[-1].get("promoted"):
+        failed = [c for c in verdicts[-1].get("checks", []) if not c["passed"]]
+        why = "; ".join(f"{c['name']} ({c['found']})" for c in failed)
+        return (
+            f"No model is served yet, because the promotion gate refused the last one: {why}. Mend "
+            "that and run again, or give a reason: `retail-ci models promote --config "
+            f"{config} --force REASON`."
+        )
+    return (
+        f"No model has been promoted in {serving} yet; run `retail-ci models promote --config "
+        f"{config}` first."
+    )
+
+
 def check_service(
     serving: Path,  # the folder of bundles, or one bundle
     host: str,  # where to listen
     port: int,  # where to listen
     workers: int,  # how many processes
     name: str = "",  # the data set that the bundle must have been made from; any if left out
+    config: str = "",  # the config that was named, for advice
 ) -> None:
     """Raise an error with a sentence if a service could not answer."""
     if not 1 <= workers <= 256:
@@ -237,23 +269,22 @@ def check_service(
             f"Listening at {host} needs API keys, because other machines can reach it; set "
             "RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1."
         )
+    told = f" --config {config or name or 'NAME'}"
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
     if folder is None and (serving / "current").is_symlink():
         raise RunError(
             f"The bundle {os.readlink(serving / 'current')} that should be served is no longer in "
-            f"{serving}. Go back to the previous one with `retail-ci models rollback`, or promote "
-            "a run with `retail-ci models promote`."
+            f"{serving}. Go back to the previous one with `retail-ci models rollback{told}`, or "
+            f"promote a run with `retail-ci models promote{told}`."
         )
     if folder is None:
-        raise RunError(
-            f"No model has been promoted in {serving} yet; run `retail-ci models promote` first."
-        )
+        raise RunError(_why_none_is_served(serving, config))
     opened = Bundle(folder, quick=True)
     if name and opened.card.get("name") not in (None, name):
         raise RunError(
             f"The bundle {opened.version} in {serving} was made from the data set "
             f"{opened.card['name']!r}, not from {name!r}. Promote a run with `retail-ci models "
-            f"promote --config {name}`, or name the bundle with --bundle."
+            f"promote{told}`, or name the bundle with --bundle."
         )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -672,7 +703,7 @@ def models_list(
     print(
         "\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"])
         if stack
-        else "No model has been promoted yet; `retail-ci models promote` does it.",
+        else f"No model has been promoted yet; `retail-ci models promote --config {config}` does it.",
         flush=True,
     )
     if not tell_registry(run):

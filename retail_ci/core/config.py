@@ -575,6 +575,8 @@ class CampaignsConfig:
     wave : str
         A word that changes who is held back, such as the campaign's name; the same people
         each time if left out.
+    holdout : float
+        Share of all customers that is left out of every wave of the ledger.
     """
 
     consent: list[str] | str | None = None
@@ -582,6 +584,7 @@ class CampaignsConfig:
     control: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.1
     offers: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
     wave: str = ""
+    holdout: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
 
 # %% ../../nbs/00b_configuration.ipynb #d8989395
 @dataclass

@@ -145,6 +145,12 @@ def missing_package(what: str, name: str) -> ConfigError:
         Names the package and the command that brings it.
     """
     top = name.partition(".")[0]
+    if top == "retail_ci":
+        return ConfigError(
+            f"{what} needs {name}, which this copy of retail_ci lacks: another copy stands before "
+            "the installed one on Python's search path, or the installed one is not whole. Take "
+            "the other one away (PYTHONPATH), or `pip install --force-reinstall retail_ci`."
+        )
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), "")
     target = f"'retail_ci[{extra}]'" if extra else "retail_ci"
     brings = f"the extra `{extra}` brings it" if extra else "it belongs to the library"

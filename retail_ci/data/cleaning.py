@@ -52,6 +52,7 @@ from retail_ci.data.contract import (
     judge,
     map_columns,
     revenue_meaning,
+    scientific_ids,
     typed,
     with_limits,
 )
@@ -88,6 +89,7 @@ from retail_ci.data.plausibility import (
     unbroken,
 )
 from .sources import Source, bring, open_source, place, reading
+from .unused_columns import Candidate, lacking_remarks, unused_candidates
 
 # %% auto #0
 __all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
@@ -199,13 +201,20 @@ def _judge_all(
     lines = judged()
     seen = _survey(lines)
     first, latest, _days = _whole_file(settings, seen)
-    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
+    odd = _odd_ids(raw, settings) if seen["loose"].any() else {"float_ids": {}}
     if first is not None or latest is not None:
         lines = judged(first=first, latest=latest)
         seen = _survey(lines)
     span = {"believed_from": first, "believed_until": latest}
-    found = {"float_ids": floats} | {k: day for k, day in span.items() if day is not None}
+    found = odd | {k: day for k, day in span.items() if day is not None}
     return lines, seen, found
+
+
+def _odd_ids(raw: ibis.Table, settings: DataConfig) -> dict[str, dict[str, int]]:
+    """How many ids of each column a program has written as numbers that can be read exactly."""
+    ids = _own_ids(raw, settings)
+    exact = scientific_ids(ids)
+    return {"float_ids": float_ids(ids)} | ({"scientific_ids": exact} if exact else {})
 
 
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
@@ -661,10 +670,10 @@ def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str]
     return suspects, remarks
 
 
-def _remarks(facts: dict, remarks: list[str]) -> dict:
+def _remarks(facts: dict, remarks: list[str], lacking: dict[str, list[Candidate]]) -> dict:
     """What else the books say, where there is something."""
     nobody = [] if facts["customers"] or not facts["kept"] else [NO_CUSTOMERS]
-    told = [*remarks, *nobody]
+    told = [*remarks, *nobody, *lacking_remarks(lacking, facts["customers"])]
     return {"remarks": told} if told else {}
 
 
@@ -688,6 +697,8 @@ class Prepared:
     plausible: dict = field(
         default_factory=dict
     )  # from `plausibility`: what is well formed and odd
+    # from `unused_candidates`: what could be the customer or the receipt that is lacking
+    lacking: dict[str, list[Candidate]] = field(default_factory=dict)
 
 
 def apply_contract(
@@ -752,6 +763,7 @@ def _apply_contract(
     facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
     facts |= _parts_found(lines, transactions, settings)
     _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
+    lacking = _lacking(lines, transactions, settings, facts["kept"])
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
     return Prepared(
@@ -759,10 +771,19 @@ def _apply_contract(
         _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),
         _complete_products(kept, in_log) if has_products else None,
         _people_alone(people) if facts["customers"] else None,
-        facts | _remarks(facts, remarks),
+        facts | _remarks(facts, remarks, lacking),
         marked.order_by("row", "flag"),
         plausibility(evidence),
+        lacking,
     )
+
+
+def _lacking(
+    kept: ibis.Table, raw: ibis.Table, settings: DataConfig, lines: int
+) -> dict[str, list[Candidate]]:
+    """Unused columns that could be the customer or the receipt, where one is lacking."""
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
+    return unused_candidates(kept, raw, set(names.values()), settings) if lines else {}
 
 
 def _described_products(
@@ -998,6 +1019,7 @@ def _rejected_rows(
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
 _GAPS = ("no_product", "listed_price")  # flags that are counted only
+_SELDOM = ("total_row",)  # reasons that are not counted where no line has them
 
 
 def _gap_sums(kept: ibis.Table) -> dict[str, ibis.Value]:
@@ -1094,7 +1116,7 @@ def _reconcile(
         "collapsed": int(fine.lines.sum()) - int(one.kept),
         "anonymous": int(one.anonymous or 0),
         "returns": int(one.returns or 0),
-        "by_reason": rejected,
+        "by_reason": {r: n for r, n in rejected.items() if n or r not in _SELDOM},
         "by_flag": by_flag | gaps,
         "customers": int(one.customers),
         "baskets": int(one.baskets) if baskets is None else baskets,
@@ -1225,6 +1247,7 @@ def check_customers(result: Prepared, columns: list[str], settings: DataConfig) 
             "it, or leave it out: sales, products and baskets need no customer."
         )
     alike = [c for c in columns if re.sub(r"[^a-z]", "", c.lower()) in _CUSTOMER_HEADERS]
+    alike += _clear_customers(result)
     if alike and "customer_id" not in columns:
         raise DataError(
             f"Column 'customer_id' (our customer_id) is not in the transactions, and {alike[0]!r} "
@@ -1233,7 +1256,15 @@ def check_customers(result: Prepared, columns: list[str], settings: DataConfig) 
         )
 
 
+# refused whatever they hold
 _CUSTOMER_HEADERS = {"customerid", "customer", "customerno", "customernumber", "custid", "clientid"}
+
+
+def _clear_customers(result: Prepared) -> list[str]:
+    """Unused columns whose header names the customer, with as many values as customers are."""
+    least = max(3, 0.005 * min(result.facts["kept"], 20_000))  # a card may be Visa or Mastercard
+    candidates = result.lacking.get("customer_id", [])
+    return [c.name for c in candidates if c.words >= 0.9 and c.values >= least]
 
 # %% ../../nbs/01_cleaning.ipynb #9ec2fe6b
 def examples(result: Prepared, most: int = 2) -> pd.DataFrame:

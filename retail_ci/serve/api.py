@@ -1218,7 +1218,9 @@ def _bundle_of(request: Request) -> Bundle:
     if (bundle := request.app.state.desk.bundle) is not None:
         return bundle
     raise HTTPException(
-        503, "No model has been promoted yet; run `retail-ci models promote`, then try again."
+        503,
+        "No model has been promoted yet; run `retail-ci models promote --config NAME` with the "
+        "config of the shop, then try again.",
     )
 
 

@@ -368,7 +368,7 @@ def _read_manifest(folder: Path) -> dict:
     except OSError as e:
         raise RunError(
             f"{folder} is not a serving bundle: it has no readable manifest.json. Promote a model "
-            "with `retail-ci models promote`."
+            "with `retail-ci models promote --config NAME`."
         ) from e
     except ValueError as e:
         raise _damaged(folder) from e
@@ -1498,8 +1498,8 @@ def rollback(serving: Path) -> str:
     if _stack_on_file(serving) is None:
         raise RunError(
             f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
-            "bundle is not known; nothing has changed. `retail-ci models promote` starts a new "
-            "list."
+            "bundle is not known; nothing has changed. `retail-ci models promote --config NAME` "
+            "starts a new list."
         )
     if len(stack) < 2:
         raise RunError(

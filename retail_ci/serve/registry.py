@@ -230,14 +230,16 @@ def requirements() -> list[str]:
 
 # %% ../../nbs/06c_registry.ipynb #5a9488aa
 @contextlib.contextmanager
-def _without_bytecode() -> Iterator[None]:
-    """Import without leaving compiled files beside the source."""
-    before = sys.dont_write_bytecode
+def _imports_as_before() -> Iterator[None]:
+    """Import without leaving compiled files beside the source, nor folders on the search path."""
+    compiles_nothing = sys.dont_write_bytecode
+    search_path = list(sys.path)
     sys.dont_write_bytecode = True
     try:
         yield
     finally:
-        sys.dont_write_bytecode = before
+        sys.dont_write_bytecode = compiles_nothing
+        sys.path[:] = search_path
 
 
 @contextlib.contextmanager
@@ -264,7 +266,7 @@ def _speaking_to(store: Store) -> Iterator[Any]:
             warnings.catch_warnings(),
             contextlib.redirect_stderr(io.StringIO()),
             contextlib.redirect_stdout(io.StringIO()),
-            _without_bytecode(),
+            _imports_as_before(),
         ):
             warnings.simplefilter("ignore")
             yield mlflow
