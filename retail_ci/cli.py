@@ -35,11 +35,11 @@ from .core.formats import use_locale
 from .core.runs import Run, check_writable, staging
 
 # %% auto #0
-__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
-           'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend',
-           'segment', 'predict', 'drift', 'export', 'campaigns', 'models_promote', 'models_rollback', 'models_list',
-           'models_show', 'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments', 'as_command',
-           'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
+__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'VARIABLES', 'generate', 'check', 'run', 'site', 'serve',
+           'counting_folder', 'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate',
+           'tune', 'recommend', 'segment', 'predict', 'drift', 'export', 'campaigns', 'forget', 'models_promote',
+           'models_rollback', 'models_list', 'models_show', 'models_compare', 'open_registry', 'tell_registry',
+           'serving_of', 'comments', 'as_command', 'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
 
 # %% ../nbs/12_cli.ipynb #25df8955
 def generate(
@@ -630,6 +630,24 @@ def _about_list(segment: Any) -> str:
         return f"{said}; {anyway:.0%} buy anyway, so no lift could be measured"
     return f"{said}; how many buy anyway is not known"
 
+# %% ../nbs/12_cli.ipynb #7a3e0001
+def forget(
+    who: str = "",  # a customer's id, or a file with a column customer_id
+    config: str = "default",  # a name from configs/, or a YAML file
+) -> None:
+    """Remove every trace of a customer, suppress them from then on, and run the chain anew."""
+    if not who.strip():
+        raise ConfigError(
+            "Name a customer's id, or a file with a column customer_id: `retail-ci forget ID`."
+        )
+    loaded = load_config(config)
+    from retail_ci.core.formats import read_id
+    from retail_ci.pipeline import forget as forgetting
+    from retail_ci.serve.batch_lists import read_customers
+
+    customers = read_customers(who) if Path(who).is_file() else [read_id(who)]
+    print(forgetting.report_text(forgetting.forget(loaded, customers, find_root())))
+
 # %% ../nbs/12_cli.ipynb #c63480fa
 def models_promote(
     config: str = "default",  # a name from configs/, or a YAML file; its last good run is promoted
@@ -800,6 +818,7 @@ COMMANDS: tuple[Callable, ...] = (
     models_compare,
     export,
     campaigns,
+    forget,
     site,
     serve,
 )
@@ -865,7 +884,7 @@ def _option(name: str, note: str, told: bool) -> Any:
     """A parameter as typer's argument or option; a name of one letter is a short option."""
     import typer
 
-    if name in ("source", "which"):
+    if name in ("source", "which", "who"):
         return typer.Argument(help=note, metavar=f"[{name.upper()}]", show_default=name == "which")
     words = [f"--{name.rstrip('_').replace('_', '-')}"]
     if len(name) == 1:
@@ -1022,6 +1041,7 @@ EXAMPLES = {
         "retail-ci campaigns",
         "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists",
     ],
+    "forget": ["retail-ci forget C00017", "retail-ci forget erasures.csv --config shop.yaml"],
     "site": [
         "retail-ci site",
         "retail-ci site --config small --serve",
@@ -1043,6 +1063,15 @@ EXAMPLES = {
     ],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"],
 }
+
+VARIABLES = {
+    "RETAIL_CI_API_KEYS": "SHA-256 of each key, or @FILE or @FOLDER of such; read again on change",
+    "RETAIL_CI_RATE": "customers per second and key; 0, the default: no limit",
+    "RETAIL_CI_BODY": "the largest request body in bytes; 1000000 by default",
+    "RETAIL_CI_TIMEOUT": "seconds for a request; 10 by default",
+    "RETAIL_CI_LOG": "json, the default, or off",
+    "RETAIL_CI_SERVING": "the bundles, where the app runs without this command",
+}  # of the environment: what each says to the service
 
 # %% ../nbs/12_cli.ipynb #13e12129
 def show_version(
@@ -1080,9 +1109,11 @@ def app() -> Any:  # a typer application
                 ),
                 name=group,
             )
-        groups[group].command(name, epilog=block("Examples:", EXAMPLES[function.__name__]))(
-            as_command(function)
-        )
+        after = block("Examples:", EXAMPLES[function.__name__])
+        if function is serve:
+            read = [f"{variable:<19} {words}" for variable, words in VARIABLES.items()]
+            after += "\n\n" + block("Environment:", read)
+        groups[group].command(name, epilog=after)(as_command(function))
 
     def options(version: bool = False) -> None:
         """Show the version, if asked."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from retail_ci.core.errors import (
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
+from ..core.suppression import Forgotten, read_forgotten
 from retail_ci.data.contract import (
     COLUMNS,
     COUNTED,
@@ -67,6 +69,7 @@ from retail_ci.data.engines import (
 )
 from retail_ci.data.frames import (
     FrameError,
+    as_ids,
     as_pandas,
     as_words,
     find_columns,
@@ -85,7 +88,7 @@ from retail_ci.data.plausibility import (
     repeated,
     unbroken,
 )
-from .sources import Source, bring, open_source, reading
+from .sources import Source, bring, open_source, place, reading
 from .unused_columns import Candidate, lacking_remarks, unused_candidates
 
 # %% auto #0
@@ -1401,14 +1404,62 @@ def open_sources(con: Any, run: Run) -> dict[str, Source]:
             products=str(run.file("raw_products")),
             customers=str(run.file("raw_customers")),
         )
+    forgotten = read_forgotten(run.path.parent)
+    # what is laid down to be used again must not hold those who are forgotten
+    staging = None if forgotten else run.path.parent / "staging"
     found = {
-        role: open_source(con, role, data, run.path.parent / "staging")
+        role: open_source(con, role, data, staging)
         for role in ("transactions", "products", "customers")
         if getattr(data, role)
     }
+    if forgotten:
+        found = {
+            role: source if role == "products" else _without(source, data, forgotten)
+            for role, source in found.items()
+        }
     if len({id(s.backend) for s in found.values()}) == 1:
         return found
     return {role: bring(source, con) for role, source in found.items()}
+
+
+def _without(source: Source, data: DataConfig, forgotten: Forgotten) -> Source:
+    """A source as it would be if some customers had never been in it.
+
+    Parameters
+    ----------
+    source : Source
+        Raw lines.
+    data : DataConfig
+        Names the customer's column.
+    forgotten : Forgotten
+        Who is left out.
+
+    Returns
+    -------
+    Source
+        Without their lines, its rows counted anew.
+    """
+    raw = source.table
+    theirs = data.columns.get("customer_id", "customer_id")
+    name = theirs if theirs in raw.columns else "customer_id"
+    if name not in raw.columns:
+        return source
+    spelt = raw.select(id=raw[name].cast("string")).distinct().to_pandas()["id"].dropna()
+    ids = spelt[[who in forgotten for who in as_ids(spelt)]].tolist()
+    if not ids:
+        return source
+    out = raw[name].cast("string").isin(ids).fill_null(False)
+    if "damaged" in raw.columns:
+        for written in ids:
+            alone = rf"(^|\W){re.escape(written)}(\W|$)"
+            out = out | raw["damaged"].re_search(alone).fill_null(False)
+    gone = raw.filter(out).select("row").to_pandas()["row"]
+    lost = Counter(place(source.parts, int(row))[0] for row in gone)
+    parts = [(part, rows - lost[part] if rows >= 0 else rows) for part, rows in source.parts]
+    kept = raw.filter(~out)
+    kept = kept.mutate(row=ibis.row_number().over(order_by=kept["row"]) + 1)
+    table = materialize(source.backend, kept.order_by("row"), "without")
+    return Source(table, parts, source.backend)
 
 
 def prepare_run(con: Any, run: Run) -> Prepared:
