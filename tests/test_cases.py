@@ -40,7 +40,7 @@ CASES = {
     "blank_name_first": Case((21, 21, 5, 205.0)),
     "case_attr": Case((2, 2, 2, 20.0), FEW),
     "case_columns": Case((2, 2, 2, 297.0), FEW, said="price is 'price .7.'.*net revenue 30.00"),
-    "case_columns_pq": Case((2, 2, 2, 297.0), FEW),
+    "case_columns_pq": Case((2, 2, 2, 297.0), FEW, said="price is 'price':.*net revenue 30.00"),
     "clock_ahead_shop": Case((399, 170, 73, 5210.0), said="1 line does not count: A date in the"),
     "closed_sunday": Case((19, 19, 6, 124.5)),
     "closed_two_months": Case((10, 10, 2, 1000.0), FEW),
