@@ -703,7 +703,8 @@ def models_list(
     print(
         "\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"])
         if stack
-        else f"No model has been promoted yet; `retail-ci models promote --config {config}` does it.",
+        else "No model has been promoted yet; `retail-ci models promote --config "
+        f"{config}` does it.",
         flush=True,
     )
     if not tell_registry(run):
