@@ -233,9 +233,9 @@ def _why_none_is_served(
     run.require("ranking_metrics")
     if "note" in (arrays := run.read("recommender")):
         return f"There is no recommender to serve: {arrays['note']}."
-    verdicts = read_log(serving)
-    if verdicts and not verdicts[-1].get("promoted"):
-        failed = [c for c in verdicts[-1].get("checks", []) if not c["passed"]]
+    last = (read_log(serving) or [{}])[-1]
+    failed = [c for c in last.get("checks", []) if not c["passed"]]
+    if failed and not last.get("promoted"):
         why = "; ".join(f"{c['name']} ({c['found']})" for c in failed)
         return (
             f"No model is served yet, because the promotion gate refused the last one: {why}. Mend "
@@ -868,7 +868,8 @@ def models_list(
     print(
         "\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"])
         if stack
-        else f"No model has been promoted yet; `retail-ci models promote --config {config}` does it.",
+        else "No model has been promoted yet; `retail-ci models promote --config "
+        f"{config}` does it.",
         flush=True,
     )
     if not tell_registry(run):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import retail_ci
-from retail_ci.cli import check
+from retail_ci.cli import check, serve
 from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import ConfigError, DataError, RunError
 from retail_ci.core.runs import open_run
@@ -481,3 +481,47 @@ def test_postgres_agrees_with_plain_pandas(postgres, tmp_path):
     listed = main.backend.table("col_products").mutate(row=ibis.row_number() + 1)
     same_as_by_hand(main.backend, main.table, listed)
     close(con)
+
+
+# ------------------------------------------------------------------------- what serving needs first
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch) -> Path:
+    """A folder with the leftovers of a run: metrics to be written by the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RETAIL_CI_ROOT", str(tmp_path))
+    (tmp_path / "shop.yaml").write_text("data: {transactions: t.csv}\n")
+    (tmp_path / "runs/shop/current/metrics").mkdir(parents=True)
+    (tmp_path / "runs/shop/current/models").mkdir()
+    (tmp_path / "runs/shop/serving").mkdir()
+    return tmp_path / "runs/shop"
+
+
+def test_serve_without_customers_says_what_is_lacking(finished):
+    (finished / "current/metrics/data.json").write_text('{"customers": 0}')
+    with pytest.raises(RunError, match=r"no line of its log has a customer. Name .*customer_id"):
+        serve("shop.yaml")
+
+
+def test_serve_without_a_recommender_gives_its_reason(finished):
+    (finished / "current/metrics/data.json").write_text('{"customers": 3}')
+    (finished / "current/metrics/ranking.json").write_text("{}")
+    np.savez(finished / "current/models/recommender.npz", note="two products are too few")
+    with pytest.raises(RunError, match=r"no recommender to serve: two products are too few\."):
+        serve("shop.yaml")
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_serve_names_the_command_that_helps(finished, refused):
+    (finished / "current/metrics/data.json").write_text('{"customers": 3}')
+    (finished / "current/metrics/ranking.json").write_text("{}")
+    np.savez(finished / "current/models/recommender.npz", k=10)
+    found = {"name": "beats popularity", "passed": False, "found": ".1 against .2"}
+    line = json.dumps({"when": "1", "version": "", "promoted": False, "checks": [found]}) + "\n"
+    (finished / "serving/log.jsonl").write_text(line * refused)
+    with pytest.raises(RunError) as told:
+        serve("shop.yaml")
+    assert "retail-ci models promote --config shop.yaml" in str(told.value)
+    assert refused == ("beats popularity (.1 against .2)" in str(told.value))
+    assert refused == ("--force REASON" in str(told.value))

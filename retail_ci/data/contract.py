@@ -303,8 +303,9 @@ def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> 
 
 # %% ../../nbs/00h_contract.ipynb #7c1e1a02
 _TOTALS = (
-    r"^(.*[ -])?(sub|grand|zwischen|gesamt|end)?(totals?|totale|totales|totaal|sum|summ[ae]|summary|"
-    r"gesamt|ergebnis|somme|suma|razem|toplam|[Ии]того|[Вв]сего|合计|总计|小计|合計|総計|小計|"
+    r"^(.*[ -])?(sub|grand|zwischen|gesamt|end)?"
+    r"(totals?|totale|totales|totaal|sum|summ[ae]|summary|gesamt|ergebnis|somme|suma|razem|toplam|"
+    r"[Ии]того|[Вв]сего|合计|总计|小计|合計|総計|小計|"
     r"المجموع|الإجمالي|إجمالي)( general| general[ei]| g[ée]n[ée]ral| geral| generaal)?[ .:]*$"
 )
 _RECEIPTS = ("transaction_id", "customer_id", "product_id")

@@ -1239,7 +1239,8 @@ def closing(out: Examination) -> list[str]:
         aside = left_out(out.found, main)
         lines += [f"Left out, and it matters: {told}." for told in aside]
         if able and not asked:
-            tried = [(way, books(main, way)) for way in readings(out)]
+            for way in readings(out):
+                tried.append((way, books(_open_for(out, way, main, folder), way)))
     for number, (way, book) in enumerate(tried):
         lead = "What it would give" if not number else "What else it could be"
         lines.append(f"{lead}, {way.label}: {book}.")
@@ -1248,10 +1249,20 @@ def closing(out: Examination) -> list[str]:
     return [*lines, f"Question: {question(out, tried)}"]
 
 
-def _open(out: Examination, folder: Path) -> Source:
+def _open_for(out: Examination, way: Reading, main: Source, folder: Path) -> Source:
+    """All lines, under the names that a reading maps: which of two headers that differ in case only
+    keeps its name depends on that.
+    """
+    mapped = set(way.settings.columns.values()) & set(out.found.columns)
+    if mapped <= set(main.table.columns):
+        return main
+    return _open(out, folder / "again", way.settings.columns)
+
+
+def _open(out: Examination, folder: Path, columns: dict[str, str] | None = None) -> Source:
     """All lines of a source, as its layout is proposed."""
     known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
-    columns = out.settings().columns
+    columns = out.settings().columns if columns is None else columns
     settings = DataConfig(transactions=out.source, columns=columns, **plain)
     return open_source(connect(settings), "transactions", settings, folder / "staging")
