@@ -503,6 +503,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, with the nearest one.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.file("data_metrics").as_posix()
+        'runs/example/metrics/data.json'
         """
         if name not in ARTEFACTS:
             raise RunError(unknown("artefact", name, list(ARTEFACTS)))
@@ -528,6 +534,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, with the nearest one.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.has("segments")
+        False
         """
         return self.file(name).exists()
 
@@ -549,6 +561,13 @@ class Run:
         RunError
             For a name that does not exist, and for an artefact that is missing, with the notebook
             that makes it, or damaged.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> path = run.write("data_metrics", {"rows_in": 3})
+        >>> run.read("data_metrics")
+        {'rows_in': 3}
         """
         path = self.file(name)
         if path.exists():
@@ -568,6 +587,12 @@ class Run:
         ------
         RunError
             If the run does not hold it, with the reason.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> path = run.write("data_metrics", {"rows_in": 3})
+        >>> run.require("data_metrics")
         """
         if not self.has(name):
             raise RunError(self._absence(name))
@@ -594,6 +619,11 @@ class Run:
         ------
         RunError
             If the run is finished, or is a scratch run that was cleared after it was opened.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.check_writable()
         """
         check_writable(self.path, "leave run_dir out, and the notebook writes to a scratch run")
         if self.origin is not None and _origin_of(self.path) != self.origin:
@@ -622,6 +652,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, or in a finished run.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.write("data_metrics", {"rows_in": 3}).name
+        'data.json'
         """
         return save(value, self.target(name))
 
@@ -642,6 +678,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, or in a finished run.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.target("data_metrics").as_posix()
+        'runs/example/metrics/data.json'
         """
         if name not in ARTEFACTS:
             raise RunError(unknown("artefact", name, list(ARTEFACTS)))
