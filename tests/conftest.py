@@ -111,6 +111,19 @@ def one_worker(request, shared_folder) -> None:
     assert claim.read_text() == worker, "Call pytest as the Makefile does, with `--dist loadfile`."
 
 
+@pytest.fixture(autouse=True)
+def the_search_path_stays() -> Iterator[None]:
+    """Each test begins with the same search path, and none leaves another copy of the package on
+    it: everything that is started later would import that one.
+    """
+    before = list(sys.path)
+    yield
+    left = [folder for folder in sys.path if folder not in before]
+    sys.path[:] = before
+    copies = [folder for folder in left if (Path(folder) / "retail_ci").exists()]
+    assert not copies, f"left on the search path: {copies}"
+
+
 def no_traceback(text: str) -> bool:
     return "Traceback" not in text and "  File " not in text
 

@@ -230,8 +230,8 @@ METHODS = dict(m for thing in public_names().values() for m in members(thing) if
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_example_of_a_method_is_true(name, tmp_path, monkeypatch):
-    assert not run_example(METHODS[name], tmp_path, monkeypatch)
+def test_the_example_of_a_method_is_true(name, project_folder, monkeypatch):
+    assert not run_example(METHODS[name], project_folder, monkeypatch)
 
 
 # Tables

@@ -31,6 +31,7 @@ from retail_ci.core.errors import (
     shown,
     translating,
     unknown,
+    without_secrets,
 )
 from .formats import find_locale, plain_name
 
@@ -527,15 +528,19 @@ class MlflowConfig:
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
 class ServingConfig:
-    """Which model is served.
+    """Which model is served, and what it may name.
 
     Attributes
     ----------
     promote_first : bool
         Whether a run promotes its model if none is served yet and it passes the gate.
+    sensitive : bool
+        Whether lists, reasons and similar products of the service may name what
+        `data.sensitive` marks; otherwise no answer does.
     """
 
     promote_first: bool = True
+    sensitive: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #d7c2443f
 @dataclass
@@ -570,6 +575,8 @@ class CampaignsConfig:
     wave : str
         A word that changes who is held back, such as the campaign's name; the same people
         each time if left out.
+    holdout : float
+        Share of all customers that is left out of every wave of the ledger.
     """
 
     consent: list[str] | str | None = None
@@ -577,6 +584,7 @@ class CampaignsConfig:
     control: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.1
     offers: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
     wave: str = ""
+    holdout: Annotated[float, msgspec.Meta(ge=0, le=0.9)] = 0.0
 
 # %% ../../nbs/00b_configuration.ipynb #d8989395
 @dataclass
@@ -1309,10 +1317,16 @@ def check_data(data: DataConfig) -> DataConfig:
         The same.
     """
     for source in (data.transactions, data.products, data.customers):
-        if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", source or ""):
+        if source and without_secrets(source) != source:
             raise ConfigError(
                 "A source under data holds a password; write ${NAME} in its place and set NAME in "
                 "the environment, or set PGPASSWORD."
+            )
+    for key, value in data.spark.items():
+        if without_secrets(f"{key}={value}") != f"{key}={value}":
+            raise ConfigError(
+                f"Config key 'data.spark.{key}' holds a secret; write ${{NAME}} in its place and "
+                "set NAME in the environment."
             )
     if data.memory:
         mebibytes(data.memory)
@@ -1397,7 +1411,7 @@ def _check_mlflow(mlflow: MlflowConfig) -> MlflowConfig:
             "http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found "
             f"{shown(uri)}."
         )
-    if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", uri or ""):
+    if uri and without_secrets(uri) != uri:
         raise ConfigError(
             "Config key 'mlflow.tracking_uri' holds a password; write ${NAME} in its place and "
             "set NAME in the environment."

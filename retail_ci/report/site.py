@@ -32,7 +32,7 @@ import yaml
 
 from ..core.errors import ConfigError, RunError, one_line, require_extra
 from ..core.formats import use_locale
-from ..core.runs import staging
+from ..core.runs import check_run, staging
 from . import pages as report_pages
 from .finishing import _cost_place, check_site, finish, read_facts, shown_size
 from retail_ci.report.pages import (
@@ -796,11 +796,17 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
         The checkout.
     stage : Path
         An empty folder.
+
+    Raises
+    ------
+    RunError
+        If a file of the run is not as it was written.
     """
     if not (root / "_quarto.yml").exists():
         raise RunError(
             f"No _quarto.yml in {root}; start `retail-ci site` in the project's checkout."
         )
+    check_run(run_dir)
     shutil.copy(root / "_quarto.yml", stage)
     shutil.copytree(root / "assets", stage / "assets")
     (stage / "figures").mkdir()
