@@ -224,7 +224,8 @@ def strip(name: str, period: str = "") -> str:
     """
     row = DEFINITIONS[name]
     told = "; ".join([period or row.period, row.population, row.uncertainty])
-    return f'<small class="key-change figure-strip" style="{_QUIET}" title="{html.escape(row.formula)}">{html.escape(told)}</small>'
+    mark = f'class="key-change figure-strip" style="{_QUIET}" title="{html.escape(row.formula)}"'
+    return f"<small {mark}>{html.escape(told)}</small>"
 
 # %% ../../nbs/09b_definitions.ipynb #a5e9000b
 _PRINTED = re.compile(r'<data class="figure-of" data-name="([^"]+)" value="([^"]*)"')
