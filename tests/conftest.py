@@ -52,9 +52,9 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language
 # What takes long, in seconds of an idle core: it is begun first, so that at the end no worker is
 # left alone with a long one. All else is short.
 LONG = {
-    "test_readme": 130,
-    "test_any_shop": 90,
-    "test_damage": 80,
+    "test_readme": 110,
+    "test_any_shop": 70,
+    "test_damage": 70,
     "test_oracle": 55,
     "test_browser": 50,
     "test_chain": 30,

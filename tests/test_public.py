@@ -207,20 +207,31 @@ def project_folder(small, tmp_path_factory) -> Path:
     return copy_of_small(small, tmp_path_factory.mktemp("examples") / "project").root
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_the_example_in_the_help_is_true(name, project_folder, monkeypatch):
-    monkeypatch.chdir(project_folder)
+def run_example(thing: object, where: Path, monkeypatch) -> bool:
+    """Run the example of a name in a folder; whether a line of it is skipped."""
+    monkeypatch.chdir(where)
     monkeypatch.delenv("RETAIL_CI_ROOT", raising=False)
-    thing = public_names()[name]
     names = dict(vars(sys.modules[thing.__module__]))
     [test] = doctest.DocTestFinder(recurse=False).find(thing, globs=names)
     assert test.examples, "no example"
-    skipped = [e for e in test.examples if doctest.SKIP in e.options]
-    assert bool(skipped) == (name in MINUTES)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     said = []
     runner.run(test, out=said.append)
     assert not runner.failures, "".join(said)
+    return any(doctest.SKIP in example.options for example in test.examples)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_example_in_the_help_is_true(name, project_folder, monkeypatch):
+    assert run_example(public_names()[name], project_folder, monkeypatch) == (name in MINUTES)
+
+
+METHODS = dict(m for thing in public_names().values() for m in members(thing) if "." in m[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_example_of_a_method_is_true(name, project_folder, monkeypatch):
+    assert not run_example(METHODS[name], project_folder, monkeypatch)
 
 
 # Tables

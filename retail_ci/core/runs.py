@@ -681,6 +681,12 @@ class Run:
         RunError
             For a name that does not exist, with the nearest one, and for a file of a finished run
             that is not as it was written.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.file("data_metrics").as_posix()
+        'runs/example/metrics/data.json'
         """
         return check_file(*self._place(name))
 
@@ -710,6 +716,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, with the nearest one.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.has("segments")
+        False
         """
         folder, path = self._place(name)
         return (folder / path).exists()
@@ -732,6 +744,13 @@ class Run:
         RunError
             For a name that does not exist, and for an artefact that is missing, with the notebook
             that makes it, or damaged.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> path = run.write("data_metrics", {"rows_in": 3})
+        >>> run.read("data_metrics")
+        {'rows_in': 3}
         """
         path = self.file(name)
         if path.exists():
@@ -751,6 +770,12 @@ class Run:
         ------
         RunError
             If the run does not hold it, with the reason.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> path = run.write("data_metrics", {"rows_in": 3})
+        >>> run.require("data_metrics")
         """
         if not self.has(name):
             raise RunError(self._absence(name))
@@ -777,6 +802,11 @@ class Run:
         ------
         RunError
             If the run is finished, or is a scratch run that was cleared after it was opened.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.check_writable()
         """
         check_writable(self.path, "leave run_dir out, and the notebook writes to a scratch run")
         if self.origin is not None and _origin_of(self.path) != self.origin:
@@ -805,6 +835,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, or in a finished run.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.write("data_metrics", {"rows_in": 3}).name
+        'data.json'
         """
         return save(value, self.target(name))
 
@@ -825,6 +861,12 @@ class Run:
         ------
         RunError
             For a name that does not exist, or in a finished run.
+
+        Examples
+        --------
+        >>> run = Run(Config(name="shop"), Path("runs/example"))
+        >>> run.target("data_metrics").as_posix()
+        'runs/example/metrics/data.json'
         """
         if name not in ARTEFACTS:
             raise RunError(unknown("artefact", name, list(ARTEFACTS)))

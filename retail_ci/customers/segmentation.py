@@ -546,6 +546,15 @@ class CustomerSegmentation(
         ------
         DataError
             If the frame lacks a column, or there are fewer different customers than clusters.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+        >>> rows = [np.array(kind) * rng.uniform(0.7, 1.4, 3) for kind in kinds for _ in range(20)]
+        >>> features = pd.DataFrame(rows, columns=["recency", "frequency", "monetary"])
+        >>> sorted(CustomerSegmentation(n_clusters=5).fit(features).names_)
+        ['At Risk', 'Champions', 'Lost', 'Loyal Customers', 'Potential Loyalists']
         """
         self._check_parameters()
         given = self._values(X, reset=True)
@@ -581,6 +590,16 @@ class CustomerSegmentation(
         -------
         ndarray of shape (n_customers, n_clusters)
             Euclidean distances in the rotated space.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+        >>> rows = [np.array(kind) * rng.uniform(0.7, 1.4, 3) for kind in kinds for _ in range(20)]
+        >>> features = pd.DataFrame(rows, columns=["recency", "frequency", "monetary"])
+        >>> model = CustomerSegmentation(n_clusters=5).fit(features)
+        >>> model.transform(features).shape
+        (100, 5)
         """
         self._check_fitted()
         return np.sqrt(_squared_distances(self.space_.transform(self._values(X)), self.centers_))
@@ -598,6 +617,16 @@ class CustomerSegmentation(
         ndarray of shape (n_customers,)
             The name of the nearest centre whose name is true of the customer for a frame, its
             number for an array.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+        >>> rows = [np.array(kind) * rng.uniform(0.7, 1.4, 3) for kind in kinds for _ in range(20)]
+        >>> features = pd.DataFrame(rows, columns=["recency", "frequency", "monetary"])
+        >>> model = CustomerSegmentation(n_clusters=5).fit(features)
+        >>> model.predict(features.iloc[[0, 99]]).tolist()
+        ['Champions', 'Lost']
         """
         self._check_fitted()
         values = self._values(X)
@@ -671,6 +700,16 @@ class CustomerSegmentation(
         -------
         Path
             `path`.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+        >>> rows = [np.array(kind) * rng.uniform(0.7, 1.4, 3) for kind in kinds for _ in range(20)]
+        >>> features = pd.DataFrame(rows, columns=["recency", "frequency", "monetary"])
+        >>> model = CustomerSegmentation(n_clusters=5).fit(features)
+        >>> model.save("segments.npz").name
+        'segments.npz'
         """
         self._check_fitted()
         return save_model(self, path)
@@ -688,6 +727,17 @@ class CustomerSegmentation(
         -------
         CustomerSegmentation
             Ready to `predict`.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> kinds = [(3, 40, 900), (9, 18, 350), (5, 3, 40), (120, 20, 400), (300, 1, 15)]
+        >>> rows = [np.array(kind) * rng.uniform(0.7, 1.4, 3) for kind in kinds for _ in range(20)]
+        >>> features = pd.DataFrame(rows, columns=["recency", "frequency", "monetary"])
+        >>> model = CustomerSegmentation(n_clusters=5).fit(features)
+        >>> again = CustomerSegmentation.load(model.save("segments.npz"))
+        >>> again.predict(features.iloc[[0, 99]]).tolist()
+        ['Champions', 'Lost']
         """
         return load_model(path)
 

@@ -343,6 +343,17 @@ class Evaluation:
         ------
         DataError
             For a task or a metric that was not measured, with the nearest one.
+
+        Examples
+        --------
+        >>> from retail_ci import evaluate_recommenders
+        >>> rows = [(f"C{c}", f"P{n * n % 3 * c}", n) for c in range(20) for n in range(40)]
+        >>> log = pd.DataFrame(rows, columns=["customer_id", "product_id", "day"])
+        >>> log["date"] = pd.Timestamp("2025-01-01") + pd.to_timedelta(2 * log.pop("day"), unit="D")
+        >>> log["revenue"] = 3.5
+        >>> measured = evaluate_recommenders(["popularity", "random"], log, resamples=5)
+        >>> measured.metric("any")["model"].tolist()
+        ['popularity', 'random']
         """
         self._check_names(task, metric)
         part = self.table[(self.table["task"] == task) & (self.table["metric"] == metric)]
@@ -367,6 +378,17 @@ class Evaluation:
         ------
         DataError
             For a task or a metric that was not measured, with the nearest one.
+
+        Examples
+        --------
+        >>> from retail_ci import evaluate_recommenders
+        >>> rows = [(f"C{c}", f"P{n * n % 3 * c}", n) for c in range(20) for n in range(40)]
+        >>> log = pd.DataFrame(rows, columns=["customer_id", "product_id", "day"])
+        >>> log["date"] = pd.Timestamp("2025-01-01") + pd.to_timedelta(2 * log.pop("day"), unit="D")
+        >>> log["revenue"] = 3.5
+        >>> measured = evaluate_recommenders(["popularity", "random"], log, resamples=5)
+        >>> measured.rivals("any", "recall")["model"].tolist()
+        ['popularity', 'random']
         """
         board = self.metric(task, metric)
         outside = ["oracle", *(repeaters() if task == "discovery" else ())]

@@ -282,6 +282,14 @@ class Storable:
         ------
         DataError
             If the model is not fitted.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> sorted(model.to_arrays())[:2]
+        ['model', 'model.buyers_']
         """
         return _model_arrays(self)
 
@@ -303,6 +311,15 @@ class Storable:
         ------
         DataError
             For arrays that describe no model, or another kind of model.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> again = PopularityRecommender.from_arrays(model.to_arrays())
+        >>> again.recommend(["B"], k=1)["product_id"].tolist()
+        ['tea']
         """
         return _model_from_arrays(arrays, cls)
 
@@ -323,6 +340,14 @@ class Storable:
         ------
         DataError
             If the model is not fitted.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> model.save("popularity.npz").name
+        'popularity.npz'
         """
         return save(self.to_arrays(), path)
 
@@ -344,6 +369,15 @@ class Storable:
         ------
         DataError
             For a file that does not exist, or that is not a saved model of this class.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> again = PopularityRecommender.load(model.save("popularity.npz"))
+        >>> again.recommend(["B"], k=1)["product_id"].tolist()
+        ['tea']
         """
         return cls.from_arrays(_load_arrays(path))
 
@@ -418,6 +452,12 @@ class Recommender(Storable):
         -------
         Recommender
             Not fitted yet.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import CollaborativeRecommender
+        >>> CollaborativeRecommender.from_settings(RecommenderConfig(), neighbours=30).neighbours
+        30
         """
         return cls(**own)
 
@@ -433,6 +473,12 @@ class Recommender(Storable):
         -------
         dict[str, Any]
             Parameter: value.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PersonalRecommender
+        >>> PersonalRecommender(half_life=90).get_params()
+        {'half_life': 90}
         """
         names = list(inspect.signature(type(self)).parameters)
         return {name: getattr(self, name) for name in names}
@@ -454,6 +500,12 @@ class Recommender(Storable):
         ------
         ConfigError
             For a parameter that the model does not have.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PersonalRecommender
+        >>> PersonalRecommender().set_params(half_life=90).half_life
+        90
         """
         known = self.get_params()
         for name in values:
@@ -494,6 +546,14 @@ class Recommender(Storable):
         DataError
             For a table without lines, without a needed column, or with values that cannot be
             read.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log["date"] = pd.Timestamp("2025-03-01")
+        >>> PopularityRecommender().fit(log).recommend("B", k=1)["product_id"].tolist()
+        ['tea']
         """
         _fit_model(self, transactions, products, segments, sensitive)
         return self
@@ -546,6 +606,15 @@ class Recommender(Storable):
         ------
         DataError
             If `k` is not a whole number of at least 1.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> [(columns, scores, _)] = model.rank([0, 1], k=1)
+        >>> [model.data_.product_ids[column] for column in columns[:, 0]]
+        ['tea', 'tea']
         """
         return _rank_rows(self, np.asarray(rows), check_k(k), exclude_purchased)
 
@@ -590,6 +659,16 @@ class Recommender(Storable):
         DataError
             For a model that is not fitted, a question that is no list of ids, or a rule that
             names what does not exist.
+
+        Examples
+        --------
+        >>> from retail_ci.recommend import PopularityRecommender
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> model.recommend(["B"], k=1)["product_id"].tolist()
+        ['tea']
+        >>> model.recommend(["B"], k=1, block=["tea"])["product_id"].tolist()
+        ['jam']
         """
         return _recommend_table(
             self, customers, k, exclude_purchased, make_rules(rules, options), recent, progress

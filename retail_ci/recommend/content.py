@@ -215,6 +215,14 @@ class ContentRecommender(Recommender):
         ------
         DataError
             For a product that the model does not know.
+
+        Examples
+        --------
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "pen"]})
+        >>> products = log[["product_id"]].assign(category=["food", "food", "office"])
+        >>> model = ContentRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")), products)
+        >>> model.similar_products("tea", k=1)["product_id"].tolist()
+        ['jam']
         """
         return _similar_table(self, product_id, check_k(k), make_rules(rules, options))
 

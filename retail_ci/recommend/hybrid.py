@@ -74,6 +74,11 @@ class HybridRecommender(Ranker):
         -------
         WeightedHybrid
             Not fitted yet.
+
+        Examples
+        --------
+        >>> HybridRecommender.weighted(0.5, 0.5).get_params()
+        {'collaborative': 0.5, 'content': 0.5, 'neighbours': 50}
         """
         return WeightedHybrid(collaborative, content, neighbours)
 

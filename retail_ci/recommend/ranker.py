@@ -451,6 +451,11 @@ class Ranker(Recommender):
         -------
         Ranker
             Not fitted yet.
+
+        Examples
+        --------
+        >>> Ranker.from_settings(RecommenderConfig(exact_customers=1000)).many
+        1000
         """
         return cls(**{"many": min(MANY, settings.exact_customers)} | own)
 
@@ -508,6 +513,13 @@ class Ranker(Recommender):
             customer_id, product_id, score (chance of a purchase, 0 to 1), rank (from 1), method
             (ranker, blend, personal or popular), reason; what was odd stands in
             `attrs["notes"]`.
+
+        Examples
+        --------
+        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> model = Ranker().fit(log.assign(date=pd.Timestamp("2025-03-01")))
+        >>> model.recommend(["B"], k=1, exclude_purchased=True)["product_id"].tolist()
+        ['jam']
         """
         table = super().recommend(customers, k, exclude_purchased, *args, **options)
         choice = self.choice_["discovery" if exclude_purchased else "any"].split()[0]

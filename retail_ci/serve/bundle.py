@@ -947,11 +947,45 @@ class Bundle:
         self.masked_categories = frozenset(text.strip().casefold() for text in hidden)
 
     def find_customer(self, customer_id: str) -> int:
-        """The row of a customer, or -1 for one who is unknown or to be forgotten."""
+        """Find the row of a customer.
+
+        Parameters
+        ----------
+        customer_id : str
+            The id, however it is written.
+
+        Returns
+        -------
+        int
+            The row; -1 for one who is unknown or to be forgotten.
+
+        Examples
+        --------
+        >>> bundle = Bundle(current_bundle(Path("runs/small/serving")))
+        >>> bundle.find_customer("nobody")
+        -1
+        """
         return -1 if customer_id in self.forgotten else self.customers.find(customer_id)
 
     def find_product(self, product_id: str) -> int:
-        """The row of a product that an answer may name, or -1."""
+        """Find the row of a product that an answer may name.
+
+        Parameters
+        ----------
+        product_id : str
+            The id, however it is written.
+
+        Returns
+        -------
+        int
+            The row; -1 for one that is unknown or masked.
+
+        Examples
+        --------
+        >>> bundle = Bundle(current_bundle(Path("runs/small/serving")))
+        >>> bundle.find_product("nothing")
+        -1
+        """
         row = self.products.find(product_id)
         return -1 if row in self.masked else row
 
