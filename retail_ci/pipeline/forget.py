@@ -87,7 +87,7 @@ def forget(
             removed.append(f"{count(lines)} lines of the ledger")
         removed += _clear_serving(serving, version)
     removed += _clear_site(Path(root))
-    report = {
+    report: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "customers": len(customers),
         "known_before": before,
