@@ -24,7 +24,7 @@ from ..core.show import SEGMENTS
 from ..customers.segment_names import ACTIONS
 from ..data.engines import connect_duckdb
 from ..data.frames import as_ids, check_number, one_row_each, read_frame, refuse
-from .star_schema import replacing_folder, write_csv
+from .star_schema import demonstration_note, replacing_folder, write_csv
 
 # %% auto #0
 __all__ = ['says', 'permissions', 'hold_back', 'readable', 'campaign_table', 'write_campaigns', 'campaign_lists']
@@ -657,7 +657,7 @@ def write_campaigns(
                 "rows", rows.astype({c: "str" for c in rows.columns if rows[c].dtype == object})
             )
             write_csv(con, "SELECT * FROM rows", part / name, bom)
-    return summary, notes
+    return summary, [*demonstration_note(run), *notes]
 
 # %% ../../nbs/08b_campaigns.ipynb #516b9e1b
 _SEGMENT_OPTIONS = {"why": "text", "value_at_risk": "number", "action": "text"}

@@ -29,8 +29,8 @@ from ..data.engines import connect_duckdb
 from ..data.plausibility import covered_span
 
 # %% auto #0
-__all__ = ['TABLES', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'tables_of', 'Star',
-           'open_star', 'check_keys', 'flat_queries']
+__all__ = ['TABLES', 'escape_formulas', 'sql_escaped', 'write_csv', 'replacing_folder', 'Column', 'Table', 'tables_of',
+           'demonstration_note', 'Star', 'open_star', 'check_keys', 'flat_queries']
 
 # %% ../../nbs/08_star_schema.ipynb #370408fa
 _FORMULA = "^[\t\r\n]|^[ \u00a0\u200b\ufeff]*[=@+\\-＝＠＋－]"  # text that a spreadsheet might run
@@ -1042,6 +1042,24 @@ def _attribute_columns(
     return out
 
 # %% ../../nbs/08_star_schema.ipynb #37113dd5
+def demonstration_note(run: Run) -> list[str]:
+    """Say that the data of a run is generated.
+
+    Parameters
+    ----------
+    run : Run
+        Of any config.
+
+    Returns
+    -------
+    list[str]
+        A sentence; empty where the data is a shop's own.
+    """
+    if run.config.data.transactions != "synthetic":
+        return []
+    return ["Demonstration data: the customers and sales are generated and say nothing of a shop."]
+
+
 @dataclass
 class Star:
     """A run as a star: a DuckDB connection in which each table can be read."""
@@ -1100,7 +1118,7 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
             f"CREATE OR REPLACE {'TABLE' if table.name.startswith('dim') else 'VIEW'} "
             f"{table.name} AS {table.query()}"
         )
-    star.notes = _remarks(con, left)
+    star.notes = [*demonstration_note(run), *_remarks(con, left)]
     return star
 
 # %% ../../nbs/08_star_schema.ipynb #1a83c17a
