@@ -283,8 +283,11 @@ def test_the_figures_of_the_home_page_are_those_of_the_run(made, tab):
         ]
         for s in insights["segments"]
     }
-    months = [m.inner_text() for m in page.query_selector_all(".key-change")]
-    assert all(re.fullmatch(r"[+−]\d+\.\d% in [A-Z][a-z]+", m) for m in months)
+    months = [m.inner_text() for m in page.query_selector_all("span.key-change")]
+    against = r"[+−]\d+\.\d% in [A-Z][a-z]+ against [A-Z][a-z]+( \d{4}|, season included)"
+    assert months and all(re.fullmatch(against, m) for m in months)
+    strips = [m.inner_text() for m in page.query_selector_all(".figure-strip")]
+    assert len(strips) == len(months) and all(s.count(";") == 2 for s in strips)
     for link in page.eval_on_selector_all(
         "a.key-figure", "links => links.map(a => a.getAttribute('href'))"
     ):
