@@ -375,6 +375,59 @@ def test_the_list_of_pages_shows_where_one_is(tab):
     )
 
 
+ROWS = (
+    """table => [...table.tBodies[0].rows].map((row) => [...row.cells].map((c) => c.innerText))"""
+)
+
+
+def test_the_share_held_back_moves_the_effect_that_would_show(made, tab):
+    page = tab("campaigns.html")
+    told = json.loads((made[1] / "metrics/campaigns.json").read_text())
+    table = page.locator("#effect table")
+    before = table.evaluate(ROWS)
+    slider = page.locator(".house-held input")
+    slider.fill(str(round(100 * told["control"])))
+    slider.dispatch_event("input")
+    assert table.evaluate(ROWS) == before, "the script computes what the run has computed"
+    slider.fill("50")
+    half = table.evaluate(ROWS)
+    for row, segment in zip(half[:-1], told["segments"]):
+        reach = segment["control"] + segment["send"]
+        assert row[2:4] == [count((reach + 1) // 2), count(reach // 2)]
+    assert half != before and not page.faults
+
+
+def test_a_list_is_two_clicks_from_home(made, tab):
+    told = json.loads((made[1] / "metrics/campaigns.json").read_text())["segments"][0]
+    page = tab()
+    page.click("#quarto-sidebar a:has-text('Campaigns')")
+    page.wait_for_selector("html[data-house=ready]")
+    with page.expect_download() as download:
+        page.locator(".house-list button").first.click()
+    rows = list(
+        csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8-sig")))
+    )
+    name = told["segment"].lower().replace(" ", "-")
+    assert download.value.suggested_filename == f"campaign-{name}.csv"
+    assert rows[0][:2] == ["customer_id", "segment"] and len(rows) == told["send"] + 1
+    assert {row[1] for row in rows[1:]} == {told["segment"]}
+    assert not page.faults and not page.outside
+
+
+def test_the_brief_is_two_pages_of_paper(tab):
+    pdf = tab("brief.html").pdf(format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+
+
+def test_a_phone_gets_the_panels_of_the_dashboard_one_by_one(tab):
+    page = tab(phone=True)
+    image = page.locator("img[data-figure='05_business_dashboard']")
+    image.scroll_into_view_if_needed()
+    page.wait_for_function("i => i.complete && i.naturalWidth", arg=image.element_handle())
+    shown, wide, high = image.evaluate("i => [i.currentSrc, i.naturalWidth, i.naturalHeight]")
+    assert shown.endswith("05_business_dashboard-narrow.png") and wide < 700 and high > 3 * wide
+
+
 @pytest.mark.parametrize("way", ["served", "from a folder"])
 def test_a_table_sorts_searches_and_downloads(made, tab, way):
     page = tab(

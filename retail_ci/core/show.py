@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from .formats import current_locale, number, number_as
 from .runs import FIGURES, Run, atomic_write
 
 # %% auto #0
-__all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figure', 'pyplot', 'use_style', 'Html', 'save_figure',
-           'show_table']
+__all__ = ['SEGMENTS', 'INK', 'ACCENT', 'SECOND', 'PALE', 'GRID', 'localise_figure', 'pyplot', 'use_style', 'count_bins', 'Html',
+           'save_figure', 'show_table']
 
 # %% ../../nbs/00d_show.ipynb #136918a5
 def localise_figure(figure: Any) -> None:
@@ -141,6 +142,36 @@ def use_style() -> None:
             ),
         }
     )
+
+# %% ../../nbs/00d_show.ipynb #f2a0f1d1
+def count_bins(low: float, high: float, most: int = 30) -> list[float]:
+    """Make bins of whole numbers, each with as many.
+
+    Parameters
+    ----------
+    low : float
+        The smallest whole number.
+    high : float
+        The largest.
+    most : int, default 30
+        Bins, at most.
+
+    Returns
+    -------
+    list[float]
+        Borders, halfway between whole numbers.
+
+    Examples
+    --------
+    >>> count_bins(1, 4)
+    [0.5, 1.5, 2.5, 3.5, 4.5]
+    """
+    if not low <= high:  # nothing to draw
+        return [-0.5, 0.5]
+    first = math.floor(low)
+    width = max(1, math.ceil((math.floor(high) - first + 1) / most))
+    bins = max(1, math.ceil((math.floor(high) - first + 1) / width))
+    return [first - 0.5 + width * i for i in range(bins + 1)]
 
 # %% ../../nbs/00d_show.ipynb #57ab9229
 class Html(str):

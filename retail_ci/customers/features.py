@@ -25,7 +25,7 @@ from retail_ci.core.errors import (
     unknown,
 )
 from ..core.formats import amount, count, decimal, share
-from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
+from ..core.show import ACCENT, INK, SECOND, count_bins, pyplot, use_style
 from ..data.contract import COLUMNS
 from ..data.engines import different, exact_sum, to_pandas
 from ..data.frames import day_after
@@ -787,10 +787,10 @@ def _plot_distributions(
     for ax, (measure, label) in zip(axes, labels.items()):
         values = features[measure]
         top = values.quantile(0.99)
-        whole = measure == "frequency" and top <= 40
+        whole = measure != "monetary"
         ax.hist(
-            values.clip(upper=top),
-            bins=np.arange(values.min() - 0.5, top + 1) if whole else 30,
+            values.clip(upper=int(top) if whole else top),
+            bins=count_bins(values.min(), top, 40) if whole else 30,
             color=ACCENT,
             alpha=0.85,
         )

@@ -29,7 +29,7 @@ from retail_ci.core.errors import (
 )
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
-from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
+from ..core.show import ACCENT, INK, PALE, SECOND, count_bins, pyplot, use_style
 from ..core.suppression import Forgotten, read_forgotten
 from retail_ci.data.contract import (
     COLUMNS,
@@ -2275,7 +2275,7 @@ def _plot_customers(customers: pd.DataFrame, currency: str = "") -> Any:
     use_style()
     fig, axes = plt.subplots(1, 3, figsize=(9, 3))
     top = max(int(customers.baskets.quantile(0.99)), 2)
-    axes[0].hist(customers.baskets.clip(upper=top), bins=min(top, 30), color=ACCENT)
+    axes[0].hist(customers.baskets.clip(upper=top), bins=count_bins(1, top), color=ACCENT)
     axes[0].set(
         title="Baskets",
         xlabel=f"per customer (last bar: {top} and more)"

@@ -324,6 +324,60 @@ def _lighten_figures(site: Path) -> None:
         if kept.tell() < len(data):
             file.write_bytes(kept.getvalue())
 
+# %% ../../nbs/10c_finishing.ipynb #e2a0f1d1
+_DASHBOARD = "05_business_dashboard"
+_NARROW = "(max-width: 575.98px)"  # of a screen: what a phone has
+
+
+def _white_runs(white: np.ndarray, parts: int = 3) -> list[int]:
+    """Where to cut into parts: the middle of the widest white run near each border, if any."""
+    cuts = []
+    for part in range(1, parts):
+        middle = len(white) * part // parts
+        reach = len(white) // (4 * parts)
+        low = middle - reach
+        edges = np.flatnonzero(np.diff(np.r_[0, white[low : middle + reach].astype(int), 0]))
+        runs = edges.reshape(-1, 2)
+        if len(runs):
+            start, end = runs[np.argmax(runs[:, 1] - runs[:, 0])]
+            cuts.append(low + int(start + end) // 2)
+    return cuts
+
+
+def _stack_panels(file: Path, out: Path) -> None:
+    """Write the panels of a picture below each other, row by row, all of one width."""
+    from PIL import Image
+
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    white = (np.asarray(image) > 250).all(axis=2)
+    height, width = white.shape
+    panels = []
+    rows = [0, *_white_runs(white.all(axis=1)), height]
+    for top, bottom in zip(rows, rows[1:]):
+        columns = [0, *_white_runs(white[top:bottom].all(axis=0)), width]
+        panels += [image.crop((a, top, b, bottom)) for a, b in zip(columns, columns[1:])]
+    narrow = min(panel.width for panel in panels)
+    sized = [p.resize((narrow, round(p.height * narrow / p.width))) for p in panels]
+    stacked = Image.new("RGB", (narrow, sum(p.height for p in sized)), "white")
+    place = 0
+    for panel in sized:
+        stacked.paste(panel, (0, place))
+        place += panel.height
+    stacked.save(out, "png")
+
+
+def _offer_narrow(text: str, size: tuple[int, int] | None) -> str:
+    """Show the dashboard's second picture where the screen is narrow."""
+    if not size:
+        return text
+    source = (
+        f'<source media="{_NARROW}" srcset="figures/{_DASHBOARD}-narrow.png" '
+        f'width="{size[0]}" height="{size[1]}">'
+    )
+    image = rf'<img\b[^>]*src="figures/{_DASHBOARD}\.png"[^>]*>'
+    return re.sub(image, lambda m: f"<picture>{source}{m[0]}</picture>", text)
+
 # %% ../../nbs/10c_finishing.ipynb #c5744d3f
 _ICONS = re.compile("([\ue000-\uf8ff])(?=([0-9A-Fa-f\\s]?))")  # signs that only the icons' font has
 
@@ -829,12 +883,16 @@ def finish(site: Path, run_dir: Path) -> None:
         for file in site.glob(f"site_libs/*/{name}"):
             file.unlink()
     charts = _pack_all(site, run_dir)
+    dashboard = site / f"figures/{_DASHBOARD}.png"
+    if dashboard.exists():
+        _stack_panels(dashboard, dashboard.with_name(f"{_DASHBOARD}-narrow.png"))
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     manifest = read_facts(run_dir / "manifest.json")
     terms = _terms_of(glossary()) if (site / "glossary.html").exists() else {}
     for page in sorted(site.rglob("*.html")):
         text = write_costs(page.read_text(encoding="utf-8"), manifest)
         text = _share_head(site, page, _finish_page(text, charts, sizes))
+        text = _offer_narrow(text, sizes.get(f"figures/{_DASHBOARD}-narrow.png"))
         if page.parent == site and page.stem[:1].isdigit() and terms:
             text = _link_terms(text, terms)
         page.write_text(text, encoding="utf-8")
