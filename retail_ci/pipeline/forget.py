@@ -87,8 +87,9 @@ def forget(
             removed.append(f"{count(lines)} lines of the ledger")
         removed += _clear_serving(serving, version)
     removed += _clear_site(Path(root))
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     report = {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "when": when,
         "customers": len(customers),
         "known_before": before,
         "run": run.path.name,
@@ -96,7 +97,7 @@ def forget(
         "removed": removed,
         "outside": _outside(config),
     }
-    save(report, home / "erasures" / f"{report['when'].replace(':', '')}.json")
+    save(report, home / "erasures" / f"{when.replace(':', '')}.json")
     return report
 
 

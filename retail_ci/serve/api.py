@@ -182,8 +182,8 @@ def read_keys(text: str) -> dict[str, str]:
         Lower-case SHA-256 digest: name.
     """
     if not text.startswith("@"):
-        found = map(_named_key, re.split(r"[\s,]+", text.strip()))
-        return dict(key for key in found if key)
+        given = [_named_key(word) for word in re.split(r"[\s,]+", text.strip())]
+        return dict(key for key in given if key)
     with translating(
         ConfigError,
         f"The API keys in {text[1:]} cannot be read",
