@@ -87,9 +87,8 @@ def forget(
             removed.append(f"{count(lines)} lines of the ledger")
         removed += _clear_serving(serving, version)
     removed += _clear_site(Path(root))
-    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    report = {
-        "when": when,
+    report: dict[str, Any] = {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "customers": len(customers),
         "known_before": before,
         "run": run.path.name,
@@ -97,7 +96,7 @@ def forget(
         "removed": removed,
         "outside": _outside(config),
     }
-    save(report, home / "erasures" / f"{when.replace(':', '')}.json")
+    save(report, home / "erasures" / f"{report['when'].replace(':', '')}.json")
     return report
 
 

@@ -182,7 +182,7 @@ def read_keys(text: str) -> dict[str, str]:
         Lower-case SHA-256 digest: name.
     """
     if not text.startswith("@"):
-        given = [_named_key(word) for word in re.split(r"[\s,]+", text.strip())]
+        given = map(_named_key, re.split(r"[\s,]+", text.strip()))
         return dict(key for key in given if key)
     with translating(
         ConfigError,
