@@ -224,7 +224,8 @@ def _interval(
     """Low and high end, and the p-value, from the studentised effects of other groups."""
     if not error > 0:
         return effect, effect, float(effect == 0)
-    low, high = np.quantile(others, [(1 - level) / 2, (1 + level) / 2])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(others, ends, method="weibull")  # this group is one more of them
     beyond = int((np.abs(others) >= abs(effect / error)).sum())
     p_value = (1 + beyond) / (1 + len(others))
     return effect - high * error, effect - low * error, p_value
