@@ -484,16 +484,23 @@ def measure_campaign(
     looks = _weekly(book, start, seen, strata, known)
     facts |= spread | {"day": start, "days": days, "days_measured": seen}
     facts |= _totals(effects, contact_cost, margin)
-    about = [
-        f"Adjusted by {known.said}." if known else "Not adjusted: the log begins with the wave."
-    ]
-    merged = sorted(set(table["segment"]) - set(strata))
-    if merged and len(strata) >= 1 and len(set(table["segment"])) > 1:
-        about.append(
-            f"Too small to be compared alone, and counted with others: {', '.join(merged)}."
-        )
+    about = _about_strata(known, table["segment"], strata)
     sentence = _sentence(effects, facts, currency)
     return CampaignResult(effects, looks, facts, sentence, [*notes, *left, *mixed, *about])
+
+
+def _about_strata(
+    known: _Known | None, segments: pd.Series, strata: dict[str, Stratum]
+) -> list[str]:
+    """How the effects were adjusted, and which segments were too small."""
+    told = [
+        f"Adjusted by {known.said}." if known else "Not adjusted: the log begins with the wave."
+    ]
+    merged = sorted(set(segments) - set(strata))
+    if merged and segments.nunique() > 1:
+        names = ", ".join(merged)
+        told.append(f"Too small to be compared alone, and counted with others: {names}.")
+    return told
 
 
 def _read_groups(groups: Any) -> pd.DataFrame:
