@@ -35,12 +35,12 @@ from .core.formats import use_locale
 from .core.runs import Run, check_writable, staging
 
 # %% auto #0
-__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'generate', 'check', 'run', 'site', 'serve', 'counting_folder',
-           'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate', 'tune', 'recommend',
-           'segment', 'predict', 'drift', 'export', 'campaigns', 'campaigns_plan', 'campaigns_draw', 'campaigns_list',
-           'campaigns_measure', 'models_promote', 'models_rollback', 'models_list', 'models_show', 'models_compare',
-           'open_registry', 'tell_registry', 'serving_of', 'comments', 'as_command', 'answer', 'show_version', 'app',
-           'main', 'instead_of_nbdev']
+__all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'VARIABLES', 'generate', 'check', 'run', 'site', 'serve',
+           'counting_folder', 'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate',
+           'tune', 'recommend', 'segment', 'predict', 'drift', 'export', 'campaigns', 'campaigns_plan',
+           'campaigns_draw', 'campaigns_list', 'campaigns_measure', 'forget', 'models_promote', 'models_rollback',
+           'models_list', 'models_show', 'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments',
+           'as_command', 'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
 
 # %% ../nbs/12_cli.ipynb #25df8955
 def generate(
@@ -182,7 +182,7 @@ def serve(
         # for the imports; the app enables it sooner
         gc.disable()
         stack.callback(gc.enable)
-        check_service(serving, host, port, workers, name)
+        check_service(serving, host, port, workers, name, "" if bundle else config)
         import uvicorn
 
         from retail_ci.serve.api import copy_workers
@@ -217,12 +217,44 @@ def counting_folder() -> Iterator[str]:  # a folder that is removed afterwards
         yield str(folder)
 
 # %% ../nbs/12_cli.ipynb #eb26067b
+def _why_none_is_served(
+    serving: Path,  # the folder of bundles
+    config: str,  # a name from configs/, or a YAML file; "" if only the folder is known
+) -> str:
+    """Say why nothing can be served yet, and which command changes that."""
+    if not config:
+        return (
+            f"No model has been promoted in {serving} yet; run `retail-ci models promote --config "
+            "NAME` with the config of its runs, or name another folder with --bundle."
+        )
+    from retail_ci.serve.promotion import read_log
+
+    run = finished_run(config)
+    run.require("ranking_metrics")
+    if "note" in (arrays := run.read("recommender")):
+        return f"There is no recommender to serve: {arrays['note']}."
+    verdicts = read_log(serving)
+    if verdicts and not verdicts[-1].get("promoted"):
+        failed = [c for c in verdicts[-1].get("checks", []) if not c["passed"]]
+        why = "; ".join(f"{c['name']} ({c['found']})" for c in failed)
+        return (
+            f"No model is served yet, because the promotion gate refused the last one: {why}. Mend "
+            "that and run again, or give a reason: `retail-ci models promote --config "
+            f"{config} --force REASON`."
+        )
+    return (
+        f"No model has been promoted in {serving} yet; run `retail-ci models promote --config "
+        f"{config}` first."
+    )
+
+
 def check_service(
     serving: Path,  # the folder of bundles, or one bundle
     host: str,  # where to listen
     port: int,  # where to listen
     workers: int,  # how many processes
     name: str = "",  # the data set that the bundle must have been made from; any if left out
+    config: str = "",  # the config that was named, for advice
 ) -> None:
     """Raise an error with a sentence if a service could not answer."""
     if not 1 <= workers <= 256:
@@ -238,23 +270,22 @@ def check_service(
             f"Listening at {host} needs API keys, because other machines can reach it; set "
             "RETAIL_CI_API_KEYS to the SHA-256 of each key, or listen at 127.0.0.1."
         )
+    told = f" --config {config or name or 'NAME'}"
     folder = serving if (serving / "manifest.json").is_file() else current_bundle(serving)
     if folder is None and (serving / "current").is_symlink():
         raise RunError(
             f"The bundle {os.readlink(serving / 'current')} that should be served is no longer in "
-            f"{serving}. Go back to the previous one with `retail-ci models rollback`, or promote "
-            "a run with `retail-ci models promote`."
+            f"{serving}. Go back to the previous one with `retail-ci models rollback{told}`, or "
+            f"promote a run with `retail-ci models promote{told}`."
         )
     if folder is None:
-        raise RunError(
-            f"No model has been promoted in {serving} yet; run `retail-ci models promote` first."
-        )
+        raise RunError(_why_none_is_served(serving, config))
     opened = Bundle(folder, quick=True)
     if name and opened.card.get("name") not in (None, name):
         raise RunError(
             f"The bundle {opened.version} in {serving} was made from the data set "
             f"{opened.card['name']!r}, not from {name!r}. Promote a run with `retail-ci models "
-            f"promote --config {name}`, or name the bundle with --bundle."
+            f"promote{told}`, or name the bundle with --bundle."
         )
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -764,6 +795,24 @@ def _measure_lists(
         random_state=run.config.seed,
     )
 
+# %% ../nbs/12_cli.ipynb #7a3e0001
+def forget(
+    who: str = "",  # a customer's id, or a file with a column customer_id
+    config: str = "default",  # a name from configs/, or a YAML file
+) -> None:
+    """Remove every trace of a customer, suppress them from then on, and run the chain anew."""
+    if not who.strip():
+        raise ConfigError(
+            "Name a customer's id, or a file with a column customer_id: `retail-ci forget ID`."
+        )
+    loaded = load_config(config)
+    from retail_ci.core.formats import read_id
+    from retail_ci.pipeline import forget as forgetting
+    from retail_ci.serve.batch_lists import read_customers
+
+    customers = read_customers(who) if Path(who).is_file() else [read_id(who)]
+    print(forgetting.report_text(forgetting.forget(loaded, customers, find_root())))
+
 # %% ../nbs/12_cli.ipynb #c63480fa
 def models_promote(
     config: str = "default",  # a name from configs/, or a YAML file; its last good run is promoted
@@ -819,7 +868,7 @@ def models_list(
     print(
         "\n".join([*stack[:-1], f"{stack[-1]}  (answers now)"])
         if stack
-        else "No model has been promoted yet; `retail-ci models promote` does it.",
+        else f"No model has been promoted yet; `retail-ci models promote --config {config}` does it.",
         flush=True,
     )
     if not tell_registry(run):
@@ -938,6 +987,7 @@ COMMANDS: tuple[Callable, ...] = (
     campaigns_draw,
     campaigns_list,
     campaigns_measure,
+    forget,
     site,
     serve,
 )
@@ -1011,7 +1061,7 @@ def _option(name: str, note: str, told: bool) -> Any:
     """A parameter as typer's argument or option; a name of one letter is a short option."""
     import typer
 
-    if name in ("source", "which", "wave"):
+    if name in ("source", "which", "who", "wave"):
         return typer.Argument(help=note, metavar=f"[{name.upper()}]", show_default=name == "which")
     words = [f"--{name.rstrip('_').replace('_', '-')}"]
     if len(name) == 1:
@@ -1179,6 +1229,7 @@ EXAMPLES = {
         "retail-ci campaigns measure --sent sent.csv --control held.csv --columns "
         "customer_id=Card --day 2026-03-02",
     ],
+    "forget": ["retail-ci forget C00017", "retail-ci forget erasures.csv --config shop.yaml"],
     "site": [
         "retail-ci site",
         "retail-ci site --config small --serve",
@@ -1200,6 +1251,15 @@ EXAMPLES = {
     ],
     "serve": ["retail-ci serve", "retail-ci serve --port 8080 --workers 2"],
 }
+
+VARIABLES = {
+    "RETAIL_CI_API_KEYS": "SHA-256 of each key, or @FILE or @FOLDER of such; read again on change",
+    "RETAIL_CI_RATE": "customers per second and key; 0, the default: no limit",
+    "RETAIL_CI_BODY": "the largest request body in bytes; 1000000 by default",
+    "RETAIL_CI_TIMEOUT": "seconds for a request; 10 by default",
+    "RETAIL_CI_LOG": "json, the default, or off",
+    "RETAIL_CI_SERVING": "the bundles, where the app runs without this command",
+}  # of the environment: what each says to the service
 
 # %% ../nbs/12_cli.ipynb #13e12129
 def show_version(
@@ -1266,13 +1326,16 @@ def app() -> Any:  # a typer application
                 ),
                 name=group,
             )
-        examples = block("Examples:", EXAMPLES[function.__name__])
+        after = block("Examples:", EXAMPLES[function.__name__])
+        if function is serve:
+            read = [f"{variable:<19} {words}" for variable, words in VARIABLES.items()]
+            after += "\n\n" + block("Environment:", read)
         if any(other.__name__.startswith(f"{name}_") for other in COMMANDS):
             groups[name] = typer.Typer()
-            groups[name].callback(invoke_without_command=True, epilog=examples)(_as_group(function))
+            groups[name].callback(invoke_without_command=True, epilog=after)(_as_group(function))
             result.add_typer(groups[name], name=name)
         else:
-            groups[group].command(name, epilog=examples)(as_command(function))
+            groups[group].command(name, epilog=after)(as_command(function))
 
     def options(version: bool = False) -> None:
         """Show the version, if asked."""

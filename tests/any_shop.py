@@ -25,6 +25,7 @@ import yaml
 from retail_ci.core.config import Config, load_config
 from retail_ci.core.errors import RetailError
 from retail_ci.pipeline.chain import chain, order
+from retail_ci.pipeline.kernels import lacks
 from retail_ci.pipeline.manifest import input_hashes, write_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -244,6 +245,8 @@ class Rooms:
             yaml.safe_dump(dataclasses.asdict(config), allow_unicode=True), encoding="utf-8"
         )
         for name in self.order:
+            if lacks(ROOT / "nbs" / f"{name}.ipynb", folder):
+                continue
             known, results = self.rooms[name]
             names = known | {
                 "config": config.name,

@@ -5,6 +5,7 @@ command line there.
 import ast
 import contextlib
 import fcntl
+import gc
 import io
 import json
 import os
@@ -93,6 +94,13 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def settled_memory() -> None:
+    """What is imported and made up to here stays: no search for cycles walks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
 def one_worker(request, shared_folder) -> None:
     """A file that two workers share makes all that it needs twice; that is an error."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "this one")
@@ -101,6 +109,19 @@ def one_worker(request, shared_folder) -> None:
         if not claim.exists():
             claim.write_text(worker)
     assert claim.read_text() == worker, "Call pytest as the Makefile does, with `--dist loadfile`."
+
+
+@pytest.fixture(autouse=True)
+def the_search_path_stays() -> Iterator[None]:
+    """Each test begins with the same search path, and none leaves another copy of the package on
+    it: everything that is started later would import that one.
+    """
+    before = list(sys.path)
+    yield
+    left = [folder for folder in sys.path if folder not in before]
+    sys.path[:] = before
+    copies = [folder for folder in left if (Path(folder) / "retail_ci").exists()]
+    assert not copies, f"left on the search path: {copies}"
 
 
 def no_traceback(text: str) -> bool:

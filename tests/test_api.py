@@ -5,6 +5,7 @@ requests, promotions under load.
 import asyncio
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -23,12 +24,22 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import alive, wait_for
 
-from retail_ci.cli import answer, serve
+from retail_ci.cli import VARIABLES, answer, serve
 from retail_ci.serve import api
 from retail_ci.serve.api import PUBLIC_PATHS, Settings, read_keys
-from retail_ci.serve.bundle import activate, point_at, rollback, seal, write_bundle
+from retail_ci.serve.bundle import (
+    Bundle,
+    activate,
+    point_at,
+    recommend,
+    recommend_each,
+    rollback,
+    seal,
+    write_bundle,
+)
 
 LONG = "x" * 128
 
@@ -112,14 +123,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(serving: Path, *options: str, **environment: str):
-    """`retail-ci serve` on a free port: its base address and its process."""
+def served(serving: Path, *options: str, log: Path | None = None, **environment: str):
+    """`retail-ci serve` on a free port: its base address and its process; `log`: its output."""
     port = free_port()
     tool = str(Path(sys.executable).with_name("retail-ci"))
     process = subprocess.Popen(
         [tool, "serve", "--bundle", str(serving), "--port", str(port), *options],
         env=os.environ | {"RETAIL_CI_LOG": "off"} | environment,
-        stdout=subprocess.DEVNULL,
+        stdout=log.open("wb") if log else subprocess.DEVNULL,
     )
     try:
         for _ in range(1200):
@@ -180,8 +191,8 @@ def test_a_request_that_does_not_fit_is_refused_with_a_problem(service, body, st
     "content,status",
     [
         (b"", 422),
-        (b"{", 422),
-        (b"\xff\xfe", 422),
+        (b"{", 400),
+        (b"\xff\xfe", 400),
         (b'{"customer_id": "\\ud800"}', 422),
         (b"[" * 50_000, 400),
         (b"x" * 10_000_000, 413),
@@ -402,6 +413,322 @@ def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
     assert health["model_version"] == "v1" and health["refused_bundle"] is None
 
 
+SENSITIVE = ["P0005", "P0059"]  # in the middle of the lists, and among the best sellers
+
+
+def discreet_tables() -> dict:
+    """A small bundle of which two products and a category are sensitive."""
+    made = tables("v1")
+    for name in ("lists", "popular", "similar"):
+        for table in made["lists"].values() if name == "lists" else [made[name]]:
+            kept = table[0] if isinstance(table, list) else table
+            column = "similar_id" if name == "similar" else "product_id"
+            kept = kept[~kept[column].isin(SENSITIVE)]
+            if name == "lists":
+                kept = kept.assign(rank=kept.groupby("customer_id").cumcount() + 1)
+                table[0] = kept
+            else:
+                made[name] = kept.reset_index(drop=True)
+    rank = range(1, len(made["similar"]) + 1)
+    made["similar"] = made["similar"].assign(rank=rank)
+    marked = made["products"]["product_id"].isin(SENSITIVE)
+    kinds = made["products"]["category"].mask(marked, "intimate care")
+    made["products"] = made["products"].assign(category=kinds)
+    return made | {"sensitive": SENSITIVE}
+
+
+def test_no_answer_and_no_line_of_the_log_names_what_is_sensitive(tmp_path):
+    write_bundle(tmp_path / "v1", **discreet_tables(), version="v1", depth=20)
+    activate(tmp_path, "v1")
+    words = [*SENSITIVE, "intimate"]
+    log = tmp_path / "log"
+    with (
+        served(tmp_path, log=log, RETAIL_CI_LOG="json") as (base, _),
+        httpx2.Client(base_url=base) as client,
+    ):
+        answers = []
+        for version in ("", "/v1"):
+            for last in (*SENSITIVE, "P0012", " P0005 "):
+                body = {"customer_id": "C00001", "last_purchased_product": last}
+                body["n_recommendations"] = 100
+                answers.append(client.post(f"{version}/recommend", json=body))
+                answers.append(client.get(f"{version}/products/{quote(last)}/similar?n=50"))
+                body = {"customer_id": "nobody", "last_purchased_product": last}
+                answers.append(client.post(f"{version}/recommend", json=body))
+            for kind in ("intimate care", "Intimate Care ", "care"):
+                body = {"customer_id": "nobody", "categories": [kind], "exclude": SENSITIVE}
+                answers.append(client.post(f"{version}/recommend", json=body))
+            body = {"customer_ids": ["C00001", "nobody"], "n_recommendations": 100}
+            answers.append(client.post(f"{version}/recommend/batch", json=body))
+            answers += [client.get(version + path) for path in ("/segments", "/model")]
+        answers += [client.get(path) for path in ("/health", "/metrics", "/openapi.json")]
+    said = "\n".join(a.text for a in answers) + log.read_text()
+    assert not [word for word in words if word.casefold() in said.casefold()]
+    assert '"path":"/v1/products/{product_id}/similar"' in log.read_text()
+    hidden = [a for a in answers if "P0005" in str(a.url)]
+    assert hidden and all(a.status_code == 404 for a in hidden)
+    assert "like P0012, which you bought last" in said
+
+
+def test_what_stays_the_same_is_not_sent_twice_and_keys_change_without_a_restart(tmp_path):
+    write_bundle(tmp_path / "v1", **tables("v1"), version="v1", depth=20)
+    activate(tmp_path, "v1")
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "shop").write_text(hashlib.sha256(b"one").hexdigest())
+    log = tmp_path / "log"
+    with served(tmp_path, log=log, RETAIL_CI_API_KEYS=f"@{keys}", RETAIL_CI_LOG="json") as (
+        base,
+        _,
+    ):
+
+        def ask(key: str, path: str = "/v1/segments/C00001", **headers: str) -> httpx2.Response:
+            return httpx2.get(base + path, headers={"Authorization": f"bearer {key}", **headers})
+
+        trace = f"00-{'4bf92f3577b34da6' * 2}-00f067aa0ba902b7-01"
+        assert ask("one", traceparent=trace).status_code == 200 and ask("two").status_code == 401
+        assert ask("wrong", path="/docs").status_code == 200
+        document = ask("wrong", path="/openapi.json").json()
+        assert set(document["components"]["securitySchemes"]) == {"key", "bearer"}
+        (keys / "till-4").write_text(hashlib.sha256(b"two").hexdigest())
+        wait_for(lambda: ask("two").status_code == 200)
+        assert ask("one").status_code == 200
+        (keys / "shop").unlink()
+        wait_for(lambda: ask("one").status_code == 401)
+        assert ask("two").status_code == 200
+        (keys / "till-4").unlink()
+        wait_for(lambda: ask("two").status_code == 401)
+        assert httpx2.get(f"{base}/health/ready").status_code == 200
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
+    assert {line["key"] for line in lines} == {"shop", "till-4", None}
+    assert [x["key"] for x in lines if x["trace_id"] == "4bf92f3577b34da6" * 2] == ["shop"]
+
+
+def test_another_name_for_this_machine_is_not_answered_without_keys(service):
+    for host, status in (("elsewhere.example", 421), ("localhost:1", 200), ("[::1]", 200)):
+        answer = service.get("/v1/segments", headers={"Host": host})
+        assert answer.status_code == status, host
+    told = service.get("/v1/segments", headers={"Host": "elsewhere.example"})
+    assert told.headers["content-type"] == "application/problem+json"
+
+
+def test_a_client_made_from_the_document_can_ask_everything(service):
+    """The operation ids are names of functions, and each works with the document's own words."""
+    document = service.get("/openapi.json").json()
+    given = {
+        "customer_id": "C00001",
+        "product_id": "P0012",
+        "recommend": {"customer_id": "C00001"},
+        "recommend_batch": {"customer_ids": ["C00001"]},
+    }
+    names = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            name = operation["operationId"]
+            assert re.fullmatch("[a-z_]+", name) and name not in names
+            url = re.sub(r"{(\w+)}", lambda m: given[m[1]], path.replace(":path}", "}"))
+            names[name] = service.request(method, url, json=given.get(name)).status_code
+    assert set(names.values()) == {200} and {"recommend", "get_segment", "is_ready"} <= set(names)
+    assert all(p.startswith(("/v1/", "/health", "/metrics")) for p in document["paths"])
+
+
+def test_a_batch_of_any_valid_size_holds_nobody_up(serving):
+    """The largest batches beside the question whether the process lives."""
+    ids = [f"C{i % 40 + 1:05d}" for i in range(1000)]
+    body = {"customer_ids": ids, "n_recommendations": 100}
+    batches = [
+        body | {"exclude": [f"X{i:04d}" for i in range(1000)]},
+        body | {"exclude_purchased": True, "categories": ["care", "food"]},
+        body | {"customer_ids": [f"nobody {i}" for i in range(1000)]},
+    ]
+    waited = []
+
+    async def beside(base: str) -> list[int]:
+        async with httpx2.AsyncClient(base_url=base, timeout=60) as client:
+            many = [
+                asyncio.create_task(client.post("/v1/recommend/batch", json=b)) for b in batches
+            ]
+            while not all(task.done() for task in many):
+                began = time.perf_counter()
+                await client.get("/health/live")
+                waited.append(time.perf_counter() - began)
+                await asyncio.sleep(0.002)
+            return [(await task).status_code for task in many]
+
+    with served(serving) as (base, _):
+        assert asyncio.run(beside(base)) == [200] * 3
+    assert len(waited) > 5 and np.median(waited) < 0.1
+
+
+def held_while(step: asyncio.AbstractEventLoop, work) -> float:
+    """The longest time for which some work keeps a loop from everything else."""
+    gaps = [0.0]
+
+    async def tick() -> None:
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            gaps.append(time.thread_time() - began)
+
+    async def both() -> None:
+        ticking = asyncio.create_task(tick())
+        await work()
+        ticking.cancel()
+
+    step.run_until_complete(both())
+    return max(gaps)
+
+
+def test_a_batch_computes_in_slices(serving):
+    """50 ms of the processor is the most that the loop is held, other programs beside it or not."""
+    bundle = Bundle(serving / "v1")
+    banned = [f"P{i:04d}" for i in range(1, 41)] + [f"X{i}" for i in range(960)]
+    who = [f"C{i % 40 + 1:05d}" for i in range(1000)]
+    pieces = []
+
+    async def work() -> None:
+        lists = recommend_each(bundle, who, 100, False, None, banned)
+        pieces.extend(await api._in_slices(lists))
+
+    loop = asyncio.new_event_loop()
+    longest = held_while(loop, work)
+    loop.close()
+    made = json.loads(b"[" + b"".join(pieces) + b"]")
+    assert len(made) == 1000 and made[7] == recommend(bundle, who[7], 100, exclude=banned)
+    assert len(pieces) > 1 and longest < 0.05
+
+
+@pytest.mark.parametrize("reader", ["nobody reads", "full disk", "gone"])
+def test_a_log_that_cannot_be_written_stops_no_answer(serving, reader):
+    """More lines than a pipe holds, and then a stop in good time."""
+    if reader == "full disk":
+        out = os.open("/dev/full", os.O_WRONLY)
+        other = os.dup(out)
+    else:
+        other, out = os.pipe()
+    if reader == "gone":
+        os.close(other)
+    port = free_port()
+    tool = str(Path(sys.executable).with_name("retail-ci"))
+    start = [tool, "serve", "--bundle", str(serving), "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITH_LOG, str(out), *start],
+        pass_fds=[out],
+        env=os.environ | {"RETAIL_CI_LOG": "json"},
+    )
+    base = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        with contextlib.suppress(httpx2.TransportError):
+            return httpx2.get(f"{base}/health/ready").status_code == 200
+        return False
+
+    try:
+        wait_for(ready, 120)
+        with httpx2.Client(base_url=base, timeout=20) as client:
+            for _ in range(1500):
+                answer = client.post("/v1/recommend", json={"customer_id": "C00001"})
+                assert answer.status_code == 200
+
+            def told() -> str:
+                return " ".join(client.get("/health").json()["troubles"])
+
+            wait_for(told)
+            assert "The log is not written" in told()
+            metrics = client.get("/metrics").text
+        assert "retail_ci_log_lines_dropped_total" in metrics
+        process.terminate()
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.wait(60)
+        for end in {out, other} - ({other} if reader == "gone" else set()):
+            os.close(end)
+
+
+# puts the log where it cannot be written once the service has said that it starts
+WITH_LOG = """
+import os, sys
+from retail_ci.serve import api
+out = int(sys.argv[1])
+usual = api.Outlet.__init__
+api.Outlet.__init__ = lambda self, fd, *rest: usual(self, out if fd == 1 else fd, *rest)
+from retail_ci.cli import main
+sys.argv = sys.argv[2:]
+main()
+"""
+
+
+def test_the_watcher_survives_whatever_is_raised(serving, tmp_path):
+    class Ill(api.KeyRing):
+        def refresh(self) -> None:
+            raise RuntimeError("nobody knows why")
+
+    watcher = api.Watcher(api.BundleHolder(serving), Ill(Settings(tmp_path)))
+
+    async def look() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(watcher.watch(0.01), 0.5)
+
+    asyncio.run(look())
+    assert "cannot be looked for at present: RuntimeError." in watcher.trouble
+    assert watcher.desk.bundle.version == "v1", "bundles are looked for all the same"
+
+
+def test_metrics_keep_to_the_conventions(service):
+    """What promtool's check asks: a word of help for each, counters that end in _total, base
+    units, no type in a name.
+    """
+    service.get("/v1/segments")
+    text = service.get("/metrics").text
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.M))
+    kinds = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
+    helped = dict(re.findall(r"^# HELP (\S+) (.+)$", text, re.M))
+    assert kinds and set(kinds) <= set(helped)
+    for name, kind in kinds.items():
+        assert re.fullmatch("retail_ci_[a-z_]+", name), name
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert not re.search("_(counter|gauge|histogram|ms|milliseconds|minutes)(_|$)", name)
+    assert 'retail_ci_model_info{version="v1"} 1.0' in text
+    end = float(re.search(r"^retail_ci_data_until_timestamp_seconds (\S+)$", text, re.M)[1])
+    assert end == pd.Timestamp("2026-01-01", tz="UTC").timestamp()
+    wanted = {"requests_total", "request_duration_seconds", "bundles_refused_total"}
+    assert {f"retail_ci_{n}" for n in wanted | {"log_lines_dropped_total"}} <= set(kinds)
+
+
+def test_the_help_names_every_variable_that_is_read():
+    read = set(re.findall(r'get\("([A-Z_]+)"', inspect.getsource(Settings)))
+    assert {f"RETAIL_CI_{name}" for name in read} == set(VARIABLES)
+    tool = str(Path(sys.executable).with_name("retail-ci"))
+    told = subprocess.run([tool, "serve", "--help"], capture_output=True, text=True).stdout
+    assert all(name in told for name in VARIABLES)
+
+
+def test_a_batch_counts_its_customers(serving):
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    with served(serving, RETAIL_CI_API_KEYS=digest, RETAIL_CI_RATE="20") as (base, _):
+        with httpx2.Client(base_url=base, headers={"X-API-Key": "open sesame"}) as client:
+            body = {"customer_ids": ["C00001"] * 1000}
+            assert client.post("/v1/recommend/batch", json=body).status_code == 200
+            told = client.get("/v1/segments")
+    assert told.status_code == 429 and 30 < int(told.headers["retry-after"]) <= 50
+
+
+def test_a_file_cut_off_under_a_running_service_changes_no_answer(tmp_path):
+    write_bundle(tmp_path / "v1", **tables("v1"), version="v1", depth=20)
+    activate(tmp_path, "v1")
+    with served(tmp_path) as (base, process), httpx2.Client(base_url=base) as client:
+        before = client.post("/v1/recommend", json={"customer_id": "C00001"}).json()
+        for file in sorted((tmp_path / "v1").glob("*.bin")):
+            os.truncate(file, 1)
+        wait_for(lambda: client.get("/health").json()["status"] == "damaged")
+        for who in ("C00001", "C00040"):
+            answer = client.post("/v1/recommend", json={"customer_id": who})
+            assert answer.status_code == 200
+        assert client.post("/v1/recommend", json={"customer_id": "C00001"}).json() == before
+        assert process.poll() is None
+
+
 def request_in_two(base: str, body: bytes) -> tuple[socket.socket, bytes]:
     """Send a request's head and half of its body; the connection, and the rest."""
     connection = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 60)
@@ -492,10 +819,8 @@ def test_slow_senders_logs_and_other_sites(serving, tmp_path):
             ]
         )
         mine = next(line for line in lines if line["request_id"] == "till-7")
-        assert set(mine) == {"time", "request_id", "method", "path", "status", "ms"} and (
-            mine["path"],
-            mine["status"],
-        ) == ("/recommend", 200)
+        parts = {"time", "request_id", "trace_id", "key", "method", "path", "status", "ms"}
+        assert set(mine) == parts and (mine["path"], mine["status"]) == ("/v1/recommend", 200)
         assert "C00001" not in log.read_text() and "127.0.0.1" not in "".join(
             json.dumps(line) for line in lines
         ), "neither what was sent nor who sent it"
@@ -509,12 +834,14 @@ def test_keys_in_a_file(tmp_path):
         f"# of the shop\n{hashlib.sha256(b'one').hexdigest()}  "
         f"-\n{hashlib.sha256(b'two').hexdigest().upper()} # the till\n\n"
     )
+    one = hashlib.sha256(b"one").hexdigest()
     assert read_keys(f"@{tmp_path / 'keys'}") == {
-        hashlib.sha256(k).hexdigest() for k in (b"one", b"two")
+        one: one[:8],
+        hashlib.sha256(b"two").hexdigest(): "the-till",
     }
     (tmp_path / "none").write_text("# nothing yet\n")
-    with pytest.raises(Exception, match="holds no key"):
-        read_keys(f"@{tmp_path / 'none'}")
+    with pytest.raises(Exception, match="There is no key in"):
+        Settings.from_environment({"RETAIL_CI_API_KEYS": f"@{tmp_path / 'none'}"})
 
 
 def test_an_unknown_product_is_ignored_and_said(service):
@@ -534,7 +861,7 @@ DAMAGE = {  # what is wrong with a bundle: the words that say so
     "a flipped byte": "The file any_items.bin of the bundle bad does not match the manifest",
     "a missing file": "The bundle bad lacks the file any_scores.bin",
     "from a newer version": (
-        "The bundle bad has format 99, and this version reads up to 1. Install a newer "
+        "The bundle bad has format 99, and this version reads up to 2. Install a newer "
         "retail_ci, or roll back"
     ),
     "from another data set": "was made from the data set 'a shop elsewhere'",
@@ -732,6 +1059,40 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
     )
 
 
+def test_the_recipes_name_what_exists():
+    """Options, variables, probes, ports and mounted places of systemd, Kubernetes and nginx."""
+    folder = Path(__file__).parents[1] / "examples/deploy"
+    unit = (folder / "retail-ci.service").read_text()
+    (start,) = re.findall("^ExecStart=(.*)$", unit, re.M)
+    used = {w.strip("-") for w in start.split() if w.startswith("--")}
+    assert used and used <= set(serve.__annotations__)
+    port = start.split()[start.split().index("--port") + 1]
+    assert f"server 127.0.0.1:{port};" in (folder / "nginx.conf").read_text()
+    deployment, door, _ = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
+    (box,) = pod["containers"]
+    given = {e["name"]: e["value"] for e in box["env"]}
+    assert set(given) <= set(VARIABLES)
+    assert set(re.findall(r"Environment=(RETAIL_CI_\w+)", unit)) <= set(VARIABLES)
+    assert {w.strip("-") for w in box["args"] if w.startswith("--")} <= set(serve.__annotations__)
+    probes = [box[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
+    assert all(p["path"] in PUBLIC_PATHS and p["port"] == "http" for p in probes)
+    assert door["spec"]["ports"][0]["targetPort"] == box["ports"][0]["name"] == "http"
+    mounted = {m["mountPath"]: m["name"] for m in box["volumeMounts"]}
+    assert {given["RETAIL_CI_SERVING"], given["RETAIL_CI_API_KEYS"][1:]} <= set(mounted)
+    assert set(mounted.values()) == {v["name"] for v in pod["volumes"]}
+
+
+def test_the_threat_model_names_tests_that_exist():
+    """Each row can be checked, so each test that it names must be there."""
+    root = Path(__file__).parents[1]
+    page = (root / "nbs/07a_threat_model.ipynb").read_text(encoding="utf-8")
+    tests = "".join(p.read_text(encoding="utf-8") for p in (root / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 8 and not [name for name in named if f"def {name}(" not in tests]
+    assert all((root / file).exists() for file in re.findall(r"`(tests/\w+\.py)`", page))
+
+
 def test_several_workers_count_together_and_one_that_dies_is_replaced(serving):
     with served(serving, "--workers", "2") as (base, process):
 
@@ -743,7 +1104,7 @@ def test_several_workers_count_together_and_one_that_dies_is_replaced(serving):
         line = next(
             x
             for x in httpx2.get(f"{base}/metrics").text.splitlines()
-            if x.startswith('retail_ci_requests_total{route="/segments"')
+            if x.startswith('retail_ci_requests_total{route="/v1/segments"')
         )
         assert float(line.split()[-1]) == 20
         before = children()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import retail_ci
 from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
@@ -422,3 +423,76 @@ def test_a_pharmacy_s_sales_are_receipts_and_a_cancelled_membership_is_a_sale(tm
         g.why for g in guess(str(tmp_path / "bare.csv")) if g.key == "columns.transaction_id"
     ]
     assert "every line is a basket of its own" in lacking
+
+
+# --------------------------------------------------------------- customers and receipts by any name
+
+
+def till_lines(customer: str, receipt: str = "transaction_id") -> pd.DataFrame:
+    """Sixty receipts of one to three lines, of twelve people, in two stores."""
+    lines = []
+    for number in range(60):
+        for line in range(1 + number % 3):
+            day = f"2025-{1 + number // 28:02}-{1 + number % 28:02}"
+            lines.append((f"B{number:03}", f"K{number % 12:02}", day, f"P{line}", "NS"[number % 2]))
+    names = [receipt, customer, "date", "product_id", "filiale"]
+    return pd.DataFrame(lines, columns=names).assign(quantity=2, price=1.5, revenue=3.0)
+
+
+def remarks(lines: pd.DataFrame, **more) -> str:
+    return " ".join(retail_ci.clean(lines, **more).facts.get("remarks", []))
+
+
+@pytest.mark.parametrize("header", ["loyalty number", "loyalty card", "xyz", "Email"])
+def test_a_column_that_could_be_the_customer_is_named(header, tmp_path):
+    told = remarks(till_lines(header))
+    assert f"could be the customer: {header!r} (" in told and "12 different values" in told
+    assert "filiale" not in told
+    mapped = remarks(till_lines(header), columns={"customer_id": header})
+    assert "could be" not in mapped
+    # without a config too: an unknown header is asked about, with what it would give
+    till_lines(header).to_csv(tmp_path / "sales.csv", index=False)
+    found = examine(str(tmp_path / "sales.csv"))
+    told = "\n".join([proposal("", found.guesses), *closing(found)])
+    assert "60 baskets, 12 customers" in told
+    if columns(found).get("customer_id") != header:
+        assert f"It could be {header!r}" in told and f"Is {header!r} the customer" in told
+
+
+@pytest.mark.parametrize("header", ["klant", "Kundennummer", "顧客番号", "cliente", "customer"])
+def test_a_header_that_names_the_customer_clearly_is_refused_unmapped(header):
+    with pytest.raises(DataError, match=rf"{header!r} sounds like it; name it under"):
+        retail_ci.clean(till_lines(header))
+    done = retail_ci.clean(till_lines(header), columns={"customer_id": header})
+    assert done.facts["customers"] == 12
+
+
+def test_a_way_to_pay_is_no_customer():
+    lines = till_lines("card").assign(card=lambda t: t["card"].str[-1].isin(list("02468")))
+    lines["card"] = lines["card"].map({True: "Visa", False: "Mastercard"})
+    assert retail_ci.clean(lines).facts["kept"] == len(lines)
+
+
+@pytest.mark.parametrize("header", ["bon", "ticket no", "xyz"])
+def test_without_a_receipt_the_baskets_are_said_and_what_could_be_it(header):
+    lines = till_lines("customer_id", header)
+    told = remarks(lines, duplicates="keep")
+    assert "No column is read as the receipt: the lines of a customer's day are one" in told
+    assert f"could be the receipt: {header!r} (" in told and "60 different values" in told
+    assert "receipt" not in remarks(lines, columns={"transaction_id": header})
+    assert "receipt" not in remarks(lines, basket=["customer_id", "date"])
+
+
+def test_the_amount_after_a_discount_is_called_that(tmp_path):
+    lines = till_lines("customer_id").assign(discount=lambda t: [0.0, 0.25] * (len(t) // 2))
+    lines["revenue"] = lines["quantity"] * lines["price"] * (1 - lines["discount"])
+    lines.assign(currency="EUR").to_csv(tmp_path / "sales.csv", index=False)
+    why = {g.key: g.why for g in examine(str(tmp_path / "sales.csv")).guesses}
+    for role in ("quantity", "price", "revenue"):
+        told = why[f"columns.{role}"]
+        assert "quantity × price, less 'discount', gives the amount in 100% of the lines" in told
+        assert "quantity × price gives" not in told
+    lines["revenue"] = lines["quantity"] * lines["price"]
+    lines.to_csv(tmp_path / "before.csv", index=False)
+    why = {g.key: g.why for g in examine(str(tmp_path / "before.csv")).guesses}
+    assert "quantity × price gives the amount in 100%" in why["columns.revenue"]

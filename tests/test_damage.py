@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -445,11 +445,13 @@ def the_header_in_the_middle(shop, random):
     between_lines(shop, random, lambda header: header)
 
 
-@kind("bad_date|missing_basket|damaged_line")
+@kind(r"\(total_row\)|damaged_line")
 def a_row_of_totals(shop, random):
     total = sum(float(row["revenue"]) for row in shop.rows)
-    first = random.choice(["Total", ""])
+    first = random.choice(["Total", "", "Gesamtsumme", "Suma:", "итого", "合计"])
     row = dict.fromkeys(NAMES, "") | {"transaction_id": first, "revenue": f"{total:.2f}"}
+    if first and random.random() < 0.5:
+        row["date"] = "2025-06-30 20:00"
     shop.rows.append(row)
 
 
@@ -600,6 +602,17 @@ def a_point_and_zero_behind_ids(shop, random):
 @kind("damaged_id")
 def scientific_notation(shop, random):
     amounts(shop, shop.some(random), lambda value: f"{float(value):.2E}", "customer_id")
+
+
+@kind("were written like 1.2345678E7")
+def scientific_notation_with_all_digits(shop, random):
+    def written(value: str) -> str:
+        return f"{value[0]}.{value[1:]}E{len(value) - 1}"
+
+    amounts(shop, shop.rows, lambda value: "1" + value, "customer_id")
+    for row in shop.customers:
+        row["customer_id"] = "1" + row["customer_id"]
+    amounts(shop, shop.some(random), written, "customer_id")
 
 
 @kind("customers_not_met")
@@ -851,15 +864,28 @@ def clean_report() -> str:
     return found.told
 
 
-def judge(shop: Shop, folder: Path, *kinds: Kind) -> None:
+def judge(seed: int, folder: Path, *kinds: Kind) -> None:
     """What is kept is unchanged, or the damage is named."""
-    found = seen(write(shop, folder))
+    found = seen(write(damaged(seed, *kinds), folder))
     if found.kept == expected():
         return
-    named = [bool(kind.words) and bool(re.search(kind.words, found.told)) for kind in kinds]
-    loud = [kind.name for kind in kinds if kind.words]
-    enough = any(named)  # a refusal, or a harmless kind, may hide the other one
-    assert loud and enough, f"{[k.name for k in kinds]} not named in:\n{found.told}"
+    loud = [kind for kind in kinds if kind.words]
+    silent = [kind for kind in loud if not re.search(kind.words, found.told)]
+    assert loud, f"{[k.name for k in kinds]} should change nothing:\n{found.told}"
+    if found.kept is None and len(silent) < len(loud):
+        return  # one fault that refuses the file hides the others
+    unexcused = [kind.name for kind in silent if not excused(kind, kinds, seed, folder)]
+    assert not unexcused, f"{unexcused} of {[k.name for k in kinds]} not named in:\n{found.told}"
+
+
+def excused(kind: Kind, kinds: Sequence[Kind], seed: int, folder: Path) -> bool:
+    """Whether a kind that is not named does no harm by itself, or the others have undone it."""
+    others = [other for other in kinds if other is not kind]
+    if others and fingerprint(damaged(seed, *kinds)) == fingerprint(damaged(seed, *others)):
+        return True
+    alone = folder / f"{kind.name} alone"
+    alone.mkdir()
+    return bool(others) and seen(write(damaged(seed, kind), alone)).kept == expected()
 
 
 def test_a_clean_shop_is_kept_as_it_is():
@@ -886,7 +912,7 @@ def test_damage_is_harmless_or_named(name, tmp_path_factory):
     @given(seeds)
     def drawn(seed: int) -> None:
         kind = BY_NAME[name]
-        judge(damaged(seed, kind), tmp_path_factory.mktemp("damage"), kind)
+        judge(seed, tmp_path_factory.mktemp("damage"), kind)
 
     drawn()
 
@@ -917,4 +943,4 @@ pairs = st.lists(st.sampled_from(KINDS), min_size=2, max_size=2, unique_by=lambd
 @settings(max_examples=12 * DAMAGES, **DRAWN)
 @given(pairs, seeds)
 def test_two_kinds_of_damage_are_harmless_or_named(tmp_path_factory, kinds, seed):
-    judge(damaged(seed, *kinds), tmp_path_factory.mktemp("damage"), *kinds)
+    judge(seed, tmp_path_factory.mktemp("damage"), *kinds)

@@ -11,7 +11,7 @@ from environments import ROOT, applies, closure, groups, locked, modules_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from retail_ci.core.errors import EXTRAS
+from retail_ci.core.errors import EXTRAS, missing_package
 
 PACKAGE = ROOT / "retail_ci"
 GROUPS = groups()
@@ -136,6 +136,12 @@ def test_the_sentence_for_a_missing_package_knows_every_extra():
     every = set().union(*(imports(source)[0] for source in SOURCES.values()))
     beyond = every - BROUGHT["base"]
     assert beyond <= set().union(*known.values())
+
+
+def test_a_module_of_our_own_that_is_missing_is_not_called_a_package():
+    sentence = str(missing_package("Notebook 00e_synthetic", "retail_ci.data.sales"))
+    assert "needs retail_ci.data.sales, which this copy of retail_ci lacks" in sentence
+    assert "--force-reinstall" in sentence and "not installed" not in sentence
 
 
 def test_every_command_that_is_advised_names_an_extra_that_exists():

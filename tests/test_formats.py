@@ -117,7 +117,8 @@ def test_neither_order_nor_threads_change_what_is_written():
 
 
 def test_the_change_on_a_card_is_a_share_of_its_locale():
-    facts = [{"name": "baskets", "value": 3929, "month": "2025-12-01", "change": -0.249}]
+    changed = {"month": "2025-12-01", "against": "2025-11-01", "change": -0.249}
+    facts = [{"name": "baskets", "value": 3929, **changed}]
     use_locale("de")
     card = figure_cards(facts)
     assert "3.929" in card and f"−24,9{NBSP}% in Dezember" in card

@@ -120,6 +120,11 @@ LOOKALIKES = {  # as written: as read, by hand
     "00017": "00017",
     "P1.0": "P1.0",
     "1.0.0": "1.0.0",
+    "1.2345678E7": "12345678",
+    " 1,2e+01\u00a0": "12",
+    "1.23457E+12": "1.23457E+12",
+    "A1.2E1": "A1.2E1",
+    "1.2E-1": "1.2E-1",
     "7.00": "7.00",
     ".0": ".0",
     "-.0": "-.0",
@@ -132,6 +137,8 @@ PIECES = [
     *BLANKS,
     *INVISIBLE,
     *" \t\n\r\v\f\x1c.-0179eE",
+    "1.25E",
+    "1,5e+",
     ".0",
     "e\u0301",
     "\u0301",
@@ -224,7 +231,8 @@ def test_one_placeholder_does_not_keep_every_point(tmp_path, missing, customers)
     assert found.facts["float_ids"] == {"customer_id": 3}
 
 
-NOTATIONS = ["5.41E+11", "5,41E+11", "5.41e+11", "5.41E11", "5E+11", "1.2345678E7"]
+NOTATIONS = ["5.41E+11", "5,41E+11", "5.41e+11", "5.41E11", "5E+11", "1.234567E7", "1.2345678E6"]
+NOTATIONS += ["1.2345678901234567E16"]  # a program keeps fifteen digits at most
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -236,6 +244,23 @@ def test_a_rounded_id_is_flagged_in_any_notation_and_column(tmp_path, column, wr
     found = cleaned(shop(tmp_path, HEAD + "".join(",".join(row) + "\n" for row in rows)))
     assert found.facts["by_flag"]["damaged_id"] == 3
     assert found.facts["revenue_by_fate"]["damaged_id"] == 30
+
+
+EXACT = {"1.2345678E7": "12345678", "1,7850e+04": "17850", "1.23E+02": "123"}
+EXACT |= {"1.23456789012345E14": "123456789012345"}
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+@pytest.mark.parametrize("written", EXACT)
+def test_scientific_notation_with_all_its_digits_is_read(tmp_path, column, written):
+    rows = [[f"T{n}", f"C{n}", f"P{n}", f"2025-0{n}-03", "1", "10.00"] for n in range(1, 5)]
+    rows[0][column], rows[1][column] = f'"{written}"', EXACT[written]
+    found = cleaned(shop(tmp_path, HEAD + "".join(",".join(row) + "\n" for row in rows)))
+    name = ["transaction_id", "customer_id", "product_id"][column]
+    assert found.facts["scientific_ids"] == {name: 1} and not found.facts["by_flag"]["damaged_id"]
+    assert found.transactions.execute()[name].tolist()[:2] == [EXACT[written]] * 2
+    assert read_id(written) == EXACT[written]
+    assert f"The ids in {name} were written like 1.2345678E7" in report(found, 1.0)
 
 
 @pytest.mark.parametrize("written", ["5E11", "1E5", "E+11", "12.5", "5.41E+", "A5.4E+11", "2E10B"])

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import retail_ci
 from retail_ci.cli import check
 from retail_ci.core.config import DataConfig, load_config
 from retail_ci.core.errors import DataError
@@ -336,6 +337,54 @@ def test_a_second_table_below_is_said(con, tmp_path, capsys):
     _, facts = proposed(tmp_path / "t.csv", con)
     assert "header of a second table (Customer, City, Since date)" in capsys.readouterr().out
     assert facts["kept"] == len(log) and facts["rejected"] == 4
+
+
+TOTAL_WORDS = ["Total", "Grand total:", "SUM", "B17 Total", "Gesamtsumme", "Zwischensumme", "Итого"]
+TOTAL_WORDS += ["Total général", "Suma", "合计", "الإجمالي"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("place", ["order_id", "customer_id", "product_id", "order_date"])
+def test_a_row_of_totals_is_named_wherever_its_word_stands(con, tmp_path, place, ending):
+    log = shop().astype(str)
+    rows = pd.DataFrame({c: [None] * len(TOTAL_WORDS) for c in log.columns}, dtype="str")
+    rows[place] = TOTAL_WORDS
+    rows["quantity"], rows["unit_price"] = "9", "1000.00"
+    if place in ("order_id", "customer_id"):
+        rows["order_date"] = log["order_date"].iloc[-1]  # else it would count as a sale
+    file = tmp_path / f"t.{ending}"
+    both = pd.concat([log, rows])
+    both.to_csv(file, index=False) if ending == "csv" else both.to_parquet(file, index=False)
+    names = {"transaction_id": "order_id", "date": "order_date", "price": "unit_price"}
+    done = retail_ci.clean(str(file), columns=names, duplicates="keep")
+    assert done.facts["by_reason"]["total_row"] == done.facts["rejected"] == len(TOTAL_WORDS)
+    assert done.facts["revenue"] == pytest.approx(worth(shop()))
+
+
+def test_a_product_or_a_dish_called_total_is_sold(con, tmp_path):
+    log = shop()
+    log.loc[:9, "product_id"] = "Total"
+    log.loc[10:19, "product_id"] = "Dim sum"
+    log.loc[::2, "customer_id"] = None
+    names = {"transaction_id": "order_id", "date": "order_date", "price": "unit_price"}
+    for columns in (names, {k: v for k, v in names.items() if k != "transaction_id"}):
+        done = retail_ci.clean(log, columns=columns, duplicates="keep")
+        assert done.facts["kept"] == len(log) and "total_row" not in done.facts["by_reason"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_second_table_beside_is_said(con, tmp_path, capsys, ending, side):
+    log = shop()
+    stock = pd.DataFrame({"Product": [f"P{n}" for n in range(12)], "Price": [9.5] * 12})
+    both = [log, pd.DataFrame({"": [None] * len(log)}), stock]
+    beside = pd.concat(both if side == "right" else both[::-1], axis=1)
+    file = tmp_path / f"t.{ending}"
+    beside.to_csv(file, index=False) if ending == "csv" else beside.to_excel(file, index=False)
+    data, facts = proposed(file, con)
+    assert "'Product', 'Price' stand apart behind an empty" in capsys.readouterr().out
+    assert set(data["columns"].values()) <= set(log.columns)
+    assert facts["kept"] == len(log) and facts["revenue"] == pytest.approx(worth(log))
 
 
 def test_dates_that_a_spreadsheet_has_turned_are_not_sure(tmp_path):

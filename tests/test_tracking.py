@@ -143,7 +143,8 @@ def new_shop(folder: Path, **mlflow) -> Project:
             {
                 "name": "trial",
                 "recommender": {"production": "weighted", "neighbours": 5},
-                "mlflow": mlflow,
+                # a server gets the recommender only if it is asked for
+                "mlflow": {"customers": "tracking_uri" in mlflow, **mlflow},
             }
         ),
         "trial",
@@ -280,6 +281,31 @@ try: lists.predict(pd.DataFrame({"customer": ["C00001"]}))
 except mlflow.exceptions.MlflowException as e: print("refused:", e)
 print("code:", sys.modules["retail_ci"].__file__)
 """
+
+
+def test_registering_leaves_the_search_path_as_it_was(shop, tmp_path):
+    project = copy_of(shop, tmp_path)
+    run = finished_run(project, SECOND, seed=1)
+    before = list(sys.path)
+    write_down(run.config, project.home("trial"))
+    assert len(opened(project).client.search_model_versions("name = 'retail-recommender'")) == 2
+    assert sys.path == before
+
+
+def predicted(store: str, model: str) -> pd.DataFrame:
+    """The list of one customer, by a model that MLflow has loaded.
+
+    MLflow puts the model's own code first on the search path of its process, and leaves it there.
+    """
+    import mlflow
+
+    before = list(sys.path)
+    mlflow.set_tracking_uri(store)
+    try:
+        return mlflow.pyfunc.load_model(model).predict(pd.DataFrame({"customer_id": ["C00002"]}))
+    finally:
+        mlflow.set_tracking_uri(None)
+        sys.path[:] = before
 
 
 def test_both_models_load_in_an_empty_process(shop, tmp_path):
@@ -512,7 +538,6 @@ def test_nothing_imports_mlflow_before_it_is_needed():
 
 
 def test_postgresql_keeps_runs_and_models(postgres, tmp_path):
-    import mlflow
     import psycopg
 
     with psycopg.connect(postgres.url(), autocommit=True) as con:
@@ -527,13 +552,7 @@ def test_postgresql_keeps_runs_and_models(postgres, tmp_path):
     assert store.uri.startswith("postgresql+psycopg://") and not (home / "mlflow.db").exists()
     assert store.client.get_run(find_logged(store, FIRST)).data.metrics["any/ndcg.low"] == 0.45
     assert holder(store, "recommender", "champion").tags["config"] == "trial"
-    mlflow.set_tracking_uri(store.uri)
-    try:
-        table = mlflow.pyfunc.load_model("models:/retail-recommender@champion").predict(
-            pd.DataFrame({"customer_id": ["C00002"]})
-        )
-    finally:
-        mlflow.set_tracking_uri(None)
+    table = predicted(store.uri, "models:/retail-recommender@champion")
     assert len(table) == 10 and table["rank"].tolist() == list(range(1, 11))
 
 
@@ -689,19 +708,11 @@ def test_two_shops_on_one_server_keep_apart(server, tmp_path):
 
 
 def test_a_model_loads_from_the_server(server, shop, tmp_path):
-    import mlflow
-
     project = new_shop(tmp_path, tracking_uri=server, prefix="loaded")
     run = finished_run(project, FIRST)
     promote_first(run, project.home("trial") / "serving")
     write_down(run.config, project.home("trial"))
-    mlflow.set_tracking_uri(server)
-    try:
-        table = mlflow.pyfunc.load_model("models:/loaded-recommender@champion").predict(
-            pd.DataFrame({"customer_id": ["C00002"]})
-        )
-    finally:
-        mlflow.set_tracking_uri(None)
+    table = predicted(server, "models:/loaded-recommender@champion")
     assert len(table) == 10 and set(table.columns) == {
         "customer_id",
         "product_id",

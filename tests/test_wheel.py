@@ -292,7 +292,7 @@ def test_a_config_of_the_folder_goes_before_one_that_came_along(installed, tmp_p
         (("run", "--config", "smal"), 2, "did you mean 'small'"),
         (("run", "--config", "mine.yaml"), 2, "give an existing file or a name from configs/"),
         (("site",), 4, "run `retail-ci run --config default` first"),
-        (("serve",), 4, "retail-ci models promote"),
+        (("serve",), 4, "run `retail-ci run --config default` first"),
     ],
 )
 def test_what_cannot_be_done_there_is_one_sentence(installed, tmp_path, words, code, sentence):

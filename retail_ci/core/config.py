@@ -31,6 +31,7 @@ from retail_ci.core.errors import (
     shown,
     translating,
     unknown,
+    without_secrets,
 )
 from .formats import find_locale, plain_name
 
@@ -517,25 +518,33 @@ class MlflowConfig:
         The registered models are PREFIX-segmentation and PREFIX-recommender.
     timeout : int
         The most seconds that recording a run may take.
+    customers : bool
+        Whether a server or shared database may hold the recommender, in which stands who has
+        bought what; the store beside the runs holds it anyway.
     """
 
     enabled: bool = True
     tracking_uri: str | None = None
     prefix: str = "retail"
     timeout: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
+    customers: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
 class ServingConfig:
-    """Which model is served.
+    """Which model is served, and what it may name.
 
     Attributes
     ----------
     promote_first : bool
         Whether a run promotes its model if none is served yet and it passes the gate.
+    sensitive : bool
+        Whether lists, reasons and similar products of the service may name what
+        `data.sensitive` marks; otherwise no answer does.
     """
 
     promote_first: bool = True
+    sensitive: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #d7c2443f
 @dataclass
@@ -1297,6 +1306,22 @@ def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
     return synthetic
 
 
+def _check_secrets(data: DataConfig) -> None:
+    """Refuse a password or key that is written out: a run keeps its config."""
+    for source in (data.transactions, data.products, data.customers):
+        if source and without_secrets(source) != source:
+            raise ConfigError(
+                "A source under data holds a password; write ${NAME} in its place and set NAME in "
+                "the environment, or set PGPASSWORD."
+            )
+    for key, value in data.spark.items():
+        if without_secrets(f"{key}={value}") != f"{key}={value}":
+            raise ConfigError(
+                f"Config key 'data.spark.{key}' holds a secret; write ${{NAME}} in its place and "
+                "set NAME in the environment."
+            )
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -1311,12 +1336,7 @@ def check_data(data: DataConfig) -> DataConfig:
     DataConfig
         The same.
     """
-    for source in (data.transactions, data.products, data.customers):
-        if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", source or ""):
-            raise ConfigError(
-                "A source under data holds a password; write ${NAME} in its place and set NAME in "
-                "the environment, or set PGPASSWORD."
-            )
+    _check_secrets(data)
     if data.memory:
         mebibytes(data.memory)
     for column, pattern in data.non_product.items():
@@ -1400,7 +1420,7 @@ def _check_mlflow(mlflow: MlflowConfig) -> MlflowConfig:
             "http://host:5000, postgresql://host/mlflow or sqlite:////path/mlflow.db, found "
             f"{shown(uri)}."
         )
-    if re.search(r"://[^/@\s]*:(?!\$\{\w+\}@)[^/@\s]+@", uri or ""):
+    if uri and without_secrets(uri) != uri:
         raise ConfigError(
             "Config key 'mlflow.tracking_uri' holds a password; write ${NAME} in its place and "
             "set NAME in the environment."

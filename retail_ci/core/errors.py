@@ -11,6 +11,7 @@ import difflib
 import errno
 import importlib.util
 import os
+import re
 import reprlib
 import traceback
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,8 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['EXTRAS', 'RetailError', 'ConfigError', 'DataError', 'TooFew', 'RunError', 'DriftError', 'missing_package', 'needing',
-           'require_extra', 'one_line', 'shown', 'translation', 'translating', 'check_result', 'as_library', 'setting',
-           'about', 'unknown']
+           'require_extra', 'without_secrets', 'one_line', 'shown', 'translation', 'translating', 'check_result',
+           'as_library', 'setting', 'about', 'unknown']
 
 # %% ../../nbs/00_errors.ipynb #ba38e21c
 class RetailError(Exception):
@@ -144,6 +145,12 @@ def missing_package(what: str, name: str) -> ConfigError:
         Names the package and the command that brings it.
     """
     top = name.partition(".")[0]
+    if top == "retail_ci":
+        return ConfigError(
+            f"{what} needs {name}, which this copy of retail_ci lacks: another copy stands before "
+            "the installed one on Python's search path, or the installed one is not whole. Take "
+            "the other one away (PYTHONPATH), or `pip install --force-reinstall retail_ci`."
+        )
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), "")
     target = f"'retail_ci[{extra}]'" if extra else "retail_ci"
     brings = f"the extra `{extra}` brings it" if extra else "it belongs to the library"
@@ -197,6 +204,37 @@ def require_extra(what: str, *extras: str) -> None:
             )
 
 # %% ../../nbs/00_errors.ipynb #5e0c91b7
+_IN_ADDRESS = re.compile(r"(\w[\w+.-]*://)(?![^\s:@/]*:\$\{\w+\}@)[^\s:@/]*:\S*@")
+_NAMED = re.compile(
+    r"(?i)([\w.-]*(?:password|passwd|pwd|secret|token|api[_.-]?key|access[_.-]?key)[\w.-]*=)"
+    r"(?!\$\{\w+\})[^\s&;,'\"]+"
+)
+
+
+def without_secrets(text: str) -> str:
+    """Mask passwords and keys in a text.
+
+    Parameters
+    ----------
+    text : str
+        An address, a setting, a message.
+
+    Returns
+    -------
+    str
+        Without the user and password of an address, whatever signs are in them, and without what
+        stands behind `password=` and its like; `${NAME}` is no secret.
+
+    Examples
+    --------
+    >>> without_secrets("postgresql://ann:p/w@d@db.example/shop?sslpassword=x")
+    'postgresql://db.example/shop?sslpassword=…'
+    >>> without_secrets("postgresql://ann:${PGPASS}@db.example/shop")
+    'postgresql://ann:${PGPASS}@db.example/shop'
+    """
+    return _NAMED.sub(r"\1…", _IN_ADDRESS.sub(r"\1", text))
+
+
 def one_line(text: object, most: int = 300) -> str:
     """A text that can stand in a sentence.
 
@@ -210,9 +248,9 @@ def one_line(text: object, most: int = 300) -> str:
     Returns
     -------
     str
-        The words on one line, control characters made visible.
+        The words on one line, without passwords, control characters made visible.
     """
-    words = " ".join(str(text).split())
+    words = without_secrets(" ".join(str(text).split()))
     seen = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
     return seen if len(seen) <= most else f"{seen[: most - 2]} …"
 

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from .errors import ConfigError, unknown
 
 # %% auto #0
-__all__ = ['BLANKS', 'INVISIBLE', 'WITH_POINT', 'LOCALES', 'plain_name', 'sql_text', 'sql_name', 'read_id', 'Locale',
-           'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count', 'share', 'decimal', 'money',
-           'with_currency', 'amount', 'amounts', 'day', 'month', 'date_names']
+__all__ = ['BLANKS', 'INVISIBLE', 'WITH_POINT', 'SCIENTIFIC', 'LONGEST_EXACT', 'LOCALES', 'plain_name', 'sql_text', 'sql_name',
+           'read_id', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count', 'share',
+           'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month', 'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
 _DEVICES = {
@@ -115,6 +115,18 @@ INVISIBLE = "\xad\u034f\u061c\u180e\ufeff" + "".join(
 _FOLD = str.maketrans(dict.fromkeys(BLANKS, " ") | dict.fromkeys(INVISIBLE))
 _WHITE = " \t\n\r\v\f"
 WITH_POINT = r"^-?[0-9]+[.]0$"  # a whole number that went through a fraction
+SCIENTIFIC = r"^([0-9])[.,]([0-9]+)[eE][+]?([0-9]{1,2})$"  # 1.2345678E7, 1,23E+02
+LONGEST_EXACT = 14  # digits after the first one that a program keeps
+
+
+def _in_digits(text: str) -> str:
+    """A number in scientific notation as digits, where it has all of them; else as it is."""
+    found = re.fullmatch(SCIENTIFIC, text)
+    if not found:
+        return text
+    first, digits, exponent = found.groups()
+    exact = len(digits) == int(exponent) <= LONGEST_EXACT
+    return first + digits if exact else text
 
 
 def read_id(text: str) -> str:
@@ -129,18 +141,21 @@ def read_id(text: str) -> str:
     -------
     str
         Without blanks at its ends, invisible signs and the `.0` of a spreadsheet, in Unicode's
-        composed form; "" where nothing is left.
+        composed form; a number in scientific notation as digits if it has them all; "" where
+        nothing is left.
 
     Examples
     --------
     >>> [read_id(text) for text in (" C7", "C7\\u200b", "17850.0", "00017", "P1.0")]
     ['C7', 'C7', '17850', '00017', 'P1.0']
+    >>> [read_id(text) for text in ("1.2345678E7", "1.23457E+12")]
+    ['12345678', '1.23457E+12']
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_FOLD))
     text = text.strip(_WHITE)
     whole = text.endswith(".0") and text[:-2].removeprefix("-").isdecimal() and text.isascii()
-    return text[:-2] if whole else text
+    return text[:-2] if whole else _in_digits(text)
 
 # %% ../../nbs/00a_formats.ipynb #d3084736
 _IN_CLDR = [

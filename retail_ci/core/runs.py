@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import hashlib
@@ -31,7 +32,8 @@ from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'remove_whole',
-           'atomic_write', 'process_folder', 'to_plain', 'save', 'load', 'Run', 'open_run', 'clear_scratch', 'sha256']
+           'atomic_write', 'flush', 'process_folder', 'to_plain', 'save', 'load', 'sha256', 'seal_of', 'read_manifest',
+           'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -270,7 +272,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     check_writable(path)
     with staging(f".{path.name}", path.parent) as folder:
         yield folder / path.name
+        flush(folder / path.name)
         os.replace(folder / path.name, path)
+    flush(path.parent, deep=False)
+
+
+def flush(path: Path, deep: bool = True) -> None:
+    """Let the disk take what was written, before a rename makes anybody rely on it: after a power
+    loss the new name must not stand for an empty file.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+    deep : bool, default True
+        All files below a folder too; otherwise only its list of names.
+    """
+    inside = sorted(path.rglob("*")) if deep and path.is_dir() else []
+    for each in (*inside, path):
+        if each.is_symlink() or not (each.is_file() or each.is_dir()):
+            continue
+        held = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(held)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that knows no such thing
+                raise
+        finally:
+            os.close(held)
 
 # %% ../../nbs/00c_runs.ipynb #f1b6a3c8
 def process_folder(name: str, beside: str | Path | None = None) -> Path:
@@ -454,6 +483,154 @@ class _Papermill:
 
 _papermill = _Papermill()
 
+# %% ../../nbs/00c_runs.ipynb #ad35d741
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, read in pieces.
+
+    Parameters
+    ----------
+    path : str | Path
+        A file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+# %% ../../nbs/00c_runs.ipynb #7c2e90b2
+def seal_of(papers: Mapping[str, Any]) -> str:
+    """The fingerprint of a manifest.
+
+    Parameters
+    ----------
+    papers : Mapping[str, Any]
+        With or without its `seal`.
+
+    Returns
+    -------
+    str
+        The SHA-256 of everything but the seal.
+    """
+    facts = {key: value for key, value in papers.items() if key != "seal"}
+    text = json.dumps(to_plain(facts), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_manifest(run: str | Path) -> dict[str, Any]:
+    """Read the manifest of a run.
+
+    Parameters
+    ----------
+    run : str | Path
+        The run's folder.
+
+    Returns
+    -------
+    dict[str, Any]
+        Empty if there is none.
+
+    Raises
+    ------
+    RunError
+        If it is damaged.
+    """
+    file = Path(run) / "manifest.json"
+    if not file.exists():
+        return {}
+    try:
+        papers = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        papers = None
+    # of the marks of a manifest one flipped bit can take only one
+    marks = {"artifacts", "papers", "seal"} & set(papers or {})
+    if not isinstance(papers, dict) or (marks & {"papers", "seal"} and len(marks) < 3):
+        raise _damaged(file)
+    if "seal" in marks and papers["seal"] != seal_of(papers):
+        raise _damaged(file)
+    return papers
+
+
+def check_file(run: str | Path, file: str | Path) -> Path:
+    """Compare a file with the manifest of its run, once in a process.
+
+    Parameters
+    ----------
+    run : str | Path
+        The run's folder.
+    file : str | Path
+        The file, as seen from there.
+
+    Returns
+    -------
+    Path
+        The file; one that no manifest lists is not looked at.
+
+    Raises
+    ------
+    RunError
+        If it is not as the run has written it.
+    """
+    path = Path(run) / file
+    wanted = _sums_in(Path(run)).get(Path(file).as_posix())
+    if wanted is not None and path.exists() and _sum_of(path, *_state_of(path)) != wanted:
+        raise _damaged(path)
+    return path
+
+
+def check_run(run: str | Path) -> None:
+    """Compare every file of a run with its manifest.
+
+    Parameters
+    ----------
+    run : str | Path
+        The run's folder.
+
+    Raises
+    ------
+    RunError
+        For the first that is missing, or not as the run has written it.
+    """
+    for file in _sums_in(Path(run)):
+        if not check_file(run, file).exists():
+            raise _damaged(Path(run) / file, "is missing")
+
+
+def _sums_in(run: Path) -> dict[str, str]:
+    """The fingerprint of each file that a run's manifest lists."""
+    file = run / "manifest.json"
+    return _read_sums(file, *_state_of(file)) if file.is_file() else {}
+
+
+@functools.lru_cache(64)
+def _read_sums(file: Path, *state: int) -> dict[str, str]:
+    """The same, read once while the manifest looks the same."""
+    papers = read_manifest(file.parent)
+    listed = [*(papers.get("artifacts") or []), *(papers.get("papers") or [])]
+    return {line["path"]: line["sha256"] for line in listed}
+
+
+@functools.lru_cache(4096)
+def _sum_of(path: Path, *state: int) -> str:
+    """The fingerprint of a file, read once while it looks the same."""
+    return sha256(path)
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What a file looks like from outside."""
+    seen = path.stat()
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+
+
+def _damaged(path: Path, what: str = "is not as the run has written it") -> RunError:
+    """The sentence for a file that cannot be relied on."""
+    return RunError(
+        f"{path} {what}, so nothing is made from it. Run the chain again with `retail-ci run`: "
+        "the new run takes the place of this one."
+    )
+
 # %% ../../nbs/00c_runs.ipynb #092dce92
 @dataclass
 class Run:
@@ -502,14 +679,19 @@ class Run:
         Raises
         ------
         RunError
-            For a name that does not exist, with the nearest one.
+            For a name that does not exist, with the nearest one, and for a file of a finished run
+            that is not as it was written.
         """
+        return check_file(*self._place(name))
+
+    def _place(self, name: str) -> tuple[Path, str]:
+        """The folder that holds an artefact, and its path in there."""
         if name not in ARTEFACTS:
             raise RunError(unknown("artefact", name, list(ARTEFACTS)))
-        path = self.path / ARTEFACTS[name].path
-        if not path.exists() and self.fallback:
-            return self.fallback / ARTEFACTS[name].path
-        return path
+        path = ARTEFACTS[name].path
+        if self.fallback and not (self.path / path).exists():
+            return self.fallback, path
+        return self.path, path
 
     def has(self, name: str) -> bool:
         """Tell whether an artefact exists.
@@ -529,7 +711,8 @@ class Run:
         RunError
             For a name that does not exist, with the nearest one.
         """
-        return self.file(name).exists()
+        folder, path = self._place(name)
+        return (folder / path).exists()
 
     def read(self, name: str) -> Any:
         """Read an artefact by name.
@@ -696,6 +879,22 @@ def open_run(
         print(_about_scratch(run, run.origin), file=sys.stderr, flush=True)
     return run
 
+# %% ../../nbs/00c_runs.ipynb #7c2e90a2
+def check_sensitive(run: Run) -> None:
+    """Raise `RunError` if the run was made under other rules for sensitive products.
+
+    Parameters
+    ----------
+    run : Run
+        With the config of now.
+    """
+    file = check_file(run.path, "config.yaml")
+    if file.is_file() and load_config(file).data.sensitive != run.config.data.sensitive:
+        raise RunError(
+            f"data.sensitive has changed since the run {run.config.name!r} was made, so the "
+            "reasons in that run may name sensitive products; run `retail-ci run` first."
+        )
+
 # %% ../../nbs/00c_runs.ipynb #d78d59f6
 def _as_settings(given: Any) -> list[str]:
     """Settings as a list; papermill hands over text where `-p` is used, and YAML's values where
@@ -730,6 +929,7 @@ def _open_folder(folder: Path, settings: list[str]) -> Run:
         )
     place = folder.resolve()
     origin = _origin_of(place)
+    check_file(place, file.name)
     return Run(load_config(file), place, place.parent / origin["from"] if origin else None, origin)
 
 # %% ../../nbs/00c_runs.ipynb #2d1278be
@@ -820,20 +1020,3 @@ def _about_scratch(run: Run, origin: dict) -> str:
         f"This is a scratch run, made by hand from {origin['from']}{made}: {run.path}. "
         f"The next finished run clears it; open_run({run.config.name!r}) reads the finished one."
     )
-
-# %% ../../nbs/00c_runs.ipynb #ad35d741
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, read in pieces.
-
-    Parameters
-    ----------
-    path : str | Path
-        A file.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -68,8 +68,17 @@ def _decimals_of(marks: Any) -> int:
 SEGMENTS: dict[str, str] = {  # segment: its colour, best customers first
     "Champions": "#0072B2",
     "Loyal Customers": "#009E73",
+    "Steady Customers": "#117733",
     "Potential Loyalists": "#56B4E9",
+    "Promising": "#44AA99",
+    "New Customers": "#6A51A3",
+    "Need Attention": "#C2A83E",
+    "Cannot Lose": "#CC6677",
     "At Risk": "#E69F00",
+    "About To Sleep": "#B2806B",
+    "Lapsed Big Spenders": "#882255",
+    "One-time Buyers": "#8C6D31",
+    "Hibernating": "#9DA5B4",
     "Lost": "#7F7F7F",
     "Unnamed": "#CC79A7",
 }

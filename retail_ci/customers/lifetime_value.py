@@ -29,8 +29,8 @@ from ..data.frames import as_day, check_number, check_seed, refuse
 
 # %% auto #0
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
-           'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
-           'fit_both', 'gain_of_leaving', 'hide_unknowable', 'customer_lifetime_value']
+           'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'with_last_miss',
+           'visits_between', 'hold_out', 'fit_both', 'gain_of_leaving', 'hide_unknowable', 'customer_lifetime_value']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -822,6 +822,29 @@ def customer_worth(
     out.insert(0, "customer_id", table.customer_id.to_numpy())
     return out, pd.DataFrame(sum(sums) if sums else np.zeros((0, 0)), columns=keys)
 
+# %% ../../nbs/03e_lifetime_value.ipynb #3fd1d002
+def with_last_miss(low: Any, high: Any, value_ratio: float) -> tuple[Any, Any]:
+    """Widen an interval by how far the last forecast was off.
+
+    Parameters
+    ----------
+    low : float or Series
+        Lower end, in currency.
+    high : float or Series
+        Upper end.
+    value_ratio : float
+        Expected revenue of the hidden weeks over the revenue that came; NaN if none was measured.
+
+    Returns
+    -------
+    tuple
+        Lower and upper end; as given where nothing was measured.
+    """
+    if not (np.isfinite(value_ratio) and value_ratio > 0):
+        return low, high
+    miss = abs(1 / value_ratio - 1)
+    return low * max(1 - miss, 0), high * (1 + miss)
+
 # %% ../../nbs/03e_lifetime_value.ipynb #277b0cfc
 def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
     """Visits and net revenue between two dates.
@@ -1267,7 +1290,7 @@ def _cautions(
             "came**, "
             f"and {decimal(ratio)} times the visits: a visit was worth "
             f"{'more' if value_ratio < ratio else 'less'} than before. The model knows no season "
-            "and no trend; the intervals below do not contain such a change."
+            "and no trend; the intervals below are widened by as much."
         )
     return out
 

@@ -5,7 +5,7 @@
 # %% ../../nbs/03d_migration.ipynb #bb3389ae
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -32,8 +32,8 @@ from ..data.plausibility import covered_span
 
 # %% auto #0
 __all__ = ['SNAPSHOT', 'GONE', 'NOT_YET', 'ORDER', 'month_ends', 'choose_window', 'take_snapshots', 'name_snapshots', 'states',
-           'migration', 'directions', 'day_matrix', 'replay', 'chance', 'customers_to_replay', 'slipped', 'reasons',
-           'plot_migration', 'SegmentMigration', 'segment_migration']
+           'migration', 'directions', 'day_matrix', 'replay', 'chance', 'customers_to_replay', 'slips_by_chance',
+           'slipped', 'reasons', 'plot_migration', 'SegmentMigration', 'segment_migration']
 
 # %% ../../nbs/03d_migration.ipynb #4d8e553a
 def month_ends(
@@ -179,6 +179,11 @@ ORDER = [
     *(s for s in SEGMENTS if s != "Unnamed"),
     GONE,
 ]  # from best to worst: this order says who rose and who fell
+
+
+def _best_to_worst(names: Sequence[str]) -> list[str]:
+    """The names of a model, and gone, in `ORDER`."""
+    return [s for s in ORDER if s in names or s == GONE]
 
 
 def states(named: pd.DataFrame) -> pd.DataFrame:
@@ -450,6 +455,28 @@ def customers_to_replay(film: pd.DataFrame, seed: int = 42, most: int = 20_000) 
         drawn = np.random.default_rng(seed).choice(len(present), most, replace=False)
         some = present.iloc[np.sort(drawn)]
     return present[present.index.isin(some.index) | present.index.isin(_who_slipped(film))]
+
+
+def slips_by_chance(before: pd.Series, luck: pd.DataFrame) -> dict[str, float]:
+    """Count the good customers who would have slipped anyway.
+
+    Parameters
+    ----------
+    before : pd.Series
+        The state at the month end before the last, by customer.
+    luck : pd.DataFrame
+        From `chance`.
+
+    Returns
+    -------
+    dict[str, float]
+        by_chance, the expected number, and chance_spread, its standard deviation.
+    """
+    watched = before[before.isin(_WATCHED)]
+    odds = luck.slipped.reindex(watched.index).dropna()
+    times = len(watched) / max(len(odds), 1)  # where only some were replayed
+    spread = float((odds * (1 - odds)).sum() * times) ** 0.5
+    return {"by_chance": float(odds.sum() * times), "chance_spread": spread}
 
 
 def slipped(

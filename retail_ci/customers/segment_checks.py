@@ -14,7 +14,12 @@ import pandas as pd
 
 from ..core.errors import TooFew
 from ..core.formats import count, share
-from .segment_names import PROTOTYPES, assign_names
+from retail_ci.customers.segment_names import (
+    PROTOTYPES,
+    Shop,
+    assign_names,
+    bearing_shares,
+)
 from retail_ci.customers.segmentation import (
     RFM,
     CustomerSegmentation,
@@ -219,7 +224,7 @@ def _other_methods(k: int, seed: int) -> dict[str, Any]:
 
 
 def _true_names(values: np.ndarray, label: np.ndarray) -> int:
-    """Find the names that fit a partition by the constraints alone.
+    """Find the names that fit a partition by constraints and floors alone.
 
     Parameters
     ----------
@@ -231,14 +236,17 @@ def _true_names(values: np.ndarray, label: np.ndarray) -> int:
     Returns
     -------
     int
-        How many clusters can be given a name that is true.
+        How many clusters can be given one of the five names.
     """
     used, label = np.unique(label, return_inverse=True)
     groups = pd.DataFrame(values).groupby(label)
     names, _ = assign_names(
-        np.zeros((len(used), len(PROTOTYPES))), groups.median().to_numpy(), groups.mean().to_numpy()
+        np.zeros((len(used), len(PROTOTYPES))),
+        groups.median().to_numpy(),
+        groups.mean().to_numpy(),
+        bearing_shares(values, label, Shop.of(values)),
     )
-    return sum(not name.startswith("Unnamed") for name in names)
+    return sum(name in PROTOTYPES for name in names)
 
 # %% ../../nbs/03b_segment_checks.ipynb #5c1e7a12
 def compactness(
@@ -304,7 +312,7 @@ def alternatives(
     ].reset_index(drop=True)
 
     def own(f):
-        return CustomerSegmentation(model.n_clusters, model.random_state).fit(f).clusters_
+        return CustomerSegmentation(**model.get_params()).fit(f).clusters_
 
     methods = {"In use: turned axes and prototypes": own} | {
         name: lambda f, m=m: m(plain_space(f))

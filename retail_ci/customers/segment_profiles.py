@@ -173,14 +173,19 @@ def describe(
     Returns
     -------
     pd.DataFrame
-        Segment, cluster, margin, why, value_at_risk (spend in the look-back of those At Risk),
+        Segment, cluster, margin (0 for who stands nearer to a group whose name is not true of
+        them), why, value_at_risk (spend in the look-back of those At Risk),
         action; index as given.
     """
     distance = model.transform(features)
     nearest_two = np.sort(distance, axis=1)[:, :2]
-    out = pd.DataFrame({"cluster": distance.argmin(axis=1).astype("int64")}, index=features.index)
-    out.insert(0, "segment", np.array(model.names_)[out.cluster.to_numpy()])
-    out["margin"] = (nearest_two[:, -1] - nearest_two[:, 0]) / np.maximum(nearest_two[:, -1], 1e-12)
+    segment = model.predict(features)
+    nearest = distance.argmin(axis=1)
+    number = {name: c for c, name in enumerate(model.names_)}
+    clusters = np.array([number.get(s, c) for s, c in zip(segment, nearest)], dtype="int64")
+    out = pd.DataFrame({"segment": segment, "cluster": clusters}, index=features.index)
+    margin = (nearest_two[:, -1] - nearest_two[:, 0]) / np.maximum(nearest_two[:, -1], 1e-12)
+    out["margin"] = np.where(np.array(model.names_)[nearest] == segment, margin, 0.0)
     out["why"] = explain(features, model.quantiles_, currency)
     out["value_at_risk"] = np.where(
         out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0

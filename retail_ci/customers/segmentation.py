@@ -26,10 +26,17 @@ from ..core.errors import TooFew, one_line
 from ..core.runs import load, save
 from retail_ci.customers.segment_names import (
     CLUSTERING_PRESETS,
+    NAME_CONSTRAINTS,
     PROTOTYPES,
     ClusteringPreset,
+    Shop,
     assign_names,
+    bearing_shares,
+    check_name_constraints,
+    name_of_one,
     named,
+    names_hold,
+    other_names,
 )
 from ..data.frames import FrameError, check_number, check_seed, is_table, read_frame, refuse
 
@@ -331,8 +338,8 @@ def _try_candidate(
     priors = anchors if k == len(PROTOTYPES) else None
     centers, inertia = kmeans_with_priors(z, k, seed, priors, priors, preset.prior_weight)
     used, label = np.unique(assign_to_centers(z, centers)[0], return_inverse=True)
-    groups = pd.DataFrame(values).groupby(label)
     distance = np.sqrt(_squared_distances(centers[used].astype(float), anchors))
+    groups = pd.DataFrame(values).groupby(label)
     names, broken = assign_names(distance, groups.median().to_numpy(), groups.mean().to_numpy())
     return Candidate(preset, space, centers[used], names, distance, inertia, broken)
 
@@ -394,6 +401,77 @@ class FrameOrArray:
         """Whether the model knows its columns by name."""
         return hasattr(self, "feature_names_in_")
 
+# %% ../../nbs/03a_segmentation.ipynb #3fd1b001
+def _days_covered(X: Any) -> float:
+    """The days since the first purchase of all, where a frame has the column tenure; else 0."""
+    if not is_table(X):
+        return 0.0
+    table = read_frame(X, "the features", {}, {"tenure": "number"}, rest=False)
+    return float(table["tenure"].max()) if "tenure" in table else 0.0
+
+
+def _true_names(values: np.ndarray, names: list[str], shop: Shop) -> np.ndarray:
+    """Customers × groups: whether the group's name is true; a group without a name has none."""
+    holds = names_hold(values, shop)
+    everybody = np.full(len(values), True)
+    columns = [
+        ~everybody if name.startswith("Unnamed") else holds.get(name, everybody) for name in names
+    ]
+    return np.column_stack(columns)
+
+
+def _move_untrue(clusters: np.ndarray, squares: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Move customers of whom their group's name is false to the nearest of which it is true."""
+    own = true[np.arange(len(clusters)), clusters]
+    nearest = np.where(true, squares, np.inf).argmin(axis=1)
+    return np.where(own | ~true.any(axis=1), clusters, nearest)
+
+
+def _called(clusters: np.ndarray, values: np.ndarray, names: list[str], shop: Shop) -> np.ndarray:
+    """The name of each customer's group, or one of their own where that would be false."""
+    out = np.array(names, dtype=object)[clusters]
+    untrue = ~_true_names(values, names, shop)[np.arange(len(values)), clusters]
+    out[untrue] = name_of_one(values[untrue], shop)
+    return out
+
+
+_RULED_OUT = 1e6  # the distance of a name that a group may not have
+
+
+def _false_names(names: list[str], typical: np.ndarray, shop: Shop) -> set[str]:
+    """Those of the five names that break a promise, or are below their floor, by medians."""
+    kept = check_name_constraints(names, typical)
+    holds = names_hold(typical, shop)
+    out = {name for i, name in enumerate(names) if name in holds and not holds[name][i]}
+    for text, more, less, _measure in NAME_CONSTRAINTS:
+        if not kept.get(text, True):
+            out |= {more, less}
+    return out & set(PROTOTYPES)
+
+
+def _lasting_names(
+    values: np.ndarray, label: np.ndarray, squares: np.ndarray, distance: np.ndarray, shop: Shop
+) -> list[str]:
+    """Names that are true of the groups, and still true after customers have moved for them.
+
+    A name that is not true any more is ruled out for its group, and the names are given anew.
+    """
+    bearing = bearing_shares(values, label, shop)
+    groups = pd.DataFrame(values).groupby(label)
+    allowed = distance.copy()
+    while True:
+        medians = groups.median().to_numpy()
+        names, _broken = assign_names(allowed, medians, groups.mean().to_numpy(), bearing)
+        names = other_names(names, medians, shop)
+        clusters = _move_untrue(label, squares, _true_names(values, names, shop))
+        there = pd.DataFrame(values).groupby(_called(clusters, values, names, shop)).median()
+        false = _false_names(there.index.tolist(), there.to_numpy(), shop)
+        given = [c for c, name in enumerate(names) if name in false]
+        if not given:
+            return names
+        worst = max(given, key=lambda c: allowed[c, list(PROTOTYPES).index(names[c])])
+        allowed[worst, list(PROTOTYPES).index(names[worst])] = _RULED_OUT
+
 # %% ../../nbs/03a_segmentation.ipynb #8ac748a6
 class CustomerSegmentation(
     FrameOrArray, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
@@ -408,13 +486,16 @@ class CustomerSegmentation(
         Seed of the random starts, which are used where there are not five clusters.
     max_samples : int, default 100_000
         Customers that the preset is chosen on, at most; the centres are fitted to all.
+    window_days : int, default 365
+        The look-back in which purchases were counted (rfm.window_days), against which the floors
+        of the names are measured; a shorter log, by its column tenure, shortens it.
 
     Attributes
     ----------
     labels_ : ndarray of shape (n_customers,)
         The segment of each customer: its name for a frame, its number for an array.
     clusters_ : ndarray of shape (n_customers,)
-        The number of each customer's cluster.
+        The number of each customer's cluster: the nearest whose name is true of them.
     names_ : list[str]
         A name per cluster.
     centers_ : ndarray of shape (n_clusters, n_axes)
@@ -434,11 +515,16 @@ class CustomerSegmentation(
     """
 
     def __init__(
-        self, n_clusters: int = 5, random_state: int = 42, max_samples: int = 100_000
+        self,
+        n_clusters: int = 5,
+        random_state: int = 42,
+        max_samples: int = 100_000,
+        window_days: int = 365,
     ) -> None:
         self.n_clusters = n_clusters
         self.random_state = random_state
         self.max_samples = max_samples
+        self.window_days = window_days
 
     def fit(self, X: Any, y: Any = None) -> "CustomerSegmentation":
         """Learn space, centres and names.
@@ -465,25 +551,21 @@ class CustomerSegmentation(
         given = self._values(X, reset=True)
         _check_enough(given, self.n_clusters)
         values = given[np.lexsort(given.T[::-1])]
-        some = values
-        if len(values) > self.max_samples:
-            some = values[np.linspace(0, len(values) - 1, self.max_samples).astype(int)]
-        presets: Sequence[ClusteringPreset] = CLUSTERING_PRESETS
-        if self.n_clusters != len(PROTOTYPES) or given.shape[1] != 3:
-            presets = CLUSTERING_PRESETS[:1]
-        chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
-        if len(some) < len(values):
-            chosen = _refit_on_all(values, chosen)
+        chosen = self._chosen(values)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
-        self.names_ = chosen.names
+        self.shop_ = None
+        if values.shape[1] == 3:
+            self.shop_ = Shop.of(values, self.window_days, _days_covered(X))
+        self.names_ = self._names_above_floors(values, chosen)
         self.name_distance_ = chosen.distance
         self.preset_ = chosen.preset
         self.quantiles_ = np.quantile(
             values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf"
         ).astype(float)
-        self.clusters_, squares = assign_to_centers(self.space_.transform(given), self.centers_)
-        self.labels_ = self._named(self.clusters_)
+        squares = assign_to_centers(self.space_.transform(given), self.centers_)[1]
+        self.clusters_ = self._assign(given)
+        self.labels_ = self._named(self.clusters_, given)
         self.inertia_ = float(np.sort(squares).sum(dtype=float))
         return self
 
@@ -514,15 +596,49 @@ class CustomerSegmentation(
         Returns
         -------
         ndarray of shape (n_customers,)
-            The name of the nearest centre for a frame, its number for an array.
+            The name of the nearest centre whose name is true of the customer for a frame, its
+            number for an array.
         """
         self._check_fitted()
-        place = self.space_.transform(self._values(X))
-        return self._named(assign_to_centers(place, self.centers_)[0])
+        values = self._values(X)
+        return self._named(self._assign(values), values)
+
+    def _chosen(self, values: np.ndarray) -> Candidate:
+        """The preset chosen on a part of the customers, its centres fitted to all."""
+        some = values
+        if len(values) > self.max_samples:
+            some = values[np.linspace(0, len(values) - 1, self.max_samples).astype(int)]
+        presets: Sequence[ClusteringPreset] = CLUSTERING_PRESETS
+        if self.n_clusters != len(PROTOTYPES) or values.shape[1] != 3:
+            presets = CLUSTERING_PRESETS[:1]
+        chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
+        return chosen if len(some) == len(values) else _refit_on_all(values, chosen)
+
+    def _names_above_floors(self, values: np.ndarray, chosen: Candidate) -> list[str]:
+        """Names above their floors, where the columns are the three measures."""
+        if self.shop_ is None:
+            return chosen.names
+        place = self.space_.transform(values)
+        label = assign_to_centers(place, self.centers_)[0]
+        squares = _squared_distances(place, self.centers_)
+        return _lasting_names(values, label, squares, chosen.distance, self.shop_)
+
+    def _assign(self, values: np.ndarray) -> np.ndarray:
+        """The number of each customer's cluster: the nearest whose name is true of them."""
+        place = self.space_.transform(values)
+        clusters = assign_to_centers(place, self.centers_)[0]
+        if self.shop_ is None or not self._learned_from_frame():
+            return clusters
+        true = _true_names(values, self.names_, self.shop_)
+        untrue = ~true[np.arange(len(values)), clusters]
+        squares = _squared_distances(place[untrue], self.centers_)
+        clusters[untrue] = _move_untrue(clusters[untrue], squares, true[untrue])
+        return clusters
 
     def _check_parameters(self) -> None:
         """Refuse parameters with which nothing can be learned."""
         check_number("n_clusters", self.n_clusters, 1, 10**6)
+        check_number("window_days", self.window_days, 1, 10**6)
         check_number("max_samples", self.max_samples, self.n_clusters, 10**9)
         if not isinstance(self.random_state, np.random.RandomState):
             check_seed(self.random_state)
@@ -535,9 +651,13 @@ class CustomerSegmentation(
                 "fit(features) first."
             )
 
-    def _named(self, clusters: np.ndarray) -> np.ndarray:
-        """Clusters by name where the model was fitted on a frame, by number elsewhere."""
-        return np.array(self.names_)[clusters] if self._learned_from_frame() else clusters
+    def _named(self, clusters: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Customers by name where the model was fitted on a frame, by number elsewhere."""
+        if not self._learned_from_frame():
+            return clusters
+        if self.shop_ is None:
+            return np.array(self.names_)[clusters]
+        return _called(clusters, values, self.names_, self.shop_).astype(str)
 
     def save(self, path: str | Path) -> Path:
         """Save what was learned; see `save_model`.
@@ -666,10 +786,12 @@ def save_model(model: CustomerSegmentation, path: str | Path) -> Path:
         "k": model.n_clusters,
         "seed": model.random_state,
         "sample": model.max_samples,
+        "window_days": model.window_days,
         "view": preset_facts(model.preset_),
         "measures": RFM,
         "axes": _AXES,
         "prototypes": PROTOTYPES,
+        "shop": model.shop_._asdict() if model.shop_ else None,
     }
     if not model._learned_from_frame():
         words["measures"] = []
@@ -713,8 +835,11 @@ def load_model(path: str | Path) -> CustomerSegmentation:
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         found = "no file" if isinstance(error, FileNotFoundError) else "something else"
         refuse(f"the model {path}", "what save() has written", found, "give the path it returned")
-    model = CustomerSegmentation(words["k"], words["seed"], words["sample"])
+    model = CustomerSegmentation(
+        words["k"], words["seed"], words["sample"], words.get("window_days", 365)
+    )
     model.names_ = words["names"]
+    model.shop_ = Shop(**words["shop"]) if words.get("shop") else None
     model.preset_ = ClusteringPreset(preset["lapse"], preset["frequency"], preset["pull"])
     model.centers_ = arrays["centers"]
     model.name_distance_ = arrays["name_distance"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from retail_ci.core.errors import (
 from ..core.formats import count, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, use_style
+from ..core.suppression import Forgotten, read_forgotten
 from retail_ci.data.contract import (
     COLUMNS,
     COUNTED,
@@ -50,6 +52,7 @@ from retail_ci.data.contract import (
     judge,
     map_columns,
     revenue_meaning,
+    scientific_ids,
     typed,
     with_limits,
 )
@@ -66,6 +69,7 @@ from retail_ci.data.engines import (
 )
 from retail_ci.data.frames import (
     FrameError,
+    as_ids,
     as_pandas,
     as_words,
     find_columns,
@@ -84,7 +88,8 @@ from retail_ci.data.plausibility import (
     repeated,
     unbroken,
 )
-from .sources import Source, bring, open_source, reading
+from .sources import Source, bring, open_source, place, reading
+from .unused_columns import Candidate, lacking_remarks, unused_candidates
 
 # %% auto #0
 __all__ = ['NO_CUSTOMERS', 'NO_PRODUCT', 'read_products', 'Prepared', 'apply_contract', 'prepare', 'check_customers', 'examples',
@@ -196,13 +201,20 @@ def _judge_all(
     lines = judged()
     seen = _survey(lines)
     first, latest, _days = _whole_file(settings, seen)
-    floats = float_ids(_own_ids(raw, settings)) if seen["loose"].any() else {}
+    odd = _odd_ids(raw, settings) if seen["loose"].any() else {"float_ids": {}}
     if first is not None or latest is not None:
         lines = judged(first=first, latest=latest)
         seen = _survey(lines)
     span = {"believed_from": first, "believed_until": latest}
-    found = {"float_ids": floats} | {k: day for k, day in span.items() if day is not None}
+    found = odd | {k: day for k, day in span.items() if day is not None}
     return lines, seen, found
+
+
+def _odd_ids(raw: ibis.Table, settings: DataConfig) -> dict[str, dict[str, int]]:
+    """How many ids of each column a program has written as numbers that can be read exactly."""
+    ids = _own_ids(raw, settings)
+    exact = scientific_ids(ids)
+    return {"float_ids": float_ids(ids)} | ({"scientific_ids": exact} if exact else {})
 
 
 def _own_ids(raw: ibis.Table, settings: DataConfig) -> ibis.Table:
@@ -658,10 +670,10 @@ def _look_at_orders(judged: ibis.Table, settings: DataConfig) -> tuple[list[str]
     return suspects, remarks
 
 
-def _remarks(facts: dict, remarks: list[str]) -> dict:
+def _remarks(facts: dict, remarks: list[str], lacking: dict[str, list[Candidate]]) -> dict:
     """What else the books say, where there is something."""
     nobody = [] if facts["customers"] or not facts["kept"] else [NO_CUSTOMERS]
-    told = [*remarks, *nobody]
+    told = [*remarks, *nobody, *lacking_remarks(lacking, facts["customers"])]
     return {"remarks": told} if told else {}
 
 
@@ -685,6 +697,8 @@ class Prepared:
     plausible: dict = field(
         default_factory=dict
     )  # from `plausibility`: what is well formed and odd
+    # from `unused_candidates`: what could be the customer or the receipt that is lacking
+    lacking: dict[str, list[Candidate]] = field(default_factory=dict)
 
 
 def apply_contract(
@@ -749,6 +763,7 @@ def _apply_contract(
     facts = _reconcile(judged, seen, lines, marked, people, rows_in, number) | found
     facts |= _parts_found(lines, transactions, settings)
     _complete(evidence, facts, _misdated(seen, found, settings), products, customers)
+    lacking = _lacking(lines, transactions, settings, facts["kept"])
     kept = lines if engine(con) == "duckdb" else lines.order_by("row")
     kept = kept.select([c for c in _TRANSACTION_COLUMNS if c in lines.columns])
     return Prepared(
@@ -756,10 +771,19 @@ def _apply_contract(
         _rejected_rows(judged, transactions, settings, parts, _elsewhere(looked_up)),
         _complete_products(kept, in_log) if has_products else None,
         _people_alone(people) if facts["customers"] else None,
-        facts | _remarks(facts, remarks),
+        facts | _remarks(facts, remarks, lacking),
         marked.order_by("row", "flag"),
         plausibility(evidence),
+        lacking,
     )
+
+
+def _lacking(
+    kept: ibis.Table, raw: ibis.Table, settings: DataConfig, lines: int
+) -> dict[str, list[Candidate]]:
+    """Unused columns that could be the customer or the receipt, where one is lacking."""
+    names = map_columns(raw, settings.columns, elsewhere=("price", "revenue"))
+    return unused_candidates(kept, raw, set(names.values()), settings) if lines else {}
 
 
 def _described_products(
@@ -995,6 +1019,7 @@ def _rejected_rows(
 
 # %% ../../nbs/01_cleaning.ipynb #3428f979
 _GAPS = ("no_product", "listed_price")  # flags that are counted only
+_SELDOM = ("total_row",)  # reasons that are not counted where no line has them
 
 
 def _gap_sums(kept: ibis.Table) -> dict[str, ibis.Value]:
@@ -1091,7 +1116,7 @@ def _reconcile(
         "collapsed": int(fine.lines.sum()) - int(one.kept),
         "anonymous": int(one.anonymous or 0),
         "returns": int(one.returns or 0),
-        "by_reason": rejected,
+        "by_reason": {r: n for r, n in rejected.items() if n or r not in _SELDOM},
         "by_flag": by_flag | gaps,
         "customers": int(one.customers),
         "baskets": int(one.baskets) if baskets is None else baskets,
@@ -1222,6 +1247,7 @@ def check_customers(result: Prepared, columns: list[str], settings: DataConfig) 
             "it, or leave it out: sales, products and baskets need no customer."
         )
     alike = [c for c in columns if re.sub(r"[^a-z]", "", c.lower()) in _CUSTOMER_HEADERS]
+    alike += _clear_customers(result)
     if alike and "customer_id" not in columns:
         raise DataError(
             f"Column 'customer_id' (our customer_id) is not in the transactions, and {alike[0]!r} "
@@ -1230,7 +1256,15 @@ def check_customers(result: Prepared, columns: list[str], settings: DataConfig) 
         )
 
 
+# refused whatever they hold
 _CUSTOMER_HEADERS = {"customerid", "customer", "customerno", "customernumber", "custid", "clientid"}
+
+
+def _clear_customers(result: Prepared) -> list[str]:
+    """Unused columns whose header names the customer, with as many values as customers are."""
+    least = max(3, 0.005 * min(result.facts["kept"], 20_000))  # a card may be Visa or Mastercard
+    candidates = result.lacking.get("customer_id", [])
+    return [c.name for c in candidates if c.words >= 0.9 and c.values >= least]
 
 # %% ../../nbs/01_cleaning.ipynb #9ec2fe6b
 def examples(result: Prepared, most: int = 2) -> pd.DataFrame:
@@ -1370,14 +1404,63 @@ def open_sources(con: Any, run: Run) -> dict[str, Source]:
             products=str(run.file("raw_products")),
             customers=str(run.file("raw_customers")),
         )
+    forgotten = read_forgotten(run.path.parent)
+    # what is laid down to be used again must not hold those who are forgotten
+    staging = None if forgotten else run.path.parent / "staging"
     found = {
-        role: open_source(con, role, data, run.path.parent / "staging")
+        role: open_source(con, role, data, staging)
         for role in ("transactions", "products", "customers")
         if getattr(data, role)
     }
+    if forgotten:
+        found = {
+            role: source if role == "products" else _without(source, data, forgotten)
+            for role, source in found.items()
+        }
     if len({id(s.backend) for s in found.values()}) == 1:
         return found
     return {role: bring(source, con) for role, source in found.items()}
+
+
+def _without(source: Source, data: DataConfig, forgotten: Forgotten) -> Source:
+    """A source as it would be if some customers had never been in it.
+
+    Parameters
+    ----------
+    source : Source
+        Raw lines.
+    data : DataConfig
+        Names the customer's column.
+    forgotten : Forgotten
+        Who is left out.
+
+    Returns
+    -------
+    Source
+        Without their lines, its rows counted anew.
+    """
+    raw = source.table
+    theirs = data.columns.get("customer_id", "customer_id")
+    name = theirs if theirs in raw.columns else "customer_id"
+    if name not in raw.columns:
+        return source
+    spelt = raw.select(id=raw[name].cast("string")).distinct().to_pandas()["id"].dropna()
+    read = as_ids(spelt).fillna("")
+    ids = spelt[[who in forgotten for who in read]].tolist()
+    if not ids:
+        return source
+    out = raw[name].cast("string").isin(ids).fill_null(False)
+    if "damaged" in raw.columns:
+        for written in ids:
+            alone = rf"(^|\W){re.escape(written)}(\W|$)"
+            out = out | raw["damaged"].re_search(alone).fill_null(False)
+    gone = raw.filter(out).select("row").to_pandas()["row"]
+    lost = Counter(place(source.parts, int(row))[0] for row in gone)
+    parts = [(part, rows - lost[part] if rows >= 0 else rows) for part, rows in source.parts]
+    kept = raw.filter(~out)
+    kept = kept.mutate(row=ibis.row_number().over(order_by=kept["row"]) + 1)
+    table = materialize(source.backend, kept.order_by("row"), "without")
+    return Source(table, parts, source.backend)
 
 
 def prepare_run(con: Any, run: Run) -> Prepared:

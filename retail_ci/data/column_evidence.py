@@ -416,10 +416,18 @@ def _choose_amounts(found: Assignment) -> None:
 
 def _agreement(found: Assignment, quantity: str, price: str, amount: str) -> float:
     """How often a quantity times a price is an amount, less a discount where there is one."""
+    return max(_agreements(found, quantity, price, amount).values())
+
+
+def _agreements(found: Assignment, quantity: str, price: str, amount: str) -> dict[str, float]:
+    """The same for the bare product, under "", and for each discount, under its header."""
     q, p, a = (found.columns[name].numbers for name in (quantity, price, amount))
-    offs = [_part_numbers(c) for n, c in found.columns.items() if aside_kind(n) == "discount"]
-    offs = [o for o in offs if o.notna().any()]
-    return max(np.nan_to_num(product_of(q, p, a, off)) for off in [None, *offs])
+    offs = {n: _part_numbers(c) for n, c in found.columns.items() if aside_kind(n) == "discount"}
+    offs = {n: o for n, o in offs.items() if o.notna().any()}
+    return {
+        name: float(np.nan_to_num(product_of(q, p, a, off)))
+        for name, off in {"": None, **offs}.items()
+    }
 
 # %% ../../nbs/01c_column_evidence.ipynb #1b7f7fcf
 def _relate_people(found: Assignment) -> None:
@@ -518,8 +526,12 @@ def _compare_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, or with the product."""
     roles = [r for r in ("quantity", "price", "revenue") if r in found.chosen]
     if len(roles) == 3:
-        part = _agreement(found, *(found.chosen[r].name for r in roles))
-        told = f"quantity × price gives the amount in {share(part)} of the lines"
+        parts = _agreements(found, *(found.chosen[r].name for r in roles))
+        part = max(parts.values())
+        told = f"quantity × price gives the amount in {share(parts[''])} of the lines"
+        if part > parts[""]:
+            off = next(name for name, share_of in parts.items() if share_of == part)
+            told = f"quantity × price, less {off!r}, gives the amount in {share(part)} of the lines"
         for role in roles:
             _add(found, role, 1 if part >= 0.9 else -1, told)
         return

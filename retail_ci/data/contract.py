@@ -16,7 +16,7 @@ from ibis import _
 
 from ..core.config import STAMPS, BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
-from ..core.formats import WITH_POINT, read_id
+from ..core.formats import SCIENTIFIC, WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
     character_at,
@@ -38,7 +38,7 @@ from retail_ci.data.engines import (
 __all__ = ['COLUMNS', 'ID_COLUMNS', 'PRODUCT_COLUMNS', 'REJECTS', 'COUNTED', 'KEPT', 'CUSTOMERS', 'check_columns', 'map_columns',
            'as_text', 'as_id', 'as_number', 'typed', 'marks', 'revenue_meaning', 'revenue_sentence', 'status_marks',
            'currency_marks', 'converted', 'Rule', 'is_rounded', 'applicable', 'with_limits', 'judge', 'broken',
-           'accepted', 'float_ids', 'believed_span', 'flagged', 'counter_like']
+           'accepted', 'float_ids', 'scientific_ids', 'believed_span', 'flagged', 'counter_like']
 
 # %% ../../nbs/00h_contract.ipynb #2fb19046
 COLUMNS: dict[str, bool] = {  # our column: whether a source must have it
@@ -301,6 +301,51 @@ def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> 
         return stamp_date(as_number(column, settings), format, settings.timezone)
     return parse_date(as_text(column), format, settings.timezone)
 
+# %% ../../nbs/00h_contract.ipynb #7c1e1a02
+_TOTALS = (
+    r"^(.*[ -])?(sub|grand|zwischen|gesamt|end)?(totals?|totale|totales|totaal|sum|summ[ae]|summary|"
+    r"gesamt|ergebnis|somme|suma|razem|toplam|[Ии]того|[Вв]сего|合计|总计|小计|合計|総計|小計|"
+    r"المجموع|الإجمالي|إجمالي)( general| general[ei]| g[ée]n[ée]ral| geral| generaal)?[ .:]*$"
+)
+_RECEIPTS = ("transaction_id", "customer_id", "product_id")
+
+
+def _says_total(text: ibis.Value) -> ir.BooleanValue:
+    """Whether a text ends in a word for the sum of others."""
+    return as_text(text).lower().re_search(_TOTALS).fill_null(False)
+
+
+def _totals(
+    raw: ibis.Table,
+    names: dict[str, str],
+    ids: dict[str, ir.StringValue],
+    date: ir.TimestampValue,
+) -> ir.BooleanValue:
+    """Whether a line is the sum of others: a word for it in the place of an id or of the day, or an
+    amount and nothing else.
+    """
+    there = [c for c in _RECEIPTS if c in ids]
+    texts = [c for c in raw.columns if c not in ("row", "damaged") and raw[c].type().is_string()]
+    found = ibis.literal(False)
+    for name in (c for c in there if raw[names[c]].type().is_string()):
+        others = [ids[c].isnull() for c in there if c != name]
+        dated = not others or name == "product_id" and "transaction_id" not in there
+        alone = ibis.and_(*others, *([date.isnull()] if dated else []))
+        found = found | ibis.ifelse(alone.fill_null(False), _says_total(raw[names[name]]), False)
+    if raw[names["date"]].type().is_string():
+        undated = ibis.ifelse(date.isnull(), _says_total(raw[names["date"]]), False)
+        found = found | undated
+    if not there:
+        return found
+    bare = ibis.and_(*(ids[c].isnull() for c in there))
+    amounts = {names[c] for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names}
+    told = [c for c in texts if c not in amounts]
+    nothing = ibis.and_(date.isnull(), *(as_text(raw[c]).isnull() for c in told))
+    paid = [as_text(raw[c].cast("string")).notnull() for c in amounts]
+    rest = [_says_total(raw[c]) for c in told]
+    sums = ibis.or_(*rest, nothing & ibis.or_(*paid)) if paid else ibis.or_(*rest)
+    return found | ibis.ifelse(bare, sums, False)
+
 # %% ../../nbs/00h_contract.ipynb #ab9ee6c9
 def typed(
     raw: ibis.Table,
@@ -360,6 +405,7 @@ def typed(
                 settings,
             ),
             **marks(raw, names, settings),
+            _total=_totals(raw, names, ids, date),
             **status_marks(col, settings),
             **money,
         )
@@ -881,6 +927,15 @@ REJECTS: list[Rule] = [
         ("_header",),
     ),
     Rule(
+        "total_row",
+        "A row of totals",
+        "reject",
+        "It is the sum of other lines and no sale; leave it out of the export, or do nothing.",
+        lambda t: t._total,
+        ("_total",),
+        ("transaction_id", "customer_id", "product_id", "date", "quantity", "revenue"),
+    ),
+    Rule(
         "cancelled",
         "An order that was cancelled",
         "aside",
@@ -1363,10 +1418,41 @@ def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[
     dict[str, int]
         Id column: how many of its ids end in `.0`, where any do.
     """
+    return _count_ids(lines, columns, lambda text: text.re_search(WITH_POINT))
+
+
+def _count_ids(
+    lines: ibis.Table,
+    columns: tuple[str, ...],
+    wanted: Callable[[ir.StringValue], ir.BooleanValue],
+) -> dict[str, int]:
+    """Id column: how many of its ids are of a kind, where any are."""
     there = [c for c in columns if c in lines.columns]
-    hits = {c: trimmed(id_text(lines[c])).re_search(WITH_POINT).cast("int32").sum() for c in there}
+    hits = {c: wanted(trimmed(id_text(lines[c]))).cast("int32").sum() for c in there}
     found = lines.aggregate(**{c: n.fill_null(0) for c, n in hits.items()}).execute().iloc[0]
     return {c: int(found[c]) for c in there if found[c]}
+
+
+def scientific_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[str, int]:
+    """Count ids in scientific notation that have all their digits, such as 1.2345678E7.
+
+    Parameters
+    ----------
+    lines : ibis.Table
+        Lines with ids as the source has them.
+    columns : tuple[str, ...], default `ID_COLUMNS`
+        The id columns.
+
+    Returns
+    -------
+    dict[str, int]
+        Id column: how many of its ids are read as digits, where any are.
+    """
+
+    def exact(text: ir.StringValue) -> ir.BooleanValue:
+        return text.re_search(SCIENTIFIC) & ~is_rounded(read_ids(text))
+
+    return _count_ids(lines, columns, exact)
 
 
 def believed_span(

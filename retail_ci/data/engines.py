@@ -37,7 +37,14 @@ from retail_ci.core.errors import (
     shown,
     translating,
 )
-from ..core.formats import BLANKS, INVISIBLE, WITH_POINT, sql_text
+from retail_ci.core.formats import (
+    BLANKS,
+    INVISIBLE,
+    LONGEST_EXACT,
+    SCIENTIFIC,
+    WITH_POINT,
+    sql_text,
+)
 from retail_ci.core.runs import (
     atomic_write,
     check_writable,
@@ -212,7 +219,7 @@ def _start_spark(settings: DataConfig) -> Any:
         A SparkSession.
     """
     given = {
-        key if key.startswith("spark.") else f"spark.{key}": value
+        key if key.startswith("spark.") else f"spark.{key}": _from_environment(key, value)
         for key, value in settings.spark.items()
     }
     here = {
@@ -248,6 +255,17 @@ def _start_spark(settings: DataConfig) -> Any:
                 f"Spark could not be started: {' '.join((words or [str(e)])[-1].split())[:300]} "
                 "Correct data.spark in the config, or set data.engine to duckdb."
             ) from e
+
+
+def _from_environment(key: str, value: str) -> str:
+    """A setting of Spark, with what the environment holds in the place of ${NAME}."""
+    for name in re.findall(r"\$\{(\w+)\}", value):
+        if name not in os.environ:
+            raise ConfigError(
+                f"The environment variable {name} of data.spark.{key} is not set; set it and try "
+                "again."
+            )
+    return re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)
 
 # %% ../../nbs/00f_engines.ipynb #dab1b293
 def _check_java() -> None:
@@ -1076,6 +1094,24 @@ def id_text(column: ibis.Value) -> ir.StringValue:
     return ibis.coalesce(whole, text)
 
 
+def _scientific(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number in scientific notation, with a digit before the point."""
+    written = text.re_search(SCIENTIFIC)
+    if engine(text) != "duckdb":
+        return written
+    marked = character_at(text, 2).isin([".", ","])  # hardly ever, and seen at once
+    return ibis.ifelse(marked, written, False)
+
+
+def _in_digits(text: ir.StringValue) -> ir.StringValue:
+    """A number in scientific notation as digits, where it has all of them; else as it is."""
+    digits = text.re_extract(SCIENTIFIC, 2)
+    exponent = text.re_extract(SCIENTIFIC, 3).nullif("").cast("int64")
+    exact = (digits.length() == exponent) & (exponent <= LONGEST_EXACT)
+    whole = ibis.ifelse(exact, text.left(1) + digits, text)
+    return ibis.ifelse(_scientific(text).fill_null(False), whole, text)
+
+
 def unread(text: ir.StringValue) -> ir.BooleanValue:
     """Whether `read_ids` may change an id.
 
@@ -1090,7 +1126,7 @@ def unread(text: ir.StringValue) -> ir.BooleanValue:
         False where it is plain.
     """
     size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
-    return loose(text) | text.endswith(".0") | (size != text.length())
+    return loose(text) | text.endswith(".0") | (size != text.length()) | _scientific(text)
 
 
 def read_ids(text: ir.StringValue) -> ir.StringValue:
@@ -1113,7 +1149,7 @@ def read_ids(text: ir.StringValue) -> ir.StringValue:
         wide = ibis.ifelse(size != text.length(), _composed(folded), text)
     bare = trimmed(wide).nullif("")
     pointed = ibis.ifelse(bare.endswith(".0"), bare.re_search(WITH_POINT), False)
-    whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), bare)
+    whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), _in_digits(bare))
     return ibis.ifelse(unread(text), whole, text)
 
 # %% ../../nbs/00f_engines.ipynb #ed2ae62a

@@ -623,6 +623,11 @@ def report(result: Prepared, max_rejected: float, max_collapsed: float = 1.0) ->
         f"\nThe ids in {c} ended in .0 ({count(n)} of them); they are read without it."
         for c, n in facts["float_ids"].items()
     ]
+    out += [
+        f"\nThe ids in {c} were written like 1.2345678E7 with all their digits ({count(n)} of them); "
+        "they are read as whole numbers."
+        for c, n in facts.get("scientific_ids", {}).items()
+    ]
     out += _span_lines(facts)
     out += flag_lines(result.plausible)
     out += [f"\n{told}" for told in facts.get("remarks", [])]

@@ -32,6 +32,7 @@ from retail_ci.data.column_evidence import (
     Column,
     Evidence,
     assign,
+    basket_key,
     find_discount,
     find_tax,
     grows_with,
@@ -63,6 +64,7 @@ from retail_ci.data.sources import (
     read_attached,
     reading,
 )
+from .unused_columns import Candidate, customer_candidates, receipt_candidates
 
 # %% auto #0
 __all__ = ['not_a_log', 'tables_in', 'title_rows', 'headless', 'Examination', 'examine', 'choose_table', 'guess', 'proposal',
@@ -515,6 +517,8 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     numbers = guess_numbers(amounts)
     written = {g.key: g.value for g in numbers}
     columns = look(table, written.get("decimal") or ".", written.get("thousands"))
+    columns, others = _side_by_side(columns)
+    out.notes += [_beside_note(block) for block in others]
     out.found = found = assign(columns)
     date = found.get("date")
     if date and (date.name not in typed or date.numeric > 0.9):
@@ -560,6 +564,30 @@ def _guess_parts(found: Assignment) -> Iterator[Guess]:
         side = {"tax": known["tax"].side}
         yield Guess("amounts", side, "sure", known["tax"].why)
         yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
+
+
+def _side_by_side(columns: dict[str, Column]) -> tuple[dict[str, Column], list[list[str]]]:
+    """The widest table of a sheet, and the headers of others that stand behind an empty column."""
+    blocks: list[list[str]] = [[]]
+    for name, column in columns.items():
+        if len(column.values) == 0 and re.fullmatch(r"column \d+", name):
+            blocks.append([])
+        else:
+            blocks[-1].append(name)
+    main = max(blocks, key=len)
+    others = [b for b in blocks if b is not main and any(len(columns[n].values) for n in b)]
+    return ({n: columns[n] for n in main} if others else columns), others
+
+
+def _beside_note(names: list[str]) -> str:
+    """That another table stands beside the lines."""
+    shown = ", ".join(map(repr, names[:4]))
+    columns = "The column" if len(names) == 1 else "The columns"
+    stand = "stands" if len(names) == 1 else "stand"
+    return (
+        f"{columns} {shown} {stand} apart behind an empty column, like a second table beside the "
+        "lines; nothing of it is read. Move it to a file or sheet of its own."
+    )
 
 
 def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
@@ -667,11 +695,28 @@ _NEEDED = {
 }
 
 
+def _could_be(found: Assignment, role: str) -> list[Candidate]:
+    """The columns that behave as the customer or the receipt that was not found."""
+    table = pd.DataFrame({name: found.columns[name].values for name in found.free()})
+    if role in found.chosen or "date" not in found.chosen:
+        return []
+    if role == "customer_id":
+        known = "transaction_id" in found.chosen
+        return customer_candidates(
+            table, basket_key(found, restarting(found)[0]) if known else None
+        )
+    customer = found.get("customer_id")
+    who = customer.values if customer else pd.Series(None, index=table.index, dtype="str")
+    return receipt_candidates(table, who, found.column("date").days)
+
+
 def _lacking(found: Assignment) -> Iterator[Guess]:
-    """List the columns of ours that were not found."""
+    """List the columns of ours that were not found, and what they could be."""
     for role, why in _NEEDED.items():
         if role == "transaction_id" and "customer_id" not in found.chosen:
             why = "no column of receipts was found; every line is a basket of its own"
+        if role in ("customer_id", "transaction_id") and (others := _could_be(found, role)):
+            why += f". It could be {', '.join(map(str, others[:3]))}"
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
@@ -787,7 +832,18 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
         ]
     else:
         others.append(Reading("this proposal", settings))
-    return [*others, *list(_rival_readings(out, others[0].settings))[:most]]
+    rivals = itertools.chain(
+        _lacking_readings(out.found, others[0].settings), _rival_readings(out, others[0].settings)
+    )
+    return [*others, *list(rivals)[:most]]
+
+
+def _lacking_readings(found: Assignment, settings: DataConfig) -> Iterator[Reading]:
+    """The columns that could be the customer or the receipt that was not found."""
+    for role in ("customer_id", "transaction_id"):
+        for candidate in _could_be(found, role)[:2]:
+            columns = settings.columns | {role: candidate.name}
+            yield Reading(f"{role} is {candidate.name!r}", replace(settings, columns=columns))
 
 
 def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]:
@@ -819,6 +875,7 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
 
 
 _COPIES = "Exact copies of a line"
+_TOTALS = next(rule.reason for rule in REJECTS if rule.name == "total_row")
 
 
 @dataclass(frozen=True)
@@ -836,6 +893,7 @@ class Books:
     problem: str = ""  # why it cannot be read at all
     odd: tuple[str, ...] = ()  # what is well formed and implausible
     aside: int = 0  # lines that are no sales by their status
+    totals: int = 0  # of the lines that do not count, the rows of totals
 
     @property
     def faults(self) -> int:
@@ -850,6 +908,8 @@ class Books:
         lines = "line does" if self.faults == 1 else "lines do"
         others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
         others += f"; {count(self.faults)} {lines} not count: {self.reason}" * bool(self.reason)
+        rows = "one row" if self.totals == 1 else f"{count(self.totals)} rows"
+        others += f", and {rows} of totals" * bool(self.totals and self.reason != _TOTALS)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -904,6 +964,7 @@ def books(main: Source, way: Reading) -> Books:
         reason if worst[reason] else "",
         odd=tuple(_odd_line(flag) for flag in result.plausible["raised"] if flag["matters"]),
         aside=facts.get("set_aside", 0),
+        totals=facts["by_reason"].get("total_row", 0),
     )
 
 
@@ -1020,6 +1081,8 @@ def _ask_lacking(out: Examination) -> str:
     """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
+    if others := _could_be(out.found, "customer_id"):
+        return f"Is {others[0].name!r} the customer: {others[0].seen}?"
     for role, what in (
         ("date", "On which day was each line sold: which column or other table says so?"),
         ("revenue", "What did each line cost the customer: is there a table of prices?"),

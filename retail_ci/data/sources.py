@@ -32,7 +32,15 @@ import pyarrow.csv  # noqa: F401
 import pyarrow.parquet as pq
 
 from ..core.config import NAMED_SOURCES, DataConfig, source_files, split_table
-from ..core.errors import ConfigError, DataError, one_line, shown, translating, unknown
+from retail_ci.core.errors import (
+    ConfigError,
+    DataError,
+    one_line,
+    shown,
+    translating,
+    unknown,
+    without_secrets,
+)
 from ..core.formats import sql_text
 from ..core.runs import atomic_write, process_folder, sha256
 from . import engines
@@ -1557,7 +1565,7 @@ def database_fingerprint(role: str, settings: DataConfig) -> str:
     con = _connect_postgres(text)
     try:
         lines = _read_database(
-            con, table, settings.query.get(role, ""), re.sub(r"//.*@", "//", text)
+            con, table, settings.query.get(role, ""), without_secrets(text)
         ).table.drop("row")
         for words in ("timezone = 'UTC'", "datestyle = 'ISO'", "extra_float_digits = 1"):
             con.raw_sql(f"SET {words}").close()
@@ -1625,7 +1633,7 @@ def reading(
     role : str, default "transactions"
         "transactions", "products" or "customers".
     """
-    name = re.sub(r"//.*@", "//", getattr(settings, role) or "")
+    name = without_secrets(getattr(settings, role) or "")
     return translating(
         DataError,
         f"The {role} in {shown(name)[1:-1]} cannot be read",
@@ -1640,7 +1648,7 @@ def _open_source(con: Any, role: str, settings: DataConfig, staging: Path | None
     query = settings.query.get(role, "")
     text, table = split_table(NAMED_SOURCES.get(text, {}).get(role, text))
     if re.match(r"postgres(ql)?://", text):
-        where = re.sub(r"//.*@", "//", text)
+        where = without_secrets(text)
         found = _read_database(_connect_postgres(text), table, query, where)
         return _rename_as_asked(found, settings)
     if "://" in text:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.config import CampaignsConfig, DataConfig, bounds, load_config
-from ..core.errors import ConfigError, RunError, as_library, setting, shown, unknown
+from ..core.config import CampaignsConfig, DataConfig, bounds
+from ..core.errors import ConfigError, as_library, setting, shown, unknown
 from ..core.formats import count, plain_name, sql_text
-from ..core.runs import Run
+from ..core.runs import Run, check_sensitive
 from ..core.show import SEGMENTS
 from ..customers.segment_names import ACTIONS
 from ..data.engines import connect_duckdb
@@ -332,22 +332,6 @@ def _base_rates(run: Run) -> dict[str, float]:
     return {segment: float(bought) / n for segment, n, bought in rows if n}
 
 # %% ../../nbs/08b_campaigns.ipynb #d2a469d8
-def _check_sensitive(run: Run) -> None:
-    """Raise `RunError` if the run was made under other rules for sensitive products.
-
-    Parameters
-    ----------
-    run : Run
-        With the config of now.
-    """
-    file = run.path / "config.yaml"
-    if file.is_file() and load_config(file).data.sensitive != run.config.data.sensitive:
-        raise RunError(
-            f"data.sensitive has changed since the run {run.config.name!r} was made, so the "
-            "reasons in that run may name sensitive products; run `retail-ci run` first."
-        )
-
-
 def readable(reasons: pd.Series, names: pd.Series) -> pd.Series:
     """Reasons with the names of products in place of their ids, for a letter.
 
@@ -485,7 +469,7 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
     tuple[pd.DataFrame, list[str]]
         A row per customer of a segment: `LINE`, offers, group; and what there is to say.
     """
-    _check_sensitive(run)
+    check_sensitive(run)
     settings = run.config.campaigns
     forecast = run.read("worth")[["customer_id", "value_90"]]
     table = run.read("segments")[

@@ -24,6 +24,7 @@ from ..core.formats import count, date_names, plain_name, sql_name, sql_text
 from ..core.runs import Run, atomic_write, check_writable, staging
 from ..core.show import SEGMENTS
 from ..customers.features import FEATURES, Feature
+from ..customers.segment_names import PROTOTYPES
 from ..data.engines import connect_duckdb
 from ..data.plausibility import covered_span
 
@@ -573,8 +574,8 @@ _DIM_SEGMENT = Table(
         Column(
             "segment_key",
             "key",
-            "The segment's number, best first; 0 is no segment. The named ones keep their number "
-            "from export to export.",
+            "The segment's number, the five names first; 0 is no segment. The named ones keep "
+            "their number from export to export.",
             "k.segment_key",
         ),
         Column("segment", "text", "The segment's name.", "k.segment"),
@@ -897,6 +898,12 @@ def _lay_out_span(con: Any) -> None:
         con.execute("UPDATE span SET whole_from = ?, whole_to = ?", covered)
 
 
+def _numbered_segments() -> dict[str, str]:
+    """Segments with their colours in the order of their numbers: the five, unnamed, the others."""
+    first = [*PROTOTYPES, "Unnamed"]
+    return {name: SEGMENTS[name] for name in [*first, *(s for s in SEGMENTS if s not in first)]}
+
+
 def _number_keys(con: Any) -> None:
     """Give customers, products and segments their numbers, and lay out the days.
 
@@ -907,7 +914,7 @@ def _number_keys(con: Any) -> None:
     """
     names = ", ".join(
         f"({i}, {sql_text(name)}, {sql_text(colour)})"
-        for i, (name, colour) in enumerate(SEGMENTS.items(), 1)
+        for i, (name, colour) in enumerate(_numbered_segments().items(), 1)
     )
     for kind in ("month", "weekday"):
         con.execute(

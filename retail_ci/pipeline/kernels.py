@@ -595,7 +595,7 @@ def _as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
             "set data.memory and data.spill in the config, or run with runs.workers=1."
         )
     if kind == "ModuleNotFoundError":
-        package = text.removeprefix("No module named ").strip("'")
+        package = text.removeprefix("No module named ").partition(";")[0].strip("'")
         return RunError(f"{missing_package(f'Notebook {name}', package)} Then run again.")
     where = f" in cell {failure['cell']}" if failure["cell"] else ""
     look = f" The executed copy is {kept}." if kept else ""

@@ -29,7 +29,18 @@ import yaml
 from ..core import runs as core_runs
 from ..core.config import Config, source_files
 from ..core.errors import RunError
-from ..core.runs import ARTEFACTS, FIGURES, load, remove_whole, save, sha256
+from retail_ci.core.runs import (
+    ARTEFACTS,
+    FIGURES,
+    check_file,
+    flush,
+    load,
+    read_manifest,
+    remove_whole,
+    save,
+    seal_of,
+    sha256,
+)
 from .chain import number
 
 # %% auto #0
@@ -255,8 +266,16 @@ def write_manifest(
         "finished": stamp(time.time()),
         "seconds": round(time.time() - began, 2),
     }
+    manifest["papers"] = _papers(run)
+    manifest["seal"] = seal_of(manifest)
     save(manifest, run / "manifest.json")
     return manifest
+
+
+def _papers(run: Path) -> list[dict[str, str]]:
+    """The config and the executed notebooks, which tell times of their own, with their SHA-256."""
+    files = [p for p in (run / "config.yaml", *sorted(run.glob("executed/*"))) if p.is_file()]
+    return [{"path": p.relative_to(run).as_posix(), "sha256": sha256(p)} for p in files]
 
 # %% ../../nbs/11b_manifest.ipynb #d8d14c92
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")  # such as 20260102T030405Z-1a2b
@@ -490,7 +509,7 @@ def copy_earlier(
         raise RunError(
             f"There is no finished run of {config.name!r} to start from; run without --from first."
         )
-    old = load(good / "manifest.json")
+    old = read_manifest(good)
     if words := _differing(old, config, inputs, notebooks):
         raise RunError(
             f"Cannot start in the middle: since the last good run, {'; '.join(words[:3])}. Run "
@@ -498,7 +517,7 @@ def copy_earlier(
         )
     for file in _made_by(notebooks, good):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(good / file, run / file)
+        shutil.copyfile(check_file(good, file), run / file)
     names = {p.stem for p in notebooks}
     return [{"from": old["run"], **n} for n in old["notebooks"] if n["name"] in names]
 
@@ -640,9 +659,11 @@ def settle(run: Path, last: str, keep: int) -> Path:
     if last:
         shutil.rmtree(place, ignore_errors=True)
     _seal_run(run)
+    flush(run)
     run.rename(place)
     if not last:
         publish(place)
+        flush(run.parent, deep=False)
         core_runs.clear_scratch(run.parent)
     prune(run.parent, keep)
     return place

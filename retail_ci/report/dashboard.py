@@ -397,9 +397,22 @@ def monthly(transactions: ibis.Table) -> pd.DataFrame:
     ]
 
 # %% ../../nbs/05a_dashboard.ipynb #67269b10
+def _months_to_compare(whole: pd.DataFrame) -> tuple[pd.Series | None, pd.Series | None]:
+    """The last complete month, and the same a year before, or the month before, if complete."""
+    if not len(whole):
+        return None, None
+    last = whole.iloc[-1]
+    for back in (12, 1):
+        day = last["month"] - pd.DateOffset(months=back)
+        found = whole[whole["month"] == day]
+        if len(found):
+            return last, found.iloc[0]
+    return last, None
+
+
 def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     """Revenue, customers, baskets and basket value: in all, in the last complete month, and its
-    change from the month before, if that is complete.
+    change from the same month a year before, or else from the month before.
 
     Parameters
     ----------
@@ -411,7 +424,7 @@ def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     Returns
     -------
     list[dict]
-        Name, value, last_month, month_before, change, month.
+        Name, value, last_month, month_before (of `against`), change, month, against.
     """
     bought = transactions.filter(~transactions.is_return)
     whole = months[months["whole"]]
@@ -428,16 +441,14 @@ def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
         "basket_value": revenue / baskets if baskets else None,
     }
     out = [{"name": name, "value": value} for name, value in total.items()]
-    if len(whole) < 2:
-        return out
-    last = whole.iloc[-1]
-    before = whole.iloc[-2]
-    if before["month"] + pd.offsets.MonthBegin() != last["month"]:
+    last, before = _months_to_compare(whole)
+    if last is None or before is None:
         return out
     return [
         {
             **f,
             "month": last["month"],
+            "against": before["month"],
             "last_month": last[f["name"]],
             "month_before": before[f["name"]],
             "change": last[f["name"]] / before[f["name"]] - 1 if before[f["name"]] else None,
@@ -515,8 +526,33 @@ def _worth_facts(worth: Mapping) -> dict:
     }
 
 # %% ../../nbs/05a_dashboard.ipynb #4529a2a1
+def _best_sellers(transactions: ibis.Table, many: int, days: int = 56) -> list[str]:
+    """The products that most customers bought in the last weeks of the log."""
+    since = pd.Timestamp(transactions.date.max().execute()) - pd.Timedelta(days=days)
+    recent = transactions.filter(~transactions.is_return & (transactions.date > since))
+    buyers = recent.group_by("product_id").aggregate(buyers=recent.customer_id.nunique())
+    first = buyers.order_by(ibis.desc("buyers"), "product_id").limit(many)
+    return first.execute()["product_id"].tolist()
+
+
+def _lead_facts(ranking: Mapping, task: str) -> dict[str, bool]:
+    """Whether the first list is the published one, and whether its lead is beyond chance."""
+    leaders = ranking["summary"][task]["leaders"]
+    first = leaders[0]
+    against = ranking.get("paired", {}).get(task, {}).get(first, {})
+    beyond = all(measured["ndcg"]["low"] > 0 for measured in against.values())
+    if len(leaders) > 1 and leaders[1] not in against:
+        low = ranking[task][first]["ndcg"].get("low")
+        high = ranking[task][leaders[1]]["ndcg"].get("high")
+        beyond = beyond and low is not None and high is not None and low > high
+    return {"published_leads": first == ranking.get("production"), "beyond_chance": bool(beyond)}
+
+
 def _recommendation_facts(
-    recommendations: pd.DataFrame, ranking: Mapping, products: pd.DataFrame | None = None
+    recommendations: pd.DataFrame,
+    ranking: Mapping,
+    products: pd.DataFrame | None = None,
+    best_sellers: Sequence[str] = (),
 ) -> dict:
     """The facts about recommendations for the home page.
 
@@ -528,12 +564,15 @@ def _recommendation_facts(
         The content of ranking.json.
     products : pd.DataFrame | None, default None
         product_id, product_name.
+    best_sellers : Sequence[str], default ()
+        As many products as a list has, from `_best_sellers`.
 
     Returns
     -------
     dict
-        Customers, lines, personal_share, the products on most lists, and per task the leader, NDCG
-        and verdict.
+        Customers, lines, personal_share (lines with other products than the best sellers), the
+        products on most lists, and per task the leader, whether it is the published list and leads
+        beyond chance, NDCG and verdict.
     """
     if not len(recommendations):
         return {"customers": 0, "lines": 0}
@@ -547,7 +586,8 @@ def _recommendation_facts(
         "customers": recommendations["customer_id"].nunique(),
         "lines": len(recommendations),
         "products": len(top),
-        "personal_share": float((recommendations["method"] != "popular").mean()),
+        "personal_share": float((~recommendations["product_id"].isin(best_sellers)).mean()),
+        "best_sellers": len(best_sellers),
         "top_product": top.index[0],
         "top_product_lists": int(top.iloc[0]),
     }
@@ -565,6 +605,8 @@ def _recommendation_facts(
         out[task] = {
             "best": said["leaders"][0],
             "best_label": label(said["leaders"][0]),
+            "published_label": label(ranking.get("production") or said["leaders"][0]),
+            **_lead_facts(ranking, task),
             "ndcg": {m: ranking[task][m]["ndcg"]["value"] for m in said["leaders"]},
             "verdict": said["verdict"],
         }

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from ..core.config import STATUS_KINDS, supplied
-from ..core.errors import ConfigError, unknown
+from ..core.errors import ConfigError, RunError, unknown
 from retail_ci.core.formats import (
     amount,
     count,
@@ -34,13 +34,17 @@ from retail_ci.core.formats import (
 from ..core.runs import Run
 from ..core.show import Html
 from ..customers.features import FEATURES, feature_text
+from ..customers.segment_names import PROTOTYPES
 from ..data.contract import revenue_sentence
 from .charts import colour_of
+from .claims import GROWTH, PERSONAL, SLIPPING, list_sentence
+from .definitions import contradictions, printed, strip
 
 # %% auto #0
-__all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text', 'figure',
-           'glossary', 'ReportPage', 'pages_for', 'write_pages', 'search_entries', 'figure_cards', 'source_line',
-           'doubts_line', 'what_to_do', 'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
+__all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
+           'demonstration_line', 'figure', 'glossary', 'ReportPage', 'pages_for', 'write_pages', 'search_entries',
+           'figure_cards', 'source_line', 'doubts_line', 'what_to_do', 'monday_cards', 'slipping_line', 'figure_link',
+           'sizes_table', 'offers_line', 'read_on']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
@@ -65,7 +69,7 @@ def _kind_of(cells: set[str]) -> str:
     str
         "number", "wrap" for sentences, or nothing for words that fit on a line.
     """
-    told = cells - set(_NOTHING)
+    told = {re.sub(r"</?data[^>]*>", "", cell) for cell in cells} - set(_NOTHING)
     if told and all(_NUMBER.match(text) and not re.match(r"0\d", text) for text in told):
         return "number"
     return (
@@ -482,6 +486,27 @@ def _words(text: str) -> str:
     """
     return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text, quote=False))
 
+
+def demonstration_line(config: Mapping) -> Html:
+    """Say that the data is generated.
+
+    Parameters
+    ----------
+    config : Mapping
+        The config of the run, with its section data.
+
+    Returns
+    -------
+    Html
+        A line for the top of a page; empty where the data is a shop's own.
+    """
+    if (config.get("data") or {}).get("transactions") != "synthetic":
+        return Html("")
+    return Html(
+        '<p class="key-note demonstration"><b>Demonstration data.</b> The customers and sales on '
+        "this page are generated; they say nothing about a real shop.</p>"
+    )
+
 # %% ../../nbs/10a_pages.ipynb #2f38e9da
 def figure(facts: Facts, name: str, page: str = "") -> str:
     """A figure with its finding, and a link to the notebook that drew it.
@@ -743,10 +768,10 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
     def now(p):
         return [
             _segment_cell(p["segment"]),
-            count(p["customers"]),
+            printed("segment_customers", p["customers"], of=p["segment"]),
             share(p["share"]),
             amount(p["revenue"], facts.currency),
-            share(p["revenue_share"]),
+            printed("segment_revenue_share", p["revenue_share"], of=p["segment"]),
             count(p["recency"]),
             count(p["frequency"]),
             amount(p["basket_value"], facts.currency, 2),
@@ -777,6 +802,18 @@ _NOBODY = (
 )
 
 
+def _names_told(facts: Facts) -> str:
+    """How many of the five names this shop supports, and why not the others."""
+    missing = facts.segments.get("names_missing")
+    if missing is None:
+        return ""
+    five = len(PROTOTYPES)
+    told = "".join(f" {html.escape(name)}: {html.escape(why)}." for name, why in missing.items())
+    return (
+        f"<p>This shop supports {count(five - len(missing))} of the {count(five)} names.{told}</p>"
+    )
+
+
 def _customers_page(facts: Facts) -> list[str]:
     """Who the customers are, and what to do about each group."""
     rows = _segment_rows(facts)
@@ -789,7 +826,7 @@ def _customers_page(facts: Facts) -> list[str]:
         "Customers",
         "Share",
         "Revenue",
-        "Of revenue",
+        "Of known revenue",
         "Days since last",
         "Purchases",
         "Basket",
@@ -798,8 +835,8 @@ def _customers_page(facts: Facts) -> list[str]:
     best = max(profiles, key=lambda p: p["revenue_share"] or 0)
     lead = (
         f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers "
-        f"and bring {share(best['revenue_share'])} of "
-        f"{_term('Net revenue', 'net revenue')}.</p>"
+        f"and bring {share(best['revenue_share'])} of the revenue that known customers bring in "
+        f"the {_term('Look-back', 'look-back')}.</p>{_names_told(facts)}"
     )
     actions = html_table(
         ["Segment", "What to do"],
@@ -864,7 +901,8 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     alerts = movement["alerts"]
     moved = (
         f"<p>Between {day(movement['before'])} and {day(movement['month_end'])}, "
-        f"<b>{count(n['rose'])}</b> customers rose, <b>{count(n['fell'])}</b> fell, "
+        f"<b>{printed('rose', n['rose'])}</b> customers rose, "
+        f"<b>{printed('fell', n['fell'])}</b> fell, "
         f"{count(n['gone'])} left, {count(n['returned'])} came back and {count(n['new'])} were "
         "new.</p>"
     )
@@ -886,7 +924,7 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
         moved
         + chance
         + (
-            f"<p><b>{count(alerts['customers'])} good customers slipped.</b> They had spent "
+            f"<p>{SLIPPING.text(movement)} They had spent "
             f"{money(alerts['value'], currency)} in the previous look-back.{sure}</p>"
         )
     )
@@ -920,6 +958,7 @@ def _movement_page(facts: Facts) -> list[str]:
         "Customers by segment at two month ends, each looking back over "
         f"{count(m['window_days'])} days.",
     )
+    window = (facts.recipe.get("rfm") or {}).get("window_days", 365)
     names = list(m["matrix"])
     ends = list(dict.fromkeys(chain.from_iterable(m["matrix"].values())))
     steps = html_table(
@@ -930,6 +969,10 @@ def _movement_page(facts: Facts) -> list[str]:
     )
     return [
         raw(_movement_lead(m, facts.currency)),
+        f"Names on this page look back over {count(m['window_days'])} days from each month end, "
+        "with the borders of the first; those of [Customers and segments](customers.qmd) look "
+        f"back over {count(window)} days from the last sale. So a customer may have another name "
+        "there.",
         "## Month by month {#film}",
         figure(facts, "03_migration", "03d_migration"),
         "## Came and left {#came-and-left}",
@@ -1092,9 +1135,9 @@ def _recommendations_page(facts: Facts) -> list[str]:
     if not said.get("customers"):
         return [html.escape(_no_offers(said))]
     lead = (
-        f"<p><b>{count(said['customers'])} customers</b> have a list of their own; "
-        f"{share(said['personal_share'])} of its {count(said['lines'])} lines are personal, not "
-        f"best sellers. {count(said['products'])} products are on at least one list.</p>"
+        f"<p><b>{count(said['customers'])} customers</b> have a list of "
+        f"{count(said['lines'])} lines in all; {PERSONAL.text(said)}. "
+        f"{count(said['products'])} products are on at least one list.</p>"
     )
     verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
@@ -1295,9 +1338,11 @@ def _quality_page(facts: Facts) -> list[str]:
     if not d:
         return ["This run has no line counts."]
     lead = (
-        f"<p><b>{count(d['rows_in'])} lines came in, {count(d['kept'])} are kept.</b> Sales run "
+        f"<p><b>{printed('lines_read', d['rows_in'])} lines came in, "
+        f"{printed('lines_kept', d['kept'])} are kept.</b> Sales run "
         f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
-        f"customers, {count(d['baskets'])} baskets, {money(d['revenue'], facts.currency)} of "
+        f"customers, {printed('receipts', d['baskets'])} receipts (those with returns alone "
+        f"included), {printed('net_revenue', d['revenue'], facts.currency)} of "
         f"{_term('Net revenue', 'net revenue')}. "
         f"{count(d.get('anonymous', 0))} lines are "
         f"{_term('Anonymous sale', 'anonymous sales')}.</p>"
@@ -1604,7 +1649,7 @@ def _model_card(facts: Facts) -> list[str]:
     """What the models are for, what they learned from, how good they are and for whom less."""
     d = facts.data
     learned = (
-        f"{count(d['customers'])} customers and {count(d['baskets'])} baskets from "
+        f"{count(d['customers'])} customers and {count(d['baskets'])} receipts from "
         f"{day(d.get('first_date'))} to {day(d.get('last_date'))}"
         if d.get("customers")
         else "unknown data"
@@ -1645,10 +1690,10 @@ def _model_card(facts: Facts) -> list[str]:
 def _counts_of(data: Mapping) -> list[list[str]]:
     """How much there is of what, a row each; products only where the source has them."""
     rows = [
-        ["Lines read", count(data["rows_in"])],
-        ["Lines kept", count(data["kept"])],
+        ["Lines read", printed("lines_read", data["rows_in"])],
+        ["Lines kept", printed("lines_kept", data["kept"])],
         ["Customers", count(data["customers"])],
-        ["Baskets", count(data["baskets"])],
+        ["Receipts, those with returns alone included", printed("receipts", data["baskets"])],
     ]
     if data.get("products"):
         rows.append(["Products", count(data["products"])])
@@ -1720,6 +1765,296 @@ def _data_sheet(facts: Facts) -> list[str]:
         else "",
     ]
 
+# %% ../../nbs/10a_pages.ipynb #fb000002
+from .shop_facts import campaign_metrics, offer_facts, product_facts
+
+# %% ../../nbs/10a_pages.ipynb #fb000003
+_CONTROLS = (5, 50, 5)  # per cent held back: the least, the most, a step
+
+
+def _effect(rate: float | None, lift: float | None) -> str:
+    """From which share of buyers to which a campaign must lead, before it shows."""
+    if rate is None or lift is None:
+        return "none: too few customers"
+    return f"from {share(rate)} to {share(rate + lift)}"
+
+
+def _list_button(segment: str) -> str:
+    """What saves the list of a segment; a dash without scripts or without a list."""
+    name = re.sub(r"\W+", "_", segment.lower()).strip("_")
+    return f'<span class="house-list" data-list="{html.escape(name)}">–</span>'
+
+
+def _reach_tables(told: Mapping) -> list[str]:
+    """The way from all customers to those who get a letter, and what would show of its effect."""
+    rows = []
+    effects = []
+    for s in told["segments"]:
+        everybody = s["segment"] == "All"
+        name = "<b>All</b>" if everybody else _segment_cell(s["segment"])
+        agreed = s["customers"] - s["no_consent"] - s["suppressed"]
+        known = count(s["customers"])
+        sent = count(s["send"])
+        if not everybody:
+            known = printed("segment_customers", s["customers"], of=s["segment"])
+            sent = printed("may_be_written_to", s["send"], of=s["segment"])
+        steps = [known, count(agreed), count(s["control"]), sent]
+        rows.append([name, *steps, "" if everybody else _list_button(s["segment"])])
+        rate = s.get("buys_anyway")
+        place = f'<span data-reach="{agreed}" data-rate="{"" if rate is None else rate}">'
+        effects.append(
+            [
+                f"{place}{name}</span>",
+                share(rate),
+                f'<span class="held">{count(s["control"])}</span>',
+                f'<span class="sent">{count(s["send"])}</span>',
+                f'<span class="effect">{_effect(rate, s.get("smallest_lift"))}</span>',
+            ]
+        )
+    funnel = html_table(
+        ["Segment", "Customers", "May be contacted", "Held back", "To be sent", "List"],
+        rows,
+        {0: "segment"},
+        "From all customers of a segment to those who get a letter.",
+    )
+    days = count(told["days"])
+    visible = html_table(
+        ["Segment", f"Buy anyway in {days} days", "Held back", "To be sent", "Would show"],
+        effects,
+        {0: "segment", 2: "number", 3: "number"},
+        f"The smallest rise of the share that buys within {days} days that the comparison shows in "
+        "four of five campaigns.",
+    )
+    return [raw(funnel), "## What could be seen {#effect}", raw(_slider(told) + visible)]
+
+
+def _slider(told: Mapping) -> str:
+    """What chooses the share held back; it needs a script, and is not there without."""
+    low, high, step = _CONTROLS
+    now = round(100 * told["control"])
+    return (
+        f'<label class="house-held" hidden>Held back <input type="range" min="{low}" '
+        f'max="{high}" step="{step}" value="{now}"> <output>{now}%</output></label>'
+    )
+
+
+def _campaigns_page(facts: Facts) -> list[str]:
+    """Whom a campaign reaches, what to offer them, and what could be seen of its effect."""
+    told = campaign_metrics(facts.run_dir)
+    if not told:
+        nobody = facts.data and not facts.data.get("customers")
+        return [_NOBODY if nobody else "This run has no segment to write to."]
+    every = told["segments"][-1]
+    parts = [
+        f"{count(every['no_consent'])} have not agreed to be contacted"
+        if every["no_consent"]
+        else "",
+        f"{count(every['suppressed'])} must not be contacted" if every["suppressed"] else "",
+        f"{count(every['control'])} are held back, so that the effect can be measured",
+    ]
+    lead = (
+        f"<p><b>{count(every['send'])} of {count(every['customers'])} customers can be written to "
+        f"now.</b> Of the others, {', '.join(p for p in parts if p)}.</p>"
+        + "".join(f"<p>{html.escape(note)}</p>" for note in told.get("notes", []))
+    )
+    offers = offer_facts(facts.run_dir)
+    order = [s["segment"] for s in told["segments"]]
+    rows = [
+        [_segment_cell(name), html.escape(o["name"]), count(o["lists"]), html.escape(o["reason"])]
+        for name in order
+        for o in offers.get(name, [])
+    ]
+    heads = ["Segment", "Offer", "On how many lists", "What a letter may say"]
+    caption = "The products that stand most often among the first three of a list."
+    return [
+        raw(lead),
+        "## From customers to letters {#reach}",
+        *_reach_tables(told),
+        "Nobody knows the effect of a campaign before it is sent. Compare those who got it with "
+        "those held back, and count the difference alone.",
+        "## What to offer {#offers}",
+        raw(html_table(heads, rows, {0: "segment"}, caption))
+        if rows
+        else "This run recommends no products, so the lists hold no offers.",
+        "Every line of every list, with its own reason: `retail-ci campaigns`. How the lists are "
+        "made: [Campaigns](08b_campaigns.ipynb).",
+    ]
+
+# %% ../../nbs/10a_pages.ipynb #fb000007
+_PRODUCT_HEADS = ["Product", "Category", "Net revenue", "Trend", "Returned", "Customers"]
+
+
+def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
+    """Products with what they bring, a row each."""
+    return [
+        [
+            html.escape(str(r["name"])),
+            html.escape(str(r["category"])),
+            amount(r["revenue"], currency),
+            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            share(r["returned"], 1),
+            count(r["customers"]),
+        ]
+        for r in rows
+    ]
+
+
+def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
+    """Categories with what they bring and who buys, a row each."""
+    rows = list(rows)
+    total = sum(r["revenue"] for r in rows) or 1
+
+    def buyers(r):
+        known = r.get("segment") and r.get("share") is not None
+        return f"{_segment_cell(r['segment'])}, {share(r['share'])}" if known else "–"
+
+    return [
+        [
+            html.escape(str(r["category"])),
+            count(r["products"]),
+            amount(r["revenue"], currency),
+            share(r["revenue"] / total),
+            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            share(r["returned"], 1),
+            buyers(r),
+        ]
+        for r in rows
+    ]
+
+
+def _products_page(facts: Facts) -> list[str]:
+    """What sells, what comes back, who buys it, what goes together, and what no list offers."""
+    found = product_facts(facts.run_dir)
+    if not found:
+        return ["This source names no products, so there is nothing to say about them."]
+    currency = facts.currency
+    days = count(found["days"]) if found["days"] else ""
+    trend = (
+        f"Trend: the last {days} days against the {days} before, season included."
+        if days
+        else "The log is too short for a trend."
+    )
+    lead = (
+        f"<p><b>{count(found['half'])} of {count(found['products'])} products bring half of "
+        f"{_term('Net revenue', 'net revenue')}.</b> {trend} Returned is the value of returns as a "
+        "share of sales.</p>"
+    )
+    heads = [
+        "Category",
+        "Products",
+        "Net revenue",
+        "Of revenue",
+        "Trend",
+        "Returned",
+        "Best buyers",
+    ]
+    categories = html_table(
+        heads,
+        _category_rows(found["categories"], currency),
+        None,
+        "Best buyers: the segment that brings most of a category's revenue from known customers.",
+    )
+    top = html_table(
+        _PRODUCT_HEADS, _product_rows(found["top"], currency), {0: "name"}, "By revenue."
+    )
+    pairs = [
+        [
+            html.escape(str(r["one"])),
+            html.escape(str(r["other"])),
+            count(r["baskets"]),
+            decimal(r["lift"], 1),
+        ]
+        for r in found["pairs"]
+    ]
+    together = html_table(
+        ["Product", "Together with", "Baskets", "Times as often as by chance"],
+        pairs,
+        None,
+        "Best sellers that stand in one basket more often than they would by chance.",
+    )
+    never = html_table(
+        _PRODUCT_HEADS, _product_rows(found["never"], currency), {0: "name"}, "Best sellers first."
+    )
+    unlisted = count(found["never_count"])
+    return [
+        raw(lead),
+        "## Categories {#categories}",
+        raw(categories),
+        "## Products {#products}",
+        raw(top),
+        "## Bought together {#together}",
+        raw(together) if pairs else "No two best sellers are bought together more than by chance.",
+        "## On the shelf and never recommended {#never}",
+        raw(f"<p>{unlisted} products sold lately and stand on no list.</p>{never}")
+        if found["never"]
+        else "Every product that sold lately is on some list, or there are no lists.",
+    ]
+
+# %% ../../nbs/10a_pages.ipynb #fb00000b
+def _brief_actions(facts: Facts) -> str:
+    """What to do about each segment, for how many, and how many can be written to."""
+    reach = {s["segment"]: s["send"] for s in campaign_metrics(facts.run_dir).get("segments", [])}
+    rows = [
+        [
+            _segment_cell(p["segment"]),
+            html.escape(p.get("action") or "–"),
+            printed("segment_customers", p["customers"], of=p["segment"]),
+            printed("may_be_written_to", reach.get(p["segment"]), of=p["segment"]),
+            printed("segment_revenue_share", p.get("revenue_share"), of=p["segment"]),
+        ]
+        for p in facts.segments.get("profiles", [])
+    ]
+    heads = ["Segment", "What to do", "Customers", "Can be written to", "Of revenue"]
+    return html_table(heads, rows, {0: "segment", 1: "action"}) if rows else ""
+
+
+def _brief_page(facts: Facts) -> list[str]:
+    """The report on two pages of A4."""
+    figures = facts.insights.get("figures", [])
+    if not figures:
+        return ["This run has no key figures, so there is nothing to print."]
+    actions = _brief_actions(facts)
+    moved = _movement_lead(facts.movement, facts.currency) if facts.movement.get("fitted") else ""
+    found = product_facts(facts.run_dir)
+    heads = [
+        "Category",
+        "Products",
+        "Net revenue",
+        "Of revenue",
+        "Trend",
+        "Returned",
+        "Best buyers",
+    ]
+    rows = _category_rows(found.get("categories", [])[:8], facts.currency)
+    offers = offer_facts(facts.run_dir)
+    offered = [
+        [
+            _segment_cell(p["segment"]),
+            html.escape(", ".join(o["name"] for o in offers[p["segment"]])),
+        ]
+        for p in facts.segments.get("profiles", [])
+        if p["segment"] in offers
+    ]
+    cards = figure_cards(figures, facts.currency).replace(".qmd", ".html")
+    days = " to ".join(day(facts.data.get(key)) for key in ("first_date", "last_date"))
+    return [
+        raw(f'<p class="brief">Sales from {days}. To print: two pages of A4.</p>{cards}'),
+        "## What to do {#what-to-do}" if actions else "",
+        raw(f'<div class="actions">{actions}</div>') if actions else _NOBODY,
+        "## Who moved {#movement}" if moved else "",
+        raw(moved) if moved else "",
+        "## What sells {#products}" if rows else "",
+        raw(f'<div class="second-page"></div>{html_table(heads, rows)}') if rows else "",
+        "## What to offer {#offers}" if offered else "",
+        raw(html_table(["Segment", "The most frequent offers"], offered, {0: "segment", 1: "wrap"}))
+        if offered
+        else "",
+        "## What is not known {#not-known}",
+        "Nothing here shows what a campaign causes: that takes a comparison with customers who are "
+        "held back ([Campaigns](campaigns.qmd)). What each claim rests on: [How sure we "
+        "are](sure.qmd).",
+    ]
+
 # %% ../../nbs/10a_pages.ipynb #ec31403d
 AUDIENCES: tuple[str, ...] = (
     "Business",
@@ -1739,6 +2074,7 @@ class ReportPage:
     audience: str  # whose list it stands in, one of `AUDIENCES`
     order: int  # its place in that list
     builder: Callable[[Facts], list[str]]  # from the facts of a run to the parts of the page
+    words: str = ""  # more words by which the search finds the page first
 
     def __post_init__(self) -> None:
         """Refuse an audience that has no list."""
@@ -1748,12 +2084,24 @@ class ReportPage:
 
     def text(self, facts: Facts) -> str:
         """The page of a run, as the renderers read it."""
-        return page_text(self.title, self.about, self.builder(facts))
+        first = str(demonstration_line(facts.recipe))
+        return page_text(
+            self.title, self.about, [raw(first) if first else "", *self.builder(facts)]
+        )
 
 
 PAGES: dict[str, ReportPage] = {
     page.name: page
     for page in (
+        ReportPage(
+            "campaigns",
+            "Campaigns",
+            "Whom to write to now, what to offer them, and what could be seen of its effect.",
+            "Business",
+            0,
+            _campaigns_page,
+            "consent contact suppressed mailing letters lists control held back offers",
+        ),
         ReportPage(
             "customers",
             "Customers and segments",
@@ -1787,6 +2135,15 @@ PAGES: dict[str, ReportPage] = {
             _sales_page,
         ),
         ReportPage(
+            "products",
+            "Products and categories",
+            "What sells, what comes back, what is bought together, and what no list offers.",
+            "Business",
+            4,
+            _products_page,
+            "returns returned category bought together shelf",
+        ),
+        ReportPage(
             "quality",
             "Data quality",
             "What came in, what was rejected and why, and what to correct at the source.",
@@ -1801,6 +2158,15 @@ PAGES: dict[str, ReportPage] = {
             "Business",
             6,
             _sure_page,
+        ),
+        ReportPage(
+            "brief",
+            "Brief to forward",
+            "The report on two pages of A4.",
+            "Business",
+            6,
+            _brief_page,
+            "print pdf summary",
         ),
         ReportPage(
             "glossary",
@@ -1869,6 +2235,18 @@ def _link_what_is_there(text: str, notebooks: set[str]) -> str:
     )
 
 
+def _home_of(facts: Facts) -> dict[str, str]:
+    """What the executed home page prints, where the run has one."""
+    file = facts.run_dir / "executed/index.ipynb"
+    if not file.exists():
+        return {}
+    told = []
+    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            told.append("".join(output.get("data", {}).get("text/html", "")))
+    return {"index": "\n".join(told)}
+
+
 def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> list[str]:
     """Write every page of the run.
 
@@ -1885,11 +2263,21 @@ def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> lis
     -------
     list[str]
         The pages' names.
+
+    Raises
+    ------
+    RunError
+        If two places print different values under one name.
     """
     there = set(notebooks)
-    for page in PAGES.values():
-        text = _link_what_is_there(page.text(facts), there)
-        (stage / f"{page.name}.qmd").write_text(text, encoding="utf-8")
+    texts = {p.name: _link_what_is_there(p.text(facts), there) for p in PAGES.values()}
+    if found := contradictions(texts | _home_of(facts)):
+        raise RunError(
+            f"The report contradicts itself: {'; '.join(found)}. Expected one value under a name "
+            "(retail_ci.report.definitions); run `retail-ci run` anew, and report it if it stays."
+        )
+    for name, text in texts.items():
+        (stage / f"{name}.qmd").write_text(text, encoding="utf-8")
     return list(PAGES)
 
 # %% ../../nbs/10a_pages.ipynb #89dd405e
@@ -1936,30 +2324,32 @@ def search_entries(facts: Facts) -> list[dict]:
 
 # %% ../../nbs/10a_pages.ipynb #9e22a74d
 _CARDS = {
-    "revenue": ("Net revenue", "sales"),
-    "customers": ("Customers", "customers"),
-    "baskets": ("Baskets", "sales"),
-    "basket_value": ("Average basket", "sales"),
-}  # figure: its name, and the page that explains it
+    "revenue": ("Net revenue", "sales", "net_revenue"),
+    "customers": ("Customers", "customers", "customers"),
+    "baskets": ("Baskets", "sales", "baskets"),
+    "basket_value": ("Average basket", "sales", "basket_value"),
+}  # figure: its name, the page that explains it, and its definition
 
 
 def _change_note(figure: Mapping) -> str:
     """How a key figure has changed in the last full month."""
     change = figure.get("change")
-    if change is not None:
-        return f"{share(change, 1, signed=True)} in {month(figure['month'], year=False)}"
+    if change is not None and figure.get("against"):
+        return GROWTH.text(figure)
     return "&nbsp;" if "month" in figure else "no earlier month to compare"
 
 
-def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
+def figure_cards(figures: list[Mapping], currency: str = "", period: str = "") -> Html:
     """The size of the business in a few numbers, with the change in the last full month.
 
     Parameters
     ----------
     figures : list[Mapping]
-        Name, value, and where there are two full months: month, change.
+        Name, value, and where there are two full months: month, against, change.
     currency : str, default ""
         The sign in front of money.
+    period : str, default ""
+        The days of the log, in words.
 
     Returns
     -------
@@ -1968,18 +2358,13 @@ def figure_cards(figures: list[Mapping], currency: str = "") -> Html:
     """
     cards = []
     for f in figures:
-        value = (
-            money(f["value"], currency)
-            if f["name"] in ("revenue", "basket_value")
-            else count(f["value"] or 0)
-        )
-        name, page = _CARDS.get(f["name"], (f["name"], "sales"))
-        note = _change_note(f)
+        name, page, defined = _CARDS[f["name"]]
+        value = f["value"] if f["name"] == "basket_value" else f["value"] or 0
         cards.append(
             f'<a class="key-figure" href="{page}.qmd"><span class="key-name">{name}</span>'
-            '<span class="key-number" '
-            f'data-figure-name="{f["name"]}">{html.escape(value)}</span><span '
-            f'class="key-change">{note}</span></a>'
+            f'<span class="key-number" data-figure-name="{f["name"]}">'
+            f"{printed(defined, value, currency)}</span>"
+            f'<span class="key-change">{_change_note(f)}</span>{strip(defined, period)}</a>'
         )
     return Html(f'<div class="key-figures">{"".join(cards)}</div>')
 
@@ -2007,8 +2392,7 @@ def source_line(data: Mapping) -> Html:
     days = " to ".join(day(data.get(k)) for k in ("first_date", "last_date"))
     return Html(
         f'<p class="key-note">Sales from {days}; {count(data.get("rows_in") or 0)} lines '
-        f"read{': ' + ', '.join(parts) if parts else ''}. "
-        "Changes are those of the last full month against the month before. <a "
+        f"read{': ' + ', '.join(parts) if parts else ''}. <a "
         'href="quality.qmd">How good is the data?</a></p>'
     )
 
@@ -2068,7 +2452,11 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
         return [amount(expected.get(s), currency)] if expected else []
 
     def numbers(p):
-        return [count(p["customers"]), share(p.get("revenue_share")), *later(p["segment"])]
+        return [
+            printed("segment_customers", p["customers"], of=p["segment"]),
+            printed("segment_revenue_share", p.get("revenue_share"), of=p["segment"]),
+            *later(p["segment"]),
+        ]
 
     cells = [
         [
@@ -2082,11 +2470,99 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
         "Segment",
         "What to do",
         "Customers",
-        "Of revenue",
+        "Of known revenue",
         *(["Expected in 90 days"] if expected else []),
     ]
     return Html(
         f'<div class="actions">{html_table(head, cells, {0: "segment", 1: "action"})}</div>'
+    )
+
+# %% ../../nbs/10a_pages.ipynb #3fd1e002
+_AIMS: dict[str, tuple[str, ...]] = {  # what for: the segments, in the order of the cards
+    "Win back": ("Cannot Lose", "At Risk", "Lapsed Big Spenders", "About To Sleep"),
+    "Develop": ("Potential Loyalists", "Promising", "New Customers", "Need Attention"),
+    "Keep": ("Champions", "Loyal Customers", "Steady Customers"),
+    "Try once": ("One-time Buyers", "Hibernating", "Lost"),
+}
+
+
+_GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:1.5rem"
+
+
+def _first_of_each(profiles: list[Mapping], most: int = 3) -> list[tuple[str, Mapping]]:
+    """The segment of each aim that spent most, then the others, as many as there are cards."""
+    spent = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
+    ranked = []
+    for aim, names in _AIMS.items():
+        ranked += [(aim, p) for p in spent if p["segment"] in names]
+    first = [next((r for r in ranked if r[0] == aim), None) for aim in _AIMS]
+    chosen = [r for r in first if r]
+    return (chosen + [r for r in ranked if r not in chosen])[:most]
+
+
+def _reach(found: Mapping | None, customers: int) -> str:
+    """How many of a segment can be written to, and why not the others."""
+    if found is None:
+        return f"{count(customers)} customers; this run says nothing about consent."
+    parts = {
+        "no_consent": "have not agreed",
+        "suppressed": "are suppressed",
+        "control": "are held back to compare",
+    }
+    others = [f"{count(found[k])} {words}" for k, words in parts.items() if found.get(k)]
+    reach = printed("may_be_written_to", found["send"], of=found["segment"])
+    left = f" ({', '.join(others)})" if others else ""
+    return f"{reach} of {count(customers)} customers can be written to{left}."
+
+
+def _unproven(found: Mapping | None, days: int) -> str:
+    """What nobody knows before the campaign."""
+    rate = (found or {}).get("buys_anyway")
+    if rate is None:
+        return "Unproven: that it brings anybody who would not have come anyway."
+    told = f"Unproven: that it works. {share(rate)} buy within {count(days)} days anyway"
+    lift = (found or {}).get("smallest_lift")
+    if lift is None:
+        return f"{told}, and the group held back is too small to show any effect."
+    return f"{told}; an effect below {count(100 * lift)} points would not be seen."
+
+
+def monday_cards(
+    profiles: list[Mapping], campaigns: Mapping, currency: str = "", days: int = 365
+) -> Html:
+    """Where to begin: whom, how many can be reached, what they spent, what is unproven.
+
+    Parameters
+    ----------
+    profiles : list[Mapping]
+        Of the segments: segment, customers, revenue, action.
+    campaigns : Mapping
+        The content of campaigns.json: days, segments.
+    currency : str, default ""
+        The sign of money.
+    days : int, default 365
+        The look-back, in which the money was spent.
+
+    Returns
+    -------
+    Html
+        Three cards at most; empty where there is no segment.
+    """
+    lists = {s["segment"]: s for s in campaigns.get("segments", [])}
+    page = "campaigns.qmd" if "campaigns" in PAGES else "08b_campaigns.ipynb"
+    cards = []
+    for place, (aim, p) in enumerate(_first_of_each(profiles), 1):
+        name = p["segment"]
+        spent = printed("segment_revenue", p.get("revenue"), currency, name)
+        cards.append(
+            f'<div class="monday"><h3>{place}. {aim}: {_segment_cell(name)}</h3>'
+            f"<p>{_reach(lists.get(name), p['customers'])} They spent {spent} in the "
+            f"{count(days)} days of the look-back. {html.escape(p.get('action') or '')}</p>"
+            f'<p class="key-note">{_unproven(lists.get(name), campaigns.get("days", 30))}</p>'
+            f'<p><a class="btn btn-primary" href="{page}">To the list</a></p></div>'
+        )
+    return Html(
+        f'<div class="monday-cards" style="{_GRID}">{"".join(cards)}</div>' if cards else ""
     )
 
 # %% ../../nbs/10a_pages.ipynb #5ffac069
@@ -2127,12 +2603,11 @@ def slipping_line(movement: Mapping, currency: str = "") -> Html:
         if alerts.get("value_90")
         else ""
     )
-    return Html(
-        f'<p class="first"><b>Call first: {count(alerts["customers"])} good customers slipped in '
-        f"the month to {day(movement['month_end'])}.</b> They had spent "
-        f"{money(alerts['value'], currency)}{later}.{first} "
-        '<a href="movement.qmd">Who moved</a></p>'
-    )
+    beyond = SLIPPING.holds(movement)
+    told = f"<b>{SLIPPING.text(movement)}</b>" if beyond else SLIPPING.text(movement)
+    worth = f" They had spent {money(alerts['value'], currency)}{later}." if beyond else ""
+    kind = ' class="first"' if beyond else ""
+    return Html(f'<p{kind}>{told}{worth}{first} <a href="movement.qmd">Who moved</a></p>')
 
 # %% ../../nbs/10a_pages.ipynb #bcebb495
 def figure_link(run: Run, name: str, page: str, alt: str, caption: str = "") -> Html:
@@ -2229,17 +2704,15 @@ def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """
     if not facts.get("customers"):
         return Html(f"<p>{html.escape(_no_offers(facts))}</p>")
-    told = {"any": "for whatever customers bought next", "discovery": "for products new to them"}
-    leads = {task: facts[task]["best_label"] for task in told if facts.get(task)}
-    best = [
-        f"<b>{html.escape(name)}</b> {' and '.join(told[t] for t in leads if leads[t] == name)}"
-        for name in dict.fromkeys(leads.values())
-    ]
-    personal = share(facts.get("personal_share"))
-    measured = f" The best list in the held-out month: {', '.join(best)}." if best else ""
+    told = {"any": "For whatever customers bought next", "discovery": "For products new to them"}
+    measured = "".join(
+        f" {words}, {html.escape(list_sentence(facts[task]))}."
+        for task, words in told.items()
+        if facts.get(task)
+    )
     return Html(
-        f"<p>{count(facts['customers'])} customers have a list of recommendations; {personal} of "
-        f"the lines are personal, not best sellers.{measured} "
+        f"<p>{count(facts['customers'])} customers have a list of recommendations; "
+        f"{PERSONAL.text(facts)}.{measured} "
         f'<a href="{page}">Do they come true?</a></p>'
     )
 

@@ -9,20 +9,24 @@ import asyncio
 import contextlib
 import datetime
 import fcntl
+import functools
 import gc
 import hashlib
 import hmac
 import ipaddress
+import logging
 import mmap
 import multiprocessing
 import os
+import queue
 import re
 import signal
 import struct
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -40,17 +44,29 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..core.config import find_root
 from ..core.errors import ConfigError, RunError, translating
+from ..core.suppression import FORGOTTEN
 from retail_ci.serve.bundle import (
     Bundle,
     check_bundle,
     current_bundle,
     recommend,
+    recommend_each,
     same_shop,
     segment_of,
     self_test,
@@ -58,11 +74,11 @@ from retail_ci.serve.bundle import (
 )
 
 # %% auto #0
-__all__ = ['PUBLIC_PATHS', 'Settings', 'number', 'read_keys', 'BundleHolder', 'Options', 'RecommendRequest', 'BatchRequest',
-           'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles', 'SimilarLine', 'Similar', 'Card',
-           'Health', 'Problem', 'is_local', 'RateLimiter', 'Levels', 'SharedLevels', 'Gateway', 'Counts', 'answers',
-           'post_recommend', 'post_batch', 'get_segment', 'get_segments', 'get_similar', 'get_model', 'get_health',
-           'get_live', 'get_ready', 'get_metrics', 'copy_workers']
+__all__ = ['PUBLIC_PATHS', 'Settings', 'number', 'read_keys', 'KeyRing', 'BundleHolder', 'Watcher', 'Options', 'RecommendRequest',
+           'BatchRequest', 'Line', 'Recommendations', 'Batch', 'CustomerSegment', 'Profiles', 'SimilarLine', 'Similar',
+           'Card', 'Health', 'Problem', 'is_local', 'RateLimiter', 'Levels', 'SharedLevels', 'Gateway', 'Outlet',
+           'Counts', 'answers', 'post_recommend', 'post_batch', 'get_segment', 'get_segments', 'get_similar',
+           'get_model', 'get_health', 'get_live', 'get_ready', 'get_metrics', 'copy_workers']
 
 # %% ../../nbs/07_api.ipynb #324b0576
 @dataclass(frozen=True)
@@ -70,13 +86,13 @@ class Settings:
     """How a service behaves; `from_environment` reads the variables named here."""
 
     serving: Path  # RETAIL_CI_SERVING: the folder of bundles, or one bundle
-    # RETAIL_CI_API_KEYS: SHA-256 of each key, separated by spaces or commas, or @FILE with one per
-    # line
-    keys: frozenset[str] = frozenset()
-    rate: float = 0  # RETAIL_CI_RATE: requests per second and key; 0 is no limit
+    # RETAIL_CI_API_KEYS: SHA-256 of each key, and its name
+    keys: Mapping[str, str] = field(default_factory=dict)
+    rate: float = 0  # RETAIL_CI_RATE: customers per second and key; 0 is no limit
     body: int = 1_000_000  # RETAIL_CI_BODY: the largest request body, in bytes
     timeout: float = 10  # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to be made
-    log: bool = True  # RETAIL_CI_LOG: "json" or "off"
+    log: bool = True  # RETAIL_CI_LOG: whether requests are logged
+    source: str = ""  # where the keys are: hashes, or @ and a file or folder
 
     @classmethod
     def from_environment(cls, environment: dict[str, str] | None = None) -> Settings:
@@ -89,13 +105,20 @@ class Settings:
         serving = Path(get("SERVING") or find_root() / "runs" / "default" / "serving")
         if get("LOG", "json") not in ("json", "off"):
             raise ConfigError(f"RETAIL_CI_LOG must be json or off, found {get('LOG')!r}.")
+        source = get("API_KEYS").strip()
+        keys = read_keys(source)
+        if source.startswith("@") and not keys:
+            raise ConfigError(
+                f"There is no key in {source[1:]}; expected the SHA-256 of a key on each line."
+            )
         return cls(
             serving,
-            read_keys(get("API_KEYS")),
+            keys,
             number("RATE", get("RATE", "0"), 0),
             int(number("BODY", get("BODY", "1000000"), 100)),
             number("TIMEOUT", get("TIMEOUT", "10"), 0.1),
             get("LOG", "json") == "json",
+            source,
         )
 
 
@@ -122,42 +145,99 @@ def number(name: str, text: str, least: float) -> float:
     raise ConfigError(f"RETAIL_CI_{name} must be a number of at least {least:g}, found {text!r}.")
 
 # %% ../../nbs/07_api.ipynb #cf8ec0c6
-def read_keys(text: str) -> frozenset[str]:
-    """Read hashed API keys; in a file the first word of each line, as `sha256sum` writes it, and a
-    `#` starts a comment.
+_KEY_NAME = re.compile(r"[^\w.@-]+")  # what a name of a key does not keep
+
+
+def _named_key(line: str, otherwise: str = "") -> tuple[str, str] | None:
+    """A key's SHA-256 and its name: the word beside it, the comment, or the file's name."""
+    text, _, comment = line.partition("#")
+    words = text.split()
+    if not words:
+        return None
+    digest = words[0].lower()
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ConfigError(
+            "API keys are given as their SHA-256, 64 hexadecimal digits each; make one with "
+            "`printf %s KEY | sha256sum`."
+        )
+    said = " ".join(word for word in words[1:] if word != "-") or comment.strip() or otherwise
+    return digest, _KEY_NAME.sub("-", said).strip("-")[:40] or digest[:8]
+
+
+def read_keys(text: str) -> dict[str, str]:
+    """Read hashed API keys with their names.
+
+    In a file the first word of each line is a key, as `sha256sum` writes it, and a word beside it
+    or a comment its name. In a folder, such as that of a mounted secret, each file holds keys
+    and gives them its name.
 
     Parameters
     ----------
     text : str
-        Hashes, or @FILE.
+        Hashes separated by spaces or commas, @FILE, or @FOLDER.
 
     Returns
     -------
-    frozenset[str]
-        Lower-case SHA-256 digests.
+    dict[str, str]
+        Lower-case SHA-256 digest: name.
     """
-    if text.startswith("@"):
-        with translating(
-            ConfigError,
-            f"The file of API keys {text[1:]} cannot be read",
-            "Give a text file with the SHA-256 of a key on each line.",
-        ):
-            text = " ".join(
-                " ".join(line.partition("#")[0].split()[:1])
-                for line in Path(text[1:]).read_text(encoding="utf-8").splitlines()
-            )
-        if not text.split():
-            raise ConfigError(
-                "The file of API keys holds no key; expected the SHA-256 of a key on each line."
-            )
-    keys = re.split(r"[\s,]+", text.strip().lower()) if text.strip() else []
-    for key in keys:
-        if not re.fullmatch("[0-9a-f]{64}", key):
-            raise ConfigError(
-                "API keys are given as their SHA-256, 64 hexadecimal digits each; make one with "
-                "`printf %s KEY | sha256sum`."
-            )
-    return frozenset(keys)
+    if not text.startswith("@"):
+        given = map(_named_key, re.split(r"[\s,]+", text.strip()))
+        return dict(key for key in given if key)
+    with translating(
+        ConfigError,
+        f"The API keys in {text[1:]} cannot be read",
+        "Give a text file with the SHA-256 of a key on each line, or a folder of such files.",
+    ):
+        place = Path(text[1:])
+        lines = [
+            (line, file.name if place.is_dir() else "")
+            for file in _key_files(place)
+            for line in file.read_text(encoding="utf-8").splitlines()
+        ]
+    found = (_named_key(line, name) for line, name in lines)
+    return dict(key for key in found if key)
+
+
+def _key_files(place: Path) -> list[Path]:
+    """The files of keys; those of a folder whose names begin with a dot are its own affair."""
+    if not place.is_dir():
+        return [place]
+    return sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
+class KeyRing:
+    """The keys that open a service, read again when their file or folder changes."""
+
+    def __init__(self, settings: Settings):
+        """`settings`: its keys, and where they are."""
+        self.names = dict(settings.keys)
+        self.source = settings.source
+        self.locked = bool(settings.keys)  # stays: without any key a locked service opens to nobody
+        self.trouble = ""
+        self.seen = self._state()
+
+    def _state(self) -> list | None:
+        """What the files look like; None where keys are no files."""
+        if not self.source.startswith("@"):
+            return None
+        with contextlib.suppress(OSError):
+            place = Path(self.source[1:])
+            looks = [(p.name, p.stat()) for p in _key_files(place)]
+            return [(name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in looks]
+        return []
+
+    def refresh(self) -> None:
+        """Read the keys again if their files have changed; keys that cannot be read stay."""
+        if (state := self._state()) == self.seen:
+            return
+        try:
+            self.names = read_keys(self.source)
+        except ConfigError as e:
+            self.trouble = f"{e} The keys that were read before stay in force."
+            return
+        self.seen = state
+        self.trouble = ""
 
 # %% ../../nbs/07_api.ipynb #3bda32a0
 @dataclass
@@ -166,10 +246,14 @@ class BundleHolder:
 
     serving: Path  # the folder of bundles, or one bundle
     bundle: Bundle | None = None  # what answers now
-    seen: Path | None = None  # the last bundle that was looked at
+    seen: tuple | None = None  # the last bundle that was looked at, and what its files looked like
     refused: str = ""  # why the last one was not taken
-    damaged: str = ""  # what the second reading of the bundle that answers has found
+    damaged: str = ""  # what is wrong with the files of the bundle that answers
     draining: bool = False  # whether the service is about to stop
+    refusals: int = 0  # bundles that were not taken
+    passing: int = 0  # attempts at a bundle that cannot be opened at present
+    again: float = 0  # when it is tried again
+    tell: Callable[[], None] = lambda: None  # called for each bundle that is not taken
 
     def refresh(self) -> bool:
         """Take the current bundle if it is new and whole; true if it was taken."""
@@ -178,20 +262,39 @@ class BundleHolder:
             if (self.serving / "manifest.json").is_file()
             else current_bundle(self.serving)
         )
-        if target is None or target == self.seen:
+        if target is None:
             return False
-        self.seen = target
+        state = (target, _looks_of(target), _look_of(target.with_name(FORGOTTEN)))
+        if state == self.seen and not (self.passing and time.monotonic() >= self.again):
+            return False
+        self.seen = state
         try:
             self_test(bundle := Bundle(target, quick=True))
             if self.bundle:
                 same_shop(self.bundle.version, self.bundle.card, bundle)
-        except (RunError, OSError, ValueError, LookupError) as e:
-            self.refused = str(e)
+        except (RunError, OSError, ValueError, LookupError, MemoryError) as e:
+            self._refuse(target, e)
             return False
         self.bundle = bundle
-        self.refused = ""
-        self.damaged = ""
+        self.refused = self.damaged = ""
+        self.passing = 0
         return True
+
+    def _refuse(self, target: Path, error: Exception) -> None:
+        """Say why a bundle is not taken, and when to look again if the reason may pass."""
+        if self.passing == 0:
+            self.refusals += 1
+            self.tell()
+        text = str(error) or type(error).__name__
+        if self.bundle and self.bundle.folder == target:
+            self.damaged = text
+        else:
+            self.refused = text
+        causes = (error, error.__cause__)
+        self.passing += 1
+        if not any(isinstance(e, (OSError, MemoryError)) for e in causes):
+            self.passing = 0
+        self.again = time.monotonic() + min(2 ** min(self.passing, 6) / 2, 30)
 
     def read_again(self) -> None:
         """Read every byte of the bundle that answers, at the lowest priority."""
@@ -206,15 +309,61 @@ class BundleHolder:
             if bundle is self.bundle:
                 self.damaged = str(e)
 
+
+def _looks_of(folder: Path) -> list | None:
+    """What the files of a bundle look like from outside; None if that cannot be seen."""
+    try:
+        with os.scandir(folder) as entries:
+            stats = sorted((entry.name, entry.stat()) for entry in entries)
+    except OSError:
+        return None
+    return [(name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats]
+
+
+def _look_of(file: Path) -> tuple | None:
+    """What one file looks like; None if there is none."""
+    with contextlib.suppress(OSError):
+        seen = file.stat()
+        return seen.st_size, seen.st_mtime_ns, seen.st_ino
+    return None
+
+
+class Watcher:
+    """Looks for new bundles and keys for as long as the service runs, whatever goes wrong."""
+
+    def __init__(self, desk: BundleHolder, keys: KeyRing):
+        """`desk`, `keys`: what is refreshed."""
+        self.desk = desk
+        self.keys = keys
+        self.trouble = ""
+
+    def look(self) -> None:
+        """Look once at bundles and keys; neither is left out because the other fails."""
+        try:
+            self.keys.refresh()
+        finally:
+            self.desk.refresh()
+
     async def watch(self, every: float = 0.5) -> None:
-        """Look for a newer bundle until cancelled, and read each that is taken a second time."""
+        """Look until cancelled, and read each bundle that is taken a second time."""
         again = None
         while True:
             await asyncio.sleep(every)
-            if self.bundle is not again:
-                threading.Thread(target=self.read_again, daemon=True).start()
-            again = self.bundle
-            await asyncio.to_thread(self.refresh)
+            try:
+                if self.desk.bundle is not again:
+                    threading.Thread(target=self.desk.read_again, daemon=True).start()
+                again = self.desk.bundle
+                await asyncio.to_thread(self.look)
+                self.trouble = ""
+            except Exception as e:
+                self._report(e)
+
+    def _report(self, error: Exception) -> None:
+        """Keep what went wrong for `/health`, and log it when it is new."""
+        text = f"New bundles and keys cannot be looked for at present: {type(error).__name__}."
+        if text != self.trouble:
+            logging.getLogger("uvicorn.error").error(text, exc_info=error)
+        self.trouble = text
 
 # %% ../../nbs/07_api.ipynb #7b1119b4
 _Id = Annotated[StrictStr, Field(min_length=1, max_length=128)]
@@ -229,6 +378,15 @@ class Options(BaseModel):
     """What a request for a list may ask for."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def look_at_size(cls, given: Any) -> Any:
+        """Refuse a heap of unknown fields in one sentence, and not in one for each."""
+        if isinstance(given, dict) and len(given) > 20:
+            raise ValueError(f"{len(given)} fields, of which most are unknown")
+        return given
+
     n_recommendations: _Count = 10
     exclude_purchased: StrictBool = Field(
         False, description="Only products that the customer has never bought."
@@ -367,6 +525,9 @@ class Health(BaseModel):
     refused_bundle: str | None = Field(
         description=("Why the newest bundle was not loaded, or what is wrong with the current one.")
     )
+    troubles: list[str] = Field(
+        description="What else is wrong: the log, the keys, or the search for new bundles."
+    )
 
 
 class Problem(BaseModel):
@@ -421,8 +582,11 @@ def _problem(
 
 async def _on_http(request: Request, error: HTTPException) -> Response:
     """An error that a route or the router raised."""
+    headers = dict(error.headers or {})
+    if "GET" in headers.get("Allow", ""):
+        headers["Allow"] += ", HEAD"
     return _problem(
-        error.status_code, str(error.detail), request.scope.get("request_id"), headers=error.headers
+        error.status_code, str(error.detail), request.scope.get("request_id"), headers=headers
     )
 
 
@@ -432,6 +596,8 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> Respon
         {"field": ".".join(str(part) for part in e["loc"][1:]) or "body", "message": e["msg"]}
         for e in error.errors()[:20]
     ]
+    if any(e["type"] == "json_invalid" for e in error.errors()[:1]):
+        return _problem(400, "The body is no valid JSON.", request.scope.get("request_id"))
     found = "; ".join(f"{e['field']}: {e['message']}" for e in errors[:3])
     return _problem(
         422,
@@ -453,14 +619,14 @@ async def _on_crash(request: Request, error: Exception) -> Response:
 
 # %% ../../nbs/07_api.ipynb #e582fbfb
 def _authorise(
-    settings: Settings, headers: dict[bytes, bytes], server: tuple | None
+    keys: KeyRing, headers: dict[bytes, bytes], server: tuple | None
 ) -> tuple[str, tuple[int, str] | None]:
     """Whether a caller may use the service.
 
     Parameters
     ----------
-    settings : Settings
-        Keys.
+    keys : KeyRing
+        The keys of now.
     headers : dict[bytes, bytes]
         Of the request.
     server : tuple | None
@@ -471,21 +637,42 @@ def _authorise(
     tuple[str, tuple[int, str] | None]
         Who asks (a hash, or "local"), and what is wrong.
     """
-    if not settings.keys:
-        if server and is_local(server[0]):
+    if not keys.locked:
+        if not (server and is_local(server[0])):
+            return "", (
+                403,
+                "This service has no API keys, so it answers on the loopback address only. Set "
+                "RETAIL_CI_API_KEYS.",
+            )
+        if is_local(_host_of(headers.get(b"host", b"localhost"))):
             return "local", None
         return "", (
-            403,
-            "This service has no API keys, so it answers on the loopback address only. Set "
-            "RETAIL_CI_API_KEYS.",
+            421,
+            "This service has no API keys, so it answers to the names of this machine only, such "
+            "as localhost. Set RETAIL_CI_API_KEYS.",
         )
-    given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+    given = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
     digest = hashlib.sha256(given).hexdigest()
-    if given and any(hmac.compare_digest(digest, key) for key in settings.keys):
+    if given and any(hmac.compare_digest(digest, key) for key in keys.names):
         return digest, None
     return "", (401, "An API key is needed: send it as X-API-Key, or as a bearer token.")
 
 
+def _bearer(given: bytes) -> bytes:
+    """The token of an Authorization header; the scheme may be written in any case."""
+    scheme, _, token = given.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _host_of(given: bytes) -> str:
+    """The host of a Host header, without its port."""
+    host = given.decode("latin-1").strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if host.count(":") == 1 else host
+
+
+@functools.lru_cache(64)
 def is_local(host: str) -> bool:
     """Whether an address is this machine's own.
 
@@ -518,9 +705,17 @@ class RateLimiter:
         full = max(2 * self.rate, 1)
         with self.levels:
             level, then = self.levels.get(who, (full, now))
-            level = min(full, level + (now - then) * self.rate)
+            level = min(full, level + max(now - then, 0) * self.rate)
             self.levels[who] = (level, now) if level < 1 else (level - 1, now)
         return (1 - level) / self.rate if level < 1 else 0
+
+    def charge(self, who: str, tokens: int, now: float) -> None:
+        """Take more tokens for a request that was let in; the bucket may be overdrawn."""
+        if not (self.rate and tokens):
+            return
+        with self.levels:
+            level, then = self.levels.get(who, (max(2 * self.rate, 1), now))
+            self.levels[who] = (level - tokens, then)
 
 
 class Levels(dict):
@@ -533,31 +728,44 @@ class Levels(dict):
         pass
 
 
-class SharedLevels:
-    """The levels of several workers: two numbers per key in a file, with one worker at a time at
-    it.
-    """
+def _slot_of(who: str) -> int:
+    """A number that every worker gives the same key."""
+    return int.from_bytes(hashlib.blake2b(who.encode(), digest_size=4).digest(), "little")
 
-    def __init__(self, path: Path, keys: frozenset[str]):
-        """`path`: the same for all workers. `keys`: whoever may ask."""
-        self.places = {key: 16 * i for i, key in enumerate(["local", *sorted(keys)])}
+
+class SharedLevels:
+    """The levels of several workers: a place per key in a file, with one worker at a time at it."""
+
+    places = 1024  # keys; where there are more, some share a bucket
+
+    def __init__(self, path: Path):
+        """`path`: the same for all workers."""
         self.file = path.open("ab+")
-        self.file.truncate(16 * len(self.places))
-        self.map = mmap.mmap(self.file.fileno(), 16 * len(self.places))
+        # the whole file has its place on the disk: a full disk later on is then no matter
+        os.posix_fallocate(self.file.fileno(), 0, 16 * self.places)
+        self.map = mmap.mmap(self.file.fileno(), 16 * self.places)
 
     def __enter__(self) -> None:
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        # a worker that was stopped at the file must not stop the others: after a moment they go on
+        for _ in range(20):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.0001)
 
     def __exit__(self, *error: Any) -> None:
         fcntl.flock(self.file, fcntl.LOCK_UN)
 
+    def _place(self, who: str) -> int:
+        """Where a key's two numbers stand."""
+        return 16 * (_slot_of(who) % self.places)
+
     def get(self, who: str, new: tuple[float, float]) -> tuple[float, float]:
         """What is in a key's bucket, or `new`."""
-        found = struct.unpack_from("dd", self.map, self.places[who])
+        found = struct.unpack_from("dd", self.map, self._place(who))
         return found if found[1] else new
 
     def __setitem__(self, who: str, value: tuple[float, float]) -> None:
-        struct.pack_into("dd", self.map, self.places[who], *value)
+        struct.pack_into("dd", self.map, self._place(who), *value)
 
 # %% ../../nbs/07_api.ipynb #ef85494d
 async def _read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> bytes | None:
@@ -618,14 +826,17 @@ class Gateway:
     log.
     """
 
-    def __init__(self, app: Any, settings: Settings, counts: Counts):
-        """`app`: the routes. `counts`: where requests are counted."""
+    def __init__(self, app: Any, settings: Settings, counts: Counts, keys: KeyRing | None = None):
+        """`app`: the routes. `counts`: where requests are counted. `keys`: those of `settings` if
+        left out.
+        """
         self.app = app
         self.settings = settings
         self.counts = counts
+        self.keys = keys or KeyRing(settings)
         together = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.buckets = (
-            RateLimiter(settings.rate, SharedLevels(Path(together) / "levels", settings.keys))
+            RateLimiter(settings.rate, SharedLevels(Path(together) / "levels"))
             if together
             else RateLimiter(settings.rate)
         )
@@ -637,12 +848,14 @@ class Gateway:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         status = 500
-        given = headers.get(b"x-request-id", b"")
-        scope["request_id"] = (
-            given.decode()
-            if 0 < len(given) <= 64 and given.replace(b"-", b"").isalnum()
-            else os.urandom(8).hex()
-        )
+        asked = scope["method"]
+        scope.update(_ids_of(headers))
+        if scope["path"].startswith(_UNVERSIONED):
+            scope["path"] = "/v1" + scope["path"]
+        # what answers GET answers HEAD, without the body; the server goes by its own scope
+        bare = asked == "HEAD"
+        if bare:
+            scope = {**scope, "method": "GET"}
 
         async def sending(message: dict) -> None:
             nonlocal status
@@ -652,12 +865,15 @@ class Gateway:
                     *message["headers"],
                     (b"x-request-id", scope["request_id"].encode()),
                 ]
+            elif bare:
+                message = message | {"body": b""}
             await send(message)
 
         try:
             await self.answer(scope, headers, receive, sending)
         finally:
-            self.counts.note(scope, status, time.perf_counter() - began, self.settings.log)
+            line = {**scope, "method": asked}
+            self.counts.note(line, status, time.perf_counter() - began, self.settings.log)
 
     async def answer(
         self, scope: dict, headers: dict[bytes, bytes], receive: Callable, send: Callable
@@ -671,17 +887,19 @@ class Gateway:
 
         who, wrong = (
             ("", None)
-            if scope["path"] in PUBLIC_PATHS
-            else _authorise(self.settings, headers, scope.get("server"))
+            if scope["path"].startswith(PUBLIC_PATHS)
+            else _authorise(self.keys, headers, scope.get("server"))
         )
         if wrong:
             return await refuse(
                 *wrong, **({"WWW-Authenticate": "Bearer"} if wrong[0] == 401 else {})
             )
+        scope["key"] = self.keys.names.get(who)
+        scope["charge"] = functools.partial(self.buckets.charge, who)
         if who and (wait := self.buckets.wait(who, time.monotonic())):
             return await refuse(
                 429,
-                f"More than {self.settings.rate:g} requests a second.",
+                f"More than {self.settings.rate:g} customers a second.",
                 **{"Retry-After": str(int(wait) + 1)},
             )
         try:
@@ -712,32 +930,177 @@ class Gateway:
                 )
 
 
-PUBLIC_PATHS = ("/health/live", "/health/ready")  # what an orchestrator asks without a key
+# what an orchestrator asks without a key, and the pages for developers, which hold no data
+PUBLIC_PATHS = ("/health/live", "/health/ready", "/docs", "/openapi.json", "/static-offline-docs/")
+_UNVERSIONED = ("/recommend", "/segments", "/products/", "/model")  # as /v1, as ever
+_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def _ids_of(headers: dict[bytes, bytes]) -> dict[str, str | None]:
+    """The id of a request, and of the trace that it belongs to."""
+    given = headers.get(b"x-request-id", b"")
+    fine = 0 < len(given) <= 64 and given.replace(b"-", b"").isalnum()
+    trace = _TRACE.match(headers.get(b"traceparent", b""))
+    return {
+        "request_id": given.decode() if fine else os.urandom(8).hex(),
+        "trace_id": trace[1].decode() if trace else None,
+    }
+
+# %% ../../nbs/07_api.ipynb #90aa1c09
+class Outlet:
+    """Lines for a pipe or file, written by a thread: whoever hands one over never waits, and what
+    cannot be written is dropped and counted.
+    """
+
+    most = 10_000  # lines that wait
+    block = 4096  # bytes at once: as much as a pipe takes from one worker without mixing lines
+
+    def __init__(self, fd: int, lost: Callable[[int], None] = lambda lines: None):
+        """`fd`: of the pipe or file. `lost`: told how many lines were dropped."""
+        self.fd = fd
+        self.lost = lost
+        self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.dropped = 0
+        self.failing = ""
+        self.since = 0.0  # when the write that is under way began
+        self.torn = False
+        self.thread: threading.Thread | None = None
+        self.starting = threading.Lock()
+
+    def put(self, line: bytes) -> None:
+        """Hand a line over; it ends with a line break."""
+        if self.lines.qsize() >= self.most:
+            return self._drop(1)
+        self.lines.put(line)
+        if self.thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        """Start the thread that writes, once."""
+        with self.starting:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._run, daemon=True)
+                self.thread.start()
+
+    def _drop(self, lines: int) -> None:
+        """Count what nobody will read."""
+        self.dropped += lines
+        self.lost(lines)
+
+    def _run(self) -> None:
+        """Write until the end is handed over."""
+        while (line := self.lines.get()) is not None:
+            block = [line]
+            size = len(line)
+            while size < self.block // 2 and self.lines.qsize():
+                if (line := self.lines.get()) is None:
+                    return self._write(b"".join(block))
+                block.append(line)
+                size += len(line)
+            self._write(b"".join(block))
+
+    def _write(self, data: bytes) -> None:
+        """Write some lines; a half that was written before is closed first."""
+        lines = data.count(b"\n")
+        data = b"\n" * self.torn + data
+        self.since = time.monotonic()
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+                self.torn = bool(data)
+            self.failing = ""
+        except OSError as e:
+            self.failing = e.strerror or "it cannot be written"
+            self._drop(lines)
+        self.since = 0.0
+
+    def trouble(self) -> str:
+        """What is wrong with the log, in a sentence; empty if nothing is."""
+        why = self.failing
+        if self.since and time.monotonic() - self.since > 1:
+            why = "nobody reads it"
+        if self.dropped and not why:
+            return f"{self.dropped:,} lines of the log were dropped; it is written again."
+        return f"The log is not written: {why}; {self.dropped:,} lines were dropped." if why else ""
+
+    def close(self, seconds: float = 1) -> None:
+        """Write what waits, for so long at most."""
+        if self.thread is not None:
+            self.lines.put(None)
+            self.thread.join(seconds)
+
+
+class _Aside(logging.Handler):
+    """Python's log by way of an outlet; of an error its place and kind, and not its words, which
+    may hold what was sent.
+    """
+
+    def __init__(self, outlet: Outlet):
+        super().__init__()
+        self.outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record over."""
+        text = f"{record.levelname}: {record.getMessage().strip()}"
+        if record.exc_info and record.exc_info[0]:
+            frames = "".join(traceback.format_tb(record.exc_info[2])[-8:])
+            text += f"\n{frames}{record.exc_info[0].__name__}"
+        self.outlet.put(text.encode("utf-8", "replace") + b"\n")
+
+
+@contextlib.contextmanager
+def _aside(outlet: Outlet) -> Iterator[None]:
+    """Let the server's own words go through an outlet for a time."""
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [_Aside(outlet)]
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before):
+            logger.handlers = handlers
+            logger.propagate = propagate
 
 # %% ../../nbs/07_api.ipynb #0a7c939b
 class Counts:
-    """Requests by route and status, and how long they took."""
+    """Requests by route and status, how long they took, and what else an operator watches."""
 
     def __init__(self) -> None:
         """A registry of its own, so that several services can live in one process."""
+        _reserve()
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "retail_ci_requests",
-            "Requests by route and status.",
-            ["route", "status"],
-            registry=self.registry,
+        self.requests = self._counter(
+            "requests", "Requests by route and status.", "route", "status"
         )
+        self.dropped = self._counter("log_lines_dropped", "Lines of the log that were dropped.")
+        self.failed = self._counter("bookings_failed", "Requests that could not be counted.")
+        self.refused = self._counter("bundles_refused", "Bundles that were not taken.")
         self.seconds = Histogram(
-            "retail_ci_request_seconds",
+            "retail_ci_request_duration_seconds",
             "Seconds by route.",
             ["route"],
             registry=self.registry,
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10),
         )
         self.known: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self.log = Outlet(1, self.dropped.inc)
+        self.errors = Outlet(2, self.dropped.inc)
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        """A counter of this service."""
+        return Counter(f"retail_ci_{name}", words, labels, registry=self.registry)
 
     def note(self, scope: dict, status: int, seconds: float, log: bool) -> None:
-        """Count a request, and write its line to the log."""
+        """Count a request, and hand its line to the log; that must not fail an answer."""
+        try:
+            self._note(scope, status, seconds, log)
+        except Exception:
+            self.failed.inc()
+
+    def _note(self, scope: dict, status: int, seconds: float, log: bool) -> None:
+        """Count and log."""
         route = getattr(scope.get("route"), "path", "other")
         if (route, status) not in self.known:
             self.known[route, status] = (
@@ -748,34 +1111,63 @@ class Counts:
         count.inc()
         histogram.observe(seconds)
         if log:
-            now = datetime.datetime.now(datetime.UTC)
-            sys.stdout.buffer.write(
-                orjson.dumps(
-                    {
-                        "time": now,
-                        "request_id": scope["request_id"],
-                        "method": scope["method"],
-                        "path": scope["path"].encode("utf-8", "replace").decode(),
-                        "status": status,
-                        "ms": round(1000 * seconds, 2),
-                    },
-                    option=orjson.OPT_APPEND_NEWLINE,
-                )
-            )
-            sys.stdout.buffer.flush()
+            line = {
+                "time": datetime.datetime.now(datetime.UTC),
+                "request_id": scope["request_id"],
+                "trace_id": scope["trace_id"],
+                "key": scope.get("key"),
+                "method": scope["method"],
+                "path": route.replace(":path}", "}"),
+                "status": status,
+                "ms": round(1000 * seconds, 2),
+            }
+            self.log.put(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
-    def text(self) -> bytes:
+    def text(self, desk: BundleHolder | None = None) -> bytes:
         """What Prometheus reads; over all workers where several run."""
         registry = self.registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             from prometheus_client.multiprocess import MultiProcessCollector
 
             MultiProcessCollector(registry := CollectorRegistry())
-        return generate_latest(registry)
+        about = CollectorRegistry()
+        about.register(_AboutModel(desk.bundle if desk else None))
+        return generate_latest(registry) + generate_latest(about)
+
+
+def _reserve() -> None:
+    """Give the files in which workers count their place on the disk: a write to a mapped file on a
+    full disk would end the process.
+    """
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        for kind in ("counter", "histogram"):
+            with Path(folder, f"{kind}_{os.getpid()}.db").open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, 1 << 20)
+
+
+@dataclass(frozen=True, eq=False)
+class _AboutModel:
+    """The model that answers, and until when its data go; read off when it is asked for."""
+
+    bundle: Bundle | None
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus is told."""
+        if self.bundle is None:
+            return
+        about = {"version": self.bundle.version}
+        yield InfoMetricFamily("retail_ci_model", "The model that answers.", value=about)
+        with contextlib.suppress(TypeError, ValueError):
+            day = datetime.date.fromisoformat(self.bundle.card.get("last_date", "")[:10])
+            yield GaugeMetricFamily(
+                "retail_ci_data_until_timestamp_seconds",
+                "The end of the last day of data behind the model; time() less it is the age.",
+                value=((day - datetime.date(1970, 1, 1)).days + 1) * 86_400,
+            )
 
 # %% ../../nbs/07_api.ipynb #1efce961
 _router = APIRouter()
-_PROBLEMS = {
+_PROBLEMS: dict[int, dict[str, Any]] = {
     status: {
         "model": Problem,
         "description": HTTPStatus(status).phrase,
@@ -783,8 +1175,15 @@ _PROBLEMS = {
             "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
         },
     }
-    for status in (400, 401, 403, 404, 405, 408, 413, 422, 429, 503)
+    for status in (400, 401, 403, 404, 405, 408, 413, 421, 422, 429, 503)
 }
+_PROBLEMS[401]["headers"] = {
+    "WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}
+}
+_PROBLEMS[429]["headers"] = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+}
+_UNCHANGED = {304: {"description": "What `If-None-Match` names is still valid."}}
 
 
 def answers(*extra: int) -> dict:
@@ -800,7 +1199,7 @@ def answers(*extra: int) -> dict:
     dict
         For `responses`.
     """
-    return {status: _PROBLEMS[status] for status in (400, 401, 403, 429, *extra)}
+    return {status: _PROBLEMS[status] for status in (400, 401, 403, 421, 429, *extra)}
 
 
 def _bundle_of(request: Request) -> Bundle:
@@ -819,30 +1218,68 @@ def _bundle_of(request: Request) -> Bundle:
     if (bundle := request.app.state.desk.bundle) is not None:
         return bundle
     raise HTTPException(
-        503, "No model has been promoted yet; run `retail-ci models promote`, then try again."
+        503,
+        "No model has been promoted yet; run `retail-ci models promote --config NAME` with the "
+        "config of the shop, then try again.",
     )
 
 
-def _reply(content: Any) -> Response:
+def _reply(content: Any, request: Request | None = None, version: str = "") -> Response:
     """An answer.
 
     Parameters
     ----------
     content : Any
         Of plain types.
+    request : Request | None, default None
+        Of an answer that stays the same while the model does: it gets an ETag, and a caller who
+        names that gets 304.
+    version : str, default ""
+        Of the model.
 
     Returns
     -------
     Response
         JSON.
     """
-    return Response(orjson.dumps(content), media_type="application/json")
+    headers = {}
+    if request is not None:
+        tag = f'"{version}-{__version__}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        known = [t.strip().removeprefix("W/") for t in _named_tags(request)]
+        if tag in known or "*" in known:
+            return Response(status_code=304, headers=headers)
+    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+
+
+def _named_tags(request: Request) -> list[str]:
+    """The versions that a caller has already."""
+    return request.headers.get("if-none-match", "").split(",")
+
+
+class _Pieces(Response):
+    """A long answer, sent piece by piece so that others are answered in between."""
+
+    def __init__(self, pieces: list[bytes]):
+        super().__init__(media_type="application/json")
+        self.pieces = pieces
+        self.headers["content-length"] = str(sum(map(len, pieces)))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for piece in self.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 # %% ../../nbs/07_api.ipynb #a33d6ffb
 @_router.post(
-    "/recommend",
+    "/v1/recommend",
     tags=["Answers"],
     summary="A list for one customer",
+    operation_id="recommend",
     response_model=Recommendations,
     responses=answers(400, 408, 413, 422, 503),
     response_model_exclude_unset=True,
@@ -865,65 +1302,101 @@ async def post_recommend(body: RecommendRequest, request: Request) -> Response:
 
 
 @_router.post(
-    "/recommend/batch",
+    "/v1/recommend/batch",
     tags=["Answers"],
     summary="Lists for many customers",
+    operation_id="recommend_batch",
     response_model=Batch,
     responses=answers(400, 408, 413, 422, 503),
 )
 async def post_batch(body: BatchRequest, request: Request) -> Response:
     """Lists for up to 1,000 customers, all from the same model."""
     bundle = _bundle_of(request)
-    lists = [
-        recommend(
-            bundle,
-            who,
-            body.n_recommendations,
-            body.exclude_purchased,
-            None,
-            body.exclude,
-            body.categories,
-        )
-        for who in body.customer_ids
-    ]
-    return _reply({"model_version": bundle.version, "answers": lists})
+    request.scope["charge"](len(body.customer_ids) - 1, time.monotonic())
+    lists = recommend_each(
+        bundle,
+        body.customer_ids,
+        body.n_recommendations,
+        body.exclude_purchased,
+        None,
+        body.exclude,
+        body.categories,
+    )
+    head = orjson.dumps({"model_version": bundle.version})[:-1] + b',"answers":['
+    async with request.app.state.batches:
+        return _Pieces([head, *await _in_slices(lists), b"]}"])
+
+
+_SLICE = 0.005  # seconds after which others are answered
+
+
+async def _in_slices(answers: Iterator[dict]) -> list[bytes]:
+    """Write answers as JSON, and let others be answered in between.
+
+    Parameters
+    ----------
+    answers : Iterator[dict]
+        Made one by one.
+
+    Returns
+    -------
+    list[bytes]
+        Pieces of a list, without its brackets.
+    """
+    pieces = []
+    until = time.perf_counter() + _SLICE
+    part: list[bytes] = []
+    for answer in answers:
+        part.append(orjson.dumps(answer))
+        if time.perf_counter() >= until:
+            pieces.append(b",".join(part))
+            part = []
+            await asyncio.sleep(0)
+            until = time.perf_counter() + _SLICE
+    if part:
+        pieces.append(b",".join(part))
+    return [piece + b"," for piece in pieces[:-1]] + pieces[-1:]
 
 
 @_router.get(
-    "/segments/{customer_id:path}",
+    "/v1/segments/{customer_id:path}",
     tags=["Answers"],
     summary="The segment of one customer",
+    operation_id="get_segment",
     response_model=CustomerSegment,
-    responses=answers(404, 422, 503),
+    responses=answers(404, 422, 503) | _UNCHANGED,
 )
 async def get_segment(
     customer_id: Annotated[str, UrlPath(min_length=1, max_length=128)], request: Request
 ) -> Response:
     """The segment of one customer, with the score behind it and what to do."""
     if (found := segment_of(_bundle_of(request), customer_id)) is not None:
-        return _reply(found)
+        return _reply(found, request, found["model_version"])
     raise HTTPException(404, "There is no customer with this id.")
 
 
 @_router.get(
-    "/segments",
+    "/v1/segments",
     tags=["Answers"],
     summary="All segments",
+    operation_id="list_segments",
     response_model=Profiles,
-    responses=answers(503),
+    responses=answers(503) | _UNCHANGED,
 )
 async def get_segments(request: Request) -> Response:
     """What each segment is like."""
     bundle = _bundle_of(request)
-    return _reply({"model_version": bundle.version, "segments": bundle.profiles})
+    found = {"model_version": bundle.version, "segments": bundle.profiles}
+    return _reply(found, request, bundle.version)
 
 
 @_router.get(
-    "/products/{product_id:path}/similar",
+    "/v1/products/{product_id:path}/similar",
     tags=["Answers"],
     summary="Products like one",
+    operation_id="similar_products",
     response_model=Similar,
-    responses=answers(404, 422, 503),
+    responses=answers(404, 422, 503) | _UNCHANGED,
 )
 async def get_similar(
     product_id: Annotated[str, UrlPath(min_length=1, max_length=128)],
@@ -932,27 +1405,37 @@ async def get_similar(
 ) -> Response:
     """The products most similar to one, by their attributes."""
     if (found := similar_to(_bundle_of(request), product_id, n)) is not None:
-        return _reply(found)
+        return _reply(found, request, found["model_version"])
     raise HTTPException(404, "There is no product with this id.")
 
 # %% ../../nbs/07_api.ipynb #4742c853
 @_router.get(
-    "/model",
+    "/v1/model",
     tags=["Service"],
     summary="The model card",
+    operation_id="get_model",
     response_model=Card,
-    responses=answers(503),
+    responses=answers(503) | _UNCHANGED,
 )
 async def get_model(request: Request) -> Response:
     """The model card: what it was trained on, how it was measured, and its limits."""
     bundle = _bundle_of(request)
-    return _reply({"model_version": bundle.version, "card": bundle.card})
+    found = {"model_version": bundle.version, "card": bundle.card}
+    return _reply(found, request, bundle.version)
+
+
+def _troubles(app: FastAPI) -> list[str]:
+    """What keeps the service from its books, its keys or new bundles, a sentence each."""
+    state = app.state
+    found = (state.watcher.trouble, state.keys.trouble, state.counts.log.trouble())
+    return [*filter(None, found)]
 
 
 @_router.get(
     "/health",
     tags=["Service"],
     summary="Service, model and age of the data",
+    operation_id="get_health",
     response_model=Health,
     responses=answers(),
 )
@@ -961,7 +1444,9 @@ async def get_health(request: Request) -> Response:
     desk = request.app.state.desk
     card = desk.bundle.card if desk.bundle else {}
     until = card.get("last_date")
-    age = (datetime.date.today() - datetime.date.fromisoformat(until[:10])).days if until else None
+    age = None
+    if until:
+        age = max((datetime.date.today() - datetime.date.fromisoformat(until[:10])).days, 0)
     alive = "ok" if desk.bundle else "unavailable"
     return _reply(
         {
@@ -972,11 +1457,17 @@ async def get_health(request: Request) -> Response:
             "data_until": until,
             "data_age_days": age,
             "refused_bundle": desk.refused or desk.damaged or None,
+            "troubles": _troubles(request.app),
         }
     )
 
 
-@_router.get("/health/live", tags=["Service"], summary="Does the process answer?")
+@_router.get(
+    "/health/live",
+    tags=["Service"],
+    summary="Does the process answer?",
+    operation_id="is_alive",
+)
 async def get_live() -> dict[str, str]:
     """Whether the process responds."""
     return {"status": "alive"}
@@ -986,6 +1477,7 @@ async def get_live() -> dict[str, str]:
     "/health/ready",
     tags=["Service"],
     summary="Is a model ready?",
+    operation_id="is_ready",
     responses={503: _PROBLEMS[503]},
 )
 async def get_ready(request: Request) -> dict[str, str]:
@@ -1000,12 +1492,16 @@ async def get_ready(request: Request) -> dict[str, str]:
     "/metrics",
     tags=["Service"],
     summary="Counts for Prometheus",
+    operation_id="get_metrics",
     response_class=Response,
     responses=answers() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def get_metrics(request: Request) -> Response:
     """Counts for Prometheus."""
-    return Response(request.app.state.counts.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(
+        request.app.state.counts.text(request.app.state.desk),
+        headers={"Content-Type": CONTENT_TYPE_LATEST},
+    )
 
 # %% ../../nbs/07_api.ipynb #a091e136
 def _stop_with_manager() -> None:
@@ -1060,14 +1556,18 @@ def copy_workers() -> None:
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     """Open the bundle, watch for newer ones, and stop watching at the end."""
     _stop_with_manager()
-    await asyncio.to_thread(app.state.desk.refresh)
-    _settle()
-    watching = asyncio.create_task(app.state.desk.watch())
-    try:
-        yield
-    finally:
-        app.state.desk.draining = True
-        watching.cancel()
+    counts = app.state.counts
+    with _aside(counts.errors):
+        await asyncio.to_thread(app.state.desk.refresh)
+        _settle()
+        watching = asyncio.create_task(app.state.watcher.watch())
+        try:
+            yield
+        finally:
+            app.state.desk.draining = True
+            watching.cancel()
+    for outlet in (counts.log, counts.errors):
+        await asyncio.to_thread(outlet.close)
 
 
 def _make_app(settings: Settings | None = None) -> FastAPI:
@@ -1092,13 +1592,41 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_life,
         description="Recommendations and segments from the promoted model.",
     )
-    app.state.desk, app.state.counts = BundleHolder(settings.serving), Counts()
+    counts = Counts()
+    desk = BundleHolder(settings.serving, tell=counts.refused.inc)
+    keys = KeyRing(settings)
+    app.state.desk = desk
+    app.state.counts = counts
+    app.state.keys = keys
+    app.state.watcher = Watcher(desk, keys)
+    app.state.batches = asyncio.Semaphore(2)  # more at once would keep others waiting
     app.include_router(_router)
+    if keys.locked:
+        _ask_for_keys(app)
     app.exception_handler(HTTPException)(_on_http)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(Exception)(_on_crash)
-    app.add_middleware(Gateway, settings=settings, counts=app.state.counts)
+    app.add_middleware(Gateway, settings=settings, counts=counts, keys=keys)
     return app
+
+
+def _ask_for_keys(app: FastAPI) -> None:
+    """Describe the keys in the OpenAPI document, so that `/docs` has an Authorize button."""
+    plain = app.openapi
+
+    def with_keys() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        document["security"] = [{"key": []}, {"bearer": []}]
+        for path in set(document["paths"]) & set(PUBLIC_PATHS):
+            document["paths"][path]["get"]["security"] = []
+        return document
+
+    # FastAPI's own way to change the document is to put a function in this one's place
+    app.openapi = with_keys  # type: ignore[method-assign]
 
 
 def __getattr__(name: str) -> Any:

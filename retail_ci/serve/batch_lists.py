@@ -27,7 +27,7 @@ from .bundle import Bundle, current_bundle, recommend, segment_of
 from .drift import champion_run
 
 # %% auto #0
-__all__ = ['read_text', 'recommend_run', 'served_lists', 'one_by_one', 'predict_run']
+__all__ = ['read_customers', 'read_text', 'recommend_run', 'served_lists', 'one_by_one', 'predict_run']
 
 # %% ../../nbs/09_batch_lists.ipynb #6cf8a607
 def _read_ids(
@@ -85,6 +85,27 @@ def _read_ids(
         name: as_ids(table[name]) for name in ("customer_id", "product_id") if name in table.columns
     }
     return table.assign(**{name: v.where(~v.isin(words)) for name, v in ids.items()})
+
+
+def read_customers(path: str | Path) -> list[str]:
+    """Read the customers of a file.
+
+    Parameters
+    ----------
+    path : str | Path
+        .csv, .tsv, .txt or .parquet, with a column customer_id; a .txt may be one id per line.
+
+    Returns
+    -------
+    list[str]
+        Each once, as every id is read.
+
+    Raises
+    ------
+    DataError
+        If it is no such table.
+    """
+    return _read_ids(path, ["customer_id"], "FILE")["customer_id"].dropna().unique().tolist()
 
 
 def read_text(file: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import json
 import mmap
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,16 +24,19 @@ from ..core.formats import read_id
 from retail_ci.core.runs import (
     atomic_write,
     clear_staging,
+    flush,
     remove_whole,
+    seal_of,
     sha256,
     staging,
     to_plain,
 )
+from ..core.suppression import read_forgotten
 
 # %% auto #0
 __all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle', 'Bundle',
-           'recommend', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack', 'point_at', 'activate',
-           'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
+           'recommend', 'recommend_each', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack',
+           'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
 
 # %% ../../nbs/06_bundle.ipynb #430a0832
 class Later:
@@ -145,8 +148,8 @@ def _write_array(folder: Path, name: str, array: _np.ndarray) -> None:
 _Code = Literal["Q", "i", "f", "B", "d"]  # types of numbers, as in the module `array`
 
 
-def _map_array(path: Path, code: _Code) -> _View:
-    """Map a file of numbers.
+def _map_array(path: Path, code: _Code, held: bool = False) -> _View:
+    """Map a file of numbers, or read it.
 
     Parameters
     ----------
@@ -154,14 +157,18 @@ def _map_array(path: Path, code: _Code) -> _View:
         A file of numbers.
     code : _Code
         Their type.
+    held : bool, default False
+        Whether the bytes are read, so that nobody who cuts the file off can reach them.
 
     Returns
     -------
     _View
-        The numbers, not yet read.
+        The numbers.
     """
     if not path.stat().st_size:
         return memoryview(b"").cast(code)
+    if held:
+        return memoryview(path.read_bytes()).cast(code)
     with path.open("rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(code)
 
@@ -169,16 +176,19 @@ def _map_array(path: Path, code: _Code) -> _View:
 class Texts:
     """Texts in a bundle, found by row; with keys also by text."""
 
-    def __init__(self, folder: Path, name: str, keys: bool = True, remember: int = 0):
+    def __init__(
+        self, folder: Path, name: str, keys: bool = True, remember: int = 0, held: bool = False
+    ):
         """`folder`, `name`: as given to `_write_texts`; `keys`: false for texts that are never
-        looked for, and not found then; `remember`: how many that were read lately stay at hand.
+        looked for, and not found then; `remember`: how many that were read lately stay at hand;
+        `held`: as for `_map_array`.
         """
         self.at = functools.lru_cache(remember)(self.__getitem__) if remember else self.__getitem__
-        self.offsets = _map_array(folder / f"{name}_offsets.bin", "Q")
-        self.text = _map_array(folder / f"{name}_text.bin", "B")
+        self.offsets = _map_array(folder / f"{name}_offsets.bin", "Q", held)
+        self.text = _map_array(folder / f"{name}_text.bin", "B", held)
         self.keys: _View = memoryview(b"")
         if keys:
-            self.keys = _map_array(folder / f"{name}_keys.bin", "Q")
+            self.keys = _map_array(folder / f"{name}_keys.bin", "Q", held)
 
     def __len__(self) -> int:
         """How many texts there are."""
@@ -302,7 +312,7 @@ def _best_first(scores: _np.ndarray) -> None:
     scores[:] = _np.minimum.accumulate(scores, axis=1)
 
 # %% ../../nbs/06_bundle.ipynb #47bbdfb6
-_FORMAT = 1  # of the bundle; a reader refuses a later one
+_FORMAT = 2  # of the bundle; a reader refuses a later one. 2: it may hold a mask
 
 
 def seal(folder: Path, facts: Mapping) -> dict:
@@ -325,7 +335,9 @@ def seal(folder: Path, facts: Mapping) -> dict:
         for p in sorted(folder.iterdir())
         if p.name != "manifest.json"
     }
-    manifest = to_plain({"format": _FORMAT, **facts, "files": files})
+    made = _FORMAT if "masked.bin" in files else 1
+    manifest = to_plain({"format": made, **facts, "files": files})
+    manifest["seal"] = seal_of(manifest)
     with atomic_write(folder / "manifest.json") as part:
         part.write_text(
             json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -357,28 +369,32 @@ def _read_manifest(folder: Path) -> dict:
     except OSError as e:
         raise RunError(
             f"{folder} is not a serving bundle: it has no readable manifest.json. Promote a model "
-            "with `retail-ci models promote`."
+            "with `retail-ci models promote --config NAME`."
         ) from e
     except ValueError as e:
-        raise RunError(
-            f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci "
-            "models rollback`."
-        ) from e
+        raise _damaged(folder) from e
     if (
         not isinstance(manifest, dict)
         or not isinstance(manifest.get("format"), int)
         or not isinstance(manifest.get("files"), dict)
     ):
-        raise RunError(
-            f"The manifest of the bundle {folder.name} is damaged. Roll back with `retail-ci "
-            "models rollback`."
-        )
+        raise _damaged(folder)
+    if manifest.get("seal") not in (None, seal_of(manifest)):
+        raise _damaged(folder)
     if manifest["format"] > _FORMAT:
         raise RunError(
             f"The bundle {folder.name} has format {manifest['format']}, and this version reads up "
             f"to {_FORMAT}. Install a newer retail_ci, or roll back."
         )
     return manifest
+
+
+def _damaged(folder: Path) -> RunError:
+    """The sentence for a bundle whose manifest cannot be relied on."""
+    return RunError(
+        f"The manifest of the bundle {folder.name} is damaged. Go back with `retail-ci models "
+        "rollback`, or write it anew with `retail-ci models promote`."
+    )
 
 # %% ../../nbs/06_bundle.ipynb #eb018d69
 def check_bundle(folder: Path, quick: bool = False) -> dict:
@@ -406,8 +422,8 @@ def check_bundle(folder: Path, quick: bool = False) -> dict:
     for name, file in manifest["files"].items():
         if not (folder / name).is_file():
             raise RunError(
-                f"The bundle {folder.name} lacks the file {name}. Roll back with `retail-ci models "
-                "rollback`."
+                f"The bundle {folder.name} lacks the file {name}. Go back with `retail-ci "
+                "models rollback`, or write it anew with `retail-ci models promote`."
             )
         if (folder / name).stat().st_size != file["bytes"]:
             raise _not_as_written(folder, name)
@@ -446,8 +462,8 @@ def _not_as_written(folder: Path, name: str) -> RunError:
         To raise.
     """
     return RunError(
-        f"The file {name} of the bundle {folder.name} does not match the manifest. Roll back with "
-        "`retail-ci models rollback`."
+        f"The file {name} of the bundle {folder.name} does not match the manifest. Go back with "
+        "`retail-ci models rollback`, or write it anew with `retail-ci models promote`."
     )
 
 # %% ../../nbs/06_bundle.ipynb #5728086a
@@ -534,6 +550,7 @@ def write_bundle(
     card: Mapping,
     version: str,
     depth: int = 50,
+    sensitive: Sequence[str] = (),
 ) -> dict:
     """Write a whole serving bundle, or nothing.
 
@@ -561,6 +578,8 @@ def write_bundle(
         What answers are marked with.
     depth : int, default 50
         The longest list.
+    sensitive : Sequence[str], default ()
+        Products that no answer may name.
 
     Returns
     -------
@@ -570,7 +589,7 @@ def write_bundle(
     Raises
     ------
     RunError
-        If the folder exists already.
+        If the folder exists already, or if a list names a sensitive product.
 
     Examples
     --------
@@ -599,6 +618,7 @@ def write_bundle(
         raise RunError(f"The bundle {folder.name} exists already; bundles are never changed.")
     with staging(f".{folder.name}", folder.parent) as part:
         counts = _fill_bundle(part, lists, popular, bought, segments, products, similar, depth)
+        _write_mask(part, sensitive)
         (part / "profiles.json").write_text(
             json.dumps(to_plain(list(profiles)), ensure_ascii=False, allow_nan=False),
             encoding="utf-8",
@@ -607,7 +627,9 @@ def write_bundle(
             json.dumps(to_plain(card), ensure_ascii=False, allow_nan=False), encoding="utf-8"
         )
         manifest = seal(part, {"version": version, "depth": depth, "counts": counts})
+        flush(part)
         os.replace(part, folder)
+    flush(folder.parent, deep=False)
     return manifest
 
 # %% ../../nbs/06_bundle.ipynb #13709ec0
@@ -799,10 +821,36 @@ def _write_similar(
     _write_array(part, "similar_items", items)
     _write_array(part, "similar_scores", scores)
 
+# %% ../../nbs/06_bundle.ipynb #6a1f02d4
+def _write_mask(part: Path, sensitive: Sequence[str]) -> None:
+    """Write which products no answer may name, and check the lists; nothing where there are none.
+
+    Parameters
+    ----------
+    part : Path
+        The folder, with all lists in place.
+    sensitive : Sequence[str]
+        Products.
+    """
+    products = Texts(part, "products")
+    rows = [row for row in map(products.find, sensitive) if row >= 0]
+    if not rows:
+        return
+    mask = _np.zeros(len(products) + 1, _np.uint8)  # the last is for -1, where a list ends
+    mask[rows] = 1
+    for name in (*(f"{name}_items" for name in (*LISTS, "popular")), "similar_items"):
+        items = _np.memmap(part / f"{name}.bin", "<i4", "r")
+        for start in range(0, len(items), 1_000_000):
+            if mask[items[start : start + 1_000_000]].any():
+                raise RunError(
+                    f"The lists in {name} name a sensitive product, so the bundle was not "
+                    "written. Run the chain again with the present data.sensitive."
+                )
+    _write_array(part, "masked", mask[:-1])
+
 # %% ../../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
-    """Open a serving bundle: check it, and map its arrays into memory.
-
+    """Open a serving bundle: check it, and read its arrays, or map those of a large one.
 
     Parameters
     ----------
@@ -835,7 +883,13 @@ class Bundle:
     lists : dict[str, tuple]
         List: products, scores, methods and reasons, arrays of `depth` places per customer.
     categories : dict[str, int]
-        Category: its number.
+        Category: its number; without those that are masked.
+    forgotten : Forgotten
+        Customers whom no answer knows any more.
+    masked : frozenset[int]
+        Rows of the products that no answer names.
+    masked_categories : frozenset[str]
+        Categories of which every product is masked, in lower case.
 
     Examples
     --------
@@ -850,38 +904,56 @@ class Bundle:
         version = self.manifest.get("version")
         depth = self.manifest.get("depth")
         if not (isinstance(version, str) and isinstance(depth, int)):
-            raise RunError(
-                f"The manifest of the bundle {self.folder.name} is damaged. Roll back with "
-                "`retail-ci models rollback`."
-            )
+            raise _damaged(self.folder)
         self.version = version
         self.depth = depth
-        self.customers = Texts(self.folder, "customers")
-        self.products = Texts(self.folder, "products", remember=_LATELY)
-        texts = Texts(self.folder, "texts", keys=False, remember=_LATELY)
+        held = sum(f["bytes"] for f in self.manifest["files"].values()) <= _LARGE
+
+        def array(name: str, code: _Code) -> _View:
+            return _map_array(self.folder / f"{name}.bin", code, held)
+
+        self.customers = Texts(self.folder, "customers", held=held)
+        self.products = Texts(self.folder, "products", remember=_LATELY, held=held)
+        texts = Texts(self.folder, "texts", keys=False, remember=_LATELY, held=held)
         self.card, self.profiles = (
             json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
             for name in ("card", "profiles")
         )
         self.texts = texts
         self.lists = {
-            name: tuple(
-                _map_array(self.folder / f"{name}_{part}.bin", code) for part, code in _PARTS
-            )
+            name: tuple(array(f"{name}_{part}", code) for part, code in _PARTS)
             for name in (*LISTS, "popular")
         }
-        self.category = _map_array(self.folder / "category.bin", "i")
-        self.similar_items = _map_array(self.folder / "similar_items.bin", "i")
-        self.similar_scores = _map_array(self.folder / "similar_scores.bin", "f")
-        self.person = {
-            name: _map_array(self.folder / f"person_{name}.bin", code)
-            for name, code in _PERSON.items()
-        }
+        self.category = array("category", "i")
+        self.similar_items = array("similar_items", "i")
+        self.similar_scores = array("similar_scores", "f")
+        self.person = {name: array(f"person_{name}", code) for name, code in _PERSON.items()}
         self.bought = (
-            _map_array(self.folder / "bought_ends.bin", "Q"),
-            _map_array(self.folder / "bought_items.bin", "i"),
+            array("bought_ends", "Q"),
+            array("bought_items", "i"),
         )
-        self.categories = {texts[c]: c for c in sorted(set(self.category)) if c >= 0}
+        self.forgotten = read_forgotten(self.folder.parent)
+        self._find_masked(texts, array)
+
+    def _find_masked(self, texts: Texts, array: Callable[[str, _Code], _View]) -> None:
+        """Look up which products and categories no answer names."""
+        self.masked = frozenset[int]()
+        if "masked.bin" in self.manifest["files"]:
+            mask = array("masked", "B")
+            self.masked = frozenset(row for row, masked in enumerate(mask) if masked)
+        seen = {c for row, c in enumerate(self.category) if row not in self.masked}
+        self.categories = {texts[c]: c for c in sorted(seen) if c >= 0}
+        hidden = {texts[c] for c in set(self.category) - seen if c >= 0}
+        self.masked_categories = frozenset(text.strip().casefold() for text in hidden)
+
+    def find_customer(self, customer_id: str) -> int:
+        """The row of a customer, or -1 for one who is unknown or to be forgotten."""
+        return -1 if customer_id in self.forgotten else self.customers.find(customer_id)
+
+    def find_product(self, product_id: str) -> int:
+        """The row of a product that an answer may name, or -1."""
+        row = self.products.find(product_id)
+        return -1 if row in self.masked else row
 
 
 _LATELY = 20_000  # product ids and reasons that a worker keeps at hand, a few megabytes
@@ -1009,9 +1081,15 @@ def _notes(
 ) -> list[str]:
     """What was odd about a request: a last product or categories unknown, too few that fit."""
     notes = []
-    if last is not None:
+    if last is not None and bundle.products.find(last) in bundle.masked:
+        notes.append("The last_purchased_product was ignored.")
+    elif last is not None:
         notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
-    unknown = sorted(set(categories) - set(bundle.categories))
+    unknown = sorted(
+        c
+        for c in set(categories) - set(bundle.categories)
+        if c.strip().casefold() not in bundle.masked_categories
+    )
     if unknown:
         notes.append(f"Unknown categories: {', '.join(unknown)}.")
     if given < wanted:
@@ -1052,32 +1130,69 @@ def recommend(
     dict
         customer_id, known_customer, model_version, recommendations; notes where something was odd.
     """
-    row = bundle.customers.find(customer_id)
-    just = bundle.products.find(last) if last is not None else -1
-    # without conditions the head of a list is enough
-    most = None if exclude or categories or exclude_purchased else n + (just >= 0)
-    task = "discovery" if exclude_purchased else "any"
-    lines = _own_lines(bundle, row, task, most) if row >= 0 else []
-    if just >= 0:
-        near = _alike(bundle, just)
-        if most and row >= 0:
-            lines += _in_both(bundle, row, most, near)
-        lines = _with_last(bundle, lines, near, just, most)
-    banned = {just, *map(bundle.products.find, exclude)}
-    if exclude_purchased and row >= 0:
-        banned.update(bundle.bought[1][bundle.bought[0][row] : bundle.bought[0][row + 1]])
+    given = (n, exclude_purchased, last, exclude, categories)
+    return next(recommend_each(bundle, [customer_id], *given))
+
+
+def recommend_each(
+    bundle: Bundle,
+    customers: Iterable[str],
+    n: int = 10,
+    exclude_purchased: bool = False,
+    last: str | None = None,
+    exclude: Sequence[str] = (),
+    categories: Sequence[str] = (),
+) -> Iterator[dict]:
+    """The list for each of some customers; what they have in common is looked up once.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An open bundle.
+    customers : Iterable[str]
+        Who; may be new.
+    n, exclude_purchased, last, exclude, categories
+        As for `recommend`.
+
+    Returns
+    -------
+    Iterator[dict]
+        As `recommend` returns it.
+    """
+    just = bundle.find_product(last) if last is not None else -1
+    without = {just, *map(bundle.products.find, exclude)}
     wanted = None
     if categories:
         wanted = {bundle.categories[c] for c in categories if c in bundle.categories}
-    chosen = choose(bundle, lines, lambda: _own_lines(bundle, 0, "popular"), n, banned, wanted)
-    answer = {
-        "customer_id": customer_id,
-        "known_customer": row >= 0,
-        "model_version": bundle.version,
-        "recommendations": chosen,
-    }
-    notes = _notes(bundle, last if just < 0 else None, categories, n, len(chosen))
-    return answer | {"notes": notes} if notes else answer
+    # without conditions the head of a list is enough
+    most = None if exclude or categories or exclude_purchased else n + (just >= 0)
+    rest = functools.partial(_own_lines, bundle, 0, "popular")
+    for customer_id in customers:
+        row = bundle.find_customer(customer_id)
+        banned = without.copy()
+        if exclude_purchased and row >= 0:
+            banned.update(bundle.bought[1][bundle.bought[0][row] : bundle.bought[0][row + 1]])
+        lines = _lines_for(bundle, row, exclude_purchased, just, most)
+        chosen = choose(bundle, lines, rest, n, banned, wanted)
+        answer = {
+            "customer_id": customer_id,
+            "known_customer": row >= 0,
+            "model_version": bundle.version,
+            "recommendations": chosen,
+        }
+        notes = _notes(bundle, last if just < 0 else None, categories, n, len(chosen))
+        yield answer | {"notes": notes} if notes else answer
+
+
+def _lines_for(bundle: Bundle, row: int, new: bool, just: int, most: int | None) -> list[_Line]:
+    """A customer's list, mixed with what is like the product just bought; best first."""
+    lines = _own_lines(bundle, row, "discovery" if new else "any", most) if row >= 0 else []
+    if just < 0:
+        return lines
+    near = _alike(bundle, just)
+    if most and row >= 0:
+        lines += _in_both(bundle, row, most, near)
+    return _with_last(bundle, lines, near, just, most)
 
 # %% ../../nbs/06_bundle.ipynb #419ecc13
 def _own_lines(bundle: Bundle, row: int, name: str, most: int | None = None) -> list[_Line]:
@@ -1183,7 +1298,7 @@ def segment_of(bundle: Bundle, customer_id: str) -> dict | None:
     dict | None
         customer_id, segment, rfm_score, its parts, action, value, since; None for somebody unknown.
     """
-    row = bundle.customers.find(customer_id)
+    row = bundle.find_customer(customer_id)
     if row < 0:
         return None
     person = bundle.person
@@ -1218,9 +1333,10 @@ def similar_to(bundle: Bundle, product_id: str, n: int = 10) -> dict | None:
     Returns
     -------
     dict | None
-        product_id, model_version, similar: product_id and score; None for an unknown product.
+        product_id, model_version, similar: product_id and score; None for an unknown product, and
+        for one that is masked.
     """
-    row = bundle.products.find(product_id)
+    row = bundle.find_product(product_id)
     if row < 0:
         return None
     width = len(bundle.similar_items) // len(bundle.products)
@@ -1385,12 +1501,13 @@ def rollback(serving: Path) -> str:
     if _stack_on_file(serving) is None:
         raise RunError(
             f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
-            "bundle is not known; nothing has changed. `retail-ci models promote` starts a new "
-            "list."
+            "bundle is not known; nothing has changed. `retail-ci models promote --config NAME` "
+            "starts a new list."
         )
     if len(stack) < 2:
         raise RunError(
-            "There is no earlier bundle to go back to."
+            "There is no earlier bundle to go back to; `retail-ci models promote` writes that of "
+            "the last good run, also in the place of a damaged one."
             if stack
             else "No model has been promoted yet, so there is nothing to roll back."
         )
@@ -1454,7 +1571,7 @@ def self_test(bundle: Bundle) -> None:
         If an answer makes no sense.
     """
     someone = bundle.customers[0] if len(bundle.customers) else ""
-    for who in (someone, "somebody new \u2615"):
+    for kind, who in (("known", someone), ("new", "somebody new \u2615")):
         lines = recommend(bundle, who)["recommendations"]
         if (
             not lines
@@ -1462,8 +1579,8 @@ def self_test(bundle: Bundle) -> None:
             or not all(0 <= line["score"] <= 1 for line in lines)
         ):
             raise RunError(
-                f"The bundle {bundle.version} gives no valid answer for {who!r}; it was not made "
-                "current."
+                f"The bundle {bundle.version} gives no valid answer for a {kind} customer; it "
+                "was not made current."
             )
 
 # %% ../../nbs/06_bundle.ipynb #8709bc9d

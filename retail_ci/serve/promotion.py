@@ -21,7 +21,17 @@ import pandas as pd
 
 from ..core.config import MODELS, RecommenderConfig
 from ..core.errors import ConfigError, DataError, RetailError, RunError
-from ..core.runs import Run, load, save, sha256, to_plain
+from retail_ci.core.runs import (
+    Run,
+    check_file,
+    check_sensitive,
+    load,
+    read_manifest,
+    remove_whole,
+    save,
+    sha256,
+    to_plain,
+)
 from ..evaluate.offline import BASELINES, evaluate, settings_of
 from ..recommend.base import Recommender, inner_models
 from ..recommend.content import ContentRecommender, cosines
@@ -33,6 +43,7 @@ from retail_ci.serve.bundle import (
     Bundle,
     activate,
     card_in,
+    check_bundle,
     current_bundle,
     read_stack,
     rollback,
@@ -53,6 +64,7 @@ def _all_lists(
     exclude_purchased: bool,
     block: int = 5_000,
     progress: Callable[[int, int], None] | None = None,
+    sensitive: bool = False,
 ) -> Iterator[pd.DataFrame]:
     """Everybody's list.
 
@@ -70,6 +82,8 @@ def _all_lists(
         Customers at a time.
     progress : Callable[[int, int], None] | None, default None
         Told customers done and customers in all.
+    sensitive : bool, default False
+        Whether sensitive products may stand in it.
 
     Returns
     -------
@@ -81,13 +95,14 @@ def _all_lists(
             customers[start : start + block],
             min(depth, len(model.data_.product_ids)),
             exclude_purchased,
+            include_sensitive=sensitive,
         )
         yield _in_plain_methods(model, lists)
         if progress:
             progress(min(start + block, len(customers)), len(customers))
 
 
-def _for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
+def _for_newcomers(model: Recommender, most: int = 200, sensitive: bool = False) -> pd.DataFrame:
     """The list for an unknown customer, best first.
 
     Parameters
@@ -96,6 +111,8 @@ def _for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
         Fitted.
     most : int, default 200
         Length.
+    sensitive : bool, default False
+        Whether sensitive products may stand in it.
 
     Returns
     -------
@@ -105,7 +122,9 @@ def _for_newcomers(model: Recommender, most: int = 200) -> pd.DataFrame:
     nobody = "somebody new"
     while nobody in model.data_.customer_ids:
         nobody += "."
-    lists = model.recommend([nobody], min(most, len(model.data_.product_ids)))
+    lists = model.recommend(
+        [nobody], min(most, len(model.data_.product_ids)), include_sensitive=sensitive
+    )
     return _in_plain_methods(model, lists)[["product_id", "score", "method", "reason"]]
 
 
@@ -118,7 +137,11 @@ def _in_plain_methods(model: Recommender, lists: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/06a_promotion.ipynb #3165652f
 def _product_neighbours(
-    model: Recommender, products: pd.DataFrame | None, k: int = 20, block: int = 512
+    model: Recommender,
+    products: pd.DataFrame | None,
+    k: int = 20,
+    block: int = 512,
+    sensitive: bool = False,
 ) -> pd.DataFrame | None:
     """The products most like each product.
 
@@ -132,6 +155,8 @@ def _product_neighbours(
         Neighbours of each.
     block : int, default 512
         Products at a time.
+    sensitive : bool, default False
+        Whether sensitive products have neighbours, and may be some.
 
     Returns
     -------
@@ -149,11 +174,12 @@ def _product_neighbours(
     ids = model.data_.product_ids.to_numpy()
     vectors = content.vectors_
     found = []
-    hidden = np.zeros(len(ids), bool) if model.sensitive_ is None else model.sensitive_
+    hidden = _masked(model, sensitive)
     for start in range(0, len(ids), block):
         rows = np.arange(start, min(start + block, len(ids)))
         likeness = np.clip(cosines(vectors[rows], vectors), 0, 1)
         likeness[:, hidden] = 0
+        likeness[hidden[rows]] = 0
         likeness[np.arange(len(rows)), rows] = 0
         best, values = top_k(likeness, min(k, len(ids)))
         there = best >= 0
@@ -169,11 +195,31 @@ def _product_neighbours(
         )
     return pd.concat(found, ignore_index=True)
 
+
+def _masked(model: Recommender, sensitive: bool) -> np.ndarray:
+    """Which products no answer may name.
+
+    Parameters
+    ----------
+    model : Recommender
+        Fitted.
+    sensitive : bool
+        Whether the config asks for all.
+
+    Returns
+    -------
+    ndarray of shape (n_products,)
+        True for a product that is masked.
+    """
+    if sensitive or model.sensitive_ is None:
+        return np.zeros(len(model.data_.product_ids), bool)
+    return model.sensitive_
+
 # %% ../../nbs/06a_promotion.ipynb #90309c4c
 def _bundle_of_run(
     run: Run, serving: Path, depth: int = 50, progress: Callable[[int, int], None] | None = None
 ) -> str:
-    """Write the serving bundle of a run; nothing is written again if it is there already.
+    """Write the serving bundle of a run; one that is there and whole is not written again.
 
     Parameters
     ----------
@@ -191,6 +237,7 @@ def _bundle_of_run(
     str
         The bundle's version.
     """
+    check_sensitive(run)
     arrays = run.read("recommender")
     if "note" in arrays:
         raise DataError(
@@ -198,8 +245,11 @@ def _bundle_of_run(
         )
     version = version_of(run)
     if (serving / version).exists():
-        return version
+        if _is_whole(serving / version):
+            return version
+        remove_whole(serving / version)
     model = Recommender.from_arrays(arrays)
+    asked = run.config.serving.sensitive
     products = run.read("products")
     customers = _people_of(run, model)
     known = [c for c in customers["customer_id"] if c in model.data_.customer_ids]
@@ -216,20 +266,30 @@ def _bundle_of_run(
     write_bundle(
         serving / version,
         {
-            name: _all_lists(model, known, depth, new, progress=progress)
+            name: _all_lists(model, known, depth, new, progress=progress, sensitive=asked)
             for name, new in LISTS.items()
         },
-        _for_newcomers(model),
+        _for_newcomers(model, sensitive=asked),
         pairs,
         customers,
         shelf,
-        _product_neighbours(model, products),
+        _product_neighbours(model, products, sensitive=asked),
         run.read("segment_metrics")["profiles"],
         _card_of(run, model),
         version,
         depth,
+        model.data_.product_ids[_masked(model, asked)].tolist(),
     )
     return version
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every byte of a bundle is as it was written."""
+    try:
+        check_bundle(folder)
+    except RunError:
+        return False
+    return True
 
 
 def version_of(run: Run) -> str:
@@ -257,10 +317,10 @@ def version_of(run: Run) -> str:
             "ranking_metrics",
         )
     ]
-    return (
-        "m"
-        + hashlib.sha256("".join(sha256(p) for p in parts if p.exists()).encode()).hexdigest()[:10]
-    )
+    said = "".join(sha256(p) for p in parts if p.exists())
+    if run.config.data.sensitive:
+        said += f"sensitive {run.config.serving.sensitive}"
+    return "m" + hashlib.sha256(said.encode()).hexdigest()[:10]
 
 # %% ../../nbs/06a_promotion.ipynb #634b3203
 def _people_of(run: Run, model: Recommender) -> pd.DataFrame:
@@ -419,7 +479,9 @@ def _code_of(folder: Path) -> str:
         64 hexadecimal digits.
     """
     cells = [
-        cell for p in sorted((folder / "executed").glob("04*.ipynb")) for cell in _load_cells(p)
+        cell
+        for p in sorted((folder / "executed").glob("04*.ipynb"))
+        for cell in _load_cells(check_file(folder, f"executed/{p.name}"))
     ]
     return _fingerprint(
         [
@@ -460,7 +522,7 @@ def origin_of(run: Run) -> dict:
     dict
         Run, source_hash, recipe_hash, code_hash.
     """
-    papers = load(run.path / "manifest.json") if (run.path / "manifest.json").exists() else {}
+    papers = read_manifest(run.path)
     return {
         "run": papers.get("run", run.path.resolve().name),
         "source_hash": _fingerprint(papers["inputs"]) if papers.get("inputs") else None,

@@ -179,9 +179,17 @@ def _parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None
     Returns
     -------
     tuple[dict[str, str], pd.DataFrame] | None
-        Its files by name, and an example of what goes in; None if the run has no such model.
+        Its files by name, and a made-up example of what goes in; None if the run has no such model.
     """
-    features = run.read("features").sort_values("customer_id").head(2)
+    # made up: an example of a registered model must not be a customer
+    example = pd.DataFrame(
+        {
+            "customer_id": ["somebody", "somebody else"],
+            "recency": [12, 240],
+            "frequency": [9, 1],
+            "monetary": [310.0, 24.5],
+        }
+    )
     if kind == "segmentation":
         if not run.has("segmentation") or not run.has("segmentation_words"):
             return None
@@ -189,12 +197,10 @@ def _parts_of(run: Run, kind: str) -> tuple[dict[str, str], pd.DataFrame] | None
             "segmentation": str(run.file("segmentation")),
             "words": str(run.file("segmentation_words")),
         }
-        return files, features[["customer_id", "recency", "frequency", "monetary"]].astype(
-            {"recency": "int64", "frequency": "int64", "monetary": float}
-        )
+        return files, example
     if not run.has("recommender") or "note" in load(run.file("recommender")):
         return None
-    return {"recommender": str(run.file("recommender"))}, features[["customer_id"]]
+    return {"recommender": str(run.file("recommender"))}, example[["customer_id"]]
 
 
 def requirements() -> list[str]:
@@ -224,14 +230,16 @@ def requirements() -> list[str]:
 
 # %% ../../nbs/06c_registry.ipynb #5a9488aa
 @contextlib.contextmanager
-def _without_bytecode() -> Iterator[None]:
-    """Import without leaving compiled files beside the source."""
-    before = sys.dont_write_bytecode
+def _imports_as_before() -> Iterator[None]:
+    """Import without leaving compiled files beside the source, nor folders on the search path."""
+    compiles_nothing = sys.dont_write_bytecode
+    search_path = list(sys.path)
     sys.dont_write_bytecode = True
     try:
         yield
     finally:
-        sys.dont_write_bytecode = before
+        sys.dont_write_bytecode = compiles_nothing
+        sys.path[:] = search_path
 
 
 @contextlib.contextmanager
@@ -258,7 +266,7 @@ def _speaking_to(store: Store) -> Iterator[Any]:
             warnings.catch_warnings(),
             contextlib.redirect_stderr(io.StringIO()),
             contextlib.redirect_stdout(io.StringIO()),
-            _without_bytecode(),
+            _imports_as_before(),
         ):
             warnings.simplefilter("ignore")
             yield mlflow
@@ -422,6 +430,8 @@ def _register(store: Store, folder: Path, number: str) -> dict[str, str]:
         if seen:
             done[kind] = str(max(int(v.version) for v in seen))
             continue
+        if kind == "recommender" and not _may_hold_customers(store, run.config):
+            continue
         if (parts := _parts_of(run, kind)) is None:
             continue
         with _speaking_to(store) as mlflow:
@@ -438,6 +448,11 @@ def _register(store: Store, folder: Path, number: str) -> dict[str, str]:
     for kind, version in done.items():
         _set_alias(store, kind, "challenger", version, run.config.name)
     return done
+
+
+def _may_hold_customers(store: Store, config: Config) -> bool:
+    """Whether what holds customers may go to a store: a file beside the runs, or if asked for."""
+    return config.mlflow.customers or sqlite_file(store.uri) is not None
 
 # %% ../../nbs/06c_registry.ipynb #68b34680
 def _set_alias(store: Store, kind: str, alias: str, version: str | None, config: str) -> str:
@@ -528,6 +543,8 @@ def follow(store: Store, serving: Path, config: str) -> list[str]:
             for v in store.client.search_model_versions(f"name = '{_name_of(store, kind)}'")
             if v.tags.get("config") == config
         ]
+        if kind == "recommender" and not mine and sqlite_file(store.uri) is None:
+            continue  # a server holds it only where `mlflow.customers` says so
         _note_verdicts(store, mine, read_log(serving)[-5:])
         fit = [
             v

@@ -1,0 +1,169 @@
+"""Ten customers are forgotten after promotions, a rollback and a campaign: no byte names them, and
+all is as if they had never been there.
+"""
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import Project, checkout
+from fastapi.testclient import TestClient
+
+from retail_ci.core.config import Config, SyntheticConfig
+from retail_ci.core.runs import load
+from retail_ci.core.suppression import add_forgotten
+from retail_ci.data.synthetic import generate
+from retail_ci.serve import api
+from retail_ci.serve.bundle import activate, current_bundle, rollback, seal
+
+QUICK = {
+    "segmentation": {"k_max": 6, "seeds": 1, "draws": 2},
+    "movement": {"draws": 1},
+    "worth": {"draws": 2},
+    "recommender": {"cuts": 1},
+    "mlflow": {"enabled": False},
+    "runs": {"workers": 2},
+}
+
+
+def shop(root: Path, sources: Path) -> Project:
+    """A project whose log lies outside it."""
+    project = checkout(root, "0")
+    roles = ("transactions", "products", "customers")
+    data = {role: str(sources / f"{role}.csv") for role in roles}
+    config = {"name": "shop", "data": data, **QUICK}
+    (root / "configs/shop.yaml").write_text(yaml.safe_dump(config))
+    return project
+
+
+def text_in(file: Path) -> str:
+    """All words of a file, whatever it is written in."""
+    if file.suffix == ".parquet":
+        return pd.read_parquet(file).to_csv(index=False)
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return "\n".join(str(v) for a in arrays.values() for v in np.atleast_1d(a).ravel())
+    return ""
+
+
+def traces(folder: Path, ids: list[str]) -> dict[str, str]:
+    """Each file that names one of some customers: in its bytes, or in what they mean."""
+    wanted = "|".join(map(re.escape, ids))
+    coded = [re.compile(wanted.encode(c)) for c in ("utf-8", "utf-16-le", "utf-16-be")]
+    found = {}
+    for file in (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+        raw = file.read_bytes()
+        spelt = re.search(wanted, text_in(file))
+        if any(code.search(raw) for code in coded) or spelt or re.search(wanted, file.name):
+            found[file.relative_to(folder).as_posix()] = spelt[0] if spelt else "in its bytes"
+    return found
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    """A log, products and customers, as of the small config."""
+    folder = tmp_path_factory.mktemp("sources")
+    size = SyntheticConfig(lines=8000, customers=500, products=120)
+    generate(Config(synthetic=size), folder, format="csv")
+    return folder
+
+
+def test_nothing_is_left_of_customers_who_are_forgotten(sources, tmp_path):
+    project = shop(tmp_path / "project", sources)
+    home = project.home("shop")
+    done = project.call("run", "--config", "shop")
+    assert done.returncode == 0, done.stderr
+    people = pd.read_parquet(home / "current/data/segments.parquet")["customer_id"]
+    ids = people[people > "C00100"].sample(10, random_state=3).tolist()
+    serving = home / "serving"
+    first = current_bundle(serving)
+    assert first is not None
+    shutil.copytree(first, serving / "older")
+    papers = json.loads((first / "manifest.json").read_text())
+    facts = {key: papers[key] for key in ("depth", "counts")}
+    (serving / "older/manifest.json").unlink()
+    seal(serving / "older", {"version": "older", **facts})
+    activate(serving, "older")
+    assert rollback(serving) == first.name
+    for command in ("campaigns", "export"):
+        assert project.call(command, "--config", "shop").returncode == 0
+    (home / "mlflow.db").write_bytes(" ".join(ids).encode("utf-16-le"))
+    (project.root / "_site").mkdir()
+    (project.root / "_site/search.json").write_text(json.dumps(ids))
+    held = traces(home, ids)
+    assert len(held) > 15 and any("campaigns" in name for name in held)
+
+    client = TestClient(
+        api._make_app(api.Settings(serving, log=False)), headers={"host": "localhost"}
+    )
+    with client:
+        assert client.get(f"/v1/segments/{ids[0]}").status_code == 200
+        add_forgotten(serving, ids[:1])
+        until = time.monotonic() + 60
+        while client.get(f"/v1/segments/{ids[0]}").status_code == 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        (tmp_path / "erase.csv").write_text("customer_id\n" + "\n".join(ids))
+        done = project.call("forget", str(tmp_path / "erase.csv"), "--config", "shop")
+        assert done.returncode == 0, done.stderr
+        until = time.monotonic() + 60
+        while client.get("/health").json()["model_version"] == first.name:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        for who in ids:
+            assert client.get(f"/v1/segments/{who}").status_code == 404
+            told = client.post("/v1/recommend", json={"customer_id": who}).json()
+            assert not told["known_customer"]
+        assert client.get(f"/v1/segments/{people[0]}").status_code == 200
+
+    assert traces(project.root / "runs", ids) == {}
+    assert not (project.root / "_site").exists()
+    assert f"transactions: {sources}/transactions.csv" in done.stdout
+    (report,) = (home / "erasures").iterdir()
+    assert load(report)["customers"] == load(report)["known_before"] == 10
+
+    never = tmp_path / "never"
+    never.mkdir()
+    for file in sources.glob("*.csv"):
+        lines = file.read_text().splitlines(keepends=True)
+        kept = [x for x in lines if not any(who in x for who in ids)]
+        (never / file.name).write_text("".join(kept))
+        assert len(kept) < len(lines) or file.name == "products.csv"
+    other = shop(tmp_path / "other", never)
+    assert other.call("run", "--config", "shop").returncode == 0
+    made = [
+        {
+            a["path"]: a["sha256"]
+            for a in load(p.home("shop") / "current/manifest.json")["artifacts"]
+        }
+        for p in (project, other)
+    ]
+    differ = sorted(name for name in made[0] | made[1] if made[0].get(name) != made[1].get(name))
+    assert differ == []
+    assert current_bundle(serving).name == current_bundle(other.home("shop") / "serving").name
+
+    assert project.call("run", "--config", "shop").returncode == 0
+    assert traces(project.root / "runs", ids) == {}, "the next import does not bring them back"
+
+
+@pytest.mark.parametrize(
+    "who,words",
+    [
+        ("", "Name a customer's id, or a file with a column customer_id"),
+        ("C00001", "There is no finished run of 'shop'"),
+    ],
+)
+def test_forgetting_nobody_is_refused_in_one_sentence(sources, tmp_path, who, words):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "configs").mkdir()
+    config = {"name": "shop", "data": {"transactions": str(sources / "transactions.csv")}}
+    (tmp_path / "configs/shop.yaml").write_text(yaml.safe_dump(config))
+    done = Project(tmp_path).call("forget", *([who] if who else []), "--config", "shop")
+    assert done.returncode in (2, 4) and words in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
