@@ -421,3 +421,25 @@ def unbalanced(covariates: np.ndarray, held: np.ndarray) -> float:
     real = values > 1e-9 * max(values.max(initial=0), 1e-300)
     apart = (axes[:, real].T @ gap) ** 2 / values[real]
     return float(chi2.sf(apart.sum(), max(int(real.sum()), 1)))
+
+# %% ../../nbs/08d_effects.ipynb #e0cee5b5
+def _benchmark_table(shops: dict[str, dict]) -> pd.DataFrame:
+    """What the benchmark found, a row per shop, in percent."""
+    rows = []
+    for name, found in shops.items():
+        ours = found["coverage_segments"].values()
+        normal = found["coverage_segments_normal"].values()
+        rows.append(
+            {
+                "Shop": name,
+                "Coverage": 100 * found["coverage"],
+                "Worst group": 100 * min(ours),
+                "Best group": 100 * max(ours),
+                "Worst group with ±1.96": 100 * min(normal),
+                "False alarms, 12 looks": 100 * found["false_alarms_always_valid"],
+                "The same with ±1.96": 100 * found["false_alarms_normal"],
+                "Smallest effect": 100 * found["smallest_effect"],
+                "Unadjusted": 100 * found["smallest_effect_plain"],
+            }
+        )
+    return pd.DataFrame(rows)
