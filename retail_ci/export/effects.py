@@ -201,7 +201,7 @@ def stratify(
     rest = names == "Others"
     small = min(int(held[rest].sum()), int((~held[rest]).sum())) < least
     if rest.any() and small and fit:
-        names[rest] = max(fit, key=lambda name: sum(sizes[name]))
+        names[rest] = str(max(fit, key=lambda name: sum(sizes[name])))
     rng = np.random.default_rng(seed)
     found = {}
     for name in sorted(set(names)):
@@ -341,7 +341,7 @@ def always_valid(
     Examples
     --------
     >>> always_valid(1.0, 0.5, 0.5)
-    (-0.518..., 2.518...)
+    (-0.517..., 2.517...)
     """
     if not expected_error > 0:
         raise DataError(
@@ -353,7 +353,7 @@ def always_valid(
     tuned = expected_error**2 / (rate + np.log(rate) + 1)
     variance = error**2
     width = np.sqrt((variance + tuned) * (np.log((variance + tuned) / tuned) + rate))
-    return effect - width, effect + width
+    return float(effect - width), float(effect + width)
 
 # %% ../../nbs/08d_effects.ipynb #138de657
 _ALARM = 0.001
