@@ -639,7 +639,7 @@ def campaigns_plan(
     days: int = 30,  # for how many days the campaign is given to show
     lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
 ) -> None:
-    """Say which effect would be seen, for several shares held back."""
+    """Say which effect would be seen, for several sizes of the control group."""
     if not 0 <= lift < 10:
         raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
     run = finished_run(config, set_)

@@ -209,8 +209,9 @@ def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None
     for group, table in (("send", sent), ("control", control)):
         what = {"send": "the list of those written to", "control": "the control list"}[group]
         rows = read_frame(table, what, {"customer_id": "id"}, {"segment": "text"}, columns)
-        rows = one_row_each(rows, what).reindex(columns=["customer_id", "segment"])
-        parts.append(rows.assign(group=group))
+        rows = one_row_each(rows, what)
+        segment = rows["segment"].fillna("").astype("str") if "segment" in rows else ""
+        parts.append(rows[["customer_id"]].assign(segment=segment, group=group))
     both = pd.concat(parts, ignore_index=True)
     twice = both["customer_id"][both["customer_id"].duplicated()]
     if len(twice):
@@ -218,7 +219,7 @@ def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None
             f"The lists: expected each customer in one group, found {count(len(twice))} on both "
             f"lists, such as {twice.iloc[0]!r}; take them off one of them, the one that is wrong."
         )
-    return both.assign(segment=both["segment"].fillna("").astype("str"))
+    return both
 
 # %% ../../nbs/08e_measure.ipynb #383be8a0
 _LEAST_DAYS = 7
@@ -483,16 +484,23 @@ def measure_campaign(
     looks = _weekly(book, start, seen, strata, known)
     facts |= spread | {"day": start, "days": days, "days_measured": seen}
     facts |= _totals(effects, contact_cost, margin)
-    about = [
-        f"Adjusted by {known.said}." if known else "Not adjusted: the log begins with the wave."
-    ]
-    merged = sorted(set(table["segment"]) - set(strata))
-    if merged and len(strata) >= 1 and len(set(table["segment"])) > 1:
-        about.append(
-            f"Too small to be compared alone, and counted with others: {', '.join(merged)}."
-        )
+    about = _about_strata(known, table["segment"], strata)
     sentence = _sentence(effects, facts, currency)
     return CampaignResult(effects, looks, facts, sentence, [*notes, *left, *mixed, *about])
+
+
+def _about_strata(
+    known: _Known | None, segments: pd.Series, strata: dict[str, Stratum]
+) -> list[str]:
+    """How the effects were adjusted, and which segments were too small."""
+    told = [
+        f"Adjusted by {known.said}." if known else "Not adjusted: the log begins with the wave."
+    ]
+    merged = sorted(set(segments) - set(strata))
+    if merged and segments.nunique() > 1:
+        names = ", ".join(merged)
+        told.append(f"Too small to be compared alone, and counted with others: {names}.")
+    return told
 
 
 def _read_groups(groups: Any) -> pd.DataFrame:
@@ -589,7 +597,7 @@ def measure_wave(
         currency=run.config.report.currency,
         random_state=wave.seed,
     )
-    told = [f"{count(erased)} customers were erased from the ledger."] if erased else []
+    told = [f"Customers erased from the ledger: {count(erased)}."] if erased else []
     return replace(found, notes=[*found.notes, *told])
 
 
