@@ -286,7 +286,7 @@ class Storable:
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> sorted(model.to_arrays())[:2]
         ['model', 'model.buyers_']
@@ -315,7 +315,7 @@ class Storable:
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> again = PopularityRecommender.from_arrays(model.to_arrays())
         >>> again.recommend(["B"], k=1)["product_id"].tolist()
@@ -344,7 +344,7 @@ class Storable:
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> model.save("popularity.npz").name
         'popularity.npz'
@@ -373,7 +373,7 @@ class Storable:
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> again = PopularityRecommender.load(model.save("popularity.npz"))
         >>> again.recommend(["B"], k=1)["product_id"].tolist()
@@ -550,7 +550,7 @@ class Recommender(Storable):
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> log["date"] = pd.Timestamp("2025-03-01")
         >>> PopularityRecommender().fit(log).recommend("B", k=1)["product_id"].tolist()
         ['tea']
@@ -610,7 +610,7 @@ class Recommender(Storable):
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> [(columns, scores, _)] = model.rank([0, 1], k=1)
         >>> [model.data_.product_ids[column] for column in columns[:, 0]]
@@ -663,7 +663,7 @@ class Recommender(Storable):
         Examples
         --------
         >>> from retail_ci.recommend import PopularityRecommender
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = PopularityRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> model.recommend(["B"], k=1)["product_id"].tolist()
         ['tea']

@@ -218,7 +218,7 @@ class ContentRecommender(Recommender):
 
         Examples
         --------
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "pen"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "pen"]})
         >>> products = log[["product_id"]].assign(category=["food", "food", "office"])
         >>> model = ContentRecommender().fit(log.assign(date=pd.Timestamp("2025-03-01")), products)
         >>> model.similar_products("tea", k=1)["product_id"].tolist()

@@ -516,7 +516,7 @@ class Ranker(Recommender):
 
         Examples
         --------
-        >>> log = pd.DataFrame({"customer_id": ["A", "A", "B"], "product_id": ["tea", "jam", "tea"]})
+        >>> log = pd.DataFrame({"customer_id": list("AAB"), "product_id": ["tea", "jam", "tea"]})
         >>> model = Ranker().fit(log.assign(date=pd.Timestamp("2025-03-01")))
         >>> model.recommend(["B"], k=1, exclude_purchased=True)["product_id"].tolist()
         ['jam']
