@@ -33,21 +33,43 @@
   });
   const addressOf = (text) => URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
 
-  // ---- search: the index is packed too
-  const fetched = window.fetch;
-  window.fetch = (address, options) => /search\.json$/.test(String(address))
-    ? load("search").then((text) => new Response(text), () => fetched(address, options)) : fetched(address, options);
-
-  // ---- search on Quarto's pages, which get the box of smalldocs' pages: Quarto's own script reads its index from a server only
-  const searchIndex = () => promised.index = promised.index || load("search").then((text) => new window.Fuse(JSON.parse(text), {
-    keys: [{ name: "title", weight: 2 }, { name: "section", weight: 2 }, { name: "text", weight: 1 }], ignoreLocation: true, threshold: 0.3, minMatchCharLength: 2,
+  // ---- search, of our own on all pages: exact page, glossary, rows of tables, notebooks, reference; a letter may be wrong where
+  // nothing fits. The index is packed, and lies in the order of these kinds.
+  const fold = (text) => ` ${text.toLowerCase().normalize("NFKD").replace(/[\u0300-\u036f]/g, "").replace(/[^\p{L}\p{N}]+/gu, " ").trim()}`;
+  const stem = (word) => word.length > 3 ? word.replace(/s$/, "") : word;
+  const searchIndex = () => promised.index = promised.index || load("search").then((text) => JSON.parse(text).map((entry) => {
+    const name = fold(entry.kind ? entry.section || entry.title : `${entry.title} ${entry.words || ""}`);
+    return { entry, name, title: fold(entry.section || entry.title), all: fold(`${entry.title} ${entry.section} ${entry.text}`) + name };
   }));
+  const near = (word, other) => {  // at most one letter more, less, or another
+    let i = 0, j = 0, rest = 1;
+    while (i < word.length && j < other.length) {
+      if (word[i] === other[j]) { i++; j++; continue; }
+      if (!rest--) return false;
+      if (word.length - i > other.length - j) i++; else if (word.length - i < other.length - j) j++; else { i++; j++; }
+    }
+    return (word.length - i) + (other.length - j) <= rest;
+  };
+  const find = (index, asked, limit) => {
+    const whole = fold(asked), words = whole.trim().split(" ").filter(Boolean).map(stem);
+    const within = (text) => words.every((word) => text.includes(` ${word}`));
+    const close = (text) => words.every((word) => word.length > 3 && text.split(" ").some((other) => near(word, stem(other))));
+    let found = index.filter((item) => within(item.all));
+    if (!found.length) found = index.filter((item) => close(item.name));
+    const exact = (item) => item.title === whole ? 0 : item.title.startsWith(whole) ? 1 : 2;
+    const code = /[_.(]/.test(asked), named = (item) => within(item.name) || close(item.name) ? 0 : 1;
+    const order = (item) => {  // of pages, terms and rows those first that are called so; a name of the code, written as such, before all
+      if (code && exact(item) === 0) return -1;
+      return item.entry.kind > 2 ? 200 + 10 * item.entry.kind + 3 * named(item) + exact(item) : 100 * named(item) + 10 * item.entry.kind + exact(item);
+    };
+    return found.map((item) => ({ item, place: order(item) })).sort((one, other) => one.place - other.place).slice(0, limit).map((hit) => hit.item.entry);
+  };
   const excerpt = (text, words) => {
-    const found = Math.max(0, text.toLowerCase().indexOf(words.toLowerCase())), start = Math.max(0, found - 60);
+    const found = Math.max(0, text.toLowerCase().indexOf(words.toLowerCase().split(/\s+/)[0])), start = Math.max(0, found - 60);
     return (start ? "… " : "") + text.slice(start, start + 180);
   };
   const resultOf = (entry, words) => {
-    const link = make("a", { class: "search-result", href: at + entry.href });
+    const link = make("a", { class: "search-result", href: at + entry.href, "data-words": words });
     link.append(make("div", { class: "search-result-title" }, entry.title));
     if (entry.section) link.append(make("div", { class: "search-result-section" }, entry.section));
     link.append(make("div", { class: "search-result-text" }, excerpt(entry.text || "", words)));
@@ -61,9 +83,9 @@
       const words = input.value.trim();
       if (words.length < 2) { close(); return; }
       try {
-        const found = (await searchIndex()).search(words, { limit: 20 });
+        const found = find(await searchIndex(), words, 20);
         if (words !== input.value.trim()) return;  // a later letter has its own answer
-        show(found.length ? found.map((hit) => resultOf(hit.item, words)) : [make("div", { class: "search-none" }, "No results")]);
+        show(found.length ? found.map((entry) => resultOf(entry, words)) : [make("div", { class: "search-none" }, "No results")]);
       } catch (error) { show([make("div", { class: "search-none" }, `The search cannot start: ${error.message}.`)]); }
     };
     const move = (step) => {
@@ -86,7 +108,41 @@
       if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); input.focus(); }
     });
   };
-  all(".house-search").forEach(offerSearch);
+  all(".smalldocs-search").forEach((box) => {  // a copy, of which smalldocs' own search knows nothing
+    const ours = box.cloneNode(true);
+    box.replaceWith(ours);
+    offerSearch(ours);
+  });
+
+  // ---- where one is: the list of pages scrolls there, and each heading has its address
+  const here = document.querySelector("#quarto-sidebar .active");
+  if (here) { const side = here.closest("#quarto-sidebar"); side.scrollTop += here.getBoundingClientRect().top - side.getBoundingClientRect().top - side.clientHeight / 2; }
+  all("main section[id] > :is(h2, h3, h4)").forEach((head) => {
+    if (head.querySelector(".anchorjs-link")) return;
+    head.classList.add("anchored");
+    head.append(make("a", { class: "anchorjs-link", href: `#${head.parentElement.id}`, "aria-label": "Anchor" }));
+  });
+
+  // ---- a term of the glossary explains itself where it stands
+  const tip = make("div", { class: "house-tip", role: "tooltip", id: "house-tip", hidden: "" });
+  document.body.append(tip);
+  const hideTip = () => { tip.hidden = true; all("[aria-describedby=house-tip]").forEach((term) => term.removeAttribute("aria-describedby")); };
+  const showTip = async (term) => {
+    const words = await (promised.words = promised.words || load("glossary").then(JSON.parse)), told = words[term.hash.slice(1)];
+    if (!told || !term.matches(":hover, :focus")) return;
+    const box = term.getBoundingClientRect(), width = Math.min(320, document.documentElement.clientWidth - 24);
+    tip.textContent = told;
+    tip.style.width = `${width}px`;
+    tip.style.left = `${window.scrollX + Math.max(12, Math.min(box.left, document.documentElement.clientWidth - width - 12))}px`;
+    tip.style.top = `${window.scrollY + box.bottom + 4}px`;
+    tip.hidden = false;
+    term.setAttribute("aria-describedby", "house-tip");
+  };
+  all("a.term").forEach((term) => {
+    ["pointerenter", "focus"].forEach((kind) => term.addEventListener(kind, () => showTip(term).catch(() => {})));
+    ["pointerleave", "blur"].forEach((kind) => term.addEventListener(kind, hideTip));
+  });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 
   // ---- dark or light: smalldocs looks at the page's colour shortly after a change, on a busy machine too early
   const root = document.documentElement;
@@ -169,26 +225,52 @@
   };
   const textOf = (cell) => (cell.textContent || "").replace(/\s+/g, " ").trim();
   const library = () => promised.tables = promised.tables || load("tables").then((text) => import(addressOf(text))).then((module) => module.default);
-  const csvOf = (table) => all("tr", table).filter((row) => row.closest("table") === table).map((row) => [...row.cells].map((cell) => {
-    const text = textOf(cell), safe = /^[=+@\t\r]|^-(?!\d)/.test(text) && !/^\+?[\d.,]+%?$/.test(text) ? `'${text}` : text;
+  // A file has plain numbers, a share as a fraction, dates as they sort, and the ends of an interval in columns of their own.
+  const ends = /^\((.+?) (?:to|[–-]) (.+?)\)$/;
+  const valueOf = (text, decimal) => { const n = numberIn(text, decimal); return n === null ? "" : String(Number((/%/.test(text) ? n / 100 : n).toPrecision(12))); };
+  const partsOf = (cell, number, decimal) => {
+    const time = cell.querySelector("time[datetime]"), copy = cell.cloneNode(true);
+    if (time) return [time.getAttribute("datetime"), "", ""];
+    const small = copy.querySelector("small"), range = number && small && textOf(small).match(ends);
+    if (range) small.remove();
+    const text = textOf(copy), plain = number ? valueOf(text, decimal) : "";
+    return [plain || (number && /^[–-]?$/.test(text) ? "" : text), ...(range ? [1, 2].map((i) => valueOf(range[i], decimal)) : ["", ""])];
+  };
+  const quoted = (text) => {
+    const safe = /^[=+@\t\r]|^-(?!\d)/.test(text) ? `'${text}` : text;
     return /[",\n;]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
-  }).join(",")).join("\r\n");
-  const save = (table, name) => {
-    const link = make("a", { href: URL.createObjectURL(new Blob(["\ufeff" + csvOf(table) + "\r\n"], { type: "text/csv;charset=utf-8" })), download: `${name}.csv` });
+  };
+  const csvOf = (table) => {
+    const decimal = table.dataset.decimal || ".", heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells], number = heads.map((cell) => cell.classList.contains("number"));
+    const rows = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell, i) => partsOf(cell, number[i], decimal)));
+    const spread = heads.map((_, i) => rows.some((row) => row[i] && (row[i][1] || row[i][2])));
+    const names = heads.flatMap((cell, i) => spread[i] ? ["", ", low", ", high"].map((end) => textOf(cell) + end) : [textOf(cell)]);
+    return [names, ...rows.map((row) => row.flatMap((parts, i) => spread[i] ? parts : [parts[0]]))].map((row) => row.map(quoted).join(",")).join("\r\n");
+  };
+  const fileNames = {};
+  const fileName = (table) => {  // the page and the section, as in recommendations-top
+    const page = (location.pathname.split("/").pop() || "index").replace(/\.html$/, "") || "index", section = (table.closest("section[id]") || {}).id;
+    const name = section ? `${page}-${section}` : page, n = fileNames[name] = (fileNames[name] || 0) + 1;
+    return n > 1 ? `${name}-${n}` : name;
+  };
+  const saveText = (text, name) => {
+    const link = make("a", { href: URL.createObjectURL(new Blob(["\ufeff" + text + "\r\n"], { type: "text/csv;charset=utf-8" })), download: `${name}.csv` });
     document.body.append(link); link.click(); link.remove();
   };
+  const save = (table, name) => saveText(csvOf(table), name);
   const ready = (table) => table.houseReady = table.houseReady || library().then((DataTable) => {
     const decimal = table.dataset.decimal || ".", numbers = [...table.tHead.rows[table.tHead.rows.length - 1].cells].map((cell, i) => cell.classList.contains("number") ? i : -1).filter((i) => i >= 0);
     const render = (data, type) => { if (type !== "sort" && type !== "type") return data; const n = numberIn(String(data).replace(/<small>.*?<\/small>/g, "").replace(/<[^>]*>/g, ""), decimal); return n === null ? -Infinity : n; };
     return new DataTable(table, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
       columnDefs: numbers.length ? [{ targets: numbers, render, type: "num" }] : [] });
   });
-  const offerTools = (table, n) => {
+  const offerTools = (table) => {
     const box = table.closest(".table-box"), rows = table.tBodies[0] ? table.tBodies[0].rows.length : 0, body = table.tBodies[0];
     if (!box || !table.tHead || rows < 4 || table.closest(".reference, .actions, .claims, .facts, .example") || all("[colspan], [rowspan]", table).length || (body && all("tr", body).some((row) => row.cells.length !== table.tHead.rows[0].cells.length))) return;
     const about = table.caption ? table.caption.textContent.trim() : document.title, tools = make("div", { class: "table-tools" });
     const download = make("button", { type: "button", class: "table-csv", "aria-label": `Download as CSV: ${about}` }, "CSV");
-    download.addEventListener("click", () => save(table, `${(location.pathname.split("/").pop() || "index").replace(/\.html$/, "") || "index"}-${n + 1}`));
+    const file = fileName(table);
+    download.addEventListener("click", () => save(table, file));
     if (rows >= 8) {
       const search = make("input", { type: "search", placeholder: "Search this table", "aria-label": `Search: ${about}` });
       search.addEventListener("input", () => ready(table).then((data) => data.search(search.value).draw()));
@@ -208,14 +290,76 @@
       head.addEventListener("click", early); head.addEventListener("keydown", early);
     });
   };
-  all(".table-box > table").forEach(offerTools);
+  all(".table-box > table").forEach((table) => offerTools(table));
+
+  // ---- lists to send: packed as the run wrote them
+  all(".house-list").forEach((place) => {
+    const name = place.dataset.list, button = make("button", { type: "button", class: "table-csv", "aria-label": `Download the list: ${name.replace(/_/g, " ")}` }, "CSV");
+    button.addEventListener("click", () => load(`list-${name}`).then((text) => saveText(text.replace(/\r?\n$/, ""), `campaign-${name.replace(/_/g, "-")}`), () => { button.replaceWith("not with the site"); }));
+    place.replaceChildren(button);
+  });
+
+  // ---- the share held back: the smallest rise that shows with 80% power at 5%, two sides, as retail_ci.export.campaigns computes it
+  const needed = (rate, other, control, treated) => {
+    const mean = (control * rate + treated * other) / (control + treated);
+    return 1.959963984540054 * Math.sqrt(mean * (1 - mean) * (1 / control + 1 / treated)) + 0.8416212335729143 * Math.sqrt(rate * (1 - rate) / control + other * (1 - other) / treated);
+  };
+  const smallest = (rate, control, treated) => {
+    if (!(rate >= 0 && rate < 1 && treated >= 1 && control * Math.min(rate, 1 - rate) >= 5) || needed(rate, 1, control, treated) > 1 - rate) return null;
+    let low = rate, high = 1;
+    for (let i = 0; i < 60; i++) { const middle = (low + high) / 2; if (middle - rate >= needed(rate, middle, control, treated)) high = middle; else low = middle; }
+    return high - rate;
+  };
+  all(".house-held").forEach((label) => {
+    const input = label.querySelector("input"), table = label.parentElement.querySelector("table"), marks = [...table.querySelectorAll("[data-reach]")];
+    const written = new Intl.NumberFormat(table.dataset.decimal === "," ? "de" : "en"), percent = (x) => `${Math.round(100 * x)}%`;
+    const set = (row, what, text) => { row.querySelector(what).textContent = text; };
+    const show = () => {
+      const held = input.value / 100, sums = [0, 0];
+      label.querySelector("output").textContent = `${input.value}%`;
+      marks.forEach((mark, i) => {
+        const reach = Number(mark.dataset.reach), rate = mark.dataset.rate === "" ? NaN : Number(mark.dataset.rate), row = mark.closest("tr"), all = i === marks.length - 1;
+        const control = all ? sums[0] : Math.floor(reach * held + 0.5), treated = all ? sums[1] : reach - control, rise = smallest(rate, control, treated);
+        sums[0] += control; sums[1] += treated;
+        set(row, ".held", written.format(control)); set(row, ".sent", written.format(treated));
+        set(row, ".effect", rise === null ? "none: too few customers" : `from ${percent(rate)} to ${percent(rate + rise)}`);
+      });
+    };
+    label.hidden = false;
+    input.addEventListener("input", show);
+  });
+
+  // ---- a table fits its page: its words wrap, then they are small, and where that does not help each row becomes a card
+  const fits = ["", "wrap", "small", "tight", "cards"], narrowFits = ["", "wrap", "cards"], inCards = ".actions, .claims";
+  const label = (table) => {
+    const heads = table.tHead ? [...table.tHead.rows[table.tHead.rows.length - 1].cells].map(textOf) : [];
+    all("tbody tr", table).forEach((row) => { if (row.cells.length === heads.length) [...row.cells].forEach((cell, i) => { if (heads[i]) cell.dataset.label = heads[i]; }); });
+  };
+  const fitTable = (box, width) => {
+    const narrow = (width || document.documentElement.clientWidth) < 576, table = box.querySelector("table");
+    if (!table || (narrow && box.closest(inCards))) { delete box.dataset.fit; return; }
+    if (width) box.style.width = `${width}px`;
+    for (const fit of narrow ? narrowFits : fits) {
+      if (fit) box.dataset.fit = fit; else delete box.dataset.fit;
+      if (fit === "cards") label(table);
+      if (box.scrollWidth <= box.clientWidth + 1) break;
+    }
+    box.style.width = "";
+  };
+  const fitAll = (width) => all(".table-box, .sd-table").forEach((box) => { if (box.offsetParent) fitTable(box, width); });
+  all("main .sd-table").forEach((box) => box.classList.add("table-box"));
+  const paper = 680;  // of A4 within its margins, in pixels
+  window.addEventListener("beforeprint", () => fitAll(paper));
+  window.addEventListener("afterprint", () => fitAll());
+  window.matchMedia("print").addEventListener("change", () => fitAll());
 
   // ---- what scrolls can be reached by keyboard
   const reach = () => all(".table-box, pre").forEach((box) => {
     if (box.scrollWidth > box.clientWidth + 1) { box.tabIndex = 0; if (!box.hasAttribute("role")) { box.setAttribute("role", "region"); box.setAttribute("aria-label", box.matches("pre") ? "Code" : "Table"); } }
   });
+  fitAll();
   reach();
-  window.addEventListener("resize", reach);
+  window.addEventListener("resize", () => { fitAll(); reach(); });
 
   // ---- code gets its colours when somebody opens it
   const words = /("""[\s\S]*?"""|'''[\s\S]*?'''|[rfbRFB]{0,2}"(?:\\.|[^"\\\n])*"|[rfbRFB]{0,2}'(?:\\.|[^'\\\n])*')|(#[^\n]*)|\b(def|class|return|if|elif|else|for|while|in|not|and|or|is|import|from|as|with|lambda|assert|raise|try|except|finally|yield|pass|break|continue|None|True|False|await|async)\b/g;
@@ -232,7 +376,7 @@
     code.dataset.coloured = "";
   };
   const colourIn = (within) => all("pre.python > code:not([data-coloured])", within).forEach(colour);
-  all("details.code-fold").forEach((fold) => fold.addEventListener("toggle", () => { if (fold.open) { colourIn(fold); reach(); } }));
+  all("details.code-fold").forEach((fold) => fold.addEventListener("toggle", () => { if (fold.open) { colourIn(fold); fitAll(); reach(); } }));
   all("pre.python > code").filter((code) => !code.closest("details")).forEach(colour);
   document.documentElement.dataset.house = "ready";
 })();

@@ -37,9 +37,10 @@ from .core.runs import Run, check_writable, staging
 # %% auto #0
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'VARIABLES', 'generate', 'check', 'run', 'site', 'serve',
            'counting_folder', 'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate',
-           'tune', 'recommend', 'segment', 'predict', 'drift', 'export', 'campaigns', 'forget', 'models_promote',
-           'models_rollback', 'models_list', 'models_show', 'models_compare', 'open_registry', 'tell_registry',
-           'serving_of', 'comments', 'as_command', 'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
+           'tune', 'recommend', 'segment', 'predict', 'drift', 'export', 'campaigns', 'campaigns_plan',
+           'campaigns_draw', 'campaigns_list', 'campaigns_measure', 'forget', 'models_promote', 'models_rollback',
+           'models_list', 'models_show', 'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments',
+           'as_command', 'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
 
 # %% ../nbs/12_cli.ipynb #25df8955
 def generate(
@@ -614,7 +615,8 @@ def campaigns(
         end_steps()
 
     said = [_about_list(r) for r in summary.itertuples()]
-    print("\n".join([*notes, *said, f"Written to {folder}/"]))
+    told = "These lists are in no ledger; `retail-ci campaigns draw NAME` makes lists that can be"
+    print("\n".join([*notes, *said, f"Written to {folder}/", f"{told} measured afterwards."]))
 
 
 def _about_list(segment: Any) -> str:
@@ -629,6 +631,169 @@ def _about_list(segment: Any) -> str:
     if anyway == anyway:
         return f"{said}; {anyway:.0%} buy anyway, so no lift could be measured"
     return f"{said}; how many buy anyway is not known"
+
+# %% ../nbs/12_cli.ipynb #4c27b9ba
+def campaigns_plan(
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    days: int = 30,  # for how many days the campaign is given to show
+    lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
+) -> None:
+    """Say which effect would be seen, for several shares held back."""
+    if not 0 <= lift < 10:
+        raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
+    run = finished_run(config, set_)
+    from retail_ci.core.formats import count, share
+    from retail_ci.export.campaigns import campaign_table
+    from retail_ci.export.measure import plan_campaign
+
+    table, _ = campaign_table(run)
+    people = table[table["group"].isin(["send", "control"])]
+    plan = plan_campaign(
+        people[["customer_id"]], run.read("transactions"), days=days, random_state=run.config.seed
+    )
+    for row in plan.itertuples():
+        print(
+            f"{share(row.control)} held back ({count(row.held_back)} of {count(len(people))}): "
+            f"a lift of revenue of {share(row.revenue, 1)} is seen four times in five "
+            f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers {100 * row.buyers:.1f} "
+            "points"
+        )
+    if not lift:
+        return
+    enough = plan[plan["revenue"] <= lift]
+    print(
+        f"To see a lift of {share(lift, 1)}, hold back {share(enough['control'].iloc[0])}: --set "
+        f"campaigns.control={enough['control'].iloc[0]:g}"
+        if len(enough)
+        else f"A lift of {share(lift, 1)} is too small to be seen with these customers in {days} "
+        "days; send several waves, or give it more days."
+    )
+
+
+def campaigns_draw(
+    wave: str = "",  # the campaign's name, such as spring-2026
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    day: str = "",  # the first day on which it may show; the day after the log if left out
+    days: int = 30,  # for how many days it is given to show
+    out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
+    bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
+) -> None:
+    """Draw a wave into the ledger, once, and write its lists."""
+    run = finished_run(config, set_)
+    from retail_ci.core.formats import count
+    from retail_ci.export.ledger import draw_run, write_lists
+
+    drawn, notes = draw_run(run, wave, day, days)
+    folder = Path(out) if out else run.path.parent / "waves" / wave
+    summary = write_lists(drawn, folder, bom)
+    said = [
+        f"{row.segment}: {count(row.send)} to contact, {count(row.control)} held back"
+        for row in summary.itertuples()
+    ]
+    print("\n".join([*notes, *said, f"The wave {wave!r} is in the ledger; lists: {folder}/"]))
+
+
+def campaigns_list(
+    wave: str = "",  # write the lists of this wave again; without it, name the waves
+    config: str = "default",  # a name from configs/, or a YAML file
+    out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
+    bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
+) -> None:
+    """List the waves of the ledger, or write a wave's lists again as they were drawn."""
+    run = finished_run(config)
+    from retail_ci.core.formats import count
+    from retail_ci.export.ledger import ledger_of, list_waves, read_wave, write_lists
+
+    if wave:
+        drawn = read_wave(ledger_of(run), wave)
+        folder = Path(out) if out else run.path.parent / "waves" / wave
+        write_lists(drawn, folder, bom)
+        print(f"Written to {folder}/")
+        return
+    waves = list_waves(ledger_of(run))
+    said = [
+        f"{row.wave}: {row.day.date()} to {(row.end).date()}, {count(row.send)} to contact, "
+        f"{count(row.control)} held back, {count(row.holdout)} left out of all waves"
+        for row in waves.itertuples()
+    ]
+    none = "The ledger holds no wave yet; `retail-ci campaigns draw NAME` draws one."
+    print("\n".join(said or [none]))
+
+
+def campaigns_measure(
+    wave: str = "",  # a wave of the ledger; or give --sent and --control
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    contacted: str = "",  # a file with a column customer_id: who was in fact contacted
+    contact_cost: float = 0.0,  # the cost per customer who was written to
+    sent: str = "",  # a list made by hand: a file with a column customer_id, those written to
+    control: str = "",  # likewise, those held back
+    columns: str = "",  # what the columns of these lists are called: customer_id=Card,segment=Kind
+    day: str = "",  # for lists made by hand: the first day on which the campaign could show
+    days: int = 30,  # for lists made by hand: for how many days it is given to show
+    out: str = "",  # the folder for page, tables and facts; runs/NAME/measured/WAVE if left out
+) -> None:
+    """Say what a wave brought, how sure that is, and what it cost."""
+    if bool(wave) == bool(sent or control):
+        raise ConfigError(
+            "Name a wave of the ledger, as in retail-ci campaigns measure spring, or give both "
+            "lists of one made by hand with --sent and --control."
+        )
+    run = finished_run(config, set_)
+    from retail_ci.export.measure import measure_wave, write_result
+
+    name = wave or "by-hand"
+    if wave:
+        from retail_ci.export.ledger import ledger_of, read_wave
+
+        drawn = read_wave(ledger_of(run), wave)
+        found = measure_wave(drawn, run, contacted or None, contact_cost)
+    else:
+        found = _measure_lists(run, sent, control, columns, day, days, contacted, contact_cost)
+    folder = Path(out) if out else run.path.parent / "measured" / name
+    page = write_result(found, folder, f"What {name} brought", run.config.report.currency)
+    print("\n".join([found.sentence, *found.notes, f"The page: {page}"]))
+
+
+def _measure_lists(
+    run: Run,
+    sent: str,
+    control: str,
+    columns: str,
+    day: str,
+    days: int,
+    contacted: str,
+    contact_cost: float,
+) -> Any:
+    """The result of lists that were made by hand."""
+    from retail_ci.export.measure import measure_campaign, read_lists
+
+    if not (sent and control and day):
+        raise ConfigError(
+            "Lists made by hand need --sent FILE, --control FILE and --day, the first day on which "
+            "the campaign could show."
+        )
+    pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
+    if not all(theirs for _, _, theirs in pairs):
+        raise ConfigError(
+            f"--columns must be pairs such as customer_id=Card,segment=Kind, found {columns!r}."
+        )
+    names = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    return measure_campaign(
+        read_lists(sent, control, names or None),
+        run.read("transactions"),
+        day=day,
+        days=days,
+        products=run.read("products") if run.has("products") else None,
+        contacted=contacted or None,
+        drawn=False,
+        contact_cost=contact_cost,
+        margin=run.config.worth.margin,
+        currency=run.config.report.currency,
+        random_state=run.config.seed,
+    )
 
 # %% ../nbs/12_cli.ipynb #7a3e0001
 def forget(
@@ -819,6 +984,10 @@ COMMANDS: tuple[Callable, ...] = (
     models_compare,
     export,
     campaigns,
+    campaigns_plan,
+    campaigns_draw,
+    campaigns_list,
+    campaigns_measure,
     forget,
     site,
     serve,
@@ -878,6 +1047,14 @@ METAVARS = {
     "categories": "A,B",
     "without_categories": "A,B",
     "max_per_category": "N",
+    "day": "DAY",
+    "days": "N",
+    "lift": "SHARE",
+    "contacted": "FILE",
+    "contact_cost": "MONEY",
+    "sent": "FILE",
+    "control": "FILE",
+    "columns": "OURS=THEIRS",
 }  # what stands behind an option
 
 
@@ -885,7 +1062,7 @@ def _option(name: str, note: str, told: bool) -> Any:
     """A parameter as typer's argument or option; a name of one letter is a short option."""
     import typer
 
-    if name in ("source", "which", "who"):
+    if name in ("source", "which", "who", "wave"):
         return typer.Argument(help=note, metavar=f"[{name.upper()}]", show_default=name == "which")
     words = [f"--{name.rstrip('_').replace('_', '-')}"]
     if len(name) == 1:
@@ -1042,6 +1219,17 @@ EXAMPLES = {
         "retail-ci campaigns",
         "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists",
     ],
+    "campaigns_plan": ["retail-ci campaigns plan", "retail-ci campaigns plan --lift 0.05"],
+    "campaigns_draw": [
+        "retail-ci campaigns draw spring-2026 --day 2026-03-02",
+        "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
+    ],
+    "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],
+    "campaigns_measure": [
+        "retail-ci campaigns measure spring-2026 --contact-cost 0.45",
+        "retail-ci campaigns measure --sent sent.csv --control held.csv --columns "
+        "customer_id=Card --day 2026-03-02",
+    ],
     "forget": ["retail-ci forget C00017", "retail-ci forget erasures.csv --config shop.yaml"],
     "site": [
         "retail-ci site",
@@ -1086,6 +1274,35 @@ def show_version(
         raise SystemExit(0)
 
 
+def _as_group(function: Callable) -> Callable:
+    """A command that has commands of its own, and is called where none of them is named."""
+    import typer
+
+    command = as_command(function)
+
+    def first(ctx: Any, **values: Any) -> None:
+        if ctx.invoked_subcommand is None:
+            command(**values)
+        defaults = inspect.signature(function).parameters
+        given = [k for k, v in values.items() if (v or None) != (defaults[k].default or None)]
+        if given:
+            raise SystemExit(answer(_misplaced, option=given[0], command=ctx.invoked_subcommand))
+
+    asked = inspect.signature(command)
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    options = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in asked.parameters.values()]
+    vars(first)["__signature__"] = asked.replace(parameters=[context, *options])
+    first.__annotations__ = {"ctx": typer.Context} | command.__annotations__
+    first.__doc__ = function.__doc__
+    return first
+
+
+def _misplaced(option: str, command: str) -> None:
+    """Refuse an option that stands before the command it is meant for."""
+    word = f"--{option.rstrip('_').replace('_', '-')}"
+    raise ConfigError(f"Put {word} behind the command: `retail-ci campaigns {command} {word} ...`.")
+
+
 def app() -> Any:  # a typer application
     """The command line: the commands, their examples, and what the exit codes mean."""
     import typer
@@ -1114,7 +1331,12 @@ def app() -> Any:  # a typer application
         if function is serve:
             read = [f"{variable:<19} {words}" for variable, words in VARIABLES.items()]
             after += "\n\n" + block("Environment:", read)
-        groups[group].command(name, epilog=after)(as_command(function))
+        if any(other.__name__.startswith(f"{name}_") for other in COMMANDS):
+            groups[name] = typer.Typer()
+            groups[name].callback(invoke_without_command=True, epilog=after)(_as_group(function))
+            result.add_typer(groups[name], name=name)
+        else:
+            groups[group].command(name, epilog=after)(as_command(function))
 
     def options(version: bool = False) -> None:
         """Show the version, if asked."""

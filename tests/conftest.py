@@ -5,6 +5,7 @@ command line there.
 import ast
 import contextlib
 import fcntl
+import gc
 import io
 import json
 import os
@@ -90,6 +91,13 @@ def shared_folder(tmp_path_factory) -> Path:
     """A folder for all workers of this call of pytest."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled_memory() -> None:
+    """What is imported and made up to here stays: no search for cycles walks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,6 +24,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import alive, wait_for
 
 from retail_ci.cli import VARIABLES, answer, serve
@@ -463,7 +464,7 @@ def test_no_answer_and_no_line_of_the_log_names_what_is_sensitive(tmp_path):
         answers += [client.get(path) for path in ("/health", "/metrics", "/openapi.json")]
     said = "\n".join(a.text for a in answers) + log.read_text()
     assert not [word for word in words if word.casefold() in said.casefold()]
-    assert '"path":"/products/{product_id}/similar"' in log.read_text()
+    assert '"path":"/v1/products/{product_id}/similar"' in log.read_text()
     hidden = [a for a in answers if "P0005" in str(a.url)]
     assert hidden and all(a.status_code == 404 for a in hidden)
     assert "like P0012, which you bought last" in said
@@ -819,7 +820,7 @@ def test_slow_senders_logs_and_other_sites(serving, tmp_path):
         )
         mine = next(line for line in lines if line["request_id"] == "till-7")
         parts = {"time", "request_id", "trace_id", "key", "method", "path", "status", "ms"}
-        assert set(mine) == parts and (mine["path"], mine["status"]) == ("/recommend", 200)
+        assert set(mine) == parts and (mine["path"], mine["status"]) == ("/v1/recommend", 200)
         assert "C00001" not in log.read_text() and "127.0.0.1" not in "".join(
             json.dumps(line) for line in lines
         ), "neither what was sent nor who sent it"
@@ -1058,6 +1059,40 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
     )
 
 
+def test_the_recipes_name_what_exists():
+    """Options, variables, probes, ports and mounted places of systemd, Kubernetes and nginx."""
+    folder = Path(__file__).parents[1] / "examples/deploy"
+    unit = (folder / "retail-ci.service").read_text()
+    (start,) = re.findall("^ExecStart=(.*)$", unit, re.M)
+    used = {w.strip("-") for w in start.split() if w.startswith("--")}
+    assert used and used <= set(serve.__annotations__)
+    port = start.split()[start.split().index("--port") + 1]
+    assert f"server 127.0.0.1:{port};" in (folder / "nginx.conf").read_text()
+    deployment, door, _ = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
+    (box,) = pod["containers"]
+    given = {e["name"]: e["value"] for e in box["env"]}
+    assert set(given) <= set(VARIABLES)
+    assert set(re.findall(r"Environment=(RETAIL_CI_\w+)", unit)) <= set(VARIABLES)
+    assert {w.strip("-") for w in box["args"] if w.startswith("--")} <= set(serve.__annotations__)
+    probes = [box[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
+    assert all(p["path"] in PUBLIC_PATHS and p["port"] == "http" for p in probes)
+    assert door["spec"]["ports"][0]["targetPort"] == box["ports"][0]["name"] == "http"
+    mounted = {m["mountPath"]: m["name"] for m in box["volumeMounts"]}
+    assert {given["RETAIL_CI_SERVING"], given["RETAIL_CI_API_KEYS"][1:]} <= set(mounted)
+    assert set(mounted.values()) == {v["name"] for v in pod["volumes"]}
+
+
+def test_the_threat_model_names_tests_that_exist():
+    """Each row can be checked, so each test that it names must be there."""
+    root = Path(__file__).parents[1]
+    page = (root / "nbs/07a_threat_model.ipynb").read_text(encoding="utf-8")
+    tests = "".join(p.read_text(encoding="utf-8") for p in (root / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 8 and not [name for name in named if f"def {name}(" not in tests]
+    assert all((root / file).exists() for file in re.findall(r"`(tests/\w+\.py)`", page))
+
+
 def test_several_workers_count_together_and_one_that_dies_is_replaced(serving):
     with served(serving, "--workers", "2") as (base, process):
 
@@ -1069,7 +1104,7 @@ def test_several_workers_count_together_and_one_that_dies_is_replaced(serving):
         line = next(
             x
             for x in httpx2.get(f"{base}/metrics").text.splitlines()
-            if x.startswith('retail_ci_requests_total{route="/segments"')
+            if x.startswith('retail_ci_requests_total{route="/v1/segments"')
         )
         assert float(line.split()[-1]) == 20
         before = children()

@@ -135,28 +135,93 @@ def overflow(page) -> int:
     )
 
 
-def test_every_page_loads_without_an_error_or_an_outside_request(made, tab, address):
-    page = tab()
-    names = sorted(p.relative_to(made[0]).as_posix() for p in made[0].rglob("*.html"))
-    for name in names:
+LOOKS = {  # how wide a page is: on a desk, on a phone, and on A4 within its margins
+    "desk": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844},
+    "print": {"width": 688, "height": 1000},
+}
+TABLES = """() => {
+  const end = document.querySelector("main").getBoundingClientRect().right;
+  const shown = [...document.querySelectorAll("main table")].filter((table) => table.offsetParent);
+  return shown.map((table) => {
+    const box = table.closest(".table-box"), head = table.tHead && table.tHead.offsetParent;
+    const last = Math.max(...[...table.rows].filter((row) => row.offsetParent)
+      .map((row) => row.cells[row.cells.length - 1].getBoundingClientRect().right));
+    const cells = [...table.querySelectorAll("tbody td:not(:first-child)")];
+    return {
+      cut: Math.round(Math.max(box ? box.scrollWidth - box.clientWidth : 0, last - end)),
+      fit: box ? box.dataset.fit || "" : "no box",
+      named: Boolean(head) || cells.every((cell) => cell.dataset.label || !cell.textContent.trim()),
+      text: table.innerText.slice(0, 60),
+    };
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def visited(made, browser, address) -> dict[str, dict]:
+    """Every page, opened once: what went wrong, what it asked of others, and its tables in each
+    look.
+    """
+    context = browser.new_context(viewport=LOOKS["desk"])
+    page = context.new_page()
+    faults: list[str] = []
+    outside: list[str] = []
+    page.on(
+        "console",
+        lambda m: faults.append(m.text) if m.type in ("error", "warning") else None,
+    )
+    page.on("pageerror", lambda e: faults.append(str(e)))
+    page.on("requestfailed", lambda r: faults.append(f"{r.url} failed"))
+    page.on("response", lambda r: faults.append(r.url) if r.status >= 400 else None)
+    ours = (address, "blob:", "data:")
+    page.on("request", lambda r: None if r.url.startswith(ours) else outside.append(r.url))
+    found = {}
+    for file in sorted(made[0].rglob("*.html")):
+        name = file.relative_to(made[0]).as_posix()
         page.goto(f"{address}/{name}")
         page.wait_for_selector("html[data-house=ready]")
-        assert (page.faults, page.outside) == ([], []), name
+        found[name] = {"faults": [*faults], "outside": [*outside], "tables": {}}
+        if page.locator("main table").count():
+            for look, size in LOOKS.items():
+                page.emulate_media(media="print" if look == "print" else "screen")
+                page.set_viewport_size(size)
+                page.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
+                found[name]["tables"][look] = page.evaluate(TABLES)
+            page.emulate_media(media="screen")
+            page.set_viewport_size(LOOKS["desk"])
+        faults.clear()
+        outside.clear()
+    context.close()
+    return found
+
+
+def test_every_page_loads_without_an_error_or_an_outside_request(visited):
+    for name, page in visited.items():
+        assert (page["faults"], page["outside"]) == ([], []), name
     assert {f"{p}.html" for p in BUSINESS} | {
         "notebooks.html",
         "start.html",
         "reference/index.html",
         "02_features.html",
-    } <= set(names)
+    } <= set(visited)
 
 
-def test_tables_of_the_reference_fit_their_page(tab, address):
-    page = tab()
-    for name in ("config", "cleaning", "sources", "api", "offline"):
-        page.goto(f"{address}/reference/{name}.html")
-        boxes = page.locator(".reference .table-box")
-        wider = boxes.evaluate_all("bs => bs.filter(b => b.scrollWidth > b.clientWidth + 1).length")
-        assert boxes.count() > 0 and wider == 0, name
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_table_is_wider_than_its_page(visited, look):
+    tables = [
+        (name, table) for name, page in visited.items() for table in page["tables"].get(look, [])
+    ]
+    assert len(tables) > 300
+    assert [(name, table) for name, table in tables if table["cut"] > 1] == []
+
+
+def test_a_wide_table_becomes_cards_on_a_phone_that_name_each_value(visited):
+    tables = [table for page in visited.values() for table in page["tables"].get("phone", [])]
+    cards = [table for table in tables if table["fit"] == "cards"]
+    assert len(cards) > 50 and [c for c in cards if not c["named"]] == []
+    desk = [table for page in visited.values() for table in page["tables"].get("desk", [])]
+    assert sum(table["fit"] == "cards" for table in desk) == 0
 
 
 def test_the_site_is_small_and_the_home_page_smaller(made, tab, address):
@@ -218,8 +283,11 @@ def test_the_figures_of_the_home_page_are_those_of_the_run(made, tab):
         ]
         for s in insights["segments"]
     }
-    months = [m.inner_text() for m in page.query_selector_all(".key-change")]
-    assert all(re.fullmatch(r"[+−]\d+\.\d% in [A-Z][a-z]+", m) for m in months)
+    months = [m.inner_text() for m in page.query_selector_all("span.key-change")]
+    against = r"[+−]\d+\.\d% in [A-Z][a-z]+ against [A-Z][a-z]+( \d{4}|, season included)"
+    assert months and all(re.fullmatch(against, m) for m in months)
+    strips = [m.inner_text() for m in page.query_selector_all(".figure-strip")]
+    assert len(strips) == len(months) and all(s.count(";") == 2 for s in strips)
     for link in page.eval_on_selector_all(
         "a.key-figure", "links => links.map(a => a.getAttribute('href'))"
     ):
@@ -239,6 +307,72 @@ def test_search_finds_a_segment(made, tab, way):
     found.click()
     page.wait_for_selector("html[data-house=ready]")
     assert "Champions" in page.inner_text("main")
+
+
+SEARCHES = {  # what somebody types: the page that comes first, and what kind it is
+    "movement": "Movement",
+    "consent": "Campaigns",
+    "return": "Products and categories",
+    "gift set": ("Products and categories", "Recommendations"),
+    "ndcg": "Glossary\nNDCG",
+    "recency": "Glossary\nRecency",
+    "copies of another": "Data quality\nCopies of another line, counted once",
+    "open_run": "runs\nopen_run",
+    "bootstrap": None,
+}
+
+
+def test_search_shows_pages_terms_and_rows_before_notebooks_and_reference(tab):
+    page = tab("sales.html")
+    box = ".smalldocs-search input"
+    for words, first in SEARCHES.items():
+        page.fill(box, words)
+        page.wait_for_selector(".search-result")
+        page.wait_for_function(
+            "words => document.querySelector('.search-result').dataset.words === words", arg=words
+        )
+        found = page.eval_on_selector_all(
+            ".search-result", "links => links.map(a => [a.innerText, a.getAttribute('href')])"
+        )
+        if first:
+            assert found[0][0].startswith(first), (words, found[:3])
+        else:  # no page, term or row: notebooks before the reference
+            kinds = ["reference/" in href for _, href in found]
+            assert kinds.index(True) > 0 and not kinds[0], found
+    page.fill(box, "champoins")  # two letters changed places
+    page.wait_for_selector(".search-none")
+    page.fill(box, "chmpions")
+    page.wait_for_selector(".search-result")
+    assert "Champions" in page.inner_text(".search-result")
+    assert not page.faults and not page.outside
+
+
+def test_a_term_explains_itself_where_it_stands(tab):
+    page = tab("02_features.html")
+    term = page.locator("main a.term").first
+    term.focus()
+    page.wait_for_selector(".house-tip:not([hidden])")
+    anchor = term.get_attribute("href").partition("#")[2]
+    words = {
+        re.sub(r"[^a-z0-9]+", "-", w.lower()).strip("-"): told for w, told in glossary().items()
+    }
+    assert page.inner_text(".house-tip") == words[anchor]
+    assert term.get_attribute("aria-describedby") == "house-tip"
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".house-tip", state="hidden")
+    assert not page.faults and not page.outside
+
+
+def test_the_list_of_pages_shows_where_one_is(tab):
+    page = tab("reference/runner.html")
+    page.set_viewport_size({"width": 1280, "height": 420})
+    page.reload()
+    page.wait_for_selector("html[data-house=ready]")
+    assert page.evaluate(
+        "(() => { const side = document.querySelector('#quarto-sidebar').getBoundingClientRect(), "
+        "here = document.querySelector('#quarto-sidebar .active').getBoundingClientRect(); "
+        "return here.top >= side.top && here.bottom <= innerHeight; })()"
+    )
 
 
 @pytest.mark.parametrize("way", ["served", "from a folder"])
@@ -290,6 +424,9 @@ def test_a_table_sorts_searches_and_downloads(made, tab, way):
         and rows[0][0].startswith("Product")
         and name in {r[0] for r in rows}
     )
+    assert download.value.suggested_filename == "recommendations-top.csv"
+    assert [int(r[2]) for r in rows[1:]] == before
+    assert all(0 <= float(r[3]) <= 1 for r in rows[1:]), "a share is a fraction"
     assert not page.faults and not page.outside
 
 
@@ -385,7 +522,8 @@ def same_box(page, figure, height: float) -> None:
         and drawn["bottom"] <= chart["bottom"]
         and drawn["height"] > 400
     )
-    assert chart["bottom"] <= boxes["button"]["top"] < boxes["caption"]["top"]
+    assert chart["bottom"] <= boxes["button"]["top"]
+    assert boxes["caption"]["bottom"] <= chart["top"], "the finding stands above"
     assert (figure.evaluate(COVERED), figure.evaluate(CUT)) == ([], [])
 
 

@@ -330,10 +330,12 @@ class Reader(Project):
         return command
 
     def run(self, command: str) -> subprocess.CompletedProcess:
-        """Run a command: this program's within this process, others as a shell does."""
+        """Run a command: this program's within this process, others as a shell does. That the path
+        of the program leads to it, the services show.
+        """
         with tracked(bool(re.search(r"retail-ci models|make report", command))):
             words = shlex.split(command)
-            if words[0] == "retail-ci" and "$" not in command:
+            if words[0] in ("retail-ci", ".venv/bin/retail-ci") and "$" not in command:
                 return self.here(*words[1:])
             return self.shell(command)
 

@@ -102,7 +102,8 @@ def staged(tmp: Path, *cells: tuple, name: str = "02_features") -> list[dict]:
     stage.mkdir(parents=True)
     source = notebook(*cells, path=tmp / "in" / f"{name}.ipynb")
     site.stage_notebook(source, site.Page(name, tmp / "run1", tmp, stage, config="small"))
-    return json.loads((stage / f"{name}.ipynb").read_text())["cells"]
+    cells = json.loads((stage / f"{name}.ipynb").read_text())["cells"]
+    return [cell for cell in cells if "page-kind" not in "".join(cell["source"])]
 
 
 def text_of(cells: list[dict]) -> str:
@@ -181,6 +182,28 @@ def test_columns_of_numbers_stand_to_the_right():
     assert re.findall(r'<th class="number">(\w+)', pages_room.box_tables(table)) == ["spend"]
     uneven = "<table><tr><th colspan=2>x</th></tr><tr><td>1</td><td>2</td></tr></table>"
     assert "number" not in pages_room.box_tables(uneven)
+
+
+def test_a_page_opens_with_its_results_and_says_what_it_is(tmp_path):
+    result = ("code", "#| chain\nshow()", [html_output("<b>1</b>")])
+    example = ("code", "toy()", [html_output("<table><tr><td>2</td></tr></table>")])
+    parts = (
+        ("markdown", "# T\n\nWhy?\n\n## How it works\n\n### Parts"),
+        example,
+        ("markdown", "## Results"),
+        result,
+        ("markdown", "## What this means\n\nCall them."),
+    )
+    cells = staged(tmp_path, *parts)
+    headings = re.findall(r"^#+ .*?(?= \{)", text_of(cells), flags=re.M)
+    assert headings == ["## Results", "## What this means", "## How it works", "### Parts"]
+    shown = [str(cell.get("outputs", "")) for cell in cells if cell["cell_type"] == "code"]
+    assert "toy" not in shown[0] and '<div class="toy">' in shown[1]
+    whole = json.loads((tmp_path / "stage/02_features.ipynb").read_text())["cells"]
+    assert "Notebook with results" in "".join(whole[1]["source"])
+    staged(tmp_path / "b", ("markdown", "# T\n\n## Names"), example)
+    whole = json.loads((tmp_path / "b/stage/02_features.ipynb").read_text())["cells"]
+    assert "Notebook without results" in "".join(whole[1]["source"])
 
 
 def test_parameters_are_labelled_and_hold_no_path_of_the_machine(tmp_path):
@@ -637,12 +660,10 @@ def test_a_page_of_quarto_is_finished_and_passes_the_check(tmp_path):
     finishing.finish(folder, run)
     assert finishing.check_site(folder) == []
     text = (folder / "index.html").read_text(encoding="utf-8")
-    assert re.findall(r'<script[^>]* src="([^"]+)"', text) == [
-        "./site_libs/quarto-nav/quarto-nav.js",
-        "./site_libs/quarto-search/fuse.min.js",
-    ]
+    scripts = re.findall(r'<script[^>]* src="([^"]+)"', text)
+    assert scripts == ["./site_libs/quarto-nav/quarto-nav.js"]
     assert "define(" not in text and "quarto-search-options" not in text
-    assert sorted(p.name for p in folder.glob("site_libs/quarto-search/*")) == ["fuse.min.js"]
+    assert not list(folder.glob("site_libs/quarto-search/*"))
     assert re.search(
         (
             r'<div class="house-search smalldocs-search" id="quarto-search">.*<input '

@@ -143,7 +143,8 @@ def new_shop(folder: Path, **mlflow) -> Project:
             {
                 "name": "trial",
                 "recommender": {"production": "weighted", "neighbours": 5},
-                "mlflow": mlflow,
+                # a server gets the recommender only if it is asked for
+                "mlflow": {"customers": "tracking_uri" in mlflow, **mlflow},
             }
         ),
         "trial",

@@ -518,12 +518,16 @@ class MlflowConfig:
         The registered models are PREFIX-segmentation and PREFIX-recommender.
     timeout : int
         The most seconds that recording a run may take.
+    customers : bool
+        Whether a server or shared database may hold the recommender, in which stands who has
+        bought what; the store beside the runs holds it anyway.
     """
 
     enabled: bool = True
     tracking_uri: str | None = None
     prefix: str = "retail"
     timeout: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
+    customers: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #2b7f13f3
 @dataclass
@@ -1302,6 +1306,22 @@ def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
     return synthetic
 
 
+def _check_secrets(data: DataConfig) -> None:
+    """Refuse a password or key that is written out: a run keeps its config."""
+    for source in (data.transactions, data.products, data.customers):
+        if source and without_secrets(source) != source:
+            raise ConfigError(
+                "A source under data holds a password; write ${NAME} in its place and set NAME in "
+                "the environment, or set PGPASSWORD."
+            )
+    for key, value in data.spark.items():
+        if without_secrets(f"{key}={value}") != f"{key}={value}":
+            raise ConfigError(
+                f"Config key 'data.spark.{key}' holds a secret; write ${{NAME}} in its place and "
+                "set NAME in the environment."
+            )
+
+
 def check_data(data: DataConfig) -> DataConfig:
     """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
     a written-out password.
@@ -1316,18 +1336,7 @@ def check_data(data: DataConfig) -> DataConfig:
     DataConfig
         The same.
     """
-    for source in (data.transactions, data.products, data.customers):
-        if source and without_secrets(source) != source:
-            raise ConfigError(
-                "A source under data holds a password; write ${NAME} in its place and set NAME in "
-                "the environment, or set PGPASSWORD."
-            )
-    for key, value in data.spark.items():
-        if without_secrets(f"{key}={value}") != f"{key}={value}":
-            raise ConfigError(
-                f"Config key 'data.spark.{key}' holds a secret; write ${{NAME}} in its place and "
-                "set NAME in the environment."
-            )
+    _check_secrets(data)
     if data.memory:
         mebibytes(data.memory)
     for column, pattern in data.non_product.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import functools
 import hashlib
@@ -31,7 +32,7 @@ from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'remove_whole',
-           'atomic_write', 'process_folder', 'to_plain', 'save', 'load', 'sha256', 'seal_of', 'read_manifest',
+           'atomic_write', 'flush', 'process_folder', 'to_plain', 'save', 'load', 'sha256', 'seal_of', 'read_manifest',
            'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
@@ -271,7 +272,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     check_writable(path)
     with staging(f".{path.name}", path.parent) as folder:
         yield folder / path.name
+        flush(folder / path.name)
         os.replace(folder / path.name, path)
+    flush(path.parent, deep=False)
+
+
+def flush(path: Path, deep: bool = True) -> None:
+    """Let the disk take what was written, before a rename makes anybody rely on it: after a power
+    loss the new name must not stand for an empty file.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+    deep : bool, default True
+        All files below a folder too; otherwise only its list of names.
+    """
+    inside = sorted(path.rglob("*")) if deep and path.is_dir() else []
+    for each in (*inside, path):
+        if each.is_symlink() or not (each.is_file() or each.is_dir()):
+            continue
+        held = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(held)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that knows no such thing
+                raise
+        finally:
+            os.close(held)
 
 # %% ../../nbs/00c_runs.ipynb #f1b6a3c8
 def process_folder(name: str, beside: str | Path | None = None) -> Path:

@@ -297,8 +297,8 @@ def assign_names(
     average : np.ndarray
         Clusters × 3: their means.
     bearing : np.ndarray | None, default None
-        Clusters × prototypes, from `bearing_shares`: the share of each cluster's customers for whom the
-        name is true; without it a name needs no floor.
+        Clusters × prototypes, from `bearing_shares`: the share of each cluster's customers of whom
+        the name is true; without it a name needs no floor.
 
     Returns
     -------

@@ -551,15 +551,7 @@ class CustomerSegmentation(
         given = self._values(X, reset=True)
         _check_enough(given, self.n_clusters)
         values = given[np.lexsort(given.T[::-1])]
-        some = values
-        if len(values) > self.max_samples:
-            some = values[np.linspace(0, len(values) - 1, self.max_samples).astype(int)]
-        presets: Sequence[ClusteringPreset] = CLUSTERING_PRESETS
-        if self.n_clusters != len(PROTOTYPES) or given.shape[1] != 3:
-            presets = CLUSTERING_PRESETS[:1]
-        chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
-        if len(some) < len(values):
-            chosen = _refit_on_all(values, chosen)
+        chosen = self._chosen(values)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
         self.shop_ = None
@@ -610,6 +602,17 @@ class CustomerSegmentation(
         self._check_fitted()
         values = self._values(X)
         return self._named(self._assign(values), values)
+
+    def _chosen(self, values: np.ndarray) -> Candidate:
+        """The preset chosen on a part of the customers, its centres fitted to all."""
+        some = values
+        if len(values) > self.max_samples:
+            some = values[np.linspace(0, len(values) - 1, self.max_samples).astype(int)]
+        presets: Sequence[ClusteringPreset] = CLUSTERING_PRESETS
+        if self.n_clusters != len(PROTOTYPES) or values.shape[1] != 3:
+            presets = CLUSTERING_PRESETS[:1]
+        chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
+        return chosen if len(some) == len(values) else _refit_on_all(values, chosen)
 
     def _names_above_floors(self, values: np.ndarray, chosen: Candidate) -> list[str]:
         """Names above their floors, where the columns are the three measures."""

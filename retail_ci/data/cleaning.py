@@ -1445,7 +1445,8 @@ def _without(source: Source, data: DataConfig, forgotten: Forgotten) -> Source:
     if name not in raw.columns:
         return source
     spelt = raw.select(id=raw[name].cast("string")).distinct().to_pandas()["id"].dropna()
-    ids = spelt[[who in forgotten for who in as_ids(spelt)]].tolist()
+    read = as_ids(spelt).fillna("")
+    ids = spelt[[who in forgotten for who in read]].tolist()
     if not ids:
         return source
     out = raw[name].cast("string").isin(ids).fill_null(False)

@@ -283,7 +283,9 @@ def estimate_effects(
         rows.append(_row(name, sizes, without, effect, variance, _pivots(other, noise), level))
     sizes = (sum(r["treated"] for r in rows), sum(r["control"] for r in rows))
     whole = _pivots(effects, variances)
-    rows.append(_row("All", sizes, *pooled.values(), whole, level))
+    rows.append(
+        _row("All", sizes, pooled["without"], pooled["effect"], pooled["variance"], whole, level)
+    )
     return pd.DataFrame(rows)
 
 

@@ -574,8 +574,8 @@ _DIM_SEGMENT = Table(
         Column(
             "segment_key",
             "key",
-            "The segment's number, the five names first; 0 is no segment. The named ones keep their number "
-            "from export to export.",
+            "The segment's number, the five names first; 0 is no segment. The named ones keep "
+            "their number from export to export.",
             "k.segment_key",
         ),
         Column("segment", "text", "The segment's name.", "k.segment"),

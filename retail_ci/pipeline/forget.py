@@ -21,6 +21,7 @@ from ..core.formats import count
 from ..core.runs import Run, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
+from ..export.ledger import erase_customers
 from .manifest import locked
 from .runner import run_chain
 from ..serve.bundle import current_bundle
@@ -82,9 +83,11 @@ def forget(
     version = _serve_anew(run, serving)
     with locked(home), only_one(serving):
         removed = _clear_home(home, run.path, read_forgotten(home))
+        if (home / "ledger").is_dir() and (lines := erase_customers(home / "ledger", customers)):
+            removed.append(f"{count(lines)} lines of the ledger")
         removed += _clear_serving(serving, version)
     removed += _clear_site(Path(root))
-    report = {
+    report: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "customers": len(customers),
         "known_before": before,
@@ -116,7 +119,7 @@ def _serve_anew(run: Run, serving: Path) -> str | None:
     return version
 
 # %% ../../nbs/11e_forget.ipynb #6f0b0008
-_STAYS = {"current", "serving", "campaigns", "erasures", FORGOTTEN, ".lock"}
+_STAYS = {"current", "serving", "campaigns", "ledger", "erasures", FORGOTTEN, ".lock"}
 
 
 def _clear_home(home: Path, run: Path, forgotten: Forgotten) -> list[str]:

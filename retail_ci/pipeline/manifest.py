@@ -33,6 +33,7 @@ from retail_ci.core.runs import (
     ARTEFACTS,
     FIGURES,
     check_file,
+    flush,
     load,
     read_manifest,
     remove_whole,
@@ -658,9 +659,11 @@ def settle(run: Path, last: str, keep: int) -> Path:
     if last:
         shutil.rmtree(place, ignore_errors=True)
     _seal_run(run)
+    flush(run)
     run.rename(place)
     if not last:
         publish(place)
+        flush(run.parent, deep=False)
         core_runs.clear_scratch(run.parent)
     prune(run.parent, keep)
     return place

@@ -126,8 +126,8 @@ PERSONAL = Claim(
     "personal",
     _mostly_personal,
     _personal_words,
-    "{own} of the lines are personal: products that are not among the {sellers} best sellers of the "
-    "last weeks",
+    "{own} of the lines are personal: products that are not among the {sellers} best sellers of "
+    "the last weeks",
     "{same} of the lines are the {sellers} best sellers of the last weeks, much the same for "
     "everybody",
 )

@@ -442,7 +442,7 @@ def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     }
     out = [{"name": name, "value": value} for name, value in total.items()]
     last, before = _months_to_compare(whole)
-    if before is None:
+    if last is None or before is None:
         return out
     return [
         {

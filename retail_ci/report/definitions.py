@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..core.errors import unknown
@@ -194,9 +194,12 @@ def printed(name: str, value: float | None, currency: str = "", of: str = "") ->
         raise KeyError(unknown("figure", name, list(DEFINITIONS)))
     if value is None:
         return "–"
-    unit = DEFINITIONS[name].unit
-    words = {"count": count, "share": share}.get(unit)
-    text = words(value) if words else money(value, currency)
+    written: dict[str, Callable[[float], str]] = {
+        "count": count,
+        "share": share,
+        "money": lambda amount: money(amount, currency),
+    }
+    text = written[DEFINITIONS[name].unit](value)
     called = html.escape(f"{name}/{of}" if of else name)
     return (
         f'<data class="figure-of" data-name="{called}" value="{float(value):.12g}">'
@@ -224,7 +227,8 @@ def strip(name: str, period: str = "") -> str:
     """
     row = DEFINITIONS[name]
     told = "; ".join([period or row.period, row.population, row.uncertainty])
-    return f'<small class="key-change figure-strip" style="{_QUIET}" title="{html.escape(row.formula)}">{html.escape(told)}</small>'
+    mark = f'class="key-change figure-strip" style="{_QUIET}" title="{html.escape(row.formula)}"'
+    return f"<small {mark}>{html.escape(told)}</small>"
 
 # %% ../../nbs/09b_definitions.ipynb #a5e9000b
 _PRINTED = re.compile(r'<data class="figure-of" data-name="([^"]+)" value="([^"]*)"')

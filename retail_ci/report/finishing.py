@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ import yaml
 
 from ..core.formats import decimal
 from .charts import charts_of
-from .pages import facts_of, search_entries
+from .pages import PAGES, ReportPage, _anchor, facts_of, glossary, search_entries
+from .shop_facts import list_files
 
 # %% auto #0
 __all__ = ['png_size', 'shown_size', 'write_costs', 'read_facts', 'finish', 'PageReader', 'check_site']
@@ -173,6 +174,90 @@ def _pack(text: str, name: str, site: Path) -> Path:
     return file
 
 
+_RANKS: dict[str, int] = {  # what the search shows first among what it finds alike
+    "page": 0,
+    "term": 1,
+    "cell": 2,
+    "notebook": 3,
+    "reference": 4,
+}
+
+
+def _kind_of_entry(href: str) -> str:
+    """What a place of the site is to somebody who searches: a key of `_RANKS`."""
+    page, _, section = href.partition("#")
+    name = page.removesuffix(".html")
+    if name.startswith("reference/"):
+        return "reference"
+    if name in PAGES or name in ("index", "start", "notebooks"):
+        return "cell" if section else "page"
+    return "notebook"
+
+
+_SHOWN = ("href", "title", "section", "text")
+
+
+def _search_index(site: Path, rendered: list[dict], told_by_facts: list[dict]) -> list[dict]:
+    """What can be found: pages, terms, rows of the tables, notebooks, and the reference.
+
+    Parameters
+    ----------
+    site : Path
+        Rendered pages.
+    rendered : list[dict]
+        The renderer's own index.
+    told_by_facts : list[dict]
+        From `search_entries`.
+
+    Returns
+    -------
+    list[dict]
+        Entries with what they are, those that the search shows first standing first.
+    """
+    found = [_page_entry(page) for page in PAGES.values() if (site / f"{page.name}.html").exists()]
+    for entry in rendered:
+        kind = _kind_of_entry(entry["href"])
+        told = {key: entry.get(key, "") for key in _SHOWN} | {"text": entry["text"][:250]}
+        name = entry["href"].partition("#")[0].removesuffix(".html")
+        if name != "glossary" and not (kind == "page" and name in PAGES):
+            found.append({**told, "kind": _RANKS[kind]})
+    for entry in told_by_facts:
+        kind = "term" if entry["href"].startswith("glossary") else "cell"
+        found.append({**{k: entry[k] for k in _SHOWN}, "kind": _RANKS[kind]})
+    for page in sorted(site / f"{name}.html" for name in PAGES):
+        if page.exists() and page.name != "glossary.html":
+            found += [{**row, "kind": _RANKS["cell"]} for row in _rows_of(page)]
+    return sorted(found, key=lambda entry: entry["kind"])
+
+
+def _page_entry(page: ReportPage) -> dict:
+    """A page as an entry of the index, found by its title and by the words of its row first."""
+    told = {"href": f"{page.name}.html", "title": page.title, "section": "", "text": page.about}
+    return {**told, "kind": _RANKS["page"], "words": page.words}
+
+
+def _plain_text(markup: str) -> str:
+    """The words of a piece of HTML."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+
+
+def _rows_of(page: Path) -> list[dict]:
+    """The rows of the tables of a page, as entries of the index: each leads to its section."""
+    text = page.read_text(encoding="utf-8")
+    name = page.stem
+    title = PAGES[name].title
+    rows = []
+    section = ""
+    for anchor, row in re.findall(r'<section id="([^"]+)"|(<tr>.*?</tr>)', text, flags=re.S):
+        section = anchor or section
+        cells = [_plain_text(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", row, flags=re.S)]
+        if any(re.search(r"[^\W\d_]{3}", cell) for cell in cells[:1]):
+            place = f"{name}.html#{section}" if section else f"{name}.html"
+            text_of_row = " · ".join(c for c in cells[1:] if c)[:160]
+            rows.append({"href": place, "title": title, "section": cells[0], "text": text_of_row})
+    return rows
+
+
 def _pack_all(site: Path, run_dir: Path) -> list[str]:
     """Write the charts of the run, plotly's script, the script of the tables, and the search index.
 
@@ -189,6 +274,8 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
         The figures that have a chart.
     """
     charts = charts_of(run_dir)
+    for name, text in list_files(run_dir).items():
+        _pack(text, f"list-{name}", site)
     tables = importlib.util.find_spec("itables")
     index = site / "search.json"
     for name, made in charts.items():
@@ -204,11 +291,10 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
             site,
         )
     if index.exists():
-        found = [
-            {k: v[:400] if k == "text" else v for k, v in entry.items()}
-            for entry in json.loads(index.read_text(encoding="utf-8"))
-        ]
-        found = search_entries(facts_of(run_dir)) + found
+        told = search_entries(facts_of(run_dir))
+        words = {e["href"].partition("#")[2]: e["text"] for e in told if "glossary" in e["href"]}
+        _pack(json.dumps(words, ensure_ascii=False, separators=(",", ":")), "glossary", site)
+        found = _search_index(site, json.loads(index.read_text(encoding="utf-8")), told)
         _pack(json.dumps(found, ensure_ascii=False, separators=(",", ":")), "search", site)
         index.unlink()
     return list(charts)
@@ -376,7 +462,7 @@ def _lighten_icons(site: Path) -> None:
 _WIDGET_SCRIPT = re.compile(  # see Quarto's src/core/jupyter/widgets.ts
     r"https://cdn\.jsdelivr\.net/npm/(?:requirejs|jquery|@jupyter-widgets/html-manager)@"
 )
-_SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js")  # of Quarto's own search
+_SEARCH_SCRIPTS = ("quarto-search.js", "autocomplete.umd.js", "fuse.min.js")  # of other searches
 _SEARCH_BOX = (
     '<i class="bi bi-search" aria-hidden="true"></i>'
     '<input type="search" class="form-control form-control-sm" placeholder="Search" '
@@ -493,8 +579,32 @@ def _plain_code(match: re.Match) -> str:
     return re.sub(
         r'^<pre class="sourceCode (?:python|output)[^"]*"><code class="[^"]*">',
         '<pre class="sourceCode python"><code>',
-        re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0]).replace("&quot;", '"').replace("&#39;", "'"),
+        re.sub(r"</?(?:span|a)\b[^>]*>", "", match[0])
+        .replace("&quot;", '"')
+        .replace("&#39;", "'")
+        .replace("&#x27;", "'"),
     )
+
+
+_SLIMMER = (
+    (
+        r'<div class="sourceCode">(<pre class=")sourceCode (python"><code>.*?</code></pre>)</div>',
+        r"\1\2",
+    ),
+    (r'<script src="[^"]*fuse\.min\.js"></script>', ""),
+    (r'<div id="cell-\d+" class="cell">', '<div class="cell">'),
+    (r'(<section id="[^"]*") class="level\d">', r"\1>"),
+    (r'<(h[2-6]) class="anchored" data-anchor-id="[^"]*">', r"<\1>"),
+)  # what our own stylesheet and script do without
+
+
+def _slim(text: str) -> str:
+    """A page of smalldocs' without the classes and boxes that the site does not need."""
+    if '<meta name="generator" content="smalldocs' not in text.partition("</head>")[0]:
+        return text
+    for pattern, short in _SLIMMER:
+        text = re.sub(pattern, short, text, flags=re.S)
+    return text
 
 
 _MARKS = re.compile(
@@ -544,7 +654,9 @@ def _lighten_sidebar(match: re.Match) -> str:
     box = r'<div class="sidebar-item-container">\s*' + link + r"\s*</div>"
     text = re.sub(box, r"\1", text)
     section = r'<li class="sidebar-item sidebar-item-section">.*?</ul>(?:\s*</li>)?'
-    return re.sub(section, _close_section, text, flags=re.S)
+    text = re.sub(section, _close_section, text, flags=re.S)
+    text = text.replace('<li class="sidebar-item">', "<li>")
+    return re.sub(r'(<a href="[^"]*") class="sidebar-item-text sidebar-link">', r"\1>", text)
 
 
 def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, int]]) -> str:
@@ -619,7 +731,60 @@ def _finish_page(text: str, charts: list[str], sizes: Mapping[str, tuple[int, in
             tag = tag.replace("<img", '<img width="{}" height="{}"'.format(*sizes[file[1]]), 1)
         return tag
 
-    return _ENDS.sub("", re.sub(r"<img\b[^>]*>", image, text))
+    return _ENDS.sub("", _slim(re.sub(r"<img\b[^>]*>", image, text)))
+
+# %% ../../nbs/10c_finishing.ipynb #c2a0f1d1
+_ORDINARY = {
+    "Any",
+    "Cut",
+    "Discovery",
+    "Interval",
+    "Potential",
+    "Recall",
+    "Worth",
+}  # also plain words
+_NO_TERM = re.compile(r"(<(?:a|code)\b.*?</(?:a|code)>|<[^>]+>)", re.S)  # links, code, and marks
+
+
+def _terms_of(words: Iterable[str]) -> dict[str, str]:
+    """How the words of the glossary stand in a sentence: the word, and its address."""
+    named = {word: _anchor(word) for word in words if word not in _ORDINARY}
+    small = {w[0].lower() + w[1:]: a for w, a in named.items() if w[1:2].islower()}
+    return named | small
+
+
+def _link_terms(text: str, terms: Mapping[str, str]) -> str:
+    """Link the first mention of each term in the paragraphs of a page to the glossary.
+
+    Parameters
+    ----------
+    text : str
+        A rendered page.
+    terms : Mapping[str, str]
+        From `_terms_of`.
+
+    Returns
+    -------
+    str
+        The same with links, which `house.js` explains where they stand.
+    """
+    seen: set[str] = set()
+    longest = sorted(terms, key=lambda word: (-len(word), word))
+    pattern = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
+
+    def linked(m: re.Match) -> str:
+        anchor = terms[m[0]]
+        if anchor in seen:
+            return m[0]
+        seen.add(anchor)
+        return f'<a class="term" href="glossary.html#{anchor}">{m[0]}</a>'
+
+    def paragraph(m: re.Match) -> str:
+        parts = _NO_TERM.split(m[0])
+        parts[::2] = [pattern.sub(linked, part) for part in parts[::2]]
+        return "".join(parts)
+
+    return re.sub(r"<p>.*?</p>", paragraph, text, flags=re.S)
 
 # %% ../../nbs/10c_finishing.ipynb #5c9f7689
 _SCHEME = re.compile(
@@ -661,13 +826,17 @@ def finish(site: Path, run_dir: Path) -> None:
         The run.
     """
     for name in _SEARCH_SCRIPTS:
-        (site / "site_libs/quarto-search" / name).unlink(missing_ok=True)
+        for file in site.glob(f"site_libs/*/{name}"):
+            file.unlink()
     charts = _pack_all(site, run_dir)
     sizes = {f"figures/{p.name}": shown_size(p.read_bytes()) for p in site.glob("figures/*.png")}
     manifest = read_facts(run_dir / "manifest.json")
+    terms = _terms_of(glossary()) if (site / "glossary.html").exists() else {}
     for page in sorted(site.rglob("*.html")):
         text = write_costs(page.read_text(encoding="utf-8"), manifest)
         text = _share_head(site, page, _finish_page(text, charts, sizes))
+        if page.parent == site and page.stem[:1].isdigit() and terms:
+            text = _link_terms(text, terms)
         page.write_text(text, encoding="utf-8")
     _lighten_figures(site)
     _lighten_styles(site)

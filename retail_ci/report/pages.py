@@ -1765,6 +1765,296 @@ def _data_sheet(facts: Facts) -> list[str]:
         else "",
     ]
 
+# %% ../../nbs/10a_pages.ipynb #fb000002
+from .shop_facts import campaign_metrics, offer_facts, product_facts
+
+# %% ../../nbs/10a_pages.ipynb #fb000003
+_CONTROLS = (5, 50, 5)  # per cent held back: the least, the most, a step
+
+
+def _effect(rate: float | None, lift: float | None) -> str:
+    """From which share of buyers to which a campaign must lead, before it shows."""
+    if rate is None or lift is None:
+        return "none: too few customers"
+    return f"from {share(rate)} to {share(rate + lift)}"
+
+
+def _list_button(segment: str) -> str:
+    """What saves the list of a segment; a dash without scripts or without a list."""
+    name = re.sub(r"\W+", "_", segment.lower()).strip("_")
+    return f'<span class="house-list" data-list="{html.escape(name)}">–</span>'
+
+
+def _reach_tables(told: Mapping) -> list[str]:
+    """The way from all customers to those who get a letter, and what would show of its effect."""
+    rows = []
+    effects = []
+    for s in told["segments"]:
+        everybody = s["segment"] == "All"
+        name = "<b>All</b>" if everybody else _segment_cell(s["segment"])
+        agreed = s["customers"] - s["no_consent"] - s["suppressed"]
+        known = count(s["customers"])
+        sent = count(s["send"])
+        if not everybody:
+            known = printed("segment_customers", s["customers"], of=s["segment"])
+            sent = printed("may_be_written_to", s["send"], of=s["segment"])
+        steps = [known, count(agreed), count(s["control"]), sent]
+        rows.append([name, *steps, "" if everybody else _list_button(s["segment"])])
+        rate = s.get("buys_anyway")
+        place = f'<span data-reach="{agreed}" data-rate="{"" if rate is None else rate}">'
+        effects.append(
+            [
+                f"{place}{name}</span>",
+                share(rate),
+                f'<span class="held">{count(s["control"])}</span>',
+                f'<span class="sent">{count(s["send"])}</span>',
+                f'<span class="effect">{_effect(rate, s.get("smallest_lift"))}</span>',
+            ]
+        )
+    funnel = html_table(
+        ["Segment", "Customers", "May be contacted", "Held back", "To be sent", "List"],
+        rows,
+        {0: "segment"},
+        "From all customers of a segment to those who get a letter.",
+    )
+    days = count(told["days"])
+    visible = html_table(
+        ["Segment", f"Buy anyway in {days} days", "Held back", "To be sent", "Would show"],
+        effects,
+        {0: "segment", 2: "number", 3: "number"},
+        f"The smallest rise of the share that buys within {days} days that the comparison shows in "
+        "four of five campaigns.",
+    )
+    return [raw(funnel), "## What could be seen {#effect}", raw(_slider(told) + visible)]
+
+
+def _slider(told: Mapping) -> str:
+    """What chooses the share held back; it needs a script, and is not there without."""
+    low, high, step = _CONTROLS
+    now = round(100 * told["control"])
+    return (
+        f'<label class="house-held" hidden>Held back <input type="range" min="{low}" '
+        f'max="{high}" step="{step}" value="{now}"> <output>{now}%</output></label>'
+    )
+
+
+def _campaigns_page(facts: Facts) -> list[str]:
+    """Whom a campaign reaches, what to offer them, and what could be seen of its effect."""
+    told = campaign_metrics(facts.run_dir)
+    if not told:
+        nobody = facts.data and not facts.data.get("customers")
+        return [_NOBODY if nobody else "This run has no segment to write to."]
+    every = told["segments"][-1]
+    parts = [
+        f"{count(every['no_consent'])} have not agreed to be contacted"
+        if every["no_consent"]
+        else "",
+        f"{count(every['suppressed'])} must not be contacted" if every["suppressed"] else "",
+        f"{count(every['control'])} are held back, so that the effect can be measured",
+    ]
+    lead = (
+        f"<p><b>{count(every['send'])} of {count(every['customers'])} customers can be written to "
+        f"now.</b> Of the others, {', '.join(p for p in parts if p)}.</p>"
+        + "".join(f"<p>{html.escape(note)}</p>" for note in told.get("notes", []))
+    )
+    offers = offer_facts(facts.run_dir)
+    order = [s["segment"] for s in told["segments"]]
+    rows = [
+        [_segment_cell(name), html.escape(o["name"]), count(o["lists"]), html.escape(o["reason"])]
+        for name in order
+        for o in offers.get(name, [])
+    ]
+    heads = ["Segment", "Offer", "On how many lists", "What a letter may say"]
+    caption = "The products that stand most often among the first three of a list."
+    return [
+        raw(lead),
+        "## From customers to letters {#reach}",
+        *_reach_tables(told),
+        "Nobody knows the effect of a campaign before it is sent. Compare those who got it with "
+        "those held back, and count the difference alone.",
+        "## What to offer {#offers}",
+        raw(html_table(heads, rows, {0: "segment"}, caption))
+        if rows
+        else "This run recommends no products, so the lists hold no offers.",
+        "Every line of every list, with its own reason: `retail-ci campaigns`. How the lists are "
+        "made: [Campaigns](08b_campaigns.ipynb).",
+    ]
+
+# %% ../../nbs/10a_pages.ipynb #fb000007
+_PRODUCT_HEADS = ["Product", "Category", "Net revenue", "Trend", "Returned", "Customers"]
+
+
+def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
+    """Products with what they bring, a row each."""
+    return [
+        [
+            html.escape(str(r["name"])),
+            html.escape(str(r["category"])),
+            amount(r["revenue"], currency),
+            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            share(r["returned"], 1),
+            count(r["customers"]),
+        ]
+        for r in rows
+    ]
+
+
+def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
+    """Categories with what they bring and who buys, a row each."""
+    rows = list(rows)
+    total = sum(r["revenue"] for r in rows) or 1
+
+    def buyers(r):
+        known = r.get("segment") and r.get("share") is not None
+        return f"{_segment_cell(r['segment'])}, {share(r['share'])}" if known else "–"
+
+    return [
+        [
+            html.escape(str(r["category"])),
+            count(r["products"]),
+            amount(r["revenue"], currency),
+            share(r["revenue"] / total),
+            share(r["change"], 0, signed=True) if r["change"] is not None else "–",
+            share(r["returned"], 1),
+            buyers(r),
+        ]
+        for r in rows
+    ]
+
+
+def _products_page(facts: Facts) -> list[str]:
+    """What sells, what comes back, who buys it, what goes together, and what no list offers."""
+    found = product_facts(facts.run_dir)
+    if not found:
+        return ["This source names no products, so there is nothing to say about them."]
+    currency = facts.currency
+    days = count(found["days"]) if found["days"] else ""
+    trend = (
+        f"Trend: the last {days} days against the {days} before, season included."
+        if days
+        else "The log is too short for a trend."
+    )
+    lead = (
+        f"<p><b>{count(found['half'])} of {count(found['products'])} products bring half of "
+        f"{_term('Net revenue', 'net revenue')}.</b> {trend} Returned is the value of returns as a "
+        "share of sales.</p>"
+    )
+    heads = [
+        "Category",
+        "Products",
+        "Net revenue",
+        "Of revenue",
+        "Trend",
+        "Returned",
+        "Best buyers",
+    ]
+    categories = html_table(
+        heads,
+        _category_rows(found["categories"], currency),
+        None,
+        "Best buyers: the segment that brings most of a category's revenue from known customers.",
+    )
+    top = html_table(
+        _PRODUCT_HEADS, _product_rows(found["top"], currency), {0: "name"}, "By revenue."
+    )
+    pairs = [
+        [
+            html.escape(str(r["one"])),
+            html.escape(str(r["other"])),
+            count(r["baskets"]),
+            decimal(r["lift"], 1),
+        ]
+        for r in found["pairs"]
+    ]
+    together = html_table(
+        ["Product", "Together with", "Baskets", "Times as often as by chance"],
+        pairs,
+        None,
+        "Best sellers that stand in one basket more often than they would by chance.",
+    )
+    never = html_table(
+        _PRODUCT_HEADS, _product_rows(found["never"], currency), {0: "name"}, "Best sellers first."
+    )
+    unlisted = count(found["never_count"])
+    return [
+        raw(lead),
+        "## Categories {#categories}",
+        raw(categories),
+        "## Products {#products}",
+        raw(top),
+        "## Bought together {#together}",
+        raw(together) if pairs else "No two best sellers are bought together more than by chance.",
+        "## On the shelf and never recommended {#never}",
+        raw(f"<p>{unlisted} products sold lately and stand on no list.</p>{never}")
+        if found["never"]
+        else "Every product that sold lately is on some list, or there are no lists.",
+    ]
+
+# %% ../../nbs/10a_pages.ipynb #fb00000b
+def _brief_actions(facts: Facts) -> str:
+    """What to do about each segment, for how many, and how many can be written to."""
+    reach = {s["segment"]: s["send"] for s in campaign_metrics(facts.run_dir).get("segments", [])}
+    rows = [
+        [
+            _segment_cell(p["segment"]),
+            html.escape(p.get("action") or "–"),
+            printed("segment_customers", p["customers"], of=p["segment"]),
+            printed("may_be_written_to", reach.get(p["segment"]), of=p["segment"]),
+            printed("segment_revenue_share", p.get("revenue_share"), of=p["segment"]),
+        ]
+        for p in facts.segments.get("profiles", [])
+    ]
+    heads = ["Segment", "What to do", "Customers", "Can be written to", "Of revenue"]
+    return html_table(heads, rows, {0: "segment", 1: "action"}) if rows else ""
+
+
+def _brief_page(facts: Facts) -> list[str]:
+    """The report on two pages of A4."""
+    figures = facts.insights.get("figures", [])
+    if not figures:
+        return ["This run has no key figures, so there is nothing to print."]
+    actions = _brief_actions(facts)
+    moved = _movement_lead(facts.movement, facts.currency) if facts.movement.get("fitted") else ""
+    found = product_facts(facts.run_dir)
+    heads = [
+        "Category",
+        "Products",
+        "Net revenue",
+        "Of revenue",
+        "Trend",
+        "Returned",
+        "Best buyers",
+    ]
+    rows = _category_rows(found.get("categories", [])[:8], facts.currency)
+    offers = offer_facts(facts.run_dir)
+    offered = [
+        [
+            _segment_cell(p["segment"]),
+            html.escape(", ".join(o["name"] for o in offers[p["segment"]])),
+        ]
+        for p in facts.segments.get("profiles", [])
+        if p["segment"] in offers
+    ]
+    cards = figure_cards(figures, facts.currency).replace(".qmd", ".html")
+    days = " to ".join(day(facts.data.get(key)) for key in ("first_date", "last_date"))
+    return [
+        raw(f'<p class="brief">Sales from {days}. To print: two pages of A4.</p>{cards}'),
+        "## What to do {#what-to-do}" if actions else "",
+        raw(f'<div class="actions">{actions}</div>') if actions else _NOBODY,
+        "## Who moved {#movement}" if moved else "",
+        raw(moved) if moved else "",
+        "## What sells {#products}" if rows else "",
+        raw(f'<div class="second-page"></div>{html_table(heads, rows)}') if rows else "",
+        "## What to offer {#offers}" if offered else "",
+        raw(html_table(["Segment", "The most frequent offers"], offered, {0: "segment", 1: "wrap"}))
+        if offered
+        else "",
+        "## What is not known {#not-known}",
+        "Nothing here shows what a campaign causes: that takes a comparison with customers who are "
+        "held back ([Campaigns](campaigns.qmd)). What each claim rests on: [How sure we "
+        "are](sure.qmd).",
+    ]
+
 # %% ../../nbs/10a_pages.ipynb #ec31403d
 AUDIENCES: tuple[str, ...] = (
     "Business",
@@ -1784,6 +2074,7 @@ class ReportPage:
     audience: str  # whose list it stands in, one of `AUDIENCES`
     order: int  # its place in that list
     builder: Callable[[Facts], list[str]]  # from the facts of a run to the parts of the page
+    words: str = ""  # more words by which the search finds the page first
 
     def __post_init__(self) -> None:
         """Refuse an audience that has no list."""
@@ -1802,6 +2093,15 @@ class ReportPage:
 PAGES: dict[str, ReportPage] = {
     page.name: page
     for page in (
+        ReportPage(
+            "campaigns",
+            "Campaigns",
+            "Whom to write to now, what to offer them, and what could be seen of its effect.",
+            "Business",
+            0,
+            _campaigns_page,
+            "consent contact suppressed mailing letters lists control held back offers",
+        ),
         ReportPage(
             "customers",
             "Customers and segments",
@@ -1835,6 +2135,15 @@ PAGES: dict[str, ReportPage] = {
             _sales_page,
         ),
         ReportPage(
+            "products",
+            "Products and categories",
+            "What sells, what comes back, what is bought together, and what no list offers.",
+            "Business",
+            4,
+            _products_page,
+            "returns returned category bought together shelf",
+        ),
+        ReportPage(
             "quality",
             "Data quality",
             "What came in, what was rejected and why, and what to correct at the source.",
@@ -1849,6 +2158,15 @@ PAGES: dict[str, ReportPage] = {
             "Business",
             6,
             _sure_page,
+        ),
+        ReportPage(
+            "brief",
+            "Brief to forward",
+            "The report on two pages of A4.",
+            "Business",
+            6,
+            _brief_page,
+            "print pdf summary",
         ),
         ReportPage(
             "glossary",

@@ -335,6 +335,20 @@ def clean_output(output: dict, page: Page) -> dict | None:
 
 # %% ../../nbs/10d_site.ipynb #7ced6784
 _FOR_STARTERS = {"readme", "start"}  # tags of what the README says, and the page *Run it yourself*
+_LISTS_A_REGISTRY = re.compile(r"(?:\bin |\()[A-Z]{5,}\b")  # code that shows rules, not data
+
+
+def _mark_example(code: str, outputs: list) -> None:
+    """Mark the tables and pictures of a cell that is no part of the chain: their data are made up.
+
+    The outputs are changed.
+    """
+    if _LISTS_A_REGISTRY.search(code):
+        return
+    for output in outputs:
+        data = output.get("data", {})
+        if "text/html" in data:
+            data["text/html"] = f'<div class="toy">{data["text/html"]}</div>'
 
 
 def _stage_code(cell: Any, page: Page) -> None:
@@ -358,6 +372,9 @@ def _stage_code(cell: Any, page: Page) -> None:
     if injected:
         code = f'config = "{page.config}"'
     cell.outputs = [o for o in (clean_output(o, page) for o in cell.get("outputs", [])) if o]
+    cell.result_ = "chain" in cell.directives_
+    if not cell.result_ and page.name != "index":
+        _mark_example(code, cell.outputs)
     home = page.name == "index"
     bare = not cell.outputs
     if "default_exp" in cell.directives_ or (bare and (home or not code or _is_imports(code))):
@@ -464,6 +481,92 @@ def _fold_code(cells: list) -> list:
             cell.source = f"#| echo: false\n{cell.source}"
     return folded
 
+# %% ../../nbs/10d_site.ipynb #c1a0f1d3
+_OUTCOME = "What this means"  # the heading of what a manager does with a result
+_KINDS: dict[bool, str] = {  # whether a notebook has results: what its page says it is
+    True: (
+        "Notebook with results: what this run found comes first, then how it is computed, with "
+        "code to unfold and examples on made-up data."
+    ),
+    False: (
+        "Notebook without results: how this part works, with code to unfold and examples on "
+        "made-up data."
+    ),
+}
+
+
+def _sections(cells: list) -> list[list]:
+    """The cells of a notebook in parts: what stands before the first section, and each section."""
+    from execnb.nbio import mk_cell
+
+    parts: list[list] = [[]]
+    for cell in cells:
+        if cell.cell_type != "markdown":
+            parts[-1].append(cell)
+            continue
+        for n, text in enumerate(_split_sections(cell.source)):
+            if n:
+                parts.append([])
+            if text.strip():
+                parts[-1].append(mk_cell(text.strip(), "markdown"))
+    return parts
+
+
+def _split_sections(text: str) -> list[str]:
+    """The text before the first heading of a section, and from each such heading to the next; a
+    heading in a block of code is none.
+    """
+    parts: list[list[str]] = [[]]
+    fenced = False
+    for line in text.split("\n"):
+        fenced ^= line.lstrip().startswith("```")
+        if line.startswith("## ") and not fenced:
+            parts.append([])
+        parts[-1].append(line)
+    return ["\n".join(part) for part in parts]
+
+
+def _tells_result(section: list) -> bool:
+    """Whether a section shows what the run found, or what that means."""
+    means = section[0].source.startswith(f"## {_OUTCOME}")
+    return means or any(getattr(cell, "result_", False) for cell in section)
+
+
+def _lowered(section: list) -> list:
+    """A section one level down, under *How it works*."""
+    for cell in (c for c in section if c.cell_type == "markdown"):
+        fences = re.split(r"(^```.*?^```)", cell.source, flags=re.M | re.S)
+        fences[::2] = [re.sub(r"^(?=#{2,5} )", "#", part, flags=re.M) for part in fences[::2]]
+        cell.source = "".join(fences)
+    return section
+
+
+def _results_first(cells: list) -> list:
+    """What the run found and what it means before how it is computed, under a line that says what
+    kind of page this is.
+
+    Parameters
+    ----------
+    cells : list
+        The staged cells of a numbered notebook.
+
+    Returns
+    -------
+    list
+        The same cells, each section whole.
+    """
+    from execnb.nbio import mk_cell
+
+    opening, *sections = _sections(cells)
+    told = [s for s in sections if _tells_result(s)]
+    made = [s for s in sections if not _tells_result(s)]
+    results = any(getattr(cell, "result_", False) for cell in cells)
+    if told and made and not any(s[0].source.startswith("## How it works") for s in made):
+        head = mk_cell("## How it works {#how-it-works}", "markdown")
+        made = [[head], *(_lowered(s) for s in made)]
+    kind = mk_cell(raw(f'<p class="page-kind">{_KINDS[results]}</p>'), "markdown")
+    return [kind, *opening, *(cell for section in told + made for cell in section)]
+
 # %% ../../nbs/10d_site.ipynb #b478addb
 _NO_METADATA: dict[str, Any] = {"execution_count": None, "metadata": {}}
 
@@ -530,7 +633,10 @@ def stage_notebook(source: Path, page: Page) -> str:
                 "*The run did not execute this notebook: it is shown without results.*", "markdown"
             )
         )
-    notebook.cells = top + _fold_code([c for c in notebook.cells if c.source.strip()])
+    cells = [c for c in notebook.cells if c.source.strip()]
+    if page.name != "index" and page.executed:
+        cells = _results_first(cells)
+    notebook.cells = top + _fold_code(cells)
     _drop_run_metadata(notebook)
     write_nb(notebook, page.stage / f"{page.name}.ipynb")
     return front["title"]

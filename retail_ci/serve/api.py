@@ -182,8 +182,8 @@ def read_keys(text: str) -> dict[str, str]:
         Lower-case SHA-256 digest: name.
     """
     if not text.startswith("@"):
-        found = map(_named_key, re.split(r"[\s,]+", text.strip()))
-        return dict(key for key in found if key)
+        given = map(_named_key, re.split(r"[\s,]+", text.strip()))
+        return dict(key for key in given if key)
     with translating(
         ConfigError,
         f"The API keys in {text[1:]} cannot be read",
@@ -672,6 +672,7 @@ def _host_of(given: bytes) -> str:
     return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
+@functools.lru_cache(64)
 def is_local(host: str) -> bool:
     """Whether an address is this machine's own.
 
@@ -849,6 +850,8 @@ class Gateway:
         status = 500
         asked = scope["method"]
         scope.update(_ids_of(headers))
+        if scope["path"].startswith(_UNVERSIONED):
+            scope["path"] = "/v1" + scope["path"]
         # what answers GET answers HEAD, without the body; the server goes by its own scope
         bare = asked == "HEAD"
         if bare:
@@ -929,6 +932,7 @@ class Gateway:
 
 # what an orchestrator asks without a key, and the pages for developers, which hold no data
 PUBLIC_PATHS = ("/health/live", "/health/ready", "/docs", "/openapi.json", "/static-offline-docs/")
+_UNVERSIONED = ("/recommend", "/segments", "/products/", "/model")  # as /v1, as ever
 _TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -1162,8 +1166,7 @@ class _AboutModel:
             )
 
 # %% ../../nbs/07_api.ipynb #1efce961
-_router = APIRouter()  # answers, under /v1 and under their old paths
-_service = APIRouter()  # what concerns the service itself
+_router = APIRouter()
 _PROBLEMS: dict[int, dict[str, Any]] = {
     status: {
         "model": Problem,
@@ -1273,7 +1276,7 @@ class _Pieces(Response):
 
 # %% ../../nbs/07_api.ipynb #a33d6ffb
 @_router.post(
-    "/recommend",
+    "/v1/recommend",
     tags=["Answers"],
     summary="A list for one customer",
     operation_id="recommend",
@@ -1299,7 +1302,7 @@ async def post_recommend(body: RecommendRequest, request: Request) -> Response:
 
 
 @_router.post(
-    "/recommend/batch",
+    "/v1/recommend/batch",
     tags=["Answers"],
     summary="Lists for many customers",
     operation_id="recommend_batch",
@@ -1356,7 +1359,7 @@ async def _in_slices(answers: Iterator[dict]) -> list[bytes]:
 
 
 @_router.get(
-    "/segments/{customer_id:path}",
+    "/v1/segments/{customer_id:path}",
     tags=["Answers"],
     summary="The segment of one customer",
     operation_id="get_segment",
@@ -1373,7 +1376,7 @@ async def get_segment(
 
 
 @_router.get(
-    "/segments",
+    "/v1/segments",
     tags=["Answers"],
     summary="All segments",
     operation_id="list_segments",
@@ -1388,7 +1391,7 @@ async def get_segments(request: Request) -> Response:
 
 
 @_router.get(
-    "/products/{product_id:path}/similar",
+    "/v1/products/{product_id:path}/similar",
     tags=["Answers"],
     summary="Products like one",
     operation_id="similar_products",
@@ -1407,7 +1410,7 @@ async def get_similar(
 
 # %% ../../nbs/07_api.ipynb #4742c853
 @_router.get(
-    "/model",
+    "/v1/model",
     tags=["Service"],
     summary="The model card",
     operation_id="get_model",
@@ -1428,7 +1431,7 @@ def _troubles(app: FastAPI) -> list[str]:
     return [*filter(None, found)]
 
 
-@_service.get(
+@_router.get(
     "/health",
     tags=["Service"],
     summary="Service, model and age of the data",
@@ -1459,7 +1462,7 @@ async def get_health(request: Request) -> Response:
     )
 
 
-@_service.get(
+@_router.get(
     "/health/live",
     tags=["Service"],
     summary="Does the process answer?",
@@ -1470,7 +1473,7 @@ async def get_live() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@_service.get(
+@_router.get(
     "/health/ready",
     tags=["Service"],
     summary="Is a model ready?",
@@ -1485,7 +1488,7 @@ async def get_ready(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@_service.get(
+@_router.get(
     "/metrics",
     tags=["Service"],
     summary="Counts for Prometheus",
@@ -1597,9 +1600,7 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = keys
     app.state.watcher = Watcher(desk, keys)
     app.state.batches = asyncio.Semaphore(2)  # more at once would keep others waiting
-    app.include_router(_router, prefix="/v1")
-    app.include_router(_router, include_in_schema=False)
-    app.include_router(_service)
+    app.include_router(_router)
     if keys.locked:
         _ask_for_keys(app)
     app.exception_handler(HTTPException)(_on_http)

