@@ -8,5 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "star_schema": ["TABLES", "escape_formulas"],
         "powerbi": ["export_powerbi"],
         "campaigns": ["campaign_lists", "write_campaigns"],
+        "ledger": ["draw_wave"],
+        "measure": ["measure_campaign"],
     },
 )
