@@ -350,12 +350,12 @@ def _stack_panels(file: Path, out: Path) -> None:
 
     with Image.open(file) as opened:
         image = opened.convert("RGB")
-    white = (np.asarray(image) > 250).all(axis=2)
+    white: np.ndarray = np.all(np.asarray(image) > 250, axis=2)
     height, width = white.shape
     panels = []
-    rows = [0, *_white_runs(white.all(axis=1)), height]
+    rows = [0, *_white_runs(np.all(white, axis=1)), height]
     for top, bottom in zip(rows, rows[1:]):
-        columns = [0, *_white_runs(white[top:bottom].all(axis=0)), width]
+        columns = [0, *_white_runs(np.all(white[top:bottom], axis=0)), width]
         panels += [image.crop((a, top, b, bottom)) for a, b in zip(columns, columns[1:])]
     narrow = min(panel.width for panel in panels)
     sized = [p.resize((narrow, round(p.height * narrow / p.width))) for p in panels]
