@@ -79,6 +79,11 @@ def code(notebook: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
+def _at_work(notebook: Path) -> str:
+    """The code of a notebook without the examples in docstrings, which a run does not execute."""
+    return re.sub(r"(?m)^\s*(?:>>>|\.\.\.) .*$", "", code(notebook))
+
+
 def requires(notebook: Path) -> set[str]:
     """The artefacts without which a notebook has nothing to do.
 
@@ -92,7 +97,7 @@ def requires(notebook: Path) -> set[str]:
     set[str]
         Names of artefacts; where the run has none of one, the runner passes the notebook over.
     """
-    return set(re.findall(r"""\brun\.require\(\s*["'](\w+)["']""", code(notebook)))
+    return set(re.findall(r"""\brun\.require\(\s*["'](\w+)["']""", _at_work(notebook)))
 
 
 def reads(notebook: Path) -> set[str]:
@@ -113,8 +118,10 @@ def reads(notebook: Path) -> set[str]:
     RunError
         For a name that is in no table.
     """
-    text = re.sub(r"(?m)^\s*>>> .*$", "", code(notebook))  # an example in a docstring reads nothing
-    names = set(re.findall(r"""\brun\.(?:read|has|file|require)\(\s*["'](\w+)["']""", text))
+    found = re.findall(
+        r"""\brun\.(?:read|has|file|require)\(\s*["'](\w+)["']""", _at_work(notebook)
+    )
+    names = set(found)
     for name in sorted(names - set(ARTEFACTS)):
         raise RunError(unknown("artefact", name, list(ARTEFACTS), notebook.name))
     return names
