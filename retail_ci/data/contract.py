@@ -316,32 +316,33 @@ def _says_total(text: ibis.Value) -> ir.BooleanValue:
     return as_text(text).lower().re_search(_TOTALS).fill_null(False)
 
 
-def _totals(
-    raw: ibis.Table,
-    names: dict[str, str],
-    ids: dict[str, ir.StringValue],
-    date: ir.TimestampValue,
-) -> ir.BooleanValue:
+def _no_day(column: ibis.Value) -> ir.BooleanValue:
+    """Whether a cell holds no digit, and so no day."""
+    return ~column.cast("string").re_search("[0-9]").fill_null(False)
+
+
+def _totals(raw: ibis.Table, names: dict[str, str], settings: DataConfig) -> ir.BooleanValue:
     """Whether a line is the sum of others: a word for it in the place of an id or of the day, or an
     amount and nothing else.
     """
-    there = [c for c in _RECEIPTS if c in ids]
+    there = [c for c in _RECEIPTS if c in names]
+    empty = {c: as_text(raw[names[c]], settings.missing).isnull() for c in there}
     texts = [c for c in raw.columns if c not in ("row", "damaged") and raw[c].type().is_string()]
     found = ibis.literal(False)
     for name in (c for c in there if raw[names[c]].type().is_string()):
-        others = [ids[c].isnull() for c in there if c != name]
+        others = [empty[c] for c in there if c != name]
         dated = not others or name == "product_id" and "transaction_id" not in there
-        alone = ibis.and_(*others, *([date.isnull()] if dated else []))
+        alone = ibis.and_(*others, *([_no_day(raw[names["date"]])] if dated else []))
         found = found | ibis.ifelse(alone.fill_null(False), _says_total(raw[names[name]]), False)
     if raw[names["date"]].type().is_string():
-        undated = ibis.ifelse(date.isnull(), _says_total(raw[names["date"]]), False)
-        found = found | undated
+        day = raw[names["date"]]
+        found = found | ibis.ifelse(_no_day(day), _says_total(day), False)
     if not there:
         return found
-    bare = ibis.and_(*(ids[c].isnull() for c in there))
+    bare = ibis.and_(*empty.values())
     amounts = {names[c] for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names}
     told = [c for c in texts if c not in amounts]
-    nothing = ibis.and_(date.isnull(), *(as_text(raw[c]).isnull() for c in told))
+    nothing = ibis.and_(_no_day(raw[names["date"]]), *(as_text(raw[c]).isnull() for c in told))
     paid = [as_text(raw[c].cast("string")).notnull() for c in amounts]
     rest = [_says_total(raw[c]) for c in told]
     sums = ibis.or_(*rest, nothing & ibis.or_(*paid)) if paid else ibis.or_(*rest)
@@ -406,7 +407,7 @@ def typed(
                 settings,
             ),
             **marks(raw, names, settings),
-            _total=_totals(raw, names, ids, date),
+            _total=_totals(raw, names, settings),
             **status_marks(col, settings),
             **money,
         )
@@ -1449,11 +1450,20 @@ def scientific_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> 
     dict[str, int]
         Id column: how many of its ids are read as digits, where any are.
     """
+    written = _count_ids(lines, columns, _is_scientific)
+    if not written:  # nearly always; whether a number is exact takes much longer to tell
+        return written
+    return _count_ids(
+        lines,
+        tuple(written),
+        lambda text: _is_scientific(text) & ~is_rounded(read_ids(text)),
+    )
 
-    def exact(text: ir.StringValue) -> ir.BooleanValue:
-        return text.re_search(SCIENTIFIC) & ~is_rounded(read_ids(text))
 
-    return _count_ids(lines, columns, exact)
+def _is_scientific(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number in scientific notation; the second character tells most apart."""
+    marked = character_at(text, 2).isin([".", ","])
+    return ibis.ifelse(marked, text.re_search(SCIENTIFIC), False)
 
 
 def believed_span(

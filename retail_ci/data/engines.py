@@ -1108,8 +1108,7 @@ def _in_digits(text: ir.StringValue) -> ir.StringValue:
     digits = text.re_extract(SCIENTIFIC, 2)
     exponent = text.re_extract(SCIENTIFIC, 3).nullif("").cast("int64")
     exact = (digits.length() == exponent) & (exponent <= LONGEST_EXACT)
-    whole = ibis.ifelse(exact, text.left(1) + digits, text)
-    return ibis.ifelse(_scientific(text).fill_null(False), whole, text)
+    return ibis.ifelse(exact.fill_null(False), text.left(1) + digits, text)
 
 
 def unread(text: ir.StringValue) -> ir.BooleanValue:

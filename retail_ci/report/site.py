@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -183,6 +183,44 @@ def _summary_of(code: str, outputs: bool) -> str:
     if names:
         return "Code: " + ", ".join(names)
     return "Checks" if _is_checks(code) and not outputs else "Code"
+
+# %% ../../nbs/10d_site.ipynb #c4b10002
+def _docstrings(statements: list) -> Iterator[ast.Expr]:
+    """The docstrings of the functions and classes among statements, and within these."""
+    for statement in statements:
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        if ast.get_docstring(statement, clean=False):
+            yield cast(ast.Expr, statement.body[0])
+        yield from _docstrings(statement.body)
+
+
+def _without_sections(code: str) -> str:
+    """The code of a cell whose docstrings end before their sections, such as Parameters.
+
+    Parameters
+    ----------
+    code : str
+        The source of a cell.
+
+    Returns
+    -------
+    str
+        As it is shown on a page.
+    """
+    if "-----" not in code:  # most cells, which need no parser for that
+        return code
+    lines = code.split("\n")
+    for node in reversed(list(_docstrings(parse(code)))):
+        end = cast(int, node.end_lineno)
+        text = lines[node.lineno - 1 : end]
+        heads = [i for i, line in enumerate(text) if re.fullmatch(r" *-{3,}", line)]
+        if not heads:
+            continue
+        kept = "\n".join(text[: heads[0] - 1]).rstrip()
+        closing = "\n" + " " * node.col_offset if "\n" in kept else ""
+        lines[node.lineno - 1 : end] = [f'{kept}{closing}"""']
+    return "\n".join(lines)
 
 # %% ../../nbs/10d_site.ipynb #cbcb213e
 def _move_figures(text: str, page: str, run_dir: Path, stage: Path) -> str:
@@ -380,7 +418,7 @@ def _stage_code(cell: Any, page: Page) -> None:
     if "default_exp" in cell.directives_ or (bare and (home or not code or _is_imports(code))):
         cell.source = None
     else:
-        cell.source = code
+        cell.source = _without_sections(code)
         cell.summary_ = "" if home else _summary_of(code, not bare)
         if injected:
             cell.summary_ = "Parameters of this run"
