@@ -805,6 +805,11 @@ def forget(
         raise ConfigError(
             "Name a customer's id, or a file with a column customer_id: `retail-ci forget ID`."
         )
+    if Path(who).suffix in (".csv", ".txt", ".parquet") and not Path(who).is_file():
+        raise ConfigError(
+            f"The file {who} does not exist. Give a customer's id, or a file with a column "
+            "customer_id."
+        )
     loaded = load_config(config)
     from retail_ci.core.formats import read_id
     from retail_ci.pipeline import forget as forgetting

@@ -16,7 +16,7 @@ from ibis import _
 
 from ..core.config import STAMPS, BasketPart, DataConfig, check_parts
 from ..core.errors import ConfigError, DataError, unknown
-from ..core.formats import SCIENTIFIC, WITH_POINT, read_id
+from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
     character_at,
@@ -28,6 +28,7 @@ from retail_ci.data.engines import (
     matched_date,
     parse_date,
     read_ids,
+    scientific,
     shop_time,
     stamp_date,
     trimmed,
@@ -1450,20 +1451,14 @@ def scientific_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> 
     dict[str, int]
         Id column: how many of its ids are read as digits, where any are.
     """
-    written = _count_ids(lines, columns, _is_scientific)
+    written = _count_ids(lines, columns, scientific)
     if not written:  # nearly always; whether a number is exact takes much longer to tell
         return written
     return _count_ids(
         lines,
         tuple(written),
-        lambda text: _is_scientific(text) & ~is_rounded(read_ids(text)),
+        lambda text: scientific(text) & ~is_rounded(read_ids(text)),
     )
-
-
-def _is_scientific(text: ir.StringValue) -> ir.BooleanValue:
-    """Whether an id is a number in scientific notation; the second character tells most apart."""
-    marked = character_at(text, 2).isin([".", ","])
-    return ibis.ifelse(marked, text.re_search(SCIENTIFIC), False)
 
 
 def believed_span(

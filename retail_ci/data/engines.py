@@ -60,8 +60,8 @@ __all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'convert_timezone', '
            'try_make_timestamp_ntz', 'parse_date', 'check_date_format', 'make_timestamp', 'regexp_match', 'fence',
            'date_parts', 'matched_date', 'timestamp_micros', 'to_timestamp', 'stamp_date', 'btrim', 'character',
            'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate',
-           'nfc_normalize', 'normalize', 'reflect', 'id_text', 'unread', 'read_ids', 'different', 'copies',
-           'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
+           'nfc_normalize', 'normalize', 'reflect', 'id_text', 'scientific', 'unread', 'read_ids', 'different',
+           'copies', 'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -1094,8 +1094,19 @@ def id_text(column: ibis.Value) -> ir.StringValue:
     return ibis.coalesce(whole, text)
 
 
-def _scientific(text: ir.StringValue) -> ir.BooleanValue:
-    """Whether an id is a number in scientific notation, with a digit before the point."""
+def scientific(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a number in scientific notation, with a digit before the point.
+
+    Parameters
+    ----------
+    text : ir.StringValue
+        Ids.
+
+    Returns
+    -------
+    ir.BooleanValue
+        Also where digits are lost.
+    """
     written = text.re_search(SCIENTIFIC)
     if engine(text) != "duckdb":
         return written
@@ -1125,7 +1136,7 @@ def unread(text: ir.StringValue) -> ir.BooleanValue:
         False where it is plain.
     """
     size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
-    return loose(text) | text.endswith(".0") | (size != text.length()) | _scientific(text)
+    return loose(text) | text.endswith(".0") | (size != text.length()) | scientific(text)
 
 
 def read_ids(text: ir.StringValue) -> ir.StringValue:

@@ -208,6 +208,11 @@ def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None
     parts = []
     for group, table in (("send", sent), ("control", control)):
         what = {"send": "the list of those written to", "control": "the control list"}[group]
+        if isinstance(table, (str, Path)) and not Path(table).is_file():
+            raise DataError(
+                f"The file {table}, {what}, does not exist; expected a CSV file with a column "
+                "customer_id, or one that `columns` maps to it. Correct its name."
+            )
         rows = read_frame(table, what, {"customer_id": "id"}, {"segment": "text"}, columns)
         rows = one_row_each(rows, what)
         segment = rows["segment"].fillna("").astype("str") if "segment" in rows else ""
