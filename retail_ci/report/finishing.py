@@ -301,7 +301,7 @@ def _pack_all(site: Path, run_dir: Path) -> list[str]:
 
 # %% ../../nbs/10c_finishing.ipynb #6065254c
 def _lighten_figures(site: Path) -> None:
-    """Write the pictures of the site with a palette of at most 256 colours, where that is smaller.
+    """Write the pictures of the site with a palette of at most 128 colours, where that is smaller.
 
     The pictures in figures/ are changed.
 
@@ -318,8 +318,8 @@ def _lighten_figures(site: Path) -> None:
         with Image.open(io.BytesIO(data)) as image:
             paper = Image.new("RGB", image.size, "white")
             paper.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        paper.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-            kept, "png"
+        paper.quantize(128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            kept, "png", optimize=True
         )
         if kept.tell() < len(data):
             file.write_bytes(kept.getvalue())
@@ -895,6 +895,8 @@ def finish(site: Path, run_dir: Path) -> None:
         text = _offer_narrow(text, sizes.get(f"figures/{_DASHBOARD}-narrow.png"))
         if page.parent == site and page.stem[:1].isdigit() and terms:
             text = _link_terms(text, terms)
+        if page.parent.name == "reference":  # there the last column is the one that wraps
+            text = re.sub(r'<(t[dh]) class="wrap">', r"<\1>", text)
         page.write_text(text, encoding="utf-8")
     _lighten_figures(site)
     _lighten_styles(site)
