@@ -133,6 +133,16 @@ def clean(
     return kept.drop(columns="reason").assign(is_return=kept.quantity < 0), rejected, copied
 
 
+def totals(get: dict[str, pd.Series]) -> np.ndarray:
+    """Lines with an amount and nothing else: no id, no day. (No word for a total is drawn here.)"""
+    filled = {c: v.notna() if v.dtype.kind in "fiuM" else text(v).notna() for c, v in get.items()}
+    amount = ("quantity", "price", "revenue")
+    some = np.any([v for c, v in filled.items() if c in amount], axis=0)
+    other = np.any([v for c, v in filled.items() if c not in amount], axis=0)
+    ids = [c for c in get if c in ("transaction_id", "customer_id", "product_id")]
+    return some & ~other if ids else np.zeros(len(some), bool)
+
+
 def judged(
     raw: pd.DataFrame, config: DataConfig, catalogue: pd.DataFrame | None, floats: list[str]
 ) -> pd.DataFrame:
@@ -198,6 +208,7 @@ def judged(
             excluded |= t.product_id.isin(bad).to_numpy()
     no_product = t.product_id.isna() if "product_id" in t else np.zeros(len(t), bool)
     reasons = [
+        ("total_row", totals(get)),
         ("missing_basket", t.transaction_id.isna() & t.date.notna()),
         ("missing_product", no_product & (config.without_product == "reject")),
         ("unknown_product", ~known & ~no_product & config.known_products_only),
