@@ -435,9 +435,9 @@ def _benchmark_table(shops: dict[str, dict]) -> pd.DataFrame:
                 "Coverage": 100 * found["coverage"],
                 "Worst group": 100 * min(ours),
                 "Best group": 100 * max(ours),
-                "Worst group with ±1.96": 100 * min(normal),
+                "Worst group, normal interval": 100 * min(normal),
                 "False alarms, 12 looks": 100 * found["false_alarms_always_valid"],
-                "The same with ±1.96": 100 * found["false_alarms_normal"],
+                "The same, normal interval": 100 * found["false_alarms_normal"],
                 "Smallest effect": 100 * found["smallest_effect"],
                 "Unadjusted": 100 * found["smallest_effect_plain"],
             }
