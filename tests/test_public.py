@@ -527,7 +527,12 @@ def test_fit_predict_and_labels_agree(features):
     labels = model.fit_predict(features)
     assert (labels == model.labels_).all() and (labels == model.predict(features)).all()
     again = clone(model)
-    assert again.get_params() == {"n_clusters": 3, "random_state": 7, "max_samples": 100_000}
+    assert again.get_params() == {
+        "n_clusters": 3,
+        "random_state": 7,
+        "max_samples": 100_000,
+        "window_days": 365,
+    }
     assert (again.fit(features).labels_ == labels).all()
 
 

@@ -1431,8 +1431,8 @@ def _count_ids(
 ) -> dict[str, int]:
     """Id column: how many of its ids are of a kind, where any are."""
     there = [c for c in columns if c in lines.columns]
-    hits = {c: wanted(trimmed(id_text(lines[c]))).cast("int32").sum() for c in there}
-    found = lines.aggregate(**{c: n.fill_null(0) for c, n in hits.items()}).execute().iloc[0]
+    hits = lines.select(**{c: wanted(trimmed(id_text(lines[c]))).cast("int32") for c in there})
+    found = hits.aggregate(**{c: hits[c].sum().fill_null(0) for c in there}).execute().iloc[0]
     return {c: int(found[c]) for c in there if found[c]}
 
 
