@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import Project, alive, no_traceback, wait_for
+
+import retail_ci
 
 WAIT = (
     "import os, time, pathlib\npathlib.Path({flag!r}).write_text(str(os.getpid()))\n"
@@ -441,3 +444,27 @@ def test_only_the_default_run_goes_into_reports(project):
 def test_site_needs_a_run(fresh):
     result = fresh.here("site")
     assert result.returncode == 4 and "retail-ci run --config default" in result.stderr
+
+
+FROM_HERE = """
+import sys
+del sys.path[0]  # the working directory
+from retail_ci.pipeline.kernels import _ALWAYS, _HEAVY, Server, set_environment
+server = Server(_ALWAYS + _HEAVY)
+server.ready.wait()
+told = "import retail_ci.core.show; print(retail_ci.__file__)"
+with set_environment(server.variables):
+    process = server.context().Process(target=exec, args=(told,))
+    process.start()
+process.join()
+"""
+
+
+def test_the_server_takes_no_package_from_the_working_directory(tmp_path):
+    """A folder that is called like the package, such as a checkout that is removed later."""
+    (tmp_path / "retail_ci").mkdir()
+    (tmp_path / "retail_ci/__init__.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_HERE], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert Path(done.stdout.strip()) == Path(retail_ci.__file__), done.stderr

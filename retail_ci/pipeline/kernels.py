@@ -481,7 +481,9 @@ class Server:
         """Start it; the modules are imported meanwhile."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(modules)
-        self.variables = ONE_THREAD | _python_path(core_runs.process_folder("rci"))
+        search_path = _python_path(core_runs.process_folder("rci"))
+        # or it would import the `retail_ci` that lies in the working directory, if one does
+        self.variables = ONE_THREAD | search_path | {"PYTHONSAFEPATH": "1"}
         with set_environment(self.variables):
             multiprocessing.forkserver.ensure_running()
         self.ready = threading.Event()
