@@ -833,7 +833,7 @@ def with_last_miss(low: Any, high: Any, value_ratio: float) -> tuple[Any, Any]:
     high : float or Series
         Upper end.
     value_ratio : float
-        Expected revenue of the hidden weeks over the revenue that came; missing (`nan`) if none was measured.
+        Expected revenue of the hidden weeks over the revenue that came; `nan` if none was measured.
 
     Returns
     -------
