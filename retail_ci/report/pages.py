@@ -1899,6 +1899,17 @@ def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     ]
 
 
+_CATEGORY_HEADS = [
+    "Category",
+    "Products",
+    "Net revenue",
+    "Of revenue",
+    "Trend",
+    "Returned",
+    "Best buyers",
+]
+
+
 def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     """Categories with what they bring and who buys, a row each."""
     rows = list(rows)
@@ -1939,17 +1950,8 @@ def _products_page(facts: Facts) -> list[str]:
         f"{_term('Net revenue', 'net revenue')}.</b> {trend} Returned is the value of returns as a "
         "share of sales.</p>"
     )
-    heads = [
-        "Category",
-        "Products",
-        "Net revenue",
-        "Of revenue",
-        "Trend",
-        "Returned",
-        "Best buyers",
-    ]
     categories = html_table(
-        heads,
+        _CATEGORY_HEADS,
         _category_rows(found["categories"], currency),
         None,
         "Best buyers: the segment that brings most of a category's revenue from known customers.",
@@ -2016,16 +2018,7 @@ def _brief_page(facts: Facts) -> list[str]:
     actions = _brief_actions(facts)
     moved = _movement_lead(facts.movement, facts.currency) if facts.movement.get("fitted") else ""
     found = product_facts(facts.run_dir)
-    heads = [
-        "Category",
-        "Products",
-        "Net revenue",
-        "Of revenue",
-        "Trend",
-        "Returned",
-        "Best buyers",
-    ]
-    rows = _category_rows(found.get("categories", [])[:8], facts.currency)
+    rows = _category_rows(found.get("categories", []), facts.currency)[:8]  # shares of all
     offers = offer_facts(facts.run_dir)
     offered = [
         [
@@ -2044,7 +2037,7 @@ def _brief_page(facts: Facts) -> list[str]:
         "## Who moved {#movement}" if moved else "",
         raw(moved) if moved else "",
         "## What sells {#products}" if rows else "",
-        raw(f'<div class="second-page"></div>{html_table(heads, rows)}') if rows else "",
+        raw(f'<div class="second-page"></div>{html_table(_CATEGORY_HEADS, rows)}') if rows else "",
         "## What to offer {#offers}" if offered else "",
         raw(html_table(["Segment", "The most frequent offers"], offered, {0: "segment", 1: "wrap"}))
         if offered
