@@ -1969,10 +1969,10 @@ def _products_page(facts: Facts) -> list[str]:
         for r in found["pairs"]
     ]
     together = html_table(
-        ["Product", "Together with", "Baskets", "Times as often as by chance"],
+        ["Product", "Together with", "Baskets", "Times as often as if bought separately"],
         pairs,
         None,
-        "Best sellers that stand in one basket more often than they would by chance.",
+        "Best sellers that stand in one basket more often than if each were bought for itself.",
     )
     never = html_table(
         _PRODUCT_HEADS, _product_rows(found["never"], currency), {0: "name"}, "Best sellers first."
@@ -1985,7 +1985,9 @@ def _products_page(facts: Facts) -> list[str]:
         "## Products {#products}",
         raw(top),
         "## Bought together {#together}",
-        raw(together) if pairs else "No two best sellers are bought together more than by chance.",
+        raw(together)
+        if pairs
+        else "No two best sellers stand in one basket more often than if each were bought for itself.",
         "## On the shelf and never recommended {#never}",
         raw(f"<p>{unlisted} products sold lately and stand on no list.</p>{never}")
         if found["never"]
@@ -2006,7 +2008,7 @@ def _brief_actions(facts: Facts) -> str:
         ]
         for p in facts.segments.get("profiles", [])
     ]
-    heads = ["Segment", "What to do", "Customers", "Can be written to", "Of revenue"]
+    heads = ["Segment", "What to do", "Customers", "Can be written to", "Of known revenue"]
     return html_table(heads, rows, {0: "segment", 1: "action"}) if rows else ""
 
 
@@ -2436,10 +2438,9 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
     Returns
     -------
     Html
-        A table, the segment with the most revenue first.
+        A table, the segments in the order given: the same everywhere in the report.
     """
     expected = {s["segment"]: s["value_90"] for s in (worth or {}).get("segments", [])}
-    rows = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
 
     def later(s):
         return [amount(expected.get(s), currency)] if expected else []
@@ -2457,7 +2458,7 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
             html.escape(p.get("action") or "–"),
             *numbers(p),
         ]
-        for p in rows
+        for p in profiles
     ]
     head = [
         "Segment",
@@ -2517,7 +2518,8 @@ def _unproven(found: Mapping | None, days: int) -> str:
     lift = (found or {}).get("smallest_lift")
     if lift is None:
         return f"{told}, and the group held back is too small to show any effect."
-    return f"{told}; an effect below {count(100 * lift)} points would not be seen."
+    missed = f"an effect of {count(100 * lift)} points is missed in one of five campaigns"
+    return f"{told}; {missed}, a smaller one more often."
 
 
 def monday_cards(
