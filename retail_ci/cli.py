@@ -805,7 +805,8 @@ def forget(
         raise ConfigError(
             "Name a customer's id, or a file with a column customer_id: `retail-ci forget ID`."
         )
-    if Path(who).suffix in (".csv", ".txt", ".parquet") and not Path(who).is_file():
+    ending = Path(who).suffix in (".csv", ".tsv", ".txt", ".parquet", ".gz", ".xlsx")
+    if (ending or "/" in who) and not Path(who).is_file():
         raise ConfigError(
             f"The file {who} does not exist. Give a customer's id, or a file with a column "
             "customer_id."

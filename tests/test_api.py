@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 import shlex
@@ -462,12 +463,36 @@ def test_no_answer_and_no_line_of_the_log_names_what_is_sensitive(tmp_path):
             answers.append(client.post(f"{version}/recommend/batch", json=body))
             answers += [client.get(version + path) for path in ("/segments", "/model")]
         answers += [client.get(path) for path in ("/health", "/metrics", "/openapi.json")]
+        told = [
+            client.post("/v1/recommend", json={"customer_id": "C00001"} | odd).json()["notes"]
+            for odd in (
+                *({"last_purchased_product": p} for p in ("P0005", "nothing")),
+                *({"categories": [c]} for c in ("intimate care", "nothing")),
+            )
+        ]
+    assert told[0] == told[1] and told[2] == told[3], "a masked one is like an unknown one"
     said = "\n".join(a.text for a in answers) + log.read_text()
     assert not [word for word in words if word.casefold() in said.casefold()]
     assert '"path":"/v1/products/{product_id}/similar"' in log.read_text()
     hidden = [a for a in answers if "P0005" in str(a.url)]
     assert hidden and all(a.status_code == 404 for a in hidden)
     assert "like P0012, which you bought last" in said
+
+
+def test_an_error_is_logged_without_its_words():
+    class Lines(list):
+        put = list.append
+
+    lines = Lines()
+    try:
+        raise ValueError("C00001 bought P0005")
+    except ValueError as error:
+        told = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("uvicorn", logging.ERROR, "", 0, "in an answer", None, told)
+    api._Aside(lines).emit(record)
+    (line,) = lines
+    assert b"in an answer" in line and b"ValueError" in line and b"test_api.py" in line
+    assert b"C00001" not in line and b"P0005" not in line
 
 
 def test_what_stays_the_same_is_not_sent_twice_and_keys_change_without_a_restart(tmp_path):
@@ -849,7 +874,7 @@ def test_an_unknown_product_is_ignored_and_said(service):
         "/recommend", json={"customer_id": "C00001", "last_purchased_product": "P9999"}
     )
     assert answer.status_code == 200 and answer.json()["notes"] == [
-        "Unknown product 'P9999' as last_purchased_product; it was ignored."
+        "The last_purchased_product is unknown; it was ignored."
     ]
     assert (
         answer.json()["recommendations"]
@@ -1081,6 +1106,10 @@ def test_the_recipes_name_what_exists():
     mounted = {m["mountPath"]: m["name"] for m in box["volumeMounts"]}
     assert {given["RETAIL_CI_SERVING"], given["RETAIL_CI_API_KEYS"][1:]} <= set(mounted)
     assert set(mounted.values()) == {v["name"] for v in pod["volumes"]}
+    assert all(m.get("readOnly") for m in box["volumeMounts"] if m["name"] != "tmp")
+    assert "ProtectSystem=strict" in unit and "limit_conn " in (folder / "nginx.conf").read_text()
+    image = (folder.parents[1] / "Containerfile").read_text()
+    assert "/serving:ro" in image and "/run/keys:ro" in image
 
 
 def test_the_threat_model_names_tests_that_exist():

@@ -157,6 +157,9 @@ def test_nothing_is_left_of_customers_who_are_forgotten(sources, tmp_path):
     [
         ("", "Name a customer's id, or a file with a column customer_id"),
         ("C00001", "There is no finished run of 'shop'"),
+        ("erase.tsv", "The file erase.tsv does not exist"),
+        ("lists/erase", "The file lists/erase does not exist"),
+        ("blank.csv", "Nobody is named"),
     ],
 )
 def test_forgetting_nobody_is_refused_in_one_sentence(sources, tmp_path, who, words):
@@ -164,6 +167,7 @@ def test_forgetting_nobody_is_refused_in_one_sentence(sources, tmp_path, who, wo
     (tmp_path / "configs").mkdir()
     config = {"name": "shop", "data": {"transactions": str(sources / "transactions.csv")}}
     (tmp_path / "configs/shop.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "blank.csv").write_text("customer_id,name\n,Ann\n,Bob\n")
     done = Project(tmp_path).call("forget", *([who] if who else []), "--config", "shop")
     assert done.returncode in (2, 4) and words in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "runs").exists()

@@ -206,8 +206,9 @@ def require_extra(what: str, *extras: str) -> None:
 # %% ../../nbs/00_errors.ipynb #5e0c91b7
 _IN_ADDRESS = re.compile(r"(\w[\w+.-]*://)(?![^\s:@/]*:\$\{\w+\}@)[^\s:@/]*:\S*@")
 _NAMED = re.compile(
-    r"(?i)([\w.-]*(?:password|passwd|pwd|secret|token|api[_.-]?key|access[_.-]?key)[\w.-]*=)"
-    r"(?!\$\{\w+\})[^\s&;,'\"]+"
+    r"(?i)([\w.-]*(?:password|passphrase|passwd|pwd|secret|token|"
+    r"(?:api|access|account|private)[_.-]?key)[\w.-]*=)"
+    r"(?!\$\{\w+\}(?:[\s&;,'\"]|$))(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)"
 )
 
 

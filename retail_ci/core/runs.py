@@ -544,9 +544,11 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
         papers = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         papers = None
+    if not isinstance(papers, dict):
+        raise _damaged(file)
     # of the marks of a manifest one flipped bit can take only one
-    marks = {"artifacts", "papers", "seal"} & set(papers or {})
-    if not isinstance(papers, dict) or (marks & {"papers", "seal"} and len(marks) < 3):
+    marks = {"artifacts", "papers", "seal"} & set(papers)
+    if marks & {"papers", "seal"} and len(marks) < 3:
         raise _damaged(file)
     if "seal" in marks and papers["seal"] != seal_of(papers):
         raise _damaged(file)

@@ -90,13 +90,16 @@ def read_forgotten(folder: str | Path) -> Forgotten:
     file = Path(folder) / FORGOTTEN
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(held["hashes"], list):
+            raise ValueError("hashes")
         return Forgotten(str(held["salt"]), frozenset(map(str, held["hashes"])))
     except FileNotFoundError:
         return Forgotten()
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise RunError(
             f"{file}, which says who is to be forgotten, cannot be read, so nothing is made "
-            "without it. Bring it back from a copy, or forget the customers again."
+            "without it. Bring it back from a copy; if there is none, remove it and forget all of "
+            "these customers again."
         ) from e
 
 

@@ -5,20 +5,21 @@
 # %% ../../nbs/11e_forget.ipynb #6f0b0003
 from __future__ import annotations
 
-import json
+import codecs
 import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..core.config import Config, source_files
 from ..core.errors import ConfigError, RunError, without_secrets
 from ..core.formats import count
-from ..core.runs import Run, remove_whole, save
+from ..core.runs import Run, atomic_write, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
 from ..export.ledger import erase_customers
@@ -31,13 +32,8 @@ from ..serve.promotion import only_one, promote
 __all__ = ['forget', 'report_text']
 
 # %% ../../nbs/11e_forget.ipynb #6f0b0006
-def forget(
-    config: Config,
-    customers: Sequence[str],
-    root: str | Path,
-    stream: TextIO | None = None,
-) -> dict[str, Any]:
-    """Remove every trace of customers from the project, and suppress them from then on.
+def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[str, Any]:
+    """Remove every trace of customers from what a config made, and suppress them from then on.
 
     Parameters
     ----------
@@ -47,8 +43,6 @@ def forget(
         Their ids.
     root : str | Path
         The project's folder.
-    stream : TextIO | None, default None
-        Where the progress of the new run goes; standard output if left out.
 
     Returns
     -------
@@ -58,11 +52,13 @@ def forget(
     Raises
     ------
     ConfigError
-        If the data are made up.
+        If the data are made up, or nobody is named.
     RunError
         If there is no finished run, or the new model cannot answer.
     """
     home = Path(root) / "runs" / config.name
+    if not customers:
+        raise ConfigError("Nobody is named. Expected ids in the file's column customer_id.")
     if config.data.transactions == "synthetic":
         raise ConfigError(
             f"The customers of {config.name!r} are made up by the generator, so there is nobody "
@@ -77,9 +73,9 @@ def forget(
     before = _known_customers(Run(config, home / "current"), customers)
     add_forgotten(home, customers)
     if serving.is_dir():
-        shutil.copyfile(home / FORGOTTEN, serving / f".{FORGOTTEN}")
-        os.replace(serving / f".{FORGOTTEN}", serving / FORGOTTEN)
-    run = Run(config, run_chain(config, root, fresh=True, stream=stream))
+        with atomic_write(serving / FORGOTTEN) as part:
+            shutil.copyfile(home / FORGOTTEN, part)
+    run = Run(config, run_chain(config, root, fresh=True))
     version = _serve_anew(run, serving)
     with locked(home), only_one(serving):
         removed = _clear_home(home, run.path, read_forgotten(home))
@@ -94,7 +90,7 @@ def forget(
         "run": run.path.name,
         "model": version,
         "removed": removed,
-        "outside": _outside(config),
+        "outside": _outside(config, Path(root)),
     }
     save(report, home / "erasures" / f"{report['when'].replace(':', '')}.json")
     return report
@@ -119,7 +115,8 @@ def _serve_anew(run: Run, serving: Path) -> str | None:
     return version
 
 # %% ../../nbs/11e_forget.ipynb #6f0b0008
-_STAYS = {"current", "serving", "campaigns", "ledger", "erasures", FORGOTTEN, ".lock"}
+_LISTS = ("campaigns", "waves")  # folders of lists that are sent
+_STAYS = {"current", "serving", *_LISTS, "ledger", "erasures", FORGOTTEN, ".lock"}
 
 
 def _clear_home(home: Path, run: Path, forgotten: Forgotten) -> list[str]:
@@ -132,9 +129,9 @@ def _clear_home(home: Path, run: Path, forgotten: Forgotten) -> list[str]:
             continue
         _remove(path)
         gone.append(path.name)
-    for file in sorted((home / "campaigns").rglob("*")):
+    for file in sorted(p for folder in _LISTS for p in (home / folder).rglob("*")):
         if file.is_file() and _drop_lines(file, forgotten):
-            gone.append(f"lines of campaigns/{file.relative_to(home / 'campaigns').as_posix()}")
+            gone.append(f"lines of {file.relative_to(home).as_posix()}")
     return gone
 
 
@@ -157,15 +154,19 @@ def _drop_lines(file: Path, forgotten: Forgotten) -> bool:
     columns = [name for name in table.columns if name.strip().lower() in _ID_COLUMNS]
     if not columns:
         return False
-    theirs = pd.Series([who in forgotten for who in as_ids(table[columns[0]]).fillna("")])
+    ids = as_ids(table[columns[0]]).fillna("")
+    # an id that a spreadsheet would run has a mark before it
+    theirs = np.array([who in forgotten or who.removeprefix("'") in forgotten for who in ids], bool)
     if not theirs.any():
         return False
-    kept = table[~theirs.to_numpy(bool)].reset_index(drop=True)
-    mark = file.suffix == ".csv" and file.read_bytes().startswith(b"\xef\xbb\xbf")
+    kept = table[~theirs].reset_index(drop=True)
     file.chmod(0o644)
-    save(kept, file)
-    if mark:
-        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    if file.suffix == ".parquet":
+        save(kept, file)
+        return True
+    marked = file.read_bytes().startswith(codecs.BOM_UTF8)
+    with atomic_write(file) as part:
+        kept.to_csv(part, index=False, encoding="utf-8-sig" if marked else "utf-8")
     return True
 
 
@@ -173,16 +174,19 @@ _ID_COLUMNS = {"customer_id", "customer"}
 
 
 def _clear_serving(serving: Path, version: str | None) -> list[str]:
-    """Remove all bundles but the one that answers, and forget that they ever did."""
-    if version is None:
+    """Remove all bundles but the one that answers, if any, and forget that they ever did."""
+    if not serving.is_dir():
         return []
-    stays = {"current", version, f".{version}.checked", "log.jsonl", FORGOTTEN, ".lock"}
+    stays = {"log.jsonl", FORGOTTEN, ".lock"}
+    if version:
+        stays |= {"current", version, f".{version}.checked"}
     gone = []
     for path in sorted(serving.iterdir()):
         if path.name not in stays:
             _remove(path)
             gone.append(f"serving/{path.name}")
-    (serving / "stack.json").write_text(json.dumps([version]), encoding="utf-8")
+    if version:
+        save([version], serving / "stack.json")
     return gone
 
 
@@ -195,8 +199,8 @@ def _clear_site(root: Path) -> list[str]:
     return ["_site"]
 
 
-def _outside(config: Config) -> list[str]:
-    """What may still name the customers and is not the project's to change."""
+def _outside(config: Config, root: Path) -> list[str]:
+    """What may still name the customers and is not this config's to change."""
     data = config.data
     found = []
     for role in ("transactions", "products", "customers"):
@@ -208,8 +212,14 @@ def _outside(config: Config) -> list[str]:
     server = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if config.mlflow.enabled and server:
         found.append("runs and models on the MLflow server that the config names")
+    others = sorted(p.parent.name for p in (root / "runs").glob("*/current"))
     return [
         *found,
+        *(
+            f"runs/{name}, which another config made: forget them there as well"
+            for name in others
+            if name != config.name
+        ),
         "exports, lists and predictions written elsewhere with --out",
         "campaign lists that were sent, and what Power BI has imported",
         "your backups",
@@ -235,7 +245,7 @@ def report_text(report: dict[str, Any]) -> str:
             f"{count(report['customers'])} forgotten, {count(report['known_before'])} of them in "
             f"the run before. The run {report['run']} was made without them{served}.",
             f"Removed: {', '.join(report['removed']) or 'nothing'}.",
-            "Outside this project, and yours to look at:",
+            "What was not looked at, and is yours to look at:",
             *(f"- {place}" for place in report["outside"]),
         ]
     )

@@ -229,7 +229,7 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Read the keys again if their files have changed; keys that cannot be read stay."""
-        if (state := self._state()) == self.seen:
+        if (state := self._state()) == self.seen and not self.trouble:
             return
         try:
             self.names = read_keys(self.source)
@@ -688,7 +688,7 @@ def is_local(host: str) -> bool:
     """
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    return host in ("localhost", "testserver")
+    return host == "localhost"
 
 # %% ../../nbs/07_api.ipynb #92c4da75
 @dataclass

@@ -888,8 +888,6 @@ class Bundle:
         Customers whom no answer knows any more.
     masked : frozenset[int]
         Rows of the products that no answer names.
-    masked_categories : frozenset[str]
-        Categories of which every product is masked, in lower case.
 
     Examples
     --------
@@ -943,8 +941,6 @@ class Bundle:
             self.masked = frozenset(row for row, masked in enumerate(mask) if masked)
         seen = {c for row, c in enumerate(self.category) if row not in self.masked}
         self.categories = {texts[c]: c for c in sorted(seen) if c >= 0}
-        hidden = {texts[c] for c in set(self.category) - seen if c >= 0}
-        self.masked_categories = frozenset(text.strip().casefold() for text in hidden)
 
     def find_customer(self, customer_id: str) -> int:
         """Find the row of a customer.
@@ -1113,19 +1109,14 @@ def _in_both(bundle: Bundle, row: int, most: int, near: dict[int, float]) -> lis
 def _notes(
     bundle: Bundle, last: str | None, categories: Sequence[str], wanted: int, given: int
 ) -> list[str]:
-    """What was odd about a request: a last product or categories unknown, too few that fit."""
+    """What was odd about a request: a last product or categories unknown, too few that fit. What is
+    masked is unknown, in the same words, or they would tell what is masked.
+    """
     notes = []
-    if last is not None and bundle.products.find(last) in bundle.masked:
-        notes.append("The last_purchased_product was ignored.")
-    elif last is not None:
-        notes.append(f"Unknown product {last!r} as last_purchased_product; it was ignored.")
-    unknown = sorted(
-        c
-        for c in set(categories) - set(bundle.categories)
-        if c.strip().casefold() not in bundle.masked_categories
-    )
-    if unknown:
-        notes.append(f"Unknown categories: {', '.join(unknown)}.")
+    if last is not None:
+        notes.append("The last_purchased_product is unknown; it was ignored.")
+    if set(categories) - set(bundle.categories):
+        notes.append("Some of the categories are unknown.")
     if given < wanted:
         notes.append(f"Only {given} products fit the request.")
     return notes
