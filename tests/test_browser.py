@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from retail_ci.core.formats import amount, count, money
+from retail_ci.report import shop_facts
+from retail_ci.report.finishing import _pack
 from retail_ci.report.pages import PAGES, glossary
 
 CHROMIUM = next(
@@ -397,9 +399,19 @@ def test_the_share_held_back_moves_the_effect_that_would_show(made, tab):
     assert half != before and not page.faults
 
 
-def test_a_list_is_two_clicks_from_home(made, tab):
+def packed_at(route, folder: Path) -> Path:
+    """The script in a folder that a page asks for."""
+    return folder / "packed" / route.request.url.rpartition("/")[2].partition("?")[0]
+
+
+def test_a_list_is_two_clicks_from_home(made, tab, tmp_path, monkeypatch):
+    """Of a config with `report.customers: true`; the pages are the same without it."""
     told = json.loads((made[1] / "metrics/campaigns.json").read_text())["segments"][0]
+    monkeypatch.setattr(shop_facts, "names_customers", lambda run_dir: True)
+    for name, text in shop_facts.list_files(made[1]).items():
+        _pack(text, f"list-{name}", tmp_path)
     page = tab()
+    page.route("**/packed/list-*.js", lambda route: route.fulfill(path=packed_at(route, tmp_path)))
     page.click("#quarto-sidebar a:has-text('Campaigns')")
     page.wait_for_selector("html[data-house=ready]")
     with page.expect_download() as download:

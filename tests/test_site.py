@@ -3,18 +3,21 @@ replaces a good site.
 """
 
 import base64
+import gzip
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from quarto_stand_in import put_on_path, quarto_page
 
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import ConfigError, RunError
-from retail_ci.report import finishing, site
+from retail_ci.report import charts, finishing, shop_facts, site
 from retail_ci.report import pages as pages_room
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -937,3 +940,43 @@ def test_only_the_part_of_the_sidebar_in_which_the_reader_is_stands_open():
         r'<a href="(\w+)\.html"[^>]*>(\w+)</a>', finishing._finish_page(page, [], {})
     )
     assert links == [("errors", "Data"), ("features", "Features"), ("scale", "Scale")]
+
+
+def unpacked(script: Path) -> str:
+    """What a packed script of the site holds: 15 bits in each character, then gzip."""
+    form = r'housePacked\("[^"]*", "(.*)", (\d+)\);\n'
+    letters, size = re.fullmatch(form, script.read_text(encoding="utf-16"), re.S).groups()
+    codes = np.array([ord(letter) - 0x3000 for letter in letters])
+    bits = (codes[:, None] >> np.arange(14, -1, -1)) & 1
+    data = np.packbits(bits.astype(np.uint8).ravel())[: int(size)].tobytes()
+    return gzip.decompress(data).decode("utf-8")
+
+
+def test_no_page_names_a_customer_unless_asked_to(small, monkeypatch):
+    """Tables, hover texts, downloads and the search index; ids that the notebooks' own texts use as
+    examples are left aside.
+    """
+    root = small.project.root
+    assert not load_config(root / "configs/small.yaml").report.customers
+    log = pd.read_parquet(small.run / "data/transactions.parquet")["customer_id"]
+    texts = "".join(p.read_text(encoding="utf-8") for p in (root / "nbs").glob("*.ipynb"))
+    ids = [who for who in log.dropna().unique() if who not in texts]
+    assert len(ids) > 400
+    wanted = re.compile("|".join(ids))
+    named = {}
+    packed = 0
+    for file in sorted(p for p in (root / "_site").rglob("*") if p.is_file()):
+        script = file.parent.name == "packed"
+        text = unpacked(file) if script else file.read_bytes().decode("latin-1")
+        packed += script
+        if found := set(wanted.findall(text + file.name)):
+            named[file.name] = sorted(found)[:5]
+    assert named == {} and packed > 5
+    for module in (shop_facts, charts):
+        monkeypatch.setattr(module, "names_customers", lambda run_dir: True)
+    held = [json.dumps(charts.charts_of(small.run)), *shop_facts.list_files(small.run).values()]
+    assert all(wanted.search(text) for text in held), (
+        "the search sees a customer where there is one"
+    )
+    assert shop_facts.customers_to_hide(small.run) == frozenset()
+    assert load_config(ROOT / "configs/default.yaml").report.customers, "its customers are made up"

@@ -5,6 +5,7 @@ be in the way.
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import Project, make_project, no_traceback, wait_for
+from conftest import ROOT, Project, make_project, no_traceback, wait_for
 
 from retail_ci.core.config import Config, MlflowConfig, load_config
 from retail_ci.core.errors import RunError
@@ -27,7 +28,7 @@ from retail_ci.core.runs import ARTEFACTS, Run
 from retail_ci.customers.segmentation import CustomerSegmentation, save_model
 from retail_ci.pipeline.manifest import publish, write_manifest
 from retail_ci.recommend.hybrid import configured
-from retail_ci.serve.bundle import current_bundle
+from retail_ci.serve.bundle import Bundle, current_bundle, recommend, seal
 from retail_ci.serve.promotion import only_one, promote, promote_first, read_log, take_back
 from retail_ci.serve.registry import holder, list_models, write_down
 from retail_ci.serve.tracking import compare_runs, find_logged, open_store
@@ -143,8 +144,7 @@ def new_shop(folder: Path, **mlflow) -> Project:
             {
                 "name": "trial",
                 "recommender": {"production": "weighted", "neighbours": 5},
-                # a server gets the recommender only if it is asked for
-                "mlflow": {"customers": "tracking_uri" in mlflow, **mlflow},
+                "mlflow": mlflow,
             }
         ),
         "trial",
@@ -331,14 +331,13 @@ def test_both_models_load_in_an_empty_process(shop, tmp_path):
     assert "refused:" in out.stdout and "customer_id" in out.stdout
     run = Run(load_config(shop.root / "configs/trial.yaml"), home / "current")
     from retail_ci.customers.segmentation import load_model
-    from retail_ci.recommend.base import Recommender
 
-    want = Recommender.from_arrays(run.read("recommender")).recommend(["C00001", "nobody"], 3)
+    bundle = Bundle(current_bundle(home / "serving"))
+    want = {who: recommend(bundle, who, 3)["recommendations"] for who in ("C00001", "nobody")}
     got = pd.read_parquet(tmp_path / "lists.parquet")
-    assert got.to_dict("records") == want.to_dict("records") and set(got["customer_id"]) == {
-        "C00001",
-        "nobody",
-    }
+    columns = ["product_id", "score", "method", "reason"]
+    assert {who: t[columns].to_dict("records") for who, t in got.groupby("customer_id")} == want
+    assert got["rank"].tolist() == [1, 2, 3] * 2
     assert (
         pd.read_parquet(tmp_path / "segments.parquet")["segment"].tolist()
         == load_model(run.file("segmentation")).predict(run.read("features")).tolist()
@@ -589,11 +588,17 @@ def test_a_wrong_address_of_a_database_is_one_sentence_at_once(postgres, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server_folder(tmp_path_factory) -> Path:
+    """Where the tracking server keeps everything."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(server_folder):
     """A tracking server on loopback, with a database of its own; ended with all that it has
     started.
     """
-    folder = tmp_path_factory.mktemp("server")
+    folder = server_folder
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -705,6 +710,84 @@ def test_two_shops_on_one_server_keep_apart(server, tmp_path):
         "belongs to the config 'trial' and was not moved; set mlflow.prefix" in n for n in notes
     )
     assert holder(opened(project), "recommender", "champion").tags["config"] == "trial"
+
+
+def names_in(folder: Path, ids: list[str]) -> set[str]:
+    """The customers who are named anywhere below a folder: in bytes, arrays or names of files."""
+    wanted = re.compile("|".join(map(re.escape, ids)))
+    found = set()
+    for file in (p for p in folder.rglob("*") if p.is_file()):
+        words = file.read_bytes().decode("latin-1") + file.name
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                words += " ".join(str(v) for a in arrays.values() for v in np.ravel(a))
+        found |= set(wanted.findall(words + words.replace("\0", "")))
+    return found
+
+
+def ids_of(run: Run) -> list[str]:
+    """The customers of a run; not those of the examples in the package's own code."""
+    code = "".join(p.read_text() for p in (ROOT / "retail_ci").rglob("*.py"))
+    return [who for who in run.read("features")["customer_id"] if who not in code]
+
+
+def test_a_server_holds_no_customer_unless_asked_to(server, server_folder, tmp_path):
+    project = new_shop(tmp_path / "quiet", tracking_uri=server, prefix="quiet")
+    names = [f"2026030{n}T000000Z-cccc" for n in (1, 2, 3)]  # no other test's
+    run = finished_run(project, names[0], seed=4)
+    ids = ids_of(run)
+    promote_first(run, project.home("trial") / "serving")
+    assert write_down(run.config, project.home("trial")) == []
+    assert len(ids) > 40 and names_in(server_folder, ids) == set()
+    asked = new_shop(tmp_path / "asked", tracking_uri=server, prefix="asked", customers=True)
+    run = finished_run(asked, names[1], seed=4)
+    promote_first(run, asked.home("trial") / "serving")
+    assert write_down(run.config, asked.home("trial")) == []
+    assert names_in(server_folder, ids) == set(ids), "the search sees a customer where there is one"
+    shutil.rmtree(run.path)  # as after another run, with runs.keep: 1
+    text = (asked.root / "configs/trial.yaml").read_text()
+    asked.config(text.replace("customers: true", "customers: false"), "trial")
+    run = finished_run(asked, names[2], seed=5)
+    assert not run.config.mlflow.customers
+    write_down(run.config, asked.home("trial"))
+    assert names_in(server_folder, ids) == set(ids), "the bundle that answers is of that model"
+    shutil.rmtree(current_bundle(asked.home("trial") / "serving"))
+    assert write_down(run.config, asked.home("trial")) == []
+    assert names_in(server_folder, ids) == set(), "old files are pruned with their runs"
+    kept = opened(asked)
+    assert kept.client.get_run(find_logged(kept, names[1])).data.metrics["any/ndcg"] == 0.54
+    versions = kept.client.search_model_versions("name = 'asked-recommender'")
+    assert [v.tags["run"] for v in versions] == [names[2]]
+    assert write_down(run.config, asked.home("trial")) == []
+
+
+def test_a_bundle_that_is_not_the_registered_one_is_refused(server, tmp_path):
+    project = new_shop(tmp_path, tracking_uri=server, prefix="pointing")
+    run = finished_run(project, FIRST)
+    serving = project.home("trial") / "serving"
+    promote_first(run, serving)
+    write_down(run.config, project.home("trial"))
+    model = "models:/pointing-recommender@champion"
+    assert len(predicted(server, model)) == 10
+    folder = current_bundle(serving)
+    whole = (folder / "any_items.bin").read_bytes()
+    (folder / "any_items.bin").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(RunError, match="any_items.bin of the bundle m.* does not match"):
+        predicted(server, model)
+    (folder / "any_items.bin").write_bytes(whole)
+    papers = json.loads((folder / "manifest.json").read_text())
+    card = json.loads((folder / "card.json").read_text()) | {"recommender_sha256": "f" * 64}
+    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "manifest.json").unlink()
+    seal(folder, {key: papers[key] for key in ("version", "depth", "counts")})
+    with pytest.raises(RunError, match="is not the registered one: expected m.*, found m.* with f"):
+        predicted(server, model)
+    assert "is no longer in the registry" in " ".join(
+        write_down(run.config, project.home("trial"))
+    ), "an alias points only to what is served"
+    shutil.move(folder, tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="which is not in .*serving. Promote its run"):
+        predicted(server, "models:/pointing-recommender/1")
 
 
 def test_a_model_loads_from_the_server(server, shop, tmp_path):

@@ -495,11 +495,14 @@ class ReportConfig:
         The sign of money, such as "€" or "CHF".
     locale : str
         How numbers, money and days are written: one of `LOCALES`.
+    customers : bool
+        Whether pages name customers, and carry the lists of campaigns.
     """
 
     title: str = "Retail customer intelligence"
     currency: str = ""
     locale: str = "en"
+    customers: bool = False
 
 # %% ../../nbs/00b_configuration.ipynb #be49f9c3
 @dataclass
@@ -519,8 +522,8 @@ class MlflowConfig:
     timeout : int
         The most seconds that recording a run may take.
     customers : bool
-        Whether a server or shared database may hold the recommender, in which stands who has
-        bought what; the store beside the runs holds it anyway.
+        Whether the recommender itself is registered, in which stands who has bought what; without
+        it, a pointer to the serving bundle and its hash are.
     """
 
     enabled: bool = True

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.formats import count, current_locale, day, money, month, share, sql_text
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
+from .shop_facts import names_customers
 
 # %% auto #0
 __all__ = ['chart', 'colour_of', 'charts_of']
@@ -218,7 +219,8 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     Parameters
     ----------
     rows : Iterable[tuple]
-        Segment, pc1, pc2, customer_id, recency, frequency, monetary.
+        Segment, pc1, pc2, customer_id (None for somebody who is not named), recency, frequency,
+        monetary.
     currency : str, default ""
         The sign of money.
 
@@ -235,8 +237,9 @@ def _points_chart(rows: Iterable[tuple], currency: str = "") -> dict:
     )
 
     def words(c, r, f, m):
+        named = f"{_plain(c)}<br>" if c else ""
         return (
-            f"{_plain(c)}<br>{count(r)} days since the last purchase<br>{count(f)} "
+            f"{named}{count(r)} days since the last purchase<br>{count(f)} "
             f"purchases<br>{money(m, currency)}"
         )
 
@@ -764,6 +767,8 @@ def charts_of(run_dir: Path) -> dict[str, dict]:
     if points := _table_rows(
         run_dir / "data/segments.parquet", _POINTS_SQL.replace("FEATURES", features)
     ):
+        named = names_customers(run_dir)
+        points = [(*p[:3], p[3] if named else None, *p[4:]) for p in points]
         made["03_pca_clusters"] = _points_chart(points, currency)
     if movement.get("matrix"):
         made["03_migration"] = _flow_chart(

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..core.config import DataConfig
 from ..core.formats import sql_text
 from ..core.runs import open_run
@@ -19,7 +21,8 @@ from ..data.engines import connect_duckdb
 from ..export.campaigns import write_campaigns
 
 # %% auto #0
-__all__ = ['product_facts', 'offer_facts', 'letter_reason', 'list_files', 'campaign_metrics']
+__all__ = ['product_facts', 'offer_facts', 'letter_reason', 'names_customers', 'customers_to_hide', 'list_files',
+           'campaign_metrics']
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000007
 _TREND_DAYS = 90  # the last days, compared with as many before them
@@ -249,6 +252,49 @@ def letter_reason(reason: str, names: Mapping[str, str]) -> str:
     return _ANY_REASON
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000015
+def names_customers(run_dir: str | Path) -> bool:
+    """Whether the pages of a run may name its customers.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A finished run.
+
+    Returns
+    -------
+    bool
+        `report.customers` of its config; false where it says nothing.
+    """
+    file = Path(run_dir) / "config.yaml"
+    told = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return bool(((told or {}).get("report") or {}).get("customers"))
+
+
+def customers_to_hide(run_dir: str | Path) -> frozenset[str]:
+    """Read whom the pages of a run may not name.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A finished run.
+
+    Returns
+    -------
+    frozenset[str]
+        Everybody in its lines and its customers table; nobody if it may name them.
+    """
+    if names_customers(run_dir):
+        return frozenset()
+    files = (Path(run_dir) / f"data/{name}.parquet" for name in _WITH_CUSTOMERS)
+    found: set[str] = set()
+    with connect_duckdb(DataConfig(memory="512MB")).con.cursor() as con:
+        for table in (f"read_parquet({sql_text(f)})" for f in files if f.exists()):
+            told = con.execute(f"SELECT DISTINCT customer_id::VARCHAR FROM {table}").fetchall()
+            found |= {row[0] for row in told if row[0]}
+    return frozenset(found)
+
+
+_WITH_CUSTOMERS = ("transactions", "customers")
 _MOST_LISTED = 20_000  # customers whose lists the site carries
 
 
@@ -264,10 +310,10 @@ def list_files(run_dir: str | Path) -> dict[str, str]:
     -------
     dict[str, str]
         Name, such as "champions" or "control": the CSV file. Nothing for a run without campaign
-        metrics, or with more customers than the site carries.
+        metrics, with more customers than the site carries, or that may name none.
     """
     run_dir = Path(run_dir)
-    told = campaign_metrics(run_dir)
+    told = campaign_metrics(run_dir) if names_customers(run_dir) else {}
     if not told or told["segments"][-1]["customers"] > _MOST_LISTED:
         return {}
     with tempfile.TemporaryDirectory() as place:

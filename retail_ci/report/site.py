@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -46,6 +46,7 @@ from retail_ci.report.pages import (
     write_pages,
 )
 from .reference import names_in, parse, write_reference
+from .shop_facts import customers_to_hide
 
 # %% auto #0
 __all__ = ['PLOTLY_JSON', 'QUARTO_START', 'QUARTO_RENDER', 'Page', 'clean_output', 'stage_notebook', 'navigation', 'stage_site',
@@ -280,6 +281,8 @@ class Page:
     executed: bool = True  # whether the run executed it
     config: str = ""  # the config's name
     home: str = ""  # the title of the home page
+    hidden: frozenset[str] = frozenset()  # customers whom no output may name
+    numbers: dict[str, str] = field(default_factory=dict)  # what stands for each of them
     anchors: set[str] = field(default_factory=set)  # addresses of headings in use
 
 # %% ../../nbs/10d_site.ipynb #7cc37622
@@ -339,6 +342,53 @@ def _drop_folders(text: str, page: Page) -> str:
     return text.replace(f"{page.run_dir}/", "").replace(f"{page.root}/", "")
 
 
+def _in_words_without(hidden: frozenset[str], taken: dict[str, str]) -> Callable[[str], str]:
+    """Make what puts "customer 1" and so on in the place of customers in a text.
+
+    Ids that are names or short numbers may mean something else in a text; they are looked for in
+    the columns of tables.
+    """
+
+    def mask(found: re.Match) -> str:
+        word = found[0]
+        telling = len(word) >= 4 and any(map(str.isdigit, word))
+        return _number_of(word, taken) if telling and word in hidden else word
+
+    return lambda text: re.sub(r"[\w.@+-]*\w", mask, text)
+
+
+def _number_of(customer: str, taken: dict[str, str]) -> str:
+    """What stands for a customer on this page."""
+    return taken.setdefault(customer, f"customer {len(taken) + 1}")
+
+
+_CUSTOMER_HEADS = ("customer_id", "customer id", "customer")  # or what ends so
+
+
+def _without_customers(text: str, page: Page) -> str:
+    """Put numbers in the place of the customers that an output names."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(text, "html.parser")
+    for table in soup.find_all("table"):
+        heads = [row.find_all("th") for row in table.select("thead tr")]
+        named = [
+            [th.get_text(strip=True).lower().endswith(_CUSTOMER_HEADS) for th in row]
+            for row in heads
+        ]
+        columns = {i for row in named for i, found in enumerate(row) if found}
+        for row in table.find_all("tr"):
+            cells = row.find_all(["td", "th"])
+            for cell in [cells[i] for i in columns if i < len(cells)]:
+                if (who := cell.get_text(strip=True)) in page.hidden:
+                    cell.string = _number_of(who, page.numbers)
+    masked = _in_words_without(page.hidden, page.numbers)
+    for words in soup.find_all(string=True):
+        if masked(words) != words:
+            words.replace_with(masked(words))
+    return str(soup)
+
+
 def clean_output(output: dict, page: Page) -> dict | None:
     """Prepare one output of a cell.
 
@@ -357,17 +407,23 @@ def clean_output(output: dict, page: Page) -> dict | None:
     if output.get("name") == "stderr":
         return None
 
+    masked = _in_words_without(page.hidden, page.numbers)
+
     def plain(text):
         return _short_numbers(_drop_folders("".join(text), page))
 
     if "text" in output:
-        output["text"] = plain(output["text"])
+        output["text"] = masked(plain(output["text"]))
     data = output.get("data", {})
     if "text/html" in data:
         data.pop(PLOTLY_JSON, None)
     for kind in [k for k in data if k.startswith("text/")]:
         data[kind] = plain(data[kind])
+    for kind in [k for k in data if k.startswith("text/") and k != "text/html"]:
+        data[kind] = masked(data[kind])
     if "text/html" in data:
+        if page.hidden:
+            data["text/html"] = _without_customers(data["text/html"], page)
         data["text/html"] = _clean_html(data["text/html"], page)
     return output
 
@@ -965,10 +1021,10 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
         shutil.copyfile(
             picture, stage / "figures" / picture.name
         )  # writable, as the run's own is not
+    hidden = customers_to_hide(run_dir)
     for notebook, file in sources.items():
-        stage_notebook(
-            file, Page(notebook, run_dir, root, stage, file.parent.name == "executed", name, title)
-        )
+        done = file.parent.name == "executed"
+        stage_notebook(file, Page(notebook, run_dir, root, stage, done, name, title, hidden))
     write_pages(facts_of(run_dir), stage, sources)
     start = _start_page(sources["index"]) if "index" in sources else ""
     for page, text in (("notebooks", _notebooks_page(stage, list(sources))), ("start", start)):

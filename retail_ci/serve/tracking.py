@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.util
 import json
 import logging
@@ -24,12 +25,12 @@ from typing import Any
 
 from ..core.config import Config, find_root, load_config
 from ..core.errors import ConfigError, RunError, missing_package, one_line
-from ..core.runs import ARTEFACTS, Run, load
+from ..core.runs import ARTEFACTS, Run, atomic_write, load
 from .promotion import origin_of
 
 # %% auto #0
 __all__ = ['sqlite_file', 'installed', 'import_mlflow', 'one_sentence', 'Store', 'open_store', 'numbers', 'headline', 'settings',
-           'write_batch', 'find_logged', 'log_missing', 'Comparison', 'compare_runs', 'comparison_text']
+           'mark_of', 'write_batch', 'find_logged', 'log_missing', 'Comparison', 'compare_runs', 'comparison_text']
 
 # %% ../../nbs/06b_tracking.ipynb #b8dcac89
 def _tracking_uri(config: Config, home: Path) -> str:
@@ -657,6 +658,27 @@ def _milliseconds(when: str | None) -> int | None:
     )
 
 # %% ../../nbs/06b_tracking.ipynb #358efea8
+def mark_of(home: Path) -> str:
+    """What tells the runs of one folder from those of others on the same server.
+
+    Parameters
+    ----------
+    home : Path
+        runs/<name>.
+
+    Returns
+    -------
+    str
+        Of a number drawn once, and of where the folder lies: a copy of it has another.
+    """
+    file = home / ".mlflow.id"
+    if not file.exists():
+        with atomic_write(file) as part:
+            part.write_text(os.urandom(16).hex(), encoding="utf-8")
+    text = f"{file.read_text(encoding='utf-8')} {home.resolve()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _log_run(store: Store, folder: Path) -> str:
     """Write a finished run down; it counts as written only when its last line is.
 
@@ -680,6 +702,7 @@ def _log_run(store: Store, folder: Path) -> str:
     origin = {k: str(v) for k, v in origin_of(run).items() if v}
     tags = {
         "retail_ci.run": papers["run"],
+        "retail_ci.folder": mark_of(folder.parent),
         "config": run.config.name,
         "commit": papers.get("commit") or "",
         "mlflow.source.name": "retail-ci run",
