@@ -1,5 +1,6 @@
-"""One flipped bit in any file of a run or a bundle: it is refused with a sentence, or means the
-same. BITS is how many are flipped in each kind of file (`make soak`).
+"""One flipped bit in any file of a run, a bundle, the ledger or a list of those who are forgotten,
+or in a converted source: it is refused with a sentence, means the same, or is made anew. BITS is
+how many are flipped in each kind of file (`make soak`).
 """
 
 import json
@@ -8,14 +9,17 @@ import shutil
 from pathlib import Path
 from random import Random
 
+import pandas as pd
 import pytest
 from conftest import copy_of_small
 
 from retail_ci.cli import answer, campaigns, export, models_promote, site
 from retail_ci.core.errors import RunError
 from retail_ci.core.runs import ARTEFACTS, Run, check_run, open_run, read_manifest
+from retail_ci.core.suppression import FORGOTTEN, add_forgotten, read_forgotten
+from retail_ci.export.ledger import draw_wave, read_wave
 from retail_ci.pipeline.chain import chain
-from retail_ci.pipeline.manifest import copy_earlier
+from retail_ci.pipeline.manifest import copy_earlier, open_staging
 from retail_ci.serve.bundle import Bundle, activate, current_bundle
 from retail_ci.serve.promotion import promote
 
@@ -96,6 +100,59 @@ def test_a_flipped_bit_in_a_bundle_is_noticed_or_means_the_same(project):
                 assert "rollback" in str(e)
             file.write_bytes(before)
     assert Bundle(folder).manifest == whole
+
+
+def test_a_flipped_bit_in_the_ledger_is_noticed_or_means_the_same(tmp_path):
+    lists = pd.DataFrame({"customer_id": [f"C{n}" for n in range(40)], "segment": "Loyal"})
+    draw_wave(lists.assign(group="send"), "spring", tmp_path, day="2026-03-01")
+    file = tmp_path / "spring.parquet"
+    whole = read_wave(tmp_path, "spring")
+    dice = Random("ledger")
+    noticed = 0
+    for _ in range(BITS * 10):
+        before = flip(file, dice)
+        try:
+            wave = read_wave(tmp_path, "spring")
+            pd.testing.assert_frame_equal(wave.table, whole.table)
+            facts = [f for f in vars(whole) if f != "table"]
+            assert [getattr(wave, f) for f in facts] == [getattr(whole, f) for f in facts]
+        except RunError as e:
+            noticed += "does not fit its checksum" in str(e)
+        file.write_bytes(before)
+    assert noticed > BITS * 5
+
+
+def test_a_flipped_bit_brings_nobody_back_who_was_forgotten(tmp_path):
+    whole = add_forgotten(tmp_path, [f"C{n}" for n in range(10)])
+    dice = Random("forgotten")
+    noticed = 0
+    for _ in range(BITS * 10):
+        before = flip(tmp_path / FORGOTTEN, dice)
+        try:
+            assert read_forgotten(tmp_path) == whole
+        except RunError as e:
+            noticed += "which says who is to be forgotten, cannot be read" in str(e)
+        (tmp_path / FORGOTTEN).write_bytes(before)
+    assert noticed > BITS * 5
+
+
+def test_a_flipped_bit_in_a_converted_source_is_read_anew(project):
+    """Also one in the list of their checksums; the next run reads those sources again."""
+    home = project.home("small")
+    folder = home / "staging"
+    files = sorted(folder.glob("*.parquet"))
+    assert files and open_staging(home, fresh=False) == {p.name for p in files}
+    dice = Random("staging")
+    for _ in range(BITS * 4):
+        file = dice.choice([*files, folder / "sums.json"])
+        kept = {p.name: p.read_bytes() for p in folder.iterdir()}
+        flip(file, dice)
+        ready = open_staging(home, fresh=False)
+        assert file.name not in ready, "nothing is taken whose bytes are not as they were written"
+        assert all((folder / name).read_bytes() == kept[name] for name in ready)
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+    assert open_staging(home, fresh=False) == {p.name for p in files}
 
 
 def test_nothing_is_made_from_a_damaged_run(project, run, monkeypatch, capsys):

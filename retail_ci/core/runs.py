@@ -32,8 +32,8 @@ from .formats import use_locale
 
 # %% auto #0
 __all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'remove_whole',
-           'atomic_write', 'flush', 'process_folder', 'to_plain', 'save', 'load', 'sha256', 'seal_of', 'read_manifest',
-           'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
+           'atomic_write', 'make_folder', 'flush', 'process_folder', 'to_plain', 'save', 'load', 'sha256', 'seal_of',
+           'read_manifest', 'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def staging(name: str, beside: str | Path | None = None, private: bool = False) 
         An empty folder.
     """
     home = Path(beside or tempfile.gettempdir())
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     clear_staging(home)
     folder, lock = _new_stage(home, name, 0o700 if private or beside is None else 0o777)
     try:
@@ -247,6 +247,7 @@ def remove_whole(folder: Path) -> None:
     """
     with staging(f".{folder.name}", folder.parent) as part:
         os.replace(folder, part)
+        flush(folder.parent, deep=False)
 
 # %% ../../nbs/00c_runs.ipynb #41c6b0de
 @contextlib.contextmanager
@@ -277,6 +278,20 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     flush(path.parent, deep=False)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that a power loss does not take it back.
+
+    Parameters
+    ----------
+    folder : Path
+        Existing or not.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        flush(path.parent, deep=False)
+
+
 def flush(path: Path, deep: bool = True) -> None:
     """Let the disk take what was written, before a rename makes anybody rely on it: after a power
     loss the new name must not stand for an empty file.
@@ -292,7 +307,10 @@ def flush(path: Path, deep: bool = True) -> None:
     for each in (*inside, path):
         if each.is_symlink() or not (each.is_file() or each.is_dir()):
             continue
-        held = os.open(each, os.O_RDONLY)
+        try:
+            held = os.open(each, os.O_RDONLY)
+        except PermissionError:
+            continue  # a folder that may be written and not read
         try:
             os.fsync(held)
         except OSError as e:

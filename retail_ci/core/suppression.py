@@ -52,6 +52,12 @@ class Forgotten:
         """How many they are."""
         return len(self.hashes)
 
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of salt and hashes."""
+        text = json.dumps([self.salt, *sorted(self.hashes)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def hash_of(self, customer_id: str) -> str:
         """Return what stands for an id.
 
@@ -92,7 +98,10 @@ def read_forgotten(folder: str | Path) -> Forgotten:
         held = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(held["hashes"], list):
             raise ValueError("hashes")
-        return Forgotten(str(held["salt"]), frozenset(map(str, held["hashes"])))
+        found = Forgotten(str(held["salt"]), frozenset(map(str, held["hashes"])))
+        if held.get("sha256") not in (None, found.checksum):
+            raise ValueError("sha256")
+        return found
     except FileNotFoundError:
         return Forgotten()
     except (OSError, ValueError, KeyError, TypeError) as e:
@@ -121,5 +130,7 @@ def add_forgotten(folder: str | Path, customers: Iterable[str]) -> Forgotten:
     before = read_forgotten(folder)
     start = Forgotten(before.salt or os.urandom(16).hex())
     hashes = before.hashes | {start.hash_of(customer) for customer in customers}
-    save({"salt": start.salt, "hashes": sorted(hashes)}, Path(folder) / FORGOTTEN)
-    return Forgotten(start.salt, hashes)
+    made = Forgotten(start.salt, hashes)
+    facts = {"salt": made.salt, "hashes": sorted(hashes), "sha256": made.checksum}
+    save(facts, Path(folder) / FORGOTTEN)
+    return made

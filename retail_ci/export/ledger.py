@@ -23,7 +23,7 @@ import pandas as pd
 from ..core.config import DataConfig, bounds
 from ..core.errors import ConfigError, DataError, RunError, setting, shown, unknown
 from ..core.formats import count
-from ..core.runs import Run, staging
+from ..core.runs import Run, make_folder, staging
 from ..data.engines import connect_duckdb
 from ..data.frames import as_day, check_number, day_after, one_row_each, read_frame
 from .campaigns import _MARK, _draw, _file_name, campaign_table
@@ -111,7 +111,7 @@ def _check_name(name: Any) -> str:
 @contextlib.contextmanager
 def _alone(ledger: Path) -> Iterator[None]:
     """Hold the ledger; a second process waits."""
-    ledger.mkdir(parents=True, exist_ok=True)
+    make_folder(ledger)
     with open(ledger / ".lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

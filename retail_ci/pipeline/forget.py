@@ -19,7 +19,7 @@ import pandas as pd
 from ..core.config import Config, source_files
 from ..core.errors import ConfigError, RunError, without_secrets
 from ..core.formats import count
-from ..core.runs import Run, atomic_write, remove_whole, save
+from ..core.runs import Run, atomic_write, flush, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
 from ..export.ledger import erase_customers
@@ -132,6 +132,7 @@ def _clear_home(home: Path, run: Path, forgotten: Forgotten) -> list[str]:
     for file in sorted(p for folder in _LISTS for p in (home / folder).rglob("*")):
         if file.is_file() and _drop_lines(file, forgotten):
             gone.append(f"lines of {file.relative_to(home).as_posix()}")
+    flush(home, deep=False)  # what is gone must not come back with the power
     return gone
 
 
@@ -185,6 +186,7 @@ def _clear_serving(serving: Path, version: str | None) -> list[str]:
         if path.name not in stays:
             _remove(path)
             gone.append(f"serving/{path.name}")
+    flush(serving, deep=False)
     if version:
         save([version], serving / "stack.json")
     return gone

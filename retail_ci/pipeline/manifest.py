@@ -45,7 +45,7 @@ from .chain import number
 
 # %% auto #0
 __all__ = ['input_hashes', 'rows', 'artifacts', 'versions', 'commit', 'write_manifest', 'publish', 'leftovers', 'prune', 'locked',
-           'copy_earlier', 'unfinished', 'open_staging', 'close_staging', 'settle']
+           'copy_earlier', 'unfinished', 'note_staging', 'open_staging', 'close_staging', 'settle']
 
 # %% ../../nbs/11b_manifest.ipynb #9a610c1d
 def input_hashes(config: Config) -> dict[str, str]:
@@ -383,7 +383,7 @@ def locked(home: Path) -> Iterator[None]:
         That names the process which has it.
     """
     core_runs.check_writable(home, "give the run another name with --set name=...")
-    home.mkdir(parents=True, exist_ok=True)
+    core_runs.make_folder(home)
     with open(home / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -553,6 +553,8 @@ def unfinished(home: Path, config: Config) -> Iterator[Path]:
             else None
         )
         shutil.rmtree(run, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            note_staging(home)
         if previous:
             signal.signal(signal.SIGINT, previous)
         raise
@@ -574,6 +576,55 @@ def _staged(home: Path) -> set[str]:
     return {p.name for p in (home / "staging").glob("*.parquet")}
 
 
+def _empty(folder: Path) -> None:
+    """Remove a folder; of one that is a link to another disk, what it holds."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir() if folder.is_dir() else ():
+        remove_whole(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+_SUMS = "sums.json"  # beside the converted files: the SHA-256 of each
+
+
+def _staging_sums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each converted file as it was written; nothing if that is not known."""
+    try:
+        sums = load(folder / _SUMS)
+    except (OSError, ValueError):
+        return {}
+    return sums if isinstance(sums, dict) else {}
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Remove converted files that are not as they were written: their sources are read again."""
+    sums = _staging_sums(folder)
+    files = [p for p in folder.glob("*.parquet") if p.is_file()]
+    damaged = [p for p in files if sums.get(p.name) != sha256(p)]
+    for path in damaged:
+        path.unlink()
+        sums.pop(path.name, None)
+    if damaged:
+        save(sums, folder / _SUMS)
+
+
+def note_staging(home: Path) -> None:
+    """Note what each converted file is like, for the next run.
+
+    Parameters
+    ----------
+    home : Path
+        runs/<name>, with the lock held.
+    """
+    folder = home / "staging"
+    known = _staging_sums(folder)
+    files = sorted(p for p in folder.glob("*.parquet") if p.is_file())
+    sums = {p.name: known.get(p.name) or sha256(p) for p in files}
+    if sums != known:
+        save(sums, folder / _SUMS)
+
+
 def open_staging(home: Path, fresh: bool) -> set[str]:
     """Begin a run's reading: an empty index, and no converted files if all is to be read anew.
 
@@ -590,8 +641,9 @@ def open_staging(home: Path, fresh: bool) -> set[str]:
         What is there before the run.
     """
     if fresh:
-        shutil.rmtree(home / "staging", ignore_errors=True)
+        _empty(home / "staging")
     (home / "staging/index.json").unlink(missing_ok=True)
+    _drop_damaged(home / "staging")
     return _staged(home)
 
 
@@ -617,8 +669,9 @@ def close_staging(home: Path, before: set[str]) -> dict[str, int]:
     used = set(load(folder / "index.json"))
     core_runs.clear_staging(folder)
     for path in folder.iterdir():
-        if path.name not in used and path.name != "index.json":
+        if path.name not in used and path.name not in ("index.json", _SUMS):
             path.unlink()
+    note_staging(home)
     return {"read": len(used - before), "ready": len(used & before)}
 
 # %% ../../nbs/11b_manifest.ipynb #e2cedfa7
@@ -661,6 +714,7 @@ def settle(run: Path, last: str, keep: int) -> Path:
     _seal_run(run)
     flush(run)
     run.rename(place)
+    flush(run.parent, deep=False)
     if not last:
         publish(place)
         flush(run.parent, deep=False)

@@ -25,7 +25,9 @@ from retail_ci.core.runs import (
     Run,
     check_file,
     check_sensitive,
+    flush,
     load,
+    make_folder,
     read_manifest,
     remove_whole,
     save,
@@ -779,7 +781,7 @@ def only_one(serving: Path) -> Iterator[None]:
     RunError
         If somebody else does.
     """
-    serving.mkdir(parents=True, exist_ok=True)
+    make_folder(serving)
     with (serving / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -806,6 +808,8 @@ def _append_log(serving: Path, line: Mapping) -> None:
     cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as log:
         log.write("\n" * bool(cut) + json.dumps(to_plain(line), ensure_ascii=False) + "\n")
+    flush(path)
+    flush(serving, deep=False)
 
 
 def read_log(serving: Path) -> list[dict]:
