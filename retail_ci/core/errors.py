@@ -287,6 +287,7 @@ _MISTAKES = (
     ZeroDivisionError,
 )
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_NO_HANDLES = (errno.EMFILE, errno.ENFILE)
 
 
 def translation(
@@ -329,6 +330,8 @@ def translation(
         return RunError(
             f"{what}: {words}. Free some space or correct the permissions, and try again."
         )
+    if getattr(error, "errno", None) in _NO_HANDLES:
+        return RunError(f"{what}: {words}. Allow more open files with `ulimit -n`, and try again.")
     if isinstance(error, _MISTAKES) and type(error).__module__ == "builtins":
         return None
     return kind(f"{what}: {words.removesuffix('.')}. {advice}".strip())

@@ -31,9 +31,9 @@ from .errors import ConfigError, RunError, one_line, shown, translating, unknown
 from .formats import use_locale
 
 # %% auto #0
-__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'staging', 'clear_staging', 'remove_whole',
-           'atomic_write', 'make_folder', 'flush', 'process_folder', 'to_plain', 'save', 'load', 'sha256', 'seal_of',
-           'read_manifest', 'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
+__all__ = ['ARTEFACTS', 'FIGURES', 'STAGE', 'Artefact', 'check_writable', 'make_folder', 'flush', 'check_link', 'staging',
+           'clear_staging', 'remove_whole', 'atomic_write', 'process_folder', 'to_plain', 'save', 'load', 'sha256',
+           'seal_of', 'read_manifest', 'check_file', 'check_run', 'Run', 'open_run', 'check_sensitive', 'clear_scratch']
 
 # %% ../../nbs/00c_runs.ipynb #edc5051e
 @dataclass(frozen=True)
@@ -146,6 +146,64 @@ def _is_finished(folder: Path) -> bool:
     if not ((folder / "config.yaml").is_file() and papers.is_file()):
         return False
     return '"artifacts"' in papers.read_text(encoding="utf-8", errors="replace")
+
+# %% ../../nbs/00c_runs.ipynb #8f1672c1
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, so that a power loss does not take it back.
+
+    Parameters
+    ----------
+    folder : Path
+        Existing or not.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new:
+        flush(path.parent, deep=False)
+
+
+def flush(path: Path, deep: bool = True) -> None:
+    """Let the disk take what was written, before a rename makes anybody rely on it: after a power
+    loss the new name must not stand for an empty file.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder.
+    deep : bool, default True
+        All files below a folder too; otherwise only its list of names.
+    """
+    inside = sorted(path.rglob("*")) if deep and path.is_dir() else []
+    for each in (*inside, path):
+        if each.is_symlink() or not (each.is_file() or each.is_dir()):
+            continue
+        try:
+            held = os.open(each, os.O_RDONLY)
+        except PermissionError:
+            continue  # a folder that may be written and not read
+        try:
+            os.fsync(held)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that knows no such thing
+                raise
+        finally:
+            os.close(held)
+
+
+def check_link(link: Path) -> None:
+    """Raise `RunError` if something else stands where a link is to be moved.
+
+    Parameters
+    ----------
+    link : Path
+        Such as runs/shop/current.
+    """
+    if link.exists() and not link.is_symlink():
+        raise RunError(
+            f"{link} is a {'folder' if link.is_dir() else 'file'}. Expected a link, which the "
+            "last step moves to what is new. Copies that follow links make such folders: move it "
+            "away and run again; what it held stands beside it under its own name."
+        )
 
 # %% ../../nbs/00c_runs.ipynb #c3988a48
 STAGE = re.compile(
@@ -276,48 +334,6 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         flush(folder / path.name)
         os.replace(folder / path.name, path)
     flush(path.parent, deep=False)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it, so that a power loss does not take it back.
-
-    Parameters
-    ----------
-    folder : Path
-        Existing or not.
-    """
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in new:
-        flush(path.parent, deep=False)
-
-
-def flush(path: Path, deep: bool = True) -> None:
-    """Let the disk take what was written, before a rename makes anybody rely on it: after a power
-    loss the new name must not stand for an empty file.
-
-    Parameters
-    ----------
-    path : Path
-        A file or folder.
-    deep : bool, default True
-        All files below a folder too; otherwise only its list of names.
-    """
-    inside = sorted(path.rglob("*")) if deep and path.is_dir() else []
-    for each in (*inside, path):
-        if each.is_symlink() or not (each.is_file() or each.is_dir()):
-            continue
-        try:
-            held = os.open(each, os.O_RDONLY)
-        except PermissionError:
-            continue  # a folder that may be written and not read
-        try:
-            os.fsync(held)
-        except OSError as e:
-            if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # a disk that knows no such thing
-                raise
-        finally:
-            os.close(held)
 
 # %% ../../nbs/00c_runs.ipynb #f1b6a3c8
 def process_folder(name: str, beside: str | Path | None = None) -> Path:

@@ -75,6 +75,7 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
     if serving.is_dir():
         with atomic_write(serving / FORGOTTEN) as part:
             shutil.copyfile(home / FORGOTTEN, part)
+    links = _links_in(home)
     run = Run(config, run_chain(config, root, fresh=True))
     version = _serve_anew(run, serving)
     with locked(home), only_one(serving):
@@ -90,10 +91,27 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
         "run": run.path.name,
         "model": version,
         "removed": removed,
-        "outside": _outside(config, Path(root)),
+        "outside": [*links, *_outside(config, Path(root))],
     }
-    save(report, home / "erasures" / f"{report['when'].replace(':', '')}.json")
+    save(report, _report_file(home / "erasures", report["when"]))
     return report
+
+
+def _links_in(home: Path) -> list[str]:
+    """Links to other places, where customers may still stand: what is there is not ours to remove."""
+    links = (p for folder in (home, home / "serving") for p in folder.glob("*") if p.is_symlink())
+    return [
+        f"what the link {path.relative_to(home.parent).as_posix()} points to: {os.readlink(path)}"
+        for path in sorted(links)
+        if path.name != "current"
+    ]
+
+
+def _report_file(folder: Path, when: str) -> Path:
+    """Where a report goes; a clock that was set back overwrites none."""
+    name = when.replace(":", "")
+    taken = len(list(folder.glob(f"{name}*.json")))
+    return folder / (f"{name}-{taken}.json" if taken else f"{name}.json")
 
 
 def _known_customers(run: Run, customers: Sequence[str]) -> int:

@@ -384,6 +384,7 @@ def locked(home: Path) -> Iterator[None]:
     """
     core_runs.check_writable(home, "give the run another name with --set name=...")
     core_runs.make_folder(home)
+    core_runs.check_link(home / "current")
     with open(home / ".lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import resource
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..core.config import Config, find_root, load_config, supplied
-from ..core.errors import ConfigError, RunError, require_extra
+from ..core.errors import ConfigError, RunError, require_extra, translation
 from ..core.runs import load
 from .afterwards import PostRunWorker
 from .chain import Progress, chain, split, timing_table
@@ -48,10 +49,9 @@ def _disk_errors() -> Iterator[None]:
     except OSError as e:
         if e.errno is None:
             raise
-        raise RunError(
-            f"Cannot write {e.filename or 'the run'}: {e.strerror}. Free some space or correct "
-            "the permissions, and run again."
-        ) from e
+        what = f"Cannot write {e.filename or 'the run'}"
+        advice = "Free some space or correct the permissions, and run again."
+        raise translation(e, RunError, what, advice) or e from e
 
 
 @contextlib.contextmanager
@@ -92,6 +92,24 @@ def _check_config(config: Config) -> None:
         from retail_ci.recommend.hybrid import check_parameters
 
         check_parameters(config.recommender)
+
+
+_HANDLES = 256  # open files that two notebooks at a time may need
+
+
+def _allow_handles() -> None:
+    """Raise this process's limit on open files as far as the system lets it; raise `RunError` where
+    that is too few, since a notebook would end without a word.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _HANDLES:
+        most = _HANDLES if hard == resource.RLIM_INFINITY else min(_HANDLES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < _HANDLES:
+            raise RunError(
+                f"Too few files may be open at once: expected at least {_HANDLES}, found {hard}. "
+                "Allow more with `ulimit -n`, or in the settings of the service that starts this."
+            )
 
 
 def run_chain(
@@ -141,6 +159,7 @@ def run_chain(
     PosixPath('.../runs/small/...')
     """
     require_extra("The chain", "chain", "serve")
+    _allow_handles()
     root = Path(root or find_root())
     home = root / "runs" / config.name
     notebooks = chain(nbs or supplied("nbs", root))

@@ -24,6 +24,7 @@ from ..core.errors import ConfigError, DataError, RetailError, RunError
 from retail_ci.core.runs import (
     Run,
     check_file,
+    check_link,
     check_sensitive,
     flush,
     load,
@@ -782,6 +783,7 @@ def only_one(serving: Path) -> Iterator[None]:
         If somebody else does.
     """
     make_folder(serving)
+    check_link(serving / "current")
     with (serving / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
