@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import shutil
 import time
@@ -23,10 +24,13 @@ from ..core.runs import Run, atomic_write, flush, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
 from ..export.ledger import erase_customers
+from .afterwards import to_write_down
 from .manifest import locked
 from .runner import run_chain
 from ..serve.bundle import current_bundle
 from ..serve.promotion import only_one, promote
+from ..serve.registry import clear_files
+from ..serve.tracking import installed, one_sentence, open_store
 
 # %% auto #0
 __all__ = ['forget', 'report_text']
@@ -78,12 +82,8 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
     links = _links_in(home)
     run = Run(config, run_chain(config, root, fresh=True))
     version = _serve_anew(run, serving)
-    with locked(home), only_one(serving):
-        removed = _clear_home(home, run.path, read_forgotten(home))
-        if (home / "ledger").is_dir() and (lines := erase_customers(home / "ledger", customers)):
-            removed.append(f"{count(lines)} lines of the ledger")
-        removed += _clear_serving(serving, version)
-    removed += _clear_site(Path(root))
+    removed = _clear_runs(home, run, version, customers)
+    removed += _clear_site(Path(root)) + _clear_server(config, home)
     report: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "customers": len(customers),
@@ -114,6 +114,15 @@ def _report_file(folder: Path, when: str) -> Path:
     return folder / (f"{name}-{taken}.json" if taken else f"{name}.json")
 
 
+def _clear_runs(home: Path, run: Run, version: str | None, customers: Sequence[str]) -> list[str]:
+    """Remove from a folder of runs all but the new run and its bundle; what was removed."""
+    with locked(home), only_one(home / "serving"):
+        removed = _clear_home(home, run.path, read_forgotten(home))
+        if (home / "ledger").is_dir() and (lines := erase_customers(home / "ledger", customers)):
+            removed.append(f"{count(lines)} lines of the ledger")
+        return removed + _clear_serving(home / "serving", version)
+
+
 def _known_customers(run: Run, customers: Sequence[str]) -> int:
     """How many of some customers a run knows."""
     known = set(run.read("segments")["customer_id"]) if run.has("segments") else set()
@@ -134,7 +143,7 @@ def _serve_anew(run: Run, serving: Path) -> str | None:
 
 # %% ../../nbs/11e_forget.ipynb #6f0b0008
 _LISTS = ("campaigns", "waves")  # folders of lists that are sent
-_STAYS = {"current", "serving", *_LISTS, "ledger", "erasures", FORGOTTEN, ".lock"}
+_STAYS = {"current", "serving", *_LISTS, "ledger", "erasures", FORGOTTEN, ".lock", ".mlflow.id"}
 
 
 def _clear_home(home: Path, run: Path, forgotten: Forgotten) -> list[str]:
@@ -219,6 +228,17 @@ def _clear_site(root: Path) -> list[str]:
     return ["_site"]
 
 
+def _clear_server(config: Config, home: Path) -> list[str]:
+    """Remove the files of runs that are gone from a tracking server, if it can be reached."""
+    server = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not (server and to_write_down(config) and installed()):
+        return []
+    with contextlib.suppress(RunError), one_sentence(server):
+        if done := clear_files(open_store(config, home), home):
+            return [f"the files of {count(len(done))} runs in MLflow"]
+    return []
+
+
 def _outside(config: Config, root: Path) -> list[str]:
     """What may still name the customers and is not this config's to change."""
     data = config.data
@@ -231,7 +251,7 @@ def _outside(config: Config, root: Path) -> list[str]:
             found += [f"{role}: {file}" for file in source_files(source, role)]
     server = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if config.mlflow.enabled and server:
-        found.append("runs and models on the MLflow server that the config names")
+        found.append("what the MLflow server that the config names holds beside our runs' files")
     others = sorted(p.parent.name for p in (root / "runs").glob("*/current"))
     return [
         *found,

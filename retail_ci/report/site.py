@@ -983,6 +983,12 @@ def _sources_of(run_dir: Path, root: Path) -> dict[str, Path]:
     return {name: every[name] for name in sorted(every)}
 
 # %% ../../nbs/10d_site.ipynb #c48b6e99
+def _copy_pictures(run_dir: Path, stage: Path) -> None:
+    """Copy the figures of a run; writable, as the run's own are not."""
+    for picture in sorted(run_dir.glob("figures/*.png")):
+        shutil.copyfile(picture, stage / "figures" / picture.name)
+
+
 def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     """Make the project that is rendered.
 
@@ -1014,17 +1020,18 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     settings = read_facts(run_dir / "config.yaml")
     name = settings.get("name") or (manifest.get("config") or {}).get("name") or "unknown"
     sources = _sources_of(run_dir, root)
-    locale = (settings.get("report") or {}).get("locale")
-    use_locale(locale or "en")
-    title = (settings.get("report") or {}).get("title") or "Retail customer intelligence"
-    for picture in sorted(run_dir.glob("figures/*.png")):
-        shutil.copyfile(
-            picture, stage / "figures" / picture.name
-        )  # writable, as the run's own is not
+    told = settings.get("report") or {}
+    use_locale(told.get("locale") or "en")
+    title = told.get("title") or "Retail customer intelligence"
+    _copy_pictures(run_dir, stage)
     hidden = customers_to_hide(run_dir)
     for notebook, file in sources.items():
-        done = file.parent.name == "executed"
-        stage_notebook(file, Page(notebook, run_dir, root, stage, done, name, title, hidden))
+        stage_notebook(
+            file,
+            Page(
+                notebook, run_dir, root, stage, file.parent.name == "executed", name, title, hidden
+            ),
+        )
     write_pages(facts_of(run_dir), stage, sources)
     start = _start_page(sources["index"]) if "index" in sources else ""
     for page, text in (("notebooks", _notebooks_page(stage, list(sources))), ("start", start)):

@@ -878,7 +878,8 @@ def settle_pending(serving: Path) -> None:
 # %% ../../nbs/06a_promotion.ipynb #d2b2b18a
 @contextlib.contextmanager
 def _deciding(serving: Path, line: Mapping) -> Iterator[None]:
-    """Write a verdict down before it takes effect and after; one that fails is no verdict.
+    """Write a verdict down before it takes effect and after; one that fails is no verdict, unless
+    the link has moved: then the note stays, and the next command settles it.
 
     Parameters
     ----------
@@ -896,7 +897,10 @@ def _deciding(serving: Path, line: Mapping) -> Iterator[None]:
     try:
         yield
     except Exception:
-        (serving / "pending.json").unlink()
+        now = current_bundle(serving)
+        moved = now is not None and now.name == line["version"] != line.get("before")
+        if not moved:
+            (serving / "pending.json").unlink()
         raise
     _append_log(serving, line)
     (serving / "pending.json").unlink()
