@@ -98,7 +98,7 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
 
 
 def _links_in(home: Path) -> list[str]:
-    """Links to other places, where customers may still stand: what is there is not ours to remove."""
+    """Links to other places, in which customers may still stand; those are not ours to change."""
     links = (p for folder in (home, home / "serving") for p in folder.glob("*") if p.is_symlink())
     return [
         f"what the link {path.relative_to(home.parent).as_posix()} points to: {os.readlink(path)}"
