@@ -70,6 +70,8 @@ LONG = {
     "test_store": 20,
     "test_ids": 20,
     "test_site": 15,
+    "test_disks": 15,
+    "test_power": 10,
     "test_recommend": 15,
     "test_install": 15,
     "test_formats": 10,
