@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from retail_ci.core.formats import amount, count, money
-from retail_ci.report.pages import PAGES, glossary
+from retail_ci.core.formats import amount, count, money, share, use_locale
+from retail_ci.report.pages import PAGES, facts_of, glossary
 
 CHROMIUM = next(
     (
@@ -395,6 +395,38 @@ def test_the_share_held_back_moves_the_effect_that_would_show(made, tab):
         reach = segment["control"] + segment["send"]
         assert row[2:4] == [count((reach + 1) // 2), count(reach // 2)]
     assert half != before and not page.faults
+
+
+@pytest.mark.parametrize("locale", ["de", "de-AT", "de-CH", "es", "fr", "iso", "pl"])
+def test_the_slider_writes_numbers_as_the_page_does(browser, tmp_path, locale):
+    row = {"customers": 9000, "suppressed": 0, "no_consent": 0, "control": 900, "send": 8100}
+    row |= {"buys_anyway": 0.41, "smallest_lift": 0.05}
+    segments = [{"segment": name, **row} for name in ("Champions", "All")]
+    (tmp_path / "metrics").mkdir()
+    told = {"days": 30, "control": 0.1, "notes": [], "segments": segments}
+    (tmp_path / "metrics/campaigns.json").write_text(json.dumps(told))
+    shutil.copy(Path(__file__).parents[1] / "assets/house.js", tmp_path)
+    use_locale(locale)
+    try:
+        parts = PAGES["campaigns"].builder(facts_of(tmp_path))
+        wanted = [share(0.41), count(4500), count(4500), share(0.5)]
+    finally:
+        use_locale()
+    blocks = "".join(re.findall(r"```\{=html\}\n(.*?)\n```", "\n".join(parts), flags=re.S))
+    slider = blocks.index('<label class="house-held"')
+    body = f'<section id="effect">{blocks[slider:]}</section><script src="house.js"></script>'
+    (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{body}')
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/page.html")
+    page.wait_for_selector("html[data-house=ready]")
+    before = page.locator("#effect table").first.evaluate(ROWS)
+    page.locator(".house-held input").fill("10")
+    assert page.locator("#effect table").first.evaluate(ROWS)[0][:4] == before[0][:4]
+    page.locator(".house-held input").fill("50")
+    half = page.locator("#effect table").first.evaluate(ROWS)[0]
+    assert [*half[1:4], page.locator("output").inner_text()] == wanted
+    assert half[4].startswith(f"from {wanted[0]} to ")
+    page.close()
 
 
 def test_a_list_is_two_clicks_from_home(made, tab):
