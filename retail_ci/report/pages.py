@@ -989,9 +989,9 @@ def _movement_page(facts: Facts) -> list[str]:
     return [
         raw(_movement_lead(m, facts.currency)),
         f"Names on this page look back over {count(m['window_days'])} days from each month end, "
-        "with the segment borders of the first month end; those of [Customers and segments](customers.qmd) look "
-        f"back over {count(window)} days from the last sale. So a customer may have another name "
-        "there.",
+        "with the segment borders of the first month end; those of [Customers and "
+        f"segments](customers.qmd) look back over {count(window)} days from the last sale. So a "
+        "customer may have another name there.",
         "## Month by month {#film}",
         figure(facts, "03_migration", "03d_migration"),
         "## Came and left {#came-and-left}",
