@@ -451,6 +451,20 @@ def test_the_brief_is_two_pages_of_paper(tab):
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
 
 
+@pytest.mark.parametrize("name", ["index", "brief"])
+def test_a_phone_says_what_each_number_of_an_action_is(tab, name):
+    told = tab(f"{name}.html", phone=True).evaluate(
+        """() => {
+          const table = document.querySelector(".actions table"), heads = [...table.tHead.rows[0].cells];
+          return [...table.tBodies[0].rows[0].cells].map((cell, i) => [heads[i].textContent, getComputedStyle(cell, "::after").content]);
+        }"""
+    )
+    said = {head: after.strip('"').strip() for head, after in told[2:]}
+    words = {"Customers": "customers", "Of known revenue": "of known revenue"}
+    words |= {"Expected in 90 days": "expected", "Can be written to": "can be written to"}
+    assert said == {head: words[head] for head in said} and len(said) == 3
+
+
 def test_a_phone_gets_the_panels_of_the_dashboard_one_by_one(tab):
     page = tab(phone=True)
     image = page.locator("img[data-figure='05_business_dashboard']")

@@ -265,6 +265,9 @@ def test_products_that_are_bought_independently_are_no_pair(tmp_path):
     assert "No two best sellers stand in one basket more often than by chance." in page
     assert "This run has no lists of recommendations." in page
     assert "Every product that sold lately is on some list" not in page
+    none = pd.DataFrame({"customer_id": [], "product_id": [], "rank": [], "reason": []})
+    none.to_parquet(tmp_path / "data/recommendations.parquet")
+    assert "This run has no lists of recommendations." in page_of("products", tmp_path)
 
 
 def test_products_that_go_together_are_a_pair(tmp_path):

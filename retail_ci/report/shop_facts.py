@@ -159,7 +159,7 @@ def product_facts(run_dir: str | Path) -> dict[str, Any]:
 
 def _never_recommended(con: Any, lists: str | None, compared: bool) -> dict[str, Any]:
     """Products that sold in the last days and stand on no list, those with most revenue first."""
-    if not lists:
+    if not lists or not con.execute(f"SELECT count(*) FROM {lists}").fetchone()[0]:
         return {"never": None, "never_count": 0}
     unlisted = (
         f"FROM each WHERE late > 0 AND product_id NOT IN (SELECT product_id FROM {lists} "
