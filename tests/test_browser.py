@@ -455,8 +455,10 @@ def test_the_brief_is_two_pages_of_paper(tab):
 def test_a_phone_says_what_each_number_of_an_action_is(tab, name):
     told = tab(f"{name}.html", phone=True).evaluate(
         """() => {
-          const table = document.querySelector(".actions table"), heads = [...table.tHead.rows[0].cells];
-          return [...table.tBodies[0].rows[0].cells].map((cell, i) => [heads[i].textContent, getComputedStyle(cell, "::after").content]);
+          const table = document.querySelector(".actions table");
+          const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+          const after = (cell) => getComputedStyle(cell, "::after").content;
+          return [...table.tBodies[0].rows[0].cells].map((cell, i) => [heads[i], after(cell)]);
         }"""
     )
     said = {head: after.strip('"').strip() for head, after in told[2:]}

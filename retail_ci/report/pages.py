@@ -1804,7 +1804,7 @@ def _effect(rate: float | None, lift: float | None) -> str:
 
 
 def _list_buttons(told: Mapping) -> dict[str, str]:
-    """What saves the list of a segment, or a dash without scripts; empty where the site has none."""
+    """What saves the list of a segment, a dash without scripts; empty where the site has none."""
     *segments, every = told["segments"]
     if every["customers"] > _MOST_LISTED:
         return {}
