@@ -119,7 +119,7 @@ def test_a_flipped_bit_in_the_ledger_is_noticed_or_means_the_same(tmp_path):
         except RunError as e:
             noticed += "does not fit its checksum" in str(e)
         file.write_bytes(before)
-    assert noticed > BITS * 5
+    assert noticed > BITS * 3, "half of the bits are of what nobody reads"
 
 
 def test_a_flipped_bit_brings_nobody_back_who_was_forgotten(tmp_path):
