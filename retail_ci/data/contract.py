@@ -308,7 +308,8 @@ _TOTALS = (
     r"(totals?|totale|totales|totaal|sum|summ[ae]|summary|gesamt|ergebnis|somme|suma|razem|toplam|"
     r"yhteensä|celkem|součet|összesen|végösszeg|[Ии]того?|[Вв]сего|合计|总计|小计|合計|総計|小計|"
     r"합계|총계|총합계|المجموع|الإجمالي|إجمالي)"
-    r"( general| general[ei]| g[ée]n[ée]ral| geral| generaal| complessivo| ko[nń]cowa| الكلي)?[ .:]*$"
+    r"( general| general[ei]| g[ée]n[ée]ral| geral| generaal| complessivo| ko[nń]cowa| الكلي)?"
+    r"[ .:]*$"
 )
 _RECEIPTS = ("transaction_id", "customer_id", "product_id")
 
