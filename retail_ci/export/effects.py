@@ -15,7 +15,8 @@ from ..core.errors import DataError
 from ..core.formats import count
 
 # %% auto #0
-__all__ = ['Score', 'learn_score', 'Stratum', 'stratify', 'estimate_effects', 'always_valid', 'sample_ratio', 'unbalanced']
+__all__ = ['Score', 'learn_score', 'Stratum', 'stratify', 'estimate_effects', 'always_valid', 'sample_ratio', 'uneven_losses',
+           'unbalanced']
 
 # %% ../../nbs/08d_effects.ipynb #51bd20f3
 @dataclass(frozen=True)
@@ -389,6 +390,31 @@ def sample_ratio(treated: int, control: int, probability: float) -> float:
     whole = treated + control
     apart = (control - whole * probability) ** 2
     return float(chi2.sf(apart / (whole * probability * (1 - probability)), 1))
+
+
+def uneven_losses(lost: tuple[int, int], kept: tuple[int, int]) -> float:
+    """Test whether both groups have lost customers alike since the draw.
+
+    Parameters
+    ----------
+    lost : tuple[int, int]
+        Customers of the draw who can no longer be measured: written to, held back.
+    kept : tuple[int, int]
+        Those who can, likewise.
+
+    Returns
+    -------
+    float
+        The p-value of Fisher's exact test.
+
+    Examples
+    --------
+    >>> uneven_losses((80, 20), (1600, 400)) > 0.5, uneven_losses((0, 30), (1728, 162)) < 0.001
+    (True, True)
+    """
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact([lost, kept]).pvalue)
 
 
 def unbalanced(covariates: np.ndarray, held: np.ndarray, strata: np.ndarray | None = None) -> float:
