@@ -114,6 +114,7 @@ def _difference(control: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...
 
 # %% ../../nbs/08d_effects.ipynb #21f245f6
 _DRAWS = 999
+_LEAST = 10  # customers of a group, to say how much they differ
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _sums_of(table: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def stratify(
-    strata: np.ndarray, held: np.ndarray, least: int = 10, draws: int = _DRAWS, seed: int = 42
+    strata: np.ndarray, held: np.ndarray, least: int = _LEAST, draws: int = _DRAWS, seed: int = 42
 ) -> tuple[dict[str, Stratum], np.ndarray]:
     """Make strata in each of which the groups can be compared.
 
