@@ -484,15 +484,16 @@ def test_an_error_is_logged_without_its_words():
         put = list.append
 
     lines = Lines()
+    said = " ".join(["C00001", "P0005"])  # the log shows lines of code, which hold no data
     try:
-        raise ValueError("C00001 bought P0005")
+        raise ValueError(said)
     except ValueError as error:
         told = (type(error), error, error.__traceback__)
     record = logging.LogRecord("uvicorn", logging.ERROR, "", 0, "in an answer", None, told)
     api._Aside(lines).emit(record)
     (line,) = lines
     assert b"in an answer" in line and b"ValueError" in line and b"test_api.py" in line
-    assert b"C00001" not in line and b"P0005" not in line
+    assert said.encode() not in line
 
 
 def test_what_stays_the_same_is_not_sent_twice_and_keys_change_without_a_restart(tmp_path):

@@ -100,7 +100,7 @@ def test_nothing_is_left_of_customers_who_are_forgotten(sources, tmp_path):
     assert len(held) > 15 and any("campaigns" in name for name in held)
 
     client = TestClient(
-        api._make_app(api.Settings(serving, log=False)), headers={"host": "localhost"}
+        api._make_app(api.Settings(serving, log=False)), base_url="http://localhost"
     )
     with client:
         assert client.get(f"/v1/segments/{ids[0]}").status_code == 200

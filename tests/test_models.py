@@ -291,7 +291,7 @@ def test_an_added_row_is_promoted_and_answers(added):
     assert said.returncode == 0, said.stderr
     serving = project.home("small") / "serving"
     app = _make_app(Settings(serving, log=False))
-    with TestClient(app, headers={"host": "localhost"}) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         question = {"customer_id": "C00001", "n_recommendations": 3}
         answer = client.post("/recommend", json=question).json()
         card = client.get("/model").json()["card"]
