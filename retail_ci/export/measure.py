@@ -79,8 +79,9 @@ def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list
         sold = lines["product"].nunique()
         without = lines["product"][each.isna()].nunique()
         return lines, [
-            f"Margin is not measured: {count(without)} of the {count(sold)} products that were "
-            f"sold have no cost, so that of {count(int(paid.isna().sum()))} lines is not known."
+            f"Margin is not measured: what {count(int(paid.isna().sum()))} lines of the log have "
+            f"cost is not known; {count(without)} of the {count(sold)} products that were sold have "
+            "no cost."
         ]
     return lines.assign(margin=lines["revenue"] - paid), []
 
