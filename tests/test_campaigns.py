@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,9 +154,8 @@ def test_what_a_wave_brought_is_found_in_a_log_that_goes_on(shop, tmp_path):
 
 def test_a_plan_counts_those_who_can_be_drawn(run, tmp_path):
     """Some stay out of all waves, and some are in another wave on the same days."""
-    config = run.config.model_copy(
-        update={"campaigns": run.config.campaigns.model_copy(update={"holdout": 0.2})}
-    )
+    campaigns = replace(run.config.campaigns, holdout=0.2)
+    config = replace(run.config, campaigns=campaigns)
     shutil.copytree(run.path.resolve(), tmp_path / "current")
     here = Run(config, tmp_path / "current")
     table = free_customers(here)
