@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..core.errors import DataError
 from ..core.formats import count
+from .ledger import _LEAST
 
 # %% auto #0
 __all__ = ['Score', 'learn_score', 'Stratum', 'stratify', 'estimate_effects', 'always_valid', 'sample_ratio', 'uneven_losses',
@@ -114,7 +115,6 @@ def _difference(control: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, ...
 
 # %% ../../nbs/08d_effects.ipynb #21f245f6
 _DRAWS = 999
-_LEAST = 10  # customers of a group, to say how much they differ
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,10 @@ def stratify(
     small = min(int(held[rest].sum()), int((~held[rest]).sum())) < least
     if small and not fit:
         raise DataError(
-            f"The wave: expected at least {least} customers who were held back and as many who were "
-            f"written to, found {count(int(held.sum()))} and {count(int((~held).sum()))}; so few "
-            "cannot say how much customers differ. Draw a larger wave, or hold back another share."
+            f"The wave: expected at least {least} customers who were held back and as many who "
+            f"were written to, found {count(int(held.sum()))} and {count(int((~held).sum()))}; so "
+            "few cannot say how much customers differ. Draw a larger wave, or hold back "
+            "another share."
         )
     if rest.any() and small:
         names[rest] = str(max(fit, key=lambda name: sum(sizes[name])))

@@ -27,7 +27,6 @@ from ..core.runs import Run, staging
 from ..data.engines import connect_duckdb
 from ..data.frames import as_day, check_number, day_after, one_row_each, read_frame
 from .campaigns import _MARK, _draw, _file_name, campaign_table
-from .effects import _LEAST
 from .star_schema import demonstration_note, replacing_folder, write_csv
 
 # %% auto #0
@@ -270,6 +269,9 @@ def _check_groups(wave: Wave) -> None:
             )
 
 # %% ../../nbs/08c_ledger.ipynb #58ce6b18
+_LEAST = 10  # customers of a group, to say how much they differ
+
+
 def _who_is_free(
     lists: pd.DataFrame, plan: Wave, waves: list[Wave]
 ) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
@@ -321,8 +323,8 @@ def _draw_new(lists: pd.DataFrame, plan: Wave, waves: list[Wave]) -> tuple[Wave,
     _check_groups(wave)
     if min(np.sum(arm == "send"), np.sum(arm == "control")) < _LEAST:
         told.append(
-            f"A group of this wave has fewer than {_LEAST} customers, so that what it brought cannot "
-            "be measured."
+            f"A group of this wave has fewer than {_LEAST} customers, so that what it brought "
+            "cannot be measured."
         )
     return wave, told
 

@@ -80,8 +80,8 @@ def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list
         without = lines["product"][each.isna()].nunique()
         return lines, [
             f"Margin is not measured: what {count(int(paid.isna().sum()))} lines of the log have "
-            f"cost is not known; {count(without)} of the {count(sold)} products that were sold have "
-            "no cost."
+            f"cost is not known; {count(without)} of the {count(sold)} products that were sold "
+            "have no cost."
         ]
     return lines.assign(margin=lines["revenue"] - paid), []
 
@@ -832,9 +832,9 @@ def plan_campaign(
     Returns
     -------
     DataFrame of shape (5, 7)
-        control (share: 0.05, 0.1, 0.2, 0.3, 0.5), held_back, revenue and revenue_unadjusted (smallest effect as a share of
-        what a customer brings), visits (likewise), buyers (as a difference of shares), without
-        (revenue per customer).
+        control (share: 0.05, 0.1, 0.2, 0.3, 0.5), held_back, revenue and revenue_unadjusted
+        (smallest effect as a share of what a customer brings), visits (likewise), buyers (as a
+        difference of shares), without (revenue per customer).
 
     Raises
     ------
@@ -865,10 +865,9 @@ def plan_campaign(
         level = {k: float(v.mean()) for k, v in outcomes.items()}
         seen = {k: whole.loc[k, "smallest"] / level[k] for k in ("revenue", "visits")}
         plain = whole.loc["revenue", "smallest_unadjusted"] / level["revenue"]
-        sizes = {"control": control, "held_back": round(control * len(table))}
         scale = np.sqrt(len(ids) / len(table))
         rows.append(
-            sizes
+            {"control": control, "held_back": round(control * len(table))}
             | {"revenue": seen["revenue"] * scale, "revenue_unadjusted": plain * scale}
             | {"visits": seen["visits"] * scale, "buyers": whole.loc["buyers", "smallest"] * scale}
             | {"without": level["revenue"]}
