@@ -198,25 +198,21 @@ def test_the_pages_for_developers_load_nothing_from_elsewhere(service):
 
 
 def test_the_contract_holds_for_generated_requests(serving, tmp_path):
-    """schemathesis, every check; API_EXAMPLES of each kind of request."""
-    with served(serving) as (base, _):
+    """schemathesis, every check; API_EXAMPLES of each kind of request, or for FUZZ_SECONDS whole
+    sequences of them.
+    """
+    seconds = os.environ.get("FUZZ_SECONDS")
+    some = ["-n", os.environ.get("API_EXAMPLES", "100"), "--seed", os.environ.get("API_SEED", "1")]
+    words = ["fuzz", "--max-time", seconds] if seconds else ["run", *some]
+    tool = str(Path(sys.executable).with_name("schemathesis"))
+    with served(serving) as (base, process):
         done = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("schemathesis")),
-                "run",
-                f"{base}/openapi.json",
-                "--checks",
-                "all",
-                "-n",
-                os.environ.get("API_EXAMPLES", "100"),
-                "--seed",
-                os.environ.get("API_SEED", "1"),
-                "--no-color",
-            ],
+            [tool, *words, f"{base}/openapi.json", "--checks", "all", "--no-color"],
             capture_output=True,
             text=True,
             cwd=tmp_path,
         )
+        assert process.poll() is None
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -507,7 +503,9 @@ def held_while(step: asyncio.AbstractEventLoop, work) -> float:
 
     async def both() -> None:
         ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)  # it begins before the work, and goes on after it
         await work()
+        await asyncio.sleep(0)
         ticking.cancel()
 
     step.run_until_complete(both())
@@ -531,6 +529,80 @@ def test_a_batch_computes_in_slices(serving):
     made = json.loads(b"[" + b"".join(pieces) + b"]")
     assert len(made) == 1000 and made[7] == recommend(bundle, who[7], 100, exclude=banned)
     assert len(pieces) > 1 and longest < 0.05
+
+
+HEAPS = {  # bodies of close to a megabyte, and the largest that are valid
+    "a batch": (
+        "/v1/recommend/batch",
+        {
+            "customer_ids": [f"C{i % 40 + 1:05d}" for i in range(1000)],
+            "n_recommendations": 100,
+            "exclude": [f"{i:0128d}" for i in range(1000)],
+            "categories": ["care", "food", *(f"{i:0128d}" for i in range(98))],
+        },
+        200,
+    ),
+    "numbers for ids": ("/v1/recommend/batch", {"customer_ids": [1] * 300_000}, 422),
+    "ids without letters": ("/v1/recommend/batch", {"customer_ids": [""] * 200_000}, 422),
+    "too many ids": ("/v1/recommend/batch", {"customer_ids": ["C00001"] * 90_000}, 422),
+    "a thousand wrong ids": ("/v1/recommend/batch", {"customer_ids": [1] * 1000}, 422),
+    "fields": ("/v1/recommend", {f"f{i}": i for i in range(60_000)}, 422),
+    "lists in lists": ("/v1/recommend", [[[]] * 1000] * 200, 422),
+    "an id": ("/v1/recommend", {"customer_id": "x" * 999_900}, 422),
+    "what to leave out": ("/v1/recommend", {"customer_id": "x", "exclude": ["x"] * 200_000}, 422),
+}
+
+
+@pytest.mark.parametrize("path,body,status", HEAPS.values(), ids=HEAPS)
+def test_no_request_holds_the_loop(serving, path, body, status):
+    """50 ms of the processor at a time are the most for a valid one, and 100 ms for any."""
+    app = api._make_app(Settings(serving, log=False))
+    app.state.desk.refresh()
+    data = json.dumps(body, separators=(",", ":")).encode()
+    assert len(data) <= 1_000_000
+    waiting = [{"type": "http.request", "body": data, "more_body": False}]
+    sent = []
+
+    async def receive() -> dict:
+        return waiting.pop()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def work() -> None:
+        headers = [(b"host", b"localhost"), (b"content-length", b"%d" % len(data))]
+        await app(
+            {
+                "type": "http",
+                "method": "POST",
+                "path": path,
+                "query_string": b"",
+                "headers": [*headers, (b"content-type", b"application/json")],
+                "server": ("127.0.0.1", 80),
+                "client": ("127.0.0.1", 1),
+                "scheme": "http",
+            },
+            receive,
+            send,
+        )
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(app(LIVE, None, send))  # what is only made once
+    sent.clear()
+    longest = held_while(loop, work)
+    loop.close()
+    assert sent[0]["status"] == status and longest < (0.05 if status == 200 else 0.1)
+
+
+LIVE = {
+    "type": "http",
+    "method": "GET",
+    "path": "/health/live",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost")],
+    "server": ("127.0.0.1", 80),
+    "scheme": "http",
+}
 
 
 @pytest.mark.parametrize("reader", ["nobody reads", "full disk", "gone"])

@@ -178,7 +178,11 @@ class OnDisk:
             os.close(self.file)
 
 
-_View = memoryview[Any] | OnDisk if TYPE_CHECKING else memoryview | OnDisk
+if TYPE_CHECKING:
+    _View = memoryview[Any] | OnDisk
+else:
+    _View = memoryview | OnDisk
+
 _SMALL = 1_000_000  # bytes up to which a file is read whole, also of a large bundle
 
 

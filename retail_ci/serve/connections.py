@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -57,6 +58,9 @@ def most_connections(wanted: int) -> int:
 _HEAD = 65_536  # bytes of a request line with its headers
 _FRAMING = 8  # a body in chunks of one byte is six times as long
 _LINGER = 1.0  # seconds in which a caller who was refused can read why
+# who is refused is counted: a line for each would let anybody fill the log
+_LOGGER = logging.getLogger("uvicorn.error.connections")
+_LOGGER.setLevel(logging.ERROR)
 
 
 class Connection(HttpToolsProtocol):
@@ -69,6 +73,11 @@ class Connection(HttpToolsProtocol):
     wrong: tuple[int, str] | None = None  # status and sentence for a head that is not taken
     waiting: asyncio.TimerHandle | None = None  # for the caller to send
     unread: asyncio.TimerHandle | None = None  # for the caller to read
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """As uvicorn calls it."""
+        super().__init__(*args, **kwargs)
+        self.logger = _LOGGER
 
     @property
     def settings(self) -> Settings:
