@@ -38,7 +38,7 @@ soak: $(READY) ## the long tests: a minute of load, and one with everything at o
 	@for seed in 2 3; do API_SEED=$$seed API_EXAMPLES=300 $(BIN)/python -m pytest -q -rs tests/test_api.py -k generated || exit 1; done
 	@$(BIN)/python tests/soak_service.py --seconds 60 --rate 500
 	@$(BIN)/python tests/fuzz_service.py --seconds 600
-	@FUZZ_SECONDS=600 $(BIN)/python -m pytest -q -rs tests/test_api.py -k goes_on
+	@FUZZ_SECONDS=600 $(BIN)/python -m pytest -q -rs tests/test_api.py -k contract
 	@CRASHES=40 $(BIN)/python -m pytest -q -rs tests/test_crash.py
 	@DAMAGES=10 $(BIN)/python -m pytest -q -rs tests/test_damage.py
 	@CASES=all $(BIN)/python -m pytest -q -rs tests/test_cases.py

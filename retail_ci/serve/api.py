@@ -1449,8 +1449,9 @@ async def get_model(request: Request) -> Response:
 def _troubles(app: FastAPI) -> list[str]:
     """What keeps the service from its books, its keys or new bundles, a sentence each."""
     state = app.state
-    found = (state.watcher.trouble, state.keys.trouble, state.counts.log.trouble())
-    return [*filter(None, found)]
+    books = (state.counts.log.trouble(), state.counts.errors.trouble())
+    found = (state.watcher.trouble, state.keys.trouble, *books)
+    return [*dict.fromkeys(filter(None, found))]
 
 
 @_router.get(
