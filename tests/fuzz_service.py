@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx2
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from small_service import served, tables
+from small_service import open_files, served, tables
 
 from retail_ci.serve.bundle import activate, write_bundle
 
@@ -137,7 +137,7 @@ def fuzz(base: str, process, seconds: float, start: int) -> int:
     """Send what Hypothesis makes for so long; how many calls that were."""
     port = int(base.rpartition(":")[2])
     right = httpx2.get(f"{base}/v1/segments/C00001").json()
-    files = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+    files = open_files(process.pid)
     end = time.monotonic() + seconds
     sent = 0
 
@@ -153,8 +153,10 @@ def fuzz(base: str, process, seconds: float, start: int) -> int:
         seed(start)(one)()
         start += 1000
         assert httpx2.get(f"{base}/v1/segments/C00001").json() == right
-    time.sleep(3)
-    left = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+    end = time.monotonic() + 20
+    while open_files(process.pid) > files + 1 and time.monotonic() < end:
+        time.sleep(0.1)
+    left = open_files(process.pid)
     assert left <= files + 1, f"{left} files are open, {files} were at first"
     return sent
 

@@ -125,3 +125,8 @@ def whole_answer(connection: socket.socket) -> bytes:
         if length and len(data.partition(b"\r\n\r\n")[2]) >= int(length[1]):
             break
     return data
+
+
+def open_files(pid: int) -> int:
+    """How many file descriptors a process has in use."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx2
 import pytest
 from conftest import wait_for
-from small_service import served, tables, whole_answer
+from fuzz_service import fuzz
+from small_service import open_files, served, tables, whole_answer
 
 from retail_ci.serve.bundle import activate, rollback, write_bundle
 
@@ -50,11 +51,6 @@ def to_its_end(connection: socket.socket) -> bytes:
         while part := connection.recv(65536):
             data += part
     return data
-
-
-def open_files(pid: int) -> int:
-    """How many file descriptors a process has in use."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def problem(answer: bytes) -> dict:
@@ -95,6 +91,11 @@ def test_what_is_too_much_is_refused_in_the_standard_form(hasty, sent, status):
     assert problem(answer)["status"] == status
     assert b"xxxx" not in answer, "what was sent is not repeated"
     assert httpx2.get(f"{base}/v1/segments").status_code == 200 and process.poll() is None
+
+
+def test_bytes_that_are_almost_http_are_answered_in_order(hasty):
+    """Two hundred calls; `make soak` goes on for ten minutes."""
+    assert fuzz(*hasty, seconds=0.1, start=1) >= 200
 
 
 def test_slow_senders_are_parted_from(hasty):
