@@ -130,3 +130,12 @@ def whole_answer(connection: socket.socket) -> bytes:
 def open_files(pid: int) -> int:
     """How many file descriptors a process has in use."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def open_paths(pid: int) -> list[str]:
+    """What a process has open."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found.append(os.readlink(link))
+    return found

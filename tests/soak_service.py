@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from small_service import free_port, tables
+from small_service import free_port, open_paths, tables
 
 from retail_ci.serve.bundle import Bundle, activate, point_at, recommend, write_bundle
 
@@ -147,8 +147,7 @@ def children(pid: int) -> list[int]:
 
 def peers(pid: int, port: int) -> set[int]:
     """The ports of those who are connected to one worker."""
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    inodes = {m[1] for f in links if (m := re.match(r"socket:\[(\d+)\]", os.readlink(f)))}
+    inodes = set(re.findall(r"socket:\[(\d+)\]", "\n".join(open_paths(pid))))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     mine = [row for row in rows if row[9] in inodes and int(row[1][-4:], 16) == port]
     return {int(row[2][-4:], 16) for row in mine}
