@@ -325,6 +325,14 @@ def test_copies_and_their_key_are_named(tmp_path):
     assert "set data.duplicates to keep" in text[-1]
 
 
+def test_every_reason_is_named_with_its_lines(tmp_path):
+    log = shop()
+    log.loc[log.index[:7], "quantity"] = "x"
+    text = closing(looked(pd.concat([log, log.tail(3)]), tmp_path))
+    told = "10 lines do not count: A quantity that is not a number (7); Exact copies of a line (3)"
+    assert told in text[0]
+
+
 def test_columns_between_blanks_are_read(tmp_path):
     log = shop()[["customer_no", "day", "quantity", "amount"]]
     (tmp_path / "t.txt").write_text(log.to_string(index=False))

@@ -1110,7 +1110,7 @@ def scientific(text: ir.StringValue) -> ir.BooleanValue:
     written = text.re_search(SCIENTIFIC)
     if engine(text) != "duckdb":
         return written
-    marked = character_at(text, 2).isin([".", ","])  # hardly ever, and seen at once
+    marked = text.like(["_.%", "_,%"])  # hardly ever, and seen at once
     return ibis.ifelse(marked, written, False)
 
 
@@ -1139,13 +1139,15 @@ def unread(text: ir.StringValue) -> ir.BooleanValue:
     return loose(text) | text.endswith(".0") | (size != text.length()) | scientific(text)
 
 
-def read_ids(text: ir.StringValue) -> ir.StringValue:
+def read_ids(text: ir.StringValue, odd: ir.BooleanValue | None = None) -> ir.StringValue:
     """Read ids as `read_id` reads one.
 
     Parameters
     ----------
     text : ir.StringValue
         Ids.
+    odd : ir.BooleanValue or None
+        `unread` of them, where that is known.
 
     Returns
     -------
@@ -1157,10 +1159,10 @@ def read_ids(text: ir.StringValue) -> ir.StringValue:
         size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
         folded = translate(text, BLANKS + INVISIBLE, " " * len(BLANKS))
         wide = ibis.ifelse(size != text.length(), _composed(folded), text)
-    bare = trimmed(wide).nullif("")
+    bare = (wide.strip() if engine(text) == "duckdb" else trimmed(wide)).nullif("")
     pointed = ibis.ifelse(bare.endswith(".0"), bare.re_search(WITH_POINT), False)
     whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), _in_digits(bare))
-    return ibis.ifelse(unread(text), whole, text)
+    return ibis.ifelse(unread(text) if odd is None else odd, whole, text)
 
 # %% ../../nbs/00f_engines.ipynb #ed2ae62a
 def different(table: ibis.Table, *columns: str) -> ibis.Table:

@@ -875,7 +875,6 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
 
 
 _COPIES = "Exact copies of a line"
-_TOTALS = next(rule.reason for rule in REJECTS if rule.name == "total_row")
 
 
 @dataclass(frozen=True)
@@ -889,16 +888,22 @@ class Books:
     revenue: float
     first: Any = None
     last: Any = None
-    reason: str = ""  # the commonest reason why a line does not count
+    lost: tuple[tuple[str, int], ...] = ()  # why lines do not count, the commonest reason first
     problem: str = ""  # why it cannot be read at all
     odd: tuple[str, ...] = ()  # what is well formed and implausible
     aside: int = 0  # lines that are no sales by their status
-    totals: int = 0  # of the lines that do not count, the rows of totals
 
     @property
     def faults(self) -> int:
         """The lines that do not count, whatever their status."""
         return self.lines - self.kept - self.aside
+
+    @property
+    def why(self) -> str:
+        """Why lines do not count, with the lines of each reason where there are several."""
+        if len(self.lost) == 1:
+            return self.lost[0][0]
+        return "; ".join(f"{reason} ({count(n)})" for reason, n in self.lost)
 
     def __str__(self) -> str:
         if self.problem:
@@ -907,9 +912,7 @@ class Books:
             return f"{count(self.lines)} lines, none of them kept"
         lines = "line does" if self.faults == 1 else "lines do"
         others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
-        others += f"; {count(self.faults)} {lines} not count: {self.reason}" * bool(self.reason)
-        rows = "one row" if self.totals == 1 else f"{count(self.totals)} rows"
-        others += f", and {rows} of totals" * bool(self.totals and self.reason != _TOTALS)
+        others += f"; {count(self.faults)} {lines} not count: {self.why}" * bool(self.faults)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -950,9 +953,9 @@ def books(main: Source, way: Reading) -> Books:
     reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
     counts = reasons.execute()
     rules = {rule.name: rule.reason for rule in REJECTS if rule.severity == "reject"}
-    worst = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
-    worst |= {_COPIES: facts["collapsed"]}
-    reason = max(worst, key=lambda r: worst[r])
+    lost = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
+    lost |= {_COPIES: facts["collapsed"]}
+    by_size = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
     return Books(
         facts["rows_in"],
         facts["kept"],
@@ -961,10 +964,9 @@ def books(main: Source, way: Reading) -> Books:
         facts["revenue"],
         facts.get("first_date"),
         facts.get("last_date"),
-        reason if worst[reason] else "",
+        tuple((reason, int(n)) for reason, n in by_size if n),
         odd=tuple(_odd_line(flag) for flag in result.plausible["raised"] if flag["matters"]),
         aside=facts.get("set_aside", 0),
-        totals=facts["by_reason"].get("total_row", 0),
     )
 
 
@@ -1066,10 +1068,10 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     if told or book is None or book.problem:
         return told or "Which columns hold the day and the amount of a line?"
     if book.faults > 0.05 * book.lines:
-        keep = " If they are, set data.duplicates to keep." * (book.reason == _COPIES)
+        keep = " If they are, set data.duplicates to keep." * (book.lost[0][0] == _COPIES)
         return (
             f"{count(book.faults)} of {count(book.lines)} lines would not count "
-            f"({book.reason}): are these no sales?{keep}"
+            f"({book.why}): are these no sales?{keep}"
         )
     return (
         f"Do the shop's own books say {count(book.customers)} customers, {count(book.baskets)} "
