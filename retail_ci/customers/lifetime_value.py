@@ -1290,7 +1290,7 @@ def _cautions(
             "came**, "
             f"and {decimal(ratio)} times the visits: a visit was worth "
             f"{'more' if value_ratio < ratio else 'less'} than before. The model knows no season "
-            "and no trend; the intervals below are widened by as much."
+            "and no trend; the intervals of the sums are widened by as much."
         )
     return out
 

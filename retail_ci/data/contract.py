@@ -309,10 +309,12 @@ def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> 
 
 # %% ../../nbs/00h_contract.ipynb #7c1e1a02
 _TOTALS = (
-    r"^(.*[ -])?(sub|grand|zwischen|gesamt|end)?"
+    r"^(.*[ -])?(sub|grand|zwischen|gesamt|eind|end|total|hoved)?"
     r"(totals?|totale|totales|totaal|sum|summ[ae]|summary|gesamt|ergebnis|somme|suma|razem|toplam|"
-    r"[Ии]того|[Вв]сего|合计|总计|小计|合計|総計|小計|"
-    r"المجموع|الإجمالي|إجمالي)( general| general[ei]| g[ée]n[ée]ral| geral| generaal)?[ .:]*$"
+    r"yhteensä|celkem|součet|összesen|végösszeg|[Ии]того?|[Вв]сего|合计|总计|小计|合計|総計|小計|"
+    r"합계|총계|총합계|المجموع|الإجمالي|إجمالي)"
+    r"( general| general[ei]| g[ée]n[ée]ral| geral| generaal| complessivo| ko[nń]cowa| الكلي)?"
+    r"[ .:]*$"
 )
 _RECEIPTS = ("transaction_id", "customer_id", "product_id")
 
@@ -363,7 +365,9 @@ def _sums_by_ids(
     told = [c for c in texts if c not in amounts]
     nothing = ibis.and_(_no_day(raw[names["date"]]), *(as_text(raw[c]).isnull() for c in told))
     paid = [as_text(raw[c].cast("string")).notnull() for c in amounts]
-    rest = [_says_total(raw[c]) for c in told]
+    # in a log without receipts, lines of nobody are common; those that have a day are sales
+    undated = "transaction_id" in there or _no_day(raw[names["date"]])
+    rest = [_says_total(raw[c]) & undated for c in told]
     sums = ibis.or_(*rest, nothing & ibis.or_(*paid)) if paid else ibis.or_(*rest)
     return found | ibis.ifelse(bare, sums, False)
 

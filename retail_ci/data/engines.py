@@ -27,7 +27,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from .. import __version__
-from ..core.config import STAMPS, DataConfig, mebibytes
+from ..core.config import STAMPS, DataConfig, from_environment, mebibytes
 from retail_ci.core.errors import (
     ConfigError,
     DataError,
@@ -219,7 +219,9 @@ def _start_spark(settings: DataConfig) -> Any:
         A SparkSession.
     """
     given = {
-        key if key.startswith("spark.") else f"spark.{key}": _from_environment(key, value)
+        key if key.startswith("spark.") else f"spark.{key}": from_environment(
+            value, f"data.spark.{key}", quoted=False
+        )
         for key, value in settings.spark.items()
     }
     here = {
@@ -255,17 +257,6 @@ def _start_spark(settings: DataConfig) -> Any:
                 f"Spark could not be started: {' '.join((words or [str(e)])[-1].split())[:300]} "
                 "Correct data.spark in the config, or set data.engine to duckdb."
             ) from e
-
-
-def _from_environment(key: str, value: str) -> str:
-    """A setting of Spark, with what the environment holds in the place of ${NAME}."""
-    for name in re.findall(r"\$\{(\w+)\}", value):
-        if name not in os.environ:
-            raise ConfigError(
-                f"The environment variable {name} of data.spark.{key} is not set; set it and try "
-                "again."
-            )
-    return re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)
 
 # %% ../../nbs/00f_engines.ipynb #dab1b293
 def _check_java() -> None:

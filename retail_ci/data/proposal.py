@@ -566,17 +566,38 @@ def _guess_parts(found: Assignment) -> Iterator[Guess]:
         yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
 
 
+_FOOT = 0.01  # of the rows: by how much columns of one table may end apart, as above a total
+
+
+def _last_row(columns: dict[str, Column], names: list[str]) -> int:
+    """The last row in which one of the columns is filled; -1 if there is none."""
+    filled = [columns[name].values.index for name in names if len(columns[name].values)]
+    return max((rows[-1] for rows in filled), default=-1)
+
+
 def _side_by_side(columns: dict[str, Column]) -> tuple[dict[str, Column], list[list[str]]]:
-    """The widest table of a sheet, and the headers of others that stand behind an empty column."""
+    """The widest table of a sheet, and the headers of others that stand behind an empty column.
+
+    Columns that end on the same row are one table, also where a blank column stands between them.
+    """
     blocks: list[list[str]] = [[]]
     for name, column in columns.items():
         if len(column.values) == 0 and re.fullmatch(r"column \d+", name):
             blocks.append([])
         else:
             blocks[-1].append(name)
-    main = max(blocks, key=len)
-    others = [b for b in blocks if b is not main and any(len(columns[n].values) for n in b)]
-    return ({n: columns[n] for n in main} if others else columns), others
+    tables: list[tuple[int, list[list[str]]]] = []  # the last row of each, and its blocks
+    for block in blocks:
+        end = _last_row(columns, block)
+        same = [held for last, held in tables if abs(last - end) <= _FOOT * last]
+        if same:
+            same[0].append(block)
+        elif end >= 0:
+            tables.append((end, [block]))
+    main = max((held for _, held in tables), key=lambda held: sum(map(len, held)), default=blocks)
+    others = [block for _, held in tables if held is not main for block in held]
+    kept = [name for block in main for name in block]
+    return ({name: columns[name] for name in kept} if others else columns), others
 
 
 def _beside_note(names: list[str]) -> str:
@@ -697,9 +718,9 @@ _NEEDED = {
 
 def _could_be(found: Assignment, role: str) -> list[Candidate]:
     """The columns that behave as the customer or the receipt that was not found."""
-    table = pd.DataFrame({name: found.columns[name].values for name in found.free()})
     if role in found.chosen or "date" not in found.chosen:
         return []
+    table = pd.DataFrame({name: found.columns[name].values for name in found.free()})
     if role == "customer_id":
         known = "transaction_id" in found.chosen
         return customer_candidates(
@@ -1083,13 +1104,13 @@ def _ask_lacking(out: Examination) -> str:
     """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
-    if others := _could_be(out.found, "customer_id"):
-        return f"Is {others[0].name!r} the customer: {others[0].seen}?"
     for role, what in (
         ("date", "On which day was each line sold: which column or other table says so?"),
         ("revenue", "What did each line cost the customer: is there a table of prices?"),
         ("customer_id", "Who bought: does another export hold the customer of each receipt?"),
     ):
+        if role == "customer_id" and (others := _could_be(out.found, role)):
+            return f"Is {others[0].name!r} the customer: {others[0].seen}?"
         if any(g.key == f"columns.{role}" and g.value is None for g in out.guesses):
             return what
     if "price" not in out.found.chosen and any(g.key == "columns.price" for g in out.guesses):
