@@ -187,7 +187,9 @@ def serve(
         import uvicorn
 
         from retail_ci.serve.api import copy_workers
+        from retail_ci.serve.connections import raise_file_limit
 
+        raise_file_limit()
         if workers > 1:
             copy_workers()
         os.environ["RETAIL_CI_SERVING"] = str(serving.resolve())
@@ -204,6 +206,7 @@ def serve(
             workers=workers,
             log_level="warning",
             access_log=False,
+            http="retail_ci.serve.connections:Connection",
             timeout_graceful_shutdown=10,
             # longer than callers and proxies keep a connection, so that none is closed in their
             # hands
@@ -1281,6 +1284,7 @@ VARIABLES = {
     "RETAIL_CI_RATE": "customers per second and key; 0, the default: no limit",
     "RETAIL_CI_BODY": "the largest request body in bytes; 1000000 by default",
     "RETAIL_CI_TIMEOUT": "seconds for a request; 10 by default",
+    "RETAIL_CI_CONNECTIONS": "connections at once for each worker; 10000 by default",
     "RETAIL_CI_LOG": "json, the default, or off",
     "RETAIL_CI_SERVING": "the bundles, where the app runs without this command",
 }  # of the environment: what each says to the service
@@ -1352,7 +1356,7 @@ def app() -> Any:  # a typer application
             )
         after = block("Examples:", EXAMPLES[function.__name__])
         if function is serve:
-            read = [f"{variable:<19} {words}" for variable, words in VARIABLES.items()]
+            read = [f"{variable:<21} {words}" for variable, words in VARIABLES.items()]
             after += "\n\n" + block("Environment:", read)
         if any(other.__name__.startswith(f"{name}_") for other in COMMANDS):
             groups[name] = typer.Typer()

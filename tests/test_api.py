@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import alive, wait_for
+from small_service import LONG, free_port, request_in_two, served, tables, whole_answer
 
 from retail_ci.cli import VARIABLES, answer, serve
 from retail_ci.serve import api
@@ -42,67 +42,6 @@ from retail_ci.serve.bundle import (
     write_bundle,
 )
 
-LONG = "x" * 128
-
-
-def tables(mark: str) -> dict:
-    """A small bundle: every reason names the bundle, so that a mixed answer would show."""
-    ids = [f"C{i:05d}" for i in range(1, 41)] + ["Zoë ☀", "a/b", LONG]
-    shelf = [f"P{i:04d}" for i in range(1, 61)]
-    lists = {
-        name: pd.concat(
-            [
-                pd.DataFrame(
-                    {
-                        "customer_id": c,
-                        "product_id": np.roll(shelf, -n - shift)[:20],
-                        "score": np.linspace(0.9, 0.1, 20),
-                        "rank": range(1, 21),
-                        "method": "hybrid",
-                        "reason": mark,
-                    }
-                )
-                for n, c in enumerate(ids)
-            ]
-        )
-        for name, shift in (("any", 0), ("discovery", 3))
-    }
-    return dict(
-        lists={k: [v] for k, v in lists.items()},
-        popular=pd.DataFrame(
-            {
-                "product_id": shelf,
-                "score": np.linspace(1, 0.1, 60),
-                "method": "popular",
-                "reason": mark,
-            }
-        ),
-        bought=pd.DataFrame({"customer_id": ids, "product_id": "P0060"}),
-        segments=pd.DataFrame(
-            {
-                "customer_id": ids,
-                "segment": "Champions",
-                "r_score": 5,
-                "f_score": 4,
-                "m_score": 3,
-                "rfm_score": "543",
-                "action": "say thank you",
-                "value": 10.0,
-            }
-        ),
-        products=pd.DataFrame({"product_id": shelf, "category": ["care", "food"] * 30}),
-        similar=pd.DataFrame(
-            {
-                "product_id": "P0012",
-                "similar_id": shelf[:10],
-                "score": np.linspace(0.9, 0.5, 10),
-                "rank": range(1, 11),
-            }
-        ),
-        profiles=[{"segment": "Champions", "customers": len(ids)}],
-        card={"last_date": "2025-12-31"},
-    )
-
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
@@ -114,36 +53,6 @@ def serving(tmp_path_factory):
         file.write(b"\xff")
     activate(folder, "v1")
     return folder
-
-
-def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@contextlib.contextmanager
-def served(serving: Path, *options: str, log: Path | None = None, **environment: str):
-    """`retail-ci serve` on a free port: its base address and its process; `log`: its output."""
-    port = free_port()
-    tool = str(Path(sys.executable).with_name("retail-ci"))
-    process = subprocess.Popen(
-        [tool, "serve", "--bundle", str(serving), "--port", str(port), *options],
-        env=os.environ | {"RETAIL_CI_LOG": "off"} | environment,
-        stdout=log.open("wb") if log else subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(1200):
-            with contextlib.suppress(httpx2.TransportError):
-                if httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
-                    break
-            assert process.poll() is None, "the service ended before it answered"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.terminate()
-        assert process.wait(120) is not None
 
 
 @pytest.fixture(scope="module")
@@ -289,25 +198,21 @@ def test_the_pages_for_developers_load_nothing_from_elsewhere(service):
 
 
 def test_the_contract_holds_for_generated_requests(serving, tmp_path):
-    """schemathesis, every check; API_EXAMPLES of each kind of request."""
-    with served(serving) as (base, _):
+    """schemathesis, every check; API_EXAMPLES of each kind of request, or for FUZZ_SECONDS whole
+    sequences of them.
+    """
+    seconds = os.environ.get("FUZZ_SECONDS")
+    some = ["-n", os.environ.get("API_EXAMPLES", "100"), "--seed", os.environ.get("API_SEED", "1")]
+    words = ["fuzz", "--max-time", seconds] if seconds else ["run", *some]
+    tool = str(Path(sys.executable).with_name("schemathesis"))
+    with served(serving) as (base, process):
         done = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("schemathesis")),
-                "run",
-                f"{base}/openapi.json",
-                "--checks",
-                "all",
-                "-n",
-                os.environ.get("API_EXAMPLES", "100"),
-                "--seed",
-                os.environ.get("API_SEED", "1"),
-                "--no-color",
-            ],
+            [tool, *words, f"{base}/openapi.json", "--checks", "all", "--no-color"],
             capture_output=True,
             text=True,
             cwd=tmp_path,
         )
+        assert process.poll() is None
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -598,7 +503,9 @@ def held_while(step: asyncio.AbstractEventLoop, work) -> float:
 
     async def both() -> None:
         ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)  # it begins before the work, and goes on after it
         await work()
+        await asyncio.sleep(0)
         ticking.cancel()
 
     step.run_until_complete(both())
@@ -622,6 +529,80 @@ def test_a_batch_computes_in_slices(serving):
     made = json.loads(b"[" + b"".join(pieces) + b"]")
     assert len(made) == 1000 and made[7] == recommend(bundle, who[7], 100, exclude=banned)
     assert len(pieces) > 1 and longest < 0.05
+
+
+HEAPS = {  # bodies of close to a megabyte, and the largest that are valid
+    "a batch": (
+        "/v1/recommend/batch",
+        {
+            "customer_ids": [f"C{i % 40 + 1:05d}" for i in range(1000)],
+            "n_recommendations": 100,
+            "exclude": [f"{i:0128d}" for i in range(1000)],
+            "categories": ["care", "food", *(f"{i:0128d}" for i in range(98))],
+        },
+        200,
+    ),
+    "numbers for ids": ("/v1/recommend/batch", {"customer_ids": [1] * 300_000}, 422),
+    "ids without letters": ("/v1/recommend/batch", {"customer_ids": [""] * 200_000}, 422),
+    "too many ids": ("/v1/recommend/batch", {"customer_ids": ["C00001"] * 90_000}, 422),
+    "a thousand wrong ids": ("/v1/recommend/batch", {"customer_ids": [1] * 1000}, 422),
+    "fields": ("/v1/recommend", {f"f{i}": i for i in range(60_000)}, 422),
+    "lists in lists": ("/v1/recommend", [[[]] * 1000] * 200, 422),
+    "an id": ("/v1/recommend", {"customer_id": "x" * 999_900}, 422),
+    "what to leave out": ("/v1/recommend", {"customer_id": "x", "exclude": ["x"] * 200_000}, 422),
+}
+
+
+@pytest.mark.parametrize("path,body,status", HEAPS.values(), ids=HEAPS)
+def test_no_request_holds_the_loop(serving, path, body, status):
+    """50 ms of the processor at a time are the most for a valid one, and 100 ms for any."""
+    app = api._make_app(Settings(serving, log=False))
+    app.state.desk.refresh()
+    data = json.dumps(body, separators=(",", ":")).encode()
+    assert len(data) <= 1_000_000
+    waiting = [{"type": "http.request", "body": data, "more_body": False}]
+    sent = []
+
+    async def receive() -> dict:
+        return waiting.pop()
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def work() -> None:
+        headers = [(b"host", b"localhost"), (b"content-length", b"%d" % len(data))]
+        await app(
+            {
+                "type": "http",
+                "method": "POST",
+                "path": path,
+                "query_string": b"",
+                "headers": [*headers, (b"content-type", b"application/json")],
+                "server": ("127.0.0.1", 80),
+                "client": ("127.0.0.1", 1),
+                "scheme": "http",
+            },
+            receive,
+            send,
+        )
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(app(LIVE, None, send))  # what is only made once
+    sent.clear()
+    longest = held_while(loop, work)
+    loop.close()
+    assert sent[0]["status"] == status and longest < (0.05 if status == 200 else 0.1)
+
+
+LIVE = {
+    "type": "http",
+    "method": "GET",
+    "path": "/health/live",
+    "query_string": b"",
+    "headers": [(b"host", b"localhost")],
+    "server": ("127.0.0.1", 80),
+    "scheme": "http",
+}
 
 
 @pytest.mark.parametrize("reader", ["nobody reads", "full disk", "gone"])
@@ -753,28 +734,6 @@ def test_a_file_cut_off_under_a_running_service_changes_no_answer(tmp_path):
             assert answer.status_code == 200
         assert client.post("/v1/recommend", json={"customer_id": "C00001"}).json() == before
         assert process.poll() is None
-
-
-def request_in_two(base: str, body: bytes) -> tuple[socket.socket, bytes]:
-    """Send a request's head and half of its body; the connection, and the rest."""
-    connection = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 60)
-    head = (
-        "POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    connection.sendall(head.encode() + body[:10])
-    return connection, body[10:]
-
-
-def whole_answer(connection: socket.socket) -> bytes:
-    """Read an answer to its end."""
-    data = b""
-    while part := connection.recv(65536):
-        data += part
-        length = re.search(rb"content-length: (\d+)\r\n", data)
-        if length and len(data.partition(b"\r\n\r\n")[2]) >= int(length[1]):
-            break
-    return data
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -420,7 +420,7 @@ import numpy as np
 import pandas as pd
 import retail_ci
 for module in pkgutil.walk_packages(retail_ci.__path__, "retail_ci."):
-    if module.name != "retail_ci.serve.api":
+    if module.name not in ("retail_ci.serve.api", "retail_ci.serve.connections"):
         importlib.import_module(module.name)
 log = pd.DataFrame({
     "customer_id": [f"C{i * 7 % 40:02d}" for i in range(200)],

@@ -91,6 +91,7 @@ class Settings:
     rate: float = 0  # RETAIL_CI_RATE: customers per second and key; 0 is no limit
     body: int = 1_000_000  # RETAIL_CI_BODY: the largest request body, in bytes
     timeout: float = 10  # RETAIL_CI_TIMEOUT: seconds for a body to arrive and an answer to be made
+    connections: int = 10_000  # RETAIL_CI_CONNECTIONS: at once, for each worker
     log: bool = True  # RETAIL_CI_LOG: whether requests are logged
     source: str = ""  # where the keys are: hashes, or @ and a file or folder
 
@@ -117,6 +118,7 @@ class Settings:
             number("RATE", get("RATE", "0"), 0),
             int(number("BODY", get("BODY", "1000000"), 100)),
             number("TIMEOUT", get("TIMEOUT", "10"), 0.1),
+            int(number("CONNECTIONS", get("CONNECTIONS", "10000"), 1)),
             get("LOG", "json") == "json",
             source,
         )
@@ -286,14 +288,13 @@ class BundleHolder:
             self.refusals += 1
             self.tell()
         text = str(error) or type(error).__name__
-        if self.bundle and self.bundle.folder == target:
+        causes = (error, error.__cause__)
+        again = any(isinstance(e, (OSError, MemoryError)) for e in causes)
+        self.passing = self.passing + 1 if again else 0
+        if self.bundle and self.bundle.folder == target and not _is_busy(error):
             self.damaged = text
         else:
             self.refused = text
-        causes = (error, error.__cause__)
-        self.passing += 1
-        if not any(isinstance(e, (OSError, MemoryError)) for e in causes):
-            self.passing = 0
         self.again = time.monotonic() + min(2 ** min(self.passing, 6) / 2, 30)
 
     def read_again(self) -> None:
@@ -306,8 +307,17 @@ class BundleHolder:
         try:
             check_bundle(bundle.folder)
         except (RunError, OSError) as e:
-            if bundle is self.bundle:
+            if bundle is self.bundle and not _is_busy(e):
                 self.damaged = str(e)
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether the machine, and not a file, is in the way: no memory, no file descriptors, a disk
+    that does not answer.
+    """
+    causes = (error, error.__cause__)
+    gone = any(isinstance(e, FileNotFoundError) for e in causes)
+    return not gone and any(isinstance(e, (OSError, MemoryError)) for e in causes)
 
 
 def _looks_of(folder: Path) -> list | None:
@@ -604,6 +614,15 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> Respon
         f"The request is not valid: {found}.".encode("utf-8", "replace").decode(),
         request.scope.get("request_id"),
         [{k: v.encode("utf-8", "replace").decode() for k, v in e.items()} for e in errors],
+    )
+
+
+async def _on_damage(request: Request, error: RunError) -> Response:
+    """A file of the model is not as it was written; `/health` says which."""
+    return _problem(
+        503,
+        "The files of the model have changed, so it cannot answer this. Ask /health for more.",
+        request.scope.get("request_id"),
     )
 
 
@@ -1077,6 +1096,9 @@ class Counts:
         self.dropped = self._counter("log_lines_dropped", "Lines of the log that were dropped.")
         self.failed = self._counter("bookings_failed", "Requests that could not be counted.")
         self.refused = self._counter("bundles_refused", "Bundles that were not taken.")
+        self.turned_away = self._counter(
+            "connections_refused", "Connections that were refused before a route.", "status"
+        )
         self.seconds = Histogram(
             "retail_ci_request_duration_seconds",
             "Seconds by route.",
@@ -1427,8 +1449,9 @@ async def get_model(request: Request) -> Response:
 def _troubles(app: FastAPI) -> list[str]:
     """What keeps the service from its books, its keys or new bundles, a sentence each."""
     state = app.state
-    found = (state.watcher.trouble, state.keys.trouble, state.counts.log.trouble())
-    return [*filter(None, found)]
+    books = (state.counts.log.trouble(), state.counts.errors.trouble())
+    found = (state.watcher.trouble, state.keys.trouble, *books)
+    return [*dict.fromkeys(filter(None, found))]
 
 
 @_router.get(
@@ -1553,8 +1576,10 @@ def copy_workers() -> None:
 
 # %% ../../nbs/07_api.ipynb #28c805ac
 @contextlib.asynccontextmanager
-async def _life(app: FastAPI) -> AsyncIterator[None]:
-    """Open the bundle, watch for newer ones, and stop watching at the end."""
+async def _life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Open the bundle, watch for newer ones, and stop watching at the end; connections are handed
+    the settings and where to count.
+    """
     _stop_with_manager()
     counts = app.state.counts
     with _aside(counts.errors):
@@ -1562,7 +1587,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
         _settle()
         watching = asyncio.create_task(app.state.watcher.watch())
         try:
-            yield
+            yield {"settings": app.state.settings, "counts": counts}
         finally:
             app.state.desk.draining = True
             watching.cancel()
@@ -1595,6 +1620,7 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
     counts = Counts()
     desk = BundleHolder(settings.serving, tell=counts.refused.inc)
     keys = KeyRing(settings)
+    app.state.settings = settings
     app.state.desk = desk
     app.state.counts = counts
     app.state.keys = keys
@@ -1605,6 +1631,7 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
         _ask_for_keys(app)
     app.exception_handler(HTTPException)(_on_http)
     app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(RunError)(_on_damage)
     app.exception_handler(Exception)(_on_crash)
     app.add_middleware(Gateway, settings=settings, counts=counts, keys=keys)
     return app

@@ -361,16 +361,18 @@ def served_lists(
     """
     width = bundle.depth
     total = len(bundle.customers)
-    parts = [
-        np.frombuffer(a, dtype).reshape(-1, width)
-        for a, dtype in zip(bundle.lists["any"], ("<i4", "<f4", "<i4", "<i4"))
-    ]
+    kinds = ("<i4", "<f4", "<i4", "<i4")
     shelf = np.array([bundle.products[i] for i in range(len(bundle.products))], dtype=object)
     for start in range(0, total, block):
         rows = np.arange(start, min(start + block, total))
-        full = rows[(parts[0][rows, :k] >= 0).all(1)] if k <= width else rows[:0]
-        table = _from_arrays(bundle, [p[full, :k] for p in parts], full, shelf)
-        short = one_by_one(bundle, [bundle.customers[r] for r in np.setdiff1d(rows, full)], k)
+        cells = slice(start * width, (start + len(rows)) * width)
+        parts = [
+            np.frombuffer(a[cells], kind).reshape(-1, width)
+            for a, kind in zip(bundle.lists["any"], kinds)
+        ]
+        full = (parts[0][:, :k] >= 0).all(1) & (k <= width)
+        table = _from_arrays(bundle, [p[full, :k] for p in parts], rows[full], shelf)
+        short = one_by_one(bundle, [bundle.customers[r] for r in rows[~full]], k)
         both = (
             pd.concat([t for t in (table, short) if len(t)], ignore_index=True)
             if len(table) or len(short)

@@ -12,9 +12,9 @@ import hashlib
 import importlib
 import itertools
 import json
-import mmap
 import operator
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,9 +34,9 @@ from retail_ci.core.runs import (
 from ..core.suppression import read_forgotten
 
 # %% auto #0
-__all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle', 'Bundle',
-           'recommend', 'recommend_each', 'choose', 'segment_of', 'similar_to', 'current_bundle', 'read_stack',
-           'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
+__all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'OnDisk', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle',
+           'Bundle', 'recommend', 'recommend_each', 'choose', 'segment_of', 'similar_to', 'current_bundle',
+           'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
 
 # %% ../../nbs/06_bundle.ipynb #430a0832
 class Later:
@@ -53,11 +53,8 @@ class Later:
 
 if TYPE_CHECKING:
     import numpy as _np
-
-    _View = memoryview[Any]
 else:
     _np = Later("numpy")
-    _View = memoryview
 
 # %% ../../nbs/06_bundle.ipynb #1785cab1
 def _key_of(text: str) -> int:
@@ -148,8 +145,49 @@ def _write_array(folder: Path, name: str, array: _np.ndarray) -> None:
 _Code = Literal["Q", "i", "f", "B", "d"]  # types of numbers, as in the module `array`
 
 
-def _map_array(path: Path, code: _Code, held: bool = False) -> _View:
-    """Map a file of numbers, or read it.
+class OnDisk:
+    """The numbers of a file, read when they are asked for."""
+
+    def __init__(self, path: Path, code: _Code):
+        """`path`: the file; `code`: the type of its numbers."""
+        self.path = path
+        self.code: _Code = code
+        self.width = struct.calcsize(code)
+        self.file = os.open(path, os.O_RDONLY)
+        self.count = os.fstat(self.file).st_size // self.width
+
+    def __len__(self) -> int:
+        """How many numbers there were when the file was opened."""
+        return self.count
+
+    def __getitem__(self, at: int | slice) -> Any:
+        """One number, or a view of some; raises `RunError` where the file has been cut off."""
+        if not isinstance(at, slice):
+            first = range(self.count)[at]
+            return self[first : first + 1][0]
+        first, last, _ = at.indices(self.count)
+        size = self.width * max(last - first, 0)
+        found = os.pread(self.file, size, self.width * first)
+        if len(found) < size:
+            raise _not_as_written(self.path.parent, self.path.name)
+        return memoryview(found).cast(self.code)
+
+    def __del__(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self.file)
+
+
+if TYPE_CHECKING:
+    _View = memoryview[Any] | OnDisk
+else:
+    _View = memoryview | OnDisk
+
+_SMALL = 1_000_000  # bytes up to which a file is read whole, also of a large bundle
+
+
+def _open_array(path: Path, code: _Code, held: bool = False) -> _View:
+    """Read a file of numbers, or open it for reading.
 
     Parameters
     ----------
@@ -158,19 +196,22 @@ def _map_array(path: Path, code: _Code, held: bool = False) -> _View:
     code : _Code
         Their type.
     held : bool, default False
-        Whether the bytes are read, so that nobody who cuts the file off can reach them.
+        Whether it is read whatever its size, so that nobody who cuts it off can reach the numbers.
 
     Returns
     -------
     _View
         The numbers.
     """
-    if not path.stat().st_size:
-        return memoryview(b"").cast(code)
-    if held:
+    if held or path.stat().st_size <= _SMALL or not hasattr(os, "pread"):
         return memoryview(path.read_bytes()).cast(code)
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast(code)
+    return OnDisk(path, code)
+
+
+def _text_at(offsets: _View, text: _View, row: int) -> str:
+    """The text of a row."""
+    start, end = offsets[row : row + 2]
+    return str(text[start:end], "utf-8")
 
 
 class Texts:
@@ -181,14 +222,16 @@ class Texts:
     ):
         """`folder`, `name`: as given to `_write_texts`; `keys`: false for texts that are never
         looked for, and not found then; `remember`: how many that were read lately stay at hand;
-        `held`: as for `_map_array`.
+        `held`: as for `_open_array`; keys are held anyway.
         """
-        self.at = functools.lru_cache(remember)(self.__getitem__) if remember else self.__getitem__
-        self.offsets = _map_array(folder / f"{name}_offsets.bin", "Q", held)
-        self.text = _map_array(folder / f"{name}_text.bin", "B", held)
+        self.offsets = _open_array(folder / f"{name}_offsets.bin", "Q", held)
+        self.text = _open_array(folder / f"{name}_text.bin", "B", held)
+        # without a way back to this object, so that a bundle that answers no more is gone at once
+        read = functools.partial(_text_at, self.offsets, self.text)
+        self.at = functools.lru_cache(remember)(read) if remember else read
         self.keys: _View = memoryview(b"")
         if keys:
-            self.keys = _map_array(folder / f"{name}_keys.bin", "Q", held)
+            self.keys = _open_array(folder / f"{name}_keys.bin", "Q", held=True)
 
     def __len__(self) -> int:
         """How many texts there are."""
@@ -196,7 +239,7 @@ class Texts:
 
     def __getitem__(self, row: int) -> str:
         """The text of a row."""
-        return str(self.text[self.offsets[row] : self.offsets[row + 1]], "utf-8")
+        return _text_at(self.offsets, self.text, row)
 
     def find(self, text: str) -> int:
         """The row of an id, however it is written, or -1."""
@@ -366,10 +409,15 @@ def _read_manifest(folder: Path) -> dict:
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except OSError as e:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
         raise RunError(
             f"{folder} is not a serving bundle: it has no readable manifest.json. Promote a model "
             "with `retail-ci models promote --config NAME`."
+        ) from e
+    except OSError as e:
+        raise RunError(
+            f"The manifest of the bundle {folder.name} cannot be read at present: {e.strerror}. "
+            "Mend that, then try again."
         ) from e
     except ValueError as e:
         raise _damaged(folder) from e
@@ -850,7 +898,7 @@ def _write_mask(part: Path, sensitive: Sequence[str]) -> None:
 
 # %% ../../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
-    """Open a serving bundle: check it, and read its arrays, or map those of a large one.
+    """Open a serving bundle: check it, and read its arrays, or open those of a large one.
 
     Parameters
     ----------
@@ -908,7 +956,7 @@ class Bundle:
         held = sum(f["bytes"] for f in self.manifest["files"].values()) <= _LARGE
 
         def array(name: str, code: _Code) -> _View:
-            return _map_array(self.folder / f"{name}.bin", code, held)
+            return _open_array(self.folder / f"{name}.bin", code, held)
 
         self.customers = Texts(self.folder, "customers", held=held)
         self.products = Texts(self.folder, "products", remember=_LATELY, held=held)
@@ -938,8 +986,8 @@ class Bundle:
         self.masked = frozenset[int]()
         if "masked.bin" in self.manifest["files"]:
             mask = array("masked", "B")
-            self.masked = frozenset(row for row, masked in enumerate(mask) if masked)
-        seen = {c for row, c in enumerate(self.category) if row not in self.masked}
+            self.masked = frozenset(row for row, masked in enumerate(mask[:]) if masked)
+        seen = {c for row, c in enumerate(self.category[:]) if row not in self.masked}
         self.categories = {texts[c]: c for c in sorted(seen) if c >= 0}
 
     def find_customer(self, customer_id: str) -> int:
