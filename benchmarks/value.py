@@ -113,7 +113,7 @@ def measure(path: Path) -> dict:
     """A shop at its cuts."""
     lines = ibis.duckdb.connect().read_parquet(path)
     end = reference_date(lines)
-    windows = HiddenWindows(lines)
+    windows = HiddenWindows(lines, epoch_day(end))
     frame = lines.select("transaction_id", "customer_id", "date", "quantity", "revenue").execute()
     found = {}
     for days in CUTS:

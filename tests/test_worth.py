@@ -416,7 +416,7 @@ def test_the_forecast_of_ninety_days_moves_the_year_by_as_much():
     log = steady_shop(600, days=300).assign(is_return=False).rename(columns={"date": "day"})
     lines = ibis.memtable(log)
     end = log["day"].max() + pd.Timedelta(days=1)
-    windows = HiddenWindows(lines)
+    windows = HiddenWindows(lines, epoch_day(end))
     start = epoch_day(end) - 90
     window = windows.at(start)
     assert windows.at(start) is window and windows.at(windows.begin + 59) is None

@@ -795,7 +795,8 @@ def customer_worth(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Visits and value expected of each customer, with 95% intervals.
 
-    Ten thousand customers are taken at a time, so that memory stays small.
+    Ten thousand customers are taken at a time, so that memory stays small; of more, those with
+    the same history together, so that each history is worked out once.
 
     Parameters
     ----------
@@ -820,15 +821,17 @@ def customer_worth(
     sums = []
     parts = []
     keys = pd.Index(np.unique(groups)) if groups is not None else pd.Index([])
+    order = _by_history(table)
     for start in range(0, len(table), 10_000):
-        part = table.iloc[start : start + 10_000]
+        some = order[start : start + 10_000]
+        part = table.iloc[some]
         rows, place = Rows.of(part)
         middle = answers(rows, place, part, model.theta_, spend, model.first, margin)
         spread = np.array(
             [answers(rows, place, part, d.visits, d.spend, model.first, margin) for d in draws]
             or [middle]
         )
-        low, high = np.quantile(spread, [0.025, 0.975], axis=0)
+        low, high = _middle(spread)
         parts.append(
             pd.DataFrame(
                 {
@@ -843,22 +846,33 @@ def customer_worth(
             )
         )
         if groups is not None:
+            theirs = spread[:, :, _ANSWERS.index("value_90")]
             sums.append(
-                np.array(
-                    [
-                        [
-                            one[
-                                groups[start : start + 10_000] == key, _ANSWERS.index("value_90")
-                            ].sum()
-                            for key in keys
-                        ]
-                        for one in spread
-                    ]
-                )
+                np.array([[one[groups[some] == key].sum() for key in keys] for one in theirs])
             )
-    out = pd.concat(parts, ignore_index=True)
+    out = pd.concat(parts, ignore_index=True).iloc[np.argsort(order)].reset_index(drop=True)
     out.insert(0, "customer_id", table.customer_id.to_numpy())
     return out, pd.DataFrame(sum(sums) if sums else np.zeros((0, 0)), columns=keys)
+
+
+def _by_history(table: pd.DataFrame, most: int = 10_000) -> np.ndarray:
+    """The order in which customers are taken: as they stand, or of many, equal histories together."""
+    if len(table) <= most:
+        return np.arange(len(table))
+    return np.lexsort([table[name].to_numpy() for name in ("age", "recency", "repeats")])
+
+
+def _middle(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5% and 97.5% quantiles along the first axis, as `np.quantile` has them, in less time."""
+    ordered = np.sort(spread, axis=0)
+    last = len(ordered) - 1
+    ends = []
+    for share_below in (0.025, 0.975):
+        place = share_below * last
+        below = int(place)
+        step = ordered[min(below + 1, last)] - ordered[below]
+        ends.append(ordered[below] + step * (place - below))
+    return ends[0], ends[1]
 
 # %% ../../nbs/03e_lifetime_value.ipynb #277b0cfc
 def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
@@ -1358,12 +1372,17 @@ class HiddenWindows:
     """
 
     def __init__(
-        self, transactions: ibis.Table, first: bool = True, sample: int = 50_000, seed: int = 42
+        self,
+        transactions: ibis.Table,
+        end: int,
+        first: bool = True,
+        sample: int = 50_000,
+        seed: int = 42,
     ):
-        """`first`: whether the first visit may be the last. `sample`: customers, at most. `seed`:
-        of their draw.
+        """`end`: the day, as `epoch_day` counts, from which on nothing is seen. `first`: whether
+        the first visit may be the last. `sample`: customers, at most. `seed`: of their draw.
         """
-        days = _daily(transactions)
+        days = _daily(transactions).filter(_.number < end)
         names = days.select("customer_id").distinct().order_by("customer_id").execute()
         if len(names) > sample:
             some = ibis.memtable(_bounded(names, sample, seed))
@@ -1839,13 +1858,12 @@ def customer_lifetime_value(
     asked = None if as_of is None else as_day(as_of, "as_of")
     with open_log(transactions, columns) as lines:
         day = asked or reference_date(lines)
-        known = lines.filter(lines.day < ibis.literal(day))
-        table = to_pandas(_known(_daily(known), epoch_day(day)))
-        windows = HiddenWindows(known, model == "mbg", max_samples, random_state)
-    if not len(table):
-        found = f"none before {day:%Y-%m-%d}"
-        refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
-    first = model == "mbg"
+        table = to_pandas(_known(_daily(lines), epoch_day(day)))
+        if not len(table):
+            found = f"none before {day:%Y-%m-%d}"
+            refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
+        first = model == "mbg"
+        windows = HiddenWindows(lines, epoch_day(day), first, max_samples, random_state)
     some = _bounded(table, max_samples, random_state)
     visits, spend = fit_both(table, first, max_samples, random_state)
     samples = bootstrap(some, visits, spend, draws, random_state)
@@ -1862,7 +1880,7 @@ def _benchmark_table(shops: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         [
             {
                 "Shop": name,
-                "Days hidden from": -int(days),
+                "Days before the end": int(days),
                 "Expected, of what came": cut["total"],
                 "Model alone": cut["total_model"],
                 "With the last miss": cut["total_with_last_miss"],
