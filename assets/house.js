@@ -312,16 +312,17 @@
   };
   all(".house-held").forEach((label) => {
     const input = label.querySelector("input"), table = label.parentElement.querySelector("table"), marks = [...table.querySelectorAll("[data-reach]")];
-    const written = new Intl.NumberFormat(table.dataset.decimal === "," ? "de" : "en"), percent = (x) => `${Math.round(100 * x)}%`;
+    const thousand = label.dataset.thousand.slice(1, -3);  // as the page writes 1000 and 100%, whatever the browser knows of its locale
+    const written = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, thousand), percent = (x) => label.dataset.whole.replace("100", Math.round(100 * x));
     const set = (row, what, text) => { row.querySelector(what).textContent = text; };
     const show = () => {
       const held = input.value / 100, sums = [0, 0];
-      label.querySelector("output").textContent = `${input.value}%`;
+      label.querySelector("output").textContent = percent(held);
       marks.forEach((mark, i) => {
         const reach = Number(mark.dataset.reach), rate = mark.dataset.rate === "" ? NaN : Number(mark.dataset.rate), row = mark.closest("tr"), all = i === marks.length - 1;
         const control = all ? sums[0] : Math.floor(reach * held + 0.5), treated = all ? sums[1] : reach - control, rise = smallest(rate, control, treated);
         sums[0] += control; sums[1] += treated;
-        set(row, ".held", written.format(control)); set(row, ".sent", written.format(treated));
+        set(row, ".held", written(control)); set(row, ".sent", written(treated));
         set(row, ".effect", rise === null ? "none: too few customers" : `from ${percent(rate)} to ${percent(rate + rise)}`);
       });
     };

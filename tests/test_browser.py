@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from retail_ci.core.formats import amount, count, money
-from retail_ci.report.pages import PAGES, glossary
+from retail_ci.core.formats import amount, count, money, share, use_locale
+from retail_ci.report.pages import PAGES, facts_of, glossary
 
 CHROMIUM = next(
     (
@@ -397,6 +397,38 @@ def test_the_share_held_back_moves_the_effect_that_would_show(made, tab):
     assert half != before and not page.faults
 
 
+@pytest.mark.parametrize("locale", ["de", "de-AT", "de-CH", "es", "fr", "iso", "pl"])
+def test_the_slider_writes_numbers_as_the_page_does(browser, tmp_path, locale):
+    row = {"customers": 9000, "suppressed": 0, "no_consent": 0, "control": 900, "send": 8100}
+    row |= {"buys_anyway": 0.41, "smallest_lift": 0.05}
+    segments = [{"segment": name, **row} for name in ("Champions", "All")]
+    (tmp_path / "metrics").mkdir()
+    told = {"days": 30, "control": 0.1, "notes": [], "segments": segments}
+    (tmp_path / "metrics/campaigns.json").write_text(json.dumps(told))
+    shutil.copy(Path(__file__).parents[1] / "assets/house.js", tmp_path)
+    use_locale(locale)
+    try:
+        parts = PAGES["campaigns"].builder(facts_of(tmp_path))
+        wanted = [share(0.41), count(4500), count(4500), share(0.5)]
+    finally:
+        use_locale()
+    blocks = "".join(re.findall(r"```\{=html\}\n(.*?)\n```", "\n".join(parts), flags=re.S))
+    slider = blocks.index('<label class="house-held"')
+    body = f'<section id="effect">{blocks[slider:]}</section><script src="house.js"></script>'
+    (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{body}')
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/page.html")
+    page.wait_for_selector("html[data-house=ready]")
+    before = page.locator("#effect table").first.evaluate(ROWS)
+    page.locator(".house-held input").fill("10")
+    assert page.locator("#effect table").first.evaluate(ROWS)[0][:4] == before[0][:4]
+    page.locator(".house-held input").fill("50")
+    half = page.locator("#effect table").first.evaluate(ROWS)[0]
+    assert [*half[1:4], page.locator("output").inner_text()] == wanted
+    assert half[4].startswith(f"from {wanted[0]} to ")
+    page.close()
+
+
 def test_a_list_is_two_clicks_from_home(made, tab):
     told = json.loads((made[1] / "metrics/campaigns.json").read_text())["segments"][0]
     page = tab()
@@ -417,6 +449,22 @@ def test_a_list_is_two_clicks_from_home(made, tab):
 def test_the_brief_is_two_pages_of_paper(tab):
     pdf = tab("brief.html").pdf(format="A4")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+
+
+@pytest.mark.parametrize("name", ["index", "brief"])
+def test_a_phone_says_what_each_number_of_an_action_is(tab, name):
+    told = tab(f"{name}.html", phone=True).evaluate(
+        """() => {
+          const table = document.querySelector(".actions table");
+          const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+          const after = (cell) => getComputedStyle(cell, "::after").content;
+          return [...table.tBodies[0].rows[0].cells].map((cell, i) => [heads[i], after(cell)]);
+        }"""
+    )
+    said = {head: after.strip('"').strip() for head, after in told[2:]}
+    words = {"Customers": "customers", "Of known revenue": "of known revenue"}
+    words |= {"Expected in 90 days": "expected", "Can be written to": "can be written to"}
+    assert said == {head: words[head] for head in said} and len(said) == 3
 
 
 def test_a_phone_gets_the_panels_of_the_dashboard_one_by_one(tab):

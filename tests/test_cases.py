@@ -60,7 +60,7 @@ CASES = {
     "mixed_dates": Case((30, 30, 7, 165.0)),
     "multiline_name": Case((2, 2, 2, 20.0), FEW),
     "no_customers": Case((4, 4, 0, 13.4), said="sales, products and baskets need none"),
-    "no_receipt_copies": Case((33, 32, 2, 82.5)),
+    "no_receipt_copies": Case((33, 32, 2, 82.5), FEW),
     "one_off_shop": Case((60, 60, 60, 65359.26)),
     "price_in_products": Case((3, 2, 2, 7.5), FEW),
     "product_category": Case((5, 5, 5, 1780.0)),

@@ -15,7 +15,7 @@ import retail_ci
 from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
-from retail_ci.data.proposal import Examination, closing, examine, guess, proposal
+from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
 from retail_ci.data.synthetic import generate
 
 ROOT = Path(__file__).parents[1]
@@ -325,6 +325,14 @@ def test_copies_and_their_key_are_named(tmp_path):
     assert "set data.duplicates to keep" in text[-1]
 
 
+def test_every_reason_is_named_with_its_lines(tmp_path):
+    log = shop()
+    log.loc[log.index[:7], "quantity"] = "x"
+    text = closing(looked(pd.concat([log, log.tail(3)]), tmp_path))
+    told = "10 lines do not count: A quantity that is not a number (7); Exact copies of a line (3)"
+    assert told in text[0]
+
+
 def test_columns_between_blanks_are_read(tmp_path):
     log = shop()[["customer_no", "day", "quantity", "amount"]]
     (tmp_path / "t.txt").write_text(log.to_string(index=False))
@@ -467,10 +475,24 @@ def test_a_header_that_names_the_customer_clearly_is_refused_unmapped(header):
     assert done.facts["customers"] == 12
 
 
-def test_a_way_to_pay_is_no_customer():
-    lines = till_lines("card").assign(card=lambda t: t["card"].str[-1].isin(list("02468")))
-    lines["card"] = lines["card"].map({True: "Visa", False: "Mastercard"})
-    assert retail_ci.clean(lines).facts["kept"] == len(lines)
+@pytest.mark.parametrize("header", ["card", "account", "user"])
+def test_a_way_to_pay_is_no_customer(header):
+    cards = ["Visa", "Mastercard", "Maestro"]
+    lines = till_lines(header)
+    lines[header] = lines[header].str[1:].astype(int).mod(3).map(dict(enumerate(cards)))
+    assert lines[header].nunique() == 3
+    done = retail_ci.clean(lines)
+    assert done.facts["kept"] == len(lines) and done.facts["customers"] == 0
+
+
+def test_a_missing_amount_is_asked_for_before_the_customer(tmp_path):
+    lines = till_lines("xyz").drop(columns=["price", "revenue"])
+    lines.to_csv(tmp_path / "sales.csv", index=False)
+    found = examine(str(tmp_path / "sales.csv"))
+    assert columns(found).get("customer_id") is None
+    assert question(found, []).startswith("What did each line cost the customer")
+    till_lines("xyz").to_csv(tmp_path / "priced.csv", index=False)
+    assert "Is 'xyz' the customer" in question(examine(str(tmp_path / "priced.csv")), [])
 
 
 @pytest.mark.parametrize("header", ["bon", "ticket no", "xyz"])

@@ -2,12 +2,19 @@
 contradicts another is not built.
 """
 
+import html
 import json
+import re
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from retail_ci.core.errors import RunError
+from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
+    PAGES,
+    Facts,
     facts_of,
     figure_cards,
     monday_cards,
@@ -15,6 +22,7 @@ from retail_ci.report.pages import (
     slipping_line,
     write_pages,
 )
+from retail_ci.report.shop_facts import list_files, product_facts
 
 LIST = {
     "published_label": "Ranker",
@@ -58,11 +66,17 @@ FALSE_SHOP = {
 
 def test_a_shop_where_every_claim_is_false_reads_none_of_them():
     slips = slipping_line(FALSE_SHOP["movement"], "€")
-    assert "about 473 would by chance: a normal month" in slips
+    assert (
+        "475 good customers slipped in the month to 31 Dec 2025; chance alone makes 445 to 501 "
+        "slip: a normal month." in slips
+    )
     assert "Call first" not in slips and 'class="first"' not in slips and "€" not in slips
     offers = offers_line(FALSE_SHOP["recommendations"])
     assert "personal" not in offers and "is the best" not in offers
-    assert "96% of the lines are the 10 best sellers" in offers
+    assert (
+        "96% of the lines are products that are among the 10 best sellers of the last weeks."
+        in offers
+    )
     assert "Best sellers, lately did better in the held-out month" in offers
     assert "others did as well within chance" in offers
     cards = figure_cards(FALSE_SHOP["figures"], "€", "1 January to 31 December 2025")
@@ -75,7 +89,11 @@ def test_the_same_sentences_where_they_are_true():
     assert "<b>475 good customers slipped" in slipping_line(louder, "€")
     won = LIST | {"best_label": "Ranker", "published_leads": True}
     offers = offers_line({"customers": 9, "personal_share": 0.9, "best_sellers": 10, "any": won})
-    assert "Ranker is the best" in offers and "90% of the lines are personal" in offers
+    assert "Ranker is the best" in offers
+    assert (
+        "90% of the lines are products that are not among the 10 best sellers of the last weeks"
+        in offers
+    )
     last_year = FALSE_SHOP["figures"][0] | {"against": "2024-12-01"}
     assert "in December against December 2024" in figure_cards([last_year])
 
@@ -103,7 +121,6 @@ def test_a_card_counts_who_may_be_written_to_and_says_what_is_unproven():
     card = monday_cards([profile], {"days": 30, "segments": [found]}, "€")
     assert "446</data> of 711 customers can be written to" in card
     assert "212 have not agreed, 3 are suppressed, 50 are held back to compare" in card
-    assert 446 + 212 + 3 + 50 == 711
     assert "41% buy within 30 days anyway, and the group held back is too small" in card
     assert card.count("<h3>") == 1 and "To the list" in card
 
@@ -147,3 +164,166 @@ def test_generated_data_is_called_so_on_every_page(finished, tmp_path, source, s
     for name in finished(100.0):
         page = (tmp_path / "stage" / f"{name}.qmd").read_text()
         assert ("Demonstration data." in page) == said, name
+
+
+def page_of(name, folder):
+    """A page of a run as a reader sees it, without marks."""
+    parts = PAGES[name].builder(facts_of(folder))
+    return html.unescape(re.sub(r"<[^>]+>", "", "\n".join(parts)))
+
+
+def write_metrics(folder, **metrics):
+    """A run that has left these metrics."""
+    (folder / "metrics").mkdir(parents=True, exist_ok=True)
+    for name, content in metrics.items():
+        (folder / f"metrics/{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def campaign(customers=100, segment="At Risk", notes=()):
+    """What a campaign reaches in a shop of one segment, of which a tenth is held back."""
+    row = {"customers": customers, "suppressed": 0, "no_consent": 0, "control": customers // 10}
+    row |= {"send": customers - customers // 10, "buys_anyway": 0.5, "smallest_lift": 0.25}
+    segments = [{"segment": name, **row} for name in (segment, "All")]
+    return {"days": 30, "control": 0.1, "notes": list(notes), "segments": segments}
+
+
+def test_who_agreed_to_be_contacted_is_told_wherever_somebody_can_be_written_to(tmp_path):
+    unknown = "No column of the customers table says who agreed to be contacted: <ask>."
+    profile = {"segment": "At Risk", "customers": 100, "revenue": 9.0, "revenue_share": 1.0}
+    cards = str(monday_cards([profile], campaign(notes=[unknown])))
+    assert "90</data> of 100 customers can be written to" in cards
+    assert html.escape(unknown) in cards[cards.index("To the list") :], "below the cards"
+    figures = [{"name": "revenue", "value": 9.0}]
+    write_metrics(
+        tmp_path,
+        campaigns=campaign(notes=[unknown]),
+        segments={"profiles": [profile]},
+        insights={"figures": figures},
+    )
+    brief = page_of("brief", tmp_path)
+    assert unknown in brief and brief.index(unknown) < brief.index("Can be written to")
+    assert unknown in page_of("campaigns", tmp_path)
+
+
+def test_who_is_left_out_is_told_in_one_sentence(tmp_path):
+    told = campaign()
+    told["segments"][-1] |= {"no_consent": 1282, "control": 303, "send": 4315, "customers": 5900}
+    words = "303 are held back so that the effect can be measured."
+    write_metrics(tmp_path, campaigns=told)
+    assert f"Of the others, 1,282 have not agreed to be contacted and {words}" in page_of(
+        "campaigns", tmp_path
+    )
+    told["segments"][-1] |= {"no_consent": 0}
+    write_metrics(tmp_path, campaigns=told)
+    assert f"Of the others, {words}" in page_of("campaigns", tmp_path)
+    told["segments"][-1] |= {"control": 0}
+    write_metrics(tmp_path, campaigns=told)
+    assert "Of the others" not in page_of("campaigns", tmp_path), "everybody is written to"
+
+
+@pytest.mark.parametrize("customers, buttons", [(20_000, 1), (20_001, 0)])
+def test_a_list_has_a_button_where_the_site_has_the_list(tmp_path, customers, buttons):
+    write_metrics(tmp_path, campaigns=campaign(customers))
+    page = "\n".join(PAGES["campaigns"].builder(facts_of(tmp_path)))
+    assert page.count('data-list="at_risk"') == page.count(">List<") == buttons
+
+
+def test_a_button_saves_the_file_that_the_lists_hold(tmp_path, monkeypatch):
+    def write(run, folder):
+        folder.mkdir()
+        for name in ("control.csv", "segment_control.csv", "summary.csv"):
+            (folder / name).write_text(name)
+
+    monkeypatch.setattr("retail_ci.report.shop_facts.write_campaigns", write)
+    monkeypatch.setattr("retail_ci.report.shop_facts.open_run", lambda **kwargs: None)
+    write_metrics(tmp_path, campaigns=campaign(segment="Control"))
+    page = "\n".join(PAGES["campaigns"].builder(facts_of(tmp_path)))
+    saved = re.findall('data-list="([^"]+)"', page)
+    assert saved == ["segment_control"] and set(saved) <= set(list_files(tmp_path))
+
+
+def baskets_of(bought, folder):
+    """A run whose baskets are the rows of a matrix of yes and no, products in columns."""
+    basket, product = np.nonzero(bought)
+    log = pd.DataFrame({"transaction_id": basket.astype(str), "customer_id": basket.astype(str)})
+    log["product_id"] = [f"P{n:02}" for n in product]
+    log = log.assign(revenue=1.0, is_return=False, day=pd.Timestamp("2025-03-01"))
+    shelf = pd.DataFrame({"product_id": [f"P{n:02}" for n in range(bought.shape[1])]})
+    shelf = shelf.assign(product_name=shelf["product_id"], category="all")
+    (folder / "data").mkdir()
+    log.to_parquet(folder / "data/transactions.parquet")
+    shelf.to_parquet(folder / "data/products.parquet")
+    return folder
+
+
+def test_products_that_are_bought_independently_are_no_pair(tmp_path):
+    rng = np.random.default_rng(7)
+    bought = rng.random((3000, 40)) < rng.uniform(0.08, 0.14, 40)
+    assert (bought.T.astype(int) @ bought)[np.triu_indices(40, 1)].max() >= 40, "enough baskets"
+    page = page_of("products", baskets_of(bought, tmp_path))
+    assert "No two best sellers stand in one basket more often than by chance." in page
+    assert "This run has no lists of recommendations." in page
+    assert "Every product that sold lately is on some list" not in page
+    none = pd.DataFrame({"customer_id": [], "product_id": [], "rank": [], "reason": []})
+    none.to_parquet(tmp_path / "data/recommendations.parquet")
+    assert "This run has no lists of recommendations." in page_of("products", tmp_path)
+
+
+def test_products_that_go_together_are_a_pair(tmp_path):
+    rng = np.random.default_rng(7)
+    bought = rng.random((3000, 40)) < rng.uniform(0.08, 0.14, 40)
+    bought[:, 1] = bought[:, 0] & (rng.random(3000) < 0.8)
+    (pair,) = product_facts(baskets_of(bought, tmp_path))["pairs"]
+    both = int(bought[:, 1].sum())
+    assert (pair["one"], pair["other"], pair["baskets"]) == ("P00", "P01", both)
+    assert set(pair) == {"one", "other", "baskets", "lift"}
+    baskets = int(bought.any(axis=1).sum())
+    assert pair["lift"] == pytest.approx(both * baskets / (int(bought[:, 0].sum()) * both))
+
+
+def test_a_reason_is_told_of_the_lists_that_have_it(tmp_path):
+    baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    customers = [str(n) for n in range(5)]
+    reasons = ["new, like P01, which you bought"] * 3 + ["popular now"] * 2
+    lists = pd.DataFrame({"customer_id": customers, "product_id": "P00", "rank": 1})
+    lists.assign(reason=reasons).to_parquet(tmp_path / "data/recommendations.parquet")
+    pd.DataFrame({"customer_id": customers, "segment": "At Risk"}).to_parquet(
+        tmp_path / "data/segments.parquet"
+    )
+    page = page_of("campaigns", write_metrics(tmp_path, campaigns=campaign()))
+    assert "It is similar to something that you bought. (3 of 5)" in page
+    assert "Most frequent reason, and on how many lists" in page
+
+
+@pytest.mark.parametrize("value", [5.0, 0.0])
+def test_a_shop_with_one_receipt_has_its_pages(tmp_path, value):
+    names = ("revenue", "customers", "baskets", "basket_value")
+    figures = [{"name": n, "value": value if n in names[::3] else 1} for n in names]
+    data = {"rows_in": 1, "kept": 1, "customers": 1, "baskets": 1, "revenue": value}
+    write_metrics(tmp_path, insights={"figures": figures}, data=data)
+    (tmp_path / "stage").mkdir()
+    assert set(write_pages(facts_of(tmp_path), tmp_path / "stage")) == set(PAGES)
+
+
+@pytest.mark.parametrize("name", ["quality", "data-sheet", "model-card"])
+def test_customers_with_returns_alone_have_a_name_of_their_own(tmp_path, name):
+    data = {"rows_in": 9, "kept": 8, "customers": 1005, "baskets": 7, "revenue": 8.0}
+    page = "\n".join(PAGES[name].builder(facts_of(write_metrics(tmp_path, data=data))))
+    assert '<data class="figure-of" data-name="customers_seen" value="1005">1,005</data>' in page
+    assert "those with returns alone" in page
+    assert "those with returns alone included" in DEFINITIONS["customers_seen"].formula
+
+
+def test_a_page_reads_the_tables_of_a_run_once(tmp_path, monkeypatch):
+    read = []
+    for name in ("product_facts", "offer_facts", "campaign_metrics"):
+        monkeypatch.setattr(
+            f"retail_ci.report.pages.{name}", lambda run, name=name: read.append(name) or {}
+        )
+    (tmp_path / "stage").mkdir()
+    write_pages(
+        Facts(tmp_path, insights={"figures": [{"name": "revenue", "value": 1.0}]}),
+        tmp_path / "stage",
+    )
+    assert sorted(read) == ["campaign_metrics", "offer_facts", "product_facts"]

@@ -341,6 +341,16 @@ def test_a_second_table_below_is_said(con, tmp_path, capsys):
 
 TOTAL_WORDS = ["Total", "Grand total:", "SUM", "B17 Total", "Gesamtsumme", "Zwischensumme", "Итого"]
 TOTAL_WORDS += ["Total général", "Suma", "合计", "الإجمالي"]
+# as spreadsheets call the grand total
+TOTAL_WORDS += ["Totale complessivo", "Eindtotaal", "Suma końcowa", "Общий итог", "الإجمالي الكلي"]
+TOTAL_WORDS += [
+    "Gesamtergebnis",
+    "Totalsumma",
+    "Hovedtotal",
+    "Celkový součet",
+    "Végösszeg",
+    "총합계",
+]
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -370,6 +380,47 @@ def test_a_product_or_a_dish_called_total_is_sold(con, tmp_path):
     for columns in (names, {k: v for k, v in names.items() if k != "transaction_id"}):
         done = retail_ci.clean(log, columns=columns, duplicates="keep")
         assert done.facts["kept"] == len(log) and "total_row" not in done.facts["by_reason"]
+
+
+@pytest.mark.parametrize(
+    "key, name, word",
+    [("customer_id", "station", "Total"), ("product_id", "product_name", "Dim sum")],
+)
+def test_a_line_of_nobody_that_has_a_day_is_sold(con, tmp_path, key, name, word):
+    """In logs without receipts: fuel at a station of TotalEnergies, a dish without a number."""
+    log = shop().rename(columns={"order_date": "date"})
+    log["revenue"] = log["quantity"].astype(int) * log["unit_price"].astype(float)
+    log[name] = "x"
+    log = log[[key, "date", "revenue", name]]
+    log.loc[:9, [key, name]] = [None, word]
+    done = retail_ci.clean(log, duplicates="keep")
+    assert done.facts["kept"] == len(log) and "total_row" not in done.facts["by_reason"]
+    assert done.facts["revenue"] == pytest.approx(log["revenue"].sum())
+    log.loc[:9, "date"] = None  # a sum has no day
+    done = retail_ci.clean(log, duplicates="keep")
+    assert done.facts["by_reason"]["total_row"] == 10
+
+
+@pytest.mark.parametrize("ending", ["csv", "xlsx"])
+@pytest.mark.parametrize("foot", ["none", "a total"])
+def test_a_blank_column_does_not_halve_a_log(con, tmp_path, capsys, ending, foot):
+    log = shop()
+    assert len(log) >= 200
+    stock = pd.DataFrame({f"Stock {n}": [f"P{n}"] * 12 for n in range(5)})
+    blank = pd.DataFrame({"": [None] * len(log)})
+    parts = [log.iloc[:, :3], blank, log.iloc[:, 3:], blank, stock]
+    sheet = pd.concat(parts, axis=1)
+    if foot == "a total":
+        columns = ["" if not isinstance(c, str) else c for c in sheet]
+        last = [9999.0 if c == "unit_price" else None for c in columns]
+        sheet = pd.DataFrame([*sheet.astype(object).to_numpy().tolist(), last], columns=columns)
+    file = tmp_path / f"t.{ending}"
+    sheet.to_csv(file, index=False) if ending == "csv" else sheet.to_excel(file, index=False)
+    _, facts = proposed(file, con)
+    said = capsys.readouterr().out
+    assert "'Stock 0', 'Stock 1', 'Stock 2', 'Stock 3' stand apart behind an empty" in said
+    assert said.count("apart behind an empty column") == 1
+    assert facts["kept"] == len(log) and facts["revenue"] == pytest.approx(worth(log))
 
 
 @pytest.mark.parametrize("ending", ["csv", "xlsx"])

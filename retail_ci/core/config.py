@@ -14,6 +14,7 @@ import importlib.util
 import itertools
 import os
 import re
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ __all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 
            'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
            'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_status', 'mebibytes',
-           'check_data', 'split_table', 'source_files']
+           'check_data', 'from_environment', 'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
@@ -1373,6 +1374,51 @@ def check_data(data: DataConfig) -> DataConfig:
             f"{about('data.header')} names a column twice; give each column a name of its own."
         )
     return data
+
+# %% ../../nbs/00b_configuration.ipynb #5b7e5d05
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def from_environment(text: str, where: str, quoted: bool = True) -> str:
+    """Replace each `${NAME}` by the environment variable of that name.
+
+    Parameters
+    ----------
+    text : str
+        An address or a setting.
+    where : str
+        What it is, for the message.
+    quoted : bool, default True
+        Whether special signs of a value are quoted, as an address needs it.
+
+    Returns
+    -------
+    str
+        The text with the values; it may hold a password, so it is never shown or kept.
+
+    Raises
+    ------
+    ConfigError
+        For a variable that is not set.
+
+    Examples
+    --------
+    >>> os.environ["SHOP_PASSWORD"] = "p/w"
+    >>> from_environment("postgresql://ann:${SHOP_PASSWORD}@host/shop", "the database URL")
+    'postgresql://ann:p%2Fw@host/shop'
+    >>> del os.environ["SHOP_PASSWORD"]
+    """
+    for name in _VARIABLE.findall(text):
+        if name not in os.environ:
+            raise ConfigError(
+                f"The environment variable {name} of {where} is not set; set it and try again."
+            )
+
+    def value(found: re.Match) -> str:
+        plain = os.environ[found[1]]
+        return urllib.parse.quote(plain, safe="") if quoted else plain
+
+    return _VARIABLE.sub(value, text)
 
 # %% ../../nbs/00b_configuration.ipynb #5d0b83ae
 def _check_report(report: ReportConfig) -> ReportConfig:

@@ -145,7 +145,7 @@ def use_style() -> None:
 
 # %% ../../nbs/00d_show.ipynb #f2a0f1d1
 def count_bins(low: float, high: float, most: int = 30) -> list[float]:
-    """Make bins of whole numbers, each with as many.
+    """Make bins of whole numbers, all of one width.
 
     Parameters
     ----------

@@ -1324,7 +1324,7 @@ def _cautions(
             "came**, "
             f"and {decimal(ratio)} times the visits: a visit was worth "
             f"{'more' if value_ratio < ratio else 'less'} than before. Nothing earlier in the log "
-            "told it; the intervals of the sums allow for such a miss."
+            "told it; the intervals of the sums are widened by such misses."
         )
     return out
 

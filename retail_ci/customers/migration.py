@@ -5,7 +5,7 @@
 # %% ../../nbs/03d_migration.ipynb #bb3389ae
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -24,7 +24,7 @@ from retail_ci.customers.features import (
     learn_cuts,
     rfm_features,
 )
-from .segmentation import CustomerSegmentation
+from .segmentation import CustomerSegmentation, border_margins
 from ..data.cleaning import open_log
 from ..data.engines import to_pandas
 from ..data.frames import check_number, check_seed, refuse
@@ -166,11 +166,10 @@ def name_snapshots(
     """
     start = pictures[pictures.month_end == pictures.month_end.min()]
     model = CustomerSegmentation(k, seed).fit(start.reset_index(drop=True))
-    distance = np.sort(model.transform(pictures), axis=1)
+    segment = model.predict(pictures)
+    margin = border_margins(model.transform(pictures), segment, model.names_)
     scored = add_scores(pictures, learn_cuts(start, bins)).drop(columns="rfm_segment")
-    return scored.assign(
-        segment=model.predict(pictures), margin=(distance[:, 1] - distance[:, 0]) / distance[:, 1]
-    ), model
+    return scored.assign(segment=segment, margin=margin), model
 
 # %% ../../nbs/03d_migration.ipynb #ddb9aaeb
 GONE = "Gone"
@@ -181,9 +180,10 @@ ORDER = [
 ]  # from best to worst: this order says who rose and who fell
 
 
-def _best_to_worst(names: Sequence[str]) -> list[str]:
-    """The names of a model, and gone, in `ORDER`."""
-    return [s for s in ORDER if s in names or s == GONE]
+def _best_to_worst(matrix: pd.DataFrame) -> list[str]:
+    """The states from and to which customers moved, and gone, in `ORDER`."""
+    there = {GONE, *matrix.index, *matrix.columns}
+    return [s for s in ORDER if s in there]
 
 
 def states(named: pd.DataFrame) -> pd.DataFrame:
@@ -457,26 +457,31 @@ def customers_to_replay(film: pd.DataFrame, seed: int = 42, most: int = 20_000) 
     return present[present.index.isin(some.index) | present.index.isin(_who_slipped(film))]
 
 
-def slips_by_chance(before: pd.Series, luck: pd.DataFrame) -> dict[str, float]:
+def slips_by_chance(film: pd.DataFrame, luck: pd.DataFrame) -> dict[str, float]:
     """Count the good customers who would have slipped anyway.
+
+    Where only some were replayed, those who slipped stand for all who slipped, and the others for
+    all others: `customers_to_replay` takes more of the first than of the second.
 
     Parameters
     ----------
-    before : pd.Series
-        The state at the month end before the last, by customer.
+    film : pd.DataFrame
+        From `states`.
     luck : pd.DataFrame
-        From `chance`.
+        From `chance`, for the customers of `customers_to_replay`.
 
     Returns
     -------
     dict[str, float]
         by_chance, the expected number, and chance_spread, its standard deviation.
     """
-    watched = before[before.isin(_WATCHED)]
-    odds = luck.slipped.reindex(watched.index).dropna()
-    times = len(watched) / max(len(odds), 1)  # where only some were replayed
-    spread = float((odds * (1 - odds)).sum() * times) ** 0.5
-    return {"by_chance": float(odds.sum() * times), "chance_spread": spread}
+    good = film.index[film[film.columns[-2]].isin(_WATCHED)]
+    fell = pd.Series(good.isin(_who_slipped(film)), index=good)
+    odds = luck.slipped.reindex(good).dropna()
+    replayed = fell[odds.index]
+    times = replayed.map(fell.value_counts() / replayed.value_counts())  # each stands for so many
+    spread = float((odds * (1 - odds) * times).sum()) ** 0.5
+    return {"by_chance": float((odds * times).sum()), "chance_spread": spread}
 
 
 def slipped(

@@ -443,7 +443,8 @@ def other_names(names: list[str], typical: np.ndarray, shop: Shop) -> list[str]:
 _FLOOR_WORDS = {  # name: what no group does where the name is not above its floor
     "Champions": "comes at least twice and lately by their own rhythm",
     "Loyal Customers": "comes at least twice and lately by their own rhythm",
-    "Potential Loyalists": "came within the last quarter of the look-back",
+    "Potential Loyalists": "came within the last quarter of the look-back and missed two "
+    "purchases at most",
     "At Risk": "came at least twice and has been away longer than their rhythm",
     "Lost": "has been away for a quarter of the look-back, or has missed two purchases",
 }
@@ -474,7 +475,7 @@ def missing_names(names: Sequence[str], typical: np.ndarray, shop: Shop) -> dict
         if name in _FLOOR_WORDS and not holds[name].any():
             out[name] = f"no group {_FLOOR_WORDS[name]}"
         else:
-            out[name] = "no group keeps what the name promises beside the others"
+            out[name] = "no group is left that it fits"
     return out
 
 
@@ -506,7 +507,8 @@ def floors_kept(names: Sequence[str], typical: np.ndarray, shop: Shop) -> dict[s
 _GROUP_WORDS: Mapping[str, str] = {
     "Champions": "came at least twice, and lately by their own rhythm",
     "Loyal Customers": "came at least twice, and lately by their own rhythm",
-    "Potential Loyalists": "came within the last quarter of the look-back",
+    "Potential Loyalists": "came within the last quarter of the look-back and missed two "
+    "purchases at most",
     "At Risk": "came at least twice, and have been away longer than their rhythm",
     "Lost": "have been away for a quarter of the look-back, or have missed two purchases",
 }  # name: what its customers did

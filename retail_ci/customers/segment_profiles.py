@@ -17,7 +17,12 @@ from ..core.formats import amount, count, share
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from .segment_checks import plain_space
 from .segment_names import ACTIONS
-from .segmentation import RFM, CustomerSegmentation, rfm_values
+from retail_ci.customers.segmentation import (
+    RFM,
+    CustomerSegmentation,
+    border_margins,
+    rfm_values,
+)
 from ..data.frames import one_row_each, read_frame, refuse
 
 # %% auto #0
@@ -178,14 +183,12 @@ def describe(
         action; index as given.
     """
     distance = model.transform(features)
-    nearest_two = np.sort(distance, axis=1)[:, :2]
     segment = model.predict(features)
     nearest = distance.argmin(axis=1)
     number = {name: c for c, name in enumerate(model.names_)}
     clusters = np.array([number.get(s, c) for s, c in zip(segment, nearest)], dtype="int64")
     out = pd.DataFrame({"segment": segment, "cluster": clusters}, index=features.index)
-    margin = (nearest_two[:, -1] - nearest_two[:, 0]) / np.maximum(nearest_two[:, -1], 1e-12)
-    out["margin"] = np.where(np.array(model.names_)[nearest] == segment, margin, 0.0)
+    out["margin"] = border_margins(distance, segment, model.names_)
     out["why"] = explain(features, model.quantiles_, currency)
     out["value_at_risk"] = np.where(
         out.segment == "At Risk", features.monetary.clip(lower=0).astype(float), 0.0
@@ -313,6 +316,18 @@ def feature_medians(features: pd.DataFrame, segment: np.ndarray) -> pd.DataFrame
     there = [name for name in FEATURES if name in features]
     medians = features[there].astype(float).groupby(np.asarray(segment)).median()
     return medians.loc[in_house_order(medians.index)].rename_axis("segment").reset_index()
+
+# %% ../../nbs/03c_segment_profiles.ipynb #3fd1c102
+def _unnamed_words(names: Sequence[str]) -> str:
+    """Whether each group has a name, and where the customers of the others are counted."""
+    bare = sum(name.startswith("Unnamed") for name in names)
+    if not bare:
+        return "Every group has a name of its own, and every promise is kept. "
+    stay, whose = ("stays", "its") if bare == 1 else ("stay", "their")
+    return (
+        f"{count(bare)} of the groups {stay} unnamed: every other name would say something untrue "
+        f"about them; {whose} customers are counted with the groups whose names are true of them. "
+    )
 
 # %% ../../nbs/03c_segment_profiles.ipynb #83b93d68
 def colour(segment: str) -> str:

@@ -42,7 +42,8 @@ from ..data.frames import FrameError, check_number, check_seed, is_table, read_f
 
 # %% auto #0
 __all__ = ['RFM', 'rfm_values', 'signed_log1p', 'nonzero_scale', 'CustomerSpace', 'kmeans_with_priors', 'assign_to_centers',
-           'Candidate', 'NotFitted', 'FrameOrArray', 'CustomerSegmentation', 'save_model', 'preset_facts', 'load_model']
+           'Candidate', 'NotFitted', 'FrameOrArray', 'border_margins', 'CustomerSegmentation', 'save_model',
+           'preset_facts', 'load_model']
 
 # %% ../../nbs/03a_segmentation.ipynb #3d84c695
 RFM = ["recency", "frequency", "monetary"]
@@ -435,6 +436,29 @@ def _called(clusters: np.ndarray, values: np.ndarray, names: list[str], shop: Sh
     return out
 
 
+def border_margins(distance: np.ndarray, segment: np.ndarray, names: list[str]) -> np.ndarray:
+    """How much nearer each customer stands to their own centre than to the next.
+
+    Parameters
+    ----------
+    distance : ndarray of shape (n_customers, n_clusters)
+        From `transform` of a model.
+    segment : ndarray of shape (n_customers,)
+        From `predict`, names.
+    names : list[str]
+        `names_` of the model.
+
+    Returns
+    -------
+    ndarray of shape (n_customers,)
+        A share of the distance to the next centre, from 0 on a border to 1; 0 for customers whose
+        nearest group has another name than theirs.
+    """
+    nearest_two = np.sort(distance, axis=1)[:, :2]
+    margin = (nearest_two[:, -1] - nearest_two[:, 0]) / np.maximum(nearest_two[:, -1], 1e-12)
+    return np.where(np.array(names)[distance.argmin(axis=1)] == segment, margin, 0.0)
+
+
 _RULED_OUT = 1e6  # the distance of a name that a group may not have
 
 
@@ -559,21 +583,24 @@ class CustomerSegmentation(
         self._check_parameters()
         given = self._values(X, reset=True)
         _check_enough(given, self.n_clusters)
-        values = given[np.lexsort(given.T[::-1])]
+        order = np.lexsort(given.T[::-1])
+        values = given[order]
         chosen = self._chosen(values)
         self.space_ = chosen.space
         self.centers_ = chosen.centers
         self.shop_ = None
         if values.shape[1] == 3:
             self.shop_ = Shop.of(values, self.window_days, _days_covered(X))
-        self.names_ = self._names_above_floors(values, chosen)
+        place = self.space_.transform(values)
+        label, squares = assign_to_centers(place, self.centers_)
+        self.names_ = self._names_above_floors(values, place, label, chosen)
         self.name_distance_ = chosen.distance
         self.preset_ = chosen.preset
         self.quantiles_ = np.quantile(
             values[:, :3], np.linspace(0, 1, 101), axis=0, method="inverted_cdf"
         ).astype(float)
-        squares = assign_to_centers(self.space_.transform(given), self.centers_)[1]
-        self.clusters_ = self._assign(given)
+        self.clusters_ = np.empty_like(label)
+        self.clusters_[order] = self._move(values, place, label)
         self.labels_ = self._named(self.clusters_, given)
         self.inertia_ = float(np.sort(squares).sum(dtype=float))
         return self
@@ -643,24 +670,28 @@ class CustomerSegmentation(
         chosen = _select_candidate(some, self.n_clusters, presets, self.random_state)
         return chosen if len(some) == len(values) else _refit_on_all(values, chosen)
 
-    def _names_above_floors(self, values: np.ndarray, chosen: Candidate) -> list[str]:
+    def _names_above_floors(
+        self, values: np.ndarray, place: np.ndarray, label: np.ndarray, chosen: Candidate
+    ) -> list[str]:
         """Names above their floors, where the columns are the three measures."""
         if self.shop_ is None:
             return chosen.names
-        place = self.space_.transform(values)
-        label = assign_to_centers(place, self.centers_)[0]
         squares = _squared_distances(place, self.centers_)
         return _lasting_names(values, label, squares, chosen.distance, self.shop_)
 
     def _assign(self, values: np.ndarray) -> np.ndarray:
         """The number of each customer's cluster: the nearest whose name is true of them."""
         place = self.space_.transform(values)
-        clusters = assign_to_centers(place, self.centers_)[0]
+        return self._move(values, place, assign_to_centers(place, self.centers_)[0])
+
+    def _move(self, values: np.ndarray, place: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+        """The clusters after customers have left those whose names are not true of them."""
         if self.shop_ is None or not self._learned_from_frame():
-            return clusters
+            return nearest
         true = _true_names(values, self.names_, self.shop_)
-        untrue = ~true[np.arange(len(values)), clusters]
+        untrue = ~true[np.arange(len(values)), nearest]
         squares = _squared_distances(place[untrue], self.centers_)
+        clusters = nearest.copy()
         clusters[untrue] = _move_untrue(clusters[untrue], squares, true[untrue])
         return clusters
 

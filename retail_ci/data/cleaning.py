@@ -1262,7 +1262,8 @@ _CUSTOMER_HEADERS = {"customerid", "customer", "customerno", "customernumber", "
 
 def _clear_customers(result: Prepared) -> list[str]:
     """Unused columns whose header names the customer, with as many values as customers are."""
-    least = max(3, 0.005 * min(result.facts["kept"], 20_000))  # a card may be Visa or Mastercard
+    # cards, cashiers and accounts are few
+    least = max(10, 0.005 * min(result.facts["kept"], 20_000))
     candidates = result.lacking.get("customer_id", [])
     return [c.name for c in candidates if c.words >= 0.9 and c.values >= least]
 

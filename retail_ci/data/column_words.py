@@ -108,7 +108,8 @@ period: month months week year quarter qtr mes semana ano mois semaine annee mon
   quartal mese settimana anno maand jaar miesiac rok ay yil месяц год неделя 月 月份 年 年份 شهر سنة
   monthly weekly yearly
 person: email mail phone telephone gender sex age birthdate birthday dob firstname lastname
-  surname forename marital job occupation income education address postcode zip nachname vorname
+  surname forename marital job occupation income education address postcode zip city town country
+  ort ville pays ciudad pais citta paese cidade stad miasto kraj sehir ulke nachname vorname
   geschlecht alter adresse apellido genero edad direccion sexe sesso eta idade plec wiek cinsiyet
   yas возраст пол телефон 性别 年龄 邮箱 电话 地址 性別 年齢 住所 العمر الجنس
 campaign: campaign campaigns impressions clicks click ctr leads conversions opened unsubscribed

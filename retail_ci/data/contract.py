@@ -178,7 +178,10 @@ def as_text(column: ibis.Value, missing: list[str] | None = None) -> ir.StringVa
 
 
 def as_id(
-    column: ibis.Value, missing: list[str] | None = None, neat: bool = False
+    column: ibis.Value,
+    missing: list[str] | None = None,
+    neat: bool = False,
+    odd: ir.BooleanValue | None = None,
 ) -> ir.StringValue:
     """An id: always text, so that `00012` stays `00012`, and read as every id is.
 
@@ -190,6 +193,8 @@ def as_id(
         Words that mean a missing value.
     neat : bool, default False
         Whether it is known that `read_ids` would change none of them.
+    odd : ir.BooleanValue or None
+        Which of them it may change, where that is known.
 
     Returns
     -------
@@ -198,7 +203,7 @@ def as_id(
     """
     text = id_text(column)
     if not neat:
-        text = read_ids(text)
+        text = read_ids(text, odd)
     if not missing:
         return text
     words = [*missing, *map(read_id, missing)]
@@ -304,10 +309,12 @@ def _read_date(column: ibis.Value, format: str | None, settings: DataConfig) -> 
 
 # %% ../../nbs/00h_contract.ipynb #7c1e1a02
 _TOTALS = (
-    r"^(.*[ -])?(sub|grand|zwischen|gesamt|end)?"
+    r"^(.*[ -])?(sub|grand|zwischen|gesamt|eind|end|total|hoved)?"
     r"(totals?|totale|totales|totaal|sum|summ[ae]|summary|gesamt|ergebnis|somme|suma|razem|toplam|"
-    r"[Ии]того|[Вв]сего|合计|总计|小计|合計|総計|小計|"
-    r"المجموع|الإجمالي|إجمالي)( general| general[ei]| g[ée]n[ée]ral| geral| generaal)?[ .:]*$"
+    r"yhteensä|celkem|součet|összesen|végösszeg|[Ии]того?|[Вв]сего|合计|总计|小计|合計|総計|小計|"
+    r"합계|총계|총합계|المجموع|الإجمالي|إجمالي)"
+    r"( general| general[ei]| g[ée]n[ée]ral| geral| generaal| complessivo| ko[nń]cowa| الكلي)?"
+    r"[ .:]*$"
 )
 _RECEIPTS = ("transaction_id", "customer_id", "product_id")
 
@@ -327,6 +334,22 @@ def _totals(raw: ibis.Table, names: dict[str, str], settings: DataConfig) -> ir.
     amount and nothing else.
     """
     there = [c for c in _RECEIPTS if c in names]
+    found = _sums_by_ids(raw, names, settings, there)
+    if len(there) > 1 and not settings.missing:  # no id is empty in a line whose ids are all plain
+        odd = ibis.or_(*(raw[f"_odd_{c}"].fill_null(True) for c in there))
+        found = ibis.ifelse(odd, found, False)
+    day = raw[names["date"]]
+    return (
+        found | ibis.ifelse(_no_day(day), _says_total(day), False)
+        if day.type().is_string()
+        else found
+    )
+
+
+def _sums_by_ids(
+    raw: ibis.Table, names: dict[str, str], settings: DataConfig, there: list[str]
+) -> ir.BooleanValue:
+    """Whether a word for a sum stands in the place of an id, or an amount and nothing else."""
     empty = {c: as_text(raw[names[c]], settings.missing).isnull() for c in there}
     texts = [c for c in raw.columns if c not in ("row", "damaged") and raw[c].type().is_string()]
     found = ibis.literal(False)
@@ -335,9 +358,6 @@ def _totals(raw: ibis.Table, names: dict[str, str], settings: DataConfig) -> ir.
         dated = not others or name == "product_id" and "transaction_id" not in there
         alone = ibis.and_(*others, *([_no_day(raw[names["date"]])] if dated else []))
         found = found | ibis.ifelse(alone.fill_null(False), _says_total(raw[names[name]]), False)
-    if raw[names["date"]].type().is_string():
-        day = raw[names["date"]]
-        found = found | ibis.ifelse(_no_day(day), _says_total(day), False)
     if not there:
         return found
     bare = ibis.and_(*empty.values())
@@ -345,7 +365,9 @@ def _totals(raw: ibis.Table, names: dict[str, str], settings: DataConfig) -> ir.
     told = [c for c in texts if c not in amounts]
     nothing = ibis.and_(_no_day(raw[names["date"]]), *(as_text(raw[c]).isnull() for c in told))
     paid = [as_text(raw[c].cast("string")).notnull() for c in amounts]
-    rest = [_says_total(raw[c]) for c in told]
+    # in a log without receipts, lines of nobody are common; those that have a day are sales
+    undated = "transaction_id" in there or _no_day(raw[names["date"]])
+    rest = [_says_total(raw[c]) & undated for c in told]
     sums = ibis.or_(*rest, nothing & ibis.or_(*paid)) if paid else ibis.or_(*rest)
     return found | ibis.ifelse(bare, sums, False)
 
@@ -386,7 +408,8 @@ def typed(
         for c in ("price", "revenue", "discount", "tax")
         if c in numbers and c not in settings.rates
     }
-    ids = {c: as_id(col[c], settings.missing, neat) for c in ID_COLUMNS if c in col}
+    odd = {c: raw[f"_odd_{c}"] for c in ID_COLUMNS if c in col}
+    ids = {c: as_id(col[c], settings.missing, neat, odd[c]) for c in odd}
     customer = ids.get("customer_id", ibis.null("string"))
     basket = _basket(ids, date, raw.row, settings)
     out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
@@ -396,7 +419,7 @@ def typed(
         out["store_id"] = ids["store_id"]
     if "transaction_id" in (settings.basket or ids):
         out["_own_basket"] = ibis.literal(True)
-    out["_loose"] = ibis.or_(*(unread(id_text(col[c])) for c in ids)).fill_null(False)
+    out["_loose"] = ibis.or_(*odd.values()).fill_null(False)
     return fence(
         raw.select(
             **out,
@@ -471,9 +494,10 @@ def _read_once(
         are any.
     """
     there = [c for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names]
+    odd = {f"_odd_{c}": unread(id_text(raw[names[c]])) for c in ID_COLUMNS if c in names}
     if engine(raw) == "duckdb":
         return (
-            raw,
+            raw.mutate(**odd),
             _as_date(raw[names["date"]], settings),
             {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
@@ -488,6 +512,7 @@ def _read_once(
     lines = fence(
         raw.mutate(
             **parts,
+            **odd,
             **{f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there},
         )
     )
@@ -1421,7 +1446,12 @@ def float_ids(lines: ibis.Table, columns: tuple[str, ...] = ID_COLUMNS) -> dict[
     dict[str, int]
         Id column: how many of its ids end in `.0`, where any do.
     """
-    return _count_ids(lines, columns, lambda text: text.re_search(WITH_POINT))
+    return _count_ids(lines, columns, _pointed)
+
+
+def _pointed(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether an id is a whole number with `.0` behind it."""
+    return ibis.ifelse(text.endswith(".0"), text.re_search(WITH_POINT), False)
 
 
 def _count_ids(

@@ -27,7 +27,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from .. import __version__
-from ..core.config import STAMPS, DataConfig, mebibytes
+from ..core.config import STAMPS, DataConfig, from_environment, mebibytes
 from retail_ci.core.errors import (
     ConfigError,
     DataError,
@@ -219,7 +219,9 @@ def _start_spark(settings: DataConfig) -> Any:
         A SparkSession.
     """
     given = {
-        key if key.startswith("spark.") else f"spark.{key}": _from_environment(key, value)
+        key if key.startswith("spark.") else f"spark.{key}": from_environment(
+            value, f"data.spark.{key}", quoted=False
+        )
         for key, value in settings.spark.items()
     }
     here = {
@@ -255,17 +257,6 @@ def _start_spark(settings: DataConfig) -> Any:
                 f"Spark could not be started: {' '.join((words or [str(e)])[-1].split())[:300]} "
                 "Correct data.spark in the config, or set data.engine to duckdb."
             ) from e
-
-
-def _from_environment(key: str, value: str) -> str:
-    """A setting of Spark, with what the environment holds in the place of ${NAME}."""
-    for name in re.findall(r"\$\{(\w+)\}", value):
-        if name not in os.environ:
-            raise ConfigError(
-                f"The environment variable {name} of data.spark.{key} is not set; set it and try "
-                "again."
-            )
-    return re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], value)
 
 # %% ../../nbs/00f_engines.ipynb #dab1b293
 def _check_java() -> None:
@@ -1110,7 +1101,7 @@ def scientific(text: ir.StringValue) -> ir.BooleanValue:
     written = text.re_search(SCIENTIFIC)
     if engine(text) != "duckdb":
         return written
-    marked = character_at(text, 2).isin([".", ","])  # hardly ever, and seen at once
+    marked = text.like(["_.%", "_,%"])  # hardly ever, and seen at once
     return ibis.ifelse(marked, written, False)
 
 
@@ -1139,13 +1130,15 @@ def unread(text: ir.StringValue) -> ir.BooleanValue:
     return loose(text) | text.endswith(".0") | (size != text.length()) | scientific(text)
 
 
-def read_ids(text: ir.StringValue) -> ir.StringValue:
+def read_ids(text: ir.StringValue, odd: ir.BooleanValue | None = None) -> ir.StringValue:
     """Read ids as `read_id` reads one.
 
     Parameters
     ----------
     text : ir.StringValue
         Ids.
+    odd : ir.BooleanValue or None
+        `unread` of them, where that is known.
 
     Returns
     -------
@@ -1157,10 +1150,10 @@ def read_ids(text: ir.StringValue) -> ir.StringValue:
         size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
         folded = translate(text, BLANKS + INVISIBLE, " " * len(BLANKS))
         wide = ibis.ifelse(size != text.length(), _composed(folded), text)
-    bare = trimmed(wide).nullif("")
+    bare = (wide.strip() if engine(text) == "duckdb" else trimmed(wide)).nullif("")
     pointed = ibis.ifelse(bare.endswith(".0"), bare.re_search(WITH_POINT), False)
     whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), _in_digits(bare))
-    return ibis.ifelse(unread(text), whole, text)
+    return ibis.ifelse(unread(text) if odd is None else odd, whole, text)
 
 # %% ../../nbs/00f_engines.ipynb #ed2ae62a
 def different(table: ibis.Table, *columns: str) -> ibis.Table:

@@ -566,17 +566,38 @@ def _guess_parts(found: Assignment) -> Iterator[Guess]:
         yield Guess("revenue", side, "likely", "as the amounts are; choose net or gross yourself")
 
 
+_FOOT = 0.01  # of the rows: by how much columns of one table may end apart, as above a total
+
+
+def _last_row(columns: dict[str, Column], names: list[str]) -> int:
+    """The last row in which one of the columns is filled; -1 if there is none."""
+    filled = [columns[name].values.index for name in names if len(columns[name].values)]
+    return max((rows[-1] for rows in filled), default=-1)
+
+
 def _side_by_side(columns: dict[str, Column]) -> tuple[dict[str, Column], list[list[str]]]:
-    """The widest table of a sheet, and the headers of others that stand behind an empty column."""
+    """The widest table of a sheet, and the headers of others that stand behind an empty column.
+
+    Columns that end on the same row are one table, also where a blank column stands between them.
+    """
     blocks: list[list[str]] = [[]]
     for name, column in columns.items():
         if len(column.values) == 0 and re.fullmatch(r"column \d+", name):
             blocks.append([])
         else:
             blocks[-1].append(name)
-    main = max(blocks, key=len)
-    others = [b for b in blocks if b is not main and any(len(columns[n].values) for n in b)]
-    return ({n: columns[n] for n in main} if others else columns), others
+    tables: list[tuple[int, list[list[str]]]] = []  # the last row of each, and its blocks
+    for block in blocks:
+        end = _last_row(columns, block)
+        same = [held for last, held in tables if abs(last - end) <= _FOOT * last]
+        if same:
+            same[0].append(block)
+        elif end >= 0:
+            tables.append((end, [block]))
+    main = max((held for _, held in tables), key=lambda held: sum(map(len, held)), default=blocks)
+    others = [block for _, held in tables if held is not main for block in held]
+    kept = [name for block in main for name in block]
+    return ({name: columns[name] for name in kept} if others else columns), others
 
 
 def _beside_note(names: list[str]) -> str:
@@ -697,9 +718,9 @@ _NEEDED = {
 
 def _could_be(found: Assignment, role: str) -> list[Candidate]:
     """The columns that behave as the customer or the receipt that was not found."""
-    table = pd.DataFrame({name: found.columns[name].values for name in found.free()})
     if role in found.chosen or "date" not in found.chosen:
         return []
+    table = pd.DataFrame({name: found.columns[name].values for name in found.free()})
     if role == "customer_id":
         known = "transaction_id" in found.chosen
         return customer_candidates(
@@ -875,7 +896,6 @@ def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]
 
 
 _COPIES = "Exact copies of a line"
-_TOTALS = next(rule.reason for rule in REJECTS if rule.name == "total_row")
 
 
 @dataclass(frozen=True)
@@ -889,16 +909,22 @@ class Books:
     revenue: float
     first: Any = None
     last: Any = None
-    reason: str = ""  # the commonest reason why a line does not count
+    lost: tuple[tuple[str, int], ...] = ()  # why lines do not count, the commonest reason first
     problem: str = ""  # why it cannot be read at all
     odd: tuple[str, ...] = ()  # what is well formed and implausible
     aside: int = 0  # lines that are no sales by their status
-    totals: int = 0  # of the lines that do not count, the rows of totals
 
     @property
     def faults(self) -> int:
         """The lines that do not count, whatever their status."""
         return self.lines - self.kept - self.aside
+
+    @property
+    def why(self) -> str:
+        """Why lines do not count, with the lines of each reason where there are several."""
+        if len(self.lost) == 1:
+            return self.lost[0][0]
+        return "; ".join(f"{reason} ({count(n)})" for reason, n in self.lost)
 
     def __str__(self) -> str:
         if self.problem:
@@ -907,9 +933,7 @@ class Books:
             return f"{count(self.lines)} lines, none of them kept"
         lines = "line does" if self.faults == 1 else "lines do"
         others = f"; {count(self.aside)} no sales by their status" * bool(self.aside)
-        others += f"; {count(self.faults)} {lines} not count: {self.reason}" * bool(self.reason)
-        rows = "one row" if self.totals == 1 else f"{count(self.totals)} rows"
-        others += f", and {rows} of totals" * bool(self.totals and self.reason != _TOTALS)
+        others += f"; {count(self.faults)} {lines} not count: {self.why}" * bool(self.faults)
         return (
             f"{count(self.kept)} of {count(self.lines)} lines, {count(self.baskets)} baskets, "
             f"{count(self.customers)} customers, net revenue {self.revenue:,.2f}, "
@@ -950,9 +974,9 @@ def books(main: Source, way: Reading) -> Books:
     reasons = result.rejected.group_by("reason").agg(n=ibis._.count()).order_by(ibis.desc("n"))
     counts = reasons.execute()
     rules = {rule.name: rule.reason for rule in REJECTS if rule.severity == "reject"}
-    worst = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
-    worst |= {_COPIES: facts["collapsed"]}
-    reason = max(worst, key=lambda r: worst[r])
+    lost = {rules[r]: n for r, n in zip(counts["reason"], counts["n"]) if r in rules}
+    lost |= {_COPIES: facts["collapsed"]}
+    by_size = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
     return Books(
         facts["rows_in"],
         facts["kept"],
@@ -961,10 +985,9 @@ def books(main: Source, way: Reading) -> Books:
         facts["revenue"],
         facts.get("first_date"),
         facts.get("last_date"),
-        reason if worst[reason] else "",
+        tuple((reason, int(n)) for reason, n in by_size if n),
         odd=tuple(_odd_line(flag) for flag in result.plausible["raised"] if flag["matters"]),
         aside=facts.get("set_aside", 0),
-        totals=facts["by_reason"].get("total_row", 0),
     )
 
 
@@ -1066,10 +1089,10 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     if told or book is None or book.problem:
         return told or "Which columns hold the day and the amount of a line?"
     if book.faults > 0.05 * book.lines:
-        keep = " If they are, set data.duplicates to keep." * (book.reason == _COPIES)
+        keep = " If they are, set data.duplicates to keep." * (book.lost[0][0] == _COPIES)
         return (
             f"{count(book.faults)} of {count(book.lines)} lines would not count "
-            f"({book.reason}): are these no sales?{keep}"
+            f"({book.why}): are these no sales?{keep}"
         )
     return (
         f"Do the shop's own books say {count(book.customers)} customers, {count(book.baskets)} "
@@ -1081,13 +1104,13 @@ def _ask_lacking(out: Examination) -> str:
     """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
-    if others := _could_be(out.found, "customer_id"):
-        return f"Is {others[0].name!r} the customer: {others[0].seen}?"
     for role, what in (
         ("date", "On which day was each line sold: which column or other table says so?"),
         ("revenue", "What did each line cost the customer: is there a table of prices?"),
         ("customer_id", "Who bought: does another export hold the customer of each receipt?"),
     ):
+        if role == "customer_id" and (others := _could_be(out.found, role)):
+            return f"Is {others[0].name!r} the customer: {others[0].seen}?"
         if any(g.key == f"columns.{role}" and g.value is None for g in out.guesses):
             return what
     if "price" not in out.found.chosen and any(g.key == "columns.price" for g in out.guesses):

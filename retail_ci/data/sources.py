@@ -31,7 +31,13 @@ import pyarrow.compute as pc
 import pyarrow.csv  # noqa: F401
 import pyarrow.parquet as pq
 
-from ..core.config import NAMED_SOURCES, DataConfig, source_files, split_table
+from retail_ci.core.config import (
+    NAMED_SOURCES,
+    DataConfig,
+    from_environment,
+    source_files,
+    split_table,
+)
 from retail_ci.core.errors import (
     ConfigError,
     DataError,
@@ -1416,17 +1422,7 @@ def _connect_postgres(url: str) -> Any:
     DataError
         In one sentence, without the password.
     """
-    for name in re.findall(r"\$\{(\w+)\}", url):
-        if name not in os.environ:
-            raise ConfigError(
-                f"The environment variable {name} of the database URL is not set; set it and try "
-                "again."
-            )
-    import urllib.parse
-
-    full = re.sub(
-        r"\$\{(\w+)\}", lambda found: urllib.parse.quote(os.environ[found[1]], safe=""), url
-    )
+    full = from_environment(url, "the database URL")
     with translating(
         DataError,
         f"The database {url} cannot be opened",

@@ -519,6 +519,7 @@ def _pareto_chart(curves: Mapping[str, Sequence[tuple[int, int, float]]]) -> dic
 
     def trace(what: str, colour: str) -> dict:
         rows = curves[what]
+        known = " from known customers" if what == "customers" else ""
         return {
             "type": "scatter",
             "mode": "lines",
@@ -530,7 +531,7 @@ def _pareto_chart(curves: Mapping[str, Sequence[tuple[int, int, float]]]) -> dic
                 "",
                 *(
                     f"the first {count(n)} of {count(of)} {what}, {share(n / of, 1)},<br>bring "
-                    f"{share(s, 1)} of net revenue"
+                    f"{share(s, 1)} of net revenue{known}"
                     for n, of, s in rows
                 ),
             ],

@@ -37,13 +37,26 @@ def _slipped_beyond_chance(movement: Mapping) -> bool:
     return alerts["customers"] > alerts["by_chance"] + 2 * alerts["chance_spread"]
 
 
+def _judged(alerts: Mapping) -> str:
+    """What chance says about slips that are not beyond it."""
+    chance = alerts.get("by_chance")
+    if chance is None:
+        return ""
+    spread = 2 * alerts["chance_spread"]
+    if alerts["customers"] < chance - spread:
+        return f", no more than chance moves (about {count(chance)})"
+    low = count(max(chance - spread, 0))
+    return f"; chance alone makes {low} to {count(chance + spread)} slip: a normal month"
+
+
 def _slipping_words(movement: Mapping) -> dict[str, str]:
     """How many slipped, how many would have anyway, and until when."""
     alerts = movement["alerts"]
     chance = alerts.get("by_chance")
     return {
         "customers": count(alerts["customers"]),
-        "chance": "an unknown number" if chance is None else f"about {count(chance)}",
+        "chance": count(chance or 0),
+        "judged": _judged(alerts),
         "end": day(movement["month_end"]),
     }
 
@@ -52,9 +65,9 @@ SLIPPING = Claim(
     "slipping",
     _slipped_beyond_chance,
     _slipping_words,
-    "{customers} good customers slipped in the month to {end}; {chance} would have by chance.",
-    "{customers} good customers slipped in the month to {end}, {chance} would by chance: a normal "
-    "month.",
+    "{customers} good customers slipped in the month to {end}; about {chance} would have by "
+    "chance.",
+    "{customers} good customers slipped in the month to {end}{judged}.",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae9000a
@@ -126,10 +139,9 @@ PERSONAL = Claim(
     "personal",
     _mostly_personal,
     _personal_words,
-    "{own} of the lines are personal: products that are not among the {sellers} best sellers of "
-    "the last weeks",
-    "{same} of the lines are the {sellers} best sellers of the last weeks, much the same for "
-    "everybody",
+    "{own} of the lines are products that are not among the {sellers} best sellers of the last "
+    "weeks",
+    "{same} of the lines are products that are among the {sellers} best sellers of the last weeks",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae90012

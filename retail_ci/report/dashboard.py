@@ -16,6 +16,7 @@ from ..core.formats import count, day, money, month, number, share, with_currenc
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from ..data.cleaning import by_month
 from ..evaluate.offline import label
+from ..recommend.interactions import POPULAR_DAYS
 
 # %% auto #0
 __all__ = ['say', 'monthly']
@@ -359,7 +360,9 @@ def _plot_dashboard(
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
     grid = figure.add_gridspec(3, 3)
     _bar_panel(figure.add_subplot(grid[0, 0]), profiles, "customers", "Customers", count)
-    _bar_panel(figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of revenue", share)
+    _bar_panel(
+        figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of known revenue", share
+    )
     _bar_panel(
         figure.add_subplot(grid[0, 2]),
         profiles.assign(average=profiles["revenue"] / profiles["customers"]),
@@ -526,9 +529,9 @@ def _worth_facts(worth: Mapping) -> dict:
     }
 
 # %% ../../nbs/05a_dashboard.ipynb #4529a2a1
-def _best_sellers(transactions: ibis.Table, many: int, days: int = 56) -> list[str]:
+def _best_sellers(transactions: ibis.Table, many: int) -> list[str]:
     """The products that most customers bought in the last weeks of the log."""
-    since = pd.Timestamp(transactions.date.max().execute()) - pd.Timedelta(days=days)
+    since = pd.Timestamp(transactions.date.max().execute()) - pd.Timedelta(days=POPULAR_DAYS)
     recent = transactions.filter(~transactions.is_return & (transactions.date > since))
     buyers = recent.group_by("product_id").aggregate(buyers=recent.customer_id.nunique())
     first = buyers.order_by(ibis.desc("buyers"), "product_id").limit(many)
@@ -536,15 +539,16 @@ def _best_sellers(transactions: ibis.Table, many: int, days: int = 56) -> list[s
 
 
 def _lead_facts(ranking: Mapping, task: str) -> dict[str, bool]:
-    """Whether the first list is the published one, and whether its lead is beyond chance."""
+    """Whether the first list is the published one, and leads every other one beyond chance."""
     leaders = ranking["summary"][task]["leaders"]
     first = leaders[0]
     against = ranking.get("paired", {}).get(task, {}).get(first, {})
     beyond = all(measured["ndcg"]["low"] > 0 for measured in against.values())
-    if len(leaders) > 1 and leaders[1] not in against:
-        low = ranking[task][first]["ndcg"].get("low")
-        high = ranking[task][leaders[1]]["ndcg"].get("high")
-        beyond = beyond and low is not None and high is not None and low > high
+    low = ranking[task][first]["ndcg"].get("low")
+    for rival in leaders[1:]:
+        if rival not in against:
+            high = ranking[task][rival]["ndcg"].get("high")
+            beyond = beyond and low is not None and high is not None and low > high
     return {"published_leads": first == ranking.get("production"), "beyond_chance": bool(beyond)}
 
 

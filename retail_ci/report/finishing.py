@@ -326,15 +326,16 @@ def _lighten_figures(site: Path) -> None:
 
 # %% ../../nbs/10c_finishing.ipynb #e2a0f1d1
 _DASHBOARD = "05_business_dashboard"
+_PANELS = 3  # below each other, and in a row
 _NARROW = "(max-width: 575.98px)"  # of a screen: what a phone has
 
 
-def _white_runs(white: np.ndarray, parts: int = 3) -> list[int]:
-    """Where to cut into parts: the middle of the widest white run near each border, if any."""
+def _white_runs(white: np.ndarray) -> list[int]:
+    """Where to cut into panels: the middle of the widest white run near each border, if any."""
     cuts = []
-    for part in range(1, parts):
-        middle = len(white) * part // parts
-        reach = len(white) // (4 * parts)
+    for part in range(1, _PANELS):
+        middle = len(white) * part // _PANELS
+        reach = len(white) // (4 * _PANELS)
         low = middle - reach
         edges = np.flatnonzero(np.diff(np.r_[0, white[low : middle + reach].astype(int), 0]))
         runs = edges.reshape(-1, 2)

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -36,9 +37,11 @@ from ..core.show import Html
 from ..customers.features import FEATURES, feature_text
 from ..customers.segment_names import PROTOTYPES
 from ..data.contract import revenue_sentence
+from ..export.campaigns import _MARK, _file_name
 from .charts import colour_of
 from .claims import GROWTH, PERSONAL, SLIPPING, list_sentence
 from .definitions import contradictions, printed, strip
+from .shop_facts import _MOST_LISTED, campaign_metrics, offer_facts, product_facts
 
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
@@ -361,6 +364,21 @@ class Facts:
     def recipe(self) -> dict:
         """The config that the run was made with."""
         return self.manifest.get("config") or {}
+
+    @cached_property
+    def campaigns(self) -> dict:
+        """Whom a campaign reaches."""
+        return campaign_metrics(self.run_dir)
+
+    @cached_property
+    def products(self) -> dict:
+        """What sells, what is bought together and what no list offers."""
+        return product_facts(self.run_dir)
+
+    @cached_property
+    def offers(self) -> dict[str, list[dict]]:
+        """What the lists of each segment offer most."""
+        return offer_facts(self.run_dir)
 
 # %% ../../nbs/10a_pages.ipynb #b6571a31
 def _findings_in(notebook: Path) -> dict[str, tuple[str, str]]:
@@ -803,14 +821,15 @@ _NOBODY = (
 
 
 def _names_told(facts: Facts) -> str:
-    """How many of the five names this shop supports, and why not the others."""
+    """How many of the five usual names are true of this shop, and why not the others."""
     missing = facts.segments.get("names_missing")
     if missing is None:
         return ""
     five = len(PROTOTYPES)
     told = "".join(f" {html.escape(name)}: {html.escape(why)}." for name, why in missing.items())
     return (
-        f"<p>This shop supports {count(five - len(missing))} of the {count(five)} names.{told}</p>"
+        f"<p>{count(five - len(missing))} of the {count(five)} usual segment names are true of "
+        f"this shop.{told}</p>"
     )
 
 
@@ -970,9 +989,9 @@ def _movement_page(facts: Facts) -> list[str]:
     return [
         raw(_movement_lead(m, facts.currency)),
         f"Names on this page look back over {count(m['window_days'])} days from each month end, "
-        "with the borders of the first; those of [Customers and segments](customers.qmd) look "
-        f"back over {count(window)} days from the last sale. So a customer may have another name "
-        "there.",
+        "with the segment borders of the first month end; those of [Customers and "
+        f"segments](customers.qmd) look back over {count(window)} days from the last sale. So a "
+        "customer may have another name there.",
         "## Month by month {#film}",
         figure(facts, "03_migration", "03d_migration"),
         "## Came and left {#came-and-left}",
@@ -1135,7 +1154,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
     if not said.get("customers"):
         return [html.escape(_no_offers(said))]
     lead = (
-        f"<p><b>{count(said['customers'])} customers</b> have a list of "
+        f"<p><b>{count(said['customers'])} customers</b> have a list each, "
         f"{count(said['lines'])} lines in all; {PERSONAL.text(said)}. "
         f"{count(said['products'])} products are on at least one list.</p>"
     )
@@ -1340,9 +1359,10 @@ def _quality_page(facts: Facts) -> list[str]:
     lead = (
         f"<p><b>{printed('lines_read', d['rows_in'])} lines came in, "
         f"{printed('lines_kept', d['kept'])} are kept.</b> Sales run "
-        f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: {count(d['customers'])} "
-        f"customers, {printed('receipts', d['baskets'])} receipts (those with returns alone "
-        f"included), {printed('net_revenue', d['revenue'], facts.currency)} of "
+        f"from {day(d.get('first_date'))} to {day(d.get('last_date'))}: "
+        f"{printed('customers_seen', d['customers'])} customers and "
+        f"{printed('receipts', d['baskets'])} receipts (those with returns alone included), "
+        f"{printed('net_revenue', d['revenue'], facts.currency)} of "
         f"{_term('Net revenue', 'net revenue')}. "
         f"{count(d.get('anonymous', 0))} lines are "
         f"{_term('Anonymous sale', 'anonymous sales')}.</p>"
@@ -1649,7 +1669,8 @@ def _model_card(facts: Facts) -> list[str]:
     """What the models are for, what they learned from, how good they are and for whom less."""
     d = facts.data
     learned = (
-        f"{count(d['customers'])} customers and {count(d['baskets'])} receipts from "
+        f"{printed('customers_seen', d['customers'])} customers and "
+        f"{printed('receipts', d['baskets'])} receipts (those with returns alone included) from "
         f"{day(d.get('first_date'))} to {day(d.get('last_date'))}"
         if d.get("customers")
         else "unknown data"
@@ -1666,7 +1687,10 @@ def _model_card(facts: Facts) -> list[str]:
         "products that a config marks as sensitive are kept out of recommendations and their "
         "reasons.",
         "## Learned from {#data}",
-        f"The models learned from {learned}. More is in the [data sheet](data-sheet.qmd).",
+        raw(
+            f"<p>The models learned from {learned}. More is in the "
+            '<a href="data-sheet.html">data sheet</a>.</p>'
+        ),
         "## How good {#quality}",
         *(
             [raw(_models_table(facts, t)) for t in _TASKS]
@@ -1692,7 +1716,10 @@ def _counts_of(data: Mapping) -> list[list[str]]:
     rows = [
         ["Lines read", printed("lines_read", data["rows_in"])],
         ["Lines kept", printed("lines_kept", data["kept"])],
-        ["Customers", count(data["customers"])],
+        [
+            "Customers, those with returns alone included",
+            printed("customers_seen", data["customers"]),
+        ],
         ["Receipts, those with returns alone included", printed("receipts", data["baskets"])],
     ]
     if data.get("products"):
@@ -1765,9 +1792,6 @@ def _data_sheet(facts: Facts) -> list[str]:
         else "",
     ]
 
-# %% ../../nbs/10a_pages.ipynb #fb000002
-from .shop_facts import campaign_metrics, offer_facts, product_facts
-
 # %% ../../nbs/10a_pages.ipynb #fb000003
 _CONTROLS = (5, 50, 5)  # per cent held back: the least, the most, a step
 
@@ -1779,16 +1803,25 @@ def _effect(rate: float | None, lift: float | None) -> str:
     return f"from {share(rate)} to {share(rate + lift)}"
 
 
-def _list_button(segment: str) -> str:
-    """What saves the list of a segment; a dash without scripts or without a list."""
-    name = re.sub(r"\W+", "_", segment.lower()).strip("_")
-    return f'<span class="house-list" data-list="{html.escape(name)}">–</span>'
+def _list_buttons(told: Mapping) -> dict[str, str]:
+    """What saves the list of a segment, a dash without scripts; empty where the site has none."""
+    *segments, every = told["segments"]
+    if every["customers"] > _MOST_LISTED:
+        return {}
+    files = ["control.csv", _MARK]
+    buttons = {}
+    for name in (s["segment"] for s in segments):
+        files.append(_file_name(name, files))
+        stem = html.escape(Path(files[-1]).stem)
+        buttons[name] = f'<span class="house-list" data-list="{stem}">–</span>'
+    return buttons
 
 
 def _reach_tables(told: Mapping) -> list[str]:
     """The way from all customers to those who get a letter, and what would show of its effect."""
     rows = []
     effects = []
+    buttons = _list_buttons(told)
     for s in told["segments"]:
         everybody = s["segment"] == "All"
         name = "<b>All</b>" if everybody else _segment_cell(s["segment"])
@@ -1799,7 +1832,7 @@ def _reach_tables(told: Mapping) -> list[str]:
             known = printed("segment_customers", s["customers"], of=s["segment"])
             sent = printed("may_be_written_to", s["send"], of=s["segment"])
         steps = [known, count(agreed), count(s["control"]), sent]
-        rows.append([name, *steps, "" if everybody else _list_button(s["segment"])])
+        rows.append([name, *steps, *([buttons.get(s["segment"], "")] if buttons else [])])
         rate = s.get("buys_anyway")
         place = f'<span data-reach="{agreed}" data-rate="{"" if rate is None else rate}">'
         effects.append(
@@ -1811,8 +1844,9 @@ def _reach_tables(told: Mapping) -> list[str]:
                 f'<span class="effect">{_effect(rate, s.get("smallest_lift"))}</span>',
             ]
         )
+    heads = ["Segment", "Customers", "May be contacted", "Held back", "To be sent"]
     funnel = html_table(
-        ["Segment", "Customers", "May be contacted", "Held back", "To be sent", "List"],
+        [*heads, "List"] if buttons else heads,
         rows,
         {0: "segment"},
         "From all customers of a segment to those who get a letter.",
@@ -1832,39 +1866,60 @@ def _slider(told: Mapping) -> str:
     """What chooses the share held back; it needs a script, and is not there without."""
     low, high, step = _CONTROLS
     now = round(100 * told["control"])
+    as_here = f'data-thousand="{count(1000)}" data-whole="{share(1)}"'  # how numbers are written
     return (
-        f'<label class="house-held" hidden>Held back <input type="range" min="{low}" '
-        f'max="{high}" step="{step}" value="{now}"> <output>{now}%</output></label>'
+        f'<label class="house-held" {as_here} hidden>Held back <input type="range" min="{low}" '
+        f'max="{high}" step="{step}" value="{now}"> <output>{share(now / 100)}</output></label>'
     )
+
+
+def _others(every: Mapping) -> str:
+    """Why a campaign leaves customers out; nothing where it reaches all of them."""
+    words = {
+        "no_consent": "have not agreed to be contacted",
+        "suppressed": "must not be contacted",
+        "control": "are held back so that the effect can be measured",
+    }
+    parts = [f"{count(every[key])} {told}" for key, told in words.items() if every[key]]
+    if not parts:
+        return ""
+    *first, last = parts
+    if first:
+        last = f"{', '.join(first)} and {last}"
+    return f" Of the others, {last}."
+
+
+def _frequent_reason(offer: Mapping) -> str:
+    """The most frequent reason of an offer, and how many of its lists have it."""
+    lists = f"{count(offer['told'])} of {count(offer['lists'])}"
+    return f"{html.escape(offer['reason'])} ({lists})"
+
+
+def _notes(told: Mapping) -> str:
+    """What the run says about consent, a paragraph each."""
+    return "".join(f'<p class="key-note">{html.escape(n)}</p>' for n in told.get("notes", []))
 
 
 def _campaigns_page(facts: Facts) -> list[str]:
     """Whom a campaign reaches, what to offer them, and what could be seen of its effect."""
-    told = campaign_metrics(facts.run_dir)
+    told = facts.campaigns
     if not told:
         nobody = facts.data and not facts.data.get("customers")
         return [_NOBODY if nobody else "This run has no segment to write to."]
     every = told["segments"][-1]
-    parts = [
-        f"{count(every['no_consent'])} have not agreed to be contacted"
-        if every["no_consent"]
-        else "",
-        f"{count(every['suppressed'])} must not be contacted" if every["suppressed"] else "",
-        f"{count(every['control'])} are held back, so that the effect can be measured",
-    ]
     lead = (
         f"<p><b>{count(every['send'])} of {count(every['customers'])} customers can be written to "
-        f"now.</b> Of the others, {', '.join(p for p in parts if p)}.</p>"
-        + "".join(f"<p>{html.escape(note)}</p>" for note in told.get("notes", []))
+        f"now.</b>{_others(every)}</p>{_notes(told)}"
     )
-    offers = offer_facts(facts.run_dir)
+    offers = facts.offers
     order = [s["segment"] for s in told["segments"]]
     rows = [
-        [_segment_cell(name), html.escape(o["name"]), count(o["lists"]), html.escape(o["reason"])]
+        [_segment_cell(name), html.escape(o["name"]), count(o["lists"]), _frequent_reason(o)]
         for name in order
         for o in offers.get(name, [])
     ]
-    heads = ["Segment", "Offer", "On how many lists", "What a letter may say"]
+    heads = ["Segment", "Offer", "On how many lists"]
+    heads.append("Most frequent reason, and on how many lists")
     caption = "The products that stand most often among the first three of a list."
     return [
         raw(lead),
@@ -1933,9 +1988,22 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     ]
 
 
+def _never_listed(found: Mapping, currency: str) -> str:
+    """The products that sold lately and stand on no list."""
+    if found["never"] is None:
+        return "This run has no lists of recommendations."
+    if not found["never"]:
+        return "Every product that sold lately is on some list."
+    told = f"{count(found['never_count'])} products sold lately and stand on no list."
+    rows = _product_rows(found["never"], currency)
+    return raw(
+        f"<p>{told}</p>{html_table(_PRODUCT_HEADS, rows, {0: 'name'}, 'Best sellers first.')}"
+    )
+
+
 def _products_page(facts: Facts) -> list[str]:
     """What sells, what comes back, who buys it, what goes together, and what no list offers."""
-    found = product_facts(facts.run_dir)
+    found = facts.products
     if not found:
         return ["This source names no products, so there is nothing to say about them."]
     currency = facts.currency
@@ -1972,12 +2040,8 @@ def _products_page(facts: Facts) -> list[str]:
         ["Product", "Together with", "Baskets", "Times as often as if bought separately"],
         pairs,
         None,
-        "Best sellers that stand in one basket more often than if each were bought for itself.",
+        "Best sellers that stand in one basket more often than by chance.",
     )
-    never = html_table(
-        _PRODUCT_HEADS, _product_rows(found["never"], currency), {0: "name"}, "Best sellers first."
-    )
-    unlisted = count(found["never_count"])
     return [
         raw(lead),
         "## Categories {#categories}",
@@ -1987,17 +2051,15 @@ def _products_page(facts: Facts) -> list[str]:
         "## Bought together {#together}",
         raw(together)
         if pairs
-        else "No two best sellers stand in one basket more often than if each were bought for itself.",
+        else "No two best sellers stand in one basket more often than by chance.",
         "## On the shelf and never recommended {#never}",
-        raw(f"<p>{unlisted} products sold lately and stand on no list.</p>{never}")
-        if found["never"]
-        else "Every product that sold lately is on some list, or there are no lists.",
+        _never_listed(found, currency),
     ]
 
 # %% ../../nbs/10a_pages.ipynb #fb00000b
 def _brief_actions(facts: Facts) -> str:
     """What to do about each segment, for how many, and how many can be written to."""
-    reach = {s["segment"]: s["send"] for s in campaign_metrics(facts.run_dir).get("segments", [])}
+    reach = {s["segment"]: s["send"] for s in facts.campaigns.get("segments", [])}
     rows = [
         [
             _segment_cell(p["segment"]),
@@ -2009,7 +2071,10 @@ def _brief_actions(facts: Facts) -> str:
         for p in facts.segments.get("profiles", [])
     ]
     heads = ["Segment", "What to do", "Customers", "Can be written to", "Of known revenue"]
-    return html_table(heads, rows, {0: "segment", 1: "action"}) if rows else ""
+    if not rows:
+        return ""
+    table = html_table(heads, rows, {0: "segment", 1: "action"})
+    return f'{_notes(facts.campaigns)}<div class="actions brief-actions">{table}</div>'
 
 
 def _brief_page(facts: Facts) -> list[str]:
@@ -2019,9 +2084,9 @@ def _brief_page(facts: Facts) -> list[str]:
         return ["This run has no key figures, so there is nothing to print."]
     actions = _brief_actions(facts)
     moved = _movement_lead(facts.movement, facts.currency) if facts.movement.get("fitted") else ""
-    found = product_facts(facts.run_dir)
+    found = facts.products
     rows = _category_rows(found.get("categories", []), facts.currency)[:8]  # shares of all
-    offers = offer_facts(facts.run_dir)
+    offers = facts.offers
     offered = [
         [
             _segment_cell(p["segment"]),
@@ -2035,7 +2100,7 @@ def _brief_page(facts: Facts) -> list[str]:
     return [
         raw(f'<p class="brief">Sales from {days}. To print: two pages of A4.</p>{cards}'),
         "## What to do {#what-to-do}" if actions else "",
-        raw(f'<div class="actions">{actions}</div>') if actions else _NOBODY,
+        raw(actions) if actions else _NOBODY,
         "## Who moved {#movement}" if moved else "",
         raw(moved) if moved else "",
         "## What sells {#products}" if rows else "",
@@ -2306,8 +2371,8 @@ def search_entries(facts: Facts) -> list[dict]:
             "customers.html#numbers",
             PAGES["customers"].title,
             p["segment"],
-            f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue. "
-            f"{p.get('action') or ''}",
+            f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue "
+            f"of known customers. {p.get('action') or ''}",
         )
         for p in facts.segments.get("profiles", [])
     ]
@@ -2480,10 +2545,10 @@ _AIMS: dict[str, tuple[str, ...]] = {  # what for: the segments, in the order of
 }
 
 
-_GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(16rem,1fr));gap:1.5rem"
+_CARDS_SHOWN = 3
 
 
-def _first_of_each(profiles: list[Mapping], most: int = 3) -> list[tuple[str, Mapping]]:
+def _first_of_each(profiles: list[Mapping]) -> list[tuple[str, Mapping]]:
     """The segment of each aim that spent most, then the others, as many as there are cards."""
     spent = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
     ranked = []
@@ -2491,7 +2556,7 @@ def _first_of_each(profiles: list[Mapping], most: int = 3) -> list[tuple[str, Ma
         ranked += [(aim, p) for p in spent if p["segment"] in names]
     first = [next((r for r in ranked if r[0] == aim), None) for aim in _AIMS]
     chosen = [r for r in first if r]
-    return (chosen + [r for r in ranked if r not in chosen])[:most]
+    return (chosen + [r for r in ranked if r not in chosen])[:_CARDS_SHOWN]
 
 
 def _reach(found: Mapping | None, customers: int) -> str:
@@ -2532,7 +2597,7 @@ def monday_cards(
     profiles : list[Mapping]
         Of the segments: segment, customers, revenue, action.
     campaigns : Mapping
-        The content of campaigns.json: days, segments.
+        The content of campaigns.json: days, segments, notes.
     currency : str, default ""
         The sign of money.
     days : int, default 365
@@ -2541,10 +2606,9 @@ def monday_cards(
     Returns
     -------
     Html
-        Three cards at most; empty where there is no segment.
+        Three cards at most, and what the run says about consent; empty where there is no segment.
     """
     lists = {s["segment"]: s for s in campaigns.get("segments", [])}
-    page = "campaigns.qmd" if "campaigns" in PAGES else "08b_campaigns.ipynb"
     cards = []
     for place, (aim, p) in enumerate(_first_of_each(profiles), 1):
         name = p["segment"]
@@ -2554,11 +2618,11 @@ def monday_cards(
             f"<p>{_reach(lists.get(name), p['customers'])} They spent {spent} in the "
             f"{count(days)} days of the look-back. {html.escape(p.get('action') or '')}</p>"
             f'<p class="key-note">{_unproven(lists.get(name), campaigns.get("days", 30))}</p>'
-            f'<p><a class="btn btn-primary" href="{page}">To the list</a></p></div>'
+            '<p><a class="btn btn-primary" href="campaigns.qmd">To the list</a></p></div>'
         )
-    return Html(
-        f'<div class="monday-cards" style="{_GRID}">{"".join(cards)}</div>' if cards else ""
-    )
+    if not cards:
+        return Html("")
+    return Html(f'<div class="monday-cards">{"".join(cards)}</div>{_notes(campaigns)}')
 
 # %% ../../nbs/10a_pages.ipynb #5ffac069
 def slipping_line(movement: Mapping, currency: str = "") -> Html:

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,14 @@ from ..data.engines import connect_duckdb
 from ..export.campaigns import write_campaigns
 
 # %% auto #0
-__all__ = ['product_facts', 'offer_facts', 'letter_reason', 'list_files', 'campaign_metrics']
+__all__ = ['product_facts', 'offer_facts', 'list_files', 'campaign_metrics']
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000007
 _TREND_DAYS = 90  # the last days, compared with as many before them
 _SHOWN = 25  # products in a table
 _TOGETHER = 40  # best sellers among which pairs are looked for
 _LEAST_BASKETS = 20  # of a pair, before it is shown
+_BEYOND = 4  # standard deviations above chance: few of 780 pairs would get there by it
 
 
 def _tables(run_dir: Path) -> dict[str, str]:
@@ -87,15 +86,16 @@ def _pairs(con: Any) -> list[dict]:
         held AS (SELECT DISTINCT transaction_id, product_id, name FROM sales
         JOIN best USING (product_id) WHERE NOT is_return),
         alone AS (SELECT product_id, count(*) AS n FROM held GROUP BY 1),
-        every AS (SELECT count(DISTINCT transaction_id) AS n FROM sales WHERE NOT is_return)
-        SELECT a.name AS one, b.name AS other, count(*) AS baskets,
-        count(*) * any_value(every.n) / (any_value(x.n) * any_value(y.n)) AS lift
+        every AS (SELECT count(DISTINCT transaction_id) AS n FROM sales WHERE NOT is_return),
+        pairs AS (SELECT a.name AS one, b.name AS other, count(*) AS baskets,
+        any_value(x.n) * any_value(y.n) / any_value(every.n) AS expected
         FROM held AS a JOIN held AS b
         ON a.transaction_id = b.transaction_id AND a.product_id < b.product_id
         JOIN alone AS x ON x.product_id = a.product_id
         JOIN alone AS y ON y.product_id = b.product_id
-        CROSS JOIN every GROUP BY a.product_id, b.product_id, a.name, b.name
-        HAVING count(*) >= {_LEAST_BASKETS} AND lift > 1
+        CROSS JOIN every GROUP BY a.product_id, b.product_id, a.name, b.name)
+        SELECT one, other, baskets, baskets / expected AS lift FROM pairs
+        WHERE baskets >= {_LEAST_BASKETS} AND baskets > expected + {_BEYOND} * sqrt(expected)
         ORDER BY round(lift, 6) DESC, one, other LIMIT 12""",
     )
 
@@ -113,7 +113,7 @@ def product_facts(run_dir: str | Path) -> dict[str, Any]:
     dict[str, Any]
         products (sold), half (how many bring half of the net revenue), days (of the trend, None
         where the log is too short), categories, top, pairs, never (sold in the last days and on no
-        list) and never_count. Nothing for a run without products.
+        list; None for a run without lists) and never_count. Nothing for a run without products.
     """
     tables = _tables(Path(run_dir))
     if not {"transactions", "products"} <= tables.keys():
@@ -159,8 +159,8 @@ def product_facts(run_dir: str | Path) -> dict[str, Any]:
 
 def _never_recommended(con: Any, lists: str | None, compared: bool) -> dict[str, Any]:
     """Products that sold in the last days and stand on no list, those with most revenue first."""
-    if not lists:
-        return {"never": [], "never_count": 0}
+    if not lists or not con.execute(f"SELECT count(*) FROM {lists}").fetchone()[0]:
+        return {"never": None, "never_count": 0}
     unlisted = (
         f"FROM each WHERE late > 0 AND product_id NOT IN (SELECT product_id FROM {lists} "
         "WHERE product_id IS NOT NULL)"
@@ -174,7 +174,9 @@ _REASONS: dict[str, str] = {  # how a reason of the models begins or ends: what 
     "bought %": "You have bought it before.",
     "goes with %": "It goes well with something that you bought.",
     "like %": "It is similar to something that you bought.",
+    "new, like %": "It is similar to something that you bought.",
     "%customers bought it": "Customers with a similar taste choose it.",
+    "the customer most like you bought it": "Customers with a similar taste choose it.",
 }
 _ANY_REASON = "Many of our customers choose it."
 _OFFERS = 3  # products per segment
@@ -191,7 +193,8 @@ def offer_facts(run_dir: str | Path) -> dict[str, list[dict]]:
     Returns
     -------
     dict[str, list[dict]]
-        Segment: its offers, each with name, lists (customers who get it) and reason.
+        Segment: its offers, each with name, lists (customers who get it), reason (the most frequent
+        on these lists) and told (how many of them have that reason).
     """
     tables = _tables(Path(run_dir))
     if not {"recommendations", "products", "segments"} <= tables.keys():
@@ -204,7 +207,8 @@ def offer_facts(run_dir: str | Path) -> dict[str, list[dict]]:
         AS reason, count(*) AS n FROM {tables["recommendations"]} AS r
         JOIN {tables["segments"]} AS s USING (customer_id) WHERE r.rank <= {_OFFERS} GROUP BY ALL)
         SELECT o.segment, o.product_id, coalesce(any_value(p.product_name), o.product_id) AS name,
-        CAST(sum(n) AS BIGINT) AS lists, first(reason ORDER BY n DESC, reason) AS reason
+        CAST(sum(n) AS BIGINT) AS lists, first(reason ORDER BY n DESC, reason) AS reason,
+        CAST(max(n) AS BIGINT) AS told
         FROM offers AS o LEFT JOIN {tables["products"]} AS p USING (product_id)
         GROUP BY o.segment, o.product_id
         QUALIFY row_number() OVER (PARTITION BY o.segment ORDER BY sum(n) DESC, o.product_id)
@@ -214,39 +218,9 @@ def offer_facts(run_dir: str | Path) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
     for row in rows:
         found.setdefault(row["segment"], []).append(
-            {k: row[k] for k in ("name", "lists", "reason")}
+            {k: row[k] for k in ("name", "lists", "reason", "told")}
         )
     return found
-
-
-def letter_reason(reason: str, names: Mapping[str, str]) -> str:
-    """Say why a product is offered, in words that a customer may read.
-
-    Parameters
-    ----------
-    reason : str
-        As the models write it, such as "goes with P0104, which you bought".
-    names : Mapping[str, str]
-        Product names by product_id.
-
-    Returns
-    -------
-    str
-        A sentence without counts and days.
-
-    Examples
-    --------
-    >>> letter_reason("goes with P1, which you bought", {"P1": "Calm Soap"})
-    'It goes well with Calm Soap, which you bought.'
-    """
-    named = re.fullmatch(r"(goes with|like) (.+), which you bought", reason)
-    if named:
-        how = "goes well with" if named[1] == "goes with" else "is similar to"
-        return f"It {how} {names.get(named[2], named[2])}, which you bought."
-    for kind, told in _REASONS.items():
-        if re.fullmatch(kind.replace("%", ".*"), reason):
-            return told
-    return _ANY_REASON
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000015
 _MOST_LISTED = 20_000  # customers whose lists the site carries

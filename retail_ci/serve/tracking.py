@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.config import Config, find_root, load_config
+from ..core.config import Config, find_root, from_environment, load_config
 from ..core.errors import ConfigError, RunError, missing_package, one_line
 from ..core.runs import ARTEFACTS, Run, load
 from .promotion import origin_of
@@ -58,18 +58,13 @@ def _tracking_uri(config: Config, home: Path) -> str:
         or os.environ.get("MLFLOW_TRACKING_URI")
         or f"sqlite:///{(home / 'mlflow.db').resolve()}"
     )
-    for name in re.findall(r"\$\{(\w+)\}", uri):
-        if name not in os.environ:
-            raise ConfigError(
-                f"mlflow.tracking_uri names the environment variable {name}, which is not set; "
-                "set it, or correct the config."
-            )
+    full = from_environment(uri, "mlflow.tracking_uri")
     if not re.match(r"\w+(\+\w+)?://|databricks", uri) or uri.startswith("file:"):
         raise ConfigError(
             "MLFLOW_TRACKING_URI must be a server or a database, such as http://host:5000 or "
             f"sqlite:////path/mlflow.db, found {uri!r}; folders of files have no registry."
         )
-    return re.sub(r"\$\{(\w+)\}", lambda m: urllib.parse.quote(os.environ[m[1]], safe=""), uri)
+    return full
 
 
 def _shown(uri: str) -> str:
