@@ -16,6 +16,7 @@ import socket
 import sys
 import tokenize
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -636,6 +637,7 @@ def _about_list(segment: Any) -> str:
 def campaigns_plan(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    day: str = "",  # the first day on which it may show; the day after the log if left out
     days: int = 30,  # for how many days the campaign is given to show
     lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
 ) -> None:
@@ -643,21 +645,23 @@ def campaigns_plan(
     if not 0 <= lift < 10:
         raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
     run = finished_run(config, set_)
-    from retail_ci.core.formats import count, share
-    from retail_ci.export.campaigns import campaign_table
+    from retail_ci.core.formats import count, decimal, share
+    from retail_ci.export.ledger import free_customers
     from retail_ci.export.measure import plan_campaign
+    from retail_ci.export.star_schema import demonstration_note
 
-    table, _ = campaign_table(run)
-    people = table[table["group"].isin(["send", "control"])]
+    people = free_customers(run, day, days)
     plan = plan_campaign(
         people[["customer_id"]], run.read("transactions"), days=days, random_state=run.config.seed
     )
+    for note in demonstration_note(run):
+        print(note)
     for row in plan.itertuples():
         print(
             f"{share(row.control)} held back ({count(row.held_back)} of {count(len(people))}): "
             f"a lift of revenue of {share(row.revenue, 1)} is seen four times in five "
-            f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers {100 * row.buyers:.1f} "
-            "points"
+            f"({share(row.revenue_unadjusted, 1)} unadjusted), of buyers "
+            f"{decimal(100 * row.buyers, 1)} points"
         )
     if not lift:
         return
@@ -727,12 +731,13 @@ def campaigns_measure(
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     contacted: str = "",  # a file with a column customer_id: who was in fact contacted
-    contact_cost: float = 0.0,  # the cost per customer who was written to
+    contact_cost: float = 0.0,  # the cost per customer who was contacted
     sent: str = "",  # a list made by hand: a file with a column customer_id, those written to
     control: str = "",  # likewise, those held back
     columns: str = "",  # what the columns of these lists are called: customer_id=Card,segment=Kind
     day: str = "",  # for lists made by hand: the first day on which the campaign could show
-    days: int = 30,  # for lists made by hand: for how many days it is given to show
+    days: int
+    | None = None,  # for lists made by hand: for how many days it may show; 30 if left out
     out: str = "",  # the folder for page, tables and facts; runs/NAME/measured/WAVE if left out
 ) -> None:
     """Say what a wave brought, how sure that is, and what it cost."""
@@ -741,6 +746,12 @@ def campaigns_measure(
             "Name a wave of the ledger, as in retail-ci campaigns measure spring, or give both "
             "lists of one made by hand with --sent and --control."
         )
+    for option, value in (("--day", day), ("--days", days), ("--columns", columns)):
+        if wave and value not in ("", None):
+            raise ConfigError(
+                f"{option} is for lists made by hand, found with the wave {wave!r}, whose days and "
+                f"columns stand in the ledger; leave {option} out."
+            )
     run = finished_run(config, set_)
     from retail_ci.export.measure import measure_wave, write_result
 
@@ -751,7 +762,8 @@ def campaigns_measure(
         drawn = read_wave(ledger_of(run), wave)
         found = measure_wave(drawn, run, contacted or None, contact_cost)
     else:
-        found = _measure_lists(run, sent, control, columns, day, days, contacted, contact_cost)
+        length = 30 if days is None else days
+        found = _measure_lists(run, sent, control, columns, day, length, contacted, contact_cost)
     folder = Path(out) if out else run.path.parent / "measured" / name
     page = write_result(found, folder, f"What {name} brought", run.config.report.currency)
     print("\n".join([found.sentence, *found.notes, f"The page: {page}"]))
@@ -769,6 +781,7 @@ def _measure_lists(
 ) -> Any:
     """The result of lists that were made by hand."""
     from retail_ci.export.measure import measure_campaign, read_lists
+    from retail_ci.export.star_schema import demonstration_note
 
     if not (sent and control and day):
         raise ConfigError(
@@ -781,7 +794,7 @@ def _measure_lists(
             f"--columns must be pairs such as customer_id=Card,segment=Kind, found {columns!r}."
         )
     names = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-    return measure_campaign(
+    found = measure_campaign(
         read_lists(sent, control, names or None),
         run.read("transactions"),
         day=day,
@@ -794,6 +807,7 @@ def _measure_lists(
         currency=run.config.report.currency,
         random_state=run.config.seed,
     )
+    return replace(found, notes=[*demonstration_note(run), *found.notes])
 
 # %% ../nbs/12_cli.ipynb #7a3e0001
 def forget(
@@ -1225,7 +1239,10 @@ EXAMPLES = {
         "retail-ci campaigns",
         "retail-ci campaigns --set campaigns.control=0.2 --set campaigns.wave=spring --out lists",
     ],
-    "campaigns_plan": ["retail-ci campaigns plan", "retail-ci campaigns plan --lift 0.05"],
+    "campaigns_plan": [
+        "retail-ci campaigns plan",
+        "retail-ci campaigns plan --day 2026-03-02 --lift 0.05",
+    ],
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,30 @@ import pytest
 from conftest import copy_of_small
 
 from retail_ci.core.errors import DataError, RunError
+from retail_ci.core.formats import amount
 from retail_ci.core.runs import Run, open_run
 from retail_ci.export.effects import estimate_effects, stratify
-from retail_ci.export.ledger import draw_wave, erase_customers, list_waves, read_wave
+from retail_ci.export.ledger import (
+    draw_run,
+    draw_wave,
+    erase_customers,
+    free_customers,
+    ledger_of,
+    list_waves,
+    read_wave,
+)
 from retail_ci.export.measure import measure_campaign, measure_wave
 
 PEOPLE = [f"c{i:05d}" for i in range(20_000)]
 DRAW = """
-import sys, pandas as pd
+import hashlib, sys, pandas as pd
 from retail_ci.export.ledger import draw_wave
 people = [f"c{i:05d}" for i in range(20_000)]
 lists = pd.DataFrame({"customer_id": people, "segment": "A", "group": "send"})
 print("ready", flush=True)
-draw_wave(lists, sys.argv[2], sys.argv[1], day="2026-03-01", random_state=int(sys.argv[3]))
-print("drawn", flush=True)
+wave = draw_wave(lists, sys.argv[2], sys.argv[1], day="2026-03-01", random_state=int(sys.argv[3]))
+held = sorted(wave.table.loc[wave.table["arm"] == "control", "customer_id"])
+print(len(held), hashlib.sha256(",".join(held).encode()).hexdigest(), flush=True)
 """
 
 
@@ -60,7 +71,8 @@ def test_a_draw_that_is_killed_leaves_the_whole_wave_or_none(tmp_path):
 def test_two_draws_at_once_are_one_wave(tmp_path):
     words = [[sys.executable, "-c", DRAW, str(tmp_path), "w", str(seed)] for seed in (1, 2)]
     both = [subprocess.Popen(w, stdout=subprocess.PIPE, text=True) for w in words]
-    assert [p.communicate()[0] for p in both] == ["ready\ndrawn\n"] * 2
+    first, second = (p.communicate()[0].split() for p in both)
+    assert first == second and first[:2] == ["ready", "2000"], "one group, whoever was first"
     assert list_waves(tmp_path)["control"].tolist() == [2000]
 
 
@@ -83,11 +95,18 @@ def test_from_the_draw_to_the_result(shop):
         (["draw"], 2, "A wave needs a plain name"),
         (["draw", "spring", "--day", "2025-12-01"], 2, "--day must not lie before"),
         (["draw", "spring"], 0, "is in the ledger"),
+        (["draw", "spring"], 0, "Demonstration data: "),
         (["list"], 0, "spring: 2026-01-01 to 2026-01-31"),
         (["measure", "sprng"], 4, "did you mean 'spring'"),
         (["measure", "spring"], 3, "found that it ends on 2025-12-31"),
         (["measure"], 2, "Name a wave of the ledger"),
         (["measure", "--sent", "a.csv", "--control", "b.csv"], 2, "need --sent FILE"),
+        (["measure", "spring", "--day", "2026-01-01"], 2, "--day is for lists made by hand"),
+        (["measure", "spring", "--days", "30"], 2, "--days is for lists made by hand"),
+        (["measure", "spring", "--columns", "a=b"], 2, "--columns is for lists made by hand"),
+        (["plan"], 4, "Everybody who may be contacted is in the wave 'spring'"),
+        (["plan", "--day", "2026-01-31"], 0, "Demonstration data: "),
+        (["plan", "--day", "2026-01-31", "--days", "0"], 3, "from 1 to 366, found 0"),
         (["draw", "other"], 4, "Everybody who may be contacted is in the wave 'spring'"),
     ):
         done = shop.here("campaigns", *words, *(["--config", "small"]))
@@ -125,6 +144,32 @@ def test_what_a_wave_brought_is_found_in_a_log_that_goes_on(shop, tmp_path):
     less = measure_wave(read_wave(home / "ledger", "spring"), next_run)
     assert less.facts["treated"] == found.facts["treated"] - 1
     assert less.notes[-1] == "Customers erased from the ledger: 1."
+    assert (less.facts["lost_send"], less.facts["lost_control"]) == (1, 0)
+    assert less.notes[0].startswith("Demonstration data: ")
+    held = wave.table.loc[wave.table["arm"] == "control", "customer_id"]
+    erase_customers(home / "ledger", set(held.iloc[: len(held) // 6]))
+    with pytest.raises(DataError, match="customers are missing from one group"):
+        measure_wave(read_wave(home / "ledger", "spring"), next_run)
+
+
+def test_a_plan_counts_those_who_can_be_drawn(run, tmp_path):
+    """Some stay out of all waves, and some are in another wave on the same days."""
+    campaigns = replace(run.config.campaigns, holdout=0.2)
+    config = replace(run.config, campaigns=campaigns)
+    shutil.copytree(run.path.resolve(), tmp_path / "current")
+    here = Run(config, tmp_path / "current")
+    table = free_customers(here)
+    lines = table.assign(group="send")[["customer_id", "segment", "group"]]
+    first = lines.iloc[::2]
+    draw_wave(first, "first", ledger_of(here), day="2026-01-10", days=5, control=0.5)
+    left = free_customers(here)
+    assert set(left["customer_id"]) == set(lines.iloc[1::2]["customer_id"])
+    assert len(free_customers(here, "2026-01-15")) == len(table)
+    drawn, _ = draw_run(here, "second")
+    groups = drawn.table.loc[drawn.table["arm"] != "holdout", "customer_id"]
+    assert set(groups) == set(left["customer_id"])
+    with pytest.raises(RunError, match="Everybody who may be contacted is in the wave"):
+        draw_run(here, "third")
 
 
 def test_a_ledger_of_another_shop_is_refused(tmp_path, run):
@@ -138,7 +183,7 @@ def test_a_ledger_of_another_shop_is_refused(tmp_path, run):
 
 
 def test_the_estimate_is_that_of_a_regression_with_interaction():
-    """By least squares in every stratum, weighted by share; the error by both residuals."""
+    """By least squares in every stratum, weighted by the share of those written to."""
     rng = np.random.default_rng(4)
     strata = np.repeat(["A", "B"], [300, 500])
     held = rng.permutation(800) < 160
@@ -153,7 +198,7 @@ def test_the_estimate_is_that_of_a_regression_with_interaction():
         design = np.column_stack([np.ones(own.sum()), t, x, t * x])
         effect = np.linalg.lstsq(design, outcome[own], rcond=None)[0][1]
         assert np.isclose(found.loc[name, "effect"], effect)
-        total += own.mean() * effect
+        total += t.sum() / (~held).sum() * effect
     assert np.isclose(found.loc["All", "effect"], total)
 
 
@@ -183,6 +228,11 @@ def test_the_page_says_what_the_numbers_say(shop):
     facts = json.loads((folder / "measure.json").read_text())
     assert facts["treated"] == (~held).sum() and facts["cost"] == 0.5 * (~held).sum()
     assert done.stdout.splitlines()[0] == facts["sentence"]
+    for ours in ("cost", "profit", "profit_low", "profit_high"):
+        assert amount(facts[ours], "€") in facts["sentence"]
+    gone = shop.here("campaigns", "measure", *words, "--contacted", "nofile.csv")
+    assert (gone.returncode, gone.stderr.count("\n")) == (3, 1)
+    assert "The file nofile.csv, the list of those contacted, does not exist" in gone.stderr
     assert facts["sentence"][:30] in Path(folder / "measure.html").read_text()
     table = pd.read_csv(folder / "effects.csv")
     assert (table["low"] <= table["effect"]).all() and (table["effect"] <= table["high"]).all()

@@ -260,6 +260,7 @@ STAGES = (
     r"(?!.*--from).*retail-ci run",
     r".*retail-ci run",
     r".*retail-ci models promote",
+    r"retail-ci campaigns plan",  # before everybody is in a wave
 )
 
 

@@ -13,9 +13,11 @@ import pandas as pd
 
 from ..core.errors import DataError
 from ..core.formats import count
+from .ledger import _LEAST
 
 # %% auto #0
-__all__ = ['Score', 'learn_score', 'Stratum', 'stratify', 'estimate_effects', 'always_valid', 'sample_ratio', 'unbalanced']
+__all__ = ['Score', 'learn_score', 'Stratum', 'stratify', 'estimate_effects', 'always_valid', 'sample_ratio', 'uneven_losses',
+           'unbalanced']
 
 # %% ../../nbs/08d_effects.ipynb #51bd20f3
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ class Score:
         return self.level + (covariates - self.centre) / self.scale @ self.weights
 
 
-def learn_score(covariates: np.ndarray, outcome: np.ndarray, ridge: float = 1e-3) -> Score:
+_RIDGE = 1e-3  # penalty, as a share of the number of customers
+
+
+def learn_score(covariates: np.ndarray, outcome: np.ndarray) -> Score:
     """Learn what covariates say about an outcome of the weeks after them.
 
     Parameters
@@ -62,8 +67,6 @@ def learn_score(covariates: np.ndarray, outcome: np.ndarray, ridge: float = 1e-3
         Before the weeks.
     outcome : ndarray of shape (n_customers,)
         Of the weeks, which end before the wave.
-    ridge : float, default 1e-3
-        Penalty, as a share of the number of customers.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def learn_score(covariates: np.ndarray, outcome: np.ndarray, ridge: float = 1e-3
     scale = np.where(spread > 0, spread, 1.0)
     units = (covariates - centre) / scale
     level = float(outcome.mean())
-    square = units.T @ units + ridge * len(units) * np.eye(units.shape[1])
+    square = units.T @ units + _RIDGE * len(units) * np.eye(units.shape[1])
     return Score(centre, scale, np.linalg.solve(square, units.T @ (outcome - level)), level)
 
 # %% ../../nbs/08d_effects.ipynb #c081879b
@@ -96,7 +99,8 @@ def _line_at(sums: np.ndarray, mean_score: float) -> tuple[np.ndarray, np.ndarra
     flat = spread <= 1e-9 * np.maximum(xx, 1e-300)
     safe = np.where(flat, 1.0, spread)
     slope = np.where(flat, 0.0, both / safe)
-    left = np.maximum(yy - customers * mean_y**2 - slope * both, 0)
+    left = yy - customers * mean_y**2 - slope * both
+    left = np.where(left <= 1e-12 * yy, 0.0, left)  # what rounding leaves is no spread
     variance = left / np.maximum(customers - np.where(flat, 1, 2), 1)
     away = np.where(flat, 0.0, (mean_score - mean_x) ** 2 / safe)
     return mean_y + slope * (mean_score - mean_x), variance * (1 / customers + away)
@@ -153,7 +157,7 @@ def _sums_of(table: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def stratify(
-    strata: np.ndarray, held: np.ndarray, least: int = 10, draws: int = _DRAWS, seed: int = 42
+    strata: np.ndarray, held: np.ndarray, least: int = _LEAST, draws: int = _DRAWS, seed: int = 42
 ) -> tuple[dict[str, Stratum], np.ndarray]:
     """Make strata in each of which the groups can be compared.
 
@@ -178,7 +182,7 @@ def stratify(
     Raises
     ------
     DataError
-        If nobody was held back, or everybody.
+        If nobody was held back, or everybody; or if a group has fewer than `least` in all.
 
     Examples
     --------
@@ -200,7 +204,14 @@ def stratify(
     names = np.where(np.isin(strata, fit), strata, "Others").astype(object)
     rest = names == "Others"
     small = min(int(held[rest].sum()), int((~held[rest]).sum())) < least
-    if rest.any() and small and fit:
+    if small and not fit:
+        raise DataError(
+            f"The wave: expected at least {least} customers who were held back and as many who "
+            f"were written to, found {count(int(held.sum()))} and {count(int((~held).sum()))}; so "
+            "few cannot say how much customers differ. Draw a larger wave, or hold back "
+            "another share."
+        )
+    if rest.any() and small:
         names[rest] = str(max(fit, key=lambda name: sum(sizes[name])))
     rng = np.random.default_rng(seed)
     found = {}
@@ -210,6 +221,9 @@ def stratify(
     return found, names
 
 # %% ../../nbs/08d_effects.ipynb #56d30cfe
+_LEVEL = 0.95
+
+
 def _redrawn(table: np.ndarray, stratum: Stratum, effect: float) -> tuple[np.ndarray, np.ndarray]:
     """Effects and variances of other groups, had the effect been nought."""
     outcome = np.where(stratum.held, table[:, 2], table[:, 2] - effect)
@@ -218,16 +232,17 @@ def _redrawn(table: np.ndarray, stratum: Stratum, effect: float) -> tuple[np.nda
     return effects, variances
 
 
-def _interval(
-    effect: float, error: float, others: np.ndarray, level: float
-) -> tuple[float, float, float]:
-    """Low and high end, and the p-value, from the studentised effects of other groups."""
+def _interval(effect: float, error: float, others: np.ndarray) -> tuple[float, float, float]:
+    """Low and high end, and the p-value, from the studentised effects of other groups; NaN where
+    nobody differs from the others of their group.
+    """
     if not error > 0:
-        return effect, effect, float(effect == 0)
-    ends = [(1 - level) / 2, (1 + level) / 2]
+        return np.nan, np.nan, np.nan
+    ends = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
     low, high = np.quantile(others, ends, method="weibull")  # this group is one more of them
-    beyond = int((np.abs(others) >= abs(effect / error)).sum())
-    p_value = (1 + beyond) / (1 + len(others))
+    t = effect / error
+    beyond = min(int((others >= t).sum()), int((others <= t).sum()))
+    p_value = min(1.0, 2 * (1 + beyond) / (1 + len(others)))
     return effect - high * error, effect - low * error, p_value
 
 
@@ -235,9 +250,8 @@ def estimate_effects(
     outcome: np.ndarray,
     strata: dict[str, Stratum],
     score: np.ndarray | None = None,
-    level: float = 0.95,
 ) -> pd.DataFrame:
-    """Estimate what a wave brought per customer, in each stratum and over all.
+    """Estimate what a wave brought per customer who was written to, in each stratum and over all.
 
     Parameters
     ----------
@@ -247,14 +261,13 @@ def estimate_effects(
         From `stratify`.
     score : ndarray of shape (n_customers,), optional
         What was expected of each customer before the wave; unadjusted if left out.
-    level : float, default 0.95
-        Of the intervals.
 
     Returns
     -------
     DataFrame of shape (n_strata + 1, 9)
         stratum ("All" is the last), treated, control (customers), without (expected per customer
-        without the wave), effect (per customer), error (standard error), low, high, p_value.
+        without the wave), effect (per customer), error (standard error), low, high (95%) and
+        p_value, which are NaN where no customer differs from the others of their group.
 
     Examples
     --------
@@ -269,24 +282,23 @@ def estimate_effects(
     pooled = {"without": 0.0, "effect": 0.0, "variance": 0.0}
     effects: Any = 0.0
     variances: Any = 0.0
+    written = sum(int((~s.held).sum()) for s in strata.values())
     for name, stratum in strata.items():
         table = _moments(known[stratum.rows], outcome[stratum.rows].astype(float))
         sums = table[stratum.held].sum(axis=0)[None]
         effect, variance, without = (float(v[0]) for v in _difference(sums, table.sum(axis=0)))
         other, noise = _redrawn(table, stratum, effect)
-        share = len(stratum.rows) / len(outcome)
+        sizes = (int((~stratum.held).sum()), int(stratum.held.sum()))
+        share = sizes[0] / written
         effects = effects + share * other
         variances = variances + share**2 * noise
         for key, value in (("without", without), ("effect", effect)):
             pooled[key] += share * value
         pooled["variance"] += share**2 * variance
-        sizes = (int((~stratum.held).sum()), int(stratum.held.sum()))
-        rows.append(_row(name, sizes, without, effect, variance, _pivots(other, noise), level))
+        rows.append(_row(name, sizes, without, effect, variance, _pivots(other, noise)))
     sizes = (sum(r["treated"] for r in rows), sum(r["control"] for r in rows))
     whole = _pivots(effects, variances)
-    rows.append(
-        _row("All", sizes, pooled["without"], pooled["effect"], pooled["variance"], whole, level)
-    )
+    rows.append(_row("All", sizes, pooled["without"], pooled["effect"], pooled["variance"], whole))
     return pd.DataFrame(rows)
 
 
@@ -303,18 +315,15 @@ def _row(
     effect: float,
     variance: float,
     others: np.ndarray,
-    level: float,
 ) -> dict[str, Any]:
     """A row of `estimate_effects`."""
     error = float(np.sqrt(variance))
-    low, high, p_value = _interval(effect, error, others, level)
+    low, high, p_value = _interval(effect, error, others)
     found = {"stratum": name, "treated": sizes[0], "control": sizes[1], "without": without}
     return found | {"effect": effect, "error": error, "low": low, "high": high, "p_value": p_value}
 
 # %% ../../nbs/08d_effects.ipynb #1234090e
-def always_valid(
-    effect: float, error: float, expected_error: float, level: float = 0.95
-) -> tuple[float, float]:
+def always_valid(effect: float, error: float, expected_error: float) -> tuple[float, float]:
     """Widen an interval so that it holds at all looks at once.
 
     Parameters
@@ -325,13 +334,11 @@ def always_valid(
         Its standard error.
     expected_error : float
         The standard error that was expected, before the wave, for its end.
-    level : float, default 0.95
-        Of all looks together.
 
     Returns
     -------
     tuple[float, float]
-        Low and high end.
+        Low and high end; with 95% confidence the truth is within them at all looks together.
 
     Raises
     ------
@@ -348,8 +355,7 @@ def always_valid(
             f"A confidence sequence: expected a positive standard error, found {expected_error:g}; "
             "without a purchase before the wave no interval can be planned."
         )
-    alpha = 1 - level
-    rate = -2 * np.log(alpha)
+    rate = -2 * np.log(1 - _LEVEL)
     tuned = expected_error**2 / (rate + np.log(rate) + 1)
     variance = error**2
     width = np.sqrt((variance + tuned) * (np.log((variance + tuned) / tuned) + rate))
@@ -388,8 +394,33 @@ def sample_ratio(treated: int, control: int, probability: float) -> float:
     return float(chi2.sf(apart / (whole * probability * (1 - probability)), 1))
 
 
-def unbalanced(covariates: np.ndarray, held: np.ndarray) -> float:
-    """Test whether the groups were alike before the wave, as chance makes them.
+def uneven_losses(lost: tuple[int, int], kept: tuple[int, int]) -> float:
+    """Test whether both groups have lost customers alike since the draw.
+
+    Parameters
+    ----------
+    lost : tuple[int, int]
+        Customers of the draw who can no longer be measured: written to, held back.
+    kept : tuple[int, int]
+        Those who can, likewise.
+
+    Returns
+    -------
+    float
+        The p-value of Fisher's exact test.
+
+    Examples
+    --------
+    >>> uneven_losses((80, 20), (1600, 400)) > 0.5, uneven_losses((0, 30), (1728, 162)) < 0.001
+    (True, True)
+    """
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact([lost, kept]).pvalue)
+
+
+def unbalanced(covariates: np.ndarray, held: np.ndarray, strata: np.ndarray | None = None) -> float:
+    """Test whether the groups were alike before the wave, as chance makes them in each stratum.
 
     Parameters
     ----------
@@ -397,6 +428,8 @@ def unbalanced(covariates: np.ndarray, held: np.ndarray) -> float:
         Known before the wave.
     held : ndarray of shape (n_customers,)
         True for those held back.
+    strata : ndarray of shape (n_customers,), optional
+        A name per customer, as `stratify` gives it; each has customers in both groups.
 
     Returns
     -------
@@ -411,12 +444,18 @@ def unbalanced(covariates: np.ndarray, held: np.ndarray) -> float:
     """
     from scipy.stats import chi2
 
+    names = np.zeros(len(held)) if strata is None else strata
     ranks = pd.DataFrame(covariates).rank().to_numpy()
-    units = ranks - ranks.mean(axis=0)
-    units = units[:, units.std(axis=0) > 0]
-    gap = units[held].mean(axis=0) - units[~held].mean(axis=0)
-    weight = 1 / held.sum() + 1 / (~held).sum()
-    square = units.T @ units / (len(units) - 1) * weight
+    gap = np.zeros(ranks.shape[1])
+    square = np.zeros((ranks.shape[1], ranks.shape[1]))
+    for name in pd.unique(names):
+        own = names == name
+        units = ranks[own] - ranks[own].mean(axis=0)
+        back = held[own]
+        share = len(units) / len(ranks)
+        gap += share * (units[back].mean(axis=0) - units[~back].mean(axis=0))
+        weight = 1 / back.sum() + 1 / (~back).sum()
+        square += share**2 * (units.T @ units / (len(units) - 1) * weight)
     values, axes = np.linalg.eigh(square)
     real = values > 1e-9 * max(values.max(initial=0), 1e-300)
     apart = (axes[:, real].T @ gap) ** 2 / values[real]

@@ -27,10 +27,11 @@ from ..core.runs import Run, staging
 from ..data.engines import connect_duckdb
 from ..data.frames import as_day, check_number, day_after, one_row_each, read_frame
 from .campaigns import _MARK, _draw, _file_name, campaign_table
-from .star_schema import replacing_folder, write_csv
+from .star_schema import demonstration_note, replacing_folder, write_csv
 
 # %% auto #0
-__all__ = ['ARMS', 'Wave', 'read_wave', 'list_waves', 'draw_wave', 'erase_customers', 'ledger_of', 'draw_run', 'write_lists']
+__all__ = ['ARMS', 'Wave', 'read_wave', 'list_waves', 'draw_wave', 'erase_customers', 'ledger_of', 'draw_run', 'free_customers',
+           'write_lists']
 
 # %% ../../nbs/08c_ledger.ipynb #90284b7e
 def _hold_back_evenly(segments: pd.Series, control: float, seed: int, wave: str) -> pd.DataFrame:
@@ -268,20 +269,42 @@ def _check_groups(wave: Wave) -> None:
             )
 
 # %% ../../nbs/08c_ledger.ipynb #58ce6b18
-def _draw_new(lists: pd.DataFrame, plan: Wave, waves: list[Wave]) -> tuple[Wave, list[str]]:
-    """The wave of a plan, and what there is to say."""
+_LEAST = 10  # customers of a group, to say how much they differ
+
+
+def _who_is_free(
+    lists: pd.DataFrame, plan: Wave, waves: list[Wave]
+) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
+    """Who may be contacted and is in no other wave on a plan's days, by id; which of them stay out
+    of all waves; and what there is to say.
+    """
     busy = _in_other_waves(waves, plan.day, plan.days)
     people = lists[lists["group"].isin(["send", "control"])].drop(columns="group")
-    taken = people["customer_id"].isin(list(busy))
-    if len(people) and taken.all():
+    people = people.sort_values("customer_id", ignore_index=True)
+    ids = pd.Index(people["customer_id"])
+    before = {c for w in waves for c in w.table["customer_id"][w.table["arm"] == "holdout"]}
+    alone = _left_alone(ids, plan.holdout, plan.seed, before)
+    taken = ids.isin(list(busy))
+    others = ids[~alone]
+    if len(others) and taken[~alone].all():
         raise RunError(
-            f"Everybody who may be contacted is in the wave {busy[people['customer_id'].iloc[0]]!r}"
+            f"Everybody who may be contacted is in the wave {busy[others[0]]!r}"
             f" on one of the days from {plan.day.date()} on; draw this one after its end, or "
             "shorten it."
         )
-    people = people[~taken].sort_values("customer_id", ignore_index=True)
-    before = {c for w in waves for c in w.table["customer_id"][w.table["arm"] == "holdout"]}
-    alone = _left_alone(pd.Index(people["customer_id"]), plan.holdout, plan.seed, before)
+    told = []
+    if taken.any():
+        named = ", ".join(sorted({busy[c] for c in ids[taken]}))
+        told = [
+            f"{count(int(taken.sum()))} customers are in another wave on some of these days "
+            f"({named}), and are left out."
+        ]
+    return people[~taken].reset_index(drop=True), alone[~taken], told
+
+
+def _draw_new(lists: pd.DataFrame, plan: Wave, waves: list[Wave]) -> tuple[Wave, list[str]]:
+    """The wave of a plan, and what there is to say."""
+    people, alone, told = _who_is_free(lists, plan, waves)
     segments = people[~alone].set_index("customer_id")["segment"]
     chosen = _hold_back_evenly(segments, plan.control, plan.seed, plan.name)
     chosen = chosen.reindex(people["customer_id"])
@@ -298,13 +321,11 @@ def _draw_new(lists: pd.DataFrame, plan: Wave, waves: list[Wave]) -> tuple[Wave,
     line = people.drop(columns=["customer_id", "segment"])
     wave = replace(plan, table=pd.concat([ledger, line], axis=1))
     _check_groups(wave)
-    told = []
-    if taken.any():
-        named = ", ".join(sorted({busy[c] for c in lists["customer_id"] if c in busy}))
-        told = [
-            f"{count(int(taken.sum()))} customers are in another wave on some of these days "
-            f"({named}), and are left out."
-        ]
+    if min(np.sum(arm == "send"), np.sum(arm == "control")) < _LEAST:
+        told.append(
+            f"A group of this wave has fewer than {_LEAST} customers, so that what it brought "
+            "cannot be measured."
+        )
     return wave, told
 
 
@@ -469,13 +490,7 @@ def draw_run(run: Run, wave: str, day: str = "", days: int = 30) -> tuple[Wave, 
         For a name or a day that is none, or a day within the log.
     """
     _check_name(wave)
-    after = _day_after_log(run)
-    start = as_day(day, "--day") if day else after
-    if start < after and wave not in _names(ledger_of(run)):
-        raise ConfigError(
-            f"--day must not lie before {after.date()}, the day after the run's log, found "
-            f"{start.date()}: what was bought since is part of the segments."
-        )
+    start = _first_day(run, day, wave in _names(ledger_of(run)))
     table, notes = campaign_table(run)
     settings = run.config.campaigns
     drawn = draw_wave(
@@ -490,13 +505,55 @@ def draw_run(run: Run, wave: str, day: str = "", days: int = 30) -> tuple[Wave, 
         run=run.path.resolve().name,
         shop=run.config.name,
     )
-    return drawn, [*notes, *drawn.table.attrs["notes"]]
+    return drawn, [*demonstration_note(run), *notes, *drawn.table.attrs["notes"]]
 
 
-def _day_after_log(run: Run) -> pd.Timestamp:
-    """The day after a run's last transaction."""
+def _first_day(run: Run, day: str, known: bool) -> pd.Timestamp:
+    """The day that is asked for, or the one after a run's log; a new wave cannot begin earlier."""
     dates = pd.read_parquet(run.file("transactions"), columns=["date"])["date"]
-    return day_after(dates.max())
+    after = day_after(dates.max())
+    start = as_day(day, "--day").normalize() if day else after
+    if start < after and not known:
+        raise ConfigError(
+            f"--day must not lie before {after.date()}, the day after the run's log, found "
+            f"{start.date()}: what was bought since is part of the segments."
+        )
+    return start
+
+
+def free_customers(run: Run, day: str = "", days: int = 30) -> pd.DataFrame:
+    """List whom a wave could write to or hold back, as `draw_run` would have it.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    day : str, default ""
+        The first day on which the campaign may show; the day after the log if left out.
+    days : int, default 30
+        For how many days it is given to show.
+
+    Returns
+    -------
+    DataFrame
+        Lines of `campaign_table`, without customers who stay out of all waves or are in another
+        wave on these days.
+
+    Raises
+    ------
+    ConfigError
+        For a day that is none, or one within the log.
+    RunError
+        If everybody is in another wave on these days.
+    """
+    check_number("days", days, 1, 366)
+    start = _first_day(run, day, known=False)
+    table, _ = campaign_table(run)
+    asked = run.config.campaigns
+    seed, empty = run.config.seed, pd.DataFrame()
+    plan = Wave("", "", start, days, asked.control, asked.holdout, seed, "", empty)
+    people, alone, _ = _who_is_free(table, plan, _all_waves(ledger_of(run)))
+    return people[~alone].reset_index(drop=True)
 
 
 def write_lists(wave: Wave, out: Path, bom: bool = False) -> pd.DataFrame:

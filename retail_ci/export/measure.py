@@ -32,8 +32,10 @@ from retail_ci.export.effects import (
     sample_ratio,
     stratify,
     unbalanced,
+    uneven_losses,
 )
 from .ledger import Wave
+from .star_schema import demonstration_note
 
 # %% auto #0
 __all__ = ['read_lists', 'CampaignResult', 'measure_campaign', 'measure_wave', 'write_result', 'plan_campaign']
@@ -44,10 +46,9 @@ _LOG_OPTIONS = {"transaction_id": "id", "product_id": "id", "quantity": "number"
 _MONEY = ("revenue", "margin")
 
 
-def _read_log(transactions: Any, products: Any, columns: Mapping[str, str] | None) -> pd.DataFrame:
-    """The log's lines with customer, receipt, product, date, revenue, margin, is_return."""
-    needs = _LOG
-    log = read_frame(transactions, "the transactions", needs, _LOG_OPTIONS, columns)
+def _read_log(transactions: Any, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The log's lines with customer, date, revenue, receipt, product, quantity, is_return."""
+    log = read_frame(transactions, "the transactions", _LOG, _LOG_OPTIONS, columns)
     log = log[log["customer_id"].notna() & log["date"].notna()]
     if not len(log):
         refuse("the transactions", "lines with a customer", "none", "name the customer's column")
@@ -56,18 +57,33 @@ def _read_log(transactions: Any, products: Any, columns: Mapping[str, str] | Non
     if "transaction_id" in log:
         receipt = log["transaction_id"].fillna(receipt)
     product = log["product_id"].fillna("") if "product_id" in log else ""
+    quantity = log.get("quantity", np.nan)
     lines = log[["customer_id", "date", "revenue"]].assign(
-        receipt=receipt, product=product, is_return=back.astype(bool)
+        receipt=receipt, product=product, quantity=quantity, is_return=back.astype(bool)
     )
     lines["revenue"] = lines["revenue"].fillna(0.0).astype(float)
-    if products is None or "quantity" not in log or "product_id" not in log:
-        return lines
+    return lines
+
+
+def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list[str]]:
+    """The lines with their margin, where every line has a cost; and what to say where some have."""
+    if products is None or lines["quantity"].isna().all():
+        return lines, []
     shelf = read_frame(products, "the products", {"product_id": "id"}, {"cost": "number"})
     if "cost" not in shelf:
-        return lines
+        return lines, []
     cost = one_row_each(shelf, "the products", "product_id").set_index("product_id")["cost"]
-    paid = (log["quantity"] * log["product_id"].map(cost)).fillna(0.0)
-    return lines.assign(margin=lines["revenue"] - paid)
+    each = lines["product"].map(cost)
+    paid = lines["quantity"] * each
+    if paid.isna().any():
+        sold = lines["product"].nunique()
+        without = lines["product"][each.isna()].nunique()
+        return lines, [
+            f"Margin is not measured: what {count(int(paid.isna().sum()))} lines of the log have "
+            f"cost is not known; {count(without)} of the {count(sold)} products that were sold "
+            "have no cost."
+        ]
+    return lines.assign(margin=lines["revenue"] - paid), []
 
 
 def _daily(lines: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
@@ -92,7 +108,7 @@ def _daily(lines: pd.DataFrame, until: pd.Timestamp) -> pd.DataFrame:
     return found
 
 # %% ../../nbs/08e_measure.ipynb #2a867858
-class _Ledger:
+class _Purchases:
     """Daily purchases by the place of a customer, for sums over windows of days."""
 
     def __init__(self, daily: pd.DataFrame, ids: pd.Index):
@@ -123,7 +139,7 @@ _LOOK_BACK = (30, 90, 365)
 
 
 def _covariates(
-    book: _Ledger, cut: pd.Timestamp, days: int, first: pd.Timestamp, yearly: bool
+    book: _Purchases, cut: pd.Timestamp, days: int, first: pd.Timestamp, yearly: bool
 ) -> np.ndarray:
     """What is known of each customer before a day."""
     columns = [np.log(book.last_day(cut))]
@@ -159,11 +175,11 @@ def _what_was_known(
     if first >= day:
         return None
     cut = day - pd.Timedelta(days=days)
-    book = _Ledger(_daily(lines, day), ids)
+    book = _Purchases(_daily(lines, day), ids)
     yearly = first <= cut - pd.Timedelta(days=364)
     now = _covariates(book, day, days, first, yearly)
     earlier = book.window(cut, day)
-    then_book = _Ledger(_daily(lines, cut), ids)
+    then_book = _Purchases(_daily(lines, cut), ids)
     old = then_book.last_day(cut) < 1000
     if first > cut - pd.Timedelta(days=_LOOK_BACK[0]) or old.sum() < 20 * now.shape[1]:
         past = book.window(first, day)
@@ -177,6 +193,15 @@ def _what_was_known(
     return _Known(now, scores, earlier, before, said)
 
 # %% ../../nbs/08e_measure.ipynb #a4cbd482
+def _check_file(table: Any, what: str) -> None:
+    """Refuse the name of a file that does not exist."""
+    if isinstance(table, (str, Path)) and not Path(table).is_file():
+        raise DataError(
+            f"The file {table}, {what}, does not exist; expected a CSV file with a column "
+            "customer_id. Correct its name."
+        )
+
+
 def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read lists that were made by hand.
 
@@ -208,11 +233,7 @@ def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None
     parts = []
     for group, table in (("send", sent), ("control", control)):
         what = {"send": "the list of those written to", "control": "the control list"}[group]
-        if isinstance(table, (str, Path)) and not Path(table).is_file():
-            raise DataError(
-                f"The file {table}, {what}, does not exist; expected a CSV file with a column "
-                "customer_id, or one that `columns` maps to it. Correct its name."
-            )
+        _check_file(table, what)
         rows = read_frame(table, what, {"customer_id": "id"}, {"segment": "text"}, columns)
         rows = one_row_each(rows, what)
         segment = rows["segment"].fillna("").astype("str") if "segment" in rows else ""
@@ -247,30 +268,57 @@ def _check_days(lines: pd.DataFrame, day: pd.Timestamp, days: int) -> tuple[int,
     return seen, []
 
 
-def _in_the_log(groups: pd.DataFrame, lines: pd.DataFrame, drawn: bool) -> tuple[Any, list[str]]:
-    """The customers whom the log knows, and what to say of the others; lists made by hand keep
-    customers who have never bought.
+def _in_the_log(
+    groups: pd.DataFrame, lines: pd.DataFrame, start: pd.Timestamp, drawn: bool
+) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
+    """The customers whom the log knows, how many others each group has, and what to say of them.
+    Whom a draw has chosen must have bought before the wave; lists made by hand keep everybody.
     """
-    known = groups["customer_id"].isin(lines["customer_id"].unique())
+    past = lines[lines["date"] < start] if drawn else lines
+    known = groups["customer_id"].isin(past["customer_id"].unique())
     if known.mean() < 0.5:
+        since = f" from before {start.date()}" if drawn else ""
+        longer = ", and a log that begins before the wave" if drawn else ""
         raise DataError(
             f"The wave: expected customers of this log, found that it knows {count(known.sum())} "
-            f"of {count(len(groups))}; take the ledger or the lists of this shop."
+            f"of {count(len(groups))}{since}; take the ledger or the lists of this shop{longer}."
         )
+    gone = {g: int((groups["group"][~known] == g).sum()) for g in ("send", "control")}
     if known.all() or not drawn:
-        return groups, []
-    gone = groups["group"][~known].value_counts()
+        return groups, dict.fromkeys(gone, 0), []
     told = (
-        f"{count(int((~known).sum()))} customers of the wave are no longer in the log and are left "
-        f"out: {count(gone.get('send', 0))} of those written to, {count(gone.get('control', 0))} "
-        "of those held back."
+        f"{count(int((~known).sum()))} customers of the wave have no purchase before it in this "
+        f"log and are left out: {count(gone['send'])} of those written to, "
+        f"{count(gone['control'])} of those held back."
     )
-    return groups[known].reset_index(drop=True), [told]
+    return groups[known].reset_index(drop=True), gone, [told]
 
 
-def _check_chance(held: np.ndarray, probability: float | None, known: _Known | None) -> dict:
+def _check_losses(held: np.ndarray, lost: Mapping[str, int]) -> float:
+    """Refuse groups of which one has lost more customers than chance allows; the p-value."""
+    kept = {"send": int((~held).sum()), "control": int(held.sum())}
+    p_value = uneven_losses((lost["send"], lost["control"]), (kept["send"], kept["control"]))
+    if p_value < _ALARM:
+        was = {group: count(kept[group] + lost[group]) for group in kept}
+        raise DataError(
+            "The groups: expected both to have lost customers alike since the draw, found that "
+            f"{count(lost['control'])} of {was['control']} held back and {count(lost['send'])} of "
+            f"{was['send']} written to cannot be measured (p = {p_value:.1g}); customers are "
+            "missing from one group, so no effect is shown. Find out who is missing, and why."
+        )
+    return p_value
+
+
+def _check_chance(
+    held: np.ndarray,
+    names: np.ndarray,
+    probability: float | None,
+    lost: Mapping[str, int],
+    known: _Known | None,
+) -> dict[str, Any]:
     """Refuse groups that chance has not made; the p-values of the tests."""
-    found: dict[str, float | None] = {"sample_ratio_p": None, "balance_p": None}
+    found: dict[str, Any] = {"lost_send": lost["send"], "lost_control": lost["control"]}
+    found |= {"lost_p": _check_losses(held, lost), "sample_ratio_p": None, "balance_p": None}
     if probability is not None:
         p_value = sample_ratio(int((~held).sum()), int(held.sum()), probability)
         found["sample_ratio_p"] = p_value
@@ -281,7 +329,7 @@ def _check_chance(held: np.ndarray, probability: float | None, known: _Known | N
                 "missing from one group, so no effect is shown. Find out who is missing, and why."
             )
     if known is not None:
-        p_value = unbalanced(known.covariates, held)
+        p_value = unbalanced(known.covariates, held, names)
         found["balance_p"] = p_value
         if p_value < _ALARM:
             raise DataError(
@@ -302,12 +350,13 @@ class CampaignResult:
     effects : DataFrame
         A row per outcome (buyers, visits, revenue, margin) and stratum, from `estimate_effects`;
         and `smallest`, the effect that would be seen four times in five, adjusted and
-        `smallest_unadjusted`.
+        `smallest_unadjusted`; NaN where no customer differs from the others of their group.
     looks : DataFrame
         A row per week: days, the effect on revenue so far, and an interval that holds at all looks
         together (low, high).
     facts : dict
-        Days, sizes, tests, contamination, totals and cost.
+        Days, sizes, tests, contamination, totals and cost. Where `so_far` is true the wave is not
+        over, and the ends of the totals are those that hold at all looks.
     sentence : str
         For the board.
     notes : list[str]
@@ -337,8 +386,9 @@ def _all_effects(
         plain = estimate_effects(values, few)
         bare = plain["error"].to_numpy(copy=True)
         bare[-1] = _plain_error(values[held], np.delete(values, held))
-        sizes = {"smallest": _SEEN * found["error"], "smallest_unadjusted": _SEEN * bare}
-        parts.append(found.assign(outcome=outcome, **sizes))
+        errors = found[["error"]].rename(columns={"error": "smallest"})
+        errors = _SEEN * errors.assign(smallest_unadjusted=bare)
+        parts.append(pd.concat([found.assign(outcome=outcome), errors.where(errors > 0)], axis=1))
     table = pd.concat(parts, ignore_index=True)
     return table[["outcome", *(c for c in table if c != "outcome")]]
 
@@ -354,19 +404,26 @@ def _over_all(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _weekly(
-    book: _Ledger, day: pd.Timestamp, seen: int, strata: dict[str, Stratum], known: _Known | None
+    book: _Purchases,
+    day: pd.Timestamp,
+    seen: int,
+    strata: dict[str, Stratum],
+    known: _Known | None,
+    outcome: str = "revenue",
 ) -> pd.DataFrame:
-    """The effect on revenue so far, week by week, with intervals for all looks together."""
+    """The effect so far, week by week, with intervals for all looks together."""
     columns = ["days", "effect", "error", "low", "high"]
-    if known is None or known.earlier["revenue"].std() == 0:
+    if known is None:
         return pd.DataFrame(columns=columns)
     few = {name: replace(s, draws=s.draws[:2]) for name, s in strata.items()}
-    planned = estimate_effects(known.earlier["revenue"], few, known.earlier_score)
+    planned = estimate_effects(known.earlier[outcome], few, known.earlier_score)
     expected = float(planned["error"].iloc[-1])
+    if not expected > 0:
+        return pd.DataFrame(columns=columns)
     rows = []
     for days in sorted({*range(7, seen + 1, 7), seen}):
-        so_far = book.window(day, day + pd.Timedelta(days=days))["revenue"]
-        whole = estimate_effects(so_far, few, known.scores["revenue"]).iloc[-1]
+        so_far = book.window(day, day + pd.Timedelta(days=days))[outcome]
+        whole = estimate_effects(so_far, few, known.scores[outcome]).iloc[-1]
         low, high = always_valid(whole["effect"], whole["error"], expected)
         rows.append([days, whole["effect"], whole["error"], low, high])
     return pd.DataFrame(rows, columns=columns)
@@ -376,6 +433,7 @@ def _contamination(groups: pd.DataFrame, contacted: Any) -> tuple[dict, list[str
     """Who was contacted otherwise than drawn."""
     if contacted is None:
         return {}, []
+    _check_file(contacted, "the list of those contacted")
     reached = read_frame(contacted, "the contacts", {"customer_id": "id"}, empty=True)
     got = groups["customer_id"].isin(reached["customer_id"])
     held = groups["group"] == "control"
@@ -385,15 +443,22 @@ def _contamination(groups: pd.DataFrame, contacted: Any) -> tuple[dict, list[str
             "wave was never sent, or the file is another wave's."
         )
     facts = {
+        "contacted": int(got.sum()),
         "contacted_though_held_back": int(got[held].sum()),
         "not_contacted_though_listed": int((~got[~held]).sum()),
         "contact_gap": float(got[~held].mean() - got[held].mean()),
     }
+    if facts["contact_gap"] <= 0:
+        raise DataError(
+            "The contacts: expected more of those on the lists than of those held back, found "
+            f"{share(got[~held].mean(), 1)} and {share(got[held].mean(), 1)}; those held back were "
+            "contacted as often as those on the lists, so nothing can be compared."
+        )
     told = (
         f"{count(facts['contacted_though_held_back'])} of {count(held.sum())} held back were "
         f"contacted all the same, and {count(facts['not_contacted_though_listed'])} on the lists "
         "were not. The effect is that of the lists, as drawn; per customer whom the draw made "
-        f"reachable it is {decimal(1 / max(facts['contact_gap'], 1e-9), 2)} times as large."
+        f"reachable it is {decimal(1 / facts['contact_gap'], 2)} times as large."
     )
     return facts, [told] if facts["contact_gap"] < 1 else []
 
@@ -408,6 +473,7 @@ def measure_campaign(
     contacted: Any = None,
     probability: float | None = None,
     drawn: bool = True,
+    lost: Mapping[str, int] | None = None,
     contact_cost: float = 0.0,
     margin: float = 1.0,
     columns: Mapping[str, str] | None = None,
@@ -432,12 +498,16 @@ def measure_campaign(
     contacted : DataFrame, polars frame, Arrow table, Ibis table or path, optional
         A row per customer who was contacted: customer_id.
     probability : float, optional
-        Of being held back (0 to 1); the sizes of the groups are checked against it.
+        Of being held back, between 0 and 1; the sizes of the groups are checked against it.
     drawn : bool, default True
         Whether all customers had bought before the draw, as those of a ledger have; then those
-        whom the log does not know have been erased.
+        who have no purchase before the wave in this log are left out.
+    lost : Mapping[str, int], optional
+        How many of each group (send, control) are no longer in `groups`, such as those who were
+        erased from a ledger.
     contact_cost : float, default 0.0
-        Cost per customer who was written to, in currency.
+        Cost per customer who was contacted, in currency; all who were written to if `contacted`
+        is left out.
     margin : float, default 1.0
         The share of revenue (0 to 1) that is earned, where products have no cost.
     columns : Mapping[str, str], optional
@@ -469,29 +539,47 @@ def measure_campaign(
     >>> found.effects["outcome"].unique().tolist()
     ['buyers', 'visits', 'revenue']
     """
-    check_number("days", days, 1, 366)
-    check_number("contact_cost", contact_cost, 0, 1e9, whole=False)
-    check_number("margin", margin, 0, 1, whole=False)
+    _check_numbers(days, contact_cost, margin, probability)
     start = as_day(day, "day").normalize()
-    lines = _read_log(transactions, products, columns)
-    table = _read_groups(groups)
-    seen, notes = _check_days(lines, start, days)
-    table, left = _in_the_log(table, lines, drawn)
+    lines, unpriced = _with_margin(_read_log(transactions, columns), products)
+    table, apart = _read_groups(groups)
+    seen, early = _check_days(lines, start, days)
+    table, gone, left = _in_the_log(table, lines, start, drawn)
     held = (table["group"] == "control").to_numpy()
     strata, names = stratify(table["segment"].to_numpy(), held, seed=random_state)
     ids = pd.Index(table["customer_id"])
     known = _what_was_known(lines, ids, start, days)
-    facts = _check_chance(held, probability, known)
+    gone = {group: n + (lost or {}).get(group, 0) for group, n in gone.items()}
+    facts = _check_chance(held, names, probability, gone, known)
     spread, mixed = _contamination(table, contacted)
-    book = _Ledger(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
+    book = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
     outcomes = book.window(start, start + pd.Timedelta(days=seen))
     effects = _all_effects(outcomes, strata, known)
-    looks = _weekly(book, start, seen, strata, known)
+    looks = {k: _weekly(book, start, seen, strata, known, k) for k in _MONEY if k in outcomes}
     facts |= spread | {"day": start, "days": days, "days_measured": seen}
-    facts |= _totals(effects, contact_cost, margin)
+    facts |= {"so_far": seen < days and len(looks["revenue"]) > 0}
+    whole = _to_decide_by(effects, looks if facts["so_far"] else {})
+    facts |= _totals(whole, contact_cost, margin, spread.get("contacted"))
     about = _about_strata(known, table["segment"], strata)
-    sentence = _sentence(effects, facts, currency)
-    return CampaignResult(effects, looks, facts, sentence, [*notes, *left, *mixed, *about])
+    notes = [*early, *left, *mixed, *apart, *about, *unpriced]
+    return CampaignResult(
+        effects, looks["revenue"], facts, _sentence(whole, facts, currency), notes
+    )
+
+
+def _check_numbers(
+    days: int, contact_cost: float, margin: float, probability: float | None
+) -> None:
+    """Refuse arguments that are no numbers within their bounds."""
+    check_number("days", days, 1, 366)
+    check_number("contact_cost", contact_cost, 0, 1e9, whole=False)
+    check_number("margin", margin, 0, 1, whole=False)
+    if probability is None:
+        return
+    check_number("probability", probability, 0, 1, whole=False)
+    if not 0 < probability < 1:
+        found = f"{probability:g}"
+        refuse("probability", "a number between 0 and 1", found, "leave it out, or correct it")
 
 
 def _about_strata(
@@ -508,8 +596,8 @@ def _about_strata(
     return told
 
 
-def _read_groups(groups: Any) -> pd.DataFrame:
-    """A row per customer of a wave, with one of two groups."""
+def _read_groups(groups: Any) -> tuple[pd.DataFrame, list[str]]:
+    """A row per customer of a wave, with one of two groups; and what to say of their segments."""
     needs = {"customer_id": "id", "group": "text"}
     table = read_frame(groups, "the groups", needs, {"segment": "text"}, rest=False)
     table = one_row_each(table, "the groups")
@@ -519,20 +607,38 @@ def _read_groups(groups: Any) -> pd.DataFrame:
         refuse("the groups", "the groups send and control", found, "drop or rename these rows")
     if "segment" not in table:
         table = table.assign(segment="")
-    return table.assign(segment=table["segment"].fillna("").replace("", "No segment"))
+    table["segment"] = table["segment"].fillna("")
+    named = table["segment"].ne("").groupby(table["group"]).any()
+    told = []
+    if named.nunique() == 2:
+        without = {"send": "those written to", "control": "those held back"}[named.idxmin()]
+        told = [f"The segments of {without} are not known, so nothing is compared by segment."]
+        table["segment"] = ""
+    return table.assign(segment=table["segment"].replace("", "No segment")), told
 
 
-def _totals(effects: pd.DataFrame, contact_cost: float, margin: float) -> dict[str, Any]:
-    """What the wave brought in all, what it cost, and what is left."""
+def _to_decide_by(effects: pd.DataFrame, looks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The rows over all strata, by outcome; with the ends of the last looks, where there are."""
     whole = _over_all(effects)
+    for outcome, found in looks.items():
+        if len(found):
+            whole.loc[outcome, ["low", "high"]] = found[["low", "high"]].iloc[-1]
+    return whole
+
+
+def _totals(
+    whole: pd.DataFrame, contact_cost: float, margin: float, contacted: int | None
+) -> dict[str, Any]:
+    """What the wave brought in all, what it cost, and what is left."""
     treated = int(whole["treated"].iloc[0])
     earned = "margin" if "margin" in whole.index else "revenue"
     part = 1.0 if earned == "margin" else margin
+    cost = contact_cost * (treated if contacted is None else contacted)
     found: dict[str, Any] = {"treated": treated, "control": int(whole["control"].iloc[0])}
     for key, column in (("", "effect"), ("_low", "low"), ("_high", "high")):
         found[f"total_revenue{key}"] = float(treated * whole.loc["revenue", column])
-        found[f"profit{key}"] = float(treated * (part * whole.loc[earned, column] - contact_cost))
-    return found | {"cost": treated * contact_cost, "earned": earned, "earned_share": part}
+        found[f"profit{key}"] = float(treated * part * whole.loc[earned, column] - cost)
+    return found | {"cost": cost, "earned": earned, "earned_share": part}
 
 
 def _more_or_less(value: float, currency: str) -> str:
@@ -540,29 +646,47 @@ def _more_or_less(value: float, currency: str) -> str:
     return f"{money(abs(value), currency)} {'less' if value < 0 else 'more'}"
 
 
-def _sentence(effects: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
-    """What the board reads."""
-    whole = _over_all(effects).loc["revenue"]
-    base = (
-        f"In {facts['days_measured']} days the {count(facts['treated'])} customers who were "
-        "written to brought "
-    )
-    without = f"each would have brought {money(whole['without'], currency)} without it"
-    if whole["low"] <= 0 <= whole["high"]:
-        return (
-            f"{base}between {_more_or_less(whole['low'], currency)} and "
-            f"{_more_or_less(whole['high'], currency)} each than without the campaign (95%), so it "
-            f"is not shown that it brought anything; {without}, and an effect of "
-            f"{money(whole['smallest'], currency)} would have been seen four times in five."
-        )
-    effect = _more_or_less(whole["effect"], currency)
-    more = effect.rpartition(" ")[2]
-    ends = " to ".join(_more_or_less(whole[end], currency) for end in ("low", "high"))
-    total = amount(abs(facts["total_revenue"]), currency)
+def _what_is_left(facts: dict[str, Any], currency: str) -> str:
+    """What the contacts cost, and the profit with its ends."""
     cost = f" The contacts cost {amount(facts['cost'], currency)}." if facts["cost"] else ""
+    plain = not facts["cost"] and facts["earned"] == "revenue" and facts["earned_share"] == 1
+    if plain or pd.isna(facts["profit_low"]):
+        return cost
+    ends = " to ".join(amount(facts[f"profit_{end}"], currency) for end in ("low", "high"))
+    of = f", at a margin of {share(facts['earned_share'])}" if facts["earned"] == "revenue" else ""
+    less = " less this cost" if cost else ""
+    return f"{cost} The profit{less} is {amount(facts['profit'], currency)} (95%: {ends}{of})."
+
+
+def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
+    """What the board reads."""
+    row = whole.loc["revenue"]
+    so_far = " so far" if facts["so_far"] else ""
+    days = f"{facts['days_measured']} days{so_far}"
+    people = f"the {count(facts['treated'])} customers who were written to brought"
+    left = _what_is_left(facts, currency)
+    if not row["error"] > 0:
+        return (
+            f"What {people} because of the campaign in {days} cannot be told: no customer differs "
+            f"from the others of their group.{left}"
+        )
+    sure = "95% at all looks together" if so_far else "95%"
+    without = f"each would have brought {money(row['without'], currency)} without it"
+    low, high = (_more_or_less(row[end], currency) for end in ("low", "high"))
+    if not (row["low"] > 0 or row["high"] < 0):
+        seen = (
+            f", and an effect of {money(row['smallest'], currency)} would have been seen four "
+            "times in five"
+        )
+        return (
+            f"In {days} {people} between {low} and {high} each than without the campaign ({sure}), "
+            f"so it is not shown that it brought anything; {without}{'' if so_far else seen}.{left}"
+        )
+    effect = _more_or_less(row["effect"], currency)
+    total = f"{amount(abs(facts['total_revenue']), currency)} {effect.rpartition(' ')[2]}"
     return (
-        f"{base}{effect} each because of the campaign (95%: {ends}), {total} {more} in all; "
-        f"{without}.{cost}"
+        f"In {days} {people} {effect} each because of the campaign ({sure}: {low} to {high}), "
+        f"{total} in all; {without}.{left}"
     )
 
 # %% ../../nbs/08e_measure.ipynb #2b956b5c
@@ -580,15 +704,15 @@ def measure_wave(
     contacted : DataFrame or path, optional
         Who was contacted: customer_id.
     contact_cost : float, default 0.0
-        Cost per customer who was written to, in currency.
+        Cost per customer who was contacted, in currency.
 
     Returns
     -------
     CampaignResult
         What it brought.
     """
-    rows = wave.table[(wave.table["arm"] != "holdout") & wave.table["customer_id"].notna()]
-    erased = int(wave.table["customer_id"].isna().sum())
+    erased = wave.table["customer_id"].isna()
+    rows = wave.table[(wave.table["arm"] != "holdout") & ~erased]
     found = measure_campaign(
         rows.rename(columns={"arm": "group"})[["customer_id", "segment", "group"]],
         run.read("transactions"),
@@ -596,14 +720,14 @@ def measure_wave(
         days=wave.days,
         products=run.read("products") if run.has("products") else None,
         contacted=contacted,
-        probability=wave.control,
+        lost=wave.table.loc[erased, "arm"].value_counts().to_dict(),
         contact_cost=contact_cost,
         margin=run.config.worth.margin,
         currency=run.config.report.currency,
         random_state=wave.seed,
     )
-    told = [f"Customers erased from the ledger: {count(erased)}."] if erased else []
-    return replace(found, notes=[*found.notes, *told])
+    told = [f"Customers erased from the ledger: {count(int(erased.sum()))}."] * bool(erased.any())
+    return replace(found, notes=[*demonstration_note(run), *found.notes, *told])
 
 
 def write_result(found: CampaignResult, folder: Path, title: str, currency: str = "") -> Path:
@@ -640,7 +764,12 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
     )
     notes = " ".join(found.notes)
     body = f"<h1>{html.escape(title)}</h1><p><b>{html.escape(found.sentence)}</b></p>"
-    tables = [show_table(_effects_shown(found.effects, currency), "Per customer; 95% intervals.")]
+    tables = [
+        show_table(
+            _effects_shown(found.effects, currency),
+            "Per customer; 95% intervals, each for one look.",
+        )
+    ]
     if len(found.looks):
         shown_looks = found.looks.drop(columns="error").rename(columns=str.capitalize)
         formats = dict.fromkeys(["Effect", "Low", "High"], partial(money, currency=currency))
@@ -650,6 +779,9 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
     with atomic_write(folder / "measure.html") as part:
         part.write_text(text, encoding="utf-8")
     return folder / "measure.html"
+
+
+_UNKNOWN = "cannot be told"
 
 
 def _effects_shown(effects: pd.DataFrame, currency: str) -> pd.DataFrame:
@@ -668,22 +800,21 @@ def _effects_shown(effects: pd.DataFrame, currency: str) -> pd.DataFrame:
             "Held back": count(row.control),
             "Without it": shown_as(row, row.without),
             "Effect": shown_as(row, row.effect),
-            "Interval": f"{shown_as(row, row.low)} to {shown_as(row, row.high)}",
-            "Would be seen": shown_as(row, row.smallest),
+            "Interval": f"{shown_as(row, row.low)} to {shown_as(row, row.high)}"
+            if row.error > 0
+            else _UNKNOWN,
+            "Would be seen": shown_as(row, row.smallest) if row.error > 0 else _UNKNOWN,
         }
         for row in effects.itertuples()
     ]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/08e_measure.ipynb #aafb1b18
+_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
+
+
 def plan_campaign(
-    customers: Any,
-    transactions: Any,
-    *,
-    days: int = 30,
-    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5),
-    columns: Mapping[str, str] | None = None,
-    random_state: int = 42,
+    customers: Any, transactions: Any, *, days: int = 30, random_state: int = 42
 ) -> pd.DataFrame:
     """Say which effect would be seen four times in five, for several shares held back.
 
@@ -695,52 +826,48 @@ def plan_campaign(
         As for `measure_campaign`.
     days : int, default 30
         For how many days the campaign is given to show.
-    shares : tuple[float, ...], default (0.05, 0.1, 0.2, 0.3, 0.5)
-        Shares (0 to 1) that are held back.
-    columns : Mapping[str, str], optional
-        Our name: theirs, in the transactions.
     random_state : int, default 42
         Seed of the trial groups.
 
     Returns
     -------
-    DataFrame of shape (n_shares, 7)
-        control (share), held_back, revenue and revenue_unadjusted (smallest effect as a share of
-        what a customer brings), visits (likewise), buyers (as a difference of shares), without
-        (revenue per customer).
+    DataFrame of shape (5, 7)
+        control (share: 0.05, 0.1, 0.2, 0.3, 0.5), held_back, revenue and revenue_unadjusted
+        (smallest effect as a share of what a customer brings), visits (likewise), buyers (as a
+        difference of shares), without (revenue per customer).
 
     Raises
     ------
     DataError
         If the log holds no purchase in the weeks before its end.
     """
-    lines = _read_log(transactions, None, columns)
+    check_number("days", days, 1, 366)
+    lines = _read_log(transactions)
     table = one_row_each(read_frame(customers, "the customers", {"customer_id": "id"}), "customers")
     end = lines["date"].max().normalize() + pd.Timedelta(days=1)
     start = end - pd.Timedelta(days=days)
     bought = lines["customer_id"][lines["date"] < start].unique()
     ids = pd.Index(table["customer_id"][table["customer_id"].isin(bought)])
-    outcomes = _Ledger(_daily(lines, end), ids).window(start, end)
-    if not outcomes["revenue"].any():
+    outcomes = _Purchases(_daily(lines, end), ids).window(start, end)
+    if not outcomes["revenue"].sum() > 0:
         raise DataError(
             f"The log: expected purchases of these customers in its last {days} days, found none; "
-            "plan with more days, or a log that goes on."
+            "plan with other days, or a log that goes on."
         )
     known = _what_was_known(lines, ids, start, days)
     rng = np.random.default_rng(random_state)
     ranks = rng.permutation(len(ids))
     rows = []
-    for control in shares:
+    for control in _SHARES:
         held = ranks < round(control * len(ids))
         strata, _ = stratify(np.repeat("All", len(ids)), held, least=2, draws=2)
         whole = _over_all(_all_effects(outcomes, strata, known))
         level = {k: float(v.mean()) for k, v in outcomes.items()}
         seen = {k: whole.loc[k, "smallest"] / level[k] for k in ("revenue", "visits")}
         plain = whole.loc["revenue", "smallest_unadjusted"] / level["revenue"]
-        sizes = {"control": control, "held_back": round(control * len(table))}
         scale = np.sqrt(len(ids) / len(table))
         rows.append(
-            sizes
+            {"control": control, "held_back": round(control * len(table))}
             | {"revenue": seen["revenue"] * scale, "revenue_unadjusted": plain * scale}
             | {"visits": seen["visits"] * scale, "buyers": whole.loc["buyers", "smallest"] * scale}
             | {"without": level["revenue"]}
