@@ -185,9 +185,9 @@ ELSEWHERE: dict[
         lambda: json.loads((ROOT / "benchmarks/results/sizes.json").read_text()),
     ),
     r"make lock": ("it asks a package index", planned("lock", "pip compile")),
-    r"(\.venv/bin/)?python benchmarks/(features|campaigns)\.py": (
+    r"(\.venv/bin/)?python benchmarks/(features|campaigns|value)\.py": (
         "it takes minutes",
-        there("benchmarks/features.py", "benchmarks/campaigns.py"),
+        there("benchmarks/features.py", "benchmarks/campaigns.py", "benchmarks/value.py"),
     ),
     r"(\.venv/bin/)?python -m build": ("test_wheel.py builds", there("tests/test_wheel.py")),
     r"pip install .*": ("it asks a package index; .ci/run installs the wheel", wheel_is_tried),

@@ -13,15 +13,19 @@ from scipy.integrate import quad
 from scipy.stats import beta
 
 from retail_ci.core.errors import DataError
+from retail_ci.customers.features import epoch_day
 from retail_ci.customers.lifetime_value import (
     HORIZONS,
+    HiddenWindows,
     PurchaseModel,
     Rows,
     SpendModel,
     bootstrap,
+    customer_lifetime_value,
     customer_worth,
     expected_visits,
     fit_both,
+    forecast_value,
     gain_of_leaving,
     histories,
     hold_out,
@@ -30,6 +34,8 @@ from retail_ci.customers.lifetime_value import (
     purchase_likelihood,
     simulate,
     visits_between,
+    with_answers,
+    with_forecast,
 )
 
 lifetimes = pytest.mark.skipif(
@@ -369,3 +375,59 @@ def test_equal_spend_of_everybody_is_its_own_expectation():
     assert np.allclose(
         spend.expected(made.visits.to_numpy(), made.value.to_numpy()), 25.0, rtol=0.01
     )
+
+
+def steady_shop(customers: int = 2000, days: int = 420, seed: int = 5) -> pd.DataFrame:
+    """Customers who come at random at a rate of their own, and never leave."""
+    rng = np.random.default_rng(seed)
+    daily = np.minimum(rng.gamma(0.8, 0.03, customers), 0.9)
+    who, when = np.nonzero(rng.random((customers, days)) < daily[:, None])
+    typical = rng.gamma(5.0, 6.0, customers)
+    return pd.DataFrame(
+        {
+            "customer_id": [f"C{w:04d}" for w in who],
+            "date": pd.Timestamp("2024-01-01") + pd.to_timedelta(when, unit="D"),
+            "revenue": (typical[who] * rng.gamma(4.0, 0.25, len(who))).round(2),
+        }
+    )
+
+
+def test_the_value_forecast_is_right_in_total_and_its_intervals_cover():
+    """In a shop without season or trend; what came is added up by itself, from the hidden days."""
+    log = steady_shop()
+    cut = log["date"].max() + pd.Timedelta(days=1 - 90)
+    worth = customer_lifetime_value(log[log["date"] < cut], as_of=cut, draws=0)
+    hidden = log[log["date"] >= cut].groupby("customer_id")["revenue"].sum()
+    came = hidden.reindex(worth["customer_id"]).fillna(0.0).to_numpy()
+    assert worth["value_90"].sum() == pytest.approx(came.sum(), rel=0.05)
+    inside = (worth["value_90_low"] <= came + 1e-9) & (came <= worth["value_90_high"] + 1e-9)
+    assert 0.87 < inside.mean() < 0.93
+    by_visits = inside.groupby(pd.qcut(worth["visits"].rank(method="first"), 4).to_numpy()).mean()
+    assert by_visits.between(0.84, 0.96).all(), by_visits
+
+
+def test_a_log_too_short_to_hide_weeks_has_no_interval_of_a_customer():
+    worth = customer_lifetime_value(steady_shop(300, days=120), draws=2)
+    assert worth["value_90"].gt(0).all() and worth["value_90_low"].isna().all()
+    assert (worth["value_365_low"] <= worth["value_365"]).all()
+
+
+def test_the_forecast_of_ninety_days_moves_the_year_by_as_much():
+    log = steady_shop(600, days=300).assign(is_return=False).rename(columns={"date": "day"})
+    lines = ibis.memtable(log)
+    end = log["day"].max() + pd.Timedelta(days=1)
+    windows = HiddenWindows(lines, epoch_day(end))
+    start = epoch_day(end) - 90
+    window = windows.at(start)
+    assert windows.at(start) is window and windows.at(windows.begin + 59) is None
+    model, spend = fit_both(window)
+    forecast = forecast_value(with_answers(window, model, spend), start, windows)
+    plain = customer_worth(window, model, spend, [])[0]
+    moved = with_forecast(plain, forecast, margin=0.5)
+    assert np.allclose(moved["value_90"], forecast.value / 2)
+    assert np.allclose(
+        moved["value_365"] - moved["value_90"],
+        forecast.level * (plain["value_365"] - plain["value_90"]),
+    )
+    kept = ["p_alive", "buys_90", "purchases_90", "purchases_365"]
+    assert moved[kept].equals(plain[kept])

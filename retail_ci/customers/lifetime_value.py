@@ -23,14 +23,22 @@ from ..core.errors import DataError
 from ..core.formats import decimal, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from .features import epoch_day, reference_date
+from retail_ci.customers.forecasts import (
+    SpendBooster,
+    SpendIntervals,
+    contender_wins,
+    season_weight,
+    spend_deviance,
+)
 from ..data.cleaning import open_log
 from ..data.engines import to_pandas
 from ..data.frames import as_day, check_number, check_seed, refuse
 
 # %% auto #0
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
-           'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'with_last_miss',
-           'visits_between', 'hold_out', 'fit_both', 'gain_of_leaving', 'hide_unknowable', 'customer_lifetime_value']
+           'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
+           'fit_both', 'gain_of_leaving', 'HiddenWindows', 'with_answers', 'ValueForecast', 'forecast_value',
+           'hide_unknowable', 'with_forecast', 'customer_lifetime_value']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -50,20 +58,50 @@ def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
         customer_id, repeats, recency (weeks from first to last), age (weeks from first to now),
         visits, value (net, per visit); by customer_id.
     """
-    days = _daily(transactions).filter(_.number < epoch_day(reference))
-    sums = days.group_by("customer_id").aggregate(
-        first=_.number.min(where=_.sold),
-        last=_.number.max(where=_.sold),
-        visits=_.sold.cast("int64").sum(),
-        net=_.net.sum(),
+    known = _known(_daily(transactions), epoch_day(reference))
+    return known.select("customer_id", "repeats", "recency", "age", "visits", "value")
+
+
+def _known(days: ibis.Table, cut: int) -> ibis.Table:
+    """Collect what is known of each customer before a day.
+
+    Parameters
+    ----------
+    days : ibis.Table
+        From `_daily`.
+    cut : int
+        The day, as a number; nothing on or after it is seen.
+
+    Returns
+    -------
+    ibis.Table
+        The columns of `histories`, and visits_30, visits_90, net_90: of so many days before the
+        cut.
+    """
+    sold = _.sold.cast("int64")
+    sums = (
+        days.filter(_.number < cut)
+        .group_by("customer_id")
+        .aggregate(
+            first=_.number.min(where=_.sold),
+            last=_.number.max(where=_.sold),
+            visits=sold.sum(),
+            net=_.net.sum(),
+            visits_30=sold.sum(where=_.number >= cut - 30).fill_null(0),
+            visits_90=sold.sum(where=_.number >= cut - 90).fill_null(0),
+            net_90=_.net.sum(where=_.number >= cut - 90).cast("float64").fill_null(0.0),
+        )
     )
     return (
         sums.filter(_.visits > 0)
         .select(
             "customer_id",
+            "visits_30",
+            "visits_90",
+            "net_90",
             repeats=_.visits - 1,
             recency=(_.last - _.first).cast("float64") / 7.0,
-            age=(epoch_day(reference) - _.first).cast("float64") / 7.0,
+            age=(cut - _.first).cast("float64") / 7.0,
             visits=_.visits,
             value=ibis.greatest(_.net.cast("float64"), 0.0) / _.visits.cast("float64"),
         )
@@ -757,7 +795,8 @@ def customer_worth(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Visits and value expected of each customer, with 95% intervals.
 
-    Ten thousand customers are taken at a time, so that memory stays small.
+    Ten thousand customers are taken at a time, so that memory stays small; of more, those with
+    the same history together, so that each history is worked out once.
 
     Parameters
     ----------
@@ -782,15 +821,17 @@ def customer_worth(
     sums = []
     parts = []
     keys = pd.Index(np.unique(groups)) if groups is not None else pd.Index([])
+    order = _by_history(table)
     for start in range(0, len(table), 10_000):
-        part = table.iloc[start : start + 10_000]
+        some = order[start : start + 10_000]
+        part = table.iloc[some]
         rows, place = Rows.of(part)
         middle = answers(rows, place, part, model.theta_, spend, model.first, margin)
         spread = np.array(
             [answers(rows, place, part, d.visits, d.spend, model.first, margin) for d in draws]
             or [middle]
         )
-        low, high = np.quantile(spread, [0.025, 0.975], axis=0)
+        low, high = _middle(spread)
         parts.append(
             pd.DataFrame(
                 {
@@ -805,45 +846,33 @@ def customer_worth(
             )
         )
         if groups is not None:
+            theirs = spread[:, :, _ANSWERS.index("value_90")]
             sums.append(
-                np.array(
-                    [
-                        [
-                            one[
-                                groups[start : start + 10_000] == key, _ANSWERS.index("value_90")
-                            ].sum()
-                            for key in keys
-                        ]
-                        for one in spread
-                    ]
-                )
+                np.array([[one[groups[some] == key].sum() for key in keys] for one in theirs])
             )
-    out = pd.concat(parts, ignore_index=True)
+    out = pd.concat(parts, ignore_index=True).iloc[np.argsort(order)].reset_index(drop=True)
     out.insert(0, "customer_id", table.customer_id.to_numpy())
     return out, pd.DataFrame(sum(sums) if sums else np.zeros((0, 0)), columns=keys)
 
-# %% ../../nbs/03e_lifetime_value.ipynb #3fd1d002
-def with_last_miss(low: Any, high: Any, value_ratio: float) -> tuple[Any, Any]:
-    """Widen an interval by how far the last forecast was off.
 
-    Parameters
-    ----------
-    low : float or Series
-        Lower end, in currency.
-    high : float or Series
-        Upper end.
-    value_ratio : float
-        Expected revenue of the hidden weeks over the revenue that came; `nan` if none was measured.
+def _by_history(table: pd.DataFrame, most: int = 10_000) -> np.ndarray:
+    """The order in which customers are taken: of many, equal histories together."""
+    if len(table) <= most:
+        return np.arange(len(table))
+    return np.lexsort([table[name].to_numpy() for name in ("age", "recency", "repeats")])
 
-    Returns
-    -------
-    tuple
-        Lower and upper end; as given where nothing was measured.
-    """
-    if not (np.isfinite(value_ratio) and value_ratio > 0):
-        return low, high
-    miss = abs(1 / value_ratio - 1)
-    return low * max(1 - miss, 0), high * (1 + miss)
+
+def _middle(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5% and 97.5% quantiles along the first axis; `np.quantile` takes longer."""
+    ordered = np.sort(spread, axis=0)
+    last = len(ordered) - 1
+    ends = []
+    for share_below in (0.025, 0.975):
+        place = share_below * last
+        below = int(place)
+        step = ordered[min(below + 1, last)] - ordered[below]
+        ends.append(ordered[below] + step * (place - below))
+    return ends[0], ends[1]
 
 # %% ../../nbs/03e_lifetime_value.ipynb #277b0cfc
 def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timestamp) -> ibis.Table:
@@ -863,9 +892,14 @@ def visits_between(transactions: ibis.Table, start: pd.Timestamp, end: pd.Timest
     ibis.Table
         customer_id, visits, net: a row per customer with a line in these days.
     """
-    days = _daily(transactions).filter((_.number >= epoch_day(start)) & (_.number < epoch_day(end)))
+    return _sums_between(_daily(transactions), epoch_day(start), epoch_day(end))
+
+
+def _sums_between(days: ibis.Table, start: int, end: int) -> ibis.Table:
+    """Add up visits and net revenue per customer, from day `start` to before day `end`."""
     return (
-        days.group_by("customer_id")
+        days.filter((_.number >= start) & (_.number < end))
+        .group_by("customer_id")
         .aggregate(visits=_.sold.cast("int64").sum(), net=_.net.sum().cast("float64"))
         .order_by("customer_id")
     )
@@ -1289,8 +1323,8 @@ def _cautions(
             f"**In the hidden weeks it expected {decimal(value_ratio)} times the revenue that "
             "came**, "
             f"and {decimal(ratio)} times the visits: a visit was worth "
-            f"{'more' if value_ratio < ratio else 'less'} than before. The model knows no season "
-            "and no trend; the intervals of the sums are widened by as much."
+            f"{'more' if value_ratio < ratio else 'less'} than before. Nothing earlier in the log "
+            "told it; the intervals of the sums are widened by such misses."
         )
     return out
 
@@ -1321,6 +1355,355 @@ def gain_of_leaving(model: PurchaseModel, rows: Rows) -> float:
         )[1]
         * model.customers_
     )
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea50002
+_AHEAD = 90  # days of a window, as of the forecast
+_STEP = 45  # days from one window to the one before
+_LEAST = 60  # days of log before a window
+_YEAR = 364  # days: the same weekdays
+_TRIED = 3  # windows that choose the contender and teach the intervals
+_MISSED = 6  # windows that say how far a total is off
+
+
+class HiddenWindows:
+    """Windows of 90 days in a log's past: what was expected before each, and what came.
+
+    A window is worked out when it is first asked for, from at most a sample of customers.
+    """
+
+    def __init__(
+        self,
+        transactions: ibis.Table,
+        end: int,
+        first: bool = True,
+        sample: int = 50_000,
+        seed: int = 42,
+    ):
+        """`end`: the day, as `epoch_day` counts, from which on nothing is seen. `first`: whether
+        the first visit may be the last. `sample`: customers, at most. `seed`: of their draw.
+        """
+        days = _daily(transactions).filter(_.number < end)
+        names = days.select("customer_id").distinct().order_by("customer_id").execute()
+        if len(names) > sample:
+            some = ibis.memtable(_bounded(names, sample, seed))
+            days = days.semi_join(some, "customer_id")
+        self.first = first
+        self.days = ibis.memtable(days.to_pyarrow())
+        self.begin = int(self.days.number.min().execute())
+        self._found: dict[int, pd.DataFrame | None] = {}
+        self._mixed: dict[int, np.ndarray | None] = {}
+
+    def at(self, cut: int) -> pd.DataFrame | None:
+        """The window that begins on a day.
+
+        Parameters
+        ----------
+        cut : int
+            The day, as `epoch_day` counts.
+
+        Returns
+        -------
+        DataFrame or None
+            A row per customer known before it: history, the model's answers, and actual, the net
+            revenue that came; nothing where too little lies before it.
+        """
+        if cut not in self._found:
+            self._found[cut] = self._look(cut)
+        return self._found[cut]
+
+    def _look(self, cut: int) -> pd.DataFrame | None:
+        """Work a window out."""
+        if cut - self.begin < _LEAST:
+            return None
+        table = _known(self.days, cut).execute()
+        try:
+            model, spend = fit_both(table, self.first, len(table))
+        except DataError:
+            return None
+        came = _sums_between(self.days, cut, cut + _AHEAD).execute().set_index("customer_id")["net"]
+        actual = came.reindex(table["customer_id"]).fillna(0.0).to_numpy()
+        return with_answers(table, model, spend).assign(actual=actual)
+
+    def before(self, cut: int) -> dict[int, pd.DataFrame]:
+        """The windows that had ended by a day, by their first days, latest first."""
+        starts = [cut - _AHEAD - _STEP * k for k in range(_MISSED)]
+        found = {start: self.at(start) for start in starts}
+        return {start: window for start, window in found.items() if window is not None}
+
+    def mix(self, cut: int, table: pd.DataFrame) -> np.ndarray | None:
+        """The contender's forecast: the mean of the model and of boosting.
+
+        Parameters
+        ----------
+        cut : int
+            The first day of the forecast.
+        table : DataFrame
+            From `with_answers`, known before that day.
+
+        Returns
+        -------
+        ndarray of shape (n_customers,) or None
+            Currency; nothing where no earlier window can teach.
+        """
+        starts = (cut - _AHEAD, cut - _AHEAD - _STEP)
+        lessons = [lesson for lesson in map(self.at, starts) if lesson is not None]
+        if not lessons:
+            return None
+        lesson = pd.concat(lessons, ignore_index=True)
+        spend = lesson["actual"].to_numpy()
+        if not SpendBooster.enough(spend):
+            return None
+        boosted = SpendBooster().fit(_traits(lesson), spend).predict(_traits(table))
+        return (boosted + table["model"].to_numpy()) / 2
+
+    def mixed(self, cut: int) -> np.ndarray | None:
+        """The contender's forecast for a window of the past; worked out once."""
+        if cut not in self._mixed:
+            window = self.at(cut)
+            self._mixed[cut] = None if window is None else self.mix(cut, window)
+        return self._mixed[cut]
+
+    def last_year(self, cut: int) -> float | None:
+        """How far what came lay above the expectation in the same weeks a year before, as a
+        logarithm.
+        """
+        window = self.at(cut - _YEAR)
+        return None if window is None else _miss(window["actual"], window["model"])
+
+
+def with_answers(table: pd.DataFrame, model: PurchaseModel, spend: SpendModel) -> pd.DataFrame:
+    """Add what the model says about the next 90 days.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Histories, as of `_known`.
+    model : PurchaseModel
+        Fitted.
+    spend : SpendModel
+        Fitted.
+
+    Returns
+    -------
+    DataFrame
+        The same with chance (of a visit), per_visit and model (both in currency).
+    """
+    rows, place = Rows.of(table)
+    weeks = _AHEAD / 7
+    visits = expected_visits(model.theta_, rows, weeks, model.first)[place]
+    per_visit = spend.expected(table["visits"].to_numpy(), table["value"].to_numpy())
+    return table.assign(
+        chance=p_visit(model.theta_, rows, weeks, model.first)[place],
+        per_visit=per_visit,
+        model=visits * per_visit,
+    )
+
+
+def _traits(table: pd.DataFrame) -> pd.DataFrame:
+    """What boosting sees of a customer: nothing that grows with the length of the log."""
+    pace = np.maximum(table["age"] / (table["visits"] + 0.5), 0.1)
+    known = table[["chance", "model", "per_visit", "visits_30", "visits_90", "net_90"]]
+    return known.assign(silence=(table["age"] - table["recency"]) / pace)
+
+
+def _miss(came: Any, expected: Any) -> float | None:
+    """The logarithm of what came over what was expected, in all; nothing where one is not above
+    nought.
+    """
+    totals = (float(np.sum(came)), float(np.sum(expected)))
+    return float(np.log(totals[0] / totals[1])) if min(totals) > 0 else None
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea50004
+@dataclass(frozen=True)
+class ValueForecast:
+    """What customers are expected to bring in 90 days, and how it came about.
+
+    Attributes
+    ----------
+    value, low, high : ndarray of shape (n_customers,)
+        Expected net revenue, and the 90% interval of what a customer brings; currency. Intervals
+        are missing where no earlier window can teach them.
+    contender : bool
+        Whether the mean of model and boosting took the model's place.
+    level : float
+        The forecast before the season, over the model's.
+    season : float
+        What the season multiplies.
+    weight : float
+        How much of last year's season was believed, 0 to 1.
+    misses : list of float
+        Logarithms of what came over what was expected, in earlier windows, latest first.
+    tried : DataFrame
+        A row per earlier window: start (day number), came, model, contender (currency), and the
+        deviances of both; missing where there was no contender.
+    """
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    contender: bool
+    level: float
+    season: float
+    weight: float
+    misses: list[float]
+    tried: pd.DataFrame
+
+
+def forecast_value(table: pd.DataFrame, cut: int, windows: HiddenWindows) -> ValueForecast:
+    """Forecast the net revenue of the 90 days from a day on.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `with_answers`, known before the day.
+    cut : int
+        The day, as `epoch_day` counts.
+    windows : HiddenWindows
+        Of the same log; only those that had ended by the day are asked.
+
+    Returns
+    -------
+    ValueForecast
+        In the order of the table.
+    """
+    tried = _try_contender(cut, windows)
+    pairs = tried[["model_deviance", "contender_deviance"]].head(_TRIED).dropna()
+    mixed = windows.mix(cut, table) if contender_wins(pairs.values.tolist()) else None
+    model = table["model"].to_numpy()
+    plain = model if mixed is None else mixed
+    past = _past_forecasts(cut, windows, mixed is not None)
+    misses = {start: _miss(came, forecast) for start, (forecast, came) in past.items()}
+    weight, last = _weigh_season(cut, windows, misses)
+    season = {start: np.exp(weight * (windows.last_year(start) or 0.0)) for start in past}
+    value = plain * np.exp(weight * last)
+    low, high = _scatter(value, [(f * season[s], came) for s, (f, came) in past.items()])
+    left = [m - float(np.log(season[s])) for s, m in misses.items() if m is not None]
+    return ValueForecast(
+        value=value,
+        low=low,
+        high=high,
+        contender=mixed is not None,
+        level=float(plain.sum() / model.sum()) if model.sum() > 0 else 1.0,
+        season=float(np.exp(weight * last)),
+        weight=weight,
+        misses=left,
+        tried=tried,
+    )
+
+
+def _try_contender(cut: int, windows: HiddenWindows) -> pd.DataFrame:
+    """Measure model and contender in the windows that had ended by a day."""
+    rows = []
+    for start, window in windows.before(cut).items():
+        came = window["actual"].to_numpy()
+        mixed = windows.mixed(start)
+        rows.append(
+            {
+                "start": start,
+                "came": came.sum(),
+                "model": window["model"].sum(),
+                "contender": np.nan if mixed is None else mixed.sum(),
+                "model_deviance": spend_deviance(came, window["model"].to_numpy()),
+                "contender_deviance": np.nan if mixed is None else spend_deviance(came, mixed),
+            }
+        )
+    columns = ["start", "came", "model", "contender", "model_deviance", "contender_deviance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _past_forecasts(
+    cut: int, windows: HiddenWindows, contender: bool
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """The forecasts of earlier windows by the way that was chosen, and what came; latest first."""
+    found = {}
+    for start, window in windows.before(cut).items():
+        forecast = windows.mixed(start) if contender else window["model"].to_numpy()
+        if forecast is not None:
+            found[start] = (forecast, window["actual"].to_numpy())
+    return found
+
+
+def _weigh_season(
+    cut: int, windows: HiddenWindows, misses: Mapping[int, float | None]
+) -> tuple[float, float]:
+    """How much of last year's season is believed, and its logarithm; both 0 where it is unknown."""
+    last = windows.last_year(cut)
+    if last is None:
+        return 0.0, 0.0
+    pairs = [(miss, windows.last_year(start)) for start, miss in list(misses.items())[:_TRIED]]
+    known = [(now, then) for now, then in pairs if now is not None and then is not None]
+    return season_weight(last, known), last
+
+
+def _scatter(
+    value: np.ndarray, past: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The 90% interval of each customer, learned from the latest windows; missing without one."""
+    if not past:
+        return np.full(len(value), np.nan), np.full(len(value), np.nan)
+    forecasts, came = (np.concatenate(parts) for parts in zip(*past[:_TRIED]))
+    return SpendIntervals().fit(forecasts, came).predict(value)
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea5000d
+_SEASON_DAYS = _YEAR + _AHEAD + _LEAST  # of log before a season can be tried
+
+
+def _forecast_words(forecast: ValueForecast, days: int) -> str:
+    """Say which forecast is used, and which season; `days` of log lie before it."""
+    tried = int(forecast.tried["contender_deviance"].head(_TRIED).notna().sum())
+    if forecast.contender:
+        used = "the mean of the model and of boosting, which was closer in every window tried"
+    elif tried:
+        used = "the model: boosting was not closer in every window tried"
+    else:
+        used = "the model: no window could be tried with boosting"
+    if forecast.season != 1:
+        season = (
+            f"The season multiplies by {decimal(forecast.season)}: {share(forecast.weight)} of "
+            "what the same weeks a year before brought beyond expectation is believed."
+        )
+    elif days < _SEASON_DAYS:
+        season = (
+            f"No season is claimed: the log has {days} days, and a season takes {_SEASON_DAYS}. "
+            "If the next 90 days hold a peak, expect more than is said here."
+        )
+    else:
+        season = "No season is claimed: the same weeks a year before show none to be believed."
+    return f"The forecast is {used}. {season}"
+
+
+def _coverage(window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series) -> pd.DataFrame:
+    """Count how many customers brought what their interval says, in all and by segment.
+
+    Parameters
+    ----------
+    window : pd.DataFrame
+        From `HiddenWindows.at`.
+    forecast : ValueForecast
+        Made before the window, for the same customers.
+    segments : pd.Series
+        Of each of them, before the window.
+
+    Returns
+    -------
+    pd.DataFrame
+        segment ("All" first), customers; shares covered, nothing (brought nothing) and point
+        (whose interval is nothing).
+    """
+    came = window["actual"].to_numpy()
+    counted = pd.DataFrame(
+        {
+            "segment": segments.to_numpy(),
+            "customers": 1,
+            "covered": (forecast.low - 1e-9 <= came) & (came <= forecast.high + 1e-9),
+            "nothing": came <= 0,
+            "point": forecast.high <= 0,
+        }
+    )
+    how = {"customers": "sum", "covered": "mean", "nothing": "mean", "point": "mean"}
+    parts = counted.groupby("segment").agg(how).reset_index()
+    whole = counted.assign(segment="All").groupby("segment").agg(how).reset_index()
+    return pd.concat([whole, parts], ignore_index=True)
 
 # %% ../../nbs/03e_lifetime_value.ipynb #dee97091
 def _empty_worth(customers: pd.Series) -> pd.DataFrame:
@@ -1372,6 +1755,39 @@ def hide_unknowable(
     return worth.assign(**{name: worth[name].mask(hidden) for name in columns})
 
 
+def with_forecast(
+    worth: pd.DataFrame, forecast: ValueForecast, margin: float = 1.0
+) -> pd.DataFrame:
+    """Put the forecast of 90 days in the model's place; the rest of the year follows its level.
+
+    Parameters
+    ----------
+    worth : pd.DataFrame
+        From `customer_worth`.
+    forecast : ValueForecast
+        Of the same customers, in the same order.
+    margin : float, default 1.0
+        The share of revenue that counts.
+
+    Returns
+    -------
+    pd.DataFrame
+        The same columns. value_90_low and value_90_high hold what nine in ten customers bring;
+        those of the other columns, the expectation.
+    """
+    value = forecast.value * margin
+    year = value + forecast.level * (worth["value_365"] - worth["value_90"])
+    moved = year - worth["value_365"]
+    return worth.assign(
+        value_90=value,
+        value_90_low=forecast.low * margin,
+        value_90_high=forecast.high * margin,
+        value_365=year,
+        value_365_low=np.maximum(worth["value_365_low"] + moved, 0.0),
+        value_365_high=worth["value_365_high"] + moved,
+    )
+
+
 def customer_lifetime_value(
     transactions: Any,
     *,
@@ -1384,6 +1800,9 @@ def customer_lifetime_value(
     random_state: int = 42,
 ) -> pd.DataFrame:
     """What every known customer is expected to bring in the next 90 and 365 days.
+
+    The value is forecast as `forecast_value` does: by the model or with boosting, whichever was
+    better in earlier hidden windows, with last year's season as far as it is believed.
 
     Parameters
     ----------
@@ -1399,7 +1818,7 @@ def customer_lifetime_value(
     margin : float, default 1.0
         The share of revenue that counts as value; 1 is revenue itself.
     draws : int, default 50
-        Bootstrap samples behind the 95% intervals; 0 for none.
+        Bootstrap samples behind the 95% intervals of expectations; 0 for none.
     max_samples : int, default 50_000
         Customers to learn from, at most.
     random_state : int, default 42
@@ -1410,6 +1829,9 @@ def customer_lifetime_value(
     DataFrame of shape (n_customers, n_columns)
         customer_id; p_alive and buys_90 (probabilities), purchases_90, value_90, purchases_365 and
         value_365 (visits, currency), each with _low and _high; visits and value_per_visit so far.
+        value_90_low and value_90_high hold what nine in ten customers with such a forecast bring,
+        and are missing where no earlier window can teach them; the others are 95% intervals of the
+        expectation.
 
     Raises
     ------
@@ -1436,14 +1858,39 @@ def customer_lifetime_value(
     asked = None if as_of is None else as_day(as_of, "as_of")
     with open_log(transactions, columns) as lines:
         day = asked or reference_date(lines)
-        table = to_pandas(histories(lines, day))
-    if not len(table):
-        found = f"none before {day:%Y-%m-%d}"
-        refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
-    first = model == "mbg"
+        table = to_pandas(_known(_daily(lines), epoch_day(day)))
+        if not len(table):
+            found = f"none before {day:%Y-%m-%d}"
+            refuse("the transactions", "a purchase of a known customer", found, "check customer_id")
+        first = model == "mbg"
+        windows = HiddenWindows(lines, epoch_day(day), first, max_samples, random_state)
     some = _bounded(table, max_samples, random_state)
     visits, spend = fit_both(table, first, max_samples, random_state)
     samples = bootstrap(some, visits, spend, draws, random_state)
     worth = customer_worth(table, visits, spend, samples, margin)[0]
+    answered = with_answers(table, visits, spend)
+    worth = with_forecast(worth, forecast_value(answered, epoch_day(day), windows), margin)
     worth = hide_unknowable(worth, table, first, visits.leaves)
     return worth.assign(visits=table["visits"], value_per_visit=table["value"])
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea50011
+def _benchmark_table(shops: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What benchmarks/value.py found: a row per shop and cut."""
+    return pd.DataFrame(
+        [
+            {
+                "Shop": name,
+                "Days before the end": int(days),
+                "Expected, of what came": cut["total"],
+                "Model alone": cut["total_model"],
+                "With the last miss": cut["total_with_last_miss"],
+                "Boosting": "yes" if cut["contender"] else "no",
+                "Season": cut["season"],
+                "Inside 90%": cut["coverage"],
+                "Worst segment": min(cut["coverage_segments"].values()),
+                "Best segment": max(cut["coverage_segments"].values()),
+            }
+            for name, shop in shops.items()
+            for days, cut in shop["cuts"].items()
+        ]
+    )

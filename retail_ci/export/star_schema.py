@@ -485,13 +485,13 @@ _CUSTOMER = Table(  # without its features
         Column(
             "forecast_90_low",
             "money",
-            "Lower end of the 95% interval of the forecast.",
+            "Lower end of what nine in ten customers with such a forecast bring.",
             "round(w.value_90_low, 4)",
         ),
         Column(
             "forecast_90_high",
             "money",
-            "Upper end of the 95% interval of the forecast.",
+            "Upper end of what nine in ten customers with such a forecast bring.",
             "round(w.value_90_high, 4)",
         ),
     ),
