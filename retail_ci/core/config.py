@@ -884,8 +884,10 @@ def _is_project(folder: Path) -> bool:
 
 # %% ../../nbs/00b_configuration.ipynb #4ae8ae67
 def shipped() -> Path:
-    """What came with the package: a folder inside it, or the checkout where the package was
-    installed from one with `--editable`.
+    """Find what came with the package.
+
+    A folder inside it, or the checkout where the package was installed from one with
+    `--editable`.
 
     Returns
     -------
@@ -899,8 +901,9 @@ def shipped() -> Path:
 
 
 def supplied(name: str, root: str | Path | None = None) -> Path:
-    """A file or folder of the project: the one in its folder, else the one that came with the
-    package.
+    """Find a file or folder of the project.
+
+    The one in the project's folder, else the one that came with the package.
 
     Parameters
     ----------
@@ -1149,8 +1152,10 @@ def _check_name(name: str) -> str:
 
 # %% ../../nbs/00b_configuration.ipynb #5b7e5d02
 def check_parts(data: DataConfig) -> DataConfig:
-    """Refuse a basket that would be everybody's, a discount or tax that is said to be nothing that
-    it can be, and a kind of order that does not exist.
+    """Refuse settings of baskets, amounts and status that cannot hold.
+
+    A basket that would be everybody's, a discount or tax that is said to be nothing that it can
+    be, and a kind of order that does not exist.
 
     Parameters
     ----------
@@ -1328,8 +1333,9 @@ def _check_secrets(data: DataConfig) -> None:
 
 
 def check_data(data: DataConfig) -> DataConfig:
-    """Refuse what no reader could use: a broken pattern, an impossible date, an unknown encoding,
-    a written-out password.
+    """Refuse settings that no reader could use.
+
+    A broken pattern, an impossible date, an unknown encoding, a written-out password.
 
     Parameters
     ----------

@@ -636,8 +636,9 @@ def month(value: Any, short: bool = False, year: bool = True, locale: str | None
 def date_names(
     kind: Literal["month", "weekday"], short: bool = False, locale: str | None = None
 ) -> list[str]:
-    """The names of months or weekdays in the locale's language; English where the locale writes
-    digits.
+    """List the names of months or weekdays in the locale's language.
+
+    English where the locale writes digits.
 
     Parameters
     ----------

@@ -163,8 +163,10 @@ def make_folder(folder: Path) -> None:
 
 
 def flush(path: Path, deep: bool = True) -> None:
-    """Let the disk take what was written, before a rename makes anybody rely on it: after a power
-    loss the new name must not stand for an empty file.
+    """Let the disk take what was written.
+
+    Before a rename makes anybody rely on it: after a power loss the new name must not stand for
+    an empty file.
 
     Parameters
     ----------
@@ -213,8 +215,9 @@ STAGE = re.compile(
 
 @contextlib.contextmanager
 def staging(name: str, beside: str | Path | None = None, private: bool = False) -> Iterator[Path]:
-    """A folder to make something in, removed at the end. First, what killed processes have left
-    beside it is removed.
+    """Open a folder to make something in, and remove it at the end.
+
+    First, what killed processes have left beside it is removed.
 
     Parameters
     ----------
@@ -261,8 +264,9 @@ def _new_stage(home: Path, name: str, mode: int) -> tuple[Path, int]:
 
 # %% ../../nbs/00c_runs.ipynb #8e23d5f1
 def clear_staging(home: str | Path) -> list[str]:
-    """Remove the folders of `staging` whose process is gone; one that is at work holds its folder
-    locked.
+    """Remove the folders of `staging` whose process is gone.
+
+    One that is at work holds its folder locked.
 
     Parameters
     ----------

@@ -183,8 +183,9 @@ class Html(str):
 
 # %% ../../nbs/00d_show.ipynb #82b244ed
 def save_figure(figure: Any, name: str, run: Run, caption: str, alt: str) -> Html:
-    """Save a figure under its stable name and show it with its caption; the same picture gives the
-    same bytes.
+    """Save a figure under its stable name and show it with its caption.
+
+    The same picture gives the same bytes.
 
     Parameters
     ----------
@@ -231,8 +232,9 @@ def show_table(
     formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     index: bool = False,
 ) -> Html:
-    """A table for readers: text to the left, numbers to the right, sensible digits, nothing that
-    runs.
+    """Show a table to readers.
+
+    Text to the left, numbers to the right, sensible digits, nothing that runs.
 
     Parameters
     ----------

@@ -586,8 +586,9 @@ def check_cut_points(fixed: Mapping[str, list[float]] | None, bins: int = 5) -> 
 def learn_cuts(
     features: pd.DataFrame, bins: int = 5, fixed: Mapping[str, list[float]] | None = None
 ) -> dict[str, np.ndarray]:
-    """Cut points for the three measures: the config's where it fixes them, quantiles of the
-    customers where not.
+    """Find the cut points of the three measures.
+
+    The config's where it fixes them, quantiles of the customers where not.
 
     Parameters
     ----------

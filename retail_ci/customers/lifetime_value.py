@@ -42,8 +42,9 @@ __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseMode
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
-    """Visits after the first, the time of the last, the time known, and the value of a visit, per
-    known customer.
+    """Sum up each known customer's history of visits.
+
+    Visits after the first, the time of the last, the time known, and the value of a visit.
 
     Parameters
     ----------
@@ -134,8 +135,9 @@ def _daily(transactions: ibis.Table) -> ibis.Table:
 # %% ../../nbs/03e_lifetime_value.ipynb #ba0464dc
 @dataclass
 class Rows:
-    """Different histories with their weights; what depends on the number of repeats alone is
-    computed once per number.
+    """Different histories with their weights.
+
+    What depends on the number of repeats alone is computed once per number.
     """
 
     x: np.ndarray  # visits after the first
@@ -515,8 +517,9 @@ def p_alive(theta: np.ndarray, rows: Rows, first: bool = True) -> np.ndarray:
 
 
 def expected_visits(theta: np.ndarray, rows: Rows, weeks: float, first: bool = True) -> np.ndarray:
-    """Expected visits in the weeks ahead, given the history; where `a` is 1 the formula has a hole,
-    and its neighbour is taken.
+    """Expect visits in the weeks ahead, given the history.
+
+    Where `a` is 1 the formula has a hole, and its neighbour is taken.
 
     Parameters
     ----------
@@ -587,8 +590,9 @@ class SpendModel:
         weight: np.ndarray | None = None,
         start: np.ndarray | None = None,
     ) -> "SpendModel":
-        """Learn p, q and gamma from visits and their mean value; customers without a positive value
-        are left out.
+        """Learn p, q and gamma from visits and their mean value.
+
+        Customers without a positive value are left out.
         """
         use = (value > 0) & (visits > 0)
         if use.sum() < 10:
@@ -1021,8 +1025,10 @@ def hold_out(
 def fit_both(
     table: pd.DataFrame, first: bool = True, sample: int = 50_000, seed: int = 42
 ) -> tuple[PurchaseModel, SpendModel]:
-    """Fit visits and value, on a sample of customers where there are very many; where leaving
-    cannot be seen, nobody leaves.
+    """Fit visits and value.
+
+    On a sample of customers where there are very many; where leaving cannot be seen, nobody
+    leaves.
 
     Parameters
     ----------
@@ -1330,8 +1336,9 @@ def _cautions(
 
 # %% ../../nbs/03e_lifetime_value.ipynb #1c7ac212
 def gain_of_leaving(model: PurchaseModel, rows: Rows) -> float:
-    """What the possibility to leave explains; below 3 it is not more than chance (two parameters,
-    5%).
+    """Measure what the possibility to leave explains.
+
+    Below 3 it is not more than chance (two parameters, 5%).
 
     Parameters
     ----------
@@ -1464,8 +1471,9 @@ class HiddenWindows:
         return self._mixed[cut]
 
     def last_year(self, cut: int) -> float | None:
-        """How far what came lay above the expectation in the same weeks a year before, as a
-        logarithm.
+        """Measure how far what came lay above the expectation in the same weeks last year.
+
+        As a logarithm.
         """
         window = self.at(cut - _YEAR)
         return None if window is None else _miss(window["actual"], window["model"])

@@ -488,8 +488,9 @@ def truth_agreement(
 
 # %% ../../nbs/03b_segment_checks.ipynb #8d3f95ed
 def find_outliers(z: np.ndarray, sample: int = 10_000, neighbours: int = 10) -> np.ndarray:
-    """Customers far from every dense place; the radius is where the nearest-neighbour distances of
-    the outer one per cent begin.
+    """Find customers far from every dense place.
+
+    The radius is where the nearest-neighbour distances of the outer one per cent begin.
 
     Parameters
     ----------

@@ -515,8 +515,9 @@ _GROUP_WORDS: Mapping[str, str] = {
 
 # %% ../../nbs/03_segment_names.ipynb #661496df
 def name_margins(names: list[str], distance: np.ndarray) -> pd.DataFrame:
-    """How clearly each name fits: the distance to the nearest other prototype, less the distance to
-    its own.
+    """Measure how clearly each name fits.
+
+    The distance to the nearest other prototype, less the distance to its own.
 
     Parameters
     ----------

@@ -1302,8 +1302,9 @@ def _shared_baskets(lines: ibis.Table) -> ibis.Table:
 
 # %% ../../nbs/00h_contract.ipynb #e6893d31
 def applicable(lines: ibis.Table, rules: list[Rule]) -> list[Rule]:
-    """The rules for a source: no product rules where it has no products, none on a limit that is
-    not set.
+    """List the rules for a source.
+
+    No product rules where it has no products, none on a limit that is not set.
 
     Parameters
     ----------

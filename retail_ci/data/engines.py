@@ -98,8 +98,9 @@ def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
 
 # %% ../../nbs/00f_engines.ipynb #2117ce61
 def connect_duckdb(settings: DataConfig) -> Any:
-    """An in-memory DuckDB that keeps the order of rows, spills where it is told to, and draws no
-    progress bar.
+    """Open an in-memory DuckDB.
+
+    It keeps the order of rows, spills where it is told to, and draws no progress bar.
 
     Parameters
     ----------
@@ -316,8 +317,9 @@ def engine(thing: Any) -> str:
 
 
 def close(con: Any) -> None:
-    """End an engine and remove what it has laid down; a Spark session that was brought along goes
-    on.
+    """End an engine and remove what it has laid down.
+
+    A Spark session that was brought along goes on.
 
     Parameters
     ----------
@@ -909,8 +911,9 @@ def trimmed(text: ir.StringValue) -> ir.StringValue:
 
 @ibis.udf.scalar.builtin(name="array_extract")
 def character_at(text: str, place: int) -> str:
-    """DuckDB's character at a place, from the end if it is negative: a third of the time of
-    `right`.
+    """DuckDB's character at a place, from the end if it is negative.
+
+    It takes a third of the time of `right`.
     """
     raise NotImplementedError
 
@@ -1534,8 +1537,9 @@ _CLEANING = {
 
 
 def staging_name(file: Path, settings: DataConfig, table: str = "", query: str = "") -> str:
-    """The name under which a converted file is kept: its content, how it is read, and by which
-    code.
+    """Name a converted file.
+
+    By its content, how it is read, and by which code.
 
     Parameters
     ----------

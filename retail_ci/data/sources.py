@@ -435,8 +435,10 @@ def _unique_names(names: list[str], settings: DataConfig, name: str) -> list[str
 
 # %% ../../nbs/00g_sources.ipynb #f8f4bb1b
 class Pieces(io.RawIOBase):
-    """A text as a stream of UTF-8, from its first row, that remembers whether it has seen a zero
-    byte, a quotation mark or a byte of another encoding.
+    """A text as a stream of UTF-8, from its first row.
+
+    It remembers whether it has seen a zero byte, a quotation mark or a byte of another
+    encoding.
     """
 
     def __init__(self, pieces: Iterator[str], plan: Layout, quote: str) -> None:

@@ -1865,8 +1865,9 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     format: str | None = None,
 ) -> dict[str, int]:
-    """Write transactions, products, customers and the truth to a folder; each file appears whole,
-    at the end.
+    """Write transactions, products, customers and the truth to a folder.
+
+    Each file appears whole, at the end.
 
     Parameters
     ----------
@@ -2090,8 +2091,9 @@ def _purchase_steps(
 def oracle_scores(
     truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp, days: float = 30
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """P(at least one purchase in the window after the cut | latent parameters and history); for
-    customers who joined before.
+    """Compute the true chance of a purchase in the window after the cut.
+
+    P(at least one purchase | latent parameters and history), for customers who joined before.
 
     Parameters
     ----------

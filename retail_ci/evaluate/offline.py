@@ -1027,7 +1027,9 @@ def lead_by_group(
 
 # %% ../../nbs/05_evaluation.ipynb #c3649508
 def ranking_facts(evaluation: Evaluation) -> dict:
-    """Task → model → metric → {value, low, high}; `paired` (task → model → baseline → metric) and
+    """Sum up a measurement of rankings.
+
+    Task → model → metric → {value, low, high}; `paired` (task → model → baseline → metric) and
     `protocol` beside the tasks.
 
     Parameters
@@ -1058,8 +1060,9 @@ def ranking_facts(evaluation: Evaluation) -> dict:
 
 
 def summary(evaluation: Evaluation, model: str | None = None) -> dict:
-    """Who may lead each task, best first, and the verdict in words, for pages that show the result
-    and not the measurement.
+    """Say who may lead each task, best first, and the verdict in words.
+
+    For pages that show the result and not the measurement.
 
     Parameters
     ----------

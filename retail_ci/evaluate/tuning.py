@@ -217,8 +217,9 @@ def facts(found: Evaluation, title: str, present: str, decides: str, random_stat
 
 
 def choose(table: pd.DataFrame) -> pd.DataFrame:
-    """Mark the best setting of each model on the task that decides; the model's own setting in a
-    tie, then the first.
+    """Mark the best setting of each model on the task that decides.
+
+    In a tie the model's own setting, then the first.
 
     Parameters
     ----------

@@ -90,8 +90,9 @@ def sql_escaped(name: str) -> str:
 
 # %% ../../nbs/08_star_schema.ipynb #db56bff3
 def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
-    """Write the answer to a query as CSV, with formulas marked as text, without holding it in
-    memory.
+    """Write the answer to a query as CSV.
+
+    Formulas are marked as text, and the answer is never held in memory.
 
     Parameters
     ----------
@@ -196,8 +197,9 @@ def _exchange(one: Path, other: Path) -> bool:
 # %% ../../nbs/08_star_schema.ipynb #6dca518a
 @contextlib.contextmanager
 def replacing_folder(path: Path, mark: str) -> Iterator[Path]:
-    """Write a folder that takes its place only if all went well; what a killed export left is
-    removed.
+    """Write a folder that takes its place only if all went well.
+
+    What a killed export left is removed.
 
     Parameters
     ----------

@@ -471,8 +471,9 @@ def _python_path(folder: str | Path) -> dict[str, str]:
 
 # %% ../../nbs/11a_kernels.ipynb #62c0f632
 class Server:
-    """The process that notebooks are forked from, getting ready in the background; a later run in
-    the same Python finds it ready.
+    """The process that notebooks are forked from, getting ready in the background.
+
+    A later run in the same Python finds it ready.
     """
 
     started = False
@@ -747,8 +748,9 @@ def run_notebooks(
     progress: Progress,
     idle: Callable[[Server], None] = lambda server: None,
 ) -> list[dict[str, Any]]:
-    """Execute notebooks, side by side where they do not need each other; raises the first failure
-    as a `RetailError`.
+    """Execute notebooks, side by side where they do not need each other.
+
+    Raises the first failure as a `RetailError`.
 
     Parameters
     ----------

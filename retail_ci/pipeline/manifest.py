@@ -136,8 +136,9 @@ def rows(path: Path) -> int | None:
 
 # %% ../../nbs/11b_manifest.ipynb #dc893551
 def artifacts(run: Path) -> list[dict[str, Any]]:
-    """Every file that a run has made, except executed notebooks and the run's own manifest and
-    logs.
+    """List every file that a run has made.
+
+    Executed notebooks and the run's own manifest and logs are left out.
 
     Parameters
     ----------
@@ -649,8 +650,9 @@ def open_staging(home: Path, fresh: bool) -> set[str]:
 
 
 def close_staging(home: Path, before: set[str]) -> dict[str, int]:
-    """End a run's reading: count, and remove what was not used; nothing is removed where no
-    notebook has asked for a source.
+    """End a run's reading: count, and remove what was not used.
+
+    Nothing is removed where no notebook has asked for a source.
 
     Parameters
     ----------
@@ -690,8 +692,9 @@ def _seal_run(run: Path) -> None:
 
 
 def settle(run: Path, last: str, keep: int) -> Path:
-    """Seal a finished run, give it its name and make it current; what was made by hand from the
-    last one goes.
+    """Seal a finished run, give it its name and make it current.
+
+    What was made by hand from the last one goes.
 
     Parameters
     ----------

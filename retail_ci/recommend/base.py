@@ -66,7 +66,9 @@ class Segments:
 
     @cached_property
     def popular(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Per segment: columns by its recent buyers, then by everybody's; and the score of each
+        """Rank products by recent buyers, per segment.
+
+        Columns by the segment's recent buyers, then by everybody's; and the score of each
         column.
         """
         found = self.recent + self.overall / max(self.overall.max(), 1)
@@ -165,8 +167,9 @@ def fill_up(
     ruled_out: sp.csr_matrix | None = None,
     limits: Limits = Limits(),
 ) -> np.ndarray:
-    """Fill empty places with popular products, in place; places stay empty only if no product is
-    left.
+    """Fill empty places with popular products, in place.
+
+    Places stay empty only if no product is left.
 
     Parameters
     ----------

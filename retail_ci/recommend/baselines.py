@@ -246,8 +246,9 @@ def split_tasks(bought: sp.csr_matrix, before: sp.csr_matrix) -> dict[str, sp.cs
 def hold_back(
     data: Interactions, days: float = 30
 ) -> tuple[Interactions, dict[str, sp.csr_matrix]]:
-    """Split a past in two again: what lies more than `days` before its end, and the truth of those
-    days.
+    """Split a past in two again.
+
+    What lies more than `days` before its end, and the truth of those days.
 
     Parameters
     ----------

@@ -247,8 +247,9 @@ def buyers_lately(data: Interactions) -> np.ndarray:
 
 # %% ../../nbs/04i_candidates.ipynb #f1b7c2a1
 def first_buyers_lately(data: Interactions) -> np.ndarray:
-    """First-time buyers of each product, the recent ones counting more; 0 for what has left the
-    shelf.
+    """Count first-time buyers of each product, the recent ones for more.
+
+    0 for what has left the shelf.
 
     Parameters
     ----------
@@ -1090,7 +1091,9 @@ def _kind_opinions(
 def candidate_reasons(
     evidence: CandidateModels, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """The history with a product; else what speaks louder for it, similar customers or another
+    """Choose the reason for each candidate.
+
+    The history with a product; else what speaks louder for it, similar customers or another
     product; else its popularity.
 
     Parameters

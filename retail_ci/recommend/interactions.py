@@ -166,8 +166,9 @@ def _count_buyers(rows: np.ndarray, columns: np.ndarray, products: int) -> np.nd
 # %% ../../nbs/04_interactions.ipynb #553b46aa
 @dataclass(frozen=True)
 class Interactions:
-    """Who bought what, how often and when: customers in rows, products in columns, best sellers
-    first.
+    """Who bought what, how often and when.
+
+    Customers in rows, products in columns, best sellers first.
     """
 
     customer_ids: pd.Index  # a row each, sorted
@@ -192,8 +193,9 @@ class Interactions:
 
     @cached_property
     def popular(self) -> np.ndarray:
-        """Columns by buyers in the last `POPULAR_DAYS`, then as they stand: what to show when
-        nothing else is known.
+        """Rank columns by buyers in the last `POPULAR_DAYS`, then as they stand.
+
+        What to show when nothing else is known.
         """
         return np.argsort(-self.recent, kind="stable")
 
@@ -380,8 +382,9 @@ def days_ago(data: Interactions, places: np.ndarray) -> np.ndarray:
 def cell_history(
     data: Interactions, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often a customer bought a product, how many days usually lie between, and how long ago it
-    was.
+    """Sum up a customer's history with a product.
+
+    How often they bought it, how many days usually lie between, and how long ago it was.
 
     Parameters
     ----------
@@ -424,8 +427,9 @@ def cell_history(
 
 # %% ../../nbs/04_interactions.ipynb #a7bd6893
 def with_baskets(data: Interactions, baskets: pd.DataFrame) -> Interactions:
-    """Rows for the customers with new purchases; products that are not in the catalogue are left
-    out.
+    """Make rows for the customers with new purchases.
+
+    Products that are not in the catalogue are left out.
 
     Parameters
     ----------

@@ -103,8 +103,9 @@ class Scorer:
 
     @classmethod
     def learn(cls, pairs: np.ndarray, bought: np.ndarray, smooth: bool) -> Self:
-        """Fit on the numbers of pairs, and on which of these were bought; `smooth`: with a
-        regression.
+        """Fit on the numbers of pairs, and on which of these were bought.
+
+        `smooth`: with a regression.
         """
         lightgbm = _lightgbm()
         data = lightgbm.Dataset(pairs, bought.astype(np.float32))
@@ -411,8 +412,9 @@ def _on_curve(curve: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/04j_ranker.ipynb #10ec7653
 class Ranker(Recommender):
-    """Weigh many models by a ranker that is trained on last month; simpler models answer where it
-    does not prove itself.
+    """Weigh many models by a ranker that is trained on last month.
+
+    Simpler models answer where it does not prove itself.
 
     Parameters
     ----------

@@ -23,8 +23,9 @@ __all__ = ['Habits', 'habits', 'usual_gaps', 'again_shares', 'RepeatRecommender'
 # %% ../../nbs/04h_repeat.ipynb #6caae764
 @dataclass(frozen=True)
 class Habits:
-    """A customer's history with each product they bought; one entry per filled cell of the table,
-    in its order.
+    """A customer's history with each product they bought.
+
+    One entry per filled cell of the table, in its order.
     """
 
     rows: np.ndarray  # customer
@@ -227,8 +228,9 @@ class RepeatRecommender(Recommender):
         )
 
     def own_gap(self, found: Habits) -> np.ndarray:
-        """The days between two purchases: the product's, and the customer's own as far as it is
-        known.
+        """Estimate the days between two purchases.
+
+        The product's, and the customer's own as far as it is known.
         """
         return np.maximum(
             (found.gap * (found.times - 1) + self.gaps_[found.columns]) / found.times, 1

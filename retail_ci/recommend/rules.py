@@ -164,8 +164,9 @@ TEXT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Shelf:
-    """What is written on the products: for each text column the names, and the number of the name
-    per product.
+    """What is written on the products.
+
+    For each text column the names, and the number of the name per product.
     """
 
     names: dict[str, pd.Index]  # column: its distinct names, sorted

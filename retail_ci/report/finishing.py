@@ -1074,8 +1074,10 @@ def _faults_of(page: Path, folder: Path, readers: dict[Path, PageReader]) -> Ite
 
 # %% ../../nbs/10c_finishing.ipynb #c76d808e
 def check_site(folder: str | Path) -> list[str]:
-    """Find broken links and anchors, missing pictures, anything from another host, and warnings
-    left on a page.
+    """Find what is broken in a site.
+
+    Broken links and anchors, missing pictures, anything from another host, and warnings left on
+    a page.
 
     Parameters
     ----------

@@ -312,8 +312,9 @@ _Described = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def describe(node: _Described, comments: dict[int, str], prefix: str = "", where: str = "") -> str:
-    """One entry of the reference: heading, signature, docstring, table of parameters, and for a
-    class its methods.
+    """Write one entry of the reference.
+
+    Heading, signature, docstring, table of parameters, and for a class its methods.
 
     Parameters
     ----------

@@ -1572,8 +1572,10 @@ def _heading_level(part: str) -> int:
 
 
 def readme_text(notebook: str | Path) -> str:
-    """The README that a notebook gives: its text and its visible code, and no results but what a
-    cell tagged `start` or `readme` prints.
+    """Make the README that a notebook gives.
+
+    Its text and its visible code, and no results but what a cell tagged `start` or `readme`
+    prints.
 
     Parameters
     ----------

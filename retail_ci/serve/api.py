@@ -841,8 +841,9 @@ def _replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[],
 
 # %% ../../nbs/07_api.ipynb #c39cf631
 class Gateway:
-    """What happens to each request before and after its route: id, key, rate, size, time, count,
-    log.
+    """What happens to each request before and after its route.
+
+    Id, key, rate, size, time, count, log.
     """
 
     def __init__(self, app: Any, settings: Settings, counts: Counts, keys: KeyRing | None = None):
@@ -967,8 +968,9 @@ def _ids_of(headers: dict[bytes, bytes]) -> dict[str, str | None]:
 
 # %% ../../nbs/07_api.ipynb #90aa1c09
 class Outlet:
-    """Lines for a pipe or file, written by a thread: whoever hands one over never waits, and what
-    cannot be written is dropped and counted.
+    """Lines for a pipe or file, written by a thread.
+
+    Whoever hands one over never waits, and what cannot be written is dropped and counted.
     """
 
     most = 10_000  # lines that wait
@@ -1556,8 +1558,10 @@ def _settle() -> None:
 
 
 def copy_workers() -> None:
-    """Let uvicorn make its workers as copies of this process, with the signals of a new one;
-    nothing changes where the system is not Linux, or uvicorn is made differently.
+    """Let uvicorn make its workers as copies of this process.
+
+    They have the signals of a new one; nothing changes where the system is not Linux, or
+    uvicorn is made differently.
     """
     from uvicorn import _subprocess
 

@@ -561,8 +561,9 @@ def predict_run(
     k: int | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[str]:
-    """Write the serving model's answers for all customers: recommendations.parquet and
-    segments.parquet.
+    """Write the serving model's answers for all customers.
+
+    In recommendations.parquet and segments.parquet.
 
     Parameters
     ----------

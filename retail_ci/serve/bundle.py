@@ -1309,8 +1309,10 @@ def choose(
     banned: set[int],
     wanted: set[int] | None,
 ) -> list[dict]:
-    """The first `n` lines that fit; a product appears once, and scores never rise; six decimals, by
-    a quarter of the time that `round` takes.
+    """Choose the first `n` lines that fit.
+
+    A product appears once, and scores never rise; six decimals, by a quarter of the time that
+    `round` takes.
 
     Parameters
     ----------

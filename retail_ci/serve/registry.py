@@ -53,8 +53,9 @@ class ServedPointer:
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """customer_id, product_id, score, rank, method, reason; somebody unknown gets what is
-        popular.
+        """Answer for customers: customer_id, product_id, score, rank, method, reason.
+
+        Somebody unknown gets what is popular.
         """
         asked = {"k": 10, "exclude_purchased": False} | (params or {})
         customers = model_input["customer_id"].tolist()
@@ -102,8 +103,9 @@ class ServedRecommender:
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """customer_id, product_id, score, rank, method, reason; somebody unknown gets what is
-        popular.
+        """Answer for customers: customer_id, product_id, score, rank, method, reason.
+
+        Somebody unknown gets what is popular.
         """
         asked = {"k": 10, "exclude_purchased": False} | (params or {})
         return self.model.recommend(
@@ -943,8 +945,9 @@ def pick_version(store: Store, which: str, config: str) -> Any:
 
 # %% ../../nbs/06c_registry.ipynb #58534348
 def model_text(store: Store, version: Any) -> str:
-    """One registered model in full: where it comes from, what it reached, what the gate said, how
-    to load it.
+    """Describe one registered model in full.
+
+    Where it comes from, what it reached, what the gate said, how to load it.
 
     Parameters
     ----------

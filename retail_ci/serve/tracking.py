@@ -770,8 +770,9 @@ def write_batch(
     params: Mapping[str, str],
     when: int | None,
 ) -> None:
-    """Write numbers and settings in few strokes: MLflow takes a thousand numbers and a hundred
-    settings at a time.
+    """Write numbers and settings in few strokes.
+
+    MLflow takes a thousand numbers and a hundred settings at a time.
 
     Parameters
     ----------
