@@ -868,6 +868,40 @@ def _share_head(site: Path, page: Path, text: str) -> str:
     return text
 
 
+_SCRIPTS = re.compile(r"(<script\b.*?</script>|<style\b.*?</style>)", re.S)
+_PRE = re.compile(r"(<pre\b.*?</pre>)", re.S)
+_TAG = re.compile(r"<[a-zA-Z][^<>]*>")
+_QUOTED = re.compile(r'="([\w./#:-]*[\w.#:-])"(?=[\s>])')
+_BLOCKS = r"(?:div|section|details|summary|pre|p|h\d|ul|ol|li|table|tr|td|nav|main|header|figure)\b"
+_SPARED = (
+    (rf"(^|>)\s+(?=</?{_BLOCKS})", r"\1"),
+    (r"</p>(?=<(?:div|section|details|p|h\d|ul|ol|table|pre|figure|nav)\b)", ""),
+    (r"</p>(?=</(?:div|section|details|main)>)", ""),
+)  # what a browser reads alike without
+_LONE = re.compile(
+    r'<div class="?cell"?>(<details class="?code-fold"?>(?:(?!</?details).)*</details>)</div>', re.S
+)  # a cell that shows nothing but its code
+
+
+def _spare_markup(text: str) -> str:
+    """Markup without the blanks and ends that HTML can do without."""
+    for pattern, short in _SPARED:
+        text = re.sub(pattern, short, text)
+    return text
+
+
+def _spare(text: str) -> str:
+    """A page in fewer signs, which a browser reads alike."""
+    parts = _SCRIPTS.split(text)
+    for n in range(0, len(parts), 2):
+        markup = _TAG.sub(lambda tag: _QUOTED.sub(r"=\1", tag[0]), parts[n])
+        pieces = _PRE.split(markup)
+        pieces[::2] = map(_spare_markup, pieces[::2])
+        pieces[1::2] = [p.replace("&gt;", ">").replace("&#x27;", "'") for p in pieces[1::2]]
+        parts[n] = _LONE.sub(r"\1", "".join(pieces))
+    return "".join(parts)
+
+
 def finish(site: Path, run_dir: Path) -> None:
     """Pack, lighten, and mend what the renderers leave.
 
@@ -901,6 +935,8 @@ def finish(site: Path, run_dir: Path) -> None:
         page.write_text(text, encoding="utf-8")
     _lighten_figures(site)
     _lighten_styles(site)
+    for page in site.rglob("*.html"):
+        page.write_text(_spare(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 # %% ../../nbs/10c_finishing.ipynb #6982a25f
 def _outside_in(code: str) -> list[str]:

@@ -273,7 +273,10 @@ def _default_of(value: ast.expr | None) -> str:
 
 # %% ../../nbs/10b_reference.ipynb #9bcf0e83
 def _signature_of(name: str, rows: list[list[str]], returns: str = "") -> str:
-    """A call as a reader would write it; the types stand in the table below it.
+    """A call as a reader would write it.
+
+    The types stand in the table below it; where no parameter is described there is no table, and
+    they stand here.
 
     Parameters
     ----------
@@ -289,9 +292,16 @@ def _signature_of(name: str, rows: list[list[str]], returns: str = "") -> str:
     str
         Python, on one line where it fits.
     """
-    return f"{name}({', '.join(n + (f'={d}' if d else '') for n, _, d, _ in rows)})" + (
-        f" -> {returns}" if returns else ""
-    )
+    told = any(words for *_, words in rows)
+
+    def written(n: str, kind: str, default: str) -> str:
+        """A parameter with its default, and with its type if it is told nowhere else."""
+        if told or not kind:
+            return f"{n}={default}" if default else n
+        return f"{n}: {kind} = {default}" if default else f"{n}: {kind}"
+
+    call = f"{name}({', '.join(written(*row[:3]) for row in rows)})"
+    return f"{call} -> {returns}" if returns else call
 
 # %% ../../nbs/10b_reference.ipynb #0937dd9c
 def _methods_of(node: ast.stmt) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -347,19 +357,11 @@ def describe(node: _Described, comments: dict[int, str], prefix: str = "", where
     def words(text):
         return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
-    table = [[code(n), code(t), code(d), words(c)] for n, t, d, c in rows]
+    table = [[code(n), code(t), words(c)] for n, t, _, c in rows if any(row[3] for row in rows)]
     if returned is not None and returns != "None":
-        table.append(
-            [
-                "returns",
-                code(returns),
-                "",
-                words(
-                    " ".join(described(sections.get("Returns", "")).values())
-                    or comments.get(returned.end_lineno or 0, "")
-                ),
-            ]
-        )
+        answer = " ".join(described(sections.get("Returns", "")).values())
+        answer = answer or comments.get(returned.end_lineno or 0, "")
+        table += [["returns", code(returns), words(answer)]] if answer or table else []
     call = (
         f"class {name}({', '.join(map(ast.unparse, node.bases))})"
         if isinstance(node, ast.ClassDef) and not rows
@@ -373,9 +375,7 @@ def describe(node: _Described, comments: dict[int, str], prefix: str = "", where
     if table:
         parts.append(
             raw(
-                "<div "
-                f'class="reference">'
-                f"{html_table(['Name', 'Type', 'Default', 'Description'], table)}</div>"
+                f'<div class="reference">{html_table(["Name", "Type", "Description"], table)}</div>'
             )
         )
     methods = [
