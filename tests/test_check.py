@@ -518,3 +518,81 @@ def test_the_amount_after_a_discount_is_called_that(tmp_path):
     lines.to_csv(tmp_path / "before.csv", index=False)
     why = {g.key: g.why for g in examine(str(tmp_path / "before.csv")).guesses}
     assert "quantity × price gives the amount in 100%" in why["columns.revenue"]
+
+
+def written(folder: Path, table: pd.DataFrame) -> Examination:
+    """What is proposed for a table as a file of commas."""
+    table.to_csv(folder / "export.csv", index=False)
+    return examine(str(folder / "export.csv"))
+
+
+def orders(lines: int = 60) -> pd.DataFrame:
+    """Lines of a shop: two a receipt, one receipt a day."""
+    n = pd.Series(range(lines))
+    days = pd.Timestamp("2025-03-01") + pd.to_timedelta(n // 2, unit="D")
+    return pd.DataFrame(
+        {
+            "order_id": 1000 + n // 2,
+            "customer_id": "C" + (n // 2 % 9).astype(str),
+            "order_date": days.dt.strftime("%Y-%m-%d"),
+            "product_id": "P" + (n % 7).astype(str),
+        }
+    )
+
+
+def test_what_was_paid_is_the_price_less_its_percentage(tmp_path):
+    table = orders().drop(columns="order_id")
+    table["price"] = 20.5 + table.index % 7 * 13.25
+    table["discount"] = 5 + table.index % 5 * 7.5
+    table["final_price"] = (table["price"] * (1 - table["discount"] / 100)).round(2)
+    table["review_count"] = 1 + table.index * 3 % 40
+    found = written(tmp_path, table)
+    assert "quantity" not in columns(found)
+    assert (columns(found)["revenue"], sure(found)["revenue"]) == ("final_price", "likely")
+    assert found.settings().rates == {"discount": "percent"}
+    assert shown("\n".join(closing(found)))[3] == round(table["final_price"].sum(), 2)
+
+
+def test_a_net_price_of_one_piece_is_the_price(tmp_path):
+    table = orders()
+    table["qty"] = 1 + table.index % 4
+    table["list price"] = 20.5 + table.index % 7 * 13.25
+    table["discount"] = 0.05 + table.index % 5 * 0.075
+    table["net price"] = (table["list price"] * (1 - table["discount"])).round(2)
+    found = written(tmp_path, table)
+    assert (columns(found)["price"], columns(found)["quantity"]) == ("net price", "qty")
+    paid = (table["qty"] * table["net price"]).sum()
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(paid, abs=0.005)
+
+
+def test_an_amount_for_each_unit_is_the_price_where_a_discount_leads_to_the_total(tmp_path):
+    table = orders()
+    table["Quantidade"] = 1 + table.index % 4
+    table["Valor Unitario"] = 20.5 + table.index % 7 * 13.25
+    table["Desconto"] = table.index % 3 * 0.1
+    whole = table["Quantidade"] * table["Valor Unitario"]
+    table["Valor Total"] = (whole * (1 - table["Desconto"])).round(2)
+    table["Estado"] = ["SP", "MG", "PR"] * 20
+    found = written(tmp_path, table)
+    assert columns(found)["price"] == "Valor Unitario"
+    assert columns(found)["revenue"] == "Valor Total"
+    assert found.settings().rates == {"discount": "share"} and "status" not in columns(found)
+    text = "\n".join(closing(found))
+    assert shown(text)[3] == round(table["Valor Total"].sum(), 2) and "Estado" not in text
+    table["Estado"] = ["Entregado", "Enviado", "Cancelado"] * 20
+    assert columns(written(tmp_path, table))["status"] == "Estado"
+
+
+def test_a_total_with_its_tax_contradicts_nothing(tmp_path):
+    table = orders()
+    table["qty"] = 1 + table.index % 4
+    table["unit_price"] = 20.5 + table.index % 7 * 13.25
+    table["tax_5%"] = (table["qty"] * table["unit_price"] * 0.05).round(4)
+    table["total"] = table["qty"] * table["unit_price"] + table["tax_5%"]
+    table["time"] = "13:08"
+    found = written(tmp_path, table)
+    assert {sure(found)[role] for role in ("quantity", "price", "revenue")} == {"likely"}
+    why = {g.key: g.why for g in found.guesses}["columns.revenue"]
+    assert "quantity × price with 'tax_5%' gives the amount in 100% of the lines" in why
+    text = "\n".join(closing(found))
+    assert shown(text)[3] == round(table["total"].sum(), 2) and "time 'time'" in text

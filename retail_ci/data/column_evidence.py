@@ -5,7 +5,7 @@
 # %% ../../nbs/01c_column_evidence.ipynb #c61ca839
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -394,19 +394,26 @@ def _choose_basket(found: Assignment) -> None:
     found.take(judged[0][-1] if judged else None, [j[-1].name for j in judged])
 
 
+def _each(amount: Evidence) -> Evidence:
+    """An amount *per unit* as a price, which only its relation to others can prove."""
+    return replace(amount, role="price", words=0.8)
+
+
 def _choose_amounts(found: Assignment) -> None:
     """The quantity, the price and the amount of which the first two make the third."""
     options = {
         role: [e for e in _candidates(found, role) if e.fits][:5]
         for role in ("quantity", "price", "revenue")
     }
+    each = [_each(e) for e in options["revenue"] if "unit" in header_ideas(e.name)]
     agree = [
         (_agreement(found, q.name, p.name, a.name), q.words + p.words + a.words, (q, p, a))
         for q in options["quantity"]
-        for p in options["price"]
+        for p in options["price"] + each
         for a in options["revenue"]
         if len({q.name, p.name, a.name}) == 3
     ]
+    agree = [t for t in agree if t[0] >= 0.9 or t[2][1] not in each]
     agree.sort(key=lambda t: (not t[0] >= 0.9, -t[1], -t[0]))
     best = agree[0][2] if agree else [next(iter(options[r]), None) for r in options]
     for evidence in best:
@@ -414,16 +421,61 @@ def _choose_amounts(found: Assignment) -> None:
             found.take(evidence, [e.name for e in options[evidence.role]])
 
 
+def _choose_paid(found: Assignment) -> None:
+    """The column that is the price, or quantity × price, less a discount: what was paid."""
+    quantity, price, amount = (found.get(r) for r in ("quantity", "price", "revenue"))
+    if price is None:
+        return
+    if quantity and amount and _agreement(found, quantity.name, price.name, amount.name) >= 0.9:
+        return
+    wholes = {"revenue": (price.numbers, f"{price.name!r}")}
+    if quantity:
+        told = f"{quantity.name!r} × {price.name!r}"
+        wholes = {"revenue": (quantity.numbers * price.numbers, told), "price": wholes["revenue"]}
+    for role, (whole, told) in wholes.items():
+        for name, why in _paid_columns(found, whole):
+            rivals = [found.chosen[role].name] if role in found.chosen else []
+            fits, seen = value_test(role, found.columns[name])
+            shown = (seen, f"{told} {why}")
+            words = min(0.7, word_score(role, name))  # what it is follows from a relation alone
+            found.take(Evidence(role, name, words, fits, 1, shown), rivals)
+            return
+
+
+def _paid_columns(found: Assignment, whole: pd.Series) -> Iterator[tuple[str, str]]:
+    """The unused amounts that are a whole less a discount, and what was seen."""
+    for name, column in found.columns.items():
+        ideas = header_ideas(name)
+        named = ideas & {"price", "amount", "total", "net", "sale"}
+        if name not in found.free() or not named or ideas & _NEVER_PAID or column.numeric <= 0.8:
+            continue
+        for other in _discounts(found):
+            off = _part_numbers(found.columns[other])
+            ways = _less_readings(whole, column.numbers, off)
+            way = max(ways, key=lambda w: ways[w], default="")
+            if way and ways[way] >= 0.9:
+                less = f"less {other!r}" if way == "amount" else f"less the {way} {other!r}"
+                yield name, f"{less} is it in {share(ways[way])} of the lines that have one"
+
+
 def _agreement(found: Assignment, quantity: str, price: str, amount: str) -> float:
     """How often a quantity times a price is an amount, less a discount where there is one."""
     return max(_agreements(found, quantity, price, amount).values())
 
 
+_NEVER_PAID = {"discount", "tax", "cost", "profit", "ship", "return", "cumulative", "percent"}
+
+
+def _discounts(found: Assignment) -> list[str]:
+    """The headers of discounts that hold numbers."""
+    named = {n: c for n, c in found.columns.items() if aside_kind(n) == "discount"}
+    return [n for n, c in named.items() if _part_numbers(c).notna().any()]
+
+
 def _agreements(found: Assignment, quantity: str, price: str, amount: str) -> dict[str, float]:
     """The same for the bare product, under "", and for each discount, under its header."""
     q, p, a = (found.columns[name].numbers for name in (quantity, price, amount))
-    offs = {n: _part_numbers(c) for n, c in found.columns.items() if aside_kind(n) == "discount"}
-    offs = {n: o for n, o in offs.items() if o.notna().any()}
+    offs = {n: _part_numbers(found.columns[n]) for n in _discounts(found)}
     return {
         name: float(np.nan_to_num(product_of(q, p, a, off)))
         for name, off in {"": None, **offs}.items()
@@ -528,6 +580,10 @@ def _compare_amounts(found: Assignment) -> None:
     if len(roles) == 3:
         parts = _agreements(found, *(found.chosen[r].name for r in roles))
         part = max(parts.values())
+        if part < 0.9 and (taxed := _with_tax(found)):
+            for role in roles:
+                _add(found, role, 0, taxed)
+            return
         told = f"quantity × price gives the amount in {share(parts[''])} of the lines"
         if part > parts[""]:
             off = next(name for name, share_of in parts.items() if share_of == part)
@@ -548,6 +604,20 @@ def _compare_amounts(found: Assignment) -> None:
     _add(found, other, 1 if fine else -1, told)
     depends = "does not depend on it" if part < 0.4 else "grows with it"
     _add(found, "quantity", 1 if fine else 0, f"the {other} of a product {depends}")
+
+
+def _with_tax(found: Assignment) -> str:
+    """That quantity × price with a tax is the amount; "" where no tax makes it so."""
+    whole, amount = _whole(found)[1], found.column("revenue").numbers
+    for name, column in found.columns.items():
+        if aside_kind(name) != "tax":
+            continue
+        tax = _part_numbers(column)
+        ways = (whole + tax, whole * (1 + tax), whole * (1 + tax / 100))
+        part = max(float(np.nan_to_num(_matches(amount, sum_))) for sum_ in ways)
+        if part >= 0.9:
+            return f"quantity × price with {name!r} gives the amount in {share(part)} of the lines"
+    return ""
 
 
 def _hear_rivals(found: Assignment) -> None:
@@ -593,6 +663,7 @@ def assign(columns: dict[str, Column]) -> Assignment:
         found.take(next(iter(named), None), [e.name for e in named])
     _choose_basket(found)
     _choose_amounts(found)
+    _choose_paid(found)
     for role in ("product_id", "product_name", "category"):
         named = [e for e in _candidates(found, role) if e.fits]
         found.take(next(iter(named), None), [e.name for e in named])
@@ -752,12 +823,21 @@ def _matches(a: pd.Series, b: pd.Series) -> float:
     return float(near.mean()) if len(both) else np.nan
 
 
-def _discount_readings(found: Assignment, off: pd.Series) -> dict[str, float]:
-    """How often quantity × price less the discount is the amount, for each way to write it."""
-    q, p, a = (found.column(r).numbers for r in ("quantity", "price", "revenue"))
+def _whole(found: Assignment) -> tuple[str, pd.Series]:
+    """What the lines cost before a discount, in words and in numbers: the bare price where no
+    quantity was found, as every line counts as one piece then.
+    """
+    price = found.column("price").numbers
+    if "quantity" not in found.chosen:
+        return f"{found.column('price').name!r}", price
+    return "quantity × price", found.column("quantity").numbers * price
+
+
+def _less_readings(whole: pd.Series, amount: pd.Series, off: pd.Series) -> dict[str, float]:
+    """How often a whole less the discount is the amount, for each way to write it."""
     given = off[off != 0].dropna().abs()
-    whole = (q * p).reindex(given.index).abs()
-    amount = a.reindex(given.index)
+    whole = whole.reindex(given.index).abs()
+    amount = amount.reindex(given.index)
     if len(given) < 3 or _matches(whole, amount) >= 0.5:
         return {}
     ways = {
@@ -797,16 +877,16 @@ def find_discount(found: Assignment) -> Part | None:
     if not filled:
         return None
     readings: dict[tuple[str, str], float] = {}
-    if {"quantity", "price", "revenue"} <= set(found.chosen):
+    if {"price", "revenue"} <= set(found.chosen):
+        told, whole = _whole(found)
         for name in filled:
             off = _part_numbers(found.columns[name])
-            readings |= {
-                (name, w): m for w, m in _discount_readings(found, off).items() if m >= 0.9
-            }
+            ways = _less_readings(whole, found.column("revenue").numbers, off)
+            readings |= {(name, w): m for w, m in ways.items() if m >= 0.9}
     if len(readings) == 1:
         [((name, way), part)] = readings.items()
         less = "less it" if way == "amount" else f"less its {way}"
-        why = f"quantity × price {less} is the amount in {share(part)} of the lines that have one"
+        why = f"{told} {less} is the amount in {share(part)} of the lines that have one"
         return Part("discount", name, "" if way == "amount" else way, "net", why)
     why = "nothing shows whether the amounts are before it or after it"
     return Part("discount", filled[0], why=why)

@@ -115,6 +115,9 @@ person: email mail phone telephone gender sex age birthdate birthday dob firstna
 campaign: campaign campaigns impressions clicks click ctr leads conversions opened unsubscribed
   contacted poutcome response responded kampagne campana campagne campanha kampania kampanya
   кампания 活动 キャンペーン حملة
+opinion: review reviews rating ratings rated star stars views likes votes bewertung bewertungen avis
+  valoracion valoraciones calificacion resena resenas opinie opinia recensione recensioni avaliacao
+  avaliacoes beoordeling отзыв отзывы рейтинг оценка 评分 评价 评论 レビュー 評価 تقييم
 method: method type channel mode carrier priority class segment tipo canal art zahlungsart typ
   sposob yontem тип способ 方式 渠道 类型 種類 طريقة نوع
 """
@@ -310,7 +313,8 @@ _ASIDE: list[tuple[str, set[str]]] = [
     ("cost", {"cost"}),
     ("profit", {"profit"}),
     ("store", {"store"}),
-    ("date", {"date", "time"}),
+    ("date", {"date"}),
+    ("time", {"time"}),
     ("price", {"price"}),
     ("amount", {"amount", "total"}),
     ("quantity", {"quantity", "count"}),
@@ -336,6 +340,8 @@ def aside_kind(name: str) -> str:
     """
     ideas = header_ideas(name)
     if "line" in ideas and not ideas & {"total", "amount", "price"}:
+        return ""
+    if "opinion" in ideas:
         return ""
     if "status" in ideas and (ideas & _NO_ORDER or set(header_words(name)[1]) & _NO_ORDER_WORDS):
         return ""

@@ -40,7 +40,7 @@ from retail_ci.data.column_evidence import (
     product_of,
     restarting,
 )
-from .column_words import aside_kind, header_ideas
+from .column_words import aside_kind, header_ideas, header_words
 from .contract import REJECTS
 from .engines import connect, engine
 from .order_status import status_kind
@@ -548,6 +548,9 @@ def _guess_parts(found: Assignment) -> Iterator[Guess]:
     if way:
         yield Guess("basket", way, "likely", why)
     known = {}
+    # without a quantity, what the lines cost before a discount is itself a guess
+    single = "quantity" not in found.chosen and "price" in found.chosen
+    sure = "likely" if single else "sure"
     for part in (find_discount(found), find_tax(found)):
         if part is None:
             continue
@@ -556,10 +559,10 @@ def _guess_parts(found: Assignment) -> Iterator[Guess]:
             continue
         known[part.role] = part
         found.chosen[part.role] = Evidence(part.role, part.name, 1.0, True, 1, (part.why,))
-        yield Guess(f"columns.{part.role}", part.name, "sure", part.why)
+        yield Guess(f"columns.{part.role}", part.name, sure, part.why)
     rates = {p.role: p.rate for p in known.values() if p.rate}
     if rates:
-        yield Guess("rates", rates, "sure", "; ".join(known[r].why for r in rates))
+        yield Guess("rates", rates, sure, "; ".join(known[r].why for r in rates))
     if "tax" in known:
         side = {"tax": known["tax"].side}
         yield Guess("amounts", side, "sure", known["tax"].why)
@@ -650,9 +653,27 @@ def _guess_missing(found: Assignment, table: pd.DataFrame) -> list[Guess]:
     return [Guess("missing", sorted(counts.index), "likely", f"words for nothing: {told}")]
 
 
+_STATES = {"estado", "stato", "etat", "stan"}  # a status, or where somebody lives
+_DONE = re.compile(  # how the values of a status begin that are sales
+    "complet|conclu|finali|entreg|enviad|expedi|deliver|ship|paid|pagad|pago|pagat|fulfil|closed|open|"
+    "confirm|aprob|aprov|activ|ativ|spedit|consegn|livr|pay|valid|termin|zreali|wysl|dostarcz|oplac|"
+    "opłac|zakończ|zakoncz|bezahlt|geliefert|versand|ausgeliefert"
+)
+
+
+def _tells_status(column: Column) -> bool:
+    """Whether a column says what became of an order, which *estado* alone does not promise."""
+    if aside_kind(column.name) != "status":
+        return False
+    words = set(header_words(column.name)[0])
+    if not words <= _STATES:
+        return True
+    return any(status_kind(v) or _DONE.match(v.lower()) for v in column.values.unique())
+
+
 def _status_column(found: Assignment) -> Column | None:
     """The column of statuses: the first whose values look undone, else the first of all."""
-    named = [found.columns[name] for name in found.free() if aside_kind(name) == "status"]
+    named = [found.columns[name] for name in found.free() if _tells_status(found.columns[name])]
     named = [c for c in named if 1 < c.distinct <= 50 and not c.unique and c.numeric < 0.8]
     undone = [c for c in named if any(status_kind(v) for v in c.values.unique())]
     return next(iter(undone or named), None)
@@ -1021,6 +1042,8 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
+            continue
+        if what == "status" and not _tells_status(column):
             continue
         if what in ("shipping", "price", "cost", "profit") and plain:
             continue
