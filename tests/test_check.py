@@ -596,3 +596,21 @@ def test_a_total_with_its_tax_contradicts_nothing(tmp_path):
     assert "quantity × price with 'tax_5%' gives the amount in 100% of the lines" in why
     text = "\n".join(closing(found))
     assert shown(text)[3] == round(table["total"].sum(), 2) and "time 'time'" in text
+
+
+def test_words_for_nothing_are_missing_where_several_columns_or_numbers_hold_them(tmp_path):
+    table = orders(200)
+    table["qty"] = (1 + table.index % 4).astype(str)
+    table["unit_price"] = (20.5 + table.index % 7 * 13.25).astype(str)
+    total = table["qty"].astype(int) * table["unit_price"].astype(float)
+    table["total"] = total.astype(str)
+    table["size"] = ["none", "S", "M", "L"] * 50  # one column of words: it may be a size
+    table.loc[3, "qty"] = table.loc[7, "product_id"] = "UNKNOWN"
+    table.loc[11, "unit_price"] = table.loc[13, "product_id"] = "ERROR"
+    table.loc[17, "order_date"] = "#N/A"
+    found = written(tmp_path, table)
+    assert found.settings().missing == ["#N/A", "ERROR", "UNKNOWN"]
+    assert not set(found.found.column("product_id").values) & {"UNKNOWN", "ERROR"}
+    kept = shown("\n".join(closing(found)))
+    # the total tells what one piece cost; how many were sold, and when, nothing tells
+    assert kept[3] == pytest.approx(total.drop([3, 17]).sum(), abs=0.005)

@@ -1031,7 +1031,7 @@ REJECTS: list[Rule] = [
         "bad_date",
         "No date, or one that cannot be read",
         "reject",
-        "Set data.date_format to the format of the export.",
+        "Set data.date_format to the format of the export; a line without a date cannot count.",
         lambda t: t.date.isnull(),
         shows=("date",),
     ),
@@ -1057,7 +1057,8 @@ REJECTS: list[Rule] = [
         "bad_quantity",
         "A quantity that is not a number",
         "reject",
-        "Check data.decimal and data.thousands, and the units of the export.",
+        "Check data.decimal, data.thousands and the units; list words for nothing, such as "
+        "UNKNOWN, under data.missing.",
         lambda t: t.quantity.isnull(),
         shows=("quantity",),
     ),
@@ -1082,7 +1083,8 @@ REJECTS: list[Rule] = [
         "bad_price",
         "A price or revenue that is not a finite number",
         "reject",
-        "Check data.decimal, data.thousands and data.currency_signs.",
+        "Check data.decimal, data.thousands and data.currency_signs; list words for nothing, such "
+        "as UNKNOWN, under data.missing.",
         lambda t: t._unread | t.revenue.isnull() | t.price.isnull(),
         shows=("price", "revenue"),
     ),

@@ -513,10 +513,12 @@ def _guess_layout(source: str, settings: DataConfig) -> tuple[list[Guess], DataC
 
 def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     """Find how amounts are written, then which column is which."""
-    amounts = _amount_columns(table, typed)
+    nothing = _words_for_nothing(table)
+    filled = table.apply(lambda column: column.mask(column.str.strip().isin(nothing)))
+    amounts = _amount_columns(filled, typed)
     numbers = guess_numbers(amounts)
     written = {g.key: g.value for g in numbers}
-    columns = look(table, written.get("decimal") or ".", written.get("thousands"))
+    columns = look(filled, written.get("decimal") or ".", written.get("thousands"))
     columns, others = _side_by_side(columns)
     out.notes += [_beside_note(block) for block in others]
     out.found = found = assign(columns)
@@ -531,7 +533,7 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
         if (set(mapped) - typed)
         else []
     )
-    out.guesses += _guess_missing(found, table)
+    out.guesses += _guess_missing(found, table, nothing)
     out.guesses += [
         Guess(f"columns.{e.role}", e.name, e.sure, e.why) for e in found.chosen.values()
     ]
@@ -641,10 +643,36 @@ def _amount_columns(table: pd.DataFrame, typed: set) -> dict[str, pd.Series]:
     }
 
 
-def _guess_missing(found: Assignment, table: pd.DataFrame) -> list[Guess]:
+_NO_VALUE = {  # in small letters, as a spreadsheet, a till or a person writes them
+    *("error", "unknown", "missing", "invalid", "undefined", "null", "none", "nan", "n/a", "n.a."),
+    *("na", "#n/a", "#value!", "#ref!", "#div/0!", "#name?", "not available", "no data", "fehler"),
+    *("unbekannt", "erreur", "inconnu", "desconocido", "errore", "sconosciuto", "erro", "onbekend"),
+    *("desconhecido", "fout", "nieznany", "błąd", "bilinmiyor", "hata", "неизвестно", "ошибка"),
+    *("未知", "错误", "不明", "エラー", "غير معروف"),
+}
+
+
+def _words_for_nothing(table: pd.DataFrame) -> list[str]:
+    """The words such as *ERROR* that stand in several columns, or among numbers or days."""
+    places: dict[str, int] = {}
+    for name in table:
+        values = table[name].dropna().str.strip()
+        held = values.str.lower().isin(_NO_VALUE)
+        if not held.any() or aside_kind(name) == "status":
+            continue
+        rest = Column(name, values[~held & (values != "")], len(table))
+        alone = rest.numeric > 0.8 or rest.dates > 0.8
+        for word in values[held].unique():
+            # two columns of countries may well hold NA
+            places[word] = places.get(word, 0) + (2 if alone else word.lower() != "na")
+    return sorted(word for word, n in places.items() if n > 1)
+
+
+def _guess_missing(found: Assignment, table: pd.DataFrame, nothing: list[str]) -> list[Guess]:
     """The words for nothing in the columns that are used."""
     used = [e.name for e in found.chosen.values()]
     words = [*MISSING_WORDS, "-", "?", "n.a.", "unknown", "Unknown", "unbekannt", "undefined"]
+    words += nothing
     held = pd.concat([table[name].str.strip() for name in used]) if used else pd.Series(dtype="str")
     counts = held[held.isin(words)].value_counts()
     if not len(counts):
@@ -655,8 +683,8 @@ def _guess_missing(found: Assignment, table: pd.DataFrame) -> list[Guess]:
 
 _STATES = {"estado", "stato", "etat", "stan"}  # a status, or where somebody lives
 _DONE = re.compile(  # how the values of a status begin that are sales
-    "complet|conclu|finali|entreg|enviad|expedi|deliver|ship|paid|pagad|pago|pagat|fulfil|closed|open|"
-    "confirm|aprob|aprov|activ|ativ|spedit|consegn|livr|pay|valid|termin|zreali|wysl|dostarcz|oplac|"
+    "complet|conclu|finali|entreg|enviad|expedi|deliver|ship|paid|pagad|pago|pagat|fulfil|closed|"
+    "open|confirm|aprob|aprov|activ|ativ|spedit|consegn|livr|pay|valid|termin|zreali|wysl|dostarcz|oplac|"
     "opłac|zakończ|zakoncz|bezahlt|geliefert|versand|ausgeliefert"
 )
 
