@@ -614,3 +614,72 @@ def test_words_for_nothing_are_missing_where_several_columns_or_numbers_hold_the
     kept = shown("\n".join(closing(found)))
     # the total tells what one piece cost; how many were sold, and when, nothing tells
     assert kept[3] == pytest.approx(total.drop([3, 17]).sum(), abs=0.005)
+
+
+def test_a_stock_of_days_is_no_log_and_a_log_with_its_stock_is(tmp_path):
+    table = orders()[["order_date", "product_id"]]
+    table["units_sold"] = 1 + table.index % 4
+    table["price"] = 20.5 + table.index % 7
+    table["stock"] = 90 - table.index % 50
+    assert not written(tmp_path, table).verdict
+    table["closing_stock"] = table["stock"] - table["units_sold"]
+    assert "table of stock: it has 'stock' and 'closing_stock' of the days of 'order_date'" in (
+        written(tmp_path, table).verdict
+    )
+    alone = table[["product_id", "stock", "order_date"]]
+    assert "table of stock: it has 'stock'" in written(tmp_path, alone).verdict
+    pairs = pd.DataFrame({"store": ["N"] * 9 + ["S"] * 9, "sku": [*"ABCDEFGHI"] * 2, "qty": 4})
+    assert "one row for each pair of 'sku' and 'store'" in written(tmp_path, pairs).verdict
+
+
+def test_what_may_be_no_sales_is_asked(tmp_path):
+    day = orders().groupby("order_date").size().rename("sales").reset_index()
+    asked = closing(written(tmp_path, day))[-1]
+    assert asked == (
+        "Question: Each line has a day of its own: is it one sale, or the sum of that day?"
+    )
+    paid = orders()[["order_date"]].assign(amount=20.25 + orders().index, supplier="Steel Ltd")
+    assert "'supplier' speaks of suppliers" in closing(written(tmp_path, paid))[-1]
+    named = paid.drop(columns="supplier")
+    named.to_csv(tmp_path / "Purchases 2025.csv", index=False)
+    asked = closing(examine(str(tmp_path / "Purchases 2025.csv")))[-1]
+    assert "are the lines what the shop bought, and no sales?" in asked
+
+
+def test_lines_that_are_quoted_as_a_whole_are_named(tmp_path):
+    lines = orders().to_csv(index=False, sep=";").splitlines()
+    (tmp_path / "quoted.csv").write_text("\n".join(f'"{line}"' for line in lines))
+    verdict = examine(str(tmp_path / "quoted.csv")).verdict
+    assert "Each line stands in quotes" in verdict and "its 4 columns are one" in verdict
+    assert "neither" not in verdict
+
+
+def test_a_second_header_says_what_becomes_of_its_lines(tmp_path):
+    table = orders().assign(amount=20.25 + orders().index % 17)
+    head = pd.DataFrame([["Order", "Customer", "Date", "Product", "Amount"]], columns=table.columns)
+    both = pd.concat([table[:40], head, table[40:]])
+    note = "\n".join(closing(written(tmp_path, both)))
+    assert "that row would be rejected, and the lines below it are read by the first header" in note
+    assert shown(note)[0] == len(table)
+
+
+def test_takings_have_names_of_their_own_in_each_language(tmp_path):
+    table = orders().drop(columns="customer_id").assign(Utarg=20.25 + orders().index % 17)
+    assert columns(written(tmp_path, table))["revenue"] == "Utarg"
+    table = table.rename(columns={"Utarg": "Incasso"})
+    assert columns(written(tmp_path, table))["revenue"] == "Incasso"
+
+
+def test_the_headers_of_a_bookkeeping_system_and_of_indonesian_are_read(tmp_path):
+    table = orders().assign(qty=1 + orders().index % 4, price=20.5 + orders().index % 7)
+    aspel = ["CVE_DOC", "CVE_CLPV", "FECHA_DOC", "CVE_ART", "CANT", "PRECIO_UNITARIO"]
+    ours = ["transaction_id", "customer_id", "date", "product_id", "quantity", "price"]
+    assert columns(written(tmp_path, table.set_axis(aspel, axis=1))) == dict(zip(ours, aspel))
+    bahasa = ["id_faktur", "id_pelanggan", "tanggal", "kode_barang", "jumlah_barang", "harga"]
+    assert columns(written(tmp_path, table.set_axis(bahasa, axis=1))) == dict(zip(ours, bahasa))
+    counted = table.set_axis([*aspel[:4], "Items Ordered", "Total Cost"], axis=1)
+    found = written(tmp_path, counted)
+    assert columns(found)["quantity"] == "Items Ordered" and "revenue" not in columns(found)
+    assert closing(found)[-1] == (
+        "Question: Is 'Total Cost' what the customer paid, or what the shop did?"
+    )

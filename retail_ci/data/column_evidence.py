@@ -574,22 +574,26 @@ def _each_or_line(found: Assignment) -> None:
         del found.chosen["revenue"]
 
 
+def _triple(found: Assignment) -> tuple[int, str]:
+    """Whether quantity × price gives the amount, by itself, less a discount or with a tax."""
+    parts = _agreements(found, *(found.chosen[r].name for r in ("quantity", "price", "revenue")))
+    part = max(parts.values())
+    if part < 0.9 and (taxed := _with_tax(found)):
+        return 0, taxed
+    told = f"quantity × price gives the amount in {share(parts[''])} of the lines"
+    if part > parts[""]:
+        off = next(name for name, share_of in parts.items() if share_of == part)
+        told = f"quantity × price, less {off!r}, gives the amount in {share(part)} of the lines"
+    return 1 if part >= 0.9 else -1, told
+
+
 def _compare_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, or with the product."""
     roles = [r for r in ("quantity", "price", "revenue") if r in found.chosen]
     if len(roles) == 3:
-        parts = _agreements(found, *(found.chosen[r].name for r in roles))
-        part = max(parts.values())
-        if part < 0.9 and (taxed := _with_tax(found)):
-            for role in roles:
-                _add(found, role, 0, taxed)
-            return
-        told = f"quantity × price gives the amount in {share(parts[''])} of the lines"
-        if part > parts[""]:
-            off = next(name for name, share_of in parts.items() if share_of == part)
-            told = f"quantity × price, less {off!r}, gives the amount in {share(part)} of the lines"
+        relation, told = _triple(found)
         for role in roles:
-            _add(found, role, 1 if part >= 0.9 else -1, told)
+            _add(found, role, relation, told)
         return
     product = found.get("product_id")
     if "quantity" not in roles or len(roles) < 2 or product is None:

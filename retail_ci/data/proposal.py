@@ -90,11 +90,16 @@ def not_a_log(found: Assignment) -> str:
     str
         A sentence; "" where it may be a log.
     """
+    if told := _quoted(found):
+        return told + "."
     kinds: tuple[Callable[[Assignment], str], ...] = (_matrix, _came_back)
     basket, customer = found.chosen.get("transaction_id"), found.get("customer_id")
     counted = basket and basket.relation < 0 and customer and customer.unique  # orders in all
     if not basket or counted:
-        kinds = (_came_back, _people, _campaigns, _returns, _wide, _months, _stock, _nothing)
+        kinds = (
+            *(_came_back, _people, _campaigns, _returns),
+            *(_wide, _months, _stock, _nothing),
+        )
     return next((told + ". " + _LOG for told in (k(found) for k in kinds) if told), "")
 
 
@@ -119,11 +124,12 @@ def _people(found: Assignment) -> str:
         return ""
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]
-    told += ["no day on any of them"] * (
-        customer is not None and not {"date", "product_id", "transaction_id"} & set(found.chosen)
-    )
+    basket = found.chosen.get("transaction_id")  # a doubted one counts what each has ordered
+    bought = {"date", "product_id"} & set(found.chosen) or basket and basket.relation >= 0
+    told += ["no day on any of them"] * (customer is not None and not bought)
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
-    few = customer is None and len(traits) < 3 and len(spans) < 2
+    mailed = "person" in header_ideas(key.name) and "date" not in found.chosen
+    few = customer is None and len(traits) < 3 and len(spans) < 2 and not mailed
     if not told or few or sold and len(spans) < 2 and not sums:
         return ""
     return (
@@ -172,7 +178,28 @@ def _nothing(found: Assignment) -> str:
     ):
         return ""
     shown = ", ".join(map(repr, list(found.columns)[:5]))
-    return f"This table has neither days, nor receipts, customers or products; found: {shown}"
+    named = "product_name" in found.chosen or _having(found, "product", "sku")
+    lacks = "receipts or customers" if named else "receipts, customers or products"
+    return f"This table has neither days, nor {lacks}; found: {shown}"
+
+
+def _quoted(found: Assignment) -> str:
+    """Recognise lines that stand in quotes, or in a cell, as a whole."""
+    if len(found.columns) != 1:
+        return ""
+    [(name, column)] = found.columns.items()
+    for delimiter in ",;\t|":
+        times = name.count(delimiter)
+        if (
+            times > 1
+            and float((column.values.str.count(re.escape(delimiter)) == times).mean()) > 0.9
+        ):
+            return (
+                f"Each line stands in quotes, or in one cell, as a whole: its {times + 1} columns "
+                f"are one, {name!r}. Write the file without the quotes around its lines, or split "
+                "the cells (in a spreadsheet: Data, Text to columns), and check it again"
+            )
+    return ""
 
 
 def _campaigns(found: Assignment) -> str:
@@ -224,15 +251,38 @@ def _months(found: Assignment) -> str:
 
 def _stock(found: Assignment) -> str:
     """Recognise a table of products, with or without their stock."""
-    product = found.get("product_id")
-    if {"customer_id", "date"} & set(found.chosen) or not product:
+    product, store = found.get("product_id"), found.get("store_id")
+    if "customer_id" in found.chosen or not product:
         return ""
     stock = _having(found, "inventory")
+    if "date" in found.chosen:
+        return _stock_of_days(found, stock)
     if stock:
         return f"This is a table of stock: it has {stock[0]!r}, and no receipts, days or customers"
     if product.unique:
         return f"This is a table of products: one row for each value of {product.name!r}"
+    if store and not {"price", "revenue"} & set(found.chosen):
+        pairs = pd.DataFrame({"product": product.values, "store": store.values})
+        names = f"{product.name!r} and {store.name!r}"
+        told = f"This is a table of products: one row for each pair of {names}"
+        return told * (not pairs.duplicated().any())
     return ""
+
+
+def _stock_of_days(found: Assignment, stock: list[str]) -> str:
+    """Recognise a stock on a day: several quantities of it, or one and no sales beside it."""
+    held = [
+        name
+        for name in stock
+        if found.columns[name].numeric > 0.8 and not header_ideas(name) & {"id", "sku", "name"}
+    ]
+    if len(held) < 2 and (not held or {"quantity", "price", "revenue"} & set(found.chosen)):
+        return ""
+    shown = " and ".join(map(repr, held[:2]))
+    return (
+        f"This is a table of stock: it has {shown} of the days of "
+        f"{found.column('date').name!r}, and no receipts or customers"
+    )
 
 # %% ../../nbs/01d_proposal.ipynb #eb0d9266
 _ROWS = 20_000  # the first rows, by which columns are judged
@@ -624,10 +674,16 @@ def _second_table(found: Assignment, table: pd.DataFrame) -> list[str]:
         cells = [v.strip() for v in table.loc[row].dropna() if v.strip()]
         named = [v for v in cells if header_ideas(v) and not re.search(r"\d", v)]
         if len(named) >= max(2, len(cells) / 2) and cells != list(table.columns):
-            return [
-                f"Row {row + 1} looks like the header of a second table ({', '.join(cells[:4])}); "
-                "its lines would be rejected. Move it to a file or sheet of its own."
-            ]
+            told = f"Row {row + 1} looks like the header of a second table"
+            told += f" ({', '.join(cells[:4])}); "
+            below = date.days[date.days.index > row] if date else pd.Series(dtype=object)
+            if len(below) and below.notna().mean() > 0.8:
+                return [
+                    told + "that row would be rejected, and the lines below it are read by the "
+                    "first header. Do they have the same columns? If not, move them to a file or "
+                    "sheet of their own."
+                ]
+            return [told + "its lines would be rejected. Move it to a file or sheet of its own."]
     return []
 
 
@@ -684,7 +740,8 @@ def _guess_missing(found: Assignment, table: pd.DataFrame, nothing: list[str]) -
 _STATES = {"estado", "stato", "etat", "stan"}  # a status, or where somebody lives
 _DONE = re.compile(  # how the values of a status begin that are sales
     "complet|conclu|finali|entreg|enviad|expedi|deliver|ship|paid|pagad|pago|pagat|fulfil|closed|"
-    "open|confirm|aprob|aprov|activ|ativ|spedit|consegn|livr|pay|valid|termin|zreali|wysl|dostarcz|oplac|"
+    "open|confirm|aprob|aprov|activ|"
+    "ativ|spedit|consegn|livr|pay|valid|termin|zreali|wysl|dostarcz|oplac|"
     "opłac|zakończ|zakoncz|bezahlt|geliefert|versand|ausgeliefert"
 )
 
@@ -1151,10 +1208,51 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
     )
 
 
+def _ask_cost(found: Assignment) -> str:
+    """Whether a total that is called a cost is what the customer paid."""
+    for name in found.free():
+        if {"cost", "total"} <= header_ideas(name) and found.columns[name].numeric > 0.8:
+            return f"Is {name!r} what the customer paid, or what the shop did?"
+    return ""
+
+
+def _ask_bought(out: Examination) -> str:
+    """Whether the lines are what the shop bought itself."""
+    if {"customer_id", "product_id"} & set(out.found.chosen):
+        return ""
+    place = split_table(out.source)[0]
+    title = "" if "://" in place else Path(place).stem
+    paid = "expense" in header_ideas(title) or {"purchase", "purchases"} & {*header_words(title)[0]}
+    named = _having(out.found, "supplier", "expense") + [title] * bool(paid)
+    if not named:
+        return ""
+    return (
+        f"{named[0]!r} speaks of suppliers, purchases or expenses: are the lines what the shop "
+        "bought, and no sales?"
+    )
+
+
+def _ask_sums(found: Assignment) -> str:
+    """Whether a line is the sum of a day, or of a day and store."""
+    others = {"customer_id", "transaction_id", "product_id", "product_name"}
+    if others & set(found.chosen) or not {"date"} <= set(found.chosen):
+        return ""
+    lines = pd.DataFrame({"day": found.column("date").days})
+    what = "day"
+    if "store_id" in found.chosen:
+        lines["store"] = found.column("store_id").values
+        what = "day and store"
+    if len(lines) < 5 or lines.dropna().duplicated().any():
+        return ""
+    return f"Each line has a {what} of its own: is it one sale, or the sum of that {what}?"
+
+
 def _ask_lacking(out: Examination) -> str:
     """Ask for the header, the day, the amount or the customer that is missing."""
     if any(g.key == "header" for g in out.guesses):
         return "What are the columns called, in their order?"
+    if told := _ask_bought(out) or _ask_sums(out.found):
+        return told
     for role, what in (
         ("date", "On which day was each line sold: which column or other table says so?"),
         ("revenue", "What did each line cost the customer: is there a table of prices?"),
@@ -1162,7 +1260,10 @@ def _ask_lacking(out: Examination) -> str:
     ):
         if role == "customer_id" and (others := _could_be(out.found, role)):
             return f"Is {others[0].name!r} the customer: {others[0].seen}?"
-        if any(g.key == f"columns.{role}" and g.value is None for g in out.guesses):
+        lacks = any(g.key == f"columns.{role}" and g.value is None for g in out.guesses)
+        if lacks and role == "revenue" and (told := _ask_cost(out.found)):
+            return told
+        if lacks:
             return what
     if "price" not in out.found.chosen and any(g.key == "columns.price" for g in out.guesses):
         return "Are the prices of the products table what customers paid on the day?"
