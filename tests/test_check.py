@@ -683,3 +683,10 @@ def test_the_headers_of_a_bookkeeping_system_and_of_indonesian_are_read(tmp_path
     assert closing(found)[-1] == (
         "Question: Is 'Total Cost' what the customer paid, or what the shop did?"
     )
+
+
+def test_one_row_for_each_address_is_a_table_of_people_and_a_list_of_towns_is_none(tmp_path):
+    people = pd.DataFrame({"Email": [f"a{n}@example.com" for n in range(30)], "Address": "Hill St"})
+    assert "table of people: one row for each value of 'Email'" in written(tmp_path, people).verdict
+    towns = pd.DataFrame({"CityCD": [f"T{n}" for n in range(30)], "CityName": "Hill"})
+    assert "neither days" in written(tmp_path, towns).verdict

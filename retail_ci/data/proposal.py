@@ -128,7 +128,7 @@ def _people(found: Assignment) -> str:
     bought = {"date", "product_id"} & set(found.chosen) or basket and basket.relation >= 0
     told += ["no day on any of them"] * (customer is not None and not bought)
     told += [f"what people are ({', '.join(map(repr, sorted(traits)[:3]))})"] * (len(traits) > 1)
-    mailed = "person" in header_ideas(key.name) and "date" not in found.chosen
+    mailed = {"email", "mail"} & set(header_words(key.name)[0]) and "date" not in found.chosen
     few = customer is None and len(traits) < 3 and len(spans) < 2 and not mailed
     if not told or few or sold and len(spans) < 2 and not sums:
         return ""
