@@ -180,7 +180,9 @@ def _nothing(found: Assignment) -> str:
     shown = ", ".join(map(repr, list(found.columns)[:5]))
     named = "product_name" in found.chosen or _having(found, "product", "sku")
     lacks = "receipts or customers" if named else "receipts, customers or products"
-    return f"This table has neither days, nor {lacks}; found: {shown}"
+    called = _having(found, "date")
+    days = f"days ({called[0]!r} holds no dates)" if called else "days"
+    return f"This table has neither {days}, nor {lacks}; found: {shown}"
 
 
 def _quoted(found: Assignment) -> str:
