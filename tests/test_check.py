@@ -387,6 +387,54 @@ def test_damaged_lines_are_counted(tmp_path):
     assert "399 of 400 lines" in told and "1 line does not count: More or fewer values" in told
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "%Y-%m-%d 17:30 +0500",
+        "%Y-%m-%d 17:30:28+05",
+        "%Y-%m-%d 05:30 PM -0300",
+        "%Y-%m-%dT17:30Z",
+        "%d.%m.%Y 17:30:07.25 +05:00",
+        "%d.%m.%Y 17:30 UTC",
+        "%m/%d/%Y 05:30:28 PM +0500",
+    ],
+)
+def test_an_offset_is_read_with_and_without_a_blank_before_it(tmp_path, written):
+    log = shop(60)
+    found = looked(log.assign(day=pd.to_datetime(log["day"]).dt.strftime(written)), tmp_path)
+    text = "\n".join(closing(found))
+    assert columns(found)["date"] == "day" and sure(found)["timezone"] == "unsure"
+    assert shown(text)[0] == 60 and "2025-01-01 to 2025-01-20" in text
+
+
+def shop_orders(lines: int = 90) -> pd.DataFrame:
+    """The orders of a web shop: addresses, and totals on the first line of an order alone."""
+    n = pd.Series(range(lines))
+    order = n * 2 // 3
+    later = order.duplicated()
+    street = (order % 20).map("{} High Street".format).where(~later & (order % 4 > 0))
+    table = pd.DataFrame({"Name": order.map("#{}".format), "Lineitem quantity": n % 2 + 1})
+    table["Created at"] = pd.Timestamp("2026-01-24") + pd.to_timedelta(order * 7, "h")
+    table["Created at"] = table["Created at"].dt.strftime("%Y-%m-%d %H:%M:%S +0500")
+    table["Fulfilled at"] = table["Created at"].where(order % 3 > 0)
+    table["Lineitem name"] = (n % 5).map("Article {}".format)
+    table["Lineitem price"] = (n % 5 + 1) * 2.5
+    return table.assign(**{"Billing Street": street, "Billing City": "Ghent", "Phone": "32"})
+
+
+def test_orders_with_addresses_are_no_table_of_people(tmp_path):
+    table = shop_orders()
+    found = looked(table, tmp_path)
+    names = columns(found)
+    assert not found.verdict and names["date"] == "Created at"
+    assert names["quantity"] == "Lineitem quantity" and names["price"] == "Lineitem price"
+    assert names["product_name"] == "Lineitem name"
+    worth = (table["Lineitem quantity"] * table["Lineitem price"]).sum()
+    assert shown("\n".join(closing(found)))[::3] == (90, pytest.approx(worth))
+    undated = table.drop(columns=["Created at", "Fulfilled at"])
+    assert "table of people" not in looked(undated, tmp_path).verdict
+
+
 def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
     shop().to_csv(tmp_path / "t.csv", index=False)
     monkeypatch.chdir(tmp_path)

@@ -373,6 +373,7 @@ def _choose_date(found: Assignment) -> None:
             for name, column in found.columns.items()
             if value_test("date", column)[0] and not aside_kind(name) and column.numeric < 0.5
         ]
+        plain.sort(key=lambda name: found.columns[name].filled < 0.95)
         named = [
             Evidence("date", name, 0, True, 0, (value_test("date", found.columns[name])[1],))
             for name in plain

@@ -256,23 +256,18 @@ _DATES = [
     "%b %d, %Y",
     "%B %d, %Y",
 ]
-_TIMES = [
-    "",
-    " %H:%M",
-    " %H:%M:%S",
-    "T%H:%M:%S",
-    " %I:%M %p",
-    " %I:%M:%S %p",
-    " %H:%M:%S.%f",
-    "T%H:%M:%S.%f",
-    "T%H:%M:%SZ",
-    " %H:%M:%S%z",
-    "T%H:%M:%S%z",
-    " %H:%M:%S.%f%z",
-    "T%H:%M:%S.%f%z",
-]
+_CLOCKS = [" %H:%M", " %H:%M:%S", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
+_CLOCKS += [" %H:%M:%S.%f", "T%H:%M:%S.%f", "T%H:%M"]
+_TIMES = ["", *_CLOCKS, "T%H:%M:%SZ", *(c + z for z in ("%z", " %z") for c in _CLOCKS)]
 _FORMATS = [d + t for d in _DATES for t in _TIMES]
-_DATE_LIKE = re.compile(r"(?=(?:\D*\d){3})[\w./, :年月日+-]{6,32}")
+_DATE_LIKE = re.compile(r"(?=(?:\D*\d){3})[\w./, :年月日+-]{6,40}")
+# how programs write UTC and whole hours, beside +0500 and +05:00
+_SHORT_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?)(?:UTC|([+-]\d\d))$")
+
+
+def _full_offset(text: str) -> str:
+    """A time with its offset as `datetime` reads it."""
+    return _SHORT_OFFSET.sub(lambda m: m[1] + (f"{m[2]}:00" if m[2] else "Z"), text)
 
 
 def fits(text: str, format: str) -> bool:
@@ -291,7 +286,8 @@ def fits(text: str, format: str) -> bool:
         Whether it reads it, as a date that a shop could have.
     """
     try:
-        return 1950 <= datetime.strptime(text, format).year <= 2100
+        plain = _full_offset(text) if "%z" in format else text
+        return 1950 <= datetime.strptime(plain, format).year <= 2100
     except ValueError:
         return False
 
@@ -420,9 +416,9 @@ def parse_dates(values: pd.Series) -> pd.Series:
     out = pd.Series(pd.NaT, index=values.index, dtype="datetime64[us]")
     for format in formats:
         # the day is the one that is written, whatever the zone
-        zone = r"(?<=:\d\d)(\.\d+)?\s*([+-]\d\d:?\d\d|Z)$"
-        texts = values.str.replace(zone, r"\1", regex=True)
-        plain = format.replace("%SZ", "%S").replace("%z", "")
+        zone = r"(?<=:\d\d)(\.\d+)?( [AaPp][Mm])?\s*([+-]\d\d(?::?\d\d)?|Z|UTC)$"
+        texts = values.str.replace(zone, r"\1\2", regex=True)
+        plain = format.replace("%SZ", "%S").replace("%z", "").rstrip()
         found = pd.to_datetime(texts, format=plain, errors="coerce")
         out = out.fillna(found.astype("datetime64[us]"))
     return out
@@ -472,13 +468,13 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     sure = "sure" if part == 1 and not vague else "likely"
     if vague:
         told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
-    if all(f.startswith("%Y-%m-%d") for f in formats):
+    if all(f.startswith("%Y-%m-%d") and "%p" not in f for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats
     return Guess("date_format", value, sure, told + ", and no other format does" * (not vague))
 
 # %% ../../nbs/01a_profiling.ipynb #5d0be39f
-_OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
+_OFFSET = r":\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
 
 
 def guess_zone(name: str, values: pd.Series) -> list[Guess]:
