@@ -16,6 +16,7 @@ from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
 from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
+from retail_ci.data.related import examine_all
 from retail_ci.data.synthetic import generate
 
 ROOT = Path(__file__).parents[1]
@@ -433,6 +434,35 @@ def test_orders_with_addresses_are_no_table_of_people(tmp_path):
     assert shown("\n".join(closing(found)))[::3] == (90, pytest.approx(worth))
     undated = table.drop(columns=["Created at", "Fulfilled at"])
     assert "table of people" not in looked(undated, tmp_path).verdict
+
+
+def test_a_number_of_the_line_is_no_product(tmp_path):
+    log = shop()
+    log = log.drop(index=log.index[1::12])  # baskets of two lines and of three
+    log["item_id"] = log.groupby("basket_no").cumcount() + 1
+    assert columns(looked(log, tmp_path))["product_id"] == "product_no"
+    alone = log.drop(columns="product_no")
+    assert "product_id" not in columns(looked(alone, tmp_path))
+    articles = log.assign(item_id=log["product_no"].str[1:]).drop(columns="product_no")
+    assert columns(looked(articles, tmp_path))["product_id"] == "item_id"
+
+
+def test_tables_are_said_to_belong_together_until_they_are_joined(tmp_path):
+    log = shop()
+    heads = log[["basket_no", "customer_no", "day"]].drop_duplicates()
+    lines = log.drop(columns=["customer_no", "day"])
+    heads.to_csv(tmp_path / "heads.csv", index=False)
+    lines.to_csv(tmp_path / "lines.csv", index=False)
+    found = examine_all(str(tmp_path / "lines.csv"))
+    seen = {g.key: g.why for g in found.guesses}["columns.transaction_id"]
+    assert "134 values on 400 lines" in seen and "stands on one line" not in seen
+    assert "'lines.csv' and 'heads.csv' belong together" in found.notes[-1]
+    lines.merge(heads, on="basket_no").to_csv(tmp_path / "sales.csv", index=False)
+    joined = examine_all(str(tmp_path / "sales.csv"))
+    assert not joined.verdict and not any("belong together" in note for note in joined.notes)
+    (tmp_path / "heads.csv").unlink()
+    told = examine_all(str(tmp_path / "lines.csv")).notes[-1]
+    assert "sales.csv has the same columns and 'customer_no' and 'day': check it instead" in told
 
 
 def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
