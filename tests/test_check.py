@@ -476,6 +476,31 @@ def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
     assert guess("t.csv") == examine("t.csv").guesses
 
 
+@pytest.mark.parametrize("out", ["sub/mine.yaml", "configs/mine.yaml", "sub/configs/mine.yaml"])
+def test_a_config_in_another_folder_names_the_files_from_there(tmp_path, monkeypatch, capsys, out):
+    goods = pd.DataFrame({"product_no": [f"P{n}" for n in range(12)]})
+    (tmp_path / "data").mkdir()
+    (tmp_path / out).parent.mkdir(parents=True)
+    shop().to_csv(tmp_path / "data/t.csv", index=False)
+    goods.assign(category="soap").to_csv(tmp_path / "data/goods.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    check("data/t.csv", out=out)
+    assert "goods.csv" in (tmp_path / out).read_text()
+    capsys.readouterr()
+    check(config=out)
+    assert "400 lines came in: 400 kept" in capsys.readouterr().out
+    with pytest.raises(DataError, match="nothere.csv does not exist.*Correct the name, here or as"):
+        check("nothere.csv")
+
+
+def test_a_line_after_a_long_silence_is_called_that(tmp_path):
+    log = shop()
+    late = log.tail(1).assign(day="2025-12-28", basket_no="X")
+    text = "\n".join(closing(looked(pd.concat([log, late]), tmp_path)))
+    told = "1 line does not count: A date in the future, or after a long silence"
+    assert told in text and "if these are sales, set data.earliest or data.last_date" in text
+
+
 def counter_sales(lines: int = 300) -> pd.DataFrame:
     """Sales over the counter of a pharmacy: a number for each, and nobody's name."""
     n = pd.Series(range(lines))

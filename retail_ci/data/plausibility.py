@@ -742,7 +742,7 @@ FLAGS: list[Flag] = [
     Flag(
         "misdated",
         "Lines far from the rest of the log",
-        "Correct the clock of that till; data.earliest and data.last_date decide yourself.",
+        "Correct the clock of that till; if these are sales, set data.earliest or data.last_date.",
         _find_misdated,
     ),
     Flag(
