@@ -501,6 +501,14 @@ def test_a_line_after_a_long_silence_is_called_that(tmp_path):
     assert told in text and "if these are sales, set data.earliest or data.last_date" in text
 
 
+def test_the_share_of_days_is_that_of_the_lines(tmp_path):
+    log = shop()
+    log["day"] = [f"2025-01-{n % 10 + 1:02d}" for n in range(len(log))]
+    log.loc[log.index[:4], "day"] = "later"
+    (date,) = [g for g in looked(log, tmp_path).guesses if g.key == "date_format"]
+    assert "reads 99% of 'day'" in date.why  # 396 of 400 lines, though 10 of 11 values
+
+
 def counter_sales(lines: int = 300) -> pd.DataFrame:
     """Sales over the counter of a pharmacy: a number for each, and nobody's name."""
     n = pd.Series(range(lines))

@@ -299,8 +299,10 @@ def _order(format: str) -> str:
     return "day" if format.startswith("%d") else "month"
 
 
-def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
-    """The formats of one order that together read the most, and the share that they read."""
+def _cover(tried: dict[str, int], order: str) -> tuple[list[str], float]:
+    """The formats of one order that together read the most values, and the share of the lines that
+    they read; `tried` are values with the lines of each.
+    """
     allowed = [f for f in _FORMATS if _order(f) in ("", order)]
     left = [v for v in tried if _DATE_LIKE.fullmatch(v)]
     formats, misfits = [], 0
@@ -313,10 +315,10 @@ def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
         best = max(reads, key=lambda f: reads[f])
         formats.append(best)
         left = [v for v in left if not fits(v, best)]
-    read = sum(any(fits(v, f) for f in formats) for v in tried)
+    read = sum(lines for v, lines in tried.items() if any(fits(v, f) for f in formats))
     # DuckDB reads 19 with %Y as well, as the year 19
     formats.sort(key=lambda f: "%y" not in f)
-    return formats, read / len(tried)
+    return formats, read / sum(tried.values())
 
 
 def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
@@ -333,11 +335,12 @@ def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], 
     -------
     tuple[list[list[str]], float]
         Sets of formats that together read the most, one where the order of day and month is known;
-        and the share that they read.
+        and the share of the lines that they read.
     """
-    different = values.drop_duplicates()
-    tried = different.iloc[:: max(1, len(different) // most)].tolist()
-    if not tried or sum(bool(_DATE_LIKE.fullmatch(v)) for v in tried[:50]) < len(tried[:50]) / 2:
+    different = values.value_counts().reindex(values.drop_duplicates())
+    tried = different.iloc[:: max(1, len(different) // most)].to_dict()
+    first = list(tried)[:50]
+    if not tried or sum(bool(_DATE_LIKE.fullmatch(v)) for v in first) < len(first) / 2:
         return [], 0.0
     covers = [_cover(tried, order) for order in ("day", "month")]
     best = max(part for _, part in covers)
@@ -356,7 +359,7 @@ def date_formats(values: pd.Series) -> tuple[list[str], float]:
     Returns
     -------
     tuple[list[str], float]
-        The formats that together read the most, and the share that they read.
+        The formats that together read the most, and the share of the lines that they read.
     """
     readings, part = date_readings(values)
     return (readings[0] if readings else []), part
