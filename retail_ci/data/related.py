@@ -160,6 +160,12 @@ def _joined(lines: Examination, heads: Examination, key: str, names: tuple[str, 
     return f"SELECT {columns} FROM {names[0]} a LEFT JOIN {names[1]} b ON {on}"
 
 
+def _is_joined(out: Examination, lines: Examination, heads: Examination, key: str) -> bool:
+    """Whether a table holds already what the heads would add to the lines."""
+    needed = {name.casefold() for name in (key, *_gained(lines, heads))}
+    return out is not heads and needed <= _names(out)
+
+
 def _with_fuller(out: Examination, tables: list[Examination]) -> Examination:
     """A proposal, with the table that holds the same columns and the day or the customer too."""
     for table in tables:
@@ -174,12 +180,9 @@ def _with_fuller(out: Examination, tables: list[Examination]) -> Examination:
 def _together(out: Examination, tables: list[Examination]) -> Examination:
     """A proposal for two tables that belong together; else the one at hand, with what to do."""
     pair = _pair([out, *tables])
-    if pair is None:
+    if pair is None or _is_joined(out, *pair):
         return _with_fuller(out, tables)
     lines, heads, key = pair
-    needed = {name.casefold() for name in (key, *_gained(lines, heads))}
-    if out is not heads and needed <= _names(out):
-        return out  # joined already
     places = [split_table(t.source) for t in (lines, heads)]
     names = [table or Path(place).name for place, table in places]
     told = f"{names[0]!r} and {names[1]!r} belong together: each line's {key!r} is in both."
