@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from .core.config import bounds, find_root, load_config, supplied
+from .core.config import bounds, find_root, load_config, source_base, split_table, supplied
 from retail_ci.core.errors import (
     ConfigError,
     DataError,
@@ -58,6 +58,26 @@ def generate(
     )
 
 # %% ../nbs/12_cli.ipynb #dfc8c574
+def _seen_from(source: str, out: str) -> str:
+    """A source as a config at `out` has to name it."""
+    base = source_base(Path(out).resolve()) if out else Path.cwd()
+    if base == Path.cwd() or ":" in source or Path(source).is_absolute():
+        return source
+    place, table = split_table(source)
+    return os.path.relpath(place, base) + f"#{table}" * bool(table)
+
+
+def _proposed(found: Any, out: str) -> str:
+    """The config that a look at a source proposes, for a file `out` if one is named."""
+    from retail_ci.data.proposal import closing, proposal
+
+    guesses = [
+        replace(g, value=_seen_from(g.value, out)) if g.key in ("products", "customers") else g
+        for g in found.guesses
+    ]
+    return proposal(_seen_from(found.source, out), guesses, closing(found))
+
+
 def check(
     # a file, folder, glob, FILE#TABLE or database URL; with --config in place of the config's
     # transactions
@@ -68,7 +88,6 @@ def check(
 ) -> None:
     """Show which source lines a run keeps or rejects; without a config, propose one to edit."""
     from retail_ci.data.profiling import check_source
-    from retail_ci.data.proposal import closing, proposal
     from retail_ci.data.related import examine_all
 
     if config:
@@ -88,7 +107,7 @@ def check(
     found = examine_all(source)
     if found.verdict:
         raise DataError(found.verdict)
-    text = proposal(found.source, found.guesses, closing(found))
+    text = _proposed(found, out)
     print(text, end="")
     if out:
         if Path(out).exists():

@@ -16,6 +16,7 @@ from retail_ci.cli import check
 from retail_ci.core.config import load_config
 from retail_ci.core.errors import DataError
 from retail_ci.data.proposal import Examination, closing, examine, guess, proposal, question
+from retail_ci.data.related import examine_all
 from retail_ci.data.synthetic import generate
 
 ROOT = Path(__file__).parents[1]
@@ -387,6 +388,83 @@ def test_damaged_lines_are_counted(tmp_path):
     assert "399 of 400 lines" in told and "1 line does not count: More or fewer values" in told
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "%Y-%m-%d 17:30 +0500",
+        "%Y-%m-%d 17:30:28+05",
+        "%Y-%m-%d 05:30 PM -0300",
+        "%Y-%m-%dT17:30Z",
+        "%d.%m.%Y 17:30:07.25 +05:00",
+        "%d.%m.%Y 17:30 UTC",
+        "%m/%d/%Y 05:30:28 PM +0500",
+    ],
+)
+def test_an_offset_is_read_with_and_without_a_blank_before_it(tmp_path, written):
+    log = shop(60)
+    found = looked(log.assign(day=pd.to_datetime(log["day"]).dt.strftime(written)), tmp_path)
+    text = "\n".join(closing(found))
+    assert columns(found)["date"] == "day" and sure(found)["timezone"] == "unsure"
+    assert shown(text)[0] == 60 and "2025-01-01 to 2025-01-20" in text
+
+
+def shop_orders(lines: int = 90) -> pd.DataFrame:
+    """The orders of a web shop: addresses, and totals on the first line of an order alone."""
+    n = pd.Series(range(lines))
+    order = n * 2 // 3
+    later = order.duplicated()
+    street = (order % 20).map("{} High Street".format).where(~later & (order % 4 > 0))
+    table = pd.DataFrame({"Name": order.map("#{}".format), "Lineitem quantity": n % 2 + 1})
+    table["Created at"] = pd.Timestamp("2026-01-24") + pd.to_timedelta(order * 7, "h")
+    table["Created at"] = table["Created at"].dt.strftime("%Y-%m-%d %H:%M:%S +0500")
+    table["Fulfilled at"] = table["Created at"].where(order % 3 > 0)
+    table["Lineitem name"] = (n % 5).map("Article {}".format)
+    table["Lineitem price"] = (n % 5 + 1) * 2.5
+    return table.assign(**{"Billing Street": street, "Billing City": "Ghent", "Phone": "32"})
+
+
+def test_orders_with_addresses_are_no_table_of_people(tmp_path):
+    table = shop_orders()
+    found = looked(table, tmp_path)
+    names = columns(found)
+    assert not found.verdict and names["date"] == "Created at"
+    assert names["quantity"] == "Lineitem quantity" and names["price"] == "Lineitem price"
+    assert names["product_name"] == "Lineitem name"
+    worth = (table["Lineitem quantity"] * table["Lineitem price"]).sum()
+    assert shown("\n".join(closing(found)))[::3] == (90, pytest.approx(worth))
+    undated = table.drop(columns=["Created at", "Fulfilled at"])
+    assert "table of people" not in looked(undated, tmp_path).verdict
+
+
+def test_a_number_of_the_line_is_no_product(tmp_path):
+    log = shop()
+    log = log.drop(index=log.index[1::12])  # baskets of two lines and of three
+    log["item_id"] = log.groupby("basket_no").cumcount() + 1
+    assert columns(looked(log, tmp_path))["product_id"] == "product_no"
+    alone = log.drop(columns="product_no")
+    assert "product_id" not in columns(looked(alone, tmp_path))
+    articles = log.assign(item_id=log["product_no"].str[1:]).drop(columns="product_no")
+    assert columns(looked(articles, tmp_path))["product_id"] == "item_id"
+
+
+def test_tables_are_said_to_belong_together_until_they_are_joined(tmp_path):
+    log = shop()
+    heads = log[["basket_no", "customer_no", "day"]].drop_duplicates()
+    lines = log.drop(columns=["customer_no", "day"])
+    heads.to_csv(tmp_path / "heads.csv", index=False)
+    lines.to_csv(tmp_path / "lines.csv", index=False)
+    found = examine_all(str(tmp_path / "lines.csv"))
+    seen = {g.key: g.why for g in found.guesses}["columns.transaction_id"]
+    assert "134 values on 400 lines" in seen and "stands on one line" not in seen
+    assert "'lines.csv' and 'heads.csv' belong together" in found.notes[-1]
+    lines.merge(heads, on="basket_no").to_csv(tmp_path / "sales.csv", index=False)
+    joined = examine_all(str(tmp_path / "sales.csv"))
+    assert not joined.verdict and not any("belong together" in note for note in joined.notes)
+    (tmp_path / "heads.csv").unlink()
+    told = examine_all(str(tmp_path / "lines.csv")).notes[-1]
+    assert "sales.csv has the same columns and 'customer_no' and 'day': check it instead" in told
+
+
 def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
     shop().to_csv(tmp_path / "t.csv", index=False)
     monkeypatch.chdir(tmp_path)
@@ -396,6 +474,39 @@ def test_the_command_writes_a_config_that_runs(tmp_path, monkeypatch, capsys):
     check(config="mine.yaml")
     assert "400 lines came in: 400 kept" in capsys.readouterr().out
     assert guess("t.csv") == examine("t.csv").guesses
+
+
+@pytest.mark.parametrize("out", ["sub/mine.yaml", "configs/mine.yaml", "sub/configs/mine.yaml"])
+def test_a_config_in_another_folder_names_the_files_from_there(tmp_path, monkeypatch, capsys, out):
+    goods = pd.DataFrame({"product_no": [f"P{n}" for n in range(12)]})
+    (tmp_path / "data").mkdir()
+    (tmp_path / out).parent.mkdir(parents=True)
+    shop().to_csv(tmp_path / "data/t.csv", index=False)
+    goods.assign(category="soap").to_csv(tmp_path / "data/goods.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    check("data/t.csv", out=out)
+    assert "goods.csv" in (tmp_path / out).read_text()
+    capsys.readouterr()
+    check(config=out)
+    assert "400 lines came in: 400 kept" in capsys.readouterr().out
+    with pytest.raises(DataError, match="nothere.csv does not exist.*Correct the name, here or as"):
+        check("nothere.csv")
+
+
+def test_a_line_after_a_long_silence_is_called_that(tmp_path):
+    log = shop()
+    late = log.tail(1).assign(day="2025-12-28", basket_no="X")
+    text = "\n".join(closing(looked(pd.concat([log, late]), tmp_path)))
+    told = "1 line does not count: A date in the future, or after a long silence"
+    assert told in text and "if these are sales, set data.earliest or data.last_date" in text
+
+
+def test_the_share_of_days_is_that_of_the_lines(tmp_path):
+    log = shop()
+    log["day"] = [f"2025-01-{n % 10 + 1:02d}" for n in range(len(log))]
+    log.loc[log.index[:4], "day"] = "later"
+    (date,) = [g for g in looked(log, tmp_path).guesses if g.key == "date_format"]
+    assert "reads 99% of 'day'" in date.why  # 396 of 400 lines, though 10 of 11 values
 
 
 def counter_sales(lines: int = 300) -> pd.DataFrame:

@@ -449,6 +449,16 @@ def test_without_a_basket_id_nothing_is_collapsed(con, tmp_path):
     assert table.count().execute() == 2  # the file of the last line above
 
 
+def test_lines_that_differ_in_any_column_are_not_equal(con, tmp_path):
+    log = no_receipts()
+    numbered = log.assign(no=range(10, 10 + len(log)))
+    assert sums(raised(cleaned(con, tmp_path, numbered))["equal_lines"]) == (29, 29 * 2.5)
+    told_apart = {"invoice": [f"F{37 * n % 1000}" for n in range(len(log))]}
+    assert "equal_lines" not in raised(cleaned(con, tmp_path, log.assign(**told_apart)))
+    stores = pd.concat([log.assign(store_id=store) for store in "NS"])
+    assert sums(raised(cleaned(con, tmp_path, stores))["equal_lines"]) == (58, 58 * 2.5)
+
+
 @needs_cases
 def test_sales_without_receipts(con):
     settings = load_config(str(CASES / "no_receipt_copies/case.yaml")).data

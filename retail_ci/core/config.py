@@ -41,8 +41,8 @@ __all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
            'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
-           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'check_parts', 'check_status', 'mebibytes',
-           'check_data', 'from_environment', 'split_table', 'source_files']
+           'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'source_base', 'check_parts',
+           'check_status', 'mebibytes', 'check_data', 'from_environment', 'split_table', 'source_files']
 
 # %% ../../nbs/00b_configuration.ipynb #99d09c7f
 msgspec = lazy_loader.load("msgspec")  # imported when the first value is checked
@@ -1081,6 +1081,22 @@ def _values_in(file: Path) -> dict:
     return values
 
 
+def source_base(file: Path) -> Path:
+    """The folder from which the sources of a config file are named.
+
+    Parameters
+    ----------
+    file : Path
+        The config file, there or not.
+
+    Returns
+    -------
+    Path
+        Its folder; for a file in `configs`, the folder above that.
+    """
+    return file.parent.parent if file.parent.name == "configs" else file.parent
+
+
 def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     """The config that a file and settings describe, checked by every rule that needs no data."""
     for given in settings:
@@ -1096,7 +1112,7 @@ def _checked(file: Path, values: dict, settings: list[str]) -> Config:
     if result.data.transactions == "synthetic" and result.synthetic.stores:
         result.data.basket = result.data.basket or ["transaction_id", "date", "store_id"]
     _check_mlflow(result.mlflow)
-    base = file.parent.parent if file.parent.name == "configs" else file.parent
+    base = source_base(file)
     for key in ("transactions", "products", "customers"):
         source = getattr(result.data, key)
         if source and source != "synthetic" and source not in NAMED_SOURCES and ":" not in source:
@@ -1588,7 +1604,7 @@ def source_files(source: str, role: str = "transactions") -> list[Path]:
     if not files:
         raise DataError(
             f"The {role} file {shown(source)[1:-1]} does not exist; expected a file, a folder of "
-            f"files or a glob. Correct data.{role} in the config."
+            f"files or a glob. Correct the name, here or as data.{role} in the config."
         )
     for file in files:
         if not file.stat().st_size:

@@ -834,7 +834,7 @@ def _gather(
         by_basket(con, lines) if own else None,
         by_product(con, lines) if "product_id" in lines.columns else None,
         listed,
-        repeated=repeated(con, lines) if may_repeat else None,
+        repeated=repeated(con, lines, raw) if may_repeat else None,
     )
 
 

@@ -214,6 +214,8 @@ def basket_relation(
         told = " and ".join(f"{what} in {share(part)}" for part, what in known)
         fine = all(part >= 0.95 for part, _ in known)
         return 1 if fine else -1, f"the baskets with several lines have {told} of the cases"
+    if not basket.unique:
+        return 0, f"{count(basket.distinct)} values on {count(len(basket.values))} lines"
     if customer is None or date is None:
         return 0, "each value stands on one line"
     return _single_lines(customer, date)
@@ -373,6 +375,7 @@ def _choose_date(found: Assignment) -> None:
             for name, column in found.columns.items()
             if value_test("date", column)[0] and not aside_kind(name) and column.numeric < 0.5
         ]
+        plain.sort(key=lambda name: found.columns[name].filled < 0.95)
         named = [
             Evidence("date", name, 0, True, 0, (value_test("date", found.columns[name])[1],))
             for name in plain
@@ -673,6 +676,7 @@ def assign(columns: dict[str, Column]) -> Assignment:
         found.take(next(iter(named), None), [e.name for e in named])
     _choose_store(found)
     _choose_restarting(found)
+    _choose_uncounted(found)
     _relate_people(found)
     _relate_baskets(found)
     _relate_products(found)
@@ -812,6 +816,28 @@ def _choose_restarting(found: Assignment) -> None:
         if way and basket_key(found, way).nunique() >= 0.02 * column.rows:
             return
         del found.chosen["transaction_id"]
+
+
+def _counts_lines(column: Column, basket: pd.Series) -> bool:
+    """Whether numbers count the lines of each basket: 1, 2, 3, and 1 again in the next."""
+    if column.numeric < 1 or column.whole < 1:
+        return False
+    lines = pd.DataFrame({"basket": basket, "n": column.numbers}).dropna()
+    found = lines.groupby("basket")["n"].agg(["size", "nunique", "min", "max"])
+    counted = (found["min"] == 1) & (found["max"] == found["size"])
+    counted &= found["nunique"] == found["size"]
+    return found["size"].nunique() > 1 and float(counted.mean()) >= 0.95
+
+
+def _choose_uncounted(found: Assignment) -> None:
+    """Take another product where the one that is named counts the lines of a basket."""
+    basket, product = _receipts(found), found.get("product_id")
+    if basket is None or product is None or not _counts_lines(product, basket):
+        return
+    del found.chosen["product_id"]
+    named = [e for e in _candidates(found, "product_id") if e.fits]
+    named = [e for e in named if not _counts_lines(found.columns[e.name], basket)]
+    found.take(next(iter(named), None), [e.name for e in named])
 
 
 def _part_numbers(column: Column) -> pd.Series:

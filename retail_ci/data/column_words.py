@@ -308,6 +308,8 @@ def word_score(role: str, name: str) -> float:
         return 1.0
     if role == "transaction_id" and ideas == {"sale", "id"} and not header_words(name)[1]:
         return 0.8  # a till may number its sales
+    if "line item" in " ".join(header_words(name)[0]) and ideas - {"line", "product", "id"}:
+        ideas -= {"line"}  # what the line sells: its name, its price
     needs, allows, weaker = _ROLES[role]
     if not ideas & needs or ideas - allows - weaker:
         return 0.0
@@ -367,4 +369,6 @@ def aside_kind(name: str) -> str:
         return ""
     if "status" in ideas and (ideas & _NO_ORDER or set(header_words(name)[1]) & _NO_ORDER_WORDS):
         return ""
+    if {"ship", "person"} <= ideas:
+        return ""  # whom it goes to
     return next((kind for kind, words in _ASIDE if ideas & words), "")

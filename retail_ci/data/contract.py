@@ -1046,9 +1046,9 @@ REJECTS: list[Rule] = [
     ),
     Rule(
         "future",
-        "A date in the future",
+        "A date in the future, or after a long silence",
         "reject",
-        "Correct the clock of that till; data.last_date sets the limit.",
+        "Correct the clock of that till; if these are sales, set data.last_date to keep them.",
         lambda t: t.date >= t._latest,
         ("_latest",),
         ("date",),

@@ -346,7 +346,7 @@ _CODES: dict[str, str] = {  # letter of a date format: the text that fits it
     "p": r"([AaPp][Mm])",
     "b": r"([A-Za-z]{3})",
     "B": r"([A-Za-z]{3,9}+)",
-    "z": r"(Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)",
+    "z": r"(Z|UTC|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)",
 }
 _MONTHS = (
     "january",

@@ -635,11 +635,30 @@ def _find_blank_rows(e: Evidence) -> Finding | None:
     return Finding(0, 0.0, "They are not used, so nothing would change.", tuple(told), False)
 
 # %% ../../nbs/00j_plausibility.ipynb #797887d6
-_HOUSE = ["customer_id", "product_id", "date", "quantity", "price", "revenue"]
+_HOUSE = ["customer_id", "product_id", "store_id", "date", "quantity", "price", "revenue"]
+_LOOKED = 1000  # lines, by which a column that numbers the lines is known
 
 
-def repeated(con: Any, lines: ibis.Table) -> ibis.Table:
-    """Lines that equal an earlier one in every column of the house.
+def _row_numbers(raw: ibis.Table, columns: list[str]) -> list[str]:
+    """The columns in which an export numbers its lines, one after the other."""
+    head = to_pandas(raw.filter(raw["row"] <= _LOOKED).select("row", *columns))
+    steps = {
+        name: pd.to_numeric(head[name].astype("str"), errors="coerce") - head["row"]
+        for name in columns
+    }
+    return [name for name, step in steps.items() if step.notna().all() and step.nunique() == 1]
+
+
+def _equal_in_source(again: ibis.Table, raw: ibis.Table) -> ibis.Table:
+    """Of some lines, those that equal an earlier one in all columns of the source but its count."""
+    said = [c for c in raw.columns if c not in ("row", "damaged")]
+    numbers = _row_numbers(raw, said)
+    return again.semi_join(copies(raw, [c for c in said if c not in numbers]), "row")
+
+
+def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
+    """Lines that equal an earlier one in every column of the house; where baskets have no number,
+    in every column of the source.
 
     Parameters
     ----------
@@ -647,6 +666,8 @@ def repeated(con: Any, lines: ibis.Table) -> ibis.Table:
         The Ibis backend.
     lines : ibis.Table
         Kept lines.
+    raw : ibis.Table
+        The source's columns, and `row`.
 
     Returns
     -------
@@ -656,7 +677,10 @@ def repeated(con: Any, lines: ibis.Table) -> ibis.Table:
     numbered = ["transaction_id"] if "_own_basket" in lines.columns else []
     same = [*numbered, *(c for c in _HOUSE if c in lines.columns)]
     again = lines.semi_join(copies(lines.select("row", *same)), "row")
-    return materialize(con, again.select("row", "day", *same), "repeated")
+    found = materialize(con, again.select("row", "day", *same), "repeated")
+    if numbered or not found.count().execute():
+        return found
+    return materialize(con, _equal_in_source(found, raw), "repeated_in_source")
 
 
 def _find_copies(e: Evidence) -> Finding | None:
@@ -718,7 +742,7 @@ FLAGS: list[Flag] = [
     Flag(
         "misdated",
         "Lines far from the rest of the log",
-        "Correct the clock of that till; data.earliest and data.last_date decide yourself.",
+        "Correct the clock of that till; if these are sales, set data.earliest or data.last_date.",
         _find_misdated,
     ),
     Flag(

@@ -256,23 +256,18 @@ _DATES = [
     "%b %d, %Y",
     "%B %d, %Y",
 ]
-_TIMES = [
-    "",
-    " %H:%M",
-    " %H:%M:%S",
-    "T%H:%M:%S",
-    " %I:%M %p",
-    " %I:%M:%S %p",
-    " %H:%M:%S.%f",
-    "T%H:%M:%S.%f",
-    "T%H:%M:%SZ",
-    " %H:%M:%S%z",
-    "T%H:%M:%S%z",
-    " %H:%M:%S.%f%z",
-    "T%H:%M:%S.%f%z",
-]
+_CLOCKS = [" %H:%M", " %H:%M:%S", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
+_CLOCKS += [" %H:%M:%S.%f", "T%H:%M:%S.%f", "T%H:%M"]
+_TIMES = ["", *_CLOCKS, "T%H:%M:%SZ", *(c + z for z in ("%z", " %z") for c in _CLOCKS)]
 _FORMATS = [d + t for d in _DATES for t in _TIMES]
-_DATE_LIKE = re.compile(r"(?=(?:\D*\d){3})[\w./, :年月日+-]{6,32}")
+_DATE_LIKE = re.compile(r"(?=(?:\D*\d){3})[\w./, :年月日+-]{6,40}")
+# how programs write UTC and whole hours, beside +0500 and +05:00
+_SHORT_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?)(?:UTC|([+-]\d\d))$")
+
+
+def _full_offset(text: str) -> str:
+    """A time with its offset as `datetime` reads it."""
+    return _SHORT_OFFSET.sub(lambda m: m[1] + (f"{m[2]}:00" if m[2] else "Z"), text)
 
 
 def fits(text: str, format: str) -> bool:
@@ -291,7 +286,8 @@ def fits(text: str, format: str) -> bool:
         Whether it reads it, as a date that a shop could have.
     """
     try:
-        return 1950 <= datetime.strptime(text, format).year <= 2100
+        plain = _full_offset(text) if "%z" in format else text
+        return 1950 <= datetime.strptime(plain, format).year <= 2100
     except ValueError:
         return False
 
@@ -303,8 +299,10 @@ def _order(format: str) -> str:
     return "day" if format.startswith("%d") else "month"
 
 
-def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
-    """The formats of one order that together read the most, and the share that they read."""
+def _cover(tried: dict[str, int], order: str) -> tuple[list[str], float]:
+    """The formats of one order that together read the most values, and the share of the lines that
+    they read; `tried` are values with the lines of each.
+    """
     allowed = [f for f in _FORMATS if _order(f) in ("", order)]
     left = [v for v in tried if _DATE_LIKE.fullmatch(v)]
     formats, misfits = [], 0
@@ -317,10 +315,10 @@ def _cover(tried: list[str], order: str) -> tuple[list[str], float]:
         best = max(reads, key=lambda f: reads[f])
         formats.append(best)
         left = [v for v in left if not fits(v, best)]
-    read = sum(any(fits(v, f) for f in formats) for v in tried)
+    read = sum(lines for v, lines in tried.items() if any(fits(v, f) for f in formats))
     # DuckDB reads 19 with %Y as well, as the year 19
     formats.sort(key=lambda f: "%y" not in f)
-    return formats, read / len(tried)
+    return formats, read / sum(tried.values())
 
 
 def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
@@ -337,11 +335,12 @@ def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], 
     -------
     tuple[list[list[str]], float]
         Sets of formats that together read the most, one where the order of day and month is known;
-        and the share that they read.
+        and the share of the lines that they read.
     """
-    different = values.drop_duplicates()
-    tried = different.iloc[:: max(1, len(different) // most)].tolist()
-    if not tried or sum(bool(_DATE_LIKE.fullmatch(v)) for v in tried[:50]) < len(tried[:50]) / 2:
+    different = values.value_counts().reindex(values.drop_duplicates())
+    tried = different.iloc[:: max(1, len(different) // most)].to_dict()
+    first = list(tried)[:50]
+    if not tried or sum(bool(_DATE_LIKE.fullmatch(v)) for v in first) < len(first) / 2:
         return [], 0.0
     covers = [_cover(tried, order) for order in ("day", "month")]
     best = max(part for _, part in covers)
@@ -360,7 +359,7 @@ def date_formats(values: pd.Series) -> tuple[list[str], float]:
     Returns
     -------
     tuple[list[str], float]
-        The formats that together read the most, and the share that they read.
+        The formats that together read the most, and the share of the lines that they read.
     """
     readings, part = date_readings(values)
     return (readings[0] if readings else []), part
@@ -420,9 +419,9 @@ def parse_dates(values: pd.Series) -> pd.Series:
     out = pd.Series(pd.NaT, index=values.index, dtype="datetime64[us]")
     for format in formats:
         # the day is the one that is written, whatever the zone
-        zone = r"(?<=:\d\d)(\.\d+)?\s*([+-]\d\d:?\d\d|Z)$"
-        texts = values.str.replace(zone, r"\1", regex=True)
-        plain = format.replace("%SZ", "%S").replace("%z", "")
+        zone = r"(?<=:\d\d)(\.\d+)?( [AaPp][Mm])?\s*([+-]\d\d(?::?\d\d)?|Z|UTC)$"
+        texts = values.str.replace(zone, r"\1\2", regex=True)
+        plain = format.replace("%SZ", "%S").replace("%z", "").rstrip()
         found = pd.to_datetime(texts, format=plain, errors="coerce")
         out = out.fillna(found.astype("datetime64[us]"))
     return out
@@ -472,13 +471,13 @@ def guess_date(name: str, values: pd.Series) -> Guess:
     sure = "sure" if part == 1 and not vague else "likely"
     if vague:
         told += f"; the values of {' and '.join(vague)} would do with day and month exchanged"
-    if all(f.startswith("%Y-%m-%d") for f in formats):
+    if all(f.startswith("%Y-%m-%d") and "%p" not in f for f in formats):
         return Guess("date_format", None, sure, told + "; ISO 8601, nothing to set")
     value = formats[0] if len(formats) == 1 else formats
     return Guess("date_format", value, sure, told + ", and no other format does" * (not vague))
 
 # %% ../../nbs/01a_profiling.ipynb #5d0be39f
-_OFFSET = r":\d\d(?:\.\d+)? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
+_OFFSET = r":\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?(Z|UTC|[+-]\d\d(?::?\d\d)?)$"
 
 
 def guess_zone(name: str, values: pd.Series) -> list[Guess]:

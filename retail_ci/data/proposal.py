@@ -108,6 +108,15 @@ def _having(found: Assignment, *ideas: str) -> list[str]:
     return [name for name in found.columns if header_ideas(name) & set(ideas)]
 
 
+_EACH = 0.95  # of the rows have a value, where there is a row for each value
+
+
+def _line_items(found: Assignment) -> bool:
+    """Whether headers say what each line of an order sells, such as *Lineitem price*."""
+    told = map(header_ideas, _having(found, "line"))
+    return any("product" in ideas and ideas & {"quantity", "price", "sku"} for ideas in told)
+
+
 def _people(found: Assignment) -> str:
     """Recognise a table of people: one row for each, with their attributes."""
     customer = found.get("customer_id")
@@ -119,8 +128,11 @@ def _people(found: Assignment) -> str:
         for n in _having(found, "customer")
         if header_ideas(n) & {"amount", "total", "quantity", "count"}
     ]
-    key = customer or next((c for c in found.columns.values() if c.unique and c.code), None)
+    ids = (c for c in found.columns.values() if c.unique and c.code and c.filled >= _EACH)
+    key = customer or next(ids, None)
     if not key or not key.unique or found.get("product_id") and found.get("date"):
+        return ""
+    if key.filled < _EACH or _line_items(found):
         return ""
     told = [f"{len(spans)} columns of first, last or other days"] * (len(spans) > 1)
     told += [f"what each has spent in all ({name!r})" for name in sums[:1]]

@@ -106,6 +106,21 @@ def _product_columns(out: Examination, table: Examination) -> Iterator[Guess]:
             yield Guess(f"columns.{role}", e.name, "likely", "from the products table")
 
 # %% ../../nbs/01e_related.ipynb #dbd83fa0
+_HEAD = ("date", "customer_id")
+
+
+def _names(table: Examination) -> set[str]:
+    """The headers of a table, whatever their case."""
+    return {name.casefold() for name in table.found.columns}
+
+
+def _gained(lines: Examination, heads: Examination) -> set[str]:
+    """The columns of the day and the customer that heads have and lines do not."""
+    chosen = heads.found.chosen
+    theirs = {chosen[r].name for r in _HEAD if r in chosen and r not in lines.found.chosen}
+    return {name for name in theirs if name.casefold() not in _names(lines)}
+
+
 def _pair(tables: Iterable[Examination]) -> tuple[Examination, Examination, str] | None:
     """The lines, the heads of their receipts, and the column that joins them."""
     tables = list(tables)
@@ -114,8 +129,9 @@ def _pair(tables: Iterable[Examination]) -> tuple[Examination, Examination, str]
         if not held & {"product_id", "product_name", "quantity"} or {"date", "customer_id"} <= held:
             continue
         for heads in tables:
-            gained = set(heads.found.chosen) & {"date", "customer_id"} - held
-            key = _receipt_key(lines, heads) if heads is not lines and gained else ""
+            if heads is lines or _names(lines) <= _names(heads):
+                continue
+            key = _receipt_key(lines, heads) if _gained(lines, heads) else ""
             if key:
                 return lines, heads, key
     return None
@@ -144,11 +160,28 @@ def _joined(lines: Examination, heads: Examination, key: str, names: tuple[str, 
     return f"SELECT {columns} FROM {names[0]} a LEFT JOIN {names[1]} b ON {on}"
 
 
+def _is_joined(out: Examination, lines: Examination, heads: Examination, key: str) -> bool:
+    """Whether a table holds already what the heads would add to the lines."""
+    needed = {name.casefold() for name in (key, *_gained(lines, heads))}
+    return out is not heads and needed <= _names(out)
+
+
+def _with_fuller(out: Examination, tables: list[Examination]) -> Examination:
+    """A proposal, with the table that holds the same columns and the day or the customer too."""
+    for table in tables:
+        more = sorted(_gained(out, table))
+        if more and _names(out) < _names(table):
+            shown = " and ".join(map(repr, more))
+            out.notes.append(f"{table.source} has the same columns and {shown}: check it instead.")
+            break
+    return out
+
+
 def _together(out: Examination, tables: list[Examination]) -> Examination:
     """A proposal for two tables that belong together; else the one at hand, with what to do."""
     pair = _pair([out, *tables])
-    if pair is None:
-        return out
+    if pair is None or _is_joined(out, *pair):
+        return _with_fuller(out, tables)
     lines, heads, key = pair
     places = [split_table(t.source) for t in (lines, heads)]
     names = [table or Path(place).name for place, table in places]
