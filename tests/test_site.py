@@ -322,7 +322,7 @@ def unasked(folder: Path) -> list[str]:
         text = re.sub(
             (
                 r"<details.*?</details>|<script.*?</script>|<style.*?</style>|<pre "
-                r"class=\"signature.*?</pre>"
+                r"class=\"?signature.*?</pre>"
             ),
             "",
             page.read_text(encoding="utf-8"),
@@ -340,7 +340,7 @@ def unasked(folder: Path) -> list[str]:
                 flags=re.S,
             ),
         )
-        raw = re.findall(r'<table class="dataframe">', text) + re.findall(
+        raw = re.findall(r'<table class="?dataframe"?>', text) + re.findall(
             (
                 r"dtype[:=]|\w+Warning\b|Traceback|\[\{&#39;|\[\{'|\barray\(|\bnp\.\w+\(|"
                 r"\bTimestamp\(|&lt;NA&gt;|\bNaN\b|\$\$|\$\\+\w+"
@@ -467,10 +467,8 @@ def test_build_reference_stamp_and_home(tmp_path):
         and "float | None" in reference
         and "from 1" in reference
     )
-    assert (
-        'href="../02_features.html#by-value"' in reference
-        and 'href="02_features.html#by-value"' in pages["index.html"]
-    )
+    assert re.search(r'href="?\.\./02_features\.html#by-value\b', reference)
+    assert re.search(r'href="?02_features\.html#by-value\b', pages["index.html"])
     assert (
         "quarto-color-scheme-toggle" in reference
         and (out / "packed/search.js")
@@ -615,7 +613,7 @@ def test_what_a_run_took_stands_on_the_finished_page(tmp_path):
     text = (site.build_site(run, root, renderer="smalldocs") / "notebooks.html").read_text(
         encoding="utf-8"
     )
-    assert re.findall(r'<td class="number">([^<]*)', text) == ["10.3", "1,300", "–", "–"]
+    assert re.findall(r'<td class="?number"?>([^<]*)', text) == ["10.3", "1,300", "–", "–"]
     assert "The chain of this run took 1,234 seconds" in text and "data-cost" not in text
 
 

@@ -267,7 +267,7 @@ def estimate_effects(
     DataFrame of shape (n_strata + 1, 9)
         stratum ("All" is the last), treated, control (customers), without (expected per customer
         without the wave), effect (per customer), error (standard error), low, high (95%) and
-        p_value, which are NaN where no customer differs from the others of their group.
+        p_value, which are missing where no customer differs from the others of their group.
 
     Examples
     --------

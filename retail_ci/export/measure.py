@@ -350,7 +350,7 @@ class CampaignResult:
     effects : DataFrame
         A row per outcome (buyers, visits, revenue, margin) and stratum, from `estimate_effects`;
         and `smallest`, the effect that would be seen four times in five, adjusted and
-        `smallest_unadjusted`; NaN where no customer differs from the others of their group.
+        `smallest_unadjusted`; missing where no customer differs from the others of their group.
     looks : DataFrame
         A row per week: days, the effect on revenue so far, and an interval that holds at all looks
         together (low, high).

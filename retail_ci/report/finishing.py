@@ -653,9 +653,14 @@ _SLIMMER = (
 )  # what our own stylesheet and script do without
 
 
+def _is_smalldocs(text: str) -> bool:
+    """Whether smalldocs has made a page."""
+    return '<meta name="generator" content="smalldocs' in text.partition("</head>")[0]
+
+
 def _slim(text: str) -> str:
     """A page of smalldocs' without the classes and boxes that the site does not need."""
-    if '<meta name="generator" content="smalldocs' not in text.partition("</head>")[0]:
+    if not _is_smalldocs(text):
         return text
     for pattern, short in _SLIMMER:
         text = re.sub(pattern, short, text, flags=re.S)
@@ -873,33 +878,28 @@ _PRE = re.compile(r"(<pre\b.*?</pre>)", re.S)
 _TAG = re.compile(r"<[a-zA-Z][^<>]*>")
 _QUOTED = re.compile(r'="([\w./#:-]*[\w.#:-])"(?=[\s>])')
 _BLOCKS = r"(?:div|section|details|summary|pre|p|h\d|ul|ol|li|table|tr|td|nav|main|header|figure)\b"
-_SPARED = (
-    (rf"(^|>)\s+(?=</?{_BLOCKS})", r"\1"),
-    (r"</p>(?=<(?:div|section|details|p|h\d|ul|ol|table|pre|figure|nav)\b)", ""),
-    (r"</p>(?=</(?:div|section|details|main)>)", ""),
-)  # what a browser reads alike without
+_BLANK = re.compile(rf"(^|>)\s+(?=</?{_BLOCKS})")
 _LONE = re.compile(
     r'<div class="?cell"?>(<details class="?code-fold"?>(?:(?!</?details).)*</details>)</div>', re.S
 )  # a cell that shows nothing but its code
 
 
 def _spare_markup(text: str) -> str:
-    """Markup without the blanks and ends that HTML can do without."""
-    for pattern, short in _SPARED:
-        text = re.sub(pattern, short, text)
-    return text
-
-
-def _spare(text: str) -> str:
-    """A page in fewer signs, which a browser reads alike."""
+    """Markup in fewer signs, which a browser reads alike."""
     parts = _SCRIPTS.split(text)
     for n in range(0, len(parts), 2):
         markup = _TAG.sub(lambda tag: _QUOTED.sub(r"=\1", tag[0]), parts[n])
         pieces = _PRE.split(markup)
-        pieces[::2] = map(_spare_markup, pieces[::2])
+        pieces[::2] = [_BLANK.sub(r"\1", p) for p in pieces[::2]]
         pieces[1::2] = [p.replace("&gt;", ">").replace("&#x27;", "'") for p in pieces[1::2]]
         parts[n] = _LONE.sub(r"\1", "".join(pieces))
     return "".join(parts)
+
+
+def _spare(text: str) -> str:
+    """A page of smalldocs with its body in fewer signs."""
+    head, start, body = text.partition("<body")
+    return head + _spare_markup(start + body) if _is_smalldocs(text) else text
 
 
 def finish(site: Path, run_dir: Path) -> None:

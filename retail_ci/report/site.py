@@ -366,10 +366,11 @@ _CUSTOMER_HEADS = ("customer_id", "customer id", "customer")  # or what ends so
 
 
 def _without_customers(text: str, page: Page) -> str:
-    """Put numbers in the place of the customers that an output names."""
+    """Put numbers in the place of the customers that an output names; none named, none changed."""
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(text, "html.parser")
+    before = str(soup)
     for table in soup.find_all("table"):
         heads = [row.find_all("th") for row in table.select("thead tr")]
         named = [
@@ -386,7 +387,7 @@ def _without_customers(text: str, page: Page) -> str:
     for words in soup.find_all(string=True):
         if masked(words) != words:
             words.replace_with(masked(words))
-    return str(soup)
+    return text if str(soup) == before else str(soup)
 
 
 def clean_output(output: dict, page: Page) -> dict | None:
@@ -422,9 +423,9 @@ def clean_output(output: dict, page: Page) -> dict | None:
     for kind in [k for k in data if k.startswith("text/") and k != "text/html"]:
         data[kind] = masked(data[kind])
     if "text/html" in data:
+        data["text/html"] = _clean_html(data["text/html"], page)
         if page.hidden:
             data["text/html"] = _without_customers(data["text/html"], page)
-        data["text/html"] = _clean_html(data["text/html"], page)
     return output
 
 # %% ../../nbs/10d_site.ipynb #7ced6784
