@@ -222,9 +222,17 @@ def test_who_is_left_out_is_told_in_one_sentence(tmp_path):
     assert "Of the others" not in page_of("campaigns", tmp_path), "everybody is written to"
 
 
-@pytest.mark.parametrize("customers, buttons", [(20_000, 1), (20_001, 0)])
-def test_a_list_has_a_button_where_the_site_has_the_list(tmp_path, customers, buttons):
+def may_name(folder, told=True):
+    """The run's config says whether pages may name customers."""
+    (folder / "config.yaml").write_text(f"report: {{customers: {str(told).lower()}}}")
+
+
+@pytest.mark.parametrize(
+    "customers, named, buttons", [(20_000, True, 1), (20_001, True, 0), (100, False, 0)]
+)
+def test_a_list_has_a_button_where_the_site_has_the_list(tmp_path, customers, named, buttons):
     write_metrics(tmp_path, campaigns=campaign(customers))
+    may_name(tmp_path, named)
     page = "\n".join(PAGES["campaigns"].builder(facts_of(tmp_path)))
     assert page.count('data-list="at_risk"') == page.count(">List<") == buttons
 
@@ -238,6 +246,7 @@ def test_a_button_saves_the_file_that_the_lists_hold(tmp_path, monkeypatch):
     monkeypatch.setattr("retail_ci.report.shop_facts.write_campaigns", write)
     monkeypatch.setattr("retail_ci.report.shop_facts.open_run", lambda **kwargs: None)
     write_metrics(tmp_path, campaigns=campaign(segment="Control"))
+    may_name(tmp_path)
     page = "\n".join(PAGES["campaigns"].builder(facts_of(tmp_path)))
     saved = re.findall('data-list="([^"]+)"', page)
     assert saved == ["segment_control"] and set(saved) <= set(list_files(tmp_path))

@@ -41,7 +41,7 @@ from ..export.campaigns import _MARK, _file_name
 from .charts import colour_of
 from .claims import GROWTH, PERSONAL, SLIPPING, list_sentence
 from .definitions import contradictions, printed, strip
-from .shop_facts import _MOST_LISTED, campaign_metrics, offer_facts, product_facts
+from .shop_facts import _shows_lists, campaign_metrics, offer_facts, product_facts
 
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
@@ -1803,11 +1803,11 @@ def _effect(rate: float | None, lift: float | None) -> str:
     return f"from {share(rate)} to {share(rate + lift)}"
 
 
-def _list_buttons(told: Mapping) -> dict[str, str]:
+def _list_buttons(facts: Facts) -> dict[str, str]:
     """What saves the list of a segment, a dash without scripts; empty where the site has none."""
-    *segments, every = told["segments"]
-    if every["customers"] > _MOST_LISTED:
+    if not _shows_lists(facts.run_dir, facts.campaigns):
         return {}
+    segments = facts.campaigns["segments"][:-1]
     files = ["control.csv", _MARK]
     buttons = {}
     for name in (s["segment"] for s in segments):
@@ -1817,11 +1817,12 @@ def _list_buttons(told: Mapping) -> dict[str, str]:
     return buttons
 
 
-def _reach_tables(told: Mapping) -> list[str]:
+def _reach_tables(facts: Facts) -> list[str]:
     """The way from all customers to those who get a letter, and what would show of its effect."""
     rows = []
     effects = []
-    buttons = _list_buttons(told)
+    told = facts.campaigns
+    buttons = _list_buttons(facts)
     for s in told["segments"]:
         everybody = s["segment"] == "All"
         name = "<b>All</b>" if everybody else _segment_cell(s["segment"])
@@ -1924,7 +1925,7 @@ def _campaigns_page(facts: Facts) -> list[str]:
     return [
         raw(lead),
         "## From customers to letters {#reach}",
-        *_reach_tables(told),
+        *_reach_tables(facts),
         "Nobody knows the effect of a campaign before it is sent. Compare those who got it with "
         "those held back, and count the difference alone.",
         "## What to offer {#offers}",

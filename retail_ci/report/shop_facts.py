@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,12 @@ _WITH_CUSTOMERS = ("transactions", "customers")
 _MOST_LISTED = 20_000  # customers whose lists the site carries
 
 
+def _shows_lists(run_dir: str | Path, told: Mapping) -> bool:
+    """Whether the site of a run carries its campaign lists: few enough, and allowed to be named."""
+    few = bool(told) and told["segments"][-1]["customers"] <= _MOST_LISTED
+    return few and names_customers(run_dir)
+
+
 def list_files(run_dir: str | Path) -> dict[str, str]:
     """Write the campaign lists of a run as texts.
 
@@ -286,8 +293,8 @@ def list_files(run_dir: str | Path) -> dict[str, str]:
         metrics, with more customers than the site carries, or that may name none.
     """
     run_dir = Path(run_dir)
-    told = campaign_metrics(run_dir) if names_customers(run_dir) else {}
-    if not told or told["segments"][-1]["customers"] > _MOST_LISTED:
+    told = campaign_metrics(run_dir)
+    if not _shows_lists(run_dir, told):
         return {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "lists"
