@@ -437,12 +437,21 @@ def packed_at(route, folder: Path) -> Path:
 
 
 def test_a_list_is_two_clicks_from_home(made, tab, tmp_path, monkeypatch):
-    """Of a config with `report.customers: true`; the pages are the same without it."""
+    """With `report.customers: true`: the table of the campaigns page then has the buttons."""
     told = json.loads((made[1] / "metrics/campaigns.json").read_text())["segments"][0]
     monkeypatch.setattr(shop_facts, "names_customers", lambda run_dir: True)
     for name, text in shop_facts.list_files(made[1]).items():
         _pack(text, f"list-{name}", tmp_path)
+    built = "".join(PAGES["campaigns"].builder(facts_of(made[1])))
+    tables = re.findall(r"<table.*?</table>", built, flags=re.S)
+    (listed,) = (table for table in tables if "house-list" in table)
+    plain = (made[0] / "campaigns.html").read_text(encoding="utf-8")
+    place = re.search(r"(?<=<div class=table-box>)<table.*?</table>", plain, flags=re.S)
+    shown = plain.replace(place[0], listed)
     page = tab()
+    page.route(
+        "**/campaigns.html", lambda route: route.fulfill(body=shown, content_type="text/html")
+    )
     page.route("**/packed/list-*.js", lambda route: route.fulfill(path=packed_at(route, tmp_path)))
     page.click("#quarto-sidebar a:has-text('Campaigns')")
     page.wait_for_selector("html[data-house=ready]")
