@@ -15,11 +15,12 @@ from scipy.stats import t as student
 from ..core.errors import ConfigError
 
 # %% auto #0
-__all__ = ['SpendBooster', 'spend_deviance', 'contender_wins', 'season_weight', 'SpendIntervals', 'total_interval']
+__all__ = ['TREES', 'load_lightgbm', 'SpendBooster', 'spend_deviance', 'contender_wins', 'season_weight', 'SpendIntervals',
+           'total_interval']
 
 # %% ../../nbs/02b_forecasts.ipynb #1b2edd7d
 _ROUNDS = 60  # trees of each of the two steps
-_TREES = {
+TREES = {
     "num_leaves": 15,
     "learning_rate": 0.05,
     "max_bin": 63,
@@ -29,19 +30,40 @@ _TREES = {
     "num_threads": 1,
     "seed": 0,
     "verbosity": -1,
-}
+}  # LightGBM's settings, the ranker's too: chosen there, on months before the test month
 _FEWEST = 500  # customers to learn from
 _BUYERS = 200  # of them with a purchase
 
 
-def _load_lightgbm() -> Any:
-    """The library of trees; one sentence where its system library is missing."""
+def load_lightgbm(what: str) -> Any:
+    """Import the library of trees.
+
+    Parameters
+    ----------
+    what : str
+        What needs it, as the beginning of a sentence.
+
+    Returns
+    -------
+    Any
+        The module.
+
+    Raises
+    ------
+    ConfigError
+        If its system library is missing; says how to install it.
+
+    Examples
+    --------
+    >>> load_lightgbm("The value forecast").__name__
+    'lightgbm'
+    """
     try:
         import lightgbm
     except OSError as e:
         raise ConfigError(
-            "The value forecast needs LightGBM, and LightGBM needs the system library libgomp, "
-            "which cannot be loaded. Install it: `apt-get install libgomp1` on Debian and Ubuntu, "
+            f"{what} needs LightGBM, and LightGBM needs the system library libgomp, which cannot "
+            "be loaded. Install it: `apt-get install libgomp1` on Debian and Ubuntu, "
             "`dnf install libgomp` on Fedora, `brew install libomp` on macOS."
         ) from e
     return lightgbm
@@ -78,9 +100,9 @@ class SpendBooster:
 
     def _grow(self, objective: str, numbers: np.ndarray, wanted: np.ndarray) -> Any:
         """The trees of one step."""
-        lightgbm = _load_lightgbm()
+        lightgbm = load_lightgbm("The value forecast")
         data = lightgbm.Dataset(numbers, wanted.round(4))
-        return lightgbm.train({**_TREES, "objective": objective}, data, _ROUNDS)
+        return lightgbm.train({**TREES, "objective": objective}, data, _ROUNDS)
 
     def predict(self, features: pd.DataFrame) -> np.ndarray:
         """Expected spend per customer, in currency, four decimals."""

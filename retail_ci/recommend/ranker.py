@@ -16,8 +16,8 @@ from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
 from ..core.config import RecommenderConfig
-from ..core.errors import ConfigError
 from ..core.formats import count, number
+from ..customers.forecasts import TREES, load_lightgbm
 from .base import Recommender
 from retail_ci.recommend.candidates import (
     MANY,
@@ -40,38 +40,13 @@ __all__ = ['Scorer', 'Month', 'months', 'popular_buyers', 'Ranker']
 
 # %% ../../nbs/04j_ranker.ipynb #ea7af414
 _ROUNDS = 150  # trees
-_TREES = {
-    "objective": "binary",
-    "num_leaves": 15,
-    "learning_rate": 0.05,
-    "max_bin": 63,
-    "min_data_in_leaf": 100,
-    "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 1,
-    "seed": 0,
-    "verbosity": -1,
-}  # LightGBM's settings, chosen on months before the test month
 _STRENGTH = 0.01  # of the regression: its weights cost the inverse
-
-
-def _lightgbm() -> Any:
-    """The library of trees; one sentence where its system library is missing."""
-    try:
-        import lightgbm
-    except OSError as e:
-        raise ConfigError(
-            "The ranker needs LightGBM, and LightGBM needs the system library libgomp, which "
-            "cannot be loaded. Install it: `apt-get install libgomp1` on Debian and Ubuntu, "
-            "`dnf install libgomp` on Fedora, `brew install libomp` on macOS."
-        ) from e
-    return lightgbm
 
 
 @functools.lru_cache(maxsize=4)
 def _read_trees(text: str) -> Any:
     """The trees that the text describes; parsed once."""
-    return _lightgbm().Booster(model_str=text)
+    return load_lightgbm("The ranker").Booster(model_str=text)
 
 
 def _fit_logistic(
@@ -107,9 +82,9 @@ class Scorer:
 
         `smooth`: with a regression.
         """
-        lightgbm = _lightgbm()
+        lightgbm = load_lightgbm("The ranker")
         data = lightgbm.Dataset(pairs, bought.astype(np.float32))
-        trees = lightgbm.train(_TREES, data, _ROUNDS).model_to_string()
+        trees = lightgbm.train({**TREES, "objective": "binary"}, data, _ROUNDS).model_to_string()
         line = _fit_logistic(pairs, bought, _STRENGTH) if smooth else (0.0, np.zeros(0))
         return cls(trees, *line)
 

@@ -41,7 +41,7 @@ from ..export.campaigns import _MARK, _file_name
 from .charts import colour_of
 from .claims import GROWTH, PERSONAL, SLIPPING, list_sentence
 from .definitions import contradictions, printed, strip
-from .shop_facts import _shows_lists, campaign_metrics, offer_facts, product_facts
+from .shop_facts import campaign_metrics, offer_facts, product_facts, shows_lists
 
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
@@ -1805,7 +1805,7 @@ def _effect(rate: float | None, lift: float | None) -> str:
 
 def _list_buttons(facts: Facts) -> dict[str, str]:
     """What saves the list of a segment, a dash without scripts; empty where the site has none."""
-    if not _shows_lists(facts.run_dir, facts.campaigns):
+    if not shows_lists(facts.run_dir, facts.campaigns):
         return {}
     segments = facts.campaigns["segments"][:-1]
     files = ["control.csv", _MARK]
@@ -2589,7 +2589,11 @@ def _unproven(found: Mapping | None, days: int) -> str:
 
 
 def monday_cards(
-    profiles: list[Mapping], campaigns: Mapping, currency: str = "", days: int = 365
+    profiles: list[Mapping],
+    campaigns: Mapping,
+    currency: str = "",
+    days: int = 365,
+    listed: bool = True,
 ) -> Html:
     """Where to begin: whom, how many can be reached, what they spent, what is unproven.
 
@@ -2603,6 +2607,8 @@ def monday_cards(
         The sign of money.
     days : int, default 365
         The look-back, in which the money was spent.
+    listed : bool, default True
+        Whether the page of campaigns carries the lists.
 
     Returns
     -------
@@ -2610,6 +2616,7 @@ def monday_cards(
         Three cards at most, and what the run says about consent; empty where there is no segment.
     """
     lists = {s["segment"]: s for s in campaigns.get("segments", [])}
+    button = "To the list" if listed else "To the campaign"
     cards = []
     for place, (aim, p) in enumerate(_first_of_each(profiles), 1):
         name = p["segment"]
@@ -2619,7 +2626,7 @@ def monday_cards(
             f"<p>{_reach(lists.get(name), p['customers'])} They spent {spent} in the "
             f"{count(days)} days of the look-back. {html.escape(p.get('action') or '')}</p>"
             f'<p class="key-note">{_unproven(lists.get(name), campaigns.get("days", 30))}</p>'
-            '<p><a class="btn btn-primary" href="campaigns.qmd">To the list</a></p></div>'
+            f'<p><a class="btn btn-primary" href="campaigns.qmd">{button}</a></p></div>'
         )
     if not cards:
         return Html("")

@@ -20,7 +20,8 @@ from ..data.engines import connect_duckdb
 from ..export.campaigns import write_campaigns
 
 # %% auto #0
-__all__ = ['product_facts', 'offer_facts', 'names_customers', 'customers_to_hide', 'list_files', 'campaign_metrics']
+__all__ = ['product_facts', 'offer_facts', 'names_customers', 'customers_to_hide', 'shows_lists', 'list_files',
+           'campaign_metrics']
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000007
 _TREND_DAYS = 90  # the last days, compared with as many before them
@@ -272,8 +273,21 @@ _WITH_CUSTOMERS = ("transactions", "customers")
 _MOST_LISTED = 20_000  # customers whose lists the site carries
 
 
-def _shows_lists(run_dir: str | Path, told: Mapping) -> bool:
-    """Whether the site of a run carries its campaign lists: few enough, and allowed to be named."""
+def shows_lists(run_dir: str | Path, told: Mapping) -> bool:
+    """Whether the site of a run carries its campaign lists.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A run.
+    told : Mapping
+        The content of its campaigns.json; empty if there is none.
+
+    Returns
+    -------
+    bool
+        True for 20,000 customers at most, of a run that may name them.
+    """
     few = bool(told) and told["segments"][-1]["customers"] <= _MOST_LISTED
     return few and names_customers(run_dir)
 
@@ -294,7 +308,7 @@ def list_files(run_dir: str | Path) -> dict[str, str]:
     """
     run_dir = Path(run_dir)
     told = campaign_metrics(run_dir)
-    if not _shows_lists(run_dir, told):
+    if not shows_lists(run_dir, told):
         return {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "lists"
