@@ -709,6 +709,25 @@ def test_a_total_with_its_tax_contradicts_nothing(tmp_path):
     assert shown(text)[3] == round(table["total"].sum(), 2) and "time 'time'" in text
 
 
+@pytest.mark.parametrize("vat, way", [(20, "percent"), (0.2, "share")])
+def test_a_tax_that_is_a_rate_is_read_as_one(tmp_path, vat, way):
+    table = orders()
+    table["qty"] = 1 + table.index % 4
+    table["unit_price"] = 20.5 + table.index % 7 * 13.25
+    table["vat"] = vat
+    table["total"] = (table["qty"] * table["unit_price"] * 1.2).round(2)
+    found = written(tmp_path, table).settings()
+    assert found.columns["tax"] == "vat" and found.rates["tax"] == way
+    assert found.amounts["tax"] == "gross"
+
+
+def test_a_word_for_nothing_is_seen_beside_a_decimal_comma(tmp_path):
+    table = orders(200)
+    table["price"] = [f"{12 + n % 7},50" for n in table.index]
+    table.loc[::10, "price"] = "ERROR"
+    assert written(tmp_path, table).settings().missing == ["ERROR"]
+
+
 def test_words_for_nothing_are_missing_where_several_columns_or_numbers_hold_them(tmp_path):
     table = orders(200)
     table["qty"] = (1 + table.index % 4).astype(str)

@@ -15,6 +15,7 @@ from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
     PAGES,
     Facts,
+    _worth_line,
     facts_of,
     figure_cards,
     monday_cards,
@@ -220,6 +221,19 @@ def test_who_is_left_out_is_told_in_one_sentence(tmp_path):
     told["segments"][-1] |= {"control": 0}
     write_metrics(tmp_path, campaigns=told)
     assert "Of the others" not in page_of("campaigns", tmp_path), "everybody is written to"
+
+
+@pytest.mark.parametrize(
+    "forecast, words",
+    [
+        ({"used": "model", "season": 1.0}, "gamma-gamma for spend."),
+        ({"used": "model and boosting", "season": 1.0}, "averaged with gradient boosting."),
+        ({"used": "model", "season": 1.31}, "gamma-gamma for spend, a season of 1.31 times."),
+    ],
+)
+def test_the_model_card_names_what_expects_the_value(tmp_path, forecast, words):
+    write_metrics(tmp_path, worth={"fitted": True, "model": "mbg", "forecast": forecast})
+    assert _worth_line(facts_of(tmp_path)).endswith(words)
 
 
 def may_name(folder, told=True):

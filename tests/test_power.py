@@ -1,6 +1,7 @@
 """Power is lost at any moment of a publication, a promotion, a rollback, a draw into the ledger, or
 an erasure: what is found afterwards is the old state or the new one, whole, and the new one once
-the command has said that it is done.
+the command has said that it is done. An erasure may stop half way, but not before the list of those
+who are suppressed is safe.
 
 A recorder stands between the code and `os`. Before every call that changes names or waits for the
 disk it notes what the folder holds, and what of it is safe: the bytes of a file at its last fsync,
@@ -93,10 +94,6 @@ class Disk:
     def note(self) -> list[State]:
         """Add what a power loss at this moment may leave."""
         live = self.scan()
-        for names in live.values():  # also of what is removed before the next call
-            files = [inode for kind, inode in names.values() if kind == "file"]
-            unsafe = {file: self.bytes_of(file) for file in files if file not in self.safe_bytes}
-            self.seen = getattr(self, "seen", {}) | unsafe
         now = [self.state(live, lambda inode: self.bytes_of(inode))]
         now += [self.state(live, self.lost), self.state(live, self.cut)]
         now.append(self.state({**live, **self.safe_names}, self.lost))

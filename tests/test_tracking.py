@@ -753,7 +753,7 @@ def test_a_server_holds_no_customer_unless_asked_to(server, server_folder, tmp_p
     write_down(run.config, asked.home("trial"))
     assert names_in(server_folder, ids) == set(ids), "the bundle that answers is of that model"
     shutil.rmtree(current_bundle(asked.home("trial") / "serving"))  # as `retail-ci forget` does
-    assert _clear_server(run.config, asked.home("trial")) == ["the files of 1 runs in MLflow"]
+    assert _clear_server(run.config, asked.home("trial"))[0] == ["the files of 1 runs in MLflow"]
     assert names_in(server_folder, ids) == set(), "old files are pruned with their runs"
     kept = opened(asked)
     assert kept.client.get_run(find_logged(kept, names[1])).data.metrics["any/ndcg"] == 0.54
@@ -787,7 +787,7 @@ def test_a_bundle_that_is_not_the_registered_one_is_refused(server, tmp_path):
         write_down(run.config, project.home("trial"))
     ), "an alias points only to what is served"
     shutil.move(folder, tmp_path / "elsewhere")
-    with pytest.raises(RunError, match="which is not in .*serving. Promote its run"):
+    with pytest.raises(RunError, match="which is not in .*serving. Name the folder"):
         predicted(server, "models:/pointing-recommender/1")
 
 

@@ -91,7 +91,7 @@ def read_forgotten(folder: str | Path) -> Forgotten:
     Raises
     ------
     RunError
-        If the file is damaged: then nobody could be left out.
+        If the file is damaged or cannot be read: then nobody could be left out.
     """
     file = Path(folder) / FORGOTTEN
     try:
@@ -104,7 +104,12 @@ def read_forgotten(folder: str | Path) -> Forgotten:
         return found
     except FileNotFoundError:
         return Forgotten()
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except OSError as e:
+        raise RunError(
+            f"{file}, which says who is to be forgotten, cannot be read at present: {e.strerror}. "
+            "Mend that, then try again."
+        ) from e
+    except (ValueError, KeyError, TypeError) as e:
         raise RunError(
             f"{file}, which says who is to be forgotten, cannot be read, so nothing is made "
             "without it. Bring it back from a copy; if there is none, remove it and forget all of "

@@ -1267,6 +1267,7 @@ def _cautions(
     correlation: float,
     ratio: float,
     value_ratio: float,
+    model_ratio: float,
 ) -> list[str]:
     """Warnings about the model on this log, as sentences.
 
@@ -1281,9 +1282,12 @@ def _cautions(
     correlation : float
         Between visits and the value of a visit.
     ratio : float
-        Expected over actual visits in the hidden weeks; missing where none were hidden.
+        Visits that the model expected in the hidden weeks, over those that came; missing where none
+        were hidden.
     value_ratio : float
-        The same for revenue.
+        The same for the revenue of the forecast.
+    model_ratio : float
+        The same for the revenue that the model alone expected.
 
     Returns
     -------
@@ -1319,18 +1323,20 @@ def _cautions(
             f"customers too {'low' if correlation > 0 else 'high'}."
         )
     if ratio == ratio and not 0.8 <= ratio <= 1.25:
+        told = f"The forecast of revenue was {decimal(value_ratio)} times what came."
+        if not 0.87 <= value_ratio <= 1.15:
+            told = "Until that is understood, use the order of the customers, not the sums."
         out.append(
-            f"**In the hidden weeks it expected {decimal(ratio)} times the visits that came.** A "
-            "season, a campaign or a closed shop is not in the model. Until that is understood, "
-            "use the order of the customers, not the sums."
+            f"**In the hidden weeks the model expected {decimal(ratio)} times the visits that "
+            f"came.** It knows no season, no campaign and no closed shop. {told}"
         )
     elif value_ratio == value_ratio and not 0.87 <= value_ratio <= 1.15:
         out.append(
-            f"**In the hidden weeks it expected {decimal(value_ratio)} times the revenue that "
-            "came**, "
-            f"and {decimal(ratio)} times the visits: a visit was worth "
-            f"{'more' if value_ratio < ratio else 'less'} than before. Nothing earlier in the log "
-            "told it; the intervals of the sums are widened by such misses."
+            f"**In the hidden weeks the forecast was {decimal(value_ratio)} times the revenue that "
+            f"came.** The model alone expected {decimal(model_ratio)} times the revenue and "
+            f"{decimal(ratio)} times the visits: a visit was worth "
+            f"{'more' if model_ratio < ratio else 'less'} than it expected; the intervals of the "
+            "sums are widened by such misses."
         )
     return out
 
@@ -1780,7 +1786,7 @@ def with_forecast(
     Returns
     -------
     pd.DataFrame
-        The same columns. value_90_low and value_90_high hold what nine in ten customers bring;
+        The same columns. value_90_low and value_90_high hold what nine in ten customers brought;
         those of the other columns, the expectation.
     """
     value = forecast.value * margin
@@ -1837,7 +1843,7 @@ def customer_lifetime_value(
     DataFrame of shape (n_customers, n_columns)
         customer_id; p_alive and buys_90 (probabilities), purchases_90, value_90, purchases_365 and
         value_365 (visits, currency), each with _low and _high; visits and value_per_visit so far.
-        value_90_low and value_90_high hold what nine in ten customers with such a forecast bring,
+        value_90_low and value_90_high hold what nine in ten customers with such a forecast brought,
         and are missing where no earlier window can teach them; the others are 95% intervals of the
         expectation.
 

@@ -439,6 +439,8 @@ def _choose_paid(found: Assignment) -> None:
         for name, why in _paid_columns(found, whole):
             rivals = [found.chosen[role].name] if role in found.chosen else []
             fits, seen = value_test(role, found.columns[name])
+            if not fits:
+                continue
             shown = (seen, f"{told} {why}")
             words = min(0.7, word_score(role, name))  # what it is follows from a relation alone
             found.take(Evidence(role, name, words, fits, 1, shown), rivals)
@@ -922,6 +924,18 @@ def find_discount(found: Assignment) -> Part | None:
     return Part("discount", filled[0], why=why)
 
 
+def _tax_ways(
+    base: pd.Series, tax: pd.Series, values: pd.Series
+) -> Iterator[tuple[str, str, pd.Series]]:
+    """How a tax may be written, what the amounts then are, and what that makes of them."""
+    yield "", "net", base + tax
+    yield "", "gross", base - tax
+    if _matches(values, base) < 0.5:  # else any small rate would fit
+        for rate, part in (("share", tax), ("percent", tax / 100)):
+            yield rate, "net", base * (1 + part)
+            yield rate, "gross", base / (1 + part)
+
+
 def find_tax(found: Assignment) -> Part | None:
     """A tax, and whether the amounts are with it.
 
@@ -953,12 +967,12 @@ def find_tax(found: Assignment) -> Part | None:
             whole = found.column("quantity").numbers * found.column("price").numbers
             sums["quantity × price"] = whole.reindex(tax.index)
         for other, values in sums.items():
-            for side, total in (("net", base + tax), ("gross", base - tax)):
+            for rate, side, total in _tax_ways(base, tax, values):
                 part = _matches(values, total)
                 if len(tax) and part >= 0.95:
                     what = "with" if side == "net" else "without"
                     why = f"{other!r} is the amount {what} it in {share(part)} of the lines"
-                    return Part("tax", name, "", side, why)
+                    return Part("tax", name, rate, side, why)
     return Part("tax", filled[0], why="nothing shows whether the amounts are with it or without it")
 
 

@@ -731,7 +731,8 @@ def _words_for_nothing(table: pd.DataFrame) -> list[str]:
         if not held.any() or aside_kind(name) == "status":
             continue
         rest = Column(name, values[~held & (values != "")], len(table))
-        alone = rest.numeric > 0.8 or rest.dates > 0.8
+        comma = Column(name, rest.values, len(table), decimal=",", thousands=".")
+        alone = max(rest.numeric, comma.numeric, rest.dates) > 0.8
         for word in values[held].unique():
             # two columns of countries may well hold NA
             places[word] = places.get(word, 0) + (2 if alone else word.lower() != "na")

@@ -172,7 +172,9 @@ def _with_fuller(out: Examination, tables: list[Examination]) -> Examination:
         more = sorted(_gained(out, table))
         if more and _names(out) < _names(table):
             shown = " and ".join(map(repr, more))
-            out.notes.append(f"{table.source} has the same columns and {shown}: check it instead.")
+            told = f"{table.source} has the same columns and {shown}: check it instead."
+            out.notes.append(told)
+            out.verdict += f" {told}" * bool(out.verdict)
             break
     return out
 

@@ -78,10 +78,10 @@ def _with_margin(lines: pd.DataFrame, products: Any) -> tuple[pd.DataFrame, list
     if paid.isna().any():
         sold = lines["product"].nunique()
         without = lines["product"][each.isna()].nunique()
+        cause = f"{count(without)} of the {count(sold)} products that were sold have no cost"
         return lines, [
             f"Margin is not measured: what {count(int(paid.isna().sum()))} lines of the log have "
-            f"cost is not known; {count(without)} of the {count(sold)} products that were sold "
-            "have no cost."
+            f"cost is not known; {cause if without else 'these lines have no quantity'}."
         ]
     return lines.assign(margin=lines["revenue"] - paid), []
 
@@ -561,10 +561,17 @@ def measure_campaign(
     whole = _to_decide_by(effects, looks if facts["so_far"] else {})
     facts |= _totals(whole, contact_cost, margin, spread.get("contacted"))
     about = _about_strata(known, table["segment"], strata)
-    notes = [*early, *left, *mixed, *apart, *about, *unpriced]
+    notes = [*early, *_about_looks(facts), *left, *mixed, *apart, *about, *unpriced]
     return CampaignResult(
         effects, looks["revenue"], facts, _sentence(whole, facts, currency), notes
     )
+
+
+def _about_looks(facts: Mapping) -> list[str]:
+    """A note where a wave is not over and no interval for all looks is known."""
+    if facts["days_measured"] >= facts["days"] or facts["so_far"]:
+        return []
+    return ["The wave is not over, and the interval holds for this one look only."]
 
 
 def _check_numbers(

@@ -487,13 +487,13 @@ _CUSTOMER = Table(  # without its features
         Column(
             "forecast_90_low",
             "money",
-            "Lower end of what nine in ten customers with such a forecast bring.",
+            "Lower end of what nine in ten customers with such a forecast brought before.",
             "round(w.value_90_low, 4)",
         ),
         Column(
             "forecast_90_high",
             "money",
-            "Upper end of what nine in ten customers with such a forecast bring.",
+            "Upper end of what nine in ten customers with such a forecast brought before.",
             "round(w.value_90_high, 4)",
         ),
     ),

@@ -83,7 +83,8 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
     run = Run(config, run_chain(config, root, fresh=True))
     version = _serve_anew(run, serving)
     removed = _clear_runs(home, run, version, customers)
-    removed += _clear_site(Path(root)) + _clear_server(config, home)
+    cleared, stays = _clear_server(config, home)
+    removed += _clear_site(Path(root)) + cleared
     report: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "customers": len(customers),
@@ -91,7 +92,7 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
         "run": run.path.name,
         "model": version,
         "removed": removed,
-        "outside": [*links, *_outside(config, Path(root))],
+        "outside": [*links, *stays, *_outside(config, Path(root))],
     }
     save(report, _report_file(home / "erasures", report["when"]))
     return report
@@ -228,15 +229,26 @@ def _clear_site(root: Path) -> list[str]:
     return ["_site"]
 
 
-def _clear_server(config: Config, home: Path) -> list[str]:
-    """Remove the files of runs that are gone from a tracking server, if it can be reached."""
+def _clear_server(config: Config, home: Path) -> tuple[list[str], list[str]]:
+    """Remove the files of runs that are gone from a tracking server: what was removed, and what
+    stays there.
+    """
     server = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not (server and to_write_down(config) and installed()):
-        return []
-    with contextlib.suppress(RunError), one_sentence(server):
-        if done := clear_files(open_store(config, home), home):
-            return [f"the files of {count(len(done))} runs in MLflow"]
-    return []
+    if not (config.mlflow.enabled and server):
+        return [], []
+    if to_write_down(config) and installed():
+        with contextlib.suppress(RunError), one_sentence(server):
+            done = clear_files(open_store(config, home), home)
+            gone = [f"the files of {count(len(done))} runs in MLflow"] if done else []
+            return gone, [_BESIDE]
+    return [], [_UNREACHED]
+
+
+_BESIDE = (
+    "what the MLflow server that the config names holds beside the files of this folder's runs, "
+    "such as those of an earlier version"
+)
+_UNREACHED = "the runs and models on the MLflow server that the config names: it was not reached"
 
 
 def _outside(config: Config, root: Path) -> list[str]:
@@ -249,9 +261,6 @@ def _outside(config: Config, root: Path) -> list[str]:
             found.append(f"{role}: the database {without_secrets(source).partition('?')[0]}")
         elif source and role != "products":
             found += [f"{role}: {file}" for file in source_files(source, role)]
-    server = config.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if config.mlflow.enabled and server:
-        found.append("what the MLflow server that the config names holds beside our runs' files")
     others = sorted(p.parent.name for p in (root / "runs").glob("*/current"))
     return [
         *found,

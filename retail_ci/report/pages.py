@@ -1662,7 +1662,13 @@ def _worth_line(facts: Facts) -> str:
     if not facts.worth.get("fitted"):
         return "- **Expectation**: none in this run."
     visits = "MBG/NBD" if facts.worth.get("model") == "mbg" else "BG/NBD"
-    return f"- **Expectation**: {visits} for visits and gamma-gamma for spend."
+    found = facts.worth.get("forecast") or {}
+    more = ""
+    if found.get("used") == "model and boosting":
+        more = ", the value of 90 days averaged with gradient boosting"
+    if found.get("season", 1) != 1:
+        more += f", a season of {decimal(found['season'])} times"
+    return f"- **Expectation**: {visits} for visits and gamma-gamma for spend{more}."
 
 
 def _model_card(facts: Facts) -> list[str]:

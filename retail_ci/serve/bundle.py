@@ -203,7 +203,7 @@ def _open_array(path: Path, code: _Code, held: bool = False) -> _View:
     _View
         The numbers.
     """
-    if held or path.stat().st_size <= _SMALL or not hasattr(os, "pread"):
+    if held or path.stat().st_size <= _SMALL:
         return memoryview(path.read_bytes()).cast(code)
     return OnDisk(path, code)
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import resource
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,10 +26,8 @@ _PARTING = 50  # connections beyond the limit that are told so at the same time
 
 def raise_file_limit() -> None:
     """Let this process, and those that it starts, open as many files as the system allows."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -46,13 +45,10 @@ def most_connections(wanted: int) -> int:
     int
         At least 1; fewer than `wanted` where the system grants fewer file descriptors.
     """
-    with contextlib.suppress(ImportError, OSError):
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY:
-            return max(min(wanted, soft - _KEPT), 1)
-    return wanted
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(min(wanted, soft - _KEPT), 1)
 
 # %% ../../nbs/07b_connections.ipynb #7b0c0009
 _HEAD = 65_536  # bytes of a request line with its headers
@@ -100,7 +96,7 @@ class Connection(HttpToolsProtocol):
         elif len(self.connections) > most:
             self._refuse(503, "The service has as many connections as it can take.")
         else:
-            self._wait(self._nothing_came)
+            self._wait(self._cut_off)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what was waited for."""
@@ -115,16 +111,22 @@ class Connection(HttpToolsProtocol):
             return
         super().data_received(data)
         self.taken += len(data)
-        if self.in_head and not self.refused:
-            self._look_at_head()
-        elif self.in_body and self.taken > _HEAD + _FRAMING * self.settings.body:
-            self._cut_off()
+        if self.refused:
+            return
+        if self.in_head:
+            self._look_at_head(begins=self.taken == len(data))
+        elif self.in_body:
+            if self.taken > _HEAD + _FRAMING * self.settings.body:
+                self._cut_off()
+        elif self.waiting is None and self.cycle is not None and self.cycle.response_complete:
+            self._wait(self._cut_off)  # whatever comes after an answer has stopped uvicorn's clock
 
-    def _look_at_head(self) -> None:
-        """Refuse a head that is too long already; wait for the rest of any other."""
+    def _look_at_head(self, begins: bool) -> None:
+        """Refuse a head that is too long already; from its first bytes on, wait for the rest."""
         if self.taken > _HEAD:
             self._refuse(*self._too_long())
-        elif self.waiting is None:
+        elif begins:
+            self._arrived()
             self._wait(self._head_is_late)
 
     def _too_long(self) -> tuple[int, str]:
@@ -223,13 +225,6 @@ class Connection(HttpToolsProtocol):
             self.waiting.cancel()
             self.waiting = None
 
-    def _nothing_came(self) -> None:
-        """Part from a caller who has sent nothing."""
-        self.waiting = None
-        if not self.in_head:
-            return self._cut_off()
-        self._wait(self._head_is_late)
-
     def _head_is_late(self) -> None:
         """Part from a caller whose head does not arrive."""
         self._refuse(408, f"The request took longer than {self.settings.timeout:g} seconds.")
@@ -241,9 +236,18 @@ class Connection(HttpToolsProtocol):
             self.unread = None
 
     def _expect_reader(self) -> None:
-        """Part from a caller who does not take an answer in time."""
+        """Part from a caller who takes nothing of an answer for so long."""
         if self.unread is None:
-            self.unread = self.loop.call_later(self.settings.timeout, self._cut_off)
+            left = self.transport.get_write_buffer_size()
+            self.unread = self.loop.call_later(self.settings.timeout, self._look_at_reader, left)
+
+    def _look_at_reader(self, left: int) -> None:
+        """Go on waiting if some of the answer was taken."""
+        self.unread = None
+        if self.transport.get_write_buffer_size() < left:
+            self._expect_reader()
+        else:
+            self._cut_off()
 
     def _cut_off(self) -> None:
         """Close the connection without another word."""

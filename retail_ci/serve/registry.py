@@ -75,9 +75,10 @@ def _pointed_at(pointer: Mapping[str, str], serving: Path) -> Bundle:
     name = pointer["bundle"]
     if not (serving / name).is_dir():
         raise RunError(
-            f"The registered model points to the bundle {name}, which is not in {serving}. Promote "
-            f"its run ({pointer['run']}) with `retail-ci models promote`, or name the folder that "
-            "holds it with load_model(..., model_config={'serving': FOLDER})."
+            f"The registered model points to the bundle {name}, which is not in {serving}. Name "
+            "the folder that holds it with load_model(..., model_config={'serving': FOLDER}), or load "
+            f"another version; if its run {pointer['run']} is still the last good one, `retail-ci "
+            "models promote` writes it anew."
         )
     bundle = Bundle(serving / name)
     found = bundle.card.get("recommender_sha256", "")
@@ -85,8 +86,9 @@ def _pointed_at(pointer: Mapping[str, str], serving: Path) -> Bundle:
         raise RunError(
             f"The bundle in {serving / name} is not the registered one: expected {name} with a "
             f"recommender of SHA-256 {pointer['recommender_sha256'][:10]}..., found "
-            f"{bundle.version} with {found[:10] or 'none'}... Load another version, or promote the "
-            f"run {pointer['run']} again with `retail-ci models promote`."
+            f"{bundle.version} with {found[:10] or 'none'}... Load another version; or move "
+            f"this folder away, and if {pointer['run']} is still the last good run, `retail-ci "
+            "models promote` writes it anew."
         )
     return bundle
 
