@@ -76,8 +76,8 @@ def _pointed_at(pointer: Mapping[str, str], serving: Path) -> Bundle:
     if not (serving / name).is_dir():
         raise RunError(
             f"The registered model points to the bundle {name}, which is not in {serving}. Name "
-            "the folder that holds it with load_model(..., model_config={'serving': FOLDER}), or load "
-            f"another version; if its run {pointer['run']} is still the last good one, `retail-ci "
+            "the folder that holds it with load_model(..., model_config={'serving': FOLDER}), or "
+            f"load another version; if its run {pointer['run']} is still the last good one, `retail-ci "
             "models promote` writes it anew."
         )
     bundle = Bundle(serving / name)
