@@ -77,8 +77,8 @@ def _pointed_at(pointer: Mapping[str, str], serving: Path) -> Bundle:
         raise RunError(
             f"The registered model points to the bundle {name}, which is not in {serving}. Name "
             "the folder that holds it with load_model(..., model_config={'serving': FOLDER}), or "
-            f"load another version; if its run {pointer['run']} is still the last good one, `retail-ci "
-            "models promote` writes it anew."
+            f"load another version; if its run {pointer['run']} is still the last good one, "
+            "`retail-ci models promote` writes it anew."
         )
     bundle = Bundle(serving / name)
     found = bundle.card.get("recommender_sha256", "")
