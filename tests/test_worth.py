@@ -412,6 +412,20 @@ def test_the_value_forecast_is_right_in_total_and_its_intervals_cover():
     assert by_visits.between(0.84, 0.96).all(), by_visits
 
 
+def test_the_forecast_is_the_same_in_bitcoins_and_in_rupiahs():
+    """Amounts of a thousandth of the usual size, and of a billion times."""
+    log = steady_shop(1_000, days=330).assign(revenue=lambda t: t["revenue"].round(1))
+    whole = customer_lifetime_value(log, draws=0)
+    for scale in (1e-3, 1e9):
+        scaled = log.assign(revenue=(log["revenue"] * scale).round(4))
+        found = customer_lifetime_value(scaled, draws=0)
+        for name in ("value_90", "value_90_low", "value_90_high", "value_365"):
+            total = found[name].sum() / scale
+            assert total == pytest.approx(whole[name].sum(), rel=2e-3), (scale, name)
+        each = found["value_90"] / scale - whole["value_90"]
+        assert each.abs().mean() < 0.01 * whole["value_90"].mean(), scale
+
+
 def test_a_log_too_short_to_hide_weeks_has_no_interval_of_a_customer():
     worth = customer_lifetime_value(steady_shop(300, days=120), draws=2)
     assert worth["value_90"].gt(0).all() and worth["value_90_low"].isna().all()

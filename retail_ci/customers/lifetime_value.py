@@ -42,8 +42,8 @@ from ..data.frames import as_day, check_number, check_seed, refuse
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
            'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
            'fit_both', 'gain_of_leaving', 'HiddenWindows', 'with_answers', 'ValueForecast', 'forecast_value',
-           'VisitCurves', 'VisitForecast', 'forecast_visits', 'visit_columns', 'hide_unknowable', 'with_forecast',
-           'customer_lifetime_value']
+           'VisitCurves', 'VisitForecast', 'forecast_visits', 'visit_columns', 'interval_coverage', 'hide_unknowable',
+           'with_forecast', 'customer_lifetime_value']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -951,6 +951,7 @@ def hold_out(
     first: bool = True,
     sample: int = 50_000,
     seed: int = 42,
+    fitted: tuple[PurchaseModel, SpendModel] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit before the cut, compare after it.
 
@@ -968,6 +969,8 @@ def hold_out(
         Customers to fit on, at most.
     seed : int, default 42
         Of the sample.
+    fitted : tuple[PurchaseModel, SpendModel], optional
+        Both models where they have been fitted on all customers before the cut.
 
     Returns
     -------
@@ -977,7 +980,7 @@ def hold_out(
     """
     cut = reference - pd.Timedelta(days=days)
     table = histories(transactions, cut).execute()
-    model, spend = fit_both(table, first, sample, seed)
+    model, spend = fitted or fit_both(table, first, sample, seed)
     rows, place = Rows.of(table)
 
     def seen(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
@@ -1402,7 +1405,8 @@ class HiddenWindows:
         """
         days = _daily(transactions).filter(_.number < end)
         names = days.select("customer_id").distinct().order_by("customer_id").execute()
-        if len(names) > sample:
+        self.whole = len(names) <= sample
+        if not self.whole:
             some = ibis.memtable(_bounded(names, sample, seed))
             days = days.semi_join(some, "customer_id")
         self.first = first
@@ -2092,7 +2096,9 @@ def _forecast_words(forecast: ValueForecast, days: int) -> str:
     return f"The forecast is {used}. {season}"
 
 
-def _coverage(window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series) -> pd.DataFrame:
+def interval_coverage(
+    window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series
+) -> pd.DataFrame:
     """Count how many customers brought what their interval says, in all and by segment.
 
     Parameters
