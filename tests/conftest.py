@@ -78,6 +78,7 @@ LONG = {
     "test_site": 15,
     "test_disks": 15,
     "test_power": 10,
+    "test_alerts": 10,
     "test_recommend": 15,
     "test_install": 15,
     "test_formats": 10,

@@ -1162,6 +1162,65 @@ def test_several_workers_have_one_limit_for_a_key(serving):
     assert statuses == [200] + [429] * 79
 
 
+JSON = "application/json"
+ODD = [  # content type and body of requests for a list that are usual, nearly so, or not at all
+    *((JSON, json.dumps(body).encode()) for _, body, _ in BAD),
+    *((JSON, json.dumps({"customer_id": who}).encode()) for who in ("C00001", "Zoë ☀", "nobody")),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": 3.0, "exclude_purchased": true}'),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": 1e400}'),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": NaN}'),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": 99999999999999999999999}'),
+    (JSON, b'{"customer_id": "C00002", "customer_id": "C00001", "n_recommendations": 2}'),
+    (JSON, b'{"customer_id": "\\ud800"}'),
+    (JSON, b'{"customer_id": "a\tb"}'),
+    (JSON, '{"customer_id": "C00001"}'.encode("utf-16")),
+    (JSON, b"\xef\xbb\xbf" + b'{"customer_id": "C00001"}'),
+    (JSON, b'{"customer_id": "C00001", "last_purchased_product": "P0012"}' + b" " * 5000),
+    (JSON, b'{"customer_id": "C00001", "last_purchased_product": null, "categories": ["care"]}'),
+    (JSON, b""),
+    (JSON, b"[" * 900 + b"]" * 900),
+    ("application/json; charset=latin-1", b'{"customer_id": "C00001"}'),
+    ("application/merge-patch+json", b'{"customer_id": "C00001"}'),
+    ("Application/JSON", b'{"customer_id": "C00001"}'),
+    ("text/plain", b'{"customer_id": "C00001"}'),
+    ("", b'{"customer_id": "C00001"}'),
+]
+
+
+def test_the_short_way_answers_as_the_long_one(serving, monkeypatch):
+    """The same status, headers and bytes, whatever is asked."""
+    paths = ["C00001", "nobody", "Zoë ☀", "a/b", "x" * 129, " ", "\udcff", "C00001/", ""]
+    asked = [("POST", "/v1/recommend", kind, body) for kind, body in ODD]
+    asked += [("GET", f"/v1/segments/{path}", "", b"") for path in paths]
+    found = []
+    for ways in (api._SHORT_WAYS, {}):
+        monkeypatch.setattr(api, "_SHORT_WAYS", ways)
+        app = api._make_app(Settings(serving, log=False))
+        app.state.desk.refresh()
+        found.append([asyncio.run(answer_of(app, *ask)) for ask in asked])
+    for ask, short, long in zip(asked, *found):
+        assert short == long, ask
+    assert {status for status, _, _ in found[0]} == {200, 400, 404, 422}
+
+
+async def answer_of(app, method: str, path: str, kind: str, body: bytes) -> tuple:
+    """Status, headers and body, without the server around the app."""
+    sent = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"x-request-id", b"till-7")]
+    headers += [(b"content-type", kind.encode())] * bool(kind)
+    headers += [(b"content-length", b"%d" % len(body))] * (method == "POST")
+    await app({**LIVE, "method": method, "path": path, "headers": headers}, receive, send)
+    start, *parts = sent
+    return start["status"], start["headers"], b"".join(part.get("body", b"") for part in parts)
+
+
 def test_an_answer_that_is_on_its_way_is_not_answered_again(tmp_path):
     """What takes too long before its first byte is a 408; after it, nothing is mixed in."""
 
