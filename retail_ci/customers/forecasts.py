@@ -331,10 +331,11 @@ class ChanceCalibration:
         for _round in range(100):
             value, slope, bend = _calibration_loss(line, odds, happened)
             step = np.linalg.solve(bend, slope)
+            if np.abs(step).max() < 1e-7:
+                line = line - step
+                break
             tried = [line - step / 2**k for k in range(20)]
             line = next((t for t in tried if _calibration_loss(t, odds, happened)[0] < value), line)
-            if np.abs(step).max() < 1e-9:
-                break
         self.line_ = line.round(6)
         return self
 

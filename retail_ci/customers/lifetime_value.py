@@ -1690,6 +1690,7 @@ class _VisitCurves:
         """`windows`: of the log."""
         self.windows = windows
         self._found: dict[int, dict[str, np.ndarray]] = {}
+        self._learned: dict[int, tuple[GapCurve, float]] = {}
 
     def at(self, cut: int) -> dict[str, np.ndarray] | None:
         """The curves of the window that begins on a day, and wait, the days until a visit; nothing
@@ -1725,7 +1726,9 @@ class _VisitCurves:
         """
         rows, place = Rows.of(table)
         by_model = [p_visit(model.theta_, rows, days / 7, model.first)[place] for days in _REACH]
-        curve, typical = self._gaps(cut)
+        if cut not in self._learned:
+            self._learned[cut] = self._gaps(cut)
+        curve, typical = self._learned[cut]
         usual = _usual_gap(table, typical)
         silence = _silence(table) / usual
         by_rhythm = [curve.ends(silence, days / usual) for days in _REACH]
@@ -1830,13 +1833,21 @@ def _forecast_visits(
     rows = [_tried_row(*past) for past in given[way].values()]
     tried = pd.DataFrame(rows, columns=_TRIED_COLUMNS).assign(start=list(given[way]), **errors)
     lines = _calibrations(cut, curves, way)
-    raw = curves.of(cut, table, model)
     note = _visit_note(tried, lines)
-    curve = np.full(raw[way].shape, np.nan) if note else _calibrated(raw[way], lines)
     check = _visit_check(given[way], curves)
-    return _VisitForecast(curve, raw["since"], way, tried, check, note)
+    if note:
+        missing = np.full((len(table), len(_REACH)), np.nan)
+        return _VisitForecast(missing, missing[:, 0], way, tried, check, note)
+    parts = []
+    since = []
+    for start in range(0, len(table), _AT_ONCE):
+        raw = curves.of(cut, table.iloc[start : start + _AT_ONCE], model)
+        parts.append(_calibrated(raw[way], lines))
+        since.append(raw["since"])
+    return _VisitForecast(np.vstack(parts), np.concatenate(since), way, tried, check, note)
 
 
+_AT_ONCE = 100_000  # customers, so that memory stays small
 _TRIED_COLUMNS = ["customers", "skill_30", "skill_90", "inside_50", "inside_90"]
 
 
@@ -1959,7 +1970,7 @@ def _visit_columns(
     )
     for name, reached in _VISIT_DAYS.items():
         out[name] = _dates(day_reached(forecast.curve, _REACH, reached) - 1, reference)
-    late = (forecast.since <= 0) & (forecast.note == "")
+    late = forecast.since <= 0
     return out.assign(overdue_since=_dates(np.where(late, forecast.since, np.inf), reference))
 
 
