@@ -22,15 +22,16 @@ from retail_ci.customers.lifetime_value import (
     PurchaseModel,
     Rows,
     SpendModel,
-    VisitCurves,
-    VisitForecast,
+    _forecast_visits,
+    _visit_columns,
+    _VisitCurves,
+    _VisitForecast,
     bootstrap,
     customer_lifetime_value,
     customer_worth,
     expected_visits,
     fit_both,
     forecast_value,
-    forecast_visits,
     gain_of_leaving,
     histories,
     hold_out,
@@ -38,7 +39,6 @@ from retail_ci.customers.lifetime_value import (
     p_visit,
     purchase_likelihood,
     simulate,
-    visit_columns,
     visits_between,
     with_answers,
     with_forecast,
@@ -412,6 +412,20 @@ def test_the_value_forecast_is_right_in_total_and_its_intervals_cover():
     assert by_visits.between(0.84, 0.96).all(), by_visits
 
 
+def test_the_forecast_is_the_same_in_bitcoins_and_in_rupiahs():
+    """Amounts of a thousandth of the usual size, and of a billion times."""
+    log = steady_shop(1_000, days=330).assign(revenue=lambda t: t["revenue"].round(1))
+    whole = customer_lifetime_value(log, draws=0)
+    for scale in (1e-3, 1e9):
+        scaled = log.assign(revenue=(log["revenue"] * scale).round(4))
+        found = customer_lifetime_value(scaled, draws=0)
+        for name in ("value_90", "value_90_low", "value_90_high", "value_365"):
+            total = found[name].sum() / scale
+            assert total == pytest.approx(whole[name].sum(), rel=2e-3), (scale, name)
+        each = found["value_90"] / scale - whole["value_90"]
+        assert each.abs().mean() < 0.01 * whole["value_90"].mean(), scale
+
+
 def test_a_log_too_short_to_hide_weeks_has_no_interval_of_a_customer():
     worth = customer_lifetime_value(steady_shop(300, days=120), draws=2)
     assert worth["value_90"].gt(0).all() and worth["value_90_low"].isna().all()
@@ -464,17 +478,17 @@ def shop_of(made: pd.DataFrame, start: str = "2024-01-01", seed: int = 4) -> pd.
     )
 
 
-def forecast_at(log: pd.DataFrame, today: pd.Timestamp) -> tuple[pd.DataFrame, VisitForecast]:
+def forecast_at(log: pd.DataFrame, today: pd.Timestamp) -> tuple[pd.DataFrame, _VisitForecast]:
     """Each customer's columns, forecast from what lies before a day."""
     lines = ibis.memtable(log[log["day"] < today])
     table = histories(lines, today).execute()
-    curves = VisitCurves(HiddenWindows(lines, epoch_day(today)))
-    found = forecast_visits(table, epoch_day(today), curves, fit_both(table)[0])
-    return visit_columns(found, table, today).assign(customer_id=table["customer_id"]), found
+    curves = _VisitCurves(HiddenWindows(lines, epoch_day(today)))
+    found = _forecast_visits(table, epoch_day(today), curves, fit_both(table)[0])
+    return _visit_columns(found, table, today).assign(customer_id=table["customer_id"]), found
 
 
 @pytest.fixture(scope="module")
-def mbg_shop() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, VisitForecast]:
+def mbg_shop() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, _VisitForecast]:
     """A population after MBG/NBD: its truth, what came in 90 days, and what was forecast."""
     rng = np.random.default_rng(8)
     people = pd.DataFrame(
@@ -641,7 +655,7 @@ def test_the_forecast_of_visits_sees_nothing_of_the_days_it_forecasts():
     windows = HiddenWindows(lines, epoch_day(log["day"].max()) + 1)
     table = histories(lines, today).execute()
     model = fit_both(table)[0]
-    whole = forecast_visits(table, epoch_day(today), VisitCurves(windows), model)
+    whole = _forecast_visits(table, epoch_day(today), _VisitCurves(windows), model)
     cut, _forecast = forecast_at(log, today)
-    again = visit_columns(whole, table, today).assign(customer_id=table["customer_id"])
+    again = _visit_columns(whole, table, today).assign(customer_id=table["customer_id"])
     pd.testing.assert_frame_equal(again, cut)

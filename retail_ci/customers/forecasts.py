@@ -70,6 +70,12 @@ def load_lightgbm(what: str) -> Any:
     return lightgbm
 
 
+def _unit(amounts: np.ndarray) -> float:
+    """The power of ten in which the mean of amounts is from 1 to a million; 1 where it is."""
+    size = np.floor(np.log10(max(float(np.mean(np.abs(amounts))), 1e-12)))
+    return float(10.0 ** (min(size, 0) + max(size - 5, 0)))
+
+
 class SpendBooster:
     """Gradient boosting in two steps: the chance of a purchase, and its value if there is one."""
 
@@ -93,24 +99,30 @@ class SpendBooster:
         SpendBooster
             Itself, fitted.
         """
-        numbers = features.to_numpy(dtype=float).round(4)
+        self.unit_ = _unit(spend)
+        spend = (spend / self.unit_).round(4)
+        numbers = self._numbers(features)
         bought = spend > 0
         self.chance_ = self._grow("binary", numbers, bought.astype(float))
         self.value_ = self._grow("gamma", numbers[bought], spend[bought])
         return self
 
+    def _numbers(self, features: pd.DataFrame) -> np.ndarray:
+        """The features, of four decimals, or of more where amounts are small."""
+        return features.to_numpy(dtype=float).round(4 - int(min(np.log10(self.unit_), 0)))
+
     def _grow(self, objective: str, numbers: np.ndarray, wanted: np.ndarray) -> Any:
         """The trees of one step."""
         lightgbm = load_lightgbm("The value forecast")
-        data = lightgbm.Dataset(numbers, wanted.round(4))
+        data = lightgbm.Dataset(numbers, wanted)
         return lightgbm.train({**TREES, "objective": objective}, data, _ROUNDS)
 
     def predict(self, features: pd.DataFrame) -> np.ndarray:
-        """Expected spend per customer, in currency, four decimals."""
-        numbers = features.to_numpy(dtype=float).round(4)
+        """Expected spend per customer, in currency, four decimals of its power of ten."""
+        numbers = self._numbers(features)
         chance = self.chance_.predict(numbers, num_threads=1)
         value = self.value_.predict(numbers, num_threads=1)
-        return (chance * value).round(4)
+        return (chance * value).round(4) * self.unit_
 
 # %% ../../nbs/02b_forecasts.ipynb #ea52bdcf
 def spend_deviance(spend: np.ndarray, forecast: np.ndarray) -> float:
@@ -140,7 +152,7 @@ def spend_deviance(spend: np.ndarray, forecast: np.ndarray) -> float:
 
 def _least(forecast: np.ndarray) -> float:
     """The smallest forecast that is told from nothing: a ten-thousandth of the mean."""
-    return max(1e-4 * float(np.mean(forecast)), 1e-9)
+    return max(1e-4 * float(np.mean(forecast)), 1e-12)
 
 
 def contender_wins(deviances: Sequence[tuple[float, float]]) -> bool:
@@ -222,6 +234,7 @@ class SpendIntervals:
             Itself, fitted.
         """
         self.least_ = _least(forecast)
+        self.unit_ = _unit(forecast)
         size = self._size(forecast)
         groups = int(np.clip(len(size) // self.group, 1, self.most))
         self.edges_ = np.unique(np.quantile(size, np.arange(1, groups) / groups))
@@ -242,8 +255,8 @@ class SpendIntervals:
         return size * self.low_[which], size * self.high_[which]
 
     def _size(self, forecast: np.ndarray) -> np.ndarray:
-        """The forecast, never nothing, of six decimals."""
-        return np.maximum(forecast, self.least_).round(6)
+        """The forecast, never nothing, of six decimals where its mean is from 1 to a million."""
+        return (np.maximum(forecast, self.least_) / self.unit_).round(6) * self.unit_
 
     def _ends(self, multiples: np.ndarray) -> tuple[float, float]:
         """Lower and upper multiple of one group, by rank among one more than there are."""

@@ -42,8 +42,7 @@ from ..data.frames import as_day, check_number, check_seed, refuse
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
            'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
            'fit_both', 'gain_of_leaving', 'HiddenWindows', 'with_answers', 'ValueForecast', 'forecast_value',
-           'VisitCurves', 'VisitForecast', 'forecast_visits', 'visit_columns', 'hide_unknowable', 'with_forecast',
-           'customer_lifetime_value']
+           'interval_coverage', 'hide_unknowable', 'with_forecast', 'customer_lifetime_value']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -951,6 +950,7 @@ def hold_out(
     first: bool = True,
     sample: int = 50_000,
     seed: int = 42,
+    fitted: tuple[PurchaseModel, SpendModel] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit before the cut, compare after it.
 
@@ -968,6 +968,8 @@ def hold_out(
         Customers to fit on, at most.
     seed : int, default 42
         Of the sample.
+    fitted : tuple[PurchaseModel, SpendModel], optional
+        Both models where they have been fitted on all customers before the cut.
 
     Returns
     -------
@@ -977,7 +979,7 @@ def hold_out(
     """
     cut = reference - pd.Timedelta(days=days)
     table = histories(transactions, cut).execute()
-    model, spend = fit_both(table, first, sample, seed)
+    model, spend = fitted or fit_both(table, first, sample, seed)
     rows, place = Rows.of(table)
 
     def seen(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
@@ -1402,7 +1404,8 @@ class HiddenWindows:
         """
         days = _daily(transactions).filter(_.number < end)
         names = days.select("customer_id").distinct().order_by("customer_id").execute()
-        if len(names) > sample:
+        self.whole = len(names) <= sample
+        if not self.whole:
             some = ibis.memtable(_bounded(names, sample, seed))
             days = days.semi_join(some, "customer_id")
         self.first = first
@@ -1677,7 +1680,7 @@ _KNOWN = 50  # customers who came within 30 days, and as many who stayed away, t
 _WAYS = ("model", "rhythm")
 
 
-class VisitCurves:
+class _VisitCurves:
     """Chances to come within so many days, by model and by own rhythm, not calibrated.
 
     Those of a hidden window are worked out when they are first asked for.
@@ -1765,7 +1768,7 @@ def _silence(table: pd.DataFrame) -> np.ndarray:
 
 # %% ../../nbs/03e_lifetime_value.ipynb #5ea60004
 @dataclass(frozen=True)
-class VisitForecast:
+class _VisitForecast:
     """When customers come again.
 
     Attributes
@@ -1797,9 +1800,9 @@ class VisitForecast:
     note: str
 
 
-def forecast_visits(
-    table: pd.DataFrame, cut: int, curves: VisitCurves, model: PurchaseModel
-) -> VisitForecast:
+def _forecast_visits(
+    table: pd.DataFrame, cut: int, curves: _VisitCurves, model: PurchaseModel
+) -> _VisitForecast:
     """Forecast the next visit of each customer.
 
     Parameters
@@ -1808,14 +1811,14 @@ def forecast_visits(
         Histories before the day.
     cut : int
         The day, as `epoch_day` counts.
-    curves : VisitCurves
+    curves : _VisitCurves
         Of the same log; only windows that had ended by the day are asked.
     model : PurchaseModel
         Fitted on histories before the day.
 
     Returns
     -------
-    VisitForecast
+    _VisitForecast
         In the order of the table.
     """
     given = {way: _past_curves(cut, curves, way) for way in _WAYS}
@@ -1831,7 +1834,7 @@ def forecast_visits(
     note = _visit_note(tried, lines)
     curve = np.full(raw[way].shape, np.nan) if note else _calibrated(raw[way], lines)
     check = _visit_check(given[way], curves)
-    return VisitForecast(curve, raw["since"], way, tried, check, note)
+    return _VisitForecast(curve, raw["since"], way, tried, check, note)
 
 
 _TRIED_COLUMNS = ["customers", "skill_30", "skill_90", "inside_50", "inside_90"]
@@ -1842,7 +1845,7 @@ def _came(wait: np.ndarray) -> np.ndarray:
     return wait[:, None] <= _REACH
 
 
-def _calibrations(cut: int, curves: VisitCurves, way: str) -> list[ChanceCalibration]:
+def _calibrations(cut: int, curves: _VisitCurves, way: str) -> list[ChanceCalibration]:
     """Learn a calibration for each day of the curve; none where too little had been seen."""
     starts = [cut - _AHEAD - _STEP * k for k in range(_TRIED)]
     lessons = [lesson for lesson in map(curves.at, starts) if lesson is not None]
@@ -1865,7 +1868,7 @@ def _calibrated(raw: np.ndarray, lines: list[ChanceCalibration]) -> np.ndarray:
 
 
 def _past_curves(
-    cut: int, curves: VisitCurves, way: str
+    cut: int, curves: _VisitCurves, way: str
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Curves of earlier windows, calibrated on those before each, and the days until a visit."""
     found = {}
@@ -1895,7 +1898,7 @@ def _share_inside(curve: np.ndarray, wait: np.ndarray, held: float) -> float:
 
 
 def _visit_check(
-    given: Mapping[int, tuple[np.ndarray, np.ndarray]], curves: VisitCurves
+    given: Mapping[int, tuple[np.ndarray, np.ndarray]], curves: _VisitCurves
 ) -> pd.DataFrame:
     """What the customers of the latest window were given, and how long they stayed away."""
     columns = ["chance_30", "chance_90", "wait", "overdue"]
@@ -1923,15 +1926,15 @@ def _visit_note(tried: pd.DataFrame, lines: list[ChanceCalibration]) -> str:
     return ""
 
 # %% ../../nbs/03e_lifetime_value.ipynb #5ea60006
-def visit_columns(
-    forecast: VisitForecast, table: pd.DataFrame, reference: pd.Timestamp
+def _visit_columns(
+    forecast: _VisitForecast, table: pd.DataFrame, reference: pd.Timestamp
 ) -> pd.DataFrame:
     """The next visit of each customer, in columns.
 
     Parameters
     ----------
-    forecast : VisitForecast
-        From `forecast_visits`.
+    forecast : _VisitForecast
+        From `_forecast_visits`.
     table : DataFrame
         Histories, in the same order.
     reference : Timestamp
@@ -1961,10 +1964,10 @@ def visit_columns(
 
 
 def _no_visits(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `visit_columns`, without answers."""
+    """The columns of `_visit_columns`, without answers."""
     missing = np.full((len(table), len(_REACH)), np.nan)
-    nothing = VisitForecast(missing, missing[:, 0], "", pd.DataFrame(), pd.DataFrame(), "none")
-    return visit_columns(nothing, table, pd.Timestamp(0))
+    nothing = _VisitForecast(missing, missing[:, 0], "", pd.DataFrame(), pd.DataFrame(), "none")
+    return _visit_columns(nothing, table, pd.Timestamp(0))
 
 
 _VISIT_DAYS = {
@@ -2007,7 +2010,7 @@ _RELIABILITY_WORDS = {
 }
 
 
-def _visit_words(forecast: VisitForecast) -> str:
+def _visit_words(forecast: _VisitForecast) -> str:
     """Say by which way the next visit is forecast, and why."""
     windows = f"{count(len(forecast.tried))} earlier windows"
     if forecast.way == "rhythm":
@@ -2018,6 +2021,21 @@ def _visit_words(forecast: VisitForecast) -> str:
 def _days_of(numbers: pd.Series) -> list[str]:
     """Numbered days as they are written."""
     return [day(pd.Timestamp(0) + pd.Timedelta(days=int(n))) for n in numbers]
+
+
+def _overdue_today(overdue: Mapping[str, float], everybody: int, lost: float) -> str:
+    """Say how many are overdue today, and how likely they are lost."""
+    told = (
+        f"{count(overdue['customers'])} of {count(everybody)} customers are overdue, "
+        f"{count(overdue['of_last_30_days'])} of them since the last 30 days"
+    )
+    if not overdue["of_last_30_days"]:
+        return f"{told}."
+    return (
+        f"{told}. {share(overdue['lost_90_of_last_30_days'])} of these are expected not to come "
+        f"within 90 days; of all who are overdue, {share(overdue['lost_90'])}; of all customers, "
+        f"{share(lost)}."
+    )
 
 
 def _overdue_words(check: pd.DataFrame) -> str:
@@ -2040,7 +2058,7 @@ def _reliability(check: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     check : DataFrame
-        From `VisitForecast`.
+        From `_VisitForecast`.
 
     Returns
     -------
@@ -2092,7 +2110,9 @@ def _forecast_words(forecast: ValueForecast, days: int) -> str:
     return f"The forecast is {used}. {season}"
 
 
-def _coverage(window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series) -> pd.DataFrame:
+def interval_coverage(
+    window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series
+) -> pd.DataFrame:
     """Count how many customers brought what their interval says, in all and by segment.
 
     Parameters
