@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..core.config import Config
+from ..core.config import _WAVE_DAYS, _WAVE_EVERY, _WAVE_REST, Config
 from ..core.errors import DataError
 from ..core.runs import atomic_write
 
@@ -707,6 +707,12 @@ class World:
         return _demand(self.products, self.season, product, day, self.behaviour.promoted)
 
 # %% ../../nbs/00e_synthetic.ipynb #e4715c59
+def _draw_costs(config: Config, price: np.ndarray) -> np.ndarray:
+    """What the shop pays for a unit of each product, drawn apart from everything else."""
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, 8]))
+    return np.round(price * rng.uniform(0.4, 0.65, len(price)), 2)
+
+
 def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
     """Draw the assortment and the tastes; the same for the same config.
 
@@ -725,6 +731,8 @@ def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
     s = config.synthetic
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
     products = _draw_products(rng, s.products, s.days, behaviour)
+    if s.campaigns:
+        products["cost"] = _draw_costs(config, products["price"])
     tastes = _draw_tastes(rng, products, behaviour)
     season = _seasons(s.start, s.days)
     peak = season.max(axis=1)[products["season"]] * (1 + behaviour.promoted)
@@ -1291,7 +1299,7 @@ def _draw_returns(
     Returns
     -------
     dict[str, np.ndarray]
-        Lines of the same form, negative.
+        Lines of the same form, negative; `source` is the place of the sale.
     """
     back = np.flatnonzero(
         rng.random(len(sales["day"])) < world.products["returned"][sales["product"]]
@@ -1312,6 +1320,7 @@ def _draw_returns(
         product=sales["product"][back],
         quantity=-sales["quantity"][back],
         price=sales["price"][back],
+        source=back,
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #30c1e895
@@ -1447,9 +1456,232 @@ def _priced(
         price=np.round(p["price"][product] * (1 - cut), 2),
     )
 
+# %% ../../nbs/00e_synthetic.ipynb #ca3b0002
+class _Letter(NamedTuple):
+    """What a letter does, what it costs, and what goes wrong."""
+
+    reminded: float = 0.9  # further visits of those who come now and then
+    now_and_then: float = 0.55  # their visits in the days of a wave
+    spread: float = 0.6  # around these visits, on the log scale
+    lapsed: float = 0.15  # how much of it is left where a customer has lapsed
+    annoyed: float = 0.4  # share of the most frequent visitors who are annoyed
+    regular: float = 1.6  # visits in these days at which it is half of that
+    sharpness: float = 0.3  # of that rise, on the log scale
+    returned: float = 2.0  # how much more often the further purchases come back
+    missed: float = 0.04  # share of the letters that do not arrive
+    slipped: float = 0.03  # share of those held back who get one all the same
+    contact: float = 0.6  # cost of a letter, in currency
+    voucher: float = 2.0  # cost of a voucher that is handed in
+
+
+_LETTER = _Letter()
+
+
+def _responses(
+    world: World, people: Customers, active: np.ndarray, letter: _Letter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per customer, the further visits to expect of a letter, and the chance to be annoyed."""
+    usual = np.log(people.rate * _WAVE_DAYS)
+    apart = (usual - np.log(letter.now_and_then)) / letter.spread
+    reminded = letter.reminded * np.exp(-0.5 * apart**2) * np.where(active, 1, letter.lapsed)
+    rise = np.clip((usual - np.log(letter.regular)) / letter.sharpness, -50, 50)
+    annoyed = letter.annoyed / (1 + np.exp(-rise))
+    strength = world.config.synthetic.effect
+    return strength * reminded, strength * annoyed
+
+# %% ../../nbs/00e_synthetic.ipynb #ca3b0004
+def _clocks(sales: Mapping[str, np.ndarray], favourite: np.ndarray, day: float) -> np.ndarray:
+    """The day on which each favourite was last bought before a day; -inf for never."""
+    width = 1 + max(int(favourite.max()), int(sales["product"].max(initial=0)))
+    past = np.flatnonzero(sales["day"] < day)
+    key = sales["customer"][past] * width + sales["product"][past]
+    order = np.lexsort((sales["day"][past], key))
+    keys = np.append(key[order], -1)  # the last place is that of what nobody bought
+    days = np.append(sales["day"][past][order], -np.inf)
+    wanted = np.arange(len(favourite))[:, None] * width + favourite
+    place = np.searchsorted(keys[:-1], wanted, side="right") - 1
+    return np.where(keys[place] == wanted, days[place], -np.inf)
+
+
+def _net_values(world: World, day: int, returned: float = 1.0) -> np.ndarray:
+    """Revenue and margin to expect of each product in a basket of a day: products x 2."""
+    p = world.products
+    everything = np.arange(len(p["price"]))
+    cut = np.where(promoted(p, everything, day), p["discount"], 0.0)
+    price = np.round(p["price"] * (1 - cut), 2)
+    seen = -np.expm1(-max(world.config.synthetic.days - 2 - day, 0) / 8)  # returns within the log
+    kept = (1 + p["units"]) * (1 - returned * p["returned"] * seen)
+    return np.column_stack([price * kept, (price - p["cost"]) * kept])
+
+
+class _Baskets(NamedTuple):
+    """What a visit on a day would bring each of some customers."""
+
+    habits: np.ndarray  # customers x 2: revenue and margin of a usual visit
+    trials: np.ndarray  # the same of a further visit
+    bought: np.ndarray  # chance that a usual visit is a purchase
+    tried: np.ndarray  # the same of a further visit
+
+
+def _expected_baskets(world: World, people: Customers, clocks: np.ndarray, day: int) -> _Baskets:
+    """Baskets of customers on a day, whose clocks still stand."""
+    b = world.behaviour
+    everything = np.arange(len(world.products["price"]))
+    calendar = world.calendar(everything, np.full(len(everything), day))
+    size = people.size[:, None]
+    trial = b.trial * size * (people.kinds @ world.tastes) * calendar
+    again = world.products["again"][people.favourite]
+    ready = _appetite(day + 0.56 - clocks, people.cycle, again, b)
+    whole = trial.copy()
+    habit = size * people.pull * calendar[people.favourite] * ready
+    np.add.at(whole, (np.arange(len(size))[:, None], people.favourite), habit)
+
+    def at_least_one(strength):
+        return -np.expm1(-b.visit_size * np.log1p(strength / b.visit_size))
+
+    return _Baskets(
+        at_least_one(whole) @ _net_values(world, day),
+        at_least_one(trial) @ _net_values(world, day, _LETTER.returned),
+        at_least_one(whole.sum(axis=1)),
+        at_least_one(trial.sum(axis=1)),
+    )
+
+
+def _until_bought(
+    world: World, people: Customers, clocks: np.ndarray, on: np.ndarray, start: int
+) -> tuple[np.ndarray, ...]:
+    """What the next purchase and a further visit would bring customers in a wave's days; the
+    chance that a further visit is a purchase, and that no usual one is.
+    """
+    back = world.behaviour.comeback / 365
+    mixed = -np.expm1(-(people.lapse + back)) / (people.lapse + back)
+    flow = np.diff(_flow_at(world, np.arange(start, start + _WAVE_DAYS + 1.0)))
+    off = 1 - on
+    missed: Any = 0.0
+    further: Any = 0.0
+    tried: Any = 0.0
+    for day, part in enumerate(flow / flow.sum()):
+        visit = _expected_baskets(world, people, clocks, start + day)
+        half = np.exp(-people.rate * flow[day] * visit.bought / 2)
+        before = on * half
+        now = (before * (1 - people.lapse * mixed) + off * back * mixed) * half
+        off = off * (1 - back * mixed) + before * people.lapse * mixed
+        purchase = on - before + now * (1 / half - 1)
+        missed = missed + (purchase / np.maximum(visit.bought, 1e-12))[:, None] * visit.habits
+        further = further + part * visit.trials
+        tried = tried + part * visit.tried
+        on = now
+    return missed, further, tried, on + off
+
+
+def _expect(
+    world: World, people: Customers, clocks: np.ndarray, active: np.ndarray, start: int
+) -> dict[str, np.ndarray]:
+    """What a letter on a day brings each customer, in expectation."""
+    reminded, annoyed = _responses(world, people, active, _LETTER)
+    parts = -(-len(active) * len(world.products["price"]) // 1_000_000)
+    found = []
+    for who in np.array_split(np.arange(len(active)), parts):  # so that memory stays small
+        traits = {f.name: getattr(people, f.name) for f in fields(Customers) if f.name != "spells"}
+        some = Customers(**{k: v[who] for k, v in traits.items()}, spells=people.spells[:0])
+        found.append(_until_bought(world, some, clocks[who], active[who].astype(float), start))
+    missed, further, tried, quiet = (np.concatenate(part) for part in zip(*found))
+    effect = ((1 - annoyed) * reminded)[:, None] * further - annoyed[:, None] * missed
+    redeemed = (1 - annoyed) * (1 - np.exp(-reminded * tried) * quiet)
+    own = {"reminded": reminded, "annoyed": annoyed, "redeemed": redeemed}
+    return {"revenue": effect[:, 0], "margin": effect[:, 1], **own}
+
+# %% ../../nbs/00e_synthetic.ipynb #ca3b0006
+def _wave_starts(config: Config) -> list[int]:
+    """The first days of the waves, counted from the start of the log."""
+    s = config.synthetic
+    last = s.days - _WAVE_DAYS - _WAVE_REST
+    return [last - _WAVE_EVERY * turn for turn in reversed(range(s.campaigns))]
+
+
+def _draw_wave(
+    rng: np.random.Generator, world: World, people: Customers, start: int
+) -> dict[str, np.ndarray]:
+    """Who is in a wave (arm 1: written to, 0: held back, -1: not in it), and whom it reaches."""
+    member = np.flatnonzero(people.joined < start)
+    arm = np.full(len(people.rate), -1, np.int8)
+    arm[member] = 1
+    arm[rng.permutation(member)[: round(world.config.campaigns.control * len(member))]] = 0
+    chance = np.select([arm == 1, arm == 0], [1 - _LETTER.missed, _LETTER.slipped], 0.0)
+    return {"arm": arm, "reached": rng.random(len(arm)) < chance}
+
+
+def _left_out(sales: Mapping[str, np.ndarray], annoyed: np.ndarray, start: int) -> np.ndarray:
+    """Which lines are of the first purchase that an annoyed customer would have made."""
+    inside = (sales["day"] >= start) & (sales["day"] < start + _WAVE_DAYS)
+    inside &= annoyed[sales["customer"]]
+    first = np.full(len(annoyed), np.inf)
+    np.minimum.at(first, sales["customer"][inside], sales["day"][inside])
+    return inside & (sales["day"] == first[sales["customer"]])
+
+
+def _further_sales(
+    rng: np.random.Generator, world: World, people: Customers, visits: np.ndarray, start: int
+) -> dict[str, np.ndarray]:
+    """The lines of further visits, as many as are given per customer."""
+    customer = np.repeat(np.arange(len(visits)), rng.poisson(visits))
+    low, high = _flow_at(world, np.array([start, start + _WAVE_DAYS], float))
+    flow = low + (high - low) * rng.random(len(customer))
+    day = np.interp(flow, world.flow, np.arange(len(world.flow)) / 24)
+    day = np.clip(day, start, np.nextafter(start + _WAVE_DAYS, 0))
+    shape = world.behaviour.visit_size
+    size = rng.gamma(shape, 1 / shape, len(customer))
+    visit, product = _draw_trials(rng, world, people, customer, day, size)
+    return _priced(rng, world, day[visit], visit, customer[visit], product)
+
+
+_Lines = dict[str, np.ndarray]
+
+
+def _send_wave(
+    world: World, people: Customers, sales: _Lines, start: int, rng: np.random.Generator
+) -> tuple[_Lines, np.ndarray, list[_Lines]]:
+    """A wave's customers, the lines that are left out, and further sales with their returns."""
+    on = people.spells[(people.spells[:, 1] <= start) & (start < people.spells[:, 2]), 0]
+    active = np.isin(np.arange(len(people.rate)), on.astype(int))
+    known = _expect(world, people, _clocks(sales, people.favourite, start), active, start)
+    drawn = _draw_wave(rng, world, people, start) | known
+    cross = drawn["reached"] & (rng.random(len(active)) < drawn["annoyed"])
+    visits = np.where(drawn["reached"] & ~cross, drawn["reminded"], 0.0)
+    bought = _further_sales(rng, world, people, visits, start)
+    often = world.products | {"returned": _LETTER.returned * world.products["returned"]}
+    taken = _draw_returns(rng, replace(world, products=often), bought)
+    return drawn | {"cross": cross}, _left_out(sales, cross, start), [bought, taken]
+
+
+def _send_waves(
+    world: World, number: int, people: Customers, sales: _Lines, back: _Lines, other: _Lines
+) -> tuple[_Lines, _Lines, list[_Lines]]:
+    """Sales and returns with what the waves change, and each wave's customers."""
+    waves = []
+    extra: list[list[_Lines]] = [[], []]
+    top = 1 + max(int(lines["basket"].max(initial=0)) for lines in (sales, back, other))
+    gone = np.zeros(len(sales["day"]), bool)
+    for wave, start in enumerate(_wave_starts(world.config)):
+        rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 9, number, wave]))
+        drawn, left_out, further = _send_wave(world, people, sales, start, rng)
+        waves.append(drawn)
+        gone |= left_out
+        for kind, lines in zip(extra, further):
+            lines["basket"] += top
+            top = max(top, 1 + int(lines["basket"].max(initial=0)))
+            kind.append(lines)
+    kept = {k: v[~gone] for k, v in sales.items()}
+    still = {k: v[~gone[back["source"]]] for k, v in back.items()}
+    sales = {k: np.concatenate([kept[k], *(lines[k] for lines in extra[0])]) for k in kept}
+    back = {k: np.concatenate([still[k], *(lines[k] for lines in extra[1])]) for k in kept}
+    return sales, back, waves
+
 # %% ../../nbs/00e_synthetic.ipynb #d8e696da
 def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Customers]:
     """All lines of one block: sales, returns and anonymous sales, exactly as many as asked.
+
+    What campaign waves bring comes on top.
 
     Parameters
     ----------
@@ -1463,6 +1695,13 @@ def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Custom
     tuple[dict[str, np.ndarray], Customers]
         Lines by time, with customers numbered over all blocks; the latent parameters.
     """
+    return _draw_with_waves(world, number)[:2]
+
+
+def _draw_with_waves(
+    world: World, number: int
+) -> tuple[dict[str, np.ndarray], Customers, list[dict[str, np.ndarray]]]:
+    """The lines of a block, its customers, and the waves that they were in."""
     first, n, lines = blocks(world.config)[number]
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 1, number]))
     people = _draw_customers(rng, world, n, regular_first=number == 0)
@@ -1479,13 +1718,14 @@ def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Custom
     day, basket, product = _draw_anonymous(rng, world, room - len(back["day"]))
     top = 1 + max(sales["basket"].max(initial=0), back["basket"].max(initial=0))
     other = _priced(rng, world, day, top + basket, np.full(len(day), -1), product)
+    sales, back, waves = _send_waves(world, number, people, sales, back, other)
     rows = {k: np.concatenate([sales[k], back[k], other[k]]) for k in sales}
     rows["customer"] = np.where(rows["customer"] >= 0, rows["customer"] + first, -1)
     rows["second"] = np.floor(rows.pop("day") * 86_400).astype(np.int64)
     order = np.lexsort((rows["product"], rows["basket"], rows["second"]))
     rows = {k: v[order] for k, v in rows.items()}
     rows["basket"] = np.cumsum(np.concatenate([[True], np.diff(rows["basket"]) != 0])) - 1
-    return rows, people
+    return rows, people, waves
 
 # %% ../../nbs/00e_synthetic.ipynb #595d0217
 _DIRT: dict[str, float] = {  # kind: share of the lines
@@ -1710,16 +1950,17 @@ def _product_table(world: World) -> pd.DataFrame:
         name = f"{brand} {words[number % len(words)]}"
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name} No. {seen[name]}")
-    return pd.DataFrame(
-        {
-            "product_id": _name_ids("P", np.arange(n), n, 4).to_pylist(),
-            "product_name": names,
-            "category": [s.category for s in shelves],
-            "subcategory": [s.subcategory for s in shelves],
-            "brand": brands,
-            "price": p["price"],
-        }
-    )
+    columns = {
+        "product_id": _name_ids("P", np.arange(n), n, 4).to_pylist(),
+        "product_name": names,
+        "category": [s.category for s in shelves],
+        "subcategory": [s.subcategory for s in shelves],
+        "brand": brands,
+        "price": p["price"],
+    }
+    if "cost" in p:
+        columns["cost"] = p["cost"]
+    return pd.DataFrame(columns)
 
 # %% ../../nbs/00e_synthetic.ipynb #ebce871d
 _AGE_BANDS: tuple[str, ...] = ("18-29", "30-39", "40-49", "50-64", "65+")
@@ -1770,8 +2011,40 @@ def _customer_table(world: World, number: int, people: Customers) -> Any:
         }
     )
 
+# %% ../../nbs/00e_synthetic.ipynb #ca3b000a
+def _wave_table(world: World, number: int, wave: int, drawn: Mapping[str, np.ndarray]) -> Any:
+    """A wave's customers of one block, as the shop knows them."""
+    import pyarrow as pa
+
+    first, _, _ = blocks(world.config)[number]
+    member = np.flatnonzero(drawn["arm"] >= 0)
+    start = np.datetime64(world.config.synthetic.start, "D")
+    day = start + _wave_starts(world.config)[wave]
+    return pa.table(
+        {
+            "wave": pa.array([f"wave-{wave + 1}"] * len(member)),
+            "customer_id": _name_ids("C", first + member, world.config.synthetic.customers, 5),
+            "group": pa.array(np.where(drawn["arm"][member] == 1, "send", "control")),
+            "contacted": pa.array(drawn["reached"][member]),
+            "day": pa.array(np.full(len(member), day)),
+            "days": pa.array(np.full(len(member), _WAVE_DAYS)),
+        }
+    )
+
+
+def _wave_truth(world: World, sent: list[list[_Lines]]) -> dict[str, np.ndarray]:
+    """Arm, contact, and what a letter is expected to bring each customer, in each wave."""
+    found = {
+        f"wave_{name}": np.concatenate(
+            [np.column_stack([drawn[name] for drawn in waves]) for waves in sent]
+        )
+        for name in sent[0][0]
+    }
+    costs = {"contact_cost": np.array(_LETTER.contact), "voucher": np.array(_LETTER.voucher)}
+    return found | costs | {"wave_start": np.array(_wave_starts(world.config))}
+
 # %% ../../nbs/00e_synthetic.ipynb #ddcf6c3f
-def _stream(world: World) -> Iterator[tuple[int, dict[str, np.ndarray], Customers]]:
+def _stream(world: World) -> Iterator[tuple[int, _Lines, Customers, list[_Lines]]]:
     """All blocks, one after the other.
 
     Parameters
@@ -1781,11 +2054,11 @@ def _stream(world: World) -> Iterator[tuple[int, dict[str, np.ndarray], Customer
 
     Returns
     -------
-    Iterator[tuple[int, dict[str, np.ndarray], Customers]]
-        Block number, lines, latent parameters.
+    Iterator[tuple[int, _Lines, Customers, list[_Lines]]]
+        Block number, lines, latent parameters, waves.
     """
     for number in range(len(blocks(world.config))):
-        yield number, *draw_block(world, number)
+        yield number, *_draw_with_waves(world, number)
 
 # %% ../../nbs/00e_synthetic.ipynb #6ff56923
 class TableWriter:
@@ -1840,22 +2113,35 @@ def _file_format(config: Config, format: str | None) -> str:
     return kind
 
 
-def _open_writers(stack: contextlib.ExitStack, out: Path, kind: str) -> dict[str, TableWriter]:
+def _open_writers(
+    stack: contextlib.ExitStack, out: Path, kind: str, waves: bool
+) -> dict[str, TableWriter]:
     """A writer for each table, all closed with the stack."""
+    tables = ["transactions", "products", "customers", *["campaigns"] * waves]
     writers = {
         name: TableWriter(stack.enter_context(atomic_write(out / f"{name}.{kind}")))
-        for name in ("transactions", "products", "customers")
+        for name in tables
     }
     for w in writers.values():
         stack.callback(w.close)
     return writers
 
 
-def _write_truth(file: Path, world: World, known: list[Customers]) -> None:
+def _append_waves(
+    writers: dict[str, TableWriter], world: World, number: int, waves: list[_Lines]
+) -> None:
+    """Write the waves of a block."""
+    for wave, drawn in enumerate(waves):
+        writers["campaigns"].append(_wave_table(world, number, wave, drawn))
+
+
+def _write_truth(file: Path, world: World, known: list[tuple[Customers, list[_Lines]]]) -> None:
     """Write the generator's own parameters, for the oracle."""
-    arrays: dict[str, Any] = truth_arrays(world, known)
+    arrays: dict[str, Any] = truth_arrays(world, [people for people, _ in known])
     if world.config.synthetic.stores:
         arrays |= _store_truth(world, len(known))
+    if world.config.synthetic.campaigns:
+        arrays |= _wave_truth(world, [waves for _, waves in known])
     np.savez(file, **arrays)
 
 
@@ -1899,29 +2185,29 @@ def generate(
     out = Path(out)
     kind = _file_format(config, format)
     world = open_shop(config)
-    known = []
+    known: list[tuple[Customers, list[_Lines]]] = []
     done = 0
     with contextlib.ExitStack() as stack:
-        writers = _open_writers(stack, out, kind)
+        writers = _open_writers(stack, out, kind, s.campaigns > 0)
         writers["products"].append(
             pa.Table.from_pandas(_product_table(world), preserve_index=False)
         )
-        for number, rows, people in _stream(world):
+        for number, rows, people, waves in _stream(world):
             writers["transactions"].append(to_table(world, number, rows, text=kind == "csv"))
             writers["customers"].append(_customer_table(world, number, people))
+            _append_waves(writers, world, number, waves)
             if s.customers <= _TRUTH_LIMIT:
-                known.append(people)
+                known.append((people, waves))
             done += len(rows["second"])
             if progress:
                 progress(done, s.lines)
         if known:
             _write_truth(stack.enter_context(atomic_write(out / "truth.npz")), world, known)
-        written = writers["transactions"].rows
         for w in writers.values():
             w.close()
     return {
         "lines": done,
-        "rows": written,
+        "rows": writers["transactions"].rows,
         "customers": s.customers,
         "products": s.products,
         "blocks": len(blocks(config)),
