@@ -40,336 +40,60 @@ class Shelf(NamedTuple):
     words: str  # product nouns, separated by "|"
 
 # %% ../../nbs/00e_synthetic.ipynb #3259b6d5
-_SHELVES: tuple[Shelf, ...] = tuple(
-    Shelf(*row)
-    for row in [
-        (
-            "skincare",
-            "moisturiser",
-            0.07,
-            6,
-            32,
-            100,
-            0,
-            "flat",
-            0.02,
-            0.05,
-            "Day Cream|Night Cream|Body Lotion|Hydrating Gel",
-        ),
-        (
-            "skincare",
-            "cleanser",
-            0.05,
-            4,
-            18,
-            90,
-            0,
-            "flat",
-            0.02,
-            0.05,
-            "Foam Wash|Micellar Water|Cleansing Oil|Gentle Scrub",
-        ),
-        (
-            "skincare",
-            "sun care",
-            0.04,
-            7,
-            24,
-            0,
-            0.2,
-            "summer",
-            0.02,
-            0.1,
-            "Sun Lotion SPF 30|Sun Spray SPF 50|After Sun Balm",
-        ),
-        (
-            "skincare",
-            "serum",
-            0.04,
-            12,
-            48,
-            120,
-            0,
-            "flat",
-            0.03,
-            0.02,
-            "Glow Serum|Eye Serum|Renewal Drops",
-        ),
-        (
-            "haircare",
-            "shampoo",
-            0.06,
-            3,
-            14,
-            80,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Mild Shampoo|Volume Shampoo|Repair Shampoo|Scalp Shampoo",
-        ),
-        (
-            "haircare",
-            "conditioner",
-            0.04,
-            3,
-            14,
-            90,
-            0,
-            "flat",
-            0.01,
-            0.08,
-            "Conditioner|Hair Mask|Detangling Milk",
-        ),
-        (
-            "haircare",
-            "styling",
-            0.04,
-            4,
-            16,
-            0,
-            0.2,
-            "flat",
-            0.02,
-            0.05,
-            "Styling Foam|Hair Spray|Matt Paste",
-        ),
-        (
-            "haircare",
-            "colour",
-            0.03,
-            6,
-            14,
-            84,
-            0,
-            "flat",
-            0.02,
-            0.05,
-            "Colour Cream|Root Touch-up|Tone Gloss",
-        ),
-        (
-            "vitamins",
-            "multivitamin",
-            0.06,
-            5,
-            22,
-            90,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Multivitamin|Women 50+ Complex|Daily Complex|Effervescent Multi",
-        ),
-        (
-            "vitamins",
-            "minerals",
-            0.05,
-            5,
-            20,
-            120,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Magnesium|Zinc Tablets|Iron Capsules|Calcium D3",
-        ),
-        (
-            "vitamins",
-            "immunity",
-            0.05,
-            4,
-            18,
-            60,
-            0,
-            "winter",
-            0.01,
-            0.1,
-            "Vitamin C|Vitamin D Drops|Elderberry Syrup",
-        ),
-        (
-            "pharmacy",
-            "pain relief",
-            0.05,
-            2,
-            9,
-            120,
-            0,
-            "flat",
-            0.005,
-            0.1,
-            "Ibuprofen 200|Paracetamol 500|Heat Patch|Pain Gel",
-        ),
-        (
-            "pharmacy",
-            "cold and flu",
-            0.05,
-            3,
-            12,
-            0,
-            0.2,
-            "winter",
-            0.005,
-            0.1,
-            "Nasal Spray|Cough Syrup|Hot Lemon|Throat Lozenges",
-        ),
-        (
-            "pharmacy",
-            "allergy",
-            0.03,
-            4,
-            15,
-            60,
-            0,
-            "spring",
-            0.005,
-            0.05,
-            "Cetirizine 10|Eye Drops|Hay Fever Spray",
-        ),
-        (
-            "pharmacy",
-            "first aid",
-            0.04,
-            2,
-            12,
-            0,
-            0.2,
-            "flat",
-            0.01,
-            0.1,
-            "Plasters|Bandage Set|Wound Gel|Disinfectant",
-        ),
-        (
-            "pharmacy",
-            "oral care",
-            0.05,
-            2,
-            9,
-            90,
-            0,
-            "flat",
-            0.005,
-            0.2,
-            "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste",
-        ),
-        (
-            "fragrance",
-            "eau de parfum",
-            0.05,
-            12,
-            55,
-            0,
-            0.2,
-            "gift",
-            0.05,
-            0.0,
-            "Eau de Parfum|Eau de Toilette|Body Mist",
-        ),
-        (
-            "fragrance",
-            "gift sets",
-            0.03,
-            10,
-            40,
-            0,
-            0.2,
-            "gift",
-            0.04,
-            0.1,
-            "Gift Set|Discovery Set|Bath Gift Box",
-        ),
-        (
-            "baby",
-            "nappies",
-            0.05,
-            9,
-            24,
-            32,
-            0,
-            "flat",
-            0.01,
-            0.4,
-            "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants",
-        ),
-        (
-            "baby",
-            "wipes",
-            0.04,
-            2,
-            9,
-            40,
-            0,
-            "flat",
-            0.005,
-            0.5,
-            "Baby Wipes|Sensitive Wipes|Water Wipes",
-        ),
-        (
-            "baby",
-            "baby food",
-            0.04,
-            1,
-            6,
-            24,
-            0,
-            "flat",
-            0.005,
-            1.5,
-            "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk",
-        ),
-        (
-            "baby",
-            "baby care",
-            0.03,
-            3,
-            12,
-            90,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Baby Lotion|Nappy Cream|Baby Bath",
-        ),
-        (
-            "electrical",
-            "hair tools",
-            0.03,
-            14,
-            60,
-            0,
-            0.05,
-            "gift",
-            0.08,
-            0.0,
-            "Hair Dryer|Straightener|Curling Wand",
-        ),
-        (
-            "electrical",
-            "shavers",
-            0.03,
-            16,
-            70,
-            0,
-            0.05,
-            "gift",
-            0.08,
-            0.0,
-            "Foil Shaver|Beard Trimmer|Epilator",
-        ),
-        (
-            "electrical",
-            "toothbrushes",
-            0.02,
-            12,
-            60,
-            0,
-            0.05,
-            "gift",
-            0.06,
-            0.0,
-            "Sonic Toothbrush|Rotary Toothbrush|Water Flosser",
-        ),
-    ]
-)
+# fmt: off
+_SHELVES: tuple[Shelf, ...] = tuple(Shelf(*row) for row in [
+    ("skincare", "moisturiser", 0.07, 6, 32, 100, 0, "flat", 0.02, 0.05,
+     "Day Cream|Night Cream|Body Lotion|Hydrating Gel"),
+    ("skincare", "cleanser", 0.05, 4, 18, 90, 0, "flat", 0.02, 0.05,
+     "Foam Wash|Micellar Water|Cleansing Oil|Gentle Scrub"),
+    ("skincare", "sun care", 0.04, 7, 24, 0, 0.2, "summer", 0.02, 0.1,
+     "Sun Lotion SPF 30|Sun Spray SPF 50|After Sun Balm"),
+    ("skincare", "serum", 0.04, 12, 48, 120, 0, "flat", 0.03, 0.02,
+     "Glow Serum|Eye Serum|Renewal Drops"),
+    ("haircare", "shampoo", 0.06, 3, 14, 80, 0, "flat", 0.01, 0.1,
+     "Mild Shampoo|Volume Shampoo|Repair Shampoo|Scalp Shampoo"),
+    ("haircare", "conditioner", 0.04, 3, 14, 90, 0, "flat", 0.01, 0.08,
+     "Conditioner|Hair Mask|Detangling Milk"),
+    ("haircare", "styling", 0.04, 4, 16, 0, 0.2, "flat", 0.02, 0.05,
+     "Styling Foam|Hair Spray|Matt Paste"),
+    ("haircare", "colour", 0.03, 6, 14, 84, 0, "flat", 0.02, 0.05,
+     "Colour Cream|Root Touch-up|Tone Gloss"),
+    ("vitamins", "multivitamin", 0.06, 5, 22, 90, 0, "flat", 0.01, 0.1,
+     "Multivitamin|Women 50+ Complex|Daily Complex|Effervescent Multi"),
+    ("vitamins", "minerals", 0.05, 5, 20, 120, 0, "flat", 0.01, 0.1,
+     "Magnesium|Zinc Tablets|Iron Capsules|Calcium D3"),
+    ("vitamins", "immunity", 0.05, 4, 18, 60, 0, "winter", 0.01, 0.1,
+     "Vitamin C|Vitamin D Drops|Elderberry Syrup"),
+    ("pharmacy", "pain relief", 0.05, 2, 9, 120, 0, "flat", 0.005, 0.1,
+     "Ibuprofen 200|Paracetamol 500|Heat Patch|Pain Gel"),
+    ("pharmacy", "cold and flu", 0.05, 3, 12, 0, 0.2, "winter", 0.005, 0.1,
+     "Nasal Spray|Cough Syrup|Hot Lemon|Throat Lozenges"),
+    ("pharmacy", "allergy", 0.03, 4, 15, 60, 0, "spring", 0.005, 0.05,
+     "Cetirizine 10|Eye Drops|Hay Fever Spray"),
+    ("pharmacy", "first aid", 0.04, 2, 12, 0, 0.2, "flat", 0.01, 0.1,
+     "Plasters|Bandage Set|Wound Gel|Disinfectant"),
+    ("pharmacy", "oral care", 0.05, 2, 9, 90, 0, "flat", 0.005, 0.2,
+     "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste"),
+    ("fragrance", "eau de parfum", 0.05, 12, 55, 0, 0.2, "gift", 0.05, 0.0,
+     "Eau de Parfum|Eau de Toilette|Body Mist"),
+    ("fragrance", "gift sets", 0.03, 10, 40, 0, 0.2, "gift", 0.04, 0.1,
+     "Gift Set|Discovery Set|Bath Gift Box"),
+    ("baby", "nappies", 0.05, 9, 24, 32, 0, "flat", 0.01, 0.4,
+     "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants"),
+    ("baby", "wipes", 0.04, 2, 9, 40, 0, "flat", 0.005, 0.5,
+     "Baby Wipes|Sensitive Wipes|Water Wipes"),
+    ("baby", "baby food", 0.04, 1, 6, 24, 0, "flat", 0.005, 1.5,
+     "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk"),
+    ("baby", "baby care", 0.03, 3, 12, 90, 0, "flat", 0.01, 0.1,
+     "Baby Lotion|Nappy Cream|Baby Bath"),
+    ("electrical", "hair tools", 0.03, 14, 60, 0, 0.05, "gift", 0.08, 0.0,
+     "Hair Dryer|Straightener|Curling Wand"),
+    ("electrical", "shavers", 0.03, 16, 70, 0, 0.05, "gift", 0.08, 0.0,
+     "Foil Shaver|Beard Trimmer|Epilator"),
+    ("electrical", "toothbrushes", 0.02, 12, 60, 0, 0.05, "gift", 0.06, 0.0,
+     "Sonic Toothbrush|Rotary Toothbrush|Water Flosser"),
+])
+# fmt: on
 _CATEGORIES: list[str] = list(dict.fromkeys(s.category for s in _SHELVES))
 _BRANDS: dict[str, list[str]] = {  # invented, five per category
     "skincare": ["Quandelle", "Ostrivane", "Mirrelune", "Sablequin", "Threnwood"],
@@ -421,41 +145,13 @@ _BEHAVIOUR = Behaviour()
 
 # %% ../../nbs/00e_synthetic.ipynb #47bad7c3
 def _bell(day_of_year: np.ndarray, centre: float, width: float) -> np.ndarray:
-    """A yearly peak that runs over New Year.
-
-    Parameters
-    ----------
-    day_of_year : np.ndarray
-        1 to 366.
-    centre : float
-        The day of the peak.
-    width : float
-        Its standard deviation in days.
-
-    Returns
-    -------
-    np.ndarray
-        1 at the peak, towards 0 away from it.
-    """
+    """A yearly peak that runs over New Year."""
     apart = (day_of_year - centre + 182.5) % 365 - 182.5
     return np.exp(-0.5 * (apart / width) ** 2)
 
 # %% ../../nbs/00e_synthetic.ipynb #63d8c549
 def _footfall(start: str, days: int) -> np.ndarray:
-    """Running total of one customer's expected visits, hour by hour.
-
-    Parameters
-    ----------
-    start : str
-        The first day.
-    days : int
-        How many.
-
-    Returns
-    -------
-    np.ndarray
-        Length 24 * days + 1, from 0, growing by one a day on average.
-    """
+    """Running total of one customer's expected visits, hour by hour."""
     dates = pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")
     doy = dates.day_of_year.to_numpy()
     weekday = dates.day_of_week.to_numpy()
@@ -483,20 +179,7 @@ _SEASONS: dict[
 
 
 def _seasons(start: str, days: int) -> np.ndarray:
-    """Compute the sales of each season on each day.
-
-    Parameters
-    ----------
-    start : str
-        The first day.
-    days : int
-        How many.
-
-    Returns
-    -------
-    np.ndarray
-        One row per entry of `_SEASONS`, one column per day.
-    """
+    """Compute the sales of each season on each day."""
     doy = (pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")).day_of_year.to_numpy()
     return np.array(
         [
@@ -509,24 +192,7 @@ def _seasons(start: str, days: int) -> np.ndarray:
 def _draw_products(
     rng: np.random.Generator, n: int, days: int, b: Behaviour = _BEHAVIOUR
 ) -> dict[str, np.ndarray]:
-    """The assortment and its calendar.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    n : int
-        How many.
-    days : int
-        Length of the period.
-    b : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        One array per property, in the order of the product ids.
-    """
+    """The assortment and its calendar."""
     weights = np.array([s.share for s in _SHELVES])
     first = rng.permutation(len(_SHELVES))[:n]
     shelf = np.concatenate(
@@ -571,22 +237,7 @@ def _draw_products(
 def _draw_tastes(
     rng: np.random.Generator, products: Mapping[str, np.ndarray], b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
-    """Draw the tastes of each kind of customer.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    products : Mapping[str, np.ndarray]
-        From `_draw_products`.
-    b : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    np.ndarray
-        Kinds x products; each row sums to one.
-    """
+    """Draw the tastes of each kind of customer."""
     shelf = products["shelf"]
     kinds = b.kinds
 
@@ -642,26 +293,7 @@ def _demand(
     day: np.ndarray | int,
     lift: float = _BEHAVIOUR.promoted,
 ) -> np.ndarray:
-    """Compute the effect of the calendar on a product on a day.
-
-    Parameters
-    ----------
-    products : Mapping[str, np.ndarray]
-        The assortment.
-    season : np.ndarray
-        Seasons x days.
-    product : np.ndarray
-        Numbers of products.
-    day : np.ndarray | int
-        Days since the start.
-    lift : float, default BEHAVIOUR.promoted
-        How much more a promoted product sells.
-
-    Returns
-    -------
-    np.ndarray
-        1 is usual.
-    """
+    """Compute the effect of the calendar on a product on a day."""
     on_sale = (day >= products["launch"][product]) & (day < products["end"][product])
     return (
         season[products["season"][product], day]
@@ -714,20 +346,7 @@ def _draw_costs(config: Config, price: np.ndarray) -> np.ndarray:
 
 
 def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
-    """Draw the assortment and the tastes; the same for the same config.
-
-    Parameters
-    ----------
-    config : Config
-        Size and seed.
-    behaviour : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    World
-        Ready to draw customers in.
-    """
+    """Draw the assortment and the tastes; the same for the same config."""
     s = config.synthetic
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
     products = _draw_products(rng, s.products, s.days, behaviour)
@@ -766,24 +385,7 @@ def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
 def _appetite(
     age: np.ndarray, cycle: np.ndarray, again: np.ndarray, b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
-    """Compute how ready a customer is to buy a favourite again.
-
-    Parameters
-    ----------
-    age : np.ndarray
-        Days since the last purchase; infinite if never bought.
-    cycle : np.ndarray
-        Days that one lasts; 0 for no cycle.
-    again : np.ndarray
-        Appetite after a purchase where there is no cycle.
-    b : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    np.ndarray
-        1 is full.
-    """
+    """Compute how ready a customer is to buy a favourite again."""
     turns = np.minimum(age, 1e6) / np.maximum(cycle, 1.0)
     back = b.not_due + (1 - b.not_due) / (
         1 + np.exp(-np.clip((turns - b.due) / b.due_width, -50, 50))
@@ -800,28 +402,7 @@ def _draw_spells(
     comeback: float,
     end: float,
 ) -> np.ndarray:
-    """The times during which each customer is active.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    begin : np.ndarray
-        Per customer, the day from which to play.
-    active : np.ndarray
-        Per customer, whether active then.
-    lapse : np.ndarray
-        Per customer, lapses per active day.
-    comeback : float
-        Comebacks per lapsed day.
-    end : float
-        The day at which to stop.
-
-    Returns
-    -------
-    np.ndarray
-        Rows of (customer, from day, to day), sorted.
-    """
+    """The times during which each customer is active."""
     now = begin.astype(float).copy()
     state = active.copy()
     number = np.arange(len(begin))
@@ -859,22 +440,7 @@ class Customers:
 def _draw_favourites(
     rng: np.random.Generator, world: World, kinds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Products that may become habits, drawn from the customer's own taste.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        Tastes and assortment.
-    kinds : np.ndarray
-        Customers x kinds.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-        Favourite, pull, cycle.
-    """
+    """Products that may become habits, drawn from the customer's own taste."""
     b, (n, k), f = world.behaviour, kinds.shape, world.behaviour.favourites
     kind = (np.cumsum(kinds, axis=1)[:, None, :] < rng.random((n, f, 1))).sum(axis=2).clip(0, k - 1)
     table = (np.cumsum(world.tastes, axis=1) + np.arange(k)[:, None]).ravel()
@@ -896,24 +462,7 @@ def _draw_favourites(
 def _draw_customers(
     rng: np.random.Generator, world: World, n: int, regular_first: bool = False
 ) -> Customers:
-    """Draw a group of customers.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    n : int
-        How many.
-    regular_first : bool, default False
-        Whether the first is a regular customer (C00001).
-
-    Returns
-    -------
-    Customers
-        Their latent parameters.
-    """
+    """Draw a group of customers."""
     b = world.behaviour
     days = world.config.synthetic.days
     kinds = rng.dirichlet(b.mixture * world.kinds, n)
@@ -938,42 +487,14 @@ def _draw_customers(
 
 
 def _flow_at(world: World, day: np.ndarray) -> np.ndarray:
-    """Footfall up to a time.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-    day : np.ndarray
-        Days since the start, with fraction.
-
-    Returns
-    -------
-    np.ndarray
-        Running total of visits.
-    """
+    """Footfall up to a time."""
     return np.interp(day, np.arange(len(world.flow)) / 24, world.flow)
 
 # %% ../../nbs/00e_synthetic.ipynb #0cd372e5
 def _draw_visits(
     rng: np.random.Generator, world: World, people: Customers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the visits of each customer.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Customer and day of each visit, sorted by both.
-    """
+    """Draw the visits of each customer."""
     who = people.spells[:, 0].astype(int)
     low = _flow_at(world, people.spells[:, 1])
     high = _flow_at(world, people.spells[:, 2])
@@ -991,18 +512,7 @@ def _draw_visits(
 
 # %% ../../nbs/00e_synthetic.ipynb #f77b479d
 def _distinct(values: np.ndarray) -> np.ndarray:
-    """Like numpy's `unique`, by sorting, which is faster here; the values must not be negative.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Whole numbers.
-
-    Returns
-    -------
-    np.ndarray
-        Each once, ascending.
-    """
+    """Like numpy's `unique`, by sorting, which is faster here; the values must not be negative."""
     values = np.sort(values)
     return values[np.diff(values, prepend=-1) != 0] if len(values) else values
 
@@ -1015,28 +525,7 @@ def _draw_trials(
     day: np.ndarray,
     size: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Products that come from taste alone: proposed at their peak, then thinned by the calendar.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    customer : np.ndarray
-        Per visit.
-    day : np.ndarray
-        Per visit.
-    size : np.ndarray
-        Per visit, how large it is.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Visit and product of each trial, without repeats.
-    """
+    """Products that come from taste alone: proposed at their peak, then thinned by the calendar."""
     b = world.behaviour
     width = world.tastes.shape[1]
     weights = people.kinds * world.trial_total
@@ -1071,32 +560,7 @@ def _draw_habits(
     tried: np.ndarray,
     last: np.ndarray,
 ) -> np.ndarray:
-    """Favourites that are bought because they are due.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    customer : np.ndarray
-        Per visit, sorted.
-    day : np.ndarray
-        Per visit, sorted within a customer.
-    size : np.ndarray
-        Per visit.
-    tried : np.ndarray
-        Visits x favourites: already in the basket by trial.
-    last : np.ndarray
-        Customers x favourites: day of the last purchase, -inf for never; changed in place.
-
-    Returns
-    -------
-    np.ndarray
-        Visits x favourites: bought by habit.
-    """
+    """Favourites that are bought because they are due."""
     b = world.behaviour
     favourite = people.favourite
     strength = (
@@ -1124,18 +588,7 @@ def _draw_habits(
 
 
 def _visit_rounds(customer: np.ndarray) -> list[np.ndarray]:
-    """Visits in rounds, so that each round holds a customer at most once.
-
-    Parameters
-    ----------
-    customer : np.ndarray
-        Per visit, sorted.
-
-    Returns
-    -------
-    list[np.ndarray]
-        First visits of all, then second visits, and so on.
-    """
+    """Visits in rounds, so that each round holds a customer at most once."""
     if not len(customer):
         return []
     first = np.concatenate([[0], np.flatnonzero(np.diff(customer)) + 1])
@@ -1151,28 +604,7 @@ def _draw_purchases(
     day: np.ndarray,
     last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the products of each basket.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    customer : np.ndarray
-        Per visit, sorted.
-    day : np.ndarray
-        Per visit.
-    last : np.ndarray | None, default None
-        Clocks at the start; never bought if left out.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Visit and product of each line, sorted, without repeats.
-    """
+    """Draw the products of each basket."""
     b = world.behaviour
     width = world.tastes.shape[1]
     size = rng.gamma(b.visit_size, 1 / b.visit_size, len(customer))
@@ -1224,18 +656,7 @@ def blocks(config: Config) -> list[tuple[int, int, int]]:
 
 # %% ../../nbs/00e_synthetic.ipynb #43732dd9
 def _visits_needed(world: World) -> float:
-    """Visits per customer that give the asked number of lines, found with a pilot group.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-
-    Returns
-    -------
-    float
-        Expected visits per customer over the period.
-    """
+    """Visits per customer that give the asked number of lines, found with a pilot group."""
     s = world.config.synthetic
     smallest = min(lines for _, _, lines in blocks(world.config))
     known = max(
@@ -1285,22 +706,7 @@ def open_shop(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
 def _draw_returns(
     rng: np.random.Generator, world: World, sales: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Purchases that come back.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    sales : dict[str, np.ndarray]
-        Lines: day, basket, customer, product, quantity, price.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        Lines of the same form, negative; `source` is the place of the sale.
-    """
+    """Purchases that come back."""
     back = np.flatnonzero(
         rng.random(len(sales["day"])) < world.products["returned"][sales["product"]]
     )
@@ -1327,22 +733,7 @@ def _draw_returns(
 def _draw_anonymous(
     rng: np.random.Generator, world: World, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sales without a customer: baskets from the tastes of all kinds together.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    n : int
-        How many lines, exactly.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-        Day, basket and product of each line.
-    """
+    """Sales without a customer: baskets from the tastes of all kinds together."""
     days: list[np.ndarray] = []
     baskets: list[np.ndarray] = []
     products: list[np.ndarray] = []
@@ -1375,24 +766,7 @@ def _draw_anonymous(
 def _draw_sales(
     rng: np.random.Generator, world: World, people: Customers, regular_first: bool
 ) -> dict[str, np.ndarray]:
-    """Every purchase of a group of customers.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    regular_first : bool
-        Whether C00001 is among them and buys P0012 on the first day.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        Day, basket, customer, product, quantity, price per line.
-    """
+    """Every purchase of a group of customers."""
     customer, day = _draw_visits(rng, world, people)
     if regular_first:
         customer = np.concatenate([[0], customer])
@@ -1423,28 +797,7 @@ def _priced(
     customer: np.ndarray,
     product: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Lines with quantity and price.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    day : np.ndarray
-        Per line.
-    basket : np.ndarray
-        Per line.
-    customer : np.ndarray
-        Per line, -1 for anonymous.
-    product : np.ndarray
-        Per line.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        With quantity and the price on that day.
-    """
+    """Lines with quantity and price."""
     p = world.products
     cut = np.where(promoted(p, product, day.astype(int)), p["discount"][product], 0.0)
     return dict(
@@ -1460,9 +813,9 @@ def _priced(
 class _Letter(NamedTuple):
     """What a letter does, what it costs, and what goes wrong."""
 
-    reminded: float = 0.9  # further visits of those who come now and then
+    reminded: float = 1.2  # further visits of those who come now and then
     now_and_then: float = 0.55  # their visits in the days of a wave
-    spread: float = 0.6  # around these visits, on the log scale
+    spread: float = 0.7  # around these visits, on the log scale
     lapsed: float = 0.15  # how much of it is left where a customer has lapsed
     annoyed: float = 0.4  # share of the most frequent visitors who are annoyed
     regular: float = 1.6  # visits in these days at which it is half of that
@@ -1470,18 +823,30 @@ class _Letter(NamedTuple):
     returned: float = 2.0  # how much more often the further purchases come back
     missed: float = 0.04  # share of the letters that do not arrive
     slipped: float = 0.03  # share of those held back who get one all the same
-    contact: float = 0.6  # cost of a letter, in currency
-    voucher: float = 2.0  # cost of a voucher that is handed in
+    contact: float = 0.4  # cost of a letter, in currency
+    voucher: float = 1.0  # cost of a voucher that is handed in
 
 
 _LETTER = _Letter()
 
 
+_HALF_YEAR = 180
+
+
+def _past_visits(people: Customers, sales: Mapping[str, np.ndarray], start: int) -> np.ndarray:
+    """Visits of the last half year before a day, per four weeks, as the log shows them."""
+    past = (sales["day"] >= start - _HALF_YEAR) & (sales["day"] < start)
+    pairs = np.unique(np.column_stack([sales["customer"][past], sales["basket"][past]]), axis=0)
+    visits = np.bincount(pairs[:, 0], minlength=len(people.rate))
+    days = np.clip(start - np.maximum(people.joined, 0), 30, _HALF_YEAR)
+    return _WAVE_DAYS * (visits + 0.25) / days
+
+
 def _responses(
-    world: World, people: Customers, active: np.ndarray, letter: _Letter
+    world: World, visits: np.ndarray, active: np.ndarray, letter: _Letter
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per customer, the further visits to expect of a letter, and the chance to be annoyed."""
-    usual = np.log(people.rate * _WAVE_DAYS)
+    usual = np.log(visits)
     apart = (usual - np.log(letter.now_and_then)) / letter.spread
     reminded = letter.reminded * np.exp(-0.5 * apart**2) * np.where(active, 1, letter.lapsed)
     rise = np.clip((usual - np.log(letter.regular)) / letter.sharpness, -50, 50)
@@ -1575,10 +940,12 @@ def _until_bought(
 
 
 def _expect(
-    world: World, people: Customers, clocks: np.ndarray, active: np.ndarray, start: int
+    world: World, people: Customers, sales: Mapping[str, np.ndarray], active: np.ndarray, start: int
 ) -> dict[str, np.ndarray]:
     """What a letter on a day brings each customer, in expectation."""
-    reminded, annoyed = _responses(world, people, active, _LETTER)
+    clocks = _clocks(sales, people.favourite, start)
+    visits = _past_visits(people, sales, start)
+    reminded, annoyed = _responses(world, visits, active, _LETTER)
     parts = -(-len(active) * len(world.products["price"]) // 1_000_000)
     found = []
     for who in np.array_split(np.arange(len(active)), parts):  # so that memory stays small
@@ -1588,7 +955,7 @@ def _expect(
     missed, further, tried, quiet = (np.concatenate(part) for part in zip(*found))
     effect = ((1 - annoyed) * reminded)[:, None] * further - annoyed[:, None] * missed
     redeemed = (1 - annoyed) * (1 - np.exp(-reminded * tried) * quiet)
-    own = {"reminded": reminded, "annoyed": annoyed, "redeemed": redeemed}
+    own = {"visits": visits, "reminded": reminded, "annoyed": annoyed, "redeemed": redeemed}
     return {"revenue": effect[:, 0], "margin": effect[:, 1], **own}
 
 # %% ../../nbs/00e_synthetic.ipynb #ca3b0006
@@ -1644,7 +1011,7 @@ def _send_wave(
     """A wave's customers, the lines that are left out, and further sales with their returns."""
     on = people.spells[(people.spells[:, 1] <= start) & (start < people.spells[:, 2]), 0]
     active = np.isin(np.arange(len(people.rate)), on.astype(int))
-    known = _expect(world, people, _clocks(sales, people.favourite, start), active, start)
+    known = _expect(world, people, sales, active, start)
     drawn = _draw_wave(rng, world, people, start) | known
     cross = drawn["reached"] & (rng.random(len(active)) < drawn["annoyed"])
     visits = np.where(drawn["reached"] & ~cross, drawn["reminded"], 0.0)
@@ -1740,20 +1107,7 @@ _DIRT: dict[str, float] = {  # kind: share of the lines
 
 
 def _plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which lines are followed by a broken copy of themselves, or padded.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    sale : np.ndarray
-        Per line, whether it is a sale to a known customer.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Per written row: the line it comes from, and its dirt (0 for none, then as in `_DIRT`).
-    """
+    """Which lines are followed by a broken copy of themselves, or padded."""
     which = np.searchsorted(np.cumsum(list(_DIRT.values())), rng.random(len(sale)), side="right")
     dirty = np.flatnonzero((which < len(_DIRT)) & sale)
     padded = which[dirty] == list(_DIRT).index("padded")
@@ -1765,24 +1119,7 @@ def _plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, 
 
 # %% ../../nbs/00e_synthetic.ipynb #90d2a3dc
 def _name_ids(letter: str, number: np.ndarray, total: int, width: int) -> Any:
-    """Readable ids of equal length; a negative number becomes a missing one.
-
-    Parameters
-    ----------
-    letter : str
-        Such as "C".
-    number : np.ndarray
-        From 0.
-    total : int
-        How many there are.
-    width : int
-        The fewest digits.
-
-    Returns
-    -------
-    Any
-        An arrow array of texts, numbered from 1.
-    """
+    """Readable ids of equal length; a negative number becomes a missing one."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -1927,18 +1264,7 @@ def basket_stride(config: Config) -> int:
 
 # %% ../../nbs/00e_synthetic.ipynb #e2603471
 def _product_table(world: World) -> pd.DataFrame:
-    """The assortment as the shop sees it.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-
-    Returns
-    -------
-    pd.DataFrame
-        product_id, product_name, category, subcategory, brand, price.
-    """
+    """The assortment as the shop sees it."""
     p = world.products
     n = world.config.synthetic.products
     shelves = [_SHELVES[s] for s in p["shelf"]]
@@ -1968,22 +1294,7 @@ _REGIONS: tuple[str, ...] = ("Northmark", "Eastvale", "Southmere", "Westholm", "
 
 
 def _customer_table(world: World, number: int, people: Customers) -> Any:
-    """Make the customers table.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-    number : int
-        Of the block.
-    people : Customers
-        Its customers.
-
-    Returns
-    -------
-    Any
-        An arrow table: customer_id, joined, age_band, region, consent, email.
-    """
+    """Make the customers table."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -2045,18 +1356,7 @@ def _wave_truth(world: World, sent: list[list[_Lines]]) -> dict[str, np.ndarray]
 
 # %% ../../nbs/00e_synthetic.ipynb #ddcf6c3f
 def _stream(world: World) -> Iterator[tuple[int, _Lines, Customers, list[_Lines]]]:
-    """All blocks, one after the other.
-
-    Parameters
-    ----------
-    world : World
-        From `open_shop`.
-
-    Returns
-    -------
-    Iterator[tuple[int, _Lines, Customers, list[_Lines]]]
-        Block number, lines, latent parameters, waves.
-    """
+    """All blocks, one after the other."""
     for number in range(len(blocks(world.config))):
         yield number, *_draw_with_waves(world, number)
 
@@ -2256,18 +1556,7 @@ def truth_arrays(world: World, groups: list[Customers]) -> dict[str, np.ndarray]
 
 # %% ../../nbs/00e_synthetic.ipynb #c1d50e8c
 def _unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Behaviour]:
-    """The assortment and the behaviour inside a truth.
-
-    Parameters
-    ----------
-    truth : Mapping[str, np.ndarray]
-        From `truth_arrays`.
-
-    Returns
-    -------
-    tuple[dict[str, np.ndarray], Behaviour]
-        The products' properties, the behaviour.
-    """
+    """The assortment and the behaviour inside a truth."""
     numbers: dict[str, Any] = {}
     for field, value in zip(fields(Behaviour), truth["behaviour"]):
         whole = isinstance(getattr(_BEHAVIOUR, field.name), int)
@@ -2322,24 +1611,7 @@ def last_purchases(
 def _purchase_steps(
     truth: Mapping[str, np.ndarray], last: np.ndarray, cut: float, days: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Step by step, how strongly each product is bought by an active customer.
-
-    Parameters
-    ----------
-    truth : Mapping[str, np.ndarray]
-        From `truth_arrays`.
-    last : np.ndarray
-        Customers x products, from `last_purchases`.
-    cut : float
-        Days since the start.
-    days : float
-        Length of the window.
-
-    Returns
-    -------
-    Iterator[tuple[float, np.ndarray]]
-        Length of the step in days; customers x products, expected purchases in it while active.
-    """
+    """Step by step, how strongly each product is bought by an active customer."""
     products, b = _unpack(truth)
     people = np.arange(len(truth["rate"]))[:, None]
     everything = np.arange(truth["tastes"].shape[1])
@@ -2494,20 +1766,7 @@ CALIBRATION: pd.DataFrame = pd.DataFrame(  # what the synthetic data is held aga
 
 # %% ../../nbs/00e_synthetic.ipynb #3cd5f086
 def _repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
-    """Of the pairs in the last window, how many the same customer had bought before.
-
-    Parameters
-    ----------
-    sales : pd.DataFrame
-        customer_id, product_id, date.
-    days : float, default 30
-        Length of the last window.
-
-    Returns
-    -------
-    float
-        Share of pairs; nan if nobody bought in both parts.
-    """
+    """Of the pairs in the last window, how many the same customer had bought before."""
     cut = sales["date"].max() - pd.Timedelta(days=days)
     pair = (
         sales["customer_id"].factorize()[0].astype(np.int64) * (1 << 32)
@@ -2520,18 +1779,7 @@ def _repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
 
 
 def _visit_spread(sales: pd.DataFrame) -> float:
-    """Median over customers of the coefficient of variation of the days between visits.
-
-    Parameters
-    ----------
-    sales : pd.DataFrame
-        customer_id, date.
-
-    Returns
-    -------
-    float
-        Nan if nobody has five gaps.
-    """
+    """Median over customers of the coefficient of variation of the days between visits."""
     days = (
         pd.DataFrame({"customer": sales["customer_id"], "day": sales["date"].dt.normalize()})
         .drop_duplicates()
