@@ -812,15 +812,14 @@ def campaigns_target(
         )
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
-    from retail_ci.export.ledger import free_customers, ledger_of, read_wave
+    from retail_ci.export.ledger import ledger_of, read_wave
     from retail_ci.export.targeting import target_run, wave_of_lists, write_targets
 
     measured = [read_wave(ledger_of(run), name) for name in waves or []]
     if not measured:
         names = _lists_by_hand(sent, control, columns, day)
         measured = [wave_of_lists(sent, control, day, 30 if days is None else days, names)]
-    people = free_customers(run)["customer_id"]
-    found = target_run(measured, run, people, contact_cost, voucher, budget)
+    found = target_run(measured, run, contact_cost, voucher, budget)
     file = write_targets(found, Path(out) if out else run.path.parent / "targets")
     print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
 

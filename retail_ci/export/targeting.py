@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ..core.formats import amount, count
 from ..core.runs import Run, save
 from ..data.frames import as_day, check_number, day_after
 from .effects import stratify
-from .ledger import Wave
+from .ledger import Wave, free_customers, ledger_of, list_waves
 from retail_ci.export.measure import (
     _check_chance,
     _check_days,
@@ -357,8 +357,6 @@ def _people(wave: Wave) -> pd.Series:
 
 def _with_table(wave: Wave, table: pd.DataFrame) -> Wave:
     """A wave of other customers."""
-    from dataclasses import replace
-
     return replace(wave, table=table.reset_index(drop=True))
 
 
@@ -466,7 +464,6 @@ def wave_of_lists(
 def target_run(
     waves: Sequence[Wave],
     run: Run,
-    customers: Sequence[str],
     contact_cost: float = 0.0,
     voucher: float = 0.0,
     budget: float | None = None,
@@ -479,8 +476,6 @@ def target_run(
         From `read_wave` or `wave_of_lists`.
     run : Run
         A finished run whose log reaches beyond the waves.
-    customers : Sequence[str]
-        Ids of those who may be contacted.
     contact_cost : float, default 0.0
         Cost per customer who is written to, in currency.
     voucher : float, default 0.0
@@ -491,12 +486,14 @@ def target_run(
     Returns
     -------
     Targets
-        Whom, and why.
+        Whom of those who could be in a wave once all waves of the ledger are over, and why.
     """
+    log = run.read("transactions")
+    free_from = max([day_after(log["date"].max()), *list_waves(ledger_of(run))["end"]])
     found = target_customers(
         waves,
-        run.read("transactions"),
-        customers=customers,
+        log,
+        customers=free_customers(run, str(free_from.date()))["customer_id"],
         products=run.read("products") if run.has("products") else None,
         contact_cost=contact_cost,
         voucher=voucher,
