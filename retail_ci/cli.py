@@ -39,9 +39,9 @@ from .core.runs import Run, check_writable, staging
 __all__ = ['COMMANDS', 'METAVARS', 'EXIT_CODES', 'EXAMPLES', 'VARIABLES', 'generate', 'check', 'run', 'site', 'serve',
            'counting_folder', 'check_service', 'show_folder', 'finished_run', 'tell_step', 'end_steps', 'evaluate',
            'tune', 'recommend', 'segment', 'predict', 'drift', 'export', 'campaigns', 'campaigns_plan',
-           'campaigns_draw', 'campaigns_list', 'campaigns_measure', 'forget', 'models_promote', 'models_rollback',
-           'models_list', 'models_show', 'models_compare', 'open_registry', 'tell_registry', 'serving_of', 'comments',
-           'as_command', 'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
+           'campaigns_draw', 'campaigns_list', 'campaigns_measure', 'campaigns_target', 'forget', 'models_promote',
+           'models_rollback', 'models_list', 'models_show', 'models_compare', 'open_registry', 'tell_registry',
+           'serving_of', 'comments', 'as_command', 'answer', 'show_version', 'app', 'main', 'instead_of_nbdev']
 
 # %% ../nbs/12_cli.ipynb #25df8955
 def generate(
@@ -771,12 +771,7 @@ def campaigns_measure(
             "Name a wave of the ledger, as in retail-ci campaigns measure spring, or give both "
             "lists of one made by hand with --sent and --control."
         )
-    for option, value in (("--day", day), ("--days", days), ("--columns", columns)):
-        if wave and value not in ("", None):
-            raise ConfigError(
-                f"{option} is for lists made by hand, found with the wave {wave!r}, whose days and "
-                f"columns stand in the ledger; leave {option} out."
-            )
+    _check_by_hand(wave, day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.measure import measure_wave, write_result
 
@@ -794,6 +789,66 @@ def campaigns_measure(
     print("\n".join([found.sentence, *found.notes, f"The page: {page}"]))
 
 
+def campaigns_target(
+    waves: list[str] | None = None,  # waves of the ledger that are over; or --sent and --control
+    config: str = "default",  # a name from configs/, or a YAML file
+    set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
+    contact_cost: float = 0.0,  # the cost per customer who is written to
+    voucher: float = 0.0,  # the cost of a voucher that is handed in
+    budget: float | None = None,  # the most that the contacts may cost
+    sent: str = "",  # a list made by hand: a file with a column customer_id, those written to
+    control: str = "",  # likewise, those held back
+    columns: str = "",  # what the columns of these lists are called: customer_id=Card,segment=Kind
+    day: str = "",  # for lists made by hand: the first day on which the campaign could show
+    days: int
+    | None = None,  # for lists made by hand: for how many days it may show; 30 if left out
+    out: str = "",  # the folder for list and curve; runs/NAME/targets if left out
+) -> None:
+    """Say whom to write to next, from measured waves, and write the list."""
+    if bool(waves) == bool(sent or control):
+        raise ConfigError(
+            "Name waves of the ledger, as in retail-ci campaigns target spring, or give both "
+            "lists of one made by hand with --sent and --control."
+        )
+    _check_by_hand(" ".join(waves or []), day, days, columns)
+    run = finished_run(config, set_)
+    from retail_ci.export.ledger import ledger_of, read_wave
+    from retail_ci.export.targeting import target_run, wave_of_lists, write_targets
+
+    measured = [read_wave(ledger_of(run), name) for name in waves or []]
+    if not measured:
+        names = _lists_by_hand(sent, control, columns, day)
+        measured = [wave_of_lists(sent, control, day, 30 if days is None else days, names)]
+    found = target_run(measured, run, contact_cost, voucher, budget)
+    file = write_targets(found, Path(out) if out else run.path.parent / "targets")
+    print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
+
+
+def _check_by_hand(wave: str, day: str, days: int | None, columns: str) -> None:
+    """Refuse what the ledger knows of a wave."""
+    for option, value in (("--day", day), ("--days", days), ("--columns", columns)):
+        if wave and value not in ("", None):
+            raise ConfigError(
+                f"{option} is for lists made by hand, found with the wave {wave!r}, whose days and "
+                f"columns stand in the ledger; leave {option} out."
+            )
+
+
+def _lists_by_hand(sent: str, control: str, columns: str, day: str) -> dict[str, str] | None:
+    """The names of the columns of lists that were made by hand."""
+    if not (sent and control and day):
+        raise ConfigError(
+            "Lists made by hand need --sent FILE, --control FILE and --day, the first day on which "
+            "the campaign could show."
+        )
+    pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
+    if not all(theirs for _, _, theirs in pairs):
+        raise ConfigError(
+            f"--columns must be pairs such as customer_id=Card,segment=Kind, found {columns!r}."
+        )
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs} or None
+
+
 def _measure_lists(
     run: Run,
     sent: str,
@@ -808,19 +863,9 @@ def _measure_lists(
     from retail_ci.export.measure import measure_campaign, read_lists
     from retail_ci.export.star_schema import demonstration_note
 
-    if not (sent and control and day):
-        raise ConfigError(
-            "Lists made by hand need --sent FILE, --control FILE and --day, the first day on which "
-            "the campaign could show."
-        )
-    pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
-    if not all(theirs for _, _, theirs in pairs):
-        raise ConfigError(
-            f"--columns must be pairs such as customer_id=Card,segment=Kind, found {columns!r}."
-        )
-    names = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    names = _lists_by_hand(sent, control, columns, day)
     found = measure_campaign(
-        read_lists(sent, control, names or None),
+        read_lists(sent, control, names),
         run.read("transactions"),
         day=day,
         days=days,
@@ -1033,6 +1078,7 @@ COMMANDS: tuple[Callable, ...] = (
     campaigns_draw,
     campaigns_list,
     campaigns_measure,
+    campaigns_target,
     forget,
     site,
     serve,
@@ -1097,6 +1143,8 @@ METAVARS = {
     "lift": "SHARE",
     "contacted": "FILE",
     "contact_cost": "MONEY",
+    "voucher": "MONEY",
+    "budget": "MONEY",
     "sent": "FILE",
     "control": "FILE",
     "columns": "OURS=THEIRS",
@@ -1107,7 +1155,7 @@ def _option(name: str, note: str, told: bool) -> Any:
     """A parameter as typer's argument or option; a name of one letter is a short option."""
     import typer
 
-    if name in ("source", "which", "who", "wave"):
+    if name in ("source", "which", "who", "wave", "waves"):
         return typer.Argument(help=note, metavar=f"[{name.upper()}]", show_default=name == "which")
     words = [f"--{name.rstrip('_').replace('_', '-')}"]
     if len(name) == 1:
@@ -1277,6 +1325,10 @@ EXAMPLES = {
         "retail-ci campaigns measure spring-2026 --contact-cost 0.45",
         "retail-ci campaigns measure --sent sent.csv --control held.csv --columns "
         "customer_id=Card --day 2026-03-02",
+    ],
+    "campaigns_target": [
+        "retail-ci campaigns target spring-2026 --contact-cost 0.45 --voucher 2",
+        "retail-ci campaigns target spring-2026 easter --contact-cost 0.45 --budget 500",
     ],
     "forget": ["retail-ci forget C00017", "retail-ci forget erasures.csv --config shop.yaml"],
     "site": [

@@ -72,7 +72,7 @@ LONG = {
     "test_spark_neighbours": 20,
     "test_engines": 20,
     "test_pipeline": 20,
-    "test_campaigns": 20,
+    "test_campaigns": 40,
     "test_store": 20,
     "test_ids": 20,
     "test_site": 15,

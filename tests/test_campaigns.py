@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from conftest import copy_of_small
 
+from retail_ci.core.config import CampaignsConfig, Config, SyntheticConfig
 from retail_ci.core.errors import DataError, RunError
 from retail_ci.core.formats import amount
 from retail_ci.core.runs import Run, open_run
+from retail_ci.data.synthetic import _draw_with_waves, _wave_starts, open_shop
 from retail_ci.export.effects import estimate_effects, stratify
 from retail_ci.export.ledger import (
     draw_run,
@@ -28,6 +30,7 @@ from retail_ci.export.ledger import (
     read_wave,
 )
 from retail_ci.export.measure import measure_campaign, measure_wave
+from retail_ci.export.targeting import target_customers, wave_of_lists
 
 PEOPLE = [f"c{i:05d}" for i in range(20_000)]
 DRAW = """
@@ -236,3 +239,88 @@ def test_the_page_says_what_the_numbers_say(shop):
     assert facts["sentence"][:30] in Path(folder / "measure.html").read_text()
     table = pd.read_csv(folder / "effects.csv")
     assert (table["low"] <= table["effect"]).all() and (table["effect"] <= table["high"]).all()
+
+
+def lettered_shop(seed: int, effect: float, customers: int = 2000) -> tuple:
+    """Log up to a second wave, the first wave, and the truth of the second."""
+    size = SyntheticConfig(
+        lines=15 * customers, customers=customers, products=40, campaigns=2, effect=effect
+    )
+    config = Config(seed=seed, campaigns=CampaignsConfig(control=0.5), synthetic=size)
+    rows, _, waves = _draw_with_waves(open_shop(config), 0)
+    known = rows["customer"] >= 0
+    start = pd.Timestamp("2025-01-01")
+    log = pd.DataFrame({k: rows[k][known] for k in ("quantity", "price", "basket")})
+    log["customer_id"] = [f"C{i:05d}" for i in rows["customer"][known]]
+    log["date"] = start + pd.to_timedelta(rows["second"][known], "s")
+    log["product_id"] = rows["product"][known].astype(str)
+    log["revenue"] = log["quantity"] * log["price"]
+    log["transaction_id"] = log["basket"].astype(str)
+    arms = [np.flatnonzero(waves[0]["arm"] == arm) for arm in (1, 0)]
+    lists = [pd.DataFrame({"customer_id": [f"C{i:05d}" for i in arm]}) for arm in arms]
+    days = [start + pd.Timedelta(days=day) for day in _wave_starts(config)]
+    return log[log["date"] < days[1]], wave_of_lists(*lists, days[0], 28), waves[1]
+
+
+def test_the_list_of_a_shop_whose_effects_are_known_earns_money():
+    """With the truth of the next wave: more than everybody and than the best customers."""
+    log, wave, truth = lettered_shop(7001, 1.0, 4000)
+    found = target_customers([wave], log, margin=0.5, contact_cost=0.3)
+    table = found.customers.assign(place=lambda t: t["customer_id"].str[1:].astype(int))
+    profit = 0.5 * truth["revenue"][table["place"]] - 0.3
+    chosen = (table["profit"] > 0).to_numpy()
+    assert 0.2 < chosen.mean() < 0.95
+    assert profit[chosen].sum() > max(0, profit.sum()) and profit[~chosen].mean() < 0
+    curve = found.curve
+    assert len(curve) == 21 and curve["profit"].iloc[0] == 0
+    assert (curve["low"] <= curve["profit"]).all() and (curve["profit"] <= curve["high"]).all()
+    assert curve["budget"].iloc[-1] == pytest.approx(0.3 * found.facts["measured"])
+    again = target_customers(
+        [wave], log.sample(frac=1, random_state=1), margin=0.5, contact_cost=0.3
+    )
+    pd.testing.assert_frame_equal(again.customers, found.customers)
+
+
+def test_letters_without_an_effect_are_not_sent_again():
+    for seed in (7002, 7003):
+        log, wave, _ = lettered_shop(seed, 0.0)
+        found = target_customers([wave], log, margin=0.5, contact_cost=0.3, voucher=1.0)
+        assert found.sentence.startswith("Do not send") and not found.customers["send"].any()
+
+
+def test_whom_to_write_to_is_written_down(shop):
+    """The command on lists made by hand; on lists that went to the best customers; and without a
+    wave.
+    """
+    log = pd.read_parquet(shop.home("small") / "current/data/transactions.parquet")
+    ids = np.sort(log.loc[log["date"] < "2025-11-01", "customer_id"].dropna().unique())
+    spend = log[log["date"] < "2025-11-01"].groupby("customer_id")["revenue"].sum()[ids]
+    groups = {"chance": np.random.default_rng(3).permutation(len(ids)) < len(ids) // 2}
+    groups["best"] = (spend <= spend.median()).to_numpy()
+    words = {}
+    for name, held in groups.items():
+        for arm, rows in (("sent", ids[~held]), ("held", ids[held])):
+            pd.DataFrame({"Karte": rows}).to_csv(shop.root / f"{name}-{arm}.csv", index=False)
+        words[name] = ["--sent", f"{name}-sent.csv", "--control", f"{name}-held.csv"]
+        words[name] += ["--columns", "customer_id=Karte", "--contact-cost", "0.5"]
+        words[name] += ["--day", "2025-11-01", "--config", "small"]
+    done = shop.here("campaigns", "target", *words["chance"])
+    assert done.returncode == 0, done.stderr
+    folder = shop.home("small") / "targets"
+    facts = json.loads((folder / "targets.json").read_text())
+    assert done.stdout.splitlines()[0] == facts["sentence"] and len(facts["curve"]) == 21
+    listed = pd.read_csv(folder / "targets.csv")
+    assert len(listed) == facts["listed"] and (facts["send"] or not len(listed))
+    assert len(pd.read_csv(folder / "everybody.csv")) == facts["customers"]
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for more, code, said in (
+        (words["best"], 3, "they were not drawn at random"),
+        (["--config", "small"], 2, "Name waves of the ledger"),
+        (["sprng", "--config", "small"], 4, "holds no wave yet"),
+        (["spring", "--day", "2025-11-01", "--config", "small"], 2, "--day is for lists made by"),
+        ([*words["chance"], "--voucher", "-1"], 3, "voucher: expected a number from 0"),
+    ):
+        wrong = shop.here("campaigns", "target", *more)
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (code, 1), wrong
+        assert said in wrong.stderr
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

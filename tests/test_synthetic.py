@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from retail_ci.core.runs import load
 from retail_ci.data.synthetic import (
     CALIBRATION,
     Customers,
+    _draw_with_waves,
+    _wave_starts,
     basket_stride,
     blocks,
     calibration,
@@ -399,3 +401,101 @@ def test_real_values_are_those_of_the_package():
             measured.round(3).to_dict(),
             stated.to_dict(),
         )
+
+
+# the shop of the other tests, with two waves of letters
+WAVES = replace(SMALL, synthetic=replace(SMALL.synthetic, campaigns=2, lines=9000, customers=600))
+
+
+def bought(shop, rows, start):
+    """Revenue, margin and purchase of each customer in a wave's days, returns netted."""
+    lines = pd.DataFrame(rows)[rows["customer"] >= 0].assign(day=lambda t: t["second"] / 86_400)
+    back = lines[lines["quantity"] < 0]
+    sales = lines[lines["quantity"] > 0].assign(sold=lambda t: t["day"])
+    first = ["customer", "product", "day", "sold"]
+    taken = pd.merge_asof(back, sales[first], on="day", by=["customer", "product"])
+    both = pd.concat([sales, taken])
+    inside = both[both["sold"].between(start, start + 28, inclusive="left")]
+    cost = shop.products["cost"][inside["product"]]
+    size = shop.config.synthetic.customers
+    revenue = np.bincount(inside["customer"], inside["quantity"] * inside["price"], size)
+    paid = np.bincount(inside["customer"], inside["quantity"] * cost, size)
+    buyers = np.bincount(inside["customer"][inside["quantity"] > 0], minlength=size) > 0
+    return revenue, revenue - paid, buyers
+
+
+def test_without_waves_a_shop_keeps_its_bytes(tmp_path, monkeypatch):
+    """Nothing of the waves is called for it, so nothing of them can move a byte."""
+    assert SMALL.synthetic.campaigns == Config().synthetic.campaigns == 0
+    generate(SMALL, tmp_path / "off")
+    for name in ("_draw_costs", "_expect", "_draw_wave", "_further_sales", "_wave_truth"):
+        monkeypatch.delattr(f"retail_ci.data.synthetic.{name}")
+    generate(SMALL, tmp_path / "bare")
+    assert digests(tmp_path / "off") == digests(tmp_path / "bare")
+    assert not (tmp_path / "off/campaigns.csv").exists()
+    products = pd.read_csv(tmp_path / "off/products.csv")
+    assert "cost" not in products and not any("wave" in k for k in load(tmp_path / "off/truth.npz"))
+
+
+def test_waves_leave_every_other_line_as_it_is():
+    """Customers whom no letter reached keep their lines, and so do all where no letter works."""
+    columns = ["customer", "second", "product", "quantity", "price"]
+    shop = open_shop(WAVES)
+    with_waves, _, waves = _draw_with_waves(shop, 0)
+    without = replace(WAVES, synthetic=replace(WAVES.synthetic, campaigns=0))
+    calm, _ = draw_block(replace(shop, config=without), 0)
+    reached = np.any([wave["reached"] for wave in waves], axis=0)
+    assert 0.9 < reached.mean() < 1
+    tables = []
+    for rows in (with_waves, calm):
+        table = pd.DataFrame(rows)[columns].sort_values(columns, ignore_index=True)
+        tables.append(table[~np.append(reached, False)[table["customer"]]])
+    pd.testing.assert_frame_equal(*(t.reset_index(drop=True) for t in tables))
+    no_effect = replace(WAVES, synthetic=replace(WAVES.synthetic, effect=0.0))
+    still, _, waves = _draw_with_waves(replace(shop, config=no_effect), 0)
+    assert all((still[k] == calm[k]).all() for k in calm)
+    assert all((wave["revenue"] == 0).all() for wave in waves) and waves[0]["redeemed"].max() > 0.3
+
+
+def test_waves_are_the_same_again_and_the_truth_holds_them(tmp_path):
+    made = [generate(WAVES, tmp_path / name) for name in ("a", "b")]
+    assert made[0] == made[1] and digests(tmp_path / "a") == digests(tmp_path / "b")
+    truth = load(tmp_path / "a/truth.npz")
+    table = pd.read_csv(tmp_path / "a/campaigns.csv")
+    starts = _wave_starts(WAVES)
+    assert truth["wave_start"].tolist() == starts == [267, 323]
+    assert truth["wave_revenue"].shape == truth["wave_margin"].shape == (600, 2)
+    for turn, (_, rows) in enumerate(table.groupby("wave")):
+        place = pd.Index(truth["customer_id"]).get_indexer(rows["customer_id"])
+        arm = truth["wave_arm"][:, turn]
+        assert sorted(place) == np.flatnonzero(arm >= 0).tolist()
+        assert ((rows["group"] == "send").to_numpy() == (arm[place] == 1)).all()
+        assert (rows["contacted"].to_numpy() == truth["wave_reached"][place, turn]).all()
+        assert (rows["group"] == "control").sum() == round(0.1 * len(rows))
+        day = pd.Timestamp("2025-01-01") + pd.Timedelta(days=starts[turn])
+        assert set(rows["day"]) == {str(day.date())}
+    costs = pd.read_csv(tmp_path / "a/products.csv")
+    assert (costs["cost"] < costs["price"]).all()
+
+
+def test_what_waves_are_expected_to_bring_is_what_they_bring():
+    """Over six small shops: the same life with and without the letters."""
+    found = []
+    for seed in range(6):
+        config = replace(WAVES, seed=seed)
+        shop = open_shop(config)
+        without = replace(config, synthetic=replace(config.synthetic, campaigns=0))
+        rows, _, waves = _draw_with_waves(shop, 0)
+        calm, _ = draw_block(replace(shop, config=without), 0)
+        for start, wave in zip(_wave_starts(config), waves):
+            with_letter, still = (bought(shop, r, start) for r in (rows, calm))
+            got = wave["reached"]
+            for name, now, before in zip(("revenue", "margin"), with_letter, still):
+                gap = (now - before)[got] - wave[name][got]
+                found.append((name, gap.sum(), (gap**2).sum()))
+            redeemed = with_letter[2][got] & ~wave["cross"][got]
+            chance = wave["redeemed"][got]
+            gap = redeemed.sum() - chance.sum()
+            found.append(("redeemed", gap, (chance * (1 - chance)).sum()))
+    table = pd.DataFrame(found, columns=["what", "gap", "square"]).groupby("what").sum()
+    assert ((table["gap"] / table["square"] ** 0.5).abs() < 3.5).all(), table

@@ -221,6 +221,10 @@ class SyntheticConfig:
         The first day, ISO 8601.
     stores : int
         Stores whose receipt numbers start anew every day; 0 for one shop without stores.
+    campaigns : int
+        Waves of letters whose effect on each customer the truth file holds; 0 for none.
+    effect : float
+        How strong these effects are: 1 as described in 00e, 0 for letters without any.
     format : {"csv", "parquet"}
         What the generator writes.
     """
@@ -231,6 +235,8 @@ class SyntheticConfig:
     days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 365
     start: str = "2025-01-01"
     stores: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    campaigns: Annotated[int, msgspec.Meta(ge=0, le=50)] = 0
+    effect: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     format: Literal["csv", "parquet"] = "csv"
 
 # %% ../../nbs/00b_configuration.ipynb #1ce1f190
@@ -1319,14 +1325,28 @@ def _check_day(key: str, text: str) -> datetime.date:
         ) from None
 
 
+_WAVE_DAYS = 28  # how long a generated letter is given to show
+_WAVE_EVERY = 56  # days from one generated wave to the next
+_WAVE_REST = 14  # days of the log after the last
+
+
 def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
-    """Refuse a first day that is none, or on which no line of the generated log would be kept."""
+    """Refuse a first day that is none, or on which no line of the generated log would be kept, and
+    waves of letters for which the days are too few.
+    """
     start = _check_day("synthetic.start", synthetic.start)
     earliest = datetime.date(1970, 1, 2)
     if not earliest <= start <= datetime.date(2200, 1, 1):
         raise ConfigError(
             f"Config key 'synthetic.start' must lie between {earliest} and 2200-01-01, found "
             f"{synthetic.start}."
+        )
+    needed = _WAVE_EVERY * synthetic.campaigns + _WAVE_DAYS + _WAVE_REST
+    if synthetic.campaigns and synthetic.days < needed:
+        raise ConfigError(
+            f"Config key 'synthetic.campaigns' asks for {synthetic.campaigns} waves, which need "
+            f"{needed} days of sales, found synthetic.days = {synthetic.days}; ask for fewer waves "
+            "or more days."
         )
     return synthetic
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..core.config import Config
+from ..core.config import _WAVE_DAYS, _WAVE_EVERY, _WAVE_REST, Config
 from ..core.errors import DataError
 from ..core.runs import atomic_write
 
@@ -40,336 +40,60 @@ class Shelf(NamedTuple):
     words: str  # product nouns, separated by "|"
 
 # %% ../../nbs/00e_synthetic.ipynb #3259b6d5
-_SHELVES: tuple[Shelf, ...] = tuple(
-    Shelf(*row)
-    for row in [
-        (
-            "skincare",
-            "moisturiser",
-            0.07,
-            6,
-            32,
-            100,
-            0,
-            "flat",
-            0.02,
-            0.05,
-            "Day Cream|Night Cream|Body Lotion|Hydrating Gel",
-        ),
-        (
-            "skincare",
-            "cleanser",
-            0.05,
-            4,
-            18,
-            90,
-            0,
-            "flat",
-            0.02,
-            0.05,
-            "Foam Wash|Micellar Water|Cleansing Oil|Gentle Scrub",
-        ),
-        (
-            "skincare",
-            "sun care",
-            0.04,
-            7,
-            24,
-            0,
-            0.2,
-            "summer",
-            0.02,
-            0.1,
-            "Sun Lotion SPF 30|Sun Spray SPF 50|After Sun Balm",
-        ),
-        (
-            "skincare",
-            "serum",
-            0.04,
-            12,
-            48,
-            120,
-            0,
-            "flat",
-            0.03,
-            0.02,
-            "Glow Serum|Eye Serum|Renewal Drops",
-        ),
-        (
-            "haircare",
-            "shampoo",
-            0.06,
-            3,
-            14,
-            80,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Mild Shampoo|Volume Shampoo|Repair Shampoo|Scalp Shampoo",
-        ),
-        (
-            "haircare",
-            "conditioner",
-            0.04,
-            3,
-            14,
-            90,
-            0,
-            "flat",
-            0.01,
-            0.08,
-            "Conditioner|Hair Mask|Detangling Milk",
-        ),
-        (
-            "haircare",
-            "styling",
-            0.04,
-            4,
-            16,
-            0,
-            0.2,
-            "flat",
-            0.02,
-            0.05,
-            "Styling Foam|Hair Spray|Matt Paste",
-        ),
-        (
-            "haircare",
-            "colour",
-            0.03,
-            6,
-            14,
-            84,
-            0,
-            "flat",
-            0.02,
-            0.05,
-            "Colour Cream|Root Touch-up|Tone Gloss",
-        ),
-        (
-            "vitamins",
-            "multivitamin",
-            0.06,
-            5,
-            22,
-            90,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Multivitamin|Women 50+ Complex|Daily Complex|Effervescent Multi",
-        ),
-        (
-            "vitamins",
-            "minerals",
-            0.05,
-            5,
-            20,
-            120,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Magnesium|Zinc Tablets|Iron Capsules|Calcium D3",
-        ),
-        (
-            "vitamins",
-            "immunity",
-            0.05,
-            4,
-            18,
-            60,
-            0,
-            "winter",
-            0.01,
-            0.1,
-            "Vitamin C|Vitamin D Drops|Elderberry Syrup",
-        ),
-        (
-            "pharmacy",
-            "pain relief",
-            0.05,
-            2,
-            9,
-            120,
-            0,
-            "flat",
-            0.005,
-            0.1,
-            "Ibuprofen 200|Paracetamol 500|Heat Patch|Pain Gel",
-        ),
-        (
-            "pharmacy",
-            "cold and flu",
-            0.05,
-            3,
-            12,
-            0,
-            0.2,
-            "winter",
-            0.005,
-            0.1,
-            "Nasal Spray|Cough Syrup|Hot Lemon|Throat Lozenges",
-        ),
-        (
-            "pharmacy",
-            "allergy",
-            0.03,
-            4,
-            15,
-            60,
-            0,
-            "spring",
-            0.005,
-            0.05,
-            "Cetirizine 10|Eye Drops|Hay Fever Spray",
-        ),
-        (
-            "pharmacy",
-            "first aid",
-            0.04,
-            2,
-            12,
-            0,
-            0.2,
-            "flat",
-            0.01,
-            0.1,
-            "Plasters|Bandage Set|Wound Gel|Disinfectant",
-        ),
-        (
-            "pharmacy",
-            "oral care",
-            0.05,
-            2,
-            9,
-            90,
-            0,
-            "flat",
-            0.005,
-            0.2,
-            "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste",
-        ),
-        (
-            "fragrance",
-            "eau de parfum",
-            0.05,
-            12,
-            55,
-            0,
-            0.2,
-            "gift",
-            0.05,
-            0.0,
-            "Eau de Parfum|Eau de Toilette|Body Mist",
-        ),
-        (
-            "fragrance",
-            "gift sets",
-            0.03,
-            10,
-            40,
-            0,
-            0.2,
-            "gift",
-            0.04,
-            0.1,
-            "Gift Set|Discovery Set|Bath Gift Box",
-        ),
-        (
-            "baby",
-            "nappies",
-            0.05,
-            9,
-            24,
-            32,
-            0,
-            "flat",
-            0.01,
-            0.4,
-            "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants",
-        ),
-        (
-            "baby",
-            "wipes",
-            0.04,
-            2,
-            9,
-            40,
-            0,
-            "flat",
-            0.005,
-            0.5,
-            "Baby Wipes|Sensitive Wipes|Water Wipes",
-        ),
-        (
-            "baby",
-            "baby food",
-            0.04,
-            1,
-            6,
-            24,
-            0,
-            "flat",
-            0.005,
-            1.5,
-            "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk",
-        ),
-        (
-            "baby",
-            "baby care",
-            0.03,
-            3,
-            12,
-            90,
-            0,
-            "flat",
-            0.01,
-            0.1,
-            "Baby Lotion|Nappy Cream|Baby Bath",
-        ),
-        (
-            "electrical",
-            "hair tools",
-            0.03,
-            14,
-            60,
-            0,
-            0.05,
-            "gift",
-            0.08,
-            0.0,
-            "Hair Dryer|Straightener|Curling Wand",
-        ),
-        (
-            "electrical",
-            "shavers",
-            0.03,
-            16,
-            70,
-            0,
-            0.05,
-            "gift",
-            0.08,
-            0.0,
-            "Foil Shaver|Beard Trimmer|Epilator",
-        ),
-        (
-            "electrical",
-            "toothbrushes",
-            0.02,
-            12,
-            60,
-            0,
-            0.05,
-            "gift",
-            0.06,
-            0.0,
-            "Sonic Toothbrush|Rotary Toothbrush|Water Flosser",
-        ),
-    ]
-)
+# fmt: off
+_SHELVES: tuple[Shelf, ...] = tuple(Shelf(*row) for row in [
+    ("skincare", "moisturiser", 0.07, 6, 32, 100, 0, "flat", 0.02, 0.05,
+     "Day Cream|Night Cream|Body Lotion|Hydrating Gel"),
+    ("skincare", "cleanser", 0.05, 4, 18, 90, 0, "flat", 0.02, 0.05,
+     "Foam Wash|Micellar Water|Cleansing Oil|Gentle Scrub"),
+    ("skincare", "sun care", 0.04, 7, 24, 0, 0.2, "summer", 0.02, 0.1,
+     "Sun Lotion SPF 30|Sun Spray SPF 50|After Sun Balm"),
+    ("skincare", "serum", 0.04, 12, 48, 120, 0, "flat", 0.03, 0.02,
+     "Glow Serum|Eye Serum|Renewal Drops"),
+    ("haircare", "shampoo", 0.06, 3, 14, 80, 0, "flat", 0.01, 0.1,
+     "Mild Shampoo|Volume Shampoo|Repair Shampoo|Scalp Shampoo"),
+    ("haircare", "conditioner", 0.04, 3, 14, 90, 0, "flat", 0.01, 0.08,
+     "Conditioner|Hair Mask|Detangling Milk"),
+    ("haircare", "styling", 0.04, 4, 16, 0, 0.2, "flat", 0.02, 0.05,
+     "Styling Foam|Hair Spray|Matt Paste"),
+    ("haircare", "colour", 0.03, 6, 14, 84, 0, "flat", 0.02, 0.05,
+     "Colour Cream|Root Touch-up|Tone Gloss"),
+    ("vitamins", "multivitamin", 0.06, 5, 22, 90, 0, "flat", 0.01, 0.1,
+     "Multivitamin|Women 50+ Complex|Daily Complex|Effervescent Multi"),
+    ("vitamins", "minerals", 0.05, 5, 20, 120, 0, "flat", 0.01, 0.1,
+     "Magnesium|Zinc Tablets|Iron Capsules|Calcium D3"),
+    ("vitamins", "immunity", 0.05, 4, 18, 60, 0, "winter", 0.01, 0.1,
+     "Vitamin C|Vitamin D Drops|Elderberry Syrup"),
+    ("pharmacy", "pain relief", 0.05, 2, 9, 120, 0, "flat", 0.005, 0.1,
+     "Ibuprofen 200|Paracetamol 500|Heat Patch|Pain Gel"),
+    ("pharmacy", "cold and flu", 0.05, 3, 12, 0, 0.2, "winter", 0.005, 0.1,
+     "Nasal Spray|Cough Syrup|Hot Lemon|Throat Lozenges"),
+    ("pharmacy", "allergy", 0.03, 4, 15, 60, 0, "spring", 0.005, 0.05,
+     "Cetirizine 10|Eye Drops|Hay Fever Spray"),
+    ("pharmacy", "first aid", 0.04, 2, 12, 0, 0.2, "flat", 0.01, 0.1,
+     "Plasters|Bandage Set|Wound Gel|Disinfectant"),
+    ("pharmacy", "oral care", 0.05, 2, 9, 90, 0, "flat", 0.005, 0.2,
+     "Toothpaste|Mouthwash|Dental Floss|Sensitive Paste"),
+    ("fragrance", "eau de parfum", 0.05, 12, 55, 0, 0.2, "gift", 0.05, 0.0,
+     "Eau de Parfum|Eau de Toilette|Body Mist"),
+    ("fragrance", "gift sets", 0.03, 10, 40, 0, 0.2, "gift", 0.04, 0.1,
+     "Gift Set|Discovery Set|Bath Gift Box"),
+    ("baby", "nappies", 0.05, 9, 24, 32, 0, "flat", 0.01, 0.4,
+     "Nappies Size 2|Nappies Size 3|Nappies Size 4|Night Pants"),
+    ("baby", "wipes", 0.04, 2, 9, 40, 0, "flat", 0.005, 0.5,
+     "Baby Wipes|Sensitive Wipes|Water Wipes"),
+    ("baby", "baby food", 0.04, 1, 6, 24, 0, "flat", 0.005, 1.5,
+     "Carrot Purée|Apple Pouch|Oat Porridge|Follow-on Milk"),
+    ("baby", "baby care", 0.03, 3, 12, 90, 0, "flat", 0.01, 0.1,
+     "Baby Lotion|Nappy Cream|Baby Bath"),
+    ("electrical", "hair tools", 0.03, 14, 60, 0, 0.05, "gift", 0.08, 0.0,
+     "Hair Dryer|Straightener|Curling Wand"),
+    ("electrical", "shavers", 0.03, 16, 70, 0, 0.05, "gift", 0.08, 0.0,
+     "Foil Shaver|Beard Trimmer|Epilator"),
+    ("electrical", "toothbrushes", 0.02, 12, 60, 0, 0.05, "gift", 0.06, 0.0,
+     "Sonic Toothbrush|Rotary Toothbrush|Water Flosser"),
+])
+# fmt: on
 _CATEGORIES: list[str] = list(dict.fromkeys(s.category for s in _SHELVES))
 _BRANDS: dict[str, list[str]] = {  # invented, five per category
     "skincare": ["Quandelle", "Ostrivane", "Mirrelune", "Sablequin", "Threnwood"],
@@ -421,41 +145,13 @@ _BEHAVIOUR = Behaviour()
 
 # %% ../../nbs/00e_synthetic.ipynb #47bad7c3
 def _bell(day_of_year: np.ndarray, centre: float, width: float) -> np.ndarray:
-    """A yearly peak that runs over New Year.
-
-    Parameters
-    ----------
-    day_of_year : np.ndarray
-        1 to 366.
-    centre : float
-        The day of the peak.
-    width : float
-        Its standard deviation in days.
-
-    Returns
-    -------
-    np.ndarray
-        1 at the peak, towards 0 away from it.
-    """
+    """A yearly peak that runs over New Year."""
     apart = (day_of_year - centre + 182.5) % 365 - 182.5
     return np.exp(-0.5 * (apart / width) ** 2)
 
 # %% ../../nbs/00e_synthetic.ipynb #63d8c549
 def _footfall(start: str, days: int) -> np.ndarray:
-    """Running total of one customer's expected visits, hour by hour.
-
-    Parameters
-    ----------
-    start : str
-        The first day.
-    days : int
-        How many.
-
-    Returns
-    -------
-    np.ndarray
-        Length 24 * days + 1, from 0, growing by one a day on average.
-    """
+    """Running total of one customer's expected visits, hour by hour."""
     dates = pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")
     doy = dates.day_of_year.to_numpy()
     weekday = dates.day_of_week.to_numpy()
@@ -483,20 +179,7 @@ _SEASONS: dict[
 
 
 def _seasons(start: str, days: int) -> np.ndarray:
-    """Compute the sales of each season on each day.
-
-    Parameters
-    ----------
-    start : str
-        The first day.
-    days : int
-        How many.
-
-    Returns
-    -------
-    np.ndarray
-        One row per entry of `_SEASONS`, one column per day.
-    """
+    """Compute the sales of each season on each day."""
     doy = (pd.Timestamp(start) + pd.to_timedelta(np.arange(days), "D")).day_of_year.to_numpy()
     return np.array(
         [
@@ -509,24 +192,7 @@ def _seasons(start: str, days: int) -> np.ndarray:
 def _draw_products(
     rng: np.random.Generator, n: int, days: int, b: Behaviour = _BEHAVIOUR
 ) -> dict[str, np.ndarray]:
-    """The assortment and its calendar.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    n : int
-        How many.
-    days : int
-        Length of the period.
-    b : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        One array per property, in the order of the product ids.
-    """
+    """The assortment and its calendar."""
     weights = np.array([s.share for s in _SHELVES])
     first = rng.permutation(len(_SHELVES))[:n]
     shelf = np.concatenate(
@@ -571,22 +237,7 @@ def _draw_products(
 def _draw_tastes(
     rng: np.random.Generator, products: Mapping[str, np.ndarray], b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
-    """Draw the tastes of each kind of customer.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    products : Mapping[str, np.ndarray]
-        From `_draw_products`.
-    b : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    np.ndarray
-        Kinds x products; each row sums to one.
-    """
+    """Draw the tastes of each kind of customer."""
     shelf = products["shelf"]
     kinds = b.kinds
 
@@ -642,26 +293,7 @@ def _demand(
     day: np.ndarray | int,
     lift: float = _BEHAVIOUR.promoted,
 ) -> np.ndarray:
-    """Compute the effect of the calendar on a product on a day.
-
-    Parameters
-    ----------
-    products : Mapping[str, np.ndarray]
-        The assortment.
-    season : np.ndarray
-        Seasons x days.
-    product : np.ndarray
-        Numbers of products.
-    day : np.ndarray | int
-        Days since the start.
-    lift : float, default BEHAVIOUR.promoted
-        How much more a promoted product sells.
-
-    Returns
-    -------
-    np.ndarray
-        1 is usual.
-    """
+    """Compute the effect of the calendar on a product on a day."""
     on_sale = (day >= products["launch"][product]) & (day < products["end"][product])
     return (
         season[products["season"][product], day]
@@ -707,24 +339,19 @@ class World:
         return _demand(self.products, self.season, product, day, self.behaviour.promoted)
 
 # %% ../../nbs/00e_synthetic.ipynb #e4715c59
+def _draw_costs(config: Config, price: np.ndarray) -> np.ndarray:
+    """What the shop pays for a unit of each product, drawn apart from everything else."""
+    rng = np.random.default_rng(np.random.SeedSequence([config.seed, 8]))
+    return np.round(price * rng.uniform(0.4, 0.65, len(price)), 2)
+
+
 def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
-    """Draw the assortment and the tastes; the same for the same config.
-
-    Parameters
-    ----------
-    config : Config
-        Size and seed.
-    behaviour : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    World
-        Ready to draw customers in.
-    """
+    """Draw the assortment and the tastes; the same for the same config."""
     s = config.synthetic
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
     products = _draw_products(rng, s.products, s.days, behaviour)
+    if s.campaigns:
+        products["cost"] = _draw_costs(config, products["price"])
     tastes = _draw_tastes(rng, products, behaviour)
     season = _seasons(s.start, s.days)
     peak = season.max(axis=1)[products["season"]] * (1 + behaviour.promoted)
@@ -758,24 +385,7 @@ def _make_world(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
 def _appetite(
     age: np.ndarray, cycle: np.ndarray, again: np.ndarray, b: Behaviour = _BEHAVIOUR
 ) -> np.ndarray:
-    """Compute how ready a customer is to buy a favourite again.
-
-    Parameters
-    ----------
-    age : np.ndarray
-        Days since the last purchase; infinite if never bought.
-    cycle : np.ndarray
-        Days that one lasts; 0 for no cycle.
-    again : np.ndarray
-        Appetite after a purchase where there is no cycle.
-    b : Behaviour, default BEHAVIOUR
-        How customers behave.
-
-    Returns
-    -------
-    np.ndarray
-        1 is full.
-    """
+    """Compute how ready a customer is to buy a favourite again."""
     turns = np.minimum(age, 1e6) / np.maximum(cycle, 1.0)
     back = b.not_due + (1 - b.not_due) / (
         1 + np.exp(-np.clip((turns - b.due) / b.due_width, -50, 50))
@@ -792,28 +402,7 @@ def _draw_spells(
     comeback: float,
     end: float,
 ) -> np.ndarray:
-    """The times during which each customer is active.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    begin : np.ndarray
-        Per customer, the day from which to play.
-    active : np.ndarray
-        Per customer, whether active then.
-    lapse : np.ndarray
-        Per customer, lapses per active day.
-    comeback : float
-        Comebacks per lapsed day.
-    end : float
-        The day at which to stop.
-
-    Returns
-    -------
-    np.ndarray
-        Rows of (customer, from day, to day), sorted.
-    """
+    """The times during which each customer is active."""
     now = begin.astype(float).copy()
     state = active.copy()
     number = np.arange(len(begin))
@@ -851,22 +440,7 @@ class Customers:
 def _draw_favourites(
     rng: np.random.Generator, world: World, kinds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Products that may become habits, drawn from the customer's own taste.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        Tastes and assortment.
-    kinds : np.ndarray
-        Customers x kinds.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-        Favourite, pull, cycle.
-    """
+    """Products that may become habits, drawn from the customer's own taste."""
     b, (n, k), f = world.behaviour, kinds.shape, world.behaviour.favourites
     kind = (np.cumsum(kinds, axis=1)[:, None, :] < rng.random((n, f, 1))).sum(axis=2).clip(0, k - 1)
     table = (np.cumsum(world.tastes, axis=1) + np.arange(k)[:, None]).ravel()
@@ -888,24 +462,7 @@ def _draw_favourites(
 def _draw_customers(
     rng: np.random.Generator, world: World, n: int, regular_first: bool = False
 ) -> Customers:
-    """Draw a group of customers.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    n : int
-        How many.
-    regular_first : bool, default False
-        Whether the first is a regular customer (C00001).
-
-    Returns
-    -------
-    Customers
-        Their latent parameters.
-    """
+    """Draw a group of customers."""
     b = world.behaviour
     days = world.config.synthetic.days
     kinds = rng.dirichlet(b.mixture * world.kinds, n)
@@ -930,42 +487,14 @@ def _draw_customers(
 
 
 def _flow_at(world: World, day: np.ndarray) -> np.ndarray:
-    """Footfall up to a time.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-    day : np.ndarray
-        Days since the start, with fraction.
-
-    Returns
-    -------
-    np.ndarray
-        Running total of visits.
-    """
+    """Footfall up to a time."""
     return np.interp(day, np.arange(len(world.flow)) / 24, world.flow)
 
 # %% ../../nbs/00e_synthetic.ipynb #0cd372e5
 def _draw_visits(
     rng: np.random.Generator, world: World, people: Customers
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the visits of each customer.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Customer and day of each visit, sorted by both.
-    """
+    """Draw the visits of each customer."""
     who = people.spells[:, 0].astype(int)
     low = _flow_at(world, people.spells[:, 1])
     high = _flow_at(world, people.spells[:, 2])
@@ -983,18 +512,7 @@ def _draw_visits(
 
 # %% ../../nbs/00e_synthetic.ipynb #f77b479d
 def _distinct(values: np.ndarray) -> np.ndarray:
-    """Like numpy's `unique`, by sorting, which is faster here; the values must not be negative.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Whole numbers.
-
-    Returns
-    -------
-    np.ndarray
-        Each once, ascending.
-    """
+    """Like numpy's `unique`, by sorting, which is faster here; the values must not be negative."""
     values = np.sort(values)
     return values[np.diff(values, prepend=-1) != 0] if len(values) else values
 
@@ -1007,28 +525,7 @@ def _draw_trials(
     day: np.ndarray,
     size: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Products that come from taste alone: proposed at their peak, then thinned by the calendar.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    customer : np.ndarray
-        Per visit.
-    day : np.ndarray
-        Per visit.
-    size : np.ndarray
-        Per visit, how large it is.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Visit and product of each trial, without repeats.
-    """
+    """Products that come from taste alone: proposed at their peak, then thinned by the calendar."""
     b = world.behaviour
     width = world.tastes.shape[1]
     weights = people.kinds * world.trial_total
@@ -1063,32 +560,7 @@ def _draw_habits(
     tried: np.ndarray,
     last: np.ndarray,
 ) -> np.ndarray:
-    """Favourites that are bought because they are due.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    customer : np.ndarray
-        Per visit, sorted.
-    day : np.ndarray
-        Per visit, sorted within a customer.
-    size : np.ndarray
-        Per visit.
-    tried : np.ndarray
-        Visits x favourites: already in the basket by trial.
-    last : np.ndarray
-        Customers x favourites: day of the last purchase, -inf for never; changed in place.
-
-    Returns
-    -------
-    np.ndarray
-        Visits x favourites: bought by habit.
-    """
+    """Favourites that are bought because they are due."""
     b = world.behaviour
     favourite = people.favourite
     strength = (
@@ -1116,18 +588,7 @@ def _draw_habits(
 
 
 def _visit_rounds(customer: np.ndarray) -> list[np.ndarray]:
-    """Visits in rounds, so that each round holds a customer at most once.
-
-    Parameters
-    ----------
-    customer : np.ndarray
-        Per visit, sorted.
-
-    Returns
-    -------
-    list[np.ndarray]
-        First visits of all, then second visits, and so on.
-    """
+    """Visits in rounds, so that each round holds a customer at most once."""
     if not len(customer):
         return []
     first = np.concatenate([[0], np.flatnonzero(np.diff(customer)) + 1])
@@ -1143,28 +604,7 @@ def _draw_purchases(
     day: np.ndarray,
     last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the products of each basket.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    customer : np.ndarray
-        Per visit, sorted.
-    day : np.ndarray
-        Per visit.
-    last : np.ndarray | None, default None
-        Clocks at the start; never bought if left out.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Visit and product of each line, sorted, without repeats.
-    """
+    """Draw the products of each basket."""
     b = world.behaviour
     width = world.tastes.shape[1]
     size = rng.gamma(b.visit_size, 1 / b.visit_size, len(customer))
@@ -1216,18 +656,7 @@ def blocks(config: Config) -> list[tuple[int, int, int]]:
 
 # %% ../../nbs/00e_synthetic.ipynb #43732dd9
 def _visits_needed(world: World) -> float:
-    """Visits per customer that give the asked number of lines, found with a pilot group.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-
-    Returns
-    -------
-    float
-        Expected visits per customer over the period.
-    """
+    """Visits per customer that give the asked number of lines, found with a pilot group."""
     s = world.config.synthetic
     smallest = min(lines for _, _, lines in blocks(world.config))
     known = max(
@@ -1277,22 +706,7 @@ def open_shop(config: Config, behaviour: Behaviour = _BEHAVIOUR) -> World:
 def _draw_returns(
     rng: np.random.Generator, world: World, sales: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Purchases that come back.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    sales : dict[str, np.ndarray]
-        Lines: day, basket, customer, product, quantity, price.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        Lines of the same form, negative.
-    """
+    """Purchases that come back."""
     back = np.flatnonzero(
         rng.random(len(sales["day"])) < world.products["returned"][sales["product"]]
     )
@@ -1312,28 +726,14 @@ def _draw_returns(
         product=sales["product"][back],
         quantity=-sales["quantity"][back],
         price=sales["price"][back],
+        source=back,
     )
 
 # %% ../../nbs/00e_synthetic.ipynb #30c1e895
 def _draw_anonymous(
     rng: np.random.Generator, world: World, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sales without a customer: baskets from the tastes of all kinds together.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    n : int
-        How many lines, exactly.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-        Day, basket and product of each line.
-    """
+    """Sales without a customer: baskets from the tastes of all kinds together."""
     days: list[np.ndarray] = []
     baskets: list[np.ndarray] = []
     products: list[np.ndarray] = []
@@ -1366,24 +766,7 @@ def _draw_anonymous(
 def _draw_sales(
     rng: np.random.Generator, world: World, people: Customers, regular_first: bool
 ) -> dict[str, np.ndarray]:
-    """Every purchase of a group of customers.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    people : Customers
-        Who visits.
-    regular_first : bool
-        Whether C00001 is among them and buys P0012 on the first day.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        Day, basket, customer, product, quantity, price per line.
-    """
+    """Every purchase of a group of customers."""
     customer, day = _draw_visits(rng, world, people)
     if regular_first:
         customer = np.concatenate([[0], customer])
@@ -1414,28 +797,7 @@ def _priced(
     customer: np.ndarray,
     product: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Lines with quantity and price.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    world : World
-        The shop.
-    day : np.ndarray
-        Per line.
-    basket : np.ndarray
-        Per line.
-    customer : np.ndarray
-        Per line, -1 for anonymous.
-    product : np.ndarray
-        Per line.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        With quantity and the price on that day.
-    """
+    """Lines with quantity and price."""
     p = world.products
     cut = np.where(promoted(p, product, day.astype(int)), p["discount"][product], 0.0)
     return dict(
@@ -1447,9 +809,246 @@ def _priced(
         price=np.round(p["price"][product] * (1 - cut), 2),
     )
 
+# %% ../../nbs/00e_synthetic.ipynb #ca3b0002
+class _Letter(NamedTuple):
+    """What a letter does, what it costs, and what goes wrong."""
+
+    reminded: float = 1.2  # further visits of those who come now and then
+    now_and_then: float = 0.55  # their visits in the days of a wave
+    spread: float = 0.7  # around these visits, on the log scale
+    lapsed: float = 0.15  # how much of it is left where a customer has lapsed
+    annoyed: float = 0.4  # share of the most frequent visitors who are annoyed
+    regular: float = 1.6  # visits in these days at which it is half of that
+    sharpness: float = 0.3  # of that rise, on the log scale
+    returned: float = 2.0  # how much more often the further purchases come back
+    missed: float = 0.04  # share of the letters that do not arrive
+    slipped: float = 0.03  # share of those held back who get one all the same
+    contact: float = 0.4  # cost of a letter, in currency
+    voucher: float = 1.0  # cost of a voucher that is handed in
+
+
+_LETTER = _Letter()
+
+
+_HALF_YEAR = 180
+
+
+def _past_visits(people: Customers, sales: Mapping[str, np.ndarray], start: int) -> np.ndarray:
+    """Visits of the last half year before a day, per four weeks, as the log shows them."""
+    past = (sales["day"] >= start - _HALF_YEAR) & (sales["day"] < start)
+    pairs = np.unique(np.column_stack([sales["customer"][past], sales["basket"][past]]), axis=0)
+    visits = np.bincount(pairs[:, 0], minlength=len(people.rate))
+    days = np.clip(start - np.maximum(people.joined, 0), 30, _HALF_YEAR)
+    return _WAVE_DAYS * (visits + 0.25) / days
+
+
+def _responses(
+    world: World, visits: np.ndarray, active: np.ndarray, letter: _Letter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per customer, the further visits to expect of a letter, and the chance to be annoyed."""
+    usual = np.log(visits)
+    apart = (usual - np.log(letter.now_and_then)) / letter.spread
+    reminded = letter.reminded * np.exp(-0.5 * apart**2) * np.where(active, 1, letter.lapsed)
+    rise = np.clip((usual - np.log(letter.regular)) / letter.sharpness, -50, 50)
+    annoyed = letter.annoyed / (1 + np.exp(-rise))
+    strength = world.config.synthetic.effect
+    return strength * reminded, strength * annoyed
+
+# %% ../../nbs/00e_synthetic.ipynb #ca3b0004
+def _clocks(sales: Mapping[str, np.ndarray], favourite: np.ndarray, day: float) -> np.ndarray:
+    """The day on which each favourite was last bought before a day; -inf for never."""
+    width = 1 + max(int(favourite.max()), int(sales["product"].max(initial=0)))
+    past = np.flatnonzero(sales["day"] < day)
+    key = sales["customer"][past] * width + sales["product"][past]
+    order = np.lexsort((sales["day"][past], key))
+    keys = np.append(key[order], -1)  # the last place is that of what nobody bought
+    days = np.append(sales["day"][past][order], -np.inf)
+    wanted = np.arange(len(favourite))[:, None] * width + favourite
+    place = np.searchsorted(keys[:-1], wanted, side="right") - 1
+    return np.where(keys[place] == wanted, days[place], -np.inf)
+
+
+def _net_values(world: World, day: int, returned: float = 1.0) -> np.ndarray:
+    """Revenue and margin to expect of each product in a basket of a day: products x 2."""
+    p = world.products
+    everything = np.arange(len(p["price"]))
+    cut = np.where(promoted(p, everything, day), p["discount"], 0.0)
+    price = np.round(p["price"] * (1 - cut), 2)
+    seen = -np.expm1(-max(world.config.synthetic.days - 2 - day, 0) / 8)  # returns within the log
+    kept = (1 + p["units"]) * (1 - returned * p["returned"] * seen)
+    return np.column_stack([price * kept, (price - p["cost"]) * kept])
+
+
+class _Baskets(NamedTuple):
+    """What a visit on a day would bring each of some customers."""
+
+    habits: np.ndarray  # customers x 2: revenue and margin of a usual visit
+    trials: np.ndarray  # the same of a further visit
+    bought: np.ndarray  # chance that a usual visit is a purchase
+    tried: np.ndarray  # the same of a further visit
+
+
+def _expected_baskets(world: World, people: Customers, clocks: np.ndarray, day: int) -> _Baskets:
+    """Baskets of customers on a day, whose clocks still stand."""
+    b = world.behaviour
+    everything = np.arange(len(world.products["price"]))
+    calendar = world.calendar(everything, np.full(len(everything), day))
+    size = people.size[:, None]
+    trial = b.trial * size * (people.kinds @ world.tastes) * calendar
+    again = world.products["again"][people.favourite]
+    ready = _appetite(day + 0.56 - clocks, people.cycle, again, b)
+    whole = trial.copy()
+    habit = size * people.pull * calendar[people.favourite] * ready
+    np.add.at(whole, (np.arange(len(size))[:, None], people.favourite), habit)
+
+    def at_least_one(strength):
+        return -np.expm1(-b.visit_size * np.log1p(strength / b.visit_size))
+
+    return _Baskets(
+        at_least_one(whole) @ _net_values(world, day),
+        at_least_one(trial) @ _net_values(world, day, _LETTER.returned),
+        at_least_one(whole.sum(axis=1)),
+        at_least_one(trial.sum(axis=1)),
+    )
+
+
+def _until_bought(
+    world: World, people: Customers, clocks: np.ndarray, on: np.ndarray, start: int
+) -> tuple[np.ndarray, ...]:
+    """What the next purchase and a further visit would bring customers in a wave's days; the
+    chance that a further visit is a purchase, and that no usual one is.
+    """
+    back = world.behaviour.comeback / 365
+    mixed = -np.expm1(-(people.lapse + back)) / (people.lapse + back)
+    flow = np.diff(_flow_at(world, np.arange(start, start + _WAVE_DAYS + 1.0)))
+    off = 1 - on
+    missed: Any = 0.0
+    further: Any = 0.0
+    tried: Any = 0.0
+    for day, part in enumerate(flow / flow.sum()):
+        visit = _expected_baskets(world, people, clocks, start + day)
+        half = np.exp(-people.rate * flow[day] * visit.bought / 2)
+        before = on * half
+        now = (before * (1 - people.lapse * mixed) + off * back * mixed) * half
+        off = off * (1 - back * mixed) + before * people.lapse * mixed
+        purchase = on - before + now * (1 / half - 1)
+        missed = missed + (purchase / np.maximum(visit.bought, 1e-12))[:, None] * visit.habits
+        further = further + part * visit.trials
+        tried = tried + part * visit.tried
+        on = now
+    return missed, further, tried, on + off
+
+
+def _expect(
+    world: World, people: Customers, sales: Mapping[str, np.ndarray], active: np.ndarray, start: int
+) -> dict[str, np.ndarray]:
+    """What a letter on a day brings each customer, in expectation."""
+    clocks = _clocks(sales, people.favourite, start)
+    visits = _past_visits(people, sales, start)
+    reminded, annoyed = _responses(world, visits, active, _LETTER)
+    parts = -(-len(active) * len(world.products["price"]) // 1_000_000)
+    found = []
+    for who in np.array_split(np.arange(len(active)), parts):  # so that memory stays small
+        traits = {f.name: getattr(people, f.name) for f in fields(Customers) if f.name != "spells"}
+        some = Customers(**{k: v[who] for k, v in traits.items()}, spells=people.spells[:0])
+        found.append(_until_bought(world, some, clocks[who], active[who].astype(float), start))
+    missed, further, tried, quiet = (np.concatenate(part) for part in zip(*found))
+    effect = ((1 - annoyed) * reminded)[:, None] * further - annoyed[:, None] * missed
+    redeemed = (1 - annoyed) * (1 - np.exp(-reminded * tried) * quiet)
+    own = {"visits": visits, "reminded": reminded, "annoyed": annoyed, "redeemed": redeemed}
+    return {"revenue": effect[:, 0], "margin": effect[:, 1], **own}
+
+# %% ../../nbs/00e_synthetic.ipynb #ca3b0006
+def _wave_starts(config: Config) -> list[int]:
+    """The first days of the waves, counted from the start of the log."""
+    s = config.synthetic
+    last = s.days - _WAVE_DAYS - _WAVE_REST
+    return [last - _WAVE_EVERY * turn for turn in reversed(range(s.campaigns))]
+
+
+def _draw_wave(
+    rng: np.random.Generator, world: World, people: Customers, start: int
+) -> dict[str, np.ndarray]:
+    """Who is in a wave (arm 1: written to, 0: held back, -1: not in it), and whom it reaches."""
+    member = np.flatnonzero(people.joined < start)
+    arm = np.full(len(people.rate), -1, np.int8)
+    arm[member] = 1
+    arm[rng.permutation(member)[: round(world.config.campaigns.control * len(member))]] = 0
+    chance = np.select([arm == 1, arm == 0], [1 - _LETTER.missed, _LETTER.slipped], 0.0)
+    return {"arm": arm, "reached": rng.random(len(arm)) < chance}
+
+
+def _left_out(sales: Mapping[str, np.ndarray], annoyed: np.ndarray, start: int) -> np.ndarray:
+    """Which lines are of the first purchase that an annoyed customer would have made."""
+    inside = (sales["day"] >= start) & (sales["day"] < start + _WAVE_DAYS)
+    inside &= annoyed[sales["customer"]]
+    first = np.full(len(annoyed), np.inf)
+    np.minimum.at(first, sales["customer"][inside], sales["day"][inside])
+    return inside & (sales["day"] == first[sales["customer"]])
+
+
+def _further_sales(
+    rng: np.random.Generator, world: World, people: Customers, visits: np.ndarray, start: int
+) -> dict[str, np.ndarray]:
+    """The lines of further visits, as many as are given per customer."""
+    customer = np.repeat(np.arange(len(visits)), rng.poisson(visits))
+    low, high = _flow_at(world, np.array([start, start + _WAVE_DAYS], float))
+    flow = low + (high - low) * rng.random(len(customer))
+    day = np.interp(flow, world.flow, np.arange(len(world.flow)) / 24)
+    day = np.clip(day, start, np.nextafter(start + _WAVE_DAYS, 0))
+    shape = world.behaviour.visit_size
+    size = rng.gamma(shape, 1 / shape, len(customer))
+    visit, product = _draw_trials(rng, world, people, customer, day, size)
+    return _priced(rng, world, day[visit], visit, customer[visit], product)
+
+
+_Lines = dict[str, np.ndarray]
+
+
+def _send_wave(
+    world: World, people: Customers, sales: _Lines, start: int, rng: np.random.Generator
+) -> tuple[_Lines, np.ndarray, list[_Lines]]:
+    """A wave's customers, the lines that are left out, and further sales with their returns."""
+    on = people.spells[(people.spells[:, 1] <= start) & (start < people.spells[:, 2]), 0]
+    active = np.isin(np.arange(len(people.rate)), on.astype(int))
+    known = _expect(world, people, sales, active, start)
+    drawn = _draw_wave(rng, world, people, start) | known
+    cross = drawn["reached"] & (rng.random(len(active)) < drawn["annoyed"])
+    visits = np.where(drawn["reached"] & ~cross, drawn["reminded"], 0.0)
+    bought = _further_sales(rng, world, people, visits, start)
+    often = world.products | {"returned": _LETTER.returned * world.products["returned"]}
+    taken = _draw_returns(rng, replace(world, products=often), bought)
+    return drawn | {"cross": cross}, _left_out(sales, cross, start), [bought, taken]
+
+
+def _send_waves(
+    world: World, number: int, people: Customers, sales: _Lines, back: _Lines, other: _Lines
+) -> tuple[_Lines, _Lines, list[_Lines]]:
+    """Sales and returns with what the waves change, and each wave's customers."""
+    waves = []
+    extra: list[list[_Lines]] = [[], []]
+    top = 1 + max(int(lines["basket"].max(initial=0)) for lines in (sales, back, other))
+    gone = np.zeros(len(sales["day"]), bool)
+    for wave, start in enumerate(_wave_starts(world.config)):
+        rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 9, number, wave]))
+        drawn, left_out, further = _send_wave(world, people, sales, start, rng)
+        waves.append(drawn)
+        gone |= left_out
+        for kind, lines in zip(extra, further):
+            lines["basket"] += top
+            top = max(top, 1 + int(lines["basket"].max(initial=0)))
+            kind.append(lines)
+    kept = {k: v[~gone] for k, v in sales.items()}
+    still = {k: v[~gone[back["source"]]] for k, v in back.items()}
+    sales = {k: np.concatenate([kept[k], *(lines[k] for lines in extra[0])]) for k in kept}
+    back = {k: np.concatenate([still[k], *(lines[k] for lines in extra[1])]) for k in kept}
+    return sales, back, waves
+
 # %% ../../nbs/00e_synthetic.ipynb #d8e696da
 def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Customers]:
     """All lines of one block: sales, returns and anonymous sales, exactly as many as asked.
+
+    What campaign waves bring comes on top.
 
     Parameters
     ----------
@@ -1463,6 +1062,13 @@ def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Custom
     tuple[dict[str, np.ndarray], Customers]
         Lines by time, with customers numbered over all blocks; the latent parameters.
     """
+    return _draw_with_waves(world, number)[:2]
+
+
+def _draw_with_waves(
+    world: World, number: int
+) -> tuple[dict[str, np.ndarray], Customers, list[dict[str, np.ndarray]]]:
+    """The lines of a block, its customers, and the waves that they were in."""
     first, n, lines = blocks(world.config)[number]
     rng = np.random.default_rng(np.random.SeedSequence([world.config.seed, 1, number]))
     people = _draw_customers(rng, world, n, regular_first=number == 0)
@@ -1479,13 +1085,14 @@ def draw_block(world: World, number: int) -> tuple[dict[str, np.ndarray], Custom
     day, basket, product = _draw_anonymous(rng, world, room - len(back["day"]))
     top = 1 + max(sales["basket"].max(initial=0), back["basket"].max(initial=0))
     other = _priced(rng, world, day, top + basket, np.full(len(day), -1), product)
+    sales, back, waves = _send_waves(world, number, people, sales, back, other)
     rows = {k: np.concatenate([sales[k], back[k], other[k]]) for k in sales}
     rows["customer"] = np.where(rows["customer"] >= 0, rows["customer"] + first, -1)
     rows["second"] = np.floor(rows.pop("day") * 86_400).astype(np.int64)
     order = np.lexsort((rows["product"], rows["basket"], rows["second"]))
     rows = {k: v[order] for k, v in rows.items()}
     rows["basket"] = np.cumsum(np.concatenate([[True], np.diff(rows["basket"]) != 0])) - 1
-    return rows, people
+    return rows, people, waves
 
 # %% ../../nbs/00e_synthetic.ipynb #595d0217
 _DIRT: dict[str, float] = {  # kind: share of the lines
@@ -1500,20 +1107,7 @@ _DIRT: dict[str, float] = {  # kind: share of the lines
 
 
 def _plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which lines are followed by a broken copy of themselves, or padded.
-
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Source of chance.
-    sale : np.ndarray
-        Per line, whether it is a sale to a known customer.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Per written row: the line it comes from, and its dirt (0 for none, then as in `_DIRT`).
-    """
+    """Which lines are followed by a broken copy of themselves, or padded."""
     which = np.searchsorted(np.cumsum(list(_DIRT.values())), rng.random(len(sale)), side="right")
     dirty = np.flatnonzero((which < len(_DIRT)) & sale)
     padded = which[dirty] == list(_DIRT).index("padded")
@@ -1525,24 +1119,7 @@ def _plan_dirt(rng: np.random.Generator, sale: np.ndarray) -> tuple[np.ndarray, 
 
 # %% ../../nbs/00e_synthetic.ipynb #90d2a3dc
 def _name_ids(letter: str, number: np.ndarray, total: int, width: int) -> Any:
-    """Readable ids of equal length; a negative number becomes a missing one.
-
-    Parameters
-    ----------
-    letter : str
-        Such as "C".
-    number : np.ndarray
-        From 0.
-    total : int
-        How many there are.
-    width : int
-        The fewest digits.
-
-    Returns
-    -------
-    Any
-        An arrow array of texts, numbered from 1.
-    """
+    """Readable ids of equal length; a negative number becomes a missing one."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -1687,18 +1264,7 @@ def basket_stride(config: Config) -> int:
 
 # %% ../../nbs/00e_synthetic.ipynb #e2603471
 def _product_table(world: World) -> pd.DataFrame:
-    """The assortment as the shop sees it.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-
-    Returns
-    -------
-    pd.DataFrame
-        product_id, product_name, category, subcategory, brand, price.
-    """
+    """The assortment as the shop sees it."""
     p = world.products
     n = world.config.synthetic.products
     shelves = [_SHELVES[s] for s in p["shelf"]]
@@ -1710,16 +1276,17 @@ def _product_table(world: World) -> pd.DataFrame:
         name = f"{brand} {words[number % len(words)]}"
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name} No. {seen[name]}")
-    return pd.DataFrame(
-        {
-            "product_id": _name_ids("P", np.arange(n), n, 4).to_pylist(),
-            "product_name": names,
-            "category": [s.category for s in shelves],
-            "subcategory": [s.subcategory for s in shelves],
-            "brand": brands,
-            "price": p["price"],
-        }
-    )
+    columns = {
+        "product_id": _name_ids("P", np.arange(n), n, 4).to_pylist(),
+        "product_name": names,
+        "category": [s.category for s in shelves],
+        "subcategory": [s.subcategory for s in shelves],
+        "brand": brands,
+        "price": p["price"],
+    }
+    if "cost" in p:
+        columns["cost"] = p["cost"]
+    return pd.DataFrame(columns)
 
 # %% ../../nbs/00e_synthetic.ipynb #ebce871d
 _AGE_BANDS: tuple[str, ...] = ("18-29", "30-39", "40-49", "50-64", "65+")
@@ -1727,22 +1294,7 @@ _REGIONS: tuple[str, ...] = ("Northmark", "Eastvale", "Southmere", "Westholm", "
 
 
 def _customer_table(world: World, number: int, people: Customers) -> Any:
-    """Make the customers table.
-
-    Parameters
-    ----------
-    world : World
-        The shop.
-    number : int
-        Of the block.
-    people : Customers
-        Its customers.
-
-    Returns
-    -------
-    Any
-        An arrow table: customer_id, joined, age_band, region, consent, email.
-    """
+    """Make the customers table."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -1770,22 +1322,43 @@ def _customer_table(world: World, number: int, people: Customers) -> Any:
         }
     )
 
+# %% ../../nbs/00e_synthetic.ipynb #ca3b000a
+def _wave_table(world: World, number: int, wave: int, drawn: Mapping[str, np.ndarray]) -> Any:
+    """A wave's customers of one block, as the shop knows them."""
+    import pyarrow as pa
+
+    first, _, _ = blocks(world.config)[number]
+    member = np.flatnonzero(drawn["arm"] >= 0)
+    start = np.datetime64(world.config.synthetic.start, "D")
+    day = start + _wave_starts(world.config)[wave]
+    return pa.table(
+        {
+            "wave": pa.array([f"wave-{wave + 1}"] * len(member)),
+            "customer_id": _name_ids("C", first + member, world.config.synthetic.customers, 5),
+            "group": pa.array(np.where(drawn["arm"][member] == 1, "send", "control")),
+            "contacted": pa.array(drawn["reached"][member]),
+            "day": pa.array(np.full(len(member), day)),
+            "days": pa.array(np.full(len(member), _WAVE_DAYS)),
+        }
+    )
+
+
+def _wave_truth(world: World, sent: list[list[_Lines]]) -> dict[str, np.ndarray]:
+    """Arm, contact, and what a letter is expected to bring each customer, in each wave."""
+    found = {
+        f"wave_{name}": np.concatenate(
+            [np.column_stack([drawn[name] for drawn in waves]) for waves in sent]
+        )
+        for name in sent[0][0]
+    }
+    costs = {"contact_cost": np.array(_LETTER.contact), "voucher": np.array(_LETTER.voucher)}
+    return found | costs | {"wave_start": np.array(_wave_starts(world.config))}
+
 # %% ../../nbs/00e_synthetic.ipynb #ddcf6c3f
-def _stream(world: World) -> Iterator[tuple[int, dict[str, np.ndarray], Customers]]:
-    """All blocks, one after the other.
-
-    Parameters
-    ----------
-    world : World
-        From `open_shop`.
-
-    Returns
-    -------
-    Iterator[tuple[int, dict[str, np.ndarray], Customers]]
-        Block number, lines, latent parameters.
-    """
+def _stream(world: World) -> Iterator[tuple[int, _Lines, Customers, list[_Lines]]]:
+    """All blocks, one after the other."""
     for number in range(len(blocks(world.config))):
-        yield number, *draw_block(world, number)
+        yield number, *_draw_with_waves(world, number)
 
 # %% ../../nbs/00e_synthetic.ipynb #6ff56923
 class TableWriter:
@@ -1840,22 +1413,35 @@ def _file_format(config: Config, format: str | None) -> str:
     return kind
 
 
-def _open_writers(stack: contextlib.ExitStack, out: Path, kind: str) -> dict[str, TableWriter]:
+def _open_writers(
+    stack: contextlib.ExitStack, out: Path, kind: str, waves: bool
+) -> dict[str, TableWriter]:
     """A writer for each table, all closed with the stack."""
+    tables = ["transactions", "products", "customers", *["campaigns"] * waves]
     writers = {
         name: TableWriter(stack.enter_context(atomic_write(out / f"{name}.{kind}")))
-        for name in ("transactions", "products", "customers")
+        for name in tables
     }
     for w in writers.values():
         stack.callback(w.close)
     return writers
 
 
-def _write_truth(file: Path, world: World, known: list[Customers]) -> None:
+def _append_waves(
+    writers: dict[str, TableWriter], world: World, number: int, waves: list[_Lines]
+) -> None:
+    """Write the waves of a block."""
+    for wave, drawn in enumerate(waves):
+        writers["campaigns"].append(_wave_table(world, number, wave, drawn))
+
+
+def _write_truth(file: Path, world: World, known: list[tuple[Customers, list[_Lines]]]) -> None:
     """Write the generator's own parameters, for the oracle."""
-    arrays: dict[str, Any] = truth_arrays(world, known)
+    arrays: dict[str, Any] = truth_arrays(world, [people for people, _ in known])
     if world.config.synthetic.stores:
         arrays |= _store_truth(world, len(known))
+    if world.config.synthetic.campaigns:
+        arrays |= _wave_truth(world, [waves for _, waves in known])
     np.savez(file, **arrays)
 
 
@@ -1899,29 +1485,29 @@ def generate(
     out = Path(out)
     kind = _file_format(config, format)
     world = open_shop(config)
-    known = []
+    known: list[tuple[Customers, list[_Lines]]] = []
     done = 0
     with contextlib.ExitStack() as stack:
-        writers = _open_writers(stack, out, kind)
+        writers = _open_writers(stack, out, kind, s.campaigns > 0)
         writers["products"].append(
             pa.Table.from_pandas(_product_table(world), preserve_index=False)
         )
-        for number, rows, people in _stream(world):
+        for number, rows, people, waves in _stream(world):
             writers["transactions"].append(to_table(world, number, rows, text=kind == "csv"))
             writers["customers"].append(_customer_table(world, number, people))
+            _append_waves(writers, world, number, waves)
             if s.customers <= _TRUTH_LIMIT:
-                known.append(people)
+                known.append((people, waves))
             done += len(rows["second"])
             if progress:
                 progress(done, s.lines)
         if known:
             _write_truth(stack.enter_context(atomic_write(out / "truth.npz")), world, known)
-        written = writers["transactions"].rows
         for w in writers.values():
             w.close()
     return {
         "lines": done,
-        "rows": written,
+        "rows": writers["transactions"].rows,
         "customers": s.customers,
         "products": s.products,
         "blocks": len(blocks(config)),
@@ -1970,18 +1556,7 @@ def truth_arrays(world: World, groups: list[Customers]) -> dict[str, np.ndarray]
 
 # %% ../../nbs/00e_synthetic.ipynb #c1d50e8c
 def _unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Behaviour]:
-    """The assortment and the behaviour inside a truth.
-
-    Parameters
-    ----------
-    truth : Mapping[str, np.ndarray]
-        From `truth_arrays`.
-
-    Returns
-    -------
-    tuple[dict[str, np.ndarray], Behaviour]
-        The products' properties, the behaviour.
-    """
+    """The assortment and the behaviour inside a truth."""
     numbers: dict[str, Any] = {}
     for field, value in zip(fields(Behaviour), truth["behaviour"]):
         whole = isinstance(getattr(_BEHAVIOUR, field.name), int)
@@ -2036,24 +1611,7 @@ def last_purchases(
 def _purchase_steps(
     truth: Mapping[str, np.ndarray], last: np.ndarray, cut: float, days: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Step by step, how strongly each product is bought by an active customer.
-
-    Parameters
-    ----------
-    truth : Mapping[str, np.ndarray]
-        From `truth_arrays`.
-    last : np.ndarray
-        Customers x products, from `last_purchases`.
-    cut : float
-        Days since the start.
-    days : float
-        Length of the window.
-
-    Returns
-    -------
-    Iterator[tuple[float, np.ndarray]]
-        Length of the step in days; customers x products, expected purchases in it while active.
-    """
+    """Step by step, how strongly each product is bought by an active customer."""
     products, b = _unpack(truth)
     people = np.arange(len(truth["rate"]))[:, None]
     everything = np.arange(truth["tastes"].shape[1])
@@ -2208,20 +1766,7 @@ CALIBRATION: pd.DataFrame = pd.DataFrame(  # what the synthetic data is held aga
 
 # %% ../../nbs/00e_synthetic.ipynb #3cd5f086
 def _repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
-    """Of the pairs in the last window, how many the same customer had bought before.
-
-    Parameters
-    ----------
-    sales : pd.DataFrame
-        customer_id, product_id, date.
-    days : float, default 30
-        Length of the last window.
-
-    Returns
-    -------
-    float
-        Share of pairs; nan if nobody bought in both parts.
-    """
+    """Of the pairs in the last window, how many the same customer had bought before."""
     cut = sales["date"].max() - pd.Timedelta(days=days)
     pair = (
         sales["customer_id"].factorize()[0].astype(np.int64) * (1 << 32)
@@ -2234,18 +1779,7 @@ def _repeat_share(sales: pd.DataFrame, days: float = 30) -> float:
 
 
 def _visit_spread(sales: pd.DataFrame) -> float:
-    """Median over customers of the coefficient of variation of the days between visits.
-
-    Parameters
-    ----------
-    sales : pd.DataFrame
-        customer_id, date.
-
-    Returns
-    -------
-    float
-        Nan if nobody has five gaps.
-    """
+    """Median over customers of the coefficient of variation of the days between visits."""
     days = (
         pd.DataFrame({"customer": sales["customer_id"], "day": sales["date"].dt.normalize()})
         .drop_duplicates()

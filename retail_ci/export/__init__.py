@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "campaigns": ["campaign_lists", "write_campaigns"],
         "ledger": ["draw_wave"],
         "measure": ["measure_campaign"],
+        "targeting": ["target_customers"],
     },
 )

@@ -142,24 +142,7 @@ def permissions(
 def _find_columns(
     asked: list[str] | str | None, known: set[str], given: Sequence[str], key: str
 ) -> list[str]:
-    """The columns that say who may be contacted.
-
-    Parameters
-    ----------
-    asked : list[str] | str | None
-        Of the config: names, [] for none, None to look.
-    known : set[str]
-        Names that speak for themselves, in small letters and without signs.
-    given : Sequence[str]
-        The columns of the customers table.
-    key : str
-        The config key, for the message.
-
-    Returns
-    -------
-    list[str]
-        Columns.
-    """
+    """The columns that say who may be contacted."""
     if asked is None:
         return [c for c in given if re.sub(r"[\W_]", "", c.lower()) in known]
     for name in [asked] if isinstance(asked, str) else asked:
@@ -171,22 +154,7 @@ def _find_columns(
 
 # %% ../../nbs/08b_campaigns.ipynb #93b6a364
 def _draw(ids: Sequence[str], seed: int, wave: str = "") -> np.ndarray:
-    """Draw a number for each customer.
-
-    Parameters
-    ----------
-    ids : Sequence[str]
-        Customers.
-    seed : int
-        Of the config.
-    wave : str, default ""
-        Another word, another draw.
-
-    Returns
-    -------
-    np.ndarray
-        One number per customer, from 0 to 1, that depends on nothing but these three.
-    """
+    """Draw a number for each customer."""
     return np.array(
         [
             int.from_bytes(hashlib.blake2b(f"{seed}\0{wave}\0{i}".encode(), digest_size=7).digest())
@@ -235,28 +203,7 @@ _LEAST = 5
 def _needed_difference(
     rate: float, other: float, control: int, treated: int, level: float = 0.05, power: float = 0.80
 ) -> float:
-    """Compute the difference of two shares that a comparison can show.
-
-    Parameters
-    ----------
-    rate : float
-        Share that buys without the campaign.
-    other : float
-        Share that buys with it.
-    control : int
-        Customers held back.
-    treated : int
-        Customers contacted.
-    level : float, default 0.05
-        Of the two-sided test.
-    power : float, default 0.80
-        Chance to see it.
-
-    Returns
-    -------
-    float
-        The difference that this comparison needs; the difference is seen where it is at least that.
-    """
+    """Compute the difference of two shares that a comparison can show."""
     normal = NormalDist()
     weight = 1 / control + 1 / treated
     mean = (control * rate + treated * other) / (control + treated)
@@ -266,22 +213,7 @@ def _needed_difference(
 
 
 def _smallest_lift(rate: float, control: int, treated: int) -> float:
-    """The smallest lift that a campaign's comparison would show.
-
-    Parameters
-    ----------
-    rate : float
-        Share that buys without the campaign.
-    control : int
-        Customers held back.
-    treated : int
-        Customers contacted.
-
-    Returns
-    -------
-    float
-        Percentage points as a fraction: .05 is from 20% to 25%; nan where no lift could be seen.
-    """
+    """The smallest lift that a campaign's comparison would show."""
     if not (0 <= rate < 1 and treated >= 1 and control * min(rate, 1 - rate) >= _LEAST):
         return np.nan
     low = rate
@@ -301,18 +233,7 @@ _DAYS = 30  # how long a campaign is given to show
 
 
 def _base_rates(run: Run) -> dict[str, float]:
-    """Estimate how many customers of each segment buy without a campaign.
-
-    Parameters
-    ----------
-    run : Run
-        Transactions and snapshots.
-
-    Returns
-    -------
-    dict[str, float]
-        Segment: share that bought in the 30 days after a month end; "" over all.
-    """
+    """Estimate how many customers of each segment buy without a campaign."""
     con = connect_duckdb(DataConfig(memory="512MB")).con
     log, pictures = (
         f"read_parquet({sql_text(run.file(name))})" for name in ("transactions", "snapshots")
@@ -372,24 +293,7 @@ def _offers_table(
     sensitive: Mapping[str, Sequence[str]],
     most: int,
 ) -> pd.DataFrame:
-    """The first offers of each customer side by side.
-
-    Parameters
-    ----------
-    lists : pd.DataFrame | None
-        customer_id, product_id, rank, reason.
-    products : pd.DataFrame | None
-        product_id, product_name; without it a product is called by its id.
-    sensitive : Mapping[str, Sequence[str]]
-        Product column: values that no letter may name.
-    most : int
-        Offers per customer.
-
-    Returns
-    -------
-    pd.DataFrame
-        customer_id, and product, name and reason of each offer.
-    """
+    """The first offers of each customer side by side."""
     parts = ("product", "name", "reason")
     columns = [f"{part}_{i}" for i in range(1, most + 1) for part in parts]
     if lists is None or not len(lists) or not most:
@@ -489,24 +393,7 @@ def campaign_table(run: Run) -> tuple[pd.DataFrame, list[str]]:
 def _what_to_say(
     table: pd.DataFrame, consent: list[str], suppressed: list[str], allowed: pd.Series
 ) -> list[str]:
-    """Notes for the sender of the lists.
-
-    Parameters
-    ----------
-    table : pd.DataFrame
-        From `campaign_table`.
-    consent : list[str]
-        Columns of consent.
-    suppressed : list[str]
-        Columns of suppression.
-    allowed : pd.Series
-        "yes", "suppressed" or "no consent", per row.
-
-    Returns
-    -------
-    list[str]
-        A sentence each.
-    """
+    """Notes for the sender of the lists."""
 
     def quoted(names):
         return " and ".join(repr(n) for n in names)
@@ -533,18 +420,6 @@ def _what_to_say(
 def _campaign_summary(table: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
     """Size of each list, who is left out and held back, value, and the smallest lift that would
     show.
-
-    Parameters
-    ----------
-    table : pd.DataFrame
-        From `campaign_table`.
-    rates : Mapping[str, float]
-        From `_base_rates`.
-
-    Returns
-    -------
-    pd.DataFrame
-        A row per segment, best first, and one for all.
     """
     order = [
         *(s for s in SEGMENTS if s in set(table.segment)),
@@ -581,20 +456,7 @@ _MARK = "summary.csv"  # the file by which a folder of lists is known
 
 
 def _file_name(segment: str, taken: Iterable[str] = ()) -> str:
-    """The file of a segment.
-
-    Parameters
-    ----------
-    segment : str
-        Such as "Loyal Customers".
-    taken : Iterable[str], default ()
-        Names of files that are there.
-
-    Returns
-    -------
-    str
-        Such as "loyal_customers.csv".
-    """
+    """The file of a segment."""
     return (
         plain_name(
             re.sub(r"\W+", "_", segment.lower()).strip("_"),

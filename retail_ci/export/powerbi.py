@@ -243,22 +243,7 @@ def _literal(text: str) -> str:
 
 
 def _format_string(kind: str, currency: str = "", decimals: int = 2) -> str:
-    """Build the format string of a number in Power BI.
-
-    Parameters
-    ----------
-    kind : str
-        Of a column or measure.
-    currency : str, default ""
-        The sign of money.
-    decimals : int, default 2
-        Of the currency.
-
-    Returns
-    -------
-    str
-        Such as "\\€#,0.00"; "" where Power BI's own is right.
-    """
+    """Build the format string of a number in Power BI."""
     if kind != "money":
         return _NUMBER_FORMATS.get(kind, "")
     digits = "#,0." + "0" * decimals
@@ -287,18 +272,7 @@ _SORTED_BY = {
 
 
 def _tmdl_name(name: str) -> str:
-    """A name in TMDL.
-
-    Parameters
-    ----------
-    name : str
-        Of a table, column or measure.
-
-    Returns
-    -------
-    str
-        Quoted where TMDL wants it.
-    """
+    """A name in TMDL."""
     return "'" + name.replace("'", "''") + "'" if re.search(r"[\s.=:']", name) else name
 
 
@@ -311,24 +285,7 @@ def _tmdl_value(text: str) -> str:
 
 
 def _tmdl_column(table: Table, column: Column, currency: str, decimals: int) -> str:
-    """A column in TMDL.
-
-    Parameters
-    ----------
-    table : Table
-        Where it stands.
-    column : Column
-        What it is.
-    currency : str
-        The sign before money.
-    decimals : int
-        Of the currency.
-
-    Returns
-    -------
-    str
-        Some lines.
-    """
+    """A column in TMDL."""
     # a year has no separator
     key = (table.name, column.name)
     shown = (
@@ -383,22 +340,7 @@ def tmdl_measure(measure: Measure, currency: str, decimals: int) -> str:
 
 
 def _tmdl_table(table: Table, currency: str, decimals: int) -> str:
-    """A table in TMDL: measures, columns, and where its rows come from.
-
-    Parameters
-    ----------
-    table : Table
-        Of the star.
-    currency : str
-        The sign before money.
-    decimals : int
-        Of the currency.
-
-    Returns
-    -------
-    str
-        The file of the table.
-    """
+    """A table in TMDL: measures, columns, and where its rows come from."""
     head = f"/// A row is {table.grain}.\ntable {table.name}\n" + (
         "\tdataCategory: Time\n" if table.name == "dim_date" else ""
     )
@@ -742,25 +684,7 @@ def _check_names(items: list[Item]) -> None:
 
 
 def _read_tmdl(text: str, where: str = "the model") -> list[Item]:
-    """Read TMDL.
-
-    Parameters
-    ----------
-    text : str
-        The content of a file.
-    where : str, default "the model"
-        For the message.
-
-    Returns
-    -------
-    list[Item]
-        The objects at the top.
-
-    Raises
-    ------
-    DataError
-        With the line that is not of it.
-    """
+    """Read TMDL."""
     file = Item("file", where)
     _read_items(_lines(text, where), 0, file)
     for item in file.items:
@@ -790,17 +714,7 @@ _WORDS = {"VAR", "RETURN", "NOT", "MONTH"}
 
 
 def _check_dax(measure: Item, columns: Mapping[str, set[str]], measures: set[str]) -> None:
-    """Raise `DataError` for a measure that names something that does not exist.
-
-    Parameters
-    ----------
-    measure : Item
-        From `_read_tmdl`.
-    columns : Mapping[str, set[str]]
-        Table: its columns.
-    measures : set[str]
-        Names of all measures.
-    """
+    """Raise `DataError` for a measure that names something that does not exist."""
     text = re.sub(r'"[^"]*"', '""', measure.text)
     where = f"Measure {measure.name!r}: "
     if text.count("(") != text.count(")") or text.count("[") != text.count("]"):
@@ -904,22 +818,7 @@ def check_model(files: Mapping[str, str], tables: Mapping[str, Table]) -> dict[s
 
 # %% ../../nbs/08a_powerbi.ipynb #f133ce32
 def _dictionary(star: Star, rows: Mapping[str, int], run: Run) -> dict[str, Any]:
-    """What every table, column and measure means.
-
-    Parameters
-    ----------
-    star : Star
-        The tables.
-    rows : Mapping[str, int]
-        Table: rows.
-    run : Run
-        Where they come from.
-
-    Returns
-    -------
-    dict[str, Any]
-        For dictionary.json.
-    """
+    """What every table, column and measure means."""
     first, last = star.con.execute("SELECT first_day, last_day FROM span").fetchall()[0]
     tables = [
         {
@@ -1011,20 +910,7 @@ product, no segment.
 
 
 def _readme(facts: Mapping[str, Any], tables: Mapping[str, Table]) -> str:
-    """Write the README of the export.
-
-    Parameters
-    ----------
-    facts : Mapping[str, Any]
-        From `_dictionary`.
-    tables : Mapping[str, Table]
-        The star.
-
-    Returns
-    -------
-    str
-        README.md of the export.
-    """
+    """Write the README of the export."""
 
     def say(text):
         return str(text).replace("|", "\\|").replace("\n", " ")
@@ -1052,19 +938,7 @@ _Progress = Callable[[str, int, int], None]  # told what is done, the steps befo
 
 
 def _write_table(star: Star, name: str, part: Path, bom: bool) -> None:
-    """Write a table as parquet and as CSV; it is read from there afterwards.
-
-    Parameters
-    ----------
-    star : Star
-        The tables.
-    name : str
-        One of them.
-    part : Path
-        The folder of the export.
-    bom : bool
-        Whether CSV begins with a mark for Excel.
-    """
+    """Write a table as parquet and as CSV; it is read from there afterwards."""
     file = part / "parquet" / f"{name}.parquet"
     with atomic_write(file) as temporary:
         star.con.execute(
@@ -1133,26 +1007,7 @@ def export_powerbi(
 def _write_words(
     star: Star, rows: Mapping[str, int], run: Run, part: Path, bom: bool
 ) -> dict[str, Any]:
-    """Write the model, the dictionary, the theme and the README.
-
-    Parameters
-    ----------
-    star : Star
-        The tables.
-    rows : Mapping[str, int]
-        Table: rows.
-    run : Run
-        Where they come from.
-    part : Path
-        The folder of the export.
-    bom : bool
-        Whether CSV begins with a mark for Excel.
-
-    Returns
-    -------
-    dict[str, Any]
-        The dictionary.
-    """
+    """Write the model, the dictionary, the theme and the README."""
     model = model_text(star.tables, run.config.report.currency, star.decimals)
     facts = _dictionary(star, rows, run)
     check_model(model, star.tables)

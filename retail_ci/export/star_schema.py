@@ -126,15 +126,7 @@ def write_csv(con: Any, query: str, path: Path, bom: bool = False) -> Path:
 
 
 def _put_first(head: bytes, path: Path) -> None:
-    """Put bytes before the rest of a file.
-
-    Parameters
-    ----------
-    head : bytes
-        What is to stand first.
-    path : Path
-        A file.
-    """
+    """Put bytes before the rest of a file."""
     whole = path.with_name(f"{path.name}.whole")
     with whole.open("wb") as out, path.open("rb") as rest:
         out.write(head)
@@ -145,18 +137,6 @@ def _put_first(head: bytes, path: Path) -> None:
 def _check_folder(path: Path, mark: str) -> Path:
     """Raise `ConfigError` for a place that an export must not take, and `RunError` for one in a
     finished run.
-
-    Parameters
-    ----------
-    path : Path
-        Where an export is to go.
-    mark : str
-        The file by which an earlier export is known.
-
-    Returns
-    -------
-    Path
-        The folder, absolute.
     """
     place = path.resolve()
     check_writable(place, "give another folder to --out")
@@ -175,20 +155,7 @@ def _check_folder(path: Path, mark: str) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step.
-
-    Parameters
-    ----------
-    one : Path
-        A folder.
-    other : Path
-        Another.
-
-    Returns
-    -------
-    bool
-        Whether the system could do it.
-    """
+    """Let two folders change places in one step."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
     return (
         rename is not None and rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
@@ -877,19 +844,7 @@ def _columns_in(con: Any, file: Path) -> dict[str, str]:
 
 
 def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
-    """Make a view of an artefact, with all the columns that it should have.
-
-    Parameters
-    ----------
-    con : Any
-        A DuckDB connection.
-    run : Run
-        Where the artefacts are.
-    view : str
-        One of `_INPUTS`.
-    extra : str, default ""
-        Further columns, as SQL.
-    """
+    """Make a view of an artefact, with all the columns that it should have."""
     artefact, key, _ = _INPUTS[view]
     file = run.file(artefact)
     if not file.exists() and artefact != "products" and run.has("customers"):
@@ -904,20 +859,7 @@ def _read_input(con: Any, run: Run, view: str, extra: str = "") -> None:
 
 # %% ../../nbs/08_star_schema.ipynb #8d793d28
 def _sensitive_sql(sensitive: Mapping[str, list[str]], known: set[str]) -> str:
-    """Which products are sensitive, in SQL.
-
-    Parameters
-    ----------
-    sensitive : Mapping[str, list[str]]
-        Product column: values.
-    known : set[str]
-        The columns of the products.
-
-    Returns
-    -------
-    str
-        A condition.
-    """
+    """Which products are sensitive, in SQL."""
     for column in sensitive:
         if column not in known:
             raise ConfigError("data.sensitive: " + unknown("product column", column, sorted(known)))
@@ -949,13 +891,7 @@ def _numbered_segments() -> dict[str, str]:
 
 
 def _number_keys(con: Any) -> None:
-    """Give customers, products and segments their numbers, and lay out the days.
-
-    Parameters
-    ----------
-    con : Any
-        A connection with the views of `_INPUTS`.
-    """
+    """Give customers, products and segments their numbers, and lay out the days."""
     names = ", ".join(
         f"({i}, {sql_text(name)}, {sql_text(colour)})"
         for i, (name, colour) in enumerate(_numbered_segments().items(), 1)
@@ -1014,22 +950,7 @@ def _check_asked(asked: list[str], given: list[str]) -> None:
 
 
 def _pick_attributes(con: Any, file: Path, asked: list[str] | None) -> tuple[list[str], list[str]]:
-    """Which attributes of the customers table go into dim_customer.
-
-    Parameters
-    ----------
-    con : Any
-        A DuckDB connection.
-    file : Path
-        customers.parquet.
-    asked : list[str] | None
-        export.attributes of the config; None for those that group customers.
-
-    Returns
-    -------
-    tuple[list[str], list[str]]
-        Taken, left out.
-    """
+    """Which attributes of the customers table go into dim_customer."""
     own = ("customer_id", "first_purchase", "counter_like")
     given = [c for c in _columns_in(con, file) if c not in own]
     if asked is not None:
@@ -1057,24 +978,7 @@ def _kind_of_type(sql_type: str) -> str:
 def _attribute_columns(
     con: Any, file: Path, taken: list[str], measures: Sequence[str] = ()
 ) -> list[Column]:
-    """The attributes as columns, under names that are free.
-
-    Parameters
-    ----------
-    con : Any
-        A DuckDB connection.
-    file : Path
-        customers.parquet.
-    taken : list[str]
-        From `_pick_attributes`.
-    measures : Sequence[str], default ()
-        Names that the model's measures have.
-
-    Returns
-    -------
-    list[Column]
-        Further columns of dim_customer.
-    """
+    """The attributes as columns, under names that are free."""
     types = _columns_in(con, file)
     used = [*(c.name for c in _dim_customer().columns), *measures]
     out = []
@@ -1167,18 +1071,7 @@ def open_star(run: Run, measures: Sequence[str] = ()) -> Star:
 
 # %% ../../nbs/08_star_schema.ipynb #1a83c17a
 def _decimals(con: Any) -> int:
-    """How many decimals the currency has: as few as show every line's revenue, two if none do.
-
-    Parameters
-    ----------
-    con : Any
-        A connection with the view log.
-
-    Returns
-    -------
-    int
-        0 for yen, 2 for euro, 3 for dinar.
-    """
+    """How many decimals the currency has: as few as show every line's revenue, two if none do."""
     off = con.execute(
         "SELECT "
         + ", ".join(f"coalesce(max(abs(revenue - round(revenue, {d}))), 0)" for d in (0, 1, 2, 3))
@@ -1202,11 +1095,6 @@ _PARTS = (
 def _check_parts(con: Any) -> None:
     """Raise `DataError` if an artefact names a customer or product that another should know and
     does not, or lists one twice.
-
-    Parameters
-    ----------
-    con : Any
-        A connection with the views of `_INPUTS`.
     """
     for view, key in (
         ("people", "customer_id"),
@@ -1285,20 +1173,7 @@ def check_keys(con: Any, tables: Mapping[str, Table]) -> dict[str, int]:
 
 # %% ../../nbs/08_star_schema.ipynb #523e526c
 def _remarks(con: Any, left: list[str]) -> list[str]:
-    """What a reader of the tables should know: parts without data, and what was left out.
-
-    Parameters
-    ----------
-    con : Any
-        A connection with the tables.
-    left : list[str]
-        Attributes that were left out.
-
-    Returns
-    -------
-    list[str]
-        A sentence each.
-    """
+    """What a reader of the tables should know: parts without data, and what was left out."""
 
     def one(query):
         return con.execute(query).fetchall()[0][0]

@@ -165,22 +165,7 @@ def repeat_reasons(data: Interactions, rows: np.ndarray, columns: np.ndarray) ->
 
 
 def _repeat_words(times: int, gap: int, last: int) -> str:
-    """A customer's history with a product in words.
-
-    Parameters
-    ----------
-    times : int
-        How often it was bought.
-    gap : int
-        Usual days between; 0 if unknown.
-    last : int
-        Days from the last purchase to the reference date.
-
-    Returns
-    -------
-    str
-        A reason.
-    """
+    """A customer's history with a product in words."""
     if not times:
         return ""
     ago = "yesterday" if last == 1 else f"{last} days ago"
@@ -280,44 +265,14 @@ def hold_back(
 
 # %% ../../nbs/04d_baselines.ipynb #d803aad4
 def _popular_order(data: Interactions, days: float) -> np.ndarray:
-    """The catalogue, best sellers of the last `days` first.
-
-    Parameters
-    ----------
-    data : Interactions
-        The past.
-    days : float
-        The window.
-
-    Returns
-    -------
-    np.ndarray
-        All columns: by buyers in the window, then what is popular otherwise.
-    """
+    """The catalogue, best sellers of the last `days` first."""
     buyers = data.recent_buyers(days)
     best = np.argsort(-buyers, kind="stable")[: (buyers > 0).sum()]
     return np.concatenate([best, data.popular[~np.isin(data.popular, best)]])
 
 
 def _lists_of(order: np.ndarray, bought: sp.csr_matrix | None, rows: int, k: int) -> np.ndarray:
-    """The first `k` of one order for each customer, without what is left out.
-
-    Parameters
-    ----------
-    order : np.ndarray
-        From `_popular_order`.
-    bought : sp.csr_matrix | None
-        Rows × products that are left out.
-    rows : int
-        How many customers.
-    k : int
-        Length of a list.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k columns, -1 where the catalogue ends.
-    """
+    """The first `k` of one order for each customer, without what is left out."""
     best = np.full((rows, k), -1, np.int32)
     fill_up(best, np.zeros(best.shape, np.float32), order, np.ones(len(order), np.float32), bought)
     return best
@@ -418,26 +373,7 @@ class BestWindowRecommender(Recommender):
 def _order_ndcg(
     order: np.ndarray, past: Interactions, bought: sp.csr_matrix, task: str, k: int = 10
 ) -> float:
-    """How good one order for everybody is.
-
-    Parameters
-    ----------
-    order : np.ndarray
-        From `_popular_order`.
-    past : Interactions
-        The past it comes from.
-    bought : sp.csr_matrix
-        What the customers then bought.
-    task : str
-        "any" or "discovery".
-    k : int, default 10
-        Length of a list.
-
-    Returns
-    -------
-    float
-        Mean NDCG.
-    """
+    """How good one order for everybody is."""
     rows = np.flatnonzero(np.diff(bought.indptr))
     hits = find_hits(
         _lists_of(order, past.counts[rows] if task == "discovery" else None, len(rows), k),

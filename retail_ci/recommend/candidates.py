@@ -86,44 +86,14 @@ _HALF_LIVES = (7, 14, 30, 60, 90, 180, 365)  # of decayed counts
 
 
 def _log_of(values: np.ndarray) -> np.ndarray:
-    """The logarithm, from a floor of 0.0001 on.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Zero or more.
-
-    Returns
-    -------
-    np.ndarray
-        Float32.
-    """
+    """The logarithm, from a floor of 0.0001 on."""
     return np.log(np.maximum(values, 1e-4)).astype(np.float32)
 
 
 def _extreme(
     values: np.ndarray, places: np.ndarray, size: int, start: float, largest: bool
 ) -> np.ndarray:
-    """The largest or smallest value of each group.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Numbers.
-    places : np.ndarray
-        A group each.
-    size : int
-        How many groups.
-    start : float
-        What an empty group has.
-    largest : bool
-        The largest, or else the smallest.
-
-    Returns
-    -------
-    np.ndarray
-        Per group.
-    """
+    """The largest or smallest value of each group."""
     out = np.full(size, start)
     (np.maximum if largest else np.minimum).at(out, places, values)
     return out
@@ -157,20 +127,7 @@ def _columns_of(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 def _product_facts(data: Interactions, found: Habits) -> np.ndarray:
-    """Compute facts about each product from all purchases.
-
-    Parameters
-    ----------
-    data : Interactions
-        Who bought what and when.
-    found : Habits
-        `habits(data)`.
-
-    Returns
-    -------
-    np.ndarray
-        Products × facts, float32.
-    """
+    """Compute facts about each product from all purchases."""
     width = len(data.product_ids)
     customers = len(data.customer_ids)
     recent = {w: data.recent_buyers(w).astype(float) for w in WINDOWS}
@@ -291,18 +248,7 @@ class _CustomerFacts:
 
 
 def _customer_facts(data: Interactions) -> _CustomerFacts:
-    """How often each customer comes, and how widely they buy.
-
-    Parameters
-    ----------
-    data : Interactions
-        Who bought what and when.
-
-    Returns
-    -------
-    _CustomerFacts
-        Two matrices with a row per customer.
-    """
+    """How often each customer comes, and how widely they buy."""
     known = data.rows >= 0
     n = len(data.customer_ids)
     visits = pd.unique(
@@ -387,20 +333,7 @@ def _feature_facts(data: Interactions, names: Sequence[str]) -> np.ndarray:
 
 # %% ../../nbs/04i_candidates.ipynb #5f7a827f
 def _pick(found: Habits, chosen: np.ndarray) -> Habits:
-    """Some habits, with their purchases.
-
-    Parameters
-    ----------
-    found : Habits
-        All habits.
-    chosen : np.ndarray
-        Which of them.
-
-    Returns
-    -------
-    Habits
-        Those only.
-    """
+    """Some habits, with their purchases."""
     starts = found.starts[chosen]
     ends = np.append(found.starts[1:], len(found.ages))[chosen]
     size = ends - starts
@@ -440,22 +373,7 @@ _HABIT = (
 
 
 def _habit_facts(found: Habits, repeat: RepeatRecommender, customers: _CustomerFacts) -> np.ndarray:
-    """Compute facts about a customer's history with one product.
-
-    Parameters
-    ----------
-    found : Habits
-        The habits to describe.
-    repeat : RepeatRecommender
-        Knows gaps and chances.
-    customers : _CustomerFacts
-        From `_customer_facts`.
-
-    Returns
-    -------
-    np.ndarray
-        Habits × facts, float32.
-    """
+    """Compute facts about a customer's history with one product."""
     decayed = {h: found.decayed(h) for h in _HALF_LIVES}
     trips = dict(zip(_HALF_LIVES, customers.trips[found.rows].T))
     gap = repeat.own_gap(found)
@@ -493,20 +411,7 @@ _Kinds = tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]  # what `_kind_table` m
 
 
 def _best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n highest cells of each row, in no order; the lower column where the last place is tied.
-
-    Parameters
-    ----------
-    scores : sp.csr_matrix
-        Rows × products.
-    n : int
-        How many per row.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Rows and columns of the chosen cells.
-    """
+    """The n highest cells of each row, in no order; the lower column where the last place ties."""
     size = np.diff(scores.indptr)
     border = np.full(scores.shape[0], -np.inf, dtype=scores.dtype)
     for i in np.flatnonzero(size > n):
@@ -528,22 +433,7 @@ def _best_of(scores: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _places_of(matrix: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Find single cells of a sparse block.
-
-    Parameters
-    ----------
-    matrix : sp.csr_matrix
-        Rows × columns, columns sorted.
-    rows : np.ndarray
-        Of the cells wanted.
-    columns : np.ndarray
-        Of the cells wanted.
-
-    Returns
-    -------
-    np.ndarray
-        Where each cell's value stands in `matrix.data`; -1 where nothing is stored.
-    """
+    """Find single cells of a sparse block."""
     keys = (
         np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
         * matrix.shape[1]
@@ -664,13 +554,7 @@ class CandidateModels(Recommender):
 
 # %% ../../nbs/04i_candidates.ipynb #9a28ff95
 def _look_at_products(evidence: CandidateModels) -> None:
-    """Compute facts about products from the purchases of all customers.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Gets facts_, recent_, lately_, first_, new_, gone_ and kinds_.
-    """
+    """Compute facts about products from the purchases of all customers."""
     data = evidence.base_
     found = habits(data)
     evidence.facts_ = _product_facts(data, found)
@@ -684,20 +568,7 @@ def _look_at_products(evidence: CandidateModels) -> None:
 
 
 def _near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
-    """What similar customers bought lately.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Fitted; keeps the highest of each row, for the reasons.
-    rows : np.ndarray
-        A block of customers.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Block × products, columns in no order.
-    """
+    """What similar customers bought lately."""
     if evidence.near_ is None:
         return sp.csr_matrix((len(rows), len(evidence.data_.product_ids)), dtype=np.float32)
     scores = evidence.near_._scores(rows)
@@ -706,22 +577,7 @@ def _near_scores(evidence: CandidateModels, rows: np.ndarray) -> sp.csr_matrix:
 
 
 def _blend(evidence: CandidateModels, rows: np.ndarray, discovery: bool) -> sp.csr_matrix:
-    """Fixed weights; likeness counts as far as the customer is known.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Fitted.
-    rows : np.ndarray
-        A block of customers.
-    discovery : bool
-        For what is new to the customer.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Block × products.
-    """
+    """Fixed weights; likeness counts as far as the customer is known."""
     kinds = np.diff(evidence.data_.counts.indptr)[rows]
     trust = sp.diags((kinds / (kinds + 20)).astype(np.float32))
     near = unit_max(evidence.near_scores(rows))
@@ -775,22 +631,7 @@ def head_scores(buyers: np.ndarray, rows: int, n: int = 1000) -> sp.csr_matrix:
 
 
 def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kinds:
-    """Number the kinds of products, and rank the products of each kind by sales.
-
-    Parameters
-    ----------
-    codes : np.ndarray
-        Number of the name per product, -1 for none.
-    recent : np.ndarray
-        Recent buyers per product.
-    depth : int, default 40
-        Most products of one kind that are nominated.
-
-    Returns
-    -------
-    tuple[np.ndarray, sp.csr_matrix, sp.csr_matrix]
-        Codes; products × kinds, ones; kinds × products, recent buyers of the best.
-    """
+    """Number the kinds of products, and rank the products of each kind by sales."""
     known = np.flatnonzero(codes >= 0)
     ones = sp.csr_matrix(
         (np.ones(len(known), np.float32), (known, codes[known])),
@@ -804,20 +645,7 @@ def _kind_table(codes: np.ndarray, recent: np.ndarray, depth: int = 40) -> _Kind
 
 
 def _shares_of(weights: sp.csr_matrix, table: _Kinds) -> sp.csr_matrix:
-    """Compute the shares of the kinds in each customer's purchases.
-
-    Parameters
-    ----------
-    weights : sp.csr_matrix
-        Customers × products.
-    table : _Kinds
-        From `_kind_table`.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Customers × kinds, rows that sum to 1.
-    """
+    """Compute the shares of the kinds in each customer's purchases."""
     shares = (weights @ table[1]).tocsr()
     total = np.asarray(weights.sum(axis=1), dtype=np.float64).ravel()
     shares = (sp.diags((1 / np.maximum(total, 1e-9)).astype(np.float32)) @ shares).tocsr()
@@ -854,26 +682,7 @@ def _generate_candidates(
     near: sp.csr_matrix,
     ease: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Choose the candidate products of each customer.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Fitted.
-    rows : np.ndarray
-        A block of customers.
-    discovery : bool
-        Only what they have not bought.
-    near : sp.csr_matrix
-        From `near_scores`.
-    ease : np.ndarray
-        Block × items.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray, np.ndarray]
-        Place in the block, column, number of the habit (-1: never bought).
-    """
+    """Choose the candidate products of each customer."""
     width = len(evidence.facts_)
     parts = []
     wanted = _NOMINATED[discovery]
@@ -906,24 +715,7 @@ def _generate_candidates(
 def _fresh_only(
     near: sp.csr_matrix, ease: np.ndarray, bought: sp.csr_matrix, items: np.ndarray
 ) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Scores of what is new to the customer.
-
-    Parameters
-    ----------
-    near : sp.csr_matrix
-        Block × products.
-    ease : np.ndarray
-        Block × items.
-    bought : sp.csr_matrix
-        Block × products.
-    items : np.ndarray
-        Columns of the items.
-
-    Returns
-    -------
-    tuple[sp.csr_matrix, np.ndarray]
-        The same without what was bought.
-    """
+    """Scores of what is new to the customer."""
     rows = np.repeat(np.arange(bought.shape[0]), np.diff(bought.indptr))
     near = near.copy()
     ease = ease.copy()
@@ -1013,26 +805,7 @@ def _other_opinions(
     near: sp.csr_matrix,
     ease: np.ndarray,
 ) -> np.ndarray:
-    """Look up the scores of similar customers and of EASE for each pair.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Fitted.
-    places : np.ndarray
-        Place in the block per pair.
-    columns : np.ndarray
-        Product per pair.
-    near : sp.csr_matrix
-        Block × products.
-    ease : np.ndarray
-        Block × items.
-
-    Returns
-    -------
-    np.ndarray
-        Pairs × `_OTHERS`.
-    """
+    """Look up the scores of similar customers and of EASE for each pair."""
     said = near.toarray()[places, columns]
     most = np.maximum(row_max(near), 1e-9)[places]
     total = np.asarray(near.sum(axis=1), dtype=np.float64).ravel()
@@ -1059,24 +832,7 @@ def _other_opinions(
 def _kind_opinions(
     evidence: CandidateModels, rows: np.ndarray, places: np.ndarray, columns: np.ndarray
 ) -> list[np.ndarray]:
-    """How much the customer buys of the product's maker and shelf.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Fitted.
-    rows : np.ndarray
-        The block.
-    places : np.ndarray
-        Place in the block per pair.
-    columns : np.ndarray
-        Product per pair.
-
-    Returns
-    -------
-    list[np.ndarray]
-        One column per kind.
-    """
+    """How much the customer buys of the product's maker and shelf."""
     out = []
     for kind, shares in evidence.shares_.items():
         code = evidence.kinds_[kind][0][columns]
@@ -1137,22 +893,7 @@ def candidate_reasons(
 def _contribution(
     evidence: CandidateModels, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How strongly similar customers and the customer's other products support each line.
-
-    Parameters
-    ----------
-    evidence : CandidateModels
-        Fitted.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k products, -1 where a list ends.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Rows × k each, as shares of the customer's best.
-    """
+    """How strongly similar customers and the customer's other products support each line."""
     ease = np.maximum(evidence.ease_.liking_[rows] @ evidence.ease_.weights_, 0)
     items = evidence.ease_.items_
     alike = np.zeros(columns.shape)

@@ -46,26 +46,7 @@ def _nearest(
     n: int,
     fast: Callable | None = None,
 ) -> sp.csr_matrix:
-    """Cosine neighbours of one block of customers.
-
-    Parameters
-    ----------
-    some : sp.csr_matrix
-        A block of customers, rows of length 1.
-    everyone : sp.csr_matrix
-        Products × customers: all customers, columns of length 1.
-    itself : np.ndarray
-        The column of each customer of the block, which is no neighbour; -1 if it has none.
-    n : int
-        How many neighbours each.
-    fast : Callable | None, default None
-        `_fast_product()`, or None for scipy alone; the result is the same.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Block × customers: the n highest cosines of each row.
-    """
+    """Cosine neighbours of one block of customers."""
     best, values = _fast_top(some, everyone, n + 1, fast) if fast else top_k(some @ everyone, n + 1)
     order = np.argsort((best < 0) | (best == itself[:, None]), axis=1, kind="stable")[:, :n]
     best = np.take_along_axis(best, order, 1)
@@ -100,24 +81,7 @@ def _fast_product() -> Callable | None:
 def _fast_top(
     some: sp.csr_matrix, everyone: sp.csr_matrix, n: int, product: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The highest values of each row of a product, without the product.
-
-    Parameters
-    ----------
-    some : sp.csr_matrix
-        Rows × products.
-    everyone : sp.csr_matrix
-        Products × customers.
-    n : int
-        How many per row.
-    product : Callable
-        `_fast_product()`.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        As `top_k(some @ everyone, n)`.
-    """
+    """The highest values of each row of a product, without the product."""
     width = min(n + SPARE, everyone.shape[1])
     found = product(some, everyone, top_n=width, sort=True)
     best = np.full((some.shape[0], max(width, n)), -1, dtype=np.int32)
@@ -182,30 +146,7 @@ def _neighbours_among(
     fast: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> sp.csr_matrix:
-    """The `n` most similar of a crowd for each of some customers, who need not belong to it.
-
-    Parameters
-    ----------
-    some : sp.csr_matrix
-        Whose neighbours are wanted, rows of length 1.
-    crowd : sp.csr_matrix
-        Who may be a neighbour, rows of length 1.
-    itself : np.ndarray
-        The row of each in the crowd, -1 for a stranger.
-    n : int, default 50
-        How many neighbours each.
-    workers : int | None, default None
-        As `neighbours`.
-    fast : bool, default True
-        As `neighbours`.
-    progress : Callable[[int, int], None] | None, default None
-        As `neighbours`.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Some × crowd, at most n cosines per row.
-    """
+    """The `n` most similar of a crowd for each of some customers, who need not belong to it."""
     size = some.shape[0]
     parts = []
     done = 0
@@ -278,38 +219,14 @@ _WEIGHTINGS = ("count", "tfidf")  # how baskets are compared
 
 
 def _rarity(counts: sp.csr_matrix) -> np.ndarray:
-    """Inverse document frequency: high for what few buy.
-
-    Parameters
-    ----------
-    counts : sp.csr_matrix
-        Customers × products.
-
-    Returns
-    -------
-    np.ndarray
-        A weight per product, float32.
-    """
+    """Inverse document frequency: high for what few buy."""
     return np.log1p(
         counts.shape[0] / (1 + np.bincount(counts.indices, minlength=counts.shape[1]))
     ).astype(np.float32)
 
 
 def _recent_root(data: Interactions, half_life: float) -> sp.csr_matrix:
-    """The root of decayed counts.
-
-    Parameters
-    ----------
-    data : Interactions
-        Who bought what and when.
-    half_life : float
-        Days after which a purchase counts half.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Customers × products.
-    """
+    """The root of decayed counts."""
     return data.weights(half_life).sqrt()
 
 # %% ../../nbs/04e_collaborative.ipynb #7aabdce9
@@ -418,22 +335,7 @@ def product_cells(left: sp.csr_matrix, right: sp.csr_matrix, columns: np.ndarray
 def _neighbour_reasons(
     found: sp.csr_matrix, counts: sp.csr_matrix, columns: np.ndarray
 ) -> np.ndarray:
-    """Write reasons such as: 7 of your 50 nearest customers bought it.
-
-    Parameters
-    ----------
-    found : sp.csr_matrix
-        Lists × customers: the neighbours of each list's customer.
-    counts : sp.csr_matrix
-        Customers × products.
-    columns : np.ndarray
-        Lists × k products, -1 where a list ends.
-
-    Returns
-    -------
-    np.ndarray
-        Lists × k sentences.
-    """
+    """Write reasons such as: 7 of your 50 nearest customers bought it."""
 
     def ones(m):
         return sp.csr_matrix((np.ones(m.nnz, np.float32), m.indices, m.indptr), shape=m.shape)

@@ -25,24 +25,7 @@ _PRICE_WEIGHT = 0.5  # of the price, against 1 for a shared category
 
 
 def _product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Encode the descriptions of each product as numbers.
-
-    Parameters
-    ----------
-    products : pd.DataFrame
-        One row per product: any of `TEXT_COLUMNS`, and `price`.
-
-    Returns
-    -------
-    tuple[np.ndarray, np.ndarray]
-        Products × text columns: number of the name, -1 where unknown; weighted log price per
-        product.
-
-    Raises
-    ------
-    DataError
-        If nothing does.
-    """
+    """Encode the descriptions of each product as numbers."""
     codes = [
         pd.factorize(products[name].astype("str"), sort=True)[0]
         for name in TEXT_COLUMNS
@@ -64,20 +47,7 @@ def _product_codes(products: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _code_vectors(codes: np.ndarray, price: np.ndarray) -> sp.csr_matrix:
-    """A column per name, 1 where the product has it, and one for the price.
-
-    Parameters
-    ----------
-    codes : np.ndarray
-        Products × text columns, -1 where unknown.
-    price : np.ndarray
-        Weighted log price per product.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Products × features, rows of length 1.
-    """
+    """A column per name, 1 where the product has it, and one for the price."""
     parts = []
     for column in codes.T:
         rows = np.flatnonzero(column >= 0)
@@ -93,34 +63,12 @@ def _code_vectors(codes: np.ndarray, price: np.ndarray) -> sp.csr_matrix:
 
 
 def _product_vectors(products: pd.DataFrame) -> sp.csr_matrix:
-    """Describe each product by its categories and its log price.
-
-    Parameters
-    ----------
-    products : pd.DataFrame
-        One row per product: any of `TEXT_COLUMNS`, and `price`.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Products × features, rows of length 1; an undescribed product has an empty row.
-    """
+    """Describe each product by its categories and its log price."""
     return _code_vectors(*_product_codes(products))
 
 
 def _log_price(prices: pd.Series) -> np.ndarray:
-    """Standardised logarithm of the price.
-
-    Parameters
-    ----------
-    prices : pd.Series
-        Prices, missing or not above zero where unknown.
-
-    Returns
-    -------
-    np.ndarray
-        Mean 0 and standard deviation 1 over the known ones; 0 where unknown.
-    """
+    """Standardised logarithm of the price."""
     logs = np.log(prices.astype(float).where(prices > 0))
     return ((logs - logs.mean()) / (logs.std(ddof=0) or 1)).fillna(0).to_numpy()
 
@@ -276,22 +224,7 @@ def _similarity(
 
 
 def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The customer's own product nearest to each recommended one; in a tie the more popular one.
-
-    Parameters
-    ----------
-    model : ContentRecommender
-        Fitted.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k recommended products, -1 where a list ends.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k: a bought product, -1 where none is alike.
-    """
+    """The customer's own product nearest to each recommended one; in a tie the more popular one."""
     counts = model.data_.counts
     length = _lengths(model)
     line = np.nonzero(columns >= 0)[0]
@@ -320,22 +253,7 @@ def _most_alike(model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
 def _content_reasons(
     model: ContentRecommender, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Write reasons such as: like P0012, which you bought.
-
-    Parameters
-    ----------
-    model : ContentRecommender
-        Fitted.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k recommended products, -1 where a list ends.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k sentences.
-    """
+    """Write reasons such as: like P0012, which you bought."""
     nearest = _most_alike(model, rows, columns)
     words = np.append(
         ("like " + model.base_.product_ids.to_numpy(dtype=object) + ", which you bought"),
@@ -348,24 +266,7 @@ def _content_reasons(
 def _similar_table(
     model: ContentRecommender, product_id: str, k: int, rules: Rules
 ) -> pd.DataFrame:
-    """Products by their cosine with one of them.
-
-    Parameters
-    ----------
-    model : ContentRecommender
-        Fitted.
-    product_id : str
-        The product that others are compared with.
-    k : int
-        How many.
-    rules : Rules
-        What may stand in the answer.
-
-    Returns
-    -------
-    pd.DataFrame
-        product_id, score, rank.
-    """
+    """Products by their cosine with one of them."""
     ids = model.base_.product_ids
     notes: list[str] = []
     column = ids.get_indexer([str(product_id)])

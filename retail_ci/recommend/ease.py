@@ -21,20 +21,7 @@ __all__ = ['EaseRecommender', 'spread']
 
 # %% ../../nbs/04g_ease.ipynb #332569bc
 def _liking(data: Interactions, half_life: float = 60) -> sp.csr_matrix:
-    """Weigh each customer's recent purchases of each product.
-
-    Parameters
-    ----------
-    data : Interactions
-        Who bought what and when.
-    half_life : float, default 60
-        Days after which a purchase counts half.
-
-    Returns
-    -------
-    sp.csr_matrix
-        Customers × products: log(1 + decayed purchases).
-    """
+    """Weigh each customer's recent purchases of each product."""
     matrix = data.weights(half_life).copy()
     matrix.data = np.log1p(matrix.data)
     return matrix
@@ -44,20 +31,7 @@ _MOST_ITEMS = 4000  # 64 MB of weights
 
 
 def _top_items(matrix: sp.csr_matrix, n: int) -> np.ndarray:
-    """The products with most recent demand; the more popular column in a tie.
-
-    Parameters
-    ----------
-    matrix : sp.csr_matrix
-        Customers × products, from `liking`.
-    n : int
-        How many to keep.
-
-    Returns
-    -------
-    np.ndarray
-        Columns, increasing.
-    """
+    """The products with most recent demand; the more popular column in a tie."""
     demand = np.asarray(matrix.sum(axis=0), dtype=np.float64).ravel().round(6)
     return np.sort(np.argsort(-demand, kind="stable")[:n])
 
@@ -66,20 +40,7 @@ _DECIMALS = 6  # of a weight: more of them differ between processors
 
 
 def _ease_weights(matrix: sp.csr_matrix, regularization: float = 100) -> np.ndarray:
-    """The closed form of EASE.
-
-    Parameters
-    ----------
-    matrix : sp.csr_matrix
-        Customers × items.
-    regularization : float, default 100
-        Λ: what a weight costs.
-
-    Returns
-    -------
-    np.ndarray
-        Items × items, float32: row i says what item i adds to the score of each column.
-    """
+    """The closed form of EASE."""
     if not regularization > 0:
         raise DataError(f"regularization must be above zero, got {regularization}.")
     doubles = matrix.astype(np.float64)
@@ -162,22 +123,7 @@ def spread(scores: np.ndarray, items: np.ndarray, width: int) -> sp.csr_matrix:
 
 # %% ../../nbs/04g_ease.ipynb #0e583f79
 def _strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The customer's own product that adds most to each line's score.
-
-    Parameters
-    ----------
-    model : EaseRecommender
-        A fitted model.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k products, -1 where a list ends.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k: the column of a bought product, -1 where none speaks for the line.
-    """
+    """The customer's own product that adds most to each line's score."""
     out = np.full(columns.shape, -1)
     place = np.searchsorted(model.items_, np.clip(columns, 0, None)).clip(max=len(model.items_) - 1)
     inside = (columns >= 0) & (model.items_[place] == columns)
@@ -195,22 +141,7 @@ def _strongest_item(model: EaseRecommender, rows: np.ndarray, columns: np.ndarra
 
 
 def _ease_reasons(model: EaseRecommender, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Name the customer's own product that adds most to each line.
-
-    Parameters
-    ----------
-    model : EaseRecommender
-        A fitted model.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k products.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k words.
-    """
+    """Name the customer's own product that adds most to each line."""
     best = _strongest_item(model, rows, columns)
     names = model.data_.product_ids.to_numpy()
     return np.array(

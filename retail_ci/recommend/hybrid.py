@@ -84,18 +84,7 @@ class HybridRecommender(Ranker):
 
 # %% ../../nbs/04k_hybrid.ipynb #f031482c
 def _to_unit(scores: np.ndarray) -> np.ndarray:
-    """Stretch each row to the range from 0 to 1.
-
-    Parameters
-    ----------
-    scores : np.ndarray
-        Customers × products.
-
-    Returns
-    -------
-    np.ndarray
-        The same, each row from 0 to 1, in place; a row of equal scores becomes 0.
-    """
+    """Stretch each row to the range from 0 to 1."""
     low = scores.min(axis=1, keepdims=True)
     high = scores.max(axis=1, keepdims=True)
     scores -= low
@@ -106,22 +95,7 @@ def _to_unit(scores: np.ndarray) -> np.ndarray:
 def _mix(
     collaborative: sp.csr_matrix, content: np.ndarray | None, weight: float
 ) -> np.ndarray | sp.csr_matrix:
-    """Weighted mean of both parts on the scale from 0 to 1.
-
-    Parameters
-    ----------
-    collaborative : sp.csr_matrix
-        Customers × products, zero or more.
-    content : np.ndarray | None
-        The same shape, any range; None if there is no content part.
-    weight : float
-        Of the collaborative part, 0 to 1.
-
-    Returns
-    -------
-    np.ndarray | sp.csr_matrix
-        Customers × products, 0 to 1.
-    """
+    """Weighted mean of both parts on the scale from 0 to 1."""
     top = np.maximum(row_max(collaborative), 1e-12)
     rows = np.repeat(np.arange(collaborative.shape[0]), np.diff(collaborative.indptr))
     unit = (collaborative.data / top[rows]).astype(np.float32)
@@ -206,24 +180,7 @@ class WeightedHybrid(Recommender):
 def _quieter(
     model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """Find the lines for which the collaborative part is not the reason.
-
-    Parameters
-    ----------
-    model : WeightedHybrid
-        A fitted model.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k recommended products, -1 where a list ends.
-    values : np.ndarray
-        Their mixed scores.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k, true where the collaborative part gives less than half of the score.
-    """
+    """Find the lines for which the collaborative part is not the reason."""
     weight = model.collaborative / (model.collaborative + model.content)
     out = []
     for part in blocks(np.arange(len(rows)), len(model.data_.product_ids)):
@@ -239,24 +196,7 @@ def _quieter(
 def _louder_reasons(
     model: WeightedHybrid, rows: np.ndarray, columns: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """The collaborative reason, or the content reason where that part gives more.
-
-    Parameters
-    ----------
-    model : WeightedHybrid
-        A fitted model.
-    rows : np.ndarray
-        Customers.
-    columns : np.ndarray
-        Rows × k recommended products, -1 where a list ends.
-    values : np.ndarray
-        Their mixed scores.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k.
-    """
+    """The collaborative reason, or the content reason where that part gives more."""
     reasons = model.collaborative_._reasons(rows, columns, values)
     if model.content_ is None:
         return reasons
@@ -381,38 +321,12 @@ def configured(settings: RecommenderConfig, name: str | None = None) -> Recommen
 
 # %% ../../nbs/04k_hybrid.ipynb #6dae674f
 def _concentration_curve(numbers: np.ndarray) -> np.ndarray:
-    """Cumulative share of the most frequent products.
-
-    Parameters
-    ----------
-    numbers : np.ndarray
-        How often each product appears (or sells), zeros included.
-
-    Returns
-    -------
-    np.ndarray
-        One more value than products: share of the total in the top 0, 1, 2, ... products.
-    """
+    """Cumulative share of the most frequent products."""
     return np.concatenate([[0], np.cumsum(np.sort(numbers)[::-1]) / max(numbers.sum(), 1)])
 
 # %% ../../nbs/04k_hybrid.ipynb #9ffbdba9
 def _plot_coverage(recommended: np.ndarray, sold: np.ndarray, k: int) -> Any:
-    """Concentration of the recommendations, beside that of sales and of one list for everybody.
-
-    Parameters
-    ----------
-    recommended : np.ndarray
-        How often each product of the catalogue is recommended.
-    sold : np.ndarray
-        How often each is bought.
-    k : int
-        Length of a list.
-
-    Returns
-    -------
-    Any
-        A matplotlib Figure.
-    """
+    """Concentration of the recommendations, beside that of sales and of one list for everybody."""
     plt = pyplot()
     use_style()
     figure, axis = plt.subplots(figsize=(7.5, 4))
@@ -446,11 +360,6 @@ def _check_choice(transactions: pd.DataFrame) -> None:
     """Refuse a source that names fewer than two products.
 
     Raises `DataError`.
-
-    Parameters
-    ----------
-    transactions : pd.DataFrame
-        With product_id.
     """
     products = transactions["product_id"].nunique()
     if products < 2:

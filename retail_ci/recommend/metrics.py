@@ -52,56 +52,17 @@ def find_hits(recommended: np.ndarray, relevant: sp.csr_matrix) -> np.ndarray:
 
 # %% ../../nbs/04a_metrics.ipynb #5309f0bb
 def _precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Hits divided by the length of the list, k; an empty place is a miss.
-
-    Parameters
-    ----------
-    hits : np.ndarray
-        Customers × k, from `find_hits`.
-    relevant : np.ndarray
-        Relevant products per customer.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer.
-    """
+    """Hits divided by the length of the list, k; an empty place is a miss."""
     return hits.sum(1) / hits.shape[1]
 
 
 def _recall(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Hits divided by all relevant products.
-
-    Parameters
-    ----------
-    hits : np.ndarray
-        Customers × k, from `find_hits`.
-    relevant : np.ndarray
-        Relevant products per customer, all of them.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer.
-    """
+    """Hits divided by all relevant products."""
     return hits.sum(1) / relevant
 
 
 def _hit_rate(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """1 where at least one product of the list was bought.
-
-    Parameters
-    ----------
-    hits : np.ndarray
-        Customers × k, from `find_hits`.
-    relevant : np.ndarray
-        Relevant products per customer.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer, 0 or 1.
-    """
+    """1 where at least one product of the list was bought."""
     return hits.any(1).astype(float)
 
 # %% ../../nbs/04a_metrics.ipynb #c3324c48
@@ -127,20 +88,7 @@ def ndcg(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(hits: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Precision at each hit, summed and divided by min(k, relevant); its mean is MAP at k.
-
-    Parameters
-    ----------
-    hits : np.ndarray
-        Customers × k, from `find_hits`.
-    relevant : np.ndarray
-        Relevant products per customer.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer, 0 to 1.
-    """
+    """Precision at each hit, summed and divided by min(k, relevant); its mean is MAP at k."""
     k = hits.shape[1]
     at_rank = np.cumsum(hits, axis=1) / np.arange(1, k + 1)
     return (at_rank * hits).sum(1) / np.minimum(relevant, k)
@@ -197,76 +145,24 @@ def coverage(recommended: np.ndarray, products: int) -> float:
 
 # %% ../../nbs/04a_metrics.ipynb #28e2bd15
 def _list_mean(recommended: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The mean of a product's number over each list.
-
-    Parameters
-    ----------
-    recommended : np.ndarray
-        Customers × k product numbers, -1 where a list ends early.
-    values : np.ndarray
-        A number per product.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer; missing for an empty list.
-    """
+    """The mean of a product's number over each list."""
     there = recommended >= 0
     total = np.where(there, np.asarray(values, dtype=float)[np.maximum(recommended, 0)], 0).sum(1)
     return np.divide(total, there.sum(1), out=np.full(len(recommended), np.nan), where=there.any(1))
 
 # %% ../../nbs/04a_metrics.ipynb #9ad63e0b
 def _known_share(buyers: np.ndarray, customers: int) -> np.ndarray:
-    """Share of the customers who have bought a product; at least one customer, at most all.
-
-    Parameters
-    ----------
-    buyers : np.ndarray
-        Buyers of each product before the cut.
-    customers : int
-        How many customers there are.
-
-    Returns
-    -------
-    np.ndarray
-        Per product, above 0 and at most 1.
-    """
+    """Share of the customers who have bought a product; at least one customer, at most all."""
     return np.clip(buyers, 1, max(customers, 1)) / max(customers, 1)
 
 
 def _novelty(recommended: np.ndarray, buyers: np.ndarray, customers: int) -> np.ndarray:
-    """Mean surprise of each list.
-
-    Parameters
-    ----------
-    recommended : np.ndarray
-        Customers × k product numbers, -1 where a list ends early.
-    buyers : np.ndarray
-        Buyers of each product before the cut.
-    customers : int
-        How many customers there are.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer, in bits; higher means less known products.
-    """
+    """Mean surprise of each list."""
     return _list_mean(recommended, -np.log2(_known_share(buyers, customers)))
 
 # %% ../../nbs/04a_metrics.ipynb #e61ae75d
 def _percentiles(buyers: np.ndarray) -> np.ndarray:
-    """Compute the percentile of each product by buyers.
-
-    Parameters
-    ----------
-    buyers : np.ndarray
-        Buyers of each product before the cut.
-
-    Returns
-    -------
-    np.ndarray
-        Per product, 0 (fewest buyers) to 1 (most); equal numbers share the middle of their places.
-    """
+    """Compute the percentile of each product by buyers."""
     if len(buyers) < 2:
         return np.full(len(buyers), 0.5)
     _, group, size = np.unique(buyers, return_inverse=True, return_counts=True)
@@ -276,23 +172,7 @@ def _percentiles(buyers: np.ndarray) -> np.ndarray:
 def _popularity_bias(
     recommended: np.ndarray, relevant: sp.csr_matrix, buyers: np.ndarray
 ) -> np.ndarray:
-    """Mean popularity percentile of a list minus that of what the customer bought.
-
-    Parameters
-    ----------
-    recommended : np.ndarray
-        Customers × k product numbers, -1 where a list ends early.
-    relevant : sp.csr_matrix
-        Customers × products, stored where bought; columns beyond the catalogue are unknown
-        products.
-    buyers : np.ndarray
-        Buyers of each product before the cut.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer: above zero, the list is more mainstream than the customer.
-    """
+    """Mean popularity percentile of a list minus that of what the customer bought."""
     places = np.append(_percentiles(buyers), np.zeros(max(0, relevant.shape[1] - len(buyers))))
     bought = np.add.reduceat(
         np.append(places[relevant.indices], 0), np.minimum(relevant.indptr[:-1], relevant.nnz)
@@ -304,20 +184,7 @@ def _popularity_bias(
 
 # %% ../../nbs/04a_metrics.ipynb #fb199e33
 def _diversity(recommended: np.ndarray, categories: np.ndarray) -> np.ndarray:
-    """Share of the pairs on each list whose categories differ.
-
-    Parameters
-    ----------
-    recommended : np.ndarray
-        Customers × k product numbers, -1 where a list ends early.
-    categories : np.ndarray
-        A number per product, -1 where unknown.
-
-    Returns
-    -------
-    np.ndarray
-        Per customer, 0 (one category) to 1 (all different); missing where there is no pair.
-    """
+    """Share of the pairs on each list whose categories differ."""
     found = np.sort(
         np.where(recommended >= 0, np.asarray(categories)[np.maximum(recommended, 0)], -1), axis=1
     )
@@ -407,22 +274,7 @@ def bootstrap_means(values: np.ndarray, resamples: int = 1000, seed: int = 42) -
 
 # %% ../../nbs/04a_metrics.ipynb #a1d816be
 def _resampled(values: np.ndarray, resamples: int = 1000, seed: int = 42) -> np.ndarray:
-    """`bootstrap_means` that leaves missing values out.
-
-    Parameters
-    ----------
-    values : np.ndarray
-        Customers × columns; missing values allowed.
-    resamples : int, default 1000
-        How many draws.
-    seed : int, default 42
-        Of the draws.
-
-    Returns
-    -------
-    np.ndarray
-        Resamples × columns: the mean of each draw over the customers who have a value.
-    """
+    """`bootstrap_means` that leaves missing values out."""
     gone = np.isnan(values)
     if not gone.any():
         return bootstrap_means(values, resamples, seed)

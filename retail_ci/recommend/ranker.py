@@ -185,22 +185,7 @@ _BASELINES = {
 
 
 def _popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.ndarray:
-    """The most popular products that each customer has not bought.
-
-    Parameters
-    ----------
-    buyers : np.ndarray
-        Recent buyers per product.
-    bought : sp.csr_matrix
-        Block × products; what may not appear.
-    k : int, default 10
-        Length of a list.
-
-    Returns
-    -------
-    np.ndarray
-        Block × k columns, -1 where nothing is left.
-    """
+    """The most popular products that each customer has not bought."""
     head = np.argsort(-buyers, kind="stable")[: k + int(np.diff(bought.indptr).max(initial=0))][
         :1000
     ]
@@ -215,26 +200,7 @@ def _popular_list(buyers: np.ndarray, bought: sp.csr_matrix, k: int = 10) -> np.
 def _best_pairs(
     customers: np.ndarray, columns: np.ndarray, scores: np.ndarray, n: int, k: int = 10
 ) -> np.ndarray:
-    """The best pairs of each customer, the more popular product in a tie.
-
-    Parameters
-    ----------
-    customers : np.ndarray
-        Place per pair, in blocks.
-    columns : np.ndarray
-        Product per pair.
-    scores : np.ndarray
-        Per pair.
-    n : int
-        Customers.
-    k : int, default 10
-        Length of a list.
-
-    Returns
-    -------
-    np.ndarray
-        N × k columns, -1 where there are fewer.
-    """
+    """The best pairs of each customer, the more popular product in a tie."""
     order = np.lexsort((columns, -scores, customers))
     customers = customers[order]
     columns = columns[order]
@@ -245,22 +211,7 @@ def _best_pairs(
 
 # %% ../../nbs/04j_ranker.ipynb #b68d6a13
 def _plain_lists(month: Month, task: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The lists of the blend and of the plain rivals.
-
-    Parameters
-    ----------
-    month : Month
-        Evidence and rows.
-    task : str
-        "any" or "discovery".
-    rows : np.ndarray
-        Customers.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        Name: customers × 10 columns.
-    """
+    """The lists of the blend and of the plain rivals."""
     data = month.evidence.data_
     bought = month.evidence.data_.counts[rows]
     lists = {"blend": month.evidence.rank(rows, 10, (_TASKS[task],))[0][0]}
@@ -296,20 +247,7 @@ def popular_buyers(evidence: CandidateModels, name: str) -> np.ndarray:
 
 # %% ../../nbs/04j_ranker.ipynb #98e5d9fb
 def _filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
-    """Lists with popular products in their empty places.
-
-    Parameters
-    ----------
-    best : np.ndarray
-        Rows × k columns, -1 where a list ends early.
-    popular : np.ndarray
-        Columns, most popular first.
-
-    Returns
-    -------
-    np.ndarray
-        Rows × k.
-    """
+    """Lists with popular products in their empty places."""
     out = best.copy()
     for i in np.flatnonzero((best < 0).any(axis=1)):
         head = popular[: 2 * best.shape[1]]
@@ -322,20 +260,7 @@ def _filled(best: np.ndarray, popular: np.ndarray) -> np.ndarray:
 def _select_model(
     quality: Mapping[str, np.ndarray], rivals: Sequence[str]
 ) -> tuple[str, str, float]:
-    """The surest lead over the plain rival and over chance, or else that rival.
-
-    Parameters
-    ----------
-    quality : Mapping[str, np.ndarray]
-        Name: NDCG per customer; "chance", if it is there, must be beaten and never answers.
-    rivals : Sequence[str]
-        The plain ones; the last of them, unless another is clearly better.
-
-    Returns
-    -------
-    tuple[str, str, float]
-        Who answers, the plain rival to beat, the mean lead over it.
-    """
+    """The surest lead over the plain rival and over chance, or else that rival."""
     rival = max(
         rivals, key=lambda r: (_sure_lead(quality[r], quality[rivals[-1]], 3), rivals.index(r))
     )
@@ -352,22 +277,7 @@ def _select_model(
 
 
 def _sure_lead(a: np.ndarray, b: np.ndarray, errors: float = 1.64) -> float:
-    """Mean difference minus some standard errors.
-
-    Parameters
-    ----------
-    a : np.ndarray
-        NDCG per customer.
-    b : np.ndarray
-        Of the same customers, another model.
-    errors : float, default 1.64
-        Standard errors that are taken off.
-
-    Returns
-    -------
-    float
-        Above zero: the lead is more than chance.
-    """
+    """Mean difference minus some standard errors."""
     return float((a - b).mean() - errors * (a - b).std() / np.sqrt(len(a)))
 
 # %% ../../nbs/04j_ranker.ipynb #96b4732c
@@ -512,17 +422,7 @@ _VISITS = ("days in the shop", "days in the shop lately", "days since")
 
 
 def _learn_task(model: Ranker, task: str, past: list[Month]) -> None:
-    """Learn from the older months, check on the last, decide; then learn from the last as well.
-
-    Parameters
-    ----------
-    model : Ranker
-        Gets scorers_, visits_, choice_ and checks_.
-    task : str
-        "any" or "discovery".
-    past : list[Month]
-        From `months`.
-    """
+    """Learn from the older months, check on the last, decide; then learn from the last as well."""
     groups = [m.pairs(task) for m in past if len(m.customers(task))]
     if not groups or len(groups[0][0]) < _FEWEST:
         model.choice_[task] = "blend"
@@ -568,24 +468,7 @@ def _learn_visits(month: Month, task: str) -> np.ndarray:
 def _check_month(
     month: Month, task: str, rows: np.ndarray, lists: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Measure the ranker, the blend and the baselines.
-
-    Parameters
-    ----------
-    month : Month
-        Evidence and truth.
-    task : str
-        "any" or "discovery".
-    rows : np.ndarray
-        Customers.
-    lists : Mapping[str, np.ndarray]
-        The ranker's and those of chance, customers × 10, if there is a ranker.
-
-    Returns
-    -------
-    dict[str, np.ndarray]
-        Name: NDCG per customer.
-    """
+    """Measure the ranker, the blend and the baselines."""
     truth = month.truth[task][rows]
     found = _plain_lists(month, task, rows) | dict(lists)
     return {
@@ -594,22 +477,7 @@ def _check_month(
 
 # %% ../../nbs/04j_ranker.ipynb #6f501248
 def _task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
-    """Return the scores of the chosen model.
-
-    Parameters
-    ----------
-    model : Ranker
-        Fitted.
-    rows : np.ndarray
-        A block of customers.
-    task : str
-        "any" or "discovery".
-
-    Returns
-    -------
-    sp.csr_matrix
-        Block × products, 0 to 1.
-    """
+    """Return the scores of the chosen model."""
     evidence = model.evidence_
     choice = model.choice_[task]
     shape = (len(rows), len(model.evidence_.facts_))
@@ -624,22 +492,7 @@ def _task_scores(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
 
 
 def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
-    """Nominate, describe, weigh.
-
-    Parameters
-    ----------
-    model : Ranker
-        Fitted, with a scorer for the task.
-    rows : np.ndarray
-        A block of customers.
-    task : str
-        "any" or "discovery".
-
-    Returns
-    -------
-    sp.csr_matrix
-        Block × products, the chance of a purchase in the next 30 days.
-    """
+    """Nominate, describe, weigh."""
     places, columns, numbers = build_features(model.evidence_, rows, _TASKS[task])
     comes = _on_curve(model.visits_[task], model.evidence_.people_.pick(rows, _VISITS))
     chance = expit(Scorer(*model.scorers_[task]).scores(numbers)) * comes[places]
@@ -650,20 +503,7 @@ def _chances(model: Ranker, rows: np.ndarray, task: str) -> sp.csr_matrix:
 
 # %% ../../nbs/04j_ranker.ipynb #35955385
 def _explain_choice(model: Ranker, task: str) -> str:
-    """Explain which model answers a task.
-
-    Parameters
-    ----------
-    model : Ranker
-        Fitted.
-    task : str
-        "any" or "discovery".
-
-    Returns
-    -------
-    str
-        A sentence for `notes_`.
-    """
+    """Explain which model answers a task."""
     choice = model.choice_[task]
     check = model.checks_.get(task)
     if check is None:
