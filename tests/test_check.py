@@ -776,12 +776,13 @@ def test_what_may_be_no_sales_is_asked(tmp_path):
     assert "are the lines what the shop bought, and no sales?" in asked
 
 
-def test_lines_that_are_quoted_as_a_whole_are_named(tmp_path):
+def test_the_cells_of_a_sheet_that_hold_a_whole_line_are_named(tmp_path):
     lines = orders().to_csv(index=False, sep=";").splitlines()
-    (tmp_path / "quoted.csv").write_text("\n".join(f'"{line}"' for line in lines))
-    verdict = examine(str(tmp_path / "quoted.csv")).verdict
-    assert "Each line stands in quotes" in verdict and "its 4 columns are one" in verdict
-    assert "neither" not in verdict
+    cells = pd.DataFrame(lines[1:], columns=[lines[0]])
+    cells.to_excel(tmp_path / "cells.xlsx", index=False)
+    verdict = examine(str(tmp_path / "cells.xlsx")).verdict
+    assert "Each line stands in quotes, or in one cell" in verdict
+    assert "its 4 columns are one" in verdict and "neither" not in verdict
 
 
 def test_a_second_header_says_what_becomes_of_its_lines(tmp_path):
@@ -820,3 +821,226 @@ def test_one_row_for_each_address_is_a_table_of_people_and_a_list_of_towns_is_no
     assert "table of people: one row for each value of 'Email'" in written(tmp_path, people).verdict
     towns = pd.DataFrame({"CityCD": [f"T{n}" for n in range(30)], "CityName": "Hill"})
     assert "neither days" in written(tmp_path, towns).verdict
+
+
+def web_orders(count: int = 60) -> pd.DataFrame:
+    """The orders of a web shop as it exports them: money and states on the first line alone."""
+    n = pd.Series(range(count * 2)) // 2
+    table = pd.DataFrame({"Name": n.map("#{}".format), "Email": n.mod(23).map("c{}@x.org".format)})
+    later = n.duplicated()
+    line = pd.Series(range(len(n)))
+    price, quantity = 2.5 + line * 7 % 9 * 1.25, 1 + line % 3
+    whole = (price * quantity).groupby(n).transform("sum")
+    table["Financial Status"] = n.mod(10).map({3: "refunded"}).fillna("paid").mask(later)
+    for name, values in (("Subtotal", whole), ("Taxes", whole * 0.2), ("Total", whole + 5)):
+        table[name] = values.round(2).mask(later)
+    table["Created at"] = pd.Timestamp("2025-01-24") + pd.to_timedelta(n * 7, "h")
+    table["Created at"] = table["Created at"].dt.strftime("%Y-%m-%d %H:%M:%S +0100")
+    table["Lineitem quantity"], table["Lineitem price"] = quantity, price
+    table["Lineitem name"] = (line * 7 % 9).map("Article {}".format)
+    table["Lineitem sku"] = (line * 7 % 9).map("S{}".format)
+    # most orders have one line, so that most lines have a total
+    return table[~(later & (n % 3 > 0))].reset_index(drop=True)
+
+
+def test_the_totals_of_an_order_are_no_lines_and_its_name_is_its_number(tmp_path):
+    table = web_orders()
+    assert table["Total"].notna().mean() > 0.7
+    found = written(tmp_path, table)
+    assert columns(found) == {
+        "date": "Created at",
+        "customer_id": "Email",
+        "transaction_id": "Name",
+        "quantity": "Lineitem quantity",
+        "price": "Lineitem price",
+        "product_id": "Lineitem sku",
+        "product_name": "Lineitem name",
+    }
+    text = "\n".join(closing(found))
+    worth = (table["Lineitem quantity"] * table["Lineitem price"]).sum()
+    customers = table["Email"].nunique()
+    assert shown(text) == (len(table), 60, customers, pytest.approx(worth, abs=0.005))
+    assert "'Subtotal', 'Taxes', 'Total': filled on the first line of a basket only" in text
+    plain = written(tmp_path, table.drop(columns="Lineitem sku"))
+    assert columns(plain)["product_id"] == columns(plain)["product_name"] == "Lineitem name"
+
+
+def test_a_status_on_first_lines_is_written_down_by_the_command_that_is_named(
+    tmp_path, monkeypatch
+):
+    table = web_orders()
+    monkeypatch.chdir(tmp_path)
+    table.to_csv("orders.csv", index=False)
+    (told,) = [t for t in examine("orders.csv").notes if "'Financial Status'" in t]
+    program = re.search(r'python -c "(.*)"$', told)[1]
+    exec(program, {})
+    found = examine("filled.csv")
+    assert columns(found)["status"] == "Financial Status"
+    paid = table[table["Name"].str[1:].astype(int) % 10 != 3]
+    worth = (paid["Lineitem quantity"] * paid["Lineitem price"]).sum()
+    text = "\n".join(closing(found))
+    assert shown(text)[::3] == (len(paid), pytest.approx(worth, abs=0.005))
+
+
+@pytest.mark.parametrize("header", ["Ref", "Order", "Nummer", "id"])
+def test_totals_on_first_lines_show_the_order_whatever_it_is_called(tmp_path, header):
+    table = web_orders().rename(columns=lambda name: name.replace("Lineitem ", "item "))
+    found = written(tmp_path, table.rename(columns={"Name": header, "Total": "Order total"}))
+    assert columns(found)["transaction_id"] == header and "revenue" not in columns(found)
+    worth = (table["item quantity"] * table["item price"]).sum()
+    assert shown("\n".join(closing(found)))[1::2] == (60, pytest.approx(worth, abs=0.005))
+
+
+def test_orders_that_are_named_on_their_first_line_only_are_written_down(tmp_path, monkeypatch):
+    table = web_orders().rename(columns={"Name": "Order Number", "Created at": "Order Date"})
+    first = ~table["Order Number"].duplicated()
+    whole = table.copy()
+    for name in ("Order Number", "Order Date", "Email"):
+        table[name] = table[name].where(first)
+    monkeypatch.chdir(tmp_path)
+    table.to_csv("orders.csv", index=False)
+    verdict = examine("orders.csv").verdict
+    assert "'Order Number', 'Order Date' stand on the first line of an order only" in verdict
+    exec(re.search(r'python -c "(.*)"', verdict)[1], {})
+    worth = (whole["Lineitem quantity"] * whole["Lineitem price"])[
+        whole["Order Number"].str[1:].astype(int) % 10 != 3
+    ]
+    given = shown("\n".join(closing(examine("filled.csv"))))
+    assert given[::3] == (len(worth), pytest.approx(worth.sum(), abs=0.005))
+
+
+def test_a_bill_with_most_of_a_sheet_looks_odd(tmp_path):
+    log = shop()
+    log["basket_no"] = log["basket_no"].where(pd.Series(log.index) % 20 >= 13, "B1")
+    log["customer_no"], log["day"] = "C1", "2025-01-01"
+    log["line"] = log.index  # so that no two lines are equal
+    big = log["basket_no"] == "B1"
+    assert big.mean() == 0.65 and log["basket_no"].nunique() > 20
+    (told,) = [t for t in closing(looked(log, tmp_path)) if "A basket with a quarter" in t]
+    worth = log["amount"].astype(float)[big].sum()
+    rest = log["amount"].astype(float)[~big].sum()
+    assert f"{big.sum()} lines, revenue {worth:,.2f} (B1)" in told
+    assert f"a net revenue of {rest:,.2f} remain" in told
+    few = log[log["basket_no"].isin(["B1", *log["basket_no"].unique()[-10:]])]
+    assert "A basket with a quarter" not in "\n".join(closing(looked(few, tmp_path)))
+    healthy = shop(60)  # twenty receipts of three lines
+    assert "A basket with a quarter" not in "\n".join(closing(looked(healthy, tmp_path)))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_lines_that_are_quoted_as_a_whole_are_read(tmp_path, separator):
+    table = shop(90).assign(title='Soap, "fine"; in a box')
+    text = table.to_csv(index=False, sep=separator)
+    lines = ['"' + line.replace('"', '""') + '"' for line in text.splitlines()]
+    (tmp_path / "quoted.csv").write_text("\r\n".join(lines) + "\r\n")
+    found = examine(str(tmp_path / "quoted.csv"))
+    said = "\n".join(closing(found))
+    assert "90 lines stand in quotation marks as a whole" in said
+    worth = table["amount"].astype(float).sum()
+    baskets, customers = table["basket_no"].nunique(), table["customer_no"].nunique()
+    assert shown(said) == (90, baskets, customers, pytest.approx(worth, abs=0.005))
+    lines[0] = text.splitlines()[0]  # a header without the marks is read as well
+    (tmp_path / "quoted.csv").write_text("\n".join(lines))
+    assert shown("\n".join(closing(examine(str(tmp_path / "quoted.csv")))))[0] == 90
+
+
+def pizzas(lines: int = 240) -> pd.DataFrame:
+    """The orders of a restaurant: a number for each line, and a code for each dish."""
+    n = pd.Series(range(lines))
+    table = pd.DataFrame({"pizza_id": n + 1, "order_id": n // 3 + 1, "quantity": 1 + n % 2})
+    day = pd.Timestamp("2025-01-01") + pd.to_timedelta(n // 12, "D")
+    table["order_date"] = day.dt.strftime("%Y-%m-%d")
+    return table.assign(pizza_name_id=(n * 5 % 11).map("pie_{}_m".format))
+
+
+@pytest.mark.parametrize(
+    "dish, number", [("pizza_name_id", "pizza_id"), ("Symbol", "item_id"), ("Symbol", "Line")]
+)
+def test_the_product_is_what_baskets_name_again_and_no_running_number(tmp_path, dish, number):
+    table = pizzas().rename(columns={"pizza_name_id": dish, "pizza_id": number})
+    found = written(tmp_path, table.assign(price=5 + table.index * 5 % 11 * 0.5))
+    assert columns(found)["product_id"] == dish and sure(found)["product_id"] == "likely"
+
+
+def test_a_symbol_without_baskets_is_asked_about(tmp_path):
+    table = (
+        pizzas().drop(columns=["order_id", "pizza_id"]).rename(columns={"pizza_name_id": "Symbol"})
+    )
+    (told,) = [g for g in written(tmp_path, table).guesses if g.key == "columns.product_id"]
+    assert told.value is None and "Could it be 'Symbol'?" in told.why
+
+
+@pytest.mark.parametrize("key", ["pizza_name_id", "item", "Item name"])
+def test_a_menu_beside_the_log_gives_names_and_prices(tmp_path, key):
+    log = pizzas().rename(columns={"pizza_name_id": key}).drop(columns="pizza_id")
+    menu = pd.DataFrame({key: [f"pie_{n}_m" for n in range(11)]})
+    menu["price"] = [4 + n * 0.75 for n in range(11)]
+    log.to_csv(tmp_path / "sales.csv", index=False)
+    menu.to_csv(tmp_path / "menu.csv", index=False)
+    found = examine_all(str(tmp_path / "sales.csv"))
+    assert Path(found.settings().products).name == "menu.csv"
+    assert columns(found)["price"] == "price" and columns(found)["product_id"] == key
+    both = log.merge(menu, on=key)
+    worth = (both["quantity"] * both["price"]).sum()
+    assert shown("\n".join(closing(found)))[::3] == (len(log), pytest.approx(worth, abs=0.005))
+    menu[key] = menu[key] + "?"
+    menu.to_csv(tmp_path / "menu.csv", index=False)
+    assert not examine_all(str(tmp_path / "sales.csv")).settings().products
+
+
+def test_a_price_of_the_day_is_no_price_of_a_line(tmp_path):
+    table = orders(200).assign(fuel_price=lambda t: 2 + t.index // 2 * 0.01, qty=2)
+    found = written(tmp_path, table)
+    assert "price" not in columns(found)
+    assert any("'fuel_price' is the same on all lines of a day" in note for note in found.notes)
+    # the same price where it belongs to the products, or where it makes the amount
+    own = written(tmp_path, table.assign(fuel_price=2 + table.index % 7 * 0.5))
+    assert columns(own)["price"] == "fuel_price"
+    paid = written(tmp_path, table.assign(amount=2 * table["fuel_price"]))
+    assert columns(paid)["price"] == "fuel_price"
+    weeks = pd.DataFrame({"Date": pd.date_range("2024-01-05", periods=60, freq="7D").astype("str")})
+    weeks = pd.concat([weeks.assign(Store=s, Fuel_Price=2 + s + weeks.index / 50) for s in (1, 2)])
+    found = written(tmp_path, weeks)
+    assert "price" not in columns(found)
+    assert any("'Fuel_Price' is the price of a day" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("ordered", ["Ordered", "Order placed", "Bestellt", "Pedido", "order_date"])
+@pytest.mark.parametrize("sent", ["Arrival Date", "Delivery Date", "Date", "Data"])
+def test_the_day_of_the_order_comes_before_that_of_the_delivery(tmp_path, ordered, sent):
+    table = (
+        orders().rename(columns={"order_date": ordered}).assign(amount=lambda t: 5 + t.index % 9)
+    )
+    later = pd.to_datetime(table[ordered]) + pd.to_timedelta(2 + table.index % 3, "D")
+    table.insert(0, sent, later.dt.strftime("%Y-%m-%d"))
+    found = written(tmp_path, table)
+    assert columns(found)["date"] == ordered
+    assert "2025-03-01 to 2025-03-30" in "\n".join(closing(found))
+
+
+def test_what_was_paid_is_the_amount_less_its_discount_where_no_price_stands(tmp_path):
+    table = orders().assign(qty=1 + orders().index % 4)
+    gross = table["qty"] * (4.5 + table.index % 7)
+    off = (gross * 0.1).round(2).where(table.index % 3 == 0, 0)
+    table["Gross Sales"], table["Discounts"], table["Net Sales"] = gross, -off, gross - off
+    found = written(tmp_path, table)
+    assert columns(found)["revenue"] == "Net Sales"
+    worth = (gross - off).sum()
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth, abs=0.005)
+
+
+def test_prices_with_and_without_tax_and_a_number_sign_are_read(tmp_path):
+    table = orders().rename(columns={"order_id": "N.º de venda", "order_date": "Data da venda"})
+    table["product_quantity"] = 1 + table.index % 4
+    for side, rate in (("incl", 1.2), ("excl", 1)):
+        table[f"unit_price_tax_{side}"] = (2.5 + table.index % 7) * rate
+        price = table[f"unit_price_tax_{side}"]
+        table[f"total_price_tax_{side}"] = price * table["product_quantity"]
+    found = written(tmp_path, table.assign(current_state=["Livré", "Annulé", "Livré"] * 20))
+    assert columns(found)["transaction_id"] == "N.º de venda"
+    assert columns(found)["status"] == "current_state"
+    sold = [n % 3 != 1 for n in table.index]
+    worth = table["total_price_tax_incl"][sold].sum()
+    text = "\n".join(closing(found))
+    assert shown(text)[::3] == (40, pytest.approx(worth, abs=0.005))
+    assert columns(found)["price"] == "unit_price_tax_incl"

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from ..core.formats import count, share
-from .column_words import aside_kind, header_ideas, word_score
+from .column_words import aside_kind, header_ideas, header_words, word_score
 from .profiling import date_formats, parse_dates, plain_numbers, stamp_kind
 
 # %% auto #0
 __all__ = ['MISSING_WORDS', 'Column', 'look', 'value_test', 'basket_relation', 'product_of', 'grows_with', 'Evidence',
-           'Assignment', 'assign', 'basket_key', 'restarting', 'Part', 'find_discount', 'find_tax']
+           'Assignment', 'assign', 'on_first_lines', 'maybe_products', 'basket_key', 'restarting', 'Part',
+           'find_discount', 'find_tax']
 
 # %% ../../nbs/01c_column_evidence.ipynb #822ba2e3
 MISSING_WORDS = ("\\N", "NULL", "null", "None", "NaN", "nan", "N/A", "n/a", "#N/A", "(null)", "nil")
@@ -334,6 +335,8 @@ class Assignment:
     columns: dict[str, Column]
     chosen: dict[str, Evidence] = field(default_factory=dict)
     rivals: dict[str, list[str]] = field(default_factory=dict)  # role: other headers
+    heads: set[str] = field(default_factory=set)  # what is the order's, and no line's
+    passed: dict[str, str] = field(default_factory=dict)  # header: why it is not what it is called
 
     def get(self, role: str) -> Column | None:
         """The column that was chosen for one of ours."""
@@ -355,20 +358,58 @@ class Assignment:
             self.rivals[evidence.role] = [r for r in rivals if r != evidence.name]
 
 
+_OF_LINES = {"quantity", "price", "revenue", "product_id", "product_name", "category"}
+
+
 def _candidates(found: Assignment, role: str, least: float = 0.5) -> list[Evidence]:
     """The free columns whose header names one of ours, the best first."""
     out = []
     for name in found.free():
         words = word_score(role, name)
+        if name in found.passed or role in _OF_LINES and name in found.heads:
+            continue
         if words >= least:
             fits, seen = value_test(role, found.columns[name])
             out.append(Evidence(role, name, words, fits, 0, (seen,)))
     return sorted(out, key=lambda e: (-e.fits, -e.words))
 
 # %% ../../nbs/01c_column_evidence.ipynb #71f05731
+_DAY_OF_SALE = {"order", "sale", "date", "time"}
+
+
+def _ordered(name: str) -> bool:
+    """Whether a header speaks of the order or the sale, and of nothing that comes after it."""
+    ideas = header_ideas(name)
+    return bool(ideas & {"order", "sale"}) and ideas <= _DAY_OF_SALE
+
+
+def _earlier(found: Assignment, name: str, other: str) -> bool:
+    """Whether a date is never after another, and often before it."""
+    days = pd.concat([found.columns[n].days for n in (name, other)], axis=1).dropna()
+    if not len(days):
+        return False
+    first, second = days.iloc[:, 0], days.iloc[:, 1]
+    return bool((first <= second).mean() >= 0.95 and (first < second).mean() >= 0.3)
+
+
+def _earliest_order(found: Assignment, named: list[Evidence]) -> list[Evidence]:
+    """The dates with the day of the order first, where another day comes after it."""
+    known = {e.name for e in named}
+    for name, column in found.columns.items():
+        fits, seen = value_test("date", column) if _ordered(name) else (False, "")
+        if fits and name not in known and column.numeric < 0.5:
+            named.append(Evidence("date", name, 0.5, True, 0, (seen,)))
+    for e in named[1:]:
+        alone = header_ideas(e.name) <= {"other_date", "date", "time"}
+        first = _ordered(e.name) or alone and "created" in header_words(e.name)[0]
+        if first and _earlier(found, e.name, named[0].name):
+            return [e, *(other for other in named if other is not e)]
+    return named
+
+
 def _choose_date(found: Assignment) -> None:
     """The filled date that its name speaks for; any filled date without such a name."""
-    named = [e for e in _candidates(found, "date") if e.fits]
+    named = _earliest_order(found, [e for e in _candidates(found, "date") if e.fits])
     if not named:
         plain = [
             name
@@ -380,13 +421,53 @@ def _choose_date(found: Assignment) -> None:
             Evidence("date", name, 0, True, 0, (value_test("date", found.columns[name])[1],))
             for name in plain
         ]
+        named = _earliest_order(found, named)
+        named = [
+            e for n, e in enumerate(named) if not n or not _earlier(found, named[0].name, e.name)
+        ]
     found.take(next(iter(named), None), [e.name for e in named])
+
+
+def _choose_customer(found: Assignment) -> None:
+    """The column that is called so; else an address of mail, or the name on the bill."""
+    named = _candidates(found, "customer_id")
+    if not any(e.fits and e.words >= 0.8 for e in named):
+        named = [*(e for e in _payers(found) if e.fits), *named]
+    found.take(next(iter(named), None), [e.name for e in named])
+
+
+_PAYER = {"billing", "billed", "payer", "facturacion", "facturation", "fatturazione", "faturamento"}
+_OTHERS = {"employee", "staff", "seller", "agent", "cashier", "driver", "courier"}
+
+
+_SHOWN = 500  # values that show whether a column holds addresses
+
+
+def _payer_words(name: str, column: Column) -> float:
+    """How well a column stands for a customer: an address of mail, or a name on the bill."""
+    ideas, strange = header_ideas(name), set(header_words(name)[1])
+    if ideas & {"supplier", "store", "campaign"} or strange & _OTHERS:
+        return 0.0
+    if column.values.head(_SHOWN).str.fullmatch(r"[^@\s]+@[^@\s]+\.\w+").mean() >= 0.9:
+        return 0.6
+    return 0.5 * bool(ideas == {"name"} and strange & _PAYER)
+
+
+def _payers(found: Assignment) -> Iterator[Evidence]:
+    """Addresses of mail and names on the bill, which stand for a customer."""
+    words = {n: _payer_words(n, c) for n, c in found.columns.items()}
+    for name in sorted((n for n in words if words[n]), key=lambda n: -words[n]):
+        column = found.columns[name]
+        fits, seen = value_test("customer_id", column)
+        often = fits and column.filled >= 0.5
+        yield Evidence("customer_id", name, words[name], often, 0, (seen,))
 
 
 def _choose_basket(found: Assignment) -> None:
     """The column that groups lines of one customer and day; of those, the one that is named."""
     customer, date = found.get("customer_id"), found.get("date")
     named = [e for e in _candidates(found, "transaction_id") if e.fits]
+    named = named or [e for e in _order_names(found) if e.fits]
     judged = []
     for e in named:
         relation, seen = basket_relation(found.columns[e.name], customer, date)
@@ -427,12 +508,18 @@ def _choose_amounts(found: Assignment) -> None:
 def _choose_paid(found: Assignment) -> None:
     """The column that is the price, or quantity × price, less a discount: what was paid."""
     quantity, price, amount = (found.get(r) for r in ("quantity", "price", "revenue"))
-    if price is None:
+    if price is None and amount is None:
         return
-    if quantity and amount and _agreement(found, quantity.name, price.name, amount.name) >= 0.9:
+    if (
+        quantity
+        and price
+        and amount
+        and _agreement(found, quantity.name, price.name, amount.name) >= 0.9
+    ):
         return
-    wholes = {"revenue": (price.numbers, f"{price.name!r}")}
-    if quantity:
+    whole_of = price or found.column("revenue")
+    wholes = {"revenue": (whole_of.numbers, f"{whole_of.name!r}")}
+    if quantity and price:
         told = f"{quantity.name!r} × {price.name!r}"
         wholes = {"revenue": (quantity.numbers * price.numbers, told), "price": wholes["revenue"]}
     for role, (whole, told) in wholes.items():
@@ -454,6 +541,8 @@ def _paid_columns(found: Assignment, whole: pd.Series) -> Iterator[tuple[str, st
         named = ideas & {"price", "amount", "total", "net", "sale"}
         if name not in found.free() or not named or ideas & _NEVER_PAID or column.numeric <= 0.8:
             continue
+        if name in found.heads:
+            continue
         for other in _discounts(found):
             off = _part_numbers(found.columns[other])
             ways = _less_readings(whole, column.numbers, off)
@@ -474,7 +563,7 @@ _NEVER_PAID = {"discount", "tax", "cost", "profit", "ship", "return", "cumulativ
 def _discounts(found: Assignment) -> list[str]:
     """The headers of discounts that hold numbers."""
     named = {n: c for n, c in found.columns.items() if aside_kind(n) == "discount"}
-    return [n for n, c in named.items() if _part_numbers(c).notna().any()]
+    return [n for n, c in named.items() if n not in found.heads and _part_numbers(c).notna().any()]
 
 
 def _agreements(found: Assignment, quantity: str, price: str, amount: str) -> dict[str, float]:
@@ -509,6 +598,8 @@ def _relate_people(found: Assignment) -> None:
         day = f", and a basket has one day in {share(part)}" if part == part else ""
         fine = date.filled >= 0.95 and not part < 0.95
         _add(found, "date", int(fine), f"filled in {share(date.filled)}{day}")
+    if customer and found.chosen["customer_id"].name in found.heads:
+        _add(found, "customer_id", -1, "it stands on the first line of a basket only")
 
 
 def _add(found: Assignment, role: str, relation: int, seen: str) -> None:
@@ -667,24 +758,255 @@ def assign(columns: dict[str, Column]) -> Assignment:
     """
     found = Assignment(columns)
     _choose_date(found)
-    for role in ("customer_id",):
-        named = _candidates(found, role)
-        found.take(next(iter(named), None), [e.name for e in named])
+    _choose_customer(found)
     _choose_basket(found)
+    _set_heads_apart(found)
     _choose_amounts(found)
     _choose_paid(found)
+    _pass_running_numbers(found)
     for role in ("product_id", "product_name", "category"):
         named = [e for e in _candidates(found, role) if e.fits]
         found.take(next(iter(named), None), [e.name for e in named])
     _choose_store(found)
     _choose_restarting(found)
     _choose_uncounted(found)
+    _choose_by_use(found)
+    _pass_prices_of_days(found)
     _relate_people(found)
     _relate_baskets(found)
     _relate_products(found)
     _relate_amounts(found)
     _hear_rivals(found)
     return found
+
+# %% ../../nbs/01c_column_evidence.ipynb #5c1e0b02
+_BASKETS = 3  # with several lines, to see what stands on the first of them
+
+
+def _masks(found: Assignment, key: pd.Series, names: list[str]) -> pd.DataFrame:
+    """Whether each line of a basket with several lines has a value, for some columns."""
+    rows = key.index[key.duplicated(keep=False)]
+    return pd.DataFrame({n: rows.isin(found.columns[n].values.index) for n in names}, index=rows)
+
+
+def on_first_lines(found: Assignment, key: pd.Series) -> list[str]:
+    """The columns that are filled on the first line of a basket, and on none of the others.
+
+    Parameters
+    ----------
+    found : Assignment
+        What was looked at.
+    key : Series
+        The basket of each line; its index are the rows.
+
+    Returns
+    -------
+    list of str
+        Their headers.
+    """
+    partly = [n for n, c in found.columns.items() if 0 < c.filled < 1 and n != key.name]
+    masks = _masks(found, key, partly)
+    first = ~key.reindex(masks.index).duplicated()
+    heads, others = masks[first].sum(), masks[~first].sum()
+    return [n for n in partly if heads[n] >= _BASKETS and others[n] <= 0.02 * heads[n]]
+
+
+def _order_names(found: Assignment) -> Iterator[Evidence]:
+    """The number of an order that is not called so: below it totals are blank, or the lines are
+    called line items and it alone is a name.
+    """
+    codes = {
+        n: c
+        for n, c in found.columns.items()
+        if c.code and c.filled >= 0.98 and n in found.free() and not header_ideas(n) - _SAYS_LITTLE
+    }
+    proven = {n: _totals(on_first_lines(found, c.values)) for n, c in codes.items() if not c.unique}
+    best = max(proven, key=lambda n: (len(proven[n]), codes[n].distinct), default="")
+    if best and proven[best]:
+        shown = ", ".join(map(repr, proven[best][:3]))
+        seen = f"{shown} stand on the first line of each of its values only"
+        yield Evidence("transaction_id", best, 0.5, True, 0, (seen,))
+        return
+    for name in [n for n in codes if _bare_name(n, codes[n])]:
+        if any(map(_of_line_items, found.columns)):
+            fits, seen = value_test("transaction_id", codes[name])
+            yield Evidence("transaction_id", name, 0.5, fits, 0, (seen,))
+
+
+def _bare_name(name: str, column: Column) -> bool:
+    """Whether a header is *Name* and no more, and its values have digits, such as #1001."""
+    bare = header_ideas(name) == {"name"} and not header_words(name)[1]
+    return bare and float(column.values.str.contains(r"\d").mean()) >= 0.9
+
+
+_SAYS_LITTLE = {"id", "name", "order", "sale"}
+_MONEY = {"amount", "total", "tax", "discount", "ship", "return", "net"}
+
+
+def _totals(names: list[str]) -> list[str]:
+    """The headers that speak of the money of an order."""
+    return [name for name in names if header_ideas(name) & _MONEY]
+
+
+def _of_line_items(name: str) -> bool:
+    """Whether a header says what a line item costs, such as *Lineitem price*."""
+    told = " ".join(header_words(name)[0])
+    return "line item" in told and "price" in header_ideas(name)
+
+
+def _set_heads_apart(found: Assignment) -> None:
+    """Know which columns are the order's: by its first lines, or by the names of its line items."""
+    basket = found.get("transaction_id")
+    if basket and not basket.unique:
+        found.heads |= set(on_first_lines(found, basket.values))
+    if any(map(_of_line_items, found.columns)):
+        money = [n for n in found.columns if header_ideas(n) & _MONEY]
+        found.heads |= {n for n in money if "line" not in header_ideas(n)}
+
+# %% ../../nbs/01c_column_evidence.ipynb #5c1e0b07
+def _runs(column: Column) -> bool:
+    """Whether numbers count the lines, one after the other."""
+    steps = column.numbers.dropna().diff().iloc[1:]
+    return column.unique and len(steps) >= 20 and float((steps == 1).mean()) >= 0.95
+
+
+def _pass_running_numbers(found: Assignment) -> None:
+    """Take no number that runs from line to line of a log for a product."""
+    if not {"date", "transaction_id"} <= set(found.chosen):
+        return  # a table of products may number them
+    for name in found.free():
+        if word_score("product_id", name) >= 0.5 and _runs(found.columns[name]):
+            found.passed[name] = f"{name!r} numbers the lines, and names no product"
+
+
+_PRODUCT_SAYS = {"id", "sku", "name", "product", "description"}
+
+
+def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[tuple[float, str]]:
+    """The columns that are used as products are, and how often a basket names different ones."""
+    for name in found.free():
+        column, ideas = found.columns[name], header_ideas(name)
+        few = column.distinct < 2 or column.distinct > 0.9 * len(column.values)
+        if not ideas or ideas - _PRODUCT_SAYS or not column.code or few or column.filled < 0.5:
+            continue
+        if name in found.passed or name in found.heads or basket is None:
+            continue
+        lines = pd.DataFrame({"product": column.values, "basket": basket}).dropna()
+        several = lines[lines.duplicated("basket", keep=False)]
+        baskets = lines.drop_duplicates()["product"].value_counts().median()
+        if several["basket"].nunique() < _BASKETS or not baskets >= 2:
+            continue
+        other = 1 - float(several.duplicated(keep=False).mean())
+        if other > 0.5 and not _counts_lines(column, basket):
+            yield other, name
+
+
+def maybe_products(found: Assignment) -> list[str]:
+    """The codes that may be products, where no basket tells.
+
+    Parameters
+    ----------
+    found : Assignment
+        The chosen columns.
+
+    Returns
+    -------
+    list of str
+        Their headers, the one with the most values first.
+    """
+    codes = {
+        n: found.columns[n]
+        for n in found.free()
+        if header_ideas(n) & {"id", "sku"} and not header_ideas(n) - _PRODUCT_SAYS
+        if header_ideas(n) - {"id"} or not header_words(n)[1]
+    }
+    fine = [
+        n
+        for n, c in codes.items()
+        if c.code and 2 < c.distinct <= 0.9 * len(c.values) and n not in found.heads
+    ]
+    return sorted(fine, key=lambda n: -codes[n].distinct)
+
+
+def _choose_by_use(found: Assignment) -> None:
+    """Find the product, and its name, by what they do where no header names them."""
+    if {"product_id", "product_name"} <= set(found.chosen):
+        return
+    used = {name: part for part, name in _used_as_products(found, _receipts(found))}
+    if "product_id" not in found.chosen and used:
+        best = max(used, key=lambda n: (bool(header_ideas(n) & {"id", "sku"}), used[n]))
+        seen = f"{count(found.columns[best].distinct)} different values, bought again"
+        rest = [n for n in used if n != best]
+        found.take(Evidence("product_id", best, 0.5, True, 0, (seen,)), rest)
+    named = found.get("product_name") if "date" in found.chosen else None
+    if "product_id" not in found.chosen and named and not named.unique:
+        e = found.chosen["product_name"]
+        found.chosen["product_id"] = replace(e, role="product_id", words=0.5)
+        found.rivals["product_id"] = []
+    _choose_title(found, [n for n in used if header_ideas(n) == {"name"}])
+
+
+def _choose_title(found: Assignment, names: list[str]) -> None:
+    """Find the name of the product among columns that only say that they are names."""
+    product = found.get("product_id")
+    if product is None or "product_name" in found.chosen:
+        return
+    for name in [n for n in names if n in found.free()]:
+        if _groups(product.values, found.columns[name].values) >= 0.95:
+            seen = f"{count(found.columns[name].distinct)} different values"
+            found.take(Evidence("product_name", name, 0.5, True, 0, (seen,)))
+            return
+
+
+def _same_all_day(found: Assignment, amount: Column) -> bool:
+    """Whether an amount changes from day to day, and all lines of a day have the same."""
+    others = [_receipts(found), *(found.get(r) for r in ("customer_id", "store_id"))]
+    product = found.get("product_id") or found.get("product_name")
+    told = [product] if product else [o for o in others if o is not None]
+    lines = pd.DataFrame({"day": found.column("date").days, "amount": amount.numbers})
+    lines["what"] = lines.index.astype("str")
+    for other in told[:1]:
+        lines["what"] = other.values if isinstance(other, Column) else other
+    days = (
+        lines.dropna()
+        .groupby("day")
+        .agg(what=("what", "nunique"), amounts=("amount", "nunique"), amount=("amount", "first"))
+    )
+    several = days[days["what"] > 1]
+    changes = (several["amount"].diff() != 0).sum()
+    seldom_again = several["amount"].nunique() >= max(8, 0.7 * changes)  # a price list has few
+    if len(several) < 5 or not seldom_again:
+        return False
+    return float((several["amounts"] == 1).mean()) >= 0.95
+
+
+def _of_single_days(found: Assignment) -> bool:
+    """Whether lines are days, or days of stores, and nothing on them is sold to anybody."""
+    sold = {"customer_id", "transaction_id", "product_id", "product_name", "quantity"}
+    if sold & set(found.chosen):
+        return False
+    lines = pd.DataFrame({"day": found.column("date").days})
+    if "store_id" in found.chosen:
+        lines["store"] = found.column("store_id").values
+    return len(lines) >= 5 and float(lines.dropna().duplicated().mean()) <= 0.02
+
+
+def _pass_prices_of_days(found: Assignment) -> None:
+    """Take no price of a day for what a line cost."""
+    if not {"date", "price"} <= set(found.chosen):
+        return
+    if {"quantity", "revenue"} <= set(found.chosen) and _triple(found)[0] > 0:
+        return
+    for e in [e for e in (found.chosen["price"], *_candidates(found, "price")) if e.fits]:
+        if _of_single_days(found):
+            why = "is the price of a day, and nothing says that a line was sold at it"
+        elif _same_all_day(found, found.columns[e.name]):
+            why = "is the same on all lines of a day: a price of the day, and not of what was sold"
+        else:
+            found.chosen["price"] = e
+            return
+        found.passed[e.name] = f"{e.name!r} {why}"
+    del found.chosen["price"]
 
 # %% ../../nbs/01c_column_evidence.ipynb #5b7e5d62
 _PART_WORDS = {
@@ -904,7 +1226,7 @@ def find_discount(found: Assignment) -> Part | None:
     Part or None
         None where no column is called so.
     """
-    named = [n for n in found.free() if word_score("discount", n) >= 0.5]
+    named = [n for n in found.free() if word_score("discount", n) >= 0.5 and n not in found.heads]
     filled = [n for n in named if _part_numbers(found.columns[n]).notna().mean() > 0.8]
     if not filled:
         return None
@@ -949,7 +1271,7 @@ def find_tax(found: Assignment) -> Part | None:
     Part or None
         None where no column is called so.
     """
-    named = [n for n in found.free() if word_score("tax", n) >= 0.5]
+    named = [n for n in found.free() if word_score("tax", n) >= 0.5 and n not in found.heads]
     filled = [n for n in named if _part_numbers(found.columns[n]).notna().mean() > 0.8]
     if not filled:
         return None
@@ -961,7 +1283,9 @@ def find_tax(found: Assignment) -> Part | None:
         sums = {
             n: c.numbers.reindex(tax.index)
             for n, c in found.columns.items()
-            if n not in (name, found.column("revenue").name) and c.numeric > 0.8
+            if n not in (name, found.column("revenue").name)
+            and c.numeric > 0.8
+            and n not in found.heads
         }
         if {"quantity", "price"} <= set(found.chosen):
             whole = found.column("quantity").numbers * found.column("price").numbers

@@ -129,6 +129,7 @@ def _glance(evidence: Evidence, name: str) -> dict[str, int]:
     }
     if name == "baskets":
         asked |= {kind: _how_many(table[kind]) for kind in ("shared", "long", "huge")}
+        asked |= {"most": table["lines"].max(), "dearest": table["revenue"].max().fill_null(0)}
     if name == "products":
         asked["apart"] = _how_many(table["apart"])
     found = to_pandas(table.aggregate(**asked)).iloc[0]
@@ -158,12 +159,13 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
     Returns
     -------
     ibis.Table
-        transaction_id, lines; shared (it has several customers), long (its sales are on several
-        days, half a day or more apart), huge (it has a thousand lines or more).
+        transaction_id, lines, revenue; shared (it has several customers), long (its sales are on
+        several days, half a day or more apart), huge (it has a thousand lines or more).
     """
     sold = lines["quantity"] > 0
     baskets = lines.group_by("transaction_id").aggregate(
         lines=lines.count(),
+        revenue=lines["revenue"].sum(),
         first=lines["date"].min(where=sold),
         last=lines["date"].max(where=sold),
         one=lines["customer_id"].min(),
@@ -174,6 +176,7 @@ def by_basket(con: Any, lines: ibis.Table) -> ibis.Table:
     found = baskets.select(
         "transaction_id",
         "lines",
+        "revenue",
         shared=(baskets["one"] != baskets["other"]).fill_null(False),
         long=(other_day & (hours >= 12)).fill_null(False),
         huge=baskets["lines"] >= _MANY_LINES,
@@ -437,6 +440,32 @@ def _find_shared(e: Evidence) -> Finding | None:
 def _find_huge(e: Evidence) -> Finding | None:
     """Baskets of a thousand lines and more."""
     return _odd_baskets(e, "huge")
+
+
+_QUARTER = 0.25  # of the lines or of the revenue
+_SEVERAL = 20  # baskets, to know what is usual; and how many times that is unusual
+
+
+def _find_dominant(e: Evidence) -> Finding | None:
+    """A basket with a quarter of the log, and twenty times what a basket usually has."""
+    seen = e.seen["baskets"]
+    if e.baskets is None or seen["all"] < _SEVERAL:
+        return None
+    least = {"lines": _QUARTER * e.lines, "revenue": _QUARTER * e.revenue}
+    if seen["most"] < least["lines"] and seen["dearest"] + 1 < least["revenue"]:
+        return None
+    medians = {name: e.baskets[name].median() for name in least}
+    usual = to_pandas(e.baskets.aggregate(**medians)).iloc[0]
+    far = [
+        e.baskets[name] >= max(least[name], _SEVERAL * float(usual[name]))
+        for name in least
+        if least[name] > 0
+    ]
+    found = e.baskets.filter(ibis.or_(*far)).select("transaction_id")
+    lines, revenue = _lines_with(e, {"baskets": found})
+    if not lines:
+        return None
+    return Finding(lines, revenue, _without(e, lines, revenue), _first(found, "transaction_id"))
 
 
 def _odd_baskets(e: Evidence, kind: str) -> Finding | None:
@@ -787,6 +816,13 @@ FLAGS: list[Flag] = [
         "Baskets of a thousand lines and more",
         "Ask whether the number is a placeholder, a till's closing or a wholesale order.",
         _find_huge,
+    ),
+    Flag(
+        "dominant_basket",
+        "A basket with a quarter of the lines or of the revenue",
+        "Ask whether it is a placeholder, a month's bill or a wholesale order; if so, leave it out "
+        "of the export, or give its lines numbers of their own.",
+        _find_dominant,
     ),
     Flag(
         "odd_amount",

@@ -26,7 +26,7 @@ from retail_ci.data.cleaning import (
 )
 from .contract import CUSTOMERS, KEPT, REJECTS
 from .engines import connect
-from .sources import mixed_text, open_bytes, text_encoding
+from .sources import mixed_text, open_bytes, said_of_quotes, text_encoding
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
@@ -689,6 +689,7 @@ def check_source(config: Config) -> tuple[str, bool]:
             main.backend, main.table, config.data, products, customers, main.parts
         )
         facts = result.facts
+        facts["remarks"] = [*said_of_quotes(config.data), *facts.get("remarks", [])]
         limits = (config.data.max_rejected, config.data.max_collapsed)
         fine = (
             bool(facts["rows_in"] and facts["kept"])

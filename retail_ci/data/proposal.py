@@ -37,10 +37,12 @@ from retail_ci.data.column_evidence import (
     find_tax,
     grows_with,
     look,
+    maybe_products,
+    on_first_lines,
     product_of,
     restarting,
 )
-from .column_words import aside_kind, header_ideas, header_words
+from .column_words import aside_kind, header_ideas, header_words, word_score
 from .contract import REJECTS
 from .engines import connect, engine
 from .order_status import status_kind
@@ -63,6 +65,7 @@ from retail_ci.data.sources import (
     open_source,
     read_attached,
     reading,
+    said_of_quotes,
 )
 from .unused_columns import Candidate, customer_candidates, receipt_candidates
 
@@ -129,7 +132,8 @@ def _people(found: Assignment) -> str:
         if header_ideas(n) & {"amount", "total", "quantity", "count"}
     ]
     ids = (c for c in found.columns.values() if c.unique and c.code and c.filled >= _EACH)
-    key = customer or next(ids, None)
+    named = customer and found.chosen["customer_id"].words >= 0.8
+    key = customer if named else next(ids, customer)
     if not key or not key.unique or found.get("product_id") and found.get("date"):
         return ""
     if key.filled < _EACH or _line_items(found):
@@ -603,9 +607,83 @@ def _propose(out: Examination, table: pd.DataFrame, typed: set) -> Examination:
     ]
     out.guesses += list(_lacking(found))
     out.guesses += [*_guess_status(found), *_guess_currency(found), *_guess_parts(found)]
-    out.verdict = not_a_log(found)
-    out.notes += _second_table(found, table)
+    out.verdict = _hanging(out) or not_a_log(found)
+    out.notes += [f"{told}; it is left out." for told in found.passed.values()]
+    out.notes += [*_said_of_heads(out), *_second_table(found, table)]
     return out
+
+
+_KNOWN_OF_ORDERS = {"order", "customer", "date", "other_date", "status", "currency", "store"}
+_SUMS_OF_ORDERS = {"amount", "total", "tax", "discount", "ship", "net", "return"}
+
+
+def _named_of_orders(names: Iterable[str]) -> list[str]:
+    """The headers that say who ordered, when, and what became of it."""
+    ideas = {name: header_ideas(name) for name in names}
+    mails = {n for n in ideas if {"mail", "email"} & set(header_words(n)[0])}
+    return [
+        n
+        for n, said in ideas.items()
+        if (said & _KNOWN_OF_ORDERS or n in mails) and not said & _SUMS_OF_ORDERS
+    ]
+
+
+def _fill_down(out: Examination, key: str, names: list[str]) -> str:
+    """How to write on each line of an order what stands on its first line."""
+    place = split_table(out.source)[0]
+    plain = not re.search(r"[\"'$`\\!]", "".join([place, key, *names]))
+    if not plain or "://" in place or not Path(place).is_file() or kind(Path(place)) != "text":
+        return "in a spreadsheet: select the columns, go to the blank cells, enter the cell above"
+    given = {g.key: g.value for g in out.guesses if g.value}
+    sep = {"tab": "\\t"}.get(given.get("delimiter", ","), given.get("delimiter", ","))
+    how = f"'{place}', dtype=str, sep='{sep}', encoding='{given.get('encoding', 'utf-8-sig')}'"
+    lines = f"t = pd.read_csv({how}); k = '{key}'; t[k] = t[k].ffill(); c = {names}"
+    write = "t[c] = t.groupby(k)[c].ffill(); t.to_csv('filled.csv', index=False)"
+    return f'python -c "import pandas as pd; {lines}; {write}"'
+
+
+def _hanging(out: Examination) -> str:
+    """That orders are named on their first line only, so that the lines below hang in the air."""
+    columns = out.found.columns
+    whole = [n for n, c in columns.items() if c.filled >= 0.98 and c.numeric > 0.8]
+    if not whole:
+        return ""
+    for name, column in columns.items():
+        blank = column.rows - len(column.values)
+        if word_score("transaction_id", name) < 0.5 or column.filled < 0.05 or blank < 3:
+            continue
+        rows = set(column.values.index)
+        same = [n for n, c in columns.items() if n != name and set(c.values.index) <= rows]
+        days = [
+            n for n in same if columns[n].dates > 0.8 and columns[n].filled >= 0.98 * column.filled
+        ]
+        if column.unique and days:
+            shown = ", ".join(map(repr, [name, *days[:2]]))
+            told = f"{shown} stand on the first line of an order only, and the lines below have"
+            told += " none. Write them on each line, and check the new file: "
+            return told + _fill_down(out, name, _named_of_orders(same))
+    return ""
+
+
+def _said_of_heads(out: Examination) -> Iterator[str]:
+    """What stands on the first line of a basket only, and how to have a status on each line."""
+    found = out.found
+    basket = found.get("transaction_id")
+    heads = on_first_lines(found, basket.values) if basket and not basket.unique else []
+    money = [n for n in heads if header_ideas(n) & _SUMS_OF_ORDERS]
+    if money:
+        shown = ", ".join(map(repr, money[:6]))
+        yield f"{shown}: filled on the first line of a basket only, so no line's; left out."
+    states = [n for n in heads if _tells_status(found.columns[n])]
+    undone = [n for n in states if any(map(status_kind, found.columns[n].values.unique()))]
+    customer = [found.chosen["customer_id"].name] if "customer_id" in found.chosen else []
+    needed = [*(n for n in customer if n in heads), *undone]
+    if basket and needed:
+        yield (
+            f"{', '.join(map(repr, needed))}: on the first line of a basket only, so the other "
+            "lines would count as if it were blank. To use it, write it on each line, and check "
+            f"the new file: {_fill_down(out, basket.name, needed)}"
+        )
 
 
 def _guess_parts(found: Assignment) -> Iterator[Guess]:
@@ -752,7 +830,7 @@ def _guess_missing(found: Assignment, table: pd.DataFrame, nothing: list[str]) -
     return [Guess("missing", sorted(counts.index), "likely", f"words for nothing: {told}")]
 
 
-_STATES = {"estado", "stato", "etat", "stan"}  # a status, or where somebody lives
+_STATES = {"state", "estado", "stato", "etat", "stan"}  # a status, or where somebody lives
 _DONE = re.compile(  # how the values of a status begin that are sales
     "complet|conclu|finali|entreg|enviad|expedi|deliver|ship|paid|pagad|pago|pagat|fulfil|closed|"
     "open|confirm|aprob|aprov|activ|"
@@ -773,7 +851,8 @@ def _tells_status(column: Column) -> bool:
 
 def _status_column(found: Assignment) -> Column | None:
     """The column of statuses: the first whose values look undone, else the first of all."""
-    named = [found.columns[name] for name in found.free() if _tells_status(found.columns[name])]
+    free = [name for name in found.free() if name not in found.heads]
+    named = [found.columns[name] for name in free if _tells_status(found.columns[name])]
     named = [c for c in named if 1 < c.distinct <= 50 and not c.unique and c.numeric < 0.8]
     undone = [c for c in named if any(status_kind(v) for v in c.values.unique())]
     return next(iter(undone or named), None)
@@ -859,6 +938,8 @@ def _lacking(found: Assignment) -> Iterator[Guess]:
             why = "no column of receipts was found; every line is a basket of its own"
         if role in ("customer_id", "transaction_id") and (others := _could_be(found, role)):
             why += f". It could be {', '.join(map(str, others[:3]))}"
+        if role == "product_id" and (names := maybe_products(found)):
+            why += f". Could it be {' or '.join(map(repr, names[:3]))}?"
         if role not in found.chosen and not (role == "quantity" and "revenue" in found.chosen):
             yield Guess(f"columns.{role}", None, "unsure", why)
     if not {"price", "revenue"} & set(found.chosen):
@@ -1425,6 +1506,7 @@ def closing(out: Examination) -> list[str]:
     tried: list[tuple[Reading, Books]] = []
     with staging("retail-ci-check") as folder:
         main = _open(out, folder)
+        lines += said_of_quotes(_as_laid_out(out))
         lines += list(_said_by(out, main))
         aside = left_out(out.found, main)
         lines += [f"Left out, and it matters: {told}." for told in aside]
@@ -1451,8 +1533,13 @@ def _open_for(out: Examination, way: Reading, main: Source, folder: Path) -> Sou
 
 def _open(out: Examination, folder: Path, columns: dict[str, str] | None = None) -> Source:
     """All lines of a source, as its layout is proposed."""
+    settings = _as_laid_out(out, columns)
+    return open_source(connect(settings), "transactions", settings, folder / "staging")
+
+
+def _as_laid_out(out: Examination, columns: dict[str, str] | None = None) -> DataConfig:
+    """How the lines of a source are separated, as proposed."""
     known = ("encoding", "delimiter", "header", "skip_rows", "query")
     plain = {g.key: g.value for g in out.guesses if g.key in known and g.value is not None}
     columns = out.settings().columns if columns is None else columns
-    settings = DataConfig(transactions=out.source, columns=columns, **plain)
-    return open_source(connect(settings), "transactions", settings, folder / "staging")
+    return DataConfig(transactions=out.source, columns=columns, **plain)

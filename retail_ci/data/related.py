@@ -100,6 +100,10 @@ def _tables(out: Examination, tables: list[Examination]) -> Iterator[tuple[Guess
 def _product_columns(out: Examination, table: Examination) -> Iterator[Guess]:
     """What a products table says that the log does not: names, categories, and prices."""
     amounts = {"price", "revenue"} & set(out.found.chosen)
+    titles = [n for n in table.found.free() if header_ideas(n) == {"name"}]
+    if titles and not {"product_name"} & {*out.found.chosen, *table.found.chosen}:
+        why = "from the products table, partly its name"
+        yield Guess("columns.product_name", titles[0], "likely", why)
     for role in ("product_name", "category", "price"):
         e = table.found.chosen.get(role)
         if e and role not in out.found.chosen and not (role == "price" and amounts):

@@ -53,9 +53,9 @@ from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces', 'numbered',
-           'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint', 'open_source', 'reading',
-           'read_attached', 'bring']
+__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces', 'said_of_quotes',
+           'numbered', 'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint', 'open_source',
+           'reading', 'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -234,6 +234,7 @@ class Layout:
     names: list[str]  # of the columns
     delimiter: str  # one character, or "whitespace"
     skip: int  # characters before the first row
+    wrapped: bool = False  # whether each line stands in quotation marks as a whole
 
 
 def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
@@ -273,10 +274,14 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     )
     if not line.strip():
         raise DataError(f"{name} holds no text; expected a header and at least one row.")
+    length = len(line)
+    wrapped = _in_quotes(head[start:], settings)
+    if wrapped:
+        line = _unwrap(line, settings.quote)
     delimiter = (
         ("\t" if settings.delimiter == "tab" else settings.delimiter)
         or (told and told[1])
-        or _find_delimiter(head[start:], settings.quote)
+        or _find_delimiter(_first_lines(head[start:], settings.quote, wrapped), settings.quote)
     )
     names = settings.header or _split_line(line, delimiter, settings.quote)
     if settings.header:
@@ -289,11 +294,45 @@ def layout(head: str, settings: DataConfig, name: str = "the file") -> Layout:
     skip = (
         start
         if settings.header
-        else start + len(line) + len(_leading(r"\r?\n?", head[start + len(line) :]))
+        else start + length + len(_leading(r"\r?\n?", head[start + length :]))
     )
-    return Layout(_unique_names(names, settings, name), delimiter, skip)
+    return Layout(_unique_names(names, settings, name), delimiter, skip, wrapped)
 
 # %% ../../nbs/00g_sources.ipynb #8afaafff
+@cache
+def _as_a_whole(quote: str) -> re.Pattern[str]:
+    """A line in quotation marks from its first sign to its last."""
+    q = re.escape(quote)
+    return re.compile(rf"\s*{q}((?:[^{q}]++|{q}{q})*+){q}\s*")
+
+
+def _unwrap(line: str, quote: str) -> str:
+    """A line without its line end, and without the quotation marks around it if it has them."""
+    found = _as_a_whole(quote).fullmatch(line)
+    return found[1].replace(quote * 2, quote) if found else line.rstrip("\r\n")
+
+
+def _first_lines(head: str, quote: str, wrapped: bool = False) -> str:
+    """The first lines of a text that are not blank, without what is around them if asked."""
+    lines = [line for line in itertools.islice(io.StringIO(head), 40) if line.strip()][:20]
+    return "\n".join(_unwrap(line, quote) if wrapped else line.rstrip("\r\n") for line in lines)
+
+
+def _in_quotes(head: str, settings: DataConfig) -> bool:
+    """Whether each line below the header stands in quotation marks as a whole."""
+    if not settings.quote or settings.delimiter == "whitespace" or settings.quote not in head:
+        return False
+    lines = _first_lines(head, settings.quote).split("\n")
+    rows = lines if settings.header else lines[1:]
+    if not rows or not all(_as_a_whole(settings.quote).fullmatch(row) for row in rows):
+        return False
+    inside = _first_lines(head, settings.quote, wrapped=True)
+    delimiter = settings.delimiter or _find_delimiter(inside, settings.quote)
+    delimiter = "\t" if delimiter == "tab" else delimiter
+    widths = {len(_split_line(line, delimiter, settings.quote)) for line in inside.split("\n")}
+    return len(widths) == 1 and min(widths) > 1
+
+
 def _leading(pattern: str, text: str) -> str:
     """Cut off what fits a pattern at the beginning of a text."""
     found = re.match(pattern, text)
@@ -678,6 +717,8 @@ def _parsed(
     head = next(pieces, "")
     plan = layout(head, settings, file.name)
     texts = _chain_texts(head[plan.skip :], pieces)
+    if plan.wrapped:
+        texts = _unwrapped(texts, settings.quote)
     mender = _Mender(texts, plan, settings.quote) if mend else None
     stream = Pieces(iter(mender or texts), plan, settings.quote)
     stream.mended = mend
@@ -697,6 +738,43 @@ def _parsed(
         if not mend and settings.quote and ("straddl" in str(e) or "out of sync" in str(e)):
             raise _SwallowedError from e
         raise DataError(f"{file.name} cannot be read: {one_line(str(e).splitlines()[0])}") from e
+
+
+def _unwrapped(texts: Iterator[str], quote: str) -> Iterator[str]:
+    """A text without the quotation marks around its lines."""
+    lines = _text_lines(texts)
+    while piece := list(itertools.islice(lines, 10_000)):
+        yield "".join(f"{_unwrap(line, quote)}\n" for line in piece)
+
+
+def said_of_quotes(settings: DataConfig) -> list[str]:
+    """Count the lines that stand in quotation marks as a whole.
+
+    Parameters
+    ----------
+    settings : DataConfig
+        Transactions, encoding, delimiter, quote, header.
+
+    Returns
+    -------
+    list of str
+        A sentence; none where the first file has no such lines, or is no text.
+    """
+    place = split_table(settings.transactions)[0]
+    files = [] if "://" in place else source_files(place)
+    if not files or kind(files[0]) != "text":
+        return []
+    lines = 0
+    for file in files:
+        pieces = decoded(file, settings.encoding)
+        head = next(pieces, "")
+        plan = layout(head, settings, file.name)
+        if not plan.wrapped:
+            break
+        texts = _text_lines(_chain_texts(head[plan.skip :], pieces))
+        lines += sum(bool(_as_a_whole(settings.quote).fullmatch(line)) for line in texts)
+    told = f"{lines:,} lines stand in quotation marks as a whole; they are read without them."
+    return [told] if lines else []
 
 
 def _set_aside(stream: Pieces, mender: _Mender | None, bad: dict[int, str]) -> Callable[[Any], str]:
