@@ -230,6 +230,9 @@ def serve(
             # longer than callers and proxies keep a connection, so that none is closed in their
             # hands
             timeout_keep_alive=75,
+            # a worker that answers the manager later than that is replaced; on a busy machine five
+            # seconds, as by default, pass without anything being wrong
+            timeout_worker_healthcheck=30,
         )
 
 # %% ../nbs/12_cli.ipynb #634f6ada

@@ -34,7 +34,11 @@ os.environ.setdefault(
     "RETAIL_CI_TRACKING", "off"
 )  # MLflow has tests of its own; the others do not wait for it
 hypothesis.settings.register_profile(
-    "everywhere", derandomize=True, deadline=None, database=None
+    "everywhere",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )  # by itself it does so only where CI is set
 hypothesis.settings.load_profile("everywhere")
 # Hypothesis also draws the constants of every module that happens to be loaded, so that its
@@ -46,6 +50,8 @@ ODD_FOLDER = 'we {x} \'n "q" ünï'  # means something to papermill, SQL and a s
 OPEN = "from retail_ci.core.runs import open_run\nrun = open_run(config, run_dir)"
 # Quarto is no Python package; the workflow's job `quarto` installs it and runs this file.
 collect_ignore = [] if shutil.which("quarto") else ["test_quarto.py"]
+# Seconds after which what was started is taken to hang; a slow or busy machine needs many.
+PATIENCE = 1200
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 
 
@@ -72,6 +78,7 @@ LONG = {
     "test_site": 15,
     "test_disks": 15,
     "test_power": 10,
+    "test_alerts": 10,
     "test_recommend": 15,
     "test_install": 15,
     "test_formats": 10,
@@ -131,7 +138,7 @@ def no_traceback(text: str) -> bool:
     return "Traceback" not in text and "  File " not in text
 
 
-def wait_for(what: Callable[[], object], seconds: float = 60):
+def wait_for(what: Callable[[], object], seconds: float = PATIENCE):
     """Wait until something is true; what it was."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -188,7 +195,7 @@ class Project:
         """Call the command line and wait; whatever happens, nobody sees a traceback."""
         process = self.start(*words, **env)
         try:
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=PATIENCE)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -413,8 +420,9 @@ def postgres():
     afterwards.
     """
     import pwd
-    import socket
     import tempfile
+
+    from small_service import free_port
 
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
     if not found:
@@ -429,9 +437,7 @@ def postgres():
             pytest.skip("PostgreSQL will not run as root, and there is no user postgres")
         os.chown(folder, account.pw_uid, account.pw_gid)
         who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def call(*words):
         return subprocess.run(
@@ -440,7 +446,7 @@ def postgres():
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=120,
+            timeout=PATIENCE,
             **who,
         )
 

@@ -1,11 +1,15 @@
 """A small bundle and a real server on loopback, for the tests of the service."""
 
 import contextlib
+import fcntl
+import functools
 import os
+import random
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +18,10 @@ import numpy as np
 import pandas as pd
 
 LONG = "x" * 128
+PATIENCE = 1200  # seconds; as in conftest.py, which only pytest loads
+get = functools.partial(httpx2.get, timeout=PATIENCE)
+post = functools.partial(httpx2.post, timeout=PATIENCE)
+_RESERVED: list[int] = []  # locks on ports, held until this process ends
 
 
 def tables(mark: str) -> dict:
@@ -76,10 +84,22 @@ def tables(mark: str) -> dict:
 
 
 def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody uses, and that stays free: it is not one of those that the system gives
+    to callers, and no other process of the tests gets it until this one has ended.
+    """
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(max(least - 10_000, 1025), max(least, 11_025))
+    folder = Path(tempfile.gettempdir(), f"retail_ci_ports_{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    for port in random.SystemRandom().sample(ports, len(ports)):
+        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError), socket.socket() as s:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            s.bind(("127.0.0.1", port))
+            _RESERVED.append(lock)
+            return port
+        os.close(lock)
+    raise AssertionError("no port is free")
 
 
 @contextlib.contextmanager
@@ -93,26 +113,40 @@ def served(serving: Path, *options: str, log: Path | None = None, **environment:
         stdout=log.open("wb") if log else subprocess.DEVNULL,
     )
     try:
-        for _ in range(1200):
-            with contextlib.suppress(httpx2.TransportError):
-                if httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
-                    break
-            assert process.poll() is None, "the service ended before it answered"
-            time.sleep(0.1)
+        await_ready(f"http://127.0.0.1:{port}", process)
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
-        assert process.wait(120) is not None
+        assert process.wait(PATIENCE) is not None
+
+
+def await_ready(base: str, process: subprocess.Popen) -> None:
+    """Wait until a service has a model."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(httpx2.TransportError):
+            if get(f"{base}/health/ready").status_code == 200:
+                return
+        assert process.poll() is None, "the service ended before it answered"
+        time.sleep(0.1)
+    raise AssertionError("the service was not ready in time")
 
 
 def request_in_two(base: str, body: bytes) -> tuple[socket.socket, bytes]:
-    """Send a request's head and half of its body; the connection, and the rest."""
-    connection = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 60)
+    """Send a request's head and half of its body, and wait until the service says that it reads
+    it; the connection, and the rest.
+    """
+    address = ("127.0.0.1", int(base.rpartition(":")[2]))
+    connection = socket.create_connection(address, PATIENCE)
     head = (
         "POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     connection.sendall(head.encode() + body[:10])
+    told = b""
+    while not told.endswith(b"\r\n\r\n") and (part := connection.recv(1)):
+        told += part
+    assert told.startswith(b"HTTP/1.1 100 ") or not told, told
     return connection, body[10:]
 
 
@@ -139,3 +173,24 @@ def open_paths(pid: int) -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
             found.append(os.readlink(link))
     return found
+
+
+def connections(base: str) -> int:
+    """How many connections a service holds: those that it has taken and not closed."""
+    return len(_sockets(base) - _sockets(base, listening=True))
+
+
+def listens(pid: int, base: str) -> bool:
+    """Whether a process takes connections for a service."""
+    waiting = {f"socket:[{inode}]" for inode in _sockets(base, listening=True)}
+    with contextlib.suppress(FileNotFoundError):
+        return not waiting.isdisjoint(open_paths(pid))
+    return False
+
+
+def _sockets(base: str, listening: bool = False) -> set[int]:
+    """The sockets on a service's port that belong to a process."""
+    port = f":{int(base.rpartition(':')[2]):04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    mine = [x for x in lines if x[1].endswith(port) and not (listening and x[3] != "0A")]
+    return {int(x[9]) for x in mine} - {0}  # nobody has taken 0 yet, or it is closed

@@ -26,7 +26,19 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import alive, wait_for
-from small_service import LONG, free_port, request_in_two, served, tables, whole_answer
+from small_service import (
+    LONG,
+    PATIENCE,
+    await_ready,
+    free_port,
+    get,
+    listens,
+    post,
+    request_in_two,
+    served,
+    tables,
+    whole_answer,
+)
 
 from retail_ci.cli import VARIABLES, answer, serve
 from retail_ci.serve import api
@@ -58,7 +70,7 @@ def serving(tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(serving):
     """A running service."""
-    with served(serving) as (base, _), httpx2.Client(base_url=base) as client:
+    with served(serving) as (base, _), httpx2.Client(base_url=base, timeout=PATIENCE) as client:
         yield client
 
 
@@ -203,11 +215,12 @@ def test_the_contract_holds_for_generated_requests(serving, tmp_path):
     """
     seconds = os.environ.get("FUZZ_SECONDS")
     some = ["-n", os.environ.get("API_EXAMPLES", "100"), "--seed", os.environ.get("API_SEED", "1")]
+    patience = ["--request-timeout", str(PATIENCE), "--suppress-health-check", "too_slow"]
     words = ["fuzz", "--max-time", seconds] if seconds else ["run", *some]
     tool = str(Path(sys.executable).with_name("schemathesis"))
-    with served(serving) as (base, process):
+    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, process):
         done = subprocess.run(
-            [tool, *words, f"{base}/openapi.json", "--checks", "all", "--no-color"],
+            [tool, *words, f"{base}/openapi.json", "--checks", "all", "--no-color", *patience],
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -226,18 +239,17 @@ def test_beyond_this_machine_keys_are_needed(serving):
     assert (
         done.returncode == 2 and "needs API keys" in done.stderr and "Traceback" not in done.stderr
     )
-    with served(
-        serving, RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(), RETAIL_CI_RATE="2"
-    ) as (base, _):
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    with served(serving, RETAIL_CI_API_KEYS=digest, RETAIL_CI_RATE=ONE_A_DAY) as (base, _):
         assert (
-            httpx2.get(f"{base}/segments").status_code == 401
-            and httpx2.get(f"{base}/health/live").status_code == 200
+            get(f"{base}/segments").status_code == 401
+            and get(f"{base}/health/live").status_code == 200
         )
         statuses = [
-            httpx2.get(f"{base}/segments", headers={"X-API-Key": "open sesame"}).status_code
-            for _ in range(60)
+            get(f"{base}/segments", headers={"X-API-Key": "open sesame"}).status_code
+            for _ in range(3)
         ]
-        assert statuses[:4] == [200] * 4 and 429 in statuses
+        assert statuses == [200, 429, 429]
 
 
 def test_a_port_in_use_is_said(serving, service):
@@ -254,71 +266,80 @@ def test_a_port_in_use_is_said(serving, service):
     )
 
 
-async def steady(base: str, rate: int, seconds: float, during) -> list[tuple[int, set]]:
-    """Ask at a steady rate while something else happens; the status and the versions in each
-    answer.
+Seen = list[tuple[int, set]]
+
+
+async def steady(base: str, rate: int, least: int, during) -> Seen:
+    """Ask at a steady rate for as long as something else happens; the status and the versions in
+    each answer.
     """
-    seen = []
+    seen: Seen = []
     limits = httpx2.Limits(max_connections=50, max_keepalive_connections=50)
-    async with httpx2.AsyncClient(base_url=base, limits=limits, timeout=300) as client:
+    waiting = asyncio.Semaphore(500)  # where the machine cannot keep the rate
+    async with httpx2.AsyncClient(base_url=base, limits=limits, timeout=None) as client:
 
         async def one(i: int) -> None:
-            answer = await client.post("/recommend", json={"customer_id": f"C{i % 40 + 1:05d}"})
-            body = answer.json()
-            seen.append(
-                (
-                    answer.status_code,
-                    {body["model_version"], *(line["reason"] for line in body["recommendations"])},
-                )
-            )
+            try:
+                body = {"customer_id": f"C{i % 40 + 1:05d}"}
+                answer = await client.post("/recommend", json=body)
+            finally:
+                waiting.release()
+            told = answer.json()
+            reasons = {line["reason"] for line in told["recommendations"]}
+            seen.append((answer.status_code, {told["model_version"], *reasons}))
 
         began = time.perf_counter()
-        tasks = []
-        other = asyncio.create_task(during())
-        for i in range(int(rate * seconds)):
-            await asyncio.sleep(max(0, began + i / rate - time.perf_counter()))
-            tasks.append(asyncio.create_task(one(i)))
+        tasks: list[asyncio.Task] = []
+        other = asyncio.create_task(during(seen))
+        while len(tasks) < least or not other.done():
+            await waiting.acquire()
+            await asyncio.sleep(max(0, began + len(tasks) / rate - time.perf_counter()))
+            tasks.append(asyncio.create_task(one(len(tasks))))
         await asyncio.gather(*tasks, other)
     return seen
 
 
+async def until(what) -> None:
+    """Wait for something beside what else happens."""
+    async with asyncio.timeout(PATIENCE):
+        while not await asyncio.to_thread(what):
+            await asyncio.sleep(0.05)
+
+
 def test_promotions_under_load_lose_nothing_and_mix_nothing(serving):
     """Two promotions and one broken bundle in the middle of a steady load."""
-    seconds = float(os.environ.get("LOAD_SECONDS", "8"))
     rate = int(os.environ.get("LOAD_RATE", "200"))
+    least = int(rate * float(os.environ.get("LOAD_SECONDS", "8")))
 
-    async def during() -> None:
-        await asyncio.sleep(seconds / 4)
-        await asyncio.to_thread(activate, serving, "v2")
-        await asyncio.sleep(seconds / 4)
-        with pytest.raises(Exception, match="any_items.bin"):
-            await asyncio.to_thread(activate, serving, "v3")
-        await asyncio.to_thread(point_at, serving, "v3")  # as if somebody had forced it
-        await asyncio.sleep(seconds / 4)
-        await asyncio.to_thread(activate, serving, "v1")
+    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, _):
 
-    try:
-        with served(serving) as (base, _):
-            seen = asyncio.run(steady(base, rate, seconds, during))
+        def health() -> tuple[str, bool]:
+            told = get(f"{base}/health").json()
+            return told["model_version"], told["refused_bundle"] is not None
 
-            def settled() -> dict | None:
-                health = httpx2.get(f"{base}/health").json()
-                return (
-                    health
-                    if health["model_version"] == "v1" and health["refused_bundle"] is None
-                    else None
-                )
+        async def during(seen: Seen) -> None:
+            await until(lambda: len(seen) >= least / 4)
+            await asyncio.to_thread(activate, serving, "v2")
+            await until(lambda: sum(versions == {"v2"} for _, versions in seen) >= least / 4)
+            with pytest.raises(Exception, match="any_items.bin"):
+                await asyncio.to_thread(activate, serving, "v3")
+            await asyncio.to_thread(point_at, serving, "v3")  # as if somebody had forced it
+            await until(lambda: health() == ("v2", True))
+            before = len(seen)
+            await until(lambda: len(seen) >= before + least / 4)
+            await asyncio.to_thread(activate, serving, "v1")
+            await until(lambda: health() == ("v1", False) and seen[-1][1] == {"v1"})
 
-            health = wait_for(settled)
-    finally:
-        activate(serving, "v1")
-    assert len(seen) == int(rate * seconds) and {status for status, _ in seen} == {200}
-    assert all(len(versions) == 1 for _, versions in seen) and {
-        v for _, versions in seen for v in versions
-    } == {"v1", "v2"}
-    assert health["model_version"] == "v1" and health["refused_bundle"] is None
+        try:
+            seen = asyncio.run(steady(base, rate, least, during))
+        finally:
+            activate(serving, "v1")
+    assert len(seen) >= least and {status for status, _ in seen} == {200}
+    assert all(len(versions) == 1 for _, versions in seen)
+    assert set().union(*(versions for _, versions in seen)) == {"v1", "v2"}
 
 
+ONE_A_DAY = "0.00001"  # customers a second: one, and then nobody for as long as a test takes
 SENSITIVE = ["P0005", "P0059"]  # in the middle of the lists, and among the best sellers
 
 
@@ -350,7 +371,7 @@ def test_no_answer_and_no_line_of_the_log_names_what_is_sensitive(tmp_path):
     log = tmp_path / "log"
     with (
         served(tmp_path, log=log, RETAIL_CI_LOG="json") as (base, _),
-        httpx2.Client(base_url=base) as client,
+        httpx2.Client(base_url=base, timeout=PATIENCE) as client,
     ):
         answers = []
         for version in ("", "/v1"):
@@ -375,6 +396,8 @@ def test_no_answer_and_no_line_of_the_log_names_what_is_sensitive(tmp_path):
                 *({"categories": [c]} for c in ("intimate care", "nothing")),
             )
         ]
+        asked = len(answers) + len(told)
+        wait_for(lambda: log.read_text().count('"request_id"') > asked)  # and the readiness
     assert told[0] == told[1] and told[2] == told[3], "a masked one is like an unknown one"
     said = "\n".join(a.text for a in answers) + log.read_text()
     assert not [word for word in words if word.casefold() in said.casefold()]
@@ -414,7 +437,7 @@ def test_what_stays_the_same_is_not_sent_twice_and_keys_change_without_a_restart
     ):
 
         def ask(key: str, path: str = "/v1/segments/C00001", **headers: str) -> httpx2.Response:
-            return httpx2.get(base + path, headers={"Authorization": f"bearer {key}", **headers})
+            return get(base + path, headers={"Authorization": f"bearer {key}", **headers})
 
         trace = f"00-{'4bf92f3577b34da6' * 2}-00f067aa0ba902b7-01"
         assert ask("one", traceparent=trace).status_code == 200 and ask("two").status_code == 401
@@ -429,7 +452,8 @@ def test_what_stays_the_same_is_not_sent_twice_and_keys_change_without_a_restart
         assert ask("two").status_code == 200
         (keys / "till-4").unlink()
         wait_for(lambda: ask("two").status_code == 401)
-        assert httpx2.get(f"{base}/health/ready").status_code == 200
+        assert get(f"{base}/health/ready", headers={"X-Request-ID": "last"}).status_code == 200
+        wait_for(lambda: '"request_id":"last"' in log.read_text())
     lines = [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
     assert {line["key"] for line in lines} == {"shop", "till-4", None}
     assert [x["key"] for x in lines if x["trace_id"] == "4bf92f3577b34da6" * 2] == ["shop"]
@@ -472,27 +496,39 @@ def test_a_batch_of_any_valid_size_holds_nobody_up(serving):
         body | {"exclude_purchased": True, "categories": ["care", "food"]},
         body | {"customer_ids": [f"nobody {i}" for i in range(1000)]},
     ]
-    waited = []
 
-    async def beside(base: str) -> list[int]:
-        async with httpx2.AsyncClient(base_url=base, timeout=60) as client:
+    async def beside(base: str, pid: int) -> tuple[list[int], list[float], float]:
+        """Statuses, and the processor time of the service: for each question, and for all."""
+        waited = []
+        async with httpx2.AsyncClient(base_url=base, timeout=PATIENCE) as client:
+            await client.get("/health/live")
+            start = processor_time(pid)
             many = [
                 asyncio.create_task(client.post("/v1/recommend/batch", json=b)) for b in batches
             ]
             while not all(task.done() for task in many):
-                began = time.perf_counter()
+                began = processor_time(pid)
                 await client.get("/health/live")
-                waited.append(time.perf_counter() - began)
+                waited.append(processor_time(pid) - began)
                 await asyncio.sleep(0.002)
-            return [(await task).status_code for task in many]
+            return [(await task).status_code for task in many], waited, processor_time(pid) - start
 
-    with served(serving) as (base, _):
-        assert asyncio.run(beside(base)) == [200] * 3
-    assert len(waited) > 5 and np.median(waited) < 0.1
+    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, process):
+        statuses, waited, whole = asyncio.run(beside(base, process.pid))
+    assert statuses == [200] * 3
+    assert len(waited) > 5 and np.median(waited) < whole / 8
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that all threads of a process have computed."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(t.read_text().split()[0]) for t in threads) / 1e9
 
 
 def held_while(step: asyncio.AbstractEventLoop, work) -> float:
-    """The longest time for which some work keeps a loop from everything else."""
+    """The longest time for which some work keeps a loop from everything else; in the time that
+    this processor takes for a fixed sum, which is about 20 ms on a usual one.
+    """
     gaps = [0.0]
 
     async def tick() -> None:
@@ -508,12 +544,33 @@ def held_while(step: asyncio.AbstractEventLoop, work) -> float:
         await asyncio.sleep(0)
         ticking.cancel()
 
+    paces = [pace()]
     step.run_until_complete(both())
-    return max(gaps)
+    paces.append(pace())
+    return max(gaps) / max(paces)
+
+
+def pace() -> float:
+    """Seconds of the processor for a sum of half a million squares."""
+    began = time.thread_time()
+    sum(i * i for i in range(500_000))
+    return time.thread_time() - began
+
+
+def least_held(work) -> float:
+    """The best of three: what the work costs, and not what else the machine does."""
+    loop = asyncio.new_event_loop()
+    found = [held_while(loop, work) for _ in range(3)]
+    loop.close()
+    return min(found)
+
+
+# About 50 ms, as a multiple of the fixed sum.
+SHORT = 2.5
 
 
 def test_a_batch_computes_in_slices(serving):
-    """50 ms of the processor is the most that the loop is held, other programs beside it or not."""
+    """50 ms of a usual processor is the most that the loop is held."""
     bundle = Bundle(serving / "v1")
     banned = [f"P{i:04d}" for i in range(1, 41)] + [f"X{i}" for i in range(960)]
     who = [f"C{i % 40 + 1:05d}" for i in range(1000)]
@@ -521,14 +578,12 @@ def test_a_batch_computes_in_slices(serving):
 
     async def work() -> None:
         lists = recommend_each(bundle, who, 100, False, None, banned)
-        pieces.extend(await api._in_slices(lists))
+        pieces[:] = await api._in_slices(lists)
 
-    loop = asyncio.new_event_loop()
-    longest = held_while(loop, work)
-    loop.close()
+    longest = least_held(work)
     made = json.loads(b"[" + b"".join(pieces) + b"]")
     assert len(made) == 1000 and made[7] == recommend(bundle, who[7], 100, exclude=banned)
-    assert len(pieces) > 1 and longest < 0.05
+    assert len(pieces) > 1 and longest < SHORT
 
 
 HEAPS = {  # bodies of close to a megabyte, and the largest that are valid
@@ -555,16 +610,15 @@ HEAPS = {  # bodies of close to a megabyte, and the largest that are valid
 
 @pytest.mark.parametrize("path,body,status", HEAPS.values(), ids=HEAPS)
 def test_no_request_holds_the_loop(serving, path, body, status):
-    """50 ms of the processor at a time are the most for a valid one, and 100 ms for any."""
+    """50 ms of a usual processor at a time are the most for a valid one, and 100 ms for any."""
     app = api._make_app(Settings(serving, log=False))
     app.state.desk.refresh()
     data = json.dumps(body, separators=(",", ":")).encode()
     assert len(data) <= 1_000_000
-    waiting = [{"type": "http.request", "body": data, "more_body": False}]
     sent = []
 
     async def receive() -> dict:
-        return waiting.pop()
+        return {"type": "http.request", "body": data, "more_body": False}
 
     async def send(message: dict) -> None:
         sent.append(message)
@@ -586,12 +640,10 @@ def test_no_request_holds_the_loop(serving, path, body, status):
             send,
         )
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(app(LIVE, None, send))  # what is only made once
+    asyncio.run(app(LIVE, None, send))  # what is only made once
     sent.clear()
-    longest = held_while(loop, work)
-    loop.close()
-    assert sent[0]["status"] == status and longest < (0.05 if status == 200 else 0.1)
+    longest = least_held(work)
+    assert sent[0]["status"] == status and longest < (SHORT if status == 200 else 2 * SHORT)
 
 
 LIVE = {
@@ -624,15 +676,9 @@ def test_a_log_that_cannot_be_written_stops_no_answer(serving, reader):
         env=os.environ | {"RETAIL_CI_LOG": "json"},
     )
     base = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        with contextlib.suppress(httpx2.TransportError):
-            return httpx2.get(f"{base}/health/ready").status_code == 200
-        return False
-
     try:
-        wait_for(ready, 120)
-        with httpx2.Client(base_url=base, timeout=20) as client:
+        await_ready(base, process)
+        with httpx2.Client(base_url=base, timeout=PATIENCE) as client:
             for _ in range(1500):
                 answer = client.post("/v1/recommend", json={"customer_id": "C00001"})
                 assert answer.status_code == 200
@@ -645,7 +691,7 @@ def test_a_log_that_cannot_be_written_stops_no_answer(serving, reader):
             metrics = client.get("/metrics").text
         assert "retail_ci_log_lines_dropped_total" in metrics
         process.terminate()
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
     finally:
         process.kill()
         process.wait(60)
@@ -674,8 +720,9 @@ def test_the_watcher_survives_whatever_is_raised(serving, tmp_path):
     watcher = api.Watcher(api.BundleHolder(serving), Ill(Settings(tmp_path)))
 
     async def look() -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(watcher.watch(0.01), 0.5)
+        watching = asyncio.create_task(watcher.watch(0.01))
+        await until(lambda: watcher.trouble and watcher.desk.bundle)
+        watching.cancel()
 
     asyncio.run(look())
     assert "cannot be looked for at present: RuntimeError." in watcher.trouble
@@ -713,18 +760,26 @@ def test_the_help_names_every_variable_that_is_read():
 
 def test_a_batch_counts_its_customers(serving):
     digest = hashlib.sha256(b"open sesame").hexdigest()
-    with served(serving, RETAIL_CI_API_KEYS=digest, RETAIL_CI_RATE="20") as (base, _):
-        with httpx2.Client(base_url=base, headers={"X-API-Key": "open sesame"}) as client:
+    limit = {"RETAIL_CI_API_KEYS": digest, "RETAIL_CI_RATE": "1"}
+    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE), **limit) as (base, _):
+        head = {"X-API-Key": "open sesame"}
+        with httpx2.Client(base_url=base, headers=head, timeout=PATIENCE) as client:
             body = {"customer_ids": ["C00001"] * 1000}
+            began = time.monotonic()
             assert client.post("/v1/recommend/batch", json=body).status_code == 200
             told = client.get("/v1/segments")
-    assert told.status_code == 429 and 30 < int(told.headers["retry-after"]) <= 50
+            passed = time.monotonic() - began
+    # two customers may come at once, so that 998 are still to be waited for, and one more
+    assert told.status_code == 429 and 999 - passed <= int(told.headers["retry-after"]) <= 1000
 
 
 def test_a_file_cut_off_under_a_running_service_changes_no_answer(tmp_path):
     write_bundle(tmp_path / "v1", **tables("v1"), version="v1", depth=20)
     activate(tmp_path, "v1")
-    with served(tmp_path) as (base, process), httpx2.Client(base_url=base) as client:
+    with (
+        served(tmp_path) as (base, process),
+        httpx2.Client(base_url=base, timeout=PATIENCE) as client,
+    ):
         before = client.post("/v1/recommend", json={"customer_id": "C00001"}).json()
         for file in sorted((tmp_path / "v1").glob("*.bin")):
             os.truncate(file, 1)
@@ -738,80 +793,76 @@ def test_a_file_cut_off_under_a_running_service_changes_no_answer(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_stop_lets_running_requests_finish(serving, workers):
-    with served(serving, "--workers", str(workers)) as (base, process):
+    wait = {"RETAIL_CI_TIMEOUT": str(PATIENCE)}
+    with served(serving, "--workers", str(workers), **wait) as (base, process):
+        those = [process.pid] if workers == 1 else wait_for(lambda: children(process.pid, workers))
+        wait_for(lambda: all(listens(pid, base) for pid in those))
         connection, rest = request_in_two(base, b'{"customer_id": "C00001"}')
-        time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
-        time.sleep(1)
+        wait_for(lambda: not any(listens(pid, base) for pid in those))
         assert process.poll() is None, "a request is under way"
         connection.sendall(rest)
         told = whole_answer(connection)
         assert told.startswith(b"HTTP/1.1 200") and b'"known_customer":true' in told
-        assert process.wait(120) in (0, -signal.SIGTERM)
+        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
 
 
-def test_slow_senders_logs_and_other_sites(serving, tmp_path):
-    """A body that does not arrive is answered with 408; the log is JSON without personal data; no
-    other site may ask.
-    """
+def children(pid: int, many: int) -> list[int]:
+    """The processes that one has started, once there are so many."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found] if len(found) == many else []
+
+
+def test_a_body_that_does_not_arrive_is_a_408(serving):
+    with served(serving, RETAIL_CI_TIMEOUT="1") as (base, _):
+
+        def slow() -> bytes:
+            """What came; nothing where a busy machine took a second to send the head."""
+            with contextlib.suppress(ConnectionError):
+                connection, _ = request_in_two(base, b'{"customer_id": "C00001"}')
+                with connection:
+                    return whole_answer(connection)
+            return b""
+
+        told = wait_for(slow)
+    assert told.startswith(b"HTTP/1.1 408") and b"application/problem+json" in told
+    assert b"longer than 1 seconds" in told
+
+
+def test_logs_and_other_sites(serving, tmp_path):
+    """The log is JSON without personal data; no other site may ask."""
     log = tmp_path / "log"
-    tool = str(Path(sys.executable).with_name("retail-ci"))
-    port = free_port()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [tool, "serve", "--bundle", str(serving), "--port", str(port)],
-            env=os.environ | {"RETAIL_CI_LOG": "json", "RETAIL_CI_TIMEOUT": "1"},
-            stdout=out,
-        )
-    base = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        with contextlib.suppress(httpx2.TransportError):
-            return httpx2.get(f"{base}/health/ready").status_code == 200
-
-    try:
-        wait_for(ready, 120)
-        connection, _ = request_in_two(base, b'{"customer_id": "C00001"}')
-        slow = whole_answer(connection)
-        known = httpx2.post(
+    with served(serving, log=log, RETAIL_CI_LOG="json") as (base, _):
+        known = post(
             f"{base}/recommend",
             json={"customer_id": "C00001"},
             headers={"X-Request-ID": "till-7", "Origin": "https://elsewhere.example"},
         )
-        odd = httpx2.get(f"{base}/segments", headers={"X-Request-ID": 'a b"c'})
+        odd = get(f"{base}/segments", headers={"X-Request-ID": 'a b"c'})
         ask = httpx2.request(
             "OPTIONS",
             f"{base}/recommend",
             headers={
                 "Origin": "https://elsewhere.example",
                 "Access-Control-Request-Method": "POST",
+                "X-Request-ID": "last",
             },
+            timeout=PATIENCE,
         )
-        assert (
-            slow.startswith(b"HTTP/1.1 408")
-            and b"application/problem+json" in slow
-            and b"longer than 1 seconds" in slow
-        )
-        assert known.headers["x-request-id"] == "till-7" and re.fullmatch(
-            "[0-9a-f]{16}", odd.headers["x-request-id"]
-        )
-        assert ask.status_code == 405 and not [
-            h for h in (*known.headers, *ask.headers) if h.startswith("access-control")
-        ]
-        lines = wait_for(
-            lambda: [
-                json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")
-            ]
-        )
-        mine = next(line for line in lines if line["request_id"] == "till-7")
-        parts = {"time", "request_id", "trace_id", "key", "method", "path", "status", "ms"}
-        assert set(mine) == parts and (mine["path"], mine["status"]) == ("/v1/recommend", 200)
-        assert "C00001" not in log.read_text() and "127.0.0.1" not in "".join(
-            json.dumps(line) for line in lines
-        ), "neither what was sent nor who sent it"
-    finally:
-        process.terminate()
-        process.wait(120)
+        wait_for(lambda: '"request_id":"last"' in log.read_text())
+        text = log.read_text()
+    assert known.headers["x-request-id"] == "till-7"
+    assert re.fullmatch("[0-9a-f]{16}", odd.headers["x-request-id"])
+    assert ask.status_code == 405
+    heads = (*known.headers, *ask.headers)
+    assert not [h for h in heads if h.startswith("access-control")]
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    (mine,) = [line for line in lines if line["request_id"] == "till-7"]
+    parts = {"time", "request_id", "trace_id", "key", "method", "path", "status", "ms"}
+    assert set(mine) == parts and (mine["path"], mine["status"]) == ("/v1/recommend", 200)
+    assert "C00001" not in text and "127.0.0.1" not in json.dumps(lines), (
+        "neither what was sent nor who sent it"
+    )
 
 
 def test_keys_in_a_file(tmp_path):
@@ -919,22 +970,18 @@ def test_a_running_service_keeps_what_it_has(tmp_path):
                     activate(tmp_path, "bad")
             assert (tmp_path / "current").resolve().name != "bad", "a promotion refuses it"
             point_at(tmp_path, "bad")  # as if somebody had forced it
-            health = wait_for(
-                lambda: (h := httpx2.get(f"{base}/health").json())["refused_bundle"] and h
-            )
+            health = wait_for(lambda: (h := get(f"{base}/health").json())["refused_bundle"] and h)
             assert (
                 words in health["refused_bundle"]
                 and health["model_version"] == "v1"
                 and health["status"] == "ok"
             )
             assert (
-                httpx2.post(f"{base}/recommend", json={"customer_id": "C00001"}).json()[
-                    "model_version"
-                ]
+                post(f"{base}/recommend", json={"customer_id": "C00001"}).json()["model_version"]
                 == "v1"
             )
             assert rollback(tmp_path) == "v1", "as the sentence says"
-            wait_for(lambda: httpx2.get(f"{base}/health").json()["refused_bundle"] is None)
+            wait_for(lambda: get(f"{base}/health").json()["refused_bundle"] is None)
             shutil.rmtree(tmp_path / "bad")
 
 
@@ -955,7 +1002,7 @@ def test_the_lines_for_a_terminal_work(serving, service, tmp_path):
         )
         if shutil.which("curl"):
             text, status = subprocess.run(
-                [*words, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=60
+                [*words, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=PATIENCE
             ).stdout.rsplit("\n", 1)
         else:
             url = next(w for w in words if w.startswith("http"))
@@ -1027,12 +1074,13 @@ def test_the_containerfile_names_what_exists(service, monkeypatch):
     code = "\n".join(made[2 : made.index(">")])
     assert any(path in code for path in PUBLIC_PATHS)
     code = code.replace("127.0.0.1:8000", f"127.0.0.1:{service.base_url.port}")
+    code = re.sub(r"timeout=\d+", f"timeout={PATIENCE}", code)
     assert (
-        subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+        subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0
         and subprocess.run(
             [sys.executable, "-c", code.replace("/health/ready", "/segments/nobody")],
             stderr=subprocess.DEVNULL,
-            timeout=60,
+            timeout=PATIENCE,
         ).returncode
     )
     assert (
@@ -1084,49 +1132,93 @@ def test_the_threat_model_names_tests_that_exist():
 
 def test_several_workers_count_together_and_one_that_dies_is_replaced(serving):
     with served(serving, "--workers", "2") as (base, process):
-
-        def children():
-            return set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-
+        before = wait_for(lambda: children(process.pid, 2))
         for _ in range(20):
-            assert httpx2.get(f"{base}/segments").status_code == 200
+            assert get(f"{base}/segments").status_code == 200
         line = next(
             x
-            for x in httpx2.get(f"{base}/metrics").text.splitlines()
+            for x in get(f"{base}/metrics").text.splitlines()
             if x.startswith('retail_ci_requests_total{route="/v1/segments"')
         )
         assert float(line.split()[-1]) == 20
-        before = children()
-        assert len(before) == 2
-        os.kill(int(min(before)), signal.SIGKILL)
-        wait_for(lambda: len(children() - before) == 1 and len(children()) == 2, 60)
+        os.kill(min(before), signal.SIGKILL)
+        now = wait_for(lambda: (c := children(process.pid, 2)) and set(c) != set(before) and c)
+        assert len({*now} - {*before}) == 1
         for _ in range(20):
-            assert httpx2.get(f"{base}/segments/C00001", timeout=60).status_code == 200
-        now = before | children()
+            assert get(f"{base}/segments/C00001").status_code == 200
         process.terminate()
-        assert process.wait(60) == 0 and not any(alive(int(p)) for p in now)
+        assert process.wait(PATIENCE) == 0 and not any(alive(p) for p in (*before, *now))
 
 
 def test_several_workers_have_one_limit_for_a_key(serving):
-    with served(
-        serving,
-        "--workers",
-        "2",
-        RETAIL_CI_API_KEYS=hashlib.sha256(b"open sesame").hexdigest(),
-        RETAIL_CI_RATE="2",
-    ) as (base, _):
-        began = time.monotonic()
-        links = [
-            httpx2.Client(base_url=base, headers={"X-API-Key": "open sesame"}) for _ in range(8)
-        ]
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    limit = {"RETAIL_CI_API_KEYS": digest, "RETAIL_CI_RATE": ONE_A_DAY}
+    with served(serving, "--workers", "2", **limit) as (base, _):
+        head = {"X-API-Key": "open sesame"}
+        links = [httpx2.Client(base_url=base, headers=head, timeout=PATIENCE) for _ in range(8)]
         statuses = [link.get("/segments").status_code for _ in range(10) for link in links]
         for link in links:
             link.close()
-    assert (
-        statuses[0] == 200
-        and 429 in statuses
-        and statuses.count(200) <= 5 + 2 * (time.monotonic() - began)
-    )
+    assert statuses == [200] + [429] * 79
+
+
+JSON = "application/json"
+ODD = [  # content type and body of requests for a list that are usual, nearly so, or not at all
+    *((JSON, json.dumps(body).encode()) for _, body, _ in BAD),
+    *((JSON, json.dumps({"customer_id": who}).encode()) for who in ("C00001", "Zoë ☀", "nobody")),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": 3.0, "exclude_purchased": true}'),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": 1e400}'),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": NaN}'),
+    (JSON, b'{"customer_id": "C00001", "n_recommendations": 99999999999999999999999}'),
+    (JSON, b'{"customer_id": "C00002", "customer_id": "C00001", "n_recommendations": 2}'),
+    (JSON, b'{"customer_id": "\\ud800"}'),
+    (JSON, b'{"customer_id": "a\tb"}'),
+    (JSON, '{"customer_id": "C00001"}'.encode("utf-16")),
+    (JSON, b"\xef\xbb\xbf" + b'{"customer_id": "C00001"}'),
+    (JSON, b'{"customer_id": "C00001", "last_purchased_product": "P0012"}' + b" " * 5000),
+    (JSON, b'{"customer_id": "C00001", "last_purchased_product": null, "categories": ["care"]}'),
+    (JSON, b""),
+    (JSON, b"[" * 900 + b"]" * 900),
+    ("application/json; charset=latin-1", b'{"customer_id": "C00001"}'),
+    ("application/merge-patch+json", b'{"customer_id": "C00001"}'),
+    ("Application/JSON", b'{"customer_id": "C00001"}'),
+    ("text/plain", b'{"customer_id": "C00001"}'),
+    ("", b'{"customer_id": "C00001"}'),
+]
+
+
+def test_the_short_way_answers_as_the_long_one(serving, monkeypatch):
+    """The same status, headers and bytes, whatever is asked."""
+    paths = ["C00001", "nobody", "Zoë ☀", "a/b", "x" * 129, " ", "\udcff", "C00001/", ""]
+    asked = [("POST", "/v1/recommend", kind, body) for kind, body in ODD]
+    asked += [("GET", f"/v1/segments/{path}", "", b"") for path in paths]
+    found = []
+    for ways in (api._SHORT_WAYS, {}):
+        monkeypatch.setattr(api, "_SHORT_WAYS", ways)
+        app = api._make_app(Settings(serving, log=False))
+        app.state.desk.refresh()
+        found.append([asyncio.run(answer_of(app, *ask)) for ask in asked])
+    for ask, short, long in zip(asked, *found):
+        assert short == long, ask
+    assert {status for status, _, _ in found[0]} == {200, 400, 404, 422}
+
+
+async def answer_of(app, method: str, path: str, kind: str, body: bytes) -> tuple:
+    """Status, headers and body, without the server around the app."""
+    sent = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"x-request-id", b"till-7")]
+    headers += [(b"content-type", kind.encode())] * bool(kind)
+    headers += [(b"content-length", b"%d" % len(body))] * (method == "POST")
+    await app({**LIVE, "method": method, "path": path, "headers": headers}, receive, send)
+    start, *parts = sent
+    return start["status"], start["headers"], b"".join(part.get("body", b"") for part in parts)
 
 
 def test_an_answer_that_is_on_its_way_is_not_answered_again(tmp_path):
@@ -1169,4 +1261,4 @@ def test_a_service_starts_without_what_only_training_needs(serving):
         "heavy = {'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'mlflow', 'pyarrow', "
         "'ibis'} & set(sys.modules)\nassert not heavy, heavy"
     )
-    assert subprocess.run([sys.executable, "-c", words], timeout=120).returncode == 0
+    assert subprocess.run([sys.executable, "-c", words], timeout=PATIENCE).returncode == 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
+from conftest import PATIENCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -1029,7 +1030,7 @@ def test_a_name_of_bytes_that_are_no_text_can_be_told(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0 and b"columns:" in done.stdout and b"s\\udcff.csv" in done.stdout, (
         done.stderr

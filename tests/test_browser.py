@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 
 from retail_ci.core.formats import amount, count, money, share, use_locale
 from retail_ci.report import shop_facts
@@ -86,6 +87,7 @@ def tab(browser, address):
             accept_downloads=True,
             **options,
         )
+        context.set_default_timeout(1000 * PATIENCE)
         page = context.new_page()
         page.faults = []
         page.outside = []
@@ -166,6 +168,7 @@ def visited(made, browser, address) -> dict[str, dict]:
     look.
     """
     context = browser.new_context(viewport=LOOKS["desk"])
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     faults: list[str] = []
     outside: list[str] = []
@@ -234,15 +237,27 @@ def test_the_site_is_small_and_the_home_page_smaller(made, tab, address):
     page.on("response", lambda r: fetched.append(int(r.headers.get("content-length", 0))))
     page.goto(f"{address}/index.html", wait_until="networkidle")
     page.mouse.wheel(0, 20_000)
-    page.wait_for_timeout(300)
+    page.wait_for_function("[...document.images].every(i => i.complete)")
     print(f"site {whole:,} bytes; home {sum(fetched):,} bytes in {len(fetched)} files")
     assert whole < 8_000_000 and sum(fetched) < 1_500_000
 
 
+# A fixed sum, about a tenth of a second of a usual processor.
+PACE = """() => {
+  const began = performance.now();
+  let sum = 0;
+  for (let i = 0; i < 5_000_000; i++) sum = (sum + i * i) % 1_000_003;
+  return (performance.now() - began) / 1000 + 0 * sum;
+}"""
+
+
 def test_the_home_page_answers_within_a_second(tab, address):
+    """A second of a usual processor, with nothing else to do."""
     page = tab()
     seconds = []
+    paces = []
     for _ in range(3):  # the best of three: what the page costs, and not what else the machine does
+        paces.append(page.evaluate(PACE))
         page.goto(f"{address}/index.html")
         page.wait_for_selector("html[data-house=ready]")
         seconds.append(
@@ -252,8 +267,8 @@ def test_the_home_page_answers_within_a_second(tab, address):
                 "Math.max(n.domInteractive, p ? p.startTime : 0) / 1000; })()"
             )
         )
-    print(f"interactive after {min(seconds):.2f} s")
-    assert min(seconds) < 1
+    print(f"interactive after {min(seconds):.2f} s; the sum took {min(paces):.2f} s")
+    assert min(seconds) < 10 * min(paces)
 
 
 def test_the_figures_of_the_home_page_are_those_of_the_run(made, tab):
@@ -419,6 +434,7 @@ def test_the_slider_writes_numbers_as_the_page_does(browser, tmp_path, locale):
     body = f'<section id="effect">{blocks[slider:]}</section><script src="house.js"></script>'
     (tmp_path / "page.html").write_text(f'<!doctype html><meta charset="utf-8">{body}')
     page = browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(f"file://{tmp_path}/page.html")
     page.wait_for_selector("html[data-house=ready]")
     before = page.locator("#effect table").first.evaluate(ROWS)
@@ -567,7 +583,7 @@ def test_a_figure_becomes_a_chart_and_a_picture_again(made, tab, page_name, figu
     assert page.evaluate("typeof window.Plotly") == "undefined"  # nobody has asked for it yet
     shown.get_by_role("button").click()
     page.wait_for_function(
-        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000
+        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle()
     )
     assert (
         shown.locator("img").is_hidden()
@@ -624,7 +640,7 @@ def open_chart(page, figure: str):
     shown = page.locator("figure", has=page.locator(f"img[data-chart='{figure}']"))
     shown.locator(".house-explore").click()
     page.wait_for_function(
-        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle(), timeout=60_000
+        "figure => figure.querySelector('.main-svg')", arg=shown.element_handle()
     )
     return shown
 
@@ -966,6 +982,7 @@ def test_print_leaves_the_navigation_out_and_the_figures_whole(tab, screenshots)
 
 def test_without_scripts_everything_can_still_be_read(browser, address, made):
     context = browser.new_context(java_script_enabled=False)
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     page.goto(f"{address}/customers.html")
     assert (

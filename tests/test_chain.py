@@ -10,7 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from conftest import RETAIL_CI, ROOT, Project, checkout, copy_of_small, wait_for
+from conftest import PATIENCE, RETAIL_CI, ROOT, Project, checkout, copy_of_small, wait_for
 
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import ARTEFACTS, FIGURES, sha256
@@ -145,7 +145,7 @@ def limited(project: Project, limit, *words: str) -> str:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=300,
+        timeout=PATIENCE,
         preexec_fn=limit,
     )
     assert (
@@ -190,11 +190,9 @@ def test_ctrl_c_in_the_middle_of_the_real_chain(small, tmp_path):
     project = copy_of_small(small, tmp_path / "project")
     before = project.current("small")
     process = project.start("run", "--config", "small")
-    wait_for(
-        lambda: [p for p in project.home("small").glob(".*.partial/data/*") if p.is_file()], 300
-    )
+    wait_for(lambda: [p for p in project.home("small").glob(".*.partial/data/*") if p.is_file()])
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (
         process.returncode == 130 and err == "retail-ci: Stopped. The last good run is untouched.\n"
     )

@@ -6,18 +6,29 @@ import contextlib
 import json
 import resource
 import socket
+import threading
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
 from conftest import wait_for
 from fuzz_service import fuzz
-from small_service import open_files, open_paths, served, tables, whole_answer
+from small_service import (
+    PATIENCE,
+    connections,
+    get,
+    open_paths,
+    served,
+    tables,
+    whole_answer,
+)
 
 from retail_ci.serve.bundle import activate, rollback, write_bundle
 
 HEAD = b"GET /v1/segments HTTP/1.1\r\nHost: localhost\r\n"
 MEGABYTE = 1_000_000
+KEPT = httpx2.Limits(keepalive_expiry=None)  # a connection is used again, however late
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +42,13 @@ def serving(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def patient(serving):
+    """A service that waits as long as these tests do: its address and its process."""
+    with served(serving, RETAIL_CI_TIMEOUT=str(PATIENCE)) as (base, process):
+        yield base, process
+
+
+@pytest.fixture(scope="module")
 def hasty(serving):
     """A service that waits for a second only: its address and its process."""
     with served(serving, RETAIL_CI_TIMEOUT="1") as (base, process):
@@ -39,7 +57,37 @@ def hasty(serving):
 
 def connect(base: str) -> socket.socket:
     """A connection to a service."""
-    return socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), 30)
+    return socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), PATIENCE)
+
+
+def answered(base: str, sent: bytes) -> tuple[socket.socket, bytes]:
+    """A connection with the answer to what was sent. Where a busy machine takes longer to send it
+    than a hasty service waits, it is sent again.
+    """
+
+    def attempt() -> tuple[socket.socket, bytes] | None:
+        connection = connect(base)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(sent)
+            if answer := whole_answer(connection):
+                return connection, answer
+        connection.close()
+        return None
+
+    return wait_for(attempt)
+
+
+def goes_on(connection: socket.socket, piece: bytes) -> int:
+    """Send the same again and again until the other side closes; how many bytes that were."""
+    sent = 0
+    end = time.monotonic() + PATIENCE
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() < end:
+            connection.sendall(piece)
+            sent += len(piece)
+            time.sleep(0.1 if len(piece) < 100 else 0)
+        raise AssertionError("it can be sent to for ever")
+    return sent
 
 
 def to_its_end(connection: socket.socket) -> bytes:
@@ -81,148 +129,163 @@ TOO_MUCH = {  # what is sent: the status of the answer
 
 
 @pytest.mark.parametrize("sent,status", TOO_MUCH.values(), ids=TOO_MUCH)
-def test_what_is_too_much_is_refused_in_the_standard_form(hasty, sent, status):
-    base, process = hasty
+def test_what_is_too_much_is_refused_in_the_standard_form(patient, sent, status):
+    base, process = patient
     with connect(base) as connection:
-        connection.sendall(sent)
+        with contextlib.suppress(ConnectionError):  # it may be closed before all is sent
+            connection.sendall(sent)
         answer = whole_answer(connection)
     assert problem(answer)["status"] == status
     assert b"xxxx" not in answer, "what was sent is not repeated"
-    assert httpx2.get(f"{base}/v1/segments").status_code == 200 and process.poll() is None
+    assert get(f"{base}/v1/segments").status_code == 200 and process.poll() is None
 
 
 def test_bytes_that_are_almost_http_are_answered_in_order(hasty):
     """Two hundred calls; `make soak` goes on for ten minutes."""
-    assert fuzz(*hasty, seconds=0.1, start=1) >= 200
+    assert fuzz(*hasty, seconds=0, start=1) >= 200
 
 
 def test_slow_senders_are_parted_from(hasty):
-    base, process = hasty
-    before = open_files(process.pid)
-    silent, late, endless, tail = [connect(base) for _ in range(4)]
-    late.sendall(HEAD)
-    tail.sendall(HEAD + b"\r\n")
-    assert whole_answer(tail).startswith(b"HTTP/1.1 200")
-    tail.sendall(b"\r\n")  # of a further request nothing but an empty line
-    chunks = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    endless.sendall(chunks + b"1\r\nx\r\n")
-    began = time.monotonic()
-    with contextlib.suppress(ConnectionError):
-        while time.monotonic() < began + 15:
-            endless.sendall(b"1\r\nx\r\n")
-            time.sleep(0.1)
-    assert problem(to_its_end(endless))["status"] == 408
-    assert to_its_end(silent) == b"" and problem(to_its_end(late))["status"] == 408
+    base, _ = hasty
+    with connect(base) as silent:
+        assert to_its_end(silent) == b""
+    late, told = answered(base, HEAD)
+    assert problem(told)["status"] == 408 and to_its_end(late) == b""
+    tail, told = answered(base, HEAD + b"\r\n")
+    assert told.startswith(b"HTTP/1.1 200")
+    with contextlib.suppress(ConnectionError):  # parted from already, on a busy machine
+        tail.sendall(b"\r\n")  # of a further request nothing but an empty line
     assert to_its_end(tail) == b""
-    for connection in (silent, late, endless, tail):
+    endless = wait_for(lambda: endless_body(base))
+    goes_on(endless, b"1\r\nx\r\n")
+    assert problem(to_its_end(endless))["status"] == 408
+    for connection in (late, tail, endless):
         connection.close()
-    wait_for(lambda: open_files(process.pid) <= before)
-    metrics = httpx2.get(f"{base}/metrics").text
+    wait_for(lambda: connections(base) == 0)
+    metrics = get(f"{base}/metrics").text
     assert 'retail_ci_connections_refused_total{status="408"}' in metrics
+
+
+def endless_body(base: str) -> socket.socket | None:
+    """A connection on which a body has begun; none where a busy machine was too slow for it."""
+    connection = connect(base)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        if connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n":
+            return connection
+    connection.close()
+    return None
 
 
 def test_a_body_that_goes_on_after_its_answer_ends(serving, tmp_path):
     """Whoever is refused for want of a key cannot go on sending for ever."""
+    head = b"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\n"
+    chunks = head + b"Transfer-Encoding: chunked\r\n\r\n"
     with served(serving, RETAIL_CI_TIMEOUT="1", RETAIL_CI_API_KEYS="0" * 64) as (base, process):
-        with connect(base) as connection:
-            head = b"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\n"
-            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
-            assert problem(whole_answer(connection))["status"] == 401
-            began = time.monotonic()
-            with contextlib.suppress(ConnectionError):
-                while time.monotonic() < began + 15:
-                    connection.sendall(b"1\r\nx\r\n")
-                    time.sleep(0.1)
-            assert time.monotonic() < began + 10
-        with connect(base) as connection:
-            connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
-            sent = 0
-            with contextlib.suppress(ConnectionError):
-                while sent < 100 * MEGABYTE:
-                    connection.sendall(b"1\r\nx\r\n" * 50_000)
-                    sent += 300_000
-            assert sent < 50 * MEGABYTE
-        with connect(base) as connection:
-            connection.sendall(head + b"Content-Length: 5\r\n\r\n")
-            assert problem(whole_answer(connection))["status"] == 401
+        connection, told = answered(base, chunks)
+        with connection:
+            assert problem(told)["status"] == 401
+            goes_on(connection, b"1\r\nx\r\n")
+        with connect(base) as connection, contextlib.suppress(ConnectionError):
+            connection.sendall(chunks)
+            assert goes_on(connection, b"1\r\nx\r\n" * 50_000) < 50 * MEGABYTE
+        connection, told = answered(base, head + b"Content-Length: 5\r\n\r\n")
+        with connection:
+            assert problem(told)["status"] == 401
             assert to_its_end(connection) == b"", "five bytes that never come keep no socket"
-        assert httpx2.get(f"{base}/health/live").status_code == 200 and process.poll() is None
+        assert get(f"{base}/health/live").status_code == 200 and process.poll() is None
 
 
 def test_an_answer_that_nobody_reads_keeps_no_socket(hasty):
-    base, process = hasty
-    before = open_files(process.pid)
+    base, _ = hasty
     ids = [f"C{i % 40 + 1:05d}" for i in range(1000)]
     body = json.dumps({"customer_ids": ids, "n_recommendations": 60}).encode()
     head = b"POST /v1/recommend/batch HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
     readers = [connect(base) for _ in range(3)]
     for reader in readers:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.sendall(head % len(body) + b"Content-Type: application/json\r\n\r\n" + body)
+        with contextlib.suppress(ConnectionError):
+            reader.sendall(head % len(body) + b"Content-Type: application/json\r\n\r\n" + body)
     # others ask for small things, without reading them either
     pipelined = connect(base)
     pipelined.setblocking(False)
     with contextlib.suppress(OSError):
         for _ in range(20_000):
             pipelined.send((HEAD + b"\r\n") * 20)
-    for _ in range(20):
-        assert httpx2.get(f"{base}/v1/segments", timeout=10).status_code == 200
-    wait_for(lambda: open_files(process.pid) <= before)
+    for _ in range(20):  # a busy machine may need more than the second that this service waits
+        wait_for(lambda: status_of(base) == 200)
+    wait_for(lambda: connections(base) == 0)
     for reader in (*readers, pipelined):
         reader.close()
-    assert httpx2.get(f"{base}/v1/segments").status_code == 200
+    wait_for(lambda: status_of(base) == 200)
+
+
+def status_of(base: str) -> int:
+    """The status of a small question; 0 if the connection was closed before the answer."""
+    with contextlib.suppress(httpx2.TransportError):
+        return get(f"{base}/v1/segments").status_code
+    return 0
 
 
 def test_ten_thousand_sockets_leave_the_service_answering(serving):
     """Ten thousand, or as many as this machine's limit of file descriptors allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = min(10_000, hard - 500)
-    wait = {"RETAIL_CI_TIMEOUT": "600", "RETAIL_CI_CONNECTIONS": str(most)}
+    most = 10_000 if hard == resource.RLIM_INFINITY else max(min(10_000, hard - 500), 20)
+    # no more at a time than the system lets wait
+    waiting = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    step = min(500, max(waiting // 2, 1))
+    wait = {"RETAIL_CI_TIMEOUT": str(PATIENCE), "RETAIL_CI_CONNECTIONS": str(most)}
     with contextlib.ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        base, process = stack.enter_context(served(serving, **wait))
-        before = open_files(process.pid)
+        base, _ = stack.enter_context(served(serving, **wait))
+        wait_for(lambda: connections(base) == 0)
         crowd = []
-        while len(crowd) < most:  # no more at a time than wait for the service in the system
-            step = min(500, most - len(crowd))
-            crowd += [stack.enter_context(connect(base)) for _ in range(step)]
-            wait_for(lambda: open_files(process.pid) > len(crowd))
-        beyond = [stack.enter_context(connect(base)) for _ in range(20)]
-        for connection in beyond:
-            assert problem(to_its_end(connection))["status"] == 503
+        while len(crowd) < most:
+            some = min(step, most - len(crowd))
+            crowd += [stack.enter_context(connect(base)) for _ in range(some)]
+            wait_for(lambda: connections(base) == len(crowd))
+        for _ in range(20):
+            assert problem(to_its_end(stack.enter_context(connect(base))))["status"] == 503
         for connection in crowd[:: most // 20]:
             connection.sendall(HEAD + b"\r\n")
             assert whole_answer(connection).startswith(b"HTTP/1.1 200")
         for connection in crowd:
             connection.close()
-        wait_for(lambda: open_files(process.pid) <= before)
-        told = httpx2.get(f"{base}/metrics").text
+        wait_for(lambda: connections(base) == 0)
+        told = get(f"{base}/metrics").text
         assert 'retail_ci_connections_refused_total{status="503"} 20.0' in told
 
 
 def test_no_file_descriptors_left(serving):
     """Who is connected is answered, a promotion waits, and all goes on when there are some."""
-    with served(serving) as (base, process), httpx2.Client(base_url=base) as client:
+    with (
+        served(serving) as (base, process),
+        httpx2.Client(base_url=base, timeout=PATIENCE, limits=KEPT) as client,
+    ):
         assert client.get("/health").json()["model_version"] == "v1"
         soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         others = []
         try:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, hard))
-            activate(serving, "v2")
+            # beside the questions, whose connection is closed if it is not used for long
+            promotion = threading.Thread(target=activate, args=(serving, "v2"))
+            promotion.start()
             others += [connect(base) for _ in range(5)]
             health = wait_for(lambda: (h := client.get("/health").json())["refused_bundle"] and h)
             assert (health["status"], health["model_version"]) == ("ok", "v1")
             assert "Too many open files" in health["refused_bundle"]
             for _ in range(50):
                 assert client.get("/v1/segments/C00001").json()["model_version"] == "v1"
+            promotion.join()
         finally:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
             for other in others:
                 other.close()
-        wait_for(lambda: client.get("/health").json()["model_version"] == "v2", 60)
+        wait_for(lambda: client.get("/health").json()["model_version"] == "v2")
         assert client.get("/health").json()["refused_bundle"] is None
-        assert httpx2.get(f"{base}/v1/segments").json()["model_version"] == "v2"
+        assert get(f"{base}/v1/segments").json()["model_version"] == "v2"
     activate(serving, "v1")
 
 
@@ -237,7 +300,7 @@ def test_a_large_bundle_cut_off_under_a_running_service_is_refused_and_not_fatal
     ask = {"json": {"customer_id": "C00001"}}
     with (
         served(serving, PYTHONPATH=str(tmp_path)) as (base, process),
-        httpx2.Client(base_url=base) as client,
+        httpx2.Client(base_url=base, timeout=PATIENCE) as client,
     ):
         assert client.post("/v1/recommend", **ask).json()["model_version"] == "v2"
         assert any("any_items.bin" in path for path in open_paths(process.pid))

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,7 +18,8 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project, alive, wait_for
+from conftest import PATIENCE, Project, alive, wait_for
+from small_service import free_port
 
 from retail_ci.core.config import Config
 from retail_ci.core.runs import Run, atomic_write, clear_staging, load, sha256
@@ -55,6 +55,25 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def session_of(pid: int) -> set[int]:
+    """The living processes of the session that a process began."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == pid and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
+
+
+def moments(rng: random.Random, seconds: float):
+    """The moments at which something is killed, in seconds; they come sooner and sooner after the
+    first few, so that in the end one hits, however long the work takes by then.
+    """
+    for turn in range(CRASHES + 30):
+        yield rng.uniform(0, seconds) / 2 ** max(turn - CRASHES + 1, 0)
+
+
 def kill(process: subprocess.Popen) -> None:
     """Kill a process alone, and wait until all that it had started is gone, too."""
     pids = family(process.pid)
@@ -62,7 +81,7 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
     for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
         pipe.close()
-    wait_for(lambda: not any(alive(p) for p in pids), 120)
+    wait_for(lambda: not any(alive(p) for p in pids) and not session_of(process.pid))
 
 
 def whole(run: Path) -> bool:
@@ -103,7 +122,9 @@ def test_a_chain_killed_at_any_moment(tmp_path):
     good = project.current("small")
     home = project.home("small")
     hit = 0
-    for turn in range(CRASHES):
+    for turn, moment in enumerate(moments(rng, 1.1 * seconds)):
+        if turn >= CRASHES and hit:
+            break
         process = project.start(*words, f"seed={turn}")
         if turn % 3 == 2:  # the moment in which a run becomes current is short, so it is aimed at
             with contextlib.suppress(AssertionError):
@@ -115,7 +136,7 @@ def test_a_chain_killed_at_any_moment(tmp_path):
                 )
             time.sleep(rng.uniform(0, 0.02))
         else:
-            time.sleep(rng.uniform(0, 1.1 * seconds))
+            time.sleep(moment)
         hit += process.poll() is None
         kill(process)
         now = project.current("small")
@@ -235,9 +256,11 @@ def test_a_promotion_killed_at_any_moment(tmp_path):
     assert current_bundle(serving).name == good and process.returncode == 0
     hit = 0
     changed = 0
-    for turn in range(CRASHES):
+    for turn, moment in enumerate(moments(rng, seconds)):
+        if turn >= CRASHES and hit:
+            break
         process = start(turn)
-        time.sleep(rng.uniform(0, seconds))
+        time.sleep(moment)
         hit += process.poll() is None
         kill(process)
         now = current_bundle(serving).name
@@ -312,9 +335,7 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
     for mark in ("v1", "v2"):
         write_bundle(serving / mark, **lists(mark), version=mark, depth=10)
     activate(serving, "v1")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
 
     def start() -> subprocess.Popen:
         return subprocess.Popen(
@@ -337,7 +358,7 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
     def answer() -> dict | None:
         with contextlib.suppress(httpx2.TransportError):
             got = httpx2.post(
-                f"http://127.0.0.1:{port}/recommend", json={"customer_id": "C007"}, timeout=60
+                f"http://127.0.0.1:{port}/recommend", json={"customer_id": "C007"}, timeout=PATIENCE
             )
             return got.json() if got.status_code == 200 else None
 
@@ -346,7 +367,7 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
 
     began = time.monotonic()
     process = start()
-    check(wait_for(answer, 120))
+    check(wait_for(answer))
     seconds = time.monotonic() - began
     kill(process)
     stop = threading.Event()
@@ -372,9 +393,9 @@ def test_a_service_killed_at_any_moment(tmp_path, workers):
         stop.set()
         changing.join()
     process = start()
-    check(wait_for(answer, 120))
+    check(wait_for(answer))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE)
     assert read_stack(serving)[-1] == current_bundle(serving).name and not list(
         serving.glob(".*.part")
     )

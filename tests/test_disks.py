@@ -18,7 +18,7 @@ from unittest import mock
 
 import pandas as pd
 import pytest
-from conftest import RETAIL_CI, Project, make_project, no_traceback
+from conftest import PATIENCE, RETAIL_CI, Project, make_project, no_traceback
 from test_chain import no_override
 from test_crash import small_run
 from test_power import CALLS, publish_run
@@ -208,7 +208,7 @@ def test_a_promotion_without_room_files_or_permission(shop, tmp_path, limit):
         cwd=project.root,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         preexec_fn=limit,
         env=os.environ | {"RETAIL_CI_TRACKING": "off"},
     )
@@ -230,7 +230,7 @@ def test_a_run_needs_some_open_files(fresh):
         cwd=fresh.root,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20)),
     )
     assert done.returncode == 4 and done.stderr.count("\n") == 1

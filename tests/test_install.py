@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 SAID = "pip installs alone"
@@ -64,7 +65,7 @@ def install(environment: Path, links: Path) -> subprocess.CompletedProcess:
         env=kept | settings,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
 
 

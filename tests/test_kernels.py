@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PATIENCE
 
 # OpenBLAS's kernels for three generations of processors, and how many threads it may use; a kernel
 # that this processor cannot run gives way to its own
@@ -66,7 +67,7 @@ def found(small) -> dict[str, dict]:
         if kernel != "SkylakeX":  # numpy without what newer processors have
             env |= {"NPY_DISABLE_CPU_FEATURES": ours}
         asked = [sys.executable, "-c", FITS, str(small.run / "data")]
-        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         out[kernel] = json.loads(done.stdout)
     return out

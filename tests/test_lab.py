@@ -6,18 +6,17 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
-from conftest import Project, make_project
+from conftest import PATIENCE, Project, make_project
+from small_service import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,9 +63,7 @@ def home(tmp_path) -> dict[str, str]:
 def lab(tmp_path, home):
     """JupyterLab as `make lab` starts it, without a browser: its address and its token."""
     command = [line for line in recipe("lab").splitlines() if "jupyter lab" in line][-1]
-    with closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     token = secrets.token_hex(8)
     process = subprocess.Popen(
         [
@@ -93,13 +90,15 @@ def lab(tmp_path, home):
             process.kill()
 
 
-def ask(process: subprocess.Popen, log: Path, url: str, token: str, seconds: float = 120) -> dict:
+def ask(
+    process: subprocess.Popen, log: Path, url: str, token: str, seconds: float = PATIENCE
+) -> dict:
     """What the server says, once it listens."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         try:
             with urlopen(
-                Request(url, headers={"Authorization": f"token {token}"}), timeout=20
+                Request(url, headers={"Authorization": f"token {token}"}), timeout=60
             ) as response:
                 return json.load(response)
         except (URLError, ConnectionError, TimeoutError):
@@ -152,7 +151,7 @@ def by_hand(
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env=(env or dict(os.environ)) | {"JUPYTER_PREFER_ENV_PATH": "1"},
     )
 
@@ -184,7 +183,7 @@ def test_papermill_from_another_folder_finds_the_checkouts_configs(tmp_path):
         cwd=tmp_path,
         check=True,
         capture_output=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert (
         nbformat.read(tmp_path / "out.ipynb", 4).cells[0].outputs[0]["data"]["text/plain"] == "8000"

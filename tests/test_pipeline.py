@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Project, alive, no_traceback, wait_for
+from conftest import PATIENCE, Project, alive, no_traceback, wait_for
 
 import retail_ci
 
@@ -40,7 +40,7 @@ def interrupt(project, tmp_path, send):
     kernel = int(wait_for(lambda: flag.exists() and flag.read_text()))
     assert alive(kernel)
     send(process)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     return process, out, err, kernel
 
 
@@ -107,7 +107,7 @@ def test_nothing_of_a_run_depends_on_its_id_but_the_manifest(project):
 
 def test_rooms_that_need_not_each_other_run_side_by_side(fresh, tmp_path):
     meet = (
-        "import time, pathlib\npathlib.Path({mine!r}).touch()\nend = time.monotonic() + 300\n"
+        "import time, pathlib\npathlib.Path({mine!r}).touch()\nend = time.monotonic() + 1200\n"
         "while not pathlib.Path({other!r}).exists():\n    assert time.monotonic() < end\n    "
         "time.sleep(.05)"
     )
@@ -302,7 +302,9 @@ def test_a_second_run_is_refused_and_the_first_goes_on(fresh, tmp_path):
         and f"Another run of 'default' is in progress (process {first.pid})" in second.stderr
     )
     go.touch()
-    assert first.communicate(timeout=300)[1] == "" and first.returncode == 0 and fresh.current()
+    assert (
+        first.communicate(timeout=PATIENCE)[1] == "" and first.returncode == 0 and fresh.current()
+    )
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

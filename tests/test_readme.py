@@ -29,6 +29,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import Project, has_results, no_traceback, wait_for
+from small_service import free_port
 
 from retail_ci.core.config import load_config
 from retail_ci.core.runs import load
@@ -293,12 +294,6 @@ def without_examples(notebook: Path, others: set[str]) -> None:
     nbformat.write(nb, notebook)
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @dataclass
 class Reader(Project):
     """Somebody in the project's folder, who types what the texts say."""
@@ -386,7 +381,7 @@ class Reader(Project):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         try:
-            wait_for(lambda: answers(port) or process.poll() is not None, 120)
+            wait_for(lambda: answers(port) or process.poll() is not None)
             assert process.poll() is None, process.communicate()
             yield port
         finally:

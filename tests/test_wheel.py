@@ -19,9 +19,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import no_traceback, wait_for
+from conftest import PATIENCE, no_traceback, wait_for
 from environments import closure, groups, locked, make_environment
-from test_api import free_port, tables
+from small_service import free_port, tables
 
 from retail_ci.serve.bundle import activate, write_bundle
 
@@ -90,7 +90,7 @@ def call(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env=os.environ | {"PYTHONPATH": str(installed)},
     )
 
@@ -152,7 +152,11 @@ def in_a_checkout(source, tmp_path_factory) -> dict[str, str]:
         "print(build_editable(sys.argv[1]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", build, out], cwd=source, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", build, out],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return programs(next(out.glob("*.whl")))
@@ -200,7 +204,7 @@ def test_papermill_writes_no_notebook_into_a_finished_run(installed, tmp_path, n
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env=os.environ | {"PYTHONPATH": str(installed), "JUPYTER_PREFER_ENV_PATH": "1"},
     )
     assert page.read_text() == "the published page" and [
@@ -244,7 +248,7 @@ def test_a_command_that_does_harm_ends_with_a_sentence(name, tmp_path):
     (tmp_path / "empty").mkdir()
     env = os.environ | {"HOME": str(tmp_path / "empty"), "PATH": str(BIN)}
     done = subprocess.run(
-        [program], cwd=tmp_path / "empty", capture_output=True, text=True, timeout=120, env=env
+        [program], cwd=tmp_path / "empty", capture_output=True, text=True, timeout=PATIENCE, env=env
     )
     assert (done.returncode, done.stdout) == (2, "") and not list((tmp_path / "empty").iterdir())
     assert (
@@ -329,7 +333,7 @@ def test_a_missing_package_is_named_with_what_to_type(installed, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env=os.environ | {"PYTHONPATH": f"{tmp_path / 'blocked'}{os.pathsep}{installed}"},
     )
     assert (
@@ -362,7 +366,7 @@ def service(installed, tmp_path_factory) -> Path:
 def alone(python: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess:
     """Call the Python of an environment, which sees nothing of this one."""
     return subprocess.run(
-        [python, "-I", *words], cwd=cwd, capture_output=True, text=True, timeout=300
+        [python, "-I", *words], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -470,7 +474,7 @@ def answering(python: Path, bundles: Path, log: Path, **environment: str):
             body and json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return json.load(reply)
 
     def ready() -> bool:
@@ -480,11 +484,11 @@ def answering(python: Path, bundles: Path, log: Path, **environment: str):
         return False
 
     try:
-        wait_for(ready, 120)
+        wait_for(ready)
         yield ask
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("where", ["with what serve.txt lists", "beside the whole library"])

@@ -36,6 +36,7 @@ import orjson
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi import Path as UrlPath
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -558,26 +559,7 @@ def _problem(
     errors: list[dict] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error as a response.
-
-    Parameters
-    ----------
-    status : int
-        Of HTTP.
-    detail : str
-        A sentence.
-    request_id : str | None, default None
-        To find it in the log.
-    errors : list[dict] | None, default None
-        Field and message each.
-    headers : Mapping[str, str] | None, default None
-        To add.
-
-    Returns
-    -------
-    Response
-        Problem+json.
-    """
+    """An error as a response, in the form of RFC 9457."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -640,22 +622,7 @@ async def _on_crash(request: Request, error: Exception) -> Response:
 def _authorise(
     keys: KeyRing, headers: dict[bytes, bytes], server: tuple | None
 ) -> tuple[str, tuple[int, str] | None]:
-    """Whether a caller may use the service.
-
-    Parameters
-    ----------
-    keys : KeyRing
-        The keys of now.
-    headers : dict[bytes, bytes]
-        Of the request.
-    server : tuple | None
-        The address that was asked.
-
-    Returns
-    -------
-    tuple[str, tuple[int, str] | None]
-        Who asks (a hash, or "local"), and what is wrong.
-    """
+    """Who asks (a hash, or "local"), and what is wrong with it, if anything."""
     if not keys.locked:
         if not (server and is_local(server[0])):
             return "", (
@@ -788,20 +755,7 @@ class SharedLevels:
 
 # %% ../../nbs/07_api.ipynb #ef85494d
 async def _read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> bytes | None:
-    """Collect a request's body.
-
-    Parameters
-    ----------
-    receive : Callable[[], Awaitable[dict]]
-        Of the server.
-    limit : int
-        Bytes.
-
-    Returns
-    -------
-    bytes | None
-        None if it is too long.
-    """
+    """A request's body; None if it is longer than the limit."""
     parts = []
     size = 0
     more = True
@@ -818,20 +772,7 @@ async def _read_body(receive: Callable[[], Awaitable[dict]], limit: int) -> byte
 
 
 def _replay(body: bytes, receive: Callable[[], Awaitable[dict]]) -> Callable[[], Awaitable[dict]]:
-    """Give a body that was read to the next reader.
-
-    Parameters
-    ----------
-    body : bytes
-        What was read.
-    receive : Callable[[], Awaitable[dict]]
-        For what comes after.
-
-    Returns
-    -------
-    Callable[[], Awaitable[dict]]
-        Hands out the body once.
-    """
+    """Give a body that was read to the next reader, once."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> dict:
@@ -1189,8 +1130,53 @@ class _AboutModel:
                 value=((day - datetime.date(1970, 1, 1)).days + 1) * 86_400,
             )
 
+# %% ../../nbs/07_api.ipynb #1efce95a
+_SHORT = 4096  # bytes of a body that takes the short way
+
+
+async def _short_body(request: Request) -> RecommendRequest | None:
+    """A short body in order; None for whatever else, which FastAPI looks at."""
+    if request.headers.get("content-type") != "application/json":
+        return None
+    given = await request.body()
+    if len(given) > _SHORT:
+        return None
+    try:
+        return RecommendRequest.model_validate(orjson.loads(given))
+    except ValueError:
+        return None
+
+
+async def _short_id(request: Request) -> str | None:
+    """A plain id of the path; None for whatever else."""
+    given = request.path_params["customer_id"]
+    return given if given.isascii() and 0 < len(given) <= 128 else None
+
+
+_SHORT_WAYS: dict[str | None, Callable[[Request], Awaitable[Any]]] = {  # by the operation's id
+    "recommend": _short_body,
+    "get_segment": _short_id,
+}
+
+
+class _Route(APIRoute):
+    """A route that hands a usual request straight to its function."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """As FastAPI asks for it: how a request is answered."""
+        usual = super().get_route_handler()
+        short = _SHORT_WAYS.get(self.operation_id)
+        if short is None:
+            return usual
+
+        async def handle(request: Request) -> Response:
+            given = await short(request)
+            return await (usual(request) if given is None else self.endpoint(given, request))
+
+        return handle
+
 # %% ../../nbs/07_api.ipynb #1efce961
-_router = APIRouter()
+_router = APIRouter(route_class=_Route)
 _PROBLEMS: dict[int, dict[str, Any]] = {
     status: {
         "model": Problem,
@@ -1227,18 +1213,7 @@ def answers(*extra: int) -> dict:
 
 
 def _bundle_of(request: Request) -> Bundle:
-    """The bundle for this request; 503 while there is none.
-
-    Parameters
-    ----------
-    request : Request
-        Whose app holds the desk.
-
-    Returns
-    -------
-    Bundle
-        What answers now.
-    """
+    """The bundle for this request; 503 while there is none."""
     if (bundle := request.app.state.desk.bundle) is not None:
         return bundle
     raise HTTPException(
@@ -1249,31 +1224,31 @@ def _bundle_of(request: Request) -> Bundle:
 
 
 def _reply(content: Any, request: Request | None = None, version: str = "") -> Response:
-    """An answer.
-
-    Parameters
-    ----------
-    content : Any
-        Of plain types.
-    request : Request | None, default None
-        Of an answer that stays the same while the model does: it gets an ETag, and a caller who
-        names that gets 304.
-    version : str, default ""
-        Of the model.
-
-    Returns
-    -------
-    Response
-        JSON.
+    """An answer in JSON. If it stays the same while the model does, its request is given: it has an
+    ETag then, and a caller who names that gets 304.
     """
-    headers = {}
+    more: list[tuple[bytes, bytes]] = []
     if request is not None:
         tag = f'"{version}-{__version__}"'
-        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
         known = [t.strip().removeprefix("W/") for t in _named_tags(request)]
         if tag in known or "*" in known:
-            return Response(status_code=304, headers=headers)
-    return Response(orjson.dumps(content), headers=headers, media_type="application/json")
+            return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _CACHED})
+        more = [(b"etag", tag.encode("latin-1")), (b"cache-control", _CACHED.encode())]
+    return _Json(orjson.dumps(content), more)
+
+
+_CACHED = "private, no-cache"
+
+
+class _Json(Response):
+    """An answer in JSON, whose headers need no looking through."""
+
+    def __init__(self, body: bytes, more: list[tuple[bytes, bytes]]):
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        size = (b"content-length", b"%d" % len(body))
+        self.raw_headers = [*more, size, (b"content-type", b"application/json")]
 
 
 def _named_tags(request: Request) -> list[str]:
@@ -1355,18 +1330,7 @@ _SLICE = 0.005  # seconds after which others are answered
 
 
 async def _in_slices(answers: Iterator[dict]) -> list[bytes]:
-    """Write answers as JSON, and let others be answered in between.
-
-    Parameters
-    ----------
-    answers : Iterator[dict]
-        Made one by one.
-
-    Returns
-    -------
-    list[bytes]
-        Pieces of a list, without its brackets.
-    """
+    """Write answers as JSON, without the brackets around them; others are answered in between."""
     pieces = []
     until = time.perf_counter() + _SLICE
     part: list[bytes] = []
@@ -1600,18 +1564,7 @@ async def _life(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 
 def _make_app(settings: Settings | None = None) -> FastAPI:
-    """The service.
-
-    Parameters
-    ----------
-    settings : Settings | None, default None
-        Read from the environment at start-up if left out.
-
-    Returns
-    -------
-    FastAPI
-        Ready for uvicorn.
-    """
+    """The service, ready for uvicorn; the settings are read from the environment if left out."""
     settings = settings or Settings.from_environment()
     app = FastAPIOffline(
         docs_url="/docs",
