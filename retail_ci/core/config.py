@@ -484,9 +484,6 @@ def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
     return settings
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
-_Goal = Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None
-
-
 @dataclass
 class GoalsConfig:
     """What a whole month is to reach; a goal that is left out is not shown.
@@ -505,10 +502,10 @@ class GoalsConfig:
         Share, from 0 to 1, of the customers who buy that had bought in an earlier month.
     """
 
-    revenue_per_month: _Goal = None
-    customers_per_month: _Goal = None
-    baskets_per_month: _Goal = None
-    basket_value_per_month: _Goal = None
+    revenue_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    customers_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    baskets_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    basket_value_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
     returning_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1)] | None = None
 
 
