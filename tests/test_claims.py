@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from retail_ci.core.config import GoalsConfig
 from retail_ci.core.errors import RunError
 from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
@@ -18,12 +19,13 @@ from retail_ci.report.pages import (
     _worth_line,
     facts_of,
     figure_cards,
+    goal_lines,
     monday_cards,
     offers_line,
     slipping_line,
     write_pages,
 )
-from retail_ci.report.shop_facts import list_files, product_facts
+from retail_ci.report.shop_facts import goal_facts, list_files, product_facts
 
 LIST = {
     "published_label": "Ranker",
@@ -350,3 +352,30 @@ def test_a_page_reads_the_tables_of_a_run_once(tmp_path, monkeypatch):
         tmp_path / "stage",
     )
     assert sorted(read) == ["campaign_metrics", "offer_facts", "product_facts"]
+
+
+def test_every_goal_of_the_config_is_a_defined_figure_and_gets_one_line(tmp_path):
+    goals = dict.fromkeys(vars(GoalsConfig()), 0.5)
+    assert goals.keys() <= DEFINITIONS.keys()
+    lines = pd.DataFrame({"customer_id": ["a", "a", "b"], "is_return": False})
+    lines["day"] = pd.to_datetime(["2025-01-03", "2025-02-03", "2025-02-04"])
+    lines.to_parquet(tmp_path / "log.parquet")
+    february = {"month": "2025-02-01T00:00:00", "revenue": 9.0, "customers": 2, "baskets": 2}
+    february |= {"basket_value": 4.5, "whole": True}
+    found = goal_facts(goals, [february], tmp_path / "log.parquet")
+    assert [told["name"] for told in found] == list(goals)
+    shown = str(goal_lines(found, "€"))
+    assert shown.count("<li>Goal reached") == len(goals) == shown.count("February 2025")
+    assert str(goal_lines(goal_facts(vars(GoalsConfig()), [february], tmp_path), "€")) == ""
+
+
+def test_a_shop_with_a_category_per_product_gets_a_table_that_can_be_read(tmp_path):
+    row = {"products": 1, "change": None, "returned": 0.0, "customers": 1}
+    rows = [row | {"category": f"C{n}", "name": f"P{n}", "revenue": 1000.0 - n} for n in range(700)]
+    found = {"products": 700, "half": 300, "days": None, "categories": rows, "top": rows[:25]}
+    facts = Facts(tmp_path)
+    facts.__dict__["products"] = found | {"pairs": [], "never": None, "never_count": 0}
+    table = PAGES["products"].text(facts).partition("## Products")[0]
+    assert table.count("<tr>") == 51 and ">C49<" in table and ">C50<" not in table
+    left = sum(row["revenue"] for row in rows[50:])
+    assert f"Not in the table: 650 with less revenue, {left:,.0f} together." in table

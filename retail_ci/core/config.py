@@ -39,7 +39,7 @@ from .formats import find_locale, plain_name
 # %% auto #0
 __all__ = ['BasketPart', 'LinePart', 'MODELS', 'NAMED_SOURCES', 'STATUS_KINDS', 'STAMPS', 'SUFFIXES', 'DataConfig',
            'SyntheticConfig', 'RfmConfig', 'SegmentationConfig', 'MovementConfig', 'WorthConfig', 'RecommenderConfig',
-           'Model', 'check_recommender', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
+           'Model', 'check_recommender', 'GoalsConfig', 'ReportConfig', 'MlflowConfig', 'ServingConfig', 'ExportConfig',
            'CampaignsConfig', 'RunsConfig', 'Config', 'check_value', 'expected', 'structure', 'bounds', 'grid_cells',
            'find_root', 'shipped', 'supplied', 'config_path', 'load_config', 'source_base', 'check_parts',
            'check_status', 'mebibytes', 'check_data', 'from_environment', 'split_table', 'source_files']
@@ -491,8 +491,33 @@ def check_recommender(settings: RecommenderConfig) -> RecommenderConfig:
 
 # %% ../../nbs/00b_configuration.ipynb #1999e9b4
 @dataclass
+class GoalsConfig:
+    """What a whole month is to reach; a goal that is left out is not shown.
+
+    Attributes
+    ----------
+    revenue_per_month : float | None
+        Net revenue.
+    customers_per_month : float | None
+        Customers who buy.
+    baskets_per_month : float | None
+        Baskets.
+    basket_value_per_month : float | None
+        Net revenue divided by baskets.
+    returning_per_month : float | None
+        Share, from 0 to 1, of the customers who buy that had bought in an earlier month.
+    """
+
+    revenue_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    customers_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    baskets_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    basket_value_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)] | None = None
+    returning_per_month: Annotated[float, msgspec.Meta(ge=0.01, le=1)] | None = None
+
+
+@dataclass
 class ReportConfig:
-    """The report's title, currency and number formats.
+    """The report's title, currency, number formats and goals.
 
     Attributes
     ----------
@@ -504,12 +529,15 @@ class ReportConfig:
         How numbers, money and days are written: one of `LOCALES`.
     customers : bool
         Whether pages name customers, and carry the lists of campaigns.
+    goals : GoalsConfig
+        What a whole month is to reach, such as `{revenue_per_month: 250000}`.
     """
 
     title: str = "Retail customer intelligence"
     currency: str = ""
     locale: str = "en"
     customers: bool = False
+    goals: GoalsConfig = field(default_factory=GoalsConfig)
 
 # %% ../../nbs/00b_configuration.ipynb #be49f9c3
 @dataclass

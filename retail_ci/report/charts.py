@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.formats import count, current_locale, day, money, month, share, sql_text
 from ..core.show import ACCENT, PALE, SECOND, SEGMENTS
-from .shop_facts import names_customers
+from .shop_facts import goals_of, names_customers
 
 # %% auto #0
 __all__ = ['chart', 'colour_of', 'charts_of']
@@ -91,7 +91,19 @@ def colour_of(segment: str) -> str:
     )
 
 # %% ../../nbs/10_charts.ipynb #98b95fb9
-def _trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
+_MIDDLE = "#7a8290"  # is seen on white paper and on dark
+
+
+def _goal_line(goal: float, currency: str) -> dict:
+    """What a month is to reach, as a line over all months."""
+    text = f"goal: {money(goal, currency)}"
+    line = {"color": _MIDDLE, "width": 1.5, "dash": "dash"}
+    label = {"text": _plain(text), "textposition": "end", "yanchor": "top"}
+    place = {"xref": "paper", "x0": 0, "x1": 1, "y0": goal, "y1": goal}
+    return {"type": "line", **place, "line": line, "label": label}
+
+
+def _trend_chart(months: Iterable[Mapping], currency: str = "", goal: float | None = None) -> dict:
     """Net revenue per month, with the customers who bought.
 
     Parameters
@@ -100,6 +112,8 @@ def _trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
         Month, revenue, customers, baskets, whole; in order.
     currency : str, default ""
         The sign of money.
+    goal : float | None, default None
+        What a whole month is to reach.
 
     Returns
     -------
@@ -145,6 +159,8 @@ def _trend_chart(months: Iterable[Mapping], currency: str = "") -> dict:
         [bars, line], "", f"net revenue{', ' + _plain(currency) if currency else ''}", yaxis2=second
     )
     out["layout"]["xaxis"]["type"] = "category"
+    if goal:
+        out["layout"]["shapes"] = [_goal_line(goal, currency)]
     return out
 
 # %% ../../nbs/10_charts.ipynb #8b241445
@@ -761,7 +777,9 @@ def charts_of(run_dir: Path) -> dict[str, dict]:
     currency = insights.get("currency", "")
     made = {}
     if insights.get("months"):
-        made["01_revenue_trend"] = _trend_chart(insights["months"], currency)
+        made["01_revenue_trend"] = _trend_chart(
+            insights["months"], currency, goals_of(run_dir).get("revenue_per_month")
+        )
     if cells := _table_rows(run_dir / "data/features.parquet", _CELLS_SQL):
         made["02_rfm_heatmap"] = _heat_chart(cells, currency)
     features = sql_text(run_dir / "data/features.parquet")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..core.formats import count, day, month, share
 
 # %% auto #0
-__all__ = ['SLIPPING', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'Claim', 'list_sentence']
+__all__ = ['SLIPPING', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'Claim', 'list_sentence', 'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90004
 @dataclass(frozen=True)
@@ -167,3 +167,52 @@ GROWTH = Claim(
     "{change} in {month} against {against} {year}",
     "{change} in {month} against {against}, season included",
 )
+
+# %% ../../nbs/09a_claims.ipynb #bae90016
+def _goal_reached(found: Mapping) -> bool:
+    """Whether the month has what it was to reach."""
+    return found["value"] is not None and found["value"] >= found["goal"]
+
+
+def _goal_words(found: Mapping) -> dict[str, str]:
+    """The figure, its month, the goal and what is missing, as they are written."""
+    missing = f"missed by {found['missing']}"
+    if found["shown"] == found["shown_goal"]:
+        missing = "just missed"
+    return {
+        "what": found["what"],
+        "month": month(found["month"]),
+        "shown": found["shown"],
+        "goal": found["shown_goal"],
+        "missing": missing,
+    }
+
+
+GOAL = Claim(
+    "goal",
+    _goal_reached,
+    _goal_words,
+    "Goal reached: {what} was {shown} in {month}; the goal is {goal}.",
+    "Goal {missing}: {what} was {shown} in {month}; the goal is {goal}.",
+)
+
+
+def goal_sentence(found: Mapping) -> str:
+    """Say how a month did against its goal.
+
+    Parameters
+    ----------
+    found : Mapping
+        what, goal, shown_goal, and where it can be judged value, shown, month, missing; value None
+        and why where it cannot.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    if found["value"] is None:
+        return f"The goal of {found['shown_goal']} for {found['what']} cannot be judged: " + (
+            f"{found['why']}."
+        )
+    return GOAL.text(found)

@@ -230,7 +230,15 @@ def say(axis: Any, words: str) -> None:
     axis.text(0.5, 0.5, words, ha="center", va="center", transform=axis.transAxes)
 
 # %% ../../nbs/05a_dashboard.ipynb #6881465e
-def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
+def _goal_mark(axis: Any, goal: float, currency: str) -> None:
+    """What a month is to reach, as a line over all months."""
+    axis.axhline(goal, color="#7a8290", lw=1.2, ls="--")
+    words = f"goal: {money(goal, currency)}"
+    place = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points"}
+    axis.annotate(words, (0.995, goal), (0, 3), ha="right", fontsize=8, color="#5a6270", **place)
+
+
+def _month_panel(axis: Any, months: pd.DataFrame, currency: str, goal: float | None = None) -> None:
     """Revenue per month; a month that is not complete is an open dot off the line, and
     one without sales a gap.
 
@@ -242,6 +250,8 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
         From `monthly`.
     currency : str
         The sign in front of money.
+    goal : float | None, default None
+        What a whole month is to reach.
     """
     axis.plot(range(len(months)), months["revenue"].where(months["whole"]), color=ACCENT, lw=2)
     sold = (months["baskets"] > 0) | (months["revenue"] != 0)
@@ -254,7 +264,7 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
     axis.set(
         title="Revenue per month",
         xticks=range(0, len(months), step),
-        ylim=(0, months["revenue"].max() * 1.15),
+        ylim=(0, max(months["revenue"].max(), goal or 0) * 1.15),
         xticklabels=[
             month(m, short=True, year=not i or m.month <= step).replace(" ", "\n")
             for i, m in enumerate(months["month"].iloc[::step])
@@ -268,6 +278,8 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str) -> None:
     axis.yaxis.set_major_formatter(
         lambda v, _: with_currency(number(v / unit, ",g") + (name if v else ""), currency)
     )
+    if goal:
+        _goal_mark(axis, goal, currency)
 
 
 def _ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> None:
@@ -330,6 +342,7 @@ def _plot_dashboard(
     movement: Mapping,
     worth: Mapping,
     currency: str = "",
+    goal: float | None = None,
 ) -> Any:
     """Eight panels: segments, their revenue, average value, recency and frequency, movement,
     expectation, months, ranking.
@@ -348,6 +361,8 @@ def _plot_dashboard(
         The content of worth.json.
     currency : str, default ""
         The sign in front of money.
+    goal : float | None, default None
+        The revenue that a whole month is to reach.
 
     Returns
     -------
@@ -373,7 +388,7 @@ def _plot_dashboard(
     _scatter_panel(figure.add_subplot(grid[1, 0]), profiles)
     _movement_panel(figure.add_subplot(grid[1, 1]), movement)
     _worth_panel(figure.add_subplot(grid[1, 2]), worth, currency)
-    _month_panel(figure.add_subplot(grid[2, :2]), months, currency)
+    _month_panel(figure.add_subplot(grid[2, :2]), months, currency, goal)
     _ranking_panel(figure.add_subplot(grid[2, 2]), ranking)
     return figure
 

@@ -24,6 +24,7 @@ _KEPT = "all lines that are kept, with and without a customer"
 _LOG = "first to last day of the log"
 _WINDOW = "the look-back"
 _MONTH = "the last month"
+_WHOLE = "the last whole month of the log"
 _COUNTED = "counted, not estimated"
 _CHANCE = "counted; chance alone moves many"
 
@@ -85,6 +86,30 @@ DEFINITIONS: dict[str, Definition] = {
     ),
     "fell": Definition(
         "customers in a worse segment than a month before", _KNOWN, _MONTH, "count", _CHANCE
+    ),
+    "revenue_per_month": Definition(
+        "sales less returns of a calendar month", _KEPT, _WHOLE, "money", _COUNTED
+    ),
+    "customers_per_month": Definition(
+        "distinct customers with a sale in a calendar month", _KNOWN, _WHOLE, "count", _COUNTED
+    ),
+    "baskets_per_month": Definition(
+        "distinct receipts with a sale in a calendar month", _ALL_SALES, _WHOLE, "count", _COUNTED
+    ),
+    "basket_value_per_month": Definition(
+        "net revenue of a calendar month divided by its baskets",
+        _ALL_SALES,
+        _WHOLE,
+        "money",
+        _COUNTED,
+    ),
+    "returning_per_month": Definition(
+        "customers with a sale in a calendar month who had one in an earlier month, divided by "
+        "all with a sale in it",
+        _KNOWN,
+        _WHOLE,
+        "share",
+        _COUNTED,
     ),
 }
 

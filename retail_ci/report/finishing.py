@@ -909,7 +909,7 @@ _UNUSED = re.compile(
 _MENU = re.compile(r"<span class=menu-text>([^<]*)</span>")
 _TABLE = re.compile(r'(<div class=table-box>)<table class="([^"]*)"([^>]*)>(.*?</table>)', re.S)
 _CELL = re.compile(r"<(t[hd])([^>]*)>")
-_STYLED = {"table", "table-sm", "house-table"}  # which the box of a table says as well
+_STYLED = {"table", "table-sm", "house-table", "dataframe"}  # of a table whose box says as much
 
 
 def _number_columns(table: str) -> list[int]:
@@ -930,7 +930,8 @@ def _spare_table(match: re.Match) -> str:
     columns = _number_columns(table)
     if columns:
         table = table.replace(" class=number>", ">")
-    names = [name for name in classes.split() if name not in _STYLED]
+    styled = _STYLED if "house-table" in classes else set()
+    names = [name for name in classes.split() if name not in styled]
     names += [f"n{n}" for n in columns]
     told = (
         f' class="{" ".join(names)}"' if len(names) > 1 else "".join(f" class={n}" for n in names)

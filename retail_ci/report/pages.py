@@ -11,7 +11,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -39,15 +39,15 @@ from ..customers.segment_names import PROTOTYPES
 from ..data.contract import revenue_sentence
 from ..export.campaigns import _MARK, _file_name
 from .charts import colour_of
-from .claims import GROWTH, PERSONAL, SLIPPING, list_sentence
-from .definitions import contradictions, printed, strip
+from .claims import GROWTH, PERSONAL, SLIPPING, goal_sentence, list_sentence
+from .definitions import DEFINITIONS, contradictions, printed, strip
 from .shop_facts import campaign_metrics, offer_facts, product_facts, shows_lists
 
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
            'demonstration_line', 'figure', 'glossary', 'ReportPage', 'pages_for', 'write_pages', 'search_entries',
-           'figure_cards', 'source_line', 'doubts_line', 'what_to_do', 'monday_cards', 'slipping_line', 'figure_link',
-           'sizes_table', 'offers_line', 'read_on']
+           'figure_cards', 'source_line', 'doubts_line', 'goal_lines', 'what_to_do', 'monday_cards', 'slipping_line',
+           'figure_link', 'sizes_table', 'offers_line', 'read_on']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
@@ -2008,6 +2008,17 @@ def _never_listed(found: Mapping, currency: str) -> str:
     )
 
 
+_MOST_CATEGORIES = 50  # of the table, those with most revenue
+
+
+def _smaller_categories(rows: Sequence[Mapping], currency: str) -> str:
+    """What the categories bring that the table leaves out; nothing where it has all."""
+    if not rows:
+        return ""
+    brought = amount(sum(row["revenue"] for row in rows), currency)
+    return f" Not in the table: {count(len(rows))} with less revenue, {brought} together."
+
+
 def _products_page(facts: Facts) -> list[str]:
     """What sells, what comes back, who buys it, what goes together, and what no list offers."""
     found = facts.products
@@ -2027,9 +2038,10 @@ def _products_page(facts: Facts) -> list[str]:
     )
     categories = html_table(
         _CATEGORY_HEADS,
-        _category_rows(found["categories"], currency),
+        _category_rows(found["categories"], currency)[:_MOST_CATEGORIES],
         None,
-        "Best buyers: the segment that brings most of a category's revenue from known customers.",
+        "Best buyers: the segment that brings most of a category's revenue from known customers."
+        + _smaller_categories(found["categories"][_MOST_CATEGORIES:], currency),
     )
     top = html_table(
         _PRODUCT_HEADS, _product_rows(found["top"], currency), {0: "name"}, "By revenue."
@@ -2084,6 +2096,12 @@ def _brief_actions(facts: Facts) -> str:
     return f'{_notes(facts.campaigns)}<div class="actions brief-actions">{table}</div>'
 
 
+_PRINTING = (
+    "To forward it as PDF, print this page with the browser (Ctrl+P or ⌘P), save it as PDF, and "
+    "choose A4: it fills two pages."
+)
+
+
 def _brief_page(facts: Facts) -> list[str]:
     """The report on two pages of A4."""
     figures = facts.insights.get("figures", [])
@@ -2105,7 +2123,7 @@ def _brief_page(facts: Facts) -> list[str]:
     cards = figure_cards(figures, facts.currency).replace(".qmd", ".html")
     days = " to ".join(day(facts.data.get(key)) for key in ("first_date", "last_date"))
     return [
-        raw(f'<p class="brief">Sales from {days}. To print: two pages of A4.</p>{cards}'),
+        raw(f'<p class="brief">Sales from {days}. {_PRINTING}</p>{cards}'),
         "## What to do {#what-to-do}" if actions else "",
         raw(actions) if actions else _NOBODY,
         "## Who moved {#movement}" if moved else "",
@@ -2493,6 +2511,43 @@ def _doubt(flag: Mapping) -> str:
     if flag["lines"]:
         told = f"{count(flag['lines'])} lines, {share(flag['revenue_share'], 1)} of revenue"
     return f"{flag['what']}: {told}" if told else flag["what"]
+
+# %% ../../nbs/10a_pages.ipynb #e9a4f9b1
+def _as_written(name: str, value: float, currency: str) -> str:
+    """A figure of the table of definitions without markup."""
+    return html.unescape(re.sub(r"<[^>]+>", "", printed(name, value, currency)))
+
+
+def goal_lines(found: Iterable[Mapping], currency: str = "") -> Html:
+    """How the last whole month did against the goals of the config.
+
+    Parameters
+    ----------
+    found : Iterable[Mapping]
+        From `goal_facts`.
+    currency : str, default ""
+        The sign of money.
+
+    Returns
+    -------
+    Html
+        A line per goal; empty without one.
+    """
+    lines = []
+    for told in found:
+        name = told["name"]
+        written = {"shown_goal": _as_written(name, told["goal"], currency)}
+        if told["value"] is not None:
+            missing = max(told["goal"] - told["value"], 0)
+            points = f"{decimal(100 * missing, 1)} points"
+            written["shown"] = _as_written(name, told["value"], currency)
+            written["missing"] = (
+                points
+                if DEFINITIONS[name].unit == "share"
+                else _as_written(name, missing, currency)
+            )
+        lines.append(f"<li>{html.escape(goal_sentence({**told, **written}))}</li>")
+    return Html(f'<ul class="goals">{"".join(lines)}</ul>' if lines else "")
 
 # %% ../../nbs/10a_pages.ipynb #1e7093ec
 def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | None = None) -> Html:

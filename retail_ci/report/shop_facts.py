@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..export.campaigns import write_campaigns
 
 # %% auto #0
 __all__ = ['product_facts', 'offer_facts', 'names_customers', 'customers_to_hide', 'shows_lists', 'list_files',
-           'campaign_metrics']
+           'campaign_metrics', 'goal_facts', 'goals_of']
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000007
 _TREND_DAYS = 90  # the last days, compared with as many before them
@@ -227,6 +227,13 @@ def offer_facts(run_dir: str | Path) -> dict[str, list[dict]]:
     return found
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000015
+def _told_of_report(run_dir: str | Path) -> dict[str, Any]:
+    """The section report of a run's config; nothing where it says nothing."""
+    file = Path(run_dir) / "config.yaml"
+    told = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return (told or {}).get("report") or {}
+
+
 def names_customers(run_dir: str | Path) -> bool:
     """Whether the pages of a run may name its customers.
 
@@ -240,9 +247,7 @@ def names_customers(run_dir: str | Path) -> bool:
     bool
         `report.customers` of its config; false where it says nothing.
     """
-    file = Path(run_dir) / "config.yaml"
-    told = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return bool(((told or {}).get("report") or {}).get("customers"))
+    return bool(_told_of_report(run_dir).get("customers"))
 
 
 def customers_to_hide(run_dir: str | Path) -> frozenset[str]:
@@ -333,3 +338,81 @@ def campaign_metrics(run_dir: str | Path) -> dict[str, Any]:
     file = Path(run_dir) / "metrics/campaigns.json"
     told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return told if len(told.get("segments", [])) > 1 else {}
+
+# %% ../../nbs/09c_shop_facts.ipynb #fa000018
+_GOALS: dict[str, tuple[str, str]] = {  # goal: the column of insights.json, and its words
+    "revenue_per_month": ("revenue", "net revenue"),
+    "customers_per_month": ("customers", "the number of customers who bought"),
+    "baskets_per_month": ("baskets", "the number of baskets"),
+    "basket_value_per_month": ("basket_value", "the average basket"),
+    "returning_per_month": ("returning", "the share of returning customers"),
+}
+
+
+def _returning(log: Path, month: str) -> float | None:
+    """The share of a month's customers who had bought in an earlier month; None without one."""
+    with connect_duckdb(DataConfig(memory="512MB")).con.cursor() as con:
+        found = con.execute(
+            f"""WITH visits AS (SELECT DISTINCT customer_id, date_trunc('month', day) AS month
+            FROM read_parquet({sql_text(log)}) WHERE NOT is_return AND customer_id IS NOT NULL),
+            firsts AS (SELECT customer_id, min(month) AS first FROM visits GROUP BY customer_id)
+            SELECT count(*) FILTER (WHERE first < month) / nullif(count(*), 0),
+            (SELECT min(first) FROM firsts) < CAST(? AS DATE)
+            FROM visits JOIN firsts USING (customer_id) WHERE month = CAST(? AS DATE)""",
+            [month, month],
+        ).fetchone()
+    return found[0] if found and found[1] else None
+
+
+def goal_facts(
+    goals: Mapping[str, float | None], months: Iterable[Mapping], log: str | Path
+) -> list[dict]:
+    """Read how the last whole month did against its goals.
+
+    Parameters
+    ----------
+    goals : Mapping[str, float or None]
+        `report.goals` of a config: name, goal.
+    months : Iterable[Mapping]
+        Of insights.json: month, revenue, customers, baskets, basket_value, whole.
+    log : str or Path
+        transactions.parquet of the run.
+
+    Returns
+    -------
+    list[dict]
+        name, what, goal, month, value (None where it cannot be judged) and then why; a row per goal
+        of the config.
+    """
+    whole = [m for m in months if m["whole"]]
+    out = []
+    for name, (column, words) in _GOALS.items():
+        if (goals or {}).get(name) is None:
+            continue
+        told: dict[str, Any] = {"name": name, "what": words, "goal": goals[name], "value": None}
+        if not whole:
+            out.append(told | {"why": "the log covers no whole month"})
+            continue
+        day = str(whole[-1]["month"])[:10]
+        value = _returning(Path(log), day) if column == "returning" else whole[-1][column]
+        nobody = column in ("customers", "returning") and not whole[-1]["customers"]
+        why = "no sale of the month has a customer" if nobody else "the log has no earlier month"
+        out.append(told | {"month": day, "value": None if nobody else value, "why": why})
+    return out
+
+
+def goals_of(run_dir: str | Path) -> dict[str, float]:
+    """Read the goals of a run.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A run.
+
+    Returns
+    -------
+    dict[str, float]
+        `report.goals` of its config: name, goal; nothing for those it does not name.
+    """
+    told = _told_of_report(run_dir).get("goals") or {}
+    return {name: goal for name, goal in told.items() if goal is not None}
