@@ -10,14 +10,16 @@
     return node;
   };
 
-  // ---- packed files: gzip as characters of 15 bits in a script, since a page from a folder may load scripts and nothing else
+  // ---- packed files: gzip as characters of two bytes in a script, since a page from a folder may load scripts and nothing else
   const waiting = {}, promised = {};
   window.housePacked = (name, text, size) => waiting[name](text, size);
   const bytesOf = (text, size) => {
     const out = new Uint8Array(size);
-    for (let i = 0, o = 0, held = 0, bits = 0; o < size; i++) {
-      held = (held & 0x7fff) << 15 | text.charCodeAt(i) - 0x3000;
-      for (bits += 15; bits >= 8 && o < size; bits -= 8) out[o++] = held >> bits - 8;
+    for (let i = 0, o = 0; o < size; i++) {
+      let code = text.charCodeAt(i);
+      if (code === 0xd7ff) code = text.charCodeAt(++i) ^ 0x4000;  // one that cannot stand in a text
+      out[o++] = code & 0xff;
+      if (o < size) out[o++] = code >> 8;
     }
     return out;
   };
@@ -290,7 +292,10 @@
       head.addEventListener("click", early); head.addEventListener("keydown", early);
     });
   };
-  all(".table-box > table").forEach((table) => offerTools(table));
+  all(".table-box > table").forEach((table) => {  // its class n2 says that the second column holds numbers
+    [...table.className.matchAll(/\bn(\d+)\b/g)].forEach(([, n]) => all(`tr > :nth-child(${n})`, table).forEach((cell) => cell.classList.add("number")));
+    offerTools(table);
+  });
 
   // ---- lists to send: packed as the run wrote them
   all(".house-list").forEach((place) => {
@@ -376,8 +381,8 @@
     code.replaceChildren(...parts);
     code.dataset.coloured = "";
   };
-  const colourIn = (within) => all("pre.python > code:not([data-coloured])", within).forEach(colour);
-  all("details.code-fold").forEach((fold) => fold.addEventListener("toggle", () => { if (fold.open) { colourIn(fold); fitAll(); reach(); } }));
+  const colourIn = (within) => all(":is(pre.python, details > pre) > code:not([data-coloured])", within).forEach(colour);
+  all("main details").forEach((fold) => fold.addEventListener("toggle", () => { if (fold.open) { colourIn(fold); fitAll(); reach(); } }));
   all("pre.python > code").filter((code) => !code.closest("details")).forEach(colour);
   document.documentElement.dataset.house = "ready";
 })();

@@ -38,6 +38,7 @@ from retail_ci.customers.lifetime_value import (
     ValueForecast,
     customer_lifetime_value,
     forecast_value,
+    interval_coverage,
     simulate,
 )
 from retail_ci.customers.segmentation import CustomerSegmentation
@@ -74,18 +75,18 @@ def segments_before(lines: pd.DataFrame, day: pd.Timestamp) -> pd.Series:
 
 def coverage(window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series) -> dict:
     """How often the intervals of customers hold what came."""
-    came = window["actual"].to_numpy()
-    inside = (forecast.low - 1e-9 <= came) & (came <= forecast.high + 1e-9)
-    point = forecast.high <= 0
     names = window["customer_id"].map(segments).fillna("none")
-    groups = pd.Series(inside).groupby(names.to_numpy()).agg(["mean", "size"])
-    large = groups[groups["size"] >= FEWEST]["mean"]
+    found = interval_coverage(window, forecast, names)
+    everybody, groups = found.iloc[0], found.iloc[1:].set_index("segment")
+    large = groups[groups["customers"] >= FEWEST]["covered"]
+    point = pd.Series(forecast.high <= 0).map({True: "point", False: "others"})
+    others = interval_coverage(window, forecast, point).set_index("segment")["covered"]
     return {
-        "coverage": round(float(inside.mean()), 4),
+        "coverage": round(float(everybody["covered"]), 4),
         "coverage_segments": large.round(4).to_dict(),
-        "nothing": round(float((came <= 0).mean()), 4),
-        "point": round(float(point.mean()), 4),
-        "coverage_others": round(float(inside[~point].mean()), 4),
+        "nothing": round(float(everybody["nothing"]), 4),
+        "point": round(float(everybody["point"]), 4),
+        "coverage_others": round(float(others["others"]), 4),
     }
 
 

@@ -202,6 +202,14 @@ def test_every_key_joins_and_the_sums_are_those_of_the_run(shop, exported):
         sales.product_key.map(tables["dim_product"].set_index("product_key").product_id).to_numpy()
         == source.product_id.to_numpy()
     ).all()
+    worth = pd.read_parquet(current / "data/worth.parquet").set_index("customer_id")
+    ours = known[known.is_known].set_index("customer_id")
+    theirs = worth.reindex(ours.index)
+    for name in ("next_visit", "overdue_since"):
+        assert pd.to_datetime(ours[name]).tolist() == theirs[name].tolist()
+    assert theirs["next_visit"].notna().any() and theirs["overdue_since"].notna().any()
+    for name, source in (("chance_in_30", "comes_30"), ("chance_lost", "lost_90")):
+        assert ours[name].to_numpy() == pytest.approx(theirs[source], nan_ok=True)
     pictures = pd.read_parquet(current / "data/snapshots.parquet")
     seen = (
         tables["fact_segment_snapshot"]

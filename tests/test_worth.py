@@ -10,16 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.integrate import quad
+from scipy.optimize import minimize
 from scipy.stats import beta
 
 from retail_ci.core.errors import DataError
 from retail_ci.customers.features import epoch_day
+from retail_ci.customers.forecasts import ChanceCalibration, GapCurve
 from retail_ci.customers.lifetime_value import (
     HORIZONS,
     HiddenWindows,
     PurchaseModel,
     Rows,
     SpendModel,
+    _forecast_visits,
+    _visit_columns,
+    _VisitCurves,
+    _VisitForecast,
     bootstrap,
     customer_lifetime_value,
     customer_worth,
@@ -406,6 +412,20 @@ def test_the_value_forecast_is_right_in_total_and_its_intervals_cover():
     assert by_visits.between(0.84, 0.96).all(), by_visits
 
 
+def test_the_forecast_is_the_same_in_bitcoins_and_in_rupiahs():
+    """Amounts of a thousandth of the usual size, and of a billion times."""
+    log = steady_shop(1_000, days=330).assign(revenue=lambda t: t["revenue"].round(1))
+    whole = customer_lifetime_value(log, draws=0)
+    for scale in (1e-3, 1e9):
+        scaled = log.assign(revenue=(log["revenue"] * scale).round(4))
+        found = customer_lifetime_value(scaled, draws=0)
+        for name in ("value_90", "value_90_low", "value_90_high", "value_365"):
+            total = found[name].sum() / scale
+            assert total == pytest.approx(whole[name].sum(), rel=2e-3), (scale, name)
+        each = found["value_90"] / scale - whole["value_90"]
+        assert each.abs().mean() < 0.01 * whole["value_90"].mean(), scale
+
+
 def test_a_log_too_short_to_hide_weeks_has_no_interval_of_a_customer():
     worth = customer_lifetime_value(steady_shop(300, days=120), draws=2)
     assert worth["value_90"].gt(0).all() and worth["value_90_low"].isna().all()
@@ -431,3 +451,211 @@ def test_the_forecast_of_ninety_days_moves_the_year_by_as_much():
     )
     kept = ["p_alive", "buys_90", "purchases_90", "purchases_365"]
     assert moved[kept].equals(plain[kept])
+
+
+# ---------------------------------------------------------------- the next visit
+
+
+def shop_of(made: pd.DataFrame, start: str = "2024-01-01", seed: int = 4) -> pd.DataFrame:
+    """A log of simulated customers with a known rate, who leave with a known probability."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name, first, rate, leave in made.itertuples(index=False):
+        clock = first
+        while clock < 450:
+            rows.append((name, int(clock)))
+            if rng.random() < leave:
+                break
+            clock += rng.exponential(7 / rate)
+    who, when = zip(*rows)
+    return pd.DataFrame(
+        {
+            "customer_id": who,
+            "day": pd.Timestamp(start) + pd.to_timedelta(when, unit="D"),
+            "revenue": 20.0,
+            "is_return": False,
+        }
+    )
+
+
+def forecast_at(log: pd.DataFrame, today: pd.Timestamp) -> tuple[pd.DataFrame, _VisitForecast]:
+    """Each customer's columns, forecast from what lies before a day."""
+    lines = ibis.memtable(log[log["day"] < today])
+    table = histories(lines, today).execute()
+    curves = _VisitCurves(HiddenWindows(lines, epoch_day(today)))
+    found = _forecast_visits(table, epoch_day(today), curves, fit_both(table)[0])
+    return _visit_columns(found, table, today).assign(customer_id=table["customer_id"]), found
+
+
+@pytest.fixture(scope="module")
+def mbg_shop() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, _VisitForecast]:
+    """A population after MBG/NBD: its truth, what came in 90 days, and what was forecast."""
+    rng = np.random.default_rng(8)
+    people = pd.DataFrame(
+        {
+            "customer_id": [f"C{i:04d}" for i in range(1_500)],
+            "first": rng.uniform(0, 200, 1_500),
+            "rate": rng.gamma(1.2, 0.3, 1_500),
+            "leave": rng.beta(1.0, 6.0, 1_500),
+        }
+    )
+    log = shop_of(people)
+    today = pd.Timestamp("2024-01-01") + pd.Timedelta(days=360)
+    found, forecast = forecast_at(log, today)
+    later = log[log["day"] >= today].groupby("customer_id")["day"].min()
+    wait = (later.reindex(found["customer_id"]) - today).dt.days.to_numpy() + 1
+    return log[log["day"] < today], found.assign(wait=wait), people, forecast
+
+
+def test_chances_of_a_known_population_are_calibrated(mbg_shop):
+    _log, found, _people, forecast = mbg_shop
+    assert (forecast.note, forecast.way) == ("", "model")
+    for chance, happened in (
+        (found["comes_30"], found["wait"] <= 30),
+        (found["lost_90"], ~(found["wait"] <= 90)),
+    ):
+        groups = pd.qcut(chance.rank(method="first"), 10, labels=False)
+        both = pd.DataFrame({"given": chance, "came": happened}).groupby(groups).mean()
+        error = np.sqrt(both["given"] * (1 - both["given"]) / (len(found) / 10))
+        assert ((both["given"] - both["came"]).abs() < 3 * error + 0.02).all(), both
+        rate = happened.mean()
+        assert ((chance - happened) ** 2).mean() < 0.9 * rate * (1 - rate)
+    assert found["lost_90"].mean() == pytest.approx((~(found["wait"] <= 90)).mean(), abs=0.03)
+
+
+def test_half_of_the_visits_come_by_the_median_and_lie_in_the_half_interval(mbg_shop):
+    log, found, _people, _forecast = mbg_shop
+    today = pd.Timestamp("2024-01-01") + pd.Timedelta(days=360)
+    assert log["day"].max() < today
+    visit = today + pd.to_timedelta(found["wait"] - 1, unit="D")
+    due = found["next_visit"].notna()
+    assert 0.2 < due.mean() < 1
+    assert (visit <= found["next_visit"])[due].mean() == pytest.approx(0.5, abs=0.06)
+    for ends, share in (("50", 0.5), ("90", 0.9)):
+        low, high = found[f"next_visit_low_{ends}"], found[f"next_visit_high_{ends}"]
+        whole = high.notna()
+        assert (low <= high)[whole].all() and (low >= today)[whole].all()
+        inside = ((low <= visit) & (visit <= high))[whole]
+        assert share - 0.06 < inside.mean() < share + 0.12  # days are whole: a bit more
+
+
+def test_overdue_is_counted_by_hand(mbg_shop):
+    """Own usual gap: the mean of own gaps and one typical gap; long: nine in ten of all gaps."""
+    log, found, _people, _forecast = mbg_shop
+    days = log.drop_duplicates(["customer_id", "day"]).sort_values(["customer_id", "day"])
+    gap = days.groupby("customer_id")["day"].diff().dt.days
+    own = days.assign(gap=gap).groupby("customer_id")["gap"].agg(["sum", "count"])
+    usual = (own["sum"] + gap.mean()) / (own["count"] + 1)
+    long = (gap / days["customer_id"].map(usual)).dropna().round(2).quantile(0.9)
+    last = days.groupby("customer_id")["day"].max()
+    since = last + pd.to_timedelta(np.floor((usual * long).round(6)) + 1, unit="D")
+    today = pd.Timestamp("2024-01-01") + pd.Timedelta(days=360)
+    since = since.where((since <= today) & (own["count"] >= 2))
+    ours = found.set_index("customer_id")["overdue_since"]
+    assert 50 < ours.notna().sum() < len(ours) / 2
+    assert ours.equals(since.reindex(ours.index).astype(ours.dtype).rename("overdue_since"))
+
+
+def test_the_calibration_is_the_most_likely_line():
+    """Found once more with an optimiser that knows nothing of slopes."""
+    rng = np.random.default_rng(12)
+    chance = rng.uniform(0.02, 0.98, 600).round(4)
+    happened = rng.random(600) < chance**2
+    odds = np.log(chance / (1 - chance))
+
+    def loss(line):
+        given = 1 / (1 + np.exp(-(line[0] + line[1] * odds)))
+        likelihood = np.log(np.where(happened, given, 1 - given)).sum()
+        return -likelihood + line[0] ** 2 / 2 + (line[1] - 1) ** 2 / 2
+
+    best = minimize(loss, [0.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
+    ours = ChanceCalibration().fit(chance, happened)
+    assert ours.line_ == pytest.approx(best.x, abs=1e-4)
+    assert ours.predict(np.array([0.5]))[0] == pytest.approx(1 / (1 + np.exp(-best.x[0])), abs=1e-4)
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_a_calibration_on_one_outcome_stays_a_chance(happened):
+    ours = ChanceCalibration().fit(np.linspace(0, 1, 300), np.full(300, happened))
+    given = ours.predict(np.array([0.0, 0.5, 1.0]))
+    assert (np.diff(given) >= 0).all() and (given >= 0).all() and (given <= 1).all()
+    assert (given[1] > 0.9) == happened
+
+
+def test_a_gap_curve_with_open_gaps_is_kaplan_and_meiers():
+    gaps = np.array([0.5, 1.0, 1.0, 2.5])
+    silences = np.array([0.7, 1.0, 4.0])
+    curve = GapCurve().fit(gaps, silences)
+    lasting = 1.0
+    for at in (0.5, 1.0, 2.5):
+        open_then = (gaps >= at).sum() + (silences >= at).sum()
+        lasting *= 1 - (gaps == at).sum() / open_then
+        assert curve.lasts(np.array([at]))[0] == pytest.approx(lasting)
+    assert GapCurve().fit(gaps[:0], silences).ends(silences, silences).tolist() == [0, 0, 0]
+
+
+def clockwork(customers: int = 300, days: int = 330, seed: int = 6) -> pd.DataFrame:
+    """Customers who come by the clock, each at a gap of their own; some stop."""
+    rng = np.random.default_rng(seed)
+    gap = rng.integers(10, 60, customers)
+    stop = np.where(rng.random(customers) < 0.4, rng.integers(60, days, customers), days)
+    rows = [
+        (f"C{c:03d}", day)
+        for c in range(customers)
+        for day in range(int(rng.integers(0, gap[c])), int(stop[c]), int(gap[c]))
+    ]
+    who, when = zip(*rows)
+    return pd.DataFrame(
+        {
+            "customer_id": who,
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(when, unit="D"),
+            "revenue": 20.0,
+            "is_return": False,
+        }
+    )
+
+
+def test_the_own_rhythm_is_taken_where_customers_come_by_the_clock():
+    found, forecast = forecast_at(clockwork(), pd.Timestamp("2024-01-01") + pd.Timedelta(days=330))
+    assert (forecast.note, forecast.way) == ("", "rhythm")
+    assert (forecast.tried["rhythm"] < forecast.tried["model"]).all()
+    assert (forecast.tried["skill_30"] > 0.2).all()
+    late = found["overdue_since"].notna()
+    assert found["lost_90"][late].median() > 0.9 > found["lost_90"][~late].median()
+
+
+def test_no_visit_is_forecast_where_chances_beat_no_constant():
+    """Everybody comes at the same rate, whatever was before: nobody can be told from another."""
+    rng = np.random.default_rng(2)
+    who, when = np.nonzero(rng.random((400, 280)) < 1 / 60)
+    log = pd.DataFrame(
+        {
+            "customer_id": [f"C{w:03d}" for w in who],
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(when, unit="D"),
+            "revenue": 20.0,
+            "is_return": False,
+        }
+    )
+    found, forecast = forecast_at(log, pd.Timestamp("2024-10-07"))
+    assert "no closer than the same chance for everybody" in forecast.note
+    assert found.drop(columns="customer_id").isna().all().all()
+
+
+def test_no_visit_is_forecast_from_a_short_log():
+    log = clockwork(200)
+    found, forecast = forecast_at(log, pd.Timestamp("2024-01-01") + pd.Timedelta(days=200))
+    assert forecast.note.startswith("No next visit is forecast: the log has no two hidden windows")
+    assert len(forecast.tried) <= 1 and found["next_visit"].isna().all()
+
+
+def test_the_forecast_of_visits_sees_nothing_of_the_days_it_forecasts():
+    log = clockwork(days=300)
+    today = pd.Timestamp("2024-01-01") + pd.Timedelta(days=260)
+    lines = ibis.memtable(log)
+    windows = HiddenWindows(lines, epoch_day(log["day"].max()) + 1)
+    table = histories(lines, today).execute()
+    model = fit_both(table)[0]
+    whole = _forecast_visits(table, epoch_day(today), _VisitCurves(windows), model)
+    cut, _forecast = forecast_at(log, today)
+    again = _visit_columns(whole, table, today).assign(customer_id=table["customer_id"])
+    pd.testing.assert_frame_equal(again, cut)

@@ -20,13 +20,17 @@ from threadpoolctl import ThreadpoolController
 
 from ..core.config import bounds
 from ..core.errors import DataError
-from ..core.formats import decimal, number, share
+from ..core.formats import count, day, decimal, number, share
 from ..core.show import ACCENT, INK, SECOND, pyplot, use_style
 from .features import epoch_day, reference_date
 from retail_ci.customers.forecasts import (
+    ChanceCalibration,
+    GapCurve,
     SpendBooster,
     SpendIntervals,
+    brier_skill,
     contender_wins,
+    day_reached,
     season_weight,
     spend_deviance,
 )
@@ -38,7 +42,7 @@ from ..data.frames import as_day, check_number, check_seed, refuse
 __all__ = ['HORIZONS', 'histories', 'Rows', 'purchase_likelihood', 'PurchaseModel', 'simulate', 'p_alive', 'expected_visits',
            'p_visit', 'SpendModel', 'Draw', 'bootstrap', 'answers', 'customer_worth', 'visits_between', 'hold_out',
            'fit_both', 'gain_of_leaving', 'HiddenWindows', 'with_answers', 'ValueForecast', 'forecast_value',
-           'hide_unknowable', 'with_forecast', 'customer_lifetime_value']
+           'interval_coverage', 'hide_unknowable', 'with_forecast', 'customer_lifetime_value']
 
 # %% ../../nbs/03e_lifetime_value.ipynb #a4608a42
 def histories(transactions: ibis.Table, reference: pd.Timestamp) -> ibis.Table:
@@ -946,6 +950,7 @@ def hold_out(
     first: bool = True,
     sample: int = 50_000,
     seed: int = 42,
+    fitted: tuple[PurchaseModel, SpendModel] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit before the cut, compare after it.
 
@@ -963,6 +968,8 @@ def hold_out(
         Customers to fit on, at most.
     seed : int, default 42
         Of the sample.
+    fitted : tuple[PurchaseModel, SpendModel], optional
+        Both models where they have been fitted on all customers before the cut.
 
     Returns
     -------
@@ -972,7 +979,7 @@ def hold_out(
     """
     cut = reference - pd.Timedelta(days=days)
     table = histories(transactions, cut).execute()
-    model, spend = fit_both(table, first, sample, seed)
+    model, spend = fitted or fit_both(table, first, sample, seed)
     rows, place = Rows.of(table)
 
     def seen(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
@@ -1397,13 +1404,15 @@ class HiddenWindows:
         """
         days = _daily(transactions).filter(_.number < end)
         names = days.select("customer_id").distinct().order_by("customer_id").execute()
-        if len(names) > sample:
+        self.whole = len(names) <= sample
+        if not self.whole:
             some = ibis.memtable(_bounded(names, sample, seed))
             days = days.semi_join(some, "customer_id")
         self.first = first
         self.days = ibis.memtable(days.to_pyarrow())
         self.begin = int(self.days.number.min().execute())
         self._found: dict[int, pd.DataFrame | None] = {}
+        self._fitted: dict[int, tuple[PurchaseModel, SpendModel]] = {}
         self._mixed: dict[int, np.ndarray | None] = {}
 
     def at(self, cut: int) -> pd.DataFrame | None:
@@ -1435,7 +1444,13 @@ class HiddenWindows:
             return None
         came = _sums_between(self.days, cut, cut + _AHEAD).execute().set_index("customer_id")["net"]
         actual = came.reindex(table["customer_id"]).fillna(0.0).to_numpy()
+        self._fitted[cut] = (model, spend)
         return with_answers(table, model, spend).assign(actual=actual)
+
+    def fitted(self, cut: int) -> tuple[PurchaseModel, SpendModel] | None:
+        """The models of the window that begins on a day; nothing where there is no window."""
+        self.at(cut)
+        return self._fitted.get(cut)
 
     def before(self, cut: int) -> dict[int, pd.DataFrame]:
         """The windows that had ended by a day, by their first days, latest first."""
@@ -1658,6 +1673,415 @@ def _scatter(
     forecasts, came = (np.concatenate(parts) for parts in zip(*past[:_TRIED]))
     return SpendIntervals().fit(forecasts, came).predict(value)
 
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea60002
+_REACH = np.array([1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 60, 75, 90])  # days of a curve of chances
+_SOON = int(np.flatnonzero(_REACH == 30)[0])  # the place of 30 days; 90 are the last
+_KNOWN = 50  # customers who came within 30 days, and as many who stayed away, to learn from
+_WAYS = ("model", "rhythm")
+
+
+class _VisitCurves:
+    """Chances to come within so many days, by model and by own rhythm, not calibrated.
+
+    Those of a hidden window are worked out when they are first asked for.
+    """
+
+    def __init__(self, windows: HiddenWindows):
+        """`windows`: of the log."""
+        self.windows = windows
+        self._found: dict[int, dict[str, np.ndarray]] = {}
+
+    def at(self, cut: int) -> dict[str, np.ndarray] | None:
+        """The curves of the window that begins on a day, and wait, the days until a visit; nothing
+        where there is no window.
+        """
+        window = self.windows.at(cut)
+        fitted = self.windows.fitted(cut)
+        if window is None or fitted is None:
+            return None
+        if cut not in self._found:
+            wait = self._wait(cut).reindex(window["customer_id"]).fillna(np.inf).to_numpy()
+            self._found[cut] = self.of(cut, window, fitted[0]) | {"wait": wait}
+        return self._found[cut]
+
+    def of(self, cut: int, table: pd.DataFrame, model: PurchaseModel) -> dict[str, np.ndarray]:
+        """Draw the curves of any customers.
+
+        Parameters
+        ----------
+        cut : int
+            The first day of the forecast, as `epoch_day` counts.
+        table : DataFrame
+            Histories before that day.
+        model : PurchaseModel
+            Fitted on histories before that day.
+
+        Returns
+        -------
+        dict[str, ndarray]
+            model and rhythm, each of shape (n_customers, days of the curve); since, in how many
+            days the silence gets longer than nine in ten gaps by the own usual gap: not above 0
+            where it is, infinite for those with fewer than three visits.
+        """
+        rows, place = Rows.of(table)
+        by_model = [p_visit(model.theta_, rows, days / 7, model.first)[place] for days in _REACH]
+        curve, typical = self._gaps(cut)
+        usual = _usual_gap(table, typical)
+        silence = _silence(table) / usual
+        by_rhythm = [curve.ends(silence, days / usual) for days in _REACH]
+        longest = np.floor((usual * curve.long_).round(6))
+        return {
+            "model": np.column_stack(by_model),
+            "rhythm": np.column_stack(by_rhythm),
+            "since": np.where(table["repeats"] >= 2, longest - _silence(table), np.inf),
+        }
+
+    def _gaps(self, cut: int) -> tuple[GapCurve, float]:
+        """Learn how gaps last from what lies before a day; the mean gap in days comes along."""
+        days = self.windows.days
+        sold = days.filter(_.sold & (_.number < cut))
+        window = ibis.window(group_by=sold.customer_id, order_by=sold.number)
+        steps = sold.select("customer_id", gap=sold.number - sold.number.lag().over(window))
+        gaps = steps.filter(_.gap.notnull()).order_by("customer_id", "gap").execute()
+        table = _known(days, cut).execute()
+        typical = float(gaps["gap"].mean()) if len(gaps) else 90.0
+        usual = _usual_gap(table, typical)
+        whose = pd.Index(table["customer_id"]).get_indexer(gaps["customer_id"])
+        multiples = gaps["gap"].to_numpy() / usual[whose]
+        return GapCurve().fit(multiples, _silence(table) / usual), typical
+
+    def _wait(self, cut: int) -> pd.Series:
+        """Days from a day to the first visit, of those who came within 90; 1 is the day itself."""
+        hidden = self.windows.days.filter(_.sold & (_.number >= cut) & (_.number < cut + _AHEAD))
+        first = hidden.group_by("customer_id").aggregate(day=_.number.min()).order_by("customer_id")
+        return first.execute().set_index("customer_id")["day"] - cut + 1
+
+
+def _usual_gap(table: pd.DataFrame, typical: float) -> np.ndarray:
+    """Days between a customer's visits, as if one gap of the typical length were among them."""
+    return ((7 * table["recency"] + typical) / (table["repeats"] + 1)).to_numpy()
+
+
+def _silence(table: pd.DataFrame) -> np.ndarray:
+    """Whole days without a visit that lie behind each customer."""
+    return (7 * (table["age"] - table["recency"])).round().to_numpy() - 1
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea60004
+@dataclass(frozen=True)
+class _VisitForecast:
+    """When customers come again.
+
+    Attributes
+    ----------
+    curve : ndarray of shape (n_customers, days of the curve)
+        Calibrated chances to come within so many days.
+    since : ndarray of shape (n_customers,)
+        In how many days the silence gets longer than nine in ten gaps, by the own usual gap; not
+        above 0 where it is.
+    way : str
+        "model" or "rhythm".
+    tried : DataFrame
+        A row per earlier window, latest first: start (day number), customers, the mean squared
+        error of each way, and of the way that was taken skill_30, skill_90 (against the same
+        chance for everybody), inside_50 and inside_90 (share of whole intervals that held the
+        visit).
+    check : DataFrame
+        Of the latest of these windows, a row per customer: chance_30, chance_90, wait (days) and
+        overdue.
+    note : str
+        Why nothing is said; "" where something is.
+    """
+
+    curve: np.ndarray
+    since: np.ndarray
+    way: str
+    tried: pd.DataFrame
+    check: pd.DataFrame
+    note: str
+
+
+def _forecast_visits(
+    table: pd.DataFrame, cut: int, curves: _VisitCurves, model: PurchaseModel
+) -> _VisitForecast:
+    """Forecast the next visit of each customer.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Histories before the day.
+    cut : int
+        The day, as `epoch_day` counts.
+    curves : _VisitCurves
+        Of the same log; only windows that had ended by the day are asked.
+    model : PurchaseModel
+        Fitted on histories before the day.
+
+    Returns
+    -------
+    _VisitForecast
+        In the order of the table.
+    """
+    given = {way: _past_curves(cut, curves, way) for way in _WAYS}
+    errors = {
+        way: [float(((c - _came(wait)) ** 2).mean()) for c, wait in given[way].values()]
+        for way in _WAYS
+    }
+    way = "rhythm" if contender_wins(list(zip(*errors.values()))) else "model"
+    rows = [_tried_row(*past) for past in given[way].values()]
+    tried = pd.DataFrame(rows, columns=_TRIED_COLUMNS).assign(start=list(given[way]), **errors)
+    lines = _calibrations(cut, curves, way)
+    raw = curves.of(cut, table, model)
+    note = _visit_note(tried, lines)
+    curve = np.full(raw[way].shape, np.nan) if note else _calibrated(raw[way], lines)
+    check = _visit_check(given[way], curves)
+    return _VisitForecast(curve, raw["since"], way, tried, check, note)
+
+
+_TRIED_COLUMNS = ["customers", "skill_30", "skill_90", "inside_50", "inside_90"]
+
+
+def _came(wait: np.ndarray) -> np.ndarray:
+    """Whether each customer had come, by each day of the curve."""
+    return wait[:, None] <= _REACH
+
+
+def _calibrations(cut: int, curves: _VisitCurves, way: str) -> list[ChanceCalibration]:
+    """Learn a calibration for each day of the curve; none where too little had been seen."""
+    starts = [cut - _AHEAD - _STEP * k for k in range(_TRIED)]
+    lessons = [lesson for lesson in map(curves.at, starts) if lesson is not None]
+    if not lessons:
+        return []
+    wait = np.concatenate([lesson["wait"] for lesson in lessons])
+    if min((wait <= _REACH[_SOON]).sum(), np.isinf(wait).sum()) < _KNOWN:
+        return []
+    given = np.concatenate([lesson[way] for lesson in lessons])
+    return [
+        ChanceCalibration().fit(chance, happened)
+        for chance, happened in zip(given.T, _came(wait).T)
+    ]
+
+
+def _calibrated(raw: np.ndarray, lines: list[ChanceCalibration]) -> np.ndarray:
+    """Calibrated curves; a later day has at least the chance of an earlier one."""
+    moved = np.column_stack([line.predict(chance) for line, chance in zip(lines, raw.T)])
+    return np.maximum.accumulate(moved, axis=1)
+
+
+def _past_curves(
+    cut: int, curves: _VisitCurves, way: str
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Curves of earlier windows, calibrated on those before each, and the days until a visit."""
+    found = {}
+    for start in (cut - _AHEAD - _STEP * k for k in range(_TRIED)):
+        seen = curves.at(start)
+        lines = [] if seen is None else _calibrations(start, curves, way)
+        if seen is not None and lines:
+            found[start] = (_calibrated(seen[way], lines), seen["wait"])
+    return found
+
+
+def _tried_row(curve: np.ndarray, wait: np.ndarray) -> list[float]:
+    """Measure one window: how many, how much better than a constant, how often inside."""
+    came = _came(wait)
+    skills = [brier_skill(curve[:, place], came[:, place]) for place in (_SOON, -1)]
+    inside = [_share_inside(curve, wait, share_inside) for share_inside in (0.5, 0.9)]
+    return [len(wait), *skills, *inside]
+
+
+def _share_inside(curve: np.ndarray, wait: np.ndarray, held: float) -> float:
+    """The share of whole intervals that held the visit; missing where none is whole."""
+    low = day_reached(curve, _REACH, (1 - held) / 2)
+    high = day_reached(curve, _REACH, (1 + held) / 2)
+    whole = np.isfinite(high)
+    inside = (low <= wait) & (wait <= high)
+    return float(inside[whole].mean()) if whole.any() else float("nan")
+
+
+def _visit_check(
+    given: Mapping[int, tuple[np.ndarray, np.ndarray]], curves: _VisitCurves
+) -> pd.DataFrame:
+    """What the customers of the latest window were given, and how long they stayed away."""
+    columns = ["chance_30", "chance_90", "wait", "overdue"]
+    seen = curves.at(next(iter(given))) if given else None
+    if seen is None:
+        return pd.DataFrame(columns=columns, dtype=float)
+    curve, wait = next(iter(given.values()))
+    found = (curve[:, _SOON], curve[:, -1], wait, seen["since"] <= 0)
+    return pd.DataFrame(dict(zip(columns, found)))
+
+
+def _visit_note(tried: pd.DataFrame, lines: list[ChanceCalibration]) -> str:
+    """Say why no visit is forecast; nothing where it is."""
+    if not lines or not len(tried):
+        return (
+            "No next visit is forecast: the log has no two hidden windows, one to calibrate and "
+            f"one to check, in which at least {_KNOWN} customers came within 30 days and {_KNOWN} "
+            "stayed away for 90."
+        )
+    if tried[["skill_30", "skill_90"]].min().min() <= 0:
+        return (
+            "No next visit is forecast: in at least one earlier window the chances were no closer "
+            "than the same chance for everybody."
+        )
+    return ""
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea60006
+def _visit_columns(
+    forecast: _VisitForecast, table: pd.DataFrame, reference: pd.Timestamp
+) -> pd.DataFrame:
+    """The next visit of each customer, in columns.
+
+    Parameters
+    ----------
+    forecast : _VisitForecast
+        From `_forecast_visits`.
+    table : DataFrame
+        Histories, in the same order.
+    reference : Timestamp
+        The first day of the forecast.
+
+    Returns
+    -------
+    DataFrame
+        comes_30 and lost_90, the chances to come within 30 days and not to come within 90;
+        next_visit, the day by which half of such customers have come, with the ends of the
+        intervals that hold a half and nine tenths (next_visit_low_50 and so on), missing where 90
+        days do not suffice; overdue_since, the day from which the silence is longer than nine in
+        ten gaps by the own usual gap, missing where it is not. All missing where nothing is
+        forecast.
+    """
+    out = pd.DataFrame(
+        {
+            "comes_30": forecast.curve[:, _SOON],
+            "lost_90": (1 - forecast.curve[:, -1]).round(4),
+        },
+        index=table.index,
+    )
+    for name, reached in _VISIT_DAYS.items():
+        out[name] = _dates(day_reached(forecast.curve, _REACH, reached) - 1, reference)
+    late = (forecast.since <= 0) & (forecast.note == "")
+    return out.assign(overdue_since=_dates(np.where(late, forecast.since, np.inf), reference))
+
+
+def _no_visits(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `_visit_columns`, without answers."""
+    missing = np.full((len(table), len(_REACH)), np.nan)
+    nothing = _VisitForecast(missing, missing[:, 0], "", pd.DataFrame(), pd.DataFrame(), "none")
+    return _visit_columns(nothing, table, pd.Timestamp(0))
+
+
+_VISIT_DAYS = {
+    "next_visit": 0.5,
+    "next_visit_low_50": 0.25,
+    "next_visit_high_50": 0.75,
+    "next_visit_low_90": 0.05,
+    "next_visit_high_90": 0.95,
+}  # column: the share of such customers who have come by that day
+
+
+def _dates(days: np.ndarray, reference: pd.Timestamp) -> pd.DatetimeIndex:
+    """The days so many after a day; missing where infinite."""
+    ahead = pd.to_timedelta(np.where(np.isfinite(days), days, np.nan), unit="D")
+    return (reference.normalize() + ahead).as_unit("us")
+
+# %% ../../nbs/03e_lifetime_value.ipynb #5ea6000f
+_TRIED_WORDS = {
+    "start": "90 days from",
+    "customers": "Customers",
+    "model": "Squared error, model",
+    "rhythm": "Squared error, own rhythm",
+    "skill_30": "Better than one chance for all, 30 days",
+    "skill_90": "The same, 90 days",
+    "inside_50": "In the half interval",
+    "inside_90": "In the nine-tenths interval",
+}
+_TRIED_FORMATS = {
+    "Customers": "{:,.0f}",
+    "Squared error, model": "{:.4f}",
+    "Squared error, own rhythm": "{:.4f}",
+    **dict.fromkeys(list(_TRIED_WORDS.values())[4:], "{:.1%}"),
+}
+_RELIABILITY_WORDS = {
+    "customers": "Customers",
+    "given_30": "Given: within 30 days",
+    "came_30": "Came",
+    "given_lost": "Given: lost",
+    "lost": "Did not come",
+}
+
+
+def _visit_words(forecast: _VisitForecast) -> str:
+    """Say by which way the next visit is forecast, and why."""
+    windows = f"{count(len(forecast.tried))} earlier windows"
+    if forecast.way == "rhythm":
+        return f"Forecast by the customer's own rhythm, which was closer in all of {windows}."
+    return f"Forecast by the model: the customer's own rhythm was not closer in all of {windows}."
+
+
+def _days_of(numbers: pd.Series) -> list[str]:
+    """Numbered days as they are written."""
+    return [day(pd.Timestamp(0) + pd.Timedelta(days=int(n))) for n in numbers]
+
+
+def _overdue_today(overdue: Mapping[str, float], everybody: int, lost: float) -> str:
+    """Say how many are overdue today, and how likely they are lost."""
+    told = (
+        f"{count(overdue['customers'])} of {count(everybody)} customers are overdue, "
+        f"{count(overdue['of_last_30_days'])} of them since the last 30 days"
+    )
+    if not overdue["of_last_30_days"]:
+        return f"{told}."
+    return (
+        f"{told}. {share(overdue['lost_90_of_last_30_days'])} of these are expected not to come "
+        f"within 90 days; of all who are overdue, {share(overdue['lost_90'])}; of all customers, "
+        f"{share(lost)}."
+    )
+
+
+def _overdue_words(check: pd.DataFrame) -> str:
+    """Say what was given, and happened, to those whose silence had become long for them."""
+    late = check["overdue"].to_numpy(dtype=bool)
+    if late.all() or not late.any():
+        return ""
+    given = 1 - check["chance_90"]
+    lost = check["wait"] > _AHEAD
+    return (
+        f"Of the {count(late.sum())} who were overdue by their own rhythm, "
+        f"{share(given[late].mean())} were expected to be lost, and {share(lost[late].mean())} "
+        f"were; of the others {share(given[~late].mean())} and {share(lost[~late].mean())}."
+    )
+
+
+def _reliability(check: pd.DataFrame) -> pd.DataFrame:
+    """Ten groups by chance: what they were given, and the share to whom it happened.
+
+    Parameters
+    ----------
+    check : DataFrame
+        From `_VisitForecast`.
+
+    Returns
+    -------
+    DataFrame
+        customers; given_30 and came_30 (groups by the chance to come within 30 days); given_lost
+        and lost (groups by the chance of no visit within 90).
+    """
+    soon = _by_probability(
+        pd.DataFrame({"buys": check["chance_30"], "actual": check["wait"] <= 30})
+    )
+    gone = _by_probability(
+        pd.DataFrame({"buys": 1 - check["chance_90"], "actual": check["wait"] > _AHEAD})
+    )
+    return pd.DataFrame(
+        {
+            "customers": soon["customers"],
+            "given_30": soon["predicted"],
+            "came_30": soon["came"],
+            "given_lost": gone["predicted"],
+            "lost": gone["came"],
+        }
+    )
+
 # %% ../../nbs/03e_lifetime_value.ipynb #5ea5000d
 _SEASON_DAYS = _YEAR + _AHEAD + _LEAST  # of log before a season can be tried
 
@@ -1686,7 +2110,9 @@ def _forecast_words(forecast: ValueForecast, days: int) -> str:
     return f"The forecast is {used}. {season}"
 
 
-def _coverage(window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series) -> pd.DataFrame:
+def interval_coverage(
+    window: pd.DataFrame, forecast: ValueForecast, segments: pd.Series
+) -> pd.DataFrame:
     """Count how many customers brought what their interval says, in all and by segment.
 
     Parameters

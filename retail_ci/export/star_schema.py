@@ -496,6 +496,42 @@ _CUSTOMER = Table(  # without its features
             "Upper end of what nine in ten customers with such a forecast brought before.",
             "round(w.value_90_high, 4)",
         ),
+        Column(
+            "chance_in_30",
+            "number",
+            "The calibrated chance of a visit within 30 days, 0 to 1; a forecast.",
+            "round(w.comes_30, 4)",
+        ),
+        Column(
+            "chance_lost",
+            "number",
+            "The calibrated chance of no visit within 90 days, 0 to 1; a forecast.",
+            "round(w.lost_90, 4)",
+        ),
+        Column(
+            "next_visit",
+            "date",
+            "The day by which half of such customers have come; empty beyond 90 days.",
+            "w.next_visit",
+        ),
+        Column(
+            "next_visit_low",
+            "date",
+            "The day by which one in twenty of such customers has come.",
+            "w.next_visit_low_90",
+        ),
+        Column(
+            "next_visit_high",
+            "date",
+            "The day by which 19 in 20 of such customers have come; empty beyond 90 days.",
+            "w.next_visit_high_90",
+        ),
+        Column(
+            "overdue_since",
+            "date",
+            "Since when the silence is longer than nine in ten gaps at the customer's own pace.",
+            "w.overdue_since",
+        ),
     ),
 )
 
@@ -789,6 +825,12 @@ _INPUTS: dict[
             "value_90": "DOUBLE",
             "value_90_low": "DOUBLE",
             "value_90_high": "DOUBLE",
+            "comes_30": "DOUBLE",
+            "lost_90": "DOUBLE",
+            "next_visit": "TIMESTAMP",
+            "next_visit_low_90": "TIMESTAMP",
+            "next_visit_high_90": "TIMESTAMP",
+            "overdue_since": "TIMESTAMP",
         },
     ),
     "pictures": (

@@ -239,7 +239,7 @@ def _clear_server(config: Config, home: Path) -> tuple[list[str], list[str]]:
     if to_write_down(config) and installed():
         with contextlib.suppress(RunError), one_sentence(server):
             done = clear_files(open_store(config, home), home)
-            gone = [f"the files of {count(len(done))} runs in MLflow"] if done else []
+            gone = [f"the files of earlier runs in MLflow ({count(len(done))})"] if done else []
             return gone, [_BESIDE]
     return [], [_UNREACHED]
 

@@ -130,6 +130,11 @@ def read_facts(path: Path) -> dict:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 # %% ../../nbs/10c_finishing.ipynb #31cefa8a
+_MARK = 0xD7FF  # stands before a character that could not be written as it is
+_FLIPPED = 0x4000  # the bit that makes another character of it
+_UNWRITABLE = np.r_[0x0A, 0x0D, 0x22, 0x5C, 0x2028, 0x2029, _MARK, 0xD800:0xE000]  # or ends a text
+
+
 def _letters(data: bytes) -> str:
     """Bytes as text.
 
@@ -141,13 +146,17 @@ def _letters(data: bytes) -> str:
     Returns
     -------
     str
-        A character for each 15 bits, from U+3000 on: none of them ends a line or a text.
+        A character for each two bytes, the lower one first; those that end a line or a text, and
+        halves of pairs, as a mark and another character.
     """
-    bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    groups = np.pad(bits, (0, -len(bits) % 15)).reshape(-1, 15).astype(np.int64)
-    return (
-        (groups @ (1 << np.arange(14, -1, -1)) + 0x3000).astype("<u2").tobytes().decode("utf-16-le")
-    )
+    codes = np.frombuffer(data + bytes(len(data) % 2), "<u2")
+    marked = np.isin(codes, _UNWRITABLE)
+    lengths = 1 + marked
+    written = np.repeat(codes, lengths)
+    last = lengths.cumsum()[marked] - 1
+    written[last] ^= _FLIPPED
+    written[last - 1] = _MARK
+    return written.astype("<u2").tobytes().decode("utf-16-le")
 
 # %% ../../nbs/10c_finishing.ipynb #24c7caa3
 def _pack(text: str, name: str, site: Path) -> Path:
@@ -368,12 +377,23 @@ def _stack_panels(file: Path, out: Path) -> None:
     stacked.save(out, "png")
 
 
+def _pack_narrow(site: Path) -> None:
+    """Write the dashboard's second picture, which nobody saves, dot by dot in a smaller form."""
+    from PIL import Image
+
+    file = site / f"figures/{_DASHBOARD}-narrow.png"
+    if file.exists():
+        with Image.open(file) as image:
+            image.convert("RGB").save(file.with_suffix(".webp"), lossless=True, quality=100)
+        file.unlink()
+
+
 def _offer_narrow(text: str, size: tuple[int, int] | None) -> str:
     """Show the dashboard's second picture where the screen is narrow."""
     if not size:
         return text
     source = (
-        f'<source media="{_NARROW}" srcset="figures/{_DASHBOARD}-narrow.png" '
+        f'<source media="{_NARROW}" srcset="figures/{_DASHBOARD}-narrow.webp" '
         f'width="{size[0]}" height="{size[1]}">'
     )
     image = rf'<img\b[^>]*src="figures/{_DASHBOARD}\.png"[^>]*>'
@@ -880,8 +900,57 @@ _QUOTED = re.compile(r'="([\w./#:-]*[\w.#:-])"(?=[\s>])')
 _BLOCKS = r"(?:div|section|details|summary|pre|p|h\d|ul|ol|li|table|tr|td|nav|main|header|figure)\b"
 _BLANK = re.compile(rf"(^|>)\s+(?=</?{_BLOCKS})")
 _LONE = re.compile(
-    r'<div class="?cell"?>(<details class="?code-fold"?>(?:(?!</?details).)*</details>)</div>', re.S
+    r"<div class=cell>(<details>(?:(?!</?details).)*</details>)</div>", re.S
 )  # a cell that shows nothing but its code
+_CODE = re.compile(r"<details class=code-fold>(<summary>[^<]*</summary>\s*<pre) class=python>")
+_UNUSED = re.compile(
+    r"<div class=(?:quarto-title-meta|nav-footer-(?:center|right))></div>"
+)  # boxes for what no page has
+_MENU = re.compile(r"<span class=menu-text>([^<]*)</span>")
+_TABLE = re.compile(r'(<div class=table-box>)<table class="([^"]*)"([^>]*)>(.*?</table>)', re.S)
+_CELL = re.compile(r"<(t[hd])([^>]*)>")
+_STYLED = {"table", "table-sm", "house-table"}  # which the box of a table says as well
+
+
+def _number_columns(table: str) -> list[int]:
+    """The columns of numbers, from 1; none where a cell has a mark of another kind than its own."""
+    rows = [_CELL.findall(row) for row in re.split(r"<tr\b[^>]*>", table)[1:]]
+    if len({len(row) for row in rows}) != 1:
+        return []
+    kinds = [{mark for _, mark in column} for column in zip(*rows)]
+    plain = ({""}, {" class=wrap"}, {" class=number"})
+    if any(kind not in plain for kind in kinds):
+        return []
+    return [n for n, kind in enumerate(kinds, 1) if kind == plain[-1]]
+
+
+def _spare_table(match: re.Match) -> str:
+    """A table that says once which columns are numbers, and not in each cell."""
+    box, classes, others, table = match.groups()
+    columns = _number_columns(table)
+    if columns:
+        table = table.replace(" class=number>", ">")
+    names = [name for name in classes.split() if name not in _STYLED]
+    names += [f"n{n}" for n in columns]
+    told = (
+        f' class="{" ".join(names)}"' if len(names) > 1 else "".join(f" class={n}" for n in names)
+    )
+    return f"{box}<table{told}{others}>{table}"
+
+
+_REFERENCE = re.compile(
+    r"<div class=reference>(<div class=table-box>.*?</table></div>)</div>", re.S
+)
+
+
+def _spare_reference(markup: str) -> str:
+    """A page of the reference that says once that it is one, and not at each table."""
+    content = "<main class=content"
+    found, n = _REFERENCE.subn(r"\1", markup)
+    if not n or "<div class=reference>" in found or "<pre>" in found or content not in found:
+        return markup
+    found = found.replace("<pre class=signature>", "<pre>")
+    return found.replace(content, '<main class="content reference"', 1)
 
 
 def _spare_markup(text: str) -> str:
@@ -892,7 +961,9 @@ def _spare_markup(text: str) -> str:
         pieces = _PRE.split(markup)
         pieces[::2] = [_BLANK.sub(r"\1", p) for p in pieces[::2]]
         pieces[1::2] = [p.replace("&gt;", ">").replace("&#x27;", "'") for p in pieces[1::2]]
-        parts[n] = _LONE.sub(r"\1", "".join(pieces))
+        markup = _MENU.sub(r"\1", _UNUSED.sub("", "".join(pieces)))
+        markup = _LONE.sub(r"\1", _CODE.sub(r"<details>\1>", markup))
+        parts[n] = _spare_reference(_TABLE.sub(_spare_table, markup))
     return "".join(parts)
 
 
@@ -934,6 +1005,7 @@ def finish(site: Path, run_dir: Path) -> None:
             text = re.sub(r'<(t[dh]) class="wrap">', r"<\1>", text)
         page.write_text(text, encoding="utf-8")
     _lighten_figures(site)
+    _pack_narrow(site)
     _lighten_styles(site)
     for page in site.rglob("*.html"):
         page.write_text(_spare(page.read_text(encoding="utf-8")), encoding="utf-8")
