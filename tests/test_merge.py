@@ -24,7 +24,7 @@ def call(repo: Path, *words: str, code: int = 0) -> str:
         "GIT_CONFIG_SYSTEM": os.devnull,
         "HOME": str(repo.parent),
     }
-    done = subprocess.run(words, cwd=repo, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(words, cwd=repo, capture_output=True, text=True, timeout=1200, env=env)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 

@@ -245,7 +245,7 @@ def test_a_notebook_with_its_own_parameters_writes_to_the_scratch_run(done):
     notebook = nbformat.read(done.root / "nbs/02_features.ipynb", 4)
     NotebookClient(
         notebook,
-        timeout=120,
+        timeout=1200,
         kernel_name="python3",
         resources={"metadata": {"path": str(done.root / "nbs")}},
     ).execute()
@@ -274,7 +274,7 @@ def test_an_executed_notebook_of_a_run_that_is_run_again_says_what_to_do(done):
     ):
         NotebookClient(
             nbformat.read(file, 4),
-            timeout=120,
+            timeout=1200,
             kernel_name="python3",
             resources={"metadata": {"path": str(file.parent)}},
         ).execute()
@@ -421,7 +421,7 @@ def test_the_runner_goes_on_where_permission_bits_count(project):
         cwd=project.root,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         preexec_fn=bits_count,
     )
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -56,7 +56,7 @@ _FRAMING = 8  # a body in chunks of one byte is six times as long
 _LINGER = 1.0  # seconds in which a caller who was refused can read why
 # who is refused is counted: a line for each would let anybody fill the log
 _LOGGER = logging.getLogger("uvicorn.error.connections")
-_LOGGER.setLevel(logging.ERROR)
+_LOGGER.addFilter(lambda record: record.levelno >= logging.ERROR)  # a level, uvicorn resets
 
 
 class Connection(HttpToolsProtocol):
