@@ -437,7 +437,15 @@ def _choose_customer(found: Assignment) -> None:
 
 
 _PAYER = {"billing", "billed", "payer", "facturacion", "facturation", "fatturazione", "faturamento"}
-_OTHERS = {"employee", "staff", "seller", "agent", "cashier", "driver", "courier"}
+_OTHERS = {  # who are at work
+    *("employee", "staff", "seller", "agent", "cashier", "driver", "courier", "rep", "reps"),
+    *("representative", "manager", "salesman", "salesperson", "salesrep", "waiter", "server"),
+    *("clerk", "associate", "operator", "assistant", "consultant", "advisor", "owner", "team"),
+    *("verkaufer", "verkaeufer", "mitarbeiter", "kassierer", "bediener", "vendedor", "vendedora"),
+    *("empleado", "cajero", "vendeur", "employe", "caissier", "venditore", "dipendente"),
+    *("cassiere", "commesso", "funcionario", "medewerker", "verkoper", "sprzedawca", "pracownik"),
+    *("kasjer", "satici", "kasiyer", "kasir", "продавец", "кассир", "сотрудник", "店员", "店員"),
+}
 
 
 _SHOWN = 500  # values that show whether a column holds addresses
@@ -808,7 +816,9 @@ def on_first_lines(found: Assignment, key: pd.Series) -> list[str]:
     masks = _masks(found, key, partly)
     first = ~key.reindex(masks.index).duplicated()
     heads, others = masks[first].sum(), masks[~first].sum()
-    return [n for n in partly if heads[n] >= _BASKETS and others[n] <= 0.02 * heads[n]]
+    by_chance = first.mean() ** heads  # that so many values all stand on first lines
+    known = (heads >= first.sum() / 2) | (by_chance <= 0.01)
+    return [n for n in partly if heads[n] >= _BASKETS and others[n] <= 0.02 * heads[n] and known[n]]
 
 
 def _order_names(found: Assignment) -> Iterator[Evidence]:
@@ -854,6 +864,11 @@ def _of_line_items(name: str) -> bool:
     return "line item" in told and "price" in header_ideas(name)
 
 
+def _differs_in(basket: Column, amount: Column) -> bool:
+    """Whether an amount differs between the lines of a basket, as that of an order never does."""
+    return _groups(basket.values, amount.numbers) < 0.98
+
+
 def _set_heads_apart(found: Assignment) -> None:
     """Know which columns are the order's: by its first lines, or by the names of its line items."""
     basket = found.get("transaction_id")
@@ -861,7 +876,8 @@ def _set_heads_apart(found: Assignment) -> None:
         found.heads |= set(on_first_lines(found, basket.values))
     if any(map(_of_line_items, found.columns)):
         money = [n for n in found.columns if header_ideas(n) & _MONEY]
-        found.heads |= {n for n in money if "line" not in header_ideas(n)}
+        money = [n for n in money if "line" not in header_ideas(n)]
+        found.heads |= {n for n in money if not basket or not _differs_in(basket, found.columns[n])}
 
 # %% ../../nbs/01c_column_evidence.ipynb #5c1e0b07
 def _runs(column: Column) -> bool:
@@ -880,6 +896,23 @@ def _pass_running_numbers(found: Assignment) -> None:
 
 
 _PRODUCT_SAYS = {"id", "sku", "name", "product", "description"}
+_OF_PRODUCTS = {  # what a product has, and where it stands
+    *("color", "colour", "size", "shelf", "aisle", "bin", "rack", "batch", "lot", "table", "seat"),
+    *(
+        "room",
+        "reason",
+        "farbe",
+        "grosse",
+        "groesse",
+        "regal",
+        "charge",
+        "tisch",
+        "talla",
+        "taille",
+    ),
+    *("couleur", "lote", "mesa", "taglia", "colore", "lotto", "tavolo", "cor", "tamanho", "kleur"),
+    *("maat", "kolor", "rozmiar", "renk", "beden", "цвет", "размер", "партия", "颜色", "尺码"),
+}
 
 
 def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[tuple[float, str]]:
@@ -890,6 +923,8 @@ def _used_as_products(found: Assignment, basket: pd.Series | None) -> Iterator[t
         if not ideas or ideas - _PRODUCT_SAYS or not column.code or few or column.filled < 0.5:
             continue
         if name in found.passed or name in found.heads or basket is None:
+            continue
+        if set(header_words(name)[1]) & (_OTHERS | _OF_PRODUCTS):
             continue
         lines = pd.DataFrame({"product": column.values, "basket": basket}).dropna()
         several = lines[lines.duplicated("basket", keep=False)]
@@ -991,6 +1026,12 @@ def _of_single_days(found: Assignment) -> bool:
     return len(lines) >= 5 and float(lines.dropna().duplicated().mean()) <= 0.02
 
 
+def _may_be_the_days(found: Assignment, price: Evidence) -> bool:
+    """Whether goods may well cost the price of their day, as a litre of fuel or a gram of gold."""
+    sold = {"quantity"} == {"quantity", "revenue", "product_id", "product_name"} & set(found.chosen)
+    return sold and price.words >= 0.8 and not header_words(price.name)[1]
+
+
 def _pass_prices_of_days(found: Assignment) -> None:
     """Take no price of a day for what a line cost."""
     if not {"date", "price"} <= set(found.chosen):
@@ -1001,6 +1042,10 @@ def _pass_prices_of_days(found: Assignment) -> None:
         if _of_single_days(found):
             why = "is the price of a day, and nothing says that a line was sold at it"
         elif _same_all_day(found, found.columns[e.name]):
+            if _may_be_the_days(found, e):
+                doubt = "it is the same on all lines of a day: a price of the day?"
+                found.chosen["price"] = replace(e, relation=-1, seen=(*e.seen, doubt))
+                return
             why = "is the same on all lines of a day: a price of the day, and not of what was sold"
         else:
             found.chosen["price"] = e

@@ -846,7 +846,9 @@ def _tells_status(column: Column) -> bool:
     words = set(header_words(column.name)[0])
     if not words <= _STATES:
         return True
-    return any(status_kind(v) or _DONE.match(v.lower()) for v in column.values.unique())
+    values = column.values.unique()
+    told = sum(bool(status_kind(v) or _DONE.match(v.lower())) for v in values)
+    return told > 0 and 5 * told >= len(values)  # one of a dozen regions may be called so
 
 
 def _status_column(found: Assignment) -> Column | None:
@@ -1195,9 +1197,8 @@ def books(main: Source, way: Reading) -> Books:
 
 def _odd_line(flag: dict) -> str:
     """What a flag says, in a line."""
-    concerns = f", {count(flag['lines'])} lines, revenue {flag['revenue']:,.2f}" * bool(
-        flag["lines"]
-    )
+    lines = "1 line" if flag["lines"] == 1 else f"{count(flag['lines'])} lines"
+    concerns = f", {lines}, revenue {flag['revenue']:,.2f}" * bool(flag["lines"])
     examples = f" ({'; '.join(flag['examples'])})" * bool(flag["examples"])
     return f"{flag['what']}{concerns}{examples}. {flag['change']} {flag['advice']}"
 
@@ -1425,6 +1426,8 @@ def _ask_doubted(out: Examination) -> str:
         "customer_id": "the customer of each line",
         "revenue": "the amount of each line",
     }
+    if "revenue" not in out.found.chosen:
+        wanted["price"] = "what a piece on each line cost"
     return next((q for q in (_ask_role(out, r, what) for r, what in wanted.items()) if q), "")
 
 
@@ -1446,6 +1449,17 @@ def _ask_role(out: Examination, role: str, what: str) -> str:
     return f"Is {e.name!r} {what}? {e.doubt[0].upper()}{e.doubt[1:].rstrip('?')}."
 
 
+def _ask_unnamed(out: Examination) -> str:
+    """Whether a column is the product or the customer, where its name does not say so."""
+    product, customer = (out.found.chosen.get(r) for r in ("product_id", "customer_id"))
+    if product and not header_ideas(product.name) & {"product", "sku", "description"}:
+        return f"Is {product.name!r} what was sold? Its name does not say so."
+    unclear = customer and not header_ideas(customer.name) - {"person", "id"}
+    if unclear and header_words(customer.name)[1]:
+        return f"Is {customer.name!r} who bought? Its name does not say whose address it is."
+    return ""
+
+
 def _ask_aside(out: Examination) -> str:
     """About a column that is left out."""
     kinds: dict[str, Column] = {}
@@ -1462,7 +1476,7 @@ def _ask_aside(out: Examination) -> str:
         return (
             f"The amounts are in {shown}: what is one of each worth, or is there an export in one?"
         )
-    if told := _ask_role(out, "product_id", "the product of each line"):
+    if told := _ask_role(out, "product_id", "the product of each line") or _ask_unnamed(out):
         return told
     if "discount" in kinds and out.found.get("revenue"):
         return _ask_discount(out.found, kinds["discount"])
