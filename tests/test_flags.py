@@ -535,6 +535,7 @@ def odd_shop() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     log.loc[[20, 21], "customer_id"] = log.loc[20, "customer_id"].lower()
     log.loc[[30, 31, 300, 301], "transaction_id"] = "0001"
     log.loc[[40], "date"] = pd.Timestamp("2025-03-04 03:20")
+    log.loc[[50], "quantity"] = 4_000  # more than a quarter of the revenue
     people = pd.DataFrame({"customer_id": ["C01", "C01", None], "consent": ["yes", "no", "x"]})
     products = pd.DataFrame(
         {"product_id": ["P1", "P1", "P2", "P2"], "product_name": [None, "Soap", "Rope", "Dope"]}
@@ -568,6 +569,7 @@ def test_the_odd_shop_raises_a_dozen_flags(on_duckdb):
         "odd_hours",
         "long_basket",
         "shared_basket",
+        "dominant_basket",
         "damaged_id",
         "lookalike_id",
         "customers_not_met",
