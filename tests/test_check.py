@@ -1120,3 +1120,15 @@ def test_a_state_where_people_live_is_no_status(tmp_path):
     assert "status" not in columns(found)
     done = table.assign(State=["Vigente", "Procesado", "Anulado"] * 20)
     assert columns(written(tmp_path, done))["status"] == "State"
+
+
+def test_a_total_of_the_order_on_each_line_is_shown_beside_what_its_items_cost(tmp_path):
+    table = orders().assign(Quantity=1 + orders().index % 4)
+    table["Item Cost"] = 2.5 + table["product_id"].str[1:].astype(int)
+    worth = table["Quantity"] * table["Item Cost"]
+    table["Order Total"] = worth.groupby(table["order_id"]).transform("sum") + 5
+    found = written(tmp_path, table)
+    assert sure(found)["revenue"] == "unsure"
+    other = "What else it could be, quantity × 'Item Cost', without 'Order Total'"
+    given = shown("\n".join(closing(found)), other)
+    assert given[:2] == (60, 30) and given[3] == pytest.approx(worth.sum(), abs=0.005)

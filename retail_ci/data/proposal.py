@@ -1057,8 +1057,11 @@ def readings(out: Examination, most: int = 4) -> list[Reading]:
         ]
     else:
         others.append(Reading("this proposal", settings))
+    plain = others[0].settings
     rivals = itertools.chain(
-        _lacking_readings(out.found, others[0].settings), _rival_readings(out, others[0].settings)
+        _lacking_readings(out.found, plain),
+        _without_total(out.found, plain),
+        _rival_readings(out, plain),
     )
     return [*others, *list(rivals)[:most]]
 
@@ -1069,6 +1072,20 @@ def _lacking_readings(found: Assignment, settings: DataConfig) -> Iterator[Readi
         for candidate in _could_be(found, role)[:2]:
             columns = settings.columns | {role: candidate.name}
             yield Reading(f"{role} is {candidate.name!r}", replace(settings, columns=columns))
+
+
+def _without_total(found: Assignment, settings: DataConfig) -> Iterator[Reading]:
+    """What pieces cost, in place of a total of the basket that stands on each line."""
+    total = found.chosen.get("revenue")
+    doubted = total and total.relation < 0 and "the total of the basket" in total.doubt
+    if not doubted or {"price", "quantity"} & set(found.chosen) != {"quantity"}:
+        return
+    for name in found.free():
+        ideas = header_ideas(name)
+        if "cost" in ideas and ideas & {"unit", "product"} and found.columns[name].numeric > 0.8:
+            columns = {k: v for k, v in settings.columns.items() if k != "revenue"}
+            other = replace(settings, columns=columns | {"price": name})
+            yield Reading(f"quantity × {name!r}, without {total.name!r}", other, hides=total.name)
 
 
 def _rival_readings(out: Examination, settings: DataConfig) -> Iterator[Reading]:
