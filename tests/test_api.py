@@ -41,6 +41,7 @@ from small_service import (
 )
 
 from retail_ci.cli import VARIABLES, answer, serve
+from retail_ci.core.suppression import FORGOTTEN, add_forgotten
 from retail_ci.serve import api
 from retail_ci.serve.api import PUBLIC_PATHS, Settings, read_keys
 from retail_ci.serve.bundle import (
@@ -51,6 +52,7 @@ from retail_ci.serve.bundle import (
     recommend_each,
     rollback,
     seal,
+    segment_of,
     write_bundle,
 )
 
@@ -727,6 +729,51 @@ def test_the_watcher_survives_whatever_is_raised(serving, tmp_path):
     asyncio.run(look())
     assert "cannot be looked for at present: RuntimeError." in watcher.trouble
     assert watcher.desk.bundle.version == "v1", "bundles are looked for all the same"
+
+
+def broken_shop(folder: Path) -> api.BundleHolder:
+    """A desk with the bundle v1, beside which the link names v2, which is broken."""
+    for name in ("v1", "v2"):
+        write_bundle(folder / name, **tables(name), version=name, depth=20)
+    activate(folder, "v1")
+    desk = api.BundleHolder(folder)
+    assert desk.refresh()
+    with (folder / "v2/any_items.bin").open("r+b") as file:
+        file.write(b"\xff")
+    point_at(folder, "v2")
+    assert not desk.refresh() and "any_items.bin" in desk.refused
+    return desk
+
+
+@pytest.mark.parametrize("newest", ["broken", "gone"])
+def test_who_is_forgotten_leaves_the_answers_while_no_newer_bundle_is_taken(tmp_path, newest):
+    desk = broken_shop(tmp_path)
+    if newest == "gone":
+        shutil.rmtree(tmp_path / "v2")
+    assert segment_of(desk.bundle, "C00001") and segment_of(desk.bundle, "C00002")
+    add_forgotten(tmp_path, ["C00001"])
+    assert not desk.refresh() and desk.bundle.version == "v1"
+    assert segment_of(desk.bundle, "C00001") is None and segment_of(desk.bundle, "C00002")
+    assert not recommend(desk.bundle, "C00001")["known_customer"]
+    (tmp_path / FORGOTTEN).write_text("{")
+    desk.refresh()
+    assert segment_of(desk.bundle, "C00001") is None, "a damaged list brings nobody back"
+
+
+def test_a_bundle_that_fails_as_nobody_foresaw_is_refused_for_good(tmp_path, monkeypatch):
+    """The reason stays in `/health`, and the bundle is counted once."""
+    desk = broken_shop(tmp_path)
+
+    def fail(bundle: Bundle) -> None:
+        raise AttributeError("C00001 and P0005")
+
+    monkeypatch.setattr(api, "self_test", fail)
+    write_bundle(tmp_path / "v4", **tables("v4"), version="v4", depth=20)
+    point_at(tmp_path, "v4")
+    for _ in range(2):
+        assert not desk.refresh() and desk.bundle.version == "v1"
+        assert desk.refused == "The bundle v4 cannot be opened: AttributeError."
+    assert desk.refusals == 2, "v2 and v4"
 
 
 def test_metrics_keep_to_the_conventions(service):
