@@ -469,6 +469,14 @@ def test_another_name_for_this_machine_is_not_answered_without_keys(service):
     assert told.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("path", ["/recommend/", "/v1/recommend/", "/v1/model/", "/metrics/"])
+def test_a_slash_too_many_redirects_nobody(service, path):
+    """A redirection would name http behind a proxy with TLS, and the key would go there."""
+    for method in ("GET", "POST", "HEAD"):
+        answer = service.request(method, path)
+        assert answer.status_code == 404 and "location" not in answer.headers
+
+
 def test_a_client_made_from_the_document_can_ask_everything(service):
     """The operation ids are names of functions, and each works with the document's own words."""
     document = service.get("/openapi.json").json()
@@ -1162,6 +1170,7 @@ def test_the_recipes_name_what_exists():
     assert {given["RETAIL_CI_SERVING"], given["RETAIL_CI_API_KEYS"][1:]} <= set(mounted)
     assert set(mounted.values()) == {v["name"] for v in pod["volumes"]}
     assert all(m.get("readOnly") for m in box["volumeMounts"] if m["name"] != "tmp")
+    assert "Environment=RETAIL_CI_API_KEYS=@/" in unit, "keys that are read again when they change"
     assert "ProtectSystem=strict" in unit and "limit_conn " in (folder / "nginx.conf").read_text()
     image = (folder.parents[1] / "Containerfile").read_text()
     assert "/serving:ro" in image and "/run/keys:ro" in image

@@ -1584,6 +1584,7 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy it would send a key on without TLS
         title="retail_ci",
         version=__version__,
         lifespan=_life,
