@@ -41,6 +41,7 @@ from small_service import (
 )
 
 from retail_ci.cli import VARIABLES, answer, serve
+from retail_ci.core.suppression import FORGOTTEN, add_forgotten
 from retail_ci.serve import api
 from retail_ci.serve.api import PUBLIC_PATHS, Settings, read_keys
 from retail_ci.serve.bundle import (
@@ -51,6 +52,7 @@ from retail_ci.serve.bundle import (
     recommend_each,
     rollback,
     seal,
+    segment_of,
     write_bundle,
 )
 
@@ -467,6 +469,14 @@ def test_another_name_for_this_machine_is_not_answered_without_keys(service):
     assert told.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("path", ["/recommend/", "/v1/recommend/", "/v1/model/", "/metrics/"])
+def test_a_slash_too_many_redirects_nobody(service, path):
+    """A redirection would name http behind a proxy with TLS, and the key would go there."""
+    for method in ("GET", "POST", "HEAD"):
+        answer = service.request(method, path)
+        assert answer.status_code == 404 and "location" not in answer.headers
+
+
 def test_a_client_made_from_the_document_can_ask_everything(service):
     """The operation ids are names of functions, and each works with the document's own words."""
     document = service.get("/openapi.json").json()
@@ -727,6 +737,51 @@ def test_the_watcher_survives_whatever_is_raised(serving, tmp_path):
     asyncio.run(look())
     assert "cannot be looked for at present: RuntimeError." in watcher.trouble
     assert watcher.desk.bundle.version == "v1", "bundles are looked for all the same"
+
+
+def broken_shop(folder: Path) -> api.BundleHolder:
+    """A desk with the bundle v1, beside which the link names v2, which is broken."""
+    for name in ("v1", "v2"):
+        write_bundle(folder / name, **tables(name), version=name, depth=20)
+    activate(folder, "v1")
+    desk = api.BundleHolder(folder)
+    assert desk.refresh()
+    with (folder / "v2/any_items.bin").open("r+b") as file:
+        file.write(b"\xff")
+    point_at(folder, "v2")
+    assert not desk.refresh() and "any_items.bin" in desk.refused
+    return desk
+
+
+@pytest.mark.parametrize("newest", ["broken", "gone"])
+def test_who_is_forgotten_leaves_the_answers_while_no_newer_bundle_is_taken(tmp_path, newest):
+    desk = broken_shop(tmp_path)
+    if newest == "gone":
+        shutil.rmtree(tmp_path / "v2")
+    assert segment_of(desk.bundle, "C00001") and segment_of(desk.bundle, "C00002")
+    add_forgotten(tmp_path, ["C00001"])
+    assert not desk.refresh() and desk.bundle.version == "v1"
+    assert segment_of(desk.bundle, "C00001") is None and segment_of(desk.bundle, "C00002")
+    assert not recommend(desk.bundle, "C00001")["known_customer"]
+    (tmp_path / FORGOTTEN).write_text("{")
+    desk.refresh()
+    assert segment_of(desk.bundle, "C00001") is None, "a damaged list brings nobody back"
+
+
+def test_a_bundle_that_fails_as_nobody_foresaw_is_refused_for_good(tmp_path, monkeypatch):
+    """The reason stays in `/health`, and the bundle is counted once."""
+    desk = broken_shop(tmp_path)
+
+    def fail(bundle: Bundle) -> None:
+        raise AttributeError("C00001 and P0005")
+
+    monkeypatch.setattr(api, "self_test", fail)
+    write_bundle(tmp_path / "v4", **tables("v4"), version="v4", depth=20)
+    point_at(tmp_path, "v4")
+    for _ in range(2):
+        assert not desk.refresh() and desk.bundle.version == "v1"
+        assert desk.refused == "The bundle v4 cannot be opened: AttributeError."
+    assert desk.refusals == 2, "v2 and v4"
 
 
 def test_metrics_keep_to_the_conventions(service):
@@ -1115,6 +1170,7 @@ def test_the_recipes_name_what_exists():
     assert {given["RETAIL_CI_SERVING"], given["RETAIL_CI_API_KEYS"][1:]} <= set(mounted)
     assert set(mounted.values()) == {v["name"] for v in pod["volumes"]}
     assert all(m.get("readOnly") for m in box["volumeMounts"] if m["name"] != "tmp")
+    assert "Environment=RETAIL_CI_API_KEYS=@/" in unit, "keys that are read again when they change"
     assert "ProtectSystem=strict" in unit and "limit_conn " in (folder / "nginx.conf").read_text()
     image = (folder.parents[1] / "Containerfile").read_text()
     assert "/serving:ro" in image and "/run/keys:ro" in image

@@ -204,11 +204,13 @@ def require_extra(what: str, *extras: str) -> None:
             )
 
 # %% ../../nbs/00_errors.ipynb #5e0c91b7
-_IN_ADDRESS = re.compile(r"(\w[\w+.-]*://)(?![^\s:@/]*:\$\{\w+\}@)[^\s:@/]*:\S*@")
-_NAMED = re.compile(
-    r"(?i)([\w.-]*(?:password|passphrase|passwd|pwd|secret|token|"
-    r"(?:api|access|account|private)[_.-]?key)[\w.-]*=)"
-    r"(?!\$\{\w+\}(?:[\s&;,'\"]|$))(?:'[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)"
+# a user may hold an @, such as ann@shop
+_IN_ADDRESS = re.compile(r"(?<!\w)(\w[\w+.-]*://)(?![^\s:/]*:\$\{\w+\}@)[^\s:/]*:\S*@")
+_NAMED = re.compile(  # a sign between settings ends a value only where another setting follows
+    r"(?i)((?<![\w.-])[\w.-]*(?:password|passwort|passphrase|passwd|pwd|secret|token|credential|"
+    r"(?<![a-z])(?:pass|sig)(?![a-z])|(?:api|access|account|private)[_.-]?key)[\w.-]*+\s*=\s*+)"
+    r"(?!\$\{\w+\}(?:[\s&;,'\"]|$))(?:'[^']*'|\"[^\"]*\"|\{[^}]*\}|"
+    r"(?:[^\s&;,'\"]|[&;,](?![\s&;,'\"]|$|[\w.-]+\s*=))+)"
 )
 
 

@@ -23,7 +23,7 @@ import pandas as pd
 from ..core.config import DataConfig, bounds
 from ..core.errors import ConfigError, DataError, RunError, setting, shown, unknown
 from ..core.formats import count
-from ..core.runs import Run, make_folder, staging
+from ..core.runs import Run, clear_staging, make_folder, staging
 from ..data.engines import connect_duckdb
 from ..data.frames import as_day, check_number, day_after, one_row_each, read_frame
 from .campaigns import _MARK, _draw, _file_name, campaign_table
@@ -438,6 +438,7 @@ def erase_customers(ledger: str | Path, customers: Collection[str]) -> int:
     place = Path(ledger)
     total = 0
     with _alone(place):
+        clear_staging(place)  # what a killed drawing has left may name them as well
         for wave in _all_waves(place):
             gone = wave.table["customer_id"].isin(list(customers))
             if not gone.any():

@@ -20,7 +20,7 @@ import pandas as pd
 from ..core.config import Config, source_files
 from ..core.errors import ConfigError, RunError, without_secrets
 from ..core.formats import count
-from ..core.runs import Run, atomic_write, flush, remove_whole, save
+from ..core.runs import Run, atomic_write, clear_staging, flush, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
 from ..export.ledger import erase_customers
@@ -221,12 +221,14 @@ def _clear_serving(serving: Path, version: str | None) -> list[str]:
 
 
 def _clear_site(root: Path) -> list[str]:
-    """Remove the report site, which names customers; `retail-ci site` makes it again."""
-    site = root / "_site"
-    if not site.is_dir():
-        return []
-    remove_whole(site)
-    return ["_site"]
+    """Remove the report site, which names customers, and what a killed `retail-ci site` has left;
+    the command makes it again.
+    """
+    gone = clear_staging(root)
+    if (root / "_site").is_dir():
+        remove_whole(root / "_site")
+        gone.append("_site")
+    return gone
 
 
 def _clear_server(config: Config, home: Path) -> tuple[list[str], list[str]]:
@@ -262,14 +264,17 @@ def _outside(config: Config, root: Path) -> list[str]:
         elif source and role != "products":
             found += [f"{role}: {file}" for file in source_files(source, role)]
     others = sorted(p.parent.name for p in (root / "runs").glob("*/current"))
+    sites = sorted(p.name for p in root.glob("_site.*"))
     return [
         *found,
+        *(f"{name}, which an earlier version or somebody else has left" for name in sites),
         *(
             f"runs/{name}, which another config made: forget them there as well"
             for name in others
             if name != config.name
         ),
         "exports, lists and predictions written elsewhere with --out",
+        "notebooks that somebody ran and saved by hand",
         "campaign lists that were sent, and what Power BI has imported",
         "your backups",
     ]

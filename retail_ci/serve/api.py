@@ -61,7 +61,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..core.config import find_root
 from ..core.errors import ConfigError, RunError, translating
-from ..core.suppression import FORGOTTEN
+from ..core.suppression import FORGOTTEN, read_forgotten
 from retail_ci.serve.bundle import (
     Bundle,
     check_bundle,
@@ -256,10 +256,12 @@ class BundleHolder:
     refusals: int = 0  # bundles that were not taken
     passing: int = 0  # attempts at a bundle that cannot be opened at present
     again: float = 0  # when it is tried again
+    listed: tuple | None = None  # what the list of the forgotten looked like when it was read
     tell: Callable[[], None] = lambda: None  # called for each bundle that is not taken
 
     def refresh(self) -> bool:
         """Take the current bundle if it is new and whole; true if it was taken."""
+        self._leave_out()
         target = (
             self.serving.resolve()
             if (self.serving / "manifest.json").is_file()
@@ -275,7 +277,7 @@ class BundleHolder:
             self_test(bundle := Bundle(target, quick=True))
             if self.bundle:
                 same_shop(self.bundle.version, self.bundle.card, bundle)
-        except (RunError, OSError, ValueError, LookupError, MemoryError) as e:
+        except Exception as e:  # whatever it is, the bundle before goes on answering
             self._refuse(target, e)
             return False
         self.bundle = bundle
@@ -283,12 +285,25 @@ class BundleHolder:
         self.passing = 0
         return True
 
+    def _leave_out(self) -> None:
+        """Tell the bundle that answers who is to be forgotten, also while no newer one is taken."""
+        if self.bundle is None:
+            return
+        folder = self.bundle.folder.parent
+        look = _look_of(folder / FORGOTTEN)
+        if look != self.listed:
+            with contextlib.suppress(RunError):  # it is read again at the next look
+                self.bundle.forgotten = read_forgotten(folder)
+                self.listed = look
+
     def _refuse(self, target: Path, error: Exception) -> None:
         """Say why a bundle is not taken, and when to look again if the reason may pass."""
         if self.passing == 0:
             self.refusals += 1
             self.tell()
-        text = str(error) or type(error).__name__
+        text = f"The bundle {target.name} cannot be opened: {type(error).__name__}."
+        if isinstance(error, (RunError, OSError, MemoryError)) and str(error):
+            text = str(error)
         causes = (error, error.__cause__)
         again = any(isinstance(e, (OSError, MemoryError)) for e in causes)
         self.passing = self.passing + 1 if again else 0
@@ -1569,6 +1584,7 @@ def _make_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
+        redirect_slashes=False,  # behind a proxy it would send a key on without TLS
         title="retail_ci",
         version=__version__,
         lifespan=_life,
