@@ -1077,8 +1077,9 @@ def _lacking_readings(found: Assignment, settings: DataConfig) -> Iterator[Readi
 def _without_total(found: Assignment, settings: DataConfig) -> Iterator[Reading]:
     """What pieces cost, in place of a total of the basket that stands on each line."""
     total = found.chosen.get("revenue")
-    doubted = total and total.relation < 0 and "the total of the basket" in total.doubt
-    if not doubted or {"price", "quantity"} & set(found.chosen) != {"quantity"}:
+    if not total or total.relation >= 0 or "the total of the basket" not in total.doubt:
+        return
+    if {"price", "quantity"} & set(found.chosen) != {"quantity"}:
         return
     for name in found.free():
         ideas = header_ideas(name)
@@ -1471,10 +1472,11 @@ def _ask_unnamed(out: Examination) -> str:
     product, customer = (out.found.chosen.get(r) for r in ("product_id", "customer_id"))
     if product and not header_ideas(product.name) & {"product", "sku", "description"}:
         return f"Is {product.name!r} what was sold? Its name does not say so."
-    unclear = customer and not header_ideas(customer.name) - {"person", "id"}
-    if unclear and header_words(customer.name)[1]:
-        return f"Is {customer.name!r} who bought? Its name does not say whose address it is."
-    return ""
+    if not customer or header_ideas(customer.name) - {"person", "id"}:
+        return ""
+    if not header_words(customer.name)[1]:
+        return ""
+    return f"Is {customer.name!r} who bought? Its name does not say whose address it is."
 
 
 def _ask_aside(out: Examination) -> str:
