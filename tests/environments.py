@@ -1,5 +1,6 @@
 """Environments that hold named packages and nothing else, made from the files of this one."""
 
+import functools
 import importlib.metadata
 import venv
 from configparser import ConfigParser
@@ -76,11 +77,13 @@ def link(file: Path, target: Path) -> None:
     target.symlink_to(file)
 
 
+@functools.cache
+def modules_here() -> dict[str, set[str]]:
+    """Each module of this environment, by its first name, and the packages that bring it."""
+    brought = importlib.metadata.packages_distributions()
+    return {module: set(map(canonicalize_name, owners)) for module, owners in brought.items()}
+
+
 def modules_of(names: set[str]) -> set[str]:
     """The modules that packages bring, by their first names."""
-    brought = importlib.metadata.packages_distributions()
-    return {
-        module
-        for module, owners in brought.items()
-        if names & {canonicalize_name(owner) for owner in owners}
-    }
+    return {module for module, owners in modules_here().items() if names & owners}

@@ -14,7 +14,9 @@ from fastcore.parallel import parallel
 
 ROOT = Path(__file__).parents[1]
 # These take longest, and are begun first, so that no worker is left alone with one at the end.
-LONG = ["11d_runner", "00c_runs", "06d_drift", "01_cleaning", "03a_segmentation", "12_cli"]
+LONG = ["11d_runner", "00c_runs", "01_cleaning", "01d_proposal", "03e_lifetime_value", "06d_drift"]
+LONG += ["05b_backtest", "08e_measure", "08f_targeting", "01c_column_evidence", "00h_contract"]
+LONG += ["03d_migration", "03a_segmentation", "12_cli"]
 
 
 def filters() -> list[str]:

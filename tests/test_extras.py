@@ -1,6 +1,7 @@
 """What each extra brings: nothing that is not imported, and nothing is imported that it lacks."""
 
 import ast
+import functools
 import importlib.metadata
 import json
 import re
@@ -59,6 +60,7 @@ def third_party(names: list[ast.AST]) -> set[str]:
     return found - set(sys.stdlib_module_names) - {"retail_ci"}
 
 
+@functools.cache
 def imports(source: str) -> tuple[set[str], set[str]]:
     """What a module imports: anywhere, and as soon as it is imported itself."""
     tree = ast.parse(source)

@@ -19,6 +19,7 @@ from ..core.errors import ConfigError, DataError, unknown
 from ..core.formats import WITH_POINT, read_id
 from ..core.show import show_table
 from retail_ci.data.engines import (
+    bare_ids,
     character_at,
     date_parts,
     engine,
@@ -182,6 +183,7 @@ def as_id(
     missing: list[str] | None = None,
     neat: bool = False,
     odd: ir.BooleanValue | None = None,
+    bare: ir.StringValue | None = None,
 ) -> ir.StringValue:
     """An id: always text, so that `00012` stays `00012`, and read as every id is.
 
@@ -195,6 +197,8 @@ def as_id(
         Whether it is known that `read_ids` would change none of them.
     odd : ir.BooleanValue or None
         Which of them it may change, where that is known.
+    bare : ir.StringValue or None
+        `bare_ids` of these, where a column holds them.
 
     Returns
     -------
@@ -203,7 +207,7 @@ def as_id(
     """
     text = id_text(column)
     if not neat:
-        text = read_ids(text, odd)
+        text = read_ids(text, odd, bare)
     if not missing:
         return text
     words = [*missing, *map(read_id, missing)]
@@ -252,7 +256,8 @@ def as_number(column: ibis.Value, settings: DataConfig | None = None) -> ir.Floa
         return finite(column.cast("float64"))
     text = as_text(column, settings.missing)
     for sign in settings.currency_signs:
-        text = trimmed(text.replace(sign, ""))
+        bare = text.replace(sign, "")
+        text = bare.strip() if engine(bare) == "duckdb" else trimmed(bare)
     if settings.thousands == " ":
         text = text.replace("\u00a0", " ").replace("\u202f", " ")
     text = ibis.ifelse(
@@ -319,9 +324,9 @@ _TOTALS = (
 _RECEIPTS = ("transaction_id", "customer_id", "product_id")
 
 
-def _says_total(text: ibis.Value) -> ir.BooleanValue:
-    """Whether a text ends in a word for the sum of others."""
-    return as_text(text).lower().re_search(_TOTALS).fill_null(False)
+def _says_total(text: ir.StringValue) -> ir.BooleanValue:
+    """Whether a trimmed text ends in a word for the sum of others."""
+    return text.lower().re_search(_TOTALS).fill_null(False)
 
 
 def _no_day(column: ibis.Value) -> ir.BooleanValue:
@@ -335,39 +340,79 @@ def _totals(raw: ibis.Table, names: dict[str, str], settings: DataConfig) -> ir.
     """
     there = [c for c in _RECEIPTS if c in names]
     found = _sums_by_ids(raw, names, settings, there)
-    if len(there) > 1 and not settings.missing:  # no id is empty in a line whose ids are all plain
-        odd = ibis.or_(*(raw[f"_odd_{c}"].fill_null(True) for c in there))
-        found = ibis.ifelse(odd, found, False)
+    if _plain_ids_tell(there, settings):
+        found = ibis.ifelse(_any_odd(raw, there), found, False)
     day = raw[names["date"]]
     return (
-        found | ibis.ifelse(_no_day(day), _says_total(day), False)
+        found | ibis.ifelse(_no_day(day), _says_total(as_text(day)), False)
         if day.type().is_string()
         else found
     )
+
+
+def _plain_ids_tell(there: list[str], settings: DataConfig) -> bool:
+    """Whether a line whose ids are all plain is no sum: none of them is empty."""
+    return len(there) > 1 and not settings.missing
+
+
+def _any_odd(raw: ibis.Table, there: list[str]) -> ir.BooleanValue:
+    """Whether an id of a line is missing or not plain."""
+    return ibis.or_(*(raw[f"_odd_{c}"].fill_null(True) for c in there))
+
+
+def _texts_read(
+    raw: ibis.Table, source: ibis.Table, names: dict[str, str], settings: DataConfig
+) -> ibis.Table:
+    """The lines with their trimmed texts, as far as `_totals` asks for them, in columns of their
+    own; DuckDB's statement would otherwise repeat how each is trimmed a dozen times.
+    """
+    there = [c for c in _RECEIPTS if c in names]
+    if engine(raw) != "duckdb" or not _plain_ids_tell(there, settings):
+        return raw
+    kinds = source.schema()
+    texts = [c for c in kinds if kinds[c].is_string() and c not in ("row", "damaged")]
+    asked = dict.fromkeys([*texts, *(names[c] for c in there)])
+    odd = _any_odd(raw, there)
+    nothing = ibis.null("string")
+    return raw.mutate(**{_said(c): ibis.ifelse(odd, as_text(raw[c]), nothing) for c in asked})
+
+
+def _said(column: str) -> str:
+    """What `_texts_read` calls the trimmed text of a column."""
+    return f"_said_{column}"
+
+
+def _word(raw: ibis.Table, column: str, missing: list[str] | None = None) -> ir.StringValue:
+    """The trimmed text of a column, from `_texts_read` where that has read it."""
+    return raw[_said(column)] if _said(column) in raw.columns else as_text(raw[column], missing)
 
 
 def _sums_by_ids(
     raw: ibis.Table, names: dict[str, str], settings: DataConfig, there: list[str]
 ) -> ir.BooleanValue:
     """Whether a word for a sum stands in the place of an id, or an amount and nothing else."""
-    empty = {c: as_text(raw[names[c]], settings.missing).isnull() for c in there}
-    texts = [c for c in raw.columns if c not in ("row", "damaged") and raw[c].type().is_string()]
+    empty = {c: _word(raw, names[c], settings.missing).isnull() for c in there}
+    ours = {"row", "damaged", *(f"_bare_{c}" for c in ID_COLUMNS), *map(_said, raw.columns)}
+    texts = [c for c in raw.columns if c not in ours and raw[c].type().is_string()]
     found = ibis.literal(False)
     for name in (c for c in there if raw[names[c]].type().is_string()):
         others = [empty[c] for c in there if c != name]
         dated = not others or name == "product_id" and "transaction_id" not in there
         alone = ibis.and_(*others, *([_no_day(raw[names["date"]])] if dated else []))
-        found = found | ibis.ifelse(alone.fill_null(False), _says_total(raw[names[name]]), False)
+        found = found | ibis.ifelse(
+            alone.fill_null(False), _says_total(_word(raw, names[name])), False
+        )
     if not there:
         return found
     bare = ibis.and_(*empty.values())
     amounts = {names[c] for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names}
     told = [c for c in texts if c not in amounts]
-    nothing = ibis.and_(_no_day(raw[names["date"]]), *(as_text(raw[c]).isnull() for c in told))
+    nothing = ibis.and_(_no_day(raw[names["date"]]), *(_word(raw, c).isnull() for c in told))
     paid = [as_text(raw[c].cast("string")).notnull() for c in amounts]
     # in a log without receipts, lines of nobody are common; those that have a day are sales
     undated = "transaction_id" in there or _no_day(raw[names["date"]])
-    rest = [_says_total(raw[c]) & undated for c in told]
+    ids = {names[c] for c in there} if _plain_ids_tell(there, settings) else set()  # all empty here
+    rest = [_says_total(_word(raw, c)) & undated for c in told if c not in ids]
     sums = ibis.or_(*rest, nothing & ibis.or_(*paid)) if paid else ibis.or_(*rest)
     return found | ibis.ifelse(bare, sums, False)
 
@@ -400,7 +445,9 @@ def typed(
     check_columns(settings)
     check_parts(settings)
     names = map_columns(raw, settings.columns, elsewhere=elsewhere)
+    source = raw
     raw, date, numbers = _read_once(raw, names, settings)
+    raw = _texts_read(raw, source, names, settings)
     col = {ours: raw[theirs] for ours, theirs in names.items()}
     money = currency_marks(col, settings)
     numbers |= {
@@ -409,7 +456,8 @@ def typed(
         if c in numbers and c not in settings.rates
     }
     odd = {c: raw[f"_odd_{c}"] for c in ID_COLUMNS if c in col}
-    ids = {c: as_id(col[c], settings.missing, neat, odd[c]) for c in odd}
+    bare = {c: raw[f"_bare_{c}"] for c in odd if f"_bare_{c}" in raw.columns}
+    ids = {c: as_id(col[c], settings.missing, neat, odd[c], bare.get(c)) for c in odd}
     customer = ids.get("customer_id", ibis.null("string"))
     basket = _basket(ids, date, raw.row, settings)
     out = {"row": raw.row, "transaction_id": basket, "customer_id": customer}
@@ -475,8 +523,8 @@ def _basket(
 def _read_once(
     raw: ibis.Table, names: dict[str, str], settings: DataConfig
 ) -> tuple[ibis.Table, ir.TimestampValue, dict[str, ir.FloatingValue]]:
-    """Read dates and numbers; on PostgreSQL and Spark as columns that are settled, so that a rule
-    that asks for one does not read it again.
+    """Read dates and numbers as columns, so that a rule that asks for one does not read it again;
+    on PostgreSQL and Spark they are settled.
 
     Parameters
     ----------
@@ -496,11 +544,8 @@ def _read_once(
     there = [c for c in ("quantity", "price", "revenue", *_NAMED_ONLY) if c in names]
     odd = {f"_odd_{c}": unread(id_text(raw[names[c]])) for c in ID_COLUMNS if c in names}
     if engine(raw) == "duckdb":
-        return (
-            raw.mutate(**odd),
-            _as_date(raw[names["date"]], settings),
-            {c: as_number(raw[names[c]], _written(settings, c)) for c in there},
-        )
+        lines, date = _read_once_on_duckdb(raw.mutate(**odd), names, settings, there)
+        return lines, date, {c: lines[f"_{c}"] for c in there}
     column = raw[names["date"]]
     formats = _date_formats(settings.date_format) if column.type().is_string() else []
     parts = {
@@ -522,6 +567,49 @@ def _read_once(
     ]
     date = ibis.coalesce(*found) if found else _as_date(lines[names["date"]], settings)
     return lines, date, {c: lines[f"_{c}"] for c in there}
+
+
+def _read_once_on_duckdb(
+    raw: ibis.Table, names: dict[str, str], settings: DataConfig, there: list[str]
+) -> tuple[ibis.Table, ir.TimestampValue]:
+    """What would stand in the statement many times over, as columns: numbers, odd ids without
+    blanks, and days with an offset taken apart.
+
+    Parameters
+    ----------
+    raw : ibis.Table
+        The source's columns, and `_odd_` columns.
+    names : dict[str, str]
+        Our name: theirs.
+    settings : DataConfig
+        Formats and number signs.
+    there : list[str]
+        Our columns of numbers.
+
+    Returns
+    -------
+    tuple[ibis.Table, ir.TimestampValue]
+        The lines, with a column such as `_price` for each of the numbers; and their date.
+    """
+    nothing = ibis.null("string")
+    ids = {c: (raw[f"_odd_{c}"], id_text(raw[names[c]])) for c in ID_COLUMNS if c in names}
+    bare = {f"_bare_{c}": ibis.ifelse(odd, bare_ids(t), nothing) for c, (odd, t) in ids.items()}
+    column = raw[names["date"]]
+    formats = _date_formats(settings.date_format) if column.type().is_string() else []
+    offset = {f: f"_date_{n}" for n, f in enumerate(formats) if f and "%z" in f}
+    text = as_text(column, settings.missing) if formats else column
+    numbers = {f"_{c}": as_number(raw[names[c]], _written(settings, c)) for c in there}
+    apart = {name: date_parts(text, f) for f, name in offset.items()}
+    lines = raw.mutate(**bare, **numbers, **apart)
+    if not offset:
+        return lines, _as_date(column, settings)
+    found = [
+        matched_date(lines[offset[f]], f, settings.timezone)
+        if f in offset
+        else _read_date(column, f, settings)
+        for f in formats
+    ]
+    return lines, ibis.coalesce(*found)
 
 
 def _date_formats(declared: str | list[str] | None) -> list[str | None]:

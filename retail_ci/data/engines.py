@@ -24,6 +24,7 @@ from typing import Any
 
 import ibis
 import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
 import ibis.expr.types as ir
 
 from .. import __version__
@@ -60,8 +61,9 @@ __all__ = ['connect', 'connect_duckdb', 'engine', 'close', 'convert_timezone', '
            'try_make_timestamp_ntz', 'parse_date', 'check_date_format', 'make_timestamp', 'regexp_match', 'fence',
            'date_parts', 'matched_date', 'timestamp_micros', 'to_timestamp', 'stamp_date', 'btrim', 'character',
            'trimmed', 'character_at', 'loose', 'finite', 'exact_sum', 'unix_micros', 'to_pandas', 'translate',
-           'nfc_normalize', 'normalize', 'reflect', 'id_text', 'scientific', 'unread', 'read_ids', 'different',
-           'copies', 'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name', 'staging_index']
+           'nfc_normalize', 'normalize', 'reflect', 'id_text', 'scientific', 'unread', 'bare_ids', 'read_ids',
+           'different', 'copies', 'read_parquet', 'write_table', 'materialize', 'known_parquet', 'staging_name',
+           'staging_index']
 
 # %% ../../nbs/00f_engines.ipynb #580c9499
 def connect(settings: DataConfig | None = None, session: Any = None) -> Any:
@@ -312,8 +314,24 @@ def engine(thing: Any) -> str:
     str
         "duckdb", "spark", or another backend's name.
     """
-    name = (thing if hasattr(thing, "raw_sql") else thing.get_backend()).name
+    name = (thing if hasattr(thing, "raw_sql") else _backend(thing)).name
     return "spark" if name == "pyspark" else name
+
+
+def _backend(expression: Any) -> Any:
+    """The backend of the first table that an expression leads to; Ibis looks at all that there is
+    in it, each time.
+    """
+    ahead = [expression.op()]
+    seen = set()
+    while ahead:
+        op = ahead.pop()
+        if isinstance(op, ops.DatabaseTable):
+            return op.source
+        if id(op) not in seen:
+            seen.add(id(op))
+            ahead += op.__children__
+    return expression.get_backend()
 
 
 def close(con: Any) -> None:
@@ -1133,7 +1151,32 @@ def unread(text: ir.StringValue) -> ir.BooleanValue:
     return loose(text) | text.endswith(".0") | (size != text.length()) | scientific(text)
 
 
-def read_ids(text: ir.StringValue, odd: ir.BooleanValue | None = None) -> ir.StringValue:
+def bare_ids(text: ir.StringValue) -> ir.StringValue:
+    """Ids in composed letters, without blanks at their ends and signs that nobody sees.
+
+    Parameters
+    ----------
+    text : ir.StringValue
+        Ids.
+
+    Returns
+    -------
+    ir.StringValue
+        Missing where nothing is left.
+    """
+    wide = text
+    if _knows_unicode(text):
+        size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
+        folded = translate(text, BLANKS + INVISIBLE, " " * len(BLANKS))
+        wide = ibis.ifelse(size != text.length(), _composed(folded), text)
+    return (wide.strip() if engine(text) == "duckdb" else trimmed(wide)).nullif("")
+
+
+def read_ids(
+    text: ir.StringValue,
+    odd: ir.BooleanValue | None = None,
+    bare: ir.StringValue | None = None,
+) -> ir.StringValue:
     """Read ids as `read_id` reads one.
 
     Parameters
@@ -1142,18 +1185,15 @@ def read_ids(text: ir.StringValue, odd: ir.BooleanValue | None = None) -> ir.Str
         Ids.
     odd : ir.BooleanValue or None
         `unread` of them, where that is known.
+    bare : ir.StringValue or None
+        `bare_ids` of those that are odd, where a column holds them.
 
     Returns
     -------
     ir.StringValue
         As `read_id` reads them; missing where nothing is left.
     """
-    wide = text
-    if _knows_unicode(text):
-        size = _bytes_on_duckdb(text) if engine(text) == "duckdb" else _bytes(text)
-        folded = translate(text, BLANKS + INVISIBLE, " " * len(BLANKS))
-        wide = ibis.ifelse(size != text.length(), _composed(folded), text)
-    bare = (wide.strip() if engine(text) == "duckdb" else trimmed(wide)).nullif("")
+    bare = bare_ids(text) if bare is None else bare
     pointed = ibis.ifelse(bare.endswith(".0"), bare.re_search(WITH_POINT), False)
     whole = ibis.ifelse(pointed, bare.left(bare.length() - 2), _in_digits(bare))
     return ibis.ifelse(unread(text) if odd is None else odd, whole, text)
@@ -1471,12 +1511,53 @@ def materialize(con: Any, table: ibis.Table, name: str) -> ibis.Table:
         The same, carried out; only DuckDB keeps the order of its rows.
     """
     name = ibis.util.gen_name(name)
+    if engine(con) == "duckdb":
+        return _materialize_on_duckdb(con, table, name)
     if engine(con) != "spark":
         return con.create_table(name, table, temp=True)
     frame = con._session.sql(str(ibis.to_sql(table, dialect="pyspark")))
     path = str(Path(con.retail_ci["folder"]) / name)
     frame.write.parquet(path)
     return known_parquet(con, path, frame.schema)
+
+
+def _materialize_on_duckdb(con: Any, table: ibis.Table, name: str) -> ibis.Table:
+    """What Ibis does to make a table, without its three questions about the one that it has made.
+
+    Parameters
+    ----------
+    con : Any
+        The Ibis backend.
+    table : ibis.Table
+        What is carried out.
+    name : str
+        What the table is called.
+
+    Returns
+    -------
+    ibis.Table
+        The same, carried out.
+    """
+    types = con.compiler.type_mapper
+    kinds = table.schema()
+    stored = {
+        c: types.from_string(types.to_string(k), nullable=k.nullable) for c, k in kinds.items()
+    }
+    columns = [f"{_quoted(c)} {types.to_string(kind)}" for c, kind in kinds.items()]
+    columns = [
+        column if kind.nullable else f"{column} NOT NULL"
+        for column, kind in zip(columns, kinds.types)
+    ]
+    con._run_pre_execute_hooks(table)
+    con.raw_sql(f"CREATE TEMP TABLE {_quoted(name)} ({', '.join(columns)})")
+    con.raw_sql(f"INSERT INTO {_quoted(name)} {con.compile(table)}").fetchall()
+    place = ops.Namespace(catalog="temp", database="main")
+    return ops.DatabaseTable(name, schema=stored, source=con, namespace=place).to_expr()
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def known_parquet(con: Any, path: str | Path, schema: Any) -> ibis.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,7 @@ _CLOCKS = [" %H:%M", " %H:%M:%S", "T%H:%M:%S", " %I:%M %p", " %I:%M:%S %p"]
 _CLOCKS += [" %H:%M:%S.%f", "T%H:%M:%S.%f", "T%H:%M"]
 _TIMES = ["", *_CLOCKS, "T%H:%M:%SZ", *(c + z for z in ("%z", " %z") for c in _CLOCKS)]
 _FORMATS = [d + t for d in _DATES for t in _TIMES]
+_OURS = frozenset(_FORMATS)
 _DATE_LIKE = re.compile(r"(?=(?:\D*\d){3})[\w./, :年月日+-]{6,40}")
 # how programs write UTC and whole hours, beside +0500 and +05:00
 _SHORT_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?)(?:UTC|([+-]\d\d))$")
@@ -268,6 +270,33 @@ _SHORT_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?(?: [AaPp][Mm])? ?)(?:UTC|([+-]\d\d
 def _full_offset(text: str) -> str:
     """A time with its offset as `datetime` reads it."""
     return _SHORT_OFFSET.sub(lambda m: m[1] + (f"{m[2]}:00" if m[2] else "Z"), text)
+
+
+_MARKS = "-/.:,年月日"
+
+
+@cache
+def _looks(format: str) -> tuple[list[int], str]:
+    """How often each mark is in a date of this format, and the letters that may be in one."""
+    bare = re.sub(r"%.", "", format)
+    letters = "abcdefghijklmnopqrstuvwxyz" if re.search("%[bBp]", format) else "tz"
+    return [bare.count(mark) for mark in _MARKS], letters
+
+
+def _alike(text: str, format: str) -> bool:
+    """Whether a text has the marks and letters of one of our formats; `strptime` takes long to say
+    no.
+    """
+    marks, letters = _looks(format)
+    more = "%z" in format  # an offset has marks of its own
+    found = [text.count(mark) for mark in _MARKS]
+    same = all(n == m or more and n > m for n, m in zip(found, marks))
+    return same and ("T" in format) <= ("t" in text.lower()) and _only(letters, text)
+
+
+def _only(letters: str, text: str) -> bool:
+    """Whether a text has no other letters of the alphabet than these."""
+    return all(sign in letters for sign in text.lower() if "a" <= sign <= "z")
 
 
 def fits(text: str, format: str) -> bool:
@@ -285,8 +314,10 @@ def fits(text: str, format: str) -> bool:
     bool
         Whether it reads it, as a date that a shop could have.
     """
+    plain = _full_offset(text) if "%z" in format else text
+    if format in _OURS and not _alike(plain, format):
+        return False
     try:
-        plain = _full_offset(text) if "%z" in format else text
         return 1950 <= datetime.strptime(plain, format).year <= 2100
     except ValueError:
         return False
@@ -299,13 +330,15 @@ def _order(format: str) -> str:
     return "day" if format.startswith("%d") else "month"
 
 
-def _cover(tried: dict[str, int], order: str) -> tuple[list[str], float]:
+@lru_cache(maxsize=64)  # several questions about a column begin with this one
+def _cover(tried: tuple[tuple[str, int], ...], order: str) -> tuple[tuple[str, ...], float]:
     """The formats of one order that together read the most values, and the share of the lines that
     they read; `tried` are values with the lines of each.
     """
     allowed = [f for f in _FORMATS if _order(f) in ("", order)]
-    left = [v for v in tried if _DATE_LIKE.fullmatch(v)]
-    formats, misfits = [], 0
+    left = [v for v, _ in tried if _DATE_LIKE.fullmatch(v)]
+    formats: list[str] = []
+    misfits = 0
     while left and misfits < 5:
         reads = {f: sum(fits(v, f) for v in left) for f in allowed if fits(left[0], f)}
         if not reads:
@@ -315,10 +348,10 @@ def _cover(tried: dict[str, int], order: str) -> tuple[list[str], float]:
         best = max(reads, key=lambda f: reads[f])
         formats.append(best)
         left = [v for v in left if not fits(v, best)]
-    read = sum(lines for v, lines in tried.items() if any(fits(v, f) for f in formats))
+    read = sum(lines for v, lines in tried if any(fits(v, f) for f in formats))
     # DuckDB reads 19 with %Y as well, as the year 19
     formats.sort(key=lambda f: "%y" not in f)
-    return formats, read / sum(tried.values())
+    return tuple(formats), read / sum(lines for _, lines in tried)
 
 
 def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], float]:
@@ -342,9 +375,9 @@ def date_readings(values: pd.Series, most: int = 300) -> tuple[list[list[str]], 
     first = list(tried)[:50]
     if not tried or sum(bool(_DATE_LIKE.fullmatch(v)) for v in first) < len(first) / 2:
         return [], 0.0
-    covers = [_cover(tried, order) for order in ("day", "month")]
+    covers = [_cover(tuple(tried.items()), order) for order in ("day", "month")]
     best = max(part for _, part in covers)
-    alike = [formats for formats, part in covers if part == best > 0.5]
+    alike = [list(formats) for formats, part in covers if part == best > 0.5]
     return [f for n, f in enumerate(alike) if f not in alike[:n]], best
 
 
