@@ -60,7 +60,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..core.config import find_root
-from ..core.errors import ConfigError, RunError, translating
+from ..core.errors import ConfigError, RunError, translating, without_secrets
 from ..core.suppression import FORGOTTEN, read_forgotten
 from retail_ci.serve.bundle import (
     Bundle,
@@ -1018,7 +1018,7 @@ class _Aside(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record over."""
-        text = f"{record.levelname}: {record.getMessage().strip()}"
+        text = f"{record.levelname}: {without_secrets(record.getMessage().strip())}"
         if record.exc_info and record.exc_info[0]:
             frames = "".join(traceback.format_tb(record.exc_info[2])[-8:])
             text += f"\n{frames}{record.exc_info[0].__name__}"
