@@ -893,7 +893,7 @@ def forget(
     if (ending or "/" in who) and not Path(who).is_file():
         raise ConfigError(
             f"The file {who} does not exist. Give a customer's id, or a file with a column "
-            "customer_id."
+            "customer_id; an id that looks like a file goes into such a file."
         )
     loaded = load_config(config)
     from retail_ci.core.formats import read_id

@@ -38,7 +38,8 @@ from ..core.suppression import read_forgotten
 # %% auto #0
 __all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'OnDisk', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle',
            'read_card', 'Bundle', 'recommend', 'recommend_each', 'choose', 'segment_of', 'similar_to', 'current_bundle',
-           'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
+           'read_stack', 'point_at', 'activate', 'earlier_bundle', 'rollback', 'card_in', 'same_shop', 'self_test',
+           'tidy']
 
 # %% ../../nbs/06_bundle.ipynb #430a0832
 class Later:
@@ -1629,8 +1630,60 @@ def activate(serving: Path, version: str) -> Bundle:
     return bundle
 
 
+def earlier_bundle(serving: Path) -> str:
+    """Find the bundle to go back to: the last before the current one that answers.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+
+    Returns
+    -------
+    str
+        Its version.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+
+    Examples
+    --------
+    >>> earlier_bundle(Path("nowhere"))
+    Traceback (most recent call last):
+    retail_ci.core.errors.RunError: No model has been promoted yet, so there is ...
+    """
+    stack = read_stack(serving)
+    if _stack_on_file(serving) is None:
+        raise RunError(
+            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
+            "bundle is not known; nothing has changed. `retail-ci models promote --config NAME` "
+            "starts a new list."
+        )
+    if len(stack) < 2:
+        raise RunError(
+            "There is no earlier bundle to go back to; `retail-ci models promote` writes that of "
+            "the last good run, also in the place of a damaged one."
+            if stack
+            else "No model has been promoted yet, so there is nothing to roll back."
+        )
+    why = ""
+    for version in reversed(stack[:-1]):
+        try:
+            self_test(Bundle(serving / version, quick=True))
+        except RunError as e:
+            why = why or str(e).partition(". ")[0]
+        else:
+            return version
+    raise RunError(
+        f"No earlier bundle can answer, so nothing has changed. {why}. `retail-ci models promote` "
+        "writes the bundle of the last good run."
+    )
+
+
 def rollback(serving: Path) -> str:
-    """Make the bundle before the current one current again.
+    """Make the last earlier bundle that answers current again.
 
     Parameters
     ----------
@@ -1653,23 +1706,9 @@ def rollback(serving: Path) -> str:
     Traceback (most recent call last):
     retail_ci.core.errors.RunError: No model has been promoted yet, so there is ...
     """
-    stack = read_stack(serving)
-    if _stack_on_file(serving) is None:
-        raise RunError(
-            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
-            "bundle is not known; nothing has changed. `retail-ci models promote --config NAME` "
-            "starts a new list."
-        )
-    if len(stack) < 2:
-        raise RunError(
-            "There is no earlier bundle to go back to; `retail-ci models promote` writes that of "
-            "the last good run, also in the place of a damaged one."
-            if stack
-            else "No model has been promoted yet, so there is nothing to roll back."
-        )
-    Bundle(serving / stack[-2], quick=True)
-    point_at(serving, stack[-2])
-    return stack[-2]
+    version = earlier_bundle(serving)
+    point_at(serving, version)
+    return version
 
 # %% ../../nbs/06_bundle.ipynb #f0fcbaca
 def card_in(folder: Path) -> dict:

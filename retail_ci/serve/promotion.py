@@ -48,8 +48,9 @@ from retail_ci.serve.bundle import (
     card_in,
     check_bundle,
     current_bundle,
+    earlier_bundle,
+    point_at,
     read_stack,
-    rollback,
     self_test,
     tidy,
     write_bundle,
@@ -1026,7 +1027,7 @@ def _answers_itself(folder: Path) -> Check:
 
 # %% ../../nbs/06a_promotion.ipynb #abf3a22e
 def take_back(serving: Path, reason: str = "") -> str:
-    """Make the previous model the serving model again.
+    """Make the last earlier model that answers the serving model again.
 
     Parameters
     ----------
@@ -1047,16 +1048,17 @@ def take_back(serving: Path, reason: str = "") -> str:
     """
     with only_one(serving):
         _heal(serving)
-        stack = read_stack(serving)
+        version = earlier_bundle(serving)
         line = {
             "when": _stamp(),
-            "version": stack[-2] if len(stack) > 1 else None,
+            "version": version,
             "promoted": True,
-            "rolled_back": stack[-1] if stack else None,
+            "rolled_back": read_stack(serving)[-1],
             "reason": reason,
         }
         with _deciding(serving, line):
-            return rollback(serving)
+            point_at(serving, version)
+    return version
 
 # %% ../../nbs/06a_promotion.ipynb #4a264f15
 def promote_first(
