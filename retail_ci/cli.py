@@ -941,7 +941,8 @@ def models_rollback(
     from retail_ci.serve.promotion import take_back
 
     run = finished_run(config)
-    print(f"{take_back(serving_of(run), reason)} answers now.", flush=True)
+    masked = bool(run.config.data.sensitive) and not run.config.serving.sensitive
+    print(f"{take_back(serving_of(run), reason, masked)} answers now.", flush=True)
     tell_registry(run)
 
 # %% ../nbs/12_cli.ipynb #fa76911f

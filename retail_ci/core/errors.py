@@ -328,7 +328,14 @@ def _start_of_value(name: re.Match[str]) -> int:
     if told is None or text.startswith("…", told.end()):
         return 0
     variable = _VARIABLE.match(text, told.end())
-    return 0 if variable and not _REST.match(text, variable.end())[0] else told.end()
+    alone = variable is not None and _after(_REST, text, variable.end()) == variable.end()
+    return 0 if alone else told.end()
+
+
+def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
+    """Where a pattern ends that begins at a place."""
+    found = pattern.match(text, place)
+    return found.end() if found else place
 
 
 def _end_of_quoted(text: str, start: int) -> int:
@@ -344,7 +351,7 @@ def _end_of_quoted(text: str, start: int) -> int:
     if slashes:
         inside = rf".*?(?<!\\){re.escape(slashes)}"
     closing = re.compile(f"(?s){inside}{quote}").match(text, opening.end())
-    return _REST.match(text, closing.end()).end() if closing else 0
+    return _after(_REST, text, closing.end()) if closing else 0
 
 
 def _end_of_plain(start: int, marks: _Marks) -> int:
@@ -360,7 +367,7 @@ def _end_of_plain(start: int, marks: _Marks) -> int:
         elif not depth and _ends(found, marks):
             return found.start()
         if braced and not depth:
-            return _REST_OF_BRACES.match(text, found.end()).end()
+            return _after(_REST_OF_BRACES, text, found.end())
     return len(text)
 
 

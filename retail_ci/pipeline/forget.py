@@ -277,7 +277,8 @@ def _outside(config: Config, root: Path) -> list[str]:
         "exports, lists and predictions written elsewhere with --out",
         "notebooks that somebody ran and saved by hand",
         "campaign lists that were sent, and what Power BI has imported",
-        "your backups",
+        "your backups, the list of ids that you gave, and the history of your shell",
+        "the log of a proxy before the service, if it keeps addresses such as /v1/segments/ID",
     ]
 
 

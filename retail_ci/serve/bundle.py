@@ -1630,13 +1630,15 @@ def activate(serving: Path, version: str) -> Bundle:
     return bundle
 
 
-def earlier_bundle(serving: Path) -> str:
+def earlier_bundle(serving: Path, masked: bool = False) -> str:
     """Find the bundle to go back to: the last before the current one that answers.
 
     Parameters
     ----------
     serving : Path
         The folder of bundles.
+    masked : bool, default False
+        Whether it must hold a mask: products were marked as sensitive since it was made.
 
     Returns
     -------
@@ -1671,7 +1673,11 @@ def earlier_bundle(serving: Path) -> str:
     why = ""
     for version in reversed(stack[:-1]):
         try:
-            self_test(Bundle(serving / version, quick=True))
+            self_test(bundle := Bundle(serving / version, quick=True))
+            if masked and "masked.bin" not in bundle.manifest["files"]:
+                raise RunError(
+                    f"The bundle {version} would name sensitive products. It has no mask"
+                )
         except RunError as e:
             why = why or str(e).partition(". ")[0]
         else:
@@ -1767,7 +1773,7 @@ def self_test(bundle: Bundle) -> None:
     """
     someone = bundle.customers[0] if len(bundle.customers) else ""
     for kind, who in (("known", someone), ("new", "somebody new \u2615")):
-        lines = []
+        lines: list[dict] = []
         with contextlib.suppress(ValueError, TypeError, LookupError):
             lines = recommend(bundle, who)["recommendations"]
         if (

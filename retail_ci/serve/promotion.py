@@ -1026,7 +1026,7 @@ def _answers_itself(folder: Path) -> Check:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #abf3a22e
-def take_back(serving: Path, reason: str = "") -> str:
+def take_back(serving: Path, reason: str = "", masked: bool = False) -> str:
     """Make the last earlier model that answers the serving model again.
 
     Parameters
@@ -1035,6 +1035,8 @@ def take_back(serving: Path, reason: str = "") -> str:
         The folder of bundles.
     reason : str, default ""
         Why, for the log.
+    masked : bool, default False
+        As for `earlier_bundle`.
 
     Returns
     -------
@@ -1048,7 +1050,7 @@ def take_back(serving: Path, reason: str = "") -> str:
     """
     with only_one(serving):
         _heal(serving)
-        version = earlier_bundle(serving)
+        version = earlier_bundle(serving, masked)
         line = {
             "when": _stamp(),
             "version": version,
