@@ -16,6 +16,7 @@ import yaml
 from conftest import Project, checkout, wait_for
 from fastapi.testclient import TestClient
 from small_service import LONG, tables
+from small_shop import champions, popular_list
 
 from retail_ci.core.config import Config, SyntheticConfig
 from retail_ci.core.runs import load
@@ -195,17 +196,11 @@ def test_whoever_is_forgotten_is_not_found_in_any_writing(tmp_path, who, asked):
     """And nobody else is forgotten, however alike the ids are."""
     ids = ["C00001", "C0000", "C000011", "c00001", "Zoë ☀", "Zoe ☀", "a/b", "a", "b", LONG]
     ids += ["17850", "017850", "178500", "17", "00017", "17.00"]
-    people = {"segment": "Champions", "rfm_score": "543", "action": "say thank you"}
-    people |= {"r_score": 5, "f_score": 4, "m_score": 3}
-    shelf = pd.DataFrame({"product_id": ["P1"], "score": [1.0], "method": "a", "reason": "b"})
-    whole = tables("v1") | {"lists": {"any": [], "discovery": []}, "popular": shelf}
-    whole |= {"products": shelf[["product_id"]], "similar": None}
+    whole = tables("v1") | {"lists": {"any": [], "discovery": []}, "similar": None}
+    whole |= {"popular": popular_list(["P1"], "popular now"), "segments": champions(ids)}
+    whole |= {"products": pd.DataFrame({"product_id": ["P1"]})}
     whole |= {"bought": pd.DataFrame({"customer_id": ids, "product_id": "P1"})}
-    write_bundle(
-        tmp_path / "v1",
-        **whole | {"segments": pd.DataFrame({"customer_id": ids, **people})},
-        version="v1",
-    )
+    write_bundle(tmp_path / "v1", **whole, version="v1")
     activate(tmp_path, "v1")
     app = api._make_app(api.Settings(tmp_path, log=False))
     with TestClient(app, base_url="http://localhost") as client:
