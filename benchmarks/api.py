@@ -1,9 +1,9 @@
 """CPU per request of the API on one uvicorn worker, against no-op endpoints.
 
 Three endpoints are asked in turn, in one run, over one kept-alive connection each; the processor
-time is the server's own (user and system). They take turns of a hundred requests, and a ratio is the
-median over all turns of what one took beside the other in the same turn: what else the machine does
-falls on both.
+time is the server's own (user and system). They take turns of a hundred requests, and a ratio is
+the median over all turns of what one took beside the other in the same turn: what else the machine
+does falls on both.
 
 - bare: FastAPI alone, one POST route that validates the same request and answers `{}`;
 - no-op: the same route inside the service, behind its door (id, key check, body limit, counts,
