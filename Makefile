@@ -25,7 +25,7 @@ test: $(READY) ## environment, then nbdev_test and pytest
 	@$(BIN)/python tests/notebooks.py --n_workers 2
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -rs tests
 
-model-reader: $(READER)/.ready ## Microsoft's library, with which a test reads the Power BI model (x86-64 Linux, 112 MB)
+model-reader: $(READER)/.ready ## Microsoft's library, with which a test reads the Power BI model, and a generator of clients (x86-64 Linux, 146 MB)
 
 site: $(READY) ## the site alone, from the current run
 	@$(BIN)/retail-ci site

@@ -1,7 +1,9 @@
 """CPU per request of the API on one uvicorn worker, against no-op endpoints.
 
 Three endpoints are asked in turn, in one run, over one kept-alive connection each; the processor
-time is the server's own (user and system):
+time is the server's own (user and system). They take turns of a hundred requests, and a ratio is
+the median over all turns of what one took beside the other in the same turn: what else the machine
+does falls on both.
 
 - bare: FastAPI alone, one POST route that validates the same request and answers `{}`;
 - no-op: the same route inside the service, behind its door (id, key check, body limit, counts,
@@ -14,14 +16,15 @@ load, counted from the moment at which a request was due. Then `retail-ci serve 
 started on the same bundle: how long until it is ready, and what each worker holds in memory
 (resident; its proportional share of what is shared; its own alone).
 
-Run it with `make bench`, or for a large bundle with
-`python benchmarks/api.py --customers 1000000 --products 20000 --depth 50`.
+The result goes to benchmarks/results/api.json. Run it with `make bench`, or for a large bundle with
+`python benchmarks/api.py --customers 1000000 --products 20000 --out large.json`.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import platform
 import shutil
 import socket
 import statistics
@@ -30,6 +33,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -318,10 +322,8 @@ def start_up(serving: Path, messages: list[bytes], workers: int) -> None:
 
 def measure(
     customers: int, products: int, depth: int, rounds: int, requests: int, rate: int
-) -> dict[str, tuple[float, float, float]]:
-    """Microseconds of CPU per request (median of rounds), p50 and p99 in milliseconds, per
-    endpoint.
-    """
+) -> dict[str, dict[str, float]]:
+    """What `summary` says of each endpoint."""
     serving = Path(tempfile.mkdtemp())
     began = time.perf_counter()
     make_bundle(serving, customers, products, depth)
@@ -361,16 +363,17 @@ def measure(
         }
         for link in links.values():
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for turn in range(rounds + 1):
+        turns = requests // TURN
+        for turn in range((rounds + 1) * turns):
             for name, (process, _, messages) in cases.items():
                 before = cpu(process.pid)
-                for i in range(requests):
+                for i in range(TURN):
                     began = time.perf_counter()
-                    one(links[name], messages[i % len(messages)])
-                    if turn:
+                    one(links[name], messages[(turn * TURN + i) % len(messages)])
+                    if turn >= turns:
                         waits[name].append(time.perf_counter() - began)
-                if turn:
-                    used[name].append((cpu(process.pid) - before) / requests)
+                if turn >= turns:
+                    used[name].append((cpu(process.pid) - before) / TURN)
         print(f"a worker after the run: {memory(service.pid)}")
         for name in ("no-op", "/recommend", "/recommend, last purchase"):
             p50, p99, longest, count = asyncio.run(steady(port, cases[name][2], rate, 10))
@@ -389,14 +392,28 @@ def measure(
             process.terminate()
             process.wait()
         shutil.rmtree(serving)
-    return {
-        name: (
-            1e6 * statistics.median(used[name]),
-            1e3 * float(np.quantile(waits[name], 0.5)),
-            1e3 * float(np.quantile(waits[name], 0.99)),
-        )
-        for name in cases
-    }
+    return summary(used, waits)
+
+
+TURN = 100  # requests of an endpoint before the next has its turn
+
+
+def summary(used: dict[str, list[float]], waits: dict[str, list[float]]) -> dict:
+    """Of each endpoint: microseconds of CPU per request (median of turns), the median ratio to the
+    service's no-op and to the bare one in the same turn, p50 and p99 in milliseconds.
+    """
+    found = {}
+    for name, mine in used.items():
+        rival = "GET no-op" if name in ("/segments", "GET no-op") else "no-op"
+        ratios = [[a / b for a, b in zip(mine, used[other])] for other in (rival, "bare no-op")]
+        found[name] = {
+            "cpu_us": round(1e6 * statistics.median(mine), 1),
+            "to_noop": round(statistics.median(ratios[0]), 3),
+            "to_bare": round(statistics.median(ratios[1]), 3),
+            "p50_ms": round(1e3 * float(np.quantile(waits[name], 0.5)), 3),
+            "p99_ms": round(1e3 * float(np.quantile(waits[name], 0.99)), 3),
+        }
+    return found
 
 
 def main() -> None:
@@ -412,25 +429,32 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=1000, help="per endpoint and round")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results/api.json"))
     options = parser.parse_args()
-    result = measure(
-        options.customers,
-        options.products,
-        options.depth,
-        options.rounds,
-        options.requests,
-        options.rate,
-    )
+    asked = {k: v for k, v in vars(options).items() if k != "out"}
+    load = os.getloadavg()[0]
+    result = measure(**asked)
     print(
         f"{'endpoint':<28}{'CPU, µs':>10}{'to no-op':>10}{'to bare':>10}"
         f"{'p50, ms':>10}{'p99, ms':>10}"
     )
-    for name, (used, p50, p99) in result.items():
-        rival = result["GET no-op" if name in ("/segments", "GET no-op") else "no-op"][0]
+    for name, found in result.items():
         print(
-            f"{name:<28}{used:>10.0f}{used / rival:>10.2f}"
-            f"{used / result['bare no-op'][0]:>10.2f}{p50:>10.2f}{p99:>10.2f}"
+            f"{name:<28}{found['cpu_us']:>10.0f}{found['to_noop']:>10.2f}"
+            f"{found['to_bare']:>10.2f}{found['p50_ms']:>10.2f}{found['p99_ms']:>10.2f}"
         )
+    machine = {"cores": os.cpu_count(), "cpu": processor(), "load_before": round(load, 2)}
+    versions = {name: metadata.version(name) for name in ("fastapi", "uvicorn", "pydantic")}
+    versions["python"] = platform.python_version()
+    text = {**asked, "machine": machine, "versions": versions, "endpoints": result}
+    Path(options.out).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    """What the processor is called."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
 
 
 if __name__ == "__main__":

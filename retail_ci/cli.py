@@ -893,7 +893,7 @@ def forget(
     if (ending or "/" in who) and not Path(who).is_file():
         raise ConfigError(
             f"The file {who} does not exist. Give a customer's id, or a file with a column "
-            "customer_id."
+            "customer_id; an id that looks like a file goes into such a file."
         )
     loaded = load_config(config)
     from retail_ci.core.formats import read_id
@@ -941,7 +941,8 @@ def models_rollback(
     from retail_ci.serve.promotion import take_back
 
     run = finished_run(config)
-    print(f"{take_back(serving_of(run), reason)} answers now.", flush=True)
+    masked = bool(run.config.data.sensitive) and not run.config.serving.sensitive
+    print(f"{take_back(serving_of(run), reason, masked)} answers now.", flush=True)
     tell_registry(run)
 
 # %% ../nbs/12_cli.ipynb #fa76911f

@@ -23,6 +23,7 @@ WELL = {
     f"up{{{ME}}}": "1x130",
     f'retail_ci_model_info{{{ME},version="v1"}}': "1x130",
     f"retail_ci_bundles_refused_total{{{ME}}}": "3x130",
+    f"retail_ci_bundle_damaged{{{ME}}}": "0x130",
     f"retail_ci_log_lines_dropped_total{{{ME}}}": "5x130",
     f"retail_ci_bookings_failed_total{{{ME}}}": "0x130",
     f"retail_ci_data_until_timestamp_seconds{{{ME}}}": f"-{DAY}x130",
@@ -39,6 +40,7 @@ ILL = {  # alert: what is different from when all is well; None for what is not 
     "RetailCiDown": {f"up{{{ME}}}": "0x130"},
     "RetailCiNotReady": {f'retail_ci_model_info{{{ME},version="v1"}}': None},
     "RetailCiBundleRefused": {f"retail_ci_bundles_refused_total{{{ME}}}": "0x120 1x10"},
+    "RetailCiBundleDamaged": {f"retail_ci_bundle_damaged{{{ME}}}": "0x120 1x10"},
     "RetailCiModelsDiffer": {
         'retail_ci_model_info{job="retail-ci",instance="b",version="v2"}': "1x130"
     },
@@ -96,7 +98,7 @@ def test_the_alerts_are_valid_and_ask_for_what_the_service_tells(promtool, count
     assert f"SUCCESS: {len(rules)} rules found" in promtool("check", "rules", ALERTS)
     asked = set(re.findall(r"retail_ci_[a-z_]+", " ".join(rule["expr"] for rule in rules)))
     told = set(re.findall(r"^(retail_ci_[a-z_]+)[ {]", counts, re.M))
-    assert len(asked) == 7 and asked <= told
+    assert len(asked) == 8 and asked <= told
     assert {rule["alert"] for rule in rules} == set(ILL)
 
 

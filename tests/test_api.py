@@ -5,6 +5,7 @@ requests, promotions under load.
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import inspect
 import json
 import logging
@@ -495,6 +496,93 @@ def test_a_client_made_from_the_document_can_ask_everything(service):
             names[name] = service.request(method, url, json=given.get(name)).status_code
     assert set(names.values()) == {200} and {"recommend", "get_segment", "is_ready"} <= set(names)
     assert all(p.startswith(("/v1/", "/health", "/metrics")) for p in document["paths"])
+
+
+GENERATOR = "lib/python*/site-packages/openapi_generator_cli/openapi-generator.jar"
+
+
+@pytest.fixture(scope="module")
+def generator() -> Path:
+    """OpenAPI Generator, which makes clients for callers in any language."""
+    found = next((Path(__file__).parents[1] / ".model-reader").glob(GENERATOR), None)
+    if found is None or shutil.which("java") is None:
+        pytest.skip("OpenAPI Generator or Java is not installed (make model-reader)")
+    return found
+
+
+def test_a_generated_client_asks_everything(serving, generator, tmp_path, monkeypatch):
+    """A client that nobody wrote by hand: with the key, in the document's own types."""
+    keys = hashlib.sha256(b"sesame").hexdigest()
+    with served(serving, RETAIL_CI_API_KEYS=keys) as (base, _):
+        (tmp_path / "openapi.json").write_bytes(get(f"{base}/openapi.json").content)
+        made = ["generate", "-g", "python", "-i", "openapi.json", "-o", "made"]
+        parts = "apis,models,supportingFiles,apiTests=false,modelTests=false,apiDocs=false"
+        made += [f"--global-property={parts}", "--additional-properties=packageName=shop_client"]
+        java = ["java", "-XX:TieredStopAtLevel=1", "-jar", generator]
+        done = subprocess.run([*java, *made], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0 and "ERROR" not in done.stdout, done.stdout + done.stderr
+        monkeypatch.syspath_prepend(tmp_path / "made")
+        shop = importlib.import_module("shop_client")
+        with shop.ApiClient(shop.Configuration(base, api_key={"key": "sesame"})) as client:
+            answers = shop.AnswersApi(client)
+            about = shop.ServiceApi(client)
+            asked = shop.RecommendRequest(customer_id="C00001", n_recommendations=3)
+            lines = answers.recommend(asked).recommendations
+            assert [line.product_id for line in lines] == ["P0001", "P0002", "P0003"]
+            many = answers.recommend_batch(shop.BatchRequest(customer_ids=["C00001", "C00002"]))
+            assert [a.customer_id for a in many.answers] == ["C00001", "C00002"]
+            assert answers.get_segment("Zoë ☀").segment == "Champions"
+            assert answers.list_segments().segments[0]["segment"] == "Champions"
+            assert answers.similar_products("P0012", n=2).similar[0].score == 0.9
+            assert about.get_model().card["last_date"] == "2025-12-31"
+            assert about.get_health().status == "ok" and about.is_alive() == {"status": "alive"}
+            assert about.is_ready() and "retail_ci_model_info" in about.get_metrics()
+            with pytest.raises(shop.exceptions.NotFoundException, match="no customer with this id"):
+                answers.get_segment("nobody")
+        with shop.ApiClient(shop.Configuration(base, api_key={"key": "wrong"})) as client:
+            with pytest.raises(shop.exceptions.UnauthorizedException, match="An API key is needed"):
+                shop.AnswersApi(client).list_segments()
+
+
+def test_a_live_question_is_answered_before_a_large_batch(serving, monkeypatch):
+    """A thousand customers, a thousand products left out: the question comes after and goes first.
+    A slice is one customer here, so that no clock decides.
+    """
+    monkeypatch.setattr(api, "_SLICE", 0)
+    app = api._make_app(Settings(serving, log=False, timeout=PATIENCE))
+    app.state.desk.refresh()
+    ids = [f"C{i:05d}" for i in range(1, 1001)]
+    asked = {
+        "customer_ids": ids,
+        "exclude": [f"x{i}" for i in range(1000)],
+        "n_recommendations": 100,
+    }
+    order = []
+
+    async def ask(name: str, *request) -> tuple:
+        answer = await answer_of(app, *request)
+        order.append(name)
+        return answer
+
+    async def both() -> list[tuple]:
+        body = json.dumps(asked).encode()
+        batch = asyncio.create_task(
+            ask("batch", "POST", "/v1/recommend/batch", "application/json", body)
+        )
+        while not app.state.batches.locked() and app.state.batches._value == 2:
+            await asyncio.sleep(0)  # until it is being made
+        assert not batch.done()
+        alive = await ask("live", "GET", "/health/live", "", b"")
+        return [await batch, alive]
+
+    (status, headers, body), alive = asyncio.run(both())
+    assert order == ["live", "batch"] and status == alive[0] == 200
+    assert dict(headers)[b"content-length"] == b"%d" % len(body) and len(body) < 17_000_000
+    answer = json.loads(body)
+    api.Batch.model_validate(answer)
+    assert [a["customer_id"] for a in answer["answers"]] == ids
+    assert [a["known_customer"] for a in answer["answers"]] == [True] * 40 + [False] * 960
+    assert {len(a["recommendations"]) for a in answer["answers"]} == {60}
 
 
 def test_a_batch_of_any_valid_size_holds_nobody_up(serving):
@@ -1174,6 +1262,17 @@ def test_the_recipes_name_what_exists():
     assert "ProtectSystem=strict" in unit and "limit_conn " in (folder / "nginx.conf").read_text()
     image = (folder.parents[1] / "Containerfile").read_text()
     assert "/serving:ro" in image and "/run/keys:ro" in image
+
+
+def test_the_recipes_proxy_logs_no_customer():
+    """An address such as /v1/segments/C00001 names one."""
+    text = (Path(__file__).parents[1] / "examples/deploy/nginx.conf").read_text()
+    (words,) = re.findall(r"^log_format retail_ci '(.*)';$", text, re.M)
+    assert "$status" in words and not re.search(r"\$(request(?!_\w)|request_uri|uri|args)", words)
+    assert re.findall(r"^ *access_log (.*);", text, re.M) == [
+        "/var/log/nginx/retail_ci.log retail_ci"
+    ]
+    assert re.search("^ *error_log .* crit;", text, re.M)
 
 
 def test_the_threat_model_names_tests_that_exist():

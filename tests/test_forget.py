@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,15 @@ import pytest
 import yaml
 from conftest import Project, checkout, wait_for
 from fastapi.testclient import TestClient
+from small_service import LONG, tables
+from small_shop import champions, popular_list
 
 from retail_ci.core.config import Config, SyntheticConfig
 from retail_ci.core.runs import load
 from retail_ci.core.suppression import add_forgotten
 from retail_ci.data.synthetic import generate
 from retail_ci.serve import api
-from retail_ci.serve.bundle import activate, current_bundle, rollback, seal
+from retail_ci.serve.bundle import activate, current_bundle, rollback, seal, write_bundle
 
 QUICK = {
     "segmentation": {"k_max": 6, "seeds": 1, "draws": 2},
@@ -179,12 +182,48 @@ def test_nothing_is_left_of_customers_who_are_forgotten(sources, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "who,asked",
+    [
+        ("C00001", ["C00001", " C00001", "C00001\u200b", "C00001\ufeff", "\u00a0C00001\t"]),
+        ("Zoe\u0308 ☀", ["Zoë ☀", "Zoe\u0308 ☀", "Zoë ☀ ", "\u2060Zoë ☀"]),
+        ("a/b", ["a/b", "a/b "]),
+        ("17850.0", ["17850", "17850.0", "1.785E4"]),
+        ("00017", ["00017", "00017 "]),
+        (LONG, [LONG]),
+    ],
+)
+def test_whoever_is_forgotten_is_not_found_in_any_writing(tmp_path, who, asked):
+    """And nobody else is forgotten, however alike the ids are."""
+    ids = ["C00001", "C0000", "C000011", "c00001", "Zoë ☀", "Zoe ☀", "a/b", "a", "b", LONG]
+    ids += ["17850", "017850", "178500", "17", "00017", "17.00"]
+    whole = tables("v1") | {"lists": {"any": [], "discovery": []}, "similar": None}
+    whole |= {"popular": popular_list(["P1"], "popular now"), "segments": champions(ids)}
+    whole |= {"products": pd.DataFrame({"product_id": ["P1"]})}
+    whole |= {"bought": pd.DataFrame({"customer_id": ids, "product_id": "P1"})}
+    write_bundle(tmp_path / "v1", **whole, version="v1")
+    activate(tmp_path, "v1")
+    app = api._make_app(api.Settings(tmp_path, log=False))
+    with TestClient(app, base_url="http://localhost") as client:
+        add_forgotten(tmp_path, [who])
+        app.state.desk.refresh()
+        for written in asked:
+            path = f"/v1/segments/{quote(written, safe='/')}"
+            assert client.get(path).status_code == 404, written
+            assert client.get(path, headers={"If-None-Match": "*"}).status_code == 404
+            told = client.post("/v1/recommend", json={"customer_id": written}).json()
+            assert not told["known_customer"], written
+        known = [client.get(f"/v1/segments/{quote(i, safe='/')}").status_code for i in ids]
+        assert known.count(404) == 1 and ids[known.index(404)] in asked
+
+
+@pytest.mark.parametrize(
     "who,words",
     [
         ("", "Name a customer's id, or a file with a column customer_id"),
         ("C00001", "There is no finished run of 'shop'"),
         ("erase.tsv", "The file erase.tsv does not exist"),
         ("lists/erase", "The file lists/erase does not exist"),
+        ("a/b", "an id that looks like a file goes into such a file"),
         ("blank.csv", "Nobody is named"),
     ],
 )

@@ -5,6 +5,7 @@
 # %% ../../nbs/00_errors.ipynb #014e4639
 from __future__ import annotations
 
+import bisect
 import contextlib
 import contextvars
 import difflib
@@ -15,6 +16,7 @@ import re
 import reprlib
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 # %% auto #0
@@ -203,14 +205,198 @@ def require_extra(what: str, *extras: str) -> None:
                 f"`pip install 'retail_ci[{extra}]'`."
             )
 
-# %% ../../nbs/00_errors.ipynb #5e0c91b7
-# a user may hold an @, such as ann@shop
-_IN_ADDRESS = re.compile(r"(?<!\w)(\w[\w+.-]*://)(?![^\s:/]*:\$\{\w+\}@)[^\s:/]*:\S*@")
-_NAMED = re.compile(  # a sign between settings ends a value only where another setting follows
-    r"(?i)((?<![\w.-])[\w.-]*(?:password|passwort|passphrase|passwd|pwd|secret|token|credential|"
-    r"(?<![a-z])(?:pass|sig)(?![a-z])|(?:api|access|account|private)[_.-]?key)[\w.-]*+\s*=\s*+)"
-    r"(?!\$\{\w+\}(?:[\s&;,'\"]|$))(?:'[^']*'|\"[^\"]*\"|\{[^}]*\}|"
-    r"(?:[^\s&;,'\"]|[&;,](?![\s&;,'\"]|$|[\w.-]+\s*=))+)"
+# %% ../../nbs/00_errors.ipynb #5e0c91c1
+_VARIABLE = re.compile(r"([\"']?)\$\{\w+\}\1")  # what the environment holds is no secret here
+_ADDRESS = re.compile(r"(?i)(?P<web>(?<=http)|(?<=https))://|(?<=[\w+.-])://|jdbc:oracle:\w++:")
+_USER = re.compile(r"[^\s:/]*+:")  # may hold an @, such as ann@shop
+_ORACLE_USER = re.compile(r"[^\s:/@]++/")
+_TOKEN = re.compile(r"[^\s/?#:@]++(?=@)")
+_HOST = re.compile(r"(?://)?(?:\[|[\w.-]++(?![^\s:/?#,;)'\"\]}]))")
+_PORT = re.compile(r"\d++(?![^\s/?#,;.)'\"\]}])")
+
+
+def _without_logins(text: str) -> str:
+    """Take users and passwords out of the addresses in a text."""
+    ats = [found.start() for found in re.finditer("@", text)]
+    blanks = [found.start() for found in re.finditer(r"\s|$", text)]
+    kept = []
+    done = 0
+    for address in _ADDRESS.finditer(text):
+        if address.start() >= done:
+            kept.append(text[done : address.end()])
+            done = max(_end_of_login(address, ats, blanks), address.end())
+    return "".join([*kept, text[done:]])
+
+
+def _end_of_login(address: re.Match[str], ats: list[int], blanks: list[int]) -> int:
+    """Where the host of an address begins if a password or a token stands before it; else 0."""
+    text = address.string
+    start = address.end()
+    token = _TOKEN.match(text, start) if address["web"] is not None else None
+    if token:
+        return 0 if _VARIABLE.fullmatch(token[0]) else token.end() + 1
+    plain = address[0] == "://"
+    user = (_USER if plain else _ORACLE_USER).match(text, start)
+    if user is None:
+        return 0
+    word = bisect.bisect_left(blanks, start)
+    at = _last(ats, user.end(), blanks[word])
+    whole = at >= 0 and _HOST.match(text, at + 1) is not None
+    if plain and not whole and text[start] != "[":  # there an IPv6 host begins
+        at = max(at, _last(ats, blanks[word], _furthest(text, user.end(), word, blanks)))
+    return 0 if at < 0 or _VARIABLE.fullmatch(text, user.end(), at) else at + 1
+
+
+def _last(places: list[int], start: int, end: int) -> int:
+    """The last of some places that lies between two; -1 if none does."""
+    before = bisect.bisect_left(places, end) - 1
+    return places[before] if before >= 0 and places[before] >= start else -1
+
+
+def _furthest(text: str, start: int, word: int, blanks: list[int]) -> int:
+    """How far a password with blanks can reach: up to the next address, and only one word further
+    where a number may be a port.
+    """
+    if _PORT.match(text, start):
+        return blanks[min(word + 1, len(blanks) - 1)]
+    following = text.find("://", start)
+    return len(text) if following < 0 else following
+
+# %% ../../nbs/00_errors.ipynb #5e0c91c4
+_NAME = re.compile(r"[\w.-]++")
+_SECRET = re.compile(
+    r"(?i)password|passwort|passphrase|passwd|pwd|secret|token|credential|accesssignature|"
+    r"(?<![a-z])(?:sig|pw)(?![a-z])|(?<!com)(?<!by)(?<!sur)(?<!tres)pass(?![a-z])|"
+    r"(?:api|access|account|private)[_.-]?key|(?<![\w.])(?:authorization|cookie)(?![\w.])"
+)
+_HARMLESS = re.compile(r"(?i)--no-|.*(?:file|path)$")  # a path is no secret
+_IS = re.compile(r"\\*+[\"'`]?\]?\s*+(?:=>|->|:=|=++|:(?!//))\s*+|>")
+_BEFORE_QUOTED = re.compile(r"\s++(?=[\"'][^\"'])")
+_AFTER_OPTION = re.compile(r"\s++(?![-\s]|$)")
+_OPENING = re.compile(r"(\\{0,7})([\"'`])")
+_REST = re.compile(r"[^\s&;,:.!?<\"'`()\[\]{}\\]*+")
+_REST_OF_BRACES = re.compile(r"[^\s&;,:.!?<\"'`(\[{\\]*+")
+_BREAK = re.compile(  # where a value without quotation marks may end
+    r"</|[.!?](?=\s+[A-Z])|:(?=\s)|[(\[{]|[\"'`)\]}](?=$|[\s,;.:!?\"'`)\]}])|(?P<gap>[\s&;,]++)"
+)
+_SETTING = re.compile(
+    r"\\*+[\"'`]?(?:--?[A-Za-z]|[\w.-]++\\*+[\"'`]?\s*+(?:=|->|:(?=[\s\"'{\[\\]|$)))"
+)
+_MARK = re.compile(r"[\"'`()\[\]{}]")
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+
+
+@dataclass
+class _Marks:
+    """The quotation mark and the brackets that are open at a place, which only moves on."""
+
+    text: str
+    place: int = 0
+    quote: str = ""
+    brackets: dict[str, int] = field(default_factory=lambda: dict.fromkeys("([{", 0))
+
+    def move(self, place: int) -> None:
+        """Read on."""
+        for mark in _MARK.finditer(self.text, self.place, place):
+            self._read(mark[0], self.text[mark.start() - 1 : mark.start()])
+        self.place = place
+
+    def _read(self, mark: str, before: str) -> None:
+        """Take note of one mark; an apostrophe opens nothing."""
+        if mark in self.brackets:
+            self.brackets[mark] += 1
+        elif mark in _PAIRS:
+            self.brackets[_PAIRS[mark]] = max(self.brackets[_PAIRS[mark]] - 1, 0)
+        elif mark == self.quote:
+            self.quote = ""
+        elif not (self.quote or before.isalnum()):
+            self.quote = mark
+
+    def closes(self, mark: str) -> bool:
+        """Whether a mark closes what was open."""
+        return self.brackets[_PAIRS[mark]] > 0 if mark in _PAIRS else mark == self.quote
+
+# %% ../../nbs/00_errors.ipynb #5e0c91c5
+def _start_of_value(name: re.Match[str]) -> int:
+    """Where the secret begins that a name announces; 0 where none does, or it is masked already."""
+    text = name.string
+    told = _IS.match(text, name.end())
+    if told is None and "token" not in name[0].lower():  # an unexpected token 'x' is a word
+        told = _BEFORE_QUOTED.match(text, name.end())
+    if told is None and name[0].startswith("-"):
+        told = _AFTER_OPTION.match(text, name.end())
+    if told is None or text.startswith("…", told.end()):
+        return 0
+    variable = _VARIABLE.match(text, told.end())
+    alone = variable is not None and _after(_REST, text, variable.end()) == variable.end()
+    return 0 if alone else told.end()
+
+
+def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
+    """Where a pattern ends that begins at a place."""
+    found = pattern.match(text, place)
+    return found.end() if found else place
+
+
+def _end_of_quoted(text: str, start: int) -> int:
+    """Where a value between quotation marks ends; 0 for any other.
+
+    Marks with backslashes before them, as in JSON within JSON, end at the next with as many.
+    """
+    opening = _OPENING.match(text, start)
+    if opening is None:
+        return 0
+    slashes, quote = opening.groups()
+    inside = rf"(?:[^\\{quote}]|\\.|{quote}{quote})*"
+    if slashes:
+        inside = rf".*?(?<!\\){re.escape(slashes)}"
+    closing = re.compile(f"(?s){inside}{quote}").match(text, opening.end())
+    return _after(_REST, text, closing.end()) if closing else 0
+
+
+def _end_of_plain(start: int, marks: _Marks) -> int:
+    """Where a value without quotation marks ends; one that begins with a bracket ends with it."""
+    text = marks.text
+    braced = text[start : start + 1] in marks.brackets
+    depth = 0
+    for found in _BREAK.finditer(text, start):
+        if found[0] in marks.brackets:
+            depth += 1
+        elif found[0] in _PAIRS and depth:
+            depth -= 1
+        elif not depth and _ends(found, marks):
+            return found.start()
+        if braced and not depth:
+            return _after(_REST_OF_BRACES, text, found.end())
+    return len(text)
+
+
+def _ends(found: re.Match[str], marks: _Marks) -> bool:
+    """Whether a value ends here."""
+    if found["gap"] is not None:
+        last = found.end() == len(marks.text)
+        return last or "\n" in found[0] or _SETTING.match(marks.text, found.end()) is not None
+    return marks.closes(found[0]) if _MARK.match(found[0]) else True
+
+
+def _without_values(text: str) -> str:
+    """Mask what stands behind `password=` and its like in a text."""
+    kept = []
+    marks = _Marks(text)
+    for name in _NAME.finditer(text):
+        if name.start() < marks.place or not _SECRET.search(name[0]) or _HARMLESS.match(name[0]):
+            continue
+        start = _start_of_value(name)
+        if start:
+            kept.append(text[marks.place : start])
+            marks.move(start)
+            marks.place = _end_of_quoted(text, start) or _end_of_plain(start, marks)
+            kept.append("…" if marks.place > start else "")
+    return "".join([*kept, text[marks.place :]])
+
+
+_BEARER = re.compile(
+    r"\b(Bearer\s++(?!tokens?\b)|bearer\s++(?=\S*\d)|(?i:basic)\s++(?=[\w+/]++=))[^\s\"',;]++"
 )
 
 
@@ -226,7 +412,8 @@ def without_secrets(text: str) -> str:
     -------
     str
         Without the user and password of an address, whatever signs are in them, and without what
-        stands behind `password=` and its like; `${NAME}` is no secret.
+        stands behind `password=`, `"password":`, `--password`, `Bearer` and their like; `${NAME}`
+        is no secret. A text that was masked stays as it is.
 
     Examples
     --------
@@ -234,10 +421,12 @@ def without_secrets(text: str) -> str:
     'postgresql://db.example/shop?sslpassword=…'
     >>> without_secrets("postgresql://ann:${PGPASS}@db.example/shop")
     'postgresql://ann:${PGPASS}@db.example/shop'
+    >>> without_secrets('{"password": "my word", "user": "ann"}')
+    '{"password": …, "user": "ann"}'
     """
-    return _NAMED.sub(r"\1…", _IN_ADDRESS.sub(r"\1", text))
+    return _without_values(_BEARER.sub(r"\1…", _without_logins(text)))
 
-
+# %% ../../nbs/00_errors.ipynb #5e0c91b7
 def one_line(text: object, most: int = 300) -> str:
     """A text that can stand in a sentence.
 
@@ -258,6 +447,14 @@ def one_line(text: object, most: int = 300) -> str:
     return seen if len(seen) <= most else f"{seen[: most - 2]} …"
 
 
+class _Short(reprlib.Repr):
+    """Shortens a value, and masks a text before: what is cut off may have named the rest."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        """A text between quotation marks."""
+        return super().repr_str(without_secrets(x), level)
+
+
 def shown(value: object) -> str:
     """A value as a message shows it.
 
@@ -271,7 +468,7 @@ def shown(value: object) -> str:
     str
         Short, however large it is.
     """
-    short = reprlib.Repr()
+    short = _Short()
     short.maxstring = short.maxother = short.maxlong = 100
     try:
         return one_line(short.repr(value), 200)

@@ -470,10 +470,18 @@ def load(path: str | Path) -> Any:
     -------
     Any
         A DataFrame, a mapping, or a mapping of arrays.
+
+    Raises
+    ------
+    ValueError
+        If it is not written in its format.
     """
     path = Path(path)
     if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except RecursionError as e:
+            raise ValueError("the JSON is nested too deeply") from e
     if path.suffix == ".npz":
         with _import_numpy().load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -557,6 +565,18 @@ def seal_of(papers: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_LISTS = ("artifacts", "papers")  # of a manifest: its files
+
+
+def _lists_files(lines: Any) -> bool:
+    """Whether a part of a manifest lists files, or is missing."""
+    keys = ("path", "sha256")
+    return lines is None or (
+        isinstance(lines, list)
+        and all(isinstance(x, dict) and all(isinstance(x.get(k), str) for k in keys) for x in lines)
+    )
+
+
 def read_manifest(run: str | Path) -> dict[str, Any]:
     """Read the manifest of a run.
 
@@ -579,10 +599,10 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        papers = json.loads(file.read_text(encoding="utf-8"))
+        papers = load(file)
     except ValueError:
         papers = None
-    if not isinstance(papers, dict):
+    if not (isinstance(papers, dict) and all(map(_lists_files, map(papers.get, _LISTS)))):
         raise _damaged(file)
     # of the marks of a manifest one flipped bit can take only one
     marks = {"artifacts", "papers", "seal"} & set(papers)
@@ -1039,7 +1059,18 @@ _SCRATCH = "by-hand"  # the folder of a config's scratch run, beside its finishe
 def _origin_of(folder: Path) -> dict | None:
     """Read what a scratch run is made from; None for any other folder."""
     file = folder / "scratch.json"
-    return load(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        origin = load(file)
+    except ValueError:
+        origin = None
+    if not (isinstance(origin, dict) and isinstance(origin.get("from"), str)):
+        raise RunError(
+            f"{file}, which says what the scratch run is made from, is damaged. Remove the folder "
+            f"{folder.name}: the next notebook that is opened by hand makes it again."
+        )
+    return origin
 
 
 def _open_scratch(config: Config, good: Path, settings: list[str]) -> Run:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .errors import RunError
 from .formats import read_id
-from .runs import save
+from .runs import load, save
 
 # %% auto #0
 __all__ = ['FORGOTTEN', 'Forgotten', 'read_forgotten', 'add_forgotten']
@@ -95,7 +95,7 @@ def read_forgotten(folder: str | Path) -> Forgotten:
     """
     file = Path(folder) / FORGOTTEN
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
+        held = load(file)
         if not isinstance(held["hashes"], list):
             raise ValueError("hashes")
         found = Forgotten(str(held["salt"]), frozenset(map(str, held["hashes"])))

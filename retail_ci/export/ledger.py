@@ -175,7 +175,7 @@ def _read(file: Path) -> Wave:
         head["day"] = pd.Timestamp(head["day"])
         # the checksum knows nothing of what pandas has noted about the columns
         wave = Wave(**head, table=rows.replace_schema_metadata(None).to_pandas())
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError):
+    except (pa.ArrowInvalid, OSError, LookupError, TypeError, ValueError, AttributeError):
         whole = False
     if not whole:
         raise RunError(

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..core.config import Config, source_files
 from ..core.errors import ConfigError, RunError, without_secrets
-from ..core.formats import count
+from ..core.formats import count, read_id
 from ..core.runs import Run, atomic_write, clear_staging, flush, remove_whole, save
 from ..core.suppression import FORGOTTEN, Forgotten, add_forgotten, read_forgotten
 from ..data.frames import as_ids
@@ -44,7 +44,7 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
     config : Config
         Whose runs.
     customers : Sequence[str]
-        Their ids.
+        Their ids, however they are written.
     root : str | Path
         The project's folder.
 
@@ -61,7 +61,8 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
         If there is no finished run, or the new model cannot answer.
     """
     home = Path(root) / "runs" / config.name
-    if not customers:
+    ids = list(dict.fromkeys(filter(None, map(read_id, customers))))
+    if not ids:
         raise ConfigError("Nobody is named. Expected ids in the file's column customer_id.")
     if config.data.transactions == "synthetic":
         raise ConfigError(
@@ -74,20 +75,20 @@ def forget(config: Config, customers: Sequence[str], root: str | Path) -> dict[s
             "anybody. Expected runs to forget customers in; name the config with --config."
         )
     serving = home / "serving"
-    before = _known_customers(Run(config, home / "current"), customers)
-    add_forgotten(home, customers)
+    before = _known_customers(Run(config, home / "current"), ids)
+    add_forgotten(home, ids)
     if serving.is_dir():
         with atomic_write(serving / FORGOTTEN) as part:
             shutil.copyfile(home / FORGOTTEN, part)
     links = _links_in(home)
     run = Run(config, run_chain(config, root, fresh=True))
     version = _serve_anew(run, serving)
-    removed = _clear_runs(home, run, version, customers)
+    removed = _clear_runs(home, run, version, ids)
     cleared, stays = _clear_server(config, home)
     removed += _clear_site(Path(root)) + cleared
     report: dict[str, Any] = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "customers": len(customers),
+        "customers": len(ids),
         "known_before": before,
         "run": run.path.name,
         "model": version,
@@ -276,8 +277,15 @@ def _outside(config: Config, root: Path) -> list[str]:
         "exports, lists and predictions written elsewhere with --out",
         "notebooks that somebody ran and saved by hand",
         "campaign lists that were sent, and what Power BI has imported",
-        "your backups",
+        "your backups, the list of ids that you gave, and the history of your shell",
+        "the log of a proxy before the service, if it keeps addresses such as /v1/segments/ID",
     ]
+
+
+_AS_WRITTEN = (
+    "{} not in the run before: look whether the log writes the id so. C7 and c7, or 17 and 00017, "
+    "are two customers, and a name or an e-mail address is no id."
+)
 
 
 def report_text(report: dict[str, Any]) -> str:
@@ -294,10 +302,12 @@ def report_text(report: dict[str, Any]) -> str:
         Lines.
     """
     served = f"; {report['model']} answers now" if report["model"] else ""
+    unknown = report["customers"] - report["known_before"]
     return "\n".join(
         [
             f"{count(report['customers'])} forgotten, {count(report['known_before'])} of them in "
             f"the run before. The run {report['run']} was made without them{served}.",
+            *[_AS_WRITTEN.format(count(unknown))] * bool(unknown),
             f"Removed: {', '.join(report['removed']) or 'nothing'}.",
             "What was not looked at, and is yours to look at:",
             *(f"- {place}" for place in report["outside"]),

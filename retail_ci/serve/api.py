@@ -60,7 +60,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..core.config import find_root
-from ..core.errors import ConfigError, RunError, translating
+from ..core.errors import ConfigError, RunError, translating, without_secrets
 from ..core.suppression import FORGOTTEN, read_forgotten
 from retail_ci.serve.bundle import (
     Bundle,
@@ -1018,7 +1018,7 @@ class _Aside(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record over."""
-        text = f"{record.levelname}: {record.getMessage().strip()}"
+        text = f"{record.levelname}: {without_secrets(record.getMessage().strip())}"
         if record.exc_info and record.exc_info[0]:
             frames = "".join(traceback.format_tb(record.exc_info[2])[-8:])
             text += f"\n{frames}{record.exc_info[0].__name__}"
@@ -1111,7 +1111,7 @@ class Counts:
 
             MultiProcessCollector(registry := CollectorRegistry())
         about = CollectorRegistry()
-        about.register(_AboutModel(desk.bundle if desk else None))
+        about.register(_AboutModel(desk))
         return generate_latest(registry) + generate_latest(about)
 
 
@@ -1127,18 +1127,26 @@ def _reserve() -> None:
 
 @dataclass(frozen=True, eq=False)
 class _AboutModel:
-    """The model that answers, and until when its data go; read off when it is asked for."""
+    """The model that answers, whether its files are whole, and until when its data go; read off
+    when it is asked for.
+    """
 
-    bundle: Bundle | None
+    desk: BundleHolder | None
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus is told."""
-        if self.bundle is None:
+        bundle = self.desk.bundle if self.desk else None
+        if self.desk is None or bundle is None:
             return
-        about = {"version": self.bundle.version}
+        about = {"version": bundle.version}
         yield InfoMetricFamily("retail_ci_model", "The model that answers.", value=about)
+        yield GaugeMetricFamily(
+            "retail_ci_bundle_damaged",
+            "1 if the files of the model that answers are not as they were written.",
+            value=bool(self.desk.damaged),
+        )
         with contextlib.suppress(TypeError, ValueError):
-            day = datetime.date.fromisoformat(self.bundle.card.get("last_date", "")[:10])
+            day = datetime.date.fromisoformat(bundle.card.get("last_date", "")[:10])
             yield GaugeMetricFamily(
                 "retail_ci_data_until_timestamp_seconds",
                 "The end of the last day of data behind the model; time() less it is the age.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import datetime
 import functools
 import hashlib
 import importlib
@@ -25,6 +26,7 @@ from retail_ci.core.runs import (
     atomic_write,
     clear_staging,
     flush,
+    load,
     remove_whole,
     seal_of,
     sha256,
@@ -35,8 +37,9 @@ from ..core.suppression import read_forgotten
 
 # %% auto #0
 __all__ = ['LISTS', 'OWN', 'LIKE', 'Later', 'OnDisk', 'Texts', 'Codes', 'numbers', 'seal', 'check_bundle', 'write_bundle',
-           'Bundle', 'recommend', 'recommend_each', 'choose', 'segment_of', 'similar_to', 'current_bundle',
-           'read_stack', 'point_at', 'activate', 'rollback', 'card_in', 'same_shop', 'self_test', 'tidy']
+           'read_card', 'Bundle', 'recommend', 'recommend_each', 'choose', 'segment_of', 'similar_to', 'current_bundle',
+           'read_stack', 'point_at', 'activate', 'earlier_bundle', 'rollback', 'card_in', 'same_shop', 'self_test',
+           'tidy']
 
 # %% ../../nbs/06_bundle.ipynb #430a0832
 class Later:
@@ -408,7 +411,7 @@ def _read_manifest(folder: Path) -> dict:
         If it has none that this version reads.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = load(folder / "manifest.json")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
         raise RunError(
             f"{folder} is not a serving bundle: it has no readable manifest.json. Promote a model "
@@ -424,7 +427,7 @@ def _read_manifest(folder: Path) -> dict:
     if (
         not isinstance(manifest, dict)
         or not isinstance(manifest.get("format"), int)
-        or not isinstance(manifest.get("files"), dict)
+        or not _are_files(manifest.get("files"))
     ):
         raise _damaged(folder)
     if manifest.get("seal") not in (None, seal_of(manifest)):
@@ -435,6 +438,17 @@ def _read_manifest(folder: Path) -> dict:
             f"to {_FORMAT}. Install a newer retail_ci, or roll back."
         )
     return manifest
+
+
+def _are_files(files: Any) -> bool:
+    """Whether a manifest names files of its own folder, with their sizes and sums."""
+    return isinstance(files, dict) and all(
+        Path(name).name == name
+        and isinstance(file, dict)
+        and isinstance(file.get("bytes"), int)
+        and isinstance(file.get("sha256"), str)
+        for name, file in files.items()
+    )
 
 
 def _damaged(folder: Path) -> RunError:
@@ -568,7 +582,7 @@ def _read_note(folder: Path) -> list | None:
     """
     try:
         return json.loads(_note_of(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -896,6 +910,71 @@ def _write_mask(part: Path, sensitive: Sequence[str]) -> None:
                 )
     _write_array(part, "masked", mask[:-1])
 
+# %% ../../nbs/06_bundle.ipynb #1cdd9c57
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read the model card of a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle.
+
+    Returns
+    -------
+    dict[str, Any]
+        Its card; nothing need stand there.
+
+    Raises
+    ------
+    RunError
+        If it is no card.
+    """
+    return _read_facts(folder / "card.json", _is_card)
+
+
+def _is_card(card: Any) -> bool:
+    """Whether this is a model card: an object whose last day, if it has one, is a day."""
+    if not isinstance(card, dict):
+        return False
+    said = [card.get(key) for key in ("name", "label", "last_date", "recommender_sha256")]
+    if not all(text is None or isinstance(text, str) for text in said):
+        return False
+    with contextlib.suppress(ValueError):
+        return not said[2] or bool(datetime.date.fromisoformat(said[2][:10]))
+    return False
+
+
+def _are_profiles(profiles: Any) -> bool:
+    """Whether these are the segments: a list of objects."""
+    return isinstance(profiles, list) and all(isinstance(entry, dict) for entry in profiles)
+
+
+def _read_facts(file: Path, fits: Callable[[Any], bool]) -> Any:
+    """Read one of a bundle's files of facts; raises `RunError` if it does not hold them."""
+    with contextlib.suppress(ValueError):
+        if fits(facts := load(file)):
+            return facts
+    raise _no_use(file.parent, f"its {file.name} does not hold what it should")
+
+
+@contextlib.contextmanager
+def _as_damage(folder: Path) -> Iterator[None]:
+    """While a bundle is opened: numbers that do not fit together become a sentence."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as e:
+        raise _no_use(folder, "its files do not fit together") from e
+    except FileNotFoundError as e:
+        raise _no_use(folder, f"it lacks the file {Path(e.filename).name}") from e
+
+
+def _no_use(folder: Path, why: str) -> RunError:
+    """The sentence for a bundle that is as it was written, but was written wrong."""
+    return RunError(
+        f"The bundle {folder.name} is of no use: {why}. Go back with `retail-ci models rollback`, "
+        "or write it anew with `retail-ci models promote`."
+    )
+
 # %% ../../nbs/06_bundle.ipynb #1cdd9c56
 class Bundle:
     """Open a serving bundle: check it, and read its arrays, or open those of a large one.
@@ -953,6 +1032,12 @@ class Bundle:
             raise _damaged(self.folder)
         self.version = version
         self.depth = depth
+        with _as_damage(self.folder):
+            self._open()
+        self.forgotten = read_forgotten(self.folder.parent)
+
+    def _open(self) -> None:
+        """Read or open all that a bundle holds."""
         held = sum(f["bytes"] for f in self.manifest["files"].values()) <= _LARGE
 
         def array(name: str, code: _Code) -> _View:
@@ -961,10 +1046,8 @@ class Bundle:
         self.customers = Texts(self.folder, "customers", held=held)
         self.products = Texts(self.folder, "products", remember=_LATELY, held=held)
         texts = Texts(self.folder, "texts", keys=False, remember=_LATELY, held=held)
-        self.card, self.profiles = (
-            json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("card", "profiles")
-        )
+        self.card = read_card(self.folder)
+        self.profiles = _read_facts(self.folder / "profiles.json", _are_profiles)
         self.texts = texts
         self.lists = {
             name: tuple(array(f"{name}_{part}", code) for part, code in _PARTS)
@@ -978,7 +1061,6 @@ class Bundle:
             array("bought_ends", "Q"),
             array("bought_items", "i"),
         )
-        self.forgotten = read_forgotten(self.folder.parent)
         self._find_masked(texts, array)
 
     def _find_masked(self, texts: Texts, array: Callable[[str, _Code], _View]) -> None:
@@ -1462,7 +1544,7 @@ def _stack_on_file(serving: Path) -> list[str] | None:
         Versions, oldest first; None if the file is damaged.
     """
     try:
-        stack = json.loads((serving / "stack.json").read_text(encoding="utf-8"))
+        stack = load(serving / "stack.json")
     except FileNotFoundError:
         return []
     except (OSError, ValueError):
@@ -1548,8 +1630,66 @@ def activate(serving: Path, version: str) -> Bundle:
     return bundle
 
 
+def earlier_bundle(serving: Path, masked: bool = False) -> str:
+    """Find the bundle to go back to: the last before the current one that answers.
+
+    Parameters
+    ----------
+    serving : Path
+        The folder of bundles.
+    masked : bool, default False
+        Whether it must hold a mask: products were marked as sensitive since it was made.
+
+    Returns
+    -------
+    str
+        Its version.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+
+    Examples
+    --------
+    >>> earlier_bundle(Path("nowhere"))
+    Traceback (most recent call last):
+    retail_ci.core.errors.RunError: No model has been promoted yet, so there is ...
+    """
+    stack = read_stack(serving)
+    if _stack_on_file(serving) is None:
+        raise RunError(
+            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
+            "bundle is not known; nothing has changed. `retail-ci models promote --config NAME` "
+            "starts a new list."
+        )
+    if len(stack) < 2:
+        raise RunError(
+            "There is no earlier bundle to go back to; `retail-ci models promote` writes that of "
+            "the last good run, also in the place of a damaged one."
+            if stack
+            else "No model has been promoted yet, so there is nothing to roll back."
+        )
+    why = ""
+    for version in reversed(stack[:-1]):
+        try:
+            self_test(bundle := Bundle(serving / version, quick=True))
+            if masked and "masked.bin" not in bundle.manifest["files"]:
+                raise RunError(
+                    f"The bundle {version} would name sensitive products. It has no mask"
+                )
+        except RunError as e:
+            why = why or str(e).partition(". ")[0]
+        else:
+            return version
+    raise RunError(
+        f"No earlier bundle can answer, so nothing has changed. {why}. `retail-ci models promote` "
+        "writes the bundle of the last good run."
+    )
+
+
 def rollback(serving: Path) -> str:
-    """Make the bundle before the current one current again.
+    """Make the last earlier bundle that answers current again.
 
     Parameters
     ----------
@@ -1572,23 +1712,9 @@ def rollback(serving: Path) -> str:
     Traceback (most recent call last):
     retail_ci.core.errors.RunError: No model has been promoted yet, so there is ...
     """
-    stack = read_stack(serving)
-    if _stack_on_file(serving) is None:
-        raise RunError(
-            f"The list of earlier bundles, {serving / 'stack.json'}, is damaged, so the previous "
-            "bundle is not known; nothing has changed. `retail-ci models promote --config NAME` "
-            "starts a new list."
-        )
-    if len(stack) < 2:
-        raise RunError(
-            "There is no earlier bundle to go back to; `retail-ci models promote` writes that of "
-            "the last good run, also in the place of a damaged one."
-            if stack
-            else "No model has been promoted yet, so there is nothing to roll back."
-        )
-    Bundle(serving / stack[-2], quick=True)
-    point_at(serving, stack[-2])
-    return stack[-2]
+    version = earlier_bundle(serving)
+    point_at(serving, version)
+    return version
 
 # %% ../../nbs/06_bundle.ipynb #f0fcbaca
 def card_in(folder: Path) -> dict:
@@ -1605,8 +1731,8 @@ def card_in(folder: Path) -> dict:
         Its card; empty if it cannot be read.
     """
     try:
-        return json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_card(folder)
+    except (OSError, RunError):
         return {}
 
 
@@ -1647,7 +1773,9 @@ def self_test(bundle: Bundle) -> None:
     """
     someone = bundle.customers[0] if len(bundle.customers) else ""
     for kind, who in (("known", someone), ("new", "somebody new \u2615")):
-        lines = recommend(bundle, who)["recommendations"]
+        lines: list[dict] = []
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            lines = recommend(bundle, who)["recommendations"]
         if (
             not lines
             or len({line["product_id"] for line in lines}) < len(lines)

@@ -5,7 +5,7 @@
 # %% ../../nbs/06d_drift.ipynb #c0701dea
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.config import Config
 from ..core.errors import DataError, DriftError, RunError
 from ..core.formats import count, decimal, share
-from ..core.runs import Run, atomic_write, save, staging
+from ..core.runs import Run, atomic_write, read_manifest, save, staging
 from ..core.show import ACCENT, INK, PALE, SECOND, pyplot, show_table, use_style
 from ..customers.features import FEATURES, rfm_features
 from ..customers.segment_profiles import in_house_order
@@ -1011,9 +1011,13 @@ def write_drift(found: Comparison, folder: Path, title: str) -> list[Path]:
     return [folder / f"drift.{kind}" for kind in ("json", "png", "html")]
 
 # %% ../../nbs/06d_drift.ipynb #757ca42d
-def _made_model(manifest: Path, sha256: str | None) -> bool:
-    """Whether a run has made the recommender with this fingerprint."""
-    made = json.loads(manifest.read_text(encoding="utf-8"))["artifacts"]
+def _made_model(run: Path, sha256: str | None) -> bool:
+    """Whether a run has made the recommender with this fingerprint; one whose manifest is damaged
+    has not, as far as anybody can tell.
+    """
+    made: list[dict[str, Any]] = []
+    with contextlib.suppress(RunError):
+        made = read_manifest(run).get("artifacts") or []
     return any(a["path"] == "models/recommender.npz" and a["sha256"] == sha256 for a in made)
 
 
@@ -1056,7 +1060,7 @@ def champion_run(config: Config, root: Path) -> tuple[Run, str | None, str]:
     model = card_in(bundle).get("recommender_sha256")
     others = sorted(home.glob("*/manifest.json"), reverse=True)
     for manifest in [now.path / "manifest.json", *others]:
-        if _made_model(manifest, model):
+        if _made_model(manifest.parent, model):
             return Run(config, manifest.parent), bundle.name, ""
     return (
         now,

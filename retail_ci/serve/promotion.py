@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.config import MODELS, RecommenderConfig
+from ..core.config import MODELS, RecommenderConfig, structure
 from ..core.errors import ConfigError, DataError, RetailError, RunError
 from retail_ci.core.runs import (
     Run,
@@ -48,8 +48,9 @@ from retail_ci.serve.bundle import (
     card_in,
     check_bundle,
     current_bundle,
+    earlier_bundle,
+    point_at,
     read_stack,
-    rollback,
     self_test,
     tidy,
     write_bundle,
@@ -729,12 +730,13 @@ def _against_champion(
             for task in tasks
         ]
 
-    if "settings" not in card:
+    settings = card.get("settings")
+    if not isinstance(settings, Mapping):
         return say(True, "its recipe is not recorded, so it could not be measured")
     known = {f.name for f in dataclasses.fields(RecommenderConfig)}
-    champion = RecommenderConfig(**{k: v for k, v in card["settings"].items() if k in known})
     mine = origin_of(run)
     try:
+        champion = structure(RecommenderConfig, {k: settings[k] for k in settings if k in known})
         configured(champion)
     except ConfigError as e:
         return say(True, f"its recipe is no longer known, so it could not be measured: {e}")
@@ -828,7 +830,8 @@ def read_log(serving: Path) -> list[dict]:
         Verdicts, the latest last.
     """
     path = serving / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    held = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = held.splitlines()
     unknown = {"when": "at an unknown time", "promoted": False}
     return [unknown | verdict for verdict in map(_read_verdict, lines) if verdict]
 
@@ -837,9 +840,12 @@ def _read_verdict(line: str) -> dict:
     """A line of the log; empty if it is not valid."""
     try:
         verdict = json.loads(line)
-    except ValueError:
+        whole = "version" in verdict and all(
+            {"name", "passed", "found"} <= check.keys() for check in verdict.get("checks", [])
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
-    return verdict if isinstance(verdict, dict) and "version" in verdict else {}
+    return verdict if whole else {}
 
 
 def _heal(serving: Path) -> None:
@@ -854,7 +860,7 @@ def _heal(serving: Path) -> None:
     if not note.exists():
         return
     with contextlib.suppress(
-        ValueError, KeyError, TypeError
+        ValueError, LookupError, TypeError, AttributeError
     ):  # a note that a failing disk has spoilt says nothing
         line = load(note)
         now = current_bundle(serving)
@@ -1020,8 +1026,8 @@ def _answers_itself(folder: Path) -> Check:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #abf3a22e
-def take_back(serving: Path, reason: str = "") -> str:
-    """Make the previous model the serving model again.
+def take_back(serving: Path, reason: str = "", masked: bool = False) -> str:
+    """Make the last earlier model that answers the serving model again.
 
     Parameters
     ----------
@@ -1029,6 +1035,8 @@ def take_back(serving: Path, reason: str = "") -> str:
         The folder of bundles.
     reason : str, default ""
         Why, for the log.
+    masked : bool, default False
+        As for `earlier_bundle`.
 
     Returns
     -------
@@ -1042,16 +1050,17 @@ def take_back(serving: Path, reason: str = "") -> str:
     """
     with only_one(serving):
         _heal(serving)
-        stack = read_stack(serving)
+        version = earlier_bundle(serving, masked)
         line = {
             "when": _stamp(),
-            "version": stack[-2] if len(stack) > 1 else None,
+            "version": version,
             "promoted": True,
-            "rolled_back": stack[-1] if stack else None,
+            "rolled_back": read_stack(serving)[-1],
             "reason": reason,
         }
         with _deciding(serving, line):
-            return rollback(serving)
+            point_at(serving, version)
+    return version
 
 # %% ../../nbs/06a_promotion.ipynb #4a264f15
 def promote_first(

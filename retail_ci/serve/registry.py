@@ -47,7 +47,7 @@ class ServedPointer:
 
     def load_context(self, context: Any) -> None:
         """Open the bundle; raises `RunError` if it is not the one that was registered."""
-        pointer = load(context.artifacts["pointer"])
+        pointer = _read_pointer(context.artifacts["pointer"])
         self.bundle = _pointed_at(pointer, Path(context.model_config["serving"]))
 
     def predict(
@@ -68,6 +68,20 @@ class ServedPointer:
             for rank, line in enumerate(answer["recommendations"], 1)
         ]
         return pd.DataFrame(lines, columns=list(COLUMNS["recommender"][1]))
+
+
+def _read_pointer(file: str) -> dict[str, str]:
+    """Which bundle was registered; raises `RunError` if that is not what the file says."""
+    pointer = None
+    with contextlib.suppress(ValueError):
+        pointer = load(file)
+    keys = ("bundle", "run", "recommender_sha256")
+    if not (isinstance(pointer, dict) and all(isinstance(pointer.get(k), str) for k in keys)):
+        raise RunError(
+            f"{file} does not say which bundle was registered (expected {', '.join(keys)}). Load "
+            "another version, or run the chain again: each run registers its model."
+        )
+    return pointer
 
 
 def _pointed_at(pointer: Mapping[str, str], serving: Path) -> Bundle:

@@ -25,7 +25,7 @@ from typing import Any
 
 from ..core.config import Config, find_root, from_environment, load_config
 from ..core.errors import ConfigError, RunError, missing_package, one_line
-from ..core.runs import ARTEFACTS, Run, atomic_write, load
+from ..core.runs import ARTEFACTS, Run, atomic_write, load, read_manifest
 from .promotion import origin_of
 
 # %% auto #0
@@ -690,7 +690,7 @@ def _log_run(store: Store, folder: Path) -> str:
         Its number in MLflow.
     """
     run = Run(load_config(folder / "config.yaml"), folder)
-    papers = load(folder / "manifest.json")
+    papers = read_manifest(folder)
     client = store.client
     began = _milliseconds(papers["started"])
     ended = _milliseconds(papers["finished"])
