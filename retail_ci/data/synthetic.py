@@ -1669,8 +1669,8 @@ def _purchase_steps(
 def oracle_chances(
     truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp, days: float = 30
 ) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """The same as `oracle_scores` for a few customers at a time: the whole table takes memory and
-    hours where there are many.
+    """The same as `oracle_scores` for some of the customers: of many, the whole table would not fit
+    into memory.
 
     Parameters
     ----------

@@ -582,6 +582,9 @@ def evaluate(
 ) -> Evaluation:
     """Fit every model before the cut and measure it after, for both tasks.
 
+    Of more than 10,000 customers with purchases before and after the cut, 10,000 drawn by chance
+    are measured; the protocol's `sampled_from` then says out of how many.
+
     Parameters
     ----------
     models : Mapping[str, Any] | Sequence[str]
