@@ -131,3 +131,36 @@ def _plot_scale(rows: pd.DataFrame) -> Any:
         ax.yaxis.set_minor_formatter(lambda v, _: number(v, "g") if f"{v:e}"[0] in "25" else "")
     axes[0].legend()
     return fig
+
+# %% ../../nbs/02a_scale.ipynb #7e570012
+def _whole_runs(rows: list[dict]) -> pd.DataFrame:
+    """What whole runs took, for a table.
+
+    Parameters
+    ----------
+    rows : list[dict]
+        From `benchmarks/chain.py`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row per run: its size, processor seconds, seconds, memory, the costliest notebook, and
+        the load of the machine before.
+    """
+    found = []
+    for row in rows:
+        dear = max(row["costliest"], key=lambda book: book["cpu_seconds"])
+        part = number(dear["cpu_seconds"] / row["cpu"], ".0%")
+        found.append(
+            {
+                "Lines": row["lines"],
+                "Customers": row["customers"],
+                "Products": row["products"],
+                "Processor seconds": row["cpu"],
+                "Seconds": row["seconds"],
+                "Peak GiB": row["gib"],
+                "Costliest": f"{dear['name']}, {part}",
+                "Load before": row["load_before"],
+            }
+        )
+    return pd.DataFrame(found)

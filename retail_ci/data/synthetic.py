@@ -20,8 +20,8 @@ from ..core.runs import atomic_write
 
 # %% auto #0
 __all__ = ['CALIBRATION', 'Shelf', 'Behaviour', 'promoted', 'World', 'Customers', 'blocks', 'open_shop', 'draw_block', 'to_table',
-           'basket_stride', 'TableWriter', 'generate', 'truth_arrays', 'last_purchases', 'oracle_scores',
-           'play_forward', 'calibration', 'good_lines']
+           'basket_stride', 'TableWriter', 'generate', 'truth_arrays', 'last_purchases', 'oracle_chances',
+           'oracle_scores', 'play_forward', 'calibration', 'good_lines']
 
 # %% ../../nbs/00e_synthetic.ipynb #fe1ea339
 class Shelf(NamedTuple):
@@ -1568,6 +1568,26 @@ def _unpack(truth: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Beh
     }, Behaviour(**numbers)
 
 
+def _purchases_before(
+    truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Customer, product (places in the truth) and day since the start of each line of a history."""
+    if len(history) and history["date"].max() > cut:
+        raise DataError(
+            f"The history must end at or before the cut {cut}, found {history['date'].max()}; "
+            "filter it first."
+        )
+    h = history[history["customer_id"].notna() & (history["quantity"] > 0)]
+    i, j = (pd.Index(truth[k]).get_indexer(h[k]) for k in ("customer_id", "product_id"))
+    if (i < 0).any() or (j < 0).any():
+        raise DataError(
+            f"{int(((i < 0) | (j < 0)).sum())} lines of the history have a customer or a product "
+            "that is not in the generator's truth; use a history and a truth of the same run."
+        )
+    day = (h["date"] - pd.Timestamp(str(truth["start"]))).dt.total_seconds().to_numpy() / 86_400
+    return i, j, day
+
+
 def last_purchases(
     truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp
 ) -> np.ndarray:
@@ -1587,38 +1607,38 @@ def last_purchases(
     np.ndarray
         Customers x products, days since the start; -inf for never.
     """
-    if len(history) and history["date"].max() > cut:
-        raise DataError(
-            f"The history must end at or before the cut {cut}, found {history['date'].max()}; "
-            "filter it first."
-        )
-    h = history[history["customer_id"].notna() & (history["quantity"] > 0)]
-    i, j = (pd.Index(truth[k]).get_indexer(h[k]) for k in ("customer_id", "product_id"))
-    if (i < 0).any() or (j < 0).any():
-        raise DataError(
-            f"{int(((i < 0) | (j < 0)).sum())} lines of the history have a customer or a product "
-            "that is not in the generator's truth; use a history and a truth of the same run."
-        )
+    i, j, day = _purchases_before(truth, history, cut)
     last = np.full((len(truth["customer_id"]), len(truth["product_id"])), -np.inf)
-    np.maximum.at(
-        last,
-        (i, j),
-        (h["date"] - pd.Timestamp(str(truth["start"]))).dt.total_seconds().to_numpy() / 86_400,
-    )
+    np.maximum.at(last, (i, j), day)
     return last
+
+
+def _last_favourites(
+    truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp
+) -> np.ndarray:
+    """When each customer last bought each of their favourites: the few cells of `last_purchases`
+    that matter, without the table.
+    """
+    i, j, day = _purchases_before(truth, history, cut)
+    width = len(truth["product_id"])
+    last = pd.Series(day).groupby(i.astype(np.int64) * width + j).max()
+    favourite = truth["favourite"]
+    cells = np.arange(len(favourite), dtype=np.int64)[:, None] * width + favourite
+    return last.reindex(cells.ravel(), fill_value=-np.inf).to_numpy().reshape(cells.shape)
 
 # %% ../../nbs/00e_synthetic.ipynb #48daf023
 def _purchase_steps(
-    truth: Mapping[str, np.ndarray], last: np.ndarray, cut: float, days: float
+    truth: Mapping[str, np.ndarray], clock: np.ndarray, cut: float, days: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Step by step, how strongly each product is bought by an active customer."""
+    """Step by step, how strongly each product is bought by an active customer; `clock`: when they
+    last bought each of their favourites.
+    """
     products, b = _unpack(truth)
     people = np.arange(len(truth["rate"]))[:, None]
     everything = np.arange(truth["tastes"].shape[1])
     trial = b.trial * truth["size"][:, None] * (truth["kinds"] @ truth["tastes"])
     favourite = truth["favourite"]
     pull = truth["pull"] * truth["size"][:, None]
-    clock = np.take_along_axis(last, favourite, axis=1)
     hours = np.arange(len(truth["flow"])) / 24
     horizon = truth["season"].shape[1]
     stops = np.unique(
@@ -1646,6 +1666,67 @@ def _purchase_steps(
         )
 
 # %% ../../nbs/00e_synthetic.ipynb #34ab63f7
+def oracle_chances(
+    truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp, days: float = 30
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """The same as `oracle_scores` for some of the customers: of many, the whole table would not fit
+    into memory.
+
+    Parameters
+    ----------
+    truth : Mapping[str, np.ndarray]
+        From `truth_arrays` or its file.
+    history : pd.DataFrame
+        Cleaned transactions up to the cut: customer_id, product_id, date, quantity.
+    cut : pd.Timestamp
+        The last moment that is known.
+    days : float, default 30
+        Length of the window.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]
+        Customer ids, product ids; and a function from places among these customers to
+        probabilities, places x products.
+    """
+    at = (cut - pd.Timestamp(str(truth["start"]))) / pd.Timedelta(days=1)
+    spells = truth["spells"]
+    on = np.zeros(len(truth["rate"]), bool)
+    on[spells[(spells[:, 1] <= at) & (at < spells[:, 2]), 0].astype(int)] = True
+    clock = _last_favourites(truth, history, cut)
+    known = np.flatnonzero(truth["joined"] <= at)
+    traits = [f.name for f in fields(Customers) if f.name != "spells"]
+
+    def chances(places: np.ndarray) -> np.ndarray:
+        rows = known[places]
+        some = {**truth, **{name: truth[name][rows] for name in traits}}
+        return _chances_of(some, on[rows], _purchase_steps(some, clock[rows], at, days))
+
+    return truth["customer_id"][known], truth["product_id"], chances
+
+
+def _chances_of(
+    truth: Mapping[str, np.ndarray], on: np.ndarray, steps: Iterator[tuple[float, np.ndarray]]
+) -> np.ndarray:
+    """P(at least one purchase) of customers who are on or off at the cut, from the steps of their
+    demand: customers x products.
+    """
+    b = _unpack(truth)[1]
+    lapse = truth["lapse"][:, None]
+    back = b.comeback / 365
+    active = np.repeat(on[:, None].astype(float), len(truth["product_id"]), axis=1)
+    away = 1 - active
+    for step, expected in steps:
+        half = np.exp(-expected / 2)
+        mixed = -np.expm1(-(lapse + back) * step) / (lapse + back)
+        active *= half
+        leaving = active * lapse * mixed
+        coming = away * back * mixed
+        active = (active - leaving + coming) * half
+        away = away + leaving - coming
+    return np.clip(1 - active - away, 0, 1)
+
+
 def oracle_scores(
     truth: Mapping[str, np.ndarray], history: pd.DataFrame, cut: pd.Timestamp, days: float = 30
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -1669,25 +1750,8 @@ def oracle_scores(
     tuple[np.ndarray, np.ndarray, np.ndarray]
         Customer ids, product ids, customers x products probabilities.
     """
-    at = (cut - pd.Timestamp(str(truth["start"]))) / pd.Timedelta(days=1)
-    b = _unpack(truth)[1]
-    spells = truth["spells"]
-    on = np.zeros(len(truth["rate"]), bool)
-    on[spells[(spells[:, 1] <= at) & (at < spells[:, 2]), 0].astype(int)] = True
-    lapse = truth["lapse"][:, None]
-    back = b.comeback / 365
-    active = np.repeat(on[:, None].astype(float), len(truth["product_id"]), axis=1)
-    away = 1 - active
-    for step, expected in _purchase_steps(truth, last_purchases(truth, history, cut), at, days):
-        half = np.exp(-expected / 2)
-        mixed = -np.expm1(-(lapse + back) * step) / (lapse + back)
-        active *= half
-        leaving = active * lapse * mixed
-        coming = away * back * mixed
-        active = (active - leaving + coming) * half
-        away = away + leaving - coming
-    known = truth["joined"] <= at
-    return truth["customer_id"][known], truth["product_id"], np.clip(1 - active - away, 0, 1)[known]
+    customers, products, chances = oracle_chances(truth, history, cut, days)
+    return customers, products, chances(np.arange(len(customers)))
 
 # %% ../../nbs/00e_synthetic.ipynb #b794f906
 def play_forward(

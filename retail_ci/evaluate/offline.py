@@ -225,9 +225,11 @@ class KnownChances(Recommender):
         self,
         customer_ids: Sequence[str] | np.ndarray,
         product_ids: Sequence[str] | np.ndarray,
-        chances: np.ndarray,
+        chances: np.ndarray | Callable[[np.ndarray], np.ndarray],
     ):
-        """`chances`: customers × products, in the order of the two lists of ids."""
+        """`chances`: customers × products, in the order of the two lists of ids; or a function
+        that gives the rows of some customers.
+        """
         self.customer_ids = pd.Index(customer_ids)
         self.product_ids = pd.Index(product_ids)
         self.chances = chances
@@ -239,8 +241,10 @@ class KnownChances(Recommender):
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         """The given chances; zero for who or what is not in the table."""
-        block = np.asarray(self.chances[self.rows_[rows]], dtype=np.float32)[:, self.columns_]
-        return np.where((self.columns_ >= 0) & (self.rows_[rows] >= 0)[:, None], block, 0)
+        own = self.rows_[rows]
+        given = self.chances(own) if callable(self.chances) else self.chances[own]
+        block = np.asarray(given, dtype=np.float32)[:, self.columns_]
+        return np.where((self.columns_ >= 0) & (own >= 0)[:, None], block, 0)
 
 
 def oracle(
@@ -264,10 +268,10 @@ def oracle(
     KnownChances
         Not fitted yet.
     """
-    from retail_ci.data.synthetic import oracle_scores
+    from retail_ci.data.synthetic import oracle_chances
 
     past = transactions[transactions["date"] <= cut]
-    customers, products, chances = oracle_scores(truth, past, cut, days)
+    customers, products, chances = oracle_chances(truth, past, cut, days)
     return KnownChances(customers, products, chances)
 
 # %% ../../nbs/05_evaluation.ipynb #ad503fc9
@@ -545,6 +549,26 @@ def _in_our_manner(name: str, model: Any, train: pd.DataFrame) -> Recommender | 
     return model if isinstance(model, Recommender) else _Guest(name, model, train)
 
 # %% ../../nbs/05_evaluation.ipynb #c7c45ef0
+_MOST_MEASURED = 10_000  # customers; of more than these a sample is measured, drawn by this seed
+_SAMPLE_SEED = 0
+
+
+def _sampled(truth: dict[str, sp.csr_matrix], most: int) -> dict[str, sp.csr_matrix]:
+    """The purchases of at most so many of the customers who bought, drawn by chance; the same
+    customers for both tasks.
+    """
+    asked = np.flatnonzero(np.diff(truth["any"].indptr))
+    if len(asked) <= most:
+        return truth
+    drawn = np.random.default_rng(_SAMPLE_SEED).choice(asked, most, replace=False)
+    kept = np.zeros(truth["any"].shape[0])
+    kept[drawn] = 1
+    few = {task: sp.csr_matrix(sp.diags(kept) @ bought) for task, bought in truth.items()}
+    for bought in few.values():
+        bought.eliminate_zeros()
+    return few
+
+
 def evaluate(
     models: Mapping[str, Any] | Sequence[str],
     transactions: pd.DataFrame,
@@ -557,6 +581,9 @@ def evaluate(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
     """Fit every model before the cut and measure it after, for both tasks.
+
+    Of more than 10,000 customers with purchases before and after the cut, 10,000 drawn by chance
+    are measured; the protocol's `sampled_from` then says out of how many.
 
     Parameters
     ----------
@@ -602,7 +629,8 @@ def evaluate(
     products = products_before(products, train)
     data = interactions(train, products)
     models = {name: _in_our_manner(name, model, train) for name, model in models.items()}
-    truth = relevant_products(data, test)
+    every = relevant_products(data, test)
+    truth = _sampled(every, _MOST_MEASURED)
     kinds = _categories(data, products)
     scores: dict[str, dict] = {task: {} for task in TASKS}
     reach: dict[str, dict] = {task: {} for task in TASKS}
@@ -610,8 +638,11 @@ def evaluate(
         if progress:
             progress(name, i, len(models))
         measure(name, model.fit(data, products), truth, k, scores, reach, kinds)
-    facts = _protocol(data, test, truth, cut, days, k, resamples, train) | settings_of(models)
+    facts = _protocol(data, test, every, cut, days, k, resamples, train) | settings_of(models)
+    if truth is not every:
+        facts["sampled_from"] = facts["customers"]
     asked = {task: np.flatnonzero(np.diff(matrix.indptr)) for task, matrix in truth.items()}
+    facts["customers"] = {task: len(rows) for task, rows in asked.items()}
     return Evaluation(
         *_summarise(scores, reach, random_state, resamples),
         facts,

@@ -5,10 +5,12 @@
 # %% ../../nbs/11_chain.ipynb #e1038528
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +19,7 @@ from ..core.errors import ConfigError, RunError, unknown
 from ..core.runs import ARTEFACTS
 
 # %% auto #0
-__all__ = ['number', 'chain', 'code', 'requires', 'reads', 'order', 'split', 'Progress', 'timing_table']
+__all__ = ['number', 'chain', 'code', 'requires', 'reads', 'order', 'split', 'only_tests', 'Progress', 'timing_table']
 
 # %% ../../nbs/11_chain.ipynb #a4f91821
 def number(notebook: Path) -> str:
@@ -200,6 +202,94 @@ def split(notebooks: list[Path], first: str = "", last: str = "") -> tuple[list[
     if begin >= end:
         raise ConfigError(f"--from {first} comes after --to {last}; nothing would run.")
     return notebooks[:begin], notebooks[begin:end]
+
+# %% ../../nbs/11_chain.ipynb #7e570002
+_QUIET = (ast.Assert, ast.Import, ast.ImportFrom)  # statements that show nothing
+_INSIDE = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
+
+
+def _bound(node: ast.AST) -> set[str]:
+    """The names that code gives a value, but those that live inside a comprehension."""
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Store) else set()
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, _INSIDE):
+        return set()
+    return set().union(*map(_bound, ast.iter_child_nodes(node)))
+
+
+def _read(node: ast.AST) -> set[str]:
+    """The names that code looks up."""
+    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in names if isinstance(n.ctx, ast.Load)}
+
+
+def _expects_error(node: ast.AST) -> bool:
+    """Whether this is `with pytest.raises(...):`, and the error gets no name."""
+    return isinstance(node, ast.With) and all(
+        ".raises(" in ast.unparse(item.context_expr) and item.optional_vars is None
+        for item in node.items
+    )
+
+
+def _is_quiet(node: ast.stmt) -> bool:
+    """Whether a statement does nothing but assert, and name values."""
+    if isinstance(node, _QUIET) or _expects_error(node):
+        return True
+    if isinstance(node, ast.Assign):
+        kinds = (ast.Name, ast.Tuple, ast.Starred, ast.Store)
+        return all(isinstance(n, kinds) for target in node.targets for n in ast.walk(target))
+    if isinstance(node, (ast.For, ast.If)):
+        return all(map(_is_quiet, node.body + node.orelse))
+    return isinstance(node, ast.With) and all(map(_is_quiet, node.body))
+
+
+def _is_test(source: str, tree: ast.Module) -> bool:
+    """Whether a cell asserts, and does nothing else that a page or a later draw would show."""
+    nodes = list(ast.walk(tree))
+    return (
+        not re.search(r"(?m)^#\| (export|chain)", source)
+        and any(isinstance(n, ast.Assert) or _expects_error(n) for n in nodes)
+        and not any(isinstance(n, ast.NamedExpr) for n in nodes)
+        and not any("rng" in name for name in _read(tree))
+        and all(map(_is_quiet, tree.body))
+    )
+
+
+def only_tests(sources: Sequence[str]) -> list[int]:
+    """Find the code cells that a run leaves to the tests.
+
+    Parameters
+    ----------
+    sources : Sequence[str]
+        The code cells of a notebook, in their order.
+
+    Returns
+    -------
+    list[int]
+        Places of cells that only assert.
+
+    Examples
+    --------
+    >>> only_tests(["a = f(1)", "assert a == 1", "b = f(a); assert b", "b"])
+    [1]
+    """
+    found = []
+    needed: set[str] = set()  # names that a later cell reads before it sets them
+    for place in reversed(range(len(sources))):
+        try:
+            tree = ast.parse(sources[place])
+        except SyntaxError:  # a magic command
+            needed |= set(re.findall(r"\w+", sources[place]))
+            continue
+        if _is_test(sources[place], tree) and not _bound(tree) & needed:
+            found.append(place)
+            continue
+        for statement in reversed(tree.body):
+            set_here = _bound(statement) if isinstance(statement, ast.Assign) else set()
+            needed = (needed - set_here) | _read(statement)
+    return found[::-1]
 
 # %% ../../nbs/11_chain.ipynb #a8c1658f
 class Progress:

@@ -30,7 +30,7 @@ from ..core import runs as core_runs
 from ..core.config import Config
 from ..core.errors import RetailError, RunError, missing_package
 from ..core.runs import sha256
-from .chain import Progress, code, order, requires
+from .chain import Progress, code, only_tests, order, requires
 
 # %% auto #0
 __all__ = ['ONE_THREAD', 'environment', 'ForkedKernel', 'end_with_parent', 'kill_group', 'execute', 'Job', 'set_environment',
@@ -339,6 +339,27 @@ def _literal_path(
     return path.replace("{", "{{").replace("}", "}}")
 
 
+def _engine() -> type:
+    """What papermill executes the cells of a page with: those that only assert are passed over."""
+    from papermill.engines import NBClientEngine
+
+    class WithoutTests(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man: Any, *args: Any, **options: Any) -> Any:
+            cells = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
+            tests = [cells[place] for place in only_tests([cell.source for cell in cells])]
+            tags = [cell.metadata.setdefault("tags", []) for cell in tests]
+            for own in tags:
+                own.append("skip-execution")
+            try:
+                return super().execute_managed_notebook(nb_man, *args, **options)
+            finally:
+                for own in tags:
+                    own.remove("skip-execution")
+
+    return WithoutTests
+
+
 def execute(
     notebook: str, out: str, parameters: dict, env: dict[str, str], connection: Connection
 ) -> None:
@@ -379,10 +400,12 @@ def execute(
     )
     logging.getLogger("papermill").setLevel(logging.ERROR)
     import papermill
+    from papermill.engines import papermill_engines
 
     def started(pid: int) -> None:
         connection.send({"kernel": pid})
 
+    papermill_engines.register("page", _engine())
     error = None
     try:
         papermill.execute_notebook(
@@ -390,6 +413,7 @@ def execute(
             _literal_path(out),
             parameters,
             kernel_name="python3",
+            engine_name="page",
             progress_bar=False,
             request_save_on_cell_execute=False,
             start_timeout=120,
@@ -448,8 +472,23 @@ def set_environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 # %% ../../nbs/11a_kernels.ipynb #43157de9
+_READY = "rci_made_ready"
+_MADE_READY = """
+import contextlib
+
+with contextlib.suppress(Exception):
+    import nbformat
+    from jupyter_client.provisioning import KernelProvisionerFactory
+
+    empty = nbformat.v4.new_notebook()
+    nbformat.validate(empty)
+    KernelProvisionerFactory.instance()
+"""
+
+
 def _python_path(folder: str | Path) -> dict[str, str]:
-    """A search path on which the grammar of web addresses and the debugger cannot be imported.
+    """A search path on which the grammar of web addresses and the debugger cannot be imported, and
+    what every notebook needs made ready is a module.
 
     Parameters
     ----------
@@ -465,6 +504,7 @@ def _python_path(folder: str | Path) -> dict[str, str]:
         (Path(folder) / f"{name}.py").write_text(
             "raise ImportError('not needed to execute notebooks')\n"
         )
+    (Path(folder) / f"{_READY}.py").write_text(_MADE_READY)
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     }
@@ -481,7 +521,7 @@ class Server:
     def __init__(self, modules: list[str]):
         """Start it; the modules are imported meanwhile."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(modules)
+        context.set_forkserver_preload([*modules, _READY])
         search_path = _python_path(core_runs.process_folder("rci"))
         # or it would import the `retail_ci` that lies in the working directory, if one does
         self.variables = ONE_THREAD | search_path | {"PYTHONSAFEPATH": "1"}
