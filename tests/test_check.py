@@ -1122,13 +1122,158 @@ def test_a_state_where_people_live_is_no_status(tmp_path):
     assert columns(written(tmp_path, done))["status"] == "State"
 
 
-def test_a_total_of_the_order_on_each_line_is_shown_beside_what_its_items_cost(tmp_path):
-    table = orders().assign(Quantity=1 + orders().index % 4)
+def shop_orders(lines: int = 60) -> tuple[pd.DataFrame, pd.Series]:
+    """Orders as a shop's plugin exports them, the total on each line; and what each line is worth."""
+    table = orders(lines).assign(Quantity=1 + orders(lines).index % 4)
     table["Item Cost"] = 2.5 + table["product_id"].str[1:].astype(int)
     worth = table["Quantity"] * table["Item Cost"]
-    table["Order Total"] = worth.groupby(table["order_id"]).transform("sum") + 5
+    sent = 4.9 * (table["order_id"].astype("category").cat.codes % 2)
+    table["Order Total"] = (worth.groupby(table["order_id"]).transform("sum") + sent).round(2)
+    return table, worth
+
+
+def test_what_items_cost_is_proposed_in_place_of_the_total_that_they_add_up_to(tmp_path):
+    table, worth = shop_orders()
     found = written(tmp_path, table)
-    assert sure(found)["revenue"] == "unsure"
-    other = "What else it could be, quantity × 'Item Cost', without 'Order Total'"
-    given = shown("\n".join(closing(found)), other)
-    assert given[:2] == (60, 30) and given[3] == pytest.approx(worth.sum(), abs=0.005)
+    assert columns(found)["price"] == "Item Cost" and "revenue" not in columns(found)
+    assert sure(found)["price"] == "likely"
+    text = "\n".join(closing(found))
+    assert shown(text)[:2] == (60, 30) and shown(text)[3] == pytest.approx(worth.sum(), abs=0.005)
+    assert "'Order Total' is the same on all lines of a basket" in text
+    assert "matters: amount 'Order Total'" not in text
+
+
+def test_a_total_on_each_line_is_no_lines_where_no_receipt_is_known_either(tmp_path):
+    table, worth = shop_orders()
+    found = written(tmp_path, table.drop(columns="order_id"))
+    assert columns(found)["price"] == "Item Cost" and "revenue" not in columns(found)
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth.sum(), abs=0.005)
+
+
+def test_a_cost_that_does_not_add_up_to_the_total_is_asked_about(tmp_path):
+    table, _ = shop_orders()
+    table["Unit Cost"] = (table.pop("Item Cost") * (0.6 + table.index % 5 * 0.05)).round(2)
+    found = written(tmp_path, table)
+    assert not {"price", "revenue"} & set(columns(found))
+    assert closing(found)[-1] == (
+        "Question: Is 'Unit Cost' what the customer paid, or what the shop did?"
+    )
+
+
+def test_no_total_of_orders_is_counted_on_each_line_whatever_is_sold(tmp_path):
+    table, _ = shop_orders()
+    found = written(tmp_path, table.drop(columns=["Item Cost", "Quantity"]))
+    assert "revenue" not in columns(found)
+    told = "\n".join(closing(found))
+    assert "'Order Total' is the same on all lines of a basket" in told
+    assert "net revenue" not in told and "What did each line cost the customer" in told
+
+
+def test_lines_own_totals_are_taken_before_those_of_their_order(tmp_path):
+    table, worth = shop_orders()
+    table["Item Total"] = worth
+    found = written(tmp_path, table.drop(columns=["Item Cost", "Quantity"]))
+    assert columns(found)["revenue"] == "Item Total"
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth.sum(), abs=0.005)
+
+
+def test_a_count_of_an_orders_products_is_no_revenue(tmp_path):
+    table, worth = shop_orders()
+    table = table.rename(columns={"Item Cost": "Product Price"}).drop(columns="Order Total")
+    table["Total products"] = table.groupby("order_id")["product_id"].transform("size")
+    found = written(tmp_path, table)
+    assert sure(found)["price"] == sure(found)["quantity"] == "sure"
+    assert "revenue" not in columns(found)
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth.sum(), abs=0.005)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_without_a_receipt_an_amount_beside_line_items_is_the_lines_or_the_orders(tmp_path, own):
+    table = web_orders(90).drop(columns=["Name", "Taxes", "Subtotal", "Financial Status"])
+    worth = table["Lineitem quantity"] * table["Lineitem price"]
+    days = [table["Email"], table["Created at"].str[:10]]
+    less = (worth - table.index % 3 * 0.5).round(2)
+    table["Total"] = less if own else worth.groupby(days).transform("sum") + 5
+    found = written(tmp_path, table.assign(**{"Line discount": table.index % 3 * 0.5}))
+    assert columns(found).get("revenue") == ("Total" if own else None)
+    worth = less if own else worth
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth.sum(), abs=0.005)
+
+
+def test_what_was_paid_is_taken_before_what_it_cost_without_the_discount(tmp_path):
+    table = orders().assign(qty=1 + orders().index % 3)
+    table["Product Price"] = 4.5 + table["product_id"].str[1:].astype(int)
+    table["Sales"] = table["qty"] * table["Product Price"]
+    table["Item Discount"] = (table["Sales"] * (table.index % 4) * 0.05).round(2)
+    table["Item Discount Rate"] = table.index % 4 * 0.05
+    table["Item Total"] = (table["Sales"] - table["Item Discount"]).round(2)
+    found = written(tmp_path, table)
+    assert columns(found)["revenue"] == "Item Total"
+    worth = table["Item Total"].sum()
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth, abs=0.005)
+
+
+def test_the_share_that_is_left_to_pay_is_no_discount(tmp_path):
+    table = orders().assign(qty=1 + orders().index % 3, price=4.5 + orders().index % 7)
+    table["discount_rate"] = 0.9 + table.index % 10 * 0.01
+    table["amount"] = (table["qty"] * table["price"] * table["discount_rate"]).round(2)
+    found = written(tmp_path, table)
+    assert "discount" not in columns(found)
+    (told,) = [g.why for g in found.guesses if g.key == "columns.discount"]
+    assert "the share that is left to pay" in told and "the amounts are after it" in told
+
+
+def test_a_picture_of_the_product_and_a_number_of_the_line_are_no_products(tmp_path):
+    table = orders().assign(price=4.5 + orders().index % 7)
+    table["Order Item Id"] = 77000 + table.index * 7 % 61
+    number = table.pop("product_id").str[1:]
+    table["Product Image"] = "http://img.example.org/" + number + "/front"
+    table["Product Name"] = "Soap " + number
+    found = written(tmp_path, table)
+    assert columns(found)["product_id"] == "Product Name" and sure(found)["product_id"] == "likely"
+
+
+def test_the_last_step_of_a_status_says_what_became_of_an_order(tmp_path):
+    done = ["Shipped", "Shipped - Returned to Seller", "Shipped - Delivered to Buyer"]
+    table = orders().assign(amount=5.0, Status=[done[n % 3] for n in range(60)])
+    found = written(tmp_path, table)
+    (undone,) = [g.value for g in found.guesses if g.key == "status"]
+    assert undone == {"returned": ["Shipped - Returned to Seller"]}
+
+
+def test_days_of_stores_are_asked_about_where_one_was_noted_twice(tmp_path):
+    n = pd.Series(range(120))
+    table = pd.DataFrame({"store": (n % 4).map("S{}".format)})
+    table["date"] = (pd.Timestamp("2025-01-01") + pd.to_timedelta(n // 4, "D")).dt.strftime("%F")
+    table["units"], table["net sales"] = 40 + n % 9, 900 + n * 7 % 97
+    again = pd.concat([table, table.iloc[[5]].assign(units=0)])
+    told = closing(written(tmp_path, again))[-1]
+    assert told.startswith("Question: Each line, but for 1, has a day and store of its own")
+
+
+def test_the_products_beside_several_files_are_found(tmp_path):
+    table = orders().assign(quantity=1)
+    for year, part in (("2024", table[:30]), ("2025", table[30:])):
+        part.to_csv(tmp_path / f"sales_{year}.csv", index=False)
+    goods = pd.DataFrame({"product_id": sorted(table["product_id"].unique())})
+    goods["product_price"] = 3.0 + goods.index
+    goods.to_csv(tmp_path / "goods.csv", index=False)
+    found = examine_all(str(tmp_path / "sales_*.csv"))
+    assert found.settings().products == str(tmp_path / "goods.csv")
+    worth = table.merge(goods, on="product_id")["product_price"].sum()
+    assert shown("\n".join(closing(found)))[3] == pytest.approx(worth, abs=0.005)
+
+
+def test_a_log_that_a_run_would_refuse_is_said_to_be(tmp_path):
+    table = orders().assign(amount=5 + orders().index % 9)
+    said = "\n".join(closing(written(tmp_path, pd.concat([table, table]))))
+    assert "A run would refuse these data: 50% of the lines are copies of others" in said
+    assert "refuse" not in "\n".join(closing(written(tmp_path, table)))
+
+
+def test_bytes_that_are_no_text_are_not_called_cp1252(tmp_path):
+    file = tmp_path / "sales.csv"
+    file.write_bytes(b"date,amount\n" + bytes(n * 37 % 255 + 1 for n in range(9000)))
+    with pytest.raises(DataError, match="No usual encoding reads it. Export it again as text") as e:
+        examine(str(file))
+    assert "cp1252" not in str(e.value)

@@ -2,7 +2,8 @@
 
 A kind of damage changes rows, text or bytes. Each kind is drawn alone, and in pairs. What must be
 kept is known from the rows themselves, without a line of the package's own code. DAMAGES is how
-often each kind is drawn alone, and how many dozens of pairs are drawn (`make soak`).
+often each kind is drawn alone, and how many dozens of pairs are drawn (`make soak`). Where it is
+more than 1, every kind that changes rows is drawn on PostgreSQL too, and some on Spark.
 """
 
 import dataclasses
@@ -391,6 +392,16 @@ def everything_quoted(shop, random):
 
 
 @kind()
+def every_line_whole_in_quotes(shop, random):
+    def change(text: str) -> str:
+        lines = re.split(r"(\r\n|\r|\n)", text)
+        whole = ['"' + line.replace('"', '""') + '"' if line else "" for line in lines[::2]]
+        return "".join(map("".join, zip(whole, [*lines[1::2], ""])))
+
+    shop.text.append(change)
+
+
+@kind()
 def line_breaks_in_quotes(shop, random):
     shop.names.append("note")
     for row in shop.some(random):
@@ -733,6 +744,23 @@ def a_basket_of_many_customers(shop, random):
             row["transaction_id"] = "R00000"
 
 
+@kind(r"\(dominant_basket\)")
+def a_receipt_that_holds_most_lines(shop, random):
+    first = random.choice(shop.rows)["transaction_id"]
+    for row in random.sample(shop.rows, int(len(shop.rows) * random.uniform(0.5, 0.9))):
+        row["transaction_id"] = first
+
+
+@kind(r"\(contradiction\)|\(bad_\w+\)")
+def totals_on_the_first_lines_alone(shop, random):
+    total: dict[str, float] = {}
+    for row in shop.rows:
+        total[row["transaction_id"]] = total.get(row["transaction_id"], 0) + float(row["revenue"])
+    for row in shop.rows:  # the first line of a basket takes its total, and leaves none
+        left = total.pop(row["transaction_id"], None)
+        row["revenue"] = "" if left is None else f"{left:.2f}"
+
+
 @kind(r"\(huge_basket\)")
 def a_basket_of_thousands_of_lines(shop, random):
     sale = shop.some(random, 1)[0]
@@ -864,9 +892,9 @@ def clean_report() -> str:
     return found.told
 
 
-def judge(seed: int, folder: Path, *kinds: Kind) -> None:
+def judge(seed: int, folder: Path, *kinds: Kind, place: Callable[..., Path] = write) -> None:
     """What is kept is unchanged, or the damage is named."""
-    found = seen(write(damaged(seed, *kinds), folder))
+    found = seen(place(damaged(seed, *kinds), folder))
     if found.kept == expected():
         return
     loud = [kind for kind in kinds if kind.words]
@@ -944,3 +972,62 @@ pairs = st.lists(st.sampled_from(KINDS), min_size=2, max_size=2, unique_by=lambd
 @given(pairs, seeds)
 def test_two_kinds_of_damage_are_harmless_or_named(tmp_path_factory, kinds, seed):
     judge(seed, tmp_path_factory.mktemp("damage"), *kinds)
+
+
+# Elsewhere than on DuckDB
+
+
+def plain(shop: Shop) -> bool:
+    """Whether only rows are damaged, so that the log may lie in a database."""
+    return not shop.text and shop.encode is str.encode and shop.ending == "csv"
+
+
+ROWS = [name for name, kind in BY_NAME.items() if plain(damaged(0, kind))]
+IN_A_DATABASE = ROWS if DAMAGES > 1 else ["a_receipt_that_holds_most_lines", "decimal_commas"]
+ON_SPARK = [
+    *("a_receipt_that_holds_most_lines", "totals_on_the_first_lines_alone", "two_date_formats"),
+    *("decimal_commas", "copies_of_lines", "an_empty_month", "contradictory_products"),
+    *("another_encoding_in_some_lines", "scientific_notation", "a_status_with_cancelled_orders"),
+]
+
+
+def in_postgres(server) -> Callable[[Shop, Path], Path]:
+    """Put the log and its tables into a database, and write the config that reads them there."""
+
+    def put(shop: Shop, folder: Path) -> Path:
+        places = {}
+        for role, rows in (
+            ("transactions", shop.rows),
+            ("products", shop.products),
+            ("customers", shop.customers),
+        ):
+            names = shop.names if role == "transactions" else list(rows[0])
+            table = pd.DataFrame([[row.get(n) or None for n in names] for row in rows])
+            name = f"damaged_{role}"
+            server.sql(f"DROP TABLE IF EXISTS {name}")
+            server.fill(name, table.set_axis(names, axis=1), dict.fromkeys(names, "text"))
+            places[role] = server.url(name)
+        config = folder / "shop.yaml"
+        config.write_text(yaml.safe_dump({"data": places | {"threads": 1} | shop.data}), "utf-8")
+        return config
+
+    return put
+
+
+def on_spark(shop: Shop, folder: Path) -> Path:
+    """Write the files and a config that reads them with Spark."""
+    data = {"engine": "spark", "memory": "2GB", "spill": str(folder), "threads": 2}
+    data["spark"] = {"sql.shuffle.partitions": "2", "sql.adaptive.enabled": "false"}
+    return write(dataclasses.replace(shop, data=shop.data | data), folder)
+
+
+@pytest.mark.parametrize("name", IN_A_DATABASE)
+def test_damage_in_a_database_is_harmless_or_named(name, tmp_path, postgres):
+    judge(len(name), tmp_path, BY_NAME[name], place=in_postgres(postgres))
+
+
+if DAMAGES > 1:  # half a minute each
+
+    @pytest.mark.parametrize("name", ON_SPARK)
+    def test_damage_on_spark_is_harmless_or_named(name, tmp_path):
+        judge(len(name), tmp_path, BY_NAME[name], place=on_spark)

@@ -83,9 +83,16 @@ class Column:
 
     @cached_property
     def code(self) -> bool:
-        """Whether the values can be identifiers: no dates, no amounts with decimals."""
+        """Whether the values can be identifiers: no dates, amounts with decimals, or pictures."""
         amounts = self.numeric > 0.8 and self.whole < 0.95
-        return len(self.values) > 0 and not amounts and (self.dates <= 0.8 or self.numeric > 0.8)
+        plain = self.dates <= 0.8 or self.numeric > 0.8
+        return len(self.values) > 0 and not amounts and plain and not self.web
+
+    @cached_property
+    def web(self) -> bool:
+        """Whether the values are addresses of pages or names of pictures, which say no id."""
+        pattern = r"(?i)(?:https?://|www\.)\S+|\S+\.(?:jpe?g|png|gif|webp|svg)"
+        return len(self.values) > 0 and float(self.values.str.fullmatch(pattern).mean()) > 0.8
 
     @cached_property
     def rising(self) -> bool:
@@ -152,6 +159,8 @@ def value_test(role: str, column: Column) -> tuple[bool, str]:
     if role in ("quantity", "price", "revenue"):
         return _amount_test(role, column)
     seen = f"{count(column.distinct)} different values"
+    if role.endswith("_id") and column.web:
+        return False, "addresses of pages or pictures"
     if column.filled < 0.5:
         return role == "customer_id", f"{seen}, filled in {share(column.filled)} of the lines"
     least = {"transaction_id": 0.02, "customer_id": 0.0005}.get(role, 0) * column.rows
@@ -218,23 +227,30 @@ def basket_relation(
     if not basket.unique:
         return 0, f"{count(basket.distinct)} values on {count(len(basket.values))} lines"
     if customer is None or date is None:
-        return 0, "each value stands on one line"
-    return _single_lines(customer, date)
+        return 0, _on_one_line(basket)
+    return _single_lines(basket, customer, date)
 
 
-def _single_lines(customer: Column, date: Column) -> tuple[int, str]:
+def _on_one_line(column: Column) -> str:
+    """That each value, or nearly each, stands on one line."""
+    each = "each" if column.distinct == len(column.values) else "nearly each"
+    return f"{each} value stands on one line"
+
+
+def _single_lines(basket: Column, customer: Column, date: Column) -> tuple[int, str]:
     """Whether lines are baskets: whether customers rarely have two in a day."""
     visits = pd.DataFrame({"customer": customer.values, "day": date.days}).dropna()
     if not len(visits):
-        return 0, "each value stands on one line"
+        return 0, _on_one_line(basket)
     twice = float(visits.duplicated(keep=False).mean())
     # a customer's lines fall on the same day by chance as well, if there are many of them
     often = visits["customer"].map(visits["customer"].value_counts()) - 1
     chance = float((1 - np.exp(-often / visits["day"].nunique())).mean())
     if twice < 0.1 + 1.2 * chance:
-        return 1, "each line is a basket, and few share customer and day with another"
+        shared = f"{share(twice)} share" if twice else "none shares"
+        return 1, f"each line is a basket, and {shared} customer and day with another"
     return -1, (
-        f"each value stands on one line, though {share(twice)} of the lines share customer and day "
+        f"{_on_one_line(basket)}, though {share(twice)} of the lines share customer and day "
         "with another: does it number the lines?"
     )
 
@@ -491,6 +507,18 @@ def _each(amount: Evidence) -> Evidence:
     return replace(amount, role="price", words=0.8)
 
 
+_PAID = 0.3  # how many words it is worth that an amount is what was paid after a discount
+
+
+def _paid_agreement(
+    found: Assignment, quantity: str, price: str, amount: str
+) -> tuple[float, bool]:
+    """How often a quantity times a price is an amount, and whether it is after a discount."""
+    parts = _agreements(found, quantity, price, amount)
+    best = max(parts.values())
+    return best, best >= 0.9 > parts[""]
+
+
 def _choose_amounts(found: Assignment) -> None:
     """The quantity, the price and the amount of which the first two make the third."""
     options = {
@@ -499,15 +527,15 @@ def _choose_amounts(found: Assignment) -> None:
     }
     each = [_each(e) for e in options["revenue"] if "unit" in header_ideas(e.name)]
     agree = [
-        (_agreement(found, q.name, p.name, a.name), q.words + p.words + a.words, (q, p, a))
+        (*_paid_agreement(found, q.name, p.name, a.name), q.words + p.words + a.words, (q, p, a))
         for q in options["quantity"]
         for p in options["price"] + each
         for a in options["revenue"]
         if len({q.name, p.name, a.name}) == 3
     ]
-    agree = [t for t in agree if t[0] >= 0.9 or t[2][1] not in each]
-    agree.sort(key=lambda t: (not t[0] >= 0.9, -t[1], -t[0]))
-    best = agree[0][2] if agree else [next(iter(options[r]), None) for r in options]
+    agree = [t for t in agree if t[0] >= 0.9 or t[-1][1] not in each]
+    agree.sort(key=lambda t: (not t[0] >= 0.9, -t[2] - _PAID * t[1], -t[0]))
+    best = agree[0][-1] if agree else [next(iter(options[r]), None) for r in options]
     for evidence in best:
         if evidence and evidence.name in found.free():
             found.take(evidence, [e.name for e in options[evidence.role]])
@@ -595,7 +623,7 @@ def _relate_people(found: Assignment) -> None:
             often = int((customer.values.value_counts() > 1).sum())
             told = 1, f"{count(often)} of them are on several lines"
         else:
-            told = 0, "every customer stands on one line"
+            told = 0, _on_one_line(customer)
         _add(found, "customer_id", *told)
         often = customer.values.value_counts(normalize=True)
         if len(often) >= 10 and often.iloc[0] > 0.2:
@@ -645,19 +673,108 @@ def _relate_products(found: Assignment) -> None:
         _add(found, "product_id", 1, "products are bought again")
 
 
-def _basket_total(found: Assignment) -> bool:
-    """Whether the amount is the basket's, repeated on each of its lines, whatever they hold."""
-    basket, amount = _receipts(found), found.get("revenue")
-    if basket is None or amount is None:
+def _repeats(basket: pd.Series | None, amount: pd.Series) -> bool:
+    """Whether an amount is the same on all lines of a basket, in nearly every basket."""
+    if basket is None:
         return False
-    lines = pd.DataFrame({"basket": basket, "amount": amount.numbers}).dropna()
+    lines = pd.DataFrame({"basket": basket, "amount": amount}).dropna()
     sizes = lines.groupby("basket")["amount"].agg(["size", "nunique"])
     several = sizes[sizes["size"] > 1]
     return len(several) >= 5 and float((several["nunique"] == 1).mean()) >= 0.9
 
 
+def _basket_total(found: Assignment) -> bool:
+    """Whether the amount is the basket's, repeated on each of its lines, whatever they hold."""
+    amount = found.get("revenue")
+    return amount is not None and _repeats(_receipt_or_day(found), amount.numbers)
+
+
+def _receipt_or_day(found: Assignment) -> pd.Series | None:
+    """The receipt of each line, or its customer's day where no receipt is known."""
+    return _receipts(found) if "transaction_id" in found.chosen else _customer_days(found)
+
+
+def _whatever_is_sold(found: Assignment, amount: Column) -> bool:
+    """Whether an amount differs for most of the products that were bought again."""
+    product = found.get("product_id") or found.get("product_name")
+    return product is not None and _groups(product.values, amount.numbers) < 0.5
+
+
+def _made_of_lines(found: Assignment) -> bool:
+    """Whether the amount is what the quantity and the price of its line make."""
+    amount = found.column("revenue").numbers
+    return float(np.nan_to_num(_matches(_whole(found)[1], amount))) >= 0.9
+
+
+def _leave_basket_total(found: Assignment) -> None:
+    """Take what lines cost in place of a total that stands on each line of its basket."""
+    if not _basket_total(found):
+        return
+    total, basket = found.chosen["revenue"], _receipt_or_day(found)
+    rivals = [n for n in found.rivals["revenue"] if n in found.free()]
+    own = [n for n in rivals if not _repeats(basket, found.columns[n].numbers)]
+    taken = [e for e in _candidates(found, "revenue") if e.fits and e.name in own]
+    priced = "price" in found.chosen and not _repeats(basket, _whole(found)[1])
+    counted = priced and "quantity" in found.chosen
+    if "price" in found.chosen and not priced and _made_of_lines(found):
+        return
+    pieces = None if priced or taken else _pieces_of(found, basket, total.name)
+    if not (priced or taken or pieces or _whatever_is_sold(found, found.columns[total.name])):
+        return
+    del found.chosen["revenue"]
+    if taken and not counted:
+        found.take(taken[0], own)
+    found.take(pieces)
+    found.passed[total.name] = (
+        f"{total.name!r} is the same on all lines of a basket, whatever they hold: it is the "
+        "basket's, and no line's"
+    )
+
+
+_FEW_DIFFERENCES = 5  # amounts, such as what it costs to send an order
+
+
+def _pieces_of(found: Assignment, basket: pd.Series | None, total: str) -> Evidence | None:
+    """A cost of items that, times the quantity, adds up to the total of a basket, but for what is
+    sent, taxed or taken off: what customers paid for a piece, whatever it is called.
+    """
+    quantity = found.get("quantity")
+    pieces = quantity.numbers if quantity else 1
+    for name in found.free():
+        ideas, column = header_ideas(name), found.columns[name]
+        if "cost" not in ideas or not ideas & {"unit", "product", "line"}:
+            continue
+        lines = pd.DataFrame({"basket": basket, "worth": pieces * column.numbers})
+        if not value_test("price", column)[0] or not _adds_up(found, lines.dropna(), total):
+            continue
+        whole = "quantity × it" if quantity else "it"
+        seen = f"{whole} adds up to {total!r} of the basket, but for what is sent, taxed or off"
+        return Evidence("price", name, 0.5, True, 0, (value_test("price", column)[1], seen))
+    return None
+
+
+def _adds_up(found: Assignment, lines: pd.DataFrame, total: str) -> bool:
+    """Whether what lines are worth adds up to a total, but for an amount that few orders have of
+    their own, or that the columns of taxes, shipping and discounts hold.
+    """
+    heads = pd.DataFrame({"basket": lines["basket"], "total": found.columns[total].numbers})
+    heads = heads.dropna().groupby("basket")["total"].first()
+    rest = (heads - lines.groupby("basket")["worth"].sum()).dropna().round(2)
+    if float(rest.value_counts(normalize=True).head(_FEW_DIFFERENCES).sum()) >= 0.9:
+        return bool((rest.abs() <= 0.5 * heads.reindex(rest.index).abs()).mean() >= 0.9)
+    for name in found.free():
+        part = _part_numbers(found.columns[name])
+        sign = -1 if "discount" in header_ideas(name) else 1
+        if header_ideas(name) & {"tax", "ship", "discount"} and part.notna().any():
+            each = pd.DataFrame({"basket": lines["basket"], "part": part}).dropna()
+            first = each.groupby("basket")["part"].first().reindex(rest.index)
+            rest = rest - sign * first.fillna(0)
+    return float((rest.abs() <= 0.02).mean()) >= 0.9
+
+
 def _relate_amounts(found: Assignment) -> None:
     """Whether the amounts agree with each other, with the product, or with the basket alone."""
+    _leave_basket_total(found)
     _each_or_line(found)
     _compare_amounts(found)
     if _basket_total(found):
@@ -864,9 +981,30 @@ def _of_line_items(name: str) -> bool:
     return "line item" in told and "price" in header_ideas(name)
 
 
-def _differs_in(basket: Column, amount: Column) -> bool:
-    """Whether an amount differs between the lines of a basket, as that of an order never does."""
-    return _groups(basket.values, amount.numbers) < 0.98
+def _customer_days(found: Assignment) -> pd.Series | None:
+    """The customer and day of each line, which stand for a receipt where there is none."""
+    customer, date = found.get("customer_id"), found.get("date")
+    if customer is None or date is None:
+        return None
+    return customer.values + "|" + date.days.dt.strftime("%Y%m%d").reindex(customer.values.index)
+
+
+def _is_of_lines(found: Assignment, name: str) -> bool:
+    """Whether an amount is the lines' own: it differs between those of a basket, as that of an
+    order never does; where no basket has several, it is what a line item's quantity and price make.
+    """
+    amount, basket = found.columns[name], found.get("transaction_id")
+    key = basket.values if basket else _customer_days(found)
+    part = _groups(key, amount.numbers) if key is not None else np.nan
+    if part == part:
+        return part < (0.98 if basket else 0.8)  # a customer may order twice in a day
+    prices = [n for n in found.columns if _of_line_items(n)]
+    made = (
+        _agreement(found, q.name, price, name)
+        for q in _candidates(found, "quantity")
+        for price in prices
+    )
+    return any(part >= 0.9 for part in made)
 
 
 def _set_heads_apart(found: Assignment) -> None:
@@ -877,7 +1015,7 @@ def _set_heads_apart(found: Assignment) -> None:
     if any(map(_of_line_items, found.columns)):
         money = [n for n in found.columns if header_ideas(n) & _MONEY]
         money = [n for n in money if "line" not in header_ideas(n)]
-        found.heads |= {n for n in money if not basket or not _differs_in(basket, found.columns[n])}
+        found.heads |= {n for n in money if not _is_of_lines(found, n)}
 
 # %% ../../nbs/01c_column_evidence.ipynb #5c1e0b07
 def _runs(column: Column) -> bool:
@@ -891,7 +1029,9 @@ def _pass_running_numbers(found: Assignment) -> None:
     if not {"date", "transaction_id"} <= set(found.chosen):
         return  # a table of products may number them
     for name in found.free():
-        if word_score("product_id", name) >= 0.5 and _runs(found.columns[name]):
+        column, ideas = found.columns[name], header_ideas(name)
+        each = _runs(column) or ideas & {"order", "line"} and column.unique
+        if word_score("product_id", name) >= 0.5 and len(column.values) >= 20 and each:
             found.passed[name] = f"{name!r} numbers the lines, and names no product"
 
 
@@ -1282,12 +1422,22 @@ def find_discount(found: Assignment) -> Part | None:
             off = _part_numbers(found.columns[name])
             ways = _less_readings(whole, found.column("revenue").numbers, off)
             readings |= {(name, w): m for w, m in ways.items() if m >= 0.9}
-    if len(readings) == 1:
-        [((name, way), part)] = readings.items()
+    told_once = [key for key in readings if sum(key[0] == name for name, _ in readings) == 1]
+    if told_once:  # another column may tell the same discount in another way
+        name, way = min(told_once, key=lambda key: key[1] != "amount")
+        part = readings[name, way]
         less = "less it" if way == "amount" else f"less its {way}"
         why = f"{told} {less} is the amount in {share(part)} of the lines that have one"
         return Part("discount", name, "" if way == "amount" else way, "net", why)
     why = "nothing shows whether the amounts are before it or after it"
+    if {"price", "revenue"} <= set(found.chosen):
+        for name in filled:
+            left = _part_numbers(found.columns[name])
+            part = _matches(_whole(found)[1] * left, found.column("revenue").numbers)
+            if part >= 0.9 and (left != 1).any():
+                why = f"it is the share that is left to pay: {_whole(found)[0]} times it is the "
+                why += f"amount in {share(part)} of the lines, so the amounts are after it"
+                return Part("discount", name, why=why)
     return Part("discount", filled[0], why=why)
 
 

@@ -16,7 +16,7 @@ order: order ordered orders invoice invoices basket receipt transaction transact
   txn ticket voucher pedido factura boleta recibo compra compras transaccion commande facture
   panier bon beleg rechnung purchase purchased purchases bestellung bestell bestellt auftrag
   kassenbon
-  ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
+  orden ordenes ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
   zamowienie zamowienia faktura faktury paragon paragonu transakcja transakcji siparis fis islem
   заказ заказа заказы чек чека счет накладная номерзаказа 订单 订单号 交易 发票 小票 单号 注文 取引 伝票 レシート طلب
   الطلب فاتورة الفاتورة prescription prescriptions rx rezept receta ordonnance
@@ -392,7 +392,9 @@ def word_score(role: str, name: str) -> float:
         return 0.5
     score = 0.6 if ideas & weaker or ideas == {"net"} else 1.0
     bare = role.endswith("_id") and not ideas & {"id", "sku"}
-    return round(score - 0.1 * bare - 0.1 * len(header_words(name)[1]), 2)
+    strange -= _SMALL
+    odd = 0.1 * bool(role == "product_id" and bare and strange)  # *product weight* is no product
+    return round(score - 0.1 * bare - odd - 0.1 * len(header_words(name)[1]), 2)
 
 
 # the columns that are left out of a log and that matter, by the ideas of their header

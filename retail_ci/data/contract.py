@@ -149,7 +149,7 @@ def map_columns(
         elif needed or ours in columns and ours not in elsewhere:
             raise DataError(
                 f"Column {theirs!r} (our {ours}) is not in {source}; found: {', '.join(there)}. "
-                f"Correct data.columns.{ours} in the config."
+                f"{'Correct' if ours in columns else 'Set'} data.columns.{ours} in the config."
             )
     if wanted is COLUMNS and not {"price", "revenue"} & {*found, *elsewhere}:
         raise DataError(

@@ -37,6 +37,11 @@ _BEGINNINGS: dict[str, str] = {  # kind of order: how its values begin
 }
 
 
+def _kind_of_step(words: str) -> str:
+    """What an order is by how one step of its status begins."""
+    return next((k for k, begins in _BEGINNINGS.items() if re.match(begins, words)), "")
+
+
 def status_kind(value: str) -> str:
     """What an order is by its status, if it looks like no sale.
 
@@ -59,9 +64,15 @@ def status_kind(value: str) -> str:
 
     >>> status_kind("Returning")
     ''
+
+    The last of several steps may undo the first:
+
+    >>> status_kind("Shipped - Returned to Seller"), status_kind("Shipped - Delivered to Buyer")
+    ('returned', '')
     """
-    words = value.strip().lower()
-    return next((k for k, begins in _BEGINNINGS.items() if re.match(begins, words)), "")
+    steps = re.split(r"\s[-–—>]+\s|[(:/]", value.lower())
+    kinds = (_kind_of_step(step.strip()) for step in (value.lower(), *reversed(steps)))
+    return next((kind for kind in kinds if kind), "")
 
 # %% ../../nbs/00k_order_status.ipynb #524b829a
 _MOST = 1_000  # values of a status that are looked at, the most frequent first

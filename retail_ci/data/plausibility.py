@@ -713,7 +713,7 @@ def repeated(con: Any, lines: ibis.Table, raw: ibis.Table) -> ibis.Table:
 
 
 def _find_copies(e: Evidence) -> Finding | None:
-    """Many exact copies."""
+    """Exact copies, more than one line in a hundred."""
     lines, revenue = e.collapsed
     if lines <= _MATTERS * (e.lines + lines):
         return None
@@ -874,7 +874,7 @@ FLAGS: list[Flag] = [
     ),
     Flag(
         "copies",
-        "Many exact copies of a line",
+        "Exact copies of a line",
         "Ask whether an export ran twice; set data.duplicates to keep if equal lines are real.",
         _find_copies,
     ),

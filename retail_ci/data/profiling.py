@@ -5,6 +5,8 @@
 # %% ../../nbs/01a_profiling.ipynb #0069f2fe
 from __future__ import annotations
 
+import codecs
+import contextlib
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +29,13 @@ from retail_ci.data.cleaning import (
 )
 from .contract import CUSTOMERS, KEPT, REJECTS
 from .engines import connect
-from .sources import mixed_text, open_bytes, said_of_quotes, text_encoding
+from retail_ci.data.sources import (
+    mixed_text,
+    open_bytes,
+    readable_by,
+    said_of_quotes,
+    text_encoding,
+)
 
 # %% auto #0
 __all__ = ['Guess', 'guess_encoding', 'plain_numbers', 'guess_numbers', 'fits', 'date_readings', 'date_formats', 'stamp_kind',
@@ -62,19 +70,33 @@ _ALONE = ("shift_jis", "cp1252", "mac_roman", "cp1250", "cp1254")  # one foreign
 _KANA = "\u3040-\u30ff"  # Japanese; an accent before an ASCII letter may be read as a kanji
 
 
-def _other_encoding(head: bytes, at: int) -> Guess:
-    """Which of the usual encodings makes the most letters of what is no UTF-8."""
+def _decodes(head: bytes, codec: str) -> bool:
+    """Whether an encoding reads the beginning of a file, up to a letter that is cut off."""
+    with contextlib.suppress(UnicodeError):
+        codecs.getincrementaldecoder(codec)().decode(head)
+        return True
+    return False
+
+
+def _other_encoding(head: bytes, at: int) -> Guess | None:
+    """Which of the usual encodings makes the most letters of what is no UTF-8; None for what is no
+    text.
+    """
     runs = re.findall(rb"[\x80-\xff]+", head)
     # a word in another script is foreign throughout, one with an accent has one foreign byte
     alone = sum(len(run) == 1 for run in runs) > len(runs) / 2
-    best, most = "cp1252", 0.0
+    best, most = "", 0.0
     for name in _ALONE if alone else [n for n in _LETTERS if n not in _ALONE[1:]]:
+        if not _decodes(head, name):
+            continue
         usual = _KANA if alone and name == "shift_jis" else _LETTERS[name]
         text = head.decode(name, "replace").lower()
         beyond = re.findall(r"[^\x00-\x7f]", text)
         letters = len(re.findall(f"[{usual}]", text))
-        if letters / max(len(beyond), 1) > most + 0.05:
-            best, most = name, letters / len(beyond)
+        if letters / max(len(beyond), 1) > most + 0.05 or not best:
+            best, most = name, letters / max(len(beyond), 1)
+    if not best or not readable_by(head, "utf-8"):
+        return None
     return Guess(
         "encoding",
         best,
@@ -95,16 +117,19 @@ def guess_encoding(file: Path) -> Guess:
     Returns
     -------
     Guess
-        Its encoding.
+        Its encoding; none where no encoding reads it.
     """
     with open_bytes(file) as stream:
         head = stream.read(1 << 22)
     try:
         found = text_encoding(head, None, file.name)
     except DataError:
+        codec = "utf-16-le" if head[:1] != b"\0" else "utf-16-be"
+        if not readable_by(head, among=[codec]):
+            raise
         return Guess(
             "encoding",
-            "utf-16-le" if head[:1] != b"\0" else "utf-16-be",
+            codec,
             "likely",
             "every other byte is zero, and there is no byte order mark",
         )
@@ -117,7 +142,7 @@ def guess_encoding(file: Path) -> Guess:
             why = f"UTF-8, but byte 0x{head[e.start]:02x} is not: its line would be set aside"
             return Guess("encoding", None, "likely", why)
         if e.start < len(head) - 4:
-            return _other_encoding(head, e.start)
+            return _other_encoding(head, e.start) or Guess("encoding", None, "unsure", "no text")
     return Guess(
         "encoding",
         None,

@@ -23,7 +23,7 @@ from babel import numbers
 
 from ..core.config import DataConfig, check_data, source_files, split_table
 from ..core.errors import ConfigError, DataError
-from ..core.formats import count
+from ..core.formats import count, share
 from ..core.runs import staging
 from .cleaning import apply_contract
 from retail_ci.data.column_evidence import (
@@ -831,6 +831,7 @@ def _guess_missing(found: Assignment, table: pd.DataFrame, nothing: list[str]) -
 
 
 _STATES = {"state", "estado", "stato", "etat", "stan"}  # a status, or where somebody lives
+_TOLD_STATUS = {"status", "statut", "zustand", "durum"}
 _DONE = re.compile(  # how the values of a status begin that are sales
     "complet|conclu|finali|entreg|enviad|expedi|deliver|ship|paid|pagad|pago|pagat|fulfil|closed|"
     "open|confirm|aprob|aprov|activ|"
@@ -844,7 +845,7 @@ def _tells_status(column: Column) -> bool:
     if aside_kind(column.name) != "status":
         return False
     words = set(header_words(column.name)[0])
-    if not words <= _STATES:
+    if not words & _STATES or words & _TOLD_STATUS:
         return True
     values = column.values.unique()
     told = sum(bool(status_kind(v) or _DONE.match(v.lower())) for v in values)
@@ -1238,7 +1239,7 @@ def left_out(found: Assignment, main: Source | None = None) -> list[str]:
     """
     out: list[str] = []
     used = {g.value for g in [*_guess_status(found), *_guess_currency(found)] if "." in g.key}
-    for name in [n for n in found.free() if n not in used]:
+    for name in [n for n in found.free() if n not in used and n not in found.passed]:
         what, column = aside_kind(name), found.columns[name]
         plain = column.numeric < 0.8 and column.dates < 0.8
         if not what or not len(column.values) or what in ("status", "store") and column.unique:
@@ -1324,9 +1325,11 @@ def question(out: Examination, found: list[tuple[Reading, Books]]) -> str:
 
 
 def _ask_cost(found: Assignment) -> str:
-    """Whether a total that is called a cost is what the customer paid."""
+    """Whether a total, or a piece, that is called a cost is what the customer paid."""
     for name in found.free():
-        if {"cost", "total"} <= header_ideas(name) and found.columns[name].numeric > 0.8:
+        ideas = header_ideas(name)
+        named = "cost" in ideas and ideas & {"total", "unit", "product"}
+        if named and found.columns[name].numeric > 0.8:
             return f"Is {name!r} what the customer paid, or what the shop did?"
     return ""
 
@@ -1347,6 +1350,9 @@ def _ask_bought(out: Examination) -> str:
     )
 
 
+_FEW_TWICE = 0.02  # of the days, which somebody may have noted again
+
+
 def _ask_sums(found: Assignment) -> str:
     """Whether a line is the sum of a day, or of a day and store."""
     others = {"customer_id", "transaction_id", "product_id", "product_name"}
@@ -1357,9 +1363,11 @@ def _ask_sums(found: Assignment) -> str:
     if "store_id" in found.chosen:
         lines["store"] = found.column("store_id").values
         what = "day and store"
-    if len(lines) < 5 or lines.dropna().duplicated().any():
+    twice = int(lines.dropna().duplicated().sum())
+    if len(lines) < 5 or twice > _FEW_TWICE * len(lines):
         return ""
-    return f"Each line has a {what} of its own: is it one sale, or the sum of that {what}?"
+    told = "Each line" if not twice else f"Each line, but for {count(twice)},"
+    return f"{told} has a {what} of its own: is it one sale, or the sum of that {what}?"
 
 
 def _ask_lacking(out: Examination) -> str:
@@ -1551,7 +1559,34 @@ def closing(out: Examination) -> list[str]:
         lines.append(f"{lead}, {way.label}: {book}.")
         if not number:
             lines += [f"It looks odd: {told}" for told in book.odd]
+            lines += list(_refused(book, way.settings))
     return [*lines, f"Question: {question(out, tried)}"]
+
+
+def _refused(book: Books, settings: DataConfig) -> Iterator[str]:
+    """That a run would refuse the lines as they are, and what to do."""
+    copied = dict(book.lost).get(_COPIES, 0)
+    for lines, most, key, what, advice in (
+        (
+            copied,
+            settings.max_collapsed,
+            "max_collapsed",
+            "are copies of others",
+            "Leave out what is there twice, or set data.duplicates to keep.",
+        ),
+        (
+            book.faults - copied,
+            settings.max_rejected,
+            "max_rejected",
+            "are rejected",
+            "Correct what rejects them, or raise it.",
+        ),
+    ):
+        if lines > most * book.lines:
+            yield (
+                f"A run would refuse these data: {share(lines / book.lines)} of the lines {what}, "
+                f"and data.{key} allows {share(most)}. {advice}"
+            )
 
 
 def _open_for(out: Examination, way: Reading, main: Source, folder: Path) -> Source:

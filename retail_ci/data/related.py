@@ -227,20 +227,28 @@ def _header(file: Path) -> list[str]:
     return []
 
 
+def _named(files: Iterable[Path]) -> set[str]:
+    """The names of some files of one folder."""
+    return {file.name for file in files}
+
+
 def _siblings(out: Examination, most: int = 50) -> list[Examination]:
-    """The tables beside a file that share a key with it."""
+    """The tables beside a file, or the files of a pattern, that share a key with it."""
     place, table = split_table(out.source)
-    if "://" in place or place.startswith("package:") or table or not Path(place).is_file():
+    if "://" in place or place.startswith("package:") or table or Path(place).is_dir():
         return []
     keys = {"product_id", "customer_id", *(n.casefold() for n in out.found.columns)}
-    own = Path(place)
-    beside = sorted(p for p in own.parent.iterdir() if p.suffix.lower() in SUFFIXES and p != own)
+    own = source_files(place)
+    folder = Path(place).parent if Path(place).is_file() else own[0].parent
+    beside = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name not in _named(own)
+    )
     looked = []
     for file in beside[:most]:
         names = {n.casefold() for n in _header(file)}
         if names & keys and names != {n.casefold() for n in out.found.columns}:
             with contextlib.suppress(RetailError):
-                looked.append(examine(str(own.parent / file.name)))
+                looked.append(examine(str(folder / file.name)))
     return looked
 
 

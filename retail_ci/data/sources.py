@@ -42,6 +42,7 @@ from retail_ci.core.errors import (
     ConfigError,
     DataError,
     one_line,
+    setting,
     shown,
     translating,
     unknown,
@@ -53,9 +54,9 @@ from . import engines
 from .engines import engine, known_parquet, staging_index, staging_name, write_table
 
 # %% auto #0
-__all__ = ['open_bytes', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces', 'said_of_quotes',
-           'numbered', 'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint', 'open_source',
-           'reading', 'read_attached', 'bring']
+__all__ = ['open_bytes', 'readable_by', 'text_encoding', 'mixed_text', 'decoded', 'Layout', 'layout', 'asked_names', 'Pieces',
+           'said_of_quotes', 'numbered', 'list_tables', 'kind', 'batches', 'Source', 'place', 'database_fingerprint',
+           'open_source', 'reading', 'read_attached', 'bring']
 
 # %% ../../nbs/00g_sources.ipynb #fb135117
 def open_bytes(file: Path) -> Any:
@@ -96,6 +97,46 @@ def open_bytes(file: Path) -> Any:
         )
     return packed.open(inside[0])
 
+# %% ../../nbs/00g_sources.ipynb #5e41d0c2
+_NO_TEXT = "Export it again as text (CSV in UTF-8), or name the file that holds the table."
+_USUAL = ("utf-8", "cp1252", "cp1250", "cp1251", "mac_roman", "shift_jis", "gb18030")
+
+
+def _reads(piece: bytes, codec: str) -> bool:
+    """Whether an encoding makes text of a piece, which has no control characters."""
+    try:
+        text = codecs.getincrementaldecoder(codec)().decode(piece)
+    except UnicodeError:
+        return False
+    odd = len(re.findall(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffe\uffff]", text))
+    return odd <= len(text) / 1000
+
+
+def readable_by(piece: bytes, tried: str = "", among: Iterable[str] = _USUAL) -> list[str]:
+    """The usual encodings that make text of a piece of a file.
+
+    Parameters
+    ----------
+    piece : bytes
+        Some of its bytes, from the beginning of a letter.
+    tried : str, default ""
+        What has been tried, and is not named again.
+    among : iterable of str
+        The encodings to try.
+
+    Returns
+    -------
+    list of str
+        Their names, the most frequent first; none where it is no text.
+
+    Examples
+    --------
+    >>> readable_by("Müller".encode("cp1252"), "utf-8")[0], readable_by(bytes(range(256)))
+    ('cp1252', [])
+    """
+    known = codecs.lookup(tried).name if tried else ""
+    return [n for n in among if codecs.lookup(n).name != known and _reads(piece, n)]
+
 # %% ../../nbs/00g_sources.ipynb #786796cd
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -103,6 +144,20 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # byte order mark: codec
+
+
+def _other_way(piece: bytes, tried: str) -> str:
+    """What to do about bytes that an encoding does not read."""
+    others = readable_by(piece, tried)
+    if not others:
+        return f"No usual encoding reads it. {_NO_TEXT}"
+    if others[0] == "utf-8":
+        return f"It is UTF-8: leave {setting('data.encoding')} out."
+    known = ", ".join(others[:3]) + " and others" * (len(others) > 3)
+    return (
+        f"Set {setting('data.encoding')} to the one it was written in; {known} can read it, "
+        "and names with accents show which is right."
+    )
 
 
 def text_encoding(head: bytes, declared: str | None = None, name: str = "the file") -> str:
@@ -132,9 +187,12 @@ def text_encoding(head: bytes, declared: str | None = None, name: str = "the fil
     if codec:
         return codec
     if head[:4096].count(0) > len(head[:4096]) / 5:
+        told = f"{name} looks like UTF-16 without a byte order mark"
+        codec = f"utf-16-{'le' if head[:1] != bytes(1) else 'be'}"
+        if not _reads(head[: len(head) // 2 * 2], codec):
+            raise DataError(f"{name} is no text: over a fifth of its bytes are zero. {_NO_TEXT}")
         raise DataError(
-            f"{name} looks like UTF-16 without a byte order mark: many of its bytes are zero. Set "
-            f"data.encoding to utf-16-{'le' if head[:1] != bytes(1) else 'be'}."
+            f"{told}: over a fifth of its bytes are zero. Set {setting('data.encoding')} to {codec}."
         )
     return "utf-8"
 
@@ -209,14 +267,15 @@ def decoded(file: Path, declared: str | None = None) -> Iterator[str]:
                 piece = stream.read(1 << 22)
             yield decoder.decode(b"", final=True)
     except UnicodeError as e:
-        byte, at = (
-            (f"0x{e.object[e.start]:02x}", done + e.start)
-            if isinstance(e, UnicodeDecodeError) and e.start < len(e.object)
-            else ("an unfinished letter", done)
-        )
+        piece = piece or getattr(e, "object", b"")
+        if not isinstance(e, UnicodeDecodeError) or e.start >= len(e.object):
+            raise DataError(
+                f"{file.name} is not {codec}: its bytes end in the middle of a letter, at position "
+                f"{done:,}. {_other_way(piece, codec)}"
+            ) from e
         raise DataError(
-            f"{file.name} is not {codec}: byte {byte} at position {at:,} is not valid in it. Set "
-            "data.encoding; exports from Windows are often cp1252."
+            f"{file.name} is not {codec}: byte 0x{e.object[e.start]:02x} at position "
+            f"{done + e.start:,} is not valid in it. {_other_way(piece, codec)}"
         ) from e
     except (gzip.BadGzipFile, zipfile.BadZipFile, EOFError, OSError) as e:
         if isinstance(e, OSError) and e.errno:
