@@ -665,17 +665,20 @@ def campaigns_plan(
     day: str = "",  # the first day on which it may show; the day after the log if left out
     days: int = 30,  # for how many days the campaign is given to show
     lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
+    customers: str = "",  # only these: a file with a column customer_id
+    columns: str = "",  # what the column of this file is called: customer_id=Card
 ) -> None:
     """Say which effect would be seen, for several sizes of the control group."""
     if not 0 <= lift < 10:
         raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
+    names = _columns_of_list(customers, columns)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share
     from retail_ci.export.ledger import free_customers
     from retail_ci.export.measure import plan_campaign
     from retail_ci.export.star_schema import demonstration_note
 
-    people = free_customers(run, day, days)
+    people = free_customers(run, day, days, customers or None, names)
     plan = plan_campaign(
         people[["customer_id"]], run.read("transactions"), days=days, random_state=run.config.seed
     )
@@ -706,15 +709,19 @@ def campaigns_draw(
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     day: str = "",  # the first day on which it may show; the day after the log if left out
     days: int = 30,  # for how many days it is given to show
+    # only these, such as runs/NAME/targets/targets.csv: a file with a column customer_id
+    customers: str = "",
+    columns: str = "",  # what the column of this file is called: customer_id=Card
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
+    names = _columns_of_list(customers, columns)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count
     from retail_ci.export.ledger import draw_run, write_lists
 
-    drawn, notes = draw_run(run, wave, day, days)
+    drawn, notes = draw_run(run, wave, day, days, customers or None, names)
     folder = Path(out) if out else run.path.parent / "waves" / wave
     summary = write_lists(drawn, folder, bom)
     said = [
@@ -822,6 +829,11 @@ def campaigns_target(
     found = target_run(measured, run, contact_cost, voucher, budget)
     file = write_targets(found, Path(out) if out else run.path.parent / "targets")
     print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
+    if found.facts["listed"]:
+        day = found.facts["from_day"].date()
+        of = "" if config == "default" else f" --config {config}"
+        words = f"draw NAME --customers {file} --day {day}{of}"
+        print(f"To draw the next wave from it: retail-ci campaigns {words}")
 
 
 def _check_by_hand(wave: str, day: str, days: int | None, columns: str) -> None:
@@ -841,11 +853,24 @@ def _lists_by_hand(sent: str, control: str, columns: str, day: str) -> dict[str,
             "Lists made by hand need --sent FILE, --control FILE and --day, the first day on which "
             "the campaign could show."
         )
+    return _as_pairs(columns, "customer_id=Card,segment=Kind")
+
+
+def _columns_of_list(customers: str, columns: str) -> dict[str, str] | None:
+    """The name of the column of a list of customers."""
+    if columns and not customers:
+        raise ConfigError(
+            f"--columns names the column of the list of customers, found {columns!r} without a "
+            "list; add --customers FILE, or leave it out."
+        )
+    return _as_pairs(columns, "customer_id=Card")
+
+
+def _as_pairs(columns: str, example: str) -> dict[str, str] | None:
+    """What columns are called, from pairs such as customer_id=Card."""
     pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
     if not all(theirs for _, _, theirs in pairs):
-        raise ConfigError(
-            f"--columns must be pairs such as customer_id=Card,segment=Kind, found {columns!r}."
-        )
+        raise ConfigError(f"--columns must be pairs such as {example}, found {columns!r}.")
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs} or None
 
 
@@ -1319,6 +1344,7 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
+        "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],
     "campaigns_measure": [

@@ -18,6 +18,7 @@ from retail_ci.core.config import CampaignsConfig, Config, SyntheticConfig
 from retail_ci.core.errors import DataError, RunError
 from retail_ci.core.formats import amount
 from retail_ci.core.runs import Run, open_run
+from retail_ci.core.suppression import add_forgotten
 from retail_ci.data.synthetic import _draw_with_waves, _wave_starts, open_shop
 from retail_ci.export.effects import estimate_effects, stratify
 from retail_ci.export.ledger import (
@@ -324,3 +325,40 @@ def test_whom_to_write_to_is_written_down(shop):
         assert (wrong.returncode, wrong.stderr.count("\n")) == (code, 1), wrong
         assert said in wrong.stderr
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_list_is_drawn_and_some_of_it_held_back(shop):
+    """The list of `target`, or one's own: chance divides it, and nobody else is in the wave."""
+    home = shop.home("small")
+    table = free_customers(open_run(run_dir=home / "current"))
+    ids = table["customer_id"].iloc[::3].tolist()
+    add_forgotten(home, ids[:1])
+    for name, column, rows in (
+        ("mine", "Karte", [*ids, "stranger"]),
+        ("empty", "customer_id", []),
+        ("other", "customer_id", ["x1", "x2"]),
+    ):
+        pd.DataFrame({column: rows}).to_csv(shop.root / f"{name}.csv", index=False)
+    mine = ["--customers", "mine.csv", "--columns", "customer_id=Karte", "--config", "small"]
+    some = ["--set", "campaigns.control=0.3", "--set", "campaigns.holdout=0.1"]
+    for words, code, said in (
+        (["draw", "w", "--customers", "empty.csv"], 3, "expected at least one, found none"),
+        (["draw", "w", "--customers", "other.csv"], 3, "it does not know 2 of 2, such as 'x1'"),
+        (["draw", "w", "--customers", "mine.csv"], 3, "as in --columns customer_id=Card"),
+        (["plan", "--columns", "customer_id=Karte"], 2, "add --customers FILE, or leave it out"),
+    ):
+        wrong = shop.here("campaigns", *words, "--config", "small")
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (code, 1), wrong
+        assert said in wrong.stderr and not (home / "ledger/w.parquet").exists()
+    planned = shop.here("campaigns", "plan", *mine)
+    assert f"of {len(ids) - 1})" in planned.stdout, planned
+    done = shop.here("campaigns", "draw", "w", *mine, *some)
+    assert done.returncode == 0, done.stderr
+    left = "left out: 1 unknown to the run, 1 forgotten at their request."
+    assert f"The list names {len(ids) + 1} customers; {left}" in done.stdout
+    wave = read_wave(home / "ledger", "w").table
+    assert set(wave["customer_id"]) == set(ids[1:])
+    sizes = wave["arm"].value_counts()
+    assert sizes["holdout"] > 0 and sizes["control"] == pytest.approx(
+        0.3 * (sizes["control"] + sizes["send"]), abs=1
+    )

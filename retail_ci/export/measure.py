@@ -34,7 +34,7 @@ from retail_ci.export.effects import (
     unbalanced,
     uneven_losses,
 )
-from .ledger import Wave
+from .ledger import Wave, _check_file, _read_list
 from .star_schema import demonstration_note
 
 # %% auto #0
@@ -193,15 +193,6 @@ def _what_was_known(
     return _Known(now, scores, earlier, before, said)
 
 # %% ../../nbs/08e_measure.ipynb #a4cbd482
-def _check_file(table: Any, what: str) -> None:
-    """Refuse the name of a file that does not exist."""
-    if isinstance(table, (str, Path)) and not Path(table).is_file():
-        raise DataError(
-            f"The file {table}, {what}, does not exist; expected a CSV file with a column "
-            "customer_id. Correct its name."
-        )
-
-
 def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read lists that were made by hand.
 
@@ -233,9 +224,7 @@ def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None
     parts = []
     for group, table in (("send", sent), ("control", control)):
         what = {"send": "the list of those written to", "control": "the control list"}[group]
-        _check_file(table, what)
-        rows = read_frame(table, what, {"customer_id": "id"}, {"segment": "text"}, columns)
-        rows = one_row_each(rows, what)
+        rows = _read_list(table, what, columns, {"segment": "text"})
         segment = rows["segment"].fillna("").astype("str") if "segment" in rows else ""
         parts.append(rows[["customer_id"]].assign(segment=segment, group=group))
     both = pd.concat(parts, ignore_index=True)

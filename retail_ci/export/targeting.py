@@ -486,7 +486,8 @@ def target_run(
     Returns
     -------
     Targets
-        Whom of those who could be in a wave once all waves of the ledger are over, and why.
+        Whom of those who could be in a wave once all waves of the ledger are over, and why; that
+        day is `facts["from_day"]`.
     """
     log = run.read("transactions")
     free_from = max([day_after(log["date"].max()), *list_waves(ledger_of(run))["end"]])
@@ -503,7 +504,7 @@ def target_run(
         random_state=run.config.seed,
     )
     notes = [*demonstration_note(run), *found.notes]
-    return Targets(found.customers, found.curve, found.facts, found.sentence, notes)
+    return replace(found, facts=found.facts | {"from_day": free_from}, notes=notes)
 
 
 def write_targets(found: Targets, folder: Path) -> Path:
