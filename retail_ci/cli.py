@@ -759,7 +759,7 @@ def campaigns_list(
 
 
 def campaigns_measure(
-    wave: str = "",  # a wave of the ledger; or give --sent and --control
+    waves: list[str] | None = None,  # a wave of the ledger, or several; or --sent and --control
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     contacted: str = "",  # a file with a column customer_id: who was in fact contacted
@@ -772,22 +772,25 @@ def campaigns_measure(
     | None = None,  # for lists made by hand: for how many days it may show; 30 if left out
     out: str = "",  # the folder for page, tables and facts; runs/NAME/measured/WAVE if left out
 ) -> None:
-    """Say what a wave brought, how sure that is, and what it cost."""
-    if bool(wave) == bool(sent or control):
+    """Say what a wave brought, or several together, how sure that is, and what it cost."""
+    names = list(waves or [])
+    _check_waves(names, contacted)
+    if bool(names) == bool(sent or control):
         raise ConfigError(
             "Name a wave of the ledger, as in retail-ci campaigns measure spring, or give both "
             "lists of one made by hand with --sent and --control."
         )
-    _check_by_hand(wave, day, days, columns)
+    _check_by_hand(" ".join(names), day, days, columns)
     run = finished_run(config, set_)
-    from retail_ci.export.measure import measure_wave, write_result
+    from retail_ci.export.ledger import ledger_of, read_wave
+    from retail_ci.export.measure import measure_run, measure_wave, write_result
 
-    name = wave or "by-hand"
-    if wave:
-        from retail_ci.export.ledger import ledger_of, read_wave
-
-        drawn = read_wave(ledger_of(run), wave)
-        found = measure_wave(drawn, run, contacted or None, contact_cost)
+    name = "+".join(names)[:120] or "by-hand"
+    drawn = [read_wave(ledger_of(run), wave) for wave in names]
+    if len(drawn) > 1:
+        found = measure_run(drawn, run, contact_cost)
+    elif drawn:
+        found = measure_wave(drawn[0], run, contacted or None, contact_cost)
     else:
         length = 30 if days is None else days
         found = _measure_lists(run, sent, control, columns, day, length, contacted, contact_cost)
@@ -817,6 +820,7 @@ def campaigns_target(
             "Name waves of the ledger, as in retail-ci campaigns target spring, or give both "
             "lists of one made by hand with --sent and --control."
         )
+    _check_waves(waves or [])
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.ledger import ledger_of, read_wave
@@ -834,6 +838,18 @@ def campaigns_target(
         of = "" if config == "default" else f" --config {config}"
         words = f"draw NAME --customers {file} --day {day}{of}"
         print(f"To draw the next wave from it: retail-ci campaigns {words}")
+
+
+def _check_waves(waves: list[str], contacted: str = "") -> None:
+    """Refuse a wave that is named twice, and one list of those contacted for several waves."""
+    twice = [wave for place, wave in enumerate(waves) if wave in waves[:place]]
+    if twice:
+        raise ConfigError(f"Name each wave once, found {twice[0]!r} twice; leave one of them out.")
+    if contacted and len(waves) > 1:
+        raise ConfigError(
+            f"--contacted is of one wave, found {len(waves)} waves; measure each of them with its "
+            "own file, or leave it out."
+        )
 
 
 def _check_by_hand(wave: str, day: str, days: int | None, columns: str) -> None:
@@ -1349,6 +1365,7 @@ EXAMPLES = {
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],
     "campaigns_measure": [
         "retail-ci campaigns measure spring-2026 --contact-cost 0.45",
+        "retail-ci campaigns measure spring-2026 easter",
         "retail-ci campaigns measure --sent sent.csv --control held.csv --columns "
         "customer_id=Card --day 2026-03-02",
     ],
