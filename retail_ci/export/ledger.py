@@ -12,7 +12,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,17 @@ from ..core.config import DataConfig, bounds
 from ..core.errors import ConfigError, DataError, RunError, setting, shown, unknown
 from ..core.formats import count
 from ..core.runs import Run, clear_staging, make_folder, staging
+from ..core.suppression import read_forgotten
 from ..data.engines import connect_duckdb
-from ..data.frames import as_day, check_number, day_after, one_row_each, read_frame
+from retail_ci.data.frames import (
+    as_day,
+    as_pandas,
+    check_number,
+    day_after,
+    one_row_each,
+    read_frame,
+    refuse,
+)
 from .campaigns import _MARK, _draw, _file_name, campaign_table
 from .star_schema import demonstration_note, replacing_folder, write_csv
 
@@ -453,6 +462,71 @@ def erase_customers(ledger: str | Path, customers: Collection[str]) -> int:
             total += int(table["customer_id"].isna().sum()) - earlier
     return total
 
+# %% ../../nbs/08c_ledger.ipynb #08cli001
+def _check_file(table: Any, what: str) -> None:
+    """Refuse the name of a file that does not exist."""
+    if isinstance(table, (str, Path)) and not Path(table).is_file():
+        raise DataError(
+            f"The file {table}, {what}, does not exist; expected a CSV file with a column "
+            "customer_id. Correct its name."
+        )
+
+
+def _read_list(
+    table: Any,
+    what: str,
+    columns: Mapping[str, str] | None,
+    options: Mapping[str, str] | None = None,
+    empty: bool = False,
+) -> pd.DataFrame:
+    """Read a list of customers, a row each."""
+    _check_file(table, what)
+    if isinstance(table, (str, Path)):
+        wanted = (columns or {}).get("customer_id", "customer_id")
+        names = list(map(str, as_pandas(table, what).columns))
+        if wanted not in names:
+            advice = "say which of them it is, as in --columns customer_id=Card"
+            refuse(what, f"a column {wanted!r}", ", ".join(names), advice)
+    rows = read_frame(table, what, {"customer_id": "id"}, options, columns or {}, empty)
+    return one_row_each(rows, what)
+
+
+def _those_on(
+    table: pd.DataFrame, customers: Any, columns: Mapping[str, str] | None, run: Run
+) -> tuple[pd.DataFrame, list[str]]:
+    """The lines of a run's customers who are on a list, and what to say of the others."""
+    what = "the list of customers"
+    ids = _read_list(customers, what, columns, empty=True)["customer_id"]
+    if not len(ids):
+        raise DataError(
+            "The list of customers: expected at least one, found none. Where `retail-ci campaigns "
+            "target` advises not to send, its list is empty; do not draw a wave from it."
+        )
+    forgotten = read_forgotten(run.path.parent)
+    erased = ids.map(lambda customer: customer in forgotten).to_numpy(bool)
+    strange = ~ids.isin(table["customer_id"]).to_numpy() & ~erased
+    if strange.mean() > 0.5:
+        raise DataError(
+            f"The list of customers: expected customers of the run {run.path.resolve().name}, "
+            f"found that it does not know {count(int(strange.sum()))} of {count(len(ids))}, such "
+            f"as {ids[strange].iloc[0]!r}; take a list of this shop."
+        )
+    chosen = table[table["customer_id"].isin(ids[~erased])].reset_index(drop=True)
+    silent = int((~chosen["group"].isin(["send", "control"])).sum())
+    if silent == len(chosen):
+        raise DataError(
+            f"The list of customers: expected somebody who may be contacted, found that none of "
+            f"the {count(len(ids))} on it may be; take another list."
+        )
+    reasons = (
+        (int(strange.sum()), "unknown to the run"),
+        (int(erased.sum()), "forgotten at their request"),
+        (silent, "whom you may not contact"),
+    )
+    left = [f"{count(size)} {why}" for size, why in reasons if size]
+    told = f"The list names {count(len(ids))} customers; left out: {', '.join(left)}."
+    return chosen, [told] if left else []
+
 # %% ../../nbs/08c_ledger.ipynb #d5f0af32
 def ledger_of(run: Run) -> Path:
     """The ledger of a run's config: a folder beside its runs, which no run clears.
@@ -470,7 +544,14 @@ def ledger_of(run: Run) -> Path:
     return run.path.parent / "ledger"
 
 
-def draw_run(run: Run, wave: str, day: str = "", days: int = 30) -> tuple[Wave, list[str]]:
+def draw_run(
+    run: Run,
+    wave: str,
+    day: str = "",
+    days: int = 30,
+    customers: Any = None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[Wave, list[str]]:
     """Draw a wave from a finished run into its ledger, once.
 
     Parameters
@@ -483,6 +564,11 @@ def draw_run(run: Run, wave: str, day: str = "", days: int = 30) -> tuple[Wave, 
         The first day on which the campaign may show; the day after the log if left out.
     days : int, default 30
         For how many days it is given to show.
+    customers : DataFrame or path, optional
+        Who is to be written to or held back: customer_id, such as the list of `target_run`;
+        everybody who may be contacted if left out.
+    columns : Mapping[str, str], optional
+        Our name: theirs, in that list.
 
     Returns
     -------
@@ -493,10 +579,18 @@ def draw_run(run: Run, wave: str, day: str = "", days: int = 30) -> tuple[Wave, 
     ------
     ConfigError
         For a name or a day that is none, or a day within the log.
+    DataError
+        If the list is empty, or most of its customers are unknown.
     """
     _check_name(wave)
-    start = _first_day(run, day, wave in _names(ledger_of(run)))
+    known = wave in _names(ledger_of(run))
+    start = _first_day(run, day, known)
     table, notes = campaign_table(run)
+    if customers is not None and not known:
+        table, left = _those_on(table, customers, columns, run)
+        notes = [*notes, *left]
+    elif customers is not None:
+        notes = [*notes, "The list of customers was not read: the wave has its customers already."]
     settings = run.config.campaigns
     drawn = draw_wave(
         table,
@@ -526,7 +620,13 @@ def _first_day(run: Run, day: str, known: bool) -> pd.Timestamp:
     return start
 
 
-def free_customers(run: Run, day: str = "", days: int = 30) -> pd.DataFrame:
+def free_customers(
+    run: Run,
+    day: str = "",
+    days: int = 30,
+    customers: Any = None,
+    columns: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """List whom a wave could write to or hold back, as `draw_run` would have it.
 
     Parameters
@@ -537,6 +637,10 @@ def free_customers(run: Run, day: str = "", days: int = 30) -> pd.DataFrame:
         The first day on which the campaign may show; the day after the log if left out.
     days : int, default 30
         For how many days it is given to show.
+    customers : DataFrame or path, optional
+        As for `draw_run`.
+    columns : Mapping[str, str], optional
+        Our name: theirs, in that list.
 
     Returns
     -------
@@ -554,6 +658,8 @@ def free_customers(run: Run, day: str = "", days: int = 30) -> pd.DataFrame:
     check_number("days", days, 1, 366)
     start = _first_day(run, day, known=False)
     table, _ = campaign_table(run)
+    if customers is not None:
+        table, _ = _those_on(table, customers, columns, run)
     asked = run.config.campaigns
     seed, empty = run.config.seed, pd.DataFrame()
     plan = Wave("", "", start, days, asked.control, asked.holdout, seed, "", empty)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,19 +26,22 @@ from ..data.frames import as_day, check_number, one_row_each, read_frame, refuse
 from retail_ci.export.effects import (
     _ALARM,
     Stratum,
+    WaveOutcome,
     always_valid,
     estimate_effects,
     learn_score,
+    pool_effects,
     sample_ratio,
     stratify,
     unbalanced,
     uneven_losses,
 )
-from .ledger import Wave
+from .ledger import Wave, _check_file, _read_list
 from .star_schema import demonstration_note
 
 # %% auto #0
-__all__ = ['read_lists', 'CampaignResult', 'measure_campaign', 'measure_wave', 'write_result', 'plan_campaign']
+__all__ = ['read_lists', 'CampaignResult', 'measure_campaign', 'measure_waves', 'measure_wave', 'measure_run', 'write_result',
+           'plan_campaign']
 
 # %% ../../nbs/08e_measure.ipynb #3bede146
 _LOG = {"customer_id": "id", "date": "date", "revenue": "number"}
@@ -193,15 +196,6 @@ def _what_was_known(
     return _Known(now, scores, earlier, before, said)
 
 # %% ../../nbs/08e_measure.ipynb #a4cbd482
-def _check_file(table: Any, what: str) -> None:
-    """Refuse the name of a file that does not exist."""
-    if isinstance(table, (str, Path)) and not Path(table).is_file():
-        raise DataError(
-            f"The file {table}, {what}, does not exist; expected a CSV file with a column "
-            "customer_id. Correct its name."
-        )
-
-
 def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read lists that were made by hand.
 
@@ -233,9 +227,7 @@ def read_lists(sent: Any, control: Any, columns: Mapping[str, str] | None = None
     parts = []
     for group, table in (("send", sent), ("control", control)):
         what = {"send": "the list of those written to", "control": "the control list"}[group]
-        _check_file(table, what)
-        rows = read_frame(table, what, {"customer_id": "id"}, {"segment": "text"}, columns)
-        rows = one_row_each(rows, what)
+        rows = _read_list(table, what, columns, {"segment": "text"})
         segment = rows["segment"].fillna("").astype("str") if "segment" in rows else ""
         parts.append(rows[["customer_id"]].assign(segment=segment, group=group))
     both = pd.concat(parts, ignore_index=True)
@@ -294,12 +286,25 @@ def _in_the_log(
     return groups[known].reset_index(drop=True), gone, [told]
 
 
-def _check_losses(held: np.ndarray, lost: Mapping[str, int]) -> float:
+_BY_CHOICE = (
+    "they were not drawn at random, so no effect can be measured. Next time, let `retail-ci "
+    "campaigns draw` choose who is held back."
+)
+
+
+def _check_losses(held: np.ndarray, lost: Mapping[str, int], drawn: bool = True) -> float:
     """Refuse groups of which one has lost more customers than chance allows; the p-value."""
     kept = {"send": int((~held).sum()), "control": int(held.sum())}
     p_value = uneven_losses((lost["send"], lost["control"]), (kept["send"], kept["control"]))
     if p_value < _ALARM:
         was = {group: count(kept[group] + lost[group]) for group in kept}
+        if not drawn:
+            raise DataError(
+                "The groups: expected groups that were alike before the wave, found that "
+                f"{count(lost['control'])} of {was['control']} held back and "
+                f"{count(lost['send'])} of {was['send']} written to had never bought before it "
+                f"(p = {p_value:.1g}); {_BY_CHOICE}"
+            )
         raise DataError(
             "The groups: expected both to have lost customers alike since the draw, found that "
             f"{count(lost['control'])} of {was['control']} held back and {count(lost['send'])} of "
@@ -315,10 +320,11 @@ def _check_chance(
     probability: float | None,
     lost: Mapping[str, int],
     known: _Known | None,
+    drawn: bool = True,
 ) -> dict[str, Any]:
     """Refuse groups that chance has not made; the p-values of the tests."""
     found: dict[str, Any] = {"lost_send": lost["send"], "lost_control": lost["control"]}
-    found |= {"lost_p": _check_losses(held, lost), "sample_ratio_p": None, "balance_p": None}
+    found |= {"lost_p": _check_losses(held, lost, drawn), "sample_ratio_p": None, "balance_p": None}
     if probability is not None:
         p_value = sample_ratio(int((~held).sum()), int(held.sum()), probability)
         found["sample_ratio_p"] = p_value
@@ -334,9 +340,7 @@ def _check_chance(
         if p_value < _ALARM:
             raise DataError(
                 "The groups: expected groups that were alike before the wave, found that they "
-                f"bought differently before it (p = {p_value:.1g}); they were not drawn at random, "
-                "so no effect can be measured. Next time, let `retail-ci campaigns draw` choose "
-                "who is held back."
+                f"bought differently before it (p = {p_value:.1g}); {_BY_CHOICE}"
             )
     return found
 
@@ -361,6 +365,8 @@ class CampaignResult:
         For the board.
     notes : list[str]
         What there is to say besides.
+    waves : DataFrame
+        From `measure_waves`, a row per wave: its effect on revenue with its own 95% interval.
     """
 
     effects: pd.DataFrame
@@ -368,6 +374,7 @@ class CampaignResult:
     facts: dict[str, Any]
     sentence: str
     notes: list[str]
+    waves: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 _SEEN = 1.959964 + 0.841621  # 5% two-sided, seen four times in five
@@ -463,6 +470,44 @@ def _contamination(groups: pd.DataFrame, contacted: Any) -> tuple[dict, list[str
     return facts, [told] if facts["contact_gap"] < 1 else []
 
 # %% ../../nbs/08e_measure.ipynb #976dc8dd
+class _Case(NamedTuple):
+    """A wave whose groups can be compared."""
+
+    table: pd.DataFrame
+    strata: dict[str, Stratum]
+    known: _Known | None
+    book: _Purchases
+    seen: int  # days measured
+    outcomes: dict[str, np.ndarray]
+    facts: dict[str, Any]
+    early: list[str]  # what to say of the days
+    left: list[str]  # what to say of those left out
+
+
+def _compare(
+    table: pd.DataFrame,
+    lines: pd.DataFrame,
+    start: pd.Timestamp,
+    days: int,
+    drawn: bool,
+    probability: float | None,
+    lost: Mapping[str, int],
+    seed: int,
+) -> _Case:
+    """See that chance made the groups, and what both bought."""
+    seen, early = _check_days(lines, start, days)
+    table, gone, left = _in_the_log(table, lines, start, drawn)
+    held = (table["group"] == "control").to_numpy()
+    strata, names = stratify(table["segment"].to_numpy(), held, seed=seed)
+    ids = pd.Index(table["customer_id"])
+    known = _what_was_known(lines, ids, start, days)
+    gone = {group: n + lost.get(group, 0) for group, n in gone.items()}
+    facts = _check_chance(held, names, probability, gone, known)
+    book = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
+    outcomes = book.window(start, start + pd.Timedelta(days=seen))
+    return _Case(table, strata, known, book, seen, outcomes, facts, early, left)
+
+
 def measure_campaign(
     groups: Any,
     transactions: Any,
@@ -543,25 +588,26 @@ def measure_campaign(
     start = as_day(day, "day").normalize()
     lines, unpriced = _with_margin(_read_log(transactions, columns), products)
     table, apart = _read_groups(groups)
-    seen, early = _check_days(lines, start, days)
-    table, gone, left = _in_the_log(table, lines, start, drawn)
-    held = (table["group"] == "control").to_numpy()
-    strata, names = stratify(table["segment"].to_numpy(), held, seed=random_state)
-    ids = pd.Index(table["customer_id"])
-    known = _what_was_known(lines, ids, start, days)
-    gone = {group: n + (lost or {}).get(group, 0) for group, n in gone.items()}
-    facts = _check_chance(held, names, probability, gone, known)
-    spread, mixed = _contamination(table, contacted)
-    book = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
-    outcomes = book.window(start, start + pd.Timedelta(days=seen))
+    case = _compare(table, lines, start, days, drawn, probability, lost or {}, random_state)
+    seen, strata, known, outcomes = case.seen, case.strata, case.known, case.outcomes
+    spread, mixed = _contamination(case.table, contacted)
     effects = _all_effects(outcomes, strata, known)
-    looks = {k: _weekly(book, start, seen, strata, known, k) for k in _MONEY if k in outcomes}
-    facts |= spread | {"day": start, "days": days, "days_measured": seen}
+    looks = {k: _weekly(case.book, start, seen, strata, known, k) for k in _MONEY if k in outcomes}
+    facts = case.facts | spread | {"day": start, "days": days, "days_measured": seen}
     facts |= {"so_far": seen < days and len(looks["revenue"]) > 0}
     whole = _to_decide_by(effects, looks if facts["so_far"] else {})
     facts |= _totals(whole, contact_cost, margin, spread.get("contacted"))
-    about = _about_strata(known, table["segment"], strata)
-    notes = [*early, *_about_looks(facts), *left, *mixed, *apart, *about, *unpriced]
+    about = _about_strata(known, case.table["segment"], strata)
+    notes = [
+        *case.early,
+        *_about_looks(facts),
+        *_about_balance(facts),
+        *case.left,
+        *mixed,
+        *apart,
+        *about,
+        *unpriced,
+    ]
     return CampaignResult(
         effects, looks["revenue"], facts, _sentence(whole, facts, currency), notes
     )
@@ -572,6 +618,20 @@ def _about_looks(facts: Mapping) -> list[str]:
     if facts["days_measured"] >= facts["days"] or facts["so_far"]:
         return []
     return ["The wave is not over, and the interval holds for this one look only."]
+
+
+_DOUBT = 0.01
+
+
+def _about_balance(facts: Mapping) -> list[str]:
+    """A note where chance seldom makes groups that differ so much before the wave."""
+    p_value = facts["balance_p"]
+    if p_value is None or p_value >= _DOUBT:
+        return []
+    return [
+        f"The groups differed before the wave as chance makes them once in {count(1 / p_value)} "
+        "waves; make sure that chance made them, and nobody's choice."
+    ]
 
 
 def _check_numbers(
@@ -669,12 +729,18 @@ def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
     """What the board reads."""
     row = whole.loc["revenue"]
     so_far = " so far" if facts["so_far"] else ""
-    days = f"{facts['days_measured']} days{so_far}"
-    people = f"the {count(facts['treated'])} customers who were written to brought"
+    if "waves" in facts:
+        days = f"{len(facts['waves'])} waves{so_far}"
+        people = f"those written to ({count(facts['treated'])} letters) brought"
+        cause, it = "the letters", "they"
+    else:
+        days = f"{facts['days_measured']} days{so_far}"
+        people = f"the {count(facts['treated'])} customers who were written to brought"
+        cause, it = "the campaign", "it"
     left = _what_is_left(facts, currency)
     if not row["error"] > 0:
         return (
-            f"What {people} because of the campaign in {days} cannot be told: no customer differs "
+            f"What {people} because of {cause} in {days} cannot be told: no customer differs "
             f"from the others of their group.{left}"
         )
     sure = "95% at all looks together" if so_far else "95%"
@@ -686,15 +752,236 @@ def _sentence(whole: pd.DataFrame, facts: dict[str, Any], currency: str) -> str:
             "times in five"
         )
         return (
-            f"In {days} {people} between {low} and {high} each than without the campaign ({sure}), "
-            f"so it is not shown that it brought anything; {without}{'' if so_far else seen}.{left}"
+            f"In {days} {people} between {low} and {high} each than without {cause} ({sure}), so "
+            f"it is not shown that {it} brought anything; {without}{'' if so_far else seen}.{left}"
         )
     effect = _more_or_less(row["effect"], currency)
     total = f"{amount(abs(facts['total_revenue']), currency)} {effect.rpartition(' ')[2]}"
     return (
-        f"In {days} {people} {effect} each because of the campaign ({sure}: {low} to {high}), "
+        f"In {days} {people} {effect} each because of {cause} ({sure}: {low} to {high}), "
         f"{total} in all; {without}.{left}"
     )
+
+# %% ../../nbs/08e_measure.ipynb #08epl002
+def _groups_of(wave: Wave) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The groups of a wave, and how many of each were erased."""
+    erased = wave.table["customer_id"].isna()
+    rows = wave.table[wave.table["arm"].isin(["send", "control"]) & ~erased]
+    rows = rows.rename(columns={"arm": "group"})[["customer_id", "segment", "group"]]
+    return rows.reset_index(drop=True), wave.table.loc[erased, "arm"].value_counts().to_dict()
+
+
+def _people(wave: Wave) -> pd.Series:
+    """The customers of a wave's groups."""
+    return wave.table["customer_id"][wave.table["arm"] != "holdout"].dropna()
+
+
+def _without_overlap(waves: Sequence[Wave]) -> tuple[list[Wave], list[str]]:
+    """The waves without customers who were in two of them on the same day."""
+    twice: set[str] = set()
+    for place, wave in enumerate(waves):
+        for other in waves[:place]:
+            if wave.day < other.end and other.day < wave.end:
+                twice |= set(_people(wave)) & set(_people(other))
+    if not twice:
+        return list(waves), []
+    kept = [w.table[~w.table["customer_id"].isin(twice)].reset_index(drop=True) for w in waves]
+    told = f"{count(len(twice))} customers were in two of the waves at once, and are left out."
+    return [replace(w, table=table) for w, table in zip(waves, kept)], [told]
+
+
+def _case_of(wave: Wave, lines: pd.DataFrame) -> _Case:
+    """A wave of several; what is wrong with it names it."""
+    groups, lost = _groups_of(wave)
+    try:
+        table, told = _read_groups(groups)
+        case = _compare(table, lines, wave.day, wave.days, True, None, lost, wave.seed)
+    except DataError as error:
+        raise DataError(f"In the wave {wave.name!r}: {error}") from None
+    about = _about_strata(case.known, case.table["segment"], case.strata)
+    return case._replace(left=[*_about_balance(case.facts), *case.left, *told, *about])
+
+
+def _pooled(cases: Sequence[_Case], outcome: str, adjusted: bool = True) -> tuple:
+    """The effects of several waves on an outcome, and the covariances of the waves."""
+    return pool_effects(
+        [
+            WaveOutcome(
+                case.table["customer_id"].to_numpy(),
+                case.outcomes[outcome],
+                case.strata,
+                case.known.scores[outcome] if adjusted and case.known else None,
+            )
+            for case in cases
+        ]
+    )
+
+
+def _looks_after(cases: Sequence[_Case], outcome: str) -> pd.DataFrame:
+    """The effect after each wave, with intervals for all looks together."""
+    columns = ["waves", "letters", "effect", "error", "low", "high"]
+    first = cases[0].known
+    if first is None:
+        return pd.DataFrame(columns=columns)
+    planned = estimate_effects(first.earlier[outcome], cases[0].strata, first.earlier_score)
+    expected = float(planned["treated"].iloc[-1] * planned["error"].iloc[-1])
+    if not expected > 0:
+        return pd.DataFrame(columns=columns)
+    rows = []
+    for number in range(1, len(cases) + 1):
+        whole = _pooled(cases[:number], outcome)[0].iloc[-1]
+        letters = whole["treated"]
+        ends = always_valid(letters * whole["effect"], letters * whole["error"], expected)
+        found = {"waves": number, "letters": letters, "effect": whole["effect"]}
+        found |= {"error": whole["error"], "low": ends[0] / letters, "high": ends[1] / letters}
+        rows.append(found)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _do_they_differ(effects: np.ndarray, covariance: np.ndarray) -> float:
+    """The p-value of Cochran's Q for effects that may be correlated."""
+    from scipy.stats import chi2
+
+    inverse = np.linalg.pinv(covariance)
+    mean = inverse.sum(axis=0) @ effects / inverse.sum()
+    return float(chi2.sf((effects - mean) @ inverse @ (effects - mean), len(effects) - 1))
+
+
+def measure_waves(
+    waves: Sequence[Wave],
+    transactions: Any,
+    *,
+    products: Any = None,
+    contact_cost: float = 0.0,
+    margin: float = 1.0,
+    columns: Mapping[str, str] | None = None,
+    currency: str = "",
+) -> CampaignResult:
+    """Measure what several waves brought together, per letter and in all.
+
+    Parameters
+    ----------
+    waves : Sequence[Wave]
+        From `read_wave` or `wave_of_lists`.
+    transactions : DataFrame, polars frame, Arrow table, Ibis table or path
+        A row per line, as for `measure_campaign`.
+    products : DataFrame, polars frame, Arrow table, Ibis table or path, optional
+        A row per product: product_id; with cost (per unit), margin is measured as well.
+    contact_cost : float, default 0.0
+        Cost per letter, in currency.
+    margin : float, default 1.0
+        The share of revenue (0 to 1) that is earned, where products have no cost.
+    columns : Mapping[str, str], optional
+        Our name: theirs, in the transactions.
+    currency : str, default ""
+        For the sentence.
+
+    Returns
+    -------
+    CampaignResult
+        Over all waves: effects by outcome and segment, a look after each wave, facts, the sentence
+        for the board, notes, and each wave by itself.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two waves, or one of them cannot be measured.
+
+    Examples
+    --------
+    >>> from retail_ci import open_run
+    >>> from retail_ci.export.targeting import wave_of_lists
+    >>> log = open_run("small").read("transactions")
+    >>> people = sorted(log.loc[log["date"] < "2025-09-01", "customer_id"].dropna().unique())
+    >>> lists = pd.DataFrame({"customer_id": people})
+    >>> held = np.random.default_rng(0).permutation(len(people)) % 2 == 0
+    >>> days = ("2025-09-01", "2025-10-01")
+    >>> waves = [wave_of_lists(lists[~held], lists[held], day) for day in days]
+    >>> measure_waves(waves, log).facts["in_several"] == len(people)
+    True
+    """
+    _check_numbers(1, contact_cost, margin, None)
+    if len(waves) < 2:
+        raise DataError(
+            f"The waves: expected two or more, found {len(waves)}; measure a single one by itself."
+        )
+    lines, unpriced = _with_margin(_read_log(transactions, columns), products)
+    apart, told = _without_overlap(sorted(waves, key=lambda wave: (wave.day, wave.name)))
+    cases = [_case_of(wave, lines) for wave in apart]
+    alone = [_over_all(_all_effects(c.outcomes, c.strata, c.known)) for c in cases]
+    effects = _pooled_effects(cases)
+    looks = {k: _looks_after(cases, k) for k in _MONEY if k in cases[0].outcomes}
+    facts = _facts_of(apart, cases, alone)
+    facts |= {"so_far": any(c.seen < w.days for c, w in zip(cases, apart))}
+    facts["so_far"] &= len(looks["revenue"]) > 0
+    whole = _to_decide_by(effects, looks if facts["so_far"] else {})
+    facts |= _totals(whole, contact_cost, margin, None)
+    notes = [*told, *_about_waves(apart, cases, facts), *unpriced]
+    by_wave = _by_wave(apart, cases, alone)
+    sentence = _sentence(whole, facts, currency)
+    return CampaignResult(effects, looks["revenue"], facts, sentence, notes, by_wave)
+
+
+def _pooled_effects(cases: Sequence[_Case]) -> pd.DataFrame:
+    """Effects of several waves on every outcome, with what could have been seen."""
+    parts = []
+    for outcome in cases[0].outcomes:
+        found = _pooled(cases, outcome)[0].assign(outcome=outcome)
+        bare = _pooled(cases, outcome, adjusted=False)[0]["error"]
+        smallest = (_SEEN * found["error"]).where(found["error"] > 0)
+        found = found.assign(smallest=smallest, smallest_unadjusted=(_SEEN * bare).where(bare > 0))
+        parts.append(found)
+    table = pd.concat(parts, ignore_index=True)
+    return table[["outcome", *(c for c in table if c != "outcome")]]
+
+
+def _facts_of(
+    waves: Sequence[Wave], cases: Sequence[_Case], alone: Sequence[pd.DataFrame]
+) -> dict[str, Any]:
+    """Whom several waves have reached, and whether they differ."""
+    often = pd.concat([case.table["customer_id"] for case in cases]).value_counts()
+    effects = np.array([found.loc["revenue", "effect"] for found in alone])
+    covariance = _pooled(cases, "revenue")[1].to_numpy()
+    differ = _do_they_differ(effects, covariance) if covariance.any() else None
+    found = {"waves": [wave.name for wave in waves], "customers": len(often)}
+    return found | {"in_several": int((often > 1).sum()), "differ_p": differ}
+
+
+def _by_wave(
+    waves: Sequence[Wave], cases: Sequence[_Case], alone: Sequence[pd.DataFrame]
+) -> pd.DataFrame:
+    """Each wave's effect on revenue."""
+    rows = []
+    for wave, case, found in zip(waves, cases, alone):
+        told = {"wave": wave.name, "day": wave.day, "days_measured": case.seen}
+        columns = ["treated", "control", "effect", "error", "low", "high"]
+        rows.append(told | found.loc["revenue", columns].to_dict())
+    return pd.DataFrame(rows)
+
+
+_DIFFER = 0.05
+
+
+def _about_waves(
+    waves: Sequence[Wave], cases: Sequence[_Case], facts: Mapping[str, Any]
+) -> list[str]:
+    """What there is to say of the waves; what holds for all of them only once."""
+    told = []
+    if facts["in_several"]:
+        told.append(
+            f"{count(facts['in_several'])} of {count(facts['customers'])} customers were in more "
+            "than one of the waves, which the interval allows for."
+        )
+    if facts["differ_p"] is not None and facts["differ_p"] < _DIFFER:
+        told.append(
+            f"The waves differ by more than chance explains (p = {facts['differ_p']:.1g}); read "
+            "each by itself."
+        )
+    notes = [[*case.early, *case.left] for case in cases]
+    for note in dict.fromkeys(sum(notes, [])):
+        own = [wave.name for wave, said in zip(waves, notes) if note in said]
+        told.append(note if len(own) == len(waves) else f"{', '.join(own)}: {note}")
+    return told
 
 # %% ../../nbs/08e_measure.ipynb #2b956b5c
 def measure_wave(
@@ -718,23 +1005,55 @@ def measure_wave(
     CampaignResult
         What it brought.
     """
-    erased = wave.table["customer_id"].isna()
-    rows = wave.table[(wave.table["arm"] != "holdout") & ~erased]
+    rows, lost = _groups_of(wave)
     found = measure_campaign(
-        rows.rename(columns={"arm": "group"})[["customer_id", "segment", "group"]],
+        rows,
         run.read("transactions"),
         day=wave.day,
         days=wave.days,
         products=run.read("products") if run.has("products") else None,
         contacted=contacted,
-        lost=wave.table.loc[erased, "arm"].value_counts().to_dict(),
+        lost=lost,
         contact_cost=contact_cost,
         margin=run.config.worth.margin,
         currency=run.config.report.currency,
         random_state=wave.seed,
     )
-    told = [f"Customers erased from the ledger: {count(int(erased.sum()))}."] * bool(erased.any())
-    return replace(found, notes=[*demonstration_note(run), *found.notes, *told])
+    return replace(found, notes=[*demonstration_note(run), *found.notes, *_about_erased([wave])])
+
+
+def measure_run(waves: Sequence[Wave], run: Run, contact_cost: float = 0.0) -> CampaignResult:
+    """Measure several waves of the ledger together, on the log of a finished run.
+
+    Parameters
+    ----------
+    waves : Sequence[Wave]
+        From `read_wave`.
+    run : Run
+        A finished run whose log reaches beyond the first week of the last wave.
+    contact_cost : float, default 0.0
+        Cost per letter, in currency.
+
+    Returns
+    -------
+    CampaignResult
+        What they brought.
+    """
+    found = measure_waves(
+        waves,
+        run.read("transactions"),
+        products=run.read("products") if run.has("products") else None,
+        contact_cost=contact_cost,
+        margin=run.config.worth.margin,
+        currency=run.config.report.currency,
+    )
+    return replace(found, notes=[*demonstration_note(run), *found.notes, *_about_erased(waves)])
+
+
+def _about_erased(waves: Sequence[Wave]) -> list[str]:
+    """How many customers were erased from waves, where there are any."""
+    erased = sum(int(wave.table["customer_id"].isna().sum()) for wave in waves)
+    return [f"Customers erased from the ledger: {count(erased)}."] if erased else []
 
 
 def write_result(found: CampaignResult, folder: Path, title: str, currency: str = "") -> Path:
@@ -761,7 +1080,11 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
     save(found.effects, folder / "effects.csv")
     save(found.looks, folder / "looks.csv")
     facts = found.facts | {"sentence": found.sentence, "notes": found.notes}
-    save(facts | {"effects": found.effects.to_dict("records")}, folder / "measure.json")
+    tables = {"effects": found.effects.to_dict("records")}
+    if len(found.waves):
+        save(found.waves, folder / "waves.csv")
+        tables["by_wave"] = found.waves.to_dict("records")
+    save(facts | tables, folder / "measure.json")
     head = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width"><title>{html.escape(title)}</title><style>'
@@ -771,7 +1094,7 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
     )
     notes = " ".join(found.notes)
     body = f"<h1>{html.escape(title)}</h1><p><b>{html.escape(found.sentence)}</b></p>"
-    tables = [
+    parts = [
         show_table(
             _effects_shown(found.effects, currency),
             "Per customer; 95% intervals, each for one look.",
@@ -781,11 +1104,24 @@ def write_result(found: CampaignResult, folder: Path, title: str, currency: str 
         shown_looks = found.looks.drop(columns="error").rename(columns=str.capitalize)
         formats = dict.fromkeys(["Effect", "Low", "High"], partial(money, currency=currency))
         said = "Revenue so far, per customer; these intervals hold at all looks together."
-        tables.append(show_table(shown_looks, said, formats))
-    text = head + body + "".join(map(str, tables)) + f"<p>{html.escape(notes)}</p></html>\n"
+        parts.append(show_table(shown_looks, said, formats))
+    if len(found.waves):
+        parts.append(_waves_shown(found.waves, currency))
+    text = head + body + "".join(map(str, parts)) + f"<p>{html.escape(notes)}</p></html>\n"
     with atomic_write(folder / "measure.html") as part:
         part.write_text(text, encoding="utf-8")
     return folder / "measure.html"
+
+
+def _waves_shown(waves: pd.DataFrame, currency: str) -> Any:
+    """Each wave as readers see it."""
+    of_money = {k: partial(money, currency=currency) for k in ("Effect", "Low", "High")}
+    rows = waves.assign(day=[written_day(day) for day in waves["day"]])
+    return show_table(
+        rows.drop(columns="error").rename(columns=lambda name: name.replace("_", " ").capitalize()),
+        "Revenue per customer, wave by wave; 95% intervals, each for one look.",
+        of_money,
+    )
 
 
 _UNKNOWN = "cannot be told"

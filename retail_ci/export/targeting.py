@@ -5,6 +5,7 @@
 # %% ../../nbs/08f_targeting.ipynb #ca4f0003
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,12 +29,13 @@ from retail_ci.export.measure import (
     _read_log,
     _what_was_known,
     _with_margin,
+    _without_overlap,
     read_lists,
 )
 from .star_schema import demonstration_note
 
 # %% auto #0
-__all__ = ['Targets', 'target_customers', 'wave_of_lists', 'target_run', 'write_targets']
+__all__ = ['Targets', 'target_customers', 'wave_of_lists', 'target_run', 'write_targets', 'campaign_history']
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f0007
 _REACH = 365  # days of the past that say what a customer is like
@@ -85,7 +87,8 @@ def _trial_of(
     _, names = stratify(table["segment"].to_numpy(), held, draws=1)
     ids = pd.Index(table["customer_id"])
     known = _what_was_known(lines, ids, wave.day, wave.days)
-    _check_chance(held, names, None, {k: n + int(lost.get(k, 0)) for k, n in gone.items()}, known)
+    without = {k: n + int(lost.get(k, 0)) for k, n in gone.items()}
+    _check_chance(held, names, None, without, known, drawn="ticket" in wave.table)
     after = _Purchases(_daily(lines, lines["date"].max() + pd.Timedelta(days=1)), ids)
     before = _Purchases(_daily(lines, wave.day), ids)
     found = after.window(wave.day, wave.day + pd.Timedelta(days=seen))
@@ -336,28 +339,7 @@ def target_customers(
     return Targets(table, curve, facts, _advice(facts, currency), [*told, *notes])
 
 # %% ../../nbs/08f_targeting.ipynb #ca4f000d
-def _without_overlap(waves: list[Wave]) -> tuple[list[Wave], list[str]]:
-    """The waves without customers who were in two of them on the same day."""
-    twice: set[str] = set()
-    for place, wave in enumerate(waves):
-        for other in waves[:place]:
-            if wave.day < other.end and other.day < wave.end:
-                twice |= set(_people(wave)) & set(_people(other))
-    if not twice:
-        return waves, []
-    kept = [w.table[~w.table["customer_id"].isin(twice)] for w in waves]
-    told = f"{count(len(twice))} customers were in two of the waves at once, and are left out."
-    return [_with_table(w, table) for w, table in zip(waves, kept)], [told]
-
-
-def _people(wave: Wave) -> pd.Series:
-    """The customers of a wave's groups."""
-    return wave.table["customer_id"][wave.table["arm"] != "holdout"].dropna()
-
-
-def _with_table(wave: Wave, table: pd.DataFrame) -> Wave:
-    """A wave of other customers."""
-    return replace(wave, table=table.reset_index(drop=True))
+_LEAST_TO_LEARN = 100  # customers of each group
 
 
 def _all_trials(
@@ -377,7 +359,16 @@ def _all_trials(
         trial, said = _trial_of(wave, lines, voucher, margin)
         trials.append(trial)
         told += said
-    return _Trial(*(np.concatenate(part) for part in zip(*trials))), told
+    whole = _Trial(*(np.concatenate(part) for part in zip(*trials)))
+    sizes = [int((whole.written == arm).sum()) for arm in (1.0, 0.0)]
+    if min(sizes) < _LEAST_TO_LEARN:
+        raise DataError(
+            f"The waves: expected at least {_LEAST_TO_LEARN} customers who were written to and as "
+            f"many held back, found {count(sizes[0])} and {count(sizes[1])}; so few cannot say who "
+            "answers a letter. Next time, let `retail-ci campaigns draw` hold back half of a "
+            "larger wave."
+        )
+    return whole, told
 
 
 _SAMPLES = 20
@@ -486,7 +477,8 @@ def target_run(
     Returns
     -------
     Targets
-        Whom of those who could be in a wave once all waves of the ledger are over, and why.
+        Whom of those who could be in a wave once all waves of the ledger are over, and why; that
+        day is `facts["from_day"]`.
     """
     log = run.read("transactions")
     free_from = max([day_after(log["date"].max()), *list_waves(ledger_of(run))["end"]])
@@ -503,7 +495,7 @@ def target_run(
         random_state=run.config.seed,
     )
     notes = [*demonstration_note(run), *found.notes]
-    return Targets(found.customers, found.curve, found.facts, found.sentence, notes)
+    return replace(found, facts=found.facts | {"from_day": free_from}, notes=notes)
 
 
 def write_targets(found: Targets, folder: Path) -> Path:
@@ -528,3 +520,33 @@ def write_targets(found: Targets, folder: Path) -> Path:
     save(told | {"curve": found.curve.to_dict("records")}, folder / "targets.json")
     save(listed, folder / "targets.csv")
     return folder / "targets.csv"
+
+# %% ../../nbs/08f_targeting.ipynb #ca4f0017
+def campaign_history(run_dir: str | Path) -> dict[str, Any]:
+    """Read what was measured of the waves of a run's config, and whom to write to.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A run; its results lie beside it, in `measured` and `targets`.
+
+    Returns
+    -------
+    dict[str, Any]
+        measured: by name of the wave or waves, effect and its ends (revenue per letter), treated,
+        control, profit and its ends, so_far, sentence; targets: the content of targets.json.
+    """
+    home = Path(run_dir).parent
+    found = []
+    for file in sorted(home.glob("measured/*/measure.json")):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        keys = ("treated", "control", "profit", "profit_low", "profit_high", "so_far", "sentence")
+        ends = {
+            key: None if told[f"total_revenue{end}"] is None else total / told["treated"]
+            for key, end in (("effect", ""), ("low", "_low"), ("high", "_high"))
+            for total in [told[f"total_revenue{end}"]]
+        }
+        found.append({"name": file.parent.name, **ends, **{key: told[key] for key in keys}})
+    file = home / "targets/targets.json"
+    targets = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {"measured": found, "targets": targets}

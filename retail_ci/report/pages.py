@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from ..customers.features import FEATURES, feature_text
 from ..customers.segment_names import PROTOTYPES
 from ..data.contract import revenue_sentence
 from ..export.campaigns import _MARK, _file_name
+from ..export.targeting import campaign_history
 from .charts import colour_of
 from .claims import GROWTH, PERSONAL, SLIPPING, goal_sentence, list_sentence
 from .definitions import DEFINITIONS, contradictions, printed, strip
@@ -1907,6 +1908,68 @@ def _notes(told: Mapping) -> str:
     return "".join(f'<p class="key-note">{html.escape(n)}</p>' for n in told.get("notes", []))
 
 
+def _with_ends(value: float | None, low: float | None, high: float | None, show: Callable) -> str:
+    """A number and its interval; a dash where there is none."""
+    if value is None or low is None or high is None:
+        return "–"
+    return f"{show(value)} <small>({show(low)} to {show(high)})</small>"
+
+
+def _measured_waves(facts: Facts) -> list[str]:
+    """What earlier waves have brought, and what writing to more customers would earn."""
+    history = campaign_history(facts.run_dir)
+    per_letter = partial(money, currency=facts.currency)
+    in_all = partial(amount, currency=facts.currency)
+    rows = [
+        [
+            html.escape(wave["name"]) + (" (so far)" if wave["so_far"] else ""),
+            count(wave["treated"]),
+            count(wave["control"]),
+            _with_ends(wave["effect"], wave["low"], wave["high"], per_letter),
+            _with_ends(wave["profit"], wave["profit_low"], wave["profit_high"], in_all),
+        ]
+        for wave in history["measured"]
+    ]
+    heads = ["Wave", "Written to", "Held back", "Revenue per letter", "Profit in all"]
+    caption = "What the letters brought, against those held back at random; 95% intervals."
+    out = [
+        raw(html_table(heads, rows, {0: "segment"}, caption))
+        if rows
+        else "No wave was measured yet. `retail-ci campaigns draw` holds some customers back by "
+        "chance before the lists leave; `retail-ci campaigns measure` says afterwards what the "
+        "letters brought."
+    ]
+    targets = history["targets"]
+    if targets:
+        text = html.escape(targets["sentence"])
+        out += [
+            "### Whom to write to {#targets}",
+            raw(f"<p>{text}</p>"),
+            raw(_budgets(targets, in_all)),
+        ]
+    return out
+
+
+def _budgets(targets: Mapping, in_all: Callable) -> str:
+    """Profit by how many of the customers measured are written to, and how they are chosen."""
+    rows = [
+        [
+            f"{share(step['share'])} ({count(step['customers'])})",
+            in_all(step["budget"]),
+            _with_ends(step["profit"], step["low"], step["high"], in_all),
+            in_all(step["by_value"]),
+            in_all(step["by_propensity"]),
+        ]
+        for step in targets["curve"][::4]
+    ]
+    heads = ["Written to", "Contacts cost", "By expected effect", "By value", "By propensity"]
+    caption = (
+        "Profit against budget: from nobody in the first row to everybody in the last, had the "
+        "customers of the measured waves been chosen in three ways; 90% intervals."
+    )
+    return html_table(heads, rows, {0: "number"}, caption)
+
+
 def _campaigns_page(facts: Facts) -> list[str]:
     """Whom a campaign reaches, what to offer them, and what could be seen of its effect."""
     told = facts.campaigns
@@ -1934,6 +1997,8 @@ def _campaigns_page(facts: Facts) -> list[str]:
         *_reach_tables(facts),
         "Nobody knows the effect of a campaign before it is sent. Compare those who got it with "
         "those held back, and count the difference alone.",
+        "## What waves have brought {#measured}",
+        *_measured_waves(facts),
         "## What to offer {#offers}",
         raw(html_table(heads, rows, {0: "segment"}, caption))
         if rows
