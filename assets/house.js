@@ -110,10 +110,24 @@
       if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); input.focus(); }
     });
   };
-  all(".smalldocs-search").forEach((box) => {  // a copy, of which smalldocs' own search knows nothing
+  all(".smalldocs-search, .house-search:empty").forEach((box) => {  // a copy, of which smalldocs' own search knows nothing
     const ours = box.cloneNode(true);
+    if (!ours.firstElementChild) {  // one that the page leaves to the script, which alone can search
+      ours.className = "smalldocs-search";
+      ours.append(make("i", { class: "bi bi-search", "aria-hidden": "true" }));
+      ours.append(make("input", { type: "search", class: "form-control form-control-sm", placeholder: "Search", "aria-label": "Search", autocomplete: "off" }));
+      ours.append(make("div", { class: "smalldocs-search-results dropdown-menu" }));
+    }
     box.replaceWith(ours);
     offerSearch(ours);
+  });
+
+  // ---- code has a tab for four spaces on its way here
+  all("pre").forEach((block) => {
+    const walk = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
+    for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+      if (node.data.includes("\t")) node.data = node.data.replace(/^\t+/gm, (tabs) => "    ".repeat(tabs.length));
+    }
   });
 
   // ---- where one is: the list of pages scrolls there, and each heading has its address

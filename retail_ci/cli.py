@@ -165,6 +165,7 @@ def site(
     # quarto, smalldocs, or auto: Quarto where it is installed and its pages pass the check, else
     # smalldocs
     renderer: str = "auto",
+    pdf: bool = False,  # also print brief.pdf, with the Chromium, Chrome or Edge of this machine
 ) -> None:
     """Build the report site in _site/ from the current run."""
     require_extra("The site", "chain")
@@ -177,7 +178,7 @@ def site(
         )
     from retail_ci.report.site import build_site
 
-    build_site(current, supplied("_quarto.yml", root).parent, root / "_site", renderer)
+    build_site(current, supplied("_quarto.yml", root).parent, root / "_site", renderer, pdf)
     print(f"The site: {root / '_site' / 'index.html'}")
     if serve:
         show_folder(root / "_site", port)
@@ -1378,6 +1379,7 @@ EXAMPLES = {
     "site": [
         "retail-ci site",
         "retail-ci site --config small --serve",
+        "retail-ci site --pdf",
         "retail-ci site --renderer smalldocs",
     ],
     "models_promote": [

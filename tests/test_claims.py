@@ -12,6 +12,8 @@ import pytest
 
 from retail_ci.core.config import GoalsConfig
 from retail_ci.core.errors import RunError
+from retail_ci.core.show import pyplot
+from retail_ci.report.dashboard import _plot_dashboard
 from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
     PAGES,
@@ -22,9 +24,11 @@ from retail_ci.report.pages import (
     goal_lines,
     monday_cards,
     offers_line,
+    segment_pages,
     slipping_line,
     write_pages,
 )
+from retail_ci.report.segment_facts import segment_facts
 from retail_ci.report.shop_facts import goal_facts, list_files, product_facts
 
 LIST = {
@@ -379,3 +383,137 @@ def test_a_shop_with_a_category_per_product_gets_a_table_that_can_be_read(tmp_pa
     assert table.count("<tr>") == 51 and ">C49<" in table and ">C50<" not in table
     left = sum(row["revenue"] for row in rows[50:])
     assert f"Not in the table: 650 with less revenue, {left:,.0f} together." in table
+
+
+def panel_titles(rows, movement=None, worth=None, ranking=None, months=2):
+    """The titles of the dashboard's panels, the rows of the segments given."""
+    profiles = pd.DataFrame(rows, columns=["segment", "customers", "revenue", "recency"])
+    profiles["frequency"] = 9 - profiles["recency"] // 30
+    profiles["share"] = profiles["customers"] / profiles["customers"].sum()
+    profiles["revenue_share"] = profiles["revenue"] / profiles["revenue"].sum()
+    days = pd.date_range("2025-01-01", periods=months, freq="MS")
+    year = pd.DataFrame({"month": days, "revenue": np.arange(months) * 10.0 + 90.0})
+    year = year.assign(baskets=3, customers=2, basket_value=30.0, whole=True)
+    figure = _plot_dashboard(profiles, year, ranking or {}, movement or {}, worth or {})
+    titles = [" ".join(axes.get_title(loc="left").split()) for axes in figure.axes]
+    pyplot().close(figure)
+    return titles
+
+
+def test_a_picture_of_a_shop_without_findings_has_its_measures_as_titles():
+    moved = {"fitted": True, "month_end": "2025-12-31", "counts": {"rose": 55, "fell": 45}}
+    moved["segments"] = [{"segment": "Lost", "came": 3, "left": 3}]
+    even = {"value_90": 10.0, "value_90_low": 5.0, "value_90_high": 15.0}
+    worth = {"fitted": True, "segments": [{"segment": s, **even} for s in ("Champions", "Lost")]}
+    alike = [("Champions", 50, 500.0, 30), ("Lost", 50, 500.0, 30)]
+    assert panel_titles(alike, moved, worth) == [
+        "Customers",
+        "Share of known revenue",
+        "Revenue per customer",
+        "Recency and frequency",
+        "Customers who came and who left",
+        "Expected in 90 days, 95% interval",
+        "Net revenue per month",
+        "Customers who bought from their list",
+    ]
+
+
+def test_the_titles_of_a_shop_with_findings_state_them():
+    moved = {"fitted": True, "month_end": "2025-12-31", "counts": {"rose": 60, "fell": 30}}
+    moved["segments"] = [{"segment": "Lost", "came": 3, "left": 3}]
+    apart = {"Champions": (100.0, 80.0, 120.0), "Lost": (10.0, 5.0, 15.0)}
+    names = ("value_90", "value_90_low", "value_90_high")
+    segments = [{"segment": s, **dict(zip(names, v))} for s, v in apart.items()]
+    rates = {"a": 0.9, "personal_decayed": 0.8, "recent_popularity": 0.5}
+    hits = {
+        m: {"hit_rate": {"value": r, "low": r - 0.02, "high": r + 0.02}} for m, r in rates.items()
+    }
+    ranking = {"production": "a", "any": hits, "summary": {"any": {"leaders": list(rates)}}}
+    rows = [("Champions", 20, 800.0, 5), ("Lost", 80, 200.0, 200)]
+    worth = {"fitted": True, "segments": segments}
+    assert panel_titles(rows, moved, worth, ranking, months=3) == [
+        "Lost are the largest group",
+        "Champions bring the most revenue",
+        "Champions spend far more than the average customer",
+        "Champions come most often, Lost stay away longest",
+        "More customers rose than fell",
+        "Champions are expected to bring the most",
+        "March 2025 brought the most revenue",
+        "More bought from our lists than from best sellers",
+    ]
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    """A shop of two segments over 18 months, whose medicines are sensitive."""
+    rng = np.random.default_rng(11)
+    folder = tmp_path_factory.mktemp("segmented")
+    (folder / "data").mkdir()
+    lines = pd.DataFrame({"customer_id": [f"ID{c:05}" for c in rng.integers(0, 400, 6000)]})
+    lines["transaction_id"] = [f"B{n}" for n in range(len(lines))]
+    lines["product_id"] = rng.choice(["soap", "cream", "pill"], len(lines), p=[0.3, 0.2, 0.5])
+    lines["revenue"] = rng.choice([9.0, 20.0, 70.0], len(lines))
+    lines["is_return"] = False
+    lines["day"] = pd.Timestamp("2024-07-01") + pd.to_timedelta(rng.integers(0, 540, 6000), "D")
+    lines.to_parquet(folder / "data/transactions.parquet")
+    shelf = pd.DataFrame({"product_id": ["soap", "cream", "pill"]})
+    shelf["category"] = ["washing", "skin", "medicine"]
+    shelf.to_parquet(folder / "data/products.parquet")
+    people = pd.DataFrame({"customer_id": sorted(set(lines["customer_id"]))})
+    people["segment"] = np.where(people.index % 3, "Champions", "At Risk")
+    people.to_parquet(folder / "data/segments.parquet")
+    people[["customer_id"]].iloc[::9].to_parquet(folder / "data/alerts.parquet")
+    (folder / "config.yaml").write_text("data: {sensitive: {category: [medicine]}}")
+    return folder, lines, people
+
+
+def test_at_least_five_customers_fit_a_story_and_no_sensitive_category_is_told(segmented):
+    folder, lines, people = segmented
+    log = lines.merge(people, on="customer_id")
+    log["month"] = log["day"].dt.strftime("%Y-%m-01")
+    year = log[log["month"] >= "2025-01-01"]
+    told = segment_facts(folder)
+    assert sorted(told) == ["At Risk", "Champions"]
+    for name, found in told.items():
+        assert len(found["stories"]) == 3 and [s["third"] for s in found["stories"]] == [1, 2, 3]
+        assert {s["category"] for s in found["stories"]} <= {None, "washing", "skin"}
+        months = [row["month"] for row in found["months"]]
+        assert (months[0], months[-1], len(months)) == ("2025-01-01", "2025-12-01", 12)
+        mine = year[year["segment"] == name]
+        by_month = mine.groupby("month")["revenue"].sum()
+        assert [row["revenue"] for row in found["months"]] == pytest.approx(by_month.tolist())
+        sums = mine.groupby("customer_id")["revenue"].sum()
+        one_digit = sums.map(lambda spent: float(f"{spent:.0e}"))
+        visits = mine.groupby("customer_id")["transaction_id"].nunique()
+        for story in found["stories"]:
+            below = {6: 3, 10: 6, 20: 10, 50: 20}.get(story["visits"], story["visits"] - 1)
+            fits = (one_digit == story["spent"]) & visits.between(below + 1, story["visits"])
+            assert fits.sum() >= story["n"] >= 5
+
+
+def test_a_page_of_a_segment_says_what_it_is_and_names_nobody(segmented, tmp_path):
+    folder, _, people = segmented
+    sizes = people["segment"].value_counts()
+    profiles = [
+        {"segment": s, "customers": int(n), "share": n / len(people), "revenue": 900.0}
+        | {"revenue_share": 0.5, "recency": 9, "frequency": 1, "action": f"Write to {s}."}
+        for s, n in sizes.items()
+    ]
+    slips = {"customers": 45, "by_chance": 44.0, "chance_spread": 3.0}
+    movement = {"fitted": True, "month_end": "2025-12-31", "alerts": slips}
+    facts = facts_of(folder)
+    facts.segments = {"profiles": profiles}
+    facts.movement = movement
+    pages = segment_pages(facts)
+    assert sorted(pages) == ["segment-at-risk", "segment-champions"]
+    page = pages["segment-at-risk"].text(facts)
+    words = html.unescape(re.sub(r"<[^>]+>", "", page))
+    assert "Write to At Risk." in words and "bought once, last 9 days" in words
+    assert words.count("customers fit this.") == 3 and "ID0" not in page
+    assert "medicine" not in page and "pill" not in page
+    slipped = int(people.iloc[::9]["segment"].eq("At Risk").sum())
+    assert f"{slipped} of the 45 who slipped are here" in words and "a normal month" in words
+    facts.movement = {}
+    facts.by_segment["At Risk"]["stories"] = []
+    bare = pages["segment-at-risk"].text(facts)
+    assert "a story could be recognised" in bare and "This run cannot say who slipped" in bare

@@ -27,7 +27,7 @@ from retail_ci.core.errors import (
     translating,
     unknown,
 )
-from ..core.formats import count, month, read_id, share
+from ..core.formats import count, money, month, read_id, share
 from ..core.runs import Run
 from ..core.show import ACCENT, INK, PALE, SECOND, count_bins, pyplot, use_style
 from ..core.suppression import Forgotten, read_forgotten
@@ -2008,7 +2008,17 @@ def _store_facts(transactions: ibis.Table) -> dict:
     }
 
 # %% ../../nbs/01_cleaning.ipynb #54ca4e90
-def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
+def _draw_goal(axis: Any, heights: pd.Series, words: str) -> None:
+    """A dashed line over each bar at what it is to reach, named once at the right end."""
+    for x, height in enumerate(heights):
+        axis.plot([x - 0.45, x + 0.45], [height] * 2, color="#7a8290", lw=1.2, ls="--")
+    where = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points"}
+    axis.annotate(
+        words, (0.995, heights.max()), (0, 3), ha="right", fontsize=8, color="#5a6270", **where
+    )
+
+
+def _plot_trend(months: pd.DataFrame, currency: str = "", goal: float | None = None) -> Any:
     """Revenue per day and known customers of each month; months that the data covers in part are
     pale.
 
@@ -2018,6 +2028,8 @@ def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
         From `by_month`.
     currency : str, default ""
         For the axis.
+    goal : float | None, default None
+        What a whole month is to reach; drawn for each month as what that is on a day of it.
 
     Returns
     -------
@@ -2035,6 +2047,9 @@ def _plot_trend(months: pd.DataFrame, currency: str = "") -> Any:
         ylabel=currency or "revenue",
     )
     top.yaxis.set_major_formatter("{x:,.0f}")
+    if goal:
+        _draw_goal(top, goal / months.days, f"goal: {money(goal, currency)} in a month")
+        top.margins(y=0.15)
     low.bar(x, months.customers, color=colours)
     low.set(
         title="Customers who bought",

@@ -5,28 +5,14 @@
 # %% ../../nbs/09a_claims.ipynb #bae90002
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 
+from ..core.findings import Claim
 from ..core.formats import count, day, month, share
 
 # %% auto #0
-__all__ = ['SLIPPING', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'Claim', 'list_sentence', 'goal_sentence']
-
-# %% ../../nbs/09a_claims.ipynb #bae90004
-@dataclass(frozen=True)
-class Claim:
-    """Two sentences and the test that chooses between them."""
-
-    name: str
-    holds: Callable[[Mapping], bool]  # whether the facts bear the first sentence
-    words: Callable[[Mapping], dict[str, str]]  # what stands in the gaps of both
-    said: str  # the sentence where it holds
-    otherwise: str  # and where it does not
-
-    def text(self, facts: Mapping) -> str:
-        """The sentence that is true of the facts."""
-        return (self.said if self.holds(facts) else self.otherwise).format(**self.words(facts))
+__all__ = ['SLIPPING', 'OVERLAP', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'list_sentence', 'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90006
 def _slipped_beyond_chance(movement: Mapping) -> bool:
@@ -68,6 +54,31 @@ SLIPPING = Claim(
     "{customers} good customers slipped in the month to {end}; about {chance} would have by "
     "chance.",
     "{customers} good customers slipped in the month to {end}{judged}.",
+)
+
+# %% ../../nbs/09a_claims.ipynb #bae90025
+def _spread_evenly(found: Mapping) -> float:
+    """How many slippers a segment would have if they were drawn from all customers."""
+    return found["total"] * found["members"] / max(found["everybody"], 1)
+
+
+def _gathered(found: Mapping) -> bool:
+    """Whether a segment has more slippers than chance would put there."""
+    even = _spread_evenly(found)
+    return found["slipped"] > even + 2 * math.sqrt(even)
+
+
+def _overlap_words(found: Mapping) -> dict[str, str]:
+    """How many slippers there are in all, and how many would be here if spread evenly."""
+    return {"total": count(found["total"]), "even": count(_spread_evenly(found))}
+
+
+OVERLAP = Claim(
+    "slippers gather",
+    _gathered,
+    _overlap_words,
+    "of the {total} who slipped are here, more than the {even} that its size would give",
+    "of the {total} who slipped are here; its size would give about {even}",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae9000a

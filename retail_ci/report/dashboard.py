@@ -12,6 +12,17 @@ import ibis
 import numpy as np
 import pandas as pd
 
+from retail_ci.core.findings import (
+    BEST_MONTH,
+    COMES_TRUE,
+    DIRECTION,
+    EXPECTED,
+    LARGEST,
+    OFTEN,
+    RICHEST,
+    SEVERAL,
+    entitle,
+)
 from ..core.formats import count, day, money, month, number, share, with_currency
 from ..core.show import ACCENT, INK, SECOND, SEGMENTS, pyplot, use_style
 from ..data.cleaning import by_month
@@ -22,7 +33,9 @@ from ..recommend.interactions import POPULAR_DAYS
 __all__ = ['say', 'monthly']
 
 # %% ../../nbs/05a_dashboard.ipynb #331bdae5
-def _bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text: Any) -> None:
+def _bar_panel(
+    axis: Any, profiles: pd.DataFrame, column: str, title: tuple[str, str], text: Any
+) -> None:
     """Horizontal bars, one per segment, in the segments' colours.
 
     Parameters
@@ -33,8 +46,8 @@ def _bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text:
         A row per segment: `segment` and the column to draw.
     column : str
         Which column.
-    title : str
-        Of the panel.
+    title : tuple[str, str]
+        The finding, and the measure.
     text : Any
         A function from a value to its label.
     """
@@ -53,7 +66,8 @@ def _bar_panel(axis: Any, profiles: pd.DataFrame, column: str, title: str, text:
             va="center",
             fontsize=9,
         )
-    axis.set(title=title, xticks=[], xlim=(min(0, rows[column].min()), rows[column].max() * 1.25))
+    entitle(axis, *title)
+    axis.set(xticks=[], xlim=(min(0, rows[column].min()), rows[column].max() * 1.25))
     axis.grid(visible=False)
 
 
@@ -111,8 +125,8 @@ def _scatter_panel(axis: Any, profiles: pd.DataFrame) -> None:
             **_label_place(4 + np.sqrt(size) / 2, left, right, beside_it, above),
         )
     axis.yaxis.get_major_locator().set_params(integer=True)
+    entitle(axis, OFTEN.text({"rows": profiles.to_dict("records")}), "recency and frequency")
     axis.set(
-        title="Recency and frequency",
         xlabel="median days since the last purchase",
         ylabel="median baskets",
     )
@@ -133,10 +147,11 @@ def _movement_panel(axis: Any, movement: Mapping) -> None:
     movement : Mapping
         The content of movement.json.
     """
-    axis.set(title="Came and left")
     axis.grid(visible=False)
     if not movement.get("fitted"):
+        entitle(axis, "", "Came and left")
         return say(axis, "The log is too short\nfor movement.")
+    entitle(axis, DIRECTION.text(movement["counts"]), "customers who came and who left")
     rows = (
         pd.DataFrame(movement["segments"])
         .query("segment != 'Gone'")
@@ -188,11 +203,15 @@ def _worth_panel(axis: Any, worth: Mapping, currency: str) -> None:
     currency : str
         The sign in front of money.
     """
-    axis.set(title="Expected in 90 days", xticks=[])
+    axis.set(xticks=[])
     axis.grid(visible=False)
     if not worth.get("fitted"):
+        entitle(axis, "", "Expected in 90 days")
         return say(axis, "Too little data\nfor an expectation.")
     rows = pd.DataFrame(worth["segments"]).iloc[::-1].reset_index(drop=True)
+    names = {"value_90": "value", "value_90_low": "low", "value_90_high": "high"}
+    bounds = rows[["segment", *names]].rename(columns=names).to_dict("records")
+    entitle(axis, EXPECTED.text({"rows": bounds}), "expected in 90 days, 95% interval")
     spread = [
         rows["value_90"] - rows["value_90_low"].clip(upper=rows["value_90"]),
         rows["value_90_high"].clip(lower=rows["value_90"]) - rows["value_90"],
@@ -260,9 +279,11 @@ def _month_panel(axis: Any, months: pd.DataFrame, currency: str, goal: float | N
         axis.scatter(
             part, months["revenue"].iloc[part], color=face, edgecolor=ACCENT, zorder=3, s=30
         )
+    whole = months[months["whole"]].to_dict("records")
+    partial = "" if months["whole"].all() else "; open: not a whole month"
+    entitle(axis, BEST_MONTH.text({"rows": whole}), f"net revenue per month{partial}", 70)
     step = -(-len(months) // 8)
     axis.set(
-        title="Revenue per month",
         xticks=range(0, len(months), step),
         ylim=(0, max(months["revenue"].max(), goal or 0) * 1.15),
         xticklabels=[
@@ -300,7 +321,13 @@ def _ranking_panel(axis: Any, ranking: Mapping, models: Sequence[str] = ()) -> N
         "personal_decayed",
         "recent_popularity",
     )
-    axis.set(title="Do the lists come true?", xticks=[], ylabel="bought from their list, %")
+    pairs = [
+        [ranking[task][model]["hit_rate"] for model in (models[0], models[-1])]
+        for task, told in ranking.get("summary", {}).items()
+        if {models[0], models[-1]} <= set(told["leaders"])
+    ]
+    entitle(axis, COMES_TRUE.text({"pairs": pairs}), "customers who bought from their list")
+    axis.set(xticks=[], ylabel="bought from their list, %")
     axis.grid(axis="x", visible=False)
     tasks = list(ranking.get("summary", {}))
     if not tasks:
@@ -374,17 +401,19 @@ def _plot_dashboard(
     figure = plt.figure(figsize=(12, 9.6))
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
     grid = figure.add_gridspec(3, 3)
-    _bar_panel(figure.add_subplot(grid[0, 0]), profiles, "customers", "Customers", count)
-    _bar_panel(
-        figure.add_subplot(grid[0, 1]), profiles, "revenue_share", "Share of known revenue", share
-    )
-    _bar_panel(
-        figure.add_subplot(grid[0, 2]),
-        profiles.assign(average=profiles["revenue"] / profiles["customers"]),
-        "average",
-        "Average value",
-        lambda v: money(v, currency),
-    )
+    rows = profiles.assign(average=profiles["revenue"] / profiles["customers"])
+    average = profiles["revenue"].sum() / max(profiles["customers"].sum(), 1)
+    told = {"rows": rows.to_dict("records"), "average": average}
+    heads = {
+        "customers": ((LARGEST.text(told), "customers"), count),
+        "revenue_share": ((RICHEST.text(told), "share of known revenue"), share),
+        "average": (
+            (SEVERAL.text(told), "revenue per customer"),
+            lambda v: money(v, currency),
+        ),
+    }
+    for place, (column, (title, text)) in enumerate(heads.items()):
+        _bar_panel(figure.add_subplot(grid[0, place]), rows, column, title, text)
     _scatter_panel(figure.add_subplot(grid[1, 0]), profiles)
     _movement_panel(figure.add_subplot(grid[1, 1]), movement)
     _worth_panel(figure.add_subplot(grid[1, 2]), worth, currency)

@@ -81,6 +81,13 @@ DEFINITIONS: dict[str, Definition] = {
         "count",
         _COUNTED,
     ),
+    "segment_slipped": Definition(
+        "customers of a segment who are on the list of those who slipped",
+        _KNOWN,
+        _MONTH,
+        "count",
+        _CHANCE,
+    ),
     "rose": Definition(
         "customers in a better segment than a month before", _KNOWN, _MONTH, "count", _CHANCE
     ),

@@ -192,13 +192,18 @@ _RANKS: dict[str, int] = {  # what the search shows first among what it finds al
 }
 
 
+def _has_own_entry(name: str) -> bool:
+    """Whether a page stands in the index by what its row or its segment says of it."""
+    return name in PAGES or name.startswith("segment-")
+
+
 def _kind_of_entry(href: str) -> str:
     """What a place of the site is to somebody who searches: a key of `_RANKS`."""
     page, _, section = href.partition("#")
     name = page.removesuffix(".html")
     if name.startswith("reference/"):
         return "reference"
-    if name in PAGES or name in ("index", "start", "notebooks"):
+    if _has_own_entry(name) or name in ("index", "start", "notebooks"):
         return "cell" if section else "page"
     return "notebook"
 
@@ -228,10 +233,10 @@ def _search_index(site: Path, rendered: list[dict], told_by_facts: list[dict]) -
         kind = _kind_of_entry(entry["href"])
         told = {key: entry.get(key, "") for key in _SHOWN} | {"text": entry["text"][:250]}
         name = entry["href"].partition("#")[0].removesuffix(".html")
-        if name != "glossary" and not (kind == "page" and name in PAGES):
+        if name != "glossary" and not (kind == "page" and _has_own_entry(name)):
             found.append({**told, "kind": _RANKS[kind]})
     for entry in told_by_facts:
-        kind = "term" if entry["href"].startswith("glossary") else "cell"
+        kind = "term" if entry["href"].startswith("glossary") else _kind_of_entry(entry["href"])
         found.append({**{k: entry[k] for k in _SHOWN}, "kind": _RANKS[kind]})
     for page in sorted(site / f"{name}.html" for name in PAGES):
         if page.exists() and page.name != "glossary.html":
@@ -483,7 +488,7 @@ def _lighten_styles(site: Path) -> None:
     pages = [p.read_text(encoding="utf-8") for p in sorted(site.rglob("*.html"))]
     files = (p for p in site.rglob("*.js") if p.parent.name != "packed")
     scripts = {p.read_text(encoding="utf-8") for p in files}
-    named: set[str] = set()
+    named: set[str] = {"bi-search"}  # of the search box, which house.js makes
     for page in pages:
         scripts.update(re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.S))
         named.update(*(text.split() for text in re.findall(r'class="([^"]*)"', page)))
@@ -667,6 +672,10 @@ _SLIMMER = (
         r"\1\2",
     ),
     (r'<script src="[^"]*fuse\.min\.js"></script>', ""),
+    (
+        r'<div class="smalldocs-search" id="quarto-search">.*?</div></div>',
+        '<div class="house-search" id="quarto-search"></div>',
+    ),
     (r'<div id="cell-\d+" class="cell">', '<div class="cell">'),
     (r'(<section id="[^"]*") class="level\d">', r"\1>"),
     (r'<(h[2-6]) class="anchored" data-anchor-id="[^"]*">', r"<\1>"),
@@ -954,6 +963,17 @@ def _spare_reference(markup: str) -> str:
     return found.replace(content, '<main class="content reference"', 1)
 
 
+_INDENT = re.compile(r"^(?: {4})+", re.M)
+
+
+def _spare_code(block: str) -> str:
+    """A block of code with a tab for each four spaces at the beginning of a line, and with signs
+    that need no escape; house.js makes spaces of the tabs again.
+    """
+    block = _INDENT.sub(lambda m: "\t" * (len(m[0]) // 4), block)
+    return block.replace("&gt;", ">").replace("&#x27;", "'")
+
+
 def _spare_markup(text: str) -> str:
     """Markup in fewer signs, which a browser reads alike."""
     parts = _SCRIPTS.split(text)
@@ -961,7 +981,7 @@ def _spare_markup(text: str) -> str:
         markup = _TAG.sub(lambda tag: _QUOTED.sub(r"=\1", tag[0]), parts[n])
         pieces = _PRE.split(markup)
         pieces[::2] = [_BLANK.sub(r"\1", p) for p in pieces[::2]]
-        pieces[1::2] = [p.replace("&gt;", ">").replace("&#x27;", "'") for p in pieces[1::2]]
+        pieces[1::2] = [_spare_code(p) for p in pieces[1::2]]
         markup = _MENU.sub(r"\1", _UNUSED.sub("", "".join(pieces)))
         markup = _LONE.sub(r"\1", _CODE.sub(r"<details>\1>", markup))
         parts[n] = _spare_reference(_TABLE.sub(_spare_table, markup))

@@ -21,6 +21,7 @@ import yaml
 
 from ..core.config import STATUS_KINDS, supplied
 from ..core.errors import ConfigError, RunError, unknown
+from ..core.findings import BEST_MONTH
 from retail_ci.core.formats import (
     amount,
     count,
@@ -40,15 +41,23 @@ from ..data.contract import revenue_sentence
 from ..export.campaigns import _MARK, _file_name
 from ..export.targeting import campaign_history
 from .charts import colour_of
-from .claims import GROWTH, PERSONAL, SLIPPING, goal_sentence, list_sentence
+from retail_ci.report.claims import (
+    GROWTH,
+    OVERLAP,
+    PERSONAL,
+    SLIPPING,
+    goal_sentence,
+    list_sentence,
+)
 from .definitions import DEFINITIONS, contradictions, printed, strip
+from .segment_facts import repeat_share, segment_facts
 from .shop_facts import campaign_metrics, offer_facts, product_facts, shows_lists
 
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
-           'demonstration_line', 'figure', 'glossary', 'ReportPage', 'pages_for', 'write_pages', 'search_entries',
-           'figure_cards', 'source_line', 'doubts_line', 'goal_lines', 'what_to_do', 'monday_cards', 'slipping_line',
-           'figure_link', 'sizes_table', 'offers_line', 'read_on']
+           'demonstration_line', 'figure', 'glossary', 'ReportPage', 'segment_pages', 'pages_for', 'write_pages',
+           'search_entries', 'figure_cards', 'source_line', 'doubts_line', 'goal_lines', 'what_to_do', 'monday_cards',
+           'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
@@ -375,6 +384,11 @@ class Facts:
     def products(self) -> dict:
         """What sells, what is bought together and what no list offers."""
         return product_facts(self.run_dir)
+
+    @cached_property
+    def by_segment(self) -> dict[str, dict]:
+        """The months of each segment, three customers of it, and how many of it slipped."""
+        return segment_facts(self.run_dir)
 
     @cached_property
     def offers(self) -> dict[str, list[dict]]:
@@ -707,6 +721,16 @@ def _anchor(word: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")
 
 
+def _segment_page_name(segment: str) -> str:
+    """The file of a segment's page, without an ending."""
+    return f"segment-{_anchor(segment) or 'group'}"
+
+
+def _segment_link(segment: str) -> str:
+    """A segment's name beside its colour, linked to its page."""
+    return f'<a href="{_segment_page_name(segment)}.html">{_segment_cell(segment)}</a>'
+
+
 def _term(word: str, shown: str = "") -> str:
     """A technical term, linked to its explanation.
 
@@ -786,7 +810,7 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
 
     def now(p):
         return [
-            _segment_cell(p["segment"]),
+            _segment_link(p["segment"]),
             printed("segment_customers", p["customers"], of=p["segment"]),
             share(p["share"]),
             amount(p["revenue"], facts.currency),
@@ -860,7 +884,7 @@ def _customers_page(facts: Facts) -> list[str]:
     )
     actions = html_table(
         ["Segment", "What to do"],
-        [[_segment_cell(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
+        [[_segment_link(p["segment"]), html.escape(p.get("action") or "–")] for p in profiles],
         {0: "segment", 1: "action"},
     )
     table = html_table(
@@ -1149,6 +1173,40 @@ def _no_offers(facts: Mapping) -> str:
     return "This source names no products, so there is nothing to recommend."
 
 
+def _repeats_line(facts: Facts) -> str:
+    """How much of the lists is what their customers had bought before."""
+    repeats = repeat_share(facts.run_dir)
+    if repeats is None:
+        return ""
+    return f" {share(repeats)} of the lines repeat what their customer had bought before."
+
+
+def _offers_by_segment(facts: Facts) -> str:
+    """What each segment is offered most, why, and what it is expected to bring anyway."""
+    expected = {s["segment"]: s for s in facts.worth.get("segments", [])}
+    rows = [
+        [
+            _segment_link(p["segment"]),
+            html.escape(", ".join(o["name"] for o in facts.offers[p["segment"]])),
+            html.escape(facts.offers[p["segment"]][0]["reason"]),
+            *(
+                [amount(expected.get(p["segment"], {}).get("value_90"), facts.currency)]
+                if expected
+                else []
+            ),
+        ]
+        for p in facts.segments.get("profiles", [])
+        if facts.offers.get(p["segment"])
+    ]
+    heads = ["Segment", "Offered most", "Most frequent reason of the first"]
+    heads += ["Expected in 90 days"] if expected else []
+    caption = (
+        "Expected is what the segment brings without a letter: what the offers add to it is not "
+        "known before they are compared with a group held back."
+    )
+    return html_table(heads, rows, {0: "segment", 1: "wrap", 2: "wrap"}, caption) if rows else ""
+
+
 def _recommendations_page(facts: Facts) -> list[str]:
     """What is offered to whom, and whether it comes true."""
     said = facts.insights.get("recommendations") or {}
@@ -1157,7 +1215,7 @@ def _recommendations_page(facts: Facts) -> list[str]:
     lead = (
         f"<p><b>{count(said['customers'])} customers</b> have a list each, "
         f"{count(said['lines'])} lines in all; {PERSONAL.text(said)}. "
-        f"{count(said['products'])} products are on at least one list.</p>"
+        f"{count(said['products'])} products are on at least one list.{_repeats_line(facts)}</p>"
     )
     verdicts = "".join(f"<p>{_words(said[t]['verdict'])}</p>" for t in _TASKS if said.get(t))
     plain = "".join(f"<p>{sentence}</p>" for t in _TASKS if (sentence := _hit_sentence(facts, t)))
@@ -1191,16 +1249,20 @@ def _recommendations_page(facts: Facts) -> list[str]:
         )
     )
     boards = _boards(facts) if protocol.get("cut") else []
+    offered = _offers_by_segment(facts)
     return [
         raw(lead),
+        "## What each segment is offered {#offers}" if offered else "",
+        raw(offered) if offered else "",
+        "## What is offered most {#top}",
+        raw(top) if said.get("top_products") else "",
         "## Do they come true? {#proof}",
         raw(plain + how + verdicts),
         figure(facts, "05_recommender_metrics", "05_evaluation") if boards else "",
-        *boards,
-        "## What is offered most {#top}",
-        raw(top) if said.get("top_products") else "",
         "## How many products are recommended {#shelf}",
         figure(facts, "04_recommendation_coverage", "04k_hybrid"),
+        "## Every list against the hidden month {#models}" if boards else "",
+        *boards,
         "A list with the reason for each line: [Hybrid recommender](04k_hybrid.ipynb). All "
         "measures, and who gets less: [Evaluation](05_evaluation.ipynb)",
     ]
@@ -2162,8 +2224,9 @@ def _brief_actions(facts: Facts) -> str:
 
 
 _PRINTING = (
-    "To forward it as PDF, print this page with the browser (Ctrl+P or ⌘P), save it as PDF, and "
-    "choose A4: it fills two pages."
+    '<span class="on-screen">To forward it as PDF, print this page with the browser (Ctrl+P or '
+    "⌘P) and save it as PDF, or have <code>retail-ci site --pdf</code> write it: it fills two "
+    "pages of A4.</span>"
 )
 
 
@@ -2203,6 +2266,176 @@ def _brief_page(facts: Facts) -> list[str]:
         "Nothing here shows what a campaign causes: that takes a comparison with customers who are "
         "held back ([Campaigns](campaigns.qmd)). What each claim rests on: [How sure we "
         "are](sure.qmd).",
+    ]
+
+# %% ../../nbs/10a_pages.ipynb #5e6a0001
+_BARS = (640, 130, 36)  # width of the bars' box, height, and what their names take below
+
+
+def _month_bars(rows: Sequence[Mapping], whole: Mapping[str, bool], segment: str, sign: str) -> str:
+    """Bars of revenue per month in the colour of a segment; pale where the log has a part of it."""
+    width, height, foot = _BARS
+    highest = max((row["revenue"] for row in rows), default=0)
+    step = width / max(len(rows), 1)
+    bars = []
+    for place, row in enumerate(rows):
+        tall = height * max(row["revenue"], 0) / highest if highest > 0 else 0
+        pale = "" if whole.get(row["month"]) else ' opacity=".45"'
+        words = f"{month(row['month'])}: {money(row['revenue'], sign)}"
+        middle = f"{(place + 0.5) * step:.0f}"
+        bars.append(
+            f'<rect x="{place * step + 4:.0f}" y="{height - tall:.0f}" width="{step - 8:.0f}" '
+            f'height="{tall:.0f}" fill="{colour_of(segment)}"{pale}><title>{html.escape(words)}'
+            f'</title></rect><text x="{middle}" y="{height + 22}">'
+            f"{html.escape(month(row['month'], short=True, year=False))}</text>"
+        )
+    return (
+        f'<svg class="month-bars" viewBox="0 -6 {width} {height + foot}" role="img" '
+        f'aria-label="Net revenue of the last {count(len(rows))} months">{"".join(bars)}</svg>'
+    )
+
+
+def _months_part(facts: Facts, name: str) -> list[str]:
+    """What the customers of a segment brought, month by month."""
+    rows = facts.by_segment.get(name, {}).get("months", [])
+    whole = {str(m["month"])[:10]: bool(m["whole"]) for m in facts.insights.get("months", [])}
+    sign = facts.currency
+    finding = BEST_MONTH.text({"rows": [row for row in rows if whole.get(row["month"])]})
+    measure = "Net revenue per month of those who are in the segment today"
+    partial_month = any(row["revenue"] and not whole.get(row["month"]) for row in rows)
+    measure += "; pale: not a whole month" if partial_month else ""
+    title = f"<b>{html.escape(finding)}</b><br>{measure}" if finding else f"<b>{measure}</b>"
+    cells = [
+        [
+            f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>',
+            amount(row["revenue"], sign),
+            count(row["baskets"]),
+            count(row["customers"]),
+        ]
+        for row in rows
+    ]
+    note = (
+        "The segment is chosen by what its customers did in these months: the line shows that "
+        "choice, and says nothing about the months to come."
+    )
+    bars = f"<div><p>{title}</p>{_month_bars(rows, whole, name, sign)}"
+    heads = ["Month", "Net revenue", "Baskets", "Customers who bought"]
+    return [raw(f"{bars}</div><p>{note}</p>{html_table(heads, cells)}")] if rows else []
+
+# %% ../../nbs/10a_pages.ipynb #5e6a0002
+_THIRDS = {1: "Spends less than most", 2: "In the middle", 3: "Spends more than most"}
+
+
+def _visits_told(visits: int | None) -> str:
+    """How often a customer came, in steps."""
+    steps = {1: "one visit", 2: "two visits", 3: "three visits", None: "more than 50 visits"}
+    lowest = {6: 4, 10: 7, 20: 11, 50: 21}
+    return steps.get(visits) or f"{count(lowest[visits or 6])} to {count(visits or 6)} visits"
+
+
+def _story(told: Mapping, currency: str) -> str:
+    """A customer in a few words, which at least five customers fit."""
+    name = _THIRDS[told["third"]]
+    days = []
+    if told["first"]:
+        days.append(f"first came in {month(told['first'])}")
+    if told["last"]:
+        days.append(f"last in {month(told['last'])}")
+    spent = ""
+    if told["spent"] is not None:
+        spent = f", about {money(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
+    likes = f", most of it for {html.escape(str(told['category']))}" if told["category"] else ""
+    when = f" This customer {' and '.join(days)}." if days else ""
+    visits = _visits_told(told["visits"])
+    return (
+        f"<div><h3>{name}</h3><p>In twelve months {visits}{spent}{likes}.{when}</p>"
+        f'<p class="key-note">{count(told["n"])} customers fit this.</p></div>'
+    )
+
+
+def _stories_part(facts: Facts, name: str) -> str:
+    """Three customers of a segment, none of whom can be recognised."""
+    stories = facts.by_segment.get(name, {}).get("stories", [])
+    if not stories:
+        return "The segment has too few customers who are alike: a story could be recognised."
+    boxes = "".join(_story(told, facts.currency) for told in stories)
+    return raw(
+        f'<div class="monday-cards">{boxes}</div><p class="key-note">Nobody is told of alone: '
+        "amounts and visits are rounded, and at least five customers fit each story.</p>"
+    )
+
+
+def _overlap_part(facts: Facts, profile: Mapping) -> str:
+    """How many customers of a segment are among those who slipped."""
+    slipped = facts.by_segment.get(profile["segment"], {}).get("slipped")
+    if not facts.movement.get("fitted") or slipped is None:
+        return f"This run cannot say who slipped: {html.escape(_no_movement(facts))}"
+    total = facts.movement["alerts"]["customers"]
+    if not total:
+        return "No Champion and no Loyal Customer slipped last month."
+    found = {"slipped": slipped, "total": total, "members": profile["customers"]}
+    found["everybody"] = sum(p["customers"] for p in facts.segments["profiles"])
+    shown = printed("segment_slipped", slipped, of=profile["segment"])
+    normal = "" if SLIPPING.holds(facts.movement) else f" {SLIPPING.text(facts.movement)}"
+    return raw(
+        f"<p><b>{shown}</b> {OVERLAP.text(found)}.{normal} They were good customers a month "
+        'before by the shorter look-back of <a href="movement.qmd">Movement</a>, which also says '
+        "who could be lost.</p>".replace(".qmd", ".html")
+    )
+
+# %% ../../nbs/10a_pages.ipynb #5e6a0003
+def _times(number: float) -> str:
+    """How often, in words."""
+    return {1.0: "once", 2.0: "twice"}.get(float(number)) or f"{count(number)} times"
+
+
+def _segment_lead(facts: Facts, profile: Mapping) -> str:
+    """What a segment is, what to do about it, and the way to its list."""
+    name = profile["segment"]
+    reach = {s["segment"]: s for s in facts.campaigns.get("segments", [])}.get(name)
+    listed = _list_buttons(facts).get(name, "") if facts.campaigns else ""
+    brings = printed("segment_revenue", profile["revenue"], facts.currency, name)
+    lead = (
+        f"<p><b>{printed('segment_customers', profile['customers'], of=name)} customers</b>, "
+        f"{share(profile['share'])} of all, bring {brings}: "
+        f"{printed('segment_revenue_share', profile['revenue_share'], of=name)} of the revenue of "
+        f"known customers in the {_term('Look-back', 'look-back')}. The "
+        f"customer in the middle bought {_times(profile['frequency'])}, last "
+        f"{count(profile['recency'])} days before the end of the data.</p>"
+    )
+    action = html.escape(profile.get("action") or "")
+    days = facts.campaigns.get("days", 30)
+    unproven = f'<p class="key-note">{_unproven(reach, days)}</p>'
+    button = '<a class="btn btn-primary" href="campaigns.html">To the campaign</a>'
+    saved = f" Its list: {listed}" if listed else ""
+    return (
+        f"{lead}<p><b>What to do.</b> {action} {_reach(reach, profile['customers'])}</p>{unproven}"
+        f"<p>{button}{saved}</p>"
+    )
+
+
+def _segment_page(name: str, facts: Facts) -> list[str]:
+    """What a segment is, its months, three customers, who slipped, and what to offer."""
+    profile = next(p for p in facts.segments["profiles"] if p["segment"] == name)
+    offers = [
+        [html.escape(o["name"]), count(o["lists"]), _frequent_reason(o)]
+        for o in facts.offers.get(name, [])
+    ]
+    heads = ["Offer", "On how many lists", "Most frequent reason, and on how many lists"]
+    months = _months_part(facts, name)
+    return [
+        raw(_segment_lead(facts, profile)),
+        "## Twelve months {#months}" if months else "",
+        *months,
+        "## Three customers {#stories}",
+        _stories_part(facts, name),
+        "## Who slipped {#slipped}",
+        _overlap_part(facts, profile),
+        "## What to offer {#offers}",
+        raw(html_table(heads, offers, {0: "name", 2: "wrap"}))
+        if offers
+        else "This run recommends no products, so the lists hold no offers.",
+        "All segments side by side: [Customers and segments](customers.qmd).",
     ]
 
 # %% ../../nbs/10a_pages.ipynb #ec31403d
@@ -2346,6 +2579,30 @@ PAGES: dict[str, ReportPage] = {
 }
 
 
+def segment_pages(facts: Facts) -> dict[str, ReportPage]:
+    """The pages that a run has beside those of `PAGES`: one per segment.
+
+    Parameters
+    ----------
+    facts : Facts
+        Of the run.
+
+    Returns
+    -------
+    dict[str, ReportPage]
+        Name: the page, in the order of the segments.
+    """
+    rows = {}
+    for profile in facts.segments.get("profiles", []):
+        segment = profile["segment"]
+        name = _segment_page_name(segment)
+        action = profile.get("action") or ""
+        about = f"Who they are, what they did, who slipped, what to offer. {action}".strip()
+        builder = partial(_segment_page, segment)
+        rows[name] = ReportPage(name, segment, about, "Business", 1, builder, "segment group")
+    return rows
+
+
 def pages_for(audience: str) -> list[ReportPage]:
     """The pages of one list, in their order.
 
@@ -2420,7 +2677,8 @@ def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> lis
         If two places print different values under one name.
     """
     there = set(notebooks)
-    texts = {p.name: _link_what_is_there(p.text(facts), there) for p in PAGES.values()}
+    every = PAGES | segment_pages(facts)
+    texts = {p.name: _link_what_is_there(p.text(facts), there) for p in every.values()}
     if found := contradictions(texts | _home_of(facts)):
         raise RunError(
             f"The report contradicts itself: {'; '.join(found)}. Expected one value under a name "
@@ -2428,7 +2686,7 @@ def write_pages(facts: Facts, stage: Path, notebooks: Iterable[str] = ()) -> lis
         )
     for name, text in texts.items():
         (stage / f"{name}.qmd").write_text(text, encoding="utf-8")
-    return list(PAGES)
+    return list(texts)
 
 # %% ../../nbs/10a_pages.ipynb #89dd405e
 def _search_entry(href: str, title: str, section: str, text: str) -> dict:
@@ -2458,9 +2716,9 @@ def search_entries(facts: Facts) -> list[dict]:
 
     groups = [
         _search_entry(
-            "customers.html#numbers",
-            PAGES["customers"].title,
+            f"{_segment_page_name(p['segment'])}.html",
             p["segment"],
+            "",
             f"{count(p['customers'])} customers, {share(p['revenue_share'])} of the revenue "
             f"of known customers. {p.get('action') or ''}",
         )
@@ -2646,7 +2904,7 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
 
     cells = [
         [
-            f'<a href="customers.qmd#numbers">{_segment_cell(p["segment"])}</a>',
+            f'<a href="{_segment_page_name(p["segment"])}.qmd">{_segment_cell(p["segment"])}</a>',
             html.escape(p.get("action") or "–"),
             *numbers(p),
         ]
@@ -2698,15 +2956,16 @@ def _reach(found: Mapping | None, customers: int) -> str:
     others = [f"{count(found[k])} {words}" for k, words in parts.items() if found.get(k)]
     reach = printed("may_be_written_to", found["send"], of=found["segment"])
     left = f" ({', '.join(others)})" if others else ""
-    return f"{reach} of {count(customers)} customers can be written to{left}."
+    told = f"{reach} of {count(customers)} customers can be written to{left}."
+    return f'<span class="reach">{told}</span>'
 
 
 def _unproven(found: Mapping | None, days: int) -> str:
     """What nobody knows before the campaign."""
     rate = (found or {}).get("buys_anyway")
     if rate is None:
-        return "Unproven: that it brings anybody who would not have come anyway."
-    told = f"Unproven: that it works. {share(rate)} buy within {count(days)} days anyway"
+        return "<b>Unproven:</b> that it brings anybody who would not have come anyway."
+    told = f"<b>Unproven:</b> that it works. {share(rate)} buy within {count(days)} days anyway"
     lift = (found or {}).get("smallest_lift")
     if lift is None:
         return f"{told}, and the group held back is too small to show any effect."
@@ -2748,7 +3007,8 @@ def monday_cards(
         name = p["segment"]
         spent = printed("segment_revenue", p.get("revenue"), currency, name)
         cards.append(
-            f'<div class="monday"><h3>{place}. {aim}: {_segment_cell(name)}</h3>'
+            f'<div class="monday"><h3>{place}. {aim}: <a href="{_segment_page_name(name)}.qmd">'
+            f"{_segment_cell(name)}</a></h3>"
             f"<p>{_reach(lists.get(name), p['customers'])} They spent {spent} in the "
             f"{count(days)} days of the look-back. {html.escape(p.get('action') or '')}</p>"
             f'<p class="key-note">{_unproven(lists.get(name), campaigns.get("days", 30))}</p>'

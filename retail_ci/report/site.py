@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -43,6 +43,7 @@ from retail_ci.report.pages import (
     page_text,
     pages_for,
     raw,
+    segment_pages,
     write_pages,
 )
 from .reference import names_in, parse, write_reference
@@ -900,7 +901,9 @@ def _by_package(reference: list[str]) -> dict[str, list[str]]:
     return out
 
 
-def navigation(names: list[str], reference: list[str], start: bool = True) -> dict:
+def navigation(
+    names: list[str], reference: list[str], start: bool = True, segments: Sequence[str] = ()
+) -> dict:
     """A sidebar for each reader, and the doors in the navigation bar.
 
     Parameters
@@ -911,6 +914,8 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         The pages of the reference.
     start : bool, default True
         Whether there is a page on how to run the chain.
+    segments : Sequence[str], default ()
+        The pages of the run's segments, which stand below that of all customers.
 
     Returns
     -------
@@ -922,6 +927,10 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         for title, numbers in _ZONES.items()
     }
     own = {audience: [f"{p.name}.qmd" for p in pages_for(audience)] for audience in AUDIENCES}
+    business: list[Any] = list(own["Business"])
+    if segments:
+        part = {"section": "Each segment", "contents": [f"{name}.qmd" for name in segments]}
+        business.insert(business.index("customers.qmd") + 1, part)
     analyst = [
         "notebooks.qmd",
         *own["Analyst"],
@@ -935,7 +944,7 @@ def navigation(names: list[str], reference: list[str], start: bool = True) -> di
         *({"section": p, "contents": pages} for p, pages in _by_package(reference).items()),
     ]
     sides = {
-        "Business": [{"text": "Home", "href": "index.ipynb"}, *own["Business"]],
+        "Business": [{"text": "Home", "href": "index.ipynb"}, *business],
         "Analyst": analyst,
         "Engineer": engineer,
         "Documents": own["Documents"],
@@ -990,6 +999,17 @@ def _copy_pictures(run_dir: Path, stage: Path) -> None:
         shutil.copyfile(picture, stage / "figures" / picture.name)
 
 
+def _write_doors(sources: Mapping[str, Path], stage: Path) -> bool:
+    """Write the list of the notebooks and, where the home notebook says it, how to run the chain;
+    whether it does.
+    """
+    start = _start_page(sources["index"]) if "index" in sources else ""
+    for page, text in (("notebooks", _notebooks_page(stage, list(sources))), ("start", start)):
+        if text:
+            (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
+    return bool(start)
+
+
 def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
     """Make the project that is rendered.
 
@@ -1033,15 +1053,15 @@ def stage_site(run_dir: Path, root: Path, stage: Path) -> None:
                 notebook, run_dir, root, stage, file.parent.name == "executed", name, title, hidden
             ),
         )
-    write_pages(facts_of(run_dir), stage, sources)
-    start = _start_page(sources["index"]) if "index" in sources else ""
-    for page, text in (("notebooks", _notebooks_page(stage, list(sources))), ("start", start)):
-        if text:
-            (stage / f"{page}.qmd").write_text(text, encoding="utf-8")
+    facts = facts_of(run_dir)
+    write_pages(facts, stage, sources)
+    start = _write_doors(sources, stage)
     website = {
         "title": title,
         "page-footer": {"left": _stamp(manifest)},
-        **navigation(list(sources), write_reference(root, stage), bool(start)),
+        **navigation(
+            list(sources), write_reference(root, stage), start, list(segment_pages(facts))
+        ),
     }
     (stage / "_run.yml").write_text(
         yaml.safe_dump({"website": website}, allow_unicode=True, sort_keys=False), encoding="utf-8"
@@ -1456,6 +1476,62 @@ def _staged(run_dir: Path, root: Path, project: Path) -> Path:
     stage_site(run_dir, root, project)
     return project
 
+# %% ../../nbs/10d_site.ipynb #9923c003
+_BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+    "msedge",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)
+_PRINT_SECONDS = 120
+_ON_SCREEN = re.compile(r'<span class="?on-screen"?>.*?</span>', re.S)
+
+
+def _browser() -> str:
+    """The browser of this machine that can write a PDF; raises `RunError` where there is none."""
+    found = next((at for name in _BROWSERS if (at := shutil.which(name))), None)
+    if not found:
+        raise RunError(
+            "The brief as PDF needs Chromium, Chrome or Edge, and none is on the PATH; install "
+            "one, or leave --pdf out, open brief.html in any browser and print it (Ctrl+P): that "
+            "gives the same two pages."
+        )
+    return found
+
+
+def _print_brief(site: Path, browser: str, spare: Path) -> None:
+    """Write brief.pdf beside brief.html, which then offers it; raises `RunError` if it cannot."""
+    page = site / "brief.html"
+    out = site / "brief.pdf"
+    words = [browser, "--headless", "--disable-gpu", f"--user-data-dir={spare / 'browser'}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        words.append("--no-sandbox")  # it starts for root in no other way; the page is our own
+    words += ["--no-pdf-header-footer", "--virtual-time-budget=20000"]
+    try:
+        done = subprocess.run(
+            [*words, f"--print-to-pdf={out}", page.as_uri()],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PRINT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise RunError(f"{Path(browser).name} could not print the brief: {one_line(e)}.") from e
+    if done.returncode or not out.is_file() or not out.read_bytes().startswith(b"%PDF"):
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:]
+        raise RunError(
+            f"{Path(browser).name} did not print the brief (exit code {done.returncode}): "
+            f"{said or 'it said nothing'}. The site was not replaced; leave --pdf out to build it."
+        )
+    text = page.read_text(encoding="utf-8")
+    offer = '<span class=on-screen>To forward it: <a href="brief.pdf">this brief as PDF</a>.</span>'
+    page.write_text(_ON_SCREEN.sub(lambda m: offer, text, count=1), encoding="utf-8")
+
 # %% ../../nbs/10d_site.ipynb #9923c001
 @contextmanager
 def _no_collection() -> Iterator[None]:
@@ -1470,7 +1546,11 @@ def _no_collection() -> Iterator[None]:
 
 
 def build_site(
-    run_dir: str | Path, root: str | Path, out: str | Path | None = None, renderer: str = "auto"
+    run_dir: str | Path,
+    root: str | Path,
+    out: str | Path | None = None,
+    renderer: str = "auto",
+    pdf: bool = False,
 ) -> Path:
     """Make the report site of a run.
 
@@ -1484,6 +1564,8 @@ def build_site(
         Where the site goes; `_site` in the checkout if left out.
     renderer : str, default "auto"
         One of `_RENDERERS`.
+    pdf : bool, default False
+        Whether to write brief.pdf as well, with a browser of this machine.
 
     Returns
     -------
@@ -1493,7 +1575,7 @@ def build_site(
     Raises
     ------
     RunError
-        If anything is wrong with a page; the old site stays.
+        If anything is wrong with a page, or if no browser can write the PDF; the old site stays.
 
     Examples
     --------
@@ -1504,9 +1586,12 @@ def build_site(
     root = Path(root).resolve()
     tools = renderers_for(renderer)
     require_extra("The site", "chain")
+    browser = _browser() if pdf else None
     out = Path(out).resolve() if out else root / "_site"
     with workshop(out) as stage, _no_collection():
         site = _make_pages(run_dir, root, stage, tools)
+        if browser:
+            _print_brief(site, browser, stage)
         return _replace_folder(site, out, stage / "old")
 
 # %% ../../nbs/10d_site.ipynb #a740dbed
