@@ -277,7 +277,8 @@ def pooled_waves(shop: dict, campaigns: int, size: int, draws: int, same: bool) 
             looks = looks_after(shop, who, waves)
             for name in alarms:
                 alarms[name].append(looks[name])
-    told = {f"coverage_{k}": float(np.mean(v)) for k, v in hits.items()}
+    told: dict = {"campaigns": campaigns}
+    told |= {f"coverage_{k}": float(np.mean(v)) for k, v in hits.items()}
     return told | {f"false_alarms_{k}": float(np.mean(v)) for k, v in alarms.items()}
 
 

@@ -630,6 +630,7 @@ def _waves_table(shops: dict[str, dict]) -> pd.DataFrame:
                 {
                     "Shop": name,
                     "Those held back": drawn,
+                    "Campaigns": waves["campaigns"],
                     "Coverage": 100 * waves["coverage_pooled"],
                     "Taken for independent": 100 * waves["coverage_independent"],
                     "False alarms, 3 looks": 100 * waves["false_alarms_always_valid"],

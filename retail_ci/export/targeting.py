@@ -401,6 +401,12 @@ def _advice(facts: Mapping[str, Any], currency: str) -> str:
         return " to ".join(amount(found[end], currency) for end in ("low", "high"))
 
     choice = facts["choice"]
+    if not choice["customers"]:
+        return (
+            f"Do not send: of the {count(facts['measured'])} customers measured, nobody is "
+            "expected to bring more by a letter than the "
+            f"{amount(facts['contact_cost'], currency, 2)} that it costs."
+        )
     if not facts["send"]:
         return (
             f"Do not send: of the {count(facts['measured'])} customers measured, those whose "
