@@ -1129,7 +1129,7 @@ def test_a_state_where_people_live_is_no_status(tmp_path):
 
 
 def orders_of_a_plugin(lines: int = 60) -> tuple[pd.DataFrame, pd.Series]:
-    """Orders as a shop's plugin exports them, the total on each line; and what each line is worth."""
+    """Orders with their total on each line, as a plugin exports them; what each line is worth."""
     table = orders(lines).assign(Quantity=1 + orders(lines).index % 4)
     table["Item Cost"] = 2.5 + table["product_id"].str[1:].astype(int)
     worth = table["Quantity"] * table["Item Cost"]
