@@ -327,8 +327,8 @@ CASES = [
     Case(
         "latin-1",
         LOG.replace("c1", "Müller").encode("latin-1"),
-        "not utf-8: byte 0xfc at position 62 is not valid in it. Set data.encoding to the one it was "
-        "written in; cp1252",
+        "not utf-8: byte 0xfc at position 62 is not valid in it. Set data.encoding to the one it "
+        "was written in; cp1252",
     ),
     Case(
         "latin-1 declared",
@@ -409,8 +409,8 @@ CASES = [
     Case(
         "not the declared encoding",
         LOG.encode() + b"\x8d",
-        r"is not cp1252: byte 0x8d at position \d+ is not valid in it. Set data.encoding to the one "
-        r"it was written in; cp1250, cp1251, mac_roman and others can read it",
+        r"is not cp1252: byte 0x8d at position \d+ is not valid in it. Set data.encoding to the "
+        r"one it was written in; cp1250, cp1251, mac_roman and others can read it",
         config={"encoding": "cp1252"},
     ),
     Case(

@@ -296,10 +296,16 @@ def test_a_running_total_and_a_percentage_are_no_quantity(tmp_path):
     assert "quantity" not in columns(looked(log, tmp_path))
 
 
-def test_a_total_of_the_basket_on_every_line_is_doubted(tmp_path):
+def test_a_total_of_the_basket_on_every_line_is_no_revenue(tmp_path):
     log = shop().drop(columns=["unit_price", "quantity"])
     totals = log.groupby("basket_no")["amount"].transform(lambda a: a.astype(float).sum())
     found = looked(log.assign(amount=totals.map("{:.2f}".format)), tmp_path)
+    assert "revenue" not in columns(found)
+    assert any("'amount' is the same on all lines of a basket" in note for note in found.notes)
+    assert "What did each line cost the customer" in closing(found)[-1]
+    unsold = log.drop(columns="product_no").assign(remark=[f"r {n}" for n in range(len(log))])
+    unsold["amount"] = totals.map("{:.2f}".format)
+    found = looked(unsold, tmp_path)  # nothing says whether the lines sell different things
     assert sure(found)["revenue"] == "unsure"
     assert "Is 'amount' the amount of each line?" in closing(found)[-1]
 
@@ -1122,8 +1128,8 @@ def test_a_state_where_people_live_is_no_status(tmp_path):
     assert columns(written(tmp_path, done))["status"] == "State"
 
 
-def shop_orders(lines: int = 60) -> tuple[pd.DataFrame, pd.Series]:
-    """Orders as a shop's plugin exports them, the total on each line; and what each line is worth."""
+def orders_of_a_plugin(lines: int = 60) -> tuple[pd.DataFrame, pd.Series]:
+    """Orders with their total on each line, as a plugin exports them; what each line is worth."""
     table = orders(lines).assign(Quantity=1 + orders(lines).index % 4)
     table["Item Cost"] = 2.5 + table["product_id"].str[1:].astype(int)
     worth = table["Quantity"] * table["Item Cost"]
@@ -1133,7 +1139,7 @@ def shop_orders(lines: int = 60) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def test_what_items_cost_is_proposed_in_place_of_the_total_that_they_add_up_to(tmp_path):
-    table, worth = shop_orders()
+    table, worth = orders_of_a_plugin()
     found = written(tmp_path, table)
     assert columns(found)["price"] == "Item Cost" and "revenue" not in columns(found)
     assert sure(found)["price"] == "likely"
@@ -1144,14 +1150,14 @@ def test_what_items_cost_is_proposed_in_place_of_the_total_that_they_add_up_to(t
 
 
 def test_a_total_on_each_line_is_no_lines_where_no_receipt_is_known_either(tmp_path):
-    table, worth = shop_orders()
+    table, worth = orders_of_a_plugin()
     found = written(tmp_path, table.drop(columns="order_id"))
     assert columns(found)["price"] == "Item Cost" and "revenue" not in columns(found)
     assert shown("\n".join(closing(found)))[3] == pytest.approx(worth.sum(), abs=0.005)
 
 
 def test_a_cost_that_does_not_add_up_to_the_total_is_asked_about(tmp_path):
-    table, _ = shop_orders()
+    table, _ = orders_of_a_plugin()
     table["Unit Cost"] = (table.pop("Item Cost") * (0.6 + table.index % 5 * 0.05)).round(2)
     found = written(tmp_path, table)
     assert not {"price", "revenue"} & set(columns(found))
@@ -1161,7 +1167,7 @@ def test_a_cost_that_does_not_add_up_to_the_total_is_asked_about(tmp_path):
 
 
 def test_no_total_of_orders_is_counted_on_each_line_whatever_is_sold(tmp_path):
-    table, _ = shop_orders()
+    table, _ = orders_of_a_plugin()
     found = written(tmp_path, table.drop(columns=["Item Cost", "Quantity"]))
     assert "revenue" not in columns(found)
     told = "\n".join(closing(found))
@@ -1170,7 +1176,7 @@ def test_no_total_of_orders_is_counted_on_each_line_whatever_is_sold(tmp_path):
 
 
 def test_lines_own_totals_are_taken_before_those_of_their_order(tmp_path):
-    table, worth = shop_orders()
+    table, worth = orders_of_a_plugin()
     table["Item Total"] = worth
     found = written(tmp_path, table.drop(columns=["Item Cost", "Quantity"]))
     assert columns(found)["revenue"] == "Item Total"
@@ -1178,7 +1184,7 @@ def test_lines_own_totals_are_taken_before_those_of_their_order(tmp_path):
 
 
 def test_a_count_of_an_orders_products_is_no_revenue(tmp_path):
-    table, worth = shop_orders()
+    table, worth = orders_of_a_plugin()
     table = table.rename(columns={"Item Cost": "Product Price"}).drop(columns="Order Total")
     table["Total products"] = table.groupby("order_id")["product_id"].transform("size")
     found = written(tmp_path, table)

@@ -1398,6 +1398,22 @@ class Part:
     why: str = ""  # what was seen
 
 
+_NO_SIDE = "nothing shows whether the amounts are before it or after it"
+
+
+def _left_to_pay(found: Assignment, names: list[str]) -> Part | None:
+    """A column that is called a discount, and is the share that is left to pay."""
+    told, whole = _whole(found)
+    for name in names:
+        left = _part_numbers(found.columns[name])
+        part = _matches(whole * left, found.column("revenue").numbers)
+        if part >= 0.9 and (left != 1).any():
+            why = f"it is the share that is left to pay: {told} times it is the amount in "
+            why += f"{share(part)} of the lines, so the amounts are after it"
+            return Part("discount", name, why=why)
+    return None
+
+
 def find_discount(found: Assignment) -> Part | None:
     """A discount, and whether the amounts are after it.
 
@@ -1415,13 +1431,14 @@ def find_discount(found: Assignment) -> Part | None:
     filled = [n for n in named if _part_numbers(found.columns[n]).notna().mean() > 0.8]
     if not filled:
         return None
+    if not {"price", "revenue"} <= set(found.chosen):
+        return Part("discount", filled[0], why=_NO_SIDE)
     readings: dict[tuple[str, str], float] = {}
-    if {"price", "revenue"} <= set(found.chosen):
-        told, whole = _whole(found)
-        for name in filled:
-            off = _part_numbers(found.columns[name])
-            ways = _less_readings(whole, found.column("revenue").numbers, off)
-            readings |= {(name, w): m for w, m in ways.items() if m >= 0.9}
+    told, whole = _whole(found)
+    for name in filled:
+        off = _part_numbers(found.columns[name])
+        ways = _less_readings(whole, found.column("revenue").numbers, off)
+        readings |= {(name, w): m for w, m in ways.items() if m >= 0.9}
     told_once = [key for key in readings if sum(key[0] == name for name, _ in readings) == 1]
     if told_once:  # another column may tell the same discount in another way
         name, way = min(told_once, key=lambda key: key[1] != "amount")
@@ -1429,16 +1446,7 @@ def find_discount(found: Assignment) -> Part | None:
         less = "less it" if way == "amount" else f"less its {way}"
         why = f"{told} {less} is the amount in {share(part)} of the lines that have one"
         return Part("discount", name, "" if way == "amount" else way, "net", why)
-    why = "nothing shows whether the amounts are before it or after it"
-    if {"price", "revenue"} <= set(found.chosen):
-        for name in filled:
-            left = _part_numbers(found.columns[name])
-            part = _matches(_whole(found)[1] * left, found.column("revenue").numbers)
-            if part >= 0.9 and (left != 1).any():
-                why = f"it is the share that is left to pay: {_whole(found)[0]} times it is the "
-                why += f"amount in {share(part)} of the lines, so the amounts are after it"
-                return Part("discount", name, why=why)
-    return Part("discount", filled[0], why=why)
+    return _left_to_pay(found, filled) or Part("discount", filled[0], why=_NO_SIDE)
 
 
 def _tax_ways(

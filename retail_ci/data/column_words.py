@@ -16,7 +16,8 @@ order: order ordered orders invoice invoices basket receipt transaction transact
   txn ticket voucher pedido factura boleta recibo compra compras transaccion commande facture
   panier bon beleg rechnung purchase purchased purchases bestellung bestell bestellt auftrag
   kassenbon
-  orden ordenes ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
+  orden ordenes
+  ordine fattura scontrino acquisto fatura encomenda nota bestel bestelling factuur kassabon
   zamowienie zamowienia faktura faktury paragon paragonu transakcja transakcji siparis fis islem
   заказ заказа заказы чек чека счет накладная номерзаказа 订单 订单号 交易 发票 小票 单号 注文 取引 伝票 レシート طلب
   الطلب فاتورة الفاتورة prescription prescriptions rx rezept receta ordonnance
@@ -350,6 +351,13 @@ def _meant(role: str, name: str) -> frozenset[str]:
     return ideas
 
 
+def _bare(role: str, ideas: frozenset[str], strange: set[str]) -> float:
+    """How much a header is worth less that names no id; *product weight* names no product."""
+    if not role.endswith("_id") or ideas & {"id", "sku"}:
+        return 0.0
+    return 0.2 if role == "product_id" and strange - _SMALL else 0.1
+
+
 def word_score(role: str, name: str) -> float:
     """How well a header names one of our columns.
 
@@ -391,10 +399,7 @@ def word_score(role: str, name: str) -> float:
     if role == "date" and strange & set(_LATER.split()):
         return 0.5
     score = 0.6 if ideas & weaker or ideas == {"net"} else 1.0
-    bare = role.endswith("_id") and not ideas & {"id", "sku"}
-    strange -= _SMALL
-    odd = 0.1 * bool(role == "product_id" and bare and strange)  # *product weight* is no product
-    return round(score - 0.1 * bare - odd - 0.1 * len(header_words(name)[1]), 2)
+    return round(score - _bare(role, ideas, strange) - 0.1 * len(header_words(name)[1]), 2)
 
 
 # the columns that are left out of a log and that matter, by the ideas of their header

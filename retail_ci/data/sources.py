@@ -192,7 +192,8 @@ def text_encoding(head: bytes, declared: str | None = None, name: str = "the fil
         if not _reads(head[: len(head) // 2 * 2], codec):
             raise DataError(f"{name} is no text: over a fifth of its bytes are zero. {_NO_TEXT}")
         raise DataError(
-            f"{told}: over a fifth of its bytes are zero. Set {setting('data.encoding')} to {codec}."
+            f"{told}: over a fifth of its bytes are zero. Set {setting('data.encoding')} to "
+            f"{codec}."
         )
     return "utf-8"
 
