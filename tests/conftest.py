@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 os.environ.setdefault(
     "RETAIL_CI_TRACKING", "off"
 )  # MLflow has tests of its own; the others do not wait for it
+# Spark's Java lives for seconds here; to compile its code thoroughly would take more than it saves.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 hypothesis.settings.register_profile(
     "everywhere",
     derandomize=True,
