@@ -19,7 +19,7 @@ from retail_ci.core.config import load_config
 from retail_ci.core.runs import Run
 from retail_ci.export.campaigns import write_campaigns
 from retail_ci.export.powerbi import MEASURES, export_powerbi
-from retail_ci.report.pages import PAGES, facts_of
+from retail_ci.report.pages import PAGES, facts_of, segment_pages
 
 SETTINGS = dict(
     deadline=None,
@@ -164,7 +164,7 @@ def check_exports(run: Run, folder: Path) -> None:
 def check_pages(run: Path) -> None:
     """Each page for readers has its title and something to say, and no number that is none."""
     facts = facts_of(run)
-    for name, page in PAGES.items():
+    for name, page in (PAGES | segment_pages(facts)).items():
         title, _, body = page.text(facts).partition("\n---\n\n")
         assert title.startswith("---\ntitle: ") and len(body.split()) > 10, name
         assert not NOT_A_NUMBER.search(re.sub(r"data:image/png;base64,[^\")]+", "", body)), name

@@ -508,7 +508,7 @@ def test_a_page_of_a_segment_says_what_it_is_and_names_nobody(segmented, tmp_pat
     assert sorted(pages) == ["segment-at-risk", "segment-champions"]
     page = pages["segment-at-risk"].text(facts)
     words = html.unescape(re.sub(r"<[^>]+>", "", page))
-    assert "Write to At Risk." in words and "bought once, last 9 days" in words
+    assert "Write to At Risk." in words and "bought once; the last time was 9 days" in words
     assert words.count("customers fit this.") == 3 and "ID0" not in page
     assert "medicine" not in page and "pill" not in page
     slipped = int(people.iloc[::9]["segment"].eq("At Risk").sum())

@@ -479,6 +479,14 @@ def test_build_reference_stamp_and_home(tmp_path):
     assert "fonts.googleapis" not in "".join(p.read_text() for p in out.rglob("*.css"))
 
 
+def test_a_pdf_needs_a_browser_and_says_so_before_any_page(tmp_path, monkeypatch):
+    root, run = project(tmp_path)
+    monkeypatch.setattr(site.shutil, "which", lambda name: None)
+    with pytest.raises(RunError, match="needs Chromium, Chrome or Edge, and none is on the PATH"):
+        site.build_site(run, root, renderer="smalldocs", pdf=True)
+    assert not (root / "_site").exists()
+
+
 def test_a_broken_page_leaves_the_old_site(tmp_path):
     root, run = project(tmp_path)
     out = site.build_site(run, root, renderer="smalldocs")

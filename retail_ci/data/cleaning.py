@@ -2048,7 +2048,9 @@ def _plot_trend(months: pd.DataFrame, currency: str = "", goal: float | None = N
     )
     top.yaxis.set_major_formatter("{x:,.0f}")
     if goal:
-        _draw_goal(top, goal / months.days, f"goal: {money(goal, currency)} in a month")
+        _draw_goal(
+            top, goal / months.month.dt.days_in_month, f"goal: {money(goal, currency)} in a month"
+        )
         top.margins(y=0.15)
     low.bar(x, months.customers, color=colours)
     low.set(

@@ -2400,8 +2400,8 @@ def _segment_lead(facts: Facts, profile: Mapping) -> str:
         f"{share(profile['share'])} of all, bring {brings}: "
         f"{printed('segment_revenue_share', profile['revenue_share'], of=name)} of the revenue of "
         f"known customers in the {_term('Look-back', 'look-back')}. The "
-        f"customer in the middle bought {_times(profile['frequency'])}, last "
-        f"{count(profile['recency'])} days before the end of the data.</p>"
+        f"customer in the middle bought {_times(profile['frequency'])}; the last "
+        f"time was {count(profile['recency'])} days before the end of the data.</p>"
     )
     action = html.escape(profile.get("action") or "")
     days = facts.campaigns.get("days", 30)
