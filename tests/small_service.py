@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pandas as pd
+from small_shop import champions, popular_list
 
 LONG = "x" * 128
 PATIENCE = 1200  # seconds; as in conftest.py, which only pytest loads
@@ -48,27 +49,9 @@ def tables(mark: str) -> dict:
     }
     return dict(
         lists={k: [v] for k, v in lists.items()},
-        popular=pd.DataFrame(
-            {
-                "product_id": shelf,
-                "score": np.linspace(1, 0.1, 60),
-                "method": "popular",
-                "reason": mark,
-            }
-        ),
+        popular=popular_list(shelf, mark),
         bought=pd.DataFrame({"customer_id": ids, "product_id": "P0060"}),
-        segments=pd.DataFrame(
-            {
-                "customer_id": ids,
-                "segment": "Champions",
-                "r_score": 5,
-                "f_score": 4,
-                "m_score": 3,
-                "rfm_score": "543",
-                "action": "say thank you",
-                "value": 10.0,
-            }
-        ),
+        segments=champions(ids).assign(value=10.0),
         products=pd.DataFrame({"product_id": shelf, "category": ["care", "food"] * 30}),
         similar=pd.DataFrame(
             {

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from conftest import PATIENCE, Project, alive, wait_for
 from small_service import free_port
+from small_shop import champions, popular_list
 
 from retail_ci.core.config import Config
 from retail_ci.core.runs import Run, atomic_write, clear_staging, load, sha256
@@ -198,17 +199,7 @@ def small_run(folder: Path, seed: int) -> Run:
     run.write("products", shelf)
     run.write(
         "segments",
-        pd.DataFrame(
-            {
-                "customer_id": who,
-                "segment": "Champions",
-                "r_score": 5,
-                "f_score": 4,
-                "m_score": 3,
-                "rfm_score": "543",
-                "action": "say thank you",
-            }
-        ),
+        champions(who),
     )
     run.write(
         "data_metrics",
@@ -298,26 +289,9 @@ def lists(mark: str) -> dict:
     )
     return dict(
         lists={"any": [table], "discovery": [table]},
-        popular=pd.DataFrame(
-            {
-                "product_id": shelf,
-                "score": np.linspace(1, 0.1, 40),
-                "method": "popular",
-                "reason": mark,
-            }
-        ),
+        popular=popular_list(shelf, mark),
         bought=pd.DataFrame({"customer_id": ids, "product_id": "P39"}),
-        segments=pd.DataFrame(
-            {
-                "customer_id": ids,
-                "segment": "Champions",
-                "r_score": 5,
-                "f_score": 4,
-                "m_score": 3,
-                "rfm_score": "543",
-                "action": "say thank you",
-            }
-        ),
+        segments=champions(ids),
         products=pd.DataFrame({"product_id": shelf}),
         similar=None,
         profiles=[],

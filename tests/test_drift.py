@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Project
+from small_shop import champions, popular_list
 
 from retail_ci.core.config import Config
 from retail_ci.core.runs import Run, save, sha256
@@ -102,28 +103,11 @@ def promoted(run: Run, version: str) -> Bundle:
         ],
         columns=["customer_id", "product_id", "score", "rank", "method", "reason"],
     )
-    people = pd.DataFrame(
-        {
-            "customer_id": ids,
-            "segment": "Champions",
-            "r_score": 5,
-            "f_score": 4,
-            "m_score": 3,
-            "rfm_score": "543",
-            "action": "say thank you",
-        }
-    )
+    people = champions(ids)
     write_bundle(
         serving / version,
         {"any": [lists], "discovery": [lists]},
-        pd.DataFrame(
-            {
-                "product_id": shelf,
-                "score": np.linspace(0.8, 0.1, 24),
-                "method": "popular",
-                "reason": "popular now",
-            }
-        ),
+        popular_list(shelf, "popular now", best=0.8),
         pd.DataFrame({"customer_id": ids[:1], "product_id": shelf[:1]}),
         people,
         pd.DataFrame({"product_id": shelf}),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer.testing
+from small_shop import drawn_lines, shelf_of
 
 from retail_ci.cli import app
 from retail_ci.core.config import MODELS, Config, RecommenderConfig
@@ -49,27 +50,9 @@ def make_log(seed=0, customers=80, products=50, lines=3000, days=150):
         who % 5 * 10 + rng.integers(0, 10, lines),
         (rng.pareto(1.2, lines) * 3).astype(int) % products,
     )
-    log = pd.DataFrame(
-        {
-            "transaction_id": [f"B{i // 2}" for i in range(lines)],
-            "customer_id": [f"C{i:03d}" for i in who],
-            "product_id": [f"P{i:03d}" for i in what],
-            "date": pd.Timestamp("2025-01-01")
-            + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
-            "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[0.8, 0.15, 0.05]),
-            "price": 1.0 + what % 7,
-        }
-    )
+    log = drawn_lines(rng, who, what, days)
     log["revenue"] = log["price"] * log["quantity"]
-    log.loc[rng.random(lines) < 0.05, "customer_id"] = None
-    table = pd.DataFrame(
-        {
-            "product_id": [f"P{i:03d}" for i in range(products + 2)],
-            "category": [f"cat{i // 10}" for i in range(products + 2)],
-            "price": 1.0,
-        }
-    )
-    return log, table
+    return log, shelf_of(products).assign(price=1.0)
 
 
 # The protocol, a second time: long tables, dictionaries and loops, written from the design's words.

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from small_shop import drawn_lines, shelf_of
 
 from retail_ci.core.config import MODELS
 from retail_ci.core.errors import ConfigError, DataError
@@ -48,26 +49,8 @@ def make_log(seed=0, customers=60, products=40, lines=1500, days=120):
         taste[who] * 10 + rng.integers(0, 10, lines),
         rng.integers(0, products, lines),
     )
-    log = pd.DataFrame(
-        {
-            "transaction_id": [f"B{i // 2}" for i in range(lines)],
-            "customer_id": [f"C{i:03d}" for i in who],
-            "product_id": [f"P{i:03d}" for i in what],
-            "date": pd.Timestamp("2025-01-01")
-            + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
-            "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[0.8, 0.15, 0.05]),
-            "price": 1.0 + what % 7,
-        }
-    )
-    log.loc[rng.random(lines) < 0.05, "customer_id"] = None
-    table = pd.DataFrame(
-        {
-            "product_id": [f"P{i:03d}" for i in range(products + 2)],
-            "category": [f"cat{i // 10}" for i in range(products + 2)],
-            "price": [1.0 + i % 7 for i in range(products + 2)],
-        }
-    )
-    return log, table
+    log = drawn_lines(rng, who, what, days)
+    return log, shelf_of(products)
 
 
 def plain_metrics(recommended, relevant, k):

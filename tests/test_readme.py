@@ -547,6 +547,13 @@ def test_a_name_is_that_of_a_command_or_an_option(command):
     ]
 
 
+def test_the_table_of_commands_leaves_none_out():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Commands\n")[2]
+    named = set(re.findall(r"[\w-]+", " ".join(re.findall(r"^\| (.*?) \|", table, re.M))))
+    missing = {name for name in HELPS if name and name.split()[-1] not in named}
+    assert not missing
+
+
 def test_the_checks_call_the_two_commands_in_a_newcomers_shell():
     """A shell that has set nothing: what is missing there is missing in the checks."""
     ci = (ROOT / ".ci/run").read_text()

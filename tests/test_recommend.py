@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import checkout
+from small_shop import drawn_lines, shelf_of
 
 from retail_ci.core.config import MODELS, load_config
 from retail_ci.core.errors import DataError
@@ -40,26 +41,9 @@ def make_shop(seed=0, customers=80, products=60, lines=2400, days=150):
         taste[who] * 10 + rng.geometric(0.3, lines).clip(1, 10) - 1,
         rng.integers(0, products, lines),
     )
-    log = pd.DataFrame(
-        {
-            "transaction_id": [f"B{i // 3}" for i in range(lines)],
-            "customer_id": [f"C{i:03d}" for i in who],
-            "product_id": [f"P{i:03d}" for i in what],
-            "date": pd.Timestamp("2025-01-01")
-            + pd.to_timedelta(np.sort(rng.integers(0, days * 86400, lines)), unit="s"),
-            "quantity": rng.choice([1.0, 2.0, -1.0], lines, p=[0.8, 0.15, 0.05]),
-            "price": 1.0 + what % 7,
-        }
-    )
-    log.loc[rng.random(lines) < 0.05, "customer_id"] = None
-    shelf = pd.DataFrame(
-        {
-            "product_id": [f"P{i:03d}" for i in range(products + 2)],
-            "category": [f"cat{i // 10}" for i in range(products + 2)],
-            "brand": [f"b{i % 4}" for i in range(products + 2)],
-            "price": [1.0 + i % 7 for i in range(products + 2)],
-        }
-    )
+    log = drawn_lines(rng, who, what, days, together=3)
+    shelf = shelf_of(products)
+    shelf.insert(2, "brand", [f"b{i % 4}" for i in range(len(shelf))])
     return log, shelf
 
 
