@@ -233,9 +233,9 @@
   all("img[data-chart]").forEach(offerChart);
 
   // ---- tables: sorted and searched by DataTables, which is loaded when a pointer or the keyboard comes near
-  const scale = { k: 1e3, M: 1e6, bn: 1e9 };
+  const scale = { k: 1e3, M: 1e6, bn: 1e9, tn: 1e12 };
   const numberIn = (text, decimal) => {
-    const sign = /^[-−]|\(−/.test(text.trim()) ? -1 : 1, first = (text.match(/\d[\d.,’\u00a0\u202f]*/) || [""])[0], unit = (text.match(/\d[\s\u00a0](k|M|bn)\b/) || [])[1];
+    const sign = /^[-−]|\(−/.test(text.trim()) ? -1 : 1, first = (text.match(/\d[\d.,’\u00a0\u202f]*/) || [""])[0], unit = (text.match(/\d[\s\u00a0](k|M|bn|tn)\b/) || [])[1];
     const plain = first.replace(decimal === "," ? /[.\u00a0\u202f’]/g : /[,\u00a0\u202f’]/g, "").replace(",", ".");
     return plain === "" ? null : sign * parseFloat(plain) * (scale[unit] || 1);
   };
@@ -342,7 +342,7 @@
         const control = all ? sums[0] : Math.floor(reach * held + 0.5), treated = all ? sums[1] : reach - control, rise = smallest(rate, control, treated);
         sums[0] += control; sums[1] += treated;
         set(row, ".held", written(control)); set(row, ".sent", written(treated));
-        set(row, ".effect", rise === null ? "none: too few customers" : `from ${percent(rate)} to ${percent(rate + rise)}`);
+        set(row, ".effect", rate >= 0.995 ? "none: all buy anyway" : rise === null ? "none: too few customers" : `from ${percent(rate)} to ${percent(rate + rise)}`);
       });
     };
     label.hidden = false;

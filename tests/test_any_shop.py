@@ -152,6 +152,7 @@ def ends(shop: Shop, rooms: Rooms, folder: Path, drawn: bool) -> str:
         check_exports(Run(load_config(config), run), folder)
         check_pages(run)
         check_lists(Run(load_config(config), run))
+        check_names(run)
     return refusal
 
 
@@ -185,6 +186,30 @@ def check_lists(run: Run) -> None:
         }
     else:
         assert lists.empty
+
+
+CAME_TWICE = ["Champions", "Loyal Customers", "Steady Customers", "At Risk", "Cannot Lose"]
+CAME_ONCE = ["Promising", "New Customers", "One-time Buyers"]
+STAYED_AWAY = ["Lost", "Hibernating", "One-time Buyers", "Lapsed Big Spenders"]
+
+
+def check_names(run: Path) -> None:
+    """No customer has a name that is false of them in any shop, today and at each month end."""
+    today = pd.read_parquet(run / "data/features.parquet", columns=["customer_id", *RFM])
+    names = pd.read_parquet(run / "data/segments.parquet", columns=["customer_id", "segment"])
+    ends = pd.read_parquet(run / "data/snapshots.parquet")
+    for seen in (today.merge(names), ends):
+        of = {name: seen[seen["segment"].isin(n)] for name, n in NAMED.items() if len(seen)}
+        if of:
+            assert (of["twice"]["frequency"] >= 2).all() and (of["once"]["frequency"] <= 1).all()
+            bought = of["away"][of["away"]["frequency"] > 0]
+            often = bought["recency"] * bought["frequency"] > 2 * 28
+            assert ((bought["recency"] > 28) | often).all(), bought
+        assert not seen["segment"].str.startswith("Unnamed").any()
+
+
+RFM = ["recency", "frequency", "monetary"]
+NAMED = {"twice": CAME_TWICE, "once": CAME_ONCE, "away": STAYED_AWAY}
 
 
 @settings(max_examples=12, **SETTINGS)

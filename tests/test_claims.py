@@ -18,7 +18,9 @@ from retail_ci.report.definitions import DEFINITIONS
 from retail_ci.report.pages import (
     PAGES,
     Facts,
+    _hit_sentence,
     _worth_line,
+    days_looked_at,
     facts_of,
     figure_cards,
     goal_lines,
@@ -130,6 +132,71 @@ def test_a_card_counts_who_may_be_written_to_and_says_what_is_unproven():
     assert "212 have not agreed, 3 are suppressed, 50 are held back to compare" in card
     assert "41% buy within 30 days anyway, and the group held back is too small" in card
     assert card.count("<h3>") == 1 and "To the list" in card
+
+
+def test_a_card_says_nothing_that_a_small_shop_does_not_bear():
+    """One customer is no group, 100% cannot rise, and two days are not a year."""
+    one = {"segment": "New Customers", "customers": 1, "revenue": 50.9}
+    many = {"segment": "Steady Customers", "customers": 300, "revenue": 9.0}
+    found = {"segment": "Steady Customers", "customers": 300, "no_consent": 1, "control": 1}
+    found |= {"send": 298, "buys_anyway": 1.0, "smallest_lift": None}
+    told = {"days": 30, "segments": [found]}
+    days = days_looked_at({"first_date": "2025-04-03T08:00:00", "last_date": "2025-04-04"}, 365)
+    card = str(monday_cards([one, many], told, "€", days))
+    assert "New Customers" not in card and "Steady Customers" in card
+    assert "(1 has not agreed, 1 is held back to compare)" in card
+    assert "All buy within 30 days anyway: a letter can bring nobody." in card
+    assert "too small" not in card and "in the last 2 days of the log" in card
+    assert days_looked_at({"first_date": "2023-01-01", "last_date": "2025-04-04"}, 365) == 365
+    assert days_looked_at({"first_date": None, "last_date": None}, 365) == 365
+
+
+def test_a_change_to_or_from_returns_is_no_per_cent():
+    low = {"name": "revenue", "value": 9.0, "month": "2025-02-01", "against": "2025-01-01"}
+    card = figure_cards([low | {"last_month": 3.0, "month_before": -5.0, "change": None}])
+    assert "not compared: February or January has no sales, or more returns" in card
+
+
+def test_products_new_to_customers_are_told_of_those_who_bought_some(tmp_path):
+    """91% of those who bought something new are not 91% of all who came back."""
+    task = {"ranker": {"hit_rate": {"value": 0.91}}, "popularity": {"hit_rate": {"value": 0.5}}}
+    ranking = {"production": "ranker", "any": task, "discovery": task}
+    facts = Facts(tmp_path, ranking=ranking)
+    assert "91% of the customers who bought something new to them" in _hit_sentence(
+        facts, "discovery"
+    )
+    assert "91% of the customers who came back bought" in _hit_sentence(facts, "any")
+
+
+@pytest.mark.parametrize("most, said", [(110.0, True), (10.0, False), (-5.0, False)])
+def test_one_customer_who_brings_much_is_told(tmp_path, most, said):
+    (tmp_path / "data").mkdir()
+    features = pd.DataFrame({"monetary": [most] + [10.0] * 89})
+    features.to_parquet(tmp_path / "data/features.parquet")
+    profile = {"segment": "Lost", "customers": 90, "share": 1.0, "revenue": 9.0, "recency": 9}
+    profile |= {"revenue_share": 1.0, "frequency": 1, "basket_value": 1.0}
+    page = page_of("customers", write_metrics(tmp_path, segments={"profiles": [profile]}))
+    assert ("One customer alone brings 11%." in page) == said  # 110 of 1,000
+
+
+def test_a_list_that_finds_nothing_is_not_called_better():
+    nothing = LIST | {"ndcg": {"a": 0.0, "b": 0.0004}}
+    told = str(offers_line({"customers": 9, "any": nothing}))
+    assert "no list that was tried found what customers bought" in told and "better" not in told
+    some = LIST | {"ndcg": {"a": 0.02, "b": 0.0}}
+    assert "did better in the held-out month" in offers_line({"customers": 9, "any": some})
+
+
+def test_nobody_slips_where_there_was_no_champion():
+    lost = [{"segment": "One-time Buyers", "before": 9, "after": 9, "came": 0, "left": 0}]
+    movement = {"fitted": True, "segments": lost, "alerts": {"customers": 0}}
+    assert "no customer was a Champion or a Loyal Customer" in slipping_line(movement)
+    one = FALSE_SHOP["movement"]
+    alerts = one["alerts"] | {"customers": 1, "unlikely_by_chance": 1}
+    normal = str(slipping_line(one | {"alerts": alerts}, "€"))
+    assert "1 good customer slipped" in normal and "Begin with" not in normal
+    alerts |= {"by_chance": 0.0, "chance_spread": 0.0}
+    assert "Begin with the one whose slip" in slipping_line(one | {"alerts": alerts}, "€")
 
 
 @pytest.fixture
@@ -299,6 +366,14 @@ def test_products_that_are_bought_independently_are_no_pair(tmp_path):
     assert "This run has no lists of recommendations." in page_of("products", tmp_path)
 
 
+def test_a_shop_without_categories_is_told_so(tmp_path):
+    shop = baskets_of(np.eye(5, 2, dtype=bool) | True, tmp_path)
+    shelf = pd.read_parquet(shop / "data/products.parquet").assign(category="Uncategorised")
+    shelf.to_parquet(shop / "data/products.parquet")
+    page = page_of("products", shop)
+    assert "This source names no categories." in page and "Best buyers" not in page
+
+
 def test_products_that_go_together_are_a_pair(tmp_path):
     rng = np.random.default_rng(7)
     bought = rng.random((3000, 40)) < rng.uniform(0.08, 0.14, 40)
@@ -381,6 +456,7 @@ def test_a_shop_with_a_category_per_product_gets_a_table_that_can_be_read(tmp_pa
     facts.__dict__["products"] = found | {"pairs": [], "never": None, "never_count": 0}
     table = PAGES["products"].text(facts).partition("## Products")[0]
     assert table.count("<tr>") == 51 and ">C49<" in table and ">C50<" not in table
+    assert ">0.22%<" in table and ">0%<" not in table  # 1,000 of 455,350
     left = sum(row["revenue"] for row in rows[50:])
     assert f"Not in the table: 650 with less revenue, {left:,.0f} together." in table
 

@@ -114,6 +114,23 @@ def test_no_picture_sees_the_future_and_no_month_changes_an_earlier_one(played):
     pd.testing.assert_frame_equal(early, named[named.month_end < ends[3]].reset_index(drop=True))
 
 
+def test_customers_who_all_come_monthly_are_not_called_lost():
+    """The longest absence is a month; the floors are measured against the look-back all the
+    same.
+    """
+    months = pd.date_range("2024-01-01", periods=12, freq="MS")
+    days = [(f"C{c:03d}", m + pd.Timedelta(days=c % 28)) for c in range(84) for m in months]
+    log = pd.DataFrame(days, columns=["customer_id", "day"]).assign(revenue=10.0, is_return=False)
+    log = log.assign(transaction_id=[f"B{i}" for i in range(len(log))], product_id="P")
+    log = log.assign(quantity=1.0, is_weekend=log.day.dt.day_of_week > 4)
+    ends = month_ends(log.day.min(), pd.Timestamp("2025-01-01"), 180)
+    named, _model = name_snapshots(take_snapshots(ibis.memtable(log), ends, 180), window_days=180)
+    overdue = named.recency * named.frequency > 180
+    good = ["Champions", "Loyal Customers", "Steady Customers", "Potential Loyalists"]
+    assert named[~overdue].segment.isin(good).all()
+    assert not named.segment.isin(["Lost", "Hibernating"]).any()
+
+
 def test_shuffled_rows_give_equal_results(played):
     log, ends, named, model, film, luck = played
     table = ibis.memtable(log.sample(frac=1, random_state=5))

@@ -20,8 +20,8 @@ from .errors import ConfigError, unknown
 
 # %% auto #0
 __all__ = ['BLANKS', 'INVISIBLE', 'WITH_POINT', 'SCIENTIFIC', 'LONGEST_EXACT', 'LOCALES', 'plain_name', 'sql_text', 'sql_name',
-           'read_id', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count', 'share',
-           'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month', 'date_names']
+           'read_id', 'Locale', 'find_locale', 'use_locale', 'current_locale', 'number', 'number_as', 'count',
+           'counted', 'share', 'decimal', 'money', 'with_currency', 'amount', 'amounts', 'day', 'month', 'date_names']
 
 # %% ../../nbs/00a_formats.ipynb #5c1e7a22
 _DEVICES = {
@@ -316,6 +316,8 @@ def number(value: float | None, spec: str = ",.0f", locale: str | None = None) -
     if not size[0].isdigit():  # infinite
         return text
     figures, e, power = size.partition("e")
+    if sign == "-" and not Decimal(figures):  # rounded to nothing, which has no sign
+        sign = ""
     if text.endswith("%"):
         return sign + _percent(Decimal(figures), locale)
     return sign + _figures(Decimal(figures), "," in spec, locale) + e + power
@@ -383,7 +385,7 @@ _NO_DECIMALS = (
     "ISK",
     "CLP",
 )  # currencies that are counted in whole units
-_UNITS = ((1e9, 1e9, " bn", 2), (1e6, 1e6, " M", 2), (1e5, 1e3, " k", 0))
+_UNITS = ((1e12, 1e12, " tn", 2), (1e9, 1e9, " bn", 2), (1e6, 1e6, " M", 2), (1e5, 1e3, " k", 0))
 # from what size, divisor, its word, decimals
 
 
@@ -403,6 +405,33 @@ def count(value: float, locale: str | None = None) -> str:
         "12,345".
     """
     return number(value, ",.0f", locale)
+
+
+def counted(value: float, one: str, more: str = "", locale: str | None = None) -> str:
+    """A count with the words that follow it.
+
+    Parameters
+    ----------
+    value : float
+        How many.
+    one : str
+        The words after 1.
+    more : str, default ""
+        After any other number; with an s if left out.
+    locale : str | None, default None
+        One of `LOCALES`; the one in use if left out.
+
+    Returns
+    -------
+    str
+        "1 day", "12 days", "1 customer was new".
+
+    Examples
+    --------
+    >>> counted(1, "day"), counted(1200, "day"), counted(0, "was new", "were new")
+    ('1 day', '1,200 days', '0 were new')
+    """
+    return f"{count(value, locale)} {one if value == 1 else more or one + 's'}"
 
 
 def share(
@@ -482,7 +511,8 @@ def money(value: float, currency: str = "", locale: str | None = None) -> str:
     plain = (0, 1, "", cents if size < 100 else 0)
     _, divisor, unit, digits = next((u for u in _UNITS if size >= u[0]), plain)
     text = number(size / divisor, f",.{digits}f", locale) + unit
-    return (_MINUS if value < 0 else "") + with_currency(text, currency, locale)
+    some = any(sign in "123456789" for sign in text)  # what is rounded to nothing has no sign
+    return (_MINUS if value < 0 and some else "") + with_currency(text, currency, locale)
 
 
 def with_currency(text: str, currency: str, locale: str | None = None) -> str:
@@ -513,6 +543,10 @@ def with_currency(text: str, currency: str, locale: str | None = None) -> str:
     return before + text + pattern.suffix[0].replace("¤", currency)
 
 # %% ../../nbs/00a_formats.ipynb #790fa4ab
+_WITHOUT_CENTS = 1e5  # an amount as large as this is told without cents
+_IN_UNITS = 1e9  # and one as large as this in billions
+
+
 def amount(
     value: float | None, currency: str = "", digits: int = 0, locale: str | None = None
 ) -> str:
@@ -525,18 +559,26 @@ def amount(
     currency : str, default ""
         Its sign.
     digits : int, default 0
-        After the point; none for a currency that has none.
+        After the point; none for a currency that has none, and none from 100,000 on.
     locale : str | None, default None
         One of `LOCALES`; the one in use if left out.
 
     Returns
     -------
     str
-        "€1,234,567"; "–" where there is none.
+        "€1,234,567"; in billions from one on; "–" where there is none.
+
+    Examples
+    --------
+    >>> amount(1234.5, "€", 2), amount(519333333.33, "€", 2), money(2e12, "€"), money(-0.001, "€")
+    ('€1,234.50', '€519,333,333', '€2.00 tn', '€0.00')
     """
     if value is None or value != value:
         return "–"
-    rounded = Decimal(f"{abs(value):.{0 if currency in _NO_DECIMALS else digits}f}")
+    if abs(value) >= _IN_UNITS:
+        return money(value, currency, locale)
+    whole = currency in _NO_DECIMALS or abs(value) >= _WITHOUT_CENTS
+    rounded = Decimal(f"{abs(value):.{0 if whole else digits}f}")
     text = with_currency(_figures(rounded, True, locale), currency, locale)
     return _MINUS + text if value < 0 and rounded else text
 

@@ -1029,6 +1029,19 @@ def hold_out(
     )
 
 
+_SHORTEST = 28  # days of log from which three months may be expected
+
+
+def _check_length(table: pd.DataFrame) -> None:
+    """Refuse a log too short to expect 90 days from; raises `DataError`."""
+    days = round(7 * float(table["age"].max()))
+    if days < _SHORTEST:
+        raise DataError(
+            f"Expected purchases need a log of at least {_SHORTEST} days, found one of {days}; "
+            "use a longer log."
+        )
+
+
 def fit_both(
     table: pd.DataFrame, first: bool = True, sample: int = 50_000, seed: int = 42
 ) -> tuple[PurchaseModel, SpendModel]:
@@ -2317,6 +2330,7 @@ def customer_lifetime_value(
         windows = HiddenWindows(lines, epoch_day(day), first, max_samples, random_state)
     some = _bounded(table, max_samples, random_state)
     visits, spend = fit_both(table, first, max_samples, random_state)
+    _check_length(table)
     samples = bootstrap(some, visits, spend, draws, random_state)
     worth = customer_worth(table, visits, spend, samples, margin)[0]
     answered = with_answers(table, visits, spend)

@@ -144,7 +144,7 @@ def take_snapshots(
 
 # %% ../../nbs/03d_migration.ipynb #007fac13
 def name_snapshots(
-    pictures: pd.DataFrame, k: int = 5, bins: int = 5, seed: int = 42
+    pictures: pd.DataFrame, k: int = 5, bins: int = 5, seed: int = 42, window_days: int = 0
 ) -> tuple[pd.DataFrame, CustomerSegmentation]:
     """Learn segments and cut points at the first month end and use them for all.
 
@@ -158,6 +158,9 @@ def name_snapshots(
         How many scores.
     seed : int, default 42
         Of the clusters.
+    window_days : int, default 0
+        The look-back of the pictures, against which the floors of the names are measured; 0 if
+        they are to show it: the longest absence in the first of them.
 
     Returns
     -------
@@ -165,7 +168,12 @@ def name_snapshots(
         Pictures with segment, margin and scores; the model, learned at the first month end.
     """
     start = pictures[pictures.month_end == pictures.month_end.min()]
-    model = CustomerSegmentation(k, seed).fit(start.reset_index(drop=True))
+    known = start.reset_index(drop=True)
+    model = CustomerSegmentation(k, seed)
+    if window_days:
+        model.set_params(window_days=window_days)
+        known = known.assign(tenure=window_days)
+    model.fit(known)
     segment = model.predict(pictures)
     margin = border_margins(model.transform(pictures), segment, model.names_)
     scored = add_scores(pictures, learn_cuts(start, bins)).drop(columns="rfm_segment")
@@ -882,7 +890,7 @@ look-back of 90 days, found a log of 1 days; use a longer log.
         window = _window_of(begin, until, window_days)
         references = month_ends(begin, until, window)
         pictures = take_snapshots(lines, references, window)
-        named, model = name_snapshots(pictures, n_clusters, bins, random_state)
+        named, model = name_snapshots(pictures, n_clusters, bins, random_state, window)
         film = states(named)
         last, end = film.columns[-2:]
         some = customers_to_replay(film, random_state)

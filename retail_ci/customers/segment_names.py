@@ -117,6 +117,7 @@ def check_name_constraints(names: Sequence[str], typical: np.ndarray) -> dict[st
 
 # %% ../../nbs/03_segment_names.ipynb #3fd1a002
 _RECENT = 0.25  # of the look-back, away at most
+_FOUR_WEEKS = 28  # days: who came within them is recent, and fewer show no rhythm
 _MISSED = 2  # purchases that a customer who comes lately by their own rhythm has missed at most
 
 
@@ -159,10 +160,13 @@ def names_hold(values: np.ndarray, shop: Shop) -> dict[str, np.ndarray]:
     """
     recency, frequency, monetary = np.asarray(values, dtype=float).reshape(-1, 3).T
     missed = recency * frequency / shop.look_back
+    if shop.look_back < _FOUR_WEEKS:
+        missed = np.zeros_like(missed)
+    quarter = max(_RECENT * shop.look_back, _FOUR_WEEKS)
     returned = frequency >= 2
     lately = returned & (missed <= _MISSED)
     overdue = returned & (missed > 1)
-    recent = (recency <= _RECENT * shop.look_back) & (missed <= _MISSED)
+    recent = (recency <= quarter) & (missed <= _MISSED)
     once = (frequency >= 1) & ~returned
     good = monetary >= shop.spend
     return {
@@ -172,7 +176,7 @@ def names_hold(values: np.ndarray, shop: Shop) -> dict[str, np.ndarray]:
         "Potential Loyalists": recent,
         "Promising": recent & once & good,
         "New Customers": recent & once,
-        "Need Attention": returned,
+        "Need Attention": overdue,
         "Cannot Lose": overdue & good,
         "At Risk": overdue,
         "About To Sleep": overdue & ~good,
@@ -196,11 +200,11 @@ def name_of_one(values: np.ndarray, shop: Shop) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_customers,)
-        "New Customers", "One-time Buyers", "Need Attention", or "Lost" for those who bought nothing
-        in the look-back.
+        "New Customers", "One-time Buyers", "Steady Customers", "Need Attention", or "Lost" for
+        those who bought nothing in the look-back.
     """
     holds = names_hold(values, shop)
-    names = ["New Customers", "One-time Buyers", "Need Attention"]
+    names = ["New Customers", "One-time Buyers", "Steady Customers", "Need Attention"]
     return np.select([holds[name] for name in names], names, "Lost")
 
 
@@ -443,10 +447,11 @@ def other_names(names: list[str], typical: np.ndarray, shop: Shop) -> list[str]:
 _FLOOR_WORDS = {  # name: what no group does where the name is not above its floor
     "Champions": "comes at least twice and lately by their own rhythm",
     "Loyal Customers": "comes at least twice and lately by their own rhythm",
-    "Potential Loyalists": "came within the last quarter of the look-back and missed two "
-    "purchases at most",
+    "Potential Loyalists": "came within the last quarter of the look-back, or four weeks, and "
+    "missed two purchases at most",
     "At Risk": "came at least twice and has been away longer than their rhythm",
-    "Lost": "has been away for a quarter of the look-back, or has missed two purchases",
+    "Lost": "has been away for a quarter of the look-back and four weeks, or has missed two "
+    "purchases",
 }
 
 
@@ -475,7 +480,7 @@ def missing_names(names: Sequence[str], typical: np.ndarray, shop: Shop) -> dict
         if name in _FLOOR_WORDS and not holds[name].any():
             out[name] = f"no group {_FLOOR_WORDS[name]}"
         else:
-            out[name] = "no group is left that it fits"
+            out[name] = "no group fits it well enough"
     return out
 
 
@@ -507,10 +512,11 @@ def floors_kept(names: Sequence[str], typical: np.ndarray, shop: Shop) -> dict[s
 _GROUP_WORDS: Mapping[str, str] = {
     "Champions": "came at least twice, and lately by their own rhythm",
     "Loyal Customers": "came at least twice, and lately by their own rhythm",
-    "Potential Loyalists": "came within the last quarter of the look-back and missed two "
-    "purchases at most",
+    "Potential Loyalists": "came within the last quarter of the look-back, or four weeks, and "
+    "missed two purchases at most",
     "At Risk": "came at least twice, and have been away longer than their rhythm",
-    "Lost": "have been away for a quarter of the look-back, or have missed two purchases",
+    "Lost": "have been away for a quarter of the look-back and four weeks, or have missed two "
+    "purchases",
 }  # name: what its customers did
 
 # %% ../../nbs/03_segment_names.ipynb #661496df

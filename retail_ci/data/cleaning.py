@@ -1927,7 +1927,7 @@ def by_month(transactions: ibis.Table) -> pd.DataFrame:
         .aggregate(
             revenue=money_sum,
             baskets=transactions.transaction_id.nunique(),
-            customers=transactions.customer_id.nunique(),
+            customers=transactions.customer_id.nunique(where=~transactions.is_return),
         )
         .order_by("month")
         .execute()
@@ -1971,7 +1971,7 @@ def by_store(transactions: ibis.Table) -> pd.DataFrame:
         lines.group_by("store_id").aggregate(
             lines=lines.count(),
             baskets=lines.transaction_id.nunique(where=~back),
-            customers=lines.customer_id.nunique(),
+            customers=lines.customer_id.nunique(where=~back),
             revenue=exact_sum(lines.revenue),
             returned=exact_sum(lines.revenue, back).fill_null(0.0),
             anonymous=lines.customer_id.isnull().cast("int32").cast("float64").mean(),
@@ -2071,6 +2071,14 @@ def _plot_trend(months: pd.DataFrame, currency: str = "", goal: float | None = N
     return fig
 
 # %% ../../nbs/01_cleaning.ipynb #4b998f66
+def _short_tick(value: float, most: float) -> str:
+    """A mark of an axis of amounts, short however large they are."""
+    if most > _MILLIONS:
+        return money(value) if value else "0"
+    return f"{count(value / 1000)} k" if most > 5000 else count(value)
+
+
+_MILLIONS = 1e7  # from here on an axis counts in millions and billions
 NO_PRODUCT = "No product"  # the category of lines that name none, so that sums add up
 
 
@@ -2145,9 +2153,7 @@ def _plot_categories(categories: pd.DataFrame, currency: str = "", most: int = 1
     for ax in axes[0]:
         ax.grid(axis="y", visible=False)
     left.xaxis.set_major_formatter(
-        plt.FuncFormatter(
-            lambda v, _: f"{count(v / 1000)} k" if top.revenue.max() > 5000 else count(v)
-        )
+        plt.FuncFormatter(lambda v, _: _short_tick(v, top.revenue.max()))
     )
     return fig
 

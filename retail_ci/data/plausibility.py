@@ -16,7 +16,7 @@ import pandas as pd
 from ibis import _
 
 from ..core.config import DataConfig
-from ..core.formats import count, share
+from ..core.formats import count, decimal, share
 from .contract import is_rounded
 from .engines import copies, exact_sum, materialize, to_pandas
 
@@ -283,7 +283,7 @@ def _without(evidence: Evidence, lines: int, revenue: float) -> str:
     rest = evidence.revenue - revenue
     part = share(revenue / evidence.revenue, 1) if evidence.revenue else share(0, 1)
     return (
-        f"Without them {count(evidence.lines - lines)} lines and a net revenue of {rest:,.2f} "
+        f"Without them {count(evidence.lines - lines)} lines and a net revenue of {decimal(rest)} "
         f"remain, {part} less."
     )
 
@@ -356,7 +356,7 @@ def _find_silence(e: Evidence) -> Finding | None:
     lines, revenue = e.lines * silent / open_days, e.revenue * silent / open_days
     change = (
         f"At the pace of the other days, these {count(silent)} days would hold about "
-        f"{count(round(lines))} lines and a net revenue of {revenue:,.2f}."
+        f"{count(round(lines))} lines and a net revenue of {count(revenue)}."
     )
     examples = tuple(f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}" for begin, end in found[:3])
     long = any((end - begin).days >= 27 for begin, end in found)

@@ -737,8 +737,8 @@ def measure(
     rows = np.flatnonzero(np.diff(truth["any"].indptr))
     if not len(rows):
         raise DataError(
-            "No customer bought both before and after the cut, so nothing can be measured; choose "
-            "another cut."
+            "No customer bought both before and after the cut; choose another cut, or use a longer "
+            "log."
         )
     data = model.data_
     for task, (best, _, _) in zip(TASKS, model.rank(rows, k, (False, True))):

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..core.config import CampaignsConfig, DataConfig, bounds
 from ..core.errors import ConfigError, as_library, setting, shown, unknown
-from ..core.formats import count, plain_name, sql_text
+from ..core.formats import counted, plain_name, sql_text
 from ..core.runs import Run, check_sensitive
 from ..core.show import SEGMENTS
 from ..customers.segment_names import ACTIONS
@@ -399,18 +399,19 @@ def _what_to_say(
         return " and ".join(repr(n) for n in names)
 
     out = [
-        f"Consent is read from {quoted(consent)}: {count((allowed == 'no consent').sum())} "
-        "customers have not said yes."
+        f"Consent is read from {quoted(consent)}: "
+        f"{counted((allowed == 'no consent').sum(), 'customer has', 'customers have')} not said "
+        "yes."
         if consent
         else (
-            "No column of the customers table says who agreed to be contacted, so no customer is "
+            "No column of a customers table says who agreed to be contacted, so no customer is "
             "excluded for lack of consent; make sure that you may contact them."
         )
     ]
     if suppressed:
         out.append(
             f"Suppression is read from {quoted(suppressed)}: "
-            f"{count((allowed == 'suppressed').sum())} customers must not be contacted."
+            f"{counted((allowed == 'suppressed').sum(), 'customer')} must not be contacted."
         )
     if "product_1" in table and not table.product_1.notna().any():
         out.append("There are no recommendations, so the lists hold no offers.")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from ..core.findings import Claim
-from ..core.formats import count, day, month, share
+from ..core.formats import count, counted, day, month, share
 
 # %% auto #0
 __all__ = ['SLIPPING', 'OVERLAP', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'list_sentence', 'goal_sentence']
@@ -40,7 +40,7 @@ def _slipping_words(movement: Mapping) -> dict[str, str]:
     alerts = movement["alerts"]
     chance = alerts.get("by_chance")
     return {
-        "customers": count(alerts["customers"]),
+        "customers": counted(alerts["customers"], "good customer"),
         "chance": count(chance or 0),
         "judged": _judged(alerts),
         "end": day(movement["month_end"]),
@@ -51,9 +51,8 @@ SLIPPING = Claim(
     "slipping",
     _slipped_beyond_chance,
     _slipping_words,
-    "{customers} good customers slipped in the month to {end}; about {chance} would have by "
-    "chance.",
-    "{customers} good customers slipped in the month to {end}{judged}.",
+    "{customers} slipped in the month to {end}; about {chance} would have by chance.",
+    "{customers} slipped in the month to {end}{judged}.",
 )
 
 # %% ../../nbs/09a_claims.ipynb #bae90025
@@ -113,19 +112,26 @@ BETTER_LIST = Claim(
 )
 
 
+_FOUND_NOTHING = 0.0005  # an NDCG that is written as 0.000
+
+
 def list_sentence(found: Mapping) -> str:
     """Say how the published list did on a question.
 
     Parameters
     ----------
     found : Mapping
-        published_label, best_label, published_leads, beyond_chance.
+        published_label, best_label, published_leads, beyond_chance, and ndcg by list where it is
+        known.
 
     Returns
     -------
     str
         A sentence without its full stop.
     """
+    reached = [value for value in found.get("ndcg", {}).values() if value is not None]
+    if reached and max(reached) < _FOUND_NOTHING:
+        return "no list that was tried found what customers bought in the held-out month"
     if BEST_LIST.holds(found):
         return BEST_LIST.text(found)
     return f"{BEST_LIST.text(found)}: {BETTER_LIST.text(found)}"

@@ -457,6 +457,11 @@ def _months_to_compare(whole: pd.DataFrame) -> tuple[pd.Series | None, pd.Series
     return last, None
 
 
+def _compared(last: float, before: float) -> float | None:
+    """A change; None from nothing, and to or from a month with more returns than sales."""
+    return last / before - 1 if before > 0 and last >= 0 else None
+
+
 def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
     """Revenue, customers, baskets and basket value: in all, in the last complete month, and its
     change from the same month a year before, or else from the month before.
@@ -498,7 +503,7 @@ def _key_figures(transactions: ibis.Table, months: pd.DataFrame) -> list[dict]:
             "against": before["month"],
             "last_month": last[f["name"]],
             "month_before": before[f["name"]],
-            "change": last[f["name"]] / before[f["name"]] - 1 if before[f["name"]] else None,
+            "change": _compared(last[f["name"]], before[f["name"]]),
         }
         for f in out
     ]

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..core.findings import BEST_MONTH
 from retail_ci.core.formats import (
     amount,
     count,
+    counted,
     current_locale,
     day,
     decimal,
@@ -51,19 +53,26 @@ from retail_ci.report.claims import (
 )
 from .definitions import DEFINITIONS, contradictions, printed, strip
 from .segment_facts import repeat_share, segment_facts
-from .shop_facts import campaign_metrics, offer_facts, product_facts, shows_lists
+from retail_ci.report.shop_facts import (
+    UNCATEGORISED,
+    campaign_metrics,
+    largest_customer,
+    offer_facts,
+    product_facts,
+    shows_lists,
+)
 
 # %% auto #0
 __all__ = ['GLOSSARY', 'AUDIENCES', 'PAGES', 'box_tables', 'html_table', 'Facts', 'facts_of', 'raw', 'page_text',
            'demonstration_line', 'figure', 'glossary', 'ReportPage', 'segment_pages', 'pages_for', 'write_pages',
-           'search_entries', 'figure_cards', 'source_line', 'doubts_line', 'goal_lines', 'what_to_do', 'monday_cards',
-           'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
+           'search_entries', 'figure_cards', 'source_line', 'doubts_line', 'goal_lines', 'what_to_do', 'days_looked_at',
+           'monday_cards', 'slipping_line', 'figure_link', 'sizes_table', 'offers_line', 'read_on']
 
 # %% ../../nbs/10a_pages.ipynb #bbf5bf55
 _NUMBER = re.compile(
     r"[-+−]?(?:[€$£¥₩₹][ \u00a0]?|[A-Z]{2,3}[ "
     r"\u00a0])?[-+−]?(?:\d+(?:[,.’\u00a0\u202f]\d{3})*(?:[.,]\d+)?|"
-    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
+    r"\.\d+)(?:e[-+]?\d+)?(?:[ \u00a0\u202f]?(?:%|k|M|bn|tn))?(?:[ \u00a0]?(?:[€$£¥₩₹]|[A-Z]{2,3}|"
     r"[a-zł]{1,3}\.?))?$"
 )  # what counts as a number in a table
 _NOTHING = ("", "–", "NaN", "NaT", "None", "&lt;NA&gt;")  # neither for nor against
@@ -845,6 +854,11 @@ _NOBODY = (
 )
 
 
+def _knows_nobody(facts: Facts) -> bool:
+    """Whether the log was counted and no line of it has a customer."""
+    return bool(facts.data) and not facts.data.get("customers")
+
+
 def _names_told(facts: Facts) -> str:
     """How many of the five usual names are true of this shop, and why not the others."""
     missing = facts.segments.get("names_missing")
@@ -852,10 +866,22 @@ def _names_told(facts: Facts) -> str:
         return ""
     five = len(PROTOTYPES)
     told = "".join(f" {html.escape(name)}: {html.escape(why)}." for name, why in missing.items())
+    true = five - len(missing)
     return (
-        f"<p>{count(five - len(missing))} of the {count(five)} usual segment names are true of "
-        f"this shop.{told}</p>"
+        f"<p>{count(true)} of the {count(five)} usual segment names {'is' if true == 1 else 'are'} "
+        f"true of this shop.{told}</p>"
     )
+
+
+_MUCH = 0.1  # of the revenue of known customers, for one of them
+
+
+def _one_brings(facts: Facts) -> str:
+    """What one customer brings, where it is so much that the sums of a segment tell of them."""
+    most = largest_customer(facts.run_dir)
+    if most is None or most < _MUCH:
+        return ""
+    return f" One customer alone brings {share(most)}."
 
 
 def _customers_page(facts: Facts) -> list[str]:
@@ -863,8 +889,7 @@ def _customers_page(facts: Facts) -> list[str]:
     rows = _segment_rows(facts)
     profiles = facts.segments.get("profiles", [])
     if not rows:
-        nobody = facts.data and not facts.data.get("customers")
-        return [_NOBODY if nobody else "This run has found no segments."]
+        return [_NOBODY if _knows_nobody(facts) else "This run has found no segments."]
     head = [
         "Segment",
         "Customers",
@@ -880,7 +905,7 @@ def _customers_page(facts: Facts) -> list[str]:
     lead = (
         f"<p><b>{html.escape(best['segment'])}</b> are {share(best['share'])} of the customers "
         f"and bring {share(best['revenue_share'])} of the revenue that known customers bring in "
-        f"the {_term('Look-back', 'look-back')}.</p>{_names_told(facts)}"
+        f"the {_term('Look-back', 'look-back')}.{_one_brings(facts)}</p>{_names_told(facts)}"
     )
     actions = html_table(
         ["Segment", "What to do"],
@@ -916,16 +941,30 @@ def _customers_page(facts: Facts) -> list[str]:
         "## How recent, how often {#rfm}",
         figure(facts, "02_rfm_heatmap", "02_features"),
         "## A second opinion: eleven fixed names {#grid}",
-        "The five segments above are found in the data. Many tools use a fixed grid instead, "
-        "which derives a name from the scores of recency and frequency. The grid shares some "
-        "names with our segments but draws other borders, so the numbers differ; the actions in "
-        "this report follow the five segments.",
+        "The segments above are found in the data. Many tools use a fixed grid instead, which "
+        "derives a name from the scores of recency and frequency. The grid shares some names with "
+        "our segments but draws other borders, so the numbers differ; the actions in this report "
+        "follow the segments above.",
         figure(facts, "02_segment_profiles", "02_features"),
         "How the segments are found and named: [Segmentation](03a_segmentation.ipynb). What a "
         "customer is expected to bring: [Customer lifetime value](03e_lifetime_value.ipynb).",
     ]
 
 # %% ../../nbs/10a_pages.ipynb #08a96c6a
+_WATCHED = ("Champions", "Loyal Customers")  # whose slipping is watched, as in 03d
+
+
+def _nobody_slipped(movement: Mapping) -> str:
+    """That no good customer slipped, or that there was none who could."""
+    before = [s for s in movement.get("segments", []) if s["segment"] in _WATCHED and s["before"]]
+    if before or "segments" not in movement:
+        return "No Champion and no Loyal Customer slipped in the last month."
+    return (
+        "A month before, no customer was a Champion or a Loyal Customer, so nobody could slip from "
+        "there."
+    )
+
+
 def _movement_lead(movement: Mapping, currency: str = "") -> str:
     """What moved in the last month, what chance alone would have moved, and who slipped.
 
@@ -943,12 +982,13 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
     """
     n = movement["counts"]
     alerts = movement["alerts"]
+    rising = "customer" if n["rose"] == 1 else "customers"
     moved = (
         f"<p>Between {day(movement['before'])} and {day(movement['month_end'])}, "
-        f"<b>{printed('rose', n['rose'])}</b> customers rose, "
+        f"<b>{printed('rose', n['rose'])}</b> {rising} rose, "
         f"<b>{printed('fell', n['fell'])}</b> fell, "
-        f"{count(n['gone'])} left, {count(n['returned'])} came back and {count(n['new'])} were "
-        "new.</p>"
+        f"{count(n['gone'])} left, {count(n['returned'])} came back and "
+        f"{counted(n['new'], 'was', 'were')} new.</p>"
     )
     chance = (
         f"<p>{share(movement['changed'])} of the customers changed their segment; if all customers "
@@ -956,14 +996,15 @@ def _movement_lead(movement: Mapping, currency: str = "") -> str:
         "chance.</p>"
     )
     if not alerts["customers"]:
-        return moved + chance + "<p>No Champion and no Loyal Customer slipped this month.</p>"
-    sure = (
-        f" For {count(alerts['unlikely_by_chance'])} of them, worth "
-        f"{money(alerts['unlikely_value'], currency)}, chance hardly explains the slip: contact "
-        "these customers first."
-        if alerts["unlikely_by_chance"]
-        else " Chance alone could explain each of these slips."
-    )
+        return f"{moved}{chance}<p>{_nobody_slipped(movement)}</p>"
+    sure = " Chance alone could explain each of these slips."
+    if rare := alerts["unlikely_by_chance"]:
+        sure = f" For {count(rare)} of them a slip was unlikely; among many customers a few such "
+        sure += "slips are to be expected."
+    if rare and SLIPPING.holds(movement):
+        worth = money(alerts["unlikely_value"], currency)
+        sure = f" For {count(rare)} of them, worth {worth}, chance hardly explains the slip: "
+        sure += f"contact {'this customer' if rare == 1 else 'these customers'} first."
     return (
         moved
         + chance
@@ -990,8 +1031,8 @@ def _movement_page(facts: Facts) -> list[str]:
             _segment_cell(s["segment"]),
             count(s["before"]),
             count(s["after"]),
-            f"+{count(s['came'])}",
-            f"−{count(s['left'])}",
+            f"+{count(s['came'])}" if s["came"] else "0",
+            f"−{count(s['left'])}" if s["left"] else "0",
         ]
         for s in m["segments"]
     ]
@@ -1143,18 +1184,16 @@ def _hit_sentence(facts: Facts, task: str) -> str:
     )
     if not found or ours is None:
         return ""
-    what = (
-        "at least one product of their list"
+    told = (
+        f"{share(ours)} of the customers who came back bought at least one product of their list"
         if task == "any"
-        else "at least one product of their list that was new to them"
+        else f"{share(ours)} of the customers who bought something new to them found at least one "
+        "such product on their list"
     )
-    return (
-        f"<b>{share(ours)} of the customers who came back bought {what}</b> in the hidden month"
-        + (
-            f"; with the same best sellers for everybody it would have been {share(plain)}."
-            if plain is not None
-            else "."
-        )
+    return f"<b>{told}</b> in the hidden month" + (
+        f"; with the same best sellers for everybody it would have been {share(plain)}."
+        if plain is not None
+        else "."
     )
 
 # %% ../../nbs/10a_pages.ipynb #975cc75f
@@ -1287,8 +1326,9 @@ def _store_parts(facts: Facts) -> list[str]:
     ]
     others = found["others"]
     left = (
-        f" {count(others['stores'])} smaller stores have {count(others['lines'])} lines and "
-        f"{money(others['revenue'], facts.currency)} together."
+        f" {counted(others['stores'], 'smaller store has', 'smaller stores have')} "
+        f"{counted(others['lines'], 'line')} and {money(others['revenue'], facts.currency)} "
+        "together."
         if others["stores"]
         else ""
     )
@@ -1301,6 +1341,13 @@ def _store_parts(facts: Facts) -> list[str]:
     return ["## Stores {#stores}", raw(html_table(heads, rows, None, told))]
 
 # %% ../../nbs/10a_pages.ipynb #9b2a5061
+def _covered(month_told: Mapping) -> str:
+    """Whether the log covers a month: whole, in part, or not at all."""
+    if month_told["whole"]:
+        return "yes"
+    return "in part" if month_told["baskets"] or month_told["revenue"] else "no line"
+
+
 def _sales_page(facts: Facts) -> list[str]:
     """How the year went, what sells, and who brings the revenue."""
     months = facts.insights.get("months", [])
@@ -1311,7 +1358,7 @@ def _sales_page(facts: Facts) -> list[str]:
             count(m["baskets"]),
             count(m["customers"]),
             amount(m["basket_value"], facts.currency, 2),
-            "yes" if m["whole"] else "in part",
+            _covered(m),
         ]
         for m in months
     ]
@@ -1320,7 +1367,8 @@ def _sales_page(facts: Facts) -> list[str]:
             ["Month", "Net revenue", "Baskets", "Customers", "Average basket", "Whole month"],
             rows,
             None,
-            "Month by month. A month that the data covers in part is not compared with others.",
+            "Month by month. A month that the data covers in part, or not at all, is not compared "
+            "with others.",
         )
         if rows
         else "<p>This run has no months to show.</p>"
@@ -1328,7 +1376,7 @@ def _sales_page(facts: Facts) -> list[str]:
     told = _what_revenue_is(facts).replace("Net revenue", _term("Net revenue"), 1)
     return [
         raw(f"<p>{told}</p>"),
-        "## The year {#year}",
+        "## Month by month {#year}",
         figure(facts, "01_revenue_trend", "01_cleaning"),
         raw(table),
         *_store_parts(facts),
@@ -1339,7 +1387,9 @@ def _sales_page(facts: Facts) -> list[str]:
         "## Who brings the revenue {#pareto}",
         figure(facts, "01_pareto", "01_cleaning"),
         "## How customers differ {#habits}",
-        figure(facts, "01_customer_distributions", "01_cleaning"),
+        "No line of the log has a customer, so there is nothing to say about them."
+        if _knows_nobody(facts)
+        else figure(facts, "01_customer_distributions", "01_cleaning"),
     ]
 
 
@@ -1529,11 +1579,12 @@ def _sure_rows(facts: Facts) -> list[tuple[str, str, str]]:
     if s.get("silhouette") is not None:
         out.append(
             (
-                "Five groups, or fewer?",
+                "How many groups?",
                 f"The groups overlap ({_term('Silhouette', 'silhouette')} "
                 f"{decimal(s['silhouette'], 2)}); by that measure alone "
-                f"{count(s['best_silhouette_k'])} groups would be best. The report uses "
-                f"{count(s['k'])} because there is an action for each.",
+                f"{count(s['best_silhouette_k'])} groups would be best. The report shows "
+                f"{count(len(s.get('profiles') or s.get('names') or []) or s['k'])} because there "
+                "is an action for each.",
                 "03c_segment_profiles",
             )
         )
@@ -1591,10 +1642,24 @@ def _sure_page(facts: Facts) -> list[str]:
     cautions = [f"- {c}" for c in facts.worth.get("cautions", [])]
     if (note := facts.backtest.get("note")) and facts.ranking.get("summary"):
         cautions.append(f"- {note}")
+    unchecked = "This run has checked nothing yet."
+    if _knows_nobody(facts):
+        unchecked = (
+            "No line of the log has a customer; what would be checked here is about customers."
+        )
+    pictures = [
+        figure(facts, n, p)
+        for n, p in (
+            ("03_stability", "03c_segment_profiles"),
+            ("03_worth_calibration", "03e_lifetime_value"),
+            ("05_backtest", "05b_backtest"),
+        )
+        if n in facts.figures
+    ]
     return [
         raw(f'<div class="claims">{html_table(["Claim", "How it was checked", ""], rows)}</div>')
         if rows
-        else "This run has checked nothing yet.",
+        else unchecked,
         "## With care {#care}" if cautions else "",
         "\n".join(cautions),
         "## What has not been shown {#not-shown}",
@@ -1602,16 +1667,8 @@ def _sure_page(facts: Facts) -> list[str]:
         "product anyway, and may have come back without being asked. Only a [control "
         f"group](glossary.qmd#{_anchor('Control group')}), held back from a campaign, can show "
         "that.",
-        "## The pictures {#pictures}",
-        *(
-            figure(facts, n, p)
-            for n, p in (
-                ("03_stability", "03c_segment_profiles"),
-                ("03_worth_calibration", "03e_lifetime_value"),
-                ("05_backtest", "05b_backtest"),
-            )
-            if n in facts.figures
-        ),
+        "## The pictures {#pictures}" if pictures else "",
+        *pictures,
     ]
 
 # %% ../../nbs/10a_pages.ipynb #088e7f63
@@ -1690,7 +1747,7 @@ def _weakest_parts(facts: Facts) -> list[str]:
     for task, name in _TASKS.items():
         if rows := _weakest(facts, task):
             table = html_table(
-                ["Segment before the cut", "Customers", "NDCG"],
+                ["Name on the grid, before the cut", "Customers", "NDCG"],
                 rows,
                 {2: "number"},
                 "The published list, weakest group first.",
@@ -1703,10 +1760,15 @@ def _segments_line(facts: Facts) -> str:
     """How the segments were found, in a line of the model card."""
     if not facts.segments.get("k"):
         return "- **Segments**: none in this run."
-    return (
-        f"- **Segments**: {count(facts.segments['k'])} groups by KMeans on recency, frequency and "
-        "spend (logarithms), named by their medians."
+    found = count(facts.segments["k"])
+    shown = len(facts.segments.get("profiles") or facts.segments.get("names") or [])
+    told = (
+        f"- **Segments**: {found} groups by KMeans on recency, frequency and spend (logarithms), "
+        "named by their medians"
     )
+    if not shown or shown == facts.segments["k"]:
+        return f"{told}."
+    return f"{told}; after names that are true of each customer there are {count(shown)}."
 
 
 def _offers_line(facts: Facts) -> str:
@@ -1734,6 +1796,9 @@ def _worth_line(facts: Facts) -> str:
     return f"- **Expectation**: {visits} for visits and gamma-gamma for spend{more}."
 
 
+_NOTHING_LEARNED = "No model has learned anything, because no line of the log has a customer."
+
+
 def _model_card(facts: Facts) -> list[str]:
     """What the models are for, what they learned from, how good they are and for whom less."""
     d = facts.data
@@ -1742,7 +1807,7 @@ def _model_card(facts: Facts) -> list[str]:
         f"{printed('receipts', d['baskets'])} receipts (those with returns alone included) from "
         f"{day(d.get('first_date'))} to {day(d.get('last_date'))}"
         if d.get("customers")
-        else "unknown data"
+        else ""
     )
     who = _weakest_parts(facts)
     return [
@@ -1757,8 +1822,8 @@ def _model_card(facts: Facts) -> list[str]:
         "reasons.",
         "## Learned from {#data}",
         raw(
-            f"<p>The models learned from {learned}. More is in the "
-            '<a href="data-sheet.html">data sheet</a>.</p>'
+            f"<p>{f'The models learned from {learned}.' if learned else _NOTHING_LEARNED} More is "
+            'in the <a href="data-sheet.html">data sheet</a>.</p>'
         ),
         "## How good {#quality}",
         *(
@@ -1863,10 +1928,13 @@ def _data_sheet(facts: Facts) -> list[str]:
 
 # %% ../../nbs/10a_pages.ipynb #fb000003
 _CONTROLS = (5, 50, 5)  # per cent held back: the least, the most, a step
+_ALL_OF_THEM = 0.995  # a share that is written as 100%
 
 
 def _effect(rate: float | None, lift: float | None) -> str:
     """From which share of buyers to which a campaign must lead, before it shows."""
+    if rate is not None and rate >= _ALL_OF_THEM:
+        return "none: all buy anyway"
     if rate is None or lift is None:
         return "none: too few customers"
     return f"from {share(rate)} to {share(rate + lift)}"
@@ -1946,11 +2014,14 @@ def _slider(told: Mapping) -> str:
 def _others(every: Mapping) -> str:
     """Why a campaign leaves customers out; nothing where it reaches all of them."""
     words = {
-        "no_consent": "have not agreed to be contacted",
-        "suppressed": "must not be contacted",
-        "control": "are held back so that the effect can be measured",
+        "no_consent": ("has not agreed to be contacted", "have not agreed to be contacted"),
+        "suppressed": ("must not be contacted", "must not be contacted"),
+        "control": (
+            "is held back so that the effect can be measured",
+            "are held back so that the effect can be measured",
+        ),
     }
-    parts = [f"{count(every[key])} {told}" for key, told in words.items() if every[key]]
+    parts = [counted(every[key], *told) for key, told in words.items() if every[key]]
     if not parts:
         return ""
     *first, last = parts
@@ -2036,8 +2107,7 @@ def _campaigns_page(facts: Facts) -> list[str]:
     """Whom a campaign reaches, what to offer them, and what could be seen of its effect."""
     told = facts.campaigns
     if not told:
-        nobody = facts.data and not facts.data.get("customers")
-        return [_NOBODY if nobody else "This run has no segment to write to."]
+        return [_NOBODY if _knows_nobody(facts) else "This run has no segment to write to."]
     every = told["segments"][-1]
     lead = (
         f"<p><b>{count(every['send'])} of {count(every['customers'])} customers can be written to "
@@ -2103,6 +2173,8 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     """Categories with what they bring and who buys, a row each."""
     rows = list(rows)
     total = sum(r["revenue"] for r in rows) or 1
+    most = max((abs(r["revenue"] / total) for r in rows), default=1)
+    digits = (most < 0.1) + (most < 0.01)  # so that a small share is not written as 0%
 
     def buyers(r):
         known = r.get("segment") and r.get("share") is not None
@@ -2113,7 +2185,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
             html.escape(str(r["category"])),
             count(r["products"]),
             amount(r["revenue"], currency),
-            share(r["revenue"] / total),
+            share(r["revenue"] / total, digits),
             share(r["change"], 0, signed=True) if r["change"] is not None else "–",
             share(r["returned"], 1),
             buyers(r),
@@ -2128,7 +2200,12 @@ def _never_listed(found: Mapping, currency: str) -> str:
         return "This run has no lists of recommendations."
     if not found["never"]:
         return "Every product that sold lately is on some list."
-    told = f"{count(found['never_count'])} products sold lately and stand on no list."
+    what = counted(
+        found["never_count"],
+        "product sold lately and stands on no list",
+        "products sold lately and stand on no list",
+    )
+    told = f"{what}."
     rows = _product_rows(found["never"], currency)
     return raw(
         f"<p>{told}</p>{html_table(_PRODUCT_HEADS, rows, {0: 'name'}, 'Best sellers first.')}"
@@ -2146,6 +2223,11 @@ def _smaller_categories(rows: Sequence[Mapping], currency: str) -> str:
     return f" Not in the table: {count(len(rows))} with less revenue, {brought} together."
 
 
+def _has_categories(rows: Sequence[Mapping]) -> bool:
+    """Whether the source names categories; without any, all products are in one for the rest."""
+    return [row["category"] for row in rows] != [UNCATEGORISED]
+
+
 def _products_page(facts: Facts) -> list[str]:
     """What sells, what comes back, who buys it, what goes together, and what no list offers."""
     found = facts.products
@@ -2159,7 +2241,8 @@ def _products_page(facts: Facts) -> list[str]:
         else "The log is too short for a trend."
     )
     lead = (
-        f"<p><b>{count(found['half'])} of {count(found['products'])} products bring half of "
+        f"<p><b>{count(found['half'])} of {counted(found['products'], 'product')} "
+        f"{'brings' if found['half'] == 1 else 'bring'} half of "
         f"{_term('Net revenue', 'net revenue')}.</b> {trend} Returned is the value of returns as a "
         "share of sales.</p>"
     )
@@ -2191,7 +2274,9 @@ def _products_page(facts: Facts) -> list[str]:
     return [
         raw(lead),
         "## Categories {#categories}",
-        raw(categories),
+        raw(categories)
+        if _has_categories(found["categories"])
+        else "This source names no categories.",
         "## Products {#products}",
         raw(top),
         "## Bought together {#together}",
@@ -2230,6 +2315,9 @@ _PRINTING = (
 )
 
 
+_BRIEF_CATEGORIES = 8
+
+
 def _brief_page(facts: Facts) -> list[str]:
     """The report on two pages of A4."""
     figures = facts.insights.get("figures", [])
@@ -2238,7 +2326,10 @@ def _brief_page(facts: Facts) -> list[str]:
     actions = _brief_actions(facts)
     moved = _movement_lead(facts.movement, facts.currency) if facts.movement.get("fitted") else ""
     found = facts.products
-    rows = _category_rows(found.get("categories", []), facts.currency)[:8]  # shares of all
+    categories = found.get("categories", [])
+    categories = categories if _has_categories(categories) else []
+    rows = _category_rows(categories, facts.currency)[:_BRIEF_CATEGORIES]  # shares of all
+    smaller = _smaller_categories(categories[_BRIEF_CATEGORIES:], facts.currency).strip()
     offers = facts.offers
     offered = [
         [
@@ -2257,7 +2348,12 @@ def _brief_page(facts: Facts) -> list[str]:
         "## Who moved {#movement}" if moved else "",
         raw(moved) if moved else "",
         "## What sells {#products}" if rows else "",
-        raw(f'<div class="second-page"></div>{html_table(_CATEGORY_HEADS, rows)}') if rows else "",
+        raw(
+            '<div class="second-page"></div>'
+            + html_table(_CATEGORY_HEADS, rows, None, f"Net revenue by category. {smaller}".strip())
+        )
+        if rows
+        else "",
         "## What to offer {#offers}" if offered else "",
         raw(html_table(["Segment", "The most frequent offers"], offered, {0: "segment", 1: "wrap"}))
         if offered
@@ -2512,7 +2608,7 @@ PAGES: dict[str, ReportPage] = {
         ReportPage(
             "sales",
             "Sales",
-            "How the year went, what sells, and who brings the revenue.",
+            "How the months went, what sells, and who brings the revenue.",
             "Business",
             4,
             _sales_page,
@@ -2741,10 +2837,14 @@ _CARDS = {
 
 def _change_note(figure: Mapping) -> str:
     """How a key figure has changed in the last full month."""
-    change = figure.get("change")
-    if change is not None and figure.get("against"):
+    if "month" not in figure:
+        return "no earlier month to compare"
+    if figure.get("change") is not None and figure.get("against"):
         return GROWTH.text(figure)
-    return "&nbsp;" if "month" in figure else "no earlier month to compare"
+    if not figure.get("value") or not figure.get("against"):
+        return "&nbsp;"
+    names = " or ".join(month(figure[key], year=False) for key in ("month", "against"))
+    return f"not compared: {names} has no sales, or more returns"
 
 
 def figure_cards(figures: list[Mapping], currency: str = "", period: str = "") -> Html:
@@ -2931,11 +3031,40 @@ _AIMS: dict[str, tuple[str, ...]] = {  # what for: the segments, in the order of
 
 
 _CARDS_SHOWN = 3
+_LEAST_OF_ALL = 0.01  # of all customers: a smaller segment gets no card
+
+
+def days_looked_at(insights: Mapping, look_back: int) -> int:
+    """Count the days in which customers were looked at: the look-back, or a shorter log.
+
+    Parameters
+    ----------
+    insights : Mapping
+        The content of insights.json: first_date, last_date.
+    look_back : int
+        `rfm.window_days` of the config.
+
+    Returns
+    -------
+    int
+        Days.
+
+    Examples
+    --------
+    >>> days_looked_at({"first_date": "2025-04-03T09:10:00", "last_date": "2025-04-04"}, 365)
+    2
+    """
+    if not insights.get("first_date"):
+        return look_back
+    first, last = (date.fromisoformat(insights[k][:10]) for k in ("first_date", "last_date"))
+    return min(look_back, (last - first).days + 1)
 
 
 def _first_of_each(profiles: list[Mapping]) -> list[tuple[str, Mapping]]:
     """The segment of each aim that spent most, then the others, as many as there are cards."""
-    spent = sorted(profiles, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
+    least = _LEAST_OF_ALL * sum(p["customers"] for p in profiles)
+    many = [p for p in profiles if p["customers"] >= least]
+    spent = sorted(many, key=lambda p: (-(p.get("revenue") or 0), p["segment"]))
     ranked = []
     for aim, names in _AIMS.items():
         ranked += [(aim, p) for p in spent if p["segment"] in names]
@@ -2947,16 +3076,16 @@ def _first_of_each(profiles: list[Mapping]) -> list[tuple[str, Mapping]]:
 def _reach(found: Mapping | None, customers: int) -> str:
     """How many of a segment can be written to, and why not the others."""
     if found is None:
-        return f"{count(customers)} customers; this run says nothing about consent."
+        return f"{counted(customers, 'customer')}; this run says nothing about consent."
     parts = {
-        "no_consent": "have not agreed",
-        "suppressed": "are suppressed",
-        "control": "are held back to compare",
+        "no_consent": ("has not agreed", "have not agreed"),
+        "suppressed": ("is suppressed", "are suppressed"),
+        "control": ("is held back to compare", "are held back to compare"),
     }
-    others = [f"{count(found[k])} {words}" for k, words in parts.items() if found.get(k)]
+    others = [counted(found[k], *words) for k, words in parts.items() if found.get(k)]
     reach = printed("may_be_written_to", found["send"], of=found["segment"])
     left = f" ({', '.join(others)})" if others else ""
-    told = f"{reach} of {count(customers)} customers can be written to{left}."
+    told = f"{reach} of {counted(customers, 'customer')} can be written to{left}."
     return f'<span class="reach">{told}</span>'
 
 
@@ -2965,6 +3094,8 @@ def _unproven(found: Mapping | None, days: int) -> str:
     rate = (found or {}).get("buys_anyway")
     if rate is None:
         return "<b>Unproven:</b> that it brings anybody who would not have come anyway."
+    if rate >= _ALL_OF_THEM:
+        return f"All buy within {count(days)} days anyway: a letter can bring nobody."
     told = f"<b>Unproven:</b> that it works. {share(rate)} buy within {count(days)} days anyway"
     lift = (found or {}).get("smallest_lift")
     if lift is None:
@@ -2991,7 +3122,7 @@ def monday_cards(
     currency : str, default ""
         The sign of money.
     days : int, default 365
-        The look-back, in which the money was spent.
+        In which the money was spent, from `days_looked_at`.
     listed : bool, default True
         Whether the page of campaigns carries the lists.
 
@@ -3009,8 +3140,8 @@ def monday_cards(
         cards.append(
             f'<div class="monday"><h3>{place}. {aim}: <a href="{_segment_page_name(name)}.qmd">'
             f"{_segment_cell(name)}</a></h3>"
-            f"<p>{_reach(lists.get(name), p['customers'])} They spent {spent} in the "
-            f"{count(days)} days of the look-back. {html.escape(p.get('action') or '')}</p>"
+            f"<p>{_reach(lists.get(name), p['customers'])} They spent {spent} in the last "
+            f"{counted(days, 'day')} of the log. {html.escape(p.get('action') or '')}</p>"
             f'<p class="key-note">{_unproven(lists.get(name), campaigns.get("days", 30))}</p>'
             f'<p><a class="btn btn-primary" href="campaigns.qmd">{button}</a></p></div>'
         )
@@ -3041,22 +3172,18 @@ def slipping_line(movement: Mapping, currency: str = "") -> Html:
         )
     alerts = movement["alerts"]
     if not alerts["customers"]:
-        return Html(
-            '<p>No Champion and no Loyal Customer slipped last month. <a href="movement.qmd">Who '
-            "moved</a></p>"
-        )
-    first = (
-        f" Begin with the {count(alerts['unlikely_by_chance'])} whose slip is hard to explain by "
-        "chance."
-        if alerts.get("unlikely_by_chance")
-        else ""
-    )
+        return Html(f'<p>{_nobody_slipped(movement)} <a href="movement.qmd">Who moved</a></p>')
+    beyond = SLIPPING.holds(movement)
+    rare = alerts.get("unlikely_by_chance") or 0
+    first = ""
+    if beyond and rare:
+        begin = "one" if rare == 1 else count(rare)
+        first = f" Begin with the {begin} whose slip is hard to explain by chance."
     later = (
         f" and are expected to bring {money(alerts['value_90'], currency)} in the next 90 days"
         if alerts.get("value_90")
         else ""
     )
-    beyond = SLIPPING.holds(movement)
     told = f"<b>{SLIPPING.text(movement)}</b>" if beyond else SLIPPING.text(movement)
     worth = f" They had spent {money(alerts['value'], currency)}{later}." if beyond else ""
     kind = ' class="first"' if beyond else ""
@@ -3140,6 +3267,9 @@ def sizes_table(file: str | Path | None = None) -> str:
     return "\n".join(lines) + "\n\n" + told
 
 # %% ../../nbs/10a_pages.ipynb #0e13ef65
+_UNMEASURED = " Whether they come true could not be measured in this log."
+
+
 def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
     """Who gets recommendations, and what did best on the held-out month.
 
@@ -3164,8 +3294,8 @@ def offers_line(facts: Mapping, page: str = "recommendations.qmd") -> Html:
         if facts.get(task)
     )
     return Html(
-        f"<p>{count(facts['customers'])} customers have a list of recommendations; "
-        f"{PERSONAL.text(facts)}.{measured} "
+        f"<p>{counted(facts['customers'], 'customer has', 'customers have')} a list of "
+        f"recommendations; {PERSONAL.text(facts)}.{measured or _UNMEASURED} "
         f'<a href="{page}">Do they come true?</a></p>'
     )
 

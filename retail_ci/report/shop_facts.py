@@ -20,8 +20,8 @@ from ..data.engines import connect_duckdb
 from ..export.campaigns import write_campaigns
 
 # %% auto #0
-__all__ = ['product_facts', 'offer_facts', 'names_customers', 'customers_to_hide', 'shows_lists', 'list_files',
-           'campaign_metrics', 'goal_facts', 'goals_of']
+__all__ = ['UNCATEGORISED', 'product_facts', 'offer_facts', 'names_customers', 'largest_customer', 'customers_to_hide',
+           'shows_lists', 'list_files', 'campaign_metrics', 'goal_facts', 'goals_of']
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000007
 _TREND_DAYS = 90  # the last days, compared with as many before them
@@ -47,10 +47,11 @@ def _rows(con: Any, query: str) -> list[dict]:
     return [dict(zip(names, row)) for row in found.fetchall()]
 
 # %% ../../nbs/09c_shop_facts.ipynb #fa000009
-_SALES = """SELECT t.product_id, coalesce(p.product_name, t.product_id) AS name,
-    coalesce(p.category, 'Uncategorised') AS category, t.transaction_id, t.customer_id, t.revenue,
-    t.is_return, CAST(t.day AS DATE) AS day FROM {transactions} AS t
-    LEFT JOIN {products} AS p ON t.product_id = p.product_id WHERE t.product_id IS NOT NULL"""
+UNCATEGORISED = "Uncategorised"  # the category of products that have none
+_SALES = f"""SELECT t.product_id, coalesce(p.product_name, t.product_id) AS name,
+    coalesce(p.category, '{UNCATEGORISED}') AS category, t.transaction_id, t.customer_id, t.revenue,
+    t.is_return, CAST(t.day AS DATE) AS day FROM {{transactions}} AS t
+    LEFT JOIN {{products}} AS p ON t.product_id = p.product_id WHERE t.product_id IS NOT NULL"""
 _SUMS = """round(sum(revenue), 2) AS revenue,
     -sum(revenue) FILTER (is_return) / nullif(sum(revenue) FILTER (NOT is_return), 0) AS returned,
     count(DISTINCT customer_id) FILTER (NOT is_return) AS customers,
@@ -62,7 +63,7 @@ def _change(row: dict, compared: bool) -> dict:
     """A row with the change of its revenue in place of the two sums."""
     late = row.pop("late") or 0
     early = row.pop("early") or 0
-    known = compared and early > 0
+    known = compared and early > 0 and late >= 0
     return {**row, "returned": row["returned"] or 0, "change": late / early - 1 if known else None}
 
 
@@ -248,6 +249,29 @@ def names_customers(run_dir: str | Path) -> bool:
         `report.customers` of its config; false where it says nothing.
     """
     return bool(_told_of_report(run_dir).get("customers"))
+
+
+def largest_customer(run_dir: str | Path) -> float | None:
+    """Read how much of the revenue of known customers the one brings who brings most.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A finished run.
+
+    Returns
+    -------
+    float or None
+        A share of the net revenue of the look-back; None for a run without customers or revenue.
+    """
+    file = Path(run_dir) / "data/features.parquet"
+    if not file.exists():
+        return None
+    with connect_duckdb(DataConfig(memory="512MB")).con.cursor() as con:
+        most, total = con.execute(
+            f"SELECT max(monetary), sum(monetary) FROM read_parquet({sql_text(file)})"
+        ).fetchone()
+    return most / total if most is not None and total > 0 else None
 
 
 def customers_to_hide(run_dir: str | Path) -> frozenset[str]:
