@@ -2411,8 +2411,8 @@ def _months_part(facts: Facts, name: str) -> list[str]:
         for row in rows
     ]
     note = (
-        "The segment is chosen by what its customers did in these months: the line shows that "
-        "choice, and says nothing about the months to come."
+        "The segment is chosen by what its customers did in these months: the bars show that "
+        "choice, and say nothing about the months to come."
     )
     bars = f"<div><p>{title}</p>{_month_bars(rows, whole, name, sign)}"
     heads = ["Month", "Net revenue", "Baskets", "Customers who bought"]
@@ -2543,6 +2543,12 @@ AUDIENCES: tuple[str, ...] = (
 )  # lists of the site
 
 
+def _as_title(text: str) -> str:
+    """A title that the renderers, which read Markdown and HTML in it, show as it is."""
+    line = " ".join(text.split())
+    return re.sub(r"[^\w\s]|_", lambda sign: f"&#{ord(sign[0])};", line)
+
+
 @dataclass(frozen=True)
 class ReportPage:
     """A page of the report: a row of `PAGES`."""
@@ -2564,9 +2570,8 @@ class ReportPage:
     def text(self, facts: Facts) -> str:
         """The page of a run, as the renderers read it."""
         first = str(demonstration_line(facts.recipe))
-        return page_text(
-            self.title, self.about, [raw(first) if first else "", *self.builder(facts)]
-        )
+        parts = [raw(first) if first else "", *self.builder(facts)]
+        return page_text(_as_title(self.title), self.about, parts)
 
 
 PAGES: dict[str, ReportPage] = {
@@ -2692,8 +2697,7 @@ def segment_pages(facts: Facts) -> dict[str, ReportPage]:
     for profile in facts.segments.get("profiles", []):
         segment = profile["segment"]
         name = _segment_page_name(segment)
-        action = profile.get("action") or ""
-        about = f"Who they are, what they did, who slipped, what to offer. {action}".strip()
+        about = "Who they are, what they did, who slipped, and what to offer."
         builder = partial(_segment_page, segment)
         rows[name] = ReportPage(name, segment, about, "Business", 1, builder, "segment group")
     return rows

@@ -133,7 +133,8 @@ def segment_facts(run_dir: str | Path) -> dict[str, dict[str, Any]]:
     names = con.execute(f"SELECT * FROM {tables['transactions']} LIMIT 0").df().columns
     product = "t.product_id" if "product_id" in names else "NULL"
     con.execute(_KNOWN_SALES.format(**tables, product=product))
-    end = con.execute(f"SELECT max(CAST(day AS DATE)) FROM {tables['transactions']}").fetchone()[0]
+    last_day = f"SELECT max(CAST(day AS DATE)) FROM {tables['transactions']}"
+    [(end,)] = con.execute(last_day).fetchall()  # all of it: what comes next needs the engine free
     last = pd.Timestamp(end).to_period("M").to_timestamp()
     since, until = (str(d.date()) for d in (last - pd.DateOffset(months=_MONTHS - 1), last))
     _put_shelf(con, tables, _sensitive(run_dir))
