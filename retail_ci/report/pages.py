@@ -2434,14 +2434,14 @@ def _story(told: Mapping, currency: str) -> str:
     name = _THIRDS[told["third"]]
     days = []
     if told["first"]:
-        days.append(f"first came in {month(told['first'])}")
+        days.append(f"first in {month(told['first'])}")
     if told["last"]:
         days.append(f"last in {month(told['last'])}")
     spent = ""
     if told["spent"] is not None:
         spent = f", about {money(told['spent'], currency)} in all" if told["spent"] >= 1 else ""
     likes = f", most of it for {html.escape(str(told['category']))}" if told["category"] else ""
-    when = f" This customer {' and '.join(days)}." if days else ""
+    when = f" This customer was seen {' and '.join(days)}." if days else ""
     visits = _visits_told(told["visits"])
     return (
         f"<div><h3>{name}</h3><p>In twelve months {visits}{spent}{likes}.{when}</p>"
