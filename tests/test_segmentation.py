@@ -412,6 +412,14 @@ def test_a_saved_model_is_data(fitted, tmp_path):
     ).all()
 
 
+@pytest.mark.parametrize("words", ["[]", "5", "null", "{}", '{"view": 5}', '{"view": {}}', "{"])
+def test_a_saved_model_in_a_wrong_shape_is_refused_in_a_sentence(fitted, tmp_path, words):
+    fitted[0].save(tmp_path / "m.npz")
+    (tmp_path / "m.json").write_text(words)
+    with pytest.raises(DataError, match="the model .* what save.. has written, found something"):
+        CustomerSegmentation.load(tmp_path / "m.npz")
+
+
 def test_bad_customers_are_refused_in_a_sentence(fitted):
     model, features = fitted
     with pytest.raises(DataError, match="5 segments need at least 5 customers .* found 4"):

@@ -9,8 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from small_service import tables
 
+from retail_ci.core.config import Config
 from retail_ci.core.errors import RetailError, RunError
-from retail_ci.core.runs import open_run, read_manifest
+from retail_ci.core.runs import Run, open_run, read_manifest
 from retail_ci.core.suppression import FORGOTTEN, read_forgotten
 from retail_ci.serve import api
 from retail_ci.serve.bundle import (
@@ -24,6 +25,7 @@ from retail_ci.serve.bundle import (
     write_bundle,
 )
 from retail_ci.serve.promotion import read_log, settle_pending, take_back
+from retail_ci.serve.tracking import _stage_numbers
 
 ODD = {
     "artifacts": 5,
@@ -137,3 +139,14 @@ def test_papers_of_a_run_in_a_wrong_shape(tmp_path, shape):
             read_manifest(tmp_path)
             open_run(run_dir=tmp_path)
         (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("shape", ["[]", "[5]", "5", '"version"', "null"])
+def test_facts_of_a_run_in_a_wrong_shape(tmp_path, shape):
+    run = Run(Config(name="shop"), tmp_path)
+    (tmp_path / "metrics").mkdir()
+    run.file("ranking_metrics").write_text(shape)
+    with pytest.raises(RunError, match="ranking.json cannot be read: the JSON holds no object"):
+        run.read("ranking_metrics")
+    with pytest.raises(RunError, match="ranking.json cannot be read: the JSON holds no object"):
+        _stage_numbers(run, "05")

@@ -291,6 +291,31 @@ def test_a_password_in_a_config_is_refused(tmp_path):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "query, refused",
+    [
+        ("SELECT * FROM dblink('host=h user=u password=hunter2', 'SELECT 1')", True),
+        ("SELECT * FROM dblink($$host=h password=hunter2$$, 'SELECT 1')", True),
+        ("SELECT * FROM read_csv('https://ann:hunter2@host/a.csv')", True),
+        ("SELECT * FROM postgres_scan('postgresql://u:hunter2@h/db', 'public', 't')", True),
+        ("SELECT password, token AS customer FROM sales WHERE pass = 'hunter2'", False),
+        ("SELECT * FROM sales WHERE note <> 'it''s paid' AND \"key\" = 'hunter2'", False),
+        ("SELECT * FROM dblink('shop', 'SELECT 1')", False),
+    ],
+)
+def test_a_password_in_a_query_is_refused_and_a_column_of_that_name_is_not(
+    tmp_path, query, refused
+):
+    data = {"transactions": "postgresql://host/shop", "query": {"transactions": query}}
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump({"data": data}))
+    if not refused:
+        assert load_config(tmp_path / "shop.yaml").data.query["transactions"] == query
+        return
+    with pytest.raises(ConfigError, match="'data.query.transactions' holds a password") as caught:
+        load_config(tmp_path / "shop.yaml")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_two_duckdb_files_of_one_name_are_two_sources(con, tmp_path):
     for year in ("2024", "2025"):
         (tmp_path / year).mkdir()

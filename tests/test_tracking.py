@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import PATIENCE, ROOT, Project, make_project, no_traceback, wait_for
-from small_service import free_port
+from small_service import free_port, tables
 
 from retail_ci.core.config import Config, MlflowConfig, load_config
 from retail_ci.core.errors import RunError
@@ -29,7 +29,15 @@ from retail_ci.customers.segmentation import CustomerSegmentation, save_model
 from retail_ci.pipeline.forget import _clear_server
 from retail_ci.pipeline.manifest import publish, write_manifest
 from retail_ci.recommend.hybrid import configured
-from retail_ci.serve.bundle import Bundle, current_bundle, recommend, seal
+from retail_ci.serve.bundle import (
+    Bundle,
+    activate,
+    current_bundle,
+    recommend,
+    rollback,
+    seal,
+    write_bundle,
+)
 from retail_ci.serve.promotion import only_one, promote, promote_first, read_log, take_back
 from retail_ci.serve.registry import holder, list_models, write_down
 from retail_ci.serve.tracking import compare_runs, find_logged, open_store
@@ -807,3 +815,27 @@ def test_a_model_loads_from_the_server(server, shop, tmp_path):
         "method",
         "reason",
     }
+
+
+def add_bundle(serving: Path, version: str, sensitive: list[str]) -> None:
+    """A bundle that answers from now on, with a product more that no list holds."""
+    made = tables(version)
+    product = pd.DataFrame({"product_id": ["P0099"], "category": "care"})
+    made["products"] = pd.concat([made["products"], product], ignore_index=True)
+    write_bundle(serving / version, **made, version=version, depth=20, sensitive=sensitive)
+    activate(serving, version)
+
+
+@pytest.mark.parametrize("asked, expected", [(None, "v1"), (True, "v1"), (False, "v2")])
+def test_a_rollback_keeps_the_mask_of_the_model_that_answers(tmp_path, asked, expected):
+    for version, sensitive in (("v1", ["P0099"]), ("v2", []), ("v3", ["P0099"])):
+        add_bundle(tmp_path, version, sensitive)
+    assert take_back(tmp_path, "a test", asked) == current_bundle(tmp_path).name == expected
+
+
+@pytest.mark.parametrize("way", [rollback, take_back])
+def test_a_rollback_from_a_damaged_bundle_keeps_the_mask(tmp_path, way):
+    for version, sensitive in (("v1", []), ("v2", ["P0099"]), ("v3", []), ("v4", [])):
+        add_bundle(tmp_path, version, sensitive)
+    (tmp_path / "v4/manifest.json").write_text("[]")
+    assert way(tmp_path) == current_bundle(tmp_path).name == "v2"

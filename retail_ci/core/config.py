@@ -1379,6 +1379,17 @@ def _check_synthetic(synthetic: SyntheticConfig) -> SyntheticConfig:
     return synthetic
 
 
+_SQL_TEXT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
+
+
+def _names_secret(query: str) -> bool:
+    """Whether a text within a query, such as an address, holds a password; a column may be named
+    so.
+    """
+    texts = [found[0][1:-1] for found in _SQL_TEXT.finditer(query)]
+    return any(without_secrets(text) != text for text in texts)
+
+
 def _check_secrets(data: DataConfig) -> None:
     """Refuse a password or key that is written out: a run keeps its config."""
     for source in (data.transactions, data.products, data.customers):
@@ -1386,6 +1397,12 @@ def _check_secrets(data: DataConfig) -> None:
             raise ConfigError(
                 "A source under data holds a password; write ${NAME} in its place and set NAME in "
                 "the environment, or set PGPASSWORD."
+            )
+    for role, query in data.query.items():
+        if _names_secret(query):
+            raise ConfigError(
+                f"Config key 'data.query.{role}' holds a password, and a run keeps its config; let "
+                "the database hold it (a user mapping, a view, ~/.pgpass) and query that."
             )
     for key, value in data.spark.items():
         told = f"{key}={value}"

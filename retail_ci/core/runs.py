@@ -815,7 +815,10 @@ class Run:
         path = self.file(name)
         if path.exists():
             with translating(RunError, f"{path} cannot be read", "Run the chain again."):
-                return load(path)
+                found = load(path)
+                if path.suffix == ".json" and not isinstance(found, dict):
+                    raise ValueError("the JSON holds no object")
+                return found
         raise RunError(self._absence(name))
 
     def require(self, name: str) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -896,26 +896,9 @@ def preset_facts(preset: ClusteringPreset) -> dict[str, float]:
     return {"lapse": preset.lapse, "frequency": preset.frequency, "pull": preset.prior_weight}
 
 
-def load_model(path: str | Path) -> CustomerSegmentation:
-    """Load a saved model; nothing in the files is run.
-
-    Parameters
-    ----------
-    path : str | Path
-        From `save_model`.
-
-    Returns
-    -------
-    CustomerSegmentation
-        Ready to `predict`.
-    """
-    try:
-        arrays = load(path)
-        words = load(Path(path).with_suffix(".json"))
-        preset = words["view"]
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        found = "no file" if isinstance(error, FileNotFoundError) else "something else"
-        refuse(f"the model {path}", "what save() has written", found, "give the path it returned")
+def _as_saved(arrays: Mapping, words: Mapping) -> CustomerSegmentation:
+    """The model of what `save_model` has written."""
+    preset = words["view"]
     model = CustomerSegmentation(
         words["k"], words["seed"], words["sample"], words.get("window_days", 365)
     )
@@ -934,3 +917,23 @@ def load_model(path: str | Path) -> CustomerSegmentation:
     if words["measures"]:
         model.feature_names_in_ = np.array(RFM, dtype=object)
     return model
+
+
+def load_model(path: str | Path) -> CustomerSegmentation:
+    """Load a saved model; nothing in the files is run.
+
+    Parameters
+    ----------
+    path : str | Path
+        From `save_model`.
+
+    Returns
+    -------
+    CustomerSegmentation
+        Ready to `predict`.
+    """
+    try:
+        return _as_saved(load(path), load(Path(path).with_suffix(".json")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, BadZipFile) as error:
+        found = "no file" if isinstance(error, FileNotFoundError) else "something else"
+        refuse(f"the model {path}", "what save() has written", found, "give the path it returned")

@@ -1630,15 +1630,30 @@ def activate(serving: Path, version: str) -> Bundle:
     return bundle
 
 
-def earlier_bundle(serving: Path, masked: bool = False) -> str:
+def _has_mask(folder: Path) -> bool | None:
+    """Whether a bundle hides sensitive products; None where its manifest cannot say."""
+    try:
+        return "masked.bin" in _read_manifest(folder)["files"]
+    except RunError:
+        return None
+
+
+def _is_mask_needed(serving: Path, stack: Sequence[str]) -> bool:
+    """Whether the model that answers hides products; if it cannot say, whether any other does."""
+    masks = [_has_mask(serving / version) for version in reversed(stack)]
+    return any(masks) if masks[0] is None else masks[0]
+
+
+def earlier_bundle(serving: Path, masked: bool | None = None) -> str:
     """Find the bundle to go back to: the last before the current one that answers.
 
     Parameters
     ----------
     serving : Path
         The folder of bundles.
-    masked : bool, default False
-        Whether it must hold a mask: products were marked as sensitive since it was made.
+    masked : bool, optional
+        Whether it must hold a mask: products were marked as sensitive since it was made. If left
+        out, it must where the bundle that answers now holds one.
 
     Returns
     -------
@@ -1671,6 +1686,8 @@ def earlier_bundle(serving: Path, masked: bool = False) -> str:
             else "No model has been promoted yet, so there is nothing to roll back."
         )
     why = ""
+    if masked is None:
+        masked = _is_mask_needed(serving, stack)
     for version in reversed(stack[:-1]):
         try:
             self_test(bundle := Bundle(serving / version, quick=True))

@@ -1026,7 +1026,7 @@ def _answers_itself(folder: Path) -> Check:
     )
 
 # %% ../../nbs/06a_promotion.ipynb #abf3a22e
-def take_back(serving: Path, reason: str = "", masked: bool = False) -> str:
+def take_back(serving: Path, reason: str = "", masked: bool | None = None) -> str:
     """Make the last earlier model that answers the serving model again.
 
     Parameters
@@ -1035,7 +1035,7 @@ def take_back(serving: Path, reason: str = "", masked: bool = False) -> str:
         The folder of bundles.
     reason : str, default ""
         Why, for the log.
-    masked : bool, default False
+    masked : bool, optional
         As for `earlier_bundle`.
 
     Returns

@@ -25,7 +25,7 @@ from typing import Any
 
 from ..core.config import Config, find_root, from_environment, load_config
 from ..core.errors import ConfigError, RunError, missing_package, one_line
-from ..core.runs import ARTEFACTS, Run, atomic_write, load, read_manifest
+from ..core.runs import ARTEFACTS, Run, atomic_write, read_manifest
 from .promotion import origin_of
 
 # %% auto #0
@@ -561,7 +561,7 @@ def _stage_numbers(run: Run, number: str) -> dict[str, float]:
             or not run.has(artefact.name)
         ):
             continue
-        facts = load(run.file(artefact.name))
+        facts = run.read(artefact.name)
         if "paired" in facts:
             facts |= {
                 "paired": {
