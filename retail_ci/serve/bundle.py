@@ -16,6 +16,7 @@ import json
 import operator
 import os
 import struct
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -157,6 +158,7 @@ class OnDisk:
         self.code: _Code = code
         self.width = struct.calcsize(code)
         self.file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.file)
         self.count = os.fstat(self.file).st_size // self.width
 
     def __len__(self) -> int:
@@ -174,11 +176,6 @@ class OnDisk:
         if len(found) < size:
             raise _not_as_written(self.path.parent, self.path.name)
         return memoryview(found).cast(self.code)
-
-    def __del__(self) -> None:
-        """Close the file."""
-        with contextlib.suppress(AttributeError, OSError):
-            os.close(self.file)
 
 
 if TYPE_CHECKING:
