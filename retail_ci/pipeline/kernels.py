@@ -160,6 +160,37 @@ def _kernel_client() -> type:
     return Client
 
 # %% ../../nbs/11a_kernels.ipynb #43d22423
+def _provisioner(kernel: ForkedKernel) -> type:
+    """What lets a forked kernel go, and waits for its end.
+
+    Parameters
+    ----------
+    kernel : ForkedKernel
+        Waiting.
+
+    Returns
+    -------
+    type
+        What the kernel manager starts and ends it with.
+    """
+    from jupyter_client.connect import KernelConnectionInfo
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class Forked(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+            self.process = cast(Any, kernel)  # it looks like a Popen
+            self.pid = kernel.pid
+            self.pgid = kernel.pid
+            kernel.go()
+            return self.connection_info
+
+        async def kill(self, restart: bool = False) -> None:
+            await super().kill(restart)
+            kernel.wait()
+
+    return Forked
+
+
 def _kernel_manager(
     folder: str | Path, kernel: ForkedKernel, started: Callable[[int], Any]
 ) -> type:
@@ -179,22 +210,10 @@ def _kernel_manager(
     type
         What papermill starts kernels with.
     """
-    from jupyter_client.connect import KernelConnectionInfo
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from jupyter_client.provisioning import LocalProvisioner
 
-    class Forked(LocalProvisioner):
-        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-            self.process = cast(Any, kernel)  # it looks like a Popen
-            self.pid = kernel.pid
-            self.pgid = kernel.pid
-            kernel.go()
-            return self.connection_info
-
-        async def kill(self, restart: bool = False) -> None:
-            await super().kill(restart)
-            kernel.wait()
+    Forked = _provisioner(kernel)
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **kwargs: Any):
