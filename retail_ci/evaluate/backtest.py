@@ -5,8 +5,12 @@
 # %% ../../nbs/05b_backtest.ipynb #88b692e8
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +84,9 @@ def cut_dates(transactions: pd.DataFrame, cuts: int = 3, days: int = 30) -> list
     return [c for i in range(cuts) if (c := last - pd.Timedelta(hours=24 * days * i)) > first]
 
 # %% ../../nbs/05b_backtest.ipynb #ea762767
+_FEW_LINES = 2_000_000  # of a log whose cuts are measured side by side
+
+
 @dataclass
 class Backtest:
     """Evaluations at several cuts, the last cut first."""
@@ -115,6 +122,7 @@ def backtest(
     truth: Mapping[str, np.ndarray] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     last: Evaluation | None = None,
+    workers: int = 1,
 ) -> Backtest:
     """Evaluate every model at every cut.
 
@@ -142,6 +150,9 @@ def backtest(
         Called with "cut: model", its number and how many there are.
     last : Evaluation | None, default None
         The same models at the last cut, where that has been measured already.
+    workers : int, default 1
+        How many cuts are measured at a time, each in a process of its own; one, where progress is
+        told.
 
     Returns
     -------
@@ -150,30 +161,72 @@ def backtest(
     """
     models = _without_lists(named_models(models))
     transactions = normalise_log(transactions)
-    found: list[tuple[pd.Timestamp, Evaluation]] = []
     notes = []
     dates = cut_dates(transactions, cuts, days)
     if len(dates) < cuts:
         notes.append(f"The log is long enough for {len(dates)} of {cuts} cuts.")
-    for i, cut in enumerate(dates):
-        if last and not i:
-            found.append((cut, last))
-            continue
-        known = transactions[transactions["date"] <= cut + pd.Timedelta(hours=24 * days)]
-        ceiling = {} if truth is None else {"oracle": oracle(truth, known, cut, days)}
+
+    def measured_at(i: int) -> Evaluation | DataError:
+        known = transactions[transactions["date"] <= dates[i] + pd.Timedelta(hours=24 * days)]
+        ceiling = {} if truth is None else {"oracle": oracle(truth, known, dates[i], days)}
         here = copy.deepcopy(models) | ceiling
         tell = _tell_cut(progress, i, dates) if progress else None
         try:
-            measured = evaluate(here, known, products, cut, days, k, random_state, resamples, tell)
+            return evaluate(here, known, products, dates[i], days, k, random_state, resamples, tell)
         except DataError as e:
-            notes.append(f"The cut at {day(cut)} is left out: {e}")
-        else:
-            found.append((cut, measured))
+            return e
+
+    calls = [functools.partial(measured_at, i) for i in range(1 if last else 0, len(dates))]
+    results = [*([last] if last else []), *_side_by_side(calls, 1 if progress else workers)]
+    found = [(cut, e) for cut, e in zip(dates, results) if isinstance(e, Evaluation)]
+    notes += [
+        f"The cut at {day(cut)} is left out: {e}"
+        for cut, e in zip(dates, results)
+        if isinstance(e, DataError)
+    ]
     if not found:
         raise DataError("No cut of the back-test could be measured. " + " ".join(notes))
     evaluations = [evaluation for _, evaluation in found]
     pooled = pool(evaluations, random_state, resamples)
     return Backtest([cut for cut, _ in found], evaluations, *pooled, notes)
+
+
+def _side_by_side(calls: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
+    """What the calls return, in their order: so many at a time, all but one of these in a process
+    of its own.
+    """
+    context = multiprocessing.get_context("fork")
+    found = []
+    for start in range(0, len(calls), max(workers, 1)):
+        first, *others = calls[start : start + max(workers, 1)]
+        with contextlib.ExitStack() as held:
+            apart = [held.enter_context(_begun(context, call)) for call in others]
+            found += [first(), *(_answer(*one) for one in zip(apart, others))]
+    return found
+
+
+@contextlib.contextmanager
+def _begun(context: Any, call: Callable[[], Any]) -> Iterator[Any]:
+    """A process that makes a call and sends what it returns; yields where that arrives."""
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: there.send(call()), daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # on forks beside idle threads
+        process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(where: Any, call: Callable[[], Any]) -> Any:
+    """What a process has sent; the call is made here if it has ended without an answer."""
+    try:
+        return where.recv()
+    except EOFError:
+        return call()
 
 
 def _without_lists(models: dict[str, Any]) -> dict[str, Any]:

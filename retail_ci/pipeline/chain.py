@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import symtable
 import sys
 import time
 from collections.abc import Sequence
@@ -219,10 +220,18 @@ def _bound(node: ast.AST) -> set[str]:
     return set().union(*map(_bound, ast.iter_child_nodes(node)))
 
 
+def _looked_up(table: symtable.SymbolTable) -> set[str]:
+    """The names that a scope looks up, but for those that live inside a function."""
+    every = table.get_type() != "function"
+    found = [s for s in table.get_symbols() if s.is_referenced() and (every or s.is_global())]
+    return {s.get_name() for s in found}.union(*map(_looked_up, table.get_children()))
+
+
 def _read(node: ast.AST) -> set[str]:
-    """The names that code looks up."""
-    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
-    return {n.id for n in names if isinstance(n.ctx, ast.Load)}
+    """The names that code looks up, but for those that live inside its functions."""
+    changed = (n.target for n in ast.walk(node) if isinstance(n, ast.AugAssign))
+    names = {target.id for target in changed if isinstance(target, ast.Name)}
+    return names | _looked_up(symtable.symtable(ast.unparse(node), "cell", "exec"))
 
 
 def _expects_error(node: ast.AST) -> bool:

@@ -9,9 +9,11 @@ import contextlib
 import errno
 import gc
 import json
+import math
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import queue
 import re
 import shutil
 import signal
@@ -134,6 +136,61 @@ class ForkedKernel:
         self.send_signal(signal.SIGKILL)
 
 # %% ../../nbs/11a_kernels.ipynb #8131b782
+def _kernel_client() -> type:
+    """A client that begins as soon as its new kernel has answered.
+
+    Returns
+    -------
+    type
+        What papermill talks to kernels with.
+    """
+    from jupyter_client.asynchronous import AsyncKernelClient
+
+    class Client(AsyncKernelClient):
+        async def wait_for_ready(self, timeout: float | None = None) -> None:
+            ends = time.monotonic() + (timeout or math.inf)
+            while time.monotonic() < ends and await self.is_alive():
+                self.kernel_info()
+                with contextlib.suppress(queue.Empty):
+                    answer = await self.shell_channel.get_msg(timeout=1)
+                    await self.iopub_channel.get_msg(timeout=0.2)  # and it publishes
+                    return self._handle_kernel_info_reply(answer)
+            raise RuntimeError("The kernel did not answer.")
+
+    return Client
+
+# %% ../../nbs/11a_kernels.ipynb #43d22423
+def _provisioner(kernel: ForkedKernel) -> type:
+    """What lets a forked kernel go, and waits for its end.
+
+    Parameters
+    ----------
+    kernel : ForkedKernel
+        Waiting.
+
+    Returns
+    -------
+    type
+        What the kernel manager starts and ends it with.
+    """
+    from jupyter_client.connect import KernelConnectionInfo
+    from jupyter_client.provisioning import LocalProvisioner
+
+    class Forked(LocalProvisioner):
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+            self.process = cast(Any, kernel)  # it looks like a Popen
+            self.pid = kernel.pid
+            self.pgid = kernel.pid
+            kernel.go()
+            return self.connection_info
+
+        async def kill(self, restart: bool = False) -> None:
+            await super().kill(restart)
+            kernel.wait()
+
+    return Forked
+
+
 def _kernel_manager(
     folder: str | Path, kernel: ForkedKernel, started: Callable[[int], Any]
 ) -> type:
@@ -153,22 +210,15 @@ def _kernel_manager(
     type
         What papermill starts kernels with.
     """
-    from jupyter_client.connect import KernelConnectionInfo
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from jupyter_client.provisioning import LocalProvisioner
 
-    class Forked(LocalProvisioner):
-        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-            self.process = cast(Any, kernel)  # it looks like a Popen
-            self.pid = kernel.pid
-            self.pgid = kernel.pid
-            kernel.go()
-            return self.connection_info
+    Forked = _provisioner(kernel)
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **kwargs: Any):
             super().__init__(**kwargs, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+            self.client_factory = _kernel_client()
             self.transport = "ipc"
             self.connection_file = str(Path(folder) / "k.json")
 
@@ -652,8 +702,25 @@ def _as_error(name: str, failure: dict, kept: Path | None) -> RetailError:
     return RetailError(f"Notebook {name} failed{where}: {words}.{look}")
 
 # %% ../../nbs/11a_kernels.ipynb #ece9244b
-def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
-    """How many notebooks cannot start before this one has finished.
+# what a notebook takes on the default shop, in seconds; one of all others
+_SECONDS = {
+    "00e_synthetic": 4,
+    "01_cleaning": 5,
+    "01d_proposal": 3,
+    "03c_segment_profiles": 5,
+    "03d_migration": 4,
+    "03e_lifetime_value": 7,
+    "04k_hybrid": 14,
+    "05_evaluation": 15,
+    "05b_backtest": 25,
+    "06d_drift": 3,
+    "08e_measure": 9,
+    "08f_targeting": 5,
+}
+
+
+def _seconds_to_the_end(needs: dict[str, set[str]]) -> dict[str, int]:
+    """How long a run goes on at least when this notebook starts.
 
     Parameters
     ----------
@@ -663,14 +730,13 @@ def _downstream_counts(needs: dict[str, set[str]]) -> dict[str, int]:
     Returns
     -------
     dict[str, int]
-        Notebook: how many wait for it, directly or through others.
+        Notebook: its seconds, and those of the longest way through what waits for it.
     """
-    waiting = {name: {n for n, before in needs.items() if name in before} for name in needs}
-
-    def reach(name: str) -> set[str]:
-        return waiting[name].union(*(reach(n) for n in waiting[name]))
-
-    return {name: len(reach(name)) for name in needs}
+    found: dict[str, int] = {}
+    for name in reversed(list(TopologicalSorter(needs).static_order())):
+        behind = [found[n] for n, before in needs.items() if name in before]
+        found[name] = _SECONDS.get(name, 1) + max(behind, default=0)
+    return found
 
 # %% ../../nbs/11a_kernels.ipynb #7016fb83
 # artefact: why a log may have none of it
@@ -755,9 +821,9 @@ def _wait_for_finished(
 
 
 def _by_urgency(needs: dict[str, set[str]], names: list[str]) -> list[str]:
-    """Notebooks in the order in which they start when they can: most followers first."""
-    behind = _downstream_counts(needs)
-    return sorted(names, key=lambda name: -behind[name])
+    """Notebooks in the order in which they start when they can: the longest way first."""
+    left = _seconds_to_the_end(needs)
+    return sorted(names, key=lambda name: -left[name])
 
 
 def _free_places(workers: int, server: Server, begun: bool) -> int:

@@ -277,7 +277,10 @@ class CollaborativeRecommender(Recommender):
 
     def _learn(self, products: pd.DataFrame | None) -> None:
         """Find everybody's neighbours."""
-        self.neighbours_ = neighbours(self._compared(self.base_), self.neighbours)
+        self.neighbours_ = self.base_.once(
+            (type(self)._compared, self.weighting, self.neighbours),
+            lambda: neighbours(self._compared(self.base_), self.neighbours),
+        )
         self._restore()
 
     def _update(self) -> None:

@@ -83,7 +83,10 @@ class EaseRecommender(Recommender):
         """Solve for the weights."""
         self.items_ = _top_items(_liking(self.data_, self.half_life), self.items)
         self._update()
-        self.weights_ = _ease_weights(self.liking_, self.regularization)
+        self.weights_ = self.data_.once(
+            (_ease_weights, self.items, self.half_life, self.regularization),
+            lambda: _ease_weights(self.liking_, self.regularization),
+        )
 
     def _update(self) -> None:
         """Weigh the recent purchases of these customers."""

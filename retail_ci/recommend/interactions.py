@@ -5,9 +5,10 @@
 # %% ../../nbs/04_interactions.ipynb #9500a694
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -212,6 +213,19 @@ class Interactions:
     def keys(self) -> np.ndarray:
         """A number per purchase that names its cell: row × products + column, increasing."""
         return self.rows.astype(np.int64) * len(self.product_ids) + self.columns
+
+    @cached_property
+    def _done(self) -> dict[Hashable, Any]:
+        """What `once` has found, by its key."""
+        return {}
+
+    def once(self, key: Hashable, work: Callable[[], Any]) -> Any:
+        """What a piece of work on this table gives: done for the first model that asks, and handed
+        to the others, who must not change it.
+        """
+        if key not in self._done:
+            self._done[key] = work()
+        return self._done[key]
 
 
 POPULAR_DAYS = 56  # eight whole weeks: the window of "popular now"
