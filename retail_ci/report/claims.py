@@ -12,7 +12,8 @@ from ..core.findings import Claim
 from ..core.formats import count, counted, day, month, share
 
 # %% auto #0
-__all__ = ['SLIPPING', 'OVERLAP', 'BEST_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'list_sentence', 'goal_sentence']
+__all__ = ['SLIPPING', 'OVERLAP', 'BEST_LIST', 'TIED_LIST', 'BETTER_LIST', 'PERSONAL', 'GROWTH', 'GOAL', 'list_sentence',
+           'goal_sentence']
 
 # %% ../../nbs/09a_claims.ipynb #bae90006
 def _slipped_beyond_chance(movement: Mapping) -> bool:
@@ -91,6 +92,11 @@ def _ties(found: Mapping) -> bool:
     return bool(found.get("published_leads"))
 
 
+def _trails(found: Mapping) -> bool:
+    """Whether another list is ahead of the published one by more than chance."""
+    return not found.get("published_leads") and bool(found.get("published_trails"))
+
+
 def _list_words(found: Mapping) -> dict[str, str]:
     """The published list, and the one that did best."""
     return {"published": found["published_label"], "best": found["best_label"]}
@@ -103,12 +109,19 @@ BEST_LIST = Claim(
     "{published} is the best of the lists that were tried",
     "{published}, which is published, is not shown to be the best",
 )
-BETTER_LIST = Claim(
-    "better list",
+TIED_LIST = Claim(
+    "tied list",
     _ties,
     _list_words,
     "others did as well within chance",
-    "{best} did better in the held-out month",
+    "{best} came first in the held-out month, within chance",
+)
+BETTER_LIST = Claim(
+    "better list",
+    _trails,
+    _list_words,
+    "{best} did better in the held-out month, beyond chance",
+    TIED_LIST.otherwise,
 )
 
 
@@ -121,8 +134,8 @@ def list_sentence(found: Mapping) -> str:
     Parameters
     ----------
     found : Mapping
-        published_label, best_label, published_leads, beyond_chance, and ndcg by list where it is
-        known.
+        published_label, best_label, published_leads, beyond_chance, published_trails where
+        another list is first, and ndcg by list where it is known.
 
     Returns
     -------
@@ -134,7 +147,8 @@ def list_sentence(found: Mapping) -> str:
         return "no list that was tried found what customers bought in the held-out month"
     if BEST_LIST.holds(found):
         return BEST_LIST.text(found)
-    return f"{BEST_LIST.text(found)}: {BETTER_LIST.text(found)}"
+    why = BETTER_LIST if BETTER_LIST.holds(found) else TIED_LIST
+    return f"{BEST_LIST.text(found)}: {why.text(found)}"
 
 # %% ../../nbs/09a_claims.ipynb #bae9000e
 def _mostly_personal(found: Mapping) -> bool:

@@ -25,6 +25,7 @@ from ..core.errors import ConfigError, RunError, unknown
 from ..core.findings import BEST_MONTH
 from retail_ci.core.formats import (
     amount,
+    cents_of,
     count,
     counted,
     current_locale,
@@ -816,13 +817,16 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
         A row of cells per segment.
     """
     worth = {s["segment"]: s for s in facts.worth.get("segments", [])}
+    profiles = facts.segments.get("profiles", [])
+    brought = cents_of(p["revenue"] for p in profiles)
+    coming = cents_of(w["value_90"] for w in worth.values())
 
     def now(p):
         return [
             _segment_link(p["segment"]),
             printed("segment_customers", p["customers"], of=p["segment"]),
             share(p["share"]),
-            amount(p["revenue"], facts.currency),
+            amount(p["revenue"], facts.currency, brought),
             printed("segment_revenue_share", p["revenue_share"], of=p["segment"]),
             count(p["recency"]),
             count(p["frequency"]),
@@ -832,20 +836,17 @@ def _segment_rows(facts: Facts) -> list[list[str]]:
     def later(w):
         return (
             [
-                amount(w["value_90"], facts.currency)
+                amount(w["value_90"], facts.currency, coming)
                 + (
-                    f" <small>({amount(w['value_90_low'], facts.currency)} to "
-                    f"{amount(w['value_90_high'], facts.currency)})</small>"
+                    f" <small>({amount(w['value_90_low'], facts.currency, coming)} to "
+                    f"{amount(w['value_90_high'], facts.currency, coming)})</small>"
                 )
             ]
             if w
             else ["–"]
         )
 
-    return [
-        now(p) + (later(worth.get(p["segment"])) if worth else [])
-        for p in facts.segments.get("profiles", [])
-    ]
+    return [now(p) + (later(worth.get(p["segment"])) if worth else []) for p in profiles]
 
 
 _NOBODY = (
@@ -1223,13 +1224,14 @@ def _repeats_line(facts: Facts) -> str:
 def _offers_by_segment(facts: Facts) -> str:
     """What each segment is offered most, why, and what it is expected to bring anyway."""
     expected = {s["segment"]: s for s in facts.worth.get("segments", [])}
+    cents = cents_of(s["value_90"] for s in expected.values())
     rows = [
         [
             _segment_link(p["segment"]),
             html.escape(", ".join(o["name"] for o in facts.offers[p["segment"]])),
             html.escape(facts.offers[p["segment"]][0]["reason"]),
             *(
-                [amount(expected.get(p["segment"], {}).get("value_90"), facts.currency)]
+                [amount(expected.get(p["segment"], {}).get("value_90"), facts.currency, cents)]
                 if expected
                 else []
             ),
@@ -1312,13 +1314,14 @@ def _store_parts(facts: Facts) -> list[str]:
     found = facts.data.get("stores")
     if not found:
         return []
+    cents = cents_of(s["revenue"] for s in found["largest"])
     rows = [
         [
             html.escape(s["store_id"] or "(no store)"),
             count(s["lines"]),
             count(s["baskets"]),
             count(s["customers"]),
-            amount(s["revenue"], facts.currency),
+            amount(s["revenue"], facts.currency, cents),
             share(s["return_rate"], 1),
             share(s["anonymous"], 1),
         ]
@@ -1351,10 +1354,11 @@ def _covered(month_told: Mapping) -> str:
 def _sales_page(facts: Facts) -> list[str]:
     """How the year went, what sells, and who brings the revenue."""
     months = facts.insights.get("months", [])
+    cents = cents_of(m["revenue"] for m in months)
     rows = [
         [
             f'<time datetime="{m["month"][:7]}">{month(m["month"], short=True)}</time>',
-            amount(m["revenue"], facts.currency),
+            amount(m["revenue"], facts.currency, cents),
             count(m["baskets"]),
             count(m["customers"]),
             amount(m["basket_value"], facts.currency, 2),
@@ -1425,12 +1429,13 @@ def _quality_rows(data: Mapping, currency: str = "") -> list[list[str]]:
         "anonymous": fates.get("anonymous"),
         "returns": fates.get("return"),
     }
+    cents = cents_of(worth.values())
     return [
         [
             words,
             count(data[k]),
             share(data[k] / total, 1),
-            amount(worth.get(k), currency) if data[k] else "–",
+            amount(worth.get(k), currency, cents) if data[k] else "–",
         ]
         for k, words in told.items()
         if k in data
@@ -1449,11 +1454,12 @@ def _plausible_part(facts: Facts) -> str:
     raised = found.get("raised", [])
     if not raised:
         return f"<p>No flag is raised: nothing looks odd in the lines as a whole.</p>{met}"
+    cents = cents_of(f["revenue"] for f in raised)
     rows = [
         [
             html.escape(f["what"]),
             count(f["lines"]),
-            amount(f["revenue"], facts.currency),
+            amount(f["revenue"], facts.currency, cents),
             html.escape(" ".join([f["change"], f["advice"]])),
             html.escape("; ".join(f["examples"])),
         ]
@@ -2052,7 +2058,8 @@ def _measured_waves(facts: Facts) -> list[str]:
     """What earlier waves have brought, and what writing to more customers would earn."""
     history = campaign_history(facts.run_dir)
     per_letter = partial(money, currency=facts.currency)
-    in_all = partial(amount, currency=facts.currency)
+    profits = cents_of(wave["profit"] for wave in history["measured"])
+    in_all = partial(amount, currency=facts.currency, digits=profits)
     rows = [
         [
             html.escape(wave["name"]) + (" (so far)" if wave["so_far"] else ""),
@@ -2145,11 +2152,13 @@ _PRODUCT_HEADS = ["Product", "Category", "Net revenue", "Trend", "Returned", "Cu
 
 def _product_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     """Products with what they bring, a row each."""
+    rows = list(rows)
+    cents = cents_of(r["revenue"] for r in rows)
     return [
         [
             html.escape(str(r["name"])),
             html.escape(str(r["category"])),
-            amount(r["revenue"], currency),
+            amount(r["revenue"], currency, cents),
             share(r["change"], 0, signed=True) if r["change"] is not None else "–",
             share(r["returned"], 1),
             count(r["customers"]),
@@ -2175,6 +2184,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
     total = sum(r["revenue"] for r in rows) or 1
     most = max((abs(r["revenue"] / total) for r in rows), default=1)
     digits = (most < 0.1) + (most < 0.01)  # so that a small share is not written as 0%
+    cents = cents_of(r["revenue"] for r in rows)
 
     def buyers(r):
         known = r.get("segment") and r.get("share") is not None
@@ -2184,7 +2194,7 @@ def _category_rows(rows: Iterable[Mapping], currency: str) -> list[list[str]]:
         [
             html.escape(str(r["category"])),
             count(r["products"]),
-            amount(r["revenue"], currency),
+            amount(r["revenue"], currency, cents),
             share(r["revenue"] / total, digits),
             share(r["change"], 0, signed=True) if r["change"] is not None else "–",
             share(r["returned"], 1),
@@ -2219,7 +2229,8 @@ def _smaller_categories(rows: Sequence[Mapping], currency: str) -> str:
     """What the categories bring that the table leaves out; nothing where it has all."""
     if not rows:
         return ""
-    brought = amount(sum(row["revenue"] for row in rows), currency)
+    total = sum(row["revenue"] for row in rows)
+    brought = amount(total, currency, cents_of([total]))
     return f" Not in the table: {count(len(rows))} with less revenue, {brought} together."
 
 
@@ -2401,10 +2412,11 @@ def _months_part(facts: Facts, name: str) -> list[str]:
     partial_month = any(row["revenue"] and not whole.get(row["month"]) for row in rows)
     measure += "; pale: not a whole month" if partial_month else ""
     title = f"<b>{html.escape(finding)}</b><br>{measure}" if finding else f"<b>{measure}</b>"
+    cents = cents_of(row["revenue"] for row in rows)
     cells = [
         [
             f'<time datetime="{row["month"][:7]}">{month(row["month"], short=True)}</time>',
-            amount(row["revenue"], sign),
+            amount(row["revenue"], sign, cents),
             count(row["baskets"]),
             count(row["customers"]),
         ]
@@ -2995,9 +3007,10 @@ def what_to_do(profiles: list[Mapping], currency: str = "", worth: Mapping | Non
         A table, the segments in the order given: the same everywhere in the report.
     """
     expected = {s["segment"]: s["value_90"] for s in (worth or {}).get("segments", [])}
+    cents = cents_of(expected.values())
 
     def later(s):
-        return [amount(expected.get(s), currency)] if expected else []
+        return [amount(expected.get(s), currency, cents)] if expected else []
 
     def numbers(p):
         return [
