@@ -1241,9 +1241,10 @@ def lead_in_words(low: float, high: float) -> str:
     str
         "beats", "loses to" or "cannot be told from".
     """
-    if low > 0:
+    least, most = round(low, 3), round(high, 3)  # an end that is written as 0.000 is no lead
+    if least > 0:
         return "beats"
-    return "loses to" if high < 0 else "cannot be told from"
+    return "loses to" if most < 0 else "cannot be told from"
 
 
 def compare(evaluation: Evaluation, task: str, model: str, baseline: str) -> str:
